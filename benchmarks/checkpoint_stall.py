@@ -26,12 +26,12 @@ from pathlib import Path
 import torch
 
 from benchmarks.support.command_line import parse_arguments
-from model.config import ModelConfig
-from model.transformer import Transformer, Vocabulary
+from model.config.transformer import ModelConfig
+from model.networks.transformer import Transformer, Vocabulary
 from trainer.checkpoints.commit import partial_folder
 from trainer.checkpoints.format import CheckpointHeader, FileRecord
 from trainer.checkpoints.writer import CheckpointWriter
-from trainer.placement import Placement
+from trainer.rank.placement import Placement
 from trainer.zero.adamw import AdamWKind
 from trainer.zero.fragment import MASTER, Fragment
 

@@ -33,8 +33,8 @@ import psutil
 
 from benchmarks.support.command_line import parse_arguments
 from trainer.checkpoints.format import HEADER, CheckpointHeader, folder_name
+from trainer.record.records import TrainLine, ValidationLine, parse_line
 from trainer.runs.folder import RunCard
-from trainer.tracking.records import TrainLine, ValidationLine, parse_line
 
 RECIPE = Path(__file__).resolve().parents[1] / "recipes" / "phrasebook.yaml"
 VALIDATED_EVERY = 1_000
@@ -45,8 +45,8 @@ POINTS = 2000
 FEW_POINTS = 100  # of each of many runs
 PARSE = """
 import os, sys, time
-from cluster.dashboard.serving import NICENESS
-from trainer.tracking.records import parse_line
+from transloom.observe.dashboard.serving import NICENESS
+from trainer.record.records import parse_line
 os.nice(NICENESS)
 started, began = time.monotonic(), time.process_time()
 with open(sys.argv[1], "rb") as record:
@@ -54,7 +54,7 @@ with open(sys.argv[1], "rb") as record:
         parse_line(line)
 print(time.monotonic() - started, time.process_time() - began)
 """
-DASHBOARD = (sys.executable, "-P", "-c", "from cluster.cli.app import main; main()", "dashboard")
+DASHBOARD = (sys.executable, "-P", "-c", "from transloom.cli.app import main; main()", "dashboard")
 
 
 @dataclass

@@ -21,14 +21,14 @@ from benchmarks.finite_flag import MODELS, SLOTS, VOCABULARY, micro_batch
 from benchmarks.support.as_rank import with_a_ranks_environment
 from benchmarks.support.command_line import names_from, parse_arguments
 from data_pipeline.batching.batch import MicroBatch
-from model.config import ModelConfig
-from model.loss import CrossEntropy
-from model.transformer import Transformer
-from trainer.batch import DeviceBatch, to_device
+from model.config.transformer import ModelConfig
+from model.losses.loss import CrossEntropy
+from model.networks.transformer import Transformer
 from trainer.config import EngineConfig
-from trainer.distributed import process_group
-from trainer.optimizers import OptimizerConfig
-from trainer.placement import Placement
+from trainer.rank.distributed import process_group
+from trainer.rank.placement import Placement
+from trainer.registries.optimizers import OptimizerConfig
+from trainer.tasks.batch import DeviceBatch, to_device
 from trainer.training.step_exchange import StepReport, exchange
 from trainer.zero.engine import Engine
 

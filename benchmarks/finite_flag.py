@@ -21,14 +21,14 @@ from benchmarks.support.as_rank import with_a_ranks_environment
 from benchmarks.support.command_line import names_from, parse_arguments
 from data_pipeline.arrays import FieldArrays
 from data_pipeline.batching.batch import MicroBatch
-from model.config import ModelConfig
-from model.loss import CrossEntropy
-from model.transformer import Transformer, Vocabulary
-from trainer.batch import to_device
+from model.config.transformer import ModelConfig
+from model.losses.loss import CrossEntropy
+from model.networks.transformer import Transformer, Vocabulary
 from trainer.config import EngineConfig
-from trainer.distributed import process_group
-from trainer.optimizers import OptimizerConfig
-from trainer.placement import Placement
+from trainer.rank.distributed import process_group
+from trainer.rank.placement import Placement
+from trainer.registries.optimizers import OptimizerConfig
+from trainer.tasks.batch import to_device
 from trainer.zero.engine import Engine
 
 VOCABULARY = Vocabulary(8000, 8000, pad_id=0, bos_id=1, eos_id=2)

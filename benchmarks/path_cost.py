@@ -27,10 +27,10 @@ from data_pipeline.batching.window import WindowReader
 from data_pipeline.dataset.manifest import open_dataset
 from data_pipeline.preparation.prepare import prepare
 from data_pipeline.tokenizers.tokenizer import load_tokenizers
-from model.loss import CrossEntropy
-from trainer.batch import to_device
+from model.losses.loss import CrossEntropy
+from trainer.record.metrics import train_lines
+from trainer.tasks.batch import to_device
 from trainer.tasks.network import build_network
-from trainer.tracking.metrics import train_lines
 from trainer.training.schedule import learning_rate
 
 WARM_UP_STEPS = 10

@@ -23,11 +23,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from benchmarks.support.command_line import parse_arguments
-from data_pipeline.process_pool import cores
-from trainer.inference.translator import Translator
+from foundation.process_pool import cores
 from transloom import ServedTranslator
+from transloom.inference.translator import Translator
 
-PROGRAM = "from cluster.cli.app import main; main()"
+PROGRAM = "from transloom.cli.app import main; main()"
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ import numpy as np
 
 from benchmarks.support.command_line import parse_arguments
 from data_pipeline.arrays import FieldArrays
-from data_pipeline.config import TokenizerConfig
+from data_pipeline.config.data import TokenizerConfig
 from data_pipeline.random_keys import splitmix64
 from data_pipeline.tokenizers import compiled_segmentation
 from data_pipeline.tokenizers.compiled_segmentation import LIBRARY, Library

@@ -23,11 +23,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.support.command_line import parse_arguments
-from cluster.commands.datasets import prepare_dataset
 from cluster.launchers.ray_job.shipment import own_code
 from cluster.recipe import find_recipe, load_recipe
 from cluster.terminal import Terminal
-from trainer.tracking.metrics import train_lines
+from trainer.record.metrics import train_lines
+from transloom.commands.datasets import prepare_dataset
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 from support.cluster.ray_head import RayHead
@@ -42,7 +42,7 @@ SETTINGS = [
     "cluster.ranks=1",
     "trainer.max_steps=2",
 ]
-PROGRAM = "from cluster.cli.app import main; main()"
+PROGRAM = "from transloom.cli.app import main; main()"
 
 
 def client(code: Path | None, head: RayHead) -> Callable[..., subprocess.CompletedProcess[str]]:

@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from cluster.launcher_config import KubernetesConfig, SlurmConfig
-from data_pipeline.location import Location
-from data_pipeline.section import Section, execution
+from foundation.location import Location
+from foundation.section import Section, execution
 
 RankCount = Annotated[int, Field(gt=0)]
 ExitCode = Annotated[int, Field(gt=0, le=255)]

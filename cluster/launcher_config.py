@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from data_pipeline.section import REQUIRED, Section, execution
+from foundation.section import REQUIRED, Section, execution
 
 # In a script a value with a line end would be a line of its own.
 OneLine = Annotated[str, Field(pattern=r"^[^\r\n]+$")]

@@ -1,4 +1,4 @@
-"""Which `cluster`, `trainer`, `model` and `data_pipeline` are ours.
+"""Which `cluster`, `trainer`, `model`, `data_pipeline` and so on are ours.
 
 The names are generic, so a user's folder may hold packages of the same names, and such a folder
 can get onto Python's path: through PYTHONPATH, through a Ray job's working directory, or because
@@ -13,7 +13,7 @@ from pathlib import Path
 from cluster.errors import ClusterError
 from cluster.ray.head_look import digest_of
 
-PACKAGES = ("cluster", "trainer", "model", "data_pipeline")
+PACKAGES = ("transloom", "cluster", "trainer", "model", "data_pipeline", "foundation")
 INSTALLATION = Path(__file__).resolve().parent.parent
 
 
@@ -26,7 +26,7 @@ def digest_of_sources() -> str:
 
 
 def import_own_packages() -> None:
-    """Import the four packages from the installation, whatever stands on the path before it.
+    """Import our packages from the installation, whatever stands on the path before it.
 
     A package once imported finds its modules by itself, so later changes of the path do no harm.
 

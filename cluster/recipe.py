@@ -18,13 +18,13 @@ from pydantic.fields import FieldInfo
 from cluster.config import ClusterConfig
 from cluster.errors import RecipeError
 from cluster.recipe_problems import Problem, message_of, problems_of
-from cluster.strict_yaml import MAX_BYTES, YamlError, parse_yaml
-from data_pipeline.corpus_config import is_remote
-from data_pipeline.errors import ExtensionError, LocationError
-from data_pipeline.extensions import FOLDER_VARIABLE
-from data_pipeline.location import check_all
+from data_pipeline.config.corpus import is_remote
 from data_pipeline.storage.regular_files import read_regular
-from data_pipeline.wording import counted, said
+from foundation.errors import ExtensionError, LocationError
+from foundation.extensions import FOLDER_VARIABLE
+from foundation.location import check_all
+from foundation.strict_yaml import MAX_BYTES, YamlError, parse_yaml
+from foundation.wording import counted, said
 from trainer.config import CheckpointsConfig
 from trainer.errors import RunMismatchError
 from trainer.recipe import TrainingRecipe, class_of, identity_of, recipe_class

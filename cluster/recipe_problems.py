@@ -14,7 +14,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from data_pipeline.wording import counted, listed, said
+from foundation.wording import counted, listed, said
 
 # How much of a value or override a message quotes, and how many problems it names.
 LONGEST_SHOWN = 300

@@ -33,8 +33,8 @@ from rich.segment import Segment
 from rich.text import Text
 
 from cluster.errors import ClusterError
-from data_pipeline.location import without_credentials
-from data_pipeline.strangers_text import visible, visible_in_json
+from foundation.location import without_credentials
+from foundation.strangers_text import visible, visible_in_json
 
 
 class Terminal(Console):

@@ -1,1 +1,5 @@
 """The text: corpora, SentencePiece, shards, manifest, batch plan. Plain numpy."""
+
+from foundation import moved
+
+moved.install()

@@ -3,13 +3,7 @@
 Each message is one paragraph with both values and the remedy.
 """
 
-
-class DataError(Exception):
-    """Base of everything that data_pipeline raises for wrong input."""
-
-
-class LocationError(DataError, ValueError):
-    """A location carries a credential, or leads out of the folder that it names."""
+from foundation.errors import DataError
 
 
 class CorpusError(DataError):
@@ -68,23 +62,3 @@ class TarContentError(DataError):
             "was skipped. Fetch the archive again, or write it again with the files alone that "
             "are needed."
         )
-
-
-class ExtensionError(DataError):
-    """An extension cannot be loaded, or a recipe names what none has registered."""
-
-
-class ExtensionNotFoundError(ExtensionError):
-    """No place that may have an extension has it.
-
-    All state is in the arguments, so that pickle carries the error across process borders.
-    """
-
-    def __init__(self, name: str, places: str, remedy: str) -> None:
-        super().__init__(name, places, remedy)
-        self.name = name
-        self.places = places
-        self.remedy = remedy
-
-    def __str__(self) -> str:
-        return f"The extension {self.name} is not found in {self.places}. {self.remedy}"

@@ -1,1 +1,5 @@
 """The network: attention, layers, loss, decoding. Plain torch."""
+
+from foundation import moved
+
+moved.install()

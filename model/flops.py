@@ -23,11 +23,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
-from model.config import ModelConfig
-from model.decoder_only_config import DecoderOnlyConfig
-from model.encoder_only_config import EncoderOnlyConfig, LabelTextsConfig
-from model.loss import BIAS_COLUMNS
-from model.sentence_encoder_config import SentenceEncoderConfig
+from model.config.decoder_only import DecoderOnlyConfig
+from model.config.encoder_only import EncoderOnlyConfig, LabelTextsConfig
+from model.config.sentence_encoder import SentenceEncoderConfig
+from model.config.transformer import ModelConfig
+from model.losses.loss import BIAS_COLUMNS
 
 AnyConfig = ModelConfig | DecoderOnlyConfig | EncoderOnlyConfig
 
@@ -96,7 +96,7 @@ class NetworkFlops:
 def encoder_decoder_flops(
     config: ModelConfig, target_vocabulary: int, training: Training = WHOLE
 ) -> NetworkFlops:
-    """Return the operations of `model.transformer.Transformer`."""
+    """Return the operations of `model.networks.transformer.Transformer`."""
     count = _Count(training)
     target = "target_embedding"
     source = target if config.share_embeddings == "all" else "source_embedding"
@@ -114,7 +114,7 @@ def encoder_decoder_flops(
 def decoder_only_flops(
     config: DecoderOnlyConfig, vocabulary: int, training: Training = WHOLE
 ) -> NetworkFlops:
-    """Return the operations of `model.decoder_only.DecoderOnly`."""
+    """Return the operations of `model.networks.decoder_only.DecoderOnly`."""
     count = _Count(training)
     embedded = count.trains("embedding", "positions")
     hidden = count.stack(_Stack(config, config.layers, "", "tokens", "pairs"), embedded)
@@ -126,7 +126,7 @@ def decoder_only_flops(
 def masked_flops(
     config: EncoderOnlyConfig, vocabulary: int, training: Training = WHOLE
 ) -> NetworkFlops:
-    """Return the operations of `model.masked_head.MaskedLanguageModel`."""
+    """Return the operations of `model.heads.masked_head.MaskedLanguageModel`."""
     count = _Count(training)
     hidden = count.encoder_only(config)
     ready = count.linear("head.dense", "outputs", (config.width, config.width), hidden)
@@ -136,7 +136,7 @@ def masked_flops(
 
 
 def label_flops(config: EncoderOnlyConfig, labels: int, training: Training = WHOLE) -> NetworkFlops:
-    """Return the operations of `model.label_head.LabelModel`."""
+    """Return the operations of `model.heads.label_head.LabelModel`."""
     count = _Count(training)
     hidden = count.encoder_only(config)
     if isinstance(config, LabelTextsConfig):
@@ -146,7 +146,7 @@ def label_flops(config: EncoderOnlyConfig, labels: int, training: Training = WHO
 
 
 def sentence_flops(config: SentenceEncoderConfig, training: Training = WHOLE) -> NetworkFlops:
-    """Return the operations of `model.sentence_encoder.SentenceEncoder`."""
+    """Return the operations of `model.heads.sentence_encoder.SentenceEncoder`."""
     count = _Count(training)
     hidden = count.encoder_only(config)
     # Sources with targets and targets with sources; both are inputs.

@@ -17,8 +17,8 @@ import yaml
 from support.machine_parts import lacks, missing
 from support.real_data import MULTI30K
 
-from cluster.exit_code import keep_exit_code
 from cluster.supervision.command_signals import obey_signals
+from transloom.cli.exit_code import keep_exit_code
 
 keep_exit_code()  # this process is a driver of Ray again and again
 
@@ -239,7 +239,7 @@ def _runs(folder: Path, phrasebook: Path, address: str) -> Any:
 @pytest.fixture
 def fresh_extensions(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No extension is loaded and no folder of them set; modules ext_… are forgotten afterwards."""
-    from data_pipeline import extensions
+    from foundation import extensions
 
     monkeypatch.delenv(extensions.FOLDER_VARIABLE, raising=False)
     monkeypatch.setattr(sys, "path", [*sys.path])
@@ -278,7 +278,7 @@ def preloaded_processes(monkeypatch: pytest.MonkeyPatch) -> None:
 
     from support.ranks.rank_pool import preloaded_context
 
-    from data_pipeline import process_pool
+    from foundation import process_pool
 
     context = preloaded_context()
     forkserver.ensure_running()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("cluster", "trainer", "model", "data_pipeline")
+PACKAGES = ("transloom", "cluster", "trainer", "model", "data_pipeline", "foundation")
 SOURCES = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
 
 
@@ -16,11 +16,14 @@ SOURCES = [path for package in PACKAGES for path in sorted((ROOT / package).rglo
     ("library", "owner"),
     [
         ("deepspeed", "trainer/zero/"),
-        ("wandb", "trainer/tracking/wandb_tracker.py"),
+        ("wandb", "trainer/record/wandb_tracker.py"),
         ("webdataset", "data_pipeline/dataset/samples.py"),
-        ("prometheus_client", ("cluster/commands/metrics.py", "cluster/serving/metrics.py")),
-        ("tensorboard", "trainer/tracking/exports/tensorboard_events.py"),
-        ("ctranslate2", "trainer/inference/ctranslate2/library.py"),
+        (
+            "prometheus_client",
+            ("transloom/commands/metrics.py", "transloom/inference/serving/metrics.py"),
+        ),
+        ("tensorboard", "transloom/observe/exports/tensorboard_events.py"),
+        ("ctranslate2", "transloom/inference/ctranslate2/library.py"),
     ],
 )
 def test_one_room_or_file_imports_the_library(library, owner):
@@ -63,8 +66,11 @@ ONLY_THERE = {
     "sys.stderr.write",
 }
 ELSEWHERE = {
-    "html.escape": ("trainer/explain/markup.py", "cluster/serving/openapi.py"),
-    "logging.getLogger": ("data_pipeline/strangers_text.py",),  # else to set levels or handlers
+    "html.escape": (
+        "transloom/observe/explain/markup.py",
+        "transloom/inference/serving/openapi.py",
+    ),
+    "logging.getLogger": ("foundation/strangers_text.py",),  # else to set levels or handlers
     "os.write": ("cluster/supervision/command_signals.py",),  # in a signal handler: its own words
 }
 
@@ -155,13 +161,13 @@ def test_nothing_that_is_read_can_execute():
 
 
 def test_recipes_of_runs_are_read_as_untrusted():
-    """Which commands run nothing that they name: tests/cluster/cli/test_untrusted_runs.py."""
+    """Which commands run nothing that they name: tests/transloom/cli/test_untrusted_runs.py."""
     trusting = re.compile(r"\bload_recipe\([^)]*\.recipe\b|\w*Recipe\.of\(|\bload_extensions\(")
     users = {str(p.relative_to(ROOT)) for p in SOURCES if trusting.search(p.read_text())}
     assert users == {
         "cluster/recipe.py",  # recipes that the user names
-        "cluster/commands/replay_plan.py",  # values of a recipe that was read
-        "data_pipeline/extensions.py",
+        "transloom/observe/replay/replay_plan.py",  # values of a recipe that was read
+        "foundation/extensions.py",
         "trainer/recipe.py",
     }
 
@@ -194,7 +200,7 @@ def test_files_that_a_page_names_exist(page):
 
 
 def test_commands_named_in_the_readme_exist():
-    from cluster.cli.app import app
+    from transloom.cli.app import app
 
     commands = app.registered_commands
     known = {c.name or c.callback.__name__.replace("_", "-") for c in commands}

@@ -16,7 +16,7 @@ from support.quality.mutants import (
 )
 
 MUTANTS = read_mutants()
-PACKAGES = ("cluster", "trainer", "model", "data_pipeline")
+PACKAGES = ("transloom", "cluster", "trainer", "model", "data_pipeline", "foundation")
 
 
 def defined_tests(file: Path) -> set[str]:

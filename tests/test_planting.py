@@ -21,7 +21,7 @@ def test_every_hook_of_the_fault_injections_has_something_to_hook():
     ("module", "name"),
     [
         ("trainer.no_such_module", "process_group"),
-        ("trainer.distributed", "no_such_function"),
+        ("trainer.rank.distributed", "no_such_function"),
         ("cluster.ranks.mailbox", "Mailbox.no_such_method"),
         ("cluster.ranks.mailbox", "NoSuchClass.progress"),
     ],

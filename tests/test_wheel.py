@@ -78,7 +78,7 @@ def files_of(installation: Path, room: str) -> set[Path]:
 def test_the_console_script_is_declared(unpacked: Path) -> None:
     (distribution,) = importlib.metadata.distributions(path=[str(unpacked)])
     scripts = {entry.name: entry.value for entry in distribution.entry_points}
-    assert scripts == {"transloom": "cluster.cli.entry:main"}
+    assert scripts == {"transloom": "transloom.cli.entry:main"}
 
 
 def test_the_licence_is_in_the_wheel(unpacked: Path) -> None:
@@ -103,7 +103,8 @@ def test_its_names_belong_to_transloom_alone(unpacked: Path) -> None:
 
 def test_the_page_of_explain_is_found_from_the_wheel(unpacked: Path) -> None:
     program = (
-        "from trainer.explain.page import render; from trainer.explain.parts import Section; "
+        "from transloom.observe.explain.page import render\n"
+        "from transloom.observe.explain.parts import Section\n"
         "print(render([Section('', '', 'a title', '', [])], ''))"
     )
     page = run_installed(unpacked, program)
@@ -119,7 +120,7 @@ def test_the_page_of_explain_is_found_from_the_wheel(unpacked: Path) -> None:
     ):
         assert (ROOT / "trainer" / "explain" / name).read_text(encoding="utf-8") in page
     live = (
-        "from trainer.explain.live.scripts import ANSWERS, ENGINE, VIEW, script; "
+        "from transloom.observe.explain.live.scripts import ANSWERS, ENGINE, VIEW, script; "
         "print(script((*ENGINE, *ANSWERS, *VIEW)))"
     )
     assert "function originOf(" in run_installed(unpacked, live)

@@ -1,1 +1,5 @@
 """What happens at a step: loop, ZeRO engine, checkpoints, metrics."""
+
+from foundation import moved
+
+moved.install()

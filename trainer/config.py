@@ -4,8 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
-from data_pipeline.location import Location
-from data_pipeline.section import (
+from foundation.location import Location
+from foundation.section import (
     REQUIRED,
     Section,
     continuable,
@@ -14,11 +14,11 @@ from data_pipeline.section import (
     require_defaults,
     resolved_options,
 )
-from data_pipeline.wording import listed
-from model.config import AttentionBackend
-from trainer.losses import LOSSES
-from trainer.optimizers import OptimizerConfig
-from trainer.schedules import SCHEDULES
+from foundation.wording import listed
+from model.config.transformer import AttentionBackend
+from trainer.registries.losses import LOSSES
+from trainer.registries.optimizers import OptimizerConfig
+from trainer.registries.schedules import SCHEDULES
 
 # W&B refuses longer ones (0.31.0).
 Tag = Annotated[str, Field(min_length=1, max_length=64)]

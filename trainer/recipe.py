@@ -18,23 +18,16 @@ from pydantic import (
 )
 from pydantic_core import PydanticUndefined
 
-from data_pipeline.config import BatchingConfig, DataConfig, DataSettings, TokenizerConfig
-from data_pipeline.errors import ExtensionError
-from data_pipeline.extensions import Extensions, load_expected, load_extensions, loaded_extensions
-from data_pipeline.location import Location, bared, check_all
-from data_pipeline.section import (
-    REQUIRED,
-    ChangeClass,
-    Section,
-    change_class,
-    execution,
-    identity,
-)
-from data_pipeline.wording import listed
-from model.config import NetworkConfig
+from data_pipeline.config.data import BatchingConfig, DataConfig, DataSettings, TokenizerConfig
+from foundation.errors import ExtensionError
+from foundation.extensions import Extensions, load_expected, load_extensions, loaded_extensions
+from foundation.location import Location, bared, check_all
+from foundation.section import REQUIRED, ChangeClass, Section, change_class, execution, identity
+from foundation.wording import listed
+from model.config.transformer import NetworkConfig
 from trainer.config import CheckpointsConfig, EngineConfig, TrackingConfig, TrainerConfig
 from trainer.errors import RunMismatchError
-from trainer.optimizers import OPTIMIZERS
+from trainer.registries.optimizers import OPTIMIZERS
 from trainer.scores import SCORES
 from trainer.task_kinds import NETWORKS, TASKS, TaskKind
 

@@ -12,8 +12,8 @@ An extension adds one to those that a task has by itself, and a recipe names it 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from data_pipeline.registry import Registry
-from data_pipeline.written import Written
+from foundation.registry import Registry
+from foundation.written import Written
 
 # The measures of a translation, each with whether more is better.
 MORE_IS_BETTER = {"loss": False, "perplexity": False, "bleu": True}

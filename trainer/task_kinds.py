@@ -10,28 +10,28 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from data_pipeline.config import (
+from data_pipeline.config.data import (
     BatchingConfig,
     DataConfig,
     PackedBatchingConfig,
     TokenizerConfig,
 )
-from data_pipeline.embedding_config import EmbeddingBatchingConfig, check_recipe
-from data_pipeline.label_config import LabelledDataConfig, TaggedDataConfig
-from data_pipeline.masking_config import MaskedBatchingConfig, PairMaskedBatchingConfig
-from data_pipeline.pair_config import PairDataConfig, TranslationDataConfig
-from data_pipeline.registry import Registry
-from data_pipeline.section import Section
-from data_pipeline.text_config import TextDataConfig, TextTokenizerConfig
-from model.config import DecodingConfig, ModelConfig, NetworkConfig
-from model.decoder_only_config import DecoderOnlyConfig, SamplingConfig
-from model.encoder_only_config import (
+from data_pipeline.config.embedding import EmbeddingBatchingConfig, check_recipe
+from data_pipeline.config.label import LabelledDataConfig, TaggedDataConfig
+from data_pipeline.config.masking import MaskedBatchingConfig, PairMaskedBatchingConfig
+from data_pipeline.config.pair import PairDataConfig, TranslationDataConfig
+from data_pipeline.config.text import TextDataConfig, TextTokenizerConfig
+from foundation.registry import Registry
+from foundation.section import Section
+from model.config.decoder_only import DecoderOnlyConfig, SamplingConfig
+from model.config.encoder_only import (
     EncoderOnlyConfig,
     FillConfig,
     LabelTextsConfig,
     LabelTokensConfig,
 )
-from model.sentence_encoder_config import SentenceEncoderConfig
+from model.config.sentence_encoder import SentenceEncoderConfig
+from model.config.transformer import DecodingConfig, ModelConfig, NetworkConfig
 from trainer.scores import MORE_IS_BETTER
 
 

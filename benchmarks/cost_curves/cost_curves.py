@@ -38,7 +38,7 @@ from benchmarks.cost_curves.tables import Table
 from benchmarks.support.as_rank import with_a_ranks_environment
 from benchmarks.support.command_line import parse_arguments
 from benchmarks.support.environments import draw
-from model.config import AttentionBackend
+from model.config.transformer import AttentionBackend
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
 BACKENDS = (AttentionBackend.SDPA, AttentionBackend.MATMUL)

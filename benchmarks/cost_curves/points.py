@@ -21,15 +21,15 @@ import torch
 
 from data_pipeline.arrays import FieldArrays
 from data_pipeline.batching.batch import MicroBatch
-from model.config import AttentionBackend, ModelConfig
-from model.loss import CrossEntropy
-from model.transformer import Transformer, Vocabulary
-from trainer.batch import to_device
+from model.config.transformer import AttentionBackend, ModelConfig
+from model.losses.loss import CrossEntropy
+from model.networks.transformer import Transformer, Vocabulary
 from trainer.config import EngineConfig
-from trainer.distributed import process_group
-from trainer.host_memory import peak_resident_bytes, resident_bytes, restart_peak
-from trainer.optimizers import OptimizerConfig
-from trainer.placement import Placement
+from trainer.memory.host_memory import peak_resident_bytes, resident_bytes, restart_peak
+from trainer.rank.distributed import process_group
+from trainer.rank.placement import Placement
+from trainer.registries.optimizers import OptimizerConfig
+from trainer.tasks.batch import to_device
 
 if TYPE_CHECKING:
     from trainer.zero.engine import Engine

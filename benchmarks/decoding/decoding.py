@@ -48,18 +48,18 @@ from benchmarks.support.environments import PEERS, environment_with, peer_variab
 from cluster.recipe import load_recipe
 from data_pipeline.batching.heldout import load_heldout
 from data_pipeline.batching.task import HeldOut
+from data_pipeline.config.pair import SOURCE
 from data_pipeline.dataset.manifest import Manifest, open_dataset
-from data_pipeline.pair_config import SOURCE
-from data_pipeline.process_pool import cores
 from data_pipeline.storage.store import DatasetStore
 from data_pipeline.tasks.translation import heldout_pairs, pair_micro_batches
 from data_pipeline.tokenizers.tokenizer import load_tokenizers
-from model.transformer import Transformer
-from trainer.batch import to_device
-from trainer.host_memory import keep_freed
-from trainer.inference.engine_names import ComputeType, Engine
-from trainer.inference.translator import Translator
+from foundation.process_pool import cores
+from model.networks.transformer import Transformer
+from trainer.memory.host_memory import keep_freed
 from trainer.runs.folder import RunFolder
+from trainer.tasks.batch import to_device
+from transloom.inference.engine_names import ComputeType, Engine
+from transloom.inference.translator import Translator
 
 HERE = Path(__file__).resolve().parent
 WARM_UP_SENTENCES = 8

@@ -21,10 +21,10 @@ from typing import Any
 
 from benchmarks.support.command_line import parse_arguments
 from model.generation.search import length_penalty
-from trainer.inference.ctranslate2.searcher import exponent_near
-from trainer.inference.engine_names import ComputeType, Engine
-from trainer.inference.translation import Translation
-from trainer.inference.translator import Translator
+from transloom.inference.ctranslate2.searcher import exponent_near
+from transloom.inference.engine_names import ComputeType, Engine
+from transloom.inference.translation import Translation
+from transloom.inference.translator import Translator
 
 TIE = 1e-3  # nats; CTranslate2's log-probabilities add up to ours within this
 

@@ -21,9 +21,9 @@ import torch
 from transformers import AutoTokenizer, MarianMTModel
 
 from benchmarks.support.command_line import parse_arguments
-from model.config import DecodingConfig
+from model.config.transformer import DecodingConfig
 from model.generation.search import Hypothesis, beam_search, greedy_search
-from trainer.inference.translator import Translator
+from transloom.inference.translator import Translator
 
 BATCH = 64
 TIE = 1e-4  # nats

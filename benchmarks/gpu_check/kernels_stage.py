@@ -4,7 +4,7 @@ Inputs and weights are rounded to the precision under test first, so that the re
 with the same numbers. The figure is the largest difference of outputs and gradients, each over the
 reference's largest value; of a network, the norm of the difference over the norm of the reference.
 
-Shape suffixes as in `model.attention`; n target tokens, v vocabulary.
+Shape suffixes as in `model.blocks.attention`; n target tokens, v vocabulary.
 """
 
 import copy
@@ -29,16 +29,16 @@ from benchmarks.gpu_check.outcomes import (
     WrongResultError,
     within,
 )
-from model.attention import SelfAttention, additive_mask, attention
-from model.config import AttentionBackend, DecodingConfig, ModelConfig
+from model.blocks.attention import SelfAttention, additive_mask, attention
+from model.blocks.norm import RMSNorm
+from model.blocks.packing import PackedMask, packings
+from model.blocks.rotary import RotaryPositions, rotate
+from model.blocks.varlen import packed_attention, sentence_by_sentence
+from model.config.transformer import AttentionBackend, DecodingConfig, ModelConfig
 from model.generation.search import greedy_search
-from model.loss import label_smoothed_sums
-from model.norm import RMSNorm
-from model.packing import PackedMask, packings
-from model.r_drop import r_drop_sums
-from model.rotary import RotaryPositions, rotate
-from model.varlen import packed_attention, sentence_by_sentence
-from trainer.randomness import seed_torch
+from model.losses.loss import label_smoothed_sums
+from model.losses.r_drop import r_drop_sums
+from trainer.tasks.randomness import seed_torch
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 BOUNDS = {"fp32": 1e-5, "bf16": 3e-2}

@@ -48,8 +48,8 @@ def product(work: Work) -> Measurement:
 
 
 def all_reduce(work: Work) -> Measurement:
-    from trainer.distributed import process_group
-    from trainer.placement import Placement
+    from trainer.rank.distributed import process_group
+    from trainer.rank.placement import Placement
 
     placement = Placement(device=work.device)
     with process_group(placement, timedelta(seconds=60)):

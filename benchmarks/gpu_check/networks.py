@@ -10,16 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from model.config import AttentionBackend, ModelConfig
-from model.decoder_only import DecoderOnly
-from model.decoder_only_config import DecoderOnlyConfig
-from model.encoder_only_config import EncoderOnlyConfig, LabelTextsConfig
-from model.label_head import LabelModel
-from model.loss import CrossEntropy
-from model.masked_head import MaskedLanguageModel
-from model.sentence_encoder import SentenceEncoder
-from model.sentence_encoder_config import SentenceEncoderConfig
-from model.transformer import Transformer, Vocabulary
+from model.config.decoder_only import DecoderOnlyConfig
+from model.config.encoder_only import EncoderOnlyConfig, LabelTextsConfig
+from model.config.sentence_encoder import SentenceEncoderConfig
+from model.config.transformer import AttentionBackend, ModelConfig
+from model.heads.label_head import LabelModel
+from model.heads.masked_head import MaskedLanguageModel
+from model.heads.sentence_encoder import SentenceEncoder
+from model.losses.loss import CrossEntropy
+from model.networks.decoder_only import DecoderOnly
+from model.networks.transformer import Transformer, Vocabulary
 
 PAD, BOS, EOS, PIECES = 0, 2, 3, 40
 LOSS = CrossEntropy(0.1)

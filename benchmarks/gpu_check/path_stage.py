@@ -29,10 +29,10 @@ from benchmarks.gpu_check.outcomes import (
 from benchmarks.gpu_check.runner import MARK
 from benchmarks.serving import PROGRAM, server
 from data_pipeline.phrasebook.sampler import generate
-from trainer.inference.translator import Translator
-from trainer.tracking.metrics import read_metrics, train_lines
-from trainer.tracking.records import TrainLine, ValidationLine
+from trainer.record.metrics import read_metrics, train_lines
+from trainer.record.records import TrainLine, ValidationLine
 from transloom import ServedTranslator
+from transloom.inference.translator import Translator
 
 STEPS = {"cuda": 120, "cpu": 40}
 KILL_AT = (15, 25)  # steps in the record at which a rank, then the driver is killed

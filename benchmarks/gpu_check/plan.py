@@ -58,7 +58,7 @@ def _rows(*rows: PlannedRow | Iterable[PlannedRow]) -> tuple[PlannedRow, ...]:
     return tuple(found)
 
 
-ATTENTION = "model/attention.py"
+ATTENTION = "model/blocks/attention.py"
 ENGINE = "trainer/zero/engine.py"
 
 MACHINE = Stage(
@@ -67,7 +67,7 @@ MACHINE = Stage(
     _rows(
         PlannedRow("driver", "NVIDIA's driver and the GPU", "–"),
         PlannedRow("product", "CUDA in torch: a matrix product, fp32 and bf16", "–"),
-        PlannedRow("all_reduce", "NCCL process group of one rank", "trainer/distributed.py"),
+        PlannedRow("all_reduce", "NCCL process group of one rank", "trainer/rank/distributed.py"),
         PlannedRow("locked", "installed versions are those of `locks/cuda.txt`", "Makefile"),
     ),
 )
@@ -85,34 +85,42 @@ KERNELS = Stage(
             for name in ("flash", "efficient", "cudnn")
         ),
         *(
-            PlannedRow(f"varlen:{name}", f"`varlen_attn` (FA2), {text}, bf16", "model/varlen.py")
+            PlannedRow(
+                f"varlen:{name}", f"`varlen_attn` (FA2), {text}, bf16", "model/blocks/varlen.py"
+            )
             for name, text in (("self", "self"), ("causal", "causal"), ("cross", "cross"))
         ),
-        PlannedRow("varlen_fa3", "`varlen_attn` by FlashAttention-3", "model/varlen.py"),
-        _both("grouped", "grouped queries with rotary positions", "model/heads.py"),
-        _both("rotary", "rotary positions", "model/rotary.py"),
-        _both("rms_norm", "RMSNorm", "model/norm.py"),
-        _both("chunked_loss", "chunked cross-entropy", "model/loss.py"),
-        _both("r_drop", "chunked R-Drop", "model/r_drop.py"),
+        PlannedRow("varlen_fa3", "`varlen_attn` by FlashAttention-3", "model/blocks/varlen.py"),
+        _both("grouped", "grouped queries with rotary positions", "model/blocks/heads.py"),
+        _both("rotary", "rotary positions", "model/blocks/rotary.py"),
+        _both("rms_norm", "RMSNorm", "model/blocks/norm.py"),
+        _both("chunked_loss", "chunked cross-entropy", "model/losses/loss.py"),
+        _both("r_drop", "chunked R-Drop", "model/losses/r_drop.py"),
         PlannedRow(
             "activation_checkpointing",
             "activation checkpointing restores the device's random state",
-            "model/layers.py",
+            "model/blocks/layers.py",
         ),
-        _both("transformer", "encoder-decoder network, padded (SDPA)", "model/transformer.py"),
-        PlannedRow("packed:transformer", "encoder-decoder network, packed", "model/packing.py"),
+        _both(
+            "transformer", "encoder-decoder network, padded (SDPA)", "model/networks/transformer.py"
+        ),
+        PlannedRow(
+            "packed:transformer", "encoder-decoder network, packed", "model/blocks/packing.py"
+        ),
         _both(
             "decoder_only",
             "decoder-only network, parts apart by a mask (SDPA)",
-            "model/decoder_only.py",
+            "model/networks/decoder_only.py",
         ),
-        PlannedRow("packed:decoder_only", "decoder-only network, packed", "model/decoder_only.py"),
-        _both("masked", "encoder-only network with its masked head", "model/masked_head.py"),
-        PlannedRow("packed:masked", "masked model, packed", "model/encoder_only.py"),
-        _both("labels", "encoder-only network with its label head", "model/label_head.py"),
-        _both("embeddings", "pooled sentences told apart", "model/sentence_encoder.py"),
-        _both("decoding_cache", "beam search with its cache", "model/cache.py"),
-        _both("text_cache", "`generate` of the decoder-only network", "model/text_cache.py"),
+        PlannedRow(
+            "packed:decoder_only", "decoder-only network, packed", "model/networks/decoder_only.py"
+        ),
+        _both("masked", "encoder-only network with its masked head", "model/heads/masked_head.py"),
+        PlannedRow("packed:masked", "masked model, packed", "model/networks/encoder_only.py"),
+        _both("labels", "encoder-only network with its label head", "model/heads/label_head.py"),
+        _both("embeddings", "pooled sentences told apart", "model/heads/sentence_encoder.py"),
+        _both("decoding_cache", "beam search with its cache", "model/blocks/cache.py"),
+        _both("text_cache", "`generate` of the decoder-only network", "model/blocks/text_cache.py"),
         PlannedRow("pytest_gpu:tests/model", "`pytest -m gpu tests/model`", "tests/model", 120.0),
     ),
 )
@@ -164,7 +172,7 @@ EXACT = Stage(
     _rows(
         _both("restart", "same bits over a restart, ZeRO-0 to 3", "trainer/exact/grids.py"),
         _both("stages", "same bits under every ZeRO stage", "trainer/exact/adamw.py"),
-        PlannedRow("rms_norm", "same bits under every stage, RMSNorm", "model/norm.py"),
+        PlannedRow("rms_norm", "same bits under every stage, RMSNorm", "model/blocks/norm.py"),
         PlannedRow("ranks", "same bits on two ranks, ZeRO-0 to 3", "trainer/exact/norm.py", 150.0),
         _both("cost", "time of a step beside `numerics: fast`", "trainer/exact/optimizer.py"),
     ),
@@ -191,17 +199,19 @@ PATH = Stage(
             200.0,
         ),
         PlannedRow(
-            "evaluate", "`evaluate` of that run (on the CPU)", "trainer/inference/evaluation.py"
+            "evaluate", "`evaluate` of that run (on the CPU)", "transloom/inference/evaluation.py"
         ),
         PlannedRow(
-            "translate", "`Translator.load(run, device)`", "trainer/inference/translator.py"
+            "translate", "`Translator.load(run, device)`", "transloom/inference/translator.py"
         ),
         PlannedRow(
             "translate_on_cluster",
             "`translate --on-cluster --gpus-per-actor`",
-            "cluster/lines/actors.py",
+            "transloom/inference/spread/actors.py",
         ),
-        PlannedRow("serve", "`serve` of that run (on the CPU)", "cluster/serving/replica.py"),
+        PlannedRow(
+            "serve", "`serve` of that run (on the CPU)", "transloom/inference/serving/replica.py"
+        ),
         PlannedRow(
             "one_context",
             "one GPU a rank, and no context of spares",

@@ -26,7 +26,7 @@ from benchmarks.gpu_check.results import Results, Row
 
 ROOT = Path(__file__).resolve().parents[2]
 START_SECONDS = 90.0  # imports of torch and DeepSpeed from a cold disk
-OURS = ("cluster", "data_pipeline", "model", "trainer", "transloom.py")
+OURS = ("cluster", "data_pipeline", "foundation", "model", "trainer", "transloom")
 MARK = "TRANSLOOM_GPU_CHECK"  # variable by which all processes of a child are found
 LOG_TAIL = 400
 POLL_SECONDS = 1.0

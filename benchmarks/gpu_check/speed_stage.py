@@ -20,23 +20,23 @@ from benchmarks.checkpoint_stall import GOAL_SECONDS, header
 from benchmarks.exact_cost import clock
 from benchmarks.gpu_check.engine_stage import placement
 from benchmarks.gpu_check.outcomes import CannotRunError, Measurement, Work, WrongResultError
-from model.attention import additive_mask
-from model.attention import attention as attend
-from model.config import AttentionBackend, DecodingConfig, ModelConfig
-from model.decoder_only import DecoderOnly
-from model.decoder_only_config import DecoderOnlyConfig
+from model.blocks.attention import additive_mask
+from model.blocks.attention import attention as attend
+from model.blocks.packing import PackedMask, packings
+from model.blocks.varlen import packed_attention
+from model.config.decoder_only import DecoderOnlyConfig
+from model.config.transformer import AttentionBackend, DecodingConfig, ModelConfig
 from model.flops import BatchSizes, decoder_only_flops, encoder_decoder_flops
 from model.generation.search import beam_search
-from model.loss import CrossEntropy
-from model.packing import PackedMask, packings
-from model.transformer import Transformer, Vocabulary
-from model.varlen import packed_attention
-from trainer.batch import DeviceBatch
+from model.losses.loss import CrossEntropy
+from model.networks.decoder_only import DecoderOnly
+from model.networks.transformer import Transformer, Vocabulary
 from trainer.checkpoints.writer import CheckpointWriter
 from trainer.config import EngineConfig
-from trainer.device_peaks import peak_flops
-from trainer.optimizers import OptimizerConfig
-from trainer.randomness import seed_torch
+from trainer.rank.device_peaks import peak_flops
+from trainer.registries.optimizers import OptimizerConfig
+from trainer.tasks.batch import DeviceBatch
+from trainer.tasks.randomness import seed_torch
 from trainer.training.step_exchange import exchange
 from trainer.zero.engine import Engine
 from trainer.zero.fragment import Fragment

@@ -17,9 +17,9 @@ from support.ranks import engine_jobs
 from support.ranks.engine_jobs import MODEL, Shape
 
 from benchmarks.gpu_check.outcomes import CannotRunError, Work, WrongResultError
-from model.transformer import Transformer
-from trainer.distributed import process_group
-from trainer.placement import Placement
+from model.networks.transformer import Transformer
+from trainer.rank.distributed import process_group
+from trainer.rank.placement import Placement
 
 STEPS = 5
 RANKS = 2

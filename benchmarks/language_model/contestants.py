@@ -11,13 +11,13 @@ from benchmarks.support.contestants import Script, hugging_face_training
 from benchmarks.support.corpora import corpus_overrides
 from benchmarks.support.environments import PEERS, environment_with
 from cluster.recipe import Recipe, find_recipe, load_recipe
-from data_pipeline.config import PackedBatchingConfig
+from data_pipeline.config.data import PackedBatchingConfig
+from data_pipeline.config.text import TEXT
 from data_pipeline.dataset.manifest import open_dataset
 from data_pipeline.dataset.shards import unpack_shard
 from data_pipeline.preparation.prepare import prepare
-from data_pipeline.text_config import TEXT
 from data_pipeline.tokenizers.tokenizer import load_tokenizers
-from model.decoder_only_config import DecoderOnlyConfig
+from model.config.decoder_only import DecoderOnlyConfig
 
 HERE = Path(__file__).resolve().parent
 RECIPE = "shakespeare-char"

@@ -34,8 +34,8 @@ from data_pipeline.batching.window import WindowReader
 from data_pipeline.dataset.manifest import open_dataset
 from data_pipeline.preparation.prepare import prepare
 from data_pipeline.tokenizers.tokenizer import load_tokenizers
+from trainer.record.metrics import train_lines
 from trainer.tasks.translation import vocabulary_of
-from trainer.tracking.metrics import train_lines
 
 HERE = Path(__file__).resolve().parent
 RECIPE = "multi30k-ende"

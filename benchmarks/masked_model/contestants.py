@@ -12,14 +12,14 @@ from benchmarks.support.corpora import corpus_overrides
 from benchmarks.support.environments import PEERS, environment_with
 from cluster.recipe import Recipe, find_recipe, load_recipe
 from data_pipeline.batching.window import WindowReader
-from data_pipeline.config import PackedBatchingConfig
+from data_pipeline.config.data import PackedBatchingConfig
+from data_pipeline.config.text import TEXT
 from data_pipeline.dataset.manifest import open_dataset
 from data_pipeline.dataset.shards import unpack_shard
 from data_pipeline.preparation.prepare import prepare
 from data_pipeline.tasks.masking import vocabulary_of
-from data_pipeline.text_config import TEXT
 from data_pipeline.tokenizers.tokenizer import Tokenizer, load_tokenizers
-from model.encoder_only_config import EncoderOnlyConfig
+from model.config.encoder_only import EncoderOnlyConfig
 
 HERE = Path(__file__).resolve().parent
 RECIPE = "multi30k-masked"

@@ -19,9 +19,9 @@ from data_pipeline.dataset.manifest import open_dataset
 from data_pipeline.dataset.shards import unpack_shard
 from data_pipeline.tasks.masking import NOT_TOLD, TOLD
 from data_pipeline.tokenizers.tokenizer import load_tokenizers
+from trainer.record.metrics import read_metrics
+from trainer.record.records import ValidationLine
 from trainer.runs.folder import RunFolder
-from trainer.tracking.metrics import read_metrics
-from trainer.tracking.records import ValidationLine
 
 
 def main() -> None:

@@ -27,8 +27,8 @@ import torch
 from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer, prepare_model
 
-from model.config import ModelConfig
-from model.transformer import Transformer, Vocabulary
+from model.config.transformer import ModelConfig
+from model.networks.transformer import Transformer, Vocabulary
 
 STATE = "state.pt"
 

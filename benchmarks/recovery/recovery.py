@@ -44,9 +44,9 @@ from data_pipeline.batching.window import WindowReader
 from data_pipeline.dataset.manifest import open_dataset
 from data_pipeline.preparation.prepare import prepare
 from data_pipeline.tokenizers.tokenizer import load_tokenizers
+from trainer.record.metrics import read_metrics
+from trainer.record.records import Resumed, TrainLine
 from trainer.tasks.translation import vocabulary_of
-from trainer.tracking.metrics import read_metrics
-from trainer.tracking.records import Resumed, TrainLine
 
 HERE = Path(__file__).resolve().parent
 RAY_TRAIN = ["ray[train]==2.60.0", "torch==2.13.0", "pydantic"]

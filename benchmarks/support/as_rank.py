@@ -3,7 +3,7 @@
 import os
 import sys
 
-from trainer.host_memory import KEPT_BY_LIBRARIES
+from trainer.memory.host_memory import KEPT_BY_LIBRARIES
 
 
 def with_a_ranks_environment() -> None:

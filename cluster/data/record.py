@@ -14,10 +14,10 @@ from data_pipeline.batching.plan import Cursor
 from data_pipeline.dataset.manifest import Manifest
 from trainer.checkpoints.format import Checkpoint, CheckpointHeader, list_checkpoints
 from trainer.errors import CheckpointError, RunMismatchError
+from trainer.record.metrics import read_metrics
+from trainer.record.records import ReplayMismatch, Resumed, TrainLine
 from trainer.runs.folder import RunFolder
 from trainer.state.digest import START
-from trainer.tracking.metrics import read_metrics
-from trainer.tracking.records import ReplayMismatch, Resumed, TrainLine
 
 
 @dataclass(frozen=True)

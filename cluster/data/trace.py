@@ -21,12 +21,12 @@ from cluster.terminal import Terminal, shown, step_counts
 from data_pipeline.batching.plan import Cursor
 from data_pipeline.batching.stream import RankStep, local_rank_steps
 from data_pipeline.batching.window import WindowReader
-from data_pipeline.config import DataSettings
+from data_pipeline.config.data import DataSettings
 from data_pipeline.dataset.manifest import open_dataset
 from data_pipeline.preparation.quarantine import cursor_after
 from data_pipeline.storage.store import DatasetStore
 from data_pipeline.tokenizers.tokenizer import load_tokenizers
-from data_pipeline.wording import counted
+from foundation.wording import counted
 from trainer.runs.folder import RunFolder
 from trainer.state.digest import fold
 from trainer.tasks.task import TrainingTask, training_task

@@ -14,16 +14,16 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from cluster.environment_file import read_environment
 from cluster.errors import ClusterError
 from cluster.health.watchdog import Watchdog
 from cluster.packages import digest_of_sources
 from cluster.ray.cluster_view import Node
+from cluster.ray.environment_file import read_environment
 from cluster.ray.reservation import room
 from data_pipeline.batching.batch import MicroBatch
 from data_pipeline.batching.stream import Span
 from data_pipeline.batching.window import WindowLayout, WindowReader
-from data_pipeline.config import DataSettings
+from data_pipeline.config.data import DataSettings
 from data_pipeline.dataset.manifest import open_dataset
 
 HEARTBEAT_SECONDS = 1.0

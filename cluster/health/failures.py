@@ -13,7 +13,7 @@ from ray.exceptions import RayError, RayTaskError
 
 from cluster.errors import ClusterError, RankLostError
 from cluster.health.hang_detector import Position
-from data_pipeline.errors import DataError
+from foundation.errors import DataError
 from model.errors import ModelError
 from trainer.errors import RecordInUseError, TrainerError
 

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any
 
-from cluster.health.regularly import Regularly
 from cluster.health.suspend_aware_clock import SuspendAwareClock
+from foundation.regularly import Regularly
 from trainer.checkpoints.lease import LEASE_SECONDS
 
 SILENCE_SECONDS = LEASE_SECONDS - 10.0

@@ -23,7 +23,7 @@ from cluster.errors import EXIT_PREEMPTED, RecipeError
 from cluster.launcher_config import KubernetesConfig
 from cluster.ray.embedded import EMBEDDED_OBJECT_STORE_BYTES
 from cluster.recipe import Recipe
-from data_pipeline.corpus_config import is_remote
+from data_pipeline.config.corpus import is_remote
 
 MAX_NAME = 47  # of a RayJob; KubeRay makes longer names of it
 FILES = "/etc/transloom"

@@ -19,7 +19,7 @@ from pathlib import Path
 from cluster.config import ClusterConfig
 from cluster.errors import EXIT_PREEMPTED, ClusterError, RecipeError
 from cluster.recipe import Recipe, run_name
-from data_pipeline.wording import counted
+from foundation.wording import counted
 
 # From the run's leaving to the requeue; and Slurm may send the signal up to a minute early.
 MARGIN_SECONDS = 60

@@ -19,7 +19,7 @@ from typing import IO
 from cluster.errors import ClusterError
 from cluster.ray.authentication import enable_authentication
 from cluster.ray.started_node import NodeSettings, StartedNode
-from data_pipeline.strangers_text import logger_of
+from foundation.strangers_text import logger_of
 
 NODE_NUMBER = "SLURM_NODEID"
 

@@ -13,9 +13,9 @@ from cluster.ray.private import Holder, holders
 from cluster.ray.reservation import has_labels, most_ranks_ever, room
 from cluster.ray.session import ray_session
 from cluster.recipe import Recipe
-from data_pipeline.corpus_config import is_remote
+from data_pipeline.config.corpus import is_remote
 from data_pipeline.storage.store import MANIFEST_NAME
-from data_pipeline.wording import counted, listed
+from foundation.wording import counted, listed
 from trainer.runs.folder import RunFolder
 
 AGREE_SECONDS = 5.0

@@ -23,14 +23,14 @@ from data_pipeline.batching.window import WindowReader
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.storage.store import DatasetStore
 from data_pipeline.tokenizers.tokenizer import load_tokenizers
-from trainer import host_memory
-from trainer.device_peaks import peak_of_rank
-from trainer.distributed import process_group
 from trainer.errors import MemoryPreflightError
+from trainer.memory import host_memory
 from trainer.memory.room import is_out_of_memory
-from trainer.placement import Placement
-from trainer.rank_job import RankContext, RankJob
-from trainer.tracking.records import Line, TrainLine
+from trainer.rank.device_peaks import peak_of_rank
+from trainer.rank.distributed import process_group
+from trainer.rank.placement import Placement
+from trainer.rank.rank_job import RankContext, RankJob
+from trainer.record.records import Line, TrainLine
 
 if TYPE_CHECKING:
     from trainer.checkpoints.format import CheckpointHeader, FileRecord
@@ -171,7 +171,7 @@ def _train(
     from trainer.tasks.task import training_task
     from trainer.training.loop import Trainer
     from trainer.training.step_profiler import StepProfiler
-    from trainer.validation import Validator
+    from trainer.training.validation import Validator
 
     job = _job(recipe, manifest)
     context = RankContext(job, placement, watcher)

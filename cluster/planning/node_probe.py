@@ -81,8 +81,8 @@ def _interface(installation: str, address: str, gpu: bool) -> str:
     """Which interface ranks would use, or why none, after an exclamation mark."""
     sys.path.insert(0, installation)
     try:
-        from trainer.distributed import network_interface
-        from trainer.placement import Placement
+        from trainer.rank.distributed import network_interface
+        from trainer.rank.placement import Placement
 
         placement = Placement(world_size=2, device="cuda" if gpu else "cpu", node_address=address)
         variables = network_interface(placement)

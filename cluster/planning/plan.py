@@ -22,13 +22,13 @@ from cluster.planning.size import count_parameters, size_of_state
 from cluster.planning.speed import Duration, Speed, duration, recorded_speed
 from cluster.recipe import Recipe
 from data_pipeline.dataset.manifest import Manifest
-from data_pipeline.errors import DataError
 from data_pipeline.storage.store import DatasetStore
-from data_pipeline.wording import counted
+from foundation.errors import DataError
+from foundation.wording import counted
 from model.errors import ModelError
-from trainer import host_memory
 from trainer.checkpoints.format import list_checkpoints, step_of
 from trainer.errors import TrainerError
+from trainer.memory import host_memory
 from trainer.memory.state_size import StateSize
 from trainer.runs.folder import RunFolder
 

@@ -22,15 +22,15 @@ from cluster.planning.versions import package_problems
 from cluster.ray.folder_access import existing_part, write_problem
 from cluster.recipe import Recipe
 from cluster.supervision.run_checks import check_run
-from data_pipeline.corpus_config import is_remote
+from data_pipeline.config.corpus import is_remote
 from data_pipeline.dataset.manifest import Manifest
-from data_pipeline.errors import DataError
 from data_pipeline.storage.store import DatasetStore
-from data_pipeline.wording import counted
+from foundation.errors import DataError
+from foundation.wording import counted
 from model.errors import ModelError
-from trainer import host_memory
 from trainer.checkpoints.format import list_checkpoints, read_header, step_of
 from trainer.errors import CheckpointError, CheckpointFormatError, RunMismatchError, TrainerError
+from trainer.memory import host_memory
 from trainer.runs.folder import RunFolder
 
 

@@ -7,13 +7,13 @@ itself, built on torch's meta device, where it takes no memory.
 
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.storage.store import DatasetStore
-from model.config import ModelConfig
-from model.decoder_only_config import DecoderOnlyConfig
-from model.encoder_only_config import EncoderOnlyConfig
-from trainer.frozen import frozen_names
+from model.config.decoder_only import DecoderOnlyConfig
+from model.config.encoder_only import EncoderOnlyConfig
+from model.config.transformer import ModelConfig
 from trainer.memory.state_size import StateSize, checkpoint_bytes, state_size
-from trainer.optimizers import OPTIMIZERS
 from trainer.recipe import TrainingRecipe
+from trainer.registries.optimizers import OPTIMIZERS
+from trainer.tasks.frozen import frozen_names
 
 
 def least_parameters(recipe: TrainingRecipe, manifest: Manifest) -> int | None:

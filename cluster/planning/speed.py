@@ -11,10 +11,10 @@ from itertools import islice
 from pathlib import Path
 
 from cluster.recipe import Recipe
-from data_pipeline.written import MAX_COUNT
-from trainer.tracking.metrics import read_backwards
-from trainer.tracking.record_end import TERA
-from trainer.tracking.records import TrainLine
+from foundation.written import MAX_COUNT
+from trainer.record.metrics import read_backwards
+from trainer.record.record_end import TERA
+from trainer.record.records import TrainLine
 
 STEPS_READ = 100
 LEAST_SECONDS = LEAST_SHARE = 1e-9  # a step takes more, and a run has more of its time and peak

@@ -17,17 +17,17 @@ import ray
 from cluster.config import ClusterConfig
 from cluster.data.streams import HOPELESS_SECONDS, WorkerClient, WorkerStreams
 from cluster.data.workers import WorkerHandle
-from cluster.environment_file import read_environment
-from cluster.garbage import nothing_looked_through
 from cluster.health.stacks import allow_dumps
 from cluster.health.watchdog import Watchdog
 from cluster.ranks.mailbox import Mailbox
 from cluster.ranks.node_agent import ProcessName
 from cluster.ranks.reports import Report
-from cluster.threads import fall_asleep_soon
-from trainer.placement import Placement
-from trainer.rank_job import RankJob
-from trainer.supervision import Outcome
+from cluster.ray.environment_file import read_environment
+from foundation.garbage import nothing_looked_through
+from foundation.threads import fall_asleep_soon
+from trainer.rank.placement import Placement
+from trainer.rank.rank_job import RankJob
+from trainer.rank.supervision import Outcome
 
 # Share of a step's deadline after which a rank says that no data comes, before it counts as hung.
 SHARE_FOR_DATA = 0.8
@@ -122,7 +122,7 @@ class RankActor:
         """Train from a checkpoint, or from step 0; return the outcome."""
         # Not above: the supervisor imports this class too, and does without torch.
         with nothing_looked_through():
-            from trainer.distributed import process_group
+            from trainer.rank.distributed import process_group
 
         placement = replace(placement, node_address=ray.util.get_node_ip_address())
         with process_group(placement, timedelta(seconds=2 * config.deadlines.longest_seconds)):

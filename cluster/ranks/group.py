@@ -21,9 +21,9 @@ from cluster.health.hang_detector import HangDetector, Position
 from cluster.health.suspend_aware_clock import SuspendAwareClock
 from cluster.ranks.process import RankProcess
 from cluster.ranks.reports import Report
-from trainer.placement import Placement
-from trainer.rank_job import RankJob
-from trainer.supervision import Outcome
+from trainer.rank.placement import Placement
+from trainer.rank.rank_job import RankJob
+from trainer.rank.supervision import Outcome
 
 # Seconds to wait for the cause when a rank fails, as others fail with it.
 CAUSE_SECONDS = 2.0

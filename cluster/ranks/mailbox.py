@@ -17,12 +17,12 @@ from cluster.ranks.reports import (
     StateWritten,
 )
 from trainer.checkpoints.format import CheckpointHeader, FileRecord
+from trainer.record.records import Line
 from trainer.runs.vitals import Phase
-from trainer.tracking.records import Line
 
 
 class Mailbox:
-    """`trainer.supervision.Supervision` between the two threads of a rank's actor."""
+    """`trainer.rank.supervision.Supervision` between the two threads of a rank's actor."""
 
     def __init__(self) -> None:
         self._reports: queue.SimpleQueue[Report] = queue.SimpleQueue()

@@ -26,7 +26,7 @@ from cluster.packages import digest_of_sources
 from cluster.ranks.node_meter import NodeMeter
 from cluster.ray.embedded import embedded_ray_is_lost
 from trainer.checkpoints.processes import start_tick
-from trainer.tracking.node_usage import Usage
+from trainer.record.node_usage import Usage
 
 ANSWER_SECONDS = 5.0
 LOOK_SECONDS = 0.5

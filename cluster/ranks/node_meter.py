@@ -12,7 +12,7 @@ from typing import Any
 import psutil  # type: ignore[import-untyped]
 
 from cluster.health.control_group import CoreLimit, core_limit, memory_limit
-from trainer.tracking.node_usage import MOST_GPUS, GpuUsage, Usage
+from trainer.record.node_usage import MOST_GPUS, GpuUsage, Usage
 
 # What NVIDIA's driver makes where it runs; without it nothing of NVIDIA's is loaded.
 NVIDIA_CONTROL = Path("/dev/nvidiactl")

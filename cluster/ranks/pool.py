@@ -20,7 +20,7 @@ from cluster.ranks.node_agent import NodeAgents
 from cluster.ranks.process import RankProcess, Spares
 from cluster.ray.cluster_view import Node
 from cluster.ray.reservation import Reservation
-from trainer.tracking.node_usage import Usage
+from trainer.record.node_usage import Usage
 
 
 class RankSupply:

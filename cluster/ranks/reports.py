@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from cluster.health.hang_detector import Position
 from trainer.checkpoints.format import CheckpointHeader, FileRecord
-from trainer.tracking.records import Line
+from trainer.record.records import Line
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from cluster.ray import private
 from cluster.ray.authentication import enable_authentication
 from cluster.ray.marked_processes import MarkedProcesses
 from cluster.ray.private_folder import PrivateFolder
-from data_pipeline.wording import counted
+from foundation.wording import counted
 
 # Windows in flight take a few tens of MB. Ray maps the store lazily, and falls back to disk
 # by itself where shared memory is smaller (containers often have 64 MB).

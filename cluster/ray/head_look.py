@@ -19,7 +19,7 @@ from pathlib import Path
 from cluster.ray.folder_access import way_in, write_problem
 
 CLOSED, OPEN = 0, 3  # exit codes
-PACKAGES = ("cluster", "trainer", "model", "data_pipeline")
+PACKAGES = ("transloom", "cluster", "trainer", "model", "data_pipeline", "foundation")
 ASKED_VERSIONS = ("transloom", "ray", "torch", "deepspeed")
 # In a package, but no part of what a job runs: a checkout has its recipes elsewhere.
 LEFT_OUT = frozenset({"__pycache__", "recipes"})

@@ -34,7 +34,7 @@ from cluster.ray import private
 from cluster.ray.authentication import REMEDY, enable_authentication
 from cluster.ray.job_command import Attachment, Word, readable, shell_command
 from cluster.ray.private import TALKATIVE_LOGGERS
-from data_pipeline.location import credential_in, without_credentials
+from foundation.location import credential_in, without_credentials
 
 POLL_SECONDS = 0.1
 COMMAND_KEY = "command"  # in a job's metadata: what was submitted, without the shell around it

@@ -28,7 +28,7 @@ from cluster.ray.jobs import (
     submit,
     wait_for_job,
 )
-from data_pipeline.strict_json import parse_object
+from foundation.strict_json import parse_object
 
 CONNECT_TIMEOUT_SECONDS = 10.0
 

@@ -20,7 +20,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from cluster.config import ClusterConfig, Placement
 from cluster.ray.cluster_view import Node
-from data_pipeline.wording import counted, listed
+from foundation.wording import counted, listed
 
 PLACEMENT_SECONDS = 10.0
 GPU_TASK_SECONDS = 60.0

@@ -23,7 +23,7 @@ from cluster.ray.authentication import REMEDY, enable_authentication
 from cluster.ray.embedded import EmbeddedRay, embedded_ray, initialise
 from cluster.ray.open_doors import open_doors_here, warning
 from cluster.ray.private import IGNORE_UNREAD_ERRORS
-from data_pipeline.strangers_text import logger_of
+from foundation.strangers_text import logger_of
 
 CONNECT_TIMEOUT_SECONDS = 10.0
 

@@ -29,13 +29,13 @@ from cluster.supervision.interval import Interval
 from cluster.supervision.node_samples import NodeSamples
 from cluster.supervision.stop_requests import StopRequests
 from cluster.supervision.vitals_keeper import VitalsKeeper
-from data_pipeline.wording import counted
+from foundation.wording import counted
 from trainer.checkpoints.committer import CheckpointCommitter
 from trainer.checkpoints.lease import Lease
+from trainer.rank.supervision import Outcome
+from trainer.record.records import TrainLine
 from trainer.runs.folder import RunFolder
 from trainer.runs.log import DETAIL
-from trainer.supervision import Outcome
-from trainer.tracking.records import TrainLine
 
 POLL_SECONDS = 0.1
 LEASE_CHECK_SECONDS = 5.0

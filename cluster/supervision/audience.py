@@ -3,8 +3,8 @@
 from contextlib import AbstractContextManager
 from typing import Protocol
 
+from trainer.record.records import Line
 from trainer.runs.vitals import Vitals
-from trainer.tracking.records import Line
 
 
 class Audience(Protocol):

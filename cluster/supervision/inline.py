@@ -24,23 +24,23 @@ from data_pipeline.storage.store import DatasetStore
 from trainer.checkpoints.committer import CheckpointCommitter
 from trainer.checkpoints.format import CheckpointHeader, FileRecord
 from trainer.checkpoints.lease import Lease
-from trainer.distributed import process_group
-from trainer.host_memory import keep_freed
-from trainer.placement import Placement
-from trainer.rank_job import RankJob
-from trainer.replay_order import ReplayOrder
+from trainer.memory.host_memory import keep_freed
+from trainer.rank.distributed import process_group
+from trainer.rank.placement import Placement
+from trainer.rank.rank_job import RankJob
+from trainer.rank.supervision import Outcome
+from trainer.record.records import Line
+from trainer.replay.replay_order import ReplayOrder
 from trainer.runs.folder import RunFolder
 from trainer.runs.log import DETAIL, INTERRUPTED
 from trainer.runs.place import write_place
+from trainer.runs.step_range import StepRange
 from trainer.runs.vitals import Phase
 from trainer.runs.warm_start import warm_start_of
-from trainer.step_range import StepRange
-from trainer.supervision import Outcome
-from trainer.tracking.records import Line
 
 
 class InlineSupervision:
-    """`trainer.supervision.Supervision` for a rank in this process: plain calls."""
+    """`trainer.rank.supervision.Supervision` for a rank in this process: plain calls."""
 
     def __init__(
         self,

@@ -8,12 +8,12 @@ import time
 from collections.abc import Mapping
 from typing import Protocol
 
-from cluster.health.regularly import Regularly
 from cluster.ranks.node_meter import NodeMeter
 from cluster.supervision.interval import Interval
+from foundation.regularly import Regularly
+from trainer.record.metrics import recorded_step
+from trainer.record.node_usage import NodeLine, Usage, append_usage
 from trainer.runs.folder import RunFolder
-from trainer.tracking.metrics import recorded_step
-from trainer.tracking.node_usage import NodeLine, Usage, append_usage
 
 
 class AskedNodes(Protocol):

@@ -1,4 +1,4 @@
-"""The numbers of a run at Ray's metrics endpoint, by the names of `trainer.tracking.run_metrics`.
+"""The numbers of a run at Ray's metrics endpoint, by the names of `trainer.record.run_metrics`.
 
 A thread of the driver reads them from the run's folder, as often as Ray takes them, so that nothing
 of the training waits for it. An embedded Ray has no such endpoint.
@@ -10,8 +10,8 @@ from typing import Any
 
 from ray.util.metrics import Gauge
 
-from cluster.health.regularly import Regularly
-from trainer.tracking.run_metrics import RUN_METRICS, run_values
+from foundation.regularly import Regularly
+from trainer.record.run_metrics import RUN_METRICS, run_values
 
 EXPORT_SECONDS = 10.0  # Ray's own interval (metrics_report_interval_ms)
 END_SECONDS = 2.0

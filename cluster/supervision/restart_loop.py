@@ -18,15 +18,15 @@ from cluster.supervision.attempt import Attempt, RunContext
 from cluster.supervision.rank_losses import RankLosses
 from cluster.supervision.run_checks import newest_checkpoint
 from data_pipeline.dataset.manifest import Manifest
-from data_pipeline.wording import counted, listed
+from foundation.wording import counted, listed
 from trainer.checkpoints.committer import CheckpointCommitter
-from trainer.rank_job import RankJob
-from trainer.replay_order import ReplayOrder
+from trainer.rank.rank_job import RankJob
+from trainer.rank.supervision import Outcome
+from trainer.replay.replay_order import ReplayOrder
 from trainer.runs.log import DETAIL
 from trainer.runs.place import write_place
+from trainer.runs.step_range import StepRange
 from trainer.runs.warm_start import warm_start_of
-from trainer.step_range import StepRange
-from trainer.supervision import Outcome
 
 WAIT_SECONDS = 0.5
 # Time to wait for data workers that reserve CPUs: they get theirs before the ranks do.

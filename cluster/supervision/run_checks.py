@@ -3,12 +3,12 @@
 from contextlib import suppress
 from pathlib import Path
 
-from cluster.invocation import this_start
 from cluster.recipe import Recipe
 from cluster.supervision.audience import Audience
+from cluster.supervision.invocation import this_start
 from data_pipeline.batching.plan import Cursor
 from data_pipeline.batching.window import open_mixture
-from data_pipeline.config import SENTENCE_PIECE_TYPES
+from data_pipeline.config.data import SENTENCE_PIECE_TYPES
 from data_pipeline.dataset.manifest import Manifest, open_dataset
 from data_pipeline.errors import DatasetError
 from data_pipeline.storage.store import DatasetStore

@@ -28,15 +28,15 @@ from cluster.supervision.stop_requests import StopRequests
 from cluster.supervision.vitals_keeper import VitalsKeeper
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.storage.store import DatasetStore
-from data_pipeline.wording import counted, said
+from foundation.wording import counted, said
 from trainer.checkpoints.lease import Lease
-from trainer.host_memory import kept_by_libraries
-from trainer.replay_order import ReplayOrder
+from trainer.memory.host_memory import kept_by_libraries
+from trainer.rank.supervision import Outcome
+from trainer.record.metrics import recorded_step
+from trainer.replay.replay_order import ReplayOrder
 from trainer.runs.folder import RunFolder
 from trainer.runs.log import INTERRUPTED
-from trainer.step_range import StepRange
-from trainer.supervision import Outcome
-from trainer.tracking.metrics import recorded_step
+from trainer.runs.step_range import StepRange
 
 # Sessions of Ray in a row that may end without progress. Ray gives its agents 15 s to start, which
 # is too short on a busy machine now and then.

@@ -16,9 +16,9 @@ from typing import NamedTuple, Self
 
 from cluster.data.worker_signs import WorkerSign
 from cluster.health.hang_detector import Position
-from cluster.health.regularly import Regularly
 from cluster.supervision.audience import Audience
-from data_pipeline.location import without_credentials
+from foundation.location import without_credentials
+from foundation.regularly import Regularly
 from trainer.runs.folder import RunFolder
 from trainer.runs.vitals import (
     MOST_CHARACTERS,

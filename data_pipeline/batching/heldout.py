@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from data_pipeline.batching.task import DATA_TASKS, HeldOut
-from data_pipeline.config import DataConfig, DataSettings
+from data_pipeline.config.data import DataConfig, DataSettings
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.dataset.texts import unpack_heldout
 from data_pipeline.errors import DatasetError

@@ -17,10 +17,10 @@ from functools import lru_cache
 import numpy as np
 
 from data_pipeline.arrays import Int64Array
-from data_pipeline.config import DataConfig
+from data_pipeline.config.data import DataConfig
 from data_pipeline.errors import BatchingError
 from data_pipeline.random_keys import SHARD_SHUFFLE, permutation
-from data_pipeline.wording import counted
+from foundation.wording import counted
 
 # Shards per window from which on a corpus is dealt in whole shards, so that few shards are read for
 # two windows. Its part of a window is then off by less than a shard, so by a quarter at most.

@@ -19,7 +19,7 @@ import numpy as np
 from data_pipeline.arrays import Int32Array, Int64Array, balanced_block, ranges
 from data_pipeline.errors import BatchingError
 from data_pipeline.random_keys import MICRO_BATCH_SHUFFLE, PAIR_SHUFFLE, permutation
-from data_pipeline.wording import counted, listed, said
+from foundation.wording import counted, listed, said
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from data_pipeline.batching.batch import MicroBatch
 from data_pipeline.batching.plan import Cursor, slots_of_rank
 from data_pipeline.batching.window import WindowLayout, WindowReader
 from data_pipeline.errors import BatchingError
-from data_pipeline.wording import counted
+from foundation.wording import counted
 
 
 @dataclass(frozen=True)

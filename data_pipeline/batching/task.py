@@ -16,15 +16,15 @@ from typing import Any
 from data_pipeline.arrays import BoolArray, FieldArrays, Int64Array, UInt64Array
 from data_pipeline.batching.batch import MicroBatch
 from data_pipeline.batching.plan import WindowPlan
-from data_pipeline.config import DataConfig, DataSettings
+from data_pipeline.config.corpus import CorpusConfig
+from data_pipeline.config.data import DataConfig, DataSettings
 from data_pipeline.corpora.cleaning import Rule
-from data_pipeline.corpus_config import CorpusConfig
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.dataset.manifest_records import CorpusInfo, FieldInfo, SpecialIds
 from data_pipeline.dataset.sequences import SequenceRules
 from data_pipeline.random_keys import example_seeds
-from data_pipeline.registry import Registry
 from data_pipeline.tokenizers.tokenizer import Tokenizer
+from foundation.registry import Registry
 
 
 @dataclass(frozen=True, eq=False)

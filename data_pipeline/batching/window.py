@@ -18,7 +18,7 @@ from data_pipeline.arrays import FieldArrays, Int64Array, concatenate
 from data_pipeline.batching.batch import MicroBatch, assemble
 from data_pipeline.batching.mixture import Mixture, ShardSlice, shares_of
 from data_pipeline.batching.task import DATA_TASKS, Examples, rules_by_corpus
-from data_pipeline.config import DataSettings
+from data_pipeline.config.data import DataSettings
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.dataset.sequences import check_sequences
 from data_pipeline.dataset.shards import Block, unpack_shard

@@ -13,14 +13,15 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from data_pipeline.config.corpus import CorpusConfig
+from data_pipeline.config.label import TaggedCorpusConfig
+from data_pipeline.config.text import TextCorpusConfig
 from data_pipeline.corpora.cutting import check_alignment, cut_aligned, cut_file
 from data_pipeline.corpora.documents import Files, read_file, span_of
 from data_pipeline.corpora.formats import Chunk, Content, ProblemOf, WithTexts, parse
 from data_pipeline.corpora.lines import PART_BYTES, WHOLE_FILE, LineReader
 from data_pipeline.corpora.tagged import CasedWords
-from data_pipeline.corpus_config import CorpusConfig
 from data_pipeline.errors import CorpusError
-from data_pipeline.label_config import TaggedCorpusConfig
 from data_pipeline.storage.budget import Budget
 from data_pipeline.storage.locations import (
     LocationStream,
@@ -28,7 +29,6 @@ from data_pipeline.storage.locations import (
     open_location,
     stored_bytes,
 )
-from data_pipeline.text_config import TextCorpusConfig
 
 EXAMPLES_PER_CHUNK = 20_000
 # A held-out set is held in memory, and scored again and again.

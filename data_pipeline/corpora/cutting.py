@@ -12,6 +12,9 @@ from functools import partial
 from itertools import groupby
 from typing import BinaryIO, cast
 
+from data_pipeline.config.corpus import READERS, CorpusConfig
+from data_pipeline.config.label import TaggedCorpusConfig
+from data_pipeline.config.text import TextCorpusConfig
 from data_pipeline.corpora.documents import MAX_DOCUMENT_BYTES, cut_lines, cut_paragraphs
 from data_pipeline.corpora.formats import (
     AlignedLines,
@@ -27,14 +30,11 @@ from data_pipeline.corpora.formats import (
 )
 from data_pipeline.corpora.lines import MAX_LINE_BYTES, PART_BYTES, LineReader
 from data_pipeline.corpora.tagged import LAST, ConllSentences, TaggedLines
-from data_pipeline.corpus_config import READERS, CorpusConfig
 from data_pipeline.errors import CorpusError, TarContentError
-from data_pipeline.label_config import TaggedCorpusConfig
 from data_pipeline.storage.budget import Budget
 from data_pipeline.storage.locations import LocationStream
 from data_pipeline.storage.tar import NAME_SHOWN, Member, read_members
-from data_pipeline.text_config import TextCorpusConfig
-from data_pipeline.wording import counted, listed
+from foundation.wording import counted, listed
 
 ALIGNED_STEP = 64  # lines taken at a time from each of two aligned files
 MAX_MEMBER_BYTES = MAX_DOCUMENT_BYTES

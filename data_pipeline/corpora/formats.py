@@ -23,8 +23,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+from data_pipeline.config.corpus import Column, Columns
 from data_pipeline.corpora.json_values import parse_json, shown, text_at, value_at
-from data_pipeline.corpus_config import Column, Columns
 from data_pipeline.errors import CorpusError
 
 SPACES = str.maketrans("\n\r\t", "   ")

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from data_pipeline.corpus_config import Column
+from data_pipeline.config.corpus import Column
 from data_pipeline.storage.budget import Budget
 
 # A value takes up to a hundred bytes in memory, and two in its line.

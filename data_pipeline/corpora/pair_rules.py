@@ -1,8 +1,8 @@
 """The rules on the text of pairs of sentences."""
 
+from data_pipeline.config.pair import PairCleaningConfig, PairCorpusConfig
 from data_pipeline.corpora.cleaning import EMPTY, Rule, is_empty, score_rules
 from data_pipeline.corpora.formats import Example
-from data_pipeline.pair_config import PairCleaningConfig, PairCorpusConfig
 
 
 def pair_rules(cleaning: PairCleaningConfig, corpus: PairCorpusConfig) -> list[Rule]:

@@ -16,6 +16,7 @@ from dataclasses import asdict, astuple
 from importlib.util import find_spec
 from typing import BinaryIO
 
+from data_pipeline.config.corpus import CorpusConfig
 from data_pipeline.corpora.formats import Example
 from data_pipeline.corpora.parquet_decoder import (
     COMMAND,
@@ -23,10 +24,9 @@ from data_pipeline.corpora.parquet_decoder import (
     DecoderLimits,
     ParquetColumns,
 )
-from data_pipeline.corpus_config import CorpusConfig
 from data_pipeline.errors import CorpusError
 from data_pipeline.storage.budget import Budget
-from data_pipeline.wording import span
+from foundation.wording import span
 
 _REMEDY = "Leave the file out, or write it again as plain text or JSON if you know what is in it"
 # Decoding a page takes up to three times its size. Writers make pages of about a megabyte.

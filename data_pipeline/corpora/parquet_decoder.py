@@ -21,7 +21,7 @@ from typing import Any, BinaryIO
 from data_pipeline.corpora.formats import Example, read_score
 from data_pipeline.errors import CorpusError
 from data_pipeline.storage.budget import Budget
-from data_pipeline.wording import listed
+from foundation.wording import listed
 
 # -P: a folder `data_pipeline` in the current folder is not ours.
 COMMAND = (

@@ -17,8 +17,8 @@ all of them.
 from collections.abc import Callable, Iterable
 from typing import BinaryIO
 
+from data_pipeline.config.corpus import READERS, CorpusConfig
 from data_pipeline.corpora.formats import Example
-from data_pipeline.corpus_config import READERS, CorpusConfig
 
 Reader = Callable[[BinaryIO, CorpusConfig], Iterable[Example]]
 

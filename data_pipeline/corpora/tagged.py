@@ -12,12 +12,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
 
+from data_pipeline.config.corpus import Column
 from data_pipeline.corpora.documents import BLANKS, Documents
 from data_pipeline.corpora.formats import Content, Example, Lines, bad_value
 from data_pipeline.corpora.json_values import parse_json, shown, value_at
-from data_pipeline.corpus_config import Column
 from data_pipeline.errors import CorpusError
-from data_pipeline.wording import counted
+from foundation.wording import counted
 
 LAST = -1
 

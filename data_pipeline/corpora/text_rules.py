@@ -1,7 +1,7 @@
 """The rules on the text of documents."""
 
+from data_pipeline.config.text import TextCleaningConfig, TextCorpusConfig
 from data_pipeline.corpora.cleaning import EMPTY, Rule, is_empty, score_rules
-from data_pipeline.text_config import TextCleaningConfig, TextCorpusConfig
 
 
 def text_rules(cleaning: TextCleaningConfig, corpus: TextCorpusConfig) -> list[Rule]:

@@ -24,7 +24,7 @@ import numpy as np
 from pydantic import Field, PrivateAttr, ValidationError, model_validator
 
 from data_pipeline.arrays import Int64Array
-from data_pipeline.config import DataConfig, DataSettings
+from data_pipeline.config.data import DataConfig, DataSettings
 from data_pipeline.dataset.manifest_records import (
     CorpusInfo,
     DocumentLengths,
@@ -49,9 +49,9 @@ from data_pipeline.storage.store import (
     DatasetStore,
     open_store,
 )
-from data_pipeline.strict_json import JsonLimits, parse_json
-from data_pipeline.wording import counted, listed
-from data_pipeline.written import Count, Written, told
+from foundation.strict_json import JsonLimits, parse_json
+from foundation.wording import counted, listed
+from foundation.written import Count, Written, told
 
 FORMAT_FAMILY = "transloom-dataset/"
 FORMAT: Literal["transloom-dataset/2"] = "transloom-dataset/2"

@@ -7,8 +7,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from data_pipeline.corpus_config import Sha256
-from data_pipeline.written import Count, Written
+from data_pipeline.config.corpus import Sha256
+from foundation.written import Count, Written
 
 # File names relative to the dataset folder, which they cannot leave.
 RelativeName = Annotated[

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from data_pipeline.config import DataSettings
-from data_pipeline.location import bared
-from data_pipeline.section import Section, decides_bytes
+from data_pipeline.config.data import DataSettings
+from foundation.location import bared
+from foundation.section import Section, decides_bytes
 
 DEFAULT_TASK = "translation"
 

@@ -12,7 +12,7 @@ import numpy as np
 from data_pipeline.arrays import FieldArrays
 from data_pipeline.dataset.shards import IDS_SUFFIX, Block
 from data_pipeline.errors import DatasetFileError
-from data_pipeline.wording import counted
+from foundation.wording import counted
 
 
 @dataclass(frozen=True)

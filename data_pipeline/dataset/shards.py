@@ -26,7 +26,7 @@ from data_pipeline.dataset.manifest_records import ShardInfo
 from data_pipeline.dataset.samples import Sample, read_samples, write_samples
 from data_pipeline.errors import DatasetError, DatasetFileError
 from data_pipeline.storage.store import SHARD
-from data_pipeline.wording import counted, said
+from foundation.wording import counted, said
 
 IDS_SUFFIX = "ids.npz"
 MAX_ID = 2**31 - 1  # of int32, which the arrays of a batch have

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from data_pipeline.dataset.manifest_records import FieldInfo
 from data_pipeline.errors import DatasetFileError
-from data_pipeline.wording import counted
+from foundation.wording import counted
 
 
 def pack_texts(texts: Sequence[str], field: FieldInfo) -> bytes:

@@ -12,8 +12,8 @@ from data_pipeline.dataset.sequences import SequenceRules, check_sequences
 from data_pipeline.dataset.shards import unpack_shard
 from data_pipeline.dataset.texts import unpack_heldout, unpack_texts
 from data_pipeline.errors import DatasetError, DatasetFileError
-from data_pipeline.process_pool import process_pool
 from data_pipeline.storage.store import MANIFEST_NAME, open_store
+from foundation.process_pool import process_pool
 
 
 @dataclass(frozen=True)

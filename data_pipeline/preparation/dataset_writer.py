@@ -7,7 +7,7 @@ from pathlib import Path
 
 from data_pipeline.batching.heldout import first_too_long
 from data_pipeline.batching.task import HeldOut
-from data_pipeline.config import DataConfig
+from data_pipeline.config.data import DataConfig
 from data_pipeline.corpora.context import in_context
 from data_pipeline.corpora.corpus import WholeText, read_whole
 from data_pipeline.dataset.manifest_records import (

@@ -8,16 +8,16 @@ the same, but damaged  ──▶ to be made anew, if nothing is lost by that
 from pathlib import Path
 
 from data_pipeline.batching.task import rules_by_corpus
-from data_pipeline.config import DataConfig, DataSettings
-from data_pipeline.corpus_config import CorpusConfig
+from data_pipeline.config.corpus import CorpusConfig
+from data_pipeline.config.data import DataConfig, DataSettings
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.dataset.verification import Problem, problems_of, strange_files
 from data_pipeline.errors import DatasetError
 from data_pipeline.preparation.progress import PrepareProgress, Report
-from data_pipeline.process_pool import enough_processes
 from data_pipeline.storage.locations import cache_folder, open_location
 from data_pipeline.storage.store import open_store
-from data_pipeline.strangers_text import logger_of
+from foundation.process_pool import enough_processes
+from foundation.strangers_text import logger_of
 
 logger = logger_of(__name__)
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from data_pipeline.arrays import FieldArrays, Int64Array, balanced_block
 from data_pipeline.batching.task import DATA_TASKS
-from data_pipeline.config import DataSettings
+from data_pipeline.config.data import DataSettings
 from data_pipeline.corpora.cleaning import Dropped, DropReport
 from data_pipeline.dataset.lengths import Lengths, count_lengths
 from data_pipeline.dataset.manifest_records import FieldInfo

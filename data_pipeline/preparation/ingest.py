@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data_pipeline.batching.task import DATA_TASKS
-from data_pipeline.config import DataSettings
+from data_pipeline.config.corpus import CorpusConfig
+from data_pipeline.config.data import DataSettings
 from data_pipeline.corpora.cleaning import HELD_OUT, Cleaner, DropReport, HeldOutTexts, Kept, Rule
 from data_pipeline.corpora.context import in_context
 from data_pipeline.corpora.corpus import EXAMPLES_PER_CHUNK, CorpusReader
 from data_pipeline.corpora.formats import Chunk, Example, parse
-from data_pipeline.corpus_config import CorpusConfig
 from data_pipeline.preparation.shuffle import PackedRows, Partitions, pack_rows
-from data_pipeline.process_pool import ProcessPool
+from foundation.process_pool import ProcessPool
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from itertools import chain
 from pathlib import Path
 
 from data_pipeline.batching.task import DATA_TASKS
-from data_pipeline.config import DataConfig, DataSettings
+from data_pipeline.config.data import DataConfig, DataSettings
 from data_pipeline.corpora.cleaning import HeldOutTexts
 from data_pipeline.corpora.corpus import CorpusReader, WholeText
 from data_pipeline.dataset.lengths import add_lengths
@@ -45,12 +45,12 @@ from data_pipeline.preparation.publish import (
     work_folder,
 )
 from data_pipeline.preparation.tokenizer_training import given_tokenizers, train_tokenizers
-from data_pipeline.process_pool import ProcessPool, enough_processes, process_pool
 from data_pipeline.storage.durable import write_durably
 from data_pipeline.storage.locations import cache_folder
 from data_pipeline.storage.store import MANIFEST_NAME, open_store
 from data_pipeline.tokenizers.tokenizer import Tokenizer
-from data_pipeline.wording import counted
+from foundation.process_pool import ProcessPool, enough_processes, process_pool
+from foundation.wording import counted
 
 
 def prepare(

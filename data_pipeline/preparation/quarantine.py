@@ -11,7 +11,7 @@ from pathlib import Path
 from data_pipeline.batching.plan import Cursor
 from data_pipeline.batching.stream import next_window
 from data_pipeline.batching.window import open_mixture
-from data_pipeline.config import DataSettings
+from data_pipeline.config.data import DataSettings
 from data_pipeline.dataset.manifest import Manifest, kept_name
 from data_pipeline.dataset.manifest_records import Tombstone
 from data_pipeline.errors import DatasetError

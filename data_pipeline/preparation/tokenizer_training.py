@@ -15,14 +15,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from data_pipeline.batching.task import DATA_TASKS
-from data_pipeline.config import TOKENIZERS, DataSettings, TokenizerConfig
+from data_pipeline.config.data import TOKENIZERS, DataSettings, TokenizerConfig
 from data_pipeline.corpora.cleaning import DropReport
 from data_pipeline.corpora.context import SEPARATOR, without_context
 from data_pipeline.dataset.manifest_records import FieldInfo
 from data_pipeline.errors import TokenizerError
 from data_pipeline.preparation.ingest import IngestedCorpus
 from data_pipeline.preparation.shuffle import DUPLICATE, Partitions, Row, shuffled_rows
-from data_pipeline.process_pool import ProcessPool
 from data_pipeline.storage.budget import Budget
 from data_pipeline.tokenizers.tokenizer import (
     Tokenizer,
@@ -30,6 +29,7 @@ from data_pipeline.tokenizers.tokenizer import (
     open_tokenizer,
     train_tokenizer,
 )
+from foundation.process_pool import ProcessPool
 
 LINE_CHARACTERS = 4096  # of a text that a model is trained on
 TRAINING_CHARACTERS = Budget(

@@ -9,7 +9,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from data_pipeline.errors import CorpusError
-from data_pipeline.location import Location
 from data_pipeline.storage.passwords import PASSWORDS
 from data_pipeline.storage.remote import (
     REMOTE_SCHEMES,
@@ -20,6 +19,7 @@ from data_pipeline.storage.remote import (
     said_reason,
     wait_before_retry,
 )
+from foundation.location import Location
 
 MOST_OF_DISK = 0.95  # share of the free bytes that a download may take
 

@@ -25,14 +25,15 @@ from urllib.parse import unquote, urlsplit
 
 from backports import zstd
 
-from data_pipeline.corpus_config import COMPRESSIONS, is_remote
-from data_pipeline.errors import CorpusError, LocationError
-from data_pipeline.location import Location, way_out
+from data_pipeline.config.corpus import COMPRESSIONS, is_remote
+from data_pipeline.errors import CorpusError
 from data_pipeline.phrasebook.sampler import generate
 from data_pipeline.storage.budget import Budget
 from data_pipeline.storage.compression import BLOCK_BYTES, PLAIN, XZ_MEMORY_BYTES, decompressed
 from data_pipeline.storage.download import download
 from data_pipeline.storage.regular_files import open_regular
+from foundation.errors import LocationError
+from foundation.location import Location, way_out
 
 BUILTIN = "builtin:"
 PHRASEBOOK = {

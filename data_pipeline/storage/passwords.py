@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from data_pipeline.errors import LocationError
+from foundation.errors import LocationError
 
 if TYPE_CHECKING:
     from aiohttp import ClientRequest, ClientResponse

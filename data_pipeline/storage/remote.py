@@ -13,9 +13,9 @@ from urllib.parse import urlsplit
 import fsspec
 from fsspec.callbacks import Callback
 
-from data_pipeline.location import Location, without_credentials
 from data_pipeline.storage.passwords import PasswordStays, check_netrc, origin_of
-from data_pipeline.strangers_text import logger_of
+from foundation.location import Location, without_credentials
+from foundation.strangers_text import logger_of
 
 REMOTE_SCHEMES = ("http", "https", "s3", "gs")
 RETRY_DELAYS_SECONDS = (0.5, 2.0, 8.0)

@@ -18,7 +18,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from data_pipeline.strangers_text import logger_of
+from foundation.strangers_text import logger_of
 
 PARTIAL_PREFIX = ".partial-"
 PARTIAL_LIFETIME_SECONDS = 3600

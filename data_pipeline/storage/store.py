@@ -21,7 +21,6 @@ from pathlib import Path
 import fsspec
 
 from data_pipeline.errors import DatasetError, DatasetFileError
-from data_pipeline.location import Location, way_out, without_credentials
 from data_pipeline.storage.budget import Budget
 from data_pipeline.storage.locations import cache_folder
 from data_pipeline.storage.regular_files import open_regular
@@ -37,6 +36,7 @@ from data_pipeline.storage.remote import (
     wait_before_retry,
 )
 from data_pipeline.storage.shard_cache import ShardCache
+from foundation.location import Location, way_out, without_credentials
 
 MANIFEST_NAME = "manifest.json"
 MAX_MANIFEST_BYTES = 64_000_000

@@ -24,7 +24,7 @@ from typing import BinaryIO
 
 from data_pipeline.errors import TarContentError
 from data_pipeline.storage.budget import Budget
-from data_pipeline.wording import listed
+from foundation.wording import listed
 
 BLOCK_BYTES = 512
 ZERO_BLOCK = bytes(BLOCK_BYTES)

@@ -17,17 +17,17 @@ from data_pipeline.batching.batch import MicroBatch, assemble
 from data_pipeline.batching.packing import plan_packed, plan_packed_heldout
 from data_pipeline.batching.plan import WindowPlan
 from data_pipeline.batching.task import Examples, HeldOut
-from data_pipeline.config import DataConfig, DataSettings, PackedBatchingConfig
+from data_pipeline.config.data import DataConfig, DataSettings, PackedBatchingConfig
+from data_pipeline.config.label import LabelsDataConfig
+from data_pipeline.config.text import TEXT
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.dataset.manifest_records import FieldInfo, SpecialIds
 from data_pipeline.errors import BatchingError
-from data_pipeline.label_config import LabelsDataConfig
 from data_pipeline.tasks.causal_lm import RowsShape
 from data_pipeline.tasks.masked_lm import MaskedLanguageModelData
 from data_pipeline.tasks.masking import NOT_TOLD, TOLD
-from data_pipeline.text_config import TEXT
 from data_pipeline.tokenizers.tokenizer import Tokenizer
-from data_pipeline.wording import counted, listed
+from foundation.wording import counted, listed
 
 
 class LabelledData(MaskedLanguageModelData):

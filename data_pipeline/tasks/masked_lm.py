@@ -16,9 +16,10 @@ from data_pipeline.batching.batch import MicroBatch, assemble
 from data_pipeline.batching.packing import plan_packed, plan_packed_heldout
 from data_pipeline.batching.plan import WindowPlan
 from data_pipeline.batching.task import Examples, HeldOut
-from data_pipeline.config import DataSettings, PackedBatchingConfig
+from data_pipeline.config.data import DataSettings, PackedBatchingConfig
+from data_pipeline.config.masking import MaskedBatchingConfig
+from data_pipeline.config.text import TEXT
 from data_pipeline.dataset.manifest_records import SpecialIds
-from data_pipeline.masking_config import MaskedBatchingConfig
 from data_pipeline.random_keys import example_seeds
 from data_pipeline.tasks.causal_lm import CausalLanguageModelData, RowsShape
 from data_pipeline.tasks.masking import (
@@ -29,7 +30,6 @@ from data_pipeline.tasks.masking import (
     mask_tokens,
     vocabulary_of,
 )
-from data_pipeline.text_config import TEXT
 from data_pipeline.tokenizers.tokenizer import Tokenizer
 
 HELDOUT_SEED = 0

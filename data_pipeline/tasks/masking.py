@@ -19,7 +19,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from data_pipeline.arrays import BoolArray, FieldArrays, Float64Array, Int32Array, UInt64Array
-from data_pipeline.masking_config import MaskingConfig
+from data_pipeline.config.masking import MaskingConfig
 from data_pipeline.random_keys import (
     MASK_KINDS,
     MASKED_TOKENS,

@@ -9,13 +9,13 @@ from collections.abc import Mapping
 
 from data_pipeline.arrays import BoolArray, FieldArrays, Int64Array
 from data_pipeline.batching.task import DataTask, Examples
-from data_pipeline.config import DataConfig, DataSettings
+from data_pipeline.config.corpus import CorpusConfig
+from data_pipeline.config.data import DataConfig, DataSettings
+from data_pipeline.config.pair import SOURCE, TARGET, PairCorpusConfig, PairDataConfig
 from data_pipeline.corpora.cleaning import EMPTY, Rule
 from data_pipeline.corpora.pair_rules import pair_rules
-from data_pipeline.corpus_config import CorpusConfig
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.dataset.manifest_records import FieldInfo
-from data_pipeline.pair_config import SOURCE, TARGET, PairCorpusConfig, PairDataConfig
 from data_pipeline.random_keys import SUBWORD_SAMPLING
 from data_pipeline.tokenizers.subword_sampling import resample
 from data_pipeline.tokenizers.tokenizer import Tokenizer

@@ -17,15 +17,15 @@ from data_pipeline.batching.batch import MicroBatch, assemble
 from data_pipeline.batching.mixture import Mixture, shares_of
 from data_pipeline.batching.plan import WindowPlan, plan_equal_numbers
 from data_pipeline.batching.task import Examples, HeldOut
-from data_pipeline.config import DataConfig, DataSettings
+from data_pipeline.config.data import DataConfig, DataSettings
+from data_pipeline.config.embedding import BOS_TOKENS, EmbeddingBatchingConfig
+from data_pipeline.config.pair import SOURCE, TARGET
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.dataset.manifest_records import FieldInfo, SpecialIds
-from data_pipeline.embedding_config import BOS_TOKENS, EmbeddingBatchingConfig
 from data_pipeline.errors import BatchingError
-from data_pipeline.pair_config import SOURCE, TARGET
 from data_pipeline.tasks.translation import PairShape, TranslationData, lengths_of
 from data_pipeline.tokenizers.tokenizer import Tokenizer
-from data_pipeline.wording import counted
+from foundation.wording import counted
 
 GROUP = 100  # pairs of a held-out set that are compared with each other
 

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 import numpy as np
 
 from data_pipeline.arrays import FieldArrays, Int32Array
+from data_pipeline.config.label import LABEL
+from data_pipeline.config.text import TEXT
 from data_pipeline.dataset.manifest_records import FieldInfo
-from data_pipeline.label_config import LABEL
 from data_pipeline.tasks.labelled import LabelledData, numbers_of
 from data_pipeline.tasks.masking import NOT_TOLD, TOLD
-from data_pipeline.text_config import TEXT
 from data_pipeline.tokenizers.tokenizer import Tokenizer
 
 

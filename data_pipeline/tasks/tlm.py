@@ -23,12 +23,13 @@ from data_pipeline.batching.batch import MicroBatch
 from data_pipeline.batching.packing import Part, plan_uncut
 from data_pipeline.batching.plan import WindowPlan
 from data_pipeline.batching.task import Examples, HeldOut
-from data_pipeline.config import DataSettings
+from data_pipeline.config.data import DataSettings
+from data_pipeline.config.masking import PairMaskedBatchingConfig
+from data_pipeline.config.pair import SOURCE, TARGET
+from data_pipeline.config.text import TEXT
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.dataset.manifest_records import SpecialIds
 from data_pipeline.errors import BatchingError
-from data_pipeline.masking_config import PairMaskedBatchingConfig
-from data_pipeline.pair_config import SOURCE, TARGET
 from data_pipeline.random_keys import (
     PAIR_SHUFFLE,
     SIDES_ALONE,
@@ -41,7 +42,6 @@ from data_pipeline.tasks import masked_lm
 from data_pipeline.tasks.causal_lm import RowsShape
 from data_pipeline.tasks.masking import SEGMENTS, TOLD, Seeds, mask_tokens, vocabulary_of
 from data_pipeline.tasks.pairs import PairsData, longest_sequences
-from data_pipeline.text_config import TEXT
 from data_pipeline.tokenizers.tokenizer import Tokenizer
 
 SIDES = (SOURCE, TARGET)  # a token's segment is its side's place here

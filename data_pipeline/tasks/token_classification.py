@@ -11,11 +11,11 @@ from itertools import chain
 import numpy as np
 
 from data_pipeline.arrays import FieldArrays, Int32Array, flattened
+from data_pipeline.config.label import TAGS
+from data_pipeline.config.text import TEXT
 from data_pipeline.dataset.manifest_records import FieldInfo
-from data_pipeline.label_config import TAGS
 from data_pipeline.tasks.labelled import LabelledData, numbers_of
 from data_pipeline.tasks.masking import TOLD
-from data_pipeline.text_config import TEXT
 from data_pipeline.tokenizers.tokenizer import Tokenizer
 
 _NO_TAG = 0

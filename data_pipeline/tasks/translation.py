@@ -20,10 +20,10 @@ from data_pipeline.batching.plan import (
     sort_by_length,
 )
 from data_pipeline.batching.task import HeldOut, MicroBatchShape
-from data_pipeline.config import DataSettings
+from data_pipeline.config.data import DataSettings
+from data_pipeline.config.pair import SOURCE, TARGET
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.dataset.manifest_records import SpecialIds
-from data_pipeline.pair_config import SOURCE, TARGET
 from data_pipeline.tasks.pairs import PairsData, longest_sequences
 from data_pipeline.tokenizers.tokenizer import Tokenizer
 

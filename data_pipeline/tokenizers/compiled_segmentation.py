@@ -20,7 +20,6 @@ import numpy as np
 
 from data_pipeline.arrays import FieldArrays, Int32Array, Int64Array, UInt64Array
 from data_pipeline.random_keys import splitmix64
-from data_pipeline.strangers_text import logger_of
 from data_pipeline.tokenizers.random_segmentation import (
     BpeDropout,
     Pieces,
@@ -28,6 +27,7 @@ from data_pipeline.tokenizers.random_segmentation import (
     RandomSegmentation,
     UnigramSampling,
 )
+from foundation.strangers_text import logger_of
 
 logger = logger_of(__name__)
 

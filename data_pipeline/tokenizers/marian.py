@@ -25,14 +25,14 @@ from pydantic import Base64Bytes, Field, ValidationError
 from sentencepiece import SentencePieceProcessor
 
 from data_pipeline.arrays import FieldArrays, Int32Array, flattened
-from data_pipeline.config import TokenizerConfig
+from data_pipeline.config.data import TokenizerConfig
 from data_pipeline.dataset.manifest_records import SpecialIds
 from data_pipeline.errors import TokenizerError
 from data_pipeline.storage.regular_files import read_regular
-from data_pipeline.strict_json import JsonLimits, parse_object
 from data_pipeline.tokenizers.tokenizer import Tokenizer
-from data_pipeline.wording import counted, listed
-from data_pipeline.written import Written, told
+from foundation.strict_json import JsonLimits, parse_object
+from foundation.wording import counted, listed
+from foundation.written import Written, told
 
 EOS, UNKNOWN, PADDING = "</s>", "<unk>", "<pad>"
 TAG_START, TAG_END = ">>", "<<"

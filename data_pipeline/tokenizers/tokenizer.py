@@ -23,13 +23,13 @@ from pathlib import Path
 from typing import ClassVar, Self
 
 from data_pipeline.arrays import FieldArrays, Int32Array, UInt64Array
-from data_pipeline.config import SENTENCE_PIECE_TYPES, TOKENIZERS, TokenizerConfig
+from data_pipeline.config.data import SENTENCE_PIECE_TYPES, TOKENIZERS, TokenizerConfig
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.dataset.manifest_records import SpecialIds
 from data_pipeline.errors import DatasetFileError, TokenizerError
 from data_pipeline.storage.regular_files import read_regular
 from data_pipeline.storage.store import DatasetStore
-from data_pipeline.wording import said
+from foundation.wording import said
 
 
 class Tokenizer(ABC):

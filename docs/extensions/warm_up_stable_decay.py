@@ -16,8 +16,8 @@ With η the peak rate, W the steps of warm-up, T the last stable step and h the 
 
 from pydantic import model_validator
 
-from data_pipeline.section import REQUIRED, identity
-from trainer.schedules import SCHEDULES, Schedule
+from foundation.section import REQUIRED, identity
+from trainer.registries.schedules import SCHEDULES, Schedule
 
 
 class WarmUpStableDecay(Schedule):

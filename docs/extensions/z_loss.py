@@ -12,11 +12,11 @@ which keeps log Z, and with it the logits, near 0. The record also gets the mean
 
 from typing import TYPE_CHECKING
 
-from data_pipeline.section import identity
-from trainer.losses import LOSSES, LossKind
+from foundation.section import identity
+from trainer.registries.losses import LOSSES, LossKind
 
 if TYPE_CHECKING:
-    from model.loss import Loss
+    from model.losses.loss import Loss
 
 
 class ZLoss(LossKind):

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from model.attention import KeyValue
-from model.cache import SelfAttentionCache, fill_gaps, roomy
-from model.transformer import Transformer
+from model.blocks.attention import KeyValue
+from model.blocks.cache import SelfAttentionCache, fill_gaps, roomy
+from model.networks.transformer import Transformer
 
 
 class Member:
@@ -51,7 +51,7 @@ class Member:
         return hidden_bkd[:b]
 
     def fill_gaps(self, gaps: Tensor, movers: Tensor, kept: int) -> None:
-        """Lets sentences leave: see `model.cache.fill_gaps`."""
+        """Lets sentences leave: see `model.blocks.cache.fill_gaps`."""
         decoded = min(roomy(kept), len(self._memory_mask))
         self._memory_mask = fill_gaps(self._memory_mask, gaps, movers, decoded)
         self._memories = [

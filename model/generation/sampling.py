@@ -22,11 +22,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from model.decoder_only import DecoderOnly
-from model.decoder_only_config import SamplingConfig
+from model.blocks.learned_positions import LearnedPositions
+from model.blocks.text_cache import TextCache
+from model.config.decoder_only import SamplingConfig
 from model.errors import ModelError
-from model.learned_positions import LearnedPositions
-from model.text_cache import TextCache
+from model.networks.decoder_only import DecoderOnly
 
 Ending = Literal["eos", "stop", "length", "context"]
 # Given a prompt's place among those of the call and its new tokens: is the continuation complete?

@@ -23,10 +23,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from model.config import DecodingConfig
+from model.config.transformer import DecodingConfig
 from model.errors import ModelError
 from model.generation.search_state import Hypothesis, SearchState, length_penalty
-from model.transformer import Transformer
+from model.networks.transformer import Transformer
 
 __all__ = [
     "Hypothesis",

@@ -4,7 +4,7 @@
 
 Memories and caches of the networks (`model.generation.member`) may keep the rows of sentences that
 have left for some steps, behind the rows in use. Thanks to these spare rows, products have few
-different shapes (`model.linear` tells why).
+different shapes (`model.blocks.linear` tells why).
 
 Some tokens are given: those of a sentence's prefix, and EOS where its limit is reached. There all
 other tokens are ruled out; the given one counts towards the score as any other.
@@ -20,13 +20,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from model.attention import additive_mask
-from model.cache import fill_gaps, room_for
-from model.config import DecodingConfig
+from model.blocks.attention import additive_mask
+from model.blocks.cache import fill_gaps, room_for
+from model.config.transformer import DecodingConfig
 from model.errors import ModelError, PrefixError
 from model.generation.candidates import Candidates, best_candidates
 from model.generation.member import Member, joint_logits
-from model.transformer import Transformer, Vocabulary
+from model.networks.transformer import Transformer, Vocabulary
 
 # Hypotheses per chunk of logits on a CPU: enough to reuse the weights once they are read, and no
 # more, because the logits are read again.

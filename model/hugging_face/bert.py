@@ -17,10 +17,10 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from model.config import AttentionBackend
-from model.encoder_only import EncoderOnly
-from model.encoder_only_config import EncoderOnlyConfig
+from model.config.encoder_only import EncoderOnlyConfig
+from model.config.transformer import AttentionBackend
 from model.errors import ModelError
+from model.heads.masked_head import MaskedLanguageModel
 from model.hugging_face.places import (
     HuggingFaceModel,
     Place,
@@ -32,7 +32,7 @@ from model.hugging_face.places import (
     refuse_others,
     taken_apart,
 )
-from model.masked_head import MaskedLanguageModel
+from model.networks.encoder_only import EncoderOnly
 
 ARCHITECTURE = "BertForMaskedLM"
 ENCODER_ARCHITECTURE = "BertModel"

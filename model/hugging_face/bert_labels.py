@@ -8,9 +8,9 @@ token, BertForTokenClassification has not.
 
 from collections.abc import Sequence
 
+from model.heads.label_head import LabelModel
 from model.hugging_face.bert import OF_THE_ENCODER, to_bert_encoder
 from model.hugging_face.places import HuggingFaceModel, Place, taken_apart
-from model.label_head import LabelModel
 
 # Whether a label is that of a text: their class.
 ARCHITECTURES = {True: "BertForSequenceClassification", False: "BertForTokenClassification"}

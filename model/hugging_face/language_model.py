@@ -15,9 +15,8 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from model.config import AttentionBackend
-from model.decoder_only import DecoderOnly
-from model.decoder_only_config import DecoderOnlyConfig
+from model.config.decoder_only import DecoderOnlyConfig
+from model.config.transformer import AttentionBackend
 from model.errors import ModelError
 from model.hugging_face.files import CONFIG_FILE, read_model, write_model
 from model.hugging_face.layouts import HEAD, LAYOUTS, Layout
@@ -29,6 +28,7 @@ from model.hugging_face.places import (
     refuse_left_over,
     taken_apart,
 )
+from model.networks.decoder_only import DecoderOnly
 
 # Constants that older versions have stored beside the weights.
 CONSTANTS = (".attn.bias", ".attn.masked_bias", ".rotary_emb.inv_freq")

@@ -7,9 +7,9 @@ nothing here; those that would are looked at, and refused by name.
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from model.decoder_only import DecoderOnly
-from model.decoder_only_config import DecoderOnlyConfig
+from model.config.decoder_only import DecoderOnlyConfig
 from model.hugging_face.places import Place, count, refuse_others
+from model.networks.decoder_only import DecoderOnly
 
 HEAD = "lm_head.weight"
 

@@ -18,7 +18,8 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from model.config import AttentionBackend, ModelConfig
+from model.blocks.positions import SinusoidalPositions, sinusoidal_table
+from model.config.transformer import AttentionBackend, ModelConfig
 from model.errors import ModelError
 from model.hugging_face.places import (
     HuggingFaceModel,
@@ -31,8 +32,7 @@ from model.hugging_face.places import (
     refuse_others,
     taken_apart,
 )
-from model.positions import SinusoidalPositions, sinusoidal_table
-from model.transformer import Transformer, Vocabulary
+from model.networks.transformer import Transformer, Vocabulary
 
 ARCHITECTURE = "MarianMTModel"
 MAX_POSITIONS = 512  # as Marian's published models have

@@ -8,7 +8,7 @@ the last is asked, whose heads on average agree best with alignments made by peo
 2019, "Jointly Learning to Align and Translate with Transformer Models"). Weights are what
 the decoder looked at, which is often, but not always, what a word was translated from.
 
-Shape suffixes as in `model.attention`.
+Shape suffixes as in `model.blocks.attention`.
 """
 
 from collections.abc import Sequence
@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from model.attention import attention_scores, attention_weights
+from model.blocks.attention import attention_scores, attention_weights
 from model.errors import ModelError
-from model.transformer import Transformer
+from model.networks.transformer import Transformer
 
 Alignment = tuple[tuple[int, int], ...]
 

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from model.attention import attention_scores, attention_weights
+from model.blocks.attention import attention_scores, attention_weights
+from model.blocks.packing import PackedMask
 from model.errors import ModelError
 from model.inspection.records import (
     AttentionTrace,
@@ -20,7 +21,6 @@ from model.inspection.records import (
     FeedForwardTrace,
     ResidualTrace,
 )
-from model.packing import PackedMask
 
 
 class _Call(NamedTuple):

@@ -16,13 +16,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from model.decoder_only import DecoderOnly
-from model.encoder_only import EncoderOnly
+from model.blocks.rotary import RotaryPositions
 from model.errors import ModelError
+from model.heads.masked_head import MaskedLanguageModel
 from model.inspection.recording import Calls, layer_trace, recorded, require_evaluation
 from model.inspection.records import EncoderLayerTrace
-from model.masked_head import MaskedLanguageModel
-from model.rotary import RotaryPositions
+from model.networks.decoder_only import DecoderOnly
+from model.networks.encoder_only import EncoderOnly
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from model.embeddings import Embedding
+from model.blocks.embeddings import Embedding
+from model.blocks.layers import Decoder, DecoderLayer, Encoder
 from model.errors import ModelError
 from model.inspection.recording import (
     Calls,
@@ -39,8 +40,7 @@ from model.inspection.records import (
     EncoderLayerTrace,
     ResidualTrace,
 )
-from model.layers import Decoder, DecoderLayer, Encoder
-from model.transformer import Transformer
+from model.networks.transformer import Transformer
 
 
 @dataclass(frozen=True)

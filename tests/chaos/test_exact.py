@@ -8,8 +8,8 @@ import pytest
 from support.faults.moments import MID_STEP
 from support.faults.stage import opened_stage
 
-from trainer.tracking.comparison import compare_runs
-from trainer.tracking.records import Event
+from trainer.record.records import Event
+from transloom.observe.comparison.comparison import compare_runs
 
 pytestmark = pytest.mark.chaos
 

@@ -11,7 +11,7 @@ from click.testing import Result
 from support.recipes import tiny_values
 from typer.testing import CliRunner
 
-from cluster.cli.app import app
+from transloom.cli.app import app
 
 WORDS = ("le", "la", "chat", "maison", "petit", "grande", "voit", "aime", "rouge", "été")
 

@@ -11,7 +11,7 @@ import pytest
 from support.recipes import tiny_recipe
 
 from cluster.recipe import Recipe, walk_fields
-from data_pipeline.section import change_class
+from foundation.section import change_class
 from trainer.recipe import leaves, recipe_class
 
 CORPUS = """

@@ -10,7 +10,7 @@ from support.recipes import tiny_values
 
 from cluster.errors import RecipeError
 from cluster.recipe import load_recipe
-from cluster.strict_yaml import MAX_BYTES, MAX_VALUES, YamlError, parse_yaml
+from foundation.strict_yaml import MAX_BYTES, MAX_VALUES, YamlError, parse_yaml
 
 LAUGHS = "a: &a [ha, ha, ha, ha, ha, ha, ha, ha, ha]\n" + "".join(
     f"{new}: &{new} [{', '.join([f'*{old}'] * 9)}]\n"

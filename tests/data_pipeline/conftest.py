@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from support.data_settings import settings_of
 
-from data_pipeline.config import BatchingConfig, DataSettings, TokenizerConfig
+from data_pipeline.config.data import BatchingConfig, DataSettings, TokenizerConfig
+from data_pipeline.config.pair import PairCorpusConfig, PairDataConfig
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.dataset.shards import unpack_shard
-from data_pipeline.pair_config import PairCorpusConfig, PairDataConfig
 from data_pipeline.preparation.prepare import prepare
 from data_pipeline.preparation.progress import PrepareProgress
 from data_pipeline.storage.store import open_store

@@ -15,9 +15,9 @@ from data_pipeline.arrays import FieldArrays
 from data_pipeline.batching.task import DATA_TASKS
 from data_pipeline.batching.window import WindowReader
 from data_pipeline.dataset.manifest import open_dataset
-from data_pipeline.errors import ExtensionError
 from data_pipeline.preparation.prepare import prepare
 from data_pipeline.tokenizers.tokenizer import load_tokenizers
+from foundation.errors import ExtensionError
 from model.errors import ModelError
 from trainer.tasks.task import TrainingTask, training_task
 
@@ -85,8 +85,8 @@ def test_its_validation_hides_nothing_and_counts_right_tokens(dataset):
     store, manifest = open_dataset(recipe.data)
     task = training_task(recipe, manifest, load_tokenizers(store, manifest))
     from data_pipeline.batching.heldout import load_heldout
-    from trainer.placement import Placement
-    from trainer.validation import Validator
+    from trainer.rank.placement import Placement
+    from trainer.training.validation import Validator
 
     network = task.build_network().eval()
     scoring = task.scoring(load_heldout(store, manifest, "validation"))

@@ -10,14 +10,14 @@ from lion.update import Lion
 from support.ranks import engine_jobs, lion_jobs
 from support.ranks.engine_jobs import MODEL, SLOTS, SMOOTHING, VOCABULARY, Shape, committed
 
-from model.loss import CrossEntropy
-from model.transformer import Transformer
-from trainer.batch import to_device
+from model.losses.loss import CrossEntropy
+from model.networks.transformer import Transformer
 from trainer.checkpoints.format import Checkpoint
 from trainer.checkpoints.reader import CheckpointReader
 from trainer.errors import RunMismatchError
-from trainer.optimizers import OptimizerConfig
-from trainer.randomness import seed_torch
+from trainer.registries.optimizers import OptimizerConfig
+from trainer.tasks.batch import to_device
+from trainer.tasks.randomness import seed_torch
 from trainer.zero.settings import parameter_groups
 
 pytestmark = pytest.mark.long

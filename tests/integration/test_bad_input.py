@@ -12,11 +12,11 @@ from support.recipes import SHORT_TRANSLATIONS, tiny_values
 from support.records.checkpoints import header_of, rewrite_header
 from support.runs import Runs
 
-from cluster.cli import app
 from data_pipeline.arrays import FieldArrays
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.dataset.shards import pack_shard, unpack_shard
 from data_pipeline.storage.store import open_store
+from transloom.cli import app
 
 
 class Failure:

@@ -20,8 +20,8 @@ from support.leaving import LAST, OUTCOME, RAY, Leaving
 
 from cluster.ray import cluster_view
 from trainer.checkpoints.format import list_checkpoints
+from trainer.record.metrics import read_metrics
 from trainer.runs.folder import RunFolder
-from trainer.tracking.metrics import read_metrics
 
 TRANSLOOM = Path(sys.executable).parent / "transloom"
 OPTIONS = ["cluster.ranks=2", "trainer.max_steps=60", "checkpoints.every_steps=10"]
@@ -159,15 +159,15 @@ def test_a_signal_before_the_run_leaves_75():
     """When the command's first lines have run; what they import takes a second or two more."""
     program = """
 import os, signal, sys
-import cluster.cli.app
+import transloom.cli.app
 
 def find_spec(self, name, path=None, target=None):
-    if name == "cluster.commands.train":
+    if name == "transloom.commands.train":
         os.kill(os.getpid(), signal.SIGTERM)
 
 sys.meta_path.insert(0, type("Finder", (), {"find_spec": find_spec})())
 sys.argv = ["transloom", "train", "phrasebook"]
-cluster.cli.app.main()
+transloom.cli.app.main()
 """
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert result.returncode == 75

@@ -17,8 +17,8 @@ from support.cluster.strike import standing_at
 from cluster.errors import ClusterError
 from cluster.ray.session import ray_session
 from cluster.supervision import growth, rank_losses
+from trainer.record.metrics import read_metrics
 from trainer.runs.folder import RunFolder
-from trainer.tracking.metrics import read_metrics
 
 # Of the head's four CPUs, so that it has room for one rank, and another node too.
 OPTIONS = [

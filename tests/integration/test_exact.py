@@ -2,7 +2,7 @@
 
 import pytest
 
-from trainer.tracking.comparison import compare_runs
+from transloom.observe.comparison.comparison import compare_runs
 
 EXACT = "engine.numerics=exact"
 STEPS = 24

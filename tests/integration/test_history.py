@@ -1,6 +1,6 @@
 """One history over restarts: in the record, in W&B's files, and as W&B itself reads them.
 
-`make chaos` runs it; tests/trainer/tracking/test_wandb_tracker.py has what a kill leaves, piece
+`make chaos` runs it; tests/trainer/record/test_wandb_tracker.py has what a kill leaves, piece
 by piece.
 """
 
@@ -20,8 +20,8 @@ from support.cluster.strike import standing_at
 from support.records.wandb_history import flattened, history, wandb_files
 from support.records.wandb_server import WandbServer
 
-from trainer.tracking.metrics import read_metrics
-from trainer.tracking.records import Resumed, TrainLine, ValidationLine
+from trainer.record.metrics import read_metrics
+from trainer.record.records import Resumed, TrainLine, ValidationLine
 
 pytestmark = pytest.mark.chaos
 

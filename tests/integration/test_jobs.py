@@ -28,8 +28,8 @@ import transloom as api
 from cluster.errors import ClusterError
 from cluster.launchers.ray_job.record import JobFolder, JobRecord
 from cluster.launchers.ray_job.run_in_use import check_jobs
-from data_pipeline.extensions import FOLDER_VARIABLE
-from trainer.tracking.metrics import train_lines
+from foundation.extensions import FOLDER_VARIABLE
+from trainer.record.metrics import train_lines
 
 
 @pytest.fixture
@@ -137,7 +137,7 @@ class Client:
             head: whether the head is asked.
             variables: more of its environment.
         """
-        program = "from cluster.cli.app import main; main()"
+        program = "from transloom.cli.app import main; main()"
         address = ["--address", self.head.dashboard] if head else []
         return subprocess.Popen(
             [sys.executable, "-P", "-c", program, *map(str, words), *address],

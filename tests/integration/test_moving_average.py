@@ -10,11 +10,11 @@ from data_pipeline.batching.heldout import load_heldout
 from data_pipeline.dataset.manifest import open_dataset
 from data_pipeline.tokenizers.tokenizer import load_tokenizers
 from trainer.checkpoints.reader import CheckpointReader
-from trainer.inference.translator import Translator
-from trainer.placement import Placement
+from trainer.rank.placement import Placement
 from trainer.tasks.task import training_task
-from trainer.validation import Validator
+from trainer.training.validation import Validator
 from trainer.zero.fragment import MASTER
+from transloom.inference.translator import Translator
 
 
 @pytest.mark.parametrize("stage", [0, 3])

@@ -6,8 +6,8 @@ import sys
 import pytest
 from support.runs import Runs
 
-from cluster.cli import app
 from cluster.recipe import RECIPES
+from transloom.cli import app
 
 pytestmark = pytest.mark.long
 

@@ -7,9 +7,9 @@ from support.cluster.processes import wait_until
 
 from cluster.supervision import ray_metrics
 from cluster.supervision.ray_metrics import RayMetrics
+from trainer.record.node_usage import read_usage
 from trainer.runs.folder import RunFolder
 from trainer.runs.place import read_place
-from trainer.tracking.node_usage import read_usage
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ import yaml
 from support.cluster.processes import wait_until
 from support.recipes import tiny_values
 
-from cluster.commands.plan import plan_run
 from cluster.planning import cluster_facts
 from cluster.planning.plan import Wanted
+from transloom.commands.plan import plan_run
 
 HOLDS_THREE = """
 import sys, ray

@@ -6,9 +6,9 @@ import json
 import pytest
 import typer
 
-from cluster.cli.options import step_range
 from cluster.errors import RecipeError
-from trainer.step_range import StepRange
+from trainer.runs.step_range import StepRange
+from transloom.cli.options import step_range
 
 
 def steps_in(path):

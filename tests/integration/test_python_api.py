@@ -18,7 +18,7 @@ import yaml
 from support.recipes import SHORT_TRANSLATIONS, tiny_values
 
 import transloom
-from trainer.inference.translator import Translator as InProcess
+from transloom.inference.translator import Translator as InProcess
 
 pytestmark = pytest.mark.long
 

@@ -15,9 +15,9 @@ from cluster.errors import ClusterError, RankLostError
 from cluster.ranks import pool, process
 from cluster.supervision import rank_losses, supervisor
 from trainer.checkpoints.format import list_checkpoints
+from trainer.record.metrics import read_metrics
+from trainer.record.records import TrainLine
 from trainer.runs.folder import RunFolder
-from trainer.tracking.metrics import read_metrics
-from trainer.tracking.records import TrainLine
 
 IMPORTED_BY_AN_ENGINE = "deepspeed.runtime.zero.muon.muon_optimizer"
 COMPILER = "torch._dynamo"

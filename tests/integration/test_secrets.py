@@ -18,7 +18,7 @@ from support.command import transloom
 from support.files.guarded_server import GuardedServer
 from support.recipes import tiny_values
 
-from cluster.cli import app
+from transloom.cli import app
 
 NAMED_COMMIT = ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "1", "--allow-empty"]
 SIGNATURE = "X-Amz-Signature=c4n4ry0123456789abcdef"

@@ -14,9 +14,9 @@ import yaml
 from support.recipes import tiny_values
 from support.terminal import Terminal, without_richs_own
 
-from cluster.cli import app
 from cluster.terminal import hand_over, warn
-from data_pipeline.strangers_text import visible
+from foundation.strangers_text import visible
+from transloom.cli import app
 
 # Title, clipboard, blinking on red, a cleared screen by C1, the order of text; and rich's markup.
 ATTACK = (

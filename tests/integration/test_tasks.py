@@ -26,14 +26,14 @@ from support.tasks import (
     pair_masked_values,
 )
 
-from cluster.commands.replay import ReplayWish, replay
 from cluster.data.trace import trace
 from cluster.recipe import load_recipe
 from cluster.terminal import Terminal
-from data_pipeline.extensions import FOLDER_VARIABLE
 from data_pipeline.preparation.prepare import prepare
-from trainer.step_range import StepRange
-from trainer.tracking.comparison import compare_runs
+from foundation.extensions import FOLDER_VARIABLE
+from trainer.runs.step_range import StepRange
+from transloom.commands.replay import ReplayWish, replay
+from transloom.observe.comparison.comparison import compare_runs
 
 VALUES = {
     "labels of words": case_values,

@@ -12,11 +12,11 @@ from support.recipes import SHORT_TRANSLATIONS, tiny_values
 from support.runs import Runs
 
 from trainer.checkpoints.format import Checkpoint, list_checkpoints
-from trainer.inference.translator import Translator
+from trainer.record.time_lapse import path_of, read_time_lapse
 from trainer.runs.folder import RunFolder
 from trainer.tasks.probing import probe
-from trainer.tracking.time_lapse import path_of, read_time_lapse
 from trainer.training.prober import Prober
+from transloom.inference.translator import Translator
 
 pytestmark = pytest.mark.long
 

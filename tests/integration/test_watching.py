@@ -8,11 +8,11 @@ from contextlib import ExitStack
 import pytest
 from support.command import TRANSLOOM
 
-from cluster.commands import train
-from cluster.views.display import PlainLines
+from trainer.record.records import TrainLine
 from trainer.runs.folder import RunFolder
 from trainer.runs.vitals import read_vitals
-from trainer.tracking.records import TrainLine
+from transloom.commands import train
+from transloom.observe.terminal.display import PlainLines
 
 pytestmark = pytest.mark.long
 

@@ -6,11 +6,11 @@ import re
 import pytest
 from support.dashboard.browser import Watched, chromium
 
-from trainer.explain.explanation import explain
-from trainer.explain.live.panel import live_section
-from trainer.explain.page import render
-from trainer.explain.sections import sections_of
-from trainer.inference.translator import Translator
+from transloom.inference.translator import Translator
+from transloom.observe.explain.explanation import explain
+from transloom.observe.explain.live.panel import live_section
+from transloom.observe.explain.page import render
+from transloom.observe.explain.sections import sections_of
 
 pytestmark = pytest.mark.needs("browser")
 

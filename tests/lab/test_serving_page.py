@@ -11,7 +11,7 @@ from support.serving.running import RunningServer
 
 from cluster.recipe import Recipe
 from data_pipeline.preparation.prepare import prepare
-from trainer.inference.translator import Translator
+from transloom.inference.translator import Translator
 
 pytestmark = pytest.mark.needs("browser")
 

@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from model.config import AttentionBackend, ModelConfig
-from model.decoder_only import DecoderOnly
-from model.decoder_only_config import DecoderOnlyConfig
-from model.encoder_only_config import EncoderOnlyConfig
-from model.masked_head import MaskedLanguageModel
-from model.transformer import Transformer, Vocabulary
+from model.config.decoder_only import DecoderOnlyConfig
+from model.config.encoder_only import EncoderOnlyConfig
+from model.config.transformer import AttentionBackend, ModelConfig
+from model.heads.masked_head import MaskedLanguageModel
+from model.networks.decoder_only import DecoderOnly
+from model.networks.transformer import Transformer, Vocabulary
 
 PAD, BOS, EOS = 0, 2, 3
 

@@ -7,8 +7,8 @@ from transformers import GPT2Config, LlamaConfig
 from transformers.models.gpt2.modeling_gpt2 import GPT2MLP
 from transformers.models.llama.modeling_llama import LlamaMLP
 
-from model.feed_forward import FeedForward, gelu_tanh
-from model.swiglu import SwiGLU
+from model.blocks.feed_forward import FeedForward, gelu_tanh
+from model.blocks.swiglu import SwiGLU
 
 
 def outcome(network, x):

@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
-from model.config import AttentionBackend, ModelConfig
-from model.decoder_only import DecoderOnly
-from model.decoder_only_config import DecoderOnlyConfig
-from model.encoder_only_config import EncoderOnlyConfig, LabelTextsConfig, LabelTokensConfig
+from model.config.decoder_only import DecoderOnlyConfig
+from model.config.encoder_only import EncoderOnlyConfig, LabelTextsConfig, LabelTokensConfig
+from model.config.sentence_encoder import SentenceEncoderConfig
+from model.config.transformer import AttentionBackend, ModelConfig
 from model.flops import (
     BatchSizes,
     Training,
@@ -19,13 +19,13 @@ from model.flops import (
     masked_flops,
     sentence_flops,
 )
-from model.label_head import LabelModel
-from model.loss import BIAS_COLUMNS, CrossEntropy
-from model.masked_head import MaskedLanguageModel
-from model.r_drop import RDrop
-from model.sentence_encoder import SentenceEncoder
-from model.sentence_encoder_config import SentenceEncoderConfig
-from model.transformer import Transformer, Vocabulary
+from model.heads.label_head import LabelModel
+from model.heads.masked_head import MaskedLanguageModel
+from model.heads.sentence_encoder import SentenceEncoder
+from model.losses.loss import BIAS_COLUMNS, CrossEntropy
+from model.losses.r_drop import RDrop
+from model.networks.decoder_only import DecoderOnly
+from model.networks.transformer import Transformer, Vocabulary
 
 PIECES, LABELS, CONTEXT = 50, 7, 12
 ROWS, SOURCE, TARGET = 4, 9, 6

@@ -5,10 +5,10 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from model.config import AttentionBackend
+from model.config.transformer import AttentionBackend
 from model.errors import ModelError
 from model.inspection.trace import trace
-from model.loss import CrossEntropy
+from model.losses.loss import CrossEntropy
 
 PAD, EOS = 0, 3
 SOURCE_LENGTHS, TARGET_LENGTHS = [9, 1, 60, 4, 1], [30, 1, 2, 1, 17]
@@ -108,7 +108,7 @@ def test_the_host_waits_for_the_lengths_alone(pair_of_models, batch, monkeypatch
         padded(*batch, CrossEntropy(0.1))
     assert waits.found == ["aten.nonzero.default"]
     read, tolist = [], torch.Tensor.tolist
-    monkeypatch.setattr("model.varlen.sentence_by_sentence", lambda query, *_: query)
+    monkeypatch.setattr("model.blocks.varlen.sentence_by_sentence", lambda query, *_: query)
     monkeypatch.setattr(torch.Tensor, "tolist", lambda x: (read.append(x.shape), tolist(x))[1])
     with ShapesFromNumbers() as waits:
         packed(*batch, CrossEntropy(0.1))

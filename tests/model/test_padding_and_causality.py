@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.config import AttentionBackend
-from model.loss import CrossEntropy
+from model.config.transformer import AttentionBackend
+from model.losses.loss import CrossEntropy
 
 PAD, PIECES = 0, 30
 EVERY_NETWORK = [

@@ -5,9 +5,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from model.config import AttentionBackend
-from model.embeddings import Embedding
-from model.loss import CrossEntropy
+from model.blocks.embeddings import Embedding
+from model.config.transformer import AttentionBackend
+from model.losses.loss import CrossEntropy
 
 PAD = 0
 

@@ -1,6 +1,6 @@
 """The settings that preparing a dataset needs, where a test has no recipe."""
 
-from data_pipeline.config import BatchingConfig, DataConfig, DataSettings, TokenizerConfig
+from data_pipeline.config.data import BatchingConfig, DataConfig, DataSettings, TokenizerConfig
 
 
 def settings_of(

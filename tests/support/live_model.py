@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from support.node_program import answer_of_node
-from trainer.explain.live.scripts import ANSWERS, ENGINE, script
+from transloom.observe.explain.live.scripts import ANSWERS, ENGINE, script
 
 # What each question is answered with, given the model and the question's argument.
 _ANSWERS = """
@@ -139,6 +139,6 @@ def ask(
     Args:
         other: a second packed model, for the question `compare`.
     """
-    comparing = files("trainer.explain.compare") / "page" / "comparing.js"
+    comparing = files("transloom.observe.explain.compare") / "page" / "comparing.js"
     code = [script((*ENGINE, *ANSWERS)), comparing.read_text(encoding="utf-8"), _ANSWERS]
     return answer_of_node("\n".join(code), [packed, questions, other], folder)

@@ -14,8 +14,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from data_pipeline.config import TokenizerConfig
-from data_pipeline.pair_config import PairDataConfig
+from data_pipeline.config.data import TokenizerConfig
+from data_pipeline.config.pair import PairDataConfig
 from data_pipeline.preparation import ingest, shuffle
 from data_pipeline.preparation.prepare import prepare
 from data_pipeline.preparation.progress import PrepareProgress

@@ -6,8 +6,8 @@ from typing import Any
 
 from rich.console import Console
 
-from cluster.commands.train import TrainResult, train_run
-from trainer.step_range import StepRange
+from trainer.runs.step_range import StepRange
+from transloom.commands.train import TrainResult, train_run
 
 
 class Runs:

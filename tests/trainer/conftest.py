@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 import torch
 
-from model.config import ModelConfig
-from model.transformer import Transformer
-from trainer.inference.translator import Translator
+from model.config.transformer import ModelConfig
+from model.networks.transformer import Transformer
+from transloom.inference.translator import Translator
 
 
 @pytest.fixture(scope="session")

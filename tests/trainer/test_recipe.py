@@ -20,8 +20,8 @@ from support.tasks import (
 
 from cluster.errors import RecipeError
 from cluster.recipe import Recipe, load_recipe
-from data_pipeline import extensions
-from data_pipeline.extensions import FOLDER_VARIABLE
+from foundation import extensions
+from foundation.extensions import FOLDER_VARIABLE
 from trainer.errors import RunMismatchError
 from trainer.recipe import TrainingRecipe, identity_differences, identity_of
 

@@ -6,9 +6,9 @@ from support.recipes import tiny_values
 from support.runs import Runs
 
 from trainer.checkpoints.format import Checkpoint, list_checkpoints
-from trainer.inference.scoring import score_heldout
-from trainer.inference.trained_network import load_network
 from trainer.scores import Score
+from transloom.inference.scoring import score_heldout
+from transloom.inference.trained_network import load_network
 
 MODULE = """
 from trainer.scores import SCORES, ScoreKind

@@ -1,6 +1,6 @@
 """Build the engine of a rank, for training and for a replay."""
 
-from trainer.placement import Placement
+from trainer.rank.placement import Placement
 from trainer.recipe import TrainingRecipe
 from trainer.tasks.task import TrainingTask
 from trainer.zero.engine import Engine

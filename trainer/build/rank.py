@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterator
 from data_pipeline.batching.plan import Cursor
 from data_pipeline.batching.stream import RankStep
 from trainer.build.run import build_trainer
-from trainer.placement import Placement
-from trainer.rank_job import RankJob
-from trainer.supervision import Supervision
+from trainer.rank.placement import Placement
+from trainer.rank.rank_job import RankJob
+from trainer.rank.supervision import Supervision
 from trainer.training.loop import Trainer
 
 

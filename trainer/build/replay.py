@@ -16,16 +16,16 @@ from data_pipeline.storage.durable import write_whole
 from data_pipeline.tokenizers.tokenizer import load_tokenizers
 from trainer.build.engine import build_engine
 from trainer.checkpoints.format import Checkpoint
-from trainer.placement import Placement
-from trainer.rank_job import RankContext, RankJob
+from trainer.rank.placement import Placement
+from trainer.rank.rank_job import RankContext, RankJob
+from trainer.rank.supervision import Supervision
+from trainer.record.recording import NoRecorder
 from trainer.replay.microscope import Microscope
 from trainer.replay.recorder import ReplayRecorder
 from trainer.state import numerics
 from trainer.state.restore import begin, restore
 from trainer.state.saving import NoSaver, Saver
-from trainer.supervision import Supervision
 from trainer.tasks.task import ValidationResult, training_task
-from trainer.tracking.recording import NoRecorder
 from trainer.training.loop import Trainer
 
 

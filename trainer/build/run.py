@@ -13,22 +13,22 @@ from data_pipeline.tokenizers.tokenizer import load_tokenizers
 from trainer.build.engine import build_engine
 from trainer.checkpoints.format import Checkpoint
 from trainer.config import EngineConfig
-from trainer.device_peaks import peak_of_rank
-from trainer.distributed import sum_over_ranks
 from trainer.memory.preflight import run_preflight
-from trainer.placement import Placement
-from trainer.rank_job import RankContext, RankJob
+from trainer.rank.device_peaks import peak_of_rank
+from trainer.rank.distributed import sum_over_ranks
+from trainer.rank.placement import Placement
+from trainer.rank.rank_job import RankContext, RankJob
+from trainer.rank.supervision import Supervision
+from trainer.record.recorder import Recorder
+from trainer.record.recording import NoRecorder
 from trainer.state import numerics
 from trainer.state.restore import begin, record_resumption, restore
 from trainer.state.saving import Saver
-from trainer.supervision import Supervision
 from trainer.tasks.task import training_task
-from trainer.tracking.recorder import Recorder
-from trainer.tracking.recording import NoRecorder
 from trainer.training.loop import Trainer
 from trainer.training.prober import Prober
 from trainer.training.step_profiler import StepProfiler
-from trainer.validation import Validator
+from trainer.training.validation import Validator
 
 
 def build_trainer(

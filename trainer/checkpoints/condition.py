@@ -6,7 +6,7 @@ written tells only their hash: `transloom checkpoints verify` reads them all.
 
 from pathlib import Path
 
-from data_pipeline.written import Written
+from foundation.written import Written
 from trainer.checkpoints.format import (
     HEADER,
     STEP,

@@ -22,8 +22,8 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field, ValidationError
 
 from data_pipeline.storage.regular_files import read_regular
-from data_pipeline.strict_json import JsonLimits, parse_object
-from data_pipeline.written import MAX_COUNT, Count, Written, told
+from foundation.strict_json import JsonLimits, parse_object
+from foundation.written import MAX_COUNT, Count, Written, told
 from trainer.errors import CheckpointError, CheckpointFormatError
 from trainer.scores import Scores, scores_of
 

@@ -36,8 +36,8 @@ from pydantic import Field
 
 from data_pipeline.storage.durable import sync_to_disk, write_durably
 from data_pipeline.storage.regular_files import open_regular, read_regular
-from data_pipeline.strict_json import parse_object
-from data_pipeline.written import Written
+from foundation.strict_json import parse_object
+from foundation.written import Written
 from trainer.checkpoints.commit import discard
 from trainer.checkpoints.processes import start_tick
 from trainer.errors import LeaseLostError, RunInUseError

@@ -23,17 +23,17 @@ from trainer.checkpoints.state_file import (
     state_file_name,
     write_state_file,
 )
-from trainer.distributed import sum_over_ranks
 from trainer.errors import CheckpointError
-from trainer.host_memory import available_bytes
-from trainer.placement import Placement
+from trainer.memory.host_memory import available_bytes
+from trainer.rank.distributed import sum_over_ranks
+from trainer.rank.placement import Placement
 from trainer.zero.fragment import Fragment
 
 UNNOTICED_WAIT_SECONDS = 0.1
 
 
 class StateListener(Protocol):
-    """The part of `trainer.supervision.Supervision` that a writer reports to."""
+    """The part of `trainer.rank.supervision.Supervision` that a writer reports to."""
 
     def notice(self, text: str) -> None: ...
 

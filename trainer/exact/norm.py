@@ -10,8 +10,8 @@ from collections.abc import Iterable
 
 import torch
 
-from trainer.distributed import sum_of_integers_over_ranks
-from trainer.placement import Placement
+from trainer.rank.distributed import sum_of_integers_over_ranks
+from trainer.rank.placement import Placement
 
 ROW = 4096  # elements whose squares are added in fp64
 _BITS = 41  # of a square; 4,096 = 2¹² of them need 53, which fp64 has

@@ -21,7 +21,8 @@ class ExactOptimizer(torch.optim.Optimizer, ABC):
     """An optimizer of fp32 vectors whose result does not depend on how they are cut.
 
     Attributes:
-        moments: the names of the moments, as those of its `trainer.optimizers.OptimizerKind`.
+        moments: the names of the moments, as those of its
+            `trainer.registries.optimizers.OptimizerKind`.
         gradient_divisor: what clipping divides every gradient by. DeepSpeed does not clip where
             numerics are exact, for its norm depends on the partitions.
     """

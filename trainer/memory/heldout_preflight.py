@@ -17,11 +17,11 @@ import torch
 from torch import nn
 
 from data_pipeline.batching.batch import MicroBatch
-from trainer import host_memory
-from trainer.distributed import sum_over_ranks
 from trainer.errors import MemoryPreflightError
+from trainer.memory import host_memory
 from trainer.memory.room import described, give_back, is_out_of_memory, memory_bytes
-from trainer.placement import Placement
+from trainer.rank.distributed import sum_over_ranks
+from trainer.rank.placement import Placement
 from trainer.tasks.task import Scoring
 
 InferenceModel = Callable[[], AbstractContextManager[nn.Module]]

@@ -22,13 +22,13 @@ import torch
 from torch import nn
 
 from data_pipeline.batching.task import MicroBatchShape
-from trainer import host_memory
-from trainer.batch import DeviceBatch
-from trainer.distributed import sum_over_ranks
 from trainer.errors import MemoryPreflightError
+from trainer.memory import host_memory
 from trainer.memory.heldout_preflight import InferenceModel, preflight_heldout
 from trainer.memory.room import described, give_back, is_out_of_memory, memory_bytes
-from trainer.placement import Placement
+from trainer.rank.distributed import sum_over_ranks
+from trainer.rank.placement import Placement
+from trainer.tasks.batch import DeviceBatch
 from trainer.tasks.network import sum_names
 from trainer.tasks.task import Scoring, TrainingTask
 from trainer.zero.engine import Engine

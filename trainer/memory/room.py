@@ -2,8 +2,8 @@
 
 import torch
 
-from trainer import host_memory
-from trainer.placement import Placement
+from trainer.memory import host_memory
+from trainer.rank.placement import Placement
 
 _SIGNS = ("out of memory", "DefaultCPUAllocator", "ALLOC_FAILED", "bad_alloc")
 # oneDNN's only messages when memory lacks for the code of a product, or beside its operands.

@@ -23,15 +23,15 @@ from data_pipeline.batching.plan import Cursor
 from data_pipeline.batching.stream import RankStep
 from trainer.checkpoints.format import Checkpoint
 from trainer.checkpoints.reader import CheckpointReader
-from trainer.distributed import sum_over_ranks
 from trainer.errors import CheckpointError
-from trainer.placement import Placement
-from trainer.randomness import seed_torch
-from trainer.rank_job import RankContext
+from trainer.rank.distributed import sum_over_ranks
+from trainer.rank.placement import Placement
+from trainer.rank.rank_job import RankContext
 from trainer.replay.look import finite
+from trainer.replay.replay_order import ReplayOrder
 from trainer.replay.reports import SeenActivations, SeenExample, SeenState, SeenStep, leave
-from trainer.replay_order import ReplayOrder
 from trainer.state.training_state import TrainingState
+from trainer.tasks.randomness import seed_torch
 from trainer.tasks.task import TrainingTask
 from trainer.zero import fragments
 

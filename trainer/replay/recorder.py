@@ -1,8 +1,8 @@
 """The recorder of a replay: lines go into the scratch folder's record, and nowhere else."""
 
-from trainer.rank_job import RankContext
-from trainer.tracking.metrics import MetricsRecord
-from trainer.tracking.records import Line
+from trainer.rank.rank_job import RankContext
+from trainer.record.metrics import MetricsRecord
+from trainer.record.records import Line
 
 
 class ReplayRecorder:

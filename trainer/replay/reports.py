@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from data_pipeline.storage.durable import write_whole
-from data_pipeline.written import Written
+from foundation.written import Written
 
 
 class SeenExample(Written):

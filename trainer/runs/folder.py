@@ -10,12 +10,12 @@
       metrics.jsonl    the record
       checkpoints/     see trainer/checkpoints/format.py
       translations/    hypotheses of validations and evaluations
-      time-lapse/      probe sentences at some steps, see trainer/tracking/time_lapse.py
-      tuned-decoding.json  how best to translate, see trainer/inference/tuned_decoding.py
-      engines/         models of other engines, see trainer/inference/ctranslate2/kept_export.py
+      time-lapse/      probe sentences at some steps, see trainer/record/time_lapse.py
+      tuned-decoding.json  how best to translate, see transloom/inference/tuned_decoding.py
+      engines/         models of other engines, see transloom/inference/ctranslate2/kept_export.py
       log.txt          what happened, in words
       place.json       where the ranks of the last start are, see trainer/runs/place.py
-      nodes.jsonl      how busy their nodes were, see trainer/tracking/node_usage.py
+      nodes.jsonl      how busy their nodes were, see trainer/record/node_usage.py
       vitals.json      what ranks and data workers are doing, see trainer/runs/vitals.py
       start.json       what it was started with last, see trainer/runs/start.py
       profile/         see trainer/training/step_profiler.py
@@ -36,8 +36,8 @@ from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.storage.durable import write_whole
 from data_pipeline.storage.regular_files import read_regular
 from data_pipeline.storage.store import MANIFEST_NAME, DatasetStore
-from data_pipeline.strict_json import SMALL, parse_object
-from data_pipeline.written import Written, told
+from foundation.strict_json import SMALL, parse_object
+from foundation.written import Written, told
 from trainer.checkpoints.format import Parent, list_checkpoints, read_header
 from trainer.errors import CheckpointError, RunMismatchError
 from trainer.recipe import TrainingRecipe, identity_differences, identity_of
@@ -89,7 +89,7 @@ class RunFolder:
 
     @property
     def nodes(self) -> Path:
-        """How busy the nodes of the ranks were; see `trainer.tracking.node_usage`."""
+        """How busy the nodes of the ranks were; see `trainer.record.node_usage`."""
         return self.path / "nodes.jsonl"
 
     @property
@@ -123,12 +123,12 @@ class RunFolder:
 
     @property
     def time_lapse(self) -> Path:
-        """What became of probe sentences; see `trainer.tracking.time_lapse`."""
+        """What became of probe sentences; see `trainer.record.time_lapse`."""
         return self.path / "time-lapse"
 
     @property
     def tuned_decoding(self) -> Path:
-        """How best to translate with it; see `trainer.inference.tuned_decoding`."""
+        """How best to translate with it; see `transloom.inference.tuned_decoding`."""
         return self.path / "tuned-decoding.json"
 
     @property

@@ -14,7 +14,7 @@ from datetime import datetime
 from pathlib import Path
 
 from data_pipeline.storage.regular_files import open_regular
-from data_pipeline.written import Written
+from foundation.written import Written
 
 ENDED = "the run has ended: "  # the first words of the entry of an error
 DETAIL = "detail: "  # the first word of an entry that only readers of the file see

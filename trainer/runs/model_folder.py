@@ -12,8 +12,8 @@ import json
 from pathlib import Path
 
 from data_pipeline.dataset.manifest import Manifest
-from data_pipeline.strict_json import parse_object
 from data_pipeline.tokenizers.marian import pack
+from foundation.strict_json import parse_object
 from model.errors import ModelError
 from trainer.checkpoints.format import Parent, sha256_of
 from trainer.errors import RunMismatchError

@@ -10,8 +10,8 @@ from pydantic import Field
 
 from data_pipeline.storage.durable import write_whole
 from data_pipeline.storage.regular_files import read_regular
-from data_pipeline.strict_json import SMALL, parse_object
-from data_pipeline.written import Count, Written
+from foundation.strict_json import SMALL, parse_object
+from foundation.written import Count, Written
 from trainer.runs.folder import RunFolder
 
 

@@ -12,8 +12,8 @@ from pydantic import Field
 
 from data_pipeline.storage.durable import write_whole
 from data_pipeline.storage.regular_files import read_regular
-from data_pipeline.strict_json import SMALL, parse_object
-from data_pipeline.written import Written
+from foundation.strict_json import SMALL, parse_object
+from foundation.written import Written
 from trainer.runs.folder import RunFolder
 
 MOST_CHARACTERS = 4000  # of a command

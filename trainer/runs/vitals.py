@@ -11,8 +11,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from data_pipeline.storage.regular_files import read_regular
-from data_pipeline.strict_json import JsonLimits, parse_object
-from data_pipeline.written import Count, Written
+from foundation.strict_json import JsonLimits, parse_object
+from foundation.written import Count, Written
 from trainer.runs.folder import RunFolder
 
 LIMITS = JsonLimits(bytes=8_000_000, values=800_000)
@@ -119,7 +119,7 @@ def read_vitals(run: RunFolder) -> Vitals | None:
 def are_current(vitals: Vitals, owner_since: str) -> bool:
     """Whether the vitals are those of the run's present owner, and it has not left.
 
-    Whether that owner lives, its lease tells (`trainer.tracking.standing`): ask this of a run that
+    Whether that owner lives, its lease tells (`trainer.record.standing`): ask this of a run that
     is trained.
 
     Args:

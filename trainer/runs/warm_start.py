@@ -12,7 +12,7 @@ from pathlib import Path
 
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.storage.store import open_store
-from data_pipeline.wording import listed
+from foundation.wording import listed
 from trainer.checkpoints.format import (
     HEADER,
     Checkpoint,

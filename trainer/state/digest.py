@@ -1,7 +1,7 @@
 """The running digest of all data that a run has trained on.
 
-The rank that feeds a slot makes its digest (`trainer.batch`). Here these digests are folded, in
-slot order, into one hash. Two runs saw the same data exactly when their digests are equal.
+The rank that feeds a slot makes its digest (`trainer.tasks.batch`). Here these digests are folded,
+in slot order, into one hash. Two runs saw the same data exactly when their digests are equal.
 """
 
 import hashlib

@@ -18,7 +18,7 @@ from itertools import chain
 import torch
 from torch import nn
 
-from trainer.distributed import sum_over_ranks
+from trainer.rank.distributed import sum_over_ranks
 from trainer.zero.engine import Engine
 from trainer.zero.fragment import EMA, MASTER, Fragment, FragmentReader
 from trainer.zero.fragments import owned_fragments

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
-from data_pipeline.wording import counted, listed
+from foundation.wording import counted, listed
 from trainer.checkpoints.format import Checkpoint
 from trainer.checkpoints.reader import require_same_shapes
 from trainer.errors import CheckpointError

@@ -11,12 +11,12 @@ import torch
 from torch import nn
 
 from model.errors import ModelError
+from model.heads.masked_head import MaskedLanguageModel
+from model.heads.sentence_encoder import SentenceEncoder
 from model.hugging_face.bert import from_bert
 from model.hugging_face.files import read_model
 from model.hugging_face.marian import from_marian
-from model.masked_head import MaskedLanguageModel
-from model.sentence_encoder import SentenceEncoder
-from model.transformer import Transformer
+from model.networks.transformer import Transformer
 from trainer.errors import RunMismatchError
 from trainer.zero.engine import Engine
 from trainer.zero.fragment import MASTER, FragmentReader

@@ -12,12 +12,12 @@ from typing import Any
 
 import torch
 
-from model.attention import default_backend
-from model.config import AttentionBackend
-from model.linear import ONEDNN_FROM, uses_onednn
+from model.blocks.attention import default_backend
+from model.blocks.linear import ONEDNN_FROM, uses_onednn
+from model.config.transformer import AttentionBackend
 from trainer.config import EngineConfig
-from trainer.placement import Placement
-from trainer.tracking.records import EVERY_BIT
+from trainer.rank.placement import Placement
+from trainer.record.records import EVERY_BIT
 
 EXACT_SUMS = 2  # the version of what trainer/exact computes; another version rounds differently
 _COVERED = {"ranks", "zero_stage"}  # by exact sums
@@ -33,7 +33,7 @@ def fingerprint(engine: EngineConfig, placement: Placement) -> dict[str, Any]:
         "device": torch.cuda.get_device_name(placement.torch_device) if cuda else _cpu(),
         "threads": placement.threads,
         "attention": str(attention_backend(engine, placement)),
-        "dropout": "torch" if cuda else "16 bits",  # see model/dropout.py
+        "dropout": "torch" if cuda else "16 bits",  # see model/blocks/dropout.py
         "torch": torch.__version__,
         "deepspeed": version("deepspeed"),
     }
@@ -41,9 +41,9 @@ def fingerprint(engine: EngineConfig, placement: Placement) -> dict[str, Any]:
         entries["exact_sums"] = EXACT_SUMS
     dtype = torch.bfloat16 if engine.precision == "bf16" else torch.float32
     if uses_onednn(torch.device(placement.device), dtype):
-        entries["products"] = f"oneDNN from {ONEDNN_FROM}"  # see model/linear.py
+        entries["products"] = f"oneDNN from {ONEDNN_FROM}"  # see model/blocks/linear.py
     if not cuda and dtype is torch.bfloat16 and entries["attention"] == AttentionBackend.MATMUL:
-        entries["softmax"] = "fp32 for short rows"  # see model/attention.py
+        entries["softmax"] = "fp32 for short rows"  # see model/blocks/attention.py
     return entries
 
 

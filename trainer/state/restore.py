@@ -7,8 +7,10 @@ from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.preparation.quarantine import cursor_after
 from trainer.checkpoints.format import Checkpoint
 from trainer.checkpoints.reader import CheckpointReader, require_same_shapes
-from trainer.rank_job import RankContext, RankJob
+from trainer.rank.rank_job import RankContext, RankJob
 from trainer.recipe import TrainingRecipe, continuable_differences
+from trainer.record.recorder import Recorder
+from trainer.record.records import Resized, Resumed
 from trainer.runs.model_folder import is_model_folder
 from trainer.state import numerics
 from trainer.state.ema import Ema
@@ -16,8 +18,6 @@ from trainer.state.inherited import inheritance
 from trainer.state.model_folder import folder_weights
 from trainer.state.progress import Progress
 from trainer.state.training_state import TrainingState
-from trainer.tracking.recorder import Recorder
-from trainer.tracking.records import Resized, Resumed
 from trainer.zero import fragments
 from trainer.zero.engine import Engine
 from trainer.zero.fragment import MASTER

@@ -6,7 +6,7 @@ from typing import Protocol
 from data_pipeline.dataset.manifest import Manifest
 from trainer.checkpoints.format import CheckpointHeader
 from trainer.checkpoints.writer import CheckpointWriter, require_host_memory
-from trainer.rank_job import RankContext
+from trainer.rank.rank_job import RankContext
 from trainer.recipe import identity_of
 from trainer.state import numerics
 from trainer.state.training_state import TrainingState

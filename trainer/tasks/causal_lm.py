@@ -11,17 +11,17 @@ from torch import nn
 from data_pipeline.arrays import ranges
 from data_pipeline.batching.batch import MicroBatch
 from data_pipeline.batching.task import HeldOut
-from data_pipeline.config import PackedBatchingConfig
-from data_pipeline.text_config import TEXT
+from data_pipeline.config.data import PackedBatchingConfig
+from data_pipeline.config.text import TEXT
 from data_pipeline.tokenizers.tokenizer import Tokenizer
-from model.decoder_only import DecoderOnly
-from model.decoder_only_config import DecoderOnlyConfig, SamplingConfig
+from model.config.decoder_only import DecoderOnlyConfig, SamplingConfig
 from model.generation.sampling import generate
-from model.loss import CrossEntropy
-from trainer.batch import DeviceBatch
+from model.losses.loss import CrossEntropy
+from model.networks.decoder_only import DecoderOnly
 from trainer.recipe import TrainingRecipe
 from trainer.scores import Score
 from trainer.task_kinds import CAUSAL_LM_SCORES
+from trainer.tasks.batch import DeviceBatch
 from trainer.tasks.flops import PaddedSizes, row_sizes
 from trainer.tasks.rows import numbers_in_rows, padded_rows, places_in_rows
 from trainer.tasks.task import Example, Scoring, TrainingTask, ValidationResult, loss_scores

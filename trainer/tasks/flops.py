@@ -12,14 +12,15 @@ from typing import NamedTuple, cast
 import numpy as np
 
 from data_pipeline.batching.batch import MicroBatch
-from data_pipeline.label_config import LabelsDataConfig
-from data_pipeline.pair_config import SOURCE, TARGET
-from data_pipeline.registry import imported
-from data_pipeline.text_config import TEXT
+from data_pipeline.config.label import LabelsDataConfig
+from data_pipeline.config.pair import SOURCE, TARGET
+from data_pipeline.config.text import TEXT
 from data_pipeline.tokenizers.tokenizer import Tokenizer
-from model.config import AttentionBackend, ModelConfig
-from model.decoder_only_config import DecoderOnlyConfig
-from model.encoder_only_config import EncoderOnlyConfig
+from foundation.registry import imported
+from model.config.decoder_only import DecoderOnlyConfig
+from model.config.encoder_only import EncoderOnlyConfig
+from model.config.sentence_encoder import SentenceEncoderConfig
+from model.config.transformer import AttentionBackend, ModelConfig
 from model.flops import (
     BatchSizes,
     NetworkFlops,
@@ -30,10 +31,9 @@ from model.flops import (
     masked_flops,
     sentence_flops,
 )
-from model.sentence_encoder_config import SentenceEncoderConfig
-from trainer.frozen import frozen_names
 from trainer.recipe import TrainingRecipe
 from trainer.task_kinds import NETWORKS
+from trainer.tasks.frozen import frozen_names
 from trainer.tasks.network import parameter_names
 
 Tokenizers = Mapping[str, Tokenizer]  # by field

@@ -12,14 +12,14 @@ from torch import nn
 from data_pipeline.arrays import ranges
 from data_pipeline.batching.batch import MicroBatch
 from data_pipeline.batching.task import HeldOut
-from data_pipeline.config import PackedBatchingConfig
-from data_pipeline.label_config import LabelsDataConfig, TaggedDataConfig
+from data_pipeline.config.data import PackedBatchingConfig
+from data_pipeline.config.label import LabelsDataConfig, TaggedDataConfig
+from data_pipeline.config.text import TEXT
 from data_pipeline.tasks.labelled import LabelledData
 from data_pipeline.tasks.masking import NOT_TOLD, TOLD
-from data_pipeline.text_config import TEXT
 from data_pipeline.tokenizers.tokenizer import Tokenizer
-from model.encoder_only_config import EncoderOnlyConfig
-from model.label_head import LabelModel, label_guesses
+from model.config.encoder_only import EncoderOnlyConfig
+from model.heads.label_head import LabelModel, label_guesses
 from trainer.errors import RunMismatchError
 from trainer.recipe import TrainingRecipe
 from trainer.scores import Score

@@ -10,17 +10,17 @@ from torch import nn
 
 from data_pipeline.batching.batch import MicroBatch
 from data_pipeline.batching.task import HeldOut
-from data_pipeline.config import PackedBatchingConfig
+from data_pipeline.config.data import PackedBatchingConfig
+from data_pipeline.config.text import TEXT
 from data_pipeline.tasks.masked_text import masked_text
 from data_pipeline.tasks.masking import NOT_TOLD, SEGMENTS, TOLD
-from data_pipeline.text_config import TEXT
 from data_pipeline.tokenizers.tokenizer import Tokenizer, shared_tokenizer
-from model.encoder_only_config import EncoderOnlyConfig
-from model.masked_head import MaskedLanguageModel, told_sums
-from trainer.batch import DeviceBatch
+from model.config.encoder_only import EncoderOnlyConfig
+from model.heads.masked_head import MaskedLanguageModel, told_sums
 from trainer.recipe import TrainingRecipe
 from trainer.scores import Score
 from trainer.task_kinds import MASKED_LM_SCORES
+from trainer.tasks.batch import DeviceBatch
 from trainer.tasks.flops import PaddedSizes, row_sizes
 from trainer.tasks.rows import (
     numbers_in_rows,

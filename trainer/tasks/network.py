@@ -6,12 +6,12 @@ from typing import Protocol, cast
 import torch
 from torch import nn
 
-from data_pipeline.registry import imported
 from data_pipeline.tokenizers.tokenizer import Tokenizer
+from foundation.registry import imported
 from model.errors import ModelError
-from trainer.randomness import seed_torch
 from trainer.recipe import TrainingRecipe
 from trainer.task_kinds import NETWORKS
+from trainer.tasks.randomness import seed_torch
 
 
 class Network(Protocol):

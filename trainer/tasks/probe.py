@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from data_pipeline.wording import counted
-from data_pipeline.written import Written
+from foundation.wording import counted
+from foundation.written import Written
 from trainer.config import LONGEST_PROBE
 
 MOST_PIECES = 32  # of a sentence and of its translation, EOS included

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from data_pipeline.tokenizers.tokenizer import Tokenizer
-from model.config import DecodingConfig, ModelConfig
+from model.config.transformer import DecodingConfig, ModelConfig
 from model.generation.search import greedy_search
 from model.inspection.records import AttentionTrace
 from model.inspection.trace import Trace, trace
-from model.transformer import Transformer
+from model.networks.transformer import Transformer
 from trainer.tasks.probe import (
     MOST_LAYERS,
     MOST_PIECES,

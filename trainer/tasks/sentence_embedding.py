@@ -11,16 +11,16 @@ from torch import Tensor, nn
 from data_pipeline.arrays import FieldArrays, concatenate
 from data_pipeline.batching.batch import MicroBatch
 from data_pipeline.batching.task import HeldOut
-from data_pipeline.embedding_config import EmbeddingBatchingConfig
-from data_pipeline.pair_config import SOURCE, TARGET
+from data_pipeline.config.embedding import EmbeddingBatchingConfig
+from data_pipeline.config.pair import SOURCE, TARGET
 from data_pipeline.tokenizers.tokenizer import Tokenizer, shared_tokenizer
-from model.masked_head import told_sums
-from model.sentence_encoder import SentenceEncoder
-from model.sentence_encoder_config import SentenceEncoderConfig
-from trainer.batch import DeviceBatch
+from model.config.sentence_encoder import SentenceEncoderConfig
+from model.heads.masked_head import told_sums
+from model.heads.sentence_encoder import SentenceEncoder
 from trainer.recipe import TrainingRecipe
 from trainer.scores import Score
 from trainer.task_kinds import SENTENCE_EMBEDDING_SCORES
+from trainer.tasks.batch import DeviceBatch
 from trainer.tasks.flops import PaddedSizes, embedding_sizes
 from trainer.tasks.rows import sentence_rows
 from trainer.tasks.task import Example, Scoring, TrainingTask, ValidationResult

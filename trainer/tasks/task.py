@@ -22,17 +22,17 @@ from torch import nn
 from data_pipeline.batching.batch import MicroBatch
 from data_pipeline.batching.task import DATA_TASKS, HeldOut, MicroBatchShape
 from data_pipeline.dataset.manifest import Manifest
-from data_pipeline.errors import ExtensionError
-from data_pipeline.registry import imported
 from data_pipeline.tokenizers.tokenizer import Tokenizer
-from data_pipeline.wording import listed
+from foundation.errors import ExtensionError
+from foundation.registry import imported
+from foundation.wording import listed
 from model.flops import Flops, NetworkFlops
-from model.loss import CrossEntropy, token_losses
-from model.r_drop import RDrop
-from trainer.batch import DeviceBatch
-from trainer.losses import LOSSES
+from model.losses.loss import CrossEntropy, token_losses
+from model.losses.r_drop import RDrop
 from trainer.recipe import TrainingRecipe
+from trainer.registries.losses import LOSSES
 from trainer.scores import Scores
+from trainer.tasks.batch import DeviceBatch
 from trainer.tasks.flops import PaddedSizes, network_flops
 from trainer.tasks.network import build_network
 from trainer.tasks.probe import Probe

@@ -11,15 +11,15 @@ from torch import nn
 
 from data_pipeline.batching.batch import MicroBatch
 from data_pipeline.batching.task import HeldOut
-from data_pipeline.pair_config import SOURCE, TARGET, PairDataConfig
+from data_pipeline.config.pair import SOURCE, TARGET, PairDataConfig
 from data_pipeline.tokenizers.tokenizer import Tokenizer
-from model.config import GREEDY, DecodingConfig, ModelConfig, NetworkConfig
+from model.config.transformer import GREEDY, DecodingConfig, ModelConfig, NetworkConfig
 from model.generation.search import greedy_search
-from model.loss import CrossEntropy
-from model.transformer import Transformer, Vocabulary
-from trainer.batch import PairBatch, to_device
+from model.losses.loss import CrossEntropy
+from model.networks.transformer import Transformer, Vocabulary
 from trainer.recipe import TrainingRecipe
 from trainer.scores import Scores, scores_of
+from trainer.tasks.batch import PairBatch, to_device
 from trainer.tasks.flops import PaddedSizes, pair_sizes
 from trainer.tasks.probe import Probe
 from trainer.tasks.probing import probe

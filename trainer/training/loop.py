@@ -17,31 +17,25 @@ from contextlib import ExitStack
 
 from data_pipeline.batching.plan import Cursor
 from data_pipeline.batching.stream import RankStep
-from trainer.batch import DeviceBatch
 from trainer.errors import NonFiniteLossError
-from trainer.randomness import seed_torch
-from trainer.rank_job import RankContext
+from trainer.rank.rank_job import RankContext
+from trainer.rank.supervision import Outcome
+from trainer.record.recording import Recording
+from trainer.record.records import Preempted, Repeated, Sample, TrainLine, ValidationLine
 from trainer.state import early_stopping
 from trainer.state.digest import fold
 from trainer.state.saving import Saving
 from trainer.state.training_state import TrainingState
-from trainer.supervision import Outcome
+from trainer.tasks.batch import DeviceBatch
+from trainer.tasks.randomness import seed_torch
 from trainer.tasks.task import TrainingTask
-from trainer.tracking.recording import Recording
-from trainer.tracking.records import (
-    Preempted,
-    Repeated,
-    Sample,
-    TrainLine,
-    ValidationLine,
-)
 from trainer.training.prober import NoProber, Probing
 from trainer.training.schedule import learning_rate
 from trainer.training.skipped_steps import skipped_line, too_many_skipped
 from trainer.training.step_exchange import StepReport, exchange
 from trainer.training.step_observer import StepObserver
 from trainer.training.throughput import throughput
-from trainer.validation import Validating
+from trainer.training.validation import Validating
 from trainer.zero.engine import PassResult
 
 

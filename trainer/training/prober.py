@@ -12,8 +12,8 @@ from typing import Protocol
 from torch import nn
 
 from model.errors import ModelError
+from trainer.record.time_lapse import Moment, is_probed, write_moment
 from trainer.tasks.task import TrainingTask
-from trainer.tracking.time_lapse import Moment, is_probed, write_moment
 
 
 class Probing(Protocol):

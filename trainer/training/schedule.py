@@ -1,14 +1,14 @@
 """Learning rates as pure functions of the step, so that a resumed run needs no scheduler state.
 
 There is a function for each built-in `trainer.schedule.type`. An extension registers others, see
-`trainer.schedules`.
+`trainer.registries.schedules`.
 """
 
 import math
 
 from trainer.config import ScheduleConfig
 from trainer.errors import ScheduleError
-from trainer.schedules import SCHEDULES, Schedule
+from trainer.registries.schedules import SCHEDULES, Schedule
 
 
 def learning_rate(schedule: ScheduleConfig, step: int, width: int) -> float:

@@ -2,10 +2,10 @@
 
 from data_pipeline.batching.plan import slots_of_rank
 from data_pipeline.batching.stream import RankStep
-from data_pipeline.wording import counted
-from trainer.placement import Placement
+from foundation.wording import counted
+from trainer.rank.placement import Placement
+from trainer.record.records import SkippedLine
 from trainer.state.progress import Progress
-from trainer.tracking.records import SkippedLine
 from trainer.training.step_exchange import StepReport
 
 

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 
 from model.flops import Flops
-from trainer.batch import DeviceBatch
-from trainer.distributed import sum_over_ranks
-from trainer.placement import Placement
+from trainer.rank.distributed import sum_over_ranks
+from trainer.rank.placement import Placement
+from trainer.tasks.batch import DeviceBatch
 from trainer.zero.engine import PassResult
 
 _PADDING, _POSITIONS, _BAD, _MODEL_FLOPS, _HARDWARE_FLOPS, _DIGEST = range(6)

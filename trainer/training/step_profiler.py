@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from trainer.runs.folder import RunFolder
-from trainer.step_range import StepRange, profile_folder
+from trainer.runs.step_range import StepRange, profile_folder
 
 
 class StepProfiler:

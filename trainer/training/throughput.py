@@ -6,7 +6,7 @@ from trainer.training.step_exchange import StepReport
 
 
 class Throughput(TypedDict, total=False):
-    """Fields of `trainer.tracking.records.TrainLine`; none if nothing is counted."""
+    """Fields of `trainer.record.records.TrainLine`; none if nothing is counted."""
 
     model_flops: int
     hardware_flops: int

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from trainer.optimizers import OptimizerConfig, OptimizerKind
+from trainer.registries.optimizers import OptimizerConfig, OptimizerKind
 
 if TYPE_CHECKING:
     import torch

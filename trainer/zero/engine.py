@@ -24,14 +24,14 @@ import torch
 from torch import nn
 
 from data_pipeline.batching.plan import slots_of_rank
-from trainer.batch import DeviceBatch
 from trainer.config import EngineConfig
 from trainer.errors import EngineError
 from trainer.exact.grids import LARGEST, GradientGrids, largest_magnitude
 from trainer.exact.norm import norm as exact_norm
 from trainer.exact.optimizer import ExactOptimizer
-from trainer.optimizers import OptimizerConfig
-from trainer.placement import Placement
+from trainer.rank.placement import Placement
+from trainer.registries.optimizers import OptimizerConfig
+from trainer.tasks.batch import DeviceBatch
 from trainer.tasks.network import Network, sum_names
 from trainer.zero.frozen import FrozenWeights, freeze
 from trainer.zero.process_wide import changed_for_an_engine

@@ -13,9 +13,9 @@ from math import prod
 import torch
 from torch import nn
 
-from data_pipeline.wording import counted
-from trainer.frozen import frozen_names
-from trainer.placement import Placement
+from foundation.wording import counted
+from trainer.rank.placement import Placement
+from trainer.tasks.frozen import frozen_names
 from trainer.zero.fragment import MASTER, Fragment, FragmentReader
 from trainer.zero.stages import Stage
 

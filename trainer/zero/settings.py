@@ -8,7 +8,7 @@ from torch import nn
 from trainer.config import EngineConfig
 from trainer.errors import EngineError
 from trainer.exact.optimizer import ExactOptimizer
-from trainer.optimizers import OPTIMIZERS, OptimizerConfig
+from trainer.registries.optimizers import OPTIMIZERS, OptimizerConfig
 
 LARGEST_BUCKET = 500_000_000  # elements, DeepSpeed's default
 

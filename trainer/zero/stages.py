@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from trainer.placement import Placement
+from trainer.rank.placement import Placement
 from trainer.zero.fragment import MASTER
 
 # A function that rounds the gradient of a parameter, in place.

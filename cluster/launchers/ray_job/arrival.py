@@ -9,17 +9,17 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from cluster.environment_file import read_environment, require
 from cluster.errors import ClusterError
 from cluster.launchers.ray_job.queue import View
 from cluster.launchers.ray_job.record import LIMITS, JobFolder, JobRequest
 from cluster.packages import INSTALLATION
+from cluster.ray.environment_file import read_environment, require
 from cluster.ray.folder_access import write_problem
 from cluster.ray.head_look import digest_of
 from data_pipeline.storage.durable import write_whole
 from data_pipeline.storage.regular_files import read_regular
-from data_pipeline.strict_json import parse_object
-from data_pipeline.written import Written, told
+from foundation.strict_json import parse_object
+from foundation.written import Written, told
 
 # A folder among what was sent. With the hyphen, Python imports nothing by its name.
 EXTENSIONS = "sent-extensions"

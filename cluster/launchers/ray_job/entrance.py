@@ -13,8 +13,8 @@ import os
 import sys
 from pathlib import Path
 
-from cluster.environment_file import VARIABLE
 from cluster.launchers.ray_job.training_process import ENTRANCE, OWN, start, training_command
+from cluster.ray.environment_file import VARIABLE
 
 NO_ORDER = 75  # the exit code of a process that never got its arguments
 NO_ENTRY_POINT = (

@@ -15,7 +15,7 @@ from typing import Protocol
 
 from cluster.launchers.ray_job.record import Needs
 from cluster.ray.reservation import has_labels, room
-from data_pipeline.wording import counted
+from foundation.wording import counted
 
 LAST = (math.inf, "")  # the place of a job that Ray does not list
 WAITS = frozenset({"PENDING", "WAITING"})

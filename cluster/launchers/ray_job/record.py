@@ -23,8 +23,8 @@ from pydantic import Field, ValidationError
 from cluster.errors import ClusterError
 from data_pipeline.storage.durable import write_whole
 from data_pipeline.storage.regular_files import read_regular
-from data_pipeline.strict_json import JsonLimits, parse_object
-from data_pipeline.written import Count, Written, told
+from foundation.strict_json import JsonLimits, parse_object
+from foundation.written import Count, Written, told
 from trainer.checkpoints.processes import start_tick
 from trainer.runs.start import Invocation
 
@@ -76,7 +76,7 @@ class JobRequest(Written):
         run: the run's folder, as the nodes see it.
         folder: where relative paths of the recipe begin, if the node has it.
         dataset: where it lies, as the nodes see it.
-        environment_file: on the nodes; see `cluster.environment_file`.
+        environment_file: on the nodes; see `cluster.ray.environment_file`.
         environment: names of variables, without their values.
         extensions: names of files that were sent for the recipe's `extension_folder`.
         invocation: what the user has typed to submit it, and where.

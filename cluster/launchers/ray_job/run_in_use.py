@@ -12,8 +12,8 @@ from cluster.launchers.ray_job.inside_view import RUN_KEY, RUNNER_KEY
 from cluster.launchers.ray_job.record import FINAL, JobFolder
 from cluster.launchers.ray_job.status import standing_of
 from cluster.ray import jobs
-from trainer.tracking.standing import BYTES_IN_A_LIST, is_run
-from trainer.tracking.standing import standing_of as standing_of_run
+from trainer.record.standing import BYTES_IN_A_LIST, is_run
+from trainer.record.standing import standing_of as standing_of_run
 
 _OTHERWISE = "The same command continues the run then. Or train another run with --run PATH"
 

@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 from cluster.errors import EXIT_FAILED, EXIT_PREEMPTED, ClusterError
-from cluster.invocation import as_variable
 from cluster.launchers.ray_job.child import Child, Log
 from cluster.launchers.ray_job.queue import View, turn
 from cluster.launchers.ray_job.record import (
@@ -36,12 +35,13 @@ from cluster.launchers.ray_job.record import (
 )
 from cluster.launchers.ray_job.stop_wish import StopWish
 from cluster.launchers.ray_job.training_process import order, start
+from cluster.supervision.invocation import as_variable
 from cluster.terminal import complain
-from data_pipeline.wording import counted
+from foundation.wording import counted
 from trainer.checkpoints.format import list_checkpoints
 from trainer.checkpoints.lease import was_owned_by
+from trainer.record.metrics import recorded_step
 from trainer.runs.folder import RunFolder
-from trainer.tracking.metrics import recorded_step
 
 LOOK_SECONDS = 0.5
 QUEUE_SECONDS = 2.0

@@ -14,8 +14,8 @@ from cluster.launchers.ray_job.arrival import EXTENSIONS
 from cluster.packages import INSTALLATION
 from cluster.ray.head_look import package_files
 from cluster.recipe import Recipe
-from data_pipeline.extensions import FOLDER_VARIABLE
-from data_pipeline.wording import counted
+from foundation.extensions import FOLDER_VARIABLE
+from foundation.wording import counted
 
 MAX_BYTES = 20_000_000
 LARGEST_TOLD = 5

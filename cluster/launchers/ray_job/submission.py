@@ -14,9 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from cluster.environment_file import pointer
 from cluster.errors import ClusterError
-from cluster.invocation import this_invocation
 from cluster.launchers.ray_job.arrival import Envelope
 from cluster.launchers.ray_job.entrance import job_code
 from cluster.launchers.ray_job.head_check import check_head
@@ -27,6 +25,7 @@ from cluster.launchers.ray_job.shipment import extension_files, megabytes, sent_
 from cluster.packages import INSTALLATION
 from cluster.planning.quick import quick_check
 from cluster.ray import jobs, open_doors
+from cluster.ray.environment_file import pointer
 from cluster.ray.head_look import digest_of
 from cluster.ray.job_command import HEAD_PYTHON, Attachment
 from cluster.ray.jobs import STOP_WAIT_VARIABLE
@@ -39,7 +38,8 @@ from cluster.recipe import (
     run_name,
     with_absolute_paths,
 )
-from data_pipeline.wording import counted
+from cluster.supervision.invocation import this_invocation
+from foundation.wording import counted
 from trainer.runs import RUNS
 from trainer.runs.folder import RunFolder
 

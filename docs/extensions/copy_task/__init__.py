@@ -10,9 +10,9 @@ book. Only this file is imported where nothing is computed, so it names the part
 
 from copy_task.data import COPY, CopyNetworkConfig
 from data_pipeline.batching.task import DATA_TASKS
-from data_pipeline.config import BatchingConfig
-from data_pipeline.section import Section
-from data_pipeline.text_config import TextDataConfig, TextTokenizerConfig
+from data_pipeline.config.data import BatchingConfig
+from data_pipeline.config.text import TextDataConfig, TextTokenizerConfig
+from foundation.section import Section
 from trainer.task_kinds import NETWORKS, TASKS, NetworkKind, TaskKind
 
 DATA_TASKS.register("copy", COPY)

@@ -16,16 +16,16 @@ from data_pipeline.batching.plan import (
     sort_by_length,
 )
 from data_pipeline.batching.task import DataTask, Examples, HeldOut, MicroBatchShape
-from data_pipeline.config import DataConfig, DataSettings
+from data_pipeline.config.corpus import CorpusConfig
+from data_pipeline.config.data import DataConfig, DataSettings
+from data_pipeline.config.text import TEXT
 from data_pipeline.corpora.cleaning import Rule
-from data_pipeline.corpus_config import CorpusConfig
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.dataset.manifest_records import FieldInfo, SpecialIds
 from data_pipeline.random_keys import splitmix64
-from data_pipeline.section import identity
-from data_pipeline.text_config import TEXT
 from data_pipeline.tokenizers.tokenizer import Tokenizer
-from model.config import NetworkConfig
+from foundation.section import identity
+from model.config.transformer import NetworkConfig
 
 HIDDEN = "hidden"  # the field that this task makes of TEXT
 HIDING = 1_000  # first word of its seeds; transloom's own uses are below 1,000

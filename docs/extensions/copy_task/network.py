@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from copy_task.data import CopyNetworkConfig
-from data_pipeline.text_config import TEXT
+from data_pipeline.config.text import TEXT
 from data_pipeline.tokenizers.tokenizer import Tokenizer
-from model.loss import Loss, LossSums
+from model.losses.loss import Loss, LossSums
 from trainer.recipe import TrainingRecipe
 
 

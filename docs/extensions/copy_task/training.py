@@ -12,10 +12,10 @@ from copy_task.data import HIDDEN
 from copy_task.network import CopyNetwork, guesses
 from data_pipeline.batching.batch import MicroBatch
 from data_pipeline.batching.task import HeldOut
-from data_pipeline.text_config import TEXT
-from model.loss import CrossEntropy
-from trainer.batch import DeviceBatch
+from data_pipeline.config.text import TEXT
+from model.losses.loss import CrossEntropy
 from trainer.scores import Score
+from trainer.tasks.batch import DeviceBatch
 from trainer.tasks.task import Scoring, TrainingTask, ValidationResult
 
 

@@ -10,7 +10,7 @@ It keeps one moment, so its state takes 8 bytes a weight where Adam's takes 12. 
 
 from typing import TYPE_CHECKING, Any
 
-from trainer.optimizers import OPTIMIZERS, OptimizerConfig, OptimizerKind
+from trainer.registries.optimizers import OPTIMIZERS, OptimizerConfig, OptimizerKind
 
 if TYPE_CHECKING:
     import torch

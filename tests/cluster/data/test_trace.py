@@ -7,7 +7,6 @@ import shutil
 import pytest
 from rich.console import Console
 
-from cluster.commands.datasets import prepare_dataset
 from cluster.recipe import load_recipe
 from cluster.supervision.run_checks import check_run, open_run
 from data_pipeline.batching.plan import Cursor
@@ -17,10 +16,11 @@ from data_pipeline.dataset.manifest import Manifest, open_dataset
 from data_pipeline.storage.store import open_store
 from trainer.checkpoints.format import Checkpoint, list_checkpoints
 from trainer.errors import RunMismatchError
-from trainer.inference.translator import Translator
+from trainer.record.metrics import read_metrics, train_lines
+from trainer.record.records import Resumed
 from trainer.runs.folder import RunFolder
-from trainer.tracking.metrics import read_metrics, train_lines
-from trainer.tracking.records import Resumed
+from transloom.commands.datasets import prepare_dataset
+from transloom.inference.translator import Translator
 
 STEPS = 7
 
@@ -61,7 +61,7 @@ class Trained:
 @pytest.fixture(scope="module")
 def trained_once(two_corpora, tmp_path_factory):
     """A dataset and a run of seven steps with checkpoints of 3, 6 and 7; not to be changed."""
-    from cluster.commands.train import train_run
+    from transloom.commands.train import train_run
 
     folder = tmp_path_factory.mktemp("trained")
     overrides = [f"data.dataset={folder / 'dataset'}", "checkpoints.every_steps=3"]

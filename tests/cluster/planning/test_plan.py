@@ -14,8 +14,8 @@ from data_pipeline.batching.stream import iterate_steps
 from data_pipeline.batching.window import WindowReader
 from data_pipeline.dataset.manifest import open_dataset
 from data_pipeline.tokenizers.tokenizer import load_tokenizers
-from data_pipeline.wording import operations
-from trainer import host_memory
+from foundation.wording import operations
+from trainer.memory import host_memory
 from trainer.tasks.network import build_network
 
 

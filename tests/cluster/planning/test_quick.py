@@ -23,14 +23,14 @@ from cluster.ray import folder_access
 from cluster.recipe import RECIPES, Recipe, load_recipe
 from data_pipeline.dataset.manifest import open_dataset
 from data_pipeline.errors import DatasetError
-from model.config import ModelConfig
-from model.decoder_only import DecoderOnly
-from model.encoder_only_config import EncoderOnlyConfig, LabelTextsConfig, LabelTokensConfig
-from model.label_head import LabelModel
-from model.masked_head import MaskedLanguageModel
-from model.sentence_encoder import SentenceEncoder
-from model.sentence_encoder_config import SentenceEncoderConfig
-from model.transformer import Transformer, Vocabulary
+from model.config.encoder_only import EncoderOnlyConfig, LabelTextsConfig, LabelTokensConfig
+from model.config.sentence_encoder import SentenceEncoderConfig
+from model.config.transformer import ModelConfig
+from model.heads.label_head import LabelModel
+from model.heads.masked_head import MaskedLanguageModel
+from model.heads.sentence_encoder import SentenceEncoder
+from model.networks.decoder_only import DecoderOnly
+from model.networks.transformer import Transformer, Vocabulary
 from trainer.errors import RunMismatchError
 from trainer.runs.folder import RunFolder
 

@@ -6,13 +6,13 @@ import pytest
 from support.recipes import tiny_values
 from support.records.lines import COUNTED
 
-from cluster.commands.plan import plan_text
 from cluster.planning.epoch import Epoch
 from cluster.planning.plan import Plan
 from cluster.planning.speed import Speed, duration, recorded_speed, speed_of
 from cluster.recipe import Recipe
 from trainer.errors import TrainerError
-from trainer.tracking.records import TrainLine
+from trainer.record.records import TrainLine
+from transloom.commands.plan import plan_text
 
 
 def line(step, seconds, ranks=2, goodput=0.5):

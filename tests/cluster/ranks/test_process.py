@@ -12,7 +12,7 @@ from cluster.ranks import process as process_module
 from cluster.ranks.process import RankProcess, Spares
 from cluster.ray.reservation import Seat
 from cluster.ray.session import ray_session
-from trainer.host_memory import KEPT_BY_LIBRARIES, kept_by_libraries
+from trainer.memory.host_memory import KEPT_BY_LIBRARIES, kept_by_libraries
 
 CODE = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
 

@@ -30,9 +30,9 @@ from cluster.supervision.departure import DRAIN_MARGIN_SECONDS
 from cluster.supervision.growth import GROW_AFTER_SECONDS
 from trainer.checkpoints.format import list_checkpoints
 from trainer.errors import CheckpointError, LeaseLostError
+from trainer.record.node_usage import Usage
 from trainer.runs.log import DETAIL
 from trainer.runs.vitals import read_vitals
-from trainer.tracking.node_usage import Usage
 
 GROWABLE = {"min": 1, "max": 2}
 NO_ERROR = nullcontext()

@@ -12,7 +12,7 @@ from support.records.run_folders import made_run, with_checkpoint, with_owner
 from cluster.ray.session import ray_session
 from cluster.supervision import ray_metrics
 from cluster.supervision.ray_metrics import RayMetrics
-from trainer.tracking.run_metrics import RUN_METRICS, run_values
+from trainer.record.run_metrics import RUN_METRICS, run_values
 
 
 @pytest.fixture

@@ -24,11 +24,11 @@ from cluster.ray.cluster_view import Node
 from cluster.supervision import restart_loop
 from cluster.supervision.restart_loop import RestartLoop, going_without, never_enough, no_room
 from trainer.errors import LeaseLostError, NonFiniteLossError
-from trainer.replay_order import ReplayOrder
+from trainer.replay.replay_order import ReplayOrder
 from trainer.runs.log import DETAIL
 from trainer.runs.place import read_place
+from trainer.runs.step_range import StepRange
 from trainer.runs.vitals import read_vitals
-from trainer.step_range import StepRange
 from trainer.zero.fragment import Fragment
 
 LACKS = "Node b does not have the run's folder /runs/x. Share it, with --run PATH"

@@ -14,7 +14,7 @@ from cluster.ray.private import machine_cpus
 from cluster.supervision import supervisor
 from cluster.supervision.run_checks import check_run
 from cluster.supervision.supervisor import SESSIONS_WITHOUT_PROGRESS, RayLosses, supervise
-from trainer.host_memory import kept_by_libraries
+from trainer.memory.host_memory import kept_by_libraries
 from trainer.runs.folder import RunFolder
 from trainer.runs.log import INTERRUPTED
 from trainer.runs.vitals import read_vitals

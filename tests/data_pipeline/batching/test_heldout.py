@@ -13,10 +13,10 @@ from data_pipeline.batching.heldout import (
     check_heldout,
     load_heldout,
 )
-from data_pipeline.config import TokenizerConfig
+from data_pipeline.config.data import TokenizerConfig
+from data_pipeline.config.pair import PairDataConfig
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.errors import DatasetError
-from data_pipeline.pair_config import PairDataConfig
 from data_pipeline.preparation.prepare import prepare
 from data_pipeline.storage.store import open_store
 from data_pipeline.tasks.translation import heldout_pairs, pair_micro_batches, plan_heldout

@@ -11,8 +11,8 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from data_pipeline.batching.mixture import SHARDS_FOR_WHOLE_DEALING, Mixture, ShardSlice, shares_of
+from data_pipeline.config.pair import PairCorpusConfig, PairDataConfig
 from data_pipeline.errors import BatchingError
-from data_pipeline.pair_config import PairCorpusConfig, PairDataConfig
 from data_pipeline.random_keys import SHARD_SHUFFLE, permutation
 
 reproducible = settings(max_examples=30, deadline=None, derandomize=True)

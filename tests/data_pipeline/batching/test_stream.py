@@ -15,7 +15,7 @@ from data_pipeline.batching.batch import MicroBatch
 from data_pipeline.batching.plan import Cursor, slots_of_rank
 from data_pipeline.batching.stream import Span, iterate_steps, local_rank_steps, spans_of_slots
 from data_pipeline.batching.window import WindowLayout, WindowReader
-from data_pipeline.config import DataSettings
+from data_pipeline.config.data import DataSettings
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.errors import BatchingError
 from data_pipeline.storage.store import open_store

@@ -11,10 +11,10 @@ from support.data_settings import settings_of
 
 from data_pipeline.batching.batch import MicroBatch
 from data_pipeline.batching.window import WindowReader
-from data_pipeline.config import DataSettings, TokenizerConfig
+from data_pipeline.config.data import DataSettings, TokenizerConfig
+from data_pipeline.config.pair import PairDataConfig
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.errors import BatchingError, DatasetError, DatasetFileError
-from data_pipeline.pair_config import PairDataConfig
 from data_pipeline.preparation.prepare import prepare
 from data_pipeline.storage.store import open_store
 from data_pipeline.tokenizers.tokenizer import load_tokenizers

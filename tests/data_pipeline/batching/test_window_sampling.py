@@ -9,9 +9,9 @@ from support.data_settings import settings_of
 
 from data_pipeline.batching.mixture import ShardSlice
 from data_pipeline.batching.window import WindowReader
-from data_pipeline.config import DataSettings, TokenizerConfig
+from data_pipeline.config.data import DataSettings, TokenizerConfig
+from data_pipeline.config.pair import PairDataConfig
 from data_pipeline.dataset.manifest import Manifest
-from data_pipeline.pair_config import PairDataConfig
 from data_pipeline.preparation.prepare import prepare
 from data_pipeline.random_keys import SUBWORD_SAMPLING, example_seeds
 from data_pipeline.storage.store import open_store

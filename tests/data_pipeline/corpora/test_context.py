@@ -10,13 +10,13 @@ from pydantic import ValidationError
 from support.data_settings import settings_of
 
 from data_pipeline.batching.heldout import load_heldout
-from data_pipeline.config import TokenizerConfig
+from data_pipeline.config.data import TokenizerConfig
+from data_pipeline.config.pair import SOURCE, TARGET, PairDataConfig, TranslationDataConfig
 from data_pipeline.corpora.context import SEPARATOR, in_context, without_context
 from data_pipeline.dataset.manifest import open_dataset
 from data_pipeline.dataset.preparation_settings import preparation_settings
 from data_pipeline.dataset.shards import unpack_shard
 from data_pipeline.errors import TokenizerError
-from data_pipeline.pair_config import SOURCE, TARGET, PairDataConfig, TranslationDataConfig
 from data_pipeline.preparation import ingest
 from data_pipeline.preparation.prepare import prepare
 from data_pipeline.tokenizers.tokenizer import load_tokenizers

@@ -16,11 +16,11 @@ import pytest
 from backports import zstd
 from support.files.faulty_server import FaultyServer
 
+from data_pipeline.config.pair import PairCorpusConfig
 from data_pipeline.corpora import corpus as corpus_module
 from data_pipeline.corpora.corpus import CorpusReader, read_whole
 from data_pipeline.corpora.formats import Example, parse
 from data_pipeline.errors import CorpusError
-from data_pipeline.pair_config import PairCorpusConfig
 from data_pipeline.phrasebook.sampler import generate
 
 SOURCES = ["un chat", "deux\u2028chats", "", "été"] + [f"phrase {i} é" for i in range(200)]

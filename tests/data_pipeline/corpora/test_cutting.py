@@ -13,12 +13,12 @@ from backports import zstd
 from support.files.tar_by_hand import ZEROS, entry, pax
 from support.quality import memory
 
+from data_pipeline.config.pair import PairColumns, PairCorpusConfig
 from data_pipeline.corpora import cutting
 from data_pipeline.corpora.cutting import cut_aligned, cut_file
 from data_pipeline.corpora.formats import Lines, Sample, Samples
 from data_pipeline.corpora.lines import MAX_LINE_BYTES, WHOLE_FILE, LineReader
 from data_pipeline.errors import CorpusError
-from data_pipeline.pair_config import PairColumns, PairCorpusConfig
 from data_pipeline.storage.locations import LocationStream
 
 CORPUS = PairCorpusConfig(files=("a.tar",), columns=PairColumns(source="en.txt", target="DE.txt"))

@@ -18,13 +18,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data_pipeline.config.corpus import CorpusConfig
+from data_pipeline.config.text import TextCorpusConfig
 from data_pipeline.corpora import documents, parquet
 from data_pipeline.corpora.corpus import CorpusReader
 from data_pipeline.corpora.formats import Example, parse
 from data_pipeline.corpora.readers import READERS
-from data_pipeline.corpus_config import CorpusConfig
 from data_pipeline.errors import CorpusError
-from data_pipeline.text_config import TextCorpusConfig
 
 LONG = "a line of a long document\n" * 100_000  # 2.6 MB
 DOCUMENTS = ["one", " two\n\tlines ", "", "été\n\n\nend\n", "a\rb\u2028c", LONG]

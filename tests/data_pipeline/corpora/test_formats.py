@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from data_pipeline.config.pair import PairColumns
 from data_pipeline.corpora import json_values
 from data_pipeline.corpora.formats import (
     AlignedLines,
@@ -22,7 +23,6 @@ from data_pipeline.corpora.formats import (
     parse,
 )
 from data_pipeline.errors import CorpusError
-from data_pipeline.pair_config import PairColumns
 
 NAMED = PairColumns(source="en", target="de", score="s")
 INNER = PairColumns(source="translation.en", target="translation.de")

@@ -8,9 +8,9 @@ import psutil
 import pytest
 from support.files.parquet_by_hand import compressed_value, empty_rows, repeated_rows
 
+from data_pipeline.config.text import TextCorpusConfig
 from data_pipeline.corpora import parquet
 from data_pipeline.errors import CorpusError
-from data_pipeline.text_config import TextCorpusConfig
 
 
 def texts_of(data: bytes) -> list[str]:

@@ -4,11 +4,11 @@ import pyarrow as pa
 import pytest
 from pyarrow.parquet import write_table
 
+from data_pipeline.config.label import LabelledCorpusConfig, TaggedCorpusConfig, TaggedDataConfig
 from data_pipeline.corpora.corpus import CorpusReader
 from data_pipeline.corpora.formats import parse
 from data_pipeline.corpora.tagged import case_of
 from data_pipeline.errors import CorpusError
-from data_pipeline.label_config import LabelledCorpusConfig, TaggedCorpusConfig, TaggedDataConfig
 
 
 @pytest.fixture

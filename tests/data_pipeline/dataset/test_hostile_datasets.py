@@ -20,7 +20,7 @@ from data_pipeline.arrays import FieldArrays
 from data_pipeline.batching.heldout import load_heldout
 from data_pipeline.batching.task import rules_by_corpus
 from data_pipeline.batching.window import WindowReader
-from data_pipeline.config import DataSettings
+from data_pipeline.config.data import DataSettings
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.dataset.shards import Block, pack_shard, unpack_shard
 from data_pipeline.dataset.verification import Problem, problems_of

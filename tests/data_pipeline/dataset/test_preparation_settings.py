@@ -8,16 +8,16 @@ import pytest
 from pydantic import BaseModel
 from support.data_settings import settings_of
 
-from data_pipeline.config import TokenizerConfig
-from data_pipeline.dataset.preparation_settings import differences, preparation_settings
-from data_pipeline.pair_config import PairCleaningConfig, PairCorpusConfig, PairDataConfig
-from data_pipeline.section import decides_bytes
-from data_pipeline.text_config import (
+from data_pipeline.config.data import TokenizerConfig
+from data_pipeline.config.pair import PairCleaningConfig, PairCorpusConfig, PairDataConfig
+from data_pipeline.config.text import (
     TextCleaningConfig,
     TextCorpusConfig,
     TextDataConfig,
     TextTokenizerConfig,
 )
+from data_pipeline.dataset.preparation_settings import differences, preparation_settings
+from foundation.section import decides_bytes
 
 MakeData = Callable[..., PairDataConfig]
 CORPUS = {"source": "a", "target": "b"}

@@ -37,7 +37,8 @@ atexit.register(lambda: print("\\n", *({{"torch", "webdataset"}} & seen)))
 @pytest.mark.parametrize(
     "program",
     [
-        "import sys; from cluster.cli.app import main; sys.argv = ['transloom', '--help']; main()",
+        "import sys; from transloom.cli.app import main\n"
+        "sys.argv = ['transloom', '--help']; main()",
         "import cluster.supervision.supervisor, cluster.supervision.run_checks\n"
         "import cluster.ranks.actor, cluster.ranks.process, trainer.build.rank\n"
         "import cluster.data.workers, data_pipeline.preparation.prepare",

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from support.data_settings import settings_of
 
-from data_pipeline.config import TokenizerConfig
+from data_pipeline.config.data import TokenizerConfig
+from data_pipeline.config.pair import PairDataConfig
 from data_pipeline.corpora.cleaning import Kept
 from data_pipeline.dataset.manifest_records import ShardInfo
 from data_pipeline.dataset.shards import unpack_shard
-from data_pipeline.pair_config import PairDataConfig
 from data_pipeline.preparation.group_writer import GroupJob, write_group
 from data_pipeline.preparation.shuffle import Partitions, pack_rows
 from data_pipeline.tokenizers.tokenizer import train_tokenizer

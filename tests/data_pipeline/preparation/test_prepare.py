@@ -13,11 +13,11 @@ from data_pipeline.batching.plan import Cursor
 from data_pipeline.batching.stream import local_rank_steps
 from data_pipeline.batching.task import rules_by_corpus
 from data_pipeline.batching.window import WindowReader
-from data_pipeline.config import DataSettings, TokenizerConfig
+from data_pipeline.config.data import DataSettings, TokenizerConfig
+from data_pipeline.config.pair import PairCorpusConfig, PairDataConfig
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.dataset.verification import problems_of
 from data_pipeline.errors import CorpusError, DatasetError, TokenizerError
-from data_pipeline.pair_config import PairCorpusConfig, PairDataConfig
 from data_pipeline.preparation.prepare import prepare
 from data_pipeline.preparation.progress import PrepareProgress
 from data_pipeline.preparation.quarantine import quarantine

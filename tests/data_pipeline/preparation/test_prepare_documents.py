@@ -13,19 +13,20 @@ from support.data_settings import settings_of
 
 from data_pipeline.batching.heldout import load_heldout
 from data_pipeline.batching.task import rules_by_corpus
-from data_pipeline.config import DataSettings
+from data_pipeline.config.data import DataSettings
+from data_pipeline.config.text import TextDataConfig, TextTokenizerConfig
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.dataset.manifest_records import DocumentLengths
 from data_pipeline.dataset.shards import unpack_shard
 from data_pipeline.dataset.texts import unpack_texts
 from data_pipeline.dataset.verification import problems_of
-from data_pipeline.errors import CorpusError, DatasetError, ExtensionError
-from data_pipeline.extensions import load_extensions
+from data_pipeline.errors import CorpusError, DatasetError
 from data_pipeline.preparation import ingest
 from data_pipeline.preparation.prepare import prepare
 from data_pipeline.storage.store import open_store
-from data_pipeline.text_config import TextDataConfig, TextTokenizerConfig
 from data_pipeline.tokenizers.tokenizer import load_tokenizers
+from foundation.errors import ExtensionError
+from foundation.extensions import load_extensions
 
 EXTENSIONS = Path(__file__).resolve().parents[2] / "support" / "extension"
 LONG = "".join(f"line {number} of a long document\n" for number in range(40_000))  # 1.2 MB

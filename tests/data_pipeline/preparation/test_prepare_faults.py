@@ -19,11 +19,11 @@ from support.data_settings import settings_of
 from support.machine_parts import missing
 
 from data_pipeline.batching.task import rules_by_corpus
-from data_pipeline.config import TokenizerConfig
+from data_pipeline.config.data import TokenizerConfig
+from data_pipeline.config.pair import PairDataConfig
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.dataset.verification import problems_of
 from data_pipeline.errors import CorpusError, DatasetError
-from data_pipeline.pair_config import PairDataConfig
 from data_pipeline.preparation import ingest
 from data_pipeline.preparation.prepare import prepare
 from data_pipeline.preparation.progress import PrepareProgress

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from support import prepare_job
 
-from data_pipeline.pair_config import PairDataConfig
+from data_pipeline.config.pair import PairDataConfig
 
 
 @pytest.fixture

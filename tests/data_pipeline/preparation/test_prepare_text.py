@@ -20,10 +20,10 @@ import pytest
 from backports import zstd
 from support.data_settings import settings_of
 
-from data_pipeline.config import TokenizerConfig
+from data_pipeline.config.data import TokenizerConfig
+from data_pipeline.config.pair import PairDataConfig
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.dataset.shards import unpack_shard
-from data_pipeline.pair_config import PairDataConfig
 from data_pipeline.preparation import ingest
 from data_pipeline.preparation.prepare import prepare
 from data_pipeline.storage.store import open_store

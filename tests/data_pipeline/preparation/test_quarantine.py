@@ -10,7 +10,7 @@ import pytest
 from data_pipeline.batching.plan import Cursor
 from data_pipeline.batching.stream import local_rank_steps
 from data_pipeline.batching.window import WindowReader
-from data_pipeline.config import DataSettings
+from data_pipeline.config.data import DataSettings
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.errors import DatasetError, DatasetFileError
 from data_pipeline.preparation.quarantine import cursor_after, quarantine

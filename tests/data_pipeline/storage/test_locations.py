@@ -14,11 +14,12 @@ import pytest
 from backports import zstd
 from support.files.faulty_server import Fault, FaultyServer
 
-from data_pipeline.errors import CorpusError, LocationError
+from data_pipeline.errors import CorpusError
 from data_pipeline.phrasebook.sampler import generate
 from data_pipeline.storage import compression
 from data_pipeline.storage import download as download_module
 from data_pipeline.storage.locations import cache_folder, open_location, stored_bytes
+from foundation.errors import LocationError
 
 rng = random.Random(3)
 TEXT = b"".join(b"%d lines %x\n" % (i, rng.randrange(2**60)) for i in range(20_000))

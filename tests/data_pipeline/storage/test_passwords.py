@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 from support.files.guarded_server import GuardedServer
 
-from data_pipeline.errors import CorpusError, DatasetError, DatasetFileError, LocationError
+from data_pipeline.errors import CorpusError, DatasetError, DatasetFileError
 from data_pipeline.storage import download as download_module
 from data_pipeline.storage.download import download
 from data_pipeline.storage.locations import open_location
 from data_pipeline.storage.shard_cache import ShardCache
 from data_pipeline.storage.store import LocalStore, RemoteStore, open_store
+from foundation.errors import LocationError
 
 PASSWORD = "s3cr3tCANARY"
 SIGNED = "X-Amz-Signature=CANARY0123456789"

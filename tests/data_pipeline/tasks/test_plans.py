@@ -20,9 +20,9 @@ from support.tasks import (
 from cluster.recipe import Recipe
 from data_pipeline.arrays import flattened
 from data_pipeline.batching.task import DATA_TASKS
-from data_pipeline.pair_config import SOURCE, TARGET
+from data_pipeline.config.pair import SOURCE, TARGET
+from data_pipeline.config.text import TEXT
 from data_pipeline.tasks.masking import SEGMENTS
-from data_pipeline.text_config import TEXT
 
 EXAMPLES = 60
 OURS = "data_pipeline."

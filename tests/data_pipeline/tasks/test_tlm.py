@@ -6,10 +6,10 @@ from support.tasks import pair_masked_values
 
 from cluster.recipe import Recipe
 from data_pipeline.arrays import FieldArrays, flattened
+from data_pipeline.config.text import TEXT
 from data_pipeline.random_keys import SIDES_ALONE, splitmix64, stream_state, uniform
 from data_pipeline.tasks.masking import SEGMENTS
 from data_pipeline.tasks.tlm import TASK
-from data_pipeline.text_config import TEXT
 
 SOURCES, TARGETS = [3, 4, 2, 6, 5, 3], [4, 3, 5, 2, 5, 6]  # tokens of each side
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_pipeline.config import TokenizerConfig
+from data_pipeline.config.data import TokenizerConfig
 from data_pipeline.random_keys import splitmix64
 from data_pipeline.tokenizers import compiled_segmentation
 from data_pipeline.tokenizers.compiled_segmentation import (

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from data_pipeline.arrays import FieldArrays, Int32Array
-from data_pipeline.config import TOKENIZERS, TokenizerConfig
+from data_pipeline.config.data import TOKENIZERS, TokenizerConfig
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.dataset.manifest_records import SpecialIds, TokenizerInfo
-from data_pipeline.errors import ExtensionError, TokenizerError
+from data_pipeline.errors import TokenizerError
 from data_pipeline.storage.store import open_store
 from data_pipeline.tokenizers.tokenizer import (
     Tokenizer,
@@ -20,6 +20,7 @@ from data_pipeline.tokenizers.tokenizer import (
     open_tokenizer,
     train_tokenizer,
 )
+from foundation.errors import ExtensionError
 
 
 class Words(Tokenizer):

@@ -11,7 +11,7 @@ import pytest
 from support.marian import write_tokenizer
 from transformers import MarianTokenizer as Theirs
 
-from data_pipeline.config import TokenizerConfig
+from data_pipeline.config.data import TokenizerConfig
 from data_pipeline.errors import TokenizerError
 from data_pipeline.tokenizers.marian import MarianTokenizer, pack, unpack
 from data_pipeline.tokenizers.tokenizer import load_existing, open_tokenizer

@@ -16,7 +16,7 @@ import pytest
 from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 
 from data_pipeline.arrays import UInt64Array
-from data_pipeline.config import TokenizerConfig
+from data_pipeline.config.data import TokenizerConfig
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.errors import TokenizerError
 from data_pipeline.random_keys import splitmix64

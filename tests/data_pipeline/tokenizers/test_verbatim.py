@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sentencepiece import SentencePieceTrainer
 
+from data_pipeline.config.text import TextTokenizerConfig
 from data_pipeline.errors import TokenizerError
-from data_pipeline.text_config import TextTokenizerConfig
 from data_pipeline.tokenizers.sentence_piece import SentencePieceTokenizer, escape, unescape
 from data_pipeline.tokenizers.tokenizer import Tokenizer, train_tokenizer
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from model.decoder_only_config import SamplingConfig
+from model.config.decoder_only import SamplingConfig
 from model.errors import ModelError
 from model.generation.sampling import draw, generate
 

@@ -4,8 +4,8 @@ import math
 import pytest
 import torch
 
-from model.cache import SelfAttentionCache, room_for, roomy
-from model.config import DecodingConfig
+from model.blocks.cache import SelfAttentionCache, room_for, roomy
+from model.config.transformer import DecodingConfig
 from model.errors import ModelError, PrefixError
 from model.generation import candidates, member, search_state
 from model.generation.search import (

@@ -4,12 +4,12 @@ import pytest
 import torch
 from transformers import BertConfig, BertForMaskedLM, BertForPreTraining
 
-from model.config import AttentionBackend
-from model.encoder_only_config import EncoderOnlyConfig
+from model.config.encoder_only import EncoderOnlyConfig
+from model.config.transformer import AttentionBackend
 from model.errors import ModelError
+from model.heads.masked_head import MaskedLanguageModel
 from model.hugging_face.bert import BIAS, TIED, VECTORS, from_bert, to_bert
 from model.hugging_face.files import read_model, write_model
-from model.masked_head import MaskedLanguageModel
 
 PIECES, CONTEXT, PAD = 40, 24, 0
 FORMS = {

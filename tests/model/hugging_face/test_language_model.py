@@ -13,8 +13,8 @@ from transformers import (
     LlamaForCausalLM,
 )
 
-from model.config import AttentionBackend
-from model.decoder_only_config import SamplingConfig
+from model.config.decoder_only import SamplingConfig
+from model.config.transformer import AttentionBackend
 from model.errors import ModelError
 from model.generation.sampling import generate
 from model.hugging_face.language_model import (
@@ -23,7 +23,7 @@ from model.hugging_face.language_model import (
     save_hugging_face,
     to_hugging_face,
 )
-from model.loss import CrossEntropy
+from model.losses.loss import CrossEntropy
 
 PIECES, CONTEXT = 30, 24
 EOS = 3

@@ -8,15 +8,15 @@ from support.marian import write_model
 from transformers import MarianConfig, MarianMTModel
 from transformers.trainer_pt_utils import LabelSmoother
 
-from model.config import AttentionBackend, DecodingConfig, ModelConfig
+from model.config.transformer import AttentionBackend, DecodingConfig, ModelConfig
 from model.errors import ModelError
 from model.generation.search import greedy_search
 from model.hugging_face.files import read_model
 from model.hugging_face.files import write_model as write_ours
 from model.hugging_face.marian import BIAS, HEAD, SHARED, SOURCE, TARGET, from_marian, to_marian
 from model.inspection.trace import trace
-from model.loss import CrossEntropy
-from model.transformer import Transformer, Vocabulary
+from model.losses.loss import CrossEntropy
+from model.networks.transformer import Transformer, Vocabulary
 
 PIECES = 30
 NO_TARGET = -100

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from model.config import AttentionBackend
+from model.config.transformer import AttentionBackend
 from model.errors import ModelError
 from model.inspection.alignment import align, translation_weights
 from model.inspection.trace import trace

@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 from transformers import BertForMaskedLM, GPT2LMHeadModel, LlamaForCausalLM
 
-from model.config import AttentionBackend
+from model.config.transformer import AttentionBackend
 from model.errors import ModelError
 from model.hugging_face.bert import to_bert
 from model.hugging_face.files import write_model

@@ -6,14 +6,14 @@ import math
 import pytest
 import torch
 
-from model.attention import additive_mask
-from model.cache import SelfAttentionCache, room_for
-from model.config import AttentionBackend, DecodingConfig
+from model.blocks.attention import additive_mask
+from model.blocks.cache import SelfAttentionCache, room_for
+from model.config.transformer import AttentionBackend, DecodingConfig
 from model.errors import ModelError
 from model.generation.search import beam_search, greedy_search, length_penalty
 from model.inspection.records import AttentionTrace
 from model.inspection.trace import Trace, trace
-from model.transformer import Transformer
+from model.networks.transformer import Transformer
 
 NORMS = pytest.mark.parametrize("norm", ["post", "pre"])
 SHARING = pytest.mark.parametrize("share_embeddings", ["all", "decoder", "none"])

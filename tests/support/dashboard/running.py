@@ -13,13 +13,13 @@ from typing import Any, NamedTuple, Self
 
 from pydantic import BaseModel
 
-from cluster.cli.dashboard import COMMAND_LINE
-from cluster.dashboard.look_process import look_command
-from cluster.dashboard.runs_folder import RunsFolder
-from cluster.dashboard.server import Dashboard
-from cluster.dashboard.table import RunsTable
-from cluster.web.connections import HEADERS_SECONDS, http_server
-from cluster.web.doors import Doors
+from transloom.cli.dashboard import COMMAND_LINE
+from transloom.observe.dashboard.look_process import look_command
+from transloom.observe.dashboard.runs_folder import RunsFolder
+from transloom.observe.dashboard.server import Dashboard
+from transloom.observe.dashboard.table import RunsTable
+from transloom.web.connections import HEADERS_SECONDS, http_server
+from transloom.web.doors import Doors
 
 HANG_SECONDS = 300.0  # after which a test has failed; nothing waits for it
 

@@ -7,9 +7,9 @@ import numpy as np
 
 from data_pipeline.arrays import FieldArrays, Int32Array
 from data_pipeline.batching.task import DATA_TASKS
-from data_pipeline.config import TOKENIZERS, TokenizerConfig
+from data_pipeline.config.corpus import CorpusConfig
+from data_pipeline.config.data import TOKENIZERS, TokenizerConfig
 from data_pipeline.corpora.readers import READERS, Example
-from data_pipeline.corpus_config import CorpusConfig
 from data_pipeline.dataset.manifest_records import FieldInfo, SpecialIds
 from data_pipeline.errors import TokenizerError
 from data_pipeline.tasks.causal_lm import CausalLanguageModelData

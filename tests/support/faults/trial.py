@@ -15,10 +15,10 @@ from support.cluster.processes import HANG_SECONDS, wait_until
 from support.faults.cluster import FaultCluster
 from support.faults.moments import Moment, Reached
 from trainer.checkpoints.format import Checkpoint, list_checkpoints
+from trainer.record.metrics import read_metrics
+from trainer.record.records import StepLine, TrainLine, ValidationLine
 from trainer.runs.folder import RunFolder
 from trainer.scores import Scores
-from trainer.tracking.metrics import read_metrics
-from trainer.tracking.records import StepLine, TrainLine, ValidationLine
 
 TRANSLOOM = Path(sys.executable).parent / "transloom"
 LEFTOVER_SECONDS = 120.0

@@ -20,14 +20,14 @@ from backports import zstd
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from data_pipeline.config.corpus import CorpusConfig
+from data_pipeline.config.pair import PairCorpusConfig
+from data_pipeline.config.text import TextCorpusConfig
 from data_pipeline.corpora import parquet as parquet_file
 from data_pipeline.corpora.corpus import CorpusReader, read_whole
 from data_pipeline.corpora.formats import parse
-from data_pipeline.corpus_config import CorpusConfig
 from data_pipeline.errors import CorpusError
-from data_pipeline.pair_config import PairCorpusConfig
 from data_pipeline.storage import locations
-from data_pipeline.text_config import TextCorpusConfig
 from support.files.parquet_by_hand import compressed_value, empty_rows, repeated_rows
 from support.files.tar_by_hand import ZEROS, entry, header, pax
 

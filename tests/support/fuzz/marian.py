@@ -14,12 +14,12 @@ from sentencepiece import SentencePieceTrainer
 
 from data_pipeline.errors import TokenizerError
 from data_pipeline.tokenizers.marian import MarianTokenizer, pack
-from model.config import ModelConfig
+from model.config.transformer import ModelConfig
 from model.errors import ModelError
 from model.hugging_face.files import CONFIG_FILE, read_json
 from model.hugging_face.marian import from_marian, to_marian
 from model.hugging_face.pytorch_file import most_bytes, read_pytorch
-from model.transformer import Transformer, Vocabulary
+from model.networks.transformer import Transformer, Vocabulary
 from support.fuzz.mutation import mutate_bytes, mutate_lines, mutate_tree, with_depth
 from support.fuzz.target import Target
 

@@ -12,12 +12,12 @@ import numpy as np
 from backports import zstd
 
 from data_pipeline.arrays import FieldArrays
+from data_pipeline.config.pair import PairCorpusConfig
 from data_pipeline.corpora.corpus import read_whole
 from data_pipeline.dataset.manifest_records import ShardInfo
 from data_pipeline.dataset.samples import read_samples, write_samples
 from data_pipeline.dataset.shards import IDS_SUFFIX, Block, pack_shard, unpack_shard
 from data_pipeline.errors import CorpusError, DatasetError
-from data_pipeline.pair_config import PairCorpusConfig
 from support.files.tar_by_hand import ZEROS, entry, header, pax
 from support.fuzz.mutation import NUMBERS, mutate_bytes, reseal
 from support.fuzz.target import Target

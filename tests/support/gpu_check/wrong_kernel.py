@@ -5,8 +5,8 @@ from typing import Any
 from torch import Tensor
 
 from benchmarks.gpu_check.kernels_stage import rotary, sdpa_causal, sdpa_padded
-from model import attention
-from model.config import AttentionBackend
+from model.blocks import attention
+from model.config.transformer import AttentionBackend
 
 __all__ = ["rotary", "sdpa_causal", "sdpa_padded"]
 

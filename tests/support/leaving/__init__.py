@@ -1,7 +1,7 @@
 """A command that is sent SIGTERM and SIGINT at every stage of its leaving.
 
 site/sitecustomize.py sends them, in the command's own process, when it comes to a stage. Once
-Python is done, the process is gone: see `cluster.exit_code`.
+Python is done, the process is gone: see `transloom.cli.exit_code`.
 """
 
 import os

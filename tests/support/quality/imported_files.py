@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-PACKAGES = ("cluster", "trainer", "model", "data_pipeline")
+PACKAGES = ("transloom", "cluster", "trainer", "model", "data_pipeline", "foundation")
 
 
 def pytest_sessionfinish() -> None:

@@ -14,18 +14,18 @@ from data_pipeline.batching.batch import MicroBatch
 from data_pipeline.batching.plan import slots_of_rank
 from data_pipeline.dataset.manifest_records import SpecialIds
 from data_pipeline.tasks.translation import TASK
-from model.config import ModelConfig
-from model.loss import CrossEntropy
-from model.r_drop import RDrop
-from model.transformer import Transformer, Vocabulary
+from model.config.transformer import ModelConfig
+from model.losses.loss import CrossEntropy
+from model.losses.r_drop import RDrop
+from model.networks.transformer import Transformer, Vocabulary
 from support.records.checkpoints import commit_state, make_header, work_folder, write_state
-from trainer.batch import to_device
 from trainer.checkpoints.format import Checkpoint
 from trainer.checkpoints.reader import CheckpointReader
 from trainer.config import EngineConfig
-from trainer.optimizers import OptimizerConfig
-from trainer.placement import Placement
-from trainer.randomness import seed_torch
+from trainer.rank.placement import Placement
+from trainer.registries.optimizers import OptimizerConfig
+from trainer.tasks.batch import to_device
+from trainer.tasks.randomness import seed_torch
 from trainer.training.step_exchange import StepReport, exchange
 from trainer.zero import fragments
 from trainer.zero.engine import Engine

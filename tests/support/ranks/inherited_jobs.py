@@ -8,18 +8,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from model.encoder_only import EncoderOnly
-from model.encoder_only_config import EncoderOnlyConfig
-from model.encoder_only_initialisation import initialise_encoder_only
-from model.loss import CrossEntropy
-from model.masked_head import MaskedLanguageModel
+from model.config.encoder_only import EncoderOnlyConfig
+from model.heads.masked_head import MaskedLanguageModel
+from model.losses.loss import CrossEntropy
+from model.networks.encoder_only import EncoderOnly
+from model.networks.encoder_only_initialisation import initialise_encoder_only
 from support.ranks.engine_jobs import Shape, full_weights
 from trainer.config import EngineConfig
-from trainer.optimizers import OptimizerConfig
-from trainer.placement import Placement
-from trainer.randomness import seed_torch
+from trainer.rank.placement import Placement
+from trainer.registries.optimizers import OptimizerConfig
 from trainer.runs.warm_start import WarmStart
 from trainer.state.restore import begin
+from trainer.tasks.randomness import seed_torch
 from trainer.zero import fragments
 from trainer.zero.engine import Engine
 

@@ -8,21 +8,21 @@ import torch
 from torch import nn
 
 from data_pipeline.batching.plan import slots_of_rank
-from model.decoder_only import DecoderOnly
-from model.decoder_only_config import DecoderOnlyConfig
-from model.encoder_only_config import EncoderOnlyConfig, LabelTextsConfig, LabelTokensConfig
-from model.label_head import LabelModel
-from model.loss import CrossEntropy
-from model.masked_head import MaskedLanguageModel
-from model.packing import part_positions
-from model.sentence_encoder import SentenceEncoder
-from model.sentence_encoder_config import SentenceEncoderConfig
+from model.blocks.packing import part_positions
+from model.config.decoder_only import DecoderOnlyConfig
+from model.config.encoder_only import EncoderOnlyConfig, LabelTextsConfig, LabelTokensConfig
+from model.config.sentence_encoder import SentenceEncoderConfig
+from model.heads.label_head import LabelModel
+from model.heads.masked_head import MaskedLanguageModel
+from model.heads.sentence_encoder import SentenceEncoder
+from model.losses.loss import CrossEntropy
+from model.networks.decoder_only import DecoderOnly
 from support.ranks.engine_jobs import LEARNING_RATE, SLOTS, Shape, digest, full_weights
-from trainer.batch import DeviceBatch
 from trainer.config import EngineConfig
-from trainer.optimizers import OptimizerConfig
-from trainer.placement import Placement
-from trainer.randomness import seed_torch
+from trainer.rank.placement import Placement
+from trainer.registries.optimizers import OptimizerConfig
+from trainer.tasks.batch import DeviceBatch
+from trainer.tasks.randomness import seed_torch
 from trainer.training.step_exchange import exchange
 from trainer.zero.engine import Engine
 

@@ -7,8 +7,8 @@ import lion
 
 from support.ranks import engine_jobs
 from support.ranks.engine_jobs import Shape
-from trainer.optimizers import OPTIMIZERS
-from trainer.placement import Placement
+from trainer.rank.placement import Placement
+from trainer.registries.optimizers import OPTIMIZERS
 
 NAME = "lion"
 assert OPTIMIZERS[NAME] is lion.LionKind

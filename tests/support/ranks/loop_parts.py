@@ -19,16 +19,16 @@ from data_pipeline.batching.stream import RankStep
 from data_pipeline.tasks.translation import TASK
 from support.ranks.engine_jobs import SPECIAL, VOCABULARY, micro_batch
 from support.recipes import tiny_values
-from trainer.batch import PairBatch, to_device
-from trainer.placement import Placement
-from trainer.rank_job import RankContext, RankJob
+from trainer.rank.placement import Placement
+from trainer.rank.rank_job import RankContext, RankJob
 from trainer.recipe import TrainingRecipe
+from trainer.record.records import Event, Line
 from trainer.runs.folder import RunFolder
 from trainer.state.progress import Progress
 from trainer.state.training_state import TrainingState
+from trainer.tasks.batch import PairBatch, to_device
 from trainer.tasks.task import Example, ValidationResult
 from trainer.tasks.translation import translation_scores
-from trainer.tracking.records import Event, Line
 from trainer.training.loop import Trainer
 from trainer.training.step_profiler import StepProfiler
 from trainer.zero.engine import PassResult

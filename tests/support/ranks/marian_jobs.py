@@ -5,9 +5,9 @@ from typing import Any
 
 from model.hugging_face.files import read_model
 from model.hugging_face.marian import from_marian
-from model.transformer import Transformer
+from model.networks.transformer import Transformer
 from support.ranks.engine_jobs import Shape, full_weights, make_engine, train_steps
-from trainer.placement import Placement
+from trainer.rank.placement import Placement
 from trainer.state.model_folder import folder_weights
 from trainer.zero import fragments
 

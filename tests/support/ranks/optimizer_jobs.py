@@ -4,10 +4,10 @@ from typing import Any
 
 import torch
 
-from data_pipeline.section import identity
+from foundation.section import identity
 from support.ranks.engine_jobs import Shape, make_engine, train_steps
-from trainer.optimizers import OPTIMIZERS, OptimizerConfig, OptimizerKind
-from trainer.placement import Placement
+from trainer.rank.placement import Placement
+from trainer.registries.optimizers import OPTIMIZERS, OptimizerConfig, OptimizerKind
 from trainer.zero import fragments
 
 RMSPROP, FORGETFUL, ROUNDING = "test_rmsprop", "test_forgetful", "test_rounding"

@@ -4,8 +4,8 @@ from typing import Any, Literal
 
 import torch
 
-from model.loss import LossSums
-from model.transformer import Transformer
+from model.losses.loss import LossSums
+from model.networks.transformer import Transformer
 from support.ranks.engine_jobs import (
     LEARNING_RATE,
     Shape,
@@ -15,7 +15,7 @@ from support.ranks.engine_jobs import (
     make_model,
     train_steps,
 )
-from trainer.placement import Placement
+from trainer.rank.placement import Placement
 from trainer.zero import fragments
 from trainer.zero.engine import Engine
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from data_pipeline.errors import DatasetFileError
-from data_pipeline.process_pool import process_pool
+from foundation.process_pool import process_pool
 
 DELIVERED = "delivered"
 

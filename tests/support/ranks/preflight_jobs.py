@@ -10,7 +10,7 @@ from unittest.mock import patch
 import torch
 
 from data_pipeline.tasks.translation import TASK, PairShape
-from model.transformer import Transformer
+from model.networks.transformer import Transformer
 from support.ranks.engine_jobs import (
     SPECIAL,
     VOCABULARY,
@@ -19,11 +19,11 @@ from support.ranks.engine_jobs import (
     make_engine,
     train_steps,
 )
-from trainer import host_memory
-from trainer.batch import PairBatch, to_device
 from trainer.errors import MemoryPreflightError
+from trainer.memory import host_memory
 from trainer.memory.preflight import preflight
-from trainer.placement import Placement
+from trainer.rank.placement import Placement
+from trainer.tasks.batch import PairBatch, to_device
 from trainer.zero import fragments
 from trainer.zero.engine import Engine
 

@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Literal
 
-from trainer.placement import Placement
+from trainer.rank.placement import Placement
 
 # What a rank waits in a collective. One that has more to do than the others does it on a busy
 # machine too.
@@ -119,7 +119,7 @@ def free_port() -> int:
 
 
 def _serve(placement: Placement, pipe: Connection) -> None:
-    from trainer.distributed import process_group
+    from trainer.rank.distributed import process_group
 
     gc.freeze()  # DeepSpeed collects garbage for each engine, and would look at all of torch
     with process_group(placement, A_JOB_OF_THE_OTHER_RANKS):

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import torch
 
-from model.r_drop import RDrop
+from model.losses.r_drop import RDrop
 from support.ranks.engine_jobs import (
     MODEL,
     SMOOTHING,
@@ -17,7 +17,7 @@ from support.ranks.engine_jobs import (
     make_model,
     train_steps,
 )
-from trainer.placement import Placement
+from trainer.rank.placement import Placement
 from trainer.state.ema import Ema
 from trainer.zero import engine as engine_module
 from trainer.zero import fragments

@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from trainer.record.records import Sample, SkippedLine, TrainLine, ValidationLine
 from trainer.tasks.translation import translation_scores
-from trainer.tracking.records import Sample, SkippedLine, TrainLine, ValidationLine
 
 # Of a step of 0.5 s by two ranks, at 40 % of their peak.
 COUNTED: dict[str, Any] = {

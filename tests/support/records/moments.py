@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
+from trainer.record.time_lapse import Moment, write_moment
 from trainer.tasks.probe import AttentionMap, Prediction, Probe
-from trainer.tracking.time_lapse import Moment, write_moment
 
 SOURCE = ("▁je", "▁suis", "</s>")
 EVEN = np.full((2, 2, 3), 1 / 3)

@@ -11,8 +11,8 @@ from typing import Any
 from support.records.checkpoints import make_header
 from trainer.checkpoints import lease as lease_module
 from trainer.checkpoints.format import HEADER, folder_name
+from trainer.record.records import Line
 from trainer.runs.folder import RunCard
-from trainer.tracking.records import Line
 
 LONG_AGO = 1000.0
 

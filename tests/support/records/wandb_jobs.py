@@ -16,7 +16,7 @@ from typing import Any
 
 import psutil
 
-import trainer.tracking.wandb_tracker
+import trainer.record.wandb_tracker
 from cluster.recipe import Recipe
 from support.cluster.processes import HANG_SECONDS, wait_until
 from support.quality.planting import plant
@@ -25,10 +25,10 @@ from support.recipes import tiny_values
 from support.records.lines import train_line
 from support.records.wandb_history import history
 from trainer.errors import TrainerError
+from trainer.record.metrics import MetricsRecord, read_metrics
+from trainer.record.records import Line, Resumed
+from trainer.record.wandb_tracker import WandbTracker, last_logged_step
 from trainer.runs.folder import RunCard, RunFolder
-from trainer.tracking.metrics import MetricsRecord, read_metrics
-from trainer.tracking.records import Line, Resumed
-from trainer.tracking.wandb_tracker import WandbTracker, last_logged_step
 
 
 def make_run(path: Path) -> RunFolder:
@@ -39,7 +39,7 @@ def make_run(path: Path) -> RunFolder:
     return run
 
 
-trainer.tracking.wandb_tracker.FLUSH_SECONDS = 0.5  # jobs wait for it
+trainer.record.wandb_tracker.FLUSH_SECONDS = 0.5  # jobs wait for it
 
 
 class Start:
@@ -150,7 +150,7 @@ def train_while_wandb_dies(run: RunFolder) -> None:
 
 
 def train_while_wandb_hangs(run: RunFolder) -> None:
-    plant(trainer.tracking.wandb_tracker, FINISH_SECONDS=1.0)
+    plant(trainer.record.wandb_tracker, FINISH_SECONDS=1.0)
     start = Start(run)
     start.train(1, 2)
     core = _wandb_core(run)
@@ -174,7 +174,7 @@ def train_on_a_disk_that_gets_full(disk: Path) -> dict[str, Any]:
 
 
 def _train_on_a_disk_that_gets_full(disk: Path) -> dict[str, Any]:
-    plant(trainer.tracking.wandb_tracker, FLUSH_SECONDS=0.5)
+    plant(trainer.record.wandb_tracker, FLUSH_SECONDS=0.5)
     run, ballast = make_run(disk / "run"), disk / "ballast"
     found: dict[str, Any] = {}
 
@@ -183,7 +183,7 @@ def _train_on_a_disk_that_gets_full(disk: Path) -> dict[str, Any]:
     wait_until(lambda: last_logged_step(run.path / "wandb") == 99)
     _fill_disk(ballast)
     start.train(101, 1000)
-    time.sleep(2 * trainer.tracking.wandb_tracker.FLUSH_SECONDS)
+    time.sleep(2 * trainer.record.wandb_tracker.FLUSH_SECONDS)
     ballast.unlink()
     start.train(1001, 1100)
     start.end()

@@ -11,16 +11,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from cluster.serving.batch import Batch, BatchAnswer, ReplicaStanding
-from cluster.serving.dispatcher import Dispatcher
-from cluster.serving.doors import ServingDoors
-from cluster.serving.facts import facts_of
-from cluster.serving.metrics import ServingMetrics
-from cluster.serving.server import ServingServer
-from cluster.serving.settings import Batching, Limits, ReplicaSettings
-from cluster.serving.translating import load, translated
-from cluster.web.connections import http_server
 from support.dashboard.running import HANG_SECONDS, Answer
+from transloom.inference.serving.batch import Batch, BatchAnswer, ReplicaStanding
+from transloom.inference.serving.dispatcher import Dispatcher
+from transloom.inference.serving.doors import ServingDoors
+from transloom.inference.serving.facts import facts_of
+from transloom.inference.serving.metrics import ServingMetrics
+from transloom.inference.serving.server import ServingServer
+from transloom.inference.serving.settings import Batching, Limits, ReplicaSettings
+from transloom.inference.serving.translating import load, translated
+from transloom.web.connections import http_server
 
 Before = Callable[[Batch], None]
 

@@ -12,10 +12,10 @@ from trainer.checkpoints.format import Checkpoint, list_checkpoints, newest_inta
 from trainer.checkpoints.lease import Lease
 from trainer.checkpoints.reader import CheckpointReader
 from trainer.errors import CheckpointError
-from trainer.inference.translator import Translator
 from trainer.runs.folder import RunFolder
 from trainer.tasks.translation import translation_scores
 from trainer.zero.fragment import Fragment
+from transloom.inference.translator import Translator
 
 SHAPES = {"a": [3, 5], "b": [7]}
 

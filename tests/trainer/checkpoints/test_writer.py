@@ -11,13 +11,13 @@ from support.files.small_disk import run_on_small_disk
 from support.gate import Gate
 from support.records.checkpoints import Listener, commit_state, make_header, work_folder
 
-from trainer import host_memory
 from trainer.checkpoints import patience
 from trainer.checkpoints import writer as writer_module
 from trainer.checkpoints.commit import partial_folder
 from trainer.checkpoints.writer import CheckpointWriter, require_host_memory
 from trainer.errors import CheckpointError, LeaseLostError
-from trainer.placement import Placement
+from trainer.memory import host_memory
+from trainer.rank.placement import Placement
 from trainer.zero.fragment import Fragment
 
 
@@ -219,7 +219,7 @@ from trainer.checkpoints.format import list_checkpoints, newest_intact
 from trainer.checkpoints.lease import Lease
 from trainer.checkpoints.writer import CheckpointWriter
 from trainer.config import CheckpointsConfig
-from trainer.placement import Placement
+from trainer.rank.placement import Placement
 from trainer.zero.fragment import Fragment
 from trainer.checkpoints.committer import CheckpointCommitter
 run = Path({run!r})

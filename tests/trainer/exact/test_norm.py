@@ -7,9 +7,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.distributed import sum_of_integers_over_ranks
 from trainer.exact.norm import ROW, norm, squares_in_units
-from trainer.placement import Placement
+from trainer.rank.distributed import sum_of_integers_over_ranks
+from trainer.rank.placement import Placement
 
 
 def vector(length, seed=1):

@@ -17,12 +17,12 @@ from data_pipeline.batching.heldout import load_heldout
 from data_pipeline.batching.task import HeldOut
 from data_pipeline.dataset.manifest import open_dataset
 from data_pipeline.tokenizers.tokenizer import load_tokenizers
-from model.positions import sinusoidal_table
-from model.transformer import Transformer
-from trainer import host_memory
+from model.blocks.positions import sinusoidal_table
+from model.networks.transformer import Transformer
 from trainer.errors import MemoryPreflightError
+from trainer.memory import host_memory
 from trainer.memory.heldout_preflight import part, preflight_heldout, widest
-from trainer.placement import Placement
+from trainer.rank.placement import Placement
 from trainer.tasks.task import Scoring, training_task
 
 LONG_LINE = 17

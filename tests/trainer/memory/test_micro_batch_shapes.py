@@ -13,7 +13,7 @@ from data_pipeline.batching.plan import plan_window
 from data_pipeline.batching.window import WindowReader
 from data_pipeline.dataset.manifest import Manifest, open_dataset
 from data_pipeline.tasks.translation import TASK, PairShape
-from trainer.batch import to_device
+from trainer.tasks.batch import to_device
 
 
 @pytest.fixture(scope="module")

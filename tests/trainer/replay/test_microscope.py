@@ -6,12 +6,12 @@ from support.records.lines import skipped_line, train_line
 from torch import nn
 
 from trainer.errors import TrainerError
-from trainer.placement import Placement
-from trainer.replay.looks import looked_step
+from trainer.rank.placement import Placement
 from trainer.replay.microscope import GradientSums, activations_of
 from trainer.replay.reports import SeenActivations, SeenStep
-from trainer.replay.worst import largest_jump
-from trainer.step_range import StepRange
+from trainer.runs.step_range import StepRange
+from transloom.observe.replay.looks import looked_step
+from transloom.observe.replay.worst import largest_jump
 
 
 def test_a_repeated_step_forgets_its_first_passes():

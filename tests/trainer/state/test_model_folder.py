@@ -10,7 +10,7 @@ from transformers import MarianMTModel
 from model.hugging_face.files import read_model
 from model.hugging_face.files import write_model as write_ours
 from model.hugging_face.marian import from_marian, to_marian
-from trainer.frozen import frozen_names
+from trainer.tasks.frozen import frozen_names
 
 # The ids of the jobs' micro-batches.
 IDS = {"pad_token_id": 0, "decoder_start_token_id": 2, "eos_token_id": 3, "forced_eos_token_id": 3}

@@ -5,11 +5,11 @@ from support.recipes import tiny_recipe
 
 from data_pipeline.dataset.manifest import open_dataset
 from data_pipeline.tokenizers.tokenizer import load_tokenizers
-from model.attention import SelfAttention
-from model.config import AttentionBackend
-from model.linear import ONEDNN_FROM
+from model.blocks.attention import SelfAttention
+from model.blocks.linear import ONEDNN_FROM
+from model.config.transformer import AttentionBackend
 from trainer.config import EngineConfig
-from trainer.placement import Placement
+from trainer.rank.placement import Placement
 from trainer.state import numerics
 from trainer.tasks.network import build_network
 

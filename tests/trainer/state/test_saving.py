@@ -14,13 +14,13 @@ from support.records.progress import FAR
 
 from data_pipeline.batching.plan import Cursor
 from trainer.checkpoints.format import CheckpointHeader
-from trainer.rank_job import RankContext, RankJob
+from trainer.rank.rank_job import RankContext, RankJob
+from trainer.record.metrics import read_metrics
+from trainer.record.recorder import Recorder
 from trainer.runs.folder import RunCard, RunFolder
 from trainer.state.progress import Progress
 from trainer.state.saving import Saver
 from trainer.state.training_state import TrainingState
-from trainer.tracking.metrics import read_metrics
-from trainer.tracking.recorder import Recorder
 from trainer.zero import fragments
 
 

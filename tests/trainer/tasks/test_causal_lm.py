@@ -19,9 +19,9 @@ from data_pipeline.batching.heldout import load_heldout
 from data_pipeline.batching.task import HeldOut
 from data_pipeline.dataset.manifest import open_dataset
 from data_pipeline.tokenizers.tokenizer import load_tokenizers
-from model.decoder_only_config import SamplingConfig
+from model.config.decoder_only import SamplingConfig
 from model.generation.sampling import generate
-from trainer.placement import Placement
+from trainer.rank.placement import Placement
 from trainer.tasks.causal_lm import SAMPLES, CausalLanguageModel
 from trainer.tasks.task import training_task
 

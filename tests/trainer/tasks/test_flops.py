@@ -19,10 +19,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from cluster.recipe import Recipe
 from data_pipeline.arrays import FieldArrays
 from data_pipeline.batching.batch import MicroBatch
+from data_pipeline.config.pair import SOURCE, TARGET
+from data_pipeline.config.text import TEXT
 from data_pipeline.dataset.manifest import open_dataset
-from data_pipeline.pair_config import SOURCE, TARGET
 from data_pipeline.tasks.masking import NOT_TOLD, TOLD
-from data_pipeline.text_config import TEXT
 from data_pipeline.tokenizers.tokenizer import load_tokenizers
 from trainer.tasks.task import training_task
 

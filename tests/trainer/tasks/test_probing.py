@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from model.config import DecodingConfig
+from model.config.transformer import DecodingConfig
 from model.generation.search import greedy_search
 from model.inspection.trace import trace
 from trainer.tasks import probe as limits

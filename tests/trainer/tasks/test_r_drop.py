@@ -10,17 +10,17 @@ from support.recipes import tiny_values
 from support.runs import Runs
 from support.tasks import language_model_values
 
-from cluster.commands.replay import ReplayWish, replay
 from cluster.errors import RecipeError
 from cluster.recipe import load_recipe
 from cluster.terminal import Terminal
 from data_pipeline.dataset.manifest import open_dataset
 from data_pipeline.tokenizers.tokenizer import load_tokenizers
-from model.config import AttentionBackend
-from trainer.randomness import seed_torch
+from model.config.transformer import AttentionBackend
 from trainer.recipe import identity_of
-from trainer.step_range import StepRange
+from trainer.runs.step_range import StepRange
+from trainer.tasks.randomness import seed_torch
 from trainer.tasks.task import training_task
+from transloom.commands.replay import ReplayWish, replay
 
 CPU = torch.device("cpu")
 R_DROP = 5.0

@@ -16,9 +16,9 @@ from data_pipeline.batching.batch import MicroBatch
 from data_pipeline.batching.heldout import load_heldout
 from data_pipeline.batching.task import HeldOut
 from data_pipeline.batching.window import WindowReader
+from data_pipeline.config.pair import SOURCE, TARGET
 from data_pipeline.dataset.manifest import open_dataset
 from data_pipeline.errors import BatchingError
-from data_pipeline.pair_config import SOURCE, TARGET
 from data_pipeline.preparation.prepare import prepare
 from data_pipeline.tasks.sentence_embedding import GROUP, cut_to, with_ends
 from data_pipeline.tokenizers.tokenizer import load_tokenizers

@@ -14,14 +14,14 @@ from data_pipeline.arrays import concatenate
 from data_pipeline.batching.heldout import load_heldout
 from data_pipeline.batching.task import HeldOut
 from data_pipeline.batching.window import WindowReader
+from data_pipeline.config.pair import SOURCE, TARGET
+from data_pipeline.config.text import TEXT
 from data_pipeline.dataset.manifest import open_dataset
 from data_pipeline.errors import BatchingError
-from data_pipeline.pair_config import SOURCE, TARGET
 from data_pipeline.preparation.prepare import prepare
 from data_pipeline.random_keys import MASKED_TOKENS, example_seeds, uniform_at_positions
 from data_pipeline.tasks import masked_lm
 from data_pipeline.tasks.masking import MASK, NOT_TOLD, SEGMENTS, TOLD
-from data_pipeline.text_config import TEXT
 from data_pipeline.tokenizers.tokenizer import load_tokenizers
 from trainer.tasks.task import training_task
 

@@ -16,13 +16,13 @@ from support.ranks.loop_parts import (
 )
 
 from data_pipeline.batching.plan import Cursor
-from trainer.batch import to_device
 from trainer.errors import NonFiniteLossError
-from trainer.randomness import seed_torch
+from trainer.record.records import StepLine
 from trainer.state.digest import START, fold
 from trainer.state.progress import Progress
+from trainer.tasks.batch import to_device
+from trainer.tasks.randomness import seed_torch
 from trainer.tasks.translation import translation_scores
-from trainer.tracking.records import StepLine
 from trainer.training.schedule import learning_rate
 
 

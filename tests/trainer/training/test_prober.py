@@ -6,7 +6,7 @@ import pytest
 from support.records.moments import made_probe
 
 from model.errors import ModelError
-from trainer.tracking.time_lapse import path_of, read_moment
+from trainer.record.time_lapse import path_of, read_moment
 from trainer.training.prober import NoProber, Prober
 
 

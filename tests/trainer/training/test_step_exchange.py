@@ -8,9 +8,9 @@ import torch
 
 from data_pipeline.batching.plan import Cursor
 from data_pipeline.batching.stream import RankStep
-from trainer.batch import DeviceBatch
-from trainer.placement import Placement
+from trainer.rank.placement import Placement
 from trainer.state.progress import Progress
+from trainer.tasks.batch import DeviceBatch
 from trainer.training import step_exchange
 from trainer.training.skipped_steps import skipped_line, too_many_skipped
 from trainer.training.step_exchange import exchange

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from trainer.runs.folder import RunFolder
-from trainer.step_range import StepRange, profile_folder
+from trainer.runs.step_range import StepRange, profile_folder
 from trainer.training.step_profiler import StepProfiler
 
 

@@ -6,9 +6,9 @@ from support.ranks.engine_jobs import VOCABULARY, micro_batch
 from support.records.lines import train_line
 
 from model.flops import Flops
-from trainer.batch import to_device
-from trainer.placement import Placement
-from trainer.tracking.records import parse_line
+from trainer.rank.placement import Placement
+from trainer.record.records import parse_line
+from trainer.tasks.batch import to_device
 from trainer.training.step_exchange import StepReport, exchange
 from trainer.training.throughput import throughput
 from trainer.zero.engine import PassResult

@@ -8,8 +8,8 @@ import torch
 from support.ranks import engine_jobs
 from support.ranks.engine_jobs import MODEL, VOCABULARY, Shape
 
-from model.loss import CrossEntropy
-from model.transformer import Transformer
+from model.losses.loss import CrossEntropy
+from model.networks.transformer import Transformer
 
 
 @pytest.mark.parametrize(

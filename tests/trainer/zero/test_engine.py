@@ -14,7 +14,7 @@ from support.ranks.engine_jobs import (
     plain_loop,
 )
 
-from model.transformer import Transformer
+from model.networks.transformer import Transformer
 from trainer.config import EngineConfig
 from trainer.zero.settings import deepspeed_config, parameter_groups
 

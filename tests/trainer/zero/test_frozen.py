@@ -17,7 +17,7 @@ from support.ranks.shape_jobs import Network
 from trainer.checkpoints.format import Checkpoint
 from trainer.checkpoints.reader import CheckpointReader
 from trainer.errors import EngineError
-from trainer.frozen import frozen_names
+from trainer.tasks.frozen import frozen_names
 from trainer.zero.adamw import AdamWKind
 from trainer.zero.fragment import MASTER
 

@@ -5,9 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from cluster.cli.jobs import ENTRY_POINT
 from cluster.launchers.ray_job.entrance import NO_ORDER
 from cluster.launchers.ray_job.training_process import ENTRANCE, OWN, order, start, training_command
+from transloom.cli.jobs import ENTRY_POINT
 
 
 def test_the_clients_entry_point_gets_the_arguments(tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ def test_the_code_that_is_sent_is_an_installation(tmp_path: Path) -> None:
     assert sum(path.stat().st_size for path in own_code().values()) < 4_000_000
     program = (
         "import sys; sys.path.insert(0, sys.argv[1]); import importlib.metadata as m; "
-        "import cluster.cli.app as a; print(a.__file__, m.distribution('transloom')._path)"
+        "import transloom.cli.app as a; print(a.__file__, m.distribution('transloom')._path)"
     )
     command = [sys.executable, "-P", "-c", program, str(tmp_path)]
     said = subprocess.check_output(command, text=True, cwd="/").split()

@@ -9,14 +9,14 @@ import yaml
 from support.launchers.job_records import a_record
 from support.recipes import tiny_values
 
-from cluster.environment_file import VARIABLE
 from cluster.launchers.ray_job.submission import (
     Submission,
     environment_of,
     request_again,
     request_of,
 )
-from data_pipeline.extensions import FOLDER_VARIABLE
+from cluster.ray.environment_file import VARIABLE
+from foundation.extensions import FOLDER_VARIABLE
 from trainer.errors import RunMismatchError
 
 

@@ -178,7 +178,7 @@ def pause(wait_before_retry):
 
 
 HOOKS = {
-    "trainer.distributed": {"process_group": joining},
+    "trainer.rank.distributed": {"process_group": joining},
     "trainer.state.restore": {"restore": loading},
     "cluster.ranks.mailbox": {"Mailbox.progress": position},
     "trainer.zero.engine": {"Engine.forward_backward": step},

@@ -1,1 +1,0 @@
-"""The command line: arguments, options, answers. What a command does is in `cluster.commands`."""

@@ -1,0 +1,313 @@
+"""What a recipe says about its text, whatever its task: `data`, `tokenizer` and `batching`.
+
+Identity fields also decide the bytes of the prepared dataset, unless they are `plan_only`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from data_pipeline.config.corpus import CleaningConfig, CorpusConfig, Sha256
+from foundation.extensions import NO_EXTENSIONS, Extensions
+from foundation.location import Location
+from foundation.registry import Registry
+from foundation.section import REQUIRED, Section, execution, identity
+from foundation.wording import listed, said
+
+# Names of held-out sets become file names in the dataset folder.
+HeldOutName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+
+
+class CorporaConfig(Section):
+    """The corpora of a dataset, and where it lies."""
+
+    mirror: Location | None = execution(
+        None,
+        "folder with the same corpus files by base name, with or without .gz; "
+        "read instead of the paths and URLs (hashes still hold)",
+    )
+    dataset: Location = execution(
+        REQUIRED,
+        "folder of the prepared dataset, or the URL of a copy of it (http, https, "
+        "s3, gs) to train from; its manifest's hash, not this name, is its identity",
+        min_length=1,
+    )
+    cache: Location | None = execution(
+        None,
+        "folder on each node for copies of remote corpora and shards; null: "
+        "$TRANSLOOM_CACHE or ~/.cache/transloom",
+    )
+    cache_gigabytes: float = execution(
+        50.0, "most that the copies of remote shards take on a node's disk", gt=0
+    )
+    train: tuple[CorpusConfig, ...] = identity(
+        REQUIRED, "training corpora; each is shuffled once, globally", min_length=1
+    )
+    temperature: float = identity(
+        1.0,
+        "without weights a corpus of n pairs gets a share proportional to "
+        "n^(1/temperature) (Arivazhagan et al. 2019): 1 is its size, more evens out",
+        ge=1,
+        plan_only=True,
+    )
+    cleaning: CleaningConfig = CleaningConfig()
+    validation: CorpusConfig = Field(description="held-out text that is scored while training")
+    tests: Mapping[HeldOutName, CorpusConfig] = identity(
+        {}, "held-out sets for `transloom evaluate`, by name"
+    )
+
+
+class ShardsConfig(Section):
+    """The size of a dataset's shards."""
+
+    pairs_per_block: int = identity(
+        2048, "pairs in one tar sample of a shard; more are faster to read", gt=0
+    )
+    blocks_per_shard: int = identity(2, "tar samples in one shard; the last may have fewer", gt=0)
+
+
+class DataConfig(ShardsConfig, CorporaConfig):
+    """The text and the shape of the prepared dataset: what all tasks have."""
+
+    @model_validator(mode="after")
+    def _test_names_are_free(self) -> Self:
+        for name in ("train", "validation"):
+            if name in self.tests:
+                raise ValueError(
+                    f"tests has a set named {name!r}, which is the name of data.{name}: "
+                    "give the test set another name"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _weights_are_given_to_all_or_none(self) -> Self:
+        weights = [corpus.weight for corpus in self.train]
+        if None in weights and any(weights):
+            raise ValueError(
+                f"the weights of the training corpora are {listed(weights)}: give every corpus "
+                "one, or none to mix by size and data.temperature"
+            )
+        if any(weights) and self.temperature != 1:
+            raise ValueError(
+                f"data.temperature is {self.temperature} and the corpora have the weights "
+                f"{listed(weights)}: weights say all, so leave out one of the two"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _names_of_corpora_differ(self) -> Self:
+        if len(set(self.corpus_names)) < len(self.train):
+            names = ", ".join(self.corpus_names)
+            raise ValueError(f"the training corpora are named {names}: name each differently")
+        return self
+
+    @model_validator(mode="after")
+    def _heldout_sets_are_not_mixed(self) -> Self:
+        for use, corpus in (("validation", self.validation), *self.tests.items()):
+            given = corpus.model_dump(include={"weight", "min_score", "name"}, exclude_none=True)
+            if given:
+                raise ValueError(
+                    f"the held-out set {use} has {said(given)}: these are for training corpora, a "
+                    "held-out set is used whole"
+                )
+        return self
+
+    def problem_of(self, texts: Sequence[str]) -> str | None:
+        """What is wrong with an example's texts although they could be read; None if nothing is.
+
+        Its end is the remedy: preparing stops at such an example and says where it is.
+        """
+        return None
+
+    @property
+    def sentences_before(self) -> int:
+        """How many sentences of its document each text of the first field has before it."""
+        return 0
+
+    @property
+    def corpus_names(self) -> tuple[str, ...]:
+        """The name of each training corpus, given or made from its position."""
+        alone = len(self.train) == 1
+        return tuple(
+            corpus.name or ("train" if alone else f"train-{index}")
+            for index, corpus in enumerate(self.train)
+        )
+
+
+class SubwordSamplingConfig(Section):
+    """Another segmentation of every sentence in every pass, as regularisation.
+
+    With a BPE model this is BPE-dropout (Provilkov et al. 2020), with a unigram model subword
+    regularisation (Kudo 2018). The segmentation depends on seed, pass and pair alone.
+    """
+
+    alpha: float = identity(
+        0.0,
+        "0 is off; BPE: the probability of leaving out a merge, such as 0.1; "
+        "unigram: the smoothing of the segmentations' probabilities, such as 0.2",
+        ge=0,
+        le=1,
+        plan_only=True,
+    )
+    sides: Literal["both", "source", "target"] = identity(
+        "both", "whose sentences are sampled", plan_only=True
+    )
+
+
+TOKENIZERS: Registry[type[Any]] = Registry("tokenizer", "tokenizer.type")
+"""Subclasses of `data_pipeline.tokenizers.tokenizer.Tokenizer`, which imports this file."""
+SENTENCE_PIECE_TYPES = ("bpe", "unigram", "char")
+for _type in SENTENCE_PIECE_TYPES:
+    TOKENIZERS.register(_type, "data_pipeline.tokenizers.sentence_piece:SentencePieceTokenizer")
+MARIAN = "marian"
+TOKENIZERS.register(MARIAN, "data_pipeline.tokenizers.marian:MarianTokenizer")
+
+
+class TokenizerConfig(Section):
+    """SentencePiece (Kudo and Richardson 2018): trained on the training corpora, or given."""
+
+    type: str = identity(
+        "bpe",
+        "bpe: byte-pair encoding (Sennrich et al. 2016); unigram: unigram language model (Kudo "
+        "2018); char: a piece for each character; marian: those of a Marian model in Hugging "
+        "Face's layout, whose folder is the model; or a registered one. Of SentencePiece's types, "
+        "none is read with an existing model",
+    )
+    vocabulary_size: int = identity(
+        REQUIRED, "pieces of each model, the four special ones included; char: at most", gt=4
+    )
+    joint: bool = identity(True, "one model for both languages (needed to share all embeddings)")
+    character_coverage: float = identity(
+        1.0,
+        "share of the training text's characters that the model covers; "
+        "1.0 for alphabets, 0.9995 for Chinese or Japanese; not read with an existing model",
+        ge=0.98,
+        le=1.0,
+    )
+    byte_fallback: bool = identity(
+        False,
+        "characters without a piece are spelled in bytes, for which 256 pieces are kept; not read "
+        "with an existing model",
+    )
+    verbatim: bool = identity(
+        False,
+        "text as it is: no normalisation, no space added or removed, line ends are characters; "
+        "not read with an existing model",
+    )
+    training_pairs: int = identity(
+        500_000,
+        "most pairs that a model is trained on, a random part of the corpora; not "
+        "read with an existing model",
+        gt=0,
+    )
+    sampling: SubwordSamplingConfig = SubwordSamplingConfig()
+    model: Location | None = identity(
+        None,
+        "path of an existing joint SentencePiece model, or Marian model's folder, used as it is",
+    )
+    model_sha256: Sha256 | None = identity(
+        None, "sha256 of the existing model's file; of a Marian model, what `transloom init` gives"
+    )
+
+    @property
+    def training_bytes(self) -> int | None:
+        """Most bytes of text that a model is trained on; None: as many as the pairs have."""
+        return None
+
+    @model_validator(mode="after")
+    def _type_is_known(self) -> Self:
+        TOKENIZERS.known(self.type)
+        return self
+
+    @model_validator(mode="after")
+    def _marians_are_not_trained(self) -> Self:
+        if self.type == MARIAN and self.model is None:
+            raise ValueError(
+                "type is marian and model is not set: tokenizers of that type are read and not "
+                "trained, so set model to the folder of a Marian model"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _existing_model_is_pinned_and_joint(self) -> Self:
+        if (self.model is None) != (self.model_sha256 is None):
+            raise ValueError(
+                f"model is {self.model} and model_sha256 is {self.model_sha256}: "
+                "set both for an existing model, or neither to train one"
+            )
+        if self.model is not None and not self.joint:
+            raise ValueError(
+                f"model is {self.model} and joint is false: an existing model serves both "
+                "languages, so set joint: true or leave out the model"
+            )
+        return self
+
+
+class BatchingConfig(Section):
+    """How the endless stream of pairs is cut into micro-batches and steps."""
+
+    max_tokens_per_micro_batch: int = identity(
+        REQUIRED,
+        "budget of a micro-batch: pairs × longest sequence of any field "
+        "(padding and EOS included) stays at or below it",
+        gt=0,
+    )
+    micro_batches_per_step: int = identity(
+        REQUIRED, "micro-batches of a step over all ranks; also the largest number of ranks", gt=0
+    )
+    window_shards: int = identity(
+        8,
+        "shards' worth of pairs in a window, within which pairs are shuffled and "
+        "sorted by length: more is a better shuffle and more memory",
+        gt=0,
+    )
+
+
+class PackedBatchingConfig(BatchingConfig):
+    """How documents are packed into rows, and rows into micro-batches and steps."""
+
+    context_length: int = identity(
+        REQUIRED,
+        "most tokens of a row, and of what a prediction is made from; documents are cut to it "
+        "when a window is planned",
+        gt=0,
+    )
+
+    @model_validator(mode="after")
+    def _a_row_fits(self) -> Self:
+        if self.context_length > self.max_tokens_per_micro_batch:
+            raise ValueError(
+                f"context_length is {self.context_length} and max_tokens_per_micro_batch "
+                f"{self.max_tokens_per_micro_batch}: a micro-batch needs room for one row at least"
+            )
+        return self
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """The part of a recipe that decides what a run is fed."""
+
+    data: DataConfig
+    tokenizer: TokenizerConfig
+    batching: BatchingConfig
+    seed: int
+    task: str = "translation"
+    extensions: Extensions = NO_EXTENSIONS
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Extensions first: only once they are loaded, objects of their classes can be unpickled.
+        rest = (self.data, self.tokenizer, self.batching, self.seed, self.task)
+        return _settings, (self.extensions, *rest)
+
+
+def _settings(
+    extensions: Extensions,
+    data: DataConfig,
+    tokenizer: TokenizerConfig,
+    batching: BatchingConfig,
+    seed: int,
+    task: str,
+) -> DataSettings:
+    return DataSettings(data, tokenizer, batching, seed, task, extensions)

@@ -1,0 +1,299 @@
+"""What a recipe says about texts with a label each, and about words with a tag each.
+
+`foundation.section` explains what a change of a field means.
+"""
+
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal, Self
+
+from braceexpand import braceexpand
+from pydantic import Field, field_validator, model_validator
+
+from data_pipeline.config.corpus import LOCATION, Column
+from data_pipeline.config.data import HeldOutName
+from data_pipeline.config.text import FORMATS, TextColumns, TextCorpusConfig, TextDataConfig
+from foundation.location import Location
+from foundation.section import REQUIRED, identity
+from foundation.wording import counted, listed, said
+
+LABEL = "label"  # the field of a text's label, in shards
+TAGS = "tags"  # the field of the tags of a text's words, in shards
+# Tags of words whose case is hidden: see `data_pipeline.corpora.tagged.case_of`.
+CASES = ("lower", "title", "upper", "mixed")
+LABELS_SHOWN = 20
+_OUTSIDE = "O"
+_BIO = re.compile(r"[BI]-.+")
+
+
+class LabelledColumns(TextColumns):
+    """Where a line, sample or row has its text, and its label."""
+
+    label: Column = identity("label", "the text's label")
+
+    @property
+    def texts(self) -> tuple[Column, ...]:
+        return (self.text, self.label)
+
+    @property
+    def of_numbers(self) -> frozenset[Column]:
+        return frozenset([self.label])
+
+
+class LabelledCorpusConfig(TextCorpusConfig):
+    """Texts with a label each."""
+
+    own_formats: ClassVar[tuple[str, ...]] = ("text", "jsonl", "tsv", "webdataset")
+    formats_by_name: ClassVar[Mapping[str, str]] = {**FORMATS, ".tsv": "tsv"}
+
+    files: tuple[Location, ...] = identity(
+        REQUIRED,
+        "plain text of one label, or texts and labels as JSON lines, TSV, WebDataset tars or "
+        f"Parquet: {LOCATION}; braces stand for several: part-{{000..017}}.jsonl",
+        min_length=1,
+    )
+    format: str | None = identity(
+        None,
+        "text, jsonl, tsv, webdataset, parquet or a registered one; null: as the files' names "
+        "end: .txt, .jsonl, .tsv, .tar or .parquet",
+    )
+    columns: LabelledColumns = identity(
+        LabelledColumns(),
+        "JSON lines: keys, inner ones after a dot; TSV: numbers from 0, or names if the first line "
+        "has them; WebDataset: member suffixes such as txt; Parquet: columns",
+    )
+    labels: tuple[str, ...] = identity(
+        (), "plain text: the label of all texts of a file, for each entry of files"
+    )
+
+    @property
+    def texts_of_files(self) -> tuple[tuple[str, ...], ...]:
+        expanded = zip(self.files, self.labels, strict=False)
+        return tuple((label,) for pattern, label in expanded for _ in braceexpand(pattern))
+
+    @model_validator(mode="after")
+    def _plain_text_has_labels(self) -> Self:
+        wanted = len(self.files) if self.files_format == "text" else 0
+        if len(self.labels) != wanted:
+            raise ValueError(
+                f"labels are {listed(self.labels)}, files has {len(self.files)} and the "
+                f"format is {self.files_format}: plain text needs a label for each entry of files, "
+                "in their order, and other formats have the label beside the text"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _columns_have_numbers_in_tsv_alone(self) -> Self:
+        columns = self.columns.model_dump()
+        if self.files_format != "tsv" and any(isinstance(c, int) for c in columns.values()):
+            raise ValueError(
+                f"columns are {said(columns)}, and {self.files_format} has names, not numbers: set "
+                "columns.text and columns.label to names"
+            )
+        return self
+
+
+class LabelsDataConfig(TextDataConfig):
+    """What texts and words with labels have in common."""
+
+    labels: tuple[str, ...] = identity(
+        REQUIRED,
+        "all labels, in the order in which the network has them; of words and of the form O, B-X, "
+        "I-X, spans are scored, too",
+        min_length=2,
+    )
+
+    @field_validator("labels", mode="before")
+    @classmethod
+    def _labels_are_texts(cls, given: Any) -> Any:
+        for label in given if isinstance(given, list | tuple) else ():
+            if isinstance(label, bool | int | float):
+                raise ValueError(
+                    f"YAML reads {said(label)} as no text: put it in quotes, such as "
+                    f'"{said(label)}", or in case of yes and no the word that is meant'
+                )
+        return given
+
+    @model_validator(mode="after")
+    def _labels_are_words_of_their_own(self) -> Self:
+        for label in self.labels:
+            if self.labels.count(label) > 1:
+                raise ValueError(f"labels has {label!r} twice: name each once")
+            if label != label.strip() or not label.isprintable() or not label:
+                raise ValueError(
+                    f"labels has {label!r}: a label is a text without spaces around it, on one line"
+                )
+            form = self.cleaning.normalise
+            if form is not None and unicodedata.normalize(form, label) != label:
+                raise ValueError(
+                    f"labels has {label!r}, which cleaning.normalise={form} changes: write it as "
+                    f"{unicodedata.normalize(form, label)!r} there and in the corpora"
+                )
+        return self
+
+
+class LabelledDataConfig(LabelsDataConfig):
+    """Texts with a label each, and the shape of the prepared dataset."""
+
+    train: tuple[LabelledCorpusConfig, ...] = identity(
+        REQUIRED, "training corpora; each is shuffled once, globally", min_length=1
+    )
+    validation: LabelledCorpusConfig = Field(
+        description="held-out texts that are scored while training"
+    )
+    tests: Mapping[HeldOutName, LabelledCorpusConfig] = identity(
+        {}, "held-out sets for `transloom evaluate`, by name"
+    )
+
+    def problem_of(self, texts: Sequence[str]) -> str | None:
+        return unknown_label(texts[1], self.labels, "label")
+
+    @model_validator(mode="after")
+    def _labels_of_files_are_known(self) -> Self:
+        for corpus in (*self.train, self.validation, *self.tests.values()):
+            for label in corpus.labels:
+                if problem := unknown_label(label, self.labels, "label"):
+                    raise ValueError(f"the files {listed(corpus.files)} have {problem}")
+        return self
+
+
+class TaggedColumns(TextColumns):
+    """Where a line, sample or row has its words and their tags."""
+
+    text: Column = identity("words", "the words")
+    tags: Column = identity("tags", "their tags, as many")
+
+    @property
+    def texts(self) -> tuple[Column, ...]:
+        return (self.text, self.tags)
+
+
+class TaggedCorpusConfig(TextCorpusConfig):
+    """Sentences whose words have a tag each."""
+
+    noun: ClassVar[str] = "sentence"
+    own_formats: ClassVar[tuple[str, ...]] = ("conll", "jsonl", "text")
+    formats_by_name: ClassVar[Mapping[str, str]] = {
+        **{".txt": "text", ".jsonl": "jsonl"},
+        **dict.fromkeys((".conll", ".conllu", ".bio", ".iob2"), "conll"),
+    }
+    cut_formats: ClassVar[tuple[str, ...]] = ("conll", "jsonl", "text")
+
+    files: tuple[Location, ...] = identity(
+        REQUIRED,
+        "a word a line with its tag, and blank lines between sentences (CoNLL), or JSON lines with "
+        f"lists of both: {LOCATION}; braces stand for several: part-{{000..017}}.jsonl",
+        min_length=1,
+    )
+    format: str | None = identity(
+        None,
+        "conll, jsonl or text; null: as the files' names end: .conll, .conllu, .bio, .iob2, "
+        ".jsonl or .txt",
+    )
+    columns: TaggedColumns = identity(
+        TaggedColumns(),
+        "JSON lines: keys of two lists, inner ones after a dot; CoNLL: numbers of columns from 0, "
+        "or as it is for the first and the last",
+    )
+    derived: Literal["case"] | None = identity(
+        None,
+        "plain text: what its words are tagged with. case: words are lower-cased, and the tag says "
+        f"how each was written: {listed(CASES)}",
+    )
+
+    @model_validator(mode="after")
+    def _tags_come_from_somewhere(self) -> Self:
+        if (self.files_format == "text") != (self.derived is not None):
+            raise ValueError(
+                f"derived is {said(self.derived)} and the format {self.files_format}: plain text "
+                "has no tags, so set derived: case for it, and leave it out for other formats"
+            )
+        if self.columns.score is not None:
+            raise ValueError(
+                f"columns.score is {said(self.columns.score)}, and words with tags have none: "
+                "leave it out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _formats_are_read_here(self) -> Self:
+        if self.files_format not in self.own_formats:
+            raise ValueError(
+                f"format is {self.files_format!r}, and words with tags are read from "
+                f"{listed(self.own_formats)}: name one of them"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _columns_fit_the_format(self) -> Self:
+        for name, column in (("text", self.columns.text), ("tags", self.columns.tags)):
+            as_it_is = column == TaggedColumns.model_fields[name].default
+            if not as_it_is and (self.files_format == "conll") != isinstance(column, int):
+                raise ValueError(
+                    f"columns.{name} is {column!r} and the format {self.files_format}: CoNLL has "
+                    "numbers from 0, JSON lines have keys"
+                )
+        return self
+
+
+class TaggedDataConfig(LabelsDataConfig):
+    """Sentences whose words have a tag each, and the shape of the prepared dataset."""
+
+    train: tuple[TaggedCorpusConfig, ...] = identity(
+        REQUIRED, "training corpora; each is shuffled once, globally", min_length=1
+    )
+    validation: TaggedCorpusConfig = Field(
+        description="held-out sentences that are scored while training"
+    )
+    tests: Mapping[HeldOutName, TaggedCorpusConfig] = identity(
+        {}, "held-out sets for `transloom evaluate`, by name"
+    )
+
+    @property
+    def has_spans(self) -> bool:
+        """Whether the tags tell where spans begin and go on (Ramshaw and Marcus 1995; BIO)."""
+        others = [label for label in self.labels if label != _OUTSIDE]
+        return len(others) < len(self.labels) and all(map(_BIO.fullmatch, others))
+
+    def problem_of(self, texts: Sequence[str]) -> str | None:
+        words, tags = (text.split(" ") if text else [] for text in texts)
+        if len(words) != len(tags):
+            found_words = f"{counted(len(words), 'word')} and {counted(len(tags), 'tag')}"
+            return f"expected a tag for each word, found {found_words}"
+        found = (unknown_label(tag, self.labels, "tag") for tag in tags)
+        return next(filter(None, found), None)
+
+    @model_validator(mode="after")
+    def _tags_and_words_stay_as_they_are(self) -> Self:
+        if blank := [label for label in self.labels if len(label.split()) != 1]:
+            raise ValueError(f"labels has {blank[0]!r}: a tag has no space in it")
+        if self.cleaning.normalise is not None:
+            raise ValueError(
+                f"cleaning.normalise is {self.cleaning.normalise}, which can part a word in two: "
+                "leave it out, and normalise the words before"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _all_cases_have_a_tag(self) -> Self:
+        corpora = (*self.train, self.validation, *self.tests.values())
+        missing = [case for case in CASES if case not in self.labels]
+        if missing and any(corpus.derived for corpus in corpora):
+            raise ValueError(
+                f"labels are {listed(self.labels)}, and derived: case gives {listed(CASES)}: add "
+                f"{listed(missing)}"
+            )
+        return self
+
+
+def unknown_label(label: str, known: Sequence[str], noun: str) -> str | None:
+    """What is wrong with a label that no recipe's list has; None if it is there."""
+    if label in known:
+        return None
+    shown = listed(known[:LABELS_SHOWN])
+    more = f" and {len(known) - LABELS_SHOWN:,} more" if known[LABELS_SHOWN:] else ""
+    return (
+        f"the {noun} {label[:80]!r}, and data.labels has {shown}{more}. Correct it there, or add "
+        "it to data.labels"
+    )

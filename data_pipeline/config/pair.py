@@ -1,0 +1,226 @@
+"""What a recipe says about pairs of sentences: their corpora, how they are cleaned, how long.
+
+`foundation.section` explains what a change of a field means.
+"""
+
+from collections.abc import Mapping
+from typing import ClassVar, Self
+
+from pydantic import Field, model_validator
+
+from data_pipeline.config.corpus import (
+    LOCATION,
+    CleaningConfig,
+    Column,
+    Columns,
+    CorpusConfig,
+    FilesConfig,
+    NormaliseConfig,
+    Sha256,
+    name_suffix,
+)
+from data_pipeline.config.data import CorporaConfig, DataConfig, HeldOutName
+from foundation.location import Location
+from foundation.section import REQUIRED, Section, execution, identity
+from foundation.wording import listed, said
+
+FORMATS = {".tsv": "tsv", ".jsonl": "jsonl", ".tar": "webdataset"}
+SOURCE, TARGET = "src", "tgt"  # the fields of a pair, in shards and batches
+
+
+class PairColumns(Columns):
+    """Where a line or sample has its sentences."""
+
+    source: Column = identity(0, "the source sentence")
+    target: Column = identity(1, "the target sentence")
+    score: Column | None = identity(None, "a number that says how good the pair is")
+
+    @property
+    def texts(self) -> tuple[Column, ...]:
+        return (self.source, self.target)
+
+    @property
+    def of_score(self) -> Column | None:
+        return self.score
+
+
+class _AlignedFiles(Section):
+    source: Location | None = identity(None, f"source sentences, one a line: {LOCATION}")
+    target: Location | None = identity(None, f"target sentences, one a line: {LOCATION}")
+    source_sha256: Sha256 | None = identity(None, "sha256 of the decompressed source text")
+    target_sha256: Sha256 | None = identity(None, "sha256 of the decompressed target text")
+
+
+class _Tag(FilesConfig):
+    tag: str | None = identity(
+        None,
+        "a piece such as <2de>, <bt> or >>deu<< put before every source sentence, as in "
+        "Johnson et al. 2017 and Caswell et al. 2019",
+        pattern=r"^(<\S+>|>>\S+<<)$",
+    )
+
+
+class PairCorpusConfig(CorpusConfig, _Tag, _AlignedFiles):
+    """Pairs of sentences: two files aligned line by line, or files that hold both sides."""
+
+    noun: ClassVar[str] = "pair"
+    own_formats: ClassVar[tuple[str, ...]] = tuple(FORMATS.values())
+    _hash_keys: ClassVar[str] = "source_sha256 and target_sha256, or files_sha256,"
+
+    files: tuple[Location, ...] = identity(
+        (),
+        "instead of source and target: files with both sides, TSV, JSON lines or "
+        "WebDataset tars with one pair a sample; braces stand for several: part-{000..017}.tar",
+    )
+    format: str | None = identity(
+        None, "tsv, jsonl, webdataset, parquet or a registered one; null: as the files' names end"
+    )
+    columns: PairColumns = identity(
+        PairColumns(),
+        "TSV: numbers from 0, or names if the first line has them; JSON lines: "
+        "keys, inner ones after a dot; WebDataset: member suffixes such as en.txt",
+    )
+    min_score: float | None = identity(None, "pairs with a lower score are dropped")
+
+    @property
+    def locations(self) -> tuple[Location, ...]:
+        """The location of every file: source and target, or `files` with their braces expanded."""
+        if self.source is not None and self.target is not None:
+            return (self.source, self.target)
+        return super().locations
+
+    @property
+    def sha256s(self) -> tuple[str | None, ...]:
+        """The recipe's hash for each location; None where it has none."""
+        if self.source is not None:
+            return (self.source_sha256, self.target_sha256)
+        return super().sha256s
+
+    @property
+    def files_format(self) -> str | None:
+        """The format of `files`; None for two aligned files."""
+        if not self.files:
+            return None
+        return self.format or FORMATS.get(name_suffix(self.locations[0]))
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """The tag of the source, if there is one."""
+        return {} if self.tag is None else {SOURCE: self.tag}
+
+    def _check_form(self) -> None:
+        if (self.source is None) != (self.target is None) or bool(self.files) == bool(self.source):
+            raise ValueError(
+                f"source is {said(self.source)}, target is {said(self.target)} and files is "
+                f"{listed(self.files)}: give either source and target, or files"
+            )
+        if self.files and (self.source_sha256 or self.target_sha256):
+            raise ValueError("files are pinned by files_sha256, not by source_sha256")
+        of_files = {"files_sha256", "format", "columns", "min_score"}
+        given = self.model_dump(include=of_files, exclude_defaults=True)
+        if given and not self.files:
+            raise ValueError(f"{', '.join(given)} belong to files, which is empty")
+
+    @model_validator(mode="after")
+    def _files_can_be_read(self) -> Self:
+        if not self.files:
+            return self
+        if self.format is None:
+            formats = {name: FORMATS.get(name_suffix(name)) or "unknown" for name in self.locations}
+            if len(set(formats.values())) > 1 or "unknown" in formats.values():
+                raise ValueError(
+                    f"the names of the files do not tell one format ({said(formats)}): set "
+                    "format to tsv, jsonl or webdataset"
+                )
+        columns = self.columns.model_dump()
+        if self.files_format != "tsv" and any(isinstance(c, int) for c in columns.values()):
+            raise ValueError(
+                f"columns are {said(columns)}, and {self.files_format} has names, not numbers: set "
+                "columns.source and columns.target, such as en and de"
+            )
+        if (self.min_score is None) != (self.columns.score is None):
+            raise ValueError(
+                f"min_score is {said(self.min_score)} and columns.score is "
+                f"{said(self.columns.score)}: set both to drop pairs by their score, or neither"
+            )
+        return self
+
+
+class _PairRules(NormaliseConfig):
+    max_source_characters: int | None = identity(None, "characters of a source sentence", gt=0)
+    max_target_characters: int | None = identity(None, "characters of a target sentence", gt=0)
+    max_length_ratio: float | None = identity(
+        None, "characters of the longer side over those of the shorter", ge=1
+    )
+    drop_identical: bool = identity(False, "pairs whose sides are the same sentence")
+
+
+class PairCleaningConfig(CleaningConfig, _PairRules):
+    """Rules that drop pairs; the first that applies to a pair is counted and reported.
+
+    Pairs with an empty side, or with more tokens than `data.max_source_length` or
+    `data.max_target_length`, are always dropped.
+    """
+
+
+class _Languages(Section):
+    source_language: str = identity(REQUIRED, "code of the source language, e.g. en", min_length=1)
+    target_language: str = identity(REQUIRED, "code of the target language, e.g. de", min_length=1)
+
+
+class _SentenceLengths(CorporaConfig):
+    max_source_length: int = identity(
+        256, "tokens of a source sentence, EOS included; longer pairs are dropped and counted", ge=2
+    )
+    max_target_length: int = identity(
+        256, "tokens of a target sentence, EOS included; longer pairs are dropped and counted", ge=2
+    )
+    max_heldout_length: int = execution(
+        1024,
+        "tokens of a sentence of validation and tests, EOS included, or as many as a training "
+        "sentence may have if that is more; no pair is dropped there: a longer one is refused by "
+        "its line",
+        ge=2,
+    )
+
+
+class PairDataConfig(DataConfig, _SentenceLengths, _Languages):
+    """The parallel text and the shape of the prepared dataset."""
+
+    train: tuple[PairCorpusConfig, ...] = identity(
+        REQUIRED, "training corpora; each is shuffled once, globally", min_length=1
+    )
+    cleaning: PairCleaningConfig = PairCleaningConfig()
+    validation: PairCorpusConfig = Field(
+        description="held-out pairs that are scored while training"
+    )
+    tests: Mapping[HeldOutName, PairCorpusConfig] = identity(
+        {}, "held-out sets for `transloom evaluate`, by name"
+    )
+
+
+class TranslationDataConfig(PairDataConfig):
+    """The parallel text of a translation model, which may read whole documents."""
+
+    context_sentences: int = identity(
+        0,
+        "sentences of its document before each source sentence, joined to it by ␞ (Tiedemann and "
+        "Scherrer 2017); an empty line ends a document. Corpora are aligned files",
+        ge=0,
+        le=16,
+    )
+
+    @property
+    def sentences_before(self) -> int:
+        return self.context_sentences
+
+    @model_validator(mode="after")
+    def _documents_have_an_order(self) -> Self:
+        corpora = (*self.train, self.validation, *self.tests.values())
+        others = [corpus.files[0] for corpus in corpora if corpus.files]
+        if self.context_sentences and others:
+            raise ValueError(
+                f"context_sentences is {self.context_sentences}, and {listed(others)} is no pair "
+                "of aligned files, whose lines are documents in order: give source and target"
+            )
+        return self

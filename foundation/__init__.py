@@ -1,0 +1,1 @@
+"""What every package builds on: settings, registries, extensions, strict reading, wording."""

@@ -1,0 +1,195 @@
+"""What names a place: a path, a URL or a built-in corpus, and never a credential.
+
+Recipes are kept in run folders, checkpoints, W&B and manifests, and locations are said in messages.
+So a `Location` that carries a user name, a password or a signature cannot be made. Credentials
+belong to the environment, or to a file that the environment names; docs/operations.md has where.
+
+Texts of others, such as the error of a library or of a server that redirects to a signed link, are
+cleaned by `without_credentials` where they are shown or kept.
+"""
+
+import re
+from typing import Any, Self
+from urllib.parse import unquote, unquote_plus
+
+from pydantic import GetCoreSchemaHandler
+from pydantic_core import CoreSchema, core_schema
+
+from foundation.errors import LocationError
+
+REMEDY = (
+    "Leave it out, since a recipe is kept in runs, checkpoints, W&B and manifests. A password for "
+    "http and https belongs to ~/.netrc, or to the file that NETRC names; keys of s3 and gs to the "
+    "environment, as AWS_… and GOOGLE_APPLICATION_CREDENTIALS. A file behind a signed link can be "
+    "downloaded into a folder and named by data.mirror=FOLDER or by its path"
+)
+
+# "://" after any scheme, and these schemes with whatever slashes a person writes.
+_BEGIN = re.compile(r"(://|\b(?:https?|s3|gs|ftp|file):[\\/]*)", re.IGNORECASE)
+_URL = re.compile(_BEGIN.pattern + r"(\S*)", re.IGNORECASE)
+# A user name with its password, which may have a slash if what stands before it is no port.
+_USERINFO = re.compile(r"(?:[^\s/?#@\[]*:(?!\d+(?:[/\s]|$))[^\s@]*|[^\s/?#]*)@")
+_QUERY = re.compile(r"(?:[?#]|;(?=[\w.-]+=)).*", re.DOTALL)
+_PUNCTUATION = "\"'`)]}>.,;:!"
+_HEADER = re.compile(r"(authorization['\"]?\s?[:=,]\s?['\"]?)(?:\w+ )?[^\s'\",)]+", re.IGNORECASE)
+_REMOTE = re.compile(r"(?!file:)[a-z0-9+.:-]+://[^/?#]*/*([^?#]*)", re.IGNORECASE)  # its path
+
+# Words of a parameter's name, and those that tell a credential: X-Amz-Signature, AWSAccessKeyId.
+_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
+_SECRET = re.compile(
+    "(?:access|api|auth|private|secret|security|session|shared)*(?:token|key)(?:id)?|"
+    "auth(?:orization)?|bearer|credentials?|hmac|jwt|(?:user)?pass(?:wd|word|phrase)?|"
+    "policy|pwd|sas|secret|session|sid|sig|sign(?:ature|ed)?|ticket",
+    re.IGNORECASE,
+)
+# Names that also mean other things, and values that do then: lang_key=de, session=2012.
+_AMBIGUOUS = re.compile("key|auth|policy|session|sid|ticket", re.IGNORECASE)
+_PLAIN = re.compile(r"[a-z]{1,16}|\d{1,12}")
+# Names of what pins a file or says which one it is; their values look as keys do.
+_PIN = re.compile(
+    "(?:md5|sha1|sha256|sha512|checksum|commit|etag|generation|version|versionid|rev)"
+)
+_FILE_NAME = re.compile(r"[\w .-]+\.[a-z][a-z0-9]{1,7}")
+_OPAQUE = re.compile("[A-Za-z0-9]{20,}")
+_HASH = re.compile("(?:[0-9a-f]{32}|[0-9a-f]{40}|[0-9a-f]{64})")  # pins a file, and is no secret
+
+
+class Location(str):
+    """A path, a URL or a built-in corpus, which carries no credential.
+
+    ::
+
+        Location("https://host/corpus.gz")              # itself, a str
+        Location("https://user:password@host/corpus")   # LocationError, which shows neither
+
+    Raises:
+        LocationError: it carries a credential, or leads out of the folder that it names.
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, text: str) -> Self:
+        if found := credential_in(text):
+            raise LocationError(f"{_shown(text)} carries {found}. {REMEDY}")
+        if (remote := _REMOTE.match(text)) and (part := way_out(remote[1])):
+            raise LocationError(
+                f"{without_credentials(text)} has {part!r}, which leads out of the folder that it "
+                "names: write the address without it"
+            )
+        return super().__new__(cls, text)
+
+    @classmethod
+    def __get_pydantic_core_schema__(
+        cls, source: type[Any], handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(cls, core_schema.str_schema())
+
+
+def credential_in(text: str) -> str | None:
+    """What kind of credential a URL carries, without its value; None for none."""
+    if not _BEGIN.search(text):
+        return None
+    if any(map(_USERINFO.match, _BEGIN.split(_one_word(text))[2::2])):
+        return "a user name or password"
+    for part in re.split("[?#&;]", text)[1:]:
+        name, _, value = unquote_plus(part).partition("=")  # as servers read it
+        secret = next(filter(_SECRET.fullmatch, _WORD.findall(name)), None)
+        if value and secret and not (_AMBIGUOUS.fullmatch(secret) and _PLAIN.fullmatch(value)):
+            return f"a credential in its query ({name})"
+        if value and (_PIN.fullmatch(name.lower()) or _FILE_NAME.fullmatch(value)):
+            continue
+        if any(map(_is_opaque, _OPAQUE.findall(value or name))):
+            return f"what looks like a credential in its query ({name if value else 'no name'})"
+    return None
+
+
+def way_out(name: str) -> str | None:
+    """What in a relative name leads out of the folder that it is joined to; None for nothing.
+
+    Percent-encoded dots and slashes count: servers and `unquote` make real ones of them.
+    """
+    for form in (name, unquote(name)):
+        if form.startswith("/"):
+            return name
+        for segment in re.split(r"[/\\]", form):
+            if segment == "..":
+                return ".." if form is name else _encoded_part(name)
+        if "\\" in form or "\0" in form:
+            return "\\" if "\\" in form else "\0"
+    return None
+
+
+def without_credentials(text: str) -> str:
+    """A text whose URLs have neither user, password nor query, and headers no authorization."""
+    return _HEADER.sub(r"\1…", _URL.sub(_cleaned, text))
+
+
+def check_all(values: Any, name: str = "") -> None:
+    """Checks every text in a YAML value, under whatever key, and the keys themselves.
+
+    Raises:
+        LocationError: one carries a credential; the message has its dotted name.
+    """
+    left, seen = [(name, values)], set()
+    while left:
+        name, value = left.pop()
+        if isinstance(value, str):
+            if found := credential_in(value):
+                raise LocationError(f"{name}: {_shown(value)} carries {found}. {REMEDY}")
+        elif isinstance(value, (dict, list)) and id(value) not in seen:  # YAML's aliases share
+            seen.add(id(value))
+            items = value.items() if isinstance(value, dict) else enumerate(value)
+            left += [(f"{name}.{key}".lstrip("."), item) for key, item in items]
+            left += [(f"a key of {name or 'the recipe'}", str(key)) for key, _ in items]
+
+
+def bared(value: Any) -> Any:
+    """A JSON value whose locations have lost their credentials.
+
+    Recipes that earlier versions kept in runs, checkpoints and manifests may have some.
+    """
+    if isinstance(value, str):
+        return _shown(value).removesuffix("?…") if credential_in(value) else value
+    if isinstance(value, dict):
+        return {key: bared(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [bared(item) for item in value]
+    return value
+
+
+def _shown(location: str) -> str:
+    """What can be shown of a location that carries a credential: its scheme, host and path."""
+    before, begin, rest = _BEGIN.split(_one_word(location), maxsplit=1)
+    return before + begin + re.sub("[?#;].*", "?…", rest.rpartition("@")[2])
+
+
+def _cleaned(url: re.Match[str]) -> str:
+    parts = _BEGIN.split(url[0])  # before, begin, rest; begin and rest again if one is in another
+    parts[2::2] = [_without_user(part) for part in parts[2::2]]
+    return _QUERY.sub(_without_query, "".join(parts))
+
+
+def _without_user(rest: str) -> str:
+    while user := _USERINFO.match(rest):  # a password may have an "@" of its own
+        rest = rest[user.end() :]
+    return rest
+
+
+def _without_query(query: re.Match[str]) -> str:
+    text = query[0]
+    return text[0] + "…" + text[len(text.rstrip(_PUNCTUATION)) :]
+
+
+def _is_opaque(run: str) -> bool:
+    """Whether letters and digits are mixed as in keys and signatures, whatever their name."""
+    return not (run.isalpha() or run.isdecimal() or _HASH.fullmatch(run))
+
+
+def _one_word(location: str) -> str:
+    """A location whose white space ends nothing: all of it is one URL."""
+    return re.sub(r"\s", "%20", location.strip())
+
+
+def _encoded_part(name: str) -> str:
+    found = re.search(r"(?:%2e|\.){2}(?:%2f|%5c)?|(?:%2f|%5c)(?:%2e|\.){2}", name, re.IGNORECASE)
+    return found[0] if found else name

@@ -1,0 +1,125 @@
+"""The common ground of a recipe's sections: a strict base, and a function for each kind of field.
+
+::
+
+    class OptimizerConfig(Section):
+        epsilon: float = identity(1e-9, "Added to the root of the second moment.", gt=0)
+
+The kind is the *change class*, which says what another value means for a run that exists:
+`identity` makes another run, `continuable` may change in it, `execution` changes neither the data
+nor the curve beyond rounding.
+"""
+
+from collections.abc import Collection, Iterable, Mapping
+from functools import partial
+from typing import Any, Literal, TypeVar
+
+from pydantic import Field, field_validator
+from pydantic.fields import FieldInfo
+
+from foundation.written import Written
+
+ChangeClass = Literal["identity", "continuable", "execution"]
+
+T = TypeVar("T")
+
+# The default of a field that has none.
+REQUIRED: Any = ...
+
+
+LARGEST_NUMBER = 2**63 - 1  # of the integers that numpy and torch count with
+
+
+class Section(Written):
+    """A part of a recipe."""
+
+    @field_validator("*")
+    @classmethod
+    def _numbers_fit(cls, value: Any) -> Any:
+        for number in _integers(value):
+            if abs(number) > LARGEST_NUMBER:
+                raise ValueError(
+                    f"a number of {number.bit_length()} bits, and no setting has more than 63: "
+                    "give a smaller one"
+                )
+        return value
+
+
+def _integers(value: Any) -> Iterable[int]:
+    """The integers in a value, except those of other sections."""
+    if isinstance(value, int):
+        return (value,)
+    if isinstance(value, Mapping):
+        value = value.values()
+    elif not isinstance(value, (list, tuple)):
+        return ()
+    return [number for item in value for number in _integers(item)]
+
+
+def _field(
+    change_class: ChangeClass,
+    default: T,
+    description: str,
+    *,
+    gt: float | None = None,
+    ge: float | None = None,
+    lt: float | None = None,
+    le: float | None = None,
+    min_length: int | None = None,
+    pattern: str | None = None,
+    plan_only: bool = False,
+) -> T:
+    """A field of a change class; the bounds are pydantic's.
+
+    Args:
+        plan_only: the field decides which pairs a run is fed, and when, but no byte of the prepared
+            dataset.
+    """
+    assert change_class == "identity" or not plan_only, description
+    bounds = {"gt": gt, "ge": ge, "lt": lt, "le": le, "min_length": min_length, "pattern": pattern}
+    given: dict[str, Any] = {name: bound for name, bound in bounds.items() if bound is not None}
+    field: T = Field(
+        default,
+        description=description,
+        json_schema_extra={"change_class": change_class, "plan_only": plan_only},
+        **given,
+    )
+    return field
+
+
+identity = partial(_field, "identity")
+continuable = partial(_field, "continuable")
+execution = partial(_field, "execution")
+
+
+def change_class(field: FieldInfo) -> ChangeClass | None:
+    """The change class of a field; None if it is a section, whose own fields have one each."""
+    return _marks(field).get("change_class")
+
+
+def decides_bytes(field: FieldInfo) -> bool:
+    """Whether the bytes of the prepared dataset depend on a field of the data's sections."""
+    return change_class(field) == "identity" and not _marks(field)["plan_only"]
+
+
+def _marks(field: FieldInfo) -> dict[str, Any]:
+    extra = field.json_schema_extra
+    return extra if isinstance(extra, dict) else {}
+
+
+def resolved_options(settings: type[Section], options: dict[str, Any]) -> dict[str, Any]:
+    """Return options with their defaults, as JSON values.
+
+    Raises:
+        ValidationError: the settings have no such options, or one has a wrong value.
+    """
+    return settings.model_validate(options).model_dump(mode="json")
+
+
+def require_defaults(config: Section, what: str, names: Collection[str]) -> None:
+    """Raise a ValueError if a field that nothing reads is set."""
+    for name, field in type(config).model_fields.items():
+        if name in names and getattr(config, name) != field.default:
+            raise ValueError(
+                f"{what} does not read {name}, which is {getattr(config, name)}: remove it"
+            )

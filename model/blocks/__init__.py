@@ -1,0 +1,1 @@
+"""The parts that networks are made of, a file per concept."""

@@ -1,0 +1,321 @@
+"""Scaled dot-product and multi-head attention (Vaswani et al. 2017, §3.2).
+
+    x ──Linear──▶ queries, keys, values of every head ──attention()──▶ mix ──Linear──▶ out
+
+`attention` is the one place where queries meet keys. It has interchangeable backends, chosen by
+measurement (`default_backend`) or by the caller. A fused kernel never holds scores and weights;
+`attention_scores` and `attention_weights` compute them. Self-attention projects queries, keys and
+values with one fused matrix. Cross-attention projects keys and values of the encoder's output
+("memory") with one, so that decoding computes them once per sentence. Both may have fewer heads of
+keys and values than of queries (`model.blocks.heads`). Packed sentences come as a batch of one row,
+with a `PackedMask` in the place of the mask.
+
+Shape suffixes: b batch, h heads, g heads of keys and values, t query length, s key length, d width
+of one head, m model width.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from model.blocks.cache import SelfAttentionCache
+from model.blocks.dropout import dropout as zero_some
+from model.blocks.heads import apart, for_every_query, split_heads
+from model.blocks.linear import Linear
+from model.blocks.packing import PackedMask
+from model.blocks.rotary import Rotation
+from model.blocks.varlen import packed_attention
+from model.config.transformer import AttentionBackend
+from model.errors import ModelError
+
+# A tensor is added to the scores (`additive_mask`); a PackedMask tells packed sentences apart.
+Mask = Tensor | PackedMask
+
+VECTOR_FLOATS = 16  # fp32 numbers in a vector of a CPU with AVX-512
+LONG_ROW = 256  # keys in a row of scores that counts as long
+
+
+class HeadsConfig(Protocol):
+    """What heads of attention need to know of a network's settings."""
+
+    @property
+    def width(self) -> int:
+        """m."""
+
+    @property
+    def heads(self) -> int:
+        """h."""
+
+    @property
+    def groups(self) -> int:
+        """g."""
+
+    @property
+    def head_width(self) -> int:
+        """d."""
+
+    @property
+    def attention_dropout(self) -> float:
+        """The share of attention weights set to zero."""
+
+
+class KeyValue(NamedTuple):
+    """Keys and values of their heads, both (b, g, s, d)."""
+
+    keys_bgsd: Tensor
+    values_bgsd: Tensor
+
+
+def refuse_packed_dropout(
+    backend: AttentionBackend | None, attention_dropout: float, *, without: str = ""
+) -> None:
+    """Refuses dropout of attention weights where sentences are packed.
+
+    Args:
+        without: what the message says of a network that has none.
+
+    Raises:
+        ModelError: both are wanted.
+    """
+    if backend is AttentionBackend.VARLEN and attention_dropout:
+        raise ModelError(
+            f"engine.attention is {backend} and model.attention_dropout is {attention_dropout}, "
+            "but attention over packed sentences has no dropout. Set model.attention_dropout=0"
+            f"{without}, or engine.attention=sdpa."
+        )
+
+
+def default_backend(device: torch.device) -> AttentionBackend:
+    """Returns the faster backend for this device.
+
+    Measured on CPU: an AMD EPYC, torch 2.13.0, 2026-11-21, forward and backward of a causal and a
+    masked attention, milliseconds, for about 2,500 tokens in 4 heads of width 32 and 1,000 in 8 of
+    width 64. The columns are tokens per sentence:
+
+                              2,500 tokens              1,000 tokens
+                           8    25    64   128       8    25    64   128
+        fp32, 1 thread
+               sdpa      9.3   9.2  11.7  18.6    12.6  13.9  16.2  24.6
+               matmul    7.2   8.3  12.9  22.9    10.7  12.6  17.4  25.3
+        fp32, 2 threads
+               sdpa     17.9   9.4  18.9  22.2    37.2  18.0  17.4  21.2
+               matmul    4.7   5.4   9.0  13.2     6.6   7.7   9.4  16.2
+
+    In bf16 sdpa pays for conversions in its backward pass, four to seven times (note 0014). For
+    sentences of many hundred tokens `engine.attention: sdpa` is worth a try.
+    """
+    return AttentionBackend.MATMUL if device.type == "cpu" else AttentionBackend.SDPA
+
+
+def attention(
+    query_bhtd: Tensor,
+    keys_bhsd: Tensor,
+    values_bhsd: Tensor,
+    *,
+    mask: Mask | None = None,
+    causal: bool = False,
+    dropout: float = 0.0,
+    backend: AttentionBackend | None = None,
+) -> Tensor:
+    """Returns softmax(QKᵀ / √d) V (§3.2.1), shape (b, h, t, d).
+
+    Args:
+        mask: an `additive_mask` that broadcasts to (b, h, t, s); every query must see at least one
+            key. Packed sentences (b is 1) have a `PackedMask`, also where attention is causal.
+        causal: lets query t see keys 0…t only (§3.2.3). It excludes an additive mask: with padding
+            at the end of a row, no real query sees a padded key.
+        dropout: the share of attention weights set to zero; packed sentences take none.
+        backend: None: the measured default.
+    """
+    if isinstance(mask, PackedMask):
+        assert dropout == 0, "packed sentences take no attention dropout"
+        return packed_attention(query_bhtd, keys_bhsd, values_bhsd, mask, causal)
+    assert not (causal and mask is not None), "a causal attention takes no mask"
+    if backend is None or backend is AttentionBackend.VARLEN:  # padded all the same: decoding
+        backend = default_backend(query_bhtd.device)
+    return _BACKENDS[backend](query_bhtd, keys_bhsd, values_bhsd, mask, causal, dropout)
+
+
+def additive_mask(visible: Tensor) -> Tensor:
+    """Returns the mask that hides all keys that are not `visible`: 0 where they are, -∞ elsewhere.
+
+    It is made once and serves all layers. Adding it to the scores takes a CPU a tenth of the time
+    of filling in -∞ by a boolean mask that is broadcast.
+
+    Args:
+        visible: boolean, true where a query may look.
+    """
+    return torch.zeros(visible.shape, device=visible.device).masked_fill_(~visible, float("-inf"))
+
+
+def _sdpa(
+    query_bhtd: Tensor,
+    keys_bhsd: Tensor,
+    values_bhsd: Tensor,
+    mask: Tensor | None,
+    causal: bool,
+    dropout: float,
+) -> Tensor:
+    if mask is not None:
+        mask = mask.to(query_bhtd.dtype)
+    return F.scaled_dot_product_attention(
+        query_bhtd, keys_bhsd, values_bhsd, attn_mask=mask, dropout_p=dropout, is_causal=causal
+    )
+
+
+def _matmul(
+    query_bhtd: Tensor,
+    keys_bhsd: Tensor,
+    values_bhsd: Tensor,
+    mask: Tensor | None,
+    causal: bool,
+    dropout: float,
+) -> Tensor:
+    weights_bhts = attention_weights(attention_scores(query_bhtd, keys_bhsd, mask, causal))
+    return zero_some(weights_bhts.to(values_bhsd.dtype), dropout) @ values_bhsd
+
+
+def attention_scores(
+    query_bhtd: Tensor, keys_bhsd: Tensor, mask: Tensor | None, causal: bool
+) -> Tensor:
+    """Returns QKᵀ / √d, (b, h, t, s), with -∞ where a query may not look.
+
+    The scores may be fp32 where queries and keys are bf16: see `attention_weights`.
+    """
+    scaled_bhtd = query_bhtd * query_bhtd.shape[-1] ** -0.5
+    scores_bhts = scaled_bhtd @ keys_bhsd.transpose(-1, -2)
+    if causal:
+        t, s = scores_bhts.shape[-2:]
+        mask = scores_bhts.new_full((t, s), float("-inf")).triu_(1)
+    if mask is None:
+        return scores_bhts
+    # Not in place, so that the sum of bf16 and fp32 is fp32 without another pass.
+    return scores_bhts + mask.to(_dtype_of_softmax(scores_bhts))
+
+
+def attention_weights(scores_bhts: Tensor) -> Tensor:
+    """Returns how much each query takes of each value, (b, h, t, s): rows that add up to 1.
+
+    On a CPU torch's softmax is slow in two cases: for the rest of a row behind its last full
+    vector, in bf16 most of all, and for rows that fill no vector. So rows that are not long are
+    computed, and returned, in fp32, and the shortest are padded.
+    """
+    dtype = _dtype_of_softmax(scores_bhts)
+    keys = scores_bhts.shape[-1]
+    if scores_bhts.device.type != "cpu" or keys >= VECTOR_FLOATS:
+        return torch.softmax(scores_bhts, dim=-1, dtype=dtype)
+    padded_bhts = F.pad(scores_bhts.to(dtype), (0, VECTOR_FLOATS - keys), value=float("-inf"))
+    return torch.softmax(padded_bhts, dim=-1)[..., :keys]
+
+
+def _dtype_of_softmax(scores_bhts: Tensor) -> torch.dtype:
+    short = scores_bhts.device.type == "cpu" and scores_bhts.shape[-1] < LONG_ROW
+    return torch.float32 if short else scores_bhts.dtype
+
+
+_BACKENDS: dict[AttentionBackend, Callable[..., Tensor]] = {
+    AttentionBackend.SDPA: _sdpa,
+    AttentionBackend.MATMUL: _matmul,
+}
+
+
+class ScaledDotProductAttention(nn.Module):
+    """`attention` as a module, so that a hook sees queries, keys, values, mask and mix."""
+
+    def __init__(self, dropout: float, backend: AttentionBackend | None) -> None:
+        super().__init__()
+        self.dropout = dropout
+        self.backend = backend
+
+    def forward(
+        self,
+        query_bhtd: Tensor,
+        keys_bhsd: Tensor,
+        values_bhsd: Tensor,
+        mask: Mask | None,
+        causal: bool,
+    ) -> Tensor:
+        """Returns the mix (b, h, t, d)."""
+        return attention(
+            query_bhtd,
+            keys_bhsd,
+            values_bhsd,
+            mask=mask,
+            causal=causal,
+            dropout=self.dropout if self.training else 0.0,
+            backend=self.backend,
+        )
+
+
+class _MultiHead(nn.Module):
+    """What self- and cross-attention share: heads, and the output projection W^O (§3.2.2)."""
+
+    def __init__(self, config: HeadsConfig, backend: AttentionBackend | None) -> None:
+        super().__init__()
+        self.heads = config.heads
+        self.groups = config.groups
+        self.head_width = config.head_width
+        self.attention = ScaledDotProductAttention(config.attention_dropout, backend)
+        self.output = Linear(config.width, config.width)
+
+    def attend(
+        self, query_bhtd: Tensor, memory: KeyValue, mask: Mask | None, causal: bool = False
+    ) -> Tensor:
+        """Attends in every head, joins the heads and projects: (b, t, m)."""
+        keys_bhsd, values_bhsd = (for_every_query(part, self.heads) for part in memory)
+        mixed_bhtd: Tensor = self.attention(query_bhtd, keys_bhsd, values_bhsd, mask, causal)
+        mixed: Tensor = self.output(mixed_bhtd.transpose(1, 2).flatten(2))
+        return mixed
+
+
+class SelfAttention(_MultiHead):
+    """Every position looks at positions of its own sequence."""
+
+    def __init__(self, config: HeadsConfig, backend: AttentionBackend | None = None) -> None:
+        super().__init__(config, backend)
+        rows = (config.heads + 2 * config.groups) * config.head_width
+        self.query_key_value = Linear(config.width, rows)
+
+    def forward(
+        self,
+        x_btm: Tensor,
+        mask: Mask | None = None,
+        causal: bool = False,
+        cache: SelfAttentionCache | None = None,
+        rotation: Rotation | None = None,
+    ) -> Tensor:
+        """Returns (b, t, m); with a `cache`, x is one decoding step (see `model.blocks.cache`).
+
+        Args:
+            rotation: of the positions of x; None: there are none to rotate by.
+        """
+        query_bhtd, *own = split_heads(
+            self.query_key_value(x_btm), self.heads, self.groups, self.head_width, rotation
+        )
+        keys_and_values = own if cache is None else cache.append(*own)
+        return self.attend(query_bhtd, KeyValue(*keys_and_values), mask, causal)
+
+
+class CrossAttention(_MultiHead):
+    """Every decoder position looks at the encoder's output, the memory.
+
+    Nothing is rotated here: how far a target's position is from a source's says little.
+    """
+
+    def __init__(self, config: HeadsConfig, backend: AttentionBackend | None = None) -> None:
+        super().__init__(config, backend)
+        self.query = Linear(config.width, config.width)
+        self.key_value = Linear(config.width, 2 * config.groups * config.head_width)
+
+    def project_memory(self, memory_bsm: Tensor) -> KeyValue:
+        """Keys and values of the memory, the same for every decoding step."""
+        heads_bsnd = self.key_value(memory_bsm).unflatten(2, (2, self.groups, self.head_width))
+        return KeyValue(*apart(heads_bsnd.permute(2, 0, 3, 1, 4)).unbind(0))
+
+    def forward(self, x_btm: Tensor, memory: KeyValue, memory_mask: Mask) -> Tensor:
+        """Returns (b, t, m); `memory_mask` (b, 1, 1, s) hides the source's padding."""
+        query_bhtd = apart(self.query(x_btm).unflatten(2, (self.heads, -1)).transpose(1, 2))
+        return self.attend(query_bhtd, memory, memory_mask)

@@ -1,0 +1,58 @@
+"""Heads: taken out of a projection, rotated by their positions, shared between queries.
+
+    projection (b, t, (h + 2g) · d) ──split_heads──▶ queries of h heads, keys and values of g
+    keys or values of g heads ──for_every_query──▶ of h heads
+
+Each of g heads of keys and values serves h / g heads of queries (Ainslie et al. 2023). With g = h
+it is multi-head attention (Vaswani et al. 2017, §3.2.2), with g = 1 multi-query attention (Shazeer
+2019).
+
+Shape suffixes: b batch, h heads of queries, g heads of keys and values, t length, d width of one
+head, n heads of any kind.
+"""
+
+from torch import Tensor
+
+from model.blocks.rotary import Rotation, rotate
+
+
+def apart(heads: Tensor) -> Tensor:
+    """Copies heads, on a CPU, so that they lie one after the other.
+
+    A CPU multiplies interleaved heads at half speed. The copy is not made in the products, so that
+    a decoding step copies its own position and not the whole past.
+    """
+    return heads.contiguous() if heads.device.type == "cpu" else heads
+
+
+def split_heads(
+    projected: Tensor, heads: int, groups: int, head_width: int, rotation: Rotation | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Takes queries (b, h, t, d), keys and values (b, g, t, d) out of (b, t, (h + 2g) · d).
+
+    Args:
+        rotation: of queries and keys, by their positions; None: there are none to rotate by.
+    """
+    heads_btnd = projected.unflatten(2, (-1, head_width))
+    if rotation is None and groups == heads:  # one copy instead of three
+        query_bhtd, keys_bhtd, values_bhtd = apart(
+            heads_btnd.unflatten(2, (3, heads)).permute(2, 0, 3, 1, 4)
+        ).unbind(0)
+        return query_bhtd, keys_bhtd, values_bhtd
+    turned, values_btgd = heads_btnd.split([heads + groups, groups], dim=2)
+    if rotation is not None:
+        turned = rotate(turned, rotation)
+    query_bthd, keys_btgd = turned.split([heads, groups], dim=2)
+    return (
+        apart(query_bthd.transpose(1, 2)),
+        keys_btgd.transpose(1, 2),
+        values_btgd.transpose(1, 2),
+    )
+
+
+def for_every_query(heads_bgsd: Tensor, heads: int) -> Tensor:
+    """Repeats each head of keys or values for its group of queries, (b, h, s, d)."""
+    groups = heads_bgsd.shape[1]
+    if groups == heads:
+        return apart(heads_bgsd)
+    return heads_bgsd.repeat_interleave(heads // groups, dim=1)

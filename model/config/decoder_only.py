@@ -1,0 +1,187 @@
+"""The settings of the decoder-only network and of how it continues a text."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
+
+from foundation.section import Section, continuable, identity
+from model.config.transformer import (
+    MAX_LAYERS,
+    MAX_WIDTH,
+    ROTARY_BASE,
+    NetworkConfig,
+    check_heads,
+    check_rotation,
+    with_preset,
+)
+
+# The form of two published families; sizes and dropout are the recipe's.
+PRESETS: dict[str, dict[str, Any]] = {
+    "gpt2": {
+        "positions": "learned",
+        "norm": "layer",
+        "norm_epsilon": 1e-5,
+        "activation": "gelu_tanh",
+        "bias": True,
+        "tie_embeddings": True,
+    },
+    "llama": {
+        "positions": "rotary",
+        "norm": "rms",
+        "norm_epsilon": 1e-6,
+        "activation": "swiglu",
+        "bias": False,
+        "tie_embeddings": False,
+    },
+}
+GATED_MULTIPLE = 32  # of which the inner width of a SwiGLU is one where no recipe gives it
+
+
+class DecoderOnlyConfig(NetworkConfig):
+    """Size and form of a Transformer that has a decoder alone (Radford et al. 2018).
+
+    Layers are pre-norm, with a last norm after them. Sizes of GPT-2 are those of its smallest
+    model.
+    """
+
+    # Widths that are not given follow from others, in the order of the fields.
+    model_config = ConfigDict(validate_default=True)
+
+    network: str = identity("decoder_only", "Which network, of those that the task can train.")
+    preset: Literal["gpt2", "llama"] | None = identity(
+        None,
+        "Gives positions, norm, norm_epsilon, activation, bias and tie_embeddings the values of "
+        "GPT-2 (Radford et al. 2019) or Llama (Touvron et al. 2023) where the recipe has none.",
+    )
+    layers: int = identity(12, "Layers (GPT-2: 12).", gt=0, le=MAX_LAYERS)
+    width: int = identity(
+        768, "Width of every layer's output, d_model (GPT-2: 768).", gt=0, le=MAX_WIDTH
+    )
+    heads: int = identity(12, "Attention heads; each is width / heads wide (GPT-2: 12).", gt=0)
+    key_value_heads: int | None = identity(
+        None,
+        "Heads of keys and values, each shared by a group of heads / key_value_heads queries "
+        "(Ainslie et al. 2023); none given: as many as heads.",
+        gt=0,
+    )
+    positions: Literal["learned", "sinusoidal", "rotary"] = identity(
+        "learned",
+        "Where order comes from: a learned vector per position (GPT-2), sines and cosines "
+        "(Vaswani et al. 2017, §3.5; token vectors are then multiplied by √width, §3.4), or "
+        "queries and keys that are rotated by their position (Su et al. 2021; Llama).",
+    )
+    rotary_base: float = identity(
+        ROTARY_BASE, "Base of the rotations' wavelengths (Su et al. 2021, §3.2.2).", gt=1
+    )
+    norm: Literal["layer", "rms"] = identity(
+        "layer",
+        "Layer normalisation (Ba et al. 2016; GPT-2) or division by the root mean square "
+        "(Zhang & Sennrich 2019; Llama).",
+    )
+    norm_epsilon: float = identity(
+        1e-5, "Added to the variance or the mean square (GPT-2: 1e-5, Llama: 1e-6).", gt=0
+    )
+    activation: Literal["relu", "gelu", "gelu_tanh", "swiglu"] = identity(
+        "gelu_tanh",
+        "Non-linearity of the feed-forward network: max(0, x), GELU (Hendrycks & Gimpel 2016), its "
+        "approximation by tanh (GPT-2), or a SiLU that gates a second projection (Shazeer 2020; "
+        "Llama).",
+    )
+    feed_forward_width: int | None = identity(
+        None,
+        "Inner width of the feed-forward network; none given: 4 · width, and with swiglu, which "
+        f"has three matrices, 8/3 · width rounded up to a multiple of {GATED_MULTIPLE}.",
+        gt=0,
+    )
+    bias: bool = identity(
+        True, "Whether linear layers and layer norms have biases (GPT-2: yes, Llama: no)."
+    )
+    tie_embeddings: bool = identity(
+        True,
+        "Whether the token vectors are the output matrix, too (Press & Wolf 2017; GPT-2: yes, "
+        "Llama: no).",
+    )
+    dropout: float = identity(
+        0.0,
+        "Dropout of each sub-layer's output and of the embeddings with their positions "
+        "(GPT-2: 0.1).",
+        ge=0,
+        lt=1,
+    )
+    attention_dropout: float = identity(
+        0.0, "Dropout of the attention weights (GPT-2: 0.1).", ge=0, lt=1
+    )
+
+    def __str__(self) -> str:
+        return f"{self.layers} layer{'s' * (self.layers > 1)}, width {self.width}"
+
+    @property
+    def head_width(self) -> int:
+        """Width of one head."""
+        return self.width // self.heads
+
+    @property
+    def groups(self) -> int:
+        """Heads of keys and values, as a number that is always known."""
+        assert self.key_value_heads is not None
+        return self.key_value_heads
+
+    @property
+    def inner_width(self) -> int:
+        """Inner width of the feed-forward network, as a number that is always known."""
+        assert self.feed_forward_width is not None
+        return self.feed_forward_width
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in_the_preset(cls, values: Any) -> Any:
+        return with_preset(values, PRESETS)
+
+    @field_validator("key_value_heads")
+    @classmethod
+    def _as_many_as_heads(cls, given: int | None, before: ValidationInfo) -> int | None:
+        return before.data.get("heads") if given is None else given
+
+    @field_validator("feed_forward_width")
+    @classmethod
+    def _as_wide_as_usual(cls, given: int | None, before: ValidationInfo) -> int | None:
+        if given is not None or not {"width", "activation"} <= before.data.keys():
+            return given
+        width: int = before.data["width"]
+        if before.data["activation"] != "swiglu":
+            return 4 * width
+        return -(-8 * width // (3 * GATED_MULTIPLE)) * GATED_MULTIPLE
+
+    @model_validator(mode="after")
+    def _check_combinations(self) -> Self:
+        check_heads(self.width, self.heads, self.groups)
+        check_rotation(self.positions, self.rotary_base, self.heads, self.head_width)
+        if self.positions == "sinusoidal" and self.width % 2:
+            raise ValueError(
+                f"model.positions is sinusoidal and model.width is {self.width}, but sines and "
+                "cosines come in pairs. Choose an even width."
+            )
+        return self
+
+
+class SamplingConfig(Section):
+    """How a text is continued, a token at a time."""
+
+    max_new_tokens: int = continuable(128, "Tokens that a continuation has at most.", gt=0)
+    temperature: float = continuable(
+        1.0, "Divides the logits; 0 always takes the most probable token (greedy).", ge=0
+    )
+    top_k: int = continuable(
+        0, "Draws from this many most probable tokens (Fan et al. 2018); 0: from all.", ge=0
+    )
+    top_p: float = continuable(
+        1.0,
+        "Draws from the fewest most probable tokens that together have this probability, after "
+        "temperature and top_k (nucleus sampling, Holtzman et al. 2020); 1: from all.",
+        gt=0,
+        le=1,
+    )
+    seed: int = continuable(0, "Each prompt's random numbers follow from it and its number.", ge=0)
+    stop: tuple[Annotated[str, Field(min_length=1)], ...] = continuable(
+        (), "Texts that end a continuation where they appear."
+    )

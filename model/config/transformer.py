@@ -1,0 +1,201 @@
+"""The settings of the network and of its search for a translation."""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any, Literal, Self
+
+from pydantic import model_validator
+
+from foundation.section import Section, continuable, identity
+
+# Beyond what anybody trains: a checkpoint that says more is not what it says it is, and would take
+# all memory before its tensors are compared.
+MAX_LAYERS = 1_000
+MAX_WIDTH = 1_000_000
+MAX_BEAM_SIZE = 1_000
+MAX_LENGTH_PENALTY = 10.0  # its power of a length stays a number
+ROTARY_BASE = 10000.0
+
+
+class AttentionBackend(StrEnum):
+    """The ways to compute the same attention."""
+
+    SDPA = "sdpa"  # torch's fused kernels
+    MATMUL = "matmul"  # two matrix products and a softmax
+    VARLEN = "varlen"  # trains on packed sentences: a flash kernel on CUDA, a loop on CPUs
+
+
+class NetworkConfig(Section):
+    """A network: what all of them have."""
+
+    network: str = identity("transformer", "Which network, of those that the task can train.")
+
+    def __str__(self) -> str:
+        """The size in a few words, for the first line of a run."""
+        return self.network
+
+
+def with_preset(values: Any, presets: Mapping[str, Mapping[str, Any]]) -> Any:
+    """Given settings with the values of the preset that they name, where they have none."""
+    if not isinstance(values, dict) or not isinstance(values.get("preset"), str):
+        return values
+    return {**presets.get(values["preset"], {}), **values}
+
+
+def check_heads(width: int, heads: int, groups: int) -> None:
+    """Raises ValueError unless heads divide the width, and heads of keys and values the heads."""
+    if width % heads:
+        raise ValueError(
+            f"model.width is {width}, which model.heads = {heads} does not divide. "
+            "Choose a width that is a multiple of the number of heads."
+        )
+    if heads % groups:
+        raise ValueError(
+            f"model.heads is {heads}, which model.key_value_heads = {groups} does "
+            "not divide. Choose a number of heads that is a multiple of key_value_heads."
+        )
+
+
+def check_rotation(positions: str, base: float, heads: int, head_width: int) -> None:
+    """Raises ValueError if heads cannot be rotated, or a base is given that rotates nothing."""
+    if positions == "rotary" and head_width % 2:
+        raise ValueError(
+            f"model.positions is rotary and each of {heads} heads is {head_width} "
+            "wide, but a rotation takes pairs of numbers. Choose model.width and model.heads "
+            "so that width / heads is even."
+        )
+    if positions != "rotary" and base != ROTARY_BASE:
+        raise ValueError(
+            f"model.rotary_base is {base:g}, but model.positions is {positions}, which rotates "
+            "nothing. Set positions=rotary, or leave rotary_base out."
+        )
+
+
+class ModelConfig(NetworkConfig):
+    """Size and form of the Transformer of "Attention Is All You Need" (Vaswani et al. 2017).
+
+    Defaults are the paper's. What later networks have in its place: rotary positions, fewer heads
+    of keys and values, norms without a mean, gated feed-forward networks.
+    """
+
+    encoder_layers: int = identity(
+        6, "Layers of the encoder, N in the paper (§3.1; base: 6).", gt=0, le=MAX_LAYERS
+    )
+    decoder_layers: int = identity(
+        6, "Layers of the decoder, N in the paper (§3.1; base: 6).", gt=0, le=MAX_LAYERS
+    )
+    width: int = identity(
+        512, "Width of every layer's output, d_model (§3.1; base: 512).", gt=0, le=MAX_WIDTH
+    )
+    feed_forward_width: int = identity(
+        2048, "Inner width of the feed-forward network, d_ff (§3.3).", gt=0, le=MAX_WIDTH
+    )
+    heads: int = identity(8, "Attention heads, h (§3.2.2); each is width / heads wide.", gt=0)
+    dropout: float = identity(
+        0.1,
+        "Dropout of each sub-layer's output and of the embeddings "
+        "with their positions, P_drop (§5.4; base: 0.1).",
+        ge=0,
+        lt=1,
+    )
+    attention_dropout: float = identity(
+        0.0, "Dropout of the attention weights. The paper has none.", ge=0, lt=1
+    )
+    norm: Literal["post", "pre"] = identity(
+        "post",
+        "Layer normalisation after each residual sum (post, the paper's §3.1) "
+        "or before each sub-layer with a last one per stack (pre, Xiong et al. 2020).",
+    )
+    share_embeddings: Literal["all", "decoder", "none"] = identity(
+        "all",
+        "Which matrices are one: source, target and output (all, the paper's "
+        "§3.4; needs a joint vocabulary), target and output (decoder), or none.",
+    )
+    activation: Literal["relu", "gelu", "silu", "swiglu"] = identity(
+        "relu",
+        "Non-linearity of the feed-forward network: max(0, x) (the paper's §3.3), GELU (Hendrycks "
+        "& Gimpel 2016), SiLU, which Marian calls swish, or a SiLU that gates a second projection, "
+        "a third matrix of feed_forward_width (Shazeer 2020).",
+    )
+    output_bias: bool = identity(
+        False, "Whether the logits have a bias. The paper has none; Marian's models have one."
+    )
+    decoder_start: Literal["bos", "pad"] = identity(
+        "bos", "What a target begins with as the decoder reads it; Marian's models: pad."
+    )
+    positions: Literal["sinusoidal", "rotary"] = identity(
+        "sinusoidal",
+        "Where order comes from: sines and cosines that are added to the embeddings (the paper's "
+        "§3.5), or queries and keys of self-attention that are rotated by their position (Su et "
+        "al. 2021); cross-attention rotates nothing.",
+    )
+    rotary_base: float = identity(
+        ROTARY_BASE, "Base of the rotations' wavelengths (Su et al. 2021, §3.2.2).", gt=1
+    )
+    key_value_heads: int | None = identity(
+        None,
+        "Heads of keys and values, each shared by a group of heads / key_value_heads queries, in "
+        "self- and cross-attention (Ainslie et al. 2023); none given: as many as heads.",
+        gt=0,
+    )
+    norm_kind: Literal["layer", "rms"] = identity(
+        "layer",
+        "Layer normalisation (Ba et al. 2016; the paper's), or division by the root mean square "
+        "(Zhang & Sennrich 2019). `norm` says where it stands.",
+    )
+    norm_epsilon: float = identity(
+        1e-5, "Added to the variance or the mean square (torch: 1e-5).", gt=0
+    )
+
+    def __str__(self) -> str:
+        return f"{self.encoder_layers}+{self.decoder_layers} layers, width {self.width}"
+
+    @property
+    def head_width(self) -> int:
+        """Width of one head, d_k = d_v in the paper."""
+        return self.width // self.heads
+
+    @property
+    def groups(self) -> int:
+        """Heads of keys and values, as a number that is always known."""
+        return self.heads if self.key_value_heads is None else self.key_value_heads
+
+    @model_validator(mode="after")
+    def _check_widths(self) -> Self:
+        check_heads(self.width, self.heads, self.groups)
+        check_rotation(self.positions, self.rotary_base, self.heads, self.head_width)
+        if self.width % 2:
+            raise ValueError(
+                f"model.width is {self.width}, but sines and cosines of the positions come in "
+                "pairs (§3.5). Choose an even width."
+            )
+        return self
+
+
+GREEDY = "greedy"
+
+
+def search_label(beam_size: int, length_penalty: float) -> str:
+    """Return the label of a search, for the scores of its translations: `beam 4, α 0.6`."""
+    return GREEDY if beam_size == 1 else f"beam {beam_size}, α {length_penalty:g}"
+
+
+class DecodingConfig(Section):
+    """How a translation is searched for. Defaults are the paper's (§6.1)."""
+
+    beam_size: int = continuable(
+        4, "Hypotheses kept per sentence; 1 is greedy search.", gt=0, le=MAX_BEAM_SIZE
+    )
+    length_penalty: float = continuable(
+        0.6,
+        "α of the length penalty ((5 + length) / 6)^α that divides a "
+        "hypothesis' log-probability (Wu et al. 2016, eq. 14); 0 switches it off.",
+        ge=0,
+        le=MAX_LENGTH_PENALTY,
+    )
+    max_length_factor: float = continuable(
+        1.0, "Output tokens allowed per source token, EOS counted in both.", ge=0, le=1000
+    )
+    max_extra_length: int = continuable(
+        50, "Output tokens allowed on top of those (the paper: 50).", ge=1, le=10_000
+    )

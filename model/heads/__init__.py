@@ -1,0 +1,1 @@
+"""Heads on an encoder: labels, masked tokens, sentence vectors."""

@@ -1,0 +1,128 @@
+"""The encoder with a head that tells masked tokens (Devlin et al. 2019, §3.1, "Masked LM").
+
+    hidden states of the masked tokens ─▶ dense ─▶ activation ─▶ norm ─▶ tied output + bias ─▶ loss
+
+Only masked tokens go through the head, which has the widest product. Names of parameters, beside
+those of the encoder (`model.networks.encoder_only`): `head.dense.{weight,bias}` (d, d),
+`head.norm.{weight,bias}`, `output_bias` (v,); the output matrix is `encoder.embedding.weight`.
+
+Shape suffixes as in `model.networks.encoder_only`, and m masked tokens.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from model.blocks.feed_forward import ACTIVATIONS
+from model.blocks.linear import Linear, product
+from model.config.encoder_only import EncoderOnlyConfig
+from model.config.transformer import AttentionBackend
+from model.losses.loss import MIN_CHUNK_TOKENS, Loss, LossSums, with_bias_as_weights
+from model.networks.encoder_only import EncoderOnly
+from model.networks.encoder_only_initialisation import initialise_encoder_only
+from model.networks.encoder_only_layers import layer_norm_of
+
+
+class ToldSums(NamedTuple):
+    """Sums over masked tokens, fp64 scalars.
+
+    Attributes:
+        nll: the negative log-likelihood, in nats.
+        right: how many are the likeliest token.
+    """
+
+    nll: Tensor
+    right: Tensor
+
+
+@torch.no_grad()
+def told_sums(hidden_md: Tensor, weight_vd: Tensor, target_m: Tensor) -> ToldSums:
+    """Returns how well masked tokens are told; it takes the place of a `Loss` in validation."""
+    nll, right = torch.zeros(2, dtype=torch.float64, device=hidden_md.device)
+    for start in range(0, len(hidden_md), MIN_CHUNK_TOKENS):
+        chunk = slice(start, start + MIN_CHUNK_TOKENS)
+        logits_cv, target_c = product(hidden_md[chunk], weight_vd).float(), target_m[chunk]
+        of_target_c = logits_cv.gather(1, target_c.unsqueeze(1)).squeeze(1)
+        nll = nll + (logits_cv.logsumexp(dim=1) - of_target_c).double().sum()
+        right = right + (logits_cv.argmax(dim=1) == target_c).sum()
+    return ToldSums(nll, right)
+
+
+class MaskedHead(nn.Module):
+    """The layer before the output matrix."""
+
+    def __init__(self, config: EncoderOnlyConfig) -> None:
+        super().__init__()
+        self.dense = Linear(config.width, config.width)
+        self.activation = ACTIVATIONS[config.activation]
+        self.norm = layer_norm_of(config)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Turns hidden states (…, d) into those that meet the output matrix."""
+        y: Tensor = self.norm(self.activation(self.dense(hidden)))
+        return y
+
+
+class MaskedLanguageModel(nn.Module):
+    """The whole network. All parameters are used inside `forward`, as ZeRO-3 needs it.
+
+    Attributes:
+        width: of the hidden states, d.
+    """
+
+    def __init__(
+        self,
+        config: EncoderOnlyConfig,
+        vocabulary_size: int,
+        context_length: int,
+        attention_backend: AttentionBackend | None = None,
+    ) -> None:
+        """Builds and initialises the network; seed torch before.
+
+        Raises:
+            ModelError: the backend has no dropout.
+        """
+        super().__init__()
+        self.encoder = EncoderOnly(config, vocabulary_size, context_length, attention_backend)
+        self.head = MaskedHead(config)
+        self.output_bias = nn.Parameter(torch.zeros(vocabulary_size))
+        self.width = config.width
+        initialise_encoder_only(self)
+
+    def forward(
+        self,
+        ids_bt: Tensor,
+        segment_bt: Tensor,
+        position_bt: Tensor,
+        part_bt: Tensor,
+        place_m: Tensor,
+        target_m: Tensor,
+        loss: Loss,
+    ) -> LossSums:
+        """Returns the loss's sums over the masked tokens.
+
+        Args:
+            ids_bt, segment_bt, position_bt, part_bt: see `EncoderOnly.forward`.
+            place_m: where the tokens to be told are in the flattened batch, ascending.
+            target_m: these tokens.
+            loss: gets vectors (m, d'), a matrix (v, d') and targets (m,); the output's bias is in
+                columns beyond d.
+        """
+        hidden_btd = self.encoder(ids_bt, segment_bt, position_bt, part_bt)
+        hidden_md = self.head(hidden_btd.flatten(0, 1).index_select(0, place_m))
+        # Looked up anew each time: under ZeRO-3 the look-up gathers the partitioned weight.
+        weight_vd = self.encoder.embedding.weight
+        return loss(*with_bias_as_weights(hidden_md, weight_vd, self.output_bias), target_m)
+
+    def checkpoint_activations(self, on: bool) -> None:
+        """See `EncoderOnly.checkpoint_activations`."""
+        self.encoder.checkpoint_activations(on)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Turns the encoder's hidden states (…, d) into unnormalised log-probabilities (…, v)."""
+        weight_vd, ready = self.encoder.embedding.weight, self.head(hidden)
+        if torch.is_grad_enabled():  # product has none
+            return F.linear(ready, weight_vd, self.output_bias)
+        return product(ready, weight_vd).add_(self.output_bias)

@@ -1,0 +1,106 @@
+"""The encoder with sentence vectors in place of a head, trained by telling pairs apart.
+
+    ids of 2 p sentences ─▶ encoder ─▶ hidden states ─▶ pooling ─▶ length 1 ─▶ vectors (2 p, d)
+    vectors ─▶ cosines of p sources and p targets, over the temperature ─▶ loss in both directions
+
+For each source its own target is to be told among all p, and the other way round: the mean of both
+cross-entropies (InfoNCE, van den Oord et al. 2018; in both directions Radford et al. 2021; between
+languages Feng et al. 2022). Which is right follows from the place: sentence i and p + i are a pair.
+
+There are no parameters beside those of the encoder (`model.networks.encoder_only`). Pooling,
+cosines and the loss are computed in fp32, whatever the encoder computes in: a temperature of 0.05
+makes bf16's rounding of a cosine, up to 0.004, twenty times as large.
+
+Shape suffixes as in `model.networks.encoder_only`, and p pairs; d is the vectors' width, too.
+"""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from model.config.sentence_encoder import SentenceEncoderConfig
+from model.config.transformer import AttentionBackend
+from model.networks.encoder_only import EncoderOnly
+from model.networks.encoder_only_initialisation import initialise_encoder_only
+
+# What a loss returns: a tensor by token, or a named tuple of sums.
+L = TypeVar("L", bound=Tensor | tuple[Tensor, ...])
+
+
+class SentenceEncoder(nn.Module):
+    """The whole network. All parameters are used inside `forward`, as ZeRO-3 needs it.
+
+    Attributes:
+        width: of the hidden states and of the vectors, d.
+    """
+
+    def __init__(
+        self,
+        config: SentenceEncoderConfig,
+        vocabulary_size: int,
+        context_length: int,
+        attention_backend: AttentionBackend | None = None,
+    ) -> None:
+        """Builds and initialises the network; seed torch before.
+
+        Raises:
+            ModelError: the backend has no dropout.
+        """
+        super().__init__()
+        self.encoder = EncoderOnly(config, vocabulary_size, context_length, attention_backend)
+        self.config = config
+        self.width = config.width
+        initialise_encoder_only(self)
+
+    def forward(
+        self,
+        ids_bt: Tensor,
+        segment_bt: Tensor,
+        position_bt: Tensor,
+        part_bt: Tensor,
+        loss: Callable[[Tensor, Tensor, Tensor], L],
+    ) -> L:
+        """Returns the loss's sums over pairs, each the mean of its two directions.
+
+        Args:
+            ids_bt, segment_bt, position_bt, part_bt: see `EncoderOnly.forward`; a sentence has a
+                row, and p sources come before their p targets.
+            loss: gets vectors (p, d), those that are told apart (p, d), and targets (p,): see
+                `model.losses.loss.Loss`.
+        """
+        vector_bd = self.embed(ids_bt, segment_bt, position_bt, part_bt)
+        source_pd, target_pd = vector_bd.chunk(2)
+        right_p = torch.arange(len(source_pd), device=ids_bt.device)
+        temperature = self.config.temperature
+        mean: L = _mean(
+            loss(source_pd / temperature, target_pd, right_p),
+            loss(target_pd / temperature, source_pd, right_p),
+        )
+        return mean
+
+    def embed(
+        self, ids_bt: Tensor, segment_bt: Tensor, position_bt: Tensor, part_bt: Tensor
+    ) -> Tensor:
+        """Returns the sentences' vectors, fp32 (b, d), each of length 1."""
+        hidden_btd = self.encoder(ids_bt, segment_bt, position_bt, part_bt)
+        if self.config.pooling == "first":
+            pooled_bd = hidden_btd[:, 0].float()
+        else:
+            padding_bt1 = (part_bt < 0).unsqueeze(2)
+            sum_bd = hidden_btd.float().masked_fill(padding_bt1, 0.0).sum(dim=1)
+            pooled_bd = sum_bd / (~padding_bt1).sum(dim=1)
+        return F.normalize(pooled_bd, dim=1)
+
+    def checkpoint_activations(self, on: bool) -> None:
+        """See `EncoderOnly.checkpoint_activations`."""
+        self.encoder.checkpoint_activations(on)
+
+
+def _mean(one: Any, other: Any) -> Any:
+    """The mean of what a loss returned twice, field by field."""
+    if isinstance(one, Tensor):
+        return (one + other) / 2
+    return type(one)(*((a + b) / 2 for a, b in zip(one, other, strict=True)))

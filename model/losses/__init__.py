@@ -1,0 +1,1 @@
+"""Sums of losses over the tokens of a batch."""

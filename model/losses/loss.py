@@ -1,0 +1,171 @@
+"""Output projection and label-smoothed cross-entropy in one, as sums over tokens.
+
+    hidden states ─▶ [ logits of a few tokens ─▶ probabilities ─▶ loss and gradient ] … ─▶ sums
+
+The gradient with respect to the logits is known as soon as the logits are (softmax minus target).
+So each chunk of tokens is finished at once, and the logits of a whole batch, by far the largest
+tensor of a small model, never exist. Two gradients wait for the backward pass: that of the output
+matrix, in fp32, and that of the hidden states. The trainer divides by the target tokens of the
+*global* step, so no mean is taken here.
+
+Nearly all time goes to the operations on each of n · v logits, so there are few: the products, one
+softmax, two maxima. The share that label smoothing gives to *every* entry is the same for all
+tokens; it is computed from sums over tokens and over entries instead.
+
+Measured on one thread of an AMD EPYC, torch 2.13.0, 2026-11-20: 1,000 tokens, 10,000 entries, width
+128, forward and backward, milliseconds, against logits in full with torch's cross_entropy in fp32:
+fp32 191 → 126, bf16 147 → 72; width 512: fp32 449 → 406, bf16 239 → 187. Since then there are fewer
+passes over all logits; the times of bf16 fell by 30 % at width 128 and by 10 % at 512.
+
+Shape suffixes: n target tokens, d model width, v vocabulary, c tokens of one chunk.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from model.blocks.linear import product
+
+MIN_CHUNK_TOKENS = 512
+# Columns that make room for an output's bias, all but the first of zeros: products are fastest with
+# a multiple of 8.
+BIAS_COLUMNS = 8
+
+
+class LossSums(NamedTuple):
+    """Sums over target tokens, fp32 scalars, in nats.
+
+    Attributes:
+        smoothed: what training minimises.
+        nll: the plain negative log-likelihood, without a gradient; perplexity is computed from it.
+    """
+
+    smoothed: Tensor
+    nll: Tensor
+
+
+# A loss turns hidden states (n, d), the output matrix (v, d) and target ids (n,), all without
+# padding, into sums over the targets. The first of the sums is minimised.
+Loss = Callable[[Tensor, Tensor, Tensor], LossSums]
+
+
+def with_bias_as_weights(
+    hidden_nd: Tensor, weight_vd: Tensor, bias_v: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Returns hidden states and matrix, each wider, whose product has the output's bias in it.
+
+    The bias is one more column of the matrix, and 1 is what it is multiplied by. So a loss has to
+    know of no bias.
+    """
+    columns_vc = F.pad(bias_v.unsqueeze(1), (0, BIAS_COLUMNS - 1))
+    ones_nd = F.pad(hidden_nd, (0, BIAS_COLUMNS), value=1.0)
+    return ones_nd, torch.cat([weight_vd, columns_vc], dim=1)
+
+
+@dataclass(frozen=True)
+class CrossEntropy:
+    """The loss `label_smoothed_sums` with its ε; with 0 it is the negative log-likelihood."""
+
+    label_smoothing: float = 0.0
+
+    def __call__(self, hidden_nd: Tensor, weight_vd: Tensor, target_n: Tensor) -> LossSums:
+        return label_smoothed_sums(hidden_nd, weight_vd, target_n, self.label_smoothing)
+
+
+@torch.no_grad()
+def token_losses(hidden_nd: Tensor, weight_vd: Tensor, target_n: Tensor) -> Tensor:
+    """Returns the negative log-likelihood of each target, fp32 (n,), in nats; for a look at a step.
+
+    It takes the place of a `Loss` in a network's forward.
+    """
+    losses = []
+    for start in range(0, len(hidden_nd), MIN_CHUNK_TOKENS):
+        chunk = slice(start, start + MIN_CHUNK_TOKENS)
+        logits_cv = product(hidden_nd[chunk], weight_vd).float()
+        right_c1 = logits_cv.gather(1, target_n[chunk].unsqueeze(1))
+        losses.append(logits_cv.logsumexp(dim=1) - right_c1.squeeze(1))
+    return torch.cat(losses)
+
+
+def label_smoothed_sums(
+    hidden_nd: Tensor, weight_vd: Tensor, target_n: Tensor, label_smoothing: float
+) -> LossSums:
+    """Returns the sums for hidden states (n, d), an output matrix (v, d) and ids (n,), unpadded.
+
+    The target distribution gives 1 - ε to the right entry and ε/v to each of the v entries, itself
+    included (Szegedy et al. 2016, §7; Vaswani et al. 2017, §5.4: ε = 0.1):
+
+        loss = (1 - ε) · -log p(y) + ε/v · Σ_i -log p(i)
+    """
+    sums = _ProjectedCrossEntropy.apply(
+        hidden_nd, weight_vd, target_n, label_smoothing, torch.is_grad_enabled()
+    )
+    return LossSums(*sums)
+
+
+def distributions(hidden_cd: Tensor, weight_vd: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns logits and probabilities (c, v), and the log of each softmax' denominator (c,)."""
+    logits_cv = product(hidden_cd, weight_vd).float()
+    p_cv = torch.softmax(logits_cv, dim=1)
+    # Taken from the likeliest entry, because its probability is never rounded to zero.
+    return logits_cv, p_cv, logits_cv.amax(dim=1) - p_cv.amax(dim=1).log()
+
+
+def scaled_gradients(ctx: Any, loss_grad: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns the gradients of hidden states and matrix that a forward pass has saved, scaled."""
+    hidden_grad_nd, weight_grad_vd = ctx.saved_tensors
+    weight_grad = (weight_grad_vd * loss_grad).to(hidden_grad_nd.dtype)
+    return hidden_grad_nd * loss_grad, weight_grad
+
+
+class _ProjectedCrossEntropy(torch.autograd.Function):
+    """Computes the gradients of its inputs in the forward pass; backward only scales them."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden_nd: Tensor,
+        weight_vd: Tensor,
+        target_n: Tensor,
+        label_smoothing: float,
+        with_gradients: bool,
+    ) -> tuple[Tensor, Tensor]:
+        # Chunks add to the matrix' gradient in fp32, also when weights are bf16.
+        weight_grad_vd = torch.zeros_like(weight_vd, dtype=torch.float32)
+        hidden_grad_nd = torch.empty_like(hidden_nd)
+        nll = torch.zeros((), dtype=torch.float32, device=hidden_nd.device)
+        log_sums = torch.zeros_like(nll)  # sum of the logs of the softmax' denominators
+        # With as many tokens as the model is wide, a chunk's logits are as large as the matrix.
+        chunk_tokens = max(MIN_CHUNK_TOKENS, hidden_nd.shape[1])
+        for start in range(0, len(hidden_nd), chunk_tokens):
+            chunk = slice(start, start + chunk_tokens)
+            hidden_cd, right = hidden_nd[chunk], target_n[chunk].unsqueeze(1)
+            logits_cv, p_cv, log_sum_c = distributions(hidden_cd, weight_vd)
+            log_sums += log_sum_c.sum()
+            nll += (log_sum_c - logits_cv.gather(1, right).squeeze(1)).sum()
+            if with_gradients:
+                # Softmax minus target distribution, without the share that all entries get.
+                p_cv.scatter_(1, right, p_cv.gather(1, right) - (1 - label_smoothing))
+                grad_cv = p_cv.to(weight_vd.dtype)
+                hidden_grad_nd[chunk] = product(grad_cv, weight_vd.T)
+                weight_grad_vd += product(grad_cv.T, hidden_cd.T)
+        hidden_sum_d = hidden_nd.sum(dim=0, dtype=torch.float32)
+        weight_sum_d = weight_vd.sum(dim=0, dtype=torch.float32)
+        share = label_smoothing / len(weight_vd)  # each entry's, of the target distribution
+        if with_gradients:
+            hidden_grad_nd -= (share * weight_sum_d).to(hidden_nd.dtype)
+            weight_grad_vd -= share * hidden_sum_d
+        ctx.save_for_backward(hidden_grad_nd, weight_grad_vd)
+        ctx.mark_non_differentiable(nll)
+        smoothed = (1 - label_smoothing) * nll + label_smoothing * log_sums
+        return smoothed - share * (hidden_sum_d @ weight_sum_d), nll
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, smoothed_grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        return *scaled_gradients(ctx, smoothed_grad), None, None, None

@@ -1,0 +1,144 @@
+"""R-Drop: two passes over the same tokens, whose dropout differs, shall agree (Liang et al. 2021).
+
+    hidden states of both ─▶ [ logits of a few tokens ─▶ both distributions ─▶ loss ] … ─▶ sums
+
+With p and q what the two passes make of a token, its loss is half of the paper's equation 4,
+
+    ½ (CE(p) + CE(q)) + α/4 · (KL(p ‖ q) + KL(q ‖ p))
+
+so that it is as large as that of one pass; CE is the label-smoothed cross-entropy of
+`model.losses.loss`. Since p and q each add up to 1, the two divergences are together Σ (p - q)(z -
+y), where z and y are the logits: no logarithm of a probability has to be taken.
+
+The whole is computed as in `model.losses.loss`: chunk by chunk, with the gradients of the logits
+known at once, and never with the logits of a batch.
+
+Shape suffixes: n target tokens of *one* pass, m = 2n of both, d model width, v vocabulary, c tokens
+of one chunk, e = 2c of both passes.
+"""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from model.blocks.linear import product
+from model.losses.loss import MIN_CHUNK_TOKENS, distributions, scaled_gradients
+
+
+class RDropSums(NamedTuple):
+    """Sums over target tokens, fp32 scalars, in nats.
+
+    Attributes:
+        smoothed: what training minimises.
+        nll: the plain negative log-likelihood, the mean of both passes, without a gradient.
+        divergence: the mean of KL(p ‖ q) and KL(q ‖ p), without a gradient.
+    """
+
+    smoothed: Tensor
+    nll: Tensor
+    divergence: Tensor
+
+
+@dataclass(frozen=True)
+class RDrop:
+    """The loss `r_drop_sums` with its settings."""
+
+    label_smoothing: float
+    weight: float
+
+    def __call__(self, hidden_md: Tensor, weight_vd: Tensor, target_m: Tensor) -> RDropSums:
+        return r_drop_sums(hidden_md, weight_vd, target_m, self.label_smoothing, self.weight)
+
+
+def r_drop_sums(
+    hidden_md: Tensor, weight_vd: Tensor, target_m: Tensor, label_smoothing: float, alpha: float
+) -> RDropSums:
+    """Returns the sums for the hidden states of both passes, one after the other, unpadded.
+
+    Args:
+        hidden_md: (2n, d); token i of the second pass is row n + i.
+        weight_vd: the output matrix.
+        target_m: ids, (2n,), whose halves are equal.
+        label_smoothing: ε, as in `model.losses.loss`.
+        alpha: the paper's α, which weighs the divergences.
+    """
+    sums = _ProjectedRDrop.apply(
+        hidden_md, weight_vd, target_m, label_smoothing, alpha, torch.is_grad_enabled()
+    )
+    return RDropSums(*sums)
+
+
+class _ProjectedRDrop(torch.autograd.Function):
+    """Computes the gradients of its inputs in the forward pass; backward only scales them."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden_md: Tensor,
+        weight_vd: Tensor,
+        target_m: Tensor,
+        label_smoothing: float,
+        alpha: float,
+        with_gradients: bool,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        weight_grad_vd = torch.zeros_like(weight_vd, dtype=torch.float32)
+        hidden_grad_md = torch.empty_like(hidden_md)
+        nll = torch.zeros((), dtype=torch.float32, device=hidden_md.device)
+        log_sums = torch.zeros_like(nll)  # sum of the logs of the softmax' denominators
+        divergences = torch.zeros_like(nll)  # of both directions
+        tokens = len(hidden_md) // 2
+        chunk_tokens = max(MIN_CHUNK_TOKENS, hidden_md.shape[1]) // 2
+        for start in range(0, tokens, chunk_tokens):
+            stop = min(start + chunk_tokens, tokens)
+            halves = slice(start, stop), slice(tokens + start, tokens + stop)
+            hidden_ed = torch.cat([hidden_md[half] for half in halves])
+            right = torch.cat([target_m[half] for half in halves]).unsqueeze(1)
+            logits_ev, p_ev, log_sum_e = distributions(hidden_ed, weight_vd)
+            log_sums += log_sum_e.sum()
+            nll += (log_sum_e - logits_ev.gather(1, right).squeeze(1)).sum()
+
+            p_cv, q_cv = p_ev.chunk(2)
+            apart_cv, grad_q_cv = logits_ev.chunk(2)
+            apart_cv -= grad_q_cv  # the logits are needed no more
+            by_p_c1, by_q_c1 = (
+                torch.mul(each_cv, apart_cv, out=grad_q_cv).sum(dim=1, keepdim=True)
+                for each_cv in (p_cv, q_cv)
+            )
+            divergences += (by_p_c1 - by_q_c1).sum()
+            if with_gradients:
+                # Of the cross-entropies without the share that all entries get, and of the
+                # divergences: p - q + p (z - y - Σ p (z - y)), and the same with p and q exchanged.
+                # The place of the logits is taken, and each line is one pass over it.
+                quarter = alpha / 4
+                grad_p_cv = apart_cv.mul_(quarter)
+                torch.sub(0.5 + quarter + quarter * by_q_c1, grad_p_cv, out=grad_q_cv)
+                grad_p_cv += 0.5 + quarter - quarter * by_p_c1
+                grad_p_cv.mul_(p_cv).sub_(q_cv, alpha=quarter)
+                grad_q_cv.mul_(q_cv).sub_(p_cv, alpha=quarter)
+                grad_ev = logits_ev
+                grad_ev.scatter_(1, right, grad_ev.gather(1, right) - (1 - label_smoothing) / 2)
+                grad_ev = grad_ev.to(weight_vd.dtype)
+                hidden_grad_ed = product(grad_ev, weight_vd.T)
+                for half, grad_cd in zip(halves, hidden_grad_ed.chunk(2), strict=True):
+                    hidden_grad_md[half] = grad_cd
+                weight_grad_vd += product(grad_ev.T, hidden_ed.T)
+        hidden_sum_d = hidden_md.sum(dim=0, dtype=torch.float32)
+        weight_sum_d = weight_vd.sum(dim=0, dtype=torch.float32)
+        share = label_smoothing / len(weight_vd) / 2  # each entry's, of the target distribution
+        if with_gradients:
+            hidden_grad_md -= (share * weight_sum_d).to(hidden_md.dtype)
+            weight_grad_vd -= share * hidden_sum_d
+        ctx.save_for_backward(hidden_grad_md, weight_grad_vd)
+        nll, divergence = nll / 2, divergences / 2
+        ctx.mark_non_differentiable(nll, divergence)
+        smoothed = (1 - label_smoothing) * nll + label_smoothing / 2 * log_sums
+        smoothed = smoothed - share * (hidden_sum_d @ weight_sum_d) + alpha / 2 * divergence
+        return smoothed, nll, divergence
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, smoothed_grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+        return *scaled_gradients(ctx, smoothed_grad), None, None, None, None

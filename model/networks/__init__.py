@@ -1,0 +1,1 @@
+"""Complete networks: encoder-decoder, decoder, encoder."""

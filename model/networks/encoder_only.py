@@ -1,0 +1,157 @@
+"""The encoder-only Transformer: every token sees every other one of its part (Devlin et al. 2019).
+
+    token ids ─▶ embedding + positions + segments ─▶ layers ─▶ hidden states ─▶ a head
+
+A row of a batch holds parts of documents one after another, and padding at its end:
+
+    part_bt      0 0 0 0 1 1 2 2 2 -1   the number of the part within its row, -1 at padding
+    position_bt  0 1 2 3 0 1 0 1 2  0   of each token; it begins anew where the task wants it to
+    segment_bt   0 0 1 1 0 0 0 0 0  0   which side of its part a token belongs to
+
+Attention stays within a part. A mask sees to that, made once for all layers, where rows have
+several parts or padding; with `AttentionBackend.VARLEN` all parts are computed as one row without
+padding (`model.blocks.packing`). What a hidden state is used for is a head's
+(`model.heads.masked_head`).
+
+The names of parameters are a format; of a network whose encoder is its attribute `encoder`:
+
+    encoder.embedding.weight (v, d)    encoder.positions.weight (context, d)
+    encoder.segments.weight (segments, d), unless there are none
+    encoder.embedding_norm.{weight,bias}, if norm is post; encoder.last_norm.…, if it is pre
+    encoder.layers.N.self_attention.query_key_value.{weight,bias} (3 d, d), queries first
+    encoder.layers.N.self_attention.output.{weight,bias}
+    encoder.layers.N.self_attention_norm.{weight,bias}
+    encoder.layers.N.feed_forward.{inner,outer}.{weight,bias}
+    encoder.layers.N.feed_forward_norm.{weight,bias}
+
+Shape suffixes: b rows, t length, d model width, v vocabulary, n tokens without padding.
+"""
+
+from torch import Tensor, nn
+
+from model.blocks.attention import Mask, additive_mask, refuse_packed_dropout
+from model.blocks.dropout import Dropout
+from model.blocks.embeddings import Embedding
+from model.blocks.layers import run_layer
+from model.blocks.learned_positions import LearnedPositions
+from model.blocks.packing import PackedMask, packing_of_parts
+from model.config.encoder_only import EncoderOnlyConfig
+from model.config.transformer import AttentionBackend
+from model.errors import ModelError
+from model.networks.encoder_only_layers import EncoderOnlyLayer, layer_norm_of
+
+
+class EncoderOnly(nn.Module):
+    """Embeddings and layers; a network with a head has it as its attribute `encoder`.
+
+    Attributes:
+        width: of the hidden states, d.
+        context_length: the longest part; there are no more positions.
+        vocabulary_size: v.
+    """
+
+    def __init__(
+        self,
+        config: EncoderOnlyConfig,
+        vocabulary_size: int,
+        context_length: int,
+        attention_backend: AttentionBackend | None = None,
+    ) -> None:
+        """Builds the encoder; the network that has it initialises it with its head.
+
+        Args:
+            attention_backend: None: the measured default.
+
+        Raises:
+            ModelError: the backend has no dropout.
+        """
+        super().__init__()
+        refuse_packed_dropout(attention_backend, config.attention_dropout)
+        self.config = config
+        self.width = config.width
+        self.context_length = context_length
+        self.vocabulary_size = vocabulary_size
+        self.attention_backend = attention_backend
+        self.embedding = Embedding(vocabulary_size, self.width, scaled=False)
+        self.positions = LearnedPositions(context_length, self.width)
+        # A table of vectors like that of tokens.
+        self.segments = (
+            Embedding(config.segments, self.width, scaled=False) if config.segments else None
+        )
+        post = config.norm == "post"
+        self.embedding_norm = layer_norm_of(config) if post else nn.Identity()
+        self.dropout = Dropout(config.dropout)
+        layers = [EncoderOnlyLayer(config, attention_backend) for _ in range(config.layers)]
+        self.layers = nn.ModuleList(layers)
+        self.last_norm = nn.Identity() if post else layer_norm_of(config)
+        self._checkpoint_activations = False
+
+    def forward(
+        self, ids_bt: Tensor, segment_bt: Tensor, position_bt: Tensor, part_bt: Tensor
+    ) -> Tensor:
+        """Returns the hidden states (b, t, d); what is at padding means nothing.
+
+        Args:
+            segment_bt: int64, below `model.segments`; not looked at if there are none.
+            position_bt: int64, each token's, below `context_length`.
+            part_bt: int64, the number of each token's part in its row: 0, 1, … in this order, and
+                -1 at the padding at the end of the row.
+
+        Raises:
+            ModelError: a position is beyond those that were learned.
+        """
+        self._check_positions(position_bt)
+        if self.attention_backend is not AttentionBackend.VARLEN:
+            mask = _within_parts(part_bt)
+            return self._run(ids_bt, segment_bt, position_bt, mask)
+        packing = packing_of_parts(part_bt)
+        hidden_1nd = self._run(
+            packing.pack(ids_bt),
+            packing.pack(segment_bt),
+            packing.pack(position_bt),
+            PackedMask(packing, packing),
+        )
+        b, t = ids_bt.shape
+        hidden_kd = hidden_1nd.new_zeros(b * t, self.width)
+        return hidden_kd.index_copy(0, packing.places_n, hidden_1nd[0]).unflatten(0, (b, t))
+
+    def checkpoint_activations(self, on: bool) -> None:
+        """Sets whether the backward pass computes each layer anew instead of keeping activations.
+
+        See `model.networks.transformer.Transformer.checkpoint_activations`.
+        """
+        self._checkpoint_activations = on
+
+    def _run(
+        self, ids_bt: Tensor, segment_bt: Tensor, position_bt: Tensor, mask: Mask | None
+    ) -> Tensor:
+        x_btd = self.embedding(ids_bt) + self.positions(position_bt)
+        if self.segments is not None:
+            x_btd = x_btd + self.segments(segment_bt)
+        x_btd = self.dropout(self.embedding_norm(x_btd))
+        for layer in self.layers:
+            x_btd = run_layer(layer, self._checkpoint_activations, x_btd, mask)
+        hidden_btd: Tensor = self.last_norm(x_btd)
+        return hidden_btd
+
+    def _check_positions(self, position_bt: Tensor) -> None:
+        if position_bt.shape[1] <= self.context_length:
+            return
+        # Only a long row is looked into, as the host waits for the answer.
+        longest = int(position_bt.max()) + 1
+        if longest > self.context_length:
+            raise ModelError(
+                f"A text has {longest} tokens, but the network has learned {self.context_length} "
+                "positions. Give it shorter texts, or train one with a larger "
+                "batching.context_length."
+            )
+
+
+def _within_parts(part_bt: Tensor) -> Tensor | None:
+    """Hides padding and other parts from each token; None where every row is one part."""
+    if not bool(part_bt.any()):
+        return None
+    if not bool((part_bt > 0).any()):
+        return additive_mask(part_bt == 0)[:, None, None, :]
+    # Padding sees itself as if it were a part: every query must see at least one key.
+    return additive_mask(part_bt.unsqueeze(2) == part_bt.unsqueeze(1)).unsqueeze(1)

@@ -1,0 +1,280 @@
+"""The encoder–decoder Transformer (Vaswani et al. 2017, §3).
+
+    source ids ─▶ embedding × √d + positions ─▶ encoder ─▶ memory
+    target ids ─▶ embedding × √d + positions ─▶ decoder ◀─ memory ─▶ hidden ─▶ logits ─▶ loss
+
+With `model.positions` rotary nothing is added to the embeddings; queries and keys of self-attention
+are rotated by their positions instead.
+Ids are (b, s) and (b, t), padded at the *end* of each row; padding never changes a result.
+A source ends with EOS. A target input starts with BOS, its output ends with EOS. In networks with
+`model.decoder_start` pad, padding stands in the place of BOS.
+With `AttentionBackend.VARLEN` the loss is computed from packed sentences (`model.blocks.packing`):
+from the embedding on, there is no padding. Decoding and traces stay padded.
+Shape suffixes: b batch, s source length, t target length, d model width, v target vocabulary,
+n target tokens without padding, k hypotheses of a sentence.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from model.blocks.attention import KeyValue, additive_mask, refuse_packed_dropout
+from model.blocks.cache import SelfAttentionCache
+from model.blocks.dropout import Dropout
+from model.blocks.embeddings import Embedding
+from model.blocks.layers import Decoder, Encoder
+from model.blocks.linear import product
+from model.blocks.packing import PackedMask, Packing, packings
+from model.blocks.positions import SinusoidalPositions
+from model.blocks.rotary import RotaryPositions, Rotation
+from model.config.transformer import AttentionBackend, ModelConfig
+from model.errors import ModelError
+from model.losses.loss import Loss, LossSums, with_bias_as_weights
+from model.networks.initialisation import initialise
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Sizes of the two vocabularies and the special ids, which both share.
+
+    Attributes:
+        bos_id: what a target input begins with; the padding's id if it begins with padding.
+    """
+
+    source_size: int
+    target_size: int
+    pad_id: int
+    bos_id: int
+    eos_id: int
+
+    def __post_init__(self) -> None:
+        special = {"pad_id": self.pad_id, "bos_id": self.bos_id, "eos_id": self.eos_id}
+        smaller = min(self.source_size, self.target_size)
+        if self.eos_id in (self.pad_id, self.bos_id) or not all(
+            0 <= number < smaller for number in special.values()
+        ):
+            raise ModelError(
+                f"The special tokens are {special}, but they must be ids below {smaller}, the size "
+                "of the smaller vocabulary, and EOS another one than padding and BOS. Train or "
+                "choose a tokenizer that has padding, BOS and EOS."
+            )
+
+    @property
+    def starts_with_padding(self) -> bool:
+        """Whether a target input begins with padding."""
+        return self.bos_id == self.pad_id
+
+
+class Transformer(nn.Module):
+    """The whole network. All parameters are used inside `forward`, as ZeRO-3 needs it."""
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        vocabulary: Vocabulary,
+        attention_backend: AttentionBackend | None = None,
+    ) -> None:
+        """Builds and initialises the network; seed torch before.
+
+        Args:
+            attention_backend: None: the measured default.
+        """
+        super().__init__()
+        self.config = config
+        self.vocabulary = vocabulary
+        self.attention_backend = attention_backend
+        refuse_packed_dropout(
+            attention_backend, config.attention_dropout, without=", as in the paper"
+        )
+        if (config.decoder_start == "pad") != vocabulary.starts_with_padding:
+            raise ModelError(
+                f"model.decoder_start is {config.decoder_start}, but the vocabulary's padding is "
+                f"{vocabulary.pad_id} and its BOS {vocabulary.bos_id}: they must be one id if a "
+                "target begins with padding, and else two. Choose decoder_start to fit the "
+                "tokenizer."
+            )
+        shared = config.share_embeddings
+        if shared == "all" and vocabulary.source_size != vocabulary.target_size:
+            raise ModelError(
+                "model.share_embeddings is all, but the vocabularies differ: "
+                f"{vocabulary.source_size} source and {vocabulary.target_size} target tokens. "
+                "Set tokenizer.joint=true, or model.share_embeddings=decoder."
+            )
+        width = config.width
+        self.target_embedding = Embedding(vocabulary.target_size, width)
+        self.source_embedding = (
+            Embedding(vocabulary.source_size, width) if shared != "all" else None
+        )
+        self.output_embedding = (
+            Embedding(vocabulary.target_size, width) if shared == "none" else None
+        )
+        self.output_bias = (
+            nn.Parameter(torch.zeros(vocabulary.target_size)) if config.output_bias else None
+        )
+        rotates = config.positions == "rotary"
+        self.positions = None if rotates else SinusoidalPositions(config.width)
+        self.rotary = RotaryPositions(config.head_width, config.rotary_base) if rotates else None
+        self.dropout = Dropout(config.dropout)
+        self.encoder = Encoder(config, attention_backend)
+        self.decoder = Decoder(config, attention_backend)
+        initialise(self)
+
+    def forward(
+        self,
+        source_bs: Tensor,
+        target_input_bt: Tensor,
+        target_output_bt: Tensor,
+        loss: Loss,
+    ) -> LossSums:
+        """Returns the loss's sums over the target tokens, padding left out."""
+        packed = self.attention_backend is AttentionBackend.VARLEN
+        hidden = self._hidden_packed if packed else self._hidden_padded
+        hidden_nd, target_n = hidden(source_bs, target_input_bt, target_output_bt)
+        weight_vd = self.output_weight
+        if self.output_bias is not None:
+            hidden_nd, weight_vd = with_bias_as_weights(hidden_nd, weight_vd, self.output_bias)
+        return loss(hidden_nd, weight_vd, target_n)
+
+    def _hidden_padded(
+        self, source_bs: Tensor, target_input_bt: Tensor, target_output_bt: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Returns the hidden states (n, d) of the real target tokens, and these tokens (n,)."""
+        memory_bsd = self.encode(source_bs)
+        hidden_btd = self.decode(target_input_bt, memory_bsd, source_bs)
+        # Only real tokens are projected to logits, the widest product of a small model.
+        real_n = self.is_real(target_output_bt).flatten().nonzero().squeeze(1)
+        hidden_nd = hidden_btd.flatten(0, 1).index_select(0, real_n)
+        return hidden_nd, target_output_bt.flatten().index_select(0, real_n)
+
+    def _hidden_packed(
+        self, source_bs: Tensor, target_input_bt: Tensor, target_output_bt: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Returns what `_hidden_padded` does, in the same order, without computing padding."""
+        # A target's input is as long as its output, and only the output tells where it ends: the
+        # input may hold EOS, or PAD in its place, after its last real token.
+        source, target = packings(self.is_real(source_bs), self.is_real(target_output_bt))
+        x_1sd = self.embed_packed(source_bs, self.source_embedding or self.target_embedding, source)
+        memory_1sd = self.encoder(x_1sd, PackedMask(source, source), self._rotation_packed(source))
+        x_1nd = self.embed_packed(target_input_bt, self.target_embedding, target)
+        hidden_1nd = self.decoder(
+            x_1nd,
+            self.decoder.project_memory(memory_1sd),
+            PackedMask(target, source),
+            PackedMask(target, target),
+            rotation=self._rotation_packed(target),
+        )
+        return hidden_1nd[0], target.pack(target_output_bt)[0]
+
+    def checkpoint_activations(self, on: bool) -> None:
+        """Sets whether the backward pass computes each layer anew instead of keeping activations.
+
+        If so, only each layer's inputs are kept (Chen et al. 2016), for one more forward pass per
+        micro-batch. The random state is restored, so dropout and all results are the same bits.
+        """
+        self.encoder.checkpoint_activations = self.decoder.checkpoint_activations = on
+
+    def encode(self, source_bs: Tensor) -> Tensor:
+        """Returns the memory (b, s, d)."""
+        x_bsd = self.embed(source_bs, self.source_embedding or self.target_embedding)
+        memory_bsd: Tensor = self.encoder(x_bsd, self.source_mask(source_bs), self._rotation(x_bsd))
+        return memory_bsd
+
+    def decode(self, target_input_bt: Tensor, memory_bsd: Tensor, source_bs: Tensor) -> Tensor:
+        """Returns the hidden states (b, t, d) from which each next token is predicted."""
+        x_btd = self.embed(target_input_bt, self.target_embedding)
+        memories = self.decoder.project_memory(memory_bsd)
+        hidden_btd: Tensor = self.decoder(
+            x_btd, memories, self.source_mask(source_bs), rotation=self._rotation(x_btd)
+        )
+        return hidden_btd
+
+    def decode_step(
+        self,
+        newest_bk: Tensor,
+        memories: Sequence[KeyValue],
+        memory_mask: Tensor,
+        ancestry_mask: Tensor,
+        caches: Sequence[SelfAttentionCache],
+    ) -> Tensor:
+        """Returns the hidden states (b, k, d) after each hypothesis' newest token.
+
+        It does what `decode` does, for one position more; `caches` hold what was computed before.
+        """
+        position = caches[0].length
+        x_bkd = self.embed(newest_bk, self.target_embedding, position)
+        rotation = self._rotation(x_bkd, position)
+        hidden_bkd: Tensor = self.decoder(
+            x_bkd, memories, memory_mask, ancestry_mask, caches, rotation
+        )
+        return hidden_bkd
+
+    def embed(self, ids: Tensor, embedding: Embedding, position: int | None = None) -> Tensor:
+        """Turns ids (b, t) into vectors with positions 0…t-1, or all with the given position."""
+        vectors = embedding(ids)
+        table = None
+        if self.positions is not None:
+            table = self.positions(*_bounds(vectors, position))
+        return self._add_positions(vectors, table)
+
+    def embed_packed(self, ids_bt: Tensor, embedding: Embedding, packing: Packing) -> Tensor:
+        """Turns padded ids into vectors (1, n, d), each with its position in its own sentence."""
+        table = None
+        if self.positions is not None:
+            table = self.positions(0, packing.max_seqlen).index_select(0, packing.positions_n)
+        return self._add_positions(embedding(packing.pack(ids_bt)), table)
+
+    def _add_positions(self, vectors: Tensor, table: Tensor | None) -> Tensor:
+        if table is not None:
+            # The table may have stayed in fp32 where an engine casts only parameters.
+            vectors = vectors + table.to(vectors.dtype)
+        x: Tensor = self.dropout(vectors)
+        return x
+
+    def _rotation(self, x_btd: Tensor, position: int | None = None) -> Rotation | None:
+        """The rotation of positions 0…t-1, or of the one that all rows of a step have."""
+        if self.rotary is None:
+            return None
+        start, stop = _bounds(x_btd, position)
+        rotation: Rotation = self.rotary(torch.arange(start, stop, device=x_btd.device), stop)
+        return rotation
+
+    def _rotation_packed(self, packing: Packing) -> Rotation | None:
+        """The rotation of each token's position in its own sentence."""
+        if self.rotary is None:
+            return None
+        rotation: Rotation = self.rotary(packing.positions_n, packing.max_seqlen)
+        return rotation
+
+    @property
+    def width(self) -> int:
+        """The width of every layer's output."""
+        return self.config.width
+
+    @property
+    def output_weight(self) -> Tensor:
+        """The matrix (v, d) of the output projection."""
+        # Looked up anew each time: under ZeRO-3 the look-up gathers the partitioned weight.
+        return (self.output_embedding or self.target_embedding).weight
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Turns hidden states (…, d) into unnormalised log-probabilities (…, v)."""
+        if torch.is_grad_enabled():  # product has none
+            return F.linear(hidden, self.output_weight, self.output_bias)
+        logits = product(hidden, self.output_weight)
+        return logits if self.output_bias is None else logits.add_(self.output_bias)
+
+    def is_real(self, ids_bt: Tensor) -> Tensor:
+        """True at tokens, false at padding, (b, t)."""
+        return ids_bt != self.vocabulary.pad_id
+
+    def source_mask(self, source_bs: Tensor) -> Tensor:
+        """Hides padding from attention, (b, 1, 1, s)."""
+        return additive_mask(self.is_real(source_bs))[:, None, None, :]
+
+
+def _bounds(x_btd: Tensor, position: int | None) -> tuple[int, int]:
+    """The first position of a row, and the one behind its last; a step has a single one."""
+    return (0, x_btd.shape[1]) if position is None else (position, position + 1)

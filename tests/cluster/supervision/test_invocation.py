@@ -1,0 +1,119 @@
+"""What the user has typed and which code runs: told without secrets, wherever it runs."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from cluster.supervision import invocation
+from cluster.supervision.invocation import as_variable, code_of, this_invocation, this_start
+from trainer.runs.start import Code, Invocation
+
+SECRET = "hunter2secret"
+
+
+def git(folder: Path, *arguments: str) -> str:
+    names = {
+        f"GIT_{who}_{what}": "x@y.z"
+        for who in ("AUTHOR", "COMMITTER")
+        for what in ("NAME", "EMAIL")
+    }
+    done = subprocess.run(
+        ["git", "-C", folder, *arguments],
+        env={**os.environ, **names, "GIT_CONFIG_GLOBAL": os.devnull},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout.strip()
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    folder = tmp_path / "project"
+    folder.mkdir()
+    git(folder, "init", "--quiet")
+    git(folder, "remote", "add", "origin", f"https://me:{SECRET}@host/repo")
+    (folder / "recipe.yaml").write_text("name: a\n")
+    git(folder, "add", "recipe.yaml")
+    git(folder, "commit", "--quiet", "-m", "first")
+    return folder
+
+
+def test_a_checkout_is_its_commit_and_whether_it_differs(project: Path) -> None:
+    commit = git(project, "rev-parse", "HEAD")
+    (project / "runs").mkdir()
+    (project / "runs" / "log.txt").write_text("of a run, which git does not know")
+    assert code_of(project / "runs") == Code(commit=commit, dirty=False)
+    (project / "recipe.yaml").write_text("name: b\n")
+    assert code_of(project) == Code(commit=commit, dirty=True)
+    git(project, "commit", "--quiet", "-a", "-m", "second")
+    now = code_of(project)
+    assert now is not None
+    assert now.commit != commit
+    assert not now.dirty
+
+
+def test_what_is_no_checkout_has_no_commit(
+    tmp_path: Path, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert code_of(tmp_path) is None
+    assert code_of(tmp_path / "nowhere") is None
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    git(empty, "init", "--quiet")
+    assert code_of(empty) is None
+    monkeypatch.setenv("PATH", str(empty))
+    assert code_of(project) is None
+
+
+def test_variables_of_git_point_nowhere_else(
+    tmp_path: Path, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GIT_DIR", str(project / ".git"))
+    assert code_of(tmp_path) is None
+
+
+def test_nothing_that_a_checkout_names_is_started(project: Path, tmp_path: Path) -> None:
+    hook = tmp_path / "hook"
+    hook.write_text(f"#!/bin/sh\ntouch {tmp_path}/started\n")
+    hook.chmod(0o700)
+    git(project, "config", "core.fsmonitor", str(hook))
+    assert code_of(project)
+    assert not (tmp_path / "started").exists()
+
+
+def test_a_command_is_told_as_it_can_be_typed_again_without_its_secrets(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(project)
+    url = f"https://me:{SECRET}@host/data?token={SECRET}"
+    argv = ["/bin/transloom", "train", "a recipe.yaml", f"data.dataset={url}"]
+    monkeypatch.setattr("sys.argv", argv)
+    found = this_invocation()
+    assert found.command is not None
+    assert found.command.startswith("transloom train 'a recipe.yaml' ")
+    assert found.project == code_of(project)
+    assert SECRET not in this_start().model_dump_json()
+
+
+def test_a_job_tells_what_was_typed_where_it_was_submitted(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["-c", "train", "recipe.yaml"])
+    assert this_invocation() == Invocation()
+    typed = Invocation(
+        command="transloom submit tiny.yaml", project=Code(commit="a" * 40, dirty=False)
+    )
+    for name, value in as_variable(typed).items():
+        monkeypatch.setenv(name, value)
+    assert this_invocation() == typed
+    monkeypatch.setenv(invocation.VARIABLE, '{"of": "another version"}')
+    assert this_invocation() == Invocation()
+
+
+def test_a_start_names_the_packages() -> None:
+    versions = this_start().versions
+    assert {"python", "torch", "ray", "wandb"} <= versions.keys()

@@ -1,0 +1,53 @@
+"""Registries: a name stands for one thing, which may be imported only when it is used."""
+
+import sys
+
+import pytest
+
+from foundation.errors import ExtensionError
+from foundation.registry import Registry, imported
+
+
+@pytest.fixture
+def shapes():
+    registry = Registry("shape", "figure.shape")
+    registry.register("round", "a circle's")
+    return registry
+
+
+def test_what_is_registered_is_found_in_its_order():
+    registry = Registry[object]("thing", "things.type")
+    first, second = object(), object()
+    registry.register("b", first)
+    registry.register("a", second)
+    assert (registry["b"], registry["a"]) == (first, second)
+    assert list(registry) == ["b", "a"]
+    assert "c" not in registry
+
+
+def test_a_place_is_imported_when_the_thing_is_asked_for():
+    sys.modules.pop("this_is_not_imported", None)
+    registry = Registry[object]("module", "modules.type")
+    registry.register("base64", "base64:b64encode")
+    registry.register("missing", "this_is_not_imported:anything")
+    assert registry["base64"](b"a") == b"YQ=="
+    with pytest.raises(ExtensionError, match=r"this_is_not_imported:anything .* No module named"):
+        registry["missing"]
+
+
+@pytest.mark.parametrize("place", ["base64:nothing_of_this_name", "base64", "nowhere_at_all:x"])
+def test_a_place_where_nothing_stands_is_named(place):
+    with pytest.raises(ExtensionError, match=rf"{place} is registered and cannot be imported"):
+        imported(place)
+
+
+def test_a_name_stands_for_one_thing(shapes):
+    shapes.register("round", "a circle's")  # the same again, as by a second import
+    with pytest.raises(ExtensionError, match=r"shape 'round' .* \"a circle's\" and as 'a ball'"):
+        shapes.register("round", "a ball")
+
+
+def test_an_unknown_name_is_told_with_those_that_there_are(shapes):
+    shapes.register("flat", "a plane's")
+    with pytest.raises(ExtensionError, match=r"figure\.shape is 'rond', .*: there are round, flat"):
+        shapes["rond"]

@@ -1,0 +1,51 @@
+"""Threads of torch fall asleep soon where they wait, as libgomp itself says."""
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = """
+from transloom.cli import app
+import sys
+assert "torch" not in sys.modules
+try:
+    app.main()
+except SystemExit:
+    pass
+import torch
+"""
+
+
+def spins(**environment: str) -> str | None:
+    """How often a thread looks whether it may go on, before it sleeps, in a command's process."""
+    inherited = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, "--help"],
+        env={**inherited, "OMP_DISPLAY_ENV": "verbose", **environment},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    if "OPENMP DISPLAY ENVIRONMENT" not in done.stderr:
+        pytest.skip("torch computes with another OpenMP than GNU's here")
+    found = re.search(r"GOMP_SPINCOUNT = '(\w+)'", done.stderr)
+    return found and found[1]
+
+
+def test_a_command_has_threads_that_fall_asleep_soon() -> None:
+    assert spins() == "10000"
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [({"GOMP_SPINCOUNT": "77"}, "77"), ({"OMP_WAIT_POLICY": "passive"}, "0")],
+)
+def test_what_the_environment_says_counts_more(environment, expected) -> None:
+    assert spins(**environment) == expected

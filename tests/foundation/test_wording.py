@@ -1,0 +1,92 @@
+"""How numbers, lists and changes are said in messages."""
+
+import math
+import re
+from pathlib import Path
+
+import pytest
+
+from data_pipeline.batching.plan import Cursor
+from foundation.wording import counted, listed, said, span, steps_of
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = ("transloom", "cluster", "trainer", "model", "data_pipeline", "foundation")
+NOUNS = (
+    "ranks|data workers|workers|steps|shards|pairs|lines|files|tensors|micro-batches|runs|rows|"
+    "jobs|CPUs|GPUs|nodes|layers|words|tags|weights|replicas|pages|windows|checkpoints|problems|epochs|"
+    "attempts|sessions|hours|minutes|seconds|days"
+)
+# A noun in the plural after a number that may be 1, whatever its value is in a test.
+# Constants, which are larger, have names in capitals.
+UNCOUNTED = re.compile(rf"\{{(?![A-Z_]+[:}}])[^{{}}]*\}} ({NOUNS})\b")
+
+
+@pytest.mark.parametrize(
+    ("count", "noun", "words"),
+    [
+        (0, "rank", "0 ranks"),
+        (1, "rank", "1 rank"),
+        (1, "data worker", "1 data worker"),
+        (2, "micro-batch", "2 micro-batches"),
+        (1_000, "pair", "1,000 pairs"),
+        (1.0, "CPU", "1 CPU"),
+        (0.5, "CPU", "0.5 CPUs"),
+    ],
+)
+def test_one_is_not_many(count: float, noun: str, words: str) -> None:
+    assert counted(count, noun) == words
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (-1, "0 s"),
+        (0.2, "0 s"),
+        (12.4, "12 s"),
+        (59.6, "1 min"),
+        (200, "3 min 20 s"),
+        (3 * 3600, "3 h"),
+        (3 * 3600 + 5 * 60 + 9, "3 h 5 min"),
+        (51 * 3600, "2 d 3 h"),
+    ],
+)
+def test_a_time_span_is_said_in_two_units_at_most(seconds: float, words: str) -> None:
+    assert span(seconds) == words
+    assert " d " in span(math.inf)
+
+
+@pytest.mark.parametrize(
+    ("step", "max_steps", "words"),
+    [(7, 20, "7 of 20"), (20, 20, "20 of 20"), (40, 20, "40 (max_steps is 20)"), (7, None, "7")],
+)
+def test_a_run_beyond_its_goal_is_not_so_many_of_fewer(
+    step: int, max_steps: int | None, words: str
+) -> None:
+    assert steps_of(step, max_steps) == words
+
+
+def test_values_are_not_said_as_python_writes_them() -> None:
+    assert listed([1.0, None, True]) == "1.0, null, true"
+    assert listed([]) == "none"
+    assert said({"src": 2, "tgt": 3}) == "src 2, tgt 3"
+    assert said({"ranks": [1, 2], "files": ["a"]}) == "ranks 1 → 2, files a"
+    assert str(Cursor(1, 2, 3)) == "epoch 1, window 2, micro-batch 3"
+
+
+def test_no_message_takes_a_number_for_many_that_may_be_one() -> None:
+    found = [
+        f"{path.relative_to(ROOT)}: {match.group()}"
+        for package in PACKAGES
+        for path in sorted((ROOT / package).rglob("*.py"))
+        for match in UNCOUNTED.finditer(path.read_text(encoding="utf-8"))
+    ]
+    assert found == [
+        "transloom/commands/demo.py: {command} checkpoints",  # no number
+        "transloom/commands/inference.py: {len(names)} runs",  # 2 at least
+        "transloom/commands/plan.py: {rounded} steps",  # beside the singular
+        "cluster/launchers/ray_job/head_check.py: {head} runs",  # no number
+        "trainer/exact/grids.py: {most} micro-batches",  # thousands
+        "transloom/observe/explain/live/packing.py: {count:,} weights",  # millions
+        "trainer/zero/engine.py: {ranks} ranks",  # 3 at least
+        "model/config/transformer.py: {self.decoder_layers} layers",  # of both stacks: 1+1 layers
+    ]

@@ -1,0 +1,116 @@
+"""Grouped queries against Llama's attention and against attention with all heads."""
+
+import pytest
+import torch
+from transformers import LlamaConfig
+from transformers.models.llama.modeling_llama import LlamaAttention, LlamaRotaryEmbedding
+
+from model.blocks.attention import additive_mask
+from model.blocks.grouped_attention import GroupedQueryAttention
+from model.blocks.packing import PackedMask, packing_of_parts
+from model.blocks.rotary import RotaryPositions
+from model.blocks.text_cache import TextCache
+from model.config.decoder_only import DecoderOnlyConfig
+from model.config.transformer import AttentionBackend
+
+PADDED = [AttentionBackend.MATMUL, AttentionBackend.SDPA]
+WIDTH, HEADS = 32, 4
+
+
+def attention_with(groups, backend=None, bias=True, **settings):
+    config = DecoderOnlyConfig(
+        **{"width": WIDTH, "heads": HEADS, "key_value_heads": groups, "bias": bias, **settings}
+    )
+    torch.manual_seed(0)
+    attention = GroupedQueryAttention(config, backend)
+    with torch.no_grad():
+        for parameter in attention.parameters():
+            parameter.copy_(0.2 * torch.randn_like(parameter))
+    return attention
+
+
+def inputs(t=9, rows=2):
+    return torch.randn(rows, t, WIDTH, generator=torch.Generator().manual_seed(1)).requires_grad_()
+
+
+def causal_mask(t):
+    return additive_mask(torch.ones(t, t, dtype=torch.bool).tril())
+
+
+@pytest.mark.parametrize("backend", PADDED)
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("groups", [1, 2, 4])
+def test_rotated_grouped_queries_are_llamas(groups, bias, backend):
+    ours = attention_with(groups, backend, bias)
+    settings = LlamaConfig(
+        hidden_size=WIDTH,
+        num_attention_heads=HEADS,
+        num_key_value_heads=groups,
+        attention_bias=bias,
+        attn_implementation="eager",
+    )
+    theirs = LlamaAttention(settings, layer_idx=0)
+    with torch.no_grad():
+        for kind in ("weight", "bias") if bias else ("weight",):
+            fused = getattr(ours.query_key_value, kind).split([32, 8 * groups, 8 * groups])
+            parts = (theirs.q_proj, theirs.k_proj, theirs.v_proj)
+            for part, tensor in zip(parts, fused, strict=True):
+                getattr(part, kind).copy_(tensor)
+            getattr(theirs.o_proj, kind).copy_(getattr(ours.output, kind))
+    x, position = inputs(), torch.arange(9)
+    table = LlamaRotaryEmbedding(settings)(x, position.unsqueeze(0))
+    expected, _ = theirs(x, table, causal_mask(9)[None, None])
+    found = ours(x, rotation=RotaryPositions(8, 10000.0)(position, 9))
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+    towards = torch.randn(found.shape, generator=torch.Generator().manual_seed(2))
+    for mine, other in zip(
+        torch.autograd.grad(found, [x, ours.output.weight], towards),
+        torch.autograd.grad(expected, [x, theirs.o_proj.weight], towards),
+        strict=True,
+    ):
+        torch.testing.assert_close(mine, other, rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("backend", PADDED)
+def test_a_mask_that_hides_the_future_is_causal(backend):
+    attention = attention_with(2, backend)
+    torch.testing.assert_close(
+        attention(inputs(), causal_mask(9)), attention(inputs()), rtol=0, atol=1e-6
+    )
+
+
+def test_packed_parts_see_their_own_past():
+    attention = attention_with(2)
+    part = torch.tensor([[0, 0, 0, 1, 1, 2, 2, 2, 2]])
+    packing = packing_of_parts(part)
+    x = inputs(rows=1)
+    found = attention(x, PackedMask(packing, packing))
+    expected = torch.cat([attention(piece) for piece in x.split([3, 2, 4], dim=1)], dim=1)
+    torch.testing.assert_close(found, expected, rtol=0, atol=5e-6)
+
+
+def test_dropout_acts_in_training_only():
+    attention = attention_with(2, attention_dropout=0.5)
+    assert not torch.equal(attention(inputs()), attention(inputs()))
+    attention.eval()
+    assert torch.equal(attention(inputs()), attention(inputs()))
+
+
+@torch.no_grad()
+def test_a_cache_holds_the_groups_and_gives_the_past():
+    attention, x = attention_with(2), inputs()
+    positions = RotaryPositions(8, 10000.0)
+    expected = attention(x, rotation=positions(torch.arange(9), 9))
+    lengths, cache = torch.tensor([3, 6]), TextCache()
+    attention(x[:, :6], None, positions(torch.arange(6), 6), cache)
+    for more in range(3):
+        places = lengths + more
+        room = cache.make_room(int(places.max()) + 1)
+        mask = additive_mask(torch.arange(room) <= places.unsqueeze(1))[:, None, None, :]
+        newest = x[torch.arange(2), places].unsqueeze(1)
+        found = attention(newest, mask, positions(places.unsqueeze(1), 9), cache, places)
+        torch.testing.assert_close(
+            found.squeeze(1), expected[torch.arange(2), places], rtol=0, atol=1e-5
+        )
+    stored = torch.zeros(2, 2, 2, 1, 8)  # two groups of four heads
+    assert cache.append(stored, lengths)[0].shape == (2, 2, room, 8)

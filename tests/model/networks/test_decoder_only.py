@@ -1,0 +1,363 @@
+"""The decoder-only network's own promises; test_hugging_face.py holds it to other networks."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from model.blocks.dropout import Dropout
+from model.blocks.positions import sinusoidal_table
+from model.config.decoder_only import DecoderOnlyConfig
+from model.config.transformer import AttentionBackend
+from model.errors import ModelError
+from model.losses.loss import CrossEntropy
+from model.networks.decoder_only import DecoderOnly
+
+PIECES, CONTEXT = 30, 24
+FORMS = {
+    "gpt2": {"preset": "gpt2"},
+    "llama": {"preset": "llama", "key_value_heads": 2},
+    "sinusoidal": {"positions": "sinusoidal", "activation": "gelu", "bias": False},
+}
+BACKENDS = [None, AttentionBackend.SDPA, AttentionBackend.VARLEN]
+# Lengths of the parts of each row; some rows are full, some are padded, one part is a token.
+ROWS = [[5, 1, 9], [15], [2, 3, 4, 1, 2], [7, 7]]
+TARGETS = sum(map(sum, ROWS))
+
+every_form = pytest.mark.parametrize("form", FORMS)
+
+
+def batch(rows=ROWS, width=0, seed=3):
+    """Random ids, the ids after them, and the numbers of their parts."""
+    width = max(width, *map(sum, rows))
+    generator = torch.Generator().manual_seed(seed)
+    ids = torch.zeros(len(rows), width, dtype=torch.int64)
+    target, part = torch.zeros_like(ids), torch.full_like(ids, -1)
+    for row, lengths in enumerate(rows):
+        n = sum(lengths)
+        ids[row, :n], target[row, :n] = torch.randint(4, PIECES, (2, n), generator=generator)
+        numbers = [number for number, length in enumerate(lengths) for _ in range(length)]
+        part[row, :n] = torch.tensor(numbers)
+    return ids, target, part
+
+
+def parts_alone(ids, target, part):
+    """Each part as a batch of its own."""
+    for row in range(len(ids)):
+        for number in range(int(part[row].max()) + 1):
+            here = part[row] == number
+            piece = [x[row, here].unsqueeze(0) for x in (ids, target)]
+            yield *piece, torch.zeros_like(piece[0])
+
+
+def loss_and_gradients(network, *batches):
+    network.zero_grad()
+    sums = [network(*each, CrossEntropy(0.1)) for each in batches]
+    smoothed = torch.stack([each.smoothed for each in sums]).sum()
+    (smoothed / TARGETS).backward()
+    nll = torch.stack([each.nll for each in sums]).sum()
+    gradients = {name: p.grad.clone() for name, p in network.named_parameters()}
+    return [smoothed.detach(), nll], gradients
+
+
+def close(found, expected):
+    for one, two in zip(found[0], expected[0], strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-5, atol=0)
+    for name, gradient in found[1].items():
+        other = expected[1][name]
+        tolerance = 1e-5 * max(1.0, other.abs().max().item())
+        torch.testing.assert_close(
+            gradient, other, rtol=0, atol=tolerance, msg=lambda m, n=name: n + m
+        )
+
+
+@every_form
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_row_of_parts_is_its_parts_alone(build_decoder_only, form, backend):
+    network = build_decoder_only(backend=backend, **FORMS[form])
+    alone = build_decoder_only(**FORMS[form])
+    found = loss_and_gradients(network, batch())
+    close(found, loss_and_gradients(alone, *parts_alone(*batch())))
+    assert all(gradient.any() for gradient in found[1].values())
+
+
+@every_form
+def test_the_loss_is_the_cross_entropy_of_the_logits(build_decoder_only, form):
+    network, (ids, target, part) = build_decoder_only(**FORMS[form]), batch()
+    logits = network.logits(network.hidden(ids, part))
+    real = part >= 0
+    expected = F.cross_entropy(logits[real], target[real], reduction="sum")
+    found = network(ids, target, part, CrossEntropy())
+    torch.testing.assert_close(found.smoothed, expected, rtol=1e-6, atol=0)
+    with torch.no_grad():
+        torch.testing.assert_close(network.logits(network.hidden(ids, part)), logits)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_loss_gets_real_tokens_in_the_order_of_the_rows(build_decoder_only, backend):
+    network, (ids, target, part) = build_decoder_only(backend=backend), batch()
+    given = []
+    network(ids, target, part, lambda *inputs: given.extend(inputs))
+    hidden_nd, weight, target_n = given
+    torch.testing.assert_close(hidden_nd, network.hidden(ids, part)[part >= 0], rtol=0, atol=1e-5)
+    assert target_n.tolist() == target[part >= 0].tolist()
+    assert weight is network.output_weight
+
+
+@every_form
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("rows", [ROWS, [[15], [3]]])
+def test_padding_changes_nothing(build_decoder_only, form, backend, rows):
+    network = build_decoder_only(backend=backend, **FORMS[form])
+    expected = loss_and_gradients(network, batch(rows))
+    ids, target, part = batch(rows, width=30)  # more than there are learned positions
+    close(loss_and_gradients(network, (ids, target, part)), expected)
+    ids[part < 0], target[part < 0] = 17, 23
+    close(loss_and_gradients(network, (ids, target, part)), expected)
+
+
+@every_form
+@pytest.mark.parametrize("rows", [ROWS, [[15], [15]]])
+def test_a_token_changes_what_follows_in_its_part_and_nothing_else(build_decoder_only, form, rows):
+    network = build_decoder_only(**FORMS[form]).eval()
+    ids, _, part = batch(rows)
+    place = 8  # in the first row, in the middle of a part
+    changed = ids.clone()
+    changed[0, place] = (ids[0, place] - 4 + 1) % (PIECES - 4) + 4
+    with torch.no_grad():
+        differs = (network.hidden(ids, part) - network.hidden(changed, part)).abs().amax(-1) > 1e-4
+    after = torch.arange(ids.shape[1]) >= place
+    assert torch.equal(differs[0], after & (part[0] == part[0, place]))
+    assert not differs[1:].any()
+
+
+@every_form
+def test_order_counts(build_decoder_only, form):
+    network = build_decoder_only(**FORMS[form]).eval()
+    ids, _, part = batch([[9]])
+    swapped = ids.clone()
+    swapped[0, [1, 5]] = ids[0, [5, 1]]
+    with torch.no_grad():
+        last, other = network.hidden(ids, part)[0, -1], network.hidden(swapped, part)[0, -1]
+    assert (last - other).abs().max() > 1e-2
+
+
+def test_sinusoidal_positions_and_scale_are_the_papers(build_decoder_only):
+    network = build_decoder_only(positions="sinusoidal")
+    ids, _, part = batch([[4, 3]])
+    seen = []
+    network.layers[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    network.hidden(ids, part)
+    places = torch.tensor([0, 1, 2, 3, 0, 1, 2])
+    expected = network.embedding.weight[ids] * 32**0.5 + sinusoidal_table(7, 32)[places]
+    torch.testing.assert_close(seen[0], expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("positions", ["learned", "rotary"])
+def test_vectors_are_not_scaled_otherwise(build_decoder_only, positions):
+    network = build_decoder_only(positions=positions)
+    ids, _, part = batch([[4]])
+    seen = []
+    network.layers[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    network.hidden(ids, part)
+    expected = network.embedding.weight[ids]
+    if positions == "learned":
+        expected = expected + network.positions.weight[:4]
+    torch.testing.assert_close(seen[0], expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_learned_positions_have_an_end(build_decoder_only, backend):
+    network = build_decoder_only(backend=backend)
+    network(*batch([[CONTEXT, CONTEXT]]), CrossEntropy())  # each part is counted for itself
+    with pytest.raises(ModelError, match=r"has 25 tokens.*learned 24 positions.*rotary"):
+        network(*batch([[3, CONTEXT + 1]]), CrossEntropy())
+    with pytest.raises(ModelError, match="has 25 tokens"):
+        network(*batch([[CONTEXT + 1]]), CrossEntropy())
+    longer = build_decoder_only(backend=backend, positions="rotary")
+    assert longer(*batch([[300]]), CrossEntropy()).nll.isfinite()
+
+
+class Operations(TorchDispatchMode):
+    """Notes the operations for which a host has to know numbers that are on the device."""
+
+    def __init__(self):
+        super().__init__()
+        self.waits = []
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        waits = {torch.Tag.dynamic_output_shape, torch.Tag.data_dependent_output}
+        if waits & set(operation.tags) and kwargs.get("output_size") is None:
+            self.waits.append(str(operation))
+        return operation(*args, **kwargs)
+
+
+def test_the_host_waits_twice_padded_and_once_packed(build_decoder_only, monkeypatch):
+    """On a CPU nobody waits; these are the operations that would on a GPU."""
+    padded, packed = (
+        build_decoder_only(backend=backend, preset="llama")
+        for backend in (None, AttentionBackend.VARLEN)
+    )
+    with Operations() as found:
+        padded(*batch(), CrossEntropy())
+    assert found.waits == ["aten._local_scalar_dense.default", "aten.nonzero.default"]
+    read, tolist = [], torch.Tensor.tolist
+    monkeypatch.setattr("model.blocks.varlen.sentence_by_sentence", lambda query, *_: query)
+    monkeypatch.setattr(torch.Tensor, "tolist", lambda x: (read.append(x.shape), tolist(x))[1])
+    with Operations() as found:
+        packed(*batch(), CrossEntropy())
+    assert found.waits == []
+    assert read == [(len(ROWS) + 2,)]
+
+
+def test_one_part_a_row_takes_no_mask_and_several_take_one_for_all_layers(build_decoder_only):
+    network = build_decoder_only()
+    masks = []
+    for layer in network.layers:
+        layer.register_forward_pre_hook(lambda _, inputs: masks.append(inputs[1]))
+    network(*batch([[5], [9]]), CrossEntropy())
+    assert masks == [None, None]
+    masks.clear()
+    network(*batch(), CrossEntropy())
+    assert masks[0] is masks[1]
+    assert masks[0].shape == (len(ROWS), 1, 15, 15)
+
+
+def test_no_module_computes_padding_when_packed(build_decoder_only):
+    network = build_decoder_only(backend=AttentionBackend.VARLEN, preset="gpt2")
+    rows = {}
+    for name, module in network.named_modules():
+        if isinstance(module, nn.Linear | nn.LayerNorm):
+            module.register_forward_hook(
+                lambda module, inputs, output, name=name: rows.update({name: output.shape[:-1]})
+            )
+    network(*batch(), CrossEntropy())
+    assert len(rows) == 13
+    assert set(rows.values()) == {(1, TARGETS)}
+
+
+@every_form
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_checkpointed_activations_are_the_same_bits(build_decoder_only, form, backend):
+    network = build_decoder_only(backend=backend, dropout=0.3, **FORMS[form])
+    outcomes, calls = [], []
+    network.layers[0].register_forward_pre_hook(lambda *_: calls.append(1))
+    for on in (False, True):
+        network.checkpoint_activations(on)
+        torch.manual_seed(7)
+        outcomes.append(loss_and_gradients(network, batch()))
+    assert len(calls) == 3
+    (sums, gradients), (again, gradients_again) = outcomes
+    assert all(torch.equal(one, two) for one, two in zip(sums, again, strict=True))
+    for name, gradient in gradients.items():
+        assert torch.equal(gradient, gradients_again[name]), name
+
+
+def test_seed_decides_the_dropout_which_acts_in_training_only(build_decoder_only):
+    network = build_decoder_only(dropout=0.3, attention_dropout=0.2)
+
+    def loss(seed):
+        torch.manual_seed(seed)
+        return network(*batch(), CrossEntropy()).nll
+
+    assert torch.equal(loss(1), loss(1))
+    assert not torch.equal(loss(1), loss(2))
+    network.eval()
+    assert torch.equal(loss(1), loss(2))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_dropout_acts_on_the_embeddings_and_on_every_sublayer(build_decoder_only, backend):
+    network = build_decoder_only(backend=backend, dropout=0.5)
+    kept = []
+    for module in network.modules():
+        if isinstance(module, Dropout):
+            module.register_forward_hook(lambda _, x, y: kept.append((y != 0).float().mean()))
+    network(*batch(), CrossEntropy())
+    assert len(kept) == 1 + 2 * len(network.layers)
+    assert all(0.4 < share < 0.6 for share in kept)
+
+
+@every_form
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_bf16_stays_near_fp32(build_decoder_only, form, backend):
+    network = build_decoder_only(backend=backend, spread=2.0, **FORMS[form])
+    expected = network(*batch(), CrossEntropy()).smoothed
+    found = network.bfloat16()(*batch(), CrossEntropy()).smoothed
+    torch.testing.assert_close(found, expected, rtol=2e-2, atol=0)
+    found.backward()
+    assert all(p.grad.dtype == torch.bfloat16 for p in network.parameters())
+    state = set(network.state_dict())
+    assert state == {name for name, _ in network.named_parameters()}
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_tied_vectors_are_the_output_matrix(build_decoder_only, tied):
+    network = build_decoder_only(tie_embeddings=tied)
+    assert (network.output_weight is network.embedding.weight) == tied
+    assert (network.width, network.context_length) == (32, CONTEXT)
+
+
+@every_form
+@torch.no_grad()
+def test_steps_from_a_cache_are_the_whole_text(build_decoder_only, form):
+    network = build_decoder_only(**FORMS[form]).eval()
+    ids, _, part = batch([[20], [20], [20]])
+    expected = network.hidden(ids, part)
+    lengths, caches = torch.tensor([4, 11, 1]), network.empty_caches()
+    row = torch.arange(3)
+    found = network.prefill(ids[:, :11], lengths, caches)
+    torch.testing.assert_close(found, expected[row, lengths - 1], rtol=0, atol=1e-4)
+    for more in range(9):
+        places = lengths + more
+        longest = int(places.max()) + 1
+        found = network.step(ids[row, places], places, longest, caches)
+        torch.testing.assert_close(found, expected[row, places], rtol=0, atol=1e-4)
+
+
+def test_attention_dropout_is_refused_where_there_is_none(build_decoder_only):
+    with pytest.raises(ModelError, match=r"varlen and model.attention_dropout is 0.1"):
+        build_decoder_only(backend=AttentionBackend.VARLEN, attention_dropout=0.1)
+
+
+@pytest.mark.parametrize("pad", [-1, PIECES])
+def test_padding_must_be_a_token(pad):
+    with pytest.raises(ModelError, match=f"id is {pad}.*below {PIECES}"):
+        DecoderOnly(DecoderOnlyConfig(layers=1, width=8, heads=2), PIECES, pad, CONTEXT)
+
+
+def on_a_gpu(test):
+    needs_one = pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no GPU")
+    return pytest.mark.gpu(needs_one(test))
+
+
+@on_a_gpu
+@every_form
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_network_on_a_gpu_is_near_the_same_in_fp32_on_a_cpu(build_decoder_only, form, backend):
+    outcomes = []
+    for device, dtype in (("cpu", torch.float32), ("cuda", torch.bfloat16)):
+        network = build_decoder_only(backend=backend, spread=2.0, **FORMS[form])
+        network.to(device=device, dtype=dtype)
+        rows = tuple(each.to(device) for each in batch())
+        (loss, _), gradients = loss_and_gradients(network, rows)
+        outcomes.append((loss.cpu(), [each.float().cpu() for each in gradients.values()]))
+    (expected_loss, expected), (loss, gradients) = outcomes
+    torch.testing.assert_close(loss, expected_loss, rtol=2e-2, atol=0)
+    for ours, theirs in zip(gradients, expected, strict=True):
+        assert (ours - theirs).norm() <= 0.2 * theirs.norm()
+
+
+@on_a_gpu
+@torch.no_grad()
+def test_steps_on_a_gpu_are_the_whole_text(build_decoder_only):
+    network = build_decoder_only(preset="llama", key_value_heads=2).eval().cuda()
+    ids, _, part = (each.cuda() for each in batch([[12], [12]]))
+    expected, caches = network.hidden(ids, part), network.empty_caches()
+    lengths, row = torch.tensor([5, 2]).cuda(), torch.arange(2).cuda()
+    network.prefill(ids[:, :5], lengths, caches)
+    for more in range(6):
+        found = network.step(ids[row, lengths + more], lengths + more, 6 + more, caches)
+        torch.testing.assert_close(found, expected[row, lengths + more], rtol=0, atol=1e-3)

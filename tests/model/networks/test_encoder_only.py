@@ -1,0 +1,408 @@
+"""The encoder-only network, held to Hugging Face's BERT and torch's encoder, and its promises."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import BertConfig, BertForMaskedLM
+
+from model.blocks.dropout import Dropout
+from model.config.encoder_only import EncoderOnlyConfig
+from model.config.transformer import AttentionBackend
+from model.errors import ModelError
+from model.heads.masked_head import MaskedLanguageModel, told_sums
+from model.losses.loss import MIN_CHUNK_TOKENS, CrossEntropy, token_losses
+
+PIECES, CONTEXT, MASK = 30, 24, 4
+BACKENDS = [None, *AttentionBackend]
+FORMS = {
+    "bert": {"preset": "bert"},
+    "relu": {"preset": "bert", "activation": "relu", "norm_epsilon": 0.1},
+    "pre": {},
+    "tanh": {"activation": "gelu_tanh", "segments": 3},
+}
+# Lengths of the parts of each row; some rows are full, some are padded, one part is a token.
+ROWS = [[5, 1, 9], [15], [2, 3, 4, 1, 2], [7, 7]]
+every_form = pytest.mark.parametrize("form", FORMS)
+every_backend = pytest.mark.parametrize("backend", BACKENDS)
+
+
+def batch(rows=ROWS, width=0, seed=3, segments=2):
+    """Ids, segments, positions and parts, and every third token as one that is to be told."""
+    width = max(width, *map(sum, rows))
+    generator = torch.Generator().manual_seed(seed)
+    ids, segment, position = (torch.zeros(len(rows), width, dtype=torch.int64) for _ in range(3))
+    part = torch.full_like(ids, -1)
+    for row, lengths in enumerate(rows):
+        n = sum(lengths)
+        ids[row, :n] = torch.randint(5, PIECES, (n,), generator=generator)
+        segment[row, :n] = torch.randint(segments, (n,), generator=generator)
+        numbers = [number for number, length in enumerate(lengths) for _ in range(length)]
+        part[row, :n] = torch.tensor(numbers)
+        position[row, :n] = torch.cat([torch.arange(length) for length in lengths])
+    place = (part >= 0).flatten().nonzero().squeeze(1)[::3]
+    target = ids.flatten()[place]
+    ids.view(-1)[place[1::2]] = MASK
+    return ids, segment, position, part, place, target
+
+
+def parts_alone(ids, segment, position, part, place, target):
+    """Each part that has a token to be told as a batch of its own."""
+    told = torch.full_like(ids, -1).flatten()
+    told[place] = target
+    told = told.view_as(ids)
+    for row in range(len(ids)):
+        for number in range(int(part[row].max()) + 1):
+            here = part[row] == number
+            piece = [x[row, here].unsqueeze(0) for x in (ids, segment, position)]
+            mine = told[row, here]
+            where = (mine >= 0).nonzero().squeeze(1)
+            if len(where):
+                yield *piece, torch.zeros_like(piece[0]), where, mine[where]
+
+
+def loss_and_gradients(network, *batches):
+    network.zero_grad()
+    sums = [network(*each, CrossEntropy(0.1)) for each in batches]
+    smoothed = torch.stack([each.smoothed for each in sums]).sum()
+    (smoothed / 20).backward()
+    nll = torch.stack([each.nll for each in sums]).sum()
+    gradients = {name: p.grad.clone() for name, p in network.named_parameters()}
+    return [smoothed.detach(), nll], gradients
+
+
+def close(found, expected):
+    for one, two in zip(found[0], expected[0], strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-5, atol=0)
+    for name, gradient in found[1].items():
+        other = expected[1][name]
+        tolerance = 1e-5 * max(1.0, other.abs().max().item())
+        torch.testing.assert_close(
+            gradient, other, rtol=0, atol=tolerance, msg=lambda m, n=name: n + m
+        )
+
+
+def theirs_of(ours):
+    """Hugging Face's network with our weights, and the same to read its gradients by our names."""
+    config = ours.encoder.config
+    theirs = BertForMaskedLM(
+        BertConfig(
+            vocab_size=PIECES,
+            hidden_size=config.width,
+            num_hidden_layers=config.layers,
+            num_attention_heads=config.heads,
+            intermediate_size=config.inner_width,
+            hidden_act=config.activation,
+            max_position_embeddings=CONTEXT,
+            type_vocab_size=config.segments,
+            layer_norm_eps=config.norm_epsilon,
+            hidden_dropout_prob=0.0,
+            attention_probs_dropout_prob=0.0,
+            attn_implementation="eager",
+        )
+    )
+    named = dict(theirs.named_parameters())
+    places = places_of(config.layers)
+    assert sorted(name for names in places.values() for name in names) == sorted(named)
+    with torch.no_grad():
+        for name, parameter in ours.named_parameters():
+            for theirs_name, piece in zip(
+                places[name], parameter.chunk(len(places[name])), strict=True
+            ):
+                named[theirs_name].copy_(piece)
+    return theirs, lambda: {
+        name: torch.cat([named[each].grad for each in names]) for name, names in places.items()
+    }
+
+
+def places_of(layers):
+    """Their names of each of our parameters; the fused matrix is three of theirs."""
+    table = {
+        "encoder.embedding": "bert.embeddings.word_embeddings",
+        "encoder.positions": "bert.embeddings.position_embeddings",
+        "encoder.segments": "bert.embeddings.token_type_embeddings",
+        "encoder.embedding_norm": "bert.embeddings.LayerNorm",
+        "head.dense": "cls.predictions.transform.dense",
+        "head.norm": "cls.predictions.transform.LayerNorm",
+    }
+    for n in range(layers):
+        ours, theirs = f"encoder.layers.{n}.", f"bert.encoder.layer.{n}."
+        table |= {
+            ours + "self_attention.output": theirs + "attention.output.dense",
+            ours + "self_attention_norm": theirs + "attention.output.LayerNorm",
+            ours + "feed_forward.inner": theirs + "intermediate.dense",
+            ours + "feed_forward.outer": theirs + "output.dense",
+            ours + "feed_forward_norm": theirs + "output.LayerNorm",
+        }
+    places = {"output_bias": ["cls.predictions.bias"]}
+    for mine, other in table.items():
+        vectors = ("weight",) if other.endswith("embeddings") else ("weight", "bias")
+        places |= {f"{mine}.{kind}": [f"{other}.{kind}"] for kind in vectors}
+    for n in range(layers):
+        for kind in ("weight", "bias"):
+            own = f"bert.encoder.layer.{n}.attention.self"
+            places[f"encoder.layers.{n}.self_attention.query_key_value.{kind}"] = [
+                f"{own}.{name}.{kind}" for name in ("query", "key", "value")
+            ]
+    return places
+
+
+@every_backend
+@pytest.mark.parametrize("form", ["bert", "relu"])
+@pytest.mark.parametrize("rows", [[[12], [12]], [[12], [3], [7]]], ids=["full", "padded"])
+def test_logits_loss_and_gradients_are_berts(build_masked, form, backend, rows):
+    ours = build_masked(backend=backend, spread=4.0, **FORMS[form])
+    theirs, gradients = theirs_of(ours)
+    ids, segment, position, part, place, target = batch(rows)
+    hidden = ours.encoder(ids, segment, position, part)
+    real = part >= 0
+    labels = torch.full_like(ids, -100)
+    labels.view(-1)[place] = target
+    their_output = theirs(
+        input_ids=ids,
+        token_type_ids=segment,
+        position_ids=position,
+        attention_mask=real.long(),
+        labels=labels,
+    )
+    expected = their_output.logits[real]
+    tolerance = 1e-5 * expected.abs().max().item()
+    torch.testing.assert_close(ours.logits(hidden)[real], expected, rtol=0, atol=tolerance)
+    with torch.no_grad():
+        found = ours.logits(ours.encoder(ids, segment, position, part))[real]
+    torch.testing.assert_close(found, expected, rtol=0, atol=tolerance)
+    assert expected.std() > 0.3  # the network says something
+    loss = ours(ids, segment, position, part, place, target, CrossEntropy()).smoothed
+    torch.testing.assert_close(loss, their_output.loss * len(place), rtol=1e-5, atol=0)
+    loss.backward()
+    (their_output.loss * len(place)).backward()
+    wanted = gradients()
+    for name, parameter in ours.named_parameters():
+        scale = max(1e-3, wanted[name].abs().max().item())
+        torch.testing.assert_close(
+            parameter.grad, wanted[name], rtol=0, atol=3e-5 * scale, msg=lambda m, n=name: n + m
+        )
+
+
+@pytest.mark.parametrize("form", ["pre", "tanh"])
+def test_pre_norm_layers_are_torchs(build_masked, form):
+    ours = build_masked(spread=4.0, **FORMS[form]).encoder.eval()
+    ids, segment, position, part, *_ = batch([[12], [5]], segments=3)
+    vectors = ours.embedding.weight[ids] + ours.positions.weight[position]
+    if ours.segments is not None:
+        vectors = vectors + ours.segments.weight[segment]
+    approximate = "tanh" if form == "tanh" else "none"
+    layer = nn.TransformerEncoderLayer(
+        *(32, 4, 48, 0.0, lambda x: F.gelu(x, approximate=approximate)),
+        batch_first=True,
+        norm_first=True,
+    ).train()
+    with torch.no_grad():
+        for mine in ours.layers:
+            attention = mine.self_attention
+            layer.self_attn.in_proj_weight.copy_(attention.query_key_value.weight)
+            layer.self_attn.in_proj_bias.copy_(attention.query_key_value.bias)
+            for theirs_part, my_part in (
+                (layer.self_attn.out_proj, attention.output),
+                (layer.linear1, mine.feed_forward.inner),
+                (layer.linear2, mine.feed_forward.outer),
+                (layer.norm1, mine.self_attention_norm),
+                (layer.norm2, mine.feed_forward_norm),
+            ):
+                theirs_part.load_state_dict(my_part.state_dict())
+            vectors = layer(vectors, src_key_padding_mask=part < 0)
+        expected = ours.last_norm(vectors)[part >= 0]
+        found = ours(ids, segment, position, part)[part >= 0]
+    torch.testing.assert_close(found, expected, rtol=0, atol=2e-5 * expected.abs().max().item())
+
+
+@every_form
+@every_backend
+def test_a_row_of_parts_is_its_parts_alone(build_masked, form, backend):
+    network = build_masked(backend=backend, **FORMS[form])
+    found = loss_and_gradients(network, batch())
+    close(found, loss_and_gradients(build_masked(**FORMS[form]), *parts_alone(*batch())))
+    assert all(gradient.any() for gradient in found[1].values())
+
+
+@every_form
+@every_backend
+@pytest.mark.parametrize("rows", [ROWS, [[15], [3]]], ids=["packed", "alone"])
+def test_padding_changes_nothing(build_masked, form, backend, rows):
+    network = build_masked(backend=backend, **FORMS[form])
+    expected = loss_and_gradients(network, batch(rows))
+    ids, segment, position, part, place, target = batch(rows, width=30)  # wider than the context
+    close(loss_and_gradients(network, (ids, segment, position, part, place, target)), expected)
+    ids[part < 0], position[part < 0] = 17, 3
+    close(loss_and_gradients(network, (ids, segment, position, part, place, target)), expected)
+
+
+@every_backend
+def test_a_token_changes_all_of_its_part_and_nothing_else(build_masked, backend):
+    network = build_masked(preset="bert", backend=backend, spread=15.0).eval().encoder
+    ids, segment, position, part, *_ = batch()
+    changed = ids.clone()
+    changed[0, 8] = (ids[0, 8] - 5 + 1) % (PIECES - 5) + 5
+    with torch.no_grad():
+        before, after = (network(x, segment, position, part) for x in (ids, changed))
+    differs = ((before - after).abs().amax(-1) > 1e-4) & (part >= 0)
+    assert torch.equal(differs[0], part[0] == part[0, 8])
+    assert not differs[1:].any()
+
+
+@pytest.mark.parametrize("which", [1, 2], ids=["segment", "position"])
+def test_segments_and_positions_count(build_masked, which):
+    network = build_masked(preset="bert").encoder
+    inputs = list(batch([[9]])[:4])
+    before = network(*inputs)
+    inputs[which] = 1 - inputs[which].clamp(max=1)
+    assert (network(*inputs) - before).abs().max() > 1e-2
+
+
+@every_backend
+def test_positions_have_an_end(build_masked, backend):
+    network = build_masked(backend=backend)
+    network(*batch([[CONTEXT, CONTEXT]]), CrossEntropy())  # each part is counted for itself
+    with pytest.raises(ModelError, match=r"has 25 tokens.*learned 24 positions.*context_length"):
+        network(*batch([[3, CONTEXT + 1]]), CrossEntropy())
+
+
+def test_only_masked_tokens_meet_the_output_matrix_in_their_order(build_masked):
+    network, given = build_masked(preset="bert"), []
+    ids, segment, position, part, place, target = batch()
+    network(ids, segment, position, part, place, target, lambda *inputs: given.extend(inputs))
+    hidden_md, weight_vd, target_m = given
+    logits = network.logits(network.encoder(ids, segment, position, part)).flatten(0, 1)[place]
+    torch.testing.assert_close(hidden_md @ weight_vd.T, logits, rtol=0, atol=1e-4)
+    assert torch.equal(target_m, target)
+    losses = network(ids, segment, position, part, place, target, token_losses)
+    torch.testing.assert_close(losses, F.cross_entropy(logits, target, reduction="none"))
+
+
+def test_no_masked_token_is_a_loss_of_nothing(build_masked):
+    network = build_masked(preset="bert")
+    *inputs, place, target = batch()
+    sums = network(*inputs, place[:0], target[:0], CrossEntropy(0.1))
+    assert (sums.smoothed.item(), sums.nll.item()) == (0.0, 0.0)
+    sums.smoothed.backward()
+    assert all(p.grad is not None and not p.grad.any() for p in network.parameters())
+
+
+@pytest.mark.parametrize("rows", [[[15], [15]], [[15], [9]], ROWS], ids=["full", "padded", "parts"])
+def test_one_mask_serves_all_layers_and_full_rows_take_none(build_masked, rows):
+    network, masks = build_masked(), []
+    for layer in network.encoder.layers:
+        layer.register_forward_pre_hook(lambda _, inputs: masks.append(inputs[1]))
+    network(*batch(rows), CrossEntropy())
+    assert masks[0] is masks[1]
+    shapes = {(15, 15): None, (15, 9): (2, 1, 1, 15)}
+    expected = shapes.get(tuple(map(sum, rows)), (len(rows), 1, 15, 15))
+    assert (None if masks[0] is None else tuple(masks[0].shape)) == expected
+
+
+@every_form
+@every_backend
+def test_checkpointed_activations_are_the_same_bits(build_masked, form, backend):
+    network = build_masked(backend=backend, **FORMS[form], dropout=0.3)
+    outcomes, calls = [], []
+    network.encoder.layers[0].register_forward_pre_hook(lambda *_: calls.append(1))
+    for on in (False, True):
+        network.checkpoint_activations(on)
+        torch.manual_seed(7)
+        outcomes.append(loss_and_gradients(network, batch()))
+    assert len(calls) == 3
+    (sums, gradients), (again, gradients_again) = outcomes
+    assert all(torch.equal(one, two) for one, two in zip(sums, again, strict=True))
+    for name, gradient in gradients.items():
+        assert torch.equal(gradient, gradients_again[name]), name
+
+
+@every_backend
+def test_dropout_acts_on_the_embeddings_and_on_every_sublayer(build_masked, backend):
+    network, kept = build_masked(backend=backend, dropout=0.5), []
+    for module in network.modules():
+        if isinstance(module, Dropout):
+            module.register_forward_hook(lambda _, x, y: kept.append((y != 0).float().mean()))
+    network(*batch(), CrossEntropy())
+    assert len(kept) == 1 + 2 * 2
+    assert all(0.4 < share < 0.6 for share in kept)
+
+
+@every_form
+@every_backend
+def test_bf16_stays_near_fp32(build_masked, form, backend):
+    network = build_masked(backend=backend, spread=2.0, **FORMS[form])
+    expected = network(*batch(), CrossEntropy()).smoothed
+    found = network.bfloat16()(*batch(), CrossEntropy()).smoothed
+    torch.testing.assert_close(found, expected, rtol=2e-2, atol=0)
+    found.backward()
+    assert all(p.grad.dtype == torch.bfloat16 for p in network.parameters())
+    assert set(network.state_dict()) == {name for name, _ in network.named_parameters()}
+
+
+def test_it_starts_from_berts_weights():
+    torch.manual_seed(0)
+    config = EncoderOnlyConfig(preset="bert", layers=2, width=64, heads=4)
+    network = MaskedLanguageModel(config, 500, CONTEXT)
+    for name, parameter in network.named_parameters():
+        if parameter.dim() == 2:
+            assert parameter.std().item() == pytest.approx(0.02, rel=0.15), name
+            assert abs(parameter.mean().item()) < 0.003
+        else:
+            assert set(parameter.tolist()) == {float("norm.weight" in name)}, name
+    names = {name for name, _ in network.named_parameters()}
+    assert names == set(places_of(2))
+
+
+def test_attention_dropout_is_refused_where_there_is_none(build_masked):
+    with pytest.raises(ModelError, match=r"varlen and model.attention_dropout is 0.1"):
+        build_masked(backend=AttentionBackend.VARLEN, attention_dropout=0.1)
+
+
+def test_a_preset_gives_what_the_recipe_does_not():
+    bert = EncoderOnlyConfig(preset="bert", segments=3)
+    assert (bert.norm, bert.norm_epsilon, bert.activation, bert.segments) == (
+        *("post", 1e-12, "gelu", 3),
+    )
+    assert (bert.width, bert.inner_width, str(bert)) == (768, 3072, "12 layers, width 768")
+    assert EncoderOnlyConfig(feed_forward_width=5).inner_width == 5
+
+
+def test_heads_that_do_not_divide_the_width_are_refused():
+    with pytest.raises(ValueError, match=r"width is 30, which model\.heads = 4 does not divide"):
+        EncoderOnlyConfig(width=30, heads=4)
+
+
+def on_a_gpu(test):
+    needs_one = pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no GPU")
+    return pytest.mark.gpu(needs_one(test))
+
+
+@on_a_gpu
+@every_form
+@every_backend
+def test_a_network_on_a_gpu_is_near_the_same_in_fp32_on_a_cpu(build_masked, form, backend):
+    outcomes = []
+    for device, dtype in (("cpu", torch.float32), ("cuda", torch.bfloat16)):
+        network = build_masked(backend=backend, spread=2.0, **FORMS[form])
+        network.to(device=device, dtype=dtype)
+        (loss, _), gradients = loss_and_gradients(network, [each.to(device) for each in batch()])
+        outcomes.append((loss.cpu(), [each.float().cpu() for each in gradients.values()]))
+    (expected_loss, expected), (loss, gradients) = outcomes
+    torch.testing.assert_close(loss, expected_loss, rtol=2e-2, atol=0)
+    for ours, theirs in zip(gradients, expected, strict=True):
+        assert (ours - theirs).norm() <= 0.2 * theirs.norm()
+
+
+def test_masked_tokens_are_told_alike_in_one_chunk_or_several():
+    """Against torch, with more tokens than one chunk takes."""
+    generator = torch.Generator().manual_seed(0)
+    tokens = 2 * MIN_CHUNK_TOKENS + 5
+    hidden = torch.randn(tokens, 8, generator=generator)
+    weight = torch.randn(11, 8, generator=generator)
+    target = torch.randint(0, 11, (tokens,), generator=generator)
+    logits = F.linear(hidden, weight)
+    sums = told_sums(hidden, weight, target)
+    assert int(sums.right) == int((logits.argmax(dim=1) == target).sum()) > MIN_CHUNK_TOKENS / 11
+    expected = F.cross_entropy(logits.double(), target, reduction="sum").item()
+    assert float(sums.nll) == pytest.approx(expected, rel=1e-6)

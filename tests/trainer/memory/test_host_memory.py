@@ -1,0 +1,73 @@
+"""What the host says of its memory."""
+
+import platform
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from trainer.memory import host_memory
+
+MEGABYTE = 1_000_000
+
+
+def test_the_peak_counts_from_its_restart():
+    host_memory.give_back_freed()  # which a test before this one may have asked to be kept
+    before = host_memory.resident_bytes()
+    taken = np.ones(100 * MEGABYTE, dtype=np.uint8)
+    assert host_memory.peak_resident_bytes() >= before + taken.nbytes * 0.9
+    taken = np.ones(1)
+    host_memory.give_back_freed()
+    host_memory.restart_peak()
+    assert host_memory.peak_resident_bytes() < before + 50 * MEGABYTE
+
+
+def test_what_is_freed_within_the_heap_is_given_back():
+    blocks = [np.ones(100_000, dtype=np.uint8) for _ in range(1000)]
+    top = np.ones(100_000, dtype=np.uint8)  # below which glibc keeps what is freed
+    taken = host_memory.resident_bytes()
+    blocks.clear()
+    host_memory.give_back_freed()
+    assert host_memory.resident_bytes() < taken - 50 * MEGABYTE
+    assert top.all()
+
+
+FREED_AGAIN_AND_AGAIN = """
+import resource
+import numpy as np
+from trainer.memory.host_memory import keep_freed
+{first}
+for round in range(5):
+    np.ones(100_000_000, dtype=np.uint8)
+    if round == 0:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc")
+def test_what_is_kept_is_not_asked_for_again():
+    faults = [
+        int(subprocess.check_output([sys.executable, "-c", code]))
+        for code in (
+            FREED_AGAIN_AND_AGAIN.format(first=""),
+            FREED_AGAIN_AND_AGAIN.format(first="keep_freed()"),
+        )
+    ]
+    # Huge pages are few for as much memory.
+    assert faults[1] < faults[0] / 2, faults
+
+
+def test_a_container_leaves_what_is_neither_taken_nor_mere_cache(tmp_path):
+    (tmp_path / "memory.max").write_text("1000\n")
+    (tmp_path / "memory.current").write_text("900\n")
+    (tmp_path / "memory.stat").write_text("anon 400\nactive_file 200\ninactive_file 50\n")
+    assert host_memory.left_in_container(tmp_path) == 350
+
+
+def test_without_a_container_there_is_no_such_limit(tmp_path):
+    assert host_memory.left_in_container(tmp_path) == sys.maxsize
+    (tmp_path / "memory.max").write_text("max\n")
+    assert host_memory.left_in_container(tmp_path) == sys.maxsize
+    assert 0 < host_memory.available_bytes() < sys.maxsize

@@ -1,0 +1,115 @@
+"""What a run's record says of its restarts, lost steps and goodput."""
+
+from pathlib import Path
+
+import pytest
+from support.files.counted_reads import count_reads
+from support.recipes import tiny_recipe
+from support.records.checkpoints import make_header
+from support.records.lines import train_line
+
+from trainer.checkpoints.format import HEADER, Checkpoint
+from trainer.errors import TrainerError
+from trainer.rank.placement import Placement
+from trainer.rank.rank_job import RankContext, RankJob
+from trainer.record.metrics import BLOCK_BYTES, read_metrics
+from trainer.record.recorder import Recorder
+from trainer.record.records import Event, Line, Preempted, TrainLine
+from trainer.runs.folder import RunCard, RunFolder
+
+
+class Heard:
+    """Takes the part of the supervisor."""
+
+    def __init__(self) -> None:
+        self.lines: list[Line] = []
+        self.notices: list[str] = []
+
+    def line(self, line: Line) -> None:
+        self.lines.append(line)
+
+    def notice(self, text: str) -> None:
+        self.notices.append(text)
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch) -> RunFolder:
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    folder = RunFolder(tmp_path / "run")
+    folder.path.mkdir()
+    card = RunCard(id="abcd1234", name="r", dataset_identity="", identity={})
+    folder.card_path.write_text(card.model_dump_json())
+    return folder
+
+
+def make_checkpoint(run: RunFolder, step: int) -> Checkpoint:
+    folder = run.checkpoints / f"step-{step:08d}"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / HEADER).write_text(make_header(step).to_json())
+    return Checkpoint(folder)
+
+
+def record(run: RunFolder, checkpoint_step: int, session_started: float, steps: range) -> Heard:
+    """One start of the ranks that trains some steps, of 2 s each and 3 s apart."""
+    heard = Heard()
+    job = RankJob(
+        recipe=tiny_recipe(Path("/dataset")).training(),
+        run=run.path,
+        dataset_identity="",
+        checkpoint=None,
+        work=run.path / "work",
+        attempt="a",
+        session_started=session_started,
+    )
+    checkpoint = make_checkpoint(run, checkpoint_step) if checkpoint_step else None
+    context = RankContext(job, Placement(), heard)  # type: ignore[arg-type]
+    recorder = Recorder(context, checkpoint)
+    if checkpoint:
+        recorder.append(Preempted(step=recorder.last_step))
+    for step in steps:
+        recorder.append(train_line(step, time=1000.0 + 3 * step, step_seconds=2.0))
+    recorder.close()
+    return heard
+
+
+def test_every_train_line_has_the_totals_of_the_run(run):
+    record(run, 0, 1000.0, range(1, 8))
+    record(run, 5, 1000.0, range(6, 10))
+    lines = read_metrics(run.metrics)
+    steps = {line.step: line for line in lines if isinstance(line, TrainLine)}
+    assert list(steps) == list(range(1, 10))
+    assert steps[1].goodput == round(2 / 3, 4)
+    assert steps[7].wall_seconds == 21.0
+    assert [steps[7].restarts, steps[7].lost_steps] == [0, 0]
+    assert [steps[8].restarts, steps[8].lost_steps] == [1, 2]
+    assert steps[9].wall_seconds == 27.0
+    assert steps[9].counted_seconds == 18.0
+    assert [line for line in lines if isinstance(line, Event)] == [Preempted(step=7)]
+
+
+def test_repeated_steps_are_shown_and_neither_recorded_nor_counted(run):
+    record(run, 0, 1000.0, range(1, 8))
+    before = run.metrics.read_text()
+    heard = record(run, 5, 1000.0, range(6, 8))
+    assert [line.step for line in heard.lines] == [7, 6, 7]
+    assert heard.lines[-1].goodput is None
+    assert run.metrics.read_text().startswith(before)
+    assert [line.kind for line in read_metrics(run.metrics)[7:]] == ["event"]
+
+
+def test_a_long_record_is_read_from_its_end(run, monkeypatch):
+    line = train_line(7, restarts=3).to_json().replace('"step": 7', '"step": %d') + "\n"
+    run.metrics.write_text("".join(line % step for step in range(1, 300_001)))
+    read = count_reads(monkeypatch)
+    heard = record(run, 300_000, 2.0, range(300_001, 300_002))
+    # For a torn line, for the lines after the checkpoint, and for the totals.
+    assert 0 < read[run.metrics] <= 3 * BLOCK_BYTES
+    assert heard.lines[1].restarts == 4
+
+
+def test_a_wandb_that_does_not_start_refuses_a_new_run(run, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "no-such-mode")
+    with pytest.raises(TrainerError, match="no-such-mode"):
+        record(run, 0, 1000.0, range(1, 2))
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    record(run, 0, 1000.0, range(1, 2))  # the record was left unlocked

@@ -1,0 +1,75 @@
+"""What W&B is told of a run beside its recipe."""
+
+import json
+
+from support.recipes import tiny_recipe
+from support.records.checkpoints import make_header
+
+from data_pipeline.dataset.manifest import open_dataset
+from trainer.checkpoints.format import HEADER, Checkpoint, Parent, sha256_of
+from trainer.rank.placement import Placement
+from trainer.rank.rank_job import RankContext, RankJob
+from trainer.record.wandb_config import facts_for_wandb
+from trainer.runs.folder import RunCard, RunFolder
+from trainer.runs.start import Code, Invocation, Start, write_start
+
+
+def context_of(run, recipe, **card):
+    run.path.mkdir()
+    known = RunCard(id="abcd1234", name="r", dataset_identity="", identity={}, **card)
+    run.card_path.write_text(known.model_dump_json())
+    job = RankJob(recipe.training(), run.path, "d", None, run.path / "work", "a", 0.0)
+    return RankContext(job, Placement(world_size=4), None)
+
+
+def test_dataset_start_and_lineage_are_told(tmp_path, phrasebook):
+    run, recipe = RunFolder(tmp_path / "run"), tiny_recipe(phrasebook)
+    parent = Parent(run_id="ffff0000", step=40, sha256="a" * 64)
+    context = context_of(run, recipe, parent=parent)
+    code = Code(commit="c" * 40, dirty=True)
+    start = Start(
+        since="2026-01-01T00:00:00+00:00",
+        invocation=Invocation(command="transloom train tiny.yaml", project=code),
+        code=None,
+        versions={"torch": "2.13.0"},
+    )
+    write_start(run, start)
+    folder = run.checkpoints / "step-00000007"
+    folder.mkdir(parents=True)
+    (folder / HEADER).write_text(make_header(7).to_json())
+    _, manifest = open_dataset(recipe.data)
+    facts = facts_for_wandb(context, Checkpoint(folder), manifest)
+    assert facts["start"] == {
+        "ranks": 4,
+        "device": "cpu",
+        "resumed_from": {"step": 7, "sha256": sha256_of(folder / HEADER)},
+        "parent": {"run_id": "ffff0000", "step": 40, "sha256": "a" * 64},
+        "since": "2026-01-01T00:00:00+00:00",
+        "invocation": {
+            "command": "transloom train tiny.yaml",
+            "project": {"commit": "c" * 40, "dirty": True},
+        },
+        "code": None,
+        "versions": {"torch": "2.13.0"},
+    }
+    dataset = facts["dataset"]
+    (corpus,) = manifest.corpora
+    assert dataset["identity"] == manifest.identity
+    assert dataset["cleaning"][corpus.name] == {
+        "read": corpus.read,
+        "kept": corpus.kept,
+        "dropped": corpus.dropped,
+    }
+    assert dataset["fields"]["src"]["language"] == "fr"
+    assert dataset["heldout"]["phrasebook"]["sha256"].keys() == {"src", "tgt"}
+    json.dumps(facts, allow_nan=False)
+
+
+def test_a_run_of_which_little_is_known_has_facts_too(tmp_path, phrasebook):
+    run = RunFolder(tmp_path / "run")
+    context = context_of(run, tiny_recipe(phrasebook))
+    run.start.write_text('{"version": 9}')
+    assert facts_for_wandb(context, None, None) == {
+        "dataset": None,
+        "start": {"ranks": 4, "device": "cpu", "resumed_from": None, "parent": None},
+    }

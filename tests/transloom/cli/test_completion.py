@@ -1,0 +1,86 @@
+"""What the shell is offered, asked as bash asks; and that it does not wait for torch or Ray."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from transloom.cli.app import app
+
+PROGRAM = """
+import atexit, sys
+def told():
+    slow = [name for name in ("torch", "ray", "deepspeed", "wandb", "numpy") if name in sys.modules]
+    print("imported:", *slow, file=sys.stderr)
+atexit.register(told)
+sys.argv = ["transloom"]
+from transloom.cli.app import main
+main()
+"""
+
+
+def environment(words):
+    """What bash gives a command that is to complete the last of these words."""
+    return {
+        "_TRANSLOOM_COMPLETE": "complete_bash",
+        "COMP_WORDS": f"transloom {words}",
+        "COMP_CWORD": str(len(words.split(" "))),
+    }
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "mine.yaml").write_text("name: mine\nextensions: [never_imported]\n")
+    for name in ("a", "b"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        (tmp_path / "runs" / name / "run.json").write_text(json.dumps({}))
+    (tmp_path / "runs" / "no-run").mkdir()
+    (tmp_path / "never_imported.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("train phrase", ["phrasebook"]),
+        ("train mi", ["mine.yaml"]),
+        ("recipes shake", ["shakespeare-char"]),
+        ("train phrasebook trainer.max", ["trainer.max_steps=600"]),
+        ("train phrasebook trainer.optimizer.bet", ["trainer.optimizer.betas="]),
+        ("train shakespeare-char batching.con", ["batching.context_length=64"]),
+        ("train mine.yaml engine.prec", ["engine.precision="]),
+        ("translate ru", ["runs/a", "runs/b"]),
+        ("translate runs/b", ["runs/b"]),
+        ("translate /nowhere/x", []),
+        ("che", ["checkpoints"]),
+    ],
+)
+def test_words_are_completed(folder: Path, monkeypatch, words, expected):
+    monkeypatch.chdir(folder)
+    done = CliRunner().invoke(app, [], prog_name="transloom", env=environment(words))
+    assert done.output.split() == expected
+    assert not (folder / "ran").exists()  # no code of an extension
+
+
+@pytest.mark.parametrize("words", ["train phrasebook trainer.max", "translate ru"])
+def test_nobody_waits_for_what_is_heavy(folder: Path, words):
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM],
+        cwd=folder,
+        env={**os.environ, **environment(words)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.split()
+    assert done.stderr == "imported:\n"
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_every_shell_gets_its_script(shell):
+    source = {"_TRANSLOOM_COMPLETE": f"source_{shell}"}
+    done = CliRunner().invoke(app, [], prog_name="transloom", env=source)
+    assert "_TRANSLOOM_COMPLETE=complete_" in done.output

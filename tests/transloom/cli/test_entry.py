@@ -1,0 +1,64 @@
+"""The console script: Ctrl-C ends a command quietly, however early it comes."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROGRAM = "from transloom.cli.entry import main; main()"
+# Python imports it at its start. Standard library only.
+SITECUSTOMIZE = """
+import os, signal, sys
+
+class Strike:
+    def find_spec(self, name, path=None, target=None):
+        if name == os.environ["STRIKE_AT"]:
+            sys.meta_path.remove(self)
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Strike())
+"""
+
+
+def run_struck(folder: Path, module: str) -> "subprocess.CompletedProcess[str]":
+    """Run `transloom runs`, which is interrupted when it imports a module."""
+    (folder / "sitecustomize.py").write_text(SITECUSTOMIZE)
+    return subprocess.run(
+        [sys.executable, "-c", PROGRAM, "runs", str(folder)],
+        env={**os.environ, "PYTHONPATH": str(folder), "STRIKE_AT": module},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "transloom.cli.app",
+        "typer",
+        "pydantic",
+        "transloom.cli.watch",
+        "transloom.observe.terminal.standings",  # by now the command runs
+        "trainer.record.standing",
+    ],
+)
+def test_an_interrupt_while_modules_are_imported_is_quiet(tmp_path: Path, module: str) -> None:
+    done = run_struck(tmp_path, module)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+def test_without_an_interrupt_nothing_changes(tmp_path: Path) -> None:
+    assert run_struck(tmp_path, "no.such.module").returncode == 0
+
+
+def test_an_interrupt_that_a_shell_ignores_stays_ignored(tmp_path: Path) -> None:
+    """As in `nohup transloom … &` of a script."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        assert run_struck(tmp_path, "typer").returncode == 0
+    finally:
+        signal.signal(signal.SIGINT, before)

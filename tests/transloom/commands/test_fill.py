@@ -1,0 +1,228 @@
+"""`transloom fill` and `evaluate` of masked models, of texts and of pairs."""
+
+import json
+from io import BytesIO, TextIOWrapper
+
+import pytest
+import torch
+import yaml
+from support.explained_page import PageReader
+from support.runs import Runs
+from support.tasks import masked_values, pair_masked_values
+
+from cluster.recipe import load_recipe
+from data_pipeline.preparation.prepare import prepare
+from data_pipeline.tasks.masked_text import masked_ids
+from trainer.errors import RunMismatchError, TextError
+from transloom.inference.given_text import given_texts
+from transloom.inference.mask_filler import MaskFiller
+from transloom.inference.text_generator import TextGenerator
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run that has learned a little, with a vocabulary of words."""
+    folder = tmp_path_factory.mktemp("masked")
+    values = masked_values(folder / "dataset")
+    for corpus in values["data"]["train"]:
+        corpus["part"] = [0, 0.05]
+    values["tokenizer"] = {"type": "unigram", "vocabulary_size": 120, "byte_fallback": False}
+    return trained(values, folder)
+
+
+@pytest.fixture(scope="module")
+def pair_run(tmp_path_factory):
+    """A run of pairs that has learned a little."""
+    folder = tmp_path_factory.mktemp("pairs")
+    return trained(pair_masked_values(folder / "dataset"), folder)
+
+
+def trained(values, folder):
+    values["trainer"] |= {"max_steps": 6, "validate_every_steps": 6}
+    recipe = folder / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump(values))
+    prepare(load_recipe(recipe).data_settings, lambda progress: None)
+    Runs(recipe, folder, address="").train("run", inline=True)
+    return folder / "run"
+
+
+def lines(result):
+    assert result.exit_code == 0, result.output
+    return result.stdout.removesuffix("\n").split("\n")
+
+
+def told(result):
+    return [json.loads(line) for line in lines(result)]
+
+
+def test_candidates_are_the_networks_probabilities(transloom, run):
+    text = "the [MASK] is[MASK]"
+    (found,) = told(transloom("fill", run, text, "--json"))
+    filler = MaskFiller.load(run)
+    tokenizer, network = filler.tokenizer, filler.network
+    mask = tokenizer.tag_id("<mask>")
+    the, is_ = (tokenizer.encode([word])[0].tolist() for word in ("the", " is"))
+    ids = torch.tensor([[tokenizer.bos_id, *the, mask, *is_, mask, tokenizer.eos_id]])
+    zeros = torch.zeros_like(ids)
+    with torch.no_grad():
+        hidden = network.encoder(ids, zeros, torch.arange(ids.shape[1])[None], zeros)
+        probabilities = network.logits(hidden)[ids == mask].softmax(-1)
+    probabilities[:, [*range(4), mask]] = 0
+    assert [len(candidates) for candidates in found["masks"]] == [3, 3]
+    for candidates, row in zip(found["masks"], probabilities, strict=True):
+        values, best = row.topk(3)
+        assert [each["piece"] for each in candidates] == [tokenizer.piece(n) for n in best.tolist()]
+        shown = [each["probability"] for each in candidates]
+        assert shown == pytest.approx(values.tolist(), rel=1e-5)
+        ids[ids == mask] = torch.where(torch.arange((ids == mask).sum()) == 0, best[0], mask)
+    assert found["text"] == text
+    assert found["filled"] == tokenizer.decode(ids.tolist())[0]
+
+
+def test_other_texts_do_not_matter(transloom, run, monkeypatch):
+    texts = ["the [MASK]", "[MASK]", "the small [MASK] is here[MASK]"]
+    together = told(transloom("fill", run, *texts, "--json", "--candidates", 2))
+    monkeypatch.setattr("transloom.inference.texts_at_once.TEXTS_AT_ONCE", 1)
+    apart = told(transloom("fill", run, *texts, "--json", "--candidates", 2))
+    for one, other in zip(together, apart, strict=True):
+        for mine, theirs in zip(one.pop("masks"), other.pop("masks"), strict=True):
+            assert [each["piece"] for each in mine] == [each["piece"] for each in theirs]
+            for each, expected in zip(mine, theirs, strict=True):
+                assert each["probability"] == pytest.approx(expected["probability"], rel=1e-4)
+        assert one == other
+
+
+def test_a_person_reads_lines_and_may_type_them(transloom, run, monkeypatch):
+    found = lines(transloom("fill", run, "the [MASK]"))
+    assert found[0].startswith("the")
+    assert found[1].startswith("    [MASK] 1: ")
+    assert found[1].count("%") == 3
+    monkeypatch.setattr("sys.stdin", TextIOWrapper(BytesIO(b"the [MASK]\n"), encoding="latin-1"))
+    assert given_texts([]) == ["the [MASK]"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("the cat", r"Text 2 has no \[MASK\]"), ("a cat " * 20 + "[MASK]", r"learned 24 positions")],
+)
+def test_a_text_that_cannot_be_filled_is_refused(transloom, run, text, message):
+    with pytest.raises(TextError, match=message):
+        transloom("fill", run, "[MASK]", text)
+
+
+def test_it_is_evaluated_and_is_no_language_model(transloom, run):
+    result = transloom("evaluate", run, "--set", "phrasebook")
+    assert result.exit_code == 0, result.output
+    assert "accuracy" in result.output
+    with pytest.raises(RunMismatchError, match=r"for masked_lm, .*: use transloom fill for it"):
+        TextGenerator.load(run)
+
+
+def test_it_has_a_figure_whose_boxes_add_up(transloom, run):
+    (said,) = told(transloom("model", "show", run, "--json"))
+    assert said["vocabulary_from"] == "dataset"
+    count = sum(p.numel() for p in MaskFiller.load(run).network.parameters())
+    assert sum(said["parameters_by_box"].values()) == said["blueprint"]["parameters"] == count
+
+
+def test_another_tasks_command_names_the_one_for_it(transloom, run, tmp_path):
+    (tmp_path / "text").write_text("the\n")
+    with pytest.raises(RunMismatchError, match=r"for masked_lm, .*: use transloom fill for it"):
+        transloom("translate", run, tmp_path / "text")
+
+
+def test_explain_writes_a_page_about_the_text(transloom, run, tmp_path):
+    text, file = "the [MASK] is[MASK]", tmp_path / "page.html"
+    (said,) = told(transloom("explain", run, text, "--output", file, "--json"))
+    (found,) = MaskFiller.load(run).fill([text])
+    assert (said["made"], said["steps"], said["file"]) == (found.filled, 2, str(file))
+    assert file.stat().st_size == said["bytes"]
+    said = lines(transloom("explain", run, text, "--output", file))
+    assert said[0] == f"{text} → {found.filled}"
+    assert said[-1] == str(file)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("--tag", "@3"), ("--against", "@3"), ("--max-tokens", "30")]
+)
+def test_what_is_for_translation_is_refused(transloom, run, option, value):
+    with pytest.raises(RunMismatchError, match=f"{option} is for runs of translation"):
+        transloom("explain", run, "the [MASK]", option, value)
+    assert not (run / "explain.html").exists()
+
+
+PAIRS = {
+    "both": "le [MASK] est ici ||| the man is [MASK]",
+    "source": "le [MASK] est ici",
+    "target": "||| the man is [MASK]",
+}
+
+
+@pytest.mark.parametrize("text", PAIRS.values(), ids=PAIRS.keys())
+def test_a_pair_is_read_as_in_training(transloom, pair_run, text):
+    (found,) = told(transloom("fill", pair_run, text, "--json"))
+    filler = MaskFiller.load(pair_run)
+    tokenizer, network = filler.tokenizer, filler.network
+    ids, segments, positions = [], [], []
+    for segment, side in enumerate(text.split("|||")):
+        if side:
+            pieces = masked_ids(tokenizer, side.strip())
+            ids += [tokenizer.bos_id, *pieces, tokenizer.eos_id]
+            segments += [segment] * (len(pieces) + 2)
+            positions += range(len(pieces) + 2)
+    ids, segments, positions = torch.tensor([[ids], [segments], [positions]])
+    with torch.no_grad():
+        hidden = network.encoder(ids, segments, positions, torch.zeros_like(ids))
+        probabilities = network.logits(hidden)[ids == tokenizer.tag_id("<mask>")].softmax(-1)
+    assert len(found["masks"]) == len(probabilities) == text.count("[MASK]")
+    for candidates, row in zip(found["masks"], probabilities, strict=True):
+        for each in candidates:
+            number = [tokenizer.piece(n) for n in range(len(row))].index(each["piece"])
+            assert each["probability"] == pytest.approx(float(row[number]), rel=1e-4)
+    assert ("|||" in found["filled"]) == (text == PAIRS["both"])
+    assert "[MASK]" not in found["filled"]
+
+
+def test_a_pair_is_filled_among_other_texts_as_alone(transloom, pair_run):
+    together = told(transloom("fill", pair_run, *PAIRS.values(), "--json"))
+    for text, found in zip(PAIRS.values(), together, strict=True):
+        (alone,) = told(transloom("fill", pair_run, text, "--json"))
+        for mine, theirs in zip(found["masks"], alone["masks"], strict=True):
+            assert [each["piece"] for each in mine] == [each["piece"] for each in theirs]
+            assert [each["probability"] for each in mine] == pytest.approx(
+                [each["probability"] for each in theirs], rel=1e-4
+            )
+
+
+def test_a_pair_has_two_sides_at_most_each_within_the_positions(transloom, pair_run):
+    with pytest.raises(TextError, match=r"Text 1 has \|\|\| 2 times"):
+        transloom("fill", pair_run, "un [MASK] ||| a cat ||| eine Katze")
+    side = "un chat " * 7
+    (found,) = told(transloom("fill", pair_run, f"{side}||| {side}[MASK]", "--json"))
+    assert found["masks"]
+    with pytest.raises(TextError, match=r"Text 1 has \d+ tokens .* learned 112 positions"):
+        transloom("fill", pair_run, f"{side * 3}||| a [MASK]")
+
+
+def test_a_run_of_pairs_is_evaluated_and_exported(transloom, pair_run):
+    result = transloom("evaluate", pair_run, "--set", "phrasebook")
+    assert result.exit_code == 0, result.output
+    assert "alone_loss" in result.output
+    assert transloom("export", pair_run, pair_run.parent / "bert").exit_code == 0
+    assert "fr and en" in (pair_run.parent / "bert" / "README.md").read_text()
+    (said,) = told(transloom("model", "show", pair_run, "--json"))
+    count = sum(p.numel() for p in MaskFiller.load(pair_run).network.parameters())
+    assert sum(said["parameters_by_box"].values()) == count
+
+
+def test_explain_tells_the_sides_of_a_pair_apart(transloom, pair_run, tmp_path):
+    text, file = "le [MASK] ||| a cat", tmp_path / "page.html"
+    (said,) = told(transloom("explain", pair_run, text, "--output", file, "--json"))
+    (found,) = MaskFiller.load(pair_run).fill([text])
+    assert (said["made"], said["steps"]) == (found.filled, 1)
+    page = PageReader(file.read_text(encoding="utf-8"))
+    positions = page.sections[2].figure("+ positions")["rows"]
+    assert positions.count("position 0") == 2
+    segments = page.sections[2].figure("+ segments")["values"]
+    second = positions.index("position 0", 1)
+    assert segments[0] == segments[second - 1] != segments[second] == segments[-1]

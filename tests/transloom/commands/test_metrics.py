@@ -1,0 +1,243 @@
+"""`transloom metrics`: the numbers of runs in OpenMetrics text, printed or served."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
+from prometheus_client.parser import text_string_to_metric_families as plain_families
+from support.records.lines import COUNTED, skipped_line, train_line, validation_line
+from support.records.run_folders import dead_process, made_run, with_checkpoint, with_owner
+
+from cluster.errors import ClusterError
+from trainer.errors import RunMismatchError
+from trainer.record.node_usage import GpuUsage, NodeLine, Usage, append_usage
+from trainer.record.records import Resumed
+from trainer.record.run_metrics import NODE_METRICS, RUN_METRICS
+
+RULES = Path(__file__).parents[3] / "deploy" / "prometheus" / "transloom.rules.yml"
+GPU = GpuUsage(index=1, utilization_percent=75, memory_used_bytes=8, memory_bytes=10)
+USAGE = Usage(cpu_percent=25, memory_used_bytes=3, memory_bytes=4, gpus=[GPU])
+
+
+def values(text):
+    """What a strict reader finds: values by name and labels; `run` is left out."""
+    found = {}
+    for family in text_string_to_metric_families(text):
+        assert family.type == "gauge"
+        assert family.documentation
+        for sample in family.samples:
+            key = (sample.name, *(v for name, v in sample.labels.items() if name != "run"))
+            found.setdefault(sample.labels["run"], {})[key] = sample.value
+    return found
+
+
+def step(number, seconds, **fields):
+    """A step of now, of 10 s."""
+    totals = {"restarts": 2, "lost_steps": 7, "wall_seconds": 400.0, "counted_seconds": 300.0}
+    times = {"time": time.time() + seconds, "step_seconds": 9.0, "goodput": 0.75}
+    stalls = {"data_stall_seconds": 4.0, "checkpoint_stall_seconds": 1.0}
+    return train_line(number, **COUNTED | totals | times | stalls | fields)
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run that trains, with all that can be known of it."""
+    lines = [step(5, -30), step(6, -20), skipped_line(7, in_a_row=1, skipped_steps=4)]
+    lines += [skipped_line(8, in_a_row=2, skipped_steps=5)]
+    run = made_run(tmp_path / "full", *lines, Resumed(step=8, from_step=4, restarts=3))
+    with_owner(with_checkpoint(run, 4), since="2026-01-01T00:00:00+00:00")
+    append_usage(run / "nodes.jsonl", [NodeLine.of(USAGE, time.time(), 6, "gpu-7")])
+    return run
+
+
+def test_all_that_is_known_of_a_run_is_told(transloom, run):
+    (found,) = values(transloom("metrics", run).stdout).values()
+    assert {name for name, *_ in found} == {*RUN_METRICS, *NODE_METRICS}
+    ages = {
+        name: found.pop((f"transloom_run_{name}_age_seconds",)) for name in ("step", "checkpoint")
+    }
+    assert 20 <= ages["step"] < 600
+    assert 0 <= ages["checkpoint"] < 600
+    assert {key: value for key, value in found.items() if key[0] != "transloom_run_state"} == {
+        ("transloom_run_step",): 8,
+        ("transloom_run_max_steps",): 20,
+        ("transloom_run_ranks",): 1,
+        ("transloom_run_target_tokens_per_second",): pytest.approx(1, rel=0.01),
+        # By the lines' times, of which a step takes 10 s here; the peak is 20 TFLOP/s.
+        ("transloom_run_model_flops_per_second",): pytest.approx(4e11, rel=0.01),
+        ("transloom_run_mfu_ratio",): pytest.approx(0.02, rel=0.01),
+        ("transloom_run_loss",): pytest.approx(1 / 6),
+        ("transloom_run_nll",): pytest.approx(0.9 / 6),
+        ("transloom_run_data_stall_ratio",): pytest.approx(0.4, rel=0.01),
+        ("transloom_run_checkpoint_stall_ratio",): pytest.approx(0.1, rel=0.01),
+        ("transloom_run_restarts",): 3,  # one since the last step
+        ("transloom_run_lost_steps",): 7,
+        ("transloom_run_goodput_ratio",): 0.75,
+        ("transloom_run_wall_seconds",): 400,
+        ("transloom_run_counted_seconds",): 300,
+        ("transloom_run_skipped_steps",): 5,
+        ("transloom_run_skipped_steps_in_a_row",): 2,
+        ("transloom_run_checkpoint_step",): 4,
+        ("transloom_run_problems",): 0,
+        ("transloom_node_cpu_ratio", "gpu-7"): 0.25,
+        ("transloom_node_memory_used_bytes", "gpu-7"): 3,
+        ("transloom_node_memory_bytes", "gpu-7"): 4,
+        ("transloom_node_gpu_utilization_ratio", "1", "gpu-7"): 0.75,
+        ("transloom_node_gpu_memory_used_bytes", "1", "gpu-7"): 8,
+        ("transloom_node_gpu_memory_bytes", "1", "gpu-7"): 10,
+    }
+    assert [
+        key[1] for key, value in found.items() if key[0] == "transloom_run_state" and value
+    ] == ["training"]
+
+
+def test_every_run_of_a_folder_is_told_as_far_as_it_can_be(transloom, run, tmp_path):
+    with_owner(made_run(tmp_path / "new"))
+    with_owner(made_run(tmp_path / "dead", train_line(1)), process=dead_process())
+    damaged = made_run(tmp_path / "damaged", train_line(1))
+    for name in ("run.json", "recipe.yaml", "nodes.jsonl"):
+        (damaged / name).write_text("{")
+    huge = train_line(1).to_json().replace('"world_size": 1', f'"world_size": 1{"0" * 400}')
+    (made_run(tmp_path / "made-up") / "metrics.jsonl").write_text(huge + "\n")
+    (made_run(tmp_path / "folder-as-nodes") / "nodes.jsonl").mkdir()
+    (tmp_path / "notes.txt").write_text("no run")
+    found = values(transloom("metrics", tmp_path).stdout)
+    assert sorted(found) == ["damaged", "dead", "folder-as-nodes", "full", "made-up", "new"]
+    state = {
+        name: next(key[1] for key, value in of.items() if key[0] == "transloom_run_state" and value)
+        for name, of in found.items()
+    }
+    assert state == {
+        "damaged": "damaged",
+        "dead": "abandoned",
+        "folder-as-nodes": "stopped",
+        "full": "training",
+        "made-up": "stopped",
+        "new": "training",
+    }
+    assert found["damaged"]["transloom_run_problems",] == 1
+    assert ("transloom_run_ranks",) not in found["made-up"]
+    assert ("transloom_run_loss",) not in found["new"]
+    assert ("transloom_run_step_age_seconds",) in found["new"]  # since its owner began
+    assert ("transloom_run_step_age_seconds",) not in found["dead"]
+
+
+def test_a_run_that_was_started_again_is_not_stalled_since_its_last_step(transloom, tmp_path):
+    run = with_owner(made_run(tmp_path / "again", train_line(1)))  # a step of 1970
+    (found,) = values(transloom("metrics", run).stdout).values()
+    assert found["transloom_run_step_age_seconds",] < 600
+
+
+def test_the_folder_that_one_is_in_has_a_name(transloom, run, monkeypatch):
+    monkeypatch.chdir(run)
+    text = transloom("metrics", ".").stdout
+    assert set(values(text)) == {"full"}
+    assert 'transloom_node_cpu_ratio{node="gpu-7",run="full"}' in text
+
+
+def test_a_node_without_a_new_sample_is_not_there_any_more(transloom, run):
+    append_usage(run / "nodes.jsonl", [NodeLine.of(USAGE, time.time() - 1000, 6, "gone")])
+    assert "gone" not in transloom("metrics", run).stdout
+
+
+def test_a_validation_of_long_samples_hides_no_step(transloom, tmp_path):
+    run = made_run(
+        tmp_path / "run", step(1, -20), step(2, -10), validation_line(2, text="x" * 15_000)
+    )
+    (found,) = values(transloom("metrics", run).stdout).values()
+    assert found["transloom_run_loss",] == 0.5
+
+
+NAMES = [
+    'quo"te',
+    "back\\slash",
+    "line\nend",
+    "<img src=x onerror=alert(1)>",
+    '"} 1\ntransloom_run_step{run="faked',
+    "steers\x1b]0;x\x07\u202e",
+    "é🙂",
+    os.fsdecode(b"no-utf-8-\xff"),
+]
+
+
+def test_names_are_data_whatever_is_in_them(transloom, tmp_path):
+    for name in NAMES:
+        # A card cannot hold every name of a folder.
+        with_owner(made_run(tmp_path / "made", train_line(1), train_line(2))).rename(
+            tmp_path / name
+        )
+        line = NodeLine.of(USAGE, time.time(), 1, name.encode(errors="replace").decode())
+        append_usage(tmp_path / name / "nodes.jsonl", [line])
+    # Two names that look the same: a reader refuses all if a series is there twice.
+    made_run(tmp_path / r"steers\x1b]0;x\x07\u202e", train_line(1))
+    text = transloom("metrics", tmp_path).stdout
+    found = values(text)
+    assert len(found) == len(NAMES)
+    assert {'quo"te', "back\\slash", "<img src=x onerror=alert(1)>", "é🙂"} <= set(found)
+    assert r"line\nend" in found
+    assert not set("\x1b\x07\u202e") & set(text)
+    assert {of["transloom_run_step",] for of in found.values()} <= {1, 2}
+
+
+def test_what_is_no_folder_is_told(transloom, tmp_path):
+    with pytest.raises(RunMismatchError, match=r"No such file.*or a run.*transloom train"):
+        transloom("metrics", tmp_path / "nowhere")
+    assert values(transloom("metrics", tmp_path).stdout) == {}
+
+
+def fetched(url, accept):
+    request = urllib.request.Request(url, headers={"Accept": accept})
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return answer.headers["Content-Type"], answer.read().decode()
+
+
+def test_a_folder_is_served_on_this_machine_alone(transloom, run, tmp_path):
+    command = [Path(sys.executable).parent / "transloom", "metrics", tmp_path, "--port", "0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
+        try:
+            url = re.search(r"http://\S+", server.stderr.readline())[0]
+            kind, text = fetched(url, "application/openmetrics-text; version=1.0.0")
+            assert kind.startswith("application/openmetrics-text")
+            assert set(values(text)) == {"full"}
+            kind, text = fetched(url, "text/plain")
+            assert "transloom_run_step" in {family.name for family in plain_families(text)}
+            with_owner(made_run(tmp_path / "second"))
+            assert set(values(fetched(url, "application/openmetrics-text")[1])) == {
+                "full",
+                "second",
+            }
+            listening = [c.laddr for c in psutil.Process(server.pid).net_connections("inet")]
+            assert {address.ip for address in listening} == {"127.0.0.1"}
+            with pytest.raises(
+                ClusterError, match=rf"port {listening[0].port} of .* in use.*--port"
+            ):
+                transloom("metrics", tmp_path, "--port", listening[0].port)
+        finally:
+            server.send_signal(signal.SIGINT)
+    assert server.returncode == 0
+
+
+def test_the_rules_ask_for_what_is_told(transloom, run):
+    rules = [
+        rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]
+    ]
+    told = {name for name, *_ in values(transloom("metrics", run).stdout)["full"]}
+    asked = set()
+    for rule in rules:
+        names = set(re.findall(r"\b\w+_\w+(?=[{\[ ]|$)", rule["expr"])) - {"max_over_time"}
+        names |= set(re.findall(r"transloom_\w+", rule["expr"]))
+        asked |= names
+        assert names <= told or rule["alert"] == "TransloomMetricsAway"
+        assert rule["labels"]["severity"] in ("page", "ticket")
+        assert rule["annotations"].keys() == {"summary", "remedy"}
+    assert len({rule["alert"] for rule in rules}) == len(rules) == 10
+    assert "transloom_run_step_age_seconds" in asked

@@ -1,0 +1,72 @@
+"""`transloom train`: only the owner of a run writes into its folder."""
+
+import io
+from pathlib import Path
+
+import pytest
+from support.recipes import tiny_recipe
+
+from cluster.terminal import Terminal
+from data_pipeline.dataset.manifest import open_dataset
+from trainer.checkpoints import lease as lease_module
+from trainer.checkpoints.lease import Lease
+from trainer.errors import LeaseLostError, RunInUseError
+from trainer.record.standing import standing_of
+from trainer.runs.folder import RunFolder
+from trainer.runs.log import ENDED, INTERRUPTED, last_entries
+from transloom.observe.terminal.display import LoggedAudience, PlainLines
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("inline", [True, False])
+def test_a_driver_that_is_refused_writes_nothing(inline_runs, phrasebook, monkeypatch, inline):
+    monkeypatch.setattr(lease_module, "RENEW_SECONDS", 0.05)
+    run = RunFolder(inline_runs.folder / "used")
+    recipe = tiny_recipe(phrasebook)
+    with Lease(run.path):
+        run.open(recipe, *open_dataset(recipe.data))
+        before = contents(run.path)
+        with pytest.raises(RunInUseError):
+            inline_runs.train("used", inline=inline)
+        assert contents(run.path) == before
+    assert standing_of(run.path).state == "stopped"
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    return RunFolder(tmp_path)
+
+
+@pytest.fixture
+def audience(run: RunFolder) -> LoggedAudience:
+    return LoggedAudience(PlainLines(Terminal(file=io.StringIO()), "title", 1), run)
+
+
+def texts(run: RunFolder) -> list[str]:
+    return [entry.text for entry in last_entries(run.log)]
+
+
+def test_the_log_has_what_was_said_before_the_run_was_owned(run, audience):
+    audience.notice("the former owner is silent")
+    assert not run.log.exists()
+    with audience.logging():
+        audience.notice("it trains")
+    audience.notice("somebody else may own it")
+    assert texts(run) == ["the former owner is silent", "it trains"]
+
+
+@pytest.mark.parametrize(
+    ("error", "kept"),
+    [
+        (OSError("disk"), [f"{ENDED}disk"]),
+        (KeyboardInterrupt(), [INTERRUPTED]),
+        (LeaseLostError("it belongs to another process"), []),  # so does the log
+    ],
+)
+def test_the_log_says_why_a_run_has_ended_while_it_is_owned(run, audience, error, kept):
+    with pytest.raises(type(error)), audience.logging():
+        raise error
+    assert texts(run) == kept

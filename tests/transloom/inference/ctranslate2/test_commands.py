@@ -1,0 +1,121 @@
+"""`transloom export --to ctranslate2` and `--engine ctranslate2`, as a user types them."""
+
+import json
+import sys
+
+import ctranslate2
+import pytest
+from typer.testing import CliRunner
+
+from data_pipeline.config.data import TokenizerConfig
+from data_pipeline.tokenizers.tokenizer import train_tokenizer
+from trainer.checkpoints.format import sha256_of
+from trainer.errors import EngineError, TrainerError
+from transloom.cli.app import app
+from transloom.commands.export_targets import Target
+from transloom.commands.exporting import export_run
+from transloom.inference.engine_names import ComputeType, Engine
+from transloom.inference.export.ctranslate2 import require_plain
+from transloom.inference.translator import Translator
+
+SENTENCES = ["je suis étudiant", "", "elle sera journaliste demain", "non"]
+
+
+def run_command(*words, given=None):
+    result = CliRunner().invoke(app, [str(word) for word in words], input=given)
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_a_run_is_exported_with_its_tokenizers(untrained_run, tmp_path):
+    summary = json.loads(
+        run_command("export", untrained_run.path, tmp_path / "out", "--to", "ctranslate2", "--json")
+    )
+    assert summary["checkpoint"] == "step-00000002"
+    folder = tmp_path / "out"
+    assert ctranslate2.contains_model(str(folder))
+    tokenizer = Translator.load(untrained_run.path)._tokenizers["src"]
+    assert (folder / "source.model").read_bytes() == tokenizer.model
+    assert (
+        json.loads((folder / "config.json").read_text()).items()
+        >= {
+            "unk_token": "<unk>",
+            "bos_token": "<s>",
+            "eos_token": "</s>",
+            "decoder_start_token": "<s>",
+            "add_source_bos": False,
+            "add_source_eos": True,
+            "layer_norm_epsilon": 1e-5,
+        }.items()
+    )
+    card = (folder / "README.md").read_text()
+    assert "ctranslate2.Translator" in card
+    assert sha256_of(folder / "model.bin") in card
+    translator = ctranslate2.Translator(str(folder))
+    pieces = [tokenizer.piece(number) for number in tokenizer.encode(SENTENCES[:1])[0].tolist()]
+    assert translator.translate_batch([pieces], max_decoding_length=9)[0].hypotheses[0]
+
+
+def test_a_tokenizer_that_rewrites_text_is_refused_by_name():
+    config = TokenizerConfig(type="char", vocabulary_size=20, verbatim=True)
+    rewriting = train_tokenizer(["ab"] * 9, config, "words.model")
+    plain = train_tokenizer(["ab"] * 9, config.model_copy(update={"verbatim": False}), "plain")
+    require_plain([plain])
+    with pytest.raises(TrainerError, match=r"words\.model was trained with tokenizer\.verbatim"):
+        require_plain([plain, rewriting])
+
+
+def test_only_this_target_rounds_weights(untrained_run, tmp_path):
+    with pytest.raises(TrainerError, match="--quantization is int8, and only models of ctransl"):
+        export_run(untrained_run.path, tmp_path / "out", None, Target.HUGGINGFACE, ComputeType.INT8)
+
+
+def test_the_command_translates_as_without_it(untrained_run, tmp_path):
+    file = tmp_path / "sentences.txt"
+    file.write_text("".join(f"{sentence}\n" for sentence in SENTENCES))
+    command = ["translate", untrained_run.path, file, "--json", "--alignments", "--n-best", 2]
+    ours = run_command(*command).splitlines()
+    theirs = run_command(*command, "--engine", "ctranslate2", "--processes", 2).splitlines()
+    for expected, found in zip(map(json.loads, ours), map(json.loads, theirs), strict=True):
+        assert found["source"] == expected["source"]
+        for one, other in zip(found["translations"], expected["translations"], strict=True):
+            assert one["text"] == other["text"]
+            assert one["alignment"] == other["alignment"]
+            assert one["score"] == pytest.approx(other["score"], rel=1e-4)
+    (kept,) = (untrained_run.engines / "ctranslate2").iterdir()
+    assert kept.name.startswith("step-00000002-")
+
+
+def test_what_it_cannot_do_is_named(untrained_run):
+    def load(**settings):
+        return Translator.load(untrained_run.path, **settings)
+
+    with pytest.raises(EngineError, match="--compute-type is int8, which --engine ctranslate2 has"):
+        load(compute_type=ComputeType.INT8)
+    with pytest.raises(EngineError, match="--precision is bf16, which --engine torch has"):
+        load(engine=Engine.CTRANSLATE2, precision="bf16")
+    with pytest.raises(EngineError, match="on the CPU, and the device is cuda"):
+        load(engine=Engine.CTRANSLATE2, device="cuda")
+    lacking = sorted(set(ComputeType) - ctranslate2.get_supported_compute_types("cpu"))
+    for compute_type in lacking:
+        with pytest.raises(EngineError, match=f"is {compute_type}, and CTranslate2 has on this"):
+            load(engine=Engine.CTRANSLATE2, compute_type=compute_type)
+
+
+def test_without_the_library_it_says_what_to_install(untrained_run, monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "ctranslate2", None)
+    with pytest.raises(EngineError, match=r"pip install 'transloom\[ctranslate2\]'"):
+        Translator.load(untrained_run.path, engine=Engine.CTRANSLATE2)
+    with pytest.raises(EngineError, match=r"pip install 'transloom\[ctranslate2\]'"):
+        export_run(untrained_run.path, tmp_path / "out", None, Target.CTRANSLATE2)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_numbers_are_named(untrained_run):
+    ours = Translator.load(untrained_run.path)
+    theirs = Translator.load(
+        untrained_run.path, engine=Engine.CTRANSLATE2, compute_type=ComputeType.INT8
+    )
+    assert (ours.engine, theirs.engine) == (None, "ctranslate2-int8")

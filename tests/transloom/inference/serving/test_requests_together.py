@@ -1,0 +1,185 @@
+"""Requests that meet: shared batches, lost replicas, too much at once, too late, and the end.
+
+The server translates in this process; `test_serve.py` has Ray.
+"""
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from types import SimpleNamespace
+
+import pytest
+from support.cluster.processes import wait_until
+from support.gate import Gate
+from support.serving.running import HANG_SECONDS, RunningServer, problem
+
+from transloom import ServedTranslator, TransloomError
+from transloom.inference.serving import dispatcher
+from transloom.inference.serving.dispatcher import LATELY_SECONDS, MOST_LOSSES, Dispatcher
+from transloom.inference.serving.errors import ReplicaLostError
+from transloom.inference.serving.facts import RunFacts
+from transloom.inference.serving.settings import Batching, Limits
+
+SENTENCES = ["je suis étudiant", "elle est là", "il détestait la salade", "nous sommes ici"]
+
+
+def test_sentences_of_several_requests_share_a_batch(server, monkeypatch):
+    """The first batch is held until the others have arrived."""
+    gate = Gate()
+    monkeypatch.setattr(server, "before", gate)
+    server.batches[:] = []
+    with ThreadPoolExecutor(5) as pool, gate:
+        first = pool.submit(server.translate, {"sentences": ["bonjour"]})
+        gate.wait_until_reached()
+        others = [pool.submit(server.translate, {"sentences": [one]}) for one in SENTENCES]
+        wait_until(lambda: server.get("/readyz").json["runs"][0]["waiting_sentences"] == 4)
+        gate.open()
+        assert {one.result().status for one in (first, *others)} == {200}
+    assert [len(batch.texts) for batch in server.batches] == [1, 4]
+
+
+def test_a_sentence_whose_replica_is_lost_is_translated_by_another(server, samples, monkeypatch):
+    losses = iter(range(MOST_LOSSES - 1))
+
+    def lose(batch):
+        if next(losses, None) is not None:
+            raise ReplicaLostError("killed")
+
+    before = samples()["transloom_serve_lost_batches_total", "phrases"]
+    monkeypatch.setattr(server, "before", lose)
+    assert server.translate({"sentences": SENTENCES}).status == 200
+    lost = samples()["transloom_serve_lost_batches_total", "phrases"] - before
+    assert lost == MOST_LOSSES - 1
+
+
+def test_a_sentence_that_kills_replicas_takes_no_others_with_it(server, monkeypatch):
+    def lose(batch):
+        if "poison" in batch.texts:
+            raise ReplicaLostError("killed")
+
+    monkeypatch.setattr(server, "before", lose)
+    with ThreadPoolExecutor(2) as pool:
+        bad = pool.submit(server.translate, {"sentences": ["poison"]})
+        good = pool.submit(server.translate, {"sentences": SENTENCES})
+        assert good.result().status == 200
+        assert problem(bad.result()) == (503, "failed")
+        assert bad.result().headers["Retry-After"] == "5"
+
+
+def test_too_much_at_once_is_told_to_come_again(run):
+    gate = Gate()
+    limits = Limits(waiting_sentences=3)
+    with RunningServer(run, limits, before=gate) as server, ThreadPoolExecutor(8) as pool, gate:
+        first = pool.submit(server.translate, {"sentences": ["un"]})
+        gate.wait_until_reached()
+        others = [pool.submit(server.translate, {"sentences": ["deux"]}) for _ in range(7)]
+        done = as_completed(others, HANG_SECONDS)
+        refused = [next(done).result() for _ in range(4)]
+        assert {problem(one) for one in refused} == {(429, "queue_full")}
+        assert all(int(one.headers["Retry-After"]) > 0 for one in refused)
+        gate.open()
+        assert [one.result().status for one in (first, *done)] == [200] * 4
+
+
+def test_what_takes_too_long_is_told_so_and_takes_no_more_room(run):
+    gate, limits = Gate(), Limits(waiting_sentences=1, timeout_seconds=0.5)
+    with RunningServer(run, limits, before=gate) as server, ThreadPoolExecutor(1) as pool, gate:
+        for _ in range(2):  # the first is at work, the second waits
+            late = server.translate({"sentences": SENTENCES[:1]})
+            assert problem(late) == (504, "timeout")
+            assert int(late.headers["Retry-After"]) > 0
+        assert server.get("/readyz").json["runs"][0]["waiting_sentences"] == 0
+        later = pool.submit(ServedTranslator(server.address).translate, SENTENCES[:1])
+        gate.open()
+        assert len(later.result()) == 1
+
+
+def test_sentences_whose_tokens_are_counted_take_room_too(run, monkeypatch):
+    gate, count = Gate(), RunFacts.count_tokens
+
+    def hold(*arguments):
+        gate()
+        return count(*arguments)
+
+    monkeypatch.setattr(RunFacts, "count_tokens", hold)
+    limits = Limits(waiting_sentences=3)
+    with RunningServer(run, limits) as server, ThreadPoolExecutor(5) as pool, gate:
+        answers = [pool.submit(server.translate, {"sentences": ["un"]}) for _ in range(5)]
+        done = as_completed(answers, HANG_SECONDS)
+        assert [problem(next(done).result())[0] for _ in range(2)] == [429, 429]
+        gate.open()
+        assert [one.result().status for one in done] == [200] * 3
+
+
+def test_a_replica_with_a_long_batch_is_not_taken_for_lost(run, monkeypatch):
+    gate = Gate()
+    with RunningServer(run, before=gate) as server, ThreadPoolExecutor(1) as pool, gate:
+        answer = pool.submit(server.translate, {"sentences": SENTENCES})
+        gate.wait_until_reached()
+        later = SimpleNamespace(monotonic=lambda: time.monotonic() + 10 * LATELY_SECONDS)
+        monkeypatch.setattr(dispatcher, "time", later)
+        assert server.get("/readyz").status == 200
+        gate.open()
+        assert answer.result().status == 200
+
+
+def test_an_error_of_the_servers_own_is_told_as_such(server, samples, monkeypatch):
+    def fail(*arguments):
+        raise RuntimeError("a bug")
+
+    name = ("transloom_serve_requests_total", "500", "phrases")
+    before = samples().get(name, 0)
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFacts, "count_tokens", fail)
+        assert problem(server.translate({"sentences": SENTENCES})) == (500, "failed")
+    assert samples()[name] == before + 1
+    assert server.translate({"sentences": SENTENCES}).status == 200
+
+
+def test_a_replica_that_cannot_tell_how_it_stands_still_gets_batches(run, monkeypatch):
+    looks, heard = threading.Semaphore(0), Dispatcher._heard
+    monkeypatch.setattr(dispatcher, "LOOK_SECONDS", 0.01)
+
+    def fail(*arguments):
+        looks.release()
+        raise RuntimeError("a bug")
+
+    with RunningServer(run) as server:
+        monkeypatch.setattr(Dispatcher, "_heard", fail)
+        assert all(looks.acquire(timeout=HANG_SECONDS) for _ in range(2))
+        monkeypatch.setattr(Dispatcher, "_heard", heard)
+        assert server.translate({"sentences": SENTENCES}).status == 200
+
+
+def test_a_server_that_is_stopped_answers_what_it_has_taken(run):
+    gate = Gate()
+    with RunningServer(run, before=gate) as server, ThreadPoolExecutor(1) as pool, gate:
+        taken = pool.submit(server.translate, {"sentences": SENTENCES})
+        gate.wait_until_reached()
+        drained = server.drain()
+        wait_until(lambda: server.get("/readyz").status != 200)
+        late = server.translate({"sentences": SENTENCES})
+        assert problem(late) == (503, "not_ready")
+        assert "Retry-After" in late.headers
+        assert server.get("/healthz").status == 200
+        assert not drained.done()
+        gate.open()
+        assert taken.result().status == 200
+        assert drained.result(HANG_SECONDS) == 0
+
+
+def test_batches_keep_to_their_budget(run):
+    with RunningServer(run, batching=Batching(tokens=24)) as server:
+        assert server.translate({"sentences": SENTENCES * 8}).status == 200
+        assert sum(len(batch.texts) for batch in server.batches) == 32
+        assert max(len(batch.texts) for batch in server.batches) <= 8
+
+
+def test_a_client_gives_up_when_its_patience_ends(run):
+    gate, limits = Gate(), Limits(waiting_sentences=1, timeout_seconds=0.2)
+    with RunningServer(run, limits, before=gate) as server, gate:
+        impatient = ServedTranslator(server.address, patience_seconds=0.0)
+        with pytest.raises(TransloomError, match="no translation within"):
+            impatient.translate(SENTENCES[:1])
+    with pytest.raises(TransloomError, match="cannot be reached"):
+        impatient.translate(SENTENCES[:1])

@@ -1,0 +1,156 @@
+"""Several runs that translate together, from Python and from the command line."""
+
+import hashlib
+import json
+import math
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from model.generation.search import ensemble_search
+from trainer.errors import RunMismatchError, TranslationError
+from transloom.cli.app import app
+from transloom.inference.ensemble import EnsembleOrigin, join
+from transloom.inference.searchers import OwnSearcher
+from transloom.inference.trained_network import load_network
+from transloom.inference.translator import Translator
+
+SENTENCES = ["je suis étudiant", "", "elle sera journaliste demain", "non"]
+
+
+@pytest.fixture(scope="module")
+def members(untrained_run):
+    """Two members: the weights of two seeds."""
+    return [(untrained_run.path, 1), (untrained_run.path, 2)]
+
+
+@pytest.fixture(scope="module")
+def together(members):
+    return Translator.load_ensemble(members)
+
+
+def invoke(*arguments, code=0, given=None):
+    result = CliRunner().invoke(app, list(map(str, arguments)), input=given)
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == code, result.output
+    return result
+
+
+def test_it_is_the_search_over_both_checkpoints(members, together):
+    models = [Translator.load(*member).model for member in members]
+    ids = torch.tensor([together.source_ids(SENTENCES[2])])
+    expected = ensemble_search(models, [ids, ids], together.decoding)[0]
+    found = together.translate_n_best(SENTENCES[2:3])[0]
+    assert [translation.ids for translation in found] == [one.ids for one in expected]
+    assert [t.score for t in found] == pytest.approx([one.score for one in expected])
+
+
+def test_a_run_with_itself_translates_as_it_does_alone(members):
+    alone, twice = Translator.load(*members[0]), Translator.load_ensemble([members[0]] * 2)
+    for one, two in zip(
+        alone.translate_n_best(SENTENCES), twice.translate_n_best(SENTENCES), strict=True
+    ):
+        assert [t.text for t in one] == [t.text for t in two]
+        assert [t.score for t in one] == pytest.approx([t.score for t in two], abs=1e-5)
+    assert twice.memory.of_position == 2 * alone.memory.of_position
+
+
+def test_other_source_tokenizers_read_the_same_sentences(together, members):
+    """As if the second run had a tokenizer of its own, with the same pieces."""
+    other = Translator.load_ensemble(members)
+    other._tokenizers = {**together._tokenizers, "src.2": together._tokenizers["src"]}
+    origin = EnsembleOrigin(together._searcher._origin.members, ("src", "src.2"))
+    other._search_now = OwnSearcher(origin.open(), origin)
+    expected = together.translate_n_best(SENTENCES, prefixes=["", "he", "", ""])
+    assert other.translate_n_best(SENTENCES, prefixes=["", "he", "", ""]) == expected
+    assert other.count_tokens(SENTENCES) == together.count_tokens(SENTENCES)
+
+
+@pytest.mark.usefixtures("preloaded_processes")
+def test_processes_change_nothing(together):
+    expected = together.translate_n_best(SENTENCES)
+    with together.in_processes(2):
+        assert together.translate_n_best(SENTENCES) == expected
+
+
+def test_it_has_no_alignments(together):
+    with pytest.raises(TranslationError, match=r"ensemble-tiny@1\+tiny@2-.* has no alignment"):
+        together.align(["non"], together.translate_n_best(["non"])[0][:1])
+
+
+def test_another_target_tokenizer_is_refused(untrained_run, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(untrained_run.path, other)
+    manifest = json.loads((other / "dataset" / "manifest.json").read_text())
+    file = other / "dataset" / manifest["tokenizers"]["tgt"]["file"]
+    content = file.read_bytes() + b"\xf8\x07\x01"  # a field that SentencePiece does not know
+    file.write_bytes(content)
+    for info in manifest["tokenizers"].values():
+        info["sha256"] = hashlib.sha256(content).hexdigest()
+    (other / "dataset" / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(RunMismatchError, match=r"target tokenizers of .*tiny .*differ"):
+        Translator.load_ensemble([(untrained_run.path, None), (other, None)])
+
+
+def test_networks_that_begin_with_other_tokens_are_refused(members):
+    """The search would give both the first one's."""
+    networks = [load_network(run, step, "cpu", "fp32") for run, step in members]
+    assert join(networks).members == tuple(network.weights for network in networks)
+    model = networks[1].model
+    model.config = model.config.model_copy(update={"decoder_start": "pad"})
+    with pytest.raises(RunMismatchError, match=r"decoder_start of .*tiny is bos and of .* pad"):
+        join(networks)
+
+
+@pytest.mark.parametrize("limits", [(30, 50), (50, 30), (30, None), (None, 30)])
+def test_a_sentence_may_be_as_long_as_every_member_was_trained_on(members, limits):
+    networks = []
+    for (run, step), limit in zip(members, limits, strict=True):
+        network = load_network(run, step, "cpu", "fp32")
+        data = network.recipe.data.model_copy(update={"max_source_length": limit})
+        recipe = network.recipe.model_copy(update={"data": data})
+        networks.append(replace(network, recipe=recipe))
+    assert join(networks).longest_trained == 30
+
+
+def test_runs_come_first_and_the_file_last(untrained_run, together, tmp_path):
+    run, file = untrained_run.path, tmp_path / "sentences"
+    file.write_text("".join(f"{sentence}\n" for sentence in SENTENCES))
+    expected = together.translate(SENTENCES)
+    both = [f"{run}@1", f"{run}@2"]
+    for arguments in ([*both, file], [*both, "--input", file]):
+        assert invoke("translate", *arguments).stdout.split("\n")[:-1] == expected
+    for arguments in (both, [*both, "-"]):
+        told = invoke("translate", *arguments, given=file.read_text())
+        assert told.stdout.split("\n")[:-1] == expected
+    alone = invoke("translate", f"{run}@1", file).stdout.split("\n")[:-1]
+    assert alone == Translator.load(run, 1).translate(SENTENCES) != expected
+
+
+def test_what_cannot_be_meant_is_said(untrained_run, tmp_path):
+    run = untrained_run.path
+    wrong = invoke("translate", run, tmp_path / "typo", run, code=2).output
+    assert "is no folder of a run: name runs first" in " ".join(wrong.replace("│", " ").split())
+    wrong = invoke("translate", run, run, "--alignments", code=2).output
+    assert "name one run" in " ".join(wrong.replace("│", " ").split())
+    with pytest.raises(RunMismatchError, match="name checkpoints as RUN@STEP"):
+        invoke("translate", run, run, "--checkpoint", "1", given="")
+
+
+def test_an_ensemble_is_scored(untrained_run, together):
+    run = untrained_run.path
+    (found,) = json.loads(
+        invoke("evaluate", f"{run}@1", f"{run}@2", "--set", "validation", "--json").stdout
+    )
+    file = Path(found["hypotheses"])
+    assert found["checkpoint"] == together.ensemble.name
+    assert file.parent == untrained_run.translations
+    assert file.name.startswith("validation-ensemble-tiny@1+tiny@2-")
+    origin = json.loads(file.with_suffix(".json").read_text())["origin"]
+    assert origin["checkpoint_sha256"] == together.ensemble.sha256
+    assert math.isfinite(found["bleu"]["score"])

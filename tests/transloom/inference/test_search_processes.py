@@ -1,0 +1,64 @@
+"""Translating in several processes: the same translations, errors and nothing left behind."""
+
+import pytest
+from support.cluster.processes import children, wait_until
+
+from model.errors import PrefixError
+from trainer.errors import TranslationError
+from transloom.inference import search_processes
+from transloom.inference.search_processes import SENTENCES_OF_ONE_PROCESS, processes_for
+from transloom.inference.translator import Translator
+
+SENTENCES = ["je suis étudiant", "", "elle sera journaliste demain", "non"] * 5
+PREFIXES = ["he is", "", "", "she will"] * 5
+
+
+@pytest.fixture(scope="module")
+def translator(untrained_run):
+    return Translator.load(untrained_run.path, precision="bf16")
+
+
+@pytest.fixture
+def small_batches(monkeypatch):
+    monkeypatch.setattr("transloom.inference.translator.TOKENS_PER_BATCH", 20)
+
+
+@pytest.mark.usefixtures("small_batches")
+def test_processes_find_what_one_finds_and_end_with_the_context(translator):
+    before, done = set(children()), []
+    alone = translator.translate_n_best(SENTENCES, prefixes=PREFIXES, report=done.append)
+    assert done[-1] == len(SENTENCES)
+    assert len(done) > 2
+    with translator.in_processes(2):
+        assert len(set(children()) - before) >= 2
+        assert translator.translate_n_best(SENTENCES, prefixes=PREFIXES) == alone
+        # A prefix that is in some batch of some process is named by its place.
+        too_long = [*PREFIXES[:13], "he is " * 50, *PREFIXES[14:]]
+        with pytest.raises(PrefixError, match="Prefix 14 has ") as caught:
+            translator.translate_n_best(SENTENCES, prefixes=too_long)
+        assert caught.value.index == 13
+        assert translator.translate_n_best(SENTENCES, prefixes=PREFIXES) == alone
+    assert set(children()) <= before
+    assert translator.translate_n_best(SENTENCES, prefixes=PREFIXES) == alone
+
+
+@pytest.mark.usefixtures("preloaded_processes")
+def test_a_process_that_is_killed_is_told(translator):
+    before = set(children())
+    with translator.in_processes(2):
+        wait_until(lambda: len(set(children()) - before) >= 2)
+        for child in set(children()) - before:
+            child.kill()
+        with pytest.raises(TranslationError, match=r"translated was killed .*fewer --processes"):
+            translator.translate(SENTENCES)
+
+
+def test_as_many_as_have_work_and_memory(monkeypatch):
+    monkeypatch.setattr("foundation.process_pool.cores", lambda: 8)
+    monkeypatch.setattr(search_processes, "available_bytes", lambda: 100 * 2**30)
+    assert processes_for(SENTENCES_OF_ONE_PROCESS - 1) == 1
+    assert processes_for(SENTENCES_OF_ONE_PROCESS) == 8
+    monkeypatch.setattr(search_processes, "available_bytes", lambda: 7 * 2**30)
+    assert processes_for(SENTENCES_OF_ONE_PROCESS) == 3
+    monkeypatch.setattr(search_processes, "available_bytes", lambda: 2**30)
+    assert processes_for(SENTENCES_OF_ONE_PROCESS) == 1

@@ -1,0 +1,314 @@
+"""`transloom translate`: prefixes, alignments, and the sentences that they belong to."""
+
+import io
+import itertools
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from data_pipeline.errors import CorpusError
+from data_pipeline.tasks.translation import heldout_pairs
+from model.generation.search import length_penalty
+from transloom.cli.app import app
+from transloom.inference.translate import SENTENCES_AT_ONCE, translated_lines
+from transloom.inference.translator import Translator
+
+SENTENCES = ["je suis étudiant", "", "elle sera journaliste demain", "non"]
+PREFIXES = ["he is", "", "", "she will"]
+
+
+@pytest.fixture
+def command(untrained_run):
+    """Runs the command and returns what it printed, line by line; its own errors are raised."""
+
+    def run(*arguments, given=None):
+        words = ["translate", untrained_run.path, *arguments]
+        result = CliRunner().invoke(app, [str(word) for word in words], input=given)
+        if result.exception and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        assert result.exit_code == 0, result.output
+        return result.stdout.removesuffix("\n").split("\n")
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def translator(untrained_run):
+    return Translator.load(untrained_run.path)
+
+
+@pytest.fixture
+def lines(tmp_path):
+    """Writes lines to a file and returns its path."""
+
+    def write(name, written):
+        file = tmp_path / name
+        file.write_text("".join(f"{line}\n" for line in written), encoding="utf-8")
+        return file
+
+    return write
+
+
+def pharaoh(pairs):
+    return " ".join(f"{source}-{target}" for source, target in pairs)
+
+
+def test_prefixes_begin_the_translations_of_their_lines(command, translator, lines):
+    sentences, prefixes = lines("s.txt", SENTENCES), lines("p.txt", PREFIXES)
+    expected = translator.translate_n_best(SENTENCES, prefixes=PREFIXES)
+    said = command(sentences, "--prefixes", prefixes)
+    assert said == [translations[0].text for translations in expected]
+    assert all(text.startswith(prefix) for text, prefix in zip(said, PREFIXES, strict=True))
+    free = command(sentences)
+    assert [said[row] for row in (1, 2)] == [free[row] for row in (1, 2)]
+    assert said[0] != free[0]
+    piped = "".join(f"{sentence}\n" for sentence in SENTENCES)
+    assert command("--prefixes", prefixes, given=piped) == said
+    begun = "".join(f"{prefix}\n" for prefix in PREFIXES)
+    assert command(sentences, "--prefixes", "-", given=begun) == said
+
+
+@pytest.mark.usefixtures("preloaded_processes")
+def test_several_processes_print_the_same(command, lines):
+    sentences = lines("s.txt", SENTENCES)
+    options = (sentences, "--n-best", 2, "--json")
+    assert command(*options, "--processes", 2) == command(*options)
+
+
+def test_alignments_are_a_column_or_pairs_in_json(command, translator, lines):
+    sentences = lines("s.txt", SENTENCES)
+    best = [found[0] for found in translator.translate_n_best(SENTENCES)]
+    aligned = translator.align_words(SENTENCES, best)
+    assert any(aligned)
+    assert command(sentences, "--alignments") == [
+        f"{translation.text}\t{pharaoh(pairs)}"
+        for translation, pairs in zip(best, aligned, strict=True)
+    ]
+    said = [json.loads(line) for line in command(sentences, "--alignments", "--json")]
+    assert [one["source"] for one in said] == SENTENCES
+    assert [one["translations"][0]["alignment"] for one in said] == [
+        [list(pair) for pair in pairs] for pairs in aligned
+    ]
+    plain = [json.loads(line) for line in command(sentences, "--json")]
+    assert all(set(t) == {"text", "score"} for one in plain for t in one["translations"])
+
+
+def test_each_of_the_n_best_has_its_own_alignment(command, translator, lines):
+    sentences, prefixes = lines("s.txt", SENTENCES), lines("p.txt", PREFIXES)
+    options = (sentences, "--prefixes", prefixes, "--alignments", "--n-best", 3)
+    expected = []
+    for sentence, prefix in zip(SENTENCES, PREFIXES, strict=True):
+        (found,) = translator.translate_n_best([sentence], prefixes=[prefix])
+        best = found[:3]
+        aligned = translator.align_words([sentence] * len(best), best)
+        expected.append([(t.text, t.score, pairs) for t, pairs in zip(best, aligned, strict=True)])
+    assert command(*options) == [
+        f"{text}\t{pharaoh(pairs)}" for one in expected for text, _, pairs in one
+    ]
+    for line, one in zip(command(*options, "--json"), expected, strict=True):
+        translations = json.loads(line)["translations"]
+        assert [t["text"] for t in translations] == [text for text, _, _ in one]
+        assert [t["score"] for t in translations] == pytest.approx([score for _, score, _ in one])
+        assert [t["alignment"] for t in translations] == [
+            [list(pair) for pair in pairs] for _, _, pairs in one
+        ]
+
+
+def test_prefixes_stay_with_their_sentences_over_many_batches(translator, lines):
+    """More sentences than are read at once, of which each has a prefix of its own."""
+    words = ["he", "she", "we", "they", "you"]
+    count = SENTENCES_AT_ONCE + 3
+    prefixes = lines("p.txt", [words[row % len(words)] for row in range(count)])
+    sentences = lines("s.txt", ["non"] * count)
+    said = list(translated_lines(translator, str(sentences), prefixes=str(prefixes)))
+    alone = [translator.translate_n_best(["non"], prefixes=[word])[0][0].text for word in words]
+    assert len(set(alone)) == len(words)
+    assert said == [alone[row % len(words)] for row in range(count)]
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_too_many_or_too_few_prefixes_are_counted(command, lines, count):
+    sentences, prefixes = lines("s.txt", SENTENCES[:2]), lines("p.txt", PREFIXES[:count])
+    with pytest.raises(CorpusError, match=rf"p\.txt \({count}\) and of .*s\.txt \(2\) differ"):
+        command(sentences, "--prefixes", prefixes)
+    with pytest.raises(CorpusError, match=rf"of standard input \({count}\) and of"):
+        command(sentences, "--prefixes", "-", given="he\n" * count)
+
+
+def test_a_prefix_that_is_too_long_is_named_by_its_line(translator, lines):
+    count = SENTENCES_AT_ONCE + 3
+    sentences = lines("s.txt", ["non"] * (count + 1))
+    prefixes = lines("p.txt", [*["he"] * (count - 1), "he is " * 50, "he"])
+    error = rf"p\.txt, line {count}: this prefix has \d+ tokens, but its translation may have"
+    with pytest.raises(CorpusError, match=error):
+        list(translated_lines(translator, str(sentences), prefixes=str(prefixes)))
+
+
+def test_prefixes_that_cannot_be_used_are_named(command, translator, lines, monkeypatch):
+    sentences = lines("s.txt", ["non"])
+    with pytest.raises(CorpusError, match=r"nowhere\.txt cannot be read: No such file"):
+        command(sentences, "--prefixes", "nowhere.txt")
+    with pytest.raises(CorpusError, match="With --prefixes - the sentences must come from a file"):
+        command("--prefixes", "-", given="non\n")
+
+    class Terminal(io.TextIOWrapper):
+        def isatty(self):
+            return True
+
+    monkeypatch.setattr("sys.stdin", Terminal(io.BytesIO(b"non\n")))
+    with pytest.raises(CorpusError, match=r"With --prefixes p\.txt the sentences must come from"):
+        list(translated_lines(translator, "-", prefixes="p.txt"))
+    assert len(list(translated_lines(translator, "-", alignments=True))) == 1
+
+
+LONG = "je suis étudiant. " * 40  # 361 tokens
+
+
+def test_long_lines_are_refused_by_number_before_anything_is_translated(
+    command, translator, lines, monkeypatch
+):
+    sentences = lines("s.txt", ["non", LONG, "oui", LONG])
+    with monkeypatch.context() as context:
+        context.setattr(Translator, "_search", None)  # is not called
+        with pytest.raises(CorpusError) as refused:
+            command(sentences)
+    (tokens,) = translator.count_tokens([LONG])
+    assert f"s.txt, line 2 ({tokens:,} tokens), line 4 ({tokens:,} tokens)" in str(refused.value)
+    assert "trained on at most 256 (data.max_source_length)" in str(refused.value)
+    assert "--long-lines split" in str(refused.value)
+    (typed,) = list(translated_lines(translator, str(lines("t.txt", ["non"])), max_tokens=tokens))
+    assert typed == translator.translate(["non"])[0]
+    said = command(sentences, "--max-tokens", tokens)
+    assert len(said) == 4
+    with pytest.raises(CorpusError, match=r"at most 3 were asked for"):
+        command(sentences, "--max-tokens", 3)
+
+
+def test_what_memory_has_no_room_for_is_refused(command, translator, lines, monkeypatch):
+    sentences = lines("s.txt", ["non", LONG])
+    (tokens,) = translator.count_tokens([LONG])
+    room = translator.memory.bytes(tokens)
+    for module in ("translator", "search_processes"):
+        monkeypatch.setattr(f"transloom.inference.{module}.available_bytes", lambda: room - 1)
+    with pytest.raises(CorpusError, match=r"line 2 .*the memory that is left suffices for"):
+        command(sentences, "--max-tokens", 10**9)
+    monkeypatch.setattr("transloom.inference.translator.available_bytes", lambda: room)
+    assert len(command(sentences, "--max-tokens", 10**9)) == 2
+
+
+def test_long_lines_are_split_on_request(command, translator, lines, capsys):
+    sentences = ["non", LONG, "", "oui"]
+    file = lines("s.txt", sentences)
+    said = command(file, "--long-lines", "split")
+    parts = translator.split(LONG, 256)
+    assert len(parts) == 2
+    assert max(translator.count_tokens(parts)) <= 256
+    alone = [translator.translate([part])[0] for part in (*parts, "non", "", "oui")]
+    assert said == [alone[2], " ".join(text for text in alone[:2] if text), *alone[3:]]
+    told = [json.loads(line) for line in command(file, "--long-lines", "split", "--json")]
+    assert [one["source"] for one in told] == sentences
+    assert [one.get("parts") for one in told] == [None, 2, None, None]
+    best = [translator.translate_n_best([part], n_best=1)[0][0] for part in parts]
+    penalties = [length_penalty(len(t.ids) + 1, 0.6) for t in best]
+    nats = sum(t.score * penalty for t, penalty in zip(best, penalties, strict=True))
+    whole = length_penalty(sum(len(t.ids) + 1 for t in best), 0.6)
+    assert told[1]["translations"][0]["score"] == pytest.approx(nats / whole)
+
+
+@pytest.mark.parametrize("option", [["--n-best", "2"], ["--alignments"], ["--prefixes", "p"]])
+def test_split_lines_have_one_translation_alone(untrained_run, option):
+    words = ["translate", str(untrained_run.path), "s.txt", "--long-lines", "split", *option]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 2
+    assert "leave out" in result.output
+
+
+def test_lines_of_the_output_belong_to_lines_of_the_input(command, translator, monkeypatch):
+    given = ["je\rsuis", "étudiant\u2028non\x85", "", "oui\x0b\0"]
+    expected = translator.translate([given[0].replace("\r", " "), *given[1:]])
+    assert command(given="\n".join(given).encode()) == expected
+    assert command(given=b"") == [""]  # no line at all
+    texts = iter(["a\nb\r", "c"])
+    monkeypatch.setattr(
+        type(translator._tokenizers["tgt"]), "decode", lambda *_: list(itertools.islice(texts, 2))
+    )
+    assert command("--n-best", 2, "--beam-size", 2, given=b"oui\n") == ["a\\nb\\r", "c"]
+
+
+def test_batches_of_long_sentences_are_small(translator, monkeypatch):
+    """A batch has as many attention scores as are allowed, or one sentence."""
+    sentences = ["non"] * 50 + [LONG] * 3 + ["je suis étudiant " * 10] * 5
+    pairs = heldout_pairs(sentences, [""] * len(sentences))
+    expected = translator.translate(sentences, max_tokens=1000)
+    rows = max(len(batch.pair_ids) for batch in translator._batches(pairs))
+    allowed = 40 * 40 * 4 * 4
+    monkeypatch.setattr("transloom.inference.translator.BYTES_OF_SCORES", allowed)
+    batches = translator._batches(pairs)
+    sizes = [(len(batch.pair_ids), int(batch.fields["src"].lengths.max())) for batch in batches]
+    assert sum(count for count, _ in sizes) == len(sentences)
+    assert all(count == 1 or count * longest**2 * 16 <= allowed for count, longest in sizes)
+    assert 1 < max(count for count, _ in sizes) <= rows
+    assert translator.translate(sentences, max_tokens=1000) == expected
+
+
+@pytest.fixture
+def transloom_process(untrained_run):
+    """The command in a process of its own, with its streams and its memory."""
+
+    def run(data, *options, **environment):
+        program = (
+            "import resource, sys\n"
+            "from transloom.cli.app import main\n"
+            "try:\n    main()\n"
+            "finally:\n"
+            "    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+            "    print(f'peak {peak}', file=sys.__stderr__)\n"
+        )
+        words = ["translate", str(untrained_run.path), *map(str, options)]
+        done = subprocess.run(
+            [sys.executable, "-c", program, *words],
+            input=data,
+            capture_output=True,
+            env=os.environ | environment,
+        )
+        assert b"Traceback" not in done.stderr, done.stderr.decode()
+        peak = int(done.stderr.split(b"peak ")[-1])
+        return done.returncode, done.stdout, done.stderr.decode(), peak
+
+    return run
+
+
+def test_in_any_locale_a_line_of_40_kilobytes_takes_no_more_memory_than_a_short_one(
+    transloom_process, translator
+):
+    sentence = "elle était étudiante"
+    latin = {"PYTHONIOENCODING": "latin-1", "PYTHONUTF8": "0", "LC_ALL": "C"}
+    code, said, _, innocent = transloom_process(f"{sentence}\n".encode(), "--json", **latin)
+    assert code == 0
+    assert json.loads(said)["source"] == sentence
+    assert json.loads(said)["translations"][0]["text"] == translator.translate([sentence])[0]
+    long = ("étudiant " * 4000).encode()
+    code, said, error, peak = transloom_process(b"oui\n" + long + b"\n", **latin)
+    assert (code, said) == (1, b"")
+    assert "standard input, line 2 (" in error
+    assert peak < 1.5 * innocent
+
+
+def test_a_reader_that_leaves_is_no_traceback(untrained_run):
+    """The pipe's other end is closed before the first line is written."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    program = "from transloom.cli.app import main\nmain()"
+    words = ["translate", str(untrained_run.path)]
+    done = subprocess.run(
+        [sys.executable, "-c", program, *words],
+        input=b"non\n",
+        stdout=writing,
+        stderr=subprocess.PIPE,
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (1, b"")

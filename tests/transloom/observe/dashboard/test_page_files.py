@@ -1,0 +1,63 @@
+"""The page as files: nothing of it comes from elsewhere, and a report lets nothing else run."""
+
+import base64
+import hashlib
+import json
+import re
+
+import pytest
+from support.dashboard.made_up import HOSTILE, answers
+from support.explained_page import PageReader
+
+from transloom.observe.report.bundle import PAGE, one_file
+
+# Of the package whose integrity vendor/uplot/README.md names.
+UPLOT = {
+    "uPlot.iife.min.js": "19c8d4c6ad88929a79f4ae49d6f7161566dfd0ba3d15cc495e974f787eb78f1f",
+    "uPlot.min.css": "df630c6a8d6f8eeaff264b50f73ce5b114f646ffd9a0bb74f049b0a00135fa04",
+    "LICENSE": "8f989229699b4fe2f1a0432d0e9edc338a8a911e250e2d1b01ecd770a5f5b1bd",
+}
+SOURCES = [p for p in sorted(PAGE.iterdir(), key=lambda p: p.name) if p.is_file()]
+
+
+def test_the_chart_library_is_that_of_its_package():
+    folder = PAGE / "vendor" / "uplot"
+    found = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in UPLOT}
+    assert found == UPLOT
+    assert {p.name for p in folder.iterdir()} == {*UPLOT, "README.md"}
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.name)
+def test_the_page_asks_for_nothing_elsewhere_and_makes_no_markup_of_data(source):
+    text = source.read_text(encoding="utf-8").replace("http://www.w3.org/2000/svg", "")
+    assert not re.search(r"https?:|//[a-z]+\.|@import|url\(|XMLHttpRequest|import\(", text)
+    assert not re.search(r"innerHTML|outerHTML|insertAdjacent|document\.write|DOMParser", text)
+    assert not re.search(r"\beval\(|new Function|setAttribute\(\"style\"", text)
+    if source.name != "answers.js":  # the one module that asks
+        assert not re.search(r"\bfetch\(|EventSource|WebSocket|sendBeacon", text)
+
+
+def test_a_report_runs_what_it_holds_and_nothing_else():
+    page = one_file(answers())
+    reader = PageReader(page)
+    (policy,) = [a["content"] for tag, a in reader.tags if a.get("http-equiv")]
+    assert policy.startswith("default-src 'none'; ")
+    assert "unsafe" not in policy
+    for kind, tag in (("script-src", "script"), ("style-src", "style")):
+        allowed = re.search(rf"{kind} ([^;]*)", policy)[1].split()
+        texts = re.findall(rf"<{tag}(?: type=\"module\")?>(.*?)</{tag}>", page, re.DOTALL)
+        hashes = [base64.b64encode(hashlib.sha256(t.encode()).digest()).decode() for t in texts]
+        assert allowed == [f"'sha256-{found}'" for found in hashes]
+        assert len(allowed) >= 2
+    for _, attributes in reader.tags:
+        assert "src" not in attributes
+        assert attributes.get("href", "#").startswith(("#", "data:image/svg+xml"))
+
+
+def test_texts_of_strangers_are_no_markup_in_a_report():
+    given = answers() | {"/api/</script><script>": HOSTILE}
+    page = one_file(given)
+    assert HOSTILE not in page
+    held = re.search(r'<script type="application/json" id="frozen">(.*?)</script>', page, re.S)
+    assert json.loads(held[1]) == given
+    assert [tag for tag, _ in PageReader(page).tags].count("script") == 3

@@ -1,0 +1,256 @@
+"""Parts of the dashboard by themselves: settings, files of the page, ports, pages that listen."""
+
+import asyncio
+import socket
+
+import pytest
+from support.dashboard.running import HANG_SECONDS
+from support.records.lines import train_line
+from support.records.run_folders import made_run
+
+from cluster.errors import ClusterError
+from trainer.errors import RunMismatchError
+from trainer.task_kinds import TASKS, TaskKind
+from transloom.observe.dashboard import audience
+from transloom.observe.dashboard.audience import Page
+from transloom.observe.dashboard.follower import FASTEST_SECONDS, Tail
+from transloom.observe.dashboard.index_process import NEW_BYTES, Indexer
+from transloom.observe.dashboard.run_answers import end_bytes, row_bytes, row_of
+from transloom.observe.dashboard.runs_folder import RunsFolder
+from transloom.observe.dashboard.serving import PORT
+from transloom.observe.dashboard.table import RunsTable
+from transloom.observe.run_settings import settings_of
+from transloom.web.doors import Doors, is_loopback
+from transloom.web.listening import listen
+from transloom.web.page_files import INDEX, _collect, page_files
+
+# --- units of the loss
+
+
+@pytest.mark.parametrize(
+    ("recipe", "unit"),
+    [
+        ("seed: 1", "target token"),  # a recipe of before there were tasks
+        ("task: masked_lm", "masked token"),
+        ("task: sentence_embedding", "sentence pair"),
+        ("task: of_an_extension", None),
+        ("task: [translation]", None),
+    ],
+)
+def test_a_row_names_the_unit_of_its_loss(tmp_path, recipe, unit):
+    run = made_run(tmp_path / "run")
+    (run / "recipe.yaml").write_text(recipe)
+    assert row_of(run, 2**18).loss_unit == unit
+
+
+def test_every_task_has_a_unit():
+    own = [name for name in TASKS if TASKS[name].training.startswith("trainer.")]
+    assert len(own) > 6
+    assert [name for name in own if TASKS[name].loss_unit == TaskKind.loss_unit] == []
+
+
+# --- settings
+
+
+def test_settings_have_dotted_keys(tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        "name: tiny\ntrainer:\n  lr: 0.1\n  ema: null\n  scores: [a, {b: 2026-11-22}]\nempty: {}\n"
+        "numbers: [.nan, .inf, 1]\n"
+    )
+    assert settings_of(recipe) == {
+        "name": "tiny",
+        "trainer.lr": 0.1,
+        "trainer.ema": None,
+        "trainer.scores": ["a", {"b": "2026-11-22"}],
+        "empty": {},
+        "numbers": ["nan", "inf", 1],
+    }
+    assert settings_of(tmp_path / "none.yaml") == {}
+
+
+BILLION_LAUGHS = "a: &a [x, x, x]\n" + "".join(
+    f"{chr(98 + n)}: &{chr(98 + n)} [*{chr(97 + n)}, *{chr(97 + n)}]\n" for n in range(20)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (BILLION_LAUGHS, "alias"),
+        ("a: " + "[" * 100 + "]" * 100, "nested deeper"),
+        ("a: [" + "1," * 60_000 + "]", "more than 50,000 values"),
+        ("[1, 2]", "expected a table"),
+        ("a: b: c", "not YAML"),
+        ("a: !!python/object/apply:os.system [true]", "not YAML"),
+        ("x" * 600_000, "expected at most 500,000"),
+    ],
+    ids=["laughs", "deep", "many", "list", "broken", "code", "large"],
+)
+def test_what_is_no_recipe_is_told_in_its_row(tmp_path, text, why):
+    run = made_run(tmp_path / "run", train_line(1))
+    (run / "recipe.yaml").write_text(text)
+    row = row_of(run, 2**18)
+    assert row.settings == {}
+    assert any(why in problem and "recipe.yaml" in problem for problem in row.standing.problems)
+
+
+# --- the table
+
+
+def test_a_table_reads_a_little_of_each_run(tmp_path):
+    for runs in (1, 10, 200, 10_000):
+        assert runs * end_bytes(runs) <= max(2_400_000, runs * 2**13)
+    run = made_run(tmp_path / "run", *(train_line(step) for step in range(1, 500)))
+    sizes = [(run / name).stat().st_size for name in ("run.json", "recipe.yaml", "recipe.yaml")]
+    assert row_bytes(run, 20_000) == 20_000 + sum(sizes)
+
+
+def test_rows_are_read_again_when_something_has_changed(tmp_path):
+    for name in ("a", "b"):
+        made_run(tmp_path / name, train_line(1))
+    table = RunsTable(RunsFolder(tmp_path))
+    assert [row.id for row in table.refresh()] == ["a", "b"]
+    assert table.answer().bytes_read > 0
+    assert table.answer().bytes_read == 0
+    with (tmp_path / "b" / "metrics.jsonl").open("a") as file:
+        file.write(train_line(2).to_json() + "\n")
+    assert [(row.id, row.standing.step) for row in table.refresh()] == [("b", 2)]
+    (tmp_path / "a" / "recipe.yaml").write_text("trainer:\n  max_steps: 30\n")
+    assert [row.settings for row in table.refresh()] == [{"trainer.max_steps": 30}]
+    made_run(tmp_path / "c", train_line(1))
+    (tmp_path / "a").rename(tmp_path / "d")
+    assert [row.id for row in table.refresh()] == ["c", "d"]
+    assert list(table.paths) == ["b", "c", "d"]
+
+
+def test_one_run_is_a_folder_of_itself(tmp_path):
+    run = made_run(tmp_path / "run", train_line(1))
+    found, problems = RunsFolder(run).look()
+    assert (found, problems) == ({"run": run}, [])
+    for none in (tmp_path / "none", run / "run.json"):
+        with pytest.raises(RunMismatchError, match="Name the folder that holds your runs"):
+            RunsFolder(none)
+
+
+# --- the page's files
+
+
+def test_only_listed_files_are_served_each_with_its_type(tmp_path):
+    (tmp_path / "vendor").mkdir()
+    for name in (INDEX, "a.js", "b.css", "c.svg", "vendor/LICENSE", "vendor/d.mjs", ".hidden"):
+        (tmp_path / name).write_text(name)
+    (tmp_path / "__init__.py").write_text("")
+    found: dict = {}
+    _collect(tmp_path, "", found)
+    assert {name: file.content_type for name, file in found.items()} == {
+        INDEX: "text/html",
+        "a.js": "text/javascript",
+        "b.css": "text/css",
+        "c.svg": "image/svg+xml",
+        "vendor/LICENSE": "text/plain",
+        "vendor/d.mjs": "text/javascript",
+    }
+    assert all(file.content == name.encode() for name, file in found.items())
+    assert not any(name.endswith(".py") for name in page_files("transloom.observe.dashboard"))
+
+
+# --- where it listens
+
+
+def test_the_next_free_port_is_taken_and_said():
+    said = []
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with listen("the dashboard", "127.0.0.1", None, port, said.append) as found:
+            assert found.getsockname()[1] > port
+        assert f"Port {port} is taken" in said[0]
+        with pytest.raises(ClusterError, match=f"port {port}: .*Name another --port"):
+            listen("the dashboard", "127.0.0.1", port, PORT, said.append)
+    with pytest.raises(ClusterError, match=r"cannot listen on 192\.0\.2\.1"):
+        listen("the dashboard", "192.0.2.1", None, PORT, said.append)
+    assert PORT > 1024
+
+
+def test_what_others_reach_is_told_from_what_they_do_not():
+    assert all(map(is_loopback, ("127.0.0.1", "127.8.8.8", "::1", "localhost")))
+    assert not any(map(is_loopback, ("0.0.0.0", "::", "10.0.0.1", "example.org", "")))
+    assert len({Doors(1).token for _ in range(3)}) == 3
+    assert len(Doors(1).token) >= 43  # 256 bits
+
+
+# --- following
+
+
+def test_a_step_is_seen_before_the_next_but_one(tmp_path):
+    for seconds in (0.3, 1.0, 3.0):
+        assert Tail(tmp_path, step_seconds=seconds).wait_seconds < seconds
+    assert Tail(tmp_path, step_seconds=1e-6).wait_seconds == FASTEST_SECONDS
+    assert Tail(tmp_path, step_seconds=3600).wait_seconds <= 2
+
+
+def test_a_record_is_followed_from_where_a_page_has_it(tmp_path):
+    record = made_run(tmp_path / "run", train_line(1), train_line(2)).joinpath("metrics.jsonl")
+    at = len(train_line(1).to_json()) + 1
+    lines, is_other = Tail(record, position=at).read()
+    assert ([line.step for line in lines.train], is_other) == ([2], False)
+    assert Tail(record).read()[0].train == []  # what is there, pages ask for
+    none = Tail(tmp_path / "later.jsonl")
+    assert none.read()[0].train == []
+    record.rename(tmp_path / "later.jsonl")
+    assert [line.step for line in none.read()[0].train] == [1, 2]
+
+
+def test_a_lot_at_once_comes_in_parts(tmp_path):
+    record = made_run(tmp_path / "run", *map(train_line, range(1, 1_001))) / "metrics.jsonl"
+    tail, found = Tail(record, position=0), []
+    while lines := tail.read()[0].train:
+        assert len(lines) < 800
+        found += [line.step for line in lines]
+    assert found == list(range(1, 1_001))
+
+
+def test_a_record_is_indexed_again_only_when_it_has_grown(tmp_path):
+    """Else a page that hears of it and asks again would have it indexed for ever."""
+    record = made_run(tmp_path / "run", train_line(1)) / "metrics.jsonl"
+
+    async def scenario():
+        done = asyncio.Queue()
+        indexer = Indexer(tmp_path / "curves", done.put_nowait)
+        indexer.want("run", record)
+        assert await asyncio.wait_for(done.get(), HANG_SECONDS) == "run"
+        indexer.want("run", record)
+        assert not indexer._waiting
+        with record.open("ab") as file:
+            file.write(b"\n" * NEW_BYTES)
+        indexer.want("run", record)
+        assert await asyncio.wait_for(done.get(), HANG_SECONDS) == "run"
+        indexer.want("run", record, is_other=True)
+        assert await asyncio.wait_for(done.get(), HANG_SECONDS) == "run"
+        indexer.want("none", tmp_path / "none")
+        while not indexer.problem:
+            await asyncio.sleep(0.01)
+        indexer.want("none", record)
+        assert not indexer._waiting  # it failed
+        await indexer.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_page_is_let_go_and_not_kept_for(monkeypatch):
+    monkeypatch.setattr(audience, "MOST_WAITING_BYTES", 10)
+
+    async def scenario():
+        page = Page()
+        assert await page.take(0) == b""
+        page.put(b"12345")
+        page.put(b"67890")
+        assert await page.take(60) == b"1234567890"
+        page.put(b"x" * 10)
+        assert not page.is_let_go
+        page.put(b"y")
+        assert await page.take(60) is None
+        page.put(b"z")
+        assert not page._waiting
+
+    asyncio.run(scenario())

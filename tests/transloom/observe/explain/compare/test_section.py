@@ -1,0 +1,107 @@
+"""The section of two models in the page, and the command that asks for it."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from support.explained_page import PageReader
+from typer.testing import CliRunner
+
+from trainer.errors import CheckpointError, RunMismatchError
+from transloom.cli.app import app
+from transloom.inference.translator import Translator
+from transloom.observe.explain.compare.comparison import compare
+from transloom.observe.explain.compare.section import compare_section, names_of
+from transloom.observe.explain.explanation import explain
+from transloom.observe.explain.live import packing
+from transloom.observe.explain.live.panel import live_section
+from transloom.observe.explain.page import LiveSection, render
+from transloom.observe.explain.sections import page_of
+
+SENTENCE = "</script> <b>je</b> {{model}} <!-- size -->"
+
+
+def command(*arguments):
+    result = CliRunner().invoke(app, ["explain", *map(str, arguments)])
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.stdout
+
+
+def test_another_checkpoint_of_the_run_stands_beside_it(untrained_run, tmp_path):
+    file = tmp_path / "page.html"
+    said = json.loads(
+        command(untrained_run.path, "je suis", "--against", "@1", "--output", file, "--json")
+    )
+    assert said["compared"] == ["tiny@2", "tiny@1"]
+    assert said["does_not_fit"] == []
+    text = file.read_text(encoding="utf-8")
+    page = PageReader(text)
+    assert "tiny@2" in page.sections[2].text
+    assert f"This page has {len(text.encode()) / 1e6:.1f} MB" in page.sections[2].text
+    assert "numbered by chance" not in page.sections[2].text  # they are heads of one run
+    sections = [a["id"] for tag, a in page.tags if tag == "section"]
+    links = [a["href"] for tag, a in page.tags if tag == "a" and "data-box" not in a]
+    assert links[: len(sections)] == [f"#{one}" for one in sections]
+    assert sections[1:3] == ["live", "compare"]
+    assert "#compare" in links[len(sections) :]
+    spoken = command(untrained_run.path, "je suis", "--against", f"{untrained_run.path}@1")
+    assert f"tiny@2 beside tiny@1: the page has {len(text.encode()) / 1e6:.1f} MB" in spoken
+
+
+def test_what_cannot_be_opened_is_said(untrained_run, tmp_path):
+    with pytest.raises(CheckpointError, match="no checkpoint of step 7"):
+        command(untrained_run.path, "je", "--against", "@7")
+    with pytest.raises(RunMismatchError, match="nothing-here"):
+        command(untrained_run.path, "je", "--against", tmp_path / "nothing-here")
+
+
+@pytest.mark.parametrize("largest", [5_000_000, 10])
+def test_both_models_lie_in_the_page_where_both_may(translator_of, monkeypatch, largest):
+    both = [translator_of(seed) for seed in (0, 1)]
+    live = live_section(both[0], SENTENCE, None)
+    monkeypatch.setattr(packing, "MOST_WEIGHTS", largest)
+    section, misfits = compare_section(both, ["one", "<b>other"], SENTENCE, None, live)
+    assert misfits == []
+    page = PageReader(render(page_of(explain(both[0], SENTENCE)), "x", live, section))
+    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    assert SENTENCE in page.sections[2].text
+    assert "<b>other" in page.sections[2].text
+    data = [data for _, data in page.sections[2].figures]
+    found = compare(both, ["one", "<b>other"], SENTENCE, None)
+    assert data[0]["sides"][1]["translation"] == found.sides[1].translation
+    assert ("compared-model" in ids) == (len(data) == 2) == (largest > 10)
+    if largest == 10:
+        assert "of the second model, it has" in page.sections[2].text
+
+
+def test_a_page_without_a_live_section_has_the_scripts_of_its_figures(translator_of):
+    both = [translator_of(seed) for seed in (0, 1)]
+    alone, _ = compare_section(both, ["one", "other"], "je", None, None)
+    live = live_section(both[0], "je", None)
+    assert isinstance(live, LiveSection)
+    beside, _ = compare_section(both, ["one", "other"], "je", None, live)
+    for needed in ("function gridOf", "function shortNumber", "function fullNameOf"):
+        assert alone.script.count(needed) == 1
+        assert (live.script + beside.script).count(needed) == 1
+    assert ".live .numbers" in alone.style
+    assert "the first model cannot run" in alone.html
+
+
+def test_models_are_named_as_they_are_on_the_command_line(untrained_run, untrained):
+    earlier = Translator.load(untrained_run.path, 1)
+    assert names_of([untrained, earlier]) == ["tiny@2", "tiny@1"]
+    assert names_of([untrained, untrained]) == ["tiny@2", "tiny@2"]
+
+
+def test_a_long_average_is_named_by_its_first_and_last_step():
+    def named(*checkpoints):
+        paths = [SimpleNamespace(path=Path("runs/a/checkpoints") / name) for name in checkpoints]
+        return names_of([SimpleNamespace(checkpoint=path) for path in paths])
+
+    assert named("average-of-1-2-3", "step-00000030") == ["a@average-of-1-…-3", "a@30"]
+    same = ["average-of-1-2-4", "average-of-1-3-4"]
+    assert named(*same) == [f"a@{name}" for name in same]
+    assert named("average-of-1-2", "step-00000000") == ["a@average-of-1-2", "a@0"]

@@ -1,0 +1,70 @@
+"""The pictures of products: shapes that fit, and the row and column that met."""
+
+import re
+
+import pytest
+from support.live_model import ask
+
+from transloom.observe.explain.live.packing import packed
+
+# Every matrix that is a product, and those that are none.
+PRODUCTS = re.compile(
+    r"(queries_htd|keys_hsd|values_hsd|scores_hts|mix_htd|inner_tf|logits_tv"
+    r"|(attention|feed_forward)\.output_tm)$"
+)
+CELLS = [[0, 0, 0], [3, 2, 5], [1, 3, 1]]
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"norm": "pre", "output_bias": True, "share_embeddings": "none"}]
+)
+def test_shapes_fit_and_what_is_lit_made_the_number(translator_of, tmp_path, settings):
+    translator = translator_of(**settings)
+    source = translator.source_ids("elle sera journaliste")
+    target = [translator.model.vocabulary.bos_id, 9, 8, 7]
+    question = ("shapes", {"source": source, "target": target, "cells": CELLS})
+    (found,) = ask(packed(translator), tmp_path, question)
+    drawn = set()
+    for one in found:
+        cell, parts = one["cell"], one["parts"]
+        assert bool(parts) == bool(PRODUCTS.search(cell["key"])), cell
+        if not parts:
+            continue
+        drawn.add(cell["key"].split(".")[-1])
+        place = parts.index("·")
+        left, right = parts[place - 1], parts[place + 1]
+        (equals,) = [n for n, p in enumerate(parts) if isinstance(p, str) and p.endswith("=")]
+        result = parts[equals + 1]
+        assert [result["rows"], result["columns"]] == one["shape"]
+        assert (result["row"], result["column"]) == (cell["row"], cell["column"])
+        assert left["columns"] == right["rows"]
+        assert (left["rows"], right["columns"]) == (result["rows"], result["columns"])
+        assert (left["row"], left["column"]) == (cell["row"], None)
+        assert (right["row"], right["column"]) == (None, cell["column"])
+        if not one["masked"]:
+            assert left["columns"] == one["terms"]
+        for n, part in enumerate(parts):
+            if isinstance(part, str) and part.startswith("turned"):
+                turned = parts[n - 1]
+                assert (turned["columns"], turned["rows"]) == (right["rows"], right["columns"])
+                assert turned["row"] == cell["column"]
+        biases = [part for part in parts if not isinstance(part, str) and part["name"] == "b"]
+        if biases:
+            assert [(b["rows"], b["columns"], b["column"]) for b in biases] == [
+                (1, result["columns"], cell["column"])
+            ]
+    assert len(drawn) == 8
+
+
+def test_a_division_that_is_switched_off_is_not_drawn(translator_of, tmp_path):
+    translator = translator_of()
+    source = translator.source_ids("je")
+    given = {"source": source, "target": [translator.model.vocabulary.bos_id], "cells": [[0, 0, 0]]}
+    questions = [("shapes", given), ("shapes", {**given, "switches": {"scaledScores": False}})]
+    for found, sign in zip(
+        ask(packed(translator), tmp_path, *questions), ("/ √8 =", "="), strict=True
+    ):
+        (scores,) = [
+            o for o in found if o["cell"]["key"] == "encoder.layers.0.self_attention.scores_hts"
+        ]
+        assert sign in scores["parts"]

@@ -1,0 +1,90 @@
+"""Sliced computations in Node: they pause, newer ones end older ones, and refused input is told."""
+
+import pytest
+from support.node_program import answer_of_node
+
+from transloom.observe.explain.live.scripts import script
+
+# `counting` yields `count` times and works some milliseconds before each.
+PROGRAM = """
+const fs = require("node:fs");
+const told = (answer) => fs.writeFileSync(process.argv[3], JSON.stringify(answer));
+const asked = JSON.parse(fs.readFileSync(process.argv[2], "utf-8"));
+function* counting(count, milliseconds, seen = []) {
+  for (let n = 0; n < count; n++) {
+    for (const end = performance.now() + milliseconds; performance.now() < end;);
+    seen.push(n);
+    yield;
+  }
+  return seen.length;
+}
+const tests = {
+  async atOnce() {
+    return atOnce(counting)(5, 0);
+  },
+  async pauses() {
+    const inTurn = slicesInTurn([]);
+    let timers = 0;
+    const timer = setInterval(() => { timers += 1; }, 1);
+    const result = await inTurn.run(counting(30, 5));
+    clearInterval(timer);
+    return { result, timers };
+  },
+  async ends() {
+    const inTurn = slicesInTurn([]);
+    const seen = [];
+    const older = inTurn.run(counting(1000, 5, seen));
+    const newer = inTurn.run(counting(3, 0));
+    const results = [await older, await newer];
+    return { results: results.map((result) => result ?? null), seen: seen.length };
+  },
+  async outdated() {
+    const inTurn = slicesInTurn([]);
+    const seen = [];
+    const run = inTurn.run(counting(1000, 5, seen));
+    setTimeout(inTurn.outdate);
+    return { result: (await run) ?? null, seen: seen.length };
+  },
+  async refuses() {
+    const told = [];
+    const inTurn = slicesInTurn([], (message) => told.push(message));
+    const none = await inTurn.run((function* () { throw new RangeError("too long"); })());
+    const thrown = await inTurn.run((function* () { throw new TypeError("a bug"); })())
+      .catch((error) => error.message);
+    return { told, none: none ?? null, thrown };
+  },
+};
+tests[asked]().then(told);
+"""
+
+
+@pytest.fixture
+def answer(tmp_path):
+    return lambda asked: answer_of_node(script(("slices.js",)) + PROGRAM, asked, tmp_path)
+
+
+def test_a_computation_without_pauses_has_the_same_result(answer):
+    assert answer("atOnce") == 5
+
+
+def test_the_event_loop_goes_on_between_slices(answer):
+    found = answer("pauses")
+    assert found["result"] == 30
+    assert found["timers"] >= 3
+
+
+def test_a_newer_computation_ends_the_older_one(answer):
+    found = answer("ends")
+    assert found["results"] == [None, 3]
+    assert found["seen"] < 1000
+
+
+def test_a_computation_ends_when_its_input_changes(answer):
+    found = answer("outdated")
+    assert found["result"] is None
+    assert found["seen"] < 1000
+
+
+def test_input_that_the_page_does_not_take_is_told_and_a_bug_is_thrown(answer):
+    found = answer("refuses")
+    assert found == {"told": ["too long"], "none": None, "thrown": "a bug"}

@@ -1,0 +1,75 @@
+"""`transloom explain`: what it writes, and what it says when it cannot."""
+
+import json
+import re
+import runpy
+from pathlib import Path
+
+import pytest
+from support.explained_page import PageReader
+from typer.testing import CliRunner
+
+from data_pipeline.errors import CorpusError, TokenizerError
+from trainer.errors import CheckpointError, TranslationError
+from transloom.cli.app import app
+from transloom.inference.translator import Translator
+
+SENTENCE = "je suis étudiant"
+
+
+def command(*arguments):
+    result = CliRunner().invoke(app, ["explain", *map(str, arguments)])
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.stdout
+
+
+def test_it_writes_the_page_and_names_it(untrained_run, tmp_path):
+    file = tmp_path / "new" / "page.html"
+    said = json.loads(command(untrained_run.path, SENTENCE, "--output", file, "--json"))
+    page = PageReader(file.read_text(encoding="utf-8"))
+    assert said["file"] == str(file)
+    assert said["bytes"] == file.stat().st_size < 2_000_000
+    assert len(page.sections) == said["sections"] + 1  # and the live one
+    assert "step-00000002" in page.sections[0].text
+    beam = Translator.load(untrained_run.path).translate([SENTENCE])[0]
+    if beam != said["translation"]:
+        assert f"finds “{beam}”" in page.sections[0].text
+
+
+def test_the_page_lies_in_the_run_unless_told_otherwise(untrained_run):
+    said = command(untrained_run.path, SENTENCE, "--checkpoint", 1)
+    file = untrained_run.path / "explain.html"
+    assert said.splitlines()[-1] == str(file)
+    assert "step-00000001" in PageReader(file.read_text(encoding="utf-8")).sections[0].text
+
+
+def test_a_sentence_that_is_too_long_may_be_allowed(untrained_run, tmp_path):
+    long = "je suis étudiant " * 90
+    with pytest.raises(TranslationError, match=r"has \d+ tokens.*--max-tokens"):
+        command(untrained_run.path, long)
+    file = tmp_path / "long.html"
+    said = command(untrained_run.path, long, "--max-tokens", 1000, "-o", file)
+    assert said.splitlines()[-1] == str(file)
+    assert file.stat().st_size > 0
+
+
+def test_what_it_cannot_explain_is_said(untrained_run, tmp_path):
+    with pytest.raises(CheckpointError, match="no checkpoint of step 7"):
+        command(untrained_run.path, SENTENCE, "--checkpoint", 7)
+    with pytest.raises(TokenizerError, match="<2de> must be a control symbol"):
+        command(untrained_run.path, SENTENCE, "--tag", "<2de>")
+    with pytest.raises(CorpusError, match="is not UTF-8"):
+        command(untrained_run.path, "\udcff")
+    with pytest.raises(OSError, match="Is a directory"):
+        command(untrained_run.path, SENTENCE, "--output", tmp_path)
+
+
+def test_the_documents_example_runs(untrained_run, tmp_path, capsys):
+    document = Path(__file__).parents[3] / "docs" / "looking-inside.md"
+    (example,) = re.findall(r"```python\n(.*?)```", document.read_text(encoding="utf-8"), re.S)
+    assert '"runs/phrasebook"' in example
+    program = tmp_path / "example.py"
+    program.write_text(example.replace('"runs/phrasebook"', repr(str(untrained_run.path))))
+    runpy.run_path(str(program))
+    assert re.fullmatch(r"\['.+', '.+', '.+'\]\n", capsys.readouterr().out)

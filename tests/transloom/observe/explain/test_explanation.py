@@ -1,0 +1,189 @@
+"""The page's numbers are the model's: figures against the trace, bars against the model itself."""
+
+import pytest
+import torch
+from support.explained_page import PageReader
+
+from model.config.transformer import DecodingConfig
+from model.generation.search import greedy_search
+from transloom.observe.explain import figures
+from transloom.observe.explain.explanation import explain
+from transloom.observe.explain.page import render
+from transloom.observe.explain.sections import sections_of
+
+SENTENCE = "elle sera journaliste demain"
+NORMS = pytest.mark.parametrize("norm", ["post", "pre"])
+
+
+def page_of(explained):
+    return PageReader(render(sections_of(explained), "a title"))
+
+
+def shows(figure, expected, decimals=3):
+    """The figure's numbers are these, rounded; −∞ is null."""
+    found = [[float("-inf") if x is None else x for x in row] for row in figure["values"]]
+    tolerance = 0.51 * 10**-decimals
+    torch.testing.assert_close(torch.tensor(found), expected, rtol=0, atol=tolerance)
+
+
+@NORMS
+def test_the_sections_come_in_the_order_of_the_forward_pass(translator_of, norm):
+    explained = explain(translator_of(norm=norm), SENTENCE)
+    names = [section.name for section in sections_of(explained)]
+    assert names[:9] == [
+        "Overview",
+        "Pieces and ids",
+        "Embedding",
+        "Positions",
+        "Layer 1: attention",
+        "Layer 1: the rest",
+        "Layer 2: attention",
+        "Layer 2: the rest",
+        "Memory",
+    ]
+    assert names[9:] == [
+        *(
+            f"{t}: {piece} → {chosen}"
+            for t, (piece, chosen) in enumerate(
+                zip(explained.target_input.texts, explained.chosen.texts, strict=True), start=1
+            )
+        ),
+        "All steps at once",
+    ]
+    assert names[-2].endswith("→ </s>")
+
+
+@NORMS
+def test_the_encoders_figures_are_the_trace(translator_of, norm):
+    explained = explain(translator_of(norm=norm), SENTENCE)
+    page = page_of(explained)
+    pieces = list(explained.source.texts)
+    encoder = explained.trace.encoder
+
+    shows(page.sections[2].figure("embedding × √32"), encoder.embedding.scaled_btm[0])
+    shows(page.sections[3].figure("+ positions"), encoder.embedding.positions_tm)
+    shows(page.sections[3].figure("= input"), encoder.embedding.sum_btm[0])
+    for layer, traced in enumerate(encoder.layers):
+        attention, rest = page.sections[4 + 2 * layer], page.sections[5 + 2 * layer]
+        for head in range(4):
+            figure = attention.figure(f"head {head + 1}")
+            shows(figure, traced.self_attention.weights_bhts[0, head], decimals=4)
+            assert figure["rows"] == figure["columns"] == pieces
+        queries = [data for caption, data in attention.figures if caption.startswith("queries")]
+        shows(queries[2], traced.self_attention.queries_bhtd[0, 2])
+        shows(attention.figure("output of"), traced.self_attention.output_btm[0])
+        first, second = traced.self_attention_residual, traced.feed_forward_residual
+        shows(rest.figure("input of the layer"), first.input_btm[0])
+        shows(rest.figure("inner numbers"), traced.feed_forward.inner_btf[0])
+        named = {
+            name: [data for caption, data in rest.figures if caption.startswith(name)]
+            for name in ("layer norm", "sum")
+        }
+        for figure, residual in zip(named["layer norm"], (first, second), strict=True):
+            shows(figure, residual.normed_btm[0])
+        for figure, residual in zip(named["sum"], (first, second), strict=True):
+            shows(figure, residual.sum_btm[0])
+    shows(page.sections[8].figure("memory"), encoder.output_btm[0])
+
+
+@NORMS
+def test_each_steps_figures_are_its_row_of_the_trace(translator_of, norm):
+    explained = explain(translator_of(norm=norm), SENTENCE)
+    page = page_of(explained)
+    decoder = explained.trace.decoder
+    steps = page.sections[9:-1]
+    assert len(steps) == len(explained.chosen.ids) > 2
+    for t, step in enumerate(steps):
+        parts = decoder.embedding
+        entering = [parts.scaled_btm[0, t], parts.positions_tm[t], parts.sum_btm[0, t]]
+        shows(step.figure(f"“{explained.target_input.texts[t]}” enters"), torch.stack(entering))
+        for layer, traced in enumerate(decoder.layers):
+            own = [data for c, data in step.figures if c.startswith("masked self-attention ")][
+                layer
+            ]
+            shows(own, traced.self_attention.weights_bhts[0, :, t, : t + 1], decimals=4)
+            assert own["columns"] == list(explained.target_input.texts[: t + 1])
+            cross = [data for c, data in step.figures if c.startswith("cross-attention ")][layer]
+            shows(cross, traced.cross_attention.weights_bhts[0, :, t], decimals=4)
+            assert cross["columns"] == list(explained.source.texts)
+            way = step.figure(f"Decoder layer {layer + 1}, the row")
+            leaving = traced.feed_forward_residual.output_btm[0, t]
+            shows({"values": way["values"][-1:]}, leaving[None])
+        shows(step.figure("leaves the decoder"), decoder.output_btm[0, t : t + 1])
+
+    (masked, across) = [data for c, data in page.sections[-1].figures if c.startswith("head 3")][2:]
+    last = decoder.layers[-1]
+    future = torch.ones(len(steps), len(steps), dtype=torch.bool).triu(1)
+    own = last.self_attention.weights_bhts[0, 2].masked_fill(future, float("-inf"))
+    shows(masked, own, decimals=4)
+    shows(across, last.cross_attention.weights_bhts[0, 2], decimals=4)
+
+
+@NORMS
+def test_the_bars_are_the_models_probabilities_and_the_chosen_piece_is_greedys(translator_of, norm):
+    translator = translator_of(norm=norm, share_embeddings="none")
+    explained = explain(translator, SENTENCE)
+    model = translator.model
+    source = torch.tensor([explained.source.ids])
+    (found,) = greedy_search(model, source, translator.decoding)
+    assert explained.chosen.ids == (*found.ids, model.vocabulary.eos_id)
+    with torch.no_grad():
+        hidden = model.decode(
+            torch.tensor([explained.target_input.ids]), model.encode(source), source
+        )
+        probabilities = model.logits(hidden)[0].softmax(dim=-1)
+    for t, step in enumerate(page_of(explained).sections[9:-1]):
+        shown = [probability for probability, _ in step.bars]
+        assert shown[:8] == pytest.approx(probabilities[t].topk(8).values.tolist(), abs=1e-6)
+        (chosen,) = [probability for probability, chosen in step.bars if chosen]
+        assert chosen == pytest.approx(probabilities[t, explained.chosen.ids[t]].item(), abs=1e-6)
+
+
+def test_the_length_limit_is_named_where_it_ends_a_sentence(translator_of):
+    translator = translator_of()
+    translator.decoding = DecodingConfig(max_length_factor=0, max_extra_length=2)
+    with torch.no_grad():
+        translator.model.target_embedding.weight[translator.model.vocabulary.eos_id] = 0
+    page = page_of(explain(translator, SENTENCE))
+    assert "is the most probable piece" in page.sections[-3].text
+    assert "reached its greatest length, so it ends here" in page.sections[-2].text
+
+
+def test_an_empty_sentence_is_its_end_alone(translator_of):
+    explained = explain(translator_of(), "")
+    assert explained.source.texts == ("</s>",)
+    assert page_of(explained).sections[4].figure("head 1")["values"] == [[1.0]]
+
+
+def test_a_large_model_and_a_long_sentence_are_cut_and_the_page_says_where(
+    translator_of, monkeypatch
+):
+    monkeypatch.setattr(figures, "MAX_LAYERS", 2)
+    monkeypatch.setattr(figures, "MAX_PIECES", 12)
+    translator = translator_of(
+        width=160, heads=20, feed_forward_width=200, encoder_layers=3, decoder_layers=4
+    )
+    explained = explain(translator, 4 * SENTENCE)
+    sizes = len(explained.source.ids), len(explained.chosen.ids)
+    assert min(sizes) > figures.MAX_PIECES
+    page = page_of(explained)
+    for cut in (
+        "2 of 3 encoder layers",
+        "2 of 4 decoder layers",
+        "16 of 20 heads",
+        "128 of 160 numbers of a vector",
+        "128 of 200 inner numbers",
+        f"12 of {sizes[0]} source pieces",
+        f"12 of {sizes[1]} decoding steps",
+    ):
+        assert f"the first {cut}" in page.sections[0].text
+    assert len(page.sections) == 4 + 2 * 2 + 1 + 12 + 1
+    embedding = page.sections[2].figure("embedding × √160")
+    shows(embedding, explained.trace.encoder.embedding.scaled_btm[0, :12, :128])
+    for section in page.sections:
+        for caption, data in section.figures:
+            rows, columns = len(data["values"]), len(data["values"][0])
+            assert rows <= max(16, figures.MAX_ATTENDED), caption
+            assert columns <= 128, caption
+            assert len(data["rows"]) == rows
+            assert data["columns"] is None or len(data["columns"]) == columns

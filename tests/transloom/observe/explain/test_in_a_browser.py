@@ -1,0 +1,206 @@
+"""The page of `transloom explain` and the model's figure in a browser: all screens, and by keys."""
+
+from contextlib import closing
+
+import pytest
+import torch
+from support.dashboard.browser import Watched
+
+from model.config.transformer import DecodingConfig, ModelConfig
+from model.networks.transformer import Transformer
+from transloom.inference.translator import Translator
+from transloom.observe.explain.blueprint.drawing import svg_file
+from transloom.observe.explain.explanation import explain
+from transloom.observe.explain.page import render
+from transloom.observe.explain.parts import Section, Tokens
+from transloom.observe.explain.sections import page_of
+
+pytestmark = [pytest.mark.lab, pytest.mark.needs("browser")]
+
+WIDTHS = (320, 390, 1280)
+CONTRAST = 4.5
+ACTIVE = "document.activeElement.getAttribute('aria-activedescendant')"
+VISITED = f"document.getElementById({ACTIVE}).parentElement.textContent"
+# The colours of all cells on which a number is written, in all sections.
+INKS = """() => {
+  document.querySelectorAll('section').forEach((s) => s.classList.add('here'));
+  document.querySelectorAll('details').forEach((fold) => { fold.open = true; });
+  paintAll(document);
+  return [...document.querySelectorAll('figure.map')].flatMap((figure) =>
+    figure.layout.writesNumbers ? numbersOf(figure).values.flat().filter((v) => v !== null)
+      .map((v) => coloursOf(figure, v, scaleOf(figure).full)).map((c) => [c.ground, c.ink]) : []);
+}"""
+
+
+@pytest.fixture(scope="module")
+def explained(untrained_run):
+    """A sentence with an unknown piece, through a network of random weights that stops soon."""
+    untrained = Translator.load(untrained_run.path)
+    torch.manual_seed(0)
+    config = ModelConfig(
+        encoder_layers=2, decoder_layers=2, width=128, heads=4, feed_forward_width=256
+    )
+    model = Transformer(config, untrained.model.vocabulary)
+    decoding = DecodingConfig(max_length_factor=0, max_extra_length=4)
+    translator = Translator(model, untrained._tokenizers, decoding, untrained.checkpoint)
+    return explain(translator, "je 漢字 suis étudiant")
+
+
+@pytest.fixture(scope="module")
+def address(explained, tmp_path_factory):
+    file = tmp_path_factory.mktemp("page") / "explain.html"
+    file.write_text(render(page_of(explained), "a title"), encoding="utf-8")
+    return file.as_uri()
+
+
+@pytest.fixture
+def watched(browser):
+    with closing(Watched(browser)) as watched:
+        yield watched
+        assert watched.complaints == []
+
+
+def opened(watched, address, section):
+    watched.page.goto(f"{address}#section-{section}")
+    watched.page.locator(f"#section-{section}.here").wait_for()
+    return watched.page
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_section_fits_every_screen_and_axe_finds_nothing(browser, address, width, scheme):
+    with closing(Watched(browser, width, scheme)) as watched:
+        sections = opened(watched, address, 1).locator("main > section").count()
+        for number in range(1, sections + 1):
+            page = opened(watched, address, number)
+            page.evaluate("document.querySelectorAll('details').forEach((f) => { f.open = true; })")
+            assert not watched.is_wider_than_the_screen(), number
+            strips = page.evaluate(
+                "[...document.querySelectorAll('section.here figure.map')].filter((f) =>"
+                " numbersOf(f).columns === null && f.scrollWidth > f.clientWidth).length"
+            )
+            assert strips == 0, number
+            if number in (1, 5, sections - 2, sections):
+                assert watched.violations() == [], number
+        assert watched.complaints == []
+        assert [url for url in watched.asked if not url.startswith(("file:", "data:"))] == []
+
+
+@pytest.mark.parametrize("width", [320, 390, 768, 1280])
+def test_the_page_opens_at_its_top_on_every_screen(browser, address, width):
+    with closing(Watched(browser, width)) as watched:
+        page = watched.page
+        page.goto(address)
+        page.locator("#section-1.here").wait_for()
+        last = page.locator("main > section").count()
+        for number in (1, 2, last):
+            if number > 1:
+                page.evaluate("n => { location.hash = `section-${n}`; }", number)
+                page.locator(f"#section-{number}.here").wait_for()
+            assert page.evaluate("scrollY") == 0, number
+        if width > 820:  # the list is beside the text, and scrolls by itself
+            current, nav = (
+                page.locator(css).bounding_box() for css in ("nav a[aria-current]", "nav")
+            )
+            assert nav["y"] <= current["y"]
+            assert current["y"] + current["height"] <= nav["y"] + nav["height"] + 1
+        assert watched.complaints == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_numbers_in_cells_can_be_read(browser, address, scheme):
+    def luminance(rgb):
+        shares = [round(part) / 255 for part in rgb]
+        linear = [s / 12.92 if s <= 0.04045 else ((s + 0.055) / 1.055) ** 2.4 for s in shares]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    with closing(Watched(browser, 1280, scheme)) as watched:
+        cells = opened(watched, address, 5).evaluate(INKS)
+    assert len(cells) > 100
+    for ground, ink in cells:
+        dark, light = sorted((luminance(ground), luminance(ink)))
+        assert (light + 0.05) / (dark + 0.05) >= CONTRAST
+
+
+def test_arrows_belong_to_the_map_that_has_the_focus(watched, address):
+    page = opened(watched, address, 5)
+    page.keyboard.press("ArrowRight")
+    assert page.locator("#place").inner_text().startswith("5 of")
+    while page.evaluate("document.activeElement.getAttribute('role')") != "grid":
+        page.keyboard.press("Tab")
+    data = page.evaluate("numbersOf(document.activeElement.closest('figure'))")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowDown")
+    rows, columns, values = data["rows"], data["columns"], data["values"]
+    number = str(values[1][1]).replace("-", "−")
+    assert page.evaluate(VISITED) == f"{rows[1]} → {columns[1]}: {number}"
+    assert page.locator("#tip").inner_text() == f"{rows[1]} → {columns[1]}: {number}"
+    page.keyboard.press("End")
+    assert f" → {columns[-1]}: " in page.evaluate(VISITED)
+    assert page.locator("#place").inner_text().startswith("5 of")
+
+
+def test_a_box_leads_to_its_part_and_back_leads_to_the_figure(watched, address):
+    page = opened(watched, address, 1)
+    box = page.locator("svg.wide [data-box='decoder.2.feed_forward']")
+    box.focus()
+    page.keyboard.press("Enter")
+    page.locator("section.here details[open]", has_text="feed-forward").wait_for()
+    page.go_back()
+    page.locator("#section-1.here").wait_for()
+    page.locator("svg.wide [data-box='encoder.1.self_attention']").click()
+    page.locator("h1", has_text="Encoder layer 1: self-attention").wait_for()
+    page.get_by_role("button", name="Next").click()
+    page.locator("#section-6.here").wait_for()
+    page.go_back()
+    page.locator("#section-5.here").wait_for()
+
+
+def test_all_maps_of_a_section_can_have_one_scale(watched, address):
+    page = opened(watched, address, 4)
+    said = page.locator("section.here .scale")
+    assert len({*said.all_inner_texts()}) > 1
+    assert all("of this map alone" in text for text in said.all_inner_texts())
+    page.get_by_role("combobox").select_option("shared")
+    assert len({*said.all_inner_texts()}) == 1
+    assert "of all such maps here" in said.first.inner_text()
+
+
+def test_what_is_folded_is_printed(watched, address):
+    page = opened(watched, address, 5)
+    page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
+    assert page.locator("details:not([open])").count() == 0
+    empty = "[...document.querySelectorAll('figure.map')].filter((f) => !f.layout).length"
+    assert page.evaluate(empty) == 0
+    page.evaluate("window.dispatchEvent(new Event('afterprint'))")
+    assert page.locator("details[open]").count() == 0
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_figures_text_lies_within_its_boxes(browser, explained, tmp_path, scheme):
+    file = tmp_path / "figure.svg"
+    file.write_text(svg_file(explained.blueprint, each_layer=True), encoding="utf-8")
+    with closing(Watched(browser, 1280, scheme)) as watched:
+        watched.page.goto(file.as_uri())
+        outside = watched.page.evaluate(
+            "[...document.querySelectorAll('.box')].filter((box) => {"
+            " const shape = box.firstElementChild.getBBox();"
+            " return [...box.querySelectorAll('text')].some((text) => {"
+            "  const t = text.getBBox();"
+            "  return t.x < shape.x || t.x + t.width > shape.x + shape.width"
+            "   || t.y + t.height > shape.y + shape.height + 4; }); }).length"
+        )
+        assert outside == 0
+        watched.page.keyboard.press("Tab")
+        assert watched.page.evaluate("document.activeElement.dataset.box") == "encoder.ids"
+        assert watched.complaints == []
+
+
+def test_an_arabic_sentence_is_read_from_the_right(watched, tmp_path):
+    tokens = Tokens("Source", ["▁أنا", "▁طالب", "</s>"], follows="x")
+    file = tmp_path / "arabic.html"
+    file.write_text(render([Section("", "", "", "", [tokens])], "a title"), encoding="utf-8")
+    watched.page.goto(file.as_uri())
+    places = [token.bounding_box()["x"] for token in watched.page.locator(".token").all()]
+    assert places == sorted(places, reverse=True)
+    assert len(set(places)) == 4

@@ -1,0 +1,68 @@
+"""What `Translator.explain` gives a notebook, as a browser shows it in a cell."""
+
+from contextlib import closing
+
+import pytest
+from support.dashboard.browser import Watched, chromium
+from support.explained_page import PageReader
+
+import transloom
+from transloom.observe.explain.explanation import explain
+from transloom.observe.explain.live.panel import live_section
+from transloom.observe.explain.page import render
+from transloom.observe.explain.sections import page_of
+
+SENTENCE = 'je "suis" </iframe><script>alert(1)</script>'
+# As the content of a notebook's page, whose own scripts must stay out of reach.
+NOTEBOOK = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>A notebook</title>
+<link rel="icon" href="data:,"></head><body><main><h1>A notebook</h1>{cell}</main></body></html>"""
+
+
+@pytest.fixture
+def explanation(translator_of):
+    translator = translator_of()
+    sections = page_of(explain(translator, SENTENCE))
+    page = render(sections, SENTENCE, live_section(translator, SENTENCE, None))
+    return transloom.Explanation(SENTENCE, "x", page)
+
+
+def test_the_frame_has_the_whole_page_and_no_rights_of_the_notebook(explanation, tmp_path):
+    reader = PageReader(explanation._repr_html_())
+    ((tag, frame),) = reader.tags
+    assert tag == "iframe"
+    assert frame["srcdoc"] == explanation.html
+    assert frame["sandbox"].split() == ["allow-scripts", "allow-downloads"]
+    assert SENTENCE in frame["title"]
+    assert explanation.save(tmp_path / "page.html").read_text("utf-8") == explanation.html
+    assert explanation.html not in repr(explanation)
+
+
+@pytest.mark.lab
+@pytest.mark.needs("browser")
+def test_the_page_runs_in_a_cell_and_stays_in_it(explanation, tmp_path):
+    file = tmp_path / "notebook.html"
+    file.write_text(NOTEBOOK.format(cell=explanation._repr_html_()), encoding="utf-8")
+    with chromium() as browser, closing(Watched(browser)) as watched:
+        page = watched.page
+        page.goto(file.as_uri())
+        frame = page.frame_locator("iframe")
+        place = frame.locator("#place")
+        frame.get_by_role("button", name="Next").click()
+        frame.locator("#live.here").wait_for()
+        frame.locator("[data-live=matrices] table").first.wait_for()
+        frame.locator("[data-live=sentence]").fill("elle est là")
+        frame.locator("[data-live=pieces] b", has_text="elle").first.wait_for()
+        frame.locator("nav a").nth(4).click()
+        frame.locator("#section-4.here").wait_for()
+        frame.locator("nav a").first.click()
+        box = frame.locator("[data-box='decoder.2.feed_forward']")
+        box.locator("visible=true").first.click()
+        frame.locator("section.here details[open]", has_text="feed-forward").wait_for()
+        assert place.inner_text().endswith(str(frame.locator("main > section").count()))
+        assert page.url == file.as_uri()
+        (inner,) = [one for one in page.frames if one.parent_frame]
+        assert inner.evaluate("origin") == "null"  # an origin of its own
+        assert watched.complaints == []
+        assert [
+            url for url in watched.asked if not url.startswith(("file:", "about:", "data:"))
+        ] == []

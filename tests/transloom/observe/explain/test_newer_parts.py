@@ -1,0 +1,68 @@
+"""Pages of translation models with parts that the paper's have not: what they say is theirs."""
+
+import pytest
+from support.explained_page import PageReader
+
+from transloom.observe.explain.explanation import explain
+from transloom.observe.explain.live.panel import live_section
+from transloom.observe.explain.page import render
+from transloom.observe.explain.questions import questions
+from transloom.observe.explain.sections import page_of
+
+NEWER = {
+    "positions": "rotary",
+    "norm_kind": "rms",
+    "activation": "swiglu",
+    "key_value_heads": 2,
+    "norm": "pre",
+}
+SENTENCE = "je suis étudiant"
+
+
+@pytest.fixture
+def explained(translator_of):
+    return explain(translator_of(**NEWER), SENTENCE)
+
+
+def test_the_page_tells_of_its_own_parts_alone(explained):
+    page = PageReader(render(page_of(explained), "a title"))
+    said = " ".join(section.text for section in page.sections)
+    for words in (
+        "RMS norm divides every row",
+        "are then turned by their position",
+        "2 heads share those of Wk and Wv",
+        "multiplied number by number (SwiGLU)",
+        "2 of keys and values",
+        "Nothing is added to the embedding",
+        "Why a gate between the linear layers?",
+    ):
+        assert words in said, words
+    for words in ("ines and cosines", "ReLU", "mean 0 and standard deviation", "+ positions"):
+        assert words not in said, words
+
+
+def test_every_box_leads_somewhere_and_every_question_too(explained):
+    sections = page_of(explained)
+    shown = {box for section in sections for boxes in section.shows.values() for box in boxes}
+    boxes = {box.key for box in explained.blueprint.boxes()}
+    assert boxes <= shown
+    assert {question.box for question in questions(explained)} <= boxes
+
+
+def test_one_part_alone_changes_only_what_is_said_of_it(translator_of):
+    def said(**settings):
+        explained = explain(translator_of(**settings), SENTENCE)
+        page = PageReader(render(page_of(explained), "a title"))
+        return " ".join(section.text for section in page.sections)
+
+    paper, turned = said(), said(positions="rotary")
+    assert "ines and cosines" in paper
+    assert "ines and cosines" not in turned
+    for words in ("Layer normalisation brings every row", "x·W₁ + b₁", "of each matrix for itself"):
+        assert words in paper
+        assert words in turned
+
+
+def test_the_live_section_says_why_it_is_not_there(translator_of):
+    reason = live_section(translator_of(positions="rotary"), SENTENCE, None)
+    assert reason == "its model.positions is rotary"

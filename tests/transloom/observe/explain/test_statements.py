@@ -1,0 +1,240 @@
+"""What the page says in words is so: sums, named cells, what is left out, units, directions."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from support.explained_page import PageReader
+
+from model.config.transformer import DecodingConfig
+from transloom.observe.explain import figures
+from transloom.observe.explain.explanation import explain
+from transloom.observe.explain.layer_parts import one_row_by_hand
+from transloom.observe.explain.markup import is_right_to_left, sentence
+from transloom.observe.explain.page import render
+from transloom.observe.explain.parts import Section, Tokens, percent
+from transloom.observe.explain.sections import sections_of
+
+DOCUMENT = Path(__file__).parents[3] / "docs" / "looking-inside.md"
+SENTENCE = "elle sera journaliste demain"
+ROUNDING = 0.5e-4
+
+
+@pytest.fixture(params=["whole", "cut"])
+def explained(request, translator_of, monkeypatch):
+    """A sentence of which all is drawn, and one of which attention is cut."""
+    if request.param == "cut":
+        monkeypatch.setattr(figures, "MAX_ATTENDED", 5)
+    return explain(translator_of(norm="post" if request.param == "cut" else "pre"), SENTENCE)
+
+
+def page_of(explained):
+    return PageReader(render(sections_of(explained), "a title"))
+
+
+def test_weights_add_up_to_1_or_the_map_says_what_is_missing(explained):
+    maps = 0
+    for section in page_of(explained).sections:
+        for caption, data in section.figures:
+            if not re.match(
+                r"head \d|weights|masked self-attention \d|cross-attention \d", caption
+            ):
+                continue
+            if re.match(r"head \d+: ", caption) or data["columns"] is None:
+                continue
+            said = re.search(r"which hold up to (\d\.\d{3}) of a row", caption)
+            missing = float(said[1]) if said else 0.0
+            for row in data["values"]:
+                total = sum(value or 0.0 for value in row)
+                slack = ROUNDING * len(row) + 1e-6
+                assert 1 - missing - slack <= total <= 1 + slack, caption
+            maps += 1
+    assert maps > 10
+
+
+def test_the_row_by_hand_adds_up_to_1_with_all_its_keys(explained):
+    attention = explained.trace.encoder.layers[0].self_attention
+    pieces = explained.source.texts
+    table = one_row_by_hand(attention, explained.form, 0, pieces)
+    *rows, total = table.rows
+    assert total[0] == f"all {len(pieces)} keys"
+    assert total[-1] == "1.000"
+    assert sum(float(row[-1]) for row in rows) == pytest.approx(1, abs=0.0006 * len(rows))
+    left = len(pieces) - figures.MAX_ATTENDED
+    if left > 0:
+        assert re.fullmatch(rf"{left} other keys?, not listed, together", rows[-1][0])
+        rows = rows[:-1]
+    assert tuple(row[0] for row in rows) == pieces[: figures.MAX_ATTENDED]
+    marked = [float(row[-1]) for row in rows]
+    assert marked[table.marked] == max(marked)
+
+
+def test_the_largest_weight_is_that_of_a_cell_that_is_drawn(explained):
+    page = page_of(explained)
+    for layer in range(2):
+        section = page.sections[4 + 2 * layer]
+        named = re.search(
+            r"in head (\d+), “(.+?)” takes (\d\.\d\d) of what it gets from “(.+?)”", section.text
+        )
+        head, row, weight, column = named.groups()
+        maps = [section.figure(f"head {n + 1} ") for n in range(4)]
+        values = [value for data in maps for numbers in data["values"] for value in numbers]
+        assert float(weight) == pytest.approx(max(values), abs=0.0051)
+        data = maps[int(head) - 1]
+        cells = {
+            (data["rows"][r], data["columns"][c]): value
+            for r, numbers in enumerate(data["values"])
+            for c, value in enumerate(numbers)
+        }
+        assert cells[row, column] == pytest.approx(float(weight), abs=0.0051)
+
+
+def test_what_follows_a_sum_is_told_as_the_model_has_it(translator_of):
+    texts = {
+        norm: page_of(explain(translator_of(norm=norm), "je")).sections[5].text
+        for norm in ("post", "pre")
+    }
+    assert "The sum is then normalised" in texts["post"]
+    assert "The sum goes on as it is" in texts["pre"]
+    assert not any("nothing is lost" in text for text in texts.values())
+
+
+def test_roots_are_told_by_their_number_and_biases_by_their_letter(explained):
+    page = page_of(explained)
+    attention = page.sections[4]
+    words = " ".join(
+        section.text + " ".join(caption for caption, _ in section.figures)
+        for section in page.sections
+    )
+    assert not re.search(r"√[a-zA-Z]", words)
+    assert {"√32", "√8"} == set(re.findall(r"√\d+", words))
+    for product in ("x·Wq + bq", "x·Wk + bk", "x·Wv + bv", "mix·Wo + bo"):
+        assert product in attention.text
+    assert "x·W₁ + b₁" in page.sections[5].text
+    assert "·W₂ + b₂" in page.sections[5].text
+
+
+def test_the_products_with_their_biases_are_what_the_model_computes(translator_of):
+    """The formulas that the page writes, by hand, against the trace."""
+    translator = translator_of()
+    explained = explain(translator, SENTENCE)
+    layer, traced = translator.model.encoder.layers[0], explained.trace.encoder.layers[0]
+    x = traced.self_attention_residual.input_btm[0]
+    with torch.no_grad():
+        fused = layer.self_attention.query_key_value
+        weights, biases = fused.weight.T.split(32, dim=1), fused.bias.split(32)
+        attention = traced.self_attention
+        for values, w, b in zip(
+            (attention.queries_bhtd, attention.keys_bhsd, attention.values_bhsd),
+            weights,
+            biases,
+            strict=True,
+        ):
+            torch.testing.assert_close((x @ w + b).view(len(x), 4, 8).transpose(0, 1), values[0])
+        mix = attention.mix_bhtd[0].transpose(0, 1).flatten(1)
+        wo, bo = layer.self_attention.output.weight.T, layer.self_attention.output.bias
+        torch.testing.assert_close(mix @ wo + bo, attention.output_btm[0])
+
+
+def test_the_decoders_own_keys_and_values_are_shown(explained):
+    page = page_of(explained)
+    traced = explained.trace.decoder.layers[1].self_attention
+    all_steps, step = page.sections[-1], page.sections[-2]
+    for name, tensor in (("keys", traced.keys_bhsd), ("values", traced.values_bhsd)):
+        shown = [data for caption, data in all_steps.figures if caption.startswith(f"{name} ")]
+        assert len(shown) == 2 * 4  # layers, heads
+        found = torch.tensor(shown[4]["values"])
+        torch.testing.assert_close(found, tensor[0, 0], rtol=0, atol=0.00051)
+    for name in ("key", "value"):
+        assert any(c.startswith(f"masked self-attention: {name} ") for c, _ in step.figures)
+
+
+@pytest.mark.parametrize(
+    ("share", "text"),
+    [
+        (0.0, "0.00%"),
+        (1e-9, "< 0.01%"),
+        (0.000051, "0.01%"),
+        (0.5, "50.00%"),
+        (0.9999, "99.99%"),
+        (0.999999, "> 99.99%"),
+        (1.0, "100.00%"),
+    ],
+)
+def test_a_share_is_0_or_100_percent_only_if_it_is(share, text):
+    assert percent(share) == text
+
+
+def test_an_unknown_piece_shows_its_characters(translator_of):
+    explained = explain(translator_of(), "je 漢字 suis")
+    (unknown,) = [text for text in explained.source.texts if "<unk>" in text]
+    assert unknown == "漢字 (<unk>)"
+    assert "漢字 (<unk>)" in page_of(explained).sections[1].text
+
+
+def test_text_keeps_its_direction():
+    arabic = ["▁أنا", "▁طالب", "</s>"]
+    assert is_right_to_left(arabic)
+    assert not is_right_to_left(["▁je", "▁أنا"])
+    assert not is_right_to_left(["▁", "12"])
+    page = render([Section("", "", "a “أنا” b", "", [Tokens("Source", arabic, follows="x")])], "")
+    assert 'class="row" dir="rtl"' in page
+    assert "<i>←</i>" in page
+    assert "<h1>a “<bdi>أنا</bdi>” b</h1>" in page
+    assert sentence("“<b>”") == "“<bdi>&lt;b&gt;</bdi>”"
+    assert 'dir="rtl"' not in render([Section("", "", "", "", [Tokens("Source", ["▁je"])])], "")
+
+
+def test_every_box_of_the_figure_leads_to_a_part_of_the_page_that_is_there(explained):
+    page = page_of(explained)
+    ids = {attributes["id"] for _, attributes in page.tags if "id" in attributes}
+    boxes = [(tag, a) for tag, a in page.tags if "data-box" in a]
+    assert {a["data-box"] for _, a in boxes} == {box.key for box in explained.blueprint.boxes()}
+    assert {tag for tag, _ in boxes} == {"a"}
+    assert {a["href"].removeprefix("#") for _, a in boxes} <= ids
+
+
+def test_a_page_is_as_large_as_the_documents_say(translator_of):
+    """Of a network as large as the phrase book's, a short sentence and a long one."""
+    said = re.search(
+        r"phrase book's model have ([\d.]+) to ([\d.]+) MB", DOCUMENT.read_text("utf-8")
+    )
+    translator = translator_of(width=128, heads=4, feed_forward_width=256)
+    for source, steps in (("je suis étudiant", 5), (f"{SENTENCE} {SENTENCE}", 12)):
+        translator.decoding = DecodingConfig(max_length_factor=0, max_extra_length=steps)
+        explained = explain(translator, source)
+        size = len(render(sections_of(explained), "a title").encode()) / 1e6
+        assert float(said[1]) <= size <= float(said[2])
+
+
+def test_the_documents_alignments_name_words_that_are_there():
+    """`scripts/screenshots` writes it there from a trained run."""
+    text = DOCUMENT.read_text("utf-8")
+    (block,) = re.findall(r"```\n\$ cat sentences\.txt\n(.*?)```", text, re.S)
+    sentences, first, begun, second = re.split(r"\$ .*\n", block)
+    sources = [len(line.split()) for line in sentences.splitlines()]
+    prefixes = begun.splitlines()
+    assert len(sources) == len(prefixes) == 3
+    for printed in (first, second):
+        lines = [line.split("\t") for line in printed.splitlines()]
+        assert len(lines) == 3
+        for source, (translation, pairs) in zip(sources, lines, strict=True):
+            found = [tuple(map(int, pair.split("-"))) for pair in pairs.split()]
+            words = len(translation.split())
+            assert {target for _, target in found} <= set(range(words))
+            assert {origin for origin, _ in found} <= set(range(source))
+            assert found == sorted(set(found))
+    for prefix, line in zip(prefixes, second.splitlines(), strict=True):
+        assert line.startswith(prefix)
+
+
+def test_pictures_of_the_documents_are_there_and_small():
+    folder = DOCUMENT.parent
+    named = {
+        folder / one for one in re.findall(r"!\[[^\]]+\]\(([^)]+)\)", DOCUMENT.read_text("utf-8"))
+    }
+    assert len(named) >= 5
+    sizes = [picture.stat().st_size for picture in named]
+    assert max(sizes) < 150_000
+    assert sum(sizes) < 1_000_000

@@ -1,0 +1,131 @@
+"""The time-lapse and the view of training in Chromium, on screens of all widths, and by keys."""
+
+import pytest
+from support.dashboard.browser import Watched
+
+from model.config.transformer import DecodingConfig
+from trainer.tasks.probing import probe
+from transloom.observe.explain.explanation import explain
+from transloom.observe.explain.live.panel import live_section
+from transloom.observe.explain.page import render
+from transloom.observe.explain.sections import page_of
+from transloom.observe.explain.time_lapse.section import section_of
+
+pytestmark = [pytest.mark.lab, pytest.mark.needs("browser")]
+
+SENTENCES = ["je suis étudiant", "أنا طالب"]
+STEPS = [0, 1, 2, 3, 4]
+OUTPUT = "document.querySelector('[data-lapse=output]').textContent"
+
+
+@pytest.fixture
+def moments(translator_of):
+    """Each moment is a network of its own."""
+
+    def probed(step, sentence):
+        made = translator_of(seed=step)
+        return probe(made.model, made.tokenizers[0], made.tokenizers[-1], sentence)
+
+    return {s: [(f"step {step}", probed(step, s)) for step in STEPS] for s in SENTENCES}
+
+
+@pytest.fixture(params=[(1280, "light"), (390, "dark"), (320, "light")], ids=str)
+def watched(request, browser, moments, translator_of, tmp_path):
+    translator = translator_of(dropout=0.1)
+    translator.decoding = DecodingConfig(max_length_factor=0, max_extra_length=5)
+    sections = [*page_of(explain(translator, SENTENCES[0])), section_of(moments)]
+    live = live_section(translator, SENTENCES[0], None)
+    file = tmp_path / "page.html"
+    file.write_text(render(sections, "x", live), encoding="utf-8")
+    watched = Watched(browser, *request.param)
+    watched.file, watched.lapse = file, f"{file.as_uri()}#section-{len(sections)}"
+    yield watched
+    watched.close()
+    assert watched.complaints == []
+
+
+def test_a_slider_goes_through_the_moments_and_its_maps_have_their_weights(watched, moments):
+    page = watched.page
+    page.goto(watched.lapse)
+    slider = page.locator("[data-lapse=moment]")
+    said = []
+    for step in STEPS:
+        said.append(page.evaluate(OUTPUT))
+        found = moments[SENTENCES[0]][step][1]
+        values = page.evaluate(
+            "[...document.querySelectorAll('[data-lapse=maps] figure')].map((f) => f.map.values)"
+        )
+        expected = found.attention[-1].bytes_hts / 255
+        assert len(values) == len(expected) == 4
+        for shown, head in zip(values, expected, strict=True):
+            assert [[round(float(w), 3) for w in line] for line in head] == shown
+        rows = page.locator("[data-lapse=predictions] tbody tr")
+        assert rows.count() == len(found.target)
+        slider.press("ArrowRight")
+    assert said == [found.output for _, found in moments[SENTENCES[0]]]
+    assert slider.input_value() == "4"
+    assert not watched.is_wider_than_the_screen()
+    assert watched.violations() == []
+
+
+def test_another_sentence_another_attention_and_a_row_of_the_table(watched, moments):
+    page = watched.page
+    page.goto(watched.lapse)
+    page.locator("[data-lapse=sentence]").select_option(index=1)
+    page.locator("[data-lapse=place]").select_option("encoder.layers.0.self_attention")
+    page.locator("[data-lapse=all] [data-at='3']:visible").click()
+    found = moments[SENTENCES[1]][3][1]
+    assert page.evaluate(OUTPUT) == found.output
+    figure = page.evaluate("document.querySelector('[data-lapse=maps] figure').map")
+    assert figure["rows"] == figure["columns"] == list(found.source)
+    grid = page.locator("[data-lapse=maps] [role=grid]").first
+    grid.focus()
+    page.keyboard.press("ArrowRight")
+    assert f"{found.source[0]}" in grid.locator(".visited").inner_text()
+    page.locator("[data-lapse=play]").click()  # from here to the last one, and then it stops
+    page.wait_for_function(
+        "() => document.querySelector('[data-lapse=moment]').value === '4'"
+        " && document.querySelector('[data-lapse=play]').textContent.includes('Play')"
+    )
+    assert watched.violations() == []
+
+
+def test_a_reference_has_its_losses_and_another_draw_another_mask(watched):
+    page = watched.page
+    page.goto(f"{watched.file.as_uri()}#live")
+    page.locator("#live-reference").wait_for()
+    table = page.locator("[data-live=training] table").first
+    before = table.inner_text()
+    page.locator("#live-reference").fill("i am a student")
+    page.wait_for_function(
+        "before => document.querySelector('[data-live=training] table').innerText !== before",
+        arg=before,
+    )
+    rows = table.locator("tbody tr").count() - 2
+
+    def numbers(n):
+        """The last three cells of a row: −log p, smoothed, and smoothed with dropout."""
+        return [
+            float(t) for t in table.locator("tbody tr").nth(n).locator("td").all_inner_texts()[-3:]
+        ]
+
+    each, sums = [numbers(n) for n in range(rows)], numbers(rows)
+    for column, total in enumerate(sums):
+        assert total == pytest.approx(sum(line[column] for line in each), abs=0.0005 * rows)
+    assert page.locator("[data-live=training] td.dropped").count() > 0
+    page.get_by_role("button", name="Draw again").click()
+    page.get_by_text("seed 2").wait_for()
+    assert numbers(rows)[:2] == sums[:2]
+    assert numbers(rows)[2] != sums[2]
+    assert not watched.is_wider_than_the_screen()
+    assert watched.violations() == []
+
+
+def test_the_beam_tree_says_how_many_translations_go_on(watched):
+    page = watched.page
+    page.goto(f"{watched.file.as_uri()}#live")
+    beam = page.locator("[data-live=beam-size]")
+    beam.fill("3")
+    page.get_by_text("among the best 3 are kept aside. The best 3 unfinished ones").wait_for()
+    beam.fill("1")
+    page.get_by_text("The best unfinished one goes on; the rest are dropped").wait_for()

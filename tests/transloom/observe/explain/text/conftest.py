@@ -1,0 +1,78 @@
+"""Networks with random weights that read texts, ready to be explained."""
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from support.tasks import masked_values
+
+from cluster.recipe import Recipe
+from data_pipeline.config.text import TEXT
+from data_pipeline.dataset.manifest import open_dataset
+from data_pipeline.preparation.prepare import prepare
+from data_pipeline.tokenizers.tokenizer import Tokenizer, load_tokenizers
+from model.config.decoder_only import DecoderOnlyConfig, SamplingConfig
+from model.config.encoder_only import EncoderOnlyConfig, FillConfig
+from model.heads.masked_head import MaskedLanguageModel
+from model.networks.decoder_only import DecoderOnly
+from transloom.inference.mask_filler import MaskFiller
+from transloom.inference.text_generator import TextGenerator
+from transloom.inference.trained_network import TrainedNetwork
+
+SMALL = {"layers": 2, "width": 32, "heads": 4}
+CONTEXT = 40
+
+
+@pytest.fixture(scope="session")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
+    """One of the phrase book's characters, with a piece for what is hidden."""
+    recipe = Recipe.of(masked_values(tmp_path_factory.mktemp("masked") / "dataset"))
+    prepare(recipe.data_settings, lambda progress: None)
+    return load_tokenizers(*open_dataset(recipe.data))[TEXT]
+
+
+@pytest.fixture
+def filler_of(tokenizer: Tokenizer) -> Callable[..., MaskFiller]:
+    """A masked model of a form."""
+
+    def build(**form: Any) -> MaskFiller:
+        torch.manual_seed(0)
+        config = EncoderOnlyConfig(**{**SMALL, **form})
+        network = MaskedLanguageModel(config, tokenizer.vocabulary_size, CONTEXT)
+        return MaskFiller(_trained(network, tokenizer, FillConfig()))
+
+    return build
+
+
+@pytest.fixture
+def generator_of(tokenizer: Tokenizer) -> Callable[..., TextGenerator]:
+    """A language model of a form."""
+
+    def build(**form: Any) -> TextGenerator:
+        torch.manual_seed(0)
+        config = DecoderOnlyConfig(**{**SMALL, **form})
+        size = tokenizer.vocabulary_size
+        network = DecoderOnly(config, size, tokenizer.pad_id, CONTEXT)
+        return TextGenerator(_trained(network, tokenizer, SamplingConfig()))
+
+    return build
+
+
+def _trained(network: Any, tokenizer: Tokenizer, decoding: Any) -> Any:
+    """Weights so large that probabilities differ, biases and gains that are not 0 and 1."""
+    with torch.no_grad():
+        for parameter in network.parameters():
+            if parameter.dim() == 1:
+                parameter.add_(0.3 * torch.randn_like(parameter))
+            else:
+                parameter.mul_(6)
+    return TrainedNetwork(
+        network,
+        {TEXT: tokenizer},
+        recipe=SimpleNamespace(decoding=decoding, task=""),
+        checkpoint=SimpleNamespace(path=SimpleNamespace(name="step-00000007")),
+        weights=None,
+        passed_over=[],
+    )

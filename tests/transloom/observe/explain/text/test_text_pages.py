@@ -1,0 +1,170 @@
+"""Pages of masked and of language models: their numbers and what they say."""
+
+import re
+
+import pytest
+import torch
+from support.explained_page import PageReader
+
+from model.losses.loss import token_losses
+from trainer.errors import TextError
+from transloom.observe.explain import figures
+from transloom.observe.explain.page import render
+from transloom.observe.explain.text.continued_page import continued_page_of
+from transloom.observe.explain.text.masked_page import masked_page_of
+from transloom.observe.explain.text.text_explanation import (
+    STEPS,
+    explain_continuing,
+    explain_filling,
+)
+
+pytestmark = pytest.mark.long
+
+ENCODERS = {"bert": {"preset": "bert"}, "pre": {}, "relu": {"activation": "relu", "segments": 3}}
+DECODERS = {
+    "gpt2": {"preset": "gpt2"},
+    "llama": {"preset": "llama", "key_value_heads": 2},
+    "sines": {"positions": "sinusoidal", "norm": "rms", "activation": "relu"},
+}
+HIDDEN = "the [MASK] is[MASK]"
+HOSTILE = "<script>alert(1)</script> {{style}} [MASK]"
+
+
+def read(sections):
+    return PageReader(render(sections, "a title"))
+
+
+def rounded(values, decimals=3):
+    return [[round(value, decimals) for value in row] for row in values.tolist()]
+
+
+def boxes_without_a_place(explained, sections):
+    shown = {box for section in sections for boxes in section.shows.values() for box in boxes}
+    return {box.key for box in explained.blueprint.boxes()} - shown
+
+
+@pytest.fixture(params=list(ENCODERS))
+def filled(request, filler_of):
+    return explain_filling(filler_of(**ENCODERS[request.param]), HIDDEN)
+
+
+@pytest.fixture(params=list(DECODERS))
+def continued(request, generator_of):
+    return explain_continuing(generator_of(**DECODERS[request.param]), "the cat")
+
+
+def test_a_masked_page_has_the_numbers_of_its_trace(filled):
+    page = read(masked_page_of(filled))
+    assert len(page.sections) == 3 + 2 * 2 + 2
+    states = page.sections[-2].figure("hidden states")
+    expected = rounded(filled.stack.output_btm[0])
+    for row, other in zip(states["values"], expected, strict=True):
+        assert row == pytest.approx(other, abs=1e-9)
+    assert states["rows"] == list(filled.pieces.texts)
+    weights = page.sections[3].figure("head 2")["values"]
+    attention = filled.stack.layers[0].self_attention.weights_bhts[0, 1]
+    for row, other in zip(weights, rounded(attention, 4), strict=True):
+        assert row == pytest.approx(other, abs=1e-9)
+
+
+def test_what_a_masked_page_takes_is_what_fill_takes(filler_of):
+    filler = filler_of(preset="bert")
+    explained = explain_filling(filler, HIDDEN)
+    (found,) = filler.fill([HIDDEN])
+    assert explained.filled == found.filled
+    bars = read(masked_page_of(explained)).sections[-1].bars
+    chosen = [probability for probability, is_chosen in bars if is_chosen]
+    assert chosen == pytest.approx([each[0].probability for each in found.masks], abs=1e-6)
+
+
+def test_every_box_of_the_figure_leads_to_its_numbers(filled):
+    assert not boxes_without_a_place(filled, masked_page_of(filled))
+
+
+def test_every_box_of_a_language_model_leads_to_its_numbers(continued):
+    assert not boxes_without_a_place(continued, continued_page_of(continued))
+
+
+def test_a_continuation_is_that_of_generate(generator_of):
+    generator = generator_of(preset="gpt2")
+    explained = explain_continuing(generator, "the cat")
+    changed = {"temperature": 0, "max_new_tokens": STEPS}
+    generator.sampling = generator.sampling.model_copy(update=changed)
+    (found,) = generator.generate(["the cat"])
+    assert explained.continuation == found.text
+    bars = read(continued_page_of(explained)).sections[-2].bars
+    product = sum(torch.tensor(probability).log().item() for probability, chosen in bars if chosen)
+    assert product == pytest.approx(found.log_probability, abs=1e-3)
+
+
+def test_the_losses_are_those_of_training(continued, generator_of):
+    tokens = torch.tensor([continued.pieces.ids[: continued.given]])
+    form = next(form for form in DECODERS.values() if _has(continued.config, form))
+    network = generator_of(**form).network
+    part = torch.zeros(1, continued.given - 1, dtype=torch.int64)
+    losses = network(tokens[:, :-1], tokens[:, 1:], part, token_losses)
+    last = read(continued_page_of(continued)).sections[-1].text
+    said = re.search(r"the mean is (\d+\.\d\d) nats", last)
+    assert float(said[1]) == pytest.approx(losses.mean().item(), abs=0.006)
+
+
+def _has(config, form):
+    return all(getattr(config, name) == value for name, value in form.items())
+
+
+def test_nothing_looks_ahead(continued):
+    page = read(continued_page_of(continued))
+    values = page.sections[3].figure("head 1")["values"]
+    for place, row in enumerate(values):
+        assert all(value is not None for value in row[: place + 1])
+        assert all(value is None for value in row[place + 1 :])
+
+
+def test_the_page_names_the_parts_of_its_network(generator_of):
+    def said(**form):
+        sections = continued_page_of(explain_continuing(generator_of(**form), "the cat"))
+        return " ".join(section.text for section in read(sections).sections)
+
+    llama = said(**DECODERS["llama"])
+    for words in (
+        "RMS norm divides every row",
+        "2 heads share those of Wk and Wv",
+        "turned by their position",
+        "gates the second",
+        "mix·Wo.",
+    ):
+        assert words in llama, words
+    gpt2 = said(**DECODERS["gpt2"])
+    for words in (
+        "Layer normalisation brings",
+        "x·Wq + bq",
+        "learned row of numbers",
+        "mix·Wo + bo",
+    ):
+        assert words in gpt2, words
+        assert words not in llama, words
+    assert "sines and cosines" in said(**DECODERS["sines"])
+
+
+def test_a_text_is_text_wherever_it_stands(filler_of):
+    explained = explain_filling(filler_of(), HOSTILE)
+    page = render(masked_page_of(explained), HOSTILE)
+    assert "<script>alert" not in page
+    assert HOSTILE in PageReader(page).sections[0].text
+
+
+def test_large_things_are_cut_and_the_page_says_so(generator_of, monkeypatch):
+    monkeypatch.setattr(figures, "MAX_LAYERS", 1)
+    monkeypatch.setattr(figures, "MAX_PIECES", 6)
+    explained = explain_continuing(generator_of(), "the cat sat")
+    page = read(continued_page_of(explained))
+    assert "the first 1 of 2 layers" in page.sections[0].text
+    assert len(page.sections) == 3 + 2 + 3
+    assert len(page.sections[2].figure("embedding")["values"]) == 6
+
+
+def test_what_cannot_be_explained(filler_of, generator_of):
+    with pytest.raises(TextError, match="no \\[MASK\\]"):
+        explain_filling(filler_of(), "the cat")
+    with pytest.raises(TextError, match=r"has 29 tokens .* at most 28"):
+        explain_continuing(generator_of(), "a" * 28)

@@ -1,0 +1,323 @@
+"""The record in other programs' formats is the record: read back by these programs' own readers."""
+
+import csv
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from support.quality.memory import at_most
+from support.records.lines import COUNTED, skipped_line, train_line, validation_line
+from typer.testing import CliRunner
+
+from trainer.errors import RunMismatchError, TrainerError
+from trainer.record.metrics import read_metrics
+from trainer.record.records import Preempted, Resized, Resumed, TrainLine, ValidationLine
+from trainer.runs.folder import RunCard, RunFolder
+from transloom.cli.app import app
+from transloom.observe.exports import exporting, parquet_tables
+from transloom.observe.exports.exporting import export_metrics
+from transloom.observe.exports.tables import TRAIN
+
+HOSTILE = 'a "quoted", text | <b>\u202e=1+1\nof two lines'
+LINES = [
+    Resized(step=0, from_ranks=1, to_ranks=2),
+    train_line(1, loss=0.1 + 0.2, target_tokens_seen=2**40 + 1, goodput=1 / 3),
+    train_line(2, other_sums={"z_loss": 1e-300, "moe": 2.0}),
+    validation_line(2, loss=2.0, bleu=30.1, text=HOSTILE),
+    skipped_line(3, slots=[1, 4], ranks=[0, 2]),
+    Resumed(step=3, from_step=2, settings_changed={"keep_last": [1, 2]}),
+    train_line(4),
+    Preempted(step=4),
+]
+
+
+def make_run(folder, lines):
+    folder.mkdir()
+    run = RunFolder(folder)
+    card = RunCard(id="abcd1234", name=folder.name, dataset_identity="", identity={})
+    run.card_path.write_text(card.model_dump_json())
+    run.metrics.write_text("".join(line.to_json() + "\n" for line in lines))
+    return folder
+
+
+@pytest.fixture
+def run(tmp_path):
+    return make_run(tmp_path / "run", LINES)
+
+
+def rows_of(path):
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def train_rows(lines):
+    return [
+        {column: getattr(line, column) for column in TRAIN.columns}
+        for line in lines
+        if isinstance(line, TrainLine)
+    ]
+
+
+def test_csv_has_every_digit_of_every_line(run, tmp_path):
+    export_metrics(run, "csv", tmp_path / "out")
+    rows = rows_of(tmp_path / "out" / "train.csv")
+    kinds = {
+        "integer": int,
+        "large integer": int,
+        "number": float,
+        "text": str,
+        "numbers by name": json.loads,
+    }
+    found = [
+        {name: kinds[TRAIN.columns[name]](text) if text else None for name, text in row.items()}
+        for row in rows
+    ]
+    assert found == train_rows(LINES)
+    validations = rows_of(tmp_path / "out" / "validations.csv")
+    assert {row["score"]: (row["step"], row["value"]) for row in validations} == {
+        "loss": ("2", "2.0"),
+        "perplexity": ("2", "7.38905609893065"),
+        "bleu": ("2", "30.1"),
+    }
+    assert [row["more_is_better"] for row in validations] == ["false", "false", "true"]
+    (sample,) = rows_of(tmp_path / "out" / "samples.csv")
+    assert sample["translation"] == HOSTILE
+    (skipped,) = rows_of(tmp_path / "out" / "skipped.csv")
+    assert (skipped["slots"], skipped["ranks"], skipped["in_a_row"]) == ("[1, 4]", "[0, 2]", "1")
+    events = rows_of(tmp_path / "out" / "events.csv")
+    assert [(row["step"], row["event"]) for row in events] == [
+        ("0", "resized"),
+        ("3", "resumed"),
+        ("4", "preempted"),
+    ]
+    assert json.loads(events[1]["details"])["settings_changed"] == {"keep_last": [1, 2]}
+
+
+def test_parquet_keeps_types(run, tmp_path, monkeypatch):
+    from pyarrow import parquet
+
+    monkeypatch.setattr(parquet_tables, "ROWS_AT_ONCE", 2)  # several row groups
+    export_metrics(run, "parquet", tmp_path / "out")
+    table = parquet.read_table(tmp_path / "out" / "train.parquet")
+    found = table.to_pylist(maps_as_pydicts="strict")
+    assert found == train_rows(LINES)
+    assert parquet.ParquetFile(tmp_path / "out" / "train.parquet").num_row_groups == 2
+    types = {field.name: str(field.type) for field in table.schema}
+    assert (types["step"], types["loss"], types["data_digest"]) == ("int64", "double", "string")
+    (skipped,) = parquet.read_table(tmp_path / "out" / "skipped.parquet").to_pylist()
+    assert skipped["slots"] == [1, 4]
+    samples = parquet.read_table(tmp_path / "out" / "samples.parquet").to_pylist()
+    assert [sample["source"] for sample in samples] == [HOSTILE]
+    events = parquet.read_table(tmp_path / "out" / "events.parquet").to_pylist()
+    assert [event["event"] for event in events] == ["resized", "resumed", "preempted"]
+    validations = parquet.read_table(tmp_path / "out" / "validations.parquet").to_pylist()
+    assert [v["value"] for v in validations if v["score"] == "bleu"] == [30.1]
+
+
+def test_more_operations_than_64_bits_count_are_exported(tmp_path):
+    """A step of a model of 400 billion parameters on 16 million tokens has more."""
+    from pyarrow import parquet
+
+    counts = {"model_flops": 2**65, "hardware_flops": 2**65 + 2**13}
+    folder = make_run(tmp_path / "run", [train_line(1, **COUNTED | counts), train_line(2)])
+    for to in ("csv", "parquet"):
+        export_metrics(folder, to, tmp_path / to)
+    counted, without = rows_of(tmp_path / "csv" / "train.csv")
+    assert {name: int(counted[name]) for name in counts} == counts
+    assert without["model_flops"] == ""
+    counted, without = parquet.read_table(tmp_path / "parquet" / "train.parquet").to_pylist()
+    assert {name: counted[name] for name in counts} == counts
+    assert without["model_flops"] is None
+
+
+def test_tensorboard_shows_every_number_of_the_record(run, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.util.tensor_util import make_ndarray
+
+    export_metrics(run, "tensorboard", tmp_path / "out")
+    events = EventAccumulator(str(tmp_path / "out"), size_guidance={"tensors": 0}).Reload()
+
+    def values(tag):
+        return [
+            (e.step, e.wall_time, make_ndarray(e.tensor_proto).item()) for e in events.Tensors(tag)
+        ]
+
+    lines = [line for line in LINES if isinstance(line, TrainLine)]
+    numbers = [name for name, kind in TRAIN.columns.items() if kind in ("integer", "number")]
+    for name in set(numbers) - {"step", "time"}:
+        expected = [
+            (line.step, line.time, getattr(line, name))
+            for line in lines
+            if getattr(line, name) is not None
+        ]
+        tag = f"train/{name}"
+        assert (values(tag) if expected else []) == expected, name
+    assert values("train/other_sums/z_loss") == [(2, 1002.0, 1e-300)]
+    assert values("validation/bleu") == [(2, 1002.0, 30.1)]
+    assert values("skipped/in_a_row")[0][2] == 1
+    texts = {tag for tag in events.Tags()["tensors"] if tag.endswith("text_summary")}
+    assert {tag.removesuffix("/text_summary") for tag in texts} == {
+        "event/resized",
+        "event/resumed",
+        "event/preempted",
+        "skipped/slots",
+        "validation/samples",
+    }
+    (shown,) = events.Tensors("validation/samples/text_summary")
+    (text,) = make_ndarray(shown.tensor_proto)
+    assert text.decode().count("\n") == 2, "a sample ends its row"
+    assert "\\u202e" in text.decode()
+
+
+@pytest.mark.parametrize("to", ["csv", "parquet", "tensorboard"])
+def test_an_export_is_not_overwritten_unless_forced(run, tmp_path, to):
+    folder = tmp_path / "out"
+    first = export_metrics(run, to, folder)
+    before = {path.name for path in folder.iterdir()}
+    with pytest.raises(TrainerError, match=r"has an export already: of run \(run abcd1234\)"):
+        export_metrics(run, to, folder)
+    with (run / "metrics.jsonl").open("a") as record:
+        record.write(train_line(5).to_json() + "\n")
+    again = export_metrics(run, to, folder, replace=True)
+    assert (first.last_step, again.last_step) == (4, 5)
+    assert len(list(folder.iterdir())) == len(before)
+    assert {path.name for path in tmp_path.iterdir()} == {"run", "out"}
+
+
+@pytest.mark.parametrize("there", ["file", "folder", "export with something else", "link"])
+def test_what_is_no_export_is_never_replaced(run, tmp_path, there):
+    folder = tmp_path / "out"
+    if there == "file":
+        folder.write_text("mine")
+    elif there == "link":
+        export_metrics(run, "csv", tmp_path / "elsewhere")
+        folder.symlink_to(tmp_path / "elsewhere")
+    elif there == "folder":
+        folder.mkdir()
+    else:
+        export_metrics(run, "csv", folder)
+        (folder / "thesis.tex").write_text("mine")
+    with pytest.raises(TrainerError, match="holds something else than an export"):
+        export_metrics(run, "csv", folder, replace=True)
+    if there == "export with something else":
+        assert (folder / "thesis.tex").read_text() == "mine"
+
+
+def test_a_damaged_record_leaves_nothing_behind(run, tmp_path):
+    with (run / "metrics.jsonl").open("a") as record:
+        record.write('{"version": 2, "kind": "strange"}\n')
+    with pytest.raises(TrainerError, match="has a line that is not one of a record"):
+        export_metrics(run, "csv", tmp_path / "out")
+    assert {path.name for path in tmp_path.iterdir()} == {"run"}
+
+
+def test_a_line_that_is_being_written_is_left_out(run, tmp_path):
+    with (run / "metrics.jsonl").open("a") as record:
+        record.write(train_line(5).to_json())
+    assert export_metrics(run, "csv", tmp_path / "out").last_step == 4
+
+
+@pytest.mark.parametrize("to", ["csv", "parquet", "tensorboard"])
+def test_the_card_says_what_was_exported(run, tmp_path, to):
+    exported = export_metrics(run, to, tmp_path / "out")
+    card = json.loads((tmp_path / "out" / "export.json").read_text())
+    assert card == exported.model_dump(mode="json")
+    assert (card["run"], card["name"], card["format"], card["version"]) == (
+        "abcd1234",
+        "run",
+        to,
+        1,
+    )
+    assert (card["first_step"], card["last_step"]) == (0, 4)  # of all lines, events among them
+    assert card["bytes_read"] == (run / "metrics.jsonl").stat().st_size
+    assert card["files"] == sorted(
+        p.name for p in (tmp_path / "out").iterdir() if p.suffix != ".json"
+    )
+    if to != "tensorboard":
+        expected = {"train": 3, "skipped": 1, "validations": 3, "samples": 1, "events": 3}
+        assert card["rows"] == expected
+
+
+@pytest.mark.parametrize("to", ["csv", "parquet", "tensorboard"])
+def test_a_record_without_lines_is_an_export_without_rows(tmp_path, to):
+    exported = export_metrics(make_run(tmp_path / "run", []), to, tmp_path / "out")
+    assert (exported.first_step, exported.last_step, exported.bytes_read) == (None, None, 0)
+    assert set(exported.rows.values()) <= {0}
+
+
+def test_lines_of_csv_end_as_those_of_other_texts(run, tmp_path):
+    export_metrics(run, "csv", tmp_path / "out")
+    for file in (tmp_path / "out").glob("*.csv"):
+        assert b"\r" not in file.read_bytes()
+
+
+def test_it_tells_how_much_of_the_record_is_read(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(exporting, "LINES_PER_REPORT", 3)
+    reports = []
+    export_metrics(run, "csv", tmp_path / "out", lambda *report: reports.append(report))
+    ends = [len(line.to_json()) + 1 for line in LINES]
+    size = sum(ends)
+    assert reports == [(sum(ends[:n]), size) for n in (1, 4, 7)] + [(size, size)]
+
+
+def test_what_a_run_records_meanwhile_is_left_out(run, tmp_path):
+    record = run / "metrics.jsonl"
+    before = record.stat().st_size
+
+    def go_on(done, total):
+        with record.open("a") as file:
+            file.write(train_line(5).to_json() + "\n")
+
+    exported = export_metrics(run, "csv", tmp_path / "out", go_on)
+    assert record.stat().st_size > before
+    assert (exported.last_step, exported.bytes_read) == (4, before)
+
+
+def test_a_run_without_a_record_is_named(run, tmp_path):
+    (run / "metrics.jsonl").unlink()
+    with pytest.raises(TrainerError, match="has no record yet"):
+        export_metrics(run, "csv", tmp_path / "out")
+    with pytest.raises(RunMismatchError, match="is no run"):
+        export_metrics(tmp_path, "csv", tmp_path / "out")
+
+
+@pytest.mark.parametrize("to", ["csv", "parquet", "tensorboard"])
+def test_memory_does_not_grow_with_the_record(tmp_path, monkeypatch, to):
+    monkeypatch.setattr(parquet_tables, "ROWS_AT_ONCE", 200)
+    export_metrics(make_run(tmp_path / "warm", LINES), to, tmp_path / "warm-out")  # its imports
+    run = make_run(tmp_path / "run", (train_line(step) for step in range(1, 2001)))
+    with at_most(3_000_000):  # all lines as objects take 6 MB
+        exported = export_metrics(run, to, tmp_path / "out")
+    assert exported.last_step == 2000
+
+
+@pytest.mark.parametrize(
+    ("to", "package"), [("tensorboard", "tensorboard"), ("parquet", "pyarrow")]
+)
+def test_a_missing_package_is_named_with_the_remedy(run, tmp_path, monkeypatch, to, package):
+    monkeypatch.setitem(sys.modules, package, None)
+    if to == "tensorboard":
+        monkeypatch.delitem(sys.modules, "torch.utils.tensorboard", raising=False)
+        monkeypatch.setitem(sys.modules, "tensorboard.compat.proto", None)
+    with pytest.raises(TrainerError, match=rf"pip install 'transloom\[{to}\]'"):
+        export_metrics(run, to, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_command_writes_beside_where_it_is_called(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(app, ["export-metrics", "run", "--to", "csv"])
+    assert result.exit_code == 0, result.output
+    assert "run-csv has the record of run to step 4: 3 rows in train" in result.output
+    result = CliRunner().invoke(
+        app, ["export-metrics", "run", "--to", "csv", "--force", "-o", "run-csv", "--json"]
+    )
+    told = json.loads(result.stdout)
+    assert (told["folder"], told["rows"]["train"]) == ("run-csv", 3)
+    assert Path("run-csv/train.csv").is_file()
+
+
+def test_the_lines_here_are_what_the_record_gives_back(run):
+    assert read_metrics(run / "metrics.jsonl") == LINES
+    assert any(isinstance(line, ValidationLine) for line in LINES)

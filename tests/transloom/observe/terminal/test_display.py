@@ -1,0 +1,127 @@
+"""What a person sees of a run."""
+
+import io
+
+import pytest
+from support.records.lines import COUNTED, train_line
+from support.records.run_folders import made_run
+
+from cluster.terminal import Terminal
+from trainer.record.records import Resized, Resumed, Sample, ValidationLine
+from trainer.runs.folder import RunFolder
+from trainer.tasks.translation import translation_scores
+from transloom.observe.terminal.display import PlainLines, audience_for
+from transloom.observe.terminal.live_picture import LivePicture
+
+TRAIN = train_line(3, loss=2.5, target_tokens_per_second=8000.0)
+VALIDATION = ValidationLine(
+    step=3,
+    scores=translation_scores(2.0, 12.3),
+    seconds=1.0,
+    samples=[Sample(source="je suis [là]", reference="I am there", translation="I am [bold]")],
+)
+EVENT = Resumed(step=3, from_step=2)
+
+
+@pytest.fixture(autouse=True)
+def _terminal(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("LINES", "50")
+
+
+def console(terminal=True, width=120):
+    return Terminal(file=io.StringIO(), force_terminal=terminal, width=width)
+
+
+def shown(tmp_path, terminal):
+    where = console(terminal)
+    with audience_for(where, "runs/x: a title", 10, RunFolder(tmp_path)) as audience:
+        for line in (TRAIN, VALIDATION, EVENT):
+            audience.line(line)
+        audience.notice("resumed: from step 2")
+        audience.notice("checkpoint of step 3 is complete")
+    return where.file.getvalue()
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_numbers_translations_and_notices_are_shown(tmp_path, terminal):
+    text = shown(tmp_path, terminal)
+    for part in ("runs/x: a title", "2.500", "8,000", "perplexity", "7.39", "BLEU", "12.3"):
+        assert part in text
+    assert "resumed: from step 2" in text
+    assert "checkpoint of step 3 is complete" in text
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_operations_a_second_are_shown_where_they_are_counted(tmp_path, terminal):
+    def text(**fields):
+        where = console(terminal)
+        with audience_for(where, "title", 10, RunFolder(tmp_path)) as audience:
+            audience.line(train_line(3, **fields))
+        return where.file.getvalue()
+
+    with_share = text(**COUNTED)
+    assert "8 T" in with_share
+    assert "FLOP/s" in with_share
+    assert "MFU 40.0%" in with_share
+    without_peak = text(**COUNTED | {"mfu": None})
+    assert "FLOP/s" in without_peak
+    assert "MFU" not in without_peak
+    assert "FLOP/s" not in text()
+
+
+def test_plain_lines_name_each_loss_and_the_decoding():
+    where = console(terminal=False, width=300)
+    with PlainLines(where, "title", 1, smooths_labels=True) as audience:
+        audience.line(train_line(1, loss=1.168, nll=0.07))
+        audience.line(VALIDATION)
+    text = where.file.getvalue()
+    assert "loss (smoothed) 1.168  NLL 0.070  " in text
+    assert "validation loss 2.000, perplexity 7.39, BLEU 12.3 (greedy)\n" in text
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_sentences_are_text_and_not_markup(tmp_path, terminal):
+    text = shown(tmp_path, terminal)
+    assert "je suis [là]" in text
+    assert "I am [bold]" in text
+
+
+@pytest.mark.parametrize(
+    ("terminal", "term", "kind"),
+    [
+        (True, "xterm", LivePicture),
+        (True, "dumb", PlainLines),  # whose rows cannot be drawn anew
+        (False, "xterm", PlainLines),
+    ],
+)
+def test_only_a_terminal_that_can_be_drawn_on_has_a_picture(
+    tmp_path, monkeypatch, terminal, term, kind
+):
+    monkeypatch.setenv("TERM", term)
+    assert isinstance(audience_for(console(terminal), "", 1, RunFolder(tmp_path)), kind)
+
+
+def test_another_number_of_ranks_is_said_once():
+    where = console(terminal=False)
+    changed = {"numerics_changed": {"ranks": [2, 3]}, "promise": "same data, but …"}
+    with PlainLines(where, "title", 1000) as audience:
+        audience.line(Resumed(step=3, from_step=2, **changed))
+        audience.line(Resized(step=3, from_ranks=2, to_ranks=3))
+    assert where.file.getvalue().count("3 ranks") == 1
+
+
+def test_plain_lines_do_not_show_every_step():
+    where = console(terminal=False)
+    with PlainLines(where, "title", 1000) as audience:
+        for step in range(1, 500):
+            audience.line(train_line(step))
+    assert where.file.getvalue().count("\nstep ") == 1
+
+
+def test_a_run_that_goes_on_is_shown_with_its_curve_so_far(tmp_path):
+    run = made_run(tmp_path / "run", *(train_line(n, loss=9.0 - n) for n in range(1, 9)))
+    where = console()
+    with audience_for(where, "runs/x", 10, RunFolder(run)):
+        pass
+    assert "█▇▆▅▄▃▂▁" in where.file.getvalue()

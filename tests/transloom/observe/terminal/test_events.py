@@ -1,0 +1,57 @@
+"""Events of a run in words: what of the curve stays the same, and what would keep the rest."""
+
+import pytest
+
+from trainer.record.records import Resized, Resumed
+from trainer.state.numerics import promise
+from transloom.observe.terminal.events import event_text
+
+FAST = {"ranks": 2, "zero_stage": 1, "precision": "fp32", "threads": 1, "dropout": "16 bits"}
+EXACT = FAST | {"exact_sums": 2}
+
+
+def resumed(before, **changed):
+    now = before | changed
+    differences = {name: [before[name], value] for name, value in changed.items()}
+    return Resumed(
+        step=60, from_step=60, promise=promise(before, now), numerics_changed=differences
+    )
+
+
+@pytest.mark.parametrize(
+    ("event", "said", "not_said"),
+    [
+        (resumed(FAST), ["step 60.", "Same data", "to the last bit"], "may differ"),
+        (resumed(EXACT, ranks=3), ["on 3 ranks (before: 2)", "to the last bit"], "may differ"),
+        (
+            resumed(FAST, ranks=3),
+            ["on 3 ranks (before: 2)", "Same data", "last digits", "engine.numerics=exact avoids"],
+            "last bit",
+        ),
+        (resumed(FAST, zero_stage=3), ["zero_stage 1 → 3", "engine.numerics=exact"], "last bit"),
+        (resumed(FAST, threads=4), ["last digits (threads 1 → 4)"], "engine.numerics"),
+        (resumed(EXACT, threads=4), ["last digits (threads 1 → 4)"], "engine.numerics"),
+        (resumed(FAST, precision="bf16"), ["Same data; losses differ", "fp32 → bf16"], "digits"),
+    ],
+)
+def test_a_resumed_run_says_how_much_of_its_curve_stays_the_same(event, said, not_said):
+    text = event_text(event)
+    assert all(part in text for part in said)
+    assert not_said not in text
+    assert "promise" not in text
+
+
+def test_what_else_has_changed_is_said():
+    changed = {"trainer.max_steps": [40, 60], "checkpoints.best_by": ["loss", "bleu"]}
+    event = resumed(FAST).model_copy(update={"settings_changed": changed, "lost_steps": 7})
+    text = event_text(event)
+    assert "trainer.max_steps 40 → 60, checkpoints.best_by loss → bleu" in text
+    assert "again so far: 7" in text
+    left_out = event_text(event.model_copy(update={"quarantined": ["train-00001.tar"]}))
+    assert "Other data from here on: train-00001.tar" in left_out
+    assert "Same data" not in left_out
+
+
+def test_a_run_without_a_checkpoint_and_one_of_another_size():
+    assert "from step 0" in event_text(Resumed(step=3, from_step=0, restarts=1))
+    assert "3 ranks now (before: 2)" in event_text(Resized(step=3, from_ranks=2, to_ranks=3))

@@ -1,0 +1,119 @@
+"""The process group of the ranks: joining, leaving, and the few collectives the loop needs.
+
+DeepSpeed finds the group that is made here.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
+
+import psutil  # type: ignore[import-untyped]
+import torch
+import torch.distributed as dist
+
+from trainer.errors import NetworkError
+from trainer.rank.placement import Placement
+
+
+@contextmanager
+def process_group(placement: Placement, timeout: timedelta) -> Iterator[None]:
+    """Join the ranks' process group (gloo on CPU, NCCL on CUDA) and leave it at the end.
+
+    The group must be destroyed before the process exits: ZeRO-3 ranks abort noisily otherwise.
+
+    Raises:
+        NetworkError: it is not known over which network interface other nodes reach this one.
+    """
+    os.environ.update(rank_variables(placement))
+    torch.set_num_threads(placement.threads)
+    if placement.device == "cuda":
+        torch.cuda.set_device(placement.torch_device)
+    with _environment(network_interface(placement)):
+        if placement.rendezvous is None:
+            assert placement.world_size == 1
+            store = dist.HashStore()  # type: ignore[attr-defined]
+            dist.init_process_group(placement.backend, store=store, rank=0, world_size=1)
+        else:
+            dist.init_process_group(
+                placement.backend,
+                init_method=placement.rendezvous,
+                rank=placement.rank,
+                world_size=placement.world_size,
+                timeout=timeout,
+            )
+        try:
+            yield
+        finally:
+            dist.destroy_process_group()
+
+
+def rank_variables(placement: Placement) -> dict[str, str]:
+    """The environment variables by which DeepSpeed, and others, know a rank."""
+    return {
+        "RANK": str(placement.rank),
+        "WORLD_SIZE": str(placement.world_size),
+        "LOCAL_RANK": str(placement.device_index),  # DeepSpeed takes it for the GPU's index
+        "LOCAL_SIZE": str(placement.local_world_size),
+        "DS_ACCELERATOR": placement.device,
+    }
+
+
+def network_interface(placement: Placement) -> dict[str, str]:
+    """The environment variable that tells gloo or NCCL which network interface to use.
+
+    Left to itself, gloo takes the address that the host's name resolves to: 127.0.0.1 or 127.0.1.1
+    on many hosts, where no other node finds it. NCCL takes the first interface that is up. If a
+    variable is set already, it counts, and the result is empty.
+
+    Raises:
+        NetworkError: there are other nodes, and no interface has this node's address.
+    """
+    variable = f"{placement.backend.upper()}_SOCKET_IFNAME"
+    if os.environ.get(variable):
+        return {}
+    if placement.on_one_node:  # no other node needs to reach us
+        return {variable: "lo"}
+    addresses = {
+        name: [entry.address for entry in entries]
+        for name, entries in psutil.net_if_addrs().items()
+    }
+    for name, held in addresses.items():
+        if placement.node_address in held:
+            # NCCL takes a bare name for a prefix: eth1 would match eth10, too.
+            return {variable: f"={name}" if placement.backend == "nccl" else name}
+    listed = "; ".join(f"{name} {', '.join(held)}" for name, held in sorted(addresses.items()))
+    raise NetworkError(
+        f"The other nodes know this one by the address {placement.node_address}, which none of "
+        f"its network interfaces has ({listed}). Name the interface over which they reach it in "
+        f"{variable}, or start Ray here with --node-ip-address=ADDRESS, one of these"
+    )
+
+
+@contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Set variables, which must not be set yet, for as long as the context lasts."""
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name in variables:
+            os.environ.pop(name, None)
+
+
+def sum_of_integers_over_ranks(value: int, placement: Placement) -> int:
+    """The sum of an integer below 2¹⁰⁶ over all ranks, exactly; a collective."""
+    if placement.world_size == 1:
+        return value
+    halves = torch.tensor([value >> 53, value & (2**53 - 1)], dtype=torch.int64)
+    high, low = sum_over_ranks(halves, placement).tolist()
+    return (int(high) << 53) + int(low)
+
+
+def sum_over_ranks(values: torch.Tensor, placement: Placement) -> torch.Tensor:
+    """The elementwise sum of a host tensor over all ranks, on the host again."""
+    if placement.world_size == 1:
+        return values
+    on_device = values.to(placement.torch_device)
+    dist.all_reduce(on_device)
+    return on_device.cpu()

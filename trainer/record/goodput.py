@@ -1,0 +1,96 @@
+"""How much of a run's time went into its curve: restarts, lost steps, goodput.
+
+::
+
+    goodput = counted seconds / wall seconds                    0 … 1
+
+- *Counted* is the time in steps at the time when the record got them, so each step counts once.
+- *Wall* is the time that a driver owned the run, up to the last recorded step: from the session's
+  start to its first step, and then from step to step. What lies between two steps is wall and not
+  counted: validations, stalls for checkpoints, skipped steps. So is, after a loss, everything until
+  the next step that the record has not got: detecting the loss, starting ranks, repeating steps.
+  While no driver owned the run, between two sessions, it took no wall time.
+- *Restarts* are starts of the ranks after the run's first. *Lost steps* are, for each restart, the
+  recorded steps after the checkpoint that it went on from, which have to be trained again.
+
+Every train line of the record has these numbers, in total up to its step, and `resumed` events have
+the counts. So a new start of the ranks reads them from the record's end. A start that died before
+it recorded anything leaves no trace there, and does not count as a restart.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from trainer.record.records import Line, Resumed, StepLine, TrainLine
+
+
+@dataclass(frozen=True)
+class Goodput:
+    """The totals of a run up to a moment.
+
+    Attributes:
+        until: the moment, in seconds since the epoch.
+    """
+
+    until: float
+    restarts: int = 0
+    lost_steps: int = 0
+    wall_seconds: float = 0.0
+    counted_seconds: float = 0.0
+
+    def after_step(self, ended: float, step_seconds: float) -> "Goodput":
+        """The totals after a step that the record has not got yet.
+
+        Its wall time is the time since the last one, but no less than its own seconds, even if the
+        clock was set in between.
+        """
+        return replace(
+            self,
+            until=ended,
+            wall_seconds=self.wall_seconds + max(ended - self.until, step_seconds),
+            counted_seconds=self.counted_seconds + step_seconds,
+        )
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """The fields of a train line."""
+        wall, counted = self.wall_seconds, self.counted_seconds
+        return {
+            "restarts": self.restarts,
+            "lost_steps": self.lost_steps,
+            "wall_seconds": round(wall, 3),
+            "counted_seconds": round(counted, 3),
+            "goodput": round(counted / wall, 4) if wall > 0 else 1.0,
+        }
+
+
+def goodput_at_start(
+    lines_backwards: Iterable[Line], resume_step: int, session_started: float
+) -> Goodput:
+    """The totals as a start of the ranks finds them in the record.
+
+    If its lines are of a version that did not count, the totals begin with this start.
+
+    Args:
+        lines_backwards: the record's lines, last one first; read to the last train line at most.
+        resume_step: the step of the checkpoint that this start goes on from, or 0.
+        session_started: when the driver began to own the run, in seconds since the epoch.
+    """
+    tail: list[Line] = []  # from the last train line on, last line first
+    for line in lines_backwards:
+        tail.append(line)
+        if isinstance(line, TrainLine):
+            break
+    train = next((line for line in tail if isinstance(line, TrainLine)), None)
+    counted = next((line for line in tail if isinstance(line, TrainLine | Resumed)), None)
+    restarts, lost_steps = (counted.restarts, counted.lost_steps) if counted else (None, None)
+    last_step = next((line.step for line in tail if isinstance(line, StepLine)), 0)
+    return Goodput(
+        # Wall time goes on if the step was in this session; otherwise it begins with the session.
+        until=max(train.time if train else 0.0, session_started),
+        restarts=(restarts or 0) + 1 if tail else 0,
+        lost_steps=(lost_steps or 0) + max(0, last_step - resume_step),
+        wall_seconds=(train.wall_seconds if train else None) or 0.0,
+        counted_seconds=(train.counted_seconds if train else None) or 0.0,
+    )

@@ -1,0 +1,158 @@
+"""A file of lines with one writer, which a kill or a full disk leaves whole.
+
+A line that a kill tore is cut when the file is opened again. On a full disk, the torn part is cut
+at once; its line and later ones wait in memory, in order, until there is room. One thread may
+append while another one syncs.
+"""
+
+import errno
+import fcntl
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+from data_pipeline.storage.durable import sync_to_disk
+from foundation.wording import counted
+from trainer.errors import CheckpointError, RecordInUseError, TrainerError
+
+LOCK_TIMEOUT_SECONDS = 15.0
+BLOCK_BYTES = 65536
+# Error codes of a full disk: no space left, or none within the user's quota.
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+class LineFile:
+    """Appends lines to a file.
+
+    Raises:
+        TrainerError: another process writes the file, or the disk fails.
+    """
+
+    def __init__(self, path: Path, notice: Callable[[str], None] = lambda text: None) -> None:
+        """
+        Args:
+            notice: is told when lines begin to wait for room, and when they no longer wait.
+        """
+        self._path = path
+        self._notice = notice
+        self._file = path.open("ab", buffering=0)
+        sync_to_disk(path.parent)
+        _lock(self._file, path)
+        _cut_torn_line(path)
+        self._size = path.stat().st_size
+        self._waiting: deque[bytes] = deque()
+        self._writing = threading.Lock()
+        self._disk_is_full = False
+
+    def append(self, line: str) -> None:
+        """Write a line, given without its line end, or let it wait for room."""
+        with self._writing:
+            self._waiting.append(line.encode() + b"\n")
+            self._write_waiting()
+
+    def sync(self) -> None:
+        """Write all lines through to the disk, so that they survive a loss of power.
+
+        Raises:
+            CheckpointError: that failed; no checkpoint may be ahead of them.
+        """
+        if problem := self._write_through():
+            raise CheckpointError(f"{problem}, and no checkpoint may be ahead of it")
+
+    def close(self) -> None:
+        """Write the waiting lines, and release the file to other writers.
+
+        Raises:
+            TrainerError: lines are lost.
+        """
+        problem = self._write_through()
+        self._file.close()
+        if problem:
+            raise TrainerError(
+                f"{problem}, and its last lines are lost. Free some space and start the same "
+                "command again: it repeats the steps since the newest checkpoint"
+            )
+
+    def _write_through(self) -> str | None:
+        """Write everything through to the disk; return what prevents that, if anything."""
+        with self._writing:
+            self._write_waiting()
+            waiting = len(self._waiting)
+        if waiting:
+            return f"{self._path} is on a full disk: {counted(waiting, 'line')} without room"
+        try:
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            return f"{self._path} does not reach the disk ({error.strerror})"
+        return None
+
+    def _write_waiting(self) -> None:
+        """Write the waiting lines as far as there is room."""
+        waited = len(self._waiting)
+        try:
+            while self._waiting:
+                _write_all(self._file, self._waiting[0])
+                self._size += len(self._waiting.popleft())
+        except OSError as error:
+            if error.errno not in _DISK_FULL:
+                raise TrainerError(
+                    f"{self._path} cannot be written: {error.strerror}. See to the disk, then "
+                    "start the same command again"
+                ) from error
+            self._file.truncate(self._size)
+            if not self._disk_is_full:
+                self._notice(
+                    f"{self._path} is on a full disk: training goes on without checkpoints, and "
+                    "its lines wait in memory. Free some space"
+                )
+        else:
+            if self._disk_is_full:
+                self._notice(f"{self._path} has room again: {counted(waited, 'line')} written")
+        self._disk_is_full = bool(self._waiting)
+
+
+def _write_all(file: BinaryIO, content: bytes) -> None:
+    while content:
+        content = content[file.write(content) :]
+
+
+def _lock(file: BinaryIO, path: Path) -> None:
+    """Make this process the file's one writer.
+
+    It waits for the lock, because rank 0 of an attempt that was killed a moment ago may still be
+    alive. On a file system without locks there is none.
+    """
+    deadline = time.monotonic() + LOCK_TIMEOUT_SECONDS
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            if time.monotonic() > deadline:
+                file.close()
+                raise RecordInUseError(
+                    f"Another process has been writing {path} for {LOCK_TIMEOUT_SECONDS:.0f} s: "
+                    "this run is being trained elsewhere. Stop that, or train another run"
+                ) from error
+            time.sleep(0.1)
+        except OSError:
+            return
+        else:
+            return
+
+
+def _cut_torn_line(path: Path) -> None:
+    with path.open("r+b") as file:
+        position = file.seek(0, os.SEEK_END)
+        while position > 0:
+            start = max(0, position - BLOCK_BYTES)
+            file.seek(start)
+            newline = file.read(position - start).rfind(b"\n")
+            if newline >= 0:
+                file.truncate(start + newline + 1)
+                return
+            position = start
+        file.truncate(0)

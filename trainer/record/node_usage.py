@@ -1,0 +1,189 @@
+"""nodes.jsonl: how busy the nodes of a run's ranks were, a line for each node now and then.
+
+::
+
+    {"version": 1, "time": 1764000000.1, "step": 500, "node": "gpu-7", "cpu_percent": 31.5,
+     "memory_used_bytes": 8000000000, "memory_bytes": 64000000000, "gpus": []}
+
+The run's owner writes it (`cluster.supervision.node_samples`) and nothing depends on it. A line has
+some 170 bytes, and 110 more for each GPU: at a sample every 30 s, a node without GPUs adds half a
+megabyte in a day, and one with eight of them 3 MB. Whoever looks reads its end (`newest_usage`), or
+lines from all over it (`read_usage`), which takes 2 MB however long it is.
+"""
+
+import json
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, BinaryIO, Literal
+
+from pydantic import Field, ValidationError
+
+from data_pipeline.storage.regular_files import open_regular
+from foundation.strangers_text import visible_in_json
+from foundation.wording import counted
+from foundation.written import MAX_COUNT, Count, Written
+
+END_BYTES = 2**16
+WHOLE_BYTES = 2**21
+MOST_POINTS = 1000
+MOST_GPUS = 64
+MOST_CHARACTERS = 255  # of a node's name
+
+Percent = Annotated[float, Field(ge=0, le=100)]
+
+
+class GpuUsage(Written):
+    """How busy a GPU of a node is, by NVIDIA's driver, whoever uses it."""
+
+    index: Count
+    utilization_percent: Percent
+    memory_used_bytes: Count
+    memory_bytes: Count
+
+
+class Usage(Written):
+    """How busy a node is, as far as a run may use it.
+
+    Attributes:
+        cpu_percent: of the cores that processes of the run may use, since the sample before.
+        memory_used_bytes: without cached files, which give way to processes.
+        memory_bytes: of the machine, or of the container if that may use less.
+    """
+
+    cpu_percent: Percent
+    memory_used_bytes: Count
+    memory_bytes: Count
+    gpus: Annotated[list[GpuUsage], Field(max_length=MOST_GPUS)] = Field(default_factory=list)
+
+
+class NodeLine(Usage):
+    """A line: a node's usage, when, and which step the record had come to."""
+
+    version: Literal[1] = 1
+    time: Annotated[float, Field(ge=0, le=MAX_COUNT)]
+    step: Count
+    node: Annotated[str, Field(max_length=MOST_CHARACTERS)]
+
+    @classmethod
+    def of(cls, usage: Usage, time: float, step: int, node: str) -> "NodeLine":
+        name = node[:MOST_CHARACTERS]
+        return cls(time=round(time, 3), step=step, node=name, **dict(usage))
+
+    def to_json(self) -> str:
+        return visible_in_json(json.dumps(self.model_dump(mode="json"), ensure_ascii=False))
+
+
+@dataclass(frozen=True)
+class NodeUsage:
+    """What was read of nodes.jsonl.
+
+    Attributes:
+        nodes: the lines of each node, oldest first.
+        thinned: whether there are lines that were not read, or are left out.
+        problem: what cannot be read; None if nothing.
+    """
+
+    nodes: dict[str, list[NodeLine]]
+    thinned: bool = False
+    bytes_read: int = 0
+    problem: str | None = None
+
+
+def append_usage(path: Path, lines: Iterable[NodeLine]) -> None:
+    """Add lines; called by the run's owner.
+
+    Nothing depends on them, so what a full disk has no room for is left out.
+    """
+    data = "".join(f"{line.to_json()}\n" for line in lines).encode()
+    with suppress(OSError), path.open("ab", buffering=0) as file:
+        size = file.seek(0, 2)
+        if file.write(data) < len(data):
+            file.truncate(size)
+
+
+def newest_usage(path: Path) -> NodeUsage:
+    """The newest line of each node in the end of the file; empty without a file.
+
+    Raises:
+        OSError: there is something, and it cannot be read.
+    """
+    try:
+        with open_regular(path) as file:
+            size = file.seek(0, 2)
+            part = _read(file, max(0, size - END_BYTES), END_BYTES)
+    except FileNotFoundError:
+        return NodeUsage({})
+    lines, damaged = _parsed(part)
+    newest = {line.node: [line] for line in lines}
+    return NodeUsage(newest, size > END_BYTES, len(part), _problem(path, damaged))
+
+
+def read_usage(path: Path, points: int = MOST_POINTS) -> NodeUsage:
+    """The lines of each node, at most so many, from all over the file; empty without a file.
+
+    Raises:
+        OSError: there is something, and it cannot be read.
+    """
+    try:
+        with open_regular(path) as file:
+            size = file.seek(0, 2)
+            whole = size <= WHOLE_BYTES
+            parts = [_read(file, 0, size)] if whole else _parts(file, size, points)
+    except FileNotFoundError:
+        return NodeUsage({})
+    nodes: dict[str, list[NodeLine]] = {}
+    damaged = 0
+    for part in parts:
+        lines, unread = _parsed(part)
+        damaged += unread
+        # Of each part one line of each node, unless the part is all there is.
+        for line in lines if whole else {line.node: line for line in lines}.values():
+            nodes.setdefault(line.node, []).append(line)
+    kept = {node: _thinned(lines, points) for node, lines in nodes.items()}
+    thinned = not whole or any(len(kept[node]) < len(nodes[node]) for node in nodes)
+    return NodeUsage(kept, thinned, sum(map(len, parts)), _problem(path, damaged))
+
+
+def _parts(file: BinaryIO, size: int, points: int) -> list[bytes]:
+    """Parts from all over the file, the end among them, which do not overlap.
+
+    Each has a line of every node, unless there are hundreds of nodes.
+    """
+    end = _read(file, size - END_BYTES, END_BYTES)
+    nodes = len({line.node for line in _parsed(end)[0]})
+    length = len(end) // max(1, end.count(b"\n"))
+    # Some lines may be longer, and those at both ends are torn.
+    part = min(END_BYTES, 2 * (nodes + 1) * length) or END_BYTES
+    count = max(2, min(points, WHOLE_BYTES // part))
+    return [_read(file, (size - part) * n // (count - 1), part) for n in range(count)]
+
+
+def _read(file: BinaryIO, start: int, size: int) -> bytes:
+    """The whole lines within a part of the file."""
+    file.seek(start)
+    data = file.read(size)
+    begin = data.find(b"\n") + 1 if start else 0
+    return data[begin : data.rfind(b"\n") + 1]
+
+
+def _parsed(part: bytes) -> tuple[list[NodeLine], int]:
+    """Lines, and how many of them cannot be read."""
+    lines, damaged = [], 0
+    for text in part.split(b"\n")[:-1]:
+        try:
+            lines.append(NodeLine.model_validate_json(text))
+        except ValidationError:
+            damaged += 1
+    return lines, damaged
+
+
+def _thinned(lines: list[NodeLine], points: int) -> list[NodeLine]:
+    """At most so many of the lines, the last one among them."""
+    stride = -(-len(lines) // points)
+    return lines[::-1][::stride][::-1]
+
+
+def _problem(path: Path, damaged: int) -> str | None:
+    return f"{path} has {counted(damaged, 'line')} that cannot be read" if damaged else None

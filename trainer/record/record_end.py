@@ -1,0 +1,183 @@
+"""The end of a run's record: its last step, its speed, its validations.
+
+Lines are looked for by their bytes and parsed only if they are needed: a run may have millions.
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from data_pipeline.storage.regular_files import open_regular
+from foundation.written import MAX_COUNT
+from trainer.errors import TrainerError
+from trainer.record.metrics import parsed
+from trainer.record.records import MOST_FLOPS, Line, Resumed, SkippedLine, TrainLine, ValidationLine
+
+L = TypeVar("L", bound=Line)
+
+TERA = 10**12
+# Steps that speed and time left follow from.
+RECENT_STEPS = 30
+# No text within a line looks so: its quotation marks are escaped.
+_VALIDATION = b'"kind": "validation"'
+_SKIPPED = b'"kind": "skipped"'
+_RESUMED = b'"event": "resumed"'
+_STEP = re.compile(rb'"kind": "(?:train|skipped)"')
+
+
+@dataclass(frozen=True)
+class RecordEnd:
+    """What the end of a record tells.
+
+    Attributes:
+        step: the last recorded one.
+        first_step: the first one that was looked at; None if there is none.
+        recent: the last applied steps of one start of the ranks, oldest first.
+        validations: those that were looked at, oldest first.
+        skipped: the last step that was not applied, if there is one.
+        resumed: the last start of the ranks after the first, if there is one.
+        problem: what cannot be read; the rest follows from the lines after it.
+    """
+
+    step: int = 0
+    first_step: int | None = None
+    recent: tuple[TrainLine, ...] = ()
+    validations: tuple[ValidationLine, ...] = ()
+    skipped: SkippedLine | None = None
+    resumed: Resumed | None = None
+    problem: str | None = None
+
+    @property
+    def world_size(self) -> int | None:
+        return self.recent[-1].world_size if self.recent else None
+
+    @property
+    def seconds_per_step(self) -> float | None:
+        """With what lay between the steps, such as validations; None if that is not known."""
+        if len(self.recent) < 2:
+            return None
+        return _ratio(self._seconds, self.recent[-1].step - self.recent[0].step)
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """Target tokens of all ranks; None if that is not known."""
+        if len(self.recent) < 2:
+            return None
+        return _ratio(sum(line.target_tokens for line in self.recent[1:]), self._seconds)
+
+    @property
+    def flops_per_second(self) -> float | None:
+        """Operations of the model a second, of all ranks; None if one of the steps has none."""
+        counted = [line.model_flops for line in self.recent[1:] if line.model_flops is not None]
+        if not counted or len(counted) < len(self.recent) - 1:
+            return None
+        return _ratio(sum(counted), self._seconds, MOST_FLOPS)
+
+    @property
+    def mfu(self) -> float | None:
+        """Model FLOPs utilization of recent steps; None if it is not known."""
+        rate = self.flops_per_second
+        last = self.recent[-1] if self.recent else None
+        if rate is None or last is None or not last.tflops_per_second or not last.mfu:
+            return None
+        # The last step tells the peak.
+        return _ratio(rate * last.mfu, last.tflops_per_second * TERA, MOST_FLOPS)
+
+    @property
+    def skipped_in_a_row(self) -> int:
+        """Steps at the end that were not applied."""
+        return self.skipped.in_a_row if self.skipped and self.skipped.step == self.step else 0
+
+    def share_of_time(
+        self, field: Literal["data_stall_seconds", "checkpoint_stall_seconds"]
+    ) -> float | None:
+        """The share that such stalls had in the time of the recent steps; None if not known."""
+        if len(self.recent) < 2 or not 0 < self._seconds < MAX_COUNT:
+            return None
+        stalled: float = sum(getattr(line, field) for line in self.recent[1:])
+        return min(max(stalled / self._seconds, 0.0), 1.0)
+
+    @property
+    def _seconds(self) -> float:
+        return self.recent[-1].time - self.recent[0].time
+
+
+def read_record_end(path: Path, most_bytes: int) -> RecordEnd:
+    """The end of a record, of which at most so many bytes are read; empty if there is no record.
+
+    Raises:
+        OSError: there is something, and it cannot be read.
+    """
+    try:
+        with open_regular(path) as file:
+            size = file.seek(0, 2)
+            start = max(0, size - most_bytes)
+            file.seek(start)
+            data = file.read(most_bytes)
+    except FileNotFoundError:
+        return RecordEnd()
+    end = data.rfind(b"\n") + 1  # what comes after is torn, or being written
+    begin = data.find(b"\n") + 1 if start else 0
+    lines = data[begin:end].split(b"\n")[:-1]
+    steps = [line for line in lines if _STEP.search(line)]
+    try:
+        return RecordEnd(
+            step=_step(path, steps[-1]) if steps else 0,
+            first_step=_step(path, steps[0]) if steps else None,
+            recent=_recent(path, steps),
+            validations=tuple(_validations(path, lines)),
+            skipped=_last(path, lines, _SKIPPED, SkippedLine),
+            resumed=_last(path, lines, _RESUMED, Resumed),
+        )
+    except TrainerError as error:
+        return RecordEnd(step=_last_step(path, steps), problem=str(error))
+
+
+def _ratio(amount: float, per: float, most: float = MAX_COUNT) -> float | None:
+    """Return a quotient if it and both numbers are plausible in a record, and above 0."""
+    if not (0 < amount < most and 0 < per < most):
+        return None
+    quotient = amount / per
+    return quotient if quotient < most else None
+
+
+def _step(path: Path, line: bytes) -> int:
+    step = parsed(path, line).step
+    if not 0 <= step <= MAX_COUNT:
+        raise TrainerError(f"{path} has a line of step {step}: it is damaged")
+    return step
+
+
+def _last_step(path: Path, steps: list[bytes]) -> int:
+    """The last step that can be read."""
+    for line in reversed(steps[-RECENT_STEPS:]):
+        try:
+            return _step(path, line)
+        except TrainerError:
+            continue
+    return 0
+
+
+def _recent(path: Path, steps: list[bytes]) -> tuple[TrainLine, ...]:
+    recent: list[TrainLine] = []
+    for text in reversed(steps[-RECENT_STEPS:]):
+        line = parsed(path, text)
+        if not isinstance(line, TrainLine):  # a step that was skipped
+            continue
+        if recent and line.restarts != recent[-1].restarts:
+            break  # the time between two starts says nothing of the speed
+        recent.append(line)
+    return tuple(reversed(recent))
+
+
+def _last(path: Path, lines: list[bytes], mark: bytes, kind: type[L]) -> L | None:
+    """The last line of a kind, which the mark within it tells."""
+    text = next((line for line in reversed(lines) if mark in line), None)
+    line = parsed(path, text) if text else None
+    return line if isinstance(line, kind) else None
+
+
+def _validations(path: Path, lines: list[bytes]) -> list[ValidationLine]:
+    found = [parsed(path, line) for line in lines if _VALIDATION in line]
+    return [line for line in found if isinstance(line, ValidationLine)]

@@ -1,0 +1,134 @@
+"""The recorder of rank 0: it sends lines to metrics.jsonl, W&B and the supervisor's display."""
+
+import os
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from data_pipeline.dataset.manifest import Manifest
+from trainer.checkpoints.format import Checkpoint
+from trainer.errors import TrainerError
+from trainer.rank.rank_job import RankContext
+from trainer.record.goodput import goodput_at_start
+from trainer.record.metrics import REPLAY_TOLERANCE, MetricsRecord, read_backwards
+from trainer.record.records import Line, TrainLine
+from trainer.record.wandb_config import facts_for_wandb
+from trainer.tasks.task import save_texts
+
+
+class Recorder:
+    """Writes a line everywhere it belongs, once.
+
+    Raises:
+        TrainerError: another process trains this run, or W&B does not start.
+    """
+
+    def __init__(
+        self,
+        context: RankContext,
+        checkpoint: Checkpoint | None,
+        manifest: Manifest | None = None,
+    ) -> None:
+        """
+        Args:
+            manifest: of the dataset, of which W&B is told.
+        """
+        job, run, supervision = context.job, context.run, context.supervision
+        resume_step = checkpoint.step if checkpoint else 0
+        exact = job.recipe.engine.numerics == "exact"
+        self._record = MetricsRecord(
+            run.metrics,
+            resume_step,
+            supervision.notice,
+            tolerance=0.0 if exact else REPLAY_TOLERANCE,
+        )
+        self.goodput = goodput_at_start(
+            read_backwards(run.metrics), resume_step, job.session_started
+        )
+        self._translations = run.translations
+        self._supervision = supervision
+        try:
+            self._tracker = _tracker(
+                context, lambda: facts_for_wandb(context, checkpoint, manifest)
+            )
+        except TrainerError:
+            self._record.close()
+            raise
+
+    @property
+    def last_step(self) -> int:
+        """The last recorded step, at which events are recorded."""
+        return self._record.last_step
+
+    def append(self, line: Line) -> None:
+        """Record a line; a repeated step is shown but not written twice.
+
+        A train line that the record has not got yet also gets the run's totals, see
+        `trainer.record.goodput`.
+        """
+        if isinstance(line, TrainLine) and not self._record.has(line):
+            self.goodput = self.goodput.after_step(line.time, line.step_seconds)
+            line = line.model_copy(update=self.goodput.fields)
+        mismatch = self._record.append(line)
+        self._tracker.update()
+        self._supervision.line(line)
+        if mismatch:
+            self._supervision.line(mismatch)
+
+    def keep_texts(self, step: int, texts: list[str]) -> None:
+        """Keep what a validation made of the examples, or say why not."""
+        try:
+            save_texts(self._translations, f"validation-{step:08d}", texts)
+        except OSError as error:
+            self._supervision.notice(f"the translations of step {step} are not kept: {error}")
+
+    def sync(self) -> None:
+        """Write the record through to the disk: a checkpoint must not be ahead of it.
+
+        May be called from another thread.
+
+        Raises:
+            CheckpointError: the disk is full or fails.
+        """
+        self._record.sync()
+
+    def close(self) -> None:
+        """End the record.
+
+        Raises:
+            TrainerError: the record's end is lost.
+        """
+        try:
+            self._record.close()
+        finally:
+            self._tracker.finish()
+
+
+class Tracker(Protocol):
+    """A view of the record."""
+
+    def update(self) -> None:
+        """Take note that the record has new lines."""
+
+    def finish(self) -> None:
+        """Show the record to its end."""
+
+
+class NoTracker:
+    """Shows nothing."""
+
+    def update(self) -> None:
+        pass
+
+    def finish(self) -> None:
+        pass
+
+
+def _tracker(context: RankContext, facts: Callable[[], dict[str, Any]]) -> Tracker:
+    """W&B, unless the environment or else the recipe say that it is disabled."""
+    recipe = context.recipe
+    mode = os.environ.get("WANDB_MODE", recipe.tracking.wandb)
+    if mode == "disabled":
+        return NoTracker()
+    from trainer.record.wandb_tracker import WandbTracker  # imports W&B
+
+    return WandbTracker(recipe, context.run, mode, context.supervision.notice, facts())

@@ -1,0 +1,160 @@
+"""The numbers of a run for those who watch many of them, by name, from its folder alone.
+
+They have the same names in the text of `transloom metrics` and at Ray's metrics endpoint, there
+with `ray_` before them; deploy/prometheus has rules on them. All of them are as of now, and a value
+that is not known is left out.
+"""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple, get_args
+
+from foundation.strangers_text import visible_line
+from trainer.checkpoints.format import HEADER
+from trainer.record.node_usage import NodeLine, newest_usage
+from trainer.record.record_end import RecordEnd
+from trainer.record.run_facts import RunFacts, read_facts
+from trainer.record.standing import Standing, State, standing_from
+from trainer.runs.folder import RunFolder
+
+# Of the end of a record: enough for its newest steps, even behind a validation with long samples.
+RECORD_BYTES = 2**17
+# A node whose newest sample is older is not there any more.
+SAMPLE_SECONDS = 600.0
+LARGEST = 1e300  # a record that somebody made up may have numbers that no float holds
+
+RUN_METRICS = {
+    "transloom_run_state": "1 for the state in which the run is, 0 for the others",
+    "transloom_run_step": "the last recorded step",
+    "transloom_run_max_steps": "trainer.max_steps",
+    "transloom_run_step_age_seconds": "while it trains: since the last recorded step, or the start",
+    "transloom_run_ranks": "ranks of the last start",
+    "transloom_run_target_tokens_per_second": "target tokens of all ranks, in recent steps",
+    "transloom_run_model_flops_per_second": "operations of the model of all ranks, in recent steps",
+    "transloom_run_mfu_ratio": "model FLOPs utilization, in recent steps: share of the GPUs' peak",
+    "transloom_run_loss": "what training minimises, in the last applied step: nats per target "
+    "token, with label smoothing",
+    "transloom_run_nll": "of the last applied step: nats per target token, no label smoothing",
+    "transloom_run_data_stall_ratio": "share of recent time in which ranks waited for data",
+    "transloom_run_checkpoint_stall_ratio": "share of recent time in which a checkpoint stalled",
+    "transloom_run_restarts": "starts of the ranks after the first",
+    "transloom_run_lost_steps": "recorded steps that had to be trained again",
+    "transloom_run_goodput_ratio": "share of the time with a driver in steps that counted",
+    "transloom_run_wall_seconds": "time with a driver, up to the last step",
+    "transloom_run_counted_seconds": "time in steps that counted",
+    "transloom_run_skipped_steps": "steps whose loss or gradient was not finite",
+    "transloom_run_skipped_steps_in_a_row": "such steps since the last one that was applied",
+    "transloom_run_checkpoint_step": "step of the newest checkpoint",
+    "transloom_run_checkpoint_age_seconds": "since the newest checkpoint was written",
+    "transloom_run_problems": "files of the run folder that cannot be read",
+}
+NODE_METRICS = {
+    "transloom_node_cpu_ratio": "share of the node's cores that is busy",
+    "transloom_node_memory_used_bytes": "memory in use on the node, without cached files",
+    "transloom_node_memory_bytes": "memory that the run may use on the node",
+    "transloom_node_gpu_utilization_ratio": "share of time in which the GPU computed",
+    "transloom_node_gpu_memory_used_bytes": "memory in use on the GPU",
+    "transloom_node_gpu_memory_bytes": "memory of the GPU",
+}
+
+
+class MetricValue(NamedTuple):
+    """A value, with the labels that tell it from others of its name, fit to be seen."""
+
+    name: str
+    labels: dict[str, str]
+    value: float
+
+
+def run_values(path: Path) -> list[MetricValue]:
+    """The values of `RUN_METRICS` that are known of the run in a folder."""
+    run = RunFolder(path)
+    facts = read_facts(run, RECORD_BYTES)
+    standing = standing_from(run, facts)
+    name = visible_line(standing.name)
+    states = [
+        MetricValue("transloom_run_state", {"run": name, "state": state}, state == standing.state)
+        for state in get_args(State)
+    ]
+    known = {
+        "step": standing.step,
+        "max_steps": standing.max_steps,
+        "step_age_seconds": standing.step_age_seconds,
+        "ranks": standing.ranks,
+        "target_tokens_per_second": standing.tokens_per_second,
+        "problems": len(standing.problems),
+        **_of_record(facts.record),
+        **_of_checkpoint(facts, standing),
+    }
+    return states + [
+        MetricValue(f"transloom_run_{metric}", {"run": name}, float(value))
+        for metric, value in known.items()
+        if value is not None and abs(value) <= LARGEST
+    ]
+
+
+def node_values(path: Path) -> list[MetricValue]:
+    """The values of `NODE_METRICS` of the nodes of a run that gave a sample lately."""
+    try:
+        newest = newest_usage(RunFolder(path).nodes)
+    except OSError:
+        return []
+    now, run = time.time(), visible_line(path.name)
+    return [
+        MetricValue(f"transloom_node_{metric}", {"run": run, **labels}, value)
+        for (line,) in newest.nodes.values()
+        if abs(now - line.time) <= SAMPLE_SECONDS
+        for metric, labels, value in _of_node(line)
+    ]
+
+
+def _of_record(record: RecordEnd) -> dict[str, float | None]:
+    last = record.recent[-1] if record.recent else None
+    restarts = [line.restarts for line in (last, record.resumed) if line]
+    lost_steps = [line.lost_steps for line in (last, record.resumed) if line]
+    return {
+        "loss": last.loss if last else None,
+        "nll": last.nll if last else None,
+        "model_flops_per_second": record.flops_per_second,
+        "mfu_ratio": record.mfu,
+        "data_stall_ratio": record.share_of_time("data_stall_seconds"),
+        "checkpoint_stall_ratio": record.share_of_time("checkpoint_stall_seconds"),
+        "restarts": max((n for n in restarts if n is not None), default=None),
+        "lost_steps": max((n for n in lost_steps if n is not None), default=None),
+        "goodput_ratio": last.goodput if last else None,
+        "wall_seconds": last.wall_seconds if last else None,
+        "counted_seconds": last.counted_seconds if last else None,
+        "skipped_steps_in_a_row": record.skipped_in_a_row if record.step else None,
+    }
+
+
+def _of_checkpoint(facts: RunFacts, standing: Standing) -> dict[str, float | None]:
+    skipped = [facts.header.skipped_steps] if facts.header else []
+    if facts.record.skipped:
+        skipped.append(facts.record.skipped.skipped_steps)
+    return {
+        "skipped_steps": max(skipped, default=0),
+        "checkpoint_step": standing.checkpoint_step,
+        "checkpoint_age_seconds": _age(facts.newest / HEADER) if facts.newest else None,
+    }
+
+
+def _age(path: Path) -> float | None:
+    """Since a file was written; None if it cannot be told."""
+    try:
+        return max(0.0, time.time() - path.stat().st_mtime)
+    except OSError:
+        return None
+
+
+def _of_node(line: NodeLine) -> Iterator[tuple[str, dict[str, str], float]]:
+    node = {"node": visible_line(line.node)}
+    yield "cpu_ratio", node, line.cpu_percent / 100
+    yield "memory_used_bytes", node, line.memory_used_bytes
+    yield "memory_bytes", node, line.memory_bytes
+    for gpu in line.gpus:
+        labels = {**node, "gpu": str(gpu.index)}
+        yield "gpu_utilization_ratio", labels, gpu.utilization_percent / 100
+        yield "gpu_memory_used_bytes", labels, gpu.memory_used_bytes
+        yield "gpu_memory_bytes", labels, gpu.memory_bytes

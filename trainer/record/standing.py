@@ -1,0 +1,289 @@
+"""How a run stands, from its folder alone: for `transloom runs`, `status` and `sweep`.
+
+::
+
+    owners/        who trains it, and whether that process lives    ─┐
+    log.txt        how the last start ended                          ├─▶ state
+    checkpoints/   whether the newest one is the run's end          ─┘
+    metrics.jsonl  its end: step, scores, speed, time left
+    place.json     where the ranks are
+
+Nothing is written, nobody is asked, and no file is read whole that grows with the run. A folder may
+be half-written, damaged or made up: what cannot be read is a problem of the standing, not an error.
+"""
+
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from foundation.wording import span
+from foundation.written import Written
+from trainer.checkpoints.format import CheckpointHeader, step_of
+from trainer.checkpoints.lease import LEASE_SECONDS, Ownership
+from trainer.errors import RunMismatchError
+from trainer.record.record_end import TERA, RecordEnd
+from trainer.record.run_facts import RunFacts, read_facts, value_within
+from trainer.runs.folder import RunFolder
+from trainer.runs.log import ENDED, LogEntry
+from trainer.scores import Score, Scores
+
+State = Literal["training", "finished", "stopped", "failed", "abandoned", "damaged"]
+
+# How much of the end of a record is read: some 400 steps for a list of runs, 100,000 for one run.
+BYTES_IN_A_LIST = 2**18
+BYTES_OF_ONE = 2**26
+NOTICES = 5
+
+
+class Owner(Written):
+    """The process that trains the run, or was the last one to do so.
+
+    Attributes:
+        silent_seconds: since its last sign of life, by this machine's clock; below 0 if the file
+            server's is ahead.
+    """
+
+    host: str
+    process: int
+    since: str
+    silent_seconds: float
+
+
+class BestScore(Written):
+    """The best value of a measure, the step of its validation, and the decoding of its texts."""
+
+    value: float
+    step: int
+    decoding: str | None = None
+
+
+class Standing(Written):
+    """How a run stands.
+
+    Attributes:
+        reason: why it failed, was abandoned or is damaged.
+        step: the last recorded one.
+        max_steps: None if `recipe.yaml` is not there.
+        training_loss, training_nll: of the last applied step, in nats per target token; the NLL
+            is without label smoothing, as a validation's loss is.
+        smooths_labels: whether `training_loss` includes label smoothing.
+        scores: of the newest validation, which was that of `scores_step`.
+        best: the best of each measure among the validations from step `best_since_step` on.
+        tokens_per_second: target tokens of all ranks in recent steps, with all that lay between
+            these.
+        tflops_per_second: 10¹² operations of the model a second, of all ranks in recent steps.
+        mfu: model FLOPs utilization in these steps, a share; None where a GPU's peak is not known.
+        seconds_left: until `max_steps` at the speed of recent steps, while the run is trained.
+        step_age_seconds: while the run is trained: since the last applied step was recorded, or
+            since its owner began, if that was later.
+        nodes: how many ranks are, or were, on each node.
+        problems: what of the folder cannot be read.
+    """
+
+    name: str
+    path: str
+    state: State
+    reason: str | None = None
+    step: int = 0
+    max_steps: int | None = None
+    training_loss: float | None = None
+    training_nll: float | None = None
+    smooths_labels: bool = False
+    scores: Scores = Field(default_factory=dict)
+    scores_step: int | None = None
+    best: dict[str, BestScore] = Field(default_factory=dict)
+    best_since_step: int | None = None
+    tokens_per_second: float | None = None
+    tflops_per_second: float | None = None
+    mfu: float | None = None
+    seconds_left: float | None = None
+    step_age_seconds: float | None = None
+    owner: Owner | None = None
+    ranks: int | None = None
+    nodes: dict[str, int] = Field(default_factory=dict)
+    checkpoint: str | None = None
+    checkpoint_step: int | None = None
+    notices: list[LogEntry] = Field(default_factory=list)
+    problems: list[str] = Field(default_factory=list)
+
+
+def is_run(path: Path) -> bool:
+    """Whether a folder is, or may have been, one of a run."""
+    run = RunFolder(path)
+    traces = (run.card_path, run.metrics, run.checkpoints, run.path / "owners")
+    try:
+        return any(trace.exists() for trace in traces)
+    except OSError:  # such as a folder that only its owner may enter
+        return False
+
+
+def no_runs_in(folder: Path | str, error: OSError, or_else: str = "") -> RunMismatchError:
+    """Return the refusal of a folder whose runs cannot be listed.
+
+    Args:
+        or_else: what else a command takes, such as " or a run".
+    """
+    return RunMismatchError(
+        f"{folder} has no runs: {error.strerror}. Name the folder that holds your runs{or_else}; "
+        "without a name it is `runs` in the current folder, which the first `transloom train` makes"
+    )
+
+
+def standing_of(path: Path, record_bytes: int = BYTES_OF_ONE) -> Standing:
+    """How the run in a folder stands, as of now.
+
+    Args:
+        record_bytes: how much of the end of its record is read.
+    """
+    run = RunFolder(path)
+    return standing_from(run, read_facts(run, record_bytes))
+
+
+def standing_from(run: RunFolder, facts: RunFacts) -> Standing:
+    """As `standing_of`, of what was read before."""
+    path = run.path
+    state, reason = _state(run, facts)
+    record, newest = facts.record, facts.newest
+    scores, scores_step = _newest_scores(record, facts.header)
+    rate, flops_rate = record.seconds_per_step, record.flops_per_second
+    left = None
+    if state == "training" and rate is not None and facts.max_steps is not None:
+        left = max(0, facts.max_steps - record.step) * rate
+    return Standing(
+        name=path.name or str(path),
+        path=str(path),
+        state=state,
+        reason=reason,
+        step=max(record.step, step_of(newest) if newest else 0),
+        max_steps=facts.max_steps,
+        training_loss=record.recent[-1].loss if record.recent else None,
+        training_nll=record.recent[-1].nll if record.recent else None,
+        smooths_labels=facts.smooths_labels,
+        scores=scores,
+        scores_step=scores_step,
+        best=_best(record, scores, scores_step),
+        best_since_step=record.first_step,
+        tokens_per_second=record.tokens_per_second,
+        tflops_per_second=None if flops_rate is None else flops_rate / TERA,
+        mfu=record.mfu,
+        seconds_left=left,
+        step_age_seconds=_step_age(facts) if state == "training" else None,
+        owner=_owner(facts.ownership),
+        ranks=facts.place.ranks if facts.place else record.world_size,
+        nodes=facts.place.nodes if facts.place else {},
+        checkpoint=str(newest) if newest else None,
+        checkpoint_step=step_of(newest) if newest else None,
+        notices=facts.log[-NOTICES:],
+        problems=facts.problems,
+    )
+
+
+def _state(run: RunFolder, facts: RunFacts) -> tuple[State, str | None]:
+    held = facts.ownership
+    if held and not held.released and _gives_signs(held):
+        return "training", None
+    if not facts.has_card:
+        return "damaged", "; ".join(facts.problems) or f"{run.path} has no {run.card_path.name}"
+    if facts.header and (end := _end(facts.header, facts.max_steps)):
+        return "finished", end
+    if held and not held.released:
+        return "abandoned", _why_abandoned(held)
+    if held and (failure := _failure(facts.log, held)):
+        return "failed", failure
+    return "stopped", None
+
+
+def _gives_signs(held: Ownership) -> bool:
+    """Whether the owner lives and has renewed its lease in time, however the clocks differ."""
+    return not held.is_dead and abs(time.time() - held.renewed) <= LEASE_SECONDS
+
+
+def _why_abandoned(held: Ownership) -> str:
+    who = f"process {held.card.process} on {held.card.host}" if held.card else "its owner"
+    if held.is_dead:
+        return f"{who} has ended without leaving"
+    silent = time.time() - held.renewed
+    if silent < 0:
+        return f"{who} gave its last sign of life {span(-silent)} ahead of this machine's clock"
+    return f"{who} has given no sign of life for {span(silent)}"
+
+
+def _failure(log: list[LogEntry], held: Ownership) -> str | None:
+    """The error with which the last owner's start has ended."""
+    for entry in reversed(log):
+        if held.card and _moment(entry.time) < _moment(held.card.since):
+            return None  # of an earlier start
+        if entry.text.startswith(ENDED):
+            return entry.text.removeprefix(ENDED)
+    return None
+
+
+def _moment(text: str) -> float:
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except (ValueError, OverflowError, OSError):
+        return 0.0
+
+
+def _end(header: CheckpointHeader, max_steps: int | None) -> str | None:
+    """Why there is nothing more to train; None if there is."""
+    if header.imported_from:
+        return f"its weights were imported from {header.imported_from}"
+    if header.validation_due:
+        return None
+    if max_steps is not None and header.step >= max_steps:
+        return f"trained to step {header.step}"
+    patience = value_within(header.recipe, "trainer", "early_stopping", "patience")
+    without_best = header.early_stopping.validations_since_best
+    if isinstance(patience, int) and without_best >= patience:
+        return f"stopped early at step {header.step}: no better validation in {without_best}"
+    return None
+
+
+def _step_age(facts: RunFacts) -> float | None:
+    card = facts.ownership.card if facts.ownership else None
+    moments = [facts.record.recent[-1].time] if facts.record.recent else []
+    if card:
+        moments.append(_moment(card.since))
+    return round(max(0.0, time.time() - max(moments)), 1) if moments else None
+
+
+def _newest_scores(record: RecordEnd, header: CheckpointHeader | None) -> tuple[Scores, int | None]:
+    """From the record, or from the newest checkpoint if the record's end has no validation."""
+    if record.validations:
+        last = record.validations[-1]
+        return last.scores, last.step
+    if header and header.scores:
+        return header.scores, header.step
+    return {}, None
+
+
+def _best(record: RecordEnd, scores: Scores, step: int | None) -> dict[str, BestScore]:
+    candidates = [(line.scores, line.step) for line in record.validations]
+    if not candidates and step is not None:
+        candidates = [(scores, step)]
+    best: dict[str, tuple[Score, int]] = {}
+    for found, at in candidates:
+        for name, score in found.items():
+            before = best[name][0].value if name in best else None
+            if score.is_better_than(before):
+                best[name] = score, at
+    return {
+        name: BestScore(value=score.value, step=at, decoding=score.decoding)
+        for name, (score, at) in best.items()
+        if score.value is not None
+    }
+
+
+def _owner(held: Ownership | None) -> Owner | None:
+    if held is None or held.card is None:
+        return None
+    return Owner(
+        host=held.card.host,
+        process=held.card.process,
+        since=held.card.since,
+        silent_seconds=round(time.time() - held.renewed, 1),
+    )

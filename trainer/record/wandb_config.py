@@ -1,0 +1,67 @@
+"""What is known of a run beside its recipe, for W&B's config.
+
+    dataset   identity, languages, what cleaning has kept and dropped of each corpus, held-out sets
+    start     ranks, command, code, packages, and where the weights come from: the checkpoint that
+              the ranks go on from, and the parent whose weights step 0 began with
+
+No sentence is in it, and no credential: a recipe's locations carry none.
+"""
+
+import hashlib
+from typing import Any
+
+from data_pipeline.dataset.manifest import Manifest
+from trainer.checkpoints.format import HEADER, Checkpoint
+from trainer.rank.rank_job import RankContext
+from trainer.runs.start import read_start
+
+
+def facts_for_wandb(
+    context: RankContext, checkpoint: Checkpoint | None, manifest: Manifest | None
+) -> dict[str, Any]:
+    """All of it, as JSON values."""
+    parent = context.run.card().parent
+    start = read_start(context.run)
+    return {
+        "dataset": _dataset(manifest) if manifest else None,
+        "start": {
+            "ranks": context.placement.world_size,
+            "device": context.placement.device,
+            "resumed_from": _origin(checkpoint) if checkpoint else None,
+            "parent": parent.model_dump(mode="json") if parent else None,
+            **(start.model_dump(mode="json", exclude={"version"}) if start else {}),
+        },
+    }
+
+
+def _origin(checkpoint: Checkpoint) -> dict[str, Any]:
+    header = (checkpoint.path / HEADER).read_bytes()
+    return {"step": checkpoint.step, "sha256": hashlib.sha256(header).hexdigest()}
+
+
+def _dataset(manifest: Manifest) -> dict[str, Any]:
+    return {
+        "identity": manifest.identity,
+        "origin": manifest.origin,
+        "pairs": manifest.pairs,
+        "shards": len(manifest.shards),
+        "quarantined": sorted(manifest.left_out),
+        "fields": {
+            field.name: {
+                "role": field.role,
+                "language": field.language,
+                "vocabulary_size": manifest.tokenizers[field.name].vocabulary_size,
+                "tokenizer_sha256": manifest.tokenizers[field.name].sha256,
+            }
+            for field in manifest.fields
+        },
+        # A list would be one value in W&B; names make columns of it.
+        "cleaning": {
+            corpus.name: {"read": corpus.read, "kept": corpus.kept, "dropped": corpus.dropped}
+            for corpus in manifest.corpora
+        },
+        "heldout": {
+            name: {"pairs": info.pairs, "sha256": {f: i.sha256 for f, i in info.files.items()}}
+            for name, info in manifest.heldout.items()
+        },
+    }

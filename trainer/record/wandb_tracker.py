@@ -1,0 +1,332 @@
+"""Weights & Biases as a view of metrics.jsonl: the one file that imports wandb.
+
+A thread follows the record and shows it, so training neither waits for W&B nor fails with it.
+
+W&B's history has one row a step: the values of its line, and of the validation and the events that
+follow up to the next step. A row is handed over once it is complete, under its own step, so
+steps increase strictly. An event comes into the next row if W&B has got the row of its step
+already, as with `resumed`.
+
+A kill loses the rows that W&B had not written yet, may tear its file, and the next start begins
+another folder. So a start mends the files and follows the record from the last step in them:
+together the folders hold one history. If W&B fails on the way (its process is killed, its disk is
+full), the rest is shown when the run ends, or at the next start.
+"""
+
+import json
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+from unittest import mock
+
+import wandb
+from wandb.proto import wandb_internal_pb2
+
+from foundation.strangers_text import visible, visible_in
+from trainer.errors import TrainerError
+from trainer.recipe import TrainingRecipe
+from trainer.record.leveldb_log import BLOCK_BYTES, whole_records
+from trainer.record.metrics import follow, read_backwards
+from trainer.record.records import Event, Line, StepLine, ValidationLine
+from trainer.record.time_lapse import TABLE_COLUMNS, is_probed, path_of, read_time_lapse, table_of
+from trainer.runs.folder import RunFolder
+
+# Time between W&B's writes to its file; a kill loses no more than that.
+FLUSH_SECONDS = 2.0
+# Time that the end of the run waits for W&B.
+FINISH_SECONDS = 60.0
+_TAIL_BYTES = 2**16
+SAMPLES = "validation/samples"
+TIME_LAPSE = "time-lapse"
+
+
+class WandbTracker:
+    """Shows the record of a run in W&B.
+
+    Raises:
+        TrainerError: W&B does not start, and has never done so for this run.
+    """
+
+    def __init__(
+        self,
+        recipe: TrainingRecipe,
+        run: RunFolder,
+        mode: str,
+        notice: Callable[[str], None] = lambda text: None,
+        facts: Mapping[str, Any] | None = None,
+    ) -> None:
+        """
+        Args:
+            mode: W&B's, such as offline or online.
+            notice: is told when W&B fails; called from another thread.
+            facts: what W&B's config has beside the recipe; see `trainer.record.wandb_config`.
+        """
+        logging.getLogger("wandb").setLevel(logging.ERROR)
+        self._recipe = recipe
+        self._facts = dict(facts or {})
+        self._folder = run
+        self._files = run.path / "wandb"
+        self._notice = notice
+        self._mode = mode
+        self._news = threading.Event()
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="wandb", daemon=True)
+        self._run: wandb.Run | None = None
+        if not _wandb_files(self._files):
+            try:
+                self._run = self._begin()
+            except Exception as error:
+                raise TrainerError(
+                    f"W&B does not start in mode {self._mode!r}: {error}. Use "
+                    "tracking.wandb=offline, or `wandb login` for online"
+                ) from error
+        self._thread.start()
+
+    def update(self) -> None:
+        """Take note that the record has new lines."""
+        self._news.set()
+
+    def finish(self) -> None:
+        """Show the record to its end, since it has its last line, and end."""
+        self._ending.set()
+        self._news.set()
+        self._thread.join(FINISH_SECONDS)
+        if self._thread.is_alive():
+            self._notice(
+                f"W&B was not done after {FINISH_SECONDS:.0f} s; what it lacks is shown at the "
+                "next start"
+            )
+
+    def _work(self) -> None:
+        problem = self._try_to_show_the_record()
+        if problem and not self._ending.is_set():
+            self._notice(
+                f"W&B has failed ({problem}). The record goes on; the end of the run, or the next "
+                "start, shows the rest"
+            )
+        self._ending.wait()
+        if self._lacks_rows():
+            problem = self._try_to_show_the_record() or problem
+        if self._lacks_rows():
+            reason = f" ({problem})" if problem else ""
+            self._notice(
+                f"W&B's files end at step {last_logged_step(self._files)}{reason}: make room if "
+                "their disk is full. The next start shows the rest"
+            )
+
+    def _lacks_rows(self) -> bool:
+        backwards = read_backwards(self._folder.metrics)
+        last_recorded_step = next(
+            (line.step for line in backwards if isinstance(line, StepLine)), 0
+        )
+        return last_logged_step(self._files) < last_recorded_step
+
+    def _try_to_show_the_record(self) -> str | None:
+        """Show what W&B lacks of the record; return why that failed."""
+        try:
+            self._show_the_record()
+            return None
+        except OSError as error:
+            return error.strerror or str(error)
+        except Exception as error:
+            return str(error) or type(error).__name__  # some of W&B's say nothing
+        finally:
+            # Waits until W&B's process has written everything, or gives up if it has died.
+            with suppress(Exception, SystemExit):
+                wandb.teardown()
+
+    def _show_the_record(self) -> None:
+        """Show what the record has beyond W&B's files, until it has its last line."""
+        former = [] if self._run else _wandb_files(self._files)
+        run, self._run = self._run or self._begin(), None
+        shown = max((mend(file) for file in former), default=Shown())
+        if self._mode == "online" and run.starting_step - 1 != shown.step:
+            shown = Shown(run.starting_step - 1, None)  # the server's step counts
+        for step, row in rows(follow(self._folder.metrics, shown.step, self._wait), shown):
+            shown_row = _with_table(row, run, step) | self._time_lapse(run, step)
+            run.log(shown_row, step=step, commit=True)
+        run.finish()
+
+    def _time_lapse(self, run: wandb.Run, step: int) -> dict[str, Any]:
+        """At a step that has a moment, a table of what probe sentences became until then.
+
+        A row is handed over when the next step begins, so its moment has been written.
+        """
+        folder = self._folder.time_lapse
+        if not (is_probed(step) and path_of(folder, step).exists()):
+            return {}
+        with suppress(OSError):
+            rows_of_all = table_of(read_time_lapse(folder, step).moments)
+            return {TIME_LAPSE: _table(run, TIME_LAPSE, step, TABLE_COLUMNS, rows_of_all)}
+        return {}
+
+    def _begin(self) -> wandb.Run:
+        # At its end, `wandb.init` would import W&B's launcher, which takes a second, to see whether
+        # the launcher has started this process (`Run._on_ready`, read in 0.31.0).
+        with mock.patch.object(wandb.Run, "_detect_and_apply_job_inputs"):
+            try:
+                return self._init()
+            finally:
+                _keep_handlers_silent()
+
+    def _init(self) -> wandb.Run:
+        tracking = self._recipe.tracking
+        # What the recipe leaves open, W&B's variables may say.
+        return wandb.init(
+            mode=self._mode,  # type: ignore[arg-type]
+            project=tracking.project,
+            group=None if tracking.group is None else visible(tracking.group),
+            tags=[visible(tag) for tag in tracking.tags] or None,
+            notes=None if tracking.notes is None else visible(tracking.notes),
+            id=self._folder.card().id,
+            name=visible(self._folder.path.name),
+            dir=str(self._folder.path),
+            resume="allow",
+            config=visible_in(self._recipe.model_dump(mode="json") | self._facts),
+            settings=wandb.Settings(
+                silent=True,
+                console="off",
+                # It would keep the address of the folder's origin, with a token that stands where
+                # the user name does (0.31.0).
+                disable_git=True,
+                x_transaction_log_flush_interval=FLUSH_SECONDS,
+            ),
+        )
+
+    def _wait(self) -> bool:
+        """Wait for news of the record; return whether it has its last line."""
+        if not self._ending.is_set():
+            self._news.wait()
+            self._news.clear()
+        return self._ending.is_set()
+
+
+def _keep_handlers_silent() -> None:
+    """Let W&B's log lose what its disk has no room for, instead of a traceback for each line."""
+    for handler in logging.getLogger("wandb").handlers:
+        handler.handleError = lambda record: None  # type: ignore[method-assign]
+
+
+class Shown(NamedTuple):
+    """The last row that W&B has.
+
+    Attributes:
+        step: its step; 0 if there is no row.
+        keys: the names of its values; None if they are not known. Then the row counts as complete.
+    """
+
+    step: int = 0
+    keys: frozenset[str] | None = frozenset()
+
+
+def rows(lines: Iterable[Line], shown: Shown) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The rows that follow the row `shown`, each with its step."""
+    step = 0
+    row: dict[str, Any] = {}
+    for line in lines:
+        values = _values(line)
+        # Samples come with their scores, which tell: earlier versions showed no samples.
+        told = values.keys() - {SAMPLES}
+        known = isinstance(line, StepLine) or shown.keys is None or told <= shown.keys
+        if line.step <= shown.step and known:
+            continue
+        if isinstance(line, StepLine):
+            if step:
+                yield step, row
+                row = {}
+            step = line.step
+        row |= values
+    if step:
+        yield step, row
+
+
+def _with_table(row: dict[str, Any], run: wandb.Run, step: int) -> dict[str, Any]:
+    """A row whose samples, if it has some, have become a table."""
+    if SAMPLES not in row:
+        return row
+    columns = ["source", "reference", "translation"]
+    data = [[getattr(sample, name) for name in columns] for sample in row[SAMPLES]]
+    return row | {SAMPLES: _table(run, SAMPLES, step, columns, data)}
+
+
+def _table(
+    run: wandb.Run, key: str, step: int, columns: Sequence[str], data: list[list[Any]]
+) -> wandb.Table:
+    """A table that is bound to the run, so that its file lies in the run's folder alone.
+
+    Otherwise `Run.log` would also make an artifact of it, whose files wait below the user's home
+    for a sync (`_log_table_artifact`, read in 0.31.0).
+    """
+    table = wandb.Table(columns=list(columns), data=[visible_in(line) for line in data])
+    table.bind_to_run(run, key, step)
+    return table
+
+
+def last_logged_step(folder: Path) -> int:
+    """The last step in the W&B files under a run's `wandb` folder, or 0."""
+    return max((_end(file)[0].step for file in _wandb_files(folder)), default=0)
+
+
+def mend(file: Path) -> Shown:
+    """Make one .wandb file fit for `wandb sync`, and return the last row in it.
+
+    `wandb sync` gives up on a run if a file has a torn end, and on all runs if a file has nothing
+    of its run yet. So a torn end is cut, and a file without rows is removed.
+    """
+    shown, whole_bytes = _end(file)
+    if shown.step == 0:
+        file.unlink()
+    elif whole_bytes < file.stat().st_size:
+        os.truncate(file, whole_bytes)
+    return shown
+
+
+def _end(file: Path) -> tuple[Shown, int]:
+    """The last row of one .wandb file, and the position where its last whole record ends.
+
+    The file is read from its end, since it may have a million rows.
+    """
+    size = file.stat().st_size
+    tail = _TAIL_BYTES
+    while True:
+        start = max(0, size - tail) // BLOCK_BYTES * BLOCK_BYTES
+        shown, whole_bytes = Shown(), 0
+        for end, content in whole_records(file, start):
+            whole_bytes = end
+            record = wandb_internal_pb2.Record.FromString(content)
+            if record.HasField("history"):
+                keys = (item.key or "/".join(item.nested_key) for item in record.history.item)
+                shown = Shown(record.history.step.num, frozenset(keys))
+        if shown.step or not start:
+            return shown, whole_bytes
+        tail *= 8
+
+
+def _wandb_files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*run-*/run-*.wandb"))
+
+
+def _values(line: Line) -> dict[str, Any]:
+    """A line's part of a row: `train/loss`, `validation/bleu`, `event/resumed/from_step`."""
+    if isinstance(line, Event):
+        name = f"event/{line.event}"
+        values: dict[str, Any] = {name: 1}
+        said = line.details
+    else:
+        name = line.kind
+        values = {}
+        said = line.model_dump(exclude={"version", "step", "kind", "samples", "scores"})
+    if isinstance(line, ValidationLine):
+        for measure, score in line.scores.items():
+            said |= {measure: score.value, f"{measure}_decoding": score.decoding}
+        if line.samples:
+            values[SAMPLES] = line.samples
+    for key, value in said.items():
+        if value not in (None, [], {}):
+            plain = isinstance(value, int | float | str)
+            values[f"{name}/{key}"] = visible_in(value) if plain else json.dumps(visible_in(value))
+    return values

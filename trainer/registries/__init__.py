@@ -1,0 +1,1 @@
+"""Registries that extensions add to: schedules, optimizers, losses."""

@@ -1,0 +1,105 @@
+"""Optimizers by the names that recipes give them, and what the engine has to know of one.
+
+    class SignDescent(OptimizerKind):
+        reads = ("weight_decay",)
+        not_exact_because = "nobody has measured whether its bits depend on where ZeRO cuts"
+
+        def build(self, groups, settings, *, exact):
+            from my_package.sign_descent import SignDescentStep
+
+            return SignDescentStep(groups, lr=0.0)
+
+    OPTIMIZERS.register("sign_descent", SignDescent)
+
+A recipe then has, in its section `trainer.optimizer`, `{type: sign_descent}`; fields of the class
+would be its `options`. docs/extensions/lion is a whole one, which is exact.
+
+ZeRO gives an optimizer flat fp32 vectors that are cut anywhere, not parameters. So it must be
+element-wise: an element's update follows from its own weight, gradient and moments, the step, and
+the settings (see docs/decisions/0045).
+"""
+
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
+
+from foundation.registry import Registry
+from foundation.section import Section, identity, require_defaults, resolved_options
+
+if TYPE_CHECKING:
+    import torch
+
+Moment = Annotated[float, Field(ge=0, lt=1)]
+
+
+class OptimizerKind(Section):
+    """What the engine has to know of an optimizer; its fields are the optimizer's options.
+
+    A process that only reads recipes, such as the driver, has no torch. So a module with such a
+    class imports torch in `build` alone.
+
+    Attributes:
+        moments: the names of what a checkpoint holds of each element besides its weight. The state
+            of a vector has a tensor of its shape under each of these names, which is zero at first,
+            and under "step" a scalar tensor with the number of updates, and nothing else.
+        reads: the fields of `trainer.optimizer` that it reads besides `type` and `options`.
+        not_exact_because: why it cannot have `engine.numerics: exact`; None if it can.
+    """
+
+    moments: ClassVar[tuple[str, ...]] = ()
+    reads: ClassVar[tuple[str, ...]] = ()
+    not_exact_because: ClassVar[str | None] = None
+
+    @abstractmethod
+    def build(
+        self, groups: list[dict[str, Any]], settings: "OptimizerConfig", *, exact: bool
+    ) -> "torch.optim.Optimizer":
+        """The optimizer itself.
+
+        Args:
+            groups: torch's parameter groups, each with its `weight_decay`. The engine sets the
+                `lr` of each of them before each step.
+            exact: whether numerics are exact; the result must then be a
+                `trainer.exact.optimizer.ExactOptimizer`.
+        """
+
+
+OPTIMIZERS: Registry[type[OptimizerKind]] = Registry("optimizer", "trainer.optimizer.type")
+OPTIMIZERS.register("adamw", "trainer.zero.adamw:AdamWKind")
+
+
+class OptimizerConfig(Section):
+    """AdamW (Kingma & Ba 2015; Loshchilov & Hutter 2019), or what an extension registers."""
+
+    # So that options are looked at where none are given.
+    model_config = ConfigDict(validate_default=True)
+
+    type: str = identity("adamw", "`adamw`, or an optimizer that an extension registers.")
+    betas: tuple[Moment, Moment] = identity(
+        (0.9, 0.98), "Decay of the first and second moment; the paper's §5.3 has 0.9, 0.98."
+    )
+    epsilon: float = identity(1e-9, "Added to the root of the second moment.", gt=0)
+    weight_decay: float = identity(
+        0.0, "Decoupled decay of matrices; norms and biases are left out.", ge=0
+    )
+    options: dict[str, Any] = identity({}, "The settings of an extension's optimizer.")
+
+    @field_validator("type")
+    @classmethod
+    def _is_known(cls, name: str) -> str:
+        return OPTIMIZERS.known(name)
+
+    @field_validator("options")
+    @classmethod
+    def _are_those_of_the_optimizer(cls, options: dict[str, Any], info: ValidationInfo) -> Any:
+        if "type" not in info.data:  # which is wrong itself
+            return options
+        return resolved_options(OPTIMIZERS[info.data["type"]], options)
+
+    @model_validator(mode="after")
+    def _optimizer_reads_what_is_set(self) -> "OptimizerConfig":
+        own = set(type(self).model_fields) - {"type", "options"}
+        unread = own.difference(OPTIMIZERS[self.type].reads)
+        require_defaults(self, f"optimizer type {self.type!r}", unread)
+        return self

@@ -1,0 +1,43 @@
+"""Schedules by the names that recipes give them, and what an extension's schedule is.
+
+    class Halving(Schedule):
+        first: float = identity(REQUIRED, "The rate of the first step.", gt=0)
+        steps: int = identity(1000, "Steps in which the rate is halved.", gt=0)
+
+        def rate(self, step: int, width: int) -> float:
+            return float(self.first * 0.5 ** ((step - 1) / self.steps))
+
+    SCHEDULES.register("halving", Halving)
+
+A recipe then has, in its section `trainer.schedule`, `{type: halving, options: {first: 0.01}}`. The
+fields of the class are the options: they are checked when the recipe is loaded, and another value
+is another run.
+"""
+
+from abc import abstractmethod
+
+from foundation.registry import Registry
+from foundation.section import Section
+
+
+class Schedule(Section):
+    """A learning rate as a function of the step; its fields are its settings."""
+
+    @abstractmethod
+    def rate(self, step: int, width: int) -> float:
+        """The learning rate of an optimizer step.
+
+        It must follow from its arguments and the settings alone: each rank works it out for itself,
+        and so does a run that is resumed.
+
+        Args:
+            step: the optimizer step, from 1.
+            width: the width of the model.
+        """
+
+
+# None stands for a formula of `trainer.training.schedule`, whose settings are fields of
+# `trainer.config.ScheduleConfig` itself.
+SCHEDULES: Registry[type[Schedule] | None] = Registry("schedule", "trainer.schedule.type")
+for _name in ("paper", "inverse_square_root", "cosine", "linear", "constant"):
+    SCHEDULES.register(_name, None)

@@ -1,0 +1,101 @@
+"""From a micro-batch of flat arrays to the padded tensors that a network is fed.
+
+The slot digest is computed here, from the very tensors that go to forward: a digest of the plan
+would be equal even when a rank trained on wrong arrays.
+"""
+
+import hashlib
+from dataclasses import dataclass, replace
+from typing import Self
+
+import numpy as np
+import torch
+
+from data_pipeline.arrays import FieldArrays
+from data_pipeline.batching.batch import MicroBatch
+from data_pipeline.config.pair import SOURCE, TARGET
+from model.flops import Flops
+from model.networks.transformer import Vocabulary
+
+
+@dataclass(frozen=True)
+class DeviceBatch:
+    """One micro-batch in the form that a network takes.
+
+    Attributes:
+        inputs: what the network's forward takes before the loss.
+        digest: blake2b-256 of the examples' numbers and of all that is fed to the network, without
+            padding.
+        padding: the number of padded positions.
+        positions: the number of all positions.
+        flops: operations of the batch's passes in a training step; None if they are not counted.
+    """
+
+    inputs: tuple[torch.Tensor, ...]
+    digest: bytes
+    padding: int
+    positions: int
+    flops: Flops | None = None
+
+    def twice(self) -> Self:
+        """Return the batch with all rows repeated behind the others, for `model.losses.r_drop`."""
+        return replace(self, inputs=tuple(torch.cat([rows, rows]) for rows in self.inputs))
+
+
+@dataclass(frozen=True)
+class PairBatch(DeviceBatch):
+    """A micro-batch of pairs."""
+
+    @property
+    def source(self) -> torch.Tensor:
+        """Token ids, int64 [b, s], EOS at the end, then padding."""
+        return self.inputs[0]
+
+    @property
+    def target_input(self) -> torch.Tensor:
+        """BOS and the target's tokens, int64 [b, t]."""
+        return self.inputs[1]
+
+    @property
+    def target_output(self) -> torch.Tensor:
+        """The target's tokens and EOS, int64 [b, t]."""
+        return self.inputs[2]
+
+
+def to_device(micro_batch: MicroBatch, vocabulary: Vocabulary, device: torch.device) -> PairBatch:
+    """Pad, shift and move a micro-batch of pairs."""
+    source = _padded(micro_batch.fields[SOURCE], vocabulary.pad_id)
+    target_output = _padded(micro_batch.fields[TARGET], vocabulary.pad_id)
+    target_input = np.empty_like(target_output)
+    target_input[:, 0] = vocabulary.bos_id
+    target_input[:, 1:] = target_output[:, :-1]
+    target_input[target_input == vocabulary.eos_id] = vocabulary.pad_id
+    tokens = sum(len(field.ids) for field in micro_batch.fields.values())
+    positions = source.size + target_output.size
+    host = [torch.from_numpy(a) for a in (source, target_input, target_output)]
+    digest = _digest(micro_batch.pair_ids, host, vocabulary.pad_id)
+    return PairBatch(
+        inputs=tuple(tensor.to(device, non_blocking=True) for tensor in host),
+        digest=digest,
+        padding=positions - tokens,
+        positions=positions,
+    )
+
+
+def _padded(field: FieldArrays, pad_id: int) -> np.ndarray:
+    """The flat ids of one field as int64 [rows, longest], padded at the end."""
+    width = int(field.lengths.max())
+    padded = np.full((len(field.lengths), width), pad_id, dtype=np.int64)
+    padded[np.arange(width) < field.lengths[:, None]] = field.ids
+    return padded
+
+
+def _digest(pair_ids: np.ndarray, fed: list[torch.Tensor], pad_id: int) -> bytes:
+    state = hashlib.blake2b(digest_size=32)
+    state.update(np.ascontiguousarray(pair_ids, dtype="<i8").data)
+    for tensor in fed:
+        array = tensor.numpy()
+        real = array != pad_id
+        state.update(real.sum(axis=1).astype("<i8").data)
+        state.update(array[real].astype("<i4").data)
+    return state.digest()

@@ -1,0 +1,81 @@
+"""Validation: the scores of a held-out set, computed by all ranks together.
+
+The batches are planned from lengths alone, so they are the same for any number of ranks; rank r
+of R takes every R-th. One sum over the ranks collects a table, of which each row has one writer.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import nn
+
+from trainer.rank.distributed import sum_over_ranks
+from trainer.rank.placement import Placement
+from trainer.scores import SCORES, Score
+from trainer.tasks.task import Scoring, ValidationResult
+
+
+class Validating(Protocol):
+    """A validator as the loop needs it."""
+
+    def run(
+        self, model: nn.Module, stop_requested: Callable[[], bool]
+    ) -> ValidationResult | None: ...
+
+
+class Validator:
+    """Scores a model on one held-out set."""
+
+    def __init__(
+        self, scoring: Scoring, placement: Placement, more_scores: Sequence[str] = ()
+    ) -> None:
+        """
+        Args:
+            more_scores: names of registered scores of what is made of the examples.
+        """
+        self._scoring = scoring
+        self._more_scores = more_scores
+        self._placement = placement
+        self._mine = range(placement.rank, len(scoring.batches), placement.world_size)
+
+    @torch.inference_mode()
+    def run(
+        self, model: nn.Module, stop_requested: Callable[[], bool] = lambda: False
+    ) -> ValidationResult | None:
+        """Validate a model; a collective: every rank calls it, and every rank gets the scores.
+
+        The result is None on all ranks if any of them was asked to stop before it was done.
+        """
+        scoring = self._scoring
+        table = np.zeros((scoring.rows + 1, scoring.columns))  # the last row: interrupted
+        device = self._placement.torch_device
+        for number in self._mine:
+            if stop_requested():
+                table[-1, 0] = 1
+                break
+            for row, values in scoring.score(model, scoring.batches[number], number, device):
+                table[row, : len(values)] = values
+        table = sum_over_ranks(torch.from_numpy(table), self._placement).numpy()
+        if table[-1, 0]:
+            return None
+        result = self._with_more_scores(scoring.summarise(table[:-1]))
+        if self._placement.rank:
+            return result
+        return replace(result, examples=[*result.examples, *scoring.samples(model)])
+
+    def _with_more_scores(self, result: ValidationResult) -> ValidationResult:
+        expected = [example.expected for example in result.examples]
+        more = {}
+        for name in self._more_scores:
+            value = float(SCORES[name].of(result.texts, expected))
+            finite = value if math.isfinite(value) else None
+            more[name] = Score(
+                value=finite,
+                more_is_better=SCORES[name].more_is_better,
+                decoding=result.decoding,
+            )
+        return replace(result, scores={**result.scores, **more})

@@ -1,0 +1,674 @@
+"""transloom from Python: in a script, a notebook, or a project with packages of its own.
+
+    import transloom
+
+    transloom.prepare("phrasebook")
+    run = transloom.train("phrasebook", {"trainer.max_steps": 100})
+    with transloom.Translator(run) as translator:
+        print(translator.translate(["je suis étudiant"]))
+
+Everything is done by the command `transloom` in a process of its own, and this module is all that
+is imported here. So the program's own packages keep their names, `model` and `trainer` too; Ray,
+torch and DeepSpeed change nothing in it; and a notebook's event loop and interrupts stay its own.
+Interrupting a call once asks it to stop as Ctrl-C does: a run leaves a checkpoint.
+
+docs/python.md has the whole of it, with an example that a test executes.
+"""
+
+import html
+import json
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+import weakref
+from collections import deque
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from http.client import HTTPException
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+from urllib.error import HTTPError, URLError
+from urllib.parse import quote
+
+__all__ = [
+    "Explanation",
+    "Job",
+    "Recipe",
+    "Run",
+    "ServedTranslator",
+    "Translation",
+    "Translator",
+    "TransloomError",
+    "load_recipe",
+    "plan",
+    "prepare",
+    "submit",
+    "train",
+]
+
+_INSTALLATION = Path(__file__).resolve().parent.parent
+_PREEMPTED = 75
+_LINES_KEPT = 50
+# Answers of a server that ask to come again.
+_COME_AGAIN = (429, 503, 504)
+# The child imports transloom's own packages, whatever lies in the current folder or on PYTHONPATH.
+# A call that this process does not live to see the end of is asked to stop (PR_SET_PDEATHSIG).
+_CHILD = """
+import sys
+sys.path.insert(0, sys.argv.pop(1))
+if sys.argv.pop(1) == "called":
+    import contextlib, ctypes, signal
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+sys.argv[0] = "transloom"
+from transloom.cli.app import main
+main()
+"""
+
+Overrides = Mapping[str, Any]
+
+
+class TransloomError(Exception):
+    """The command has failed; the message is what it said.
+
+    Attributes:
+        exit_code: 1 for most, 2 for a wrong recipe or wrong arguments.
+    """
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A recipe with its defaults filled in.
+
+    Attributes:
+        source: the file or the built-in name that it was loaded from.
+        overrides: what was changed.
+        values: all fields, in sections, as JSON values.
+    """
+
+    source: str
+    overrides: Mapping[str, Any]
+    values: Mapping[str, Any]
+
+    def __getitem__(self, key: str) -> Any:
+        """The value of a field by its dotted name, such as `trainer.max_steps`."""
+        value: Any = self.values
+        for part in key.split("."):
+            value = value[int(part) if isinstance(value, list) else part]
+        return value
+
+
+def load_recipe(recipe: "str | Path | Recipe", overrides: Overrides | None = None) -> Recipe:
+    """Load a recipe file, or a built-in recipe by its name.
+
+    Args:
+        overrides: values by dotted name, such as {"trainer.max_steps": 100}.
+
+    Raises:
+        TransloomError: it is wrong; with the file, the key, the value and the remedy.
+    """
+    source, changes = _source(recipe, overrides)
+    return Recipe(source, changes, _call(["recipes", source, *_assignments(changes)]))
+
+
+def prepare(
+    recipe: str | Path | Recipe,
+    overrides: Overrides | None = None,
+    *,
+    overwrite: bool = False,
+    quiet: bool = False,
+) -> dict[str, Any]:
+    """Turn a recipe's corpora into a dataset; returns a summary."""
+    flags = ["--overwrite"] if overwrite else []
+    summary: dict[str, Any] = _call(["prepare", *_recipe(recipe, overrides), *flags], quiet=quiet)
+    return summary
+
+
+def plan(
+    recipe: str | Path | Recipe,
+    overrides: Overrides | None = None,
+    *,
+    run: "str | Path | Run | None" = None,
+    address: str | None = None,
+    measure: bool = True,
+    quiet: bool = False,
+) -> dict[str, Any]:
+    """What a run takes and what is missing; `trainable` and `problems` say whether it can be."""
+    flags = [*_option("--run", run), *_option("--address", address)]
+    if not measure:
+        flags.append("--no-measure")
+    told: dict[str, Any] = _call(
+        ["plan", *_recipe(recipe, overrides), *flags], quiet=quiet, answers=(0, 1)
+    )
+    return told
+
+
+def train(
+    recipe: str | Path | Recipe,
+    overrides: Overrides | None = None,
+    *,
+    run: "str | Path | Run | None" = None,
+    address: str | None = None,
+    inline: bool = False,
+    quiet: bool = False,
+) -> "Run":
+    """Train a run, or continue it: the same call does both. Returns when it is over or stopped.
+
+    Args:
+        run: the run's folder; by default runs/ and a name.
+        address: a running Ray cluster, HOST:PORT or auto; None starts Ray here for this time.
+        inline: one rank without Ray, to debug.
+        quiet: shows nothing of what the run says on the way.
+
+    Raises:
+        TransloomError: it cannot be trained.
+    """
+    flags = [*_option("--run", run), *_option("--address", address)]
+    if inline:
+        flags.append("--inline")
+    told = _call(
+        ["train", *_recipe(recipe, overrides), *flags], quiet=quiet, answers=(0, _PREEMPTED)
+    )
+    return Run(told["run"], outcome=told["outcome"])
+
+
+def submit(
+    recipe: str | Path | Recipe,
+    overrides: Overrides | None = None,
+    *,
+    address: str,
+    run: "str | Path | Run | None" = None,
+) -> "Job":
+    """Train a run as a job of a Ray cluster, and return at once.
+
+    Args:
+        address: the cluster's dashboard, such as http://127.0.0.1:8265.
+        run: the run's folder, on storage that all nodes see.
+    """
+    flags = ["--address", address, *_option("--run", run)]
+    told = _call(["submit", *_recipe(recipe, overrides), *flags], quiet=True)
+    return Job(told["job"], Run(told["run"]), address)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A submitted job."""
+
+    id: str
+    run: "Run"
+    address: str
+
+    def status(self) -> dict[str, Any]:
+        """How it stands, as `transloom jobs status --json` says it."""
+        told: dict[str, Any] = _call(["jobs", "status", self.id, "--address", self.address])
+        return told
+
+    def logs(self) -> str:
+        """What it has printed."""
+        return _text(["jobs", "logs", self.id, "--address", self.address])
+
+    def stop(self) -> None:
+        """Ask it to stop."""
+        _call(["jobs", "stop", self.id, "--address", self.address])
+
+
+class Run:
+    """A run's folder.
+
+    Attributes:
+        path: the folder.
+        outcome: "finished" or "preempted" if a call of `train` has returned this; else None.
+    """
+
+    def __init__(self, path: "str | Path | Run", *, outcome: str | None = None) -> None:
+        self.path: Path = path.path if isinstance(path, Run) else Path(path)
+        self.outcome = outcome
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r})"
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    def status(self) -> dict[str, Any]:
+        """How it stands, as `transloom status --json` says it: state, step, scores, time left."""
+        told: dict[str, Any] = _call(["status", str(self.path)])
+        return told
+
+    def lines(self, kind: str | None = None) -> list[dict[str, Any]]:
+        """The lines of its record (metrics.jsonl): of all kinds, or `train`, `validation`, …."""
+        path = self.path / "metrics.jsonl"
+        text = path.read_text(encoding="utf-8") if path.exists() else ""
+        lines = [json.loads(line) for line in text.split("\n")[:-1]]  # a torn end does not count
+        return [line for line in lines if kind in (None, line["kind"])]
+
+    @property
+    def step(self) -> int:
+        """The last step in its record; 0 before the first."""
+        return max((line["step"] for line in self.lines("train")), default=0)
+
+    def losses(self) -> list[float]:
+        """The loss of each step, in order."""
+        return [line["loss"] for line in self.lines("train")]
+
+    def checkpoints(self) -> list[dict[str, Any]]:
+        """Its checkpoints, oldest first, each with path, step, bytes and scores."""
+        rows: list[dict[str, Any]] = _call(["checkpoints", "list", str(self.path)])
+        return rows
+
+    def classify(self, texts: Sequence[str]) -> list[dict[str, Any]]:
+        """The label of each text, or of its words, as `transloom classify --json` says them.
+
+        Line ends count as spaces.
+
+        Raises:
+            TransloomError: the run has learned something else, or has no checkpoint.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "texts"
+            lines = (" ".join(text.splitlines()) for text in texts)
+            file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+            answer = _text(["classify", str(self.path), "--input", str(file), "--json"])
+        return [json.loads(line) for line in answer.split("\n")[:-1]]
+
+    def evaluate(self, *, quiet: bool = False) -> Any:
+        """The scores of its test sets, as `transloom evaluate --json` says them."""
+        return _call(["evaluate", str(self.path)], quiet=quiet)
+
+    def embed(self, texts: Sequence[str]) -> list[list[float]]:
+        """The vector of each text, of a run of sentence embeddings; line ends count as spaces.
+
+        Raises:
+            TransloomError: the run has learned something else, or has no checkpoint.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "texts"
+            lines = (" ".join(text.splitlines()) for text in texts)
+            file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+            answer = _text(["embed", str(self.path), "--input", str(file)])
+        return [json.loads(line)["vector"] for line in answer.split("\n")[:-1]]
+
+    def stop(self) -> None:
+        """Ask it to leave a checkpoint and stop, wherever it is being trained."""
+        _call(["stop", str(self.path)])
+
+
+@dataclass(frozen=True)
+class Translation:
+    """A translation and its score: its log-probability (nats) over the length penalty."""
+
+    text: str
+    score: float
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """A sentence on its way through a model, as a page; a notebook shows it in its cell.
+
+    Attributes:
+        html: the whole page, which needs no network.
+    """
+
+    sentence: str
+    translation: str
+    html: str = field(repr=False)
+
+    def save(self, file: str | Path) -> Path:
+        """Write the page to a file, which any browser opens."""
+        Path(file).write_text(self.html, encoding="utf-8")
+        return Path(file)
+
+    def _repr_html_(self) -> str:
+        """The page in a frame of its own.
+
+        Its scripts run there, with no access to the notebook: the frame is an origin of its own.
+        """
+        title = html.escape(f"Inside the Transformer: {self.sentence}")
+        return (
+            f'<iframe title="{title}" sandbox="allow-scripts allow-downloads" '
+            f'srcdoc="{html.escape(self.html)}" '
+            'style="width: 100%; height: 720px; border: 1px solid #8888"></iframe>'
+        )
+
+
+class Translator:
+    """A run's model in a process of its own, ready to translate until it is closed."""
+
+    def __init__(
+        self,
+        run: str | Path | Run,
+        checkpoint: int | str | None = None,
+        *,
+        beam_size: int | None = None,
+        length_penalty: float | None = None,
+        precision: str = "fp32",
+        engine: str = "torch",
+        compute_type: str | None = None,
+    ) -> None:
+        """
+        Args:
+            checkpoint: a step, or the name of an average; None: the newest intact one.
+            precision: "fp32" or "bf16".
+            engine: "torch", which is transloom's own, or "ctranslate2", an extra.
+            compute_type: what CTranslate2 multiplies in, such as "int8"; None: "float32".
+
+        Raises:
+            TransloomError: there is no run, or no such checkpoint.
+        """
+        flags = [
+            *_option("--checkpoint", checkpoint),
+            *_option("--beam-size", beam_size),
+            *_option("--length-penalty", length_penalty),
+            *_option("--engine", engine),
+            *_option("--compute-type", compute_type),
+        ]
+        arguments = ["answer-lines", str(Run(run).path), "--precision", precision, *flags]
+        self._lock = threading.Lock()
+        self._child = _start(arguments, stays=True)
+        self._said = _Words(self._child.stderr, quiet=True)
+        self._end = weakref.finalize(self, _end, self._child)
+        self._answer()  # that it is ready
+
+    def translate(
+        self,
+        sentences: Sequence[str],
+        *,
+        tag: str | None = None,
+        prefixes: Sequence[str] | None = None,
+    ) -> list[str]:
+        """The best translation of each sentence.
+
+        Args:
+            tag: put before every sentence, as a corpus's tag in training.
+            prefixes: what each translation begins with; "" leaves it free.
+
+        Raises:
+            TransloomError: a sentence is too long; nothing is translated.
+        """
+        best = self.translate_n_best(sentences, 1, tag=tag, prefixes=prefixes)
+        return [translations[0].text for translations in best]
+
+    def translate_n_best(
+        self,
+        sentences: Sequence[str],
+        n: int,
+        *,
+        tag: str | None = None,
+        prefixes: Sequence[str] | None = None,
+    ) -> list[list[Translation]]:
+        """The `n` best translations of each sentence, the best first."""
+        if isinstance(sentences, str):
+            raise TypeError("sentences is one text: give a list of sentences")
+        request = {
+            "sentences": list(sentences),
+            "n_best": n,
+            "tag": tag,
+            "prefixes": None if prefixes is None else list(prefixes),
+        }
+        found = self._ask(request)["translations"]
+        return [[Translation(**translation) for translation in of_one] for of_one in found]
+
+    def explain(self, sentence: str, *, tag: str | None = None, live: bool = True) -> Explanation:
+        """The page of `transloom explain` on a sentence; a notebook shows it in its cell.
+
+        Args:
+            tag: put before the sentence, as a corpus's tag in training.
+            live: whether the model lies in the page, so that other sentences can be typed there.
+                A notebook keeps the page in its file: of 5 MB for the phrase book's model, with
+                False of less than 1 MB.
+
+        Raises:
+            TransloomError: the sentence is too long.
+        """
+        answer = self._ask({"explain": sentence, "tag": tag, "live": live})
+        return Explanation(sentence, answer["translation"], answer["page"])
+
+    def close(self) -> None:
+        """End the process; no more can be translated."""
+        self._end()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        with self._lock:
+            if self._child.stdin is None or self._child.stdin.closed:
+                raise TransloomError("The translator is closed: make another one", 1)
+            try:
+                with suppress(BrokenPipeError):  # it has ended; the answer says why
+                    self._child.stdin.write(json.dumps(request) + "\n")
+                    self._child.stdin.flush()
+                return self._answer()
+            except TransloomError:
+                raise
+            except BaseException:  # the next request would get the answer that is still to come
+                self._child.kill()
+                self.close()
+                raise
+
+    def _answer(self) -> dict[str, Any]:
+        assert self._child.stdout is not None
+        line = self._child.stdout.readline()
+        if not line:
+            code = self._child.wait()
+            raise TransloomError(self._said.error(), code)
+        answer: dict[str, Any] = json.loads(line)
+        if "error" in answer:
+            raise TransloomError(answer["error"], 1)
+        return answer
+
+
+class ServedTranslator:
+    """A run that `transloom serve` serves, on this machine or elsewhere."""
+
+    def __init__(
+        self,
+        address: str,
+        run: str | None = None,
+        *,
+        token: str | None = None,
+        patience_seconds: float = 60.0,
+    ) -> None:
+        """
+        Args:
+            address: of the server, such as `http://127.0.0.1:8644`.
+            run: its name there; None: the first one.
+            patience_seconds: how long a request is sent again that the server has no room or no
+                replica for, or that does not reach it. Translating changes nothing, so that a
+                request may be repeated.
+        """
+        path = "translate" if run is None else f"runs/{quote(run, safe='')}/translate"
+        self._url = f"{address.rstrip('/')}/{path}"
+        self._headers = {"Content-Type": "application/json"}
+        if token is not None:
+            self._headers["Authorization"] = f"Bearer {token}"
+        self._patience_seconds = patience_seconds
+
+    def translate(
+        self,
+        sentences: Sequence[str],
+        *,
+        tag: str | None = None,
+        prefixes: Sequence[str] | None = None,
+    ) -> list[str]:
+        """The best translation of each sentence; as `Translator.translate`."""
+        best = self.translate_n_best(sentences, 1, tag=tag, prefixes=prefixes)
+        return [translations[0].text for translations in best]
+
+    def translate_n_best(
+        self,
+        sentences: Sequence[str],
+        n: int,
+        *,
+        tag: str | None = None,
+        prefixes: Sequence[str] | None = None,
+    ) -> list[list[Translation]]:
+        """The `n` best translations of each sentence, the best first.
+
+        Raises:
+            TransloomError: the server refuses the request, or cannot be reached for long.
+        """
+        if isinstance(sentences, str):
+            raise TypeError("sentences is one text: give a list of sentences")
+        if not sentences:
+            return []
+        wanted = {
+            "sentences": list(sentences),
+            "n_best": n,
+            "tag": tag,
+            "prefixes": None if prefixes is None else list(prefixes),
+        }
+        found = self._answer(json.dumps(wanted).encode())["translations"]
+        return [[Translation(one["text"], one["score"]) for one in of_one] for of_one in found]
+
+    def _answer(self, body: bytes) -> dict[str, Any]:
+        until = time.monotonic() + self._patience_seconds
+        while True:
+            pause = 0.5
+            try:
+                request = urllib.request.Request(self._url, body, self._headers)
+                with urllib.request.urlopen(request) as response:
+                    answer: dict[str, Any] = json.load(response)
+                    return answer
+            except HTTPError as error:
+                with error:
+                    problem = error.read().decode(errors="replace")
+                with suppress(ValueError, KeyError, TypeError):
+                    problem = json.loads(problem)["problem"]
+                if error.code not in _COME_AGAIN:
+                    raise TransloomError(problem, 1) from error
+                with suppress(ValueError):  # a proxy may say it by a date
+                    pause = float(error.headers.get("Retry-After", pause))
+            # It is being started, or replaced.
+            except (URLError, ConnectionError, HTTPException) as error:
+                problem = f"{self._url} cannot be reached: {getattr(error, 'reason', error)}"
+            if time.monotonic() + pause > until:
+                raise TransloomError(problem, 1)
+            time.sleep(pause)
+
+
+def _end(child: "subprocess.Popen[str]") -> None:
+    """End a translator: it leaves when nothing more can be asked of it."""
+    for pipe in (child.stdin, child.stdout):
+        if pipe is not None:
+            with suppress(BrokenPipeError):
+                pipe.close()
+    child.wait()
+
+
+def _source(
+    recipe: str | Path | Recipe, overrides: Overrides | None
+) -> tuple[str, Mapping[str, Any]]:
+    if isinstance(recipe, Recipe):
+        return recipe.source, {**recipe.overrides, **(overrides or {})}
+    return str(recipe), dict(overrides or {})
+
+
+def _recipe(recipe: str | Path | Recipe, overrides: Overrides | None) -> list[str]:
+    source, changes = _source(recipe, overrides)
+    return [source, *_assignments(changes)]
+
+
+def _assignments(overrides: Overrides) -> list[str]:
+    """Overrides as the command takes them; JSON is YAML."""
+    return [f"{key}={json.dumps(value)}" for key, value in overrides.items()]
+
+
+def _option(name: str, value: Any) -> list[str]:
+    if value is None:
+        return []
+    return [name, str(value.path) if isinstance(value, Run) else str(value)]
+
+
+def _call(arguments: Sequence[str], *, quiet: bool = True, answers: Sequence[int] = (0,)) -> Any:
+    """What a command answers in JSON.
+
+    Args:
+        answers: the exit codes with which it has answered; all others are errors.
+    """
+    answer = _text([*arguments, "--json"], quiet=quiet, answers=answers)
+    return json.loads(answer)
+
+
+def _text(arguments: Sequence[str], *, quiet: bool = True, answers: Sequence[int] = (0,)) -> str:
+    child = _start(arguments, stays=False)
+    said = _Words(child.stderr, quiet=quiet)
+    answered = _Words(child.stdout, quiet=True, kept=None)
+    while True:
+        try:
+            code = child.wait()
+            answer = answered.text()
+            break
+        except KeyboardInterrupt:  # asks it to stop; a second one, to stop at once
+            child.send_signal(signal.SIGINT)
+    if code not in answers or not (answer or code == 0):
+        raise TransloomError(said.error(), code)
+    return answer
+
+
+def _start(arguments: Sequence[str], *, stays: bool) -> "subprocess.Popen[str]":
+    how = "stays" if stays else "called"
+    return subprocess.Popen(
+        [sys.executable, "-P", "-c", _CHILD, str(_INSTALLATION), how, *arguments],
+        stdin=subprocess.PIPE if stays else subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+        errors="backslashreplace",
+        process_group=0,  # an interrupt of this program's terminal does not reach it by itself
+    )
+
+
+class _Words:
+    """What a command says: kept, and shown where this program's own words are."""
+
+    def __init__(
+        self, stream: IO[str] | None, *, quiet: bool, kept: int | None = _LINES_KEPT
+    ) -> None:
+        assert stream is not None
+        self._stream = stream
+        self._quiet = quiet
+        self._lines: deque[str] = deque(maxlen=kept)
+        # A program may replace sys.stderr for each piece of it, as a notebook does.
+        self._shown_in = sys.stderr
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def text(self) -> str:
+        """All that is kept, once the command has said it all."""
+        self._thread.join()
+        return "".join(self._lines)
+
+    def error(self) -> str:
+        """Why the command has failed: its last paragraph that begins with `error:`, or all."""
+        text = self.text()
+        lines = list(self._lines)
+        for number in reversed(range(len(lines))):
+            if lines[number].startswith("error:"):
+                return "".join(lines[number:]).removeprefix("error:").strip()
+        return text.strip() or "transloom has ended without a word"
+
+    def _read(self) -> None:
+        with self._stream:
+            for line in self._stream:
+                self._lines.append(line)
+                if not self._quiet:
+                    print(line, end="", file=self._shown_in, flush=True)

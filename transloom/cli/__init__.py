@@ -1,0 +1,1 @@
+"""The command line: arguments, options, answers. What a command does is in `transloom.commands`."""

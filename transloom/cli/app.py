@@ -1,0 +1,131 @@
+"""The command line. Each command is a few lines; the work is done where it belongs.
+
+Exit codes: 0 done, 75 preempted and resumable, 1 failed, 2 wrong usage or recipe, 130 interrupted.
+Heavy imports stand inside the commands, so that `--help` answers at once.
+"""
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from cluster.errors import (
+    EXIT_FAILED,
+    EXIT_USAGE,
+    ClusterError,
+    HeadLostError,
+    RecipeError,
+)
+from cluster.terminal import (
+    complain,
+    full_message,
+    print_in_any_locale,
+    show_tracebacks_visibly,
+    tell,
+)
+from foundation.errors import DataError
+from foundation.threads import fall_asleep_soon
+from model.errors import ModelError
+from trainer.errors import TrainerError
+from transloom.cli.answer_lines import answer_lines
+from transloom.cli.checkpoints import checkpoints_app
+from transloom.cli.compare import compare
+from transloom.cli.control import stop, workers
+from transloom.cli.dashboard import dashboard
+from transloom.cli.data import data_app
+from transloom.cli.deploy import deploy_app
+from transloom.cli.encoders import classify, embed, fill
+from transloom.cli.exit_code import keep_exit_code
+from transloom.cli.export_metrics import export_metrics
+from transloom.cli.jobs import jobs_app, submit
+from transloom.cli.learning import demo, fields
+from transloom.cli.metrics import metrics
+from transloom.cli.model import model_app
+from transloom.cli.plan import plan
+from transloom.cli.recipes import init, recipes
+from transloom.cli.replay import replay
+from transloom.cli.report import report
+from transloom.cli.serve import serve
+from transloom.cli.standings import runs, status
+from transloom.cli.sweep import sweep
+from transloom.cli.texts import export, generate, import_weights
+from transloom.cli.train import prepare, train
+from transloom.cli.translation import evaluate, explain, translate
+from transloom.cli.tuning import tune_decoding
+from transloom.cli.usage import Commands
+from transloom.cli.watch import watch
+
+app = typer.Typer(
+    cls=Commands,
+    name="transloom",
+    help="Train Transformers for translation, as language models, as masked models: one recipe, "
+    "one curve.\n\n"
+    "Begin with:  [bold]transloom demo[/bold]",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+
+# By panel, in the order in which `--help` shows them.
+for panel, commands in {
+    "Begin": (demo, recipes, init, fields),
+    "Train": (prepare, plan, train, sweep, stop, workers),
+    "Look": (watch, runs, status, dashboard, report, compare, replay, metrics, export_metrics),
+    "Use": (
+        *(evaluate, tune_decoding, translate, generate, fill, embed, classify),
+        *(serve, explain, export),
+    ),
+    "On a cluster": (submit,),
+}.items():
+    for command in commands:
+        app.command(rich_help_panel=panel)(command)
+app.command("import", rich_help_panel="Use")(import_weights)
+app.command(hidden=True)(answer_lines)
+for name, group, panel in (
+    ("data", data_app, "Look"),
+    ("checkpoints", checkpoints_app, "Look"),
+    ("model", model_app, "Look"),
+    ("jobs", jobs_app, "On a cluster"),
+    ("deploy", deploy_app, "On a cluster"),
+):
+    app.add_typer(group, name=name, rich_help_panel=panel)
+
+
+def main() -> None:
+    """The console script: users' mistakes end in one paragraph and an exit code."""
+    keep_exit_code()
+    show_tracebacks_visibly()
+    print_in_any_locale()
+    fall_asleep_soon()
+    try:
+        app()
+    except (ClusterError, DataError, ModelError, TrainerError) as error:
+        complain(full_message(error))
+        if isinstance(error, HeadLostError):
+            os._exit(EXIT_FAILED)  # otherwise Ray would look for the head for another minute
+        sys.exit(EXIT_USAGE if isinstance(error, RecipeError) else EXIT_FAILED)
+    except BrokenPipeError:  # whoever read our output has left, as `head` does
+        sys.stderr.close()
+        sys.exit(EXIT_FAILED)
+    except OSError as error:
+        complain(f"{error.filename or 'the system'}: {error.strerror or error}")
+        sys.exit(EXIT_FAILED)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        tell(version("transloom"))
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print it."),
+    ] = False,
+) -> None:
+    """Options of transloom itself; what it does is in its commands."""

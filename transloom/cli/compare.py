@@ -1,0 +1,171 @@
+"""`transloom compare`: are two runs the same, and if not, from where on?"""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cluster.errors import EXIT_FAILED
+from cluster.terminal import Terminal, hand_over
+from foundation.wording import counted, said
+from transloom.cli.options import (
+    JsonOption,
+    MovedDatasetOption,
+    ProcessesOption,
+    RunArgument,
+    answer,
+)
+
+if TYPE_CHECKING:
+    from transloom.observe.comparison.comparison import Comparison, FirstDifference
+
+TENSORS_NAMED = 3
+LONGEST_SHOWN = 60
+
+
+def compare(
+    run: RunArgument,
+    others: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="The run to compare it with.")
+    ],
+    test: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Compare translations of this test set, of any number of runs."
+        ),
+    ] = None,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="With --test: answer in Markdown.")
+    ] = False,
+    dataset: MovedDatasetOption = None,
+    processes: ProcessesOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare two runs: settings, data and loss of each step, weights and moments of checkpoints.
+
+    Settings that differ come first, such as the seed; then the first step that differs, and in
+    what. Of two models only the records are compared.
+
+    Exit code 0 if all are the same to the last bit, 1 if not. Shapes may differ: ranks, ZeRO
+    stages. Example, with engine.numerics=exact in both:
+
+      transloom compare runs/one-rank runs/three-ranks
+
+    With --test, compare how runs translate: BLEU, chrF and TER with paired tests against the first
+    run, by length and rare words, and over seeds. RUN@STEP names a checkpoint. Example:
+
+      transloom compare runs/base runs/new-1 runs/new-2 --test newstest2014 --markdown
+    """
+    if test is not None:
+        _compare_translations([run, *others], test, dataset, processes, markdown, as_json)
+        return
+    if markdown or len(others) > 1 or dataset or processes:
+        raise typer.BadParameter(
+            "without --test NAME two runs are compared step by step: name two, and leave out "
+            "--markdown, --dataset and --processes"
+        )
+    (other,) = others
+    from transloom.commands.recipe_differences import recipe_differences
+    from transloom.observe.comparison.comparison import compare_runs
+
+    settings = recipe_differences(run, other)
+    comparison = compare_runs(run, other)
+    answer(
+        {"settings": settings} | asdict(comparison) | {"same": comparison.is_same},
+        as_json,
+        in_words(settings, comparison),
+    )
+    if not comparison.is_same:
+        raise typer.Exit(EXIT_FAILED)
+
+
+def _compare_translations(
+    runs: list[Path],
+    test: str,
+    dataset: str | None,
+    processes: int | None,
+    markdown: bool,
+    as_json: bool,
+) -> None:
+    from transloom.commands.comparing import compare_on_test_set
+    from transloom.observe.terminal.comparison_tables import comparison_markdown, comparison_text
+
+    if markdown and as_json:
+        raise typer.BadParameter("--markdown and --json exclude each other: give one of them")
+    names = [str(run) for run in runs]
+    console = Terminal(stderr=True)
+    found = compare_on_test_set(names, test, dataset, processes, console)
+    if markdown:
+        hand_over(comparison_markdown(found))
+    else:
+        answer(found.to_json(), as_json, comparison_text(found))
+
+
+def in_words(settings: Mapping[str, tuple[Any, Any]], comparison: "Comparison") -> str:
+    """Return the comparison as text: other settings, the steps in common, then a line each."""
+    found = {"data": _data(comparison), "losses": _losses(comparison), "state": _state(comparison)}
+    steps = f"{counted(comparison.steps, 'step')} in common"
+    if first := comparison.first_difference:
+        found["first"] = _first(first)
+    lines = [steps, *(f"  {name:8}{text}" for name, text in found.items())]
+    return "\n".join([*_setting_lines(settings), *lines])
+
+
+def _setting_lines(settings: Mapping[str, tuple[Any, Any]]) -> list[str]:
+    if not settings:
+        return []
+    width = max(map(len, settings))
+    pairs = {name: _pair(*map(said, values)) for name, values in settings.items()}
+    return [
+        f"{counted(len(settings), 'setting')} differ{'s' if len(settings) == 1 else ''}",
+        *(f"  {name:{width}}  {values}" for name, values in pairs.items()),
+    ]
+
+
+def _pair(first: str, second: str) -> str:
+    shown = [t if len(t) <= LONGEST_SHOWN else f"{t[:LONGEST_SHOWN]}…" for t in (first, second)]
+    return " and ".join(shown) if shown[0] != shown[1] else f"two values that begin {shown[0]}"
+
+
+def _first(first: "FirstDifference") -> str:
+    if first.values is None:
+        return f"step {first.step}: {first.parameters[0]}"
+    values = " and ".join(
+        f"{v[:16]}…" if isinstance(v, str) and len(v) > 16 else str(v) for v in first.values
+    )
+    return f"step {first.step}: {first.what}, {values}"
+
+
+def _data(comparison: "Comparison") -> str:
+    first = comparison.other_data_from
+    return "the same in every step" if first is None else f"other data from step {first} on"
+
+
+def _losses(comparison: "Comparison") -> str:
+    first = comparison.other_loss_from
+    if first is None:
+        return "the same bits in every step"
+    return f"other bits from step {first} on, up to {comparison.largest_difference:.1e} apart"
+
+
+def _state(comparison: "Comparison") -> str:
+    if others := comparison.other_parameters:
+        return (
+            "not compared: they are two models, which differ in "
+            f"{counted(len(others), 'parameter')}: {_named(others)}"
+        )
+    step, tensors = comparison.checkpoint_step, comparison.tensors
+    if step is None:
+        return "not compared: they have no checkpoint of the same step"
+    different = comparison.other_tensors
+    if not different:
+        everywhere = f"{counted(tensors, 'tensor')} of weights and moments at step {step}"
+        return f"the same bits in all {everywhere}"
+    changed = f"other bits in {len(different)} of {counted(tensors, 'tensor')}"
+    return f"{changed} at step {step}: {_named(different)}"
+
+
+def _named(names: list[str]) -> str:
+    return ", ".join(names[:TENSORS_NAMED]) + (" …" if len(names) > TENSORS_NAMED else "")

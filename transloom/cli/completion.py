@@ -1,0 +1,108 @@
+"""What a shell completes: names of recipes, keys of overrides, folders of runs.
+
+A person waits for it at every press of the tab key. So nothing heavy is imported, no code of an
+extension is run, and whatever goes wrong completes to nothing instead of a message into the line.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import typer
+
+Complete = Callable[[typer.Context, str], list[str]]
+# Values that every shell takes as they are.
+_PLAIN = re.compile(r"[\w.+:/-]+")
+
+
+def _quietly(complete: Callable[[typer.Context, str], Iterable[str]]) -> Complete:
+    @wraps(complete)
+    def quiet(ctx: typer.Context, incomplete: str) -> list[str]:
+        with suppress(Exception):  # a message would spoil the line that is being typed
+            found = dict.fromkeys(complete(ctx, incomplete))
+            return [one for one in found if one.startswith(incomplete)]
+        return []
+
+    return quiet
+
+
+@_quietly
+def recipe_names(ctx: typer.Context, incomplete: str) -> Iterable[str]:
+    """Built-in recipes, and the YAML files of the folder that is being typed."""
+    from cluster.recipe import RECIPES
+
+    yield from sorted(path.stem for path in RECIPES.glob("*.yaml"))
+    yield from (str(path) for path in _beside(incomplete) if path.suffix in (".yaml", ".yml"))
+
+
+@_quietly
+def runs_and_recipes(ctx: typer.Context, incomplete: str) -> Iterable[str]:
+    """Where a command takes either."""
+    yield from recipe_names(ctx, incomplete)
+    yield from run_folders(ctx, incomplete)
+
+
+@_quietly
+def override_keys(ctx: typer.Context, incomplete: str) -> Iterable[str]:
+    """Fields of the recipe that was named, each with its value there where a shell can take it."""
+    from cluster.recipe import Recipe, load_recipe, walk_fields
+    from foundation.section import change_class
+    from trainer.recipe import DEFAULT_TASK, leaves, recipe_class
+
+    values = _values_of(ctx.params.get("recipe"))
+    task = str(values.get("task", DEFAULT_TASK))
+    if values.get("extensions"):  # their code is not to run here
+        yield from (f"{name}=" for name, field in walk_fields(Recipe) if change_class(field))
+        return
+    found: dict[str, Any] = {
+        name: field.default
+        for name, field in walk_fields(recipe_class(Recipe, task))
+        if change_class(field)
+    }
+    with suppress(Exception):  # a recipe that is not whole yet
+        recipe = load_recipe(_path_of(ctx.params.get("recipe")))
+        found |= {name: value for name, value, _ in leaves(recipe)}
+    for name, value in found.items():
+        shown = _shown(value)
+        yield f"{name}={shown if _PLAIN.fullmatch(shown) else ''}"
+
+
+@_quietly
+def run_folders(ctx: typer.Context, incomplete: str) -> Iterable[str]:
+    """The runs of runs/, and those of the folder that is being typed."""
+    for path in (*sorted(Path("runs").glob("*")), *_beside(incomplete)):
+        if (path / "run.json").is_file():
+            yield str(path)
+
+
+def _beside(incomplete: str) -> list[Path]:
+    """What lies in the folder of a path that is being typed."""
+    folder = Path(incomplete) if incomplete.endswith("/") else Path(incomplete).parent
+    return sorted(folder.iterdir())
+
+
+def _path_of(recipe: Any) -> Path:
+    from cluster.recipe import find_recipe
+
+    return find_recipe(str(recipe))
+
+
+def _values_of(recipe: Any) -> dict[str, Any]:
+    """A recipe's values as they stand in its file; none if there is no such recipe."""
+    from foundation.strict_yaml import parse_yaml
+
+    with suppress(Exception):  # what is wrong with it, the command itself will say
+        values = parse_yaml(_path_of(recipe).read_text(encoding="utf-8"))
+        return values if isinstance(values, dict) else {}
+    return {}
+
+
+def _shown(value: Any) -> str:
+    with suppress(TypeError):
+        text = json.dumps(value)
+        return text.strip('"')
+    return ""

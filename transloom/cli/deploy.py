@@ -1,0 +1,177 @@
+"""`transloom deploy`: a run as a job of Slurm, or as a RayJob on Kubernetes."""
+
+import shlex
+import signal
+import sys
+from pathlib import Path, PurePosixPath
+from typing import Annotated
+
+import typer
+
+from cluster.errors import ClusterError
+from cluster.terminal import hand_over, note, tell, tell_in_json
+from transloom.cli.options import JsonOption, Overrides, RecipeArgument
+
+deploy_app = typer.Typer(no_args_is_help=True, help="Train as a job of Slurm or of Kubernetes.")
+
+OutputOption = Annotated[
+    Path | None, typer.Option("--output", metavar="FILE", help="Write it to a file instead.")
+]
+
+
+@deploy_app.command("slurm")
+def slurm(
+    recipe: RecipeArgument,
+    overrides: Overrides = None,
+    run: Annotated[
+        Path | None, typer.Option(help="The run's folder, on storage that all nodes see.")
+    ] = None,
+    array: Annotated[
+        str | None,
+        typer.Option(metavar="KEY=VALUE,VALUE…", help="A run for each value, such as seed=1,2,3."),
+    ] = None,
+    at_once: Annotated[
+        int | None, typer.Option(min=1, help="The most runs of an array at the same time.")
+    ] = None,
+    submit: Annotated[
+        bool, typer.Option("--submit", help="Submit the script; prints the job's number.")
+    ] = False,
+    output: OutputOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Print the script of a Slurm job that trains a run, or continues it.
+
+    Before its time is over the job leaves a checkpoint and goes back to the queue, until the run is
+    finished. Nodes, partition and time are the recipe's: `transloom fields cluster.slurm`.
+
+    Examples:
+
+      transloom deploy slurm multi30k-ende cluster.slurm.nodes=2 cluster.ranks=2 --submit
+
+      transloom deploy slurm multi30k-ende --array seed=1,2,3 --at-once 2 --submit
+    """
+    from cluster.launchers import slurm
+    from cluster.recipe import find_recipe, load_recipe
+    from trainer.runs import RUNS
+
+    if array and run:
+        raise typer.BadParameter("each run of an array has a folder of its own: leave out --run")
+    path, changes = find_recipe(recipe), overrides or []
+    runs = slurm.runs_of(path, changes, array, run, RUNS)
+    script = slurm.slurm_script(
+        load_recipe(path, runs[0].overrides),
+        path,
+        runs,
+        folder=Path.cwd(),
+        programs=Path(sys.executable).parent,
+        at_once=at_once,
+    )
+    _check_encodable(script)
+    if output:
+        output.write_text(script, encoding="utf-8")
+    job = slurm.submit(script) if submit else None
+    if as_json:
+        folders = [str(one.folder) for one in runs]
+        values = {"job": job, "runs": folders, "script": None if output else script}
+        tell_in_json(values | {"file": str(output) if output else None})
+    elif job:
+        tell(job)
+        if output:
+            note(f"Wrote the job's script to {output}.")
+    elif output:
+        _tell_written(output, "the job", ["sbatch"])
+    else:
+        hand_over(script, end="")
+
+
+@deploy_app.command("kuberay")
+def kuberay(
+    recipe: RecipeArgument,
+    overrides: Overrides = None,
+    run: Annotated[
+        Path | None,
+        typer.Option(help="The run's folder in the pods. Default: below the first volume."),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="The RayJob's name. Default: that of the run.")
+    ] = None,
+    output: OutputOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Print a RayJob that trains a run on Kubernetes, for `kubectl apply -f -`.
+
+    Needs KubeRay 1.7. Image, volumes, secrets and queue are the recipe's: `transloom fields
+    cluster.kubernetes`.
+
+    Example:  transloom deploy kuberay mine.yaml data.dataset=/shared/mine | kubectl apply -f -
+    """
+    from cluster.launchers import kuberay
+    from cluster.recipe import find_recipe, load_recipe, run_name
+
+    path, changes = find_recipe(recipe), overrides or []
+    loaded = load_recipe(path, changes)
+    known_as = run_name(path, changes)
+    folder = PurePosixPath(run) if run else kuberay.default_run(loaded, known_as)
+    job = kuberay.job_name(name or known_as)
+    if name and job != name:
+        raise typer.BadParameter(
+            f"{name!r} is no name for a RayJob: at most {kuberay.MAX_NAME} of a-z, 0-9 and -, a "
+            f"letter first, such as {job}"
+        )
+    documents = kuberay.manifests(loaded, path.read_text(encoding="utf-8"), changes, folder, job)
+    text = kuberay.to_yaml(documents)
+    _check_encodable("\n".join(documents[0]["data"].values()))  # YAML would have it as an escape
+    if output:
+        output.write_text(text, encoding="utf-8")
+    if as_json:
+        values = {"job": job, "run": str(folder), "manifests": documents}
+        tell_in_json(values | {"file": str(output) if output else None})
+    elif output:
+        _tell_written(output, f"the RayJob {job}", ["kubectl", "apply", "-f"])
+    else:
+        hand_over(text, end="")
+
+
+def _check_encodable(text: str) -> None:
+    """Check that a script or manifest is UTF-8: a path may have other bytes.
+
+    Raises:
+        ClusterError: it is not.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        around = text[max(0, error.start - 60) : error.end + 20]
+        raise ClusterError(
+            f"A path or an override has bytes that are not UTF-8, in {around!r}: rename the folder "
+            "or file, or write the override in UTF-8"
+        ) from error
+
+
+def _tell_written(output: Path, what: str, command: list[str]) -> None:
+    """Name the file that was written, and the command that submits it."""
+    tell(f"Wrote {what} to {output}. Submit it with:\n\n  {shlex.join([*command, str(output)])}")
+
+
+@deploy_app.command("drain-node", hidden=True)
+def drain_node(
+    seconds: Annotated[int, typer.Option(min=1, help="How long its ranks may take.")],
+) -> None:
+    """Let the ranks of this node leave; the pods of `deploy kuberay` call it before their end."""
+    from cluster.ray.draining import drain_own_node
+
+    drain_own_node(seconds)
+
+
+@deploy_app.command("slurm-node", hidden=True)
+def slurm_node(
+    cpus: Annotated[int, typer.Option(help="CPUs that the node offers.")],
+    gpus: Annotated[int, typer.Option(help="GPUs that the node offers.")],
+    niceness: Annotated[int, typer.Option(help="Of its workers.")] = 0,
+) -> None:
+    """Start Ray on a node of a Slurm job; the job's script calls it."""
+    from cluster.launchers.slurm_node import serve_node
+    from cluster.ray.started_node import NodeSettings
+
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # the node ends with the task
+    serve_node(NodeSettings(cpus=cpus, gpus=gpus, niceness=niceness), sys.stdin, tell)

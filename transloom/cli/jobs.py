@@ -1,0 +1,357 @@
+"""`transloom submit` and `transloom jobs`: runs as Ray jobs on a cluster."""
+
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cluster.errors import ClusterError
+from cluster.terminal import Terminal, hand_over, note, tell, tell_in_json, warn
+from foundation.location import without_credentials
+from transloom.cli.options import JsonOption, Overrides, RecipeArgument, StrictOption, answer
+from transloom.observe.terminal.tables import AnswerTable, Column
+
+if TYPE_CHECKING:
+    from cluster.launchers.ray_job.record import Attempt
+    from cluster.launchers.ray_job.status import Standing
+    from cluster.launchers.ray_job.submission import Submitted
+
+ENTRY_POINT = "transloom.cli.job_entry"  # imported on the head node
+
+jobs_app = typer.Typer(no_args_is_help=True, help="Look after submitted jobs.")
+
+Address = Annotated[
+    str,
+    typer.Option(
+        envvar="RAY_API_SERVER_ADDRESS",
+        help="The cluster's dashboard, e.g. http://127.0.0.1:8265.",
+    ),
+]
+JobId = Annotated[
+    str,
+    typer.Argument(
+        metavar="JOB",
+        help="The id that `submit` printed; or the run's folder, whose last job is meant: that "
+        "needs no cluster.",
+    ),
+]
+Lines = Annotated[
+    int | None, typer.Option("--lines", "-n", min=0, help="Only the last lines. Default: all.")
+]
+DEFAULT_ADDRESS = "http://127.0.0.1:8265"
+
+
+def submit(
+    recipe: RecipeArgument,
+    overrides: Overrides = None,
+    address: Address = DEFAULT_ADDRESS,
+    run: Annotated[
+        Path | None, typer.Option(help="The run's folder, on storage that all nodes see.")
+    ] = None,
+    env: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--env",
+            metavar="NAME",
+            help="A variable that the job needs, by name: from --env-file, or else from the "
+            "environment of `ray start`.",
+        ),
+    ] = None,
+    env_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--env-file",
+            metavar="PATH",
+            help="A file of NAME=VALUE lines on the nodes (mode 0600), which the job reads there.",
+        ),
+    ] = None,
+    wait: Annotated[
+        bool,
+        typer.Option(
+            "--wait/--no-wait", help="With too little room: wait for it in order, or fail at once."
+        ),
+    ] = True,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Print the log until the job has ended.")
+    ] = False,
+    strict: StrictOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Run `transloom train` as a Ray job on a cluster; prints the job's id.
+
+    The recipe travels with the job, and transloom itself unless the cluster has the same. Dataset
+    and run lie on storage that all nodes see. The same command again continues the run.
+
+    Examples:
+
+      transloom submit multi30k-ende cluster.ranks=2 --address http://head:8265
+
+      transloom submit phrasebook --env-file /etc/keys.env --run /shared/runs/phrasebook
+    """
+    listener = _Listener(silent=as_json)
+    listener.connect(address)
+    from cluster.ray.open_doors import Look
+    from trainer.runs import RUNS
+
+    beside = run.parent if run else RUNS
+    folders = [*([run] if run else []), beside, Path.cwd()]
+    look = Look(address, [str(folder.absolute()) for folder in folders])
+    from cluster.launchers.ray_job import submission  # takes seconds, as the look does
+
+    submitted = submission.submit(
+        submission.Submission(
+            recipe,
+            overrides or [],
+            run,
+            environment_file=env_file,
+            environment=env or [],
+            wait=wait,
+            strict=strict,
+        ),
+        look,
+        listener,
+        ENTRY_POINT,
+    )
+    _tell_submitted(submitted, address, as_json)
+    if follow:
+        _follow(address, submitted.id)
+
+
+@jobs_app.command("list")
+def list_all(address: Address = DEFAULT_ADDRESS, as_json: JsonOption = False) -> None:
+    """Show all jobs of a cluster, oldest first.
+
+    Example:  transloom jobs list --address http://head:8265
+    """
+    from cluster.launchers.ray_job.status import all_standings
+
+    found = all_standings(address)
+    answer([standing.to_json() for standing in found], as_json, jobs_table(found))
+
+
+def jobs_table(standings: list["Standing"]) -> AnswerTable:
+    table = AnswerTable(
+        Column("job", copied=True), "status", "submitted", "restarts", Column("run", copied=True)
+    )
+    for standing in standings:
+        started = standing.job.started if standing.job else None
+        restarts = str(standing.record.restarts) if standing.record else ""
+        table.add(standing.id, standing.status, _time(started), restarts, standing.run)
+    return table
+
+
+@jobs_app.command()
+def status(job: JobId, address: Address = DEFAULT_ADDRESS, as_json: JsonOption = False) -> None:
+    """Show how a job stands: what it waits for, how often and why it was started again.
+
+    Examples:
+
+      transloom jobs status phrasebook-3f9a1c2b --json
+
+      transloom jobs status /shared/runs/phrasebook
+    """
+    found = _standing(job, address)
+    if as_json:
+        tell_in_json(found.to_json())
+    else:
+        Terminal().print(_describe(found), soft_wrap=True)
+
+
+@jobs_app.command()
+def logs(
+    job: JobId,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on until the job has ended.")
+    ] = False,
+    lines: Lines = None,
+    address: Address = DEFAULT_ADDRESS,
+    as_json: JsonOption = False,
+) -> None:
+    """Print what a job has printed.
+
+    Examples:
+
+      transloom jobs logs phrasebook-3f9a1c2b --follow
+
+      transloom jobs logs /shared/runs/phrasebook -n 20
+    """
+    from cluster.launchers.ray_job import status
+
+    if status.is_folder(job):
+        pieces = status.log_in(job, follow=follow, lines=lines)
+    else:
+        pieces = status.log_of(address, job, follow=follow, lines=lines)
+    if as_json:
+        tell_in_json({"job": job, "log": "".join(pieces)})
+        return
+    for piece in pieces:
+        hand_over(piece, end="")
+
+
+@jobs_app.command()
+def stop(job: JobId, address: Address = DEFAULT_ADDRESS, as_json: JsonOption = False) -> None:
+    """Stop a job with a checkpoint; returns when it has stopped.
+
+    It is killed if that takes longer than cluster.grace_seconds, and is not started again.
+
+    Example:  transloom jobs stop phrasebook-3f9a1c2b
+    """
+    from cluster.launchers.ray_job import status
+    from cluster.ray.jobs import stop_job
+
+    if status.is_folder(job):
+        _stop_in(job, as_json)
+        return
+    stopped = stop_job(address, job)
+    if stopped and not as_json:
+        note(f"{job} is asked to leave a checkpoint and stop; Ctrl-C here does not cancel the stop")
+    found = status.wait_until_over(address, job) if stopped else status.standing_of(address, job)
+    if as_json:
+        tell_in_json({"job": job, "stopped": stopped, "status": found.status})
+    else:
+        tell(_describe(found) if stopped else f"{job} had ended already: {found.status}")
+
+
+@jobs_app.command()
+def retry(job: JobId, address: Address = DEFAULT_ADDRESS, as_json: JsonOption = False) -> None:
+    """Submit the same again, under a new id: recipe, changes and options as they were.
+
+    Examples:
+
+      transloom jobs retry phrasebook-3f9a1c2b
+
+      transloom jobs retry /shared/runs/phrasebook --address http://new-head:8265
+    """
+    from cluster.launchers.ray_job.submission import resubmit
+
+    found = _standing(job, address)
+    if not found.finished:
+        raise ClusterError(
+            f"{found.id} is {found.status}, and two jobs cannot train one run: stop it first, by "
+            f"`transloom jobs stop {found.id}`"
+        )
+    if found.record is None:
+        raise ClusterError(
+            f"{found.id} has left no record of what was asked for that can be read from here. Name "
+            "the run's folder instead of the id, or submit the recipe again"
+        )
+    listener = _Listener(silent=as_json)
+    listener.connect(address)
+    submitted = resubmit(found.record.request, address, listener, found.folder, ENTRY_POINT)
+    _tell_submitted(submitted, address, as_json)
+
+
+def _standing(job: str, address: str) -> "Standing":
+    from cluster.launchers.ray_job import status
+
+    return status.standing_in(job) if status.is_folder(job) else status.standing_of(address, job)
+
+
+def _stop_in(folder: str, as_json: bool) -> None:
+    """Ask a run's last job to stop, by a file in the run's folder."""
+    from cluster.launchers.ray_job.status import standing_in
+    from trainer.runs.folder import RunFolder
+
+    found = standing_in(folder)
+    if not found.finished:
+        assert found.folder is not None
+        RunFolder(found.folder.parent.parent).ask_to_stop()
+    if as_json:
+        tell_in_json({"job": found.id, "stopped": not found.finished, "status": found.status})
+    elif found.finished:
+        tell(f"{found.id} had ended already: {found.status}")
+    else:
+        tell(
+            f"{found.id} is asked to leave a checkpoint and stop, and is not started again; "
+            f"`transloom jobs status {folder}` tells when it has"
+        )
+
+
+class _Listener:
+    """A submission's listener on standard error; without progress if it is silent."""
+
+    def __init__(self, *, silent: bool) -> None:
+        self._silent = silent
+
+    def connect(self, address: str) -> None:
+        self.progress(f"connecting to {without_credentials(address)}, looking at its head node")
+
+    def warn(self, text: str) -> None:
+        warn(text)
+
+    def progress(self, text: str) -> None:
+        if not self._silent:
+            note(f"{text} …")
+
+
+def _tell_submitted(submitted: "Submitted", address: str, as_json: bool) -> None:
+    """Print the id on standard output, and the commands that follow and stop the job beside it."""
+    if as_json:
+        tell_in_json(submitted.to_json())
+        return
+    tell(submitted.id)
+    where = "" if address == DEFAULT_ADDRESS else f" --address {address}"
+    for what, command in (
+        ("follow", f"transloom jobs logs -f {submitted.id}{where}"),
+        ("stop", f"transloom jobs stop {submitted.id}{where}"),
+        ("dashboard", f"{address.rstrip('/')}/#/jobs/{submitted.id}"),
+    ):
+        note(f"{what + ':':<11}{command}")
+
+
+def _follow(address: str, job_id: str) -> None:
+    from cluster.launchers.ray_job import status
+
+    for piece in status.log_of(address, job_id, follow=True, lines=None):
+        hand_over(piece, end="")
+    found = status.wait_until_over(address, job_id)
+    failed = 0 if found.status == "SUCCEEDED" else 1
+    raise typer.Exit(failed if found.exit_code is None else found.exit_code)
+
+
+def _describe(standing: "Standing") -> str:
+    from transloom.observe.terminal.standings import progress_text
+
+    lines = [f"{standing.id}: {standing.status}", f"run      {standing.run or '?'}"]
+    record, job = standing.record, standing.job
+    if job:
+        lines.append(f"started  {_time(job.started)}")
+    if record and record.waits_for and not standing.finished:
+        lines.append(f"waits    for {record.waits_for}")
+    if standing.status == "RUNNING" and (step := progress_text(Path(standing.run))):
+        lines.append(f"step     {step}")
+    if record and standing.folder:
+        lines.append(f"log      {standing.folder / 'log.txt'}")
+        lines += [_restart(attempt) for attempt in record.attempts[:-1]]
+    if standing.lost:
+        lines.append(
+            "lost     its processes are gone, and nobody has written how it ended: its head or "
+            "node was lost. `transloom jobs retry` with the run's folder goes on from the newest "
+            "checkpoint"
+        )
+    elif standing.finished:
+        ended = f"{_time(job.ended)}, " if job and job.ended else ""
+        lines.append(f"ended    {ended}exit code {standing.exit_code}")
+    message = (record.message if record else None) or (job.message if job and not record else "")
+    if message:
+        lines.append(f"message  {message}")
+    return "\n".join(lines)
+
+
+def _restart(attempt: "Attempt") -> str:
+    return (
+        f"restart  after exit code {attempt.exit_code} at step {attempt.step}, "
+        f"{_time(attempt.ended)}: {_log_lines(attempt)}: {attempt.why}"
+    )
+
+
+def _log_lines(attempt: "Attempt") -> str:
+    first, last = attempt.first_line, attempt.last_line
+    if last is None or last < first:
+        return "nothing in the log"
+    return f"log line {first}" if first == last else f"log lines {first}–{last}"
+
+
+def _time(seconds: float | None) -> str:
+    return "" if seconds is None else datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M:%S")

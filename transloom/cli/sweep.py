@@ -1,0 +1,68 @@
+"""`transloom sweep`: several runs of a recipe."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cluster.supervision.command_signals import expect_a_run
+from cluster.terminal import Terminal
+from transloom.cli.options import JsonOption, RecipeArgument, answer
+
+
+def sweep(
+    recipe: RecipeArgument,
+    values: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="KEY=VALUE,VALUE...",
+            help="Recipe fields with the values to try; one with a single value is the same in "
+            "all runs.",
+        ),
+    ],
+    at_once: Annotated[
+        int, typer.Option("--at-once", min=1, metavar="K", help="Most runs that train at once.")
+    ] = 1,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            help="A running Ray cluster to train on: HOST:PORT or auto. Default: each "
+            "run starts Ray for itself, here."
+        ),
+    ] = None,
+    folder: Annotated[
+        Path, typer.Option("--folder", help="The folder in which the runs lie.")
+    ] = Path("runs"),
+    as_json: JsonOption = False,
+) -> None:
+    """Train a run for each combination of values, and compare them in a table.
+
+    Runs have the names that `transloom train` gives them. The same command goes on: finished runs
+    are skipped, others continued. Ctrl-C or SIGTERM lets all leave a checkpoint (exit code 75). A
+    run that fails does not end the others (1 at the end). Lists stand in brackets and quotes.
+
+    Examples:
+
+      transloom sweep phrasebook seed=1,2,3 model.dropout=0.1,0.3
+
+      transloom sweep phrasebook 'trainer.optimizer.betas=[0.9,0.98],[0.9,0.999]' --at-once 2
+    """
+    expect_a_run()
+    from cluster.recipe import find_recipe
+    from transloom.commands.sweep import Sweep, SweepSignals, Training
+    from transloom.commands.sweep_points import sweep_points
+    from transloom.commands.sweep_views import shown_while, sweep_table
+
+    path = find_recipe(recipe).absolute()
+    options = ["--address", address] if address is not None else []
+    points = sweep_points(path, values, folder)
+    with SweepSignals() as signals:
+        console = Terminal(stderr=as_json)
+        with shown_while(console) as display:
+            trained = Sweep(
+                points, at_once, lambda point: Training(path, point, options), display.notice
+            )
+            code = trained.train(signals, lambda: display.show(trained.runs))
+    rows = [run.to_json() for run in trained.runs]
+    answer({"outcome": trained.outcome(), "runs": rows}, as_json, sweep_table(trained.runs))
+    raise typer.Exit(code)

@@ -1,0 +1,91 @@
+"""`transloom prepare` and `transloom train`: from a recipe to a trained run."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cluster.errors import EXIT_PREEMPTED
+from cluster.supervision.command_signals import expect_a_run, ignore_signals
+from cluster.terminal import Terminal
+from transloom.cli.options import (
+    JsonOption,
+    Overrides,
+    ProcessesOption,
+    RecipeArgument,
+    StrictOption,
+    answer,
+    step_range,
+)
+
+
+def prepare(
+    recipe: RecipeArgument,
+    overrides: Overrides = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a dataset made from other settings.")
+    ] = False,
+    processes: ProcessesOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Turn a recipe's corpora into a dataset: tokenizer, shards, manifest.
+
+    Example:  transloom prepare multi30k-ende data.mirror=../multi30k
+    """
+    from cluster.recipe import find_recipe, load_recipe
+    from transloom.commands.datasets import prepare_dataset
+
+    loaded = load_recipe(find_recipe(recipe), overrides or ())
+    summary = prepare_dataset(
+        loaded, Terminal(stderr=True), overwrite=overwrite, processes=processes
+    )
+    answer(summary, as_json, summary["text"])
+
+
+def train(
+    recipe: RecipeArgument,
+    overrides: Overrides = None,
+    run: Annotated[
+        Path | None, typer.Option(help="The run's folder. Default: runs/ and a name.")
+    ] = None,
+    address: Annotated[
+        str | None, typer.Option(help="A running Ray cluster to train on: HOST:PORT or auto.")
+    ] = None,
+    inline: Annotated[
+        bool, typer.Option("--inline", help="One rank in this process, without Ray: to debug.")
+    ] = False,
+    profile: Annotated[
+        str | None,
+        typer.Option(metavar="A:B", help="Write torch's profile of the steps A to B of each rank."),
+    ] = None,
+    strict: StrictOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Train a run, or continue it: the same command does both.
+
+    Examples:
+
+      transloom train phrasebook trainer.max_steps=100
+
+      transloom train multi30k-ende cluster.ranks=2 --address 10.0.0.1:6379
+
+      transloom train phrasebook --profile 20:22
+    """
+    expect_a_run()
+    first_and_last = step_range(profile) if profile else None
+    from trainer.runs.step_range import StepRange
+    from transloom.commands.train import train_run
+
+    result = train_run(
+        recipe,
+        overrides or [],
+        run=run,
+        address=address,
+        inline=inline,
+        strict=strict,
+        console=Terminal(stderr=as_json),
+        profile=StepRange(*first_and_last) if first_and_last else None,
+    )
+    ignore_signals()
+    answer(result.to_json(), as_json, result.text())
+    raise typer.Exit(0 if result.outcome == "finished" else EXIT_PREEMPTED)

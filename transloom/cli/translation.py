@@ -1,0 +1,270 @@
+"""`transloom translate`, `explain` and `evaluate`: what a trained run can do."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cluster.terminal import Terminal, hand_over
+from transloom.cli.completion import run_folders
+from transloom.cli.options import (
+    AlignmentsOption,
+    BeamOption,
+    CheckpointOption,
+    ComputeTypeOption,
+    EngineOption,
+    JsonOption,
+    LongLinesOption,
+    MaxTokensOption,
+    MovedDatasetOption,
+    PenaltyOption,
+    PrecisionOption,
+    PrefixesOption,
+    ProcessesOption,
+    RunArgument,
+    RunsArgument,
+    TagOption,
+    answer,
+)
+from transloom.inference.engine_names import Engine
+
+
+def translate(
+    runs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUN... [FILE|-]",
+            help="Runs' folders, each RUN or RUN@STEP, then a file of one sentence a line; - is "
+            "standard input.",
+            autocompletion=run_folders,
+        ),
+    ],
+    given: Annotated[
+        str | None,
+        typer.Option("--input", metavar="FILE", help="The file, in place of the last argument."),
+    ] = None,
+    checkpoint: CheckpointOption = None,
+    beam_size: BeamOption = None,
+    length_penalty: PenaltyOption = None,
+    n_best: Annotated[int, typer.Option(min=1, help="Translations of each sentence.")] = 1,
+    prefixes: PrefixesOption = None,
+    alignments: AlignmentsOption = False,
+    tag: TagOption = None,
+    precision: PrecisionOption = "fp32",
+    engine: EngineOption = Engine.TORCH,
+    compute_type: ComputeTypeOption = None,
+    processes: ProcessesOption = None,
+    long_lines: LongLinesOption = "refuse",
+    max_tokens: MaxTokensOption = None,
+    on_cluster: Annotated[
+        bool,
+        typer.Option(
+            "--on-cluster", help="Let actors on a Ray cluster translate FILE to --output."
+        ),
+    ] = False,
+    output: Annotated[
+        Path | None, typer.Option(metavar="OUT", help="With --on-cluster: the file to write.")
+    ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(help="The cluster: HOST:PORT or auto. Default: Ray is started here."),
+    ] = None,
+    actors: Annotated[
+        int | None, typer.Option(min=1, help="Default: as many as the cluster has room for.")
+    ] = None,
+    cpus_per_actor: Annotated[float, typer.Option(min=0.1, help="Each is a process.")] = 1.0,
+    gpus_per_actor: Annotated[float, typer.Option(min=0.0, help="With any, on a GPU.")] = 0.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Translate sentences with a run's weights, by beam search.
+
+    Several runs translate together, as papers do with seeds: each token has the mean of their
+    probabilities. They need one target tokenizer. A run is a folder, a file of sentences is none,
+    so arguments are told apart by that, and --input says it.
+
+    --on-cluster deals a large file to actors. The output is that of this command without it, and
+    appears whole; whatever is killed, the same command goes on where it was.
+
+    Text is UTF-8 whatever the locale, and a line ends with \\n alone. A line that is not UTF-8 or
+    too long is named, and nothing is translated (exit code 1).
+
+    Examples:
+
+      echo "je suis étudiant" | transloom translate runs/phrasebook
+
+      transloom translate runs/phrasebook sentences.txt --n-best 3 --json
+
+      transloom translate runs/phrasebook sentences.txt --prefixes begun.txt --alignments
+
+      transloom translate runs/many-languages sentences.txt --tag "<2de>"
+
+      transloom translate runs/seed-1 runs/seed-2 runs/seed-3@8000 sentences.txt
+
+      transloom translate runs/phrasebook sentences.txt --engine ctranslate2 --compute-type int8
+
+      transloom translate runs/de-en mono.de --output mono.en --on-cluster --address auto
+    """
+    if long_lines == "split" and (n_best > 1 or prefixes is not None or alignments):
+        raise typer.BadParameter(
+            "--long-lines split makes one translation of the best of each part: leave out "
+            "--n-best, --prefixes and --alignments"
+        )
+    names, file = _runs_and_file(runs, given)
+    if alignments and len(names) > 1:
+        raise typer.BadParameter(
+            "--alignments are what one model looks at, and several runs are named: name one run"
+        )
+    if on_cluster != (output is not None):
+        raise typer.BadParameter(
+            "--on-cluster and --output OUT belong together; without a cluster, redirect the output"
+        )
+    if on_cluster and engine is not Engine.TORCH:
+        raise typer.BadParameter(f"--on-cluster translates with torch, and --engine is {engine}")
+    if on_cluster and (prefixes is not None or processes is not None):
+        raise typer.BadParameter(
+            "--on-cluster takes no --prefixes, and --actors in place of --processes"
+        )
+    from transloom.commands.inference import load_together
+    from transloom.inference.translate import LinesWanted, translated_lines
+
+    translator = load_together(
+        names, checkpoint, beam_size, length_penalty, n_best, precision, engine, compute_type
+    )
+    if output is not None:
+        from transloom.inference.spread.spread import translate_on_cluster
+
+        translate_on_cluster(
+            translator,
+            file,
+            output,
+            LinesWanted(tag, n_best, alignments, as_json, long_lines),
+            max_tokens,
+            address,
+            actors,
+            cpus_per_actor,
+            gpus_per_actor,
+            Terminal(stderr=True),
+        )
+        return
+    for line in translated_lines(
+        translator,
+        file,
+        prefixes=prefixes,
+        tag=tag,
+        n_best=n_best,
+        alignments=alignments,
+        processes=processes,
+        as_json=as_json,
+        long_lines=long_lines,
+        max_tokens=max_tokens,
+    ):
+        hand_over(line)
+
+
+def _runs_and_file(words: list[str], given: str | None) -> tuple[list[str], str]:
+    """The runs among the arguments, and the file: the last one, if it is no folder."""
+    *others, last = words
+    file = given or "-"
+    if given is None and others and not _is_folder(last):
+        words, file = others, last
+    for word in words[1:]:  # what the first one is, is told where it is opened
+        if not _is_folder(word):
+            raise typer.BadParameter(
+                f"{word} is no folder of a run: name runs first, then one file, as in "
+                "`transloom translate runs/seed-1 runs/seed-2 sentences.txt`, or with --input FILE"
+            )
+    return words, file
+
+
+def _is_folder(word: str) -> bool:
+    path, at, _ = word.rpartition("@")
+    return Path(word).is_dir() or (bool(at) and Path(path).is_dir() and not Path(word).exists())
+
+
+def explain(
+    run: RunArgument,
+    sentence: Annotated[
+        str, typer.Argument(metavar="SENTENCE", help="To translate, fill in, or go on with.")
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="FILE", help="Default: explain.html in the run's folder."
+        ),
+    ] = None,
+    checkpoint: CheckpointOption = None,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RUN[@STEP]", help="Compare with this model; @STEP is one of the same run."
+        ),
+    ] = None,
+    tag: TagOption = None,
+    max_tokens: MaxTokensOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show how a run translates a sentence, step by step, as one HTML page.
+
+    All numbers on the way are in it. It opens without a network, in any browser. A model of up to
+    5 million weights lies in it, too: type another sentence there. With --against, a section has
+    two models beside each other. A masked model fills in a text that has [MASK], and a language
+    model goes on with one.
+
+    Examples:
+
+      transloom explain runs/phrasebook "je suis étudiant"
+
+      transloom explain runs/phrasebook "elle est là" --checkpoint 150 -o early.html
+
+      transloom explain runs/phrasebook "elle est là" --against @150
+
+      transloom explain runs/multi30k-masked "A man is [MASK] a bike."
+    """
+    from transloom.commands.explaining import Asked, explained_run, explanation_notes
+
+    asked = Asked(run, sentence, checkpoint, tag, against, max_tokens)
+    summary = explained_run(asked, output or run / "explain.html")
+    notes = "".join(f"{note}\n" for note in explanation_notes(summary))
+    answer(summary, as_json, f"{sentence} → {summary['made']}\n{notes}{summary['file']}")
+
+
+def evaluate(
+    runs: RunsArgument,
+    test_set: Annotated[
+        list[str] | None, typer.Option("--set", help="A test set's name. Default: all.")
+    ] = None,
+    checkpoint: CheckpointOption = None,
+    beam_size: BeamOption = None,
+    length_penalty: PenaltyOption = None,
+    dataset: MovedDatasetOption = None,
+    engine: EngineOption = Engine.TORCH,
+    compute_type: ComputeTypeOption = None,
+    processes: ProcessesOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Score a run on its recipe's test sets.
+
+    Translations get BLEU and chrF with signatures, and are kept in the run's folder; runs of other
+    tasks get the scores of their validation. Several runs translate together, as with `translate`,
+    on the first one's test sets; their translations are kept in its folder. Examples:
+
+      transloom evaluate runs/phrasebook
+
+      transloom evaluate runs/seed-1 runs/seed-2 --set validation
+    """
+    from transloom.commands import inference
+    from transloom.commands.inference import evaluate_sets, load_together, scores_table
+
+    run, named_checkpoint = inference.named_run(runs[0])
+    if inference.task_of(run) != "translation":
+        if len(runs) > 1:
+            raise typer.BadParameter(f"{run} does not translate: name it alone")
+        scores = inference.score_sets(run, test_set, checkpoint or named_checkpoint, dataset)
+        answer(scores, as_json, inference.plain_scores_table(scores))
+        return
+    translator = load_together(
+        runs, checkpoint, beam_size, length_penalty, engine=engine, compute_type=compute_type
+    )
+    console = Terminal(stderr=True)
+    evaluations = evaluate_sets(translator, run, test_set, dataset, console, processes)
+    answer([e.to_json() for e in evaluations], as_json, scores_table(evaluations))

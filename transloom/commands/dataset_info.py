@@ -1,0 +1,270 @@
+"""`transloom data info`: what a dataset holds, in numbers and for a person."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+from rich.cells import cell_len
+from rich.console import Group, RenderableType
+from rich.table import Table
+
+from cluster.terminal import shown
+from data_pipeline.dataset.manifest import Manifest
+from data_pipeline.dataset.manifest_records import DocumentLengths
+from data_pipeline.errors import DatasetFileError
+from data_pipeline.storage.store import DatasetStore, open_store
+from foundation.strangers_text import visible, visible_line
+from foundation.strict_json import JsonLimits, parse_object
+from foundation.wording import counted, listed
+from foundation.written import Count, Written, told
+from transloom.observe.terminal.histogram import histogram, histogram_of_powers, quantile
+
+CHARACTERS_SHOWN = 120  # of a dropped sentence; --json has more
+
+LABELS_SHOWN = 20
+REPORT_LIMITS = JsonLimits(bytes=256_000_000, values=1_000_000)  # a document may be long
+
+Facts = dict[str, Any]
+
+
+class _Dropped(Written):
+    """What a report tells of a reason: each example is its number, then its texts."""
+
+    count: Count
+    examples: list[dict[str, int | str]]
+
+    def check(self, reason: str, counts: dict[str, int]) -> None:
+        """Check that the examples can stand in one table.
+
+        Raises:
+            ValueError: they cannot, or the manifest does not know the reason.
+        """
+        if reason not in counts:
+            raise ValueError(f"the reason {reason[:80]!r}, which the manifest does not know")
+        for example in self.examples:
+            kinds = [type(value) for value in example.values()]
+            if example.keys() != self.examples[0].keys() or kinds[:1] != [int] or int in kinds[1:]:
+                raise ValueError(f"{reason}: an example that is no number with its texts")
+
+
+_REPORT = TypeAdapter(dict[str, dict[str, _Dropped]])
+
+
+def dataset_facts(dataset: str, *, examples: bool) -> Facts:
+    """What the manifest of a dataset says, and examples of what was dropped if wanted.
+
+    Args:
+        dataset: a folder or URL.
+
+    Raises:
+        DatasetError: there is no dataset, or its manifest or cleaning report is damaged.
+    """
+    # No retries: a person waits for the answer.
+    store = open_store(dataset, retry_delays_seconds=())
+    manifest = Manifest.load(store)
+    left_out = [shard for shard in manifest.shards if shard.name in manifest.left_out]
+    pairs_left_out = sum(shard.pairs for shard in left_out)
+    return {
+        "dataset": store.location,
+        "identity": manifest.identity,
+        "origin": manifest.origin,
+        "fields": [_field_facts(manifest, field.name) for field in manifest.fields],
+        "noun": manifest.noun,
+        "pairs": manifest.pairs,
+        "pairs_quarantined": pairs_left_out,
+        "pairs_to_train_on": manifest.pairs - pairs_left_out,
+        "shards": len(manifest.shards),
+        "bytes": sum(shard.bytes for shard in manifest.shards),
+        "corpora": _corpora_facts(store, manifest, examples),
+        "heldout": [
+            {"name": name, "pairs": info.pairs, "tag": info.tag}
+            for name, info in manifest.heldout.items()
+        ],
+        "quarantined": [
+            {
+                "shard": tombstone.shard,
+                "reason": tombstone.reason,
+                "parent": tombstone.parent,
+                "pairs": next(s.pairs for s in left_out if s.name == tombstone.shard),
+            }
+            for tombstone in manifest.tombstones
+        ],
+        "preparation": manifest.preparation,
+    }
+
+
+def _field_facts(manifest: Manifest, name: str) -> Facts:
+    """One field, with the lengths of its sequences: tokens, EOS included."""
+    field = next(field for field in manifest.fields if field.name == name)
+    counts = manifest.lengths[name]
+    tokenizer = manifest.tokenizers[name]
+    return {
+        **field.model_dump(),
+        "tokens": sum(shard.tokens[name] for shard in manifest.shards),
+        "tokenizer": tokenizer.file,
+        "vocabulary_size": tokenizer.vocabulary_size,
+        **_length_facts(counts),
+    }
+
+
+def _length_facts(counts: tuple[int, ...] | DocumentLengths) -> Facts:
+    if isinstance(counts, DocumentLengths):
+        return {"longest": counts.longest, "lengths_by_powers_of_two": list(counts.counts)}
+    return {
+        "median_length": quantile(counts, 0.5),
+        "length_99th_percentile": quantile(counts, 0.99),
+        "longest": len(counts) - 1,
+        "lengths": list(counts),
+    }
+
+
+def _corpora_facts(store: DatasetStore, manifest: Manifest, examples: bool) -> list[Facts]:
+    report: dict[str, Any] = {}
+    if examples:
+        report = _cleaning_report(store, manifest)
+    return [
+        {
+            **corpus.model_dump(mode="json"),
+            "shards": sum(shard.corpus == index for shard in manifest.shards),
+            "examples": {
+                reason: entry["examples"] for reason, entry in report.get(corpus.name, {}).items()
+            },
+        }
+        for index, corpus in enumerate(manifest.corpora)
+    ]
+
+
+def _cleaning_report(store: DatasetStore, manifest: Manifest) -> dict[str, Any]:
+    """What was dropped of each corpus and why, with examples.
+
+    Raises:
+        DatasetFileError: the file holds something else.
+    """
+    file = manifest.cleaning.file
+    try:
+        report = _REPORT.validate_python(
+            parse_object(store.read(file, manifest.cleaning.sha256), REPORT_LIMITS)
+        )
+        for corpus in manifest.corpora:
+            for reason, dropped in report.get(corpus.name, {}).items():
+                dropped.check(reason, corpus.dropped)
+    except ValueError as error:
+        problem = told(error) if isinstance(error, ValidationError) else str(error)
+        raise DatasetFileError(file, "a report on what was dropped", problem) from error
+    return {
+        corpus: {reason: {"examples": dropped.examples} for reason, dropped in reasons.items()}
+        for corpus, reasons in report.items()
+    }
+
+
+def dataset_report(facts: Facts) -> Group:
+    """The facts for a person; examples of what was dropped if the facts have some."""
+    parts: list[RenderableType] = [_overview(facts), "", _corpora_table(facts["corpora"])]
+    for field in facts["fields"]:
+        if field.get("labels"):
+            continue  # as many as there are texts or tokens
+        parts += ["", _lengths_title(field)]
+        if "lengths" in field:
+            parts.append(histogram(field["lengths"]))
+        else:
+            parts.append(histogram_of_powers(field["lengths_by_powers_of_two"]))
+    for title, examples in _examples_tables(facts["corpora"], facts["noun"]):
+        parts += ["", title, examples]
+    return Group(*parts)
+
+
+def _lengths_title(field: Facts) -> RenderableType:
+    quantiles = (
+        f"median {field['median_length']}, 99th percentile {field['length_99th_percentile']}, "
+        if "median_length" in field
+        else ""
+    )
+    return shown(
+        (field["name"], "bold"),
+        f" ({field['language']}), tokens with EOS: {quantiles}longest {field['longest']:,}",
+    )
+
+
+def _overview(facts: Facts) -> Table:
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True, style="bold")
+    copied = max(cell_len(visible(facts["dataset"])), len(facts["identity"]))
+    table.add_column(overflow="fold", min_width=copied)
+    table.add_row("dataset", facts["dataset"])
+    table.add_row("identity", facts["identity"])
+    if facts["quarantined"]:
+        table.add_row("origin", facts["origin"])
+    for field in facts["fields"]:
+        table.add_row(field["role"], _what_it_holds(field))
+    noun = facts["noun"]
+    table.add_row(f"{noun}s", f"{facts['pairs']:,}")
+    table.add_row("shards", f"{facts['shards']:,} with {facts['bytes'] / 1e6:,.1f} MB")
+    for heldout in facts["heldout"]:
+        tag = f", tagged {heldout['tag']}" if heldout["tag"] else ""
+        table.add_row("held out", f"{heldout['name']}: {counted(heldout['pairs'], noun)}{tag}")
+    for entry in facts["quarantined"]:
+        lost = f"{entry['shard']}: {counted(entry['pairs'], noun)} fewer; {entry['reason']}"
+        table.add_row("quarantined", shown((lost, "yellow")))
+    if facts["quarantined"]:
+        left = (
+            f"{facts['pairs_to_train_on']:,} of the {noun}s, as the quarantined ones are left out"
+        )
+        table.add_row("to train on", left)
+    return table
+
+
+def _what_it_holds(field: Facts) -> str:
+    if labels := field.get("labels"):
+        named = f": {listed(labels[:LABELS_SHOWN])}" + ", …" * (len(labels) > LABELS_SHOWN)
+        return f"{field['name']}, of {counted(len(labels), 'label')}{named}"
+    return (
+        f"{field['name']}, {field['language']}: {counted(field['tokens'], 'token')} of "
+        f"{counted(field['vocabulary_size'], 'piece')} in {field['tokenizer']}"
+    )
+
+
+def _corpora_table(corpora: list[Facts]) -> Table:
+    table = Table("corpus", box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for heading in ("shards", "read", "kept", "dropped"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for corpus in corpora:
+        name = f"{corpus['name']}, tagged {corpus['tag']}" if corpus["tag"] else corpus["name"]
+        numbers = (
+            corpus["shards"],
+            corpus["read"],
+            corpus["kept"],
+            sum(corpus["dropped"].values()),
+        )
+        table.add_row(name, *(f"{number:,}" for number in numbers))
+        for reason, count in corpus["dropped"].items():
+            table.add_row(f"  {in_words(reason)}", "", "", "", f"{count:,}", style="dim")
+    return table
+
+
+def _examples_tables(corpora: list[Facts], noun: str) -> Iterator[tuple[RenderableType, Table]]:
+    for corpus in corpora:
+        for reason, examples in corpus["examples"].items():
+            if not examples:
+                continue
+            count = corpus["dropped"][reason]
+            some = f", of which the first {len(examples)}" if len(examples) < count else ""
+            what = f"dropped of {corpus['name']}, {in_words(reason)}: {counted(count, noun)}{some}"
+            table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+            number, *texts = examples[0]
+            table.add_column(number, justify="right", no_wrap=True)
+            for name in texts:
+                table.add_column(name, overflow="fold")
+            for example in examples:
+                table.add_row(f"{example[number]:,}", *(_quoted(example[name]) for name in texts))
+            yield shown((what, "bold")), table
+
+
+def _quoted(sentence: str) -> str:
+    """The beginning of a sentence in quotation marks, as spaces at its ends are to be seen."""
+    beginning = sentence[:CHARACTERS_SHOWN]
+    return f"'{visible_line(beginning)}'" + ("…" if len(sentence) > len(beginning) else "")
+
+
+def in_words(reason: str) -> str:
+    """The name of a reason for dropping examples, as a person writes it."""
+    return reason.replace("_", " ")

@@ -1,0 +1,61 @@
+"""Commands to try next with a trained run, ready to be copied into a shell."""
+
+import shlex
+import shutil
+import sys
+from pathlib import Path
+
+from trainer.recipe import TrainingRecipe
+from transloom.inference.task_commands import COMMANDS, EXPLAINED_TASKS
+
+# Parts that the command of a task expects in its text.
+_REQUIRED = {"masked_lm": ("[MASK]",), "tlm": ("[MASK]", " ||| ")}
+_PLACEHOLDERS = {
+    "masked_lm": "A TEXT WITH A [MASK]",
+    "tlm": "A TEXT WITH A [MASK] ||| ITS OTHER SIDE",
+}
+LONGEST_TEXT = 80
+
+
+def own_command() -> str:
+    """Return the name or path by which this program was started."""
+    command = Path(sys.argv[0])
+    if command.name != "transloom" or shutil.which("transloom") == str(command):
+        return "transloom"
+    if command.is_absolute() and command.is_relative_to(Path.cwd()):
+        command = command.relative_to(Path.cwd())
+    return shlex.quote(str(command))
+
+
+def next_commands(run: Path, recipe: TrainingRecipe, sample: str | None) -> dict[str, str]:
+    """Return a command each to use, score and explain a run, and to see its curves.
+
+    Args:
+        sample: an input of the run's task, such as a sentence of its validation.
+    """
+    this, task, folder = own_command(), recipe.task, shlex.quote(str(run))
+    text = shlex.quote(_usable(sample, task))
+    found = {}
+    if use := COMMANDS.get(task):
+        use = use.replace("transloom", this)
+        piped = task == "translation"
+        found["use"] = f"echo {text} | {use} {folder}" if piped else f"{use} {folder} {text}"
+    scored = "" if getattr(recipe.data, "tests", None) else " --set validation"
+    found["evaluate"] = f"{this} evaluate {folder}{scored}"
+    if task in EXPLAINED_TASKS:
+        found["explain"] = f"{this} explain {folder} {text}"
+    found["curves"] = f"{this} dashboard {shlex.quote(str(run.parent))}"
+    return found
+
+
+def _usable(sample: str | None, task: str) -> str:
+    """Return a sample that fits into a line of a shell and the task's command, or a placeholder."""
+    if (
+        sample
+        and sample.isprintable()
+        and len(sample) <= LONGEST_TEXT
+        and not sample.startswith("-")
+        and all(part in sample for part in _REQUIRED.get(task, ()))
+    ):
+        return sample
+    return _PLACEHOLDERS.get(task, "A TEXT")

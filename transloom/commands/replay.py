@@ -1,0 +1,305 @@
+"""`transloom replay`: steps of a run trained once more, compared with its record, and looked into.
+
+    plan ──▶ scratch folder: a run of its own, which begins at the run's checkpoint
+         ──leg by leg, by the loop of every run──▶ its record, reports of the ranks ──▶ Look
+
+The scratch folder holds links to the checkpoint's files; the run itself is only read.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+from cluster.data.trace import walk
+from cluster.errors import ClusterError
+from cluster.recipe import Recipe
+from cluster.terminal import Terminal, shown, step_counts
+from data_pipeline.dataset.manifest import Manifest
+from data_pipeline.errors import DatasetFileError
+from foundation.location import Location, without_credentials
+from foundation.strict_json import JsonLimits, parse_object
+from trainer.checkpoints.format import HEADER
+from trainer.rank.supervision import Outcome
+from trainer.record.metrics import read_metrics
+from trainer.record.records import Line, SkippedLine, StepLine, TrainLine
+from trainer.replay.look import Look
+from trainer.replay.replay_order import ReplayOrder
+from trainer.replay.reports import SeenState, SeenStep
+from trainer.runs.folder import RunFolder
+from trainer.runs.model_folder import is_model_folder
+from trainer.runs.step_range import StepRange
+from trainer.runs.vitals import Vitals
+from trainer.runs.warm_start import warm_start_of
+from transloom.observe.replay.judgement import ComparedState, UnreadableData, judge
+from transloom.observe.replay.looks import ExamplePlaces, looked_step
+from transloom.observe.replay.replay_plan import Leg, ReplayPlan, plan_replay, recipe_of
+
+NEVER = 10**9
+# A report of one rank on one step: as many examples as fit into its memory.
+REPORT_LIMITS = JsonLimits(bytes=2_000_000_000, values=100_000_000)
+
+
+@dataclass(frozen=True)
+class ReplayWish:
+    """What somebody wants to have replayed, and where.
+
+    Attributes:
+        steps: None for the whole record, of which `worst` takes a step.
+        overrides: fields of the class execution.
+        dataset: folder or URL, if it has moved since training.
+        scratch: the folder in which the scratch folder is made; None for the system's.
+    """
+
+    steps: StepRange | None
+    worst: bool = False
+    look: bool = False
+    ranks: int = 1
+    address: str | None = None
+    overrides: tuple[str, ...] = ()
+    dataset: str | None = None
+    scratch: Path | None = None
+
+    @property
+    def is_inline(self) -> bool:
+        """Whether one rank in this process will do."""
+        return self.ranks == 1 and self.address is None
+
+
+def replay(run: Path, wish: ReplayWish, console: Terminal) -> Look:
+    """Train the steps again and compare them.
+
+    Raises:
+        RunMismatchError, TrainerError, RecipeError: these steps cannot be replayed.
+        ClusterError: there is no room for the ranks, or the replay was stopped.
+    """
+    folder = RunFolder(run)
+    folder.card()
+    recipe = recipe_of(folder, wish.overrides, wish.dataset, wish.address, wish.ranks)
+    with _Watching(console) as audience:
+        plan = plan_replay(folder, recipe, wish.steps, wish.worst, audience.notice)
+        if wish.is_inline:
+            require_device(plan.recipe)
+        audience.notice(plan.announcement())
+        audience.expect(plan.trained)
+        with scratch_run(plan, wish.scratch) as scratch:
+            unreadable = _train(plan, wish, scratch, audience)
+            return _look(plan, wish, scratch, unreadable)
+
+
+def require_device(recipe: Recipe) -> None:
+    """Require the device of a rank here.
+
+    Raises:
+        ClusterError: the ranks compute on GPUs, and here is none.
+    """
+    import torch
+
+    if recipe.cluster.gpus_per_rank and not torch.cuda.is_available():
+        raise ClusterError(
+            "The run's ranks compute on GPUs (cluster.gpus_per_rank is 1), and torch finds none "
+            "here: replay it where there is one, or on a cluster with --address"
+        )
+
+
+@contextmanager
+def scratch_run(plan: ReplayPlan, where: Path | None) -> Iterator[RunFolder]:
+    """A folder that looks like the run where the replay begins; removed at the end."""
+    with tempfile.TemporaryDirectory(prefix="transloom-replay-", dir=where) as name:
+        scratch = RunFolder(Path(name).resolve() / "run")
+        scratch.checkpoints.mkdir(parents=True)
+        _reports(scratch).mkdir()
+        if plan.start:
+            shutil.copyfile(plan.run.card_path, scratch.card_path)
+            # Links to files, not to the folder: whatever is removed here, the run's files stay.
+            linked = scratch.checkpoints / plan.start.path.name
+            linked.mkdir()
+            shutil.copyfile(plan.start.path / HEADER, linked / HEADER)
+            for file in plan.start.file_paths():
+                (linked / file.name).symlink_to(file.resolve())
+        yield scratch
+
+
+def _reports(scratch: RunFolder) -> Path:
+    return scratch.path / "reports"
+
+
+def _train(
+    plan: ReplayPlan, wish: ReplayWish, scratch: RunFolder, audience: "_Watching"
+) -> UnreadableData | None:
+    """Train all legs; what keeps one from its end, if the dataset does.
+
+    Raises:
+        ClusterError: somebody has stopped it.
+    """
+    for leg in plan.legs:
+        order = ReplayOrder(
+            folder=_reports(scratch),
+            looked_at=plan.steps if wish.look else None,
+            checkpoints=plan.checkpoints,
+            goes_on=leg is not plan.legs[-1],
+        )
+        try:
+            outcome = _train_leg(plan, leg, wish, scratch, order, audience)
+        except DatasetFileError as error:
+            return _unreadable(plan, error)
+        if outcome != "finished":
+            raise ClusterError(
+                f"The replay of steps {plan.steps} was stopped; nothing of it is kept. The same "
+                "command begins anew"
+            )
+    return None
+
+
+def _train_leg(
+    plan: ReplayPlan,
+    leg: Leg,
+    wish: ReplayWish,
+    scratch: RunFolder,
+    order: ReplayOrder,
+    audience: "_Watching",
+) -> Outcome:
+    manifest = Manifest.load(plan.store, leg.dataset_identity)
+    recipe = _for_scratch(plan, leg, scratch, manifest)
+    if wish.is_inline:
+        from cluster.supervision.inline import train_inline
+
+        return train_inline(recipe, scratch, plan.store, manifest, audience, None, order)
+    from cluster.supervision.supervisor import supervise
+
+    return supervise(recipe, scratch, plan.store, manifest, audience, None, replay=order)
+
+
+def _for_scratch(plan: ReplayPlan, leg: Leg, scratch: RunFolder, manifest: Manifest) -> Recipe:
+    """The recipe with an end at the leg's last step, without what decides nothing of a step."""
+    recipe = plan.recipe
+    trainer: dict[str, object] = {
+        "max_steps": leg.last,
+        "validate_every_steps": NEVER,
+        "early_stopping": None,
+        "stop_after_skipped_steps": NEVER,
+    }
+    origin = recipe.trainer.init_from
+    if plan.start is None and origin is not None and not is_model_folder(Path(origin)):
+        # The scratch run would take the newest weights; the run has pinned its own.
+        parent = plan.run.card().parent
+        warm_start = warm_start_of(recipe, scratch, manifest, parent)
+        if warm_start is not None and parent is not None:
+            source = warm_start.path.parents[1]
+            trainer["init_from"] = Location(f"{source}@{parent.step}")
+    checkpoints = {"every_steps": NEVER, "keep_last": NEVER}
+    return recipe.model_copy(
+        update={
+            "trainer": recipe.trainer.model_copy(update=trainer),
+            "checkpoints": recipe.checkpoints.model_copy(update=checkpoints),
+            "tracking": recipe.tracking.model_copy(update={"wandb": "disabled"}),
+        }
+    )
+
+
+def _unreadable(plan: ReplayPlan, error: DatasetFileError) -> UnreadableData:
+    """The step that cannot be fed: data is read ahead of the step that is being trained."""
+    step = plan.from_step
+    try:
+        for traced, _ in walk(
+            plan.store, plan.recipe.data_settings, plan.data, plan.start_of_data, plan.steps.last
+        ):
+            step = traced
+    except DatasetFileError as found:
+        return UnreadableData(step + 1, str(found))
+    raise error  # it can be read now: the disk or the server was away
+
+
+def _look(
+    plan: ReplayPlan, wish: ReplayWish, scratch: RunFolder, unreadable: UnreadableData | None
+) -> Look:
+    """The verdict, and what the ranks saw."""
+    lines = _step_lines(scratch)
+    fingerprints = plan.fingerprint_of, _numerics(scratch), plan.trained
+    promise = plan.recorded.promise(*fingerprints)
+    ranks_for_bits = plan.recorded.ranks_for_bits(*fingerprints)
+    states = [_state(plan, scratch, step) for step in sorted(plan.checkpoints) if step in lines]
+    places = ExamplePlaces(plan.manifest, plan.recipe.batching.micro_batches_per_step)
+    recorded = plan.recorded.lines
+    asked = range(plan.steps.first, plan.steps.last + 1)
+    return Look(
+        run=str(plan.run.path),
+        from_step=plan.steps.first,
+        to_step=plan.steps.last,
+        replayed_from=plan.from_step,
+        steps_trained=len(lines),
+        ranks=wish.ranks,
+        verdict=judge(plan.recorded, lines, states, promise, unreadable, ranks_for_bits),
+        steps=[
+            looked_step(lines[step], recorded.get(step), _seen(scratch, step), places)
+            for step in asked
+            if step in lines
+        ],
+    )
+
+
+def _step_lines(scratch: RunFolder) -> dict[int, StepLine]:
+    lines = read_metrics(scratch.metrics)
+    return {line.step: line for line in lines if isinstance(line, (TrainLine, SkippedLine))}
+
+
+def _numerics(scratch: RunFolder) -> dict[str, object]:
+    """The fingerprint of the replay; empty if its ranks have not begun."""
+    path = ReplayOrder(_reports(scratch)).numerics_file
+    return parse_object(path.read_bytes()) if path.exists() else {}
+
+
+def _state(plan: ReplayPlan, scratch: RunFolder, step: int) -> ComparedState:
+    parts = [
+        SeenState.model_validate(parse_object(path.read_bytes(), REPORT_LIMITS))
+        for path in sorted(_reports(scratch).glob(f"state-{step:08d}.*.json"))
+    ]
+    return ComparedState.of(step, parts, plan.parameters)
+
+
+def _seen(scratch: RunFolder, step: int) -> list[SeenStep]:
+    return [
+        SeenStep.model_validate(parse_object(path.read_bytes(), REPORT_LIMITS))
+        for path in sorted(_reports(scratch).glob(f"look-{step:08d}.*.json"))
+    ]
+
+
+class _Watching:
+    """The audience of a replay: a bar on a terminal, and notices."""
+
+    def __init__(self, console: Terminal) -> None:
+        self._console = console
+        self._progress = step_counts(console)
+        self._task = self._progress.add_task("looking for a checkpoint", total=None)
+        self._before = 0
+
+    def __enter__(self) -> "_Watching":
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def expect(self, steps: StepRange) -> None:
+        self._before = steps.first - 1
+        total = steps.last - self._before
+        self._progress.update(self._task, description="training again", total=total)
+
+    def notice(self, text: str) -> None:
+        self._console.print(shown((f"· {without_credentials(text)}", "dim")), soft_wrap=True)
+
+    def logging(self) -> AbstractContextManager[object]:
+        """Do nothing: a replay has no log."""
+        return nullcontext()
+
+    def keep(self, text: str) -> None:
+        """Do nothing: a replay has no log."""
+
+    def line(self, line: Line) -> None:
+        if isinstance(line, (TrainLine, SkippedLine)):
+            self._progress.update(self._task, completed=line.step - self._before)
+
+    def vitals(self, vitals: Vitals) -> None:
+        """Do nothing: the bar says enough."""

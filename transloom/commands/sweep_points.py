@@ -1,0 +1,101 @@
+"""The runs of a sweep: the product of the values that are given for fields of a recipe.
+
+seed=1,2 model.dropout=0.1,0.3 trainer.max_steps=500
+  ──each value read as YAML, a comma between two──▶ 2 × 2 runs, all of 500 steps
+  ──named as `transloom train` names them──▶ runs/RECIPE,seed=2,model.dropout=0.3
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+from cluster.errors import RecipeError
+from cluster.recipe import load_recipe, run_name
+from foundation.strict_yaml import YamlError, parse_yaml
+from foundation.wording import counted
+
+MOST_RUNS = 1_000
+
+
+@dataclass(frozen=True)
+class SweepPoint:
+    """One run of a sweep.
+
+    Attributes:
+        overrides: all that `transloom train` is told besides the recipe.
+        changed: the values by which it differs from the others, by field.
+        run: its folder.
+        max_steps: of its recipe.
+    """
+
+    overrides: tuple[str, ...]
+    changed: dict[str, str]
+    run: Path
+    max_steps: int
+
+
+def sweep_points(recipe: Path, overrides: Sequence[str], folder: Path) -> list[SweepPoint]:
+    """The runs of a sweep, the last field's values changing fastest.
+
+    Args:
+        overrides: as KEY=VALUE or KEY=VALUE,VALUE,….
+        folder: where the runs lie.
+
+    Raises:
+        RecipeError: a recipe is wrong, two runs would be the same, or there is only one.
+    """
+    axes = [_axis(override) for override in overrides]
+    count = 1
+    for _, texts in axes:
+        count *= len(texts)
+    if not 1 < count <= MOST_RUNS:
+        raise RecipeError(
+            f"The values of this sweep make {counted(count, 'run')}, expected 2 to {MOST_RUNS:,}: "
+            "give several values for a field, such as seed=1,2,3; `transloom train` is for one run"
+        )
+    points: dict[str, SweepPoint] = {}
+    for values in product(*(texts for _, texts in axes)):
+        chosen = [(key, text) for (key, _), text in zip(axes, values, strict=True)]
+        given = tuple(f"{key}={text}" for key, text in chosen)
+        name = run_name(recipe, given)
+        changed = {
+            key: text for (key, text), (_, all_) in zip(chosen, axes, strict=True) if len(all_) > 1
+        }
+        if name in points:
+            raise RecipeError(
+                f"{_told(points[name].changed)} and {_told(changed)} would be one run, {name}: "
+                "only fields of the class identity make another run (`transloom fields` tells the "
+                "class). Give each value once, and other fields one value"
+            )
+        steps = load_recipe(recipe, given).trainer.max_steps
+        points[name] = SweepPoint(given, changed, folder / name, steps)
+    return list(points.values())
+
+
+def _axis(override: str) -> tuple[str, list[str]]:
+    """A field with the texts of its values."""
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise RecipeError(f"{override!r} is not of the form KEY=VALUE,VALUE,…, e.g. seed=1,2,3")
+    try:
+        values = parse_yaml(f"[{text}]")
+    except YamlError as error:
+        raise RecipeError(f"{override[:200]!r} has no list of values: {error}") from error
+    if not isinstance(values, list) or not values:
+        raise RecipeError(f"{override[:200]!r} has no value: give some, e.g. seed=1,2,3")
+    if len(values) == 1:
+        return key, [text]
+    try:
+        # JSON is YAML, and reads as the same value wherever it stands.
+        return key, [json.dumps(value, ensure_ascii=False) for value in values]
+    except TypeError as error:
+        raise RecipeError(
+            f"{override[:200]!r} has a value that no field takes ({error}): put texts that look "
+            "like dates into quotation marks"
+        ) from error
+
+
+def _told(changed: dict[str, str]) -> str:
+    return " ".join(f"{key}={text}" for key, text in changed.items())

@@ -1,0 +1,18 @@
+"""Loading the networks that commands give texts to."""
+
+from pathlib import Path
+from typing import Any, TypeVar
+
+from cluster.terminal import warn
+from transloom.inference.text_reader import TextReader
+from transloom.inference.trained_network import Precision
+
+R = TypeVar("R", bound=TextReader[Any])
+
+
+def load_reader(kind: type[R], run: Path, checkpoint: str | None, precision: Precision) -> R:
+    """Load a run's network, and warn if usual weights were passed over."""
+    reader = kind.load(run, checkpoint, precision)
+    for reason in reader.passed_over:
+        warn(f"{reason}; using {reader.checkpoint.path}")
+    return reader

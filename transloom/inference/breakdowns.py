@@ -1,0 +1,170 @@
+"""Where systems differ: by the length of the source, and by how rare words are.
+
+The measure for words is that of compare-mt (Neubig et al. 2019): of the words of a bucket, how
+many of the references' are in the hypothesis of their sentence (recall), and how many of the
+hypotheses' are in the reference (precision); F1 is their harmonic mean. Words are sacreBLEU's `13a`
+tokens, with their case. The buckets are by how often a word stands in the target sentences of the
+training data.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
+
+from data_pipeline.config.pair import TARGET
+from data_pipeline.dataset.manifest import Manifest
+from data_pipeline.dataset.shards import unpack_shard
+from data_pipeline.storage.store import DatasetStore
+from foundation.errors import DataError
+from foundation.wording import counted
+
+# Training pairs in which words are counted: enough to tell rare words, and read in seconds.
+PAIRS_COUNTED = 200_000
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """What lies from `first` to `last`; without a last, everything from there on."""
+
+    first: int
+    last: int | None
+
+    def __str__(self) -> str:
+        if self.last is None:
+            return f"{self.first:,} and more"
+        return f"{self.first:,}" if self.first == self.last else f"{self.first:,} to {self.last:,}"
+
+
+def _buckets(*firsts: int) -> tuple[Bucket, ...]:
+    ends = [*(first - 1 for first in firsts[1:]), None]
+    return tuple(Bucket(first, last) for first, last in zip(firsts, ends, strict=True))
+
+
+# In words of the source, split at white space.
+LENGTHS = _buckets(1, 11, 21, 31, 41, 51, 61)
+# How often a word stands in the training data.
+FREQUENCIES = _buckets(0, 1, 5, 10, 100, 1000)
+
+
+@dataclass(frozen=True)
+class Frequencies:
+    """How often words stand in a text.
+
+    Attributes:
+        counted_in: which text that is, in words.
+    """
+
+    words: Mapping[str, int]
+    counted_in: str
+
+
+@dataclass(frozen=True)
+class WordAccuracy:
+    """How well systems get the words of a bucket.
+
+    Attributes:
+        words: how many of the references' words are in the bucket.
+        f1: of each system, from 0 to 100; None if neither reference nor hypothesis has such a word.
+    """
+
+    bucket: Bucket
+    words: int
+    f1: list[float | None]
+
+
+def by_length(sources: Sequence[str]) -> list[tuple[Bucket, list[int]]]:
+    """The numbers of the sentences in each bucket of lengths, without empty buckets."""
+    found: dict[Bucket, list[int]] = {bucket: [] for bucket in LENGTHS}
+    for number, source in enumerate(sources):
+        found[_bucket_of(max(1, len(source.split())), LENGTHS)].append(number)
+    return [(bucket, numbers) for bucket, numbers in found.items() if numbers]
+
+
+def by_frequency(
+    references: Sequence[str], systems: Sequence[Sequence[str]], frequencies: Frequencies
+) -> list[WordAccuracy]:
+    """How well each system's hypotheses get the words of each bucket of frequencies."""
+    expected = [_words(text) for text in references]
+    words = _per_bucket(expected, frequencies)
+    f1: dict[Bucket, list[float | None]] = {bucket: [] for bucket in words}
+    for hypotheses in systems:
+        made = [_words(text) for text in hypotheses]
+        matched = _per_bucket([a & b for a, b in zip(expected, made, strict=True)], frequencies)
+        of_system = _per_bucket(made, frequencies)
+        for bucket, in_references in words.items():
+            both = in_references + of_system[bucket]
+            f1[bucket].append(200 * matched[bucket] / both if both else None)
+    return [
+        WordAccuracy(bucket, count, f1[bucket])
+        for bucket, count in words.items()
+        if count or any(value is not None for value in f1[bucket])
+    ]
+
+
+def training_frequencies(
+    store: DatasetStore, manifest: Manifest, report: Callable[[int, int], None]
+) -> Frequencies:
+    """How often words stand in the training data's target sentences.
+
+    They are counted in all of them, or in shards that lie evenly in a large dataset.
+
+    Args:
+        report: is told how many of how many pairs are counted.
+
+    Raises:
+        DataError: the shards cannot be read.
+    """
+    shards = [shard for shard in manifest.shards if shard.name not in manifest.left_out]
+    pairs = sum(shard.pairs for shard in shards)
+    every = max(1, -(-pairs // PAIRS_COUNTED))
+    chosen = shards[::every]
+    total, done = sum(shard.pairs for shard in chosen), 0
+    words: Counter[str] = Counter()
+    for shard in chosen:
+        report(done, total)
+        data = store.read(shard.name, shard.sha256, shard.bytes)
+        for block in unpack_shard(data, shard):
+            for text in block.sentences(TARGET):
+                words.update(_words(text))
+        done += shard.pairs
+    report(total, total)
+    some = "" if total == pairs else f" of {pairs:,}, in shards that lie evenly among all"
+    return Frequencies(words, f"the target sentences of {counted(total, 'training pair')}{some}")
+
+
+def frequencies_of(
+    store: DatasetStore,
+    manifest: Manifest,
+    references: Sequence[str],
+    report: Callable[[int, int], None],
+) -> Frequencies:
+    """The same, or how often words stand in the references, if training data is not to be had."""
+    try:
+        return training_frequencies(store, manifest, report)
+    except DataError as error:
+        words: Counter[str] = Counter()
+        for text in references:
+            words.update(_words(text))
+        problem = str(error).rstrip(".")
+        return Frequencies(words, f"the references, as the training data is not read: {problem}")
+
+
+def _words(text: str) -> Counter[str]:
+    return Counter(_TOKENIZE(text.rstrip()).split())
+
+
+_TOKENIZE = Tokenizer13a()
+
+
+def _per_bucket(sentences: Sequence[Counter[str]], frequencies: Frequencies) -> dict[Bucket, int]:
+    counts = dict.fromkeys(FREQUENCIES, 0)
+    for words in sentences:
+        for word, count in words.items():
+            counts[_bucket_of(frequencies.words.get(word, 0), FREQUENCIES)] += count
+    return counts
+
+
+def _bucket_of(number: int, buckets: Sequence[Bucket]) -> Bucket:
+    return next(bucket for bucket in reversed(buckets) if bucket.first <= number)

@@ -1,0 +1,216 @@
+"""A translation network as a model of CTranslate2, with its tokenizers.
+
+    model.bin                 weights, and the table of positions
+    config.json               special tokens; that a source ends with EOS
+    shared_vocabulary.json    pieces by id, or source_vocabulary.json and target_vocabulary.json
+    source.model              the SentencePiece models, under both names if they are one
+    target.model
+
+Layers, attention and embeddings are the same mathematics under other names; no number is changed
+unless weights are stored in fewer bits. CTranslate2's own table of positions is another one (it
+begins at position 1, and divides by width / 2 - 1), so ours is written; its rows limit the length
+of a sentence. Read with release 4.8.5.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from data_pipeline.config.pair import SOURCE, TARGET, PairDataConfig
+from data_pipeline.tokenizers.tokenizer import Tokenizer
+from model.blocks.attention import CrossAttention, SelfAttention
+from model.blocks.feed_forward import FeedForward
+from model.blocks.positions import sinusoidal_table
+from model.config.transformer import DecodingConfig, ModelConfig
+from model.errors import ModelError
+from model.networks.transformer import Transformer
+from trainer.recipe import TrainingRecipe
+from transloom.inference.ctranslate2.library import specifications
+from transloom.inference.engine_names import ComputeType
+
+SOURCE_MODEL, TARGET_MODEL = "source.model", "target.model"
+
+# The rows of the table of positions at least: few sentences have more tokens.
+LEAST_POSITIONS = 1024
+
+# The fields of a network's configuration that are written, or that only training reads.
+FIELDS = {
+    *("network", "encoder_layers", "decoder_layers", "width", "feed_forward_width", "heads"),
+    *("norm", "share_embeddings", "dropout", "attention_dropout"),
+    *("activation", "output_bias", "decoder_start"),
+}
+# CTranslate2's names; its GELU is the exact one.
+ACTIVATIONS = {"relu": "RELU", "gelu": "GELU", "silu": "SWISH"}
+
+
+def write_model(
+    network: nn.Module,
+    tokenizers: Mapping[str, Tokenizer],
+    positions: int,
+    folder: Path,
+    quantization: ComputeType | None = None,
+) -> None:
+    """Write all files into a folder.
+
+    Args:
+        tokenizers: by field.
+        positions: most tokens of a source or of a translation, EOS included.
+        quantization: in what weights are stored; None: as they are, in fp32.
+
+    Raises:
+        ModelError: CTranslate2 does not hold the network or a tokenizer; the message names what.
+        EngineError: the library is not installed.
+    """
+    assert not network.training
+    network = require_supported(network, tokenizers)
+    spec = _model_spec(network, positions)
+    source, target = (_pieces(tokenizers[field]) for field in (SOURCE, TARGET))
+    spec.register_source_vocabulary(source)
+    spec.register_target_vocabulary(target)
+    special = tokenizers[TARGET].special_ids
+    spec.config.unk_token = target[special.unk]
+    spec.config.bos_token = target[special.bos]
+    spec.config.decoder_start_token = target[network.vocabulary.bos_id]
+    spec.config.eos_token = target[special.eos]
+    spec.config.add_source_bos = False
+    spec.config.add_source_eos = True
+    spec.config.layer_norm_epsilon = _norm_epsilon(network)
+    spec.validate()
+    spec.optimize(quantization=None if quantization is None else quantization.value)
+    spec.save(str(folder))
+    (folder / SOURCE_MODEL).write_bytes(tokenizers[SOURCE].model)
+    (folder / TARGET_MODEL).write_bytes(tokenizers[TARGET].model)
+
+
+def positions_of(recipe: TrainingRecipe) -> int:
+    """Rows of the table of positions that suffice for all that a run was trained on."""
+    assert isinstance(recipe.data, PairDataConfig)
+    assert isinstance(recipe.decoding, DecodingConfig)
+    longest, decoding = recipe.data.max_source_length, recipe.decoding
+    output = int(decoding.max_length_factor * longest) + decoding.max_extra_length
+    return max(LEAST_POSITIONS, longest, output)
+
+
+def require_supported(network: nn.Module, tokenizers: Mapping[str, Tokenizer]) -> Transformer:
+    """The network, if CTranslate2 has all that it and its tokenizers do.
+
+    Raises:
+        ModelError: it has not; the message names what.
+    """
+    if type(network) is not Transformer:
+        raise ModelError(
+            f"The network is a {type(network).__name__}, and only transloom's own Transformer has "
+            "a form of CTranslate2's. Translate with transloom's own engine."
+        )
+    default = ModelConfig()
+    for name in sorted(set(ModelConfig.model_fields) - FIELDS):
+        value = getattr(network.config, name)
+        if value != getattr(default, name):
+            raise ModelError(
+                f"model.{name} is {value!r}, and a model of CTranslate2's is written for "
+                f"{getattr(default, name)!r} only. Translate with transloom's own engine."
+            )
+    if network.config.activation not in ACTIVATIONS:
+        raise ModelError(
+            f"model.activation is {network.config.activation!r}, and a model of CTranslate2's is "
+            f"written for {' or '.join(ACTIVATIONS)} only. Translate with transloom's own engine."
+        )
+    for tokenizer in tokenizers.values():
+        if tokenizer.kind is not None:
+            raise ModelError(
+                f"The tokenizer {tokenizer.name} is of the kind {tokenizer.kind}, and models of "
+                "CTranslate2 are written with SentencePiece's. Translate with transloom's own "
+                "engine."
+            )
+    return network
+
+
+def _pieces(tokenizer: Tokenizer) -> list[str]:
+    """The pieces by id, which CTranslate2 takes and gives in the place of ids."""
+    return [tokenizer.piece(number) for number in range(tokenizer.vocabulary_size)]
+
+
+def _norm_epsilon(network: Transformer) -> float:
+    norms = [module for module in network.modules() if isinstance(module, nn.LayerNorm)]
+    (epsilon,) = {norm.eps for norm in norms}
+    return float(epsilon)
+
+
+def _model_spec(network: Transformer, positions: int) -> Any:
+    config = network.config
+    spec = specifications().TransformerSpec.from_config(
+        (config.encoder_layers, config.decoder_layers),
+        config.heads,
+        pre_norm=config.norm == "pre",
+        activation=specifications().common_spec.Activation[ACTIVATIONS[config.activation]],
+        # Those that `model.inspection.alignment` asks: the layer before the last, all heads.
+        alignment_layer=max(0, config.decoder_layers - 2),
+        alignment_heads=config.heads,
+    )
+    table = sinusoidal_table(positions, config.width).numpy()
+    for stack in (spec.encoder, spec.decoder):
+        stack.scale_embeddings = True
+        stack.position_encodings.encodings = table
+    # An array that stands in several places is stored once.
+    target = network.target_embedding.weight.detach().numpy()
+    source = target if network.source_embedding is None else _array(network.source_embedding)
+    output = target if network.output_embedding is None else _array(network.output_embedding)
+    spec.encoder.embeddings[0].weight = source
+    spec.decoder.embeddings.weight = target
+    spec.decoder.projection.weight = output
+    if network.output_bias is not None:
+        spec.decoder.projection.bias = network.output_bias.detach().numpy()
+    for layer, ours in zip(spec.encoder.layer, network.encoder.layers, strict=True):
+        _self_attention(layer.self_attention, ours.self_attention, ours.self_attention_norm)
+        _feed_forward(layer.ffn, ours.feed_forward, ours.feed_forward_norm)
+    for layer, ours in zip(spec.decoder.layer, network.decoder.layers, strict=True):
+        _self_attention(layer.self_attention, ours.self_attention, ours.self_attention_norm)
+        _cross_attention(layer.attention, ours.cross_attention, ours.cross_attention_norm)
+        _feed_forward(layer.ffn, ours.feed_forward, ours.feed_forward_norm)
+    if config.norm == "pre":
+        _norm(spec.encoder.layer_norm, network.encoder.last_norm)
+        _norm(spec.decoder.layer_norm, network.decoder.last_norm)
+    return spec
+
+
+def _array(module: nn.Module) -> Any:
+    """A module's weight."""
+    assert isinstance(module.weight, torch.Tensor)
+    return module.weight.detach().numpy()
+
+
+def _self_attention(spec: Any, attention: Any, norm: Any) -> None:
+    assert isinstance(attention, SelfAttention)
+    _linear(spec.linear[0], attention.query_key_value)
+    _linear(spec.linear[1], attention.output)
+    _norm(spec.layer_norm, norm)
+
+
+def _cross_attention(spec: Any, attention: Any, norm: Any) -> None:
+    assert isinstance(attention, CrossAttention)
+    _linear(spec.linear[0], attention.query)
+    _linear(spec.linear[1], attention.key_value)
+    _linear(spec.linear[2], attention.output)
+    _norm(spec.layer_norm, norm)
+
+
+def _feed_forward(spec: Any, feed_forward: Any, norm: Any) -> None:
+    assert isinstance(feed_forward, FeedForward)
+    _linear(spec.linear_0, feed_forward.inner)
+    _linear(spec.linear_1, feed_forward.outer)
+    _norm(spec.layer_norm, norm)
+
+
+def _linear(spec: Any, linear: nn.Module) -> None:
+    assert isinstance(linear.bias, torch.Tensor)
+    spec.weight = _array(linear)
+    spec.bias = linear.bias.detach().numpy()
+
+
+def _norm(spec: Any, norm: nn.Module) -> None:
+    assert isinstance(norm.bias, torch.Tensor)
+    spec.gamma = _array(norm)
+    spec.beta = norm.bias.detach().numpy()

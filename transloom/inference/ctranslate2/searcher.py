@@ -1,0 +1,319 @@
+"""CTranslate2 in the place of our own search.
+
+    batch ─▶ pieces ─▶ [ CTranslate2, on several threads ] ─▶ pieces, scores ─▶ hypotheses, rescored
+
+Its beam search is ours: 2k candidates in each step, of which those among the first k that end are
+finished; a sentence is done when k are. What differs, and what is made of it here:
+
+- Its score is log-probability / length^α; ours divides by ((5 + length) / 6)^α. So its
+  log-probabilities are taken back, and hypotheses scored and ordered by our formula. They are those
+  of the numbers that it multiplied in: with int8 the rounded weights', with float32 ours within
+  1e-3. If more than k hypotheses end, its own order says which k it gives; so it gets the
+  exponent with which the two penalties grow alike around the length of the sources.
+- Its limit on the length holds for a batch, and what reaches it is cut. A sentence of which a
+  hypothesis reaches its own limit, where ours makes EOS follow, is searched by ours.
+- It never chooses PAD and BOS, as we never do, but the other probabilities then add up to 1.
+- An empty sentence it does not translate at all; ours does.
+- It scores a prefix as 0. Its own probability of the prefix is asked for and added. After a prefix
+  only the best hypothesis may end at once.
+
+Read with release 4.8.5, src/decoding.cc.
+"""
+
+import math
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+
+from data_pipeline.batching.batch import MicroBatch
+from data_pipeline.config.pair import SOURCE, TARGET
+from data_pipeline.tokenizers.tokenizer import Tokenizer
+from foundation.process_pool import cores
+from model.config.transformer import DecodingConfig
+from model.errors import PrefixError
+from model.generation.search import Hypothesis, beam_search, length_penalty
+from model.generation.search_state import output_limits, unpadded_prefixes
+from model.networks.transformer import Transformer
+from trainer.tasks.batch import to_device
+from transloom.inference.ctranslate2.kept_export import Files
+from transloom.inference.ctranslate2.library import library
+from transloom.inference.engine_names import ComputeType
+from transloom.inference.search_processes import Found
+
+# Tokens of a source, padding included, that one thread translates at once.
+TOKENS_AT_ONCE = 1024
+# Batches that are asked for before the first of them is waited for, for each thread.
+BATCHES_AHEAD = 2
+# With an exponent of 0 it would stop as soon as the best hypothesis ends; this is 0 to its floats.
+NO_PENALTY = 1e-9
+# It gives hypotheses that a prefix has ruled out a score of -1e10.
+RULED_OUT = -1e9
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A batch that is being translated.
+
+    Attributes:
+        source_bs: padded at the end, as our search takes it.
+        limits: tokens that each translation may have, EOS included.
+        prefixes: without padding.
+        rows: those that CTranslate2 was asked for, and its answers to come.
+        prefix_scores: of these rows, if there are prefixes.
+        exponent: of CTranslate2's length penalty.
+    """
+
+    source_bs: torch.Tensor
+    limits: list[int]
+    prefixes: list[list[int]]
+    rows: list[int]
+    answers: list[Any]
+    prefix_scores: list[Any]
+    exponent: float
+
+
+class CTranslate2Searcher:
+    """A model of CTranslate2's with the network that it was made of."""
+
+    def __init__(
+        self,
+        network: Transformer,
+        tokenizers: dict[str, Tokenizer],
+        files: Callable[[], Files],
+        positions: int,
+        compute_type: ComputeType,
+        threads: int | None = None,
+    ) -> None:
+        """
+        Args:
+            tokenizers: by field.
+            files: gets the model's files, by name.
+            positions: the rows of its table of positions; our search takes longer sentences.
+            threads: that compute; None: as many as this process may use cores.
+        """
+        self.engine: str | None = f"ctranslate2-{compute_type}"
+        self._network = network
+        self._source = _Pieces(tokenizers[SOURCE])
+        self._target = _Pieces(tokenizers[TARGET])
+        self._files = files
+        self._positions = positions
+        self._compute_type = compute_type
+        self._threads = cores() if threads is None else threads
+
+    def search(self, decoding: DecodingConfig, batches: Sequence[MicroBatch]) -> Iterator[Found]:
+        """See `transloom.inference.searchers.Search`."""
+        return self._search(self._on_all_cores, 1, decoding, batches)
+
+    def prepare(self) -> None:
+        """Convert and load the model: see `kept_export`."""
+        _ = self._on_all_cores
+
+    @contextmanager
+    def in_processes(self, processes: int) -> Generator["CTranslate2Searcher | _Workers"]:
+        """So many threads that translate, which share the cores: CTranslate2's "processes"."""
+        if processes == 1:
+            yield self
+            return
+        yield _Workers(self, self._translator(processes), processes)
+
+    def processes_for(self, sentences: int, bytes_of_longest: int = 0) -> int:
+        """A thread for each core: they share the weights and start at once."""
+        return self._threads
+
+    @cached_property
+    def _on_all_cores(self) -> Any:
+        return self._translator(1)
+
+    def _translator(self, workers: int) -> Any:
+        return library().Translator(
+            "model",
+            device="cpu",
+            compute_type=self._compute_type.value,
+            inter_threads=workers,
+            intra_threads=max(1, self._threads // workers),
+            files=self._files(),
+        )
+
+    def _search(
+        self,
+        translator: Any,
+        workers: int,
+        decoding: DecodingConfig,
+        batches: Sequence[MicroBatch],
+    ) -> Iterator[Found]:
+        asked: deque[Asked] = deque()
+        for batch in batches:
+            asked.append(self._ask(translator, decoding, batch))
+            if len(asked) > BATCHES_AHEAD * workers:
+                yield self._found(decoding, asked.popleft())
+        while asked:
+            yield self._found(decoding, asked.popleft())
+
+    def _ask(self, translator: Any, decoding: DecodingConfig, batch: MicroBatch) -> Asked:
+        vocabulary = self._network.vocabulary
+        tensors = to_device(batch, vocabulary, torch.device("cpu"))
+        prefix_bp = tensors.target_input[:, 1:]  # without BOS, with padding in place of EOS
+        limits = output_limits(tensors.source, vocabulary.pad_id, decoding)
+        try:
+            prefixes = unpadded_prefixes(prefix_bp, len(limits), limits, vocabulary)
+        except PrefixError as error:
+            raise PrefixError(int(batch.pair_ids[error.index]), error.problem) from error
+        lengths = batch.fields[SOURCE].lengths.tolist()
+        rows = [
+            row
+            for row, (length, limit) in enumerate(zip(lengths, limits, strict=True))
+            if length > 1 and max(length, limit) <= self._positions
+        ]
+        # Without EOS, which it adds.
+        sources = [
+            self._source.of(tensors.source[row, : lengths[row] - 1].tolist()) for row in rows
+        ]
+        begun = [self._target.of(prefixes[row]) for row in rows]
+        exponent = exponent_near(decoding.length_penalty, sum(lengths) / len(lengths))
+        return Asked(
+            tensors.source,
+            limits,
+            prefixes,
+            rows,
+            self._answers(
+                translator, decoding, exponent, sources, begun, [limits[row] for row in rows]
+            ),
+            _prefix_scores(translator, sources, begun) if any(begun) else [],
+            exponent,
+        )
+
+    def _answers(
+        self,
+        translator: Any,
+        decoding: DecodingConfig,
+        exponent: float,
+        sources: list[list[str]],
+        begun: list[list[str]],
+        limits: list[int],
+    ) -> list[Any]:
+        if not sources:
+            return []
+        never = {self._network.vocabulary.pad_id, self._network.vocabulary.bos_id}
+        answers: list[Any] = translator.translate_batch(
+            sources,
+            begun if any(begun) else None,
+            max_batch_size=TOKENS_AT_ONCE,
+            batch_type="tokens",
+            asynchronous=True,
+            beam_size=decoding.beam_size,
+            num_hypotheses=decoding.beam_size,
+            length_penalty=exponent,
+            suppress_sequences=[self._target.of([number]) for number in never],
+            return_end_token=True,
+            max_input_length=0,  # nothing is cut
+            max_decoding_length=max(limits),
+            min_decoding_length=0,
+            return_scores=True,
+        )
+        return answers
+
+    def _found(self, decoding: DecodingConfig, asked: Asked) -> Found:
+        """The hypotheses of a batch's sentences, in its order."""
+        found: Found = [[] for _ in asked.limits]
+        for index, (row, answer) in enumerate(zip(asked.rows, asked.answers, strict=True)):
+            of_prefix = 0.0
+            if asked.prefixes[row]:
+                of_prefix = sum(asked.prefix_scores[index].result().log_probs[:-1])  # not EOS
+            found[row] = self._rescored(
+                decoding, asked.exponent, answer.result(), asked.limits[row], of_prefix
+            )
+        if ours := [row for row, hypotheses in enumerate(found) if not hypotheses]:
+            again = self._searched_by_ours(decoding, asked, ours)
+            for row, hypotheses in zip(ours, again, strict=True):
+                found[row] = hypotheses
+        return found
+
+    def _rescored(
+        self,
+        decoding: DecodingConfig,
+        exponent: float,
+        result: Any,
+        limit: int,
+        of_prefix: float,
+    ) -> list[Hypothesis]:
+        """The hypotheses of a sentence by our score; none if our search has to find them."""
+        hypotheses = []
+        for pieces, score in zip(result.hypotheses, result.scores, strict=True):
+            length = len(pieces)  # with EOS
+            ids = self._target.ids(pieces)
+            if length >= limit or ids[-1] != self._network.vocabulary.eos_id:
+                return []
+            log_probability = score * length**exponent
+            if not math.isfinite(log_probability):
+                return []
+            if log_probability > RULED_OUT:
+                penalty = length_penalty(length, decoding.length_penalty)
+                ours = (log_probability + of_prefix) / penalty
+                hypotheses.append(Hypothesis(tuple(ids[:-1]), ours))
+        hypotheses.sort(key=lambda hypothesis: hypothesis.score, reverse=True)
+        return hypotheses
+
+    def _searched_by_ours(
+        self, decoding: DecodingConfig, asked: Asked, rows: list[int]
+    ) -> list[list[Hypothesis]]:
+        pad = self._network.vocabulary.pad_id
+        source_bs = asked.source_bs[rows]
+        longest = int((source_bs != pad).sum(dim=1).max())
+        prefixes = [asked.prefixes[row] for row in rows]
+        width = max(map(len, prefixes))
+        padded = [[*prefix, *[pad] * (width - len(prefix))] for prefix in prefixes]
+        prefix_bp = torch.tensor(padded, dtype=torch.long).view(len(rows), width)
+        return beam_search(self._network, source_bs[:, :longest], decoding, prefix_bp)
+
+
+@dataclass(frozen=True)
+class _Workers:
+    """A searcher's model on several threads."""
+
+    searcher: CTranslate2Searcher
+    translator: Any
+    workers: int
+
+    def search(self, decoding: DecodingConfig, batches: Sequence[MicroBatch]) -> Iterator[Found]:
+        """See `transloom.inference.searchers.Search`."""
+        return self.searcher._search(self.translator, self.workers, decoding, batches)
+
+
+class _Pieces:
+    """A tokenizer's pieces, which CTranslate2 takes and gives in the place of ids."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._pieces = [tokenizer.piece(number) for number in range(tokenizer.vocabulary_size)]
+        self._ids = {piece: number for number, piece in enumerate(self._pieces)}
+
+    def of(self, ids: Sequence[int]) -> list[str]:
+        return [self._pieces[number] for number in ids]
+
+    def ids(self, pieces: Sequence[str]) -> list[int]:
+        return [self._ids[piece] for piece in pieces]
+
+
+def exponent_near(alpha: float, length: float) -> float:
+    """That of length^x, which grows at this length as ((5 + length) / 6)^α does: x = α n / (n + 5).
+
+    Never 0, with which CTranslate2 would stop earlier.
+    """
+    return max(NO_PENALTY, alpha * length / (length + 5))
+
+
+def _prefix_scores(translator: Any, sources: list[list[str]], begun: list[list[str]]) -> list[Any]:
+    """Log-probabilities of each prefix's tokens, and of EOS after them, to come."""
+    scores: list[Any] = translator.score_batch(
+        sources,
+        begun,
+        max_batch_size=TOKENS_AT_ONCE,
+        batch_type="tokens",
+        asynchronous=True,
+        max_input_length=0,
+    )
+    return scores

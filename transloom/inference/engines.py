@@ -1,0 +1,78 @@
+"""The engines that find a run's translations, and the searcher of each.
+
+`torch` is our own search over our own network, and the reference; `ctranslate2` is an extra.
+"""
+
+from functools import partial
+
+from model.networks.transformer import Transformer
+from trainer.errors import EngineError
+from trainer.runs.folder import RunFolder
+from transloom.inference.ctranslate2.conversion import positions_of, require_supported, write_model
+from transloom.inference.ctranslate2.kept_export import kept_files, origin_of
+from transloom.inference.ctranslate2.library import require_compute_type
+from transloom.inference.ctranslate2.searcher import CTranslate2Searcher
+from transloom.inference.engine_names import ComputeType, Engine
+from transloom.inference.searchers import Searcher, network_searcher
+from transloom.inference.trained_network import Precision, TrainedNetwork
+
+
+def require_possible(
+    engine: Engine, compute_type: ComputeType | None, device: str, precision: Precision
+) -> None:
+    """Check that an engine can do what is wanted, before a network is loaded.
+
+    Raises:
+        EngineError: it cannot, or is not installed.
+    """
+    if engine is Engine.TORCH:
+        if compute_type is not None:
+            raise EngineError(
+                f"--compute-type is {compute_type}, which --engine ctranslate2 has; the engine is "
+                f"{engine}, which has --precision fp32 or bf16"
+            )
+        return
+    if precision != "fp32":
+        raise EngineError(
+            f"--precision is {precision}, which --engine torch has; {engine} has --compute-type, "
+            "and int8 is its fastest"
+        )
+    if device != "cpu":
+        raise EngineError(
+            f"--engine {engine} translates on the CPU, and the device is {device}: name --engine "
+            "torch"
+        )
+    require_compute_type(compute_type or ComputeType.FLOAT32)
+
+
+def searcher_of(
+    engine: Engine,
+    found: TrainedNetwork,
+    compute_type: ComputeType | None,
+    threads: int | None = None,
+) -> Searcher:
+    """What finds hypotheses with a run's weights.
+
+    Args:
+        threads: of CTranslate2; None: as many as this process may use cores.
+
+    Raises:
+        ModelError: the engine does not hold the network; the message names what.
+    """
+    network = found.model
+    assert isinstance(network, Transformer)
+    if engine is Engine.TORCH:
+        return network_searcher(network, found.weights)
+    require_supported(network, found.tokenizers)
+    positions = positions_of(found.recipe)
+    origin = origin_of(found.checkpoint, positions)
+    engines = RunFolder(found.weights.run).engines
+    write = partial(write_model, network, found.tokenizers, positions)
+    return CTranslate2Searcher(
+        network,
+        found.tokenizers,
+        partial(kept_files, engines, origin, write),
+        positions,
+        compute_type or ComputeType.FLOAT32,
+        threads,
+    )

@@ -1,0 +1,153 @@
+"""Several runs that translate together: the mean of their probabilities at each step of a search.
+
+    sentences ─▶ each run's source tokens ─▶ each run's network ─▶ mean of probabilities ─▶ search
+
+All runs write with one target tokenizer, so that a token is the same to all. Their source
+tokenizers may differ; then a batch has a field for each. Ensembles of runs that differ in their
+seed alone are what papers report (Sutskever et al. 2014, §3.4).
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from data_pipeline.config.pair import SOURCE, TARGET, PairDataConfig
+from data_pipeline.dataset.manifest import Manifest
+from data_pipeline.storage.store import open_store
+from data_pipeline.tokenizers.tokenizer import Tokenizer
+from model.config.transformer import ModelConfig
+from model.networks.transformer import Transformer
+from trainer.checkpoints.format import HEADER, Checkpoint, sha256_of
+from trainer.errors import RunMismatchError
+from trainer.runs.folder import RunFolder
+from transloom.inference.search_processes import Find, search_together
+from transloom.inference.searchers import OwnSearcher, Searcher
+from transloom.inference.trained_network import TrainedNetwork, Weights, load_network
+
+# Names of members in the name of an ensemble; of more the first ones, and how many there are.
+MEMBERS_NAMED = 4
+
+
+@dataclass(frozen=True)
+class EnsembleOrigin:
+    """A search with several networks: their weights, and the field of a batch that each reads."""
+
+    members: tuple[Weights, ...]
+    fields: tuple[str, ...]
+
+    def open(self) -> Find:
+        """See `transloom.inference.search_processes.Origin`."""
+        models = []
+        for member in self.members:
+            found = load_network(member.run, member.checkpoint, "cpu", member.precision)
+            assert isinstance(found.model, Transformer)
+            models.append(found.model)
+        return partial(search_together, models, self.fields)
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """What a translator needs of several networks.
+
+    Attributes:
+        name: what hypotheses are named by, in place of a checkpoint: each member's RUN@STEP and
+            the first digits of the hash.
+        sha256: of the hashes of the members' checkpoints, in their order.
+        tokenizers: by field; one for each source tokenizer, and the target's.
+        longest_trained: the most tokens of a source that all members were trained on.
+        other_configs: of the members but the first.
+        members, checkpoints: of each, in their order.
+    """
+
+    members: tuple[Weights, ...]
+    checkpoints: tuple[Checkpoint, ...]
+    name: str
+    sha256: str
+    tokenizers: dict[str, Tokenizer]
+    longest_trained: int | None
+    other_configs: tuple[ModelConfig, ...]
+    searcher: Searcher
+
+
+def join(networks: Sequence[TrainedNetwork]) -> Ensemble:
+    """Let networks translate together.
+
+    Raises:
+        RunMismatchError: they do not write with one target tokenizer, begin with other tokens, or
+            read other sentences before each.
+    """
+    _require_one_context(networks)
+    fields = _source_fields(networks)
+    models = [network.model for network in networks]
+    of_pairs = [n.recipe.data for n in networks if isinstance(n.recipe.data, PairDataConfig)]
+    assert all(isinstance(model, Transformer) for model in models)
+    transformers = [model for model in models if isinstance(model, Transformer)]
+    _require_one_start(networks, transformers)
+    limits = [data.max_source_length for data in of_pairs if data.max_source_length is not None]
+    hashes = [sha256_of(network.checkpoint.path / HEADER) for network in networks]
+    sha256 = hashlib.sha256("".join(f"{found}\n" for found in hashes).encode()).hexdigest()
+    sources = {f: n.tokenizers[SOURCE] for f, n in zip(fields, networks, strict=True)}
+    return Ensemble(
+        members=tuple(network.weights for network in networks),
+        checkpoints=tuple(network.checkpoint for network in networks),
+        name=_name([network.weights for network in networks], sha256),
+        sha256=sha256,
+        tokenizers={**sources, TARGET: networks[0].tokenizers[TARGET]},
+        longest_trained=min(limits, default=None),
+        other_configs=tuple(model.config for model in transformers[1:]),
+        searcher=OwnSearcher(
+            partial(search_together, transformers, fields),
+            EnsembleOrigin(tuple(network.weights for network in networks), fields),
+        ),
+    )
+
+
+def _name(members: Sequence[Weights], sha256: str) -> str:
+    named = [f"{member.run.resolve().name}@{member.checkpoint}"[:40] for member in members]
+    if len(named) > MEMBERS_NAMED:
+        named = [*named[:MEMBERS_NAMED], f"{len(named) - MEMBERS_NAMED}-more"]
+    return f"ensemble-{'+'.join(named)}-{sha256[:8]}"
+
+
+def _source_fields(networks: Sequence[TrainedNetwork]) -> tuple[str, ...]:
+    """The field that each network reads: the source, or one of its own with its own tokenizer."""
+    manifests = [Manifest.load(open_store(RunFolder(n.weights.run).dataset)) for n in networks]
+    targets = [manifest.tokenizers[TARGET].sha256 for manifest in manifests]
+    for network, target in zip(networks, targets, strict=True):
+        if target != targets[0]:
+            raise RunMismatchError(
+                f"The target tokenizers of {networks[0].weights.run} (sha256 {targets[0][:16]}…) "
+                f"and {network.weights.run} ({target[:16]}…) differ, so their tokens cannot be "
+                "averaged. Name runs of one dataset, or of datasets with one target tokenizer"
+            )
+    fields: dict[str, str] = {}
+    for manifest in manifests:
+        number = len(fields) + 1
+        fields.setdefault(
+            manifest.tokenizers[SOURCE].sha256, SOURCE if number == 1 else f"{SOURCE}.{number}"
+        )
+    return tuple(fields[manifest.tokenizers[SOURCE].sha256] for manifest in manifests)
+
+
+def _require_one_context(networks: Sequence[TrainedNetwork]) -> None:
+    first, *others = networks
+    for other in others:
+        if other.recipe.data.sentences_before != first.recipe.data.sentences_before:
+            raise RunMismatchError(
+                f"data.context_sentences is {first.recipe.data.sentences_before} in "
+                f"{first.weights.run} and {other.recipe.data.sentences_before} in "
+                f"{other.weights.run}, so they would read other texts. Name runs that have the same"
+            )
+
+
+def _require_one_start(networks: Sequence[TrainedNetwork], models: Sequence[Transformer]) -> None:
+    """A search has one first token for all: what one network begins with, another never saw."""
+    for network, model in zip(networks, models, strict=True):
+        if model.config.decoder_start != models[0].config.decoder_start:
+            raise RunMismatchError(
+                f"model.decoder_start of {networks[0].weights.run} is "
+                f"{models[0].config.decoder_start} and of {network.weights.run} "
+                f"{model.config.decoder_start}, so their translations begin with other tokens. "
+                "Name runs that begin with the same one"
+            )

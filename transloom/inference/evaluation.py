@@ -1,0 +1,106 @@
+"""Scores of a run on its test sets, each with the signature that says how it was computed.
+
+BLEU (Papineni et al. 2002) and chrF (Popović 2015) are sacreBLEU's (Post 2018), on the cased,
+detokenised text. `bleu_literature` is BLEU on text that was normalised, lower-cased and tokenised
+by Moses, as some literature reports it. Papers on Multi30k do; those on other corpora may not.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import sacrebleu
+from sacremoses import MosesPunctNormalizer, MosesTokenizer
+
+from data_pipeline.batching.heldout import load_heldout
+from data_pipeline.config.data import DataConfig
+from data_pipeline.config.pair import TARGET
+from transloom.inference.hypotheses import make_hypotheses
+from transloom.inference.scoring import dataset_of
+from transloom.inference.translator import Translator
+
+MOSES_BLEU = "BLEU of lower-cased Moses tokens"
+MOSES_SIGNATURE = "moses lower-cased, normalised, tokenised; "  # before sacreBLEU's
+
+
+@dataclass(frozen=True)
+class Score:
+    """A figure and how it was computed."""
+
+    score: float
+    signature: str
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All scores of one test set."""
+
+    name: str
+    sentences: int
+    checkpoint: str  # the name of its folder, or of an ensemble
+    checkpoint_step: int  # of an ensemble, that of its first member
+    beam_size: int
+    length_penalty: float
+    bleu: Score
+    chrf: Score
+    bleu_literature: Score
+    hypotheses: str
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def evaluate(
+    translator: Translator,
+    dataset: DataConfig,
+    name: str,
+    translations_folder: Path,
+    report: Callable[[int, int], None],
+    processes: int | None = None,
+) -> Evaluation:
+    """Translate a test set, keep the hypotheses, score them.
+
+    Args:
+        report: is told how many of how many sentences are done.
+        processes: how many translate at once; None for as many as are worth it.
+    """
+    store, manifest = dataset_of(translator.checkpoint, dataset)
+    heldout = load_heldout(store, manifest, name)
+    made = make_hypotheses(translator, name, heldout, translations_folder, report, processes)
+    hypotheses = made.texts
+    checkpoint, decoding = translator.checkpoint, translator.decoding
+    ensemble = translator.ensemble
+    language = next(field.language for field in manifest.fields if field.name == TARGET)
+    references = heldout.texts[TARGET]
+    return Evaluation(
+        name=name,
+        sentences=len(heldout),
+        checkpoint=ensemble.name if ensemble else checkpoint.path.name,
+        checkpoint_step=checkpoint.step,
+        beam_size=decoding.beam_size,
+        length_penalty=decoding.length_penalty,
+        bleu=_score(sacrebleu.BLEU(), hypotheses, references),
+        chrf=_score(sacrebleu.CHRF(), hypotheses, references),
+        bleu_literature=_score(
+            sacrebleu.BLEU(tokenize="none", force=True),
+            moses(hypotheses, language),
+            moses(references, language),
+            prefix=MOSES_SIGNATURE,
+        ),
+        hypotheses=str(made.file),
+    )
+
+
+def moses(sentences: Sequence[str], language: str) -> list[str]:
+    """Lower-cased, normalised and tokenised text, as the Multi30k task prepares its references."""
+    normalizer, tokenizer = MosesPunctNormalizer(lang=language), MosesTokenizer(lang=language)
+    return [
+        tokenizer.tokenize(normalizer.normalize(sentence.lower()), return_str=True)
+        for sentence in sentences
+    ]
+
+
+def _score(metric: Any, hypotheses: list[str], references: list[str], prefix: str = "") -> Score:
+    result = metric.corpus_score(hypotheses, [references])
+    return Score(score=result.score, signature=prefix + str(metric.get_signature()))

@@ -1,0 +1,83 @@
+"""An encoder with a masked language model's head as Hugging Face's BERT, with its tokenizer."""
+
+from pathlib import Path
+
+from data_pipeline.config.pair import PairDataConfig
+from data_pipeline.tokenizers.tokenizer import shared_tokenizer
+from model.errors import ModelError
+from model.heads.masked_head import MaskedLanguageModel
+from model.hugging_face.bert import to_bert
+from transloom.inference.export.bert_folder import write_bert_folder
+from transloom.inference.trained_network import TrainedNetwork
+
+# What the folder of a network that was trained on pairs says of itself.
+CARD = """---
+library_name: transformers
+pipeline_tag: fill-mask
+language:
+- {source}
+- {target}
+---
+
+# {source} and {target}
+
+An encoder that tells hidden pieces, trained by transloom on pairs ("translation language
+modelling", Lample and Conneau 2019) and written as `BertForMaskedLM`.
+
+In training the positions of a pair begin anew with its second side, and those of `BertForMaskedLM`
+do not by themselves: give them, or logits differ. A text alone needs no positions; its
+`token_type_ids` are 0 if it is {source}, and 1 if it is {target}.
+
+```python
+import torch
+from transformers import AutoModelForMaskedLM, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("FOLDER")
+model = AutoModelForMaskedLM.from_pretrained("FOLDER").eval()
+batch = tokenizer("… <mask> …", "…", return_tensors="pt")
+ids = batch["input_ids"]
+place = torch.arange(ids.shape[1]).expand_as(ids)
+begins = (place * (ids == tokenizer.bos_token_id)).cummax(dim=-1).values
+logits = model(**batch, position_ids=place - begins).logits
+print(tokenizer.decode(logits[ids == tokenizer.mask_token_id].argmax(dim=-1)))
+```
+"""
+
+
+def write_bert(trained: TrainedNetwork, folder: Path) -> str:
+    """Write the files into a folder, and return the architecture's name.
+
+    The SentencePiece model lies beside tokenizer.json, which is made of it: a run that begins with
+    the folder knows by it that pieces mean the same.
+
+    Raises:
+        ModelError: BERT has no such network; the message names what it has not.
+        TrainerError: tokenizer.json cannot hold the tokenizer.
+    """
+    return _write(trained, folder, pairs=False)
+
+
+def write_bert_of_pairs(trained: TrainedNetwork, folder: Path) -> str:
+    """As `write_bert`, for a network whose texts are pairs: both sides begin with BOS.
+
+    Its positions begin anew with the second side, which BERT's do not by themselves: README.md
+    says how they are given.
+    """
+    data = trained.recipe.data
+    assert isinstance(data, PairDataConfig)
+    architecture = _write(trained, folder, pairs=True)
+    card = CARD.format(source=data.source_language, target=data.target_language)
+    (folder / "README.md").write_text(card, encoding="utf-8")
+    return architecture
+
+
+def _write(trained: TrainedNetwork, folder: Path, *, pairs: bool) -> str:
+    network = trained.model
+    tokenizer = shared_tokenizer(trained.tokenizers)
+    if not isinstance(network, MaskedLanguageModel):
+        raise ModelError(
+            f"model.network is {trained.recipe.model.network}, and only encoder_only has BERT's "
+            "layout. Export a run of that network."
+        )
+    found = to_bert(network, tokenizer.pad_id)
+    return write_bert_folder(folder, found, tokenizer, second_begins=pairs)

@@ -1,0 +1,100 @@
+"""A translation model for CTranslate2, with its tokenizers and a model card."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from data_pipeline.tokenizers.sentence_piece import SentencePieceTokenizer
+from data_pipeline.tokenizers.tokenizer import Tokenizer
+from trainer.errors import TrainerError
+from transloom.inference.ctranslate2.conversion import positions_of, write_model
+from transloom.inference.engine_names import ComputeType
+from transloom.inference.export.model_card import LAST_SECTIONS, model_card
+from transloom.inference.trained_network import TrainedNetwork
+
+CARD_FILE = "README.md"
+
+CARD = (
+    """---
+library_name: ctranslate2
+pipeline_tag: translation
+language:
+- {source}
+- {target}
+tags:
+- ctranslate2
+- translation
+---
+
+# {source} → {target}
+
+An encoder–decoder Transformer, trained by transloom and written for CTranslate2: {size}.
+Weights of {checkpoint}, after {tokens}.
+
+## Use
+
+```python
+import sentencepiece, ctranslate2
+
+source = sentencepiece.SentencePieceProcessor(model_file="FOLDER/source.model")
+target = sentencepiece.SentencePieceProcessor(model_file="FOLDER/target.model")
+translator = ctranslate2.Translator("FOLDER")
+pieces = source.encode("…", out_type=str)
+(result,) = translator.translate_batch([pieces], beam_size=4, min_decoding_length=0)
+print(target.decode(result.hypotheses[0]))
+```
+
+Text goes in as it is written: cased, and not tokenised. If the model was trained with tags, a tag
+is a piece of its own, which stands before the others.
+
+## Scores
+
+{scores}
+
+## How it differs from transloom
+
+- CTranslate2 divides a hypothesis' log-probability by length^α, transloom by ((5 + length) / 6)^α,
+  so the same α of {alpha:g} favours other lengths.
+- transloom ends a translation after {factor:g} × its source's tokens + {extra}, with EOS;
+  CTranslate2 cuts it after `max_decoding_length`.
+- A source or a translation may have {positions} tokens at most. CTranslate2 cuts a source after
+  `max_input_length`, 1,024 unless you say otherwise.
+- Padding and BOS are ruled out by `suppress_sequences`, if at all; a trained model does not write
+  them.
+
+"""
+    + LAST_SECTIONS
+)
+
+
+def write_ctranslate2(
+    trained: TrainedNetwork, folder: Path, quantization: ComputeType | None = None
+) -> str:
+    """Write the files into a folder, and say what they are; see `write_model`.
+
+    Raises:
+        ModelError: CTranslate2 does not hold the network or a tokenizer; the message names what.
+        TrainerError: a tokenizer does more than its SentencePiece model.
+        EngineError: the library is not installed.
+    """
+    require_plain(trained.tokenizers.values())
+    positions = positions_of(trained.recipe)
+    write_model(trained.model, trained.tokenizers, positions, folder, quantization)
+    card = model_card(trained, folder, positions, CARD)
+    (folder / CARD_FILE).write_text(card, encoding="utf-8")
+    return f"a model of CTranslate2's in {quantization or ComputeType.FLOAT32}"
+
+
+def require_plain(tokenizers: Iterable[Tokenizer]) -> None:
+    """Require that other programs get a run's ids from its SentencePiece models alone.
+
+    Raises:
+        TrainerError: text is rewritten before a model sees it.
+    """
+    for tokenizer in tokenizers:
+        if isinstance(tokenizer, SentencePieceTokenizer) and tokenizer.is_verbatim:
+            raise TrainerError(
+                f"{tokenizer.name} was trained with tokenizer.verbatim, which writes line ends and "
+                "some characters as others before it segments; a program with the SentencePiece "
+                "model alone does not. Translate with --engine ctranslate2, or export a run with "
+                "tokenizer.verbatim=false."
+            )

@@ -1,0 +1,35 @@
+"""A language model as Hugging Face's GPT-2 or Llama, with its tokenizer's file."""
+
+from pathlib import Path
+
+from data_pipeline.config.text import TEXT
+from model.errors import ModelError
+from model.hugging_face.language_model import save_hugging_face, to_hugging_face
+from model.networks.decoder_only import DecoderOnly
+from transloom.inference.trained_network import TrainedNetwork
+
+TOKENIZER_FILE = "tokenizer.model"
+
+
+def write_language_model(trained: TrainedNetwork, folder: Path) -> str:
+    """Write the files into a folder, and return the architecture's name.
+
+    Raises:
+        ModelError: no layout holds the network; the message names what it cannot hold.
+    """
+    network, tokenizer = trained.model, trained.tokenizers[TEXT]
+    if not isinstance(network, DecoderOnly):
+        raise ModelError(
+            f"model.network is {trained.recipe.model.network}, and only decoder_only has a layout "
+            "of Hugging Face's. Export a run of that network."
+        )
+    architecture: str = to_hugging_face(network).config["architectures"][0]
+    save_hugging_face(
+        network,
+        folder,
+        bos_id=tokenizer.bos_id,
+        eos_id=tokenizer.eos_id,
+        pad_id=tokenizer.pad_id,
+    )
+    (folder / TOKENIZER_FILE).write_bytes(tokenizer.model)
+    return architecture

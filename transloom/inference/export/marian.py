@@ -1,0 +1,78 @@
+"""A translation model as Hugging Face's MarianMT, with its tokenizers and a model card."""
+
+from pathlib import Path
+from typing import Any
+
+from data_pipeline.config.pair import SOURCE, TARGET, PairDataConfig
+from model.config.transformer import DecodingConfig
+from model.errors import ModelError
+from model.hugging_face.files import write_json, write_model
+from model.hugging_face.marian import ARCHITECTURE, MAX_POSITIONS, to_marian
+from model.networks.transformer import Transformer
+from transloom.inference.export.marian_tokenizer import tokenizer_files
+from transloom.inference.export.model_card import model_card
+from transloom.inference.trained_network import TrainedNetwork
+
+GENERATION_FILE = "generation_config.json"
+CARD_FILE = "README.md"
+
+
+def write_marian(trained: TrainedNetwork, folder: Path) -> str:
+    """Write the files into a folder, and return the architecture's name.
+
+    Raises:
+        ModelError: Marian has no such network; the message names what it has not.
+        TrainerError: a tokenizer is of a kind that MarianTokenizer does not have.
+    """
+    network, data, decoding = trained.model, trained.recipe.data, trained.recipe.decoding
+    if not isinstance(network, Transformer):
+        raise ModelError(
+            f"model.network is {trained.recipe.model.network}, and only transformer has a layout "
+            "of Hugging Face's. Export a run of that network."
+        )
+    assert isinstance(data, PairDataConfig)
+    assert isinstance(decoding, DecodingConfig)
+    positions = max_positions(data, decoding)
+    corpora = [*data.train, data.validation, *data.tests.values()]
+    files = tokenizer_files(
+        trained.tokenizers,
+        tags=sorted({tag for corpus in corpora for tag in corpus.tags.values()}),
+        languages={SOURCE: data.source_language, TARGET: data.target_language},
+        max_length=positions,
+    )
+    write_model(folder, to_marian(network, positions))
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    write_json(folder / GENERATION_FILE, generation_config(network, decoding, positions))
+    (folder / CARD_FILE).write_text(model_card(trained, folder, positions), encoding="utf-8")
+    return ARCHITECTURE
+
+
+def max_positions(data: PairDataConfig, decoding: DecodingConfig) -> int:
+    """Room for the longest source that was trained on, and for its translation with BOS."""
+    longest = int(decoding.max_length_factor * data.max_source_length)
+    return max(MAX_POSITIONS, data.max_source_length, longest + decoding.max_extra_length + 1)
+
+
+def generation_config(
+    network: Transformer, decoding: DecodingConfig, positions: int
+) -> dict[str, Any]:
+    """Return the settings of `generate` that come nearest to our search.
+
+    Its length penalty divides log-probabilities by length^α, ours by ((5 + length) / 6)^α. With
+    α = 0 both are 1, and beams have the same scores, except at the length limit: `generate` counts
+    the EOS that it forces there as certain, and our search counts its log-probability.
+    """
+    vocabulary = network.vocabulary
+    return {
+        "bos_token_id": None if vocabulary.starts_with_padding else vocabulary.bos_id,
+        "decoder_start_token_id": vocabulary.bos_id,
+        "eos_token_id": vocabulary.eos_id,
+        "forced_eos_token_id": vocabulary.eos_id,
+        "pad_token_id": vocabulary.pad_id,
+        "suppress_tokens": sorted({vocabulary.pad_id, vocabulary.bos_id}),
+        "max_length": positions,
+        "num_beams": decoding.beam_size,
+        "length_penalty": decoding.length_penalty,
+        "early_stopping": True,
+    }

@@ -1,0 +1,196 @@
+"""The model card of an exported translation model: README.md, as Hugging Face shows it.
+
+It tells what is known of the run, and no place on the machine where it was trained.
+"""
+
+from pathlib import Path
+
+import sacrebleu
+import yaml
+
+from data_pipeline.batching.heldout import load_heldout
+from data_pipeline.config.pair import TARGET, PairCorpusConfig, PairDataConfig
+from data_pipeline.corpora.context import SEPARATOR
+from foundation.errors import DataError
+from foundation.location import Location
+from foundation.strict_json import SMALL, parse_object
+from foundation.wording import counted
+from model.config.transformer import DecodingConfig
+from trainer.checkpoints.format import HEADER, Checkpoint, sha256_of
+from trainer.errors import TrainerError
+from trainer.runs.folder import RunFolder
+from transloom.inference.export.marian_tokenizer import called
+from transloom.inference.hypotheses import HypothesesCard, find_hypotheses
+from transloom.inference.scoring import dataset_of
+from transloom.inference.trained_network import TrainedNetwork
+
+# The sections of a recipe that say how a model was trained, and name no place.
+SECTIONS = {"seed", "model", "batching", "trainer", "engine", "decoding"}
+
+# What a card for any library ends with.
+LAST_SECTIONS = """## Training
+
+Corpora: {corpora}. No text of them is in this folder, apart from the pieces of the vocabulary.
+
+```yaml
+{recipe}```
+
+## Licence
+
+None is given here. What may be done with this model depends on the licences of its corpora and on
+who trained it: name a licence in the first lines of this file before you publish it.
+
+## Hashes
+
+| file | sha256 |
+| --- | --- |
+{hashes}
+"""
+
+CARD = (
+    """---
+library_name: transformers
+pipeline_tag: translation
+language:
+- {source}
+- {target}
+tags:
+- marian
+- translation
+---
+
+# {source} → {target}
+
+An encoder–decoder Transformer, trained by transloom and written as `MarianMTModel`: {size}.
+Weights of {checkpoint}, after {tokens}.
+
+## Use
+
+```python
+from transformers import AutoTokenizer, MarianMTModel
+
+tokenizer = AutoTokenizer.from_pretrained("FOLDER")
+model = MarianMTModel.from_pretrained("FOLDER").eval()
+batch = tokenizer(["…"], padding=True, return_tensors="pt")
+print(tokenizer.decode(model.generate(**batch)[0], skip_special_tokens=True))
+```
+
+Text goes in as it is written: cased, and not tokenised.{tags}
+
+## Scores
+
+{scores}
+
+## How it differs from transloom
+
+- Weights and token ids are the same, and so are logits, but for rounding.
+- `generate` divides a hypothesis' log-probability by length^α, transloom by ((5 + length) / 6)^α,
+  so the same α of {alpha:g} favours other lengths. With `length_penalty=0.0` both search by the
+  log-probability alone, and their beams have the same scores.
+- transloom ends a translation after {factor:g} × its source's tokens + {extra}; `generate` after
+  {positions} tokens of a batch, and a token that this forces adds nothing to its score.
+- A source may have {positions} tokens at most.
+- With `skip_special_tokens=True` a character that the vocabulary lacks leaves nothing behind;
+  transloom writes " ⁇ " for it.
+- A text that begins with `>>…<<` loses that: MarianTokenizer takes it for the name of a language.
+
+"""
+    + LAST_SECTIONS
+)
+
+
+def model_card(trained: TrainedNetwork, folder: Path, positions: int, template: str = CARD) -> str:
+    """The text of the card.
+
+    Args:
+        folder: has the other files.
+        positions: the most tokens of a source or a target.
+        template: the card with names in braces in the place of what is known.
+    """
+    recipe, checkpoint = trained.recipe, trained.checkpoint
+    data, decoding = recipe.data, recipe.decoding
+    assert isinstance(data, PairDataConfig)
+    assert isinstance(decoding, DecodingConfig)
+    parameters = sum(parameter.numel() for parameter in trained.model.parameters())
+    hashes = {path.name: sha256_of(path) for path in sorted(folder.iterdir())}
+    hashes[f"the run's {checkpoint.path.name}/{HEADER}"] = sha256_of(checkpoint.path / HEADER)
+    hashes["the dataset's manifest.json"] = checkpoint.header.dataset_identity
+    settings = recipe.model_dump(mode="json", include=SECTIONS)
+    settings["trainer"].pop("init_from")  # it may name a place
+    tags = sorted({called(tag) for corpus in data.train for tag in corpus.tags.values()})
+    return template.format(
+        source=data.source_language,
+        target=data.target_language,
+        size=f"{recipe.model}, {counted(parameters, 'weight')}",
+        checkpoint=checkpoint.path.name,
+        tokens=counted(checkpoint.header.target_tokens_seen, "target token"),
+        tags=(f" It may begin with a tag: {', '.join(f'`{tag}`' for tag in tags)}." if tags else "")
+        + _on_context(data),
+        scores="\n".join(_scores(trained, data)) or "None were computed with these weights.",
+        alpha=decoding.length_penalty,
+        factor=decoding.max_length_factor,
+        extra=counted(decoding.max_extra_length, "token"),
+        positions=positions,
+        corpora=", ".join(_described(corpus) for corpus in data.train),
+        recipe=yaml.safe_dump(settings, sort_keys=False, allow_unicode=True),
+        hashes="\n".join(f"| {name} | `{value}` |" for name, value in hashes.items()),
+    )
+
+
+def _described(corpus: PairCorpusConfig) -> str:
+    """A corpus by the names of its files and their hashes, without their folders."""
+    files = zip(corpus.locations, corpus.sha256s, strict=True)
+    return " and ".join(
+        f"{_file_name(location)} (sha256 {sha256})" if sha256 else _file_name(location)
+        for location, sha256 in files
+    )
+
+
+def _file_name(location: Location) -> str:
+    return str(location).rsplit("/", 1)[-1]
+
+
+def _on_context(data: PairDataConfig) -> str:
+    if not data.sentences_before:
+        return ""
+    read = counted(data.sentences_before, "sentence")
+    return (
+        f" Up to {read} of its document may stand before it, each with ` {SEPARATOR} ` behind it."
+    )
+
+
+def _scores(trained: TrainedNetwork, data: PairDataConfig) -> list[str]:
+    """A line for each score that is known of these weights."""
+    lines = [
+        f"- validation, greedily: {name} {score.value:.4g}"
+        for name, score in trained.checkpoint.header.scores.items()
+        if score.value is not None
+    ]
+    translations = RunFolder(trained.weights.run).translations
+    for path in sorted(translations.glob("*.json")):
+        try:
+            line = _test_score(path, trained.checkpoint, data)
+        except (OSError, ValueError, DataError, TrainerError):
+            continue  # of another kind of file, or the dataset is not here: nothing can be said
+        if line:
+            lines.append(line)
+    return lines
+
+
+def _test_score(path: Path, checkpoint: Checkpoint, data: PairDataConfig) -> str | None:
+    """BLEU of the hypotheses that a card describes; None if other weights have made them."""
+    origin = HypothesesCard.model_validate(parse_object(path.read_bytes(), SMALL)).origin
+    if origin.checkpoint_sha256 != sha256_of(checkpoint.path / HEADER):
+        return None
+    heldout = load_heldout(*dataset_of(checkpoint, data), origin.test_set)
+    found = find_hypotheses(path.parent, origin)
+    if found is None:
+        return None
+    metric = sacrebleu.BLEU()
+    score = metric.corpus_score(found.texts, [heldout.texts[TARGET]]).score
+    beam, alpha = origin.decoding["beam_size"], origin.decoding["length_penalty"]
+    numbers = origin.engine or origin.precision
+    return (
+        f"- {origin.test_set}, transloom's beam {beam}, α {alpha:g}, {numbers}: BLEU "
+        f"{score:.2f} (sacreBLEU {metric.get_signature()})"
+    )

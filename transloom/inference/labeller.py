@@ -1,0 +1,188 @@
+"""Labels of texts, and of their words.
+
+labeller = Labeller.load("runs/multi30k-language")
+labeller.label(["Ein Mann fährt Rad."])[0].label         a text has one label
+Labeller.load("runs/multi30k-case").tag(["ein mann"])    or each of its words has one
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+import torch
+from torch import Tensor
+
+from data_pipeline.arrays import flattened
+from data_pipeline.config.label import LabelsDataConfig, TaggedDataConfig
+from data_pipeline.tasks.token_classification import encode_words
+from model.heads.label_head import LabelModel
+from trainer.errors import RunMismatchError
+from trainer.tasks.rows import sentence_rows
+from transloom.inference.text_reader import TextReader
+from transloom.inference.texts_at_once import texts_at_once
+from transloom.inference.trained_network import TrainedNetwork
+
+
+@dataclass(frozen=True)
+class LabelledText:
+    """A text with its likeliest label.
+
+    Attributes:
+        probabilities: of all labels, the likeliest first.
+        tokens: of the text, with BOS and EOS.
+        read: how many of them the network read: as many as it has positions, at most.
+    """
+
+    text: str
+    label: str
+    probabilities: dict[str, float]
+    tokens: int
+    read: int
+
+
+@dataclass(frozen=True)
+class TaggedWord:
+    """A word with its likeliest label, and how likely that is, 0 to 1."""
+
+    word: str
+    label: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class TaggedText:
+    """A text, and the words between its spaces."""
+
+    text: str
+    words: list[TaggedWord]
+
+
+@dataclass(frozen=True)
+class _Row:
+    """Tokens that are read together, and at which of them a label is told."""
+
+    ids: list[int]
+    places: list[int]
+
+
+class Labeller(TextReader[LabelModel]):
+    """A trained classifier of texts or of words with its tokenizer.
+
+    Attributes:
+        labels: all of them, in the order in which the network has them.
+        of_words: whether it labels words: `tag` them, else `label` texts.
+    """
+
+    tasks = ("text_classification", "token_classification")
+
+    def __init__(self, trained: TrainedNetwork) -> None:
+        super().__init__(trained)
+        data = trained.recipe.data
+        assert isinstance(data, LabelsDataConfig)
+        self.labels = data.labels
+        self.of_words = isinstance(data, TaggedDataConfig)
+        self._lower_cases = isinstance(data, TaggedDataConfig) and all(
+            corpus.derived == "case" for corpus in data.train
+        )
+        self._run = trained.weights.run
+
+    def label(self, texts: Sequence[str]) -> list[LabelledText]:
+        """The label of each text, which does not depend on the others.
+
+        Of a text with more tokens than the network has positions, the beginning is read.
+
+        Raises:
+            RunMismatchError: the run labels words.
+        """
+        self._require(of_words=False)
+        special = self.tokenizer.special_ids
+        tokens = [
+            [special.bos, *ids.tolist(), special.eos] for ids in self.tokenizer.encode(list(texts))
+        ]
+        rows = [_Row(ids[: self._longest], [0]) for ids in tokens]
+        return [
+            self._labelled(text, probabilities_1l[0], len(ids), len(row.ids))
+            for text, probabilities_1l, ids, row in zip(
+                texts, self._probabilities(rows), tokens, rows, strict=True
+            )
+        ]
+
+    def tag(self, texts: Sequence[str]) -> list[TaggedText]:
+        """The label of each word of each text; words are what stands between spaces.
+
+        A text with more tokens than the network has positions is read in parts.
+
+        Raises:
+            RunMismatchError: the run labels texts.
+        """
+        self._require(of_words=True)
+        words = [text.split() for text in texts]
+        read = [[self._as_learned(word) for word in of_one] for of_one in words]
+        parts = [self._parts(pieces) for pieces in encode_words(self.tokenizer, read)]
+        found = iter(self._probabilities([part for of_one in parts for part in of_one]))
+        tagged = []
+        for text, of_one, rows in zip(texts, words, parts, strict=True):
+            probabilities_wl = torch.cat([next(found) for _ in rows])
+            best = probabilities_wl.max(dim=1)
+            told = zip(of_one, best.indices.tolist(), best.values.tolist(), strict=True)
+            words_told = [TaggedWord(word, self.labels[n], p) for word, n, p in told]
+            tagged.append(TaggedText(text, words_told))
+        return tagged
+
+    def _as_learned(self, word: str) -> str:
+        return word.lower() if self._lower_cases else word
+
+    @property
+    def _longest(self) -> int:
+        return self.network.encoder.context_length
+
+    def _require(self, *, of_words: bool) -> None:
+        if self.of_words != of_words:
+            kinds = {False: "texts, so use label", True: "words, so use tag"}
+            raise RunMismatchError(
+                f"{self._run} labels {kinds[self.of_words]} for it, or name another run"
+            )
+
+    def _labelled(self, text: str, probabilities_l: Tensor, tokens: int, read: int) -> LabelledText:
+        best = probabilities_l.sort(descending=True, stable=True)
+        names = [self.labels[number] for number in best.indices.tolist()]
+        probabilities = dict(zip(names, best.values.tolist(), strict=True))
+        return LabelledText(text, names[0], probabilities, tokens, read)
+
+    def _parts(self, words: list[list[int]]) -> list[_Row]:
+        """A sentence in as few parts as there have to be, cut as held-out ones are."""
+        special = self.tokenizer.special_ids
+        ids = [special.bos, *(piece for pieces in words for piece in pieces), special.eos]
+        firsts = list(accumulate(map(len, words), initial=1))[: len(words)]
+        return [
+            _Row(
+                ids[start : start + self._longest],
+                [first - start for first in firsts if start <= first < start + self._longest],
+            )
+            for start in range(0, len(ids), self._longest)
+        ]
+
+    @torch.no_grad()
+    def _probabilities(self, rows: list[_Row]) -> list[Tensor]:
+        """The probabilities of the labels at the places of each row, fp32 (places, labels)."""
+        order = sorted(range(len(rows)), key=lambda number: len(rows[number].ids))
+        found: dict[int, Tensor] = {}
+        at_once = texts_at_once(
+            max((len(row.ids) for row in rows), default=1),
+            self.network.encoder.config.heads,
+            self.network.classifier.weight.element_size(),
+        )
+        for start in range(0, len(rows), at_once):
+            some = order[start : start + at_once]
+            of_all_ml = self._of_batch([rows[number] for number in some])
+            sizes = [len(rows[number].places) for number in some]
+            found |= zip(some, of_all_ml.split(sizes), strict=True)
+        return [found[number] for number in range(len(rows))]
+
+    def _of_batch(self, rows: list[_Row]) -> Tensor:
+        fed = sentence_rows(flattened([row.ids for row in rows]), self.tokenizer.pad_id)
+        hidden_btd = self.network.encoder(*map(torch.from_numpy, fed))
+        width = hidden_btd.shape[1]
+        places = [n * width + place for n, row in enumerate(rows) for place in row.places]
+        hidden_md = hidden_btd.flatten(0, 1)[torch.tensor(places, dtype=torch.int64)]
+        return self.network.logits(hidden_md).float().softmax(dim=-1)

@@ -1,0 +1,181 @@
+"""Filling in hidden tokens: `MaskFiller.load("runs/masked").fill(["A man is [MASK] a bike."])`.
+
+A run of `tlm` also takes a translation beside it: "A man is [MASK] a bike. ||| Ein Mann fährt Rad."
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data_pipeline.arrays import flattened
+from data_pipeline.tasks.masked_text import BETWEEN_SIDES, SHOWN_MASK, masked_ids, masked_pair_text
+from data_pipeline.tasks.masking import vocabulary_of
+from model.config.encoder_only import FillConfig
+from model.heads.masked_head import MaskedLanguageModel
+from trainer.errors import TextError
+from trainer.tasks.rows import positions_begun_anew, sentence_rows
+from transloom.inference.text_reader import TextReader
+from transloom.inference.texts_at_once import texts_at_once
+from transloom.inference.trained_network import TrainedNetwork
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A piece that may be what is hidden.
+
+    Attributes:
+        text: of the piece alone, without a space around it.
+        probability: that the network gives it at this place, 0 to 1.
+    """
+
+    piece: str
+    text: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class Filled:
+    """A text with hidden tokens.
+
+    Attributes:
+        filled: the text with the likeliest pieces, each told without knowing the others.
+        masks: for each [MASK], its candidates, the likeliest first.
+    """
+
+    text: str
+    filled: str
+    masks: list[list[Candidate]]
+
+
+class TextRow(NamedTuple):
+    """A text as the network reads it, with BOS and EOS around each side."""
+
+    ids: list[int]
+    segments: list[int]
+
+    @property
+    def positions(self) -> list[int]:
+        """They begin anew with each side."""
+        segments = np.array(self.segments)
+        begun: list[int] = positions_begun_anew(np.zeros_like(segments), segments).tolist()
+        return begun
+
+
+class MaskFiller(TextReader[MaskedLanguageModel]):
+    """A trained masked model with its tokenizer, ready to fill in texts.
+
+    Attributes:
+        pairs: whether a text may have two sides, with ||| between them.
+    """
+
+    tasks = ("masked_lm", "tlm")
+
+    def __init__(self, trained: TrainedNetwork) -> None:
+        super().__init__(trained)
+        config = trained.recipe.decoding
+        assert isinstance(config, FillConfig)
+        self.config: FillConfig = config
+        self.pairs = trained.recipe.task == "tlm"
+
+    @torch.no_grad()
+    def fill(self, texts: Sequence[str]) -> list[Filled]:
+        """Fill in each text by itself.
+
+        Args:
+            texts: with `pairs` the source, the target, or both with ||| between them; a text
+                without ||| is a source, one that begins with it a target.
+
+        Raises:
+            TextError: a text has no [MASK], more tokens than the network has positions, or more
+                than two sides.
+        """
+        rows = [self.row(text, number) for number, text in enumerate(texts, start=1)]
+        found: list[Filled] = []
+        at_once = texts_at_once(
+            max((len(row.ids) for row in rows), default=1),
+            self.network.encoder.config.heads,
+            self.network.output_bias.element_size(),
+        )
+        for start in range(0, len(rows), at_once):
+            some, given = rows[start : start + at_once], texts[start : start + at_once]
+            hidden_btd = self._hidden(some)
+            found += [
+                self._filled(text, row.ids, hidden_td)
+                for text, row, hidden_td in zip(given, some, hidden_btd, strict=True)
+            ]
+        return found
+
+    def row(self, text: str, number: int = 1) -> TextRow:
+        """What the network reads of a text.
+
+        Args:
+            number: of the text, for messages.
+
+        Raises:
+            TextError: as for `fill`.
+        """
+        sides = text.split(BETWEEN_SIDES) if self.pairs else [text]
+        if len(sides) > 2:
+            raise TextError(
+                f"Text {number} has {BETWEEN_SIDES} {len(sides) - 1} times, and it stands between "
+                "two sides: write it once."
+            )
+        if len(sides) == 2:  # the spaces around ||| are not the text's
+            sides = [sides[0].rstrip(" "), sides[1].lstrip(" ")]
+        row = TextRow([], [])
+        for segment, side in enumerate(sides):
+            if not side and len(sides) == 2:
+                continue
+            ids = [self.tokenizer.bos_id, *self._side(side, number), self.tokenizer.eos_id]
+            row.ids.extend(ids)
+            row.segments.extend([segment] * len(ids))
+        if vocabulary_of(self.tokenizer).mask not in row.ids:
+            raise TextError(
+                f"Text {number} has no {SHOWN_MASK}, so nothing is to be filled in: write one in "
+                "the place of a word."
+            )
+        return row
+
+    def _side(self, text: str, number: int) -> list[int]:
+        """The ids of one side, without BOS and EOS."""
+        ids = masked_ids(self.tokenizer, text)
+        longest, tokens = self.network.encoder.context_length, len(ids) + 2
+        if tokens > longest:
+            raise TextError(
+                f"Text {number} has {tokens} tokens with BOS and EOS, and the network has "
+                f"learned {longest} positions: give a shorter part of it."
+            )
+        return ids
+
+    def _hidden(self, rows: list[TextRow]) -> Tensor:
+        """Returns the hidden states of all tokens, [rows, longest, width]."""
+        segments = np.concatenate([row.segments for row in rows])
+        fed = sentence_rows(flattened([row.ids for row in rows]), self.tokenizer.pad_id, segments)
+        hidden_btd: Tensor = self.network.encoder(*map(torch.from_numpy, fed))
+        return hidden_btd
+
+    def _filled(self, text: str, ids: list[int], hidden_td: Tensor) -> Filled:
+        vocabulary = vocabulary_of(self.tokenizer)
+        places = [place for place, token in enumerate(ids) if token == vocabulary.mask]
+        logits_mv = self.network.logits(hidden_td[places]).float()
+        probability_mv = logits_mv.softmax(dim=-1)
+        # Special pieces are never what is hidden.
+        ordinary = torch.from_numpy(vocabulary.is_ordinary)
+        count = min(self.config.candidates, len(vocabulary.ordinary))
+        best = probability_mv.masked_fill(~ordinary, -1.0).topk(count, dim=-1)
+        masks = [
+            [self._candidate(token, value) for token, value in zip(tokens, values, strict=True)]
+            for tokens, values in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        ]
+        filled = list(ids)
+        for place, token in zip(places, best.indices[:, 0].tolist(), strict=True):
+            filled[place] = token
+        return Filled(text, masked_pair_text(self.tokenizer, filled), masks)
+
+    def _candidate(self, token: int, probability: float) -> Candidate:
+        text = self.tokenizer.decode([[token]])[0].strip()
+        return Candidate(self.tokenizer.piece(token), text, probability)

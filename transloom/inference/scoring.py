@@ -1,0 +1,49 @@
+"""Scores of a run of any task on its test sets: those of its validation, in this process."""
+
+from data_pipeline.batching.heldout import load_heldout
+from data_pipeline.config.data import DataConfig
+from data_pipeline.dataset.manifest import Manifest, open_dataset
+from data_pipeline.storage.store import DatasetStore
+from trainer.checkpoints.format import Checkpoint
+from trainer.errors import RunMismatchError
+from trainer.rank.placement import Placement
+from trainer.scores import Scores
+from trainer.tasks.task import training_task
+from trainer.training.validation import Validator
+from transloom.inference.trained_network import TrainedNetwork
+
+
+def score_heldout(found: TrainedNetwork, dataset: DataConfig, name: str) -> Scores:
+    """The scores of a held-out set.
+
+    Args:
+        dataset: where the run's dataset is.
+
+    Raises:
+        RunMismatchError: it is another dataset.
+        DatasetError: there is no such dataset or set.
+    """
+    store, manifest = dataset_of(found.checkpoint, dataset)
+    task = training_task(found.recipe, manifest, found.tokenizers)
+    scoring = task.scoring(load_heldout(store, manifest, name))
+    validator = Validator(scoring, Placement(), found.recipe.trainer.validation_scores)
+    result = validator.run(found.model)
+    assert result is not None, "nobody asks to stop"
+    return result.scores
+
+
+def dataset_of(checkpoint: Checkpoint, dataset: DataConfig) -> tuple[DatasetStore, Manifest]:
+    """The dataset that a checkpoint was trained on.
+
+    Raises:
+        RunMismatchError: another one lies there.
+        DatasetError: there is none.
+    """
+    store, manifest = open_dataset(dataset)
+    trained_on = checkpoint.header.dataset_identity
+    if not manifest.descends_from(trained_on):
+        raise RunMismatchError(
+            f"The dataset at {store.location} has manifest {manifest.identity[:16]}…, the "
+            f"checkpoint was trained on {trained_on[:16]}…: name the run's dataset with --dataset"
+        )
+    return store, manifest

@@ -1,0 +1,155 @@
+"""Beam search of many batches, in this process or in several.
+
+    batches ─▶ [ process: network, beam search ] ─▶ hypotheses, in the order of the batches
+
+A decoding step consists of operations that are too small to be split well over threads: on two
+cores, two processes with a thread each translate 1.1 to 1.3 times as much as one with two threads
+(a tiny model, 2026-11-21). Each process loads the weights for itself. Batches are cut before they
+are given out, so translations do not depend on the number of processes.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from typing import Protocol
+
+import torch
+
+from data_pipeline.batching.batch import MicroBatch
+from data_pipeline.config.pair import SOURCE, TARGET
+from foundation.process_pool import ProcessPool, cores, enough_processes, process_pool
+from model.config.transformer import DecodingConfig
+from model.errors import PrefixError
+from model.generation.search import Hypothesis, ensemble_search
+from model.networks.transformer import Transformer
+from trainer.errors import TranslationError
+from trainer.memory.host_memory import available_bytes, keep_freed
+from trainer.tasks.batch import to_device
+from transloom.inference.trained_network import Weights, load_network
+
+Found = list[list[Hypothesis]]  # the hypotheses of each sentence of a batch
+
+# Sentences that one process translates in the seconds that others take to start.
+SENTENCES_OF_ONE_PROCESS = 2_000
+# The most memory that a process with a base model takes.
+BYTES_PER_PROCESS = 2 * 2**30
+
+
+def search(model: Transformer, decoding: DecodingConfig, batch: MicroBatch) -> Found:
+    """As `search_together`, with one network, which reads the sources."""
+    return search_together([model], [SOURCE], decoding, batch)
+
+
+def search_together(
+    models: Sequence[Transformer],
+    fields: Sequence[str],
+    decoding: DecodingConfig,
+    batch: MicroBatch,
+) -> Found:
+    """Hypotheses of each source, which begin with the batch's targets as prefixes.
+
+    Args:
+        fields: the field of the batch that each network reads.
+
+    Raises:
+        PrefixError: a translation cannot begin with its prefix; numbered by `pair_ids`.
+    """
+    seen = []
+    for model, field in zip(models, fields, strict=True):
+        read = MicroBatch(
+            batch.pair_ids, {SOURCE: batch.fields[field], TARGET: batch.fields[TARGET]}
+        )
+        seen.append(to_device(read, model.vocabulary, next(model.parameters()).device))
+    prefix_bp = seen[0].target_input[:, 1:]  # without BOS, with padding in place of EOS
+    try:
+        return ensemble_search(models, [one.source for one in seen], decoding, prefix_bp)
+    except PrefixError as error:
+        raise PrefixError(int(batch.pair_ids[error.index]), error.problem) from error
+
+
+def processes_for(sentences: int, bytes_of_longest: int = 0) -> int:
+    """The number of processes: one for each core if memory suffices, only one for few sentences.
+
+    Args:
+        bytes_of_longest: what the longest sentence takes.
+    """
+    most = max(1, available_bytes() // max(BYTES_PER_PROCESS, bytes_of_longest))
+    return min(most, enough_processes(sentences, SENTENCES_OF_ONE_PROCESS))
+
+
+# Finds the hypotheses of a batch, as `search` does with its model.
+Find = Callable[[DecodingConfig, MicroBatch], Found]
+
+
+class Origin(Protocol):
+    """What a search is made of, in any process: as small as a name."""
+
+    def __hash__(self) -> int:
+        """A process keeps what it has loaded, by this."""
+
+    def open(self) -> Find:
+        """Load what is searched with."""
+
+
+@dataclass(frozen=True)
+class NetworkOrigin:
+    """A search with one network."""
+
+    weights: Weights
+
+    def open(self) -> Find:
+        """See `Origin`."""
+        weights = self.weights
+        model = load_network(weights.run, weights.checkpoint, "cpu", weights.precision).model
+        assert isinstance(model, Transformer)
+        return partial(search, model)
+
+
+class SearchProcesses:
+    """Processes that search with the same weights."""
+
+    def __init__(self, pool: ProcessPool, origin: Origin, threads: int) -> None:
+        self._pool = pool
+        self._origin = origin
+        self._threads = threads
+
+    def search(self, decoding: DecodingConfig, batches: Iterable[MicroBatch]) -> Iterator[Found]:
+        """The results of `search`, in the order of the batches; raises its errors."""
+        job = partial(_search_there, self._origin, self._threads, decoding)
+        return self._pool.map(job, batches)
+
+
+@contextmanager
+def search_processes(processes: int, origin: Origin) -> Iterator[SearchProcesses]:
+    """Two or more processes, which share the cores, for the time of the context.
+
+    Raises:
+        TranslationError: a process was killed.
+        CheckpointError: the weights are gone.
+    """
+    assert processes > 1
+    threads = max(1, cores() // processes)
+    with process_pool(processes, "translated", TranslationError) as pool:
+        # Each process loads the weights, so that errors come before the first sentence.
+        list(pool.map(partial(_load_there, origin, threads), range(processes)))
+        yield SearchProcesses(pool, origin, threads)
+
+
+def _search_there(
+    origin: Origin, threads: int, decoding: DecodingConfig, batch: MicroBatch
+) -> Found:
+    """Search in a process of the pool."""
+    return _opened(origin, threads)(decoding, batch)
+
+
+def _load_there(origin: Origin, threads: int, _: int) -> None:
+    _opened(origin, threads)
+
+
+@lru_cache(maxsize=1)
+def _opened(origin: Origin, threads: int) -> Find:
+    """The search of this process."""
+    torch.set_num_threads(threads)
+    keep_freed()
+    return origin.open()

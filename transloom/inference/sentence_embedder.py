@@ -1,0 +1,77 @@
+"""Vectors of sentences: `SentenceEmbedder.load("runs/x").embed(["A dog runs."]).vectors`."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from data_pipeline.arrays import FieldArrays
+from data_pipeline.tasks.sentence_embedding import cut_to, with_ends
+from model.heads.sentence_encoder import SentenceEncoder
+from trainer.tasks.rows import sentence_rows
+from transloom.inference.text_reader import TextReader
+from transloom.inference.texts_at_once import texts_at_once
+
+TEXTS_OF_A_PART = 2048  # among which texts of equal length are read together
+
+
+@dataclass(frozen=True, eq=False)
+class Embedded:
+    """Sentences as vectors.
+
+    Attributes:
+        vectors: float32 [sentences, width], each of length 1: a product of two is their cosine.
+        cut: the numbers of the sentences, from 0, of which the end was not read.
+    """
+
+    vectors: NDArray[np.float32]
+    cut: list[int]
+
+
+class SentenceEmbedder(TextReader[SentenceEncoder]):
+    """A trained sentence encoder with its tokenizer."""
+
+    tasks = ("sentence_embedding",)
+
+    @property
+    def width(self) -> int:
+        """Of a vector."""
+        return self.network.width
+
+    @property
+    def longest(self) -> int:
+        """Tokens of a sentence that are read, BOS and EOS among them."""
+        return self.network.encoder.context_length
+
+    def embed(self, texts: Sequence[str]) -> Embedded:
+        """The vector of each sentence, which depends on no other one but for rounding."""
+        parts = list(self.embed_parts(texts))
+        vectors = [np.zeros((0, self.width), dtype=np.float32), *(part.vectors for part in parts)]
+        cut = [
+            number * TEXTS_OF_A_PART + place
+            for number, part in enumerate(parts)
+            for place in part.cut
+        ]
+        return Embedded(np.concatenate(vectors), cut)
+
+    def embed_parts(self, texts: Sequence[str]) -> Iterator[Embedded]:
+        """The same for TEXTS_OF_A_PART sentences at a time; each part has numbers of its own."""
+        for start in range(0, len(texts), TEXTS_OF_A_PART):
+            whole = with_ends(self.tokenizer, list(texts[start : start + TEXTS_OF_A_PART]))
+            cut = np.flatnonzero(whole.lengths > self.longest).tolist()
+            yield Embedded(self._vectors(cut_to(whole, self.longest, self.tokenizer.eos_id)), cut)
+
+    @torch.no_grad()
+    def _vectors(self, sentences: FieldArrays) -> NDArray[np.float32]:
+        vectors = np.empty((len(sentences.lengths), self.width), dtype=np.float32)
+        order = np.argsort(-sentences.lengths, kind="stable").astype(np.int64)  # the longest first
+        number_bytes = self.network.encoder.embedding.weight.element_size()
+        heads = self.network.config.heads
+        while len(order):
+            longest = int(sentences.lengths[order[0]])
+            some, order = np.split(order, [texts_at_once(longest, heads, number_bytes)])
+            rows = sentence_rows(sentences.take(some), self.tokenizer.pad_id)
+            vectors[some] = self.network.embed(*map(torch.from_numpy, rows)).numpy()
+        return vectors

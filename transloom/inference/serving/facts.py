@@ -1,0 +1,78 @@
+"""What the server has to know of a run before a replica translates with it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from data_pipeline.config.pair import SOURCE, PairDataConfig
+from data_pipeline.dataset.manifest import Manifest
+from data_pipeline.storage.store import open_store
+from data_pipeline.tokenizers.tokenizer import Tokenizer, load_tokenizers
+from trainer.checkpoints.format import Checkpoint, checkpoint_name, list_averages, list_checkpoints
+from trainer.errors import CheckpointError, RunMismatchError
+from trainer.recipe import TrainingRecipe
+from trainer.runs.folder import RunFolder
+from transloom.inference.serving.settings import ReplicaSettings
+from transloom.inference.serving.taking_up import TakingUp
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What stays the same for all checkpoints of a run.
+
+    Attributes:
+        longest: the most tokens of a sentence, with tag and EOS.
+        tokenizer: of the source.
+    """
+
+    source_language: str
+    target_language: str
+    longest: int
+    tokenizer: Tokenizer
+
+    def count_tokens(self, sentences: list[str], tag: str | None) -> list[int]:
+        """The tokens of each sentence as the model reads it: with tag and EOS."""
+        counts: list[int] = self.tokenizer.encode_field(sentences, tag).lengths.tolist()
+        return counts
+
+
+def facts_of(settings: ReplicaSettings) -> RunFacts:
+    """Look whether a run can be served, and what there is to know of it.
+
+    Raises:
+        RunMismatchError: it is no run, or none of translation.
+        CheckpointError: it has no intact checkpoint of the kind that is wanted.
+    """
+    folder = RunFolder(settings.run)
+    folder.card()
+    taking_up: TakingUp[Checkpoint] = TakingUp(
+        settings.run,
+        settings.follow,
+        settings.checkpoint,
+        lambda checkpoint: _verified(folder, checkpoint),
+    )
+    header = taking_up.current.header
+    recipe = TrainingRecipe.of_checkpoint(header.recipe, header.identity)
+    if recipe.task != "translation" or not isinstance(recipe.data, PairDataConfig):
+        raise RunMismatchError(
+            f"{settings.run} was trained for {recipe.task}, and only runs of translation can be "
+            "served: name another run"
+        )
+    store = open_store(folder.dataset)
+    return RunFacts(
+        source_language=recipe.data.source_language,
+        target_language=recipe.data.target_language,
+        longest=settings.max_tokens or recipe.data.max_source_length,
+        tokenizer=load_tokenizers(store, Manifest.load(store))[SOURCE],
+    )
+
+
+def _verified(run: RunFolder, checkpoint: str) -> Checkpoint:
+    paths: list[Path] = [*list_checkpoints(run.checkpoints), *list_averages(run.checkpoints)]
+    named = {checkpoint_name(path): path for path in paths}
+    if checkpoint not in named:
+        raise CheckpointError(
+            f"{run.path} has no checkpoint {checkpoint}; it has [{', '.join(named)}]"
+        )
+    found = Checkpoint(named[checkpoint])
+    found.verify()
+    return found

@@ -1,0 +1,138 @@
+"""The numbers of a server for Prometheus, in OpenMetrics text."""
+
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.registry import Collector
+
+from transloom.inference.serving.messages import ServedRun
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 60.0)
+SENTENCES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+TOKENS = (16, 64, 256, 512, 1024, 2048, 4096, 8192)
+
+
+class HasStanding(Protocol):
+    """Something that can tell how a run stands."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def steps(self) -> Sequence[int]: ...
+
+    @property
+    def changes(self) -> int: ...
+
+    def standing(self) -> ServedRun: ...
+
+
+class ServingMetrics:
+    """Counters and histograms, each with the label `run`, and gauges of how runs stand."""
+
+    def __init__(self) -> None:
+        self._registry = registry = CollectorRegistry()
+        run = ["run"]
+        self.requests = Counter(
+            "transloom_serve_requests",
+            "requests to translate, by the status of their answers",
+            ["run", "status"],
+            registry=registry,
+        )
+        self.request_seconds = Histogram(
+            "transloom_serve_request_seconds",
+            "from a request's arrival to its answer, of those that were translated",
+            run,
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self.sentences = Counter(
+            "transloom_serve_sentences", "translated sentences", run, registry=registry
+        )
+        self.source_tokens = Counter(
+            "transloom_serve_source_tokens", "tokens of those sentences", run, registry=registry
+        )
+        self.batch_sentences = Histogram(
+            "transloom_serve_batch_sentences",
+            "sentences of a batch",
+            run,
+            buckets=SENTENCES,
+            registry=registry,
+        )
+        self.batch_tokens = Histogram(
+            "transloom_serve_batch_tokens",
+            "tokens of a batch, with padding",
+            run,
+            buckets=TOKENS,
+            registry=registry,
+        )
+        self.batch_seconds = Histogram(
+            "transloom_serve_batch_seconds",
+            "from a batch's way to a replica to its translations",
+            run,
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self.lost_batches = Counter(
+            "transloom_serve_lost_batches",
+            "batches whose replica was lost; their sentences went to another one",
+            run,
+            registry=registry,
+        )
+        self._of_a_run: tuple[Counter | Histogram, ...] = (
+            self.request_seconds,
+            self.sentences,
+            self.source_tokens,
+            self.batch_sentences,
+            self.batch_tokens,
+            self.batch_seconds,
+            self.lost_batches,
+        )
+
+    def expect(self, runs: Sequence[HasStanding]) -> None:
+        """Tell how these runs stand, too, each time that somebody asks; all begins at 0."""
+        for run in runs:
+            for metric in self._of_a_run:
+                metric.labels(run.name)
+            self.requests.labels(run.name, "200")
+        self._registry.register(_Standings(runs))
+
+    def text(self) -> bytes:
+        """All of it in OpenMetrics text."""
+        return generate_latest(self._registry)
+
+
+class _Standings(Collector):
+    def __init__(self, runs: Sequence[HasStanding]) -> None:
+        self._runs = runs
+
+    def collect(self) -> Iterable[GaugeMetricFamily]:
+        gauges = {
+            name: GaugeMetricFamily(f"transloom_serve_{name}", help_, labels=["run"])
+            for name, help_ in {
+                "waiting_sentences": "sentences that wait for a replica",
+                "replicas": "replicas that were heard of lately",
+                "ready": "1 where requests are answered, else 0",
+                "checkpoint_step": "step of the checkpoint that translates; the oldest of several",
+                "checkpoint_changes": "how often its replicas have taken up another checkpoint",
+                "damaged_checkpoints": "checkpoints that would be taken up if they were whole",
+            }.items()
+        }
+        for run in self._runs:
+            now = run.standing()
+            values = {
+                "waiting_sentences": now.waiting_sentences,
+                "replicas": now.replicas,
+                "ready": now.ready,
+                "checkpoint_changes": run.changes,
+                "damaged_checkpoints": len(now.damaged),
+            }
+            for name, value in values.items():
+                gauges[name].add_metric([now.name], float(value))
+            if run.steps:
+                gauges["checkpoint_step"].add_metric([now.name], float(min(run.steps)))
+        return gauges.values()

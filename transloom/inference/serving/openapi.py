@@ -1,0 +1,230 @@
+"""The description of the interface: OpenAPI 3.1, made of `messages.py`, and a page of it.
+
+The page is plain HTML: it opens without a network and runs no script.
+"""
+
+import json
+from html import escape
+from importlib.metadata import version
+from typing import Any
+
+from pydantic.json_schema import models_json_schema
+
+from foundation.strangers_text import visible
+from transloom.inference.serving.messages import (
+    Problem,
+    Standing,
+    TranslateAnswer,
+    TranslateRequest,
+)
+from transloom.inference.serving.settings import Limits
+
+_COMPONENT = "#/components/schemas/{model}"
+_PROBLEMS = {
+    "400": "The request is not understood, or asks for what is not given.",
+    "401": "A token is needed.",
+    "403": "A page of another site asks.",
+    "413": "The body, the number of sentences or a sentence is too large.",
+    "415": "The body is not application/json.",
+    "421": "Without a token, the server was asked by another name than its machine has.",
+    "429": "Too much waits already: ask again after Retry-After.",
+    "500": "The server has failed; its log says why.",
+    "503": "The server is being stopped, or replicas were lost: ask again after Retry-After.",
+    "504": "There was no translation in time: ask again after Retry-After.",
+}
+_EXAMPLE = {"sentences": ["je suis étudiant", "elle est là"], "n_best": 1}
+
+
+def description(runs: list[str], limits: Limits) -> dict[str, Any]:
+    """The description of a server of these runs."""
+    _, schemas = models_json_schema(
+        [
+            (TranslateRequest, "validation"),
+            (TranslateAnswer, "serialization"),
+            (Problem, "serialization"),
+            (Standing, "serialization"),
+        ],
+        ref_template=_COMPONENT,
+    )
+    components = schemas["$defs"]
+    request = components["TranslateRequest"]["properties"]
+    request["sentences"]["maxItems"] = limits.sentences
+    request["n_best"]["maximum"] = limits.n_best
+    run = {
+        "name": "run",
+        "in": "path",
+        "required": True,
+        "description": "The name of a run's folder.",
+        "schema": {"type": "string", "enum": runs},
+    }
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "transloom serve",
+            "version": version("transloom"),
+            "description": "Translations by trained runs. The first run answers at /translate.",
+        },
+        "paths": {
+            "/translate": {"post": _translating("translate", f"Translate with {runs[0]}.")},
+            "/runs/{run}/translate": {
+                "parameters": [run],
+                "post": _translating("translateWithRun", "Translate with a run."),
+            },
+            "/runs": {"get": _asked("runs", "How each run stands, and what it takes.", "Standing")},
+            "/healthz": {"get": _text("lives", "Whether the server lives.", "text/plain")},
+            "/readyz": {
+                "get": _asked("ready", "Whether requests are answered.", "Standing", "503")
+            },
+            "/metrics": {
+                "get": _text("metrics", "Numbers for Prometheus.", "application/openmetrics-text")
+            },
+        },
+        "components": {
+            "schemas": components,
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+        },
+        "security": [{}, {"token": []}],
+    }
+
+
+def _translating(name: str, summary: str) -> dict[str, Any]:
+    return {
+        "operationId": name,
+        "summary": summary,
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {"schema": _of("TranslateRequest"), "example": _EXAMPLE}
+            },
+        },
+        "responses": {
+            "200": _json("The translations of each sentence.", "TranslateAnswer"),
+            **{status: _json(text, "Problem") for status, text in _PROBLEMS.items()},
+        },
+    }
+
+
+def _asked(name: str, summary: str, model: str, *others: str) -> dict[str, Any]:
+    responses = {"200": _json(summary, model)}
+    responses |= {status: _json("Not now; the answer says why.", model) for status in others}
+    return {"operationId": name, "summary": summary, "responses": responses}
+
+
+def _text(name: str, summary: str, kind: str) -> dict[str, Any]:
+    content = {kind: {"schema": {"type": "string"}}}
+    responses = {"200": {"description": summary, "content": content}}
+    return {"operationId": name, "summary": summary, "responses": responses}
+
+
+def _json(text: str, model: str) -> dict[str, Any]:
+    return {"description": text, "content": {"application/json": {"schema": _of(model)}}}
+
+
+def _of(model: str) -> dict[str, str]:
+    return {"$ref": _COMPONENT.format(model=model)}
+
+
+def description_page(api: dict[str, Any]) -> str:
+    """The description for a person, as HTML."""
+    parts = [
+        _operation(method, path, operations[method])
+        for path, operations in api["paths"].items()
+        for method in ("get", "post")
+        if method in operations
+    ]
+    models = "".join(_model(name, schema) for name, schema in api["components"]["schemas"].items())
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>transloom serve: the interface</title>
+<link rel="icon" href="static/icon.svg" type="image/svg+xml">
+<link rel="stylesheet" href="static/style.css">
+</head>
+<body>
+<header><a class="brand" href="./">transloom</a><span>the interface</span>
+<nav><a href="openapi.json">openapi.json</a></nav></header>
+<main class="described">
+<h1>The interface</h1>
+<p>{_escaped(api["info"]["description"])} A client that is told to come back (429, 503, 504)
+waits as many seconds as <code>Retry-After</code> says and sends the same request again: translating
+changes nothing, so that a request may be repeated.</p>
+{"".join(parts)}
+<h2>What is sent</h2>
+{models}
+</main>
+</body>
+</html>
+"""
+
+
+def _operation(method: str, path: str, operation: dict[str, Any]) -> str:
+    rows = "".join(
+        f"<tr><td>{status}</td><td>{_escaped(response['description'])}</td>"
+        f"<td>{_content(response)}</td></tr>"
+        for status, response in operation["responses"].items()
+    )
+    example = ""
+    if body := operation.get("requestBody"):
+        content = body["content"]["application/json"]
+        sent = _escaped(json.dumps(content["example"], ensure_ascii=False))
+        example = f"<p>Body: {_shown(content['schema'])}, such as</p><pre>{sent}</pre>"
+    return (
+        f"<section><h2><code>{method.upper()} {_escaped(path)}</code></h2>"
+        f"<p>{_escaped(operation['summary'])}</p>{example}"
+        '<div class="wide" tabindex="0" role="region" '
+        f'aria-label="Answers of {_escaped(method.upper())} {_escaped(path)}"><table><thead><tr>'
+        '<th scope="col">status</th><th scope="col">when</th><th scope="col">body</th></tr>'
+        f"</thead><tbody>{rows}</tbody></table></div></section>"
+    )
+
+
+def _content(response: dict[str, Any]) -> str:
+    return ", ".join(
+        _shown(of_kind["schema"]) if "$ref" in of_kind["schema"] else _escaped(kind)
+        for kind, of_kind in response["content"].items()
+    )
+
+
+def _model(name: str, schema: dict[str, Any]) -> str:
+    needed = schema.get("required", [])
+    rows = "".join(
+        f"<tr><td><code>{_escaped(field)}</code></td><td>{_shown(value)}"
+        f"{'' if field in needed else ', may be left out'}</td>"
+        f"<td>{_escaped(value.get('description', ''))}</td></tr>"
+        for field, value in schema.get("properties", {}).items()
+    )
+    return (
+        f'<section id="{_escaped(name)}"><h3>{_escaped(name)}</h3>'
+        f"<p>{_escaped(schema.get('description', ''))}</p>"
+        f'<div class="wide" tabindex="0" role="region" aria-label="Fields of {_escaped(name)}">'
+        '<table><thead><tr><th scope="col">field</th><th scope="col">type</th>'
+        f'<th scope="col">what it is</th></tr></thead><tbody>{rows}</tbody></table></div></section>'
+    )
+
+
+def _shown(schema: dict[str, Any]) -> str:
+    """A type in words."""
+    if "$ref" in schema:
+        name = _escaped(schema["$ref"].rpartition("/")[2])
+        return f'<a href="#{name}">{name}</a>'
+    if "anyOf" in schema:
+        return " or ".join(map(_shown, schema["anyOf"]))
+    if "enum" in schema:
+        return _escaped(", ".join(map(json.dumps, schema["enum"])))
+    if "prefixItems" in schema:
+        return "[" + ", ".join(map(_shown, schema["prefixItems"])) + "]"
+    if schema.get("type") == "array":
+        return f"list of {_shown(schema['items'])}"
+    limits = [f"{word} {schema[key]:,}" for key, word in _BOUNDS.items() if key in schema]
+    return _escaped(" ".join([schema.get("type", "any"), *limits]))
+
+
+def _escaped(text: str) -> str:
+    """A text, of strangers too, as HTML shows it."""
+    return escape(visible(text))
+
+
+_BOUNDS = {"minimum": "from", "maximum": "to"}

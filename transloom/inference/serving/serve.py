@@ -1,0 +1,254 @@
+"""`transloom serve` from its start until it is told to stop.
+
+facts of the runs ──▶ Ray ──▶ Ray Serve: an application for each run ──▶ HTTP server
+told to stop: take no more requests ──▶ answer those that were taken ──▶ applications, Ray
+"""
+
+import asyncio
+import logging
+import secrets
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from types import FrameType
+from typing import Any
+
+import ray
+from ray.exceptions import RayError, RayTaskError
+
+from cluster.errors import ClusterError, EmbeddedRayError
+from cluster.ray.embedded import EmbeddedRay, embedded_ray_is_lost
+from cluster.ray.session import ray_session
+from cluster.supervision.command_signals import ignore_signals
+from foundation.wording import counted
+from transloom.inference.engine_names import Engine
+from transloom.inference.serving.batch import Batch, BatchAnswer
+from transloom.inference.serving.dispatcher import Ask, Dispatcher
+from transloom.inference.serving.doors import ServingDoors
+from transloom.inference.serving.errors import ReplicaLostError
+from transloom.inference.serving.facts import RunFacts, facts_of
+from transloom.inference.serving.metrics import ServingMetrics
+from transloom.inference.serving.replica import Replica
+from transloom.inference.serving.server import ServingServer
+from transloom.inference.serving.settings import ReplicaSettings, ServingSettings
+from transloom.web.connections import http_server
+from transloom.web.doors import TOKEN, is_loopback
+from transloom.web.listening import address_of, listen, told_to_stop
+
+PORT = 8644
+STOP_SECONDS = 1.0
+LOOK_SECONDS = 1.0  # whether Ray is there
+HEALTH_SECONDS = 2.0  # between two looks of Ray Serve at a replica
+SERVE_LOGGER = "ray.serve"
+
+Tell = Callable[[str], None]
+
+
+def serve_runs(settings: ServingSettings, *, tell: Tell, warn: Tell) -> None:
+    """Serve runs until SIGINT or SIGTERM; then answer what was asked, and end.
+
+    Raises:
+        ClusterError: Ray Serve is not installed, Ray has not come up, or nobody can listen there.
+        RunMismatchError, CheckpointError: a run cannot be served.
+        EngineError: the engine is not installed, or cannot do what is wanted.
+    """
+    _require_ray_serve()
+    for of_run in settings.runs.values():
+        _require_engine(of_run)
+    facts = {name: facts_of(of_run) for name, of_run in settings.runs.items()}
+    with listen("the server", settings.host, settings.port, PORT, tell) as listening:
+        if not is_loopback(settings.host):
+            _warn_of_others(settings, warn)
+        cpus = settings.replicas * sum(of_run.cpus for of_run in settings.runs.values())
+        with (
+            _ended_by_signals(),
+            ray_session(settings.address, EmbeddedRay(cpus=cpus), warn),
+            _applications(settings, cpus) as asks,
+        ):
+            asyncio.run(_serve(settings, facts, asks, listening, tell))
+            ignore_signals()  # what is left to do takes a moment
+            tell("Stopped.")
+
+
+def _require_ray_serve() -> None:
+    try:
+        import ray.serve  # noqa: F401
+    except ImportError as error:
+        raise ClusterError(
+            f"Ray Serve cannot be imported ({error}): install transloom with its extra serve, "
+            'pip install "transloom[serve]"'
+        ) from error
+    logging.getLogger(SERVE_LOGGER).setLevel(logging.ERROR)  # its progress is not ours
+
+
+def _require_engine(settings: ReplicaSettings) -> None:
+    if settings.engine is Engine.TORCH and settings.compute_type is None:
+        return
+    from transloom.inference.engines import require_possible  # torch: for this alone
+
+    require_possible(settings.engine, settings.compute_type, "cpu", settings.precision)
+
+
+def _warn_of_others(settings: ServingSettings, warn: Tell) -> None:
+    who = "whoever reaches this machine can have sentences translated"
+    if settings.token is not None:
+        who = "whoever reaches this machine and has the token can have sentences translated"
+    remedy = "" if settings.token is not None else " Give --token FILE, and"
+    warn(
+        f"the server listens on {settings.host}: {who}, and nothing of it is encrypted."
+        f"{remedy or ' Rather'} put a proxy with TLS before it"
+    )
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Let SIGTERM end what starts in the same way as Ctrl-C, with everything put in order."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    except KeyboardInterrupt:  # before it served
+        pass
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _applications(settings: ServingSettings, cpus: int) -> Iterator[dict[str, Ask]]:
+    """An application of Ray Serve for each run, without a proxy; gone at the end.
+
+    On a cluster Ray Serve may run for others, too: theirs stay. A Ray of our own ends with all that
+    is in it.
+    """
+    from ray import serve
+
+    there = ray.cluster_resources().get("CPU", 0.0)
+    if there < cpus:
+        raise ClusterError(
+            f"{counted(settings.replicas, 'replica')} of {counted(len(settings.runs), 'run')} take "
+            f"{counted(cpus, 'CPU')}, and Ray has {there:g}: lower --replicas or --cpus"
+        )
+    was_there = bool(_applications_there())
+    serve.start(proxy_location="Disabled")
+    mark = secrets.token_hex(4)
+    with ExitStack() as at_the_end:  # all of it, also where a part of it fails
+        on_cluster = settings.address is not None
+        if on_cluster and not was_there:
+            at_the_end.callback(_shut_down_if_idle)
+        asks = {}
+        for name, of_run in settings.runs.items():
+            application = f"transloom-{name}-{mark}"
+            if on_cluster:
+                at_the_end.callback(serve.delete, application)
+            asks[name] = _started(application, of_run, settings.replicas)
+        yield asks
+
+
+def _shut_down_if_idle() -> None:
+    from ray import serve
+
+    if not _applications_there():
+        serve.shutdown()
+
+
+def _applications_there() -> dict[str, Any]:
+    """Applications of Ray Serve on this cluster."""
+    from ray import serve
+
+    try:
+        return dict(serve.status().applications)
+    except RayError:
+        return {}
+
+
+def _started(application: str, settings: ReplicaSettings, replicas: int) -> Ask:
+    from ray import serve
+    from ray.serve.exceptions import RayServeException
+
+    deployment = serve.deployment(Replica).options(
+        name="translator",
+        num_replicas=replicas,
+        max_ongoing_requests=1,
+        ray_actor_options={"num_cpus": settings.cpus},
+        health_check_period_s=HEALTH_SECONDS,
+        graceful_shutdown_timeout_s=HEALTH_SECONDS,
+    )
+    try:
+        handle = serve.run(deployment.bind(settings), name=application, route_prefix=None)
+    except RuntimeError as error:
+        raise ClusterError(f"No replica of {settings.run} has come up: {error}") from error
+
+    async def ask(batch: Batch) -> BatchAnswer:
+        try:
+            answer: BatchAnswer = await handle.translate.remote(batch)
+        except RayTaskError:
+            raise  # an error of the replica's own
+        except (RayError, RayServeException) as error:
+            raise ReplicaLostError(str(error).partition("\n")[0]) from error
+        return answer
+
+    return ask
+
+
+async def _serve(
+    settings: ServingSettings,
+    facts: dict[str, RunFacts],
+    asks: dict[str, Ask],
+    listening: socket.socket,
+    tell: Tell,
+) -> None:
+    metrics = ServingMetrics()
+    runs = [
+        Dispatcher(
+            name,
+            facts[name],
+            asks[name],
+            settings.replicas,
+            settings.limits,
+            settings.batching,
+            metrics,
+        )
+        for name in settings.runs
+    ]
+    doors = ServingDoors(listening.getsockname()[1], settings.host, settings.token)
+    server = ServingServer(runs, settings.limits, metrics, doors)
+    try:
+        for run in runs:
+            await run.look()
+            run.start()
+        async with http_server(
+            server.app, listening, shutdown_seconds=STOP_SECONDS, handler_cancellation=True
+        ):
+            _tell_where(settings, address_of(settings.host, listening), tell)
+            await _told_to_stop_or_lost()
+            tell("Told to stop: requests that were taken are answered, and no more are taken.")
+            left = await server.drain(settings.limits.timeout_seconds)
+            if left:
+                tell(f"{counted(left, 'request')} were not answered in time.")
+    finally:
+        for run in runs:
+            await run.close()
+
+
+async def _told_to_stop_or_lost() -> None:
+    """Wait to be told to stop.
+
+    Raises:
+        EmbeddedRayError: the Ray that this process has started is gone, and nobody translates.
+    """
+    told = asyncio.create_task(told_to_stop())
+    while not (await asyncio.wait({told}, timeout=LOOK_SECONDS))[0]:
+        if embedded_ray_is_lost():
+            told.cancel()
+            raise EmbeddedRayError("Ray is lost on this machine: start the server again")
+
+
+def _tell_where(settings: ServingSettings, address: str, tell: Tell) -> None:
+    names = ", ".join(settings.runs)
+    token = "" if settings.token is None else f"/?{TOKEN}=…"
+    tell(f"Serving {names}: {address}{token}")
+    tell(f"The interface: {address}/docs. Ctrl-C answers what was asked, and ends the server.")

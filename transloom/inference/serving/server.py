@@ -1,0 +1,239 @@
+"""The HTTP server: requests, their limits, and what answers them.
+
+::
+
+    request ──▶ doors.py ──▶ size, JSON, numbers ──▶ dispatcher.py ──▶ translations
+                        └──▶ standing, metrics, the interface's description, the page
+
+Problems are JSON, too: see `messages.Problem`.
+"""
+
+import asyncio
+import time
+from collections.abc import Sequence
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+from pydantic import BaseModel, ValidationError
+
+from foundation.strangers_text import logger_of
+from foundation.strict_json import JsonLimits, parse_object
+from foundation.written import told
+from transloom.inference.serving.dispatcher import Dispatcher
+from transloom.inference.serving.doors import ServingDoors
+from transloom.inference.serving.errors import RefusedError
+from transloom.inference.serving.messages import (
+    OneTranslation,
+    Problem,
+    ProblemKind,
+    Standing,
+    TranslateAnswer,
+    TranslateRequest,
+)
+from transloom.inference.serving.metrics import CONTENT_TYPE, ServingMetrics
+from transloom.inference.serving.openapi import description, description_page
+from transloom.inference.serving.settings import Limits
+from transloom.web.connections import admitted
+from transloom.web.page_files import INDEX, PageFile, page_files
+
+logger = logger_of(__name__)
+
+DRAIN_LOOK_SECONDS = 0.05
+RETRY_AFTER_TIMEOUT_SECONDS = 5
+KINDS: dict[int, ProblemKind] = {404: "not_found", 405: "not_allowed", 413: "too_large"}
+
+
+class ServingServer:
+    """Answers requests to translate with the runs that are served.
+
+    Attributes:
+        app: for `aiohttp.web`.
+    """
+
+    def __init__(
+        self,
+        runs: Sequence[Dispatcher],
+        limits: Limits,
+        metrics: ServingMetrics,
+        doors: ServingDoors,
+    ) -> None:
+        self._runs = {run.name: run for run in runs}
+        self._first = runs[0]
+        self._limits, self._metrics = limits, metrics
+        self._json_limits = JsonLimits(limits.request_bytes, limits.request_bytes)
+        self._in_flight = 0
+        self._stops = False
+        self._files: dict[str, PageFile] = page_files("transloom.inference.serving")
+        self._description = description(list(self._runs), limits)
+        self._description_page = description_page(self._description).encode()
+        metrics.expect(runs)
+        self.app = web.Application(
+            middlewares=[doors.middleware, self._problems], client_max_size=limits.request_bytes
+        )
+        self.app.add_routes(
+            [
+                web.get("/", self._index),
+                web.get("/static/{name:.+}", self._static),
+                web.post("/translate", self._translate),
+                web.post("/runs/{run}/translate", self._translate),
+                web.get("/runs", self._standing),
+                web.get("/healthz", self._lives),
+                web.get("/readyz", self._ready),
+                web.get("/metrics", self._numbers),
+                web.get("/openapi.json", self._openapi),
+                web.get("/docs", self._docs),
+            ]
+        )
+
+    async def drain(self, seconds: float) -> int:
+        """Take no more requests, and wait for the answers to those that were taken.
+
+        Returns:
+            how many are not answered after `seconds`.
+        """
+        self._stops = True
+        until = time.monotonic() + seconds
+        while self._in_flight and time.monotonic() < until:
+            await asyncio.sleep(DRAIN_LOOK_SECONDS)
+        return self._in_flight
+
+    async def _translate(self, request: web.Request) -> web.Response:
+        name = request.match_info.get("run", self._first.name)
+        run = self._runs.get(name)
+        if run is None:
+            names = ", ".join(self._runs)
+            raise RefusedError(404, "not_found", f"no run {name!r:.100} is served, but {names}")
+        if self._stops:
+            raise RefusedError(
+                503, "not_ready", "the server is being stopped", retry_after_seconds=5
+            )
+        self._in_flight += 1
+        status, began = 500, time.monotonic()
+        try:
+            async with asyncio.timeout(self._limits.timeout_seconds):
+                wanted = await self._wanted(request)
+                with admitted(request):
+                    found, checkpoints = await run.translate(wanted)
+            status = 200
+            self._metrics.request_seconds.labels(name).observe(time.monotonic() - began)
+        except TimeoutError:
+            status = 504
+            raise RefusedError(
+                status,
+                "timeout",
+                f"no translation within {self._limits.timeout_seconds:g} s",
+                retry_after_seconds=RETRY_AFTER_TIMEOUT_SECONDS,
+            ) from None
+        except (RefusedError, web.HTTPException) as error:
+            status = error.status
+            raise
+        except asyncio.CancelledError:
+            status = 499  # the client has left
+            raise
+        finally:
+            self._in_flight -= 1
+            self._metrics.requests.labels(name, str(status)).inc()
+        translations = [
+            [
+                OneTranslation(
+                    text=text, score=score, alignment=None if pairs is None else [*pairs]
+                )
+                for text, score, pairs in one.translations
+            ]
+            for one in found
+        ]
+        answer = TranslateAnswer(run=name, checkpoints=checkpoints, translations=translations)
+        return _answer(answer)
+
+    async def _wanted(self, request: web.Request) -> TranslateRequest:
+        if request.content_type != "application/json":
+            raise RefusedError(
+                415,
+                "not_understood",
+                f"the content type is {request.content_type:.100}, expected application/json",
+            )
+        try:
+            return TranslateRequest.model_validate(
+                parse_object(await request.read(), self._json_limits)
+            )
+        except ValidationError as error:
+            raise RefusedError(400, "not_understood", told(error)) from error
+        except ConnectionError as error:
+            raise RefusedError(499, "not_understood", "the client has left") from error
+        except (ValueError, web.RequestPayloadError) as error:
+            raise RefusedError(400, "not_understood", f"the body is no request: {error}") from error
+
+    def _now(self) -> Standing:
+        runs = [run.standing() for run in self._runs.values()]
+        missing = [run.name for run in runs if not run.ready]
+        problem = None
+        if self._stops:
+            problem = "the server is being stopped"
+        elif missing:
+            problem = f"no replica of {', '.join(missing)} was heard of lately"
+        return Standing(ready=problem is None, problem=problem, runs=runs)
+
+    async def _standing(self, request: web.Request) -> web.Response:
+        return _answer(self._now())
+
+    async def _lives(self, request: web.Request) -> web.Response:
+        return web.Response(text="ok\n")
+
+    async def _ready(self, request: web.Request) -> web.Response:
+        now = self._now()
+        return _answer(now, 200 if now.ready else 503, retry_after_seconds=None if now.ready else 1)
+
+    async def _numbers(self, request: web.Request) -> web.Response:
+        return web.Response(body=self._metrics.text(), headers={"Content-Type": CONTENT_TYPE})
+
+    async def _openapi(self, request: web.Request) -> web.Response:
+        return web.json_response(self._description)
+
+    async def _docs(self, request: web.Request) -> web.Response:
+        return web.Response(body=self._description_page, content_type="text/html", charset="utf-8")
+
+    async def _index(self, request: web.Request) -> web.Response:
+        return self._file(INDEX)
+
+    async def _static(self, request: web.Request) -> web.Response:
+        return self._file(request.match_info["name"])
+
+    def _file(self, name: str) -> web.Response:
+        file = self._files.get(name)
+        if file is None:
+            raise RefusedError(404, "not_found", f"the page has no file {name!r:.100}")
+        return web.Response(body=file.content, content_type=file.content_type, charset="utf-8")
+
+    @web.middleware
+    async def _problems(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except RefusedError as error:
+            problem = Problem(
+                kind=error.kind,
+                problem=error.problem,
+                sentence=error.sentence,
+                retry_after_seconds=error.retry_after_seconds,
+            )
+            return _answer(problem, error.status, error.retry_after_seconds)
+        except web.HTTPException as error:
+            kind = KINDS.get(error.status, "failed")
+            text = error.reason
+            if error.status == 413:
+                text = f"the body has more than {self._limits.request_bytes:,} bytes"
+            answer = _answer(Problem(kind=kind, problem=text), error.status)
+            if "Allow" in error.headers:
+                answer.headers["Allow"] = error.headers["Allow"]
+            return answer
+        except Exception:
+            logger.exception("a request has failed")
+            problem = Problem(kind="failed", problem="the server has failed; its log says why")
+            return _answer(problem, 500)
+
+
+def _answer(
+    answer: BaseModel, status: int = 200, retry_after_seconds: int | None = None
+) -> web.Response:
+    headers = {} if retry_after_seconds is None else {"Retry-After": str(retry_after_seconds)}
+    body = answer.model_dump_json(exclude_none=True).encode()
+    return web.Response(status=status, body=body, headers=headers, content_type="application/json")

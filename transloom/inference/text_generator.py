@@ -1,0 +1,140 @@
+"""Continuing texts with a run: `TextGenerator.load("runs/shakespeare").generate(["ROMEO:"])`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from model.config.decoder_only import SamplingConfig
+from model.generation.sampling import Ending, Finished, Generated, generate
+from model.networks.decoder_only import DecoderOnly
+from transloom.inference.text_reader import TextReader
+from transloom.inference.texts_at_once import texts_at_once
+from transloom.inference.trained_network import TrainedNetwork
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """What comes after a prompt.
+
+    Attributes:
+        text: without the prompt, and without the stop string that ended it.
+        log_probability: of its tokens, in nats, as the network gives it.
+        ended: see `model.generation.sampling.Generated`.
+    """
+
+    prompt: str
+    text: str
+    log_probability: float
+    tokens: int
+    ended: Ending
+
+
+class TextGenerator(TextReader[DecoderOnly]):
+    """A trained language model with its tokenizer, ready to continue texts."""
+
+    tasks = ("causal_lm",)
+
+    def __init__(self, trained: TrainedNetwork) -> None:
+        super().__init__(trained)
+        sampling = trained.recipe.decoding
+        assert isinstance(sampling, SamplingConfig)
+        self.sampling: SamplingConfig = sampling
+
+    def generate(self, prompts: Sequence[str]) -> list[Continuation]:
+        """A continuation of each prompt, under `sampling`.
+
+        It depends on the prompt, its number and the seed alone, not on the other prompts. What is
+        longer than the context is continued from its end: from the last half of a context, each
+        time that learned positions have come to theirs.
+        """
+        continuations: list[Continuation] = []
+        ids = [self.read_ids(prompt) for prompt in prompts]
+        at_once = texts_at_once(
+            max(map(len, ids), default=1),
+            self.network.config.heads,
+            self.network.output_weight.element_size(),
+        )
+        for start in range(0, len(prompts), at_once):
+            part = prompts[start : start + at_once]
+            texts = [_Text(start + number, ids[start + number]) for number in range(len(part))]
+            while going_on := [text for text in texts if text.ended in (None, "context")]:
+                self._continue(going_on)
+            continuations += [
+                self._continuation(prompt, text) for prompt, text in zip(part, texts, strict=True)
+            ]
+        return continuations
+
+    def _continue(self, texts: list["_Text"]) -> None:
+        """Continue texts until they end or the context does."""
+        most = self.sampling.max_new_tokens
+        for left in sorted({most - len(text.ids) for text in texts}):
+            alike = [text for text in texts if most - len(text.ids) == left]
+            found = generate(
+                self.network,
+                [text.context(self.network.context_length) for text in alike],
+                self.sampling.model_copy(update={"max_new_tokens": left}),
+                self.tokenizer.eos_id,
+                self._completes(alike) if self.sampling.stop else None,
+                [text.number + (text.rounds << 32) for text in alike],
+            )
+            for text, made in zip(alike, found, strict=True):
+                text.take(made)
+
+    def _completes(self, texts: list["_Text"]) -> Finished:
+        """Whether a text with new tokens has a stop string."""
+
+        def is_complete(index: int, ids: Sequence[int]) -> bool:
+            text = self.tokenizer.decode([[*texts[index].ids, *ids]])[0]
+            return any(stop in text for stop in self.sampling.stop)
+
+        return is_complete
+
+    def ids(self, prompt: str) -> list[int]:
+        """BOS and the tokens of a prompt, however many."""
+        tokens: list[int] = self.tokenizer.encode([prompt])[0].tolist()
+        return [self.tokenizer.bos_id, *tokens]
+
+    def read_ids(self, prompt: str) -> list[int]:
+        """Of these the last ones, as many as the network reads."""
+        return self.ids(prompt)[-self.network.context_length :]
+
+    def _continuation(self, prompt: str, found: "_Text") -> Continuation:
+        text = self.tokenizer.decode([found.ids])[0]
+        places = [text.find(stop) for stop in self.sampling.stop if stop in text]
+        assert found.ended is not None
+        return Continuation(
+            prompt=prompt,
+            text=text[: min(places)] if places else text,
+            log_probability=found.log_probability,
+            tokens=len(found.ids),
+            ended=found.ended,
+        )
+
+
+@dataclass
+class _Text:
+    """A prompt and its continuation so far.
+
+    Attributes:
+        rounds: how often it was continued from a context of its own.
+        ended: how the last round did.
+    """
+
+    number: int
+    prompt: list[int]
+    ids: list[int] = field(default_factory=list)
+    log_probability: float = 0.0
+    rounds: int = 0
+    ended: Ending | None = None
+
+    def context(self, context_length: int) -> list[int]:
+        """The tokens to go on from."""
+        if not self.rounds:
+            return self.prompt
+        return [*self.prompt, *self.ids][-max(1, context_length // 2) :]
+
+    def take(self, made: Generated) -> None:
+        """Add a round's tokens."""
+        self.ids += made.ids
+        self.log_probability += made.log_probability
+        self.rounds += 1
+        self.ended = made.ended

@@ -1,0 +1,46 @@
+"""What all trained networks that read texts with one tokenizer have in common."""
+
+from pathlib import Path
+from typing import ClassVar, Generic, Self, TypeVar, cast
+
+from torch import nn
+
+from data_pipeline.tokenizers.tokenizer import shared_tokenizer
+from transloom.inference.trained_network import Precision, TrainedNetwork, load_network
+
+N = TypeVar("N", bound=nn.Module)
+
+
+class TextReader(Generic[N]):
+    """A trained network with its tokenizer.
+
+    Attributes:
+        tasks: those whose runs have such a network.
+        passed_over: why weights that usually come first were not loaded.
+    """
+
+    tasks: ClassVar[tuple[str, ...]]
+
+    def __init__(self, trained: TrainedNetwork) -> None:
+        self.network = cast(N, trained.model.eval())
+        self.tokenizer = shared_tokenizer(trained.tokenizers)
+        self.checkpoint = trained.checkpoint
+        self.passed_over = trained.passed_over
+
+    @classmethod
+    def load(
+        cls,
+        run: str | Path,
+        checkpoint: int | str | None = None,
+        precision: Precision = "fp32",
+    ) -> Self:
+        """Load a run's weights: the newest intact ones, or those of one checkpoint.
+
+        Args:
+            checkpoint: a step or the name of an average.
+
+        Raises:
+            RunMismatchError: there is no run at this path, or it is of another task.
+            CheckpointError: the run has no such checkpoint, or it is damaged.
+        """
+        return cls(load_network(Path(run), checkpoint, "cpu", precision).of_task(*cls.tasks))

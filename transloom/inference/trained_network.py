@@ -1,0 +1,161 @@
+"""A run's network with the weights of one of its checkpoints, ready to be used."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import nn
+
+from data_pipeline.dataset.manifest import Manifest
+from data_pipeline.storage.store import open_store
+from data_pipeline.tokenizers.tokenizer import Tokenizer, load_tokenizers
+from foundation.errors import DataError, ExtensionError
+from trainer.checkpoints.format import (
+    Checkpoint,
+    checkpoint_name,
+    list_averages,
+    list_checkpoints,
+    newest_intact,
+    newest_intact_average,
+    step_of,
+)
+from trainer.checkpoints.reader import CheckpointReader, require_same_shapes
+from trainer.errors import CheckpointError, RunMismatchError
+from trainer.recipe import TrainingRecipe
+from trainer.runs.folder import RunFolder
+from trainer.tasks.network import build_network, parameter_shapes
+from transloom.inference.task_commands import COMMANDS
+
+Precision = Literal["fp32", "bf16"]
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Which weights a network has; another process loads the same ones by this."""
+
+    run: Path
+    checkpoint: str
+    precision: Precision
+
+
+@dataclass(frozen=True)
+class TrainedNetwork:
+    """The model in evaluation mode, and what belongs to it.
+
+    Attributes:
+        recipe: the one that the checkpoint holds.
+        weights: the weights that were found.
+        passed_over: why weights that usually come first were not loaded.
+    """
+
+    model: nn.Module
+    tokenizers: dict[str, Tokenizer]
+    recipe: TrainingRecipe
+    checkpoint: Checkpoint
+    weights: Weights
+    passed_over: list[str]
+
+    def of_task(self, *tasks: str) -> "TrainedNetwork":
+        """This network, if its run has learned one of what can be used.
+
+        Raises:
+            RunMismatchError: the run has learned something else.
+        """
+        if self.recipe.task not in tasks:
+            made_for_it = COMMANDS.get(self.recipe.task)
+            remedy = f"use {made_for_it} for it, or " if made_for_it else ""
+            raise RunMismatchError(
+                f"{self.weights.run} was trained for {self.recipe.task}, and a run of "
+                f"{' or '.join(tasks)} is needed: {remedy}name another run"
+            )
+        return self
+
+
+def load_network(
+    run: Path, checkpoint: int | str | None, device: str, precision: Precision
+) -> TrainedNetwork:
+    """Load the newest intact weights, or those of one checkpoint.
+
+    Args:
+        checkpoint: a step or the name of an average; None for the newest.
+
+    Raises:
+        RunMismatchError: there is no run.
+        CheckpointError: the run has no such checkpoint, or it is damaged.
+    """
+    folder = RunFolder(run)
+    folder.card()
+    found, passed_over = find_checkpoint(folder, checkpoint)
+    recipe = TrainingRecipe.of_checkpoint(found.header.recipe, found.header.identity)
+    store = open_store(folder.dataset)
+    tokenizers = load_tokenizers(store, Manifest.load(store))
+    if not recipe.extensions:  # before a network of any size is made
+        require_same_shapes(found, parameter_shapes(recipe, tokenizers))
+    model = build_network(recipe, tokenizers)
+    require_same_shapes(found, {name: p.shape for name, p in model.named_parameters()})
+    model.load_state_dict(CheckpointReader(found).weights())
+    model.to(device, torch.bfloat16 if precision == "bf16" else None)
+    weights = Weights(run, checkpoint_name(found.path), precision)
+    return TrainedNetwork(model.eval(), tokenizers, recipe, found, weights, passed_over)
+
+
+def shapes_of_run(run: RunFolder, checkpoint: Checkpoint) -> dict[str, tuple[int, ...]] | None:
+    """The shapes of the parameters that a run's network has by a checkpoint's recipe.
+
+    None if that cannot be told here: for want of an extension, or of the run's tokenizers.
+
+    Raises:
+        RunMismatchError: the recipe is none that this version takes.
+    """
+    header = checkpoint.header
+    try:
+        recipe = TrainingRecipe.of_checkpoint(header.recipe, header.identity)
+        store = open_store(run.dataset, retry_delays_seconds=())
+        tokenizers = load_tokenizers(store, Manifest.load(store))
+    except DataError:
+        return None
+    except RunMismatchError as error:
+        if isinstance(error.__cause__, ExtensionError):
+            return None
+        raise
+    return None if recipe.extensions else parameter_shapes(recipe, tokenizers)
+
+
+def find_checkpoint(run: RunFolder, checkpoint: int | str | None) -> tuple[Checkpoint, list[str]]:
+    """Find and verify the requested checkpoint, or the newest intact one.
+
+    A run without an intact checkpoint of a step falls back to its newest intact average.
+
+    Args:
+        checkpoint: a step or the name of an average; None for the newest.
+
+    Returns:
+        The checkpoint, and why those that usually come first were passed over.
+
+    Raises:
+        CheckpointError: the run has no such checkpoint, or it is damaged.
+    """
+    if checkpoint is None:
+        newest, damaged = newest_intact(run.checkpoints)
+        passed_over = list(damaged.values())
+        if newest is None:
+            newest, damaged_averages = newest_intact_average(run.checkpoints)
+            passed_over += damaged_averages.values()
+            if newest is None:
+                reason = "; ".join(passed_over) or "it has not reached its first checkpoint"
+                raise CheckpointError(f"{run.path} has no checkpoint to use: {reason}")
+            if not damaged:
+                passed_over.append(f"{run.path} has no checkpoint of a step, only averages")
+        return newest, passed_over
+    steps = {str(step_of(path)): path for path in list_checkpoints(run.checkpoints)}
+    averages = {path.name: path for path in list_averages(run.checkpoints)}
+    path = (steps | averages).get(str(checkpoint))
+    if path is None:
+        wanted = f"of step {checkpoint}" if str(checkpoint).isdecimal() else f"named {checkpoint}"
+        raise CheckpointError(
+            f"{run.path} has no checkpoint {wanted}; it has [{', '.join([*steps, *averages])}]"
+        )
+    found = Checkpoint(path)
+    found.verify()
+    return found, []

@@ -1,0 +1,291 @@
+"""`transloom translate`: lines of sentences in, lines of translations out.
+
+sentences, prefixes ─▶ batches ─▶ translations ─▶ alignments, if wanted ─▶ text or JSON
+"""
+
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain, islice
+from typing import Any, Literal
+
+from cluster.terminal import note, warn
+from data_pipeline.corpora.context import Context, in_context
+from data_pipeline.errors import CorpusError
+from foundation.wording import counted
+from model.errors import PrefixError
+from model.inspection.alignment import Alignment
+from trainer.errors import RunMismatchError
+from trainer.memory.host_memory import keep_freed
+from transloom.inference.given_text import STANDARD_INPUT, named, read_lines, typed_lines
+from transloom.inference.sentence_memory import LongSentenceError, SentenceLimit
+from transloom.inference.translation import Translation
+from transloom.inference.translator import Translator
+
+SENTENCES_AT_ONCE = 1024
+SENTENCES_OF_EACH = 2048  # for each of several processes, which wait for each other at the end
+
+LINES_NAMED = 5  # of those that are too long
+
+LongLines = Literal["refuse", "split"]
+
+
+@dataclass(frozen=True)
+class LinesWanted:
+    """What is printed for each sentence, and how it is translated.
+
+    Attributes:
+        alignments: add the alignment of words: after a tab in Pharaoh's format, in JSON as pairs.
+        long_lines: whether sentences of more tokens are refused, or translated in parts, which the
+            first of `n_best`, without prefixes and alignments, is made of.
+        most: tokens of a sentence.
+    """
+
+    tag: str | None = None
+    n_best: int = 1
+    alignments: bool = False
+    as_json: bool = False
+    long_lines: LongLines = "refuse"
+    most: int = sys.maxsize
+
+
+Batch = tuple[list[str], list[str] | None]  # sentences, and prefixes if there are any
+
+
+def translated_lines(
+    translator: Translator,
+    file: str,
+    *,
+    prefixes: str | None = None,
+    tag: str | None = None,
+    n_best: int = 1,
+    alignments: bool = False,
+    processes: int | None = None,
+    as_json: bool = False,
+    long_lines: LongLines = "refuse",
+    max_tokens: int | None = None,
+) -> Iterator[str]:
+    """What is printed for each sentence of a file: its translations, a line each, or one in JSON.
+
+    Args:
+        prefixes: a file with what each translation begins with.
+        alignments: add the alignment of words: after a tab in Pharaoh's format, in JSON as pairs.
+        processes: how many translate at once; None for as many as are worth it.
+        long_lines: whether sentences of more tokens are refused, all of the file with them, before
+            anything is translated, or translated in parts, which the first of `n_best`, without
+            prefixes and alignments, is made of.
+        max_tokens: most tokens of a sentence; None: as many as the model was trained on.
+
+    A model that was trained with context reads the lines as documents: each with those before it.
+
+    Raises:
+        CorpusError: a file cannot be read, a sentence is too long, or a prefix cannot begin a
+            translation.
+        RunMismatchError: the model reads context, and what is wanted has none.
+    """
+    if alignments:
+        require_no_context(translator, "--alignments are of words of one sentence")
+    if long_lines == "split":
+        require_no_context(translator, "--long-lines split cuts it off")
+    assert long_lines == "refuse" or (n_best == 1 and not (prefixes or alignments))
+    keep_freed()
+    limit = translator.longest_sentence(max_tokens)
+    if file == STANDARD_INPUT and sys.stdin is not None and sys.stdin.isatty():
+        batches, processes = _typed(prefixes, Context(translator.sentences_before)), processes or 1
+    else:
+        sentences, beginnings = _read(file, prefixes)
+        sentences = list(in_context(sentences, translator.sentences_before))
+        counts = translator.count_tokens(sentences, tag)
+        check_lengths(counts, file, limit, long_lines)
+        longest = min(max(counts, default=0), limit.tokens)
+        processes = processes or translator.processes_for(len(sentences), longest)
+        at_once = SENTENCES_AT_ONCE if processes == 1 else SENTENCES_OF_EACH * processes
+        batches = _batches(sentences, beginnings, at_once)
+    wanted = LinesWanted(tag, n_best, alignments, as_json, long_lines, limit.tokens)
+    done = 0  # lines
+    with translator.in_processes(processes):
+        for sentences, beginnings in batches:
+            try:
+                lines = lines_of_batch(translator, sentences, beginnings, wanted)
+            except LongSentenceError as error:
+                too_long = [(done + index, tokens) for index, tokens in error.sentences]
+                raise _too_long(too_long, file, limit) from error
+            except PrefixError as error:
+                assert prefixes is not None
+                line = f"{named(prefixes)}, line {done + error.index + 1}"
+                raise CorpusError(f"{line}: this prefix {error.problem}") from error
+            done += len(sentences)
+            yield from lines
+
+
+def lines_of_batch(
+    translator: Translator,
+    sentences: list[str],
+    beginnings: list[str] | None,
+    wanted: LinesWanted,
+) -> list[str]:
+    """What is printed for each of some sentences.
+
+    Args:
+        beginnings: what each translation begins with.
+
+    Raises:
+        LongSentenceError, PrefixError: numbered from 0 among these sentences.
+    """
+    parts, best = _translated(translator, sentences, beginnings, wanted)
+    aligned = _aligned(translator, sentences, best, wanted.tag) if wanted.alignments else None
+    lines = []
+    for row, (sentence, translations) in enumerate(zip(sentences, best, strict=True)):
+        pairs = aligned[row] if aligned is not None else None
+        if wanted.as_json:
+            lines.append(_in_json(sentence, translations, pairs, parts[row]))
+        else:
+            lines.append(_text(translations, pairs))
+    return lines
+
+
+def require_no_context(translator: Translator, reason: str) -> None:
+    """Refuse a model that reads the sentences before each.
+
+    Raises:
+        RunMismatchError: it does.
+    """
+    if before := translator.sentences_before:
+        raise RunMismatchError(
+            f"The model reads {counted(before, 'sentence')} before each "
+            f"(data.context_sentences={before}), and {reason}: leave it out, or name a run "
+            "without context"
+        )
+
+
+def check_lengths(
+    counts: Iterable[int], file: str, limit: SentenceLimit, long_lines: LongLines
+) -> None:
+    """Refuse a file with sentences that are too long, or say that they are split."""
+    too_long = [(line, tokens) for line, tokens in enumerate(counts) if tokens > limit.tokens]
+    if not too_long:
+        return
+    if long_lines == "refuse":
+        raise _too_long(too_long, file, limit)
+    warn(
+        f"{_lines_named(too_long, file)}: split, as {limit}; each part is translated without "
+        "knowing of the others"
+    )
+
+
+def _too_long(lines: list[tuple[int, int]], file: str, limit: SentenceLimit) -> CorpusError:
+    more = "" if limit.reason == "memory" else ", or allow more with --max-tokens"
+    return CorpusError(
+        f"{_lines_named(lines, file)}: too long, as {limit}. Nothing was translated. Give one "
+        f"sentence a line, or have long lines cut into parts with --long-lines split{more}"
+    )
+
+
+def _lines_named(lines: list[tuple[int, int]], file: str) -> str:
+    shown = ", ".join(
+        f"line {line + 1:,} ({tokens:,} tokens)" for line, tokens in lines[:LINES_NAMED]
+    )
+    more = f" and {len(lines) - LINES_NAMED:,} more" if len(lines) > LINES_NAMED else ""
+    return f"{named(file)}, {shown}{more}"
+
+
+def _translated(
+    translator: Translator, sentences: list[str], prefixes: list[str] | None, wanted: LinesWanted
+) -> tuple[list[int], list[list[Translation]]]:
+    """The translations of each sentence, and the parts in which it was translated."""
+    tag, most = wanted.tag, wanted.most
+    if wanted.long_lines == "refuse":
+        best = translator.translate_n_best(sentences, tag, prefixes, wanted.n_best, max_tokens=most)
+        return [1] * len(sentences), best
+    parts = [translator.split(sentence, most, tag) for sentence in sentences]
+    try:
+        found = iter(
+            translator.translate_n_best(
+                list(chain.from_iterable(parts)), tag, n_best=1, max_tokens=most
+            )
+        )
+    except LongSentenceError as error:  # a single character can have many tokens
+        rows = [row for row, of_one in enumerate(parts) for _ in of_one]
+        too_long = [(rows[number], tokens) for number, tokens in error.sentences]
+        raise LongSentenceError(too_long, error.limit) from error
+    best = [[translator.joined([next(found)[0] for _ in of_one])] for of_one in parts]
+    return [len(of_one) for of_one in parts], best
+
+
+def _typed(prefixes: str | None, context: Context) -> Iterator[Batch]:
+    """Sentences one by one, as they are typed."""
+    if prefixes is not None:
+        raise _not_counted(prefixes)
+    note("Type a sentence and press return; Ctrl-D ends.")
+    for line in typed_lines():
+        yield [context.added(as_sentence(line))], None
+
+
+def _read(file: str, prefixes: str | None) -> Batch:
+    """All sentences, and their prefixes if there are any."""
+    if file == prefixes == "-":
+        raise _not_counted(prefixes)
+    sentences = [as_sentence(line) for line in read_lines(file)]
+    if prefixes is None:
+        return sentences, None
+    beginnings = [as_sentence(line) for line in read_lines(prefixes)]
+    if len(beginnings) != len(sentences):
+        raise CorpusError(
+            f"The lines of {named(prefixes)} ({len(beginnings):,}) and of {named(file)} "
+            f"({len(sentences):,}) differ in number, but each sentence needs one prefix. Leave "
+            "a line empty where a translation is free"
+        )
+    return sentences, beginnings
+
+
+def _not_counted(prefixes: str) -> CorpusError:
+    return CorpusError(
+        f"With --prefixes {prefixes} the sentences must come from a file, or through a pipe of "
+        "their own: their lines are counted before the first is translated. Name a file"
+    )
+
+
+def _batches(sentences: list[str], beginnings: list[str] | None, at_once: int) -> Iterator[Batch]:
+    for start in range(0, len(sentences), at_once):
+        part = slice(start, start + at_once)
+        yield sentences[part], None if beginnings is None else beginnings[part]
+
+
+def as_sentence(line: str) -> str:
+    """A line as corpora have it: \\r within it is a space."""
+    return line.replace("\r", " ")
+
+
+def _aligned(
+    translator: Translator, sentences: list[str], best: list[list[Translation]], tag: str | None
+) -> list[list[Alignment]]:
+    """The alignment of words of every translation."""
+    repeated = [s for s, translations in zip(sentences, best, strict=True) for _ in translations]
+    alignments = iter(translator.align_words(repeated, list(chain.from_iterable(best)), tag))
+    return [list(islice(alignments, len(translations))) for translations in best]
+
+
+def _text(translations: list[Translation], alignments: list[Alignment] | None) -> str:
+    if alignments is None:
+        return "\n".join(_in_a_line(translation.text) for translation in translations)
+    return "\n".join(
+        f"{_in_a_line(translation.text)}\t"
+        f"{' '.join(f'{source}-{target}' for source, target in pairs)}"
+        for translation, pairs in zip(translations, alignments, strict=True)
+    )
+
+
+def _in_a_line(text: str) -> str:
+    """A model whose pieces are bytes can write a line end; lines after it would be shifted."""
+    return text.replace("\n", "\\n").replace("\r", "\\r")
+
+
+def _in_json(
+    sentence: str, translations: list[Translation], alignments: list[Alignment] | None, parts: int
+) -> str:
+    found: list[dict[str, Any]] = [{"text": t.text, "score": t.score} for t in translations]
+    for translation, pairs in zip(found, alignments or (), strict=alignments is not None):
+        translation["alignment"] = pairs
+    of_parts = {} if parts == 1 else {"parts": parts}
+    return json.dumps({"source": sentence, "translations": found, **of_parts})

@@ -1,0 +1,487 @@
+"""Translating with a run: `Translator.load("runs/phrasebook").translate(["je suis étudiant"])`."""
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Self
+
+from data_pipeline.batching.batch import MicroBatch
+from data_pipeline.batching.task import HeldOut
+from data_pipeline.config.pair import SOURCE, TARGET, PairDataConfig
+from data_pipeline.tasks.translation import heldout_pairs, pair_micro_batches
+from data_pipeline.tokenizers.tokenizer import Tokenizer
+from model.config.transformer import DecodingConfig
+from model.generation.search import Hypothesis, best_by_penalty
+from model.inspection.alignment import Alignment, align
+from model.networks.transformer import Transformer
+from trainer.checkpoints.format import Checkpoint
+from trainer.errors import TranslationError
+from trainer.memory.host_memory import available_bytes
+from trainer.tasks.batch import to_device
+from trainer.tasks.probing import pieces_read
+from transloom.inference.engine_names import ComputeType, Engine
+from transloom.inference.engines import require_possible, searcher_of
+from transloom.inference.ensemble import Ensemble, join
+from transloom.inference.searchers import Search, Searcher, network_searcher
+from transloom.inference.sentence_memory import (
+    LongSentenceError,
+    SentenceLimit,
+    SentenceMemory,
+    count_tokens,
+    parts_of,
+)
+from transloom.inference.trained_network import Precision, Weights, load_network
+from transloom.inference.translation import Translation, joined
+from transloom.inference.word_alignment import fold, words_read, words_written
+
+# Source tokens of a batch at most, bytes that the decoder may remember for them, and bytes of a
+# layer's attention scores: the lowest limit holds. A wide model is no faster with more than 2,000
+# tokens; a tiny one is, up to 8,000.
+TOKENS_PER_BATCH = 8192
+BYTES_REMEMBERED = 2**28
+BYTES_OF_SCORES = 2**28
+
+# A function that is told how many sentences are done.
+Report = Callable[[int], None]
+
+
+class Translator:
+    """A trained model with its tokenizers, ready to translate."""
+
+    def __init__(
+        self,
+        model: Transformer,
+        tokenizers: dict[str, Tokenizer],
+        decoding: DecodingConfig,
+        checkpoint: Checkpoint,
+        passed_over: Sequence[str] = (),
+        weights: Weights | None = None,
+        longest_trained: int | None = None,
+        searcher: Searcher | None = None,
+        ensemble: Ensemble | None = None,
+        sentences_before: int = 0,
+    ) -> None:
+        """
+        Args:
+            tokenizers: by field; besides source and target those of an ensemble's other sources.
+            longest_trained: the most tokens of a source that the model was trained on; None: not
+                known, so that only memory limits sentences.
+            searcher: what finds hypotheses; None: our own search over the model.
+            ensemble: what is known of the other runs that translate together with this one.
+            sentences_before: how many sentences of its document the model has learned to read
+                before each, see `data_pipeline.corpora.context`; they are a part of what is given.
+        """
+        self.passed_over = passed_over  # why weights that usually come first were not loaded
+        self.model = model.eval()
+        self.decoding = decoding
+        self.checkpoint = checkpoint
+        self._tokenizers = tokenizers
+        self._device = next(model.parameters()).device
+        self._weights = weights
+        self._longest_trained = longest_trained
+        self._searcher = searcher or network_searcher(self.model, weights)
+        self._search_now: Search = self._searcher
+        self.ensemble = ensemble
+        self.sentences_before = sentences_before
+
+    @classmethod
+    def load_ensemble(
+        cls,
+        runs: Sequence[tuple[str | Path, int | str | None]],
+        decoding: DecodingConfig | None = None,
+        device: str = "cpu",
+        precision: Precision = "fp32",
+    ) -> Self:
+        """Load several runs that translate together, by the mean of their probabilities.
+
+        Args:
+            runs: each with a checkpoint, as in `load`, or None. The first one's recipe says how to
+                search; of one run alone this is `load`.
+            decoding, device, precision: as in `load`.
+
+        Raises:
+            RunMismatchError, CheckpointError: as in `load`, or their target tokenizers differ.
+        """
+        if len(runs) == 1:
+            ((run, checkpoint),) = runs
+            return cls.load(run, checkpoint, decoding, device, precision)
+        networks = [
+            load_network(Path(run), checkpoint, device, precision).of_task("translation")
+            for run, checkpoint in runs
+        ]
+        joined_together = join(networks)
+        found = networks[0]
+        recipe_decoding = found.recipe.decoding
+        assert isinstance(found.model, Transformer)
+        assert isinstance(recipe_decoding, DecodingConfig)
+        return cls(
+            found.model,
+            joined_together.tokenizers,
+            decoding or recipe_decoding,
+            found.checkpoint,
+            [reason for network in networks for reason in network.passed_over],
+            found.weights,
+            joined_together.longest_trained,
+            joined_together.searcher,
+            joined_together,
+            found.recipe.data.sentences_before,
+        )
+
+    @classmethod
+    def load(
+        cls,
+        run: str | Path,
+        checkpoint: int | str | None = None,
+        decoding: DecodingConfig | None = None,
+        device: str = "cpu",
+        precision: Precision = "fp32",
+        engine: Engine = Engine.TORCH,
+        compute_type: ComputeType | None = None,
+        threads: int | None = None,
+    ) -> Self:
+        """Load a run's weights: the newest intact ones, or those of one checkpoint.
+
+        Args:
+            checkpoint: a step or the name of an average, such as `average-of-400-500`.
+            decoding: replaces the recipe's beam size and length penalty.
+            precision: that of weights and network; scores are summed in fp32 in any case.
+            engine: what finds hypotheses: our own search, or CTranslate2 (an extra), on the CPU.
+            compute_type: what CTranslate2 multiplies in; None: float32.
+            threads: of CTranslate2; None: as many as this process may use cores. Our own search
+                has those of torch.
+
+        Raises:
+            RunMismatchError: there is no run at this path.
+            CheckpointError: the run has no such checkpoint, or it is damaged.
+            EngineError: the engine is not installed, or cannot do what is wanted.
+            ModelError: the engine does not hold the network; the message names what.
+        """
+        require_possible(engine, compute_type, device, precision)
+        network = load_network(Path(run), checkpoint, device, precision)
+        found = network.of_task("translation")
+        recipe_decoding = found.recipe.decoding
+        assert isinstance(found.model, Transformer)
+        assert isinstance(recipe_decoding, DecodingConfig)
+        assert isinstance(found.recipe.data, PairDataConfig)
+        return cls(
+            found.model,
+            found.tokenizers,
+            decoding or recipe_decoding,
+            found.checkpoint,
+            found.passed_over,
+            found.weights,
+            found.recipe.data.max_source_length,
+            searcher_of(engine, found, compute_type, threads),
+            sentences_before=found.recipe.data.sentences_before,
+        )
+
+    def prepare(self) -> None:
+        """Do what the first translation would have to wait for, such as loading an engine's model.
+
+        Raises:
+            OSError: an engine's model cannot be kept.
+        """
+        self._searcher.prepare()
+
+    @contextmanager
+    def in_processes(self, processes: int) -> Iterator[None]:
+        """Translate in so many processes on the host's CPUs for the time of the context.
+
+        The processes share the cores. With one process, that is this one. A script that uses this
+        needs its `if __name__ == "__main__":`, as the processes import it too.
+
+        Raises:
+            TranslationError: a process was killed.
+        """
+        with self._searcher.in_processes(processes) as self._search_now:
+            try:
+                yield
+            finally:
+                self._search_now = self._searcher
+
+    @property
+    def tokenizers(self) -> tuple[Tokenizer, ...]:
+        """Those of source and target; one that serves both stands once."""
+        return tuple(dict.fromkeys((self._tokenizers[SOURCE], self._tokenizers[TARGET])))
+
+    @property
+    def precision(self) -> Precision:
+        """That of weights and network."""
+        return "fp32" if self._weights is None else self._weights.precision
+
+    @property
+    def engine(self) -> str | None:
+        """What searches in the place of our own search, and in which numbers."""
+        return self._searcher.engine
+
+    @property
+    def members(self) -> list[tuple[Weights, Checkpoint]]:
+        """The weights and checkpoints that translate: several of an ensemble."""
+        if self.ensemble is not None:
+            return list(zip(self.ensemble.members, self.ensemble.checkpoints, strict=True))
+        assert self._weights is not None, "only weights that were loaded have a name"
+        return [(self._weights, self.checkpoint)]
+
+    @property
+    def memory(self) -> SentenceMemory:
+        """What a sentence takes under the present decoding."""
+        return SentenceMemory(
+            self.model.config,
+            self.decoding,
+            self.model.output_weight.element_size(),
+            self.ensemble.other_configs if self.ensemble else (),
+        )
+
+    def longest_sentence(self, max_tokens: int | None = None) -> SentenceLimit:
+        """The most tokens of a sentence: those that it was trained on, unless memory has less room.
+
+        Args:
+            max_tokens: replaces what it was trained on.
+        """
+        in_memory = self.memory.longest(available_bytes())
+        wanted = self._longest_trained if max_tokens is None else max_tokens
+        if wanted is None or in_memory < wanted:
+            return SentenceLimit(in_memory, "memory")
+        return SentenceLimit(wanted, "training" if max_tokens is None else "wish")
+
+    def count_tokens(self, sentences: Sequence[str], tag: str | None = None) -> list[int]:
+        """The tokens of each sentence as the model reads it: with tag and EOS.
+
+        Of an ensemble, the most that one of its models reads.
+        """
+        counts = [
+            count_tokens(tokenizer, sentences, tag)
+            for field, tokenizer in self._tokenizers.items()
+            if field != TARGET
+        ]
+        return [max(of_one) for of_one in zip(*counts, strict=True)]
+
+    def check_lengths(
+        self, sentences: Sequence[str], tag: str | None = None, max_tokens: int | None = None
+    ) -> None:
+        """Check that no sentence is too long.
+
+        Args:
+            max_tokens: as in `longest_sentence`.
+
+        Raises:
+            LongSentenceError: some are; nothing was computed.
+        """
+        limit = self.longest_sentence(max_tokens)
+        counts = self.count_tokens(sentences, tag)
+        too_long = [(n, count) for n, count in enumerate(counts) if count > limit.tokens]
+        if too_long:
+            raise LongSentenceError(too_long, limit)
+
+    def split(self, sentence: str, max_tokens: int, tag: str | None = None) -> list[str]:
+        """The sentence in parts of at most so many tokens: see `parts_of`."""
+        return parts_of(sentence, max_tokens, lambda texts: self.count_tokens(texts, tag))
+
+    def processes_for(self, sentences: int, tokens_of_longest: int = 0) -> int:
+        """The number of processes that are worth it for so many sentences; see `in_processes`."""
+        return self._searcher.processes_for(sentences, self.memory.bytes(tokens_of_longest))
+
+    def joined(self, parts: Sequence[Translation]) -> Translation:
+        """The translations of a sentence's parts as one: see `joined`."""
+        return joined(parts, self.decoding.length_penalty)
+
+    def translate(
+        self,
+        sentences: Sequence[str],
+        tag: str | None = None,
+        report: Report | None = None,
+        max_tokens: int | None = None,
+    ) -> list[str]:
+        """The best translation of each sentence, by beam search; see `translate_n_best`."""
+        found = self.translate_n_best(
+            sentences, tag, n_best=1, report=report, max_tokens=max_tokens
+        )
+        return [translations[0].text for translations in found]
+
+    def translate_n_best(
+        self,
+        sentences: Sequence[str],
+        tag: str | None = None,
+        prefixes: Sequence[str] | None = None,
+        n_best: int | None = None,
+        report: Report | None = None,
+        max_tokens: int | None = None,
+    ) -> list[list[Translation]]:
+        """Up to `n_best` translations of each sentence, or `beam_size`, best first.
+
+        Args:
+            tag: put before every sentence, as a corpus's tag is in training.
+            prefixes: what each translation has to begin with. Cut them between words: the tokens
+                of a word's beginning are seldom those that the whole word begins with.
+            report: is told how many sentences are done, the longest first.
+            max_tokens: most tokens of a sentence, tag and EOS included; None: as many as the
+                model was trained on.
+
+        Raises:
+            LongSentenceError: a sentence has more tokens; nothing was translated.
+            PrefixError: a prefix is longer than the translation may be.
+        """
+        self.check_lengths(sentences, tag, max_tokens)
+        results: list[list[Translation]] = [[] for _ in sentences]
+        targets = [""] * len(sentences) if prefixes is None else list(prefixes)
+        done = 0
+        for positions, found in self._search(heldout_pairs(list(sentences), targets, tag)):
+            translations = self._decode([hypotheses[:n_best] for hypotheses in found])
+            for position, of_one in zip(positions, translations, strict=True):
+                results[position] = of_one
+            done += len(positions)
+            if report is not None:
+                report(done)
+        return results
+
+    def translate_by_penalties(
+        self,
+        sentences: Sequence[str],
+        penalties: Sequence[float],
+        tag: str | None = None,
+        report: Report | None = None,
+    ) -> list[list[str]]:
+        """For each length penalty the best translations of the sentences, by one search for all.
+
+        They are those of `translate` with that length penalty in `decoding`.
+
+        Args:
+            report: is told how many sentences are done, the longest first.
+
+        Raises:
+            LongSentenceError: memory does not suffice for a sentence; nothing was translated.
+        """
+        self.check_lengths(sentences, tag, sys.maxsize)
+        plain = self.decoding.model_copy(update={"length_penalty": 0.0})
+        texts = [[""] * len(sentences) for _ in penalties]
+        done = 0
+        for positions, found in self._search(
+            heldout_pairs(list(sentences), [""] * len(sentences), tag), plain
+        ):
+            best = [[best_by_penalty(of_one, alpha) for alpha in penalties] for of_one in found]
+            for position, translations in zip(positions, self._decode(best), strict=True):
+                for by_penalty, translation in zip(texts, translations, strict=True):
+                    by_penalty[position] = translation.text
+            done += len(positions)
+            if report is not None:
+                report(done)
+        return texts
+
+    def align(
+        self,
+        sentences: Sequence[str],
+        translations: Sequence[Translation],
+        tag: str | None = None,
+        layer: int | None = None,
+    ) -> list[Alignment]:
+        """For each token of a translation the source token it comes from, by attention.
+
+        Args:
+            layer: the decoder layer whose attention counts; by default as in
+                `model.inspection.alignment`.
+
+        Returns:
+            For each translation pairs (source position, target position) from 0; positions are
+            those in `source_ids` and in a translation's ids.
+
+        Raises:
+            ModelError: there is no such decoder layer.
+            TranslationError: this is an ensemble, whose models pay attention each by itself.
+        """
+        if self.ensemble is not None:
+            raise TranslationError(
+                f"{self.ensemble.name} has no alignment: each of its models looks elsewhere. "
+                "Name one run for alignments"
+            )
+        alignments: list[Alignment] = [() for _ in sentences]
+        for batch in self._batches(heldout_pairs(list(sentences), [""] * len(sentences), tag)):
+            ids = [translations[position].ids for position in batch.pair_ids]
+            source = to_device(batch, self.model.vocabulary, self._device).source
+            found = align(self.model, source, ids, layer)
+            for position, alignment in zip(batch.pair_ids, found, strict=True):
+                alignments[position] = alignment
+        return alignments
+
+    def align_words(
+        self,
+        sentences: Sequence[str],
+        translations: Sequence[Translation],
+        tag: str | None = None,
+        layer: int | None = None,
+    ) -> list[Alignment]:
+        """Like `align`, for words: pairs (source word, target word) from 0, each once, in order.
+
+        Two words are a pair if any of their tokens are; `transloom.inference.word_alignment` says
+        what a word is. The tag is no word, so a word that looked at the tag alone has no pair.
+        """
+        alignments = self.align(sentences, translations, tag, layer)
+        return [
+            fold(
+                alignment,
+                words_read(self._tokenizers[SOURCE], self.source_ids(sentence, tag)),
+                words_written(self._tokenizers[TARGET], translation.ids),
+            )
+            for alignment, sentence, translation in zip(
+                alignments, sentences, translations, strict=True
+            )
+        ]
+
+    def source_ids(self, sentence: str, tag: str | None = None) -> list[int]:
+        """The sentence as the model reads it: the tag's id, its tokens' ids, EOS."""
+        ids: list[int] = self._tokenizers[SOURCE].encode_field([sentence], tag).ids.tolist()
+        return ids
+
+    def source_texts(self, sentence: str, tag: str | None = None) -> list[str]:
+        """The tokens of `source_ids` as they are shown; unknown ones with their characters."""
+        return pieces_read(self._tokenizers[SOURCE], sentence, self.source_ids(sentence, tag))
+
+    def source_pieces(self, ids: Sequence[int]) -> list[str]:
+        return [self._tokenizers[SOURCE].piece(token_id) for token_id in ids]
+
+    def target_pieces(self, ids: Sequence[int]) -> list[str]:
+        return [self._tokenizers[TARGET].piece(token_id) for token_id in ids]
+
+    def target_text(self, ids: Sequence[int]) -> str:
+        """The sentence that target tokens spell; BOS and EOS leave nothing behind."""
+        return self._tokenizers[TARGET].decode([list(ids)])[0]
+
+    def _search(
+        self, heldout: HeldOut, decoding: DecodingConfig | None = None
+    ) -> Iterator[tuple[list[int], list[list[Hypothesis]]]]:
+        """For each batch of sentences alike in length their positions and hypotheses.
+
+        Args:
+            decoding: None: the present one.
+        """
+        decoding = decoding or self.decoding
+        # The longest first, so that all processes have something to do until the end.
+        batches = self._batches(heldout)[::-1]
+        found = self._search_now.search(decoding, batches)
+        for batch, hypotheses in zip(batches, found, strict=True):
+            yield batch.pair_ids.tolist(), hypotheses
+
+    def _batches(self, heldout: HeldOut) -> list[MicroBatch]:
+        if not len(heldout):
+            return []
+        # Another source tokenizer of an ensemble reads the same sentences, tag included.
+        others = [field for field in self._tokenizers if field not in heldout.texts]
+        tag = heldout.tags.get(SOURCE)
+        heldout = HeldOut(
+            {**heldout.texts, **dict.fromkeys(others, heldout.texts[SOURCE])},
+            {**heldout.tags, **({} if tag is None else dict.fromkeys(others, tag))},
+        )
+        return pair_micro_batches(
+            heldout,
+            self._tokenizers,
+            self._tokens_per_batch(),
+            max(1, BYTES_OF_SCORES // self.memory.of_score),
+        )
+
+    def _tokens_per_batch(self) -> int:
+        return min(TOKENS_PER_BATCH, max(1, BYTES_REMEMBERED // self.memory.of_position))
+
+    def _decode(self, found: list[list[Hypothesis]]) -> list[list[Translation]]:
+        # All at once: the tokenizer starts threads for each call.
+        texts = iter(self._tokenizers[TARGET].decode([list(h.ids) for one in found for h in one]))
+        return [[Translation(next(texts), h.score, h.ids) for h in one] for one in found]

@@ -1,0 +1,310 @@
+"""Choosing how to search on the validation set: beam sizes, length penalties, weights.
+
+    weights × beam sizes ─▶ one search each ─▶ its hypotheses by each length penalty ─▶ a score each
+                                            ─▶ the best; those that chance may set apart from it
+                                            ─▶ of these the smallest beam
+
+A length penalty changes the order of finished hypotheses alone, so a search serves all of them. The
+result lies in the run's folder as tuned-decoding.json: `TunedDecoding`.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from data_pipeline.batching.heldout import load_heldout
+from data_pipeline.batching.task import HeldOut
+from data_pipeline.config.data import DataConfig
+from data_pipeline.config.pair import SOURCE, TARGET
+from data_pipeline.dataset.manifest import Manifest
+from data_pipeline.storage.durable import write_whole
+from foundation.wording import listed
+from foundation.written import Count, Written
+from trainer.checkpoints.format import HEADER, Checkpoint, sha256_of
+from trainer.errors import RunMismatchError, TranslationError
+from trainer.runs.folder import RunFolder
+from transloom.inference.evaluation import MOSES_SIGNATURE, moses
+from transloom.inference.scoring import dataset_of
+from transloom.inference.search_processes import processes_for
+from transloom.inference.sentence_memory import LongSentenceError
+from transloom.inference.significance import Metric, OneMetric
+from transloom.inference.trained_network import Precision
+from transloom.inference.translator import Translator
+
+VALIDATION: Literal["validation"] = "validation"
+
+# Differences that are seen more often than this where there are none are taken for chance.
+NOISE_P = 0.05
+
+# Told what is being done, how much of it is done, and of how much.
+Report = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The settings that are tried: each beam size with each length penalty."""
+
+    beam_sizes: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 8, 10)
+    length_penalties: tuple[float, ...] = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 1.4, 1.6, 1.8, 2.0)
+
+
+class Point(Written):
+    """One way to translate, and its score.
+
+    Attributes:
+        checkpoint: the name of its folder.
+        p: of its difference from the best one, by paired bootstrap; 1 where all translations are
+            the same.
+        length_ratio: characters of the translations to those of the references; None in records
+            from before it was counted.
+    """
+
+    checkpoint: str
+    beam_size: Count
+    length_penalty: float
+    score: float
+    p: float
+    length_ratio: float | None = None
+
+    @property
+    def as_good_as_best(self) -> bool:
+        """Whether chance may set it apart from the best one."""
+        return self.p >= NOISE_P
+
+
+class TunedDecoding(Written):
+    """tuned-decoding.json: what was tried on the validation set, and what came of it.
+
+    Attributes:
+        at: when, in UTC.
+        checkpoints: the sha256 of each one's checkpoint.json, by its name.
+        recipe: the decoding of the run's recipe; what the points do not say is as there.
+        best: the point with the highest score.
+        recommended: of those that chance may set apart from the best one, those with the smallest
+            beam; of these, those with the length penalty nearest to the recipe's, since nothing
+            speaks for another; of these the one with the highest score.
+    """
+
+    version: Literal[1] = 1
+    at: str
+    metric: Metric
+    signature: str
+    dataset_identity: str
+    test_set: Literal["validation"] = VALIDATION
+    sentences: Count
+    sources_sha256: str
+    references_sha256: str
+    checkpoints: dict[str, str]
+    precision: Precision
+    recipe: dict[str, Any]
+    noise_p: float = NOISE_P
+    points: list[Point]
+    best: Point
+    recommended: Point
+
+    @property
+    def at_the_edge(self) -> bool:
+        """Whether more than the largest length penalty that was tried may be better still."""
+        largest = max(point.length_penalty for point in self.points)
+        return self.best.beam_size > 1 and self.best.length_penalty == largest > 0
+
+
+@dataclass(frozen=True)
+class _Tried:
+    """A point and its translations, without a judgement."""
+
+    checkpoint: str
+    beam_size: int
+    length_penalty: float
+    texts: list[str]
+
+
+class DecodingTuner:
+    """The validation set of a run's dataset, and what was tried on it."""
+
+    def __init__(
+        self, first: Checkpoint, dataset: DataConfig, grid: Grid, metric: Metric, report: Report
+    ) -> None:
+        """
+        Args:
+            first: one of the run's checkpoints.
+            dataset: where the run's dataset is.
+
+        Raises:
+            RunMismatchError: it is another dataset, or its validation set is also a test set.
+            DatasetError: there is no such dataset, or it has no validation set.
+        """
+        store, self._manifest = dataset_of(first, dataset)
+        _require_apart(self._manifest)
+        self._grid, self._report = grid, report
+        self._heldout = load_heldout(store, self._manifest, VALIDATION)
+        self._scorer = _Scorer(metric, self._heldout, self._manifest)
+        self._metric: Metric = metric
+        self._tried: list[_Tried] = []
+        self._checkpoints: dict[str, str] = {}
+        self._precision: Precision = "fp32"
+        self._recipe: dict[str, Any] = {}
+
+    def try_out(self, translator: Translator, processes: int | None = None) -> None:
+        """Translate the validation set with one checkpoint by all settings.
+
+        Args:
+            processes: how many translate at once; None for as many as are worth it.
+
+        Raises:
+            TranslationError: memory does not suffice for a sentence.
+        """
+        sources, tag = self._heldout.texts[SOURCE], self._heldout.tags.get(SOURCE)
+        beams, penalties = self._grid.beam_sizes, self._grid.length_penalties
+        name = translator.checkpoint.path.name
+        self._checkpoints[name] = sha256_of(translator.checkpoint.path / HEADER)
+        self._precision = translator.precision
+        self._recipe = translator.decoding.model_dump(mode="json")
+        total = len(sources) * len(beams)
+        self._report(f"translating with {name}", 0, total)
+        try:
+            with translator.in_processes(processes or processes_for(total)):
+                for number, beam_size in enumerate(beams):
+                    earlier = number * len(sources)
+                    translator.decoding = translator.decoding.model_copy(
+                        update={"beam_size": beam_size}
+                    )
+                    found = translator.translate_by_penalties(
+                        sources,
+                        penalties,
+                        tag,
+                        lambda done, earlier=earlier: self._report(  # type: ignore[misc]
+                            f"translating with {name}", earlier + done, total
+                        ),
+                    )
+                    self._tried += [
+                        _Tried(name, beam_size, alpha, texts)
+                        for alpha, texts in zip(penalties, found, strict=True)
+                    ]
+        except LongSentenceError as error:
+            raise TranslationError(f"The validation set cannot be translated: {error}") from error
+
+    def judge(self) -> TunedDecoding:
+        """Score all that was tried, and choose."""
+        tried = self._tried
+        scores = []
+        for one in tried:
+            scores.append(self._scorer.score(one.texts))
+            self._report("scoring", len(scores), len(tried))
+        usual = float(self._recipe["length_penalty"])
+
+        def rank(number: int) -> tuple[float, int, float]:
+            """Of the same score, the smaller beam and the recipe's length penalty count more."""
+            one = tried[number]
+            return scores[number], -one.beam_size, -abs(one.length_penalty - usual)
+
+        best = max(range(len(tried)), key=rank)
+        points = self._points(scores, best)
+        files = self._manifest.heldout[VALIDATION].files
+        return TunedDecoding(
+            at=datetime.now(UTC).isoformat(timespec="seconds"),
+            metric=self._metric,
+            signature=self._scorer.signature,
+            dataset_identity=self._manifest.identity,
+            sentences=len(self._heldout),
+            sources_sha256=files[SOURCE].sha256,
+            references_sha256=files[TARGET].sha256,
+            checkpoints=self._checkpoints,
+            precision=self._precision,
+            recipe=self._recipe,
+            points=points,
+            best=points[best],
+            recommended=recommended_point(points, usual),
+        )
+
+    def _points(self, scores: Sequence[float], best: int) -> list[Point]:
+        points: list[Point] = []
+        p_values = self._scorer.p_values(self._tried[best].texts, (t.texts for t in self._tried))
+        for one, score, p in zip(self._tried, scores, p_values, strict=True):
+            points.append(
+                Point(
+                    checkpoint=one.checkpoint,
+                    beam_size=one.beam_size,
+                    length_penalty=one.length_penalty,
+                    score=score,
+                    p=p,
+                    length_ratio=self._scorer.length_ratio(one.texts),
+                )
+            )
+            self._report("significance", len(points), len(scores))
+        return points
+
+
+def recommended_point(points: Sequence[Point], usual: float) -> Point:
+    """What is recommended: see `TunedDecoding`.
+
+    Args:
+        points: the best one among them.
+        usual: the recipe's length penalty.
+    """
+
+    def rank(point: Point) -> tuple[int, float, float]:
+        return -point.beam_size, -abs(point.length_penalty - usual), point.score
+
+    return max((point for point in points if point.as_good_as_best), key=rank)
+
+
+def write_tuned_decoding(run: RunFolder, tuned: TunedDecoding) -> None:
+    """Keep what was found in the run's folder, in place of what was found earlier."""
+    write_whole(run.tuned_decoding, tuned.model_dump_json(indent=1) + "\n")
+
+
+class _Scorer:
+    """Scores of translations of the validation set by one metric."""
+
+    def __init__(self, metric: Metric, heldout: HeldOut, manifest: Manifest) -> None:
+        self._language: str | None = None
+        if metric == "bleu_literature":
+            self._language = next(f.language for f in manifest.fields if f.name == TARGET)
+        self._tokens: dict[str, str] = {}
+        self._reference_characters = sum(map(len, heldout.texts[TARGET]))
+        self._metric = OneMetric(metric, self._prepared(heldout.texts[TARGET]))
+
+    @property
+    def signature(self) -> str:
+        """How scores are computed; known after the first."""
+        prefix = "" if self._language is None else MOSES_SIGNATURE
+        return prefix + self._metric.signature
+
+    def score(self, texts: Sequence[str]) -> float:
+        return self._metric.score(self._prepared(texts))
+
+    def length_ratio(self, texts: Sequence[str]) -> float:
+        return sum(map(len, texts)) / max(1, self._reference_characters)
+
+    def p_values(self, baseline: Sequence[str], others: Iterable[Sequence[str]]) -> Iterator[float]:
+        return self._metric.p_values(self._prepared(baseline), map(self._prepared, others))
+
+    def _prepared(self, texts: Sequence[str]) -> Sequence[str]:
+        """The texts as the metric reads them; each is tokenised once."""
+        if self._language is None:
+            return texts
+        new = list(dict.fromkeys(text for text in texts if text not in self._tokens))
+        self._tokens.update(zip(new, moses(new, self._language), strict=True))
+        return [self._tokens[text] for text in texts]
+
+
+def _require_apart(manifest: Manifest) -> None:
+    """Require that the validation set is no test set under another name.
+
+    Raises:
+        RunMismatchError: it is.
+    """
+    ours = manifest.heldout[VALIDATION].files if VALIDATION in manifest.heldout else None
+    same = [
+        name
+        for name, info in manifest.heldout.items()
+        if ours and name != VALIDATION and info.files[SOURCE].sha256 == ours[SOURCE].sha256
+    ]
+    if same:
+        raise RunMismatchError(
+            f"The dataset's validation set has the sources of its test set {listed(same)}. What is "
+            "chosen on a test set makes its scores too good: prepare a dataset with a validation "
+            "set of its own in data.validation"
+        )

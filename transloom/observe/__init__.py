@@ -1,0 +1,1 @@
+"""Show runs: terminal views, dashboard, reports, comparisons, replays, the explain page."""

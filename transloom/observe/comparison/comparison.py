@@ -1,0 +1,187 @@
+"""Two runs side by side: the same data, losses, weights? And what differs first?"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trainer.checkpoints.format import (
+    Checkpoint,
+    CheckpointHeader,
+    list_checkpoints,
+    read_header,
+    step_of,
+)
+from trainer.checkpoints.reader import CheckpointReader
+from trainer.errors import TrainerError
+from trainer.record.metrics import read_metrics
+from trainer.record.records import SkippedLine, StepLine, TrainLine
+from trainer.runs.folder import RunFolder
+from transloom.observe.comparison.step_difference import loss_difference, step_difference
+
+
+@dataclass(frozen=True)
+class FirstDifference:
+    """The first step in which two runs differ, and in what: the first in the order of a step.
+
+    Attributes:
+        what: data, loss, gradient norm, learning rate, whether the step counts, or parameters.
+        values: of both runs; of parameters, none.
+        parameters: those that differ, in the order of the model.
+    """
+
+    step: int
+    what: str
+    values: tuple[Any, Any] | None = None
+    parameters: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How far two runs are the same.
+
+    Attributes:
+        steps: the number of steps that both have recorded.
+        other_data_from: the first of these steps with other data; None if all are equal.
+        other_loss_from: the first of these steps with another loss, be it in the last bit; None
+            if all are equal.
+        largest_difference: between losses of the same step, relative to the first run's.
+        checkpoint_step: the step of the first checkpoint that both have and that differs, of the
+            newest if none does; None if they have none in common, or are of two models.
+        other_tensors: the names of its weights and moments that differ in any bit, in the order
+            of the model.
+        tensors: the number of its weights and moments.
+        other_parameters: those that one model lacks, or has in another shape.
+        first_difference: None if nothing differs.
+    """
+
+    steps: int
+    other_data_from: int | None
+    other_loss_from: int | None
+    largest_difference: float
+    checkpoint_step: int | None
+    other_tensors: list[str]
+    tensors: int
+    other_parameters: list[str] = field(default_factory=list)
+    first_difference: FirstDifference | None = None
+
+    @property
+    def is_same(self) -> bool:
+        """Whether everything that could be compared is the same to the last bit."""
+        return self.first_difference is None and not self.other_parameters
+
+
+def compare_runs(first: Path, second: Path) -> Comparison:
+    """Compare two runs' records and the checkpoints that both have, whatever their shapes.
+
+    Of runs whose models differ, the records alone are compared.
+
+    Raises:
+        RunMismatchError: one of the folders has no run.
+        TrainerError: they have no step in common.
+        CheckpointError: a checkpoint is damaged.
+    """
+    for folder in (first, second):
+        RunFolder(folder).card()
+    ours, theirs = (_step_lines(folder) for folder in (first, second))
+    steps = sorted(ours.keys() & theirs.keys())
+    if not steps:
+        raise TrainerError(
+            f"{first} has recorded {_span(ours)}, {second} {_span(theirs)}: nothing to compare"
+        )
+
+    def first_other(name: str) -> int | None:
+        return next(
+            (s for s in steps if getattr(ours[s], name, None) != getattr(theirs[s], name, None)),
+            None,
+        )
+
+    state = _compare_states(_checkpoints(first), _checkpoints(second))
+    return Comparison(
+        steps=len(steps),
+        other_data_from=first_other("data_digest"),
+        other_loss_from=first_other("loss"),
+        largest_difference=max(loss_difference(ours[step], theirs[step]) for step in steps),
+        checkpoint_step=state.step,
+        other_tensors=state.different,
+        tensors=state.tensors,
+        other_parameters=state.other_parameters,
+        first_difference=_first(ours, theirs, steps, state),
+    )
+
+
+@dataclass(frozen=True)
+class _States:
+    """What `Comparison` says of the checkpoints."""
+
+    step: int | None = None
+    different: list[str] = field(default_factory=list)
+    tensors: int = 0
+    other_parameters: list[str] = field(default_factory=list)
+
+
+def _first(
+    ours: Mapping[int, StepLine],
+    theirs: Mapping[int, StepLine],
+    steps: Sequence[int],
+    state: _States,
+) -> FirstDifference | None:
+    """What differs first. A step's own line comes before the parameters that it leaves."""
+    found = None
+    for step in steps:
+        if apart := step_difference(ours[step], theirs[step]):
+            found = FirstDifference(step, apart.what, (apart.first, apart.second))
+            break
+    if state.different and state.step is not None and (not found or state.step < found.step):
+        return FirstDifference(state.step, "parameters", parameters=state.different)
+    return found
+
+
+def _compare_states(first: dict[int, Path], second: dict[int, Path]) -> _States:
+    """The first checkpoint that differs, or else the newest that both have."""
+    compared = _States()
+    if first and second:  # the parameters of a run never change
+        headers = [read_header(paths[max(paths)]) for paths in (first, second)]
+        if other := _other_parameters(*headers):
+            return _States(other_parameters=other)
+    for step in sorted(first.keys() & second.keys()):
+        ours, theirs = (CheckpointReader(Checkpoint(path[step])) for path in (first, second))
+        different, tensors = _compare_state(ours, theirs)
+        compared = _States(step, different, tensors)
+        if different:
+            break
+    return compared
+
+
+def _compare_state(ours: CheckpointReader, theirs: CheckpointReader) -> tuple[list[str], int]:
+    """The tensors that differ, as kind:parameter, and how many there are."""
+    places = {name: place for place, name in enumerate(ours.checkpoint.header.parameters)}
+    names = sorted(ours.names | theirs.names, key=lambda name: (places[name[1]], name[0]))
+    different = [
+        f"{kind}:{parameter}"
+        for kind, parameter in names
+        if (kind, parameter) not in ours.names & theirs.names
+        or not torch.equal(ours.whole(kind, parameter), theirs.whole(kind, parameter))
+    ]
+    return different, len(names)
+
+
+def _other_parameters(first: CheckpointHeader, second: CheckpointHeader) -> list[str]:
+    """The parameters that one model lacks or has in another shape, in the order of the models."""
+    names = dict.fromkeys([*first.parameters, *second.parameters])
+    return [n for n in names if first.parameters.get(n) != second.parameters.get(n)]
+
+
+def _step_lines(folder: Path) -> dict[int, StepLine]:
+    lines = read_metrics(RunFolder(folder).metrics)
+    return {line.step: line for line in lines if isinstance(line, (TrainLine, SkippedLine))}
+
+
+def _checkpoints(folder: Path) -> dict[int, Path]:
+    return {step_of(path): path for path in list_checkpoints(RunFolder(folder).checkpoints)}
+
+
+def _span(lines: dict[int, StepLine]) -> str:
+    return f"steps {min(lines)} to {max(lines)}" if lines else "no step"

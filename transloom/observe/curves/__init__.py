@@ -1,0 +1,1 @@
+"""Curves of a record, read by seeking, thinned and indexed."""

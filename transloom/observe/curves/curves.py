@@ -1,0 +1,187 @@
+"""The curve of a run for a picture, by seeking: a record of a million steps is never read whole.
+
+::
+
+    metrics.jsonl ─┬─ short, or a short part of it is asked for: all of its lines ─┐
+                   ├─ long: small blocks at even distances                         ├─▶ points, marks
+                   └─ long, and in the cache: its index, and the lines since then ─┘
+
+What blocks miss are rare lines (validations, events, skipped steps) and extremes between them; the
+index of `transloom.observe.curves.curve_index` has them. Until somebody has built it
+(`extend_index`), the curves say that they are not complete.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trainer.record.records import Event, SkippedLine, TrainLine
+from trainer.scores import Scores
+from transloom.observe.curves.curve_index import CurveIndex, load_index
+from transloom.observe.curves.curve_points import Points
+from transloom.observe.curves.record_blocks import Lines, OpenRecord
+
+# What a picture of the most points may read, beside some 200 KB to find places. With the ends of
+# records, for a table, and what else is asked for a run, less than 5 MB are read.
+MOST_READ_BYTES = 3_600_000
+MOST_POINTS = 2_000
+# A record up to this size is read whole for any picture; longer ones are worth an index.
+SHORT_BYTES = 400_000
+# Of three lines, two or three lie whole in a block.
+_LINES_PER_BLOCK = 3
+_LEAST_BLOCK_BYTES = 1_200
+
+
+@dataclass(frozen=True)
+class Curves:
+    """The curves of a run, or of a range of its steps.
+
+    Attributes:
+        columns: lists of the same length by name, see
+            `transloom.observe.curves.curve_points.COLUMNS`; None stands for an unknown value.
+        validations: steps and scores.
+        events: what happened, and skipped steps.
+        steps_recorded: of the whole record.
+        recorded_bytes: the length of the record's whole lines.
+        bytes_read: of the record and of the cache.
+        thinned: whether a point may stand for several steps, or a step for several.
+        complete: whether all marks and extremes of the range are there; otherwise they are still
+            being collected.
+        problem: what of the record cannot be read.
+    """
+
+    columns: dict[str, list[Any]]
+    validations: list[tuple[int, Scores]]
+    events: list[Event | SkippedLine]
+    steps_recorded: int = 0
+    recorded_bytes: int = 0
+    bytes_read: int = 0
+    thinned: bool = False
+    complete: bool = True
+    problem: str | None = None
+
+
+def read_curves(
+    record: Path,
+    points: int = MOST_POINTS,
+    first_step: int | None = None,
+    last_step: int | None = None,
+    cache: Path | None = None,
+) -> Curves:
+    """The curves of a record; empty if there is no record.
+
+    Args:
+        points: how many at most; fewer of them read fewer bytes.
+        cache: the folder of indexes; it is only read.
+
+    Raises:
+        OSError: there is something, and it cannot be read.
+    """
+    points = max(1, min(points, MOST_POINTS))
+    try:
+        opened = OpenRecord(record)
+    except FileNotFoundError:
+        return Curves(Points.none().columns(), [], [])
+    with opened:
+        return _Reading(opened, points, first_step, last_step, cache).curves()
+
+
+class _Reading:
+    """Reads one record for one picture."""
+
+    def __init__(
+        self,
+        record: OpenRecord,
+        points: int,
+        first_step: int | None,
+        last_step: int | None,
+        cache: Path | None,
+    ) -> None:
+        self._record, self._points, self._cache = record, points, cache
+        self._range = first_step, last_step
+        self._parts: list[Points] = []
+        self._found = Lines()  # what has been read, without the lines of steps
+        self._validations: list[tuple[int, Scores]] = []
+        self._events: list[Event | SkippedLine] = []
+        self._cache_bytes = self._left_out = 0
+        self._complete = True
+
+    def curves(self) -> Curves:
+        record = self._record
+        start, stop = record.span(*self._range)
+        budget = max(SHORT_BYTES, MOST_READ_BYTES * self._points // MOST_POINTS)
+        if stop - start > budget and self._cache:
+            index = load_index(record, self._cache)
+            if index and index.indexed_bytes > start:
+                self._take_index(index)
+                start = min(index.indexed_bytes, stop)
+                budget = max(SHORT_BYTES, budget - index.file_bytes)
+        if stop - start <= budget:
+            for _, lines in record.chunks(start, stop):
+                self._parts.append(Points.of_lines(lines.train))
+                self._take_rare(lines)
+        else:
+            self._complete = False
+            self._read_blocks(start, stop, budget)
+        whole = Points.joined(self._parts).within(*self._range)
+        thin = whole.thinned(self._points)
+        return Curves(
+            columns=thin.columns(),
+            validations=[pair for pair in self._validations if self._is_wanted(pair[0])],
+            events=[line for line in self._events if self._is_wanted(line.step)],
+            steps_recorded=_steps(record),
+            recorded_bytes=record.end,
+            bytes_read=record.bytes_read + self._cache_bytes,
+            thinned=not (self._complete and thin.stand_for_one_step),
+            complete=self._complete and not self._left_out,
+            problem=self._problem(),
+        )
+
+    def _take_index(self, index: CurveIndex) -> None:
+        self._parts.append(index.points)
+        self._validations += [(line.step, line.scores) for line in index.validations]
+        self._events += index.events
+        self._found.damaged, self._found.first_damage = index.damaged, index.first_damage
+        self._cache_bytes, self._left_out = index.file_bytes, index.left_out
+
+    def _take_rare(self, lines: Lines) -> None:
+        self._validations += [(line.step, line.scores) for line in lines.validations]
+        self._events += lines.events
+        self._found.damaged += lines.damaged
+        self._found.first_damage = self._found.first_damage or lines.first_damage
+
+    def _read_blocks(self, start: int, stop: int, budget: int) -> None:
+        """Small blocks at even distances, from the first to the last line; a point for each."""
+        block = max(_LEAST_BLOCK_BYTES, _LINES_PER_BLOCK * self._record.line_bytes)
+        blocks = max(2, min(self._points, budget // block))
+        train: list[TrainLine] = []
+        groups: list[int] = []
+        for place in np.linspace(start, stop - block, blocks).astype(int).tolist():
+            lines = self._record.lines_within(place, place + block)
+            train += lines.train
+            groups += [place] * len(lines.train)
+            self._take_rare(lines)
+        self._parts.append(Points.of_lines(train).merged(np.array(groups)))
+
+    def _is_wanted(self, step: int) -> bool:
+        first, last = self._range
+        return (first is None or step >= first) and (last is None or step <= last)
+
+    def _problem(self) -> str | None:
+        found, path = self._found, self._record.path
+        if not found.damaged:
+            return None
+        more = f", and {found.damaged - 1:,} more that were read" if found.damaged > 1 else ""
+        return (
+            f"{path} has a damaged line {found.first_damage}{more}: the others are shown. Restore "
+            "the record from a copy, or take the line out"
+        )
+
+
+def _steps(record: OpenRecord) -> int:
+    first, last = record.first_step, record.last_step
+    if last is None:
+        return 0
+    return max(0, last - (first if first is not None else 1) + 1)

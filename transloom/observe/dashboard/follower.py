@@ -1,0 +1,194 @@
+"""Follows the runs of the folder for all pages together: one poller, which reads what is appended.
+
+::
+
+    records that grow  ── every half of a step, at least 0.1 s apart ──▶ steps
+    all folders' files ── every few seconds, by their times alone    ──▶ runs, whose rows are new
+
+Only while a page listens. A record is opened anew for each look: on shared storage that is what
+makes the appended lines visible, and nothing is kept open that somebody may want to replace.
+"""
+
+import asyncio
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import Executor
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from data_pipeline.storage.regular_files import open_regular
+from trainer.errors import TrainerError
+from trainer.runs.folder import RunFolder
+from transloom.observe.curves.curve_points import Points
+from transloom.observe.curves.record_blocks import Lines, parse_lines
+from transloom.observe.dashboard.answers import CurvesAgain, NewRuns, NewSteps, ValidationRow
+from transloom.observe.dashboard.audience import Audience
+from transloom.observe.dashboard.run_answers import marks_of
+from transloom.observe.dashboard.table import RunsTable
+
+FASTEST_SECONDS = 0.1
+SLOWEST_SECONDS = 2.0
+ROWS_SECONDS = 3.0
+# What is read at once of a record that has grown by more.
+MOST_BYTES = 2**18
+_LONGEST_LINE = 2**24
+_END_BYTES = 2**14
+
+T = TypeVar("T")
+
+
+@dataclass
+class Tail:
+    """Where a record has been read up to.
+
+    Attributes:
+        position: the end of the last line that was read; None until it has been looked at.
+        inode: of the file; None until it has been looked at.
+        step_seconds: of the last step.
+        due: when to look again, by the monotonic clock.
+    """
+
+    record: Path
+    position: int | None = None
+    inode: int | None = None
+    step_seconds: float = 1.0
+    due: float = 0.0
+    length: int = MOST_BYTES
+
+    def read(self) -> tuple[Lines, bool]:
+        """What has been appended, and whether the record is another one now."""
+        try:
+            file = open_regular(self.record)
+        except FileNotFoundError:  # it is told from its first line on
+            self.position, self.inode = 0, None
+            return Lines(), False
+        with file:
+            status = os.fstat(file.fileno())
+            is_other = self._is_other(status)
+            if is_other or self.position is None:
+                self.position = _last_line_end(file.fileno(), status.st_size)
+            self.inode = status.st_ino
+            data = os.pread(file.fileno(), self.length, self.position)
+        found = Lines()
+        cut = data.rfind(b"\n") + 1
+        if cut:
+            parse_lines(self.position, data[:cut], found)
+            self.position, self.length = self.position + cut, MOST_BYTES
+        elif len(data) == _LONGEST_LINE:  # a line that nobody reads
+            self.position += len(data)
+        elif len(data) == self.length:
+            self.length = min(4 * self.length, _LONGEST_LINE)
+        if found.train:
+            self.step_seconds = found.train[-1].step_seconds
+        return found, is_other
+
+    def _is_other(self, status: os.stat_result) -> bool:
+        if self.position is None:
+            return False
+        return self.inode not in (None, status.st_ino) or status.st_size < self.position
+
+    @property
+    def wait_seconds(self) -> float:
+        """So short that a step is seen before the next one but one is over."""
+        return min(max(self.step_seconds / 2, FASTEST_SECONDS), SLOWEST_SECONDS)
+
+
+def _last_line_end(descriptor: int, size: int) -> int:
+    """Pages ask for what is there themselves: only what comes after it is told."""
+    before = max(0, size - _END_BYTES)
+    return before + os.pread(descriptor, size - before, before).rfind(b"\n") + 1
+
+
+class Follower:
+    """Tells an audience what is new."""
+
+    def __init__(
+        self,
+        table: RunsTable,
+        audience: Audience,
+        executor: Executor,
+        other: Callable[[str, Path], None] = lambda run, record: None,
+    ) -> None:
+        """
+        Args:
+            executor: where files are read.
+            other: told of each run whose record is another one now.
+        """
+        self._table, self._audience, self._executor = table, audience, executor
+        self._other = other
+        self._tails: dict[str, Tail] = {}
+        self._rows_due = 0.0
+        self._wakes = asyncio.Event()
+        self._task = asyncio.get_running_loop().create_task(self._follow())
+
+    def wake(self) -> None:
+        """A page has begun to listen."""
+        self._wakes.set()
+
+    def expect(self, run: str, record: Path, position: int) -> None:
+        """A page has a run's curves up to this place, and will want what comes after it."""
+        if run not in self._tails or not len(self._audience):
+            self._tails[run] = Tail(record, position)
+
+    async def close(self) -> None:
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _follow(self) -> None:
+        while True:
+            if not len(self._audience):
+                self._tails.clear()
+                self._wakes.clear()
+                await self._wakes.wait()
+            if time.monotonic() >= self._rows_due:
+                with suppress(OSError, ValueError, TrainerError):  # who asks for the rows is told
+                    await self._look_at_rows()
+                self._rows_due = time.monotonic() + ROWS_SECONDS
+            for run, tail in list(self._tails.items()):
+                if tail.due <= time.monotonic():
+                    await self._read(run, tail)
+            upcoming = [tail.due for tail in self._tails.values()] + [self._rows_due]
+            await asyncio.sleep(max(0.01, min(upcoming) - time.monotonic()))
+
+    async def _look_at_rows(self) -> None:
+        changed = await self._in_thread(self._table.refresh)
+        if changed:
+            self._audience.tell("runs", NewRuns(runs=changed))
+        for run, path in self._table.paths.items():
+            self._tails.setdefault(run, Tail(RunFolder(path).metrics))
+        for run in self._tails.keys() - self._table.paths.keys():
+            del self._tails[run]
+        for row in changed:  # also those whose last lines came with their end
+            self._tails[row.id].due = 0.0
+
+    async def _read(self, run: str, tail: Tail) -> None:
+        trains = self._table.trains(run)
+        wait_seconds = tail.wait_seconds if trains else float("inf")  # until its row changes
+        try:
+            lines, is_other = await self._in_thread(tail.read)
+        except (OSError, ValueError):  # its row says what is wrong
+            tail.due = time.monotonic() + ROWS_SECONDS
+            return
+        tail.due = time.monotonic() + wait_seconds
+        if is_other:
+            self._audience.tell("curves", CurvesAgain(id=run))
+            self._other(run, tail.record)
+        if lines.train or lines.validations or lines.events:
+            tail.due = min(tail.due, time.monotonic() + tail.wait_seconds)  # perhaps there is more
+            self._audience.tell("steps", _news(run, lines))
+
+    async def _in_thread(self, function: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._executor, function)
+
+
+def _news(run: str, lines: Lines) -> NewSteps:
+    scored = [ValidationRow(step=line.step, scores=line.scores) for line in lines.validations]
+    return NewSteps(
+        id=run,
+        columns=Points.of_lines(lines.train).columns(),
+        validations=scored,
+        events=marks_of(lines.events),
+    )

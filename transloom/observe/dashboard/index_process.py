@@ -1,0 +1,125 @@
+"""The process that reads long records into the cache, at the lowest priority.
+
+It is a process of its own since parsing a million lines would hold up the server. It ends with the
+server, however that ends.
+"""
+
+import asyncio
+import io
+import os
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from trainer.errors import TrainerError
+from transloom.observe.curves.curve_index import extend_index
+
+LOWEST_PRIORITY = 19
+# An index is extended when so much is new; what is newer is read for each picture.
+NEW_BYTES = 2**18
+COMMAND = (
+    sys.executable,
+    "-P",
+    "-c",
+    "from transloom.observe.dashboard.index_process import main; main()",
+)
+
+
+def main() -> None:
+    """Extend the index of the record that the first argument names, in the folder of the second."""
+    os.nice(LOWEST_PRIORITY)
+    owner = io.FileIO(os.dup(sys.stdin.fileno()))
+    threading.Thread(target=_end_with, args=(owner,), daemon=True).start()
+    record, cache = map(Path, sys.argv[1:])
+    try:
+        extend_index(record, cache)
+    except (OSError, TrainerError) as error:
+        sys.exit(str(error))
+
+
+def _end_with(owner: io.FileIO) -> None:
+    owner.read()
+    os._exit(1)
+
+
+def _size(record: Path) -> int:
+    try:
+        return record.stat().st_size
+    except OSError:
+        return 0
+
+
+class Indexer:
+    """Reads one record after another into the cache.
+
+    Attributes:
+        problem: why nothing is kept; None if nothing is wrong.
+    """
+
+    def __init__(self, cache: Path, done: Callable[[str], None]) -> None:
+        """
+        Args:
+            done: told the id of each run whose index is as long as its record was.
+        """
+        self._cache, self._done = cache, done
+        self._waiting: dict[str, Path] = {}
+        self._read: dict[str, int] = {}  # sizes of the records that have been read
+        self._failed: set[str] = set()
+        self._wakes = asyncio.Event()
+        self._task = asyncio.get_running_loop().create_task(self._work())
+        self.problem: str | None = None
+
+    def want(self, run: str, record: Path, *, is_other: bool = False) -> None:
+        """Read what is new of a record, as soon as it is its turn; seldom, if little is new.
+
+        Args:
+            is_other: whether it is another record than before.
+        """
+        if is_other:
+            self._read.pop(run, None)
+        new = _size(record) - self._read.get(run, -NEW_BYTES)
+        if run not in self._failed and new >= NEW_BYTES:
+            self._waiting.setdefault(run, record)
+            self._wakes.set()
+
+    async def close(self) -> None:
+        self._task.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._task
+
+    async def _work(self) -> None:
+        while True:
+            await self._wakes.wait()
+            self._wakes.clear()
+            while self._waiting:
+                run, record = next(iter(self._waiting.items()))
+                size = _size(record)
+                problem = await self._index(record)
+                self._waiting.pop(run, None)
+                if problem is None:
+                    self._read[run] = size
+                    self._done(run)
+                else:
+                    self.problem = problem
+                    self._failed.add(run)
+
+    async def _index(self, record: Path) -> str | None:
+        process = await asyncio.create_subprocess_exec(
+            *COMMAND,
+            *(str(record), str(self._cache)),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,
+        )
+        try:
+            # Not communicate(): that closes the standard input, with which the process ends.
+            assert process.stderr is not None
+            said = (await process.stderr.read(2**16)).decode(errors="replace").strip()
+            return said or "the index was not made" if await process.wait() else None
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()

@@ -1,0 +1,299 @@
+"""The answers about runs, made of their folders alone, for the server and for frozen reports.
+
+Nothing here is kept between two calls, and every file is read within a bound. What cannot be read
+is told in the answer; the rest of it is there.
+"""
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from foundation.wording import counted
+from trainer.checkpoints.format import (
+    HEADER,
+    list_checkpoints,
+)
+from trainer.errors import RunMismatchError, TrainerError
+from trainer.record.node_usage import NodeLine, read_usage
+from trainer.record.records import Event, Sample, SkippedLine
+from trainer.record.run_facts import Problems
+from trainer.record.standing import BYTES_IN_A_LIST, standing_of
+from trainer.record.time_lapse import mean_cross_attention, read_time_lapse
+from trainer.runs.folder import RunFolder
+from trainer.runs.log import TAIL_BYTES, LogEntry, last_entries
+from trainer.task_kinds import TASKS
+from transloom.observe.curves.curve_index import extend_index
+from transloom.observe.curves.curves import MOST_POINTS, Curves, read_curves
+from transloom.observe.dashboard import run_details
+from transloom.observe.dashboard.answers import (
+    RUNS,
+    CurvesAnswer,
+    GpuUsage,
+    Mark,
+    NodesAnswer,
+    NodeUsage,
+    ProbeMoment,
+    RunAnswer,
+    RunRow,
+    RunsAnswer,
+    TimeLapseAnswer,
+    ValidationRow,
+    curves_path,
+    nodes_path,
+    run_path,
+    time_lapse_path,
+)
+from transloom.observe.dashboard.runs_folder import run_id
+from transloom.observe.run_settings import settings_of
+from transloom.observe.terminal.events import event_text
+
+T = TypeVar("T")
+
+# A table reads so much of the ends of all records together, but some ten lines of each in any case.
+TABLE_BYTES = 2_400_000
+LEAST_END_BYTES = 2**13
+LOG_ENTRIES = 200
+_OF_A_GPU = ("utilization_percent", "memory_used_bytes", "memory_bytes")
+
+
+def end_bytes(runs: int) -> int:
+    """How much of the end of each record a table of so many runs reads."""
+    return max(LEAST_END_BYTES, min(BYTES_IN_A_LIST, TABLE_BYTES // max(1, runs)))
+
+
+def row_of(path: Path, record_bytes: int) -> RunRow:
+    """A run's row in the table."""
+    problems = Problems()
+    run = RunFolder(path)
+    none: dict[str, Any] = {}
+    settings = problems.tried(run.recipe, lambda: settings_of(run.recipe), none)
+    standing = standing_of(path, record_bytes)
+    if problems:
+        standing = standing.model_copy(update={"problems": [*standing.problems, *problems]})
+    return RunRow(
+        id=run_id(path.name),
+        name=path.name,
+        standing=standing,
+        settings=settings,
+        loss_unit=_loss_unit(settings),
+    )
+
+
+def _loss_unit(settings: Mapping[str, Any]) -> str | None:
+    """The unit of the loss by a recipe's task, which older recipes leave out."""
+    task = settings.get("task", "translation")
+    return TASKS[task].loss_unit if isinstance(task, str) and task in TASKS else None
+
+
+def row_bytes(path: Path, record_bytes: int) -> int:
+    """How many bytes of a run's folder its row reads, by the sizes of its files."""
+    run = RunFolder(path)
+    newest = _newest_checkpoint(run)
+    read = [
+        (run.metrics, record_bytes),
+        (run.log, TAIL_BYTES),
+        *((file, 2**24) for file in (run.card_path, run.place)),
+        *((run.recipe, 2**24),) * 2,  # for its settings, and for its number of steps
+        *([(newest / HEADER, 2**24)] if newest else []),
+    ]
+    return sum(min(_size(file), most) for file, most in read)
+
+
+def run_answer(path: Path, cache: Path | None) -> RunAnswer:
+    """All of a run that is no curve."""
+    run = RunFolder(path)
+    row = row_of(path, BYTES_IN_A_LIST)
+    curves = read_curves(run.metrics, 1, cache=cache) if _is_file(run.metrics) else None
+    problems = Problems([curves.problem] if curves and curves.problem else [])
+    told_elsewhere = Problems()  # by the run's standing, or with its curves
+    card = told_elsewhere.tried(run.card_path, run.card, None)
+    checkpoints, header = run_details.checkpoint_rows(run)
+    no_entries: list[LogEntry] = []
+    log = problems.tried(run.log, lambda: last_entries(run.log), no_entries)
+    vitals = problems.tried(run.vitals, lambda: run_details.vitals(run), None)
+    no_samples: list[Sample] = []
+    samples = told_elsewhere.tried(
+        run.metrics, lambda: run_details.newest_samples(run.metrics, cache), no_samples
+    )
+    cleaning = problems.tried(run.dataset, lambda: run_details.cleaning(run), None)
+    standing = row.standing
+    return RunAnswer(
+        id=row.id,
+        name=row.name,
+        standing=standing.model_copy(update={"problems": [*standing.problems, *problems]}),
+        settings=row.settings,
+        complete=curves.complete if curves else True,
+        card=card,
+        checkpoints=checkpoints,
+        events=marks_of(curves.events) if curves else [],
+        validations=validations_of(curves) if curves else [],
+        samples=samples,
+        log=log[-LOG_ENTRIES:],
+        cleaning=cleaning,
+        environment=run_details.environment(run, header),
+        commands=run_details.commands(run, row.settings),
+        vitals=vitals,
+    )
+
+
+def curves_answer(
+    path: Path,
+    cache: Path | None,
+    points: int = MOST_POINTS,
+    first_step: int | None = None,
+    last_step: int | None = None,
+) -> CurvesAnswer:
+    """The curves of a run, or of some of its steps.
+
+    Raises:
+        OSError: its record cannot be read.
+    """
+    curves = read_curves(RunFolder(path).metrics, points, first_step, last_step, cache)
+    return CurvesAnswer(
+        thinned=curves.thinned,
+        complete=curves.complete,
+        steps_recorded=curves.steps_recorded,
+        recorded_bytes=curves.recorded_bytes,
+        bytes_read=curves.bytes_read,
+        problem=curves.problem,
+        columns=curves.columns,
+    )
+
+
+def answers_for(run: Path, *more: Path, cache: Path | None = None) -> dict[str, Any]:
+    """The answers about some runs, by the path of the request, as JSON values: for a report.
+
+    Their records are read whole, into the cache or else into a temporary folder: a report is
+    complete.
+
+    Raises:
+        RunMismatchError: there is no run in one of the folders, or two have the same name.
+        OSError: a record cannot be read.
+    """
+    paths = [path.resolve() for path in (run, *more)]
+    for path in paths:
+        RunFolder(path).card()
+    if len({path.name for path in paths}) < len(paths):
+        names = ", ".join(str(path) for path in paths)
+        raise RunMismatchError(f"Of {names} two have the same name: give one of them another")
+    with tempfile.TemporaryDirectory(prefix="transloom-curves-") as temporary:
+        answers: dict[str, Any] = {}
+        rows = []
+        for path in paths:
+            kept = _indexed(RunFolder(path).metrics, cache, Path(temporary))
+            name = run_id(path.name)
+            rows.append(row_of(path, BYTES_IN_A_LIST))
+            answers[run_path(name)] = run_answer(path, kept).model_dump(mode="json")
+            answers[curves_path(name)] = curves_answer(path, kept).model_dump(mode="json")
+            answers[nodes_path(name)] = nodes_answer(path).model_dump(mode="json")
+            answers[time_lapse_path(name)] = time_lapse_answer(path).model_dump(mode="json")
+    folder = paths[0].parent.name
+    table = RunsAnswer(folder=folder, problems=[], bytes_read=0, runs=rows)
+    return {RUNS: table.model_dump(mode="json"), **answers}
+
+
+def nodes_answer(path: Path) -> NodesAnswer:
+    """How busy the nodes of a run were.
+
+    Raises:
+        OSError: there is something, and it cannot be read.
+    """
+    usage = read_usage(RunFolder(path).nodes)
+    return NodesAnswer(
+        thinned=usage.thinned,
+        problem=usage.problem,
+        nodes={node: _columns_of(lines) for node, lines in usage.nodes.items()},
+    )
+
+
+def time_lapse_answer(path: Path) -> TimeLapseAnswer:
+    """What became of a run's probe sentences; empty if it has none.
+
+    Raises:
+        OSError: there is something, and it cannot be read.
+    """
+    kept = read_time_lapse(RunFolder(path).time_lapse)
+    sentences: dict[str, list[ProbeMoment]] = {}
+    for moment in kept.moments:
+        for probe in moment.probes:
+            shown = ProbeMoment(
+                step=moment.step,
+                output=probe.output,
+                ended=probe.ended,
+                source=list(probe.source),
+                target=list(probe.target),
+                weights=np.rint(100 * mean_cross_attention(probe)).astype(int).tolist(),
+            )
+            sentences.setdefault(probe.sentence, []).append(shown)
+    return TimeLapseAnswer(problems=list(kept.problems), sentences=sentences)
+
+
+def _columns_of(lines: list[NodeLine]) -> NodeUsage:
+    """A node's lines as columns; a GPU that a line does not have is unknown there."""
+    gpus = []
+    for index in sorted({gpu.index for line in lines for gpu in line.gpus}):
+        found = [next((g for g in line.gpus if g.index == index), None) for line in lines]
+        columns = {name: [g and getattr(g, name) for g in found] for name in _OF_A_GPU}
+        gpus.append(GpuUsage(index=index, **columns))
+    return NodeUsage(
+        time=[line.time for line in lines],
+        cpu_percent=[line.cpu_percent for line in lines],
+        memory_used_bytes=[line.memory_used_bytes for line in lines],
+        memory_bytes=[line.memory_bytes for line in lines],
+        gpus=gpus,
+    )
+
+
+def marks_of(events: Sequence[Event | SkippedLine]) -> list[Mark]:
+    """What happened, each with a sentence."""
+    return [_mark(line) for line in events]
+
+
+def validations_of(curves: Curves) -> list[ValidationRow]:
+    return [ValidationRow(step=step, scores=scores) for step, scores in curves.validations]
+
+
+def _mark(line: Event | SkippedLine) -> Mark:
+    if isinstance(line, SkippedLine):
+        details = {name: getattr(line, name) for name in ("slots", "ranks", "in_a_row")}
+        words = "not applied: its loss or gradient was not finite"
+        if line.slots:
+            words += f" in {counted(len(line.slots), 'slot')}"
+        return Mark(step=line.step, event="skipped", words=words, details=details)
+    return Mark(step=line.step, event=line.event, words=event_text(line), details=line.details)
+
+
+def _newest_checkpoint(run: RunFolder) -> Path | None:
+    with suppress(OSError):
+        return next(reversed(list_checkpoints(run.checkpoints)), None)
+    return None
+
+
+def _indexed(record: Path, cache: Path | None, temporary: Path) -> Path | None:
+    """A folder that has the index of all of a record; None if there is no record."""
+    if not _is_file(record):
+        return None
+    if cache:
+        with suppress(OSError, TrainerError):
+            extend_index(record, cache)
+            return cache
+    extend_index(record, temporary)
+    return temporary
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except OSError:
+        return 0

@@ -1,0 +1,118 @@
+"""Which runs lie in the folder that a dashboard shows, and by which ids its addresses name them.
+
+Only what lies in the folder is shown. A link that leads out of it is not followed, be it a run or a
+file of one: whoever can write into one run could else show others' files on the page.
+"""
+
+import hashlib
+import os
+import re
+from pathlib import Path
+
+from trainer.checkpoints.format import HEADER
+from trainer.record.standing import is_run, no_runs_in
+
+MOST_RUNS = 10_000
+# Files and folders of a run that are read, and folders whose entries are.
+_MEMBERS = (
+    *("run.json", "owners", "recipe.yaml", "metrics.jsonl", "checkpoints", "log.txt"),
+    *("place.json", "vitals.json", "nodes.jsonl", "dataset", "dataset/manifest.json"),
+)
+_LISTED = ("owners", "checkpoints")
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+class RunsFolder:
+    """A folder of runs, or one run alone.
+
+    Attributes:
+        path: without links.
+
+    Raises:
+        RunMismatchError: there is no such folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self.path = path.resolve(strict=True)
+            if not self.path.is_dir():
+                raise NotADirectoryError(0, "it is no folder")
+            if not _is_text(str(self.path)):
+                raise NotADirectoryError(0, "its path is not UTF-8")
+        except OSError as error:
+            raise no_runs_in(_in_text(path), error, " or a run") from error
+
+    def look(self) -> tuple[dict[str, Path], list[str]]:
+        """The runs by id, in the order of their names, and what of the folder is not shown."""
+        if is_run(self.path):
+            return {run_id(self.path.name): self.path}, self._links_out(self.path)[:1]
+        found: dict[str, Path] = {}
+        problems: list[str] = []
+        try:
+            paths = sorted(self.path.iterdir())
+        except OSError as error:
+            return {}, [f"{self.path} cannot be read: {error.strerror}"]
+        for path in paths[:MOST_RUNS]:
+            if not _is_text(path.name):
+                problems.append(f"{_in_text(path)} is not shown: its name is not UTF-8. Rename it")
+                continue
+            links = self._links_out(path) if path.is_symlink() or is_run(path) else []
+            problems += links[:1]
+            if not links and is_run(path):
+                found[run_id(path.name)] = path
+        if len(paths) > MOST_RUNS:
+            problems.append(f"{self.path} has {len(paths):,} entries: {MOST_RUNS:,} are shown")
+        return found, problems
+
+    def _links_out(self, run: Path) -> list[str]:
+        """The links of a run that lead out of the folder, in words."""
+        if leads_out(run, self.path):
+            return [_not_followed(run)]
+        links = [run / name for name in _MEMBERS if leads_out(run / name, self.path)]
+        for name in () if links else _LISTED:
+            entries = _entries(run / name)
+            headers = [entry / HEADER for entry in entries]
+            links += [path for path in (*entries, *headers) if leads_out(path, self.path)]
+        return [_not_followed(link) for link in links]
+
+
+def run_id(name: str) -> str:
+    """The id of a run in addresses: its name if that is plain, else a hash of it."""
+    if _PLAIN_NAME.fullmatch(name):
+        return name
+    return "~" + hashlib.sha256(os.fsencode(name)).hexdigest()[:24]
+
+
+def leads_out(path: Path, folder: Path) -> bool:
+    """Whether a path is a link to what lies elsewhere."""
+    try:
+        return path.is_symlink() and not path.resolve().is_relative_to(folder)
+    except (OSError, RuntimeError):  # a link to itself
+        return True
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return [Path(entry.path) for entry in os.scandir(folder)]
+    except OSError:
+        return []
+
+
+def _is_text(name: str) -> bool:
+    """Whether a name can be told: Python has other bytes in it as halves of surrogate pairs."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _in_text(path: Path) -> str:
+    return os.fsencode(path).decode(errors="backslashreplace")
+
+
+def _not_followed(link: Path) -> str:
+    return (
+        f"{_in_text(link)} is a link that leads out of the folder, and is not followed. Show the "
+        "folder that it leads to, or one that holds both"
+    )

@@ -1,0 +1,255 @@
+"""The server of `transloom dashboard`: requests, and what answers them.
+
+::
+
+    request ──▶ web/doors.py ──▶ run_answers.py, in a few threads, from run folders and the cache
+                        └──▶ follower.py ──▶ audience.py ──▶ server-sent events
+                        └──▶ looks.py: processes of `transloom replay`
+            index_process.py reads long records into the cache meanwhile
+
+It reads runs and writes none.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+from pydantic import BaseModel, ValidationError
+
+from foundation.strict_json import JsonLimits, parse_object
+from foundation.written import told
+from trainer.errors import TrainerError
+from trainer.runs.folder import RunFolder
+from transloom.observe.curves.curves import MOST_POINTS
+from transloom.observe.dashboard.answers import CurvesAgain, LookRequest, Problem
+from transloom.observe.dashboard.audience import Audience, TooManyPagesError
+from transloom.observe.dashboard.follower import Follower
+from transloom.observe.dashboard.index_process import Indexer
+from transloom.observe.dashboard.looks import LookRefusedError, Looks
+from transloom.observe.dashboard.run_answers import (
+    curves_answer,
+    nodes_answer,
+    run_answer,
+    time_lapse_answer,
+)
+from transloom.observe.dashboard.table import RunsTable
+from transloom.web.doors import Doors
+from transloom.web.page_files import INDEX, PageFile, page_files
+
+T = TypeVar("T")
+
+THREADS = 4
+REQUEST_LIMITS = JsonLimits(bytes=1_000, values=10)
+# A line now and then, so that a connection that is dead is noticed.
+ALIVE_SECONDS = 15.0
+# A page that takes nothing for so long is let go.
+WRITE_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a server is made of, from its start to its end."""
+
+    table: RunsTable
+    audience: Audience
+    follower: Follower
+    indexer: Indexer
+    looks: Looks
+    executor: ThreadPoolExecutor
+
+
+class Dashboard:
+    """Answers requests about the runs of a folder.
+
+    Attributes:
+        app: for `aiohttp.web`.
+    """
+
+    def __init__(
+        self,
+        table: RunsTable,
+        cache: Path,
+        doors: Doors,
+        look_command: Sequence[str],
+    ) -> None:
+        self._table, self._cache, self._look_command = table, cache, look_command
+        self._files: dict[str, PageFile] = page_files("transloom.observe.dashboard")
+        self.app = web.Application(
+            middlewares=[doors.middleware, _problems], client_max_size=REQUEST_LIMITS.bytes
+        )
+        self.app.cleanup_ctx.append(self._parts)
+        self.app.on_shutdown.append(self._let_all_go)
+        self.app.add_routes(
+            [
+                web.get("/", self._index),
+                web.get("/static/{name:.+}", self._static),
+                web.get("/api/runs", self._runs),
+                web.get("/api/runs/{run}", self._run),
+                web.get("/api/runs/{run}/curves", self._curves),
+                web.get("/api/runs/{run}/nodes", self._nodes),
+                web.get("/api/runs/{run}/time-lapse", self._time_lapse),
+                web.post("/api/runs/{run}/looks", self._start_look),
+                web.get("/api/runs/{run}/looks/{first:[0-9]+}-{last:[0-9]+}", self._look),
+                web.get("/api/follow", self._follow),
+            ]
+        )
+
+    async def _parts(self, app: web.Application) -> AsyncIterator[None]:
+        audience = Audience()
+        executor = ThreadPoolExecutor(THREADS, "dashboard")
+
+        def complete(run: str) -> None:
+            audience.tell("curves", CurvesAgain(id=run))
+
+        def other(run: str, record: Path) -> None:
+            indexer.want(run, record, is_other=True)
+
+        indexer = Indexer(self._cache, complete)
+        self._now = Parts(
+            table=self._table,
+            audience=audience,
+            follower=Follower(self._table, audience, executor, other),
+            indexer=indexer,
+            looks=Looks(lambda look: audience.tell("looks", look), self._look_command),
+            executor=executor,
+        )
+        yield
+        await self._now.follower.close()
+        await self._now.looks.close()
+        await indexer.close()
+        executor.shutdown(wait=False, cancel_futures=True)
+
+    async def _let_all_go(self, app: web.Application) -> None:
+        self._now.audience.close()
+
+    async def _index(self, request: web.Request) -> web.Response:
+        return self._file(INDEX)
+
+    async def _static(self, request: web.Request) -> web.Response:
+        return self._file(request.match_info["name"])
+
+    def _file(self, name: str) -> web.Response:
+        file = self._files.get(name)
+        if file is None:
+            raise web.HTTPNotFound(text=f"the page has no file {name!r:.100}")
+        return web.Response(body=file.content, content_type=file.content_type, charset="utf-8")
+
+    async def _runs(self, request: web.Request) -> web.Response:
+        table = await self._in_thread(self._table.answer)
+        if problem := self._now.indexer.problem:
+            table = table.model_copy(update={"problems": [*table.problems, problem]})
+        return _answer(table)
+
+    async def _run(self, request: web.Request) -> web.Response:
+        path = await self._path(request)
+        answer = await self._in_thread(lambda: run_answer(path, self._cache))
+        if not answer.complete:
+            self._now.indexer.want(request.match_info["run"], RunFolder(path).metrics)
+        return _answer(answer)
+
+    async def _curves(self, request: web.Request) -> web.Response:
+        path, run = await self._path(request), request.match_info["run"]
+        points = _number(request, "points", MOST_POINTS) or MOST_POINTS
+        first, last = _number(request, "from"), _number(request, "to")
+        answer = await self._in_thread(
+            lambda: curves_answer(path, self._cache, points, first, last)
+        )
+        record = RunFolder(path).metrics
+        if not answer.complete:
+            self._now.indexer.want(run, record)
+        self._now.follower.expect(run, record, answer.recorded_bytes)
+        return _answer(answer)
+
+    async def _nodes(self, request: web.Request) -> web.Response:
+        path = await self._path(request)
+        return _answer(await self._in_thread(lambda: nodes_answer(path)))
+
+    async def _time_lapse(self, request: web.Request) -> web.Response:
+        path = await self._path(request)
+        return _answer(await self._in_thread(lambda: time_lapse_answer(path)))
+
+    async def _start_look(self, request: web.Request) -> web.Response:
+        path, run = await self._path(request), request.match_info["run"]
+        try:
+            values = parse_object(await request.read(), REQUEST_LIMITS)
+            wanted = LookRequest.model_validate(values)
+            look = self._now.looks.start(run, path, wanted.first_step, wanted.last_step)
+        except ValidationError as error:
+            raise web.HTTPBadRequest(text=f"these are no steps: {told(error)}") from error
+        except ValueError as error:
+            raise web.HTTPBadRequest(text=f"these are no steps: {error}") from error
+        except LookRefusedError as error:
+            raise web.HTTPConflict(text=str(error)) from error
+        return web.Response(status=202, body=look.answer(), content_type="application/json")
+
+    async def _look(self, request: web.Request) -> web.Response:
+        await self._path(request)
+        run, first, last = (request.match_info[name] for name in ("run", "first", "last"))
+        look = self._now.looks.find(run, int(first[:16]), int(last[:16]))
+        if look is None:
+            raise web.HTTPNotFound(text=f"nobody has looked at steps {first} to {last} of {run}")
+        return web.Response(body=look.answer(), content_type="application/json")
+
+    async def _follow(self, request: web.Request) -> web.StreamResponse:
+        """Server-sent events, until the page leaves or takes too little."""
+        try:
+            page = self._now.audience.enter()
+        except TooManyPagesError as error:
+            raise web.HTTPServiceUnavailable(text=str(error)) from error
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        try:
+            await response.prepare(request)
+            await response.write(b"retry: 1000\n\n")
+            self._now.follower.wake()
+            while (messages := await page.take(ALIVE_SECONDS)) is not None:
+                await asyncio.wait_for(response.write(messages or b": here\n\n"), WRITE_SECONDS)
+        except (ConnectionError, TimeoutError):
+            if request.transport:
+                request.transport.abort()  # else what it has not taken would be kept for it
+        finally:
+            self._now.audience.leave(page)
+        return response
+
+    async def _path(self, request: web.Request) -> Path:
+        """The folder of the run that a request names: one that was found, and nothing else."""
+        run = request.match_info["run"]
+        if run not in self._table.paths:
+            await self._in_thread(self._table.refresh)
+        if run not in self._table.paths:
+            raise web.HTTPNotFound(text=f"there is no run {run!r:.100} in this folder")
+        return self._table.paths[run]
+
+    async def _in_thread(self, function: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._now.executor, function)
+
+
+@web.middleware
+async def _problems(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Problems are JSON, too."""
+    try:
+        return await handler(request)
+    except web.HTTPException as error:
+        return _answer(Problem(problem=error.text or error.reason), error.status)
+    except OSError as error:
+        return _answer(Problem(problem=f"{error.filename}: {error.strerror or error}"), 500)
+    except (TrainerError, ValueError) as error:
+        return _answer(Problem(problem=str(error)), 500)
+
+
+def _answer(answer: BaseModel, status: int = 200) -> web.Response:
+    body = answer.model_dump_json(by_alias=True).encode()
+    return web.Response(status=status, body=body, content_type="application/json")
+
+
+def _number(request: web.Request, name: str, otherwise: int | None = None) -> int | None:
+    text = request.query.get(name)
+    if text is None:
+        return otherwise
+    if not text.isascii() or not text.isdigit() or len(text) > 15:
+        raise web.HTTPBadRequest(text=f"{name} is {text!r:.40}, expected a number")
+    return int(text)

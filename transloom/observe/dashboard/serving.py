@@ -1,0 +1,72 @@
+"""The dashboard from its start until it is told to stop."""
+
+import asyncio
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+from aiohttp import web
+
+from data_pipeline.storage.locations import cache_folder
+from transloom.observe.dashboard.look_process import look_command
+from transloom.observe.dashboard.runs_folder import RunsFolder
+from transloom.observe.dashboard.server import Dashboard
+from transloom.observe.dashboard.table import RunsTable
+from transloom.web.connections import http_server
+from transloom.web.doors import TOKEN, Doors, is_loopback
+from transloom.web.listening import HOST, address_of, listen, told_to_stop
+
+PORT = 8643
+CACHE = "curves"  # in the folder of transloom's caches
+# Behind everything that trains on this machine.
+NICENESS = 10
+STOP_SECONDS = 2.0
+
+
+def serve(
+    folder: Path,
+    host: str = HOST,
+    port: int | None = None,
+    *,
+    command_line: str,
+    tell: Callable[[str], None],
+    warn: Callable[[str], None],
+) -> None:
+    """Serve the runs of a folder until SIGINT or SIGTERM.
+
+    Args:
+        port: None: a fixed one, or the next one that is free.
+        command_line: the module whose `main` is the command `transloom`.
+
+    Raises:
+        RunMismatchError: there is no such folder.
+        ClusterError: nobody can listen there.
+    """
+    runs = RunsFolder(folder)
+    listening = listen("the dashboard", host, port, PORT, tell)
+    with listening:
+        os.nice(NICENESS)
+        if not is_loopback(host):
+            warn(
+                f"the dashboard listens on {host}: whoever reaches this machine and has the token "
+                "sees the runs, and nothing of it is encrypted. Rather leave out --host and go by "
+                "ssh -L"
+            )
+        own_port = listening.getsockname()[1]
+        doors = Doors(own_port, host)
+        address = f"{address_of(host, listening)}/?{TOKEN}={doors.token}"
+        tell(f"The runs in {runs.path}: {address}")
+        tell("Only who has this address gets in. Ctrl-C ends the dashboard, and no run.")
+        dashboard = Dashboard(RunsTable(runs), default_cache(), doors, look_command(command_line))
+        asyncio.run(_serve(dashboard.app, listening))
+
+
+def default_cache() -> Path:
+    """Where the indexes of records are kept, see `transloom.observe.curves.curve_index`."""
+    return cache_folder(None) / CACHE
+
+
+async def _serve(app: web.Application, listening: socket.socket) -> None:
+    async with http_server(app, listening, shutdown_seconds=STOP_SECONDS):
+        await told_to_stop()

@@ -1,0 +1,147 @@
+"""The boxes of an encoder by itself, pooled or with its head (Devlin et al. 2019, §3)."""
+
+from model.config.encoder_only import EncoderOnlyConfig
+from model.config.sentence_encoder import SentenceEncoderConfig
+from transloom.observe.explain.blueprint.boxes import Blueprint, Box, Column, Layer
+from transloom.observe.explain.blueprint.forms import ACTIVATION_NAMES, norm_title
+from transloom.observe.explain.blueprint.parts import (
+    Parameters,
+    Shapes,
+    box,
+    dimensions,
+    feed_forward,
+    same_as,
+    softmax,
+    sublayer,
+)
+
+NORM = "layer"  # the network has no other kind
+
+
+def encoder_only(config: EncoderOnlyConfig, shapes: Shapes) -> Blueprint:
+    """The figure of a network of these settings, whose parameters have these shapes."""
+    return _Figure(config, shapes).blueprint()
+
+
+class _Figure:
+    def __init__(self, config: EncoderOnlyConfig, shapes: Shapes) -> None:
+        self._config = config
+        self._parameters = Parameters(shapes)
+        self._pre_norm = config.norm == "pre"
+        self._vocabulary = shapes["encoder.embedding.weight"][0]
+        self._is_masked = "head.dense.weight" in shapes
+        self._pools = "pooler.weight" in shapes
+        self._labels = shapes["classifier.weight"][0] if "classifier.weight" in shapes else 0
+
+    def blueprint(self) -> Blueprint:
+        config, parameters = self._config, self._parameters
+        before = self._input()
+        layers = tuple(
+            Layer(
+                number=n + 1,
+                boxes=tuple(self._layer(f"encoder.{n + 1}", f"encoder.layers.{n}")),
+            )
+            for n in range(config.layers)
+        )
+        last = [self._norm("encoder.last_norm", "last")] if self._pre_norm else []
+        after = (*last, *self._head(), *parameters.rest())
+        return Blueprint(
+            title=f"Encoder-only Transformer, {config}, {config.norm}-norm",
+            columns=(Column(name="Encoder", before=before, layers=layers, after=after),),
+            parameters=parameters.total,
+        )
+
+    def _input(self) -> tuple[Box, ...]:
+        size = f"t × {self._config.width:,}"
+        take = self._parameters.take
+        ids = "t ids" + ", some of them <mask>" * self._is_masked
+        boxes = [
+            box("encoder.ids", "ids", "Pieces", [ids]),
+            box("encoder.embedding", "embedding", "Embedding", [size], take("encoder.embedding")),
+            box(
+                "encoder.positions",
+                "positions",
+                "Add positions",
+                [f"learned, {size}"],
+                take("encoder.positions"),
+            ),
+        ]
+        if self._config.segments:
+            lines = [f"one of {self._config.segments:,} vectors, {size}"]
+            segments = take("encoder.segments")
+            boxes.append(box("encoder.segments", "embedding", "Add segments", lines, segments))
+        if not self._pre_norm:
+            boxes.append(self._norm("encoder.embedding_norm", "embeddings'"))
+        return tuple(boxes)
+
+    def _layer(self, key: str, prefix: str) -> list[Box]:
+        config, take = self._config, self._parameters.take
+        attention = box(
+            f"{key}.self_attention",
+            "attention",
+            "Self-attention",
+            [
+                "each looks at all of its text",
+                f"heads: {config.heads}, each {config.head_width} wide",
+            ],
+            take(f"{prefix}.self_attention"),
+        )
+        network = feed_forward(key, config.activation, take(f"{prefix}.feed_forward"))
+        boxes: list[Box] = []
+        for operation, name in ((attention, "self_attention"), (network, "feed_forward")):
+            weights = take(f"{prefix}.{name}_norm")
+            boxes += sublayer(operation, NORM, weights, self._pre_norm)
+        return boxes
+
+    def _head(self) -> list[Box]:
+        if isinstance(self._config, SentenceEncoderConfig):
+            return self._pooling(self._config)
+        return self._masked_head() if self._is_masked else self._label_head()
+
+    def _label_head(self) -> list[Box]:
+        """What only tokens with a label go through: m of the t, or a text's first."""
+        take, width = self._parameters.take, self._config.width
+        which = "the first of each text" if self._pools else "the first of each word"
+        boxes = []
+        if self._pools:
+            lines = [f"m × {width:,}: {which}", "W, tanh"]
+            boxes.append(box("head.pooler", "feed-forward", "Pooler", lines, take("pooler")))
+        said = [f"m × {self._labels:,}: a logit for each label" + f", {which}" * (not self._pools)]
+        output = box("head.output", "output", "Output matrix", said, take("classifier"))
+        return [*boxes, output, softmax("head", self._labels)]
+
+    def _masked_head(self) -> list[Box]:
+        """What only masked pieces go through: m of the t."""
+        width, activation = self._config.width, ACTIVATION_NAMES[self._config.activation]
+        dense = box(
+            "head.dense",
+            "feed-forward",
+            "Head's dense layer",
+            [f"m × {width:,}: masked pieces alone", f"W, {activation}"],
+            self._parameters.take("head.dense"),
+        )
+        output = same_as(
+            "head.output",
+            "output",
+            "Output matrix",
+            f"{dimensions((width, self._vocabulary))}: a logit for each piece",
+            "encoder.embedding",
+            "the embedding",
+            self._parameters.take("output_bias"),
+        )
+        return [dense, self._norm("head.norm", "head's"), output, softmax("head", self._vocabulary)]
+
+    def _pooling(self, config: SentenceEncoderConfig) -> list[Box]:
+        """What makes a vector of a sentence, and tells pairs apart: p of them."""
+        how = "mean of the t rows" if config.pooling == "mean" else "the first of the t rows"
+        size = dimensions((1, self._config.width))
+        cosines = [f"of a vector with p others, over {config.temperature:g}"]
+        return [
+            box("pooling", "output", "Pooling", [f"{how}: {size}", "brought to length 1"]),
+            box("cosines", "output", "Cosines", cosines),
+            box("pairs.softmax", "softmax", "Softmax", ["p probabilities: which is its pair"]),
+        ]
+
+    def _norm(self, name: str, which: str) -> Box:
+        """A norm outside the layers, whose key is its name in the network."""
+        return box(name, "norm", norm_title(NORM, which), [], self._parameters.take(name))

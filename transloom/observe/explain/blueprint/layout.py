@@ -1,0 +1,254 @@
+"""Where each box and line of a figure stands, in pixels, y downwards.
+
+Columns grow from the bottom up, as in the paper. Wide figures have encoder and decoder side by
+side; narrow ones, for a phone, have the decoder above the encoder. A column, from left to right:
+
+    memory's gutter | frame ( box | residual's gutter ) | gutter of shared matrices
+"""
+
+from dataclasses import dataclass, field
+from textwrap import wrap
+
+from foundation.wording import counted
+from transloom.observe.explain.blueprint.boxes import Blueprint, Box, Column
+
+FONT_SIZE = 13
+# A generous mean: wider than that of all fonts in the figure's list, in pixels of a character.
+CHARACTER = 7.6
+LINE = 17
+PADDING = 8
+GAP = 16
+FRAME = 10  # between a frame's edge and what is in it
+RESIDUAL = 30
+MEMORY = 34
+SHARED = 24
+TITLE = 30
+RADIUS = 11  # of a sum's circle
+ROUND = ("ids", "memory")
+
+Point = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A box, or a circle for a sum, with its text broken into lines."""
+
+    box: Box
+    x: float
+    y: float
+    width: float
+    height: float
+    lines: tuple[str, ...]
+
+    @property
+    def middle(self) -> float:
+        return self.y + self.height / 2
+
+    @property
+    def right(self) -> float:
+        return self.x + self.width
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The frame around a layer, or around one that stands for all; with its number and size."""
+
+    label: tuple[str, str]
+    x: float
+    y: float
+    width: float
+    height: float
+
+
+@dataclass(frozen=True)
+class Connection:
+    """A line through these points; an arrow unless it tells of a shared matrix."""
+
+    kind: str  # flow, residual, memory, shared
+    points: tuple[Point, ...]
+
+
+@dataclass
+class Layout:
+    """Everything that is drawn; `width` and `height` hold all of it."""
+
+    width: float = 0
+    height: float = 0
+    boxes: dict[str, Placed] = field(default_factory=dict)
+    frames: list[Frame] = field(default_factory=list)
+    connections: list[Connection] = field(default_factory=list)
+    titles: list[tuple[Point, str]] = field(default_factory=list)
+
+
+def lay_out(blueprint: Blueprint, *, narrow: bool, each_layer: bool) -> Layout:
+    """The layout of a figure.
+
+    Args:
+        narrow: one column, for a phone.
+        each_layer: whether every layer is drawn; else one, which stands for all.
+    """
+    layout = Layout()
+    stacked = narrow or len(blueprint.columns) == 1
+    box_width = 226 if narrow else 270
+    column_width = MEMORY + 2 * FRAME + box_width + RESIDUAL + SHARED
+    y = 0.0
+    for number, column in enumerate(blueprint.columns):
+        x = MEMORY + (0 if stacked else number * column_width)
+        builder = _Builder(layout, column, x, box_width, each_layer)
+        top = builder.build(y if stacked else 0.0)
+        y = min(y, top) if not stacked else top - TITLE
+    layout.width = column_width * (1 if stacked else len(blueprint.columns))
+    _memory_lines(layout, stacked)
+    _shared_lines(layout, stacked)
+    return _moved(layout, -min(point[1] for point, _ in layout.titles) + LINE + 4)
+
+
+class _Builder:
+    """Puts one column's boxes above each other."""
+
+    def __init__(
+        self, layout: Layout, column: Column, x: float, box_width: float, each_layer: bool
+    ) -> None:
+        self._layout = layout
+        self._column = column
+        self._x = x  # of the frames
+        self._box_width = box_width
+        self._each_layer = each_layer
+        self._frame_width = 2 * FRAME + box_width + RESIDUAL
+        self._y = 0.0
+        self._came_from: Point | None = None
+
+    def build(self, bottom: float) -> float:
+        """Returns the top of the column."""
+        self._y = bottom
+        for box in self._column.before:
+            self._put(box)
+        for number, label in self._labels():
+            self._layer(number, label)
+        for box in self._column.after:
+            self._put(box)
+        total = sum(box.parameters for box in self._column.boxes())
+        self._y -= GAP
+        text = f"{self._column.name}: {total:,} parameters"
+        self._layout.titles.append(((self._x + FRAME, self._y), text))
+        return self._y - LINE
+
+    def _labels(self) -> list[tuple[int, tuple[str, str]]]:
+        """The layers that are drawn, each with what its frame says left and right of the way."""
+        layers = self._column.layers
+        own = f"{sum(box.parameters for box in layers[0].boxes):,}"
+        if self._each_layer or len(layers) == 1:
+            return [(n, (f"layer {n + 1} of {len(layers)}", own)) for n in range(len(layers))]
+        return [(0, (f"{len(layers)} × layer", f"{own} each"))]
+
+    def _layer(self, number: int, label: tuple[str, str]) -> None:
+        boxes = self._column.layers[number].boxes
+        self._y -= GAP
+        bottom = self._y
+        before: dict[str, Point] = {}
+        for box in boxes:
+            before[box.key] = (self._centre, self._y - GAP / 2)
+            self._put(box)
+            if box.around is not None:
+                self._residual(before[box.around], self._layout.boxes[box.key])
+        self._y -= FRAME + LINE + 4
+        frame = Frame(label, self._x, self._y, self._frame_width, bottom - self._y)
+        self._layout.frames.append(frame)
+
+    @property
+    def _centre(self) -> float:
+        return self._x + FRAME + self._box_width / 2
+
+    def _put(self, box: Box) -> None:
+        if box.kind == "sum":
+            placed = self._circle(box)
+        else:
+            lines = [box.title, *(line for text in box.lines for line in self._broken(text))]
+            height = 2 * PADDING + LINE * len(lines)
+            place = (self._x + FRAME, self._y - GAP - height)
+            placed = Placed(box, *place, self._box_width, height, tuple(lines))
+        if self._came_from is not None:
+            end = (self._centre, placed.y + placed.height)
+            self._layout.connections.append(Connection("flow", (self._came_from, end)))
+        self._came_from = (self._centre, placed.y)
+        self._y = placed.y
+        self._layout.boxes[box.key] = placed
+
+    def _circle(self, box: Box) -> Placed:
+        place = (self._centre - RADIUS, self._y - GAP - 2 * RADIUS)
+        return Placed(box, *place, 2 * RADIUS, 2 * RADIUS, ("+",))
+
+    def _broken(self, text: str) -> list[str]:
+        return wrap(text, int((self._box_width - 2 * PADDING) / CHARACTER), break_long_words=True)
+
+    def _residual(self, start: Point, total: Placed) -> None:
+        gutter = self._x + FRAME + self._box_width + RESIDUAL / 2
+        corners = (start, (gutter, start[1]), (gutter, total.middle), (total.right, total.middle))
+        self._layout.connections.append(Connection("residual", corners))
+
+
+def _memory_lines(layout: Layout, stacked: bool) -> None:
+    """From the encoder's output into every layer that reads it."""
+    memory = layout.boxes.get("encoder.memory")
+    readers = [placed for placed in layout.boxes.values() if placed.box.reads_memory]
+    for reader in readers if memory else ():
+        gutter = reader.x - FRAME - MEMORY / 2
+        start = (memory.x if stacked else memory.right, memory.middle)  # type: ignore[union-attr]
+        corners = (start, (gutter, start[1]), (gutter, reader.middle), (reader.x, reader.middle))
+        layout.connections.append(Connection("memory", corners))
+
+
+def _shared_lines(layout: Layout, stacked: bool) -> None:
+    """Between boxes that use one matrix."""
+    for placed in [*layout.boxes.values()]:
+        if placed.box.same_as is None:
+            continue
+        owner = layout.boxes[placed.box.same_as]
+        if not stacked and placed.x < owner.x:  # the two stand at the bottom, side by side
+            turn, end = owner.x - FRAME - MEMORY / 2, owner.x
+        else:
+            turn, end = owner.right + RESIDUAL + FRAME + SHARED / 2, owner.right
+        corners = (
+            (placed.right, placed.middle),
+            (turn, placed.middle),
+            (turn, owner.middle),
+            (end, owner.middle),
+        )
+        layout.connections.append(Connection("shared", corners))
+
+
+def _moved(layout: Layout, down: float) -> Layout:
+    """The layout with its top at 0."""
+
+    def move(point: Point) -> Point:
+        return point[0], point[1] + down
+
+    bottom = max(placed.y + placed.height for placed in layout.boxes.values())
+    return Layout(
+        width=layout.width,
+        height=bottom + down + PADDING,
+        boxes={
+            key: Placed(p.box, p.x, p.y + down, p.width, p.height, p.lines)
+            for key, p in layout.boxes.items()
+        },
+        frames=[Frame(f.label, f.x, f.y + down, f.width, f.height) for f in layout.frames],
+        connections=[
+            Connection(line.kind, tuple(map(move, line.points))) for line in layout.connections
+        ],
+        titles=[(move(point), text) for point, text in layout.titles],
+    )
+
+
+def described(blueprint: Blueprint) -> str:
+    """The figure in a sentence for each column, for those who do not see it."""
+    sentences = [f"{blueprint.parameters:,} parameters in all."]
+    for column in blueprint.columns:
+        way = ", ".join(box.title.lower() for box in column.layers[0].boxes)
+        layers = counted(len(column.layers), "layer")
+        sentences.append(f"{column.name}, from the bottom up: {layers}, each with {way}.")
+    if len(blueprint.columns) > 1:
+        sentences.append("The memory enters the cross-attention of every decoder layer.")
+    sentences.append(
+        "s and t are numbers of pieces. A dashed line joins boxes that share a matrix."
+    )
+    return " ".join(sentences)

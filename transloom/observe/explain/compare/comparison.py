@@ -1,0 +1,291 @@
+"""What two models make of one sentence, as numbers that can stand beside each other.
+
+    each model ─▶ its own greedy translation ─▶ where they part
+    each model, fed the pieces of the first one's translation ─▶ predictions, lens, attention
+
+Steps are compared after the same pieces, so that a row of one model faces the same row of the
+other. That takes one target vocabulary; with two of them each model follows its own translation.
+Until the two translations part they are the same pieces, so the step in which they part can be
+read from the same pass.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from foundation.wording import counted
+from model.generation.search import greedy_search
+from model.generation.search_state import length_penalty
+from model.inspection.trace import Trace, trace
+from transloom.inference.translator import Translator
+from transloom.observe.explain import figures
+
+CANDIDATES = 5
+MOST_PIECES = 64  # of a map of attention that was worked out beforehand
+DIGITS = 5
+ENCODER, DECODER = "encoder layers", "decoder layers"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A piece that may come next."""
+
+    piece: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a model says after some pieces.
+
+    Attributes:
+        best: its most probable pieces, the most probable first.
+        asked: how probable it finds the piece that both models are asked for.
+    """
+
+    best: list[Candidate]
+    asked: float
+
+
+@dataclass(frozen=True)
+class Lens:
+    """What a layer's row of each step would predict through the output matrix."""
+
+    name: str
+    steps: list[Step]
+
+
+@dataclass(frozen=True)
+class Attention:
+    """The weights of an attention, row by row of each head.
+
+    Attributes:
+        key: its place in a trace, as `live/page/places.js` names it.
+        shape: heads, queries, keys.
+    """
+
+    key: str
+    shape: list[int]
+    data: list[float]
+
+
+@dataclass(frozen=True)
+class Side:
+    """One model's part of the comparison.
+
+    Attributes:
+        source: the pieces that its encoder reads.
+        target: those that its decoder reads, from BOS on; `asked` what comes after each.
+        written: the pieces of its own greedy translation; the last is EOS.
+        log_probability: of that translation, in nats.
+    """
+
+    name: str
+    source: list[str]
+    target: list[str]
+    asked: list[str]
+    written: list[str]
+    translation: str
+    log_probability: float
+    steps: list[Step]
+    lens: list[Lens]
+    attentions: list[Attention]
+
+
+@dataclass(frozen=True)
+class Parting:
+    """The step, from 0, in which two greedy translations first write different pieces.
+
+    Attributes:
+        probabilities: of each model, in rows, for the piece of the first and of the second.
+    """
+
+    step: int
+    probabilities: list[list[float]]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two models on one sentence.
+
+    Attributes:
+        same_source: whether both read the same pieces.
+        same_target: whether both write with one vocabulary.
+        parting: where the greedy translations part; None if they do not, or are made of other
+            pieces.
+        cut: what is left out of maps and steps; "" if nothing is.
+    """
+
+    sentence: str
+    tag: str | None
+    same_source: bool
+    same_target: bool
+    parting: Parting | None
+    cut: str
+    sides: tuple[Side, Side]
+
+
+def compare(
+    translators: Sequence[Translator], names: Sequence[str], sentence: str, tag: str | None
+) -> Comparison:
+    """Compare two models on a sentence.
+
+    Raises:
+        TokenizerError: a model has no such tag.
+        ModelError: a network gives NaN.
+    """
+    first, second = (_Reading(translator, sentence, tag) for translator in translators)
+    same_target = first.vocabulary == second.vocabulary
+    first.follow(first.written)
+    second.follow(first.written if same_target else second.written)
+    sides = first.side(names[0]), second.side(names[1])
+    return Comparison(
+        sentence=sentence,
+        tag=tag,
+        same_source=sides[0].source == sides[1].source,
+        same_target=same_target,
+        parting=_parting(first, second) if same_target else None,
+        cut=_cut((first, second)),
+        sides=sides,
+    )
+
+
+def what_does_not_fit(comparison: Comparison, translators: Sequence[Translator]) -> list[str]:
+    """What keeps figures of the two models from each other, and what can be compared still."""
+    first, second = (translator.model.config for translator in translators)
+    found = []
+    if not comparison.same_target:
+        sizes = [t.model.vocabulary.target_size for t in translators]
+        found.append(
+            f"they write with other vocabularies ({sizes[0]:,} and {sizes[1]:,} pieces), so each "
+            "follows its own translation; translations, and each model's own steps, can be compared"
+        )
+    if not comparison.same_source:
+        found.append(
+            "their tokenizers cut this sentence into other pieces, so maps that look at it stand "
+            "beside each other without their difference; predictions can be compared"
+        )
+    shapes = [(c.encoder_layers, c.decoder_layers, c.heads) for c in (first, second)]
+    if shapes[0] != shapes[1]:
+        layers = " and ".join(
+            f"{counted(encoder, 'encoder layer')}, {counted(decoder, 'decoder layer')}, "
+            f"{counted(heads, 'head')}"
+            for encoder, decoder, heads in shapes
+        )
+        found.append(f"they have other shapes ({layers}), so maps that one lacks stand alone")
+    return found
+
+
+class _Reading:
+    """A model that has read a sentence and written its translation."""
+
+    def __init__(self, translator: Translator, sentence: str, tag: str | None) -> None:
+        model = translator.model
+        self._translator = translator
+        self.config = model.config
+        self._source = torch.tensor([translator.source_ids(sentence, tag)])
+        self._source_texts = translator.source_texts(sentence, tag)
+        (found,) = greedy_search(model, self._source, translator.decoding)
+        self.written = (*found.ids, model.vocabulary.eos_id)
+        penalty = length_penalty(len(self.written), translator.decoding.length_penalty)
+        self._log_probability = found.score * penalty
+        self.vocabulary = translator.target_pieces(range(model.vocabulary.target_size))
+        self.longest = max(len(self._source_texts), len(self.written))
+
+    def follow(self, asked: Sequence[int]) -> None:
+        """Read these pieces one after the other, and say after each what comes next."""
+        model = self._translator.model
+        self._asked = asked
+        self._read = [model.vocabulary.bos_id, *asked[:-1]]
+        self._traced = trace(model, self._source, torch.tensor([self._read]))
+        self.probabilities_tv = self._traced.probabilities_btv[0]
+
+    def side(self, name: str) -> Side:
+        """This model's part of the comparison."""
+        return Side(
+            name=name,
+            source=self._source_texts[:MOST_PIECES],
+            target=[self.vocabulary[number] for number in self._read[:MOST_PIECES]],
+            asked=[self.vocabulary[number] for number in self._asked[:MOST_PIECES]],
+            written=[self.vocabulary[number] for number in self.written],
+            translation=self._translator.target_text(self.written[:-1]),
+            log_probability=self._log_probability,
+            steps=self._steps(self.probabilities_tv, CANDIDATES),
+            lens=self._lens(),
+            attentions=_attentions(self._traced),
+        )
+
+    def _steps(self, probabilities_tv: Tensor, count: int) -> list[Step]:
+        best = probabilities_tv[:MOST_PIECES].topk(min(count, probabilities_tv.shape[1]))
+        return [
+            Step(
+                [
+                    Candidate(self.vocabulary[number], _rounded(probability))
+                    for number, probability in zip(ids, values, strict=True)
+                ],
+                _rounded(float(probabilities_tv[t, self._asked[t]])),
+            )
+            for t, (ids, values) in enumerate(
+                zip(best.indices.tolist(), best.values.tolist(), strict=True)
+            )
+        ]
+
+    @torch.no_grad()
+    def _lens(self) -> list[Lens]:
+        model, decoder = self._translator.model, self._traced.decoder
+        rows = [("embedding", decoder.embedding.sum_btm)]
+        rows += [
+            (f"layer {n}", layer.feed_forward_residual.output_btm)
+            for n, layer in enumerate(decoder.layers, start=1)
+        ]
+        said = [(n, model.logits(model.decoder.last_norm(x))[0].softmax(-1)) for n, x in rows]
+        return [Lens(name, self._steps(found, 1)) for name, found in said]
+
+
+def _attentions(traced: Trace) -> list[Attention]:
+    """All that are drawn, in the order of computation."""
+    encoder = [
+        (f"encoder.layers.{n}.self_attention", layer.self_attention)
+        for n, layer in enumerate(traced.encoder.layers[: figures.MAX_LAYERS])
+    ]
+    decoder = [
+        (f"decoder.layers.{n}.{part}", getattr(layer, part))
+        for n, layer in enumerate(traced.decoder.layers[: figures.MAX_LAYERS])
+        for part in ("self_attention", "cross_attention")
+    ]
+    found = []
+    for key, attention in encoder + decoder:
+        weights = attention.weights_bhts[0, : figures.MAX_HEADS, :MOST_PIECES, :MOST_PIECES]
+        data = [_rounded(weight) for weight in weights.flatten().tolist()]
+        found.append(Attention(key, list(weights.shape), data))
+    return found
+
+
+def _rounded(share: float) -> float:
+    """To so many digits that count: what is small stays, and what is not 0 does not become it."""
+    return float(f"{share:.{DIGITS}g}")
+
+
+def _parting(first: _Reading, second: _Reading) -> Parting | None:
+    """Both end with EOS, so that neither is the beginning of the other."""
+    pairs = enumerate(zip(first.written, second.written, strict=False))
+    step = next((n for n, (a, b) in pairs if a != b), None)
+    if step is None:
+        return None
+    pieces = [first.written[step], second.written[step]]
+    # Up to here both wrote the same, so that both have read the same.
+    rows = [reading.probabilities_tv[step, pieces].tolist() for reading in (first, second)]
+    return Parting(step, [[_rounded(p) for p in row] for row in rows])
+
+
+def _cut(readings: Sequence[_Reading]) -> str:
+    configs = [reading.config for reading in readings]
+    cuts = (
+        figures.left_out(max(c.encoder_layers for c in configs), figures.MAX_LAYERS, ENCODER),
+        figures.left_out(max(c.decoder_layers for c in configs), figures.MAX_LAYERS, DECODER),
+        figures.left_out(max(c.heads for c in configs), figures.MAX_HEADS, "heads"),
+        figures.left_out(max(r.longest for r in readings), MOST_PIECES, "pieces"),
+    )
+    return "; ".join(cut for cut in cuts if cut)

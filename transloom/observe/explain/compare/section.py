@@ -1,0 +1,116 @@
+"""The section of a page that compares two models, as HTML with its style and script.
+
+Its numbers are those of `comparison`. Where both models are small enough, both lie in the page, and
+the same numbers are worked out there for what is typed.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.resources import files
+
+from transloom.inference.translator import Translator
+from transloom.observe.explain.compare.comparison import compare, what_does_not_fit
+from transloom.observe.explain.live import scripts
+from transloom.observe.explain.live.errors import NotLiveError
+from transloom.observe.explain.live.packing import packed
+from transloom.observe.explain.markup import escape, json_in_html
+from transloom.observe.explain.page import COMPARE, LiveSection
+
+ASKED = {
+    True: "Both read the same pieces, those of the first one's translation, so that each row can "
+    "be compared. A bar goes from 0 to 1.",
+    False: "Their vocabularies differ: each follows its own translation. A bar goes from 0 to 1.",
+}
+HEADS = {
+    True: "",
+    False: "Heads of two runs were numbered by chance: head 1 of one need not be head 1 of the "
+    "other, unless one run went on from the other. The mean of all heads can be compared.",
+}
+SCRIPTS = ("comparing.js", "beside.js")
+FIGURES = ("slices.js", "places.js", "origins.js", "grid.js")  # the live part's, for figures alone
+SIZE = "<!-- size -->"  # no text of a page can be this, since all text is escaped
+
+
+def compare_section(
+    translators: Sequence[Translator],
+    names: Sequence[str],
+    sentence: str,
+    tag: str | None,
+    live: LiveSection | None,
+) -> tuple[LiveSection, list[str]]:
+    """A section on two models, and what does not fit between them.
+
+    Args:
+        translators: the page's own model, and the one that it is compared with.
+        names: what the page calls them.
+        live: the page's live section, of the first model; None if it has none.
+
+    Raises:
+        TokenizerError: a model has no such tag.
+        ModelError: a network gives NaN.
+    """
+    comparison = compare(translators, names, sentence, tag)
+    misfits = what_does_not_fit(comparison, translators)
+    notes = "".join(f"<p>What does not fit: {escape(misfit)}.</p>" for misfit in misfits)
+    model, asleep = _second_model(translators[1], live)
+    filling = {
+        "place": COMPARE,
+        "sentence": escape(sentence),
+        "first": escape(names[0]),
+        "second": escape(names[1]),
+        "notes": notes,
+        "asleep": escape(asleep),
+        "asked": escape(ASKED[comparison.same_target]),
+        "heads": escape(HEADS[_of_one_run(translators)]),
+        "comparison": json_in_html(asdict(comparison)),
+        "model": model,
+    }
+    folder = files("transloom.observe.explain.compare")
+    template = (folder / "compare.html").read_text(encoding="utf-8")
+    own = "\n".join((folder / "page" / name).read_text(encoding="utf-8") for name in SCRIPTS)
+    style = (folder / "compare.css").read_text(encoding="utf-8")
+    section = LiveSection(
+        html=re.sub(r"\{\{(\w+)\}\}", lambda match: filling[match[1]], template),
+        # With a live section its style and scripts are there already.
+        style=style if live else f"{scripts.style()}\n{style}",
+        script=own if live else f"{scripts.script(FIGURES)}\n{own}",
+    )
+    return section, misfits
+
+
+def names_of(translators: Sequence[Translator]) -> list[str]:
+    """What the page calls each: RUN@STEP or RUN@AVERAGE, with so much of the path as tells them."""
+    paths = [translator.checkpoint.path for translator in translators]
+    steps = [re.sub(r"^step-0*(?=\d)", "", path.name) for path in paths]
+    # Of a long average the first and the last step, where that tells them apart.
+    short_steps = [re.sub(r"^(average-of-\d+)-.*-(\d+)$", r"\1-…-\2", step) for step in steps]
+    if len(set(short_steps)) == len(set(steps)):
+        steps = short_steps
+    runs = [path.parent.parent for path in paths]
+    short = [f"{run.name}@{step}" for run, step in zip(runs, steps, strict=True)]
+    if len(set(short)) == len(short) or len(set(runs)) == 1:
+        return short
+    return [f"{run}@{step}" for run, step in zip(runs, steps, strict=True)]
+
+
+def with_size(page: str) -> str:
+    """A page whose section on two models says how large the page is."""
+    megabytes = len(page.encode()) / 1e6
+    return page.replace(SIZE, f"<p>This page has {megabytes:.1f} MB, as it holds two models.</p>")
+
+
+def _second_model(translator: Translator, live: LiveSection | None) -> tuple[str, str]:
+    """The model as an element of the page, or nothing and the words that say why."""
+    if live is None:
+        return "", "These figures are worked out beforehand: the first model cannot run in a page."
+    try:
+        data = json_in_html(packed(translator))
+    except NotLiveError as error:
+        return "", f"These figures are worked out beforehand; of the second model, {error}."
+    return f'<script type="application/json" id="compared-model">{data}</script>', ""
+
+
+def _of_one_run(translators: Sequence[Translator]) -> bool:
+    first, second = (translator.checkpoint.path.parent.resolve() for translator in translators)
+    return first == second

@@ -1,0 +1,100 @@
+"""A sentence on its way through a trained model, as data.
+
+    sentence ──pieces──▶ greedy search ──output pieces──▶ one traced pass over all steps
+
+Row t of the trace is decoding step t (see `model.inspection.trace`), so one pass holds every step.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from model.config.transformer import ModelConfig
+from model.generation.search import greedy_search
+from model.inspection.trace import Trace, trace
+from transloom.inference.translator import Translator
+from transloom.observe.explain.blueprint.boxes import Blueprint
+from transloom.observe.explain.blueprint.networks import blueprint_of_network
+from transloom.observe.explain.form import Form, form_of
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """Pieces with their ids, in order."""
+
+    ids: tuple[int, ...]
+    texts: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What the page tells, in numbers.
+
+    Attributes:
+        source: the pieces that the encoder reads, unknown ones with their characters; ends with
+            EOS.
+        target_input: the pieces that the decoder reads, one a step; begins with BOS.
+        chosen: the piece that each step chose; the last is EOS. As long as `target_input`.
+        never_chosen: ids that the search passes over, however probable: padding and BOS.
+        trace: the pass over source and target input, a batch of one.
+        translation: the text of the chosen pieces.
+        beam_translation: the translation that the run's own search finds.
+    """
+
+    sentence: str
+    source: Pieces
+    target_input: Pieces
+    chosen: Pieces
+    never_chosen: frozenset[int]
+    trace: Trace
+    translation: str
+    beam_translation: str
+    beam_size: int
+    config: ModelConfig
+    vocabulary: tuple[str, ...]
+    blueprint: Blueprint
+    checkpoint: str
+
+    @property
+    def form(self) -> Form:
+        """What the texts about layers have to know."""
+        return form_of(self.config)
+
+
+def explain(
+    translator: Translator, sentence: str, tag: str | None = None, max_tokens: int | None = None
+) -> Explanation:
+    """Translate a sentence greedily, and trace every step.
+
+    Args:
+        tag: put before the sentence, as a corpus's tag is in training.
+        max_tokens: most tokens of the sentence; None: as many as the model was trained on.
+
+    Raises:
+        LongSentenceError: the sentence has more tokens.
+        TokenizerError: the model has no such tag.
+        ModelError: the network gives NaN.
+    """
+    model = translator.model
+    device = next(model.parameters()).device
+    source_ids = translator.source_ids(sentence, tag)
+    source = torch.tensor([source_ids], device=device)
+    (found,) = greedy_search(model, source, translator.decoding)
+    bos, eos = model.vocabulary.bos_id, model.vocabulary.eos_id
+    input_ids, chosen_ids = (bos, *found.ids), (*found.ids, eos)
+    size = model.vocabulary.target_size
+    return Explanation(
+        sentence=sentence,
+        source=Pieces(tuple(source_ids), tuple(translator.source_texts(sentence, tag))),
+        target_input=Pieces(input_ids, tuple(translator.target_pieces(input_ids))),
+        chosen=Pieces(chosen_ids, tuple(translator.target_pieces(chosen_ids))),
+        never_chosen=frozenset((model.vocabulary.pad_id, bos)),
+        trace=trace(model, source, torch.tensor([input_ids], device=device)),
+        translation=translator.target_text(found.ids),
+        beam_translation=translator.translate([sentence], tag, max_tokens=max_tokens)[0],
+        beam_size=translator.decoding.beam_size,
+        config=model.config,
+        vocabulary=tuple(translator.target_pieces(range(size))),
+        blueprint=blueprint_of_network(model.config, model),
+        checkpoint=translator.checkpoint.path.name,
+    )

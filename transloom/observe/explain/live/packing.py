@@ -1,0 +1,81 @@
+"""A translator packed for a page: all weights in fp32, config and tokenizers, as one JSON object.
+
+    weights ─▶ little-endian float32 ─▶ first bytes, second bytes, … ─┐
+    normalisers' tables ──────────────────────────────────────────────┴▶ deflate ─▶ base 85
+
+Exponents of weights are alike, and what is alike deflates where it stands together. Base 85 writes
+four bytes as five characters (RFC 1924), with a comma for "<", which would mean something in HTML.
+"""
+
+import base64
+import zlib
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from model.blocks.positions import angles_per_position
+from model.config.transformer import ModelConfig
+from model.networks.transformer import Transformer
+from transloom.inference.translator import Translator
+from transloom.observe.explain.live.errors import NotLiveError
+from transloom.observe.explain.live.sentence_piece import packed_tokenizer
+
+MOST_WEIGHTS = 5_000_000  # a page of about 21 MB; a sentence takes some seconds
+
+# What forward.js knows of a network's config, other than its defaults.
+KNOWN = frozenset(
+    {"encoder_layers", "decoder_layers", "width", "feed_forward_width", "heads"}
+    | {"norm", "share_embeddings", "activation", "output_bias", "decoder_start"}
+    | {"dropout", "attention_dropout"}  # nothing of them is left after training
+)
+ACTIVATIONS = ("relu", "gelu", "silu")  # that tensors.js has
+READ_FROM_CONFIG = ("encoder_layers", "decoder_layers", "width", "heads", "norm", "activation")
+
+
+def packed(translator: Translator) -> dict[str, Any]:
+    """What loading.js reads.
+
+    Raises:
+        NotLiveError: the page cannot compute what this model does, or it is too large.
+    """
+    model = translator.model
+    _check(model)
+    tokenizers = [packed_tokenizer(tokenizer) for tokenizer in translator.tokenizers]
+    weights = {**_weights(model), "positions.angles": angles_per_position(model.config.width)}
+    floats = np.concatenate([weight.cpu().float().numpy().ravel() for weight in weights.values()])
+    planes = floats.astype("<f4").view(np.uint8).reshape(-1, 4).T.tobytes()
+    vocabulary = model.vocabulary
+    return {
+        "config": {name: getattr(model.config, name) for name in READ_FROM_CONFIG},
+        "decoding": translator.decoding.model_dump(),
+        "vocabulary": {name: getattr(vocabulary, name) for name in ("pad_id", "bos_id", "eos_id")},
+        "weights": [(name, list(weight.shape)) for name, weight in weights.items()],
+        "floats": len(floats),
+        "tokenizers": [one.described for one in tokenizers],
+        **encoded(planes + b"".join(one.charsmap for one in tokenizers)),
+    }
+
+
+def encoded(plain: bytes) -> dict[str, Any]:
+    """Bytes as text, and how many they are when deflated."""
+    data = zlib.compress(plain, level=9)
+    padded = data + bytes(-len(data) % 4)
+    text = base64.b85encode(padded).decode("ascii").replace("<", ",")
+    return {"bytes": len(data), "data": text}
+
+
+def _check(model: Transformer) -> None:
+    count = sum(parameter.numel() for parameter in model.parameters())
+    if count > MOST_WEIGHTS:
+        raise NotLiveError(f"it has {count:,} weights, more than {MOST_WEIGHTS:,}")
+    for name, field in ModelConfig.model_fields.items():
+        value = getattr(model.config, name)
+        known = name in KNOWN and (name != "activation" or value in ACTIVATIONS)
+        if not known and name != "network" and value != field.default:
+            raise NotLiveError(f"its model.{name} is {value}")
+
+
+def _weights(model: Transformer) -> dict[str, Tensor]:
+    """Each weight once, under its name."""
+    return {name: weight.detach() for name, weight in model.named_parameters()}

@@ -1,0 +1,70 @@
+"""A SentencePiece model as data that pieces.js reads, and what of it the page can compute.
+
+Tables of normalisation rules (`precompiled_charsmap`) stay bytes as SentencePiece compiled them.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from sentencepiece.sentencepiece_model_pb2 import ModelProto, TrainerSpec
+
+from data_pipeline.tokenizers.sentence_piece import VERBATIM, SentencePieceTokenizer
+from data_pipeline.tokenizers.tokenizer import Tokenizer
+from transloom.observe.explain.live.errors import NotLiveError
+
+_TYPES = {TrainerSpec.BPE: "bpe", TrainerSpec.UNIGRAM: "unigram", TrainerSpec.CHAR: "char"}
+_KINDS = ModelProto.SentencePiece
+# A letter for each kind of piece.
+_LETTERS = {
+    _KINDS.NORMAL: "n",
+    _KINDS.UNKNOWN: "u",
+    _KINDS.CONTROL: "c",
+    _KINDS.USER_DEFINED: "d",
+    _KINDS.UNUSED: "x",
+    _KINDS.BYTE: "b",
+}
+
+
+@dataclass(frozen=True)
+class PackedTokenizer:
+    """A tokenizer for pieces.js: its description, and its normaliser's table."""
+
+    described: dict[str, Any]
+    charsmap: bytes
+
+
+def packed_tokenizer(tokenizer: Tokenizer) -> PackedTokenizer:
+    """Take a tokenizer apart.
+
+    Raises:
+        NotLiveError: pieces.js cannot segment as this one does.
+    """
+    if not isinstance(tokenizer, SentencePieceTokenizer):
+        raise NotLiveError(f"{tokenizer.name} is a tokenizer of the kind {tokenizer.kind}")
+    model = ModelProto()
+    model.ParseFromString(tokenizer.model)
+    trainer, normaliser = model.trainer_spec, model.normalizer_spec
+    if trainer.model_type not in _TYPES:
+        kind = TrainerSpec.ModelType.Name(trainer.model_type).lower()
+        raise NotLiveError(f"{tokenizer.name} is a SentencePiece model of the type {kind}")
+    if model.denormalizer_spec.precompiled_charsmap:
+        raise NotLiveError(f"{tokenizer.name} has rules that change its output")
+    charsmap: bytes = normaliser.precompiled_charsmap
+    described = {
+        "type": _TYPES[trainer.model_type],
+        "pieces": [piece.piece for piece in model.pieces],
+        # Nine digits tell one float32 from all others.
+        "scores": [float(f"{piece.score:.9g}") for piece in model.pieces],
+        "types": "".join(_LETTERS[piece.type] for piece in model.pieces),
+        "unk_id": tokenizer.unk_id,
+        "unknown_text": trainer.unk_surface if trainer.HasField("unk_surface") else None,
+        "verbatim": VERBATIM in trainer.accept_language,
+        "normaliser": {
+            "dummy_prefix": normaliser.add_dummy_prefix,
+            "extra_spaces": not normaliser.remove_extra_whitespaces,
+            "escape_spaces": normaliser.escape_whitespaces,
+            "space_as_suffix": trainer.treat_whitespace_as_suffix,
+        },
+        "charsmap_bytes": len(charsmap),
+    }
+    return PackedTokenizer(described, charsmap)

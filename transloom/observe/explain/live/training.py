@@ -1,0 +1,36 @@
+"""What the page's view of training needs beside the model: settings of the recipe, some pairs."""
+
+from contextlib import suppress
+from typing import Any
+
+from trainer.errors import TrainerError
+from trainer.record.metrics import read_backwards
+from trainer.record.records import ValidationLine
+from trainer.runs.folder import RunFolder
+from transloom.inference.translator import Translator
+
+LINES_READ = 20_000  # of the record's end, for the samples of a validation
+
+
+def training_settings(translator: Translator) -> dict[str, Any]:
+    """Loss and dropout as the weights were trained with, and pairs of the newest validation."""
+    header = translator.checkpoint.header
+    config = translator.model.config
+    trainer = header.recipe.get("trainer", {})
+    return {
+        "loss": trainer.get("loss", "cross_entropy"),
+        "label_smoothing": trainer.get("label_smoothing", 0.0),
+        "r_drop": trainer.get("r_drop", 0.0),
+        "dropout": config.dropout,
+        "attention_dropout": config.attention_dropout,
+        "pairs": _pairs(RunFolder(translator.checkpoint.path.parents[1])),
+    }
+
+
+def _pairs(run: RunFolder) -> list[tuple[str, str]]:
+    """Sentences with their references that the record has; none if it cannot be read."""
+    with suppress(OSError, TrainerError):
+        for _, line in zip(range(LINES_READ), read_backwards(run.metrics), strict=False):
+            if isinstance(line, ValidationLine):
+                return [(sample.source, sample.reference) for sample in line.samples]
+    return []

@@ -1,0 +1,71 @@
+"""What the first section of a page says of every model."""
+
+from collections.abc import Sequence
+
+from transloom.observe.explain.blueprint.boxes import Blueprint
+from transloom.observe.explain.form import Form
+from transloom.observe.explain.parts import Heading, Part, Table, Text
+
+LAYERS_DRAWN = 2  # of a stack that the figure draws one by one; of more it draws one, N times
+
+
+def about_figure(blueprint: Blueprint, of_what: str) -> list[Part]:
+    """What stands before the figure.
+
+    Args:
+        of_what: what the page's numbers belong to, such as "sentence".
+    """
+    return [
+        Heading("The model as a figure"),
+        Text(
+            "Each box has its true shapes and its parameters, which add up to the model's "
+            f"{blueprint.parameters:,}. Choose a box to see its numbers for this {of_what}. Rows "
+            "of numbers go upwards along the arrows."
+        ),
+    ]
+
+
+def model_table(
+    layers: str, form: Form, blueprint: Blueprint, pieces: int, checkpoint: str
+) -> Table:
+    """The sizes of a model.
+
+    Args:
+        pieces: the size of the vocabulary.
+    """
+    norm = "before each sub-layer (pre-norm)" if form.pre_norm else "after each sum (post-norm)"
+    heads = f"{form.heads}, each {form.head_width} wide"
+    if form.groups != form.heads:
+        heads += f"; {form.groups} of keys and values"
+    rows = [
+        ("layers", layers),
+        ("width", f"{form.width} numbers for each piece"),
+        ("heads", heads),
+        ("feed-forward", f"{form.inner_width} inner numbers"),
+        ("normalisation", norm if form.norm_kind == "layer" else f"{form.norm}, {norm}"),
+        ("pieces", f"{pieces:,}"),
+        ("parameters", f"{blueprint.parameters:,}"),
+        ("weights", checkpoint),
+    ]
+    return Table(["property", "of this model"], rows)
+
+
+def how_to_read(cuts: Sequence[str]) -> list[Part]:
+    """What a reader does with the page.
+
+    Args:
+        cuts: what it does not show.
+    """
+    parts: list[Part] = [
+        Heading("How to read this page"),
+        Text(
+            "Go on and back by the buttons above, or choose in the list. Each coloured field is a "
+            "matrix of real numbers of this model; point at a cell to read its number, or go there "
+            "by the tab key and then from cell to cell by the arrow keys. Blue is positive, orange "
+            "is negative, and the colour of the page is zero. Each map says which number has the "
+            "full colour; a choice above gives all signed maps of a section the same scale."
+        ),
+    ]
+    if cuts:
+        parts.append(Text(f"To stay small, this page shows {'; '.join(cuts)}."))
+    return parts

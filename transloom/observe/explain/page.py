@@ -1,0 +1,133 @@
+"""From sections to one HTML file that needs nothing else: no network, no other file.
+
+All text goes through `escape`, all numbers through JSON without `<`; style and scripts are
+the files beside this one.
+"""
+
+import base64
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from itertools import groupby
+
+from transloom.observe.explain.markup import escape, sentence
+from transloom.observe.explain.part_markup import PartMarkup
+from transloom.observe.explain.parts import Section
+
+STYLES = (
+    "palette.css",
+    "page.css",
+    "blueprint/figure.css",
+    "saving/saving.css",
+    "time_lapse/lapse.css",
+    "forced_colours.css",
+)
+SCRIPTS = (
+    "elements.js",
+    "heat_map.js",
+    "cells.js",
+    "saving/csv.js",
+    "saving/matrices.js",
+    "saving/saving.js",
+    "time_lapse/lapse.js",
+    "page.js",
+)
+# The places of sections with scripts of their own, for links to them.
+LIVE = "live"
+COMPARE = "compare"
+
+
+@dataclass(frozen=True)
+class LiveSection:
+    """A section with a style and script of its own: where the model runs, or two stand together.
+
+    They stand after the first of the other sections. Their scripts run as one.
+    """
+
+    html: str
+    style: str
+    script: str
+
+
+def render(
+    sections: Sequence[Section],
+    title: str,
+    live: LiveSection | None = None,
+    compare: LiveSection | None = None,
+) -> str:
+    """The whole page as HTML.
+
+    Args:
+        live: the section at the place `LIVE`.
+        compare: the section at the place `COMPARE`.
+    """
+    given = ((LIVE, live, "Live", "Your sentence"), (COMPARE, compare, "Compare", "Two models"))
+    own = [(place, section, group, name) for place, section, group, name in given if section]
+    places = _places(sections) | {place: f"#{place}" for place, *_ in own}
+    drawn = [_section(n, section, places) for n, section in enumerate(sections, start=1)]
+    groups = _groups(sections)
+    drawn[1:1] = [section.html for _, section, _, _ in own]
+    groups[1:1] = [_group(group, [_entry(place, name)]) for place, _, group, name in own]
+    scripts = "\n".join(section.script for _, section, _, _ in own)
+    filling = {
+        "title": escape(title),
+        "style": "\n".join(_file(name) for name in STYLES),
+        "list": "\n".join(groups),
+        "sections": "\n".join(drawn),
+        "script": "\n".join(_file(name) for name in SCRIPTS),
+        "live_style": "\n".join(section.style for _, section, _, _ in own),
+        # In a function of its own, so that no name meets one of the page's other scripts. Where
+        # there is no such section, the browser finds nothing to run.
+        "live_script": f"(() => {{\n{scripts}\n}})();" if scripts else "",
+    }
+    # Of scripts the browser runs these alone: what is not on the list is not the page's.
+    filling["hashes"] = " ".join(_hash(filling[name]) for name in ("script", "live_script"))
+    # In one pass: a text that contains {{style}} stays as it is.
+    return re.sub(r"\{\{(\w+)\}\}", lambda match: filling[match[1]], _file("page.html"))
+
+
+def _hash(text: str) -> str:
+    digest = hashlib.sha256(text.encode()).digest()
+    return f"'sha256-{base64.b64encode(digest).decode()}'"
+
+
+def _file(name: str) -> str:
+    return (files("transloom.observe.explain") / name).read_text(encoding="utf-8")
+
+
+def _places(sections: Sequence[Section]) -> dict[str, str]:
+    """The address of each box of the model's figure that a section shows, by the box's key."""
+    return {
+        box: f"#section-{n}-{key}" if key else f"#section-{n}"
+        for n, section in enumerate(sections, start=1)
+        for key, boxes in section.shows.items()
+        for box in boxes
+    }
+
+
+def _groups(sections: Sequence[Section]) -> list[str]:
+    """The list of sections, a part for each group."""
+    numbered = list(enumerate(sections, start=1))
+    return [
+        _group(name, [_entry(f"section-{n}", section.name) for n, section in members])
+        for name, members in groupby(numbered, key=lambda pair: pair[1].group)
+    ]
+
+
+def _group(name: str, entries: Sequence[str]) -> str:
+    return f"<h2>{escape(name)}</h2><ol>{''.join(entries)}</ol>"
+
+
+def _entry(place: str, name: str) -> str:
+    return f'<li><a href="#{place}"><bdi>{escape(name)}</bdi></a></li>'
+
+
+def _section(n: int, section: Section, places: dict[str, str]) -> str:
+    markup = PartMarkup(f"section-{n}", places)
+    whose = "" if section.of_the_sentence else ' data-whose="own"'
+    return (
+        f'<section id="section-{n}" tabindex="-1"{whose}><h1>{sentence(section.title)}</h1>'
+        f'<p class="lead">{sentence(section.lead)}</p>{markup.parts(section.parts)}</section>'
+    )

@@ -1,0 +1,180 @@
+"""A text on its way through a network that has one stack, as data.
+
+text with [MASK] ──pieces──▶ one traced pass ──▶ FilledText: what may stand at each [MASK]
+text ──pieces──▶ greedy steps ──▶ one traced pass over all ──▶ ContinuedText
+"""
+
+from dataclasses import dataclass
+
+from data_pipeline.tasks.masking import vocabulary_of
+from data_pipeline.tokenizers.tokenizer import Tokenizer
+from model.config.decoder_only import DecoderOnlyConfig, SamplingConfig
+from model.config.encoder_only import EncoderOnlyConfig
+from model.generation.sampling import generate
+from model.inspection.text_trace import (
+    DecoderOnlyTrace,
+    MaskedTrace,
+    StackTrace,
+    trace_decoder_only,
+    trace_masked,
+)
+from trainer.errors import TextError
+from transloom.inference.mask_filler import MaskFiller
+from transloom.inference.text_generator import TextGenerator
+from transloom.observe.explain.blueprint.boxes import Blueprint
+from transloom.observe.explain.blueprint.networks import blueprint_of_network
+from transloom.observe.explain.explanation import Pieces
+from transloom.observe.explain.form import Form, form_of
+
+STEPS = 12  # pieces that a page adds to a text
+
+
+@dataclass(frozen=True)
+class TextExplanation:
+    """What pages of both kinds tell, in numbers.
+
+    Attributes:
+        text: as it was given.
+        pieces: what the network reads, from BOS on.
+        positions: of each of them.
+    """
+
+    text: str
+    pieces: Pieces
+    positions: tuple[int, ...]
+    config: EncoderOnlyConfig | DecoderOnlyConfig
+    vocabulary: tuple[str, ...]
+    blueprint: Blueprint
+    checkpoint: str
+
+    @property
+    def form(self) -> Form:
+        """What the texts about layers have to know."""
+        return form_of(self.config)
+
+
+@dataclass(frozen=True)
+class FilledText(TextExplanation):
+    """A text with hidden pieces.
+
+    Attributes:
+        ordinary: ids of which one may be hidden; special pieces never are.
+        filled: the text with the likeliest piece at each [MASK].
+        is_pair: whether the text has two sides, each with its segment and positions of its own.
+        trace: the pass over `pieces`; its places are those of [MASK].
+    """
+
+    ordinary: tuple[int, ...]
+    filled: str
+    is_pair: bool
+    trace: MaskedTrace
+
+    @property
+    def stack(self) -> StackTrace:
+        """From ids to the hidden states."""
+        return self.trace.stack
+
+
+@dataclass(frozen=True)
+class ContinuedText(TextExplanation):
+    """A text and how the network goes on greedily.
+
+    Attributes:
+        given: how many of `pieces` are BOS and the text's own; the others are its continuation.
+        chosen: the piece that each step chose, the last one too, which was not read.
+        continuation: the text of the chosen pieces.
+        trace: the pass over `pieces`.
+    """
+
+    given: int
+    chosen: Pieces
+    continuation: str
+    trace: DecoderOnlyTrace
+
+    @property
+    def stack(self) -> StackTrace:
+        """From ids to the hidden states."""
+        return self.trace.stack
+
+
+def explain_filling(filler: MaskFiller, text: str) -> FilledText:
+    """Fill in a text, and trace how.
+
+    Raises:
+        TextError: as `MaskFiller.fill`.
+    """
+    network, tokenizer = filler.network, filler.tokenizer
+    (found,) = filler.fill([text])
+    row = filler.row(text)
+    mask = vocabulary_of(tokenizer).mask
+    places = [place for place, token in enumerate(row.ids) if token == mask]
+    config = network.encoder.config
+    return FilledText(
+        text=text,
+        pieces=_pieces(tokenizer, row.ids),
+        config=config,
+        vocabulary=_vocabulary(tokenizer),
+        ordinary=tuple(vocabulary_of(tokenizer).ordinary.tolist()),
+        blueprint=blueprint_of_network(config, network),
+        checkpoint=filler.checkpoint.path.name,
+        filled=found.filled,
+        positions=tuple(row.positions),
+        is_pair=len(set(row.segments)) > 1,
+        trace=trace_masked(network, row.ids, places, row.segments, row.positions),
+    )
+
+
+def explain_continuing(generator: TextGenerator, text: str) -> ContinuedText:
+    """Continue a text greedily by up to `STEPS` pieces, and trace how.
+
+    Raises:
+        TextError: the text leaves no room for its continuation.
+    """
+    network, tokenizer = generator.network, generator.tokenizer
+    prompt = generator.ids(text)
+    longest = network.context_length - STEPS
+    if len(prompt) > longest:
+        raise TextError(
+            f"The text has {len(prompt)} tokens with BOS, the page adds {STEPS}, and the network's "
+            f"context has {network.context_length}: give a text of at most {longest}."
+        )
+    chosen = _greedy(generator, prompt)
+    read = [*prompt, *chosen[:-1]]
+    return ContinuedText(
+        text=text,
+        pieces=_pieces(tokenizer, read, tokenizer.pieces(text)),
+        positions=tuple(range(len(read))),
+        config=network.config,
+        vocabulary=_vocabulary(tokenizer),
+        blueprint=blueprint_of_network(network.config, network),
+        checkpoint=generator.checkpoint.path.name,
+        given=len(prompt),
+        chosen=_pieces(tokenizer, chosen),
+        continuation=tokenizer.decode([chosen])[0],
+        trace=trace_decoder_only(network, read),
+    )
+
+
+def _greedy(generator: TextGenerator, prompt: list[int]) -> list[int]:
+    """The most probable pieces one after another, up to EOS or `STEPS` of them."""
+    greedy = SamplingConfig(max_new_tokens=STEPS, temperature=0)
+    eos = generator.tokenizer.eos_id
+    (found,) = generate(generator.network, [prompt], greedy, eos)
+    return [*found.ids, *([eos] if found.ended == "eos" else [])]
+
+
+def _pieces(tokenizer: Tokenizer, ids: list[int], read: list[str] | None = None) -> Pieces:
+    """The pieces of ids; of unknown ones also their characters, where `read` has them.
+
+    Args:
+        read: the pieces of the text behind BOS, as they stand in it.
+    """
+    shown = [tokenizer.piece(number) for number in ids]
+    for place, characters in enumerate(read or [], start=1):
+        if ids[place] == tokenizer.special_ids.unk:
+            shown[place] = f"{characters} ({shown[place]})"
+    return Pieces(tuple(ids), tuple(shown))
+
+
+def _vocabulary(tokenizer: Tokenizer) -> tuple[str, ...]:
+    return tuple(map(tokenizer.piece, range(tokenizer.vocabulary_size)))

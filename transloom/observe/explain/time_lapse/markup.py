@@ -1,0 +1,141 @@
+"""A time-lapse as HTML: its first moment, a table of what was said, and the data for lapse.js.
+
+The figures of heads are heat maps like all others, so that they are walked and read aloud alike;
+lapse.js gives them other numbers.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from foundation.strangers_text import visible_in
+from trainer.tasks.probe import FULL, AttentionMap, Probe, sides_of
+from transloom.observe.explain.markup import escape, json_in_html
+from transloom.observe.explain.parts import Colours, HeatMap, Lapse
+
+_CONTROLS = """\
+<div class="lapse">
+<p{one}><label>Sentence <select data-lapse="sentence">{sentences}</select></label></p>
+<p class="slider"><button type="button" data-lapse="before" aria-label="Step before">‹</button>
+<input type="range" data-lapse="moment" min="0" max="{last}" value="0"
+aria-label="Step of training">
+<button type="button" data-lapse="after" aria-label="Step after">›</button>
+<button type="button" data-lapse="play">▶ Play</button></p>
+<p class="said"><small data-lapse="step"></small> <output data-lapse="output" dir="auto"></output>
+<small data-lapse="ended"></small></p>
+<h2 class="part">What it would say next</h2>
+<div class="scroll" tabindex="0" role="region" aria-label="Predictions of each step">
+<table data-lapse="predictions"><thead><tr><th>step</th><th>goes in</th><th>most probable next</th>
+</tr></thead><tbody></tbody></table></div>
+<h2 class="part">Where it looks</h2>
+<p><label>Attention <select data-lapse="place">{places}</select></label> <small>rows look at
+columns</small></p>
+<div class="beside" data-lapse="maps">{maps}</div>
+<h2 class="part">All that it said</h2>
+<div data-lapse="all">{tables}</div>
+<script type="application/json" data-lapse="data">{data}</script>
+</div>"""
+
+
+def lapse_markup(lapse: Lapse, heat_map: Callable[[HeatMap], str]) -> str:
+    """The part as HTML.
+
+    Args:
+        heat_map: writes a heat map.
+    """
+    sentences = list(lapse.moments)
+    first = lapse.moments[sentences[0]]
+    places = [one.place for one in first[0][1].attention]
+    shown = places[-1]  # the cross-attention of the last layer
+    data = json_in_html(
+        [_data_of(sentence, moments) for sentence, moments in lapse.moments.items()]
+    )
+    options = "".join(f'<option value="{n}">{escape(s)}</option>' for n, s in enumerate(sentences))
+    return _CONTROLS.format(
+        one=" hidden" if len(sentences) == 1 else "",
+        sentences=options,
+        last=len(first) - 1,
+        places="".join(
+            f'<option value="{escape(place)}"{" selected" if place == shown else ""}>'
+            f"{escape(_name(place))}</option>"
+            for place in places
+        ),
+        maps="".join(heat_map(figure) for figure in _figures(lapse, shown)),
+        tables="".join(_table(sentence, moments) for sentence, moments in lapse.moments.items()),
+        data=data,
+    )
+
+
+def _figures(lapse: Lapse, place: str) -> list[HeatMap]:
+    """The maps of the first moment; as many as any sentence has heads."""
+    first = next(iter(lapse.moments.values()))[0][1]
+    most = max(
+        one.shape[0]
+        for moments in lapse.moments.values()
+        for _, probe in moments
+        for one in probe.attention
+    )
+    shown = next(one for one in first.attention if one.place == place)
+    found = [_figure(first, shown, head) for head in range(shown.shape[0])]
+    return found + found[:1] * (most - len(found))  # to be filled by the script
+
+
+def _figure(probe: Probe, shown: AttentionMap, head: int) -> HeatMap:
+    rows, columns = (_pieces(probe)[side] for side in sides_of(shown.place))
+    weights_ts = shown.bytes_hts[head] / FULL
+    mean = shown.mean_of_heads
+    return HeatMap(
+        title=f"mean of {mean} heads" if mean > 1 else f"head {head + 1}",
+        values=[[round(float(weight), 3) for weight in row] for row in weights_ts],
+        rows=rows,
+        columns=columns,
+        colours=Colours.SHARE,
+        shape=f"{len(rows)} × {len(columns)}",
+    )
+
+
+def _table(sentence: str, moments: Sequence[tuple[str, Probe]]) -> str:
+    """What the sentence became, a row for each moment; its step is a button that goes there."""
+    rows = "".join(
+        f'<tr><th scope="row"><button type="button" class="number" data-at="{n}">{escape(name)}'
+        f'</button></th><td dir="auto">{escape(probe.output or "(nothing)")}</td></tr>'
+        for n, (name, probe) in enumerate(moments)
+    )
+    return (
+        '<div class="scroll" tabindex="0" role="region" aria-label="All translations">'
+        f'<table><caption><bdi>{escape(sentence)}</bdi></caption><thead><tr><th scope="col">after'
+        f'</th><th scope="col">translation</th></tr></thead><tbody>{rows}</tbody></table></div>'
+    )
+
+
+def _data_of(sentence: str, moments: Sequence[tuple[str, Probe]]) -> dict[str, Any]:
+    return {"sentence": sentence, "moments": [_moment(name, probe) for name, probe in moments]}
+
+
+def _moment(name: str, probe: Probe) -> Mapping[str, Any]:
+    cut = probe.source_pieces - len(probe.source)
+    texts = {
+        "name": name,
+        "output": probe.output,
+        **_pieces(probe),
+        "predictions": [[(p.piece, p.probability) for p in step] for step in probe.predictions],
+    }
+    maps = [
+        {
+            "place": one.place,
+            "sides": sides_of(one.place),
+            "shape": one.shape,
+            "mean": one.mean_of_heads,
+            "weights": one.weights,
+        }
+        for one in probe.attention
+    ]
+    return {**visible_in(texts), "ended": probe.ended, "cut": cut, "maps": maps}
+
+
+def _pieces(probe: Probe) -> dict[str, list[str]]:
+    return {"source": list(probe.source), "target": list(probe.target)}
+
+
+def _name(place: str) -> str:
+    stack, _, layer, part = place.split(".")
+    return f"{stack.capitalize()} layer {int(layer) + 1}, {part.replace('_', '-')}"

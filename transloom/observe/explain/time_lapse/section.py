@@ -1,0 +1,99 @@
+"""The section with a run's time-lapse, which ends with the weights that the page is about."""
+
+from collections.abc import Iterable
+
+from foundation.wording import counted
+from trainer.checkpoints.format import Checkpoint
+from trainer.record.time_lapse import Moment, read_time_lapse
+from trainer.runs.folder import RunFolder
+from trainer.tasks.probe import Probe
+from trainer.tasks.probing import probe
+from transloom.inference.translator import Translator
+from transloom.observe.explain.parts import Lapse, Part, Section, Text
+
+TIME_LAPSE = "time-lapse"  # the place of the section, for links to it
+
+Moments = dict[str, list[tuple[str, Probe]]]  # by sentence, each with the name of its step
+
+
+def time_lapse_section(translator: Translator) -> Section | None:
+    """The section of the run that the translator was loaded from; None if it has no time-lapse.
+
+    Raises:
+        OSError: there is something in its place, and it cannot be read.
+    """
+    checkpoint = translator.checkpoint
+    folder = RunFolder(checkpoint.path.parents[1]).time_lapse
+    kept = read_time_lapse(folder, checkpoint.step)
+    moments = by_sentence(kept.moments)
+    if _is_another_moment(checkpoint, kept.moments):
+        _add_weights_of_the_page(moments, translator)
+    return section_of(moments, kept.problems) if moments or kept.problems else None
+
+
+def by_sentence(kept: Iterable[Moment]) -> Moments:
+    """Moments of each sentence: a run may have gone on with others."""
+    moments: Moments = {}
+    for moment in kept:
+        for one in moment.probes:
+            moments.setdefault(one.sentence, []).append((f"step {moment.step:,}", one))
+    return moments
+
+
+def section_of(moments: Moments, problems: Iterable[str] = ()) -> Section:
+    """The section about moments of at least one sentence, unless there are problems alone."""
+    most = max((len(of_one) for of_one in moments.values()), default=0)
+    parts: list[Part] = [Lapse(moments)] if moments else []
+    parts += [Text(f"Left out: {problem}.") for problem in problems]
+    parts.append(
+        Text(
+            "Early steps change the network most, so they were looked at more often: at powers of "
+            "two and half as much again. Weights are rounded to 255ths. Each translation is at "
+            "most twice as long as its sentence and four pieces more; an untrained network "
+            f"seldom ends one by itself. All this takes {_kilobytes(moments):,} kB of this page."
+        )
+    )
+    return Section(
+        group="Training",
+        name="Time-lapse",
+        title="How it came into being",
+        lead=(
+            f"While this model was trained, it was asked {counted(most, 'time')} to translate the "
+            "same. Move the slider: a network that knows nothing says the same piece over and "
+            "over, and looks everywhere alike; then words come, and heads that look somewhere."
+        ),
+        parts=parts,
+        shows={"": [TIME_LAPSE]},
+        of_the_sentence=False,
+    )
+
+
+def moments_in(section: Section) -> int:
+    """How many moments its slider has, of the sentence with the most."""
+    found = [
+        len(m) for part in section.parts if isinstance(part, Lapse) for m in part.moments.values()
+    ]
+    return max(found, default=0)
+
+
+def _kilobytes(moments: Moments) -> int:
+    """About how much a page takes for them."""
+    probes = [probe for of_one in moments.values() for _, probe in of_one]
+    return -(-sum(len(probe.model_dump_json()) for probe in probes) // 1000)
+
+
+def _is_another_moment(checkpoint: Checkpoint, kept: tuple[Moment, ...]) -> bool:
+    """Whether the page's weights are those of none of the moments."""
+    is_average = bool(checkpoint.header.averaged_steps)
+    return bool(kept) and (is_average or kept[-1].step != checkpoint.step)
+
+
+def _add_weights_of_the_page(moments: Moments, translator: Translator) -> None:
+    source, target = translator.tokenizers[0], translator.tokenizers[-1]
+    checkpoint = translator.checkpoint
+    is_average = checkpoint.header.averaged_steps
+    weights = checkpoint.path.name if is_average else f"step {checkpoint.step:,}"
+    name = f"{weights}, this page's weights"
+    for sentence, kept in moments.items():
+        found = probe(translator.model, source, target, sentence, kept[-1][1].tag)
+        kept.append((name, found))

@@ -1,0 +1,207 @@
+"""A record as files that other programs read: `transloom export-metrics`.
+
+The record is read once, line by line, and each line goes into a hidden folder beside the one that
+is asked for; that gets its name when it is complete. So memory does not grow with the record, and
+nobody finds half an export. `export.json` in it says what it is of, and that it may be replaced.
+"""
+
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Protocol
+
+from pydantic import ValidationError
+
+from data_pipeline.storage.durable import write_whole
+from data_pipeline.storage.regular_files import read_regular
+from foundation.strict_json import SMALL, parse_object
+from foundation.written import Count, Written
+from trainer.errors import TrainerError
+from trainer.record.metrics import parsed
+from trainer.record.records import Line
+from trainer.runs.folder import RunFolder
+from transloom.observe.exports.csv_tables import CsvTables
+from transloom.observe.exports.parquet_tables import ParquetTables
+from transloom.observe.exports.tensorboard_events import TensorBoardEvents
+
+Format = Literal["tensorboard", "csv", "parquet"]
+CARD = "export.json"
+LINES_PER_REPORT = 1000
+
+
+class Exported(Written):
+    """export.json: what an export is of, and which files it has.
+
+    Attributes:
+        run: the run's id, name: its name.
+        bytes_read: of the record, up to its last whole line.
+        rows: how many each table has; for TensorBoard, how many events.
+    """
+
+    version: Literal[1] = 1
+    run: str
+    name: str
+    format: Format
+    first_step: Count | None
+    last_step: Count | None
+    bytes_read: Count
+    rows: dict[str, Count]
+    files: tuple[str, ...]
+
+
+class Writer(Protocol):
+    """Takes the lines of a record, in order."""
+
+    @property
+    def rows(self) -> dict[str, int]: ...
+
+    def add(self, line: Line) -> None: ...
+
+    def close(self) -> None: ...
+
+
+WRITERS: Mapping[Format, Callable[[Path], Writer]] = {
+    "tensorboard": TensorBoardEvents,
+    "csv": CsvTables,
+    "parquet": ParquetTables,
+}
+
+
+def export_metrics(
+    run: Path,
+    to: Format,
+    folder: Path,
+    report: Callable[[int, int], None] = lambda done, total: None,
+    *,
+    replace: bool = False,
+) -> Exported:
+    """Write the record of a run into a new folder, whole or not at all.
+
+    Args:
+        report: is told how many of how many bytes of the record are read.
+        replace: whether a former export in that folder gives way.
+
+    Raises:
+        RunMismatchError: there is no run.
+        TrainerError: the folder is there, a line of the record is damaged, or a package is missing.
+    """
+    card = RunFolder(run).card()
+    _check_free(folder, replace=replace)
+    record = RunFolder(run).metrics
+    if not record.is_file():
+        raise TrainerError(f"{run} has no record yet: train it before you export {record.name}")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.unfinished")
+    unfinished.mkdir()
+    try:
+        writer = WRITERS[to](unfinished)
+        try:
+            read = _pass_on(_lines(record, report), writer)
+        finally:
+            writer.close()
+        exported = Exported(
+            run=card.id,
+            name=card.name,
+            format=to,
+            first_step=read.first_step,
+            last_step=read.last_step,
+            bytes_read=read.bytes,
+            rows=writer.rows,
+            files=tuple(sorted(path.name for path in unfinished.iterdir())),
+        )
+        write_whole(unfinished / CARD, exported.model_dump_json(indent=1) + "\n")
+        _put(unfinished, folder)
+    except BaseException:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
+    return exported
+
+
+class _Read(NamedTuple):
+    """What was read of a record."""
+
+    first_step: int | None = None
+    last_step: int | None = None
+    bytes: int = 0
+
+
+def _pass_on(lines: Iterable[tuple[int, Line]], writer: Writer) -> _Read:
+    read = _Read()
+    for position, line in lines:
+        writer.add(line)
+        first = line.step if read.first_step is None else read.first_step
+        read = _Read(first, line.step, position)
+    return read
+
+
+def _lines(record: Path, report: Callable[[int, int], None]) -> Iterator[tuple[int, Line]]:
+    """The whole lines of a record, first one first, each with the position of its end."""
+    position = 0
+    with record.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size  # what is written from now on is not exported
+        for number, line in enumerate(file):
+            if position + len(line) > size or not line.endswith(b"\n"):
+                break
+            position += len(line)
+            yield position, parsed(record, line[:-1])
+            if number % LINES_PER_REPORT == 0:
+                report(position, size)
+        report(size, size)
+
+
+def _check_free(folder: Path, *, replace: bool) -> None:
+    """Check that an export may have this name.
+
+    Raises:
+        TrainerError: something is there already that is not to be replaced, or is no export.
+    """
+    if not os.path.lexists(folder):
+        return
+    former = _former(folder)
+    if former is None:
+        raise TrainerError(
+            f"{folder} is there already, and holds something else than an export of metrics: name "
+            "another folder with -o"
+        )
+    if not replace:
+        raise TrainerError(
+            f"{folder} has an export already: of {former.name} (run {former.run}), to step "
+            f"{former.last_step}, as {former.format}. Name another folder with -o, or replace it "
+            "with --force"
+        )
+
+
+def _former(folder: Path) -> Exported | None:
+    """The export that lies in a folder; None if anything else does, be it beside an export."""
+    if folder.is_symlink():
+        return None
+    try:
+        found: dict[str, Any] = parse_object(read_regular(folder / CARD, SMALL.bytes))
+        former = Exported.model_validate(found)
+        there = {path.name for path in folder.iterdir()}
+    except (OSError, ValueError, ValidationError):
+        return None
+    return former if there <= {CARD, *former.files} else None
+
+
+def _put(unfinished: Path, folder: Path) -> None:
+    """Give a complete export its name; a former one is removed once it has lost it.
+
+    Raises:
+        TrainerError: something has got the name meanwhile.
+    """
+    former = None
+    if os.path.lexists(folder):
+        _check_free(folder, replace=True)
+        former = folder.with_name(f"{unfinished.name}.former")
+        folder.rename(former)
+    try:
+        unfinished.rename(folder)
+    except OSError as error:
+        raise TrainerError(
+            f"{folder} cannot be made: {error.strerror}. Name another folder with -o"
+        ) from error
+    if former is not None:
+        shutil.rmtree(former)

@@ -1,0 +1,87 @@
+"""The record as Parquet: a file for each table, each column of its own type.
+
+pyarrow is an extra (`transloom[parquet]`), and is imported when something is exported.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from trainer.errors import TrainerError
+from trainer.record.records import Line
+from transloom.observe.exports.tables import TABLES, Kind, Row, Table, rows_of
+
+# Rows that are in memory at once, of each table; also those of a row group.
+ROWS_AT_ONCE = 20_000
+
+
+class ParquetTables:
+    """Writes lines of a record into files of a folder.
+
+    Raises:
+        TrainerError: pyarrow is not installed.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        try:
+            import pyarrow
+            from pyarrow import parquet
+        except ImportError as error:
+            raise TrainerError(
+                "--to parquet needs pyarrow, which is not installed. Install it with: pip install "
+                "'transloom[parquet]', or take --to csv, which needs nothing"
+            ) from error
+        self._arrow = pyarrow
+        self._schemas = {table.name: _schema(pyarrow, table) for table in TABLES}
+        self._writers = {
+            name: parquet.ParquetWriter(folder / f"{name}.parquet", schema)
+            for name, schema in self._schemas.items()
+        }
+        self._waiting: dict[str, list[Row]] = {table.name: [] for table in TABLES}
+        self.rows = {table.name: 0 for table in TABLES}
+
+    def add(self, line: Line) -> None:
+        for table, row in rows_of(line):
+            waiting = self._waiting[table.name]
+            waiting.append(row)
+            self.rows[table.name] += 1
+            if len(waiting) >= ROWS_AT_ONCE:
+                self._write(table)
+
+    def close(self) -> None:
+        """Write what is left, and each file's end."""
+        for table in TABLES:
+            if self._waiting[table.name]:
+                self._write(table)
+            self._writers[table.name].close()
+
+    def _write(self, table: Table) -> None:
+        schema, rows = self._schemas[table.name], self._waiting[table.name]
+        columns = zip(*rows, strict=True)
+        arrays = [
+            self._arrow.array(_converted(kind, values), type=field.type)
+            for kind, field, values in zip(table.columns.values(), schema, columns, strict=True)
+        ]
+        self._writers[table.name].write_batch(
+            self._arrow.RecordBatch.from_arrays(arrays, schema=schema)
+        )
+        rows.clear()
+
+
+def _converted(kind: Kind, values: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return values as pyarrow takes them: as a double, it refuses integers above 2⁵³."""
+    if kind != "large integer":
+        return values
+    return tuple(None if value is None else float(value) for value in values)
+
+
+def _schema(pyarrow: Any, table: Table) -> Any:
+    types: dict[Kind, Any] = {
+        "integer": pyarrow.int64(),
+        "large integer": pyarrow.float64(),
+        "number": pyarrow.float64(),
+        "text": pyarrow.string(),
+        "integers": pyarrow.list_(pyarrow.int64()),
+        "numbers by name": pyarrow.map_(pyarrow.string(), pyarrow.float64()),
+        "truth": pyarrow.bool_(),
+    }
+    return pyarrow.schema([(name, types[kind]) for name, kind in table.columns.items()])

@@ -1,0 +1,100 @@
+"""The record as tables, for CSV and Parquet: a table for each kind of line.
+
+    train         a row for each step that was applied
+    skipped       a row for each that was not
+    validations   a row for each score of each validation
+    samples       a row for each translation that a validation has kept
+    events        a row for each event, its details as JSON
+
+The columns are the fields of `trainer.record.records`, so what a line has got, a row has.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from pydantic.fields import FieldInfo
+
+from foundation.written import Count
+from trainer.record.records import Event, FlopCount, Line, SkippedLine, TrainLine, ValidationLine
+
+Kind = Literal["integer", "large integer", "number", "text", "integers", "numbers by name", "truth"]
+Row = list[Any]
+
+_KINDS: dict[Any, Kind] = {
+    int: "integer",
+    Count: "integer",
+    FlopCount: "large integer",  # may need more than 64 bits
+    float: "number",
+    str: "text",
+    list[Count]: "integers",
+    dict[str, float]: "numbers by name",
+}
+_OF_EVERY_LINE = ("version", "kind")  # which say nothing within a table
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table's name, and the kind of each column's values; any value may be missing (None)."""
+
+    name: str
+    columns: dict[str, Kind]
+
+
+def _table(name: str, line: type[TrainLine] | type[SkippedLine]) -> Table:
+    fields = line.model_fields.items()
+    return Table(name, {key: _kind(f) for key, f in fields if key not in _OF_EVERY_LINE})
+
+
+def _kind(field: FieldInfo) -> Kind:
+    """The kind of a field's values; that of `float | None` is that of float."""
+    types = [field.annotation, *get_args(field.annotation)]
+    return next(_KINDS[type_] for type_ in types if type_ in _KINDS)
+
+
+TRAIN = _table("train", TrainLine)
+SKIPPED = _table("skipped", SkippedLine)
+VALIDATIONS = Table(
+    "validations",
+    {
+        "step": "integer",
+        "seconds": "number",
+        "score": "text",
+        "value": "number",
+        "more_is_better": "truth",
+        "decoding": "text",
+    },
+)
+SAMPLES = Table(
+    "samples",
+    {
+        "step": "integer",
+        "number": "integer",
+        "source": "text",
+        "reference": "text",
+        "translation": "text",
+    },
+)
+EVENTS = Table("events", {"step": "integer", "event": "text", "details": "text"})
+TABLES = (TRAIN, SKIPPED, VALIDATIONS, SAMPLES, EVENTS)
+
+
+def rows_of(line: Line) -> Iterator[tuple[Table, Row]]:
+    """The rows that a line of the record is, each with its table."""
+    if isinstance(line, (TrainLine, SkippedLine)):
+        table = TRAIN if isinstance(line, TrainLine) else SKIPPED
+        yield table, [getattr(line, column) for column in table.columns]
+    elif isinstance(line, ValidationLine):
+        for name, score in line.scores.items():
+            row = [line.step, line.seconds, name, score.value, score.more_is_better, score.decoding]
+            yield VALIDATIONS, row
+        for number, sample in enumerate(line.samples, 1):
+            yield SAMPLES, [line.step, number, sample.source, sample.reference, sample.translation]
+    else:
+        yield EVENTS, [line.step, line.event, details_of(line)]
+
+
+def details_of(event: Event) -> str:
+    """The details of an event as JSON."""
+    return json.dumps(event.details, ensure_ascii=False)

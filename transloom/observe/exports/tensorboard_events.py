@@ -1,0 +1,119 @@
+"""The record as TensorBoard's events; the one file that imports tensorboard.
+
+    train/loss, …            every number of a step's line, and `train/other_sums/NAME`
+    skipped/in_a_row, …      the same of a step that was not applied
+    validation/bleu, …       the scores of a validation
+    validation/samples       its translations, and `event/NAME` an event's details, as text
+
+Numbers are kept in double precision: a count of tokens is the same number in TensorBoard.
+tensorboard is an extra (`transloom[tensorboard]`), and is imported when something is exported.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from foundation.strangers_text import visible
+from trainer.errors import TrainerError
+from trainer.record.records import Line, SkippedLine, TrainLine, ValidationLine
+from transloom.observe.exports.tables import details_of
+
+# Numbers of a step's line that TensorBoard has otherwise: its step and its time.
+_AXES = ("version", "step", "time")
+
+
+class TensorBoardEvents:
+    """Writes lines of a record into a file of events in a folder.
+
+    Raises:
+        TrainerError: tensorboard is not installed.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        try:
+            from tensorboard.compat.proto import summary_pb2, tensor_pb2
+            from torch.utils.tensorboard import FileWriter
+            from torch.utils.tensorboard.summary import text
+        except ImportError as error:
+            raise TrainerError(
+                "--to tensorboard needs tensorboard, which is not installed. Install it with: pip "
+                "install 'transloom[tensorboard]', or take --to csv, which needs nothing"
+            ) from error
+        self._summary, self._tensor, self._text = summary_pb2, tensor_pb2, text
+        plugin = summary_pb2.SummaryMetadata.PluginData(plugin_name="scalars")
+        self._scalar = summary_pb2.SummaryMetadata(plugin_data=plugin)
+        self._writer = FileWriter(str(folder))
+        self._before_the_first: list[Line] = []
+        self._time: float | None = None
+        self.rows = {"events": 0}
+
+    def add(self, line: Line) -> None:
+        if isinstance(line, TrainLine):
+            self._time = line.time
+        elif self._time is None:  # only steps tell the time
+            self._before_the_first.append(line)
+            return
+        self._write_those_before()
+        self._write(line)
+
+    def close(self) -> None:
+        """Write what is left."""
+        self._time = self._time or 0.0
+        self._write_those_before()
+        self._writer.close()
+
+    def _write_those_before(self) -> None:
+        for line in self._before_the_first:
+            self._write(line)
+        self._before_the_first.clear()
+
+    def _write(self, line: Line) -> None:
+        values = [self._value(tag, number) for tag, number in numbers_of(line)]
+        for tag, words in texts_of(line):
+            values += self._text(tag, words).value
+        summary = self._summary.Summary(value=values)
+        self._writer.add_summary(summary, line.step, self._time)
+        self.rows["events"] += 1
+
+    def _value(self, tag: str, number: float) -> Any:
+        tensor = self._tensor.TensorProto(dtype="DT_DOUBLE", double_val=[number])
+        return self._summary.Summary.Value(tag=tag, tensor=tensor, metadata=self._scalar)
+
+
+def numbers_of(line: Line) -> Iterator[tuple[str, float]]:
+    """The numbers of a line, each with its tag; those that are not known are left out."""
+    if isinstance(line, ValidationLine):
+        yield "validation/seconds", line.seconds
+        for name, score in line.scores.items():
+            if score.value is not None:
+                yield f"validation/{name}", score.value
+    elif isinstance(line, (TrainLine, SkippedLine)):
+        for name in type(line).model_fields:
+            value = getattr(line, name)
+            if isinstance(value, (int, float)) and name not in _AXES:
+                yield f"{line.kind}/{name}", value
+        if isinstance(line, TrainLine):
+            for name, number in (line.other_sums or {}).items():
+                yield f"train/other_sums/{name}", number
+
+
+def texts_of(line: Line) -> Iterator[tuple[str, str]]:
+    """The texts of a line, each with its tag; TensorBoard shows them as Markdown."""
+    if isinstance(line, ValidationLine):
+        if line.samples:
+            rows = [(s.source, s.reference, s.translation) for s in line.samples]
+            yield "validation/samples", _markdown(("source", "reference", "translation"), rows)
+    elif isinstance(line, SkippedLine):
+        yield "skipped/slots", f"slots {line.slots} of ranks {line.ranks}"
+    elif not isinstance(line, TrainLine):
+        yield f"event/{line.event}", visible(details_of(line))
+
+
+def _markdown(headings: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    lines = [headings, ("---",) * len(headings), *rows]
+    return "\n".join("| " + " | ".join(map(_cell, line)) + " |" for line in lines)
+
+
+def _cell(text: str) -> str:
+    """A text as a cell of a table in Markdown: it ends neither the cell nor the row."""
+    return visible(text).replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ")

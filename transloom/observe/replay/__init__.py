@@ -1,0 +1,1 @@
+"""Plan a replay, and compare its steps with the record."""

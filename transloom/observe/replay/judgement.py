@@ -1,0 +1,135 @@
+"""The verdict on a replay: its lines and states beside those of the record.
+
+record ──▶ lines of the steps ──┐
+scratch record ──▶ lines ───────┼──▶ what differs first, in which step ──▶ Verdict
+reports of the ranks ──▶ states ┘
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from trainer.record.metrics import REPLAY_TOLERANCE
+from trainer.record.records import StepLine
+from trainer.replay.look import Difference, Verdict
+from trainer.replay.reports import SeenState
+from transloom.observe.comparison.step_difference import EVERY_BIT, loss_difference, step_difference
+from transloom.observe.replay.recorded import Recorded
+from transloom.observe.replay.rounding import RoundingBounds
+
+MAX_DIFFERENCE = 1e300  # in place of infinity, which JSON has not
+
+
+@dataclass(frozen=True)
+class UnreadableData:
+    """The step from which on the dataset does not give the data any more, and why."""
+
+    step: int
+    problem: str
+
+
+@dataclass(frozen=True)
+class ComparedState:
+    """The weights and moments at a checkpoint, put together from what the ranks have seen.
+
+    Attributes:
+        tensors: how many were compared.
+        different: those that differ, in the order of the model, each with the largest difference.
+        problem: why they could not be compared.
+    """
+
+    step: int
+    tensors: int
+    different: dict[str, float | None]
+    problem: str | None = None
+
+    @classmethod
+    def of(cls, step: int, seen: Sequence[SeenState], order: Sequence[str]) -> "ComparedState":
+        """Put the parts of the ranks together.
+
+        Args:
+            order: the model's parameters.
+        """
+        places = {name: place for place, name in enumerate(order)}
+        different: dict[str, float | None] = {}
+        for part in seen:
+            for name, apart in part.different.items():
+                before = different.get(name, 0.0)
+                unknown = apart is None or before is None
+                different[name] = None if unknown else max(apart or 0.0, before or 0.0)
+        in_order = sorted(different, key=lambda name: (places[name.partition(":")[2]], name))
+        return cls(
+            step,
+            len({name for part in seen for name in part.tensors}),
+            {name: different[name] for name in in_order},
+            next((part.problem for part in seen if part.problem), None),
+        )
+
+
+def judge(
+    recorded: Recorded,
+    replayed: Mapping[int, StepLine],
+    states: Iterable[ComparedState],
+    promise: tuple[bool, str],
+    unreadable: UnreadableData | None = None,
+    ranks_for_bits: int | None = None,
+) -> Verdict:
+    """Compare all steps that were trained again, also those before the ones asked for.
+
+    Args:
+        promise: whether to the last bit, and in words; see `Recorded.promise`.
+        ranks_for_bits: see `Recorded.ranks_for_bits`.
+    """
+    exact, words = promise
+    bounds = None if exact else RoundingBounds()
+    found: list[Difference] = []
+    losses: list[float] = []
+    other_losses = False
+    for step in sorted(replayed.keys() & recorded.lines.keys()):
+        then, now, unknown = recorded.lines[step], replayed[step], recorded.unknown_of(step)
+        tolerances = bounds.by_field if bounds else EVERY_BIT
+        losses.append(loss_difference(then, now))
+        other_losses |= losses[-1] > tolerances.get("loss", 0.0)
+        apart = step_difference(then, now, tolerances, unknown)
+        if bounds and not apart:
+            bounds.add(then, now, unknown)
+        if apart:
+            found.append(
+                Difference(
+                    step=step,
+                    what=apart.what,
+                    recorded=_plain(apart.first),
+                    replayed=_plain(apart.second),
+                )
+            )
+    compared = [state for state in states if not state.problem] if exact else []
+    other_states = [state for state in compared if state.different]
+    if unreadable:
+        details = [unreadable.problem]
+        found.append(Difference(step=unreadable.step, what="data", details=details))
+    other_data = any(difference.what == "data" for difference in found)
+    found += [
+        Difference(step=state.step, what="state", details=list(state.different))
+        for state in other_states
+    ]
+    largest = max(losses, default=0.0)
+    other_losses |= any(d.what not in ("data", "state") for d in found)
+    return Verdict(
+        same=not found,
+        promise=words,
+        to_the_last_bit=exact,
+        ranks_for_bits=ranks_for_bits,
+        data="unreadable" if unreadable else "different" if other_data else "same",
+        losses="different" if other_losses else "same" if losses else "not_compared",
+        state="different" if other_states else "same" if compared else "not_compared",
+        tensors=max((state.tensors for state in compared), default=0),
+        state_steps=[state.step for state in compared],
+        largest_difference=min(largest, MAX_DIFFERENCE),
+        amplified_rounding=bool(bounds) and not found and largest > REPLAY_TOLERANCE,
+        first_difference=min(found, key=lambda difference: difference.step, default=None),
+    )
+
+
+def _plain(value: object) -> object:
+    """A value that JSON can hold."""
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,273 @@
+"""What a replay will train: from which checkpoint, up to which step, with which data and settings.
+
+    run folder ──▶ record, checkpoints, recipe ──▶ ReplayPlan: start, legs, checkpoints to compare
+
+A leg is a stretch with one dataset: where a shard was quarantined in the run, the next one begins.
+Nothing is written.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cluster.data.record import DataRecord, Start
+from cluster.errors import RecipeError
+from cluster.recipe import Recipe, load_run_recipe, with_absolute_paths
+from data_pipeline.batching.plan import Cursor
+from data_pipeline.dataset.manifest import Manifest, open_dataset
+from data_pipeline.storage.store import DatasetStore
+from foundation.wording import counted, listed, span
+from trainer.checkpoints.format import (
+    Checkpoint,
+    CheckpointHeader,
+    list_checkpoints,
+    read_header,
+    step_of,
+)
+from trainer.errors import CheckpointError, TrainerError
+from trainer.recipe import leaves
+from trainer.record.metrics import read_metrics
+from trainer.record.records import TrainLine
+from trainer.runs.folder import RunFolder
+from trainer.runs.step_range import StepRange
+from trainer.state.digest import START
+from transloom.observe.replay.recorded import Recorded
+from transloom.observe.replay.worst import Jump, largest_jump
+
+
+@dataclass(frozen=True)
+class Leg:
+    """Steps up to `last` with the dataset of one manifest."""
+
+    last: int
+    dataset_identity: str
+
+
+@dataclass(frozen=True)
+class ReplayPlan:
+    """Steps of a run that are to be trained again.
+
+    Attributes:
+        steps: those that were asked for.
+        start: the checkpoint to begin at; None begins at the run's first weights.
+        checkpoints: those of the run among the steps, intact, by step.
+        fingerprint_of: the header whose numerics tell under which the first step was trained.
+    """
+
+    run: RunFolder
+    recipe: Recipe
+    store: DatasetStore
+    manifest: Manifest
+    data: DataRecord
+    recorded: Recorded
+    steps: StepRange
+    start: Checkpoint | None
+    legs: tuple[Leg, ...]
+    checkpoints: dict[int, Path]
+    fingerprint_of: CheckpointHeader | None
+
+    @property
+    def from_step(self) -> int:
+        return self.start.step if self.start else 0
+
+    @property
+    def trained(self) -> StepRange:
+        """All steps that are trained."""
+        return StepRange(self.from_step + 1, self.steps.last)
+
+    @property
+    def seconds(self) -> float:
+        """How long these steps took in the run, without what lay between them."""
+        lines = (self.recorded.lines.get(n) for n in range(self.trained.first, self.steps.last + 1))
+        return sum(line.step_seconds for line in lines if isinstance(line, TrainLine))
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """The model's parameters in its order; none if no checkpoint tells them."""
+        return tuple(self.fingerprint_of.parameters) if self.fingerprint_of else ()
+
+    @property
+    def start_of_data(self) -> Start:
+        if self.start is None:
+            return Start(0, Cursor(), START)
+        header = self.start.header
+        return Start(header.step, Cursor.from_json(header.cursor), header.data_digest)
+
+    def announcement(self) -> str:
+        """What will be trained, in words."""
+        count = self.trained.last - self.from_step
+        if self.start:
+            origin = f"the checkpoint of step {self.from_step}"
+        elif self.recipe.trainer.init_from:
+            origin = f"step 0, with the weights of {self.recipe.trainer.init_from}"
+        else:
+            origin = "step 0, with the weights that follow from the seed"
+        return (
+            f"{counted(count, 'step')} to train again, {self.trained.first} to "
+            f"{self.trained.last}, from {origin}: about {span(self.seconds)} by the record's "
+            "speed"
+        )
+
+
+def recipe_of(
+    run: RunFolder, overrides: Sequence[str], dataset: str | None, address: str | None, ranks: int
+) -> Recipe:
+    """Return the run's recipe as it is to be executed.
+
+    Args:
+        overrides: of fields that change no curve.
+
+    Raises:
+        RecipeError: an override is of another field, or there are more ranks than slots.
+        RunMismatchError: an extension is not here, or has other code than in the run.
+    """
+    own_folder = [text for text in overrides if text.startswith("extension_folder=")]
+    before = load_run_recipe(run, own_folder)
+    where = [f"cluster.address={json.dumps(address)}", f"cluster.ranks={ranks}"]
+    recipe = load_run_recipe(run, [*where, "cluster.warm_spares=false", *overrides])
+    if dataset is not None:
+        moved = recipe.data.model_copy(update={"dataset": dataset})
+        recipe = recipe.model_copy(update={"data": moved})
+    old = {name: value for name, value, _ in leaves(before)}
+    for name, value, change in leaves(recipe):
+        if change != "execution" and old.get(name) != value:
+            raise RecipeError(
+                f"{name} is {old.get(name)!r} in {run.recipe}, and {value!r} was asked for: that "
+                "would not be the same steps. Only fields of the class execution may be given, "
+                "such as engine.zero_stage"
+            )
+    return with_absolute_paths(recipe)
+
+
+def plan_replay(
+    run: RunFolder,
+    recipe: Recipe,
+    steps: StepRange | None,
+    worst: bool,
+    notice: Callable[[str], None],
+) -> ReplayPlan:
+    """Find out what has to be trained.
+
+    Args:
+        steps: None for all of the record, of which the worst is taken.
+        worst: take only the step in which the curve jumped most.
+
+    Raises:
+        RunMismatchError: there is no run, or the dataset is not the run's.
+        TrainerError: the record has no such steps, or they were trained under several settings.
+    """
+    run.card()
+    store, manifest = open_dataset(recipe.data)
+    data = DataRecord(run, manifest)
+    recorded = Recorded.of(read_metrics(run.metrics))
+    reached = max((step for step in recorded.lines if step in data.digests), default=0)
+    steps = steps or StepRange(1, reached)
+    if steps.last > reached or not reached:
+        raise TrainerError(
+            f"{run.path} has recorded {counted(reached, 'step')} that can be repeated, and step "
+            f"{steps.last} is not among them: name steps up to {reached}"
+        )
+    if worst:
+        jump = worst_of(recorded, steps)
+        notice(f"the largest jump is at {jump}")
+        steps = StepRange(jump.step, jump.step)
+    start = _nearest_intact(run, steps.first, notice)
+    first = start.step + 1 if start else 1
+    back = recorded.require_settings(first, steps.last)
+    if back:
+        recipe = _set_back(recipe, back)
+    headers = _headers(run)
+    before = start.header if start else next(iter(headers.values()), None)
+    return ReplayPlan(
+        run=run,
+        recipe=recipe,
+        store=store,
+        manifest=manifest,
+        data=data,
+        recorded=recorded,
+        steps=steps,
+        start=start,
+        legs=_legs(data, first, steps.last),
+        checkpoints=_intact_among(run, headers, StepRange(first, steps.last), notice),
+        fingerprint_of=before,
+    )
+
+
+def worst_of(recorded: Recorded, steps: StepRange) -> Jump:
+    """The largest jump of the record among these steps."""
+    lines = (line for _, line in sorted(recorded.lines.items()))
+    return largest_jump([line for line in lines if isinstance(line, TrainLine)], steps)
+
+
+def _nearest_intact(run: RunFolder, step: int, notice: Callable[[str], None]) -> Checkpoint | None:
+    """The newest intact checkpoint before a step; damaged ones are named and passed over."""
+    for path in reversed(list_checkpoints(run.checkpoints)):
+        if step_of(path) >= step:
+            continue
+        try:
+            checkpoint = Checkpoint(path)
+            checkpoint.verify()
+        except CheckpointError as error:
+            notice(f"{error}; the checkpoint before it is used")
+        else:
+            return checkpoint
+    return None
+
+
+def _headers(run: RunFolder) -> dict[Path, CheckpointHeader]:
+    """The headers of the run's checkpoints that can be read, oldest first."""
+    found = {}
+    for path in list_checkpoints(run.checkpoints):
+        try:
+            found[path] = read_header(path)
+        except CheckpointError:
+            continue
+    return found
+
+
+def _intact_among(
+    run: RunFolder,
+    headers: dict[Path, CheckpointHeader],
+    steps: StepRange,
+    notice: Callable[[str], None],
+) -> dict[int, Path]:
+    intact = {}
+    for path, header in headers.items():
+        if header.step in steps:
+            try:
+                Checkpoint(path).verify()
+            except CheckpointError as error:
+                notice(f"{error}; the state is not compared with it")
+            else:
+                intact[header.step] = path.absolute()
+    return intact
+
+
+def _legs(data: DataRecord, first: int, last: int) -> tuple[Leg, ...]:
+    ends = [n for n in range(first, last) if data.identity_at(n) != data.identity_at(n + 1)]
+    return tuple(Leg(end, data.identity_at(end)) for end in [*ends, last])
+
+
+def _set_back(recipe: Recipe, values: dict[str, object]) -> Recipe:
+    """Return the recipe with settings that changed after the steps, as they were.
+
+    Raises:
+        TrainerError: the record names a field that cannot change in a run.
+    """
+    # The record is untrusted: no other field, such as extension_folder, may come from it.
+    may_change = {name for name, _, change in leaves(recipe) if change == "continuable"}
+    if others := [name for name in values if name not in may_change]:
+        raise TrainerError(
+            f"By its record the run was trained with other settings of {listed(others)}, expected "
+            "only fields of the class continuable that the recipe of its last start has: restore "
+            "record and recipe.yaml from a copy, or replay later steps"
+        )
+    dumped = recipe.model_dump(mode="json")
+    for name, value in values.items():
+        *sections, field = name.split(".")
+        section = dumped
+        for part in sections:
+            section = section[part]
+        section[field] = value
+    return Recipe.of(dumped)

@@ -1,0 +1,1 @@
+"""Freeze the dashboard's page of a run in one file."""

@@ -1,0 +1,108 @@
+"""The dashboard's page as one HTML file, which opens from a disk without a network.
+
+::
+
+    page/index.html ─┬─ its style sheets and scripts, written into it
+                     ├─ its modules, joined to one script
+                     ├─ the answers, as JSON in <script id="frozen">
+                     └─ a policy that lets these run, by their sha256, and nothing else
+
+The modules stay the page's one source: each becomes a function that returns what it exports, in an
+order in which what is imported comes first. They are written for that: imports and exports stand at
+the begin of a line, in the three forms below.
+"""
+
+import base64
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from typing import Any
+
+PAGE: Traversable = files("transloom.observe.dashboard") / "page"
+
+# import { a, b } from "./x.js";   import * as x from "./x.js";   export function|class|const a
+_IMPORT = re.compile(r'^import (\{[^}]*\}|\* as \w+) from "\./([\w.]+)";$', re.MULTILINE)
+_EXPORT = re.compile(r"^export ((?:async )?(?:function|class|const) (\w+))", re.MULTILINE)
+_STYLE = re.compile(r'<link rel="stylesheet" href="static/([\w./-]+)">')
+_SCRIPT = re.compile(r'<script src="static/([\w./-]+)" (?:defer|type="(module)")></script>')
+_ICON = re.compile(r'href="static/icon\.svg"')
+
+
+def one_file(answers: Mapping[str, Any]) -> str:
+    """The page as one file that holds these answers, by the paths at which a server has them."""
+    hashes: dict[str, list[str]] = {"script-src": [], "style-src": []}
+
+    def script(found: re.Match[str]) -> str:
+        name, is_module = found[1], found[2] is not None
+        text = joined_modules(name) if is_module else _read(name)
+        hashes["script-src"].append(_hash(text))
+        return f'<script type="module">{text}</script>' if is_module else f"<script>{text}</script>"
+
+    def style(found: re.Match[str]) -> str:
+        text = _read(found[1])
+        hashes["style-src"].append(_hash(text))
+        return f"<style>{text}</style>"
+
+    icon = base64.b64encode((PAGE / "icon.svg").read_bytes()).decode()
+    page = _SCRIPT.sub(script, _STYLE.sub(style, _read("index.html")))
+    page = _ICON.sub(f'href="data:image/svg+xml;base64,{icon}"', page)
+    rules = "; ".join(f"{kind} {' '.join(found)}" for kind, found in hashes.items())
+    policy = f"default-src 'none'; {rules}; img-src data:; base-uri 'none'; form-action 'none'"
+    page = page.replace(
+        '<meta charset="utf-8">',
+        f'<meta charset="utf-8">\n<meta http-equiv="Content-Security-Policy" content="{policy}">',
+    )
+    data = f'<script type="application/json" id="frozen">{_json(answers)}</script>\n</body>'
+    return data.join(page.rsplit("</body>", 1))
+
+
+def joined_modules(name: str) -> str:
+    """A module and all that it imports, as one script."""
+    joined = ['"use strict";', "const modules = {};"]
+    joined += [_as_function(module, text) for module, text in _in_order(name, [], {}).items()]
+    return "\n".join(joined) + "\n"
+
+
+def _in_order(name: str, above: list[str], read: dict[str, str]) -> dict[str, str]:
+    """Add a module to those that were read, after those that it imports."""
+    assert name not in above, f"modules import each other: {' → '.join([*above, name])}"
+    if name not in read:
+        text = _read(name)
+        for _, imported in _IMPORT.findall(text):
+            _in_order(imported, [*above, name], read)
+        read[name] = text
+    return read
+
+
+def _as_function(name: str, text: str) -> str:
+    def taken(found: re.Match[str]) -> str:
+        names, module = found[1], found[2]
+        if names.startswith("*"):
+            names = names.removeprefix("* as ")
+        return f'const {names.replace(" as ", ": ")} = modules["{module}"];'
+
+    exported = [found[2] for found in _EXPORT.finditer(text)]
+    body = _EXPORT.sub(r"\1", _IMPORT.sub(taken, text))
+    left = re.search(r"^(import|export)\b.*", body, re.MULTILINE)
+    assert left is None, f"{name} has a form that cannot be joined: {left and left[0]}"
+    return f'modules["{name}"] = (() => {{\n{body}return {{ {", ".join(exported)} }};\n}})();'
+
+
+def _read(name: str) -> str:
+    text = (PAGE / name).read_text(encoding="utf-8")
+    assert "</script" not in text or name.endswith(".html"), f"{name} would end its own script"
+    return text
+
+
+def _hash(text: str) -> str:
+    """The text's sha256, as a policy names it."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def _json(answers: Mapping[str, Any]) -> str:
+    """JSON in which nothing ends the script that it stands in."""
+    text = json.dumps(answers, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return text.replace("<", "\\u003c")

@@ -1,0 +1,92 @@
+"""`transloom report`: runs as one HTML file that opens without a network, for whoever is sent it.
+
+It is the dashboard's page with the answers that it would ask for, and with what takes too long for
+a live page: hashes, and scores of kept translations.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from data_pipeline.storage.durable import write_whole
+from data_pipeline.storage.store import MANIFEST_NAME
+from foundation.errors import DataError
+from model.errors import ModelError
+from trainer.checkpoints.format import HEADER, list_checkpoints, sha256_of
+from trainer.errors import TrainerError
+from trainer.runs.folder import RunFolder
+from transloom.inference.kept_translations import kept_scores
+from transloom.observe.dashboard.answers import curves_path, nodes_path, run_path
+from transloom.observe.dashboard.run_answers import answers_for
+from transloom.observe.dashboard.runs_folder import run_id
+from transloom.observe.report.bundle import one_file
+
+FROZEN = "/frozen"  # beside the answers' paths: what the report says of itself
+DIGITS = 7  # of the numbers of curves
+MOST_EVENTS = 2000  # of a run: one that skips steps for days has more than anybody reads
+
+
+def write_report(runs: Sequence[Path], file: Path) -> dict[str, Any]:
+    """Write a report about runs, and return a summary of it.
+
+    Raises:
+        RunMismatchError: there is no run in one of the folders, or two have the same name.
+        OSError: a record cannot be read, or the file cannot be written.
+    """
+    answers = answers_for(*runs)
+    for path in runs:
+        run = RunFolder(path.resolve())
+        name = run_id(run.path.name)
+        about = answers[run_path(name)]
+        about["events"] = about["events"][-MOST_EVENTS:]
+        about["hashes"] = _hashes(run)
+        about["test_scores"], problem = _test_scores(run)
+        if problem:
+            about["standing"]["problems"].append(f"no scores of test sets: {problem}")
+        curves = answers[curves_path(name)]
+        curves["columns"] = {key: _short(values) for key, values in curves["columns"].items()}
+        nodes = answers[nodes_path(name)]
+        nodes["nodes"] = {node: _short_usage(usage) for node, usage in nodes["nodes"].items()}
+    (first, *others) = runs
+    only = None if others else run_id(first.resolve().name)
+    answers[FROZEN] = {"time": time.time(), "transloom": version("transloom"), "run": only}
+    page = one_file(answers)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(file, page)
+    return {"file": str(file), "runs": [str(run) for run in runs], "bytes": file.stat().st_size}
+
+
+def _hashes(run: RunFolder) -> dict[str, str]:
+    """sha256 of the files that say what the run is."""
+    files = [run.recipe, run.metrics, run.dataset / MANIFEST_NAME]
+    files += [path / HEADER for path in list_checkpoints(run.checkpoints)[-1:]]
+    found = {}
+    for file in files:
+        if file.is_file():
+            found[str(file.relative_to(run.path))] = sha256_of(file)
+    return found
+
+
+def _test_scores(run: RunFolder) -> tuple[list[dict[str, Any]], str | None]:
+    """The scores of kept translations, and why there are none if something is in the way."""
+    try:
+        return [asdict(score) for score in kept_scores(run)], None
+    except (TrainerError, DataError, ModelError, OSError) as error:
+        return [], str(error)
+
+
+def _short(values: list[Any]) -> list[Any]:
+    """Numbers with as many digits as a curve shows."""
+    return [float(f"{v:.{DIGITS}g}") if isinstance(v, float) else v for v in values]
+
+
+def _short_usage(usage: dict[str, Any]) -> dict[str, Any]:
+    gpus = [
+        {key: _short(values) if isinstance(values, list) else values for key, values in gpu.items()}
+        for gpu in usage.get("gpus", [])
+    ]
+    lists = {key: _short(values) for key, values in usage.items() if key not in ("gpus", "time")}
+    return {**lists, "time": [round(at, 1) for at in usage["time"]], "gpus": gpus}

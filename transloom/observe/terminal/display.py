@@ -1,0 +1,166 @@
+"""What a person sees of a run: a live picture in a terminal, plain lines anywhere else."""
+
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from typing import Self
+
+from cluster.errors import RankLostError
+from cluster.terminal import Terminal, full_message, shown
+from foundation.location import without_credentials
+from foundation.strangers_text import visible, visible_line
+from foundation.wording import flop_rate
+from trainer.checkpoints.condition import Checkpoints
+from trainer.checkpoints.format import newest_intact
+from trainer.errors import LeaseLostError, NonFiniteLossError
+from trainer.record.records import Event, Line, Resized, TrainLine, ValidationLine
+from trainer.runs.folder import RunFolder
+from trainer.runs.log import ENDED, INTERRUPTED, indented, log_entry
+from trainer.runs.vitals import Vitals
+from transloom.observe.terminal.events import event_text
+from transloom.observe.terminal.live_picture import LivePicture, is_drawn_anew
+from transloom.observe.terminal.run_history import take_history
+from transloom.observe.terminal.run_picture import RunPicture
+from transloom.observe.terminal.scores import score_text, training_losses
+
+PLAIN_LINE_SECONDS = 10.0
+
+
+def audience_for(
+    console: Terminal, title: str, max_steps: int, run: RunFolder, smooths_labels: bool = False
+) -> "LivePicture | PlainLines":
+    """Return a live picture if the console is a terminal that can redraw, else plain lines."""
+    if not is_drawn_anew(console):
+        return PlainLines(console, title, max_steps, smooths_labels)
+    picture = RunPicture(title, max_steps, smooths_labels=smooths_labels)
+    take_history(picture, run)
+    return LivePicture(console, picture, Checkpoints(run.checkpoints))
+
+
+def train_summary(line: TrainLine, smooths_labels: bool) -> str:
+    """Return the numbers of a training step in one line."""
+    losses = training_losses(line.loss, line.nll, smooths_labels)
+    rate = flop_rate(line.tflops_per_second, line.mfu)
+    return (
+        f"{'  '.join(f'{name} {value:.3f}' for name, value in losses.items())}  "
+        f"grad norm {line.grad_norm:.2f}  "
+        f"lr {line.learning_rate:.2e}  {line.target_tokens_per_second:,.0f} target tokens/s  "
+        f"{rate}{'  ' if rate else ''}"
+        f"padding {line.padding_fraction:.1%}  data stall {line.data_stall_seconds:.3f} s"
+    )
+
+
+def validation_summary(line: ValidationLine) -> str:
+    """The scores of a validation in one line."""
+    scores = (score_text(name, score) for name, score in line.scores.items())
+    return f"step {line.step}: validation {', '.join(scores)}"
+
+
+class LoggedAudience:
+    """An audience that also keeps notices, events and errors in the log of a run.
+
+    The log belongs to the run's owner: texts from before `logging` wait for it, and a process that
+    never owns the run writes nothing.
+    """
+
+    def __init__(self, audience: "LivePicture | PlainLines", run: RunFolder) -> None:
+        self._audience = audience
+        self._run = run
+        self._owns_run = False
+        self._waiting: list[str] = []  # entries
+
+    @contextmanager
+    def logging(self) -> Iterator[None]:
+        self._owns_run = True
+        if self._waiting:
+            self._append("".join(self._waiting))
+        try:
+            yield
+        except LeaseLostError:
+            raise  # the log belongs to another process
+        except KeyboardInterrupt:
+            self.keep(INTERRUPTED)
+            raise
+        except Exception as error:
+            self._keep_error(error)
+            raise
+        finally:
+            self._owns_run, self._waiting = False, []
+
+    def notice(self, text: str) -> None:
+        self.keep(text)
+        self._audience.notice(without_credentials(text))
+
+    def line(self, line: Line) -> None:
+        if isinstance(line, Event):
+            self.keep(event_text(line))
+        self._audience.line(line)
+
+    def vitals(self, vitals: Vitals) -> None:
+        self._audience.vitals(vitals)
+
+    def keep(self, text: str) -> None:
+        """Write to the file alone, without the credentials of URLs; see `Audience`."""
+        entry = log_entry(visible(without_credentials(text)), datetime.now(UTC))
+        if self._owns_run:
+            self._append(entry)
+        else:
+            self._waiting.append(entry)
+
+    def _append(self, entries: str) -> None:
+        # On a full disk the log lacks this text, and the run goes on.
+        with suppress(OSError), self._run.log.open("a", encoding="utf-8") as file:
+            file.write(entries)
+
+    def _keep_error(self, error: Exception) -> None:
+        if isinstance(error, NonFiniteLossError):
+            good, _ = newest_intact(self._run.checkpoints)
+            error.add_note(f"The newest good checkpoint is {good.path if good else 'none'}.")
+        self.keep(f"{ENDED}{full_message(error)}")
+        if isinstance(error, RankLostError):  # its message has only one line of the cause
+            self.keep("".join(traceback.format_exception(error)))
+
+
+class PlainLines:
+    """Prints a line now and then, for logs."""
+
+    def __init__(
+        self, console: Terminal, title: str, max_steps: int, smooths_labels: bool = False
+    ) -> None:
+        self._console = console
+        self._max_steps = max_steps
+        self._smooths_labels = smooths_labels
+        self._next_line = 0.0
+        self._print(title)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def notice(self, text: str) -> None:
+        self._print(text)
+
+    def line(self, line: Line) -> None:
+        if isinstance(line, TrainLine):
+            now = time.monotonic()
+            if now >= self._next_line or line.step == self._max_steps:
+                self._next_line = now + PLAIN_LINE_SECONDS
+                summary = train_summary(line, self._smooths_labels)
+                self._print(f"step {line.step}/{self._max_steps}  {summary}")
+        elif isinstance(line, ValidationLine):
+            self._print(validation_summary(line))
+            for sample in line.samples:
+                texts = visible_line(sample.source), visible_line(sample.translation)
+                self._print(f"    {texts[0]}  →  {texts[1]}")
+        elif isinstance(line, Event) and not isinstance(line, Resized):  # which `Resumed` says
+            self._print(event_text(line))
+
+    def vitals(self, vitals: Vitals) -> None:
+        pass  # a log has the notices
+
+    def _print(self, text: str) -> None:
+        self._console.print(shown(indented(text)), soft_wrap=True)

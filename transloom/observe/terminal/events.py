@@ -1,0 +1,57 @@
+"""Events of a run's record as sentences."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from foundation.wording import counted, listed, said
+from trainer.record.records import Event, Resized, Resumed
+
+# Settings whose effect on the rounding `engine.numerics=exact` removes.
+_COVERED_BY_EXACT = {"ranks", "zero_stage"}
+# Entries of the fingerprint that change more of the losses than their last digits.
+_MORE_THAN_ROUNDING = {"precision", "dropout"}
+
+
+def event_text(event: Event) -> str:
+    """Return an event in words."""
+    if isinstance(event, Resumed):
+        return _resumed(event)
+    if isinstance(event, Resized):
+        return f"Trains on {counted(event.to_ranks, 'rank')} now (before: {event.from_ranks})."
+    details = ", ".join(
+        f"{key.replace('_', ' ')} {said(value)}" for key, value in event.details.items() if value
+    )
+    return f"{event.event.replace('_', ' ')}: {details}" if details else event.event
+
+
+def _resumed(event: Resumed) -> str:
+    if event.promise is None:  # without a checkpoint
+        sentences = [f"Starts again from step {event.from_step}, without a checkpoint."]
+    else:
+        before, now = event.numerics_changed.get("ranks", (None, None))
+        ranks = f" on {counted(now, 'rank')} (before: {before})" if before and now else ""
+        sentences = [f"Continues from step {event.from_step}{ranks}.", _promise(event)]
+    if event.settings_changed:
+        sentences.append(f"Changed settings: {_changes(event.settings_changed)}.")
+    if event.lost_steps:
+        sentences.append(f"Steps trained again so far: {event.lost_steps:,}.")
+    return " ".join(sentences)
+
+
+def _promise(event: Resumed) -> str:
+    """Return what of the curve stays as it would have been, and what would keep the rest."""
+    if event.quarantined:
+        return f"Other data from here on: {listed(event.quarantined)} left out."
+    if event.keeps_every_bit:
+        return "Same data, and the same losses and weights to the last bit."
+    changed = event.numerics_changed
+    others = {name: values for name, values in changed.items() if name != "ranks"}
+    because = f" ({_changes(others)})" if others else ""
+    if changed.keys() & _MORE_THAN_ROUNDING:
+        return f"Same data; losses differ{because}."
+    remedy = "" if changed.keys() - _COVERED_BY_EXACT else " engine.numerics=exact avoids that."
+    return f"Same data; losses may differ in the last digits{because}.{remedy}"
+
+
+def _changes(changed: Mapping[str, list[Any]]) -> str:
+    return listed(f"{name} {said(then)} → {said(now)}" for name, (then, now) in changed.items())

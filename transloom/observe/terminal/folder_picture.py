@@ -1,0 +1,139 @@
+"""The runs of a folder as a table that fits a terminal: a row for each, the newest first."""
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.cells import cell_len
+from rich.console import Group
+
+from cluster.terminal import Terminal
+from foundation.strangers_text import visible_line
+from foundation.wording import counted, span, steps_of
+from trainer.scores import Scores
+from transloom.observe.terminal.live_picture import glyphs_of
+from transloom.observe.terminal.picture_blocks import STYLES
+from transloom.observe.terminal.picture_layout import Glyphs, Row, cut, drawn, padded
+from transloom.observe.terminal.scores import score_text
+from transloom.observe.terminal.time_words import clock
+
+WIDEST_NAME = 40
+BAR = 10
+LEAST_REASON = 20
+
+
+@dataclass(frozen=True)
+class FolderRow:
+    """A run."""
+
+    name: str
+    state: str
+    step: int
+    max_steps: int | None
+    scores: Scores
+    tokens_per_second: float | None
+    seconds_left: float | None
+    changed: float
+    remark: str
+
+
+@dataclass(frozen=True)
+class _Column:
+    heading: str
+    cells: list[str]
+    is_number: bool = False
+
+    @property
+    def width(self) -> int:
+        return max(map(cell_len, [self.heading, *self.cells]))
+
+
+def folder_picture(
+    folder: str, rows: Sequence[FolderRow], console: Terminal, height: int | None
+) -> Group:
+    """The table for a console of so many rows; None for any number."""
+    width, glyphs = console.width, glyphs_of(console)
+    states = Counter(row.state for row in rows)
+    counts = ", ".join(f"{count:,} {state}" for state, count in states.most_common())
+    head: Row = [(visible_line(folder), "bold"), (f"  {counted(len(rows), 'run')}", "")]
+    head.append((f": {counts}" if counts else "", ""))
+    head.append((f"  at {clock(time.time())}", "dim"))
+    room = len(rows) if height is None else max(0, height - 2)
+    newest = list(rows)
+    if room < len(rows):
+        newest = newest[: max(0, room - 1)]
+    columns = _that_fit(_columns(newest, glyphs), width)
+    picture = [head, _row([padded(c.heading, c.width) for c in columns], "bold")]
+    for number, row in enumerate(newest):
+        cells = [
+            f"{c.cells[number]:>{c.width}}" if c.is_number else padded(c.cells[number], c.width)
+            for c in columns
+        ]
+        picture.append(_row(cells, STYLES.get(row.state, "")))
+    if len(newest) < len(rows):
+        picture.append([(f"{glyphs.dots} {len(rows) - len(newest):,} older ones", "dim")])
+    return drawn(picture[:height], width, glyphs.dots)
+
+
+def _columns(rows: Sequence[FolderRow], glyphs: Glyphs) -> list[_Column]:
+    """The columns from left to right, the most important ones first."""
+    names = [cut([(visible_line(row.name), "")], WIDEST_NAME, glyphs.dots)[0][0] for row in rows]
+    return [
+        _Column("run", names),
+        _Column("state", [row.state for row in rows]),
+        _Column("step", [_steps(row) for row in rows], is_number=True),
+        _Column("newest score", [_score(row) for row in rows]),
+        _Column("left", [_left(row) for row in rows], is_number=True),
+        _Column("progress", [_bar(row, glyphs) for row in rows]),
+        _Column("tokens/s", [_speed(row) for row in rows], is_number=True),
+        _Column("changed", [clock(row.changed) for row in rows]),
+        _Column("why", [visible_line(row.remark.split("\n")[0]) for row in rows]),
+    ]
+
+
+def _that_fit(columns: Sequence[_Column], width: int) -> list[_Column]:
+    """Those for which there is room, without the ones that are empty."""
+    fit: list[_Column] = []
+    used = 0
+    for column in columns:
+        if fit and not any(column.cells):
+            continue
+        # The last one, and a name on a very narrow terminal, may be cut.
+        needed = min(column.width, LEAST_REASON) if column.heading == "why" else column.width
+        if fit and used + needed > width:
+            break
+        fit.append(column)
+        used += column.width + 2
+    return fit
+
+
+def _row(cells: Sequence[str], style: str) -> Row:
+    return [("  ".join(cells).rstrip(), style)]
+
+
+def _steps(row: FolderRow) -> str:
+    return steps_of(row.step, row.max_steps)
+
+
+def _bar(row: FolderRow, glyphs: Glyphs) -> str:
+    if not row.max_steps:
+        return ""
+    done = round(BAR * min(1.0, row.step / row.max_steps))
+    return glyphs.done * done + glyphs.to_do * (BAR - done)
+
+
+def _score(row: FolderRow) -> str:
+    """The last measure, which says most to a person."""
+    if not row.scores:
+        return ""
+    name = list(row.scores)[-1]
+    return visible_line(score_text(name, row.scores[name]))
+
+
+def _speed(row: FolderRow) -> str:
+    return "" if row.tokens_per_second is None else f"{row.tokens_per_second:,.0f}"
+
+
+def _left(row: FolderRow) -> str:
+    return "" if row.seconds_left is None else span(row.seconds_left)

@@ -1,0 +1,94 @@
+"""The picture of a run in a terminal, drawn anew again and again.
+
+`LivePicture` is what `transloom train` shows: it hears of the run in memory, as the supervisor
+tells, and stays on the screen when the run is over. `transloom watch` draws the same picture of
+what a run's folder holds.
+"""
+
+import threading
+from contextlib import suppress
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Self
+
+from rich.console import RenderableType
+from rich.live import Live
+
+from cluster.terminal import Terminal
+from trainer.checkpoints.condition import Checkpoints
+from trainer.record.records import Line
+from trainer.runs.log import LogEntry
+from trainer.runs.vitals import Vitals
+from transloom.observe.terminal.picture_blocks import blocks_of
+from transloom.observe.terminal.picture_layout import ASCII, UNICODE, Glyphs, drawn, fitted
+from transloom.observe.terminal.run_picture import CHECKPOINTS_SHOWN, RunPicture
+
+REFRESHES_PER_SECOND = 2
+
+
+def is_drawn_anew(console: Terminal) -> bool:
+    """Whether it is a terminal whose rows can be replaced, which a dumb one's cannot."""
+    return console.is_terminal and not console.is_dumb_terminal
+
+
+def glyphs_of(console: Terminal) -> Glyphs:
+    """What the console's encoding has."""
+    return ASCII if console.options.ascii_only else UNICODE
+
+
+def rendered(console: Terminal, picture: RunPicture, height: int | None = None) -> RenderableType:
+    """The picture for a console of so many rows; None for all that there is to see."""
+    width, glyphs = console.width, glyphs_of(console)
+    rows = fitted(blocks_of(picture, width, glyphs=glyphs), height, glyphs.dots)
+    return drawn(rows, width, glyphs.dots)
+
+
+class LivePicture:
+    """An audience that shows what it hears."""
+
+    def __init__(self, console: Terminal, picture: RunPicture, checkpoints: Checkpoints) -> None:
+        self._console = console
+        self._picture = picture
+        self._checkpoints = checkpoints
+        self._changing = threading.Lock()  # the picture is drawn in a thread of rich's
+        self._live = Live(
+            console=console,
+            get_renderable=self._render,
+            refresh_per_second=REFRESHES_PER_SECOND,
+        )
+
+    def __enter__(self) -> Self:
+        self._live.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        with self._changing:
+            self._picture.state = "failed" if error else "ended"
+        self._live.__exit__(kind, error, traceback)
+
+    def notice(self, text: str) -> None:
+        now = datetime.now(UTC).isoformat()
+        with self._changing:
+            self._picture.notices.append(LogEntry(time=now, text=text))
+
+    def line(self, line: Line) -> None:
+        with self._changing:
+            self._picture.line(line)
+
+    def vitals(self, vitals: Vitals) -> None:
+        # Here the folder is looked at, since no thread that trains calls this.
+        with suppress(OSError):
+            self._picture.checkpoints = self._checkpoints.newest(CHECKPOINTS_SHOWN)
+        with self._changing:
+            self._picture.vitals = vitals
+            self._picture.vitals_are_current = not vitals.over
+
+    def _render(self) -> RenderableType:
+        with self._changing:
+            # One row less than the terminal has, for the cursor below.
+            return rendered(self._console, self._picture, self._console.height - 1)

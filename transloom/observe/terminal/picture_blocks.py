@@ -1,0 +1,247 @@
+"""A run's picture in words and lines: `RunPicture` → blocks of rows, the most important first.
+
+Nothing depends on colours: what is wrong is said in words, too.
+"""
+
+import time
+from collections.abc import Iterable
+
+from foundation.strangers_text import visible_line
+from foundation.wording import counted, operations, span, steps_of
+from trainer.record.record_end import TERA
+from trainer.record.records import Sample
+from transloom.observe.terminal.picture_layout import (
+    LABEL,
+    UNICODE,
+    Block,
+    Glyphs,
+    Row,
+    cut,
+    gap,
+    hanging,
+    labelled,
+    padded,
+)
+from transloom.observe.terminal.picture_processes import processes
+from transloom.observe.terminal.run_picture import RunPicture
+from transloom.observe.terminal.scores import (
+    score_heading,
+    score_name,
+    score_value,
+    training_losses,
+)
+from transloom.observe.terminal.sparkline import Series, sparkline
+from transloom.observe.terminal.time_words import clock
+
+VALUE = 10
+WIDEST_CURVE = 120
+REMARK = 26  # room for what stands behind a curve
+WIDE = 120  # columns from which samples are a table
+REASON_ROWS = 3
+# Without another step for so long, and for so many times the usual, a run is said to wait.
+LONG_STEP_SECONDS = 60.0
+LONG_STEPS = 5
+STYLES = {"training": "green", "failed": "red", "damaged": "red", "abandoned": "yellow"}
+
+
+def blocks_of(
+    picture: RunPicture, width: int, now: float | None = None, glyphs: Glyphs = UNICODE
+) -> list[Block]:
+    """All that is to be shown of a run, from top to bottom.
+
+    Args:
+        now: in seconds since the epoch; None for this moment.
+    """
+    now = time.time() if now is None else now
+    return [
+        *_head(picture, width),
+        _progress(picture, width, glyphs),
+        gap(),
+        *_curves(picture, width, glyphs),
+        *_shares(picture, now),
+        gap(),
+        *processes(picture, width, now, glyphs),
+        *_samples(picture, width),
+        gap(),
+        *_notices(picture),
+    ]
+
+
+def _head(picture: RunPicture, width: int) -> Iterable[Block]:
+    state = (padded(picture.state, LABEL), f"bold {STYLES.get(picture.state, '')}".strip())
+    owner = f"  {visible_line(picture.owner)}" if picture.owner else ""
+    yield Block([[state, (visible_line(picture.title), "bold"), (owner, "dim")]], importance=0)
+    if job := picture.job:
+        wait = f", waits for {job.waits_for}" if job.waits_for else ""
+        message = f": {job.message}" if job.message else ""
+        text = f"{job.id}: {job.state}{wait}{message}"
+        yield Block(hanging("job", text, width, REASON_ROWS), importance=1)
+    if picture.reason:
+        why = hanging("why", picture.reason, width, REASON_ROWS, STYLES.get(picture.state, ""))
+        yield Block(why, importance=1)
+    problems = [row for p in picture.problems for row in hanging("problem", p, width, 2, "red")]
+    if problems:
+        yield Block(problems, importance=8, noun="rows of problems")
+
+
+def _progress(picture: RunPicture, width: int, glyphs: Glyphs) -> Block:
+    step, of = picture.step, picture.max_steps
+    if not of:
+        return Block([labelled("step", f"{step:,}")], importance=0)
+    share = min(1.0, step / of)
+    left = picture.seconds_left
+    behind = f"  {share:6.1%}" + (f"  {span(left)} left" if left is not None else "")
+    before = f"{steps_of(step, of)}  "
+    room = max(0, min(width, LABEL + WIDEST_CURVE) - LABEL - len(before) - len(behind))
+    done = round(share * room)
+    bar = (glyphs.done * done, "green"), (glyphs.to_do * (room - done), "dim")
+    return Block([labelled("step", before, *bar, behind)], importance=0)
+
+
+def _curves(picture: RunPicture, width: int, glyphs: Glyphs) -> Iterable[Block]:
+    last = picture.last
+    rest = width - LABEL - VALUE - 2
+    room = min(WIDEST_CURVE, max(rest - REMARK, rest // 2))  # in a narrow one, remarks are cut
+
+    def curve(name: str, value: str, series: Series, importance: int, remark: str = "") -> Block:
+        line = sparkline(series, room, glyphs.levels)
+        behind = f"  {remark}" if remark else ""
+        row = labelled(name, f"{value:>{VALUE}}  ", (line, "cyan"), (behind, "dim"))
+        return Block([row], importance)
+
+    if last:
+        losses = training_losses(last.loss, last.nll, picture.smooths_labels)
+        for name, loss in losses.items():
+            series = picture.nll if name == "NLL" else picture.loss
+            yield curve(name, f"{loss:.3f}", series, 9 if name == "NLL" else 2)
+    for number, name in enumerate(reversed(picture.scores)):  # the last one says most
+        newest = picture.newest.scores.get(name) if picture.newest else None
+        value = newest.value if newest else None
+        text = "not finite" if value is None else score_value(name, value)
+        importance = 3 if number == 0 else min(12 + number, 14)
+        series = picture.scores[name]
+        decoding = newest.decoding if newest else None
+        yield curve(_measure(name, decoding), text, series, importance, _best(picture, name))
+    if last:
+        speed = picture.speed.tokens_per_second or last.target_tokens_per_second
+        yield curve("tokens/s", f"{speed:,.0f}", picture.tokens_per_second, 5)
+        rate = picture.speed.flops_per_second
+        tflops = last.tflops_per_second if rate is None else rate / TERA
+        if tflops is not None:
+            amount = operations(tflops * TERA).removesuffix("FLOP")  # its unit's prefix stays
+            yield curve("FLOP/s", amount, picture.tflops_per_second, 11, _share_of_peak(picture))
+        yield curve("learning rate", f"{last.learning_rate:.2e}", picture.learning_rate, 10)
+        skipped = counted(picture.skipped_steps, "step") + " skipped"
+        remark = skipped if picture.skipped_steps else ""
+        yield curve("gradient norm", f"{last.grad_norm:.3g}", picture.grad_norm, 9, remark)
+    elif picture.state == "training":
+        yield Block([labelled("loss", "waiting for the first step")], importance=2)
+
+
+def _measure(name: str, decoding: str | None) -> str:
+    """Return the label of a measure's row, without its decoding if that has no room."""
+    if name == "loss":  # the loss of training has its own row
+        return "validation loss"
+    heading = visible_line(score_heading(name, decoding))
+    return heading if len(heading) < LABEL else visible_line(score_name(name))[: LABEL - 1]
+
+
+def _share_of_peak(picture: RunPicture) -> str:
+    """Return the model FLOPs utilization; nothing where no peak is known."""
+    last = picture.last
+    mfu = picture.speed.mfu or (last.mfu if last else None)
+    return "" if mfu is None else f"MFU {mfu:.1%}"
+
+
+def _best(picture: RunPicture, name: str) -> str:
+    if name not in picture.best:
+        return ""
+    score, step = picture.best[name]
+    return f"best {score_value(name, score.value or 0.0)} at step {step:,}"
+
+
+def _shares(picture: RunPicture, now: float) -> Iterable[Block]:
+    """What of the time went elsewhere."""
+    last, recent = picture.last, list(picture.recent)
+    if last and picture.state == "training":
+        age, rate = now - last.time, picture.speed.seconds_per_step or 0.0
+        if age > max(LONG_STEP_SECONDS, LONG_STEPS * rate):
+            text = f"no other step for {span(age)}"
+            yield Block([labelled("waits", (text, "yellow"))], importance=3)
+    if len(recent) > 1:
+        seconds = recent[-1].time - recent[0].time
+        data = sum(line.data_stall_seconds for line in recent[1:])
+        saving = sum(line.checkpoint_stall_seconds for line in recent[1:])
+        if seconds > 0:
+            steps = counted(len(recent) - 1, "step")
+            text = f"data {data / seconds:.1%}, checkpoints {saving / seconds:.1%}"
+            yield Block([labelled("stalls", f"{text} of the last {steps}")], importance=8)
+    if last and last.goodput is not None:
+        text = f"{last.goodput:.1%}"
+        if last.wall_seconds is not None:
+            text += f" of {span(last.wall_seconds)}"
+        if last.restarts:
+            text += (
+                f"; {counted(last.restarts, 'restart')}, {counted(last.lost_steps or 0, 'step')}"
+            )
+            text += " trained again"
+        yield Block([labelled("goodput", text)], importance=8)
+
+
+def _samples(picture: RunPicture, width: int) -> Iterable[Block]:
+    newest = picture.newest
+    if newest is None or not newest.samples:
+        return
+    heading: Row = [(f"samples of step {newest.step:,}", "bold")]
+    if width >= WIDE:
+        column = (min(width, 240) - 6) // 3
+        names = [("sentence", "dim"), ("translation now", "dim"), ("reference", "dim")]
+        table = [_columns(names, column)]
+        table += [_columns(_texts(sample), column) for sample in newest.samples]
+        yield gap()
+        yield Block([heading, *table], importance=11, least=0, noun="samples")
+        return
+    yield gap()
+    for number, sample in enumerate(newest.samples):
+        source, made, reference = _texts(sample)
+        rows = [_sample_row("sentence", source), _sample_row("translation", made)]
+        if sample.translation == sample.reference:
+            rows[-1].append(("  (as the reference)", "dim"))
+        else:
+            rows.append(_sample_row("reference", reference))
+        rows = [heading, *rows] if number == 0 else rows
+        yield Block(rows, importance=11 + 10 * number, least=0, is_whole=True)
+
+
+def _texts(sample: Sample) -> list[tuple[str, str]]:
+    right = sample.translation == sample.reference
+    return [
+        (visible_line(sample.source), ""),
+        (visible_line(sample.translation), "green" if right else ""),
+        (visible_line(sample.reference), "dim"),
+    ]
+
+
+def _sample_row(name: str, text: tuple[str, str]) -> Row:
+    return labelled(f"  {name}", text)
+
+
+def _columns(texts: list[tuple[str, str]], width: int) -> Row:
+    row: Row = []
+    for text, style in texts:
+        short = "".join(part for part, _ in cut([(text, style)], width))
+        row.append((padded(short, width + 2), style))
+    row[-1] = (row[-1][0].rstrip(), row[-1][1])
+    return row
+
+
+def _notices(picture: RunPicture) -> Iterable[Block]:
+    rows: list[Row] = []
+    for entry in picture.notices:
+        text = visible_line(entry.text.split("\n")[0])
+        rows.append([(f"{visible_line(clock(entry.time))}  ", "dim"), (text, "")])
+    if rows:  # the newest last, so the oldest are left out
+        yield from (
+            Block([row], importance=10 + (len(rows) - n), least=1 if n >= len(rows) - 2 else 0)
+            for n, row in enumerate(rows)
+        )

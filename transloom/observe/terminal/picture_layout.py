@@ -1,0 +1,145 @@
+"""Rows of a picture for a terminal of any size: cut to its width, chosen to fit its height.
+
+A picture is a list of blocks from top to bottom. Where the height is too small for all, first each
+block shrinks to its least, then those of the least importance are left out; what is missing of a
+block is said in its last row.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from rich.cells import cell_len, chop_cells, set_cell_size
+from rich.console import Group
+
+from cluster.terminal import shown
+from foundation.strangers_text import visible_line
+
+LABEL = 16  # cells of the first column
+
+Row = list[tuple[str, str]]  # texts, each with its style
+
+
+class Glyphs(NamedTuple):
+    """What a terminal can show."""
+
+    levels: str
+    done: str
+    to_do: str
+    dots: str
+    dash: str
+
+
+UNICODE = Glyphs("▁▂▃▄▅▆▇█", "━", "─", "…", "–")
+ASCII = Glyphs("_.-:=+*#", "#", "-", "...", "-")
+
+
+@dataclass(frozen=True)
+class Block:
+    """Rows that belong together.
+
+    Attributes:
+        importance: blocks of a higher number are left out first.
+        least: how many rows it shrinks to before others are left out.
+        is_whole: whether it is shown with all of its rows or not at all; its least is 0 then.
+        noun: what its rows are, to say how many are missing.
+    """
+
+    rows: list[Row]
+    importance: int
+    least: int = 1
+    is_whole: bool = False
+    noun: str = ""
+
+
+def gap() -> Block:
+    """An empty row, where there is room to spare."""
+    return Block([[]], importance=15, least=0)
+
+
+def fitted(blocks: Sequence[Block], height: int | None, dots: str = UNICODE.dots) -> list[Row]:
+    """The rows of all blocks, at most so many; None for any number."""
+    if height is None:
+        return [row for block in blocks for row in block.rows]
+    order = sorted(range(len(blocks)), key=lambda n: blocks[n].importance)
+    given, left = [0] * len(blocks), height
+    for n in order:
+        given[n] = min(blocks[n].least, len(blocks[n].rows), left)
+        left -= given[n]
+    for n in order:
+        more = len(blocks[n].rows) - given[n]
+        if blocks[n].is_whole and more > left:
+            continue
+        given[n] += min(more, left)
+        left -= min(more, left)
+    rows: list[Row] = []
+    for n, block in enumerate(blocks):
+        rows += _first(block, given[n], dots)
+    while rows and not rows[-1]:
+        rows.pop()
+    return rows
+
+
+def _first(block: Block, most: int, dots: str) -> list[Row]:
+    """The first rows of a block, of which the last may say how many are missing."""
+    missing = len(block.rows) - most
+    if not missing or not block.noun or most < 2:
+        return block.rows[:most]
+    return [*block.rows[: most - 1], [("  " + f"{dots} {missing + 1} more {block.noun}", "dim")]]
+
+
+def cut(row: Row, width: int, dots: str = UNICODE.dots) -> Row:
+    """The row, ended with dots where it is too wide."""
+    if sum(cell_len(text) for text, _ in row) <= width:
+        return row
+    left, result = max(0, width - cell_len(dots)), []
+    for text, style in row:
+        cells = cell_len(text)
+        if cells > left:
+            result.append((set_cell_size(text, left).rstrip() + dots[:width], style))
+            break
+        result.append((text, style))
+        left -= cells
+    return result
+
+
+def wrapped(text: str, width: int) -> list[str]:
+    """A text in lines of at most so many cells, broken between words where that is possible."""
+    width = max(1, width)
+    lines: list[str] = []
+    for word in text.split():
+        if lines and cell_len(lines[-1]) + 1 + cell_len(word) <= width:
+            lines[-1] += f" {word}"
+        else:
+            lines += chop_cells(word, width)
+    return lines or [""]
+
+
+def labelled(label: str, *parts: str | tuple[str, str]) -> Row:
+    """A row with a name in the first column."""
+    row: Row = [(padded(label, LABEL), "bold")]
+    return row + [(part, "") if isinstance(part, str) else part for part in parts]
+
+
+def hanging(label: str, text: str, width: int, most: int, style: str = "") -> list[Row]:
+    """A text of several rows behind a name."""
+    lines = wrapped(visible_line(text), width - LABEL)
+    if len(lines) > most:
+        room = max(0, width - LABEL - cell_len(UNICODE.dots))
+        lines[most - 1] = set_cell_size(lines[most - 1], room).rstrip() + UNICODE.dots
+    return [labelled(label if n == 0 else "", (line, style)) for n, line in enumerate(lines[:most])]
+
+
+def padded(text: str, width: int) -> str:
+    """A text with spaces up to a width, never cut."""
+    return text + " " * max(0, width - cell_len(text))
+
+
+def drawn(rows: Sequence[Row], width: int, dots: str = UNICODE.dots) -> Group:
+    """The rows for a terminal, none of which is wrapped."""
+    lines = []
+    for row in rows:
+        line = shown(*cut(row, width, dots))
+        line.no_wrap, line.overflow = True, "crop"
+        lines.append(line)
+    return Group(*lines)

@@ -1,0 +1,161 @@
+"""A replay for a person: the verdict, then a table of each step that was looked into."""
+
+import shlex
+from typing import cast
+
+from rich.console import Group, RenderableType
+
+from cluster.terminal import shown
+from foundation.strangers_text import visible_line
+from foundation.wording import counted, listed
+from trainer.replay.look import Difference, Example, Look, LookedStep, Verdict
+from transloom.observe.terminal.tables import AnswerTable, Column
+
+LAYERS_SHOWN = 5
+TENSORS_NAMED = 3
+TEXT_CHARACTERS = 80
+
+
+def look_report(look: Look, examples: int) -> Group:
+    """The whole answer of `transloom replay`.
+
+    Args:
+        examples: how many of a step are shown at most.
+    """
+    parts: list[RenderableType] = [_heading(look)]
+    parts += [shown(f"  {name:8}", text) for name, text in verdict_lines(look.verdict)]
+    if command := _command_for_bits(look):
+        parts.append(shown(f"  {'bits':8}", f"compared by  {command}"))
+    for step in look.steps:
+        if step.examples:
+            parts += ["", *_step(step, examples)]
+    return Group(*parts)
+
+
+def verdict_lines(verdict: Verdict) -> list[tuple[str, str | tuple[str, str]]]:
+    """What was found, under its name; with the style of what differs."""
+    lines: list[tuple[str, str | tuple[str, str]]] = [("promise", verdict.promise)]
+    lines += [("data", _data(verdict)), ("losses", _losses(verdict)), ("state", _state(verdict))]
+    if verdict.first_difference:
+        lines.append(("first", (_difference(verdict.first_difference), "bold red")))
+    return lines
+
+
+def _command_for_bits(look: Look) -> str | None:
+    """Return the command that replays on as many ranks as the run had, if that keeps all bits."""
+    if look.verdict.ranks_for_bits is None:
+        return None
+    steps = f"--steps {look.from_step}:{look.to_step}"
+    return f"transloom replay {shlex.quote(look.run)} {steps} --ranks {look.verdict.ranks_for_bits}"
+
+
+def _heading(look: Look) -> RenderableType:
+    origin = f"the checkpoint of step {look.replayed_from}" if look.replayed_from else "step 0"
+    last = look.replayed_from + look.steps_trained
+    trained = f"steps {look.replayed_from + 1} to {last}" if look.steps_trained else "no step"
+    return shown(
+        (f"{look.run}, steps {look.from_step} to {look.to_step}", "bold"),
+        f": {trained} trained again from {origin}, on {counted(look.ranks, 'rank')}",
+    )
+
+
+def _data(verdict: Verdict) -> str:
+    if verdict.data == "unreadable":
+        return "the dataset does not give it any more"
+    return "the same in every step" if verdict.data == "same" else "DIFFERENT"
+
+
+def _losses(verdict: Verdict) -> str:
+    if verdict.losses == "not_compared":
+        return "not compared"
+    bits = "the same bits in every step" if verdict.to_the_last_bit else "the same up to rounding"
+    if verdict.amplified_rounding:
+        bits = "the same but for rounding, which training has amplified"
+    same = verdict.losses == "same"
+    told = bits if same else "DIFFERENT"
+    if same and (verdict.to_the_last_bit or not verdict.largest_difference):
+        return told
+    return f"{told}, up to {verdict.largest_difference:.1e} apart"
+
+
+def _state(verdict: Verdict) -> str:
+    steps = listed(verdict.state_steps)
+    where = f"{counted(verdict.tensors, 'tensor')} of weights and moments at step {steps}"
+    if verdict.state == "not_compared":
+        return (
+            "not compared: the run keeps no checkpoint among these steps"
+            if verdict.to_the_last_bit
+            else "not compared: its bits are not promised"
+        )
+    return f"the same bits in all {where}" if verdict.state == "same" else f"DIFFERENT in {where}"
+
+
+def _difference(difference: Difference) -> str:
+    text = f"step {difference.step} differs in {difference.what}"
+    if difference.recorded is not None or difference.replayed is not None:
+        text += f": {_value(difference.recorded)} in the record, {_value(difference.replayed)} now"
+    if difference.what == "state":
+        named = listed(difference.details[:TENSORS_NAMED])
+        more = len(difference.details) - TENSORS_NAMED
+        return f"{text}: {named}" + (f" and {more:,} more" if more > 0 else "")
+    return f"{text}: {difference.details[0]}" if difference.details else text
+
+
+def _value(value: object) -> str:
+    return f"{value[:16]}…" if isinstance(value, str) and len(value) > 16 else str(value)
+
+
+def _step(step: LookedStep, examples: int) -> list[RenderableType]:
+    count = len(step.examples)
+    nll = "" if step.nll == step.loss else f"   NLL {_number(step.nll)}"
+    heading = shown(
+        (f"step {step.step:,}", "bold"),
+        f"   loss {_number(step.loss)}{nll}   gradient norm {_number(step.grad_norm)}   "
+        f"{counted(count, 'example')}" + (f", the worst {examples}" if count > examples else ""),
+    )
+    return [
+        heading,
+        cast(RenderableType, _examples(step.examples[:examples])),
+        shown(("  largest gradients  ", "dim"), _largest(step.gradient_norms)),
+        shown(
+            ("  largest activations  ", "dim"),
+            _largest({name: r.largest_magnitude for name, r in step.activations.items()}),
+        ),
+    ]
+
+
+def _examples(examples: list[Example]) -> AnswerTable:
+    roles = list(dict.fromkeys(role for example in examples for role in example.texts))
+    table = AnswerTable(
+        "loss",
+        "share",
+        "tokens",
+        "slot/rank",
+        "corpus",
+        Column("shard", copied=True),
+        "example",
+        *(Column(role, shown=TEXT_CHARACTERS) for role in roles),
+    )
+    for example in examples:
+        share = "not finite" if example.share is None else f"{example.share:.1%}"
+        table.add(
+            _number(example.loss),
+            share,
+            str(example.tokens),
+            f"{example.slot}/{example.rank}",
+            example.corpus,
+            example.shard.rpartition("/")[2],
+            str(example.example),
+            *(visible_line(example.texts.get(role, "")) for role in roles),
+        )
+    return table
+
+
+def _largest(values: dict[str, float | None]) -> str:
+    """The largest of them, those that are not finite first."""
+    order = sorted(values.items(), key=lambda item: (item[1] is not None, -(item[1] or 0.0)))
+    return ", ".join(f"{name} {_number(value)}" for name, value in order[:LAYERS_SHOWN])
+
+
+def _number(value: float | None) -> str:
+    return "not finite" if value is None else f"{value:.4g}"

@@ -1,0 +1,84 @@
+"""Tables that commands answer with: laid out in a terminal, one line a row elsewhere.
+
+What a person copies (an id, a path, a field's name) is never cut nor broken in two, however narrow
+the terminal is: other columns fold, and what still does not fit runs on in its next line.
+"""
+
+from dataclasses import dataclass
+
+from rich.cells import cell_len
+from rich.console import ConsoleOptions, RenderResult
+from rich.table import Table
+
+from cluster.terminal import Terminal, shown
+from foundation.strangers_text import visible
+
+# Width up to which a column that may fold stays as wide as its longest word.
+LONGEST_WORD = 20
+SPACES_BETWEEN = 2  # rich's padding of a cell
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table.
+
+    Attributes:
+        copied: whether its values stay whole.
+        shown: how many characters of a value a terminal shows; None for all, as elsewhere.
+    """
+
+    heading: str
+    copied: bool = False
+    shown: int | None = None
+
+
+class AnswerTable:
+    """Rows of text under headings."""
+
+    def __init__(self, *columns: Column | str, caption: str = "") -> None:
+        self._columns = [c if isinstance(c, Column) else Column(c) for c in columns]
+        self._rows: list[list[str]] = []
+        self._styles: list[str] = []
+        self._caption = caption
+
+    def add(self, *cells: str, style: str = "") -> None:
+        assert len(cells) == len(self._columns), cells
+        self._rows.append([visible(cell) for cell in cells])
+        self._styles.append(style)
+
+    def plain(self) -> str:
+        """A line for each row, with tabs between the cells; the headings are in the first."""
+        headings = [column.heading for column in self._columns]
+        lines = [[_in_one_line(cell) for cell in row] for row in [headings, *self._rows]]
+        return "\n".join("\t".join(line) for line in lines)
+
+    def __rich_console__(self, console: Terminal, options: ConsoleOptions) -> RenderResult:
+        """Whoever prints the table prints it laid out."""
+        yield self.laid_out(options.max_width)
+
+    def laid_out(self, width: int) -> Table:
+        """The table for a terminal of so many columns; to be printed without cropping."""
+        rows = [
+            [cell[: column.shown] for cell, column in zip(row, self._columns, strict=True)]
+            for row in self._rows
+        ]
+        table = Table(box=None, caption=self._caption or None)
+        needed = 0
+        for index, column in enumerate(self._columns):
+            cells = [column.heading, *(row[index] for row in rows)]
+            longest = max(map(cell_len, cells))
+            word = max(cell_len(word) for cell in cells for word in cell.split() or [""])
+            least = longest if column.copied else min(word, LONGEST_WORD)
+            needed += least + SPACES_BETWEEN
+            table.add_column(
+                column.heading, overflow="fold", no_wrap=column.copied, min_width=least
+            )
+        for row, style in zip(rows, self._styles, strict=True):
+            table.add_row(*map(shown, row), style=style)
+        if needed > width:
+            table.width = needed
+        return table
+
+
+def _in_one_line(cell: str) -> str:
+    return " ".join(cell.split())

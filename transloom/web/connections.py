@@ -1,0 +1,282 @@
+"""Serve an application over HTTP, with bounds on clients that have not shown a valid token.
+
+::
+
+    socket ──▶ accept, one at a time ──▶ waiting ──▶ admitted, by `admit` or `admitted`
+                                           ├── over MOST_WAITING: the oldest is closed
+                                           └── no complete headers for HEADERS_SECONDS: closed
+
+Every user of the machine can connect to 127.0.0.1. Waiting connections are few, and the oldest one
+makes room for a new one: so whoever has the token gets in while somebody else holds connections.
+Nothing that a client sends makes the log longer than a line a minute.
+
+aiohttp calls `handle_error` for a malformed request and `log_exception` for an error outside of the
+application, and its keep-alive timeout starts when a client connects. This was read in aiohttp
+3.14.4 and 3.14.5; `tests/transloom/web/test_connections.py` fails when it changes.
+"""
+
+import asyncio
+import socket
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
+
+from foundation.strangers_text import logger_of
+from transloom.web.headers import HEADERS, add_headers
+
+logger = logger_of(__name__)
+
+MOST_WAITING = 64
+# From the connection, or from the last answer, to the end of a request's headers.
+HEADERS_SECONDS = 10.0
+LOG_SECONDS = 60.0
+# Between two attempts to accept a connection when no file descriptor is free.
+ACCEPT_RETRY_SECONDS = 0.1
+
+MALFORMED_ERRORS = (HttpProcessingError, web.RequestPayloadError)
+
+MALFORMED = "malformed or incomplete requests"
+CLOSED = f"connections closed for newer ones (of those without a token {MOST_WAITING} are kept)"
+NOT_ACCEPTED = "failures to accept a connection (too few descriptors? raise `ulimit -n`)"
+
+
+@asynccontextmanager
+async def http_server(
+    app: web.Application,
+    listening: socket.socket,
+    *,
+    shutdown_seconds: float,
+    handler_cancellation: bool = False,
+    headers_seconds: float = HEADERS_SECONDS,
+) -> AsyncIterator[None]:
+    """Serve an application on a listening socket for as long as the context lasts; then close it.
+
+    Args:
+        shutdown_seconds: how long requests in progress may take at the end.
+        handler_cancellation: cancel a request's handler when its client disconnects.
+    """
+    app.on_response_prepare.append(add_headers)
+    runner = web.AppRunner(
+        app,
+        access_log=None,
+        shutdown_timeout=shutdown_seconds,
+        handler_cancellation=handler_cancellation,
+    )
+    await runner.setup()
+    assert runner.server is not None
+    connections = Connections(runner.server, headers_seconds)
+    accepting = asyncio.create_task(connections.accept(listening))
+    accepting.add_done_callback(lambda task: task.cancelled() or task.result())  # logs its error
+    try:
+        yield
+    finally:
+        accepting.cancel()
+        await asyncio.wait({accepting})
+        listening.close()
+        await runner.cleanup()
+        connections.refusals.close()
+
+
+def admit(request: web.Request) -> None:
+    """Exempt a request's connection from the bounds until it ends: its token is valid."""
+    _connection_of(request).admit()
+
+
+@contextmanager
+def admitted(request: web.Request) -> Iterator[None]:
+    """Exempt a request's connection from the bounds while its answer is computed."""
+    connection = _connection_of(request)
+    if connection.is_admitted:  # for longer than this request
+        yield
+        return
+    connection.admit()
+    try:
+        yield
+    finally:
+        connection.wait_again()
+
+
+class Refusals:
+    """Count what is refused, and log the counts at most once every `LOG_SECONDS`."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def add(self, kind: str) -> None:
+        """Count one; log it at once if nothing was logged lately."""
+        self._counts[kind] += 1
+        if self._timer is None:
+            self._log()
+
+    def close(self) -> None:
+        """Log what was counted since the last line."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._log_counts()
+
+    def _log(self) -> None:
+        self._timer = None
+        if self._log_counts():
+            self._timer = asyncio.get_running_loop().call_later(LOG_SECONDS, self._log)
+
+    def _log_counts(self) -> bool:
+        if not self._counts:
+            return False
+        logger.warning(
+            "Refused by the server since the last such line: %s",
+            ", ".join(f"{kind}: {count:,}" for kind, count in self._counts.items()),
+        )
+        self._counts.clear()
+        return True
+
+
+class Connections:
+    """The waiting connections of a server, oldest first.
+
+    Attributes:
+        refusals: what was refused or closed.
+    """
+
+    def __init__(self, server: web.Server, headers_seconds: float) -> None:
+        self.refusals = Refusals()
+        self._server, self._headers_seconds = server, headers_seconds
+        self._waiting: dict[Connection, None] = {}
+
+    async def accept(self, listening: socket.socket) -> None:
+        """Accept connections until cancelled.
+
+        asyncio's own servers accept a whole backlog before they read from any connection. Here
+        each connection is read before many newer ones could take its place.
+        """
+        loop = asyncio.get_running_loop()
+        listening.setblocking(False)
+        while True:
+            await _until_readable(listening)
+            try:
+                client, _ = listening.accept()
+            except (BlockingIOError, ConnectionAbortedError):
+                continue
+            except OSError:  # no descriptor, or no memory for the socket
+                self.refusals.add(NOT_ACCEPTED)
+                self._close_oldest()
+                await asyncio.sleep(ACCEPT_RETRY_SECONDS)
+                continue
+            try:
+                await loop.connect_accepted_socket(self._connection, client)
+            except OSError:
+                client.close()
+
+    def add(self, connection: "Connection") -> None:
+        """Let a connection wait, as the newest one."""
+        self._waiting[connection] = None
+        if len(self._waiting) > MOST_WAITING:
+            self._close_oldest()
+            self.refusals.add(CLOSED)
+
+    def remove(self, connection: "Connection") -> None:
+        """Take a connection that is admitted or has ended off the waiting ones."""
+        self._waiting.pop(connection, None)
+
+    def _close_oldest(self) -> None:
+        if oldest := next(iter(self._waiting), None):
+            self.remove(oldest)
+            oldest.abort()
+
+    def _connection(self) -> "Connection":
+        return Connection(self, self._server, self._headers_seconds)
+
+
+class Connection(web.RequestHandler):
+    """A connection that waits until it is admitted, and whose malformed requests are counted."""
+
+    def __init__(
+        self, connections: Connections, server: web.Server, headers_seconds: float
+    ) -> None:
+        super().__init__(
+            server,
+            loop=asyncio.get_running_loop(),
+            keepalive_timeout=headers_seconds,
+            access_log=None,  # type: ignore[arg-type]
+        )
+        self._connections = connections
+        # `transport` is None as soon as aiohttp closes it, though data may still wait to be sent.
+        self._open: asyncio.Transport | None = None
+        self.is_admitted = False
+
+    def admit(self) -> None:
+        """Exempt the connection from the bounds."""
+        self.is_admitted = True
+        self._connections.remove(self)
+
+    def wait_again(self) -> None:
+        """Undo `admit`: the connection waits as the newest one, unless it has ended."""
+        self.is_admitted = False
+        if self._open is not None:
+            self._connections.add(self)
+
+    def abort(self) -> None:
+        """Close the connection at once, whatever is still to be sent."""
+        if self._open is not None:
+            self._open.abort()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        super().connection_made(transport)
+        self._open = transport
+        self._connections.add(self)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._connections.remove(self)
+        self._open = None
+        super().connection_lost(exc)
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Answer a malformed request, or one whose handler has failed, with the usual headers."""
+        if self._is_clients(exc):
+            self._connections.refusals.add(MALFORMED)
+            answer: web.StreamResponse = web.Response(
+                status=400, text="the request is malformed: expected HTTP/1.1\n"
+            )
+            answer.force_close()
+        else:
+            answer = super().handle_error(request, status, exc, message)
+        answer.headers.update(HEADERS)
+        return answer
+
+    def log_exception(self, *args: object, **kw: object) -> None:
+        """Log an error of the server; a request's broken body is only counted."""
+        if self._is_clients(kw.get("exc_info")):
+            self._connections.refusals.add(MALFORMED)
+        else:
+            super().log_exception(*args, **kw)
+
+    def _is_clients(self, error: object) -> bool:
+        """Return whether an error is in what the client sent, or that it left too early."""
+        has_left = self.transport is None and isinstance(error, ConnectionError)
+        return has_left or isinstance(error, MALFORMED_ERRORS)
+
+
+async def _until_readable(listening: socket.socket) -> None:
+    """Wait for a client. Without one, `accept` may fail, too, if no descriptor is free."""
+    loop, readable = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(listening, readable.set)
+    try:
+        await readable.wait()
+    finally:
+        loop.remove_reader(listening)
+
+
+def _connection_of(request: web.Request) -> Connection:
+    connection = request.protocol
+    assert isinstance(connection, Connection), "serve the application with `http_server`"
+    return connection
