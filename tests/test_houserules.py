@@ -9,7 +9,10 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("transloom", "cluster", "trainer", "model", "data_pipeline", "foundation")
-SOURCES = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
+API = ROOT / "transloom/api.py"  # runs in programs of users, and imports nothing of ours
+SOURCES = [
+    path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py")) if path != API
+]
 
 
 @pytest.mark.parametrize(
@@ -58,7 +61,6 @@ ONLY_THERE = {
     "typer.echo",
     "typer.secho",
     "click.echo",
-    "warnings.warn",
     "traceback.print_exc",
     "traceback.print_exception",
     "traceback.print_stack",
@@ -66,6 +68,7 @@ ONLY_THERE = {
     "sys.stderr.write",
 }
 ELSEWHERE = {
+    "warnings.warn": ("foundation/moved.py",),  # its own words, for authors of extensions
     "html.escape": (
         "transloom/observe/explain/markup.py",
         "transloom/inference/serving/openapi.py",

@@ -207,6 +207,7 @@ def test_every_field_has_a_change_class():
 def test_every_field_is_read_by_something_other_than_its_config():
     """No dead flags."""
     files = [path for name in PACKAGES for path in (ROOT / name).rglob("*.py")]
+    files.remove(ROOT / "transloom/api.py")  # has other classes of the same names
     sections = sections_of_all_tasks()
     configs = {Path(inspect.getfile(section)) for section in sections}
     reads = Sources(files).reads(set(files) - configs)

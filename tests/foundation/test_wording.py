@@ -80,13 +80,13 @@ def test_no_message_takes_a_number_for_many_that_may_be_one() -> None:
         for path in sorted((ROOT / package).rglob("*.py"))
         for match in UNCOUNTED.finditer(path.read_text(encoding="utf-8"))
     ]
-    assert found == [
+    assert sorted(found) == [
+        "cluster/launchers/ray_job/head_check.py: {head} runs",  # no number
+        "model/config/transformer.py: {self.decoder_layers} layers",  # of both stacks: 1+1 layers
+        "trainer/exact/grids.py: {most} micro-batches",  # thousands
+        "trainer/zero/engine.py: {ranks} ranks",  # 3 at least
         "transloom/commands/demo.py: {command} checkpoints",  # no number
         "transloom/commands/inference.py: {len(names)} runs",  # 2 at least
         "transloom/commands/plan.py: {rounded} steps",  # beside the singular
-        "cluster/launchers/ray_job/head_check.py: {head} runs",  # no number
-        "trainer/exact/grids.py: {most} micro-batches",  # thousands
         "transloom/observe/explain/live/packing.py: {count:,} weights",  # millions
-        "trainer/zero/engine.py: {ranks} ranks",  # 3 at least
-        "model/config/transformer.py: {self.decoder_layers} layers",  # of both stacks: 1+1 layers
     ]

@@ -183,13 +183,13 @@ def test_a_rotated_sentence_may_begin_anywhere(build, sentences):
     """Only distances count, and of the source only through self-attention."""
     model = build(**FORMS["rotary"]).eval()
     source = sentences([9])
-    rotary, shift = model.blocks.rotary, 5
+    rotary, shift = model.rotary, 5
     memory = model.encode(source)
 
     def later(position, longest):
         return rotary(position + shift, longest + shift)
 
-    model.blocks.rotary = None
+    model.rotary = None
     model.__dict__["rotary"] = later  # in the place of the module
     torch.testing.assert_close(model.encode(source), memory, rtol=0, atol=1e-5)
 

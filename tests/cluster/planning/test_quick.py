@@ -162,8 +162,9 @@ def test_a_folder_that_may_not_be_entered_is_named(tmp_path):
         ("http://127.0.0.1:8265", "HOST:PORT"),
     ],
 )
-def test_a_cluster_that_cannot_be_joined_leaves_no_run(inline_runs, address, remedy):
+def test_a_cluster_that_cannot_be_joined_leaves_no_run(inline_runs, address, remedy, monkeypatch):
     """A wrong address is refused before the run is owned."""
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "of-no-cluster-0000000000000000000")
     inline_runs.address = address
     with pytest.raises(ClusterError, match=remedy):
         inline_runs.train("new")

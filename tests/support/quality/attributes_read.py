@@ -44,9 +44,12 @@ class Sources:
             if isinstance(node, ast.ClassDef) and node.name in self._clear
         }
         self._related = self._families()
-        for file, tree in trees.items():
-            for node in tree.body:
-                self._take_in(file, "", node)
+        # Twice: an assignment's type may follow from a class of a later file.
+        for _ in range(2):
+            self._readers.clear()
+            for file, tree in trees.items():
+                for node in tree.body:
+                    self._take_in(file, "", node)
 
     def reads(self, within: Iterable[Path]) -> set[Read]:
         """What is read in some files; what they read by a property is what the property reads."""

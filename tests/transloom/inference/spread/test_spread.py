@@ -139,7 +139,7 @@ def end_of(program, arguments):
     """Run a driver to its end."""
     return subprocess.run(
         [sys.executable, "-c", program, *map(str, arguments)],
-        cwd=Path(__file__).parents[3],
+        cwd=Path(__file__).parents[4],
         check=False,
         capture_output=True,
         text=True,

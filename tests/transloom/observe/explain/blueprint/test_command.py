@@ -63,6 +63,6 @@ def test_overrides_change_the_figure():
 def test_the_documents_picture_is_what_the_command_draws(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     command("phrasebook", "--svg", "drawn.svg")
-    images = Path(__file__).parents[4] / "docs" / "images"
+    images = Path(__file__).parents[5] / "docs" / "images"
     drawn = Path("drawn.svg").read_text("utf-8")
     assert (images / "phrasebook-model.svg").read_text("utf-8") == drawn
