@@ -1,4 +1,4 @@
-"""A sweep on a cluster, as a user runs it: how it chooses runs is in cluster/commands."""
+"""A sweep on a cluster, as a user runs it: how it chooses runs is in transloom/commands."""
 
 import json
 import signal

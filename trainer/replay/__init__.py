@@ -4,5 +4,5 @@
                                         │                                    ├──judgement──▶ Look
                                    microscope ──▶ reports of the ranks ──────┘
 
-Nothing is written into the run: the ranks get a scratch folder (`transloom/commands/replay.py`).
+Nothing is written into the run: the ranks get a scratch folder.
 """

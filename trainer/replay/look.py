@@ -30,7 +30,7 @@ class Verdict(Written):
     Attributes:
         promise: to what the run was held, in words.
         to_the_last_bit: whether losses and state were held to every bit; if not, losses and
-            gradient norms to what rounding explains, see `transloom.observe.replay.rounding`.
+            gradient norms to what rounding explains.
         ranks_for_bits: the number of ranks on which a replay here would be held to every bit; None
             if it was, or if more than the ranks keeps it from that.
         data: `same`, `different`, or `unreadable`: the dataset does not give it any more.

@@ -11,8 +11,8 @@
       checkpoints/     see trainer/checkpoints/format.py
       translations/    hypotheses of validations and evaluations
       time-lapse/      probe sentences at some steps, see trainer/record/time_lapse.py
-      tuned-decoding.json  how best to translate, see transloom/inference/tuned_decoding.py
-      engines/         models of other engines, see transloom/inference/ctranslate2/kept_export.py
+      tuned-decoding.json  search and weights chosen by `transloom tune-decoding`
+      engines/         models converted for other engines
       log.txt          what happened, in words
       place.json       where the ranks of the last start are, see trainer/runs/place.py
       nodes.jsonl      how busy their nodes were, see trainer/record/node_usage.py
@@ -128,7 +128,7 @@ class RunFolder:
 
     @property
     def tuned_decoding(self) -> Path:
-        """How best to translate with it; see `transloom.inference.tuned_decoding`."""
+        """Search and weights that `transloom tune-decoding` has chosen."""
         return self.path / "tuned-decoding.json"
 
     @property

@@ -1,0 +1,23 @@
+"""`import transloom` costs a program nothing but the standard library."""
+
+import json
+import subprocess
+import sys
+
+from test_houserules import ROOT
+
+
+def test_importing_the_python_api_imports_the_standard_library_only():
+    program = """
+import json, sys
+before = set(sys.modules)
+import transloom
+print(json.dumps(sorted(name.partition(".")[0] for name in set(sys.modules) - before)))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert set(json.loads(done.stdout)) - sys.stdlib_module_names == {"transloom"}
+
+
+def test_the_former_module_is_gone():
+    """A module and a package of one name would hide each other."""
+    assert not (ROOT / "transloom.py").exists()
