@@ -155,7 +155,7 @@ def test_the_rule_leaves_the_rest_alone(line):
 
 
 def test_no_lower_package_names_a_module_of_the_product():
-    """Imports are checked by import-linter; a string could start one of its modules all the same."""
+    """import-linter checks imports; a string could start a module of the product all the same."""
     module = re.compile(r"\btransloom\.(?:api|cli|commands|inference|observe|web)\b")
     named = [
         f"{path.relative_to(ROOT)}:{node.lineno}"

@@ -59,5 +59,5 @@ def test_other_names_are_left_alone():
     assert present_name("trainer.config") is None
     assert present_name("trainer.tracking.records") == "trainer.record.records"
     assert "transloom" not in PACKAGES
-    with pytest.raises(ModuleNotFoundError, match="trainer.nothing"):
+    with pytest.raises(ModuleNotFoundError, match=r"trainer\.nothing"):
         importlib.import_module("trainer.nothing")
