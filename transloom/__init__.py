@@ -1,23 +1,27 @@
-"""transloom from Python: see `transloom.api`, whose names are here.
+"""transloom from Python: the names of `transloom.api`.
 
-Imports the standard library alone, so a program that imports it pays for nothing else.
+The command line and everything else in this package pass through this file when they start. So the
+API is imported with the first use of one of its names.
 """
 
-from transloom.api import (
-    Explanation,
-    Job,
-    Recipe,
-    Run,
-    ServedTranslator,
-    Translation,
-    Translator,
-    TransloomError,
-    load_recipe,
-    plan,
-    prepare,
-    submit,
-    train,
-)
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from transloom.api import (
+        Explanation,
+        Job,
+        Recipe,
+        Run,
+        ServedTranslator,
+        Translation,
+        Translator,
+        TransloomError,
+        load_recipe,
+        plan,
+        prepare,
+        submit,
+        train,
+    )
 
 __all__ = [
     "Explanation",
@@ -34,3 +38,15 @@ __all__ = [
     "submit",
     "train",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from transloom import api
+
+    return getattr(api, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

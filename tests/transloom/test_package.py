@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 
+import pytest
 from test_houserules import ROOT
 
 
@@ -12,6 +13,7 @@ def test_importing_the_python_api_imports_the_standard_library_only():
 import json, sys
 before = set(sys.modules)
 import transloom
+transloom.Translator
 print(json.dumps(sorted(name.partition(".")[0] for name in set(sys.modules) - before)))
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
@@ -21,3 +23,14 @@ print(json.dumps(sorted(name.partition(".")[0] for name in set(sys.modules) - be
 def test_the_former_module_is_gone():
     """A module and a package of one name would hide each other."""
     assert not (ROOT / "transloom.py").exists()
+
+
+def test_the_package_has_the_names_of_the_api():
+    import transloom
+    from transloom import api
+
+    assert transloom.__all__ == api.__all__
+    assert all(getattr(transloom, name) is getattr(api, name) for name in api.__all__)
+    assert set(api.__all__) <= set(dir(transloom))
+    with pytest.raises(AttributeError, match="no attribute 'serve'"):
+        _ = transloom.serve
