@@ -1,0 +1,74 @@
+"""Small text in two corpora, and the command line on it."""
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import Result
+from typer.testing import CliRunner
+
+from support.recipes import tiny_values
+from transloom.cli.app import app
+
+WORDS = ("le", "la", "chat", "maison", "petit", "grande", "voit", "aime", "rouge", "été")
+
+
+@pytest.fixture
+def transloom(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """Runs a command in a terminal of 80 columns; its own errors are raised."""
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+
+    def run(*arguments: object) -> Result:
+        result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+        if result.exception and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return result
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def two_corpora(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A recipe file: corpora `plain` (320 pairs) and `tagged` (100, of which 9 are dropped)."""
+    folder = tmp_path_factory.mktemp("two_corpora")
+    rng = random.Random(1)
+    pairs = {
+        name: [(_sentence(rng), _sentence(rng)) for _ in range(count)]
+        for name, count in (("plain", 320), ("tagged", 100), ("heldout", 10))
+    }
+    for number in range(7):
+        pairs["tagged"][3 * number] = ("", f"to nothing {number}")
+    pairs["tagged"][50] = ("\x1b[31m[bold]même", "\x1b[31m[bold]même")
+    pairs["tagged"][51] = ("x", "much longer than that")
+    for name, text in pairs.items():
+        lines = "".join(f"{source}\t{target}\n" for source, target in text)
+        (folder / f"{name}.tsv").write_text(lines, encoding="utf-8")
+    recipe = folder / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump(_values(folder)))
+    return recipe
+
+
+def _values(folder: Path) -> dict[str, Any]:
+    values = tiny_values(folder / "dataset", max_steps=7)
+    heldout = {"files": [str(folder / "heldout.tsv")]}
+    values["data"] |= {
+        "train": [
+            {"name": "plain", "files": [str(folder / "plain.tsv")]},
+            {"name": "tagged", "files": [str(folder / "tagged.tsv")], "tag": "<2en>"},
+        ],
+        "validation": heldout,
+        "tests": {"final": {**heldout, "tag": "<2en>"}},
+        "cleaning": {"drop_identical": True, "max_length_ratio": 15},
+        "pairs_per_block": 16,
+        "blocks_per_shard": 2,
+    }
+    values["tokenizer"]["vocabulary_size"] = 90
+    return values
+
+
+def _sentence(rng: random.Random) -> str:
+    return " ".join(rng.choices(WORDS, k=rng.randint(2, 6)))
