@@ -61,5 +61,5 @@ def test_the_digest_is_that_of_the_code_wherever_it_lies(tmp_path: Path) -> None
     (tmp_path / "data_pipeline" / "tokenizers" / "libsegmenter.so").write_bytes(b"compiled")
     assert digest_of(tmp_path) == ours
     assert "data_pipeline/tokenizers/libsegmenter.so" in dict(package_files(tmp_path))
-    (tmp_path / "trainer" / "explain" / "page.css").write_text("* {}")
+    (tmp_path / "transloom" / "observe" / "explain" / "page.css").write_text("* {}")
     assert digest_of(tmp_path) != ours
