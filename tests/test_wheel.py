@@ -118,7 +118,7 @@ def test_the_page_of_explain_is_found_from_the_wheel(unpacked: Path) -> None:
         "time_lapse/lapse.css",
         "page.js",
     ):
-        assert (ROOT / "transloom" / "observe" / "explain" / name).read_text(encoding="utf-8") in page
+        assert (ROOT / "transloom/observe/explain" / name).read_text(encoding="utf-8") in page
     live = (
         "from transloom.observe.explain.live.scripts import ANSWERS, ENGINE, VIEW, script; "
         "print(script((*ENGINE, *ANSWERS, *VIEW)))"
