@@ -92,6 +92,35 @@ def test_a_run_goes_on_in_another_ray_when_its_own_is_lost(
 
 
 @pytest.mark.chaos
+def test_a_driver_whose_parent_has_ended_goes_on_in_another_ray(runs, temporary):
+    """Ray's client ends a process with the parent 1 when its raylet dies, unless it is told not to.
+
+    Process 1 is the parent after a logout, under systemd, and in a container.
+    """
+    train = [TRANSLOOM, "train", runs.recipe, "trainer.max_steps=100000", "--run"]
+    shell = subprocess.run(
+        ["sh", "-c", '"$@" >/dev/null 2>&1 & echo $!', "sh", *train, runs.folder / "run"],
+        env={**os.environ, "RAY_TMPDIR": str(temporary)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    driver = psutil.Process(int(shell.stdout))
+    try:
+        wait_until(lambda: (runs.folder / "run" / "metrics.jsonl").exists())
+        if driver.ppid() != 1:
+            pytest.skip("another process of this machine adopts orphans")
+        kill(*pids(children(driver.pid), "raylet"))
+        log = runs.folder / "run" / "log.txt"
+        wait_until(lambda: "Ray is started anew" in log.read_text() or not is_alive(driver.pid))
+        assert is_alive(driver.pid)
+    finally:
+        processes = [driver, *children(driver.pid)] if is_alive(driver.pid) else []
+        for process in processes:
+            kill(process.pid)
+
+
+@pytest.mark.chaos
 def test_a_request_to_stop_is_obeyed_when_ray_is_lost(runs, driver):
     processes = at_step(runs, driver, 25)
     driver.send_signal(signal.SIGTERM)

@@ -17,6 +17,7 @@ from cluster.errors import (
     HeadLostError,
     RecipeError,
 )
+from cluster.ray.orphaned_driver import outlive_raylet
 from cluster.terminal import (
     complain,
     full_message,
@@ -98,6 +99,7 @@ def main() -> None:
     show_tracebacks_visibly()
     print_in_any_locale()
     fall_asleep_soon()
+    outlive_raylet()
     try:
         app()
     except (ClusterError, DataError, ModelError, TrainerError) as error:
