@@ -20,6 +20,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from foundation.written import Count, Written
+from trainer.checkpoints.condition import CheckpointRow
 from trainer.record.records import Sample
 from trainer.record.standing import Standing
 from trainer.runs.folder import RunCard
@@ -83,16 +84,6 @@ class RunsAnswer(Written):
     problems: list[str]
     bytes_read: Count
     runs: list[RunRow]
-
-
-class CheckpointRow(Written):
-    """A checkpoint as its folder shows it; its files are not read."""
-
-    step: Count
-    state: Literal["complete", "writing", "damaged"]
-    bytes: Count | None = None
-    time: float | None = None
-    scores: Scores = Field(default_factory=dict)
 
 
 class Mark(Written):
