@@ -36,6 +36,7 @@ from trainer.runs.start import Start, read_start
 from trainer.runs.vitals import LIMITS as VITALS_LIMITS
 
 T = TypeVar("T")
+Signature = tuple[int, int, int]
 
 RECIPE_BYTES = 2_000_000
 # `recipe.yaml` is written by us, so it has this form; to parse a thousand of them takes a minute.
@@ -149,6 +150,24 @@ class RunSnapshot:
     @cached_property
     def _checkpoint_rows(self) -> tuple[list[CheckpointRow], CheckpointHeader | None]:
         return checkpoint_rows(self.run.checkpoints, self._checkpoints)
+
+
+def signature_of(path: Path) -> Signature | None:
+    """Return the inode, size and time of a file, which change when it does; None without one."""
+    try:
+        facts = path.stat()
+    except OSError:
+        return None
+    return facts.st_ino, facts.st_size, facts.st_mtime_ns
+
+
+def signatures_of(run: RunFolder) -> tuple[Signature | None, ...]:
+    """Return those of the files that a standing is made of.
+
+    While they stay the same, so does the standing of a run that nobody trains.
+    """
+    files = (run.metrics, run.path / "owners", run.checkpoints, run.log, run.recipe, run.card_path)
+    return tuple(map(signature_of, files))
 
 
 def _of_recipe(run: RunFolder, header: CheckpointHeader | None) -> tuple[int | None, bool]:

@@ -9,7 +9,7 @@ from support.records.run_folders import made_run, with_checkpoint, with_owner
 
 from data_pipeline.storage import regular_files
 from trainer.checkpoints.format import HEADER, read_header
-from trainer.record.run_snapshot import RunSnapshot
+from trainer.record.run_snapshot import RunSnapshot, signature_of, signatures_of
 from trainer.record.standing import BYTES_IN_A_LIST, standing_from
 from trainer.runs.folder import RunFolder
 
@@ -74,3 +74,15 @@ def test_a_header_that_cannot_be_read_leaves_the_one_before(run):
     assert snapshot.readable_header.step == 2
     assert [row.state for row in snapshot.checkpoints] == ["complete", "damaged"]
     assert len(snapshot.problems) == 1
+
+
+@pytest.mark.parametrize(
+    "name", ["metrics.jsonl", "log.txt", "recipe.yaml", "run.json", "owners/8"]
+)
+def test_the_signatures_change_with_what_a_standing_is_made_of(run, name):
+    before = signatures_of(run)
+    assert signatures_of(run) == before
+    with (run.path / name).open("a") as file:
+        file.write("x")
+    assert signatures_of(run) != before
+    assert signature_of(run.path / "nothing") is None

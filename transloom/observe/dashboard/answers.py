@@ -150,7 +150,7 @@ class CurvesAnswer(Written):
     columns: Columns
 
 
-class GpuUsage(Written):
+class GpuColumns(Written):
     """What a GPU of a node was used for, by sample."""
 
     index: int
@@ -159,14 +159,14 @@ class GpuUsage(Written):
     memory_bytes: list[int | None]
 
 
-class NodeUsage(Written):
+class NodeColumns(Written):
     """What a node was used for, by sample."""
 
     time: list[float]
     cpu_percent: list[float | None]
     memory_used_bytes: list[int | None]
     memory_bytes: list[int | None]
-    gpus: list[GpuUsage]
+    gpus: list[GpuColumns]
 
 
 class NodesAnswer(Written):
@@ -174,7 +174,7 @@ class NodesAnswer(Written):
 
     thinned: bool
     problem: str | None = None
-    nodes: dict[str, NodeUsage]
+    nodes: dict[str, NodeColumns]
 
 
 class ProbeMoment(Written):

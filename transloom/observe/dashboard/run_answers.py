@@ -32,10 +32,10 @@ from transloom.observe.dashboard import run_details
 from transloom.observe.dashboard.answers import (
     RUNS,
     CurvesAnswer,
-    GpuUsage,
+    GpuColumns,
     Mark,
+    NodeColumns,
     NodesAnswer,
-    NodeUsage,
     ProbeMoment,
     RunAnswer,
     RunRow,
@@ -231,14 +231,14 @@ def time_lapse_answer(path: Path) -> TimeLapseAnswer:
     return TimeLapseAnswer(problems=list(kept.problems), sentences=sentences)
 
 
-def _columns_of(lines: list[NodeLine]) -> NodeUsage:
+def _columns_of(lines: list[NodeLine]) -> NodeColumns:
     """A node's lines as columns; a GPU that a line does not have is unknown there."""
     gpus = []
     for index in sorted({gpu.index for line in lines for gpu in line.gpus}):
         found = [next((g for g in line.gpus if g.index == index), None) for line in lines]
         columns = {name: [g and getattr(g, name) for g in found] for name in _OF_A_GPU}
-        gpus.append(GpuUsage(index=index, **columns))
-    return NodeUsage(
+        gpus.append(GpuColumns(index=index, **columns))
+    return NodeColumns(
         time=[line.time for line in lines],
         cpu_percent=[line.cpu_percent for line in lines],
         memory_used_bytes=[line.memory_used_bytes for line in lines],

@@ -22,6 +22,7 @@ from foundation.wording import steps_of
 from trainer.checkpoints.condition import Checkpoints
 from trainer.record.metrics import readable_lines
 from trainer.record.records import Line
+from trainer.record.run_snapshot import Signature, signature_of
 from trainer.record.standing import Standing, is_run, standing_of
 from trainer.runs.folder import RunFolder
 from trainer.runs.log import LogEntry, last_entries
@@ -34,7 +35,6 @@ from transloom.observe.terminal.time_words import clock
 STANDING_SECONDS = 5.0
 
 T = TypeVar("T")
-Signature = tuple[int, int, int]
 
 
 class RunFeed:
@@ -191,15 +191,6 @@ class RunFeed:
             self._trouble.pop(what, None)
             return found
         return otherwise
-
-
-def signature_of(path: Path) -> Signature | None:
-    """What changes when a file does; None if it is not there."""
-    try:
-        facts = path.stat()
-    except OSError:
-        return None
-    return facts.st_ino, facts.st_size, facts.st_mtime_ns
 
 
 def _after(last: LogEntry | None, entries: list[LogEntry]) -> list[LogEntry]:
