@@ -4,20 +4,28 @@ A header is read, and the sizes of its files are compared with it. Whether every
 written tells only their hash: `transloom checkpoints verify` reads them all.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
-from foundation.written import Written
+from pydantic import Field
+
+from foundation.written import Count, Written
 from trainer.checkpoints.format import (
     HEADER,
     STEP,
     CheckpointHeader,
+    folder_name,
     list_checkpoints,
     read_header,
     step_of,
 )
 from trainer.errors import CheckpointError, CheckpointFormatError
+from trainer.scores import Scores
 
 SET_ASIDE = f"damaged-{STEP}"
+# Headers of the newest checkpoints are read; of older ones the step and the time are shown.
+HEADERS_READ = 10
 
 
 class CheckpointCondition(Written):
@@ -33,6 +41,16 @@ class CheckpointCondition(Written):
     time: float
     bytes: int = 0
     problem: str | None = None
+
+
+class CheckpointRow(Written):
+    """A checkpoint as its folder shows it; its files are not read."""
+
+    step: Count
+    state: Literal["complete", "writing", "damaged"]
+    bytes: Count | None = None
+    time: float | None = None
+    scores: Scores = Field(default_factory=dict)
 
 
 class Checkpoints:
@@ -79,6 +97,41 @@ class Checkpoints:
         )
 
 
+def checkpoint_rows(
+    folder: Path, paths: Sequence[Path]
+) -> tuple[list[CheckpointRow], CheckpointHeader | None]:
+    """Return the checkpoints of a folder, oldest first, and the newest header that can be read.
+
+    Args:
+        paths: the complete checkpoints, oldest first.
+    """
+    newest: CheckpointHeader | None = None
+    rows = []
+    for at, path in enumerate(paths):
+        row = CheckpointRow(step=step_of(path), state="complete", time=_seconds(path / HEADER))
+        if at >= len(paths) - HEADERS_READ:
+            try:
+                header = newest = read_header(path)
+                written = sum(file.bytes for file in header.files)
+                row = row.model_copy(update={"bytes": written, "scores": header.scores})
+            except CheckpointFormatError:
+                pass  # whole, and of another version
+            except CheckpointError:
+                row = row.model_copy(update={"state": "damaged"})
+        rows.append(row)
+    return rows + _being_written(folder, {row.step for row in rows}), newest
+
+
+def _being_written(folder: Path, complete: set[int]) -> list[CheckpointRow]:
+    """Return the checkpoints of which ranks write their parts, see `commit.partial_folder`."""
+    found: dict[int, float | None] = {}
+    for partial in sorted(folder.glob(f".work-*/{folder_name(0)[:5]}*")):
+        step = partial.name.split("-")[1]
+        if step.isdecimal() and int(step) not in complete:
+            found[int(step)] = _seconds(partial)
+    return [CheckpointRow(step=at, state="writing", time=time) for at, time in found.items()]
+
+
 def _wrong_size(path: Path, header: CheckpointHeader) -> str | None:
     for file in header.files:
         try:
@@ -102,3 +155,11 @@ def _changed(path: Path) -> int:
         return path.stat().st_mtime_ns
     except OSError:
         return 0
+
+
+def _seconds(path: Path) -> float | None:
+    """Return the time of the last change, in seconds since the epoch; None without a file."""
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return None

@@ -18,9 +18,9 @@ from typing import BinaryIO
 from data_pipeline.storage.durable import sync_to_disk
 from foundation.wording import counted
 from trainer.errors import CheckpointError, RecordInUseError, TrainerError
+from trainer.record.line_reader import last_line_end, ranges_of
 
 LOCK_TIMEOUT_SECONDS = 15.0
-BLOCK_BYTES = 65536
 # Error codes of a full disk: no space left, or none within the user's quota.
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -146,13 +146,4 @@ def _lock(file: BinaryIO, path: Path) -> None:
 
 def _cut_torn_line(path: Path) -> None:
     with path.open("r+b") as file:
-        position = file.seek(0, os.SEEK_END)
-        while position > 0:
-            start = max(0, position - BLOCK_BYTES)
-            file.seek(start)
-            newline = file.read(position - start).rfind(b"\n")
-            if newline >= 0:
-                file.truncate(start + newline + 1)
-                return
-            position = start
-        file.truncate(0)
+        file.truncate(last_line_end(ranges_of(file), file.seek(0, os.SEEK_END)))

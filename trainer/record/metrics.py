@@ -9,6 +9,7 @@ that the curve was not the same.
 import math
 import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from pydantic import ValidationError
 
 from trainer.errors import TrainerError
 from trainer.record.line_file import LineFile
+from trainer.record.line_reader import LineTail, lines_backwards, ranges_of
 from trainer.record.records import (
     VERSION,
     Event,
@@ -31,7 +33,6 @@ from trainer.record.records import (
 # Relative difference by rounding that losses of a repeated step may have when the shape (ranks,
 # threads) has changed, unless numerics are exact.
 REPLAY_TOLERANCE = 1e-5
-BLOCK_BYTES = 65536
 
 
 class MetricsRecord:
@@ -120,33 +121,58 @@ def lines_after(path: Path, step: int) -> list[Line]:
 
 
 def follow(path: Path, step: int, wait: Callable[[], bool]) -> Iterator[Line]:
-    """The lines after the line of a step, in order, while the record grows.
+    """Yield the lines after the line of a step, in order, while the record grows.
+
+    A record that is cut or replaced meanwhile is read on after the last step that was yielded.
 
     Args:
         wait: waits until there may be more lines; returns whether they are the last ones.
+
+    Raises:
+        TrainerError: a line is none of a record.
     """
-    position = 0
+    tail = LineTail(path, _position_after(path, step))
+    is_complete = False
+    while True:
+        new = tail.read()
+        if new.is_other:
+            tail = LineTail(path, _position_after(path, step))
+            continue
+        if new.has_long_line:
+            raise TrainerError(f"{path} has a line at byte {new.position:,} that is too long")
+        for text in new.content.split(b"\n")[:-1]:
+            line = parsed(path, text)
+            step = max(step, line.step) if isinstance(line, StepLine) else step
+            yield line
+        if not new.content:
+            if is_complete:
+                return
+            is_complete = wait()
+
+
+def _position_after(path: Path, step: int) -> int:
+    """Return the end of the line of a step, or of the last step before; 0 if there is none."""
     for start, line in _lines_backwards(path):
         if _is_by(step, parsed(path, line)):
-            position = start + len(line) + 1
-            break
-    with path.open("rb") as file:
-        file.seek(position)
-        complete = False
-        while True:
-            while (line := file.readline()).endswith(b"\n"):
-                yield parsed(path, line)
-            if complete:
-                return
-            file.seek(-len(line), os.SEEK_CUR)  # the line is still being written
-            complete = wait()
+            return start + len(line) + 1
+    return 0
 
 
 def read_backwards(path: Path) -> Iterator[Line]:
-    """The complete lines of a record, last one first."""
+    """Yield the complete lines of a record, last one first; none without a record."""
     if path.exists():
         for _, line in _lines_backwards(path):
             yield parsed(path, line)
+
+
+def readable_lines(text: bytes) -> tuple[list[Line], int]:
+    """Return the lines of a record that can be read, and the number of those that cannot."""
+    texts = text.split(b"\n")[:-1]
+    lines: list[Line] = []
+    for line in texts:
+        with suppress(ValidationError):
+            lines.append(parse_line(line))
+    return lines, len(texts) - len(lines)
 
 
 def recorded_step(path: Path) -> int:
@@ -161,26 +187,9 @@ def recorded_step(path: Path) -> int:
 
 
 def _lines_backwards(path: Path) -> Iterator[tuple[int, bytes]]:
-    """The complete lines of a record, last one first, each with the position of its start."""
+    """Yield the complete lines of a record, last one first, with their positions."""
     with path.open("rb") as file:
-        position = file.seek(0, os.SEEK_END)
-        rest = b""  # the end of a line whose beginning is not read yet
-        torn = True  # the text after the last line's end is torn
-        while position:
-            size = min(position, BLOCK_BYTES)
-            position -= size
-            file.seek(position)
-            content = file.read(size) + rest
-            end = position + len(content)
-            # Not splitlines: a sentence may hold U+2028 and others, which it takes for line ends.
-            rest, *lines = content.split(b"\n")
-            for line in reversed(lines):
-                if not torn:
-                    yield end - len(line), line
-                torn = False
-                end -= len(line) + 1
-        if not torn:
-            yield 0, rest
+        yield from lines_backwards(ranges_of(file), file.seek(0, os.SEEK_END))
 
 
 def _is_by(step: int, line: Line) -> bool:

@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, BinaryIO, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError
 
@@ -24,6 +24,7 @@ from data_pipeline.storage.regular_files import open_regular
 from foundation.strangers_text import visible_in_json
 from foundation.wording import counted
 from foundation.written import MAX_COUNT, Count, Written
+from trainer.record.line_reader import ReadRange, ranges_of, whole_lines
 
 END_BYTES = 2**16
 WHOLE_BYTES = 2**21
@@ -112,7 +113,7 @@ def newest_usage(path: Path) -> NodeUsage:
     try:
         with open_regular(path) as file:
             size = file.seek(0, 2)
-            part = _read(file, max(0, size - END_BYTES), END_BYTES)
+            part = whole_lines(ranges_of(file), max(0, size - END_BYTES), size).content
     except FileNotFoundError:
         return NodeUsage({})
     lines, damaged = _parsed(part)
@@ -130,7 +131,8 @@ def read_usage(path: Path, points: int = MOST_POINTS) -> NodeUsage:
         with open_regular(path) as file:
             size = file.seek(0, 2)
             whole = size <= WHOLE_BYTES
-            parts = [_read(file, 0, size)] if whole else _parts(file, size, points)
+            read = ranges_of(file)
+            parts = [whole_lines(read, 0, size).content] if whole else _parts(read, size, points)
     except FileNotFoundError:
         return NodeUsage({})
     nodes: dict[str, list[NodeLine]] = {}
@@ -146,26 +148,19 @@ def read_usage(path: Path, points: int = MOST_POINTS) -> NodeUsage:
     return NodeUsage(kept, thinned, sum(map(len, parts)), _problem(path, damaged))
 
 
-def _parts(file: BinaryIO, size: int, points: int) -> list[bytes]:
+def _parts(read: ReadRange, size: int, points: int) -> list[bytes]:
     """Parts from all over the file, the end among them, which do not overlap.
 
     Each has a line of every node, unless there are hundreds of nodes.
     """
-    end = _read(file, size - END_BYTES, END_BYTES)
+    end = whole_lines(read, size - END_BYTES, size).content
     nodes = len({line.node for line in _parsed(end)[0]})
     length = len(end) // max(1, end.count(b"\n"))
     # Some lines may be longer, and those at both ends are torn.
     part = min(END_BYTES, 2 * (nodes + 1) * length) or END_BYTES
     count = max(2, min(points, WHOLE_BYTES // part))
-    return [_read(file, (size - part) * n // (count - 1), part) for n in range(count)]
-
-
-def _read(file: BinaryIO, start: int, size: int) -> bytes:
-    """The whole lines within a part of the file."""
-    file.seek(start)
-    data = file.read(size)
-    begin = data.find(b"\n") + 1 if start else 0
-    return data[begin : data.rfind(b"\n") + 1]
+    starts = [(size - part) * n // (count - 1) for n in range(count)]
+    return [whole_lines(read, start, start + part).content for start in starts]
 
 
 def _parsed(part: bytes) -> tuple[list[NodeLine], int]:

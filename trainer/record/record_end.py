@@ -11,6 +11,7 @@ from typing import Literal, TypeVar
 from data_pipeline.storage.regular_files import open_regular
 from foundation.written import MAX_COUNT
 from trainer.errors import TrainerError
+from trainer.record.line_reader import ranges_of, whole_lines
 from trainer.record.metrics import parsed
 from trainer.record.records import MOST_FLOPS, Line, Resumed, SkippedLine, TrainLine, ValidationLine
 
@@ -112,14 +113,10 @@ def read_record_end(path: Path, most_bytes: int) -> RecordEnd:
     try:
         with open_regular(path) as file:
             size = file.seek(0, 2)
-            start = max(0, size - most_bytes)
-            file.seek(start)
-            data = file.read(most_bytes)
+            text = whole_lines(ranges_of(file), max(0, size - most_bytes), size)
     except FileNotFoundError:
         return RecordEnd()
-    end = data.rfind(b"\n") + 1  # what comes after is torn, or being written
-    begin = data.find(b"\n") + 1 if start else 0
-    lines = data[begin:end].split(b"\n")[:-1]
+    lines = text.content.split(b"\n")[:-1]
     steps = [line for line in lines if _STEP.search(line)]
     try:
         return RecordEnd(

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import NamedTuple, get_args
 
 from foundation.strangers_text import visible_line
-from trainer.checkpoints.format import HEADER
+from trainer.checkpoints.format import HEADER, step_of
 from trainer.record.node_usage import NodeLine, newest_usage
 from trainer.record.record_end import RecordEnd
-from trainer.record.run_facts import RunFacts, read_facts
-from trainer.record.standing import Standing, State, standing_from
+from trainer.record.run_snapshot import RunSnapshot
+from trainer.record.standing import State, standing_from
 from trainer.runs.folder import RunFolder
 
 # Of the end of a record: enough for its newest steps, even behind a validation with long samples.
@@ -69,9 +69,8 @@ class MetricValue(NamedTuple):
 
 def run_values(path: Path) -> list[MetricValue]:
     """The values of `RUN_METRICS` that are known of the run in a folder."""
-    run = RunFolder(path)
-    facts = read_facts(run, RECORD_BYTES)
-    standing = standing_from(run, facts)
+    snapshot = RunSnapshot(RunFolder(path), RECORD_BYTES)
+    standing = standing_from(snapshot)
     name = visible_line(standing.name)
     states = [
         MetricValue("transloom_run_state", {"run": name, "state": state}, state == standing.state)
@@ -84,8 +83,8 @@ def run_values(path: Path) -> list[MetricValue]:
         "ranks": standing.ranks,
         "target_tokens_per_second": standing.tokens_per_second,
         "problems": len(standing.problems),
-        **_of_record(facts.record),
-        **_of_checkpoint(facts, standing),
+        **_of_record(snapshot.record),
+        **_of_checkpoint(snapshot),
     }
     return states + [
         MetricValue(f"transloom_run_{metric}", {"run": name}, float(value))
@@ -129,14 +128,14 @@ def _of_record(record: RecordEnd) -> dict[str, float | None]:
     }
 
 
-def _of_checkpoint(facts: RunFacts, standing: Standing) -> dict[str, float | None]:
-    skipped = [facts.header.skipped_steps] if facts.header else []
-    if facts.record.skipped:
-        skipped.append(facts.record.skipped.skipped_steps)
+def _of_checkpoint(snapshot: RunSnapshot) -> dict[str, float | None]:
+    skipped = [snapshot.header.skipped_steps] if snapshot.header else []
+    if snapshot.record.skipped:
+        skipped.append(snapshot.record.skipped.skipped_steps)
     return {
         "skipped_steps": max(skipped, default=0),
-        "checkpoint_step": standing.checkpoint_step,
-        "checkpoint_age_seconds": _age(facts.newest / HEADER) if facts.newest else None,
+        "checkpoint_step": step_of(snapshot.newest) if snapshot.newest else None,
+        "checkpoint_age_seconds": _age(snapshot.newest / HEADER) if snapshot.newest else None,
     }
 
 

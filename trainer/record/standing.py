@@ -25,7 +25,7 @@ from trainer.checkpoints.format import CheckpointHeader, step_of
 from trainer.checkpoints.lease import LEASE_SECONDS, Ownership
 from trainer.errors import RunMismatchError
 from trainer.record.record_end import TERA, RecordEnd
-from trainer.record.run_facts import RunFacts, read_facts, value_within
+from trainer.record.run_snapshot import RunSnapshot, value_within
 from trainer.runs.folder import RunFolder
 from trainer.runs.log import ENDED, LogEntry
 from trainer.scores import Score, Scores
@@ -133,35 +133,34 @@ def no_runs_in(folder: Path | str, error: OSError, or_else: str = "") -> RunMism
 
 
 def standing_of(path: Path, record_bytes: int = BYTES_OF_ONE) -> Standing:
-    """How the run in a folder stands, as of now.
+    """Return how the run in a folder stands, as of now.
 
     Args:
         record_bytes: how much of the end of its record is read.
     """
-    run = RunFolder(path)
-    return standing_from(run, read_facts(run, record_bytes))
+    return standing_from(RunSnapshot(RunFolder(path), record_bytes))
 
 
-def standing_from(run: RunFolder, facts: RunFacts) -> Standing:
-    """As `standing_of`, of what was read before."""
-    path = run.path
-    state, reason = _state(run, facts)
-    record, newest = facts.record, facts.newest
-    scores, scores_step = _newest_scores(record, facts.header)
+def standing_from(snapshot: RunSnapshot) -> Standing:
+    """Summarize a snapshot."""
+    path = snapshot.run.path
+    state, reason = _state(snapshot)
+    record, newest = snapshot.record, snapshot.newest
+    scores, scores_step = _newest_scores(record, snapshot.header)
     rate, flops_rate = record.seconds_per_step, record.flops_per_second
     left = None
-    if state == "training" and rate is not None and facts.max_steps is not None:
-        left = max(0, facts.max_steps - record.step) * rate
+    if state == "training" and rate is not None and snapshot.max_steps is not None:
+        left = max(0, snapshot.max_steps - record.step) * rate
     return Standing(
         name=path.name or str(path),
         path=str(path),
         state=state,
         reason=reason,
         step=max(record.step, step_of(newest) if newest else 0),
-        max_steps=facts.max_steps,
+        max_steps=snapshot.max_steps,
         training_loss=record.recent[-1].loss if record.recent else None,
         training_nll=record.recent[-1].nll if record.recent else None,
-        smooths_labels=facts.smooths_labels,
+        smooths_labels=snapshot.smooths_labels,
         scores=scores,
         scores_step=scores_step,
         best=_best(record, scores, scores_step),
@@ -170,28 +169,28 @@ def standing_from(run: RunFolder, facts: RunFacts) -> Standing:
         tflops_per_second=None if flops_rate is None else flops_rate / TERA,
         mfu=record.mfu,
         seconds_left=left,
-        step_age_seconds=_step_age(facts) if state == "training" else None,
-        owner=_owner(facts.ownership),
-        ranks=facts.place.ranks if facts.place else record.world_size,
-        nodes=facts.place.nodes if facts.place else {},
+        step_age_seconds=_step_age(snapshot) if state == "training" else None,
+        owner=_owner(snapshot.ownership),
+        ranks=snapshot.place.ranks if snapshot.place else record.world_size,
+        nodes=snapshot.place.nodes if snapshot.place else {},
         checkpoint=str(newest) if newest else None,
         checkpoint_step=step_of(newest) if newest else None,
-        notices=facts.log[-NOTICES:],
-        problems=facts.problems,
+        notices=snapshot.log[-NOTICES:],
+        problems=list(snapshot.problems),
     )
 
 
-def _state(run: RunFolder, facts: RunFacts) -> tuple[State, str | None]:
-    held = facts.ownership
+def _state(snapshot: RunSnapshot) -> tuple[State, str | None]:
+    run, held = snapshot.run, snapshot.ownership
     if held and not held.released and _gives_signs(held):
         return "training", None
-    if not facts.has_card:
-        return "damaged", "; ".join(facts.problems) or f"{run.path} has no {run.card_path.name}"
-    if facts.header and (end := _end(facts.header, facts.max_steps)):
+    if snapshot.card is None:
+        return "damaged", "; ".join(snapshot.problems) or f"{run.path} has no {run.card_path.name}"
+    if snapshot.header and (end := _end(snapshot.header, snapshot.max_steps)):
         return "finished", end
     if held and not held.released:
         return "abandoned", _why_abandoned(held)
-    if held and (failure := _failure(facts.log, held)):
+    if held and (failure := _failure(snapshot.log, held)):
         return "failed", failure
     return "stopped", None
 
@@ -243,9 +242,9 @@ def _end(header: CheckpointHeader, max_steps: int | None) -> str | None:
     return None
 
 
-def _step_age(facts: RunFacts) -> float | None:
-    card = facts.ownership.card if facts.ownership else None
-    moments = [facts.record.recent[-1].time] if facts.record.recent else []
+def _step_age(snapshot: RunSnapshot) -> float | None:
+    card = snapshot.ownership.card if snapshot.ownership else None
+    moments = [snapshot.record.recent[-1].time] if snapshot.record.recent else []
     if card:
         moments.append(_moment(card.since))
     return round(max(0.0, time.time() - max(moments)), 1) if moments else None

@@ -8,9 +8,9 @@ from cluster.recipe import Recipe, walk_fields
 from foundation.section import change_class
 from trainer.checkpoints.format import Parent
 from trainer.recipe import DEFAULT_TASK, differing_identity, recipe_class
+from trainer.record.run_settings import settings_of
 from trainer.runs.folder import RunCard, RunFolder
 from trainer.task_kinds import NETWORKS, TASKS
-from transloom.observe.run_settings import settings_of
 
 Difference = tuple[Any, Any]
 

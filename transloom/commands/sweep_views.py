@@ -10,8 +10,8 @@ from rich.live import Live
 from cluster.terminal import Terminal, shown
 from transloom.commands.sweep import SweepRun
 from transloom.observe.terminal.scores import score_heading
-from transloom.observe.terminal.standings import STYLES, best_text, steps_text, time_text
-from transloom.observe.terminal.tables import AnswerTable, Column
+from transloom.observe.terminal.standings import best_text, steps_text, time_text
+from transloom.observe.terminal.tables import STATE_STYLES, AnswerTable, Column
 
 LINE_SECONDS = 10.0
 
@@ -56,7 +56,7 @@ def sweep_table(runs: Sequence[SweepRun]) -> AnswerTable:
             *(best_text(run.standing, measure) for measure in measures),
             time_text(run.standing.seconds_left) if run.trains else "",
             run.state + (f": {run.reason}" if run.reason else ""),
-            style=STYLES.get(run.state, ""),
+            style=STATE_STYLES.get(run.state, ""),
         )
     return table
 

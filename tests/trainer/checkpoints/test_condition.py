@@ -5,8 +5,8 @@ import os
 from support.records.run_folders import made_run, with_checkpoint
 
 from trainer.checkpoints import condition
-from trainer.checkpoints.condition import Checkpoints
-from trainer.checkpoints.format import HEADER, FileRecord, folder_name
+from trainer.checkpoints.condition import HEADERS_READ, Checkpoints, checkpoint_rows
+from trainer.checkpoints.format import HEADER, FileRecord, folder_name, list_checkpoints
 
 STATE = "state-00000-of-00001.safetensors"
 
@@ -93,3 +93,26 @@ def test_a_header_that_changes_is_read_again(tmp_path):
     (folder / folder_name(1) / HEADER).write_text("{")
     os.utime(folder / folder_name(1) / HEADER, ns=(0, 1))
     assert "is damaged" in problems(checkpoints)[1]
+
+
+def test_rows_are_complete_damaged_or_being_written(tmp_path):
+    folder = run_with(tmp_path, 1, 2)
+    (folder / folder_name(2) / HEADER).write_text("{")
+    for step in (1, 3):  # that of step 1 is complete
+        (folder / ".work-1" / f"{folder_name(step)}-abc").mkdir(parents=True)
+    rows, header = checkpoint_rows(folder, list_checkpoints(folder))
+    assert [(row.step, row.state, row.bytes) for row in rows] == [
+        (1, "complete", 3),
+        (2, "damaged", None),
+        (3, "writing", None),
+    ]
+    assert header.step == 1
+    assert None not in [row.time for row in rows]
+
+
+def test_headers_of_old_checkpoints_are_not_read(tmp_path):
+    folder = run_with(tmp_path, *range(1, HEADERS_READ + 3))
+    rows, header = checkpoint_rows(folder, list_checkpoints(folder))
+    assert [row.bytes for row in rows] == [None, None] + [3] * HEADERS_READ
+    assert header.step == HEADERS_READ + 2
+    assert checkpoint_rows(folder / "nothing", []) == ([], None)

@@ -6,7 +6,7 @@ import pytest
 from support.files.small_disk import run_on_small_disk
 
 from trainer.errors import TrainerError
-from trainer.record import line_file
+from trainer.record import line_file, line_reader
 from trainer.record.line_file import LineFile
 
 
@@ -16,7 +16,7 @@ from trainer.record.line_file import LineFile
     [("one\ntwo\nthr", "one\ntwo\n"), ("one\n", "one\n"), ("on", ""), ("", "")],
 )
 def test_a_torn_last_line_is_cut(tmp_path, monkeypatch, block_bytes, torn, whole):
-    monkeypatch.setattr(line_file, "BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr(line_reader, "BLOCK_BYTES", block_bytes)
     path = tmp_path / "lines"
     path.write_text(torn)
     lines = LineFile(path)

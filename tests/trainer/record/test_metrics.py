@@ -1,14 +1,16 @@
 """metrics.jsonl over restarts: nothing torn, nothing twice, nothing changed in silence."""
 
 import json
+from functools import partial
 from math import nan
 
 import pytest
 from support.records.lines import skipped_line, train_line, validation_line
 
 from trainer.errors import TrainerError
-from trainer.record import metrics
-from trainer.record.metrics import MetricsRecord, lines_after, read_metrics
+from trainer.record import line_reader, metrics
+from trainer.record.line_reader import LineTail
+from trainer.record.metrics import MetricsRecord, lines_after, read_metrics, readable_lines
 from trainer.record.records import Preempted, Repeated, ReplayMismatch, Resized, Resumed
 
 
@@ -102,7 +104,7 @@ def test_a_sentence_with_strange_line_ends_is_one_line(tmp_path):
 
 @pytest.mark.parametrize("block_bytes", [3, 50, 65536])
 def test_the_record_is_read_from_its_end(tmp_path, monkeypatch, block_bytes):
-    monkeypatch.setattr(metrics, "BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr(line_reader, "BLOCK_BYTES", block_bytes)
     path = tmp_path / "metrics.jsonl"
     lines = []
     for step in range(1, 8):
@@ -126,7 +128,7 @@ def test_the_record_is_read_from_its_end(tmp_path, monkeypatch, block_bytes):
 
 @pytest.mark.parametrize("block_bytes", [3, 50, 65536])
 def test_a_record_is_followed_while_it_grows(tmp_path, monkeypatch, block_bytes):
-    monkeypatch.setattr(metrics, "BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr(line_reader, "BLOCK_BYTES", block_bytes)
     path = tmp_path / "metrics.jsonl"
     record_steps(path, 0, range(1, 6))
     said = Resumed(step=5, from_step=3, promise="é\u2028")
@@ -146,6 +148,38 @@ def test_a_record_is_followed_while_it_grows(tmp_path, monkeypatch, block_bytes)
     path.write_text("")
     texts = [event + "\n"]
     assert list(metrics.follow(path, 3, grow)) == [said]
+
+
+@pytest.mark.parametrize("renews", [False, True])
+def test_a_record_that_is_rewound_is_followed_after_the_last_step(tmp_path, renews):
+    path = tmp_path / "metrics.jsonl"
+    record_steps(path, 0, range(1, 6))
+
+    def rewind() -> bool:
+        whole = "".join(train_line(step).to_json() + "\n" for step in range(1, 4))
+        other = path.with_name("other") if renews else path
+        other.write_text(whole)
+        other.replace(path)
+        record_steps(path, 3, range(4, 8))
+        return True
+
+    followed = list(metrics.follow(path, 3, rewind))
+    assert [line.step for line in followed] == [4, 5, 6, 7]
+
+
+def test_a_line_that_is_too_long_ends_following(tmp_path, monkeypatch):
+    monkeypatch.setattr(metrics, "LineTail", partial(LineTail, longest_line_bytes=2**18))
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(train_line(1).to_json() + "\n" + "x" * 2**18)
+    with pytest.raises(TrainerError, match=r"metrics\.jsonl has a line at byte .* too long"):
+        list(metrics.follow(path, 0, lambda: True))
+
+
+def test_readable_lines_leave_out_what_is_no_line():
+    lines = [train_line(1), train_line(2)]
+    one, two = (line.to_json().encode() for line in lines)
+    assert readable_lines(one + b'\n\xff\xfe\n{"kind": "train"}\n[]\n' + two + b"\n") == (lines, 3)
+    assert readable_lines(b"") == ([], 0)
 
 
 def test_a_damaged_line_is_named(tmp_path):

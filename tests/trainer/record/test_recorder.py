@@ -12,7 +12,8 @@ from trainer.checkpoints.format import HEADER, Checkpoint
 from trainer.errors import TrainerError
 from trainer.rank.placement import Placement
 from trainer.rank.rank_job import RankContext, RankJob
-from trainer.record.metrics import BLOCK_BYTES, read_metrics
+from trainer.record.line_reader import BLOCK_BYTES
+from trainer.record.metrics import read_metrics
 from trainer.record.recorder import Recorder
 from trainer.record.records import Event, Line, Preempted, TrainLine
 from trainer.runs.folder import RunCard, RunFolder

@@ -16,11 +16,10 @@ from typing import Self
 from pydantic import ValidationError
 
 from data_pipeline.storage.regular_files import open_regular
+from trainer.record.line_reader import LONGEST_LINE_BYTES, Text, whole_lines
 from trainer.record.records import Event, SkippedLine, TrainLine, ValidationLine, parse_line
 
 CHUNK_BYTES = 2**21
-# Of a line that is read: a validation with its samples has some kilobytes.
-LONGEST_LINE = 2**24
 _END_BYTES = 2**14
 _PROBE_BYTES = 2**12
 # How far a place is read on for a line of which the step can be read; beyond, here and there.
@@ -129,7 +128,7 @@ class OpenRecord:
 
     def lines_within(self, start: int, stop: int) -> Lines:
         """The lines that lie in a range from their beginning to their end."""
-        position, text = self._whole_lines(start, stop)
+        position, text = self._lines_from(start, stop)
         found = Lines()
         parse_lines(position, text, found)
         return found
@@ -151,11 +150,11 @@ class OpenRecord:
                 yield position, found
             elif position + len(data) >= stop or not data:
                 return  # the last line is still being written
-            elif length < LONGEST_LINE:
+            elif length < LONGEST_LINE_BYTES:
                 length *= 2
             else:
                 position = self._line_end(position + len(data), stop)
-                found.damage(f"a line of more than {LONGEST_LINE:,} bytes")
+                found.damage(f"a line of more than {LONGEST_LINE_BYTES:,} bytes")
                 length = CHUNK_BYTES
                 yield position, found
 
@@ -174,7 +173,7 @@ class OpenRecord:
             data = self.read(start, self.size)
             self.end = start + data.rfind(b"\n") + 1 if b"\n" in data else 0
             steps = _STEP.findall(data[: self.end - start]) if self.end else []
-            if steps or not start or length >= LONGEST_LINE:
+            if steps or not start or length >= LONGEST_LINE_BYTES:
                 break
             length *= 32
         first = _STEP.search(self.read(0, min(self.end, _PROBE_BYTES)))
@@ -182,15 +181,9 @@ class OpenRecord:
         self.first_step = int(first[1]) if first else None
         self.line_bytes = (len(data) // data.count(b"\n")) if b"\n" in data else 1
 
-    def _whole_lines(self, start: int, stop: int) -> tuple[int, bytes]:
-        """The whole lines of a range and where they begin."""
-        before = 1 if start else 0  # a line end right before the range makes its first line whole
-        data = self.read(start - before, stop)
-        begin = data.find(b"\n") + 1 if before else 0
-        end = data.rfind(b"\n") + 1
-        if before and not begin:
-            return stop, b""
-        return start - before + begin, data[begin : max(begin, end)]
+    def _lines_from(self, start: int, stop: int) -> Text:
+        """Return the complete lines of a range, also one that begins with the range."""
+        return whole_lines(self.read, max(0, start - 1), stop)
 
     def _place_of(self, step: int) -> tuple[int, int]:
         """Two places: all lines before the first are of earlier steps, all from the second not."""
@@ -216,14 +209,14 @@ class OpenRecord:
         """
         length = _PROBE_BYTES
         while length <= _LONGEST_PROBE:
-            at, text = self._whole_lines(start, min(start + length, self.end))
+            at, text = self._lines_from(start, min(start + length, self.end))
             if found := _STEP.search(text):
                 at += found.start()
                 return (at, int(found[1]), True) if at < stop else None
             length *= 4
         for part in range(1, _PARTS):  # of a damaged stretch
             place = start + (stop - start) * part // _PARTS
-            at, text = self._whole_lines(place, min(place + _PROBE_BYTES, self.end))
+            at, text = self._lines_from(place, min(place + _PROBE_BYTES, self.end))
             found = _STEP.search(text)
             if found and at + found.start() < stop:
                 return at + found.start(), int(found[1]), False

@@ -20,6 +20,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from foundation.written import Count, Written
+from trainer.checkpoints.condition import CheckpointRow
 from trainer.record.records import Sample
 from trainer.record.standing import Standing
 from trainer.runs.folder import RunCard
@@ -83,16 +84,6 @@ class RunsAnswer(Written):
     problems: list[str]
     bytes_read: Count
     runs: list[RunRow]
-
-
-class CheckpointRow(Written):
-    """A checkpoint as its folder shows it; its files are not read."""
-
-    step: Count
-    state: Literal["complete", "writing", "damaged"]
-    bytes: Count | None = None
-    time: float | None = None
-    scores: Scores = Field(default_factory=dict)
 
 
 class Mark(Written):
@@ -159,7 +150,7 @@ class CurvesAnswer(Written):
     columns: Columns
 
 
-class GpuUsage(Written):
+class GpuColumns(Written):
     """What a GPU of a node was used for, by sample."""
 
     index: int
@@ -168,14 +159,14 @@ class GpuUsage(Written):
     memory_bytes: list[int | None]
 
 
-class NodeUsage(Written):
+class NodeColumns(Written):
     """What a node was used for, by sample."""
 
     time: list[float]
     cpu_percent: list[float | None]
     memory_used_bytes: list[int | None]
     memory_bytes: list[int | None]
-    gpus: list[GpuUsage]
+    gpus: list[GpuColumns]
 
 
 class NodesAnswer(Written):
@@ -183,7 +174,7 @@ class NodesAnswer(Written):
 
     thinned: bool
     problem: str | None = None
-    nodes: dict[str, NodeUsage]
+    nodes: dict[str, NodeColumns]
 
 
 class ProbeMoment(Written):

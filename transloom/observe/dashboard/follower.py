@@ -10,17 +10,15 @@ makes the appended lines visible, and nothing is kept open that somebody may wan
 """
 
 import asyncio
-import os
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from data_pipeline.storage.regular_files import open_regular
 from trainer.errors import TrainerError
+from trainer.record.line_reader import LineTail
 from trainer.runs.folder import RunFolder
 from transloom.observe.curves.curve_points import Points
 from transloom.observe.curves.record_blocks import Lines, parse_lines
@@ -32,74 +30,44 @@ from transloom.observe.dashboard.table import RunsTable
 FASTEST_SECONDS = 0.1
 SLOWEST_SECONDS = 2.0
 ROWS_SECONDS = 3.0
-# What is read at once of a record that has grown by more.
-MOST_BYTES = 2**18
-_LONGEST_LINE = 2**24
-_END_BYTES = 2**14
 
 T = TypeVar("T")
 
 
-@dataclass
 class Tail:
-    """Where a record has been read up to.
+    """The end of a record that pages are told of, and when to read it again.
 
     Attributes:
-        position: the end of the last line that was read; None until it has been looked at.
-        inode: of the file; None until it has been looked at.
         step_seconds: of the last step.
-        due: when to look again, by the monotonic clock.
+        due: when to read again, by the monotonic clock.
     """
 
-    record: Path
-    position: int | None = None
-    inode: int | None = None
-    step_seconds: float = 1.0
-    due: float = 0.0
-    length: int = MOST_BYTES
+    def __init__(
+        self, record: Path, position: int | None = None, step_seconds: float = 1.0
+    ) -> None:
+        """
+        Args:
+            position: the end of the last line that a page has; None begins at the record's end,
+                because pages ask for the lines before it themselves.
+        """
+        self.record = record
+        self.step_seconds = step_seconds
+        self.due = 0.0
+        self._lines = LineTail(record, position)
 
     def read(self) -> tuple[Lines, bool]:
-        """What has been appended, and whether the record is another one now."""
-        try:
-            file = open_regular(self.record)
-        except FileNotFoundError:  # it is told from its first line on
-            self.position, self.inode = 0, None
-            return Lines(), False
-        with file:
-            status = os.fstat(file.fileno())
-            is_other = self._is_other(status)
-            if is_other or self.position is None:
-                self.position = _last_line_end(file.fileno(), status.st_size)
-            self.inode = status.st_ino
-            data = os.pread(file.fileno(), self.length, self.position)
+        """Return the lines that were appended, and whether the record is another one now."""
+        new = self._lines.read()
         found = Lines()
-        cut = data.rfind(b"\n") + 1
-        if cut:
-            parse_lines(self.position, data[:cut], found)
-            self.position, self.length = self.position + cut, MOST_BYTES
-        elif len(data) == _LONGEST_LINE:  # a line that nobody reads
-            self.position += len(data)
-        elif len(data) == self.length:
-            self.length = min(4 * self.length, _LONGEST_LINE)
+        parse_lines(new.position, new.content, found)
         if found.train:
             self.step_seconds = found.train[-1].step_seconds
-        return found, is_other
-
-    def _is_other(self, status: os.stat_result) -> bool:
-        if self.position is None:
-            return False
-        return self.inode not in (None, status.st_ino) or status.st_size < self.position
+        return found, new.is_other
 
     @property
     def wait_seconds(self) -> float:
         """So short that a step is seen before the next one but one is over."""
         return min(max(self.step_seconds / 2, FASTEST_SECONDS), SLOWEST_SECONDS)
-
-
-def _last_line_end(descriptor: int, size: int) -> int:
-    """Pages ask for what is there themselves: only what comes after it is told."""
-    before = max(0, size - _END_BYTES)
-    return before + os.pread(descriptor, size - before, before).rfind(b"\n") + 1
 
 
 class Follower:

@@ -20,11 +20,11 @@ from trainer.checkpoints.format import (
 from trainer.errors import RunMismatchError, TrainerError
 from trainer.record.node_usage import NodeLine, read_usage
 from trainer.record.records import Event, Sample, SkippedLine
-from trainer.record.run_facts import Problems
-from trainer.record.standing import BYTES_IN_A_LIST, standing_of
+from trainer.record.run_snapshot import Problems, RunSnapshot
+from trainer.record.standing import BYTES_IN_A_LIST, standing_from
 from trainer.record.time_lapse import mean_cross_attention, read_time_lapse
 from trainer.runs.folder import RunFolder
-from trainer.runs.log import TAIL_BYTES, LogEntry, last_entries
+from trainer.runs.log import TAIL_BYTES
 from trainer.task_kinds import TASKS
 from transloom.observe.curves.curve_index import extend_index
 from transloom.observe.curves.curves import MOST_POINTS, Curves, read_curves
@@ -32,10 +32,10 @@ from transloom.observe.dashboard import run_details
 from transloom.observe.dashboard.answers import (
     RUNS,
     CurvesAnswer,
-    GpuUsage,
+    GpuColumns,
     Mark,
+    NodeColumns,
     NodesAnswer,
-    NodeUsage,
     ProbeMoment,
     RunAnswer,
     RunRow,
@@ -48,7 +48,6 @@ from transloom.observe.dashboard.answers import (
     time_lapse_path,
 )
 from transloom.observe.dashboard.runs_folder import run_id
-from transloom.observe.run_settings import settings_of
 from transloom.observe.terminal.events import event_text
 
 T = TypeVar("T")
@@ -66,18 +65,16 @@ def end_bytes(runs: int) -> int:
 
 
 def row_of(path: Path, record_bytes: int) -> RunRow:
-    """A run's row in the table."""
-    problems = Problems()
-    run = RunFolder(path)
-    none: dict[str, Any] = {}
-    settings = problems.tried(run.recipe, lambda: settings_of(run.recipe), none)
-    standing = standing_of(path, record_bytes)
-    if problems:
-        standing = standing.model_copy(update={"problems": [*standing.problems, *problems]})
+    """Return a run's row in the table."""
+    return _row_of(RunSnapshot(RunFolder(path), record_bytes))
+
+
+def _row_of(snapshot: RunSnapshot) -> RunRow:
+    name, settings = snapshot.run.path.name, snapshot.settings
     return RunRow(
-        id=run_id(path.name),
-        name=path.name,
-        standing=standing,
+        id=run_id(name),
+        name=name,
+        standing=standing_from(snapshot),
         settings=settings,
         loss_unit=_loss_unit(settings),
     )
@@ -104,38 +101,40 @@ def row_bytes(path: Path, record_bytes: int) -> int:
 
 
 def run_answer(path: Path, cache: Path | None) -> RunAnswer:
-    """All of a run that is no curve."""
+    """Return all of a run that is no curve."""
     run = RunFolder(path)
-    row = row_of(path, BYTES_IN_A_LIST)
+    snapshot = RunSnapshot(run, BYTES_IN_A_LIST)
+    row = _row_of(snapshot)
+    known = len(snapshot.problems)
     curves = read_curves(run.metrics, 1, cache=cache) if _is_file(run.metrics) else None
-    problems = Problems([curves.problem] if curves and curves.problem else [])
-    told_elsewhere = Problems()  # by the run's standing, or with its curves
-    card = told_elsewhere.tried(run.card_path, run.card, None)
-    checkpoints, header = run_details.checkpoint_rows(run)
-    no_entries: list[LogEntry] = []
-    log = problems.tried(run.log, lambda: last_entries(run.log), no_entries)
-    vitals = problems.tried(run.vitals, lambda: run_details.vitals(run), None)
+    told_with_curves = Problems()
     no_samples: list[Sample] = []
-    samples = told_elsewhere.tried(
+    samples = told_with_curves.tried(
         run.metrics, lambda: run_details.newest_samples(run.metrics, cache), no_samples
     )
-    cleaning = problems.tried(run.dataset, lambda: run_details.cleaning(run), None)
-    standing = row.standing
+    vitals, cleaning = snapshot.vitals, snapshot.cleaning
+    problems = [
+        *row.standing.problems,
+        *([curves.problem] if curves and curves.problem else []),
+        # Repeated: the page shows this list beside the log.
+        *(text for text in row.standing.problems if text.startswith(str(run.log))),
+        *snapshot.problems[known:],
+    ]
     return RunAnswer(
         id=row.id,
         name=row.name,
-        standing=standing.model_copy(update={"problems": [*standing.problems, *problems]}),
+        standing=row.standing.model_copy(update={"problems": problems}),
         settings=row.settings,
         complete=curves.complete if curves else True,
-        card=card,
-        checkpoints=checkpoints,
+        card=snapshot.card,
+        checkpoints=snapshot.checkpoints,
         events=marks_of(curves.events) if curves else [],
         validations=validations_of(curves) if curves else [],
         samples=samples,
-        log=log[-LOG_ENTRIES:],
+        log=snapshot.log[-LOG_ENTRIES:],
         cleaning=cleaning,
-        environment=run_details.environment(run, header),
-        commands=run_details.commands(run, row.settings),
+        environment=run_details.environment(snapshot),
+        commands=run_details.commands(snapshot),
         vitals=vitals,
     )
 
@@ -232,14 +231,14 @@ def time_lapse_answer(path: Path) -> TimeLapseAnswer:
     return TimeLapseAnswer(problems=list(kept.problems), sentences=sentences)
 
 
-def _columns_of(lines: list[NodeLine]) -> NodeUsage:
+def _columns_of(lines: list[NodeLine]) -> NodeColumns:
     """A node's lines as columns; a GPU that a line does not have is unknown there."""
     gpus = []
     for index in sorted({gpu.index for line in lines for gpu in line.gpus}):
         found = [next((g for g in line.gpus if g.index == index), None) for line in lines]
         columns = {name: [g and getattr(g, name) for g in found] for name in _OF_A_GPU}
-        gpus.append(GpuUsage(index=index, **columns))
-    return NodeUsage(
+        gpus.append(GpuColumns(index=index, **columns))
+    return NodeColumns(
         time=[line.time for line in lines],
         cpu_percent=[line.cpu_percent for line in lines],
         memory_used_bytes=[line.memory_used_bytes for line in lines],

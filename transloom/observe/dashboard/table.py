@@ -3,12 +3,11 @@
 import threading
 from pathlib import Path
 
+from trainer.record.run_snapshot import Signature, signatures_of
 from trainer.runs.folder import RunFolder
 from transloom.observe.dashboard.answers import RunRow, RunsAnswer
 from transloom.observe.dashboard.run_answers import end_bytes, row_bytes, row_of
 from transloom.observe.dashboard.runs_folder import RunsFolder
-
-Signature = tuple[tuple[int, int, int], ...]
 
 
 class RunsTable:
@@ -20,7 +19,7 @@ class RunsTable:
 
     def __init__(self, folder: RunsFolder) -> None:
         self._folder = folder
-        self._rows: dict[str, tuple[Signature, RunRow]] = {}
+        self._rows: dict[str, tuple[tuple[Signature | None, ...], RunRow]] = {}
         self._problems: list[str] = []
         self._looking = threading.Lock()
         self._bytes_read = 0
@@ -52,27 +51,14 @@ class RunsTable:
             changed = []
             for run, path in self.paths.items():
                 before = self._rows.get(run)
-                signature = _signature(RunFolder(path))
+                signatures = signatures_of(RunFolder(path))
                 trains = before is not None and before[1].standing.state == "training"
-                if before and before[0] == signature and not trains:
+                if before and before[0] == signatures and not trains:
                     continue  # only a run that trains changes its state without a trace
                 length = end_bytes(len(self.paths))
                 row = row_of(path, length)
                 self._bytes_read += row_bytes(path, length)
-                self._rows[run] = signature, row
+                self._rows[run] = signatures, row
                 if before is None or before[1] != row:
                     changed.append(row)
             return changed
-
-
-def _signature(run: RunFolder) -> Signature:
-    """Times and sizes of what a row is made of."""
-    owners = run.path / "owners"
-    found = []
-    for path in (run.card_path, run.recipe, run.metrics, run.log, run.checkpoints, owners):
-        try:
-            status = path.stat()
-            found.append((status.st_mtime_ns, status.st_size, status.st_ino))
-        except OSError:
-            found.append((0, 0, 0))
-    return tuple(found)

@@ -15,10 +15,10 @@ from rich.console import RenderableType
 from cluster.terminal import Terminal
 from foundation.wording import counted
 from trainer.errors import RunMismatchError
+from trainer.record.run_snapshot import Signature, signatures_of
 from trainer.record.standing import BYTES_IN_A_LIST, Standing, is_run, no_runs_in, standing_of
 from trainer.runs.folder import RunFolder
 from transloom.observe.terminal.folder_picture import FolderRow, folder_picture
-from transloom.observe.terminal.run_feed import Signature, signature_of
 from transloom.observe.terminal.run_picture import JobPicture
 from transloom.observe.terminal.scores import score_text
 from transloom.observe.terminal.standings import steps_text, time_text
@@ -133,9 +133,7 @@ class FolderFeed:
         return [path for path in paths if is_run(path) or (path / "jobs").is_dir()]
 
     def _look_at(self, path: Path) -> _Known:
-        run = RunFolder(path)
-        watched = (run.metrics, path / "owners", run.checkpoints, run.log, run.recipe)
-        signatures = tuple(signature_of(one) for one in watched)
+        signatures = signatures_of(RunFolder(path))
         before = self._known.get(path)
         if before and before.signatures == signatures and not before.is_under_way:
             return before

@@ -13,9 +13,9 @@ from foundation.strangers_text import visible_line
 from foundation.wording import counted, span, steps_of
 from trainer.scores import Scores
 from transloom.observe.terminal.live_picture import glyphs_of
-from transloom.observe.terminal.picture_blocks import STYLES
 from transloom.observe.terminal.picture_layout import Glyphs, Row, cut, drawn, padded
 from transloom.observe.terminal.scores import score_text
+from transloom.observe.terminal.tables import STATE_STYLES
 from transloom.observe.terminal.time_words import clock
 
 WIDEST_NAME = 40
@@ -70,7 +70,7 @@ def folder_picture(
             f"{c.cells[number]:>{c.width}}" if c.is_number else padded(c.cells[number], c.width)
             for c in columns
         ]
-        picture.append(_row(cells, STYLES.get(row.state, "")))
+        picture.append(_row(cells, STATE_STYLES.get(row.state, "")))
     if len(newest) < len(rows):
         picture.append([(f"{glyphs.dots} {len(rows) - len(newest):,} older ones", "dim")])
     return drawn(picture[:height], width, glyphs.dots)

@@ -31,6 +31,7 @@ from transloom.observe.terminal.scores import (
     training_losses,
 )
 from transloom.observe.terminal.sparkline import Series, sparkline
+from transloom.observe.terminal.tables import STATE_STYLES
 from transloom.observe.terminal.time_words import clock
 
 VALUE = 10
@@ -41,7 +42,6 @@ REASON_ROWS = 3
 # Without another step for so long, and for so many times the usual, a run is said to wait.
 LONG_STEP_SECONDS = 60.0
 LONG_STEPS = 5
-STYLES = {"training": "green", "failed": "red", "damaged": "red", "abandoned": "yellow"}
 
 
 def blocks_of(
@@ -68,7 +68,7 @@ def blocks_of(
 
 
 def _head(picture: RunPicture, width: int) -> Iterable[Block]:
-    state = (padded(picture.state, LABEL), f"bold {STYLES.get(picture.state, '')}".strip())
+    state = (padded(picture.state, LABEL), f"bold {STATE_STYLES.get(picture.state, '')}".strip())
     owner = f"  {visible_line(picture.owner)}" if picture.owner else ""
     yield Block([[state, (visible_line(picture.title), "bold"), (owner, "dim")]], importance=0)
     if job := picture.job:
@@ -77,7 +77,9 @@ def _head(picture: RunPicture, width: int) -> Iterable[Block]:
         text = f"{job.id}: {job.state}{wait}{message}"
         yield Block(hanging("job", text, width, REASON_ROWS), importance=1)
     if picture.reason:
-        why = hanging("why", picture.reason, width, REASON_ROWS, STYLES.get(picture.state, ""))
+        why = hanging(
+            "why", picture.reason, width, REASON_ROWS, STATE_STYLES.get(picture.state, "")
+        )
         yield Block(why, importance=1)
     problems = [row for p in picture.problems for row in hanging("problem", p, width, 2, "red")]
     if problems:

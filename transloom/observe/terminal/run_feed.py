@@ -20,20 +20,21 @@ from rich.console import RenderableType
 from cluster.terminal import Terminal
 from foundation.wording import steps_of
 from trainer.checkpoints.condition import Checkpoints
+from trainer.record.metrics import readable_lines
 from trainer.record.records import Line
+from trainer.record.run_snapshot import Signature, signature_of
 from trainer.record.standing import Standing, is_run, standing_of
 from trainer.runs.folder import RunFolder
 from trainer.runs.log import LogEntry, last_entries
 from trainer.runs.vitals import Vitals, are_current, read_vitals
 from transloom.observe.terminal.live_picture import rendered
-from transloom.observe.terminal.run_history import take_history, take_lines
+from transloom.observe.terminal.run_history import take_history
 from transloom.observe.terminal.run_picture import CHECKPOINTS_SHOWN, JobPicture, RunPicture
 from transloom.observe.terminal.time_words import clock
 
 STANDING_SECONDS = 5.0
 
 T = TypeVar("T")
-Signature = tuple[int, int, int]
 
 
 class RunFeed:
@@ -58,7 +59,7 @@ class RunFeed:
         self._last_entry: LogEntry | None = None
         self._trouble: dict[Path, str] = {}  # what cannot be read, by file
         self._next_standing = 0.0
-        self._follower = take_history(self.picture, self.run)
+        self._tail = take_history(self.picture, self.run)
         self._record_problems = list(self.picture.problems)
         self._was_under_way = False
         self._standing = self._look_at_standing()
@@ -134,20 +135,21 @@ class RunFeed:
 
     def _look_at_record(self) -> None:
         path = self.run.metrics
-        new = self._tried(path, self._follower.look, None)
-        self.new_lines = new.lines if new else []
+        new = self._tried(path, self._tail.read, None)
+        self.new_lines, unreadable = readable_lines(new.content) if new else ([], 0)
         if new is None:
             return
-        if new.begins_anew:
+        if new.is_other:
             self.picture.forget_curves()
             self.picture.problems = [f"{path} was replaced or cut while it was watched"]
-            self._follower = take_history(self.picture, self.run)
+            self._tail = take_history(self.picture, self.run)
             self._record_problems = list(self.picture.problems)
             return
-        unreadable = f"{path} has lines that are none of a record"
-        if new.unreadable and unreadable not in self._record_problems:
-            self._record_problems.append(unreadable)
-        take_lines(self.picture, new)
+        problem = f"{path} has lines that are none of a record"
+        if (unreadable or new.has_long_line) and problem not in self._record_problems:
+            self._record_problems.append(problem)
+        for line in self.new_lines:
+            self.picture.line(line)
 
     def _look_at_log(self) -> None:
         self.new_entries = []
@@ -189,15 +191,6 @@ class RunFeed:
             self._trouble.pop(what, None)
             return found
         return otherwise
-
-
-def signature_of(path: Path) -> Signature | None:
-    """What changes when a file does; None if it is not there."""
-    try:
-        facts = path.stat()
-    except OSError:
-        return None
-    return facts.st_ino, facts.st_size, facts.st_mtime_ns
 
 
 def _after(last: LogEntry | None, entries: list[LogEntry]) -> list[LogEntry]:

@@ -1,39 +1,36 @@
 """What a run's record already holds, for a picture that begins in the middle of the run."""
 
 from trainer.errors import TrainerError
+from trainer.record.line_reader import LineTail
+from trainer.record.metrics import readable_lines
 from trainer.record.record_end import read_record_end
-from trainer.record.record_follower import NewLines, RecordFollower
 from trainer.runs.folder import RunFolder
 from transloom.observe.curves.curves import Curves, read_curves
 from transloom.observe.terminal.run_picture import RunPicture
 
 CURVE_POINTS = 400
 TAIL_BYTES = 2**18  # some 400 steps
+READ_BYTES = 2**22  # of one look at a record that has grown
 # Where validations are looked for: in some 150,000 steps. The curve of a long record lacks most.
 VALIDATIONS_BYTES = 2**26
 
 
-def take_history(picture: RunPicture, run: RunFolder) -> RecordFollower:
+def take_history(picture: RunPicture, run: RunFolder) -> LineTail:
     """Fill a picture with the curves of a record, thinned, and with the lines at its end.
 
     Returns:
-        What reads the lines that follow.
+        The reader of the lines that follow.
     """
-    follower = RecordFollower(run.metrics, TAIL_BYTES)
+    tail = LineTail(run.metrics, tail_bytes=TAIL_BYTES, read_bytes=READ_BYTES)
     try:
         curves = read_curves(run.metrics, CURVE_POINTS)
         _take_curves(picture, curves)
         _take_validations(picture, curves, run)
-        take_lines(picture, follower.look())
+        for line in readable_lines(tail.read().content)[0]:
+            picture.line(line)
     except (OSError, TrainerError) as error:
         picture.problems.append(f"{run.metrics} cannot be read: {error}")
-    return follower
-
-
-def take_lines(picture: RunPicture, new: NewLines) -> None:
-    """Take lines that were appended."""
-    for line in new.lines:
-        picture.line(line)
+    return tail
 
 
 def _take_curves(picture: RunPicture, curves: Curves) -> None:

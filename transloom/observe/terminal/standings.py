@@ -12,11 +12,10 @@ from transloom.observe.terminal.scores import (
     score_value,
     training_losses,
 )
-from transloom.observe.terminal.tables import AnswerTable, Column
+from transloom.observe.terminal.tables import STATE_STYLES, AnswerTable, Column
 
 # Steps that come more seldom than this are worth a word in a list of runs.
 QUIET_SECONDS = 120.0
-STYLES = {"training": "green", "failed": "red", "damaged": "red", "abandoned": "yellow"}
 
 
 def runs_in(folder: Path) -> list[Standing]:
@@ -71,7 +70,7 @@ def runs_table(standings: list[Standing]) -> AnswerTable:
             _number(standing.tokens_per_second),
             time_text(standing.seconds_left),
             _owner_text(standing),
-            style=STYLES.get(standing.state, ""),
+            style=STATE_STYLES.get(standing.state, ""),
         )
     return table
 

@@ -16,6 +16,8 @@ from foundation.strangers_text import visible
 # Width up to which a column that may fold stays as wide as its longest word.
 LONGEST_WORD = 20
 SPACES_BETWEEN = 2  # rich's padding of a cell
+# Of the states of a run; the others have none.
+STATE_STYLES = {"training": "green", "failed": "red", "damaged": "red", "abandoned": "yellow"}
 
 
 @dataclass(frozen=True)

@@ -378,7 +378,7 @@ def test_the_first_lines_of_all_are_read_too(tmp_path):
 
 
 def test_a_line_that_is_too_long_is_told(tmp_path, monkeypatch):
-    monkeypatch.setattr("transloom.observe.curves.record_blocks.LONGEST_LINE", 4_000)
+    monkeypatch.setattr("transloom.observe.curves.record_blocks.LONGEST_LINE_BYTES", 4_000)
     monkeypatch.setattr("transloom.observe.curves.record_blocks.CHUNK_BYTES", 1_000)
     path = tmp_path / "metrics.jsonl"
     long_one = validation_line(1, text="x" * 5_000)

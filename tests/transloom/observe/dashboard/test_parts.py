@@ -1,4 +1,4 @@
-"""Parts of the dashboard by themselves: settings, files of the page, ports, pages that listen."""
+"""Parts of the dashboard by themselves: rows, files of the page, ports, pages that listen."""
 
 import asyncio
 import socket
@@ -19,7 +19,6 @@ from transloom.observe.dashboard.run_answers import end_bytes, row_bytes, row_of
 from transloom.observe.dashboard.runs_folder import RunsFolder
 from transloom.observe.dashboard.serving import PORT
 from transloom.observe.dashboard.table import RunsTable
-from transloom.observe.run_settings import settings_of
 from transloom.web.doors import Doors, is_loopback
 from transloom.web.listening import listen
 from transloom.web.page_files import INDEX, _collect, page_files
@@ -49,25 +48,7 @@ def test_every_task_has_a_unit():
     assert [name for name in own if TASKS[name].loss_unit == TaskKind.loss_unit] == []
 
 
-# --- settings
-
-
-def test_settings_have_dotted_keys(tmp_path):
-    recipe = tmp_path / "recipe.yaml"
-    recipe.write_text(
-        "name: tiny\ntrainer:\n  lr: 0.1\n  ema: null\n  scores: [a, {b: 2026-11-22}]\nempty: {}\n"
-        "numbers: [.nan, .inf, 1]\n"
-    )
-    assert settings_of(recipe) == {
-        "name": "tiny",
-        "trainer.lr": 0.1,
-        "trainer.ema": None,
-        "trainer.scores": ["a", {"b": "2026-11-22"}],
-        "empty": {},
-        "numbers": ["nan", "inf", 1],
-    }
-    assert settings_of(tmp_path / "none.yaml") == {}
-
+# --- recipes of others
 
 BILLION_LAUGHS = "a: &a [x, x, x]\n" + "".join(
     f"{chr(98 + n)}: &{chr(98 + n)} [*{chr(97 + n)}, *{chr(97 + n)}]\n" for n in range(20)

@@ -1,0 +1,213 @@
+"""Readers of a file of lines that another process appends to.
+
+::
+
+    whole_lines      the complete lines within a range of bytes
+    lines_backwards  the complete lines, last one first
+    LineTail         the lines that were appended since the last read
+
+A line is complete once its line end is written. The text after the last line end is torn or still
+being written: no reader returns it, and the next start of the writer may cut it off.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from data_pipeline.storage.regular_files import open_regular
+
+BLOCK_BYTES = 65536
+READ_BYTES = 2**18
+# A validation with its samples has some kilobytes.
+LONGEST_LINE_BYTES = 2**24
+
+# Returns the bytes from one position of a file to another, fewer where the file ends.
+ReadRange = Callable[[int, int], bytes]
+
+
+class Text(NamedTuple):
+    """Complete lines, and the position of the first one."""
+
+    position: int
+    content: bytes
+
+
+def ranges_of(file: BinaryIO) -> ReadRange:
+    """Return the function that reads ranges of an open file."""
+
+    def read(start: int, stop: int) -> bytes:
+        file.seek(start)
+        return file.read(stop - start)
+
+    return read
+
+
+def whole_lines(read: ReadRange, start: int, stop: int) -> Text:
+    """Return the complete lines within a range of bytes.
+
+    Text before the first line end of the range belongs to an earlier line, unless the range begins
+    with the file.
+    """
+    data = read(start, stop)
+    begin = data.find(b"\n") + 1 if start else 0
+    if start and not begin:
+        return Text(stop, b"")
+    return Text(start + begin, data[begin : max(begin, data.rfind(b"\n") + 1)])
+
+
+def lines_backwards(read: ReadRange, end: int) -> Iterator[tuple[int, bytes]]:
+    """Yield the complete lines before a position, last one first, with their positions.
+
+    Lines come without their line ends.
+    """
+    later: list[bytes] = []  # blocks of a line whose beginning is not read yet, last one first
+    is_torn = True  # the text after the last line end is torn
+    line_end = position = end
+    while position:
+        start = max(0, position - BLOCK_BYTES)
+        # Not splitlines: a sentence may hold U+2028 and others, which it takes for line ends.
+        first, *others = read(start, position).split(b"\n")
+        for part in reversed(others):
+            line = b"".join([part, *reversed(later)])
+            later.clear()
+            if not is_torn:
+                yield line_end - len(line), line
+            is_torn = False
+            line_end -= len(line) + 1
+        later.append(first)
+        position = start
+    if not is_torn:
+        yield 0, b"".join(reversed(later))
+
+
+def last_line_end(read: ReadRange, end: int, most_bytes: int | None = None) -> int | None:
+    """Return the end of the last complete line before a position, or 0 if there is none.
+
+    Args:
+        most_bytes: limit of the search; None searches the whole file.
+
+    Returns:
+        None if the limit is reached.
+    """
+    least = 0 if most_bytes is None else max(0, end - most_bytes)
+    position = end
+    while position > least:
+        start = max(least, position - BLOCK_BYTES)
+        if found := read(start, position).rfind(b"\n") + 1:
+            return start + found
+        position = start
+    return None if position else 0
+
+
+class NewText(NamedTuple):
+    """The result of one read of a `LineTail`.
+
+    Attributes:
+        position: of the first line.
+        content: complete lines with their line ends.
+        is_other: the file is not the one read before, or was cut; the lines are of the new file.
+        has_long_line: a line was too long and is left out.
+    """
+
+    position: int = 0
+    content: bytes = b""
+    is_other: bool = False
+    has_long_line: bool = False
+
+
+class LineTail:
+    """Reads the lines that are appended to a file, each once.
+
+    The file is opened for each read: shared storage shows appended lines only then, and nobody who
+    replaces the file has to wait. It may be missing, end within a line, be cut, or be replaced.
+
+    ========================================  ====================================================
+    the file                                  the next read
+    ========================================  ====================================================
+    is not there yet, then appears            begins with its first line
+    is away for a moment                      goes on after the last line
+    loses or repeats a line without its end   goes on after the last complete line
+    is cut before that line, or replaced      begins near the end, and says that it is another file
+    ========================================  ====================================================
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        position: int | None = None,
+        *,
+        tail_bytes: int = 0,
+        read_bytes: int = READ_BYTES,
+        longest_line_bytes: int = LONGEST_LINE_BYTES,
+    ) -> None:
+        """
+        Args:
+            position: of the line to begin with; None begins near the end of the file.
+            tail_bytes: distance from the end of a file at which its first read begins, moved back
+                to the beginning of a line.
+            read_bytes: the most that one read returns, unless a single line is longer.
+            longest_line_bytes: longer lines are left out.
+        """
+        self._path = path
+        self._position = position
+        self._tail_bytes = tail_bytes
+        self._read_bytes = self._length = read_bytes
+        self._longest_line_bytes = longest_line_bytes
+        self._file: tuple[int, int] | None = None  # device and inode
+        self._is_within_line = False  # whose rest is left out
+
+    def read(self) -> NewText:
+        """Return the next complete lines.
+
+        Raises:
+            OSError: the path exists and cannot be read.
+        """
+        try:
+            file = open_regular(self._path)
+        except FileNotFoundError:
+            if self._file is None:
+                self._position = 0
+            return NewText()
+        with file:
+            status = os.fstat(file.fileno())
+            read = ranges_of(file)
+            position, is_other = self._turn_to(status, read)
+            return self._appended(read, position)._replace(is_other=is_other)
+
+    def _turn_to(self, status: os.stat_result, read: ReadRange) -> tuple[int, bool]:
+        """Return the position to read from, and whether this is another file than before."""
+        file, before = (status.st_dev, status.st_ino), self._position
+        is_same = self._file in (None, file)
+        self._file = file
+        if before is not None and is_same and self._holds(before, status.st_size, read):
+            return before, False
+        begin = max(0, status.st_size - self._tail_bytes)
+        line_begin = last_line_end(read, begin, self._longest_line_bytes)
+        self._is_within_line = line_begin is None
+        self._position = begin if line_begin is None else line_begin
+        return self._position, before is not None
+
+    def _holds(self, position: int, size: int, read: ReadRange) -> bool:
+        """Return whether a file may still have the lines that were read.
+
+        A file that was cut and has grown beyond the position since rarely has a line end there.
+        """
+        if size < position:
+            return False
+        return not position or self._is_within_line or read(position - 1, position) == b"\n"
+
+    def _appended(self, read: ReadRange, position: int) -> NewText:
+        while True:
+            data = read(position, position + self._length)
+            if end := data.rfind(b"\n") + 1:
+                begin = data.find(b"\n") + 1 if self._is_within_line else 0
+                self._position, self._length = position + end, self._read_bytes
+                self._is_within_line = False
+                return NewText(position + begin, data[begin:end])
+            if len(data) < self._length:  # the last line is torn, or being written
+                return NewText(position)
+            if self._length >= self._longest_line_bytes:
+                self._position, self._is_within_line = position + len(data), True
+                return NewText(position, has_long_line=True)
+            self._length = min(4 * self._length, self._longest_line_bytes)

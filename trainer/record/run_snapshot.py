@@ -1,0 +1,216 @@
+"""The one reader of a run folder: what it says at one moment, for every view of a run.
+
+::
+
+    owners/, run.json, recipe.yaml, log.txt, place.json  ─┐
+    checkpoints/                                          ├─▶ RunSnapshot ─▶ Standing, metrics,
+    metrics.jsonl  its end                                │                  the dashboard's answers
+    start.json, vitals.json, dataset/manifest.json       ─┘  read when they are asked for
+
+Nothing is written, and no file is read whole that grows with the run. A folder may be half-written,
+damaged or made up: what cannot be read is a problem of the snapshot, not an error.
+"""
+
+import re
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from data_pipeline.storage.regular_files import read_regular
+from data_pipeline.storage.store import MANIFEST_NAME
+from foundation.strict_json import JsonLimits, parse_object
+from foundation.written import told
+from trainer.checkpoints.condition import CheckpointRow, checkpoint_rows
+from trainer.checkpoints.format import CheckpointHeader, list_checkpoints, read_header
+from trainer.checkpoints.lease import ownership
+from trainer.errors import TrainerError
+from trainer.record.record_end import RecordEnd, read_record_end
+from trainer.record.run_settings import settings_of
+from trainer.runs.folder import RunFolder
+from trainer.runs.log import LogEntry, last_entries
+from trainer.runs.place import read_place
+from trainer.runs.start import Start, read_start
+from trainer.runs.vitals import LIMITS as VITALS_LIMITS
+
+T = TypeVar("T")
+Signature = tuple[int, int, int]
+
+RECIPE_BYTES = 2_000_000
+# `recipe.yaml` is written by us, so it has this form; to parse a thousand of them takes a minute.
+_MAX_STEPS = re.compile(rb"^trainer:\n(?:  .*\n)*?  max_steps: (\d{1,15})\n", re.MULTILINE)
+_LOSS = re.compile(rb"^trainer:\n(?:  .*\n)*?  loss: (\w+)\n", re.MULTILINE)
+_LABEL_SMOOTHING = re.compile(
+    rb"^trainer:\n(?:  .*\n)*?  label_smoothing: ([\d.e+-]{1,30})\n", re.MULTILINE
+)
+
+
+MANIFEST_LIMITS = JsonLimits(bytes=16_000_000, values=1_000_000)
+_CLEANING = ("read", "kept", "dropped")
+
+
+class Problems(list[str]):
+    """Reads one thing after another, and keeps what cannot be read."""
+
+    def tried(self, what: Path, read: Callable[[], T], otherwise: T) -> T:
+        """What `read` returns, or `otherwise` with a problem of this file or folder."""
+        try:
+            return read()
+        except ValidationError as error:
+            self.append(f"{what} is damaged: {told(error)}")
+        except TrainerError as error:
+            self.append(str(error))
+        except OSError as error:
+            self.append(f"{what} cannot be read: {error.strerror or error}")
+        except ValueError as error:
+            self.append(f"{what} is damaged: {error}")
+        return otherwise
+
+
+class RunSnapshot:
+    """A run folder at one moment. Each file is read once.
+
+    What a list of runs needs is read at once, the other files when their attribute is first used.
+
+    Attributes:
+        problems: what cannot be read, in the order of reading.
+        ownership: the newest owner and its lease; None without an owner.
+        record: the end of the record.
+        newest: the newest checkpoint; header: its header.
+        max_steps: None if neither `recipe.yaml` nor the header has it.
+        smooths_labels: whether the training loss includes label smoothing.
+        card: run.json; None if it cannot be read.
+        log: the entries at the end of log.txt.
+        place: place.json; None without one.
+    """
+
+    def __init__(self, run: RunFolder, record_bytes: int) -> None:
+        """
+        Args:
+            record_bytes: how much of the end of the record is read.
+        """
+        self.run = run
+        self.problems = Problems()
+        tried, folder = self.problems.tried, run.checkpoints
+        # The owner first: one that leaves after this has written all that is read below.
+        self.ownership = tried(run.path / "owners", lambda: ownership(run.path), None)
+        self.record = tried(
+            run.metrics, lambda: read_record_end(run.metrics, record_bytes), RecordEnd()
+        )
+        none: list[Path] = []
+        self._checkpoints = tried(folder, lambda: list_checkpoints(folder), none)
+        newest = self.newest = self._checkpoints[-1] if self._checkpoints else None
+        self.header = tried(folder, lambda: read_header(newest), None) if newest else None
+        unknown: tuple[int | None, bool] = (None, False)
+        self.max_steps, self.smooths_labels = tried(
+            run.recipe, lambda: _of_recipe(run, self.header), unknown
+        )
+        self.card = tried(run.card_path, run.card, None)
+        no_entries: list[LogEntry] = []
+        self.log = tried(run.log, lambda: last_entries(run.log), no_entries)
+        self.place = tried(run.place, lambda: read_place(run), None)
+        if self.record.problem:
+            self.problems.append(self.record.problem)
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """The leaves of `recipe.yaml` by dotted key; empty if it cannot be read."""
+        none: dict[str, Any] = {}
+        return self.problems.tried(self.run.recipe, lambda: settings_of(self.run.recipe), none)
+
+    @cached_property
+    def start(self) -> Start | None:
+        """The invocation, code and versions of the last start; None if they cannot be read."""
+        return read_start(self.run)
+
+    @property
+    def checkpoints(self) -> list[CheckpointRow]:
+        """The checkpoints, oldest first, then those that are being written."""
+        return self._checkpoint_rows[0]
+
+    @property
+    def readable_header(self) -> CheckpointHeader | None:
+        """The newest header that can be read; `header` is None if the newest one cannot."""
+        return self._checkpoint_rows[1]
+
+    @cached_property
+    def vitals(self) -> dict[str, Any] | None:
+        """vitals.json as it is written; None without one."""
+        path = self.run.vitals
+        return self.problems.tried(path, lambda: _object(path, VITALS_LIMITS), None)
+
+    @cached_property
+    def cleaning(self) -> dict[str, dict[str, Any]] | None:
+        """What was read, kept and dropped of each corpus, by the manifest of the dataset."""
+        manifest = self.run.dataset / MANIFEST_NAME
+        return self.problems.tried(self.run.dataset, lambda: _cleaning(manifest), None)
+
+    @cached_property
+    def _checkpoint_rows(self) -> tuple[list[CheckpointRow], CheckpointHeader | None]:
+        return checkpoint_rows(self.run.checkpoints, self._checkpoints)
+
+
+def signature_of(path: Path) -> Signature | None:
+    """Return the inode, size and time of a file, which change when it does; None without one."""
+    try:
+        facts = path.stat()
+    except OSError:
+        return None
+    return facts.st_ino, facts.st_size, facts.st_mtime_ns
+
+
+def signatures_of(run: RunFolder) -> tuple[Signature | None, ...]:
+    """Return those of the files that a standing is made of.
+
+    While they stay the same, so does the standing of a run that nobody trains.
+    """
+    files = (run.metrics, run.path / "owners", run.checkpoints, run.log, run.recipe, run.card_path)
+    return tuple(map(signature_of, files))
+
+
+def _of_recipe(run: RunFolder, header: CheckpointHeader | None) -> tuple[int | None, bool]:
+    """Return `max_steps` and `smooths_labels`.
+
+    They are read from `recipe.yaml`, that of the last start, or else from the newest checkpoint.
+    """
+    try:
+        recipe = read_regular(run.recipe, RECIPE_BYTES)
+    except FileNotFoundError:
+        recipe = b""
+    if found := _MAX_STEPS.search(recipe):
+        loss, smoothing = _LOSS.search(recipe), _LABEL_SMOOTHING.search(recipe)
+        is_cross_entropy = loss is not None and loss[1] == b"cross_entropy"
+        return int(found[1]), is_cross_entropy and smoothing is not None and float(smoothing[1]) > 0
+    trainer = value_within(header.recipe, "trainer") if header else None
+    steps, smoothing_then = (value_within(trainer, key) for key in ("max_steps", "label_smoothing"))
+    smooths = value_within(trainer, "loss") == "cross_entropy" and bool(smoothing_then)
+    return steps if isinstance(steps, int) else None, smooths
+
+
+def value_within(values: Any, *keys: str) -> Any:
+    """The value at the end of a path through tables; None where one is missing."""
+    for key in keys:
+        values = values.get(key) if isinstance(values, dict) else None
+    return values
+
+
+def _cleaning(manifest: Path) -> dict[str, dict[str, Any]] | None:
+    values = _object(manifest, MANIFEST_LIMITS)
+    corpora = values.get("corpora") if values else None
+    if not isinstance(corpora, list):
+        return None
+    return {
+        str(corpus.get("name")): {name: corpus.get(name) for name in _CLEANING}
+        for corpus in corpora
+        if isinstance(corpus, dict)
+    }
+
+
+def _object(file: Path, limits: JsonLimits) -> dict[str, Any] | None:
+    try:
+        data = read_regular(file, limits.bytes)
+    except FileNotFoundError:
+        return None
+    return parse_object(data, limits) if data else None  # a loss of power has emptied it
