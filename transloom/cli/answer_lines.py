@@ -24,6 +24,7 @@ from transloom.cli.options import (
     PrecisionOption,
     RunArgument,
 )
+from transloom.inference.decoding_options import DecodingOptions
 from transloom.inference.engine_names import Engine
 
 if TYPE_CHECKING:
@@ -42,23 +43,14 @@ def answer_lines(
     """Translate for another program: a line of JSON for each line of JSON on standard input."""
     from transloom.cli.load_translator import load_translator
 
-    answer_until_the_end(
-        load_translator(
-            run,
-            checkpoint,
-            beam_size,
-            length_penalty,
-            precision=precision,
-            engine=engine,
-            compute_type=compute_type,
-        )
+    options = DecodingOptions(
+        beam_size, length_penalty, precision=precision, engine=engine, compute_type=compute_type
     )
+    answer_until_the_end(load_translator(run, checkpoint, options))
 
 
 def answer_until_the_end(translator: "Translator") -> None:
     """Answer until the standard input ends."""
-    from transloom.cli.load_translator import decoding_of
-
     decoding = translator.decoding
     tell_in_json({"ready": str(translator.checkpoint.path)})
     for line in sys.stdin:
@@ -67,7 +59,7 @@ def answer_until_the_end(translator: "Translator") -> None:
             if "explain" in request:
                 tell_in_json(_explained(translator, request))
                 continue
-            translator.decoding = decoding_of(translator, None, None, request["n_best"])
+            translator.decoding = DecodingOptions(n_best=request["n_best"]).applied_to(decoding)
             tell_in_json({"translations": _translated(translator, request)})
         except (DataError, ModelError, TrainerError) as error:
             tell_in_json({"error": full_message(error)})

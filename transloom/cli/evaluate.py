@@ -20,6 +20,7 @@ from transloom.cli.options import (
     RunsArgument,
     answer,
 )
+from transloom.inference.decoding_options import DecodingOptions
 from transloom.inference.engine_names import Engine
 from transloom.observe.terminal.tables import AnswerTable, Column
 
@@ -63,9 +64,8 @@ def evaluate(
         scores = score_sets(run, test_set, checkpoint or named_checkpoint, dataset)
         answer(scores, as_json, plain_scores_table(scores))
         return
-    translator = load_together(
-        runs, checkpoint, beam_size, length_penalty, engine=engine, compute_type=compute_type
-    )
+    options = DecodingOptions(beam_size, length_penalty, engine=engine, compute_type=compute_type)
+    translator = load_together(runs, checkpoint, options)
     console = Terminal(stderr=True)
     evaluations = evaluate_sets(translator, run, test_set, dataset, console, processes)
     answer([e.to_json() for e in evaluations], as_json, scores_table(evaluations))

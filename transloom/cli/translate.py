@@ -22,6 +22,7 @@ from transloom.cli.options import (
     ProcessesOption,
     TagOption,
 )
+from transloom.inference.decoding_options import DecodingOptions
 from transloom.inference.engine_names import Engine
 
 
@@ -123,9 +124,8 @@ def translate(
     from transloom.cli.load_translator import load_together
     from transloom.inference.translate import LinesWanted, translated_lines
 
-    translator = load_together(
-        names, checkpoint, beam_size, length_penalty, n_best, precision, engine, compute_type
-    )
+    options = DecodingOptions(beam_size, length_penalty, n_best, precision, engine, compute_type)
+    translator = load_together(names, checkpoint, options)
     if output is not None:
         from transloom.inference.spread.spread import translate_on_cluster
 

@@ -23,6 +23,7 @@ from transloom.cli.options import (
     RunArgument,
     answer,
 )
+from transloom.inference.decoding_options import DecodingOptions
 from transloom.observe.terminal.tables import AnswerTable, Column
 
 if TYPE_CHECKING:
@@ -150,6 +151,7 @@ def tune_run(
             f"{run} was trained for {task}, which is not decoded by a search: name a run of "
             "translation"
         )
+    options = DecodingOptions(precision=precision)
     names = list(dict.fromkeys(_found(folder, name) for name in checkpoints))
     first, _ = find_checkpoint(folder, names[0])
     recipe = TrainingRecipe.of_checkpoint(first.header.recipe, first.header.identity)
@@ -159,7 +161,7 @@ def tune_run(
     with percentages(console) as progress:
         tuner = DecodingTuner(first, data, grid, metric, bars_by_name(progress))
         for name in names:
-            tuner.try_out(load_translator(run, name, precision=precision), processes)
+            tuner.try_out(load_translator(run, name, options), processes)
         tuned = tuner.judge()
     write_tuned_decoding(folder, tuned)
     return tuned
