@@ -27,7 +27,7 @@ from cluster.launchers.ray_job.shipment import own_code
 from cluster.recipe import find_recipe, load_recipe
 from cluster.terminal import Terminal
 from trainer.record.metrics import train_lines
-from transloom.commands.datasets import prepare_dataset
+from transloom.cli.prepare import prepare_dataset
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 from support.cluster.ray_head import RayHead

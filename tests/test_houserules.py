@@ -23,7 +23,7 @@ SOURCES = [
         ("webdataset", "data_pipeline/dataset/samples.py"),
         (
             "prometheus_client",
-            ("transloom/commands/metrics.py", "transloom/inference/serving/metrics.py"),
+            ("transloom/cli/metrics.py", "transloom/inference/serving/metrics.py"),
         ),
         ("tensorboard", "transloom/observe/exports/tensorboard_events.py"),
         ("ctranslate2", "transloom/inference/ctranslate2/library.py"),

@@ -85,8 +85,8 @@ def test_no_message_takes_a_number_for_many_that_may_be_one() -> None:
         "model/config/transformer.py: {self.decoder_layers} layers",  # of both stacks: 1+1 layers
         "trainer/exact/grids.py: {most} micro-batches",  # thousands
         "trainer/zero/engine.py: {ranks} ranks",  # 3 at least
-        "transloom/commands/demo.py: {command} checkpoints",  # no number
-        "transloom/commands/inference.py: {len(names)} runs",  # 2 at least
-        "transloom/commands/plan.py: {rounded} steps",  # beside the singular
+        "transloom/cli/demo.py: {command} checkpoints",  # no number
+        "transloom/cli/load_translator.py: {len(names)} runs",  # 2 at least
+        "transloom/cli/plan.py: {rounded} steps",  # beside the singular
         "transloom/observe/explain/live/packing.py: {count:,} weights",  # millions
     ]

@@ -162,7 +162,7 @@ import os, signal, sys
 import transloom.cli.app
 
 def find_spec(self, name, path=None, target=None):
-    if name == "transloom.commands.train":
+    if name == "transloom.cli.train_run":
         os.kill(os.getpid(), signal.SIGTERM)
 
 sys.meta_path.insert(0, type("Finder", (), {"find_spec": find_spec})())

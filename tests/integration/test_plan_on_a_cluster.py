@@ -12,7 +12,7 @@ from support.recipes import tiny_values
 
 from cluster.planning import cluster_facts
 from cluster.planning.plan import Wanted
-from transloom.commands.plan import plan_run
+from transloom.cli.plan import plan_run
 
 HOLDS_THREE = """
 import sys, ray

@@ -1,4 +1,4 @@
-"""A sweep on a cluster, as a user runs it: how it chooses runs is in transloom/commands."""
+"""A sweep on a cluster, as a user runs it; tests/transloom/cli/test_sweep.py covers planning."""
 
 import json
 import signal

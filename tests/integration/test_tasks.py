@@ -32,7 +32,7 @@ from cluster.terminal import Terminal
 from data_pipeline.preparation.prepare import prepare
 from foundation.extensions import FOLDER_VARIABLE
 from trainer.runs.step_range import StepRange
-from transloom.commands.replay import ReplayWish, replay
+from transloom.cli.replay_run import ReplayWish, replay
 from transloom.observe.comparison.comparison import compare_runs
 
 VALUES = {

@@ -11,7 +11,7 @@ from support.command import TRANSLOOM
 from trainer.record.records import TrainLine
 from trainer.runs.folder import RunFolder
 from trainer.runs.vitals import read_vitals
-from transloom.commands import train
+from transloom.cli import train_run
 from transloom.observe.terminal.display import PlainLines
 
 pytestmark = pytest.mark.long
@@ -31,7 +31,7 @@ def at_step(monkeypatch):
                     act()
 
         monkeypatch.setattr(
-            train,
+            train_run,
             "audience_for",
             lambda console, title, steps, run, smooths: Acting(console, title, steps, smooths),
         )

@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 
 from trainer.runs.step_range import StepRange
-from transloom.commands.train import TrainResult, train_run
+from transloom.cli.train_run import TrainResult, train_run
 
 
 class Runs:

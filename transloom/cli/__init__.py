@@ -1,1 +1,1 @@
-"""The command line: arguments, options, answers. What a command does is in `transloom.commands`."""
+"""The command line: a module for each command, with its arguments and its work."""

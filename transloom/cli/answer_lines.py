@@ -1,5 +1,20 @@
-"""`transloom answer-lines`: a translator for another program, which `transloom/api.py` starts."""
+"""`transloom answer-lines`: translate for another process, a line of JSON for each line of JSON.
 
+    {"sentences": […], "n_best": 1, "tag": null, "prefixes": null} ──▶ {"translations": [[…], …]}
+    {"explain": "…", "tag": null, "live": true}        ──▶ {"translation": "…", "page": "<!doc…"}
+                                                        or {"error": "…"}
+
+The command ends with its standard input. `transloom/api.py` starts it for Python programs.
+"""
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+from cluster.terminal import full_message, tell_in_json
+from foundation.errors import DataError
+from model.errors import ModelError
+from trainer.errors import TrainerError
 from transloom.cli.options import (
     BeamOption,
     CheckpointOption,
@@ -9,7 +24,11 @@ from transloom.cli.options import (
     PrecisionOption,
     RunArgument,
 )
+from transloom.inference.decoding_options import DecodingOptions
 from transloom.inference.engine_names import Engine
+
+if TYPE_CHECKING:
+    from transloom.inference.translator import Translator
 
 
 def answer_lines(
@@ -22,17 +41,43 @@ def answer_lines(
     compute_type: ComputeTypeOption = None,
 ) -> None:
     """Translate for another program: a line of JSON for each line of JSON on standard input."""
-    from transloom.commands.answering_lines import answer_until_the_end
-    from transloom.commands.inference import load_translator
+    from transloom.cli.load_translator import load_translator
 
-    answer_until_the_end(
-        load_translator(
-            run,
-            checkpoint,
-            beam_size,
-            length_penalty,
-            precision=precision,
-            engine=engine,
-            compute_type=compute_type,
-        )
+    options = DecodingOptions(
+        beam_size, length_penalty, precision=precision, engine=engine, compute_type=compute_type
     )
+    answer_until_the_end(load_translator(run, checkpoint, options))
+
+
+def answer_until_the_end(translator: "Translator") -> None:
+    """Answer until the standard input ends."""
+    decoding = translator.decoding
+    tell_in_json({"ready": str(translator.checkpoint.path)})
+    for line in sys.stdin:
+        request = json.loads(line)
+        try:
+            if "explain" in request:
+                tell_in_json(_explained(translator, request))
+                continue
+            translator.decoding = DecodingOptions(n_best=request["n_best"]).applied_to(decoding)
+            tell_in_json({"translations": _translated(translator, request)})
+        except (DataError, ModelError, TrainerError) as error:
+            tell_in_json({"error": full_message(error)})
+        finally:
+            translator.decoding = decoding
+
+
+def _explained(translator: "Translator", request: dict[str, Any]) -> dict[str, Any]:
+    from transloom.cli.explain import explanation
+
+    page, summary = explanation(
+        translator, request["explain"], request["tag"], live=request["live"]
+    )
+    return {"translation": summary["translation"], "page": page}
+
+
+def _translated(translator: "Translator", request: dict[str, Any]) -> list[list[dict[str, Any]]]:
+    best = translator.translate_n_best(
+        request["sentences"], request["tag"], request["prefixes"], request["n_best"]
+    )
+    return [[{"text": found.text, "score": found.score} for found in of_one] for of_one in best]

@@ -31,29 +31,38 @@ from model.errors import ModelError
 from trainer.errors import TrainerError
 from transloom.cli.answer_lines import answer_lines
 from transloom.cli.checkpoints import checkpoints_app
+from transloom.cli.classify import classify
 from transloom.cli.compare import compare
 from transloom.cli.control import stop, workers
 from transloom.cli.dashboard import dashboard
 from transloom.cli.data import data_app
+from transloom.cli.demo import demo
 from transloom.cli.deploy import deploy_app
-from transloom.cli.encoders import classify, embed, fill
+from transloom.cli.embed import embed
+from transloom.cli.evaluate import evaluate
 from transloom.cli.exit_code import keep_exit_code
+from transloom.cli.explain import explain
+from transloom.cli.export import export
 from transloom.cli.export_metrics import export_metrics
+from transloom.cli.fields import fields
+from transloom.cli.fill import fill
+from transloom.cli.generate import generate
+from transloom.cli.import_weights import import_weights
+from transloom.cli.init import init
 from transloom.cli.jobs import jobs_app, submit
-from transloom.cli.learning import demo, fields
 from transloom.cli.metrics import metrics
 from transloom.cli.model import model_app
 from transloom.cli.plan import plan
-from transloom.cli.recipes import init, recipes
+from transloom.cli.prepare import prepare
+from transloom.cli.recipes import recipes
 from transloom.cli.replay import replay
 from transloom.cli.report import report
 from transloom.cli.serve import serve
 from transloom.cli.standings import runs, status
 from transloom.cli.sweep import sweep
-from transloom.cli.texts import export, generate, import_weights
-from transloom.cli.train import prepare, train
-from transloom.cli.translation import evaluate, explain, translate
-from transloom.cli.tuning import tune_decoding
+from transloom.cli.train import train
+from transloom.cli.translate import translate
+from transloom.cli.tune_decoding import tune_decoding
 from transloom.cli.usage import Commands
 from transloom.cli.watch import watch
 

@@ -1,16 +1,26 @@
-"""`transloom checkpoints`: the checkpoints of a run."""
+"""`transloom checkpoints`: the checkpoints that a run can resume from, and their averages."""
 
-from typing import Annotated
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cluster.errors import EXIT_FAILED
-from cluster.terminal import Terminal
+from cluster.terminal import Terminal, percentages
+from foundation.wording import counted, listed
+from trainer.errors import CheckpointError, CheckpointFormatError, RunMismatchError
 from transloom.cli.options import JsonOption, RunArgument, answer
+from transloom.observe.terminal.tables import AnswerTable, Column
+
+if TYPE_CHECKING:
+    from trainer.checkpoints.format import Checkpoint, FileRecord
 
 checkpoints_app = typer.Typer(
     no_args_is_help=True, help="List, verify, prune and average a run's checkpoints."
 )
+
+DIGEST_DIGITS_SHOWN = 16
 
 
 @checkpoints_app.command("list")
@@ -19,8 +29,6 @@ def list_checkpoints(run: RunArgument, as_json: JsonOption = False) -> None:
 
     Example:  transloom checkpoints list runs/phrasebook
     """
-    from transloom.commands.checkpoints import checkpoint_rows, checkpoints_table
-
     rows = checkpoint_rows(run)
     answer(rows, as_json, checkpoints_table(rows))
 
@@ -31,8 +39,6 @@ def verify_checkpoints(run: RunArgument, as_json: JsonOption = False) -> None:
 
     Example:  transloom checkpoints verify runs/phrasebook
     """
-    from transloom.commands.checkpoints import verification_table, verified_rows
-
     rows = verified_rows(run, Terminal(stderr=True))
     answer(rows, as_json, verification_table(rows))
     if not all(row["intact"] for row in rows):
@@ -62,8 +68,6 @@ def prune_checkpoints(
 
       transloom checkpoints prune runs/phrasebook --keep-last 1 --dry-run
     """
-    from transloom.commands.checkpoints import prune_run, pruned_text
-
     removed = prune_run(
         run, keep_last, keep_best, keep_every, dry_run=dry_run, console=Terminal(stderr=True)
     )
@@ -93,8 +97,6 @@ def average_checkpoints(
 
       transloom checkpoints average runs/phrasebook --steps 100,200,300
     """
-    from transloom.commands.checkpoints import average_run
-
     if sum(choice is not None for choice in (last, best, steps)) > 1:
         raise typer.BadParameter("--last, --best and --steps exclude each other: give one of them")
     average = average_run(run, last, best, None if steps is None else _numbers(steps))
@@ -112,3 +114,246 @@ def _numbers(text: str) -> list[int]:
     if not all(word.strip().isdecimal() for word in words):
         raise typer.BadParameter(f"--steps is {text!r}: give steps as in 100,200,300")
     return sorted({int(word) for word in words})
+
+
+def checkpoint_rows(run: Path) -> list[dict[str, Any]]:
+    """A row for each complete checkpoint of a run, and for each average."""
+    from trainer.checkpoints.format import Checkpoint
+
+    rows: list[dict[str, Any]] = []
+    for path in _all_of(run):
+        try:
+            header = Checkpoint(path).header
+        except (CheckpointError, CheckpointFormatError) as error:
+            rows.append({"path": str(path), "problem": str(error)})
+            continue
+        rows.append(
+            {
+                "step": header.step,
+                "path": str(path),
+                "bytes": sum(file.bytes for file in header.files),
+                "averaged_steps": header.averaged_steps,
+                "imported_from": header.imported_from,
+                "ranks": header.numerics.get("ranks"),
+                "zero_stage": header.numerics.get("zero_stage"),
+                "scores": header.model_dump(mode="json", include={"scores"})["scores"],
+                "data_digest": header.data_digest,
+            }
+        )
+    return rows
+
+
+def verified_rows(run: Path, console: Terminal) -> list[dict[str, Any]]:
+    """A row for each checkpoint and average, which says whether all its files are as written."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from trainer.checkpoints.format import Checkpoint
+
+    problems: dict[Path, str | None] = {}
+    files, checkpoints = [], []
+    for path in _all_of(run):
+        try:
+            checkpoint = Checkpoint(path)
+        except (CheckpointError, CheckpointFormatError) as error:
+            problems[path] = str(error)
+        else:
+            problems[path] = None
+            checkpoints.append(checkpoint)
+            files += [(checkpoint, record) for record in checkpoint.header.files]
+    with percentages(console) as progress, ThreadPoolExecutor(os.cpu_count()) as pool:
+        task = progress.add_task("verifying", total=sum(record.bytes for _, record in files))
+        for (checkpoint, record), problem in zip(files, pool.map(_problem_of, files), strict=True):
+            problems[checkpoint.path] = problems[checkpoint.path] or problem
+            progress.advance(task, record.bytes)
+    for checkpoint in checkpoints:
+        if problems[checkpoint.path] is None:
+            problems[checkpoint.path] = _problem_within(checkpoint, run)
+    return [
+        {"path": str(path), "intact": problem is None, "problem": problem}
+        for path, problem in problems.items()
+    ]
+
+
+def prune_run(
+    run: Path,
+    keep_last: int | None,
+    keep_best: int | None,
+    keep_every_steps: int | None,
+    *,
+    dry_run: bool,
+    console: Terminal,
+) -> list[Path]:
+    """Remove the checkpoints that need not stay, and return their paths.
+
+    Args:
+        keep_last, keep_best, keep_every_steps: replace those of the run's recipe; None keeps
+            the recipe's.
+
+    Raises:
+        RunInUseError: the run trains.
+        CheckpointError: the newest checkpoint is damaged, so an older one may be needed.
+    """
+    from cluster.recipe import checkpoints_of_run
+    from trainer.checkpoints.format import newest_intact
+    from trainer.checkpoints.lease import Lease
+    from trainer.checkpoints.retention import prune, superfluous
+    from trainer.runs.folder import RunFolder
+
+    folder = RunFolder(run)
+    folder.card()
+    given = {"keep_last": keep_last, "keep_best": keep_best, "keep_every_steps": keep_every_steps}
+    config = checkpoints_of_run(folder).model_copy(
+        update={name: value for name, value in given.items() if value is not None}
+    )
+    _, damaged = newest_intact(folder.checkpoints)
+    if damaged:
+        raise CheckpointError(
+            f"{'; '.join(damaged.values())}. Nothing is removed, because an older checkpoint may "
+            "be needed; the run's next start sets the damaged one aside"
+        )
+    if dry_run:
+        return superfluous(folder.checkpoints, config)
+    with Lease(run, lambda text: console.print(text, soft_wrap=True)) as lease:
+        return prune(folder.checkpoints, lease.work, config)
+
+
+def average_run(
+    run: Path, last: int | None, best_so_many: int | None, steps: list[int] | None
+) -> "Checkpoint":
+    """Average the newest, the best, or certain checkpoints of a run; all if nothing is given.
+
+    Args:
+        last: how many of the newest.
+        best_so_many: how many of those with the best validation.
+        steps: the steps of certain checkpoints.
+
+    Raises:
+        CheckpointError: the run has fewer, or one of them is damaged.
+    """
+    from cluster.recipe import checkpoints_of_run
+    from trainer.checkpoints.averaging import average  # imports torch
+    from trainer.checkpoints.format import Checkpoint, list_checkpoints, read_header, step_of
+    from trainer.checkpoints.retention import best
+    from trainer.runs.folder import RunFolder
+
+    folder = RunFolder(run)
+    folder.card()
+    paths = {step_of(path): path for path in list_checkpoints(folder.checkpoints)}
+    chosen = list(paths)
+    if last is not None:
+        chosen = chosen[-last:]
+    elif best_so_many is not None:
+        metric = checkpoints_of_run(folder).best_by
+        ranking = best({path: read_header(path) for path in paths.values()}, metric)
+        chosen = sorted(map(step_of, ranking[:best_so_many]))
+    elif steps is not None:
+        chosen = [step for step in steps if step in paths]
+    wanted = last or best_so_many or (len(steps) if steps else 1)
+    if len(chosen) < wanted:
+        raise CheckpointError(
+            f"{run} has {len(chosen)} of {counted(wanted, 'checkpoint')} to be averaged: its "
+            f"checkpoints are of steps {listed(paths)}. Name fewer, or keep more of them with "
+            "checkpoints.keep_last"
+        )
+    return average(folder.checkpoints, [Checkpoint(paths[step]) for step in chosen])
+
+
+def checkpoints_table(rows: list[dict[str, Any]]) -> AnswerTable:
+    from transloom.observe.terminal.scores import score_heading
+
+    measures = list(dict.fromkeys(name for row in rows for name in row.get("scores", ())))
+    table = AnswerTable(
+        Column("step", copied=True),
+        "size",
+        "written by",
+        *(f"validation {score_heading(measure, _decoding(rows, measure))}" for measure in measures),
+        Column("data digest", copied=True, shown=DIGEST_DIGITS_SHOWN),
+    )
+    for row in rows:
+        if "problem" in row:
+            table.add(
+                Path(row["path"]).name, "", row["problem"], *[""] * len(measures), "", style="red"
+            )
+            continue
+        averaged = row["averaged_steps"]
+        table.add(
+            Path(row["path"]).name if averaged else str(row["step"]),
+            f"{row['bytes'] / 1e6:.1f} MB",
+            "" if averaged else _writer_text(row),
+            *(_score_text(row["scores"], measure) for measure in measures),
+            "" if averaged else row["data_digest"],
+        )
+    return table
+
+
+def verification_table(rows: list[dict[str, Any]]) -> AnswerTable:
+    table = AnswerTable(Column("checkpoint", copied=True), "state")
+    for row in rows:
+        intact = row["intact"]
+        state = "intact" if intact else row["problem"]
+        table.add(row["path"], state, style="" if intact else "red")
+    return table
+
+
+def pruned_text(removed: list[str], dry_run: bool) -> str:
+    """What was, or would be, removed."""
+    if not removed:
+        return "All checkpoints stay."
+    heading = "Would be removed:" if dry_run else "Removed:"
+    return "\n".join([heading, *removed])
+
+
+def _writer_text(row: dict[str, Any]) -> str:
+    if source := row["imported_from"]:
+        return f"imported from {source}"
+    ranks, stage = row["ranks"], row["zero_stage"]
+    parts = [counted(ranks, "rank")] if isinstance(ranks, int) else []
+    return ", ".join(parts + ([f"ZeRO {stage}"] if isinstance(stage, int) else []))
+
+
+def _decoding(rows: list[dict[str, Any]], measure: str) -> str | None:
+    found = (row.get("scores", {}).get(measure, {}).get("decoding") for row in rows)
+    return next(filter(None, found), None)
+
+
+def _score_text(scores: dict[str, dict[str, Any]], measure: str) -> str:
+    from transloom.observe.terminal.scores import score_value
+
+    value = scores.get(measure, {}).get("value")
+    return "" if value is None else score_value(measure, value)
+
+
+def _all_of(run: Path) -> list[Path]:
+    from trainer.checkpoints.format import list_averages, list_checkpoints
+    from trainer.runs.folder import RunFolder
+
+    folder = RunFolder(run)
+    folder.card()
+    return list_checkpoints(folder.checkpoints) + list_averages(folder.checkpoints)
+
+
+def _problem_within(checkpoint: "Checkpoint", run: Path) -> str | None:
+    """What is wrong with a checkpoint whose files are as they were written."""
+    # Both import torch.
+    from trainer.checkpoints.reader import CheckpointReader, require_same_shapes
+    from trainer.runs.folder import RunFolder
+    from transloom.inference.trained_network import shapes_of_run
+
+    try:
+        if checkpoint.header.files:
+            reader = CheckpointReader(checkpoint)
+            if shapes := shapes_of_run(RunFolder(run), checkpoint):
+                require_same_shapes(checkpoint, shapes)
+            reader.check_numbers()
+    except (CheckpointError, RunMismatchError) as error:
+        return str(error)
+    return None
+
+
+def _problem_of(file: "tuple[Checkpoint, FileRecord]") -> str | None:
+    checkpoint, record = file
+    try:
+        checkpoint.verify_file(record)
+    except (CheckpointError, CheckpointFormatError) as error:
+        return str(error)
+    return None

@@ -67,8 +67,8 @@ def compare(
             "--markdown, --dataset and --processes"
         )
     (other,) = others
-    from transloom.commands.recipe_differences import recipe_differences
     from transloom.observe.comparison.comparison import compare_runs
+    from transloom.observe.comparison.recipe_differences import recipe_differences
 
     settings = recipe_differences(run, other)
     comparison = compare_runs(run, other)
@@ -89,7 +89,7 @@ def _compare_translations(
     markdown: bool,
     as_json: bool,
 ) -> None:
-    from transloom.commands.comparing import compare_on_test_set
+    from transloom.cli.compare_translations import compare_on_test_set
     from transloom.observe.terminal.comparison_tables import comparison_markdown, comparison_text
 
     if markdown and as_json:

@@ -1,12 +1,16 @@
 """`transloom export-metrics`: the record of a run for other programs."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from cluster.terminal import Terminal
+from cluster.terminal import Terminal, percentages
+from foundation.wording import counted, listed
 from transloom.cli.options import JsonOption, RunArgument, answer
+
+if TYPE_CHECKING:
+    from transloom.observe.exports.exporting import Exported, Format
 
 
 def export_metrics(
@@ -32,9 +36,34 @@ def export_metrics(
 
       transloom export-metrics runs/phrasebook --to tensorboard -o logs/phrasebook
     """
-    from transloom.commands.exporting_metrics import export_run_metrics, in_words
-
     folder = output or Path(f"{run.absolute().name}-{to}")
     exported = export_run_metrics(run, to, folder, Terminal(stderr=True), replace=force)
     found = {"folder": str(folder), **exported.model_dump(mode="json")}
     answer(found, as_json, in_words(exported, folder))
+
+
+def export_run_metrics(
+    run: Path, to: "Format", folder: Path, console: Terminal, *, replace: bool
+) -> "Exported":
+    """Write the record of a run into a folder; see `transloom.observe.exports.exporting`."""
+    from transloom.observe.exports.exporting import export_metrics
+
+    with percentages(console) as progress:
+        task = progress.add_task(f"record of {run.name}", total=None)
+        return export_metrics(
+            run,
+            to,
+            folder,
+            lambda done, total: progress.update(task, completed=done, total=total),
+            replace=replace,
+        )
+
+
+def in_words(exported: "Exported", folder: Path) -> str:
+    """What was exported, in a sentence."""
+    if exported.format == "tensorboard":
+        looked_at = f"tensorboard --logdir {folder}"
+        what = f"{counted(exported.rows['events'], 'event')}; look at them with: {looked_at}"
+    else:
+        what = listed(f"{counted(count, 'row')} in {name}" for name, count in exported.rows.items())
+    return f"{folder} has the record of {exported.name} to step {exported.last_step}: {what}"

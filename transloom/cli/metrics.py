@@ -1,12 +1,25 @@
-"""`transloom metrics`: the numbers of runs for a program that watches them."""
+"""`transloom metrics`: the numbers of runs in OpenMetrics text, from their folders alone."""
 
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from itertools import chain
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cluster.terminal import tell
+from cluster.errors import ClusterError
+from cluster.terminal import note, tell
 from transloom.cli.completion import run_folders
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+    from prometheus_client.metrics_core import GaugeMetricFamily
+
+    from trainer.record.run_metrics import MetricValue
+
+LOOPBACK = "127.0.0.1"
 
 
 def metrics(
@@ -31,9 +44,106 @@ def metrics(
 
     Reads their folders alone, wherever they are trained. Example:  transloom metrics runs
     """
-    from transloom.commands.metrics import metrics_text, serve_metrics
-
     if port is None:
         tell(metrics_text(folder).rstrip("\n"))
     else:
         serve_metrics(folder, port)
+
+
+def metrics_text(folder: Path) -> str:
+    """The numbers of a run, or of the runs in a folder, as OpenMetrics text.
+
+    Raises:
+        RunMismatchError: there is no such folder.
+    """
+    from prometheus_client.openmetrics.exposition import generate_latest
+
+    text: str = generate_latest(_registry(folder)).decode()
+    return text
+
+
+def serve_metrics(folder: Path, port: int) -> None:
+    """Answer who asks at this machine's loopback address, until the process is interrupted.
+
+    Raises:
+        RunMismatchError: there is no such folder.
+        ClusterError: the port is in use.
+    """
+    from prometheus_client import start_http_server
+
+    runs_at(folder)
+    try:
+        server, thread = start_http_server(port, LOOPBACK, _registry(folder))
+    except OSError as error:
+        raise ClusterError(
+            f"Nothing can listen at port {port} of {LOOPBACK}: {error.strerror}. Name another one "
+            "by --port"
+        ) from error
+    note(f"the metrics of {folder} are at http://{LOOPBACK}:{server.server_port}/metrics")
+    with suppress(KeyboardInterrupt):
+        thread.join()
+    server.shutdown()
+    server.server_close()
+
+
+def runs_at(folder: Path) -> list[Path]:
+    """The run in a folder, or the runs in it.
+
+    Raises:
+        RunMismatchError: there is no such folder.
+    """
+    from trainer.record.standing import is_run, no_runs_in
+
+    if is_run(folder):
+        return [folder.absolute()]  # which has a name, where "." has none
+    try:
+        return [path for path in sorted(folder.iterdir()) if is_run(path)]
+    except OSError as error:
+        raise no_runs_in(folder, error, " or a run") from error
+
+
+def _registry(folder: Path) -> "CollectorRegistry":
+    from prometheus_client import CollectorRegistry
+
+    registry = CollectorRegistry()
+    registry.register(_Runs(folder))
+    return registry
+
+
+class _Runs:
+    """Reads the runs of a folder whenever somebody asks, for one at a time."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._one_at_a_time = threading.Lock()
+
+    def describe(self) -> "list[GaugeMetricFamily]":
+        """Nothing is read when it is registered."""
+        return []
+
+    def collect(self) -> "Iterator[GaugeMetricFamily]":
+        from trainer.record.run_metrics import node_values, run_values
+
+        with self._one_at_a_time:
+            runs = runs_at(self._folder)
+            values = list(
+                chain.from_iterable((*run_values(run), *node_values(run)) for run in runs)
+            )
+        yield from _families(values)
+
+
+def _families(values: "Iterable[MetricValue]") -> "Iterator[GaugeMetricFamily]":
+    """The values by name; of two that look the same, since their runs' names do, the first."""
+    from prometheus_client.metrics_core import GaugeMetricFamily
+
+    from trainer.record.run_metrics import NODE_METRICS, RUN_METRICS
+
+    of_name: dict[str, dict[tuple[tuple[str, str], ...], float]] = {}
+    for name, labels, value in values:
+        of_name.setdefault(name, {}).setdefault(tuple(labels.items()), value)
+    for name, found in of_name.items():
+        keys = [key for key, _ in next(iter(found))]
+        family = GaugeMetricFamily(name, (RUN_METRICS | NODE_METRICS)[name], labels=keys)
+        for series, value in found.items():
+            family.add_metric([text for _, text in series], value)
+        yield family

@@ -1,13 +1,23 @@
-"""`transloom model`: the network of a recipe or a run."""
+"""`transloom model`: the network of a recipe or a run, as a table, as JSON and as SVG."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cluster.errors import RecipeError
 from cluster.terminal import note
+from foundation.errors import DataError
 from transloom.cli.completion import runs_and_recipes
 from transloom.cli.options import JsonOption, Overrides, answer
+from transloom.observe.terminal.tables import AnswerTable
+
+if TYPE_CHECKING:
+    from cluster.recipe import Recipe
+    from transloom.observe.explain.blueprint.boxes import Blueprint, Box, Column
+    from transloom.observe.explain.blueprint.networks import Sizes
 
 model_app = typer.Typer(no_args_is_help=True, help="Look at a model's form: shapes, parameters.")
 
@@ -50,8 +60,6 @@ def show(
 
       transloom model show runs/phrasebook --each-layer --json
     """
-    from transloom.commands.model_figure import figure_of, figure_table, summary_of, write_svg
-
     found = figure_of(recipe, overrides or [])
     if not found.prepared:
         note("the vocabulary is as large as the recipe asks: its dataset is not prepared here")
@@ -59,3 +67,116 @@ def show(
         write_svg(found, svg, each_layer=each_layer)
         note(f"drawn: {svg}")
     answer(summary_of(found, svg), as_json, figure_table(found, each_layer=each_layer))
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure, and whether its vocabularies are those of a dataset; else the recipe's wish."""
+
+    blueprint: "Blueprint"
+    prepared: bool
+
+
+def figure_of(name: str, overrides: Sequence[str]) -> Figure:
+    """The figure of a run by its folder, or of a recipe by its file or name.
+
+    Raises:
+        RecipeError: there is neither, the recipe is wrong, or a run is given overrides.
+        RunMismatchError: the network is an extension's.
+    """
+    from cluster.recipe import find_recipe, load_recipe, load_run_recipe
+    from trainer.runs.folder import RunFolder
+    from transloom.observe.explain.blueprint.networks import blueprint_of_settings
+
+    run = RunFolder(Path(name))
+    if run.card_path.is_file():
+        if overrides:
+            raise RecipeError(
+                f"{name} is a run, whose model is what it is, and {overrides[0]} would change it: "
+                "leave it out, or name a recipe"
+            )
+        recipe, dataset = load_run_recipe(run), str(run.dataset)
+    else:
+        recipe = load_recipe(find_recipe(name), overrides)
+        dataset = recipe.data.dataset
+    sizes = _sizes_of_dataset(recipe, dataset)
+    prepared = sizes is not None
+    return Figure(blueprint_of_settings(recipe.model, sizes or _sizes_of_recipe(recipe)), prepared)
+
+
+def _sizes_of_dataset(recipe: "Recipe", dataset: str) -> "Sizes | None":
+    from data_pipeline.dataset.manifest import Manifest
+    from data_pipeline.storage.store import open_store
+    from transloom.observe.explain.blueprint.networks import Sizes
+
+    try:
+        manifest = Manifest.load(open_store(dataset, retry_delays_seconds=()))
+    except DataError:  # not prepared yet
+        return None
+    found = [manifest.tokenizers[field.name].vocabulary_size for field in manifest.fields]
+    return Sizes(found[0], found[-1], _context_length(recipe), _labels(recipe))
+
+
+def _sizes_of_recipe(recipe: "Recipe") -> "Sizes":
+    from transloom.observe.explain.blueprint.networks import Sizes
+
+    size = recipe.tokenizer.vocabulary_size
+    return Sizes(size, size, _context_length(recipe), _labels(recipe))
+
+
+def _context_length(recipe: "Recipe") -> int:
+    return getattr(recipe.batching, "context_length", 0)
+
+
+def _labels(recipe: "Recipe") -> int:
+    return len(getattr(recipe.data, "labels", ()))
+
+
+def write_svg(figure: Figure, file: Path, *, each_layer: bool) -> None:
+    """Write the figure as a file of its own."""
+    from transloom.observe.explain.blueprint.drawing import svg_file
+
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(svg_file(figure.blueprint, each_layer=each_layer), encoding="utf-8")
+
+
+def summary_of(figure: Figure, svg: Path | None) -> dict[str, Any]:
+    """For scripts: every box of every layer, with its parameters by name and shape."""
+    counts = {box.key: box.parameters for box in figure.blueprint.boxes()}
+    return {
+        "blueprint": figure.blueprint.model_dump(mode="json"),
+        "parameters_by_box": counts,
+        "vocabulary_from": "dataset" if figure.prepared else "recipe",
+        "svg": None if svg is None else str(svg),
+    }
+
+
+def figure_table(figure: Figure, *, each_layer: bool) -> AnswerTable:
+    """A row for each box from the input up, and the total in the last."""
+    table = AnswerTable("part", "box", "what it does", "parameters")
+    for column in figure.blueprint.columns:
+        name = column.name.lower()
+        _add(table, name, column.before)
+        for where, times, boxes in _layers(column, each_layer):
+            _add(table, where, boxes, times)
+        _add(table, name, column.after)
+    table.add("", "all", "", f"{figure.blueprint.parameters:,}")
+    return table
+
+
+def _layers(column: "Column", each_layer: bool) -> "list[tuple[str, int, Sequence[Box]]]":
+    """What the first column of a table says, how many layers that is, and their boxes."""
+    name = f"{column.name.lower()} layer"
+    if each_layer:
+        return [(f"{name} {layer.number}", 1, layer.boxes) for layer in column.layers]
+    times = len(column.layers)
+    return [(f"{times} × {name}" if times > 1 else name, times, column.layers[0].boxes)]
+
+
+def _add(table: AnswerTable, where: str, boxes: "Sequence[Box]", times: int = 1) -> None:
+    for box in boxes:
+        own = f"{box.parameters:,}" if box.parameters or box.same_as else ""
+        if times > 1 and box.parameters:
+            own = f"{times} × {own} = {times * box.parameters:,}"
+        what = [line for line in box.lines if not line.endswith("parameters")]
+        table.add(where, box.title, "; ".join(what), own)

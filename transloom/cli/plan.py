@@ -1,13 +1,22 @@
 """`transloom plan`: what a run takes and what is missing, before it trains."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cluster.errors import EXIT_FAILED
 from cluster.terminal import note
+from foundation.wording import counted, flop_rate, operations, span
 from transloom.cli.options import JsonOption, Overrides, RecipeArgument, answer
+
+if TYPE_CHECKING:
+    from cluster.planning.cluster_facts import ClusterFacts
+    from cluster.planning.plan import Plan, Wanted
+
+LABEL = 13  # columns
 
 
 def plan(
@@ -47,7 +56,6 @@ def plan(
     """
     from cluster.planning.plan import Wanted
     from trainer.runs.folder import RunFolder
-    from transloom.commands.plan import plan_run, plan_text
 
     made = plan_run(
         recipe,
@@ -59,3 +67,179 @@ def plan(
     answer(made.to_json(), as_json, plan_text(made))
     if not made.trainable:
         raise typer.Exit(EXIT_FAILED)
+
+
+def plan_run(
+    recipe: str,
+    overrides: list[str],
+    *,
+    run: Path | None,
+    wanted: "Wanted",
+    notice: Callable[[str], None],
+) -> "Plan":
+    """Plan the run of a recipe; see `transloom plan --help`."""
+    from cluster.planning.plan import make_plan
+    from cluster.recipe import find_recipe, load_recipe, run_name, with_absolute_paths
+    from trainer.runs import RUNS
+    from trainer.runs.folder import RunFolder
+
+    path = find_recipe(recipe)
+    if wanted.address is not None:
+        overrides = [*overrides, f"cluster.address={wanted.address}"]
+    loaded = with_absolute_paths(load_recipe(path, overrides))
+    folder = RunFolder(run or RUNS / run_name(path, overrides))
+    return make_plan(loaded, folder, replace(wanted, address=loaded.cluster.address), notice)
+
+
+def plan_text(plan: "Plan") -> str:
+    """The plan as lines, the verdict last."""
+    from trainer.runs.folder import RunFolder
+    from transloom.cli.train_run import title_of
+
+    lines = [
+        f"{title_of(plan.recipe, RunFolder(plan.run))}",
+        *_size_lines(plan),
+        *_time_lines(plan),
+        *(_cluster_lines(plan.cluster) if plan.cluster else ()),
+        *(f"{'problem' if p.refuses else 'note'}: {p.text}" for p in plan.problems),
+    ]
+    refusing = sum(problem.refuses for problem in plan.problems)
+    verdict = "It can be trained."
+    if refusing:
+        verdict = f"It cannot be trained like this: {counted(refusing, 'problem')}."
+    return "\n".join([*lines, verdict])
+
+
+def _line(label: str, text: str) -> str:
+    return f"{label:<{LABEL}}{text}"
+
+
+def _size_lines(plan: "Plan") -> list[str]:
+    from cluster.planning.quick import gigabytes
+
+    lines = []
+    ranks = plan.recipe.cluster.max_ranks
+    if plan.parameters is not None:
+        lines.append(_line("parameters", f"{plan.parameters:,}{_frozen(plan)}"))
+    if size := plan.state:
+        parts = {
+            "weights": size.weights,
+            "their fp32 copy": size.master,
+            "gradients": size.gradients,
+            "sums of gradients": size.bucket,
+            "optimizer moments": size.moments,
+            "average of the weights": size.average,
+        }
+        shown = ", ".join(f"{name} {gigabytes(n)}" for name, n in parts.items() if n)
+        lines.append(
+            _line(
+                "a rank",
+                f"{gigabytes(size.on_device)} at most, as one of {ranks}: {shown}; in host memory "
+                f"{gigabytes(size.checkpoint_copy)} for a copy of its part of a checkpoint"
+                f"{f' and {gigabytes(size.frozen)} of frozen weights' if size.frozen else ''}",
+            )
+        )
+    if measured := plan.measurement:
+        lines.append(
+            _line(
+                "measured",
+                f"one rank on {measured.device}: {gigabytes(measured.state_bytes)} with its state, "
+                f"and {gigabytes(measured.step_bytes)} more at most in steps, of which activations "
+                f"are about {gigabytes(plan.activation_bytes or 0)}",
+            )
+        )
+    if disk := plan.disk:
+        there = f", {disk.there} there" if disk.there else ""
+        lines.append(
+            _line(
+                "checkpoints",
+                f"{gigabytes(disk.each)} each{there}, up to {disk.wanted} more at once: "
+                f"{gigabytes(disk.wanted * disk.each)}; free: {gigabytes(disk.free)}",
+            )
+        )
+    return lines
+
+
+def _time_lines(plan: "Plan") -> list[str]:
+    lines = []
+    if epoch := plan.epoch:
+        about = "" if epoch.exact else "about "
+        lines.append(
+            _line("an epoch", f"{about}{_steps(epoch.steps)}, {epoch.units:,} target tokens")
+        )
+    if flops := plan.step_flops:
+        lines.append(
+            _line(
+                "a step",
+                f"about {operations(flops.model)} for its tokens, {operations(flops.hardware)} "
+                "with padding and recomputation: the mean of "
+                f"{counted(flops.micro_batches, 'micro-batch')}",
+            )
+        )
+    if speed := plan.speed:
+        rate = flop_rate(speed.tflops_per_second, speed.mfu)
+        of = f"{counted(speed.steps, 'step')}, {counted(speed.ranks, 'rank')}"
+        lines.append(
+            _line(
+                "speed",
+                f"{speed.units_per_second:,.0f} target tokens/s, {f'{rate}, ' if rate else ''}"
+                f"{speed.step_seconds:.3g} s a step: {speed.origin} ({of})",
+            )
+        )
+    if taken := plan.duration:
+        how = " without validations and checkpoints" if not (speed and speed.goodput) else ""
+        if taken.at_best and plan.steps_left:
+            how += _if_as_fast(plan)
+        steps = counted(plan.steps_left, "step")
+        lines.append(_line("time", f"{span(3600 * taken.hours)} for {steps}{how}"))
+    return lines
+
+
+def _cluster_lines(cluster: "ClusterFacts") -> list[str]:
+    from cluster.planning.cluster_facts import holder_text, resources_text
+
+    said = {node.name: node for node in cluster.said}
+    lines = []
+    for node in cluster.nodes:
+        resources = ", ".join(
+            f"{node.free.get(name, 0):g} of {node.total[name]:g} {name} free"
+            for name in ("CPU", "GPU")
+            if node.total.get(name)
+        )
+        facts = said.get(node.name)
+        more = ""
+        if facts and not facts.interface.startswith("!"):
+            more = (
+                f"; ranks use {facts.interface}; clock {facts.skew_seconds:+.2f} s "
+                f"± {facts.skew_error_seconds:.2f}"
+            )
+        leaving = "; about to leave" if node.leaves_at is not None else ""
+        lines.append(_line("node", f"{node.name}: {resources or 'no CPUs'}{more}{leaving}"))
+    held = (f"{resources_text(holder)} by {holder_text(holder)}" for holder in cluster.holders)
+    room = f"for {counted(cluster.room, 'rank')} now, {cluster.room_at_all} at all"
+    return [*lines, *(_line("held", text) for text in held), _line("room", room)]
+
+
+def _if_as_fast(plan: "Plan") -> str:
+    """Return the assumption about ranks that were not measured."""
+    speed, taken = plan.speed, plan.duration
+    assert speed is not None
+    assert taken is not None
+    measured_hours = plan.steps_left * speed.step_seconds / 3600 / (speed.goodput or 1.0)
+    share = f"{measured_hours / taken.hours:.3g}"
+    times = {"0.5": "half as fast", "1": "as fast", "2": "twice as fast"}
+    are = "is" if taken.ranks == 1 else "are"
+    return (
+        f", if {counted(taken.ranks, 'rank')} {are} {times.get(share, f'{share} times as fast')} "
+        f"as {speed.ranks}"
+    )
+
+
+def _steps(count: float) -> str:
+    """Return a number of steps, with a digit after the point where it is no whole number."""
+    rounded = f"{count:,.1f}".removesuffix(".0")
+    return f"{rounded} step" if rounded == "1" else f"{rounded} steps"
+
+
+def _frozen(plan: "Plan") -> str:
+    return f", {plan.frozen_parameters:,} of them frozen" if plan.frozen_parameters else ""

@@ -1,13 +1,18 @@
-"""`transloom recipes` and `transloom init`: where to find a recipe, and how to get one's own."""
+"""`transloom recipes`: list the built-in recipes, or show one."""
 
-from pathlib import Path
-from typing import Annotated, Any
+import re
+from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import urlsplit
 
 import typer
 
-from foundation.wording import counted
+from foundation.wording import counted, listed
 from transloom.cli.completion import recipe_names
 from transloom.cli.options import JsonOption, Overrides, answer
+from transloom.observe.terminal.tables import AnswerTable, Column
+
+if TYPE_CHECKING:
+    from cluster.recipe import Recipe
 
 OptionalRecipe = Annotated[
     str | None,
@@ -15,6 +20,9 @@ OptionalRecipe = Annotated[
         metavar="[RECIPE]", help="Show this one. Default: list all.", autocompletion=recipe_names
     ),
 ]
+
+# The end of a sentence: "Vaswani et al. 2017" has none.
+_FIRST_SENTENCE = re.compile(r".*?[.](?=\s+[A-Z]|$)")
 
 
 def recipes(
@@ -31,7 +39,6 @@ def recipes(
       transloom recipes phrasebook trainer.max_steps=100
     """
     from cluster.recipe import find_recipe, load_recipe
-    from transloom.commands.recipe_list import recipe_rows, recipe_text, recipes_table
 
     if recipe is None:
         rows = recipe_rows()
@@ -41,83 +48,68 @@ def recipes(
     answer(values, as_json, recipe_text(values))
 
 
-def init(
-    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="The file to write, my.yaml.")],
-    folder: Annotated[
-        Path | None,
-        typer.Argument(
-            metavar="[FOLDER]",
-            help="With train.fr and train.en, say, and so for validation and test….",
-        ),
-    ] = None,
-    source: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Source sentences, one a line.")
-    ] = None,
-    target: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Their translations, one a line.")
-    ] = None,
-    validation_source: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Held-out sentences. Default: some of the corpus's."),
-    ] = None,
-    validation_target: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Their translations.")
-    ] = None,
-    source_language: Annotated[
-        str | None, typer.Option(help="Default: as the file's name ends.")
-    ] = None,
-    target_language: Annotated[
-        str | None, typer.Option(help="Default: as the file's name ends.")
-    ] = None,
-    init_from: Annotated[
-        Path | None,
-        typer.Option(metavar="FOLDER", help="A Marian model of Hugging Face to go on from."),
-    ] = None,
-    tag: Annotated[
-        str | None,
-        typer.Option(help="Before every source sentence, such as >>fra<< of that model."),
-    ] = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Write a recipe of your own parallel text, with settings by its size and a word on each.
+def recipe_rows() -> list[dict[str, Any]]:
+    """Name, path, what it trains and what that needs, by name."""
+    from cluster.recipe import RECIPES, load_recipe
 
-    It asks nothing and overwrites nothing. Without a validation set it deals the corpus to
-    training and validation, in a folder beside the recipe.
-
-    Examples:
-
-      transloom init my.yaml --source corpus.fr --target corpus.en
-
-      transloom init my.yaml corpora/fr-en
-
-      transloom init my.yaml corpora/fr-en --init-from opus-mt-fr-en
-    """
-    from transloom.commands.new_recipe import files_in, files_named, write_recipe
-
-    languages = source_language, target_language
-    if (validation_source is None) != (validation_target is None):
-        raise typer.BadParameter("--validation-source and --validation-target belong together")
-    if folder is not None and source is None and target is None and validation_source is None:
-        files = files_in(folder, languages)
-    elif folder is None and source is not None and target is not None:
-        validation = None
-        if validation_source is not None and validation_target is not None:
-            validation = (validation_source, validation_target)
-        files = files_named(source, target, validation, languages)
-    else:
-        raise typer.BadParameter("give either a FOLDER, or --source FILE and --target FILE")
-    if tag is not None and init_from is None:
-        raise typer.BadParameter("--tag belongs to --init-from")
-    summary = write_recipe(recipe, files, init_from, tag)
-    answer(summary, as_json, _where_next(summary))
+    rows = []
+    for path in sorted(RECIPES.glob("*.yaml")):
+        recipe = load_recipe(path)
+        rows.append(
+            {
+                "recipe": path.stem,
+                "path": str(path),
+                "trains": _first_sentence(path.read_text(encoding="utf-8")),
+                "needs": needs_of(recipe),
+            }
+        )
+    return rows
 
 
-def _where_next(summary: dict[str, Any]) -> str:
-    recipe = summary["recipe"]
-    held = f", {summary['held_out']:,} held out" if summary["held_out"] else ""
-    return (
-        f"{summary['pairs']:,} training pairs{held}: {summary['scale']}, "
-        f"{counted(summary['steps'], 'step')}"
-        f"\nwritten: {', '.join(summary['written'])}\n\n"
-        f"  transloom prepare {recipe}\n  transloom plan {recipe}\n  transloom train {recipe}"
+def recipes_table(rows: list[dict[str, Any]]) -> AnswerTable:
+    table = AnswerTable(
+        Column("recipe", copied=True),
+        "what it trains",
+        "what that needs",
+        caption="transloom train RECIPE [KEY=VALUE]…; one of your own corpus: transloom init",
     )
+    for row in rows:
+        table.add(row["recipe"], row["trains"], row["needs"])
+    return table
+
+
+def recipe_text(values: dict[str, Any]) -> str:
+    """A recipe as YAML."""
+    import yaml
+
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True).rstrip("\n")
+
+
+def needs_of(recipe: "Recipe") -> str:
+    """Its ranks, where they run, and where its text comes from."""
+    config = recipe.cluster
+    device = "GPU" if config.gpus_per_rank else "CPU"
+    where = "" if config.address is None else " on a Ray cluster"
+    return f"{counted(config.max_ranks, f'{device} rank')}{where}; {_text_of(recipe)}"
+
+
+def _text_of(recipe: "Recipe") -> str:
+    from data_pipeline.config.corpus import is_remote
+
+    locations = [place for corpus in recipe.data.train for place in corpus.locations]
+    hosts = sorted({str(urlsplit(place).hostname) for place in locations if is_remote(place)})
+    if hosts:
+        return f"text from {listed(hosts)}"
+    if all(place.startswith("builtin:") for place in locations):
+        return "no download"
+    return "text that you download, as the recipe says"
+
+
+def _first_sentence(text: str) -> str:
+    comment = []
+    for line in text.splitlines():
+        if not line.startswith("# "):
+            break
+        comment.append(line.removeprefix("# "))
+    found = _FIRST_SENTENCE.match(" ".join(comment))
+    return found.group() if found else ""

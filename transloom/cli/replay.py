@@ -72,8 +72,8 @@ def replay(
     if steps is None and not worst:
         raise typer.BadParameter("name steps with --steps A:B, or let --worst find one")
     from trainer.runs.step_range import StepRange
-    from transloom.commands.replay import ReplayWish
-    from transloom.commands.replay import replay as replay_run
+    from transloom.cli.replay_run import ReplayWish
+    from transloom.cli.replay_run import replay as replay_run
     from transloom.observe.terminal.replay import look_report
 
     wish = ReplayWish(

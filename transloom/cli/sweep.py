@@ -49,9 +49,9 @@ def sweep(
     """
     expect_a_run()
     from cluster.recipe import find_recipe
-    from transloom.commands.sweep import Sweep, SweepSignals, Training
-    from transloom.commands.sweep_points import sweep_points
-    from transloom.commands.sweep_views import shown_while, sweep_table
+    from transloom.cli.sweep_points import sweep_points
+    from transloom.cli.sweep_runs import Sweep, SweepSignals, Training
+    from transloom.cli.sweep_views import shown_while, sweep_table
 
     path = find_recipe(recipe).absolute()
     options = ["--address", address] if address is not None else []

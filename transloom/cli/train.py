@@ -1,4 +1,4 @@
-"""`transloom prepare` and `transloom train`: from a recipe to a trained run."""
+"""`transloom train`: train a run, or continue it."""
 
 from pathlib import Path
 from typing import Annotated
@@ -11,35 +11,11 @@ from cluster.terminal import Terminal
 from transloom.cli.options import (
     JsonOption,
     Overrides,
-    ProcessesOption,
     RecipeArgument,
     StrictOption,
     answer,
     step_range,
 )
-
-
-def prepare(
-    recipe: RecipeArgument,
-    overrides: Overrides = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace a dataset made from other settings.")
-    ] = False,
-    processes: ProcessesOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Turn a recipe's corpora into a dataset: tokenizer, shards, manifest.
-
-    Example:  transloom prepare multi30k-ende data.mirror=../multi30k
-    """
-    from cluster.recipe import find_recipe, load_recipe
-    from transloom.commands.datasets import prepare_dataset
-
-    loaded = load_recipe(find_recipe(recipe), overrides or ())
-    summary = prepare_dataset(
-        loaded, Terminal(stderr=True), overwrite=overwrite, processes=processes
-    )
-    answer(summary, as_json, summary["text"])
 
 
 def train(
@@ -74,7 +50,7 @@ def train(
     expect_a_run()
     first_and_last = step_range(profile) if profile else None
     from trainer.runs.step_range import StepRange
-    from transloom.commands.train import train_run
+    from transloom.cli.train_run import train_run
 
     result = train_run(
         recipe,

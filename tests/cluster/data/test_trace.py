@@ -19,7 +19,7 @@ from trainer.errors import RunMismatchError
 from trainer.record.metrics import read_metrics, train_lines
 from trainer.record.records import Resumed
 from trainer.runs.folder import RunFolder
-from transloom.commands.datasets import prepare_dataset
+from transloom.cli.prepare import prepare_dataset
 from transloom.inference.translator import Translator
 
 STEPS = 7
@@ -61,7 +61,7 @@ class Trained:
 @pytest.fixture(scope="module")
 def trained_once(two_corpora, tmp_path_factory):
     """A dataset and a run of seven steps with checkpoints of 3, 6 and 7; not to be changed."""
-    from transloom.commands.train import train_run
+    from transloom.cli.train_run import train_run
 
     folder = tmp_path_factory.mktemp("trained")
     overrides = [f"data.dataset={folder / 'dataset'}", "checkpoints.every_steps=3"]

@@ -12,7 +12,7 @@ from cluster.planning.speed import Speed, duration, recorded_speed, speed_of
 from cluster.recipe import Recipe
 from trainer.errors import TrainerError
 from trainer.record.records import TrainLine
-from transloom.commands.plan import plan_text
+from transloom.cli.plan import plan_text
 
 
 def line(step, seconds, ranks=2, goodput=0.5):

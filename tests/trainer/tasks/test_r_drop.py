@@ -20,7 +20,7 @@ from trainer.recipe import identity_of
 from trainer.runs.step_range import StepRange
 from trainer.tasks.randomness import seed_torch
 from trainer.tasks.task import training_task
-from transloom.commands.replay import ReplayWish, replay
+from transloom.cli.replay_run import ReplayWish, replay
 
 CPU = torch.device("cpu")
 R_DROP = 5.0

@@ -96,7 +96,7 @@ def test_runs_are_compared_as_a_paper_needs_it(runs, phrasebook, monkeypatch):
     assert "training pairs" in found["by_word_frequency"]["counted_in"]
 
     # What was translated is taken again, by `evaluate`'s hypotheses too; and said.
-    monkeypatch.setattr("transloom.commands.comparing.load_translator", None)
+    monkeypatch.setattr("transloom.cli.compare_translations.load_translator", None)
     result = compare(runs, *names[:3], "--test", "phrasebook", "--json")
     again = json.loads(result.stdout)
     assert all(system["reused"] for system in again["systems"])
@@ -132,7 +132,7 @@ def test_hypotheses_of_evaluate_are_taken(runs, monkeypatch):
         assert done.exit_code == 0, done.output
         assert "\tBLEU\t" in done.output
         assert "\tbeam 4, α 0.6\t" in done.output
-    monkeypatch.setattr("transloom.commands.comparing.load_translator", None)
+    monkeypatch.setattr("transloom.cli.compare_translations.load_translator", None)
     found = compare(runs, "seed-2", "other", "--test", "phrasebook", "--json")
     assert [s["reused"] for s in json.loads(found.stdout)["systems"]] == [True, True]
     assert json.loads(found.stdout)["seeds"] == []

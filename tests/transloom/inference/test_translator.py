@@ -13,7 +13,7 @@ from trainer.checkpoints.averaging import average
 from trainer.checkpoints.format import Checkpoint, list_checkpoints
 from trainer.errors import CheckpointError, RunMismatchError
 from trainer.runs.folder import RunFolder
-from transloom.commands.inference import load_translator
+from transloom.cli.load_translator import load_translator
 from transloom.inference.trained_network import find_checkpoint
 from transloom.inference.translator import Translator
 

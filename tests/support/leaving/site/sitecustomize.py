@@ -86,7 +86,7 @@ HOOKS = {
         "Node.kill_all_processes": strikes("ends Ray's processes", "has ended Ray's processes")
     },
     "trainer.checkpoints.lease": {"Lease.__exit__": strikes("gives the run back")},
-    "transloom.commands.train": {"train_run": strikes(after="has trained")},
+    "transloom.cli.train_run": {"train_run": strikes(after="has trained")},
     "transloom.cli.train": {"answer": strikes("answers", "has answered")},
 }
 

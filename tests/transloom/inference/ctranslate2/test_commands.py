@@ -12,8 +12,7 @@ from data_pipeline.tokenizers.tokenizer import train_tokenizer
 from trainer.checkpoints.format import sha256_of
 from trainer.errors import EngineError, TrainerError
 from transloom.cli.app import app
-from transloom.commands.export_targets import Target
-from transloom.commands.exporting import export_run
+from transloom.cli.export import Target, export_run
 from transloom.inference.engine_names import ComputeType, Engine
 from transloom.inference.export.ctranslate2 import require_plain
 from transloom.inference.translator import Translator

@@ -21,7 +21,7 @@ from support.dashboard.running import HANG_SECONDS
 from support.serving.asking import ask, numbers, standing
 
 from transloom import ServedTranslator
-from transloom.commands.sweep import TRANSLOOM
+from transloom.cli.sweep_runs import TRANSLOOM
 from transloom.inference.translator import Translator
 
 SENTENCES = ["je suis étudiant", "elle est là", "il détestait la salade", "nous sommes ici"]

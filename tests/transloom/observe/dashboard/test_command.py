@@ -13,7 +13,7 @@ from support.records.lines import train_line
 from support.records.run_folders import made_run
 
 from transloom.cli.dashboard import COMMAND_LINE
-from transloom.commands.sweep import TRANSLOOM
+from transloom.cli.sweep_runs import TRANSLOOM
 from transloom.observe.dashboard import look_process
 from transloom.observe.dashboard.serving import NICENESS
 

@@ -7,8 +7,8 @@ from rich.console import Console
 
 from cluster.launchers.ray_job.status import Standing
 from cluster.ray.jobs import Job
+from transloom.cli.fields import field_rows, fields_table
 from transloom.cli.jobs import jobs_table
-from transloom.commands.field_guide import field_rows, fields_table
 from transloom.observe.terminal.tables import AnswerTable, Column
 
 ID = "raysubmit_ABCDEFGHIJKLMNOPQRSTUVWXYZ"

@@ -1,0 +1,26 @@
+"""What a command does not import, it does not wait for."""
+
+import subprocess
+import sys
+
+SLOW = ("torch", "deepspeed", "wandb", "sacrebleu")
+
+
+DRIVER = ("transloom.cli.app", "transloom.cli.train_run", "cluster.supervision.supervisor")
+
+
+def test_the_driver_does_without_what_only_ranks_need():
+    program = f"""
+import importlib, sys
+for module in {DRIVER}:
+    importlib.import_module(module)
+    print(module, [name for name in {SLOW} if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout == "".join(f"{module} []\n" for module in DRIVER), done.stderr
+
+
+def test_no_rank_imports_wandb_before_it_shows_a_record_there():
+    program = "import sys, trainer.build.rank\nprint('wandb' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout.endswith("False\n"), done.stderr

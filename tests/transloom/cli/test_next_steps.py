@@ -1,0 +1,102 @@
+"""The commands that a finished run suggests can be copied into a shell as they are."""
+
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+import typer
+from support import tasks
+from support.recipes import tiny_recipe
+from typer.testing import CliRunner
+
+from cluster.recipe import Recipe
+from transloom.cli.app import app
+from transloom.cli.explain import _OF_TEXTS
+from transloom.cli.next_steps import next_commands
+from transloom.cli.train_run import TrainResult
+from transloom.inference.task_commands import COMMANDS, EXPLAINED_TASKS
+
+SAMPLE = "où est l'école ?"
+OF_TASK = {
+    "causal_lm": tasks.language_model_values,
+    "masked_lm": tasks.masked_values,
+    "sentence_embedding": tasks.embedding_values,
+    "token_classification": tasks.case_values,
+    "tlm": tasks.pair_masked_values,
+}
+
+
+def arguments(command):
+    """What transloom is given, and what is piped into it."""
+    *piped, own = command.split(" | ")
+    name, *words = shlex.split(own)
+    assert name == "transloom"
+    return words, " ".join(shlex.split(piped[0])[1:]) if piped else None
+
+
+def test_those_for_a_translation_run_work(untrained_run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = Path("runs") / "it's mine,seed=2"
+    shutil.copytree(untrained_run.path, run)
+    found = next_commands(run, tiny_recipe(tmp_path), SAMPLE)
+    assert [arguments(command)[0][0] for command in found.values()] == [
+        "translate",
+        "evaluate",
+        "explain",
+        "dashboard",
+    ]
+    assert arguments(found["use"])[1] == SAMPLE
+    for kind in ("use", "evaluate", "explain"):
+        words, text = arguments(found[kind])
+        result = CliRunner().invoke(app, words, input=f"{text}\n")
+        assert result.exit_code == 0, result.output
+
+
+@pytest.mark.parametrize("task", OF_TASK)
+def test_those_of_a_task_are_commands_of_ours(task, tmp_path):
+    recipe = Recipe.of(OF_TASK[task](tmp_path))
+    found = next_commands(Path("runs/x"), recipe, SAMPLE)
+    assert shlex.split(found["use"])[1] == COMMANDS[recipe.task].split()[1]
+    for command in found.values():
+        (name, *words), _ = arguments(command)
+        (known,) = [c for n, c in typer.main.get_command(app).commands.items() if n == name]
+        known.make_context(name, words)  # which refuses unknown options
+
+
+def test_a_sample_that_a_command_would_not_take_is_left_out(tmp_path):
+    for sample in (None, "two\nlines", "--help", "long " * 100, "\x1b[31mred"):
+        words, text = arguments(next_commands(tmp_path, tiny_recipe(tmp_path), sample)["use"])
+        assert words[0] == "translate"
+        assert text == "A TEXT"
+    masked = Recipe.of(tasks.masked_values(tmp_path))
+    for sample, is_taken in (("no mask", False), ("a [MASK] b", True)):
+        (*_, text), _ = arguments(next_commands(tmp_path, masked, sample)["use"])
+        assert (text == sample) is is_taken
+        assert "[MASK]" in text
+
+
+def test_the_tasks_with_a_page_are_known():
+    assert set(EXPLAINED_TASKS) == {"translation", *_OF_TEXTS}
+
+
+def result(recipe, outcome="finished", began_at=0, step=40):
+    return TrainResult(outcome, Path("runs/x"), recipe, began_at, step, None, None)
+
+
+def test_a_finished_run_says_what_to_do_next_and_one_that_is_stopped_does_not(tmp_path):
+    recipe = tiny_recipe(tmp_path, max_steps=40)
+    text = result(recipe).text()
+    assert "Finished at step 40" in text
+    assert all(command in text for command in next_commands(Path("runs/x"), recipe, None).values())
+    assert "transloom translate" not in result(recipe, "preempted").text()
+
+
+def test_a_run_that_was_over_says_so_with_both_numbers(tmp_path):
+    text = result(tiny_recipe(tmp_path, max_steps=20), began_at=40).text()
+    assert "already at step 40" in text
+    assert "trainer.max_steps is 20" in text
+    assert "Finished" not in text
+    stopped_early = result(tiny_recipe(tmp_path, max_steps=90), began_at=40).text()
+    assert "stopped early at step 40" in stopped_early
+    assert "trainer.early_stopping.patience" in stopped_early

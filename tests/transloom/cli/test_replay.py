@@ -1,0 +1,319 @@
+"""Replays of runs of one rank without Ray: the same bits, the first difference, a look inside.
+
+Runs that were killed and resized, and replays by several ranks: tests/integration/test_tasks.py.
+"""
+
+import hashlib
+import json
+import math
+import random
+import shutil
+
+import pytest
+import yaml
+from click import UsageError
+from support.recipes import tiny_values
+from support.records.checkpoints import rewrite_header
+from support.runs import Runs
+from support.tasks import language_model_values
+
+from cluster.errors import RecipeError
+from cluster.recipe import load_recipe
+from cluster.terminal import Terminal
+from data_pipeline.dataset.manifest import Manifest
+from data_pipeline.storage.store import open_store
+from trainer.errors import TrainerError
+from trainer.record.metrics import train_lines
+from trainer.record.records import Resumed
+from transloom.cli.prepare import prepare_dataset
+
+SOURCE = "le zèbre zézaie"
+GARBAGE = "Qx7#Zv 9%wK&p Jj0=Qq X4+Vz 8*uU Yy-2@ qZ!xJ 3~kW Gg/5 Zz"
+
+
+@pytest.fixture(scope="module")
+def poisoned(tmp_path_factory):
+    """A run of 40 steps of short sentences, with one pair of garbage in a corpus of its own."""
+    folder = tmp_path_factory.mktemp("poisoned")
+    rng = random.Random(5)
+    people = ("je", "tu", "il", "elle", "nous", "vous")
+    things = ("pain", "vin", "chat", "livre")
+    pairs = [f"{rng.choice(people)} voit le {rng.choice(things)}" for _ in range(600)]
+    (folder / "plain.tsv").write_text("".join(f"{line}\t{line}\n" for line in pairs))
+    (folder / "poison.tsv").write_text(f"{SOURCE}\t{GARBAGE}\n")
+    heldout = {"files": [str(folder / "poison.tsv")]}
+    values = tiny_values(folder / "dataset", max_steps=40)
+    values["data"] |= {
+        "train": [
+            {"name": name, "files": [str(folder / f"{name}.tsv")]} for name in ("plain", "poison")
+        ],
+        "validation": heldout,
+        "tests": {},
+        "cleaning": {"max_length_ratio": None},
+        "pairs_per_block": 16,
+        "blocks_per_shard": 2,
+    }
+    values["tokenizer"] = {"type": "char", "vocabulary_size": 60, "joint": True}
+    values["batching"]["max_tokens_per_micro_batch"] = 128
+    values["trainer"]["schedule"] = {
+        "type": "constant",
+        "peak_learning_rate": 0.01,
+        "warmup_steps": 0,
+    }
+    values["engine"] = {"numerics": "exact", "zero_stage": 1}
+    values["checkpoints"] = {"every_steps": 10, "keep_last": 9}
+    recipe = folder / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump(values))
+    prepare_dataset(load_recipe(recipe), Terminal(stderr=True), overwrite=False)
+    runs = Runs(recipe, folder, "")
+    runs.train("run", inline=True)
+    return folder
+
+
+@pytest.fixture
+def copied(poisoned, tmp_path):
+    """A copy of the run and its dataset, to be changed."""
+    for name in ("run", "dataset"):
+        shutil.copytree(poisoned / name, tmp_path / name)
+    recipe = tmp_path / "run" / "recipe.yaml"
+    moved = recipe.read_text().replace(str(poisoned / "dataset"), str(tmp_path / "dataset"))
+    recipe.write_text(moved)
+    return tmp_path
+
+
+def replayed(transloom, run, *options, exit_code=0):
+    result = transloom("replay", run, *options, "--json")
+    assert result.exit_code == exit_code, result.output
+    return json.loads(result.stdout)
+
+
+def everything_in(folder):
+    """Names, contents, times and modes of all there is."""
+    return {
+        str(path.relative_to(folder)): (
+            path.stat().st_mtime_ns,
+            path.stat().st_mode,
+            path.stat().st_nlink,
+            hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None,
+        )
+        for path in [folder, *folder.rglob("*")]
+    }
+
+
+def test_the_same_bits_and_nothing_in_the_run_changes(poisoned, transloom):
+    before = everything_in(poisoned / "run")
+    look = replayed(transloom, poisoned / "run", "--steps", "18:31", "--look")
+    assert everything_in(poisoned / "run") == before
+    verdict = look["verdict"]
+    assert verdict["same"]
+    assert verdict["to_the_last_bit"]
+    assert (verdict["data"], verdict["losses"], verdict["state"]) == ("same", "same", "same")
+    assert (look["replayed_from"], look["steps_trained"]) == (10, 21)
+    assert verdict["state_steps"] == [20, 30]
+    assert verdict["first_difference"] is None
+    assert [step["step"] for step in look["steps"]] == list(range(18, 32))
+
+
+def test_a_look_adds_up_to_the_record(poisoned, transloom):
+    manifest = Manifest.load(open_store(str(poisoned / "dataset")))
+    lines = {line.step: line for line in train_lines(poisoned / "run" / "metrics.jsonl")}
+    look = replayed(transloom, poisoned / "run", "--steps", "21:23", "--look")
+    for step in look["steps"]:
+        line, examples = lines[step["step"]], step["examples"]
+        assert step["loss"] == step["recorded_loss"] == line.loss
+        assert sum(e["tokens"] for e in examples) == line.target_tokens
+        total = math.fsum(e["loss"] * e["tokens"] for e in examples)
+        assert total / line.target_tokens == pytest.approx(line.nll, rel=1e-5)
+        assert math.fsum(e["share"] for e in examples) == pytest.approx(1)
+        losses = [e["loss"] for e in examples]
+        assert losses == sorted(losses, reverse=True)
+        squares = math.fsum(norm**2 for norm in step["gradient_norms"].values())
+        assert math.sqrt(squares) == pytest.approx(line.grad_norm, rel=1e-5)
+        traced = json.loads(
+            transloom("data", "trace", poisoned / "run", "--steps", step["step"], "--json").stdout
+        )[0]
+        for number, slot in enumerate(traced["slots"]):
+            seen = [e["example"] for e in examples if e["slot"] == number]
+            assert sorted(seen) == sorted(slot["sample_ids"])
+        for example in examples:
+            (shard,) = [s for s in manifest.shards if s.name == example["shard"]]
+            assert shard.first_pair <= example["example"] < shard.first_pair + shard.pairs
+            assert manifest.corpora[shard.corpus].name == example["corpus"]
+            assert example["rank"] == 0
+            if example["corpus"] == "plain":
+                assert example["texts"]["source"] == example["texts"]["target"]
+        for span in step["activations"].values():
+            assert span["minimum"] <= span["mean"] <= span["maximum"]
+            assert span["largest_magnitude"] == max(-span["minimum"], span["maximum"])
+        assert {"encoder.layers.0", "decoder.layers.0"} <= step["activations"].keys()
+
+
+def test_a_poisoned_pair_is_found_by_one_command(poisoned, transloom):
+    (step,) = replayed(transloom, poisoned / "run", "--worst", "--look")["steps"]
+    worst = step["examples"][0]
+    assert worst["corpus"] == "poison"
+    assert worst["texts"]["source"] == SOURCE
+    told = transloom("replay", poisoned / "run", "--steps", "30:40", "--worst", "--look")
+    assert told.exit_code == 0
+    assert "poison" in told.stdout
+
+
+def test_one_byte_of_a_shard_changed_names_step_and_shard(copied, transloom):
+    trace = ("data", "trace", copied / "run", "--steps")
+    ids = json.loads(transloom(*trace, "34", "--json").stdout)[0]["slots"][0]["sample_ids"]
+    manifest = Manifest.load(open_store(str(copied / "dataset")))
+    shard = next(s for s in manifest.shards if s.first_pair <= ids[0] < s.first_pair + s.pairs)
+    file = copied / "dataset" / shard.name
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    look = replayed(transloom, copied / "run", "--steps", "22:36", exit_code=1)
+    verdict = look["verdict"]
+    assert (verdict["data"], verdict["same"]) == ("unreadable", False)
+    first = verdict["first_difference"]
+    assert first["what"] == "data"
+    assert shard.name in first["details"][0]
+    step = first["step"]
+    assert 20 < step <= 34
+    # It is the first step from there on that cannot be fed.
+    if step > 21:
+        assert transloom(*trace, step - 1).exit_code == 0
+    with pytest.raises(Exception, match=shard.name):
+        transloom(*trace, step)
+    told = transloom("replay", copied / "run", "--steps", "22:36")
+    assert told.exit_code == 1
+    flat = " ".join(told.stdout.split())
+    assert f"step {step} differs in data: {shard.name}" in flat
+
+
+def test_the_first_difference_from_the_record_is_told(copied, transloom):
+    """A loss of step 23 and the checkpoint of step 30 are not those of the run any more."""
+    record = copied / "run" / "metrics.jsonl"
+    lines = [json.loads(line) for line in record.read_text().splitlines()]
+    for line in lines:
+        if line["kind"] == "train" and line["step"] == 23:
+            line["loss"] = math.nextafter(line["loss"], 99)
+            loss = line["loss"]
+    record.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    checkpoints = copied / "run" / "checkpoints"
+    shutil.rmtree(checkpoints / "step-00000030")
+    shutil.copytree(checkpoints / "step-00000020", checkpoints / "step-00000030")
+    rewrite_header(checkpoints / "step-00000030", step=30)
+    verdict = replayed(transloom, copied / "run", "--steps", "22:31", exit_code=1)["verdict"]
+    assert (verdict["data"], verdict["losses"], verdict["state"]) == ("same",) + ("different",) * 2
+    first = verdict["first_difference"]
+    assert (first["step"], first["what"], first["recorded"]) == (23, "loss", loss)
+    # Begun at the wrong state, a step has other data and another loss.
+    verdict = replayed(transloom, copied / "run", "--steps", "31", exit_code=1)["verdict"]
+    assert (verdict["data"], verdict["losses"]) == ("different", "different")
+    assert verdict["first_difference"]["what"] == "data"
+
+
+def test_a_damaged_checkpoint_is_passed_over(copied, transloom):
+    (state,) = (copied / "run" / "checkpoints" / "step-00000010").glob("*.safetensors")
+    content = bytearray(state.read_bytes())
+    content[-1] ^= 1
+    state.write_bytes(content)
+    result = transloom("replay", copied / "run", "--steps", "11:12", "--json")
+    assert json.loads(result.stdout)["replayed_from"] == 0
+    assert "the checkpoint before it is used" in " ".join(result.stderr.split())
+    assert "12 steps to train again, 1 to 12, from step 0" in " ".join(result.stderr.split())
+
+
+def test_a_stretch_over_a_quarantine(copied, transloom):
+    """The run goes on without a shard; the replay leaves it out from the same step on."""
+    runs = Runs(copied / "run" / "recipe.yaml", copied, "")
+    ids = json.loads(transloom("data", "trace", copied / "run", "--steps", "41", "--json").stdout)[
+        0
+    ]["slots"][0]["sample_ids"]
+    manifest = Manifest.load(open_store(str(copied / "dataset")))
+    lost = next(s for s in manifest.shards if s.first_pair <= ids[0] < s.first_pair + s.pairs)
+    transloom("data", "quarantine", copied / "dataset", lost.name, "--reason", "lost")
+    (copied / "dataset" / lost.name).rename(copied / "kept.tar")
+    runs.train("run", "trainer.max_steps=46", inline=True)
+    (copied / "kept.tar").rename(copied / "dataset" / lost.name)
+    look = replayed(transloom, copied / "run", "--steps", "38:44", "--look")
+    assert look["verdict"]["same"], look["verdict"]
+    assert (look["replayed_from"], look["verdict"]["state_steps"]) == (30, [40])
+    shards = {e["shard"] for step in look["steps"][3:] for e in step["examples"]}
+    assert lost.name not in shards
+
+
+def test_a_warm_started_run_begins_with_the_weights_that_it_had(copied, transloom):
+    runs = Runs(copied / "run" / "recipe.yaml", copied, "")
+    origin = f"trainer.init_from={copied / 'run'}"
+    runs.train("warm", origin, "trainer.max_steps=4", inline=True)
+    runs.train("run", "trainer.max_steps=41", inline=True)  # so there are newer weights
+    look = replayed(transloom, copied / "warm", "--steps", "2:4")
+    assert look["verdict"]["same"], look["verdict"]
+    assert (look["replayed_from"], look["verdict"]["state_steps"]) == (0, [4])
+
+
+def test_fast_numerics_are_held_to_what_they_promise(copied, transloom):
+    fast = Runs(copied / "run" / "recipe.yaml", copied, "")
+    fast.train("fast", "engine.numerics=fast", "trainer.max_steps=6", inline=True)
+    verdict = replayed(transloom, copied / "fast", "--steps", "3:6")["verdict"]
+    assert (verdict["to_the_last_bit"], verdict["state"]) == (True, "same")
+    other = replayed(transloom, copied / "fast", "engine.attention=sdpa", "--steps", "3:6")
+    verdict = other["verdict"]
+    assert (verdict["same"], verdict["losses"], verdict["state"]) == (True, "same", "not_compared")
+    assert not verdict["to_the_last_bit"]
+    assert "up to rounding only because attention was matmul and is sdpa" in verdict["promise"]
+
+
+def test_a_language_model_that_validates_after_it_was_resumed(
+    tmp_path, phrasebook_documents, transloom
+):
+    """Under ZeRO-3, where each pass notes the order in which it fetches parameters."""
+    values = language_model_values(phrasebook_documents)
+    values["engine"]["zero_stage"] = 3
+    values["trainer"]["validate_every_steps"] = 8
+    recipe = tmp_path / "lm.yaml"
+    recipe.write_text(yaml.safe_dump(values))
+    runs = Runs(recipe, tmp_path, "")
+    runs.train("lm", "trainer.max_steps=6", inline=True)
+    runs.train("lm", "trainer.max_steps=10", inline=True)
+    look = replayed(transloom, tmp_path / "lm", "--steps", "8:9", "--look")
+    assert (look["verdict"]["same"], look["replayed_from"]) == (True, 6)
+    lines = {line.step: line for line in train_lines(tmp_path / "lm" / "metrics.jsonl")}
+    for step in look["steps"]:
+        line = lines[step["step"]]
+        total = math.fsum(e["loss"] * e["tokens"] for e in step["examples"])
+        assert total / line.target_tokens == pytest.approx(line.nll, rel=1e-5)
+        squares = math.fsum(norm**2 for norm in step["gradient_norms"].values())
+        assert math.sqrt(squares) == pytest.approx(line.grad_norm, rel=1e-5)
+        assert all(e["start"] is not None for e in step["examples"])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--steps", "39:41"), "has recorded 40 steps.* and step 41 is not among them"),
+        (("--steps", "39:40", "seed=7"), "seed is 3 in .*, and 7 was asked for"),
+        (("--steps", "39:40", "--ranks", "6"), "cluster.ranks is 6, but a step has only 5"),
+        (("--steps", "1:3", "--worst"), "None of the steps 1:3 has 5"),
+    ],
+)
+def test_what_cannot_be_replayed_is_refused(poisoned, transloom, options, message):
+    with pytest.raises((TrainerError, RecipeError), match=message):
+        transloom("replay", poisoned / "run", *options)
+
+
+@pytest.mark.parametrize("key", ["extension_folder", "extensions", "seed", "trainer.no_setting"])
+def test_a_record_sets_back_only_what_may_change_in_a_run(copied, transloom, key):
+    """Else it could name code, which the replay would execute."""
+    changed = Resumed(step=40, from_step=40, settings_changed={key: ["ext_theirs", None]})
+    with (copied / "run" / "metrics.jsonl").open("a") as record:
+        record.write(f"{changed.to_json()}\n")
+    with pytest.raises(TrainerError, match=rf"other settings of {key}, .* class continuable"):
+        transloom("replay", copied / "run", "--steps", "1:2")
+
+
+def test_steps_or_worst_have_to_be_named(poisoned, transloom):
+    assert transloom("replay", poisoned / "run").exit_code == UsageError.exit_code
+
+
+def test_the_report_fits_a_terminal_of_80_columns(poisoned, transloom):
+    result = transloom("replay", poisoned / "run", "--steps", "12", "--look", "--examples", "3")
+    assert max(len(line.rstrip()) for line in result.stdout.splitlines()) <= 100
+    assert "the same bits in every step" in result.stdout

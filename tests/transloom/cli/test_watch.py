@@ -1,0 +1,400 @@
+"""`transloom watch`: a run or a folder of runs, followed by their files until it is over.
+
+The watcher's pauses are the moments at which the next thing happens to the run.
+"""
+
+import io
+import json
+import os
+import signal
+import time
+
+import pytest
+from rich.cells import cell_len
+from support.launchers.job_records import a_record
+from support.records.lines import train_line, validation_line
+from support.records.run_folders import dead_process, made_run, with_checkpoint, with_owner
+
+from cluster.launchers.ray_job.record import JobFolder
+from cluster.terminal import Terminal
+from trainer.errors import RunMismatchError
+from trainer.record.records import Preempted
+from trainer.runs.folder import RunFolder
+from trainer.runs.vitals import RankVitals, Vitals, write_vitals
+from transloom.cli import watch as watch_module
+from transloom.cli.watch import show_feed
+from transloom.observe.terminal import folder_feed, run_feed
+from transloom.observe.terminal.folder_feed import FolderFeed
+from transloom.observe.terminal.glance import newest_job_of
+from transloom.observe.terminal.run_feed import RunFeed
+
+ATTACK = "\x1b]0;owned\x07\u202e[red]"
+AWAY, BACK = "\x1b[?1049h", "\x1b[?1049l"  # the terminal's other screen
+
+
+@pytest.fixture(autouse=True)
+def _terminal(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("LINES", "24")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+
+
+@pytest.fixture
+def run(tmp_path):
+    return with_owner(made_run(tmp_path / "run", train_line(1), train_line(2)))
+
+
+@pytest.fixture
+def happens(monkeypatch):
+    """Lets these things happen to the run, one in each pause of the watcher."""
+    monkeypatch.setattr(run_feed, "STANDING_SECONDS", 0.0)
+    monkeypatch.setattr(folder_feed, "STANDING_SECONDS", 0.0)
+
+    def these(*events):
+        left = list(events)
+        monkeypatch.setattr(watch_module.time, "sleep", lambda seconds: left.pop(0)())
+
+    return these
+
+
+def append(run, *lines, text=""):
+    with (run / "metrics.jsonl").open("a") as record:
+        record.write("".join(f"{line.to_json()}\n" for line in lines) + text)
+
+
+def say(run, text, at="2026-01-01T00:00:00.000+00:00"):
+    with (run / "log.txt").open("a") as log:
+        log.write(f"{at} {text}\n")
+
+
+def leave(run):
+    owner = next((run / "owners").glob("*.json"))
+    owner.rename(owner.with_suffix(".released"))
+
+
+def finish(run, step=20):
+    with_checkpoint(run, step)
+    leave(run)
+
+
+def beat(run, **fields):
+    rank = RankVitals(rank=0, node="a", phase="step", step=2, silent_seconds=0.1)
+    write_vitals(RunFolder(run), Vitals(**{"time": time.time(), "ranks": (rank,)} | fields))
+
+
+def watched(feed, terminal=False, once=False, width=80):
+    console = Terminal(file=io.StringIO(), force_terminal=terminal, width=width)
+    show_feed(feed, console, once=once)
+    return console.file.getvalue()
+
+
+def picture_of(feed, width=100):
+    return watched(feed, once=True, width=width)
+
+
+def test_in_a_pipe_there_are_lines_until_the_run_ends(run, happens):
+    happens(
+        lambda: append(run, train_line(3), validation_line(3, text="ein Satz"), Preempted(step=3)),
+        lambda: say(run, "checkpoint of step 3 is complete"),
+        lambda: finish(run),
+    )
+    lines = watched(RunFeed(run)).split("\n")
+    assert lines[0].startswith(f"{run}: step 2 of 20, training, by process {os.getpid()}")
+    assert lines[1].startswith("step 3/20  loss 0.333")
+    assert lines[2].startswith("step 3: validation loss 2.000")
+    assert lines[3] == "    ein Satz  →  ein Satz"
+    assert lines[4] == "checkpoint of step 3 is complete"
+    assert lines[5].endswith("step 20 of 20, finished: trained to step 20")
+    assert lines[6:] == [""]
+
+
+def test_what_the_owner_wrote_last_is_shown_though_it_has_left_by_then(run, happens):
+    def end():
+        append(run, train_line(3))
+        say(run, "the last words")
+        finish(run)
+
+    happens(end)
+    said = watched(RunFeed(run))
+    assert "step 3/20" in said
+    assert "the last words" in said
+
+
+def test_a_terminal_is_put_back_when_the_run_ends(run, happens):
+    happens(lambda: append(run, train_line(3)), lambda: finish(run))
+    said = watched(RunFeed(run), terminal=True)
+    before, _, after = said.partition(BACK)
+    assert before.count(AWAY) == 1
+    assert "\x1b[?25h" in said[said.rindex("\x1b[?25l") :]  # the cursor, too
+    assert "finished" in after
+
+
+def test_ctrl_c_leaves_the_run_alone_and_the_terminal_clean(run, happens):
+    def interrupt():
+        raise KeyboardInterrupt
+
+    happens(interrupt)
+    said = watched(RunFeed(run), terminal=True)
+    after = said.partition(BACK)[2]
+    assert "step 2 of 20, training" in after
+    happens(interrupt)
+    assert watched(RunFeed(run)).count("\n") == 1
+
+
+def test_sigterm_puts_the_terminal_back(run, happens):
+    happens(lambda: os.kill(os.getpid(), signal.SIGTERM))
+    before = signal.getsignal(signal.SIGTERM)
+    console = Terminal(file=io.StringIO(), force_terminal=True)
+    with pytest.raises(SystemExit) as ended:
+        show_feed(RunFeed(run), console, once=False)
+    assert ended.value.code == 128 + signal.SIGTERM
+    assert BACK in console.file.getvalue()
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize("term", ["dumb", "unknown"])
+def test_a_dumb_terminal_gets_lines(run, happens, monkeypatch, term):
+    monkeypatch.setenv("TERM", term)
+    happens(lambda: finish(run))
+    assert "\x1b" not in watched(RunFeed(run), terminal=True)
+
+
+def test_without_colours_nothing_is_lost(run, monkeypatch):
+    finish(run)
+    coloured = watched(RunFeed(run), terminal=True)
+    monkeypatch.setenv("NO_COLOR", "1")
+    plain = watched(RunFeed(run), terminal=True)
+    assert "\x1b[32m" in coloured
+    assert "\x1b[32m" not in plain
+    assert "finished" in plain
+
+
+@pytest.mark.parametrize("state", ["finished", "stopped", "failed", "abandoned", "damaged"])
+def test_a_run_that_is_over_is_shown_once(run, state):
+    if state == "abandoned":
+        with_owner(run, process=dead_process())
+    elif state == "finished":
+        finish(run)
+    else:
+        leave(run)
+    if state == "failed":
+        say(run, "the run has ended: The loss is not finite", at="2100-01-01T00:00:00.000+00:00")
+    if state == "damaged":
+        (run / "run.json").write_text("{")
+    said = picture_of(RunFeed(run))
+    assert said.startswith(state)
+    assert "step            " in said
+    if state != "stopped":
+        assert "\nwhy " in said
+
+
+def test_ranks_are_alive_as_long_as_their_owner(run):
+    beat(run)
+    feed = RunFeed(run)
+    assert feed.picture.vitals_are_current
+    assert "rank 0 step 2  heard " in picture_of(feed)
+    with_owner(run, process=dead_process())
+    feed = RunFeed(run)
+    assert not feed.picture.vitals_are_current
+    assert "none any more" in picture_of(feed)
+
+
+def test_vitals_of_a_former_owner_are_not_those_of_the_present_one(run):
+    beat(run, time=time.time() - 3600)
+    said = picture_of(RunFeed(run))
+    assert "not yet started again" in said
+
+
+def test_new_vitals_are_read_while_the_run_is_watched(run):
+    feed = RunFeed(run)
+    beat(run, checkpoint_being_written=7)
+    feed.look()
+    assert "step 7 is being written" in picture_of(feed)
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        lambda run: (run / "vitals.json").write_text('{"time": 1'),
+        lambda run: (run / "log.txt").mkdir(),
+        lambda run: os.truncate(run / "metrics.jsonl", 100),
+        lambda run: append(run, text="{}\n\x00\n"),
+        lambda run: (run / "metrics.jsonl").unlink(),
+        lambda run: (run / "recipe.yaml").unlink(),
+        lambda run: (run / "run.json").unlink(),
+        lambda run: os.mkfifo(run / "place.json"),
+    ],
+    ids=["vitals", "log", "cut", "lines", "record", "recipe", "card", "fifo"],
+)
+def test_nothing_that_happens_to_a_file_ends_the_watching(run, happens, harm):
+    happens(
+        lambda: harm(run),
+        lambda: append(run, train_line(5)),
+        lambda: append(run, train_line(6)),
+        lambda: finish(run),
+    )
+    said = watched(RunFeed(run), terminal=True)
+    assert "6 of 20" in said
+
+
+@pytest.mark.parametrize(
+    ("harm", "told"),
+    [
+        (lambda run: (run / "vitals.json").write_text('{"time": 1'), "vitals.json is damaged"),
+        (lambda run: append(run, text="{}\n"), "has lines that are none of a record"),
+        (lambda run: os.truncate(run / "metrics.jsonl", 100), "was replaced or cut while it was"),
+        (lambda run: (run / "log.txt").mkdir(), "log.txt cannot be read"),
+    ],
+    ids=["vitals", "lines", "cut", "log"],
+)
+def test_what_cannot_be_read_is_told(run, happens, harm, told):
+    happens()  # the standing is looked at each time
+    feed = RunFeed(run)
+    harm(run)
+    for _ in range(3):
+        feed.look()
+    assert told in " ".join(picture_of(feed, width=300).split())
+
+
+def test_storage_that_is_away_for_a_moment_does_not_end_it(run, happens):
+    away = run.with_name("away")
+    happens(
+        lambda: (run / "run.json").rename(run / "kept") and (run / "owners").rename(away),
+        lambda: (run / "kept").rename(run / "run.json") and away.rename(run / "owners"),
+        lambda: append(run, train_line(7)),
+        lambda: finish(run),
+    )
+    assert "step 7/20" in watched(RunFeed(run))
+
+
+def test_a_job_that_waits_is_watched_until_it_trains_and_ends(tmp_path, happens):
+    path = tmp_path / "run"
+    folder = JobFolder.of(path, "tiny-1")
+    folder.path.mkdir(parents=True)
+    folder.write(a_record(path, id="tiny-1", state="WAITING", waits_for="room: it needs 8 CPU"))
+    feed = RunFeed(path, lambda: newest_job_of(path))
+    assert not feed.is_over
+    said = picture_of(feed)
+    assert said.startswith("waiting")
+    assert "waits for room: it needs 8 CPU" in said
+    assert "problem" not in said
+
+    def begin():
+        folder.write(a_record(path, id="tiny-1", state="RUNNING"))
+        made_run(path, train_line(1))
+        with_owner(path)
+
+    def end():
+        finish(path)
+        folder.write(a_record(path, id="tiny-1", state="SUCCEEDED"))
+
+    happens(begin, end)
+    lines = watched(feed).split("\n")
+    assert lines[0] == f"{path}: step 0, waiting, for room: it needs 8 CPU"
+    assert any(line.startswith("step 1/") for line in lines)
+    assert "finished" in lines[-2]
+
+
+def test_a_long_record_has_its_curves_whole(tmp_path):
+    lines = [train_line(n, loss=9000.0 - n) for n in range(1, 6000)]
+    for n in range(10):
+        lines.insert(100 + 500 * n, validation_line(100 + 500 * n, bleu=float(n), text=f"at {n}"))
+    run = made_run(tmp_path / "run", *lines)
+    picture = RunFeed(run).picture
+    assert picture.step == 5999
+    assert picture.loss.points[0].value > 8990  # a point stands for a few steps
+    assert picture.loss.points[-1].step == 5999
+    assert len(picture.loss.points) < 2500
+    assert [point.value for point in picture.scores["bleu"].points] == list(range(10))
+    assert picture.newest.samples[0].source == "at 9"
+    assert picture.best["bleu"][1] == 4600
+
+
+def test_one_standing_for_scripts(run):
+    beat(run)
+    told = json.loads(json.dumps(RunFeed(run).standing()))
+    assert told["standing"]["state"] == "training"
+    assert told["standing"]["step"] == 2
+    assert told["vitals"]["ranks"][0]["phase"] == "step"
+    assert told["vitals_are_current"] is True
+
+
+def test_names_and_texts_of_strangers_steer_no_terminal(tmp_path, happens):
+    run = with_owner(made_run(tmp_path / f"run{ATTACK}", validation_line(1, text=ATTACK)))
+    beat(run, ranks=(RankVitals(rank=0, node=ATTACK, phase="step", step=1, silent_seconds=0),))
+    say(run, ATTACK)
+    happens(lambda: say(run, ATTACK, at=f"2026-01-01T00:00:01.000+00:00 {ATTACK}"))
+    happens(lambda: append(run, validation_line(2, text=ATTACK)), lambda: finish(run))
+    said = watched(RunFeed(run)) + picture_of(RunFeed(run)) + picture_of(FolderFeed(tmp_path))
+    assert "\x1b" not in said
+    assert "\u202e" not in said
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Three runs: one trains, one has failed, one is finished."""
+    folder = tmp_path / "runs"
+    with_owner(made_run(folder / "trains", train_line(1), validation_line(1)))
+    finish(with_owner(made_run(folder / "done", train_line(1))))
+    failed = with_owner(made_run(folder / "failed", train_line(1)))
+    leave(failed)
+    say(failed, "the run has ended: The loss is not finite", at="2100-01-01T00:00:00.000+00:00")
+    (folder / "notes.txt").write_text("no run")
+    return folder
+
+
+def test_a_folder_is_a_table_with_what_trains_first(folder):
+    lines = picture_of(FolderFeed(folder), width=120).split("\n")
+    assert "3 runs: " in lines[0]
+    assert lines[1].split()[:3] == ["run", "state", "step"]
+    assert lines[2].startswith("trains  training   1 of 20  BLEU 30.0")
+    assert {line.split()[0] for line in lines[3:5]} == {"done", "failed"}
+    assert "The loss is not finite" in " ".join(lines)
+
+
+@pytest.mark.parametrize("width", [20, 60, 80, 200])
+@pytest.mark.parametrize("height", [3, 10, 24])
+def test_a_table_of_many_runs_fits_the_terminal(tmp_path, width, height):
+    for number in range(30):
+        made_run(tmp_path / f"{number}{'漢' * 40}", train_line(1))
+    console = Terminal(file=io.StringIO(), width=width)
+    console.print(FolderFeed(tmp_path).rendered(console, height), crop=False)
+    lines = console.file.getvalue().split("\n")[:-1]
+    assert len(lines) <= height
+    assert max(map(cell_len, lines)) <= width
+    assert "older ones" in lines[-1]
+
+
+def test_only_runs_that_train_or_change_are_read_again(folder, monkeypatch):
+    monkeypatch.setattr(folder_feed, "STANDING_SECONDS", 0.0)
+    feed = FolderFeed(folder)
+    read = []
+    standing_of = folder_feed.standing_of
+    monkeypatch.setattr(
+        folder_feed, "standing_of", lambda p, b: read.append(p.name) or standing_of(p, b)
+    )
+    feed.look()
+    assert read == ["trains"]
+    append(folder / "done", train_line(2))
+    feed.look()
+    assert read == ["trains", "done", "trains"]
+
+
+def test_a_folder_is_told_of_in_lines_until_nothing_trains(folder, happens):
+    happens(
+        lambda: with_owner(made_run(folder / "new", train_line(1))),
+        lambda: finish(folder / "trains"),
+        lambda: leave(folder / "new"),
+    )
+    lines = watched(FolderFeed(folder), width=120).rstrip("\n").split("\n")
+    assert lines[-3].startswith("new: training, step 1 of 20")
+    assert lines[-2].startswith("trains: finished: trained to step 20, step 20 of 20")
+    assert lines[-1].startswith("new: stopped, step 1 of 20")
+
+
+def test_a_folder_that_is_none_is_refused(tmp_path):
+    with pytest.raises(
+        RunMismatchError,
+        match=r"No such file.*id of a job.*transloom train",
+    ):
+        FolderFeed(tmp_path / "nothing")

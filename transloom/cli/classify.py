@@ -1,0 +1,98 @@
+"""`transloom classify`: texts in, labels of them or of their words out."""
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cluster.terminal import Terminal, hand_over, percentages, warn
+from foundation.strangers_text import visible_in_json
+from foundation.wording import counted
+from transloom.cli.options import CheckpointOption, JsonOption, PrecisionOption, RunArgument
+
+if TYPE_CHECKING:
+    from transloom.inference.labeller import LabelledText, Labeller, TaggedText
+
+TEXTS_AT_ONCE = 512  # sorted by length, so that little is padded
+SHOWN_FROM = 2 * TEXTS_AT_ONCE  # texts: fewer are done before a bar is looked at
+
+
+def classify(
+    run: RunArgument,
+    texts: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[TEXT]...", help="Texts. Default: lines of stdin."),
+    ] = None,
+    given: Annotated[
+        str | None,
+        typer.Option("--input", metavar="FILE", help="A file of texts, one a line; - is stdin."),
+    ] = None,
+    checkpoint: CheckpointOption = None,
+    precision: PrecisionOption = "fp32",
+    as_json: JsonOption = False,
+) -> None:
+    """Label texts, or each of their words, as the run has learned it.
+
+    A run of text_classification gives a line for each text: its label. A run of
+    token_classification gives a line for each word, the word and its label after a tab, and a
+    blank line after each text: the form of CoNLL, which such a run is trained on. Words are what
+    stands between spaces.
+
+    With --json each text has a line: of texts {"text", "label", "probabilities", "tokens",
+    "read"}, of words {"text", "words": [{"word", "label", "probability"}, …]}.
+
+    Examples:
+
+      transloom classify runs/multi30k-language "Ein Mann fährt Rad." "Un homme fait du vélo."
+
+      transloom classify runs/multi30k-language --input captions.txt --json > labels.jsonl
+
+      transloom classify runs/multi30k-case "ein mann hält eine gitarre"
+    """
+    if texts and given is not None:
+        raise typer.BadParameter(f"texts are given, and --input {given}: leave out one of the two")
+    from transloom.cli.text_readers import load_reader
+    from transloom.inference.given_text import given_texts
+    from transloom.inference.labeller import Labeller
+
+    labeller = load_reader(Labeller, run, checkpoint, precision)
+    for line in labelled_lines(labeller, given_texts(texts or [], given), as_json=as_json):
+        hand_over(line)
+
+
+def labelled_lines(labeller: "Labeller", texts: Sequence[str], *, as_json: bool) -> Iterator[str]:
+    """What is printed for each text: its label, or its words with theirs, or all in JSON."""
+    from transloom.inference.labeller import LabelledText
+
+    cut = 0
+    with percentages(Terminal(stderr=True)) as progress:
+        shown = len(texts) >= SHOWN_FROM and not sys.stdout.isatty()
+        bar = progress.add_task("classify", total=len(texts), visible=shown)
+        for start in range(0, len(texts), TEXTS_AT_ONCE):
+            some = texts[start : start + TEXTS_AT_ONCE]
+            found: Sequence[LabelledText | TaggedText]
+            found = labeller.tag(some) if labeller.of_words else labeller.label(some)
+            for one in found:
+                cut += isinstance(one, LabelledText) and one.read < one.tokens
+                yield from _told(one, as_json=as_json)
+            progress.update(bar, advance=len(some))
+    if cut:
+        longest = labeller.network.encoder.context_length
+        warn(
+            f"Of {counted(cut, 'text')} only the first {longest:,} tokens were read, which is "
+            "batching.context_length of the run"
+        )
+
+
+def _told(found: "LabelledText | TaggedText", *, as_json: bool) -> Iterator[str]:
+    from transloom.inference.labeller import LabelledText
+
+    if as_json:
+        yield visible_in_json(json.dumps(asdict(found), ensure_ascii=False))
+    elif isinstance(found, LabelledText):
+        yield found.label
+    else:
+        yield "".join(f"{word.word}\t{word.label}\n" for word in found.words)

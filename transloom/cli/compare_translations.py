@@ -1,0 +1,185 @@
+"""`transloom compare RUN RUN… --test NAME`: find the runs' hypotheses or make them, and compare."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cluster.terminal import Terminal, bars_by_name, note, percentages, warn
+from data_pipeline.batching.heldout import load_heldout
+from data_pipeline.batching.task import HeldOut
+from data_pipeline.config.pair import SOURCE, TARGET
+from data_pipeline.dataset.manifest import Manifest
+from data_pipeline.storage.store import DatasetStore
+from foundation.wording import counted, listed
+from model.config.transformer import DecodingConfig
+from trainer.checkpoints.format import STEP, Checkpoint, checkpoint_name, sha256_of
+from trainer.errors import RunMismatchError
+from trainer.recipe import TrainingRecipe, identity_differences
+from trainer.runs.folder import RunFolder
+from transloom.cli.load_translator import load_translator, named_run
+from transloom.inference.breakdowns import frequencies_of
+from transloom.inference.hypotheses import Hypotheses, find_hypotheses, make_hypotheses, origin_of
+from transloom.inference.scoring import dataset_of
+from transloom.inference.system_comparison import (
+    Candidate,
+    SystemComparison,
+    TestSet,
+    compare_systems,
+)
+from transloom.inference.trained_network import find_checkpoint
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A run's checkpoint and its test set; nothing is translated yet."""
+
+    name: str
+    run: RunFolder
+    checkpoint: Checkpoint
+    recipe: TrainingRecipe
+    store: DatasetStore
+    manifest: Manifest
+    heldout: HeldOut
+
+
+def compare_on_test_set(
+    runs: Sequence[str],
+    test_set: str,
+    dataset: str | None,
+    processes: int | None,
+    console: Terminal,
+) -> SystemComparison:
+    """Compare runs on a test set; the first one is the baseline.
+
+    Args:
+        runs: each RUN or RUN@CHECKPOINT, a step or the name of an average.
+        dataset: where the runs' dataset is, if it has moved.
+
+    Raises:
+        RunMismatchError: there is no such run, it does not translate, or it has another test set.
+        CheckpointError, DatasetError: the run has no such checkpoint, or there is no such set.
+    """
+    if twice := sorted({name for name in runs if runs.count(name) > 1}):
+        raise RunMismatchError(
+            f"{listed(twice)} is named more than once: name each run once, or other checkpoints of "
+            "it as RUN@STEP"
+        )
+    found = [_find(name, test_set, dataset) for name in runs]
+    for other in found[1:]:
+        _require_same_set(found[0], other, test_set)
+    first = found[0]
+    kinds: list[dict[str, Any]] = []
+    with percentages(console) as progress:
+        report = bars_by_name(progress)
+        candidates = []
+        for one in found:
+            hypotheses = _hypotheses(one, test_set, processes, report)
+            candidates.append(_candidate(one, hypotheses, _kind(one, kinds)))
+        files = first.manifest.heldout[test_set].files
+        references = first.heldout.texts[TARGET]
+        frequencies = frequencies_of(
+            first.store,
+            first.manifest,
+            references,
+            lambda done, total: report("words of the training data", done, total),
+        )
+        return compare_systems(
+            TestSet(
+                name=test_set,
+                sources=first.heldout.texts[SOURCE],
+                references=references,
+                sources_sha256=files[SOURCE].sha256,
+                references_sha256=files[TARGET].sha256,
+            ),
+            candidates,
+            frequencies,
+            report,
+        )
+
+
+def _find(name: str, test_set: str, dataset: str | None) -> _Found:
+    path, checkpoint = named_run(name)
+    run = RunFolder(path)
+    run.card()
+    found, passed_over = find_checkpoint(run, checkpoint)
+    for reason in passed_over:
+        warn(f"{reason}; using {found.path}")
+    recipe = TrainingRecipe.of_checkpoint(found.header.recipe, found.header.identity)
+    if recipe.task != "translation":
+        raise RunMismatchError(
+            f"{path} was trained for {recipe.task}, and only runs of translation are compared on a "
+            "test set: `transloom evaluate` scores others"
+        )
+    data = recipe.data
+    if dataset is not None:
+        data = data.model_copy(update={"dataset": dataset})
+    store, manifest = dataset_of(found, data)
+    heldout = load_heldout(store, manifest, test_set)
+    return _Found(name, run, found, recipe, store, manifest, heldout)
+
+
+def _require_same_set(first: _Found, other: _Found, test_set: str) -> None:
+    """Require that two runs are scored on the same sentences with the same references.
+
+    Raises:
+        RunMismatchError: they are not; with both hashes.
+    """
+    ours, theirs = (one.manifest.heldout[test_set].files for one in (first, other))
+    for field, what in ((SOURCE, "sources"), (TARGET, "references")):
+        if ours[field].sha256 != theirs[field].sha256:
+            raise RunMismatchError(
+                f"The {what} of {test_set} are not the same: sha256 {ours[field].sha256[:16]}… "
+                f"({counted(len(first.heldout), 'line')}) in the dataset of {first.name}, "
+                f"{theirs[field].sha256[:16]}… ({counted(len(other.heldout), 'line')}) in that of "
+                f"{other.name}. Scores on other sentences cannot be compared: name runs that were "
+                "prepared with the same files in data.tests"
+            )
+
+
+def _hypotheses(one: _Found, test_set: str, processes: int | None, report: Any) -> Hypotheses:
+    """What the run makes of the test set: as `evaluate` has kept it, or made now."""
+    decoding = one.recipe.decoding
+    assert isinstance(decoding, DecodingConfig)
+    origin = origin_of(one.checkpoint, test_set, one.heldout, decoding, "fp32")
+    if there := find_hypotheses(one.run.translations, origin):
+        note(f"{one.name}: the hypotheses in {there.file} are those of this checkpoint")
+        return there
+    return make_hypotheses(
+        load_translator(one.run.path, checkpoint_name(one.checkpoint.path)),
+        test_set,
+        one.heldout,
+        one.run.translations,
+        lambda done, total: report(f"translations of {one.name}", done, total),
+        processes,
+    )
+
+
+def _kind(one: _Found, known: list[dict[str, Any]]) -> str:
+    """The same for runs that differ in nothing but their seed: same recipe, same search."""
+    identity = {**one.checkpoint.header.identity, "seed": None}
+    search = {"decoding": one.recipe.decoding.model_dump(mode="json")}
+    for number, other in enumerate(known):
+        if other["search"] == search and not identity_differences(other["identity"], identity):
+            return str(number)
+    known.append({"identity": identity, "search": search})
+    return str(len(known) - 1)
+
+
+def _candidate(one: _Found, hypotheses: Hypotheses, kind: str) -> Candidate:
+    decoding = one.recipe.decoding
+    assert isinstance(decoding, DecodingConfig)
+    return Candidate(
+        name=one.name,
+        run_id=one.run.card().id,
+        checkpoint=one.checkpoint.path.name.removeprefix(STEP),
+        step=one.checkpoint.step,
+        seed=one.recipe.seed,
+        recipe=kind,
+        beam_size=decoding.beam_size,
+        length_penalty=decoding.length_penalty,
+        # The file's lines, which are what sacreBLEU would be given.
+        hypotheses=hypotheses.file.read_text(encoding="utf-8").split("\n")[:-1],
+        file=hypotheses.file,
+        sha256=sha256_of(hypotheses.file),
+        reused=hypotheses.reused,
+    )

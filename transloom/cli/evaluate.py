@@ -1,0 +1,173 @@
+"""`transloom evaluate`: score a run on its recipe's test sets."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cluster.terminal import Terminal, percentages, warn
+from model.config.transformer import search_label
+from trainer.errors import RunMismatchError
+from transloom.cli.options import (
+    BeamOption,
+    CheckpointOption,
+    ComputeTypeOption,
+    EngineOption,
+    JsonOption,
+    MovedDatasetOption,
+    PenaltyOption,
+    ProcessesOption,
+    RunsArgument,
+    answer,
+)
+from transloom.inference.decoding_options import DecodingOptions
+from transloom.inference.engine_names import Engine
+from transloom.observe.terminal.tables import AnswerTable, Column
+
+if TYPE_CHECKING:
+    from data_pipeline.config.data import DataConfig
+    from trainer.recipe import TrainingRecipe
+    from transloom.inference.evaluation import Evaluation
+    from transloom.inference.translator import Translator
+
+
+def evaluate(
+    runs: RunsArgument,
+    test_set: Annotated[
+        list[str] | None, typer.Option("--set", help="A test set's name. Default: all.")
+    ] = None,
+    checkpoint: CheckpointOption = None,
+    beam_size: BeamOption = None,
+    length_penalty: PenaltyOption = None,
+    dataset: MovedDatasetOption = None,
+    engine: EngineOption = Engine.TORCH,
+    compute_type: ComputeTypeOption = None,
+    processes: ProcessesOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Score a run on its recipe's test sets.
+
+    Translations get BLEU and chrF with signatures, and are kept in the run's folder; runs of other
+    tasks get the scores of their validation. Several runs translate together, as with `translate`,
+    on the first one's test sets; their translations are kept in its folder. Examples:
+
+      transloom evaluate runs/phrasebook
+
+      transloom evaluate runs/seed-1 runs/seed-2 --set validation
+    """
+    from transloom.cli.load_translator import load_together, named_run, task_of
+
+    run, named_checkpoint = named_run(runs[0])
+    if task_of(run) != "translation":
+        if len(runs) > 1:
+            raise typer.BadParameter(f"{run} does not translate: name it alone")
+        scores = score_sets(run, test_set, checkpoint or named_checkpoint, dataset)
+        answer(scores, as_json, plain_scores_table(scores))
+        return
+    options = DecodingOptions(beam_size, length_penalty, engine=engine, compute_type=compute_type)
+    translator = load_together(runs, checkpoint, options)
+    console = Terminal(stderr=True)
+    evaluations = evaluate_sets(translator, run, test_set, dataset, console, processes)
+    answer([e.to_json() for e in evaluations], as_json, scores_table(evaluations))
+
+
+def evaluate_sets(
+    translator: "Translator",
+    run: Path,
+    names: list[str] | None,
+    dataset: str | None,
+    console: Terminal,
+    processes: int | None = None,
+) -> "list[Evaluation]":
+    """Score a run of translation on its test sets, or on those that are named."""
+    from trainer.recipe import TrainingRecipe
+    from trainer.runs.folder import RunFolder
+    from transloom.inference.evaluation import evaluate
+
+    header = translator.checkpoint.header
+    recipe = TrainingRecipe.of_checkpoint(header.recipe, header.identity)
+    data, sets = _test_sets(recipe, run, names, dataset)
+    evaluations = []
+    with percentages(console) as progress:
+        for name in sets:
+            task = progress.add_task(name, total=None)
+            evaluations.append(
+                evaluate(
+                    translator,
+                    data,
+                    name,
+                    RunFolder(run).translations,
+                    lambda done, total, task=task: progress.update(  # type: ignore[misc]
+                        task, completed=done, total=total
+                    ),
+                    processes,
+                )
+            )
+    return evaluations
+
+
+def _test_sets(
+    recipe: "TrainingRecipe", run: Path, names: list[str] | None, dataset: str | None
+) -> "tuple[DataConfig, list[str]]":
+    """Where a run's dataset is, and the names of its test sets that are wanted.
+
+    The validation set is one of them only where it is named.
+    """
+    data = recipe.data
+    if dataset is not None:
+        data = data.model_copy(update={"dataset": dataset})
+    known = list(data.tests)
+    unknown = [name for name in names or [] if name not in (*known, "validation")]
+    if unknown or not (names or known):
+        raise RunMismatchError(
+            f"{run} has no test set {', '.join(unknown) or 'at all'}: its recipe has "
+            f"{', '.join(known) or 'none'} in data.tests; --set validation is there in any case"
+        )
+    return data, names or known
+
+
+def score_sets(
+    run: Path, names: list[str] | None, checkpoint: str | None, dataset: str | None
+) -> dict[str, dict[str, float | None]]:
+    """Score a run of any task on its test sets: each score by name, by the set's name."""
+    from transloom.inference.scoring import score_heldout
+    from transloom.inference.trained_network import load_network
+
+    found = load_network(run, checkpoint, "cpu", "fp32")
+    for reason in found.passed_over:
+        warn(f"{reason}; using {found.checkpoint.path}")
+    data, sets = _test_sets(found.recipe, run, names, dataset)
+    return {
+        name: {score: s.value for score, s in score_heldout(found, data, name).items()}
+        for name in sets
+    }
+
+
+def plain_scores_table(scores: dict[str, dict[str, float | None]]) -> AnswerTable:
+    table = AnswerTable("test set", "score", "value")
+    for name, values in scores.items():
+        for score, value in values.items():
+            table.add(name, score, "not finite" if value is None else f"{value:.4f}")
+    return table
+
+
+def scores_table(evaluations: "list[Evaluation]") -> AnswerTable:
+    from transloom.inference.evaluation import MOSES_BLEU
+
+    table = AnswerTable(
+        "test set",
+        "metric",
+        "score",
+        *(Column(name, copied=True) for name in ("decoding", "signature")),
+    )
+    for evaluation in evaluations:
+        decoding = search_label(evaluation.beam_size, evaluation.length_penalty)
+        for metric, score in (
+            ("BLEU", evaluation.bleu),
+            ("chrF", evaluation.chrf),
+            (MOSES_BLEU, evaluation.bleu_literature),
+        ):
+            table.add(evaluation.name, metric, f"{score.score:.2f}", decoding, score.signature)
+        table.add(evaluation.name, "weights", "", "", evaluation.checkpoint)
+        table.add(evaluation.name, "hypotheses", "", "", evaluation.hypotheses)
+    return table

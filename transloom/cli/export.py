@@ -1,0 +1,167 @@
+"""`transloom export`: write a run as a model of another library.
+
+run ─▶ its newest weights ─▶ the writer of its task for the target ─▶ a new folder
+"""
+
+import secrets
+import shlex
+import shutil
+from collections.abc import Callable, Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+
+from foundation.wording import listed
+from model.errors import ModelError
+from trainer.errors import TrainerError
+from transloom.cli.options import CheckpointOption, JsonOption, RunArgument, answer
+from transloom.inference.engine_names import ComputeType
+
+if TYPE_CHECKING:
+    from transloom.inference.trained_network import TrainedNetwork
+
+# Writes the files of a run into a folder, and returns in a few words which model they are.
+Write = Callable[["TrainedNetwork", Path], str]
+# One that may be told in what to store weights.
+Quantize = Callable[["TrainedNetwork", Path, ComputeType | None], str]
+
+
+class Target(StrEnum):
+    """A library."""
+
+    HUGGINGFACE = "huggingface"
+    CTRANSLATE2 = "ctranslate2"
+
+
+# MODULE:NAME of a `transloom.cli.export.Write`, for each task.
+WRITERS: Mapping[Target, Mapping[str, str]] = {
+    Target.HUGGINGFACE: {
+        "causal_lm": "transloom.inference.export.language_model:write_language_model",
+        "sentence_embedding": (
+            "transloom.inference.export.sentence_transformers:write_sentence_transformer"
+        ),
+        "masked_lm": "transloom.inference.export.bert:write_bert",
+        "text_classification": "transloom.inference.export.bert_labels:write_bert_labels",
+        "token_classification": "transloom.inference.export.bert_labels:write_bert_labels",
+        "tlm": "transloom.inference.export.bert:write_bert_of_pairs",
+        "translation": "transloom.inference.export.marian:write_marian",
+    },
+    Target.CTRANSLATE2: {
+        "translation": "transloom.inference.export.ctranslate2:write_ctranslate2",
+    },
+}
+
+
+def export(
+    run: RunArgument,
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A new folder.")],
+    to: Annotated[Target, typer.Option(help="For which library.")] = Target.HUGGINGFACE,
+    checkpoint: CheckpointOption = None,
+    quantization: Annotated[
+        ComputeType | None,
+        typer.Option(help="For ctranslate2: store rounded weights. Default: as they are, in fp32."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a run's model and tokenizers for another library.
+
+    For Hugging Face's `from_pretrained`, a translation model becomes a MarianMT and a language
+    model a GPT-2 or Llama; CTranslate2 takes translation models. What a library cannot hold is
+    refused by name.
+
+    Examples:
+
+      transloom export runs/multi30k-ende exported
+
+      transloom export runs/multi30k-ende exported --to ctranslate2 --quantization int8
+
+      transloom export runs/shakespeare-char exported --to huggingface --checkpoint 2000
+    """
+    summary = export_run(run, folder, checkpoint, to, quantization)
+    answer(summary, as_json, f"{summary['folder']}: {summary['model']}, {summary['files']}")
+
+
+def export_run(
+    run: Path,
+    folder: Path,
+    checkpoint: str | None,
+    target: Target = Target.HUGGINGFACE,
+    quantization: ComputeType | None = None,
+) -> dict[str, Any]:
+    """Write the model and its tokenizers into a new folder, and return a summary.
+
+    The files go into a hidden folder beside it, which gets its name when they are complete.
+
+    Args:
+        quantization: in what CTranslate2's models store weights; None: as they are, in fp32.
+
+    Raises:
+        TrainerError: the folder has files, or runs of this task cannot be exported to the target.
+        ModelError: the target cannot hold the network; the message names what it cannot hold.
+    """
+    from transloom.inference.trained_network import load_network
+
+    named, folder = folder, folder.absolute()  # also "." has a name
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise TrainerError(f"{folder} has files already, or is one: name a new folder")
+    if quantization is not None and target is not Target.CTRANSLATE2:
+        raise TrainerError(
+            f"--quantization is {quantization}, and only models of ctranslate2 store rounded "
+            f"weights, which --to {target} is not: leave it out"
+        )
+    trained = load_network(run, checkpoint, "cpu", "fp32")
+    write = _writer(trained, target, quantization)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.unfinished")
+    unfinished.mkdir()
+    try:
+        model = write(trained, unfinished)
+        files = sorted(path.name for path in unfinished.iterdir())
+        unfinished.replace(folder)  # which may be there, and is empty
+    except ModelError as error:
+        if target is Target.CTRANSLATE2 or not _fits_ctranslate2(trained):
+            raise
+        chosen = () if checkpoint is None else ("--checkpoint", checkpoint)
+        command = ("transloom", "export", str(run), str(named), "--to", "ctranslate2", *chosen)
+        raise ModelError(f"{error} CTranslate2 takes it as it is: {shlex.join(command)}") from error
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)  # if it is there still
+    return {
+        "folder": str(folder),
+        "model": model,
+        "checkpoint": trained.checkpoint.path.name,
+        "files": listed(files),
+    }
+
+
+def _fits_ctranslate2(trained: "TrainedNetwork") -> bool:
+    from transloom.inference.ctranslate2.conversion import require_supported
+    from transloom.inference.export.ctranslate2 import require_plain
+
+    if trained.recipe.task not in WRITERS[Target.CTRANSLATE2]:
+        return False
+    try:
+        require_plain(trained.tokenizers.values())
+        require_supported(trained.model, trained.tokenizers)
+    except (ModelError, TrainerError):
+        return False
+    return True
+
+
+def _writer(trained: "TrainedNetwork", target: Target, quantization: ComputeType | None) -> Write:
+    from foundation.registry import imported
+
+    task, writers = trained.recipe.task, WRITERS[target]
+    if task not in writers:
+        others = [str(name) for name, tasks in WRITERS.items() if task in tasks]
+        remedy = f"name --to {' or '.join(others)}" if others else "name another run"
+        raise TrainerError(
+            f"{trained.weights.run} was trained for {task}, and {target} takes runs of "
+            f"{listed(writers)}: {remedy}"
+        )
+    write = imported(writers[task])
+    if quantization is None:
+        return cast(Write, write)
+    return lambda trained, folder: cast(Quantize, write)(trained, folder, quantization)

@@ -1,0 +1,108 @@
+"""`transloom fields`: the fields of a recipe and their meaning."""
+
+import json
+from typing import Annotated, Any
+
+import typer
+from pydantic.fields import FieldInfo
+from pydantic_core import to_jsonable_python
+
+from cluster.errors import RecipeError
+from foundation.errors import ExtensionError
+from foundation.section import change_class
+from transloom.cli.options import JsonOption, answer
+from transloom.observe.terminal.tables import AnswerTable, Column
+
+
+def fields(
+    section: Annotated[
+        str, typer.Argument(metavar="[SECTION]", help="Only the fields that begin so.")
+    ] = "",
+    task: Annotated[
+        str, typer.Option(help="Of recipes of this task, such as causal_lm.")
+    ] = "translation",
+    search: Annotated[
+        str, typer.Option(metavar="WORDS", help="Only those that speak of this.")
+    ] = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Explain the fields of a recipe: default, what a change does, meaning.
+
+    Examples:
+
+      transloom fields trainer.schedule
+
+      transloom fields --search "learning rate"
+    """
+    rows = field_rows(section, task, search)
+    answer(rows, as_json, fields_table(rows))
+
+
+def field_rows(
+    section: str = "", task: str | None = None, search: str = ""
+) -> list[dict[str, Any]]:
+    """Name, default, change class and meaning of fields, as JSON values.
+
+    Args:
+        section: what the fields' dotted names begin with.
+        task: the task of the recipe; None: the default one.
+        search: words that name, default or meaning of a field have, in any case and order.
+
+    Raises:
+        RecipeError: no field begins so, none has the words, or there is no such task.
+    """
+    from cluster.recipe import Recipe, walk_fields
+    from trainer.recipe import DEFAULT_TASK, recipe_class
+
+    try:
+        recipe = recipe_class(Recipe, task or DEFAULT_TASK)
+    except ExtensionError as error:
+        raise RecipeError(str(error)) from error
+    rows = [
+        {
+            "field": name,
+            "default": "required" if field.is_required() else _default(field),
+            "change": change,
+            "meaning": field.description or "",
+        }
+        for name, field in walk_fields(recipe)
+        if (change := change_class(field)) and name.startswith(section)
+    ]
+    if not rows and section not in recipe.model_fields:  # a task may leave one empty
+        known = ", ".join(recipe.model_fields)
+        raise RecipeError(f"No field begins with {section!r}; the sections are {known}")
+    words = search.casefold().split()
+    found = [row for row in rows if all(word in _text_of(row) for word in words)]
+    if words and not found:
+        raise RecipeError(
+            f"No field{f' of {section}' if section else ''} has {search!r} in its name or its "
+            "meaning. Search for a part of the word, or see all: transloom fields"
+        )
+    return found
+
+
+def _text_of(row: dict[str, Any]) -> str:
+    name = row["field"]
+    return f"{name} {name.replace('_', ' ')} {row['default']} {row['meaning']}".casefold()
+
+
+def fields_table(rows: list[dict[str, Any]]) -> AnswerTable:
+    table = AnswerTable(
+        Column("field", copied=True),
+        "default",
+        "change",
+        "meaning",
+        caption="identity: another value is another run. continuable: may change in a run. "
+        "execution: changes no sample.",
+    )
+    for row in rows:
+        table.add(row["field"], _as_in_a_recipe(row["default"]), row["change"], row["meaning"])
+    return table
+
+
+def _default(field: FieldInfo) -> Any:
+    return to_jsonable_python(field.get_default(call_default_factory=True))
+
+
+def _as_in_a_recipe(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

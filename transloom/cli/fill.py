@@ -1,0 +1,84 @@
+"""`transloom fill`: texts with [MASK] in, likely pieces out."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cluster.terminal import hand_over
+from foundation.strangers_text import visible_in_json
+from transloom.cli.options import CheckpointOption, JsonOption, PrecisionOption, RunArgument
+
+if TYPE_CHECKING:
+    from transloom.inference.mask_filler import Filled, MaskFiller
+    from transloom.inference.trained_network import Precision
+
+
+def fill(
+    run: RunArgument,
+    texts: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[TEXT]...", help="Texts with [MASK]. Default: lines of stdin."),
+    ] = None,
+    candidates: Annotated[
+        int | None, typer.Option(min=1, help="Pieces to name for a mask. Default: the recipe's.")
+    ] = None,
+    checkpoint: CheckpointOption = None,
+    precision: PrecisionOption = "fp32",
+    as_json: JsonOption = False,
+) -> None:
+    """Fill in hidden words with a masked model: each [MASK] is one piece.
+
+    Several masks of a text are told at once, each without knowing what the others become.
+
+    A run of pairs (task: tlm) takes the source, the target behind |||, or both with ||| between.
+
+    Examples:
+
+      transloom fill runs/multi30k-masked "A man is [MASK] a bike."
+
+      transloom fill runs/multi30k-masked "Ein [MASK] spielt [MASK]." --candidates 10 --json
+
+      transloom fill runs/multi30k-tlm "A [MASK] runs. ||| Ein Hund läuft."
+    """
+    from transloom.inference.given_text import given_texts
+
+    filler = load_filler(run, checkpoint, precision, candidates)
+    for line in filled_lines(filler, given_texts(texts or []), as_json=as_json):
+        hand_over(line)
+
+
+def load_filler(
+    run: Path, checkpoint: str | None, precision: "Precision", candidates: int | None
+) -> "MaskFiller":
+    """Load a run's filler, and name newer checkpoints that were passed over.
+
+    Args:
+        candidates: how many are named for a mask; None: as many as the recipe says.
+    """
+    from transloom.cli.text_readers import load_reader
+    from transloom.inference.mask_filler import MaskFiller
+
+    filler = load_reader(MaskFiller, run, checkpoint, precision)
+    if candidates is not None:
+        filler.config = filler.config.model_copy(update={"candidates": candidates})
+    return filler
+
+
+def filled_lines(filler: "MaskFiller", texts: Sequence[str], *, as_json: bool) -> Iterator[str]:
+    """What is printed for each text: it with its likeliest pieces, and a line for each mask."""
+    for found in filler.fill(texts):
+        if as_json:
+            yield visible_in_json(json.dumps(asdict(found), ensure_ascii=False))
+        else:
+            yield from _told(found)
+
+
+def _told(found: "Filled") -> Iterator[str]:
+    yield found.filled
+    for number, candidates in enumerate(found.masks, start=1):
+        named = (f"{each.text or each.piece} {each.probability:.1%}" for each in candidates)
+        yield f"    [MASK] {number}: {', '.join(named)}"

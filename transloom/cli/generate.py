@@ -1,0 +1,124 @@
+"""`transloom generate`: continue texts with a language model."""
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from pydantic import ValidationError
+
+from cluster.errors import RecipeError
+from cluster.terminal import hand_over
+from foundation.strangers_text import visible_in_json
+from transloom.cli.options import (
+    CheckpointOption,
+    JsonOption,
+    PrecisionOption,
+    RunArgument,
+)
+
+if TYPE_CHECKING:
+    from transloom.inference.text_generator import TextGenerator
+    from transloom.inference.trained_network import Precision
+
+
+def generate(
+    run: RunArgument,
+    prompts: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[PROMPT]...", help="What each text begins with. Default: lines of stdin."
+        ),
+    ] = None,
+    max_new_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Tokens of a continuation. Default: the recipe's.")
+    ] = None,
+    temperature: Annotated[
+        float | None, typer.Option(min=0, help="0 takes the likeliest token each time.")
+    ] = None,
+    top_k: Annotated[
+        int | None, typer.Option(min=0, help="Draw from so many likeliest tokens; 0: from all.")
+    ] = None,
+    top_p: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Draw from the fewest tokens with this probability."),
+    ] = None,
+    stop: Annotated[
+        list[str] | None, typer.Option(help="A text that ends a continuation. May be repeated.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Another seed is another text.")] = None,
+    checkpoint: CheckpointOption = None,
+    precision: PrecisionOption = "fp32",
+    as_json: JsonOption = False,
+) -> None:
+    """Continue texts with a language model's weights.
+
+    The same seed gives the same texts, whatever other prompts are given with one.
+
+    Examples:
+
+      transloom generate runs/shakespeare-char "ROMEO:" --temperature 0.8 --top-k 40
+
+      transloom generate runs/shakespeare-char "To be" --temperature 0 --stop "." --json
+    """
+    changed = {
+        "max_new_tokens": max_new_tokens,
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+        "seed": seed,
+        "stop": tuple(stop) if stop else None,
+    }
+    generator = load_generator(run, checkpoint, precision, changed)
+    for line in generated_lines(generator, prompts_of(prompts or []), as_json=as_json):
+        hand_over(line)
+
+
+def load_generator(
+    run: Path, checkpoint: str | None, precision: "Precision", changed: dict[str, Any]
+) -> "TextGenerator":
+    """Load a run's generator, and name newer checkpoints that were passed over.
+
+    Args:
+        changed: settings of `decoding` that differ from the recipe's; None stands for no change.
+    """
+    from model.config.decoder_only import SamplingConfig
+    from transloom.cli.text_readers import load_reader
+    from transloom.inference.text_generator import TextGenerator
+
+    generator = load_reader(TextGenerator, run, checkpoint, precision)
+    given = {name: value for name, value in changed.items() if value is not None}
+    try:
+        generator.sampling = SamplingConfig.model_validate(generator.sampling.model_dump() | given)
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        name = ".".join(map(str, wrong["loc"]))
+        raise RecipeError(f"{name} is {wrong['input']}: {wrong['msg']}") from error
+    return generator
+
+
+def generated_lines(
+    generator: "TextGenerator", prompts: Sequence[str], *, as_json: bool
+) -> Iterator[str]:
+    """What is printed for each prompt: it and its continuation, or both in JSON."""
+    for found in generator.generate(prompts):
+        if as_json:
+            yield visible_in_json(json.dumps(asdict(found), ensure_ascii=False))
+        else:
+            yield found.prompt + found.text
+
+
+def prompts_of(arguments: Sequence[str]) -> list[str]:
+    """The prompts of a command line, or of standard input, one a line.
+
+    Raises:
+        CorpusError: a prompt is not UTF-8, or a line is too long.
+    """
+    from transloom.inference.given_text import given_texts
+
+    if not arguments and sys.stdin is not None and sys.stdin.isatty():
+        return [""]
+    return given_texts(arguments) or [""]

@@ -1,0 +1,155 @@
+"""`transloom import`: a run whose weights are those of a network in a layout of Hugging Face.
+
+folder ─▶ network ─▶ is it that of the recipe? ─▶ run folder ─▶ checkpoint of step 0
+"""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cluster.errors import RecipeError
+from foundation.wording import counted
+from trainer.errors import RunMismatchError
+from transloom.cli.options import (
+    JsonOption,
+    Overrides,
+    answer,
+)
+
+if TYPE_CHECKING:
+    from cluster.recipe import Recipe
+    from data_pipeline.dataset.manifest import Manifest
+    from data_pipeline.storage.store import DatasetStore
+    from model.networks.decoder_only import DecoderOnly
+
+# What a network computes does not depend on these.
+_FREE = ("network", "preset", "dropout", "attention_dropout")
+
+
+def import_weights(
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="With config.json and safetensors.")
+    ],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A new run's folder.")],
+    overrides: Overrides = None,
+    *,
+    recipe: Annotated[
+        str, typer.Option(help="A recipe of that network, whose dataset has its tokenizer.")
+    ],
+    as_json: JsonOption = False,
+) -> None:
+    """Make a run of a GPT-2 or Llama of Hugging Face, to use it or to start others from it.
+
+    Its training cannot go on: there is no state of an optimizer. Another run starts from its
+    weights with trainer.init_from=RUN.
+
+    Example:  transloom import SmolLM-135M runs/smol --recipe smol.yaml
+    """
+    summary = import_run(folder, run, recipe, overrides or ())
+    answer(
+        summary,
+        as_json,
+        f"{summary['run']}: {summary['model']}, {counted(summary['parameters'], 'weight')}",
+    )
+
+
+def import_run(folder: Path, run: Path, recipe: str, overrides: Sequence[str]) -> dict[str, Any]:
+    """Make a run of the weights in a folder, and return a summary.
+
+    Args:
+        recipe: describes the network, and names dataset and tokenizer; its `trainer.init_from`
+            may name the run that is made here, and is not looked at.
+
+    Raises:
+        RecipeError: the recipe is of another task.
+        ModelError: the folder has no network that can be read.
+        RunMismatchError: the network is not that of the recipe, or there is a run already.
+    """
+    from cluster.recipe import find_recipe, load_recipe, with_absolute_paths
+    from cluster.supervision.run_checks import check_run, open_run
+    from model.config.decoder_only import DecoderOnlyConfig
+    from model.hugging_face.language_model import load_hugging_face
+    from trainer.checkpoints.lease import Lease
+    from trainer.runs.folder import RunFolder
+    from trainer.state.imported import commit_imported
+
+    loaded = load_recipe(find_recipe(recipe), [*overrides, "trainer.init_from=null"])
+    if loaded.task != "causal_lm" or not isinstance(loaded.model, DecoderOnlyConfig):
+        raise RecipeError(
+            f"task is {loaded.task} and model.network is {loaded.model.network}, and only a "
+            "decoder_only network of causal_lm can be imported: name such a recipe. A translation "
+            "run begins with a Marian model by trainer.init_from=FOLDER"
+        )
+    target = RunFolder(run)
+    if target.has_begun():
+        raise RunMismatchError(f"{run} is a run already: name a new folder")
+    loaded = with_absolute_paths(loaded)
+    store, manifest = check_run(loaded, target)
+    network = load_hugging_face(folder)
+    _require_same_network(loaded, folder, network, store, manifest)
+    with Lease(run) as lease:
+        open_run(loaded, target, store, manifest)
+        training = loaded.training()
+        checkpoint = commit_imported(target, lease.work, training, network, str(folder))
+    return {
+        "run": str(run),
+        "checkpoint": checkpoint.path.name,
+        "parameters": sum(parameter.numel() for parameter in network.parameters()),
+        "model": str(loaded.model),
+    }
+
+
+def _require_same_network(
+    recipe: "Recipe",
+    folder: Path,
+    network: "DecoderOnly",
+    store: "DatasetStore",
+    manifest: "Manifest",
+) -> None:
+    from data_pipeline.config.data import PackedBatchingConfig
+    from data_pipeline.config.text import TEXT
+    from data_pipeline.tokenizers.tokenizer import load_tokenizers
+
+    ours, theirs = recipe.model, network.config
+    values = [
+        (f"model.{name}", getattr(ours, name), getattr(theirs, name))
+        for name in type(theirs).model_fields
+        if name not in _FREE
+    ]
+    pieces = load_tokenizers(store, manifest)[TEXT].vocabulary_size
+    values.append(("pieces of the dataset's tokenizer", pieces, network.vocabulary_size))
+    if theirs.positions == "learned":
+        assert isinstance(recipe.batching, PackedBatchingConfig)
+        context_length = recipe.batching.context_length
+        values.append(("batching.context_length", context_length, network.context_length))
+    differences = [
+        f"{name}: {here} in the recipe, {there} in {folder}"
+        for name, here, there in values
+        if here != there
+    ]
+    if differences:
+        raise RunMismatchError(
+            f"The network in {folder} is not that of the recipe: {'; '.join(differences)}. Give "
+            "the recipe the network's values, and prepare its dataset with the network's tokenizer"
+        )
+    _require_same_pieces(folder, manifest)
+
+
+def _require_same_pieces(folder: Path, manifest: "Manifest") -> None:
+    """Require the dataset's pieces, where the folder has those that the network was trained on."""
+    from data_pipeline.config.text import TEXT
+    from transloom.inference.export.language_model import TOKENIZER_FILE
+
+    file = folder / TOKENIZER_FILE
+    if not file.is_file():
+        return
+    ours, theirs = manifest.tokenizers[TEXT].sha256, hashlib.sha256(file.read_bytes()).hexdigest()
+    if ours != theirs:
+        raise RunMismatchError(
+            f"{file} has sha256 {theirs[:16]}…, and the dataset's tokenizer {ours[:16]}…, so that "
+            "their pieces do not mean the same. Prepare the dataset with tokenizer.model and "
+            "tokenizer.model_sha256 of that file"
+        )

@@ -1,0 +1,90 @@
+"""The sections of a recipe that describe a Marian model's folder, for `transloom init --init-from`.
+
+folder ──▶ network, tokenizers ──▶ `tokenizer`, `model` and `trainer.init_from`, as text
+"""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from cluster.errors import RecipeError
+from data_pipeline.tokenizers.marian import MarianTokenizer
+from foundation.wording import counted, listed
+from trainer.runs.model_folder import is_model_folder, weights_files
+from transloom.cli.recipe_scales import Scale
+from transloom.cli.recipe_template import (
+    OWN_MODEL,
+    OWN_TOKENIZER,
+    THEIR_MODEL,
+    THEIR_TOKENIZER,
+    THEIR_WEIGHTS,
+)
+
+TAGS_TOLD = 8
+
+
+@dataclass(frozen=True)
+class ModelSections:
+    """The parts of a recipe's template that depend on where a model comes from.
+
+    Attributes:
+        first_weights: of the section `trainer`.
+    """
+
+    tokenizer: str
+    model: str
+    first_weights: str = ""
+
+
+def own_sections(scale: Scale) -> ModelSections:
+    """The sections of a model of the corpus's size, with random weights."""
+    return ModelSections(OWN_TOKENIZER.format(scale=scale), OWN_MODEL.format(scale=scale))
+
+
+def sections_of(folder: Path, tag: str | None) -> ModelSections:
+    """The sections with which a run begins with the folder's weights.
+
+    Weights in a PyTorch file are converted here, once.
+
+    Args:
+        tag: what stands before each source sentence, in a model of many target languages.
+
+    Raises:
+        RecipeError: there is no model, or it needs a tag.
+        ModelError, TokenizerError: its network or its tokenizers cannot be read, or lack the tag.
+    """
+    from model.hugging_face.files import read_model  # imports torch
+    from model.hugging_face.marian import from_marian
+
+    if not is_model_folder(folder):
+        raise RecipeError(
+            f"{folder} has no config.json, so it is no model's folder. Name one in Hugging Face's "
+            "layout; the weights of a run are named in its recipe, as trainer.init_from"
+        )
+    tokenizer = MarianTokenizer.load(folder)
+    if tokenizer.tags and tag is None:
+        raise RecipeError(
+            f"{folder} has {counted(len(tokenizer.tags), 'tag')}, one for each language: name the "
+            f"one that is to stand before each source sentence with --tag, such as "
+            f"{listed(tokenizer.tags[:TAGS_TOLD])}"
+        )
+    if tag is not None:
+        tokenizer.tag_id(tag)
+    weights_files(folder)
+    network = from_marian(*read_model(folder))
+    values = network.config.model_dump(mode="json", exclude={"network"}, exclude_none=True)
+    settings = "\n".join(f"  {name}: {str(value).lower()}" for name, value in values.items())
+    return ModelSections(
+        tokenizer=THEIR_TOKENIZER.format(
+            pieces=tokenizer.vocabulary_size,
+            folder=quoted(folder),
+            sha256=hashlib.sha256(tokenizer.model).hexdigest(),
+        ),
+        model=THEIR_MODEL.format(settings=settings),
+        first_weights=THEIR_WEIGHTS.format(folder=quoted(folder)),
+    )
+
+
+def quoted(path: Path | str) -> str:
+    """A text as YAML: between single quotes, of which those within are doubled."""
+    return "'" + str(path).replace("'", "''") + "'"

@@ -1,0 +1,322 @@
+"""`transloom init`: a recipe of one's own corpus, with settings by its size.
+
+    FILES ──read once──▶ pairs, characters ──▶ a scale ──▶ RECIPE, with a comment for each choice
+      └── no validation set given ──▶ STEM-corpus/{train,validation}.{SOURCE,TARGET}
+
+Which pairs are held out follows from the source sentence alone, so equal sentences go together: no
+sentence is trained on and scored.
+"""
+
+import hashlib
+import math
+import re
+import shlex
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from cluster.errors import RecipeError
+from cluster.recipe import load_recipe
+from data_pipeline.config.corpus import name_suffix
+from data_pipeline.config.pair import PairCorpusConfig
+from data_pipeline.corpora.corpus import CorpusReader
+from data_pipeline.corpora.formats import parse
+from data_pipeline.storage.locations import cache_folder
+from foundation.location import Location
+from foundation.wording import counted, listed
+from transloom.cli.model_sections import ModelSections, own_sections, quoted, sections_of
+from transloom.cli.recipe_scales import Scale, scale_of, tuning_scale
+from transloom.cli.recipe_template import TEMPLATE
+
+PAIRS_PER_CHUNK = 4096
+MOST_HELD_OUT = 1000
+HELD_OUT_SHARE = 0.05
+VALIDATION_NAMES = ("validation", "valid", "val", "dev")
+COMMENT_COLUMN = 40
+NAMES_SHOWN = 8
+_COMMENT = re.compile(r"^( *[^#\s].*?) {2,}# ", re.MULTILINE)  # after a value
+# Names of the two sides where files are not named by languages.
+SIDES = ({"source", "src"}, {"target", "tgt", "trg"})
+_LANGUAGE = re.compile(r"[A-Za-z]{2,3}([_-][A-Za-z]+)?")
+
+
+@dataclass(frozen=True)
+class Files:
+    """The files of a corpus: pairs of aligned ones."""
+
+    train: tuple[Path, Path]
+    validation: tuple[Path, Path] | None
+    tests: dict[str, tuple[Path, Path]]
+    languages: tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What was found in the training files."""
+
+    pairs: int
+    held_out: int
+    target_characters: int
+
+
+def files_named(
+    source: Path,
+    target: Path,
+    validation: tuple[Path, Path] | None,
+    languages: tuple[str | None, str | None],
+) -> Files:
+    """The files that the command line names.
+
+    Raises:
+        RecipeError: it cannot be told of which languages they are.
+    """
+    found = tuple(
+        given or _language(path) for given, path in zip(languages, (source, target), strict=True)
+    )
+    if None in found or found[0] == found[1]:
+        raise RecipeError(
+            f"The languages of {source} and {target} cannot be told from their names (found: "
+            f"{listed(found)}). Say them: --source-language fr --target-language en"
+        )
+    return Files((source, target), validation, {}, (str(found[0]), str(found[1])))
+
+
+def files_in(folder: Path, languages: tuple[str | None, str | None]) -> Files:
+    """Return the files of a folder: train.fr and train.en, and so for validation and test….
+
+    If it has two files and no more, these are the training files, whatever their names.
+
+    Raises:
+        RecipeError: it has no such files, or of more than two languages.
+    """
+    inside = sorted(folder.iterdir()) if folder.is_dir() else []
+    files = [path for path in inside if not path.name.startswith(".")]
+    named: dict[str, dict[str, Path]] = {}
+    for path in files:
+        if language := _language(path):
+            use = path.name.split(".")[0]
+            named.setdefault(use, {})[language] = path
+    there = sorted(named.get("train", {}))
+    chosen: list[str | None] = [given or None for given in languages]
+    if None in chosen and len(there) == 2:
+        chosen = [*there] if chosen == [None, None] else _the_other(chosen, there)
+    if None in chosen or not {*map(str, chosen)} <= {*there} or chosen[0] == chosen[1]:
+        if sides := _two_sides(files, languages):
+            return files_named(*sides, None, languages)
+        raise RecipeError(_why_no_corpus(folder, files, there, languages))
+    source, target = map(str, chosen)
+
+    def both(use: str) -> tuple[Path, Path] | None:
+        files = named.get(use, {})
+        return (files[source], files[target]) if {source, target} <= files.keys() else None
+
+    train = both("train")
+    assert train is not None
+    held = next((pair for use in VALIDATION_NAMES if (pair := both(use))), None)
+    tests = {use: pair for use in named if use.startswith("test") and (pair := both(use))}
+    return Files(train, held, tests, (source, target))
+
+
+def _why_no_corpus(
+    folder: Path, files: list[Path], there: list[str], given: tuple[str | None, str | None]
+) -> str:
+    """Return why a folder's files cannot be taken for a corpus, and which options help."""
+    if not folder.is_dir():
+        return f"There is no folder {folder}. Name another one, or --source FILE --target FILE"
+    if len(there) > 2 and not all(given):
+        return (
+            f"{folder} has training files of {len(there)} languages: {listed(there)}. Choose two, "
+            f"such as --source-language {there[0]} --target-language {there[1]}"
+        )
+    if len(files) == 2 and all(given):
+        first, second = (shlex.quote(str(path)) for path in files)
+        return (
+            f"{folder} has two files, found {_shown(files)}, whose names do not say which is the "
+            f"source. Name them: --source {first} --target {second}, or the other way round"
+        )
+    return (
+        f"{folder} has no two files train.LANGUAGE, such as train.fr and train.en; found "
+        f"{_shown(files)}. Name the files: --source FILE --target FILE"
+    )
+
+
+def _two_sides(
+    files: list[Path], languages: tuple[str | None, str | None]
+) -> tuple[Path, Path] | None:
+    """Return the source and the target if there are two files whose names tell which is which."""
+    if len(files) != 2 or not all(path.is_file() for path in files):
+        return None
+    uses = {path.name.split(".")[0] for path in files}
+    if not all(languages) and len(uses) > 1:  # the other file may be a README.md
+        return None
+    words = [{*re.split(r"[._-]", path.name.lower())} for path in files]
+    for of_side in ([{str(language).lower()} for language in languages], SIDES):
+        straight, crossed = (
+            any(found & wanted for found, wanted in zip(order, of_side, strict=True))
+            for order in (words, words[::-1])
+        )
+        if straight != crossed:
+            return (files[0], files[1]) if straight else (files[1], files[0])
+    return None if any(languages) else (files[0], files[1])
+
+
+def _shown(files: list[Path]) -> str:
+    names = [path.name for path in files[:NAMES_SHOWN]]
+    return listed(names) + (
+        f" and {len(files) - NAMES_SHOWN:,} more" if files[NAMES_SHOWN:] else ""
+    )
+
+
+def _the_other(chosen: list[str | None], there: list[str]) -> list[str | None]:
+    given = next(language for language in chosen if language)
+    rest = [language for language in there if language != given]
+    return [language or (rest[0] if len(rest) == 1 else None) for language in chosen]
+
+
+def _language(path: Path) -> str | None:
+    """The language that a file's name ends with, such as fr of train.fr.gz; None without one."""
+    suffix = name_suffix(path.name).removeprefix(".")
+    return suffix if _LANGUAGE.fullmatch(suffix) else None
+
+
+def write_recipe(
+    path: Path, files: Files, init_from: Path | None = None, tag: str | None = None
+) -> dict[str, Any]:
+    """Write the recipe, and the corpus's own validation set if there is none; return a summary.
+
+    Args:
+        init_from: the folder of a Marian model that the run begins with.
+        tag: what stands before every source sentence.
+
+    Raises:
+        RecipeError: the recipe or the folder of the corpus is there already, or there is no model.
+        ModelError, TokenizerError: the model cannot be read.
+        CorpusError: a file cannot be read, or the two sides have other numbers of lines.
+    """
+    folder = path.with_name(f"{path.stem}-corpus")
+    for there in (path, *(() if files.validation else (folder,))):
+        if there.exists():
+            raise RecipeError(
+                f"{there} is there already, and is not overwritten: name another recipe, or remove "
+                "it first"
+            )
+    theirs = None if init_from is None else sections_of(init_from, tag)  # before hours of reading
+    counts = _read(files, None if files.validation else folder)
+    written = [str(path)]
+    if files.validation is None:
+        files = _of_folder(files, folder)
+        written.append(str(folder))
+    scale = scale_of(counts.pairs, counts.target_characters)
+    if init_from is not None:
+        scale = tuning_scale(scale, f"It begins with the weights of {init_from.name}.")
+    sections = theirs or own_sections(scale)
+    text = _recipe_text(path, files, counts, scale, sections, tag)
+    path.write_text(text, encoding="utf-8")
+    load_recipe(path)  # what is written is a recipe
+    return {
+        "recipe": str(path),
+        "written": written,
+        "pairs": counts.pairs,
+        "held_out": counts.held_out,
+        "scale": scale.name,
+        "steps": scale.steps,
+    }
+
+
+def _of_folder(files: Files, folder: Path) -> Files:
+    source, target = files.languages
+
+    def both(use: str) -> tuple[Path, Path]:
+        return folder / f"{use}.{source}", folder / f"{use}.{target}"
+
+    return Files(both("train"), both("validation"), files.tests, files.languages)
+
+
+def _read(files: Files, folder: Path | None) -> Counts:
+    """Count the pairs; where a folder is given, deal them to training and validation there."""
+    pairs = held_out = characters = 0
+    if folder is None:
+        for _, target in _pairs(files.train):
+            pairs, characters = pairs + 1, characters + len(target)
+        return Counts(pairs, 0, characters)
+    total = sum(1 for _ in _pairs(files.train))
+    one_in = max(2, math.ceil(total / max(1, min(MOST_HELD_OUT, total * HELD_OUT_SHARE))))
+    folder.mkdir(parents=True)
+    with ExitStack() as opened:
+        outputs: dict[str, tuple[TextIO, ...]] = {}
+        of_folder = _of_folder(files, folder)
+        assert of_folder.validation is not None
+        for use, paths in (("train", of_folder.train), ("validation", of_folder.validation)):
+            outputs[use] = tuple(
+                opened.enter_context(path.open("x", encoding="utf-8", newline="\n"))
+                for path in paths
+            )
+        for pair in _pairs(files.train):
+            use = "validation" if _number(pair[0]) % one_in == 0 else "train"
+            for output, text in zip(outputs[use], pair, strict=True):
+                output.write(f"{text}\n")
+            held_out += use == "validation"
+            pairs += use == "train"
+            characters += len(pair[1]) * (use == "train")
+    if not pairs or not held_out:
+        raise RecipeError(
+            f"{files.train[0]} has {counted(total, 'pair')}, too few to hold some out. Give more, "
+            "or a validation set with --validation-source and --validation-target"
+        )
+    return Counts(pairs, held_out, characters)
+
+
+def _pairs(files: tuple[Path, Path]) -> Iterator[tuple[str, ...]]:
+    corpus = PairCorpusConfig(source=Location(str(files[0])), target=Location(str(files[1])))
+    reader = CorpusReader(corpus, mirror=None, cache=cache_folder(None))
+    for chunk in reader.chunks(PAIRS_PER_CHUNK):
+        for example in parse(chunk):
+            yield example.texts
+
+
+def _number(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest())
+
+
+def _recipe_text(
+    path: Path,
+    files: Files,
+    counts: Counts,
+    scale: Scale,
+    sections: ModelSections,
+    tag: str | None,
+) -> str:
+    assert files.validation is not None
+    source, target = files.languages
+    name = re.sub(r"[^A-Za-z0-9._-]", "-", path.stem).lstrip("._-") or "mine"
+    held = (
+        f"\n# {counted(counts.held_out, 'pair')} of the corpus were held out for validation: those "
+        "of every so many\n# different source sentences, so none is in both."
+        if counts.held_out
+        else ""
+    )
+    tests = "".join(f"\n    {use}: {_both(paths, tag)}" for use, paths in files.tests.items())
+    text = TEMPLATE.format(
+        path=path,
+        name=name,
+        source=source,
+        target=target,
+        pairs=counted(counts.pairs, "training pair"),
+        held=held,
+        train=_both(files.train, tag),
+        validation=_both(files.validation, tag),
+        tests=tests or "{}",
+        scale=scale,
+        rate=f"{scale.rate:f}".rstrip("0"),  # YAML takes 5e-05 for a text
+        tokenizer=sections.tokenizer,
+        model=sections.model,
+        first_weights=sections.first_weights,
+    )
+    return _COMMENT.sub(lambda found: f"{found[1]:<{COMMENT_COLUMN}}  # ", text)
+
+
+def _both(paths: tuple[Path, Path], tag: str | None) -> str:
+    more = "" if tag is None else f", tag: {quoted(tag)}"
+    return f"{{source: {quoted(paths[0])}, target: {quoted(paths[1])}{more}}}"

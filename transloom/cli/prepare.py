@@ -1,0 +1,137 @@
+"""`transloom prepare`: make a dataset from a recipe's corpora."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.filesize import decimal
+from rich.progress import BarColumn, Progress, TimeRemainingColumn
+
+from cluster.terminal import Terminal, Words
+from foundation.wording import counted
+from transloom.cli.options import JsonOption, Overrides, ProcessesOption, RecipeArgument, answer
+
+if TYPE_CHECKING:
+    from cluster.recipe import Recipe
+    from data_pipeline.preparation.progress import PrepareProgress
+
+
+def prepare(
+    recipe: RecipeArgument,
+    overrides: Overrides = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a dataset made from other settings.")
+    ] = False,
+    processes: ProcessesOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Turn a recipe's corpora into a dataset: tokenizer, shards, manifest.
+
+    Example:  transloom prepare multi30k-ende data.mirror=../multi30k
+    """
+    from cluster.recipe import find_recipe, load_recipe
+
+    loaded = load_recipe(find_recipe(recipe), overrides or ())
+    summary = prepare_dataset(
+        loaded, Terminal(stderr=True), overwrite=overwrite, processes=processes
+    )
+    answer(summary, as_json, summary["text"])
+
+
+def work_progress(console: Terminal) -> Progress:
+    """Bars with the amount of work and the remaining time; each task needs the field `amount`."""
+    return Progress(
+        Words("{task.description:<15}"),
+        BarColumn(bar_width=20),
+        Words("{task.fields[amount]}", justify="right"),
+        TimeRemainingColumn(elapsed_when_finished=True),
+        console=console,
+    )
+
+
+class _StageBars:
+    """A progress bar for each stage of a preparation."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._tasks: dict[str, Any] = {}
+        self.unchanged = False
+
+    def report(self, now: "PrepareProgress") -> None:
+        if now.stage == "unchanged":
+            self.unchanged = True
+            return
+        # A tokenizer's training does not say how far it has come.
+        total = None if now.stage == "train tokenizer" and not now.done else now.total
+        if now.stage not in self._tasks:
+            self._tasks[now.stage] = self._progress.add_task(now.stage, total=total, amount="")
+        task = self._tasks[now.stage]
+        self._progress.update(task, completed=now.done, total=total, amount=_amount(now))
+
+
+def _amount(now: "PrepareProgress") -> str:
+    if now.stage == "read":
+        return f"{decimal(now.done)} of {decimal(now.total)}"
+    if now.stage == "train tokenizer":
+        return ""
+    unit = {"open": "corpora", "write": "examples", "compare": "files"}[now.stage]
+    return f"{now.done:,} of {now.total:,} {unit}"
+
+
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """Let SIGTERM interrupt as Ctrl-C does, so that both clear up."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def prepare_dataset(
+    recipe: "Recipe", console: Terminal, *, overwrite: bool, processes: int | None = None
+) -> dict[str, Any]:
+    """Prepare a recipe's dataset with a progress bar for each stage, and return a summary."""
+    from data_pipeline.preparation.prepare import prepare
+
+    with _terminated_as_interrupted(), work_progress(console) as progress:
+        bars = _StageBars(progress)
+        manifest = prepare(
+            recipe.data_settings, bars.report, overwrite=overwrite, processes=processes
+        )
+    summary = {
+        "dataset": recipe.data.dataset,
+        "identity": manifest.identity,
+        "noun": manifest.noun,
+        "pairs": manifest.pairs,
+        "shards": len(manifest.shards),
+        "bytes": sum(shard.bytes for shard in manifest.shards),
+        "corpora": [
+            corpus.model_dump(include={"name", "read", "kept", "dropped"})
+            for corpus in manifest.corpora
+        ],
+        "unchanged": bars.unchanged,
+    }
+    return {**summary, "text": _prepared_text(summary)}
+
+
+def _prepared_text(summary: dict[str, Any]) -> str:
+    from transloom.cli.dataset_info import in_words
+
+    done = "is there already, unchanged" if summary["unchanged"] else "is ready"
+    lines = [
+        f"{summary['dataset']} {done}: {counted(summary['pairs'], summary['noun'])}, "
+        f"{counted(summary['shards'], 'shard')}, "
+        f"{decimal(summary['bytes'])}, manifest {summary['identity'][:16]}…"
+    ]
+    for corpus in summary["corpora"]:
+        dropped = ", ".join(
+            f"{count:,} {in_words(reason)}" for reason, count in corpus["dropped"].items() if count
+        )
+        read = counted(corpus["read"], summary["noun"])
+        lines.append(
+            f"  {corpus['name']}: {corpus['kept']:,} of {read} kept; dropped: {dropped or 'none'}"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,104 @@
+"""What a sweep looks like: while it trains, and at its end."""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Protocol
+
+from rich.live import Live
+
+from cluster.terminal import Terminal, shown
+from transloom.cli.sweep_runs import SweepRun
+from transloom.observe.terminal.scores import score_heading
+from transloom.observe.terminal.standings import best_text, steps_text, time_text
+from transloom.observe.terminal.tables import STATE_STYLES, AnswerTable, Column
+
+LINE_SECONDS = 10.0
+
+
+class SweepDisplay(Protocol):
+    """Shows a person how a sweep goes on."""
+
+    def notice(self, text: str) -> None:
+        """Tell of something that has happened."""
+
+    def show(self, runs: Sequence[SweepRun]) -> None:
+        """Show how the runs stand now."""
+
+
+@contextmanager
+def shown_while(console: Terminal) -> Iterator[SweepDisplay]:
+    """A live table in a terminal, plain lines anywhere else."""
+    if not console.is_terminal:
+        yield _Lines(console)
+        return
+    with Live(console=console, auto_refresh=False, transient=True) as live:
+        yield _LiveTable(console, live)
+
+
+def sweep_table(runs: Sequence[SweepRun]) -> AnswerTable:
+    """The runs with the values that tell them apart, and the best that each has reached."""
+    fields = list(runs[0].point.changed)
+    measures = list(dict.fromkeys(name for run in runs for name in run.standing.best))
+    table = AnswerTable(
+        Column("run", copied=True),
+        *fields,
+        "step",
+        *(f"best {score_heading(measure, _decoding(runs, measure))}" for measure in measures),
+        "left",
+        "state",
+    )
+    for run in runs:
+        table.add(
+            run.name,
+            *(run.point.changed[field] for field in fields),
+            steps_text(run.standing),
+            *(best_text(run.standing, measure) for measure in measures),
+            time_text(run.standing.seconds_left) if run.trains else "",
+            run.state + (f": {run.reason}" if run.reason else ""),
+            style=STATE_STYLES.get(run.state, ""),
+        )
+    return table
+
+
+def _decoding(runs: Sequence[SweepRun], measure: str) -> str | None:
+    """Return the search behind a measure, as all runs of a sweep have the same task."""
+    found = (run.standing.best.get(measure) for run in runs)
+    return next((best.decoding for best in found if best and best.decoding), None)
+
+
+class _Lines:
+    """A line for each notice, and now and then one for each run that trains."""
+
+    def __init__(self, console: Terminal) -> None:
+        self._console = console
+        self._next_lines = time.monotonic() + LINE_SECONDS
+
+    def notice(self, text: str) -> None:
+        self._console.print(shown(text), soft_wrap=True)
+
+    def show(self, runs: Sequence[SweepRun]) -> None:
+        if time.monotonic() < self._next_lines:
+            return
+        self._next_lines = time.monotonic() + LINE_SECONDS
+        for run in runs:
+            if run.trains:
+                left = time_text(run.standing.seconds_left)
+                self.notice(
+                    f"{run.name}: step {steps_text(run.standing)}"
+                    + (f", {left} left" if left else "")
+                )
+
+
+class _LiveTable:
+    """The table of the end, as it is by now."""
+
+    def __init__(self, console: Terminal, live: Live) -> None:
+        self._console = console
+        self._live = live
+
+    def notice(self, text: str) -> None:
+        self._console.print(shown((f"· {text}", "dim")), soft_wrap=True)
+
+    def show(self, runs: Sequence[SweepRun]) -> None:
+        self._live.update(sweep_table(runs).laid_out(self._console.width), refresh=True)

@@ -1,0 +1,195 @@
+"""`transloom train`: resolve recipe and run folder, then train here or on a cluster."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cluster.errors import RecipeError
+from cluster.planning.quick import quick_check
+from cluster.recipe import (
+    Recipe,
+    find_recipe,
+    load_recipe,
+    run_name,
+    with_absolute_paths,
+)
+from cluster.supervision.supervisor import supervise
+from cluster.terminal import Terminal
+from foundation.wording import counted
+from trainer.checkpoints.format import list_checkpoints, step_of
+from trainer.rank.supervision import Outcome
+from trainer.record.metrics import read_backwards
+from trainer.record.records import ValidationLine
+from trainer.runs import RUNS
+from trainer.runs.folder import RunFolder
+from trainer.runs.step_range import StepRange, profile_folder
+from transloom.cli.next_steps import next_commands
+from transloom.observe.terminal.display import LoggedAudience, audience_for
+
+MOST_PROFILED_STEPS = 50
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """The state of a run after `transloom train`.
+
+    Attributes:
+        began_at: the step of the newest checkpoint when the command started; 0 without one.
+        step: the step of the newest checkpoint now.
+    """
+
+    outcome: Outcome
+    run: Path
+    recipe: Recipe
+    began_at: int
+    step: int
+    checkpoint: Path | None
+    validation: ValidationLine | None
+    profile: Path | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "outcome": self.outcome,
+            "run": str(self.run),
+            "step": self.step,
+            "checkpoint": str(self.checkpoint) if self.checkpoint else None,
+            "validation": self._scores(),
+            "profile": str(self.profile) if self.profile else None,
+        }
+
+    def _scores(self) -> dict[str, Any] | None:
+        if self.validation is None:
+            return None
+        return self.validation.model_dump(mode="json", include={"step", "scores", "seconds"})
+
+    def text(self) -> str:
+        """Return the outcome, and commands to try next if the run has finished."""
+        text = self.outcome_text()
+        if self.profile is not None:
+            text += f" The profile is in {self.profile}."
+        if self.outcome == "finished":
+            samples = self.validation.samples if self.validation else []
+            source = samples[0].source if samples else None
+            commands = next_commands(self.run, self.recipe, source)
+            text += "\n\nNext:\n" + "\n".join(f"  {command}" for command in commands.values())
+        return text
+
+    def outcome_text(self) -> str:
+        """Return how the run ended, in a sentence or two."""
+        if self.outcome == "preempted":
+            if self.checkpoint is None:
+                return f"Stopped before {self.run} had a checkpoint; the same command starts it."
+            return (
+                f"Stopped. The newest checkpoint of {self.run} is of step {self.step}; the same "
+                "command continues from there."
+            )
+        if self.began_at == self.step:
+            return self._nothing_left_text()
+        return f"Finished at step {self.step}. The run is in {self.run}."
+
+    def _nothing_left_text(self) -> str:
+        wanted = self.recipe.trainer.max_steps
+        if self.step < wanted:
+            return (
+                f"Nothing left to train: {self.run} stopped early at step {self.step}. Raise "
+                "trainer.early_stopping.patience to continue it."
+            )
+        return (
+            f"Nothing left to train: {self.run} is already at step {self.step}, and "
+            f"trainer.max_steps is {wanted}. Raise trainer.max_steps to continue it."
+        )
+
+
+def train_run(
+    recipe: str,
+    overrides: list[str],
+    *,
+    run: Path | None,
+    address: str | None,
+    inline: bool,
+    console: Terminal,
+    profile: StepRange | None = None,
+    strict: bool = False,
+) -> TrainResult:
+    """Train or continue the run of a recipe; see `transloom train --help`."""
+    path = find_recipe(recipe)
+    if address is not None:
+        overrides = [*overrides, f"cluster.address={address}"]
+    if inline:
+        overrides = [*overrides, "cluster.ranks=1"]
+    loaded = load_recipe(path, overrides)
+    if inline and loaded.cluster.address is not None:
+        raise RecipeError(
+            f"--inline trains in this process, but cluster.address is {loaded.cluster.address}: "
+            "leave --inline out, or say cluster.address=null"
+        )
+    folder = RunFolder(run or RUNS / run_name(path, overrides))
+    loaded = with_absolute_paths(loaded)
+    checked = quick_check(loaded, folder)
+    store, manifest = checked.require()
+    began_at = _newest_step(folder)
+    if profile:
+        _check_profile(profile, loaded, folder)
+    title, settings = title_of(loaded, folder), loaded.trainer
+    with audience_for(
+        console, title, settings.max_steps, folder, settings.smooths_labels
+    ) as display:
+        audience = LoggedAudience(display, folder)
+        for notice in checked.notices:
+            display.notice(notice)
+        if inline:
+            from cluster.supervision.inline import train_inline
+
+            outcome = train_inline(loaded, folder, store, manifest, audience, profile)
+        else:
+            outcome = supervise(loaded, folder, store, manifest, audience, profile, strict)
+    checkpoints = list_checkpoints(folder.checkpoints)
+    newest = checkpoints[-1] if checkpoints else None
+    lines = read_backwards(folder.metrics)
+    traces = profile_folder(folder, profile) if profile else None
+    return TrainResult(
+        outcome=outcome,
+        run=folder.path,
+        recipe=loaded,
+        began_at=began_at,
+        step=step_of(newest) if newest else 0,
+        checkpoint=newest,
+        validation=next((line for line in lines if isinstance(line, ValidationLine)), None),
+        profile=traces if traces and traces.exists() else None,
+    )
+
+
+def _check_profile(steps: StepRange, recipe: Recipe, run: RunFolder) -> None:
+    """Check that these steps will be trained, or were reached by an earlier start."""
+    longest = recipe.trainer.max_steps
+    if steps.last > longest:
+        raise RecipeError(
+            f"--profile {steps} ends after step {longest}, which is trainer.max_steps: name steps "
+            "up to there, or raise it"
+        )
+    if steps.last - steps.first >= MOST_PROFILED_STEPS:
+        raise RecipeError(
+            f"--profile {steps} names {counted(steps.last - steps.first + 1, 'step')}, and so long "
+            f"a trace is too large to be looked at: name at most {MOST_PROFILED_STEPS}"
+        )
+    begun = _newest_step(run)
+    if steps.first <= begun and not profile_folder(run, steps).exists():
+        raise RecipeError(
+            f"--profile {steps} begins at step {steps.first}, but {run.path} goes on from the "
+            f"checkpoint of step {begun}: name steps after that, up to trainer.max_steps, which is "
+            f"{longest}"
+        )
+
+
+def _newest_step(run: RunFolder) -> int:
+    checkpoints = list_checkpoints(run.checkpoints)
+    return step_of(checkpoints[-1]) if checkpoints else 0
+
+
+def title_of(recipe: Recipe, run: RunFolder) -> str:
+    """One line on what is being trained, and how."""
+    engine, cluster = recipe.engine, recipe.cluster
+    device = "GPU" if cluster.gpus_per_rank else "CPU"
+    low, high = cluster.min_ranks, cluster.max_ranks
+    ranks = ("" if low == high else f"{low} to ") + counted(high, f"{device} rank")
+    return f"{run.path}: {recipe.model}, {ranks}, ZeRO {engine.zero_stage}, {engine.precision}"

@@ -1,0 +1,295 @@
+"""`transloom tune-decoding`: which weights, beam and length penalty translate best.
+
+checkpoints, averages made where wanted ─▶ all points on the validation set ─▶ table, advice
+"""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from rich.console import Group
+
+from cluster.terminal import Terminal, bars_by_name, percentages, shown
+from foundation.wording import counted, listed
+from model.config.transformer import MAX_BEAM_SIZE, MAX_LENGTH_PENALTY, search_label
+from trainer.errors import CheckpointError, RunMismatchError
+from transloom.cli.options import (
+    JsonOption,
+    MovedDatasetOption,
+    PrecisionOption,
+    ProcessesOption,
+    RunArgument,
+    answer,
+)
+from transloom.inference.decoding_options import DecodingOptions
+from transloom.observe.terminal.tables import AnswerTable, Column
+
+if TYPE_CHECKING:
+    from trainer.runs.folder import RunFolder
+    from transloom.inference.significance import Metric
+    from transloom.inference.trained_network import Precision
+    from transloom.inference.tuned_decoding import Grid, Point, TunedDecoding
+
+
+def tune_decoding(
+    run: RunArgument,
+    checkpoints: Annotated[
+        str,
+        typer.Option(
+            metavar="WHICH,WHICH,…",
+            help="Weights to try: newest, best, a step, average-of-…; last:K and best:K are the "
+            "average of so many, made where it is not there.",
+        ),
+    ] = "newest",
+    beam_sizes: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE,…", help="Default: 1,2,3,4,5,6,8,10. Each is a search."),
+    ] = None,
+    length_penalties: Annotated[
+        str | None,
+        typer.Option(metavar="ALPHA,…", help="Default: 0,0.2,…,2. They cost no search."),
+    ] = None,
+    metric: Annotated[
+        Literal["bleu", "chrf", "bleu_literature"],
+        typer.Option(
+            help="bleu_literature: of lower-cased Moses tokens, as papers on Multi30k do."
+        ),
+    ] = "bleu",
+    on: Annotated[
+        str, typer.Option("--set", help="validation; a test set is refused.")
+    ] = "validation",
+    dataset: MovedDatasetOption = None,
+    precision: PrecisionOption = "fp32",
+    processes: ProcessesOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Choose beam size, length penalty and weights on the validation set.
+
+    All combinations are scored. Those that chance may set apart from the best one are named (paired
+    bootstrap). Of these the smallest beam is recommended, with the length penalty that is nearest
+    to the recipe's. The result is kept in the run's folder as tuned-decoding.json.
+
+    Examples:
+
+      transloom tune-decoding runs/multi30k-ende
+
+      transloom tune-decoding runs/multi30k-ende --checkpoints newest,best,last:5,last:10
+
+      transloom tune-decoding runs/multi30k-ende --beam-sizes 4,5 --metric chrf --json
+    """
+    if on != "validation":
+        raise typer.BadParameter(
+            f"--set is {on!r}, but decoding is chosen on validation alone: chosen on the set that "
+            "is reported, it would make the report too good"
+        )
+    from transloom.inference.tuned_decoding import Grid
+
+    grid = Grid()
+    if beam_sizes is not None:
+        grid = Grid(_beam_sizes(beam_sizes), grid.length_penalties)
+    if length_penalties is not None:
+        grid = Grid(grid.beam_sizes, _penalties(length_penalties))
+    names = [name.strip() for name in checkpoints.split(",") if name.strip()]
+    if not names:
+        raise typer.BadParameter("--checkpoints names none: give some as in newest,last:5")
+    tuned = tune_run(run, names, grid, metric, dataset, precision, processes, Terminal(stderr=True))
+    answer(tuned_json(run, tuned), as_json, tuned_text(run, tuned))
+
+
+def _beam_sizes(text: str) -> tuple[int, ...]:
+    words = [word.strip() for word in text.split(",")]
+    if not all(w.isascii() and w.isdecimal() and 1 <= int(w) <= MAX_BEAM_SIZE for w in words):
+        raise typer.BadParameter(
+            f"--beam-sizes is {text!r}: give sizes from 1 to {MAX_BEAM_SIZE:,} as in 1,4,8"
+        )
+    return tuple(sorted({int(word) for word in words}))
+
+
+def _penalties(text: str) -> tuple[float, ...]:
+    try:
+        numbers = [float(word) for word in text.split(",")]
+    except ValueError:
+        numbers = [math.nan]
+    if not all(0 <= number <= MAX_LENGTH_PENALTY for number in numbers):
+        raise typer.BadParameter(
+            f"--length-penalties is {text!r}: give numbers from 0 to {MAX_LENGTH_PENALTY:g} as in "
+            "0,0.6,1"
+        )
+    return tuple(sorted(set(numbers)))
+
+
+def tune_run(
+    run: Path,
+    checkpoints: Sequence[str],
+    grid: "Grid",
+    metric: "Metric",
+    dataset: str | None,
+    precision: "Precision",
+    processes: int | None,
+    console: Terminal,
+) -> "TunedDecoding":
+    """Try all settings on the validation set with each checkpoint, and keep what was found.
+
+    Args:
+        checkpoints: steps, names of averages, newest, best, last:K or best:K.
+
+    Raises:
+        RunMismatchError: there is no run, it does not translate, or its dataset is another one.
+        CheckpointError: the run has no such checkpoint, or it is damaged.
+    """
+    from trainer.recipe import TrainingRecipe
+    from trainer.runs.folder import RunFolder
+    from transloom.cli.load_translator import load_translator, task_of
+    from transloom.inference.trained_network import find_checkpoint
+    from transloom.inference.tuned_decoding import DecodingTuner, write_tuned_decoding
+
+    folder = RunFolder(run)
+    if (task := task_of(run)) != "translation":
+        raise RunMismatchError(
+            f"{run} was trained for {task}, which is not decoded by a search: name a run of "
+            "translation"
+        )
+    options = DecodingOptions(precision=precision)
+    names = list(dict.fromkeys(_found(folder, name) for name in checkpoints))
+    first, _ = find_checkpoint(folder, names[0])
+    recipe = TrainingRecipe.of_checkpoint(first.header.recipe, first.header.identity)
+    data = recipe.data
+    if dataset is not None:
+        data = data.model_copy(update={"dataset": dataset})
+    with percentages(console) as progress:
+        tuner = DecodingTuner(first, data, grid, metric, bars_by_name(progress))
+        for name in names:
+            tuner.try_out(load_translator(run, name, options), processes)
+        tuned = tuner.judge()
+    write_tuned_decoding(folder, tuned)
+    return tuned
+
+
+def _found(run: "RunFolder", name: str) -> str:
+    """A step or the name of an average; an average that is wanted is made.
+
+    Raises:
+        CheckpointError: there is no such checkpoint.
+    """
+    from cluster.recipe import checkpoints_of_run
+    from trainer.checkpoints.format import checkpoint_name, list_checkpoints, read_header, step_of
+    from trainer.checkpoints.retention import best
+    from transloom.cli.checkpoints import average_run
+    from transloom.inference.trained_network import find_checkpoint
+
+    kind, colon, count = name.partition(":")
+    if colon:
+        if kind not in ("last", "best") or not count.isdecimal() or int(count) < 1:
+            raise CheckpointError(
+                f"{name!r} names no checkpoints: last:5 is the average of the last five, best:3 "
+                "that of the three with the best validation"
+            )
+        if int(count) == 1:
+            return _found(run, {"last": "newest"}.get(kind, kind))
+        number = int(count)
+        of_last, of_best = (number, None) if kind == "last" else (None, number)
+        return average_run(run.path, of_last, of_best, None).path.name
+    if name == "newest":
+        return checkpoint_name(find_checkpoint(run, None)[0].path)
+    if name == "best":
+        paths = list_checkpoints(run.checkpoints)
+        metric = checkpoints_of_run(run).best_by
+        ranking = best({path: read_header(path) for path in paths}, metric)
+        if not ranking:
+            raise CheckpointError(
+                f"{run.path} has no best checkpoint: none of its checkpoints "
+                f"({listed(map(step_of, paths))}) has a validation's {metric}. Name one by its step"
+            )
+        return str(step_of(ranking[0]))
+    return name
+
+
+def tuned_json(run: Path, tuned: "TunedDecoding") -> dict[str, Any]:
+    """The record, and where it lies."""
+    from trainer.runs.folder import RunFolder
+
+    return {"file": str(RunFolder(run).tuned_decoding), **tuned.model_dump(mode="json")}
+
+
+def tuned_text(run: Path, tuned: "TunedDecoding") -> Group:
+    """All points, a row for each search, and what is advised."""
+    parts: list[Any] = [_table(tuned), "", *map(shown, _advice(run, tuned))]
+    return Group(*parts)
+
+
+def _table(tuned: "TunedDecoding") -> AnswerTable:
+    penalties = list(dict.fromkeys(point.length_penalty for point in tuned.points))
+    table = AnswerTable(
+        Column("checkpoint", copied=True), "beam", *(f"α {alpha:g}" for alpha in penalties)
+    )
+    rows: dict[tuple[str, int], list[str]] = {}
+    for point in tuned.points:
+        mark = "≈" if point.as_good_as_best else ""
+        if point == tuned.best:
+            mark = "best"
+        if point == tuned.recommended:
+            mark = "←"
+        row = rows.setdefault((point.checkpoint, point.beam_size), [])
+        row.append(f"{point.score:.2f} {mark}".strip())
+    for (checkpoint, beam_size), cells in rows.items():
+        table.add(checkpoint, str(beam_size), *cells)
+    return table
+
+
+def _advice(run: Path, tuned: "TunedDecoding") -> list[str]:
+    from trainer.runs.folder import RunFolder
+    from transloom.inference.evaluation import MOSES_BLEU
+    from transloom.inference.tuned_decoding import VALIDATION
+
+    metrics = {"bleu": "BLEU", "chrf": "chrF", "bleu_literature": MOSES_BLEU}
+    best_one, chosen = tuned.best, tuned.recommended
+    as_good = sum(point.as_good_as_best for point in tuned.points)
+    lines = [
+        f"{metrics[tuned.metric]} on {VALIDATION}, {counted(tuned.sentences, 'sentence')} "
+        f"({tuned.signature}).",
+        f"The best: {best_one.score:.2f} with {_search(best_one)} of {best_one.checkpoint}. "
+        f"From it {as_good} of {counted(len(tuned.points), 'point')} (≈) differ by no more than "
+        f"chance may (paired bootstrap, p ≥ {tuned.noise_p:g}).",
+        f"Recommended, of these the smallest beam and the α nearest to the recipe's (←): "
+        f"{chosen.score:.2f} with {_search(chosen)} of {chosen.checkpoint} (p = {chosen.p:.3f}).",
+        f"Characters of the translations to those of the references: the best {_ratio(best_one)}, "
+        f"the recommended {_ratio(chosen)}. A penalty fits the length of these references; others "
+        "may be shorter or longer for the same sources.",
+    ]
+    if tuned.at_the_edge:
+        lines.append(
+            "The best has the largest length penalty that was tried: try larger ones with "
+            "--length-penalties"
+        )
+    return [
+        *lines,
+        "",
+        "In the recipe, for runs that begin or go on:",
+        "",
+        "decoding:",
+        f"  beam_size: {chosen.beam_size}",
+        f"  length_penalty: {chosen.length_penalty:g}",
+        "",
+        "With the weights that are there:",
+        "",
+        f"transloom translate {run} --checkpoint {_checkpoint_option(chosen.checkpoint)} "
+        f"--beam-size {chosen.beam_size} --length-penalty {chosen.length_penalty:g}",
+        "",
+        f"All of it is in {RunFolder(run).tuned_decoding}",
+    ]
+
+
+def _search(point: "Point") -> str:
+    return search_label(point.beam_size, point.length_penalty)
+
+
+def _ratio(point: "Point") -> str:
+    return "unknown" if point.length_ratio is None else f"{point.length_ratio:.3f}"
+
+
+def _checkpoint_option(folder: str) -> str:
+    from trainer.checkpoints.format import STEP
+
+    return str(int(folder.removeprefix(STEP))) if folder.startswith(STEP) else folder

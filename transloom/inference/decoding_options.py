@@ -1,0 +1,36 @@
+"""The decoding that a command line asks for; it imports neither torch nor an engine."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from transloom.inference.engine_names import ComputeType, Engine
+
+if TYPE_CHECKING:
+    from model.config.transformer import DecodingConfig
+    from transloom.inference.trained_network import Precision
+
+
+@dataclass(frozen=True)
+class DecodingOptions:
+    """Options for the search of translations.
+
+    Attributes:
+        beam_size, length_penalty: replace the recipe's; None keeps them.
+        n_best: translations of each sentence.
+        precision: of weights and network.
+        engine, compute_type: as in `Translator.load`.
+    """
+
+    beam_size: int | None = None
+    length_penalty: float | None = None
+    n_best: int = 1
+    precision: "Precision" = "fp32"
+    engine: Engine = Engine.TORCH
+    compute_type: ComputeType | None = None
+
+    def applied_to(self, decoding: "DecodingConfig") -> "DecodingConfig":
+        """Return a decoding with these options; its beam is at least `n_best` wide."""
+        width = decoding.beam_size if self.beam_size is None else self.beam_size
+        alpha = decoding.length_penalty if self.length_penalty is None else self.length_penalty
+        changes = {"beam_size": max(width, self.n_best), "length_penalty": alpha}
+        return decoding.model_copy(update=changes)
