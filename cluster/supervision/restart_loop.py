@@ -14,7 +14,7 @@ from cluster.ranks.group import RankGroup
 from cluster.ray.cluster_view import Node
 from cluster.ray.reservation import most_ranks_ever, what_nodes_have
 from cluster.recipe import Recipe
-from cluster.supervision.attempt import Attempt, RunContext
+from cluster.supervision.attempt import RankAttempt, RunContext
 from cluster.supervision.retry_budget import RankLosses
 from cluster.supervision.run_checks import newest_checkpoint
 from data_pipeline.dataset.manifest import Manifest
@@ -190,7 +190,7 @@ class RestartLoop:
             ),
             context.workers.handles,
         )
-        attempt = Attempt(context, group, committer, self._losses.furthest_step)
+        attempt = RankAttempt(context, group, committer, self._losses.furthest_step)
         try:
             return attempt.run()
         finally:

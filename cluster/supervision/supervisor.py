@@ -20,7 +20,7 @@ from cluster.ray.private import machine_cpus
 from cluster.ray.session import ray_session
 from cluster.recipe import Recipe
 from cluster.supervision.attempt import RunContext
-from cluster.supervision.audience import Audience
+from cluster.supervision.audience import RunAudience
 from cluster.supervision.ray_metrics import RayMetrics
 from cluster.supervision.restart_loop import RestartLoop
 from cluster.supervision.retry_budget import SESSIONS_WITHOUT_PROGRESS, RetryBudget
@@ -45,7 +45,7 @@ def supervise(
     run: RunFolder,
     store: DatasetStore,
     manifest: Manifest,
-    audience: Audience,
+    audience: RunAudience,
     profile: StepRange | None,
     strict: bool = False,
     replay: ReplayOrder | None = None,
@@ -111,7 +111,7 @@ def _train_in_session(
     manifest: Manifest,
     lease: Lease,
     stop: StopRequests,
-    audience: Audience,
+    audience: RunAudience,
     vitals: VitalsKeeper,
     profile: StepRange | None,
     replay: ReplayOrder | None,
@@ -145,7 +145,7 @@ def _train_in_session(
             stop.let_outcome_stand()
 
 
-def _on_this_machine(config: ClusterConfig, audience: Audience) -> ClusterConfig:
+def _on_this_machine(config: ClusterConfig, audience: RunAudience) -> ClusterConfig:
     """Without what only nodes of a cluster have, if this machine is all that there is."""
     of_clusters = {
         "node_labels": config.node_labels,
@@ -159,7 +159,7 @@ def _on_this_machine(config: ClusterConfig, audience: Audience) -> ClusterConfig
     return config.model_copy(update={name: {} for name in given})
 
 
-def _embedded_ray(config: ClusterConfig, audience: Audience) -> EmbeddedRay:
+def _embedded_ray(config: ClusterConfig, audience: RunAudience) -> EmbeddedRay:
     """An embedded Ray with as many CPUs as the run needs, whether the machine has them or not."""
     there = machine_cpus()
     if config.address is None and config.least_cpus > there:

@@ -16,7 +16,7 @@ from typing import NamedTuple, Self
 
 from cluster.data.worker_signs import WorkerSign
 from cluster.health.hang_detector import Position
-from cluster.supervision.audience import Audience
+from cluster.supervision.audience import RunAudience
 from foundation.location import without_credentials
 from foundation.periodic_thread import PeriodicThread
 from trainer.runs.folder import RunFolder
@@ -53,7 +53,7 @@ class _Worker(NamedTuple):
 class VitalsKeeper(PeriodicThread):
     """What a run's processes are doing, from entering the context to leaving it."""
 
-    def __init__(self, run: RunFolder, audience: Audience) -> None:
+    def __init__(self, run: RunFolder, audience: RunAudience) -> None:
         super().__init__(
             "vitals",
             WRITE_SECONDS,

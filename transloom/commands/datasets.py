@@ -18,7 +18,7 @@ from cluster.terminal import Terminal, Words, shown
 from data_pipeline.batching.task import rules_by_corpus
 from data_pipeline.config.corpus import is_remote
 from data_pipeline.dataset.manifest import Manifest, kept_name
-from data_pipeline.dataset.verification import Problem, problems_of, strange_files
+from data_pipeline.dataset.verification import FileProblem, problems_of, strange_files
 from data_pipeline.errors import DatasetError, DatasetFileError, TokenizerError
 from data_pipeline.preparation.prepare import prepare
 from data_pipeline.preparation.progress import PrepareProgress
@@ -170,15 +170,15 @@ def verify_dataset(dataset: str, console: Terminal, processes: int | None) -> di
     }
 
 
-def _problems_of_tokenizers(store: DatasetStore, manifest: Manifest) -> list[Problem]:
+def _problems_of_tokenizers(store: DatasetStore, manifest: Manifest) -> list[FileProblem]:
     """What is wrong with the tokenizers of files that are as the manifest promises."""
     try:
         load_tokenizers(store, manifest)
     except DatasetFileError as error:
-        return [Problem(error.file, error.expected, error.found)]
+        return [FileProblem(error.file, error.expected, error.found)]
     except TokenizerError as error:
         files = ", ".join(dict.fromkeys(info.file for info in manifest.tokenizers.values()))
-        return [Problem(files, "tokenizers", str(error))]
+        return [FileProblem(files, "tokenizers", str(error))]
     except ExtensionError:  # that of an extension, which only a recipe loads
         pass
     return []

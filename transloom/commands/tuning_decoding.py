@@ -25,9 +25,9 @@ from transloom.inference.significance import Metric
 from transloom.inference.trained_network import Precision, find_checkpoint
 from transloom.inference.tuned_decoding import (
     VALIDATION,
+    DecodingPoint,
     DecodingTuner,
     Grid,
-    Point,
     TunedDecoding,
     write_tuned_decoding,
 )
@@ -181,11 +181,11 @@ def _advice(run: Path, tuned: TunedDecoding) -> list[str]:
     ]
 
 
-def _search(point: Point) -> str:
+def _search(point: DecodingPoint) -> str:
     return search_label(point.beam_size, point.length_penalty)
 
 
-def _ratio(point: Point) -> str:
+def _ratio(point: DecodingPoint) -> str:
     return "unknown" if point.length_ratio is None else f"{point.length_ratio:.3f}"
 
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.errors import EXIT_FAILED, EXIT_PREEMPTED, ClusterError
-from cluster.launchers.ray_job.child import Child, Log
+from cluster.launchers.ray_job.child import DriverProcess, Log
 from cluster.launchers.ray_job.queue import View, turn
 from cluster.launchers.ray_job.record import (
     RENEW_SECONDS,
@@ -79,7 +79,7 @@ class JobRunner:
         self._request = request
         self._log = Log(self._folder.log)
         self._stop = StopWish(self._run)
-        self._ready = Child(ready, self._log) if ready else None
+        self._ready = DriverProcess(ready, self._log) if ready else None
         self._renewed = 0.0
         self._record = JobRecord(
             id=job_id,
@@ -235,7 +235,7 @@ class JobRunner:
         name, last = signal_name(code), self._log.last_line()
         return f"killed by {name}; the last line is: {last}" if name else last
 
-    def _is_owner(self, child: Child) -> bool:
+    def _is_owner(self, child: DriverProcess) -> bool:
         """Return whether the child owns the run or has left it; a job that trained records it."""
         owns_run = False
         with suppress(OSError):
@@ -249,8 +249,8 @@ class JobRunner:
         folder = Path(self._request.folder)
         return folder if folder.is_dir() else self._run.path
 
-    def _start_child(self) -> Child:
-        return Child(start(self._command, os.environ), self._log)
+    def _start_child(self) -> DriverProcess:
+        return DriverProcess(start(self._command, os.environ), self._log)
 
     def _drop_child(self) -> None:
         if self._ready:

@@ -27,7 +27,7 @@ from transloom.inference.serving.auth import ServingGuard
 from transloom.inference.serving.batch import Batch, BatchAnswer
 from transloom.inference.serving.dispatcher import Ask, Dispatcher
 from transloom.inference.serving.errors import ReplicaLostError
-from transloom.inference.serving.facts import RunFacts, facts_of
+from transloom.inference.serving.facts import ServedRunFacts, facts_of
 from transloom.inference.serving.metrics import ServingMetrics
 from transloom.inference.serving.replica import Replica
 from transloom.inference.serving.server import ServingServer
@@ -196,7 +196,7 @@ def _started(application: str, settings: ReplicaSettings, replicas: int) -> Ask:
 
 async def _serve(
     settings: ServingSettings,
-    facts: dict[str, RunFacts],
+    facts: dict[str, ServedRunFacts],
     asks: dict[str, Ask],
     listening: socket.socket,
     tell: Tell,
