@@ -30,7 +30,7 @@ from trainer.rank.placement import Placement
 from trainer.registries.optimizers import OptimizerConfig
 from trainer.tasks.batch import DeviceBatch, to_device
 from trainer.training.step_exchange import StepReport, exchange
-from trainer.zero.engine import Engine
+from trainer.zero.engine import TrainingEngine
 
 PLACEMENT = Placement()
 WARM_UP, STEPS = 3, {"tiny": 10, "base": 3}
@@ -38,7 +38,7 @@ Precision = Literal["fp32", "bf16"]
 Numerics = Literal["fast", "exact"]
 
 
-def summed(engine: Engine, batch: MicroBatch, on_device: DeviceBatch) -> StepReport:
+def summed(engine: TrainingEngine, batch: MicroBatch, on_device: DeviceBatch) -> StepReport:
     """Runs the passes of a step and what the ranks exchange."""
     results = [
         engine.forward_backward(
@@ -68,7 +68,7 @@ def clock(placement: Placement) -> float:
     return time.perf_counter()
 
 
-def seconds_of_a_step(engine: Engine, batch: MicroBatch) -> float:
+def seconds_of_a_step(engine: TrainingEngine, batch: MicroBatch) -> float:
     started = clock(engine.placement)
     on_device = to_device(batch, VOCABULARY, engine.placement.torch_device)
     report = summed(engine, batch, on_device)
@@ -87,7 +87,7 @@ def measured(
     placement: Placement = PLACEMENT,
 ) -> float:
     """Return the seconds of the median step of an engine that is built for this measurement."""
-    engine = Engine(
+    engine = TrainingEngine(
         lambda: Transformer(config, VOCABULARY),
         engine=EngineConfig(precision=precision, numerics=numerics),
         optimizer=OptimizerConfig(),

@@ -29,7 +29,7 @@ from trainer.rank.distributed import process_group
 from trainer.rank.placement import Placement
 from trainer.registries.optimizers import OptimizerConfig
 from trainer.tasks.batch import to_device
-from trainer.zero.engine import Engine
+from trainer.zero.engine import TrainingEngine
 
 VOCABULARY = Vocabulary(8000, 8000, pad_id=0, bos_id=1, eos_id=2)
 TINY = ModelConfig(
@@ -40,7 +40,7 @@ LENGTH = 25
 SLOTS = 4
 
 
-class Unwatched(Engine):
+class Unwatched(TrainingEngine):
     """An engine that does not look at gradients."""
 
     def _on_gradient(self, number: int, gradient: torch.Tensor) -> torch.Tensor | None:
@@ -54,7 +54,7 @@ def micro_batch(tokens: int) -> MicroBatch:
     return MicroBatch(np.arange(rows), {"src": field, "tgt": field})
 
 
-def seconds_of_a_step(engine: Engine, batch: MicroBatch) -> float:
+def seconds_of_a_step(engine: TrainingEngine, batch: MicroBatch) -> float:
     started = time.process_time()
     on_device = to_device(batch, VOCABULARY, torch.device("cpu"))
     for number in range(SLOTS):
@@ -92,7 +92,7 @@ def main() -> None:
                         micro_batches_per_step=SLOTS,
                         placement=placement,
                     )
-                    for kind in (Engine, Unwatched)
+                    for kind in (TrainingEngine, Unwatched)
                 ]
                 batch, ratios, ours = micro_batch(tokens), [], []
                 for pair in range(arguments.pairs + 2):

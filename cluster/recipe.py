@@ -17,7 +17,7 @@ from pydantic.fields import FieldInfo
 
 from cluster.config import ClusterConfig
 from cluster.errors import RecipeError
-from cluster.recipe_problems import Problem, message_of, problems_of
+from cluster.recipe_problems import FieldProblem, message_of, problems_of
 from data_pipeline.config.corpus import is_remote
 from data_pipeline.storage.regular_files import read_regular
 from foundation.errors import ExtensionError, LocationError
@@ -91,7 +91,7 @@ def _check_locations(overrides: Sequence[str]) -> None:
 
 def _problems_of(
     values: dict[str, Any], build: Callable[[dict[str, Any]], Recipe]
-) -> list[Problem]:
+) -> list[FieldProblem]:
     try:
         build(values)
     except (ExtensionError, LocationError, ValidationError) as error:
@@ -101,9 +101,9 @@ def _problems_of(
 
 def _problems(
     values: dict[str, Any], error: ExtensionError | LocationError | ValidationError
-) -> list[Problem]:
+) -> list[FieldProblem]:
     if not isinstance(error, ValidationError):
-        return [Problem("", str(error))]
+        return [FieldProblem("", str(error))]
     recipe = class_of(Recipe, values)
     return problems_of(error, recipe, [name for name, _ in walk_fields(recipe)])
 

@@ -36,7 +36,7 @@ _OUR_WORDS = {
 
 
 @dataclass(frozen=True)
-class Problem:
+class FieldProblem:
     """A field that is wrong.
 
     Attributes:
@@ -59,7 +59,7 @@ class _Error:
 
 def problems_of(
     error: ValidationError, recipe: type[BaseModel], known_keys: Sequence[str]
-) -> list[Problem]:
+) -> list[FieldProblem]:
     """Return a problem for each field that is wrong.
 
     Args:
@@ -79,9 +79,9 @@ def problems_of(
 
 def message_of(
     path: object,
-    problems: Sequence[Problem],
+    problems: Sequence[FieldProblem],
     overrides: Sequence[str],
-    problems_of_file: Callable[[], Sequence[Problem]],
+    problems_of_file: Callable[[], Sequence[FieldProblem]],
 ) -> str:
     """Return one paragraph on all problems, each after the file or override that it comes from.
 
@@ -105,7 +105,7 @@ def override_text(overrides: Sequence[str]) -> str:
     return f"{'Override' if len(overrides) == 1 else 'Overrides'} {shown}"
 
 
-def _causes(problem: Problem, overrides: Sequence[str]) -> list[str]:
+def _causes(problem: FieldProblem, overrides: Sequence[str]) -> list[str]:
     """Return the overrides of the field, else those that the problem names, else all of them."""
 
     def are_nested(key: str) -> bool:
@@ -188,9 +188,9 @@ def _in_words(alternative: Any) -> str:
     return words.get(kind, str(kind)) + bounds
 
 
-def _problem(error: _Error, known_keys: Sequence[str]) -> Problem:
+def _problem(error: _Error, known_keys: Sequence[str]) -> FieldProblem:
     key = ".".join(map(str, error.location))
-    return Problem(key, _text(error, key, known_keys))
+    return FieldProblem(key, _text(error, key, known_keys))
 
 
 def _text(error: _Error, key: str, known_keys: Sequence[str]) -> str:

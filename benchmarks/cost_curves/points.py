@@ -32,7 +32,7 @@ from trainer.registries.optimizers import OptimizerConfig
 from trainer.tasks.batch import to_device
 
 if TYPE_CHECKING:
-    from trainer.zero.engine import Engine
+    from trainer.zero.engine import TrainingEngine
 
 VOCABULARY = Vocabulary(1000, 1000, pad_id=0, bos_id=1, eos_id=2)
 PLACEMENT = Placement()
@@ -80,9 +80,9 @@ def one_rank() -> AbstractContextManager[None]:
     return process_group(PLACEMENT, timedelta(minutes=1))
 
 
-def build(point: Point) -> "Engine":
+def build(point: Point) -> "TrainingEngine":
     # DeepSpeed looks for a device when it is imported, unless the process group has named one.
-    from trainer.zero.engine import Engine
+    from trainer.zero.engine import TrainingEngine
 
     setting = point.setting
     config = ModelConfig(
@@ -92,7 +92,7 @@ def build(point: Point) -> "Engine":
         feed_forward_width=2 * point.width,
         heads=4,
     )
-    return Engine(
+    return TrainingEngine(
         lambda: Transformer(config, VOCABULARY, setting.backend),
         engine=EngineConfig(
             precision=setting.precision,
@@ -107,7 +107,7 @@ def build(point: Point) -> "Engine":
     )
 
 
-def step(engine: "Engine", batch: MicroBatch) -> float:
+def step(engine: "TrainingEngine", batch: MicroBatch) -> float:
     """Takes one step and returns its CPU time in seconds."""
     started = time.process_time()
     on_device = to_device(batch, VOCABULARY, torch.device("cpu"))
@@ -122,7 +122,7 @@ def step(engine: "Engine", batch: MicroBatch) -> float:
 
 def milliseconds(points: list[Point], repetitions: int) -> list[list[float]]:
     """Times of each point's repetitions; needs the process group of one rank."""
-    engines: dict[tuple[Setting, int], Engine] = {}
+    engines: dict[tuple[Setting, int], TrainingEngine] = {}
     for point in points:
         if (point.setting, point.layers) not in engines:
             engines[point.setting, point.layers] = build(point)

@@ -47,7 +47,7 @@ from data_pipeline.batching.stream import RankStep
 from data_pipeline.batching.window import WindowReader
 from data_pipeline.corpora.corpus import read_whole
 from data_pipeline.dataset.manifest import open_dataset
-from data_pipeline.dataset.shards import Block, unpack_shard
+from data_pipeline.dataset.shards import ShardBlock, unpack_shard
 from data_pipeline.preparation.prepare import prepare
 from data_pipeline.storage.locations import cache_folder
 from data_pipeline.tokenizers.tokenizer import load_tokenizers
@@ -177,7 +177,7 @@ def make_dataset(folder: Path, mirror: str | None, pairs: int, pieces: int) -> N
     np.savez(folder / "ids.npz", allow_pickle=False, **arrays)
 
 
-def _blocks(recipe: Recipe) -> Iterator[Block]:
+def _blocks(recipe: Recipe) -> Iterator[ShardBlock]:
     store, manifest = open_dataset(recipe.data)
     return chain.from_iterable(
         unpack_shard(store.read(shard.name, shard.sha256, shard.bytes), shard)

@@ -38,7 +38,7 @@ from trainer.registries.optimizers import OptimizerConfig
 from trainer.tasks.batch import DeviceBatch
 from trainer.tasks.randomness import seed_torch
 from trainer.training.step_exchange import exchange
-from trainer.zero.engine import Engine
+from trainer.zero.engine import TrainingEngine
 from trainer.zero.fragment import Fragment
 from trainer.zero.without_compiler import AdamW
 
@@ -137,7 +137,7 @@ def _seconds_of_a_step(work: Work, step: Callable[[], None]) -> float:
 
 
 def _engine_seconds(work: Work, size: Size) -> float:
-    engine = Engine(
+    engine = TrainingEngine(
         size.build,
         engine=EngineConfig(precision="bf16", zero_stage=1),
         optimizer=OptimizerConfig(),

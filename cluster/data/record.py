@@ -21,7 +21,7 @@ from trainer.state.digest import START
 
 
 @dataclass(frozen=True)
-class Start:
+class StreamStart:
     """The cursor and digest after a step; the next steps follow from them."""
 
     step: int
@@ -55,16 +55,16 @@ class DataRecord:
         headers = _intact_headers(run)
         self._read_quarantines_since(headers[-1] if headers else None)
         self.digests = {s: digest for s, digest in self.digests.items() if s <= self._reached}
-        self._starts = {0: Start(0, Cursor(), START)}
+        self._starts = {0: StreamStart(0, Cursor(), START)}
         for step, cursor in self._cursors.items():
             if step <= self._reached and step - 1 in self.digests:
-                self._starts[step - 1] = Start(step - 1, cursor, self.digests[step - 1])
+                self._starts[step - 1] = StreamStart(step - 1, cursor, self.digests[step - 1])
         for header in headers:
             cursor = Cursor.from_json(header.cursor)
-            self._starts[header.step] = Start(header.step, cursor, header.data_digest)
+            self._starts[header.step] = StreamStart(header.step, cursor, header.data_digest)
             self.digests[header.step] = header.data_digest
 
-    def start_before(self, step: int) -> Start:
+    def start_before(self, step: int) -> StreamStart:
         """The nearest start from which the data of a step can be computed."""
         return self._starts[max(known for known in self._starts if known < step)]
 

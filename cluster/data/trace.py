@@ -15,7 +15,7 @@ import torch
 from rich.console import Group, RenderableType
 from rich.table import Table
 
-from cluster.data.record import DataRecord, Start
+from cluster.data.record import DataRecord, StreamStart
 from cluster.recipe import load_run_recipe
 from cluster.terminal import Terminal, shown, step_counts
 from data_pipeline.batching.plan import Cursor
@@ -111,7 +111,7 @@ def trace(
 
 
 def walk(
-    store: DatasetStore, settings: DataSettings, record: DataRecord, start: Start, last: int
+    store: DatasetStore, settings: DataSettings, record: DataRecord, start: StreamStart, last: int
 ) -> Iterator[tuple[int, RankStep]]:
     """The steps after a start with all of their data, as one rank alone would be fed.
 

@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import Any
 
 from cluster.health.suspend_aware_clock import SuspendAwareClock
-from foundation.regularly import Regularly
+from foundation.periodic_thread import PeriodicThread
 from trainer.checkpoints.lease import LEASE_SECONDS
 
 SILENCE_SECONDS = LEASE_SECONDS - 10.0
@@ -50,7 +50,7 @@ class Watchdog:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-class Heartbeat(Regularly):
+class Heartbeat(PeriodicThread):
     """The supervisor's side: a thread that sends every actor a heartbeat, whatever else happens."""
 
     def __init__(self, actors: Callable[[], Iterable[Any]]) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.planning.nodes import NodeFacts, ask_nodes, facts_of_this_machine, node_problems
-from cluster.planning.problem import Problem
+from cluster.planning.problem import PlanProblem
 from cluster.ray.cluster_view import ClusterView, Node
 from cluster.ray.private import Holder, holders
 from cluster.ray.reservation import has_labels, most_ranks_ever, room
@@ -65,7 +65,7 @@ def ask_cluster(
     address: str,
     manifest: str | None,
     notice: Callable[[str], None],
-) -> tuple[ClusterFacts, list[Problem]]:
+) -> tuple[ClusterFacts, list[PlanProblem]]:
     """Join the cluster, look, and leave it.
 
     Args:
@@ -130,7 +130,7 @@ def agree(nodes: Collection[Node], holders: Collection[Holder]) -> bool:
     return True
 
 
-def room_problems(recipe: Recipe, facts: ClusterFacts) -> list[Problem]:
+def room_problems(recipe: Recipe, facts: ClusterFacts) -> list[PlanProblem]:
     """Whether there is room for the least number of ranks, now or ever."""
     config = recipe.cluster
     least = config.min_ranks
@@ -144,7 +144,7 @@ def room_problems(recipe: Recipe, facts: ClusterFacts) -> list[Problem]:
             f"The run needs {counted(least, 'rank')} of {each} each, and the cluster has room for "
             f"{facts.room_at_all} in all, whoever holds it. Lower cluster.ranks, or add nodes"
         )
-        return [Problem("cluster", text)]
+        return [PlanProblem("cluster", text)]
     held = listed(f"{resources_text(h)} by {holder_text(h)}" for h in facts.holders)
     text = (
         f"The run needs {counted(least, 'rank')} of {each} each, and there is room for "
@@ -152,7 +152,7 @@ def room_problems(recipe: Recipe, facts: ClusterFacts) -> list[Problem]:
         f"{config.wait_for_ranks_seconds:g} s (cluster.wait_for_ranks_seconds). Wait for these to "
         "end, or lower cluster.ranks"
     )
-    return [Problem("cluster", text, refuses=False)]
+    return [PlanProblem("cluster", text, refuses=False)]
 
 
 def holder_text(holder: Holder) -> str:

@@ -19,7 +19,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.packages import INSTALLATION
 from cluster.planning import node_probe
-from cluster.planning.problem import Problem
+from cluster.planning.problem import PlanProblem
 from cluster.ray import head_look
 from cluster.ray.cluster_view import Node
 from cluster.ray.folder_access import existing_part
@@ -56,7 +56,7 @@ class NodeFacts:
 
 def ask_nodes(
     nodes: Iterable[Node], run: Path, manifest: Path | None, *, gpu: bool
-) -> tuple[list[NodeFacts], list[Problem]]:
+) -> tuple[list[NodeFacts], list[PlanProblem]]:
     """Ask every node, all at once; those that do not answer are a problem each.
 
     Args:
@@ -83,7 +83,7 @@ def ask_nodes(
             probes.append((node, probe, probe.look.remote(asked | own)))
         deadline = time.monotonic() + ANSWER_SECONDS
         found: list[NodeFacts] = []
-        problems: list[Problem] = []
+        problems: list[PlanProblem] = []
         for node, probe, looked in probes:
             try:
                 said = ray.get(looked, timeout=max(1.0, deadline - time.monotonic()))
@@ -138,9 +138,9 @@ def _facts(node: Node, said: dict[str, Any], probe: Any, answer: Path) -> NodeFa
     )
 
 
-def _silent(node: Node, error: Exception) -> Problem:
+def _silent(node: Node, error: Exception) -> PlanProblem:
     reason = str(error).strip().splitlines()
-    return Problem(
+    return PlanProblem(
         "node",
         f"Node {node.name} has not answered within {ANSWER_SECONDS:.0f} s "
         f"({reason[-1] if reason else type(error).__name__}): ranks would not start there. Look "
@@ -150,7 +150,7 @@ def _silent(node: Node, error: Exception) -> Problem:
 
 def node_problems(
     node: NodeFacts, here: NodeFacts, run: Path, manifest: str | None, *, alone: bool
-) -> list[Problem]:
+) -> list[PlanProblem]:
     """What is wrong with a node.
 
     Args:
@@ -173,12 +173,12 @@ def node_problems(
         )
     if node.interface.startswith("!") and not alone and node.code is not None:
         lines.append(f"has no network interface for ranks: {node.interface.removeprefix('!')}")
-    problems = [Problem("node", f"Node {node.name} {line}") for line in lines]
+    problems = [PlanProblem("node", f"Node {node.name} {line}") for line in lines]
     skew = abs(node.skew_seconds) - node.skew_error_seconds
     if skew > MOST_SKEW_SECONDS:
         way = "ahead of" if node.skew_seconds > 0 else "behind"
         problems.append(
-            Problem(
+            PlanProblem(
                 "node",
                 f"The clock of node {node.name} is {skew:.1f} s {way} this machine's, and more "
                 f"than {MOST_SKEW_SECONDS:g} s misplace times in records and the leave of a "

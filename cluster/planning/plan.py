@@ -16,7 +16,7 @@ from cluster.errors import ClusterError
 from cluster.planning.cluster_facts import ClusterFacts, ask_cluster
 from cluster.planning.epoch import Epoch, measure_epoch
 from cluster.planning.operations import StepFlops, estimate_flops
-from cluster.planning.problem import Problem
+from cluster.planning.problem import PlanProblem
 from cluster.planning.quick import Disk, disk_of, gigabytes, quick_check
 from cluster.planning.size import count_parameters, size_of_state
 from cluster.planning.speed import Duration, Speed, duration, recorded_speed
@@ -65,7 +65,7 @@ class Plan:
     recipe: Recipe
     run: Path
     steps_left: int
-    problems: list[Problem]
+    problems: list[PlanProblem]
     parameters: int | None = None
     frozen_parameters: int = 0
     state: StateSize | None = None
@@ -156,7 +156,7 @@ def _size_up(plan: Plan, run: RunFolder, store: DatasetStore, manifest: Manifest
         plan.epoch = measure_epoch(recipe, store, manifest)
         plan.step_flops = estimate_flops(recipe, store, manifest)
     except _EXPECTED as error:
-        plan.problems.append(Problem("dataset", str(error)))
+        plan.problems.append(PlanProblem("dataset", str(error)))
 
 
 def _look_at_cluster(
@@ -171,7 +171,7 @@ def _look_at_cluster(
         plan.cluster, found = ask_cluster(plan.recipe, run, address, identity, notice)
         plan.problems += found
     except ClusterError as error:
-        plan.problems.append(Problem("cluster", str(error)))
+        plan.problems.append(PlanProblem("cluster", str(error)))
 
 
 def _take_speed(
@@ -188,7 +188,7 @@ def _take_speed(
             wanted.like.card()
         plan.speed = recorded_speed(like.metrics, f"the record of {like.path}")
     except _EXPECTED as error:
-        plan.problems.append(Problem("run", str(error)))
+        plan.problems.append(PlanProblem("run", str(error)))
     here_at_all = not any(p.refuses and p.about in ("memory", "GPUs") for p in plan.problems)
     if plan.speed or not wanted.measured or dataset is None or not here_at_all:
         return
@@ -202,10 +202,10 @@ def _take_speed(
         plan.measurement = measure(plan.recipe, *dataset)
         plan.speed = plan.measurement.speed
     except _EXPECTED as error:
-        plan.problems.append(Problem("memory", str(error)))
+        plan.problems.append(PlanProblem("memory", str(error)))
 
 
-def _measured_memory(plan: Plan) -> list[Problem]:
+def _measured_memory(plan: Plan) -> list[PlanProblem]:
     """Whether all ranks fit into this machine, each with what one was measured to take."""
     config, measured = plan.recipe.cluster, plan.measurement
     if measured is None or plan.parameters is None or config.gpus_per_rank:
@@ -221,7 +221,7 @@ def _measured_memory(plan: Plan) -> list[Problem]:
     if ranks * each <= free:
         return []
     return [
-        Problem(
+        PlanProblem(
             "memory",
             f"{counted(ranks, 'rank')} take {gigabytes(each)} each, by what one took here, and "
             f"this machine has {gigabytes(free)} left for them. Take fewer ranks, lower "

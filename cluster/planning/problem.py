@@ -7,7 +7,7 @@ About = Literal["recipe", "dataset", "run", "disk", "memory", "GPUs", "versions"
 
 
 @dataclass(frozen=True)
-class Problem:
+class PlanProblem:
     """One thing that is wrong.
 
     Attributes:

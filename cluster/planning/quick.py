@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cluster.errors import ClusterError
-from cluster.planning.problem import Problem
+from cluster.planning.problem import PlanProblem
 from cluster.planning.size import least_parameters, size_of_checkpoint, size_of_state
 from cluster.planning.versions import package_problems
 from cluster.ray.folder_access import existing_part, write_problem
@@ -44,7 +44,7 @@ class QuickCheck:
             manifest.
     """
 
-    problems: tuple[Problem, ...]
+    problems: tuple[PlanProblem, ...]
     dataset: tuple[DatasetStore, Manifest] | None
 
     def raise_refusal(self) -> None:
@@ -94,7 +94,7 @@ def quick_check(recipe: Recipe, run: RunFolder, *, trains_here: bool = True) -> 
 
 def _dataset(
     recipe: Recipe, run: RunFolder, trains_here: bool
-) -> tuple[tuple[DatasetStore, Manifest] | None, list[Problem]]:
+) -> tuple[tuple[DatasetStore, Manifest] | None, list[PlanProblem]]:
     location = recipe.data.dataset
     if not trains_here and (is_remote(location) or not Path(location).exists()):
         return None, []
@@ -102,19 +102,19 @@ def _dataset(
         return check_run(recipe, run), []
     except (ClusterError, DataError, ModelError, TrainerError) as error:
         of_run = isinstance(error, (RunMismatchError, CheckpointError, CheckpointFormatError))
-        return None, [Problem("run" if of_run else "dataset", str(error), error=error)]
+        return None, [PlanProblem("run" if of_run else "dataset", str(error), error=error)]
 
 
-def run_folder_problems(run: RunFolder) -> list[Problem]:
+def run_folder_problems(run: RunFolder) -> list[PlanProblem]:
     """Return why the run's folder cannot be made or written."""
     problem = write_problem(run.path)
     if problem is None:
         return []
     text = f"The run's folder {run.path} cannot be written: {problem}"
-    return [Problem("run", f"{text}. Name another folder with --run PATH")]
+    return [PlanProblem("run", f"{text}. Name another folder with --run PATH")]
 
 
-def cluster_problems(recipe: Recipe, run: RunFolder) -> list[Problem]:
+def cluster_problems(recipe: Recipe, run: RunFolder) -> list[PlanProblem]:
     """Return why the cluster cannot be joined, unless the run has all its steps already.
 
     Asked before the run is owned: an address that is wrong leaves no trace of a run.
@@ -128,7 +128,7 @@ def cluster_problems(recipe: Recipe, run: RunFolder) -> list[Problem]:
     try:
         find_head(recipe.cluster.address)
     except ClusterError as error:
-        return [Problem("cluster", str(error), error=error)]
+        return [PlanProblem("cluster", str(error), error=error)]
     return []
 
 
@@ -182,7 +182,7 @@ def _bytes_of(checkpoint: Path) -> int | None:
         return None
 
 
-def disk_problems(recipe: Recipe, run: RunFolder, parameters: int | None) -> list[Problem]:
+def disk_problems(recipe: Recipe, run: RunFolder, parameters: int | None) -> list[PlanProblem]:
     """Whether there is room for the checkpoints: it refuses where not even one fits."""
     disk = disk_of(recipe, run, parameters)
     if disk is None or disk.free >= disk.wanted * disk.each:
@@ -191,22 +191,22 @@ def disk_problems(recipe: Recipe, run: RunFolder, parameters: int | None) -> lis
     remedy = "Free some, or name a folder on another disk with --run PATH"
     if disk.free < disk.each:
         text = f"A checkpoint takes {gigabytes(disk.each)}, and {where}: none can be written"
-        return [Problem("disk", f"{text}. {remedy}")]
+        return [PlanProblem("disk", f"{text}. {remedy}")]
     text = (
         f"{counted(disk.wanted, 'checkpoint')} of {gigabytes(disk.each)} are to lie there at once, "
         f"in all {gigabytes(disk.wanted * disk.each)}, and {where}"
     )
-    return [Problem("disk", f"{text}. {remedy}, or keep fewer (checkpoints)", refuses=False)]
+    return [PlanProblem("disk", f"{text}. {remedy}, or keep fewer (checkpoints)", refuses=False)]
 
 
-def machine_problems(recipe: Recipe, parameters: int | None) -> Iterator[Problem]:
+def machine_problems(recipe: Recipe, parameters: int | None) -> Iterator[PlanProblem]:
     """What this machine lacks for the least number of ranks, if they run here."""
     config = recipe.cluster
     if config.gpus_per_rank:
         from cluster.ray.private import machine_gpus  # imports Ray
 
         if (found := machine_gpus()) < config.least_gpus:
-            yield Problem(
+            yield PlanProblem(
                 "GPUs",
                 f"The run needs {counted(config.least_gpus, 'GPU')}, and Ray finds {found} here. "
                 "Lower cluster.ranks, set cluster.gpus_per_rank to 0, or join a cluster with "
@@ -219,7 +219,7 @@ def machine_problems(recipe: Recipe, parameters: int | None) -> Iterator[Problem
     on_host = size.on_host + (0 if config.gpus_per_rank else size.on_device)
     free = host_memory.available_bytes()
     if ranks * on_host > free:
-        yield Problem(
+        yield PlanProblem(
             "memory",
             f"{counted(ranks, 'rank')} of {counted(parameters, 'parameter')} under ZeRO "
             f"{recipe.engine.zero_stage} take {gigabytes(ranks * on_host)} at least before the "

@@ -4,7 +4,7 @@ import re
 from importlib import metadata
 
 from cluster.planning.node_probe import version_of
-from cluster.planning.problem import Problem
+from cluster.planning.problem import PlanProblem
 
 # Packages whose insides are known here, so transloom asks for one version of them. Another one may
 # train, and may not.
@@ -12,14 +12,14 @@ WATCHED = ("torch", "deepspeed", "ray")
 _EXACTLY = re.compile(r"(?P<name>[\w-]+)(\[[\w,-]+\])?==(?P<version>[\w.]+)$")
 
 
-def package_problems() -> list[Problem]:
+def package_problems() -> list[PlanProblem]:
     """Packages of this machine that are not of the versions that transloom was made for."""
     problems = []
     for name, wanted in _required().items():
         found = version_of(name)
         if found is None or _public(found) != wanted:
             problems.append(
-                Problem(
+                PlanProblem(
                     "versions",
                     f"{name} is {found or 'not installed'} here, and transloom was made for "
                     f"{wanted}. Install that one: pip install {name}=={wanted}",

@@ -11,7 +11,7 @@ from cluster.health.hang_detector import Position
 from cluster.ranks.reports import (
     Detail,
     Notice,
-    Recorded,
+    RecordedLine,
     Report,
     StateFailed,
     StateWritten,
@@ -32,7 +32,7 @@ class Mailbox:
         self._reports.put(Position(phase, step, where))
 
     def line(self, line: Line) -> None:
-        self._reports.put(Recorded(line))
+        self._reports.put(RecordedLine(line))
 
     def notice(self, text: str) -> None:
         self._reports.put(Notice(text))

@@ -12,7 +12,7 @@ from trainer.record.records import Line
 
 
 @dataclass(frozen=True)
-class Recorded:
+class RecordedLine:
     """Rank 0 has written this line to the record."""
 
     line: Line
@@ -48,4 +48,4 @@ class StateFailed:
     reason: str
 
 
-Report = Position | Recorded | Notice | Detail | StateWritten | StateFailed
+Report = Position | RecordedLine | Notice | Detail | StateWritten | StateFailed

@@ -1,4 +1,4 @@
-"""The nodes as Ray's head knows them, asked for again and again by a thread of its own.
+"""The nodes as Ray's head knows them, refreshed by a thread.
 
 A request to a head that is gone blocks for up to a minute, after which Ray ends the process. So
 the supervisor asks about nodes only here, and learns in time that the head is lost. If the head is
@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import Self
 
 import ray
@@ -19,6 +18,7 @@ from cluster.errors import HeadLostError
 from cluster.health.suspend_aware_clock import SuspendAwareClock
 from cluster.ray import private
 from cluster.ray.embedded import check_embedded_ray, embedded_ray_is_lost
+from foundation.periodic_thread import PeriodicThread
 
 LOOK_SECONDS = 1.0
 # Silence of the head after which a notice is given.
@@ -46,7 +46,7 @@ class Node:
     labels: Mapping[str, str] = field(default_factory=dict)
 
 
-class ClusterView:
+class ClusterView(PeriodicThread):
     """The nodes of the cluster as they were a moment ago."""
 
     def __init__(self, wait_seconds: float, notice: Callable[[str], None]) -> None:
@@ -55,30 +55,19 @@ class ClusterView:
             wait_seconds: how long the head may be away.
             notice: told that the head is away, or is back.
         """
+        # Not joined: the thread may wait for a head that is gone.
+        super().__init__("cluster view", LOOK_SECONDS, self._refresh, at_once=True, join_seconds=0)
         self._wait_seconds = wait_seconds
         self._notice = notice
         self._told = False
         self._answered = threading.Condition()
-        self._wanted = threading.Event()
-        self._over = False
-        self._thread = threading.Thread(target=self._work, name="cluster view", daemon=True)
 
     def __enter__(self) -> Self:
         self._clock = SuspendAwareClock()
         self._asked_at = time.monotonic()
         self._nodes = _ask()
         self._seen, self._seen_at = self._asked_at, self._clock.look()
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._over = True
-        self._wanted.set()  # not joined: the thread may wait for a head that is gone
+        return super().__enter__()
 
     def nodes(self) -> dict[str, Node]:
         """The nodes by id, as of about a second ago.
@@ -94,7 +83,7 @@ class ClusterView:
     def fresh_nodes(self) -> dict[str, Node]:
         """The nodes by id, as of now; raises what `nodes` raises."""
         since = time.monotonic()
-        self._wanted.set()
+        self.wake()
         with self._answered:
             while self._asked_at < since:
                 self._answered.wait(LOOK_SECONDS)
@@ -122,18 +111,16 @@ class ClusterView:
                 f"{self._wait_seconds:g} s in all; ranks that train go on meanwhile"
             )
 
-    def _work(self) -> None:
-        # Ray ends who asks a dead head, a minute later, in whatever session that is.
-        while not self._over and not embedded_ray_is_lost():
-            self._wanted.clear()
-            asked_at = time.monotonic()
-            # A request may fail in many ways; all that counts is that there is no answer.
-            with suppress(Exception):
-                nodes = _ask()
-                with self._answered:
-                    self._asked_at, self._nodes = asked_at, nodes
-                    self._answered.notify_all()
-            self._wanted.wait(LOOK_SECONDS)
+    def _refresh(self) -> None:
+        if embedded_ray_is_lost():
+            return  # Ray ends who asks a dead head, a minute later, in whatever session that is
+        asked_at = time.monotonic()
+        # A request may fail in many ways; all that counts is that there is no answer.
+        with suppress(Exception):
+            nodes = _ask()
+            with self._answered:
+                self._asked_at, self._nodes = asked_at, nodes
+                self._answered.notify_all()
 
 
 def _ask() -> dict[str, Node]:

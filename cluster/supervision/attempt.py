@@ -20,9 +20,9 @@ from cluster.health.stacks import with_stacks
 from cluster.health.suspend_aware_clock import SuspendAwareClock
 from cluster.ranks.group import RankGroup
 from cluster.ranks.pool import RankSupply
-from cluster.ranks.reports import Detail, Notice, Recorded, Report, StateFailed, StateWritten
+from cluster.ranks.reports import Detail, Notice, RecordedLine, Report, StateFailed, StateWritten
 from cluster.ray.cluster_view import ClusterView, Node
-from cluster.supervision.audience import Audience
+from cluster.supervision.audience import RunAudience
 from cluster.supervision.departure import Departure, Reason, asked_to_stop, drained
 from cluster.supervision.growth import Growth
 from cluster.supervision.interval import Interval
@@ -54,7 +54,7 @@ class RunContext:
     supply: RankSupply
     workers: DataWorkers
     stop: StopRequests
-    audience: Audience
+    audience: RunAudience
     vitals: VitalsKeeper
     clock: SuspendAwareClock
 
@@ -75,7 +75,7 @@ class RunContext:
         return silent | (others - self.view.fresh_nodes().keys())
 
 
-class Attempt:
+class RankAttempt:
     """The supervision of one group."""
 
     def __init__(
@@ -153,7 +153,7 @@ class Attempt:
         match report:
             case Position(phase="save", step=step):
                 vitals.checkpoint_begins(step)
-            case Recorded(line):
+            case RecordedLine(line):
                 audience.line(line)
                 if isinstance(line, TrainLine):
                     self._count_step(line.step)

@@ -7,7 +7,7 @@ from trainer.record.records import Line
 from trainer.runs.vitals import Vitals
 
 
-class Audience(Protocol):
+class RunAudience(Protocol):
     """Receives what the supervisor of a run tells."""
 
     def notice(self, text: str) -> None:

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from cluster.health.hang_detector import Position
 from cluster.recipe import Recipe
-from cluster.supervision.audience import Audience
+from cluster.supervision.audience import RunAudience
 from cluster.supervision.node_samples import OwnNodeSamples
 from cluster.supervision.run_checks import (
     newest_checkpoint,
@@ -45,7 +45,7 @@ class InlineSupervision:
     def __init__(
         self,
         committer: CheckpointCommitter,
-        audience: Audience,
+        audience: RunAudience,
         vitals: VitalsKeeper,
         stop: StopRequests,
     ) -> None:
@@ -86,7 +86,7 @@ def train_inline(
     run: RunFolder,
     store: DatasetStore,
     manifest: Manifest,
-    audience: Audience,
+    audience: RunAudience,
     profile: StepRange | None,
     replay: ReplayOrder | None = None,
 ) -> Outcome:
@@ -107,7 +107,7 @@ def _train(
     run: RunFolder,
     store: DatasetStore,
     manifest: Manifest,
-    audience: Audience,
+    audience: RunAudience,
     profile: StepRange | None,
     replay: ReplayOrder | None,
 ) -> Outcome:

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from cluster.ranks.node_meter import NodeMeter
 from cluster.supervision.interval import Interval
-from foundation.regularly import Regularly
+from foundation.periodic_thread import PeriodicThread
 from trainer.record.metrics import recorded_step
 from trainer.record.node_usage import NodeLine, Usage, append_usage
 from trainer.runs.folder import RunFolder
@@ -52,8 +52,8 @@ class NodeSamples:
             self._nodes.ask_usage()
 
 
-class OwnNodeSamples(Regularly):
-    """The samples of a run in this process, by a thread of its own, while the context lasts."""
+class OwnNodeSamples(PeriodicThread):
+    """A thread that samples the node of a run in this process while the context lasts."""
 
     def __init__(self, run: RunFolder, name: str, every_seconds: float) -> None:
         """
@@ -61,7 +61,7 @@ class OwnNodeSamples(Regularly):
             name: the node's.
             every_seconds: 0 for no samples.
         """
-        super().__init__("node samples", every_seconds, self._sample, patience_seconds=0.0)
+        super().__init__("node samples", every_seconds, self._sample, join_seconds=0.0)
         self._run = run
         self._name = name
         self._meter = NodeMeter()

@@ -10,14 +10,14 @@ from typing import Any
 
 from ray.util.metrics import Gauge
 
-from foundation.regularly import Regularly
+from foundation.periodic_thread import PeriodicThread
 from trainer.record.run_metrics import RUN_METRICS, run_values
 
 EXPORT_SECONDS = 10.0  # Ray's own interval (metrics_report_interval_ms)
 END_SECONDS = 2.0
 
 
-class RayMetrics(Regularly):
+class RayMetrics(PeriodicThread):
     """Tells Ray the numbers of a run while the context lasts."""
 
     def __init__(self, run: Path, address: str | None) -> None:
@@ -26,8 +26,8 @@ class RayMetrics(Regularly):
             address: of the cluster; None for an embedded Ray.
         """
         # It may hang on a storage that is away.
-        every_seconds = EXPORT_SECONDS if address is not None else None
-        super().__init__("metrics", every_seconds, self._tell, patience_seconds=END_SECONDS)
+        interval_seconds = EXPORT_SECONDS if address is not None else None
+        super().__init__("metrics", interval_seconds, self._tell, join_seconds=END_SECONDS)
         self._run = run
         self._gauges: dict[str, Any] = {}
 

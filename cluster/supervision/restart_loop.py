@@ -14,8 +14,8 @@ from cluster.ranks.group import RankGroup
 from cluster.ray.cluster_view import Node
 from cluster.ray.reservation import most_ranks_ever, what_nodes_have
 from cluster.recipe import Recipe
-from cluster.supervision.attempt import Attempt, RunContext
-from cluster.supervision.rank_losses import RankLosses
+from cluster.supervision.attempt import RankAttempt, RunContext
+from cluster.supervision.retry_budget import RankLosses
 from cluster.supervision.run_checks import newest_checkpoint
 from data_pipeline.dataset.manifest import Manifest
 from foundation.wording import counted, listed
@@ -54,8 +54,6 @@ class RestartLoop:
         self._ranks = 0
         self._nodes: dict[str, str] = {}  # nodes of its ranks by id, each with its name
         self._nodes_left = False  # whether nodes left at its end
-        self._progressed = False
-        self._furthest_step = 0
         self._losses = RankLosses()
 
     def run(self) -> Outcome:
@@ -150,7 +148,7 @@ class RestartLoop:
         if self._must_leave():
             return "preempted"
         start = checkpoint.step if checkpoint else 0
-        self._furthest_step = max(self._furthest_step, start)
+        self._losses.begin(start)
         context.audience.notice(
             f"starting {counted(ranks, 'rank')}"
             + (f" from the checkpoint of step {start}" if checkpoint else "")
@@ -192,23 +190,16 @@ class RestartLoop:
             ),
             context.workers.handles,
         )
-        attempt = Attempt(context, group, committer, self._furthest_step)
+        attempt = RankAttempt(context, group, committer, self._losses.furthest_step)
         try:
             return attempt.run()
         finally:
             self._nodes_left = attempt.nodes_leave
-            reached = max(attempt.reached_step, committer.newest_step)
-            self._progressed = reached > self._furthest_step
-            self._furthest_step = max(reached, self._furthest_step)
+            self._losses.reach(max(attempt.reached_step, committer.newest_step))
 
     def _take_loss(self, error: RankLostError) -> None:
         lost = self._context.lost_nodes(self._nodes)
-        notice = self._losses.take(
-            error,
-            lost_nodes={node: self._nodes[node] for node in lost},
-            progressed=self._progressed,
-            furthest_step=self._furthest_step,
-        )
+        notice = self._losses.take(error, {node: self._nodes[node] for node in lost})
         self._context.audience.notice(notice)
         self._context.vitals.attempt_ends(str(error))
         if error.__cause__:  # the error of a rank, with its traceback on its node

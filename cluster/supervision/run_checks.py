@@ -4,7 +4,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from cluster.recipe import Recipe
-from cluster.supervision.audience import Audience
+from cluster.supervision.audience import RunAudience
 from cluster.supervision.invocation import this_start
 from data_pipeline.batching.plan import Cursor
 from data_pipeline.batching.window import open_mixture
@@ -64,7 +64,7 @@ def open_run(recipe: Recipe, run: RunFolder, store: DatasetStore, manifest: Mani
     write_start(run, this_start())
 
 
-def tell_of_sampling(recipe: Recipe, audience: Audience) -> None:
+def tell_of_sampling(recipe: Recipe, audience: RunAudience) -> None:
     """Say what draws random segmentations here, since its speed differs, if any are drawn."""
     tokenizer = recipe.tokenizer
     if tokenizer.sampling.alpha and tokenizer.type in SENTENCE_PIECE_TYPES:
@@ -78,7 +78,7 @@ def _parent(recipe: Recipe, run: RunFolder, manifest: Manifest) -> Parent | None
 
 
 def newest_checkpoint(
-    run: RunFolder, work: Path, manifest: Manifest, audience: Audience
+    run: RunFolder, work: Path, manifest: Manifest, audience: RunAudience
 ) -> Checkpoint | None:
     """The checkpoint from which the run goes on; damaged newer ones are named and set aside.
 
@@ -104,7 +104,7 @@ def newest_checkpoint(
 
 
 def nothing_is_left(
-    recipe: Recipe, run: RunFolder, work: Path, manifest: Manifest, audience: Audience
+    recipe: Recipe, run: RunFolder, work: Path, manifest: Manifest, audience: RunAudience
 ) -> bool:
     """Whether the run has come to its end, so that nothing need be started.
 

@@ -20,9 +20,10 @@ from cluster.ray.private import machine_cpus
 from cluster.ray.session import ray_session
 from cluster.recipe import Recipe
 from cluster.supervision.attempt import RunContext
-from cluster.supervision.audience import Audience
+from cluster.supervision.audience import RunAudience
 from cluster.supervision.ray_metrics import RayMetrics
 from cluster.supervision.restart_loop import RestartLoop
+from cluster.supervision.retry_budget import SESSIONS_WITHOUT_PROGRESS, RetryBudget
 from cluster.supervision.run_checks import nothing_is_left, open_run, tell_of_sampling
 from cluster.supervision.stop_requests import StopRequests
 from cluster.supervision.vitals_keeper import VitalsKeeper
@@ -38,17 +39,13 @@ from trainer.runs.folder import RunFolder
 from trainer.runs.log import INTERRUPTED
 from trainer.runs.step_range import StepRange
 
-# Sessions of Ray in a row that may end without progress. Ray gives its agents 15 s to start, which
-# is too short on a busy machine now and then.
-SESSIONS_WITHOUT_PROGRESS = 5
-
 
 def supervise(
     recipe: Recipe,
     run: RunFolder,
     store: DatasetStore,
     manifest: Manifest,
-    audience: Audience,
+    audience: RunAudience,
     profile: StepRange | None,
     strict: bool = False,
     replay: ReplayOrder | None = None,
@@ -72,7 +69,7 @@ def supervise(
         ):
             stop.forget_file()
             open_run(recipe, run, store, manifest)
-            losses = RayLosses(run)
+            sessions = RetryBudget(SESSIONS_WITHOUT_PROGRESS, recorded_step(run.metrics))
             tell_open = partial(tell, strict=strict, notice=audience.notice)
             while not nothing_is_left(recipe, run, lease.work, manifest, audience):
                 try:
@@ -92,7 +89,13 @@ def supervise(
                     if stop.reason:
                         audience.notice(f"{error}; {stop.reason}: the run leaves")
                         return "preempted"
-                    losses.take(error)
+                    sessions.reach(recorded_step(run.metrics))
+                    if sessions.count_failure():
+                        raise EmbeddedRayError(
+                            f"{error}. {sessions.used_up_text('sessions of Ray')}. The same "
+                            "command goes on from the newest checkpoint, once the cause is gone; "
+                            "--inline trains without Ray"
+                        ) from error
                     vitals.attempt_ends(str(error))
                     audience.notice(f"{error}; Ray is started anew")
                     stop.outcome_is_open()
@@ -108,7 +111,7 @@ def _train_in_session(
     manifest: Manifest,
     lease: Lease,
     stop: StopRequests,
-    audience: Audience,
+    audience: RunAudience,
     vitals: VitalsKeeper,
     profile: StepRange | None,
     replay: ReplayOrder | None,
@@ -142,7 +145,7 @@ def _train_in_session(
             stop.let_outcome_stand()
 
 
-def _on_this_machine(config: ClusterConfig, audience: Audience) -> ClusterConfig:
+def _on_this_machine(config: ClusterConfig, audience: RunAudience) -> ClusterConfig:
     """Without what only nodes of a cluster have, if this machine is all that there is."""
     of_clusters = {
         "node_labels": config.node_labels,
@@ -156,7 +159,7 @@ def _on_this_machine(config: ClusterConfig, audience: Audience) -> ClusterConfig
     return config.model_copy(update={name: {} for name in given})
 
 
-def _embedded_ray(config: ClusterConfig, audience: Audience) -> EmbeddedRay:
+def _embedded_ray(config: ClusterConfig, audience: RunAudience) -> EmbeddedRay:
     """An embedded Ray with as many CPUs as the run needs, whether the machine has them or not."""
     there = machine_cpus()
     if config.address is None and config.least_cpus > there:
@@ -167,31 +170,3 @@ def _embedded_ray(config: ClusterConfig, audience: Audience) -> EmbeddedRay:
             "than fewer ranks would be"
         )
     return EmbeddedRay(cpus=config.least_cpus, niceness=config.niceness)
-
-
-class RayLosses:
-    """How often in a row an embedded Ray was lost, or did not come up, without progress of the run.
-
-    The progress is read from the run's record, which the ranks write.
-    """
-
-    def __init__(self, run: RunFolder) -> None:
-        self._run = run
-        self._furthest_step = recorded_step(self._run.metrics)
-        self._without_progress = 0
-
-    def take(self, error: EmbeddedRayError) -> None:
-        """Count a loss.
-
-        Raises:
-            EmbeddedRayError: it has come too often; the message says how often.
-        """
-        step = recorded_step(self._run.metrics)
-        self._without_progress = 0 if step > self._furthest_step else self._without_progress + 1
-        self._furthest_step = max(step, self._furthest_step)
-        if self._without_progress == SESSIONS_WITHOUT_PROGRESS:
-            raise EmbeddedRayError(
-                f"{error}. The run got no further than step {self._furthest_step} in "
-                f"{SESSIONS_WITHOUT_PROGRESS} sessions of Ray. The same command goes on from the "
-                "newest checkpoint, once the cause is gone; --inline trains without Ray"
-            ) from error

@@ -16,9 +16,9 @@ from typing import NamedTuple, Self
 
 from cluster.data.worker_signs import WorkerSign
 from cluster.health.hang_detector import Position
-from cluster.supervision.audience import Audience
+from cluster.supervision.audience import RunAudience
 from foundation.location import without_credentials
-from foundation.regularly import Regularly
+from foundation.periodic_thread import PeriodicThread
 from trainer.runs.folder import RunFolder
 from trainer.runs.vitals import (
     MOST_CHARACTERS,
@@ -50,16 +50,16 @@ class _Worker(NamedTuple):
     looked: float
 
 
-class VitalsKeeper(Regularly):
+class VitalsKeeper(PeriodicThread):
     """What a run's processes are doing, from entering the context to leaving it."""
 
-    def __init__(self, run: RunFolder, audience: Audience) -> None:
+    def __init__(self, run: RunFolder, audience: RunAudience) -> None:
         super().__init__(
             "vitals",
             WRITE_SECONDS,
             lambda: self._tell(over=False),
             at_end=lambda: self._tell(over=True),
-            patience_seconds=LAST_WRITE_SECONDS,
+            join_seconds=LAST_WRITE_SECONDS,
         )
         self._run = run
         self._audience = audience

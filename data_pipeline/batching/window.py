@@ -21,7 +21,7 @@ from data_pipeline.batching.task import DATA_TASKS, Examples, rules_by_corpus
 from data_pipeline.config.data import DataSettings
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.dataset.sequences import check_sequences
-from data_pipeline.dataset.shards import Block, unpack_shard
+from data_pipeline.dataset.shards import ShardBlock, unpack_shard
 from data_pipeline.dataset.texts import unpack_texts
 from data_pipeline.errors import DatasetError
 from data_pipeline.storage.store import DatasetStore
@@ -155,7 +155,7 @@ class WindowReader:
         return {name: [arrays] for name, arrays in realised.items()}
 
     def _examples(
-        self, part: ShardSlice, blocks: list[Block], fields: dict[str, list[FieldArrays]]
+        self, part: ShardSlice, blocks: list[ShardBlock], fields: dict[str, list[FieldArrays]]
     ) -> Examples:
         shard = self.manifest.shards[part.shard]
         texts = {

@@ -17,7 +17,7 @@ from data_pipeline.config.corpus import CorpusConfig
 from data_pipeline.config.label import TaggedCorpusConfig
 from data_pipeline.config.text import TextCorpusConfig
 from data_pipeline.corpora.cutting import check_alignment, cut_aligned, cut_file
-from data_pipeline.corpora.documents import Files, read_file, span_of
+from data_pipeline.corpora.documents import CorpusFiles, read_file, span_of
 from data_pipeline.corpora.formats import Chunk, Content, ProblemOf, WithTexts, parse
 from data_pipeline.corpora.lines import PART_BYTES, WHOLE_FILE, LineReader
 from data_pipeline.corpora.tagged import CasedWords
@@ -143,7 +143,7 @@ class CorpusReader:
                 for part in cut_file(stream, corpus, span, examples_per_chunk):
                     yield self._whole_texts(number, part)
 
-    def _whole_files(self, examples_per_chunk: int) -> Iterator[Files]:
+    def _whole_files(self, examples_per_chunk: int) -> Iterator[CorpusFiles]:
         files: list[Content] = []
         size = 0
         for number, location in enumerate(self._locations):
@@ -152,10 +152,10 @@ class CorpusReader:
             files.append(self._whole_texts(number, file))
             size += len(file.lines.data)
             if len(files) == examples_per_chunk or size >= PART_BYTES:
-                yield Files(tuple(files))
+                yield CorpusFiles(tuple(files))
                 files, size = [], 0
         if files:
-            yield Files(tuple(files))
+            yield CorpusFiles(tuple(files))
 
     def _whole_texts(self, file: int, part: Content) -> Content:
         """A part of a file whose examples have all of their texts."""

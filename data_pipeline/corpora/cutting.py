@@ -18,12 +18,12 @@ from data_pipeline.config.text import TextCorpusConfig
 from data_pipeline.corpora.documents import MAX_DOCUMENT_BYTES, cut_lines, cut_paragraphs
 from data_pipeline.corpora.formats import (
     AlignedLines,
+    ChunkLines,
     Content,
+    CorpusSample,
     Example,
     JsonLines,
-    Lines,
     ReadExamples,
-    Sample,
     Samples,
     TsvColumns,
     TsvLines,
@@ -33,7 +33,7 @@ from data_pipeline.corpora.tagged import LAST, ConllSentences, TaggedLines
 from data_pipeline.errors import CorpusError, TarContentError
 from data_pipeline.storage.budget import Budget
 from data_pipeline.storage.locations import LocationStream
-from data_pipeline.storage.tar import NAME_SHOWN, Member, read_members
+from data_pipeline.storage.tar import NAME_SHOWN, TarMember, read_members
 from foundation.wording import counted, listed
 
 ALIGNED_STEP = 64  # lines taken at a time from each of two aligned files
@@ -55,7 +55,7 @@ def cut_aligned(readers: Sequence[LineReader], examples_per_part: int) -> Iterat
     """Yields lines of all while all have some; then counts the rest, for `check_alignment`."""
     aligned = True
     while aligned:
-        part: list[list[Lines]] = []
+        part: list[list[ChunkLines]] = []
         examples = size = 0
         while examples < examples_per_part and size < PART_BYTES:
             # Few at a time, because the size of these lines' partners is known only then.
@@ -74,11 +74,11 @@ def cut_aligned(readers: Sequence[LineReader], examples_per_part: int) -> Iterat
             pass
 
 
-def _joined(parts: Sequence[Lines]) -> Lines:
+def _joined(parts: Sequence[ChunkLines]) -> ChunkLines:
     """Lines that follow one another."""
     count = sum(part.count for part in parts)
     data = b"".join(part.data for part in parts)
-    return Lines(parts[0].location, parts[0].first, count, data)
+    return ChunkLines(parts[0].location, parts[0].first, count, data)
 
 
 def check_alignment(readers: Sequence[LineReader]) -> None:
@@ -136,7 +136,7 @@ def cut_file(
     if file_format == "tsv":
         named = any(isinstance(c, str) for c in (*columns.texts, columns.of_score))
         numbers = TsvColumns.resolve(columns, reader.take(1) if named else None)
-        make: Callable[[Lines], Content] = partial(TsvLines, columns=numbers)
+        make: Callable[[ChunkLines], Content] = partial(TsvLines, columns=numbers)
     else:
         make = partial(JsonLines, columns=columns, are_documents=corpus.has_documents)
     while (lines := reader.take(examples_per_part)).count:
@@ -194,7 +194,7 @@ def _read_by_registered(
 def _cut_samples(
     stream: LocationStream, corpus: CorpusConfig, examples_per_part: int
 ) -> Iterator[Samples]:
-    samples: list[Sample] = []
+    samples: list[CorpusSample] = []
     size = 0
     for sample in _read_samples(stream, corpus):
         samples.append(sample)
@@ -206,7 +206,7 @@ def _cut_samples(
         yield Samples(stream.location, tuple(samples), corpus.has_documents)
 
 
-def _read_samples(stream: LocationStream, corpus: CorpusConfig) -> Iterator[Sample]:
+def _read_samples(stream: LocationStream, corpus: CorpusConfig) -> Iterator[CorpusSample]:
     """Reads one example a sample; holds digests of the keys, to notice one that comes again."""
     texts = [str(column).lower() for column in corpus.columns.texts]
     of_score = corpus.columns.of_score
@@ -241,12 +241,12 @@ def _read_samples(stream: LocationStream, corpus: CorpusConfig) -> Iterator[Samp
                 )
             seen.add(digest)
             SAMPLES.check(len(seen), error)
-            yield Sample(key, tuple(data[s] for s in texts), data[score] if score else None)
+            yield CorpusSample(key, tuple(data[s] for s in texts), data[score] if score else None)
     except TarContentError as damage:
         raise CorpusError(str(damage)) from damage
 
 
-def _data_by_suffix(location: str, members: Iterator[Member]) -> dict[str, bytes]:
+def _data_by_suffix(location: str, members: Iterator[TarMember]) -> dict[str, bytes]:
     data: dict[str, bytes] = {}
     for member in members:
         if member.suffix in data:

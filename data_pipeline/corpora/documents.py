@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 
 from data_pipeline.arrays import BoolArray
-from data_pipeline.corpora.formats import Content, Example, Lines
+from data_pipeline.corpora.formats import ChunkLines, Content, Example
 from data_pipeline.corpora.lines import WHOLE_FILE, LineReader
 from data_pipeline.errors import CorpusError
 from data_pipeline.storage.locations import LocationStream
@@ -33,7 +33,7 @@ Borders = Literal["line", "blank_line", "file"]
 class Documents:
     """Whole documents, undecoded."""
 
-    lines: Lines
+    lines: ChunkLines
     borders: Borders
     count: int
 
@@ -59,7 +59,7 @@ def _paragraphs(lines: list[str]) -> Iterator[str]:
 
 
 @dataclass(frozen=True)
-class Files:
+class CorpusFiles:
     """Files that are a document each."""
 
     files: tuple[Content, ...]
@@ -118,7 +118,9 @@ def cut_paragraphs(
             first = first if held else _line_at(lines, start)
             if whole:
                 data = b"".join([*held, lines.data[start:stop]])
-                yield Documents(Lines(stream.location, first, whole, data), "blank_line", whole)
+                yield Documents(
+                    ChunkLines(stream.location, first, whole, data), "blank_line", whole
+                )
             held, first = [lines.data[stop:]], _line_at(lines, stop)
         elif held:
             held.append(lines.data)
@@ -128,10 +130,10 @@ def cut_paragraphs(
             raise _too_long(stream.location, first)
         before += len(lines.data)
     if held:
-        yield Documents(Lines(stream.location, first, 1, b"".join(held)), "blank_line", 1)
+        yield Documents(ChunkLines(stream.location, first, 1, b"".join(held)), "blank_line", 1)
 
 
-def _beginnings(lines: Lines, in_paragraph: bool) -> tuple[list[int], bool]:
+def _beginnings(lines: ChunkLines, in_paragraph: bool) -> tuple[list[int], bool]:
     """Where paragraphs begin, and whether the last line is of one.
 
     Args:
@@ -145,7 +147,7 @@ def _beginnings(lines: Lines, in_paragraph: bool) -> tuple[list[int], bool]:
     return starts[begins].tolist(), bool(has_text[-1])
 
 
-def _line_at(lines: Lines, start: int) -> int:
+def _line_at(lines: ChunkLines, start: int) -> int:
     """The number of the line that begins there."""
     return lines.first + lines.data.count(b"\n", 0, start)
 

@@ -42,7 +42,7 @@ class Example(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Lines:
+class ChunkLines:
     """Whole lines of one file, undecoded. The last one may lack its \\n."""
 
     location: str
@@ -87,7 +87,7 @@ class Lines:
 class AlignedLines:
     """Lines of several files, of each as many as of the others."""
 
-    sides: tuple[Lines, ...]  # in the order of the task's fields
+    sides: tuple[ChunkLines, ...]  # in the order of the task's fields
 
     @property
     def count(self) -> int:
@@ -109,7 +109,7 @@ class TsvColumns:
     score: int | None
 
     @classmethod
-    def resolve(cls, columns: Columns, header: Lines | None) -> "TsvColumns":
+    def resolve(cls, columns: Columns, header: ChunkLines | None) -> "TsvColumns":
         """Looks names up in the first line.
 
         Raises:
@@ -138,7 +138,7 @@ class TsvColumns:
 
 @dataclass(frozen=True)
 class TsvLines:
-    lines: Lines
+    lines: ChunkLines
     columns: TsvColumns
 
     @property
@@ -171,7 +171,7 @@ class TsvLines:
 
 @dataclass(frozen=True)
 class JsonLines:
-    lines: Lines
+    lines: ChunkLines
     columns: Columns
     are_documents: bool = False
 
@@ -197,7 +197,7 @@ class JsonLines:
                 raise bad_value(f"{self.lines.location}, line {number:,}", error) from error
 
 
-class Sample(NamedTuple):
+class CorpusSample(NamedTuple):
     """The undecoded members of a WebDataset sample that an example is made of."""
 
     key: str
@@ -208,7 +208,7 @@ class Sample(NamedTuple):
 @dataclass(frozen=True)
 class Samples:
     location: str
-    samples: tuple[Sample, ...]
+    samples: tuple[CorpusSample, ...]
     are_documents: bool = False
 
     @property

@@ -8,7 +8,7 @@ import sys
 
 import numpy as np
 
-from data_pipeline.corpora.formats import Lines
+from data_pipeline.corpora.formats import ChunkLines
 from data_pipeline.errors import CorpusError
 from data_pipeline.storage.locations import LocationStream
 
@@ -49,7 +49,7 @@ class LineReader:
         self._next = 0  # the first line of the block that was not taken
         self._tail = b""  # the part of a line at the end of the block
 
-    def take(self, count: int, max_bytes: int | None = PART_BYTES) -> Lines:
+    def take(self, count: int, max_bytes: int | None = PART_BYTES) -> ChunkLines:
         """The next `count` lines; fewer at the end, or if they have `max_bytes` already.
 
         Raises:
@@ -71,7 +71,7 @@ class LineReader:
             taken += after - self._next
             self.lines += after - self._next
             self._next = after
-        return Lines(self.location, first, taken, b"".join(parts))
+        return ChunkLines(self.location, first, taken, b"".join(parts))
 
     def _fill(self) -> bool:
         """Gets a block once all lines of the last one are taken; false if no line is left."""

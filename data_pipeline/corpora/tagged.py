@@ -14,7 +14,7 @@ from itertools import groupby
 
 from data_pipeline.config.corpus import Column
 from data_pipeline.corpora.documents import BLANKS, Documents
-from data_pipeline.corpora.formats import Content, Example, Lines, bad_value
+from data_pipeline.corpora.formats import ChunkLines, Content, Example, bad_value
 from data_pipeline.corpora.json_values import parse_json, shown, value_at
 from data_pipeline.errors import CorpusError
 from foundation.wording import counted
@@ -45,7 +45,7 @@ class ConllSentences:
         return f"{self._lines.place(first)} and after it"
 
     @property
-    def _lines(self) -> Lines:
+    def _lines(self) -> ChunkLines:
         return self.sentences.lines
 
     def _sentences(self) -> Iterator[list[tuple[int, str]]]:
@@ -77,7 +77,7 @@ class ConllSentences:
 class TaggedLines:
     """JSON lines with a list of words and a list of as many tags."""
 
-    lines: Lines
+    lines: ChunkLines
     words: Column
     tags: Column
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from data_pipeline.arrays import FieldArrays
-from data_pipeline.dataset.shards import IDS_SUFFIX, Block
+from data_pipeline.dataset.shards import IDS_SUFFIX, ShardBlock
 from data_pipeline.errors import DatasetFileError
 from foundation.wording import counted
 
@@ -34,7 +34,7 @@ class SequenceRules:
     eos: int | None = None
 
 
-def check_sequences(file: str, block: Block, rules: Mapping[str, SequenceRules]) -> None:
+def check_sequences(file: str, block: ShardBlock, rules: Mapping[str, SequenceRules]) -> None:
     """Compares a block with the rules by field: a few looks at all numbers at once.
 
     Raises:

@@ -43,7 +43,7 @@ _NPY_ARRAY = re.compile(
 
 
 @dataclass(frozen=True, eq=False)
-class Block:
+class ShardBlock:
     """Aligned pairs that make one sample of a shard."""
 
     key: str
@@ -58,7 +58,7 @@ class Block:
         return self.texts[field].decode().split("\n")[:-1]
 
 
-def pack_shard(blocks: list[Block]) -> bytes:
+def pack_shard(blocks: list[ShardBlock]) -> bytes:
     """The bytes of a shard, which depend on nothing but the blocks.
 
     They are read back as a check.
@@ -85,7 +85,7 @@ def pack_shard(blocks: list[Block]) -> bytes:
     return packed
 
 
-def _sample(block: Block) -> Sample:
+def _sample(block: ShardBlock) -> Sample:
     texts = {f"{field}.txt": text for field, text in block.texts.items()}
     return {**texts, IDS_SUFFIX: _pack_ids(block.fields)}
 
@@ -100,7 +100,7 @@ def _pack_ids(fields: dict[str, FieldArrays]) -> bytes:
     return buffer.getvalue()
 
 
-def _equal(block: Block, other: Block) -> bool:
+def _equal(block: ShardBlock, other: ShardBlock) -> bool:
     return (
         (block.key, block.texts) == (other.key, other.texts)
         and block.fields.keys() == other.fields.keys()
@@ -112,12 +112,12 @@ def _equal(block: Block, other: Block) -> bool:
     )
 
 
-def unpack_shard(data: bytes, shard: ShardInfo, *, texts: bool = True) -> list[Block]:
+def unpack_shard(data: bytes, shard: ShardInfo, *, texts: bool = True) -> list[ShardBlock]:
     """The blocks of a shard in file order, checked against the manifest's pairs and tokens.
 
     Args:
         data: the shard's bytes, whose sha256 the store has verified.
-        texts: whether to extract and check the sentences; without, `Block.texts` is empty.
+        texts: whether to extract and check the sentences; without, `ShardBlock.texts` is empty.
 
     Raises:
         DatasetFileError: anything is not as `pack_shard` writes it.
@@ -138,7 +138,7 @@ def unpack_shard(data: bytes, shard: ShardInfo, *, texts: bool = True) -> list[B
     return blocks
 
 
-def _unpack(file: str, data: bytes, fields: Collection[str], *, texts: bool) -> list[Block]:
+def _unpack(file: str, data: bytes, fields: Collection[str], *, texts: bool) -> list[ShardBlock]:
     """The blocks of a shard of any size, each checked by itself."""
     suffixes = [IDS_SUFFIX, *(f"{field}.txt" for field in fields)]
     blocks = []
@@ -146,7 +146,7 @@ def _unpack(file: str, data: bytes, fields: Collection[str], *, texts: bool) -> 
     for key, sample in samples.items():
         arrays = _unpack_ids(file, f"{key}.{IDS_SUFFIX}", sample[IDS_SUFFIX], fields)
         sentences = {field: sample[f"{field}.txt"] for field in fields} if texts else {}
-        blocks.append(Block(key, sentences, arrays))
+        blocks.append(ShardBlock(key, sentences, arrays))
         _check_block(file, blocks[-1])
     return blocks
 
@@ -164,7 +164,7 @@ def _unpack_ids(
     }
 
 
-def _check_block(file: str, block: Block) -> None:
+def _check_block(file: str, block: ShardBlock) -> None:
     for field, arrays in block.fields.items():
         sequences, tokens = len(arrays.lengths), int(arrays.lengths.sum(dtype=np.int64))
         if (sequences, tokens) != (block.pairs, len(arrays.ids)):

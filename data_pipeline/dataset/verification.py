@@ -17,7 +17,7 @@ from foundation.process_pool import process_pool
 
 
 @dataclass(frozen=True)
-class Problem:
+class FileProblem:
     """What is wrong with a file of a dataset."""
 
     file: str
@@ -41,7 +41,7 @@ class _Job:
 
 @dataclass(frozen=True, eq=False)
 class _Checked:
-    problem: Problem | None
+    problem: FileProblem | None
     lengths: dict[str, Lengths]  # by field
 
 
@@ -51,7 +51,7 @@ def problems_of(
     rules: Sequence[Mapping[str, SequenceRules]],
     processes: int,
     report: Callable[[int, int], None],
-) -> list[Problem]:
+) -> list[FileProblem]:
     """All that is wrong with a dataset, except what is quarantined; empty for a whole one.
 
     Args:
@@ -110,7 +110,7 @@ def _check(job: _Job) -> _Checked:
         if job.heldout:
             unpack_heldout(job.name, data, *job.heldout)
     except DatasetFileError as error:
-        return _Checked(Problem(error.file, error.expected, error.found), {})
+        return _Checked(FileProblem(error.file, error.expected, error.found), {})
     lengths = {
         field.name: add_lengths(
             field, [count_lengths(field, block.fields[field.name].lengths) for block in blocks]
@@ -127,10 +127,10 @@ def strange_files(folder: Path, manifest: Manifest) -> list[str]:
     return sorted(found - known)
 
 
-def _differing_lengths(manifest: Manifest, found: dict[str, Lengths]) -> Iterator[Problem]:
+def _differing_lengths(manifest: Manifest, found: dict[str, Lengths]) -> Iterator[FileProblem]:
     for field, lengths in found.items():
         if manifest.lengths[field] != lengths.to_manifest():
-            yield Problem(
+            yield FileProblem(
                 "manifest.json",
                 f"the lengths of {field} that the shards have",
                 "another histogram",

@@ -11,7 +11,7 @@ from data_pipeline.batching.task import rules_by_corpus
 from data_pipeline.config.corpus import CorpusConfig
 from data_pipeline.config.data import DataConfig, DataSettings
 from data_pipeline.dataset.manifest import Manifest
-from data_pipeline.dataset.verification import Problem, problems_of, strange_files
+from data_pipeline.dataset.verification import FileProblem, problems_of, strange_files
 from data_pipeline.errors import DatasetError
 from data_pipeline.preparation.progress import PrepareProgress, Report
 from data_pipeline.storage.locations import cache_folder, open_location
@@ -90,7 +90,7 @@ def _hashes(data: DataConfig, corpus: CorpusConfig) -> tuple[str, ...]:
     return tuple(hashes)
 
 
-def _refuse_to_repair(dataset: Path, manifest: Manifest, problems: list[Problem]) -> None:
+def _refuse_to_repair(dataset: Path, manifest: Manifest, problems: list[FileProblem]) -> None:
     """Logs the problems, and checks that making the dataset anew loses nothing.
 
     Raises:

@@ -17,7 +17,7 @@ from data_pipeline.config.data import DataSettings
 from data_pipeline.corpora.cleaning import Dropped, DropReport
 from data_pipeline.dataset.lengths import Lengths, count_lengths
 from data_pipeline.dataset.manifest_records import FieldInfo
-from data_pipeline.dataset.shards import Block, pack_shard
+from data_pipeline.dataset.shards import ShardBlock, pack_shard
 from data_pipeline.dataset.texts import pack_texts
 from data_pipeline.preparation.shuffle import DUPLICATE, Row, shuffled_rows
 from data_pipeline.storage.durable import write_durably
@@ -150,8 +150,8 @@ def _block(
     fields: dict[str, FieldArrays],
     start: int,
     stop: int,
-) -> Block:
-    return Block(
+) -> ShardBlock:
+    return ShardBlock(
         key=key,
         texts={
             field.name: pack_texts(texts[field.name][start:stop], field) for field in job.fields

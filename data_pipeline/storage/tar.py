@@ -54,7 +54,7 @@ _PAX_LENGTH = re.compile(rb"(\d{1,6}) ")
 
 
 @dataclass(frozen=True)
-class Member:
+class TarMember:
     """A regular file of an archive. `suffix` is in lower case and has no dot in front."""
 
     key: str
@@ -69,7 +69,7 @@ def read_members(
     decoded: Mapping[str, Budget],
     passed_over: Callable[[str], bool],
     max_member_bytes: int,
-) -> Iterator[Member]:
+) -> Iterator[TarMember]:
     """The members whose suffix is in `decoded`, in the archive's order.
 
     Args:
@@ -87,7 +87,7 @@ def read_members(
     reader = TarReader(file, archive=archive, max_member_bytes=max_member_bytes)
     for key, suffix in reader:
         if suffix in decoded:
-            yield Member(key, suffix, reader.read(decoded[suffix]))
+            yield TarMember(key, suffix, reader.read(decoded[suffix]))
             continue
         if suffix.rpartition(".")[2] in PICKLE_SUFFIXES:
             raise TarContentError(

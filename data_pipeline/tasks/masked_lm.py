@@ -26,7 +26,7 @@ from data_pipeline.tasks.masking import (
     MASK,
     NOT_TOLD,
     TOLD,
-    Seeds,
+    MaskingSeeds,
     mask_tokens,
     vocabulary_of,
 )
@@ -55,7 +55,7 @@ class MaskedLanguageModelData(CausalLanguageModelData):
         fields: Mapping[str, FieldArrays],
         settings: DataSettings,
         tokenizers: Mapping[str, Tokenizer],
-        seeds: Seeds,
+        seeds: MaskingSeeds,
     ) -> dict[str, FieldArrays]:
         """The fields of micro-batches: what is seen, and what is to be told."""
         vocabulary = vocabulary_of(tokenizers[TEXT])

@@ -35,7 +35,7 @@ SEGMENTS = "segments"  # the field of which side of its text each token is on, w
 _WORD = "▁"  # what a word's first piece begins with
 
 
-class Seeds(Protocol):
+class MaskingSeeds(Protocol):
     """Gives each example a seed for a use of random numbers, [examples]."""
 
     def __call__(self, use: int) -> UInt64Array: ...
@@ -49,7 +49,7 @@ class Masked(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Vocabulary:
+class MaskingVocabulary:
     """What masking needs to know of a tokenizer's pieces.
 
     Attributes:
@@ -66,7 +66,7 @@ class Vocabulary:
 
 
 @lru_cache(maxsize=8)
-def vocabulary_of(tokenizer: Tokenizer) -> Vocabulary:
+def vocabulary_of(tokenizer: Tokenizer) -> MaskingVocabulary:
     """The pieces of a tokenizer that has the mask.
 
     Raises:
@@ -78,11 +78,11 @@ def vocabulary_of(tokenizer: Tokenizer) -> Vocabulary:
     is_ordinary[[mask, *tokenizer.special_ids.model_dump().values()]] = False
     begins_word = np.array([piece.startswith(_WORD) for piece in pieces]) | ~is_ordinary
     ordinary = np.flatnonzero(is_ordinary).astype(np.int32)
-    return Vocabulary(mask, ordinary, is_ordinary, begins_word)
+    return MaskingVocabulary(mask, ordinary, is_ordinary, begins_word)
 
 
 def mask_tokens(
-    field: FieldArrays, vocabulary: Vocabulary, config: MaskingConfig, seeds: Seeds
+    field: FieldArrays, vocabulary: MaskingVocabulary, config: MaskingConfig, seeds: MaskingSeeds
 ) -> Masked:
     """Hides tokens of texts, of which each has one token at least."""
     ids = field.ids.astype(np.int32)
@@ -111,7 +111,7 @@ def _bounds(
     return np.repeat(np.maximum(least, np.nextafter(share, 0)), lengths)
 
 
-def _first_of_word(field: FieldArrays, vocabulary: Vocabulary) -> np.ndarray:
+def _first_of_word(field: FieldArrays, vocabulary: MaskingVocabulary) -> np.ndarray:
     """For each token, where the first of its word is: [tokens]."""
     begins = vocabulary.begins_word[field.ids]
     begins[np.cumsum(field.lengths, dtype=np.int64) - field.lengths] = True

@@ -40,7 +40,7 @@ from data_pipeline.random_keys import (
 )
 from data_pipeline.tasks import masked_lm
 from data_pipeline.tasks.causal_lm import RowsShape
-from data_pipeline.tasks.masking import SEGMENTS, TOLD, Seeds, mask_tokens, vocabulary_of
+from data_pipeline.tasks.masking import SEGMENTS, TOLD, MaskingSeeds, mask_tokens, vocabulary_of
 from data_pipeline.tasks.pairs import PairsData, longest_sequences
 from data_pipeline.tokenizers.tokenizer import Tokenizer
 
@@ -133,7 +133,7 @@ def _masked_sides(
     stored: Mapping[str, FieldArrays],
     settings: DataSettings,
     tokenizers: Mapping[str, Tokenizer],
-    seeds: Sequence[Seeds],
+    seeds: Sequence[MaskingSeeds],
 ) -> list[Fields]:
     """The fields of each side by itself: what is seen, what is to be told, and which side it is."""
     found = []

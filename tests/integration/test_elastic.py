@@ -16,7 +16,7 @@ from support.cluster.strike import standing_at
 
 from cluster.errors import ClusterError
 from cluster.ray.session import ray_session
-from cluster.supervision import growth, rank_losses
+from cluster.supervision import growth, retry_budget
 from trainer.record.metrics import read_metrics
 from trainer.runs.folder import RunFolder
 
@@ -106,7 +106,7 @@ def test_a_run_grows_when_a_node_comes_and_shrinks_when_it_is_drained(
 def test_the_loss_of_a_node_is_no_failure_and_it_is_not_tried_again(
     runs, folder, nodes, monkeypatch
 ):
-    monkeypatch.setattr(rank_losses, "ATTEMPTS_WITHOUT_PROGRESS", 1)
+    monkeypatch.setattr(retry_budget, "ATTEMPTS_WITHOUT_PROGRESS", 1)
     node = nodes()
     with ray_session(runs.address):
         wait_until(lambda: [n["Alive"] for n in ray.nodes()].count(True) == 2)

@@ -13,7 +13,7 @@ from support.faults.moments import MID_STEP
 
 from cluster.errors import ClusterError, RankLostError
 from cluster.ranks import pool, process
-from cluster.supervision import rank_losses, supervisor
+from cluster.supervision import retry_budget, supervisor
 from trainer.checkpoints.format import list_checkpoints
 from trainer.record.metrics import read_metrics
 from trainer.record.records import TrainLine
@@ -120,7 +120,7 @@ def test_data_that_does_not_come_ends_the_run_before_it_is_taken_for_a_hang(
 
 
 def test_a_failure_that_comes_again_ends_the_run_with_its_cause(runs, groups, monkeypatch):
-    monkeypatch.setattr(rank_losses, "ATTEMPTS_WITHOUT_PROGRESS", 2)
+    monkeypatch.setattr(retry_budget, "ATTEMPTS_WITHOUT_PROGRESS", 2)
     run = runs.folder / "run"
     (run / "metrics.jsonl").mkdir(parents=True)
     with pytest.raises(RankLostError) as failure:

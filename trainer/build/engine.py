@@ -3,15 +3,17 @@
 from trainer.rank.placement import Placement
 from trainer.recipe import TrainingRecipe
 from trainer.tasks.task import TrainingTask
-from trainer.zero.engine import Engine
+from trainer.zero.engine import TrainingEngine
 
 
-def build_engine(recipe: TrainingRecipe, task: TrainingTask, placement: Placement) -> Engine:
+def build_engine(
+    recipe: TrainingRecipe, task: TrainingTask, placement: Placement
+) -> TrainingEngine:
     """Return the engine of one rank, with the weights of step 0.
 
     The process group must exist.
     """
-    return Engine(
+    return TrainingEngine(
         task.build_network,
         engine=recipe.engine,
         optimizer=recipe.trainer.optimizer,

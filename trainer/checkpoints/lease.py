@@ -23,7 +23,6 @@ import json
 import os
 import secrets
 import socket
-import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -36,6 +35,7 @@ from pydantic import Field
 
 from data_pipeline.storage.durable import sync_to_disk, write_durably
 from data_pipeline.storage.regular_files import open_regular, read_regular
+from foundation.periodic_thread import PeriodicThread
 from foundation.strict_json import parse_object
 from foundation.written import Written
 from trainer.checkpoints.commit import discard
@@ -98,8 +98,7 @@ class Lease:
         self._owners = run / "owners"
         self._checkpoints = run / "checkpoints"
         self._announce = announce
-        self._over = threading.Event()
-        self._renewer = threading.Thread(target=self._keep_renewing, name="lease", daemon=True)
+        self._renewer = PeriodicThread("lease", RENEW_SECONDS, self._renew)
 
     def __enter__(self) -> Self:
         self._owners.mkdir(parents=True, exist_ok=True)
@@ -143,8 +142,7 @@ class Lease:
             )
 
     def _leave(self) -> None:
-        self._over.set()
-        self._renewer.join()
+        self._renewer.stop()
         discard(self.work)
         with suppress(OSError):  # somebody else owns the run by now, or finds this process dead
             self._owner.file.rename(self._owner.file.with_suffix(RELEASED))
@@ -215,10 +213,9 @@ class Lease:
             if owner.number < self._owner.number:
                 owner.file.unlink(missing_ok=True)
 
-    def _keep_renewing(self) -> None:
-        while not self._over.wait(RENEW_SECONDS):
-            with suppress(OSError):  # `check` tells whether somebody has taken over meanwhile
-                os.utime(self._owner.file)
+    def _renew(self) -> None:
+        with suppress(OSError):  # `check` tells whether somebody has taken over meanwhile
+            os.utime(self._owner.file)
 
 
 def ownership(run: Path) -> Ownership | None:

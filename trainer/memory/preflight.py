@@ -31,7 +31,7 @@ from trainer.rank.placement import Placement
 from trainer.tasks.batch import DeviceBatch
 from trainer.tasks.network import sum_names
 from trainer.tasks.task import Scoring, TrainingTask
-from trainer.zero.engine import Engine
+from trainer.zero.engine import TrainingEngine
 
 # Makes a batch of a shape, without padding.
 Synthetic = Callable[[Any], DeviceBatch]
@@ -40,7 +40,7 @@ _FAILED, _SHAPE, _FITTING, _MEMORY = range(4)
 
 
 def run_preflight(
-    engine: Engine, task: TrainingTask, scoring: Scoring, inference_model: InferenceModel
+    engine: TrainingEngine, task: TrainingTask, scoring: Scoring, inference_model: InferenceModel
 ) -> None:
     """Try the widest micro-batches that this dataset can make, then a validation's widest batches.
 
@@ -63,7 +63,7 @@ def run_preflight(
 
 
 def preflight(
-    engine: Engine, widest: Sequence[MicroBatchShape], budget: int, synthetic: Synthetic
+    engine: TrainingEngine, widest: Sequence[MicroBatchShape], budget: int, synthetic: Synthetic
 ) -> None:
     """Run the preflight with given shapes.
 
@@ -186,7 +186,7 @@ def _drop_gradient(parameter: torch.Tensor) -> None:
     parameter.grad = None
 
 
-def _as_in_a_step(engine: Engine, synthetic: Synthetic, shape: MicroBatchShape) -> None:
+def _as_in_a_step(engine: TrainingEngine, synthetic: Synthetic, shape: MicroBatchShape) -> None:
     """Run a step of up to two passes, so that the second finds the gradients of the first."""
     passes = min(engine.slots_per_rank, 2)
     for number in range(passes):
@@ -201,7 +201,7 @@ def _as_in_a_step(engine: Engine, synthetic: Synthetic, shape: MicroBatchShape) 
 
 
 @contextlib.contextmanager
-def _raising_alone(engine: Engine, what: str, memory: int) -> Iterator[None]:
+def _raising_alone(engine: TrainingEngine, what: str, memory: int) -> Iterator[None]:
     """Say which rank ran out of memory and for what, where it cannot tell the others."""
     try:
         yield
@@ -216,7 +216,7 @@ def _raising_alone(engine: Engine, what: str, memory: int) -> Iterator[None]:
 
 
 def _shortage(
-    table: np.ndarray, widest: Sequence[MicroBatchShape], budget: int, engine: Engine
+    table: np.ndarray, widest: Sequence[MicroBatchShape], budget: int, engine: TrainingEngine
 ) -> str:
     """The message that all ranks raise; each row of the table is a rank's finding."""
     ranks = np.flatnonzero(table[:, _FAILED]).tolist()
@@ -235,7 +235,7 @@ def _shortage(
     )
 
 
-def _remedy(engine: Engine) -> str:
+def _remedy(engine: TrainingEngine) -> str:
     stage = engine.zero_stage
     ways = [f"raise engine.zero_stage above {stage}"] if stage < 3 else []
     if stage > 0:  # there is state that ranks share

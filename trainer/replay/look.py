@@ -55,7 +55,7 @@ class Verdict(Written):
     first_difference: Difference | None = None
 
 
-class Example(Written):
+class FedExample(Written):
     """An example, or a part of one, that a step was fed.
 
     Attributes:
@@ -108,7 +108,7 @@ class LookedStep(Written):
     grad_norm: float | None
     recorded_loss: float | None
     recorded_grad_norm: float | None
-    examples: list[Example] = Field(default_factory=list)
+    examples: list[FedExample] = Field(default_factory=list)
     gradient_norms: dict[str, float | None] = Field(default_factory=dict)
     activations: dict[str, ActivationRange] = Field(default_factory=dict)
 

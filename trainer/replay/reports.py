@@ -7,7 +7,7 @@ from foundation.written import Written
 
 
 class SeenExample(Written):
-    """An example as its rank saw it; `trainer.replay.look.Example` has the rest."""
+    """An example as its rank saw it; `trainer.replay.look.FedExample` has the rest."""
 
     slot: int
     example: int

@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from trainer.rank.distributed import sum_over_ranks
-from trainer.zero.engine import Engine
+from trainer.zero.engine import TrainingEngine
 from trainer.zero.fragment import EMA, MASTER, Fragment, FragmentReader
 from trainer.zero.fragments import owned_fragments
 
@@ -27,7 +27,7 @@ from trainer.zero.fragments import owned_fragments
 class Ema:
     """This rank's part of the average, on the weights' device; at first a copy of the weights."""
 
-    def __init__(self, engine: Engine, decay: float) -> None:
+    def __init__(self, engine: TrainingEngine, decay: float) -> None:
         self._engine = engine
         self._decay = decay
         owned = [

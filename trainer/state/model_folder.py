@@ -18,7 +18,7 @@ from model.hugging_face.files import read_model
 from model.hugging_face.marian import from_marian
 from model.networks.transformer import Transformer
 from trainer.errors import RunMismatchError
-from trainer.zero.engine import Engine
+from trainer.zero.engine import TrainingEngine
 from trainer.zero.fragment import MASTER, FragmentReader
 
 READERS: Mapping[type[nn.Module], Callable[..., nn.Module]] = {
@@ -30,7 +30,7 @@ READERS: Mapping[type[nn.Module], Callable[..., nn.Module]] = {
 _FREE = ("network", "preset", "dropout", "attention_dropout", "pooling", "temperature")
 
 
-def folder_weights(folder: Path, engine: Engine) -> FragmentReader:
+def folder_weights(folder: Path, engine: TrainingEngine) -> FragmentReader:
     """Reads the weights of the folder's network as fp32; moments are zero.
 
     Raises:

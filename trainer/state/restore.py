@@ -19,11 +19,11 @@ from trainer.state.model_folder import folder_weights
 from trainer.state.progress import Progress
 from trainer.state.training_state import TrainingState
 from trainer.zero import fragments
-from trainer.zero.engine import Engine
+from trainer.zero.engine import TrainingEngine
 from trainer.zero.fragment import MASTER
 
 
-def begin(engine: Engine, context: RankContext) -> TrainingState:
+def begin(engine: TrainingEngine, context: RankContext) -> TrainingState:
     """The state of step 0: moments of zero, and the weights of the parent if the run has one.
 
     Which weights are not the parent's is said, if some are not.
@@ -46,7 +46,7 @@ def begin(engine: Engine, context: RankContext) -> TrainingState:
 
 
 def restore(
-    engine: Engine, job: RankJob, checkpoint: Checkpoint, manifest: Manifest
+    engine: TrainingEngine, job: RankJob, checkpoint: Checkpoint, manifest: Manifest
 ) -> TrainingState:
     """The state in which the checkpoint left the run, whatever shape it was written under.
 
@@ -67,7 +67,7 @@ def restore(
     return TrainingState(Progress.of_checkpoint(header, cursor), engine, ema)
 
 
-def _inherit(engine: Engine, checkpoint: Checkpoint, context: RankContext) -> None:
+def _inherit(engine: TrainingEngine, checkpoint: Checkpoint, context: RankContext) -> None:
     """Fill the weights with those of another run's checkpoint, or its encoder's."""
     found = inheritance(checkpoint, context.recipe.model.network, engine.parameter_shapes)
     if found.told:
@@ -125,6 +125,6 @@ def record_resumption(
         recorder.append(Resized(step=step, from_ranks=ranks, to_ranks=placement.world_size))
 
 
-def _ema(engine: Engine, recipe: TrainingRecipe) -> Ema | None:
+def _ema(engine: TrainingEngine, recipe: TrainingRecipe) -> Ema | None:
     decay = recipe.trainer.ema_decay
     return Ema(engine, decay) if decay else None

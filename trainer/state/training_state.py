@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from trainer.state.ema import Ema
 from trainer.state.progress import Progress
-from trainer.zero.engine import Engine
+from trainer.zero.engine import TrainingEngine
 
 
 @dataclass(frozen=True)
@@ -12,5 +12,5 @@ class TrainingState:
     """How far the run is, its weights and moments, and the average of its weights if it has one."""
 
     progress: Progress
-    engine: Engine
+    engine: TrainingEngine
     ema: Ema | None

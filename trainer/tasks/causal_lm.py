@@ -24,7 +24,7 @@ from trainer.task_kinds import CAUSAL_LM_SCORES
 from trainer.tasks.batch import DeviceBatch
 from trainer.tasks.flops import PaddedSizes, row_sizes
 from trainer.tasks.rows import numbers_in_rows, padded_rows, places_in_rows
-from trainer.tasks.task import Example, Scoring, TrainingTask, ValidationResult, loss_scores
+from trainer.tasks.task import Scoring, ShownExample, TrainingTask, ValidationResult, loss_scores
 
 # Of a held-out document, what a sample is given to go on from; a short document is given by half.
 PROMPT_TOKENS = 32
@@ -122,7 +122,7 @@ class PerplexityScoring(Scoring):
             }
         )
 
-    def samples(self, network: nn.Module) -> list[Example]:
+    def samples(self, network: nn.Module) -> list[ShownExample]:
         """The first held-out documents, each continued greedily from its beginning."""
         assert isinstance(network, DecoderOnly)
         tokenizer = self._task.tokenizers[TEXT]
@@ -138,7 +138,7 @@ class PerplexityScoring(Scoring):
         found = generate(network, with_bos, sampling, tokenizer.eos_id)
         continuations = tokenizer.decode([list(made.ids) for made in found])
         return [
-            Example(
+            ShownExample(
                 tokenizer.decode([prompt])[0],
                 tokenizer.decode([row[len(prompt) : len(prompt) + len(made.ids)]])[0],
                 text,

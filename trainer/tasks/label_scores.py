@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 
-class Span(NamedTuple):
+class LabelSpan(NamedTuple):
     """Words `start` to `stop` (exclusive) of a sentence, of one kind."""
 
     start: int
@@ -48,7 +48,7 @@ def span_f1(expected: Sequence[Sequence[str]], told: Sequence[Sequence[str]]) ->
     return 100 * 2 * right / (there + found) if there + found else 0.0
 
 
-def spans(tags: Sequence[str]) -> Iterator[Span]:
+def spans(tags: Sequence[str]) -> Iterator[LabelSpan]:
     """The spans of a sentence's tags, as CoNLL's script counts them.
 
     A span begins at B-X, and at I-X which does not go on one of the kind X.
@@ -59,5 +59,5 @@ def spans(tags: Sequence[str]) -> Iterator[Span]:
         if prefix == "I" and of == kind:
             continue
         if kind:
-            yield Span(start, place, kind)
+            yield LabelSpan(start, place, kind)
         start, kind = place, of

@@ -26,7 +26,7 @@ from trainer.scores import Score
 from trainer.task_kinds import TAG_SCORES
 from trainer.tasks.label_scores import accuracy, macro_f1, span_f1
 from trainer.tasks.masked_lm import MaskedLanguageModelling
-from trainer.tasks.task import Example, Scoring, ValidationResult
+from trainer.tasks.task import Scoring, ShownExample, ValidationResult
 
 SAMPLES = 3
 Labels = list[str]  # of a text
@@ -155,7 +155,9 @@ class LabelScoring(Scoring):
         bounds = [*self._before[self._firsts].tolist(), len(names)]
         return [names[start:stop] for start, stop in pairwise(bounds)]
 
-    def _examples(self, expected: list[Labels], told: list[Labels]) -> list[Example]:
+    def _examples(self, expected: list[Labels], told: list[Labels]) -> list[ShownExample]:
         """Some texts from all over the set, as files often have label after label."""
         numbers = range(0, len(self._texts), -(-len(self._texts) // SAMPLES))
-        return [Example(self._texts[n], " ".join(expected[n]), " ".join(told[n])) for n in numbers]
+        return [
+            ShownExample(self._texts[n], " ".join(expected[n]), " ".join(told[n])) for n in numbers
+        ]

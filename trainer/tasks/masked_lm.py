@@ -28,7 +28,7 @@ from trainer.tasks.rows import (
     places_in_rows,
     positions_begun_anew,
 )
-from trainer.tasks.task import Example, Scoring, TrainingTask, ValidationResult, loss_scores
+from trainer.tasks.task import Scoring, ShownExample, TrainingTask, ValidationResult, loss_scores
 
 SAMPLES = 3
 
@@ -148,7 +148,7 @@ class MaskedScoring(Scoring):
         )
 
     @torch.no_grad()
-    def samples(self, network: nn.Module) -> list[Example]:
+    def samples(self, network: nn.Module) -> list[ShownExample]:
         """The first texts of a batch: as the network saw them, as they are, as it filled them."""
         assert isinstance(network, MaskedLanguageModel)
         batch = self.batches[0]
@@ -165,7 +165,7 @@ class MaskedScoring(Scoring):
             [self._task.shown(ids.tolist()) for ids in np.split(of_all[: ends[-1]], ends[:-1])]
             for of_all in (seen.ids, expected, made)
         ]
-        return [Example(*three) for three in zip(*texts, strict=True)]
+        return [ShownExample(*three) for three in zip(*texts, strict=True)]
 
 
 def _digest(micro_batch: MicroBatch, fed: list[np.ndarray]) -> bytes:

@@ -23,7 +23,7 @@ from trainer.task_kinds import SENTENCE_EMBEDDING_SCORES
 from trainer.tasks.batch import DeviceBatch
 from trainer.tasks.flops import PaddedSizes, embedding_sizes
 from trainer.tasks.rows import sentence_rows
-from trainer.tasks.task import Example, Scoring, TrainingTask, ValidationResult
+from trainer.tasks.task import Scoring, ShownExample, TrainingTask, ValidationResult
 
 SAMPLES = 3
 
@@ -107,7 +107,7 @@ class EmbeddingScoring(Scoring):
         )
 
     @torch.no_grad()
-    def samples(self, network: nn.Module) -> list[Example]:
+    def samples(self, network: nn.Module) -> list[ShownExample]:
         """The first sources of a group, their translations, and what of the group is nearest."""
         assert isinstance(network, SentenceEncoder)
         device = next(network.parameters()).device
@@ -115,7 +115,9 @@ class EmbeddingScoring(Scoring):
         source_pd, target_pd = vectors.chunk(2)
         nearest = (source_pd[:SAMPLES] @ target_pd.T).argmax(dim=1).tolist()
         sources, targets = self._heldout.texts[SOURCE], self._heldout.texts[TARGET]
-        return [Example(sources[n], targets[n], targets[near]) for n, near in enumerate(nearest)]
+        return [
+            ShownExample(sources[n], targets[n], targets[near]) for n, near in enumerate(nearest)
+        ]
 
 
 def _digest(pair_ids: np.ndarray, sentences: FieldArrays, fed: list[np.ndarray]) -> bytes:

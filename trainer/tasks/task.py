@@ -39,7 +39,7 @@ from trainer.tasks.probe import Probe
 
 
 @dataclass(frozen=True)
-class Example:
+class ShownExample:
     """A held-out example as a person sees it: what was given, expected, and made of it."""
 
     given: str
@@ -56,7 +56,7 @@ class ValidationResult:
     """
 
     scores: Scores
-    examples: list[Example] = field(default_factory=list)
+    examples: list[ShownExample] = field(default_factory=list)
     decoding: str | None = None
 
     @property
@@ -96,7 +96,7 @@ class Scoring(ABC):
     def summarise(self, table: np.ndarray) -> ValidationResult:
         """The scores, from the whole table."""
 
-    def samples(self, network: nn.Module) -> list[Example]:
+    def samples(self, network: nn.Module) -> list[ShownExample]:
         """Examples that are made only to be looked at; asked of one rank alone."""
         return []
 

@@ -23,7 +23,7 @@ from trainer.tasks.batch import PairBatch, to_device
 from trainer.tasks.flops import PaddedSizes, pair_sizes
 from trainer.tasks.probe import Probe
 from trainer.tasks.probing import probe
-from trainer.tasks.task import Example, Scoring, TrainingTask, ValidationResult, loss_scores
+from trainer.tasks.task import Scoring, ShownExample, TrainingTask, ValidationResult, loss_scores
 
 _NLL, _LENGTH, _FIRST_ID = range(3)  # columns of the table of a validation
 
@@ -54,7 +54,7 @@ def vocabulary_of(
     )
 
 
-class Translation(TrainingTask):
+class TranslationTask(TrainingTask):
     """Pairs of sentences, and an encoder-decoder network that has `forward` of Transformer."""
 
     def collate(self, micro_batch: MicroBatch, device: torch.device) -> PairBatch:
@@ -86,7 +86,7 @@ class TranslationScoring(Scoring):
 
     scores_parts = True
 
-    def __init__(self, task: Translation, heldout: HeldOut) -> None:
+    def __init__(self, task: TranslationTask, heldout: HeldOut) -> None:
         assert isinstance(task.recipe.decoding, DecodingConfig)
         self._task = task
         self._heldout = heldout
@@ -120,7 +120,7 @@ class TranslationScoring(Scoring):
         loss = math.fsum(table[:, _NLL].tolist()) / self._target_tokens
         columns = zip(sources, references, translations, strict=True)
         scores = translation_scores(loss, bleu.score)
-        return ValidationResult(scores, [Example(*texts) for texts in columns], GREEDY)
+        return ValidationResult(scores, [ShownExample(*texts) for texts in columns], GREEDY)
 
 
 def translation_scores(loss: float, bleu: float) -> Scores:

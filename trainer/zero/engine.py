@@ -66,7 +66,7 @@ class PassResult(NamedTuple):
     amax: torch.Tensor | None = None
 
 
-class Engine:
+class TrainingEngine:
     """A model under DeepSpeed, with micro-batch and step in our own hands.
 
     Attributes:

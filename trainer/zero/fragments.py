@@ -12,11 +12,13 @@ from collections.abc import Container, Iterator, Sequence
 import torch
 
 from trainer.errors import EngineError
-from trainer.zero.engine import Engine
+from trainer.zero.engine import TrainingEngine
 from trainer.zero.fragment import EMA, MASTER, STEP, Fragment, FragmentReader
 
 
-def owned_fragments(engine: Engine, kinds: Sequence[str] | None = None) -> Iterator[Fragment]:
+def owned_fragments(
+    engine: TrainingEngine, kinds: Sequence[str] | None = None
+) -> Iterator[Fragment]:
     """The fragments that this rank writes to a checkpoint; over all ranks, each element once.
 
     Args:
@@ -33,7 +35,9 @@ def owned_fragments(engine: Engine, kinds: Sequence[str] | None = None) -> Itera
             yield Fragment(held.kind, held.parameter, start, held.tensor[start:stop])
 
 
-def held_fragments(engine: Engine, kinds: Sequence[str] | None = None) -> Iterator[Fragment]:
+def held_fragments(
+    engine: TrainingEngine, kinds: Sequence[str] | None = None
+) -> Iterator[Fragment]:
     """The fragments that lie on this rank, as views; writing to them changes the state.
 
     Args:
@@ -54,7 +58,7 @@ def held_fragments(engine: Engine, kinds: Sequence[str] | None = None) -> Iterat
 
 @torch.no_grad()
 def load_state(
-    engine: Engine, read: FragmentReader, optimizer_step: int, fresh: Container[str] = ()
+    engine: TrainingEngine, read: FragmentReader, optimizer_step: int, fresh: Container[str] = ()
 ) -> None:
     """Fill master weights, moments and the step, then refresh the weights computed with.
 
@@ -70,7 +74,7 @@ def load_state(
 
 
 @torch.no_grad()
-def create_moments(engine: Engine, optimizer_step: int) -> None:
+def create_moments(engine: TrainingEngine, optimizer_step: int) -> None:
     """Allocate moments as a first step would: a moment must exist before it is set."""
     assert not {MASTER, EMA} & set(engine.moments), engine.moments  # they name other fragments
     state = engine.stage.torch_optimizer.state
@@ -81,13 +85,13 @@ def create_moments(engine: Engine, optimizer_step: int) -> None:
         }
 
 
-def optimizer_step(engine: Engine) -> int:
+def optimizer_step(engine: TrainingEngine) -> int:
     """How many updates the optimizer has made; Adam's bias correction depends on it."""
     state = engine.stage.torch_optimizer.state[engine.stage.optimized_tensors()[0]]
     return int(state[STEP]) if state else 0
 
 
-def _require_known_state(engine: Engine) -> None:
+def _require_known_state(engine: TrainingEngine) -> None:
     """Require that a checkpoint holds all that the optimizer remembers.
 
     Raises:

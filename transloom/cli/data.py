@@ -27,7 +27,7 @@ from transloom.cli.options import (
 
 if TYPE_CHECKING:
     from data_pipeline.dataset.manifest import Manifest
-    from data_pipeline.dataset.verification import Problem
+    from data_pipeline.dataset.verification import FileProblem
     from data_pipeline.storage.store import DatasetStore
 
 data_app = typer.Typer(no_args_is_help=True, help="Look into datasets; check and mend them.")
@@ -171,19 +171,19 @@ def verify_dataset(dataset: str, console: Terminal, processes: int | None) -> di
     }
 
 
-def _problems_of_tokenizers(store: "DatasetStore", manifest: "Manifest") -> "list[Problem]":
+def _problems_of_tokenizers(store: "DatasetStore", manifest: "Manifest") -> "list[FileProblem]":
     """What is wrong with the tokenizers of files that are as the manifest promises."""
-    from data_pipeline.dataset.verification import Problem
+    from data_pipeline.dataset.verification import FileProblem
     from data_pipeline.errors import DatasetFileError, TokenizerError
     from data_pipeline.tokenizers.tokenizer import load_tokenizers
 
     try:
         load_tokenizers(store, manifest)
     except DatasetFileError as error:
-        return [Problem(error.file, error.expected, error.found)]
+        return [FileProblem(error.file, error.expected, error.found)]
     except TokenizerError as error:
         files = ", ".join(dict.fromkeys(info.file for info in manifest.tokenizers.values()))
-        return [Problem(files, "tokenizers", str(error))]
+        return [FileProblem(files, "tokenizers", str(error))]
     except ExtensionError:  # that of an extension, which only a recipe loads
         pass
     return []

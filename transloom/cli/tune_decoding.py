@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from trainer.runs.folder import RunFolder
     from transloom.inference.significance import Metric
     from transloom.inference.trained_network import Precision
-    from transloom.inference.tuned_decoding import Grid, Point, TunedDecoding
+    from transloom.inference.tuned_decoding import Grid, DecodingPoint, TunedDecoding
 
 
 def tune_decoding(
@@ -281,11 +281,11 @@ def _advice(run: Path, tuned: "TunedDecoding") -> list[str]:
     ]
 
 
-def _search(point: "Point") -> str:
+def _search(point: "DecodingPoint") -> str:
     return search_label(point.beam_size, point.length_penalty)
 
 
-def _ratio(point: "Point") -> str:
+def _ratio(point: "DecodingPoint") -> str:
     return "unknown" if point.length_ratio is None else f"{point.length_ratio:.3f}"
 
 

@@ -25,7 +25,7 @@ MOSES_SIGNATURE = "moses lower-cased, normalised, tokenised; "  # before sacreBL
 
 
 @dataclass(frozen=True)
-class Score:
+class TestSetScore:
     """A figure and how it was computed."""
 
     score: float
@@ -42,9 +42,9 @@ class Evaluation:
     checkpoint_step: int  # of an ensemble, that of its first member
     beam_size: int
     length_penalty: float
-    bleu: Score
-    chrf: Score
-    bleu_literature: Score
+    bleu: TestSetScore
+    chrf: TestSetScore
+    bleu_literature: TestSetScore
     hypotheses: str
 
     def to_json(self) -> dict[str, Any]:
@@ -101,6 +101,8 @@ def moses(sentences: Sequence[str], language: str) -> list[str]:
     ]
 
 
-def _score(metric: Any, hypotheses: list[str], references: list[str], prefix: str = "") -> Score:
+def _score(
+    metric: Any, hypotheses: list[str], references: list[str], prefix: str = ""
+) -> TestSetScore:
     result = metric.corpus_score(hypotheses, [references])
-    return Score(score=result.score, signature=prefix + str(metric.get_signature()))
+    return TestSetScore(score=result.score, signature=prefix + str(metric.get_signature()))

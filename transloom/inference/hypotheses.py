@@ -29,7 +29,7 @@ from transloom.inference.trained_network import Precision
 from transloom.inference.translator import Translator
 
 
-class Origin(Written):
+class HypothesesOrigin(Written):
     """What hypotheses depend on.
 
     Attributes:
@@ -56,7 +56,7 @@ class HypothesesCard(Written):
     """What made the hypotheses of a file, and the sha256 of the file."""
 
     version: Literal[1] = 1
-    origin: Origin
+    origin: HypothesesOrigin
     sentences: Count
     sha256: str
 
@@ -82,9 +82,9 @@ def origin_of(
     decoding: DecodingConfig,
     precision: Precision,
     engine: str | None = None,
-) -> Origin:
+) -> HypothesesOrigin:
     """What the hypotheses of a checkpoint for a test set would depend on."""
-    return Origin(
+    return HypothesesOrigin(
         test_set=name,
         checkpoint=checkpoint.path.name,
         checkpoint_sha256=sha256_of(checkpoint.path / HEADER),
@@ -101,7 +101,7 @@ def sha256_of_lines(texts: Sequence[str]) -> str:
     return hashlib.sha256("".join(f"{text}\n" for text in texts).encode()).hexdigest()
 
 
-def file_name(origin: Origin) -> str:
+def file_name(origin: HypothesesOrigin) -> str:
     """The name of a file of hypotheses, without its ending."""
     weights = origin.checkpoint.removeprefix(STEP)
     beam, alpha = origin.decoding["beam_size"], origin.decoding["length_penalty"]
@@ -109,7 +109,7 @@ def file_name(origin: Origin) -> str:
     return f"{origin.test_set}-{weights}-beam{beam}-alpha{alpha:g}{engine}"
 
 
-def find_hypotheses(folder: Path, origin: Origin) -> Hypotheses | None:
+def find_hypotheses(folder: Path, origin: HypothesesOrigin) -> Hypotheses | None:
     """The hypotheses that were made earlier; None if there are none that are surely these."""
     file = folder / f"{file_name(origin)}.txt"
     try:

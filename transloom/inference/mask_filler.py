@@ -24,7 +24,7 @@ from transloom.inference.trained_network import TrainedNetwork
 
 
 @dataclass(frozen=True)
-class Candidate:
+class MaskCandidate:
     """A piece that may be what is hidden.
 
     Attributes:
@@ -48,7 +48,7 @@ class Filled:
 
     text: str
     filled: str
-    masks: list[list[Candidate]]
+    masks: list[list[MaskCandidate]]
 
 
 class TextRow(NamedTuple):
@@ -176,6 +176,6 @@ class MaskFiller(TextReader[MaskedLanguageModel]):
             filled[place] = token
         return Filled(text, masked_pair_text(self.tokenizer, filled), masks)
 
-    def _candidate(self, token: int, probability: float) -> Candidate:
+    def _candidate(self, token: int, probability: float) -> MaskCandidate:
         text = self.tokenizer.decode([[token]])[0].strip()
-        return Candidate(self.tokenizer.piece(token), text, probability)
+        return MaskCandidate(self.tokenizer.piece(token), text, probability)

@@ -49,7 +49,7 @@ class Grid:
     length_penalties: tuple[float, ...] = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 1.4, 1.6, 1.8, 2.0)
 
 
-class Point(Written):
+class DecodingPoint(Written):
     """One way to translate, and its score.
 
     Attributes:
@@ -99,9 +99,9 @@ class TunedDecoding(Written):
     precision: Precision
     recipe: dict[str, Any]
     noise_p: float = NOISE_P
-    points: list[Point]
-    best: Point
-    recommended: Point
+    points: list[DecodingPoint]
+    best: DecodingPoint
+    recommended: DecodingPoint
 
     @property
     def at_the_edge(self) -> bool:
@@ -218,12 +218,12 @@ class DecodingTuner:
             recommended=recommended_point(points, usual),
         )
 
-    def _points(self, scores: Sequence[float], best: int) -> list[Point]:
-        points: list[Point] = []
+    def _points(self, scores: Sequence[float], best: int) -> list[DecodingPoint]:
+        points: list[DecodingPoint] = []
         p_values = self._scorer.p_values(self._tried[best].texts, (t.texts for t in self._tried))
         for one, score, p in zip(self._tried, scores, p_values, strict=True):
             points.append(
-                Point(
+                DecodingPoint(
                     checkpoint=one.checkpoint,
                     beam_size=one.beam_size,
                     length_penalty=one.length_penalty,
@@ -236,7 +236,7 @@ class DecodingTuner:
         return points
 
 
-def recommended_point(points: Sequence[Point], usual: float) -> Point:
+def recommended_point(points: Sequence[DecodingPoint], usual: float) -> DecodingPoint:
     """What is recommended: see `TunedDecoding`.
 
     Args:
@@ -244,7 +244,7 @@ def recommended_point(points: Sequence[Point], usual: float) -> Point:
         usual: the recipe's length penalty.
     """
 
-    def rank(point: Point) -> tuple[int, float, float]:
+    def rank(point: DecodingPoint) -> tuple[int, float, float]:
         return -point.beam_size, -abs(point.length_penalty - usual), point.score
 
     return max((point for point in points if point.as_good_as_best), key=rank)

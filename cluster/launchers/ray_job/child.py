@@ -49,7 +49,7 @@ class Log:
         return next((line for line in reversed(lines) if line), "")
 
 
-class Child:
+class DriverProcess:
     """A process that gets ready, begins when it has its order, and whose output goes to a log."""
 
     def __init__(self, process: "subprocess.Popen[bytes]", log: Log) -> None:

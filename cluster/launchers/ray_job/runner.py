@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.errors import EXIT_FAILED, EXIT_PREEMPTED, ClusterError
-from cluster.launchers.ray_job.child import Child, Log
+from cluster.launchers.ray_job.child import DriverProcess, Log
 from cluster.launchers.ray_job.queue import View, turn
 from cluster.launchers.ray_job.record import (
     RENEW_SECONDS,
@@ -36,6 +36,7 @@ from cluster.launchers.ray_job.record import (
 from cluster.launchers.ray_job.stop_wish import StopWish
 from cluster.launchers.ray_job.training_process import order, start
 from cluster.supervision.invocation import as_variable
+from cluster.supervision.retry_budget import RetryBudget
 from cluster.terminal import complain
 from foundation.wording import counted
 from trainer.checkpoints.format import list_checkpoints
@@ -78,7 +79,7 @@ class JobRunner:
         self._request = request
         self._log = Log(self._folder.log)
         self._stop = StopWish(self._run)
-        self._ready = Child(ready, self._log) if ready else None
+        self._ready = DriverProcess(ready, self._log) if ready else None
         self._renewed = 0.0
         self._record = JobRecord(
             id=job_id,
@@ -106,7 +107,8 @@ class JobRunner:
 
     def _run_attempts(self) -> tuple[JobState, int, str | None]:
         """The state in which the job ends, its exit code, and a word on it."""
-        furthest, fruitless = recorded_step(self._run.metrics), 0
+        retries = self._request.retries
+        budget = RetryBudget(retries + 1, recorded_step(self._run.metrics))
         self._ready = self._ready or self._start_child()  # it gets ready meanwhile
         view = self._make_view()
         while True:
@@ -115,26 +117,25 @@ class JobRunner:
                 return "STOPPED", EXIT_PREEMPTED, reason
             code = self._attempt()
             step = recorded_step(self._run.metrics)
-            fruitless = 0 if step > furthest else fruitless + 1
-            furthest = max(step, furthest)
+            budget.reach(step)
             if code == 0:
                 return "SUCCEEDED", code, None
             why = self._record.attempts[-1].why
             if reason := self._stop.reason:
                 return "STOPPED", code, reason
-            if code not in self._request.retry_exit_codes or not self._request.retries:
+            if code not in self._request.retry_exit_codes or not retries:
                 return "FAILED", code, self._after_signal(code) or why
-            if fruitless > self._request.retries:
+            if budget.count_failure():
                 return (
                     "FAILED",
                     code,
-                    f"{counted(fruitless, 'attempt')} in a row left with code {code} and got no "
-                    f"further than step {furthest} (cluster.retries is {self._request.retries}); "
+                    f"{counted(budget.failures, 'attempt')} in a row left with code {code} and got "
+                    f"no further than step {budget.furthest_step} (cluster.retries is {retries}); "
                     f"the last said: {why}",
                 )
             self._log.say(
                 f"job: left with exit code {code} at step {step} and is started again "
-                f"({counted(fruitless, 'time')} without progress, of {self._request.retries})"
+                f"({counted(budget.failures, 'time')} without progress, of {retries})"
             )
             self._write(state="WAITING", waits_for="its turn")
 
@@ -234,7 +235,7 @@ class JobRunner:
         name, last = signal_name(code), self._log.last_line()
         return f"killed by {name}; the last line is: {last}" if name else last
 
-    def _is_owner(self, child: Child) -> bool:
+    def _is_owner(self, child: DriverProcess) -> bool:
         """Return whether the child owns the run or has left it; a job that trained records it."""
         owns_run = False
         with suppress(OSError):
@@ -248,8 +249,8 @@ class JobRunner:
         folder = Path(self._request.folder)
         return folder if folder.is_dir() else self._run.path
 
-    def _start_child(self) -> Child:
-        return Child(start(self._command, os.environ), self._log)
+    def _start_child(self) -> DriverProcess:
+        return DriverProcess(start(self._command, os.environ), self._log)
 
     def _drop_child(self) -> None:
         if self._ready:

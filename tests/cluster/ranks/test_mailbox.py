@@ -8,7 +8,7 @@ from support.records.lines import train_line
 
 from cluster.health.hang_detector import Position
 from cluster.ranks.mailbox import Mailbox
-from cluster.ranks.reports import Detail, Notice, Recorded, StateFailed, StateWritten
+from cluster.ranks.reports import Detail, Notice, RecordedLine, StateFailed, StateWritten
 from cluster.supervision.inline import InlineSupervision
 from trainer.checkpoints.format import FileRecord
 from trainer.runs.log import DETAIL
@@ -30,7 +30,7 @@ def test_reports_are_drained_once_and_in_order():
     assert mailbox.drain() == [
         Position("save", 7, "window 3"),
         Position("start", 0, ""),
-        Recorded(LINE),
+        RecordedLine(LINE),
         Notice("a shard is damaged"),
         Detail("8 threads"),
         StateWritten(FILE, HEADER),

@@ -24,7 +24,7 @@ from cluster.data.workers import WorkerHandle, WorkerStatistics
 from cluster.errors import RankHungError
 from cluster.health.hang_detector import Position
 from cluster.ranks.group import Poll
-from cluster.ranks.reports import Detail, Notice, Recorded, StateFailed
+from cluster.ranks.reports import Detail, Notice, RecordedLine, StateFailed
 from cluster.supervision.attempt import LEASE_CHECK_SECONDS, VITALS_SECONDS
 from cluster.supervision.departure import DRAIN_MARGIN_SECONDS
 from cluster.supervision.growth import GROW_AFTER_SECONDS
@@ -381,7 +381,7 @@ def test_samples_of_nodes_carry_the_furthest_step(scripted):
 
 
 def test_validations_are_shown_and_are_no_progress(scripted):
-    validated = Poll([(0, Recorded(validation_line(9)))])
+    validated = Poll([(0, RecordedLine(validation_line(9)))])
     scripts = [[trained(1), validated, lost()], [trained(1), trained(2), FINISHED]]
     with scripted(scripts) as run:
         lines = []

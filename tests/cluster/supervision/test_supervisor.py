@@ -12,8 +12,9 @@ from cluster.config import ClusterConfig
 from cluster.errors import EmbeddedRayError, RankLostError
 from cluster.ray.private import machine_cpus
 from cluster.supervision import supervisor
+from cluster.supervision.retry_budget import SESSIONS_WITHOUT_PROGRESS
 from cluster.supervision.run_checks import check_run
-from cluster.supervision.supervisor import SESSIONS_WITHOUT_PROGRESS, RayLosses, supervise
+from cluster.supervision.supervisor import supervise
 from trainer.memory.host_memory import kept_by_libraries
 from trainer.runs.folder import RunFolder
 from trainer.runs.log import INTERRUPTED
@@ -279,24 +280,19 @@ def test_a_lost_ray_is_the_cause_of_the_next_restart(train, folder):
     assert [one.cause for one in read_vitals(folder).restarts] == ["raylet has ended"]
 
 
-def test_progress_gives_ray_as_many_sessions_again(folder):
-    folder.path.mkdir()
-    losses, error = RayLosses(folder), EmbeddedRayError("raylet has ended")
+def test_progress_gives_ray_as_many_sessions_again(folder, train):
+    steps, sessions = iter([4, None, None, None, None, 5]), []
 
-    def record(step):
-        with folder.metrics.open("a") as file:
-            print(train_line(step).to_json(), file=file)
+    def lose():
+        sessions.append("lost")
+        if (step := next(steps, None)) is not None:
+            with folder.metrics.open("a") as file:
+                print(train_line(step).to_json(), file=file)
+        raise EmbeddedRayError("raylet has ended")
 
-    record(4)
-    losses.take(error)  # with progress, so that the count begins at 0
-    for _ in range(SESSIONS_WITHOUT_PROGRESS - 1):
-        losses.take(error)
-    record(5)
-    losses.take(error)
-    for _ in range(SESSIONS_WITHOUT_PROGRESS - 1):
-        losses.take(error)
     with pytest.raises(EmbeddedRayError, match="no further than step 5 in 5 sessions"):
-        losses.take(error)
+        train(lose)
+    assert len(sessions) == 6 + SESSIONS_WITHOUT_PROGRESS
 
 
 def test_a_run_that_is_over_starts_no_session(train, monkeypatch):

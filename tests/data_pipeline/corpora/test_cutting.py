@@ -16,7 +16,7 @@ from support.quality import memory
 from data_pipeline.config.pair import PairColumns, PairCorpusConfig
 from data_pipeline.corpora import cutting
 from data_pipeline.corpora.cutting import cut_aligned, cut_file
-from data_pipeline.corpora.formats import Lines, Sample, Samples
+from data_pipeline.corpora.formats import ChunkLines, CorpusSample, Samples
 from data_pipeline.corpora.lines import MAX_LINE_BYTES, WHOLE_FILE, LineReader
 from data_pipeline.errors import CorpusError
 from data_pipeline.storage.locations import LocationStream
@@ -32,7 +32,7 @@ def reader_of(data: bytes) -> LineReader:
     return LineReader(stream_of(data))
 
 
-def read_all(reader: LineReader, count: int = 1000) -> list[Lines]:
+def read_all(reader: LineReader, count: int = 1000) -> list[ChunkLines]:
     parts = []
     while (lines := reader.take(count)).count:
         parts.append(lines)
@@ -121,8 +121,8 @@ def test_samples_of_one_pair() -> None:
         ("3.de.txt", b"d3"),
     ]
     first, second = samples_of(members, count=2)
-    assert first.samples == (Sample("x/0", (b"e0", b"d0")), Sample("1", (b"e1", b"d1")))
-    assert second.samples == (Sample("3", (b"e3", b"d3")),)
+    assert first.samples == (CorpusSample("x/0", (b"e0", b"d0")), CorpusSample("1", (b"e1", b"d1")))
+    assert second.samples == (CorpusSample("3", (b"e3", b"d3")),)
 
 
 def test_samples_have_a_limit_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -214,7 +214,7 @@ def test_real_tar_of_a_shell(tmp_path: Path) -> None:
     subprocess.run(["tar", "-cf", "a.tar", "0.en.txt", "0.de.txt"], cwd=tmp_path, check=True)
     stream = stream_of((tmp_path / "a.tar").read_bytes())
     (part,) = cut_file(stream, CORPUS, WHOLE_FILE, 10)
-    assert part == Samples("a", (Sample("0", (b"e", b"d")),))
+    assert part == Samples("a", (CorpusSample("0", (b"e", b"d")),))
 
 
 def test_long_partners_of_short_lines_end_a_part(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,11 +12,11 @@ from data_pipeline.corpora import json_values
 from data_pipeline.corpora.formats import (
     AlignedLines,
     Chunk,
+    ChunkLines,
     Content,
+    CorpusSample,
     Example,
     JsonLines,
-    Lines,
-    Sample,
     Samples,
     TsvColumns,
     TsvLines,
@@ -33,9 +33,9 @@ def pair(source: str, target: str, score: float | None = None) -> Example:
     return Example((source, target), score)
 
 
-def lines(data: bytes, first: int = 1) -> Lines:
+def lines(data: bytes, first: int = 1) -> ChunkLines:
     count = data.count(b"\n") + (not data.endswith(b"\n"))
-    return Lines("a.txt", first, count, data)
+    return ChunkLines("a.txt", first, count, data)
 
 
 def parsed(content: Content) -> list[Example]:
@@ -195,21 +195,21 @@ def test_wrong_inner_objects(line: str) -> None:
 
 
 def test_samples() -> None:
-    content = Samples("a.tar", (Sample("0", (b"e\r\n", b"two\nlines\n"), b"0.5\n"),))
+    content = Samples("a.tar", (CorpusSample("0", (b"e\r\n", b"two\nlines\n"), b"0.5\n"),))
     assert parsed(content) == [pair("e", "two lines", 0.5)]
-    assert parsed(Samples("a.tar", (Sample("0", (b"", b"")),))) == [pair("", "", None)]
+    assert parsed(Samples("a.tar", (CorpusSample("0", (b"", b"")),))) == [pair("", "", None)]
 
 
 @pytest.mark.parametrize(
     ("sample", "message"),
     [
-        (Sample("x/7", (b"e\xff", b"d")), "can't decode byte 0xff in position 1"),
-        (Sample("x/7", (b"e", b"d"), b"good"), "expected a number as score, found 'good'"),
+        (CorpusSample("x/7", (b"e\xff", b"d")), "can't decode byte 0xff in position 1"),
+        (CorpusSample("x/7", (b"e", b"d"), b"good"), "expected a number as score, found 'good'"),
     ],
 )
-def test_wrong_samples_are_named(sample: Sample, message: str) -> None:
+def test_wrong_samples_are_named(sample: CorpusSample, message: str) -> None:
     with pytest.raises(CorpusError, match=rf"a\.tar, sample 'x/7': .*{message}"):
-        parse(Chunk(0, Samples("a.tar", (Sample("0", (b"", b""), b"1"), sample))))
+        parse(Chunk(0, Samples("a.tar", (CorpusSample("0", (b"", b""), b"1"), sample))))
 
 
 # All of them
@@ -221,13 +221,13 @@ no_line_ends = st.text(st.characters(exclude_characters="\n\r\t", exclude_catego
 def test_all_formats_give_the_same_pairs(texts: list[tuple[str, str]]) -> None:
     expected = [Example(texts_of_pair, None) for texts_of_pair in texts]
 
-    def of(rows: list[str]) -> Lines:
-        return Lines("a", 1, len(rows), "".join(row + "\n" for row in rows).encode())
+    def of(rows: list[str]) -> ChunkLines:
+        return ChunkLines("a", 1, len(rows), "".join(row + "\n" for row in rows).encode())
 
     columns = PairColumns(source="en", target="de")
     objects = [json.dumps({"en": source, "de": target}) for source, target in texts]
     samples = [
-        Sample(str(i), (source.encode(), target.encode()))
+        CorpusSample(str(i), (source.encode(), target.encode()))
         for i, (source, target) in enumerate(texts)
     ]
     for content in (
@@ -250,4 +250,4 @@ def test_all_formats_give_the_same_pairs(texts: list[tuple[str, str]]) -> None:
     ],
 )
 def test_carriage_returns(data: bytes, lines: list[str]) -> None:
-    assert Lines("x", 1, len(lines), data).decode() == lines
+    assert ChunkLines("x", 1, len(lines), data).decode() == lines

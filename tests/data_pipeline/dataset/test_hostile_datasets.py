@@ -22,8 +22,8 @@ from data_pipeline.batching.task import rules_by_corpus
 from data_pipeline.batching.window import WindowReader
 from data_pipeline.config.data import DataSettings
 from data_pipeline.dataset.manifest import Manifest
-from data_pipeline.dataset.shards import Block, pack_shard, unpack_shard
-from data_pipeline.dataset.verification import Problem, problems_of
+from data_pipeline.dataset.shards import ShardBlock, pack_shard, unpack_shard
+from data_pipeline.dataset.verification import FileProblem, problems_of
 from data_pipeline.errors import CorpusError, DatasetError, DatasetFileError, TokenizerError
 from data_pipeline.storage.locations import open_location
 from data_pipeline.storage.store import MAX_MANIFEST_BYTES, open_store
@@ -69,7 +69,7 @@ def spoil(dataset: Path, field: str, change: Callable[[FieldArrays], FieldArrays
     edit(dataset, lambda m: m["shards"][0].update(bytes=len(data), tokens=tokens))
 
 
-def verify(dataset: Path) -> list[Problem]:
+def verify(dataset: Path) -> list[FileProblem]:
     manifest = load(dataset)
     rules = rules_by_corpus(manifest)
     return problems_of(str(dataset), manifest, rules, 1, lambda done, total: None)
@@ -305,7 +305,7 @@ def test_blocks_without_pairs_have_no_sequence_to_compare(copy: Path) -> None:
     shard = load(copy).shards[0]
     blocks = unpack_shard((copy / shard.name).read_bytes(), shard)
     nothing = FieldArrays(np.empty(0, np.uint8), np.empty(0, np.int32))
-    empty = Block("empty", {"src": b"", "tgt": b""}, {"src": nothing, "tgt": nothing})
+    empty = ShardBlock("empty", {"src": b"", "tgt": b""}, {"src": nothing, "tgt": nothing})
     data = pack_shard([empty, *blocks])
     replace_file(copy, shard.name, data, lambda manifest: manifest["shards"][0])
     edit(copy, lambda m: m["shards"][0].update(bytes=len(data)))

@@ -14,7 +14,7 @@ import pytest
 from support.quality import memory
 
 from data_pipeline.dataset.manifest_records import ShardInfo
-from data_pipeline.dataset.shards import Block, unpack_shard
+from data_pipeline.dataset.shards import ShardBlock, unpack_shard
 from data_pipeline.errors import DatasetFileError
 
 
@@ -47,7 +47,7 @@ def one_pair(ids: bytes | None = None, key: str = "0") -> list[tuple[str, bytes]
     return [(f"{key}.src.txt", b"a\n"), (f"{key}.tgt.txt", b"b\n"), (f"{key}.ids.npz", ids)]
 
 
-def unpack_one(data: bytes, texts: bool = True) -> list[Block]:
+def unpack_one(data: bytes, texts: bool = True) -> list[ShardBlock]:
     shard = ShardInfo(
         name="shards/x.tar",
         bytes=len(data),

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from data_pipeline.arrays import FieldArrays
 from data_pipeline.dataset.manifest_records import ShardInfo
-from data_pipeline.dataset.shards import Block, pack_shard, unpack_shard
+from data_pipeline.dataset.shards import ShardBlock, pack_shard, unpack_shard
 from data_pipeline.errors import DatasetError, DatasetFileError
 from data_pipeline.storage.store import LocalStore
 
@@ -26,10 +26,10 @@ def make_field(sequences: list[list[int]]) -> FieldArrays:
     return FieldArrays(np.array(ids, dtype=np.int32), np.array(lengths, dtype=np.int32))
 
 
-def make_block(key: str, sequences: list[list[int]]) -> Block:
+def make_block(key: str, sequences: list[list[int]]) -> ShardBlock:
     field = make_field(sequences)
     text = "".join(f"satz {sequence}\n" for sequence in sequences).encode()
-    return Block(key, {"src": text, "tgt": text}, {"src": field, "tgt": field})
+    return ShardBlock(key, {"src": text, "tgt": text}, {"src": field, "tgt": field})
 
 
 def info(data: bytes, pairs: int, **tokens: int) -> ShardInfo:
@@ -49,7 +49,7 @@ PACKED = pack_shard(BLOCKS)
 INFO = info(PACKED, pairs=3, src=7, tgt=7)
 
 
-def assert_same(blocks: list[Block], originals: list[Block]) -> None:
+def assert_same(blocks: list[ShardBlock], originals: list[ShardBlock]) -> None:
     assert [block.key for block in blocks] == [block.key for block in originals]
     for block, original in zip(blocks, originals, strict=True):
         assert block.texts == original.texts
@@ -69,7 +69,7 @@ def test_blocks_come_back() -> None:
 
 
 def test_without_texts_nothing_else_differs() -> None:
-    without = [Block(block.key, {}, block.fields) for block in BLOCKS]
+    without = [ShardBlock(block.key, {}, block.fields) for block in BLOCKS]
     assert_same(unpack_shard(PACKED, INFO, texts=False), without)
 
 
@@ -78,7 +78,7 @@ SEQUENCES = st.lists(st.integers(0, 2**31 - 1), min_size=1, max_size=300)
 
 
 @st.composite
-def blocks_of_any_kind(draw: st.DrawFn) -> list[Block]:
+def blocks_of_any_kind(draw: st.DrawFn) -> list[ShardBlock]:
     blocks = []
     keys = st.text("abcXYZ0123456789-_/ä", min_size=1, max_size=20).filter(
         lambda key: not key.startswith(("/", "__")) and not key.endswith("/")
@@ -91,7 +91,7 @@ def blocks_of_any_kind(draw: st.DrawFn) -> list[Block]:
             texts[field] = "".join(sentence + "\n" for sentence in sentences).encode()
             sequences = draw(st.lists(SEQUENCES, min_size=pairs, max_size=pairs))
             fields[field] = make_field(sequences)
-        blocks.append(Block(key, texts, fields))
+        blocks.append(ShardBlock(key, texts, fields))
     return blocks
 
 
@@ -112,7 +112,7 @@ def written_by_tarfile(shard: bytes) -> bytes:
 
 
 @given(blocks_of_any_kind())
-def test_any_blocks_come_back(blocks: list[Block]) -> None:
+def test_any_blocks_come_back(blocks: list[ShardBlock]) -> None:
     packed = pack_shard(blocks)
     assert packed == written_by_tarfile(packed)
     tokens = {
@@ -143,7 +143,7 @@ def test_golden_bytes_of_many_blocks_with_long_names() -> None:
     )
 
 
-def block_with(**changes: object) -> Block:
+def block_with(**changes: object) -> ShardBlock:
     good = make_block("0", [[5, 3], [6, 3]])
     parts: dict[str, object] = {
         "key": "0",
@@ -154,7 +154,7 @@ def block_with(**changes: object) -> Block:
     parts |= changes
     field = FieldArrays(parts["ids"], parts["lengths"])  # type: ignore[arg-type]
     texts = good.texts | {"tgt": parts["text"]}
-    return Block(parts["key"], texts, good.fields | {"tgt": field})  # type: ignore[arg-type]
+    return ShardBlock(parts["key"], texts, good.fields | {"tgt": field})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -177,11 +177,11 @@ def block_with(**changes: object) -> Block:
         ([block_with(key="__0__/0")], r"expected members that webdataset reads as __0__/0\.ids"),
         ([block_with(key="a.b\n/0")], r"expected members that webdataset reads as a\.b\n/0\.ids"),
         ([block_with(), block_with()], "once and block by block"),
-        ([Block("0", {}, BLOCKS[0].fields)], r"in block 0, found \['ids\.npz'\]"),
-        ([BLOCKS[0], Block("1", {}, {})], r"in block 1, found \['ids\.npz'\]"),
+        ([ShardBlock("0", {}, BLOCKS[0].fields)], r"in block 0, found \['ids\.npz'\]"),
+        ([BLOCKS[0], ShardBlock("1", {}, {})], r"in block 1, found \['ids\.npz'\]"),
     ],
 )
-def test_what_could_not_be_read_is_not_written(blocks: list[Block], message: str) -> None:
+def test_what_could_not_be_read_is_not_written(blocks: list[ShardBlock], message: str) -> None:
     with pytest.raises(DatasetError, match=message):
         pack_shard(blocks)
 

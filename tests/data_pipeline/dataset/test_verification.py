@@ -17,8 +17,8 @@ from support.quality import memory
 from data_pipeline.arrays import FieldArrays
 from data_pipeline.batching.task import rules_by_corpus
 from data_pipeline.dataset.manifest import Manifest
-from data_pipeline.dataset.shards import Block, pack_shard
-from data_pipeline.dataset.verification import Problem, problems_of
+from data_pipeline.dataset.shards import ShardBlock, pack_shard
+from data_pipeline.dataset.verification import FileProblem, problems_of
 from data_pipeline.preparation.quarantine import quarantine
 from data_pipeline.storage.store import open_store
 
@@ -28,7 +28,7 @@ def copy(dataset: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(dataset, tmp_path / "copy"))
 
 
-def verify(dataset: Path, processes: int = 1) -> list[Problem]:
+def verify(dataset: Path, processes: int = 1) -> list[FileProblem]:
     def ignore(done: int, total: int) -> None: ...
 
     manifest = Manifest.load(open_store(dataset))
@@ -152,7 +152,9 @@ def test_a_sequence_longer_than_the_manifest_knows(copy: Path, manifest: Manifes
     long_lengths[0] = tokens
     ids = np.ones(tokens + 2 * (shard.pairs - 1), dtype=np.int32)
     texts = {"src": b"a\n" * shard.pairs, "tgt": b"a\n" * shard.pairs}
-    data = pack_shard([Block("0", texts, {"src": FieldArrays(ids, long_lengths), "tgt": short})])
+    data = pack_shard(
+        [ShardBlock("0", texts, {"src": FieldArrays(ids, long_lengths), "tgt": short})]
+    )
     name = replace_shard(copy, data, tokens={"src": len(ids), "tgt": 2 * shard.pairs})
     with memory.at_most(len(data) * 6):  # a histogram of them all takes eight times as much
         (problem,) = verify(copy)

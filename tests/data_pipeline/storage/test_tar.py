@@ -17,11 +17,11 @@ from webdataset.tariterators import base_plus_ext
 from webdataset.writer import TarWriter
 
 from data_pipeline.errors import TarContentError
-from data_pipeline.storage.tar import EXTENDED_HEADER, Member
+from data_pipeline.storage.tar import EXTENDED_HEADER, TarMember
 
 
 def test_the_hand_made_archive_is_right() -> None:
-    assert read(GOOD + ZEROS) == [Member("good", "txt", b"data\n")]
+    assert read(GOOD + ZEROS) == [TarMember("good", "txt", b"data\n")]
 
 
 def test_chains_of_extended_headers_take_no_stack_and_no_memory() -> None:
@@ -47,9 +47,9 @@ def test_names_are_webdatasets() -> None:
         ]
     )
     assert read(archive + ZEROS, decoded=["src.txt", "txt", "v1.txt"]) == [
-        Member("./a.b/c", "src.txt", b"1"),
-        Member("d", "txt", b"2"),
-        Member("e", "v1.txt", b"4"),
+        TarMember("./a.b/c", "src.txt", b"1"),
+        TarMember("d", "txt", b"2"),
+        TarMember("e", "v1.txt", b"4"),
     ]
 
 
@@ -97,7 +97,7 @@ def test_what_the_tar_command_writes_through_a_pipe(tmp_path: Path, tar_format: 
         members = read(tar.stdout)  # type: ignore[arg-type]
     assert tar.returncode == 0
     assert members == [
-        Member(f"./{long}{number:03d}", "txt", bytes([number]) * number * 100)
+        TarMember(f"./{long}{number:03d}", "txt", bytes([number]) * number * 100)
         for number in range(20)
     ]
 

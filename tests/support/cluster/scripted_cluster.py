@@ -15,7 +15,7 @@ from cluster.config import ClusterConfig
 from cluster.errors import RankLostError
 from cluster.health.hang_detector import Position
 from cluster.ranks.group import Poll
-from cluster.ranks.reports import Recorded, StateWritten
+from cluster.ranks.reports import RecordedLine, StateWritten
 from cluster.ray.cluster_view import Node
 from cluster.supervision import attempt as attempt_module
 from cluster.supervision.attempt import RunContext
@@ -37,7 +37,7 @@ DRIVER = "driver"  # the node of the driver
 
 def trained(step: int) -> Poll:
     """A poll in which rank 0 reports that it has trained a step."""
-    return Poll([(0, Recorded(train_line(step)))])
+    return Poll([(0, RecordedLine(train_line(step)))])
 
 
 def lost(text: str = "Rank 0 is lost") -> Poll:

@@ -18,8 +18,8 @@ from transloom.observe.dashboard.look_process import look_command
 from transloom.observe.dashboard.runs_folder import RunsFolder
 from transloom.observe.dashboard.server import Dashboard
 from transloom.observe.dashboard.table import RunsTable
+from transloom.web.auth import PageGuard
 from transloom.web.connections import HEADERS_SECONDS, http_server
-from transloom.web.doors import Doors
 
 HANG_SECONDS = 300.0  # after which a test has failed; nothing waits for it
 
@@ -55,7 +55,7 @@ class RunningDashboard:
         self._headers_seconds = headers_seconds
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.port = self._socket.getsockname()[1]
-        self.doors = Doors(self.port)
+        self.doors = PageGuard(self.port)
         self.dashboard = Dashboard(RunsTable(RunsFolder(folder)), cache, self.doors, command)
         self._loop = asyncio.new_event_loop()
         self._listens = threading.Event()

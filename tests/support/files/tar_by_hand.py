@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection
 from typing import BinaryIO
 
 from data_pipeline.storage.budget import Budget
-from data_pipeline.storage.tar import Member, read_members
+from data_pipeline.storage.tar import TarMember, read_members
 
 ZEROS = bytes(1024)  # the end of an archive
 
@@ -15,7 +15,7 @@ def read(
     decoded: Collection[str] = ("txt",),
     passed_over: Callable[[str], bool] = lambda suffix: suffix == "jpg",
     max_member_bytes: int = 100_000,
-) -> list[Member]:
+) -> list[TarMember]:
     """All members of "a.tar"."""
     members = read_members(
         io.BytesIO(archive) if isinstance(archive, bytes) else archive,

@@ -16,7 +16,7 @@ from data_pipeline.config.pair import PairCorpusConfig
 from data_pipeline.corpora.corpus import read_whole
 from data_pipeline.dataset.manifest_records import ShardInfo
 from data_pipeline.dataset.samples import read_samples, write_samples
-from data_pipeline.dataset.shards import IDS_SUFFIX, Block, pack_shard, unpack_shard
+from data_pipeline.dataset.shards import IDS_SUFFIX, ShardBlock, pack_shard, unpack_shard
 from data_pipeline.errors import CorpusError, DatasetError
 from support.files.tar_by_hand import ZEROS, entry, header, pax
 from support.fuzz.mutation import NUMBERS, mutate_bytes, reseal
@@ -117,11 +117,11 @@ def _read_corpus(data: bytes, folder: Path) -> None:
         assert not set("\n\r\t") & set("".join(texts)), texts
 
 
-def _block(key: str, sequences: list[list[int]]) -> Block:
+def _block(key: str, sequences: list[list[int]]) -> ShardBlock:
     ids = np.array([number for sequence in sequences for number in sequence], dtype=np.int32)
     field = FieldArrays(ids, np.array([len(s) for s in sequences], dtype=np.int32))
     text = b"a sentence\n" * len(sequences)
-    return Block(key, {"src": text, "tgt": text}, {"src": field, "tgt": field})
+    return ShardBlock(key, {"src": text, "tgt": text}, {"src": field, "tgt": field})
 
 
 SHARD = pack_shard([_block("00", [[5, 3], [70_000, 6, 3]]), _block("01", [[7, 3]])])

@@ -28,7 +28,7 @@ from trainer.tasks.batch import to_device
 from trainer.tasks.randomness import seed_torch
 from trainer.training.step_exchange import StepReport, exchange
 from trainer.zero import fragments
-from trainer.zero.engine import Engine
+from trainer.zero.engine import TrainingEngine
 from trainer.zero.settings import parameter_groups
 
 VOCABULARY = Vocabulary(source_size=37, target_size=37, pad_id=0, bos_id=2, eos_id=3)
@@ -91,10 +91,10 @@ def make_engine(
     model: Transformer | None = None,
     optimizer: str = "adamw",
     frozen: tuple[str, ...] = (),
-) -> Engine:
+) -> TrainingEngine:
     given = [model] if model else []
     config = model.config if model else MODEL
-    return Engine(
+    return TrainingEngine(
         lambda: given.pop() if given else make_model(config),
         engine=EngineConfig(**asdict(shape)),
         optimizer=OptimizerConfig(type=optimizer, weight_decay=0.01),
@@ -119,7 +119,7 @@ def micro_batch(step: int, slot: int) -> MicroBatch:
 
 
 def accumulate(
-    engine: Engine, step: int, before_pass: Callable[[int | None], None] = lambda slot: None
+    engine: TrainingEngine, step: int, before_pass: Callable[[int | None], None] = lambda slot: None
 ) -> tuple[StepReport, int]:
     """The passes of a step and the exchange of what they came to; also the step's target tokens.
 
@@ -160,7 +160,7 @@ def accumulate(
 
 
 def train_steps(
-    engine: Engine,
+    engine: TrainingEngine,
     first: int,
     last: int,
     before_pass: Callable[[int | None], None] = lambda slot: None,
@@ -176,7 +176,7 @@ def train_steps(
     return losses
 
 
-def save(engine: Engine, folder: Path, step: int) -> Any:
+def save(engine: TrainingEngine, folder: Path, step: int) -> Any:
     """A rank's part of a checkpoint, and the header that rank 0 would commit."""
     header = make_header(
         step,
@@ -206,7 +206,7 @@ def train(
     return losses, weights, norms
 
 
-def record_norms(engine: Engine) -> list[float]:
+def record_norms(engine: TrainingEngine) -> list[float]:
     """The gradient norms that the engine's steps return from now on."""
     norms: list[float] = []
     step = engine.step
@@ -276,7 +276,7 @@ def resume(
     return losses, weights, exact
 
 
-def full_weights(engine: Engine) -> dict[str, torch.Tensor]:
+def full_weights(engine: TrainingEngine) -> dict[str, torch.Tensor]:
     with engine.inference_model() as model:
         return {name: p.detach().float().clone() for name, p in model.named_parameters()}
 

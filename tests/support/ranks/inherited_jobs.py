@@ -21,7 +21,7 @@ from trainer.runs.warm_start import WarmStart
 from trainer.state.restore import begin
 from trainer.tasks.randomness import seed_torch
 from trainer.zero import fragments
-from trainer.zero.engine import Engine
+from trainer.zero.engine import TrainingEngine
 
 VOCABULARY, CONTEXT = 31, 10
 CONFIG = EncoderOnlyConfig(preset="bert", layers=2, width=20, heads=2)
@@ -59,7 +59,7 @@ def begin_with(
     placement: Placement, shape: Shape, checkpoint: Path, frozen: tuple[str, ...]
 ) -> dict[str, Any]:
     """What forward reads, what the rank owns of the state, and what was said."""
-    engine = Engine(
+    engine = TrainingEngine(
         make_labelled,
         engine=EngineConfig(**asdict(shape)),
         optimizer=OptimizerConfig(),

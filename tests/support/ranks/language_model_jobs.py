@@ -24,7 +24,7 @@ from trainer.registries.optimizers import OptimizerConfig
 from trainer.tasks.batch import DeviceBatch
 from trainer.tasks.randomness import seed_torch
 from trainer.training.step_exchange import exchange
-from trainer.zero.engine import Engine
+from trainer.zero.engine import TrainingEngine
 
 VOCABULARY = 37
 LABELS = 5
@@ -137,7 +137,7 @@ def _train(
             lambda gradient, name=name: gradients.setdefault(name, []).append(digest(gradient))
         )
     given = [model]
-    engine = Engine(
+    engine = TrainingEngine(
         lambda: given.pop() if given else build(),
         engine=EngineConfig(**asdict(shape)),
         optimizer=OptimizerConfig(weight_decay=0.01),
@@ -152,7 +152,7 @@ def _train(
     return {"losses": losses, "weights": weights, "gradients": gradients}
 
 
-def _step(engine: Engine, rows_of: Callable[[int, int], DeviceBatch], step: int) -> float:
+def _step(engine: TrainingEngine, rows_of: Callable[[int, int], DeviceBatch], step: int) -> float:
     slots = slots_of_rank(engine.placement.rank, engine.placement.world_size, SLOTS)
     batches = [rows_of(step, slot) for slot in range(SLOTS)]
     units = sum(batch.positions - batch.padding for batch in batches)

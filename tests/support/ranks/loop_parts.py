@@ -27,7 +27,7 @@ from trainer.runs.folder import RunFolder
 from trainer.state.progress import Progress
 from trainer.state.training_state import TrainingState
 from trainer.tasks.batch import PairBatch, to_device
-from trainer.tasks.task import Example, ValidationResult
+from trainer.tasks.task import ShownExample, ValidationResult
 from trainer.tasks.translation import translation_scores
 from trainer.training.loop import Trainer
 from trainer.training.step_profiler import StepProfiler
@@ -135,7 +135,7 @@ class Validator:
         loss = self._story.scores.get(step, 10.0 + step)
         if loss is None:
             return None
-        examples = [Example("a", "c", "e"), Example("b", "d", "f")]
+        examples = [ShownExample("a", "c", "e"), ShownExample("b", "d", "f")]
         return ValidationResult(translation_scores(loss, 100.0 + step), examples)
 
 

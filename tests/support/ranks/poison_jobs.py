@@ -17,7 +17,7 @@ from support.ranks.engine_jobs import (
 )
 from trainer.rank.placement import Placement
 from trainer.zero import fragments
-from trainer.zero.engine import Engine
+from trainer.zero.engine import TrainingEngine
 
 # What is wrong: a slot's loss; one number of one parameter's gradient of a slot; or nothing but
 # the sum of the slots' gradients, each of which is finite.
@@ -65,7 +65,7 @@ def compared(placement: Placement, shape: Shape, poison: Poison) -> Any:
     return result["bad_slots"], result["unchanged"], result["losses"], expected["losses"]
 
 
-def _rest(engine: Engine, losses: list[float]) -> dict[str, Any]:
+def _rest(engine: TrainingEngine, losses: list[float]) -> dict[str, Any]:
     losses += train_steps(engine, 3, 4)
     weights, optimizer_step = full_weights(engine), fragments.optimizer_step(engine)
     engine.destroy()
@@ -94,7 +94,7 @@ def _add(poison: Poison, model: Transformer, slots: list[int | None]) -> None:
         next(model.parameters()).register_hook(spoilt_gradient)
 
 
-def _state(engine: Engine) -> dict[str, torch.Tensor]:
+def _state(engine: TrainingEngine) -> dict[str, torch.Tensor]:
     """A copy of all of the state that this rank holds."""
     state = {
         f"{held.kind}:{held.parameter}:{held.start}": held.tensor.clone()

@@ -25,7 +25,7 @@ from trainer.memory.preflight import preflight
 from trainer.rank.placement import Placement
 from trainer.tasks.batch import PairBatch, to_device
 from trainer.zero import fragments
-from trainer.zero.engine import Engine
+from trainer.zero.engine import TrainingEngine
 
 
 def train_after_preflight(
@@ -118,7 +118,7 @@ def shortage_of_gpu(
     return _error_of(engine, widest, budget)
 
 
-def _try(engine: Engine, widest: Sequence[PairShape], budget: int) -> None:
+def _try(engine: TrainingEngine, widest: Sequence[PairShape], budget: int) -> None:
     def synthetic(shape: PairShape) -> PairBatch:
         device = engine.placement.torch_device
         return to_device(TASK.synthetic(shape, SPECIAL), VOCABULARY, device)
@@ -126,7 +126,7 @@ def _try(engine: Engine, widest: Sequence[PairShape], budget: int) -> None:
     preflight(engine, widest, budget, synthetic)
 
 
-def _error_of(engine: Engine, widest: Sequence[PairShape], budget: int) -> str:
+def _error_of(engine: TrainingEngine, widest: Sequence[PairShape], budget: int) -> str:
     try:
         _try(engine, widest, budget)
     except MemoryPreflightError as error:

@@ -21,7 +21,7 @@ from trainer.rank.placement import Placement
 from trainer.state.ema import Ema
 from trainer.zero import engine as engine_module
 from trainer.zero import fragments
-from trainer.zero.engine import Engine
+from trainer.zero.engine import TrainingEngine
 from trainer.zero.fragment import Fragment
 
 DECAY = 0.9
@@ -116,7 +116,7 @@ def whole(owned: Sequence[Pieces]) -> State:
     return state
 
 
-def _train(engine: Engine, ema: Ema, first: int, last: int) -> list[float]:
+def _train(engine: TrainingEngine, ema: Ema, first: int, last: int) -> list[float]:
     losses = []
     for step in range(first, last + 1):
         losses += train_steps(engine, step, step)
@@ -124,7 +124,7 @@ def _train(engine: Engine, ema: Ema, first: int, last: int) -> list[float]:
     return losses
 
 
-def _owned(engine: Engine, ema: Ema) -> Pieces:
+def _owned(engine: TrainingEngine, ema: Ema) -> Pieces:
     def piece(owned: Fragment) -> tuple[str, str, int, torch.Tensor]:
         return owned.kind, owned.parameter, owned.start, owned.tensor.clone()
 
@@ -132,7 +132,7 @@ def _owned(engine: Engine, ema: Ema) -> Pieces:
 
 
 @contextlib.contextmanager
-def _engine(placement: Placement, shape: Shape, network: Network) -> Iterator[Engine]:
+def _engine(placement: Placement, shape: Shape, network: Network) -> Iterator[TrainingEngine]:
     changes = {"share_embeddings": network.share_embeddings, **FORMS[network.form]}
     config = MODEL.model_copy(update=changes)
     usual = engine_module.parameter_groups

@@ -12,9 +12,9 @@ from types import TracebackType
 from typing import Any, Self
 
 from support.dashboard.running import HANG_SECONDS, Answer
+from transloom.inference.serving.auth import ServingGuard
 from transloom.inference.serving.batch import Batch, BatchAnswer, ReplicaStanding
 from transloom.inference.serving.dispatcher import Dispatcher
-from transloom.inference.serving.doors import ServingDoors
 from transloom.inference.serving.facts import facts_of
 from transloom.inference.serving.metrics import ServingMetrics
 from transloom.inference.serving.server import ServingServer
@@ -117,8 +117,8 @@ class RunningServer:
         run = Dispatcher(
             self._settings.run.name, facts, self._ask, 1, self._limits, self._batching, metrics
         )
-        doors = ServingDoors(self.port, "127.0.0.1", self._token)
-        self._server = ServingServer([run], self._limits, metrics, doors)
+        guard = ServingGuard(self.port, "127.0.0.1", self._token)
+        self._server = ServingServer([run], self._limits, metrics, guard)
         await run.look()
         run.start()
         async with http_server(

@@ -15,7 +15,7 @@ from trainer.runs.folder import RunFolder
 from transloom.cli.app import app
 from transloom.inference import tuned_decoding
 from transloom.inference.translator import Translator
-from transloom.inference.tuned_decoding import Point, TunedDecoding, recommended_point
+from transloom.inference.tuned_decoding import DecodingPoint, TunedDecoding, recommended_point
 
 GRID = ["--beam-sizes", "1,3", "--length-penalties", "0,1,3"]
 
@@ -69,9 +69,9 @@ def test_each_point_is_the_score_of_what_translate_gives(run, tuned, phrasebook)
 
 
 def test_of_what_chance_may_set_apart_one_is_recommended(tuned):
-    points = [Point.model_validate(point) for point in tuned["points"]]
+    points = [DecodingPoint.model_validate(point) for point in tuned["points"]]
     assert tuned["best"]["score"] == max(point.score for point in points)
-    assert Point.model_validate(tuned["best"]).as_good_as_best
+    assert DecodingPoint.model_validate(tuned["best"]).as_good_as_best
     chosen = recommended_point(points, tuned["recipe"]["length_penalty"])
     assert tuned["recommended"] == chosen.model_dump()
 
@@ -90,7 +90,7 @@ def test_the_smallest_beam_is_recommended_with_the_penalty_nearest_to_the_recipe
         ("b", 5, 1.0, 30.0, 1.0),
     ]
     points = [
-        Point(checkpoint=name, beam_size=beam, length_penalty=alpha, score=score, p=p)
+        DecodingPoint(checkpoint=name, beam_size=beam, length_penalty=alpha, score=score, p=p)
         for name, beam, alpha, score, p in tried
     ]
     chosen = recommended_point(points, usual)
@@ -131,7 +131,7 @@ def test_a_person_gets_a_table_and_lines_for_the_recipe(run):
 
 
 def point(beam_size, length_penalty, p=1.0):
-    return Point(
+    return DecodingPoint(
         checkpoint="step-1", beam_size=beam_size, length_penalty=length_penalty, score=1.0, p=p
     )
 

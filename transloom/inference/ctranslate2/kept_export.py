@@ -43,7 +43,7 @@ Write = Callable[[Path], None]  # writes a model's files into a folder
 logger = logger_of(__name__)
 
 
-class Origin(Written):
+class ExportOrigin(Written):
     """What a model follows from.
 
     Attributes:
@@ -64,17 +64,17 @@ class ExportCard(Written):
     """export.json: what a model was made of, and the sha256 of each of its files."""
 
     version: Literal[1] = 1
-    origin: Origin
+    origin: ExportOrigin
     files: dict[str, str]
 
 
-def origin_of(checkpoint: Checkpoint, positions: int) -> Origin:
+def origin_of(checkpoint: Checkpoint, positions: int) -> ExportOrigin:
     """What a checkpoint's model follows from here.
 
     Raises:
         EngineError: the library is not installed.
     """
-    return Origin(
+    return ExportOrigin(
         checkpoint=checkpoint.path.name,
         checkpoint_sha256=sha256_of(checkpoint.path / HEADER),
         positions=positions,
@@ -82,7 +82,7 @@ def origin_of(checkpoint: Checkpoint, positions: int) -> Origin:
     )
 
 
-def kept_files(engines: Path, origin: Origin, write: Write) -> Files:
+def kept_files(engines: Path, origin: ExportOrigin, write: Write) -> Files:
     """The files of a model, of which each byte is verified; made if the run does not have it.
 
     Args:
@@ -117,7 +117,7 @@ def kept_files(engines: Path, origin: Origin, write: Write) -> Files:
     return files
 
 
-def _intact(folder: Path, origin: Origin) -> Files | None:
+def _intact(folder: Path, origin: ExportOrigin) -> Files | None:
     """The files of a model, if it is there, of this origin, and whole."""
     try:
         values = parse_object(read_regular(folder / CARD, SMALL.bytes))
@@ -140,7 +140,7 @@ def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _made(folder: Path, origin: Origin, write: Write) -> Files:
+def _made(folder: Path, origin: ExportOrigin, write: Write) -> Files:
     write(folder)
     files = {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
     hashes = {name: _sha256(data) for name, data in files.items()}
@@ -149,7 +149,7 @@ def _made(folder: Path, origin: Origin, write: Write) -> Files:
     return files
 
 
-def _made_elsewhere(folder: Path, origin: Origin, write: Write, error: OSError) -> Files:
+def _made_elsewhere(folder: Path, origin: ExportOrigin, write: Write, error: OSError) -> Files:
     logger.warning(
         "%s cannot be written (%s), so the model is converted into a temporary folder, and "
         "again the next time",

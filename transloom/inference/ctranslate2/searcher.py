@@ -56,7 +56,7 @@ RULED_OUT = -1e9
 
 
 @dataclass(frozen=True)
-class Asked:
+class SearchedBatch:
     """A batch that is being translated.
 
     Attributes:
@@ -146,7 +146,7 @@ class CTranslate2Searcher:
         decoding: DecodingConfig,
         batches: Sequence[MicroBatch],
     ) -> Iterator[Found]:
-        asked: deque[Asked] = deque()
+        asked: deque[SearchedBatch] = deque()
         for batch in batches:
             asked.append(self._ask(translator, decoding, batch))
             if len(asked) > BATCHES_AHEAD * workers:
@@ -154,7 +154,7 @@ class CTranslate2Searcher:
         while asked:
             yield self._found(decoding, asked.popleft())
 
-    def _ask(self, translator: Any, decoding: DecodingConfig, batch: MicroBatch) -> Asked:
+    def _ask(self, translator: Any, decoding: DecodingConfig, batch: MicroBatch) -> SearchedBatch:
         vocabulary = self._network.vocabulary
         tensors = to_device(batch, vocabulary, torch.device("cpu"))
         prefix_bp = tensors.target_input[:, 1:]  # without BOS, with padding in place of EOS
@@ -175,7 +175,7 @@ class CTranslate2Searcher:
         ]
         begun = [self._target.of(prefixes[row]) for row in rows]
         exponent = exponent_near(decoding.length_penalty, sum(lengths) / len(lengths))
-        return Asked(
+        return SearchedBatch(
             tensors.source,
             limits,
             prefixes,
@@ -217,7 +217,7 @@ class CTranslate2Searcher:
         )
         return answers
 
-    def _found(self, decoding: DecodingConfig, asked: Asked) -> Found:
+    def _found(self, decoding: DecodingConfig, asked: SearchedBatch) -> Found:
         """The hypotheses of a batch's sentences, in its order."""
         found: Found = [[] for _ in asked.limits]
         for index, (row, answer) in enumerate(zip(asked.rows, asked.answers, strict=True)):
@@ -259,7 +259,7 @@ class CTranslate2Searcher:
         return hypotheses
 
     def _searched_by_ours(
-        self, decoding: DecodingConfig, asked: Asked, rows: list[int]
+        self, decoding: DecodingConfig, asked: SearchedBatch, rows: list[int]
     ) -> list[list[Hypothesis]]:
         pad = self._network.vocabulary.pad_id
         source_bs = asked.source_bs[rows]

@@ -2,7 +2,7 @@
 
 ::
 
-    request ──▶ doors.py ──▶ checks.py: limits ──▶ waiting.py: sentences of all requests, by length
+    request ──▶ auth.py ──▶ checks.py: limits ──▶ waiting.py: sentences of all requests, by length
                                                         │ batches of alike lengths
                                                         ▼
                              dispatcher.py ──▶ Ray Serve ──▶ replica.py: Translator

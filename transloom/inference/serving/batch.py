@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from transloom.inference.serving.waiting import Search
+from transloom.inference.serving.waiting import RequestedSearch
 
 Pairs = tuple[tuple[int, int], ...]  # of a source word and a word of the translation, from 0
 
@@ -11,7 +11,7 @@ Pairs = tuple[tuple[int, int], ...]  # of a source word and a word of the transl
 class Batch:
     """Sentences that are searched in the same way; an empty batch asks for the standing only."""
 
-    search: Search
+    search: RequestedSearch
     texts: tuple[str, ...] = ()
     prefixes: tuple[str, ...] = ()
 

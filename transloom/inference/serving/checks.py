@@ -3,7 +3,7 @@
 from data_pipeline.errors import TokenizerError
 from foundation.wording import counted
 from transloom.inference.serving.errors import RefusedError
-from transloom.inference.serving.facts import RunFacts
+from transloom.inference.serving.facts import ServedRunFacts
 from transloom.inference.serving.messages import TranslateRequest
 from transloom.inference.serving.settings import Limits
 
@@ -37,7 +37,7 @@ def check_numbers(request: TranslateRequest, most: Limits) -> None:
         )
 
 
-def counted_tokens(request: TranslateRequest, facts: RunFacts) -> list[int]:
+def counted_tokens(request: TranslateRequest, facts: ServedRunFacts) -> list[int]:
     """The tokens of each sentence, with tag and EOS.
 
     Raises:

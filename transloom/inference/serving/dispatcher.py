@@ -17,11 +17,11 @@ from foundation.wording import counted
 from transloom.inference.serving.batch import Batch, BatchAnswer, Found, ReplicaStanding
 from transloom.inference.serving.checks import check_numbers, counted_tokens
 from transloom.inference.serving.errors import RefusedError, ReplicaLostError
-from transloom.inference.serving.facts import RunFacts
+from transloom.inference.serving.facts import ServedRunFacts
 from transloom.inference.serving.messages import ProblemKind, RunLimits, ServedRun, TranslateRequest
 from transloom.inference.serving.metrics import ServingMetrics
 from transloom.inference.serving.settings import Batching, Limits
-from transloom.inference.serving.waiting import Search, Sentence, WaitingSentences
+from transloom.inference.serving.waiting import RequestedSearch, Sentence, WaitingSentences
 
 LOOK_SECONDS = 2.0
 # A replica that was not heard of for so long is not counted any more.
@@ -71,7 +71,7 @@ class Dispatcher:
     def __init__(
         self,
         name: str,
-        facts: RunFacts,
+        facts: ServedRunFacts,
         ask: Ask,
         replicas: int,
         limits: Limits,
@@ -115,7 +115,7 @@ class Dispatcher:
             counts = await asyncio.to_thread(counted_tokens, request, self._facts)
         finally:
             self._arriving -= len(request.sentences)
-        search = Search(
+        search = RequestedSearch(
             request.tag, request.n_best, request.prefixes is not None, request.alignments
         )
         pending = _Pending(asyncio.get_running_loop().create_future(), [None] * len(counts))
@@ -201,7 +201,7 @@ class Dispatcher:
     async def look(self) -> None:
         """Ask a replica how it stands."""
         try:
-            self._heard((await self._ask(Batch(Search(None, 1, False, False)))).standing)
+            self._heard((await self._ask(Batch(RequestedSearch(None, 1, False, False)))).standing)
         except ReplicaLostError:
             pass  # the next look may find another one
         except Exception:  # a bug: whoever looks sends batches, too

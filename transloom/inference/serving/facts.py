@@ -16,7 +16,7 @@ from transloom.inference.serving.taking_up import TakingUp
 
 
 @dataclass(frozen=True)
-class RunFacts:
+class ServedRunFacts:
     """What stays the same for all checkpoints of a run.
 
     Attributes:
@@ -35,7 +35,7 @@ class RunFacts:
         return counts
 
 
-def facts_of(settings: ReplicaSettings) -> RunFacts:
+def facts_of(settings: ReplicaSettings) -> ServedRunFacts:
     """Look whether a run can be served, and what there is to know of it.
 
     Raises:
@@ -58,7 +58,7 @@ def facts_of(settings: ReplicaSettings) -> RunFacts:
             "served: name another run"
         )
     store = open_store(folder.dataset)
-    return RunFacts(
+    return ServedRunFacts(
         source_language=recipe.data.source_language,
         target_language=recipe.data.target_language,
         longest=settings.max_tokens or recipe.data.max_source_length,

@@ -4,12 +4,12 @@ The server imports this file too, and needs no torch: what does is imported wher
 """
 
 import asyncio
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from foundation.garbage import nothing_looked_through
+from foundation.periodic_thread import PeriodicThread
 from foundation.strangers_text import logger_of
 from foundation.threads import fall_asleep_soon
 from transloom.inference.serving.batch import Batch, BatchAnswer, ReplicaStanding
@@ -28,7 +28,7 @@ class Replica:
         fall_asleep_soon()
         with nothing_looked_through():
             from cluster.ray.private_serve import close_the_replicas_port
-            from transloom.inference.serving.taking_up import TakingUp, keep_looking
+            from transloom.inference.serving.taking_up import TakingUp
             from transloom.inference.serving.translating import load, prepare_process
 
         close_the_replicas_port()
@@ -43,11 +43,8 @@ class Replica:
         self._name = f"{id(self):x}-{time.time_ns():x}"
         self._thread = ThreadPoolExecutor(1, "translate")
         self._busy_since: float | None = None
-        self._over = threading.Event()
-        threading.Thread(
-            target=keep_looking,
-            args=(self._taking_up, self._over.wait, settings.look_seconds, logger),
-            daemon=True,
+        PeriodicThread(
+            "checkpoints", settings.look_seconds, lambda: self._taking_up.look_and_log(logger)
         ).start()
 
     async def translate(self, batch: Batch) -> BatchAnswer:

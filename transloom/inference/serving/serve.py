@@ -23,17 +23,17 @@ from cluster.ray.session import ray_session
 from cluster.supervision.command_signals import ignore_signals
 from foundation.wording import counted
 from transloom.inference.engine_names import Engine
+from transloom.inference.serving.auth import ServingGuard
 from transloom.inference.serving.batch import Batch, BatchAnswer
 from transloom.inference.serving.dispatcher import Ask, Dispatcher
-from transloom.inference.serving.doors import ServingDoors
 from transloom.inference.serving.errors import ReplicaLostError
-from transloom.inference.serving.facts import RunFacts, facts_of
+from transloom.inference.serving.facts import ServedRunFacts, facts_of
 from transloom.inference.serving.metrics import ServingMetrics
 from transloom.inference.serving.replica import Replica
 from transloom.inference.serving.server import ServingServer
 from transloom.inference.serving.settings import ReplicaSettings, ServingSettings
+from transloom.web.auth import TOKEN, is_loopback
 from transloom.web.connections import http_server
-from transloom.web.doors import TOKEN, is_loopback
 from transloom.web.listening import address_of, listen, told_to_stop
 
 PORT = 8644
@@ -196,7 +196,7 @@ def _started(application: str, settings: ReplicaSettings, replicas: int) -> Ask:
 
 async def _serve(
     settings: ServingSettings,
-    facts: dict[str, RunFacts],
+    facts: dict[str, ServedRunFacts],
     asks: dict[str, Ask],
     listening: socket.socket,
     tell: Tell,
@@ -214,8 +214,8 @@ async def _serve(
         )
         for name in settings.runs
     ]
-    doors = ServingDoors(listening.getsockname()[1], settings.host, settings.token)
-    server = ServingServer(runs, settings.limits, metrics, doors)
+    guard = ServingGuard(listening.getsockname()[1], settings.host, settings.token)
+    server = ServingServer(runs, settings.limits, metrics, guard)
     try:
         for run in runs:
             await run.look()

@@ -2,7 +2,7 @@
 
 ::
 
-    request ──▶ doors.py ──▶ size, JSON, numbers ──▶ dispatcher.py ──▶ translations
+    request ──▶ auth.py ──▶ size, JSON, numbers ──▶ dispatcher.py ──▶ translations
                         └──▶ standing, metrics, the interface's description, the page
 
 Problems are JSON, too: see `messages.Problem`.
@@ -19,8 +19,8 @@ from pydantic import BaseModel, ValidationError
 from foundation.strangers_text import logger_of
 from foundation.strict_json import JsonLimits, parse_object
 from foundation.written import told
+from transloom.inference.serving.auth import ServingGuard
 from transloom.inference.serving.dispatcher import Dispatcher
-from transloom.inference.serving.doors import ServingDoors
 from transloom.inference.serving.errors import RefusedError
 from transloom.inference.serving.messages import (
     OneTranslation,
@@ -55,7 +55,7 @@ class ServingServer:
         runs: Sequence[Dispatcher],
         limits: Limits,
         metrics: ServingMetrics,
-        doors: ServingDoors,
+        guard: ServingGuard,
     ) -> None:
         self._runs = {run.name: run for run in runs}
         self._first = runs[0]
@@ -68,7 +68,7 @@ class ServingServer:
         self._description_page = description_page(self._description).encode()
         metrics.expect(runs)
         self.app = web.Application(
-            middlewares=[doors.middleware, self._problems], client_max_size=limits.request_bytes
+            middlewares=[guard.middleware, self._problems], client_max_size=limits.request_bytes
         )
         self.app.add_routes(
             [

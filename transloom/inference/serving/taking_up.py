@@ -7,7 +7,6 @@ A checkpoint that is damaged is read again only when its files have changed.
 """
 
 import logging
-from collections.abc import Callable
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
@@ -89,6 +88,7 @@ class TakingUp(Generic[Loaded]):
         self._refused: dict[Path, tuple[Signature, str]] = {}
         self.changes = 0
         self.damaged: list[str] = []
+        self._logged: list[str] = []
         if checkpoint is not None:
             self.current = load(checkpoint)
             self.name = next(
@@ -116,6 +116,18 @@ class TakingUp(Generic[Loaded]):
         self.name, self.current = found
         self.changes += 1
         return True
+
+    def look_and_log(self, logger: logging.Logger) -> None:
+        """Look, and log a change, new problems, and whatever keeps it from looking."""
+        try:
+            if self.look():
+                logger.info("%s is translated with from now on", self.name)
+        except Exception:  # a look that fails costs nothing but itself
+            logger.exception("the run's folder could not be looked at")
+        if self.damaged != self._logged:
+            self._logged = self.damaged
+            for problem in self._logged:
+                logger.warning("%s; %s is kept", problem, self.name)
 
     def _first_intact(self, present: str | None) -> tuple[str, Loaded] | None:
         """The first candidate before the present one that can be loaded."""
@@ -150,23 +162,3 @@ def _signature(checkpoint: Path) -> Signature:
         )
     except OSError:
         return ()
-
-
-def keep_looking(
-    taking_up: TakingUp[Loaded],
-    wait: Callable[[float], bool],
-    seconds: float,
-    logger: logging.Logger,
-) -> None:
-    """Look again and again, until `wait` says that it is over; whatever is wrong is logged."""
-    told: list[str] = []
-    while not wait(seconds):
-        try:
-            if taking_up.look():
-                logger.info("%s is translated with from now on", taking_up.name)
-        except Exception:  # a look that fails costs nothing but itself
-            logger.exception("the run's folder could not be looked at")
-        if taking_up.damaged != told:
-            told = taking_up.damaged
-            for problem in told:
-                logger.warning("%s; %s is kept", problem, taking_up.name)

@@ -16,7 +16,7 @@ Owner = TypeVar("Owner")
 LOSSES_IN_COMPANY = 1
 
 
-class Search(NamedTuple):
+class RequestedSearch(NamedTuple):
     """How a sentence is searched for."""
 
     tag: str | None
@@ -39,7 +39,7 @@ class Sentence(Generic[Owner]):
     text: str
     prefix: str
     tokens: int
-    search: Search
+    search: RequestedSearch
     since: float
     owner: Owner
     position: int

@@ -2,7 +2,7 @@
 
 ::
 
-    request ──▶ web/doors.py ──▶ run_answers.py, in a few threads, from run folders and the cache
+    request ──▶ web/auth.py ──▶ run_answers.py, in a few threads, from run folders and the cache
                         └──▶ follower.py ──▶ audience.py ──▶ server-sent events
                         └──▶ looks.py: processes of `transloom replay`
             index_process.py reads long records into the cache meanwhile
@@ -38,7 +38,7 @@ from transloom.observe.dashboard.run_answers import (
     time_lapse_answer,
 )
 from transloom.observe.dashboard.table import RunsTable
-from transloom.web.doors import Doors
+from transloom.web.auth import PageGuard
 from transloom.web.page_files import INDEX, PageFile, page_files
 
 T = TypeVar("T")
@@ -74,7 +74,7 @@ class Dashboard:
         self,
         table: RunsTable,
         cache: Path,
-        doors: Doors,
+        doors: PageGuard,
         look_command: Sequence[str],
     ) -> None:
         self._table, self._cache, self._look_command = table, cache, look_command

@@ -13,8 +13,8 @@ from transloom.observe.dashboard.look_process import look_command
 from transloom.observe.dashboard.runs_folder import RunsFolder
 from transloom.observe.dashboard.server import Dashboard
 from transloom.observe.dashboard.table import RunsTable
+from transloom.web.auth import TOKEN, PageGuard, is_loopback
 from transloom.web.connections import http_server
-from transloom.web.doors import TOKEN, Doors, is_loopback
 from transloom.web.listening import HOST, address_of, listen, told_to_stop
 
 PORT = 8643
@@ -54,7 +54,7 @@ def serve(
                 "ssh -L"
             )
         own_port = listening.getsockname()[1]
-        doors = Doors(own_port, host)
+        doors = PageGuard(own_port, host)
         address = f"{address_of(host, listening)}/?{TOKEN}={doors.token}"
         tell(f"The runs in {runs.path}: {address}")
         tell("Only who has this address gets in. Ctrl-C ends the dashboard, and no run.")

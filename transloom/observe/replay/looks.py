@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from data_pipeline.batching.plan import slots_of_rank
 from data_pipeline.dataset.manifest import Manifest
 from trainer.record.records import StepLine, TrainLine
-from trainer.replay.look import ActivationRange, Example, LookedStep
+from trainer.replay.look import ActivationRange, FedExample, LookedStep
 from trainer.replay.reports import SeenActivations, SeenExample, SeenStep
 
 
@@ -20,7 +20,7 @@ class ExamplePlaces:
         self._slots = micro_batches_per_step
         self._first = [shard.first_pair for shard in manifest.shards]
 
-    def example(self, seen: SeenExample, ranks: int, total: float | None) -> Example:
+    def example(self, seen: SeenExample, ranks: int, total: float | None) -> FedExample:
         """
         Args:
             ranks: the number of ranks of the recorded run.
@@ -28,7 +28,7 @@ class ExamplePlaces:
         """
         shard = self._manifest.shards[bisect_right(self._first, seen.example) - 1]
         known = seen.loss is not None
-        return Example(
+        return FedExample(
             slot=seen.slot,
             rank=self._rank(seen.slot, ranks),
             corpus=self._manifest.corpora[shard.corpus].name,
@@ -71,7 +71,7 @@ def looked_step(
     )
 
 
-def _largest_share_first(example: Example) -> tuple[float, int, int]:
+def _largest_share_first(example: FedExample) -> tuple[float, int, int]:
     """What is not finite comes first: it made the loss so."""
     loss = math.inf if example.loss is None else example.loss
     return -loss, example.slot, example.example

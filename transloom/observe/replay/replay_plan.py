@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cluster.data.record import DataRecord, Start
+from cluster.data.record import DataRecord, StreamStart
 from cluster.errors import RecipeError
 from cluster.recipe import Recipe, load_run_recipe, with_absolute_paths
 from data_pipeline.batching.plan import Cursor
@@ -88,11 +88,11 @@ class ReplayPlan:
         return tuple(self.fingerprint_of.parameters) if self.fingerprint_of else ()
 
     @property
-    def start_of_data(self) -> Start:
+    def start_of_data(self) -> StreamStart:
         if self.start is None:
-            return Start(0, Cursor(), START)
+            return StreamStart(0, Cursor(), START)
         header = self.start.header
-        return Start(header.step, Cursor.from_json(header.cursor), header.data_digest)
+        return StreamStart(header.step, Cursor.from_json(header.cursor), header.data_digest)
 
     def announcement(self) -> str:
         """What will be trained, in words."""

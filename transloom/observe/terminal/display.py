@@ -102,7 +102,7 @@ class LoggedAudience:
         self._audience.vitals(vitals)
 
     def keep(self, text: str) -> None:
-        """Write to the file alone, without the credentials of URLs; see `Audience`."""
+        """Write to the file alone, without the credentials of URLs; see `RunAudience`."""
         entry = log_entry(visible(without_credentials(text)), datetime.now(UTC))
         if self._owns_run:
             self._append(entry)

@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from cluster.terminal import shown
 from foundation.strangers_text import visible_line
 from foundation.wording import counted, listed
-from trainer.replay.look import Difference, Example, Look, LookedStep, Verdict
+from trainer.replay.look import Difference, FedExample, Look, LookedStep, Verdict
 from transloom.observe.terminal.tables import AnswerTable, Column
 
 LAYERS_SHOWN = 5
@@ -124,7 +124,7 @@ def _step(step: LookedStep, examples: int) -> list[RenderableType]:
     ]
 
 
-def _examples(examples: list[Example]) -> AnswerTable:
+def _examples(examples: list[FedExample]) -> AnswerTable:
     roles = list(dict.fromkeys(role for example in examples for role in example.texts))
     table = AnswerTable(
         "loss",

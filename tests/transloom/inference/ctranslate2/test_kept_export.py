@@ -10,12 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from transloom.inference.ctranslate2.kept_export import CARD, SECONDS_TO_FINISH, Origin, kept_files
+from transloom.inference.ctranslate2.kept_export import (
+    CARD,
+    SECONDS_TO_FINISH,
+    ExportOrigin,
+    kept_files,
+)
 
 
 @pytest.fixture
 def origin():
-    return Origin(
+    return ExportOrigin(
         checkpoint="step-00000002",
         checkpoint_sha256="ab" * 32,
         positions=1024,

@@ -17,7 +17,7 @@ from transloom import ServedTranslator, TransloomError
 from transloom.inference.serving import dispatcher
 from transloom.inference.serving.dispatcher import LATELY_SECONDS, MOST_LOSSES, Dispatcher
 from transloom.inference.serving.errors import ReplicaLostError
-from transloom.inference.serving.facts import RunFacts
+from transloom.inference.serving.facts import ServedRunFacts
 from transloom.inference.serving.settings import Batching, Limits
 
 SENTENCES = ["je suis étudiant", "elle est là", "il détestait la salade", "nous sommes ici"]
@@ -95,13 +95,13 @@ def test_what_takes_too_long_is_told_so_and_takes_no_more_room(run):
 
 
 def test_sentences_whose_tokens_are_counted_take_room_too(run, monkeypatch):
-    gate, count = Gate(), RunFacts.count_tokens
+    gate, count = Gate(), ServedRunFacts.count_tokens
 
     def hold(*arguments):
         gate()
         return count(*arguments)
 
-    monkeypatch.setattr(RunFacts, "count_tokens", hold)
+    monkeypatch.setattr(ServedRunFacts, "count_tokens", hold)
     limits = Limits(waiting_sentences=3)
     with RunningServer(run, limits) as server, ThreadPoolExecutor(5) as pool, gate:
         answers = [pool.submit(server.translate, {"sentences": ["un"]}) for _ in range(5)]
@@ -130,7 +130,7 @@ def test_an_error_of_the_servers_own_is_told_as_such(server, samples, monkeypatc
     name = ("transloom_serve_requests_total", "500", "phrases")
     before = samples().get(name, 0)
     with monkeypatch.context() as patch:
-        patch.setattr(RunFacts, "count_tokens", fail)
+        patch.setattr(ServedRunFacts, "count_tokens", fail)
         assert problem(server.translate({"sentences": SENTENCES})) == (500, "failed")
     assert samples()[name] == before + 1
     assert server.translate({"sentences": SENTENCES}).status == 200

@@ -20,7 +20,7 @@ from transloom.inference.engine_names import Engine
 from transloom.inference.serving.batch import Batch
 from transloom.inference.serving.settings import ReplicaSettings
 from transloom.inference.serving.translating import load, translated
-from transloom.inference.serving.waiting import Search
+from transloom.inference.serving.waiting import RequestedSearch
 from transloom.inference.translator import Translator
 from transloom.web.connections import MOST_WAITING
 
@@ -48,7 +48,7 @@ def test_translations_are_those_of_the_command(server, run):
 
 def test_ctranslate2_translates_batches_too(run):
     """What it finds is held to ours by tests of its own."""
-    batch = Batch(Search(None, 2, False, True), tuple(SENTENCES), ("",) * len(SENTENCES))
+    batch = Batch(RequestedSearch(None, 2, False, True), tuple(SENTENCES), ("",) * len(SENTENCES))
     of_torch, of_ctranslate2 = (
         translated(load(settings, "40"), batch, settings)
         for settings in (ReplicaSettings(run), ReplicaSettings(run, engine=Engine.CTRANSLATE2))
@@ -68,7 +68,7 @@ def test_ctranslate2_is_loaded_with_the_checkpoint_and_has_the_cores_of_a_replic
 
     monkeypatch.setattr(ctranslate2, "Translator", note)
     settings = ReplicaSettings(run, engine=Engine.CTRANSLATE2, cpus=cores() + 1)
-    batch = Batch(Search(None, 1, False, False), tuple(SENTENCES), ("",) * len(SENTENCES))
+    batch = Batch(RequestedSearch(None, 1, False, False), tuple(SENTENCES), ("",) * len(SENTENCES))
     translator_of_run = load(settings, "40")
     assert made == [(1, settings.cpus)]  # before the first batch comes
     assert len(translated(translator_of_run, batch, settings)) == len(SENTENCES)

@@ -1,6 +1,7 @@
 """Which checkpoint is translated with, as others are added, damaged and removed."""
 
 import shutil
+from unittest.mock import Mock
 
 import pytest
 from support.serving.spoiling import spoil
@@ -108,3 +109,20 @@ def test_what_cannot_be_served_is_refused_before_anything_starts(run_with, tmp_p
         facts_of(ReplicaSettings(run, checkpoint="30"))
     with pytest.raises(RunMismatchError, match="is no run"):
         facts_of(ReplicaSettings(tmp_path))
+
+
+def test_changes_and_new_problems_are_logged_once(run_with, add, monkeypatch):
+    run, logger = run_with(20), Mock()
+    now = TakingUp(run, "newest", None, Loads(run))
+    spoil(add(run, 60))
+    for _ in range(2):
+        now.look_and_log(logger)
+    (warning,) = logger.warning.call_args_list
+    assert "step-00000060" in warning.args[1]
+    assert warning.args[2] == "step-00000020"
+    add(run, 40)
+    now.look_and_log(logger)
+    assert logger.info.call_args.args[1] == "step-00000040"
+    monkeypatch.setattr(now, "look", Mock(side_effect=OSError))
+    now.look_and_log(logger)
+    logger.exception.assert_called_once()

@@ -3,10 +3,10 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from transloom.inference.serving.waiting import Search, Sentence, WaitingSentences
+from transloom.inference.serving.waiting import RequestedSearch, Sentence, WaitingSentences
 
-PLAIN = Search(None, 1, False, False)
-WIDE = Search(None, 5, False, False)
+PLAIN = RequestedSearch(None, 1, False, False)
+WIDE = RequestedSearch(None, 5, False, False)
 BUDGET = 60
 
 

@@ -19,7 +19,7 @@ from transloom.observe.dashboard.run_answers import end_bytes, row_bytes, row_of
 from transloom.observe.dashboard.runs_folder import RunsFolder
 from transloom.observe.dashboard.serving import PORT
 from transloom.observe.dashboard.table import RunsTable
-from transloom.web.doors import Doors, is_loopback
+from transloom.web.auth import PageGuard, is_loopback
 from transloom.web.listening import listen
 from transloom.web.page_files import INDEX, _collect, page_files
 
@@ -156,8 +156,8 @@ def test_the_next_free_port_is_taken_and_said():
 def test_what_others_reach_is_told_from_what_they_do_not():
     assert all(map(is_loopback, ("127.0.0.1", "127.8.8.8", "::1", "localhost")))
     assert not any(map(is_loopback, ("0.0.0.0", "::", "10.0.0.1", "example.org", "")))
-    assert len({Doors(1).token for _ in range(3)}) == 3
-    assert len(Doors(1).token) >= 43  # 256 bits
+    assert len({PageGuard(1).token for _ in range(3)}) == 3
+    assert len(PageGuard(1).token) >= 43  # 256 bits
 
 
 # --- following

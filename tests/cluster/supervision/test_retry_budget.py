@@ -1,21 +1,23 @@
-"""How many losses of ranks a run survives."""
+"""Failures that a run survives."""
 
 import pytest
 
 from cluster.errors import RankLostError
-from cluster.supervision.rank_losses import RankLosses
+from cluster.supervision.retry_budget import RankLosses, RetryBudget
 
 LOSS = RankLostError("Rank 1 has died")
 
 
 @pytest.fixture
 def losses():
-    return RankLosses()
+    losses = RankLosses()
+    losses.begin(7)
+    return losses
 
 
 def take(losses, *nodes, progressed=False):
-    lost = {node: f"node {node}" for node in nodes}
-    return losses.take(LOSS, lost_nodes=lost, progressed=progressed, furthest_step=7)
+    losses.reach(losses.furthest_step + progressed)
+    return losses.take(LOSS, {node: f"node {node}" for node in nodes})
 
 
 def test_the_restarts_are_counted(losses):
@@ -69,3 +71,22 @@ def test_a_lost_node_forgives_no_failure_before_it(losses):
     take(losses, "b")
     with pytest.raises(RankLostError, match="in 3 attempts"):
         take(losses)
+
+
+def test_a_step_beyond_all_before_gives_the_whole_budget_again():
+    budget = RetryBudget(3, furthest_step=4)
+
+    def used_up(step):
+        budget.reach(step)
+        return budget.count_failure()
+
+    assert [used_up(step) for step in (4, 2, 5, 5, 5, 5)] == [False] * 5 + [True]
+    assert budget.failures == 3
+    assert budget.used_up_text("attempts") == "The run got no further than step 5 in 3 attempts"
+
+
+def test_the_step_that_an_attempt_starts_from_is_no_progress():
+    budget = RetryBudget(1)
+    budget.begin(20)
+    budget.reach(20)
+    assert budget.count_failure()

@@ -1,0 +1,93 @@
+"""Failures that a run survives: a limited number in a row without a further step.
+
+The same count has three levels, each with a limit of its own:
+
+    attempts of a job           job runner     `cluster.retries` and the first one
+    sessions of embedded Ray    supervisor     SESSIONS_WITHOUT_PROGRESS
+    attempts of ranks           restart loop   ATTEMPTS_WITHOUT_PROGRESS; `RankLosses`
+"""
+
+from collections.abc import Mapping
+
+from cluster.errors import RankLostError
+
+ATTEMPTS_WITHOUT_PROGRESS = 3
+# Ray gives its agents 15 s to start, which is too short on a busy machine now and then.
+SESSIONS_WITHOUT_PROGRESS = 5
+
+
+class RetryBudget:
+    """The number of failures in a row without progress, and its limit.
+
+    Attributes:
+        furthest_step: the last step that any attempt has reached.
+        failures: in a row without progress.
+    """
+
+    def __init__(self, limit: int, furthest_step: int = 0) -> None:
+        self.limit = limit
+        self.furthest_step = furthest_step
+        self.failures = 0
+        self._progressed = False
+
+    def begin(self, step: int) -> None:
+        """Take note of the step that an attempt starts from, which is no progress."""
+        self.furthest_step = max(step, self.furthest_step)
+
+    def reach(self, step: int) -> None:
+        """Take note of the last step of an attempt."""
+        self._progressed = step > self.furthest_step
+        self.furthest_step = max(step, self.furthest_step)
+
+    def count_failure(self, *, excused: bool = False) -> bool:
+        """Count the failure of the last attempt; return whether the budget is used up.
+
+        Args:
+            excused: it counts neither as a failure nor as progress.
+        """
+        if self._progressed:
+            self.failures = 0
+        elif not excused:
+            self.failures += 1
+        return self.failures == self.limit
+
+    def used_up_text(self, attempts: str) -> str:
+        """Return the message of a budget that is used up.
+
+        Args:
+            attempts: the plural of what was tried.
+        """
+        return f"The run got no further than step {self.furthest_step} in {self.limit} {attempts}"
+
+
+class RankLosses(RetryBudget):
+    """The losses of ranks in a session.
+
+    A loss that came with the loss of a node is excused, once for each node.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(ATTEMPTS_WITHOUT_PROGRESS)
+        self._restarts = 0
+        self._lost_nodes: set[str] = set()
+
+    def take(self, error: RankLostError, lost_nodes: Mapping[str, str]) -> str:
+        """Count a loss; return the notice of it.
+
+        Args:
+            lost_nodes: the lost nodes of the attempt by id, each with its name.
+
+        Raises:
+            RankLostError: the budget is used up.
+        """
+        # A node that comes back and is lost again counts as a failure.
+        newly_lost = {node: lost_nodes[node] for node in lost_nodes.keys() - self._lost_nodes}
+        self._lost_nodes |= newly_lost.keys()
+        self._restarts += 1
+        if self.count_failure(excused=bool(newly_lost)):
+            raise RankLostError(f"{error}. {self.used_up_text('attempts')}") from error
+        because = "".join(
+            f"; node {name} is lost, which is no failure of the run"
+            for name in sorted(newly_lost.values())
+        )
+        return f"{error}{because}; restart {self._restarts} of this session"

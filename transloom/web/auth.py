@@ -1,0 +1,199 @@
+"""Authentication of requests: by a token, and from pages of the same server only.
+
+Other users of the machine can reach 127.0.0.1, and so can pages of other sites in the same browser.
+
+- The address that is printed carries a token. A request with the token gets a cookie and is
+  redirected to the same address without it. So the token stays out of history, Referer and
+  screenshots. Programs may send it as `Authorization: Bearer …` to servers that allow that.
+- The cookie is HttpOnly and SameSite=Strict: no script reads it, no other site's page sends it.
+- The name of the host must be this machine's. A foreign name that resolves to 127.0.0.1 (DNS
+  rebinding) would turn another site's page into one of ours. A token makes up for the name where
+  programs may use any.
+- A request that changes anything must come from a page of ours, by its Origin.
+- A page loads from its own server alone: see `transloom.web.headers`.
+"""
+
+import ipaddress
+import secrets
+import socket
+from hmac import compare_digest
+from typing import ClassVar
+from urllib.parse import urlsplit
+
+from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
+
+from transloom.web.connections import admit
+
+TOKEN = "token"
+BEARER = "Bearer "
+SAFE_METHODS = ("GET", "HEAD")
+OTHER_SITE = "a page of another site asks"
+
+
+class Site:
+    """The names of a server, which distinguish its own pages from those of other sites."""
+
+    def __init__(self, host: str) -> None:
+        own = {"localhost", host.lower()}
+        if not is_loopback(host):
+            own |= {socket.gethostname().lower(), socket.getfqdn().lower()}
+        self._own_names = own
+
+    def is_asked_by_own_name(self, request: web.Request) -> bool:
+        """Return whether a request names this machine, or a plain address."""
+        hosts = request.headers.getall("Host", [])
+        if len(hosts) != 1:
+            return False
+        try:
+            name = urlsplit(f"//{hosts[0]}").hostname or ""
+        except ValueError:
+            return False
+        return name in self._own_names or _is_address(name)
+
+    @staticmethod
+    def is_asked_by_another_site(request: web.Request) -> bool:
+        """Return whether the browser reports a request of another site, except by a plain link."""
+        return request.headers.get("Sec-Fetch-Site", "none") == "cross-site" and not (
+            request.headers.get("Sec-Fetch-Mode") == "navigate" and request.method == "GET"
+        )
+
+    @staticmethod
+    def is_own_origin(request: web.Request) -> bool:
+        """Return whether a request comes from a page at the address that it is sent to."""
+        origins = request.headers.getall("Origin", [])
+        if len(origins) != 1:
+            return False
+        try:
+            origin = urlsplit(origins[0])
+        except ValueError:
+            return False
+        return origin.scheme in ("http", "https") and origin.netloc == request.headers.get("Host")
+
+
+class SessionAuth:
+    """A token in an address, exchanged for a session cookie."""
+
+    def __init__(self, port: int, token: str) -> None:
+        self.token = token
+        self._cookie = f"transloom-{port}"  # cookies are of a host, whatever the port
+        self._session = secrets.token_urlsafe(32)
+
+    def has_token(self, request: web.Request) -> bool:
+        """Return whether a request that changes nothing has the token in its address."""
+        return request.method in SAFE_METHODS and same(request.query.get(TOKEN, ""), self.token)
+
+    def has_cookie(self, request: web.Request) -> bool:
+        return same(request.cookies.get(self._cookie, ""), self._session)
+
+    def let_in(self, request: web.Request) -> web.Response:
+        """Redirect to the same address without the token, with a cookie instead."""
+        rest = request.rel_url.without_query_params(TOKEN)
+        # A path of two slashes would be another host's address.
+        place = "/" + str(rest).lstrip("/\\")
+        answer = web.Response(status=303, headers={"Location": place})
+        answer.set_cookie(self._cookie, self._session, path="/", httponly=True, samesite="Strict")
+        return answer
+
+
+class RequestGuard:
+    """The middleware in front of all requests to a server; each server has a subclass.
+
+    Attributes:
+        open_paths: answered to everybody.
+        for_programs: whether programs use the server, too: with a bearer token or without any, by
+            any name if there is a token, and without an Origin.
+        foreign_change: the message to other pages that would change something.
+        token_remedy: the message to requests without the token.
+    """
+
+    open_paths: ClassVar[tuple[str, ...]] = ()
+    for_programs: ClassVar[bool] = False
+    foreign_change: ClassVar[str] = OTHER_SITE
+    token_remedy: ClassVar[str]
+
+    def __init__(self, port: int, host: str, token: str | None) -> None:
+        self._site = Site(host)
+        self._session = SessionAuth(port, token) if token is not None else None
+
+    @property
+    def middleware(self) -> Middleware:
+        @web.middleware
+        async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
+            if request.path in self.open_paths:
+                return await handler(request)
+            if refusal := self._refusal(request):
+                return refusal
+            if self._session:
+                admit(request)
+                if TOKEN in request.query:
+                    return self._session.let_in(request)
+            return await handler(request)
+
+        return guard
+
+    def refused(self, status: int, why: str) -> web.Response:
+        """Return the answer to a request that is refused, in the form of the server's errors."""
+        raise NotImplementedError
+
+    def _refusal(self, request: web.Request) -> web.Response | None:
+        needs_own_name = self._session is None or not self.for_programs
+        if needs_own_name and not self._site.is_asked_by_own_name(request):
+            return self.refused(421, "this server is asked by another name than its machine has")
+        if self._site.is_asked_by_another_site(request):
+            return self.refused(403, OTHER_SITE)
+        by_page = "Origin" in request.headers or not self.for_programs
+        changes = request.method not in SAFE_METHODS
+        if changes and by_page and not self._site.is_own_origin(request):
+            return self.refused(403, self.foreign_change)
+        if self._session is None or self._has_token(request, self._session):
+            return None
+        return self.refused(401, self.token_remedy)
+
+    def _has_token(self, request: web.Request, session: SessionAuth) -> bool:
+        if TOKEN in request.query:
+            return session.has_token(request)
+        sent = request.headers.get("Authorization", "")
+        if self.for_programs and sent.startswith(BEARER):
+            return same(sent.removeprefix(BEARER), session.token)
+        return session.has_cookie(request)
+
+
+class PageGuard(RequestGuard):
+    """The middleware of the dashboard, whose token is drawn at random.
+
+    Attributes:
+        token: for the address that is printed.
+    """
+
+    foreign_change = "only the dashboard's own page may ask for that"
+    token_remedy = "open the address that `transloom dashboard` has printed, with its token"
+
+    def __init__(self, port: int, host: str = "127.0.0.1") -> None:
+        self.token = secrets.token_urlsafe(32)
+        super().__init__(port, host, self.token)
+
+    def refused(self, status: int, why: str) -> web.Response:
+        return web.Response(status=status, text=f"transloom dashboard: {why}\n")
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether only this machine's users can reach a server there."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+def _is_address(name: str) -> bool:
+    """Return whether a host's name is a plain IP address, which no DNS can point elsewhere."""
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def same(given: str, expected: str) -> bool:
+    """Compare a secret with the expected one in constant time."""
+    return compare_digest(given.encode(errors="replace"), expected.encode())
