@@ -17,7 +17,7 @@ from model.blocks.attention import CrossAttention, KeyValue, Mask, SelfAttention
 from model.blocks.cache import SelfAttentionCache
 from model.blocks.dropout import Dropout
 from model.blocks.feed_forward import FeedForward, feed_forward_named
-from model.blocks.norm import norm_named
+from model.blocks.norm import norm_of
 from model.blocks.rotary import Rotation
 from model.blocks.swiglu import SwiGLU
 from model.config.transformer import AttentionBackend, ModelConfig
@@ -64,9 +64,9 @@ class EncoderLayer(_Layer):
     def __init__(self, config: ModelConfig, backend: AttentionBackend | None = None) -> None:
         super().__init__(config)
         self.self_attention = SelfAttention(config, backend)
-        self.self_attention_norm = _norm(config)
+        self.self_attention_norm = norm_of(config)
         self.feed_forward = _feed_forward(config)
-        self.feed_forward_norm = _norm(config)
+        self.feed_forward_norm = norm_of(config)
 
     def forward(self, x_bsm: Tensor, mask: Mask, rotation: Rotation | None = None) -> Tensor:
         """Returns (b, s, m); `mask` (b, 1, 1, s) hides padding."""
@@ -84,11 +84,11 @@ class DecoderLayer(_Layer):
     def __init__(self, config: ModelConfig, backend: AttentionBackend | None = None) -> None:
         super().__init__(config)
         self.self_attention = SelfAttention(config, backend)
-        self.self_attention_norm = _norm(config)
+        self.self_attention_norm = norm_of(config)
         self.cross_attention = CrossAttention(config, backend)
-        self.cross_attention_norm = _norm(config)
+        self.cross_attention_norm = norm_of(config)
         self.feed_forward = _feed_forward(config)
-        self.feed_forward_norm = _norm(config)
+        self.feed_forward_norm = norm_of(config)
 
     def forward(
         self,
@@ -121,17 +121,13 @@ class DecoderLayer(_Layer):
         return self.residual(x_btm, self.feed_forward, self.feed_forward_norm)
 
 
-def _norm(config: ModelConfig) -> nn.Module:
-    return norm_named(config.norm_kind, config.width, config.norm_epsilon)
-
-
 def _feed_forward(config: ModelConfig) -> FeedForward | SwiGLU:
     return feed_forward_named(config.activation, config.width, config.feed_forward_width)
 
 
 def _last_norm(config: ModelConfig) -> nn.Module:
     """The norm at the end of a stack, since pre-norm layers leave their sum unnormalised."""
-    return _norm(config) if config.norm == "pre" else nn.Identity()
+    return norm_of(config) if config.norm == "pre" else nn.Identity()
 
 
 def run_layer(layer: nn.Module, checkpoint_activations: bool, *inputs: object) -> Tensor:

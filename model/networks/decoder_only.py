@@ -36,8 +36,8 @@ from model.config.decoder_only import DecoderOnlyConfig
 from model.config.transformer import AttentionBackend
 from model.errors import ModelError
 from model.losses.loss import Loss, LossSums
-from model.networks.decoder_only_initialisation import initialise_decoder_only
 from model.networks.decoder_only_layers import DecoderOnlyLayer
+from model.networks.initialisation import initialise_normal
 
 
 class DecoderOnly(nn.Module):
@@ -91,7 +91,7 @@ class DecoderOnly(nn.Module):
         self.layers = nn.ModuleList(layers)
         self.last_norm = norm_of(config)
         self._checkpoint_activations = False
-        initialise_decoder_only(self, config.layers)
+        initialise_normal(self, residual_sums=2 * config.layers)
 
     def forward(self, input_bt: Tensor, target_bt: Tensor, part_bt: Tensor, loss: Loss) -> LossSums:
         """Returns the loss sums over the targets, padding left out.

@@ -34,11 +34,12 @@ from model.blocks.dropout import Dropout
 from model.blocks.embeddings import Embedding
 from model.blocks.layers import run_layer
 from model.blocks.learned_positions import LearnedPositions
+from model.blocks.norm import norm_of
 from model.blocks.packing import PackedMask, packing_of_parts
 from model.config.encoder_only import EncoderOnlyConfig
 from model.config.transformer import AttentionBackend
 from model.errors import ModelError
-from model.networks.encoder_only_layers import EncoderOnlyLayer, layer_norm_of
+from model.networks.encoder_only_layers import EncoderOnlyLayer
 
 
 class EncoderOnly(nn.Module):
@@ -79,11 +80,11 @@ class EncoderOnly(nn.Module):
             Embedding(config.segments, self.width, scaled=False) if config.segments else None
         )
         post = config.norm == "post"
-        self.embedding_norm = layer_norm_of(config) if post else nn.Identity()
+        self.embedding_norm = norm_of(config) if post else nn.Identity()
         self.dropout = Dropout(config.dropout)
         layers = [EncoderOnlyLayer(config, attention_backend) for _ in range(config.layers)]
         self.layers = nn.ModuleList(layers)
-        self.last_norm = nn.Identity() if post else layer_norm_of(config)
+        self.last_norm = nn.Identity() if post else norm_of(config)
         self._checkpoint_activations = False
 
     def forward(

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from model.blocks.attention import Mask, SelfAttention
 from model.blocks.feed_forward import FeedForward
 from model.blocks.layers import ResidualSum
+from model.blocks.norm import norm_of
 from model.config.encoder_only import EncoderOnlyConfig
 from model.config.transformer import AttentionBackend
 
@@ -22,11 +23,11 @@ class EncoderOnlyLayer(nn.Module):
         super().__init__()
         self.pre_norm = config.norm == "pre"
         self.self_attention = SelfAttention(config, backend)
-        self.self_attention_norm = layer_norm_of(config)
+        self.self_attention_norm = norm_of(config)
         self.feed_forward = FeedForward(
             config.width, config.inner_width, config.activation, bias=True
         )
-        self.feed_forward_norm = layer_norm_of(config)
+        self.feed_forward_norm = norm_of(config)
         self.add = ResidualSum(config.dropout)
 
     def forward(self, x_btm: Tensor, mask: Mask | None = None) -> Tensor:
@@ -40,8 +41,3 @@ class EncoderOnlyLayer(nn.Module):
             x_btm = self.self_attention_norm(self.add(x_btm, self.self_attention(x_btm, mask)))
             y_btm = self.feed_forward_norm(self.add(x_btm, self.feed_forward(x_btm)))
         return y_btm
-
-
-def layer_norm_of(config: EncoderOnlyConfig) -> nn.LayerNorm:
-    """Returns a layer normalisation as wide as the network."""
-    return nn.LayerNorm(config.width, eps=config.norm_epsilon)

@@ -33,7 +33,7 @@ from model.blocks.rotary import RotaryPositions, Rotation
 from model.config.transformer import AttentionBackend, ModelConfig
 from model.errors import ModelError
 from model.losses.loss import Loss, LossSums, with_bias_as_weights
-from model.networks.initialisation import initialise
+from model.networks.initialisation import initialise_glorot
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ class Transformer(nn.Module):
         self.dropout = Dropout(config.dropout)
         self.encoder = Encoder(config, attention_backend)
         self.decoder = Decoder(config, attention_backend)
-        initialise(self)
+        initialise_glorot(self)
 
     def forward(
         self,
