@@ -16,7 +16,6 @@ from torch import nn
 from model.blocks.attention import CrossAttention, SelfAttention
 from model.blocks.embeddings import Embedding
 from model.blocks.feed_forward import FeedForward
-from model.blocks.grouped_attention import GroupedQueryAttention
 from model.blocks.learned_positions import LearnedPositions
 from model.blocks.norm import RMSNorm
 from model.blocks.swiglu import SwiGLU
@@ -69,7 +68,7 @@ def initialise_normal(root: nn.Module, residual_sums: int = 1) -> None:
     """
     onto_the_residual_path = set()
     for module in root.modules():
-        if isinstance(module, SelfAttention | GroupedQueryAttention):
+        if isinstance(module, SelfAttention):
             onto_the_residual_path.add(module.output)
         elif isinstance(module, FeedForward | SwiGLU):
             onto_the_residual_path.add(module.outer)
