@@ -25,11 +25,10 @@ from typing import NamedTuple
 
 from model.config.decoder_only import DecoderOnlyConfig
 from model.config.encoder_only import EncoderOnlyConfig, LabelTextsConfig
+from model.config.layers import LayersConfig
 from model.config.sentence_encoder import SentenceEncoderConfig
 from model.config.transformer import ModelConfig
 from model.losses.loss import BIAS_COLUMNS
-
-AnyConfig = ModelConfig | DecoderOnlyConfig | EncoderOnlyConfig
 
 
 class BatchSizes(NamedTuple):
@@ -165,21 +164,11 @@ class _Stack:
         tokens, pairs: the fields of `BatchSizes` that they grow with.
     """
 
-    config: AnyConfig
+    config: LayersConfig
     layers: int
     prefix: str
     tokens: str
     pairs: str
-
-    @property
-    def pre_norm(self) -> bool:
-        return isinstance(self.config, DecoderOnlyConfig) or self.config.norm == "pre"
-
-    @property
-    def inner_width(self) -> int:
-        """The inner width of the feed-forward network."""
-        config = self.config
-        return config.feed_forward_width if isinstance(config, ModelConfig) else config.inner_width
 
 
 class _Count:
@@ -261,7 +250,7 @@ class _Count:
     ) -> bool:
         """Count a sub-layer; return whether its sum with x, normalised, has a gradient."""
         norm = self.trains(f"{module}_norm")
-        y = sublayer(stack, module, x or (stack.pre_norm and norm))
+        y = sublayer(stack, module, x or (stack.config.pre_norm and norm))
         return x or y or norm
 
     def _self_attention(self, stack: _Stack, module: str, x: bool) -> bool:
@@ -286,7 +275,7 @@ class _Count:
         return weights
 
     def _feed_forward(self, stack: _Stack, module: str, x: bool) -> bool:
-        width, inner_width = stack.config.width, stack.inner_width
+        width, inner_width = stack.config.width, stack.config.inner_width
         if stack.config.activation == "swiglu":
             layer, columns = f"{module}.gate_and_inner", 2 * inner_width
         else:

@@ -120,7 +120,7 @@ KERNELS = Stage(
         _both("labels", "encoder-only network with its label head", "model/heads/label_head.py"),
         _both("embeddings", "pooled sentences told apart", "model/heads/sentence_encoder.py"),
         _both("decoding_cache", "beam search with its cache", "model/blocks/cache.py"),
-        _both("text_cache", "`generate` of the decoder-only network", "model/blocks/text_cache.py"),
+        _both("text_cache", "`generate` of the decoder-only network", "model/blocks/cache.py"),
         PlannedRow("pytest_gpu:tests/model", "`pytest -m gpu tests/model`", "tests/model", 120.0),
     ),
 )

@@ -4,30 +4,31 @@
 
 `attention` is the one place where queries meet keys. It has interchangeable backends, chosen by
 measurement (`default_backend`) or by the caller. A fused kernel never holds scores and weights;
-`attention_scores` and `attention_weights` compute them. Self-attention projects queries, keys and
-values with one fused matrix. Cross-attention projects keys and values of the encoder's output
-("memory") with one, so that decoding computes them once per sentence. Both may have fewer heads of
-keys and values than of queries (`model.blocks.heads`). Packed sentences come as a batch of one row,
-with a `PackedMask` in the place of the mask.
+`attention_scores` and `attention_weights` compute them. Self-attention, the same in all networks,
+projects queries, keys and values with one fused matrix. Cross-attention projects keys and values of
+the encoder's output ("memory") with one, so that decoding computes them once per sentence. Both may
+have fewer heads of keys and values than of queries (`model.blocks.heads`). Packed sentences come as
+a batch of one row, with a `PackedMask` in the place of the mask.
 
 Shape suffixes: b batch, h heads, g heads of keys and values, t query length, s key length, d width
 of one head, m model width.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model.blocks.cache import SelfAttentionCache
+from model.blocks.cache import KeyValueCache
 from model.blocks.dropout import dropout as zero_some
 from model.blocks.heads import apart, for_every_query, split_heads
 from model.blocks.linear import Linear
 from model.blocks.packing import PackedMask
 from model.blocks.rotary import Rotation
 from model.blocks.varlen import packed_attention
+from model.config.layers import LayersConfig
 from model.config.transformer import AttentionBackend
 from model.errors import ModelError
 
@@ -36,30 +37,6 @@ Mask = Tensor | PackedMask
 
 VECTOR_FLOATS = 16  # fp32 numbers in a vector of a CPU with AVX-512
 LONG_ROW = 256  # keys in a row of scores that counts as long
-
-
-class HeadsConfig(Protocol):
-    """What heads of attention need to know of a network's settings."""
-
-    @property
-    def width(self) -> int:
-        """m."""
-
-    @property
-    def heads(self) -> int:
-        """h."""
-
-    @property
-    def groups(self) -> int:
-        """g."""
-
-    @property
-    def head_width(self) -> int:
-        """d."""
-
-    @property
-    def attention_dropout(self) -> float:
-        """The share of attention weights set to zero."""
 
 
 class KeyValue(NamedTuple):
@@ -251,45 +228,59 @@ class ScaledDotProductAttention(nn.Module):
 
 
 class _MultiHead(nn.Module):
-    """What self- and cross-attention share: heads, and the output projection W^O (§3.2.2)."""
+    """Heads and their projections, common to self- and cross-attention (§3.2.2)."""
 
-    def __init__(self, config: HeadsConfig, backend: AttentionBackend | None) -> None:
+    output: Linear  # W^O
+
+    def __init__(
+        self, config: LayersConfig, backend: AttentionBackend | None, **inputs: int
+    ) -> None:
+        """Build the projections.
+
+        Args:
+            inputs: heads that each projection makes, of queries, keys or values.
+        """
         super().__init__()
         self.heads = config.heads
         self.groups = config.groups
         self.head_width = config.head_width
         self.attention = ScaledDotProductAttention(config.attention_dropout, backend)
-        self.output = Linear(config.width, config.width)
+        names = [*inputs, "output"] if config.in_order_of_use else ["output", *inputs]
+        for name in names:
+            rows = inputs.get(name, config.heads) * config.head_width
+            self.add_module(name, Linear(config.width, rows, config.bias))
 
     def attend(
         self, query_bhtd: Tensor, memory: KeyValue, mask: Mask | None, causal: bool = False
     ) -> Tensor:
-        """Attends in every head, joins the heads and projects: (b, t, m)."""
+        """Attend in every head, join the heads and project: (b, t, m)."""
         keys_bhsd, values_bhsd = (for_every_query(part, self.heads) for part in memory)
+        # By place, so that a hook sees them.
         mixed_bhtd: Tensor = self.attention(query_bhtd, keys_bhsd, values_bhsd, mask, causal)
         mixed: Tensor = self.output(mixed_bhtd.transpose(1, 2).flatten(2))
         return mixed
 
 
 class SelfAttention(_MultiHead):
-    """Every position looks at positions of its own sequence."""
+    """Attention of every position to positions of its own sequence."""
 
-    def __init__(self, config: HeadsConfig, backend: AttentionBackend | None = None) -> None:
-        super().__init__(config, backend)
-        rows = (config.heads + 2 * config.groups) * config.head_width
-        self.query_key_value = Linear(config.width, rows)
+    query_key_value: Linear
+
+    def __init__(self, config: LayersConfig, backend: AttentionBackend | None = None) -> None:
+        super().__init__(config, backend, query_key_value=config.heads + 2 * config.groups)
 
     def forward(
         self,
         x_btm: Tensor,
         mask: Mask | None = None,
         causal: bool = False,
-        cache: SelfAttentionCache | None = None,
+        cache: KeyValueCache | None = None,
         rotation: Rotation | None = None,
     ) -> Tensor:
-        """Returns (b, t, m); with a `cache`, x is one decoding step (see `model.blocks.cache`).
+        """Return (b, t, m); a `cache` stores keys and values of x and adds the past's.
 
         Args:
+            causal: see `attention`.
             rotation: of the positions of x; None: there are none to rotate by.
         """
         query_bhtd, *own = split_heads(
@@ -300,22 +291,23 @@ class SelfAttention(_MultiHead):
 
 
 class CrossAttention(_MultiHead):
-    """Every decoder position looks at the encoder's output, the memory.
+    """Attention of every decoder position to the encoder's output, the memory.
 
-    Nothing is rotated here: how far a target's position is from a source's says little.
+    Nothing is rotated here: the distance of a target's position from a source's says little.
     """
 
-    def __init__(self, config: HeadsConfig, backend: AttentionBackend | None = None) -> None:
-        super().__init__(config, backend)
-        self.query = Linear(config.width, config.width)
-        self.key_value = Linear(config.width, 2 * config.groups * config.head_width)
+    query: Linear
+    key_value: Linear
+
+    def __init__(self, config: LayersConfig, backend: AttentionBackend | None = None) -> None:
+        super().__init__(config, backend, query=config.heads, key_value=2 * config.groups)
 
     def project_memory(self, memory_bsm: Tensor) -> KeyValue:
-        """Keys and values of the memory, the same for every decoding step."""
+        """Return keys and values of the memory, the same for every decoding step."""
         heads_bsnd = self.key_value(memory_bsm).unflatten(2, (2, self.groups, self.head_width))
         return KeyValue(*apart(heads_bsnd.permute(2, 0, 3, 1, 4)).unbind(0))
 
-    def forward(self, x_btm: Tensor, memory: KeyValue, memory_mask: Mask) -> Tensor:
-        """Returns (b, t, m); `memory_mask` (b, 1, 1, s) hides the source's padding."""
+    def forward(self, x_btm: Tensor, memory: KeyValue, memory_mask: Mask | None) -> Tensor:
+        """Return (b, t, m); `memory_mask` (b, 1, 1, s) hides the source's padding."""
         query_bhtd = apart(self.query(x_btm).unflatten(2, (self.heads, -1)).transpose(1, 2))
         return self.attend(query_bhtd, memory, memory_mask)

@@ -1,73 +1,116 @@
-"""The memory of incremental decoding: keys and values of the tokens decoded so far.
+"""The memory of incremental decoding: keys and values of the tokens so far.
 
-A decoding step feeds the newest token of every hypothesis. The hypotheses of a sentence (its beam)
-lie along the axis that holds positions in training: x is (b, k, m), b sentences with k hypotheses
-each. Keys and values are written once, at (position, slot), and never move when hypotheses change
-places in the beam: a mask built from each hypothesis' ancestry picks its own past out of all
-slots. Sentences that are finished leave; the last ones then move into the gaps.
+    beam search   x (b, k, m): the newest token of each hypothesis, all at the same position
+    texts         x (b, t, m): prompts, padded at the end; then x (b, 1, m): a token of each text
 
-Room is made for several positions at a time, for more the longer the past is. Attention is also
-given the positions that are still empty, as zeros that the mask hides. So products have few
-different shapes (`model.blocks.linear` tells why), and take what is stored without a copy.
+The hypotheses of a sentence (its beam) lie along the axis that holds positions in training. Keys
+and values are written once, at (position, slot), and never move when hypotheses change places in
+the beam: a mask built from each hypothesis' ancestry selects its own past from all slots. Finished
+sentences leave; the last ones then move into the gaps.
 
-Shape suffixes as in `model.blocks.attention`, but h heads of keys and values, and k hypotheses
-(slots of the beam), p positions.
+Texts differ in length, so each one's newest token has its own position. Until a token overwrites
+it, the padding of a shorter prompt stays, and the mask hides it. Finished texts leave.
+
+Room is made for several positions at a time, for more the longer the past is. Attention also
+receives the positions that are still empty, as zeros that the mask hides. So products have few
+different shapes (`model.blocks.linear` gives the reason), and read what is stored without a copy.
+
+Shape suffixes: b sentences or texts, g heads of keys and values, t tokens of the longest prompt,
+k hypotheses of each sentence (slots of the beam), n tokens of a row that are stored at once, p
+positions, d width of one head.
 """
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 
 def roomy(count: int) -> int:
-    """Rounds up to 1, 2, …, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, …: by a quarter at most."""
+    """Round up to 1, 2, …, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, …: by a quarter at most."""
     step = 1 << max(0, (count - 1).bit_length() - 3)
     return -(-count // step) * step
 
 
 def room_for(positions: int) -> int:
-    """Positions there is room for when `positions` are stored: 4, 8, …, 32, 40, 48, …."""
+    """Return the room for so many positions: 4, 8, …, 32, 40, 48, …."""
     return -(-roomy(positions) // 4) * 4
 
 
 def fill_gaps(tensor: Tensor, gaps: Tensor, movers: Tensor, kept: int, dim: int = 0) -> Tensor:
-    """Drops rows: rows `movers` are written over rows `gaps`, then the first `kept` remain."""
+    """Drop rows: write rows `movers` over rows `gaps`, then keep the first `kept`."""
     tensor.index_copy_(dim, gaps, tensor.index_select(dim, movers))
     return tensor.narrow(dim, 0, kept)
 
 
-class SelfAttentionCache:
-    """Keys and values of one decoder layer's self-attention, (2, b, h, p, k, d), in place."""
+class KeyValueCache:
+    """Keys and values of one layer's self-attention, (2, b, g, p, k, d), in place.
 
-    def __init__(self, slots: int) -> None:
-        """Makes an empty cache for `slots` hypotheses of each sentence."""
-        self.slots = slots
-        self.length = 0
-        self._stored_2bhpkd: Tensor | None = None
+    Attributes:
+        length: positions that are stored of every hypothesis.
+    """
 
-    def append(self, keys_bhkd: Tensor, values_bhkd: Tensor) -> tuple[Tensor, Tensor]:
-        """Stores one position of hypotheses 0…k-1 and returns all keys and all values.
+    def __init__(self, slots: int | None = None) -> None:
+        """Make an empty cache.
 
-        Both are (b, h, p · slots, d), positions outermost; p counts the positions there is room for
-        once this one is stored.
+        Args:
+            slots: hypotheses of each sentence; None: rows are texts, which begin with prompts.
         """
-        self._stored_2bhpkd = stored_2bhpkd = self._with_room(keys_bhkd)
-        k = keys_bhkd.shape[2]
-        for stored_bhpkd, newest_bhkd in zip(stored_2bhpkd, (keys_bhkd, values_bhkd), strict=True):
-            stored_bhpkd[:, :, self.length, :k] = newest_bhkd
-        self.length += 1
-        keys_bhpkd, values_bhpkd = stored_2bhpkd.unbind(0)
-        return keys_bhpkd.flatten(2, 3), values_bhpkd.flatten(2, 3)
+        self.length = 0
+        self._slots = slots
+        self._places_b: Tensor | None = None
+        self._stored_2bgpkd: Tensor | None = None
+
+    def append(self, keys_bgnd: Tensor, values_bgnd: Tensor) -> tuple[Tensor, Tensor]:
+        """Store one position of hypotheses 0…n-1, the prompts, or one token of each text.
+
+        Returns:
+            Keys and values: of prompts those given, or else all stored ones (b, g, p · k, d),
+            positions outermost, where p counts the positions that there is room for.
+        """
+        newest_2bgnd = torch.stack([keys_bgnd, values_bgnd])
+        b, g, n, d = keys_bgnd.shape
+        if self._stored_2bgpkd is None:
+            if self._slots is None:
+                self._stored_2bgpkd = newest_2bgnd.unsqueeze(4)
+                return keys_bgnd, values_bgnd
+            self._stored_2bgpkd = keys_bgnd.new_zeros(2, b, g, 0, self._slots, d)
+        if self._slots is None:
+            assert self._places_b is not None, "a text has one prompt"
+            rows_b = torch.arange(b, device=keys_bgnd.device)
+            # Where numbers index axes that are not adjacent, torch puts the numbered axis first.
+            self._stored_2bgpkd[:, rows_b, :, self._places_b] = newest_2bgnd.transpose(0, 1)
+        else:
+            self._make_room(self.length + 1)
+            self._stored_2bgpkd[:, :, :, self.length, :n] = newest_2bgnd
+            self.length += 1
+        keys_bgpkd, values_bgpkd = self._stored_2bgpkd.unbind(0)
+        return keys_bgpkd.flatten(2, 3), values_bgpkd.flatten(2, 3)
+
+    def place_next(self, places_b: Tensor, longest: int) -> int:
+        """Set the position of each text's next token, and return the positions there is room for.
+
+        Args:
+            longest: tokens of the longest text with its next one, known to the host.
+        """
+        self._places_b = places_b
+        return self._make_room(longest)
 
     def fill_gaps(self, gaps: Tensor, movers: Tensor, kept: int) -> None:
-        """Drops the finished sentences' rows."""
-        assert self._stored_2bhpkd is not None
-        self._stored_2bhpkd = fill_gaps(self._stored_2bhpkd, gaps, movers, kept, dim=1)
+        """Drop the finished sentences' rows; see `fill_gaps`."""
+        assert self._stored_2bgpkd is not None
+        self._stored_2bgpkd = fill_gaps(self._stored_2bgpkd, gaps, movers, kept, dim=1)
 
-    def _with_room(self, newest_bhkd: Tensor) -> Tensor:
-        b, h, _, d = newest_bhkd.shape
-        stored = self._stored_2bhpkd
-        if stored is not None and self.length < stored.shape[3]:
-            return stored
-        more = room_for(self.length + 1) - self.length
-        room_2bhpkd = newest_bhkd.new_zeros(2, b, h, more, self.slots, d)
-        return room_2bhpkd if stored is None else torch.cat([stored, room_2bhpkd], dim=3)
+    def keep(self, rows: Tensor) -> None:
+        """Drop all texts but these rows."""
+        assert self._stored_2bgpkd is not None
+        self._stored_2bgpkd = self._stored_2bgpkd.index_select(1, rows)
+
+    def _make_room(self, positions: int) -> int:
+        stored_2bgpkd = self._stored_2bgpkd
+        assert stored_2bgpkd is not None, "a text begins with its prompt"
+        room = stored_2bgpkd.shape[3]
+        if room >= positions:
+            return room
+        more = room_for(positions) - room
+        self._stored_2bgpkd = F.pad(stored_2bgpkd, (0, 0, 0, 0, 0, more))
+        return room + more

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from model.blocks.linear import Linear
 from model.blocks.swiglu import SwiGLU
+from model.config.layers import LayersConfig
 
 # GELU(x) ≈ x/2 · (1 + tanh(√(2/π) · (x + 0.044715 x³))) (Hendrycks & Gimpel 2016, §2).
 _SLOPE = 2 * math.sqrt(2 / math.pi)
@@ -73,10 +74,8 @@ class FeedForward(nn.Module):
         return y
 
 
-def feed_forward_named(
-    activation: str, width: int, inner_width: int, bias: bool = True
-) -> FeedForward | SwiGLU:
-    """Returns the feed-forward network with this activation."""
-    if activation == "swiglu":
-        return SwiGLU(width, inner_width, bias)
-    return FeedForward(width, inner_width, activation, bias)
+def feed_forward_of(config: LayersConfig) -> FeedForward | SwiGLU:
+    """Return the feed-forward network of a layer, by its activation."""
+    if config.activation == "swiglu":
+        return SwiGLU(config.width, config.inner_width, config.bias)
+    return FeedForward(config.width, config.inner_width, config.activation, config.bias)

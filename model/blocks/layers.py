@@ -1,9 +1,14 @@
-"""Encoder and decoder layers and their stacks (Vaswani et al. 2017, §3.1).
+"""The layer of all networks, and stacks of it (Vaswani et al. 2017, §3.1).
 
-    encoder layer:  self-attention ▶ feed-forward
-    decoder layer:  masked self-attention ▶ attention over the encoder's output ▶ feed-forward
+    encoder              self-attention ▶ feed-forward
+    decoder-only         masked self-attention ▶ feed-forward
+    decoder              masked self-attention ▶ attention to the encoder's output ▶ feed-forward
 
-Each sub-layer is wrapped in dropout, a residual connection and a layer normalisation.
+Each sub-layer is wrapped in dropout, a residual connection and a norm:
+
+    post   x ─▶ norm(x + dropout(sub-layer(x)))   the paper, BERT
+    pre    x ─▶ x + dropout(sub-layer(norm(x)))   GPT-2, Llama (Xiong et al. 2020)
+
 Shape suffixes as in `model.blocks.attention`.
 """
 
@@ -14,12 +19,13 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from model.blocks.attention import CrossAttention, KeyValue, Mask, SelfAttention
-from model.blocks.cache import SelfAttentionCache
+from model.blocks.cache import KeyValueCache
 from model.blocks.dropout import Dropout
-from model.blocks.feed_forward import FeedForward, feed_forward_named
-from model.blocks.norm import norm_named
+from model.blocks.feed_forward import FeedForward, feed_forward_of
+from model.blocks.norm import norm_of
 from model.blocks.rotary import Rotation
 from model.blocks.swiglu import SwiGLU
+from model.config.layers import LayersConfig
 from model.config.transformer import AttentionBackend, ModelConfig
 
 
@@ -31,152 +37,172 @@ class ResidualSum(nn.Module):
         self.dropout = Dropout(dropout)
 
     def forward(self, x_btm: Tensor, y_btm: Tensor) -> Tensor:
-        """Returns (b, t, m)."""
+        """Return (b, t, m)."""
         return x_btm + self.dropout(y_btm)
 
 
-class _Layer(nn.Module):
-    """What both kinds of layer share: the way around a sub-layer."""
+class Layer(nn.Module):
+    """Self-attention, cross-attention if the layer reads a memory, and feed-forward."""
 
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.pre_norm = config.norm == "pre"
-        self.add = ResidualSum(config.dropout)
+    self_attention: SelfAttention
+    self_attention_norm: nn.Module
+    cross_attention: CrossAttention
+    cross_attention_norm: nn.Module
+    feed_forward: FeedForward | SwiGLU
+    feed_forward_norm: nn.Module
 
-    def residual(
-        self, x_btm: Tensor, sublayer: Callable[[Tensor], Tensor], norm: nn.Module
-    ) -> Tensor:
-        """Adds the sub-layer's output to its input.
+    def __init__(
+        self,
+        config: LayersConfig,
+        backend: AttentionBackend | None = None,
+        *,
+        causal: bool = False,
+        reads_memory: bool = False,
+    ) -> None:
+        """Build the layer.
 
-        post: norm(x + dropout(sublayer(x))) (§3.1, §5.4); pre: x + dropout(sublayer(norm(x))).
+        Args:
+            causal: whether a position attends to itself and its past alone.
+            reads_memory: whether it has cross-attention.
         """
-        y: Tensor
-        if self.pre_norm:
-            y = self.add(x_btm, sublayer(norm(x_btm)))
-        else:
-            y = norm(self.add(x_btm, sublayer(x_btm)))
-        return y
+        super().__init__()
+        self.pre_norm = config.pre_norm
+        self.causal = causal
+        self.add = ResidualSum(config.dropout)
+        self._add_sublayer(config, "self_attention", SelfAttention(config, backend))
+        if reads_memory:
+            self._add_sublayer(config, "cross_attention", CrossAttention(config, backend))
+        self._add_sublayer(config, "feed_forward", feed_forward_of(config))
 
-
-class EncoderLayer(_Layer):
-    """Self-attention and feed-forward."""
-
-    def __init__(self, config: ModelConfig, backend: AttentionBackend | None = None) -> None:
-        super().__init__(config)
-        self.self_attention = SelfAttention(config, backend)
-        self.self_attention_norm = _norm(config)
-        self.feed_forward = _feed_forward(config)
-        self.feed_forward_norm = _norm(config)
-
-    def forward(self, x_bsm: Tensor, mask: Mask, rotation: Rotation | None = None) -> Tensor:
-        """Returns (b, s, m); `mask` (b, 1, 1, s) hides padding."""
-        x_bsm = self.residual(
-            x_bsm,
-            lambda x: self.self_attention(x, mask, rotation=rotation),
-            self.self_attention_norm,
-        )
-        return self.residual(x_bsm, self.feed_forward, self.feed_forward_norm)
-
-
-class DecoderLayer(_Layer):
-    """Masked self-attention, cross-attention and feed-forward."""
-
-    def __init__(self, config: ModelConfig, backend: AttentionBackend | None = None) -> None:
-        super().__init__(config)
-        self.self_attention = SelfAttention(config, backend)
-        self.self_attention_norm = _norm(config)
-        self.cross_attention = CrossAttention(config, backend)
-        self.cross_attention_norm = _norm(config)
-        self.feed_forward = _feed_forward(config)
-        self.feed_forward_norm = _norm(config)
+    def _add_sublayer(self, config: LayersConfig, name: str, sublayer: nn.Module) -> None:
+        modules = [(name, sublayer), (f"{name}_norm", norm_of(config))]
+        for each in reversed(modules) if config.in_order_of_use else modules:
+            self.add_module(*each)
 
     def forward(
         self,
         x_btm: Tensor,
-        memory: KeyValue,
-        memory_mask: Mask,
-        own_mask: Mask | None = None,
-        cache: SelfAttentionCache | None = None,
+        mask: Mask | None = None,
         rotation: Rotation | None = None,
+        cache: KeyValueCache | None = None,
+        memory: KeyValue | None = None,
+        memory_mask: Mask | None = None,
     ) -> Tensor:
-        """Returns (b, t, m).
+        """Return (b, t, m).
 
         Args:
-            own_mask: without a cache, tells packed sentences apart; with one, (b, 1, k, p · slots),
-                hides all but a hypothesis' own past.
-            cache: with it, x is one decoding step; without it, x is a whole sequence and attention
-                is causal.
+            mask: of self-attention. In a causal layer a tensor hides all that a query may not see,
+                the future included; None and a `PackedMask` leave that to the layer.
             rotation: of the positions of x; None: there are none to rotate by.
+            cache: of self-attention; see `model.blocks.cache`.
+            memory: keys and values of the encoder's output; `memory_mask` hides its padding.
         """
-        x_btm = self.residual(
+        causal = self.causal and not isinstance(mask, Tensor)
+        x_btm = self._residual(
             x_btm,
-            lambda x: self.self_attention(x, own_mask, cache is None, cache, rotation),
+            lambda x: self.self_attention(x, mask, causal, cache, rotation),
             self.self_attention_norm,
         )
-        x_btm = self.residual(
-            x_btm,
-            lambda x: self.cross_attention(x, memory, memory_mask),
-            self.cross_attention_norm,
-        )
-        return self.residual(x_btm, self.feed_forward, self.feed_forward_norm)
+        if memory is not None:
+            x_btm = self._residual(
+                x_btm,
+                lambda x: self.cross_attention(x, memory, memory_mask),
+                self.cross_attention_norm,
+            )
+        return self._residual(x_btm, self.feed_forward, self.feed_forward_norm)
+
+    def _residual(
+        self, x_btm: Tensor, sublayer: Callable[[Tensor], Tensor], norm: nn.Module
+    ) -> Tensor:
+        y_btm: Tensor
+        if self.pre_norm:
+            y_btm = self.add(x_btm, sublayer(norm(x_btm)))
+        else:
+            y_btm = norm(self.add(x_btm, sublayer(x_btm)))
+        return y_btm
 
 
-def _norm(config: ModelConfig) -> nn.Module:
-    return norm_named(config.norm_kind, config.width, config.norm_epsilon)
+class LayerStack(nn.Module):
+    """Layers one after another and the norm after the last one.
+
+    Networks with a single stack inherit it, as names of parameters are a format: `layers.0.…`.
+    """
+
+    layers: nn.ModuleList
+    last_norm: nn.Module
+
+    def add_layers(
+        self,
+        config: LayersConfig,
+        layers: int,
+        backend: AttentionBackend | None,
+        *,
+        causal: bool = False,
+        reads_memory: bool = False,
+    ) -> None:
+        """Register the layers and the last norm; see `Layer` for the arguments."""
+        made = [
+            Layer(config, backend, causal=causal, reads_memory=reads_memory) for _ in range(layers)
+        ]
+        self.layers = nn.ModuleList(made)
+        # Pre-norm layers leave their sum unnormalised.
+        self.last_norm = norm_of(config) if config.pre_norm else nn.Identity()
+        self.recomputes_activations = False
+
+    def checkpoint_activations(self, on: bool) -> None:
+        """Set whether the backward pass recomputes each layer instead of keeping activations.
+
+        If so, only each layer's inputs are kept (Chen et al. 2016), for one more forward pass per
+        micro-batch. The random state is restored, so dropout and all results are the same bits.
+        """
+        self.recomputes_activations = on
+
+    def run_layers(
+        self,
+        x_btm: Tensor,
+        mask: Mask | None = None,
+        rotation: Rotation | None = None,
+        caches: Sequence[KeyValueCache] | None = None,
+        memories: Sequence[KeyValue] | None = None,
+        memory_mask: Mask | None = None,
+    ) -> Tensor:
+        """Return (b, t, m), as `Layer` does; `caches` and `memories` have one item per layer."""
+        for number, layer in enumerate(self.layers):
+            cache = None if caches is None else caches[number]
+            memory = None if memories is None else memories[number]
+            inputs = x_btm, mask, rotation, cache, memory, memory_mask
+            if self.recomputes_activations and torch.is_grad_enabled():
+                x_btm = checkpoint(layer, *inputs, use_reentrant=False, preserve_rng_state=True)
+            else:
+                x_btm = layer(*inputs)
+        hidden_btm: Tensor = self.last_norm(x_btm)
+        return hidden_btm
 
 
-def _feed_forward(config: ModelConfig) -> FeedForward | SwiGLU:
-    return feed_forward_named(config.activation, config.width, config.feed_forward_width)
-
-
-def _last_norm(config: ModelConfig) -> nn.Module:
-    """The norm at the end of a stack, since pre-norm layers leave their sum unnormalised."""
-    return _norm(config) if config.norm == "pre" else nn.Identity()
-
-
-def run_layer(layer: nn.Module, checkpoint_activations: bool, *inputs: object) -> Tensor:
-    """Runs a layer; see `model.networks.transformer.Transformer.checkpoint_activations`."""
-    y_btm: Tensor
-    if checkpoint_activations and torch.is_grad_enabled():
-        y_btm = checkpoint(layer, *inputs, use_reentrant=False, preserve_rng_state=True)
-    else:
-        y_btm = layer(*inputs)
-    return y_btm
-
-
-class Encoder(nn.Module):
-    """The stack of encoder layers."""
+class Encoder(LayerStack):
+    """The encoder of an encoder-decoder network."""
 
     def __init__(self, config: ModelConfig, backend: AttentionBackend | None = None) -> None:
         super().__init__()
-        layers = [EncoderLayer(config, backend) for _ in range(config.encoder_layers)]
-        self.layers = nn.ModuleList(layers)
-        self.checkpoint_activations = False
-        self.last_norm = _last_norm(config)
+        self.add_layers(config, config.encoder_layers, backend)
 
     def forward(self, x_bsm: Tensor, mask: Mask, rotation: Rotation | None = None) -> Tensor:
-        """Returns the memory (b, s, m)."""
-        for layer in self.layers:
-            x_bsm = run_layer(layer, self.checkpoint_activations, x_bsm, mask, rotation)
-        memory_bsm: Tensor = self.last_norm(x_bsm)
-        return memory_bsm
+        """Return the memory (b, s, m); `mask` (b, 1, 1, s) hides padding."""
+        return self.run_layers(x_bsm, mask, rotation)
 
 
-class Decoder(nn.Module):
-    """The stack of decoder layers."""
+class Decoder(LayerStack):
+    """The decoder of an encoder-decoder network."""
 
     def __init__(self, config: ModelConfig, backend: AttentionBackend | None = None) -> None:
         super().__init__()
-        layers = [DecoderLayer(config, backend) for _ in range(config.decoder_layers)]
-        self.layers = nn.ModuleList(layers)
-        self.checkpoint_activations = False
-        self.last_norm = _last_norm(config)
+        self.add_layers(config, config.decoder_layers, backend, causal=True, reads_memory=True)
 
     def project_memory(self, memory_bsm: Tensor) -> list[KeyValue]:
-        """Each layer's keys and values of the encoder's output."""
+        """Return each layer's keys and values of the encoder's output."""
         memories = []
         for layer in self.layers:
-            assert isinstance(layer, DecoderLayer)
+            assert isinstance(layer, Layer)
             memories.append(layer.cross_attention.project_memory(memory_bsm))
         return memories
 
@@ -186,16 +212,14 @@ class Decoder(nn.Module):
         memories: Sequence[KeyValue],
         memory_mask: Mask,
         own_mask: Mask | None = None,
-        caches: Sequence[SelfAttentionCache] | None = None,
+        caches: Sequence[KeyValueCache] | None = None,
         rotation: Rotation | None = None,
     ) -> Tensor:
-        """Returns (b, t, m); `memories` and `caches` hold one element per layer."""
-        for number, layer in enumerate(self.layers):
-            cache = caches[number] if caches is not None else None
-            x_btm = run_layer(
-                layer,
-                self.checkpoint_activations,
-                *(x_btm, memories[number], memory_mask, own_mask, cache, rotation),
-            )
-        hidden_btm: Tensor = self.last_norm(x_btm)
-        return hidden_btm
+        """Return (b, t, m); `memories` and `caches` have one item per layer.
+
+        Args:
+            own_mask: without caches, separates packed sentences; with them, (b, 1, k, p · slots),
+                hides all but a hypothesis' own past.
+            caches: with them, x is one decoding step; without, x is a whole sequence.
+        """
+        return self.run_layers(x_btm, own_mask, rotation, caches, memories, memory_mask)

@@ -1,6 +1,6 @@
 """The settings of the decoder-only network and of how it continues a text."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
@@ -46,6 +46,8 @@ class DecoderOnlyConfig(NetworkConfig):
 
     # Widths that are not given follow from others, in the order of the fields.
     model_config = ConfigDict(validate_default=True)
+    in_order_of_use: ClassVar[bool] = True
+    pre_norm: ClassVar[bool] = True
 
     network: str = identity("decoder_only", "Which network, of those that the task can train.")
     preset: Literal["gpt2", "llama"] | None = identity(
@@ -125,6 +127,11 @@ class DecoderOnlyConfig(NetworkConfig):
         """Heads of keys and values, as a number that is always known."""
         assert self.key_value_heads is not None
         return self.key_value_heads
+
+    @property
+    def norm_kind(self) -> Literal["layer", "rms"]:
+        """The kind of norm, by the encoder-decoder's name of the setting."""
+        return self.norm
 
     @property
     def inner_width(self) -> int:

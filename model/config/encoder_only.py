@@ -1,6 +1,6 @@
 """The settings of the encoder-only network and of how masked tokens are filled in."""
 
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import ConfigDict, ValidationInfo, field_validator, model_validator
 
@@ -22,6 +22,8 @@ class EncoderOnlyConfig(NetworkConfig):
 
     # Widths that are not given follow from others, in the order of the fields.
     model_config = ConfigDict(validate_default=True)
+    bias: ClassVar[bool] = True
+    norm_kind: ClassVar[Literal["layer", "rms"]] = "layer"
 
     network: str = identity("encoder_only", "Which network, of those that the task can train.")
     preset: Literal["bert"] | None = identity(
@@ -74,6 +76,11 @@ class EncoderOnlyConfig(NetworkConfig):
     def head_width(self) -> int:
         """Width of one head."""
         return self.width // self.heads
+
+    @property
+    def pre_norm(self) -> bool:
+        """Whether norms come before sub-layers instead of after residual sums."""
+        return self.norm == "pre"
 
     @property
     def inner_width(self) -> int:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import model_validator
 
@@ -26,12 +26,20 @@ class AttentionBackend(StrEnum):
 
 
 class NetworkConfig(Section):
-    """A network: what all of them have."""
+    """Settings that every network has.
+
+    Attributes:
+        in_order_of_use: whether a layer registers its parameters in the order of the forward pass,
+            norms before their sub-layers and output projections last. The order of parameters and
+            of their first random numbers is a format.
+    """
+
+    in_order_of_use: ClassVar[bool] = False
 
     network: str = identity("transformer", "Which network, of those that the task can train.")
 
     def __str__(self) -> str:
-        """The size in a few words, for the first line of a run."""
+        """Return the size in a few words, for the first line of a run."""
         return self.network
 
 
@@ -77,6 +85,8 @@ class ModelConfig(NetworkConfig):
     Defaults are the paper's. What later networks have in its place: rotary positions, fewer heads
     of keys and values, norms without a mean, gated feed-forward networks.
     """
+
+    bias: ClassVar[bool] = True
 
     encoder_layers: int = identity(
         6, "Layers of the encoder, N in the paper (§3.1; base: 6).", gt=0, le=MAX_LAYERS
@@ -159,6 +169,16 @@ class ModelConfig(NetworkConfig):
     def groups(self) -> int:
         """Heads of keys and values, as a number that is always known."""
         return self.heads if self.key_value_heads is None else self.key_value_heads
+
+    @property
+    def inner_width(self) -> int:
+        """Inner width of the feed-forward network."""
+        return self.feed_forward_width
+
+    @property
+    def pre_norm(self) -> bool:
+        """Whether norms come before sub-layers instead of after residual sums."""
+        return self.norm == "pre"
 
     @model_validator(mode="after")
     def _check_widths(self) -> Self:

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from model.blocks.attention import KeyValue
-from model.blocks.cache import SelfAttentionCache, fill_gaps, roomy
+from model.blocks.cache import KeyValueCache, fill_gaps, roomy
 from model.networks.transformer import Transformer
 
 
@@ -34,7 +34,7 @@ class Member:
         self.model = model
         self._memories = model.decoder.project_memory(model.encode(source_bs))
         self._memory_mask = model.source_mask(source_bs)
-        self._caches = [SelfAttentionCache(k) for _ in self._memories]
+        self._caches = [KeyValueCache(k) for _ in self._memories]
 
     def step(self, tokens_bk: Tensor, ancestry_mask: Tensor) -> Tensor:
         """Returns the hidden states (b, k, d) after the newest tokens."""

@@ -22,8 +22,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from model.blocks.cache import KeyValueCache
 from model.blocks.learned_positions import LearnedPositions
-from model.blocks.text_cache import TextCache
 from model.config.decoder_only import SamplingConfig
 from model.errors import ModelError
 from model.networks.decoder_only import DecoderOnly
@@ -147,7 +147,7 @@ def _generator(seed: int, number: int) -> torch.Generator:
 
 
 def _prefill(
-    network: DecoderOnly, prompts: Sequence[Sequence[int]], caches: Sequence[TextCache]
+    network: DecoderOnly, prompts: Sequence[Sequence[int]], caches: Sequence[KeyValueCache]
 ) -> Tensor:
     """Returns the hidden states (b, d) after the prompts."""
     device = network.output_weight.device

@@ -21,7 +21,7 @@ from model.config.encoder_only import EncoderOnlyConfig, LabelTextsConfig
 from model.config.transformer import AttentionBackend
 from model.losses.loss import Loss, LossSums, with_bias_as_weights
 from model.networks.encoder_only import EncoderOnly
-from model.networks.encoder_only_initialisation import initialise_encoder_only
+from model.networks.initialisation import initialise_normal
 
 
 class LabelGuesses(NamedTuple):
@@ -76,7 +76,7 @@ class LabelModel(nn.Module):
         self.classifier = Linear(config.width, labels)
         self.width = config.width
         self.labels = labels
-        initialise_encoder_only(self)
+        initialise_normal(self)
 
     def forward(
         self,

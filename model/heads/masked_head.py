@@ -17,12 +17,12 @@ from torch.nn import functional as F
 
 from model.blocks.feed_forward import ACTIVATIONS
 from model.blocks.linear import Linear, product
+from model.blocks.norm import norm_of
 from model.config.encoder_only import EncoderOnlyConfig
 from model.config.transformer import AttentionBackend
 from model.losses.loss import MIN_CHUNK_TOKENS, Loss, LossSums, with_bias_as_weights
 from model.networks.encoder_only import EncoderOnly
-from model.networks.encoder_only_initialisation import initialise_encoder_only
-from model.networks.encoder_only_layers import layer_norm_of
+from model.networks.initialisation import initialise_normal
 
 
 class ToldSums(NamedTuple):
@@ -57,7 +57,7 @@ class MaskedHead(nn.Module):
         super().__init__()
         self.dense = Linear(config.width, config.width)
         self.activation = ACTIVATIONS[config.activation]
-        self.norm = layer_norm_of(config)
+        self.norm = norm_of(config)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Turns hidden states (…, d) into those that meet the output matrix."""
@@ -89,7 +89,7 @@ class MaskedLanguageModel(nn.Module):
         self.head = MaskedHead(config)
         self.output_bias = nn.Parameter(torch.zeros(vocabulary_size))
         self.width = config.width
-        initialise_encoder_only(self)
+        initialise_normal(self)
 
     def forward(
         self,

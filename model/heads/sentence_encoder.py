@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from model.config.sentence_encoder import SentenceEncoderConfig
 from model.config.transformer import AttentionBackend
 from model.networks.encoder_only import EncoderOnly
-from model.networks.encoder_only_initialisation import initialise_encoder_only
+from model.networks.initialisation import initialise_normal
 
 # What a loss returns: a tensor by token, or a named tuple of sums.
 L = TypeVar("L", bound=Tensor | tuple[Tensor, ...])
@@ -53,7 +53,7 @@ class SentenceEncoder(nn.Module):
         self.encoder = EncoderOnly(config, vocabulary_size, context_length, attention_backend)
         self.config = config
         self.width = config.width
-        initialise_encoder_only(self)
+        initialise_normal(self)
 
     def forward(
         self,

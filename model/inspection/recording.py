@@ -64,13 +64,13 @@ def require_evaluation(network: nn.Module) -> None:
         )
 
 
-def layer_trace(calls: Calls, layer: Any, pre_norm: bool) -> EncoderLayerTrace:
+def layer_trace(calls: Calls, layer: Any) -> EncoderLayerTrace:
     """The next call of a layer of self-attention and a feed-forward network."""
     return EncoderLayerTrace(
         self_attention=attention_trace(calls, layer.self_attention),
-        self_attention_residual=residual_trace(calls, layer, layer.self_attention_norm, pre_norm),
+        self_attention_residual=residual_trace(calls, layer, layer.self_attention_norm),
         feed_forward=feed_forward_trace(calls, layer),
-        feed_forward_residual=residual_trace(calls, layer, layer.feed_forward_norm, pre_norm),
+        feed_forward_residual=residual_trace(calls, layer, layer.feed_forward_norm),
     )
 
 
@@ -99,7 +99,7 @@ def feed_forward_trace(calls: Calls, layer: Any) -> FeedForwardTrace:
     return FeedForwardTrace(inner_btf=outer.inputs[0], output_btm=outer.output)
 
 
-def residual_trace(calls: Calls, layer: Any, norm: nn.Module, pre_norm: bool) -> ResidualTrace:
+def residual_trace(calls: Calls, layer: Any, norm: nn.Module) -> ResidualTrace:
     """The next way around a sub-layer that has this norm."""
     added = calls.next(layer.add)
     normed_btm = calls.next(norm).output
@@ -107,5 +107,5 @@ def residual_trace(calls: Calls, layer: Any, norm: nn.Module, pre_norm: bool) ->
         input_btm=added.inputs[0],
         sum_btm=added.output,
         normed_btm=normed_btm,
-        output_btm=added.output if pre_norm else normed_btm,
+        output_btm=added.output if layer.pre_norm else normed_btm,
     )

@@ -86,7 +86,7 @@ def trace_decoder_only(network: DecoderOnly, ids: Sequence[int]) -> DecoderOnlyT
         sum_btm=calls.next(network.dropout).inputs[0],
         normed_btm=None,
     )
-    stack = StackTrace(ids_bt, embedding, _layers(calls, network.layers, True), hidden_btm)
+    stack = StackTrace(ids_bt, embedding, _layers(calls, network.layers), hidden_btm)
     return DecoderOnlyTrace(stack, logits_btv, logits_btv.float().softmax(dim=-1))
 
 
@@ -129,7 +129,6 @@ def trace_masked(
 def _encoder_stack(
     calls: Calls, encoder: EncoderOnly, ids_bt: Tensor, hidden_btm: Tensor
 ) -> StackTrace:
-    post = encoder.config.norm == "post"
     norm = calls.next(encoder.embedding_norm)
     segments = encoder.segments
     embedding = TextEmbeddingTrace(
@@ -137,15 +136,13 @@ def _encoder_stack(
         positions_tm=calls.next(encoder.positions).output[0],
         segments_btm=None if segments is None else calls.next(segments).output,
         sum_btm=norm.inputs[0],
-        normed_btm=norm.output if post else None,
+        normed_btm=None if encoder.config.pre_norm else norm.output,
     )
-    return StackTrace(ids_bt, embedding, _layers(calls, encoder.layers, not post), hidden_btm)
+    return StackTrace(ids_bt, embedding, _layers(calls, encoder.layers), hidden_btm)
 
 
-def _layers(
-    calls: Calls, layers: Iterable[nn.Module], pre_norm: bool
-) -> tuple[EncoderLayerTrace, ...]:
-    return tuple(layer_trace(calls, layer, pre_norm) for layer in layers)
+def _layers(calls: Calls, layers: Iterable[nn.Module]) -> tuple[EncoderLayerTrace, ...]:
+    return tuple(layer_trace(calls, layer) for layer in layers)
 
 
 def _checked(network: nn.Module, ids: Sequence[int]) -> Tensor:

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from model.blocks.embeddings import Embedding
-from model.blocks.layers import Decoder, DecoderLayer, Encoder
+from model.blocks.layers import Decoder, Encoder, Layer
 from model.errors import ModelError
 from model.inspection.recording import (
     Calls,
@@ -97,9 +97,7 @@ def trace(model: Transformer, source_bs: Tensor, target_input_bt: Tensor) -> Tra
         encoder=EncoderTrace(
             ids_bt=source_bs,
             embedding=_embedding(calls, model, source_embedding),
-            layers=tuple(
-                layer_trace(calls, layer, layer.pre_norm) for layer in _layers(model.encoder)
-            ),
+            layers=tuple(layer_trace(calls, layer) for layer in _layers(model.encoder)),
             output_btm=memory_bsm,
         ),
         decoder=DecoderTrace(
@@ -130,9 +128,9 @@ def _embedding(calls: Calls, model: Transformer, embedding: Embedding) -> Embedd
     )
 
 
-def _decoder_layer(calls: Calls, layer: DecoderLayer) -> DecoderLayerTrace:
+def _decoder_layer(calls: Calls, layer: Layer) -> DecoderLayerTrace:
     def residual(norm: nn.Module) -> ResidualTrace:
-        return residual_trace(calls, layer, norm, layer.pre_norm)
+        return residual_trace(calls, layer, norm)
 
     return DecoderLayerTrace(
         self_attention=attention_trace(calls, layer.self_attention),

@@ -22,25 +22,23 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from model.blocks.attention import Mask, additive_mask, refuse_packed_dropout
+from model.blocks.cache import KeyValueCache
 from model.blocks.dropout import Dropout
 from model.blocks.embeddings import Embedding
-from model.blocks.layers import run_layer
+from model.blocks.layers import LayerStack
 from model.blocks.learned_positions import LearnedPositions
 from model.blocks.linear import product
-from model.blocks.norm import norm_of
 from model.blocks.packing import PackedMask, packing_of_parts, part_positions
 from model.blocks.positions import SinusoidalPositions
 from model.blocks.rotary import RotaryPositions, Rotation
-from model.blocks.text_cache import TextCache
 from model.config.decoder_only import DecoderOnlyConfig
 from model.config.transformer import AttentionBackend
 from model.errors import ModelError
 from model.losses.loss import Loss, LossSums
-from model.networks.decoder_only_initialisation import initialise_decoder_only
-from model.networks.decoder_only_layers import DecoderOnlyLayer
+from model.networks.initialisation import initialise_normal
 
 
-class DecoderOnly(nn.Module):
+class DecoderOnly(LayerStack):
     """The whole network. All parameters are used inside `forward`, as ZeRO-3 needs it.
 
     Attributes:
@@ -87,11 +85,8 @@ class DecoderOnly(nn.Module):
         )
         self.positions = _positions_of(config, context_length)
         self.dropout = Dropout(config.dropout)
-        layers = [DecoderOnlyLayer(config, attention_backend) for _ in range(config.layers)]
-        self.layers = nn.ModuleList(layers)
-        self.last_norm = norm_of(config)
-        self._checkpoint_activations = False
-        initialise_decoder_only(self, config.layers)
+        self.add_layers(config, config.layers, attention_backend, causal=True)
+        initialise_normal(self, residual_sums=2 * config.layers)
 
     def forward(self, input_bt: Tensor, target_bt: Tensor, part_bt: Tensor, loss: Loss) -> LossSums:
         """Returns the loss sums over the targets, padding left out.
@@ -146,12 +141,14 @@ class DecoderOnly(nn.Module):
             position = position.clamp(max=self.context_length - 1)  # at padding alone
         return self._run(input_bt, position, t, mask)
 
-    def empty_caches(self) -> list[TextCache]:
-        """Returns a cache for each layer, for `prefill` to fill."""
-        return [TextCache() for _ in self.layers]
+    def empty_caches(self) -> list[KeyValueCache]:
+        """Return a cache for each layer, for `prefill` to fill."""
+        return [KeyValueCache() for _ in self.layers]
 
-    def prefill(self, prompt_bt: Tensor, lengths_b: Tensor, caches: Sequence[TextCache]) -> Tensor:
-        """Returns the hidden states (b, d) after each prompt, and fills the caches, in one pass.
+    def prefill(
+        self, prompt_bt: Tensor, lengths_b: Tensor, caches: Sequence[KeyValueCache]
+    ) -> Tensor:
+        """Return the hidden states (b, d) after each prompt, and fill the caches, in one pass.
 
         Args:
             prompt_bt: padded at the end; `lengths_b` counts the real tokens.
@@ -165,30 +162,21 @@ class DecoderOnly(nn.Module):
         return hidden_btd.gather(1, last_b1d).squeeze(1)
 
     def step(
-        self, newest_b: Tensor, places_b: Tensor, longest: int, caches: Sequence[TextCache]
+        self, newest_b: Tensor, places_b: Tensor, longest: int, caches: Sequence[KeyValueCache]
     ) -> Tensor:
-        """Returns the hidden states (b, d) after each text's newest token.
+        """Return the hidden states (b, d) after each text's newest token.
 
         Args:
             places_b: each newest token's position, the number of tokens before it.
             longest: tokens of the longest text, known to the host.
-            caches: hold what was computed before, and get what is computed now.
+            caches: hold what was computed before, and receive what is computed now.
         """
         self._check_length(longest)
-        rooms = [cache.make_room(longest) for cache in caches]  # the same in all layers
+        rooms = [cache.place_next(places_b, longest) for cache in caches]  # the same in all layers
         visible_bp = torch.arange(rooms[0], device=places_b.device) <= places_b.unsqueeze(1)
         mask = additive_mask(visible_bp)[:, None, None, :]
         position_b1 = places_b.unsqueeze(1)
-        return self._run(
-            newest_b.unsqueeze(1), position_b1, longest, mask, caches, places_b
-        ).squeeze(1)
-
-    def checkpoint_activations(self, on: bool) -> None:
-        """Sets whether the backward pass computes each layer anew instead of keeping activations.
-
-        See `model.networks.transformer.Transformer.checkpoint_activations`.
-        """
-        self._checkpoint_activations = on
+        return self._run(newest_b.unsqueeze(1), position_b1, longest, mask, caches).squeeze(1)
 
     @property
     def output_weight(self) -> Tensor:
@@ -208,18 +196,11 @@ class DecoderOnly(nn.Module):
         position: Tensor,
         longest: int,
         mask: Mask | None,
-        caches: Sequence[TextCache] | None = None,
-        places_b: Tensor | None = None,
+        caches: Sequence[KeyValueCache] | None = None,
     ) -> Tensor:
-        """Returns hidden states (b, t, d); positions (b, t) or (t,) are below `longest`."""
+        """Return hidden states (b, t, d); positions (b, t) or (t,) are below `longest`."""
         x_btd, rotation = self._embed(ids_bt, position, longest)
-        for number, layer in enumerate(self.layers):
-            cache = caches[number] if caches is not None else None
-            x_btd = run_layer(
-                layer, self._checkpoint_activations, x_btd, mask, rotation, cache, places_b
-            )
-        hidden_btd: Tensor = self.last_norm(x_btd)
-        return hidden_btd
+        return self.run_layers(x_btd, mask, rotation, caches)
 
     def _embed(
         self, ids_bt: Tensor, position: Tensor, longest: int

@@ -32,16 +32,16 @@ from torch import Tensor, nn
 from model.blocks.attention import Mask, additive_mask, refuse_packed_dropout
 from model.blocks.dropout import Dropout
 from model.blocks.embeddings import Embedding
-from model.blocks.layers import run_layer
+from model.blocks.layers import LayerStack
 from model.blocks.learned_positions import LearnedPositions
+from model.blocks.norm import norm_of
 from model.blocks.packing import PackedMask, packing_of_parts
 from model.config.encoder_only import EncoderOnlyConfig
 from model.config.transformer import AttentionBackend
 from model.errors import ModelError
-from model.networks.encoder_only_layers import EncoderOnlyLayer, layer_norm_of
 
 
-class EncoderOnly(nn.Module):
+class EncoderOnly(LayerStack):
     """Embeddings and layers; a network with a head has it as its attribute `encoder`.
 
     Attributes:
@@ -78,13 +78,9 @@ class EncoderOnly(nn.Module):
         self.segments = (
             Embedding(config.segments, self.width, scaled=False) if config.segments else None
         )
-        post = config.norm == "post"
-        self.embedding_norm = layer_norm_of(config) if post else nn.Identity()
+        self.embedding_norm = nn.Identity() if config.pre_norm else norm_of(config)
         self.dropout = Dropout(config.dropout)
-        layers = [EncoderOnlyLayer(config, attention_backend) for _ in range(config.layers)]
-        self.layers = nn.ModuleList(layers)
-        self.last_norm = nn.Identity() if post else layer_norm_of(config)
-        self._checkpoint_activations = False
+        self.add_layers(config, config.layers, attention_backend)
 
     def forward(
         self, ids_bt: Tensor, segment_bt: Tensor, position_bt: Tensor, part_bt: Tensor
@@ -115,13 +111,6 @@ class EncoderOnly(nn.Module):
         hidden_kd = hidden_1nd.new_zeros(b * t, self.width)
         return hidden_kd.index_copy(0, packing.places_n, hidden_1nd[0]).unflatten(0, (b, t))
 
-    def checkpoint_activations(self, on: bool) -> None:
-        """Sets whether the backward pass computes each layer anew instead of keeping activations.
-
-        See `model.networks.transformer.Transformer.checkpoint_activations`.
-        """
-        self._checkpoint_activations = on
-
     def _run(
         self, ids_bt: Tensor, segment_bt: Tensor, position_bt: Tensor, mask: Mask | None
     ) -> Tensor:
@@ -129,10 +118,7 @@ class EncoderOnly(nn.Module):
         if self.segments is not None:
             x_btd = x_btd + self.segments(segment_bt)
         x_btd = self.dropout(self.embedding_norm(x_btd))
-        for layer in self.layers:
-            x_btd = run_layer(layer, self._checkpoint_activations, x_btd, mask)
-        hidden_btd: Tensor = self.last_norm(x_btd)
-        return hidden_btd
+        return self.run_layers(x_btd, mask)
 
     def _check_positions(self, position_bt: Tensor) -> None:
         if position_bt.shape[1] <= self.context_length:

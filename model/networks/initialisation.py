@@ -1,56 +1,104 @@
-"""The weights a run starts from.
+"""The weights that a run starts from.
 
-The paper names none; these are the choices of the reference implementations that reproduced it
-(tensor2tensor, Vaswani et al. 2018; fairseq, Ott et al. 2018):
+    initialise_glorot   the encoder-decoder
+    initialise_normal   networks with one stack: the decoder-only network's are GPT-2's, the
+                        encoder's BERT's
 
-    embeddings        normal, standard deviation width^-½, so that √width · embedding has variance
-                      1 (both; fairseq sets the row of padding to 0, here it is as the others)
-    other matrices    uniform Glorot (Glorot & Bengio 2010; both)
-    Q, K and V        the same as if the three were one (3 · width, width) matrix, that is Glorot
-                      with gain 1/√2 for each (fairseq); also where K and V have fewer heads
-    SwiGLU's gate and inner matrix, which are one here: Glorot for each
-    biases 0, norms 1 and 0 (both)
-
-All numbers come from torch's default generator, in a fixed order: seed it before.
+Both set biases to 0 and norms to 1 and 0. All numbers come from torch's default generator, in the
+order in which modules are registered: seed it before.
 """
 
 import math
+from collections.abc import Callable
 
 from torch import nn
 
 from model.blocks.attention import CrossAttention, SelfAttention
 from model.blocks.embeddings import Embedding
+from model.blocks.feed_forward import FeedForward
+from model.blocks.learned_positions import LearnedPositions
 from model.blocks.norm import RMSNorm
 from model.blocks.swiglu import SwiGLU
 
+SPREAD = 0.02
 
-def initialise(root: nn.Module) -> None:
-    """Fills every parameter below `root` anew."""
-    for module in root.modules():
-        if isinstance(module, nn.Linear):
-            nn.init.xavier_uniform_(module.weight)
-            nn.init.zeros_(module.bias)
-        elif isinstance(module, nn.LayerNorm):
-            module.reset_parameters()
-        elif isinstance(module, RMSNorm):
-            nn.init.ones_(module.weight)
-        elif isinstance(module, Embedding):
-            nn.init.normal_(module.weight, std=module.weight.shape[1] ** -0.5)
+
+def initialise_glorot(root: nn.Module) -> None:
+    """Fill every parameter below `root` as the implementations that reproduced the paper do.
+
+    The paper names no weights. These are tensor2tensor's (Vaswani et al. 2018) and fairseq's (Ott
+    et al. 2019):
+
+        embeddings        normal, standard deviation width^-½, so that √width · embedding has
+                          variance 1 (both; fairseq sets the row of padding to 0, this does not)
+        other matrices    uniform Glorot (Glorot & Bengio 2010; both)
+        Q, K and V        as if the three were one (3 · width, width) matrix, that is Glorot with
+                          gain 1/√2 for each (fairseq); also where K and V have fewer heads
+        SwiGLU's gate and inner matrix, which are one here: Glorot for each
+    """
+    _fill(
+        root,
+        lambda linear: nn.init.xavier_uniform_(linear.weight),
+        lambda vectors: nn.init.normal_(vectors.weight, std=vectors.weight.shape[1] ** -0.5),
+    )
     for module in root.modules():
         if isinstance(module, SelfAttention):
-            _fused_glorot(module.query_key_value)
+            _glorot(module.query_key_value, 3 * module.query_key_value.in_features)
         elif isinstance(module, CrossAttention):
-            _fused_glorot(module.query)
-            _fused_glorot(module.key_value)
+            _glorot(module.query, 3 * module.query.in_features)
+            _glorot(module.key_value, 3 * module.key_value.in_features)
         elif isinstance(module, SwiGLU):
             _glorot(module.gate_and_inner, module.outer.in_features)
 
 
-def _fused_glorot(projection: nn.Linear) -> None:
-    _glorot(projection, 3 * projection.in_features)
+def initialise_normal(root: nn.Module, residual_sums: int = 1) -> None:
+    """Fill every parameter of modules below `root` as GPT-2 and BERT do.
+
+        matrices, embeddings, positions, segments   normal, standard deviation 0.02 (Radford et al.
+                                                    2018, §4.1; Devlin et al. 2019)
+        output projections of sub-layers            the same, divided by √`residual_sums` (Radford
+                                                    et al. 2019, §2.3)
+
+    Llama's paper names none; Hugging Face starts it from 0.02 as well, without the division. BERT's
+    code cuts the distribution off at two deviations; Hugging Face's does not, nor does this.
+    Parameters of `root` itself stay as they are.
+
+    Args:
+        residual_sums: sums on the residual path by which output projections are divided.
+    """
+    onto_the_residual_path = set()
+    for module in root.modules():
+        if isinstance(module, SelfAttention):
+            onto_the_residual_path.add(module.output)
+        elif isinstance(module, FeedForward | SwiGLU):
+            onto_the_residual_path.add(module.outer)
+
+    def fill_matrix(linear: nn.Linear) -> None:
+        sums = residual_sums if linear in onto_the_residual_path else 1
+        nn.init.normal_(linear.weight, std=SPREAD / math.sqrt(sums))
+
+    _fill(root, fill_matrix, lambda vectors: nn.init.normal_(vectors.weight, std=SPREAD))
+
+
+def _fill(
+    root: nn.Module,
+    fill_matrix: Callable[[nn.Linear], object],
+    fill_vectors: Callable[[Embedding | LearnedPositions], object],
+) -> None:
+    for module in root.modules():
+        if isinstance(module, nn.Linear):
+            fill_matrix(module)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.LayerNorm):
+            module.reset_parameters()
+        elif isinstance(module, RMSNorm):
+            nn.init.ones_(module.weight)
+        elif isinstance(module, Embedding | LearnedPositions):
+            fill_vectors(module)
 
 
 def _glorot(projection: nn.Linear, rows: int) -> None:
-    """Fills a matrix as if it had so many rows."""
+    """Fill a matrix as if it had this many rows."""
     bound = math.sqrt(6 / (projection.in_features + rows))
     nn.init.uniform_(projection.weight, -bound, bound)

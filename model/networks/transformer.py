@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from model.blocks.attention import KeyValue, additive_mask, refuse_packed_dropout
-from model.blocks.cache import SelfAttentionCache
+from model.blocks.cache import KeyValueCache
 from model.blocks.dropout import Dropout
 from model.blocks.embeddings import Embedding
 from model.blocks.layers import Decoder, Encoder
@@ -33,7 +33,7 @@ from model.blocks.rotary import RotaryPositions, Rotation
 from model.config.transformer import AttentionBackend, ModelConfig
 from model.errors import ModelError
 from model.losses.loss import Loss, LossSums, with_bias_as_weights
-from model.networks.initialisation import initialise
+from model.networks.initialisation import initialise_glorot
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ class Transformer(nn.Module):
         self.dropout = Dropout(config.dropout)
         self.encoder = Encoder(config, attention_backend)
         self.decoder = Decoder(config, attention_backend)
-        initialise(self)
+        initialise_glorot(self)
 
     def forward(
         self,
@@ -169,12 +169,9 @@ class Transformer(nn.Module):
         return hidden_1nd[0], target.pack(target_output_bt)[0]
 
     def checkpoint_activations(self, on: bool) -> None:
-        """Sets whether the backward pass computes each layer anew instead of keeping activations.
-
-        If so, only each layer's inputs are kept (Chen et al. 2016), for one more forward pass per
-        micro-batch. The random state is restored, so dropout and all results are the same bits.
-        """
-        self.encoder.checkpoint_activations = self.decoder.checkpoint_activations = on
+        """See `LayerStack.checkpoint_activations`."""
+        self.encoder.checkpoint_activations(on)
+        self.decoder.checkpoint_activations(on)
 
     def encode(self, source_bs: Tensor) -> Tensor:
         """Returns the memory (b, s, d)."""
@@ -197,7 +194,7 @@ class Transformer(nn.Module):
         memories: Sequence[KeyValue],
         memory_mask: Tensor,
         ancestry_mask: Tensor,
-        caches: Sequence[SelfAttentionCache],
+        caches: Sequence[KeyValueCache],
     ) -> Tensor:
         """Returns the hidden states (b, k, d) after each hypothesis' newest token.
 

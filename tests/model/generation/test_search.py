@@ -4,7 +4,7 @@ import math
 import pytest
 import torch
 
-from model.blocks.cache import SelfAttentionCache, room_for, roomy
+from model.blocks.cache import room_for, roomy
 from model.config.transformer import DecodingConfig
 from model.errors import ModelError, PrefixError
 from model.generation import candidates, member, search_state
@@ -291,22 +291,6 @@ def test_length_penalty_is_the_papers():
     assert length_penalty(1, 0.6) == 1.0
     assert length_penalty(7, 1.0) == 2.0
     assert length_penalty(20, 0.0) == 1.0
-
-
-def test_cache_returns_all_positions_and_drops_rows():
-    cache = SelfAttentionCache(4)
-    steps = [torch.randn(3, 2, 4, 5) for _ in range(19)]
-    for number, step in enumerate(steps, 1):
-        keys, values = cache.append(step, -step)
-        assert keys.shape[2] == 4 * room_for(number)
-    past = 4 * len(steps)
-    assert torch.equal(keys[:, :, :past], torch.cat(steps, dim=2))
-    assert not keys[:, :, past:].any()
-    assert torch.equal(values, -keys)
-    cache.fill_gaps(torch.tensor([0]), torch.tensor([2]), 2)
-    keys, values = cache.append(steps[0][:2], steps[1][:2])
-    assert torch.equal(keys[:, :, :past], torch.cat(steps, dim=2)[[2, 1]])
-    assert torch.equal(values[:, :, past : past + 4], steps[1][:2])
 
 
 PREFIXES = [[5, 4], [], [6]]

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from model.blocks.attention import additive_mask
-from model.blocks.cache import SelfAttentionCache, room_for
+from model.blocks.cache import KeyValueCache, room_for
 from model.config.transformer import AttentionBackend, DecodingConfig
 from model.errors import ModelError
 from model.generation.search import beam_search, greedy_search, length_penalty
@@ -194,7 +194,7 @@ def test_row_t_of_one_pass_is_decoding_step_t(build, sentences, norm, search):
 
     with torch.no_grad():
         memories = model.decoder.project_memory(model.encode(source))
-        caches = [SelfAttentionCache(1) for _ in memories]
+        caches = [KeyValueCache(1) for _ in memories]
         mask = model.source_mask(source)
         for t, newest in enumerate(target_input[0]):
             past = additive_mask(torch.arange(room_for(t + 1)) <= t)

@@ -305,7 +305,7 @@ def train_recording_gradients(placement: Placement, shape: Shape, steps: int) ->
     found["partitioned"] = [n for n, p in engine.module.named_parameters() if not p.numel()]
     found["weights"] = {name: digest(weight) for name, weight in full_weights(engine).items()}
     with engine.inference_model() as model:  # which the memory preflight tries
-        found["activation_checkpointing"] = model.encoder.checkpoint_activations
+        found["activation_checkpointing"] = model.encoder.recomputes_activations
     engine.destroy()
     return found | {"gradients": gradients}
 

@@ -12,7 +12,7 @@ from model.config.encoder_only import EncoderOnlyConfig
 from model.heads.masked_head import MaskedLanguageModel
 from model.losses.loss import CrossEntropy
 from model.networks.encoder_only import EncoderOnly
-from model.networks.encoder_only_initialisation import initialise_encoder_only
+from model.networks.initialisation import initialise_normal
 from support.ranks.engine_jobs import Shape, full_weights
 from trainer.config import EngineConfig
 from trainer.rank.placement import Placement
@@ -36,7 +36,7 @@ class Labelled(nn.Module):
         self.encoder = EncoderOnly(CONFIG, VOCABULARY, CONTEXT)
         self.classes = nn.Linear(CONFIG.width, 3)
         self.width = CONFIG.width
-        initialise_encoder_only(self)
+        initialise_normal(self)
 
     def forward(self, *_: Tensor) -> None:
         raise AssertionError("it is not trained")

@@ -5,11 +5,10 @@ import torch
 from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaAttention, LlamaRotaryEmbedding
 
-from model.blocks.attention import additive_mask
-from model.blocks.grouped_attention import GroupedQueryAttention
+from model.blocks.attention import SelfAttention, additive_mask
+from model.blocks.cache import KeyValueCache
 from model.blocks.packing import PackedMask, packing_of_parts
 from model.blocks.rotary import RotaryPositions
-from model.blocks.text_cache import TextCache
 from model.config.decoder_only import DecoderOnlyConfig
 from model.config.transformer import AttentionBackend
 
@@ -22,7 +21,7 @@ def attention_with(groups, backend=None, bias=True, **settings):
         **{"width": WIDTH, "heads": HEADS, "key_value_heads": groups, "bias": bias, **settings}
     )
     torch.manual_seed(0)
-    attention = GroupedQueryAttention(config, backend)
+    attention = SelfAttention(config, backend)
     with torch.no_grad():
         for parameter in attention.parameters():
             parameter.copy_(0.2 * torch.randn_like(parameter))
@@ -60,7 +59,7 @@ def test_rotated_grouped_queries_are_llamas(groups, bias, backend):
     x, position = inputs(), torch.arange(9)
     table = LlamaRotaryEmbedding(settings)(x, position.unsqueeze(0))
     expected, _ = theirs(x, table, causal_mask(9)[None, None])
-    found = ours(x, rotation=RotaryPositions(8, 10000.0)(position, 9))
+    found = ours(x, causal=True, rotation=RotaryPositions(8, 10000.0)(position, 9))
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
     towards = torch.randn(found.shape, generator=torch.Generator().manual_seed(2))
     for mine, other in zip(
@@ -75,7 +74,7 @@ def test_rotated_grouped_queries_are_llamas(groups, bias, backend):
 def test_a_mask_that_hides_the_future_is_causal(backend):
     attention = attention_with(2, backend)
     torch.testing.assert_close(
-        attention(inputs(), causal_mask(9)), attention(inputs()), rtol=0, atol=1e-6
+        attention(inputs(), causal_mask(9)), attention(inputs(), causal=True), rtol=0, atol=1e-6
     )
 
 
@@ -84,8 +83,10 @@ def test_packed_parts_see_their_own_past():
     part = torch.tensor([[0, 0, 0, 1, 1, 2, 2, 2, 2]])
     packing = packing_of_parts(part)
     x = inputs(rows=1)
-    found = attention(x, PackedMask(packing, packing))
-    expected = torch.cat([attention(piece) for piece in x.split([3, 2, 4], dim=1)], dim=1)
+    found = attention(x, PackedMask(packing, packing), True)
+    expected = torch.cat(
+        [attention(piece, causal=True) for piece in x.split([3, 2, 4], dim=1)], dim=1
+    )
     torch.testing.assert_close(found, expected, rtol=0, atol=5e-6)
 
 
@@ -100,17 +101,17 @@ def test_dropout_acts_in_training_only():
 def test_a_cache_holds_the_groups_and_gives_the_past():
     attention, x = attention_with(2), inputs()
     positions = RotaryPositions(8, 10000.0)
-    expected = attention(x, rotation=positions(torch.arange(9), 9))
-    lengths, cache = torch.tensor([3, 6]), TextCache()
-    attention(x[:, :6], None, positions(torch.arange(6), 6), cache)
+    expected = attention(x, None, True, None, positions(torch.arange(9), 9))
+    lengths, cache = torch.tensor([3, 6]), KeyValueCache()
+    attention(x[:, :6], None, True, cache, positions(torch.arange(6), 6))
     for more in range(3):
         places = lengths + more
-        room = cache.make_room(int(places.max()) + 1)
+        room = cache.place_next(places, int(places.max()) + 1)
         mask = additive_mask(torch.arange(room) <= places.unsqueeze(1))[:, None, None, :]
         newest = x[torch.arange(2), places].unsqueeze(1)
-        found = attention(newest, mask, positions(places.unsqueeze(1), 9), cache, places)
+        found = attention(newest, mask, False, cache, positions(places.unsqueeze(1), 9))
         torch.testing.assert_close(
             found.squeeze(1), expected[torch.arange(2), places], rtol=0, atol=1e-5
         )
-    stored = torch.zeros(2, 2, 2, 1, 8)  # two groups of four heads
-    assert cache.append(stored, lengths)[0].shape == (2, 2, room, 8)
+    stored = torch.zeros(2, 2, 1, 8)  # two groups of four heads
+    assert cache.append(stored, stored)[0].shape == (2, 2, room, 8)
