@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from trainer.runs.folder import RunFolder
     from transloom.inference.significance import Metric
     from transloom.inference.trained_network import Precision
-    from transloom.inference.tuned_decoding import Grid, DecodingPoint, TunedDecoding
+    from transloom.inference.tuned_decoding import DecodingPoint, Grid, TunedDecoding
 
 
 def tune_decoding(
