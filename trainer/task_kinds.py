@@ -118,7 +118,7 @@ TASKS.register(
         decoding=DecodingConfig,
         network="transformer",
         scores=MORE_IS_BETTER,
-        training="trainer.tasks.translation:Translation",
+        training="trainer.tasks.translation:TranslationTask",
         loss_unit="target token",
         makes_texts=True,
         probes=True,

@@ -388,4 +388,4 @@ def test_validations_are_shown_and_are_no_progress(scripted):
         run.audience.line = lines.append
         assert run.loop.run() == "finished"
     assert [line.step for line in lines] == [1, 9, 1, 2]
-    assert run.loop._furthest_step == 2
+    assert run.loop._losses.furthest_step == 2
