@@ -37,7 +37,7 @@ def preflight_heldout(
     It consumes no random numbers and leaves no trace in the training that follows.
 
     Args:
-        inference_model: the model of a validation, such as `Engine.inference_model`.
+        inference_model: the model of a validation, such as `TrainingEngine.inference_model`.
 
     Raises:
         MemoryPreflightError: a rank has too little memory.

@@ -181,7 +181,7 @@ HOOKS = {
     "trainer.rank.distributed": {"process_group": joining},
     "trainer.state.restore": {"restore": loading},
     "cluster.ranks.mailbox": {"Mailbox.progress": position},
-    "trainer.zero.engine": {"Engine.forward_backward": step},
+    "trainer.zero.engine": {"TrainingEngine.forward_backward": step},
     "trainer.tasks.translation": {"greedy_search": validation},
     "trainer.zero.fragments": {"owned_fragments": copy},
     "trainer.checkpoints.state_file": {"write_state_file": write},
