@@ -1,4 +1,4 @@
-"""What a stranger installs: the built wheel holds four rooms, the API, command and recipes."""
+"""The built wheel holds our packages, the command and the recipes."""
 
 import importlib.metadata
 import json
@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from support import wheel as built
 
+from cluster.packages import PACKAGES
+
 pytestmark = pytest.mark.long
 
 ROOT = Path(__file__).resolve().parents[1]
-ROOMS = {"cluster", "trainer", "model", "data_pipeline"}
-API = "transloom"  # a single file
 LIBRARY = "libsegmenter.so"
 DRAWS = """
 import logging; logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -50,24 +50,21 @@ def run_installed(unpacked: Path, program: str) -> str:
     return result.stdout
 
 
-def test_the_wheel_has_four_packages_and_the_api_and_nothing_else(unpacked: Path) -> None:
+def test_the_wheel_has_our_packages_and_nothing_else(unpacked: Path) -> None:
     top_level = {path.name for path in unpacked.iterdir() if path.suffix != ".dist-info"}
-    assert top_level == ROOMS | {f"{API}.py"}
-    assert (unpacked / f"{API}.py").read_bytes() == (ROOT / f"{API}.py").read_bytes()
-    for room in ROOMS:
-        assert (unpacked / room / "__init__.py").is_file()
+    assert top_level == set(PACKAGES)
+    for package in PACKAGES:
+        assert (unpacked / package / "__init__.py").is_file()
         # Also what is not Python: pages, scripts, licences.
-        assert files_of(unpacked, room) == files_of(ROOT, room)
+        assert files_of(unpacked, package) == files_of(ROOT, package)
     assert not list(unpacked.rglob("__pycache__"))
 
 
-def files_of(installation: Path, room: str) -> set[Path]:
-    """The files of a room but for what was compiled, and for recipes, which lie elsewhere in a
-    checkout.
-    """
+def files_of(installation: Path, package: str) -> set[Path]:
+    """Return the files of a package, without compiled ones and recipes."""
     return {
         path.relative_to(installation)
-        for path in (installation / room).rglob("*")
+        for path in (installation / package).rglob("*")
         if path.is_file()
         and path.name != LIBRARY
         and "__pycache__" not in path.parts
@@ -97,7 +94,7 @@ def test_its_names_belong_to_transloom_alone(unpacked: Path) -> None:
         "print(json.dumps(importlib.metadata.packages_distributions()))"
     )
     owners = json.loads(run_installed(unpacked, program))
-    names = ROOMS | {API}
+    names = PACKAGES
     assert {name: set(owners[name]) for name in names} == {name: {"transloom"} for name in names}
 
 
