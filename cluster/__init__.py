@@ -1,4 +1,4 @@
-"""Where a run runs: command line, recipes, Ray, jobs. The only package that imports ray."""
+"""Where a run runs: recipes, the driver, its processes, Ray, jobs."""
 
 from cluster.packages import import_own_packages
 

@@ -11,9 +11,8 @@ import sys
 from pathlib import Path
 
 from cluster.errors import ClusterError
-from cluster.ray.head_look import digest_of
+from cluster.ray.head_look import PACKAGES, digest_of
 
-PACKAGES = ("transloom", "cluster", "trainer", "model", "data_pipeline", "foundation")
 INSTALLATION = Path(__file__).resolve().parent.parent
 
 

@@ -1,1 +1,1 @@
-"""What every package builds on: settings, registries, extensions, strict reading, wording."""
+"""Shared base of all packages: settings, registries, extensions, strict readers, wording."""

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from cluster.packages import PACKAGES
+
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("transloom", "cluster", "trainer", "model", "data_pipeline", "foundation")
 API = ROOT / "transloom/api.py"  # runs in programs of users, and imports nothing of ours
 SOURCES = [
     path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py")) if path != API

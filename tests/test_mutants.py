@@ -15,8 +15,9 @@ from support.quality.mutants import (
     read_mutants,
 )
 
+from cluster.packages import PACKAGES
+
 MUTANTS = read_mutants()
-PACKAGES = ("transloom", "cluster", "trainer", "model", "data_pipeline", "foundation")
 
 
 def defined_tests(file: Path) -> set[str]:

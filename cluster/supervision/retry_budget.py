@@ -1,4 +1,4 @@
-"""Failures that a run survives: a limited number in a row without a further step.
+"""Retry budgets: limits on failures in a row without a further step.
 
 The same count has three levels, each with a limit of its own:
 

@@ -79,7 +79,7 @@ class EncoderOnlyConfig(NetworkConfig):
 
     @property
     def pre_norm(self) -> bool:
-        """Whether norms come before sub-layers instead of after residual sums."""
+        """True if norms come before sub-layers, false if after residual sums."""
         return self.norm == "pre"
 
     @property

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from cluster.packages import PACKAGES
 from data_pipeline.batching.plan import Cursor
 from foundation.wording import counted, listed, said, span, steps_of
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = ("transloom", "cluster", "trainer", "model", "data_pipeline", "foundation")
 NOUNS = (
     "ranks|data workers|workers|steps|shards|pairs|lines|files|tensors|micro-batches|runs|rows|"
     "jobs|CPUs|GPUs|nodes|layers|words|tags|weights|replicas|pages|windows|checkpoints|problems|epochs|"

@@ -1,1 +1,1 @@
-"""What a rank is made of, a line for each part, and its choice between training and a replay."""
+"""Build a rank from its parts, for training or for a replay."""

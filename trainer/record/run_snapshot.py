@@ -46,7 +46,6 @@ _LABEL_SMOOTHING = re.compile(
     rb"^trainer:\n(?:  .*\n)*?  label_smoothing: ([\d.e+-]{1,30})\n", re.MULTILINE
 )
 
-
 MANIFEST_LIMITS = JsonLimits(bytes=16_000_000, values=1_000_000)
 _CLEANING = ("read", "kept", "dropped")
 
@@ -55,7 +54,7 @@ class Problems(list[str]):
     """Reads one thing after another, and keeps what cannot be read."""
 
     def tried(self, what: Path, read: Callable[[], T], otherwise: T) -> T:
-        """What `read` returns, or `otherwise` with a problem of this file or folder."""
+        """Return the result of `read`, or `otherwise` and note a problem of this file or folder."""
         try:
             return read()
         except ValidationError as error:
@@ -143,7 +142,7 @@ class RunSnapshot:
 
     @cached_property
     def cleaning(self) -> dict[str, dict[str, Any]] | None:
-        """What was read, kept and dropped of each corpus, by the manifest of the dataset."""
+        """The counts of each corpus in the manifest: read, kept, dropped."""
         manifest = self.run.dataset / MANIFEST_NAME
         return self.problems.tried(self.run.dataset, lambda: _cleaning(manifest), None)
 

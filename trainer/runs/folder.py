@@ -89,7 +89,7 @@ class RunFolder:
 
     @property
     def nodes(self) -> Path:
-        """How busy the nodes of the ranks were; see `trainer.record.node_usage`."""
+        """The load of the ranks' nodes; see `trainer.record.node_usage`."""
         return self.path / "nodes.jsonl"
 
     @property
@@ -123,7 +123,7 @@ class RunFolder:
 
     @property
     def time_lapse(self) -> Path:
-        """What became of probe sentences; see `trainer.record.time_lapse`."""
+        """Translations of probe sentences over the steps; see `trainer.record.time_lapse`."""
         return self.path / "time-lapse"
 
     @property
