@@ -275,3 +275,10 @@ def test_a_field_is_not_read_because_something_else_of_its_name_is(tmp_path):
     }
     reader.write_text(READER.replace("i.double", "i.double + i.name"))
     assert ("Inner", "name") in Sources([config, reader]).reads([reader])
+
+
+def test_a_field_is_read_by_a_function_that_takes_one_of_several_configs(tmp_path):
+    config, reader = tmp_path / "config.py", tmp_path / "reader.py"
+    config.write_text(CONFIG + "\nEither = Inner | Outer\n")
+    reader.write_text("def name_of(config: Either) -> str:\n    return config.name\n")
+    assert Sources([config, reader]).reads([reader]) == {("Inner", "name"), ("Outer", "name")}

@@ -44,6 +44,14 @@ class Sources:
             if isinstance(node, ast.ClassDef) and node.name in self._clear
         }
         self._related = self._families()
+        self._aliases = {
+            node.targets[0].id: node.value
+            for tree in trees.values()
+            for node in tree.body
+            if isinstance(node, ast.Assign)
+            and isinstance(node.targets[0], ast.Name)
+            and isinstance(node.value, (ast.BinOp, ast.Subscript))
+        }
         # Twice: an assignment's type may follow from a class of a later file.
         for _ in range(2):
             self._readers.clear()
@@ -100,7 +108,12 @@ class Sources:
         return self._functions.get(function, NOTHING)
 
     def types_in(self, annotation: ast.AST | None) -> Types:
-        return frozenset(_names(annotation)) & self.bases.keys() if annotation else NOTHING
+        if annotation is None:
+            return NOTHING
+        names = set(_names(annotation))
+        for alias in names & self._aliases.keys():  # as in `Layers = Encoder | Decoder`
+            names |= set(_names(self._aliases[alias]))
+        return frozenset(names) & self.bases.keys()
 
     def _clear_name(self, file: Path, name: str) -> str:
         return name if name in self._clear else f"{file}: {name}"
