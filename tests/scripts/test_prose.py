@@ -1,0 +1,112 @@
+"""The checks of docstrings, comments, messages and names, on sources that break each rule."""
+
+import importlib.machinery
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).resolve().parents[2] / "scripts/prose"
+
+SOURCE = '''
+"""Hold a parser. # not a comment"""
+
+class Reader:
+    """What reads."""
+
+    def read_anew(self, path):
+        """Return the text."""
+        # The file may be
+        # away for a moment.
+        if not path:  # noqa: SIM102
+            raise ValueError(f"{path!r} lies in no directory. Name one.")
+        parser.add_argument("--x", help="the number" + " of lines")
+        return {"key": "a_value"}
+'''
+
+
+@pytest.fixture(scope="module")
+def prose():
+    loader = importlib.machinery.SourceFileLoader("prose", str(SCRIPT))
+    module = importlib.util.module_from_spec(importlib.util.spec_from_loader("prose", loader))
+    sys.modules["prose"] = module
+    loader.exec_module(module)
+    yield module
+    del sys.modules["prose"]
+
+
+@pytest.fixture
+def rules(prose, tmp_path):
+    def made(waivers=""):
+        path = tmp_path / "rules.toml"
+        path.write_text(f"[banned]\nanew = 'again'\n'lies in' = 'is in'\n{waivers}")
+        return prose.Rules(path)
+
+    return made
+
+
+def waiver(rule, text, reason="a reason"):
+    return f'[[waivers]]\nrule = "{rule}"\nfile = "a.py"\ntext = "{text}"\nreason = "{reason}"\n'
+
+
+def test_all_kinds_of_texts_are_found(prose):
+    found = [tuple(passage) for passage in prose.passages_of("a.py", SOURCE)]
+    assert sorted(found) == [
+        ("a.py", 1, "name", "a"),
+        ("a.py", 2, "docstring", "Hold a parser. # not a comment"),
+        ("a.py", 4, "name", "Reader"),
+        ("a.py", 4, "public class", "Reader"),
+        ("a.py", 5, "docstring", "What reads."),
+        ("a.py", 7, "name", "read_anew"),
+        ("a.py", 8, "docstring", "Return the text."),
+        ("a.py", 9, "comment", "The file may be away for a moment."),
+        ("a.py", 12, "message", "{} lies in no directory. Name one."),
+        ("a.py", 13, "help", " of lines"),
+        ("a.py", 13, "help", "the number"),
+    ]
+
+
+def test_each_rule_is_reported_with_its_place_and_remedy(prose, rules):
+    passages = [*prose.passages_of("a.py", SOURCE), *prose.passages_of("b.py", "class Reader: ...")]
+    assert list(map(str, rules().findings(passages))) == [
+        "a.py:5: docstring: opens with 'What': What reads.",
+        "a.py:7: name: 'anew', better again: read_anew",
+        "a.py:12: message: 'lies in', better is in: {} lies in no directory. Name one.",
+        "b.py:1: public class: a class of this name is in a.py: Reader",
+    ]
+
+
+def test_a_waiver_holds_for_one_rule_in_one_file_and_has_a_reason(prose, rules):
+    passages = list(prose.passages_of("a.py", SOURCE))
+    with_waivers = rules(waiver("banned", "read_anew") + waiver("question", "Return"))
+    assert [f.passage.line for f in with_waivers.findings(passages)] == [5, 12]
+    assert with_waivers.unused_waivers() == ["Return"]
+    with pytest.raises(ValueError, match="'read_anew' gives no reason"):
+        rules(waiver("banned", "read_anew", reason=" "))
+
+
+def test_names_are_split_into_words(prose):
+    words = prose.words_of_name
+    assert words("HTTPServer_of2x/file") == ["http", "server", "of", "2", "x", "file"]
+    assert words("_Anew") == ["anew"]
+
+
+def test_a_seed_draws_the_same_texts(prose):
+    kinds = ["name", "docstring", "comment", "message", "help"]
+    passages = [prose.Passage("a.py", n, kind, f"{kind} {n}") for n in range(60) for kind in kinds]
+    first = prose.sample(passages, 3)
+    assert [passage.kind for passage in first] == [
+        *["docstring"] * 40,
+        *["comment"] * 20,
+        *["message"] * 20,
+        *["help"] * 20,
+    ]
+    assert len(set(first)) == 100
+    assert prose.sample(passages, 3) == first != prose.sample(passages, 4)
+
+
+def test_the_explanations_are_exempt(prose):
+    files = [path.relative_to(prose.ROOT).as_posix() for path in prose.product_files()]
+    assert "trainer/training/loop.py" in files
+    assert not any(file.startswith(prose.EXEMPT) for file in files)
