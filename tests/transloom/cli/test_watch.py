@@ -307,7 +307,7 @@ def test_a_long_record_has_its_curves_whole(tmp_path):
     assert len(picture.loss.points) < 2500
     assert [point.value for point in picture.scores["bleu"].points] == list(range(10))
     assert picture.newest.samples[0].source == "at 9"
-    assert picture.best["bleu"][1] == 4600
+    assert picture.best["bleu"].step == 4600
 
 
 def test_one_standing_for_scripts(run):

@@ -53,7 +53,6 @@ def _take_validations(picture: RunPicture, curves: Curves, run: RunFolder) -> No
     end = read_record_end(run.metrics, VALIDATIONS_BYTES)
     for step, scores in curves.validations:
         if end.first_step is None or step < end.first_step:
-            for name, score in scores.items():
-                picture.score(step, name, score)
+            picture.take_scores(step, scores)
     for line in end.validations:
         picture.line(line)
