@@ -56,11 +56,16 @@ class RecordEnd:
     problem: str | None = None
 
     def after(self, line: Line) -> "RecordEnd":
-        """Return the end of the record once this line is appended."""
+        """Return the end of the record once this line is appended.
+
+        Lines that are read twice, in their order, change nothing.
+        """
         if isinstance(line, TrainLine):
             # The time between two starts does not belong to the speed.
-            earlier = self.recent if self.last and self.last.restarts == line.restarts else ()
-            recent = (*earlier[1 - RECENT_STEPS :], line)
+            is_same_start = self.last is not None and self.last.restarts == line.restarts
+            if is_same_start and line.step <= self.recent[-1].step:
+                return self
+            recent = (*(self.recent if is_same_start else ()), line)[-RECENT_STEPS:]
             return replace(self, step=max(self.step, line.step), recent=recent)
         if isinstance(line, SkippedLine):
             return replace(self, step=max(self.step, line.step), skipped=line)

@@ -13,6 +13,7 @@ be half-written, damaged or made up: what cannot be read is a problem of the sta
 """
 
 import time
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
@@ -122,6 +123,24 @@ def no_runs_in(folder: Path | str, error: OSError, or_else: str = "") -> RunMism
         f"{folder} has no runs: {error.strerror}. Name the folder that holds your runs{or_else}; "
         "without a name it is `runs` in the current folder, which the first `transloom train` makes"
     )
+
+
+def run_paths(
+    folder: Path, or_else: str = "", is_listed: Callable[[Path], bool] = is_run
+) -> list[Path]:
+    """Return the folders of runs in a folder, in the order of their names.
+
+    Args:
+        or_else: see `no_runs_in`.
+
+    Raises:
+        RunMismatchError: there is no such folder.
+    """
+    try:
+        paths = sorted(folder.iterdir())
+    except OSError as error:
+        raise no_runs_in(folder, error, or_else) from error
+    return [path for path in paths if is_listed(path)]
 
 
 def standing_of(path: Path, record_bytes: int = BYTES_OF_ONE) -> Standing:

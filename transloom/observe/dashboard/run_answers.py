@@ -13,10 +13,6 @@ from typing import Any, TypeVar
 import numpy as np
 
 from foundation.wording import counted
-from trainer.checkpoints.format import (
-    HEADER,
-    list_checkpoints,
-)
 from trainer.errors import RunMismatchError, TrainerError
 from trainer.record.node_usage import NodeLine, read_usage
 from trainer.record.records import Event, Sample, SkippedLine
@@ -24,7 +20,6 @@ from trainer.record.run_snapshot import Problems, RunSnapshot
 from trainer.record.standing import BYTES_IN_A_LIST, standing_from
 from trainer.record.time_lapse import mean_cross_attention, read_time_lapse
 from trainer.runs.folder import RunFolder
-from trainer.runs.log import TAIL_BYTES
 from trainer.task_kinds import TASKS
 from transloom.observe.curves.curve_index import extend_index
 from transloom.observe.curves.curves import MOST_POINTS, Curves, read_curves
@@ -64,12 +59,8 @@ def end_bytes(runs: int) -> int:
     return max(LEAST_END_BYTES, min(BYTES_IN_A_LIST, TABLE_BYTES // max(1, runs)))
 
 
-def row_of(path: Path, record_bytes: int) -> RunRow:
-    """Return a run's row in the table."""
-    return _row_of(RunSnapshot(RunFolder(path), record_bytes))
-
-
-def _row_of(snapshot: RunSnapshot) -> RunRow:
+def row_of(snapshot: RunSnapshot) -> RunRow:
+    """Return the row of a run in the table."""
     name, settings = snapshot.run.path.name, snapshot.settings
     return RunRow(
         id=run_id(name),
@@ -86,25 +77,11 @@ def _loss_unit(settings: Mapping[str, Any]) -> str | None:
     return TASKS[task].loss_unit if isinstance(task, str) and task in TASKS else None
 
 
-def row_bytes(path: Path, record_bytes: int) -> int:
-    """How many bytes of a run's folder its row reads, by the sizes of its files."""
-    run = RunFolder(path)
-    newest = _newest_checkpoint(run)
-    read = [
-        (run.metrics, record_bytes),
-        (run.log, TAIL_BYTES),
-        *((file, 2**24) for file in (run.card_path, run.place)),
-        *((run.recipe, 2**24),) * 2,  # for its settings, and for its number of steps
-        *([(newest / HEADER, 2**24)] if newest else []),
-    ]
-    return sum(min(_size(file), most) for file, most in read)
-
-
 def run_answer(path: Path, cache: Path | None) -> RunAnswer:
     """Return all of a run that is no curve."""
     run = RunFolder(path)
     snapshot = RunSnapshot(run, BYTES_IN_A_LIST)
-    row = _row_of(snapshot)
+    row = row_of(snapshot)
     known = len(snapshot.problems)
     curves = read_curves(run.metrics, 1, cache=cache) if _is_file(run.metrics) else None
     told_with_curves = Problems()
@@ -185,7 +162,7 @@ def answers_for(run: Path, *more: Path, cache: Path | None = None) -> dict[str, 
         for path in paths:
             kept = _indexed(RunFolder(path).metrics, cache, Path(temporary))
             name = run_id(path.name)
-            rows.append(row_of(path, BYTES_IN_A_LIST))
+            rows.append(row_of(RunSnapshot(RunFolder(path), BYTES_IN_A_LIST)))
             answers[run_path(name)] = run_answer(path, kept).model_dump(mode="json")
             answers[curves_path(name)] = curves_answer(path, kept).model_dump(mode="json")
             answers[nodes_path(name)] = nodes_answer(path).model_dump(mode="json")
@@ -266,12 +243,6 @@ def _mark(line: Event | SkippedLine) -> Mark:
     return Mark(step=line.step, event=line.event, words=event_text(line), details=line.details)
 
 
-def _newest_checkpoint(run: RunFolder) -> Path | None:
-    with suppress(OSError):
-        return next(reversed(list_checkpoints(run.checkpoints)), None)
-    return None
-
-
 def _indexed(record: Path, cache: Path | None, temporary: Path) -> Path | None:
     """A folder that has the index of all of a record; None if there is no record."""
     if not _is_file(record):
@@ -289,10 +260,3 @@ def _is_file(path: Path) -> bool:
         return path.is_file()
     except OSError:
         return False
-
-
-def _size(file: Path) -> int:
-    try:
-        return file.stat().st_size
-    except OSError:
-        return 0

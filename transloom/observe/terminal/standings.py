@@ -5,7 +5,7 @@ from pathlib import Path
 
 from foundation.wording import counted, flop_rate, span, steps_of
 from trainer.errors import RunMismatchError
-from trainer.record.standing import BYTES_IN_A_LIST, Standing, is_run, no_runs_in, standing_of
+from trainer.record.standing import BYTES_IN_A_LIST, Standing, is_run, run_paths, standing_of
 from transloom.observe.terminal.scores import (
     score_heading,
     score_text,
@@ -19,21 +19,18 @@ QUIET_SECONDS = 120.0
 
 
 def runs_in(folder: Path) -> list[Standing]:
-    """How the runs in a folder stand, in the order of their names.
+    """Return the standings of the runs in a folder, in the order of their names.
 
     Raises:
         RunMismatchError: there is no such folder, or it is itself a run.
     """
-    try:
-        paths = sorted(folder.iterdir())
-    except OSError as error:
-        raise no_runs_in(folder, error) from error
+    paths = run_paths(folder)
     if is_run(folder):
         raise RunMismatchError(
             f"{folder} is itself a run: `transloom status {folder}` tells of it. Name the folder "
             "in which runs lie"
         )
-    return [standing_of(path, BYTES_IN_A_LIST) for path in paths if is_run(path)]
+    return [standing_of(path, BYTES_IN_A_LIST) for path in paths]
 
 
 def status_of(run: Path) -> Standing:
