@@ -3,7 +3,7 @@
 ::
 
     owners/, run.json, recipe.yaml, log.txt, place.json  ─┐
-    checkpoints/                                          ├─▶ RunSnapshot ─▶ Standing, metrics,
+    checkpoints/                                          ├─▶ RunSnapshot ─▶ RunStatus, metrics,
     metrics.jsonl  its end                                │                  the dashboard's answers
     start.json, vitals.json, dataset/manifest.json       ─┘  read when they are asked for
 

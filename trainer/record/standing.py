@@ -53,8 +53,8 @@ class Owner(Written):
     silent_seconds: float
 
 
-class Standing(Written):
-    """How a run stands.
+class RunStatus(Written):
+    """The status of a run, as of a snapshot of its folder.
 
     Attributes:
         reason: why it failed, was abandoned or is damaged.
@@ -143,7 +143,7 @@ def run_paths(
     return [path for path in paths if is_listed(path)]
 
 
-def standing_of(path: Path, record_bytes: int = BYTES_OF_ONE) -> Standing:
+def standing_of(path: Path, record_bytes: int = BYTES_OF_ONE) -> RunStatus:
     """Return how the run in a folder stands, as of now.
 
     Args:
@@ -152,14 +152,14 @@ def standing_of(path: Path, record_bytes: int = BYTES_OF_ONE) -> Standing:
     return standing_from(RunSnapshot(RunFolder(path), record_bytes))
 
 
-def standing_from(snapshot: RunSnapshot) -> Standing:
+def standing_from(snapshot: RunSnapshot) -> RunStatus:
     """Summarize a snapshot."""
     path = snapshot.run.path
     state, reason = _state(snapshot)
     record, newest = snapshot.record, snapshot.newest
     scores, scores_step = _newest_scores(record, snapshot.header)
     flops_rate = record.flops_per_second
-    return Standing(
+    return RunStatus(
         name=path.name or str(path),
         path=str(path),
         state=state,

@@ -4,6 +4,7 @@ Nothing here is kept between two calls, and every file is read within a bound. W
 is told in the answer; the rest of it is there.
 """
 
+import shlex
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -21,9 +22,9 @@ from trainer.record.standing import BYTES_IN_A_LIST, standing_from
 from trainer.record.time_lapse import mean_cross_attention, read_time_lapse
 from trainer.runs.folder import RunFolder
 from trainer.task_kinds import TASKS
-from transloom.observe.curves.curve_index import extend_index
+from transloom.observe.curves.curve_index import extend_index, load_index
 from transloom.observe.curves.curves import MOST_POINTS, Curves, read_curves
-from transloom.observe.dashboard import run_details
+from transloom.observe.curves.record_blocks import OpenRecord
 from transloom.observe.dashboard.answers import (
     RUNS,
     CurvesAnswer,
@@ -51,6 +52,7 @@ T = TypeVar("T")
 TABLE_BYTES = 2_400_000
 LEAST_END_BYTES = 2**13
 LOG_ENTRIES = 200
+SAMPLES_END_BYTES = 2**16
 _OF_A_GPU = ("utilization_percent", "memory_used_bytes", "memory_bytes")
 
 
@@ -87,7 +89,7 @@ def run_answer(path: Path, cache: Path | None) -> RunAnswer:
     told_with_curves = Problems()
     no_samples: list[Sample] = []
     samples = told_with_curves.tried(
-        run.metrics, lambda: run_details.newest_samples(run.metrics, cache), no_samples
+        run.metrics, lambda: newest_samples(run.metrics, cache), no_samples
     )
     vitals, cleaning = snapshot.vitals, snapshot.cleaning
     problems = [
@@ -110,10 +112,55 @@ def run_answer(path: Path, cache: Path | None) -> RunAnswer:
         samples=samples,
         log=snapshot.log[-LOG_ENTRIES:],
         cleaning=cleaning,
-        environment=run_details.environment(snapshot),
-        commands=run_details.commands(snapshot),
+        environment=environment_of(snapshot),
+        commands=commands_of(snapshot),
         vitals=vitals,
     )
+
+
+def newest_samples(record: Path, cache: Path | None) -> list[Sample]:
+    """Return those of the newest validation, near the record's end or where the index says."""
+    with OpenRecord(record) as opened:
+        end = opened.lines_within(max(0, opened.end - SAMPLES_END_BYTES), opened.end)
+        if not end.validations and cache and (index := load_index(opened, cache)):
+            at, length = index.validation_at or (0, 0)
+            end = opened.lines_within(at, at + length + 1)
+        return end.validations[-1].samples if end.validations else []
+
+
+def environment_of(snapshot: RunSnapshot) -> dict[str, Any]:
+    """Return versions, commit and numerics by the last start and the newest readable header."""
+    known: dict[str, Any] = {}
+    if start := snapshot.start:
+        known |= {"started": start.since, **start.versions}
+        for name, code in (("transloom", start.code), ("project", start.invocation.project)):
+            if code:
+                known[f"commit of {name}"] = code.commit + (", changed" if code.dirty else "")
+    if header := snapshot.readable_header:
+        known |= {
+            "dataset": header.dataset_identity,
+            "checkpoint format": header.format,
+            **header.numerics,
+        }
+        if header.parent:
+            known["weights from"] = header.parent.model_dump(mode="json")
+    return known
+
+
+def commands_of(snapshot: RunSnapshot) -> list[str]:
+    """Return the command of the last start, and commands that repeat and prove the run."""
+    run, start, settings = snapshot.run, snapshot.start, snapshot.settings
+    name = shlex.quote(str(run.path))
+    typed = start.invocation.command if start else None
+    # `train` trusts the recipe that it is given, and this one may be anybody's.
+    harmless = settings and settings.get("extension_folder") is None
+    no_folder = "" if harmless else " extension_folder=null"
+    return [
+        *([typed] if typed else []),
+        f"transloom train {shlex.quote(str(run.recipe))}{no_folder} --run {name}-again",
+        f"transloom compare {name} {name}-again",
+        f"transloom replay {name} --steps 1:20",
+    ]
 
 
 def curves_answer(

@@ -17,7 +17,7 @@ from foundation.wording import counted
 from trainer.errors import RunMismatchError
 from trainer.record.followed_run import STANDING_SECONDS, FollowedRuns
 from trainer.record.run_snapshot import Signature
-from trainer.record.standing import BYTES_IN_A_LIST, Standing, is_run, run_paths, standing_of
+from trainer.record.standing import BYTES_IN_A_LIST, RunStatus, is_run, run_paths, standing_of
 from transloom.observe.terminal.folder_picture import FolderRow, folder_picture
 from transloom.observe.terminal.run_picture import JobPicture, state_with_job
 from transloom.observe.terminal.scores import score_text
@@ -29,7 +29,7 @@ class _Known:
     """A run as it was read last."""
 
     changed: float
-    standing: Standing
+    standing: RunStatus
     job: JobPicture | None
 
     @property

@@ -17,7 +17,7 @@ from cluster.terminal import Terminal
 from foundation.wording import steps_of
 from trainer.record.followed_run import FollowedRun
 from trainer.record.records import Line
-from trainer.record.standing import Standing, standing_of
+from trainer.record.standing import RunStatus, standing_of
 from trainer.runs.folder import RunFolder
 from trainer.runs.log import LogEntry
 from transloom.observe.terminal.live_picture import rendered
@@ -48,7 +48,7 @@ class RunFeed:
         self.picture = RunPicture(str(path))
         self._job = job
         self._followed = FollowedRun(self.run, CHECKPOINTS_SHOWN)
-        self._standing: Standing | None = None  # the one that the picture shows
+        self._standing: RunStatus | None = None  # the one that the picture shows
         self._was_under_way = False
         self._take_history()
         self.look()
@@ -111,7 +111,7 @@ class RunFeed:
     def _take_history(self) -> None:
         self._followed.record_problems += take_history(self.picture, self.run)
 
-    def _take_standing(self, standing: Standing) -> None:
+    def _take_standing(self, standing: RunStatus) -> None:
         self._standing, picture = standing, self.picture
         picture.job = self._job()
         picture.state = state_with_job(standing, picture.job)
@@ -123,7 +123,7 @@ class RunFeed:
         picture.owner = _owner(standing)
 
 
-def _owner(standing: Standing) -> str:
+def _owner(standing: RunStatus) -> str:
     owner = standing.owner
     if owner is None or standing.state != "training":
         return ""

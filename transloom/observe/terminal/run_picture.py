@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from trainer.checkpoints.condition import CheckpointCondition
 from trainer.record.record_end import RecordEnd
 from trainer.record.records import Line, TrainLine, ValidationLine
-from trainer.record.standing import Standing
+from trainer.record.standing import RunStatus
 from trainer.runs.log import LogEntry
 from trainer.runs.vitals import Vitals
 from trainer.scores import BestScore, Scores, keep_best
@@ -48,7 +48,7 @@ class JobPicture:
     restarts: tuple[str, ...] = ()
 
 
-def state_with_job(standing: Standing, job: JobPicture | None) -> str:
+def state_with_job(standing: RunStatus, job: JobPicture | None) -> str:
     """Return the state of a run, or that of its job while the job waits for room."""
     if standing.state != "training" and job and job.is_under_way:
         return job.state
