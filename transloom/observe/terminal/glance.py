@@ -10,7 +10,7 @@ from transloom.observe.terminal.run_picture import JobPicture
 from transloom.observe.terminal.time_words import clock
 
 if TYPE_CHECKING:
-    from cluster.launchers.ray_job.status import Standing
+    from cluster.launchers.ray_job.status import JobSummary
 
 
 def newest_job_of(run: Path) -> JobPicture | None:
@@ -55,13 +55,13 @@ class JobOfCluster:
             self._standing = self._ask()
         return _picture_of(self._standing)
 
-    def _ask(self) -> "Standing":
+    def _ask(self) -> "JobSummary":
         from cluster.launchers.ray_job.status import standing_of  # imports Ray
 
         return standing_of(self._address, self._id)
 
 
-def _picture_of(standing: "Standing") -> JobPicture:
+def _picture_of(standing: "JobSummary") -> JobPicture:
     if standing.record:
         return _picture(standing.id, standing.status, standing.record)
     message = standing.job.message if standing.job else None

@@ -15,7 +15,7 @@ from cluster.launchers.ray_job import run_in_use
 from cluster.launchers.ray_job.inside_view import RUN_KEY, RUNNER_KEY
 from cluster.launchers.ray_job.record import JobFolder
 from cluster.launchers.ray_job.run_in_use import check_folder, check_jobs
-from cluster.launchers.ray_job.status import Standing
+from cluster.launchers.ray_job.status import JobSummary
 from cluster.ray.jobs import Job
 
 
@@ -59,7 +59,7 @@ def test_a_job_that_has_ended_by_ray_or_by_its_record_holds_no_run(
     record = a_record(Path(run), state=record_says) if record_says else None
     foreign = Job("foreign", "RUNNING", "command", "", 1.0, None, None, {RUN_KEY: "/runs/a"})
     monkeypatch.setattr(run_in_use.jobs, "list_jobs", lambda address: [foreign, job])
-    monkeypatch.setattr(run_in_use, "standing_of", lambda address, id: Standing(job, record))
+    monkeypatch.setattr(run_in_use, "standing_of", lambda address, id: JobSummary(job, record))
     if in_use:
         with pytest.raises(ClusterError, match=r"in use by the job mine .*jobs stop mine"):
             check_jobs("head", "/runs/a")
