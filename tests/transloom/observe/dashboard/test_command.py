@@ -12,9 +12,10 @@ import pytest
 from support.records.lines import train_line
 from support.records.run_folders import made_run
 
+from foundation.child_process import LOWEST_PRIORITY
 from transloom.cli.dashboard import COMMAND_LINE
 from transloom.cli.sweep_runs import TRANSLOOM
-from transloom.observe.dashboard import look_process
+from transloom.observe.dashboard.look_process import look_command
 from transloom.observe.dashboard.serving import NICENESS
 
 HANG_SECONDS = 300
@@ -63,15 +64,12 @@ def loaded_libraries(pid):
 @pytest.mark.parametrize("ends_by", ["closing", "kill"])
 def test_a_look_ends_with_its_server_however_that_ends(tmp_path, ends_by):
     """The process of a look, with one that it has started in its turn."""
-    python, option, code, _ = look_process.look_command(COMMAND_LINE)
+    python, option, code, _ = look_command(COMMAND_LINE)
     waiting = "import subprocess, sys, time\n" + (
         "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(1e6)'])\n"
         "print(child.pid, flush=True)\ntime.sleep(1e6)"
     )
-    begin = (
-        "from transloom.observe.dashboard.look_process import end_with_the_server\n"
-        "end_with_the_server()\n"
-    )
+    begin = "from foundation.child_process import enter_background\nenter_background()\n"
     look = (python, option, code, begin + waiting)
     server = (
         "import subprocess, sys\n"
@@ -83,7 +81,7 @@ def test_a_look_ends_with_its_server_however_that_ends(tmp_path, ends_by):
     )
     child = psutil.Process(int(started.stdout.readline()))
     try:
-        assert child.nice() == look_process.LOWEST_PRIORITY
+        assert child.nice() == LOWEST_PRIORITY
         if ends_by == "kill":
             started.kill()
         started.stdin.close()
