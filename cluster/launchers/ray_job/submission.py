@@ -17,11 +17,10 @@ from typing import Any, Protocol
 from cluster.errors import ClusterError
 from cluster.launchers.ray_job.arrival import Envelope
 from cluster.launchers.ray_job.entrance import job_code
-from cluster.launchers.ray_job.head_check import check_head
 from cluster.launchers.ray_job.inside_view import RUN_KEY, RUNNER_KEY
 from cluster.launchers.ray_job.record import JobRequest, Needs
-from cluster.launchers.ray_job.run_in_use import check_folder, check_jobs
 from cluster.launchers.ray_job.shipment import extension_files, megabytes, sent_files
+from cluster.launchers.ray_job.submit_checks import check_folder, check_head, check_jobs
 from cluster.packages import INSTALLATION
 from cluster.planning.quick import quick_check
 from cluster.ray import jobs, open_doors

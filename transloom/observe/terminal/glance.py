@@ -20,7 +20,7 @@ def newest_job_of(run: Path) -> JobPicture | None:
         record = folder.read()
     except (ClusterError, OSError):
         return None
-    state = LOST if record.state not in FINAL and folder.is_silent() else record.state
+    state = LOST if record.state not in FINAL and folder.is_silent(record) else record.state
     return _picture(record.id, state, record)
 
 
@@ -49,7 +49,7 @@ class JobOfCluster:
         folder = JobFolder.of(self.run, self._id)
         with suppress(ClusterError):
             record = folder.read()
-            if record.state in FINAL or not folder.is_silent():
+            if record.state in FINAL or not folder.is_silent(record):
                 return _picture(record.id, record.state, record)
         with suppress(ClusterError):  # the head may be away for a moment
             self._standing = self._ask()
