@@ -52,7 +52,8 @@ def field_rows(
         RecipeError: no field begins so, none has the words, or there is no such task.
     """
     from cluster.recipe import Recipe, walk_fields
-    from trainer.recipe import DEFAULT_TASK, recipe_class
+    from foundation.built_in_tasks import DEFAULT_TASK
+    from trainer.recipe import recipe_class
 
     try:
         recipe = recipe_class(Recipe, task or DEFAULT_TASK)

@@ -5,9 +5,10 @@ from typing import Any
 
 from cluster.errors import ClusterError
 from cluster.recipe import Recipe, walk_fields
+from foundation.built_in_tasks import DEFAULT_TASK
 from foundation.section import change_class
 from trainer.checkpoints.format import Parent
-from trainer.recipe import DEFAULT_TASK, differing_identity, recipe_class
+from trainer.recipe import differing_identity, recipe_class
 from trainer.record.run_settings import settings_of
 from trainer.runs.folder import RunCard, RunFolder
 from trainer.task_kinds import NETWORKS, TASKS
