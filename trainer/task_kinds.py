@@ -1,9 +1,11 @@
-"""Tasks and networks as recipes name them: which sections they have, and where their code is.
+"""Tasks and networks by the names that recipes give them: their sections, and where their code is.
 
 Nothing here imports torch: the driver reads recipes without it.
 
     TASKS["translation"] ──▶ the classes of its sections, its scores, its half in torch
     NETWORKS["transformer"] ──▶ the class of the section `model`, and the function that builds it
+
+`foundation.built_in_tasks` names both halves of each built-in task.
 """
 
 from collections.abc import Callable, Mapping
