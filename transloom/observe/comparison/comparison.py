@@ -9,6 +9,7 @@ import torch
 
 from cluster.errors import ClusterError
 from cluster.recipe import Recipe, walk_fields
+from foundation.built_in_tasks import DEFAULT_TASK
 from foundation.section import change_class
 from trainer.checkpoints.format import (
     Checkpoint,
@@ -20,7 +21,7 @@ from trainer.checkpoints.format import (
 )
 from trainer.checkpoints.reader import CheckpointReader
 from trainer.errors import TrainerError
-from trainer.recipe import DEFAULT_TASK, differing_identity, recipe_class
+from trainer.recipe import differing_identity, recipe_class
 from trainer.record.metrics import read_metrics
 from trainer.record.records import SkippedLine, StepLine, TrainLine
 from trainer.record.run_settings import settings_of

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from foundation.built_in_tasks import DEFAULT_TASK
 from foundation.wording import counted
 from trainer.errors import RunMismatchError, TrainerError
 from trainer.record.node_usage import NodeLine, read_usage
@@ -75,7 +76,7 @@ def row_of(snapshot: RunSnapshot) -> RunRow:
 
 def _loss_unit(settings: Mapping[str, Any]) -> str | None:
     """The unit of the loss by a recipe's task, which older recipes leave out."""
-    task = settings.get("task", "translation")
+    task = settings.get("task", DEFAULT_TASK)
     return TASKS[task].loss_unit if isinstance(task, str) and task in TASKS else None
 
 
