@@ -15,6 +15,7 @@ from transloom.cli.options import (
     PenaltyOption,
     PrecisionOption,
 )
+from transloom.inference.decoding_options import DecodingOptions
 from transloom.inference.engine_names import Engine
 
 
@@ -95,16 +96,15 @@ def serve(
         timeout_seconds=timeout_seconds,
         max_tokens=max_tokens,
     )
+    decoding = DecodingOptions(
+        beam_size, length_penalty, precision=precision, engine=engine, compute_type=compute_type
+    )
     of_each = {
         name: ReplicaSettings(
             run=run,
             checkpoint=checkpoint,
             follow=follow,
-            precision=precision,
-            engine=engine,
-            compute_type=compute_type,
-            beam_size=beam_size,
-            length_penalty=length_penalty,
+            decoding=decoding,
             cpus=cpus,
             max_tokens=max_tokens,
         )

@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain
 from typing import Any, Literal
 
 from cluster.terminal import note, warn
@@ -134,7 +134,9 @@ def lines_of_batch(
         LongSentenceError, PrefixError: numbered from 0 among these sentences.
     """
     parts, best = _translated(translator, sentences, beginnings, wanted)
-    aligned = _aligned(translator, sentences, best, wanted.tag) if wanted.alignments else None
+    aligned = None
+    if wanted.alignments:
+        aligned = translator.align_words_n_best(sentences, best, wanted.tag)
     lines = []
     for row, (sentence, translations) in enumerate(zip(sentences, best, strict=True)):
         pairs = aligned[row] if aligned is not None else None
@@ -255,15 +257,6 @@ def _batches(sentences: list[str], beginnings: list[str] | None, at_once: int) -
 def as_sentence(line: str) -> str:
     """A line as corpora have it: \\r within it is a space."""
     return line.replace("\r", " ")
-
-
-def _aligned(
-    translator: Translator, sentences: list[str], best: list[list[Translation]], tag: str | None
-) -> list[list[Alignment]]:
-    """The alignment of words of every translation."""
-    repeated = [s for s, translations in zip(sentences, best, strict=True) for _ in translations]
-    alignments = iter(translator.align_words(repeated, list(chain.from_iterable(best)), tag))
-    return [list(islice(alignments, len(translations))) for translations in best]
 
 
 def _text(translations: list[Translation], alignments: list[Alignment] | None) -> str:

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain, islice
 from pathlib import Path
 from typing import Self
 
@@ -426,6 +427,17 @@ class Translator:
                 alignments, sentences, translations, strict=True
             )
         ]
+
+    def align_words_n_best(
+        self,
+        sentences: Sequence[str],
+        best: Sequence[Sequence[Translation]],
+        tag: str | None = None,
+    ) -> list[list[Alignment]]:
+        """Align the words of every translation of each sentence; see `align_words`."""
+        repeated = [s for s, of_one in zip(sentences, best, strict=True) for _ in of_one]
+        alignments = iter(self.align_words(repeated, list(chain.from_iterable(best)), tag))
+        return [list(islice(alignments, len(of_one))) for of_one in best]
 
     def source_ids(self, sentence: str, tag: str | None = None) -> list[int]:
         """The sentence as the model reads it: the tag's id, its tokens' ids, EOS."""

@@ -23,7 +23,7 @@ from model.config.transformer import DecodingConfig
 from model.errors import ModelError
 from trainer.checkpoints.format import HEADER, sha256_of
 from trainer.errors import RunMismatchError, TrainerError
-from trainer.memory.host_memory import keep_freed
+from transloom.inference.search_processes import prepare_process
 from transloom.inference.trained_network import Precision
 from transloom.inference.translate import LinesWanted, lines_of_batch
 from transloom.inference.translator import Translator
@@ -52,10 +52,7 @@ class TranslatorOrigin:
         Raises:
             RunMismatchError: a run's folder is not seen here, or another checkpoint lies there.
         """
-        import torch
-
-        torch.set_num_threads(self.threads)
-        keep_freed()
+        prepare_process(self.threads)
         runs = [(Path(run), checkpoint) for run, checkpoint, _ in self.runs]
         translator = Translator.load_ensemble(runs, self.decoding, self.device, self.precision)
         for (_, found), (run, checkpoint, expected) in zip(
