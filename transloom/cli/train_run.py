@@ -13,7 +13,7 @@ from cluster.recipe import (
     run_name,
     with_absolute_paths,
 )
-from cluster.supervision.supervisor import supervise
+from cluster.supervision.supervisor import SupervisionOptions, supervise
 from cluster.terminal import Terminal
 from foundation.wording import counted
 from trainer.checkpoints.format import list_checkpoints, step_of
@@ -146,7 +146,8 @@ def train_run(
 
             outcome = train_inline(loaded, folder, store, manifest, audience, profile)
         else:
-            outcome = supervise(loaded, folder, store, manifest, audience, profile, options.strict)
+            how = SupervisionOptions(profile, options.strict)
+            outcome = supervise(loaded, folder, store, manifest, audience, how)
     checkpoints = list_checkpoints(folder.checkpoints)
     newest = checkpoints[-1] if checkpoints else None
     lines = read_backwards(folder.metrics)
