@@ -120,7 +120,7 @@ def to_bert_labels(network: LabelModel, pad_id: int, labels: Sequence[str]) -> H
     for name, parameter in network.named_parameters():
         module, _, kind = name.rpartition(".")
         if module in LABEL_HEAD:
-            weights |= taken_apart(parameter, Place([f"{LABEL_HEAD[module]}.{kind}"]))
+            weights |= taken_apart(parameter, WeightLocation([f"{LABEL_HEAD[module]}.{kind}"]))
     config = {
         **encoder.config,
         "architectures": [LABEL_ARCHITECTURES[network.pooler is not None]],
