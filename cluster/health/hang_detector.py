@@ -3,10 +3,10 @@
 In: when each rank answered, and the progress that it reported. Out: the error that names the rank,
 its position, and the deadline that has passed.
 
-A step is computed in about the same time again and again. So its deadline follows from the steps
-before it: a hang then costs seconds, not the minutes that the slowest permitted step may take. Other
-phases keep their settings. Waiting for data is a phase by itself, since a stall of the storage must
-not end ranks.
+The durations of steps hardly differ. So the deadline of a step follows from the steps before it: a
+hang then costs seconds, not the minutes that the slowest permitted step may take. Other phases
+keep their settings. Waiting for data is a separate phase, since a stall of the storage must not end
+ranks.
 """
 
 import statistics
