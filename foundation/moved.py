@@ -10,7 +10,7 @@ imports nothing here but the standard library.
 import importlib
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
@@ -35,6 +35,8 @@ MOVED = {
     "data_pipeline.text_config": "data_pipeline.config.text",
     "data_pipeline.wording": "foundation.wording",
     "data_pipeline.written": "foundation.file_model",
+    "foundation.strangers_text": "foundation.untrusted_text",
+    "foundation.written": "foundation.file_model",
     "model.attention": "model.blocks.attention",
     "model.cache": "model.blocks.cache",
     "model.decoder_only": "model.networks.decoder_only",
@@ -100,6 +102,23 @@ def names_of(package: str, module: str) -> Callable[[str], Any]:
             raise AttributeError(f"module {package!r} has no attribute {name!r}") from None
         _warn(f"{package}.{name}", f"{module}.{name}", stacklevel=3)
         return found
+
+    return get
+
+
+def renamed(module: str, names: Mapping[str, str]) -> Callable[[str], Any]:
+    """Return a module's `__getattr__` for the former names of its classes and functions.
+
+    Args:
+        module: the module's name.
+        names: present names by former name.
+    """
+
+    def get(name: str) -> Any:
+        if name not in names:
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        _warn(f"{module}.{name}", f"{module}.{names[name]}", stacklevel=3)
+        return getattr(sys.modules[module], names[name])
 
     return get
 

@@ -12,8 +12,8 @@ An extension adds one to those that a task has by itself, and a recipe names it 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from foundation.registry import Registry
 from foundation.file_model import FileModel
+from foundation.registry import Registry
 
 # The measures of a translation, each with whether more is better.
 MORE_IS_BETTER = {"loss": False, "perplexity": False, "bleu": True}

@@ -309,5 +309,7 @@ class CrossAttention(_MultiHead):
 
     def forward(self, x_btm: Tensor, memory: KeyValue, memory_mask: Mask | None) -> Tensor:
         """Return (b, t, m); `memory_mask` (b, 1, 1, s) hides the source's padding."""
-        query_bhtd = contiguous_heads(self.query(x_btm).unflatten(2, (self.heads, -1)).transpose(1, 2))
+        query_bhtd = contiguous_heads(
+            self.query(x_btm).unflatten(2, (self.heads, -1)).transpose(1, 2)
+        )
         return self.attend(query_bhtd, memory, memory_mask)

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from model.blocks.attention import additive_mask
-from model.blocks.cache import compact_rows, capacity_for
+from model.blocks.cache import capacity_for, compact_rows
 from model.config.transformer import DecodingConfig
 from model.errors import ModelError, PrefixError
 from model.generation.candidates import Candidates, best_candidates

@@ -27,11 +27,11 @@ from model.hugging_face.weight_mapping import (
     HuggingFaceModel,
     WeightLocation,
     count,
+    invalid_config_error,
     join_parameter,
     load_weights_like,
-    invalid_config_error,
-    refuse_unused_weights,
     refuse_unsupported_values,
+    refuse_unused_weights,
     split_parameter,
 )
 from model.networks.encoder_only import EncoderOnly
@@ -140,7 +140,9 @@ def to_bert_encoder(encoder: EncoderOnly, pad_id: int) -> HuggingFaceModel:
         ModelError: BERT has no such network; the message names what it has not.
     """
     _require_form(encoder.config)
-    weights = _split_parameters(nn.ModuleDict({"encoder": encoder}), _encoder_places(encoder.config))
+    weights = _split_parameters(
+        nn.ModuleDict({"encoder": encoder}), _encoder_places(encoder.config)
+    )
     named = {name.removeprefix(OF_THE_ENCODER): weight for name, weight in weights.items()}
     return HuggingFaceModel(_config_of(encoder, ENCODER_ARCHITECTURE, pad_id), named)
 
@@ -158,7 +160,9 @@ def _require_form(config: EncoderOnlyConfig) -> None:
         )
 
 
-def _split_parameters(network: nn.Module, places: Mapping[str, WeightLocation]) -> dict[str, Tensor]:
+def _split_parameters(
+    network: nn.Module, places: Mapping[str, WeightLocation]
+) -> dict[str, Tensor]:
     weights: dict[str, Tensor] = {}
     for name, place in places.items():
         weights |= split_parameter(network.get_parameter(name), place)

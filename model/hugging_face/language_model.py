@@ -22,9 +22,9 @@ from model.hugging_face.files import CONFIG_FILE, read_model, write_model
 from model.hugging_face.layouts import HEAD, LAYOUTS, Layout
 from model.hugging_face.weight_mapping import (
     HuggingFaceModel,
+    invalid_config_error,
     join_parameter,
     load_weights_like,
-    invalid_config_error,
     refuse_unused_weights,
     split_parameter,
 )
@@ -146,7 +146,9 @@ def _padding(config: Mapping[str, Any], vocabulary_size: int) -> int:
     return tokens[0] if tokens else 0
 
 
-def _with_current_names(weights: Mapping[str, Tensor], layout: Layout, tied: bool) -> dict[str, Tensor]:
+def _with_current_names(
+    weights: Mapping[str, Tensor], layout: Layout, tied: bool
+) -> dict[str, Tensor]:
     """Returns the weights by the names of the layout, the head only if it has a matrix of its own.
 
     Some files were saved without the head's class and lack the prefix, as GPT-2's own.

@@ -25,11 +25,11 @@ from model.hugging_face.weight_mapping import (
     HuggingFaceModel,
     WeightLocation,
     count,
+    invalid_config_error,
     join_parameter,
     load_weights_like,
-    invalid_config_error,
-    refuse_unused_weights,
     refuse_unsupported_values,
+    refuse_unused_weights,
     split_parameter,
 )
 from model.networks.transformer import Transformer, Vocabulary

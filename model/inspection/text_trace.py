@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from model.blocks.rotary import RotaryPositions
 from model.errors import ModelError
 from model.heads.masked_head import MaskedLanguageModel
-from model.inspection.module_calls import ModuleCalls, layer_trace, record_calls, require_evaluation
 from model.inspection.layer_traces import EncoderLayerTrace
+from model.inspection.module_calls import ModuleCalls, layer_trace, record_calls, require_evaluation
 from model.networks.decoder_only import DecoderOnly
 from model.networks.encoder_only import EncoderOnly
 

@@ -25,6 +25,12 @@ from torch import Tensor, nn
 from model.blocks.embeddings import Embedding
 from model.blocks.layers import Decoder, Encoder, Layer
 from model.errors import ModelError
+from model.inspection.layer_traces import (
+    DecoderLayerTrace,
+    EmbeddingTrace,
+    EncoderLayerTrace,
+    ResidualTrace,
+)
 from model.inspection.module_calls import (
     ModuleCalls,
     attention_trace,
@@ -33,12 +39,6 @@ from model.inspection.module_calls import (
     record_calls,
     require_evaluation,
     residual_trace,
-)
-from model.inspection.layer_traces import (
-    DecoderLayerTrace,
-    EmbeddingTrace,
-    EncoderLayerTrace,
-    ResidualTrace,
 )
 from model.networks.transformer import Transformer
 

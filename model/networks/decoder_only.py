@@ -172,7 +172,9 @@ class DecoderOnly(LayerStack):
             caches: hold what was computed before, and receive what is computed now.
         """
         self._check_length(longest)
-        rooms = [cache.set_next_positions(places_b, longest) for cache in caches]  # the same in all layers
+        rooms = [
+            cache.set_next_positions(places_b, longest) for cache in caches
+        ]  # the same in all layers
         visible_bp = torch.arange(rooms[0], device=places_b.device) <= places_b.unsqueeze(1)
         mask = additive_mask(visible_bp)[:, None, None, :]
         position_b1 = places_b.unsqueeze(1)

@@ -8,7 +8,13 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from foundation.errors import LocationError
-from foundation.location import Location, strip_credentials, check_all, path_escape, without_credentials
+from foundation.location import (
+    Location,
+    check_all,
+    path_escape,
+    strip_credentials,
+    without_credentials,
+)
 
 WITH_USERINFO = [
     "https://user:s3cr3tCANARY@host/x",

@@ -40,6 +40,21 @@ def test_names_of_a_module_that_became_a_package_are_found_and_warn(package, nam
         _ = importlib.import_module(package).Nothing
 
 
+@pytest.mark.parametrize(
+    ("module", "former", "present"),
+    [
+        ("foundation.wording", "listed", "join_items"),
+        ("foundation.file_model", "Written", "FileModel"),
+    ],
+)
+def test_former_names_within_a_module_are_found_and_warn(module, former, present):
+    found = importlib.import_module(module)
+    with pytest.warns(FutureWarning, match=f"{module}.{former} is {module}.{present} now"):
+        assert getattr(found, former) is getattr(found, present)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = found.nothing
+
+
 def test_the_warning_names_the_line_that_imports():
     program = "import data_pipeline\nfrom data_pipeline.section import Section\n"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)

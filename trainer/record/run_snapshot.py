@@ -21,8 +21,8 @@ from pydantic import ValidationError
 
 from data_pipeline.storage.regular_files import read_regular
 from data_pipeline.storage.store import MANIFEST_NAME
-from foundation.strict_json import JsonLimits, parse_object
 from foundation.file_model import error_summary
+from foundation.strict_json import JsonLimits, parse_object
 from trainer.checkpoints.checkpoint_status import CheckpointRow, checkpoint_rows
 from trainer.checkpoints.format import HEADER, CheckpointHeader, list_checkpoints, read_header
 from trainer.checkpoints.lease import ownership

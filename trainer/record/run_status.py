@@ -20,8 +20,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from foundation.wording import span
 from foundation.file_model import FileModel
+from foundation.wording import span
 from trainer.checkpoints.format import CheckpointHeader, step_of
 from trainer.checkpoints.lease import LEASE_SECONDS, Ownership
 from trainer.errors import RunMismatchError

@@ -19,9 +19,9 @@ from pydantic import Field, ValidationError
 
 from data_pipeline.storage.durable import write_atomically
 from data_pipeline.storage.regular_files import read_regular
-from foundation.untrusted_text import visible_in_json
-from foundation.strict_json import JsonLimits, parse_object
 from foundation.file_model import Count, FileModel, error_summary
+from foundation.strict_json import JsonLimits, parse_object
+from foundation.untrusted_text import visible_in_json
 from trainer.config import MAX_PROBES
 from trainer.tasks.probe import FULL, Probe
 

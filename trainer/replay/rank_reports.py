@@ -7,7 +7,8 @@ from foundation.file_model import FileModel
 
 
 class RankExampleReport(FileModel):
-    """An example as its rank saw it; `trainer.replay.replay_report.InspectedExample` has the rest."""
+    """An example as its rank saw it; `trainer.replay.replay_report.InspectedExample` has the "
+    "rest."""
 
     slot: int
     example: int

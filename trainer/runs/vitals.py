@@ -11,8 +11,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from data_pipeline.storage.regular_files import read_regular
-from foundation.strict_json import JsonLimits, parse_object
 from foundation.file_model import Count, FileModel
+from foundation.strict_json import JsonLimits, parse_object
 from trainer.runs.folder import RunFolder
 
 LIMITS = JsonLimits(bytes=8_000_000, values=800_000)

@@ -80,21 +80,27 @@ class Labelling(MaskedLanguageModelling):
         return LabelScoring(self, heldout)
 
     @abstractmethod
-    def more_scores(self, expected: Sequence[Labels], predicted: Sequence[Labels]) -> dict[str, float]:
+    def more_scores(
+        self, expected: Sequence[Labels], predicted: Sequence[Labels]
+    ) -> dict[str, float]:
         """The scores that only this task has, by name, of all texts' labels."""
 
 
 class TextClassification(Labelling):
     """One label for each text."""
 
-    def more_scores(self, expected: Sequence[Labels], predicted: Sequence[Labels]) -> dict[str, float]:
+    def more_scores(
+        self, expected: Sequence[Labels], predicted: Sequence[Labels]
+    ) -> dict[str, float]:
         return {}
 
 
 class TokenClassification(Labelling):
     """One label for each word."""
 
-    def more_scores(self, expected: Sequence[Labels], predicted: Sequence[Labels]) -> dict[str, float]:
+    def more_scores(
+        self, expected: Sequence[Labels], predicted: Sequence[Labels]
+    ) -> dict[str, float]:
         data = self.recipe.data
         assert isinstance(data, TaggedDataConfig)
         return {"span_f1": span_f1(expected, predicted)} if data.has_spans else {}
@@ -159,5 +165,6 @@ class LabelScoring(Scoring):
         """Some texts from all over the set, as files often have label after label."""
         numbers = range(0, len(self._texts), -(-len(self._texts) // SAMPLES))
         return [
-            ShownExample(self._texts[n], " ".join(expected[n]), " ".join(predicted[n])) for n in numbers
+            ShownExample(self._texts[n], " ".join(expected[n]), " ".join(predicted[n]))
+            for n in numbers
         ]

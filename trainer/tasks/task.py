@@ -232,8 +232,8 @@ def training_task(
     made = cast(type[TrainingTask], imported(recipe.kind.training))
     if missing := getattr(made, "__abstractmethods__", None):
         raise ExtensionError(
-            f"{recipe.kind.training} lacks {join_items(sorted(missing))}, which trainer.tasks.task has "
-            "for every task to define. Define them there."
+            f"{recipe.kind.training} lacks {join_items(sorted(missing))}, which trainer.tasks.task "
+            "has for every task to define. Define them there."
         )
     return made(recipe, manifest, tokenizers)
 

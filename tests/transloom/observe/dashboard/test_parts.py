@@ -14,9 +14,9 @@ from trainer.record.run_snapshot import RunSnapshot
 from trainer.runs.folder import RunFolder
 from trainer.task_kinds import TASKS, TaskKind
 from transloom.observe.dashboard import page_subscribers
-from transloom.observe.dashboard.page_subscribers import PageSubscriber
 from transloom.observe.dashboard.follower import FASTEST_SECONDS, Tail
 from transloom.observe.dashboard.index_process import NEW_BYTES, Indexer
+from transloom.observe.dashboard.page_subscribers import PageSubscriber
 from transloom.observe.dashboard.run_responses import end_bytes, row_of
 from transloom.observe.dashboard.runs_folder import RunsFolder
 from transloom.observe.dashboard.serving import PORT
