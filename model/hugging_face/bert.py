@@ -1,13 +1,13 @@
-"""Encoder-only networks to and from Hugging Face, as BERT with a masked language model's head.
+"""Conversion of encoder-only networks to and from Hugging Face's BERT for masked tokens.
 
     MaskedLanguageModel ─▶ to_bert ─▶ config, weights
     config, weights ─▶ from_bert ─▶ MaskedLanguageModel
     any network's encoder ─▶ to_bert_encoder ─▶ config, weights of BertModel
 
-Read in transformers 5.23.0. BERT (Devlin et al. 2019) is post-norm, has learned positions and tells
-segments apart. Its positions begin at 0 in each row, so a row there is one part here. Published
-files also have a layer over the first token and a head for "next sentence", which were trained
-beside the head that is read, and are left out.
+It follows transformers 5.23.0. BERT (Devlin et al. 2019) is post-norm, and has learned positions
+and segments. Its positions begin at 0 in each row, so one of its rows is one part here. Published
+files also have a pooler for the first token and a head for "next sentence". These were trained
+together with the masked head, and are dropped.
 """
 
 from collections.abc import Mapping
@@ -36,16 +36,16 @@ from model.networks.encoder_only import EncoderOnly
 
 ARCHITECTURE = "BertForMaskedLM"
 ENCODER_ARCHITECTURE = "BertModel"
-OF_THE_ENCODER = "bert."  # what BertForMaskedLM's names have before those of BertModel
+OF_THE_ENCODER = "bert."  # prefix of BertModel's names in BertForMaskedLM
 
-# Ours: theirs, as it is written.
+# Our name to theirs, for export.
 ACTIVATIONS = {"relu": "relu", "gelu": "gelu", "gelu_tanh": "gelu_new"}
-# Theirs: ours, as it is read; two of the names stand for one function.
+# Their name to ours, for import; two of the names denote one function.
 ACTIVATIONS_READ = {
     **{"relu": "relu", "gelu": "gelu"},
     **{"gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh"},
 }
-# What a key means that a config lacks.
+# Values of keys that a config lacks.
 DEFAULTS = {
     "attention_probs_dropout_prob": 0.1,
     "hidden_act": "gelu",
@@ -56,14 +56,14 @@ DEFAULTS = {
 }
 
 VECTORS, BIAS = "bert.embeddings.word_embeddings.weight", "cls.predictions.bias"
-# Other names of the output matrix and of its bias.
+# Aliases of the output matrix and of its bias.
 TIED = {"cls.predictions.decoder.weight": VECTORS, "cls.predictions.decoder.bias": BIAS}
-# What published files have beside a masked language model.
+# Weights of published files that a masked language model does not use.
 UNUSED = ("bert.pooler.", "cls.seq_relationship.", "bert.embeddings.position_ids")
-# Norms by the names of files that were converted from TensorFlow.
+# Names of norms in files converted from TensorFlow.
 OLD_NAMES = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
 
-# Ours: their modules.
+# Our module to theirs.
 EMBEDDINGS = {
     "encoder.embedding": "bert.embeddings.word_embeddings",
     "encoder.positions": "bert.embeddings.position_embeddings",
@@ -89,10 +89,10 @@ LAYER = {
 
 
 def to_bert(network: MaskedLanguageModel, pad_id: int) -> HuggingFaceModel:
-    """Returns a network, its weights copied, in BERT's layout.
+    """Return a network in BERT's layout, with copied weights.
 
     Raises:
-        ModelError: BERT has no such network; the message names what it has not.
+        ModelError: BERT does not support the network; the message names the setting.
     """
     _require_form(network.encoder.config)
     weights = _taken_apart(network, _places(network.encoder.config))
@@ -100,12 +100,12 @@ def to_bert(network: MaskedLanguageModel, pad_id: int) -> HuggingFaceModel:
 
 
 def to_bert_encoder(encoder: EncoderOnly, pad_id: int) -> HuggingFaceModel:
-    """Returns an encoder without a head, its weights copied, in BERT's layout.
+    """Return an encoder without a head in BERT's layout, with copied weights.
 
-    What is theirs over the first token, and was trained by nothing here, is left out.
+    Their pooler for the first token, which is not trained here, is left out.
 
     Raises:
-        ModelError: BERT has no such network; the message names what it has not.
+        ModelError: BERT does not support the network; the message names the setting.
     """
     _require_form(encoder.config)
     weights = _taken_apart(nn.ModuleDict({"encoder": encoder}), _encoder_places(encoder.config))
@@ -117,12 +117,12 @@ def _require_form(config: EncoderOnlyConfig) -> None:
     if config.norm != "post":
         raise ModelError(
             f"model.norm is {config.norm}, and BERT's networks are post-norm. Export a network "
-            "with the form of model.preset=bert."
+            "with the architecture of model.preset=bert."
         )
     if not config.segments:
         raise ModelError(
-            "model.segments is 0, and BERT's networks tell segments apart. Export a network with "
-            "the form of model.preset=bert."
+            "model.segments is 0, and BERT's networks distinguish segments. Export a network "
+            "with the architecture of model.preset=bert."
         )
 
 
@@ -138,12 +138,12 @@ def from_bert(
     weights: Mapping[str, Tensor],
     attention_backend: AttentionBackend | None = None,
 ) -> MaskedLanguageModel:
-    """Returns the network that a config and weights describe, with copies of the weights.
+    """Return the network that a config and weights describe, with copies of the weights.
 
     It has the device and the dtype of the token vectors.
 
     Raises:
-        ModelError: the network is of another family or form, or the weights are not its own.
+        ModelError: the network is of another family or architecture, or the weights do not fit it.
     """
     config = {**DEFAULTS, **config}
     theirs = _as_named_now(weights)
@@ -153,7 +153,7 @@ def from_bert(
     except ValidationError as error:
         raise no_network(error) from error
     sizes = count(config, "vocab_size"), count(config, "max_position_embeddings")
-    with torch.device("meta"):  # the weights come from elsewhere
+    with torch.device("meta"):  # the weights are assigned below
         network = MaskedLanguageModel(ours, *sizes, attention_backend)
     state = {
         name: joined(theirs, place, network.get_parameter(name).shape)
@@ -214,7 +214,7 @@ def _read(config: Mapping[str, Any]) -> EncoderOnlyConfig:
 
 
 def _require_sizes(theirs: Mapping[str, Tensor], config: Mapping[str, Any]) -> None:
-    """Require the config's width and layers of the weights, before so much is built."""
+    """Check the weights' width and layers against the config, before building the network."""
     layers, width = count(config, "num_hidden_layers"), count(config, "hidden_size")
     for name in (VECTORS, f"bert.encoder.layer.{layers - 1}.output.dense.weight"):
         if name not in theirs:
@@ -232,7 +232,7 @@ def _require_sizes(theirs: Mapping[str, Tensor], config: Mapping[str, Any]) -> N
 
 
 def _as_named_now(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Returns the weights that are read, each by its one name.
+    """Return the weights to read, each under its current name.
 
     Raises:
         ModelError: the output matrix or its bias has two values.
@@ -250,21 +250,21 @@ def _as_named_now(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         twin = named.pop(other)
         if not torch.equal(named.setdefault(name, twin), twin):
             raise ModelError(
-                f"{other} must be {name}, but they differ: this network was trained with an output "
-                "matrix of its own. Choose another one."
+                f"{other} must be {name}, but they differ: this network was trained with a "
+                "separate output matrix. Choose another one."
             )
     return named
 
 
 def _places(config: EncoderOnlyConfig) -> dict[str, Place]:
-    """Where each of our parameters is."""
+    """Return the place of each of our parameters."""
     modules = {ours: [name] for ours, name in HEAD.items()}
     head = {"output_bias": Place([BIAS]), **_module_places(modules, config.width)}
     return _encoder_places(config) | head
 
 
 def _encoder_places(config: EncoderOnlyConfig) -> dict[str, Place]:
-    """Where each of the encoder's parameters is."""
+    """Return the place of each of the encoder's parameters."""
     places = {f"{ours}.weight": Place([f"{name}.weight"]) for ours, name in EMBEDDINGS.items()}
     modules = {ours: [name] for ours, name in OUTSIDE.items()}
     for number in range(config.layers):
@@ -275,7 +275,7 @@ def _encoder_places(config: EncoderOnlyConfig) -> dict[str, Place]:
 
 
 def _module_places(modules: Mapping[str, list[str]], width: int) -> dict[str, Place]:
-    """Where weight and bias of each module are, which is one or several of theirs."""
+    """Return the places of each module's weight and bias, which may combine several of theirs."""
     return {
         f"{ours}.{kind}": Place(
             [f"{name}.{kind}" for name in names], [width] * len(names) if len(names) > 1 else None
