@@ -136,7 +136,7 @@ def test_a_run_gets_only_what_it_was_trained_with(make, monkeypatch):
         if state == "loaded":
             forget("ext_run")
     assert "ext_run" not in sys.modules
-    with pytest.raises(ExtensionError, match=r"and None where the run was started"):
+    with pytest.raises(ExtensionError, match=r"but None where the run was started"):
         load_expected(["ext_run"], {})
 
 
