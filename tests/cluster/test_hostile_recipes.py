@@ -17,7 +17,7 @@ LAUGHS = "a: &a [ha, ha, ha, ha, ha, ha, ha, ha, ha]\n" + "".join(
     for old, new in zip("abcdefgh", "bcdefghi", strict=True)
 )
 TEXTS = {
-    "a key twice": (b"seed: 1\nname: x\nseed: 2", r"the key 'seed' appears in line 1 and .* line 3"),
+    "a key twice": (b"seed: 1\nname: x\nseed: 2", r"the key 'seed' appears in line 1 .* line 3"),
     "an inner key twice": (
         b"model:\n  width: 1\n  heads: 2\n  'width': 3",
         r"'width' appears in line 2 and again in line 4: remove one",
@@ -89,7 +89,7 @@ def test_numbers_that_nothing_counts_are_refused_by_key(tmp_path: Path, key: str
     if key == "trainer.optimizer.weight_decay":  # 10^25 is a number of the kind that it has
         load_recipe(file, [f"{key}={HUGE}"])
         return
-    with pytest.raises(RecipeError, match=rf"{key}: a number of 84 bits, .* give a smaller one"):
+    with pytest.raises(RecipeError, match=rf"{key}: a number of 84 bits, .* use a smaller one"):
         load_recipe(file, [f"{key}={HUGE}"])
 
 

@@ -290,7 +290,7 @@ def test_what_came_after_marian_is_refused_by_name(settings, message):
         ({"normalize_before": True}, "normalize_before of the config is True"),
         ({"tie_word_embeddings": False}, "tie_word_embeddings of the config is False"),
         ({"eos_token_id": [3, 4]}, r"eos_token_id of the config is \[3, 4\].*one token"),
-        ({"decoder_start_token_id": 3}, "EOS another one than padding and BOS"),
+        ({"decoder_start_token_id": 3}, "EOS must differ from padding and BOS"),
         ({"pad_token_id": None}, "pad_token_id of the config is None"),
         ({"d_model": 33, "encoder_attention_heads": 3}, "33"),
         ({"d_model": "wide"}, "d_model of the config is 'wide'"),
@@ -327,7 +327,7 @@ def test_files_may_have_any_name_of_a_matrix_that_has_several():
         assert torch.equal(back.target_embedding.weight, ours.target_embedding.weight)
     with pytest.raises(ModelError, match=r"no weight model\.shared"):
         from_marian(config, weights)
-    with pytest.raises(ModelError, match=r"lm_head\.weight is model\.shared.*differ"):
+    with pytest.raises(ModelError, match=r"lm_head\.weight and model\.shared.*differ"):
         from_marian(config, weights | {SHARED: matrix, HEAD: matrix + 1})
 
 
