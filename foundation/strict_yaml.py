@@ -79,7 +79,7 @@ def _count_values(text: str) -> None:
     """
     values = 0
     open_nodes: list[tuple[str | None, int]] = []  # anchor, number of values before
-    sizes: dict[str, int] = {}  # by anchor
+    sizes: dict[str, int] = {}  # number of values, by anchor
     for event in yaml.parse(text, yaml.SafeLoader):
         if isinstance(event, yaml.AliasEvent):
             if any(anchor == event.anchor for anchor, _ in open_nodes):

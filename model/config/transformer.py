@@ -75,7 +75,7 @@ def check_rotation(positions: str, base: float, heads: int, head_width: int) -> 
     if positions != "rotary" and base != ROTARY_BASE:
         raise ValueError(
             f"model.rotary_base is {base:g}, but model.positions is {positions}, which rotates "
-            "nothing. Set positions=rotary, or leave rotary_base out."
+            "nothing. Set positions=rotary, or omit rotary_base."
         )
 
 

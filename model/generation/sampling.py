@@ -177,7 +177,7 @@ def _choose(logits_bv: Tensor, texts: Sequence[_Text], sampling: SamplingConfig)
             raise ModelError(
                 f"Prompt {text.index} cannot be continued: the network's probabilities are NaN, "
                 "but they must be numbers. Its weights have diverged; use an earlier checkpoint, "
-                "and train on with a lower learning rate."
+                "and continue training with a lower learning rate."
             )
         text.ids.append(token)
         text.log_probability += log_probability

@@ -160,6 +160,6 @@ def _checked(found: list[list[Hypothesis]]) -> list[list[Hypothesis]]:
             raise ModelError(
                 f"Source {number} of {len(found)} has no translation: the network's probabilities "
                 "are NaN or infinite, but they must be finite. Its weights have diverged; use an "
-                "earlier checkpoint, and train on with a lower learning rate."
+                "earlier checkpoint, and continue training with a lower learning rate."
             )
     return found

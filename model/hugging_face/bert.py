@@ -219,7 +219,7 @@ def _require_sizes(theirs: Mapping[str, Tensor], config: Mapping[str, Any]) -> N
     for name in (VECTORS, f"bert.encoder.layer.{layers - 1}.output.dense.weight"):
         if name not in theirs:
             raise ModelError(
-                f"There is no weight {name}. Take all files of a {ARCHITECTURE}, and the "
+                f"There is no weight {name}. Use all files of a {ARCHITECTURE}, and the "
                 "config.json that belongs to them."
             )
     vectors = theirs[VECTORS]
@@ -227,7 +227,7 @@ def _require_sizes(theirs: Mapping[str, Tensor], config: Mapping[str, Any]) -> N
         raise ModelError(
             f"The weight {VECTORS} has the shape {tuple(vectors.shape)} in {vectors.dtype}, but by "
             f"the config it must be {config['vocab_size']:,} vectors of {width} floating-point "
-            "numbers. Take the config.json that belongs to the weights."
+            "numbers. Use the config.json that belongs to the weights."
         )
 
 

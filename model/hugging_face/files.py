@@ -96,5 +96,5 @@ def read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{path} cannot be read: {error}. Download it again.") from error
     if not isinstance(content, dict):
-        raise ModelError(f"{path} is no JSON object. Download it again.")
+        raise ModelError(f"{path} is not a JSON object. Download it again.")
     return content

@@ -246,7 +246,7 @@ def _require_sizes(theirs: Mapping[str, Tensor], config: Mapping[str, Any]) -> N
         last = f"model.{side}.layers.{count(config, f'{side}_layers') - 1}.fc1.weight"
         if last not in theirs:
             raise ModelError(
-                f"There is no weight {last}. Take all files of the network, and the config.json "
+                f"There is no weight {last}. Use all files of the network, and the config.json "
                 "that belongs to them."
             )
     width = count(config, "d_model")
@@ -257,7 +257,7 @@ def _require_sizes(theirs: Mapping[str, Tensor], config: Mapping[str, Any]) -> N
         if shape[1:] != (width,) or not dtype.is_floating_point:
             raise ModelError(
                 f"The weight {name} has the shape {shape} in {dtype}, but by the config it must be "
-                f"vectors of {width} floating-point numbers. Take the config.json that belongs to "
+                f"vectors of {width} floating-point numbers. Use the config.json that belongs to "
                 "the weights."
             )
 

@@ -68,7 +68,7 @@ def joined(theirs: dict[str, Tensor], place: Place, shape: torch.Size) -> Tensor
     missing = [name for name in place.names if name not in theirs]
     if missing:
         raise ModelError(
-            f"There is no weight {missing[0]}. Take all files of the network, and the config.json "
+            f"There is no weight {missing[0]}. Use all files of the network, and the config.json "
             "that belongs to them."
         )
     parts = [theirs.pop(name) for name in place.names]
@@ -83,7 +83,7 @@ def joined(theirs: dict[str, Tensor], place: Place, shape: torch.Size) -> Tensor
                 found, wanted = found[::-1], wanted[::-1]
             raise ModelError(
                 f"The weight {name} has the shape {found}, but by the config it must be {wanted}. "
-                "Take the config.json that belongs to the weights."
+                "Use the config.json that belongs to the weights."
             )
     whole = torch.cat(parts)
     if place.reordered is not None:
@@ -95,7 +95,7 @@ def joined(theirs: dict[str, Tensor], place: Place, shape: torch.Size) -> Tensor
 def no_network(error: ValidationError) -> ModelError:
     """Return the error for a config that describes no valid network."""
     return ModelError(
-        f"The config describes no network that can be built: {error}. Take the config.json that "
+        f"The config describes no network that can be built: {error}. Use the config.json that "
         "belongs to the weights."
     )
 
@@ -152,6 +152,6 @@ def count(config: Mapping[str, Any], name: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= LARGEST:
         raise ModelError(
             f"{name} of the config is {value!r:.100}, but it must be a number from 1 to "
-            f"{LARGEST:,}. Take the config.json that belongs to the weights."
+            f"{LARGEST:,}. Use the config.json that belongs to the weights."
         )
     return value

@@ -31,7 +31,7 @@ class AttentionTrace:
     values_bhsd: Tensor
     scores_bhts: Tensor  # QKᵀ / √d; -∞ where a key is masked
     weights_bhts: Tensor  # softmax of the scores
-    mix_bhtd: Tensor  # weights · values, as the model's own backend computed it
+    mix_bhtd: Tensor  # weights · values, computed by the model's backend
     output_btm: Tensor  # the heads joined and projected by W^O
 
 

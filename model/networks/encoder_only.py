@@ -138,5 +138,5 @@ def _within_parts(part_bt: Tensor) -> Tensor | None:
         return None
     if not bool((part_bt > 0).any()):
         return additive_mask(part_bt == 0)[:, None, None, :]
-    # Padding sees itself as if it were a part: every query must see at least one key.
+    # Padding attends to itself as if it were a part: every query must see at least one key.
     return additive_mask(part_bt.unsqueeze(2) == part_bt.unsqueeze(1)).unsqueeze(1)

@@ -94,10 +94,10 @@ def _model_of(tokenizer: Tokenizer) -> tuple[ModelProto, bool]:
     fits = {
         "words as pieces": trainer.model_type != TrainerSpec.WORD,
         "pieces across spaces": all(SPACE not in piece.piece[1:] for piece in model.pieces),
-        "spaces behind words": not trainer.treat_whitespace_as_suffix,
+        "spaces after words": not trainer.treat_whitespace_as_suffix,
         "no space before a text": verbatim or rules.add_dummy_prefix,
-        "spaces as they are": verbatim or rules.remove_extra_whitespaces,
-        "spaces that are no ▁": rules.escape_whitespaces,
+        "unchanged spaces": verbatim or rules.remove_extra_whitespaces,
+        "spaces not replaced by ▁": rules.escape_whitespaces,
         "user-defined pieces": not any(p.type == _KINDS.USER_DEFINED for p in model.pieces),
     }
     if lacks := [what for what, fit in fits.items() if not fit]:
