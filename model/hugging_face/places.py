@@ -28,7 +28,7 @@ class HuggingFaceModel(NamedTuple):
     weights: dict[str, Tensor]
 
 
-class Place(NamedTuple):
+class WeightLocation(NamedTuple):
     """Place of one of our parameters in their layout.
 
     Attributes:
@@ -46,7 +46,7 @@ class Place(NamedTuple):
     order: Tensor | None = None
 
 
-def taken_apart(parameter: Tensor, place: Place) -> dict[str, Tensor]:
+def taken_apart(parameter: Tensor, place: WeightLocation) -> dict[str, Tensor]:
     """Return copies of a parameter's parts, by their names."""
     whole = parameter.detach()
     if place.reordered is not None:
@@ -59,7 +59,7 @@ def taken_apart(parameter: Tensor, place: Place) -> dict[str, Tensor]:
     }
 
 
-def joined(theirs: dict[str, Tensor], place: Place, shape: torch.Size) -> Tensor:
+def joined(theirs: dict[str, Tensor], place: WeightLocation, shape: torch.Size) -> Tensor:
     """Remove a parameter's parts from the weights and return them joined.
 
     Raises:

@@ -5,11 +5,11 @@ Other users of the machine can reach 127.0.0.1, and so can pages of other sites 
 - The printed address carries a token. A request with the token receives a cookie, and is redirected
   to the same address without it. So the token stays out of history, Referer and screenshots.
   Programs may send it as `Authorization: Bearer …` to servers that allow this.
-- The cookie is HttpOnly and SameSite=Strict: no script reads it, no other site's page sends it. -
-The host name must be this machine's. A foreign name that resolves to 127.0.0.1 (DNS rebinding)
+- The cookie is HttpOnly and SameSite=Strict: no script reads it, no other site's page sends it.
+- The host name must be this machine's. A foreign name that resolves to 127.0.0.1 (DNS rebinding)
   would give another site's page the same origin. Servers for programs accept any name with a token.
-- A request that changes anything must come from the server's own page, according to its Origin. - A
-page loads resources only from its own server: see `transloom.web.headers`.
+- A request that changes anything must come from the server's own page, according to its Origin.
+- A page loads resources only from its own server: see `transloom.web.connections.HEADERS`.
 """
 
 import ipaddress

@@ -12,9 +12,9 @@ finished; a sentence is done when k are. The differences, and their treatment he
   exponent is chosen such that both penalties grow alike around the length of the sources.
 - Its length limit holds for a batch, and it truncates longer hypotheses. Our search, which forces
   EOS there, repeats a sentence if one of its hypotheses reaches the sentence's limit.
-- Like ours, it never chooses PAD and BOS, but it renormalises the other probabilities. - It does
-not translate empty sentences; ours does. - It scores a prefix as 0. Its probability of the prefix
-is computed separately and added. After a
+- Like ours, it never chooses PAD and BOS, but it renormalises the other probabilities.
+- It does not translate empty sentences; ours does.
+- It scores a prefix as 0. Its probability of the prefix is computed separately and added. After a
   prefix, only the best hypothesis may end at once.
 
 This follows release 4.8.5, src/decoding.cc.

@@ -6,14 +6,14 @@ Written for tokenizers 0.23, and read by transformers' `PreTrainedTokenizerFast`
 of SentencePiece (0.2), except for texts that spell a special piece: `<mask>` in a text is the mask,
 as intended, and `</s>` is the end. Four points need care:
 
-- Normalisation uses SentencePiece's own table; it collapses runs of spaces and removes trailing
+- Normalisation uses SentencePiece's own table. It collapses runs of spaces and removes trailing
   ones, like SentencePiece. Text after a mask gets no leading space.
-- A verbatim model has no normalisation. Its text is escaped and split into lines, as in training. -
-SentencePiece joins the two neighbours whose piece has the best score; `tokenizers` follows a list
+- A verbatim model has no normalisation. Its text is escaped and split into lines, as in training.
+- SentencePiece joins the two neighbours whose piece has the best score; `tokenizers` follows a list
   of pairs. The list has every pair that forms a piece, in the order of the pieces' scores.
-- A unigram model's special pieces and bytes have the score 0, so texts could match them. Here they
-  have a score so low that no segmentation uses them, except for unknown characters: a text that
-  spells the name of a byte, `<0x41>`, becomes that byte if the model has no "<".
+- A unigram model's special pieces and bytes have the score 0, so texts could match them. Here their
+  score is so low that no segmentation uses them, except for unknown characters. A text that spells
+  the name of a byte, `<0x41>`, becomes that byte if the model has no "<".
 """
 
 import base64

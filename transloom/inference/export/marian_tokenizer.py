@@ -6,8 +6,8 @@
 
 It follows transformers 5.23.0. The ids are ours, for these reasons:
 
-- `split_special_tokens`: a text that spells `</s>` or `<pad>` is text, as in transloom. - A tag is
-recognised if a text begins with `>>…<<`. So vocab.json has the piece <2de> as
+- `split_special_tokens`: a text that spells `</s>` or `<pad>` is text, as in transloom.
+- A tag is recognised if a text begins with `>>…<<`. So vocab.json has the piece <2de> as
   >><2de><<, and >>de<< unchanged. A text that begins so without a tag loses that beginning.
 - MarianTokenizer has a normaliser of punctuation, which nothing calls.
 
