@@ -72,7 +72,7 @@ class Location(str):
     def __new__(cls, text: str) -> Self:
         if found := credential_in(text):
             raise LocationError(f"{_shown(text)} carries {found}. {REMEDY}")
-        if (remote := _REMOTE.match(text)) and (part := way_out(remote[1])):
+        if (remote := _REMOTE.match(text)) and (part := path_escape(remote[1])):
             raise LocationError(
                 f"{without_credentials(text)} has {part!r}, which leads out of the folder that it "
                 "names: remove it from the address"
@@ -104,7 +104,7 @@ def credential_in(text: str) -> str | None:
     return None
 
 
-def way_out(name: str) -> str | None:
+def path_escape(name: str) -> str | None:
     """Return the part of a relative name that leads out of its parent folder, or None.
 
     Percent-encoded dots and slashes count, because servers and `unquote` decode them.
@@ -144,7 +144,7 @@ def check_all(values: Any, name: str = "") -> None:
             left += [(f"a key of {name or 'the recipe'}", str(key)) for key, _ in items]
 
 
-def bared(value: Any) -> Any:
+def strip_credentials(value: Any) -> Any:
     """Return a JSON value with credentials removed from its locations.
 
     Recipes that earlier versions saved in runs, checkpoints and manifests may contain some.
@@ -152,9 +152,9 @@ def bared(value: Any) -> Any:
     if isinstance(value, str):
         return _shown(value).removesuffix("?…") if credential_in(value) else value
     if isinstance(value, dict):
-        return {key: bared(item) for key, item in value.items()}
+        return {key: strip_credentials(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [bared(item) for item in value]
+        return [strip_credentials(item) for item in value]
     return value
 
 

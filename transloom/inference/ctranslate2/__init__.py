@@ -2,6 +2,6 @@
 
 The pipeline:
 
-    network, tokenizers ─conversion─▶ a folder of CTranslate2's ─kept_export─▶ cached in the run
-                                                                ─searcher────▶ hypotheses
+    network, tokenizers ─conversion─▶ a folder of CTranslate2's ─export_cache─▶ cached in the run
+                                                                ─searcher─────▶ hypotheses
 """

@@ -78,13 +78,13 @@ def write_bert_labels(trained: TrainedNetwork, folder: Path) -> str:
     """Write the files into a folder, and return the architecture's name.
 
     Raises:
-        ModelError: BERT has no such network; the message names what it has not.
-        TrainerError: tokenizer.json cannot hold the tokenizer.
+        ModelError: BERT does not support the network; the message names the setting.
+        TrainerError: tokenizer.json does not support the tokenizer.
     """
     network, tokenizer, data = trained.model, trained.tokenizers[TEXT], trained.recipe.data
     if not isinstance(network, LabelModel):
         raise ModelError(
-            f"model.network is {trained.recipe.model.network}, and only label_texts and "
+            f"model.network is {trained.recipe.model.network}, but only label_texts and "
             "label_tokens have BERT's layout. Export a run of one of these networks."
         )
     assert isinstance(data, LabelsDataConfig)

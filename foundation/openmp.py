@@ -1,0 +1,25 @@
+"""Limit how long idle OpenMP threads of torch spin.
+
+On Linux, torch uses GNU's OpenMP. A thread that has finished waits for the others by spinning up to
+300,000 times, which takes about 20 ms. If other processes need the cores, it may occupy the core of
+the very thread that it waits for, at each of thousands of small operations. Next to a busy process,
+a command took 22 s for a translation that takes 5 s with one thread, and a training step took more
+than 4 s instead of 1.0. Sleeping without spinning makes training a quarter slower on an otherwise
+idle machine. Measured by waiting_threads.py in benchmarks/README.md.
+"""
+
+import os
+
+VARIABLE = "GOMP_SPINCOUNT"
+POLICY = "OMP_WAIT_POLICY"
+SPINS = "10000"  # about half a millisecond
+
+
+def limit_openmp_spin() -> None:
+    """Limit spinning of waiting threads, in this process and its child processes.
+
+    Settings in the environment take precedence. Call this before torch is imported, since torch
+    reads the setting then.
+    """
+    if POLICY not in os.environ:
+        os.environ.setdefault(VARIABLE, SPINS)

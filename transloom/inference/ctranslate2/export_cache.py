@@ -1,0 +1,188 @@
+"""Cache of a run's CTranslate2 models, so that a checkpoint is converted once.
+
+    engines/ctranslate2/CHECKPOINT-HASH/    files of `conversion`, and
+      export.json                           the model's origin, with the sha256 of each file
+
+A model is written into a hidden folder, which is renamed when it is complete. Its bytes are
+compared with the hashes, and these very bytes are loaded, so concurrent changes of the files do no
+harm. If two processes convert the same checkpoint at once, the first one wins. Damaged models are
+converted again, and models of removed checkpoints are deleted. If the run folder is not writable, a
+private temporary folder is used.
+"""
+
+import errno
+import hashlib
+import os
+import secrets
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Literal
+
+from data_pipeline.storage.regular_files import read_regular
+from foundation.file_model import Count, FileModel
+from foundation.strict_json import SMALL, parse_object
+from foundation.untrusted_text import logger_of
+from trainer.checkpoints.format import HEADER, Checkpoint, sha256_of
+from transloom.inference.ctranslate2.library import library
+
+CARD = "export.json"
+HASH_CHARACTERS = 16
+UNFINISHED = ".unfinished"
+SECONDS_TO_FINISH = 24 * 3600  # older folders belong to killed processes
+
+# Reasons that a run's folder cannot be written, which are not errors of the run.
+CANNOT_WRITE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}
+
+Files = dict[str, bytes]  # by name
+Write = Callable[[Path], None]  # writes a model's files into a folder
+
+logger = logger_of(__name__)
+
+
+class ExportOrigin(FileModel):
+    """Origin that determines a model.
+
+    Attributes:
+        checkpoint_sha256: hash of its checkpoint.json, which lists the sha256 of every other file.
+        positions: rows of the table of positions.
+        library: release of CTranslate2 that wrote the model.
+        form: version of `conversion`'s format; another number is another model.
+    """
+
+    checkpoint: str
+    checkpoint_sha256: str
+    positions: Count
+    library: str
+    form: Literal[1] = 1
+
+
+class ExportMetadata(FileModel):
+    """Contents of export.json: a model's origin, and the sha256 of each of its files."""
+
+    version: Literal[1] = 1
+    origin: ExportOrigin
+    files: dict[str, str]
+
+
+def origin_of(checkpoint: Checkpoint, positions: int) -> ExportOrigin:
+    """Return the origin of a checkpoint's model with the installed library.
+
+    Raises:
+        EngineError: the library is not installed.
+    """
+    return ExportOrigin(
+        checkpoint=checkpoint.path.name,
+        checkpoint_sha256=sha256_of(checkpoint.path / HEADER),
+        positions=positions,
+        library=str(library().__version__),
+    )
+
+
+def cached_files(engines: Path, origin: ExportOrigin, write: Write) -> Files:
+    """Return the verified files of a model, and convert it first if the run does not have it.
+
+    Args:
+        engines: the run's folder for models of other engines.
+
+    Raises:
+        OSError: the folder, or a temporary one, fails for another reason than its permissions.
+    """
+    name = f"{origin.checkpoint}-{origin.checkpoint_sha256[:HASH_CHARACTERS]}"
+    folder = engines / "ctranslate2" / name
+    files = _intact(folder, origin)
+    if files is not None:
+        return files
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = folder.with_name(f".{name}.{secrets.token_hex(4)}{UNFINISHED}")
+        unfinished.mkdir()
+    except OSError as error:
+        if error.errno not in CANNOT_WRITE:
+            raise
+        return _made_elsewhere(folder, origin, write, error)
+    try:
+        files = _made(unfinished, origin, write)
+        _publish(unfinished, folder)
+    except OSError as error:
+        if error.errno not in CANNOT_WRITE:
+            raise
+        return _made_elsewhere(folder, origin, write, error)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    _remove_others(folder.parent, engines.parent / "checkpoints")
+    return files
+
+
+def _intact(folder: Path, origin: ExportOrigin) -> Files | None:
+    """Return the files of a model if it exists, has this origin, and is intact, or None."""
+    try:
+        values = parse_object(read_regular(folder / CARD, SMALL.bytes))
+        card = ExportMetadata.model_validate(values)
+        if card.origin != origin or any(Path(name).name != name for name in card.files):
+            return None
+        files = {name: read_regular(folder / name) for name in card.files}
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        logger.warning("%s cannot be used (%s) and is converted again", folder, error)
+        return None
+    if any(_sha256(files[name]) != sha256 for name, sha256 in card.files.items()):
+        logger.warning("%s is damaged and is converted again", folder)
+        return None
+    return files
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _made(folder: Path, origin: ExportOrigin, write: Write) -> Files:
+    write(folder)
+    files = {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+    hashes = {name: _sha256(data) for name, data in files.items()}
+    card = ExportMetadata(origin=origin, files=hashes)
+    (folder / CARD).write_text(card.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    return files
+
+
+def _made_elsewhere(folder: Path, origin: ExportOrigin, write: Write, error: OSError) -> Files:
+    logger.warning(
+        "%s cannot be written (%s), so the model is converted into a temporary folder, and "
+        "converted again next time",
+        folder,
+        error.strerror,
+    )
+    with tempfile.TemporaryDirectory(prefix="transloom-") as temporary:
+        return _made(Path(temporary), origin, write)
+
+
+def _publish(unfinished: Path, folder: Path) -> None:
+    """Rename a complete folder, replacing a damaged one or another process's work."""
+    condemned = unfinished.with_name(f"{unfinished.name}-condemned{UNFINISHED}")
+    try:
+        with suppress(FileNotFoundError):
+            folder.rename(condemned)
+        unfinished.rename(folder)
+    except OSError as error:
+        # Another process published the same model in the meantime.
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+    finally:
+        shutil.rmtree(condemned, ignore_errors=True)
+
+
+def _remove_others(kept: Path, checkpoints: Path) -> None:
+    """Remove models without their checkpoint, and leftovers of killed processes."""
+    for folder in kept.iterdir():
+        checkpoint = folder.name[: -HASH_CHARACTERS - 1]
+        with suppress(OSError):
+            if folder.name.endswith(UNFINISHED):
+                gone = time.time() - folder.stat().st_mtime > SECONDS_TO_FINISH
+            else:
+                gone = not os.path.lexists(checkpoints / checkpoint)
+            if gone:
+                shutil.rmtree(folder, ignore_errors=True)
