@@ -1,10 +1,10 @@
-"""Former import names of modules that users' extensions and scripts import.
+"""Redirects from former import names of modules, for users' extensions and scripts.
 
     import data_pipeline.section ─▶ FutureWarning ─▶ the module foundation.section itself
 
-An extension's bytes are part of a run's identity, so a running project cannot follow a move at
-once: former names work for one version, and warn. Each package of ours calls `install`, so it
-imports nothing here but the standard library.
+An extension's bytes are part of a run's identity, so a running project cannot update its imports at
+once. Former names therefore work for one version, with a warning. Each of transloom's packages
+calls `install`, so this module imports only the standard library.
 """
 
 import importlib
@@ -16,7 +16,7 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
-# Modules and packages, former name -> present name. A package stands for all that is in it.
+# Modules and packages, former name -> present name. A package includes all of its modules.
 MOVED = {
     "cluster.cli": "transloom.cli",
     "cluster.cli.standings": "transloom.cli.status",
@@ -75,8 +75,8 @@ MOVED = {
     "trainer.inference.serving.translating": "transloom.inference.serving.replica_translation",
     "trainer.inference.serving.waiting": "transloom.inference.serving.batch_queue",
     "trainer.inference.spread": "transloom.inference.distributed",
-    "trainer.inference.spread.spread": "transloom.inference.spread.cluster_translation",
-    "trainer.inference.spread.work": "transloom.inference.spread.chunk_store",
+    "trainer.inference.spread.spread": "transloom.inference.distributed.cluster_translation",
+    "trainer.inference.spread.work": "transloom.inference.distributed.chunk_store",
     "trainer.inference.texts_at_once": "transloom.inference.batch_size",
     "trainer.losses": "trainer.registries.losses",
     "trainer.optimizers": "trainer.registries.optimizers",
@@ -94,18 +94,19 @@ PACKAGES = frozenset(name.partition(".")[0] for name in MOVED)
 
 
 def install() -> None:
-    """Let former names be imported in this process."""
+    """Enable imports by former names in this process."""
     if not any(isinstance(finder, _FormerNames) for finder in sys.meta_path):
-        # First, since the finder of paths would import a moved package's modules a second time.
+        # Inserted first, because the path finder would import a moved package's modules a second
+        # time.
         sys.meta_path.insert(0, _FormerNames())
 
 
 def names_of(package: str, module: str) -> Callable[[str], Any]:
-    """Return a package's `__getattr__` for names that it had as a module.
+    """Return a package's `__getattr__` for names from its time as a module.
 
     Args:
         package: the package, formerly a module.
-        module: the module that has its names now.
+        module: the module that now has its names.
     """
 
     def get(name: str) -> Any:
@@ -152,7 +153,7 @@ def present_name(name: str) -> str | None:
 
 
 class _FormerNames(MetaPathFinder):
-    """Find a module by its former name, before any other finder."""
+    """Finder of modules by their former names, before any other finder."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -164,7 +165,7 @@ class _FormerNames(MetaPathFinder):
 
 
 class _SameModule(Loader):
-    """Give out the module of the present name: one module under two names, with one state."""
+    """Loader that returns the module of the present name: two names, one module, one state."""
 
     def __init__(self, present: str) -> None:
         self._present = present
@@ -176,12 +177,12 @@ class _SameModule(Loader):
         return module
 
     def exec_module(self, module: ModuleType) -> None:
-        module.__spec__ = self._spec  # which the import of the former name has replaced
+        module.__spec__ = self._spec  # replaced by the import of the former name
 
 
 def _warn(former: str, present: str, *, stacklevel: int) -> None:
     warnings.warn(
-        f"{former} is {present} now; the former name goes away in the next version",
+        f"{former} has moved to {present}; the next version removes the former name",
         FutureWarning,
         stacklevel=stacklevel,
     )

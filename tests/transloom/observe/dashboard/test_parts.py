@@ -148,7 +148,7 @@ def test_the_next_free_port_is_taken_and_said():
         with listen("the dashboard", "127.0.0.1", None, port, said.append) as found:
             assert found.getsockname()[1] > port
         assert f"Port {port} is taken" in said[0]
-        with pytest.raises(ClusterError, match=f"port {port}: .*Name another --port"):
+        with pytest.raises(ClusterError, match=f"port {port}: .*Choose another --port"):
             listen("the dashboard", "127.0.0.1", port, PORT, said.append)
     with pytest.raises(ClusterError, match=r"cannot listen on 192\.0\.2\.1"):
         listen("the dashboard", "192.0.2.1", None, PORT, said.append)
