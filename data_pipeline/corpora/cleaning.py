@@ -1,10 +1,10 @@
-"""Cleaning: which examples of a corpus are kept, and a report of those that are not.
+"""Cleaning of a corpus: rules that drop examples, and a report of the dropped ones.
 
     examples ──normalise──▶ rules on text ──▶ kept       (here, in `Cleaner`)
     kept ──duplicates──▶ rules on tokens ──▶                 (in shuffle.py and group_writer.py)
 
-Each rule counts the examples to which it applied first, and shows the earliest of them. The rules
-are the task's.
+Each rule counts the examples to which it applied first, and shows the earliest of them. The task
+defines the rules.
 """
 
 import hashlib
@@ -19,19 +19,19 @@ NormalForm = Literal["NFC", "NFKC"]
 EMPTY = "empty"
 HELD_OUT = "held_out"
 EXAMPLES_SHOWN = 10
-# A line of a corpus may have a million characters; the report need not.
+# Lines of a corpus may have a million characters, which would bloat the report.
 EXAMPLE_CHARACTERS = 500
 
 
 class Rule(NamedTuple):
-    """A reason to drop an example for its text or its score."""
+    """Reason to drop an example because of its text or its score."""
 
     reason: str
-    applies: Callable[[Example], bool]  # to an example whose texts are normalised
+    applies: Callable[[Example], bool]  # takes an example whose texts are normalised
 
 
 class Kept(NamedTuple):
-    """An example that no rule on text drops."""
+    """Example that no rule on text drops."""
 
     position: int  # in its corpus, from 0
     texts: tuple[str, ...]
@@ -39,7 +39,7 @@ class Kept(NamedTuple):
 
 @dataclass(frozen=True)
 class DroppedExample:
-    """A dropped example, with the beginnings of its texts."""
+    """Dropped example, with the beginnings of its texts."""
 
     position: int  # in its corpus, from 0
     texts: tuple[str, ...]
@@ -47,7 +47,7 @@ class DroppedExample:
 
 @dataclass
 class Dropped:
-    """The examples to which one rule applied: how many, and the earliest."""
+    """Number of examples to which one rule applied, and the earliest of them."""
 
     count: int = 0
     examples: list[DroppedExample] = field(default_factory=list)
@@ -68,7 +68,7 @@ class Dropped:
 
 
 class DropReport:
-    """What was dropped of a corpus, by reason; reports of its parts merge in any order."""
+    """Examples dropped from a corpus, by reason; its parts' reports can merge in any order."""
 
     def __init__(self, reasons: Iterable[str]) -> None:
         self.by_reason = {reason: Dropped() for reason in reasons}
@@ -81,11 +81,11 @@ class DropReport:
         return {reason: dropped.count for reason, dropped in self.by_reason.items()}
 
     def to_json(self, noun: str, labels: Sequence[str]) -> dict[str, Any]:
-        """What a cleaning report says.
+        """Return the content of a cleaning report.
 
         Args:
-            noun: what an example is called, whose number stands under it.
-            labels: what the texts of an example are called.
+            noun: the word for an example, used as the key of its number.
+            labels: names of the texts of an example.
         """
         return {
             reason: {
@@ -100,20 +100,21 @@ class DropReport:
 
 
 class Cleaner:
-    """The rules on text of one corpus, which are chosen once."""
+    """Rules on the text of one corpus."""
 
     def __init__(self, rules: Sequence[Rule], normalise: NormalForm | None) -> None:
-        """
+        """Store the rules of a corpus.
+
         Args:
             rules: in the order in which they are tried.
-            normalise: the form that all texts get first (UAX #15).
+            normalise: the Unicode normalisation form that is applied to all texts first (UAX #15).
         """
         self._rules = rules
         self._normalise = normalise
         self.reasons = [rule.reason for rule in rules]
 
     def clean(self, first: int, examples: Iterable[Example]) -> tuple[list[Kept], DropReport]:
-        """The examples that are kept, and what was dropped.
+        """Return the examples that are kept, and the report of the others.
 
         Args:
             first: position of the first of the examples.
@@ -134,14 +135,15 @@ class Cleaner:
 
 
 class HeldOutTexts:
-    """The examples of held-out sets, known by their hashes."""
+    """Hashes of the examples of held-out sets, for membership tests."""
 
     def __init__(
         self, examples: Iterable[tuple[str, ...]] = (), normalise: NormalForm | None = None
     ) -> None:
-        """
+        """Hash the examples.
+
         Args:
-            normalise: the form that the texts they are compared with have got.
+            normalise: the normalisation form of the texts that are compared with them.
         """
         self._hashes = frozenset(
             _hash([unicodedata.normalize(normalise, t) for t in texts] if normalise else texts)
@@ -161,12 +163,12 @@ def _hash(texts: Sequence[str]) -> bytes:
 
 
 def is_empty(example: Example) -> bool:
-    """Whether a text of the example is blank."""
+    """Return whether any text of the example is blank."""
     return any(not text.strip() for text in example.texts)
 
 
 def score_rules(min_score: float | None) -> list[Rule]:
-    """The rule that drops examples with a lower score, if one is wanted."""
+    """Return the rule that drops examples with a lower score, or no rule if `min_score` is None."""
     if min_score is None:
         return []
     return [Rule("score", lambda example: example.score is not None and example.score < min_score)]
