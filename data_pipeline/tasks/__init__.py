@@ -1,1 +1,1 @@
-"""The tasks' halves in plain numpy; `data_pipeline.batching.task` says what one has to know."""
+"""Numpy halves of the tasks; `data_pipeline.batching.task` defines their interface."""
