@@ -15,7 +15,7 @@ class TokenizerError(DataError):
 
 
 class DatasetError(DataError):
-    """A prepared dataset is missing, incomplete, damaged, or not the one the recipe asks for."""
+    """A prepared dataset is missing, incomplete, damaged, or does not match the recipe."""
 
 
 class BatchingError(DataError):

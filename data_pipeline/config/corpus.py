@@ -70,7 +70,7 @@ class FilesConfig(Section):
     )
     format: str | None = identity(None, "format of the files; null: by the suffixes of their names")
     columns: Columns = identity(Columns(), "columns of a line or sample that hold its text")
-    min_score: float | None = identity(None, "examples with a lower score are dropped")
+    min_score: float | None = identity(None, "drop examples with a lower score")
     name: str | None = identity(
         None,
         "name of the corpus in shards and reports; null: train, or train-0, train-1 and so on",

@@ -18,7 +18,7 @@ class EmbeddingBatchingConfig(BatchingConfig):
     pairs_per_micro_batch: int = identity(
         REQUIRED,
         "pairs of every micro-batch; each sentence must find its translation among the other "
-        "sides of these pairs. This pass omits the remainder of a window",
+        "sides of these pairs. Each pass omits the remainder of each window",
         gt=1,
     )
     context_length: int = identity(

@@ -33,7 +33,7 @@ class PairColumns(Columns):
 
     source: Column = identity(0, "the source sentence")
     target: Column = identity(1, "the target sentence")
-    score: Column | None = identity(None, "a number that says how good the pair is")
+    score: Column | None = identity(None, "a quality score of the pair")
 
     @property
     def texts(self) -> tuple[Column, ...]:
@@ -82,7 +82,7 @@ class PairCorpusConfig(CorpusConfig, _Tag, _AlignedFiles):
         "TSV: numbers from 0, or names if the first line has them; JSON lines: "
         "keys, nested ones after a dot; WebDataset: member suffixes such as en.txt",
     )
-    min_score: float | None = identity(None, "pairs with a lower score are dropped")
+    min_score: float | None = identity(None, "drop pairs with a lower score")
 
     @property
     def locations(self) -> tuple[Location, ...]:

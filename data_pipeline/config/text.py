@@ -33,7 +33,7 @@ class TextColumns(Columns):
     """Column of a line, sample or row that holds its text."""
 
     text: Column = identity("text", "the document")
-    score: Column | None = identity(None, "a number that says how good the document is")
+    score: Column | None = identity(None, "a quality score of the document")
 
     @property
     def texts(self) -> tuple[Column, ...]:

@@ -51,7 +51,7 @@ class LineReader:
         self._tail = b""  # incomplete line at the end of the block
 
     def take(self, count: int, max_bytes: int | None = PART_BYTES) -> ChunkLines:
-        """Return the next `count` lines; fewer at the end of the file or from `max_bytes` on.
+        """Return the next `count` lines, or fewer at the end or once they have `max_bytes`.
 
         Raises:
             CorpusError: a line is too long.

@@ -189,7 +189,7 @@ def _check_columns(metadata: Any, wanted: Sequence[str]) -> None:
 
 def _example(row: dict[str, Any], columns: ParquetColumns, place: str) -> Example:
     for column in columns.numbers:
-        if type(row[column]) is int:  # a bool is an int, too, but no number
+        if type(row[column]) is int:  # unlike isinstance, excludes bool
             row[column] = str(row[column])
     for column in columns.texts:
         if not isinstance(row[column], str):
