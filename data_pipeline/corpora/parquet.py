@@ -2,7 +2,7 @@
 
 A Parquet file is read from its end, so it is copied to a temporary file first. A separate process
 decodes it (`parquet_decoder.py`), since a small file can require any amount of memory and time. The
-limits on that process, and on its output, grow with the file's size.
+limits on its processor time and output grow with the file's size.
 """
 
 import json

@@ -4,8 +4,8 @@
     (kind, pieces) ──fastest──▶ CompiledSegmentation, or the kind in Python where there is none
 
 Both draw bit-identical pieces, so processes may use either, and a run may switch between them. A
-library is used only if it was built from this segmenter.c, and if it draws the same as Python in a
-first trial, which takes 25 ms.
+library is used only if it was built from this segmenter.c and draws the same as Python in a first
+trial. The trial takes 25 ms.
 """
 
 import ctypes

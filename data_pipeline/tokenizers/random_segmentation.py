@@ -1,12 +1,12 @@
 """Random segmentations of a text into the pieces of a SentencePiece model.
 
-    BPE      characters ──merges, each left out with probability alpha──▶ pieces
+    BPE      characters ──merges, each dropped with probability alpha──▶ pieces
     unigram  all segmentations ──one of them, drawn ∝ probability^alpha──▶ pieces
 
-Both draw from the SplitMix64 generator that starts at the caller's seed, so the same model, text,
-alpha and seed give the same pieces in every process. They follow SentencePiece's sampling, which is
-not reproducible: release 0.2.3 mixes a number of the process into every seed (measured: equal seeds
-agree within a process and differ between two).
+Both draw from the SplitMix64 generator that starts at the caller's seed. The same model, text,
+alpha and seed therefore give the same pieces in every process. The algorithms follow
+SentencePiece's sampling, which is not reproducible: release 0.2.3 mixes a number of the process
+into every seed (measured: equal seeds agree within a process and differ between two).
 
 Text is normalised, with its spaces written as "▁". It is segmented word by word, because words
 recur: results for the last `KEPT_WORDS` words are cached.
