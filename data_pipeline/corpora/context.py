@@ -7,7 +7,7 @@
 
 An empty line or the end of a file ends a document. Only the source has context. The output is the
 translation of the last sentence alone ("2+1" of Tiedemann and Scherrer 2017, "Neural Machine
-Translation with Extended Context"). No output therefore has to be cut up, and scores are of
+Translation with Extended Context"). The output therefore needs no cutting, and scores are of
 sentences. The separator is a character that a tokenizer learns as a piece.
 """
 

@@ -8,7 +8,7 @@ import numpy as np
 from data_pipeline.config.corpus import Column
 from data_pipeline.storage.budget import Budget
 
-# A value takes up to a hundred bytes in memory, but may take only two in its line.
+# A value may need a hundred bytes in memory but only two in its line.
 JSON_VALUES = Budget(
     "values in a line of more than a million characters",
     2_000_000,

@@ -29,7 +29,7 @@ from data_pipeline.storage.budget import Budget
 from foundation.wording import span
 
 _REMEDY = "Leave the file out, or write it again as plain text or JSON if you know its content"
-# Decoding a page takes up to three times its size. Writers make pages of about a megabyte.
+# Decoding a page needs at most three times its size. Writers make pages of about a megabyte.
 MEMORY_BYTES = 640 * 1024**2
 # Decoding takes less than a second for 100 MB of texts.
 CPU_SECONDS = 30

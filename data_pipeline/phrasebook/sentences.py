@@ -211,7 +211,7 @@ def belongs(draw: Draw) -> Pair:
 
 
 def age(draw: Draw) -> Pair:
-    """Draw a sentence about somebody's age.
+    """Draw a sentence about a person's age.
 
     Marie a vingt et un ans. Les enfants n'ont pas douze ans.
     """

@@ -1,6 +1,6 @@
 """Passwords for http and https, from the netrc file and only for the server that a location names.
 
-URL ──▶ is there a password for its host in the netrc file? ──▶ aiohttp sends it
+URL ──▶ does the netrc file have a password for its host? ────▶ aiohttp sends it
                                                                  │ redirected elsewhere
                                         other origins get none ◀─┘
 """

@@ -1,7 +1,7 @@
 """Cache of a remote dataset's files on this node's disk, keyed by the sha256 of their content.
 
     get(sha256, most) ──▶ the bytes, verified again; a damaged copy is removed
-    add(sha256, bytes) ──temporary file──▶ make room ──rename──▶ FOLDER/SHA256
+    add(sha256, bytes) ──temporary file──▶ evict ──rename──▶ FOLDER/SHA256
 
 All processes of a node share a folder, regardless of their datasets, and any of them may be killed
 at any time. A copy is therefore renamed into place only when it is complete, and evictions happen

@@ -260,7 +260,7 @@ class TarReader:
         return data
 
     def _skip(self, count: int) -> None:
-        if isinstance(self._file, io.BytesIO):  # in memory: nothing has to be copied
+        if isinstance(self._file, io.BytesIO):  # in memory: no copy is needed
             left = self._file.getbuffer().nbytes - self._file.tell()
             if count > left:
                 raise self._truncated(count, "data", left)

@@ -4,7 +4,7 @@
 
     stored   BOS  A  man  is  riding  a  bike  EOS
     seen     BOS  A  man  is  <mask>  a  bike  EOS
-    told      -1 -1   -1  -1  riding -1    -1   -1
+    labels    -1 -1   -1  -1  riding -1    -1   -1
 
 Most of the tokens to predict are replaced by the mask, some by a random piece, and some are kept.
 Every hidden state must therefore represent its token (Devlin et al. 2019, §3.1). Special pieces are

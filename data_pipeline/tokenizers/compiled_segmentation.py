@@ -1,7 +1,7 @@
 """Random segmentations of random_segmentation.py, drawn by compiled code.
 
-    segmenter.c ──hatch_build.py, when transloom is installed──▶ libsegmenter.so, beside this file
-    (kind, pieces) ──fastest──▶ CompiledSegmentation, or the kind in Python where there is none
+    segmenter.c ──hatch_build.py, when transloom is installed──▶ libsegmenter.so, in this folder
+    (kind, pieces) ──fastest──▶ CompiledSegmentation, or the kind in Python without a library
 
 Both draw bit-identical pieces, so processes may use either, and a run may switch between them. A
 library is used only if it was built from this segmenter.c and draws the same as Python in a first
