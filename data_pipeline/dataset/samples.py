@@ -72,7 +72,7 @@ def read_samples(
         raise DatasetFileError(
             file,
             f"members that webdataset reads as {_joined(expected)}",
-            _joined(found) or "no member that it reads",
+            _joined(found) or "none that it reads",
         )
     return dict(samples)
 

@@ -126,7 +126,7 @@ SHARDS: dict[str, tuple[str, Callable[[FieldArrays], FieldArrays], str]] = {
     "too long": (
         "src",
         lengthened,
-        r"at most \d+ tokens, as manifest\.json says, in src .*found 5,",
+        r"at most \d+ tokens, as in manifest\.json, in src .*found 5,",
     ),
 }
 

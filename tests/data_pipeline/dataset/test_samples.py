@@ -111,7 +111,7 @@ A, B = ({"__key__": key, "npz": b"", "txt": b""} for key in TWO)
 @pytest.mark.parametrize(
     ("found", "message"),
     [
-        ([], "found no member that it reads"),
+        ([], "found none that it reads"),
         ([A], r"found a/0\.npz, a/0\.txt\."),
         ([B, A], r"found a/1\.npz, a/1\.txt, a/0"),
         ([A, B, B], r"found .*a/1\.npz, a/1\.txt, a/1\.npz"),
