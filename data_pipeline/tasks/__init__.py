@@ -1,1 +1,1 @@
-"""Numpy halves of the tasks; `data_pipeline.batching.task` defines their interface."""
+"""The data halves of the tasks, in numpy; `data_pipeline.batching.task` is their interface."""
