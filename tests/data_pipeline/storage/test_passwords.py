@@ -147,7 +147,7 @@ def test_a_damaged_netrc_file_is_named_and_not_shown(
         lambda: download(f"{guarded.url}/a.txt", tmp_path / "a"),
         lambda: RemoteStore(guarded.url, ShardCache(tmp_path, 1), ()).read("a.txt", SHA256),
     ):
-        with pytest.raises((LocationError, DatasetError), match=rf"{path} .*its line \d") as caught:
+        with pytest.raises((LocationError, DatasetError), match=rf"{path} .*line \d") as caught:
             read()
         assert "CANARY" not in "".join(traceback.format_exception(caught.value))
     assert "CANARY" not in caplog.text

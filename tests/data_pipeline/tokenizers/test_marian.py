@@ -146,7 +146,7 @@ def test_a_tag_stands_first_and_no_text_spells_one(
     assert all(part.count(source.eos_id) == 1 and part[-1] == source.eos_id for part in spelt)
     with pytest.raises(TokenizerError, match=r"tag >>deu<< is not one of the 2 tags .*>>fra<<"):
         source.tag_id(">>deu<<")
-    with pytest.raises(TokenizerError, match="tag a is none"):
+    with pytest.raises(TokenizerError, match="tag a is not one"):
         source.tag_id("a")
 
 
