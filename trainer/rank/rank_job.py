@@ -20,6 +20,7 @@ class RankJob:
         run: the run's folder.
         dataset_identity: the identity of the manifest to train on.
         checkpoint: the complete checkpoint to go on from; None starts at step 0.
+        verify_checkpoint: hash its files while the engine is built; otherwise that has been done.
         warm_start: the weights that step 0 starts with; None for random ones.
         work: the owner's work folder, see `trainer.checkpoints.lease`.
         attempt: the supervisor's name for this start of the ranks.
@@ -35,6 +36,7 @@ class RankJob:
     work: Path
     attempt: str
     session_started: float
+    verify_checkpoint: bool = False
     warm_start: WarmStart | None = None
     profile: StepRange | None = None
     replay: ReplayOrder | None = None

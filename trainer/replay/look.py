@@ -113,8 +113,8 @@ class LookedStep(Written):
     activations: dict[str, ActivationRange] = Field(default_factory=dict)
 
 
-class Look(Written):
-    """A replay of the steps `from_step` to `to_step`.
+class ReplayReport(Written):
+    """The report of a replay of the steps `from_step` to `to_step`.
 
     Attributes:
         replayed_from: the step of the checkpoint that it began at; 0: the run's first weights.
