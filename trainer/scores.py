@@ -13,13 +13,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from foundation.registry import Registry
-from foundation.written import Written
+from foundation.file_model import FileModel
 
 # The measures of a translation, each with whether more is better.
 MORE_IS_BETTER = {"loss": False, "perplexity": False, "bleu": True}
 
 
-class Score(Written):
+class Score(FileModel):
     """One measure of a validation.
 
     Attributes:
@@ -47,7 +47,7 @@ class Score(Written):
 Scores = dict[str, Score]
 
 
-class BestScore(Written):
+class BestScore(FileModel):
     """The best value of a measure, the step of its validation, and the decoding of its texts."""
 
     value: float

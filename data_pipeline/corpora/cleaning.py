@@ -32,7 +32,7 @@ class Rule(NamedTuple):
     applies: Callable[[Example], bool]  # takes an example whose texts are normalised
 
 
-class Kept(NamedTuple):
+class KeptExample(NamedTuple):
     """Example that no rule on text drops."""
 
     position: int  # in its corpus, from 0
@@ -115,7 +115,7 @@ class Cleaner:
         self._normalise = normalise
         self.reasons = [rule.reason for rule in rules]
 
-    def clean(self, first: int, examples: Iterable[Example]) -> tuple[list[Kept], DropReport]:
+    def clean(self, first: int, examples: Iterable[Example]) -> tuple[list[KeptExample], DropReport]:
         """Return the examples that are kept, and the report of the others.
 
         Args:
@@ -132,7 +132,7 @@ class Cleaner:
                     report.by_reason[reason].add(position, example.texts)
                     break
             else:
-                kept.append(Kept(position, example.texts))
+                kept.append(KeptExample(position, example.texts))
         return kept, report
 
 

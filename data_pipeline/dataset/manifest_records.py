@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import Field
 
 from data_pipeline.config.corpus import Sha256
-from foundation.written import Count, Written
+from foundation.file_model import Count, FileModel
 
 # File names relative to the dataset folder, which they cannot leave.
 RelativeName = Annotated[
@@ -16,7 +16,7 @@ RelativeName = Annotated[
 ]
 
 
-class FieldInfo(Written):
+class FieldInfo(FileModel):
     """One sequence of every example, with its name in shards and batches."""
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
@@ -39,7 +39,7 @@ class FieldInfo(Written):
         return len(self.labels) + 1 if self.labels else 0
 
 
-class DocumentLengths(Written):
+class DocumentLengths(FileModel):
     """Histogram of documents by tokens, with bins of powers of two."""
 
     counts: Annotated[
@@ -48,7 +48,7 @@ class DocumentLengths(Written):
     longest: Count  # tokens
 
 
-class FileInfo(Written):
+class FileInfo(FileModel):
     file: RelativeName
     sha256: Sha256
 
@@ -59,7 +59,7 @@ class TokenizerInfo(FileInfo):
     kind: str | None = Field(default=None, exclude_if=lambda kind: kind is None)
 
 
-class HeldOutInfo(Written):
+class HeldOutInfo(FileModel):
     """Held-out set: one file per field, all with the same number of lines."""
 
     files: dict[str, FileInfo]
@@ -70,14 +70,14 @@ class HeldOutInfo(Written):
     ]  # of the corpus files as they were read
 
 
-class SpecialIds(Written):
+class SpecialIds(FileModel):
     pad: Count
     unk: Count
     bos: Count
     eos: Count
 
 
-class ShardInfo(Written):
+class ShardInfo(FileModel):
     name: RelativeName
     bytes: Count
     sha256: Sha256
@@ -87,7 +87,7 @@ class ShardInfo(Written):
     tokens: dict[str, Count]  # by field, EOS included
 
 
-class CorpusInfo(Written):
+class CorpusInfo(FileModel):
     """Training corpus as it was actually read, pinned by the recipe or not."""
 
     name: str
@@ -98,7 +98,7 @@ class CorpusInfo(Written):
     dropped: dict[str, Count]  # pairs by the first reason that applied
 
 
-class Tombstone(Written):
+class Tombstone(FileModel):
     """Shard that is left out; it keeps its place in the order, and its pairs keep their numbers."""
 
     shard: RelativeName

@@ -22,7 +22,7 @@ PASSWORDS = "~/.netrc or the file that NETRC names"
 
 
 @dataclass(frozen=True)
-class PasswordStays:
+class SameOriginPassword:
     """Aiohttp middleware that sends a password only to the origin of a location.
 
     After a redirect, aiohttp (3.14) looks up the netrc file again, by host only. The entry

@@ -16,7 +16,7 @@ import torch
 
 from trainer.checkpoints.commit import partial_folder
 from trainer.checkpoints.format import CheckpointHeader, FileRecord
-from trainer.checkpoints.patience import final_tries
+from trainer.checkpoints.final_save import final_save_attempts
 from trainer.checkpoints.state_file import (
     BYTES_PER_ELEMENT,
     fragment_key,
@@ -29,7 +29,7 @@ from trainer.rank.distributed import sum_over_ranks
 from trainer.rank.placement import Placement
 from trainer.zero.fragment import Fragment
 
-UNNOTICED_WAIT_SECONDS = 0.1
+REPORTED_WAIT_SECONDS = 0.1
 
 
 class StateListener(Protocol):
@@ -83,7 +83,7 @@ class CheckpointWriter:
 
         Args:
             final: wait until the file is written, and try again for some time if that fails
-                (`trainer.checkpoints.patience`). Of another failure the supervision is told.
+                (`trainer.checkpoints.final_save`). Of another failure the supervision is told.
 
         Returns:
             How many seconds the training stood still.
@@ -94,7 +94,7 @@ class CheckpointWriter:
         started = time.monotonic()
         self.finish()
         waited = time.monotonic() - started
-        if waited > UNNOTICED_WAIT_SECONDS:
+        if waited > REPORTED_WAIT_SECONDS:
             self._supervision.notice(
                 f"training waited {waited:.1f} s at step {header.step}, because the checkpoint of "
                 f"step {self._writing_step} was still being written"
@@ -143,7 +143,7 @@ class CheckpointWriter:
             self._supervision.state_written(file, header)
 
     def _write_finally(self, header: CheckpointHeader) -> None:
-        for left in final_tries():
+        for left in final_save_attempts():
             try:
                 file = self._write_file(header.step)
                 break

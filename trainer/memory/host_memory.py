@@ -19,7 +19,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # from glibc's malloc.h
 # (docs/decisions/0033). glibc would free memory: to get it again takes a base model on a CPU an
 # eighth of its time. oneDNN would free the code that it made for the shapes of a product, of which
 # micro-batches bring thousands. Both read the environment when the process starts.
-KEPT_BY_LIBRARIES = {
+ALLOCATOR_ENVIRONMENT = {
     "MALLOC_ARENA_MAX": "1",
     "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1),
     "MALLOC_MMAP_MAX_": "0",
@@ -29,24 +29,24 @@ KEPT_BY_LIBRARIES = {
 _CODE_OF_A_STEP = str(2**8)
 
 
-def kept_by_libraries(*, shapes_recur: bool) -> dict[str, str]:
-    """The environment of a rank: `KEPT_BY_LIBRARIES`, or less of it.
+def allocator_environment(*, shapes_recur: bool) -> dict[str, str]:
+    """The environment of a rank: `ALLOCATOR_ENVIRONMENT`, or less of it.
 
     Args:
         shapes_recur: whether the micro-batches of a pass have the shapes of those of the one
             before. Where they do not, code that is kept takes gigabytes and is never used again.
     """
     if shapes_recur:
-        return dict(KEPT_BY_LIBRARIES)
-    return KEPT_BY_LIBRARIES | {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": _CODE_OF_A_STEP}
+        return dict(ALLOCATOR_ENVIRONMENT)
+    return ALLOCATOR_ENVIRONMENT | {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": _CODE_OF_A_STEP}
 
 
 def available_bytes() -> int:
     """The memory left on the host, or in the container of this process if that is less."""
-    return min(int(psutil.virtual_memory().available), left_in_container(_CONTROL_GROUP))
+    return min(int(psutil.virtual_memory().available), available_in_cgroup(_CONTROL_GROUP))
 
 
-def left_in_container(control_group: Path) -> int:
+def available_in_cgroup(control_group: Path) -> int:
     """The memory that the limit of a control group (version 2) leaves.
 
     Cached files count as free: they give way to processes.
@@ -66,7 +66,7 @@ def resident_bytes() -> int:
     return int(psutil.Process().memory_info().rss)
 
 
-def keep_freed() -> None:
+def retain_freed_memory() -> None:
     """Keep the memory that this process frees for later use, as ranks do from their start.
 
     Beam search frees and needs some megabytes in every step. To get them anew, page by page, takes
@@ -78,7 +78,7 @@ def keep_freed() -> None:
         libc.mallopt(_M_MMAP_MAX, 0)
 
 
-def give_back_freed() -> None:
+def release_freed_memory() -> None:
     """Return to the host the memory that this process has freed and glibc has kept (note 0033)."""
     with contextlib.suppress(AttributeError):  # a C library other than glibc
         ctypes.CDLL(None).malloc_trim(0)

@@ -25,7 +25,7 @@ from data_pipeline.batching.task import MicroBatchShape
 from trainer.errors import MemoryPreflightError
 from trainer.memory import host_memory
 from trainer.memory.heldout_preflight import InferenceModel, preflight_heldout
-from trainer.memory.room import described, give_back, is_out_of_memory, memory_bytes
+from trainer.memory.device_memory import memory_text, release_cached_memory, is_out_of_memory, memory_bytes
 from trainer.rank.distributed import sum_over_ranks
 from trainer.rank.placement import Placement
 from trainer.tasks.batch import DeviceBatch
@@ -75,8 +75,8 @@ def preflight(
     memory = memory_bytes(placement)
     most_resident = host_memory.resident_bytes() + memory
     sum_over_ranks(torch.zeros(1), placement)  # a barrier: no rank takes more before all measured
-    with _raising_alone(engine, "all weights", memory), engine.inference_model() as model:
-        rank = _LoneRank(
+    with _raise_with_rank(engine, "all weights", memory), engine.inference_model() as model:
+        rank = _SingleRankStep(
             model.train(),
             engine.loss,
             synthetic,
@@ -92,11 +92,11 @@ def preflight(
     if table[:, _FAILED].any():
         raise MemoryPreflightError(_shortage(table, widest, budget, engine))
     for shape in widest:
-        with _raising_alone(engine, f"{shape} in a step", memory):
+        with _raise_with_rank(engine, f"{shape} in a step", memory):
             _as_in_a_step(engine, synthetic, shape)
 
 
-class _LoneRank:
+class _SingleRankStep:
     """Forward and backward without the other ranks, on plain weights."""
 
     def __init__(
@@ -152,7 +152,7 @@ class _LoneRank:
                 raise
             return False
         finally:
-            give_back(self._placement)
+            release_cached_memory(self._placement)
         return True
 
     def _run_within_host(self, shape: MicroBatchShape) -> None:
@@ -201,7 +201,7 @@ def _as_in_a_step(engine: TrainingEngine, synthetic: Synthetic, shape: MicroBatc
 
 
 @contextlib.contextmanager
-def _raising_alone(engine: TrainingEngine, what: str, memory: int) -> Iterator[None]:
+def _raise_with_rank(engine: TrainingEngine, what: str, memory: int) -> Iterator[None]:
     """Say which rank ran out of memory and for what, where it cannot tell the others."""
     try:
         yield
@@ -210,7 +210,7 @@ def _raising_alone(engine: TrainingEngine, what: str, memory: int) -> Iterator[N
             raise
         raise MemoryPreflightError(
             f"Rank {engine.placement.rank} cannot hold {what}; "
-            f"{described(memory, engine.placement)}. {_remedy(engine)}. "
+            f"{memory_text(memory, engine.placement)}. {_remedy(engine)}. "
             f"It was told: {str(error).splitlines()[0]}"
         ) from error
 
@@ -231,7 +231,7 @@ def _shortage(
     return (
         f"{names} of {engine.placement.world_size} cannot hold forward and backward of a "
         f"micro-batch of {widest[number]}, which batching.max_tokens_per_micro_batch = {budget} "
-        f"allows; {described(memory, engine.placement)}. {_remedy(engine)}; {smaller}"
+        f"allows; {memory_text(memory, engine.placement)}. {_remedy(engine)}; {smaller}"
     )
 
 

@@ -10,16 +10,16 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from data_pipeline.storage.durable import write_whole
+from data_pipeline.storage.durable import write_atomically
 from data_pipeline.storage.regular_files import read_regular
 from foundation.strict_json import SMALL, parse_object
-from foundation.written import Written
+from foundation.file_model import FileModel
 from trainer.runs.folder import RunFolder
 
-MOST_CHARACTERS = 4000  # of a command
+MAX_CHARACTERS = 4000  # of a command
 
 
-class Code(Written):
+class Code(FileModel):
     """The state of a git checkout.
 
     Attributes:
@@ -31,7 +31,7 @@ class Code(Written):
     dirty: bool
 
 
-class Invocation(Written):
+class Invocation(FileModel):
     """What a user has typed, and where.
 
     Attributes:
@@ -39,11 +39,11 @@ class Invocation(Written):
         project: of the folder in which it was typed; None if that is no git checkout.
     """
 
-    command: Annotated[str, Field(max_length=MOST_CHARACTERS)] | None = None
+    command: Annotated[str, Field(max_length=MAX_CHARACTERS)] | None = None
     project: Code | None = None
 
 
-class Start(Written):
+class Start(FileModel):
     """A start of a run.
 
     Attributes:
@@ -62,7 +62,7 @@ class Start(Written):
 def write_start(run: RunFolder, start: Start) -> None:
     """Keep what the run is started with; called by its owner. A full disk does not end the run."""
     with suppress(OSError):
-        write_whole(run.start, start.model_dump_json(indent=1) + "\n")
+        write_atomically(run.start, start.model_dump_json(indent=1) + "\n")
 
 
 def read_start(run: RunFolder) -> Start | None:

@@ -12,20 +12,20 @@ from pydantic import Field
 
 from data_pipeline.storage.regular_files import read_regular
 from foundation.strict_json import JsonLimits, parse_object
-from foundation.written import Count, Written
+from foundation.file_model import Count, FileModel
 from trainer.runs.folder import RunFolder
 
 LIMITS = JsonLimits(bytes=8_000_000, values=800_000)
-MOST_PROCESSES = 50_000
-MOST_RESTARTS = 20
-MOST_CHARACTERS = 500  # of a cause, which may be the message of any library
+MAX_PROCESSES = 50_000
+MAX_RESTARTS = 20
+MAX_CHARACTERS = 500  # of a cause, which may be the message of any library
 
 Phase = Literal["start", "data", "step", "validation", "save", "done"]
 
 Seconds = Annotated[float, Field(ge=0)]
 
 
-class RankVitals(Written):
+class RankVitals(FileModel):
     """A rank.
 
     Attributes:
@@ -41,7 +41,7 @@ class RankVitals(Written):
     silent_seconds: Seconds
 
 
-class DataWorkerVitals(Written):
+class DataWorkerVitals(FileModel):
     """A data worker.
 
     Attributes:
@@ -58,7 +58,7 @@ class DataWorkerVitals(Written):
     silent_seconds: Seconds
 
 
-class Restart(Written):
+class Restart(FileModel):
     """A start of the ranks after the run's first.
 
     Attributes:
@@ -67,10 +67,10 @@ class Restart(Written):
     """
 
     time: Seconds
-    cause: Annotated[str, Field(max_length=MOST_CHARACTERS)]
+    cause: Annotated[str, Field(max_length=MAX_CHARACTERS)]
 
 
-class Vitals(Written):
+class Vitals(FileModel):
     """What the processes of a run were doing at a moment.
 
     Attributes:
@@ -86,10 +86,10 @@ class Vitals(Written):
     time: Seconds
     attempt: Count = 0
     over: bool = False
-    ranks: Annotated[tuple[RankVitals, ...], Field(max_length=MOST_PROCESSES)] = ()
-    data_workers: Annotated[tuple[DataWorkerVitals, ...], Field(max_length=MOST_PROCESSES)] = ()
+    ranks: Annotated[tuple[RankVitals, ...], Field(max_length=MAX_PROCESSES)] = ()
+    data_workers: Annotated[tuple[DataWorkerVitals, ...], Field(max_length=MAX_PROCESSES)] = ()
     checkpoint_being_written: Count | None = None
-    restarts: Annotated[tuple[Restart, ...], Field(max_length=MOST_RESTARTS)] = ()
+    restarts: Annotated[tuple[Restart, ...], Field(max_length=MAX_RESTARTS)] = ()
 
 
 def write_vitals(run: RunFolder, vitals: Vitals) -> None:
@@ -119,7 +119,7 @@ def read_vitals(run: RunFolder) -> Vitals | None:
 def are_current(vitals: Vitals, owner_since: str) -> bool:
     """Whether the vitals are those of the run's present owner, and it has not left.
 
-    Whether that owner lives, its lease tells (`trainer.record.standing`): ask this of a run that
+    Whether that owner lives, its lease tells (`trainer.record.run_status`): ask this of a run that
     is trained.
 
     Args:

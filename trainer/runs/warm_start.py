@@ -3,7 +3,7 @@
 Only the weights are taken (their moving average, if that run keeps one); data, schedule, moments
 and step are the new run's. When the run starts, it pins the checkpoint by its hash; or the files of
 a Marian model's folder (`trainer.runs.model_folder`). Which weights a network of another kind
-takes, `trainer.state.inherited` says.
+takes, `trainer.state.weight_transfer` says.
 """
 
 import hashlib
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.storage.store import open_store
-from foundation.wording import listed
+from foundation.wording import join_items
 from trainer.checkpoints.format import (
     HEADER,
     Checkpoint,
@@ -104,7 +104,7 @@ def _find(run: RunFolder, step: int | None) -> Checkpoint:
     if step not in steps:
         raise CheckpointError(
             f"trainer.init_from: {run.path} has no checkpoint of step {step}; it has those of "
-            f"{listed(sorted(steps))}"
+            f"{join_items(sorted(steps))}"
         )
     checkpoint = Checkpoint(steps[step])
     checkpoint.verify()

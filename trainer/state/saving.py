@@ -14,7 +14,7 @@ from trainer.zero import fragments
 from trainer.zero.fragment import Fragment
 
 
-class Saving(Protocol):
+class SaverProtocol(Protocol):
     """A saver as the loop needs it."""
 
     def save(self, *, final: bool) -> float: ...

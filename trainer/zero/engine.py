@@ -212,7 +212,7 @@ class TrainingEngine:
             the parameters whose grids were too narrow. It is empty in a run's first step, which
             only measures them.
         """
-        if self.grids is None or amax is None or self.grids.hold(amax):
+        if self.grids is None or amax is None or self.grids.fits(amax):
             return None
         self.discard_gradients()
         return self.grids.widen(amax)
@@ -285,7 +285,7 @@ class TrainingEngine:
         return replica.to(device=self.placement.torch_device, dtype=dtype)
 
     @contextlib.contextmanager
-    def gradients_shown(self, show: Callable[[str, torch.Tensor], None]) -> Iterator[None]:
+    def observe_gradients(self, show: Callable[[str, torch.Tensor], None]) -> Iterator[None]:
         """Show the gradient of each parameter in each pass, as it adds to the step's.
 
         Of a dummy it is zero. With exact numerics it is on its grid already, except in bf16 under

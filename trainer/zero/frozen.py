@@ -56,7 +56,7 @@ class FrozenWeights:
         """The frozen parameters, in the network's order."""
         return list(self._shares)
 
-    def told(self, shapes: Mapping[str, Sequence[int]]) -> str:
+    def summary_text(self, shapes: Mapping[str, Sequence[int]]) -> str:
         """How many are frozen, for the first lines of a run.
 
         Args:
