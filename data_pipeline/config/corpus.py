@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 from foundation.location import Location
 from foundation.registry import Registry
 from foundation.section import Section, identity
-from foundation.wording import join_items
+from foundation.wording import counted, join_items
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 # A field of a line or sample: the number of a TSV column, from 0, or a name.
@@ -151,8 +151,8 @@ class CorpusConfig(_Weight, FilesConfig):
     def _every_file_has_its_hash(self) -> Self:
         if self.files_sha256 and len(self.files_sha256) != len(self.locations):
             raise ValueError(
-                f"there are {len(self.locations)} files and files_sha256 has "
-                f"{len(self.files_sha256)} hashes: give one for each file, in their order"
+                f"files_sha256 has {len(self.files_sha256)} values for "
+                f"{counted(len(self.locations), 'file')}: give one for each file, in their order"
             )
         return self
 

@@ -106,7 +106,7 @@ def test_it_depends_on_example_and_position_alone():
     field = texts(lengths)
     together = masked(field, [3, 10, 11, 40, 41])
     parts = [masked(field.part(n, n + 1), [number]) for n, number in enumerate((3, 10, 11, 40, 41))]
-    for found, name in ((together.seen, "seen"), (together.labels, "told")):
+    for found, name in ((together.seen, "seen"), (together.labels, "labels")):
         alone = concatenate([getattr(part, name) for part in parts])
         assert found.ids.tolist() == alone.ids.tolist()
     other_texts = masked(texts(lengths, seed=2), [3, 10, 11, 40, 41])

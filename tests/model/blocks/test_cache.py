@@ -66,7 +66,7 @@ def test_hypotheses_have_all_positions_and_sentences_leave():
     assert torch.equal(keys[:, :, :past], torch.cat(steps, dim=2))
     assert not keys[:, :, past:].any()
     assert torch.equal(values, -keys)
-    cache.fill_gaps(torch.tensor([0]), torch.tensor([2]), 2)
+    cache.compact_rows(torch.tensor([0]), torch.tensor([2]), 2)
     keys, values = cache.append(steps[0][:2], steps[1][:2])
     assert torch.equal(keys[:, :, :past], torch.cat(steps, dim=2)[[2, 1]])
     assert torch.equal(values[:, :, past : past + 4], steps[1][:2])

@@ -230,7 +230,7 @@ def test_who_cannot_write_his_name_does_not_own_the_run(tmp_path, monkeypatch):
 
 def test_a_run_that_cannot_be_entered_is_left(tmp_path):
     class Failing(Lease):
-        def _keep_others_out(self):
+        def _fence_former_owners(self):
             raise OSError(28, "No space left on device")
 
     with pytest.raises(OSError, match="No space"), Failing(tmp_path):
