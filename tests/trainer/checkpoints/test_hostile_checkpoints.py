@@ -79,7 +79,7 @@ TENSORS: dict[str, tuple[dict[str, Any], str]] = {
     "no state at all": ({}, "have 0 bytes, and there are 24"),
     "superfluous": (
         {"master:w:0": tensor(shape=(3,), end=12), "master:x:0": tensor("F32", (3,), 12, 24)},
-        "w at element 3, .*shape|holds master:x:0, and checkpoint.json knows no such parameter",
+        "w at element 3, .*shape|holds master:x:0, and checkpoint.json has no such parameter",
     ),
     "missing": ({"exp_avg:w:0": tensor()}, r"lacks master of w, of the shape \[2, 3\]"),
     "a hole": (
