@@ -1,4 +1,4 @@
-"""Build a rank, of a run or of a replay."""
+"""Construction of a rank, of a run or of a replay."""
 
 from collections.abc import Callable, Iterator
 
