@@ -246,7 +246,9 @@ def test_a_network_that_tells_something_else_is_refused(tmp_path, values_of):
         with pytest.raises(RunMismatchError, match="tells labels, and masked_lm has none"):
             build_network(recipe, {})
         return
-    with pytest.raises(ValidationError, match=r"encoder_only, which tells pieces, and \w+_class"):
+    with pytest.raises(
+        ValidationError, match=r"encoder_only, which predicts pieces, and \w+_class"
+    ):
         Recipe.of(values_of(tmp_path, network="encoder_only"))
 
 
