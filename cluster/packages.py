@@ -1,9 +1,9 @@
-"""Which `cluster`, `trainer`, `model`, `data_pipeline` and so on are ours.
+"""Import our own `cluster`, `trainer`, `model` and so on, and compare their sources between nodes.
 
 The names are generic, so a user's folder may hold packages of the same names, and such a folder
 can get onto Python's path: through PYTHONPATH, through a Ray job's working directory, or because
-Ray puts the folder of the driver before everything else on the path of its workers. What counts
-is the folder from which this file was imported, the installation.
+Ray puts the folder of the driver before everything else on the path of its workers. Ours are in
+the installation, the folder from which this file was imported.
 """
 
 import importlib
@@ -22,6 +22,21 @@ def digest_of_sources() -> str:
     Actor classes travel by value, with the constants that they name: so they call this instead.
     """
     return digest_of(INSTALLATION)
+
+
+def other_sources(process: str, found: str, expected: str, use: str) -> str:
+    """Return the message about a process whose sources are not the driver's.
+
+    Args:
+        found: the digest of its sources.
+        expected: that of the driver's.
+        use: for what the process would use them, as an infinitive.
+    """
+    return (
+        f"{process} has another transloom than the driver (sources {found[:12]}…, expected "
+        f"{expected[:12]}…), and would {use} by it. Install the same there, or use transloom "
+        "submit, which sends its own"
+    )
 
 
 def import_own_packages() -> None:

@@ -70,14 +70,27 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     """
     _check_locations(overrides)
     own = _read(path)
-    values = deepcopy(own)
-    for override in overrides:
-        _apply(values, override)
+    return _build(path, own, _with_overrides(own, overrides), overrides, Recipe.of)
+
+
+def _build(
+    path: Path,
+    own: dict[str, Any],
+    values: dict[str, Any],
+    overrides: Sequence[str],
+    build: Callable[[dict[str, Any]], Recipe],
+) -> Recipe:
+    """Build a recipe of values, and attribute each problem to the file or to an override.
+
+    Args:
+        own: the values of the file, without the overrides.
+        values: those with the overrides.
+    """
     try:
-        return Recipe.of(values)
+        return build(values)
     except (ExtensionError, LocationError, ValidationError) as error:
         problems = _problems(values, error)
-        text = message_of(path, problems, overrides, lambda: _problems_of(own, Recipe.of))
+        text = message_of(path, problems, overrides, lambda: _problems_of(own, build))
         raise RecipeError(text) from error
 
 
@@ -94,13 +107,14 @@ def _problems_of(
 ) -> list[FieldProblem]:
     try:
         build(values)
-    except (ExtensionError, LocationError, ValidationError) as error:
+    except (ExtensionError, LocationError, RunMismatchError, ValidationError) as error:
         return _problems(values, error)
     return []
 
 
 def _problems(
-    values: dict[str, Any], error: ExtensionError | LocationError | ValidationError
+    values: dict[str, Any],
+    error: ExtensionError | LocationError | RunMismatchError | ValidationError,
 ) -> list[FieldProblem]:
     if not isinstance(error, ValidationError):
         return [FieldProblem("", str(error))]
@@ -138,13 +152,9 @@ def load_untrusted_recipe(
         RecipeError: the recipe or an override is wrong.
     """
     _check_locations(overrides)
-    own = _read(path)
-    for override in theirs:
-        _apply(own, override)
+    own = _with_overrides(_read(path), theirs)
     named_folder = own.pop("extension_folder", None)
-    values = deepcopy(own)
-    for override in overrides:
-        _apply(values, override)
+    values = _with_overrides(own, overrides)
     # Ranks and workers on other nodes are told the environment's folder, which they may lack.
     own_folder = values.pop("extension_folder", None) or os.environ.get(FOLDER_VARIABLE)
     if not isinstance(own_folder, str | None):
@@ -155,16 +165,12 @@ def load_untrusted_recipe(
 
     def build(values: dict[str, Any]) -> Recipe:
         named = values | {"extension_folder": named_folder}
-        return Recipe.of_untrusted(named, identity, own_folder)
+        try:
+            return Recipe.of_untrusted(named, identity, own_folder)
+        except ExtensionError as error:
+            raise RunMismatchError(f"{path}: {error}") from error
 
-    try:
-        return build(values)
-    except ExtensionError as error:
-        raise RunMismatchError(f"{path}: {error}") from error
-    except (LocationError, ValidationError) as error:
-        problems = _problems(values, error)
-        text = message_of(path, problems, overrides, lambda: _problems_of(own, build))
-        raise RecipeError(text) from error
+    return _build(path, own, values, overrides, build)
 
 
 def checkpoints_of_run(run: "RunFolder") -> CheckpointsConfig:
@@ -243,6 +249,13 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise RecipeError(f"{path} holds {type(values).__name__}, not a table of sections")
     return values
+
+
+def _with_overrides(values: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    changed = deepcopy(values)
+    for override in overrides:
+        _apply(changed, override)
+    return changed
 
 
 def _apply(values: dict[str, Any], override: str) -> None:

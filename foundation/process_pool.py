@@ -9,7 +9,6 @@ while it writes a large result there leaves all others waiting for the rest, for
 import multiprocessing
 import os
 import signal
-import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -17,6 +16,8 @@ from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnContext
 from typing import Any, TypeVar
+
+from foundation.child_process import end_with_parent
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -157,8 +158,8 @@ class _Worker:
 
 
 def _serve(connection: Connection) -> None:
-    """Runs jobs in a process of the pool, until its owner ends."""
-    threading.Thread(target=_end_with_the_owner, daemon=True).start()
+    """Run jobs in a process of the pool until its owner ends."""
+    end_with_parent()
     while True:
         function, job = connection.recv()
         try:
@@ -167,11 +168,3 @@ def _serve(connection: Connection) -> None:
             error.add_note(f"In a process of the pool:\n{traceback.format_exc()}")
             answer = (False, error)
         connection.send(answer)
-
-
-def _end_with_the_owner() -> None:
-    """Ends this process with its owner, also in the midst of a job of many minutes."""
-    owner = multiprocessing.parent_process()
-    assert owner is not None
-    wait([owner.sentinel])
-    os._exit(1)

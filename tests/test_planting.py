@@ -22,8 +22,8 @@ def test_every_hook_of_the_fault_injections_has_something_to_hook():
     [
         ("trainer.no_such_module", "process_group"),
         ("trainer.rank.distributed", "no_such_function"),
-        ("cluster.ranks.mailbox", "Mailbox.no_such_method"),
-        ("cluster.ranks.mailbox", "NoSuchClass.progress"),
+        ("cluster.ranks.reports", "Mailbox.no_such_method"),
+        ("cluster.ranks.reports", "NoSuchClass.progress"),
     ],
 )
 def test_a_hook_that_finds_nothing_fails(module, name):

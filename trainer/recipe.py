@@ -19,6 +19,7 @@ from pydantic import (
 from pydantic_core import PydanticUndefined
 
 from data_pipeline.config.data import BatchingConfig, DataConfig, DataSettings, TokenizerConfig
+from foundation.built_in_tasks import DEFAULT_TASK
 from foundation.errors import ExtensionError
 from foundation.extensions import Extensions, load_expected, load_extensions, loaded_extensions
 from foundation.location import Location, bared, check_all
@@ -30,8 +31,6 @@ from trainer.errors import RunMismatchError
 from trainer.registries.optimizers import OPTIMIZERS
 from trainer.scores import SCORES
 from trainer.task_kinds import NETWORKS, TASKS, TaskKind
-
-DEFAULT_TASK = "translation"
 
 
 class TrainingRecipe(Section):

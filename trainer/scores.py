@@ -51,6 +51,22 @@ class Score(Written):
 Scores = dict[str, Score]
 
 
+class BestScore(Written):
+    """The best value of a measure, the step of its validation, and the decoding of its texts."""
+
+    value: float
+    step: int
+    decoding: str | None = None
+
+
+def keep_best(best: dict[str, BestScore], scores: Scores, step: int) -> None:
+    """Replace the best score of each measure that a validation has improved."""
+    for name, score in scores.items():
+        before = best[name].value if name in best else None
+        if score.value is not None and score.is_better_than(before):
+            best[name] = BestScore(value=score.value, step=step, decoding=score.decoding)
+
+
 def scores_of(values: Mapping[str, float | None]) -> Scores:
     """Return the scores of a translation with these values, by the measure's name."""
     return {

@@ -4,6 +4,8 @@ This module does not import torch: the driver reads recipes without it.
 
     TASKS["translation"] ──▶ the classes of its sections, its scores, its half in torch
     NETWORKS["transformer"] ──▶ the class of the section `model`, and the function that builds it
+
+`foundation.built_in_tasks` names both halves of each built-in task.
 """
 
 from collections.abc import Callable, Mapping
@@ -21,6 +23,7 @@ from data_pipeline.config.label import LabelledDataConfig, TaggedDataConfig
 from data_pipeline.config.masking import MaskedBatchingConfig, PairMaskedBatchingConfig
 from data_pipeline.config.pair import PairDataConfig, TranslationDataConfig
 from data_pipeline.config.text import TextDataConfig, TextTokenizerConfig
+from foundation.built_in_tasks import BUILT_IN_TASKS
 from foundation.registry import Registry
 from foundation.section import Section
 from model.config.decoder_only import DecoderOnlyConfig, SamplingConfig
@@ -121,7 +124,7 @@ TASKS.register(
         decoding=DecodingConfig,
         network="transformer",
         scores=MORE_IS_BETTER,
-        training="trainer.tasks.translation:TranslationTask",
+        training=BUILT_IN_TASKS["translation"].training,
         loss_unit="target token",
         makes_texts=True,
         probes=True,
@@ -149,7 +152,7 @@ TASKS.register(
         decoding=SamplingConfig,
         network="decoder_only",
         scores=CAUSAL_LM_SCORES,
-        training="trainer.tasks.causal_lm:CausalLanguageModel",
+        training=BUILT_IN_TASKS["causal_lm"].training,
         loss_unit="token",
     ),
 )
@@ -181,7 +184,7 @@ TASKS.register(
         decoding=Section,
         network="sentence_encoder",
         scores=SENTENCE_EMBEDDING_SCORES,
-        training="trainer.tasks.sentence_embedding:SentenceEmbedding",
+        training=BUILT_IN_TASKS["sentence_embedding"].training,
         loss_unit="sentence pair",
         check=_pairs_can_be_embedded,
     ),
@@ -231,7 +234,7 @@ TASKS.register(
         decoding=Section,
         network="label_texts",
         scores=LABEL_SCORES,
-        training="trainer.tasks.labelling:TextClassification",
+        training=BUILT_IN_TASKS["text_classification"].training,
         loss_unit="text",
         check=_the_network_tells_labels,
     ),
@@ -253,7 +256,7 @@ TASKS.register(
         decoding=Section,
         network="label_tokens",
         scores=TAG_SCORES,
-        training="trainer.tasks.labelling:TokenClassification",
+        training=BUILT_IN_TASKS["token_classification"].training,
         loss_unit="word",
         check=_tags_are_told_and_scored,
     ),
@@ -278,7 +281,7 @@ TASKS.register(
         decoding=FillConfig,
         network="encoder_only",
         scores=MASKED_LM_SCORES,
-        training="trainer.tasks.masked_lm:MaskedLanguageModelling",
+        training=BUILT_IN_TASKS["masked_lm"].training,
         loss_unit="masked token",
     ),
 )
@@ -314,7 +317,7 @@ TASKS.register(
         decoding=FillConfig,
         network="encoder_only",
         scores=TLM_SCORES,
-        training="trainer.tasks.tlm:TranslationLanguageModelling",
+        training=BUILT_IN_TASKS["tlm"].training,
         loss_unit="masked token",
         check=_sides_are_told_apart,
     ),

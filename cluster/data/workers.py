@@ -16,7 +16,7 @@ from ray.exceptions import RayError
 
 from cluster.errors import ClusterError
 from cluster.health.watchdog import Watchdog
-from cluster.packages import digest_of_sources
+from cluster.packages import digest_of_sources, other_sources
 from cluster.ray.cluster_view import Node
 from cluster.ray.environment_file import read_environment
 from cluster.ray.reservation import room
@@ -66,12 +66,8 @@ class DataWorker:
 
     def _open(self) -> WindowReader:
         if (found := digest_of_sources()) != self._sources:
-            node = ray.util.get_node_ip_address()
-            raise ClusterError(
-                f"A data worker on node {node} has another transloom than the driver (sources "
-                f"{found[:12]}…, expected {self._sources[:12]}…), and would batch "
-                "by it. Install the same there, or use transloom submit, which sends its own"
-            )
+            name = f"A data worker on node {ray.util.get_node_ip_address()}"
+            raise ClusterError(other_sources(name, found, self._sources, "batch"))
         store, manifest = open_dataset(self._settings.data, self._dataset_identity)
         return WindowReader(store, manifest, self._settings, self._cache_bytes)
 

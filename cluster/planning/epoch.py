@@ -1,7 +1,7 @@
-"""How many steps an epoch has.
+"""Steps of an epoch and operations of a step, measured on the first windows of a dataset.
 
-Windows are cut as the data workers cut them. A small dataset is cut whole, and the number is exact;
-of a large one the first windows are cut, and the others are taken to be like them.
+Windows are cut as the data workers cut them. A small dataset is cut whole, and the number of steps
+is exact. Of a large one only the first windows are cut, and the others are assumed to be like them.
 """
 
 from dataclasses import dataclass
@@ -10,9 +10,11 @@ from cluster.recipe import Recipe
 from data_pipeline.batching.window import WindowReader
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.storage.store import DatasetStore
+from data_pipeline.tokenizers.tokenizer import load_tokenizers
 
 # Bytes of shards that are read at most: about a second's work.
 BYTES_READ = 64_000_000
+MOST_MICRO_BATCHES = 1_000  # some 20 µs each
 
 
 @dataclass(frozen=True)
@@ -30,10 +32,26 @@ class Epoch:
     exact: bool
 
 
+@dataclass(frozen=True)
+class StepFlops:
+    """Operations of a step, forward and backward, of all ranks; see `model.flops`.
+
+    Attributes:
+        micro_batches: those that a step's operations are extrapolated from.
+    """
+
+    model: float
+    hardware: float
+    micro_batches: int
+
+
 def measure_epoch(
     recipe: Recipe, store: DatasetStore, manifest: Manifest, bytes_read: int = BYTES_READ
 ) -> Epoch:
-    """Cut windows of the first epoch, as many as have so many bytes, and one at least.
+    """Cut windows of the first epoch, at least one, and return the size of an epoch.
+
+    Args:
+        bytes_read: windows are cut until their shards have this many bytes.
 
     Raises:
         DatasetFileError: a shard cannot be read.
@@ -50,4 +68,27 @@ def measure_epoch(
         steps=micro_batches * windows / cut / recipe.batching.micro_batches_per_step,
         units=units * windows // cut,
         exact=cut == windows,
+    )
+
+
+def estimate_flops(recipe: Recipe, store: DatasetStore, manifest: Manifest) -> StepFlops | None:
+    """Return the operations of a mean step; None if the task or its network does not count them.
+
+    Raises:
+        DatasetFileError: a shard cannot be read.
+    """
+    from trainer.tasks.task import training_task  # imports torch
+
+    reader = WindowReader(store, manifest, recipe.data_settings)
+    count = min(MOST_MICRO_BATCHES, len(reader.layout(0, 0).units))
+    task = training_task(recipe.training(), manifest, load_tokenizers(store, manifest))
+    found = [task.flops(micro_batch) for micro_batch in reader.fetch(0, 0, 0, count)]
+    counted = [flops for flops in found if flops is not None]
+    if not counted:
+        return None
+    share = recipe.batching.micro_batches_per_step / len(counted)
+    return StepFlops(
+        model=share * sum(flops.model for flops in counted),
+        hardware=share * sum(flops.hardware for flops in counted),
+        micro_batches=len(counted),
     )

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from cluster.errors import ClusterError
 from cluster.planning.cluster_facts import ClusterFacts, ask_cluster
-from cluster.planning.epoch import Epoch, measure_epoch
-from cluster.planning.operations import StepFlops, estimate_flops
+from cluster.planning.epoch import Epoch, StepFlops, estimate_flops, measure_epoch
 from cluster.planning.problem import PlanProblem
 from cluster.planning.quick import Disk, disk_of, gigabytes, quick_check
 from cluster.planning.size import count_parameters, size_of_state

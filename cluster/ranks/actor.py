@@ -19,9 +19,8 @@ from cluster.data.streams import HOPELESS_SECONDS, WorkerClient, WorkerStreams
 from cluster.data.workers import WorkerHandle
 from cluster.health.stacks import allow_dumps
 from cluster.health.watchdog import Watchdog
-from cluster.ranks.mailbox import Mailbox
 from cluster.ranks.node_agent import ProcessName
-from cluster.ranks.reports import Report
+from cluster.ranks.reports import Mailbox, Report
 from cluster.ray.environment_file import read_environment
 from foundation.garbage import nothing_looked_through
 from foundation.threads import fall_asleep_soon

@@ -22,7 +22,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.health.stacks import COLLECT_SECONDS, stacks_of
 from cluster.health.watchdog import Watchdog
-from cluster.packages import digest_of_sources
+from cluster.packages import digest_of_sources, other_sources
 from cluster.ranks.node_meter import NodeMeter
 from cluster.ray.embedded import embedded_ray_is_lost
 from trainer.checkpoints.processes import start_tick
@@ -251,11 +251,8 @@ class NodeAgents:
                     )
                 elif (found := _sources_said(sources[node])) and found != self._sources:
                     self.unfit.add(node)
-                    problems.append(
-                        f"Node {self._names[node]} has another transloom than the driver (sources "
-                        f"{found[:12]}…, expected {self._sources[:12]}…), and would train by "
-                        "it. Install the same there, or use transloom submit, which sends its own"
-                    )
+                    name = f"Node {self._names[node]}"
+                    problems.append(other_sources(name, found, self._sources, "train"))
         finally:
             for probe in work.glob(f"{left}*"):
                 probe.unlink()

@@ -1,14 +1,20 @@
-"""What a rank reports to its supervisor, a class for each thing that it may say.
+"""Reports of a rank to its supervisor: a class per kind, and the queue between them.
 
-Reports pass between processes of one version and are never stored, so they have no version of
-their own; the lines and headers in them have.
+The rank trains in one thread of its actor and puts reports into a `Mailbox`. Another thread of the
+actor returns them when the supervisor asks.
+
+Reports pass between processes of one version and are never stored, so they have no version; the
+lines and headers in them have one.
 """
 
+import queue
+import threading
 from dataclasses import dataclass
 
 from cluster.health.hang_detector import Position
 from trainer.checkpoints.format import CheckpointHeader, FileRecord
 from trainer.record.records import Line
+from trainer.runs.vitals import Phase
 
 
 @dataclass(frozen=True)
@@ -20,14 +26,14 @@ class RecordedLine:
 
 @dataclass(frozen=True)
 class Notice:
-    """Something happened to the rank that a person would want to know."""
+    """An event of the rank that a person would want to know."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class Detail:
-    """A text for the run's log alone."""
+    """A text for the run's log only."""
 
     text: str
 
@@ -49,3 +55,38 @@ class StateFailed:
 
 
 Report = Position | RecordedLine | Notice | Detail | StateWritten | StateFailed
+
+
+class Mailbox:
+    """`trainer.rank.supervision.Supervision` between the two threads of a rank's actor."""
+
+    def __init__(self) -> None:
+        self._reports: queue.SimpleQueue[Report] = queue.SimpleQueue()
+        self._stop = threading.Event()
+
+    def progress(self, phase: Phase, step: int, where: str = "") -> None:
+        self._reports.put(Position(phase, step, where))
+
+    def line(self, line: Line) -> None:
+        self._reports.put(RecordedLine(line))
+
+    def notice(self, text: str) -> None:
+        self._reports.put(Notice(text))
+
+    def keep(self, text: str) -> None:
+        self._reports.put(Detail(text))
+
+    def state_written(self, file: FileRecord, header: CheckpointHeader) -> None:
+        self._reports.put(StateWritten(file, header))
+
+    def state_failed(self, step: int, reason: str) -> None:
+        self._reports.put(StateFailed(step, reason))
+
+    def stop_requested(self) -> bool:
+        return self._stop.is_set()
+
+    def request_stop(self) -> None:
+        self._stop.set()
+
+    def drain(self) -> list[Report]:
+        return [self._reports.get() for _ in range(self._reports.qsize())]

@@ -82,13 +82,13 @@ def open_doors_at(dashboard: str) -> list[str]:
     Raises:
         ClusterError: it is no dashboard's address, cannot be reached, or refuses the token.
     """
-    return list(Look(dashboard).wait().doors)
+    return list(ClusterExposure(dashboard).wait().doors)
 
 
-class Look:
-    """A look at the cluster that takes jobs there, and at its head node, by one job without files.
+class ClusterExposure:
+    """A check of the cluster at an address, and of its head node, by one job without files.
 
-    It begins at once, and the head takes seconds for the answer. What goes wrong is told by `wait`.
+    It begins at once, and the head takes seconds for the answer. `wait` raises its errors.
     """
 
     def __init__(self, dashboard: str, folders: Sequence[str] = ()) -> None:

@@ -22,9 +22,14 @@ from cluster.ranks.group import RankGroup
 from cluster.ranks.pool import RankSupply
 from cluster.ranks.reports import Detail, Notice, RecordedLine, Report, StateFailed, StateWritten
 from cluster.ray.cluster_view import ClusterView, Node
+from cluster.supervision.attempt_end import (
+    Departure,
+    Growth,
+    Reason,
+    asked_to_stop,
+    drained,
+)
 from cluster.supervision.audience import RunAudience
-from cluster.supervision.departure import Departure, Reason, asked_to_stop, drained
-from cluster.supervision.growth import Growth
 from cluster.supervision.interval import Interval
 from cluster.supervision.node_samples import NodeSamples
 from cluster.supervision.stop_requests import StopRequests

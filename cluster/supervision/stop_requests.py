@@ -1,12 +1,16 @@
-"""How a run is asked to stop: by a signal to its supervisor, or by a file in its folder.
+"""Requests to stop a run: a signal to its supervisor or job, or a file in its folder.
 
-The first request is a wish: the ranks checkpoint at the next step boundary and leave. A second
-signal is an order: it interrupts whatever is going on. Before a run has begun there is nothing to
-save, and after its end there is nothing to interrupt: see `command_signals`.
+    StopRequests    of the supervisor, which owns the run
+    JobStopRequest  of a job, which forwards signals to its supervisor as the file
+
+After the first request the ranks checkpoint at the next step boundary and leave. A second signal
+interrupts the supervisor at once. Before a run has begun there is nothing to save, and after its
+end there is nothing to interrupt: see `command_signals`.
 """
 
 import signal
 import time
+from contextlib import suppress
 from types import FrameType, TracebackType
 from typing import Self
 
@@ -18,14 +22,14 @@ LOOK_SECONDS = 0.5
 
 
 class StopRequests:
-    """Listens to signals and the request file as long as the context lasts."""
+    """Signals and the request file, observed while the context lasts."""
 
     def __init__(self, run: RunFolder) -> None:
         self.asked_at: float | None = None  # by time.monotonic()
         self._run = run
         self._former = run.stop_requested_at()
         self._signal: int | None = None
-        self._obeys_orders = True
+        self._obeys_interrupts = True
         self._file_taken = False
         self._looks = Interval(LOOK_SECONDS)
 
@@ -44,23 +48,23 @@ class StopRequests:
             signal.signal(number, signal.SIG_IGN if handler is leave_at_once else handler)
 
     def let_outcome_stand(self) -> None:
-        """Ignore orders from now on: it is certain how the run ends."""
-        self._obeys_orders = False
+        """Ignore second signals from now on: the outcome of the run is certain."""
+        self._obeys_interrupts = False
 
     def outcome_is_open(self) -> None:
-        """Obey orders again: the run goes on after all."""
-        self._obeys_orders = True
+        """Obey second signals again: the run goes on after all."""
+        self._obeys_interrupts = True
 
     def forget_file(self) -> None:
-        """Remove a request file that was meant for whoever trained the run before.
+        """Remove a request file that is older than this object.
 
-        It was there when this process began to listen. To be called by the run's owner.
+        It was meant for a former owner of the run. Only the run's owner may call this.
         """
         self._look()
 
     @property
     def reason(self) -> str | None:
-        """Who has asked, in words; None if nobody has."""
+        """The request in words, or None without one."""
         if self._signal is not None:
             return f"{signal.Signals(self._signal).name} was received"
         if not self._file_taken and self._looks.has_passed(time.monotonic()):
@@ -76,6 +80,56 @@ class StopRequests:
         if self._signal is None:
             self._signal = number
             self.asked_at = self.asked_at or time.monotonic()
-        elif self._obeys_orders:
-            self._obeys_orders = False  # a further one would interrupt the clearing up
+        elif self._obeys_interrupts:
+            self._obeys_interrupts = False  # another one would interrupt the cleanup
             raise KeyboardInterrupt
+
+
+class JobStopRequest:
+    """A request to stop a job, by a signal to its runner or by the run's request file.
+
+    Ignores a file that is older than itself: it was meant for another job.
+
+    When Ray stops a job, its runner and the driver both get SIGTERM. A second signal would end the
+    driver without a checkpoint. So the runner forwards a signal as the request file, and only while
+    its own driver owns the run: the owner may be the driver of another job.
+    """
+
+    def __init__(self, run: RunFolder) -> None:
+        self._run = run
+        self._former = run.stop_requests()
+        self._signal: int | None = None
+        self._forwarded = False
+
+    def listen(self) -> None:
+        """Install the signal handlers; call this in the main thread."""
+        for number in SIGNALS:
+            signal.signal(number, self._handle)
+
+    @property
+    def reason(self) -> str | None:
+        """The request in words, or None without one."""
+        if self._signal is not None:
+            return f"{signal.Signals(self._signal).name} was received"
+        if self._run.stop_requests() - self._former:
+            return f"{self._run.stop_request} was created"
+        return None
+
+    def forward(self) -> None:
+        """Ask the driver, which owns the run, to stop if a signal has come.
+
+        Call this repeatedly until the driver has left: the driver drops requests that are older
+        than its own start.
+        """
+        if self._signal is not None:
+            self._forwarded = True
+            with suppress(OSError):
+                self._run.ask_to_stop()
+
+    def clear(self) -> None:
+        """Remove a forwarded request that nobody has taken."""
+        if self._forwarded:
+            self._run.take_stop_request()
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        self._signal = self._signal or number

@@ -24,6 +24,7 @@ from data_pipeline.dataset.manifest_records import CorpusInfo, FieldInfo, Specia
 from data_pipeline.dataset.sequences import SequenceRules
 from data_pipeline.random_keys import example_seeds
 from data_pipeline.tokenizers.tokenizer import Tokenizer
+from foundation.built_in_tasks import BUILT_IN_TASKS
 from foundation.registry import Registry
 
 
@@ -220,10 +221,5 @@ def _rules(
 
 
 DATA_TASKS = Registry[DataTask]("task", "task")
-DATA_TASKS.register("translation", "data_pipeline.tasks.translation:TASK")
-DATA_TASKS.register("causal_lm", "data_pipeline.tasks.causal_lm:TASK")
-DATA_TASKS.register("sentence_embedding", "data_pipeline.tasks.sentence_embedding:TASK")
-DATA_TASKS.register("masked_lm", "data_pipeline.tasks.masked_lm:TASK")
-DATA_TASKS.register("text_classification", "data_pipeline.tasks.text_classification:TASK")
-DATA_TASKS.register("token_classification", "data_pipeline.tasks.token_classification:TASK")
-DATA_TASKS.register("tlm", "data_pipeline.tasks.tlm:TASK")
+for _name, _task in BUILT_IN_TASKS.items():
+    DATA_TASKS.register(_name, _task.data)

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from data_pipeline.config.corpus import CleaningConfig, CorpusConfig, Sha256
+from foundation.built_in_tasks import DEFAULT_TASK
 from foundation.extensions import NO_EXTENSIONS, Extensions
 from foundation.location import Location
 from foundation.registry import Registry
@@ -293,7 +294,7 @@ class DataSettings:
     tokenizer: TokenizerConfig
     batching: BatchingConfig
     seed: int
-    task: str = "translation"
+    task: str = DEFAULT_TASK
     extensions: Extensions = NO_EXTENSIONS
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -3,8 +3,8 @@
     examples ──normalise──▶ rules on text ──▶ kept       (here, in `Cleaner`)
     kept ──duplicates──▶ rules on tokens ──▶                 (in shuffle.py and group_writer.py)
 
-Each rule counts the examples to which it applied first, and shows the earliest of them. The rules
-are the task's.
+Each rule counts the examples to which it applied first, and shows the earliest of them. The task
+chooses the rules: `text_rules` of documents, `pair_rules` of pairs of sentences.
 """
 
 import hashlib
@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
+from data_pipeline.config.pair import PairCleaningConfig, PairCorpusConfig
+from data_pipeline.config.text import TextCleaningConfig, TextCorpusConfig
 from data_pipeline.corpora.formats import Example
 
 NormalForm = Literal["NFC", "NFKC"]
@@ -160,13 +162,50 @@ def _hash(texts: Sequence[str]) -> bytes:
     return state.digest()
 
 
-def is_empty(example: Example) -> bool:
-    """Whether a text of the example is blank."""
+def _is_empty(example: Example) -> bool:
+    """Return True if a text of the example is blank."""
     return any(not text.strip() for text in example.texts)
 
 
-def score_rules(min_score: float | None) -> list[Rule]:
-    """The rule that drops examples with a lower score, if one is wanted."""
+def _score_rules(min_score: float | None) -> list[Rule]:
+    """Return the rule that drops examples with a lower score, if there is a limit."""
     if min_score is None:
         return []
     return [Rule("score", lambda example: example.score is not None and example.score < min_score)]
+
+
+def text_rules(cleaning: TextCleaningConfig, corpus: TextCorpusConfig) -> list[Rule]:
+    """Return the configured rules on documents, in the order in which they are tried."""
+    fewest, most = cleaning.min_characters, cleaning.max_characters
+    rules = [Rule(EMPTY, _is_empty)]
+    if fewest is not None:
+        rules.append(Rule("too_few_characters", lambda document: len(document.texts[0]) < fewest))
+    if most is not None:
+        rules.append(Rule("too_many_characters", lambda document: len(document.texts[0]) > most))
+    return rules + _score_rules(corpus.min_score)
+
+
+def pair_rules(cleaning: PairCleaningConfig, corpus: PairCorpusConfig) -> list[Rule]:
+    """Return the configured rules on pairs of sentences, in the order in which they are tried."""
+    rules = [Rule(EMPTY, _is_empty)]
+    for side, most in enumerate((cleaning.max_source_characters, cleaning.max_target_characters)):
+        if most is not None:
+            rules.append(_too_many_characters(side, most))
+    if cleaning.max_length_ratio is not None:
+        rules.append(_uneven(cleaning.max_length_ratio))
+    if cleaning.drop_identical:
+        rules.append(Rule("identical", lambda pair: pair.texts[0] == pair.texts[1]))
+    return rules + _score_rules(corpus.min_score)
+
+
+def _too_many_characters(side: int, most: int) -> Rule:
+    reason = ("source_characters", "target_characters")[side]
+    return Rule(reason, lambda pair: len(pair.texts[side]) > most)
+
+
+def _uneven(max_ratio: float) -> Rule:
+    def applies(pair: Example) -> bool:
+        shorter, longer = sorted(map(len, pair.texts))
+        return longer > max_ratio * shorter
+
+    return Rule("length_ratio", applies)

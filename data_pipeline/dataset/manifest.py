@@ -36,11 +36,7 @@ from data_pipeline.dataset.manifest_records import (
     TokenizerInfo,
     Tombstone,
 )
-from data_pipeline.dataset.preparation_settings import (
-    DEFAULT_TASK,
-    differences,
-    preparation_settings,
-)
+from data_pipeline.dataset.preparation_settings import differences, preparation_settings
 from data_pipeline.errors import DatasetError
 from data_pipeline.storage.locations import cache_folder
 from data_pipeline.storage.store import (
@@ -49,6 +45,7 @@ from data_pipeline.storage.store import (
     DatasetStore,
     open_store,
 )
+from foundation.built_in_tasks import DEFAULT_TASK
 from foundation.strict_json import JsonLimits, parse_json
 from foundation.wording import counted, listed
 from foundation.written import Count, Written, told

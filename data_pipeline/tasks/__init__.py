@@ -1,1 +1,1 @@
-"""The tasks' halves in plain numpy; `data_pipeline.batching.task` says what one has to know."""
+"""The data halves of the tasks, in numpy; `data_pipeline.batching.task` is their interface."""

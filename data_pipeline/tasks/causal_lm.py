@@ -18,8 +18,7 @@ from data_pipeline.batching.task import DataTask, HeldOut, MicroBatchShape
 from data_pipeline.config.corpus import CorpusConfig
 from data_pipeline.config.data import DataConfig, DataSettings, PackedBatchingConfig
 from data_pipeline.config.text import TEXT, TextCorpusConfig, TextDataConfig
-from data_pipeline.corpora.cleaning import EMPTY, Rule
-from data_pipeline.corpora.text_rules import text_rules
+from data_pipeline.corpora.cleaning import EMPTY, Rule, text_rules
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.dataset.manifest_records import FieldInfo, SpecialIds
 from data_pipeline.tokenizers.tokenizer import Tokenizer

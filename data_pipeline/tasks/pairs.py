@@ -12,8 +12,7 @@ from data_pipeline.batching.task import DataTask, Examples
 from data_pipeline.config.corpus import CorpusConfig
 from data_pipeline.config.data import DataConfig, DataSettings
 from data_pipeline.config.pair import SOURCE, TARGET, PairCorpusConfig, PairDataConfig
-from data_pipeline.corpora.cleaning import EMPTY, Rule
-from data_pipeline.corpora.pair_rules import pair_rules
+from data_pipeline.corpora.cleaning import EMPTY, Rule, pair_rules
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.dataset.manifest_records import FieldInfo
 from data_pipeline.random_keys import SUBWORD_SAMPLING

@@ -23,7 +23,7 @@ from model.errors import ModelError
 from model.heads.masked_head import MaskedLanguageModel
 from model.hugging_face.places import (
     HuggingFaceModel,
-    Place,
+    WeightLocation,
     count,
     joined,
     load_like,
@@ -126,7 +126,7 @@ def _require_form(config: EncoderOnlyConfig) -> None:
         )
 
 
-def _taken_apart(network: nn.Module, places: Mapping[str, Place]) -> dict[str, Tensor]:
+def _taken_apart(network: nn.Module, places: Mapping[str, WeightLocation]) -> dict[str, Tensor]:
     weights: dict[str, Tensor] = {}
     for name, place in places.items():
         weights |= taken_apart(network.get_parameter(name), place)
@@ -256,16 +256,18 @@ def _as_named_now(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return named
 
 
-def _places(config: EncoderOnlyConfig) -> dict[str, Place]:
+def _places(config: EncoderOnlyConfig) -> dict[str, WeightLocation]:
     """Where each of our parameters is."""
     modules = {ours: [name] for ours, name in HEAD.items()}
-    head = {"output_bias": Place([BIAS]), **_module_places(modules, config.width)}
+    head = {"output_bias": WeightLocation([BIAS]), **_module_places(modules, config.width)}
     return _encoder_places(config) | head
 
 
-def _encoder_places(config: EncoderOnlyConfig) -> dict[str, Place]:
+def _encoder_places(config: EncoderOnlyConfig) -> dict[str, WeightLocation]:
     """Where each of the encoder's parameters is."""
-    places = {f"{ours}.weight": Place([f"{name}.weight"]) for ours, name in EMBEDDINGS.items()}
+    places = {
+        f"{ours}.weight": WeightLocation([f"{name}.weight"]) for ours, name in EMBEDDINGS.items()
+    }
     modules = {ours: [name] for ours, name in OUTSIDE.items()}
     for number in range(config.layers):
         prefix = f"bert.encoder.layer.{number}."
@@ -274,10 +276,10 @@ def _encoder_places(config: EncoderOnlyConfig) -> dict[str, Place]:
     return places | _module_places(modules, config.width)
 
 
-def _module_places(modules: Mapping[str, list[str]], width: int) -> dict[str, Place]:
+def _module_places(modules: Mapping[str, list[str]], width: int) -> dict[str, WeightLocation]:
     """Where weight and bias of each module are, which is one or several of theirs."""
     return {
-        f"{ours}.{kind}": Place(
+        f"{ours}.{kind}": WeightLocation(
             [f"{name}.{kind}" for name in names], [width] * len(names) if len(names) > 1 else None
         )
         for ours, names in modules.items()

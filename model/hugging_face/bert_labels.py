@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from model.heads.label_head import LabelModel
 from model.hugging_face.bert import OF_THE_ENCODER, to_bert_encoder
-from model.hugging_face.places import HuggingFaceModel, Place, taken_apart
+from model.hugging_face.places import HuggingFaceModel, WeightLocation, taken_apart
 
 # Whether a label is that of a text: their class.
 ARCHITECTURES = {True: "BertForSequenceClassification", False: "BertForTokenClassification"}
@@ -33,7 +33,7 @@ def to_bert_labels(network: LabelModel, pad_id: int, labels: Sequence[str]) -> H
     for name, parameter in network.named_parameters():
         module, _, kind = name.rpartition(".")
         if module in HEAD:
-            weights |= taken_apart(parameter, Place([f"{HEAD[module]}.{kind}"]))
+            weights |= taken_apart(parameter, WeightLocation([f"{HEAD[module]}.{kind}"]))
     config = {
         **encoder.config,
         "architectures": [ARCHITECTURES[network.pooler is not None]],

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from model.config.decoder_only import DecoderOnlyConfig
-from model.hugging_face.places import Place, count, refuse_others
+from model.hugging_face.places import WeightLocation, count, refuse_others
 from model.networks.decoder_only import DecoderOnly
 
 HEAD = "lm_head.weight"
@@ -66,7 +66,7 @@ class Layout(NamedTuple):
     lacks: Callable[[DecoderOnlyConfig], list[str]]
     config: Callable[[DecoderOnly], dict[str, Any]]
     read: Callable[[Mapping[str, Any]], Described]
-    places: Callable[[DecoderOnlyConfig], dict[str, Place]]
+    places: Callable[[DecoderOnlyConfig], dict[str, WeightLocation]]
     architecture: str
     prefix: str
     embedding: str
@@ -137,18 +137,18 @@ def _read_gpt2(config: Mapping[str, Any]) -> Described:
     )
 
 
-def _gpt2_places(config: DecoderOnlyConfig) -> dict[str, Place]:
+def _gpt2_places(config: DecoderOnlyConfig) -> dict[str, WeightLocation]:
     places = {
-        "embedding.weight": Place(["transformer.wte.weight"]),
-        "positions.weight": Place(["transformer.wpe.weight"]),
-        "last_norm.weight": Place(["transformer.ln_f.weight"]),
-        "last_norm.bias": Place(["transformer.ln_f.bias"]),
+        "embedding.weight": WeightLocation(["transformer.wte.weight"]),
+        "positions.weight": WeightLocation(["transformer.wpe.weight"]),
+        "last_norm.weight": WeightLocation(["transformer.ln_f.weight"]),
+        "last_norm.bias": WeightLocation(["transformer.ln_f.bias"]),
     }
     for number in range(config.layers):
         for ours, theirs in GPT2_LAYER.items():
             name = f"transformer.h.{number}.{theirs}"
-            places[f"layers.{number}.{ours}.bias"] = Place([f"{name}.bias"])
-            places[f"layers.{number}.{ours}.weight"] = Place(
+            places[f"layers.{number}.{ours}.bias"] = WeightLocation([f"{name}.bias"])
+            places[f"layers.{number}.{ours}.weight"] = WeightLocation(
                 [f"{name}.weight"], transposed=not ours.endswith("norm")
             )
     return places | _head(config)
@@ -215,10 +215,10 @@ def _read_llama(config: Mapping[str, Any]) -> Described:
     )
 
 
-def _llama_places(config: DecoderOnlyConfig) -> dict[str, Place]:
+def _llama_places(config: DecoderOnlyConfig) -> dict[str, WeightLocation]:
     places = {
-        "embedding.weight": Place(["model.embed_tokens.weight"]),
-        "last_norm.weight": Place(["model.norm.weight"]),
+        "embedding.weight": WeightLocation(["model.embed_tokens.weight"]),
+        "last_norm.weight": WeightLocation(["model.norm.weight"]),
     }
     shared = config.groups * config.head_width
     rows = {
@@ -229,14 +229,14 @@ def _llama_places(config: DecoderOnlyConfig) -> dict[str, Place]:
         for ours, theirs in LLAMA_LAYER.items():
             has_bias = config.bias and not ours.endswith("norm")
             for kind in ("weight", "bias") if has_bias else ("weight",):
-                places[f"layers.{number}.{ours}.{kind}"] = Place(
+                places[f"layers.{number}.{ours}.{kind}"] = WeightLocation(
                     [f"model.layers.{number}.{name}.{kind}" for name in theirs], rows.get(ours)
                 )
     return places | _head(config)
 
 
-def _head(config: DecoderOnlyConfig) -> dict[str, Place]:
-    return {} if config.tie_embeddings else {"output_embedding.weight": Place([HEAD])}
+def _head(config: DecoderOnlyConfig) -> dict[str, WeightLocation]:
+    return {} if config.tie_embeddings else {"output_embedding.weight": WeightLocation([HEAD])}
 
 
 # By their model_type.

@@ -23,7 +23,7 @@ from model.config.transformer import AttentionBackend, ModelConfig
 from model.errors import ModelError
 from model.hugging_face.places import (
     HuggingFaceModel,
-    Place,
+    WeightLocation,
     count,
     joined,
     load_like,
@@ -144,7 +144,7 @@ def from_marian(
     refuse_left_over(theirs, "Marian", f"of the class {ARCHITECTURE}")
     if bias is not None:
         shape = network.get_parameter("output_bias").shape
-        state["output_bias"] = joined({BIAS: bias.flatten()}, Place([BIAS]), shape)
+        state["output_bias"] = joined({BIAS: bias.flatten()}, WeightLocation([BIAS]), shape)
     load_like(network, state, "target_embedding.weight")
     positions.to(network.target_embedding.weight.device)
     return network
@@ -286,11 +286,11 @@ def _token(config: Mapping[str, Any], name: str) -> int:
     return value
 
 
-def _places(config: ModelConfig) -> dict[str, Place]:
+def _places(config: ModelConfig) -> dict[str, WeightLocation]:
     """Where each of our parameters is, except for the bias of the output."""
     order = _sines_first(config.width)
     places = {
-        f"{ours}.weight": Place(names[:1], reordered=1, order=order)
+        f"{ours}.weight": WeightLocation(names[:1], reordered=1, order=order)
         for ours, names in EMBEDDINGS[config.share_embeddings].items()
     }
     for stack, layers in (("encoder", config.encoder_layers), ("decoder", config.decoder_layers)):
@@ -299,7 +299,7 @@ def _places(config: ModelConfig) -> dict[str, Place]:
                 rows = [config.width] * len(modules) if len(modules) > 1 else None
                 for kind, axis in zip(("weight", "bias"), axes, strict=True):
                     names = [f"model.{stack}.layers.{number}.{name}.{kind}" for name in modules]
-                    place = Place(names, rows, reordered=axis, order=order)
+                    place = WeightLocation(names, rows, reordered=axis, order=order)
                     places[f"{stack}.layers.{number}.{ours}.{kind}"] = place
     return places
 

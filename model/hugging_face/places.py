@@ -28,8 +28,8 @@ class HuggingFaceModel(NamedTuple):
     weights: dict[str, Tensor]
 
 
-class Place(NamedTuple):
-    """Where a parameter of ours is in their layout.
+class WeightLocation(NamedTuple):
+    """The location of one of our parameters in the layout of Hugging Face.
 
     Attributes:
         names: theirs, one below the other in ours.
@@ -46,7 +46,7 @@ class Place(NamedTuple):
     order: Tensor | None = None
 
 
-def taken_apart(parameter: Tensor, place: Place) -> dict[str, Tensor]:
+def taken_apart(parameter: Tensor, place: WeightLocation) -> dict[str, Tensor]:
     """Returns copies of a parameter's parts, by their names."""
     whole = parameter.detach()
     if place.reordered is not None:
@@ -59,7 +59,7 @@ def taken_apart(parameter: Tensor, place: Place) -> dict[str, Tensor]:
     }
 
 
-def joined(theirs: dict[str, Tensor], place: Place, shape: torch.Size) -> Tensor:
+def joined(theirs: dict[str, Tensor], place: WeightLocation, shape: torch.Size) -> Tensor:
     """Takes the parts of a parameter out of the weights and makes one of them.
 
     Raises:

@@ -81,7 +81,7 @@ def test_no_message_takes_a_number_for_many_that_may_be_one() -> None:
         for match in UNCOUNTED.finditer(path.read_text(encoding="utf-8"))
     ]
     assert sorted(found) == [
-        "cluster/launchers/ray_job/head_check.py: {head} runs",  # no number
+        "cluster/launchers/ray_job/submit_checks.py: {head} runs",  # no number
         "model/config/transformer.py: {self.decoder_layers} layers",  # of both stacks: 1+1 layers
         "trainer/exact/grids.py: {most} micro-batches",  # thousands
         "trainer/zero/engine.py: {ranks} ranks",  # 3 at least

@@ -5,17 +5,10 @@ from typing import Any
 
 import yaml
 
+from foundation.built_in_tasks import BUILT_IN_TASKS
 from support.recipes import tiny_values
 
-BUILT_IN = (
-    "translation",
-    "causal_lm",
-    "masked_lm",
-    "tlm",
-    "sentence_embedding",
-    "text_classification",
-    "token_classification",
-)
+BUILT_IN = tuple(BUILT_IN_TASKS)
 EXTENSIONS = Path(__file__).resolve().parents[2] / "docs" / "extensions"
 
 

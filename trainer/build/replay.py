@@ -19,9 +19,10 @@ from trainer.checkpoints.format import Checkpoint
 from trainer.rank.placement import Placement
 from trainer.rank.rank_job import RankContext, RankJob
 from trainer.rank.supervision import Supervision
+from trainer.record.metrics import MetricsRecord
 from trainer.record.recording import NoRecorder
+from trainer.record.records import Line
 from trainer.replay.microscope import Microscope
-from trainer.replay.recorder import ReplayRecorder
 from trainer.state import numerics
 from trainer.state.restore import begin, restore
 from trainer.state.saving import NoSaver, Saver
@@ -34,6 +35,35 @@ class NoValidator:
 
     def run(self, model: nn.Module, stop_requested: Callable[[], bool]) -> ValidationResult:
         return ValidationResult({})
+
+
+class ReplayRecorder:
+    """The recorder of a replay: it writes lines to the record of the scratch folder only."""
+
+    def __init__(self, context: RankContext, first_step: int) -> None:
+        """
+        Args:
+            first_step: the step of the checkpoint that the replay begins at, or 0.
+        """
+        self._supervision = context.supervision
+        self._record = MetricsRecord(context.run.metrics, first_step, context.supervision.notice)
+
+    @property
+    def last_step(self) -> int:
+        return self._record.last_step
+
+    def append(self, line: Line) -> None:
+        self._record.append(line)
+        self._supervision.line(line)
+
+    def keep_texts(self, step: int, texts: list[str]) -> None:
+        """Do nothing: a replay does not validate."""
+
+    def sync(self) -> None:
+        self._record.sync()
+
+    def close(self) -> None:
+        self._record.close()
 
 
 def build_replay(

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from trainer.errors import TrainerError
 from trainer.record.line_file import LineFile
-from trainer.record.line_reader import LineTail, lines_backwards, ranges_of
+from trainer.record.line_reader import LineTail, NewText, lines_backwards, ranges_of
 from trainer.record.records import (
     VERSION,
     Event,
@@ -123,20 +123,23 @@ def lines_after(path: Path, step: int) -> list[Line]:
 def follow(path: Path, step: int, wait: Callable[[], bool]) -> Iterator[Line]:
     """Yield the lines after the line of a step, in order, while the record grows.
 
-    A record that is cut or replaced meanwhile is read on after the last step that was yielded.
+    Reading goes on after the last yielded step if the record is cut, replaced or missing for a
+    while.
 
     Args:
-        wait: waits until there may be more lines; returns whether they are the last ones.
+        wait: blocks until there may be more lines, and returns True if they are the last ones.
 
     Raises:
-        TrainerError: a line is none of a record.
+        FileNotFoundError: there is no record at the beginning.
+        TrainerError: a line does not belong to a record.
     """
-    tail = LineTail(path, _position_after(path, step))
+    tail: LineTail | None = LineTail(path, _position_after(path, step))
     is_complete = False
     while True:
-        new = tail.read()
+        tail = tail or _tail_after(path, step)
+        new = tail.read() if tail else NewText()
         if new.is_other:
-            tail = LineTail(path, _position_after(path, step))
+            tail = None
             continue
         if new.has_long_line:
             raise TrainerError(f"{path} has a line at byte {new.position:,} that is too long")
@@ -148,6 +151,14 @@ def follow(path: Path, step: int, wait: Callable[[], bool]) -> Iterator[Line]:
             if is_complete:
                 return
             is_complete = wait()
+
+
+def _tail_after(path: Path, step: int) -> LineTail | None:
+    """Return a reader of the lines after the line of a step; None while the record is missing."""
+    try:
+        return LineTail(path, _position_after(path, step))
+    except FileNotFoundError:
+        return None
 
 
 def _position_after(path: Path, step: int) -> int:

@@ -7,12 +7,12 @@
 
 The run's owner writes it (`cluster.supervision.node_samples`) and nothing depends on it. A line has
 some 170 bytes, and 110 more for each GPU: at a sample every 30 s, a node without GPUs adds half a
-megabyte in a day, and one with eight of them 3 MB. Whoever looks reads its end (`newest_usage`), or
-lines from all over it (`read_usage`), which takes 2 MB however long it is.
+megabyte in a day, and one with eight of them 3 MB. Readers take its end (`newest_usage`), or lines
+from all over it (`read_usage`): at most 2 MB, however long the file is.
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,34 +105,36 @@ def append_usage(path: Path, lines: Iterable[NodeLine]) -> None:
 
 
 def newest_usage(path: Path) -> NodeUsage:
-    """The newest line of each node in the end of the file; empty without a file.
+    """Return the newest line of each node in the end of the file; empty without a file.
 
     Raises:
-        OSError: there is something, and it cannot be read.
+        OSError: the file exists and cannot be read.
     """
-    try:
-        with open_regular(path) as file:
-            size = file.seek(0, 2)
-            part = whole_lines(ranges_of(file), max(0, size - END_BYTES), size).content
-    except FileNotFoundError:
-        return NodeUsage({})
-    lines, damaged = _parsed(part)
-    newest = {line.node: [line] for line in lines}
-    return NodeUsage(newest, size > END_BYTES, len(part), _problem(path, damaged))
+    return _read(path, END_BYTES, lambda read, size: [_end(read, size)], points=1)
 
 
 def read_usage(path: Path, points: int = MOST_POINTS) -> NodeUsage:
-    """The lines of each node, at most so many, from all over the file; empty without a file.
+    """Return lines of each node from all over the file; empty without a file.
+
+    Args:
+        points: the most lines of a node.
 
     Raises:
-        OSError: there is something, and it cannot be read.
+        OSError: the file exists and cannot be read.
     """
+    return _read(path, WHOLE_BYTES, lambda read, size: _parts(read, size, points), points)
+
+
+def _read(
+    path: Path, whole_bytes: int, parts_of: Callable[[ReadRange, int], list[bytes]], points: int
+) -> NodeUsage:
+    """Read a file whole up to so many bytes, and parts of a longer one."""
     try:
         with open_regular(path) as file:
             size = file.seek(0, 2)
-            whole = size <= WHOLE_BYTES
+            whole = size <= whole_bytes
             read = ranges_of(file)
-            parts = [whole_lines(read, 0, size).content] if whole else _parts(read, size, points)
+            parts = [whole_lines(read, 0, size).content] if whole else parts_of(read, size)
     except FileNotFoundError:
         return NodeUsage({})
     nodes: dict[str, list[NodeLine]] = {}
@@ -140,7 +142,7 @@ def read_usage(path: Path, points: int = MOST_POINTS) -> NodeUsage:
     for part in parts:
         lines, unread = _parsed(part)
         damaged += unread
-        # Of each part one line of each node, unless the part is all there is.
+        # Of each part one line of each node, unless the part is the whole file.
         for line in lines if whole else {line.node: line for line in lines}.values():
             nodes.setdefault(line.node, []).append(line)
     kept = {node: _thinned(lines, points) for node, lines in nodes.items()}
@@ -148,12 +150,16 @@ def read_usage(path: Path, points: int = MOST_POINTS) -> NodeUsage:
     return NodeUsage(kept, thinned, sum(map(len, parts)), _problem(path, damaged))
 
 
+def _end(read: ReadRange, size: int) -> bytes:
+    return whole_lines(read, size - END_BYTES, size).content
+
+
 def _parts(read: ReadRange, size: int, points: int) -> list[bytes]:
     """Parts from all over the file, the end among them, which do not overlap.
 
     Each has a line of every node, unless there are hundreds of nodes.
     """
-    end = whole_lines(read, size - END_BYTES, size).content
+    end = _end(read, size)
     nodes = len({line.node for line in _parsed(end)[0]})
     length = len(end) // max(1, end.count(b"\n"))
     # Some lines may be longer, and those at both ends are torn.

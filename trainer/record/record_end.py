@@ -1,10 +1,16 @@
 """The end of a run's record: its last step, its speed, its validations.
 
-Lines are looked for by their bytes and parsed only if they are needed: a run may have millions.
+::
+
+    read_record_end   metrics.jsonl, its last bytes    ─┐
+                                                        ├─▶ RecordEnd
+    RecordEnd.after   line by line, while it grows     ─┘
+
+A read searches lines by their bytes and parses only those that it needs: a run may have millions.
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -29,13 +35,13 @@ _STEP = re.compile(rb'"kind": "(?:train|skipped)"')
 
 @dataclass(frozen=True)
 class RecordEnd:
-    """What the end of a record tells.
+    """The state of a run by the end of its record.
 
     Attributes:
         step: the last recorded one.
-        first_step: the first one that was looked at; None if there is none.
+        first_step: the first one that was read; None if there is none.
         recent: the last applied steps of one start of the ranks, oldest first.
-        validations: those that were looked at, oldest first.
+        validations: those that were read, oldest first; the newest one alone after `after`.
         skipped: the last step that was not applied, if there is one.
         resumed: the last start of the ranks after the first, if there is one.
         problem: what cannot be read; the rest follows from the lines after it.
@@ -49,9 +55,32 @@ class RecordEnd:
     resumed: Resumed | None = None
     problem: str | None = None
 
+    def after(self, line: Line) -> "RecordEnd":
+        """Return the end of the record once this line is appended.
+
+        Lines that are read twice, in their order, change nothing.
+        """
+        if isinstance(line, TrainLine):
+            # The time between two starts does not belong to the speed.
+            is_same_start = self.last is not None and self.last.restarts == line.restarts
+            if is_same_start and line.step <= self.recent[-1].step:
+                return self
+            recent = (*(self.recent if is_same_start else ()), line)[-RECENT_STEPS:]
+            return replace(self, step=max(self.step, line.step), recent=recent)
+        if isinstance(line, SkippedLine):
+            return replace(self, step=max(self.step, line.step), skipped=line)
+        if isinstance(line, ValidationLine):
+            return replace(self, validations=(line,))
+        return replace(self, resumed=line) if isinstance(line, Resumed) else self
+
+    @property
+    def last(self) -> TrainLine | None:
+        """The newest applied step."""
+        return self.recent[-1] if self.recent else None
+
     @property
     def world_size(self) -> int | None:
-        return self.recent[-1].world_size if self.recent else None
+        return self.last.world_size if self.last else None
 
     @property
     def seconds_per_step(self) -> float | None:
@@ -59,6 +88,11 @@ class RecordEnd:
         if len(self.recent) < 2:
             return None
         return _ratio(self._seconds, self.recent[-1].step - self.recent[0].step)
+
+    def seconds_left(self, max_steps: int | None) -> float | None:
+        """Return the time to the last step at the speed of recent ones; None if not known."""
+        rate = self.seconds_per_step
+        return None if rate is None or max_steps is None else max(0, max_steps - self.step) * rate
 
     @property
     def tokens_per_second(self) -> float | None:
@@ -78,8 +112,7 @@ class RecordEnd:
     @property
     def mfu(self) -> float | None:
         """Model FLOPs utilization of recent steps; None if it is not known."""
-        rate = self.flops_per_second
-        last = self.recent[-1] if self.recent else None
+        rate, last = self.flops_per_second, self.last
         if rate is None or last is None or not last.tflops_per_second or not last.mfu:
             return None
         # The last step tells the peak.
@@ -163,7 +196,7 @@ def _recent(path: Path, steps: list[bytes]) -> tuple[TrainLine, ...]:
         if not isinstance(line, TrainLine):  # a step that was skipped
             continue
         if recent and line.restarts != recent[-1].restarts:
-            break  # the time between two starts says nothing of the speed
+            break  # the time between two starts does not belong to the speed
         recent.append(line)
     return tuple(reversed(recent))
 

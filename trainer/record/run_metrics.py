@@ -109,7 +109,7 @@ def node_values(path: Path) -> list[MetricValue]:
 
 
 def _of_record(record: RecordEnd) -> dict[str, float | None]:
-    last = record.recent[-1] if record.recent else None
+    last = record.last
     restarts = [line.restarts for line in (last, record.resumed) if line]
     lost_steps = [line.lost_steps for line in (last, record.resumed) if line]
     return {

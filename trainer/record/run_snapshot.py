@@ -3,7 +3,7 @@
 ::
 
     owners/, run.json, recipe.yaml, log.txt, place.json  ─┐
-    checkpoints/                                          ├─▶ RunSnapshot ─▶ Standing, metrics,
+    checkpoints/                                          ├─▶ RunSnapshot ─▶ RunStatus, metrics,
     metrics.jsonl  its end                                │                  the dashboard's answers
     start.json, vitals.json, dataset/manifest.json       ─┘  read when they are asked for
 
@@ -24,13 +24,13 @@ from data_pipeline.storage.store import MANIFEST_NAME
 from foundation.strict_json import JsonLimits, parse_object
 from foundation.written import told
 from trainer.checkpoints.condition import CheckpointRow, checkpoint_rows
-from trainer.checkpoints.format import CheckpointHeader, list_checkpoints, read_header
+from trainer.checkpoints.format import HEADER, CheckpointHeader, list_checkpoints, read_header
 from trainer.checkpoints.lease import ownership
 from trainer.errors import TrainerError
 from trainer.record.record_end import RecordEnd, read_record_end
 from trainer.record.run_settings import settings_of
 from trainer.runs.folder import RunFolder
-from trainer.runs.log import LogEntry, last_entries
+from trainer.runs.log import TAIL_BYTES, LogEntry, last_entries
 from trainer.runs.place import read_place
 from trainer.runs.start import Start, read_start
 from trainer.runs.vitals import LIMITS as VITALS_LIMITS
@@ -91,6 +91,7 @@ class RunSnapshot:
             record_bytes: how much of the end of the record is read.
         """
         self.run = run
+        self._record_bytes = record_bytes
         self.problems = Problems()
         tried, folder = self.problems.tried, run.checkpoints
         # The owner first: one that leaves after this has written all that is read below.
@@ -123,6 +124,19 @@ class RunSnapshot:
     def start(self) -> Start | None:
         """The invocation, code and versions of the last start; None if they cannot be read."""
         return read_start(self.run)
+
+    @property
+    def bytes_read(self) -> int:
+        """Bytes that are read at once and for `settings`, by the sizes of the files."""
+        run = self.run
+        read = [
+            (run.metrics, self._record_bytes),
+            (run.log, TAIL_BYTES),
+            *((file, 2**24) for file in (run.card_path, run.place)),
+            *((run.recipe, 2**24),) * 2,  # for its settings, and for its number of steps
+            *([(self.newest / HEADER, 2**24)] if self.newest else []),
+        ]
+        return sum(min(_size(file), most) for file, most in read)
 
     @property
     def checkpoints(self) -> list[CheckpointRow]:
@@ -167,6 +181,11 @@ def signatures_of(run: RunFolder) -> tuple[Signature | None, ...]:
     """
     files = (run.metrics, run.path / "owners", run.checkpoints, run.log, run.recipe, run.card_path)
     return tuple(map(signature_of, files))
+
+
+def _size(file: Path) -> int:
+    signature = signature_of(file)
+    return signature[1] if signature else 0
 
 
 def _of_recipe(run: RunFolder, header: CheckpointHeader | None) -> tuple[int | None, bool]:

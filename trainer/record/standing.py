@@ -13,6 +13,7 @@ be half-written, damaged or made up: what cannot be read is a problem of the sta
 """
 
 import time
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
@@ -28,7 +29,7 @@ from trainer.record.record_end import TERA, RecordEnd
 from trainer.record.run_snapshot import RunSnapshot, value_within
 from trainer.runs.folder import RunFolder
 from trainer.runs.log import ENDED, LogEntry
-from trainer.scores import Score, Scores
+from trainer.scores import BestScore, Scores, keep_best
 
 State = Literal["training", "finished", "stopped", "failed", "abandoned", "damaged"]
 
@@ -52,16 +53,8 @@ class Owner(Written):
     silent_seconds: float
 
 
-class BestScore(Written):
-    """The best value of a measure, the step of its validation, and the decoding of its texts."""
-
-    value: float
-    step: int
-    decoding: str | None = None
-
-
-class Standing(Written):
-    """How a run stands.
+class RunStatus(Written):
+    """The status of a run, as of a snapshot of its folder.
 
     Attributes:
         reason: why it failed, was abandoned or is damaged.
@@ -132,7 +125,25 @@ def no_runs_in(folder: Path | str, error: OSError, or_else: str = "") -> RunMism
     )
 
 
-def standing_of(path: Path, record_bytes: int = BYTES_OF_ONE) -> Standing:
+def run_paths(
+    folder: Path, or_else: str = "", is_listed: Callable[[Path], bool] = is_run
+) -> list[Path]:
+    """Return the folders of runs in a folder, in the order of their names.
+
+    Args:
+        or_else: see `no_runs_in`.
+
+    Raises:
+        RunMismatchError: there is no such folder.
+    """
+    try:
+        paths = sorted(folder.iterdir())
+    except OSError as error:
+        raise no_runs_in(folder, error, or_else) from error
+    return [path for path in paths if is_listed(path)]
+
+
+def standing_of(path: Path, record_bytes: int = BYTES_OF_ONE) -> RunStatus:
     """Return how the run in a folder stands, as of now.
 
     Args:
@@ -141,25 +152,22 @@ def standing_of(path: Path, record_bytes: int = BYTES_OF_ONE) -> Standing:
     return standing_from(RunSnapshot(RunFolder(path), record_bytes))
 
 
-def standing_from(snapshot: RunSnapshot) -> Standing:
+def standing_from(snapshot: RunSnapshot) -> RunStatus:
     """Summarize a snapshot."""
     path = snapshot.run.path
     state, reason = _state(snapshot)
     record, newest = snapshot.record, snapshot.newest
     scores, scores_step = _newest_scores(record, snapshot.header)
-    rate, flops_rate = record.seconds_per_step, record.flops_per_second
-    left = None
-    if state == "training" and rate is not None and snapshot.max_steps is not None:
-        left = max(0, snapshot.max_steps - record.step) * rate
-    return Standing(
+    flops_rate = record.flops_per_second
+    return RunStatus(
         name=path.name or str(path),
         path=str(path),
         state=state,
         reason=reason,
         step=max(record.step, step_of(newest) if newest else 0),
         max_steps=snapshot.max_steps,
-        training_loss=record.recent[-1].loss if record.recent else None,
-        training_nll=record.recent[-1].nll if record.recent else None,
+        training_loss=record.last.loss if record.last else None,
+        training_nll=record.last.nll if record.last else None,
         smooths_labels=snapshot.smooths_labels,
         scores=scores,
         scores_step=scores_step,
@@ -168,7 +176,7 @@ def standing_from(snapshot: RunSnapshot) -> Standing:
         tokens_per_second=record.tokens_per_second,
         tflops_per_second=None if flops_rate is None else flops_rate / TERA,
         mfu=record.mfu,
-        seconds_left=left,
+        seconds_left=record.seconds_left(snapshot.max_steps) if state == "training" else None,
         step_age_seconds=_step_age(snapshot) if state == "training" else None,
         owner=_owner(snapshot.ownership),
         ranks=snapshot.place.ranks if snapshot.place else record.world_size,
@@ -244,7 +252,7 @@ def _end(header: CheckpointHeader, max_steps: int | None) -> str | None:
 
 def _step_age(snapshot: RunSnapshot) -> float | None:
     card = snapshot.ownership.card if snapshot.ownership else None
-    moments = [snapshot.record.recent[-1].time] if snapshot.record.recent else []
+    moments = [snapshot.record.last.time] if snapshot.record.last else []
     if card:
         moments.append(_moment(card.since))
     return round(max(0.0, time.time() - max(moments)), 1) if moments else None
@@ -261,20 +269,12 @@ def _newest_scores(record: RecordEnd, header: CheckpointHeader | None) -> tuple[
 
 
 def _best(record: RecordEnd, scores: Scores, step: int | None) -> dict[str, BestScore]:
-    candidates = [(line.scores, line.step) for line in record.validations]
-    if not candidates and step is not None:
-        candidates = [(scores, step)]
-    best: dict[str, tuple[Score, int]] = {}
-    for found, at in candidates:
-        for name, score in found.items():
-            before = best[name][0].value if name in best else None
-            if score.is_better_than(before):
-                best[name] = score, at
-    return {
-        name: BestScore(value=score.value, step=at, decoding=score.decoding)
-        for name, (score, at) in best.items()
-        if score.value is not None
-    }
+    best: dict[str, BestScore] = {}
+    for line in record.validations:
+        keep_best(best, line.scores, line.step)
+    if not record.validations and step is not None:
+        keep_best(best, scores, step)
+    return best
 
 
 def _owner(held: Ownership | None) -> Owner | None:

@@ -124,8 +124,8 @@ class LookedStep(Written):
     activations: dict[str, ActivationRange] = Field(default_factory=dict)
 
 
-class Look(Written):
-    """Replay of the steps `from_step` to `to_step`.
+class ReplayReport(Written):
+    """Report of a replay of the steps `from_step` to `to_step`.
 
     Attributes:
         run: the run's folder.

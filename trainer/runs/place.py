@@ -15,7 +15,7 @@ from foundation.written import Count, Written
 from trainer.runs.folder import RunFolder
 
 
-class Place(Written):
+class RankNodes(Written):
     """Numbers of ranks by node, and the time of the start.
 
     Attributes:
@@ -41,18 +41,18 @@ def write_place(run: RunFolder, nodes: Iterable[str]) -> None:
         nodes: the name of each rank's node.
     """
     since = datetime.now(UTC).isoformat(timespec="seconds")
-    place = Place(since=since, nodes=dict(Counter(nodes)))
+    place = RankNodes(since=since, nodes=dict(Counter(nodes)))
     with suppress(OSError):
         write_whole(run.place, place.model_dump_json(indent=1) + "\n")
 
 
-def read_place(run: RunFolder) -> Place | None:
+def read_place(run: RunFolder) -> RankNodes | None:
     """Return the content that `write_place` saved, or None if the run never got ranks.
 
     Raises:
         OSError, ValueError: the file exists and cannot be read.
     """
     try:
-        return Place.model_validate(parse_object(read_regular(run.place, SMALL.bytes)))
+        return RankNodes.model_validate(parse_object(read_regular(run.place, SMALL.bytes)))
     except FileNotFoundError:
         return None

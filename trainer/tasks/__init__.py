@@ -1,1 +1,1 @@
-"""The tasks' halves in torch; `task.py` says what one has to know."""
+"""The training halves of the tasks, in torch; `task.py` defines their interface."""

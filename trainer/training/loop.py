@@ -13,7 +13,8 @@ gradients are applied.
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
+from typing import Protocol
 
 from data_pipeline.batching.plan import Cursor
 from data_pipeline.batching.stream import RankStep
@@ -31,12 +32,22 @@ from trainer.tasks.randomness import seed_torch
 from trainer.tasks.task import TrainingTask
 from trainer.training.prober import NoProber, Probing
 from trainer.training.schedule import learning_rate
-from trainer.training.skipped_steps import skipped_line, too_many_skipped
-from trainer.training.step_exchange import StepReport, exchange
-from trainer.training.step_observer import StepObserver
-from trainer.training.throughput import throughput
+from trainer.training.step_exchange import (
+    StepReport,
+    exchange,
+    skipped_line,
+    throughput,
+    too_many_skipped,
+)
 from trainer.training.validation import Validating
 from trainer.zero.engine import PassResult
+
+
+class StepObserver(Protocol):
+    """An observer of a rank's steps, such as a profiler. It changes no bit of the computation."""
+
+    def step(self, step: int) -> AbstractContextManager[None]:
+        """Return a context that is open during a step, which includes fetching its data."""
 
 
 class Trainer:

@@ -7,16 +7,25 @@ and are known before the gradients are applied.
 
 A NaN would spread to the values that it is added to, so a slot that is not finite writes zeros and
 a flag.
+
+The record's fields that follow from the sums alone are computed here, too: the rates of a step, and
+the line of a step that is skipped because a loss or a gradient is not finite.
 """
 
 from dataclasses import dataclass
+from typing import TypedDict
 
 import numpy as np
 import torch
 
+from data_pipeline.batching.plan import slots_of_rank
+from data_pipeline.batching.stream import RankStep
+from foundation.wording import counted
 from model.flops import Flops
 from trainer.rank.distributed import sum_over_ranks
 from trainer.rank.placement import Placement
+from trainer.record.records import SkippedLine
+from trainer.state.progress import Progress
 from trainer.tasks.batch import DeviceBatch
 from trainer.zero.engine import PassResult
 
@@ -98,4 +107,68 @@ def exchange(
         flops=flops if flops.model else None,
         peak_flops_per_second=float(flags[3]) if flags[2] == placement.world_size else None,
         amax=rows[:, maxima:] if amax and not rows[:, _BAD].any() else None,
+    )
+
+
+class Throughput(TypedDict, total=False):
+    """Fields of `trainer.record.records.TrainLine`; none if nothing is counted."""
+
+    model_flops: int
+    hardware_flops: int
+    tflops_per_second: float
+    tflops_per_second_per_rank: float
+    mfu: float | None
+
+
+def throughput(report: StepReport, seconds: float, ranks: int) -> Throughput:
+    """Return the floating-point operations of a step and their rates.
+
+    Args:
+        seconds: the duration of the step.
+    """
+    if report.flops is None:
+        return {}
+    rate, peak = report.flops.model / seconds, report.peak_flops_per_second
+    return {
+        "model_flops": report.flops.model,
+        "hardware_flops": report.flops.hardware,
+        "tflops_per_second": rate / 1e12,
+        "tflops_per_second_per_rank": rate / 1e12 / ranks,
+        "mfu": None if peak is None else rate / peak,
+    }
+
+
+def skipped_line(
+    progress: Progress, data: RankStep, report: StepReport, placement: Placement
+) -> SkippedLine:
+    """Return the record's line of a skipped step, with the slots and ranks that were not finite.
+
+    It names no slots if each was finite and only the sum of the gradients was not.
+    """
+    ranks = placement.world_size
+    slots = len(report.slot_digests)
+    dealt = {slot: rank for rank in range(ranks) for slot in slots_of_rank(rank, ranks, slots)}
+    return SkippedLine(
+        step=progress.step,
+        **data.cursor.to_json(),
+        data_digest=progress.data_digest,
+        slots=report.bad_slots,
+        ranks=sorted({dealt[slot] for slot in report.bad_slots}),
+        in_a_row=progress.skipped_in_a_row,
+        skipped_steps=progress.skipped_steps,
+    )
+
+
+def too_many_skipped(line: SkippedLine) -> str:
+    """Return the message of a run that ends with this line, which is the same on all ranks."""
+    if line.slots:
+        where = f"slots {line.slots} of ranks {line.ranks}, data from {line.cursor}"
+    else:
+        where = f"the sum of all slots, data from {line.cursor}"
+    return (
+        f"{counted(line.in_a_row, 'step')} in a row, up to step {line.step}, had a loss or "
+        f"gradient that is not finite (the last one in {where}); none of them was applied. "
+        "A new run from the newest checkpoint (trainer.init_from) with a lower learning rate or "
+        "trainer.gradient_clipping may get further; trainer.stop_after_skipped_steps is "
+        f"{line.in_a_row}"
     )

@@ -1,13 +1,14 @@
-"""What an engine changes for its whole process, put back when the engine goes or is not made."""
+"""Process-wide changes of an engine, undone when the engine is closed or cannot be made."""
 
 import contextlib
+import os
 from collections.abc import Iterator
 
 import deepspeed
+import torch
 from deepspeed.runtime.zero.linear import zero3_linear_wrap
 from torch.nn import functional as F
 
-from trainer.exact.kernels import deterministic_kernels
 from trainer.zero.without_compiler import without_compiler
 
 
@@ -19,7 +20,7 @@ def changed_for_an_engine(*, exact: bool) -> Iterator[None]:
         exact: ask for the same bits in every stage: deterministic kernels, and in all stages the
             linear function that stage 3 puts in the place of torch's, which rounds differently.
     """
-    kernels = deterministic_kernels() if exact else contextlib.nullcontext()
+    kernels = _deterministic_kernels() if exact else contextlib.nullcontext()
     with without_compiler(), _process_groups_released(), _torch_linear_kept(), kernels:
         if exact:
             F.linear = zero3_linear_wrap
@@ -52,3 +53,34 @@ def _process_groups_released() -> Iterator[None]:
             deepspeed.comm.destroy_process_group(groups._WORLD_GROUP)
         groups._release_process_group_references(group=None)
         deepspeed.comm.comm.cdb = None
+
+
+@contextlib.contextmanager
+def _deterministic_kernels() -> Iterator[None]:
+    """Require deterministic kernels of torch, or an error that names the kernel that is not.
+
+    Enter this context before the first CUDA matrix product.
+    """
+    # Without it, cuBLAS may split products depending on which of its workspaces are free.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    by_timing, fills = torch.backends.cudnn.benchmark, _fills_uninitialized_memory()
+    mode = torch.get_deterministic_debug_mode()
+    torch.backends.cudnn.benchmark = False  # kernels chosen by timing
+    # Unlike `use_deterministic_algorithms`, this does not import the compiler to tell it as well.
+    torch.set_deterministic_debug_mode("error")
+    # A guard against reading memory before writing it; it costs a pass over each new tensor.
+    _fill_uninitialized_memory(False)
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = by_timing
+        torch.set_deterministic_debug_mode(mode)
+        _fill_uninitialized_memory(fills)
+
+
+def _fills_uninitialized_memory() -> bool:
+    return bool(torch.utils.deterministic.fill_uninitialized_memory)  # type: ignore[attr-defined]
+
+
+def _fill_uninitialized_memory(fill: bool) -> None:
+    torch.utils.deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]

@@ -67,8 +67,7 @@ def compare(
             "--markdown, --dataset and --processes"
         )
     (other,) = others
-    from transloom.observe.comparison.comparison import compare_runs
-    from transloom.observe.comparison.recipe_differences import recipe_differences
+    from transloom.observe.comparison.comparison import compare_runs, recipe_differences
 
     settings = recipe_differences(run, other)
     comparison = compare_runs(run, other)

@@ -50,8 +50,9 @@ def runs_and_recipes(ctx: typer.Context, incomplete: str) -> Iterable[str]:
 def override_keys(ctx: typer.Context, incomplete: str) -> Iterable[str]:
     """Fields of the recipe that was named, each with its value there where a shell can take it."""
     from cluster.recipe import Recipe, load_recipe, walk_fields
+    from foundation.built_in_tasks import DEFAULT_TASK
     from foundation.section import change_class
-    from trainer.recipe import DEFAULT_TASK, leaves, recipe_class
+    from trainer.recipe import leaves, recipe_class
 
     values = _values_of(ctx.params.get("recipe"))
     task = str(values.get("task", DEFAULT_TASK))

@@ -8,6 +8,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import to_jsonable_python
 
 from cluster.errors import RecipeError
+from foundation.built_in_tasks import DEFAULT_TASK
 from foundation.errors import ExtensionError
 from foundation.section import change_class
 from transloom.cli.options import JsonOption, answer
@@ -20,7 +21,7 @@ def fields(
     ] = "",
     task: Annotated[
         str, typer.Option(help="Of recipes of this task, such as causal_lm.")
-    ] = "translation",
+    ] = DEFAULT_TASK,
     search: Annotated[
         str, typer.Option(metavar="WORDS", help="Only those that speak of this.")
     ] = "",
@@ -52,7 +53,7 @@ def field_rows(
         RecipeError: no field begins so, none has the words, or there is no such task.
     """
     from cluster.recipe import Recipe, walk_fields
-    from trainer.recipe import DEFAULT_TASK, recipe_class
+    from trainer.recipe import recipe_class
 
     try:
         recipe = recipe_class(Recipe, task or DEFAULT_TASK)

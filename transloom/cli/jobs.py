@@ -14,7 +14,7 @@ from transloom.observe.terminal.tables import AnswerTable, Column
 
 if TYPE_CHECKING:
     from cluster.launchers.ray_job.record import Attempt
-    from cluster.launchers.ray_job.status import Standing
+    from cluster.launchers.ray_job.status import JobSummary
     from cluster.launchers.ray_job.submission import Submitted
 
 ENTRY_POINT = "transloom.cli.job_entry"  # imported on the head node
@@ -91,12 +91,12 @@ def submit(
     """
     listener = _Listener(silent=as_json)
     listener.connect(address)
-    from cluster.ray.open_doors import Look
+    from cluster.ray.open_doors import ClusterExposure
     from trainer.runs import RUNS
 
     beside = run.parent if run else RUNS
     folders = [*([run] if run else []), beside, Path.cwd()]
-    look = Look(address, [str(folder.absolute()) for folder in folders])
+    look = ClusterExposure(address, [str(folder.absolute()) for folder in folders])
     from cluster.launchers.ray_job import submission  # takes seconds, as the look does
 
     submitted = submission.submit(
@@ -130,7 +130,7 @@ def list_all(address: Address = DEFAULT_ADDRESS, as_json: JsonOption = False) ->
     answer([standing.to_json() for standing in found], as_json, jobs_table(found))
 
 
-def jobs_table(standings: list["Standing"]) -> AnswerTable:
+def jobs_table(standings: list["JobSummary"]) -> AnswerTable:
     table = AnswerTable(
         Column("job", copied=True), "status", "submitted", "restarts", Column("run", copied=True)
     )
@@ -242,7 +242,7 @@ def retry(job: JobId, address: Address = DEFAULT_ADDRESS, as_json: JsonOption = 
     _tell_submitted(submitted, address, as_json)
 
 
-def _standing(job: str, address: str) -> "Standing":
+def _standing(job: str, address: str) -> "JobSummary":
     from cluster.launchers.ray_job import status
 
     return status.standing_in(job) if status.is_folder(job) else status.standing_of(address, job)
@@ -310,7 +310,7 @@ def _follow(address: str, job_id: str) -> None:
     raise typer.Exit(failed if found.exit_code is None else found.exit_code)
 
 
-def _describe(standing: "Standing") -> str:
+def _describe(standing: "JobSummary") -> str:
     from transloom.observe.terminal.standings import progress_text
 
     lines = [f"{standing.id}: {standing.status}", f"run      {standing.run or '?'}"]

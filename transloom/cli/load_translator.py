@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cluster.terminal import warn
+from foundation.built_in_tasks import DEFAULT_TASK
 from foundation.wording import listed
 from trainer.errors import EngineError, RunMismatchError
-from trainer.recipe import DEFAULT_TASK
 from trainer.runs.folder import RunFolder
 from transloom.inference.decoding_options import DecodingOptions
 from transloom.inference.engine_names import Engine

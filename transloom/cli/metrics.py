@@ -92,14 +92,11 @@ def runs_at(folder: Path) -> list[Path]:
     Raises:
         RunMismatchError: there is no such folder.
     """
-    from trainer.record.standing import is_run, no_runs_in
+    from trainer.record.standing import is_run, run_paths
 
     if is_run(folder):
         return [folder.absolute()]  # which has a name, where "." has none
-    try:
-        return [path for path in sorted(folder.iterdir()) if is_run(path)]
-    except OSError as error:
-        raise no_runs_in(folder, error, " or a run") from error
+    return run_paths(folder, " or a run")
 
 
 def _registry(folder: Path) -> "CollectorRegistry":

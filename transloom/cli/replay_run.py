@@ -1,7 +1,7 @@
 """`transloom replay`: steps of a run trained once more, compared with its record, and looked into.
 
     plan ──▶ scratch folder: a run of its own, which begins at the run's checkpoint
-         ──leg by leg, by the loop of every run──▶ its record, reports of the ranks ──▶ Look
+         ──leg by leg, by the loop of every run──▶ its record, reports of the ranks ──▶ ReplayReport
 
 The scratch folder holds links to the checkpoint's files; the run itself is only read.
 """
@@ -25,7 +25,7 @@ from trainer.checkpoints.format import HEADER
 from trainer.rank.supervision import Outcome
 from trainer.record.metrics import read_metrics
 from trainer.record.records import Line, SkippedLine, StepLine, TrainLine
-from trainer.replay.look import Look
+from trainer.replay.look import ReplayReport
 from trainer.replay.replay_order import ReplayOrder
 from trainer.replay.reports import SeenState, SeenStep
 from trainer.runs.folder import RunFolder
@@ -68,7 +68,7 @@ class ReplayWish:
         return self.ranks == 1 and self.address is None
 
 
-def replay(run: Path, wish: ReplayWish, console: Terminal) -> Look:
+def replay(run: Path, wish: ReplayWish, console: Terminal) -> ReplayReport:
     """Train the steps again and compare them.
 
     Raises:
@@ -214,7 +214,7 @@ def _unreadable(plan: ReplayPlan, error: DatasetFileError) -> UnreadableData:
 
 def _look(
     plan: ReplayPlan, wish: ReplayWish, scratch: RunFolder, unreadable: UnreadableData | None
-) -> Look:
+) -> ReplayReport:
     """The verdict, and what the ranks saw."""
     lines = _step_lines(scratch)
     fingerprints = plan.fingerprint_of, _numerics(scratch), plan.trained
@@ -224,7 +224,7 @@ def _look(
     places = ExamplePlaces(plan.manifest, plan.recipe.batching.micro_batches_per_step)
     recorded = plan.recorded.lines
     asked = range(plan.steps.first, plan.steps.last + 1)
-    return Look(
+    return ReplayReport(
         run=str(plan.run.path),
         from_step=plan.steps.first,
         to_step=plan.steps.last,

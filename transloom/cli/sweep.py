@@ -50,7 +50,7 @@ def sweep(
     expect_a_run()
     from cluster.recipe import find_recipe
     from transloom.cli.sweep_points import sweep_points
-    from transloom.cli.sweep_runs import Sweep, SweepSignals, Training
+    from transloom.cli.sweep_runs import Sweep, SweepSignals, TrainProcess
     from transloom.cli.sweep_views import shown_while, sweep_table
 
     path = find_recipe(recipe).absolute()
@@ -60,7 +60,7 @@ def sweep(
         console = Terminal(stderr=as_json)
         with shown_while(console) as display:
             trained = Sweep(
-                points, at_once, lambda point: Training(path, point, options), display.notice
+                points, at_once, lambda point: TrainProcess(path, point, options), display.notice
             )
             code = trained.train(signals, lambda: display.show(trained.runs))
     rows = [run.to_json() for run in trained.runs]

@@ -23,7 +23,7 @@ from cluster.errors import EXIT_FAILED, EXIT_PREEMPTED
 from cluster.supervision.command_signals import SIGNALS
 from cluster.supervision.interval import Interval
 from foundation.wording import counted
-from trainer.record.standing import BYTES_IN_A_LIST, Standing, standing_of
+from trainer.record.standing import BYTES_IN_A_LIST, RunStatus, standing_of
 from transloom.cli.sweep_points import SweepPoint
 
 POLL_SECONDS = 0.2
@@ -44,7 +44,7 @@ class Child(Protocol):
         """Let it leave a checkpoint and 75; when asked again, let it leave at once."""
 
 
-class Training:
+class TrainProcess:
     """A process of `transloom train`."""
 
     def __init__(self, recipe: Path, point: SweepPoint, options: Sequence[str]) -> None:
@@ -116,7 +116,7 @@ class SweepRun:
     """
 
     point: SweepPoint
-    standing: Standing
+    standing: RunStatus
     exit_code: int | None = None
     trains: bool = False
 
@@ -253,7 +253,7 @@ class Sweep:
         return f"{counted(len(states), 'run')}: {', '.join(parts)}"
 
 
-def _look(point: SweepPoint) -> Standing:
+def _look(point: SweepPoint) -> RunStatus:
     return standing_of(point.run, BYTES_IN_A_LIST)
 
 

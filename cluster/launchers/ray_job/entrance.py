@@ -1,22 +1,17 @@
-"""The functions that the commands of a job call by name; both processes begin here.
+"""The entry point of a job: it starts the training process, then runs the job's runner.
 
-::
-
-    python -c run_job        starts the training process, then is the runner: it waits for room
-    python -c take_order     the training process, see training_process.py
-
-This file imports little, so that both import their own modules at the same time.
+Submitted commands call `run_job` of this module by name, so its import path is part of the protocol
+between clients and nodes. It imports little, so that both processes import their modules at once.
 """
 
-import json
 import os
 import sys
 from pathlib import Path
 
-from cluster.launchers.ray_job.training_process import ENTRANCE, OWN, start, training_command
+from cluster.launchers.ray_job.training_process import OWN, start, training_command
 from cluster.ray.environment_file import VARIABLE
 
-NO_ORDER = 75  # the exit code of a process that never got its arguments
+ENTRANCE = "from cluster.launchers.ray_job.entrance import"
 NO_ENTRY_POINT = (
     "error: this job was submitted by an older transloom, which did not name an entry point; the "
     "node now has a newer one. Submit the job again with the version that the node has"
@@ -46,13 +41,3 @@ def run_job(entry_point: str | None = None) -> None:
     from cluster.launchers.ray_job.runner import run
 
     sys.exit(run(Path(sys.argv[1]), command, ready))
-
-
-def take_order() -> None:
-    """Wait for the arguments, and set arguments, folder and environment; exit without any."""
-    if not (line := sys.stdin.readline()):
-        sys.exit(NO_ORDER)
-    told = json.loads(line)
-    os.environ.update(told["environment"])
-    os.chdir(told["folder"])
-    sys.argv[1:] = told["words"]

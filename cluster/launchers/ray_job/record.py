@@ -181,6 +181,11 @@ class JobRecord(Written):
     def restarts(self) -> int:
         return max(0, len(self.attempts) - 1)
 
+    @property
+    def begun(self) -> float:
+        """The time of the first attempt; before it, that of the present state."""
+        return self.attempts[0].started if self.attempts else self.since
+
 
 class JobFolder:
     """The folder of a job in that of its run."""
@@ -203,51 +208,42 @@ class JobFolder:
         Raises:
             ClusterError: no job has trained it.
         """
-        records = list((run / "jobs").glob("*/job.json"))
-        if not records:
+        folders = [cls(file.parent) for file in (run / "jobs").glob("*/job.json")]
+        if not folders:
             raise ClusterError(
                 f"{run} has no record of a job ({run / 'jobs'}/*/job.json): it is no run's folder, "
                 "or was not trained by `transloom submit`"
             )
-        folders = sorted((cls(file.parent) for file in records), key=cls._begun)
-        owners = [folder for folder in folders if folder._has_owned_run()]
-        newest = folders[-1]
-        return owners[-1] if owners and newest._was_refused_by(owners[-1]) else newest
+        jobs = [(folder, folder._readable()) for folder in folders]
+        jobs.sort(key=lambda job: job[1].begun if job[1] else 0.0)
+        newest, record = jobs[-1]
+        owners = [(folder, own) for folder, own in jobs if own and own.has_owned_run]
+        if not owners:
+            return newest
+        owner, owned = owners[-1]  # may be the newest itself
+        return owner if owner._has_refused(record, owned) else newest
 
-    def _begun(self) -> float:
+    def _readable(self) -> JobRecord | None:
+        """Return the record; None if it is damaged."""
         with suppress(ClusterError):
-            record = self.read()
-            return record.attempts[0].started if record.attempts else record.since
-        return 0.0
+            return self.read()
+        return None
 
-    def _has_owned_run(self) -> bool:
-        with suppress(ClusterError):
-            return self.read().has_owned_run
-        return False
+    def _has_refused(self, other: JobRecord | None, own: JobRecord) -> bool:
+        """Return whether this job, the run's owner, kept another from training, or still does."""
+        if own.state not in FINAL:
+            return not self.is_silent(own)
+        ended = own.attempts[-1].ended if own.attempts else None
+        return other is not None and other.state in FINAL and other.begun <= (ended or 0.0)
 
-    def _was_refused_by(self, owner: "JobFolder") -> bool:
-        """Return whether this job could not train its run because of an owner, or cannot yet."""
-        if self.path == owner.path:
-            return False
+    def is_silent(self, record: JobRecord) -> bool:
+        """Return at once whether the runner of this record is gone, as far as can be known."""
+        lives = record.runner.lives_here()
+        if lives is not None:
+            return not lives
         try:
-            record = owner.read()
-        except ClusterError:  # damaged meanwhile
-            return False
-        if record.state not in FINAL:
-            return not owner.is_silent()
-        ended = record.attempts[-1].ended if record.attempts else None
-        with suppress(ClusterError):
-            return self.read().state in FINAL and self._begun() <= (ended or 0.0)
-        return False
-
-    def is_silent(self) -> bool:
-        """Return at once whether its runner is gone, as far as that can be told."""
-        try:
-            lives = self.read().runner.lives_here()
-            if lives is not None:
-                return not lives
             return time.time() - self.record_file.stat().st_mtime > SILENCE_SECONDS
-        except (ClusterError, OSError):
+        except OSError:
             return True
 
     def read(self) -> JobRecord:

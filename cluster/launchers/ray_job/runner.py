@@ -33,10 +33,10 @@ from cluster.launchers.ray_job.record import (
     JobState,
     Runner,
 )
-from cluster.launchers.ray_job.stop_wish import StopWish
 from cluster.launchers.ray_job.training_process import order, start
 from cluster.supervision.invocation import as_variable
 from cluster.supervision.retry_budget import RetryBudget
+from cluster.supervision.stop_requests import JobStopRequest
 from cluster.terminal import complain
 from foundation.wording import counted
 from trainer.checkpoints.format import list_checkpoints
@@ -78,7 +78,7 @@ class JobRunner:
         self._make_view = view
         self._request = request
         self._log = Log(self._folder.log)
-        self._stop = StopWish(self._run)
+        self._stop = JobStopRequest(self._run)
         self._ready = DriverProcess(ready, self._log) if ready else None
         self._renewed = 0.0
         self._record = JobRecord(
@@ -213,7 +213,7 @@ class JobRunner:
         while (code := child.wait(LOOK_SECONDS)) is None:
             owns_run = owns_run or self._is_owner(child)
             if owns_run:
-                self._stop.hand_on()
+                self._stop.forward()
                 if self._record.state == "STARTING" and self._recorded_bytes() != size:
                     self._write(state="RUNNING")
             self._renew()

@@ -21,8 +21,8 @@ FOLLOW_BYTES = 65_536
 
 
 @dataclass(frozen=True)
-class Standing:
-    """A job as it stands.
+class JobSummary:
+    """The state of a job, by Ray and by the record of its runner.
 
     Attributes:
         job: as Ray knows it; None where only the run's folder was read.
@@ -90,16 +90,16 @@ def is_folder(name: str) -> bool:
     return "/" in name or Path(name).is_dir()
 
 
-def standing_in(folder: str) -> Standing:
+def standing_in(folder: str) -> JobSummary:
     """The last job of a run, or a job by its own folder, from what lies there."""
     path = Path(folder)
     job = JobFolder(path) if (path / "job.json").is_file() else JobFolder.newest_of(path)
     lost = job.is_lost()
     record = job.read()  # after the look: its runner may have ended it meanwhile
-    return Standing(None, record, lost and record.state not in FINAL, job.path)
+    return JobSummary(None, record, lost and record.state not in FINAL, job.path)
 
 
-def standing_of(address: str, job_id: str) -> Standing:
+def standing_of(address: str, job_id: str) -> JobSummary:
     """A job of a cluster, by its id.
 
     Raises:
@@ -108,24 +108,26 @@ def standing_of(address: str, job_id: str) -> Standing:
     return _with_record(address, jobs.job_status(address, job_id))
 
 
-def all_standings(address: str) -> list[Standing]:
+def all_standings(address: str) -> list[JobSummary]:
     """All jobs of a cluster, oldest first."""
     with ThreadPoolExecutor(READERS) as readers:
         found = jobs.list_jobs(address)
         return list(readers.map(lambda job: _with_record(address, job), found))
 
 
-def _with_record(address: str, job: Job) -> Standing:
+def _with_record(address: str, job: Job) -> JobSummary:
     if RUNNER_KEY not in job.metadata or job.node is None:
-        return Standing(job, None)
+        return JobSummary(job, None)
     data = None
     with suppress(ClusterError):
         data = jobs.file_beside_logs(address, job.node, record_link(job.id))
     with suppress(ClusterError):
         if data:
             record = parse_record(data, record_link(job.id))
-            return Standing(job, record, folder=JobFolder.of(Path(record.request.run), job.id).path)
-    return Standing(job, None)
+            return JobSummary(
+                job, record, folder=JobFolder.of(Path(record.request.run), job.id).path
+            )
+    return JobSummary(job, None)
 
 
 def log_of(address: str, job_id: str, *, follow: bool, lines: int | None) -> Iterator[str]:
@@ -161,7 +163,7 @@ def log_in(folder: str, *, follow: bool, lines: int | None) -> Iterator[str]:
         raise ClusterError(f"{error.filename} cannot be read: {error.strerror}") from error
 
 
-def wait_until_over(address: str, job_id: str) -> Standing:
+def wait_until_over(address: str, job_id: str) -> JobSummary:
     """Wait until a job has finished, by Ray's word."""
     jobs.wait_for_job(address, job_id)
     return standing_of(address, job_id)

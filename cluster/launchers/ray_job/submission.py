@@ -17,11 +17,10 @@ from typing import Any, Protocol
 from cluster.errors import ClusterError
 from cluster.launchers.ray_job.arrival import Envelope
 from cluster.launchers.ray_job.entrance import job_code
-from cluster.launchers.ray_job.head_check import check_head
 from cluster.launchers.ray_job.inside_view import RUN_KEY, RUNNER_KEY
 from cluster.launchers.ray_job.record import JobRequest, Needs
-from cluster.launchers.ray_job.run_in_use import check_folder, check_jobs
 from cluster.launchers.ray_job.shipment import extension_files, megabytes, sent_files
+from cluster.launchers.ray_job.submit_checks import check_folder, check_head, check_jobs
 from cluster.packages import INSTALLATION
 from cluster.planning.quick import quick_check
 from cluster.ray import jobs, open_doors
@@ -29,7 +28,7 @@ from cluster.ray.environment_file import pointer
 from cluster.ray.head_look import digest_of
 from cluster.ray.job_command import HEAD_PYTHON, Attachment
 from cluster.ray.jobs import STOP_WAIT_VARIABLE
-from cluster.ray.open_doors import Look
+from cluster.ray.open_doors import ClusterExposure
 from cluster.recipe import (
     Recipe,
     find_recipe,
@@ -106,7 +105,9 @@ class Listener(Protocol):
         """Show the step that begins now; it may take seconds."""
 
 
-def submit(wanted: Submission, look: Look, listener: Listener, entry_point: str) -> Submitted:
+def submit(
+    wanted: Submission, look: ClusterExposure, listener: Listener, entry_point: str
+) -> Submitted:
     """Submit the run of a recipe; see `transloom submit --help`.
 
     Args:
@@ -166,7 +167,7 @@ def request_of(wanted: Submission) -> tuple[Recipe, JobRequest]:
 
 
 def send(
-    recipe: Recipe, request: JobRequest, look: Look, listener: Listener, entry_point: str
+    recipe: Recipe, request: JobRequest, look: ClusterExposure, listener: Listener, entry_point: str
 ) -> Submitted:
     """Submit what is asked for to a cluster.
 
@@ -250,7 +251,7 @@ def resubmit(
         RunMismatchError: as `request_again`.
     """
     recipe, again = request_again(request, folder)
-    return send(recipe, again, Look(address, again.places), listener, entry_point)
+    return send(recipe, again, ClusterExposure(address, again.places), listener, entry_point)
 
 
 def request_again(request: JobRequest, folder: Path | None) -> tuple[Recipe, JobRequest]:

@@ -1,4 +1,4 @@
-"""The process that trains in a job: it imports first, and reads later what it shall train.
+"""The process that trains in a job: it imports first, and reads its arguments later.
 
 ::
 
@@ -9,6 +9,7 @@ a module of the command line with a function `main`, so that this package import
 """
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -17,7 +18,7 @@ from pathlib import Path
 # Our packages first, whatever folder of the same names stands on the path. With -P the folder in
 # which a process starts is no place for our code.
 OWN = "from cluster.packages import import_own_packages; import_own_packages(); "
-ENTRANCE = "from cluster.launchers.ray_job.entrance import"
+NO_ORDER = 75  # the exit code of a process that never got its arguments
 
 
 def training_command(entry_point: str) -> list[str]:
@@ -26,7 +27,8 @@ def training_command(entry_point: str) -> list[str]:
         sys.executable,
         "-P",
         "-c",
-        f"{OWN}from {entry_point} import main; {ENTRANCE} take_order; take_order(); main()",
+        f"{OWN}from {entry_point} import main; "
+        f"from {__name__} import take_order; take_order(); main()",
         "transloom",  # the name in lists of processes
         "train",
     ]
@@ -44,7 +46,7 @@ def start(command: Sequence[str], environment: Mapping[str, str]) -> "subprocess
 
 
 def order(words: Sequence[str], folder: Path, environment: Mapping[str, str]) -> str:
-    """Return the line that `entrance.take_order` waits for.
+    """Return the line that `take_order` waits for.
 
     Args:
         words: a command line of transloom.
@@ -54,3 +56,13 @@ def order(words: Sequence[str], folder: Path, environment: Mapping[str, str]) ->
     return json.dumps(
         {"words": list(words), "folder": str(folder), "environment": dict(environment)}
     )
+
+
+def take_order() -> None:
+    """Wait for the arguments, then set arguments, folder and environment; exit without any."""
+    if not (line := sys.stdin.readline()):
+        sys.exit(NO_ORDER)
+    told = json.loads(line)
+    os.environ.update(told["environment"])
+    os.chdir(told["folder"])
+    sys.argv[1:] = told["words"]

@@ -26,8 +26,7 @@ from cluster.health.hang_detector import Position
 from cluster.ranks.group import Poll
 from cluster.ranks.reports import Detail, Notice, RecordedLine, StateFailed
 from cluster.supervision.attempt import LEASE_CHECK_SECONDS, VITALS_SECONDS
-from cluster.supervision.departure import DRAIN_MARGIN_SECONDS
-from cluster.supervision.growth import GROW_AFTER_SECONDS
+from cluster.supervision.attempt_end import DRAIN_MARGIN_SECONDS, GROW_AFTER_SECONDS
 from trainer.checkpoints.format import list_checkpoints
 from trainer.errors import CheckpointError, LeaseLostError
 from trainer.record.node_usage import Usage

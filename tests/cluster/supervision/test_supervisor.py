@@ -179,7 +179,7 @@ def session(phrasebook, folder, monkeypatch):
         def run(self):
             if "fails" in made:
                 raise made["fails"]
-            made["second signal"] = made["loop"][2].stop._obeys_orders
+            made["second signal"] = made["loop"][2].stop._obeys_interrupts
             return "finished"
 
     monkeypatch.setattr(supervisor, "RestartLoop", Loop)
@@ -251,7 +251,7 @@ def test_while_a_session_trains_a_second_signal_interrupts_it(session):
     session()
     assert session.made["second signal"]
     (_, _, context, *_) = session.made["loop"]
-    assert not context.stop._obeys_orders
+    assert not context.stop._obeys_interrupts
 
 
 def test_a_second_signal_ends_a_run_as_preempted(session):

@@ -12,9 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_pipeline.config.pair import PairCleaningConfig, PairCorpusConfig, PairDataConfig
-from data_pipeline.corpora.cleaning import Cleaner, Dropped, DropReport
+from data_pipeline.corpora.cleaning import Cleaner, Dropped, DropReport, pair_rules
 from data_pipeline.corpora.formats import Example
-from data_pipeline.corpora.pair_rules import pair_rules
 
 SPACES = " \t\u00a0\u2028\u3000"
 texts = st.text(alphabet="aé\u0301ﬁ" + SPACES, max_size=6)

@@ -167,6 +167,32 @@ def test_a_record_that_is_rewound_is_followed_after_the_last_step(tmp_path, rene
     assert [line.step for line in followed] == [4, 5, 6, 7]
 
 
+def test_a_record_that_vanishes_when_it_is_replaced_is_followed_after_its_return(
+    tmp_path, monkeypatch
+):
+    path, away = tmp_path / "metrics.jsonl", tmp_path / "away"
+    record_steps(path, 0, range(1, 6))
+
+    class Vanishing(LineTail):
+        def read(self):
+            new = super().read()
+            if new.is_other:
+                path.rename(away)
+            return new
+
+    def wait() -> bool:
+        if away.exists():
+            away.rename(path)
+            return True
+        record_steps(tmp_path / "other", 0, range(1, 8))
+        (tmp_path / "other").replace(path)
+        return False
+
+    monkeypatch.setattr(metrics, "LineTail", Vanishing)
+    followed = list(metrics.follow(path, 3, wait))
+    assert [line.step for line in followed] == [4, 5, 6, 7]
+
+
 def test_a_line_that_is_too_long_ends_following(tmp_path, monkeypatch):
     monkeypatch.setattr(metrics, "LineTail", partial(LineTail, longest_line_bytes=2**18))
     path = tmp_path / "metrics.jsonl"

@@ -112,3 +112,20 @@ def test_a_damaged_line_is_a_problem_and_the_last_step_is_still_known(tmp_path):
     end = read_record_end(path, MOST)
     assert end.step == 3
     assert "metrics.jsonl" in end.problem
+
+
+def test_lines_that_are_appended_lead_to_the_end_that_a_read_finds(tmp_path):
+    lines = [
+        *steps(3),
+        validation_line(3),
+        skipped_line(4, skipped_steps=2),
+        *(train_line(n, restarts=1) for n in range(5, 42)),
+        validation_line(41),
+    ]
+    read = end_of(tmp_path, *lines)
+    end = RecordEnd()
+    for line in [*lines, *lines[-5:]]:  # the last ones are read twice
+        end = end.after(line)
+    assert (end.step, end.recent, end.skipped) == (read.step, read.recent, read.skipped)
+    assert end.validations == read.validations[-1:]
+    assert end.seconds_left(51) == pytest.approx(10 * read.seconds_per_step)

@@ -12,7 +12,7 @@ from support.records.run_folders import dead_process, made_run, with_checkpoint,
 from trainer.checkpoints.lease import LEASE_SECONDS
 from trainer.record import record_end
 from trainer.record.records import Preempted
-from trainer.record.standing import Standing, is_run, standing_of
+from trainer.record.standing import RunStatus, is_run, standing_of
 from trainer.runs.folder import RunFolder
 from trainer.runs.log import DETAIL, ENDED, last_entries, log_entry
 from trainer.runs.place import write_place
@@ -324,7 +324,7 @@ def test_files_that_hold_something_else_crash_nothing(run, content):
         kept = (run / name).read_bytes() if (run / name).exists() else b""
         (run / name).write_bytes(content)
         standing = standing_of(run)
-        assert Standing.model_validate_json(standing.model_dump_json()) == standing
+        assert RunStatus.model_validate_json(standing.model_dump_json()) == standing
         assert (standing.state == "damaged") == (name == "run.json")
         (run / name).write_bytes(kept)
     (run / "checkpoints" / "step-00000002" / "checkpoint.json").write_bytes(content)

@@ -18,12 +18,13 @@ from support.records.run_folders import dead_process, made_run, with_checkpoint,
 from cluster.launchers.ray_job.record import JobFolder
 from cluster.terminal import Terminal
 from trainer.errors import RunMismatchError
+from trainer.record import followed_run
 from trainer.record.records import Preempted
 from trainer.runs.folder import RunFolder
 from trainer.runs.vitals import RankVitals, Vitals, write_vitals
 from transloom.cli import watch as watch_module
 from transloom.cli.watch import show_feed
-from transloom.observe.terminal import folder_feed, run_feed
+from transloom.observe.terminal import folder_feed
 from transloom.observe.terminal.folder_feed import FolderFeed
 from transloom.observe.terminal.glance import newest_job_of
 from transloom.observe.terminal.run_feed import RunFeed
@@ -47,7 +48,7 @@ def run(tmp_path):
 @pytest.fixture
 def happens(monkeypatch):
     """Lets these things happen to the run, one in each pause of the watcher."""
-    monkeypatch.setattr(run_feed, "STANDING_SECONDS", 0.0)
+    monkeypatch.setattr(followed_run, "STANDING_SECONDS", 0.0)
     monkeypatch.setattr(folder_feed, "STANDING_SECONDS", 0.0)
 
     def these(*events):
@@ -307,7 +308,7 @@ def test_a_long_record_has_its_curves_whole(tmp_path):
     assert len(picture.loss.points) < 2500
     assert [point.value for point in picture.scores["bleu"].points] == list(range(10))
     assert picture.newest.samples[0].source == "at 9"
-    assert picture.best["bleu"][1] == 4600
+    assert picture.best["bleu"].step == 4600
 
 
 def test_one_standing_for_scripts(run):

@@ -22,7 +22,7 @@ from pydantic import Field
 from foundation.written import Count, Written
 from trainer.checkpoints.condition import CheckpointRow
 from trainer.record.records import Sample
-from trainer.record.standing import Standing
+from trainer.record.standing import RunStatus
 from trainer.runs.folder import RunCard
 from trainer.runs.log import LogEntry
 from trainer.scores import Scores
@@ -67,7 +67,7 @@ class RunRow(Written):
 
     id: str
     name: str
-    standing: Standing
+    standing: RunStatus
     settings: dict[str, Any]
     loss_unit: str | None = None
 
@@ -123,7 +123,7 @@ class RunAnswer(Written):
 
     id: str
     name: str
-    standing: Standing
+    standing: RunStatus
     settings: dict[str, Any]
     complete: bool
     card: RunCard | None

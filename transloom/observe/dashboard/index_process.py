@@ -1,22 +1,19 @@
 """The process that reads long records into the cache, at the lowest priority.
 
-It is a process of its own since parsing a million lines would hold up the server. It ends with the
-server, however that ends.
+The server runs it as a separate process, since parsing a million lines would block the server. The
+process ends with the server, however that ends.
 """
 
 import asyncio
-import io
-import os
 import sys
-import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from foundation.child_process import enter_background
 from trainer.errors import TrainerError
 from transloom.observe.curves.curve_index import extend_index
 
-LOWEST_PRIORITY = 19
 # An index is extended when so much is new; what is newer is read for each picture.
 NEW_BYTES = 2**18
 COMMAND = (
@@ -29,19 +26,12 @@ COMMAND = (
 
 def main() -> None:
     """Extend the index of the record that the first argument names, in the folder of the second."""
-    os.nice(LOWEST_PRIORITY)
-    owner = io.FileIO(os.dup(sys.stdin.fileno()))
-    threading.Thread(target=_end_with, args=(owner,), daemon=True).start()
+    enter_background()
     record, cache = map(Path, sys.argv[1:])
     try:
         extend_index(record, cache)
     except (OSError, TrainerError) as error:
         sys.exit(str(error))
-
-
-def _end_with(owner: io.FileIO) -> None:
-    owner.read()
-    os._exit(1)
 
 
 def _size(record: Path) -> int:

@@ -29,11 +29,11 @@ class LookRefusedError(Exception):
 
 
 @dataclass
-class Look:
-    """A stretch of steps that is looked at, or was.
+class StepInspection:
+    """A replay of some steps, which runs or has ended.
 
     Attributes:
-        content: the look as JSON; empty until it is done.
+        content: the report of the replay as JSON; empty until it is done.
     """
 
     run: str
@@ -75,14 +75,14 @@ class Looks:
             command: `transloom`, see `transloom.observe.dashboard.look_process`.
         """
         self._news, self._command = news, tuple(command)
-        self._kept: OrderedDict[tuple[str, int, int], Look] = OrderedDict()
+        self._kept: OrderedDict[tuple[str, int, int], StepInspection] = OrderedDict()
         self._task: asyncio.Task[None] | None = None
-        self._running: Look | None = None
+        self._running: StepInspection | None = None
 
-    def find(self, run: str, first_step: int, last_step: int) -> Look | None:
+    def find(self, run: str, first_step: int, last_step: int) -> StepInspection | None:
         return self._kept.get((run, first_step, last_step))
 
-    def start(self, run: str, path: Path, first_step: int, last_step: int) -> Look:
+    def start(self, run: str, path: Path, first_step: int, last_step: int) -> StepInspection:
         """Begin to look at these steps, unless they have been looked at.
 
         Raises:
@@ -94,7 +94,7 @@ class Looks:
                 f"steps {first_step} to {last_step} are {counted(steps, 'step')}: look at 1 to "
                 f"{MOST_STEPS_LOOKED_AT} of them at once"
             )
-        look = Look(run, first_step, last_step)
+        look = StepInspection(run, first_step, last_step)
         found = self._kept.get(look.key)
         if found and found.state != "failed":
             return found
@@ -118,7 +118,7 @@ class Looks:
             with suppress(asyncio.CancelledError):
                 await self._task
 
-    async def _look(self, look: Look, path: Path) -> None:
+    async def _look(self, look: StepInspection, path: Path) -> None:
         self._news(look.news())
         try:
             await self._replay(look, path)
@@ -131,7 +131,7 @@ class Looks:
             self._running = None
             self._news(look.news())
 
-    async def _replay(self, look: Look, path: Path) -> None:
+    async def _replay(self, look: StepInspection, path: Path) -> None:
         steps = f"{look.first_step}:{look.last_step}"
         process = await asyncio.create_subprocess_exec(
             *self._command,
@@ -156,7 +156,7 @@ class Looks:
         parse_object(content, LIMITS)
         look.content, look.state, look.message = content.strip(), "done", ""
 
-    async def _hear(self, process: asyncio.subprocess.Process, look: Look) -> None:
+    async def _hear(self, process: asyncio.subprocess.Process, look: StepInspection) -> None:
         """Keep the last line on standard error as the message: how far it is, or what is wrong."""
         assert process.stderr is not None
         end = b""

@@ -4,6 +4,7 @@ Nothing here is kept between two calls, and every file is read within a bound. W
 is told in the answer; the rest of it is there.
 """
 
+import shlex
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -12,11 +13,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from foundation.built_in_tasks import DEFAULT_TASK
 from foundation.wording import counted
-from trainer.checkpoints.format import (
-    HEADER,
-    list_checkpoints,
-)
 from trainer.errors import RunMismatchError, TrainerError
 from trainer.record.node_usage import NodeLine, read_usage
 from trainer.record.records import Event, Sample, SkippedLine
@@ -24,11 +22,10 @@ from trainer.record.run_snapshot import Problems, RunSnapshot
 from trainer.record.standing import BYTES_IN_A_LIST, standing_from
 from trainer.record.time_lapse import mean_cross_attention, read_time_lapse
 from trainer.runs.folder import RunFolder
-from trainer.runs.log import TAIL_BYTES
 from trainer.task_kinds import TASKS
-from transloom.observe.curves.curve_index import extend_index
+from transloom.observe.curves.curve_index import extend_index, load_index
 from transloom.observe.curves.curves import MOST_POINTS, Curves, read_curves
-from transloom.observe.dashboard import run_details
+from transloom.observe.curves.record_blocks import OpenRecord
 from transloom.observe.dashboard.answers import (
     RUNS,
     CurvesAnswer,
@@ -56,6 +53,7 @@ T = TypeVar("T")
 TABLE_BYTES = 2_400_000
 LEAST_END_BYTES = 2**13
 LOG_ENTRIES = 200
+SAMPLES_END_BYTES = 2**16
 _OF_A_GPU = ("utilization_percent", "memory_used_bytes", "memory_bytes")
 
 
@@ -64,12 +62,8 @@ def end_bytes(runs: int) -> int:
     return max(LEAST_END_BYTES, min(BYTES_IN_A_LIST, TABLE_BYTES // max(1, runs)))
 
 
-def row_of(path: Path, record_bytes: int) -> RunRow:
-    """Return a run's row in the table."""
-    return _row_of(RunSnapshot(RunFolder(path), record_bytes))
-
-
-def _row_of(snapshot: RunSnapshot) -> RunRow:
+def row_of(snapshot: RunSnapshot) -> RunRow:
+    """Return the row of a run in the table."""
     name, settings = snapshot.run.path.name, snapshot.settings
     return RunRow(
         id=run_id(name),
@@ -82,35 +76,21 @@ def _row_of(snapshot: RunSnapshot) -> RunRow:
 
 def _loss_unit(settings: Mapping[str, Any]) -> str | None:
     """The unit of the loss by a recipe's task, which older recipes leave out."""
-    task = settings.get("task", "translation")
+    task = settings.get("task", DEFAULT_TASK)
     return TASKS[task].loss_unit if isinstance(task, str) and task in TASKS else None
-
-
-def row_bytes(path: Path, record_bytes: int) -> int:
-    """How many bytes of a run's folder its row reads, by the sizes of its files."""
-    run = RunFolder(path)
-    newest = _newest_checkpoint(run)
-    read = [
-        (run.metrics, record_bytes),
-        (run.log, TAIL_BYTES),
-        *((file, 2**24) for file in (run.card_path, run.place)),
-        *((run.recipe, 2**24),) * 2,  # for its settings, and for its number of steps
-        *([(newest / HEADER, 2**24)] if newest else []),
-    ]
-    return sum(min(_size(file), most) for file, most in read)
 
 
 def run_answer(path: Path, cache: Path | None) -> RunAnswer:
     """Return all of a run that is no curve."""
     run = RunFolder(path)
     snapshot = RunSnapshot(run, BYTES_IN_A_LIST)
-    row = _row_of(snapshot)
+    row = row_of(snapshot)
     known = len(snapshot.problems)
     curves = read_curves(run.metrics, 1, cache=cache) if _is_file(run.metrics) else None
     told_with_curves = Problems()
     no_samples: list[Sample] = []
     samples = told_with_curves.tried(
-        run.metrics, lambda: run_details.newest_samples(run.metrics, cache), no_samples
+        run.metrics, lambda: newest_samples(run.metrics, cache), no_samples
     )
     vitals, cleaning = snapshot.vitals, snapshot.cleaning
     problems = [
@@ -133,10 +113,55 @@ def run_answer(path: Path, cache: Path | None) -> RunAnswer:
         samples=samples,
         log=snapshot.log[-LOG_ENTRIES:],
         cleaning=cleaning,
-        environment=run_details.environment(snapshot),
-        commands=run_details.commands(snapshot),
+        environment=environment_of(snapshot),
+        commands=commands_of(snapshot),
         vitals=vitals,
     )
+
+
+def newest_samples(record: Path, cache: Path | None) -> list[Sample]:
+    """Return those of the newest validation, near the record's end or where the index says."""
+    with OpenRecord(record) as opened:
+        end = opened.lines_within(max(0, opened.end - SAMPLES_END_BYTES), opened.end)
+        if not end.validations and cache and (index := load_index(opened, cache)):
+            at, length = index.validation_at or (0, 0)
+            end = opened.lines_within(at, at + length + 1)
+        return end.validations[-1].samples if end.validations else []
+
+
+def environment_of(snapshot: RunSnapshot) -> dict[str, Any]:
+    """Return versions, commit and numerics by the last start and the newest readable header."""
+    known: dict[str, Any] = {}
+    if start := snapshot.start:
+        known |= {"started": start.since, **start.versions}
+        for name, code in (("transloom", start.code), ("project", start.invocation.project)):
+            if code:
+                known[f"commit of {name}"] = code.commit + (", changed" if code.dirty else "")
+    if header := snapshot.readable_header:
+        known |= {
+            "dataset": header.dataset_identity,
+            "checkpoint format": header.format,
+            **header.numerics,
+        }
+        if header.parent:
+            known["weights from"] = header.parent.model_dump(mode="json")
+    return known
+
+
+def commands_of(snapshot: RunSnapshot) -> list[str]:
+    """Return the command of the last start, and commands that repeat and prove the run."""
+    run, start, settings = snapshot.run, snapshot.start, snapshot.settings
+    name = shlex.quote(str(run.path))
+    typed = start.invocation.command if start else None
+    # `train` trusts the recipe that it is given, and this one may be anybody's.
+    harmless = settings and settings.get("extension_folder") is None
+    no_folder = "" if harmless else " extension_folder=null"
+    return [
+        *([typed] if typed else []),
+        f"transloom train {shlex.quote(str(run.recipe))}{no_folder} --run {name}-again",
+        f"transloom compare {name} {name}-again",
+        f"transloom replay {name} --steps 1:20",
+    ]
 
 
 def curves_answer(
@@ -185,7 +210,7 @@ def answers_for(run: Path, *more: Path, cache: Path | None = None) -> dict[str, 
         for path in paths:
             kept = _indexed(RunFolder(path).metrics, cache, Path(temporary))
             name = run_id(path.name)
-            rows.append(row_of(path, BYTES_IN_A_LIST))
+            rows.append(row_of(RunSnapshot(RunFolder(path), BYTES_IN_A_LIST)))
             answers[run_path(name)] = run_answer(path, kept).model_dump(mode="json")
             answers[curves_path(name)] = curves_answer(path, kept).model_dump(mode="json")
             answers[nodes_path(name)] = nodes_answer(path).model_dump(mode="json")
@@ -266,12 +291,6 @@ def _mark(line: Event | SkippedLine) -> Mark:
     return Mark(step=line.step, event=line.event, words=event_text(line), details=line.details)
 
 
-def _newest_checkpoint(run: RunFolder) -> Path | None:
-    with suppress(OSError):
-        return next(reversed(list_checkpoints(run.checkpoints)), None)
-    return None
-
-
 def _indexed(record: Path, cache: Path | None, temporary: Path) -> Path | None:
     """A folder that has the index of all of a record; None if there is no record."""
     if not _is_file(record):
@@ -289,10 +308,3 @@ def _is_file(path: Path) -> bool:
         return path.is_file()
     except OSError:
         return False
-
-
-def _size(file: Path) -> int:
-    try:
-        return file.stat().st_size
-    except OSError:
-        return 0

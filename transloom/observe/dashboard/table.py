@@ -3,10 +3,11 @@
 import threading
 from pathlib import Path
 
-from trainer.record.run_snapshot import Signature, signatures_of
+from trainer.record.followed_run import FollowedRuns
+from trainer.record.run_snapshot import RunSnapshot
 from trainer.runs.folder import RunFolder
 from transloom.observe.dashboard.answers import RunRow, RunsAnswer
-from transloom.observe.dashboard.run_answers import end_bytes, row_bytes, row_of
+from transloom.observe.dashboard.run_answers import end_bytes, row_of
 from transloom.observe.dashboard.runs_folder import RunsFolder
 
 
@@ -19,7 +20,7 @@ class RunsTable:
 
     def __init__(self, folder: RunsFolder) -> None:
         self._folder = folder
-        self._rows: dict[str, tuple[tuple[Signature | None, ...], RunRow]] = {}
+        self._rows = FollowedRuns(self._read_row, _trains)
         self._problems: list[str] = []
         self._looking = threading.Lock()
         self._bytes_read = 0
@@ -34,31 +35,26 @@ class RunsTable:
                 folder=str(self._folder.path),
                 problems=self._problems,
                 bytes_read=read,
-                runs=[self._rows[run][1] for run in self.paths],
+                runs=list(self._rows.summaries.values()),
             )
 
     def trains(self, run: str) -> bool:
-        """Whether a run was training when it was looked at the last time."""
-        found = self._rows.get(run)
-        return found is not None and found[1].standing.state == "training"
+        """Return true if a run trained when it was read the last time."""
+        path = self.paths.get(run)
+        row = self._rows.summaries.get(path) if path else None
+        return row is not None and _trains(row)
 
     def refresh(self) -> list[RunRow]:
-        """Look at the folder again; returns the rows that have changed."""
+        """Read the folder again, and return the rows that have changed."""
         with self._looking:
             self.paths, self._problems = self._folder.look()
-            for gone in self._rows.keys() - self.paths.keys():
-                del self._rows[gone]
-            changed = []
-            for run, path in self.paths.items():
-                before = self._rows.get(run)
-                signatures = signatures_of(RunFolder(path))
-                trains = before is not None and before[1].standing.state == "training"
-                if before and before[0] == signatures and not trains:
-                    continue  # only a run that trains changes its state without a trace
-                length = end_bytes(len(self.paths))
-                row = row_of(path, length)
-                self._bytes_read += row_bytes(path, length)
-                self._rows[run] = signatures, row
-                if before is None or before[1] != row:
-                    changed.append(row)
-            return changed
+            return self._rows.refresh(self.paths.values())
+
+    def _read_row(self, path: Path, _: object) -> RunRow:
+        snapshot = RunSnapshot(RunFolder(path), end_bytes(len(self.paths)))
+        self._bytes_read += snapshot.bytes_read
+        return row_of(snapshot)
+
+
+def _trains(row: RunRow) -> bool:
+    return row.standing.state == "training"

@@ -22,8 +22,8 @@ from trainer.errors import TrainerError
 from trainer.record.metrics import parsed
 from trainer.record.records import Line
 from trainer.runs.folder import RunFolder
-from transloom.observe.exports.csv_tables import CsvTables
 from transloom.observe.exports.parquet_tables import ParquetTables
+from transloom.observe.exports.tables import CsvTables
 from transloom.observe.exports.tensorboard_events import TensorBoardEvents
 
 Format = Literal["tensorboard", "csv", "parquet"]

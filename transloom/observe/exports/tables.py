@@ -9,9 +9,12 @@
 The columns are the fields of `trainer.record.records`, so what a line has got, a row has.
 """
 
+import csv
 import json
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 from pydantic.fields import FieldInfo
@@ -98,3 +101,37 @@ def rows_of(line: Line) -> Iterator[tuple[Table, Row]]:
 def details_of(event: Event) -> str:
     """The details of an event as JSON."""
     return json.dumps(event.details, ensure_ascii=False)
+
+
+class CsvTables:
+    """The record as CSV: a file for each table, UTF-8, with a line of headings.
+
+    Numbers have all their digits, so a reader gets the same number. A missing value is an empty
+    cell; several values in one cell are JSON.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._files = ExitStack()
+        self._writers = {}
+        self.rows = {table.name: 0 for table in TABLES}
+        for table in TABLES:
+            file = (folder / f"{table.name}.csv").open("w", encoding="utf-8", newline="")
+            self._files.enter_context(file)
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(table.columns)
+            self._writers[table.name] = writer
+
+    def add(self, line: Line) -> None:
+        for table, row in rows_of(line):
+            self._writers[table.name].writerow([_cell(value) for value in row])
+            self.rows[table.name] += 1
+
+    def close(self) -> None:
+        """Write what is left."""
+        self._files.close()
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, (list, dict)) else value

@@ -6,7 +6,7 @@ reports of the ranks ──▶ states ┘
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from trainer.record.metrics import REPLAY_TOLERANCE
@@ -15,9 +15,13 @@ from trainer.replay.look import Difference, Verdict
 from trainer.replay.reports import SeenState
 from transloom.observe.comparison.step_difference import EVERY_BIT, loss_difference, step_difference
 from transloom.observe.replay.recorded import Recorded
-from transloom.observe.replay.rounding import RoundingBounds
 
 MAX_DIFFERENCE = 1e300  # in place of infinity, which JSON has not
+# A gradient norm is a sum of squares in which little averages out.
+AT_FIRST = {"loss": REPLAY_TOLERANCE, "nll": REPLAY_TOLERANCE, "grad_norm": 10 * REPLAY_TOLERANCE}
+MOST_GROWTH = 100.0
+# Measured losses drift up to 4 % apart; an NLL near 0 and a gradient norm may lose all likeness.
+LARGEST = {"loss": 0.1, "nll": 1.0, "grad_norm": 1.0}
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,31 @@ class ComparedState:
             {name: different[name] for name in in_order},
             next((part.problem for part in seen if part.problem), None),
         )
+
+
+class RoundingBounds:
+    """Relative differences that the next step of a replay may have, by the field of its line.
+
+    Where bits are not promised, rounding makes the first small difference, and training amplifies
+    it step by step. So the bound of each step is the largest difference of the steps before it,
+    times `MOST_GROWTH`. A record that somebody has changed jumps instead. benchmarks/README.md has
+    the measured growth.
+    """
+
+    def __init__(self) -> None:
+        self.by_field = dict(AT_FIRST)
+
+    def add(self, recorded: StepLine, replayed: StepLine, unknown: Collection[str]) -> None:
+        """Widen the bounds by the differences of a step within them.
+
+        Args:
+            unknown: fields that the record of this step lacks.
+        """
+        for field in AT_FIRST.keys() - unknown:
+            then, now = (getattr(line, field, None) for line in (recorded, replayed))
+            if then is not None and now is not None and then != now:
+                grown = MOST_GROWTH * abs(then - now) / max(abs(then), abs(now))
+                self.by_field[field] = min(max(self.by_field[field], grown), LARGEST[field])
 
 
 def judge(

@@ -35,7 +35,7 @@ def audience_for(
     if not is_drawn_anew(console):
         return PlainLines(console, title, max_steps, smooths_labels)
     picture = RunPicture(title, max_steps, smooths_labels=smooths_labels)
-    take_history(picture, run)
+    picture.problems = take_history(picture, run)
     return LivePicture(console, picture, Checkpoints(run.checkpoints))
 
 

@@ -15,32 +15,26 @@ from rich.console import RenderableType
 from cluster.terminal import Terminal
 from foundation.wording import counted
 from trainer.errors import RunMismatchError
-from trainer.record.run_snapshot import Signature, signatures_of
-from trainer.record.standing import BYTES_IN_A_LIST, Standing, is_run, no_runs_in, standing_of
-from trainer.runs.folder import RunFolder
+from trainer.record.followed_run import STANDING_SECONDS, FollowedRuns
+from trainer.record.run_snapshot import Signature
+from trainer.record.standing import BYTES_IN_A_LIST, RunStatus, is_run, run_paths, standing_of
 from transloom.observe.terminal.folder_picture import FolderRow, folder_picture
-from transloom.observe.terminal.run_picture import JobPicture
+from transloom.observe.terminal.run_picture import JobPicture, state_with_job
 from transloom.observe.terminal.scores import score_text
 from transloom.observe.terminal.standings import steps_text, time_text
-
-STANDING_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
 class _Known:
     """A run as it was read last."""
 
-    signatures: tuple[Signature | None, ...]
     changed: float
-    standing: Standing
+    standing: RunStatus
     job: JobPicture | None
 
     @property
     def state(self) -> str:
-        """The run's, or its job's while that waits for room."""
-        if self.standing.state != "training" and self.job and self.job.is_under_way:
-            return self.job.state
-        return self.standing.state
+        return state_with_job(self.standing, self.job)
 
     @property
     def is_under_way(self) -> bool:
@@ -62,7 +56,7 @@ class FolderFeed:
         """
         self._folder = folder
         self._job_of = job_of
-        self._known: dict[Path, _Known] = {}
+        self._followed = FollowedRuns(self._known_of, lambda known: known.is_under_way)
         self._told: dict[Path, str] = {}  # the state of each run that was told last
         self._next_look = 0.0
         self._list_runs()
@@ -78,7 +72,11 @@ class FolderFeed:
             runs = self._list_runs()
         except RunMismatchError:  # storage may be away for a moment
             return
-        self._known = {run: self._look_at(run) for run in runs}
+        self._followed.refresh(runs)
+
+    @property
+    def _known(self) -> dict[Path, _Known]:
+        return self._followed.summaries
 
     @property
     def is_over(self) -> bool:
@@ -126,20 +124,15 @@ class FolderFeed:
         return sorted(known, key=lambda one: (not one.is_under_way, -one.changed))
 
     def _list_runs(self) -> list[Path]:
-        try:
-            paths = sorted(self._folder.iterdir())
-        except OSError as error:
-            raise no_runs_in(self._folder, error, ", a run, or the id of a job") from error
-        return [path for path in paths if is_run(path) or (path / "jobs").is_dir()]
+        return run_paths(
+            self._folder,
+            ", a run, or the id of a job",
+            lambda path: is_run(path) or (path / "jobs").is_dir(),
+        )
 
-    def _look_at(self, path: Path) -> _Known:
-        signatures = signatures_of(RunFolder(path))
-        before = self._known.get(path)
-        if before and before.signatures == signatures and not before.is_under_way:
-            return before
+    def _known_of(self, path: Path, signatures: tuple[Signature | None, ...]) -> _Known:
         times = [signature[2] for signature in signatures if signature]
         return _Known(
-            signatures,
             changed=max(times, default=0) / 1e9,
             standing=standing_of(path, BYTES_IN_A_LIST),
             job=self._job_of(path) if (path / "jobs").is_dir() else None,

@@ -10,7 +10,7 @@ from transloom.observe.terminal.run_picture import JobPicture
 from transloom.observe.terminal.time_words import clock
 
 if TYPE_CHECKING:
-    from cluster.launchers.ray_job.status import Standing
+    from cluster.launchers.ray_job.status import JobSummary
 
 
 def newest_job_of(run: Path) -> JobPicture | None:
@@ -20,7 +20,7 @@ def newest_job_of(run: Path) -> JobPicture | None:
         record = folder.read()
     except (ClusterError, OSError):
         return None
-    state = LOST if record.state not in FINAL and folder.is_silent() else record.state
+    state = LOST if record.state not in FINAL and folder.is_silent(record) else record.state
     return _picture(record.id, state, record)
 
 
@@ -49,19 +49,19 @@ class JobOfCluster:
         folder = JobFolder.of(self.run, self._id)
         with suppress(ClusterError):
             record = folder.read()
-            if record.state in FINAL or not folder.is_silent():
+            if record.state in FINAL or not folder.is_silent(record):
                 return _picture(record.id, record.state, record)
         with suppress(ClusterError):  # the head may be away for a moment
             self._standing = self._ask()
         return _picture_of(self._standing)
 
-    def _ask(self) -> "Standing":
+    def _ask(self) -> "JobSummary":
         from cluster.launchers.ray_job.status import standing_of  # imports Ray
 
         return standing_of(self._address, self._id)
 
 
-def _picture_of(standing: "Standing") -> JobPicture:
+def _picture_of(standing: "JobSummary") -> JobPicture:
     if standing.record:
         return _picture(standing.id, standing.status, standing.record)
     message = standing.job.message if standing.job else None

@@ -101,7 +101,7 @@ def _progress(picture: RunPicture, width: int, glyphs: Glyphs) -> Block:
 
 
 def _curves(picture: RunPicture, width: int, glyphs: Glyphs) -> Iterable[Block]:
-    last = picture.last
+    last = picture.record.last
     rest = width - LABEL - VALUE - 2
     room = min(WIDEST_CURVE, max(rest - REMARK, rest // 2))  # in a narrow one, remarks are cut
 
@@ -125,16 +125,16 @@ def _curves(picture: RunPicture, width: int, glyphs: Glyphs) -> Iterable[Block]:
         decoding = newest.decoding if newest else None
         yield curve(_measure(name, decoding), text, series, importance, _best(picture, name))
     if last:
-        speed = picture.speed.tokens_per_second or last.target_tokens_per_second
+        speed = picture.record.tokens_per_second or last.target_tokens_per_second
         yield curve("tokens/s", f"{speed:,.0f}", picture.tokens_per_second, 5)
-        rate = picture.speed.flops_per_second
+        rate = picture.record.flops_per_second
         tflops = last.tflops_per_second if rate is None else rate / TERA
         if tflops is not None:
             amount = operations(tflops * TERA).removesuffix("FLOP")  # its unit's prefix stays
             yield curve("FLOP/s", amount, picture.tflops_per_second, 11, _share_of_peak(picture))
         yield curve("learning rate", f"{last.learning_rate:.2e}", picture.learning_rate, 10)
-        skipped = counted(picture.skipped_steps, "step") + " skipped"
-        remark = skipped if picture.skipped_steps else ""
+        skipped = picture.record.skipped
+        remark = counted(skipped.skipped_steps, "step") + " skipped" if skipped else ""
         yield curve("gradient norm", f"{last.grad_norm:.3g}", picture.grad_norm, 9, remark)
     elif picture.state == "training":
         yield Block([labelled("loss", "waiting for the first step")], importance=2)
@@ -150,34 +150,32 @@ def _measure(name: str, decoding: str | None) -> str:
 
 def _share_of_peak(picture: RunPicture) -> str:
     """Return the model FLOPs utilization; nothing where no peak is known."""
-    last = picture.last
-    mfu = picture.speed.mfu or (last.mfu if last else None)
+    last = picture.record.last
+    mfu = picture.record.mfu or (last.mfu if last else None)
     return "" if mfu is None else f"MFU {mfu:.1%}"
 
 
 def _best(picture: RunPicture, name: str) -> str:
     if name not in picture.best:
         return ""
-    score, step = picture.best[name]
-    return f"best {score_value(name, score.value or 0.0)} at step {step:,}"
+    best = picture.best[name]
+    return f"best {score_value(name, best.value)} at step {best.step:,}"
 
 
 def _shares(picture: RunPicture, now: float) -> Iterable[Block]:
     """What of the time went elsewhere."""
-    last, recent = picture.last, list(picture.recent)
+    record, last = picture.record, picture.record.last
     if last and picture.state == "training":
-        age, rate = now - last.time, picture.speed.seconds_per_step or 0.0
+        age, rate = now - last.time, picture.record.seconds_per_step or 0.0
         if age > max(LONG_STEP_SECONDS, LONG_STEPS * rate):
             text = f"no other step for {span(age)}"
             yield Block([labelled("waits", (text, "yellow"))], importance=3)
-    if len(recent) > 1:
-        seconds = recent[-1].time - recent[0].time
-        data = sum(line.data_stall_seconds for line in recent[1:])
-        saving = sum(line.checkpoint_stall_seconds for line in recent[1:])
-        if seconds > 0:
-            steps = counted(len(recent) - 1, "step")
-            text = f"data {data / seconds:.1%}, checkpoints {saving / seconds:.1%}"
-            yield Block([labelled("stalls", f"{text} of the last {steps}")], importance=8)
+    data = record.share_of_time("data_stall_seconds")
+    saving = record.share_of_time("checkpoint_stall_seconds")
+    if data is not None and saving is not None:
+        steps = counted(len(record.recent) - 1, "step")
+        text = f"data {data:.1%}, checkpoints {saving:.1%} of the last {steps}"
+        yield Block([labelled("stalls", text)], importance=8)
     if last and last.goodput is not None:
         text = f"{last.goodput:.1%}"
         if last.wall_seconds is not None:

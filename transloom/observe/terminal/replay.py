@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from cluster.terminal import shown
 from foundation.strangers_text import visible_line
 from foundation.wording import counted, listed
-from trainer.replay.look import Difference, FedExample, Look, LookedStep, Verdict
+from trainer.replay.look import Difference, FedExample, LookedStep, ReplayReport, Verdict
 from transloom.observe.terminal.tables import AnswerTable, Column
 
 LAYERS_SHOWN = 5
@@ -16,7 +16,7 @@ TENSORS_NAMED = 3
 TEXT_CHARACTERS = 80
 
 
-def look_report(look: Look, examples: int) -> Group:
+def look_report(look: ReplayReport, examples: int) -> Group:
     """The whole answer of `transloom replay`.
 
     Args:
@@ -41,7 +41,7 @@ def verdict_lines(verdict: Verdict) -> list[tuple[str, str | tuple[str, str]]]:
     return lines
 
 
-def _command_for_bits(look: Look) -> str | None:
+def _command_for_bits(look: ReplayReport) -> str | None:
     """Return the command that replays on as many ranks as the run had, if that keeps all bits."""
     if look.verdict.ranks_for_bits is None:
         return None
@@ -49,7 +49,7 @@ def _command_for_bits(look: Look) -> str | None:
     return f"transloom replay {shlex.quote(look.run)} {steps} --ranks {look.verdict.ranks_for_bits}"
 
 
-def _heading(look: Look) -> RenderableType:
+def _heading(look: ReplayReport) -> RenderableType:
     origin = f"the checkpoint of step {look.replayed_from}" if look.replayed_from else "step 0"
     last = look.replayed_from + look.steps_trained
     trained = f"steps {look.replayed_from + 1} to {last}" if look.steps_trained else "no step"

@@ -1,36 +1,31 @@
 """What a run's record already holds, for a picture that begins in the middle of the run."""
 
+from dataclasses import replace
+
 from trainer.errors import TrainerError
-from trainer.record.line_reader import LineTail
-from trainer.record.metrics import readable_lines
 from trainer.record.record_end import read_record_end
 from trainer.runs.folder import RunFolder
 from transloom.observe.curves.curves import Curves, read_curves
 from transloom.observe.terminal.run_picture import RunPicture
 
 CURVE_POINTS = 400
-TAIL_BYTES = 2**18  # some 400 steps
-READ_BYTES = 2**22  # of one look at a record that has grown
 # Where validations are looked for: in some 150,000 steps. The curve of a long record lacks most.
 VALIDATIONS_BYTES = 2**26
 
 
-def take_history(picture: RunPicture, run: RunFolder) -> LineTail:
-    """Fill a picture with the curves of a record, thinned, and with the lines at its end.
+def take_history(picture: RunPicture, run: RunFolder) -> list[str]:
+    """Fill a picture with the curves of a record, thinned, and with its validations.
 
     Returns:
-        The reader of the lines that follow.
+        Problems of the record.
     """
-    tail = LineTail(run.metrics, tail_bytes=TAIL_BYTES, read_bytes=READ_BYTES)
     try:
         curves = read_curves(run.metrics, CURVE_POINTS)
         _take_curves(picture, curves)
-        _take_validations(picture, curves, run)
-        for line in readable_lines(tail.read().content)[0]:
-            picture.line(line)
+        _take_end(picture, curves, run)
     except (OSError, TrainerError) as error:
-        picture.problems.append(f"{run.metrics} cannot be read: {error}")
-    return tail
+        return [f"{run.metrics} cannot be read: {error}"]
+    return [curves.problem] if curves.problem else []
 
 
 def _take_curves(picture: RunPicture, curves: Curves) -> None:
@@ -45,15 +40,14 @@ def _take_curves(picture: RunPicture, curves: Curves) -> None:
     ):
         for step, value in zip(columns["step"], columns[name], strict=True):
             series.add(step, value)
-    if curves.problem:
-        picture.problems.append(curves.problem)
 
 
-def _take_validations(picture: RunPicture, curves: Curves, run: RunFolder) -> None:
+def _take_end(picture: RunPicture, curves: Curves, run: RunFolder) -> None:
     end = read_record_end(run.metrics, VALIDATIONS_BYTES)
     for step, scores in curves.validations:
         if end.first_step is None or step < end.first_step:
-            for name, score in scores.items():
-                picture.score(step, name, score)
+            picture.take_scores(step, scores)
     for line in end.validations:
-        picture.line(line)
+        picture.take_scores(line.step, line.scores)
+    picture.record = replace(end, validations=end.validations[-1:])
+    picture.step = max(picture.step, end.step)

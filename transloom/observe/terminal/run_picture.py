@@ -10,14 +10,15 @@ Both feeds call the same methods, so both show the same.
 """
 
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from trainer.checkpoints.condition import CheckpointCondition
-from trainer.record.record_end import RECENT_STEPS, RecordEnd
-from trainer.record.records import Line, SkippedLine, TrainLine, ValidationLine
+from trainer.record.record_end import RecordEnd
+from trainer.record.records import Line, TrainLine, ValidationLine
+from trainer.record.standing import RunStatus
 from trainer.runs.log import LogEntry
 from trainer.runs.vitals import Vitals
-from trainer.scores import Score
+from trainer.scores import BestScore, Scores, keep_best
 from transloom.observe.terminal.sparkline import Series
 
 # The fields with a series of each.
@@ -47,6 +48,13 @@ class JobPicture:
     restarts: tuple[str, ...] = ()
 
 
+def state_with_job(standing: RunStatus, job: JobPicture | None) -> str:
+    """Return the state of a run, or that of its job while the job waits for room."""
+    if standing.state != "training" and job and job.is_under_way:
+        return job.state
+    return standing.state
+
+
 @dataclass
 class RunPicture:
     """A run at a moment.
@@ -57,10 +65,10 @@ class RunPicture:
         reason: why it has that state.
         owner: who trains it, in words.
         smooths_labels: whether the loss includes label smoothing, which the NLL never does.
-        recent: the last applied steps of one start of the ranks.
+        step: the last one that is known, by the record or a checkpoint.
+        record: the end of the record, up to the last line.
         scores: the values of each measure over the run.
-        best: the best value of each measure, and its step.
-        newest: the newest validation with its samples.
+        best: the best value of each measure.
         vitals: None if there are none.
         vitals_are_current: whether they tell of processes that live.
         problems: what of the run cannot be read.
@@ -73,6 +81,7 @@ class RunPicture:
     owner: str = ""
     step: int = 0
     smooths_labels: bool = False
+    record: RecordEnd = field(default_factory=RecordEnd)
     loss: Series = field(default_factory=Series)
     nll: Series = field(default_factory=Series)
     tokens_per_second: Series = field(default_factory=Series)
@@ -80,10 +89,7 @@ class RunPicture:
     grad_norm: Series = field(default_factory=lambda: Series(keeps_spikes=True))
     learning_rate: Series = field(default_factory=Series)
     scores: dict[str, Series] = field(default_factory=dict)
-    best: dict[str, tuple[Score, int]] = field(default_factory=dict)
-    recent: deque[TrainLine] = field(default_factory=lambda: deque(maxlen=RECENT_STEPS))
-    skipped_steps: int = 0
-    newest: ValidationLine | None = None
+    best: dict[str, BestScore] = field(default_factory=dict)
     vitals: Vitals | None = None
     vitals_are_current: bool = False
     nodes: dict[str, int] = field(default_factory=dict)
@@ -94,58 +100,42 @@ class RunPicture:
 
     def line(self, line: Line) -> None:
         """Take a line of the record."""
+        self.record = self.record.after(line)
+        self.step = max(self.step, self.record.step)
         if isinstance(line, TrainLine):
-            self._train_line(line)
-        elif isinstance(line, SkippedLine):
-            self.step = max(self.step, line.step)
-            self.skipped_steps = max(self.skipped_steps, line.skipped_steps)
+            for series, value in (
+                (self.loss, line.loss),
+                (self.nll, line.nll),
+                (self.tokens_per_second, line.target_tokens_per_second),
+                (self.tflops_per_second, line.tflops_per_second),
+                (self.grad_norm, line.grad_norm),
+                (self.learning_rate, line.learning_rate),
+            ):
+                series.add(line.step, value)
         elif isinstance(line, ValidationLine):
-            for name, score in line.scores.items():
-                self.score(line.step, name, score)
-            if self.newest is None or line.step >= self.newest.step:
-                self.newest = line
+            self.take_scores(line.step, line.scores)
 
-    def score(self, step: int, name: str, score: Score) -> None:
-        """Take a measure of the validation of a step."""
-        self.scores.setdefault(name, Series()).add(step, score.value)
-        if score.is_better_than(self.best[name][0].value if name in self.best else None):
-            self.best[name] = score, step
+    def take_scores(self, step: int, scores: Scores) -> None:
+        """Take the scores of the validation of a step."""
+        keep_best(self.best, scores, step)
+        for name, score in scores.items():
+            self.scores.setdefault(name, Series()).add(step, score.value)
 
     def forget_curves(self) -> None:
-        """The record is another one than before."""
+        """Forget what the former record had: another one has replaced it."""
         empty = RunPicture(self.title)
         for name in CURVES:
             setattr(self, name, getattr(empty, name))
-        self.best, self.recent, self.newest = empty.best, empty.recent, None
-        self.step = self.skipped_steps = 0
+        self.best, self.record, self.step = empty.best, empty.record, 0
 
     @property
-    def last(self) -> TrainLine | None:
-        """The newest applied step."""
-        return self.recent[-1] if self.recent else None
-
-    @property
-    def speed(self) -> RecordEnd:
-        """Seconds of a step and tokens per second, of recent steps."""
-        return RecordEnd(step=self.step, recent=tuple(self.recent))
+    def newest(self) -> ValidationLine | None:
+        """The newest validation with its samples."""
+        return self.record.validations[-1] if self.record.validations else None
 
     @property
     def seconds_left(self) -> float | None:
-        """Until the last step at the speed of recent ones, while the run is trained."""
-        rate = self.speed.seconds_per_step
-        if rate is None or self.max_steps is None or self.state != "training":
+        """The time to the last step at the speed of recent ones, while the run is trained."""
+        if self.state != "training":
             return None
-        return max(0, self.max_steps - self.step) * rate
-
-    def _train_line(self, line: TrainLine) -> None:
-        if self.recent and line.restarts != self.recent[-1].restarts:
-            self.recent.clear()  # the time between two starts says nothing of the speed
-        self.recent.append(line)
-        self.step = max(self.step, line.step)
-        self.loss.add(line.step, line.loss)
-        self.nll.add(line.step, line.nll)
-        self.tokens_per_second.add(line.step, line.target_tokens_per_second)
-        if line.tflops_per_second is not None:
-            self.tflops_per_second.add(line.step, line.tflops_per_second)
-        self.grad_norm.add(line.step, line.grad_norm)
-        self.learning_rate.add(line.step, line.learning_rate)
+        return replace(self.record, step=self.step).seconds_left(self.max_steps)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from foundation.wording import counted, flop_rate, span, steps_of
 from trainer.errors import RunMismatchError
-from trainer.record.standing import BYTES_IN_A_LIST, Standing, is_run, no_runs_in, standing_of
+from trainer.record.standing import BYTES_IN_A_LIST, RunStatus, is_run, run_paths, standing_of
 from transloom.observe.terminal.scores import (
     score_heading,
     score_text,
@@ -18,25 +18,22 @@ from transloom.observe.terminal.tables import STATE_STYLES, AnswerTable, Column
 QUIET_SECONDS = 120.0
 
 
-def runs_in(folder: Path) -> list[Standing]:
-    """How the runs in a folder stand, in the order of their names.
+def runs_in(folder: Path) -> list[RunStatus]:
+    """Return the standings of the runs in a folder, in the order of their names.
 
     Raises:
         RunMismatchError: there is no such folder, or it is itself a run.
     """
-    try:
-        paths = sorted(folder.iterdir())
-    except OSError as error:
-        raise no_runs_in(folder, error) from error
+    paths = run_paths(folder)
     if is_run(folder):
         raise RunMismatchError(
             f"{folder} is itself a run: `transloom status {folder}` tells of it. Name the folder "
             "in which runs lie"
         )
-    return [standing_of(path, BYTES_IN_A_LIST) for path in paths if is_run(path)]
+    return [standing_of(path, BYTES_IN_A_LIST) for path in paths]
 
 
-def status_of(run: Path) -> Standing:
+def status_of(run: Path) -> RunStatus:
     """How a run stands.
 
     Raises:
@@ -55,7 +52,7 @@ def progress_text(run: Path) -> str:
     return _progress_text(standing_of(run, BYTES_IN_A_LIST)) if is_run(run) else ""
 
 
-def runs_table(standings: list[Standing]) -> AnswerTable:
+def runs_table(standings: list[RunStatus]) -> AnswerTable:
     table = AnswerTable(
         *(Column("run", copied=True), "state", "step", "training NLL", "newest scores"),
         *("tokens/s", "left", "owner"),
@@ -75,7 +72,7 @@ def runs_table(standings: list[Standing]) -> AnswerTable:
     return table
 
 
-def status_text(standing: Standing) -> str:
+def status_text(standing: RunStatus) -> str:
     """All of a standing for a person, a line for each thing."""
     rows = [
         ("state", standing.state + (f": {standing.reason}" if standing.reason else "")),
@@ -95,30 +92,30 @@ def status_text(standing: Standing) -> str:
     return "\n".join([standing.path, *lines])
 
 
-def steps_text(standing: Standing) -> str:
+def steps_text(standing: RunStatus) -> str:
     """The last step, of how many."""
     return steps_of(standing.step, standing.max_steps)
 
 
-def _state_text(standing: Standing) -> str:
+def _state_text(standing: RunStatus) -> str:
     """The state, and whether steps have stopped to come: the speed is that of the last ones."""
     if (standing.step_age_seconds or 0) <= QUIET_SECONDS:
         return standing.state
     return f"{standing.state}, no step for {time_text(standing.step_age_seconds)}"
 
 
-def _progress_text(standing: Standing) -> str:
+def _progress_text(standing: RunStatus) -> str:
     if standing.step_age_seconds is None:
         return steps_text(standing)
     return f"{steps_text(standing)}; no other for {time_text(standing.step_age_seconds)}"
 
 
-def scores_text(standing: Standing) -> str:
+def scores_text(standing: RunStatus) -> str:
     """The scores of the newest validation."""
     return ", ".join(score_text(name, score) for name, score in standing.scores.items())
 
 
-def best_text(standing: Standing, measure: str) -> str:
+def best_text(standing: RunStatus, measure: str) -> str:
     """The best value of a measure, and its step."""
     best = standing.best.get(measure)
     return f"{score_value(measure, best.value)} (step {best.step:,})" if best else ""
@@ -129,20 +126,20 @@ def time_text(seconds: float | None) -> str:
     return "" if seconds is None else span(seconds)
 
 
-def _scores_line(standing: Standing) -> str:
+def _scores_line(standing: RunStatus) -> str:
     if standing.scores_step is None:
         return "no validation yet"
     return f"{scores_text(standing)} (step {standing.scores_step:,})"
 
 
-def _training_line(standing: Standing) -> str:
+def _training_line(standing: RunStatus) -> str:
     if standing.training_loss is None or standing.training_nll is None:
         return ""
     losses = training_losses(standing.training_loss, standing.training_nll, standing.smooths_labels)
     return ", ".join(f"training {name} {value:.3f}" for name, value in losses.items())
 
 
-def _best_line(standing: Standing) -> str:
+def _best_line(standing: RunStatus) -> str:
     best = [
         f"{score_heading(name, found.decoding)} {best_text(standing, name)}"
         for name, found in standing.best.items()
@@ -152,7 +149,7 @@ def _best_line(standing: Standing) -> str:
     return ", ".join(best) + looked
 
 
-def _speed_line(standing: Standing) -> str:
+def _speed_line(standing: RunStatus) -> str:
     if standing.tokens_per_second is None:
         return ""
     left = f"; {time_text(standing.seconds_left)} left" if standing.seconds_left is not None else ""
@@ -161,21 +158,21 @@ def _speed_line(standing: Standing) -> str:
     return f"{_number(standing.tokens_per_second)} target tokens/s{rate}{left}"
 
 
-def _owner_line(standing: Standing) -> str:
+def _owner_line(standing: RunStatus) -> str:
     owner = standing.owner
     if owner is None:
         return "none"
     return f"process {owner.process} on {owner.host}, since {owner.since}"
 
 
-def _owner_text(standing: Standing) -> str:
+def _owner_text(standing: RunStatus) -> str:
     owner = standing.owner
     if owner is None or standing.state != "training":
         return ""
     return f"{owner.process} on {owner.host}"
 
 
-def _ranks_line(standing: Standing) -> str:
+def _ranks_line(standing: RunStatus) -> str:
     if standing.ranks is None:
         return ""
     at = ", ".join(f"{count} on {node}" for node, count in standing.nodes.items())

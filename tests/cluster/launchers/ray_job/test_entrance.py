@@ -5,8 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from cluster.launchers.ray_job.entrance import NO_ORDER
-from cluster.launchers.ray_job.training_process import ENTRANCE, OWN, order, start, training_command
+from cluster.launchers.ray_job.entrance import ENTRANCE
+from cluster.launchers.ray_job.training_process import NO_ORDER, OWN, order, start, training_command
 from transloom.cli.jobs import ENTRY_POINT
 
 

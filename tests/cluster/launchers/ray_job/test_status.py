@@ -10,7 +10,7 @@ from support.launchers.job_records import a_record
 from cluster.errors import ClusterError
 from cluster.launchers.ray_job import status
 from cluster.launchers.ray_job.record import JobFolder
-from cluster.launchers.ray_job.status import Standing, all_standings, log_in, log_of
+from cluster.launchers.ray_job.status import JobSummary, all_standings, log_in, log_of
 from cluster.ray.jobs import Job
 
 PRINTED = "one\ntwo\nthree\n"
@@ -74,7 +74,7 @@ def test_a_log_in_the_runs_folder_is_followed_to_its_last_line(
     looks = []
     standing_in = status.standing_in
 
-    def looked_at(folder: str) -> Standing:
+    def looked_at(folder: str) -> JobSummary:
         if len(looks) == 2:
             with job.log.open("a") as log:
                 log.write("the last\n")
@@ -97,7 +97,7 @@ def test_a_log_that_is_gone_is_named(job: JobFolder, tmp_path: Path) -> None:
 
 def standings(
     monkeypatch: pytest.MonkeyPatch, status_of_ray: str, answer: Callable[[], bytes | None]
-) -> list[Standing]:
+) -> list[JobSummary]:
     """A job of ours whose record the cluster gives so, and one of somebody else's."""
     facts: dict[str, Any] = {
         "command": "",

@@ -180,7 +180,7 @@ def pause(wait_before_retry):
 HOOKS = {
     "trainer.rank.distributed": {"process_group": joining},
     "trainer.state.restore": {"restore": loading},
-    "cluster.ranks.mailbox": {"Mailbox.progress": position},
+    "cluster.ranks.reports": {"Mailbox.progress": position},
     "trainer.zero.engine": {"TrainingEngine.forward_backward": step},
     "trainer.tasks.translation": {"greedy_search": validation},
     "trainer.zero.fragments": {"owned_fragments": copy},

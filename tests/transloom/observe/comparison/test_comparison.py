@@ -16,8 +16,7 @@ from trainer.record.records import Preempted
 from trainer.runs.folder import RunCard, RunFolder
 from trainer.zero.fragment import Fragment
 from transloom.cli.app import app
-from transloom.observe.comparison.comparison import compare_runs
-from transloom.observe.comparison.recipe_differences import recipe_differences
+from transloom.observe.comparison.comparison import compare_runs, recipe_differences
 
 SHAPES = {"a": [3, 4], "b": [5]}
 

@@ -5,16 +5,12 @@ import os
 import re
 import signal
 import subprocess
-import sys
 
 import psutil
-import pytest
 from support.records.lines import train_line
 from support.records.run_folders import made_run
 
-from transloom.cli.dashboard import COMMAND_LINE
 from transloom.cli.sweep_runs import TRANSLOOM
-from transloom.observe.dashboard import look_process
 from transloom.observe.dashboard.serving import NICENESS
 
 HANG_SECONDS = 300
@@ -58,40 +54,3 @@ def test_the_command_serves_until_it_is_told_to_stop(tmp_path):
 
 def loaded_libraries(pid):
     return "\n".join(found.path for found in psutil.Process(pid).memory_maps())
-
-
-@pytest.mark.parametrize("ends_by", ["closing", "kill"])
-def test_a_look_ends_with_its_server_however_that_ends(tmp_path, ends_by):
-    """The process of a look, with one that it has started in its turn."""
-    python, option, code, _ = look_process.look_command(COMMAND_LINE)
-    waiting = "import subprocess, sys, time\n" + (
-        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(1e6)'])\n"
-        "print(child.pid, flush=True)\ntime.sleep(1e6)"
-    )
-    begin = (
-        "from transloom.observe.dashboard.look_process import end_with_the_server\n"
-        "end_with_the_server()\n"
-    )
-    look = (python, option, code, begin + waiting)
-    server = (
-        "import subprocess, sys\n"
-        f"look = subprocess.Popen({look!r}, stdin=subprocess.PIPE, start_new_session=True)\n"
-        "sys.stdin.read()\nlook.stdin.close()\nlook.wait()"
-    )
-    started = subprocess.Popen(
-        [sys.executable, "-P", "-c", server], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
-    child = psutil.Process(int(started.stdout.readline()))
-    try:
-        assert child.nice() == look_process.LOWEST_PRIORITY
-        if ends_by == "kill":
-            started.kill()
-        started.stdin.close()
-        started.wait(HANG_SECONDS)
-        gone, alive = psutil.wait_procs([child], HANG_SECONDS)
-        assert not alive
-        assert len(gone) == 1
-    finally:
-        started.stdout.close()
-        if child.is_running():
-            child.kill()

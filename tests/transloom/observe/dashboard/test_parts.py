@@ -10,12 +10,14 @@ from support.records.run_folders import made_run
 
 from cluster.errors import ClusterError
 from trainer.errors import RunMismatchError
+from trainer.record.run_snapshot import RunSnapshot
+from trainer.runs.folder import RunFolder
 from trainer.task_kinds import TASKS, TaskKind
 from transloom.observe.dashboard import audience
 from transloom.observe.dashboard.audience import Page
 from transloom.observe.dashboard.follower import FASTEST_SECONDS, Tail
 from transloom.observe.dashboard.index_process import NEW_BYTES, Indexer
-from transloom.observe.dashboard.run_answers import end_bytes, row_bytes, row_of
+from transloom.observe.dashboard.run_answers import end_bytes, row_of
 from transloom.observe.dashboard.runs_folder import RunsFolder
 from transloom.observe.dashboard.serving import PORT
 from transloom.observe.dashboard.table import RunsTable
@@ -39,7 +41,7 @@ from transloom.web.page_files import INDEX, _collect, page_files
 def test_a_row_names_the_unit_of_its_loss(tmp_path, recipe, unit):
     run = made_run(tmp_path / "run")
     (run / "recipe.yaml").write_text(recipe)
-    assert row_of(run, 2**18).loss_unit == unit
+    assert row_of(RunSnapshot(RunFolder(run), 2**18)).loss_unit == unit
 
 
 def test_every_task_has_a_unit():
@@ -71,7 +73,7 @@ BILLION_LAUGHS = "a: &a [x, x, x]\n" + "".join(
 def test_what_is_no_recipe_is_told_in_its_row(tmp_path, text, why):
     run = made_run(tmp_path / "run", train_line(1))
     (run / "recipe.yaml").write_text(text)
-    row = row_of(run, 2**18)
+    row = row_of(RunSnapshot(RunFolder(run), 2**18))
     assert row.settings == {}
     assert any(why in problem and "recipe.yaml" in problem for problem in row.standing.problems)
 
@@ -84,7 +86,7 @@ def test_a_table_reads_a_little_of_each_run(tmp_path):
         assert runs * end_bytes(runs) <= max(2_400_000, runs * 2**13)
     run = made_run(tmp_path / "run", *(train_line(step) for step in range(1, 500)))
     sizes = [(run / name).stat().st_size for name in ("run.json", "recipe.yaml", "recipe.yaml")]
-    assert row_bytes(run, 20_000) == 20_000 + sum(sizes)
+    assert RunSnapshot(RunFolder(run), 20_000).bytes_read == 20_000 + sum(sizes)
 
 
 def test_rows_are_read_again_when_something_has_changed(tmp_path):

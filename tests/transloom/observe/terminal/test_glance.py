@@ -89,11 +89,11 @@ def test_a_run_without_a_job_or_with_a_damaged_record_has_none(
 class Head:
     """What a cluster says of a job, and how often it was asked."""
 
-    def __init__(self, *answers: status.Standing) -> None:
+    def __init__(self, *answers: status.JobSummary) -> None:
         self.answers = list(answers)
         self.asked = 0
 
-    def standing_of(self, address: str, job_id: str) -> status.Standing:
+    def standing_of(self, address: str, job_id: str) -> status.JobSummary:
         self.asked += 1
         if not self.answers:
             raise ClusterError("the head is away")
@@ -111,7 +111,7 @@ def by_id(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., JobO
     return make
 
 
-def as_ray_has_it(run: str) -> status.Standing:
+def as_ray_has_it(run: str) -> status.JobSummary:
     job = Job(
         id="mine",
         status="PENDING",
@@ -123,7 +123,7 @@ def as_ray_has_it(run: str) -> status.Standing:
         node=None,
         metadata={"run": run},
     )
-    return status.Standing(job, None)
+    return status.JobSummary(job, None)
 
 
 def test_a_job_by_its_id_is_as_ray_says_until_its_record_lies_here(

@@ -3,7 +3,7 @@
 import io
 
 from cluster.terminal import Terminal
-from trainer.replay.look import Difference, Look, LookedStep, Verdict
+from trainer.replay.look import Difference, LookedStep, ReplayReport, Verdict
 from transloom.observe.terminal.replay import look_report
 
 ROUNDED = {
@@ -20,7 +20,7 @@ def said(run="runs/demo", **verdict):
     step = LookedStep(
         step=330, loss=1.2, nll=0.2, grad_norm=1.0, recorded_loss=1.2, recorded_grad_norm=1.0
     )
-    look = Look(
+    look = ReplayReport(
         run=run,
         from_step=330,
         to_step=331,

@@ -9,7 +9,7 @@ from support.records.lines import COUNTED, train_line, validation_line
 from support.records.run_folders import dead_process, made_run, with_checkpoint, with_owner
 
 from trainer.errors import RunMismatchError
-from trainer.record.standing import Standing
+from trainer.record.standing import RunStatus
 from trainer.runs.folder import RunFolder
 from trainer.runs.place import write_place
 
@@ -33,7 +33,7 @@ def folder(tmp_path):
 
 def test_runs_lists_what_is_there_and_how_it_stands(transloom, folder, monkeypatch):
     found = [
-        Standing.model_validate(one)
+        RunStatus.model_validate(one)
         for one in json.loads(transloom("runs", folder, "--json").stdout)
     ]
     assert [(one.name[0], one.state) for one in found] == [
@@ -71,7 +71,7 @@ def test_status_tells_all_of_one(transloom, folder):
     assert "2 ranks: 1 on 10.0.0.1 (ab), 1 on 10.0.0.2 (cd)" in text
     assert r"lost \x1b]0;owned\x07[red]x" in text
     assert "\x1b" not in text
-    assert Standing.model_validate_json(transloom("status", run, "--json").stdout).step == 2
+    assert RunStatus.model_validate_json(transloom("status", run, "--json").stdout).step == 2
     text = transloom("status", folder / "f-damaged").stdout
     assert "damaged" in text
     assert "run.json is damaged" in text.replace("\n", "")
@@ -115,7 +115,9 @@ def test_a_run_whose_steps_have_stopped_to_come_is_told_from_one_that_trains(
     stopped = made_run(tmp_path / "stopped", train_line(1))
     assert "no other" not in transloom("status", stopped).stdout
     assert (
-        Standing.model_validate_json(transloom("status", stalled, "--json").stdout).step_age_seconds
+        RunStatus.model_validate_json(
+            transloom("status", stalled, "--json").stdout
+        ).step_age_seconds
         >= 1800
     )
 

@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from cluster.launchers.ray_job.status import Standing
+from cluster.launchers.ray_job.status import JobSummary
 from cluster.ray.jobs import Job
 from transloom.cli.fields import field_rows, fields_table
 from transloom.cli.jobs import jobs_table
@@ -51,7 +51,7 @@ def test_jobs_and_fields_are_whole_at_80_columns_and_in_pipes() -> None:
     empty = dict.fromkeys(Job.__dataclass_fields__)
     job = Job(**empty | {"id": ID, "status": "SUCCEEDED", "started": 0.0, "metadata": {"run": RUN}})
     rows = field_rows()
-    jobs = jobs_table([Standing(job, None)])
+    jobs = jobs_table([JobSummary(job, None)])
     for text in (in_terminal(jobs, 80), jobs.plain()):
         assert ID in text
         assert RUN in text

@@ -1,16 +1,31 @@
-"""What a head node lacks is told before a job is sent there."""
+"""A job is refused before it is sent if its head node cannot run it or its run is in use.
+
+Runs in use by jobs of a real cluster: tests/integration/test_jobs.py.
+"""
 
 import tomllib
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from support.launchers.job_records import a_record
+from support.records.lines import train_line
+from support.records.run_folders import made_run, with_owner
 
 from cluster.errors import ClusterError
-from cluster.launchers.ray_job.head_check import PYTHONS, check_head
-from cluster.launchers.ray_job.record import JobRequest, Needs
+from cluster.launchers.ray_job import submit_checks
+from cluster.launchers.ray_job.inside_view import RUN_KEY, RUNNER_KEY
+from cluster.launchers.ray_job.record import JobFolder, JobRequest, Needs
+from cluster.launchers.ray_job.status import JobSummary
+from cluster.launchers.ray_job.submit_checks import (
+    PYTHONS,
+    check_folder,
+    check_head,
+    check_jobs,
+)
 from cluster.planning.node_probe import version_of
 from cluster.planning.versions import WATCHED
+from cluster.ray.jobs import Job
 from cluster.ray.open_doors import HeadLook
 
 HEAD = "http://head:8265"
@@ -84,3 +99,51 @@ def test_a_folder_that_is_not_there_is_refused_with_both_places() -> None:
     nowhere = dict.fromkeys(SEEN.folders, False)
     with pytest.raises(ClusterError, match="neither /shared/runs nor /projects/mine"):
         told(replace(SEEN, folders=nowhere))
+
+
+def test_a_run_that_somebody_trains_is_refused_with_the_command_that_stops_it(
+    tmp_path: Path,
+) -> None:
+    run = made_run(tmp_path / "run", train_line(7))
+    check_folder(tmp_path / "new")
+    check_folder(run)
+    with_owner(run, host="far", process=77, place="elsewhere")
+    with pytest.raises(ClusterError, match=f"process 77 on far .* `transloom stop {run}`"):
+        check_folder(run)
+    job = JobFolder.of(run, "mine")
+    job.path.mkdir(parents=True)
+    job.write(a_record(run))
+    with pytest.raises(
+        ClusterError, match=f"the job mine, process 77 on far .* `transloom jobs stop {run}`"
+    ):
+        check_folder(run)
+    with_owner(run, host="far", process=77, place="elsewhere", silent_seconds=100)
+    check_folder(run)
+
+
+@pytest.mark.parametrize(
+    ("ray_says", "record_says", "run", "in_use"),
+    [
+        ("RUNNING", "RUNNING", "/runs/a", True),
+        ("RUNNING", None, "/runs/a/", True),  # its runner has not begun
+        ("PENDING", "WAITING", "/runs/a", True),
+        ("RUNNING", "SUCCEEDED", "/runs/a", False),  # Ray learns of the end a moment later
+        ("FAILED", "RUNNING", "/runs/a", False),  # its runner was killed
+        ("RUNNING", "RUNNING", "/runs/b", False),
+    ],
+)
+def test_a_job_that_has_ended_by_ray_or_by_its_record_holds_no_run(
+    monkeypatch: pytest.MonkeyPatch, ray_says: str, record_says: str | None, run: str, in_use: bool
+) -> None:
+    """These moments are too short to be met on a real cluster."""
+    mine = {RUNNER_KEY: "1", RUN_KEY: run}
+    job = Job("mine", ray_says, "command", "", 1.0, None, None, mine)
+    record = a_record(Path(run), state=record_says) if record_says else None
+    foreign = Job("foreign", "RUNNING", "command", "", 1.0, None, None, {RUN_KEY: "/runs/a"})
+    monkeypatch.setattr(submit_checks.jobs, "list_jobs", lambda address: [foreign, job])
+    monkeypatch.setattr(submit_checks, "standing_of", lambda address, id: JobSummary(job, record))
+    if in_use:
+        with pytest.raises(ClusterError, match=r"in use by the job mine .*jobs stop mine"):
+            check_jobs("head", "/runs/a")
+    else:
+        check_jobs("head", "/runs/a")

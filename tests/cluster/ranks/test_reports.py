@@ -7,8 +7,7 @@ from support.records.checkpoints import make_header
 from support.records.lines import train_line
 
 from cluster.health.hang_detector import Position
-from cluster.ranks.mailbox import Mailbox
-from cluster.ranks.reports import Detail, Notice, RecordedLine, StateFailed, StateWritten
+from cluster.ranks.reports import Detail, Mailbox, Notice, RecordedLine, StateFailed, StateWritten
 from cluster.supervision.inline import InlineSupervision
 from trainer.checkpoints.format import FileRecord
 from trainer.runs.log import DETAIL

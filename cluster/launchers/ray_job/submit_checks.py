@@ -1,0 +1,115 @@
+"""Checks before a job is submitted: its head node can run it, and nobody else uses its run.
+
+The head node is judged by what `cluster.ray.head_look` has found there. Other nodes may lack more,
+which only the job itself reports.
+
+A run's users are found in its folder, where that is visible here, and among the jobs of the
+cluster. The run's lease still decides on the node: another job may start in between, or may train
+where neither is visible.
+"""
+
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from cluster.errors import ClusterError
+from cluster.launchers.ray_job.inside_view import RUN_KEY, RUNNER_KEY
+from cluster.launchers.ray_job.record import FINAL, JobFolder, JobRequest
+from cluster.launchers.ray_job.status import standing_of
+from cluster.planning.node_probe import version_of
+from cluster.planning.versions import WATCHED
+from cluster.ray import jobs
+from cluster.ray.open_doors import HeadLook
+from trainer.record.standing import BYTES_IN_A_LIST, is_run
+from trainer.record.standing import standing_of as standing_of_run
+
+PYTHONS = ((3, 11), (3, 13))  # the first and the last
+_OTHERWISE = "The same command continues the run then. Or train another run with --run PATH"
+
+
+def check_head(
+    seen: HeadLook, request: JobRequest, address: str, notice: Callable[[str], None]
+) -> None:
+    """Check that the head node can run a job, as far as the look at it tells.
+
+    Args:
+        notice: told of versions that differ from those of this machine.
+
+    Raises:
+        ClusterError: it cannot.
+    """
+    head = f"The head node of {address}"
+    if seen.python is None:  # nothing could be found out
+        return
+    if not PYTHONS[0] <= _minor(seen.python) <= PYTHONS[1]:
+        first, last = (".".join(map(str, version)) for version in PYTHONS)
+        raise ClusterError(
+            f"{head} runs Ray with Python {seen.python}, and transloom needs {first} to {last}: "
+            "start its Ray from such an environment"
+        )
+    if missing := [name for name in WATCHED if seen.versions.get(name) is None]:
+        raise ClusterError(
+            f"{head} has no {' and no '.join(missing)} in the environment of its Ray: install "
+            "there what transloom needs, from the same lock, see docs/clusters.md"
+        )
+    if not any(seen.folders.values()):
+        raise ClusterError(request.without_places(head))
+    for folder in (request.run, str(Path(request.run).parent)):
+        if problem := seen.unwritable.get(folder):
+            raise ClusterError(
+                f"{head} cannot write the run's folder {request.run}: {problem}. Name another "
+                "folder with --run PATH, on storage that all nodes may write"
+            )
+    for name in WATCHED:
+        here, there = version_of(name), seen.versions[name]
+        if here != there:
+            notice(
+                f"{head} has {name} {there}, this machine {here or 'none'}: the run is computed "
+                "with that of the nodes"
+            )
+
+
+def check_jobs(address: str, run: str) -> None:
+    """Check that no job of a cluster trains a run, or waits to train it.
+
+    Raises:
+        ClusterError: one does; the message has the command that stops it.
+    """
+    for job in jobs.list_jobs(address):
+        if job.finished or RUNNER_KEY not in job.metadata:
+            continue
+        if Path(job.metadata.get(RUN_KEY, "")) != Path(run):
+            continue
+        found = standing_of(address, job.id)  # its record has the end before Ray does
+        if not found.finished:
+            raise ClusterError(
+                f"The run {run} is in use by the job {job.id} ({found.status}). Stop it with a "
+                f"checkpoint by `transloom jobs stop {job.id} --address {address}`. {_OTHERWISE}"
+            )
+
+
+def check_folder(run: Path) -> None:
+    """Check that nobody trains the run in a folder, as far as that is visible here.
+
+    Raises:
+        ClusterError: somebody does; the message has the command that stops the run.
+    """
+    if not is_run(run):
+        return
+    found = standing_of_run(run, BYTES_IN_A_LIST)
+    if found.state != "training" or found.owner is None:
+        return
+    owner, job, stop = found.owner, "", f"transloom stop {run}"
+    with suppress(ClusterError):
+        record = JobFolder.newest_of(run).read()
+        if record.state not in FINAL:
+            job, stop = f"the job {record.id}, ", f"transloom jobs stop {run}"
+    raise ClusterError(
+        f"The run {run} is in use by {job}process {owner.process} on {owner.host} (since "
+        f"{owner.since}). Stop it with a checkpoint by `{stop}`. {_OTHERWISE}"
+    )
+
+
+def _minor(version: str) -> tuple[int, int]:
+    major, minor = version.split(".")[:2]
+    return int(major), int(minor)

@@ -1,0 +1,84 @@
+"""Reasons to end an attempt while its ranks train, and the time that the ranks have to leave.
+
+    stop request, drained node  ──▶ Reason ──▶ Departure: is a reason new, is the time over?
+    room for more ranks, Growth ──┘
+
+No class here asks the cluster: callers pass the time and what they have seen.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from cluster.ray.cluster_view import Node
+from cluster.supervision.interval import Interval
+
+# Time before a drained node is gone by which its ranks have left or are killed.
+DRAIN_MARGIN_SECONDS = 5.0
+CHECK_SECONDS = 5.0
+# Spare capacity must last this long, while the present ranks train, before more ranks start.
+GROW_AFTER_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why ranks have to leave, and how many seconds they have for a checkpoint."""
+
+    text: str
+    seconds: float = math.inf
+
+
+def asked_to_stop(request: str, seconds_ago: float, grace_seconds: float) -> Reason:
+    """Return the reason of a stop request; the grace period begins with the request, not now."""
+    return Reason(request, grace_seconds - seconds_ago)
+
+
+def drained(node: Node, now: float, grace_seconds: float) -> Reason:
+    """Return the reason of a node that is being drained.
+
+    Args:
+        now: in seconds since the epoch, as the node's time to leave.
+    """
+    assert node.leaves_at is not None
+    seconds = node.leaves_at - now - DRAIN_MARGIN_SECONDS
+    return Reason(f"node {node.name} is being drained", min(grace_seconds, seconds))
+
+
+class Departure:
+    """The reasons sent to the ranks of an attempt, and the earliest deadline among them."""
+
+    def __init__(self) -> None:
+        self._told: set[str] = set()
+        self._leave_by = math.inf
+
+    @property
+    def has_begun(self) -> bool:
+        return bool(self._told)
+
+    def add(self, reason: Reason, now: float) -> bool:
+        """Record a reason, and return whether it is new."""
+        if reason.text in self._told:
+            return False
+        self._told.add(reason.text)
+        self._leave_by = min(self._leave_by, now + max(0.0, reason.seconds))
+        return True
+
+    def is_overdue(self, now: float) -> bool:
+        return now > self._leave_by
+
+
+class Growth:
+    """How long spare capacity for more ranks has been available."""
+
+    def __init__(self) -> None:
+        self._checks = Interval(CHECK_SECONDS)
+        self._since: float | None = None
+
+    def is_due(self, ranks: int, count_room: Callable[[], int], now: float) -> bool:
+        """Return whether more than `ranks` ranks have had room for long enough."""
+        if self._checks.has_passed(now):
+            if count_room() <= ranks:
+                self._since = None
+            elif self._since is None:
+                self._since = now
+        return self._since is not None and now - self._since >= GROW_AFTER_SECONDS

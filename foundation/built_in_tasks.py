@@ -1,0 +1,62 @@
+"""The built-in tasks: one description each, which names both halves of the task.
+
+    BUILT_IN_TASKS["tlm"] ──▶ .data      registered in `data_pipeline.batching.task.DATA_TASKS`
+                          └─▶ .training  part of its kind in `trainer.task_kinds.TASKS`
+
+Both halves are places, which are imported when they are used: a process that prepares or reads data
+imports no torch. An extension registers its own task in both registries, see docs/extending.md.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+
+@dataclass(frozen=True)
+class TaskDescription:
+    """The halves of a task, as MODULE:NAME.
+
+    Attributes:
+        data: the half in numpy, a `data_pipeline.batching.task.DataTask`.
+        training: the half in torch, a class of `trainer.tasks.task.TrainingTask`.
+    """
+
+    data: str
+    training: str
+
+
+BUILT_IN_TASKS: Mapping[str, TaskDescription] = MappingProxyType(
+    {
+        "translation": TaskDescription(
+            data="data_pipeline.tasks.translation:TASK",
+            training="trainer.tasks.translation:TranslationTask",
+        ),
+        "causal_lm": TaskDescription(
+            data="data_pipeline.tasks.causal_lm:TASK",
+            training="trainer.tasks.causal_lm:CausalLanguageModel",
+        ),
+        "sentence_embedding": TaskDescription(
+            data="data_pipeline.tasks.sentence_embedding:TASK",
+            training="trainer.tasks.sentence_embedding:SentenceEmbedding",
+        ),
+        "masked_lm": TaskDescription(
+            data="data_pipeline.tasks.masked_lm:TASK",
+            training="trainer.tasks.masked_lm:MaskedLanguageModelling",
+        ),
+        "text_classification": TaskDescription(
+            data="data_pipeline.tasks.text_classification:TASK",
+            training="trainer.tasks.labelling:TextClassification",
+        ),
+        "token_classification": TaskDescription(
+            data="data_pipeline.tasks.token_classification:TASK",
+            training="trainer.tasks.labelling:TokenClassification",
+        ),
+        "tlm": TaskDescription(
+            data="data_pipeline.tasks.tlm:TASK",
+            training="trainer.tasks.tlm:TranslationLanguageModelling",
+        ),
+    }
+)
+
+# The task of recipes and datasets that name none. Their identities depend on it: never change it.
+DEFAULT_TASK = "translation"

@@ -1,0 +1,190 @@
+"""Run folders that are read again and again, by views that stay open.
+
+::
+
+    metrics.jsonl            lines that were appended        ─┐
+    vitals.json, log.txt     if they have changed             ├─▶ FollowedRun   one run
+    owners/, checkpoints/    every `STANDING_SECONDS`        ─┘
+
+    signatures of the files of each run   ─▶ FollowedRuns   a folder of runs
+
+The storage may be shared, so everything is polled and nothing is written. A file that is
+half-written, replaced or damaged is a problem, and is read again.
+"""
+
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from trainer.checkpoints.condition import CheckpointCondition, Checkpoints
+from trainer.record.line_reader import LineTail
+from trainer.record.metrics import readable_lines
+from trainer.record.records import Line
+from trainer.record.run_snapshot import Signature, signature_of, signatures_of
+from trainer.record.standing import is_run, standing_of
+from trainer.runs.folder import RunFolder
+from trainer.runs.log import LogEntry, last_entries
+from trainer.runs.vitals import Vitals, are_current, read_vitals
+
+STANDING_SECONDS = 5.0
+TAIL_BYTES = 2**18  # some 400 steps, which the first read returns
+READ_BYTES = 2**22  # the most that one read of a record returns
+
+T = TypeVar("T")
+
+
+class FollowedRun:
+    """A run by its folder, as of the last `read`.
+
+    Attributes:
+        standing: of the run; the record, which `new_lines` has, is not read for it.
+        checkpoints: the newest ones, newest first.
+        vitals: None without a readable vitals.json.
+        new_lines: the lines that the last read found in the record.
+        new_entries: the entries that the last read found in the log.
+        is_other_record: the last read found another record; `new_lines` has the end of it.
+        record_problems: damage of the record, since it is followed or was replaced.
+    """
+
+    def __init__(self, run: RunFolder, most_checkpoints: int) -> None:
+        self.run = run
+        self.standing = standing_of(run.path, record_bytes=0)
+        self.checkpoints: list[CheckpointCondition] = []
+        self.vitals: Vitals | None = None
+        self.new_lines: list[Line] = []
+        self.new_entries: list[LogEntry] = []
+        self.is_other_record = False
+        self.record_problems: list[str] = []
+        self._most_checkpoints = most_checkpoints
+        self._checkpoints = Checkpoints(run.checkpoints)
+        self._tail = LineTail(run.metrics, tail_bytes=TAIL_BYTES, read_bytes=READ_BYTES)
+        self._signatures: dict[Path, Signature | None] = {}
+        self._last_entry: LogEntry | None = None
+        self._unreadable: dict[Path, str] = {}  # problems by file
+        self._has_read_record = False
+        self._next_standing = 0.0
+
+    @property
+    def vitals_are_current(self) -> bool:
+        """True if the vitals are those of the process that trains the run."""
+        owner = self.standing.owner if self.standing.state == "training" else None
+        return bool(self.vitals and owner and are_current(self.vitals, owner.since))
+
+    @property
+    def problems(self) -> list[str]:
+        """Everything that cannot be read."""
+        # The folder of a job that waits is no run yet.
+        of_folder = self.standing.problems if is_run(self.run.path) else []
+        known = [*self.record_problems, *of_folder, *self._unreadable.values()]
+        return list(dict.fromkeys(known))
+
+    def read(self) -> None:
+        """Read what is new."""
+        if time.monotonic() >= self._next_standing:
+            # Before the record: an owner that has left has written all of it.
+            self._read_standing()
+        self._read_record()
+        self._read_log()
+        if self._has_changed(self.run.vitals):
+            none: Vitals | None = None
+            self.vitals = self._tried(self.run.vitals, lambda: read_vitals(self.run), none)
+
+    def _read_standing(self) -> None:
+        self._next_standing = time.monotonic() + STANDING_SECONDS
+        self.standing = standing_of(self.run.path, record_bytes=0)
+        self.checkpoints = self._tried(
+            self.run.checkpoints,
+            lambda: self._checkpoints.newest(self._most_checkpoints),
+            self.checkpoints,
+        )
+
+    def _read_record(self) -> None:
+        path = self.run.metrics
+        self.new_lines, self.is_other_record = [], False
+        new = self._tried(path, self._tail.read, None)
+        if new is None:
+            return
+        self.new_lines, unreadable = readable_lines(new.content)
+        self.is_other_record = new.is_other
+        is_appended, self._has_read_record = self._has_read_record, True
+        if new.is_other:
+            self.record_problems = [f"{path} was replaced or cut while it was watched"]
+        elif is_appended and (unreadable or new.has_long_line):
+            problem = f"{path} has lines that are none of a record"
+            if problem not in self.record_problems:
+                self.record_problems.append(problem)
+
+    def _read_log(self) -> None:
+        self.new_entries = []
+        if self._has_changed(self.run.log):
+            none: list[LogEntry] = []
+            entries = self._tried(self.run.log, lambda: last_entries(self.run.log), none)
+            self.new_entries = _after(self._last_entry, entries)
+            self._last_entry = entries[-1] if entries else self._last_entry
+
+    def _has_changed(self, path: Path) -> bool:
+        signature = signature_of(path)
+        has_changed = self._signatures.get(path) != signature
+        self._signatures[path] = signature
+        return has_changed
+
+    def _tried(self, what: Path, read: Callable[[], T], otherwise: T) -> T:
+        """Return the result of `read`, or `otherwise` and keep a problem of this file."""
+        try:
+            found = read()
+        except OSError as error:
+            self._unreadable[what] = f"{what} cannot be read: {error.strerror or error}"
+        except ValueError:
+            self._unreadable[what] = f"{what} is damaged"
+        else:
+            self._unreadable.pop(what, None)
+            return found
+        return otherwise
+
+
+class FollowedRuns(Generic[T]):
+    """Summaries of many runs, each made again only if the run may have changed.
+
+    Attributes:
+        summaries: by the folder of the run.
+    """
+
+    def __init__(
+        self,
+        summarize: Callable[[Path, tuple[Signature | None, ...]], T],
+        is_active: Callable[[T], bool],
+    ) -> None:
+        """
+        Args:
+            summarize: gets the folder of a run and the signatures of its files.
+            is_active: true of a run whose state may change while its files stay the same, such as
+                one that trains.
+        """
+        self.summaries: dict[Path, T] = {}
+        self._summarize, self._is_active = summarize, is_active
+        self._signatures: dict[Path, tuple[Signature | None, ...]] = {}
+
+    def refresh(self, paths: Iterable[Path]) -> list[T]:
+        """Summarize these runs, forget all others, and return the summaries that have changed."""
+        summaries: dict[Path, T] = {}
+        signatures: dict[Path, tuple[Signature | None, ...]] = {}
+        changed = []
+        for path in paths:
+            known, signatures[path] = self.summaries.get(path), signatures_of(RunFolder(path))
+            is_same = self._signatures.get(path) == signatures[path]
+            if known is not None and is_same and not self._is_active(known):
+                summaries[path] = known
+                continue
+            summaries[path] = self._summarize(path, signatures[path])
+            if summaries[path] != known:
+                changed.append(summaries[path])
+        self.summaries, self._signatures = summaries, signatures
+        return changed
+
+
+def _after(last: LogEntry | None, entries: list[LogEntry]) -> list[LogEntry]:
+    """Return the entries after an earlier one, which may have been cut off with the log's end."""
+    if last in entries:
+        return entries[len(entries) - entries[::-1].index(last) :]
+    return [entry for entry in entries if last is None or entry.time > last.time]
