@@ -38,12 +38,14 @@ class NoValidator:
 
 
 class ReplayRecorder:
-    """The recorder of a replay: it writes lines to the record of the scratch folder only."""
+    """Recorder of a replay, which writes lines to the record of the scratch folder only."""
 
     def __init__(self, context: RankContext, first_step: int) -> None:
-        """
+        """Open the record of the scratch folder.
+
         Args:
-            first_step: the step of the checkpoint that the replay begins at, or 0.
+            context: the job of the rank.
+            first_step: the step of the checkpoint at which the replay begins, or 0.
         """
         self._supervision = context.supervision
         self._record = MetricsRecord(context.run.metrics, first_step, context.supervision.notice)

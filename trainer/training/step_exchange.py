@@ -111,7 +111,7 @@ def exchange(
 
 
 class Throughput(TypedDict, total=False):
-    """Fields of `trainer.record.records.TrainLine`; none if nothing is counted."""
+    """Fields of `trainer.record.records.TrainLine`; none if operations are not counted."""
 
     model_flops: int
     hardware_flops: int
@@ -124,7 +124,9 @@ def throughput(report: StepReport, seconds: float, ranks: int) -> Throughput:
     """Return the floating-point operations of a step and their rates.
 
     Args:
+        report: the report of the step.
         seconds: the duration of the step.
+        ranks: the number of ranks.
     """
     if report.flops is None:
         return {}
