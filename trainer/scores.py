@@ -52,7 +52,7 @@ Scores = dict[str, Score]
 
 
 class BestScore(Written):
-    """The best value of a measure, the step of its validation, and the decoding of its texts."""
+    """Best value of a measure, the step of its validation, and the decoding of its texts."""
 
     value: float
     step: int
