@@ -112,7 +112,7 @@ def _fragments_of(file: BinaryIO, size: int) -> list[StoredFragment]:
         position += (fragment.stop - fragment.start) * BYTES_PER_ELEMENT
         fragments.append(fragment)
     if position != data_bytes:
-        raise ValueError(f"its tensors have {position:,} bytes, and there are {data_bytes:,}")
+        raise ValueError(f"its tensors have {position:,} bytes, the file has {data_bytes:,}")
     return fragments
 
 

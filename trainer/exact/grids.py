@@ -53,8 +53,8 @@ class GradientGrids:
             most = 2 ** (24 - FEWEST_BITS)
             raise EngineError(
                 f"engine.numerics exact with batching.micro_batches_per_step "
-                f"{micro_batches_per_step}: exact sums of so many leave {self._bits} bits for each "
-                f"gradient. Use at most {most} micro-batches of more tokens, or numerics fast"
+                f"{micro_batches_per_step}: exact sums of this many leave {self._bits} bits for "
+                f"each gradient. Use at most {most} micro-batches of more tokens, or numerics fast"
             )
         self._peaks: np.ndarray | None = None
         self._limits = np.zeros(len(parameters))

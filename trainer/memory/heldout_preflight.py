@@ -70,8 +70,8 @@ def preflight_heldout(
         names = f"Rank {ranks[0]}" if len(ranks) == 1 else f"Ranks {', '.join(map(str, ranks))}"
         raise MemoryPreflightError(
             f"{names} of {placement.world_size} cannot score the validation set: {what} need more "
-            f"memory than there is; {described(least, placement)}. Remove the longest sentences "
-            "of data.validation and prepare again, or take a machine with more memory"
+            f"memory than available; {described(least, placement)}. Remove the longest sentences "
+            "of data.validation and prepare again, or use a machine with more memory"
         )
 
 

@@ -1,8 +1,8 @@
 """Replay of training steps: repeat them, compare them with the record, and inspect them.
 
-    checkpoint before ──build──▶ the loop of every run ──recorder──▶ lines ──┐
-                                        │                                    ├──judgement──▶ Look
-                                   microscope ──▶ reports of the ranks ──────┘
+    checkpoint before ──build──▶ the loop of every run ──recorder──▶ lines ─┐
+                                        │                                   ├─verdict─▶ ReplayReport
+                                   microscope ──▶ reports of the ranks ─────┘
 
 A replay writes nothing into the run: the ranks get a scratch folder.
 """

@@ -288,7 +288,7 @@ class RunFolder:
                 if source := read_header(newest).imported_from:
                     raise RunMismatchError(
                         f"{self.path} holds weights that were imported from {source}, without the "
-                        "state of an optimizer: its training cannot go on. Start another run from "
+                        "state of an optimizer: its training cannot resume. Start another run from "
                         f"them with trainer.init_from={self.path}"
                     )
 

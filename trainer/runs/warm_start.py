@@ -81,7 +81,7 @@ def _require_pinned(run: RunFolder, pinned: Parent | None, found: Parent, path: 
         raise RunMismatchError(
             f"{run.path} was started from step {pinned.step} of {pinned.run_id} with sha256 "
             f"{pinned.sha256[:16]}…, but {path} is step {found.step} of {found.run_id} with "
-            f"{found.sha256[:16]}…. Put back what was there, or start another run with --run PATH"
+            f"{found.sha256[:16]}…. Restore the original, or start another run with --run PATH"
         )
 
 

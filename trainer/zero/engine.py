@@ -378,6 +378,6 @@ def _require_exact_division(engine: EngineConfig, ranks: int) -> None:
     if engine.precision == "bf16" and engine.zero_stage == 3 and ranks & (ranks - 1):
         raise EngineError(
             f"engine.numerics exact with precision bf16 and zero_stage 3 on {ranks} ranks: "
-            "DeepSpeed averages there, which is exact for bf16 gradients only on 1, 2, 4, 8, … ranks. Use "
-            "such a number of ranks, or zero_stage 1 or 2"
+            "DeepSpeed averages there, which is exact for bf16 gradients only on 1, 2, 4, 8, … "
+            "ranks. Use such a number of ranks, or zero_stage 1 or 2"
         )
