@@ -35,7 +35,16 @@ class DeadlinesConfig(Section):
     start_seconds: float = execution(
         900.0, "Joining the group, building the engine, loading the state.", gt=0
     )
-    step_seconds: float = execution(600.0, "One step, with waiting for its data.", gt=0)
+    step_seconds: float = execution(
+        600.0,
+        "Waiting for the data of a step; and computing it, for which `adaptive_step` allows less.",
+        gt=0,
+    )
+    adaptive_step: bool = execution(
+        True,
+        "Take a rank for hung when it computes one step for 10 times the median of the last 50, "
+        "and for at least 30 s. false: step_seconds, for steps whose durations vary a lot.",
+    )
     validation_seconds: float = execution(3600.0, "One validation, with decoding.", gt=0)
     save_seconds: float = execution(
         1800.0, "Copying the state, with waiting for the write before.", gt=0
@@ -46,7 +55,7 @@ class DeadlinesConfig(Section):
 
     @property
     def longest_seconds(self) -> float:
-        return max(self.model_dump().values())
+        return max(self.model_dump(exclude={"adaptive_step"}).values())
 
 
 class ClusterConfig(Section):

@@ -9,6 +9,10 @@ class CheckpointError(TrainerError):
     """A checkpoint is missing, damaged, of another model, or cannot be written."""
 
 
+class DamagedCheckpointError(CheckpointError):
+    """The ranks found that a checkpoint's files differ from its header."""
+
+
 class CheckpointFormatError(TrainerError):
     """A checkpoint is complete but in a format that this version does not read."""
 

@@ -1,9 +1,16 @@
-"""When a rank that makes no progress is taken for hung.
+"""Decide when a rank that makes no progress counts as hung.
 
-In: when each rank answered, and what it reported of its progress. Out: the error that names the
-rank, where it stands, and the deadline that has passed.
+In: when each rank answered, and the progress that it reported. Out: the error that names the rank,
+its position, and the deadline that has passed.
+
+The durations of steps hardly differ. So the deadline of a step follows from the steps before it: a
+hang then costs seconds, not the minutes that the slowest permitted step may take. Other phases
+keep their settings. Waiting for data is a separate phase, since a stall of the storage must not end
+ranks.
 """
 
+import statistics
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -12,7 +19,14 @@ from cluster.errors import RankHungError
 from trainer.runs.vitals import Phase
 
 # Phases of a step, in order; `start` comes before all steps.
-_ORDER: tuple[Phase, ...] = ("start", "step", "validation", "save", "done")
+_ORDER: tuple[Phase, ...] = ("start", "data", "step", "validation", "save", "done")
+
+# The adaptive deadline of a step: a multiple of the median of the newest steps, within bounds.
+LEAST_STEP_SECONDS = 30.0
+MEDIANS = 10
+NEWEST_STEPS = 50
+# Steps that are computed before the deadline adapts: the first ones compile and allocate.
+FIRST_STEPS = 10
 
 
 @dataclass(frozen=True)
@@ -37,7 +51,7 @@ class Position:
 
 
 class HangDetector:
-    """The ranks of a group, each with its position and when it was last heard of."""
+    """Position of each rank of a group, and the time of its last answer."""
 
     def __init__(self, deadlines: DeadlinesConfig, names: list[str], now: float) -> None:
         """
@@ -49,23 +63,33 @@ class HangDetector:
         self._deadlines = deadlines
         self._answered = [now] * len(names)
         self._moved = [now] * len(names)
+        # When the last rank reached the position of the hindmost one.
+        self._all_moved = now
+        self._step_seconds: deque[float] = deque(maxlen=NEWEST_STEPS)
 
     def answered(self, rank: int, now: float) -> None:
         self._answered[rank] = now
 
     def moved(self, rank: int, position: Position, now: float) -> None:
+        before = self._hindmost(range(len(self.positions)))
         self.positions[rank] = position
         self._moved[rank] = now
+        if self._hindmost(range(len(self.positions))) == before:
+            return
+        if before[1] == _ORDER.index("step"):
+            self._step_seconds.append(now - self._all_moved)
+        self._all_moved = now
 
     def silent_seconds(self, rank: int, now: float) -> float:
-        """Since the rank's last sign of life."""
+        """Return the seconds since the rank last answered or moved."""
         return max(0.0, now - max(self._answered[rank], self._moved[rank]))
 
     def hung(self, ranks: Iterable[int], now: float) -> RankHungError | None:
-        """The error that names a rank which has passed a deadline; None if none has.
+        """Return the error that names a rank which has passed a deadline, or None.
 
-        Ranks wait for each other in collectives. So the deadline is that of the ranks that are
-        behind the others, and the error names the one of them that has stood still longest.
+        Ranks wait for each other in collectives. So the deadline is that of the ranks behind the
+        others, it counts from when the last rank arrived there, and the error names the one of them
+        that has made no progress for longest.
         """
         ranks = list(ranks)
         silence = self._deadlines.answer_seconds
@@ -76,29 +100,51 @@ class HangDetector:
                     f"{self.positions[rank]}. If its machine may be as busy as that, raise "
                     "cluster.deadlines.answer_seconds"
                 )
-        hindmost = min(self.positions[rank].order for rank in ranks)
+        hindmost = self._hindmost(ranks)
         behind = [rank for rank in ranks if self.positions[rank].order == hindmost]
         last = min(behind, key=lambda rank: self._moved[rank])
-        if now - self._moved[last] <= self._patience(last):
+        waited = now - max(self._moved[last], self._all_moved)
+        if waited <= self._deadline(last):
             return None
-        phase = self.positions[last].phase
         return RankHungError(
             f"{self._names[last]} hangs: it has been in phase {self.positions[last]} for "
-            f"{now - self._moved[last]:.0f} s{self._the_others(last, ranks)}. If it may take so "
-            f"long, raise cluster.deadlines.{_setting(phase)}, which is "
-            f"{self._patience(last):g}"
+            f"{waited:.0f} s{self._the_others(last, ranks)}. {self._remedy(last)}"
         )
 
-    def _patience(self, rank: int) -> float:
+    def _hindmost(self, ranks: Iterable[int]) -> tuple[int, int]:
+        return min(self.positions[rank].order for rank in ranks)
+
+    def _deadline(self, rank: int) -> float:
+        """Return the seconds that a rank may spend in its phase."""
         deadlines = self._deadlines
-        patience: dict[Phase, float] = {
+        by_phase: dict[Phase, float] = {
             "start": deadlines.start_seconds,
-            "step": deadlines.step_seconds,
+            "data": deadlines.step_seconds,
+            "step": min(deadlines.step_seconds, self._adaptive_step_seconds()),
             "validation": deadlines.validation_seconds,
             "save": deadlines.save_seconds,
             "done": deadlines.save_seconds,
         }
-        return patience[self.positions[rank].phase]
+        return by_phase[self.positions[rank].phase]
+
+    def _adaptive_step_seconds(self) -> float:
+        if not self._deadlines.adaptive_step or len(self._step_seconds) < FIRST_STEPS:
+            return self._deadlines.step_seconds
+        return max(LEAST_STEP_SECONDS, MEDIANS * statistics.median(self._step_seconds))
+
+    def _remedy(self, rank: int) -> str:
+        deadline, phase = self._deadline(rank), self.positions[rank].phase
+        if phase == "step" and deadline < self._deadlines.step_seconds:
+            median = statistics.median(self._step_seconds)
+            return (
+                f"The deadline is {deadline:.3g} s, as the median of the last steps is "
+                f"{median:.3g} s. If some steps may take so long, set "
+                "cluster.deadlines.adaptive_step=false"
+            )
+        return (
+            f"If it may take so long, raise cluster.deadlines.{_setting(phase)}, which is "
+            f"{deadline:g}"
+        )
 
     def _the_others(self, last: int, ranks: list[int]) -> str:
         if len(ranks) == 1:
@@ -110,5 +156,9 @@ class HangDetector:
 
 
 def _setting(phase: Phase) -> str:
-    """The deadline that holds in a phase; a rank that is done still writes its last checkpoint."""
-    return f"{'save' if phase == 'done' else phase}_seconds"
+    """Return the name of a phase's deadline."""
+    names: dict[Phase, str] = {
+        "data": "step",
+        "done": "save",
+    }  # done: the last checkpoint is written
+    return f"{names.get(phase, phase)}_seconds"

@@ -99,12 +99,15 @@ class RankGroup:
         self.use_workers(workers)
 
     def wait(self, seconds: float) -> None:
-        """Wait until an awaited answer has come, for at most so many seconds."""
+        """Wait for the next answer that the group needs, for at most `seconds`.
+
+        Return at once if the group can start: `poll` then takes it a stage further.
+        """
         missing = [answer for answer in self._awaited().values() if not _has_come(answer)]
         if missing:
             ray.wait(missing, num_returns=1, timeout=seconds)
-        else:
-            time.sleep(seconds)
+        elif self._results:
+            time.sleep(seconds)  # all ranks have failed: `poll` waits for the cause
 
     def poll(self) -> Poll:
         """What has happened since the last poll."""

@@ -20,6 +20,7 @@ from cluster.supervision.run_checks import newest_checkpoint
 from data_pipeline.dataset.manifest import Manifest
 from foundation.wording import counted, listed
 from trainer.checkpoints.committer import CheckpointCommitter
+from trainer.errors import DamagedCheckpointError
 from trainer.rank.rank_job import RankJob
 from trainer.rank.supervision import Outcome
 from trainer.replay.replay_order import ReplayOrder
@@ -55,6 +56,8 @@ class RestartLoop:
         self._nodes: dict[str, str] = {}  # nodes of its ranks by id, each with its name
         self._nodes_left = False  # whether nodes left at its end
         self._losses = RankLosses()
+        # Ranks hash a checkpoint while they start. They found damage: hash all of them before.
+        self._damage_found = False
 
     def run(self) -> Outcome:
         """Train until the run is finished or has to leave.
@@ -76,6 +79,10 @@ class RestartLoop:
                 except RankLostError as error:
                     self._context.supply.end_group()  # after this, lost nodes are known as silent
                     self._take_loss(error)
+                except DamagedCheckpointError as error:
+                    self._damage_found = True
+                    self._context.audience.notice(f"{error}. The checkpoints are verified")
+                    self._context.vitals.attempt_ends(str(error))
                 finally:
                     self._context.supply.end_group()
         self._context.audience.keep(f"{DETAIL}{self._context.workers.spread()}")
@@ -142,8 +149,10 @@ class RestartLoop:
                 "up, as the ranks may need the place. Ask for them again"
             )
         context.lease.check()
+        verified = self._damage_found or self._replay is not None
+        self._damage_found = False
         checkpoint = newest_checkpoint(
-            context.run, context.lease.work, self._manifest, context.audience
+            context.run, context.lease.work, self._manifest, context.audience, read_files=verified
         )
         if self._must_leave():
             return "preempted"
@@ -182,6 +191,7 @@ class RestartLoop:
                 work=committer.work.absolute(),
                 attempt=committer.attempt,
                 session_started=self._session_started,
+                verify_checkpoint=not verified,
                 warm_start=warm_start_of(
                     self._recipe, context.run, self._manifest, context.run.card().parent
                 ),

@@ -78,18 +78,24 @@ def _parent(recipe: Recipe, run: RunFolder, manifest: Manifest) -> Parent | None
 
 
 def newest_checkpoint(
-    run: RunFolder, work: Path, manifest: Manifest, audience: RunAudience
+    run: RunFolder,
+    work: Path,
+    manifest: Manifest,
+    audience: RunAudience,
+    *,
+    read_files: bool = True,
 ) -> Checkpoint | None:
-    """The checkpoint from which the run goes on; damaged newer ones are named and set aside.
+    """Return the checkpoint to resume from; name damaged newer ones and set them aside.
 
     Args:
         work: the owner's work folder.
+        read_files: hash the checkpoint's files; else only compare their sizes.
 
     Raises:
         CheckpointError: all are damaged, and nobody has asked to start from step 0.
         RunMismatchError: the checkpoint is of another run.
     """
-    checkpoint, damaged = newest_intact(run.checkpoints)
+    checkpoint, damaged = newest_intact(run.checkpoints, read_files=read_files)
     if damaged and checkpoint is None:
         raise CheckpointError(
             f"No checkpoint of {run.path} is intact: {'; '.join(damaged.values())}. Restore one "

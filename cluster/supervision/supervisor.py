@@ -5,7 +5,7 @@ the ranks write, and starts the ranks again when one of them is lost. It also st
 Ray anew when that is lost. Everything that it needs is put together here, a line each.
 """
 
-from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
 from cluster.config import ClusterConfig
@@ -40,21 +40,41 @@ from trainer.runs.log import INTERRUPTED
 from trainer.runs.step_range import StepRange
 
 
+@dataclass(frozen=True)
+class SupervisionOptions:
+    """Options for supervising a run.
+
+    Attributes:
+        profile: the steps to profile.
+        strict: refuse a cluster that other users can reach.
+        replay: train in a scratch folder, only to compare and inspect steps.
+    """
+
+    profile: StepRange | None = None
+    strict: bool = False
+    replay: ReplayOrder | None = None
+
+
+@dataclass(frozen=True)
+class _OwnedRun:
+    """A run that this process owns, in whichever session of Ray it trains."""
+
+    folder: RunFolder
+    lease: Lease
+    stop: StopRequests
+    audience: RunAudience
+    vitals: VitalsKeeper
+
+
 def supervise(
     recipe: Recipe,
     run: RunFolder,
     store: DatasetStore,
     manifest: Manifest,
     audience: RunAudience,
-    profile: StepRange | None,
-    strict: bool = False,
-    replay: ReplayOrder | None = None,
+    options: SupervisionOptions,
 ) -> Outcome:
     """Train a run under Ray until it is finished or has to leave.
-
-    Args:
-        strict: refuse a cluster that is open to other people.
-        replay: in a scratch folder, train only to compare and look.
 
     Raises:
         RunInUseError: another process trains it.
@@ -70,21 +90,10 @@ def supervise(
             stop.forget_file()
             open_run(recipe, run, store, manifest)
             sessions = RetryBudget(SESSIONS_WITHOUT_PROGRESS, recorded_step(run.metrics))
-            tell_open = partial(tell, strict=strict, notice=audience.notice)
+            owned = _OwnedRun(run, lease, stop, audience, vitals)
             while not nothing_is_left(recipe, run, lease.work, manifest, audience):
                 try:
-                    return _train_in_session(
-                        recipe,
-                        run,
-                        manifest,
-                        lease,
-                        stop,
-                        audience,
-                        vitals,
-                        profile,
-                        replay,
-                        tell_open,
-                    )
+                    return _train_in_session(recipe, manifest, owned, options)
                 except EmbeddedRayError as error:
                     if stop.reason:
                         audience.notice(f"{error}; {stop.reason}: the run leaves")
@@ -106,18 +115,11 @@ def supervise(
 
 
 def _train_in_session(
-    recipe: Recipe,
-    run: RunFolder,
-    manifest: Manifest,
-    lease: Lease,
-    stop: StopRequests,
-    audience: RunAudience,
-    vitals: VitalsKeeper,
-    profile: StepRange | None,
-    replay: ReplayOrder | None,
-    tell_open: Callable[[str], None],
+    recipe: Recipe, manifest: Manifest, owned: _OwnedRun, options: SupervisionOptions
 ) -> Outcome:
-    """Train in one session of Ray, embedded or joined. Nothing of it outlives the call."""
+    """Train in one session of Ray, embedded or joined, and end it."""
+    run, stop, audience = owned.folder, owned.stop, owned.audience
+    tell_open = partial(tell, strict=options.strict, notice=audience.notice)
     config = _on_this_machine(recipe.cluster, audience)
     tell_of_sampling(recipe, audience)
     clock = SuspendAwareClock()
@@ -137,10 +139,10 @@ def _train_in_session(
         )
         workers.start(config.data_workers)
         context = RunContext(
-            config, run, lease, view, supply, workers, stop, audience, vitals, clock
+            config, run, owned.lease, view, supply, workers, stop, audience, owned.vitals, clock
         )
         try:
-            return RestartLoop(recipe, manifest, context, profile, replay).run()
+            return RestartLoop(recipe, manifest, context, options.profile, options.replay).run()
         finally:
             stop.let_outcome_stand()
 

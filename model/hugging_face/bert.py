@@ -2,6 +2,7 @@
 
     MaskedLanguageModel ─▶ to_bert ─▶ config, weights
     config, weights ─▶ from_bert ─▶ MaskedLanguageModel
+    LabelModel ─▶ to_bert_labels ─▶ config, weights
     any network's encoder ─▶ to_bert_encoder ─▶ config, weights of BertModel
 
 Read in transformers 5.23.0. BERT (Devlin et al. 2019) is post-norm, has learned positions and tells
@@ -10,7 +11,7 @@ files also have a layer over the first token and a head for "next sentence", whi
 beside the head that is read, and are left out.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from model.config.encoder_only import EncoderOnlyConfig
 from model.config.transformer import AttentionBackend
 from model.errors import ModelError
+from model.heads.label_head import LabelModel
 from model.heads.masked_head import MaskedLanguageModel
 from model.hugging_face.places import (
     HuggingFaceModel,
@@ -76,6 +78,10 @@ HEAD = {
     "head.dense": "cls.predictions.transform.dense",
     "head.norm": "cls.predictions.transform.LayerNorm",
 }
+# BertForSequenceClassification has a layer and tanh over the first token, and
+# BertForTokenClassification has not. By the presence of that layer:
+LABEL_ARCHITECTURES = {True: "BertForSequenceClassification", False: "BertForTokenClassification"}
+LABEL_HEAD = {"pooler": "bert.pooler.dense", "classifier": "classifier"}
 LAYER = {
     "self_attention.query_key_value": [
         f"attention.self.{part}" for part in ("query", "key", "value")
@@ -97,6 +103,32 @@ def to_bert(network: MaskedLanguageModel, pad_id: int) -> HuggingFaceModel:
     _require_form(network.encoder.config)
     weights = _taken_apart(network, _places(network.encoder.config))
     return HuggingFaceModel(_config_of(network.encoder, ARCHITECTURE, pad_id), weights)
+
+
+def to_bert_labels(network: LabelModel, pad_id: int, labels: Sequence[str]) -> HuggingFaceModel:
+    """Return a network with a head for labels in BERT's layout, with copies of its weights.
+
+    Args:
+        labels: the names, in the network's order.
+
+    Raises:
+        ModelError: BERT has no such network; the message names what it has not.
+    """
+    assert len(labels) == network.labels
+    encoder = to_bert_encoder(network.encoder, pad_id)
+    weights = {OF_THE_ENCODER + name: weight for name, weight in encoder.weights.items()}
+    for name, parameter in network.named_parameters():
+        module, _, kind = name.rpartition(".")
+        if module in LABEL_HEAD:
+            weights |= taken_apart(parameter, WeightLocation([f"{LABEL_HEAD[module]}.{kind}"]))
+    config = {
+        **encoder.config,
+        "architectures": [LABEL_ARCHITECTURES[network.pooler is not None]],
+        "id2label": {str(number): label for number, label in enumerate(labels)},
+        "label2id": {label: number for number, label in enumerate(labels)},
+        "problem_type": "single_label_classification",
+    }
+    return HuggingFaceModel(config, weights)
 
 
 def to_bert_encoder(encoder: EncoderOnly, pad_id: int) -> HuggingFaceModel:

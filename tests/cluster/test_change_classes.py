@@ -75,7 +75,7 @@ TABLE = {
             wait_for_head_seconds node_usage_seconds retry_exit_codes retries
         """,
         "cluster.deadlines": """
-            start_seconds step_seconds validation_seconds save_seconds answer_seconds
+            start_seconds step_seconds adaptive_step validation_seconds save_seconds answer_seconds
         """,
         "cluster.slurm": """
             nodes partition account time_limit_minutes cpus_per_node options setup

@@ -289,6 +289,26 @@ def test_a_run_whose_checkpoints_are_all_damaged_does_not_start_over(command, re
     assert state.exists()
 
 
+def test_a_checkpoint_that_ranks_find_damaged_is_set_aside(command, recipe, tmp_path, runs):
+    """Its size is right, so that only the ranks, which hash it, can tell."""
+    run = tmp_path / "run"
+    options = ["--run", run, "cluster.ranks=2", "--address", runs.address]
+    options.append("checkpoints.every_steps=2")
+    first = command("train", recipe, *options, "trainer.max_steps=4")
+    assert first.code == 0, first.message
+    state = sorted((run / "checkpoints/step-00000004").glob("*.safetensors"))[1]
+    data = bytearray(state.read_bytes())
+    data[-1] ^= 1
+    state.write_bytes(data)
+    assert command("train", recipe, *options, "trainer.max_steps=6").code == 0
+    log = (run / "log.txt").read_text()
+    assert f"{state} has sha256" in log
+    assert "it is now damaged-step-00000004, and the one before it is used" in log
+    assert "from the checkpoint of step 2" in log
+    names = {path.name for path in (run / "checkpoints").iterdir()}
+    assert {"damaged-step-00000004", "step-00000006"} <= names
+
+
 def test_steps_that_are_not_finite_are_skipped_and_three_in_a_row_end_the_run(
     command, recipe, tmp_path
 ):

@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 
 from trainer.runs.step_range import StepRange
-from transloom.cli.train_run import TrainResult, train_run
+from transloom.cli.train_run import TrainOptions, TrainResult, train_run
 
 
 class Runs:
@@ -26,15 +26,9 @@ class Runs:
         profile: StepRange | None = None,
     ) -> TrainResult:
         """Train or continue the run of that name, under Ray or inline."""
-        return train_run(
-            str(self.recipe),
-            list(overrides),
-            run=self.folder / name,
-            address=None if inline else self.address,
-            inline=inline,
-            console=Console(stderr=True),
-            profile=profile,
-        )
+        address = None if inline else self.address
+        options = TrainOptions(self.folder / name, address, inline, profile)
+        return train_run(str(self.recipe), list(overrides), options, Console(stderr=True))
 
     def lines(self, name: str, kind: str = "train") -> list[dict[str, Any]]:
         """The lines of a run's record."""

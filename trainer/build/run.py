@@ -24,6 +24,7 @@ from trainer.record.recording import NoRecorder
 from trainer.state import numerics
 from trainer.state.restore import begin, record_resumption, restore
 from trainer.state.saving import Saver
+from trainer.state.verification import SharedVerification
 from trainer.tasks.task import training_task
 from trainer.training.loop import Trainer
 from trainer.training.prober import Prober
@@ -47,6 +48,10 @@ def build_trainer(
         placement: this rank and its device.
         steps: opens this rank's stream of data at a cursor.
         supervision: receives the rank's reports.
+
+    Raises:
+        DamagedCheckpointError: the job's checkpoint has to be verified and is not intact; raised
+            on all ranks.
     """
     recipe = job.recipe
     context = RankContext(job, placement, supervision)
@@ -55,12 +60,18 @@ def build_trainer(
     tokenizers = load_tokenizers(store, manifest)
     task = training_task(recipe, manifest, tokenizers)
     with ExitStack() as resources:
+        verification = None
+        if checkpoint and job.verify_checkpoint:
+            verification = SharedVerification(checkpoint, placement)
+            resources.callback(verification.close)
         engine = build_engine(recipe, task, placement)
         resources.callback(engine.destroy)
         heldout = load_heldout(store, manifest, "validation")
         check_heldout(heldout, "validation", recipe.data_settings, tokenizers, store.location)
         scoring = task.scoring(heldout)
         validator = Validator(scoring, placement, recipe.trainer.validation_scores)
+        if verification:
+            verification.require_intact()
         state = restore(engine, job, checkpoint, manifest) if checkpoint else begin(engine, context)
         peak = peak_of_rank(recipe.engine, placement)
         recorder = Recorder(context, checkpoint, manifest) if placement.rank == 0 else None

@@ -136,13 +136,23 @@ class Checkpoint:
         Raises:
             CheckpointError: a file differs; the message has both values.
         """
+        self.verify_sizes()
+        with ThreadPoolExecutor(max(1, min(len(self.header.files), os.cpu_count() or 1))) as pool:
+            for _ in pool.map(self.verify_file, self.header.files):
+                pass
+
+    def verify_sizes(self) -> None:
+        """Check that every file exists with its expected size, without reading it.
+
+        Raises:
+            CheckpointError: a file is missing or has another size.
+        """
         if not self.header.files:
             raise CheckpointError(f"{self.path / HEADER} names no files: it is damaged")
         if not self.header.averaged_steps and self.path.name != folder_name(self.step):
             raise CheckpointError(f"{self.path} holds step {self.step}: it is damaged")
-        with ThreadPoolExecutor(max(1, min(len(self.header.files), os.cpu_count() or 1))) as pool:
-            for _ in pool.map(self.verify_file, self.header.files):
-                pass
+        for record in self.header.files:
+            self._verify_size(record)
 
     def verify_file(self, record: FileRecord) -> None:
         """Compare one file with its record.
@@ -150,14 +160,8 @@ class Checkpoint:
         Raises:
             CheckpointError: the file differs; the message has both values.
         """
+        self._verify_size(record)
         path = self.path / record.name
-        if not path.is_file():
-            raise CheckpointError(f"{path} is missing; checkpoint {self.path.name} is damaged")
-        size = path.stat().st_size
-        if size != record.bytes:
-            raise CheckpointError(
-                f"{path} has {size} bytes, checkpoint.json says {record.bytes}: it is damaged"
-            )
         try:
             found = sha256_of(path)
         except OSError as error:
@@ -165,6 +169,16 @@ class Checkpoint:
         if found != record.sha256:
             raise CheckpointError(
                 f"{path} has sha256 {found}, checkpoint.json says {record.sha256}: it is damaged"
+            )
+
+    def _verify_size(self, record: FileRecord) -> None:
+        path = self.path / record.name
+        if not path.is_file():
+            raise CheckpointError(f"{path} is missing; checkpoint {self.path.name} is damaged")
+        size = path.stat().st_size
+        if size != record.bytes:
+            raise CheckpointError(
+                f"{path} has {size} bytes, checkpoint.json says {record.bytes}: it is damaged"
             )
 
 
@@ -187,9 +201,16 @@ def list_averages(checkpoints: Path) -> list[Path]:
     return sorted(checkpoints.glob(f"{AVERAGE}*"), key=age)
 
 
-def newest_intact(checkpoints: Path) -> tuple[Checkpoint | None, dict[Path, str]]:
-    """Return the newest intact checkpoint, and the problems of newer ones by path."""
-    return _last_intact(list_checkpoints(checkpoints))
+def newest_intact(
+    checkpoints: Path, *, read_files: bool = True
+) -> tuple[Checkpoint | None, dict[Path, str]]:
+    """Return the newest intact checkpoint, and the problems of newer ones by path.
+
+    Args:
+        checkpoints: the run's directory of checkpoints.
+        read_files: whether to compare the content of files, or only their sizes.
+    """
+    return _last_intact(list_checkpoints(checkpoints), read_files)
 
 
 def newest_intact_average(checkpoints: Path) -> tuple[Checkpoint | None, dict[Path, str]]:
@@ -197,12 +218,14 @@ def newest_intact_average(checkpoints: Path) -> tuple[Checkpoint | None, dict[Pa
     return _last_intact(list_averages(checkpoints))
 
 
-def _last_intact(paths: list[Path]) -> tuple[Checkpoint | None, dict[Path, str]]:
+def _last_intact(
+    paths: list[Path], read_files: bool = True
+) -> tuple[Checkpoint | None, dict[Path, str]]:
     damaged = {}
     for path in reversed(paths):
         try:
             checkpoint = Checkpoint(path)
-            checkpoint.verify()
+            checkpoint.verify() if read_files else checkpoint.verify_sizes()
         except CheckpointError as error:
             damaged[path] = str(error)
         else:

@@ -21,6 +21,8 @@ class RankJob:
         run: the run's folder.
         dataset_identity: the identity of the manifest to train on.
         checkpoint: the complete checkpoint to resume from; None starts at step 0.
+        verify_checkpoint: whether to hash its files while the engine is built; otherwise the
+            supervisor has verified it.
         work: the owner's work folder, see `trainer.checkpoints.lease`.
         attempt: the supervisor's name for this start of the ranks.
         session_started: when the owner began, in seconds since the epoch.
@@ -37,6 +39,7 @@ class RankJob:
     work: Path
     attempt: str
     session_started: float
+    verify_checkpoint: bool = False
     warm_start: WarmStart | None = None
     profile: StepRange | None = None
     replay: ReplayOrder | None = None

@@ -20,7 +20,7 @@ MOST_PROCESSES = 50_000
 MOST_RESTARTS = 20
 MOST_CHARACTERS = 500  # of a cause, which may be the message of any library
 
-Phase = Literal["start", "step", "validation", "save", "done"]
+Phase = Literal["start", "data", "step", "validation", "save", "done"]
 
 Seconds = Annotated[float, Field(ge=0)]
 

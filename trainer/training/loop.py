@@ -146,7 +146,7 @@ class Trainer:
     def _train_step(self, steps: Iterator[RankStep]) -> StepReport:
         progress, started = self.progress, time.monotonic()
         step = progress.step + 1
-        self._supervision.progress("step", step)
+        self._supervision.progress("data", step)
         data = next(steps)
         stall = time.monotonic() - started
         self._supervision.progress("step", step, str(data.cursor))

@@ -6,9 +6,12 @@ Heavy imports stand inside the commands, so that `--help` answers at once.
 
 import os
 import sys
-from typing import Annotated
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from cluster.errors import (
     EXIT_FAILED,
@@ -26,6 +29,7 @@ from cluster.terminal import (
     tell,
 )
 from foundation.errors import DataError
+from foundation.strangers_text import visible
 from foundation.threads import fall_asleep_soon
 from model.errors import ModelError
 from trainer.errors import TrainerError
@@ -63,8 +67,33 @@ from transloom.cli.sweep import sweep
 from transloom.cli.train import train
 from transloom.cli.translate import translate
 from transloom.cli.tune_decoding import tune_decoding
-from transloom.cli.usage import Commands
 from transloom.cli.watch import watch
+
+
+class Commands(TyperGroup):
+    """Typer's group with control characters of arguments made visible in usage errors.
+
+    A shell's `*` expands to any file name.
+    """
+
+    def make_context(self, *args: Any, **options: Any) -> Any:
+        with _visible_usage_errors():
+            return super().make_context(*args, **options)
+
+    def invoke(self, ctx: Any) -> Any:
+        with _visible_usage_errors():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _visible_usage_errors() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # the class of usage errors has no public name in Typer
+        if isinstance(getattr(error, "message", None), str):
+            error.message = visible(error.message)  # type: ignore[attr-defined]
+        raise
+
 
 app = typer.Typer(
     cls=Commands,

@@ -41,7 +41,7 @@ def run_demo(console: Terminal) -> "Outcome":
     from transloom.cli.evaluate import evaluate_sets, scores_table
     from transloom.cli.explain import write_explanation
     from transloom.cli.prepare import prepare_dataset
-    from transloom.cli.train_run import train_run
+    from transloom.cli.train_run import TrainOptions, train_run
     from transloom.inference.translator import Translator
 
     recipe = load_recipe(find_recipe(RECIPE))
@@ -63,7 +63,7 @@ def run_demo(console: Terminal) -> "Outcome":
         "command goes on.\n"
     )
     expect_a_run()
-    result = train_run(RECIPE, [], run=None, address=None, inline=False, console=console)
+    result = train_run(RECIPE, [], TrainOptions(), console)
     console.print(result.outcome_text())
     if result.outcome == "preempted":
         return result.outcome

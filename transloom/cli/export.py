@@ -43,8 +43,8 @@ WRITERS: Mapping[Target, Mapping[str, str]] = {
             "transloom.inference.export.sentence_transformers:write_sentence_transformer"
         ),
         "masked_lm": "transloom.inference.export.bert:write_bert",
-        "text_classification": "transloom.inference.export.bert_labels:write_bert_labels",
-        "token_classification": "transloom.inference.export.bert_labels:write_bert_labels",
+        "text_classification": "transloom.inference.export.bert:write_bert_labels",
+        "token_classification": "transloom.inference.export.bert:write_bert_labels",
         "tlm": "transloom.inference.export.bert:write_bert_of_pairs",
         "translation": "transloom.inference.export.marian:write_marian",
     },

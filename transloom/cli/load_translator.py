@@ -8,12 +8,10 @@ from foundation.built_in_tasks import DEFAULT_TASK
 from foundation.wording import listed
 from trainer.errors import EngineError, RunMismatchError
 from trainer.runs.folder import RunFolder
-from transloom.inference.decoding_options import DecodingOptions
+from transloom.inference.decoding_options import OF_THE_RECIPE, DecodingOptions
 from transloom.inference.engine_names import Engine
 from transloom.inference.engines import require_possible
 from transloom.inference.translator import Translator
-
-OF_THE_RECIPE = DecodingOptions()
 
 
 def named_run(name: str) -> tuple[Path, str | None]:

@@ -167,9 +167,10 @@ def _train_leg(
         from cluster.supervision.inline import train_inline
 
         return train_inline(recipe, scratch, plan.store, manifest, audience, None, order)
-    from cluster.supervision.supervisor import supervise
+    from cluster.supervision.supervisor import SupervisionOptions, supervise
 
-    return supervise(recipe, scratch, plan.store, manifest, audience, None, replay=order)
+    options = SupervisionOptions(replay=order)
+    return supervise(recipe, scratch, plan.store, manifest, audience, options)
 
 
 def _for_scratch(plan: ReplayPlan, leg: Leg, scratch: RunFolder, manifest: Manifest) -> Recipe:

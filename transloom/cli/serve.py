@@ -1,10 +1,12 @@
 """`transloom serve`: runs that translate for others, over HTTP."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
+from cluster.errors import ClusterError
 from cluster.terminal import tell, warn
 from transloom.cli.completion import run_folders
 from transloom.cli.options import (
@@ -15,7 +17,11 @@ from transloom.cli.options import (
     PenaltyOption,
     PrecisionOption,
 )
+from transloom.inference.decoding_options import DecodingOptions
 from transloom.inference.engine_names import Engine
+
+TOKEN_BYTES = 1_000
+LEAST_CHARACTERS = 16  # of a token
 
 
 def serve(
@@ -79,7 +85,6 @@ def serve(
 
       transloom serve runs/ende runs/enfr --replicas 2 --follow best --port 8700
     """
-    from transloom.inference.serving.arguments import served_runs, token_of
     from transloom.inference.serving.serve import serve_runs
     from transloom.inference.serving.settings import (
         Batching,
@@ -95,20 +100,19 @@ def serve(
         timeout_seconds=timeout_seconds,
         max_tokens=max_tokens,
     )
+    decoding = DecodingOptions(
+        beam_size, length_penalty, precision=precision, engine=engine, compute_type=compute_type
+    )
     of_each = {
         name: ReplicaSettings(
             run=run,
             checkpoint=checkpoint,
             follow=follow,
-            precision=precision,
-            engine=engine,
-            compute_type=compute_type,
-            beam_size=beam_size,
-            length_penalty=length_penalty,
+            decoding=decoding,
             cpus=cpus,
             max_tokens=max_tokens,
         )
-        for name, run in served_runs(runs).items()
+        for name, run in _served_runs(runs).items()
     }
     settings = ServingSettings(
         runs=of_each,
@@ -116,8 +120,46 @@ def serve(
         address=address,
         host=host,
         port=port,
-        token=None if token is None else token_of(token),
+        token=None if token is None else _token_of(token),
         limits=limits,
         batching=Batching(batch_tokens, wait_milliseconds / 1000),
     )
     serve_runs(settings, tell=tell, warn=warn)
+
+
+def _served_runs(runs: Sequence[Path]) -> dict[str, Path]:
+    """Return the runs by the names of their folders, under which they are served.
+
+    Raises:
+        ClusterError: two have the same name.
+    """
+    found: dict[str, Path] = {}
+    for run in runs:
+        path = run.resolve()
+        if path.name in found:
+            raise ClusterError(
+                f"{found[path.name]} and {path} would both be served as {path.name}: serve one of "
+                "them by a server of its own, or rename its folder"
+            )
+        found[path.name] = path
+    return found
+
+
+def _token_of(file: Path) -> str:
+    """Return the token that a file holds.
+
+    Raises:
+        ClusterError: it cannot be read, or it is too short, or no header can carry it.
+    """
+    from data_pipeline.storage.regular_files import read_regular
+
+    try:
+        token = read_regular(file, TOKEN_BYTES).decode().strip()
+    except (OSError, ValueError) as error:
+        raise ClusterError(f"The token in {file} cannot be read: {error}") from error
+    if len(token) < LEAST_CHARACTERS or not token.isascii() or not token.isprintable():
+        raise ClusterError(
+            f"{file} holds no token of {LEAST_CHARACTERS} characters or more that can be typed; "
+            f"make one with: openssl rand -hex 32 > {file}"
+        )
+    return token

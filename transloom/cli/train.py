@@ -50,18 +50,11 @@ def train(
     expect_a_run()
     first_and_last = step_range(profile) if profile else None
     from trainer.runs.step_range import StepRange
-    from transloom.cli.train_run import train_run
+    from transloom.cli.train_run import TrainOptions, train_run
 
-    result = train_run(
-        recipe,
-        overrides or [],
-        run=run,
-        address=address,
-        inline=inline,
-        strict=strict,
-        console=Terminal(stderr=as_json),
-        profile=StepRange(*first_and_last) if first_and_last else None,
-    )
+    steps = StepRange(*first_and_last) if first_and_last else None
+    options = TrainOptions(run, address, inline, steps, strict)
+    result = train_run(recipe, overrides or [], options, Terminal(stderr=as_json))
     ignore_signals()
     answer(result.to_json(), as_json, result.text())
     raise typer.Exit(0 if result.outcome == "finished" else EXIT_PREEMPTED)

@@ -13,7 +13,7 @@ from cluster.recipe import (
     run_name,
     with_absolute_paths,
 )
-from cluster.supervision.supervisor import supervise
+from cluster.supervision.supervisor import SupervisionOptions, supervise
 from cluster.terminal import Terminal
 from foundation.wording import counted
 from trainer.checkpoints.format import list_checkpoints, step_of
@@ -100,21 +100,25 @@ class TrainResult:
         )
 
 
+@dataclass(frozen=True)
+class TrainOptions:
+    """Options of `transloom train`; see its `--help`."""
+
+    run: Path | None = None
+    address: str | None = None
+    inline: bool = False
+    profile: StepRange | None = None
+    strict: bool = False
+
+
 def train_run(
-    recipe: str,
-    overrides: list[str],
-    *,
-    run: Path | None,
-    address: str | None,
-    inline: bool,
-    console: Terminal,
-    profile: StepRange | None = None,
-    strict: bool = False,
+    recipe: str, overrides: list[str], options: TrainOptions, console: Terminal
 ) -> TrainResult:
-    """Train or continue the run of a recipe; see `transloom train --help`."""
+    """Train or continue the run of a recipe."""
     path = find_recipe(recipe)
-    if address is not None:
-        overrides = [*overrides, f"cluster.address={address}"]
+    inline, profile = options.inline, options.profile
+    if options.address is not None:
+        overrides = [*overrides, f"cluster.address={options.address}"]
     if inline:
         overrides = [*overrides, "cluster.ranks=1"]
     loaded = load_recipe(path, overrides)
@@ -123,7 +127,7 @@ def train_run(
             f"--inline trains in this process, but cluster.address is {loaded.cluster.address}: "
             "leave --inline out, or say cluster.address=null"
         )
-    folder = RunFolder(run or RUNS / run_name(path, overrides))
+    folder = RunFolder(options.run or RUNS / run_name(path, overrides))
     loaded = with_absolute_paths(loaded)
     checked = quick_check(loaded, folder)
     store, manifest = checked.require()
@@ -142,7 +146,8 @@ def train_run(
 
             outcome = train_inline(loaded, folder, store, manifest, audience, profile)
         else:
-            outcome = supervise(loaded, folder, store, manifest, audience, profile, strict)
+            how = SupervisionOptions(profile, options.strict)
+            outcome = supervise(loaded, folder, store, manifest, audience, how)
     checkpoints = list_checkpoints(folder.checkpoints)
     newest = checkpoints[-1] if checkpoints else None
     lines = read_backwards(folder.metrics)

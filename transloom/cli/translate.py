@@ -126,34 +126,16 @@ def translate(
 
     options = DecodingOptions(beam_size, length_penalty, n_best, precision, engine, compute_type)
     translator = load_together(names, checkpoint, options)
+    wanted = LinesWanted(tag, n_best, alignments, as_json, long_lines, max_tokens)
     if output is not None:
+        from transloom.inference.spread.actors import ActorResources
         from transloom.inference.spread.spread import translate_on_cluster
 
-        translate_on_cluster(
-            translator,
-            file,
-            output,
-            LinesWanted(tag, n_best, alignments, as_json, long_lines),
-            max_tokens,
-            address,
-            actors,
-            cpus_per_actor,
-            gpus_per_actor,
-            Terminal(stderr=True),
-        )
+        resources = ActorResources(actors, cpus_per_actor, gpus_per_actor)
+        console = Terminal(stderr=True)
+        translate_on_cluster(translator, file, output, wanted, resources, address, console)
         return
-    for line in translated_lines(
-        translator,
-        file,
-        prefixes=prefixes,
-        tag=tag,
-        n_best=n_best,
-        alignments=alignments,
-        processes=processes,
-        as_json=as_json,
-        long_lines=long_lines,
-        max_tokens=max_tokens,
-    ):
+    for line in translated_lines(translator, file, wanted, prefixes=prefixes, processes=processes):
         hand_over(line)
 
 

@@ -4,7 +4,7 @@ checkpoints, averages made where wanted ─▶ all points on the validation set 
 """
 
 import math
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -94,7 +94,8 @@ def tune_decoding(
     names = [name.strip() for name in checkpoints.split(",") if name.strip()]
     if not names:
         raise typer.BadParameter("--checkpoints names none: give some as in newest,last:5")
-    tuned = tune_run(run, names, grid, metric, dataset, precision, processes, Terminal(stderr=True))
+    options = TuningOptions(tuple(names), grid, metric, dataset, precision, processes)
+    tuned = tune_run(run, options, Terminal(stderr=True))
     answer(tuned_json(run, tuned), as_json, tuned_text(run, tuned))
 
 
@@ -120,20 +121,26 @@ def _penalties(text: str) -> tuple[float, ...]:
     return tuple(sorted(set(numbers)))
 
 
-def tune_run(
-    run: Path,
-    checkpoints: Sequence[str],
-    grid: "Grid",
-    metric: "Metric",
-    dataset: str | None,
-    precision: "Precision",
-    processes: int | None,
-    console: Terminal,
-) -> "TunedDecoding":
-    """Try all settings on the validation set with each checkpoint, and keep what was found.
+@dataclass(frozen=True)
+class TuningOptions:
+    """Options of `transloom tune-decoding`.
 
-    Args:
+    Attributes:
         checkpoints: steps, names of averages, newest, best, last:K or best:K.
+        dataset: replaces the dataset of the recipe.
+        processes: the number of processes that translate; None: chosen by the work and memory.
+    """
+
+    checkpoints: tuple[str, ...]
+    grid: "Grid"
+    metric: "Metric"
+    dataset: str | None = None
+    precision: "Precision" = "fp32"
+    processes: int | None = None
+
+
+def tune_run(run: Path, options: TuningOptions, console: Terminal) -> "TunedDecoding":
+    """Try all settings on the validation set with each checkpoint, and record the scores.
 
     Raises:
         RunMismatchError: there is no run, it does not translate, or its dataset is another one.
@@ -151,17 +158,18 @@ def tune_run(
             f"{run} was trained for {task}, which is not decoded by a search: name a run of "
             "translation"
         )
-    options = DecodingOptions(precision=precision)
-    names = list(dict.fromkeys(_found(folder, name) for name in checkpoints))
+    decoding = DecodingOptions(precision=options.precision)
+    names = list(dict.fromkeys(_found(folder, name) for name in options.checkpoints))
     first, _ = find_checkpoint(folder, names[0])
     recipe = TrainingRecipe.of_checkpoint(first.header.recipe, first.header.identity)
     data = recipe.data
-    if dataset is not None:
-        data = data.model_copy(update={"dataset": dataset})
+    if options.dataset is not None:
+        data = data.model_copy(update={"dataset": options.dataset})
     with percentages(console) as progress:
-        tuner = DecodingTuner(first, data, grid, metric, bars_by_name(progress))
+        bars = bars_by_name(progress)
+        tuner = DecodingTuner(first, data, options.grid, options.metric, bars)
         for name in names:
-            tuner.try_out(load_translator(run, name, options), processes)
+            tuner.try_out(load_translator(run, name, decoding), options.processes)
         tuned = tuner.judge()
     write_tuned_decoding(folder, tuned)
     return tuned

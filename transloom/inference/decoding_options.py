@@ -1,4 +1,4 @@
-"""The decoding that a command line asks for; it imports neither torch nor an engine."""
+"""Decoding options of a command line; this module imports neither torch nor an engine."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -34,3 +34,6 @@ class DecodingOptions:
         alpha = decoding.length_penalty if self.length_penalty is None else self.length_penalty
         changes = {"beam_size": max(width, self.n_best), "length_penalty": alpha}
         return decoding.model_copy(update=changes)
+
+
+OF_THE_RECIPE = DecodingOptions()

@@ -149,7 +149,12 @@ def _load_there(origin: Origin, threads: int, _: int) -> None:
 
 @lru_cache(maxsize=1)
 def _opened(origin: Origin, threads: int) -> Find:
-    """The search of this process."""
+    """Return the search of this process."""
+    prepare_process(threads)
+    return origin.open()
+
+
+def prepare_process(threads: int) -> None:
+    """Compute with this number of threads, and keep freed memory for the next batch."""
     torch.set_num_threads(threads)
     keep_freed()
-    return origin.open()

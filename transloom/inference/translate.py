@@ -1,13 +1,13 @@
-"""`transloom translate`: lines of sentences in, lines of translations out.
+"""`transloom translate`: read lines of sentences, and yield lines of translations.
 
-sentences, prefixes ─▶ batches ─▶ translations ─▶ alignments, if wanted ─▶ text or JSON
+sentences, prefixes ─▶ batches ─▶ translations ─▶ alignments, on request ─▶ text or JSON
 """
 
 import json
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from itertools import chain, islice
+from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any, Literal
 
 from cluster.terminal import note, warn
@@ -33,13 +33,13 @@ LongLines = Literal["refuse", "split"]
 
 @dataclass(frozen=True)
 class LinesWanted:
-    """What is printed for each sentence, and how it is translated.
+    """Options for translating lines, and for the output of each.
 
     Attributes:
         alignments: add the alignment of words: after a tab in Pharaoh's format, in JSON as pairs.
-        long_lines: whether sentences of more tokens are refused, or translated in parts, which the
-            first of `n_best`, without prefixes and alignments, is made of.
-        most: tokens of a sentence.
+        long_lines: refuse a file with sentences of more tokens before anything is translated, or
+            translate them in parts. Parts allow one translation, no prefixes and no alignments.
+        max_tokens: most tokens of a sentence; None: as many as the model was trained on.
     """
 
     tag: str | None = None
@@ -47,7 +47,10 @@ class LinesWanted:
     alignments: bool = False
     as_json: bool = False
     long_lines: LongLines = "refuse"
-    most: int = sys.maxsize
+    max_tokens: int | None = None
+
+
+PLAIN_TEXT = LinesWanted()
 
 
 Batch = tuple[list[str], list[str] | None]  # sentences, and prefixes if there are any
@@ -56,53 +59,44 @@ Batch = tuple[list[str], list[str] | None]  # sentences, and prefixes if there a
 def translated_lines(
     translator: Translator,
     file: str,
+    wanted: LinesWanted = PLAIN_TEXT,
     *,
     prefixes: str | None = None,
-    tag: str | None = None,
-    n_best: int = 1,
-    alignments: bool = False,
     processes: int | None = None,
-    as_json: bool = False,
-    long_lines: LongLines = "refuse",
-    max_tokens: int | None = None,
 ) -> Iterator[str]:
-    """What is printed for each sentence of a file: its translations, a line each, or one in JSON.
+    """Yield the translations of each sentence of a file: a line each, or one line of JSON.
+
+    A model trained with context reads the lines as documents: each line with those before it.
 
     Args:
-        prefixes: a file with what each translation begins with.
-        alignments: add the alignment of words: after a tab in Pharaoh's format, in JSON as pairs.
-        processes: how many translate at once; None for as many as are worth it.
-        long_lines: whether sentences of more tokens are refused, all of the file with them, before
-            anything is translated, or translated in parts, which the first of `n_best`, without
-            prefixes and alignments, is made of.
-        max_tokens: most tokens of a sentence; None: as many as the model was trained on.
-
-    A model that was trained with context reads the lines as documents: each with those before it.
+        prefixes: a file with the beginning of each translation.
+        processes: the number of processes that translate; None: chosen by the work and memory.
 
     Raises:
         CorpusError: a file cannot be read, a sentence is too long, or a prefix cannot begin a
             translation.
-        RunMismatchError: the model reads context, and what is wanted has none.
+        RunMismatchError: the model reads context, and an option allows none.
     """
-    if alignments:
+    if wanted.alignments:
         require_no_context(translator, "--alignments are of words of one sentence")
-    if long_lines == "split":
+    splits = wanted.long_lines == "split"
+    if splits:
         require_no_context(translator, "--long-lines split cuts it off")
-    assert long_lines == "refuse" or (n_best == 1 and not (prefixes or alignments))
+    assert not splits or (wanted.n_best == 1 and not (prefixes or wanted.alignments))
     keep_freed()
-    limit = translator.longest_sentence(max_tokens)
+    limit = translator.longest_sentence(wanted.max_tokens)
     if file == STANDARD_INPUT and sys.stdin is not None and sys.stdin.isatty():
         batches, processes = _typed(prefixes, Context(translator.sentences_before)), processes or 1
     else:
         sentences, beginnings = _read(file, prefixes)
         sentences = list(in_context(sentences, translator.sentences_before))
-        counts = translator.count_tokens(sentences, tag)
-        check_lengths(counts, file, limit, long_lines)
+        counts = translator.count_tokens(sentences, wanted.tag)
+        check_lengths(counts, file, limit, wanted.long_lines)
         longest = min(max(counts, default=0), limit.tokens)
         processes = processes or translator.processes_for(len(sentences), longest)
         at_once = SENTENCES_AT_ONCE if processes == 1 else SENTENCES_OF_EACH * processes
         batches = _batches(sentences, beginnings, at_once)
-    wanted = LinesWanted(tag, n_best, alignments, as_json, long_lines, limit.tokens)
+    wanted = replace(wanted, max_tokens=limit.tokens)
     done = 0  # lines
     with translator.in_processes(processes):
         for sentences, beginnings in batches:
@@ -125,16 +119,19 @@ def lines_of_batch(
     beginnings: list[str] | None,
     wanted: LinesWanted,
 ) -> list[str]:
-    """What is printed for each of some sentences.
+    """Return the output of each sentence.
 
     Args:
-        beginnings: what each translation begins with.
+        beginnings: the beginning of each translation.
+        wanted: with a limit in `max_tokens`.
 
     Raises:
         LongSentenceError, PrefixError: numbered from 0 among these sentences.
     """
     parts, best = _translated(translator, sentences, beginnings, wanted)
-    aligned = _aligned(translator, sentences, best, wanted.tag) if wanted.alignments else None
+    aligned = None
+    if wanted.alignments:
+        aligned = translator.align_words_n_best(sentences, best, wanted.tag)
     lines = []
     for row, (sentence, translations) in enumerate(zip(sentences, best, strict=True)):
         pairs = aligned[row] if aligned is not None else None
@@ -194,10 +191,11 @@ def _translated(
     translator: Translator, sentences: list[str], prefixes: list[str] | None, wanted: LinesWanted
 ) -> tuple[list[int], list[list[Translation]]]:
     """The translations of each sentence, and the parts in which it was translated."""
-    tag, most = wanted.tag, wanted.most
+    tag, most = wanted.tag, wanted.max_tokens
     if wanted.long_lines == "refuse":
         best = translator.translate_n_best(sentences, tag, prefixes, wanted.n_best, max_tokens=most)
         return [1] * len(sentences), best
+    assert most is not None, "a limit is known before sentences are split"
     parts = [translator.split(sentence, most, tag) for sentence in sentences]
     try:
         found = iter(
@@ -255,15 +253,6 @@ def _batches(sentences: list[str], beginnings: list[str] | None, at_once: int) -
 def as_sentence(line: str) -> str:
     """A line as corpora have it: \\r within it is a space."""
     return line.replace("\r", " ")
-
-
-def _aligned(
-    translator: Translator, sentences: list[str], best: list[list[Translation]], tag: str | None
-) -> list[list[Alignment]]:
-    """The alignment of words of every translation."""
-    repeated = [s for s, translations in zip(sentences, best, strict=True) for _ in translations]
-    alignments = iter(translator.align_words(repeated, list(chain.from_iterable(best)), tag))
-    return [list(islice(alignments, len(translations))) for translations in best]
 
 
 def _text(translations: list[Translation], alignments: list[Alignment] | None) -> str:

@@ -3,6 +3,8 @@
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import Self
 
@@ -46,6 +48,28 @@ BYTES_OF_SCORES = 2**28
 Report = Callable[[int], None]
 
 
+@dataclass(frozen=True)
+class LoadedRun:
+    """Facts about the run that a translator was loaded from.
+
+    Attributes:
+        weights: identify the weights; None: not loaded from a run.
+        passed_over: the reasons for not loading weights that are usually preferred.
+        longest_trained: the most tokens of a source that the model was trained on; None: unknown,
+            and only memory limits sentences.
+        sentences_before: the number of preceding sentences that the model reads as context, see
+            `data_pipeline.corpora.context`. They are a part of each sentence that it is given.
+    """
+
+    weights: Weights | None = None
+    passed_over: Sequence[str] = ()
+    longest_trained: int | None = None
+    sentences_before: int = 0
+
+
+NO_RUN = LoadedRun()
+
+
 class Translator:
     """A trained model with its tokenizers, ready to translate."""
 
@@ -55,35 +79,28 @@ class Translator:
         tokenizers: dict[str, Tokenizer],
         decoding: DecodingConfig,
         checkpoint: Checkpoint,
-        passed_over: Sequence[str] = (),
-        weights: Weights | None = None,
-        longest_trained: int | None = None,
+        loaded: LoadedRun = NO_RUN,
         searcher: Searcher | None = None,
         ensemble: Ensemble | None = None,
-        sentences_before: int = 0,
     ) -> None:
         """
         Args:
             tokenizers: by field; besides source and target those of an ensemble's other sources.
-            longest_trained: the most tokens of a source that the model was trained on; None: not
-                known, so that only memory limits sentences.
-            searcher: what finds hypotheses; None: our own search over the model.
-            ensemble: what is known of the other runs that translate together with this one.
-            sentences_before: how many sentences of its document the model has learned to read
-                before each, see `data_pipeline.corpora.context`; they are a part of what is given.
+            searcher: finds hypotheses; None: our own search over the model.
+            ensemble: the other runs that translate together with this one.
         """
-        self.passed_over = passed_over  # why weights that usually come first were not loaded
+        self.passed_over = loaded.passed_over
         self.model = model.eval()
         self.decoding = decoding
         self.checkpoint = checkpoint
         self._tokenizers = tokenizers
         self._device = next(model.parameters()).device
-        self._weights = weights
-        self._longest_trained = longest_trained
-        self._searcher = searcher or network_searcher(self.model, weights)
+        self._weights = loaded.weights
+        self._longest_trained = loaded.longest_trained
+        self._searcher = searcher or network_searcher(self.model, loaded.weights)
         self._search_now: Search = self._searcher
         self.ensemble = ensemble
-        self.sentences_before = sentences_before
+        self.sentences_before = loaded.sentences_before
 
     @classmethod
     def load_ensemble(
@@ -120,12 +137,14 @@ class Translator:
             joined_together.tokenizers,
             decoding or recipe_decoding,
             found.checkpoint,
-            [reason for network in networks for reason in network.passed_over],
-            found.weights,
-            joined_together.longest_trained,
+            LoadedRun(
+                found.weights,
+                [reason for network in networks for reason in network.passed_over],
+                joined_together.longest_trained,
+                found.recipe.data.sentences_before,
+            ),
             joined_together.searcher,
             joined_together,
-            found.recipe.data.sentences_before,
         )
 
     @classmethod
@@ -163,17 +182,17 @@ class Translator:
         recipe_decoding = found.recipe.decoding
         assert isinstance(found.model, Transformer)
         assert isinstance(recipe_decoding, DecodingConfig)
-        assert isinstance(found.recipe.data, PairDataConfig)
+        data = found.recipe.data
+        assert isinstance(data, PairDataConfig)
         return cls(
             found.model,
             found.tokenizers,
             decoding or recipe_decoding,
             found.checkpoint,
-            found.passed_over,
-            found.weights,
-            found.recipe.data.max_source_length,
+            LoadedRun(
+                found.weights, found.passed_over, data.max_source_length, data.sentences_before
+            ),
             searcher_of(engine, found, compute_type, threads),
-            sentences_before=found.recipe.data.sentences_before,
         )
 
     def prepare(self) -> None:
@@ -426,6 +445,17 @@ class Translator:
                 alignments, sentences, translations, strict=True
             )
         ]
+
+    def align_words_n_best(
+        self,
+        sentences: Sequence[str],
+        best: Sequence[Sequence[Translation]],
+        tag: str | None = None,
+    ) -> list[list[Alignment]]:
+        """Align the words of every translation of each sentence; see `align_words`."""
+        repeated = [s for s, of_one in zip(sentences, best, strict=True) for _ in of_one]
+        alignments = iter(self.align_words(repeated, list(chain.from_iterable(best)), tag))
+        return [list(islice(alignments, len(of_one))) for of_one in best]
 
     def source_ids(self, sentence: str, tag: str | None = None) -> list[int]:
         """The sentence as the model reads it: the tag's id, its tokens' ids, EOS."""

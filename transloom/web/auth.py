@@ -10,7 +10,7 @@ Other users of the machine can reach 127.0.0.1, and so can pages of other sites 
   rebinding) would turn another site's page into one of ours. A token makes up for the name where
   programs may use any.
 - A request that changes anything must come from a page of ours, by its Origin.
-- A page loads from its own server alone: see `transloom.web.headers`.
+- A page loads from its own server alone: see `transloom.web.connections.HEADERS`.
 """
 
 import ipaddress

@@ -25,7 +25,6 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from foundation.strangers_text import logger_of
-from transloom.web.headers import HEADERS, add_headers
 
 logger = logger_of(__name__)
 
@@ -37,6 +36,21 @@ LOG_SECONDS = 60.0
 ACCEPT_RETRY_SECONDS = 0.1
 
 MALFORMED_ERRORS = (HttpProcessingError, web.RequestPayloadError)
+
+# Headers of every response: pages load from their own server alone, and nothing is cached.
+HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
+    "Server": "transloom",
+}
 
 MALFORMED = "malformed or incomplete requests"
 CLOSED = f"connections closed for newer ones (of those without a token {MOST_WAITING} are kept)"
@@ -58,7 +72,7 @@ async def http_server(
         shutdown_seconds: how long requests in progress may take at the end.
         handler_cancellation: cancel a request's handler when its client disconnects.
     """
-    app.on_response_prepare.append(add_headers)
+    app.on_response_prepare.append(_add_headers)
     runner = web.AppRunner(
         app,
         access_log=None,
@@ -280,3 +294,8 @@ def _connection_of(request: web.Request) -> Connection:
     connection = request.protocol
     assert isinstance(connection, Connection), "serve the application with `http_server`"
     return connection
+
+
+async def _add_headers(request: web.Request, response: web.StreamResponse) -> None:
+    """Add the headers to a response; see `web.Application.on_response_prepare`."""
+    response.headers.update(HEADERS)

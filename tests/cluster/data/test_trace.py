@@ -61,7 +61,7 @@ class Trained:
 @pytest.fixture(scope="module")
 def trained_once(two_corpora, tmp_path_factory):
     """A dataset and a run of seven steps with checkpoints of 3, 6 and 7; not to be changed."""
-    from transloom.cli.train_run import train_run
+    from transloom.cli.train_run import TrainOptions, train_run
 
     folder = tmp_path_factory.mktemp("trained")
     overrides = [f"data.dataset={folder / 'dataset'}", "checkpoints.every_steps=3"]
@@ -69,14 +69,7 @@ def trained_once(two_corpora, tmp_path_factory):
     prepare_dataset(load_recipe(two_corpora, overrides), quiet, overwrite=False)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WANDB_MODE", "disabled")
-        train_run(
-            str(two_corpora),
-            overrides,
-            run=folder / "run",
-            address=None,
-            inline=True,
-            console=quiet,
-        )
+        train_run(str(two_corpora), overrides, TrainOptions(folder / "run", inline=True), quiet)
     return folder
 
 

@@ -29,7 +29,7 @@ def hung(detector: HangDetector, now: float, ranks=(0, 1)) -> str | None:
 
 @pytest.mark.parametrize(
     ("phase", "seconds"),
-    [("start", 90), ("step", 10), ("validation", 40), ("save", 20), ("done", 20)],
+    [("start", 90), ("data", 10), ("step", 10), ("validation", 40), ("save", 20), ("done", 20)],
 )
 def test_every_phase_has_its_deadline(phase, seconds):
     detector = detector_at(Position(phase, 7), Position(phase, 7))
@@ -85,3 +85,79 @@ def test_a_process_that_does_not_answer_is_named_whatever_its_phase():
         "Rank 1 on node b has not answered for 5 s, in phase validation of step 24. If its machine "
         "may be as busy as that, raise cluster.deadlines.answer_seconds"
     )
+
+
+def after_steps(*seconds: float, deadlines: DeadlinesConfig) -> tuple[HangDetector, float]:
+    """Return a detector of two ranks that have computed steps of these durations, and the time.
+
+    Rank 0 has its data at once and waits 100 s for rank 1's; both then compute.
+    """
+    detector, now = HangDetector(deadlines, NAMES, 0.0), 0.0
+    for step, duration in enumerate(seconds, 1):
+        for rank in (0, 1):
+            detector.moved(rank, Position("data", step), now)
+        detector.moved(0, Position("step", step), now)
+        assert hung(detector, now + 100.0) is None
+        now += 100.0
+        detector.moved(1, Position("step", step), now)
+        now += duration
+    for rank in (0, 1):
+        detector.moved(rank, Position("data", len(seconds) + 1), now)
+    return detector, now
+
+
+LONG = DeadlinesConfig(step_seconds=600)
+
+
+@pytest.mark.parametrize(
+    ("steps", "deadline"),
+    [
+        ([1.0] * 9, 600.0),  # the first steps keep the setting
+        ([1.0] * 10, 30.0),
+        ([5.0] * 10, 50.0),
+        ([1.0] * 50 + [5.0] * 26, 50.0),  # the newest 50 count
+        ([5.0] * 26 + [1.0] * 50, 30.0),
+        ([100.0] * 10, 600.0),  # the setting is the ceiling
+    ],
+)
+def test_the_deadline_of_a_step_follows_from_the_steps_before(steps, deadline):
+    detector, now = after_steps(*steps, deadlines=LONG)
+    step = len(steps) + 1
+    detector.moved(0, Position("step", step), now)
+    detector.moved(1, Position("step", step), now + 400.0)
+    now += 400.0
+    assert hung(detector, now + deadline) is None
+    text = hung(detector, now + deadline + 1)
+    assert f"has been in phase step of step {step} for {deadline + 1:g} s" in text
+    if deadline < 600:
+        assert f"The deadline is {deadline:g} s" in text
+        assert "cluster.deadlines.adaptive_step=false" in text
+    else:
+        assert "raise cluster.deadlines.step_seconds, which is 600" in text
+
+
+def test_waiting_for_data_keeps_the_setting():
+    detector, now = after_steps(*[1.0] * 20, deadlines=LONG)
+    detector.moved(0, Position("step", 21), now)
+    assert hung(detector, now + 600) is None
+    text = hung(detector, now + 601)
+    assert text.startswith("Rank 1 on node b hangs: it has been in phase data of step 21 for 601 s")
+    assert "raise cluster.deadlines.step_seconds, which is 600" in text
+
+
+def test_a_rank_whose_report_comes_late_has_the_time_since_the_others_had_their_data():
+    detector, now = after_steps(*[1.0] * 20, deadlines=LONG)
+    detector.moved(0, Position("step", 21), now)
+    detector.moved(1, Position("step", 21), now + 100.0)
+    detector.moved(1, Position("save", 21), now + 101.0)
+    assert hung(detector, now + 130.0) is None
+    assert hung(detector, now + 131.0).startswith("Rank 0")
+
+
+def test_a_recipe_can_keep_the_setting_for_all_steps():
+    fixed = DeadlinesConfig(step_seconds=600, adaptive_step=False)
+    detector, now = after_steps(*[1.0] * 20, deadlines=fixed)
+    for rank in (0, 1):
+        detector.moved(rank, Position("step", 21), now)
+    assert hung(detector, now + 600) is None
+    assert "raise cluster.deadlines.step_seconds" in hung(detector, now + 601)

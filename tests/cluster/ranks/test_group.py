@@ -276,7 +276,16 @@ def test_waiting_ends_with_the_first_answer(story):
     assert (told.ray.waits, told.pauses) == ([0.1], [])  # for rank 0 alone
     told.started[0].come("name")
     told.group.wait(0.2)
-    assert (told.ray.waits, told.pauses) == ([0.1], [0.2])
+    assert (told.ray.waits, told.pauses) == ([0.1], [])  # `poll` can start the next stage
+
+
+def test_ranks_that_all_failed_are_not_polled_without_a_pause(story):
+    told = story()
+    told.begin()
+    for result in told.results:
+        result.come(DEAD)
+    told.group.wait(0.2)
+    assert told.pauses == [0.2]
 
 
 def test_reports_come_with_their_rank_and_each_rank_is_asked_again(story):

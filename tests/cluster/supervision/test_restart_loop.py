@@ -23,7 +23,12 @@ from cluster.ranks.group import Poll
 from cluster.ray.cluster_view import Node
 from cluster.supervision import restart_loop
 from cluster.supervision.restart_loop import RestartLoop, going_without, never_enough, no_room
-from trainer.errors import LeaseLostError, NonFiniteLossError
+from trainer.errors import (
+    CheckpointError,
+    DamagedCheckpointError,
+    LeaseLostError,
+    NonFiniteLossError,
+)
 from trainer.replay.replay_order import ReplayOrder
 from trainer.runs.log import DETAIL
 from trainer.runs.place import read_place
@@ -196,6 +201,35 @@ def test_ranks_go_on_from_the_newest_checkpoint(scripted):
     assert [rank.node for rank in read_vitals(folder).ranks] == ["a", "a", "b"]
 
 
+DAMAGED = Poll([], failure=DamagedCheckpointError("state-00000-of-00001 is damaged"))
+
+
+def test_damage_that_ranks_find_sets_the_checkpoint_aside(scripted):
+    with scripted([[DAMAGED], [trained(6), lost()], [FINISHED]]) as run:
+        older, newer = checkpoint(run, 5), checkpoint(run, 7)
+        (state,) = newer.glob("state-*")
+        data = bytearray(state.read_bytes())
+        data[-1] ^= 1  # the size stays the same: only hashing tells
+        state.write_bytes(data)
+        assert run.loop.run() == "finished"
+    jobs = [group.job for group in run.supply.groups]
+    assert [job.checkpoint for job in jobs] == [newer, older, older]
+    # The ranks hash what they start from, unless all has been hashed before they start.
+    assert [job.verify_checkpoint for job in jobs] == [True, False, True]
+    assert newer.with_name(f"damaged-{newer.name}").exists()
+    assert any("is now damaged-step-00000007" in text for text in run.audience.notices)
+
+
+def test_damage_of_the_only_checkpoint_ends_the_run(scripted):
+    with scripted([[DAMAGED], []]) as run:
+        only = checkpoint(run, 5)
+        (state,) = only.glob("state-*")
+        state.write_bytes(bytes(state.stat().st_size))
+        with pytest.raises(CheckpointError, match="No checkpoint of"):
+            run.loop.run()
+    assert state.exists()
+
+
 def test_profile_and_replay_reach_the_ranks(scripted, tmp_path):
     profile, replay = StepRange(3, 4), ReplayOrder(tmp_path)
     with scripted([[FINISHED]]) as run:
@@ -203,6 +237,7 @@ def test_profile_and_replay_reach_the_ranks(scripted, tmp_path):
         assert loop.run() == "finished"
     job = run.supply.groups[0].job
     assert (job.profile, job.replay) == (profile, replay)
+    assert not job.verify_checkpoint  # a replay trusts that it has been done
 
 
 def test_steps_up_to_the_checkpoint_are_no_progress(scripted):

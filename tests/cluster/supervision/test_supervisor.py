@@ -14,7 +14,7 @@ from cluster.ray.private import machine_cpus
 from cluster.supervision import supervisor
 from cluster.supervision.retry_budget import SESSIONS_WITHOUT_PROGRESS
 from cluster.supervision.run_checks import check_run
-from cluster.supervision.supervisor import supervise
+from cluster.supervision.supervisor import SupervisionOptions, supervise
 from trainer.memory.host_memory import kept_by_libraries
 from trainer.runs.folder import RunFolder
 from trainer.runs.log import INTERRUPTED
@@ -50,7 +50,9 @@ def train(phrasebook, folder, monkeypatch):
     def start(session):
         heard = Heard()
         monkeypatch.setattr(supervisor, "_train_in_session", lambda *_: session())
-        return supervise(recipe, folder, *check_run(recipe, folder), heard, None), heard.notices
+        options = SupervisionOptions()
+        outcome = supervise(recipe, folder, *check_run(recipe, folder), heard, options)
+        return outcome, heard.notices
 
     return start
 
@@ -192,8 +194,8 @@ def session(phrasebook, folder, monkeypatch):
         recipe = recipe.model_copy(update={"cluster": config})
         store, manifest = check_run(recipe, folder)
         heard = Heard()
-        arguments = (recipe, folder, store, manifest, heard, "the profile")
-        outcome = supervise(*arguments, strict=True, replay="the replay")
+        options = SupervisionOptions("the profile", strict=True, replay="the replay")
+        outcome = supervise(recipe, folder, store, manifest, heard, options)
         return SimpleNamespace(outcome=outcome, recipe=recipe, manifest=manifest, heard=heard)
 
     train.made, train.events = made, events

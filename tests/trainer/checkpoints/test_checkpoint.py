@@ -187,7 +187,8 @@ def test_what_cannot_be_read_is_damaged(tmp_path):
     file = newest.file_paths()[0]
     file.unlink()
     file.symlink_to("/proc/self/mem")
-    records = [record.model_copy(update={"bytes": 0}) for record in newest.header.files]
+    records = newest.header.files
+    records[0] = records[0].model_copy(update={"bytes": 0})
     rewrite_header(newest.path, files=records)
     found, problems = newest_intact(tmp_path)
     assert found.step == 10

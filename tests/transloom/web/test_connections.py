@@ -15,8 +15,7 @@ from support.dashboard.running import RunningDashboard
 
 from transloom.observe.dashboard.answers import CurvesAgain
 from transloom.web import connections
-from transloom.web.connections import MOST_WAITING, Refusals, http_server
-from transloom.web.headers import HEADERS
+from transloom.web.connections import HEADERS, MOST_WAITING, Refusals, http_server
 
 MALFORMED = {
     "a control character": b"GET / HTTP/1.1\r\nHost: localhost\r\nX: \0\r\n\r\n",

@@ -1,12 +1,15 @@
-"""An encoder with a masked language model's head as Hugging Face's BERT, with its tokenizer."""
+"""Export an encoder with its head (masked tokens, labels) and tokenizer as Hugging Face's BERT."""
 
 from pathlib import Path
 
+from data_pipeline.config.label import LabelsDataConfig
 from data_pipeline.config.pair import PairDataConfig
+from data_pipeline.config.text import TEXT
 from data_pipeline.tokenizers.tokenizer import shared_tokenizer
 from model.errors import ModelError
+from model.heads.label_head import LabelModel
 from model.heads.masked_head import MaskedLanguageModel
-from model.hugging_face.bert import to_bert
+from model.hugging_face.bert import to_bert, to_bert_labels
 from transloom.inference.export.bert_folder import write_bert_folder
 from transloom.inference.trained_network import TrainedNetwork
 
@@ -69,6 +72,24 @@ def write_bert_of_pairs(trained: TrainedNetwork, folder: Path) -> str:
     card = CARD.format(source=data.source_language, target=data.target_language)
     (folder / "README.md").write_text(card, encoding="utf-8")
     return architecture
+
+
+def write_bert_labels(trained: TrainedNetwork, folder: Path) -> str:
+    """Write the files into a folder, and return the architecture's name.
+
+    Raises:
+        ModelError: BERT has no such network; the message names what it has not.
+        TrainerError: tokenizer.json cannot hold the tokenizer.
+    """
+    network, tokenizer, data = trained.model, trained.tokenizers[TEXT], trained.recipe.data
+    if not isinstance(network, LabelModel):
+        raise ModelError(
+            f"model.network is {trained.recipe.model.network}, and only label_texts and "
+            "label_tokens have BERT's layout. Export a run of one of these networks."
+        )
+    assert isinstance(data, LabelsDataConfig)
+    found = to_bert_labels(network, tokenizer.pad_id, data.labels)
+    return write_bert_folder(folder, found, tokenizer)
 
 
 def _write(trained: TrainedNetwork, folder: Path, *, pairs: bool) -> str:

@@ -2,7 +2,7 @@
 
 ::
 
-    request ──▶ auth.py ──▶ checks.py: limits ──▶ waiting.py: sentences of all requests, by length
+    request ──▶ auth.py ──▶ dispatcher.py: limits ──▶ waiting.py: all sentences, by length
                                                         │ batches of alike lengths
                                                         ▼
                              dispatcher.py ──▶ Ray Serve ──▶ replica.py: Translator

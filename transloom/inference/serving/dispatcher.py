@@ -12,10 +12,10 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from data_pipeline.errors import TokenizerError
 from foundation.strangers_text import logger_of
 from foundation.wording import counted
 from transloom.inference.serving.batch import Batch, BatchAnswer, Found, ReplicaStanding
-from transloom.inference.serving.checks import check_numbers, counted_tokens
 from transloom.inference.serving.errors import RefusedError, ReplicaLostError
 from transloom.inference.serving.facts import ServedRunFacts
 from transloom.inference.serving.messages import ProblemKind, RunLimits, ServedRun, TranslateRequest
@@ -108,11 +108,11 @@ class Dispatcher:
         Raises:
             RefusedError: the request asks for too much, or there is no answer in time.
         """
-        check_numbers(request, self._limits)
+        _check_numbers(request, self._limits)
         self._check_room(len(request.sentences))
         self._arriving += len(request.sentences)
         try:
-            counts = await asyncio.to_thread(counted_tokens, request, self._facts)
+            counts = await asyncio.to_thread(_counted_tokens, request, self._facts)
         finally:
             self._arriving -= len(request.sentences)
         search = RequestedSearch(
@@ -269,3 +269,54 @@ class Dispatcher:
             if before is None or problem not in before.damaged:
                 logger.warning("%s; %s is kept", problem, standing.checkpoint)
         self._standings[standing.process] = time.monotonic(), standing
+
+
+def _check_numbers(request: TranslateRequest, most: Limits) -> None:
+    """Check the numbers of sentences, translations and prefixes of a request.
+
+    Raises:
+        RefusedError: too many, or prefixes that are not one for each sentence.
+    """
+    if len(request.sentences) > most.sentences:
+        raise RefusedError(
+            413,
+            "too_many_sentences",
+            f"{counted(len(request.sentences), 'sentence')} in one request, and at most "
+            f"{most.sentences:,} are taken: send several requests",
+        )
+    if request.n_best > most.n_best:
+        raise RefusedError(
+            400,
+            "not_allowed",
+            f"n_best is {request.n_best:,}, and at most {most.n_best:,} are given",
+        )
+    if request.prefixes is not None and len(request.prefixes) != len(request.sentences):
+        raise RefusedError(
+            400,
+            "not_understood",
+            f"{counted(len(request.sentences), 'sentence')} and "
+            f"{counted(len(request.prefixes), 'prefix')}: "
+            'each sentence needs one; "" leaves it free',
+        )
+
+
+def _counted_tokens(request: TranslateRequest, facts: ServedRunFacts) -> list[int]:
+    """Return the number of tokens of each sentence, with tag and EOS.
+
+    Raises:
+        RefusedError: the run has no such tag, or a sentence has more than it takes.
+    """
+    try:
+        counts = facts.count_tokens(request.sentences, request.tag)
+    except TokenizerError as error:
+        raise RefusedError(400, "tag", str(error)) from error
+    for position, tokens in enumerate(counts):
+        if tokens > facts.longest:
+            raise RefusedError(
+                413,
+                "too_long",
+                f"sentence {position + 1} has {tokens:,} tokens, and at most "
+                f"{facts.longest:,} are taken: split it",
+                position,
+            )
+    return counts

@@ -28,11 +28,12 @@ class Replica:
         fall_asleep_soon()
         with nothing_looked_through():
             from cluster.ray.private_serve import close_the_replicas_port
+            from transloom.inference.search_processes import prepare_process
             from transloom.inference.serving.taking_up import TakingUp
-            from transloom.inference.serving.translating import load, prepare_process
+            from transloom.inference.serving.translating import load
 
         close_the_replicas_port()
-        prepare_process(settings)
+        prepare_process(settings.cpus)
         self._settings = settings
         self._taking_up: TakingUp[Translator] = TakingUp(
             settings.run,

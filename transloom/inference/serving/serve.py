@@ -83,11 +83,12 @@ def _require_ray_serve() -> None:
 
 
 def _require_engine(settings: ReplicaSettings) -> None:
-    if settings.engine is Engine.TORCH and settings.compute_type is None:
+    wanted = settings.decoding
+    if wanted.engine is Engine.TORCH and wanted.compute_type is None:
         return
     from transloom.inference.engines import require_possible  # torch: for this alone
 
-    require_possible(settings.engine, settings.compute_type, "cpu", settings.precision)
+    require_possible(wanted.engine, wanted.compute_type, "cpu", wanted.precision)
 
 
 def _warn_of_others(settings: ServingSettings, warn: Tell) -> None:

@@ -2,14 +2,11 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-from transloom.inference.engine_names import ComputeType, Engine
+from transloom.inference.decoding_options import OF_THE_RECIPE, DecodingOptions
 
-if TYPE_CHECKING:  # the server has no torch
-    from transloom.inference.trained_network import Precision
-
-# Which checkpoint is taken up when there is another one.
+# The checkpoint to load when a newer one is complete.
 Follow = Literal["newest", "best", "average", "nothing"]
 
 
@@ -50,27 +47,22 @@ class Batching:
 
 @dataclass(frozen=True)
 class ReplicaSettings:
-    """What each replica of a run loads, and what it follows.
+    """Settings of each replica of a run.
 
     Attributes:
         run: the run's folder, absolute.
-        checkpoint: a step or an average that is kept to; None: as `follow` says.
-        engine, compute_type: as in `Translator.load`.
-        beam_size, length_penalty: replace the recipe's.
+        checkpoint: a fixed step or average; None: as `follow` says.
+        decoding: options for all requests; each request has its own `n_best`.
         cpus: threads that compute.
         max_tokens: as in `Limits`.
-        look_seconds: between two looks into the run's folder.
+        look_seconds: interval between two checks for newer checkpoints.
         hang_seconds: a replica whose batch takes longer is replaced.
     """
 
     run: Path
     checkpoint: str | None = None
     follow: Follow = "newest"
-    precision: "Precision" = "fp32"
-    engine: Engine = Engine.TORCH
-    compute_type: ComputeType | None = None
-    beam_size: int | None = None
-    length_penalty: float | None = None
+    decoding: DecodingOptions = OF_THE_RECIPE
     cpus: int = 1
     max_tokens: int | None = None
     look_seconds: float = 2.0

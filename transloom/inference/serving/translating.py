@@ -1,33 +1,28 @@
-"""What a replica does with a translator: load it, and find the translations of a batch."""
+"""The translator of a replica: load it, and translate a batch."""
 
-import torch
+from collections.abc import Sequence
+from dataclasses import replace
 
 from model.errors import PrefixError
 from model.inspection.alignment import Alignment
-from trainer.memory.host_memory import keep_freed
 from transloom.inference.sentence_memory import LongSentenceError
 from transloom.inference.serving.batch import Batch, Found
 from transloom.inference.serving.settings import ReplicaSettings
 from transloom.inference.translator import Translator
 
 
-def prepare_process(settings: ReplicaSettings) -> None:
-    """Let this process compute with so many threads, and keep a batch's memory for the next."""
-    torch.set_num_threads(settings.cpus)
-    keep_freed()
-
-
 def load(settings: ReplicaSettings, checkpoint: str) -> Translator:
-    """The run with the weights of a checkpoint, verified; raises what `Translator.load` does.
+    """Load and verify a checkpoint of the run, with everything that a batch needs.
 
-    All that a batch needs is there: also what CTranslate2 translates with.
+    CTranslate2's model is converted here, too. Raises the errors of `Translator.load`.
     """
+    wanted = settings.decoding
     translator = Translator.load(
         settings.run,
         checkpoint,
-        precision=settings.precision,
-        engine=settings.engine,
-        compute_type=settings.compute_type,
+        precision=wanted.precision,
+        engine=wanted.engine,
+        compute_type=wanted.compute_type,
         threads=settings.cpus,
     )
     translator.prepare()
@@ -35,12 +30,10 @@ def load(settings: ReplicaSettings, checkpoint: str) -> Translator:
 
 
 def translated(translator: Translator, batch: Batch, settings: ReplicaSettings) -> list[Found]:
-    """What is found for each sentence; those that cannot be translated cost no others."""
+    """Return the result of each sentence; one that cannot be translated spoils no other."""
     usual = translator.decoding
-    width = usual.beam_size if settings.beam_size is None else settings.beam_size
-    alpha = usual.length_penalty if settings.length_penalty is None else settings.length_penalty
-    wanted = {"beam_size": max(width, batch.search.n_best), "length_penalty": alpha}
-    translator.decoding = usual.model_copy(update=wanted)
+    options = replace(settings.decoding, n_best=batch.search.n_best)
+    translator.decoding = options.applied_to(usual)
     try:
         return _translated(translator, batch, settings.max_tokens)
     finally:
@@ -64,18 +57,10 @@ def _translated(translator: Translator, batch: Batch, max_tokens: int | None) ->
         except PrefixError as error:
             found[rows[error.index]] = Found(problem=f"its prefix {error.problem}", kind="prefix")
             continue
-        alignments: list[Alignment] | None = None
+        aligned: Sequence[Sequence[Alignment | None]] = [[None] * len(of_one) for of_one in best]
         if batch.search.aligned:
-            flat = [(text, one) for text, of_one in zip(texts, best, strict=True) for one in of_one]
-            alignments = translator.align_words(
-                [text for text, _ in flat], [one for _, one in flat], batch.search.tag
-            )
-        of_next = iter(alignments) if alignments is not None else None
-        for row, of_one in zip(rows, best, strict=True):
-            found[row] = Found(
-                tuple(
-                    (one.text, one.score, next(of_next) if of_next is not None else None)
-                    for one in of_one
-                )
-            )
+            aligned = translator.align_words_n_best(texts, best, batch.search.tag)
+        for row, of_one, alignments in zip(rows, best, aligned, strict=True):
+            pairs = zip(of_one, alignments, strict=True)
+            found[row] = Found(tuple((one.text, one.score, alignment) for one, alignment in pairs))
     return [found[row] for row in range(len(batch.texts))]

@@ -23,7 +23,7 @@ from model.config.transformer import DecodingConfig
 from model.errors import ModelError
 from trainer.checkpoints.format import HEADER, sha256_of
 from trainer.errors import RunMismatchError, TrainerError
-from trainer.memory.host_memory import keep_freed
+from transloom.inference.search_processes import prepare_process
 from transloom.inference.trained_network import Precision
 from transloom.inference.translate import LinesWanted, lines_of_batch
 from transloom.inference.translator import Translator
@@ -52,10 +52,7 @@ class TranslatorOrigin:
         Raises:
             RunMismatchError: a run's folder is not seen here, or another checkpoint lies there.
         """
-        import torch
-
-        torch.set_num_threads(self.threads)
-        keep_freed()
+        prepare_process(self.threads)
         runs = [(Path(run), checkpoint) for run, checkpoint, _ in self.runs]
         translator = Translator.load_ensemble(runs, self.decoding, self.device, self.precision)
         for (_, found), (run, checkpoint, expected) in zip(
@@ -98,9 +95,13 @@ class LineTranslator:
 
 @dataclass(frozen=True)
 class ActorResources:
-    """What each actor is given, and how many there are."""
+    """The number of actors, and the resources of each.
 
-    actors: int
+    Attributes:
+        actors: None: as many as the cluster has room for.
+    """
+
+    actors: int | None
     cpus: float
     gpus: float
 
@@ -115,8 +116,13 @@ class Dealer:
         resources: ActorResources,
         tell: Callable[[str], None],
     ) -> None:
+        """
+        Raises:
+            ClusterError: the number of actors is open, and the cluster has room for none.
+        """
         self._arguments = (origin, wanted)
         self._resources = resources
+        self._actor_count = resources.actors or _free_slots(resources)
         self._tell = tell
         self._actors: list[Any] = []
         self._open: list[Any] = []  # those that have their weights
@@ -136,7 +142,7 @@ class Dealer:
         waiting = deque(chunks)
         with Heartbeat(lambda: list(self._actors)):
             try:
-                for _ in range(min(self._resources.actors, len(waiting))):
+                for _ in range(min(self._actor_count, len(waiting))):
                     self._start_actor()
                 while waiting or any(chunk is not None for _, chunk in self._asked.values()):
                     for answer in self._answers():
@@ -226,3 +232,22 @@ class Dealer:
                 f"{counted(resources.cpus, 'CPU')} and {counted(resources.gpus, 'GPU')}, which "
                 "the cluster has not free"
             )
+
+
+def _free_slots(resources: ActorResources) -> int:
+    """Return the number of actors that the cluster has room for.
+
+    Raises:
+        ClusterError: it has room for none.
+    """
+    free, cpus, gpus = ray.available_resources(), resources.cpus, resources.gpus
+    needed = {"CPU": cpus, "GPU": gpus}
+    slots = min(int(free.get(name, 0) // each) for name, each in needed.items() if each)
+    if not slots:
+        raise ClusterError(
+            f"The cluster has {counted(free.get('CPU', 0.0), 'CPU')} and "
+            f"{counted(free.get('GPU', 0.0), 'GPU')} free, "
+            f"and an actor takes {counted(cpus, 'CPU')} and {counted(gpus, 'GPU')}: ask for less "
+            "with --cpus-per-actor and --gpus-per-actor, or say how many to wait for with --actors"
+        )
+    return slots

@@ -11,13 +11,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import ray
-
 from cluster.errors import ClusterError
 from cluster.ray.embedded import EmbeddedRay
 from cluster.ray.session import ray_session
 from cluster.terminal import Terminal, percentages, warn
-from foundation.wording import counted
 from trainer.checkpoints.format import HEADER, sha256_of
 from transloom.inference.given_text import STANDARD_INPUT
 from transloom.inference.sentence_memory import SentenceLimit
@@ -37,20 +34,14 @@ def translate_on_cluster(
     file: str,
     output: Path,
     wanted: LinesWanted,
-    max_tokens: int | None,
+    resources: ActorResources,
     address: str | None,
-    actors: int | None,
-    cpus: float,
-    gpus: float,
     console: Terminal,
 ) -> None:
-    """Translate a file into another one; the same call goes on where an earlier one was.
+    """Translate a file into another one; a repeated call continues the work of an earlier one.
 
     Args:
-        max_tokens: most tokens of a sentence; None: as many as the model was trained on.
-        address: a running cluster, HOST:PORT or auto; None starts Ray here for this time.
-        actors: None: as many as the cluster has room for.
-        cpus, gpus: of each actor.
+        address: a running cluster, HOST:PORT or auto; None: start Ray on this machine.
 
     Raises:
         CorpusError: the file cannot be read, or a sentence is too long; nothing is translated.
@@ -64,9 +55,9 @@ def translate_on_cluster(
             "file"
         )
     given = look_at(file, SENTENCES_AT_ONCE)
-    limit = translator.longest_sentence(max_tokens)
+    limit = translator.longest_sentence(wanted.max_tokens)
     check_lengths(_token_counts(translator, given, wanted.tag), file, limit, wanted.long_lines)
-    wanted = replace(wanted, most=limit.tokens)
+    wanted = replace(wanted, max_tokens=limit.tokens)
     card = _card(translator, given, wanted, limit)
     origin = TranslatorOrigin(
         runs=tuple(
@@ -75,14 +66,13 @@ def translate_on_cluster(
         ),
         decoding=translator.decoding,
         precision=translator.precision,
-        device="cuda" if gpus else "cpu",
-        threads=max(1, int(cpus)),
+        device="cuda" if resources.gpus else "cpu",
+        threads=max(1, int(resources.cpus)),
     )
     work = Work(output, len(given.starts))
     with work.owned(card) as chunks:
         if chunks:
-            with ray_session(address, EmbeddedRay(cpus=cpus)):
-                resources = ActorResources(actors or _room(cpus, gpus), cpus, gpus)
+            with ray_session(address, EmbeddedRay(cpus=resources.cpus)):
                 dealer = Dealer(origin, wanted, resources, warn)
                 _work_off(work, given, dealer, chunks, console)
         work.finish()
@@ -126,22 +116,3 @@ def _work_off(
 def _token_counts(translator: Translator, given: InputFile, tag: str | None) -> Iterator[int]:
     for number in range(len(given.starts)):
         yield from translator.count_tokens(given.chunk(number), tag)
-
-
-def _room(cpus: float, gpus: float) -> int:
-    """The actors that the cluster has room for.
-
-    Raises:
-        ClusterError: it has room for none.
-    """
-    free = ray.available_resources()
-    needed = {"CPU": cpus, "GPU": gpus}
-    room = min(int(free.get(name, 0) // each) for name, each in needed.items() if each)
-    if not room:
-        raise ClusterError(
-            f"The cluster has {counted(free.get('CPU', 0.0), 'CPU')} and "
-            f"{counted(free.get('GPU', 0.0), 'GPU')} free, "
-            f"and an actor takes {counted(cpus, 'CPU')} and {counted(gpus, 'GPU')}: ask for less "
-            "with --cpus-per-actor and --gpus-per-actor, or say how many to wait for with --actors"
-        )
-    return room

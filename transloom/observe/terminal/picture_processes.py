@@ -105,7 +105,7 @@ def _group(ranks: Sequence[RankVitals], glyphs: Glyphs) -> str:
 def _at(rank: RankVitals) -> str:
     if rank.phase == "start":
         return "starting"
-    if rank.phase == "step":
+    if rank.phase in ("data", "step"):
         return f"step {rank.step:,}"
     if rank.phase == "done":
         return f"done at step {rank.step:,}"

@@ -16,6 +16,7 @@ from support.serving.running import RunningServer, problem
 
 from foundation.process_pool import cores
 from transloom import ServedTranslator, TransloomError
+from transloom.inference.decoding_options import DecodingOptions
 from transloom.inference.engine_names import Engine
 from transloom.inference.serving.batch import Batch
 from transloom.inference.serving.settings import ReplicaSettings
@@ -25,6 +26,7 @@ from transloom.inference.translator import Translator
 from transloom.web.connections import MOST_WAITING
 
 SENTENCES = ["je suis étudiant", "elle est là", "il détestait la salade", "nous sommes ici"]
+CTRANSLATE2 = DecodingOptions(engine=Engine.CTRANSLATE2)
 
 
 def test_translations_are_those_of_the_command(server, run):
@@ -46,12 +48,29 @@ def test_translations_are_those_of_the_command(server, run):
             assert [one["score"] for one in ours] == pytest.approx([one.score for one in theirs])
 
 
+def test_a_replica_applies_its_decoding_options_and_the_n_best_of_the_request(run):
+    settings = ReplicaSettings(run, decoding=DecodingOptions(beam_size=2, length_penalty=1.5))
+    translator, reference = load(settings, "40"), Translator.load(run, 40)
+    usual = translator.decoding
+    for n_best, width in ((1, 2), (3, 3)):
+        search = RequestedSearch(None, n_best, False, False)
+        found = translated(
+            translator, Batch(search, tuple(SENTENCES), ("",) * len(SENTENCES)), settings
+        )
+        reference.decoding = usual.model_copy(update={"beam_size": width, "length_penalty": 1.5})
+        expected = reference.translate_n_best(SENTENCES, n_best=n_best)
+        assert [[(text, score) for text, score, _ in one.translations] for one in found] == [
+            [(one.text, one.score) for one in of_one] for of_one in expected
+        ]
+        assert translator.decoding == usual
+
+
 def test_ctranslate2_translates_batches_too(run):
     """What it finds is held to ours by tests of its own."""
     batch = Batch(RequestedSearch(None, 2, False, True), tuple(SENTENCES), ("",) * len(SENTENCES))
     of_torch, of_ctranslate2 = (
         translated(load(settings, "40"), batch, settings)
-        for settings in (ReplicaSettings(run), ReplicaSettings(run, engine=Engine.CTRANSLATE2))
+        for settings in (ReplicaSettings(run), ReplicaSettings(run, decoding=CTRANSLATE2))
     )
     for ours, theirs in zip(of_torch, of_ctranslate2, strict=True):
         assert [(text, pairs) for text, _, pairs in theirs.translations] == [
@@ -67,7 +86,7 @@ def test_ctranslate2_is_loaded_with_the_checkpoint_and_has_the_cores_of_a_replic
         return translator(*arguments, **options)
 
     monkeypatch.setattr(ctranslate2, "Translator", note)
-    settings = ReplicaSettings(run, engine=Engine.CTRANSLATE2, cpus=cores() + 1)
+    settings = ReplicaSettings(run, decoding=CTRANSLATE2, cpus=cores() + 1)
     batch = Batch(RequestedSearch(None, 1, False, False), tuple(SENTENCES), ("",) * len(SENTENCES))
     translator_of_run = load(settings, "40")
     assert made == [(1, settings.cpus)]  # before the first batch comes

@@ -1,0 +1,45 @@
+"""Verification of a checkpoint by all ranks in parallel, while they build their engines."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import torch
+
+from trainer.checkpoints.format import Checkpoint
+from trainer.errors import CheckpointError, DamagedCheckpointError
+from trainer.rank.distributed import sum_over_ranks
+from trainer.rank.placement import Placement
+
+
+class SharedVerification:
+    """Thread that hashes this rank's share of the checkpoint's files."""
+
+    def __init__(self, checkpoint: Checkpoint, placement: Placement) -> None:
+        self._checkpoint = checkpoint
+        self._placement = placement
+        self._thread = ThreadPoolExecutor(1, "verification")
+        self._hashed = self._thread.submit(self._hash_share)
+
+    def require_intact(self) -> None:
+        """Wait until all ranks have hashed their shares; a collective.
+
+        Raises:
+            DamagedCheckpointError: a rank found a file that differs; raised on all ranks.
+        """
+        problem = ""
+        try:
+            self._hashed.result()
+        except CheckpointError as error:
+            problem = str(error)
+        damaged = sum_over_ranks(torch.tensor([float(bool(problem))]), self._placement)
+        if damaged.item():
+            raise DamagedCheckpointError(
+                problem or f"{self._checkpoint.path} is damaged, another rank found"
+            )
+
+    def close(self) -> None:
+        self._thread.shutdown(cancel_futures=True)
+
+    def _hash_share(self) -> None:
+        files = self._checkpoint.header.files
+        for record in files[self._placement.rank :: self._placement.world_size]:
+            self._checkpoint.verify_file(record)
