@@ -33,8 +33,8 @@ import psutil
 
 from benchmarks.support.command_line import parse_arguments
 from trainer.checkpoints.format import HEADER, CheckpointHeader, folder_name
-from trainer.record.records import TrainLine, ValidationLine, parse_line
-from trainer.runs.folder import RunCard
+from trainer.record.metrics_lines import TrainLine, ValidationLine, parse_line
+from trainer.runs.folder import RunMetadata
 
 RECIPE = Path(__file__).resolve().parents[1] / "recipes" / "phrasebook.yaml"
 VALIDATED_EVERY = 1_000
@@ -46,7 +46,7 @@ FEW_POINTS = 100  # of each of many runs
 PARSE = """
 import os, sys, time
 from transloom.observe.dashboard.serving import NICENESS
-from trainer.record.records import parse_line
+from trainer.record.metrics_lines import parse_line
 os.nice(NICENESS)
 started, began = time.monotonic(), time.process_time()
 with open(sys.argv[1], "rb") as record:
@@ -150,7 +150,7 @@ def make_run(path: Path, record: Path, steps: int) -> None:
     checkpoint = path / "checkpoints" / folder_name(steps)
     checkpoint.mkdir(parents=True)
     os.link(record, path / "metrics.jsonl")
-    card = RunCard(id="1", name=path.name, dataset_identity="d", identity={})
+    card = RunMetadata(id="1", name=path.name, dataset_identity="d", identity={})
     (path / "run.json").write_text(card.model_dump_json())
     (path / "recipe.yaml").write_text(RECIPE.read_text())
     header = CheckpointHeader(

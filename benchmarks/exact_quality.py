@@ -21,8 +21,8 @@ from benchmarks.support.corpora import corpus_overrides
 from benchmarks.support.trainings import complete, say
 from cluster.recipe import find_recipe, load_recipe
 from data_pipeline.preparation.prepare import prepare
-from trainer.record.metrics import read_metrics
-from trainer.record.records import ValidationLine
+from trainer.record.metrics_file import read_metrics
+from trainer.record.metrics_lines import ValidationLine
 
 RECIPE = "multi30k-ende"
 RUNS = {

@@ -34,8 +34,8 @@ from data_pipeline.batching.window import WindowReader
 from data_pipeline.dataset.manifest import open_dataset
 from data_pipeline.preparation.prepare import prepare
 from trainer.checkpoints.format import HEADER, folder_name, read_header
-from trainer.record.metrics import train_lines
-from trainer.record.records import TrainLine, parse_line
+from trainer.record.metrics_file import train_lines
+from trainer.record.metrics_lines import TrainLine, parse_line
 
 RECIPE = "multi30k-ende"
 EARLY = 10

@@ -23,10 +23,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.support.command_line import parse_arguments
-from cluster.launchers.ray_job.shipment import own_code
+from cluster.launchers.ray_job.job_package import installed_sources
 from cluster.recipe import find_recipe, load_recipe
 from cluster.terminal import Terminal
-from trainer.record.metrics import train_lines
+from trainer.record.metrics_file import train_lines
 from transloom.cli.prepare import prepare_dataset
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
@@ -67,7 +67,7 @@ def client(code: Path | None, head: RayHead) -> Callable[..., subprocess.Complet
 
 def another_code(folder: Path) -> Path:
     """This transloom, but for a comment."""
-    for name, path in own_code().items():
+    for name, path in installed_sources().items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, folder / name)
     with (folder / "model" / "loss.py").open("a", encoding="utf-8") as file:

@@ -29,7 +29,7 @@ from pathlib import Path
 from benchmarks.support.command_line import parse_arguments
 from benchmarks.support.record import SETTLING_SECONDS, Step, tokens_per_second
 from benchmarks.support.trainings import complete, say
-from trainer.record.metrics import train_lines
+from trainer.record.metrics_file import train_lines
 from trainer.runs.folder import RunFolder
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -21,8 +21,8 @@ from benchmarks.support.command_line import parse_arguments
 from benchmarks.support.trainings import complete
 from cluster.recipe import find_recipe, load_recipe
 from data_pipeline.preparation.prepare import prepare
-from foundation.threads import POLICY, SPINS, VARIABLE
-from trainer.record.metrics import train_lines
+from foundation.openmp import POLICY, SPINS, VARIABLE
+from trainer.record.metrics_file import train_lines
 
 TRANSLOOM = str(Path(sys.executable).parent / "transloom")
 WARM_UP = 6  # steps

@@ -33,7 +33,7 @@ from benchmarks.support.trainings import descendants, has_ended, running, say
 from cluster.recipe import find_recipe, load_recipe
 from data_pipeline.preparation.prepare import prepare
 from trainer.errors import TrainerError
-from trainer.record.metrics import train_lines
+from trainer.record.metrics_file import train_lines
 
 TRANSLOOM = str(Path(sys.executable).parent / "transloom")
 # Steps at first are slower, and a watcher that has just started reads what it will not read again.

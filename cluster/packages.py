@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from cluster.errors import ClusterError
-from cluster.ray.head_look import PACKAGES, digest_of
+from cluster.ray.head_probe import PACKAGES, digest_of
 
 INSTALLATION = Path(__file__).resolve().parent.parent
 

@@ -24,7 +24,7 @@ from foundation.errors import ExtensionError, LocationError
 from foundation.extensions import FOLDER_VARIABLE
 from foundation.location import check_all
 from foundation.strict_yaml import MAX_BYTES, YamlError, parse_yaml
-from foundation.wording import counted, said
+from foundation.wording import counted, format_value
 from trainer.config import CheckpointsConfig
 from trainer.errors import RunMismatchError
 from trainer.recipe import TrainingRecipe, class_of, identity_of, recipe_class
@@ -159,7 +159,7 @@ def load_untrusted_recipe(
     own_folder = values.pop("extension_folder", None) or os.environ.get(FOLDER_VARIABLE)
     if not isinstance(own_folder, str | None):
         raise RecipeError(
-            f"extension_folder is {said(own_folder)}, expected the path of a folder: give it "
+            f"extension_folder is {format_value(own_folder)}, expected the path of a folder: give it "
             "as extension_folder=FOLDER"
         )
 

@@ -14,15 +14,15 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from foundation.wording import counted, listed, said
+from foundation.wording import counted, join_items, format_value
 
 # How much of a value or override a message quotes, and how many problems it names.
 LONGEST_SHOWN = 300
 LONGEST_OVERRIDE_SHOWN = 200
-MOST_PROBLEMS = 20
+MAX_PROBLEMS = 20
 _EXPECTED = "Input should be "
 # Pydantic's words for what a recipe's YAML has.
-_OUR_WORDS = {
+_PLAIN_MESSAGES = {
     "valid integer": "whole number",
     "valid number": "number",
     "valid string": "text",
@@ -90,18 +90,18 @@ def message_of(
     """
     own = {p.text for p in problems_of_file()} if overrides else {p.text for p in problems}
     by_source: dict[str, list[str]] = {}
-    for problem in problems[:MOST_PROBLEMS]:
+    for problem in problems[:MAX_PROBLEMS]:
         source = str(path) if problem.text in own else override_text(_causes(problem, overrides))
         by_source.setdefault(source, []).append(problem.text)
     text = ". ".join(f"{source}: {'; '.join(texts)}" for source, texts in by_source.items())
-    if len(problems) > MOST_PROBLEMS:
-        text += f"; and {len(problems) - MOST_PROBLEMS} more"
+    if len(problems) > MAX_PROBLEMS:
+        text += f"; and {len(problems) - MAX_PROBLEMS} more"
     return text
 
 
 def override_text(overrides: Sequence[str]) -> str:
     """Return overrides as they were given, to begin a message with."""
-    shown = listed(repr(override[:LONGEST_OVERRIDE_SHOWN]) for override in overrides)
+    shown = join_items(repr(override[:LONGEST_OVERRIDE_SHOWN]) for override in overrides)
     return f"{'Override' if len(overrides) == 1 else 'Overrides'} {shown}"
 
 
@@ -207,14 +207,14 @@ def _text(error: _Error, key: str, known_keys: Sequence[str]) -> str:
         return f"{key} is {_shown(error.value)}: give its fields by name, as {key}.FIELD=VALUE"
     if message.startswith(_EXPECTED):
         expected = message.removeprefix(_EXPECTED).partition(", unable to parse")[0]
-        for pydantics, ours in _OUR_WORDS.items():
+        for pydantics, ours in _PLAIN_MESSAGES.items():
             expected = expected.replace(pydantics, ours)
         message = f"expected {expected}"
     return f"{key} is {_shown(error.value)}: {message}"
 
 
 def _shown(value: Any) -> str:
-    text = repr(value) if isinstance(value, str) else said(value)
+    text = repr(value) if isinstance(value, str) else format_value(value)
     if len(text) <= LONGEST_SHOWN:
         return text
     return f"{text[:LONGEST_SHOWN]}… ({counted(len(text), 'character')})"

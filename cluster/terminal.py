@@ -1,8 +1,8 @@
 """All that commands print: the one file that writes to standard output and standard error.
 
-    words for a person     `Terminal` (tables, bars, displays), `tell`, `warn`, `complain`
-    JSON                   `tell_in_json`
-    what was asked for     `hand_over`: the translations themselves
+    words for a person     `Terminal` (tables, bars, displays), `tell`, `warn`, `print_error`
+    JSON                   `print_json_line`
+    what was asked for     `print_result`: the translations themselves
 
 Texts of strangers are in all of it, so everything goes through `strangers_text.visible`, and none
 of it is markup: `[red]` in a sentence is a sentence. Only what rich adds, for colours and places,
@@ -34,7 +34,7 @@ from rich.text import Text
 
 from cluster.errors import ClusterError
 from foundation.location import without_credentials
-from foundation.strangers_text import visible, visible_in_json
+from foundation.untrusted_text import visible, visible_in_json
 
 
 class Terminal(Console):
@@ -73,7 +73,7 @@ class Terminal(Console):
                 yield Segment(visible(segment.text), segment.style)
 
 
-class Words(TextColumn):
+class VisibleTextColumn(TextColumn):
     """A column of a progress display, such as "{task.description}", without markup."""
 
     def __init__(
@@ -87,10 +87,10 @@ class Words(TextColumn):
         return text
 
 
-def percentages(terminal: Terminal) -> Progress:
+def percentage_bars(terminal: Terminal) -> Progress:
     """Bars with the share of the work that is done, for tasks of any name."""
     return Progress(
-        Words("{task.description}", "progress.description"),
+        VisibleTextColumn("{task.description}", "progress.description"),
         BarColumn(),
         TaskProgressColumn(),
         TimeRemainingColumn(),
@@ -113,7 +113,7 @@ def bars_by_name(progress: Progress) -> Callable[[str, int, int], None]:
 def step_counts(console: Console) -> Progress:
     """Return transient bars of the steps done; without a terminal, they print nothing."""
     return Progress(
-        Words("{task.description}"),
+        VisibleTextColumn("{task.description}"),
         BarColumn(bar_width=30),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
@@ -132,17 +132,17 @@ def shown(*parts: str | tuple[str, str]) -> Text:
     return Text.assemble(*((visible(text), style) for text, style in pairs))
 
 
-def tell(text: str) -> None:
+def print_line(text: str) -> None:
     """Print a line on standard output."""
     print(visible(text), flush=True)
 
 
-def tell_in_json(value: Any) -> None:
+def print_json_line(value: Any) -> None:
     """Print a value on standard output as a line of JSON."""
     print(visible_in_json(json.dumps(value, ensure_ascii=False)), flush=True)
 
 
-def hand_over(text: str, end: str = "\n") -> None:
+def print_result(text: str, end: str = "\n") -> None:
     """Print what was asked for: to the letter into a file or pipe, visibly to a terminal.
 
     It is UTF-8 whatever the locale says, and a line ends with \\n alone.
@@ -159,7 +159,7 @@ def hand_over(text: str, end: str = "\n") -> None:
     sys.stdout.buffer.flush()
 
 
-def pass_on(output: bytes) -> None:
+def forward_output(output: bytes) -> None:
     """Print what another command of ours has printed, which has made it visible itself."""
     sys.stdout.buffer.write(output)
     sys.stdout.buffer.flush()
@@ -184,7 +184,7 @@ def full_message(error: BaseException) -> str:
     return without_credentials(" ".join(dict.fromkeys([str(error), *notes])))
 
 
-def complain(text: str) -> None:
+def print_error(text: str) -> None:
     """Print why a command has failed, in one paragraph."""
     Terminal(stderr=True).print(shown(("error:", "bold red"), f" {text}"), soft_wrap=True)
 

@@ -24,7 +24,7 @@ DOCUMENT_PHASE = 6
 MASKED_TOKENS = 7
 MASK_KINDS = 8
 RANDOM_TOKENS = 9
-SIDES_ALONE = 10
+SINGLE_SIDES = 10
 
 
 def splitmix64(state: int, count: int) -> UInt64Array:

@@ -71,7 +71,7 @@ class Location(str):
     def __new__(cls, text: str) -> Self:
         if found := credential_in(text):
             raise LocationError(f"{_shown(text)} carries {found}. {REMEDY}")
-        if (remote := _REMOTE.match(text)) and (part := way_out(remote[1])):
+        if (remote := _REMOTE.match(text)) and (part := path_escape(remote[1])):
             raise LocationError(
                 f"{without_credentials(text)} has {part!r}, which leads out of the folder that it "
                 "names: write the address without it"
@@ -103,7 +103,7 @@ def credential_in(text: str) -> str | None:
     return None
 
 
-def way_out(name: str) -> str | None:
+def path_escape(name: str) -> str | None:
     """What in a relative name leads out of the folder that it is joined to; None for nothing.
 
     Percent-encoded dots and slashes count: servers and `unquote` make real ones of them.
@@ -143,7 +143,7 @@ def check_all(values: Any, name: str = "") -> None:
             left += [(f"a key of {name or 'the recipe'}", str(key)) for key, _ in items]
 
 
-def bared(value: Any) -> Any:
+def strip_credentials(value: Any) -> Any:
     """A JSON value whose locations have lost their credentials.
 
     Recipes that earlier versions kept in runs, checkpoints and manifests may have some.
@@ -151,9 +151,9 @@ def bared(value: Any) -> Any:
     if isinstance(value, str):
         return _shown(value).removesuffix("?…") if credential_in(value) else value
     if isinstance(value, dict):
-        return {key: bared(item) for key, item in value.items()}
+        return {key: strip_credentials(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [bared(item) for item in value]
+        return [strip_credentials(item) for item in value]
     return value
 
 

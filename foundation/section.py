@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import Field, field_validator
 from pydantic.fields import FieldInfo
 
-from foundation.written import Written
+from foundation.file_model import FileModel
 
 ChangeClass = Literal["identity", "continuable", "execution"]
 
@@ -30,7 +30,7 @@ REQUIRED: Any = ...
 LARGEST_NUMBER = 2**63 - 1  # of the integers that numpy and torch count with
 
 
-class Section(Written):
+class Section(FileModel):
     """A part of a recipe."""
 
     @field_validator("*")

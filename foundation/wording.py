@@ -55,20 +55,20 @@ def flop_rate(tflops_per_second: float | None, mfu: float | None) -> str:
     return f"{operations(tflops_per_second * 1e12)}/s{share}"
 
 
-def listed(items: Iterable[object]) -> str:
+def join_items(items: Iterable[object]) -> str:
     """Several things one after the other, without brackets and quotation marks."""
-    return ", ".join(map(said, items)) or "none"
+    return ", ".join(map(format_value, items)) or "none"
 
 
-def said(value: Any) -> str:
+def format_value(value: Any) -> str:
     """A value as a recipe or a person writes it, not as Python does.
 
     In a table, a list of two values is a change from one to the other.
     """
     if isinstance(value, Mapping):
-        return listed(f"{key} {_inner(item)}" for key, item in value.items())
+        return join_items(f"{key} {_inner(item)}" for key, item in value.items())
     if isinstance(value, (list, tuple)):
-        return listed(value)
+        return join_items(value)
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     return str(value)
@@ -76,5 +76,5 @@ def said(value: Any) -> str:
 
 def _inner(value: Any) -> str:
     if isinstance(value, list) and len(value) == 2:
-        return f"{said(value[0])} → {said(value[1])}"
-    return said(value)
+        return f"{format_value(value[0])} → {format_value(value[1])}"
+    return format_value(value)

@@ -17,7 +17,7 @@ import yaml
 from support.machine_parts import lacks, missing
 from support.real_data import MULTI30K
 
-from cluster.supervision.command_signals import obey_signals
+from cluster.supervision.command_signals import restore_signal_handlers
 from transloom.cli.exit_code import keep_exit_code
 
 keep_exit_code()  # this process is a driver of Ray again and again
@@ -60,7 +60,7 @@ def pytest_runtest_call() -> None:
 
     Otherwise all that later tests start would ignore them, too.
     """
-    obey_signals()
+    restore_signal_handlers()
 
 
 @pytest.fixture(scope="session", autouse=True)

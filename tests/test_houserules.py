@@ -45,7 +45,7 @@ def test_one_file_knows_what_is_private_in_ray_and_one_in_ray_serve():
 
 PRINTER = "cluster/terminal.py"  # shows strangers' text visibly and never as markup
 # Runs by itself on another machine, into the log of a job, and what is read there is shown visibly.
-SENT_ELSEWHERE = "cluster/ray/head_look.py"
+SENT_ELSEWHERE = "cluster/ray/head_probe.py"
 # What would reach a terminal, a log or a page beside it: what is imported, and what is called.
 ONLY_THERE = {
     "rich.console.Console",
@@ -74,7 +74,7 @@ ELSEWHERE = {
         "transloom/observe/explain/markup.py",
         "transloom/inference/serving/openapi.py",
     ),
-    "logging.getLogger": ("foundation/strangers_text.py",),  # else to set levels or handlers
+    "logging.getLogger": ("foundation/untrusted_text.py",),  # else to set levels or handlers
     "os.write": ("cluster/supervision/command_signals.py",),  # in a signal handler: its own words
 }
 

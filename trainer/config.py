@@ -14,7 +14,7 @@ from foundation.section import (
     require_defaults,
     resolved_options,
 )
-from foundation.wording import listed
+from foundation.wording import join_items
 from model.config.transformer import AttentionBackend
 from trainer.registries.losses import LOSSES
 from trainer.registries.optimizers import OptimizerConfig
@@ -24,7 +24,7 @@ from trainer.registries.schedules import SCHEDULES
 Tag = Annotated[str, Field(min_length=1, max_length=64)]
 
 # Maximum number of probe sentences; all their attention is saved at some forty steps of a long run.
-MOST_PROBES = 4
+MAX_PROBES = 4
 LONGEST_PROBE = 300  # characters
 ProbeSentence = Annotated[str, Field(min_length=1, max_length=LONGEST_PROBE)]
 
@@ -296,14 +296,14 @@ class TrackingConfig(Section):
     @classmethod
     def _are_named_once(cls, tags: tuple[str, ...]) -> tuple[str, ...]:
         if len(set(tags)) < len(tags):
-            raise ValueError(f"{listed(tags)}: a tag is repeated, name each once")
+            raise ValueError(f"{join_items(tags)}: a tag is repeated, name each once")
         return tags
 
     @field_validator("probe_sentences")
     @classmethod
     def _are_few(cls, sentences: tuple[str, ...]) -> tuple[str, ...]:
-        if len(sentences) > MOST_PROBES:
-            raise ValueError(f"{len(sentences)} sentences, at most {MOST_PROBES}: leave some out")
+        if len(sentences) > MAX_PROBES:
+            raise ValueError(f"{len(sentences)} sentences, at most {MAX_PROBES}: leave some out")
         if len(set(sentences)) < len(sentences):
             raise ValueError("a sentence is repeated: give each once")
         return sentences

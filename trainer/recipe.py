@@ -22,9 +22,9 @@ from data_pipeline.config.data import BatchingConfig, DataConfig, DataSettings, 
 from foundation.built_in_tasks import DEFAULT_TASK
 from foundation.errors import ExtensionError
 from foundation.extensions import Extensions, load_expected, load_extensions, loaded_extensions
-from foundation.location import Location, bared, check_all
+from foundation.location import Location, strip_credentials, check_all
 from foundation.section import REQUIRED, ChangeClass, Section, change_class, execution, identity
-from foundation.wording import listed
+from foundation.wording import join_items
 from model.config.transformer import NetworkConfig
 from trainer.config import CheckpointsConfig, EngineConfig, TrackingConfig, TrainerConfig
 from trainer.errors import RunMismatchError
@@ -77,7 +77,7 @@ class TrainingRecipe(Section):
         kind, more = self.kind, self.trainer.validation_scores
         if more and not kind.makes_texts:
             raise ValueError(
-                f"trainer.validation_scores is {listed(more)}, and the validation of {self.task} "
+                f"trainer.validation_scores is {join_items(more)}, and the validation of {self.task} "
                 "generates no texts to score: leave it out"
             )
         for name in more:
@@ -116,7 +116,7 @@ class TrainingRecipe(Section):
         """Require, for `trainer.r_drop`, a task that supports two passes, and dropout."""
         weight = self.trainer.r_drop
         if weight and not self.kind.repeats:
-            can = listed([name for name in TASKS if TASKS[name].repeats])
+            can = join_items([name for name in TASKS if TASKS[name].repeats])
             raise ValueError(
                 f"trainer.r_drop is {weight}, and micro-batches of {self.task} cannot be fed "
                 f"twice, as those of {can} can: leave it out"
@@ -201,7 +201,7 @@ class TrainingRecipe(Section):
                 not installed.
         """
         try:
-            return cls.of_untrusted(bared(values), identity)
+            return cls.of_untrusted(strip_credentials(values), identity)
         except ExtensionError as error:
             raise RunMismatchError(f"The checkpoint's recipe cannot be read: {error}") from error
         except ValidationError as error:
@@ -309,7 +309,7 @@ def differing_identity(old: dict[str, Any], new: dict[str, Any]) -> dict[str, tu
     """
     names = sorted(old.keys() | new.keys())
     before, after = (
-        {n: _compact(bared(values[n]) if n in values else _default_of(n, values)) for n in names}
+        {n: _compact(strip_credentials(values[n]) if n in values else _default_of(n, values)) for n in names}
         for values in (old, new)
     )
     return {n: (before[n], after[n]) for n in names if before[n] != after[n]}

@@ -13,13 +13,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from foundation.registry import Registry
-from foundation.written import Written
+from foundation.file_model import FileModel
 
 # The measures of a translation, each with whether more is better.
 MORE_IS_BETTER = {"loss": False, "perplexity": False, "bleu": True}
 
 
-class Score(Written):
+class Score(FileModel):
     """Value of one measure in a validation.
 
     Attributes:
@@ -51,7 +51,7 @@ class Score(Written):
 Scores = dict[str, Score]
 
 
-class BestScore(Written):
+class BestScore(FileModel):
     """Best value of a measure, the step of its validation, and the decoding of its texts."""
 
     value: float

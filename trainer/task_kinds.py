@@ -38,7 +38,7 @@ from model.config.transformer import DecodingConfig, ModelConfig, NetworkConfig
 from trainer.scores import MORE_IS_BETTER
 
 
-def _all_right(recipe: Any) -> None:
+def _accept(recipe: Any) -> None:
     """Accept every recipe."""
 
 
@@ -74,7 +74,7 @@ class TaskKind:
     probes: bool = False
     repeats: bool = False
     loss_unit: str = "unit"
-    check: Callable[[Any], None] = _all_right
+    check: Callable[[Any], None] = _accept
 
 
 @dataclass(frozen=True)
@@ -194,7 +194,7 @@ LABEL_SCORES = {"loss": False, "accuracy": True, "macro_f1": True}
 TAG_SCORES = {**LABEL_SCORES, "span_f1": True}
 
 
-def _the_network_tells_labels(recipe: Any) -> None:
+def _network_has_label_head(recipe: Any) -> None:
     network = recipe.model.network
     if network in ("transformer", "decoder_only", "encoder_only"):
         raise ValueError(
@@ -203,8 +203,8 @@ def _the_network_tells_labels(recipe: Any) -> None:
         )
 
 
-def _tags_are_told_and_scored(recipe: Any) -> None:
-    _the_network_tells_labels(recipe)
+def _tags_have_labels_and_scores(recipe: Any) -> None:
+    _network_has_label_head(recipe)
     stopping = recipe.trainer.early_stopping
     for key, metric in (
         ("checkpoints.best_by", recipe.checkpoints.best_by),
@@ -236,7 +236,7 @@ TASKS.register(
         scores=LABEL_SCORES,
         training=BUILT_IN_TASKS["text_classification"].training,
         loss_unit="text",
-        check=_the_network_tells_labels,
+        check=_network_has_label_head,
     ),
 )
 NETWORKS.register(
@@ -258,7 +258,7 @@ TASKS.register(
         scores=TAG_SCORES,
         training=BUILT_IN_TASKS["token_classification"].training,
         loss_unit="word",
-        check=_tags_are_told_and_scored,
+        check=_tags_have_labels_and_scores,
     ),
 )
 
@@ -289,7 +289,7 @@ TASKS.register(
 TLM_SCORES = {**MASKED_LM_SCORES, "alone_loss": False}
 
 
-def _sides_are_told_apart(recipe: Any) -> None:
+def _pairs_have_segments(recipe: Any) -> None:
     segments = getattr(recipe.model, "segments", None)
     if segments is not None and segments < 2:
         raise ValueError(
@@ -319,6 +319,6 @@ TASKS.register(
         scores=TLM_SCORES,
         training=BUILT_IN_TASKS["tlm"].training,
         loss_unit="masked token",
-        check=_sides_are_told_apart,
+        check=_pairs_have_segments,
     ),
 )

@@ -56,7 +56,7 @@ _INSTALLATION = Path(__file__).resolve().parent.parent
 _PREEMPTED = 75
 _LINES_KEPT = 50
 # Answers of a server that ask to come again.
-_COME_AGAIN = (429, 503, 504)
+_RETRY_LATER = (429, 503, 504)
 # The child imports transloom's own packages, whatever lies in the current folder or on PYTHONPATH.
 # A call that this process does not live to see the end of is asked to stop (PR_SET_PDEATHSIG).
 _CHILD = """
@@ -375,7 +375,7 @@ class Translator:
         arguments = ["answer-lines", str(Run(run).path), "--precision", precision, *flags]
         self._lock = threading.Lock()
         self._child = _start(arguments, stays=True)
-        self._said = _Words(self._child.stderr, quiet=True)
+        self._said = _CommandOutput(self._child.stderr, quiet=True)
         self._end = weakref.finalize(self, _end, self._child)
         self._answer()  # that it is ready
 
@@ -553,7 +553,7 @@ class ServedTranslator:
                     problem = error.read().decode(errors="replace")
                 with suppress(ValueError, KeyError, TypeError):
                     problem = json.loads(problem)["problem"]
-                if error.code not in _COME_AGAIN:
+                if error.code not in _RETRY_LATER:
                     raise TransloomError(problem, 1) from error
                 with suppress(ValueError):  # a proxy may say it by a date
                     pause = float(error.headers.get("Retry-After", pause))
@@ -610,8 +610,8 @@ def _call(arguments: Sequence[str], *, quiet: bool = True, answers: Sequence[int
 
 def _text(arguments: Sequence[str], *, quiet: bool = True, answers: Sequence[int] = (0,)) -> str:
     child = _start(arguments, stays=False)
-    said = _Words(child.stderr, quiet=quiet)
-    answered = _Words(child.stdout, quiet=True, kept=None)
+    said = _CommandOutput(child.stderr, quiet=quiet)
+    answered = _CommandOutput(child.stdout, quiet=True, kept=None)
     while True:
         try:
             code = child.wait()
@@ -637,7 +637,7 @@ def _start(arguments: Sequence[str], *, stays: bool) -> "subprocess.Popen[str]":
     )
 
 
-class _Words:
+class _CommandOutput:
     """What a command says: kept, and shown where this program's own words are."""
 
     def __init__(

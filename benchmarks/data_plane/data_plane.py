@@ -39,7 +39,7 @@ from benchmarks.support.environments import PEERS as ENVIRONMENTS
 from benchmarks.support.environments import environment_with, peer_variables
 from cluster.data.streams import WorkerClient, WorkerStreams
 from cluster.data.workers import DataWorkers
-from cluster.health.watchdog import Heartbeat
+from cluster.health.watchdog import HeartbeatSender
 from cluster.ray.session import ray_session
 from cluster.recipe import Recipe, find_recipe, load_recipe
 from data_pipeline.batching.plan import Cursor
@@ -107,7 +107,7 @@ def read_through_ray(recipe: Recipe) -> Measurement:
             cache_bytes=config.data_memory_bytes,
         )
         workers.start(1)
-        with Heartbeat(lambda: workers.actors):
+        with HeartbeatSender(lambda: workers.actors):
             streams = WorkerStreams(
                 WorkerClient(workers.handles, lambda notice: None),
                 rank=0,

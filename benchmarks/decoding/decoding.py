@@ -55,7 +55,7 @@ from data_pipeline.tasks.translation import heldout_pairs, pair_micro_batches
 from data_pipeline.tokenizers.tokenizer import load_tokenizers
 from foundation.process_pool import cores
 from model.networks.transformer import Transformer
-from trainer.memory.host_memory import keep_freed
+from trainer.memory.host_memory import retain_freed_memory
 from trainer.runs.folder import RunFolder
 from trainer.tasks.batch import to_device
 from transloom.inference.engine_names import ComputeType, Engine
@@ -114,7 +114,7 @@ def sentences_of(run: str, count: int) -> HeldOut:
 def translate_here(run: str, count: int, beam: int, how: Arrangement, precision: str) -> Result:
     """Translates with transloom, or in it with CTranslate2, in this process."""
     torch.set_num_threads(how.threads)
-    keep_freed()  # as `transloom translate` does
+    retain_freed_memory()  # as `transloom translate` does
     if precision in COMPUTE_TYPES:
         translator = Translator.load(
             run, engine=Engine.CTRANSLATE2, compute_type=ComputeType(precision)

@@ -39,8 +39,8 @@ from benchmarks.support.trainings import complete, say
 from cluster.ray.session import ray_session
 from cluster.recipe import find_recipe, load_recipe
 from data_pipeline.preparation.prepare import prepare
-from trainer.record.metrics import train_lines
-from trainer.record.records import TrainLine
+from trainer.record.metrics_file import train_lines
+from trainer.record.metrics_lines import TrainLine
 
 HERE = Path(__file__).resolve().parent
 RECIPE = "multi30k-ende"

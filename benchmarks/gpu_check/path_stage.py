@@ -29,8 +29,8 @@ from benchmarks.gpu_check.outcomes import (
 from benchmarks.gpu_check.runner import MARK
 from benchmarks.serving import PROGRAM, server
 from data_pipeline.phrasebook.sampler import generate
-from trainer.record.metrics import read_metrics, train_lines
-from trainer.record.records import TrainLine, ValidationLine
+from trainer.record.metrics_file import read_metrics, train_lines
+from trainer.record.metrics_lines import TrainLine, ValidationLine
 from transloom import ServedTranslator
 from transloom.inference.translator import Translator
 

@@ -207,7 +207,7 @@ PATH = Stage(
         PlannedRow(
             "translate_on_cluster",
             "`translate --on-cluster --gpus-per-actor`",
-            "transloom/inference/spread/actors.py",
+            "transloom/inference/distributed/actors.py",
         ),
         PlannedRow(
             "serve", "`serve` of that run (on the CPU)", "transloom/inference/serving/replica.py"

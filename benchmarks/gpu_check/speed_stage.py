@@ -40,7 +40,7 @@ from trainer.tasks.randomness import seed_torch
 from trainer.training.step_exchange import exchange
 from trainer.zero.engine import TrainingEngine
 from trainer.zero.fragment import Fragment
-from trainer.zero.without_compiler import AdamW
+from trainer.zero.disable_compiler import AdamW
 
 PLAIN_LOSS = CrossEntropy(0.1)
 MOST_BELOW_PLAIN = 0.05

@@ -34,7 +34,7 @@ from data_pipeline.batching.window import WindowReader
 from data_pipeline.dataset.manifest import open_dataset
 from data_pipeline.preparation.prepare import prepare
 from data_pipeline.tokenizers.tokenizer import load_tokenizers
-from trainer.record.metrics import train_lines
+from trainer.record.metrics_file import train_lines
 from trainer.tasks.translation import vocabulary_of
 
 HERE = Path(__file__).resolve().parent

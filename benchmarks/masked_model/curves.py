@@ -17,10 +17,10 @@ from data_pipeline.batching.heldout import load_heldout
 from data_pipeline.batching.task import DATA_TASKS
 from data_pipeline.dataset.manifest import open_dataset
 from data_pipeline.dataset.shards import unpack_shard
-from data_pipeline.tasks.masking import NOT_TOLD, TOLD
+from data_pipeline.tasks.masking import IGNORE_INDEX, LABELS_FIELD
 from data_pipeline.tokenizers.tokenizer import load_tokenizers
-from trainer.record.metrics import read_metrics
-from trainer.record.records import ValidationLine
+from trainer.record.metrics_file import read_metrics
+from trainer.record.metrics_lines import ValidationLine
 from trainer.runs.folder import RunFolder
 
 
@@ -44,8 +44,8 @@ def main() -> None:
     heldout = load_heldout(store, manifest, "validation")
     task = DATA_TASKS[recipe.task]
     batches = task.heldout_micro_batches(heldout, tokenizers, recipe.data_settings)
-    told = np.concatenate([batch.fields[TOLD].ids for batch in batches])
-    told = told[told != NOT_TOLD]
+    told = np.concatenate([batch.fields[LABELS_FIELD].ids for batch in batches])
+    told = told[told != IGNORE_INDEX]
     loss = -np.log(counts[told] / counts.sum()).mean()
     print(f"unigram: {loss:.3f} nats per token, of {len(told):,} hidden ones")
     for line in read_metrics(run.metrics):

@@ -18,8 +18,8 @@ from tempfile import TemporaryDirectory
 
 from benchmarks.support.command_line import parse_arguments
 from benchmarks.support.environments import draw
-from trainer.record.metrics import read_metrics
-from trainer.record.records import Line, TrainLine, ValidationLine
+from trainer.record.metrics_file import read_metrics
+from trainer.record.metrics_lines import Line, TrainLine, ValidationLine
 
 HERE = Path(__file__).resolve().parent
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from benchmarks.peers.corpus import RECIPE, Corpus, overrides_of
 from benchmarks.support.environments import PEERS, environment_with, peer_variables
 from benchmarks.support.record import Step, read_steps
-from trainer.record.metrics import train_lines
+from trainer.record.metrics_file import train_lines
 
 HERE = Path(__file__).resolve().parent
 EOLE = ["torch==2.13.0", "eole==0.6.4", "aiohttp"]  # Eole does not name aiohttp itself

@@ -44,8 +44,8 @@ from data_pipeline.batching.window import WindowReader
 from data_pipeline.dataset.manifest import open_dataset
 from data_pipeline.preparation.prepare import prepare
 from data_pipeline.tokenizers.tokenizer import load_tokenizers
-from trainer.record.metrics import read_metrics
-from trainer.record.records import Resumed, TrainLine
+from trainer.record.metrics_file import read_metrics
+from trainer.record.metrics_lines import Resumed, TrainLine
 from trainer.tasks.translation import vocabulary_of
 
 HERE = Path(__file__).resolve().parent

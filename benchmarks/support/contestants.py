@@ -9,7 +9,7 @@ from benchmarks.peers.contestants import ENDLESS
 from benchmarks.support.environments import peer_variables
 from benchmarks.support.record import Step, read_steps
 from cluster.recipe import Recipe
-from trainer.record.metrics import train_lines
+from trainer.record.metrics_file import train_lines
 
 
 class Transloom:

@@ -33,14 +33,14 @@ from data_pipeline.errors import DatasetFileError
 # Windows that are requested before the ranks reach them, if their bytes allow it.
 WINDOWS_AHEAD = 2
 # Silence after which a worker is asked for a sign of life, which takes it no time.
-SILENCE_SECONDS = 60.0
+WORKER_TIMEOUT_SECONDS = 60.0
 HEARTBEAT_SECONDS = 10.0
 # Attempts at a request that kills its worker each time, say for want of memory. Then the run ends.
-REPETITIONS = 8
+MAX_RETRIES_BEFORE_ERROR = 8
 # Time within which a worker is started again after its death.
 RESTART_SECONDS = 60.0
 RETRY_SECONDS = 0.1
-HOPELESS_SECONDS = 900.0
+GIVE_UP_SECONDS = 900.0
 
 
 @dataclass(eq=False)
@@ -67,13 +67,13 @@ class WorkerClient:
         self,
         workers: Sequence[WorkerHandle],
         notice: Callable[[str], None],
-        silence_seconds: float = SILENCE_SECONDS,
+        timeout_seconds: float = WORKER_TIMEOUT_SECONDS,
     ) -> None:
         self.workers = list(workers)  # may be replaced at any time
-        self.hopeless_seconds = HOPELESS_SECONDS
+        self.give_up_seconds = GIVE_UP_SECONDS
         self._absent: dict[int, Any] = {}  # pending signs of life, by the worker's number
         self._notice = notice
-        self._silence_seconds = silence_seconds
+        self._timeout_seconds = timeout_seconds
 
     def ask(self, method: str, coordinate: tuple[int, int], *arguments: Any) -> _Request:
         request = _Request(method, coordinate, arguments)
@@ -85,17 +85,17 @@ class WorkerClient:
         since = time.monotonic()
         early, _ = ray.wait(request.answers, num_returns=1, timeout=0)
         while True:
-            hopeless_at = since + self.hopeless_seconds
-            until = min(request.asked_at + self._silence_seconds, hopeless_at)
-            patience = max(0.0, until - time.monotonic())
-            done, _ = ray.wait(request.answers, num_returns=1, timeout=patience)
-            if not done and until == hopeless_at:
+            give_up_at = since + self.give_up_seconds
+            until = min(request.asked_at + self._timeout_seconds, give_up_at)
+            timeout_seconds = max(0.0, until - time.monotonic())
+            done, _ = ray.wait(request.answers, num_returns=1, timeout=timeout_seconds)
+            if not done and until == give_up_at:
                 raise ClusterError(
-                    f"No data worker has answered for {self.hopeless_seconds:g} s ({request}). "
+                    f"No data worker has answered for {self.give_up_seconds:g} s ({request}). "
                     "Look at the nodes and the storage, then start the same command again"
                 )
             if not done:
-                self._look_after(request, since)
+                self._check_liveness(request, since)
                 continue
             try:
                 return ray.get(done[0])
@@ -107,28 +107,28 @@ class WorkerClient:
                 self._send(request)
             except (RayActorError, ObjectLostError) as error:
                 request.answers.remove(done[0])
-                self._lost(request, since, error)
+                self._on_worker_lost(request, since, error)
 
-    def _look_after(self, request: _Request, since: float) -> None:
+    def _check_liveness(self, request: _Request, since: float) -> None:
         """Ask a silent worker for a sign of life: it may read from a slow server, or hang."""
         worker = request.asked[-1]
         try:
-            ray.get(worker.actor.process_id.remote(), timeout=self._sign_of_life_seconds)
+            ray.get(worker.actor.process_id.remote(), timeout=self._ping_timeout_seconds)
             request.asked_at = time.monotonic()
         except GetTimeoutError:
             ray.kill(worker.actor, no_restart=False)
-            self._repeat(request, f"has not answered for {self._silence_seconds:.0f} s and hangs")
+            self._retry(request, f"has not answered for {self._timeout_seconds:.0f} s and hangs")
         except RayActorError as error:
-            self._lost(request, since, error)
+            self._on_worker_lost(request, since, error)
 
     @property
-    def _sign_of_life_seconds(self) -> float:
-        return min(HEARTBEAT_SECONDS, self._silence_seconds)
+    def _ping_timeout_seconds(self) -> float:
+        return min(HEARTBEAT_SECONDS, self._timeout_seconds)
 
-    def _lost(self, request: _Request, since: float, error: Exception) -> None:
+    def _on_worker_lost(self, request: _Request, since: float, error: Exception) -> None:
         waiting = time.monotonic() - since
         request.losses += 1
-        if request.losses > REPETITIONS and waiting > RESTART_SECONDS:
+        if request.losses > MAX_RETRIES_BEFORE_ERROR and waiting > RESTART_SECONDS:
             raise ClusterError(
                 f"Data workers were lost {request.losses} times within {waiting:.0f} s at the same "
                 f"request ({request}): {error}. Look for a lack of memory on their nodes; fewer "
@@ -139,9 +139,9 @@ class WorkerClient:
                 time.sleep(RETRY_SECONDS)
                 self._send(request)
             else:
-                self._repeat(request, "was lost")
+                self._retry(request, "was lost")
 
-    def _repeat(self, request: _Request, reason: str) -> None:
+    def _retry(self, request: _Request, reason: str) -> None:
         before = request.asked[-1]
         self._absent[before.number] = before.actor.process_id.remote()
         self._send(request)
@@ -152,7 +152,7 @@ class WorkerClient:
 
     def _send(self, request: _Request) -> None:
         """Send a request to the worker whose turn it is: first the window's own, then others."""
-        workers = self._present()
+        workers = self._available_workers()
         epoch, window = request.coordinate
         turn = epoch * 1_000_003 + window + len(request.asked)
         worker = workers[turn % len(workers)]
@@ -160,7 +160,7 @@ class WorkerClient:
         request.asked_at = time.monotonic()
         request.answers.append(getattr(worker.actor, request.method).remote(*request.arguments))
 
-    def _present(self) -> list[WorkerHandle]:
+    def _available_workers(self) -> list[WorkerHandle]:
         """The workers that are not known to be away; all workers if each of them is."""
         workers = self.workers
         for worker in workers:

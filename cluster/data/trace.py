@@ -15,7 +15,7 @@ import torch
 from rich.console import Group, RenderableType
 from rich.table import Table
 
-from cluster.data.record import DataRecord, StreamStart
+from cluster.data.data_record import DataRecord, StreamStart
 from cluster.recipe import load_run_recipe
 from cluster.terminal import Terminal, shown, step_counts
 from data_pipeline.batching.plan import Cursor
@@ -161,7 +161,7 @@ def trace_report(steps: Sequence[TracedStep]) -> Group:
                 f"{traced.target_tokens:,} target tokens",
             ),
             _slots_table(traced.slots),
-            shown(f"  data digest  {_short(traced.data_digest)}   ", _verdict(traced)),
+            shown(f"  data digest  {_short(traced.data_digest)}   ", _digest_status(traced)),
             "",
         ]
     return Group(*parts, _summary(steps))
@@ -180,7 +180,7 @@ def _slots_table(slots: list[TracedSlot]) -> Table:
     return table
 
 
-def _verdict(traced: TracedStep) -> tuple[str, str]:
+def _digest_status(traced: TracedStep) -> tuple[str, str]:
     if traced.recorded_digest is None:
         return "not in the record", "dim"
     if traced.equal:

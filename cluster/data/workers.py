@@ -149,7 +149,7 @@ class DataWorkers:
             self._leaving.append(handle)
         return len(self.handles) + len(self._starting)
 
-    def give_up_starting(self) -> int:
+    def cancel_starting(self) -> int:
         """End the workers that do not serve yet, and return how many.
 
         They may hold resources that ranks need to start.
@@ -167,13 +167,13 @@ class DataWorkers:
         self._starting = [entry for entry in self._starting if entry[0] not in joined]
         self.handles += joined
 
-    def all_answer(self) -> bool:
+    def all_responsive(self) -> bool:
         """Whether every worker is placed and alive, after a moment's wait for that."""
         signs = [handle.actor.process_id.remote() for handle in self.handles]
         ready, _ = ray.wait(signs, num_returns=len(signs), timeout=HEARTBEAT_SECONDS)
         return len(ready) == len(signs)
 
-    def spread(self) -> str:
+    def windows_read_text(self) -> str:
         """How many windows each worker has read, in words."""
         parts = [_describe(handle) for handle in self.handles]
         return f"windows read by data workers since their start: {', '.join(parts)}"
@@ -195,5 +195,5 @@ def _describe(handle: WorkerHandle) -> str:
     )
 
 
-def numbers(handles: Sequence[WorkerHandle]) -> str:
+def worker_numbers(handles: Sequence[WorkerHandle]) -> str:
     return ", ".join(map(str, sorted(handle.number for handle in handles)))

@@ -18,7 +18,7 @@ from model.errors import ModelError
 from trainer.errors import RecordInUseError, TrainerError
 
 OWN_ERRORS = (ClusterError, DataError, ModelError, TrainerError)
-LONGEST_REASON = 500
+MAX_REASON_CHARACTERS = 500
 
 
 class RankDiedError(RankLostError):
@@ -38,7 +38,7 @@ def failure_of(name: str, position: Position, error: RayError) -> Exception:
     if isinstance(cause, OWN_ERRORS) and not isinstance(cause, RecordInUseError):
         cause.add_note(f"({name} has raised this in phase {position}.)")
         return cause
-    reason = f"{type(cause).__name__}: {cause}"[:LONGEST_REASON]
+    reason = f"{type(cause).__name__}: {cause}"[:MAX_REASON_CHARACTERS]
     failure = RankLostError(f"{name} has failed in phase {position}: {reason}")
     failure.__cause__ = error
     return failure

@@ -67,10 +67,10 @@ class HangDetector:
         self._all_moved = now
         self._step_seconds: deque[float] = deque(maxlen=NEWEST_STEPS)
 
-    def answered(self, rank: int, now: float) -> None:
+    def on_answer(self, rank: int, now: float) -> None:
         self._answered[rank] = now
 
-    def moved(self, rank: int, position: Position, now: float) -> None:
+    def on_progress(self, rank: int, position: Position, now: float) -> None:
         before = self._hindmost(range(len(self.positions)))
         self.positions[rank] = position
         self._moved[rank] = now
@@ -108,7 +108,7 @@ class HangDetector:
             return None
         return RankHungError(
             f"{self._names[last]} hangs: it has been in phase {self.positions[last]} for "
-            f"{waited:.0f} s{self._the_others(last, ranks)}. {self._remedy(last)}"
+            f"{waited:.0f} s{self._other_ranks_text(last, ranks)}. {self._remedy(last)}"
         )
 
     def _hindmost(self, ranks: Iterable[int]) -> tuple[int, int]:
@@ -142,11 +142,11 @@ class HangDetector:
                 "cluster.deadlines.adaptive_step=false"
             )
         return (
-            f"If it may take so long, raise cluster.deadlines.{_setting(phase)}, which is "
+            f"If it may take so long, raise cluster.deadlines.{_deadline_field(phase)}, which is "
             f"{deadline:g}"
         )
 
-    def _the_others(self, last: int, ranks: list[int]) -> str:
+    def _other_ranks_text(self, last: int, ranks: list[int]) -> str:
         if len(ranks) == 1:
             return ""
         first = max(ranks, key=lambda rank: self.positions[rank].order)
@@ -155,7 +155,7 @@ class HangDetector:
         return f", while others are in phase {self.positions[first]}"
 
 
-def _setting(phase: Phase) -> str:
+def _deadline_field(phase: Phase) -> str:
     """Return the name of a phase's deadline."""
     names: dict[Phase, str] = {
         "data": "step",

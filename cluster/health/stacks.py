@@ -1,9 +1,9 @@
 """Where the ranks stand when one of them is taken for hung: their stacks, before they are killed.
 
-    rank     leaves word how to dump its Python stack, in memory    `allow_dumps`
+    rank     leaves word how to dump its Python stack, in memory    `enable_stack_dumps`
     agent    asks for that on its node, and py-spy for the native   `stacks_of`
              stack, if it is installed there
-    driver   puts what came in time into the run folder             `keep_stacks`
+    driver   puts what came in time into the run folder             `save_stacks`
 
     runs/NAME/stacks/2026-01-31T12-00-00/rank-0.txt
 
@@ -32,12 +32,12 @@ DUMP_SECONDS = 3.0
 PY_SPY_SECONDS = 8.0
 COLLECT_SECONDS = PY_SPY_SECONDS + 4.0  # for request and answer on their way
 POLL_SECONDS = 0.05
-MOST_CHARACTERS = 200_000
-HANGS_KEPT = 5
+MAX_CHARACTERS = 200_000
+MAX_SAVED_HANGS = 5
 _NAME = "transloom-stacks"
 
 
-def allow_dumps() -> None:
+def enable_stack_dumps() -> None:
     """Let this process write the Python stacks of all threads when it is sent `SIGNAL`.
 
     They go into a file in memory, which is gone with the process.
@@ -52,7 +52,7 @@ def stacks_of(processes: list[int]) -> list[str]:
         return list(threads.map(_stacks_of, processes))
 
 
-def keep_stacks(
+def save_stacks(
     run: RunFolder, stacks: Mapping[int, str], notice: Callable[[str], None]
 ) -> Path | None:
     """Write each rank's stacks into the run's folder; return where, or None if that failed."""
@@ -61,7 +61,7 @@ def keep_stacks(
         folder.mkdir(parents=True, exist_ok=True)
         for rank, text in stacks.items():
             (folder / f"rank-{rank}.txt").write_text(text, encoding="utf-8")
-        for former in sorted(run.stacks.iterdir())[:-HANGS_KEPT]:
+        for former in sorted(run.stacks.iterdir())[:-MAX_SAVED_HANGS]:
             shutil.rmtree(former)
     except OSError as error:
         notice(f"the stacks of the ranks could not be kept in {folder}: {error}")
@@ -72,7 +72,7 @@ def keep_stacks(
 def _stacks_of(process: int) -> str:
     stacks = [_python_stacks(process), _native_stacks(process)]
     parts = [_state(process), *stacks]
-    return "\n\n".join(part[:MOST_CHARACTERS] for part in parts) + "\n"
+    return "\n\n".join(part[:MAX_CHARACTERS] for part in parts) + "\n"
 
 
 def _state(process: int) -> str:
@@ -132,7 +132,7 @@ def _native_stacks(process: int) -> str:
     return f"No native stack: {problem}"
 
 
-def with_stacks(
+def attach_stacks(
     failure: Exception,
     run: RunFolder,
     collect: Callable[[], Mapping[int, str]],
@@ -145,7 +145,7 @@ def with_stacks(
     """
     if not isinstance(failure, RankHungError):
         return failure
-    folder = keep_stacks(run, collect(), notice)
+    folder = save_stacks(run, collect(), notice)
     if folder is None:
         return failure
     return RankHungError(f"{failure}. Where each rank stood is in {folder}")

@@ -6,7 +6,7 @@ A process that was paused must not conclude from the time of day that others hav
 import time
 from collections.abc import Callable
 
-MOST_SECONDS_BETWEEN_LOOKS = 1.0
+MAX_POLL_INTERVAL_SECONDS = 1.0
 
 
 class SuspendAwareClock:
@@ -17,9 +17,9 @@ class SuspendAwareClock:
         self._looked = clock()
         self._awake = 0.0
 
-    def look(self) -> float:
+    def poll(self) -> float:
         """The time now; one thread must call this more often than once a second."""
         now = self._clock()
-        self._awake += min(now - self._looked, MOST_SECONDS_BETWEEN_LOOKS)
+        self._awake += min(now - self._looked, MAX_POLL_INTERVAL_SECONDS)
         self._looked = now
         return self._awake

@@ -17,9 +17,9 @@ from cluster.health.suspend_aware_clock import SuspendAwareClock
 from foundation.periodic_thread import PeriodicThread
 from trainer.checkpoints.lease import LEASE_SECONDS
 
-SILENCE_SECONDS = LEASE_SECONDS - 10.0
+HEARTBEAT_TIMEOUT_SECONDS = LEASE_SECONDS - 10.0
 HEARTBEAT_SECONDS = 2.0
-LOOK_SECONDS = 0.5
+POLL_SECONDS = 0.5
 
 
 class Watchdog:
@@ -27,11 +27,11 @@ class Watchdog:
 
     def __init__(
         self,
-        silence_seconds: float = SILENCE_SECONDS,
+        timeout_seconds: float = HEARTBEAT_TIMEOUT_SECONDS,
         clock: Callable[[], float] = time.monotonic,
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._silence_seconds = silence_seconds
+        self._timeout_seconds = timeout_seconds
         self._clock = SuspendAwareClock(clock)
         self._pause = pause
         self._heartbeat_came = False
@@ -41,16 +41,16 @@ class Watchdog:
         self._heartbeat_came = True
 
     def _watch(self) -> None:
-        now = since = self._clock.look()
-        while now - since < self._silence_seconds:
-            self._pause(LOOK_SECONDS)
-            now = self._clock.look()
+        now = since = self._clock.poll()
+        while now - since < self._timeout_seconds:
+            self._pause(POLL_SECONDS)
+            now = self._clock.poll()
             if self._heartbeat_came:
                 self._heartbeat_came, since = False, now
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-class Heartbeat(PeriodicThread):
+class HeartbeatSender(PeriodicThread):
     """The supervisor's side: a thread that sends every actor a heartbeat, whatever else happens."""
 
     def __init__(self, actors: Callable[[], Iterable[Any]]) -> None:

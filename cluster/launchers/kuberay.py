@@ -30,7 +30,7 @@ FILES = "/etc/transloom"
 TEMPORARY = "/tmp"
 # Beyond cluster.grace_seconds, before Kubernetes kills a pod: the preStop's own start and end.
 MARGIN_SECONDS = 60
-SECONDS_KEPT = 300  # a finished job's pods, for whoever wants to look at them
+TTL_SECONDS_AFTER_FINISHED = 300  # a finished job's pods, for whoever wants to look at them
 HERE = Path(__file__).parent
 
 Manifest = dict[str, Any]
@@ -131,7 +131,7 @@ def _job(cluster: ClusterConfig, name: str) -> Manifest:
         "submissionMode": "K8sJobMode",
         "backoffLimit": kubernetes.retries,
         "shutdownAfterJobFinishes": True,
-        "ttlSecondsAfterFinished": SECONDS_KEPT,
+        "ttlSecondsAfterFinished": TTL_SECONDS_AFTER_FINISHED,
         "rayClusterSpec": {
             "rayVersion": ray.__version__,
             "authOptions": token,
@@ -190,7 +190,7 @@ def _pod(
     if runs:
         mounts.append({"name": "files", "mountPath": FILES})
         volumes.append({"name": "files", "configMap": {"name": name}})
-        more_mounts, more_volumes = _shared(kubernetes)
+        more_mounts, more_volumes = _shared_volumes(kubernetes)
         mounts, volumes = mounts + more_mounts, volumes + more_volumes
     variables = {"HOME": TEMPORARY, "RAY_worker_niceness": str(cluster.niceness)}
     main: Manifest = {
@@ -209,7 +209,7 @@ def _pod(
     }
     user = kubernetes.user
     spec: Manifest = {
-        "containers": [_without_nothing(main)],
+        "containers": [_without_none(main)],
         "volumes": volumes,
         "restartPolicy": "Never",
         "terminationGracePeriodSeconds": math.ceil(cluster.grace_seconds) + MARGIN_SECONDS,
@@ -238,10 +238,10 @@ def _pod(
             for one in kubernetes.tolerations
         ],
     }
-    return {"metadata": {"labels": dict(kubernetes.labels)}, "spec": _without_nothing(spec)}
+    return {"metadata": {"labels": dict(kubernetes.labels)}, "spec": _without_none(spec)}
 
 
-def _shared(kubernetes: KubernetesConfig) -> tuple[list[Manifest], list[Manifest]]:
+def _shared_volumes(kubernetes: KubernetesConfig) -> tuple[list[Manifest], list[Manifest]]:
     """Mounts and volumes of the storage that all pods see."""
     mounts, volumes = [], []
     for n, volume in enumerate(kubernetes.volumes):
@@ -301,7 +301,7 @@ def _check_on_volume(
         )
 
 
-def _without_nothing(values: Manifest) -> Manifest:
+def _without_none(values: Manifest) -> Manifest:
     return {key: value for key, value in values.items() if value not in (None, [], {}, "")}
 
 

@@ -7,11 +7,11 @@ exec 9>"$lock"
 flock 9 # held until this script has ended, which is what stop.sh waits for
 echo $$ >"$lock.pid"
 # bash passes no signal on to its children: the driver is in the background, and bash waits.
-asked_to_stop() {
+stop_request_reason() {
     touch "$leaving"
     if [ -n "$driver" ]; then kill -TERM "$driver"; else early=yes; fi
 }
-trap asked_to_stop TERM
+trap stop_request_reason TERM
 while :; do
     "${train[@]}" 9>&- &
     driver=$!

@@ -24,7 +24,7 @@ from foundation.wording import counted
 # From the run's leaving to the requeue; and Slurm may send the signal up to a minute early.
 MARGIN_SECONDS = 60
 # Below that, a start would hardly get to its first step before it is told to stop again.
-LEAST_WORK_SECONDS = 120
+MIN_WORK_SECONDS = 120
 JOB = Path(__file__).with_name("slurm_job.sh")
 
 
@@ -154,7 +154,7 @@ def _options(
 ) -> list[str]:
     slurm = recipe.cluster.slurm
     notice = notice_seconds(recipe.cluster)
-    least = math.ceil((notice + LEAST_WORK_SECONDS) / 60)
+    least = math.ceil((notice + MIN_WORK_SECONDS) / 60)
     if slurm.time_limit_minutes is not None and slurm.time_limit_minutes < least:
         raise RecipeError(
             f"cluster.slurm.time_limit_minutes is {slurm.time_limit_minutes}, but the job is asked "

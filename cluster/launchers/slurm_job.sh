@@ -67,7 +67,7 @@ last_stop() { # when the last request to stop was made that a driver of the run 
     stat -c %y "$run/control/stop.taken" 2>/dev/null
 }
 
-asked_to_stop() {
+stop_request_reason() {
     asked=yes
     if [ -n "$driver" ]; then
         kill -TERM "$driver"
@@ -80,7 +80,7 @@ asked_to_stop() {
 
 # bash runs a trap only when its child in the foreground has ended, and passes no signal on to it.
 # So the driver is in the background, and bash waits, which a trap interrupts.
-trap asked_to_stop TERM
+trap stop_request_reason TERM
 if [ "$SLURM_JOB_NUM_NODES" -gt 1 ]; then start_ray; fi
 earlier_stop=$(last_stop)
 starting=yes

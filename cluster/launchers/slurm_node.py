@@ -19,7 +19,7 @@ from typing import IO
 from cluster.errors import ClusterError
 from cluster.ray.authentication import enable_authentication
 from cluster.ray.started_node import NodeSettings, StartedNode
-from foundation.strangers_text import logger_of
+from foundation.untrusted_text import logger_of
 
 NODE_NUMBER = "SLURM_NODEID"
 
@@ -46,8 +46,8 @@ def serve_node(settings: NodeSettings, told: IO[str], tell: Callable[[str], None
     node = StartedNode(settings, head)
     try:
         tell(node.head if is_head else socket.gethostname())
-        if not _leaves_when_told(node, told):
-            news = f"Ray has ended on {socket.gethostname()}. Its last words: {node.last_words}"
+        if not _wait_for_stop(node, told):
+            news = f"Ray has ended on {socket.gethostname()}. Its last words: {node.last_output}"
             if is_head:
                 raise ClusterError(news)
             logger.warning(news)
@@ -55,7 +55,7 @@ def serve_node(settings: NodeSettings, told: IO[str], tell: Callable[[str], None
         node.end()
 
 
-def _leaves_when_told(node: StartedNode, told: IO[str]) -> bool:
+def _wait_for_stop(node: StartedNode, told: IO[str]) -> bool:
     """Wait until the script's input ends (True) or the node does (False)."""
     events: SimpleQueue[bool] = SimpleQueue()
 
@@ -65,5 +65,5 @@ def _leaves_when_told(node: StartedNode, told: IO[str]) -> bool:
         events.put(True)
 
     Thread(target=read_on, daemon=True).start()
-    node.when_ended(lambda: events.put(False))
+    node.on_exit(lambda: events.put(False))
     return events.get()

@@ -10,15 +10,15 @@ from cluster.planning.nodes import NodeFacts, ask_nodes, facts_of_this_machine, 
 from cluster.planning.problem import PlanProblem
 from cluster.ray.cluster_view import ClusterView, Node
 from cluster.ray.private import Holder, holders
-from cluster.ray.reservation import has_labels, most_ranks_ever, room
+from cluster.ray.reservation import has_labels, max_possible_ranks, room
 from cluster.ray.session import ray_session
 from cluster.recipe import Recipe
 from data_pipeline.config.corpus import is_remote
 from data_pipeline.storage.store import MANIFEST_NAME
-from foundation.wording import counted, listed
+from foundation.wording import counted, join_items
 from trainer.runs.folder import RunFolder
 
-AGREE_SECONDS = 5.0
+CONSISTENCY_SECONDS = 5.0
 ASK_AGAIN_SECONDS = 0.2
 ROUNDING = 1e-3
 
@@ -78,12 +78,12 @@ def ask_cluster(
     config, dataset = recipe.cluster, recipe.data.dataset
     gpu = bool(config.gpus_per_rank)
     with (
-        ray_session(address, tell_open=notice),
+        ray_session(address, report_open_endpoints=notice),
         ClusterView(config.wait_for_head_seconds, notice) as view,
     ):
         file = None if is_remote(dataset) else Path(dataset) / MANIFEST_NAME
         said, problems = ask_nodes(view.nodes().values(), run.path, file, gpu=gpu)
-        nodes, held = _of_one_moment(view)
+        nodes, held = _consistent_snapshot(view)
     here, alone = facts_of_this_machine(), len(nodes) == 1
     for node in said:
         problems += node_problems(node, here, run.path, manifest, alone=alone)
@@ -97,28 +97,28 @@ def ask_cluster(
         nodes=nodes,
         holders=held,
         room=sum(room(node.free, bundle) for node in fitting),
-        room_at_all=most_ranks_ever(config, fitting),
+        room_at_all=max_possible_ranks(config, fitting),
         said=tuple(said),
     )
-    return facts, [*room_problems(recipe, facts), *problems]
+    return facts, [*capacity_problems(recipe, facts), *problems]
 
 
-def _of_one_moment(view: ClusterView) -> tuple[tuple[Node, ...], tuple[Holder, ...]]:
+def _consistent_snapshot(view: ClusterView) -> tuple[tuple[Node, ...], tuple[Holder, ...]]:
     """Return nodes by name, and who holds their resources.
 
     Ray's answers to the two questions lag differently behind what jobs take and give back: they are
     asked again until they agree.
     """
-    until = time.monotonic() + AGREE_SECONDS
+    until = time.monotonic() + CONSISTENCY_SECONDS
     while True:
         held = tuple(holders())
-        nodes = tuple(sorted(view.fresh_nodes().values(), key=lambda node: node.name))
-        if agree(nodes, held) or time.monotonic() > until:
+        nodes = tuple(sorted(view.query_nodes().values(), key=lambda node: node.name))
+        if is_consistent(nodes, held) or time.monotonic() > until:
             return nodes, held
         time.sleep(ASK_AGAIN_SECONDS)
 
 
-def agree(nodes: Collection[Node], holders: Collection[Holder]) -> bool:
+def is_consistent(nodes: Collection[Node], holders: Collection[Holder]) -> bool:
     """Return whether no more is held than is not free.
 
     Less may be held: a task takes resources, too, and is no holder.
@@ -130,7 +130,7 @@ def agree(nodes: Collection[Node], holders: Collection[Holder]) -> bool:
     return True
 
 
-def room_problems(recipe: Recipe, facts: ClusterFacts) -> list[PlanProblem]:
+def capacity_problems(recipe: Recipe, facts: ClusterFacts) -> list[PlanProblem]:
     """Whether there is room for the least number of ranks, now or ever."""
     config = recipe.cluster
     least = config.min_ranks
@@ -138,14 +138,14 @@ def room_problems(recipe: Recipe, facts: ClusterFacts) -> list[PlanProblem]:
         return []
     each = " and ".join(f"{n:g} {name}" for name, n in config.resources_of_a_rank.items())
     if config.node_labels:
-        each += f" on nodes with {listed(f'{k}={v}' for k, v in config.node_labels.items())}"
+        each += f" on nodes with {join_items(f'{k}={v}' for k, v in config.node_labels.items())}"
     if facts.room_at_all < least:
         text = (
             f"The run needs {counted(least, 'rank')} of {each} each, and the cluster has room for "
             f"{facts.room_at_all} in all, whoever holds it. Lower cluster.ranks, or add nodes"
         )
         return [PlanProblem("cluster", text)]
-    held = listed(f"{resources_text(h)} by {holder_text(h)}" for h in facts.holders)
+    held = join_items(f"{resources_text(h)} by {holder_text(h)}" for h in facts.holders)
     text = (
         f"The run needs {counted(least, 'rank')} of {each} each, and there is room for "
         f"{facts.room} now (held: {held}): it would wait for "

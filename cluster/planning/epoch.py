@@ -14,7 +14,7 @@ from data_pipeline.tokenizers.tokenizer import load_tokenizers
 
 # Bytes of shards that are read at most: about a second's work.
 BYTES_READ = 64_000_000
-MOST_MICRO_BATCHES = 1_000  # some 20 µs each
+MAX_MICRO_BATCHES = 1_000  # some 20 µs each
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def estimate_flops(recipe: Recipe, store: DatasetStore, manifest: Manifest) -> S
     from trainer.tasks.task import training_task  # imports torch
 
     reader = WindowReader(store, manifest, recipe.data_settings)
-    count = min(MOST_MICRO_BATCHES, len(reader.layout(0, 0).units))
+    count = min(MAX_MICRO_BATCHES, len(reader.layout(0, 0).units))
     task = training_task(recipe.training(), manifest, load_tokenizers(store, manifest))
     found = [task.flops(micro_batch) for micro_batch in reader.fetch(0, 0, 0, count)]
     counted = [flops for flops in found if flops is not None]

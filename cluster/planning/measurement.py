@@ -25,12 +25,12 @@ from data_pipeline.storage.store import DatasetStore
 from data_pipeline.tokenizers.tokenizer import load_tokenizers
 from trainer.errors import MemoryPreflightError
 from trainer.memory import host_memory
-from trainer.memory.room import is_out_of_memory
+from trainer.memory.device_memory import is_out_of_memory
 from trainer.rank.device_peaks import peak_of_rank
 from trainer.rank.distributed import process_group
 from trainer.rank.placement import Placement
 from trainer.rank.rank_job import RankContext, RankJob
-from trainer.record.records import Line, TrainLine
+from trainer.record.metrics_lines import Line, TrainLine
 
 if TYPE_CHECKING:
     from trainer.checkpoints.format import CheckpointHeader, FileRecord
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 WARM_UP_STEPS = 2
 LEAST_STEPS, MOST_STEPS = 3, 30  # measured ones
-ENOUGH_SECONDS = 10.0
+MAX_MEASURED_SECONDS = 10.0
 NEVER = 10**9
 
 
@@ -57,7 +57,7 @@ class Measurement:
     step_bytes: int
 
 
-class _Watcher:
+class _MeasuringSupervision:
     """Supervision and recorder of the measured rank: keeps its lines, and says when it is enough.
 
     The loop asks at each step whether to stop, and hands over the step's line afterwards.
@@ -79,13 +79,13 @@ class _Watcher:
         measured = len(self.lines) + 1 - WARM_UP_STEPS  # with the step that asks
         if measured < LEAST_STEPS:
             return False
-        return measured >= MOST_STEPS or time.monotonic() - self._since > ENOUGH_SECONDS
+        return measured >= MOST_STEPS or time.monotonic() - self._since > MAX_MEASURED_SECONDS
 
     @property
     def measured(self) -> list[TrainLine]:
         return self.lines[WARM_UP_STEPS:][::-1]
 
-    def keep_texts(self, step: int, texts: list[str]) -> None:
+    def record_texts(self, step: int, texts: list[str]) -> None:
         """Do nothing: nothing is validated."""
 
     def progress(self, phase: "Phase", step: int, where: str = "") -> None:
@@ -97,7 +97,7 @@ class _Watcher:
     def notice(self, text: str) -> None:
         """Do nothing: what is noticed is that nothing is recorded."""
 
-    def keep(self, text: str) -> None:
+    def log_detail(self, text: str) -> None:
         """Do nothing: a measurement has no log."""
 
     def state_written(self, file: "FileRecord", header: "CheckpointHeader") -> None:
@@ -124,11 +124,11 @@ def measure(recipe: Recipe, store: DatasetStore, manifest: Manifest) -> Measurem
         device="cuda" if recipe.cluster.gpus_per_rank else "cpu",
         threads=recipe.cluster.threads_per_rank,
     )
-    watcher = _Watcher()
+    supervision = _MeasuringSupervision()
     with process_group(placement, timedelta(minutes=1)), ExitStack() as resources:
         try:
             state_bytes, step_bytes = _train(
-                _endless(recipe), store, manifest, placement, watcher, resources
+                _endless(recipe), store, manifest, placement, supervision, resources
             )
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
@@ -137,7 +137,7 @@ def measure(recipe: Recipe, store: DatasetStore, manifest: Manifest) -> Measurem
                 f"A step does not fit into the memory of this machine: {error}. Lower "
                 "batching.max_tokens_per_micro_batch, which makes it another run"
             ) from error
-    speed = speed_of(watcher.measured, "a few steps of one rank here")
+    speed = speed_of(supervision.measured, "a few steps of one rank here")
     assert speed is not None
     return Measurement(speed, placement.device, state_bytes, step_bytes)
 
@@ -161,7 +161,7 @@ def _train(
     store: DatasetStore,
     manifest: Manifest,
     placement: Placement,
-    watcher: _Watcher,
+    supervision: _MeasuringSupervision,
     resources: ExitStack,
 ) -> tuple[int, int]:
     """Train until the watcher has seen enough; the bytes of the state, and of steps besides."""
@@ -174,7 +174,7 @@ def _train(
     from trainer.training.validation import Validator
 
     job = _job(recipe, manifest)
-    context = RankContext(job, placement, watcher)
+    context = RankContext(job, placement, supervision)
     task = training_task(job.recipe, manifest, load_tokenizers(store, manifest))
     engine = build_engine(job.recipe, task, placement)
     resources.callback(engine.destroy)
@@ -189,8 +189,8 @@ def _train(
         ),
         validator=Validator(scoring, placement, recipe.trainer.validation_scores),
         saver=NoSaver(),
-        recorder=watcher,
-        observer=StepProfiler(None, context.run, placement.rank, watcher.notice),
+        recorder=supervision,
+        observer=StepProfiler(None, context.run, placement.rank, supervision.notice),
         resources=ExitStack(),
         peak_flops_per_second=peak_of_rank(recipe.engine, placement).flops_per_second,
     )
@@ -216,7 +216,7 @@ def _bytes_now(placement: Placement) -> int:
     if placement.device == "cuda":
         torch.cuda.reset_peak_memory_stats(placement.torch_device)
         return int(torch.cuda.memory_allocated(placement.torch_device))
-    host_memory.give_back_freed()
+    host_memory.release_freed_memory()
     host_memory.restart_peak()
     return host_memory.resident_bytes()
 

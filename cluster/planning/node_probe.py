@@ -13,7 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from cluster.ray.head_look import digest_of, package_files
+from cluster.ray.head_probe import digest_of, package_files
 
 DISTRIBUTIONS = ("torch", "deepspeed", "ray")
 
@@ -25,7 +25,7 @@ class NodeProbe:
         """The node's time, in seconds since the epoch."""
         return time.time()
 
-    def look(self, asked: dict[str, Any]) -> dict[str, Any]:
+    def collect(self, asked: dict[str, Any]) -> dict[str, Any]:
         """What the node has.
 
         Args:
@@ -38,7 +38,7 @@ class NodeProbe:
             "python": platform.python_version(),
             "versions": {name: version_of(name) for name in DISTRIBUTIONS},
             "code": code_of(Path(asked["installation"])),
-            "folder": _meet(Path(asked["folder"]), asked["left"], asked["answer"]),
+            "folder": _check_shared_folder(Path(asked["folder"]), asked["left"], asked["answer"]),
             "manifest": _manifest(asked["manifest"]),
             "interface": _interface(asked["installation"], asked["address"], asked["gpu"]),
         }
@@ -57,7 +57,7 @@ def version_of(name: str) -> str | None:
         return None
 
 
-def _meet(folder: Path, left: str, answer: str) -> str | None:
+def _check_shared_folder(folder: Path, left: str, answer: str) -> str | None:
     """What is wrong with the folder; None if it is the one that the asking process has."""
     try:
         (folder / left).read_bytes()

@@ -20,13 +20,13 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from cluster.packages import INSTALLATION
 from cluster.planning import node_probe
 from cluster.planning.problem import PlanProblem
-from cluster.ray import head_look
+from cluster.ray import head_probe
 from cluster.ray.cluster_view import Node
 from cluster.ray.folder_access import existing_part
 
 # A node has to start a process and import torch, as it will for a rank.
 ANSWER_SECONDS = 120.0
-MOST_SKEW_SECONDS = 2.0
+MAX_SKEW_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -77,10 +77,10 @@ def ask_nodes(
         with suppress(OSError):  # then no node sees it, and each says so
             (folder / left).touch()
         for node in nodes:
-            with by_value():
+            with pickled_by_value():
                 probe = _started(node)
             own = {"address": node.name.split()[0], "answer": f"{left}-{node.id}"}
-            probes.append((node, probe, probe.look.remote(asked | own)))
+            probes.append((node, probe, probe.collect.remote(asked | own)))
         deadline = time.monotonic() + ANSWER_SECONDS
         found: list[NodeFacts] = []
         problems: list[PlanProblem] = []
@@ -89,7 +89,7 @@ def ask_nodes(
                 said = ray.get(looked, timeout=max(1.0, deadline - time.monotonic()))
                 found.append(_facts(node, said, probe, folder / f"{left}-{node.id}"))
             except (RayError, GetTimeoutError) as error:
-                problems.append(_silent(node, error))
+                problems.append(_unresponsive_problem(node, error))
         return found, problems
     finally:
         for _, probe, _ in probes:
@@ -99,9 +99,9 @@ def ask_nodes(
 
 
 @contextmanager
-def by_value() -> Iterator[None]:
+def pickled_by_value() -> Iterator[None]:
     """Let the probe travel with all of its code, to nodes that may not have it."""
-    modules = (node_probe, head_look)
+    modules = (node_probe, head_probe)
     for module in modules:
         cloudpickle.register_pickle_by_value(module)
     try:
@@ -138,7 +138,7 @@ def _facts(node: Node, said: dict[str, Any], probe: Any, answer: Path) -> NodeFa
     )
 
 
-def _silent(node: Node, error: Exception) -> PlanProblem:
+def _unresponsive_problem(node: Node, error: Exception) -> PlanProblem:
     reason = str(error).strip().splitlines()
     return PlanProblem(
         "node",
@@ -175,13 +175,13 @@ def node_problems(
         lines.append(f"has no network interface for ranks: {node.interface.removeprefix('!')}")
     problems = [PlanProblem("node", f"Node {node.name} {line}") for line in lines]
     skew = abs(node.skew_seconds) - node.skew_error_seconds
-    if skew > MOST_SKEW_SECONDS:
+    if skew > MAX_SKEW_SECONDS:
         way = "ahead of" if node.skew_seconds > 0 else "behind"
         problems.append(
             PlanProblem(
                 "node",
                 f"The clock of node {node.name} is {skew:.1f} s {way} this machine's, and more "
-                f"than {MOST_SKEW_SECONDS:g} s misplace times in records and the leave of a "
+                f"than {MAX_SKEW_SECONDS:g} s misplace times in records and the leave of a "
                 "drained node. Set it, for example with chrony",
                 refuses=False,
             )

@@ -16,7 +16,7 @@ from cluster.errors import ClusterError
 from cluster.planning.cluster_facts import ClusterFacts, ask_cluster
 from cluster.planning.epoch import Epoch, StepFlops, estimate_flops, measure_epoch
 from cluster.planning.problem import PlanProblem
-from cluster.planning.quick import Disk, disk_of, gigabytes, quick_check
+from cluster.planning.quick_checks import Disk, disk_of, gigabytes, quick_check
 from cluster.planning.size import count_parameters, size_of_state
 from cluster.planning.speed import Duration, Speed, duration, recorded_speed
 from cluster.recipe import Recipe
@@ -38,7 +38,7 @@ _EXPECTED = (ClusterError, DataError, ModelError, TrainerError, OSError)
 
 
 @dataclass(frozen=True)
-class Wanted:
+class PlanOptions:
     """What a plan is asked for besides what it always tells.
 
     Attributes:
@@ -119,7 +119,7 @@ class Plan:
 
 
 def make_plan(
-    recipe: Recipe, run: RunFolder, wanted: Wanted, notice: Callable[[str], None]
+    recipe: Recipe, run: RunFolder, wanted: PlanOptions, notice: Callable[[str], None]
 ) -> Plan:
     """Plan the run of a recipe.
 
@@ -133,10 +133,10 @@ def make_plan(
     left = max(0, recipe.trainer.max_steps - begun)
     plan = Plan(recipe, run.path, left, list(checked.problems))
     if checked.dataset is not None:
-        _size_up(plan, run, *checked.dataset)
+        _estimate_sizes(plan, run, *checked.dataset)
     if wanted.address is not None and not any(p.about == "cluster" for p in plan.problems):
-        _look_at_cluster(plan, run, wanted.address, checked.dataset, notice)
-    _take_speed(plan, run, wanted, checked.dataset, notice)
+        _check_cluster(plan, run, wanted.address, checked.dataset, notice)
+    _estimate_speed(plan, run, wanted, checked.dataset, notice)
     if wanted.address is None:
         plan.problems += _measured_memory(plan)
     if plan.speed is not None:
@@ -145,7 +145,7 @@ def make_plan(
     return plan
 
 
-def _size_up(plan: Plan, run: RunFolder, store: DatasetStore, manifest: Manifest) -> None:
+def _estimate_sizes(plan: Plan, run: RunFolder, store: DatasetStore, manifest: Manifest) -> None:
     recipe = plan.recipe
     try:
         plan.parameters, plan.frozen_parameters = count_parameters(recipe, store, manifest)
@@ -158,7 +158,7 @@ def _size_up(plan: Plan, run: RunFolder, store: DatasetStore, manifest: Manifest
         plan.problems.append(PlanProblem("dataset", str(error)))
 
 
-def _look_at_cluster(
+def _check_cluster(
     plan: Plan,
     run: RunFolder,
     address: str,
@@ -173,10 +173,10 @@ def _look_at_cluster(
         plan.problems.append(PlanProblem("cluster", str(error)))
 
 
-def _take_speed(
+def _estimate_speed(
     plan: Plan,
     run: RunFolder,
-    wanted: Wanted,
+    wanted: PlanOptions,
     dataset: tuple[DatasetStore, Manifest] | None,
     notice: Callable[[str], None],
 ) -> None:

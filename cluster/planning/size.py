@@ -16,7 +16,7 @@ from trainer.registries.optimizers import OPTIMIZERS
 from trainer.tasks.frozen import frozen_names
 
 
-def least_parameters(recipe: TrainingRecipe, manifest: Manifest) -> int | None:
+def min_parameters(recipe: TrainingRecipe, manifest: Manifest) -> int | None:
     """A number that the network's parameters reach: its matrices; None for an extension's."""
     sizes = [manifest.tokenizers[field.name].vocabulary_size for field in manifest.fields]
     model = recipe.model

@@ -11,13 +11,13 @@ from itertools import islice
 from pathlib import Path
 
 from cluster.recipe import Recipe
-from foundation.written import MAX_COUNT
-from trainer.record.metrics import read_backwards
+from foundation.file_model import MAX_COUNT
+from trainer.record.metrics_file import read_backwards
 from trainer.record.record_end import TERA
-from trainer.record.records import TrainLine
+from trainer.record.metrics_lines import TrainLine
 
 STEPS_READ = 100
-LEAST_SECONDS = LEAST_SHARE = 1e-9  # a step takes more, and a run has more of its time and peak
+MIN_SECONDS = MIN_SHARE = 1e-9  # a step takes more, and a run has more of its time and peak
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,8 @@ def speed_of(lines: Iterable[TrainLine], origin: str) -> Speed | None:
 def _is_plausible(line: TrainLine) -> bool:
     return (
         line.world_size > 0
-        and LEAST_SECONDS < line.step_seconds < MAX_COUNT
-        and all(not share or LEAST_SHARE < share < MAX_COUNT for share in (line.goodput, line.mfu))
+        and MIN_SECONDS < line.step_seconds < MAX_COUNT
+        and all(not share or MIN_SHARE < share < MAX_COUNT for share in (line.goodput, line.mfu))
     )
 
 

@@ -8,7 +8,7 @@ from cluster.planning.problem import PlanProblem
 
 # Packages whose insides are known here, so transloom asks for one version of them. Another one may
 # train, and may not.
-WATCHED = ("torch", "deepspeed", "ray")
+CHECKED_PACKAGES = ("torch", "deepspeed", "ray")
 _EXACTLY = re.compile(r"(?P<name>[\w-]+)(\[[\w,-]+\])?==(?P<version>[\w.]+)$")
 
 
@@ -41,4 +41,4 @@ def _required() -> dict[str, str]:
     except metadata.PackageNotFoundError:  # run from a folder of sources
         return {}
     found = {match["name"]: match["version"] for line in lines if (match := _EXACTLY.match(line))}
-    return {name: found[name] for name in WATCHED if name in found}
+    return {name: found[name] for name in CHECKED_PACKAGES if name in found}

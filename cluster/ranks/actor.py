@@ -15,15 +15,15 @@ from datetime import timedelta
 import ray
 
 from cluster.config import ClusterConfig
-from cluster.data.streams import HOPELESS_SECONDS, WorkerClient, WorkerStreams
+from cluster.data.streams import GIVE_UP_SECONDS, WorkerClient, WorkerStreams
 from cluster.data.workers import WorkerHandle
-from cluster.health.stacks import allow_dumps
+from cluster.health.stacks import enable_stack_dumps
 from cluster.health.watchdog import Watchdog
 from cluster.ranks.node_agent import ProcessName
 from cluster.ranks.reports import Mailbox, Report
 from cluster.ray.environment_file import read_environment
-from foundation.garbage import nothing_looked_through
-from foundation.threads import fall_asleep_soon
+from foundation.garbage_collection import without_garbage_collection
+from foundation.openmp import limit_openmp_spin
 from trainer.rank.placement import Placement
 from trainer.rank.rank_job import RankJob
 from trainer.rank.supervision import Outcome
@@ -46,8 +46,8 @@ class RankActor:
             # Imports ask whether there is a GPU: let that leave CUDA untouched.
             os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
         read_environment()
-        fall_asleep_soon()
-        allow_dumps()
+        limit_openmp_spin()
+        enable_stack_dumps()
         self._watchdog = Watchdog()
         self._mailbox = Mailbox()
         self._client = WorkerClient([], self._mailbox.notice)
@@ -97,16 +97,16 @@ class RankActor:
     def import_trainer(self, device: str) -> None:
         """Import DeepSpeed for a device, and everything that the trainer itself imports."""
         os.environ["DS_ACCELERATOR"] = device
-        with nothing_looked_through():
+        with without_garbage_collection():
             import trainer.build.rank  # noqa: F401
 
     def import_modules(self, names: list[str]) -> None:
         """Import a rank's modules: torch and DeepSpeed import most of theirs when first used."""
         # Not above: it imports torch.
-        from trainer.zero.without_compiler import without_compiler
+        from trainer.zero.disable_compiler import disable_compiler_imports
 
         # As a rank's engine does: one of them would import the compiler.
-        with nothing_looked_through(), without_compiler():
+        with without_garbage_collection(), disable_compiler_imports():
             for name in names:
                 if name not in sys.modules:
                     with suppress(Exception):  # not all that is in sys.modules can be imported
@@ -120,17 +120,17 @@ class RankActor:
     ) -> Outcome:
         """Train from a checkpoint, or from step 0; return the outcome."""
         # Not above: the supervisor imports this class too, and does without torch.
-        with nothing_looked_through():
+        with without_garbage_collection():
             from trainer.rank.distributed import process_group
 
         placement = replace(placement, node_address=ray.util.get_node_ip_address())
         with process_group(placement, timedelta(seconds=2 * config.deadlines.longest_seconds)):
             # Not above: it imports DeepSpeed, which reads the environment.
-            with nothing_looked_through():
+            with without_garbage_collection():
                 from trainer.build.rank import build_rank
 
-            self._client.hopeless_seconds = min(
-                HOPELESS_SECONDS, SHARE_FOR_DATA * config.deadlines.step_seconds
+            self._client.give_up_seconds = min(
+                GIVE_UP_SECONDS, SHARE_FOR_DATA * config.deadlines.step_seconds
             )
             streams = WorkerStreams(
                 self._client,

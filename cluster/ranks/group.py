@@ -26,7 +26,7 @@ from trainer.rank.rank_job import RankJob
 from trainer.rank.supervision import Outcome
 
 # Seconds to wait for the cause when a rank fails, as others fail with it.
-CAUSE_SECONDS = 2.0
+WAIT_FOR_CAUSE_SECONDS = 2.0
 # Seconds that ranks have for their last reports when the run ends with an error.
 LAST_REPORTS_SECONDS = 2.0
 
@@ -64,7 +64,7 @@ class RankGroup:
         self._config = config
         self._names = names
         self._clock = clock
-        self._since = clock.look()  # when the answers that are awaited were requested
+        self._since = clock.poll()  # when the answers that are awaited were requested
         self._hang_detector = HangDetector(config.deadlines, names, self._since)
         self._rendezvous: Any = None
         self._results: list[Any] = []  # those of the calls of train, in the order of ranks
@@ -76,18 +76,18 @@ class RankGroup:
         return [process.actor for process in self.processes]
 
     @property
-    def trains(self) -> bool:
+    def is_training(self) -> bool:
         """Whether the ranks have been told to train; before that they have nothing to save."""
         return bool(self._results)
 
     @property
     def nodes(self) -> list[str]:
         """The node of each rank."""
-        return [process.seat.node for process in self.processes]
+        return [process.rank_bundle.node for process in self.processes]
 
-    def signs(self) -> list[tuple[Position, float]]:
+    def heartbeats(self) -> list[tuple[Position, float]]:
         """Where each rank stands, and the seconds since its last sign of life."""
-        now, detector = self._clock.look(), self._hang_detector
+        now, detector = self._clock.poll(), self._hang_detector
         return [
             (position, detector.silent_seconds(rank, now))
             for rank, position in enumerate(detector.positions)
@@ -103,7 +103,7 @@ class RankGroup:
 
         Return at once if the group can start: `poll` then takes it a stage further.
         """
-        missing = [answer for answer in self._awaited().values() if not _has_come(answer)]
+        missing = [answer for answer in self._pending_answers().values() if not _is_ready(answer)]
         if missing:
             ray.wait(missing, num_returns=1, timeout=seconds)
         elif self._results:
@@ -111,14 +111,14 @@ class RankGroup:
 
     def poll(self) -> Poll:
         """What has happened since the last poll."""
-        now = self._clock.look()
+        now = self._clock.poll()
         if not self._results:
-            return Poll([], failure=self._gather(now))
+            return Poll([], failure=self._advance_startup(now))
         reports = self._take_reports(now)
         outcomes, failures = self._returned()
         if failures:
             self._failed_at = self._failed_at or now
-            if is_certain(failures) or now - self._failed_at > CAUSE_SECONDS:
+            if is_certain(failures) or now - self._failed_at > WAIT_FOR_CAUSE_SECONDS:
                 cause = cause_of(failures)
                 if is_permanent(cause):  # the run ends: what the ranks finished shall count
                     reports += self._last_reports(LAST_REPORTS_SECONDS)[0]
@@ -140,7 +140,7 @@ class RankGroup:
         for actor in self.actors:
             actor.request_stop.remote()
 
-    def _awaited(self) -> dict[int, Any]:
+    def _pending_answers(self) -> dict[int, Any]:
         """The answers without which the group cannot go on, by rank."""
         if self._results:
             return dict(enumerate(self._results))
@@ -148,15 +148,15 @@ class RankGroup:
             return {0: self._rendezvous}
         return {rank: process.said_name for rank, process in enumerate(self.processes)}
 
-    def _gather(self, now: float) -> Exception | None:
+    def _advance_startup(self, now: float) -> Exception | None:
         """Bring the group a step nearer to its start; return why it cannot start, if so."""
         deadlines = self._config.deadlines
-        patience = deadlines.answer_seconds if self._rendezvous else deadlines.start_seconds
-        for rank, answer in self._awaited().items():
-            if not _has_come(answer):
-                if now - self._since < patience:
+        timeout_seconds = deadlines.answer_seconds if self._rendezvous else deadlines.start_seconds
+        for rank, answer in self._pending_answers().items():
+            if not _is_ready(answer):
+                if now - self._since < timeout_seconds:
                     return None
-                return RankHungError(f"{self._names[rank]} has not started within {patience:g} s")
+                return RankHungError(f"{self._names[rank]} has not started within {timeout_seconds:g} s")
             try:
                 ray.get(answer)
             except RayError as error:
@@ -179,7 +179,7 @@ class RankGroup:
                     rank=rank,
                     world_size=len(self.processes),
                     local_rank=local_ranks[rank],
-                    local_world_size=ranks_of[process.seat.node],
+                    local_world_size=ranks_of[process.rank_bundle.node],
                     device="cuda" if self._config.gpus_per_rank else "cpu",
                     threads=self._config.threads_per_rank,
                     rendezvous=rendezvous,
@@ -194,18 +194,18 @@ class RankGroup:
         reports: list[tuple[int, Report]] = []
         for rank, actor in enumerate(self.actors):
             if rank in self._polls:
-                if not _has_come(self._polls[rank]):
+                if not _is_ready(self._polls[rank]):
                     continue
                 try:
                     answer: list[Report] = ray.get(self._polls[rank])
                 except RayError:
                     continue  # the rank is dead: its result says so
-                self._hang_detector.answered(rank, now)
+                self._hang_detector.on_answer(rank, now)
                 reports += [(rank, report) for report in answer]
             self._polls[rank] = actor.poll.remote()
         for rank, report in reports:
             if isinstance(report, Position):
-                self._hang_detector.moved(rank, report, now)
+                self._hang_detector.on_progress(rank, report, now)
         return reports
 
     def _last_reports(self, seconds: float) -> tuple[list[tuple[int, Report]], Exception | None]:
@@ -241,7 +241,7 @@ class RankGroup:
         outcomes: dict[int, Outcome] = {}
         failures: list[Exception] = []
         for rank, result in enumerate(self._results):
-            if not _has_come(result):
+            if not _is_ready(result):
                 continue
             try:
                 outcomes[rank] = ray.get(result)
@@ -265,5 +265,5 @@ def local_ranks_of(nodes: Sequence[str]) -> list[int]:
     return local_ranks
 
 
-def _has_come(answer: Any) -> bool:
+def _is_ready(answer: Any) -> bool:
     return bool(ray.wait([answer], timeout=0)[0])

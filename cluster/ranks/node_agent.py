@@ -25,11 +25,11 @@ from cluster.health.watchdog import Watchdog
 from cluster.packages import digest_of_sources, other_sources
 from cluster.ranks.node_meter import NodeMeter
 from cluster.ray.embedded import embedded_ray_is_lost
-from trainer.checkpoints.processes import start_tick
+from trainer.checkpoints.process_identity import start_tick
 from trainer.record.node_usage import Usage
 
 ANSWER_SECONDS = 5.0
-LOOK_SECONDS = 0.5
+POLL_SECONDS = 0.5
 START_SECONDS = 60.0
 # Time for a killed process to end. With a CUDA context, giving memory back takes a second or two.
 DEATH_SECONDS = 30.0
@@ -77,9 +77,9 @@ class NodeAgent:
     def heartbeat(self) -> None:
         """Take note that the supervisor lives."""
         self._watchdog.heartbeat()
-        self._end_with_raylet()
+        self._exit_with_raylet()
 
-    def _end_with_raylet(self) -> None:
+    def _exit_with_raylet(self) -> None:
         """End with the raylet: else the agent would live, and vouch for the node, a second more."""
         if os.getppid() != self._raylet:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -87,7 +87,7 @@ class NodeAgent:
     def kill(self, processes: list[ProcessName]) -> None:
         """Kill processes, which may take a while to die. It returns at once, as a sign of life."""
         _kill_here(processes)
-        self._end_with_raylet()
+        self._exit_with_raylet()
 
     def await_deaths(self, processes: list[ProcessName]) -> None:
         """Wait until processes are gone, at most `DEATH_SECONDS`, and remove what they leave."""
@@ -104,7 +104,7 @@ class NodeAgent:
         return self._meter.sample()
 
     @ray.method(concurrency_group="folder")
-    def meet(self, folder: Path, left: str, answer: str) -> str | None:
+    def check_shared_folder(self, folder: Path, left: str, answer: str) -> str | None:
         """Leave a file beside the one that the supervisor has left; return what failed, if so."""
         try:
             (folder / left).read_bytes()
@@ -179,14 +179,14 @@ class NodeAgents:
             for process, text in zip(mine, ray.get(asked[node]), strict=True)
         }
 
-    def call(self, nodes: Collection[str]) -> set[str]:
+    def ping(self, nodes: Collection[str]) -> set[str]:
         """Ask the agents of these nodes for a sign of life; return the nodes that give none."""
         signs = {n: self.by_node[n].heartbeat.remote() for n in nodes if n not in self._asked}
         _wait(list(signs.values()), ANSWER_SECONDS)
         self._asked |= {node: sign for node, sign in signs.items() if not answered(sign)}
         return self._asked.keys() & set(nodes)
 
-    def silent(self, nodes: Collection[str]) -> set[str]:
+    def unresponsive(self, nodes: Collection[str]) -> set[str]:
         """Those of these nodes whose agent did not answer when it was asked, nor since.
 
         Such a node is lost, or not to be relied on, some time before Ray says so.
@@ -236,20 +236,20 @@ class NodeAgents:
         left = f"probe-{secrets.token_hex(4)}"
         (work / left).touch()
         meetings = {
-            node: self.by_node[node].meet.remote(work, left, f"{left}-{node}") for node in new
+            node: self.by_node[node].check_shared_folder.remote(work, left, f"{left}-{node}") for node in new
         }
         sources = {node: self.by_node[node].sources.remote() for node in new}
         problems = []
         try:
-            for node, meeting in meetings.items():
-                if problem := _problem(meeting, work / f"{left}-{node}"):
+            for node, folder_check in meetings.items():
+                if problem := _problem(folder_check, work / f"{left}-{node}"):
                     self.unfit.add(node)
                     problems.append(
                         f"Node {self._names[node]} does not have the run's folder {run} "
                         f"({problem}). All nodes must see it at that path: put it on storage that "
                         "they share, with --run PATH"
                     )
-                elif (found := _sources_said(sources[node])) and found != self._sources:
+                elif (found := _reported_sources(sources[node])) and found != self._sources:
                     self.unfit.add(node)
                     name = f"Node {self._names[node]}"
                     problems.append(other_sources(name, found, self._sources, "train"))
@@ -260,11 +260,11 @@ class NodeAgents:
         return problems
 
 
-def _problem(meeting: Any, answer: Path) -> str | None:
+def _problem(folder_check: Any, answer: Path) -> str | None:
     """What is wrong with an agent's view of the folder; None also if the agent is lost."""
-    _wait([meeting], START_SECONDS)
+    _wait([folder_check], START_SECONDS)
     try:
-        problem: str | None = ray.get(meeting, timeout=0)
+        problem: str | None = ray.get(folder_check, timeout=0)
     except GetTimeoutError:
         return f"no answer within {START_SECONDS:.0f} s"
     except RayError:
@@ -272,7 +272,7 @@ def _problem(meeting: Any, answer: Path) -> str | None:
     return problem or (None if answer.exists() else "what it writes there is not seen here")
 
 
-def _sources_said(answer: Any) -> str | None:
+def _reported_sources(answer: Any) -> str | None:
     """Return the digest that an agent has given; None if the agent is lost or silent."""
     _wait([answer], START_SECONDS)
     try:
@@ -307,7 +307,7 @@ def _wait(answers: list[Any], seconds: float) -> None:
     """Wait until all answers have come, so many seconds have passed, or Ray is lost."""
     deadline = time.monotonic() + seconds
     while answers and (left := deadline - time.monotonic()) > 0 and not embedded_ray_is_lost():
-        _, answers = ray.wait(answers, num_returns=len(answers), timeout=min(left, LOOK_SECONDS))
+        _, answers = ray.wait(answers, num_returns=len(answers), timeout=min(left, POLL_SECONDS))
 
 
 def answered(answer: Any) -> bool:

@@ -1,7 +1,7 @@
 """How busy this node is, as far as processes of the run may use it.
 
 Cores and memory are those of the machine, or of the container or job of Slurm in which the process
-is, where that may use less (`cluster.health.control_group`).
+is, where that may use less (`cluster.health.cgroup`).
 """
 
 import os
@@ -11,8 +11,8 @@ from typing import Any
 
 import psutil  # type: ignore[import-untyped]
 
-from cluster.health.control_group import CoreLimit, core_limit, memory_limit
-from trainer.record.node_usage import MOST_GPUS, GpuUsage, Usage
+from cluster.health.cgroup import CoreLimit, core_limit, memory_limit
+from trainer.record.node_usage import MAX_GPUS, GpuUsage, Usage
 
 # What NVIDIA's driver makes where it runs; without it nothing of NVIDIA's is loaded.
 NVIDIA_CONTROL = Path("/dev/nvidiactl")
@@ -34,7 +34,7 @@ class NodeMeter:
             cpu_percent=self._cpu_percent(),
             memory_used_bytes=used,
             memory_bytes=total,
-            gpus=gpus_of_node()[:MOST_GPUS],
+            gpus=gpus_of_node()[:MAX_GPUS],
         )
 
     def _cpu_percent(self) -> float:

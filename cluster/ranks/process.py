@@ -13,7 +13,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.ranks.actor import RankActor
 from cluster.ranks.node_agent import ProcessName, answered
-from cluster.ray.reservation import Seat
+from cluster.ray.reservation import RankBundle
 
 ANSWER_SECONDS = 2.0
 
@@ -21,17 +21,17 @@ ANSWER_SECONDS = 2.0
 class RankProcess:
     """An actor for a seat, and the name of its process once that is known."""
 
-    def __init__(self, seat: Seat, device: str, environment: Mapping[str, str]) -> None:
+    def __init__(self, rank_bundle: RankBundle, device: str, environment: Mapping[str, str]) -> None:
         """
         Args:
             device: the device that it will compute on, `cpu` or `cuda`.
             environment: what libraries read when the process starts.
         """
-        self.seat = seat
+        self.rank_bundle = rank_bundle
         self.actor: Any = RankActor.options(  # type: ignore[attr-defined]
-            scheduling_strategy=NodeAffinitySchedulingStrategy(seat.node, soft=False),
+            scheduling_strategy=NodeAffinitySchedulingStrategy(rank_bundle.node, soft=False),
             runtime_env={"env_vars": dict(environment)},
-        ).remote(seat.gpu)
+        ).remote(rank_bundle.gpu)
         self.said_name = self.actor.process.remote()
         self.actor.import_trainer.remote(device)  # runs while the group is being put together
         self._name: ProcessName | None = None
@@ -44,7 +44,7 @@ class RankProcess:
         return self._name
 
 
-class Spares:
+class SpareProcesses:
     """Warm processes, one for each seat."""
 
     def __init__(
@@ -58,49 +58,49 @@ class Spares:
         self._kill = kill
         self.waiting: list[RankProcess] = []
 
-    def refill(self, seats: Sequence[Seat], rank: Any) -> None:
+    def refill(self, rank_bundles: Sequence[RankBundle], rank: Any) -> None:
         """Have a spare for each of these seats, and no others.
 
         Args:
             rank: the actor of a rank; spares import what it has imported by now.
         """
-        missing = Counter(seats)
+        missing = Counter(rank_bundles)
         superfluous = []
         for process in self.waiting:
-            if missing[process.seat]:
-                missing[process.seat] -= 1
+            if missing[process.rank_bundle]:
+                missing[process.rank_bundle] -= 1
             else:
                 superfluous.append(process)
-        self._dismiss(superfluous)
+        self._kill_spares(superfluous)
         modules = rank.modules.remote()
-        for seat in missing.elements():
-            process = self._new(seat)
+        for rank_bundle in missing.elements():
+            process = self._new(rank_bundle)
             process.actor.import_modules.remote(modules)
             self.waiting.append(process)
 
-    def take(self, seats: Sequence[Seat]) -> list[RankProcess]:
+    def take(self, rank_bundles: Sequence[RankBundle]) -> list[RankProcess]:
         """Processes for ranks on these seats: healthy spares, otherwise new processes."""
-        self._dismiss(self._unwell())
-        return [self._take(seat) or self._new(seat) for seat in seats]
+        self._kill_spares(self._unhealthy())
+        return [self._take(rank_bundle) or self._new(rank_bundle) for rank_bundle in rank_bundles]
 
-    def _new(self, seat: Seat) -> RankProcess:
-        return RankProcess(seat, self._device, self._environment)
+    def _new(self, rank_bundle: RankBundle) -> RankProcess:
+        return RankProcess(rank_bundle, self._device, self._environment)
 
-    def _take(self, seat: Seat) -> RankProcess | None:
+    def _take(self, rank_bundle: RankBundle) -> RankProcess | None:
         for process in self.waiting:
-            if process.seat == seat:
+            if process.rank_bundle == rank_bundle:
                 self.waiting.remove(process)
                 return process
         return None
 
-    def _unwell(self) -> list[RankProcess]:
+    def _unhealthy(self) -> list[RankProcess]:
         """Spares that do not answer: they have died, been stopped, or are too slow."""
         signs = {process.actor.process.remote(): process for process in self.waiting}
         if signs:
             ray.wait(list(signs), num_returns=len(signs), timeout=ANSWER_SECONDS)
         return [process for sign, process in signs.items() if not answered(sign)]
 
-    def _dismiss(self, processes: list[RankProcess]) -> None:
+    def _kill_spares(self, processes: list[RankProcess]) -> None:
         self.waiting = [process for process in self.waiting if process not in processes]
         if processes:
             self._kill(processes)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from cluster.health.hang_detector import Position
 from trainer.checkpoints.format import CheckpointHeader, FileRecord
-from trainer.record.records import Line
+from trainer.record.metrics_lines import Line
 from trainer.runs.vitals import Phase
 
 
@@ -73,7 +73,7 @@ class Mailbox:
     def notice(self, text: str) -> None:
         self._reports.put(Notice(text))
 
-    def keep(self, text: str) -> None:
+    def log_detail(self, text: str) -> None:
         self._reports.put(Detail(text))
 
     def state_written(self, file: FileRecord, header: CheckpointHeader) -> None:

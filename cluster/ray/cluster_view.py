@@ -20,9 +20,9 @@ from cluster.ray import private
 from cluster.ray.embedded import check_embedded_ray, embedded_ray_is_lost
 from foundation.periodic_thread import PeriodicThread
 
-LOOK_SECONDS = 1.0
+POLL_SECONDS = 1.0
 # Silence of the head after which a notice is given.
-TELL_SECONDS = 5.0
+WARN_AFTER_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class ClusterView(PeriodicThread):
             notice: told that the head is away, or is back.
         """
         # Not joined: the thread may wait for a head that is gone.
-        super().__init__("cluster view", LOOK_SECONDS, self._refresh, at_once=True, join_seconds=0)
+        super().__init__("cluster view", POLL_SECONDS, self._refresh, at_once=True, join_seconds=0)
         self._wait_seconds = wait_seconds
         self._notice = notice
         self._told = False
@@ -66,7 +66,7 @@ class ClusterView(PeriodicThread):
         self._clock = SuspendAwareClock()
         self._asked_at = time.monotonic()
         self._nodes = _ask()
-        self._seen, self._seen_at = self._asked_at, self._clock.look()
+        self._seen, self._seen_at = self._asked_at, self._clock.poll()
         return super().__enter__()
 
     def nodes(self) -> dict[str, Node]:
@@ -80,19 +80,19 @@ class ClusterView(PeriodicThread):
             self._check_head()
             return self._nodes
 
-    def fresh_nodes(self) -> dict[str, Node]:
+    def query_nodes(self) -> dict[str, Node]:
         """The nodes by id, as of now; raises what `nodes` raises."""
         since = time.monotonic()
         self.wake()
         with self._answered:
             while self._asked_at < since:
-                self._answered.wait(LOOK_SECONDS)
+                self._answered.wait(POLL_SECONDS)
                 self._check_head()
             return self._nodes
 
     def _check_head(self) -> None:
         check_embedded_ray(alive_nodes=len(self._nodes))
-        now = self._clock.look()
+        now = self._clock.poll()
         if self._asked_at != self._seen:
             self._seen, self._seen_at = self._asked_at, now
             if self._told:
@@ -104,10 +104,10 @@ class ClusterView(PeriodicThread):
                 "(cluster.wait_for_head_seconds): it is lost, or cannot be reached from here. Once "
                 "it is back, the same command goes on from the newest checkpoint"
             )
-        elif now - self._seen_at > TELL_SECONDS and not self._told:
+        elif now - self._seen_at > WARN_AFTER_SECONDS and not self._told:
             self._told = True
             self._notice(
-                f"Ray's head has not answered for {TELL_SECONDS:g} s: it is waited for, up to "
+                f"Ray's head has not answered for {WARN_AFTER_SECONDS:g} s: it is waited for, up to "
                 f"{self._wait_seconds:g} s in all; ranks that train go on meanwhile"
             )
 

@@ -29,7 +29,7 @@ def drain_own_node(seconds: int) -> None:
     """
     if not _has_ranks():
         return
-    with ray_session("auto", tell_open=lambda warning: None):
+    with ray_session("auto", report_open_endpoints=lambda warning: None):
         context = ray.get_runtime_context()
         command = [
             *(str(Path(sys.executable).parent / "ray"), "drain-node"),

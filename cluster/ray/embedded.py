@@ -38,7 +38,7 @@ START_SECONDS = 120.0
 # the raylet ends itself.
 VITAL_PROCESSES = frozenset({"gcs_server", "raylet"})
 # Exceptions that may mean that Ray was lost in the middle of something.
-_SIGNS_OF_LOSS = (RayError, HeadLostError, RankLostError, RuntimeError, ConnectionError)
+_LOSS_MARKERS = (RayError, HeadLostError, RankLostError, RuntimeError, ConnectionError)
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def embedded_ray(wanted: EmbeddedRay) -> Iterator[None]:
             private.sigterm_handler_kept(),
             private.nodes_with_least_processes(),
             processes.marking(),
-            _patient_start(processes),
+            _allow_slow_start(processes),
         ):
             _start_embedded(wanted, folder)
         lost = False
@@ -72,7 +72,7 @@ def embedded_ray(wanted: EmbeddedRay) -> Iterator[None]:
     except EmbeddedRayError:
         lost = True
         raise
-    except _SIGNS_OF_LOSS as error:
+    except _LOSS_MARKERS as error:
         lost = isinstance(error, HeadLostError) or embedded_ray_is_lost()
         if lost:
             raise EmbeddedRayError(f"Ray is lost on this machine: {error}") from error
@@ -83,7 +83,7 @@ def embedded_ray(wanted: EmbeddedRay) -> Iterator[None]:
             processes.kill()  # at once: ranks may go on training, and agents wait for their head
         ray.shutdown(wait_for_processes=True)
         if lost:
-            folder.leave()  # its log files tell why
+            folder.keep_for_inspection()  # its log files tell why
         else:
             folder.remove()
 
@@ -134,7 +134,7 @@ def require_gpus(gpus: float) -> None:
         )
 
 
-def _patient_start(processes: MarkedProcesses) -> AbstractContextManager[None]:
+def _allow_slow_start(processes: MarkedProcesses) -> AbstractContextManager[None]:
     """Give a node more than Ray's 30 s to become known, as long as its raylet is there.
 
     The raylet in turn gives its agents 15 s, which nothing changes: if they take longer it ends
@@ -142,11 +142,11 @@ def _patient_start(processes: MarkedProcesses) -> AbstractContextManager[None]:
     """
     since = time.monotonic()
 
-    def still_starts() -> bool:
+    def is_still_starting() -> bool:
         names = [process.name() for process in processes.alive()]
         return "raylet" in names and time.monotonic() - since <= START_SECONDS
 
-    return private.node_may_be_late(still_starts)
+    return private.extend_node_start_timeout(is_still_starting)
 
 
 def _private_folder() -> PrivateFolder:

@@ -24,7 +24,7 @@ MAX_BYTES = 100_000
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
-def pointer(file: Path, names: Sequence[str], welcome: Sequence[str] = ()) -> dict[str, str]:
+def file_reference(file: Path, names: Sequence[str], welcome: Sequence[str] = ()) -> dict[str, str]:
     """What a job's processes have in their environment: where to read what, and no value.
 
     Args:

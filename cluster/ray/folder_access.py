@@ -1,6 +1,6 @@
 """Write access to a folder, for this user and for other users of the machine.
 
-Needs Python's standard library only: `cluster.ray.open_doors` sends this file's text to the head
+Needs Python's standard library only: `cluster.ray.exposure` sends this file's text to the head
 node of a cluster, which runs it there.
 """
 
@@ -13,7 +13,7 @@ def existing_part(path: Path) -> Path:
     """Return the path itself, or the nearest folder around it that this user finds."""
     path = path.absolute()
     # Path.exists would raise for one in a folder that may not be entered.
-    return next(part for part in (path, *path.parents) if _may(part, os.F_OK))
+    return next(part for part in (path, *path.parents) if _has_permission(part, os.F_OK))
 
 
 def write_problem(folder: Path) -> str | None:
@@ -21,7 +21,7 @@ def write_problem(folder: Path) -> str | None:
     there = existing_part(folder)
     if not there.is_dir():
         return f"{there} is a file"
-    if _may(there, os.W_OK | os.X_OK):
+    if _has_permission(there, os.W_OK | os.X_OK):
         return None
     if os.statvfs(there).f_flag & os.ST_RDONLY:
         return f"{there} lies on a file system that is mounted read-only"
@@ -32,13 +32,13 @@ def write_problem(folder: Path) -> str | None:
     )
 
 
-def way_in(folder: Path) -> str | None:
+def access_by_others(folder: Path) -> str | None:
     """How other users get at what lies in a folder, in words; None if they cannot.
 
     They cannot if some folder on the way to it, or itself, may be entered by its owner only, and
     nobody else may put another one in its place.
     """
-    if way := way_to_replace(folder):
+    if way := replaceable_by_others(folder):
         return way
     folder = folder.resolve()
     if any(_is_closed(step.stat()) for step in [folder, *folder.parents]):
@@ -46,7 +46,7 @@ def way_in(folder: Path) -> str | None:
     return f"other users may enter {folder.parent}"
 
 
-def way_to_replace(folder: Path) -> str | None:
+def replaceable_by_others(folder: Path) -> str | None:
     """How other users may replace a folder or what lies in it, in words; None if they cannot.
 
     Whoever owns the folder is trusted, and so are root and this user.
@@ -66,7 +66,7 @@ def way_to_replace(folder: Path) -> str | None:
     return None
 
 
-def _may(path: Path, mode: int) -> bool:
+def _has_permission(path: Path, mode: int) -> bool:
     return os.access(path, mode, effective_ids=os.access in os.supports_effective_ids)
 
 

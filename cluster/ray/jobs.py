@@ -33,20 +33,20 @@ from cluster.errors import ClusterError
 from cluster.ray import private
 from cluster.ray.authentication import REMEDY, enable_authentication
 from cluster.ray.job_command import Attachment, Word, readable, shell_command
-from cluster.ray.private import TALKATIVE_LOGGERS
+from cluster.ray.private import NOISY_LOGGERS
 from foundation.location import credential_in, without_credentials
 
 POLL_SECONDS = 0.1
 COMMAND_KEY = "command"  # in a job's metadata: what was submitted, without the shell around it
 # In a job's metadata: it only looks at the head node, and is not listed. (It is not deleted: Ray
 # 2.60.0 may write that it has ended once more after that, and then has it again.)
-LOOK_KEY = "looks"
+PROBE_KEY = "looks"
 
 # How long the job gets from SIGTERM to SIGKILL when it is stopped. Ray 2.60.0 reads it in the
 # process that looks after the job (job_supervisor.py), which has the job's environment.
 STOP_WAIT_VARIABLE = "RAY_JOB_STOP_WAIT_TIME_S"
 REQUEST_SECONDS = 30.0
-MOST_BEFORE_COMMAND = 4_000  # characters of Ray's own, at the top of a job's log
+MAX_BEFORE_COMMAND = 4_000  # characters of Ray's own, at the top of a job's log
 
 _COMPARE = (
     "Compare with the dashboard's address that `ray start --head` printed: port 8265 unless set "
@@ -106,7 +106,7 @@ def submit(
     """
     attachments = [part for part in command if isinstance(part, Attachment)]
     programs = Path(sys.executable).parent
-    with explained(address), tempfile.TemporaryDirectory(prefix="transloom-job-") as working_dir:
+    with jobs_api_errors(address), tempfile.TemporaryDirectory(prefix="transloom-job-") as working_dir:
         for attachment in attachments:
             (Path(working_dir) / attachment.name).write_bytes(attachment.content)
         for name, file in (shipped or {}).items():
@@ -127,11 +127,11 @@ def submit(
 
 def list_jobs(address: str) -> list[Job]:
     """All jobs submitted to a cluster since it started, oldest first, but those that only look."""
-    with explained(address):
+    with jobs_api_errors(address):
         jobs = [
             _job(details)
             for details in _client(address).list_jobs()
-            if details.type == JobType.SUBMISSION and LOOK_KEY not in (details.metadata or {})
+            if details.type == JobType.SUBMISSION and PROBE_KEY not in (details.metadata or {})
         ]
     return sorted(jobs, key=lambda job: job.started or 0.0)
 
@@ -142,7 +142,7 @@ def job_status(address: str, job_id: str) -> Job:
     Raises:
         ClusterError: the cluster cannot be reached, refuses the token, or knows no such job.
     """
-    with explained(address, job_id):
+    with jobs_api_errors(address, job_id):
         return _job(_client(address).get_job_info(job_id))
 
 
@@ -158,10 +158,10 @@ def job_logs(address: str, job_id: str, *, follow: bool = False) -> Iterator[str
 
     Ray's own line at the top, which repeats the whole shell command, is left out.
     """
-    with explained(address, job_id):
+    with jobs_api_errors(address, job_id):
         client = _client(address)
         details = client.get_job_info(job_id)  # a clear answer if there is no such job
-        pieces = _followed(client, job_id) if follow else iter([client.get_job_logs(job_id)])
+        pieces = _follow_logs(client, job_id) if follow else iter([client.get_job_logs(job_id)])
         yield from without_line(pieces, _first_line(details))
 
 
@@ -170,7 +170,7 @@ def _first_line(details: JobDetails) -> str:
     return f"Running entrypoint for job {details.submission_id}: {details.entrypoint}\n"
 
 
-def _followed(client: JobSubmissionClient, job_id: str) -> Iterator[str]:
+def _follow_logs(client: JobSubmissionClient, job_id: str) -> Iterator[str]:
     loop = asyncio.new_event_loop()
     pieces = client.tail_job_logs(job_id)
     try:
@@ -189,7 +189,7 @@ def without_line(pieces: Iterator[str], line: str) -> Iterator[str]:
     held = ""
     for piece in pieces:
         held += piece
-        if line in held or len(held) > len(line) + MOST_BEFORE_COMMAND:
+        if line in held or len(held) > len(line) + MAX_BEFORE_COMMAND:
             yield held.replace(line, "", 1)
             yield from pieces
             return
@@ -202,13 +202,13 @@ def stop_job(address: str, job_id: str) -> bool:
     Its processes get SIGTERM and, three seconds later, SIGKILL; later than that if the job's
     environment says so (`STOP_WAIT_VARIABLE`).
     """
-    with explained(address, job_id):
+    with jobs_api_errors(address, job_id):
         return bool(_client(address).stop_job(job_id))
 
 
 def file_beside_logs(address: str, node: str, name: str) -> bytes | None:
     """The content of a file in the folder of Ray's logs on a node; None if it is not there."""
-    with explained(address):
+    with jobs_api_errors(address):
         answer = _client(address)._do_request(  # Ray 2.60.0; its public `get_log` takes no URL
             "GET",
             "/api/v0/logs/file",
@@ -220,7 +220,7 @@ def file_beside_logs(address: str, node: str, name: str) -> bytes | None:
 
 def count_nodes(address: str) -> int:
     """How many nodes of a cluster are alive."""
-    with explained(address):
+    with jobs_api_errors(address):
         answer = _client(address)._do_request(
             "GET", "/api/v0/nodes", params={"limit": 10_000}, timeout=REQUEST_SECONDS
         )
@@ -231,7 +231,7 @@ def count_nodes(address: str) -> int:
 def dashboard_of(head: str) -> str:
     """The address of the dashboard of a cluster, asked of its head from one of the nodes."""
     enable_authentication(create_token=False)
-    with explained(head):
+    with jobs_api_errors(head):
         return private.dashboard_of(head)
 
 
@@ -268,7 +268,7 @@ class _Client(JobSubmissionClient):
 def _client(address: str) -> JobSubmissionClient:
     check_address(address)
     enable_authentication(create_token=False)
-    for name in TALKATIVE_LOGGERS:
+    for name in NOISY_LOGGERS:
         logging.getLogger(name).setLevel(logging.WARNING)
     with _CLIENT_IS_MADE:
         hidden = {name: os.environ.pop(name) for name in _OVERRIDES if name in os.environ}
@@ -289,7 +289,7 @@ def _client(address: str) -> JobSubmissionClient:
 
 
 @contextmanager
-def explained(address: str, job_id: str | None = None) -> Iterator[None]:
+def jobs_api_errors(address: str, job_id: str | None = None) -> Iterator[None]:
     """Turn errors of the Jobs API into a ClusterError: one paragraph with a remedy."""
     try:
         yield

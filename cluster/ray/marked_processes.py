@@ -17,7 +17,7 @@ MARK = "TRANSLOOM_STARTED_BY"
 # would overwrite what others see of it.
 KEEP_ENVIRONMENT = "SPT_NOENV"
 DEATH_SECONDS = 30.0
-LOOK_SECONDS = 0.02
+POLL_SECONDS = 0.02
 
 
 class MarkedProcesses:
@@ -57,13 +57,13 @@ class MarkedProcesses:
                 with suppress(psutil.NoSuchProcess):
                     process.kill()
             deadline = time.monotonic() + DEATH_SECONDS
-            while any(map(_runs, processes)):
+            while any(map(_is_running, processes)):
                 if time.monotonic() > deadline:
                     return  # stuck in the kernel; they end when it lets them
-                time.sleep(LOOK_SECONDS)
+                time.sleep(POLL_SECONDS)
 
 
-def _runs(process: psutil.Process) -> bool:
+def _is_running(process: psutil.Process) -> bool:
     """Whether a process is there and is no zombie, which some containers' first process leaves."""
     try:
         return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)

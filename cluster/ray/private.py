@@ -41,12 +41,12 @@ from ray.job_config import JobConfig
 # Variable that Ray reads each time before it prints the error of an answer that nobody takes.
 IGNORE_UNREAD_ERRORS = "RAY_IGNORE_UNHANDLED_ERRORS"
 # Loggers of Ray's Jobs API that print on the terminal what nobody asked for.
-TALKATIVE_LOGGERS = (
+NOISY_LOGGERS = (
     "ray.dashboard.modules.dashboard_sdk",
     "ray.dashboard.modules.job.sdk",
     "ray._private.runtime_env.packaging",
 )
-_START_LOOK_SECONDS = 0.5
+_START_POLL_SECONDS = 0.5
 
 
 def job_config(first_on_path: str) -> JobConfig:
@@ -95,7 +95,7 @@ def session_folder() -> Path:
 
 
 @contextmanager
-def news_to(tell: Callable[[str], None]) -> Iterator[None]:
+def redirect_ray_messages(tell: Callable[[str], None]) -> Iterator[None]:
     """Redirect Ray's news ("a worker died") from the driver's standard output to `tell`.
 
     There they would spoil answers in JSON; `log_to_driver=False` does not silence them.
@@ -135,8 +135,8 @@ def sigterm_handler_kept() -> Iterator[None]:
 
 
 @contextmanager
-def node_may_be_late(still_starts: Callable[[], bool]) -> Iterator[None]:
-    """Let Ray wait for a node that it starts as long as `still_starts()` holds.
+def extend_node_start_timeout(is_still_starting: Callable[[], bool]) -> Iterator[None]:
+    """Let Ray wait for a node that it starts as long as `is_still_starting()` holds.
 
     Ray gives a node 30 s until its head knows it.
     """
@@ -147,9 +147,9 @@ def node_may_be_late(still_starts: Callable[[], bool]) -> Iterator[None]:
             try:
                 return ask(head, node)
             except RuntimeError:  # the head does not know the node
-                if not still_starts():
+                if not is_still_starting():
                     raise
-            time.sleep(_START_LOOK_SECONDS)
+            time.sleep(_START_POLL_SECONDS)
 
     ray_services.get_node = get_node
     try:
@@ -255,7 +255,7 @@ def answers_without_token(head: str, timeout_seconds: float) -> bool:
     return True
 
 
-def look_from_outside(head: str) -> None:
+def query_without_joining(head: str) -> None:
     """Let this process ask a head about nodes and resources without joining its cluster.
 
     Args:

@@ -20,7 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from cluster.errors import ClusterError
-from cluster.ray.folder_access import way_to_replace
+from cluster.ray.folder_access import replaceable_by_others
 
 PREFIX = "tlray-"
 VARIABLE = "RAY_TMPDIR"
@@ -45,7 +45,7 @@ class PrivateFolder:
             OSError: no folder can be made or locked there.
         """
         parent = _parent()
-        remove_left_behind(parent)
+        remove_stale_folders(parent)
         self._folder, self._lock = _new_locked_folder(parent)
         self.path = self._folder / "r"
 
@@ -57,14 +57,14 @@ class PrivateFolder:
     def remove(self) -> None:
         """Remove it with all that lies there."""
         shutil.rmtree(self._folder, ignore_errors=True)  # a rest goes with the next start
-        self.leave()
+        self.keep_for_inspection()
 
-    def leave(self) -> None:
+    def keep_for_inspection(self) -> None:
         """Leave it to be looked at, until this user's next embedded Ray starts."""
         os.close(self._lock)
 
 
-def remove_left_behind(parent: Path) -> None:
+def remove_stale_folders(parent: Path) -> None:
     """Remove this user's private folders that nobody holds."""
     for folder in parent.glob(f"{PREFIX}*"):
         with suppress(OSError):  # somebody else's, in use, or removed by another start
@@ -81,9 +81,9 @@ def _parent() -> Path:
     """RAY_TMPDIR, where it is set; else TMPDIR or, where that will not do, /tmp."""
     named = os.environ.get(VARIABLE)
     wanted = Path(named or os.environ.get("TMPDIR") or FALLBACK).absolute()
-    problem = _unfit(wanted)
+    problem = _unsuitable(wanted)
     if problem and not named:
-        wanted, problem = FALLBACK, _unfit(FALLBACK)
+        wanted, problem = FALLBACK, _unsuitable(FALLBACK)
     if problem:
         raise ClusterError(
             f"An embedded Ray cannot keep its files in {wanted}: {problem}. Set {VARIABLE} to a "
@@ -92,7 +92,7 @@ def _parent() -> Path:
     return wanted
 
 
-def _unfit(parent: Path) -> str | None:
+def _unsuitable(parent: Path) -> str | None:
     """Why a folder is no place for private folders, in words; None if it is one."""
     length = len(os.fsencode(parent))
     if length > LONGEST_PARENT:
@@ -101,7 +101,7 @@ def _unfit(parent: Path) -> str | None:
             "sockets are too long"
         )
     with suppress(OSError):  # if it is not there, that is said where a folder is made in it
-        return way_to_replace(parent)
+        return replaceable_by_others(parent)
     return None
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from ray.serve._private import replica as serve_replica
 
 
-def close_the_replicas_port() -> None:
+def disable_replica_port() -> None:
     """Let this process, which is a replica and nothing else, open no port of Ray Serve's.
 
     To be called in the constructor of a deployment, after which Ray Serve would open it.

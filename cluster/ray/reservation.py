@@ -20,18 +20,18 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from cluster.config import ClusterConfig, Placement
 from cluster.ray.cluster_view import Node
-from foundation.wording import counted, listed
+from foundation.wording import counted, join_items
 
 PLACEMENT_SECONDS = 10.0
 GPU_TASK_SECONDS = 60.0
-NODES_TOLD = 8
+MAX_LISTED_NODES = 8
 # Resources that each node has without anybody's asking.
 _OF_RAY = re.compile(r"(node:.*|memory|object_store_memory|accelerator_type:.*)$")
 _ROUNDING = 1e-6  # Ray counts resources in units of 1e-4
 
 
 @dataclass(frozen=True)
-class Seat:
+class RankBundle:
     """A rank's place.
 
     Attributes:
@@ -86,29 +86,29 @@ def _spread(held: Counter[str], free: Mapping[str, int], most: int) -> list[str]
     return sorted(chosen.elements())
 
 
-def most_ranks_ever(config: ClusterConfig, nodes: Iterable[Node]) -> int:
+def max_possible_ranks(config: ClusterConfig, nodes: Iterable[Node]) -> int:
     """How many ranks these nodes could hold if nobody else used them."""
     bundle = config.resources_of_a_rank
     fitting = [node for node in nodes if has_labels(node.labels, config.node_labels)]
     return sum(room(node.total, bundle) for node in fitting)
 
 
-def what_nodes_have(nodes: Iterable[Node]) -> str:
+def node_capabilities(nodes: Iterable[Node]) -> str:
     """The resources and labels that ranks may ask for, of each node."""
-    told = [_what_it_has(node) for node in sorted(nodes, key=lambda node: node.name)]
-    more = len(told) - NODES_TOLD
-    return "; ".join(told[:NODES_TOLD]) + (
+    told = [_capabilities(node) for node in sorted(nodes, key=lambda node: node.name)]
+    more = len(told) - MAX_LISTED_NODES
+    return "; ".join(told[:MAX_LISTED_NODES]) + (
         f"; and {counted(more, 'more node')}" if more > 0 else ""
     )
 
 
-def _what_it_has(node: Node) -> str:
+def _capabilities(node: Node) -> str:
     amounts = {name: n for name, n in sorted(node.total.items()) if not _OF_RAY.match(name)}
     parts = [f"{name} {n:g}" for name, n in ({"CPU": 0.0, "GPU": 0.0} | amounts).items()]
     labels = [
         f"{key}={value}" for key, value in sorted(node.labels.items()) if "ray.io/" not in key
     ]
-    return f"{node.name} has {', '.join(parts)} and {listed(labels) if labels else 'no'} labels"
+    return f"{node.name} has {', '.join(parts)} and {join_items(labels) if labels else 'no'} labels"
 
 
 class Reservation:
@@ -119,11 +119,11 @@ class Reservation:
         self._labels = config.node_labels
         self._placement = config.placement
         self._group: Any = None
-        self.taken: list[Seat] = []
+        self.taken: list[RankBundle] = []
 
     def offer(self, usable: Mapping[str, Node], most: int) -> list[str]:
         """The nodes of at most `most` seats, taken from seats that are held and free resources."""
-        held = [seat.node for seat in self.taken if seat.node in usable]
+        held = [rank_bundle.node for rank_bundle in self.taken if rank_bundle.node in usable]
         free = {
             node.id: room(node.free, self._bundle)
             for node in usable.values()
@@ -134,9 +134,9 @@ class Reservation:
     def take(self, nodes: list[str]) -> bool:
         """Reserve a seat on each of these nodes; return whether Ray could do so in time."""
         nodes = sorted(nodes)  # puts ranks of the same node next to each other
-        if nodes == [seat.node for seat in self.taken]:
+        if nodes == [rank_bundle.node for rank_bundle in self.taken]:
             return True
-        self.give_back()
+        self.release()
         try:
             self._group = placement_group(
                 [self._bundle] * len(nodes),
@@ -145,12 +145,12 @@ class Reservation:
         except GetTimeoutError:  # the head is away
             return False
         if self._group.wait(PLACEMENT_SECONDS) and (gpus := self._gpus(len(nodes))) is not None:
-            self.taken = [Seat(node, gpu) for node, gpu in zip(nodes, gpus, strict=True)]
+            self.taken = [RankBundle(node, gpu) for node, gpu in zip(nodes, gpus, strict=True)]
             return True
-        self.give_back()
+        self.release()
         return False
 
-    def give_back(self) -> None:
+    def release(self) -> None:
         if self._group is not None:
             with suppress(GetTimeoutError):  # the head is away; it learns of this when it is back
                 remove_placement_group(self._group)

@@ -21,9 +21,9 @@ from cluster.packages import import_own_packages
 from cluster.ray import private
 from cluster.ray.authentication import REMEDY, enable_authentication
 from cluster.ray.embedded import EmbeddedRay, embedded_ray, initialise
-from cluster.ray.open_doors import open_doors_here, warning
+from cluster.ray.exposure import exposure_of_joined_cluster, warning
 from cluster.ray.private import IGNORE_UNREAD_ERRORS
-from foundation.strangers_text import logger_of
+from foundation.untrusted_text import logger_of
 
 CONNECT_TIMEOUT_SECONDS = 10.0
 
@@ -34,7 +34,7 @@ logger = logger_of(__name__)
 def ray_session(
     address: str | None,
     embedded: EmbeddedRay | None = None,
-    tell_open: Callable[[str], None] = logger.warning,
+    report_open_endpoints: Callable[[str], None] = logger.warning,
 ) -> Iterator[None]:
     """Start an embedded Ray (`address` None) or join a cluster, and leave it at the end.
 
@@ -51,21 +51,21 @@ def ray_session(
     assert not ray.is_initialized(), "one session at a time"
     import_own_packages()
     with (
-        private.news_to(lambda line: logger.info("Ray: %s", line)),
-        embedded_ray(embedded or EmbeddedRay()) if address is None else _joined(address, tell_open),
+        private.redirect_ray_messages(lambda line: logger.info("Ray: %s", line)),
+        embedded_ray(embedded or EmbeddedRay()) if address is None else _joined(address, report_open_endpoints),
         _without_unread_errors(),
     ):
         yield
 
 
 @contextmanager
-def _joined(address: str, tell_open: Callable[[str], None]) -> Iterator[None]:
+def _joined(address: str, report_open_endpoints: Callable[[str], None]) -> Iterator[None]:
     head_lost = False
     try:
         with private.sigterm_handler_kept():
             head, needs_token = _join(address)
-        if doors := open_doors_here(needs_token):
-            tell_open(warning(head, doors))
+        if endpoints := exposure_of_joined_cluster(needs_token):
+            report_open_endpoints(warning(head, endpoints))
         yield
     except HeadLostError:
         head_lost = True

@@ -69,20 +69,20 @@ class StartedNode:
             self._last_words: deque[str] = deque(maxlen=LINES_KEPT)
             self._ray = self._start(settings, is_head=head is None)
             assert self._ray.stdout
-            if self._comes_up(self._ray.stdout):
+            if self._wait_until_up(self._ray.stdout):
                 return
             self.end()
         raise ClusterError(
             f"`ray start` on {socket.gethostname()} has failed {STARTS} times, joining "
-            f"{self.head}. Its last words: {self.last_words}"
+            f"{self.head}. Its last words: {self.last_output}"
         )
 
     @property
-    def last_words(self) -> str:
+    def last_output(self) -> str:
         """What `ray start` has printed last, in one line."""
         return " ".join(self._last_words)
 
-    def when_ended(self, tell: Callable[[], None]) -> None:
+    def on_exit(self, tell: Callable[[], None]) -> None:
         """Call this once when the node has ended, from a thread of its own."""
         output = self._ray.stdout
         assert output
@@ -137,7 +137,7 @@ class StartedNode:
                 errors="replace",
             )
 
-    def _comes_up(self, output: IO[str]) -> bool:
+    def _wait_until_up(self, output: IO[str]) -> bool:
         for line in output:
             self._last_words.append(line.strip())
             if UP in line:  # printed once the head knows the node

@@ -13,32 +13,32 @@ from dataclasses import dataclass
 import ray
 
 from cluster.config import ClusterConfig
-from cluster.data.worker_signs import WorkerSigns
-from cluster.data.workers import DataWorkers, numbers
+from cluster.data.worker_heartbeats import WorkerMonitor
+from cluster.data.workers import DataWorkers, worker_numbers
 from cluster.health.hang_detector import Position
-from cluster.health.stacks import with_stacks
+from cluster.health.stacks import attach_stacks
 from cluster.health.suspend_aware_clock import SuspendAwareClock
 from cluster.ranks.group import RankGroup
-from cluster.ranks.pool import RankSupply
+from cluster.ranks.rank_pool import RankPool
 from cluster.ranks.reports import Detail, Notice, RecordedLine, Report, StateFailed, StateWritten
 from cluster.ray.cluster_view import ClusterView, Node
 from cluster.supervision.attempt_end import (
-    Departure,
-    Growth,
-    Reason,
-    asked_to_stop,
-    drained,
+    RankShutdown,
+    ScaleUpTimer,
+    ShutdownReason,
+    stop_request_reason,
+    node_drain_reason,
 )
-from cluster.supervision.audience import RunAudience
+from cluster.supervision.run_listener import RunListener
 from cluster.supervision.interval import Interval
-from cluster.supervision.node_samples import NodeSamples
+from cluster.supervision.node_samples import NodeSampler
 from cluster.supervision.stop_requests import StopRequests
-from cluster.supervision.vitals_keeper import VitalsKeeper
+from cluster.supervision.vitals_writer import VitalsWriter
 from foundation.wording import counted
 from trainer.checkpoints.committer import CheckpointCommitter
 from trainer.checkpoints.lease import Lease
 from trainer.rank.supervision import Outcome
-from trainer.record.records import TrainLine
+from trainer.record.metrics_lines import TrainLine
 from trainer.runs.folder import RunFolder
 from trainer.runs.log import DETAIL
 
@@ -56,11 +56,11 @@ class RunContext:
     run: RunFolder
     lease: Lease
     view: ClusterView
-    supply: RankSupply
+    supply: RankPool
     workers: DataWorkers
     stop: StopRequests
-    audience: RunAudience
-    vitals: VitalsKeeper
+    listener: RunListener
+    vitals: VitalsWriter
     clock: SuspendAwareClock
 
     def leaving_nodes(self, used: Iterable[str]) -> list[Node]:
@@ -76,8 +76,8 @@ class RunContext:
         A node whose agent is silent is taken for lost; this process's own node never is.
         """
         others = set(used) - {ray.get_runtime_context().get_node_id()}
-        silent = self.supply.silent_nodes(others)
-        return silent | (others - self.view.fresh_nodes().keys())
+        silent = self.supply.unresponsive_nodes(others)
+        return silent | (others - self.view.query_nodes().keys())
 
 
 class RankAttempt:
@@ -102,13 +102,13 @@ class RankAttempt:
         self._furthest_step = furthest_step
         self._lease_checks = Interval(LEASE_CHECK_SECONDS)
         self._workers_checks = Interval(WORKERS_CHECK_SECONDS)
-        self._node_samples = NodeSamples(
+        self._node_samples = NodeSampler(
             context.run, context.supply, context.config.node_usage_seconds
         )
         self._vitals_looks = Interval(VITALS_SECONDS)
-        self._worker_signs = WorkerSigns()
-        self._growth = Growth()
-        self._departure = Departure()
+        self._worker_signs = WorkerMonitor()
+        self._scale_up_timer = ScaleUpTimer()
+        self._shutdown = RankShutdown()
 
     def run(self) -> Outcome:
         """Supervise until the ranks have left, or have had the time to leave.
@@ -122,58 +122,58 @@ class RankAttempt:
             self._group.wait(POLL_SECONDS)
             poll = self._group.poll()
             for rank, report in poll.reports:
-                self._hear(rank, report)
+                self._handle_report(rank, report)
             if poll.failure:
-                raise with_stacks(
+                raise attach_stacks(
                     poll.failure,
                     self._context.run,
                     self._context.supply.stacks,
-                    self._context.audience.notice,
+                    self._context.listener.notice,
                 )
             if poll.outcomes is not None:
                 assert len(set(poll.outcomes)) == 1, poll.outcomes
                 self._committer.finish()
                 if poll.outcomes[0] == "finished":
-                    self._context.stop.let_outcome_stand()
+                    self._context.stop.ignore_requests()
                 return poll.outcomes[0]
-            now = self._context.clock.look()
-            self._node_samples.look(now, max(self.reached_step, self._furthest_step))
+            now = self._context.clock.poll()
+            self._node_samples.poll(now, max(self.reached_step, self._furthest_step))
             self._check_lease(now)
             self._ask_to_leave(now)
-            if self._departure.has_begun and not self._group.trains:
+            if self._shutdown.has_begun and not self._group.is_training:
                 return "preempted"  # there is nothing to save
-            if self._departure.is_overdue(now):
-                self._context.audience.notice(
+            if self._shutdown.is_overdue(now):
+                self._context.listener.notice(
                     "the ranks have not left in time: they are killed, and what they did since "
                     "the newest checkpoint will be repeated"
                 )
                 return "preempted"
             self._scale_workers(now)
-            self._look_for_vitals(now)
+            self._collect_vitals(now)
 
-    def _hear(self, rank: int, report: Report) -> None:
+    def _handle_report(self, rank: int, report: Report) -> None:
         """Take note of what a rank says."""
-        audience, committer = self._context.audience, self._committer
+        listener, committer = self._context.listener, self._committer
         vitals = self._context.vitals
         match report:
             case Position(phase="save", step=step):
                 vitals.checkpoint_begins(step)
             case RecordedLine(line):
-                audience.line(line)
+                listener.line(line)
                 if isinstance(line, TrainLine):
                     self._count_step(line.step)
             case Notice(text):
-                audience.notice(f"rank {rank}: {text}")
+                listener.notice(f"rank {rank}: {text}")
             case Detail(text):
-                audience.keep(f"{DETAIL}rank {rank}: {text}")
+                listener.log_detail(f"{DETAIL}rank {rank}: {text}")
             case StateFailed(step, reason):
                 vitals.checkpoint_ends(step)
                 if committer.give_up(step):
-                    audience.notice(f"rank {rank}: {reason}")
+                    listener.notice(f"rank {rank}: {reason}")
             case StateWritten(file, header):
                 if committer.add(file, header):
                     vitals.checkpoint_ends(header.step)
-                    audience.notice(f"checkpoint of step {header.step} is complete")
+                    listener.notice(f"checkpoint of step {header.step} is complete")
 
     def _count_step(self, step: int) -> None:
         # Spares take time to start: not before the steps that were lost are made up for.
@@ -189,56 +189,56 @@ class RankAttempt:
     def _ask_to_leave(self, now: float) -> None:
         """Ask the ranks to leave if there is a reason."""
         for reason in self._reasons_to_leave(now):
-            had_begun = self._departure.has_begun
-            if self._departure.add(reason, now):
-                how = "after a checkpoint" if self._group.trains else "before they have begun"
-                self._context.audience.notice(f"{reason.text}: the ranks leave {how}")
+            had_begun = self._shutdown.has_begun
+            if self._shutdown.add(reason, now):
+                how = "after a checkpoint" if self._group.is_training else "before they have begun"
+                self._context.listener.notice(f"{reason.text}: the ranks leave {how}")
                 self._context.vitals.attempt_ends(reason.text)
                 if not had_begun:
                     self._group.request_stop()
 
-    def _reasons_to_leave(self, now: float) -> Iterator[Reason]:
+    def _reasons_to_leave(self, now: float) -> Iterator[ShutdownReason]:
         grace, stop = self._context.config.grace_seconds, self._context.stop
         if request := stop.reason:
             assert stop.asked_at is not None
-            yield asked_to_stop(request, time.monotonic() - stop.asked_at, grace)
+            yield stop_request_reason(request, time.monotonic() - stop.asked_at, grace)
         for node in self._context.leaving_nodes(self._group.nodes):
             self.nodes_leave = True
-            yield drained(node, time.time(), grace)
-        if self._could_grow(now):
-            yield Reason("there is room for more ranks")
+            yield node_drain_reason(node, time.time(), grace)
+        if self._should_scale_up(now):
+            yield ShutdownReason("there is room for more ranks")
 
-    def _could_grow(self, now: float) -> bool:
+    def _should_scale_up(self, now: float) -> bool:
         ranks = len(self._group.nodes)
         if ranks == self._context.config.max_ranks or not self.reached_step:
             return False
         supply, view = self._context.supply, self._context.view
-        return self._growth.is_due(ranks, lambda: len(supply.offer(view.nodes())), now)
+        return self._scale_up_timer.is_due(ranks, lambda: len(supply.offer(view.nodes())), now)
 
     def _scale_workers(self, now: float) -> None:
         """Have as many data workers as the run's control file asks for, if there is one."""
-        workers, audience = self._context.workers, self._context.audience
+        workers, listener = self._context.workers, self._context.listener
         before = list(workers.handles)
         wanted = None
         if self._workers_checks.has_passed(now):
-            wanted = self._context.run.take_wanted_data_workers()
+            wanted = self._context.run.take_data_workers_request()
         if wanted is not None:
             nodes = self._context.view.nodes().values()
-            audience.notice(workers.spread())
-            audience.notice(f"wanted: {counted(wanted, 'data worker')}; there: {len(before)}")
+            listener.notice(workers.windows_read_text())
+            listener.notice(f"wanted: {counted(wanted, 'data worker')}; there: {len(before)}")
             granted = workers.resize(wanted, [node for node in nodes if node.leaves_at is None])
             if granted < wanted:
-                audience.notice(f"there are CPUs for {counted(granted, 'data worker')} only")
+                listener.notice(f"there are CPUs for {counted(granted, 'data worker')} only")
         workers.admit()
         if workers.handles != before:
             self._group.use_workers(workers.handles)
-            audience.notice(f"data workers are now {numbers(workers.handles)}")
+            listener.notice(f"data workers are now {worker_numbers(workers.handles)}")
 
-    def _look_for_vitals(self, now: float) -> None:
+    def _collect_vitals(self, now: float) -> None:
         """Tell what ranks and data workers are doing, for whoever looks at the run."""
         if self._vitals_looks.has_passed(now):
             context = self._context
             names = {node.id[:8]: node.name for node in context.view.nodes().values()}
-            signs = self._worker_signs.look(context.workers.handles, now)
-            context.vitals.heard(self._group.signs())
-            context.vitals.workers_looked_at(signs, names)
+            heartbeats = self._worker_signs.poll(context.workers.handles, now)
+            context.vitals.update_ranks(self._group.heartbeats())
+            context.vitals.update_workers(heartbeats, names)

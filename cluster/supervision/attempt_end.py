@@ -17,23 +17,23 @@ from cluster.supervision.interval import Interval
 DRAIN_MARGIN_SECONDS = 5.0
 CHECK_SECONDS = 5.0
 # Spare capacity must last this long, while the present ranks train, before more ranks start.
-GROW_AFTER_SECONDS = 60.0
+SCALE_UP_AFTER_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
-class Reason:
+class ShutdownReason:
     """Why ranks have to leave, and how many seconds they have for a checkpoint."""
 
     text: str
     seconds: float = math.inf
 
 
-def asked_to_stop(request: str, seconds_ago: float, grace_seconds: float) -> Reason:
+def stop_request_reason(request: str, seconds_ago: float, grace_seconds: float) -> ShutdownReason:
     """Return the reason of a stop request; the grace period begins with the request, not now."""
-    return Reason(request, grace_seconds - seconds_ago)
+    return ShutdownReason(request, grace_seconds - seconds_ago)
 
 
-def drained(node: Node, now: float, grace_seconds: float) -> Reason:
+def node_drain_reason(node: Node, now: float, grace_seconds: float) -> ShutdownReason:
     """Return the reason of a node that is being drained.
 
     Args:
@@ -41,10 +41,10 @@ def drained(node: Node, now: float, grace_seconds: float) -> Reason:
     """
     assert node.leaves_at is not None
     seconds = node.leaves_at - now - DRAIN_MARGIN_SECONDS
-    return Reason(f"node {node.name} is being drained", min(grace_seconds, seconds))
+    return ShutdownReason(f"node {node.name} is being drained", min(grace_seconds, seconds))
 
 
-class Departure:
+class RankShutdown:
     """The reasons sent to the ranks of an attempt, and the earliest deadline among them."""
 
     def __init__(self) -> None:
@@ -55,7 +55,7 @@ class Departure:
     def has_begun(self) -> bool:
         return bool(self._told)
 
-    def add(self, reason: Reason, now: float) -> bool:
+    def add(self, reason: ShutdownReason, now: float) -> bool:
         """Record a reason, and return whether it is new."""
         if reason.text in self._told:
             return False
@@ -67,7 +67,7 @@ class Departure:
         return now > self._leave_by
 
 
-class Growth:
+class ScaleUpTimer:
     """How long spare capacity for more ranks has been available."""
 
     def __init__(self) -> None:
@@ -81,4 +81,4 @@ class Growth:
                 self._since = None
             elif self._since is None:
                 self._since = now
-        return self._since is not None and now - self._since >= GROW_AFTER_SECONDS
+        return self._since is not None and now - self._since >= SCALE_UP_AFTER_SECONDS

@@ -14,13 +14,13 @@ from cluster.errors import EXIT_PREEMPTED
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
-def expect_a_run() -> None:
+def exit_on_signal_before_run() -> None:
     """Until the run listens, let a signal end the process at once; after it, ignore signals."""
     for number in SIGNALS:
-        signal.signal(number, leave_at_once)
+        signal.signal(number, exit_immediately)
 
 
-def leave_at_once(number: int, frame: FrameType | None) -> None:
+def exit_immediately(number: int, frame: FrameType | None) -> None:
     """The handler before a run: nothing has begun, so there is nothing to save or to put right."""
     # Not an exception: a library that is being imported might catch it.
     name = signal.Signals(number).name
@@ -38,7 +38,7 @@ def ignore_signals() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def obey_signals() -> None:
+def restore_signal_handlers() -> None:
     """Restore Python's own handling: what comes after the run may be interrupted."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -7,16 +7,16 @@ from datetime import timedelta
 
 from cluster.health.hang_detector import Position
 from cluster.recipe import Recipe
-from cluster.supervision.audience import RunAudience
-from cluster.supervision.node_samples import OwnNodeSamples
+from cluster.supervision.run_listener import RunListener
+from cluster.supervision.node_samples import LocalNodeSampler
 from cluster.supervision.run_checks import (
     newest_checkpoint,
-    nothing_is_left,
+    is_run_complete,
     open_run,
-    tell_of_sampling,
+    report_sampling,
 )
 from cluster.supervision.stop_requests import StopRequests
-from cluster.supervision.vitals_keeper import VitalsKeeper
+from cluster.supervision.vitals_writer import VitalsWriter
 from data_pipeline.batching.stream import local_rank_steps
 from data_pipeline.batching.window import WindowReader
 from data_pipeline.dataset.manifest import Manifest
@@ -24,16 +24,16 @@ from data_pipeline.storage.store import DatasetStore
 from trainer.checkpoints.committer import CheckpointCommitter
 from trainer.checkpoints.format import CheckpointHeader, FileRecord
 from trainer.checkpoints.lease import Lease
-from trainer.memory.host_memory import keep_freed
+from trainer.memory.host_memory import retain_freed_memory
 from trainer.rank.distributed import process_group
 from trainer.rank.placement import Placement
 from trainer.rank.rank_job import RankJob
 from trainer.rank.supervision import Outcome
-from trainer.record.records import Line
-from trainer.replay.replay_order import ReplayOrder
+from trainer.record.metrics_lines import Line
+from trainer.replay.replay_options import ReplayOptions
 from trainer.runs.folder import RunFolder
 from trainer.runs.log import DETAIL, INTERRUPTED
-from trainer.runs.place import write_place
+from trainer.runs.rank_nodes import write_rank_nodes
 from trainer.runs.step_range import StepRange
 from trainer.runs.vitals import Phase
 from trainer.runs.warm_start import warm_start_of
@@ -45,12 +45,12 @@ class InlineSupervision:
     def __init__(
         self,
         committer: CheckpointCommitter,
-        audience: RunAudience,
-        vitals: VitalsKeeper,
+        listener: RunListener,
+        vitals: VitalsWriter,
         stop: StopRequests,
     ) -> None:
         self._committer = committer
-        self._audience = audience
+        self._listener = listener
         self._vitals = vitals
         self._stop = stop
 
@@ -60,13 +60,13 @@ class InlineSupervision:
             self._vitals.checkpoint_begins(step)
 
     def line(self, line: Line) -> None:
-        self._audience.line(line)
+        self._listener.line(line)
 
     def notice(self, text: str) -> None:
-        self._audience.notice(text)
+        self._listener.notice(text)
 
-    def keep(self, text: str) -> None:
-        self._audience.keep(f"{DETAIL}{text}")
+    def log_detail(self, text: str) -> None:
+        self._listener.log_detail(f"{DETAIL}{text}")
 
     def state_written(self, file: FileRecord, header: CheckpointHeader) -> None:
         self._committer.add(file, header)
@@ -75,7 +75,7 @@ class InlineSupervision:
     def state_failed(self, step: int, reason: str) -> None:
         self._committer.give_up(step)
         self._vitals.checkpoint_ends(step)
-        self._audience.notice(reason)
+        self._listener.notice(reason)
 
     def stop_requested(self) -> bool:
         return self._stop.reason is not None
@@ -86,9 +86,9 @@ def train_inline(
     run: RunFolder,
     store: DatasetStore,
     manifest: Manifest,
-    audience: RunAudience,
+    listener: RunListener,
     profile: StepRange | None,
-    replay: ReplayOrder | None = None,
+    replay: ReplayOptions | None = None,
 ) -> Outcome:
     """Train a run with one rank in this process.
 
@@ -96,9 +96,9 @@ def train_inline(
         replay: in a scratch folder, train only to compare and look.
     """
     try:
-        return _train(recipe, run, store, manifest, audience, profile, replay)
+        return _train(recipe, run, store, manifest, listener, profile, replay)
     except KeyboardInterrupt:
-        audience.notice(INTERRUPTED)
+        listener.notice(INTERRUPTED)
         return "preempted"
 
 
@@ -107,9 +107,9 @@ def _train(
     run: RunFolder,
     store: DatasetStore,
     manifest: Manifest,
-    audience: RunAudience,
+    listener: RunListener,
     profile: StepRange | None,
-    replay: ReplayOrder | None,
+    replay: ReplayOptions | None,
 ) -> Outcome:
     placement = Placement(
         device="cuda" if recipe.cluster.gpus_per_rank else "cpu",
@@ -118,27 +118,27 @@ def _train(
     reader = WindowReader(store, manifest, recipe.data_settings)
     with (
         StopRequests(run) as stop,
-        Lease(run.path, audience.notice) as lease,
-        audience.logging(),
-        VitalsKeeper(run, audience) as vitals,
+        Lease(run.path, listener.notice) as lease,
+        listener.logging(),
+        VitalsWriter(run, listener) as vitals,
         ExitStack() as group,
     ):
         stop.forget_file()
         open_run(recipe, run, store, manifest)
-        if nothing_is_left(recipe, run, lease.work, manifest, audience):
+        if is_run_complete(recipe, run, lease.work, manifest, listener):
             return "finished"
-        tell_of_sampling(recipe, audience)
+        report_sampling(recipe, listener)
         group.enter_context(process_group(placement, timedelta(minutes=1)))
         # Not above: it imports DeepSpeed, which reads the environment.
         from trainer.build.rank import build_rank
 
-        keep_freed()  # as a rank does
-        write_place(run, [node := socket.gethostname()])
+        retain_freed_memory()  # as a rank does
+        write_rank_nodes(run, [node := socket.gethostname()])
         vitals.attempt_begins([node])
 
-        checkpoint = newest_checkpoint(run, lease.work, manifest, audience)
+        checkpoint = newest_checkpoint(run, lease.work, manifest, listener)
         committer = CheckpointCommitter(
-            lease, run.checkpoints, recipe.checkpoints, world_size=1, announce=audience.notice
+            lease, run.checkpoints, recipe.checkpoints, world_size=1, announce=listener.notice
         )
         trainer = build_rank(
             RankJob(
@@ -157,10 +157,10 @@ def _train(
             steps=lambda cursor: local_rank_steps(
                 reader, cursor, 0, 1, recipe.batching.micro_batches_per_step
             ),
-            supervision=InlineSupervision(committer, audience, vitals, stop),
+            supervision=InlineSupervision(committer, listener, vitals, stop),
         )
-        with trainer, OwnNodeSamples(run, node, recipe.cluster.node_usage_seconds):
+        with trainer, LocalNodeSampler(run, node, recipe.cluster.node_usage_seconds):
             outcome = trainer.train()
         committer.finish()
-        stop.let_outcome_stand()
+        stop.ignore_requests()
         return outcome

@@ -14,7 +14,7 @@ from platform import python_version
 
 from cluster.packages import INSTALLATION
 from foundation.location import without_credentials
-from trainer.runs.start import MOST_CHARACTERS, Code, Invocation, Start
+from trainer.runs.start import MAX_CHARACTERS, Code, Invocation, Start
 
 # In the environment of a job's driver: an `Invocation` as JSON.
 VARIABLE = "TRANSLOOM_INVOCATION"
@@ -34,7 +34,7 @@ STATUS = ("--porcelain=v2", "--branch", "--untracked-files=no")
 GIT_SECONDS = 5.0  # a checkout on a slow disk is not waited for
 
 
-def this_invocation() -> Invocation:
+def current_invocation() -> Invocation:
     """What the user has typed: here, or where this job was submitted."""
     if given := os.environ.get(VARIABLE):
         try:
@@ -49,13 +49,13 @@ def as_variable(invocation: Invocation) -> dict[str, str]:
     return {VARIABLE: invocation.model_dump_json()}
 
 
-def this_start() -> Start:
+def current_start() -> Start:
     """What a run is started with here and now."""
     # An installed transloom may lie in the checkout of somebody's project.
     code = code_of(INSTALLATION) if (INSTALLATION / ".git").exists() else None
     return Start(
         since=datetime.now(UTC).isoformat(timespec="seconds"),
-        invocation=this_invocation(),
+        invocation=current_invocation(),
         code=code,
         versions={"python": python_version(), **_versions()},
     )
@@ -85,7 +85,7 @@ def _command(argv: list[str]) -> str | None:
     """A command line of ours as it can be typed again; None if it is none."""
     if Path(argv[0]).name != "transloom":
         return None
-    return without_credentials(shlex.join(["transloom", *argv[1:]]))[:MOST_CHARACTERS]
+    return without_credentials(shlex.join(["transloom", *argv[1:]]))[:MAX_CHARACTERS]
 
 
 def _versions() -> dict[str, str]:

@@ -11,13 +11,13 @@ from typing import Protocol
 from cluster.ranks.node_meter import NodeMeter
 from cluster.supervision.interval import Interval
 from foundation.periodic_thread import PeriodicThread
-from trainer.record.metrics import recorded_step
+from trainer.record.metrics_file import recorded_step
 from trainer.record.node_usage import NodeLine, Usage, append_usage
 from trainer.runs.folder import RunFolder
 
 
-class AskedNodes(Protocol):
-    """The nodes of a group; `cluster.ranks.pool.RankSupply` has them."""
+class NodeUsageSource(Protocol):
+    """The nodes of a group; `cluster.ranks.rank_pool.RankPool` has them."""
 
     def ask_usage(self) -> None:
         """Ask all of them how busy they are, without waiting."""
@@ -26,10 +26,10 @@ class AskedNodes(Protocol):
         """What has been answered since the last call, by the node's name."""
 
 
-class NodeSamples:
+class NodeSampler:
     """The samples of an attempt."""
 
-    def __init__(self, run: RunFolder, nodes: AskedNodes, every_seconds: float) -> None:
+    def __init__(self, run: RunFolder, nodes: NodeUsageSource, every_seconds: float) -> None:
         """
         Args:
             every_seconds: 0 for no samples.
@@ -38,7 +38,7 @@ class NodeSamples:
         self._nodes = nodes
         self._due = Interval(every_seconds) if every_seconds else None
 
-    def look(self, now: float, step: int) -> None:
+    def poll(self, now: float, step: int) -> None:
         """Write what has come, and ask again if it is time.
 
         Args:
@@ -52,7 +52,7 @@ class NodeSamples:
             self._nodes.ask_usage()
 
 
-class OwnNodeSamples(PeriodicThread):
+class LocalNodeSampler(PeriodicThread):
     """A thread that samples the node of a run in this process while the context lasts."""
 
     def __init__(self, run: RunFolder, name: str, every_seconds: float) -> None:

@@ -9,23 +9,23 @@ from collections.abc import Mapping
 
 from cluster.config import ClusterConfig
 from cluster.errors import ClusterError, RankLostError
-from cluster.health.watchdog import Heartbeat
+from cluster.health.watchdog import HeartbeatSender
 from cluster.ranks.group import RankGroup
 from cluster.ray.cluster_view import Node
-from cluster.ray.reservation import most_ranks_ever, what_nodes_have
+from cluster.ray.reservation import max_possible_ranks, node_capabilities
 from cluster.recipe import Recipe
 from cluster.supervision.attempt import RankAttempt, RunContext
 from cluster.supervision.retry_budget import RankLosses
 from cluster.supervision.run_checks import newest_checkpoint
 from data_pipeline.dataset.manifest import Manifest
-from foundation.wording import counted, listed
+from foundation.wording import counted, join_items
 from trainer.checkpoints.committer import CheckpointCommitter
 from trainer.errors import DamagedCheckpointError
 from trainer.rank.rank_job import RankJob
 from trainer.rank.supervision import Outcome
-from trainer.replay.replay_order import ReplayOrder
+from trainer.replay.replay_options import ReplayOptions
 from trainer.runs.log import DETAIL
-from trainer.runs.place import write_place
+from trainer.runs.rank_nodes import write_rank_nodes
 from trainer.runs.step_range import StepRange
 from trainer.runs.warm_start import warm_start_of
 
@@ -43,7 +43,7 @@ class RestartLoop:
         manifest: Manifest,
         context: RunContext,
         profile: StepRange | None = None,
-        replay: ReplayOrder | None = None,
+        replay: ReplayOptions | None = None,
     ) -> None:
         self._recipe = recipe
         self._manifest = manifest
@@ -69,8 +69,8 @@ class RestartLoop:
             DataError, ModelError, TrainerError: why the run cannot go on.
         """
         outcome: Outcome = "preempted"
-        with Heartbeat(lambda: self._context.workers.actors):
-            while outcome == "preempted" and not self._must_leave():
+        with HeartbeatSender(lambda: self._context.workers.actors):
+            while outcome == "preempted" and not self._should_stop():
                 try:
                     group = self._wait_for_group()
                     if group is None:
@@ -78,17 +78,17 @@ class RestartLoop:
                     outcome = self._attempt(group)
                 except RankLostError as error:
                     self._context.supply.end_group()  # after this, lost nodes are known as silent
-                    self._take_loss(error)
+                    self._handle_rank_loss(error)
                 except DamagedCheckpointError as error:
                     self._damage_found = True
-                    self._context.audience.notice(f"{error}. The checkpoints are verified")
+                    self._context.listener.notice(f"{error}. The checkpoints are verified")
                     self._context.vitals.attempt_ends(str(error))
                 finally:
                     self._context.supply.end_group()
-        self._context.audience.keep(f"{DETAIL}{self._context.workers.spread()}")
+        self._context.listener.log_detail(f"{DETAIL}{self._context.workers.windows_read_text()}")
         return outcome
 
-    def _must_leave(self) -> bool:
+    def _should_stop(self) -> bool:
         return bool(self._context.stop.reason or self._context.leaving_nodes(used=()))
 
     def _wait_for_group(self) -> RankGroup | None:
@@ -96,14 +96,14 @@ class RestartLoop:
         config, supply, notice = (
             self._context.config,
             self._context.supply,
-            self._context.audience.notice,
+            self._context.listener.notice,
         )
         if config.cpus_per_data_worker:
-            self._let_workers_in()
+            self._wait_for_workers()
         since, told = time.monotonic(), False
-        self._context.vitals.no_ranks()
-        while not self._must_leave():
-            nodes = self._context.view.fresh_nodes()
+        self._context.vitals.clear_ranks()
+        while not self._should_stop():
+            nodes = self._context.view.query_nodes()
             places = supply.offer(nodes)
             found = (
                 f"there is room for {counted(len(places), 'rank')}, and the run needs at least "
@@ -119,32 +119,32 @@ class RestartLoop:
                 notice(f"{found}: the run leaves")
                 return None
             if time.monotonic() - since > config.wait_for_ranks_seconds:
-                raise no_room(found, config, nodes)
+                raise no_capacity_error(found, config, nodes)
             if not told:
                 told = True
                 notice(
                     f"{found}: waiting for up to {config.wait_for_ranks_seconds:g} s"
-                    + never_enough(config, nodes)
+                    + missing_capacity_text(config, nodes)
                 )
             time.sleep(WAIT_SECONDS)
         return None
 
-    def _let_workers_in(self) -> None:
+    def _wait_for_workers(self) -> None:
         """Let data workers that lost their place find one before the ranks take their seats."""
         deadline = time.monotonic() + WORKERS_SECONDS
-        while not self._context.workers.all_answer():
+        while not self._context.workers.all_responsive():
             if time.monotonic() > deadline:
-                self._context.audience.notice(
+                self._context.listener.notice(
                     f"not all data workers have started within {WORKERS_SECONDS:g} s: the ranks "
                     "start before them"
                 )
                 return
-            self._context.supply.give_seats_back()
+            self._context.supply.release_bundles()
 
     def _attempt(self, group: RankGroup) -> Outcome:
         context, ranks = self._context, len(group.nodes)
-        if given_up := context.workers.give_up_starting():
-            context.audience.notice(
+        if given_up := context.workers.cancel_starting():
+            context.listener.notice(
                 f"{counted(given_up, 'data worker')} of those wanted did not start in time: given "
                 "up, as the ranks may need the place. Ask for them again"
             )
@@ -152,35 +152,35 @@ class RestartLoop:
         verified = self._damage_found or self._replay is not None
         self._damage_found = False
         checkpoint = newest_checkpoint(
-            context.run, context.lease.work, self._manifest, context.audience, read_files=verified
+            context.run, context.lease.work, self._manifest, context.listener, read_files=verified
         )
-        if self._must_leave():
+        if self._should_stop():
             return "preempted"
         start = checkpoint.step if checkpoint else 0
         self._losses.begin(start)
-        context.audience.notice(
+        context.listener.notice(
             f"starting {counted(ranks, 'rank')}"
             + (f" from the checkpoint of step {start}" if checkpoint else "")
         )
         problems = context.supply.check_nodes(context.lease.work.absolute(), context.run.path)
         if problems:
-            places = context.supply.offer(context.view.fresh_nodes())
-            for notice in going_without(problems, len(places), context.config.min_ranks):
-                context.audience.notice(notice)
-        if problems or self._must_leave():
+            places = context.supply.offer(context.view.query_nodes())
+            for notice in excluded_nodes_text(problems, len(places), context.config.min_ranks):
+                context.listener.notice(notice)
+        if problems or self._should_stop():
             return "preempted"
         if self._ranks and ranks != self._ranks:
-            context.audience.notice(f"resized from {self._ranks} to {counted(ranks, 'rank')}")
+            context.listener.notice(f"resized from {self._ranks} to {counted(ranks, 'rank')}")
         self._ranks = ranks
         names = [self._nodes[node] for node in group.nodes]
-        write_place(context.run, names)
+        write_rank_nodes(context.run, names)
         context.vitals.attempt_begins(names)
         committer = CheckpointCommitter(
             context.lease,
             context.run.checkpoints,
             self._recipe.checkpoints,
             ranks,
-            context.audience.notice,
+            context.listener.notice,
         )
         group.start(
             RankJob(
@@ -207,16 +207,16 @@ class RestartLoop:
             self._nodes_left = attempt.nodes_leave
             self._losses.reach(max(attempt.reached_step, committer.newest_step))
 
-    def _take_loss(self, error: RankLostError) -> None:
+    def _handle_rank_loss(self, error: RankLostError) -> None:
         lost = self._context.lost_nodes(self._nodes)
         notice = self._losses.take(error, {node: self._nodes[node] for node in lost})
-        self._context.audience.notice(notice)
+        self._context.listener.notice(notice)
         self._context.vitals.attempt_ends(str(error))
         if error.__cause__:  # the error of a rank, with its traceback on its node
-            self._context.audience.keep(str(error.__cause__))
+            self._context.listener.log_detail(str(error.__cause__))
 
 
-def no_room(found: str, config: ClusterConfig, nodes: Mapping[str, Node]) -> ClusterError:
+def no_capacity_error(found: str, config: ClusterConfig, nodes: Mapping[str, Node]) -> ClusterError:
     """The error of a run that has waited in vain.
 
     Args:
@@ -226,20 +226,20 @@ def no_room(found: str, config: ClusterConfig, nodes: Mapping[str, Node]) -> Clu
     return ClusterError(
         f"After {config.wait_for_ranks_seconds:g} s {found}, each with {_of_a_rank(config)}. The "
         f"cluster has {counted(cpus, 'CPU')} and {counted(gpus, 'GPU')} in all, whoever uses them"
-        f"{never_enough(config, nodes)}. "
+        f"{missing_capacity_text(config, nodes)}. "
         "Wait for other jobs to end (`transloom jobs list` shows them) or add nodes, then start "
         "the same command again; or lower cluster.ranks"
     )
 
 
-def never_enough(config: ClusterConfig, nodes: Mapping[str, Node]) -> str:
+def missing_capacity_text(config: ClusterConfig, nodes: Mapping[str, Node]) -> str:
     """What to add when these nodes have too little, even if nobody else used them."""
-    most = most_ranks_ever(config, nodes.values())
+    most = max_possible_ranks(config, nodes.values())
     if most >= config.min_ranks:
         return ""
     return (
         f". Its nodes can never hold more than {counted(most, 'rank')} with "
-        f"{_of_a_rank(config)}: {what_nodes_have(nodes.values())}"
+        f"{_of_a_rank(config)}: {node_capabilities(nodes.values())}"
     )
 
 
@@ -247,12 +247,12 @@ def _of_a_rank(config: ClusterConfig) -> str:
     """What a rank needs of its node."""
     parts = [counted(config.cpus_per_rank, "CPU"), counted(config.gpus_per_rank, "GPU")]
     parts += [f"{name} {n:g}" for name, n in config.resources_per_rank.items()]
-    labels = listed(f"{key}={value}" for key, value in config.node_labels.items())
+    labels = join_items(f"{key}={value}" for key, value in config.node_labels.items())
     where = f", on a node with the labels {labels}" if config.node_labels else ""
     return f"{', '.join(parts[:-1])} and {parts[-1]}{where}"
 
 
-def going_without(problems: list[str], room: int, min_ranks: int) -> list[str]:
+def excluded_nodes_text(problems: list[str], room: int, min_ranks: int) -> list[str]:
     """What to say when the run goes on without nodes that do not have its folder.
 
     Raises:

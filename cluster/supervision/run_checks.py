@@ -4,15 +4,15 @@ from contextlib import suppress
 from pathlib import Path
 
 from cluster.recipe import Recipe
-from cluster.supervision.audience import RunAudience
-from cluster.supervision.invocation import this_start
+from cluster.supervision.run_listener import RunListener
+from cluster.supervision.invocation import current_start
 from data_pipeline.batching.plan import Cursor
 from data_pipeline.batching.window import open_mixture
 from data_pipeline.config.data import SENTENCE_PIECE_TYPES
 from data_pipeline.dataset.manifest import Manifest, open_dataset
 from data_pipeline.errors import DatasetError
 from data_pipeline.storage.store import DatasetStore
-from data_pipeline.tokenizers.compiled_segmentation import how_drawn
+from data_pipeline.tokenizers.compiled_segmentation import sampling_backend_text
 from trainer.checkpoints.commit import set_aside
 from trainer.checkpoints.format import (
     Checkpoint,
@@ -24,7 +24,7 @@ from trainer.checkpoints.format import (
 )
 from trainer.errors import CheckpointError, RunMismatchError
 from trainer.recipe import identity_differences
-from trainer.runs.folder import RunCard, RunFolder
+from trainer.runs.folder import RunMetadata, RunFolder
 from trainer.runs.start import write_start
 from trainer.runs.warm_start import warm_start_of
 from trainer.state.progress import Progress
@@ -61,14 +61,14 @@ def open_run(recipe: Recipe, run: RunFolder, store: DatasetStore, manifest: Mani
         RunMismatchError, CheckpointError: somebody else has changed the run since.
     """
     run.open(recipe, store, manifest, _parent(recipe, run, manifest))
-    write_start(run, this_start())
+    write_start(run, current_start())
 
 
-def tell_of_sampling(recipe: Recipe, audience: RunAudience) -> None:
+def report_sampling(recipe: Recipe, listener: RunListener) -> None:
     """Say what draws random segmentations here, since its speed differs, if any are drawn."""
     tokenizer = recipe.tokenizer
     if tokenizer.sampling.alpha and tokenizer.type in SENTENCE_PIECE_TYPES:
-        audience.notice(f"subword sampling on this machine draws {how_drawn()}")
+        listener.notice(f"subword sampling on this machine draws {sampling_backend_text()}")
 
 
 def _parent(recipe: Recipe, run: RunFolder, manifest: Manifest) -> Parent | None:
@@ -81,7 +81,7 @@ def newest_checkpoint(
     run: RunFolder,
     work: Path,
     manifest: Manifest,
-    audience: RunAudience,
+    listener: RunListener,
     *,
     read_files: bool = True,
 ) -> Checkpoint | None:
@@ -103,14 +103,14 @@ def newest_checkpoint(
         )
     for path, problem in damaged.items():
         aside = set_aside(path, work)
-        audience.notice(f"{problem}; it is now {aside.name}, and the one before it is used")
+        listener.notice(f"{problem}; it is now {aside.name}, and the one before it is used")
     if checkpoint:
         _check_membership(checkpoint, run.card(), manifest)
     return checkpoint
 
 
-def nothing_is_left(
-    recipe: Recipe, run: RunFolder, work: Path, manifest: Manifest, audience: RunAudience
+def is_run_complete(
+    recipe: Recipe, run: RunFolder, work: Path, manifest: Manifest, listener: RunListener
 ) -> bool:
     """Whether the run has come to its end, so that nothing need be started.
 
@@ -118,18 +118,18 @@ def nothing_is_left(
     """
     newest = list_checkpoints(run.checkpoints)[-1:]
     with suppress(CheckpointError):  # the newest is damaged: the one before it counts
-        if not newest or not _is_the_end(read_header(newest[0]), recipe):
+        if not newest or not _is_final(read_header(newest[0]), recipe):
             return False  # without reading the whole checkpoint: the start of the ranks does that
-    checkpoint = newest_checkpoint(run, work, manifest, audience)
-    return checkpoint is not None and _is_the_end(checkpoint.header, recipe)
+    checkpoint = newest_checkpoint(run, work, manifest, listener)
+    return checkpoint is not None and _is_final(checkpoint.header, recipe)
 
 
-def _is_the_end(header: CheckpointHeader, recipe: Recipe) -> bool:
+def _is_final(header: CheckpointHeader, recipe: Recipe) -> bool:
     progress = Progress.of_checkpoint(header, Cursor.from_json(header.cursor))
     return progress.is_over(recipe.trainer) and not progress.validation_due
 
 
-def _check_membership(checkpoint: Checkpoint, card: RunCard, manifest: Manifest) -> None:
+def _check_membership(checkpoint: Checkpoint, card: RunMetadata, manifest: Manifest) -> None:
     header = checkpoint.header
     differences = identity_differences(header.identity, card.identity)
     if not manifest.descends_from(header.dataset_identity):

@@ -14,11 +14,11 @@ from contextlib import suppress
 from types import FrameType, TracebackType
 from typing import Self
 
-from cluster.supervision.command_signals import SIGNALS, leave_at_once
+from cluster.supervision.command_signals import SIGNALS, exit_immediately
 from cluster.supervision.interval import Interval
 from trainer.runs.folder import RunFolder
 
-LOOK_SECONDS = 0.5
+POLL_SECONDS = 0.5
 
 
 class StopRequests:
@@ -31,7 +31,7 @@ class StopRequests:
         self._signal: int | None = None
         self._obeys_interrupts = True
         self._file_taken = False
-        self._looks = Interval(LOOK_SECONDS)
+        self._looks = Interval(POLL_SECONDS)
 
     def __enter__(self) -> Self:
         self._before = {number: signal.signal(number, self._handle) for number in SIGNALS}
@@ -43,15 +43,15 @@ class StopRequests:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.let_outcome_stand()
+        self.ignore_requests()
         for number, handler in self._before.items():
-            signal.signal(number, signal.SIG_IGN if handler is leave_at_once else handler)
+            signal.signal(number, signal.SIG_IGN if handler is exit_immediately else handler)
 
-    def let_outcome_stand(self) -> None:
+    def ignore_requests(self) -> None:
         """Ignore second signals from now on: the outcome of the run is certain."""
         self._obeys_interrupts = False
 
-    def outcome_is_open(self) -> None:
+    def accept_requests(self) -> None:
         """Obey second signals again: the run goes on after all."""
         self._obeys_interrupts = True
 
@@ -60,7 +60,7 @@ class StopRequests:
 
         It was meant for a former owner of the run. Only the run's owner may call this.
         """
-        self._look()
+        self._poll_file()
 
     @property
     def reason(self) -> str | None:
@@ -68,10 +68,10 @@ class StopRequests:
         if self._signal is not None:
             return f"{signal.Signals(self._signal).name} was received"
         if not self._file_taken and self._looks.has_passed(time.monotonic()):
-            self._look()
+            self._poll_file()
         return f"{self._run.stop_request} was created" if self._file_taken else None
 
-    def _look(self) -> None:
+    def _poll_file(self) -> None:
         if self._run.take_stop_request(self._former):
             self._file_taken = True
             self.asked_at = self.asked_at or time.monotonic()

@@ -12,29 +12,29 @@ from cluster.config import ClusterConfig
 from cluster.data.workers import DataWorkers
 from cluster.errors import EmbeddedRayError
 from cluster.health.suspend_aware_clock import SuspendAwareClock
-from cluster.ranks.pool import RankSupply
+from cluster.ranks.rank_pool import RankPool
 from cluster.ray.cluster_view import ClusterView
 from cluster.ray.embedded import EmbeddedRay, require_gpus
-from cluster.ray.open_doors import tell
+from cluster.ray.exposure import report_exposure
 from cluster.ray.private import machine_cpus
 from cluster.ray.session import ray_session
 from cluster.recipe import Recipe
 from cluster.supervision.attempt import RunContext
-from cluster.supervision.audience import RunAudience
+from cluster.supervision.run_listener import RunListener
 from cluster.supervision.ray_metrics import RayMetrics
 from cluster.supervision.restart_loop import RestartLoop
 from cluster.supervision.retry_budget import SESSIONS_WITHOUT_PROGRESS, RetryBudget
-from cluster.supervision.run_checks import nothing_is_left, open_run, tell_of_sampling
+from cluster.supervision.run_checks import is_run_complete, open_run, report_sampling
 from cluster.supervision.stop_requests import StopRequests
-from cluster.supervision.vitals_keeper import VitalsKeeper
+from cluster.supervision.vitals_writer import VitalsWriter
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.storage.store import DatasetStore
-from foundation.wording import counted, said
+from foundation.wording import counted, format_value
 from trainer.checkpoints.lease import Lease
-from trainer.memory.host_memory import kept_by_libraries
+from trainer.memory.host_memory import allocator_environment
 from trainer.rank.supervision import Outcome
-from trainer.record.metrics import recorded_step
-from trainer.replay.replay_order import ReplayOrder
+from trainer.record.metrics_file import recorded_step
+from trainer.replay.replay_options import ReplayOptions
 from trainer.runs.folder import RunFolder
 from trainer.runs.log import INTERRUPTED
 from trainer.runs.step_range import StepRange
@@ -52,7 +52,7 @@ class SupervisionOptions:
 
     profile: StepRange | None = None
     strict: bool = False
-    replay: ReplayOrder | None = None
+    replay: ReplayOptions | None = None
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,8 @@ class _OwnedRun:
     folder: RunFolder
     lease: Lease
     stop: StopRequests
-    audience: RunAudience
-    vitals: VitalsKeeper
+    listener: RunListener
+    vitals: VitalsWriter
 
 
 def supervise(
@@ -71,7 +71,7 @@ def supervise(
     run: RunFolder,
     store: DatasetStore,
     manifest: Manifest,
-    audience: RunAudience,
+    listener: RunListener,
     options: SupervisionOptions,
 ) -> Outcome:
     """Train a run under Ray until it is finished or has to leave.
@@ -83,20 +83,20 @@ def supervise(
     try:
         with (
             StopRequests(run) as stop,
-            Lease(run.path, audience.notice) as lease,
-            audience.logging(),
-            VitalsKeeper(run, audience) as vitals,
+            Lease(run.path, listener.notice) as lease,
+            listener.logging(),
+            VitalsWriter(run, listener) as vitals,
         ):
             stop.forget_file()
             open_run(recipe, run, store, manifest)
             sessions = RetryBudget(SESSIONS_WITHOUT_PROGRESS, recorded_step(run.metrics))
-            owned = _OwnedRun(run, lease, stop, audience, vitals)
-            while not nothing_is_left(recipe, run, lease.work, manifest, audience):
+            owned = _OwnedRun(run, lease, stop, listener, vitals)
+            while not is_run_complete(recipe, run, lease.work, manifest, listener):
                 try:
                     return _train_in_session(recipe, manifest, owned, options)
                 except EmbeddedRayError as error:
                     if stop.reason:
-                        audience.notice(f"{error}; {stop.reason}: the run leaves")
+                        listener.notice(f"{error}; {stop.reason}: the run leaves")
                         return "preempted"
                     sessions.reach(recorded_step(run.metrics))
                     if sessions.count_failure():
@@ -106,11 +106,11 @@ def supervise(
                             "--inline trains without Ray"
                         ) from error
                     vitals.attempt_ends(str(error))
-                    audience.notice(f"{error}; Ray is started anew")
-                    stop.outcome_is_open()
+                    listener.notice(f"{error}; Ray is started anew")
+                    stop.accept_requests()
             return "finished"
     except KeyboardInterrupt:
-        audience.notice(INTERRUPTED)
+        listener.notice(INTERRUPTED)
         return "preempted"
 
 
@@ -118,16 +118,16 @@ def _train_in_session(
     recipe: Recipe, manifest: Manifest, owned: _OwnedRun, options: SupervisionOptions
 ) -> Outcome:
     """Train in one session of Ray, embedded or joined, and end it."""
-    run, stop, audience = owned.folder, owned.stop, owned.audience
-    tell_open = partial(tell, strict=options.strict, notice=audience.notice)
-    config = _on_this_machine(recipe.cluster, audience)
-    tell_of_sampling(recipe, audience)
+    run, stop, listener = owned.folder, owned.stop, owned.listener
+    report_open_endpoints = partial(report_exposure, strict=options.strict, notice=listener.notice)
+    config = _on_this_machine(recipe.cluster, listener)
+    report_sampling(recipe, listener)
     clock = SuspendAwareClock()
-    environment = kept_by_libraries(shapes_recur=not recipe.tokenizer.sampling.alpha)
+    environment = allocator_environment(shapes_recur=not recipe.tokenizer.sampling.alpha)
     with (
-        ray_session(config.address, _embedded_ray(config, audience), tell_open),
-        ClusterView(config.wait_for_head_seconds, audience.notice) as view,
-        RankSupply(config, clock, environment) as supply,
+        ray_session(config.address, _embedded_ray(config, listener), report_open_endpoints),
+        ClusterView(config.wait_for_head_seconds, listener.notice) as view,
+        RankPool(config, clock, environment) as supply,
         RayMetrics(run.path, config.address),
     ):
         require_gpus(config.least_gpus)
@@ -139,15 +139,15 @@ def _train_in_session(
         )
         workers.start(config.data_workers)
         context = RunContext(
-            config, run, owned.lease, view, supply, workers, stop, audience, owned.vitals, clock
+            config, run, owned.lease, view, supply, workers, stop, listener, owned.vitals, clock
         )
         try:
             return RestartLoop(recipe, manifest, context, options.profile, options.replay).run()
         finally:
-            stop.let_outcome_stand()
+            stop.ignore_requests()
 
 
-def _on_this_machine(config: ClusterConfig, audience: RunAudience) -> ClusterConfig:
+def _on_this_machine(config: ClusterConfig, listener: RunListener) -> ClusterConfig:
     """Without what only nodes of a cluster have, if this machine is all that there is."""
     of_clusters = {
         "node_labels": config.node_labels,
@@ -156,16 +156,16 @@ def _on_this_machine(config: ClusterConfig, audience: RunAudience) -> ClusterCon
     given = {name: value for name, value in of_clusters.items() if value}
     if config.address is not None or not given:
         return config
-    told = " and ".join(f"cluster.{name} ({said(value)})" for name, value in given.items())
-    audience.notice(f"{told} count on a cluster only: this run is on one machine alone")
+    told = " and ".join(f"cluster.{name} ({format_value(value)})" for name, value in given.items())
+    listener.notice(f"{told} count on a cluster only: this run is on one machine alone")
     return config.model_copy(update={name: {} for name in given})
 
 
-def _embedded_ray(config: ClusterConfig, audience: RunAudience) -> EmbeddedRay:
+def _embedded_ray(config: ClusterConfig, listener: RunListener) -> EmbeddedRay:
     """An embedded Ray with as many CPUs as the run needs, whether the machine has them or not."""
     there = machine_cpus()
     if config.address is None and config.least_cpus > there:
-        audience.notice(
+        listener.notice(
             f"{counted(config.min_ranks, 'rank')} and "
             f"{counted(config.data_workers, 'data worker')} are to have "
             f"{counted(config.least_cpus, 'CPU')} and share the {there} of this machine: slower "

@@ -19,7 +19,7 @@ import numpy as np
 from data_pipeline.arrays import Int32Array, Int64Array, balanced_block, ranges
 from data_pipeline.errors import BatchingError
 from data_pipeline.random_keys import MICRO_BATCH_SHUFFLE, PAIR_SHUFFLE, permutation
-from foundation.wording import counted, listed, said
+from foundation.wording import counted, join_items, format_value
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,8 @@ class Cursor:
         numbers = {name: number for name, number in value.items() if type(number) is int}
         if sorted(value) != sorted(names) or len(numbers) < len(names) or min(numbers.values()) < 0:
             raise BatchingError(
-                f"A cursor is three non-negative integers, {listed(names)}, but this one is "
-                f"{said(value)}. "
+                f"A cursor is three non-negative integers, {join_items(names)}, but this one is "
+                f"{format_value(value)}. "
                 "The checkpoint that holds it is damaged: resume from the one before it."
             )
         return cls(**numbers)

@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 from foundation.location import Location
 from foundation.registry import Registry
 from foundation.section import Section, identity
-from foundation.wording import listed
+from foundation.wording import join_items
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 # A field of a line or sample: the number of a TSV column from 0, or a name.
@@ -141,7 +141,7 @@ class CorpusConfig(_Weight, FilesConfig):
         if self.format not in (None, *self.own_formats) and self.format not in READERS:
             raise ValueError(
                 f"format is {self.format!r}, and there is no such format: there are "
-                f"{listed((*self.own_formats, *READERS))}. Name one of them, or list the module "
+                f"{join_items((*self.own_formats, *READERS))}. Name one of them, or list the module "
                 "that registers it under extensions"
             )
         return self

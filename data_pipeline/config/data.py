@@ -15,7 +15,7 @@ from foundation.extensions import NO_EXTENSIONS, Extensions
 from foundation.location import Location
 from foundation.registry import Registry
 from foundation.section import REQUIRED, Section, execution, identity
-from foundation.wording import listed, said
+from foundation.wording import join_items, format_value
 
 # Names of held-out sets become file names in the dataset folder.
 HeldOutName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
@@ -87,13 +87,13 @@ class DataConfig(ShardsConfig, CorporaConfig):
         weights = [corpus.weight for corpus in self.train]
         if None in weights and any(weights):
             raise ValueError(
-                f"the weights of the training corpora are {listed(weights)}: give every corpus "
+                f"the weights of the training corpora are {join_items(weights)}: give every corpus "
                 "one, or none to mix by size and data.temperature"
             )
         if any(weights) and self.temperature != 1:
             raise ValueError(
                 f"data.temperature is {self.temperature} and the corpora have the weights "
-                f"{listed(weights)}: weights say all, so leave out one of the two"
+                f"{join_items(weights)}: weights say all, so leave out one of the two"
             )
         return self
 
@@ -110,7 +110,7 @@ class DataConfig(ShardsConfig, CorporaConfig):
             given = corpus.model_dump(include={"weight", "min_score", "name"}, exclude_none=True)
             if given:
                 raise ValueError(
-                    f"the held-out set {use} has {said(given)}: these are for training corpora, a "
+                    f"the held-out set {use} has {format_value(given)}: these are for training corpora, a "
                     "held-out set is used whole"
                 )
         return self

@@ -16,7 +16,7 @@ from data_pipeline.config.data import HeldOutName
 from data_pipeline.config.text import FORMATS, TextColumns, TextCorpusConfig, TextDataConfig
 from foundation.location import Location
 from foundation.section import REQUIRED, identity
-from foundation.wording import counted, listed, said
+from foundation.wording import counted, join_items, format_value
 
 LABEL = "label"  # the field of a text's label, in shards
 TAGS = "tags"  # the field of the tags of a text's words, in shards
@@ -77,7 +77,7 @@ class LabelledCorpusConfig(TextCorpusConfig):
         wanted = len(self.files) if self.files_format == "text" else 0
         if len(self.labels) != wanted:
             raise ValueError(
-                f"labels are {listed(self.labels)}, files has {len(self.files)} and the "
+                f"labels are {join_items(self.labels)}, files has {len(self.files)} and the "
                 f"format is {self.files_format}: plain text needs a label for each entry of files, "
                 "in their order, and other formats have the label beside the text"
             )
@@ -88,7 +88,7 @@ class LabelledCorpusConfig(TextCorpusConfig):
         columns = self.columns.model_dump()
         if self.files_format != "tsv" and any(isinstance(c, int) for c in columns.values()):
             raise ValueError(
-                f"columns are {said(columns)}, and {self.files_format} has names, not numbers: set "
+                f"columns are {format_value(columns)}, and {self.files_format} has names, not numbers: set "
                 "columns.text and columns.label to names"
             )
         return self
@@ -110,8 +110,8 @@ class LabelsDataConfig(TextDataConfig):
         for label in given if isinstance(given, list | tuple) else ():
             if isinstance(label, bool | int | float):
                 raise ValueError(
-                    f"YAML reads {said(label)} as no text: put it in quotes, such as "
-                    f'"{said(label)}", or in case of yes and no the word that is meant'
+                    f"YAML reads {format_value(label)} as no text: put it in quotes, such as "
+                    f'"{format_value(label)}", or in case of yes and no the word that is meant'
                 )
         return given
 
@@ -154,7 +154,7 @@ class LabelledDataConfig(LabelsDataConfig):
         for corpus in (*self.train, self.validation, *self.tests.values()):
             for label in corpus.labels:
                 if problem := unknown_label(label, self.labels, "label"):
-                    raise ValueError(f"the files {listed(corpus.files)} have {problem}")
+                    raise ValueError(f"the files {join_items(corpus.files)} have {problem}")
         return self
 
 
@@ -199,19 +199,19 @@ class TaggedCorpusConfig(TextCorpusConfig):
     derived: Literal["case"] | None = identity(
         None,
         "plain text: what its words are tagged with. case: words are lower-cased, and the tag says "
-        f"how each was written: {listed(CASES)}",
+        f"how each was written: {join_items(CASES)}",
     )
 
     @model_validator(mode="after")
     def _tags_come_from_somewhere(self) -> Self:
         if (self.files_format == "text") != (self.derived is not None):
             raise ValueError(
-                f"derived is {said(self.derived)} and the format {self.files_format}: plain text "
+                f"derived is {format_value(self.derived)} and the format {self.files_format}: plain text "
                 "has no tags, so set derived: case for it, and leave it out for other formats"
             )
         if self.columns.score is not None:
             raise ValueError(
-                f"columns.score is {said(self.columns.score)}, and words with tags have none: "
+                f"columns.score is {format_value(self.columns.score)}, and words with tags have none: "
                 "leave it out"
             )
         return self
@@ -221,7 +221,7 @@ class TaggedCorpusConfig(TextCorpusConfig):
         if self.files_format not in self.own_formats:
             raise ValueError(
                 f"format is {self.files_format!r}, and words with tags are read from "
-                f"{listed(self.own_formats)}: name one of them"
+                f"{join_items(self.own_formats)}: name one of them"
             )
         return self
 
@@ -281,8 +281,8 @@ class TaggedDataConfig(LabelsDataConfig):
         missing = [case for case in CASES if case not in self.labels]
         if missing and any(corpus.derived for corpus in corpora):
             raise ValueError(
-                f"labels are {listed(self.labels)}, and derived: case gives {listed(CASES)}: add "
-                f"{listed(missing)}"
+                f"labels are {join_items(self.labels)}, and derived: case gives {join_items(CASES)}: add "
+                f"{join_items(missing)}"
             )
         return self
 
@@ -291,7 +291,7 @@ def unknown_label(label: str, known: Sequence[str], noun: str) -> str | None:
     """What is wrong with a label that no recipe's list has; None if it is there."""
     if label in known:
         return None
-    shown = listed(known[:LABELS_SHOWN])
+    shown = join_items(known[:LABELS_SHOWN])
     more = f" and {len(known) - LABELS_SHOWN:,} more" if known[LABELS_SHOWN:] else ""
     return (
         f"the {noun} {label[:80]!r}, and data.labels has {shown}{more}. Correct it there, or add "

@@ -32,7 +32,7 @@ class Rule(NamedTuple):
     applies: Callable[[Example], bool]  # to an example whose texts are normalised
 
 
-class Kept(NamedTuple):
+class KeptExample(NamedTuple):
     """An example that no rule on text drops."""
 
     position: int  # in its corpus, from 0
@@ -114,7 +114,7 @@ class Cleaner:
         self._normalise = normalise
         self.reasons = [rule.reason for rule in rules]
 
-    def clean(self, first: int, examples: Iterable[Example]) -> tuple[list[Kept], DropReport]:
+    def clean(self, first: int, examples: Iterable[Example]) -> tuple[list[KeptExample], DropReport]:
         """The examples that are kept, and what was dropped.
 
         Args:
@@ -131,7 +131,7 @@ class Cleaner:
                     report.by_reason[reason].add(position, example.texts)
                     break
             else:
-                kept.append(Kept(position, example.texts))
+                kept.append(KeptExample(position, example.texts))
         return kept, report
 
 

@@ -34,7 +34,7 @@ from data_pipeline.errors import CorpusError, TarContentError
 from data_pipeline.storage.budget import Budget
 from data_pipeline.storage.locations import LocationStream
 from data_pipeline.storage.tar import NAME_SHOWN, TarMember, read_members
-from foundation.wording import counted, listed
+from foundation.wording import counted, join_items
 
 ALIGNED_STEP = 64  # lines taken at a time from each of two aligned files
 MAX_MEMBER_BYTES = MAX_DOCUMENT_BYTES
@@ -234,8 +234,8 @@ def _read_samples(stream: LocationStream, corpus: CorpusConfig) -> Iterator[Corp
             if digest in seen or len(data) < len(decoded):
                 raise CorpusError(
                     f"{stream.location}, sample {key[:NAME_SHOWN]!r}: expected "
-                    f"{listed(sorted([*texts, *([score] if score else [])]))} once "
-                    f"and one after the other, found {listed(sorted(data))}"
+                    f"{join_items(sorted([*texts, *([score] if score else [])]))} once "
+                    f"and one after the other, found {join_items(sorted(data))}"
                     f"{' for the second time' if digest in seen else ''}. Write the sample whole, "
                     "or correct columns in the recipe."
                 )

@@ -21,7 +21,7 @@ from typing import Any, BinaryIO
 from data_pipeline.corpora.formats import Example, read_score
 from data_pipeline.errors import CorpusError
 from data_pipeline.storage.budget import Budget
-from foundation.wording import listed
+from foundation.wording import join_items
 
 # -P: a folder `data_pipeline` in the current folder is not ours.
 COMMAND = (
@@ -133,7 +133,7 @@ def _examples(file: BinaryIO, columns: ParquetColumns) -> Iterator[Example]:
         names = metadata.schema.to_arrow_schema().names
         if set(wanted) - set(names):
             raise CorpusError(
-                f": expected the columns {listed(wanted)}, found {_shown(names)}. Correct columns "
+                f": expected the columns {join_items(wanted)}, found {_shown(names)}. Correct columns "
                 "in the recipe."
             )
         _check_columns(metadata, wanted)
@@ -153,7 +153,7 @@ def _examples(file: BinaryIO, columns: ParquetColumns) -> Iterator[Example]:
 
 def _shown(names: list[str]) -> str:
     some = [name[:80] for name in names[:NAMES_SHOWN]]
-    return listed(some) + (f" and {len(names) - NAMES_SHOWN:,} more" if names[NAMES_SHOWN:] else "")
+    return join_items(some) + (f" and {len(names) - NAMES_SHOWN:,} more" if names[NAMES_SHOWN:] else "")
 
 
 def _check_footer(file: BinaryIO) -> None:

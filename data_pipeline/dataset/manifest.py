@@ -47,8 +47,8 @@ from data_pipeline.storage.store import (
 )
 from foundation.built_in_tasks import DEFAULT_TASK
 from foundation.strict_json import JsonLimits, parse_json
-from foundation.wording import counted, listed
-from foundation.written import Count, Written, told
+from foundation.wording import counted, join_items
+from foundation.file_model import Count, FileModel, error_summary
 
 FORMAT_FAMILY = "transloom-dataset/"
 FORMAT: Literal["transloom-dataset/2"] = "transloom-dataset/2"
@@ -57,7 +57,7 @@ FORMAT: Literal["transloom-dataset/2"] = "transloom-dataset/2"
 LIMITS = JsonLimits(bytes=MAX_MANIFEST_BYTES, values=4_000_000)
 
 
-class Manifest(Written):
+class Manifest(FileModel):
     """What a prepared dataset holds and what it was made from."""
 
     format: Literal["transloom-dataset/2"] = FORMAT
@@ -113,7 +113,7 @@ class Manifest(Written):
         for what, found in told_by_field:
             if not names or found.keys() != set(names):
                 raise ValueError(
-                    f"{what}: expected the fields {listed(names)}, found {listed(found)}"
+                    f"{what}: expected the fields {join_items(names)}, found {join_items(found)}"
                 )
         for field in self.fields:
             _check_lengths(field, self.lengths[field.name], self.pairs)
@@ -179,7 +179,7 @@ class Manifest(Written):
                 )
             manifest = cls.model_validate(content)
         except ValueError as error:
-            problem = told(error) if isinstance(error, ValidationError) else str(error)
+            problem = error_summary(error) if isinstance(error, ValidationError) else str(error)
             raise DatasetError(
                 f"{MANIFEST_NAME} of {store.location} is damaged: {problem}. Restore "
                 "it from a copy, or run `transloom prepare --overwrite`: the same corpora give the "
@@ -244,15 +244,15 @@ class Manifest(Written):
         return differences(self.preparation, preparation_settings(settings))
 
 
-def kept_name(identity: str) -> str:
+def archived_name(identity: str) -> str:
     """The name under which a manifest is kept when another one takes its place."""
     return f"manifest-{identity[:16]}.json"
 
 
 def _read_again(store: DatasetStore, identity: str) -> bytes:
     """Reads the manifest that was meant, which a child has replaced or a network has garbled."""
-    if store.holds(kept_name(identity), identity):
-        return store.read(kept_name(identity), identity)
+    if store.holds(archived_name(identity), identity):
+        return store.read(archived_name(identity), identity)
     return store.read(MANIFEST_NAME, identity)
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import Field
 
 from data_pipeline.config.corpus import Sha256
-from foundation.written import Count, Written
+from foundation.file_model import Count, FileModel
 
 # File names relative to the dataset folder, which they cannot leave.
 RelativeName = Annotated[
@@ -16,7 +16,7 @@ RelativeName = Annotated[
 ]
 
 
-class FieldInfo(Written):
+class FieldInfo(FileModel):
     """One sequence of every example, by the name it has in shards and batches."""
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
@@ -38,7 +38,7 @@ class FieldInfo(Written):
         return len(self.labels) + 1 if self.labels else 0
 
 
-class DocumentLengths(Written):
+class DocumentLengths(FileModel):
     """How many documents have about how many tokens."""
 
     counts: Annotated[
@@ -47,7 +47,7 @@ class DocumentLengths(Written):
     longest: Count  # tokens
 
 
-class FileInfo(Written):
+class FileInfo(FileModel):
     file: RelativeName
     sha256: Sha256
 
@@ -58,7 +58,7 @@ class TokenizerInfo(FileInfo):
     kind: str | None = Field(default=None, exclude_if=lambda kind: kind is None)
 
 
-class HeldOutInfo(Written):
+class HeldOutInfo(FileModel):
     """A held-out set: one file a field, with the same number of lines."""
 
     files: dict[str, FileInfo]
@@ -69,14 +69,14 @@ class HeldOutInfo(Written):
     ]  # of the corpus files as they were read
 
 
-class SpecialIds(Written):
+class SpecialIds(FileModel):
     pad: Count
     unk: Count
     bos: Count
     eos: Count
 
 
-class ShardInfo(Written):
+class ShardInfo(FileModel):
     name: RelativeName
     bytes: Count
     sha256: Sha256
@@ -86,7 +86,7 @@ class ShardInfo(Written):
     tokens: dict[str, Count]  # by field, EOS included
 
 
-class CorpusInfo(Written):
+class CorpusInfo(FileModel):
     """A training corpus as it was really read, whether or not the recipe pins it."""
 
     name: str
@@ -97,7 +97,7 @@ class CorpusInfo(Written):
     dropped: dict[str, Count]  # pairs by the first reason that applied
 
 
-class Tombstone(Written):
+class Tombstone(FileModel):
     """A shard that is left out; it keeps its place in the order, and its pairs their numbers."""
 
     shard: RelativeName

@@ -4,7 +4,7 @@ from typing import Any
 
 from data_pipeline.config.data import DataSettings
 from foundation.built_in_tasks import DEFAULT_TASK
-from foundation.location import bared
+from foundation.location import strip_credentials
 from foundation.section import Section, decides_bytes
 
 
@@ -42,7 +42,7 @@ def _bytes_settings(value: Any) -> Any:
 
 def differences(dataset: dict[str, Any], recipe: dict[str, Any]) -> list[str]:
     """The settings that differ, each with both values."""
-    mine, theirs = _flatten(bared(dataset)), _flatten(recipe)
+    mine, theirs = _flatten(strip_credentials(dataset)), _flatten(recipe)
     return [
         f"{name}: {mine.get(name, 'not set')!r} in the dataset, "
         f"{theirs.get(name, 'not set')!r} in the recipe"

@@ -26,7 +26,7 @@ from data_pipeline.dataset.manifest_records import ShardInfo
 from data_pipeline.dataset.samples import Sample, read_samples, write_samples
 from data_pipeline.errors import DatasetError, DatasetFileError
 from data_pipeline.storage.store import SHARD
-from foundation.wording import counted, said
+from foundation.wording import counted, format_value
 
 IDS_SUFFIX = "ids.npz"
 MAX_ID = 2**31 - 1  # of int32, which the arrays of a batch have
@@ -132,8 +132,8 @@ def unpack_shard(data: bytes, shard: ShardInfo, *, texts: bool = True) -> list[S
     if (pairs, tokens) != (shard.pairs, shard.tokens):
         raise DatasetFileError(
             shard.name,
-            f"{counted(shard.pairs, 'pair')} with tokens: {said(shard.tokens)}",
-            f"{counted(pairs, 'pair')} with tokens: {said(tokens)}",
+            f"{counted(shard.pairs, 'pair')} with tokens: {format_value(shard.tokens)}",
+            f"{counted(pairs, 'pair')} with tokens: {format_value(tokens)}",
         )
     return blocks
 

@@ -120,7 +120,7 @@ def _check(job: _Job) -> _Checked:
     return _Checked(None, lengths)
 
 
-def strange_files(folder: Path, manifest: Manifest) -> list[str]:
+def unknown_files(folder: Path, manifest: Manifest) -> list[str]:
     """Files in a dataset's folder that its manifest does not know."""
     known = {MANIFEST_NAME, *(name for name, _ in manifest.files())} | manifest.left_out
     found = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}

@@ -11,13 +11,13 @@ from data_pipeline.batching.task import rules_by_corpus
 from data_pipeline.config.corpus import CorpusConfig
 from data_pipeline.config.data import DataConfig, DataSettings
 from data_pipeline.dataset.manifest import Manifest
-from data_pipeline.dataset.verification import FileProblem, problems_of, strange_files
+from data_pipeline.dataset.verification import FileProblem, problems_of, unknown_files
 from data_pipeline.errors import DatasetError
 from data_pipeline.preparation.progress import PrepareProgress, Report
 from data_pipeline.storage.locations import cache_folder, open_location
 from data_pipeline.storage.store import open_store
 from foundation.process_pool import enough_processes
-from foundation.strangers_text import logger_of
+from foundation.untrusted_text import logger_of
 
 logger = logger_of(__name__)
 
@@ -25,7 +25,7 @@ logger = logger_of(__name__)
 BYTES_OF_ONE_PROCESS = 4_000_000
 
 
-def keep_if_whole(
+def reuse_if_intact(
     dataset: Path, settings: DataSettings, processes: int | None, report: Report
 ) -> Manifest | None:
     """The manifest of a dataset that is the recipe's and whole; None if it has to be made anew.
@@ -104,7 +104,7 @@ def _refuse_to_repair(dataset: Path, manifest: Manifest, problems: list[FileProb
             problem.expected,
             problem.found,
         )
-    strange = strange_files(dataset, manifest)
+    strange = unknown_files(dataset, manifest)
     if manifest.tombstones or strange:
         also = f"files that are not its own: {', '.join(strange[:5])}" if strange else ""
         quarantined = f"the quarantined shards {', '.join(sorted(manifest.left_out))}"

@@ -29,7 +29,7 @@ from data_pipeline.preparation.dataset_writer import (
     write_heldout,
     write_tokenizers,
 )
-from data_pipeline.preparation.existing_dataset import BYTES_OF_ONE_PROCESS, keep_if_whole
+from data_pipeline.preparation.existing_dataset import BYTES_OF_ONE_PROCESS, reuse_if_intact
 from data_pipeline.preparation.group_writer import (
     SHARDS_PER_GROUP,
     GroupJob,
@@ -84,7 +84,7 @@ def prepare(
     clear_leftovers(dataset)
     standing = check_replaceable(dataset)
     if standing and not overwrite:
-        existing = keep_if_whole(dataset, settings, processes, report)
+        existing = reuse_if_intact(dataset, settings, processes, report)
         if existing is not None:
             return existing
 

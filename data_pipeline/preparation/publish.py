@@ -32,7 +32,7 @@ def clear_leftovers(dataset: Path) -> None:
         name = leftover.name
         pid = name.removeprefix(prefix) if name.startswith(prefix) else ""
         if pid.isdecimal() and (int(pid) == os.getpid() or not _is_alive(int(pid))):
-            _put_back(leftover / "old", dataset)
+            _restore(leftover / "old", dataset)
             shutil.rmtree(leftover)
 
 
@@ -44,7 +44,7 @@ def work_folder(dataset: Path) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        _put_back(folder / "old", dataset)
+        _restore(folder / "old", dataset)
         shutil.rmtree(folder)
 
 
@@ -52,7 +52,7 @@ def _work_prefix(dataset: Path) -> str:
     return f".{dataset.name}.prepare-{socket.gethostname()}-"
 
 
-def _put_back(old: Path, dataset: Path) -> None:
+def _restore(old: Path, dataset: Path) -> None:
     """Undoes a replacement that did not come to its end."""
     if old.exists() and not dataset.exists():
         old.rename(dataset)

@@ -12,10 +12,10 @@ from data_pipeline.batching.plan import Cursor
 from data_pipeline.batching.stream import next_window
 from data_pipeline.batching.window import open_mixture
 from data_pipeline.config.data import DataSettings
-from data_pipeline.dataset.manifest import Manifest, kept_name
+from data_pipeline.dataset.manifest import Manifest, archived_name
 from data_pipeline.dataset.manifest_records import Tombstone
 from data_pipeline.errors import DatasetError
-from data_pipeline.storage.durable import write_whole
+from data_pipeline.storage.durable import write_atomically
 from data_pipeline.storage.store import MANIFEST_NAME, open_store
 
 
@@ -36,12 +36,12 @@ def quarantine(dataset: Path, shards: Sequence[str], reason: str) -> Manifest:
             )
         if name in manifest.left_out:
             raise DatasetError(f"{name} of {dataset} is quarantined already.")
-    write_whole(dataset / kept_name(manifest.identity), (dataset / MANIFEST_NAME).read_bytes())
+    write_atomically(dataset / archived_name(manifest.identity), (dataset / MANIFEST_NAME).read_bytes())
     tombstones = tuple(
         Tombstone(shard=name, reason=reason, parent=manifest.identity) for name in shards
     )
     child = manifest.model_copy(update={"tombstones": manifest.tombstones + tombstones})
-    write_whole(dataset / MANIFEST_NAME, child.to_bytes())
+    write_atomically(dataset / MANIFEST_NAME, child.to_bytes())
     return Manifest.load(open_store(dataset))
 
 

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from data_pipeline.arrays import Int64Array, UInt64Array
-from data_pipeline.corpora.cleaning import DropReport, Kept
+from data_pipeline.corpora.cleaning import DropReport, KeptExample
 from data_pipeline.random_keys import CORPUS_SHUFFLE, splitmix64_at, stream_state
 
 PARTITION_BITS = 10
@@ -45,7 +45,7 @@ class PackedRows:
     sizes: Int64Array  # [PARTITIONS], bytes
 
 
-def pack_rows(kept: Sequence[Kept], corpus: int, *, by_content: bool) -> PackedRows:
+def pack_rows(kept: Sequence[KeptExample], corpus: int, *, by_content: bool) -> PackedRows:
     """Gives examples of a corpus their keys and sorts them by partition."""
     texts = [tuple([text.encode() for text in example.texts]) for example in kept]
     positions = np.array([example.position for example in kept], dtype=np.int64)

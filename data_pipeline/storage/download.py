@@ -16,12 +16,12 @@ from data_pipeline.storage.remote import (
     ByteLimit,
     TooManyBytesError,
     file_system,
-    said_reason,
+    error_reason,
     wait_before_retry,
 )
 from foundation.location import Location
 
-MOST_OF_DISK = 0.95  # share of the free bytes that a download may take
+MAX_DISK_SHARE = 0.95  # share of the free bytes that a download may take
 
 
 def download(url: str, path: Path) -> None:
@@ -35,7 +35,7 @@ def download(url: str, path: Path) -> None:
         LocationError: the URL carries a credential, or the netrc file cannot be read.
     """
     source = _file_system(Location(url))
-    most = int(shutil.disk_usage(path.parent).free * MOST_OF_DISK)
+    most = int(shutil.disk_usage(path.parent).free * MAX_DISK_SHARE)
     for delay in (*RETRY_DELAYS_SECONDS, None):
         try:
             source.get_file(url, str(path), callback=ByteLimit(most))
@@ -43,12 +43,12 @@ def download(url: str, path: Path) -> None:
         except TooManyBytesError as error:
             raise CorpusError(
                 f"{url} does not fit on the disk of {path.parent}: expected at most {most:,} "
-                f"bytes, {MOST_OF_DISK:.0%} of what is free, found {error.found}. Free the disk, "
+                f"bytes, {MAX_DISK_SHARE:.0%} of what is free, found {error.found}. Free the disk, "
                 "or name another folder with data.cache=FOLDER."
             ) from error
         # Every backend has exceptions of its own.
         except Exception as error:
-            reason = said_reason(error)
+            reason = error_reason(error)
             if delay is None or not _may_pass(error):
                 raise CorpusError(
                     f"{url} cannot be downloaded ({reason}). Check the address, the network and, "

@@ -14,7 +14,7 @@ def write_durably(path: Path, data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def write_whole(path: Path, data: str | bytes) -> None:
+def write_atomically(path: Path, data: str | bytes) -> None:
     """Writes a file whole or not at all, whatever is killed meanwhile."""
     unfinished = path.with_name(path.name + ".unfinished")
     write_durably(unfinished, data.encode() if isinstance(data, str) else data)

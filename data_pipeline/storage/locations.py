@@ -33,7 +33,7 @@ from data_pipeline.storage.compression import BLOCK_BYTES, PLAIN, XZ_MEMORY_BYTE
 from data_pipeline.storage.download import download
 from data_pipeline.storage.regular_files import open_regular
 from foundation.errors import LocationError
-from foundation.location import Location, way_out
+from foundation.location import Location, path_escape
 
 BUILTIN = "builtin:"
 PHRASEBOOK = {
@@ -164,7 +164,7 @@ class LocationStream(io.BufferedIOBase):
             raise _unreadable(self.location, None, error) from error
         self._content_bytes += len(data)
         if self._content_bytes > EXPANSION_FREE_BYTES and self.is_compressed:
-            EXPANSION.check(self._content_bytes // self.total_bytes, self._bomb)
+            EXPANSION.check(self._content_bytes // self.total_bytes, self._decompression_bomb)
         self._hash.update(data)
         self.bytes_read = self._file.tell()
         return data
@@ -190,7 +190,7 @@ class LocationStream(io.BufferedIOBase):
         self._file.close()
         super().close()
 
-    def _bomb(self, problem: str) -> CorpusError:
+    def _decompression_bomb(self, problem: str) -> CorpusError:
         return CorpusError(f"{self.location}, {self.total_bytes:,} bytes: {problem}.")
 
     def _discard_copy(self) -> str:
@@ -225,7 +225,7 @@ def _find_file(location: str, mirror: str | None, cache: Path, sha256: str | Non
 
 def _find_in_mirror(location: str, mirror: Path) -> Path:
     name = plain = unquote(Path(urlsplit(location).path).name)
-    if Path(name).name != name or way_out(name):
+    if Path(name).name != name or path_escape(name):
         raise LocationError(
             f"{location} ends with the name {name!r}, which leads out of data.mirror, the folder "
             f"{mirror}: correct the location, whose base name the mirror's file has."

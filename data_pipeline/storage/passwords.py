@@ -22,7 +22,7 @@ PASSWORDS = "~/.netrc or the file that NETRC names"
 
 
 @dataclass(frozen=True)
-class PasswordStays:
+class SameOriginPassword:
     """Sends a password to the origin that a location names, and to no other: aiohttp's middleware.
 
     aiohttp looks into the netrc file again after a redirect, by the host alone (3.14). So the entry

@@ -13,9 +13,9 @@ from urllib.parse import urlsplit
 import fsspec
 from fsspec.callbacks import Callback
 
-from data_pipeline.storage.passwords import PasswordStays, check_netrc, origin_of
+from data_pipeline.storage.passwords import SameOriginPassword, check_netrc, origin_of
 from foundation.location import Location, without_credentials
-from foundation.strangers_text import logger_of
+from foundation.untrusted_text import logger_of
 
 REMOTE_SCHEMES = ("http", "https", "s3", "gs")
 RETRY_DELAYS_SECONDS = (0.5, 2.0, 8.0)
@@ -59,7 +59,7 @@ def file_system(
         client = {
             "timeout": timeout,
             "trust_env": True,  # proxies, and the netrc file
-            "middlewares": (PasswordStays(origin_of(url)),),
+            "middlewares": (SameOriginPassword(origin_of(url)),),
             # Without these two, a body of some kilobytes may become gigabytes at once.
             "headers": {"Accept-Encoding": "identity"},
             "auto_decompress": False,
@@ -127,7 +127,7 @@ class ByteLimit(Callback):
             raise TooManyBytesError(f"at least {self.value:,} bytes")
 
 
-def said_reason(error: BaseException) -> str:
+def error_reason(error: BaseException) -> str:
     """The name and the text of a library's error, without credentials of the URLs in it.
 
     A server may have redirected to a signed URL. Raise `from None` what is made of this: a

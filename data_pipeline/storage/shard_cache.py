@@ -18,7 +18,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from foundation.strangers_text import logger_of
+from foundation.untrusted_text import logger_of
 
 PARTIAL_PREFIX = ".partial-"
 PARTIAL_LIFETIME_SECONDS = 3600
@@ -69,14 +69,14 @@ class ShardCache:
                 with partial.open("xb") as file:
                     file.write(data)
                 with self._locked():
-                    self._make_room(sha256, len(data))
+                    self._evict(sha256, len(data))
                     partial.rename(self.folder / sha256)
             finally:
                 partial.unlink(missing_ok=True)
         except OSError as error:
             self._warn_once(error)
 
-    def _make_room(self, sha256: str, size: int) -> None:
+    def _evict(self, sha256: str, size: int) -> None:
         """Evicts until `size` more bytes fit; the file they may replace does not count."""
         now = time.time()
         copies: list[tuple[int, int, Path]] = []

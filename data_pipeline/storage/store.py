@@ -32,11 +32,11 @@ from data_pipeline.storage.remote import (
     TooManyBytesError,
     file_system,
     read_at_most,
-    said_reason,
+    error_reason,
     wait_before_retry,
 )
 from data_pipeline.storage.shard_cache import ShardCache
-from foundation.location import Location, way_out, without_credentials
+from foundation.location import Location, path_escape, without_credentials
 
 MANIFEST_NAME = "manifest.json"
 MAX_MANIFEST_BYTES = 64_000_000
@@ -156,7 +156,7 @@ class DatasetStore(ABC):
         """
 
     def _read_once(self, name: str, sha256: str | None = None, size: int | None = None) -> bytes:
-        if part := way_out(name):
+        if part := path_escape(name):
             raise DatasetFileError(
                 without_credentials(name),
                 f"a name relative to {self.location}",
@@ -259,4 +259,4 @@ class RemoteStore(DatasetStore):
         except Exception as error:
             # fsspec puts an empty timeout error in front of the one that tells what took so long.
             told = error if str(error) or error.__cause__ is None else error.__cause__
-            raise OSError(said_reason(told)) from None
+            raise OSError(error_reason(told)) from None

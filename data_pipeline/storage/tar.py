@@ -24,7 +24,7 @@ from typing import BinaryIO
 
 from data_pipeline.errors import TarContentError
 from data_pipeline.storage.budget import Budget
-from foundation.wording import listed
+from foundation.wording import join_items
 
 BLOCK_BYTES = 512
 ZERO_BLOCK = bytes(BLOCK_BYTES)
@@ -97,7 +97,7 @@ def read_members(
             raise TarContentError(
                 archive,
                 reader.name,
-                f"expected one of the suffixes {listed(sorted(decoded))}, found {suffix!r}",
+                f"expected one of the suffixes {join_items(sorted(decoded))}, found {suffix!r}",
             )
 
 

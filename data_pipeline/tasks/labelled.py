@@ -2,7 +2,7 @@
 
 A text is stored as BOS, its tokens, EOS, as for a masked model, and its labels are a field of their
 own, by numbers from 1. A micro-batch has the tokens in TEXT and what is to be told of each in TOLD:
-a label's number from 0, or NOT_TOLD. A label takes the place of a hidden token, and all the rest is
+a label's number from 0, or IGNORE_INDEX. A label takes the place of a hidden token, and all the rest is
 as for masked models. Texts are packed whole: none is cut that fits into a row.
 """
 
@@ -25,9 +25,9 @@ from data_pipeline.dataset.manifest_records import FieldInfo, SpecialIds
 from data_pipeline.errors import BatchingError
 from data_pipeline.tasks.causal_lm import RowsShape
 from data_pipeline.tasks.masked_lm import MaskedLanguageModelData
-from data_pipeline.tasks.masking import NOT_TOLD, TOLD
+from data_pipeline.tasks.masking import IGNORE_INDEX, LABELS_FIELD
 from data_pipeline.tokenizers.tokenizer import Tokenizer
-from foundation.wording import counted, listed
+from foundation.wording import counted, join_items
 
 
 class LabelledData(MaskedLanguageModelData):
@@ -40,11 +40,11 @@ class LabelledData(MaskedLanguageModelData):
     labels: str
 
     @abstractmethod
-    def told(self, fields: Mapping[str, FieldArrays]) -> dict[str, FieldArrays]:
+    def label_fields(self, fields: Mapping[str, FieldArrays]) -> dict[str, FieldArrays]:
         """The fields of micro-batches, TEXT and TOLD, of those that are stored."""
 
     @abstractmethod
-    def read_of(self, lengths: Int32Array, context_length: int) -> Int32Array:
+    def read_lengths(self, lengths: Int32Array, context_length: int) -> Int32Array:
         """How many tokens of each text the network reads, from its beginning: [texts]."""
 
     def fields(self, data: DataConfig) -> tuple[FieldInfo, ...]:
@@ -66,14 +66,14 @@ class LabelledData(MaskedLanguageModelData):
         assert isinstance(data, LabelsDataConfig)
         if found != data.labels:
             raise BatchingError(
-                f"The dataset has the labels {listed(found)}, and data.labels are "
-                f"{listed(data.labels)}. Prepare it again, or correct data.labels."
+                f"The dataset has the labels {join_items(found)}, and data.labels are "
+                f"{join_items(data.labels)}. Prepare it again, or correct data.labels."
             )
 
     def realise(
         self, examples: Examples, settings: DataSettings, tokenizers: Mapping[str, Tokenizer]
     ) -> dict[str, FieldArrays]:
-        return self.told(examples.fields)
+        return self.label_fields(examples.fields)
 
     def plan(
         self, fields: Mapping[str, FieldArrays], settings: DataSettings, epoch: int, window: int
@@ -81,7 +81,7 @@ class LabelledData(MaskedLanguageModelData):
         batching = settings.batching
         assert isinstance(batching, PackedBatchingConfig)
         return plan_packed(
-            self.read_of(fields[TEXT].lengths, batching.context_length),
+            self.read_lengths(fields[TEXT].lengths, batching.context_length),
             batching.context_length,
             batching.max_tokens_per_micro_batch,
             seed=settings.seed,
@@ -100,8 +100,8 @@ class LabelledData(MaskedLanguageModelData):
             BatchingError: it has no label.
         """
         fields = self.fields(settings.data)
-        found = self.told(self.encode_all(fields, tokenizers, heldout.texts, heldout.tags))
-        if (found[TOLD].ids == NOT_TOLD).all():
+        found = self.label_fields(self.encode_all(fields, tokenizers, heldout.texts, heldout.tags))
+        if (found[LABELS_FIELD].ids == IGNORE_INDEX).all():
             raise BatchingError(
                 f"A held-out set of {counted(len(heldout), 'text')} has no word, so no label can "
                 "be scored. Give texts with words, and prepare again."
@@ -115,7 +115,7 @@ class LabelledData(MaskedLanguageModelData):
         batching = settings.batching
         assert isinstance(batching, PackedBatchingConfig)
         plan = plan_packed_heldout(
-            self.read_of(fields[TEXT].lengths, batching.context_length),
+            self.read_lengths(fields[TEXT].lengths, batching.context_length),
             batching.context_length,
             batching.max_tokens_per_micro_batch,
             before=0,
@@ -126,8 +126,8 @@ class LabelledData(MaskedLanguageModelData):
         """Of all tokens the first label is to be told, which is more than there ever is."""
         batch = super().synthetic(shape, special)
         text = batch.fields[TEXT]
-        told = FieldArrays(np.zeros_like(text.ids), text.lengths)
-        return replace(batch, fields={TEXT: text, TOLD: told})
+        label_ids = FieldArrays(np.zeros_like(text.ids), text.lengths)
+        return replace(batch, fields={TEXT: text, LABELS_FIELD: label_ids})
 
 
 def numbers_of(field: FieldInfo) -> dict[str, int]:

@@ -24,8 +24,8 @@ from data_pipeline.random_keys import example_seeds
 from data_pipeline.tasks.causal_lm import CausalLanguageModelData, RowsShape
 from data_pipeline.tasks.masking import (
     MASK,
-    NOT_TOLD,
-    TOLD,
+    IGNORE_INDEX,
+    LABELS_FIELD,
     MaskingSeeds,
     mask_tokens,
     vocabulary_of,
@@ -59,8 +59,8 @@ class MaskedLanguageModelData(CausalLanguageModelData):
     ) -> dict[str, FieldArrays]:
         """The fields of micro-batches: what is seen, and what is to be told."""
         vocabulary = vocabulary_of(tokenizers[TEXT])
-        seen, told = mask_tokens(fields[TEXT], vocabulary, batching_of(settings).masking, seeds)
-        return {TEXT: seen, TOLD: told}
+        seen, labels = mask_tokens(fields[TEXT], vocabulary, batching_of(settings).masking, seeds)
+        return {TEXT: seen, LABELS_FIELD: labels}
 
     def plan(
         self, fields: Mapping[str, FieldArrays], settings: DataSettings, epoch: int, window: int
@@ -89,7 +89,7 @@ class MaskedLanguageModelData(CausalLanguageModelData):
         return packed_heldout(numbers, masked, batching_of(settings))
 
     def units(self, micro_batch: MicroBatch) -> int:
-        return int((micro_batch.fields[TOLD].ids != NOT_TOLD).sum())
+        return int((micro_batch.fields[LABELS_FIELD].ids != IGNORE_INDEX).sum())
 
     def synthetic(self, shape: RowsShape, special: SpecialIds) -> MicroBatch:
         """All tokens are to be told, which is more than a micro-batch of that shape ever has."""
@@ -99,7 +99,7 @@ class MaskedLanguageModelData(CausalLanguageModelData):
         field = FieldArrays(np.full(int(sizes.sum()), special.eos, dtype=np.int32), sizes)
         return MicroBatch(
             np.full(len(sizes), -1, dtype=np.int64),
-            {TEXT: field, TOLD: field},
+            {TEXT: field, LABELS_FIELD: field},
             starts=np.zeros(len(sizes), dtype=np.int64),
             rows=np.repeat(np.arange(shape.rows), len(sizes) // shape.rows).astype(np.int32),
         )

@@ -29,8 +29,8 @@ from data_pipeline.random_keys import (
 from data_pipeline.tokenizers.tokenizer import Tokenizer
 
 MASK = "<mask>"
-NOT_TOLD = -1
-TOLD = "told"  # the field of what is to be told, beside that of what is seen
+IGNORE_INDEX = -1
+LABELS_FIELD = "told"  # the field of what is to be told, beside that of what is seen
 SEGMENTS = "segments"  # the field of which side of its text each token is on, where there are two
 _WORD = "▁"  # what a word's first piece begins with
 
@@ -45,7 +45,7 @@ class Masked(NamedTuple):
     """Texts with some tokens hidden."""
 
     seen: FieldArrays
-    told: FieldArrays  # NOT_TOLD where nothing is to be told
+    labels: FieldArrays  # IGNORE_INDEX where nothing is to be told
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,15 +90,15 @@ def mask_tokens(
     drawn = uniform_at_positions(seeds(MASKED_TOKENS), field.lengths)
     if config.whole_words:
         drawn = drawn[_first_of_word(field, vocabulary)]
-    told = is_ordinary & (drawn <= _bounds(drawn, is_ordinary, field.lengths, config.share))
+    labels = is_ordinary & (drawn <= _bounds(drawn, is_ordinary, field.lengths, config.share))
     kind = uniform_at_positions(seeds(MASK_KINDS), field.lengths)
     which = uniform_at_positions(seeds(RANDOM_TOKENS), field.lengths)
     seen = ids.copy()
-    seen[told & (kind < config.masked)] = vocabulary.mask
-    replaced = told & (kind >= config.masked) & (kind < config.masked + config.random)
+    seen[labels & (kind < config.masked)] = vocabulary.mask
+    replaced = labels & (kind >= config.masked) & (kind < config.masked + config.random)
     places = (which[replaced] * len(vocabulary.ordinary)).astype(np.int64)
     seen[replaced] = vocabulary.ordinary[places]
-    answers = np.where(told, ids, np.int32(NOT_TOLD))
+    answers = np.where(labels, ids, np.int32(IGNORE_INDEX))
     return Masked(FieldArrays(seen, field.lengths), FieldArrays(answers, field.lengths))
 
 

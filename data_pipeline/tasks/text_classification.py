@@ -12,7 +12,7 @@ from data_pipeline.config.label import LABEL
 from data_pipeline.config.text import TEXT
 from data_pipeline.dataset.manifest_records import FieldInfo
 from data_pipeline.tasks.labelled import LabelledData, numbers_of
-from data_pipeline.tasks.masking import NOT_TOLD, TOLD
+from data_pipeline.tasks.masking import IGNORE_INDEX, LABELS_FIELD
 from data_pipeline.tokenizers.tokenizer import Tokenizer
 
 
@@ -30,13 +30,13 @@ class TextClassificationData(LabelledData):
         found = np.fromiter((numbers[text] for text in texts), np.int32, len(texts))
         return FieldArrays(found, np.ones(len(texts), dtype=np.int32))
 
-    def told(self, fields: Mapping[str, FieldArrays]) -> dict[str, FieldArrays]:
+    def label_fields(self, fields: Mapping[str, FieldArrays]) -> dict[str, FieldArrays]:
         text = fields[TEXT]
-        told = np.full(len(text.ids), NOT_TOLD, dtype=np.int32)
-        told[np.cumsum(text.lengths, dtype=np.int64) - text.lengths] = _from_0(fields[LABEL])
-        return {TEXT: text, TOLD: FieldArrays(told, text.lengths)}
+        label_ids = np.full(len(text.ids), IGNORE_INDEX, dtype=np.int32)
+        label_ids[np.cumsum(text.lengths, dtype=np.int64) - text.lengths] = _from_0(fields[LABEL])
+        return {TEXT: text, LABELS_FIELD: FieldArrays(label_ids, text.lengths)}
 
-    def read_of(self, lengths: Int32Array, context_length: int) -> Int32Array:
+    def read_lengths(self, lengths: Int32Array, context_length: int) -> Int32Array:
         return np.minimum(lengths, np.int32(context_length))
 
 

@@ -32,7 +32,7 @@ from data_pipeline.dataset.manifest_records import SpecialIds
 from data_pipeline.errors import BatchingError
 from data_pipeline.random_keys import (
     PAIR_SHUFFLE,
-    SIDES_ALONE,
+    SINGLE_SIDES,
     permutation,
     splitmix64,
     stream_state,
@@ -40,7 +40,7 @@ from data_pipeline.random_keys import (
 )
 from data_pipeline.tasks import masked_lm
 from data_pipeline.tasks.causal_lm import RowsShape
-from data_pipeline.tasks.masking import SEGMENTS, TOLD, MaskingSeeds, mask_tokens, vocabulary_of
+from data_pipeline.tasks.masking import SEGMENTS, LABELS_FIELD, MaskingSeeds, mask_tokens, vocabulary_of
 from data_pipeline.tasks.pairs import PairsData, longest_sequences
 from data_pipeline.tokenizers.tokenizer import Tokenizer
 
@@ -86,7 +86,7 @@ class TranslationLanguageModelData(PairsData):
         batching, coordinate = _pair_batching(settings), (settings.seed, epoch, window)
         wholes = fields[TEXT].lengths.tolist()
         sources = _source_lengths(fields[SEGMENTS]).tolist()
-        drawn = uniform(splitmix64(stream_state(SIDES_ALONE, *coordinate), len(wholes)))
+        drawn = uniform(splitmix64(stream_state(SINGLE_SIDES, *coordinate), len(wholes)))
         alone = (drawn < batching.alone).tolist()
         parts: list[Part] = []
         for pair in permutation(len(wholes), PAIR_SHUFFLE, *coordinate).tolist():
@@ -107,7 +107,7 @@ class TranslationLanguageModelData(PairsData):
         joined = _joined(_masked_heldout(heldout, tokenizers, settings))
         return masked_lm.packed_heldout(np.arange(len(heldout)), joined, _pair_batching(settings))
 
-    def alone_micro_batches(
+    def single_side_micro_batches(
         self, heldout: HeldOut, tokenizers: Mapping[str, Tokenizer], settings: DataSettings
     ) -> list[MicroBatch]:
         """The same texts with the same tokens hidden, but each side by itself."""
@@ -140,11 +140,11 @@ def _masked_sides(
     for number, name in enumerate(SIDES):
         tokenizer = tokenizers[name]
         text = stored[name].with_first(tokenizer.bos_id)
-        seen, told = mask_tokens(
+        seen, labels = mask_tokens(
             text, vocabulary_of(tokenizer), _pair_batching(settings).masking, seeds[number]
         )
         segments = FieldArrays(np.full(len(text.ids), number, dtype=np.int32), text.lengths)
-        found.append({TEXT: seen, TOLD: told, SEGMENTS: segments})
+        found.append({TEXT: seen, LABELS_FIELD: labels, SEGMENTS: segments})
     return found
 
 

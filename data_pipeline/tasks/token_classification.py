@@ -15,7 +15,7 @@ from data_pipeline.config.label import TAGS
 from data_pipeline.config.text import TEXT
 from data_pipeline.dataset.manifest_records import FieldInfo
 from data_pipeline.tasks.labelled import LabelledData, numbers_of
-from data_pipeline.tasks.masking import TOLD
+from data_pipeline.tasks.masking import LABELS_FIELD
 from data_pipeline.tokenizers.tokenizer import Tokenizer
 
 _NO_TAG = 0
@@ -46,11 +46,11 @@ class TokenClassificationData(LabelledData):
             found.append([_NO_TAG, *chain.from_iterable(of_words), _NO_TAG])
         return {TEXT: flattened(ids), TAGS: flattened(found)}
 
-    def told(self, fields: Mapping[str, FieldArrays]) -> dict[str, FieldArrays]:
-        told = fields[TAGS].ids.astype(np.int32) - np.int32(1)
-        return {TEXT: fields[TEXT], TOLD: FieldArrays(told, fields[TAGS].lengths)}
+    def label_fields(self, fields: Mapping[str, FieldArrays]) -> dict[str, FieldArrays]:
+        label_ids = fields[TAGS].ids.astype(np.int32) - np.int32(1)
+        return {TEXT: fields[TEXT], LABELS_FIELD: FieldArrays(label_ids, fields[TAGS].lengths)}
 
-    def read_of(self, lengths: Int32Array, context_length: int) -> Int32Array:
+    def read_lengths(self, lengths: Int32Array, context_length: int) -> Int32Array:
         return lengths
 
 

@@ -27,14 +27,14 @@ from data_pipeline.tokenizers.random_segmentation import (
     RandomSegmentation,
     UnigramSampling,
 )
-from foundation.strangers_text import logger_of
+from foundation.untrusted_text import logger_of
 
 logger = logger_of(__name__)
 
 SOURCE = Path(__file__).with_name("segmenter.c")
 LIBRARY = Path(__file__).with_name("libsegmenter.so")
 CODE_POINTS = "utf-32-le" if sys.byteorder == "little" else "utf-32-be"
-MOST_BYTES = 4  # of a character in UTF-8
+MAX_BYTES = 4  # of a character in UTF-8
 TRIAL_TEXTS = 40
 BY_COMPILED_CODE = "by compiled code"
 
@@ -59,7 +59,7 @@ def installed_library() -> "Library | None":
     return library
 
 
-def how_drawn() -> str:
+def sampling_backend_text() -> str:
     """What goes on with "subword sampling draws": how it would be done on this machine."""
     try:
         Library(LIBRARY)
@@ -127,7 +127,7 @@ class CompiledSegmentation(RandomSegmentation):
     def __init__(self, library: Library, kind: type[PythonSegmentation], pieces: Pieces) -> None:
         assert library.holds(pieces)
         self._functions = library.functions
-        self._ids_of_a_character = MOST_BYTES if pieces.bytes else 1
+        self._ids_of_a_character = MAX_BYTES if pieces.bytes else 1
         self._longest = max(map(len, pieces.normal))
         spelt = np.array(pieces.bytes, dtype=np.int32)
         characters, lengths = _flat(list(pieces.normal))

@@ -31,8 +31,8 @@ from data_pipeline.errors import TokenizerError
 from data_pipeline.storage.regular_files import read_regular
 from data_pipeline.tokenizers.tokenizer import Tokenizer
 from foundation.strict_json import JsonLimits, parse_object
-from foundation.wording import counted, listed
-from foundation.written import Written, told
+from foundation.wording import counted, join_items
+from foundation.file_model import FileModel, error_summary
 
 EOS, UNKNOWN, PADDING = "</s>", "<unk>", "<pad>"
 TAG_START, TAG_END = ">>", "<<"
@@ -45,7 +45,7 @@ SECOND_VOCABULARY_FILE = "target_vocab.json"
 FILE_LIMITS = JsonLimits(bytes=64_000_000, values=4_000_000, keys=1_000_000)
 
 
-class PackedTokenizer(Written):
+class PackedTokenizer(FileModel):
     """What the tokenizers of both sides are made of, as it lies in a dataset.
 
     Attributes:
@@ -92,12 +92,12 @@ def unpack(packed: bytes, name: str) -> PackedTokenizer:
     try:
         return PackedTokenizer.model_validate(parse_object(packed, FILE_LIMITS))
     except ValidationError as error:
-        problem = told(error)
+        problem = error_summary(error)
     except ValueError as error:
         problem = str(error)
     raise TokenizerError(
         f"{name} is no Marian tokenizer: {problem}. Name the folder of a Marian model, with "
-        f"{listed(FILES)}, or the file that `transloom prepare` made of one."
+        f"{join_items(FILES)}, or the file that `transloom prepare` made of one."
     )
 
 
@@ -107,7 +107,7 @@ def _read(path: Path) -> bytes:
     except OSError as error:
         raise TokenizerError(
             f"{path} cannot be read ({error.strerror}). A Marian model's folder has "
-            f"{listed(FILES)}: download all of its files."
+            f"{join_items(FILES)}: download all of its files."
         ) from error
 
 
@@ -154,7 +154,7 @@ class MarianTokenizer(Tokenizer):
         missing = [piece for piece in (EOS, UNKNOWN, PADDING) if piece not in self._ids]
         if missing:
             raise TokenizerError(
-                f"{name} has {counted(len(self._ids), 'piece')}, and {listed(missing)} is not "
+                f"{name} has {counted(len(self._ids), 'piece')}, and {join_items(missing)} is not "
                 f"among them. Take the {VOCABULARY_FILE} of a Marian model."
             )
         padding = self._ids[PADDING]

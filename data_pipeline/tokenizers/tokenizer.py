@@ -29,7 +29,7 @@ from data_pipeline.dataset.manifest_records import SpecialIds
 from data_pipeline.errors import DatasetFileError, TokenizerError
 from data_pipeline.storage.regular_files import read_regular
 from data_pipeline.storage.store import DatasetStore
-from foundation.wording import said
+from foundation.wording import format_value
 
 
 class Tokenizer(ABC):
@@ -250,7 +250,7 @@ def load_tokenizers(store: DatasetStore, manifest: Manifest) -> dict[str, Tokeni
     if found != expected:
         raise DatasetFileError(
             manifest.tokenizers[first].file,
-            f"the ids {said(expected.model_dump())}",
-            said(found.model_dump()),
+            f"the ids {format_value(expected.model_dump())}",
+            format_value(found.model_dump()),
         )
     return tokenizers

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from model.blocks.cache import KeyValueCache
 from model.blocks.dropout import dropout as zero_some
-from model.blocks.heads import apart, for_every_query, split_heads
+from model.blocks.heads import contiguous_heads, repeat_key_value_heads, split_heads
 from model.blocks.linear import Linear
 from model.blocks.packing import PackedMask
 from model.blocks.rotary import Rotation
@@ -254,7 +254,7 @@ class _MultiHead(nn.Module):
         self, query_bhtd: Tensor, memory: KeyValue, mask: Mask | None, causal: bool = False
     ) -> Tensor:
         """Attend in every head, join the heads and project: (b, t, m)."""
-        keys_bhsd, values_bhsd = (for_every_query(part, self.heads) for part in memory)
+        keys_bhsd, values_bhsd = (repeat_key_value_heads(part, self.heads) for part in memory)
         # By place, so that a hook sees them.
         mixed_bhtd: Tensor = self.attention(query_bhtd, keys_bhsd, values_bhsd, mask, causal)
         mixed: Tensor = self.output(mixed_bhtd.transpose(1, 2).flatten(2))
@@ -305,9 +305,9 @@ class CrossAttention(_MultiHead):
     def project_memory(self, memory_bsm: Tensor) -> KeyValue:
         """Return keys and values of the memory, the same for every decoding step."""
         heads_bsnd = self.key_value(memory_bsm).unflatten(2, (2, self.groups, self.head_width))
-        return KeyValue(*apart(heads_bsnd.permute(2, 0, 3, 1, 4)).unbind(0))
+        return KeyValue(*contiguous_heads(heads_bsnd.permute(2, 0, 3, 1, 4)).unbind(0))
 
     def forward(self, x_btm: Tensor, memory: KeyValue, memory_mask: Mask | None) -> Tensor:
         """Return (b, t, m); `memory_mask` (b, 1, 1, s) hides the source's padding."""
-        query_bhtd = apart(self.query(x_btm).unflatten(2, (self.heads, -1)).transpose(1, 2))
+        query_bhtd = contiguous_heads(self.query(x_btm).unflatten(2, (self.heads, -1)).transpose(1, 2))
         return self.attend(query_bhtd, memory, memory_mask)

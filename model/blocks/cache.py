@@ -25,18 +25,18 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def roomy(count: int) -> int:
+def round_up_capacity(count: int) -> int:
     """Round up to 1, 2, …, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, …: by a quarter at most."""
     step = 1 << max(0, (count - 1).bit_length() - 3)
     return -(-count // step) * step
 
 
-def room_for(positions: int) -> int:
+def capacity_for(positions: int) -> int:
     """Return the room for so many positions: 4, 8, …, 32, 40, 48, …."""
-    return -(-roomy(positions) // 4) * 4
+    return -(-round_up_capacity(positions) // 4) * 4
 
 
-def fill_gaps(tensor: Tensor, gaps: Tensor, movers: Tensor, kept: int, dim: int = 0) -> Tensor:
+def compact_rows(tensor: Tensor, gaps: Tensor, movers: Tensor, kept: int, dim: int = 0) -> Tensor:
     """Drop rows: write rows `movers` over rows `gaps`, then keep the first `kept`."""
     tensor.index_copy_(dim, gaps, tensor.index_select(dim, movers))
     return tensor.narrow(dim, 0, kept)
@@ -80,37 +80,37 @@ class KeyValueCache:
             # Where numbers index axes that are not adjacent, torch puts the numbered axis first.
             self._stored_2bgpkd[:, rows_b, :, self._places_b] = newest_2bgnd.transpose(0, 1)
         else:
-            self._make_room(self.length + 1)
+            self._grow(self.length + 1)
             self._stored_2bgpkd[:, :, :, self.length, :n] = newest_2bgnd
             self.length += 1
         keys_bgpkd, values_bgpkd = self._stored_2bgpkd.unbind(0)
         return keys_bgpkd.flatten(2, 3), values_bgpkd.flatten(2, 3)
 
-    def place_next(self, places_b: Tensor, longest: int) -> int:
+    def set_next_positions(self, places_b: Tensor, longest: int) -> int:
         """Set the position of each text's next token, and return the positions there is room for.
 
         Args:
             longest: tokens of the longest text with its next one, known to the host.
         """
         self._places_b = places_b
-        return self._make_room(longest)
+        return self._grow(longest)
 
-    def fill_gaps(self, gaps: Tensor, movers: Tensor, kept: int) -> None:
+    def compact_rows(self, gaps: Tensor, movers: Tensor, kept: int) -> None:
         """Drop the finished sentences' rows; see `fill_gaps`."""
         assert self._stored_2bgpkd is not None
-        self._stored_2bgpkd = fill_gaps(self._stored_2bgpkd, gaps, movers, kept, dim=1)
+        self._stored_2bgpkd = compact_rows(self._stored_2bgpkd, gaps, movers, kept, dim=1)
 
     def keep(self, rows: Tensor) -> None:
         """Drop all texts but these rows."""
         assert self._stored_2bgpkd is not None
         self._stored_2bgpkd = self._stored_2bgpkd.index_select(1, rows)
 
-    def _make_room(self, positions: int) -> int:
+    def _grow(self, positions: int) -> int:
         stored_2bgpkd = self._stored_2bgpkd
         assert stored_2bgpkd is not None, "a text begins with its prompt"
         room = stored_2bgpkd.shape[3]
         if room >= positions:
             return room
-        more = room_for(positions) - room
+        more = capacity_for(positions) - room
         self._stored_2bgpkd = F.pad(stored_2bgpkd, (0, 0, 0, 0, 0, more))
         return room + more

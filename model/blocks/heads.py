@@ -1,7 +1,7 @@
 """Heads: taken out of a projection, rotated by their positions, shared between queries.
 
     projection (b, t, (h + 2g) · d) ──split_heads──▶ queries of h heads, keys and values of g
-    keys or values of g heads ──for_every_query──▶ of h heads
+    keys or values of g heads ──repeat_key_value_heads──▶ of h heads
 
 Each of g heads of keys and values serves h / g heads of queries (Ainslie et al. 2023). With g = h
 it is multi-head attention (Vaswani et al. 2017, §3.2.2), with g = 1 multi-query attention (Shazeer
@@ -16,7 +16,7 @@ from torch import Tensor
 from model.blocks.rotary import Rotation, rotate
 
 
-def apart(heads: Tensor) -> Tensor:
+def contiguous_heads(heads: Tensor) -> Tensor:
     """Copies heads, on a CPU, so that they lie one after the other.
 
     A CPU multiplies interleaved heads at half speed. The copy is not made in the products, so that
@@ -35,7 +35,7 @@ def split_heads(
     """
     heads_btnd = projected.unflatten(2, (-1, head_width))
     if rotation is None and groups == heads:  # one copy instead of three
-        query_bhtd, keys_bhtd, values_bhtd = apart(
+        query_bhtd, keys_bhtd, values_bhtd = contiguous_heads(
             heads_btnd.unflatten(2, (3, heads)).permute(2, 0, 3, 1, 4)
         ).unbind(0)
         return query_bhtd, keys_bhtd, values_bhtd
@@ -44,15 +44,15 @@ def split_heads(
         turned = rotate(turned, rotation)
     query_bthd, keys_btgd = turned.split([heads, groups], dim=2)
     return (
-        apart(query_bthd.transpose(1, 2)),
+        contiguous_heads(query_bthd.transpose(1, 2)),
         keys_btgd.transpose(1, 2),
         values_btgd.transpose(1, 2),
     )
 
 
-def for_every_query(heads_bgsd: Tensor, heads: int) -> Tensor:
+def repeat_key_value_heads(heads_bgsd: Tensor, heads: int) -> Tensor:
     """Repeats each head of keys or values for its group of queries, (b, h, s, d)."""
     groups = heads_bgsd.shape[1]
     if groups == heads:
-        return apart(heads_bgsd)
+        return contiguous_heads(heads_bgsd)
     return heads_bgsd.repeat_interleave(heads // groups, dim=1)

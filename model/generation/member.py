@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from model.blocks.attention import KeyValue
-from model.blocks.cache import KeyValueCache, fill_gaps, roomy
+from model.blocks.cache import KeyValueCache, compact_rows, round_up_capacity
 from model.networks.transformer import Transformer
 
 
@@ -50,16 +50,16 @@ class Member:
         )
         return hidden_bkd[:b]
 
-    def fill_gaps(self, gaps: Tensor, movers: Tensor, kept: int) -> None:
+    def compact_rows(self, gaps: Tensor, movers: Tensor, kept: int) -> None:
         """Lets sentences leave: see `model.blocks.cache.fill_gaps`."""
-        decoded = min(roomy(kept), len(self._memory_mask))
-        self._memory_mask = fill_gaps(self._memory_mask, gaps, movers, decoded)
+        decoded = min(round_up_capacity(kept), len(self._memory_mask))
+        self._memory_mask = compact_rows(self._memory_mask, gaps, movers, decoded)
         self._memories = [
-            KeyValue(*(fill_gaps(part, gaps, movers, decoded) for part in memory))
+            KeyValue(*(compact_rows(part, gaps, movers, decoded) for part in memory))
             for memory in self._memories
         ]
         for cache in self._caches:
-            cache.fill_gaps(gaps, movers, decoded)
+            cache.compact_rows(gaps, movers, decoded)
 
 
 def joint_logits(members: Sequence[Member], hidden: Sequence[Tensor]) -> Tensor:

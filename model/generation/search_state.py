@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from model.blocks.attention import additive_mask
-from model.blocks.cache import fill_gaps, room_for
+from model.blocks.cache import compact_rows, capacity_for
 from model.config.transformer import DecodingConfig
 from model.errors import ModelError, PrefixError
 from model.generation.candidates import Candidates, best_candidates
@@ -141,7 +141,7 @@ class SearchState:
         written_bk1 = self.slots[:k].expand(b, k).unsqueeze(2)
         self.ancestry_bkp = torch.cat([self.ancestry_bkp, written_bk1], dim=2)
         own_past = F.embedding(self.ancestry_bkp, self.other_slots_kk).flatten(2)
-        to_come = (room_for(p) - p) * len(self.slots)
+        to_come = (capacity_for(p) - p) * len(self.slots)
         ancestry_mask = F.pad(own_past, (0, to_come), value=float("-inf"))
         newest_bk = self.tokens_bkp[:, :, -1]
         return [member.step(newest_bk, ancestry_mask) for member in self.members]
@@ -187,11 +187,11 @@ class SearchState:
 
         device = self.tokens_bkp.device
         gaps_at, movers_at = torch.tensor([gaps, movers], device=device, dtype=torch.long)
-        self.tokens_bkp = fill_gaps(self.tokens_bkp, gaps_at, movers_at, kept)
-        self.scores_bk = fill_gaps(self.scores_bk, gaps_at, movers_at, kept)
-        self.ancestry_bkp = fill_gaps(self.ancestry_bkp, gaps_at, movers_at, kept)
+        self.tokens_bkp = compact_rows(self.tokens_bkp, gaps_at, movers_at, kept)
+        self.scores_bk = compact_rows(self.scores_bk, gaps_at, movers_at, kept)
+        self.ancestry_bkp = compact_rows(self.ancestry_bkp, gaps_at, movers_at, kept)
         for member in self.members:
-            member.fill_gaps(gaps_at, movers_at, kept)
+            member.compact_rows(gaps_at, movers_at, kept)
 
     def _given(self) -> dict[int, int]:
         """The rows whose coming token is given, and that token."""

@@ -24,7 +24,7 @@ from model.networks.encoder_only import EncoderOnly
 from model.networks.initialisation import initialise_normal
 
 
-class LabelGuesses(NamedTuple):
+class LabelPredictions(NamedTuple):
     """What a network says of labels that are known.
 
     Attributes:
@@ -37,11 +37,11 @@ class LabelGuesses(NamedTuple):
 
 
 @torch.no_grad()
-def label_guesses(hidden_md: Tensor, weight_ld: Tensor, target_m: Tensor) -> LabelGuesses:
+def label_predictions(hidden_md: Tensor, weight_ld: Tensor, target_m: Tensor) -> LabelPredictions:
     """Returns how well labels are told; it takes the place of a `Loss` in validation."""
     logits_ml = product(hidden_md, weight_ld).float()
     of_target_m = logits_ml.gather(1, target_m.unsqueeze(1)).squeeze(1)
-    return LabelGuesses(logits_ml.logsumexp(dim=1) - of_target_m, logits_ml.argmax(dim=1))
+    return LabelPredictions(logits_ml.logsumexp(dim=1) - of_target_m, logits_ml.argmax(dim=1))
 
 
 class LabelModel(nn.Module):

@@ -25,7 +25,7 @@ from model.networks.encoder_only import EncoderOnly
 from model.networks.initialisation import initialise_normal
 
 
-class ToldSums(NamedTuple):
+class LabelLossSums(NamedTuple):
     """Sums over masked tokens, fp64 scalars.
 
     Attributes:
@@ -38,7 +38,7 @@ class ToldSums(NamedTuple):
 
 
 @torch.no_grad()
-def told_sums(hidden_md: Tensor, weight_vd: Tensor, target_m: Tensor) -> ToldSums:
+def label_loss_sums(hidden_md: Tensor, weight_vd: Tensor, target_m: Tensor) -> LabelLossSums:
     """Returns how well masked tokens are told; it takes the place of a `Loss` in validation."""
     nll, right = torch.zeros(2, dtype=torch.float64, device=hidden_md.device)
     for start in range(0, len(hidden_md), MIN_CHUNK_TOKENS):
@@ -47,7 +47,7 @@ def told_sums(hidden_md: Tensor, weight_vd: Tensor, target_m: Tensor) -> ToldSum
         of_target_c = logits_cv.gather(1, target_c.unsqueeze(1)).squeeze(1)
         nll = nll + (logits_cv.logsumexp(dim=1) - of_target_c).double().sum()
         right = right + (logits_cv.argmax(dim=1) == target_c).sum()
-    return ToldSums(nll, right)
+    return LabelLossSums(nll, right)
 
 
 class MaskedHead(nn.Module):

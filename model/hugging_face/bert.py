@@ -23,16 +23,16 @@ from model.config.transformer import AttentionBackend
 from model.errors import ModelError
 from model.heads.label_head import LabelModel
 from model.heads.masked_head import MaskedLanguageModel
-from model.hugging_face.places import (
+from model.hugging_face.weight_mapping import (
     HuggingFaceModel,
     WeightLocation,
     count,
-    joined,
-    load_like,
-    no_network,
-    refuse_left_over,
-    refuse_others,
-    taken_apart,
+    join_parameter,
+    load_weights_like,
+    invalid_config_error,
+    refuse_unused_weights,
+    refuse_unsupported_values,
+    split_parameter,
 )
 from model.networks.encoder_only import EncoderOnly
 
@@ -101,7 +101,7 @@ def to_bert(network: MaskedLanguageModel, pad_id: int) -> HuggingFaceModel:
         ModelError: BERT has no such network; the message names what it has not.
     """
     _require_form(network.encoder.config)
-    weights = _taken_apart(network, _places(network.encoder.config))
+    weights = _split_parameters(network, _places(network.encoder.config))
     return HuggingFaceModel(_config_of(network.encoder, ARCHITECTURE, pad_id), weights)
 
 
@@ -120,7 +120,7 @@ def to_bert_labels(network: LabelModel, pad_id: int, labels: Sequence[str]) -> H
     for name, parameter in network.named_parameters():
         module, _, kind = name.rpartition(".")
         if module in LABEL_HEAD:
-            weights |= taken_apart(parameter, WeightLocation([f"{LABEL_HEAD[module]}.{kind}"]))
+            weights |= split_parameter(parameter, WeightLocation([f"{LABEL_HEAD[module]}.{kind}"]))
     config = {
         **encoder.config,
         "architectures": [LABEL_ARCHITECTURES[network.pooler is not None]],
@@ -140,7 +140,7 @@ def to_bert_encoder(encoder: EncoderOnly, pad_id: int) -> HuggingFaceModel:
         ModelError: BERT has no such network; the message names what it has not.
     """
     _require_form(encoder.config)
-    weights = _taken_apart(nn.ModuleDict({"encoder": encoder}), _encoder_places(encoder.config))
+    weights = _split_parameters(nn.ModuleDict({"encoder": encoder}), _encoder_places(encoder.config))
     named = {name.removeprefix(OF_THE_ENCODER): weight for name, weight in weights.items()}
     return HuggingFaceModel(_config_of(encoder, ENCODER_ARCHITECTURE, pad_id), named)
 
@@ -158,10 +158,10 @@ def _require_form(config: EncoderOnlyConfig) -> None:
         )
 
 
-def _taken_apart(network: nn.Module, places: Mapping[str, WeightLocation]) -> dict[str, Tensor]:
+def _split_parameters(network: nn.Module, places: Mapping[str, WeightLocation]) -> dict[str, Tensor]:
     weights: dict[str, Tensor] = {}
     for name, place in places.items():
-        weights |= taken_apart(network.get_parameter(name), place)
+        weights |= split_parameter(network.get_parameter(name), place)
     return weights
 
 
@@ -178,21 +178,21 @@ def from_bert(
         ModelError: the network is of another family or form, or the weights are not its own.
     """
     config = {**DEFAULTS, **config}
-    theirs = _as_named_now(weights)
+    theirs = _with_current_names(weights)
     _require_sizes(theirs, config)
     try:
         ours = _read(config)
     except ValidationError as error:
-        raise no_network(error) from error
+        raise invalid_config_error(error) from error
     sizes = count(config, "vocab_size"), count(config, "max_position_embeddings")
     with torch.device("meta"):  # the weights come from elsewhere
         network = MaskedLanguageModel(ours, *sizes, attention_backend)
     state = {
-        name: joined(theirs, place, network.get_parameter(name).shape)
+        name: join_parameter(theirs, place, network.get_parameter(name).shape)
         for name, place in _places(ours).items()
     }
-    refuse_left_over(theirs, "BERT", f"of the class {ARCHITECTURE}")
-    load_like(network, state, "encoder.embedding.weight")
+    refuse_unused_weights(theirs, "BERT", f"of the class {ARCHITECTURE}")
+    load_weights_like(network, state, "encoder.embedding.weight")
     return network
 
 
@@ -220,7 +220,7 @@ def _config_of(encoder: EncoderOnly, architecture: str, pad_id: int) -> dict[str
 
 
 def _read(config: Mapping[str, Any]) -> EncoderOnlyConfig:
-    refuse_others(
+    refuse_unsupported_values(
         config,
         model_type=("bert",),
         hidden_act=tuple(ACTIVATIONS_READ),
@@ -263,7 +263,7 @@ def _require_sizes(theirs: Mapping[str, Tensor], config: Mapping[str, Any]) -> N
         )
 
 
-def _as_named_now(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _with_current_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Returns the weights that are read, each by its one name.
 
     Raises:

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from model.errors import ModelError
-from model.hugging_face.places import HuggingFaceModel
+from model.hugging_face.weight_mapping import HuggingFaceModel
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"

@@ -20,13 +20,13 @@ from model.config.transformer import AttentionBackend
 from model.errors import ModelError
 from model.hugging_face.files import CONFIG_FILE, read_model, write_model
 from model.hugging_face.layouts import HEAD, LAYOUTS, Layout
-from model.hugging_face.places import (
+from model.hugging_face.weight_mapping import (
     HuggingFaceModel,
-    joined,
-    load_like,
-    no_network,
-    refuse_left_over,
-    taken_apart,
+    join_parameter,
+    load_weights_like,
+    invalid_config_error,
+    refuse_unused_weights,
+    split_parameter,
 )
 from model.networks.decoder_only import DecoderOnly
 
@@ -57,7 +57,7 @@ def to_hugging_face(network: DecoderOnly) -> HuggingFaceModel:
     places = layout.places(network.config)
     weights: dict[str, Tensor] = {}
     for name, parameter in network.named_parameters():
-        weights |= taken_apart(parameter, places[name])
+        weights |= split_parameter(parameter, places[name])
     return HuggingFaceModel(config, weights)
 
 
@@ -83,7 +83,7 @@ def from_hugging_face(
     try:
         ours, vocabulary_size, context_length = layout.read(config)
     except ValidationError as error:
-        raise no_network(error) from error
+        raise invalid_config_error(error) from error
     with torch.device("meta"):  # the weights come from elsewhere
         network = DecoderOnly(
             ours,
@@ -92,13 +92,13 @@ def from_hugging_face(
             context_length,
             attention_backend,
         )
-    theirs = _as_named_now(weights, layout, ours.tie_embeddings)
+    theirs = _with_current_names(weights, layout, ours.tie_embeddings)
     state = {
-        name: joined(theirs, place, network.get_parameter(name).shape)
+        name: join_parameter(theirs, place, network.get_parameter(name).shape)
         for name, place in layout.places(ours).items()
     }
-    refuse_left_over(theirs, layout.title, "that has a language model's head")
-    load_like(network, state, "embedding.weight")
+    refuse_unused_weights(theirs, layout.title, "that has a language model's head")
+    load_weights_like(network, state, "embedding.weight")
     return network
 
 
@@ -146,7 +146,7 @@ def _padding(config: Mapping[str, Any], vocabulary_size: int) -> int:
     return tokens[0] if tokens else 0
 
 
-def _as_named_now(weights: Mapping[str, Tensor], layout: Layout, tied: bool) -> dict[str, Tensor]:
+def _with_current_names(weights: Mapping[str, Tensor], layout: Layout, tied: bool) -> dict[str, Tensor]:
     """Returns the weights by the names of the layout, the head only if it has a matrix of its own.
 
     Some files were saved without the head's class and lack the prefix, as GPT-2's own.

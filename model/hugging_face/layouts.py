@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from model.config.decoder_only import DecoderOnlyConfig
-from model.hugging_face.places import WeightLocation, count, refuse_others
+from model.hugging_face.weight_mapping import WeightLocation, count, refuse_unsupported_values
 from model.networks.decoder_only import DecoderOnly
 
 HEAD = "lm_head.weight"
@@ -40,7 +40,7 @@ LLAMA_LAYER = {
 }
 
 
-class Described(NamedTuple):
+class ParsedConfig(NamedTuple):
     """What a config says of a network."""
 
     config: DecoderOnlyConfig
@@ -65,7 +65,7 @@ class Layout(NamedTuple):
     title: str
     lacks: Callable[[DecoderOnlyConfig], list[str]]
     config: Callable[[DecoderOnly], dict[str, Any]]
-    read: Callable[[Mapping[str, Any]], Described]
+    read: Callable[[Mapping[str, Any]], ParsedConfig]
     places: Callable[[DecoderOnlyConfig], dict[str, WeightLocation]]
     architecture: str
     prefix: str
@@ -107,9 +107,9 @@ def _gpt2_config(network: DecoderOnly) -> dict[str, Any]:
     }
 
 
-def _read_gpt2(config: Mapping[str, Any]) -> Described:
+def _read_gpt2(config: Mapping[str, Any]) -> ParsedConfig:
     dropout = config.get("resid_pdrop", 0.1)
-    refuse_others(
+    refuse_unsupported_values(
         config,
         activation_function=tuple(GPT2_ACTIVATIONS_READ),
         scale_attn_weights=(True,),
@@ -117,7 +117,7 @@ def _read_gpt2(config: Mapping[str, Any]) -> Described:
         add_cross_attention=(False,),
         quantization_config=(None,),
     )
-    refuse_others({"embd_pdrop": config.get("embd_pdrop", 0.1)}, embd_pdrop=(dropout,))
+    refuse_unsupported_values({"embd_pdrop": config.get("embd_pdrop", 0.1)}, embd_pdrop=(dropout,))
     ours = {
         "preset": "gpt2",
         "layers": count(config, "n_layer"),
@@ -130,7 +130,7 @@ def _read_gpt2(config: Mapping[str, Any]) -> Described:
         "dropout": dropout,
         "attention_dropout": config.get("attn_pdrop", 0.1),
     }
-    return Described(
+    return ParsedConfig(
         DecoderOnlyConfig.model_validate(ours),
         count(config, "vocab_size"),
         count(config, "n_positions"),
@@ -181,20 +181,20 @@ def _llama_config(network: DecoderOnly) -> dict[str, Any]:
     }
 
 
-def _read_llama(config: Mapping[str, Any]) -> Described:
+def _read_llama(config: Mapping[str, Any]) -> ParsedConfig:
     width, heads = count(config, "hidden_size"), count(config, "num_attention_heads")
     bias = config.get("attention_bias", False)
-    refuse_others(
+    refuse_unsupported_values(
         config,
         hidden_act=("silu", "swish"),
         head_dim=(width // heads, None),
         quantization_config=(None,),
     )
-    refuse_others({"mlp_bias": config.get("mlp_bias", False)}, mlp_bias=(bias,))
+    refuse_unsupported_values({"mlp_bias": config.get("mlp_bias", False)}, mlp_bias=(bias,))
     rotary = config.get("rope_parameters") or config.get("rope_scaling") or {}
     kind = rotary.get("rope_type", rotary.get("type", "default"))
-    refuse_others({"rope_type": kind}, rope_type=("default",))
-    refuse_others(rotary, partial_rotary_factor=(1.0,))
+    refuse_unsupported_values({"rope_type": kind}, rope_type=("default",))
+    refuse_unsupported_values(rotary, partial_rotary_factor=(1.0,))
     ours = {
         "preset": "llama",
         "layers": count(config, "num_hidden_layers"),
@@ -208,7 +208,7 @@ def _read_llama(config: Mapping[str, Any]) -> Described:
         "tie_embeddings": config.get("tie_word_embeddings", False),
         "attention_dropout": config.get("attention_dropout", 0.0),
     }
-    return Described(
+    return ParsedConfig(
         DecoderOnlyConfig.model_validate(ours),
         count(config, "vocab_size"),
         count(config, "max_position_embeddings"),

@@ -21,16 +21,16 @@ from torch import Tensor
 from model.blocks.positions import SinusoidalPositions, sinusoidal_table
 from model.config.transformer import AttentionBackend, ModelConfig
 from model.errors import ModelError
-from model.hugging_face.places import (
+from model.hugging_face.weight_mapping import (
     HuggingFaceModel,
     WeightLocation,
     count,
-    joined,
-    load_like,
-    no_network,
-    refuse_left_over,
-    refuse_others,
-    taken_apart,
+    join_parameter,
+    load_weights_like,
+    invalid_config_error,
+    refuse_unused_weights,
+    refuse_unsupported_values,
+    split_parameter,
 )
 from model.networks.transformer import Transformer, Vocabulary
 
@@ -102,7 +102,7 @@ def to_marian(network: Transformer, max_positions: int = MAX_POSITIONS) -> Huggi
     _refuse_what_marian_lacks(network.config)
     weights: dict[str, Tensor] = {}
     for name, place in _places(network.config).items():
-        weights |= taken_apart(network.get_parameter(name), place)
+        weights |= split_parameter(network.get_parameter(name), place)
     bias = network.output_bias
     size, like = network.vocabulary.target_size, network.output_weight.detach()
     weights[BIAS] = (like.new_zeros(size) if bias is None else bias.detach().clone())[None]
@@ -132,20 +132,20 @@ def from_marian(
     try:
         ours = _read(config, output_bias=bias is not None)
     except ValidationError as error:
-        raise no_network(error) from error
+        raise invalid_config_error(error) from error
     with torch.device("meta"):  # the weights come from elsewhere
         network = Transformer(ours, _vocabulary(config), attention_backend)
     positions = network.positions = SinusoidalPositions(ours.width)
     _drop_tied(theirs, ours)
     state = {
-        name: joined(theirs, place, network.get_parameter(name).shape)
+        name: join_parameter(theirs, place, network.get_parameter(name).shape)
         for name, place in _places(ours).items()
     }
-    refuse_left_over(theirs, "Marian", f"of the class {ARCHITECTURE}")
+    refuse_unused_weights(theirs, "Marian", f"of the class {ARCHITECTURE}")
     if bias is not None:
         shape = network.get_parameter("output_bias").shape
-        state["output_bias"] = joined({BIAS: bias.flatten()}, WeightLocation([BIAS]), shape)
-    load_like(network, state, "target_embedding.weight")
+        state["output_bias"] = join_parameter({BIAS: bias.flatten()}, WeightLocation([BIAS]), shape)
+    load_weights_like(network, state, "target_embedding.weight")
     positions.to(network.target_embedding.weight.device)
     return network
 
@@ -207,7 +207,7 @@ def _config_of(network: Transformer, max_positions: int) -> dict[str, Any]:
 
 
 def _read(config: Mapping[str, Any], *, output_bias: bool) -> ModelConfig:
-    refuse_others(
+    refuse_unsupported_values(
         config,
         model_type=("marian",),
         activation_function=tuple(ACTIVATIONS_READ),
@@ -221,7 +221,7 @@ def _read(config: Mapping[str, Any], *, output_bias: bool) -> ModelConfig:
     )
     shared, tied = config["share_encoder_decoder_embeddings"], config["tie_word_embeddings"]
     if shared:  # source and target, but not the output: no network of ours
-        refuse_others(config, tie_word_embeddings=(True,))
+        refuse_unsupported_values(config, tie_word_embeddings=(True,))
     values = {
         "encoder_layers": count(config, "encoder_layers"),
         "decoder_layers": count(config, "decoder_layers"),
@@ -315,14 +315,14 @@ def _drop_positions(theirs: dict[str, Tensor], config: Mapping[str, Any]) -> Non
         table = theirs.pop(name, None)
         if table is None:
             continue
-        if not _are_ours(table, count(config, "d_model")):
+        if not _are_sinusoidal(table, count(config, "d_model")):
             raise ModelError(
                 f"{name} holds other positions than sines and cosines (Vaswani et al. 2017, §3.5), "
                 "and those alone can be computed here. Choose another network."
             )
 
 
-def _are_ours(table: Tensor, width: int) -> bool:
+def _are_sinusoidal(table: Tensor, width: int) -> bool:
     """Whether positions are the sines and cosines of networks of this width."""
     if table.dim() != 2 or table.shape[1] != width or width % 2 or not len(table):
         return False

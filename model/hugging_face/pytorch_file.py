@@ -26,13 +26,13 @@ from torch import Tensor
 from model.errors import ModelError
 from model.hugging_face.files import CONFIG_FILE, read_json
 from model.hugging_face.marian import from_marian, to_marian
-from model.hugging_face.places import count
+from model.hugging_face.weight_mapping import count
 
 BYTES_PER_WEIGHT = 4
 ROOM_DIVISOR = 10  # a tenth for names, and what lies between the tensors
 ROOM_BYTES = 1_000_000
 POSITIONS_BY_DEFAULT = {"max_position_embeddings": 1024}  # of transformers' MarianConfig
-MOST_ENTRIES = 100_000  # of an archive
+MAX_ENTRIES = 100_000  # of an archive
 # What torch's reader raises on bytes that are no pickle of tensors: it trusts their order.
 DAMAGE = (
     *(OSError, RuntimeError, ValueError, TypeError, AttributeError, AssertionError, LookupError),
@@ -104,7 +104,7 @@ def read_pytorch(path: Path, most: int) -> dict[str, Tensor]:
             with zipfile.ZipFile(path) as archive:
                 entries = archive.infolist()
             _require_size(path, sum(entry.file_size for entry in entries), most)
-            if len(entries) > MOST_ENTRIES:
+            if len(entries) > MAX_ENTRIES:
                 raise ModelError(f"{path} has {len(entries):,} entries. Download it again.")
         with warnings.catch_warnings(action="ignore"):  # of other protocols, which are refused
             found = torch.load(path, map_location="cpu", weights_only=True)

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from model.blocks.rotary import RotaryPositions
 from model.errors import ModelError
 from model.heads.masked_head import MaskedLanguageModel
-from model.inspection.recording import Calls, layer_trace, recorded, require_evaluation
-from model.inspection.records import EncoderLayerTrace
+from model.inspection.module_calls import ModuleCalls, layer_trace, record_calls, require_evaluation
+from model.inspection.layer_traces import EncoderLayerTrace
 from model.networks.decoder_only import DecoderOnly
 from model.networks.encoder_only import EncoderOnly
 
@@ -75,7 +75,7 @@ def trace_decoder_only(network: DecoderOnly, ids: Sequence[int]) -> DecoderOnlyT
         ModelError: the network is in training mode, or the text is empty or too long.
     """
     ids_bt = _checked(network, ids)
-    with recorded(network) as calls:
+    with record_calls(network) as calls:
         hidden_btm = network.hidden(ids_bt, torch.zeros_like(ids_bt))
         logits_btv = network.logits(hidden_btm)
     rotated = isinstance(network.positions, RotaryPositions)
@@ -112,7 +112,7 @@ def trace_masked(
     zeros_bt = torch.zeros_like(ids_bt)
     segment_bt = zeros_bt if segments is None else ids_bt.new_tensor([list(segments)])
     position_bt = ids_bt.new_tensor([list(positions or range(len(ids)))])
-    with recorded(network) as calls:
+    with record_calls(network) as calls:
         hidden_btm = network.encoder(ids_bt, segment_bt, position_bt, zeros_bt)
         logits_nv = network.logits(hidden_btm[0, list(places)])
     head_norm = calls.next(network.head.norm)
@@ -127,7 +127,7 @@ def trace_masked(
 
 
 def _encoder_stack(
-    calls: Calls, encoder: EncoderOnly, ids_bt: Tensor, hidden_btm: Tensor
+    calls: ModuleCalls, encoder: EncoderOnly, ids_bt: Tensor, hidden_btm: Tensor
 ) -> StackTrace:
     norm = calls.next(encoder.embedding_norm)
     segments = encoder.segments
@@ -141,7 +141,7 @@ def _encoder_stack(
     return StackTrace(ids_bt, embedding, _layers(calls, encoder.layers), hidden_btm)
 
 
-def _layers(calls: Calls, layers: Iterable[nn.Module]) -> tuple[EncoderLayerTrace, ...]:
+def _layers(calls: ModuleCalls, layers: Iterable[nn.Module]) -> tuple[EncoderLayerTrace, ...]:
     return tuple(layer_trace(calls, layer) for layer in layers)
 
 

@@ -5,7 +5,7 @@
         decoder   the same, each layer with a second attention, over the memory
         logits, probabilities: row t is the step that predicts the token after input token t
 
-Forward hooks note what each module receives and returns (`model.inspection.recording`).
+Forward hooks note what each module receives and returns (`model.inspection.module_calls`).
 
 Attention is causal, so row t depends on tokens 0…t alone: decoding step t of a hypothesis equals
 row t of one pass over BOS and the hypothesis.
@@ -25,16 +25,16 @@ from torch import Tensor, nn
 from model.blocks.embeddings import Embedding
 from model.blocks.layers import Decoder, Encoder, Layer
 from model.errors import ModelError
-from model.inspection.recording import (
-    Calls,
+from model.inspection.module_calls import (
+    ModuleCalls,
     attention_trace,
     feed_forward_trace,
     layer_trace,
-    recorded,
+    record_calls,
     require_evaluation,
     residual_trace,
 )
-from model.inspection.records import (
+from model.inspection.layer_traces import (
     DecoderLayerTrace,
     EmbeddingTrace,
     EncoderLayerTrace,
@@ -87,7 +87,7 @@ def trace(model: Transformer, source_bs: Tensor, target_input_bt: Tensor) -> Tra
         ModelError: the model is in training mode, or the sentences do not fit together.
     """
     _check(model, source_bs, target_input_bt)
-    with recorded(model) as calls:
+    with record_calls(model) as calls:
         memory_bsm = model.encode(source_bs)
         hidden_btm = model.decode(target_input_bt, memory_bsm, source_bs)
         logits_btv = model.logits(hidden_btm)
@@ -115,7 +115,7 @@ def _layers(stack: Encoder | Decoder) -> Iterator[Any]:
     yield from stack.layers
 
 
-def _embedding(calls: Calls, model: Transformer, embedding: Embedding) -> EmbeddingTrace:
+def _embedding(calls: ModuleCalls, model: Transformer, embedding: Embedding) -> EmbeddingTrace:
     scaled_btm = calls.next(embedding).output
     return EmbeddingTrace(
         scaled_btm=scaled_btm,
@@ -128,7 +128,7 @@ def _embedding(calls: Calls, model: Transformer, embedding: Embedding) -> Embedd
     )
 
 
-def _decoder_layer(calls: Calls, layer: Layer) -> DecoderLayerTrace:
+def _decoder_layer(calls: ModuleCalls, layer: Layer) -> DecoderLayerTrace:
     def residual(norm: nn.Module) -> ResidualTrace:
         return residual_trace(calls, layer, norm)
 

@@ -133,7 +133,7 @@ class DecoderOnly(LayerStack):
         """Returns the hidden states (b, t, d) from which each next token is predicted."""
         t = part_bt.shape[1]
         if bool((part_bt > 0).any()):
-            position, mask = part_positions(part_bt), _parts_apart(part_bt)
+            position, mask = part_positions(part_bt), _causal_part_mask(part_bt)
         else:
             position, mask = torch.arange(t, device=part_bt.device), None
         if t > self.context_length and isinstance(self.positions, LearnedPositions):
@@ -172,7 +172,7 @@ class DecoderOnly(LayerStack):
             caches: hold what was computed before, and receive what is computed now.
         """
         self._check_length(longest)
-        rooms = [cache.place_next(places_b, longest) for cache in caches]  # the same in all layers
+        rooms = [cache.set_next_positions(places_b, longest) for cache in caches]  # the same in all layers
         visible_bp = torch.arange(rooms[0], device=places_b.device) <= places_b.unsqueeze(1)
         mask = additive_mask(visible_bp)[:, None, None, :]
         position_b1 = places_b.unsqueeze(1)
@@ -235,7 +235,7 @@ def _positions_of(config: DecoderOnlyConfig, context_length: int) -> nn.Module:
     return RotaryPositions(config.head_width, config.rotary_base)
 
 
-def _parts_apart(part_bt: Tensor) -> Tensor:
+def _causal_part_mask(part_bt: Tensor) -> Tensor:
     """Hides from each token what comes after it and what is of another part, (b, 1, t, t)."""
     t = part_bt.shape[1]
     # Padding sees itself as if it were a part: every query must see at least one key.

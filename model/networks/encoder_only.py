@@ -98,7 +98,7 @@ class EncoderOnly(LayerStack):
         """
         self._check_positions(position_bt)
         if self.attention_backend is not AttentionBackend.VARLEN:
-            mask = _within_parts(part_bt)
+            mask = _part_mask(part_bt)
             return self._run(ids_bt, segment_bt, position_bt, mask)
         packing = packing_of_parts(part_bt)
         hidden_1nd = self._run(
@@ -133,7 +133,7 @@ class EncoderOnly(LayerStack):
             )
 
 
-def _within_parts(part_bt: Tensor) -> Tensor | None:
+def _part_mask(part_bt: Tensor) -> Tensor | None:
     """Hides padding and other parts from each token; None where every row is one part."""
     if not bool(part_bt.any()):
         return None

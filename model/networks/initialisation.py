@@ -20,7 +20,7 @@ from model.blocks.learned_positions import LearnedPositions
 from model.blocks.norm import RMSNorm
 from model.blocks.swiglu import SwiGLU
 
-SPREAD = 0.02
+INIT_STD = 0.02
 
 
 def initialise_glorot(root: nn.Module) -> None:
@@ -75,9 +75,9 @@ def initialise_normal(root: nn.Module, residual_sums: int = 1) -> None:
 
     def fill_matrix(linear: nn.Linear) -> None:
         sums = residual_sums if linear in onto_the_residual_path else 1
-        nn.init.normal_(linear.weight, std=SPREAD / math.sqrt(sums))
+        nn.init.normal_(linear.weight, std=INIT_STD / math.sqrt(sums))
 
-    _fill(root, fill_matrix, lambda vectors: nn.init.normal_(vectors.weight, std=SPREAD))
+    _fill(root, fill_matrix, lambda vectors: nn.init.normal_(vectors.weight, std=INIT_STD))
 
 
 def _fill(

@@ -9,7 +9,7 @@ from support.recipes import tiny_recipe
 
 from cluster.data.streams import WorkerClient, WorkerStreams
 from cluster.data.workers import DataWorkers
-from cluster.health.watchdog import Heartbeat
+from cluster.health.watchdog import HeartbeatSender
 from cluster.ray.session import ray_session
 from data_pipeline.batching.plan import Cursor
 from data_pipeline.batching.stream import local_rank_steps
@@ -48,7 +48,7 @@ def test_the_objects_of_a_lost_node_are_asked_for_again(ray_head, phrasebook):
             streams = WorkerStreams(
                 client, rank=0, ranks=1, slots=SLOTS, steps_ahead=8, bytes_ahead=100_000_000
             )
-            with Heartbeat(lambda: workers.actors):
+            with HeartbeatSender(lambda: workers.actors):
                 steps = streams.open(Cursor())
                 received = list(islice(steps, 5))
                 node.kill()

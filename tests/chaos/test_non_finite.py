@@ -4,7 +4,7 @@ import pytest
 from support.faults.stage import opened_stage
 
 from trainer.checkpoints.format import Checkpoint, folder_name
-from trainer.record.records import SkippedLine
+from trainer.record.metrics_lines import SkippedLine
 
 pytestmark = pytest.mark.chaos
 

@@ -16,7 +16,7 @@ from support.cluster.processes import HANG_SECONDS, wait_until
 from support.cluster.ray_head import RayHead
 from support.recipes import tiny_values
 
-from trainer.record.metrics import read_metrics
+from trainer.record.metrics_file import read_metrics
 from trainer.runs.folder import RunFolder
 
 pytestmark = pytest.mark.chaos

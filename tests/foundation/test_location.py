@@ -8,7 +8,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from foundation.errors import LocationError
-from foundation.location import Location, bared, check_all, way_out, without_credentials
+from foundation.location import Location, strip_credentials, check_all, path_escape, without_credentials
 
 WITH_USERINFO = [
     "https://user:s3cr3tCANARY@host/x",
@@ -102,7 +102,7 @@ def test_a_location_without_one_is_the_text_itself(text: str) -> None:
     assert json.dumps([location]) == json.dumps([text])
     copy = pickle.loads(pickle.dumps(location))  # noqa: S301 - made in this line
     assert (type(copy), copy) == (Location, text)
-    assert bared(text) == text
+    assert strip_credentials(text) == text
 
 
 class Section(BaseModel):
@@ -153,12 +153,12 @@ def test_an_address_that_leads_out_of_its_folder_is_refused(form: str, part: str
     ],
 )
 def test_names_that_lead_out(name: str) -> None:
-    assert way_out(name)
+    assert path_escape(name)
 
 
 @pytest.mark.parametrize("name", ["a", "shards/train-00000.tar", "a..b", "größe.txt", "a%20b", "…"])
 def test_names_that_do_not(name: str) -> None:
-    assert way_out(name) is None
+    assert path_escape(name) is None
 
 
 @pytest.mark.parametrize("text", WITH_USERINFO[:5] + WITH_QUERY)
@@ -224,7 +224,7 @@ def test_aliases_of_a_recipe_are_looked_at_once() -> None:
 
 def test_what_earlier_versions_kept_loses_its_credentials() -> None:
     kept = {"files": ["https://u:p@host/x?sig=1", "https://host/y?raw=1", "a@b"], "n": 1, "m": None}
-    assert bared(kept) == {
+    assert strip_credentials(kept) == {
         "files": ["https://host/x", "https://host/y?raw=1", "a@b"],
         "n": 1,
         "m": None,

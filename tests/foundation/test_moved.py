@@ -57,7 +57,7 @@ def test_our_own_modules_import_no_former_name():
 def test_other_names_are_left_alone():
     assert present_name("numpy.random") is None
     assert present_name("trainer.config") is None
-    assert present_name("trainer.tracking.records") == "trainer.record.records"
+    assert present_name("trainer.tracking.records") == "trainer.record.metrics_lines"
     assert "transloom" not in PACKAGES
     with pytest.raises(ModuleNotFoundError, match=r"trainer\.nothing"):
         importlib.import_module("trainer.nothing")

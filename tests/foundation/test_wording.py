@@ -8,7 +8,7 @@ import pytest
 
 from cluster.packages import PACKAGES
 from data_pipeline.batching.plan import Cursor
-from foundation.wording import counted, listed, said, span, steps_of
+from foundation.wording import counted, join_items, format_value, span, steps_of
 
 ROOT = Path(__file__).resolve().parents[2]
 NOUNS = (
@@ -66,10 +66,10 @@ def test_a_run_beyond_its_goal_is_not_so_many_of_fewer(
 
 
 def test_values_are_not_said_as_python_writes_them() -> None:
-    assert listed([1.0, None, True]) == "1.0, null, true"
-    assert listed([]) == "none"
-    assert said({"src": 2, "tgt": 3}) == "src 2, tgt 3"
-    assert said({"ranks": [1, 2], "files": ["a"]}) == "ranks 1 → 2, files a"
+    assert join_items([1.0, None, True]) == "1.0, null, true"
+    assert join_items([]) == "none"
+    assert format_value({"src": 2, "tgt": 3}) == "src 2, tgt 3"
+    assert format_value({"ranks": [1, 2], "files": ["a"]}) == "ranks 1 → 2, files a"
     assert str(Cursor(1, 2, 3)) == "epoch 1, window 2, micro-batch 3"
 
 

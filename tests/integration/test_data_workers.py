@@ -8,7 +8,7 @@ from support.cluster.strike import Strike
 from support.faults.moments import FETCH
 
 from cluster.supervision import supervisor
-from trainer.record.metrics import read_metrics
+from trainer.record.metrics_file import read_metrics
 from trainer.runs.folder import RunFolder
 
 STEPS = "trainer.max_steps=60"
@@ -53,9 +53,9 @@ def test_workers_are_added_and_removed_while_a_run_trains(runs, one_rank):
 
     def tell():
         wait_for(5)
-        folder.ask_for_data_workers(3)
+        folder.request_data_workers(3)
         wait_for(40, "data workers are now 0, 1, 2\n")
-        folder.ask_for_data_workers(1)
+        folder.request_data_workers(1)
         wait_for(60, "data workers are now 0\n")
 
     story = Story(folder, tell)

@@ -20,7 +20,7 @@ from support.leaving import LAST, OUTCOME, RAY, Leaving
 
 from cluster.ray import cluster_view
 from trainer.checkpoints.format import list_checkpoints
-from trainer.record.metrics import read_metrics
+from trainer.record.metrics_file import read_metrics
 from trainer.runs.folder import RunFolder
 
 TRANSLOOM = Path(sys.executable).parent / "transloom"
@@ -80,8 +80,8 @@ def test_a_killed_driver_loses_nothing_and_leaves_nobody_behind(
 
 
 def test_a_head_that_is_away_for_a_while_is_waited_for(runs, one_rank, ray_head, monkeypatch):
-    monkeypatch.setattr(cluster_view, "TELL_SECONDS", 2.0)
-    monkeypatch.setattr(cluster_view, "LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(cluster_view, "WARN_AFTER_SECONDS", 2.0)
+    monkeypatch.setattr(cluster_view, "POLL_SECONDS", 0.1)
     run = RunFolder(runs.folder / "run")
 
     def step():

@@ -17,7 +17,7 @@ from support.cluster.strike import standing_at
 from cluster.errors import ClusterError
 from cluster.ray.session import ray_session
 from cluster.supervision import attempt_end, retry_budget
-from trainer.record.metrics import read_metrics
+from trainer.record.metrics_file import read_metrics
 from trainer.runs.folder import RunFolder
 
 # Of the head's four CPUs, so that it has room for one rank, and another node too.
@@ -67,7 +67,7 @@ def test_a_run_grows_when_a_node_comes_and_shrinks_when_it_is_drained(
     runs, folder, nodes, orders, one_rank, monkeypatch
 ):
     """And its curve is that of one rank: up to rounding, since its ranks have three threads."""
-    monkeypatch.setattr(attempt_end, "GROW_AFTER_SECONDS", 1.0)
+    monkeypatch.setattr(attempt_end, "SCALE_UP_AFTER_SECONDS", 1.0)
     monkeypatch.setattr(attempt_end, "CHECK_SECONDS", 0.2)
 
     def tell():

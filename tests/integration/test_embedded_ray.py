@@ -14,7 +14,7 @@ from support.cluster.processes import HANG_SECONDS, children, is_alive, wait_unt
 from support.cluster.sabotage import kill
 from support.faults.moments import MID_STEP
 
-from trainer.record.metrics import read_metrics
+from trainer.record.metrics_file import read_metrics
 
 TRANSLOOM = Path(sys.executable).parent / "transloom"
 OPTIONS = ["trainer.max_steps=60", "checkpoints.every_steps=10"]

@@ -26,10 +26,10 @@ from support.wheel import unpacked_wheel
 
 import transloom as api
 from cluster.errors import ClusterError
-from cluster.launchers.ray_job.record import JobFolder, JobRecord
+from cluster.launchers.ray_job.job_record import JobFolder, JobRecord
 from cluster.launchers.ray_job.submit_checks import check_jobs
 from foundation.extensions import FOLDER_VARIABLE
-from trainer.record.metrics import train_lines
+from trainer.record.metrics_file import train_lines
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from cluster.supervision import ray_metrics
 from cluster.supervision.ray_metrics import RayMetrics
 from trainer.record.node_usage import read_usage
 from trainer.runs.folder import RunFolder
-from trainer.runs.place import read_place
+from trainer.runs.rank_nodes import read_rank_nodes
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def test_a_run_that_trains_is_sampled_and_needs_none_of_it(runs, exports, inline
     watcher.join()
     found = read_usage(run.nodes)
     assert found.problem is None
-    assert found.nodes.keys() == read_place(run).nodes.keys()
+    assert found.nodes.keys() == read_rank_nodes(run).nodes.keys()
     (lines,) = found.nodes.values()
     assert [line.step for line in lines] == sorted(line.step for line in lines)
     assert all(0 < line.memory_used_bytes <= line.memory_bytes for line in lines)

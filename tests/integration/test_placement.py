@@ -4,7 +4,7 @@ import pytest
 
 from cluster.errors import ClusterError
 from trainer.runs.folder import RunFolder
-from trainer.runs.place import read_place
+from trainer.runs.rank_nodes import read_rank_nodes
 
 OPTIONS = ["cluster.cpus_per_rank=1"]
 
@@ -18,7 +18,7 @@ def node(ray_head):
 
 
 def places(runs, name):
-    return read_place(RunFolder(runs.folder / name)).nodes
+    return read_rank_nodes(RunFolder(runs.folder / name)).nodes
 
 
 @pytest.mark.usefixtures("node")

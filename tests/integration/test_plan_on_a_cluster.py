@@ -11,7 +11,7 @@ from support.cluster.processes import wait_until
 from support.recipes import tiny_values
 
 from cluster.planning import cluster_facts
-from cluster.planning.plan import Wanted
+from cluster.planning.plan import PlanOptions
 from transloom.cli.plan import plan_run
 
 HOLDS_THREE = """
@@ -38,7 +38,7 @@ def plan(ray_head, phrasebook, tmp_path):
             str(recipe),
             ["cluster.cpus_per_rank=1", *overrides],
             run=tmp_path / "runs" / "a",
-            wanted=Wanted(address=ray_head.address, measured=False),
+            wanted=PlanOptions(address=ray_head.address, measured=False),
             notice=print,
         )
         return plan.to_json()

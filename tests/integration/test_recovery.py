@@ -12,11 +12,11 @@ from support.cluster.strike import Strike
 from support.faults.moments import MID_STEP
 
 from cluster.errors import ClusterError, RankLostError
-from cluster.ranks import pool, process
+from cluster.ranks import rank_pool, process
 from cluster.supervision import retry_budget, supervisor
 from trainer.checkpoints.format import list_checkpoints
-from trainer.record.metrics import read_metrics
-from trainer.record.records import TrainLine
+from trainer.record.metrics_file import read_metrics
+from trainer.record.metrics_lines import TrainLine
 from trainer.runs.folder import RunFolder
 
 IMPORTED_BY_AN_ENGINE = "deepspeed.runtime.zero.muon.muon_optimizer"
@@ -26,7 +26,7 @@ COMPILER = "torch._dynamo"
 @pytest.fixture
 def groups(monkeypatch):
     """The groups of ranks as they are made."""
-    return remember(monkeypatch, pool, "RankGroup")
+    return remember(monkeypatch, rank_pool, "RankGroup")
 
 
 def ids_of(processes) -> list[int]:
@@ -39,7 +39,7 @@ def log_of(runs, name) -> str:
 
 def test_warm_spares_take_the_place_of_a_group_that_has_lost_a_rank(runs, groups, monkeypatch):
     monkeypatch.setattr(process, "ANSWER_SECONDS", 120.0)  # or a busy spare is dismissed
-    supplies = remember(monkeypatch, pool, "Spares")
+    supplies = remember(monkeypatch, rank_pool, "SpareProcesses")
     folder = RunFolder(runs.folder / "run")
     figures = {}
 

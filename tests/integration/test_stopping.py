@@ -11,7 +11,7 @@ import pytest
 from support.cluster.processes import is_alive, wait_until
 from support.cluster.sabotage import Saboteur, kill, remember
 
-from cluster.ranks import pool
+from cluster.ranks import rank_pool
 from trainer.runs.folder import RunFolder
 
 OPTIONS = ["trainer.max_steps=100000", "checkpoints.every_steps=10"]
@@ -53,7 +53,7 @@ def test_a_request_from_before_the_start_is_not_obeyed(runs, folder):
 
 
 def test_a_request_while_the_ranks_start_is_obeyed(runs, folder, monkeypatch):
-    groups = remember(monkeypatch, pool, "RankGroup")
+    groups = remember(monkeypatch, rank_pool, "RankGroup")
 
     def ask():
         wait_until(lambda: groups)
@@ -70,7 +70,7 @@ def test_a_request_while_the_ranks_start_is_obeyed(runs, folder, monkeypatch):
 
 def test_a_request_while_the_run_recovers_is_obeyed(runs, folder, monkeypatch):
     """Nobody is there to write a checkpoint, so the one that is there has to do."""
-    groups = remember(monkeypatch, pool, "RankGroup")
+    groups = remember(monkeypatch, rank_pool, "RankGroup")
 
     def strike():
         kill(groups[0].processes[0].name.id)
@@ -87,7 +87,7 @@ def test_a_request_while_the_run_recovers_is_obeyed(runs, folder, monkeypatch):
 @pytest.mark.chaos
 def test_ranks_that_do_not_leave_in_time_are_killed(runs, folder, monkeypatch):
     """One is stopped, the other waits for it: they never come to the step boundary."""
-    groups = remember(monkeypatch, pool, "RankGroup")
+    groups = remember(monkeypatch, rank_pool, "RankGroup")
 
     def strike():
         kill(groups[0].processes[1].name.id, signal.SIGSTOP)
@@ -103,7 +103,7 @@ def test_ranks_that_do_not_leave_in_time_are_killed(runs, folder, monkeypatch):
 
 @pytest.mark.chaos
 def test_a_second_signal_ends_the_run_at_once(runs, folder, monkeypatch):
-    groups = remember(monkeypatch, pool, "RankGroup")
+    groups = remember(monkeypatch, rank_pool, "RankGroup")
 
     def strike():
         kill(groups[0].processes[1].name.id, signal.SIGSTOP)

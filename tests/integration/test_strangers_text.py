@@ -14,8 +14,8 @@ import yaml
 from support.recipes import tiny_values
 from support.terminal import Terminal, without_richs_own
 
-from cluster.terminal import hand_over, warn
-from foundation.strangers_text import visible
+from cluster.terminal import print_result, warn
+from foundation.untrusted_text import visible
 from transloom.cli import app
 
 # Title, clipboard, blinking on red, a cleared screen by C1, the order of text; and rich's markup.
@@ -194,10 +194,10 @@ def test_a_traceback_that_nobody_expected(shown, monkeypatch):
 
 
 def test_warnings_and_what_is_handed_over(shown, capsys):
-    found = shown(call=lambda: (warn(ATTACK), hand_over(ATTACK)))
+    found = shown(call=lambda: (warn(ATTACK), print_result(ATTACK)))
     assert found.odd == []
     assert found.text.count(visible(ATTACK)) == 2
-    hand_over(f"{ATTACK}\r", end="")
+    print_result(f"{ATTACK}\r", end="")
     assert capsys.readouterr().out == f"{ATTACK}\r"  # to the letter where no terminal is
 
 

@@ -32,7 +32,7 @@ from cluster.terminal import Terminal
 from data_pipeline.preparation.prepare import prepare
 from foundation.extensions import FOLDER_VARIABLE
 from trainer.runs.step_range import StepRange
-from transloom.cli.replay_run import ReplayWish, replay
+from transloom.cli.replay_run import ReplayRequest, replay
 from transloom.observe.comparison.comparison import compare_runs
 
 VALUES = {
@@ -102,7 +102,7 @@ def test_two_ranks_of_which_one_is_killed_and_another_shape_have_the_bits_of_one
 def test_20_of_its_steps_once_more_on_another_number_of_ranks_are_the_same_bits(moved):
     """From a checkpoint before the resize to one after it, as a reviewer would, who looks, too."""
     moved, _ = moved
-    wish = ReplayWish(StepRange(3, 22), look=True)
+    wish = ReplayRequest(StepRange(3, 22), look=True)
     found = replay(moved.folder / "moved", wish, Terminal(file=io.StringIO()))
     verdict = found.verdict
     assert verdict.same, verdict
@@ -151,7 +151,7 @@ def check_looks(moved):
     looks = [
         replay(
             moved.folder / "moved",
-            ReplayWish(StepRange(20, 20), look=True, ranks=ranks, address=address),
+            ReplayRequest(StepRange(20, 20), look=True, ranks=ranks, address=address),
             Terminal(file=io.StringIO()),
         )
         for ranks, address in ((1, None), (2, moved.address))

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 import pytest
 from support.command import TRANSLOOM
 
-from trainer.record.records import TrainLine
+from trainer.record.metrics_lines import TrainLine
 from trainer.runs.folder import RunFolder
 from trainer.runs.vitals import read_vitals
 from transloom.cli import train_run
@@ -32,7 +32,7 @@ def at_step(monkeypatch):
 
         monkeypatch.setattr(
             train_run,
-            "audience_for",
+            "listener_for",
             lambda console, title, steps, run, smooths: Acting(console, title, steps, smooths),
         )
 

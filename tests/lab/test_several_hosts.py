@@ -15,7 +15,7 @@ from support.cluster.processes import command_of, wait_until
 from support.cluster.ray_on_hosts import AGENTS, BIN, RAYLET, join, leave, named, start_head
 from support.faults.moments import Orders
 
-from trainer.runs.place import read_place
+from trainer.runs.rank_nodes import read_rank_nodes
 
 pytestmark = [pytest.mark.needs("namespaces"), pytest.mark.timeout(1800)]
 
@@ -63,7 +63,7 @@ def test_hosts_train_whatever_their_names_lead_to(
         command = [BIN / "transloom", "train", runs.recipe, *train]
         run = LabRun(hosts, 0, command, runs.folder / "run", orders, environment)
         run.end()
-    assert sorted(read_place(run.folder).nodes.values()) == [1, 1, 2]
+    assert sorted(read_rank_nodes(run.folder).nodes.values()) == [1, 1, 2]
     assert run.world_sizes == [4]
     check_bits(runs, exact_on_one_host, FEW_STEPS)
 

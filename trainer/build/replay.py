@@ -12,17 +12,17 @@ from torch import nn
 from data_pipeline.batching.plan import Cursor
 from data_pipeline.batching.stream import RankStep
 from data_pipeline.dataset.manifest import open_dataset
-from data_pipeline.storage.durable import write_whole
+from data_pipeline.storage.durable import write_atomically
 from data_pipeline.tokenizers.tokenizer import load_tokenizers
 from trainer.build.engine import build_engine
 from trainer.checkpoints.format import Checkpoint
 from trainer.rank.placement import Placement
 from trainer.rank.rank_job import RankContext, RankJob
 from trainer.rank.supervision import Supervision
-from trainer.record.metrics import MetricsRecord
-from trainer.record.recording import NoRecorder
-from trainer.record.records import Line
-from trainer.replay.microscope import Microscope
+from trainer.record.metrics_file import MetricsFile
+from trainer.record.recorder_protocol import NoRecorder
+from trainer.record.metrics_lines import Line
+from trainer.replay.step_inspector import StepInspector
 from trainer.state import numerics
 from trainer.state.restore import begin, restore
 from trainer.state.saving import NoSaver, Saver
@@ -48,7 +48,7 @@ class ReplayRecorder:
             first_step: the step of the checkpoint at which the replay begins, or 0.
         """
         self._supervision = context.supervision
-        self._record = MetricsRecord(context.run.metrics, first_step, context.supervision.notice)
+        self._record = MetricsFile(context.run.metrics, first_step, context.supervision.notice)
 
     @property
     def last_step(self) -> int:
@@ -58,7 +58,7 @@ class ReplayRecorder:
         self._record.append(line)
         self._supervision.line(line)
 
-    def keep_texts(self, step: int, texts: list[str]) -> None:
+    def record_texts(self, step: int, texts: list[str]) -> None:
         """Do nothing: a replay does not validate."""
 
     def sync(self) -> None:
@@ -94,20 +94,20 @@ def build_replay(
             recorder = ReplayRecorder(context, checkpoint.step if checkpoint else 0)
             resources.callback(recorder.close)
             fingerprint = numerics.fingerprint(recipe.engine, placement)
-            write_whole(order.numerics_file, json.dumps(fingerprint))
+            write_atomically(order.numerics_file, json.dumps(fingerprint))
         saver: Saver | NoSaver = NoSaver()
         if order.goes_on:
             saver = Saver(context, state, manifest, recorder.sync if recorder else lambda: None)
             resources.callback(saver.close)
-        microscope = Microscope(order, context, state, task)
+        step_inspector = StepInspector(order, context, state, task)
         return Trainer(
             context,
             state,
             task,
-            steps=microscope.watched(steps),
+            steps=step_inspector.observed_stream(steps),
             validator=NoValidator(),
             saver=saver,
             recorder=recorder or NoRecorder(),
-            observer=microscope,
+            observer=step_inspector,
             resources=resources.pop_all(),
         )

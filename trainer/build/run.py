@@ -20,7 +20,7 @@ from trainer.rank.placement import Placement
 from trainer.rank.rank_job import RankContext, RankJob
 from trainer.rank.supervision import Supervision
 from trainer.record.recorder import Recorder
-from trainer.record.recording import NoRecorder
+from trainer.record.recorder_protocol import NoRecorder
 from trainer.state import numerics
 from trainer.state.restore import begin, record_resumption, restore
 from trainer.state.saving import Saver
@@ -77,13 +77,13 @@ def build_trainer(
         recorder = Recorder(context, checkpoint, manifest) if placement.rank == 0 else None
         if recorder:
             backend = numerics.attention_backend(recipe.engine, placement)
-            supervision.keep(f"attention is computed by {backend}")
+            supervision.log_detail(f"attention is computed by {backend}")
             if slow := numerics.slow_precision(recipe.engine, placement):
                 supervision.notice(slow)
             if peak.unknown:
                 supervision.notice(peak.unknown)
             if engine.frozen.names:
-                supervision.notice(engine.frozen.told(engine.parameter_shapes))
+                supervision.notice(engine.frozen.summary_text(engine.parameter_shapes))
             resources.callback(recorder.close)
         saver = Saver(context, state, manifest, recorder.sync if recorder else lambda: None)
         resources.callback(saver.close)

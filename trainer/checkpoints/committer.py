@@ -12,7 +12,7 @@ from typing import NamedTuple
 from trainer.checkpoints.commit import commit, discard, partial_folder
 from trainer.checkpoints.format import CheckpointHeader, FileRecord, folder_name
 from trainer.checkpoints.lease import Lease
-from trainer.checkpoints.patience import final_tries
+from trainer.checkpoints.final_save import final_save_attempts
 from trainer.checkpoints.retention import prune
 from trainer.config import CheckpointsConfig
 from trainer.errors import CheckpointError
@@ -137,7 +137,7 @@ class CheckpointCommitter:
         self._prune()
 
     def _commit_finally(self, complete: "_Complete") -> None:
-        for left in final_tries():
+        for left in final_save_attempts():
             try:
                 self._commit(complete)
             except OSError as error:

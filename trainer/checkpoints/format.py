@@ -23,7 +23,7 @@ from pydantic import AfterValidator, Field, ValidationError
 
 from data_pipeline.storage.regular_files import read_regular
 from foundation.strict_json import JsonLimits, parse_object
-from foundation.written import MAX_COUNT, Count, Written, told
+from foundation.file_model import MAX_COUNT, Count, FileModel, error_summary
 from trainer.errors import CheckpointError, CheckpointFormatError
 from trainer.scores import Scores, scores_of
 
@@ -50,7 +50,7 @@ Shape = Annotated[
 ]
 
 
-class FileRecord(Written):
+class FileRecord(FileModel):
     """File of a checkpoint, with its expected size and hash."""
 
     name: Annotated[str, Field(pattern=r"^state-\d+-of-\d+\.safetensors$")]
@@ -58,7 +58,7 @@ class FileRecord(Written):
     sha256: str
 
 
-class Parent(Written):
+class Parent(FileModel):
     """Origin of a run's first weights: a checkpoint of another run, or a model's folder."""
 
     run_id: str  # for a model's folder, its name
@@ -66,7 +66,7 @@ class Parent(Written):
     sha256: str  # of checkpoint.json, or of the sha256 of each of the model's files, by name
 
 
-class EarlyStoppingState(Written):
+class EarlyStoppingState(FileModel):
     """State of early stopping between validations."""
 
     metric: str | None = None  # the metric of `best`
@@ -75,7 +75,7 @@ class EarlyStoppingState(Written):
     validations_since_best: Count = 0
 
 
-class CheckpointHeader(Written):
+class CheckpointHeader(FileModel):
     """Content of checkpoint.json: the whole state except tensors.
 
     Randomness needs no state: every generator is seeded from `(seed, "dropout", step, slot)`, and
@@ -264,7 +264,7 @@ def read_header(path: Path) -> CheckpointHeader:
     except OSError as error:
         raise CheckpointError(f"{file} cannot be read: {error.strerror}") from error
     except ValidationError as error:
-        raise CheckpointError(f"{file} is damaged: {told(error)}") from error
+        raise CheckpointError(f"{file} is damaged: {error_summary(error)}") from error
     except ValueError as error:
         raise CheckpointError(f"{file} is damaged: {error}") from error
     raise CheckpointFormatError(

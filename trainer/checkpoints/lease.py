@@ -39,9 +39,9 @@ from data_pipeline.storage.durable import sync_to_disk, write_durably
 from data_pipeline.storage.regular_files import open_regular, read_regular
 from foundation.periodic_thread import PeriodicThread
 from foundation.strict_json import parse_object
-from foundation.written import Written
+from foundation.file_model import FileModel
 from trainer.checkpoints.commit import discard
-from trainer.checkpoints.processes import start_tick
+from trainer.checkpoints.process_identity import start_tick
 from trainer.errors import LeaseLostError, RunInUseError
 
 RENEW_SECONDS = 5.0
@@ -51,7 +51,7 @@ RELEASED = ".released"
 OWNER_BYTES = 10_000
 
 
-class OwnerCard(Written):
+class OwnerMetadata(FileModel):
     """Content of an owner's file."""
 
     host: str
@@ -71,7 +71,7 @@ class Ownership(NamedTuple):
         renewed: time of its last renewal, in seconds since the epoch by the file server's clock.
     """
 
-    card: OwnerCard | None
+    card: OwnerMetadata | None
     released: bool
     is_dead: bool
     renewed: float
@@ -111,7 +111,7 @@ class Lease:
         self.work = work_folder(self._checkpoints, self._owner.number)
         try:
             self.work.mkdir()
-            self._keep_others_out()
+            self._fence_former_owners()
             self.check()  # a pause before this line may have let a successor in
         except BaseException:
             self._leave()
@@ -169,7 +169,7 @@ class Lease:
                 time.sleep(POLL_SECONDS)  # another contender was faster
                 continue
             try:
-                write_durably(mine.file, json.dumps(_myself()).encode())
+                write_durably(mine.file, json.dumps(_this_process()).encode())
                 sync_to_disk(self._owners)
             except OSError:
                 mine.file.unlink(missing_ok=True)
@@ -186,10 +186,10 @@ class Lease:
         """
         if newest.file.suffix == RELEASED or _is_dead(_read(newest)):
             return
-        seen, since, told = _touched(newest), time.monotonic(), False
+        seen, since, told = _last_renewed(newest), time.monotonic(), False
         while time.monotonic() - since < LEASE_SECONDS:
             time.sleep(POLL_SECONDS)
-            now = _touched(newest)
+            now = _last_renewed(newest)
             if now is None:
                 return  # released
             if now != seen:
@@ -204,7 +204,7 @@ class Lease:
                     f"the lease of {LEASE_SECONDS:.0f} s has expired"
                 )
 
-    def _keep_others_out(self) -> None:
+    def _fence_former_owners(self) -> None:
         """Remove the work folders of former owners only: a successor may already have started."""
         for folder in self._checkpoints.glob(".work-*"):
             if folder.name < self.work.name:
@@ -233,7 +233,7 @@ def ownership(run: Path) -> Ownership | None:
         return None
     known = _read(newest)
     return Ownership(
-        card=OwnerCard.model_validate(known) if known else None,
+        card=OwnerMetadata.model_validate(known) if known else None,
         released=newest.file.suffix == RELEASED,
         is_dead=_is_dead(known),
         renewed=newest.file.stat().st_mtime,
@@ -248,7 +248,7 @@ def was_owned_by(run: Path, process: int) -> bool:
     """
     newest = _newest(run / "owners")
     known = _read(newest) if newest else {}
-    here = {"host": socket.gethostname(), "place": _place(), "process": process}
+    here = {"host": socket.gethostname(), "place": _host_identity(), "process": process}
     return all(known.get(name) == value for name, value in here.items())
 
 
@@ -276,7 +276,7 @@ def _work_numbers(checkpoints: Path) -> list[int]:
     return [int(number) for _, number, *_ in parts if number.isdecimal()]
 
 
-def _touched(owner: _Owner) -> int | None:
+def _last_renewed(owner: _Owner) -> int | None:
     """Return the time of the last renewal in ns by the file server's clock, or None if released."""
     try:
         with open_regular(owner.file) as opened:  # opening makes NFS refresh the attributes
@@ -285,17 +285,17 @@ def _touched(owner: _Owner) -> int | None:
         return None
 
 
-def _myself() -> dict[str, Any]:
+def _this_process() -> dict[str, Any]:
     return {
         "host": socket.gethostname(),
         "process": os.getpid(),
         "started": start_tick(os.getpid()),
-        "place": _place(),
+        "place": _host_identity(),
         "since": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
 
-def _place() -> str | None:
+def _host_identity() -> str | None:
     """Return the boot and PID namespace in which process ids are unique, or None if unknown."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
@@ -311,14 +311,14 @@ def _read(owner: _Owner) -> dict[str, Any]:
     """
     try:
         data = read_regular(owner.file, OWNER_BYTES)
-        return OwnerCard.model_validate(parse_object(data)).model_dump()
+        return OwnerMetadata.model_validate(parse_object(data)).model_dump()
     except (OSError, ValueError):
         return {}
 
 
 def _is_dead(known: dict[str, Any]) -> bool:
     """Return whether the owner's process is known to have ended."""
-    if _place() is None or known.get("place") != _place():
+    if _host_identity() is None or known.get("place") != _host_identity():
         return False
     try:
         os.kill(known["process"], 0)

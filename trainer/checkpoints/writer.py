@@ -15,7 +15,7 @@ import torch
 
 from trainer.checkpoints.commit import partial_folder
 from trainer.checkpoints.format import CheckpointHeader, FileRecord
-from trainer.checkpoints.patience import final_tries
+from trainer.checkpoints.final_save import final_save_attempts
 from trainer.checkpoints.state_file import (
     BYTES_PER_ELEMENT,
     fragment_key,
@@ -28,7 +28,7 @@ from trainer.rank.distributed import sum_over_ranks
 from trainer.rank.placement import Placement
 from trainer.zero.fragment import Fragment
 
-UNNOTICED_WAIT_SECONDS = 0.1
+REPORTED_WAIT_SECONDS = 0.1
 
 
 class StateListener(Protocol):
@@ -88,7 +88,7 @@ class CheckpointWriter:
         Args:
             header: the header of the checkpoint.
             final: wait until the file is written, and retry for some time if that fails
-                (`trainer.checkpoints.patience`). Other failures are reported to the supervision.
+                (`trainer.checkpoints.final_save`). Other failures are reported to the supervision.
 
         Returns:
             How many seconds training was stalled.
@@ -99,7 +99,7 @@ class CheckpointWriter:
         started = time.monotonic()
         self.finish()
         waited = time.monotonic() - started
-        if waited > UNNOTICED_WAIT_SECONDS:
+        if waited > REPORTED_WAIT_SECONDS:
             self._supervision.notice(
                 f"training waited {waited:.1f} s at step {header.step}, because the checkpoint of "
                 f"step {self._writing_step} was still being written"
@@ -149,7 +149,7 @@ class CheckpointWriter:
             self._supervision.state_written(file, header)
 
     def _write_finally(self, header: CheckpointHeader) -> None:
-        for left in final_tries():
+        for left in final_save_attempts():
             try:
                 file = self._write_file(header.step)
                 break

@@ -26,9 +26,9 @@ import torch
 
 from trainer.errors import EngineError
 
-ROOM = 2  # minimum binary digits between the largest recent gradient and its limit
+HEADROOM = 2  # minimum binary digits between the largest recent gradient and its limit
 DECAY = 0.98  # of the largest recent gradient, per step: half in 34 steps
-FEWEST_BITS = 12  # of a gradient as large as its limit
+MIN_BITS = 12  # of a gradient as large as its limit
 SMALLEST_LIMIT_EXPONENT = -100  # so that the grid's spacing is a normal fp32 number
 LARGEST = 2.0**96  # larger gradients count as not finite: their sums could overflow
 
@@ -49,8 +49,8 @@ class GradientGrids:
         self._parameters = list(parameters)
         self._micro_batches = micro_batches_per_step
         self._bits = 24 - max(2, (micro_batches_per_step - 1).bit_length())
-        if self._bits < FEWEST_BITS:
-            most = 2 ** (24 - FEWEST_BITS)
+        if self._bits < MIN_BITS:
+            most = 2 ** (24 - MIN_BITS)
             raise EngineError(
                 f"engine.numerics exact with batching.micro_batches_per_step "
                 f"{micro_batches_per_step}: exact sums of this many leave {self._bits} bits for "
@@ -89,7 +89,7 @@ class GradientGrids:
         else:
             gradient.copy_(gradient.float().add_(shift).sub_(shift))
 
-    def hold(self, amax: np.ndarray) -> bool:
+    def fits(self, amax: np.ndarray) -> bool:
         """Return whether a step's gradients were within the limits.
 
         Args:
@@ -132,7 +132,7 @@ class GradientGrids:
     def _set(self, peaks: np.ndarray) -> None:
         self._peaks = peaks
         exponents = np.frexp(peaks)[1]  # exponents of powers of two above the peaks
-        exponents = np.where(peaks > 0, exponents + ROOM, SMALLEST_LIMIT_EXPONENT)
+        exponents = np.where(peaks > 0, exponents + HEADROOM, SMALLEST_LIMIT_EXPONENT)
         exponents = np.maximum(exponents, SMALLEST_LIMIT_EXPONENT)
         self._limits = np.ldexp(1.0, exponents)
         self._shifts = np.ldexp(1.5 * 2**23, exponents - self._bits).tolist()

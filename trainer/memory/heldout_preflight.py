@@ -20,7 +20,7 @@ from torch import nn
 from data_pipeline.batching.batch import MicroBatch
 from trainer.errors import MemoryPreflightError
 from trainer.memory import host_memory
-from trainer.memory.room import described, give_back, is_out_of_memory, memory_bytes
+from trainer.memory.device_memory import memory_text, release_cached_memory, is_out_of_memory, memory_bytes
 from trainer.rank.distributed import sum_over_ranks
 from trainer.rank.placement import Placement
 from trainer.tasks.task import Scoring
@@ -70,7 +70,7 @@ def preflight_heldout(
         names = f"Rank {ranks[0]}" if len(ranks) == 1 else f"Ranks {', '.join(map(str, ranks))}"
         raise MemoryPreflightError(
             f"{names} of {placement.world_size} cannot score the validation set: {what} need more "
-            f"memory than available; {described(least, placement)}. Remove the longest sentences "
+            f"memory than available; {memory_text(least, placement)}. Remove the longest sentences "
             "of data.validation and prepare again, or use a machine with more memory"
         )
 
@@ -84,7 +84,7 @@ def widest(batches: list[MicroBatch]) -> list[int]:
     return list(dict.fromkeys([int(tokens.argmax()), int(scores.argmax())]))
 
 
-def part(batch: MicroBatch, divisor: int) -> tuple[MicroBatch, int]:
+def smaller_batch(batch: MicroBatch, divisor: int) -> tuple[MicroBatch, int]:
     """Return a smaller batch, and the excess of memory growth from it to the whole batch.
 
     The smaller batch has a share of the rows, or, if there are few rows, the end of each sequence.
@@ -130,7 +130,7 @@ class _Attempt:
             return
         peaks: list[int] = []
         for divisor in (4, 2, 1) if self._scoring.scores_parts else (1,):
-            smaller, growth = (batch, 0) if divisor == 1 else part(batch, divisor)
+            smaller, growth = (batch, 0) if divisor == 1 else smaller_batch(batch, divisor)
             host_memory.restart_peak()
             self._score(smaller, number)
             peaks.append(host_memory.peak_resident_bytes())
@@ -153,7 +153,7 @@ def _fits(attempt: Callable[[], None], placement: Placement) -> bool:
             raise
         return False
     finally:
-        give_back(placement)
+        release_cached_memory(placement)
     return True
 
 

@@ -20,7 +20,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # from glibc's malloc.h
 # base model on a CPU an eighth of its time. oneDNN would free the code that it generates for each
 # shape of a product, and micro-batches have thousands of shapes. Both libraries read the
 # environment when the process starts.
-KEPT_BY_LIBRARIES = {
+ALLOCATOR_ENVIRONMENT = {
     "MALLOC_ARENA_MAX": "1",
     "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1),
     "MALLOC_MMAP_MAX_": "0",
@@ -30,24 +30,24 @@ KEPT_BY_LIBRARIES = {
 _CODE_OF_A_STEP = str(2**8)
 
 
-def kept_by_libraries(*, shapes_recur: bool) -> dict[str, str]:
-    """Return the environment variables of a rank: `KEPT_BY_LIBRARIES`, or a smaller oneDNN cache.
+def allocator_environment(*, shapes_recur: bool) -> dict[str, str]:
+    """Return the environment variables of a rank: `ALLOCATOR_ENVIRONMENT`, or a smaller oneDNN cache.
 
     Args:
         shapes_recur: whether the micro-batches of a pass have the same shapes as those of the pass
             before. If they do not, cached code takes gigabytes and is never used again.
     """
     if shapes_recur:
-        return dict(KEPT_BY_LIBRARIES)
-    return KEPT_BY_LIBRARIES | {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": _CODE_OF_A_STEP}
+        return dict(ALLOCATOR_ENVIRONMENT)
+    return ALLOCATOR_ENVIRONMENT | {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": _CODE_OF_A_STEP}
 
 
 def available_bytes() -> int:
     """Return the memory left on the host, or in this process's container if that is less."""
-    return min(int(psutil.virtual_memory().available), left_in_container(_CONTROL_GROUP))
+    return min(int(psutil.virtual_memory().available), available_in_cgroup(_CONTROL_GROUP))
 
 
-def left_in_container(control_group: Path) -> int:
+def available_in_cgroup(control_group: Path) -> int:
     """Return the memory that the limit of a control group (version 2) leaves, in bytes.
 
     Cached files count as free, because the kernel evicts them for processes.
@@ -70,7 +70,7 @@ def resident_bytes() -> int:
     return int(psutil.Process().memory_info().rss)
 
 
-def keep_freed() -> None:
+def retain_freed_memory() -> None:
     """Keep the memory that this process frees for later use; ranks do so from their start.
 
     Beam search frees and needs some megabytes in every step. Allocating them again, page by page,
@@ -82,7 +82,7 @@ def keep_freed() -> None:
         libc.mallopt(_M_MMAP_MAX, 0)
 
 
-def give_back_freed() -> None:
+def release_freed_memory() -> None:
     """Return freed memory that glibc has kept to the host (note 0033)."""
     with contextlib.suppress(AttributeError):  # a C library other than glibc
         ctypes.CDLL(None).malloc_trim(0)

@@ -26,7 +26,7 @@ from data_pipeline.batching.task import MicroBatchShape
 from trainer.errors import MemoryPreflightError
 from trainer.memory import host_memory
 from trainer.memory.heldout_preflight import InferenceModel, preflight_heldout
-from trainer.memory.room import described, give_back, is_out_of_memory, memory_bytes
+from trainer.memory.device_memory import memory_text, release_cached_memory, is_out_of_memory, memory_bytes
 from trainer.rank.distributed import sum_over_ranks
 from trainer.rank.placement import Placement
 from trainer.tasks.batch import DeviceBatch
@@ -81,8 +81,8 @@ def preflight(
     memory = memory_bytes(placement)
     most_resident = host_memory.resident_bytes() + memory
     sum_over_ranks(torch.zeros(1), placement)  # barrier: no rank allocates before all measured
-    with _raising_alone(engine, "all weights", memory), engine.inference_model() as model:
-        rank = _LoneRank(
+    with _raise_with_rank(engine, "all weights", memory), engine.inference_model() as model:
+        rank = _SingleRankStep(
             model.train(),
             engine.loss,
             synthetic,
@@ -98,11 +98,11 @@ def preflight(
     if table[:, _FAILED].any():
         raise MemoryPreflightError(_shortage(table, widest, budget, engine))
     for shape in widest:
-        with _raising_alone(engine, f"{shape} in a step", memory):
+        with _raise_with_rank(engine, f"{shape} in a step", memory):
             _as_in_a_step(engine, synthetic, shape)
 
 
-class _LoneRank:
+class _SingleRankStep:
     """Forward and backward passes without the other ranks, on plain weights."""
 
     def __init__(
@@ -163,7 +163,7 @@ class _LoneRank:
                 raise
             return False
         finally:
-            give_back(self._placement)
+            release_cached_memory(self._placement)
         return True
 
     def _run_within_host(self, shape: MicroBatchShape) -> None:
@@ -212,7 +212,7 @@ def _as_in_a_step(engine: TrainingEngine, synthetic: Synthetic, shape: MicroBatc
 
 
 @contextlib.contextmanager
-def _raising_alone(engine: TrainingEngine, what: str, memory: int) -> Iterator[None]:
+def _raise_with_rank(engine: TrainingEngine, what: str, memory: int) -> Iterator[None]:
     """Raise an error with the rank and the cause, if the rank cannot report to the others."""
     try:
         yield
@@ -221,7 +221,7 @@ def _raising_alone(engine: TrainingEngine, what: str, memory: int) -> Iterator[N
             raise
         raise MemoryPreflightError(
             f"Rank {engine.placement.rank} cannot hold {what}; "
-            f"{described(memory, engine.placement)}. {_remedy(engine)}. "
+            f"{memory_text(memory, engine.placement)}. {_remedy(engine)}. "
             f"The error was: {str(error).splitlines()[0]}"
         ) from error
 
@@ -242,7 +242,7 @@ def _shortage(
     return (
         f"{names} of {engine.placement.world_size} cannot hold forward and backward of a "
         f"micro-batch of {widest[number]}, which batching.max_tokens_per_micro_batch = {budget} "
-        f"allows; {described(memory, engine.placement)}. {_remedy(engine)}; {smaller}"
+        f"allows; {memory_text(memory, engine.placement)}. {_remedy(engine)}; {smaller}"
     )
 
 

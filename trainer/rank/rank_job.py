@@ -6,7 +6,7 @@ from pathlib import Path
 from trainer.rank.placement import Placement
 from trainer.rank.supervision import Supervision
 from trainer.recipe import TrainingRecipe
-from trainer.replay.replay_order import ReplayOrder
+from trainer.replay.replay_options import ReplayOptions
 from trainer.runs.folder import RunFolder
 from trainer.runs.step_range import StepRange
 from trainer.runs.warm_start import WarmStart
@@ -42,7 +42,7 @@ class RankJob:
     verify_checkpoint: bool = False
     warm_start: WarmStart | None = None
     profile: StepRange | None = None
-    replay: ReplayOrder | None = None
+    replay: ReplayOptions | None = None
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class RankContext:
     def run(self) -> RunFolder:
         return RunFolder(self.job.run)
 
-    def tell(self, text: str) -> None:
+    def notify(self, text: str) -> None:
         """Show a notice that holds for all ranks, once."""
         if self.placement.rank == 0:
             self.supervision.notice(text)

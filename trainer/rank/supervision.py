@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
     from trainer.checkpoints.format import CheckpointHeader, FileRecord
-    from trainer.record.records import Line
+    from trainer.record.metrics_lines import Line
     from trainer.runs.vitals import Phase
 
 Outcome = Literal["finished", "preempted"]
@@ -33,7 +33,7 @@ class Supervision(Protocol):
     def notice(self, text: str) -> None:
         """Report an event of the rank that a user should see."""
 
-    def keep(self, text: str) -> None:
+    def log_detail(self, text: str) -> None:
         """Write a detail to the run's log without showing it."""
 
     def state_written(self, file: "FileRecord", header: "CheckpointHeader") -> None:

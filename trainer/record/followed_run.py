@@ -4,7 +4,7 @@
 
     metrics.jsonl            lines that were appended        ─┐
     vitals.json, log.txt     if they have changed             ├─▶ FollowedRun   one run
-    owners/, checkpoints/    every `STANDING_SECONDS`        ─┘
+    owners/, checkpoints/    every `STATUS_SECONDS`        ─┘
 
     signatures of the files of each run   ─▶ FollowedRuns   a folder of runs
 
@@ -17,17 +17,17 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from trainer.checkpoints.condition import CheckpointCondition, Checkpoints
+from trainer.checkpoints.checkpoint_status import CheckpointStatus, CheckpointFolder
 from trainer.record.line_reader import LineTail
-from trainer.record.metrics import readable_lines
-from trainer.record.records import Line
+from trainer.record.metrics_file import readable_lines
+from trainer.record.metrics_lines import Line
 from trainer.record.run_snapshot import Signature, signature_of, signatures_of
-from trainer.record.standing import is_run, standing_of
+from trainer.record.run_status import is_run, standing_of
 from trainer.runs.folder import RunFolder
 from trainer.runs.log import LogEntry, last_entries
 from trainer.runs.vitals import Vitals, are_current, read_vitals
 
-STANDING_SECONDS = 5.0
+STATUS_SECONDS = 5.0
 TAIL_BYTES = 2**18  # some 400 steps, which the first read returns
 READ_BYTES = 2**22  # the most that one read of a record returns
 
@@ -50,14 +50,14 @@ class FollowedRun:
     def __init__(self, run: RunFolder, most_checkpoints: int) -> None:
         self.run = run
         self.standing = standing_of(run.path, record_bytes=0)
-        self.checkpoints: list[CheckpointCondition] = []
+        self.checkpoints: list[CheckpointStatus] = []
         self.vitals: Vitals | None = None
         self.new_lines: list[Line] = []
         self.new_entries: list[LogEntry] = []
         self.is_other_record = False
         self.record_problems: list[str] = []
         self._most_checkpoints = most_checkpoints
-        self._checkpoints = Checkpoints(run.checkpoints)
+        self._checkpoints = CheckpointFolder(run.checkpoints)
         self._tail = LineTail(run.metrics, tail_bytes=TAIL_BYTES, read_bytes=READ_BYTES)
         self._signatures: dict[Path, Signature | None] = {}
         self._last_entry: LogEntry | None = None
@@ -91,7 +91,7 @@ class FollowedRun:
             self.vitals = self._tried(self.run.vitals, lambda: read_vitals(self.run), none)
 
     def _read_standing(self) -> None:
-        self._next_standing = time.monotonic() + STANDING_SECONDS
+        self._next_standing = time.monotonic() + STATUS_SECONDS
         self.standing = standing_of(self.run.path, record_bytes=0)
         self.checkpoints = self._tried(
             self.run.checkpoints,

@@ -26,7 +26,7 @@ LONGEST_LINE_BYTES = 2**24
 ReadRange = Callable[[int, int], bytes]
 
 
-class Text(NamedTuple):
+class LineRange(NamedTuple):
     """Complete lines, and the position of the first one."""
 
     position: int
@@ -43,7 +43,7 @@ def ranges_of(file: BinaryIO) -> ReadRange:
     return read
 
 
-def whole_lines(read: ReadRange, start: int, stop: int) -> Text:
+def whole_lines(read: ReadRange, start: int, stop: int) -> LineRange:
     """Return the complete lines within a range of bytes.
 
     Text before the first line end of the range belongs to an earlier line, unless the range begins
@@ -52,8 +52,8 @@ def whole_lines(read: ReadRange, start: int, stop: int) -> Text:
     data = read(start, stop)
     begin = data.find(b"\n") + 1 if start else 0
     if start and not begin:
-        return Text(stop, b"")
-    return Text(start + begin, data[begin : max(begin, data.rfind(b"\n") + 1)])
+        return LineRange(stop, b"")
+    return LineRange(start + begin, data[begin : max(begin, data.rfind(b"\n") + 1)])
 
 
 def lines_backwards(read: ReadRange, end: int) -> Iterator[tuple[int, bytes]]:
@@ -100,7 +100,7 @@ def last_line_end(read: ReadRange, end: int, most_bytes: int | None = None) -> i
     return None if position else 0
 
 
-class NewText(NamedTuple):
+class TailRead(NamedTuple):
     """Result of one read of a `LineTail`.
 
     Attributes:
@@ -161,7 +161,7 @@ class LineTail:
         self._file: tuple[int, int] | None = None  # device and inode
         self._is_within_line = False  # the rest of that line is left out
 
-    def read(self) -> NewText:
+    def read(self) -> TailRead:
         """Return the next complete lines.
 
         Raises:
@@ -172,19 +172,19 @@ class LineTail:
         except FileNotFoundError:
             if self._file is None:
                 self._position = 0
-            return NewText()
+            return TailRead()
         with file:
             status = os.fstat(file.fileno())
             read = ranges_of(file)
-            position, is_other = self._turn_to(status, read)
+            position, is_other = self._start_position(status, read)
             return self._appended(read, position)._replace(is_other=is_other)
 
-    def _turn_to(self, status: os.stat_result, read: ReadRange) -> tuple[int, bool]:
+    def _start_position(self, status: os.stat_result, read: ReadRange) -> tuple[int, bool]:
         """Return the position to read from, and whether this is another file than before."""
         file, before = (status.st_dev, status.st_ino), self._position
         is_same = self._file in (None, file)
         self._file = file
-        if before is not None and is_same and self._holds(before, status.st_size, read):
+        if before is not None and is_same and self._is_unchanged(before, status.st_size, read):
             return before, False
         begin = max(0, status.st_size - self._tail_bytes)
         line_begin = last_line_end(read, begin, self._longest_line_bytes)
@@ -192,7 +192,7 @@ class LineTail:
         self._position = begin if line_begin is None else line_begin
         return self._position, before is not None
 
-    def _holds(self, position: int, size: int, read: ReadRange) -> bool:
+    def _is_unchanged(self, position: int, size: int, read: ReadRange) -> bool:
         """Return whether a file may still have the lines that were read.
 
         A file that was cut and has grown beyond the position since then rarely has a line end
@@ -202,17 +202,17 @@ class LineTail:
             return False
         return not position or self._is_within_line or read(position - 1, position) == b"\n"
 
-    def _appended(self, read: ReadRange, position: int) -> NewText:
+    def _appended(self, read: ReadRange, position: int) -> TailRead:
         while True:
             data = read(position, position + self._length)
             if end := data.rfind(b"\n") + 1:
                 begin = data.find(b"\n") + 1 if self._is_within_line else 0
                 self._position, self._length = position + end, self._read_bytes
                 self._is_within_line = False
-                return NewText(position + begin, data[begin:end])
+                return TailRead(position + begin, data[begin:end])
             if len(data) < self._length:  # the last line is torn, or being written
-                return NewText(position)
+                return TailRead(position)
             if self._length >= self._longest_line_bytes:
                 self._position, self._is_within_line = position + len(data), True
-                return NewText(position, has_long_line=True)
+                return TailRead(position, has_long_line=True)
             self._length = min(4 * self._length, self._longest_line_bytes)

@@ -21,21 +21,21 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationError
 
 from data_pipeline.storage.regular_files import open_regular
-from foundation.strangers_text import visible_in_json
+from foundation.untrusted_text import visible_in_json
 from foundation.wording import counted
-from foundation.written import MAX_COUNT, Count, Written
+from foundation.file_model import MAX_COUNT, Count, FileModel
 from trainer.record.line_reader import ReadRange, ranges_of, whole_lines
 
 END_BYTES = 2**16
 WHOLE_BYTES = 2**21
-MOST_POINTS = 1000
-MOST_GPUS = 64
-MOST_CHARACTERS = 255  # of a node's name
+MAX_POINTS = 1000
+MAX_GPUS = 64
+MAX_CHARACTERS = 255  # of a node's name
 
 Percent = Annotated[float, Field(ge=0, le=100)]
 
 
-class GpuUsage(Written):
+class GpuUsage(FileModel):
     """Utilization of a GPU of a node by all its users, according to NVIDIA's driver."""
 
     index: Count
@@ -44,7 +44,7 @@ class GpuUsage(Written):
     memory_bytes: Count
 
 
-class Usage(Written):
+class Usage(FileModel):
     """Utilization of a node, within the limits of the run.
 
     Attributes:
@@ -58,7 +58,7 @@ class Usage(Written):
     cpu_percent: Percent
     memory_used_bytes: Count
     memory_bytes: Count
-    gpus: Annotated[list[GpuUsage], Field(max_length=MOST_GPUS)] = Field(default_factory=list)
+    gpus: Annotated[list[GpuUsage], Field(max_length=MAX_GPUS)] = Field(default_factory=list)
 
 
 class NodeLine(Usage):
@@ -67,11 +67,11 @@ class NodeLine(Usage):
     version: Literal[1] = 1
     time: Annotated[float, Field(ge=0, le=MAX_COUNT)]
     step: Count
-    node: Annotated[str, Field(max_length=MOST_CHARACTERS)]
+    node: Annotated[str, Field(max_length=MAX_CHARACTERS)]
 
     @classmethod
     def of(cls, usage: Usage, time: float, step: int, node: str) -> "NodeLine":
-        name = node[:MOST_CHARACTERS]
+        name = node[:MAX_CHARACTERS]
         return cls(time=round(time, 3), step=step, node=name, **dict(usage))
 
     def to_json(self) -> str:
@@ -116,7 +116,7 @@ def newest_usage(path: Path) -> NodeUsage:
     return _read(path, END_BYTES, lambda read, size: [_end(read, size)], points=1)
 
 
-def read_usage(path: Path, points: int = MOST_POINTS) -> NodeUsage:
+def read_usage(path: Path, points: int = MAX_POINTS) -> NodeUsage:
     """Return lines of each node from all over the file; empty without a file.
 
     Args:

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from data_pipeline.storage.regular_files import open_regular
-from foundation.written import MAX_COUNT
+from foundation.file_model import MAX_COUNT
 from trainer.errors import TrainerError
 from trainer.record.line_reader import ranges_of, whole_lines
-from trainer.record.metrics import parsed
-from trainer.record.records import MOST_FLOPS, Line, Resumed, SkippedLine, TrainLine, ValidationLine
+from trainer.record.metrics_file import parsed
+from trainer.record.metrics_lines import MAX_FLOPS, Line, Resumed, SkippedLine, TrainLine, ValidationLine
 
 L = TypeVar("L", bound=Line)
 
@@ -108,7 +108,7 @@ class RecordEnd:
         counted = [line.model_flops for line in self.recent[1:] if line.model_flops is not None]
         if not counted or len(counted) < len(self.recent) - 1:
             return None
-        return _ratio(sum(counted), self._seconds, MOST_FLOPS)
+        return _ratio(sum(counted), self._seconds, MAX_FLOPS)
 
     @property
     def mfu(self) -> float | None:
@@ -117,7 +117,7 @@ class RecordEnd:
         if rate is None or last is None or not last.tflops_per_second or not last.mfu:
             return None
         # The last step gives the peak.
-        return _ratio(rate * last.mfu, last.tflops_per_second * TERA, MOST_FLOPS)
+        return _ratio(rate * last.mfu, last.tflops_per_second * TERA, MAX_FLOPS)
 
     @property
     def skipped_in_a_row(self) -> int:

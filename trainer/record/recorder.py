@@ -9,8 +9,8 @@ from trainer.checkpoints.format import Checkpoint
 from trainer.errors import TrainerError
 from trainer.rank.rank_job import RankContext
 from trainer.record.goodput import goodput_at_start
-from trainer.record.metrics import REPLAY_TOLERANCE, MetricsRecord, read_backwards
-from trainer.record.records import Line, TrainLine
+from trainer.record.metrics_file import REPLAY_TOLERANCE, MetricsFile, read_backwards
+from trainer.record.metrics_lines import Line, TrainLine
 from trainer.record.wandb_config import facts_for_wandb
 from trainer.tasks.task import save_texts
 
@@ -38,7 +38,7 @@ class Recorder:
         job, run, supervision = context.job, context.run, context.supervision
         resume_step = checkpoint.step if checkpoint else 0
         exact = job.recipe.engine.numerics == "exact"
-        self._record = MetricsRecord(
+        self._record = MetricsFile(
             run.metrics,
             resume_step,
             supervision.notice,
@@ -77,7 +77,7 @@ class Recorder:
         if mismatch:
             self._supervision.line(mismatch)
 
-    def keep_texts(self, step: int, texts: list[str]) -> None:
+    def record_texts(self, step: int, texts: list[str]) -> None:
         """Save the outputs of a validation for the examples, or report why not."""
         try:
             save_texts(self._translations, f"validation-{step:08d}", texts)

@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple, get_args
 
-from foundation.strangers_text import visible_line
+from foundation.untrusted_text import visible_line
 from trainer.checkpoints.format import HEADER, step_of
 from trainer.record.node_usage import NodeLine, newest_usage
 from trainer.record.record_end import RecordEnd
 from trainer.record.run_snapshot import RunSnapshot
-from trainer.record.standing import State, standing_from
+from trainer.record.run_status import State, run_status_from
 from trainer.runs.folder import RunFolder
 
 # Bytes of the end of a record: enough for its newest steps, even after a validation with long
@@ -71,19 +71,19 @@ class MetricValue(NamedTuple):
 def run_values(path: Path) -> list[MetricValue]:
     """Return the known values of `RUN_METRICS` of the run in a folder."""
     snapshot = RunSnapshot(RunFolder(path), RECORD_BYTES)
-    standing = standing_from(snapshot)
-    name = visible_line(standing.name)
+    run_status = run_status_from(snapshot)
+    name = visible_line(run_status.name)
     states = [
-        MetricValue("transloom_run_state", {"run": name, "state": state}, state == standing.state)
+        MetricValue("transloom_run_state", {"run": name, "state": state}, state == run_status.state)
         for state in get_args(State)
     ]
     known = {
-        "step": standing.step,
-        "max_steps": standing.max_steps,
-        "step_age_seconds": standing.step_age_seconds,
-        "ranks": standing.ranks,
-        "target_tokens_per_second": standing.tokens_per_second,
-        "problems": len(standing.problems),
+        "step": run_status.step,
+        "max_steps": run_status.max_steps,
+        "step_age_seconds": run_status.step_age_seconds,
+        "ranks": run_status.ranks,
+        "target_tokens_per_second": run_status.tokens_per_second,
+        "problems": len(run_status.problems),
         **_of_record(snapshot.record),
         **_of_checkpoint(snapshot),
     }

@@ -22,8 +22,8 @@ from pydantic import ValidationError
 from data_pipeline.storage.regular_files import read_regular
 from data_pipeline.storage.store import MANIFEST_NAME
 from foundation.strict_json import JsonLimits, parse_object
-from foundation.written import told
-from trainer.checkpoints.condition import CheckpointRow, checkpoint_rows
+from foundation.file_model import error_summary
+from trainer.checkpoints.checkpoint_status import CheckpointRow, checkpoint_rows
 from trainer.checkpoints.format import HEADER, CheckpointHeader, list_checkpoints, read_header
 from trainer.checkpoints.lease import ownership
 from trainer.errors import TrainerError
@@ -31,7 +31,7 @@ from trainer.record.record_end import RecordEnd, read_record_end
 from trainer.record.run_settings import settings_of
 from trainer.runs.folder import RunFolder
 from trainer.runs.log import TAIL_BYTES, LogEntry, last_entries
-from trainer.runs.place import read_place
+from trainer.runs.rank_nodes import read_rank_nodes
 from trainer.runs.start import Start, read_start
 from trainer.runs.vitals import LIMITS as VITALS_LIMITS
 
@@ -51,22 +51,22 @@ MANIFEST_LIMITS = JsonLimits(bytes=16_000_000, values=1_000_000)
 _CLEANING = ("read", "kept", "dropped")
 
 
-class Problems(list[str]):
+class ProblemCollector(list[str]):
     """List of problems that collects the errors of several reads."""
 
-    def tried(self, what: Path, read: Callable[[], T], otherwise: T) -> T:
+    def try_read(self, what: Path, read: Callable[[], T], default: T) -> T:
         """Return the result of `read`, or `otherwise` and note a problem of this file or folder."""
         try:
             return read()
         except ValidationError as error:
-            self.append(f"{what} is damaged: {told(error)}")
+            self.append(f"{what} is damaged: {error_summary(error)}")
         except TrainerError as error:
             self.append(str(error))
         except OSError as error:
             self.append(f"{what} cannot be read: {error.strerror or error}")
         except ValueError as error:
             self.append(f"{what} is damaged: {error}")
-        return otherwise
+        return default
 
 
 class RunSnapshot:
@@ -97,26 +97,26 @@ class RunSnapshot:
         """
         self.run = run
         self._record_bytes = record_bytes
-        self.problems = Problems()
-        tried, folder = self.problems.tried, run.checkpoints
+        self.problems = ProblemCollector()
+        try_read, folder = self.problems.try_read, run.checkpoints
         # Read the owner first: an owner that leaves later has written everything that is read
         # below.
-        self.ownership = tried(run.path / "owners", lambda: ownership(run.path), None)
-        self.record = tried(
+        self.ownership = try_read(run.path / "owners", lambda: ownership(run.path), None)
+        self.record = try_read(
             run.metrics, lambda: read_record_end(run.metrics, record_bytes), RecordEnd()
         )
         none: list[Path] = []
-        self._checkpoints = tried(folder, lambda: list_checkpoints(folder), none)
+        self._checkpoints = try_read(folder, lambda: list_checkpoints(folder), none)
         newest = self.newest = self._checkpoints[-1] if self._checkpoints else None
-        self.header = tried(folder, lambda: read_header(newest), None) if newest else None
+        self.header = try_read(folder, lambda: read_header(newest), None) if newest else None
         unknown: tuple[int | None, bool] = (None, False)
-        self.max_steps, self.smooths_labels = tried(
+        self.max_steps, self.smooths_labels = try_read(
             run.recipe, lambda: _of_recipe(run, self.header), unknown
         )
-        self.card = tried(run.card_path, run.card, None)
+        self.card = try_read(run.card_path, run.card, None)
         no_entries: list[LogEntry] = []
-        self.log = tried(run.log, lambda: last_entries(run.log), no_entries)
-        self.place = tried(run.place, lambda: read_place(run), None)
+        self.log = try_read(run.log, lambda: last_entries(run.log), no_entries)
+        self.rank_nodes = try_read(run.rank_nodes, lambda: read_rank_nodes(run), None)
         if self.record.problem:
             self.problems.append(self.record.problem)
 
@@ -124,7 +124,7 @@ class RunSnapshot:
     def settings(self) -> dict[str, Any]:
         """Leaves of `recipe.yaml` by dotted key; empty if it cannot be read."""
         none: dict[str, Any] = {}
-        return self.problems.tried(self.run.recipe, lambda: settings_of(self.run.recipe), none)
+        return self.problems.try_read(self.run.recipe, lambda: settings_of(self.run.recipe), none)
 
     @cached_property
     def start(self) -> Start | None:
@@ -138,7 +138,7 @@ class RunSnapshot:
         read = [
             (run.metrics, self._record_bytes),
             (run.log, TAIL_BYTES),
-            *((file, 2**24) for file in (run.card_path, run.place)),
+            *((file, 2**24) for file in (run.card_path, run.rank_nodes)),
             *((run.recipe, 2**24),) * 2,  # for its settings, and for its number of steps
             *([(self.newest / HEADER, 2**24)] if self.newest else []),
         ]
@@ -158,13 +158,13 @@ class RunSnapshot:
     def vitals(self) -> dict[str, Any] | None:
         """Content of vitals.json, unvalidated; None without one."""
         path = self.run.vitals
-        return self.problems.tried(path, lambda: _object(path, VITALS_LIMITS), None)
+        return self.problems.try_read(path, lambda: _object(path, VITALS_LIMITS), None)
 
     @cached_property
     def cleaning(self) -> dict[str, dict[str, Any]] | None:
         """Counts of each corpus in the manifest: read, kept, dropped."""
         manifest = self.run.dataset / MANIFEST_NAME
-        return self.problems.tried(self.run.dataset, lambda: _cleaning(manifest), None)
+        return self.problems.try_read(self.run.dataset, lambda: _cleaning_counts(manifest), None)
 
     @cached_property
     def _checkpoint_rows(self) -> tuple[list[CheckpointRow], CheckpointHeader | None]:
@@ -220,7 +220,7 @@ def value_within(values: Any, *keys: str) -> Any:
     return values
 
 
-def _cleaning(manifest: Path) -> dict[str, dict[str, Any]] | None:
+def _cleaning_counts(manifest: Path) -> dict[str, dict[str, Any]] | None:
     values = _object(manifest, MANIFEST_LIMITS)
     corpora = values.get("corpora") if values else None
     if not isinstance(corpora, list):

@@ -16,26 +16,26 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field, ValidationError
 
-from data_pipeline.storage.durable import write_whole
+from data_pipeline.storage.durable import write_atomically
 from data_pipeline.storage.regular_files import read_regular
-from foundation.strangers_text import visible_in_json
+from foundation.untrusted_text import visible_in_json
 from foundation.strict_json import JsonLimits, parse_object
-from foundation.written import Count, Written, told
-from trainer.config import MOST_PROBES
+from foundation.file_model import Count, FileModel, error_summary
+from trainer.config import MAX_PROBES
 from trainer.tasks.probe import FULL, Probe
 
 # A probe has 64 kB of weights at most, and as much again in texts.
 LIMITS = JsonLimits(bytes=2**20, values=20_000)
-MOST_MOMENTS = 130  # there are no more steps below 2**63
+MAX_FRAMES = 130  # there are no more steps below 2**63
 _NAME = re.compile(r"step-(\d{8,19})\.json")
 
 
-class Moment(Written):
+class TimeLapseFrame(FileModel):
     """Probes of the network after a step was applied; step 0 is before the first one."""
 
     version: Literal[1] = 1
     step: Count
-    probes: Annotated[tuple[Probe, ...], Field(max_length=MOST_PROBES)]
+    probes: Annotated[tuple[Probe, ...], Field(max_length=MAX_PROBES)]
 
     def to_json(self) -> str:
         return visible_in_json(json.dumps(self.model_dump(mode="json"), ensure_ascii=False))
@@ -50,7 +50,7 @@ class TimeLapse:
         problems: descriptions of unreadable files.
     """
 
-    moments: tuple[Moment, ...] = ()
+    moments: tuple[TimeLapseFrame, ...] = ()
     problems: tuple[str, ...] = ()
 
 
@@ -67,7 +67,7 @@ def _is_power_of_two(number: int) -> bool:
     return number > 0 and number & (number - 1) == 0
 
 
-def write_moment(folder: Path, moment: Moment) -> Path:
+def write_frame(folder: Path, moment: TimeLapseFrame) -> Path:
     """Write a moment and sync it to the disk.
 
     Raises:
@@ -75,7 +75,7 @@ def write_moment(folder: Path, moment: Moment) -> Path:
     """
     folder.mkdir(exist_ok=True)
     path = path_of(folder, moment.step)
-    write_whole(path, moment.to_json() + "\n")
+    write_atomically(path, moment.to_json() + "\n")
     return path
 
 
@@ -83,7 +83,7 @@ def path_of(folder: Path, step: int) -> Path:
     return folder / f"step-{step:08d}.json"
 
 
-def read_moment(path: Path) -> Moment:
+def read_frame(path: Path) -> TimeLapseFrame:
     """Return the moment in a file.
 
     Raises:
@@ -91,9 +91,9 @@ def read_moment(path: Path) -> Moment:
         ValueError: it is not a moment; the message names the file.
     """
     try:
-        return Moment.model_validate(parse_object(read_regular(path, LIMITS.bytes), LIMITS))
+        return TimeLapseFrame.model_validate(parse_object(read_regular(path, LIMITS.bytes), LIMITS))
     except ValidationError as error:
-        raise ValueError(f"{path} is not a moment of a time-lapse: {told(error)}") from error
+        raise ValueError(f"{path} is not a moment of a time-lapse: {error_summary(error)}") from error
     except ValueError as error:
         raise ValueError(f"{path} is not a moment of a time-lapse: {error}") from error
 
@@ -109,7 +109,7 @@ def read_time_lapse(folder: Path, last_step: int | None = None) -> TimeLapse:
         if last_step is not None and step > last_step:
             break
         try:
-            moments.append(read_moment(path))
+            moments.append(read_frame(path))
         except FileNotFoundError:
             continue
         except (OSError, ValueError) as error:
@@ -124,7 +124,7 @@ def mean_cross_attention(probe: Probe) -> np.ndarray:
     return mean
 
 
-def looked_at(probe: Probe) -> list[tuple[str, str]]:
+def most_attended(probe: Probe) -> list[tuple[str, str]]:
     """Return, for each piece of the translation, the source piece with the highest attention."""
     most = mean_cross_attention(probe).argmax(axis=1).tolist()
     return [(piece, probe.source[s]) for piece, s in zip(probe.target[1:], most, strict=False)]
@@ -133,14 +133,14 @@ def looked_at(probe: Probe) -> list[tuple[str, str]]:
 TABLE_COLUMNS = ("step", "sentence", "translation", "looked at most")
 
 
-def table_of(moments: Iterable[Moment]) -> list[list[str | int]]:
+def table_of(moments: Iterable[TimeLapseFrame]) -> list[list[str | int]]:
     """Return a row for each sentence of each moment, for tables."""
     return [
         [
             moment.step,
             probe.sentence,
             probe.output,
-            " ".join(f"{piece}→{source}" for piece, source in looked_at(probe)),
+            " ".join(f"{piece}→{source}" for piece, source in most_attended(probe)),
         ]
         for moment in moments
         for probe in moment.probes
@@ -153,7 +153,7 @@ def _files(folder: Path) -> Iterator[tuple[int, Path]]:
         found = [(int(name[1]), path) for path in folder.iterdir() if (name := _match(path))]
     except FileNotFoundError:
         return
-    yield from sorted(found)[:MOST_MOMENTS]
+    yield from sorted(found)[:MAX_FRAMES]
 
 
 def _match(path: Path) -> re.Match[str] | None:

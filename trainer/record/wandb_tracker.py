@@ -26,12 +26,12 @@ from unittest import mock
 import wandb
 from wandb.proto import wandb_internal_pb2
 
-from foundation.strangers_text import visible, visible_in
+from foundation.untrusted_text import visible, visible_in
 from trainer.errors import TrainerError
 from trainer.recipe import TrainingRecipe
 from trainer.record.leveldb_log import BLOCK_BYTES, whole_records
-from trainer.record.metrics import follow, read_backwards
-from trainer.record.records import Event, Line, StepLine, ValidationLine
+from trainer.record.metrics_file import follow, read_backwards
+from trainer.record.metrics_lines import Event, Line, StepLine, ValidationLine
 from trainer.record.time_lapse import TABLE_COLUMNS, is_probed, path_of, read_time_lapse, table_of
 from trainer.runs.folder import RunFolder
 
@@ -104,7 +104,7 @@ class WandbTracker:
             )
 
     def _work(self) -> None:
-        problem = self._try_to_show_the_record()
+        problem = self._try_to_log_record()
         if problem and not self._ending.is_set():
             self._notice(
                 f"W&B has failed ({problem}). The record goes on; the end of the run, or the next "
@@ -112,7 +112,7 @@ class WandbTracker:
             )
         self._ending.wait()
         if self._lacks_rows():
-            problem = self._try_to_show_the_record() or problem
+            problem = self._try_to_log_record() or problem
         if self._lacks_rows():
             reason = f" ({problem})" if problem else ""
             self._notice(
@@ -127,10 +127,10 @@ class WandbTracker:
         )
         return last_logged_step(self._files) < last_recorded_step
 
-    def _try_to_show_the_record(self) -> str | None:
+    def _try_to_log_record(self) -> str | None:
         """Show the part of the record that W&B lacks; return the problem, or None."""
         try:
-            self._show_the_record()
+            self._log_record()
             return None
         except OSError as error:
             return error.strerror or str(error)
@@ -141,13 +141,13 @@ class WandbTracker:
             with suppress(Exception, SystemExit):
                 wandb.teardown()
 
-    def _show_the_record(self) -> None:
+    def _log_record(self) -> None:
         """Show the record beyond W&B's files, until its last line."""
         former = [] if self._run else _wandb_files(self._files)
         run, self._run = self._run or self._begin(), None
-        shown = max((mend(file) for file in former), default=Shown())
+        shown = max((repair_file(file) for file in former), default=LastLoggedRow())
         if self._mode == "online" and run.starting_step - 1 != shown.step:
-            shown = Shown(run.starting_step - 1, None)  # the server's step counts
+            shown = LastLoggedRow(run.starting_step - 1, None)  # the server's step counts
         for step, row in rows(follow(self._folder.metrics, shown.step, self._wait), shown):
             shown_row = _with_table(row, run, step) | self._time_lapse(run, step)
             run.log(shown_row, step=step, commit=True)
@@ -213,7 +213,7 @@ def _keep_handlers_silent() -> None:
         handler.handleError = lambda record: None  # type: ignore[method-assign]
 
 
-class Shown(NamedTuple):
+class LastLoggedRow(NamedTuple):
     """Last row that W&B has.
 
     Attributes:
@@ -226,7 +226,7 @@ class Shown(NamedTuple):
     keys: frozenset[str] | None = frozenset()
 
 
-def rows(lines: Iterable[Line], shown: Shown) -> Iterator[tuple[int, dict[str, Any]]]:
+def rows(lines: Iterable[Line], shown: LastLoggedRow) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield the rows that follow the row `shown`, each with its step."""
     step = 0
     row: dict[str, Any] = {}
@@ -274,7 +274,7 @@ def last_logged_step(folder: Path) -> int:
     return max((_end(file)[0].step for file in _wandb_files(folder)), default=0)
 
 
-def mend(file: Path) -> Shown:
+def repair_file(file: Path) -> LastLoggedRow:
     """Repair one .wandb file for `wandb sync`, and return the last row in it.
 
     `wandb sync` gives up on a run if a file has a torn end, and on all runs if a file has nothing
@@ -288,7 +288,7 @@ def mend(file: Path) -> Shown:
     return shown
 
 
-def _end(file: Path) -> tuple[Shown, int]:
+def _end(file: Path) -> tuple[LastLoggedRow, int]:
     """Return the last row of one .wandb file, and the end of its last complete record.
 
     The file is read from its end, because it may have a million rows.
@@ -297,13 +297,13 @@ def _end(file: Path) -> tuple[Shown, int]:
     tail = _TAIL_BYTES
     while True:
         start = max(0, size - tail) // BLOCK_BYTES * BLOCK_BYTES
-        shown, whole_bytes = Shown(), 0
+        shown, whole_bytes = LastLoggedRow(), 0
         for end, content in whole_records(file, start):
             whole_bytes = end
             record = wandb_internal_pb2.Record.FromString(content)
             if record.HasField("history"):
                 keys = (item.key or "/".join(item.nested_key) for item in record.history.item)
-                shown = Shown(record.history.step.num, frozenset(keys))
+                shown = LastLoggedRow(record.history.step.num, frozenset(keys))
         if shown.step or not start:
             return shown, whole_bytes
         tail *= 8

@@ -14,7 +14,7 @@
       tuned-decoding.json  search and weights chosen by `transloom tune-decoding`
       engines/         models converted for other engines
       log.txt          events in words, see trainer/runs/log.py
-      place.json       nodes of the ranks of the last start, see trainer/runs/place.py
+      place.json       nodes of the ranks of the last start, see trainer/runs/rank_nodes.py
       nodes.jsonl      utilization of these nodes, see trainer/record/node_usage.py
       vitals.json      current state of ranks and data workers, see trainer/runs/vitals.py
       start.json       command, code and packages of the last start, see trainer/runs/start.py
@@ -33,11 +33,11 @@ import yaml
 from pydantic import ValidationError
 
 from data_pipeline.dataset.manifest import Manifest
-from data_pipeline.storage.durable import write_whole
+from data_pipeline.storage.durable import write_atomically
 from data_pipeline.storage.regular_files import read_regular
 from data_pipeline.storage.store import MANIFEST_NAME, DatasetStore
 from foundation.strict_json import SMALL, parse_object
-from foundation.written import Written, told
+from foundation.file_model import FileModel, error_summary
 from trainer.checkpoints.format import Parent, list_checkpoints, read_header
 from trainer.errors import CheckpointError, RunMismatchError
 from trainer.recipe import TrainingRecipe, identity_differences, identity_of
@@ -45,7 +45,7 @@ from trainer.recipe import TrainingRecipe, identity_differences, identity_of
 REQUEST_BYTES = 5  # limits a request to 99999 data workers
 
 
-class RunCard(Written):
+class RunMetadata(FileModel):
     """Content of run.json: the identity of a run."""
 
     id: str
@@ -83,8 +83,8 @@ class RunFolder:
         return self.path / "log.txt"
 
     @property
-    def place(self) -> Path:
-        """Nodes of the ranks of the last start; see `trainer.runs.place`."""
+    def rank_nodes(self) -> Path:
+        """Nodes of the ranks of the last start; see `trainer.runs.rank_nodes`."""
         return self.path / "place.json"
 
     @property
@@ -103,7 +103,7 @@ class RunFolder:
         return self.path / "start.json"
 
     @property
-    def wanted_data_workers(self) -> Path:
+    def data_workers_request(self) -> Path:
         """File with the number of data workers that a user requests during training."""
         return self.path / "control" / "data_workers"
 
@@ -150,20 +150,20 @@ class RunFolder:
     def card_path(self) -> Path:
         return self.path / "run.json"
 
-    def ask_for_data_workers(self, count: int) -> None:
+    def request_data_workers(self, count: int) -> None:
         """Request a number of data workers from the run's supervisor."""
-        self.wanted_data_workers.parent.mkdir(exist_ok=True)
-        write_whole(self.wanted_data_workers, f"{count}\n")
+        self.data_workers_request.parent.mkdir(exist_ok=True)
+        write_atomically(self.data_workers_request, f"{count}\n")
 
-    def take_wanted_data_workers(self) -> int | None:
+    def take_data_workers_request(self) -> int | None:
         """Take the request for data workers, and return the requested number.
 
         Returns:
             The number, or None if there is no request or it cannot be read.
         """
-        taken = self.wanted_data_workers.with_suffix(".taken")
+        taken = self.data_workers_request.with_suffix(".taken")
         try:
-            self.wanted_data_workers.rename(taken)  # a request made meanwhile counts next time
+            self.data_workers_request.rename(taken)  # a request made meanwhile counts next time
             text = read_regular(taken, REQUEST_BYTES).strip()
             taken.unlink()
         except OSError:
@@ -198,7 +198,7 @@ class RunFolder:
                 self.stop_request.replace(self.taken_stop_request)
         return asked_at not in (None, former)
 
-    def card(self) -> RunCard:
+    def card(self) -> RunMetadata:
         """Return the content of run.json.
 
         Raises:
@@ -206,14 +206,14 @@ class RunFolder:
         """
         try:
             data = read_regular(self.card_path, SMALL.bytes)
-            return RunCard.model_validate(parse_object(data))
+            return RunMetadata.model_validate(parse_object(data))
         except (FileNotFoundError, NotADirectoryError) as error:
             raise RunMismatchError(
                 f"{self.path} is no run: it has no {self.card_path.name}. "
                 "Name the folder of a run, such as runs/phrasebook"
             ) from error
         except ValueError as error:
-            problem = told(error) if isinstance(error, ValidationError) else str(error)
+            problem = error_summary(error) if isinstance(error, ValidationError) else str(error)
             raise RunMismatchError(
                 f"{self.card_path} is damaged: {problem}. Restore it from a copy"
             ) from error
@@ -261,7 +261,7 @@ class RunFolder:
         self.check(recipe, manifest)
         self.stop_request.parent.mkdir(parents=True, exist_ok=True)
         if not self.has_begun():
-            card = RunCard(
+            card = RunMetadata(
                 id=secrets.token_hex(4),
                 name=self.path.name,
                 dataset_identity=manifest.identity,
@@ -270,17 +270,17 @@ class RunFolder:
             )
             self.checkpoints.mkdir(parents=True, exist_ok=True)
             self._keep_tokenizers(store, manifest)
-            write_whole(self.card_path, card.model_dump_json(indent=1) + "\n")
+            write_atomically(self.card_path, card.model_dump_json(indent=1) + "\n")
         resolved = yaml.safe_dump(
             recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True
         )
-        write_whole(self.recipe, resolved)
+        write_atomically(self.recipe, resolved)
 
     def _keep_tokenizers(self, store: DatasetStore, manifest: Manifest) -> None:
         self.dataset.mkdir(exist_ok=True)
-        write_whole(self.dataset / MANIFEST_NAME, store.read_manifest())
+        write_atomically(self.dataset / MANIFEST_NAME, store.read_manifest())
         for info in manifest.tokenizers.values():
-            write_whole(self.dataset / info.file, store.read(info.file, info.sha256))
+            write_atomically(self.dataset / info.file, store.read(info.file, info.sha256))
 
     def _check_origin(self) -> None:
         with suppress(CheckpointError):  # a damaged checkpoint is reported when training resumes
@@ -292,7 +292,7 @@ class RunFolder:
                         f"them with trainer.init_from={self.path}"
                     )
 
-    def _check(self, card: RunCard, recipe: TrainingRecipe, manifest: Manifest) -> None:
+    def _check(self, card: RunMetadata, recipe: TrainingRecipe, manifest: Manifest) -> None:
         differences = identity_differences(card.identity, identity_of(recipe))
         if differences:
             raise RunMismatchError(

@@ -14,7 +14,7 @@ from datetime import datetime
 from pathlib import Path
 
 from data_pipeline.storage.regular_files import open_regular
-from foundation.written import Written
+from foundation.file_model import FileModel
 
 ENDED = "the run has ended: "  # prefix of the entry of an error
 DETAIL = "detail: "  # prefix of an entry that only readers of the file see
@@ -24,7 +24,7 @@ SHOWN_CHARACTERS = 2_000
 _ENTRY = re.compile(r"^(\d{4}-\d\d-\d\dT[\d:.]+\+00:00) (.*)$")
 
 
-class LogEntry(Written):
+class LogEntry(FileModel):
     """Entry of a log; its text is truncated to a readable length."""
 
     time: str

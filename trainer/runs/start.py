@@ -10,16 +10,16 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from data_pipeline.storage.durable import write_whole
+from data_pipeline.storage.durable import write_atomically
 from data_pipeline.storage.regular_files import read_regular
 from foundation.strict_json import SMALL, parse_object
-from foundation.written import Written
+from foundation.file_model import FileModel
 from trainer.runs.folder import RunFolder
 
-MOST_CHARACTERS = 4000  # of a command
+MAX_CHARACTERS = 4000  # of a command
 
 
-class Code(Written):
+class Code(FileModel):
     """State of a git checkout.
 
     Attributes:
@@ -31,7 +31,7 @@ class Code(Written):
     dirty: bool
 
 
-class Invocation(Written):
+class Invocation(FileModel):
     """Command that the user typed, and the state of its directory.
 
     Attributes:
@@ -39,11 +39,11 @@ class Invocation(Written):
         project: the checkout of the working directory, or None if it is not a git checkout.
     """
 
-    command: Annotated[str, Field(max_length=MOST_CHARACTERS)] | None = None
+    command: Annotated[str, Field(max_length=MAX_CHARACTERS)] | None = None
     project: Code | None = None
 
 
-class Start(Written):
+class Start(FileModel):
     """Start of a run.
 
     Attributes:
@@ -63,7 +63,7 @@ class Start(Written):
 def write_start(run: RunFolder, start: Start) -> None:
     """Save a start of the run; called by its owner. A full disk does not end the run."""
     with suppress(OSError):
-        write_whole(run.start, start.model_dump_json(indent=1) + "\n")
+        write_atomically(run.start, start.model_dump_json(indent=1) + "\n")
 
 
 def read_start(run: RunFolder) -> Start | None:

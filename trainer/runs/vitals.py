@@ -12,20 +12,20 @@ from pydantic import Field
 
 from data_pipeline.storage.regular_files import read_regular
 from foundation.strict_json import JsonLimits, parse_object
-from foundation.written import Count, Written
+from foundation.file_model import Count, FileModel
 from trainer.runs.folder import RunFolder
 
 LIMITS = JsonLimits(bytes=8_000_000, values=800_000)
-MOST_PROCESSES = 50_000
-MOST_RESTARTS = 20
-MOST_CHARACTERS = 500  # of a cause, which may be the message of any library
+MAX_PROCESSES = 50_000
+MAX_RESTARTS = 20
+MAX_CHARACTERS = 500  # of a cause, which may be the message of any library
 
 Phase = Literal["start", "data", "step", "validation", "save", "done"]
 
 Seconds = Annotated[float, Field(ge=0)]
 
 
-class RankVitals(Written):
+class RankVitals(FileModel):
     """State of a rank.
 
     Attributes:
@@ -43,7 +43,7 @@ class RankVitals(Written):
     silent_seconds: Seconds
 
 
-class DataWorkerVitals(Written):
+class DataWorkerVitals(FileModel):
     """State of a data worker.
 
     Attributes:
@@ -61,7 +61,7 @@ class DataWorkerVitals(Written):
     silent_seconds: Seconds
 
 
-class Restart(Written):
+class Restart(FileModel):
     """Start of the ranks after the run's first start.
 
     Attributes:
@@ -70,10 +70,10 @@ class Restart(Written):
     """
 
     time: Seconds
-    cause: Annotated[str, Field(max_length=MOST_CHARACTERS)]
+    cause: Annotated[str, Field(max_length=MAX_CHARACTERS)]
 
 
-class Vitals(Written):
+class Vitals(FileModel):
     """Snapshot of the state of a run's processes.
 
     Attributes:
@@ -90,10 +90,10 @@ class Vitals(Written):
     time: Seconds
     attempt: Count = 0
     over: bool = False
-    ranks: Annotated[tuple[RankVitals, ...], Field(max_length=MOST_PROCESSES)] = ()
-    data_workers: Annotated[tuple[DataWorkerVitals, ...], Field(max_length=MOST_PROCESSES)] = ()
+    ranks: Annotated[tuple[RankVitals, ...], Field(max_length=MAX_PROCESSES)] = ()
+    data_workers: Annotated[tuple[DataWorkerVitals, ...], Field(max_length=MAX_PROCESSES)] = ()
     checkpoint_being_written: Count | None = None
-    restarts: Annotated[tuple[Restart, ...], Field(max_length=MOST_RESTARTS)] = ()
+    restarts: Annotated[tuple[Restart, ...], Field(max_length=MAX_RESTARTS)] = ()
 
 
 def write_vitals(run: RunFolder, vitals: Vitals) -> None:
@@ -125,7 +125,7 @@ def read_vitals(run: RunFolder) -> Vitals | None:
 def are_current(vitals: Vitals, owner_since: str) -> bool:
     """Return whether the vitals are those of the run's present owner, which has not left.
 
-    The lease determines whether that owner lives (`trainer.record.standing`). Call this only for a
+    The lease determines whether that owner lives (`trainer.record.run_status`). Call this only for a
     run that is being trained.
 
     Args:

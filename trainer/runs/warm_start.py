@@ -2,7 +2,7 @@
 
 Only the weights are taken (their moving average, if that run keeps one). Data, schedule, moments
 and step are those of the new run. When the run starts, it pins the checkpoint by its hash, or the
-files of a model's folder (`trainer.runs.model_folder`). `trainer.state.inherited` defines the
+files of a model's folder (`trainer.runs.model_folder`). `trainer.state.weight_transfer` defines the
 weights that a network of another kind takes.
 """
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.storage.store import open_store
-from foundation.wording import listed
+from foundation.wording import join_items
 from trainer.checkpoints.format import (
     HEADER,
     Checkpoint,
@@ -108,7 +108,7 @@ def _find(run: RunFolder, step: int | None) -> Checkpoint:
     if step not in steps:
         raise CheckpointError(
             f"trainer.init_from: {run.path} has no checkpoint of step {step}; it has those of "
-            f"{listed(sorted(steps))}"
+            f"{join_items(sorted(steps))}"
         )
     checkpoint = Checkpoint(steps[step])
     checkpoint.verify()

@@ -17,7 +17,7 @@ from model.blocks.linear import ONEDNN_FROM, uses_onednn
 from model.config.transformer import AttentionBackend
 from trainer.config import EngineConfig
 from trainer.rank.placement import Placement
-from trainer.record.records import EVERY_BIT
+from trainer.record.metrics_lines import EVERY_BIT
 
 EXACT_SUMS = 2  # version of the sums in trainer/exact; another version rounds differently
 _COVERED = {"ranks", "zero_stage"}  # by exact sums

@@ -10,11 +10,11 @@ from trainer.checkpoints.reader import CheckpointReader, require_same_shapes
 from trainer.rank.rank_job import RankContext, RankJob
 from trainer.recipe import TrainingRecipe, continuable_differences
 from trainer.record.recorder import Recorder
-from trainer.record.records import Resized, Resumed
+from trainer.record.metrics_lines import Resized, Resumed
 from trainer.runs.model_folder import is_model_folder
 from trainer.state import numerics
 from trainer.state.ema import Ema
-from trainer.state.inherited import inheritance
+from trainer.state.weight_transfer import plan_weight_transfer
 from trainer.state.model_folder import folder_weights
 from trainer.state.progress import Progress
 from trainer.state.training_state import TrainingState
@@ -40,7 +40,7 @@ def begin(engine: TrainingEngine, context: RankContext) -> TrainingState:
         read = folder_weights(warm_start.path, engine)
         fragments.load_state(engine, read, optimizer_step=0)
     else:
-        _inherit(engine, Checkpoint(warm_start.path), context)
+        _load_transferred(engine, Checkpoint(warm_start.path), context)
     progress = Progress(parent=warm_start.parent if warm_start else None)
     return TrainingState(progress, engine, _ema(engine, context.recipe))
 
@@ -67,11 +67,11 @@ def restore(
     return TrainingState(Progress.of_checkpoint(header, cursor), engine, ema)
 
 
-def _inherit(engine: TrainingEngine, checkpoint: Checkpoint, context: RankContext) -> None:
+def _load_transferred(engine: TrainingEngine, checkpoint: Checkpoint, context: RankContext) -> None:
     """Fill the weights with those of another run's checkpoint, or of its encoder."""
-    found = inheritance(checkpoint, context.recipe.model.network, engine.parameter_shapes)
-    if found.told:
-        context.tell(found.told)
+    found = plan_weight_transfer(checkpoint, context.recipe.model.network, engine.parameter_shapes)
+    if found.skipped_text:
+        context.notify(found.skipped_text)
     reader = CheckpointReader(checkpoint)
 
     def read(kind: str, parameter: str, start: int, stop: int) -> torch.Tensor:

@@ -14,7 +14,7 @@ from trainer.zero import fragments
 from trainer.zero.fragment import Fragment
 
 
-class Saving(Protocol):
+class SaverProtocol(Protocol):
     """Interface of a saver for the training loop."""
 
     def save(self, *, final: bool) -> float: ...

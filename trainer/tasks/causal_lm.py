@@ -23,7 +23,7 @@ from trainer.scores import Score
 from trainer.task_kinds import CAUSAL_LM_SCORES
 from trainer.tasks.batch import DeviceBatch
 from trainer.tasks.flops import PaddedSizes, row_sizes
-from trainer.tasks.rows import numbers_in_rows, padded_rows, places_in_rows
+from trainer.tasks.rows import part_numbers_in_rows, padded_rows, token_positions_in_rows
 from trainer.tasks.task import Scoring, ShownExample, TrainingTask, ValidationResult, loss_scores
 
 # Length of the prompt of a sample from a held-out document; at most half of the document.
@@ -58,11 +58,11 @@ class CausalLanguageModel(TrainingTask):
         sizes = field.lengths.astype(np.int64) - 1
         firsts = np.cumsum(field.lengths, dtype=np.int64) - field.lengths
         of_inputs = ranges(firsts, sizes)
-        places, shape = places_in_rows(micro_batch.rows, sizes)
+        places, shape = token_positions_in_rows(micro_batch.rows, sizes)
         arrays = {
             "input": field.ids[of_inputs],
             "target": field.ids[of_inputs + 1],
-            "part": np.repeat(numbers_in_rows(micro_batch.rows), sizes),
+            "part": np.repeat(part_numbers_in_rows(micro_batch.rows), sizes),
         }
         padding = {"input": self._pad_id, "target": self._pad_id, "part": -1}
         padded = [padded_rows(arrays[name], places, shape, padding[name]) for name in arrays]

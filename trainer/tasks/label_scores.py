@@ -18,30 +18,30 @@ class LabelSpan(NamedTuple):
     kind: str
 
 
-def accuracy(expected: np.ndarray, told: np.ndarray) -> float:
+def accuracy(expected: np.ndarray, predicted: np.ndarray) -> float:
     """Return the share of correct labels, in percent."""
-    return 100 * float(np.mean(expected == told))
+    return 100 * float(np.mean(expected == predicted))
 
 
-def macro_f1(expected: np.ndarray, told: np.ndarray, labels: int) -> float:
+def macro_f1(expected: np.ndarray, predicted: np.ndarray, labels: int) -> float:
     """Return the mean F1 of the labels that are expected or predicted, in percent.
 
     F1 = 2 · right / (expected + predicted) (van Rijsbergen 1979); each label has the same weight.
     """
-    there, found = (np.bincount(numbers, minlength=labels) for numbers in (expected, told))
-    right = np.bincount(expected[expected == told], minlength=labels)
+    there, found = (np.bincount(numbers, minlength=labels) for numbers in (expected, predicted))
+    right = np.bincount(expected[expected == predicted], minlength=labels)
     seen = there + found > 0
     return 100 * float(np.mean(2 * right[seen] / (there + found)[seen]))
 
 
-def span_f1(expected: Sequence[Sequence[str]], told: Sequence[Sequence[str]]) -> float:
+def span_f1(expected: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> float:
     """Return F1 of all spans of all sentences together, in percent (Tjong Kim Sang et al. 2003).
 
     This is the score of CoNLL. A span is right if its borders and its kind are. Without any span on
     either side F1 is 0.
     """
     right = there = found = 0
-    for mine, theirs in zip(expected, told, strict=True):
+    for mine, theirs in zip(expected, predicted, strict=True):
         wanted, made = set(spans(mine)), set(spans(theirs))
         right += len(wanted & made)
         there += len(wanted)

@@ -16,10 +16,10 @@ from data_pipeline.config.data import PackedBatchingConfig
 from data_pipeline.config.label import LabelsDataConfig, TaggedDataConfig
 from data_pipeline.config.text import TEXT
 from data_pipeline.tasks.labelled import LabelledData
-from data_pipeline.tasks.masking import NOT_TOLD, TOLD
+from data_pipeline.tasks.masking import IGNORE_INDEX, LABELS_FIELD
 from data_pipeline.tokenizers.tokenizer import Tokenizer
 from model.config.encoder_only import EncoderOnlyConfig
-from model.heads.label_head import LabelModel, label_guesses
+from model.heads.label_head import LabelModel, label_predictions
 from trainer.errors import RunMismatchError
 from trainer.recipe import TrainingRecipe
 from trainer.scores import Score
@@ -70,8 +70,8 @@ class Labelling(MaskedLanguageModelling):
     def example_texts(self, micro_batch: MicroBatch) -> dict[str, list[str]]:
         """Return each text and its expected labels, for the inspection of a step."""
         names = [
-            " ".join(self.labels[number] for number in numbers if number != NOT_TOLD)
-            for numbers in micro_batch.fields[TOLD].rows()
+            " ".join(self.labels[number] for number in numbers if number != IGNORE_INDEX)
+            for numbers in micro_batch.fields[LABELS_FIELD].rows()
         ]
         ids = micro_batch.fields[TEXT].rows()
         return {self.role: self.tokenizers[TEXT].decode(ids), "labels": names}
@@ -80,24 +80,24 @@ class Labelling(MaskedLanguageModelling):
         return LabelScoring(self, heldout)
 
     @abstractmethod
-    def more_scores(self, expected: Sequence[Labels], told: Sequence[Labels]) -> dict[str, float]:
+    def more_scores(self, expected: Sequence[Labels], predicted: Sequence[Labels]) -> dict[str, float]:
         """Return the scores that only this task has, by name, from the labels of all texts."""
 
 
 class TextClassification(Labelling):
     """Task with one label for each text."""
 
-    def more_scores(self, expected: Sequence[Labels], told: Sequence[Labels]) -> dict[str, float]:
+    def more_scores(self, expected: Sequence[Labels], predicted: Sequence[Labels]) -> dict[str, float]:
         return {}
 
 
 class TokenClassification(Labelling):
     """Task with one label for each word."""
 
-    def more_scores(self, expected: Sequence[Labels], told: Sequence[Labels]) -> dict[str, float]:
+    def more_scores(self, expected: Sequence[Labels], predicted: Sequence[Labels]) -> dict[str, float]:
         data = self.recipe.data
         assert isinstance(data, TaggedDataConfig)
-        return {"span_f1": span_f1(expected, told)} if data.has_spans else {}
+        return {"span_f1": span_f1(expected, predicted)} if data.has_spans else {}
 
 
 class LabelScoring(Scoring):
@@ -115,18 +115,18 @@ class LabelScoring(Scoring):
         self._task = task
         self._texts = heldout.texts[TEXT]
         self.batches = data.heldout_micro_batches(heldout, task.tokenizers, settings)
-        told = data.heldout_fields(heldout, task.tokenizers, settings)[TOLD]
-        is_told = told.ids != NOT_TOLD
-        self._before = np.concatenate(([0], np.cumsum(is_told)))  # labels before each token
-        self._firsts = np.cumsum(told.lengths, dtype=np.int64) - told.lengths
-        self._expected = told.ids[is_told]
+        predicted = data.heldout_fields(heldout, task.tokenizers, settings)[LABELS_FIELD]
+        is_labelled = predicted.ids != IGNORE_INDEX
+        self._before = np.concatenate(([0], np.cumsum(is_labelled)))  # labels before each token
+        self._firsts = np.cumsum(predicted.lengths, dtype=np.int64) - predicted.lengths
+        self._expected = predicted.ids[is_labelled]
         self.rows = len(self._expected)
 
     def score(
         self, network: nn.Module, micro_batch: MicroBatch, number: int, device: torch.device
     ) -> Iterator[tuple[int, np.ndarray]]:
         assert micro_batch.starts is not None
-        guesses = network(*self._task.collate(micro_batch, device).inputs, label_guesses)
+        guesses = network(*self._task.collate(micro_batch, device).inputs, label_predictions)
         values = torch.stack([guesses.nll_m.double(), guesses.best_m.double()], dim=1)
         # A part's labels are consecutive, in the set as in the batch.
         first = self._before[self._firsts[micro_batch.pair_ids] + micro_batch.starts]
@@ -134,13 +134,13 @@ class LabelScoring(Scoring):
         yield from zip(ranges(first, counts).tolist(), values.cpu().numpy(), strict=True)
 
     def summarise(self, table: np.ndarray) -> ValidationResult:
-        expected, told = self._expected, table[:, 1].astype(np.int64)
+        expected, predicted = self._expected, table[:, 1].astype(np.int64)
         loss = math.fsum(table[:, 0].tolist()) / self.rows
-        wanted, made = self._by_text(expected), self._by_text(told)
+        wanted, made = self._by_text(expected), self._by_text(predicted)
         values = {
             "loss": loss if math.isfinite(loss) else None,
-            "accuracy": accuracy(expected, told),
-            "macro_f1": macro_f1(expected, told, len(self._task.labels)),
+            "accuracy": accuracy(expected, predicted),
+            "macro_f1": macro_f1(expected, predicted, len(self._task.labels)),
             **self._task.more_scores(wanted, made),
         }
         scores = {
@@ -155,9 +155,9 @@ class LabelScoring(Scoring):
         bounds = [*self._before[self._firsts].tolist(), len(names)]
         return [names[start:stop] for start, stop in pairwise(bounds)]
 
-    def _examples(self, expected: list[Labels], told: list[Labels]) -> list[ShownExample]:
+    def _examples(self, expected: list[Labels], predicted: list[Labels]) -> list[ShownExample]:
         """Return some texts from all over the set, because files are often sorted by label."""
         numbers = range(0, len(self._texts), -(-len(self._texts) // SAMPLES))
         return [
-            ShownExample(self._texts[n], " ".join(expected[n]), " ".join(told[n])) for n in numbers
+            ShownExample(self._texts[n], " ".join(expected[n]), " ".join(predicted[n])) for n in numbers
         ]

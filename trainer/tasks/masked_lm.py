@@ -13,20 +13,20 @@ from data_pipeline.batching.task import HeldOut
 from data_pipeline.config.data import PackedBatchingConfig
 from data_pipeline.config.text import TEXT
 from data_pipeline.tasks.masked_text import masked_text
-from data_pipeline.tasks.masking import NOT_TOLD, SEGMENTS, TOLD
+from data_pipeline.tasks.masking import IGNORE_INDEX, SEGMENTS, LABELS_FIELD
 from data_pipeline.tokenizers.tokenizer import Tokenizer, shared_tokenizer
 from model.config.encoder_only import EncoderOnlyConfig
-from model.heads.masked_head import MaskedLanguageModel, told_sums
+from model.heads.masked_head import MaskedLanguageModel, label_loss_sums
 from trainer.recipe import TrainingRecipe
 from trainer.scores import Score
 from trainer.task_kinds import MASKED_LM_SCORES
 from trainer.tasks.batch import DeviceBatch
 from trainer.tasks.flops import PaddedSizes, row_sizes
 from trainer.tasks.rows import (
-    numbers_in_rows,
+    part_numbers_in_rows,
     padded_rows,
-    places_in_rows,
-    positions_begun_anew,
+    token_positions_in_rows,
+    positions_per_part,
 )
 from trainer.tasks.task import Scoring, ShownExample, TrainingTask, ValidationResult, loss_scores
 
@@ -60,39 +60,39 @@ class MaskedLanguageModelling(TrainingTask):
         The first four are int64 [rows, longest row].
         """
         assert micro_batch.rows is not None
-        seen, told = micro_batch.fields[TEXT], micro_batch.fields[TOLD].ids
+        seen, labels = micro_batch.fields[TEXT], micro_batch.fields[LABELS_FIELD].ids
         sizes = seen.lengths.astype(np.int64)
-        parts = np.repeat(numbers_in_rows(micro_batch.rows), sizes)
+        parts = np.repeat(part_numbers_in_rows(micro_batch.rows), sizes)
         sides = micro_batch.fields.get(SEGMENTS)
         segments = np.zeros_like(parts) if sides is None else sides.ids.astype(np.int64)
-        places, shape = places_in_rows(micro_batch.rows, sizes)
-        positions = positions_begun_anew(np.repeat(np.arange(len(sizes)), sizes), segments)
-        where = np.flatnonzero(told != NOT_TOLD)
+        places, shape = token_positions_in_rows(micro_batch.rows, sizes)
+        positions = positions_per_part(np.repeat(np.arange(len(sizes)), sizes), segments)
+        where = np.flatnonzero(labels != IGNORE_INDEX)
         rows = [
             padded_rows(seen.ids, places, shape, self._tokenizer.pad_id),
             padded_rows(segments, places, shape, 0),
             padded_rows(positions, places, shape, 0),
             padded_rows(parts, places, shape, -1),
         ]
-        fed = [*rows, places[where], told[where].astype(np.int64)]
+        fed = [*rows, places[where], labels[where].astype(np.int64)]
         return DeviceBatch(
             inputs=tuple(torch.from_numpy(a).to(device, non_blocking=True) for a in fed),
-            digest=_digest(micro_batch, [seen.ids, segments, positions, parts, told]),
+            digest=_digest(micro_batch, [seen.ids, segments, positions, parts, labels]),
             padding=shape[0] * shape[1] - len(places),
             positions=shape[0] * shape[1],
         )
 
     def sizes(self, micro_batch: MicroBatch) -> PaddedSizes:
         assert micro_batch.rows is not None
-        outputs = int(np.count_nonzero(micro_batch.fields[TOLD].ids != NOT_TOLD))
+        outputs = int(np.count_nonzero(micro_batch.fields[LABELS_FIELD].ids != IGNORE_INDEX))
         lengths = micro_batch.fields[TEXT].lengths
         return row_sizes(lengths, micro_batch.rows, outputs, self.recipe.engine.attention)
 
     def targets(self, micro_batch: MicroBatch) -> np.ndarray:
-        told = micro_batch.fields[TOLD]
-        ends = np.cumsum(told.lengths, dtype=np.int64)
-        before = np.concatenate(([0], np.cumsum(told.ids != NOT_TOLD)))
-        targets: np.ndarray = before[ends] - before[ends - told.lengths]
+        labels = micro_batch.fields[LABELS_FIELD]
+        ends = np.cumsum(labels.lengths, dtype=np.int64)
+        before = np.concatenate(([0], np.cumsum(labels.ids != IGNORE_INDEX)))
+        targets: np.ndarray = before[ends] - before[ends - labels.lengths]
         return targets
 
     def scoring(self, heldout: HeldOut) -> Scoring:
@@ -100,8 +100,8 @@ class MaskedLanguageModelling(TrainingTask):
 
     def example_texts(self, micro_batch: MicroBatch) -> dict[str, list[str]]:
         """Return each text as the network reads it, and the pieces to predict."""
-        told = micro_batch.fields[TOLD].rows()
-        pieces = [[[token] for token in row if token != NOT_TOLD] for row in told]
+        labels = micro_batch.fields[LABELS_FIELD].rows()
+        pieces = [[[token] for token in row if token != IGNORE_INDEX] for row in labels]
         return {
             self.role: [self.shown(ids) for ids in micro_batch.fields[TEXT].rows()],
             "to be told": [
@@ -137,7 +137,7 @@ class MaskedScoring(Scoring):
     def score(
         self, network: nn.Module, micro_batch: MicroBatch, number: int, device: torch.device
     ) -> Iterator[tuple[int, np.ndarray]]:
-        sums = network(*self._task.collate(micro_batch, device).inputs, told_sums)
+        sums = network(*self._task.collate(micro_batch, device).inputs, label_loss_sums)
         yield number, np.array([float(sums.nll), float(sums.right)])
 
     def summarise(self, table: np.ndarray) -> ValidationResult:
@@ -155,14 +155,14 @@ class MaskedScoring(Scoring):
         """Return the first texts of a batch: masked, original, and as filled by the network."""
         assert isinstance(network, MaskedLanguageModel)
         batch = self.batches[0]
-        seen, told = batch.fields[TEXT], batch.fields[TOLD]
+        seen, labels = batch.fields[TEXT], batch.fields[LABELS_FIELD]
         device = next(network.parameters()).device
         *inputs, place_m, _ = self._task.collate(batch, device).inputs
         hidden_btd = network.encoder(*inputs)
         best_m = network.logits(hidden_btd.flatten(0, 1)[place_m]).argmax(dim=-1).cpu().numpy()
         expected, made = seen.ids.copy(), seen.ids.copy()
-        hidden = told.ids != NOT_TOLD
-        expected[hidden], made[hidden] = told.ids[hidden], best_m
+        hidden = labels.ids != IGNORE_INDEX
+        expected[hidden], made[hidden] = labels.ids[hidden], best_m
         ends = np.cumsum(seen.lengths)[:SAMPLES]
         texts = [
             [self._task.shown(ids.tolist()) for ids in np.split(of_all[: ends[-1]], ends[:-1])]

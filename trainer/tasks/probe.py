@@ -15,29 +15,29 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from foundation.wording import counted
-from foundation.written import Written
+from foundation.file_model import FileModel
 from trainer.config import LONGEST_PROBE
 
-MOST_PIECES = 32  # of a sentence and of its translation, EOS included
-MOST_PREDICTIONS = 3  # of each step
-MOST_LAYERS = 12  # of each stack: the last ones
-MOST_WEIGHTS = 48_000  # of all maps of a probe; beyond it the heads of each map are averaged
+MAX_PIECES = 32  # of a sentence and of its translation, EOS included
+MAX_PREDICTIONS = 3  # of each step
+MAX_LAYERS = 12  # of each stack: the last ones
+MAX_WEIGHTS = 48_000  # of all maps of a probe; beyond it the heads of each map are averaged
 FULL = 255  # the byte of a weight of 1
 
 _PLACE = r"^(encoder\.layers\.\d{1,4}\.self|decoder\.layers\.\d{1,4}\.(self|cross))_attention$"
 _Piece = Annotated[str, Field(max_length=1_000)]
-_Pieces = Annotated[tuple[_Piece, ...], Field(min_length=1, max_length=MOST_PIECES)]
-_Axis = Annotated[int, Field(ge=1, le=MOST_WEIGHTS)]
+_Pieces = Annotated[tuple[_Piece, ...], Field(min_length=1, max_length=MAX_PIECES)]
+_Axis = Annotated[int, Field(ge=1, le=MAX_WEIGHTS)]
 
 
-class Prediction(Written):
+class Prediction(FileModel):
     """Candidate for the next piece, and its probability."""
 
     piece: _Piece
     probability: Annotated[float, Field(ge=0, le=1)]
 
 
-class AttentionMap(Written):
+class AttentionMap(FileModel):
     """Weights of an attention.
 
     Attributes:
@@ -50,7 +50,7 @@ class AttentionMap(Written):
     place: Annotated[str, Field(pattern=_PLACE)]
     shape: tuple[_Axis, _Axis, _Axis]
     mean_of_heads: int = 1
-    weights: Annotated[str, Field(max_length=2 * MOST_WEIGHTS)]
+    weights: Annotated[str, Field(max_length=2 * MAX_WEIGHTS)]
 
     @classmethod
     def of(cls, place: str, weights_hts: np.ndarray, mean_of_heads: int = 1) -> Self:
@@ -78,7 +78,7 @@ class AttentionMap(Written):
         return self
 
 
-class Probe(Written):
+class Probe(FileModel):
     """Sentence as a network reads and translates it.
 
     Attributes:
@@ -98,13 +98,13 @@ class Probe(Written):
     source: _Pieces
     source_pieces: int
     target: _Pieces
-    output: Annotated[str, Field(max_length=1_000 * MOST_PIECES)]
+    output: Annotated[str, Field(max_length=1_000 * MAX_PIECES)]
     ended: bool
     predictions: Annotated[
-        tuple[Annotated[tuple[Prediction, ...], Field(max_length=MOST_PREDICTIONS)], ...],
-        Field(max_length=MOST_PIECES),
+        tuple[Annotated[tuple[Prediction, ...], Field(max_length=MAX_PREDICTIONS)], ...],
+        Field(max_length=MAX_PIECES),
     ]
-    attention: Annotated[tuple[AttentionMap, ...], Field(max_length=3 * MOST_LAYERS)]
+    attention: Annotated[tuple[AttentionMap, ...], Field(max_length=3 * MAX_LAYERS)]
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

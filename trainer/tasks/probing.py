@@ -14,14 +14,14 @@ from torch import Tensor
 from data_pipeline.tokenizers.tokenizer import Tokenizer
 from model.config.transformer import DecodingConfig, ModelConfig
 from model.generation.search import greedy_search
-from model.inspection.records import AttentionTrace
+from model.inspection.layer_traces import AttentionTrace
 from model.inspection.trace import Trace, trace
 from model.networks.transformer import Transformer
 from trainer.tasks.probe import (
-    MOST_LAYERS,
-    MOST_PIECES,
-    MOST_PREDICTIONS,
-    MOST_WEIGHTS,
+    MAX_LAYERS,
+    MAX_PIECES,
+    MAX_PREDICTIONS,
+    MAX_WEIGHTS,
     AttentionMap,
     Prediction,
     Probe,
@@ -52,8 +52,8 @@ def probe(
     texts = pieces_read(source_tokenizer, sentence, all_ids)
     eos = network.vocabulary.eos_id
     ids = all_ids
-    if len(all_ids) > MOST_PIECES:
-        ids, texts = [*all_ids[: MOST_PIECES - 1], eos], [*texts[: MOST_PIECES - 1], texts[-1]]
+    if len(all_ids) > MAX_PIECES:
+        ids, texts = [*all_ids[: MAX_PIECES - 1], eos], [*texts[: MAX_PIECES - 1], texts[-1]]
     source = torch.tensor([ids], device=device)
     limit = _limit(len(ids))
     decoding = DecodingConfig(max_length_factor=0, max_extra_length=limit)
@@ -99,7 +99,7 @@ def pieces_read(tokenizer: Tokenizer, sentence: str, ids: Sequence[int]) -> list
 
 def _limit(source_pieces: int) -> int:
     """Return the limit of a translation's pieces, as an untrained network seldom predicts EOS."""
-    return min(MOST_PIECES, 2 * source_pieces + 4)
+    return min(MAX_PIECES, 2 * source_pieces + 4)
 
 
 def _best(network: Transformer, traced: Trace) -> tuple[list[list[int]], list[list[float]]]:
@@ -107,7 +107,7 @@ def _best(network: Transformer, traced: Trace) -> tuple[list[list[int]], list[li
     probabilities_tv = traced.probabilities_btv[0].clone()
     vocabulary = network.vocabulary
     probabilities_tv[:, sorted({vocabulary.pad_id, vocabulary.bos_id})] = 0
-    best = probabilities_tv.topk(min(MOST_PREDICTIONS, probabilities_tv.shape[1]), dim=1)
+    best = probabilities_tv.topk(min(MAX_PREDICTIONS, probabilities_tv.shape[1]), dim=1)
     return best.indices.tolist(), best.values.clamp(0, 1).tolist()
 
 
@@ -116,9 +116,9 @@ def _maps(
 ) -> Iterator[AttentionMap]:
     """Yield all maps of the last layers; heads are averaged for all steps or for none."""
     encoder, decoder = traced.encoder.layers, traced.decoder.layers
-    of_a_head = min(len(encoder), MOST_LAYERS) * source_pieces**2
-    of_a_head += min(len(decoder), MOST_LAYERS) * limit * (limit + source_pieces)
-    mean = config.heads * of_a_head > MOST_WEIGHTS
+    of_a_head = min(len(encoder), MAX_LAYERS) * source_pieces**2
+    of_a_head += min(len(decoder), MAX_LAYERS) * limit * (limit + source_pieces)
+    mean = config.heads * of_a_head > MAX_WEIGHTS
     for place, attention in _attentions(traced):
         weights_hts = attention.weights_bhts[0].float()
         if mean:
@@ -127,9 +127,9 @@ def _maps(
 
 
 def _attentions(traced: Trace) -> Iterator[tuple[str, AttentionTrace]]:
-    for n, encoder in list(enumerate(traced.encoder.layers))[-MOST_LAYERS:]:
+    for n, encoder in list(enumerate(traced.encoder.layers))[-MAX_LAYERS:]:
         yield f"encoder.layers.{n}.self_attention", encoder.self_attention
-    for n, decoder in list(enumerate(traced.decoder.layers))[-MOST_LAYERS:]:
+    for n, decoder in list(enumerate(traced.decoder.layers))[-MAX_LAYERS:]:
         yield f"decoder.layers.{n}.self_attention", decoder.self_attention
         yield f"decoder.layers.{n}.cross_attention", decoder.cross_attention
 

@@ -5,7 +5,7 @@ import numpy as np
 from data_pipeline.arrays import FieldArrays, Int64Array, ranges
 
 
-def places_in_rows(rows: np.ndarray, sizes: Int64Array) -> tuple[Int64Array, tuple[int, int]]:
+def token_positions_in_rows(rows: np.ndarray, sizes: Int64Array) -> tuple[Int64Array, tuple[int, int]]:
     """Return the place of each token in the flattened rows, and the shape of the rows."""
     row_sizes = np.bincount(rows, weights=sizes).astype(np.int64)
     width = int(row_sizes.max())
@@ -14,13 +14,13 @@ def places_in_rows(rows: np.ndarray, sizes: Int64Array) -> tuple[Int64Array, tup
     return ranges(before_part - before_row[rows] + rows * width, sizes), (len(row_sizes), width)
 
 
-def numbers_in_rows(rows: np.ndarray) -> Int64Array:
+def part_numbers_in_rows(rows: np.ndarray) -> Int64Array:
     """Return the number of each part in its row, from 0."""
     first = np.searchsorted(rows, rows)
     return np.arange(len(rows)) - first
 
 
-def positions_begun_anew(numbers: Int64Array, segments: Int64Array) -> Int64Array:
+def positions_per_part(numbers: Int64Array, segments: Int64Array) -> Int64Array:
     """Return each token's position, which restarts at each part and at each side of a part."""
     begins = np.ones(len(numbers), dtype=bool)
     begins[1:] = (np.diff(numbers) != 0) | (np.diff(segments) != 0)
@@ -43,11 +43,11 @@ def sentence_rows(
     """
     lengths = sentences.lengths.astype(np.int64)
     numbers = np.arange(len(lengths))
-    places, shape = places_in_rows(numbers, lengths)
+    places, shape = token_positions_in_rows(numbers, lengths)
     zeros = np.zeros(len(places), dtype=np.int64)
     if segments is None:
         segments = zeros
-    positions = positions_begun_anew(np.repeat(numbers, lengths), segments)
+    positions = positions_per_part(np.repeat(numbers, lengths), segments)
     return [
         padded_rows(sentences.ids, places, shape, pad_id),
         padded_rows(segments, places, shape, 0),

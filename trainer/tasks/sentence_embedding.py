@@ -15,7 +15,7 @@ from data_pipeline.config.embedding import EmbeddingBatchingConfig
 from data_pipeline.config.pair import SOURCE, TARGET
 from data_pipeline.tokenizers.tokenizer import Tokenizer, shared_tokenizer
 from model.config.sentence_encoder import SentenceEncoderConfig
-from model.heads.masked_head import told_sums
+from model.heads.masked_head import label_loss_sums
 from model.heads.sentence_encoder import SentenceEncoder
 from trainer.recipe import TrainingRecipe
 from trainer.scores import Score
@@ -90,7 +90,7 @@ class EmbeddingScoring(Scoring):
     def score(
         self, network: nn.Module, micro_batch: MicroBatch, number: int, device: torch.device
     ) -> Iterator[tuple[int, np.ndarray]]:
-        sums = network(*self._task.collate(micro_batch, device).inputs, told_sums)
+        sums = network(*self._task.collate(micro_batch, device).inputs, label_loss_sums)
         yield number, np.array([float(sums.nll), float(sums.right)])
 
     def summarise(self, table: np.ndarray) -> ValidationResult:

@@ -25,7 +25,7 @@ from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.tokenizers.tokenizer import Tokenizer
 from foundation.errors import ExtensionError
 from foundation.registry import imported
-from foundation.wording import listed
+from foundation.wording import join_items
 from model.flops import Flops, NetworkFlops
 from model.losses.loss import CrossEntropy, token_losses
 from model.losses.r_drop import RDrop
@@ -241,7 +241,7 @@ def training_task(
     made = cast(type[TrainingTask], imported(recipe.kind.training))
     if missing := getattr(made, "__abstractmethods__", None):
         raise ExtensionError(
-            f"{recipe.kind.training} lacks {listed(sorted(missing))}, which every task must define "
+            f"{recipe.kind.training} lacks {join_items(sorted(missing))}, which every task must define "
             "(see trainer.tasks.task). Define them there."
         )
     return made(recipe, manifest, tokenizers)

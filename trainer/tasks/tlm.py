@@ -37,7 +37,7 @@ class PairScoring(MaskedScoring):
         super().__init__(task, heldout)
         assert isinstance(task.data, TranslationLanguageModelData)
         self._together = len(self.batches)
-        self.batches += task.data.alone_micro_batches(
+        self.batches += task.data.single_side_micro_batches(
             heldout, task.tokenizers, task.recipe.data_settings
         )
         self.rows = len(self.batches)

@@ -20,16 +20,16 @@ from data_pipeline.batching.stream import RankStep
 from trainer.errors import NonFiniteLossError
 from trainer.rank.rank_job import RankContext
 from trainer.rank.supervision import Outcome
-from trainer.record.recording import Recording
-from trainer.record.records import Preempted, Repeated, Sample, TrainLine, ValidationLine
+from trainer.record.recorder_protocol import RecorderProtocol
+from trainer.record.metrics_lines import Preempted, Repeated, Sample, TrainLine, ValidationLine
 from trainer.state import early_stopping
 from trainer.state.digest import fold
-from trainer.state.saving import Saving
+from trainer.state.saving import SaverProtocol
 from trainer.state.training_state import TrainingState
 from trainer.tasks.batch import DeviceBatch
 from trainer.tasks.randomness import seed_torch
 from trainer.tasks.task import TrainingTask
-from trainer.training.prober import NoProber, Probing
+from trainer.training.prober import NoProber, ProberProtocol
 from trainer.training.schedule import learning_rate
 from trainer.training.step_exchange import (
     StepReport,
@@ -38,7 +38,7 @@ from trainer.training.step_exchange import (
     throughput,
     too_many_skipped,
 )
-from trainer.training.validation import Validating
+from trainer.training.validation import ValidatorProtocol
 from trainer.zero.engine import PassResult
 
 
@@ -59,12 +59,12 @@ class Trainer:
         task: TrainingTask,
         *,
         steps: Callable[[Cursor], Iterator[RankStep]],
-        validator: Validating,
-        saver: Saving,
-        recorder: Recording,
+        validator: ValidatorProtocol,
+        saver: SaverProtocol,
+        recorder: RecorderProtocol,
         observer: StepObserver,
         resources: ExitStack,
-        prober: Probing | None = None,
+        prober: ProberProtocol | None = None,
         peak_flops_per_second: float | None = None,
     ) -> None:
         """Store the parts of the rank.
@@ -283,7 +283,7 @@ class Trainer:
             progress.early_stopping = early_stopping.after_validation(
                 progress.early_stopping, stopping, progress.step, result.scores
             )
-        self._recorder.keep_texts(progress.step, result.texts)
+        self._recorder.record_texts(progress.step, result.texts)
         self._recorder.append(
             ValidationLine(
                 step=progress.step,

@@ -12,11 +12,11 @@ from typing import Protocol
 from torch import nn
 
 from model.errors import ModelError
-from trainer.record.time_lapse import Moment, is_probed, write_moment
+from trainer.record.time_lapse import TimeLapseFrame, is_probed, write_frame
 from trainer.tasks.task import TrainingTask
 
 
-class Probing(Protocol):
+class ProberProtocol(Protocol):
     """Interface of a prober for the training loop."""
 
     def is_due(self, step: int) -> bool:
@@ -68,6 +68,6 @@ class Prober:
             return
         try:
             probes = tuple(self._task.probe(network, sentence) for sentence in self._sentences)
-            write_moment(self._folder, Moment(step=step, probes=probes))
+            write_frame(self._folder, TimeLapseFrame(step=step, probes=probes))
         except (ModelError, OSError) as error:
             self._notice(f"the time-lapse has no moment of step {step}: {error}")

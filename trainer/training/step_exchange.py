@@ -24,7 +24,7 @@ from foundation.wording import counted
 from model.flops import Flops
 from trainer.rank.distributed import sum_over_ranks
 from trainer.rank.placement import Placement
-from trainer.record.records import SkippedLine
+from trainer.record.metrics_lines import SkippedLine
 from trainer.state.progress import Progress
 from trainer.tasks.batch import DeviceBatch
 from trainer.zero.engine import PassResult
@@ -111,7 +111,7 @@ def exchange(
 
 
 class Throughput(TypedDict, total=False):
-    """Fields of `trainer.record.records.TrainLine`; none if operations are not counted."""
+    """Fields of `trainer.record.metrics_lines.TrainLine`; none if operations are not counted."""
 
     model_flops: int
     hardware_flops: int

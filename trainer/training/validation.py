@@ -19,7 +19,7 @@ from trainer.scores import SCORES, Score
 from trainer.tasks.task import Scoring, ValidationResult
 
 
-class Validating(Protocol):
+class ValidatorProtocol(Protocol):
     """Interface of a validator for the training loop."""
 
     def run(

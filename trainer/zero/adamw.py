@@ -19,7 +19,7 @@ class AdamWKind(OptimizerKind):
     ) -> "torch.optim.Optimizer":
         # Imported late: a driver that only reads this kind's settings does not load torch.
         from trainer.exact.adamw import ExactAdamW
-        from trainer.zero.without_compiler import AdamW
+        from trainer.zero.disable_compiler import AdamW
 
         if exact:
             return ExactAdamW(groups, lr=0.0, betas=settings.betas, eps=settings.epsilon)

@@ -220,7 +220,7 @@ class TrainingEngine:
             step's passes must be repeated. The list is empty in a run's first step, which only
             measures the gradients.
         """
-        if self.grids is None or amax is None or self.grids.hold(amax):
+        if self.grids is None or amax is None or self.grids.fits(amax):
             return None
         self.discard_gradients()
         return self.grids.widen(amax)
@@ -295,7 +295,7 @@ class TrainingEngine:
         return replica.to(device=self.placement.torch_device, dtype=dtype)
 
     @contextlib.contextmanager
-    def gradients_shown(self, show: Callable[[str, torch.Tensor], None]) -> Iterator[None]:
+    def observe_gradients(self, show: Callable[[str, torch.Tensor], None]) -> Iterator[None]:
         """Show the gradient of each parameter in each pass, as it is added to the step's.
 
         The gradient of a dummy is zero. With exact numerics it is already on its grid, except in

@@ -62,7 +62,7 @@ class FrozenWeights:
         """Names of the frozen parameters, in the network's order."""
         return list(self._shares)
 
-    def told(self, shapes: Mapping[str, Sequence[int]]) -> str:
+    def summary_text(self, shapes: Mapping[str, Sequence[int]]) -> str:
         """Describe the number of frozen parameters and weights, for the first lines of a run.
 
         Args:

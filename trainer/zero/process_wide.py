@@ -9,7 +9,7 @@ import torch
 from deepspeed.runtime.zero.linear import zero3_linear_wrap
 from torch.nn import functional as F
 
-from trainer.zero.without_compiler import without_compiler
+from trainer.zero.disable_compiler import disable_compiler_imports
 
 
 @contextlib.contextmanager
@@ -21,7 +21,7 @@ def changed_for_an_engine(*, exact: bool) -> Iterator[None]:
             linear function that stage 3 substitutes for torch's, because it rounds differently.
     """
     kernels = _deterministic_kernels() if exact else contextlib.nullcontext()
-    with without_compiler(), _process_groups_released(), _torch_linear_kept(), kernels:
+    with disable_compiler_imports(), _process_groups_released(), _torch_linear_kept(), kernels:
         if exact:
             F.linear = zero3_linear_wrap
         yield

@@ -11,7 +11,7 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from cluster.terminal import full_message, tell_in_json
+from cluster.terminal import full_message, print_json_line
 from foundation.errors import DataError
 from model.errors import ModelError
 from trainer.errors import TrainerError
@@ -52,17 +52,17 @@ def answer_lines(
 def answer_until_the_end(translator: "Translator") -> None:
     """Answer until the standard input ends."""
     decoding = translator.decoding
-    tell_in_json({"ready": str(translator.checkpoint.path)})
+    print_json_line({"ready": str(translator.checkpoint.path)})
     for line in sys.stdin:
         request = json.loads(line)
         try:
             if "explain" in request:
-                tell_in_json(_explained(translator, request))
+                print_json_line(_explained(translator, request))
                 continue
             translator.decoding = DecodingOptions(n_best=request["n_best"]).applied_to(decoding)
-            tell_in_json({"translations": _translated(translator, request)})
+            print_json_line({"translations": _translated(translator, request)})
         except (DataError, ModelError, TrainerError) as error:
-            tell_in_json({"error": full_message(error)})
+            print_json_line({"error": full_message(error)})
         finally:
             translator.decoding = decoding
 

@@ -22,15 +22,15 @@ from cluster.errors import (
 )
 from cluster.ray.orphaned_driver import outlive_raylet
 from cluster.terminal import (
-    complain,
+    print_error,
     full_message,
     print_in_any_locale,
     show_tracebacks_visibly,
-    tell,
+    print_line,
 )
 from foundation.errors import DataError
-from foundation.strangers_text import visible
-from foundation.threads import fall_asleep_soon
+from foundation.untrusted_text import visible
+from foundation.openmp import limit_openmp_spin
 from model.errors import ModelError
 from trainer.errors import TrainerError
 from transloom.cli.answer_lines import answer_lines
@@ -62,7 +62,7 @@ from transloom.cli.recipes import recipes
 from transloom.cli.replay import replay
 from transloom.cli.report import report
 from transloom.cli.serve import serve
-from transloom.cli.standings import runs, status
+from transloom.cli.status import runs, status
 from transloom.cli.sweep import sweep
 from transloom.cli.train import train
 from transloom.cli.translate import translate
@@ -136,12 +136,12 @@ def main() -> None:
     keep_exit_code()
     show_tracebacks_visibly()
     print_in_any_locale()
-    fall_asleep_soon()
+    limit_openmp_spin()
     outlive_raylet()
     try:
         app()
     except (ClusterError, DataError, ModelError, TrainerError) as error:
-        complain(full_message(error))
+        print_error(full_message(error))
         if isinstance(error, HeadLostError):
             os._exit(EXIT_FAILED)  # otherwise Ray would look for the head for another minute
         sys.exit(EXIT_USAGE if isinstance(error, RecipeError) else EXIT_FAILED)
@@ -149,7 +149,7 @@ def main() -> None:
         sys.stderr.close()
         sys.exit(EXIT_FAILED)
     except OSError as error:
-        complain(f"{error.filename or 'the system'}: {error.strerror or error}")
+        print_error(f"{error.filename or 'the system'}: {error.strerror or error}")
         sys.exit(EXIT_FAILED)
 
 
@@ -157,7 +157,7 @@ def _print_version(wanted: bool) -> None:
     if wanted:
         from importlib.metadata import version
 
-        tell(version("transloom"))
+        print_line(version("transloom"))
         raise typer.Exit
 
 

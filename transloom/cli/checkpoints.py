@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cluster.errors import EXIT_FAILED
-from cluster.terminal import Terminal, percentages
-from foundation.wording import counted, listed
+from cluster.terminal import Terminal, percentage_bars
+from foundation.wording import counted, join_items
 from trainer.errors import CheckpointError, CheckpointFormatError, RunMismatchError
 from transloom.cli.options import JsonOption, RunArgument, answer
 from transloom.observe.terminal.tables import AnswerTable, Column
@@ -160,7 +160,7 @@ def verified_rows(run: Path, console: Terminal) -> list[dict[str, Any]]:
             problems[path] = None
             checkpoints.append(checkpoint)
             files += [(checkpoint, record) for record in checkpoint.header.files]
-    with percentages(console) as progress, ThreadPoolExecutor(os.cpu_count()) as pool:
+    with percentage_bars(console) as progress, ThreadPoolExecutor(os.cpu_count()) as pool:
         task = progress.add_task("verifying", total=sum(record.bytes for _, record in files))
         for (checkpoint, record), problem in zip(files, pool.map(_problem_of, files), strict=True):
             problems[checkpoint.path] = problems[checkpoint.path] or problem
@@ -252,7 +252,7 @@ def average_run(
     if len(chosen) < wanted:
         raise CheckpointError(
             f"{run} has {len(chosen)} of {counted(wanted, 'checkpoint')} to be averaged: its "
-            f"checkpoints are of steps {listed(paths)}. Name fewer, or keep more of them with "
+            f"checkpoints are of steps {join_items(paths)}. Name fewer, or keep more of them with "
             "checkpoints.keep_last"
         )
     return average(folder.checkpoints, [Checkpoint(paths[step]) for step in chosen])

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cluster.terminal import Terminal, hand_over, percentages, warn
-from foundation.strangers_text import visible_in_json
+from cluster.terminal import Terminal, print_result, percentage_bars, warn
+from foundation.untrusted_text import visible_in_json
 from foundation.wording import counted
 from transloom.cli.options import CheckpointOption, JsonOption, PrecisionOption, RunArgument
 
@@ -55,12 +55,12 @@ def classify(
     if texts and given is not None:
         raise typer.BadParameter(f"texts are given, and --input {given}: leave out one of the two")
     from transloom.cli.text_readers import load_reader
-    from transloom.inference.given_text import given_texts
+    from transloom.inference.text_input import read_texts
     from transloom.inference.labeller import Labeller
 
     labeller = load_reader(Labeller, run, checkpoint, precision)
-    for line in labelled_lines(labeller, given_texts(texts or [], given), as_json=as_json):
-        hand_over(line)
+    for line in labelled_lines(labeller, read_texts(texts or [], given), as_json=as_json):
+        print_result(line)
 
 
 def labelled_lines(labeller: "Labeller", texts: Sequence[str], *, as_json: bool) -> Iterator[str]:
@@ -68,7 +68,7 @@ def labelled_lines(labeller: "Labeller", texts: Sequence[str], *, as_json: bool)
     from transloom.inference.labeller import LabelledText
 
     cut = 0
-    with percentages(Terminal(stderr=True)) as progress:
+    with percentage_bars(Terminal(stderr=True)) as progress:
         shown = len(texts) >= SHOWN_FROM and not sys.stdout.isatty()
         bar = progress.add_task("classify", total=len(texts), visible=shown)
         for start in range(0, len(texts), TEXTS_AT_ONCE):
@@ -77,7 +77,7 @@ def labelled_lines(labeller: "Labeller", texts: Sequence[str], *, as_json: bool)
             found = labeller.tag(some) if labeller.of_words else labeller.label(some)
             for one in found:
                 cut += isinstance(one, LabelledText) and one.read < one.tokens
-                yield from _told(one, as_json=as_json)
+                yield from _label_text(one, as_json=as_json)
             progress.update(bar, advance=len(some))
     if cut:
         longest = labeller.network.encoder.context_length
@@ -87,7 +87,7 @@ def labelled_lines(labeller: "Labeller", texts: Sequence[str], *, as_json: bool)
         )
 
 
-def _told(found: "LabelledText | TaggedText", *, as_json: bool) -> Iterator[str]:
+def _label_text(found: "LabelledText | TaggedText", *, as_json: bool) -> Iterator[str]:
     from transloom.inference.labeller import LabelledText
 
     if as_json:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cluster.errors import EXIT_FAILED
-from cluster.terminal import Terminal, hand_over
-from foundation.wording import counted, said
+from cluster.terminal import Terminal, print_result
+from foundation.wording import counted, format_value
 from transloom.cli.options import (
     JsonOption,
     MovedDatasetOption,
@@ -97,7 +97,7 @@ def _compare_translations(
     console = Terminal(stderr=True)
     found = compare_on_test_set(names, test, dataset, processes, console)
     if markdown:
-        hand_over(comparison_markdown(found))
+        print_result(comparison_markdown(found))
     else:
         answer(found.to_json(), as_json, comparison_text(found))
 
@@ -116,7 +116,7 @@ def _setting_lines(settings: Mapping[str, tuple[Any, Any]]) -> list[str]:
     if not settings:
         return []
     width = max(map(len, settings))
-    pairs = {name: _pair(*map(said, values)) for name, values in settings.items()}
+    pairs = {name: _pair(*map(format_value, values)) for name, values in settings.items()}
     return [
         f"{counted(len(settings), 'setting')} differ{'s' if len(settings) == 1 else ''}",
         *(f"  {name:{width}}  {values}" for name, values in pairs.items()),

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cluster.terminal import Terminal, bars_by_name, note, percentages, warn
+from cluster.terminal import Terminal, bars_by_name, note, percentage_bars, warn
 from data_pipeline.batching.heldout import load_heldout
 from data_pipeline.batching.task import HeldOut
 from data_pipeline.config.pair import SOURCE, TARGET
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.storage.store import DatasetStore
-from foundation.wording import counted, listed
+from foundation.wording import counted, join_items
 from model.config.transformer import DecodingConfig
 from trainer.checkpoints.format import STEP, Checkpoint, checkpoint_name, sha256_of
 from trainer.errors import RunMismatchError
@@ -61,7 +61,7 @@ def compare_on_test_set(
     """
     if twice := sorted({name for name in runs if runs.count(name) > 1}):
         raise RunMismatchError(
-            f"{listed(twice)} is named more than once: name each run once, or other checkpoints of "
+            f"{join_items(twice)} is named more than once: name each run once, or other checkpoints of "
             "it as RUN@STEP"
         )
     found = [_find(name, test_set, dataset) for name in runs]
@@ -69,7 +69,7 @@ def compare_on_test_set(
         _require_same_set(found[0], other, test_set)
     first = found[0]
     kinds: list[dict[str, Any]] = []
-    with percentages(console) as progress:
+    with percentage_bars(console) as progress:
         report = bars_by_name(progress)
         candidates = []
         for one in found:

@@ -38,7 +38,7 @@ def workers(
 
     folder = RunFolder(run)
     folder.card()
-    folder.ask_for_data_workers(count)
+    folder.request_data_workers(count)
     told = (
         f"{run} is asked to have {counted(count, 'data worker')}, now or when it trains next. "
         f"{folder.log} tells when they serve."

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from cluster.terminal import tell, warn
+from cluster.terminal import print_line, warn
 
 COMMAND_LINE = "transloom.cli.app"
 
@@ -30,4 +30,4 @@ def dashboard(
     """
     from transloom.observe.dashboard.serving import serve
 
-    serve(folder, host, port, command_line=COMMAND_LINE, tell=tell, warn=warn)
+    serve(folder, host, port, command_line=COMMAND_LINE, print_line=print_line, warn=warn)

@@ -13,7 +13,7 @@ from rich.table import Table
 from cluster.errors import EXIT_FAILED
 from cluster.terminal import Terminal, shown
 from foundation.errors import ExtensionError
-from foundation.strangers_text import visible
+from foundation.untrusted_text import visible
 from foundation.wording import counted
 from transloom.cli.options import (
     DatasetArgument,
@@ -191,10 +191,10 @@ def _problems_of_tokenizers(store: "DatasetStore", manifest: "Manifest") -> "lis
 
 def _unknown_files(folder: Path, manifest: "Manifest") -> list[str]:
     """Files that no manifest of the folder knows."""
-    from data_pipeline.dataset.verification import strange_files
+    from data_pipeline.dataset.verification import unknown_files
 
     parents = {path.name for path in folder.glob("manifest-*.json")}
-    return [name for name in strange_files(folder, manifest) if name not in parents]
+    return [name for name in unknown_files(folder, manifest) if name not in parents]
 
 
 def verification_report(verified: dict[str, Any]) -> Group:
@@ -255,7 +255,7 @@ def quarantine_shards(dataset: str, shards: list[str], reason: str) -> dict[str,
         DatasetError: the dataset is a URL, or a shard does not exist or is left out already.
     """
     from data_pipeline.config.corpus import is_remote
-    from data_pipeline.dataset.manifest import Manifest, kept_name
+    from data_pipeline.dataset.manifest import Manifest, archived_name
     from data_pipeline.errors import DatasetError
     from data_pipeline.preparation.quarantine import quarantine
     from data_pipeline.storage.store import MANIFEST_NAME, open_store
@@ -273,7 +273,7 @@ def quarantine_shards(dataset: str, shards: list[str], reason: str) -> dict[str,
         "dataset": dataset,
         "identity": child.identity,
         "parent": parent.identity,
-        "parent_file": str(folder / kept_name(parent.identity)),
+        "parent_file": str(folder / archived_name(parent.identity)),
         "shards": sorted(now_left_out),
         "noun": child.noun,
         "pairs_left_out": sum(s.pairs for s in child.shards if s.name in now_left_out),

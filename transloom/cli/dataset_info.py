@@ -13,10 +13,10 @@ from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.dataset.manifest_records import DocumentLengths
 from data_pipeline.errors import DatasetFileError
 from data_pipeline.storage.store import DatasetStore, open_store
-from foundation.strangers_text import visible, visible_line
+from foundation.untrusted_text import visible, visible_line
 from foundation.strict_json import JsonLimits, parse_object
-from foundation.wording import counted, listed
-from foundation.written import Count, Written, told
+from foundation.wording import counted, join_items
+from foundation.file_model import Count, FileModel, error_summary
 from transloom.observe.terminal.histogram import histogram, histogram_of_powers, quantile
 
 CHARACTERS_SHOWN = 120  # of a dropped sentence; --json has more
@@ -27,7 +27,7 @@ REPORT_LIMITS = JsonLimits(bytes=256_000_000, values=1_000_000)  # a document ma
 Facts = dict[str, Any]
 
 
-class _Dropped(Written):
+class _Dropped(FileModel):
     """What a report tells of a reason: each example is its number, then its texts."""
 
     count: Count
@@ -149,7 +149,7 @@ def _cleaning_report(store: DatasetStore, manifest: Manifest) -> dict[str, Any]:
             for reason, dropped in report.get(corpus.name, {}).items():
                 dropped.check(reason, corpus.dropped)
     except ValueError as error:
-        problem = told(error) if isinstance(error, ValidationError) else str(error)
+        problem = error_summary(error) if isinstance(error, ValidationError) else str(error)
         raise DatasetFileError(file, "a report on what was dropped", problem) from error
     return {
         corpus: {reason: {"examples": dropped.examples} for reason, dropped in reasons.items()}
@@ -215,7 +215,7 @@ def _overview(facts: Facts) -> Table:
 
 def _what_it_holds(field: Facts) -> str:
     if labels := field.get("labels"):
-        named = f": {listed(labels[:LABELS_SHOWN])}" + ", …" * (len(labels) > LABELS_SHOWN)
+        named = f": {join_items(labels[:LABELS_SHOWN])}" + ", …" * (len(labels) > LABELS_SHOWN)
         return f"{field['name']}, of {counted(len(labels), 'label')}{named}"
     return (
         f"{field['name']}, {field['language']}: {counted(field['tokens'], 'token')} of "

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from cluster.errors import EXIT_PREEMPTED
-from cluster.supervision.command_signals import expect_a_run, ignore_signals, obey_signals
+from cluster.supervision.command_signals import exit_on_signal_before_run, ignore_signals, restore_signal_handlers
 from cluster.terminal import Terminal, shown
 from foundation.wording import counted
 
@@ -62,12 +62,12 @@ def run_demo(console: Terminal) -> "Outcome":
         "sentences that are not in the training data. Ctrl-C stops after a checkpoint; the same "
         "command goes on.\n"
     )
-    expect_a_run()
+    exit_on_signal_before_run()
     result = train_run(RECIPE, [], TrainOptions(), console)
     console.print(result.outcome_text())
     if result.outcome == "preempted":
         return result.outcome
-    obey_signals()
+    restore_signal_handlers()
 
     console.rule("3 of 4: evaluation")
     translator = Translator.load(result.run)

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from cluster.errors import ClusterError
-from cluster.terminal import hand_over, note, tell, tell_in_json
+from cluster.terminal import print_result, note, print_line, print_json_line
 from transloom.cli.options import JsonOption, Overrides, RecipeArgument
 
 deploy_app = typer.Typer(no_args_is_help=True, help="Train as a job of Slurm or of Kubernetes.")
@@ -73,15 +73,15 @@ def slurm(
     if as_json:
         folders = [str(one.folder) for one in runs]
         values = {"job": job, "runs": folders, "script": None if output else script}
-        tell_in_json(values | {"file": str(output) if output else None})
+        print_json_line(values | {"file": str(output) if output else None})
     elif job:
-        tell(job)
+        print_line(job)
         if output:
             note(f"Wrote the job's script to {output}.")
     elif output:
         _tell_written(output, "the job", ["sbatch"])
     else:
-        hand_over(script, end="")
+        print_result(script, end="")
 
 
 @deploy_app.command("kuberay")
@@ -125,11 +125,11 @@ def kuberay(
         output.write_text(text, encoding="utf-8")
     if as_json:
         values = {"job": job, "run": str(folder), "manifests": documents}
-        tell_in_json(values | {"file": str(output) if output else None})
+        print_json_line(values | {"file": str(output) if output else None})
     elif output:
         _tell_written(output, f"the RayJob {job}", ["kubectl", "apply", "-f"])
     else:
-        hand_over(text, end="")
+        print_result(text, end="")
 
 
 def _check_encodable(text: str) -> None:
@@ -150,7 +150,7 @@ def _check_encodable(text: str) -> None:
 
 def _tell_written(output: Path, what: str, command: list[str]) -> None:
     """Name the file that was written, and the command that submits it."""
-    tell(f"Wrote {what} to {output}. Submit it with:\n\n  {shlex.join([*command, str(output)])}")
+    print_line(f"Wrote {what} to {output}. Submit it with:\n\n  {shlex.join([*command, str(output)])}")
 
 
 @deploy_app.command("drain-node", hidden=True)
@@ -174,4 +174,4 @@ def slurm_node(
     from cluster.ray.started_node import NodeSettings
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # the node ends with the task
-    serve_node(NodeSettings(cpus=cpus, gpus=gpus, niceness=niceness), sys.stdin, tell)
+    serve_node(NodeSettings(cpus=cpus, gpus=gpus, niceness=niceness), sys.stdin, print_line)

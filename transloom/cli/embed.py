@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cluster.terminal import Terminal, hand_over, percentages, warn
-from foundation.strangers_text import visible_in_json
+from cluster.terminal import Terminal, print_result, percentage_bars, warn
+from foundation.untrusted_text import visible_in_json
 from foundation.wording import counted
 from transloom.cli.options import CheckpointOption, PrecisionOption, RunArgument
 
@@ -46,18 +46,18 @@ def embed(
       transloom embed runs/multi30k-embedding --input captions.en --out en.npy
     """
     from transloom.cli.text_readers import load_reader
-    from transloom.inference.given_text import given_texts
+    from transloom.inference.text_input import read_texts
     from transloom.inference.sentence_embedder import SentenceEmbedder
 
     if given is not None and texts:
         raise typer.BadParameter("name texts or --input, not both")
     embedder = load_reader(SentenceEmbedder, run, checkpoint, precision)
-    sentences = given_texts(texts or [], given)
+    sentences = read_texts(texts or [], given)
     if out is not None:
         write_vectors(embedder, sentences, out)
         return
     for line in vector_lines(embedder, sentences):
-        hand_over(line)
+        print_result(line)
 
 
 def vector_lines(embedder: "SentenceEmbedder", texts: Sequence[str]) -> Iterator[str]:
@@ -85,7 +85,7 @@ def write_vectors(embedder: "SentenceEmbedder", texts: Sequence[str], out: Path)
     unfinished = out.with_name(out.name + ".unfinished")
     shape, cut = (len(texts), embedder.width), 0
     try:
-        with unfinished.open("wb") as file, percentages(Terminal(stderr=True)) as progress:
+        with unfinished.open("wb") as file, percentage_bars(Terminal(stderr=True)) as progress:
             header = {"descr": "<f4", "fortran_order": False, "shape": shape}
             np.lib.format.write_array_header_1_0(file, header)
             bar = progress.add_task("embed", total=len(texts))

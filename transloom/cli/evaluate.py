@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cluster.terminal import Terminal, percentages, warn
+from cluster.terminal import Terminal, percentage_bars, warn
 from model.config.transformer import search_label
 from trainer.errors import RunMismatchError
 from transloom.cli.options import (
@@ -88,7 +88,7 @@ def evaluate_sets(
     recipe = TrainingRecipe.of_checkpoint(header.recipe, header.identity)
     data, sets = _test_sets(recipe, run, names, dataset)
     evaluations = []
-    with percentages(console) as progress:
+    with percentage_bars(console) as progress:
         for name in sets:
             task = progress.add_task(name, total=None)
             evaluations.append(

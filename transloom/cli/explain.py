@@ -62,14 +62,14 @@ def explain(
 
       transloom explain runs/multi30k-masked "A man is [MASK] a bike."
     """
-    asked = Asked(run, sentence, checkpoint, tag, against, max_tokens)
+    asked = ExplainOptions(run, sentence, checkpoint, tag, against, max_tokens)
     summary = explained_run(asked, output or run / "explain.html")
     notes = "".join(f"{note}\n" for note in explanation_notes(summary))
     answer(summary, as_json, f"{sentence} → {summary['made']}\n{notes}{summary['file']}")
 
 
 @dataclass(frozen=True)
-class Asked:
+class ExplainOptions:
     """What somebody wants to have explained.
 
     Attributes:
@@ -86,7 +86,7 @@ class Asked:
     max_tokens: int | None = None
 
 
-def explained_run(asked: Asked, file: Path) -> dict[str, Any]:
+def explained_run(asked: ExplainOptions, file: Path) -> dict[str, Any]:
     """Write the page of a run of any task that has one, and return a summary of it.
 
     `made` in it is what the run makes of the text.
@@ -96,7 +96,7 @@ def explained_run(asked: Asked, file: Path) -> dict[str, Any]:
         TranslationError: the sentence is too long.
     """
     from transloom.cli.load_translator import load_translator, task_of
-    from transloom.inference.given_text import argument_text
+    from transloom.inference.text_input import argument_text
     from transloom.inference.sentence_memory import LongSentenceError
 
     task = task_of(asked.run)
@@ -148,7 +148,7 @@ def explanation(
     Args:
         against: another model, which the page compares with the first one.
         live: whether the model lies in the page, if it can.
-        max_tokens: as in `Asked`.
+        max_tokens: as in `ExplainOptions`.
     """
     from transloom.observe.explain.compare.section import compare_section, names_of, with_size
     from transloom.observe.explain.explanation import explain
@@ -190,7 +190,7 @@ def write_explanation(
     max_tokens: int | None = None,
 ) -> dict[str, Any]:
     """Write the page of `explanation`, and return a summary of it."""
-    from transloom.inference.given_text import argument_text
+    from transloom.inference.text_input import argument_text
 
     page, summary = explanation(
         translator, argument_text(sentence), tag, against, max_tokens=max_tokens

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from foundation.wording import listed
+from foundation.wording import join_items
 from model.errors import ModelError
 from trainer.errors import TrainerError
 from transloom.cli.options import CheckpointOption, JsonOption, RunArgument, answer
@@ -132,7 +132,7 @@ def export_run(
         "folder": str(folder),
         "model": model,
         "checkpoint": trained.checkpoint.path.name,
-        "files": listed(files),
+        "files": join_items(files),
     }
 
 
@@ -159,7 +159,7 @@ def _writer(trained: "TrainedNetwork", target: Target, quantization: ComputeType
         remedy = f"name --to {' or '.join(others)}" if others else "name another run"
         raise TrainerError(
             f"{trained.weights.run} was trained for {task}, and {target} takes runs of "
-            f"{listed(writers)}: {remedy}"
+            f"{join_items(writers)}: {remedy}"
         )
     write = imported(writers[task])
     if quantization is None:

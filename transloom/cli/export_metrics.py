@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from cluster.terminal import Terminal, percentages
-from foundation.wording import counted, listed
+from cluster.terminal import Terminal, percentage_bars
+from foundation.wording import counted, join_items
 from transloom.cli.options import JsonOption, RunArgument, answer
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def export_run_metrics(
     """Write the record of a run into a folder; see `transloom.observe.exports.exporting`."""
     from transloom.observe.exports.exporting import export_metrics
 
-    with percentages(console) as progress:
+    with percentage_bars(console) as progress:
         task = progress.add_task(f"record of {run.name}", total=None)
         return export_metrics(
             run,
@@ -65,5 +65,5 @@ def in_words(exported: "Exported", folder: Path) -> str:
         looked_at = f"tensorboard --logdir {folder}"
         what = f"{counted(exported.rows['events'], 'event')}; look at them with: {looked_at}"
     else:
-        what = listed(f"{counted(count, 'row')} in {name}" for name, count in exported.rows.items())
+        what = join_items(f"{counted(count, 'row')} in {name}" for name, count in exported.rows.items())
     return f"{folder} has the record of {exported.name} to step {exported.last_step}: {what}"

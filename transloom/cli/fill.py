@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cluster.terminal import hand_over
-from foundation.strangers_text import visible_in_json
+from cluster.terminal import print_result
+from foundation.untrusted_text import visible_in_json
 from transloom.cli.options import CheckpointOption, JsonOption, PrecisionOption, RunArgument
 
 if TYPE_CHECKING:
@@ -44,11 +44,11 @@ def fill(
 
       transloom fill runs/multi30k-tlm "A [MASK] runs. ||| Ein Hund läuft."
     """
-    from transloom.inference.given_text import given_texts
+    from transloom.inference.text_input import read_texts
 
     filler = load_filler(run, checkpoint, precision, candidates)
-    for line in filled_lines(filler, given_texts(texts or []), as_json=as_json):
-        hand_over(line)
+    for line in filled_lines(filler, read_texts(texts or []), as_json=as_json):
+        print_result(line)
 
 
 def load_filler(
@@ -74,10 +74,10 @@ def filled_lines(filler: "MaskFiller", texts: Sequence[str], *, as_json: bool) -
         if as_json:
             yield visible_in_json(json.dumps(asdict(found), ensure_ascii=False))
         else:
-            yield from _told(found)
+            yield from _candidates_text(found)
 
 
-def _told(found: "Filled") -> Iterator[str]:
+def _candidates_text(found: "Filled") -> Iterator[str]:
     yield found.filled
     for number, candidates in enumerate(found.masks, start=1):
         named = (f"{each.text or each.piece} {each.probability:.1%}" for each in candidates)

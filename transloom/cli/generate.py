@@ -11,8 +11,8 @@ import typer
 from pydantic import ValidationError
 
 from cluster.errors import RecipeError
-from cluster.terminal import hand_over
-from foundation.strangers_text import visible_in_json
+from cluster.terminal import print_result
+from foundation.untrusted_text import visible_in_json
 from transloom.cli.options import (
     CheckpointOption,
     JsonOption,
@@ -74,7 +74,7 @@ def generate(
     }
     generator = load_generator(run, checkpoint, precision, changed)
     for line in generated_lines(generator, prompts_of(prompts or []), as_json=as_json):
-        hand_over(line)
+        print_result(line)
 
 
 def load_generator(
@@ -117,8 +117,8 @@ def prompts_of(arguments: Sequence[str]) -> list[str]:
     Raises:
         CorpusError: a prompt is not UTF-8, or a line is too long.
     """
-    from transloom.inference.given_text import given_texts
+    from transloom.inference.text_input import read_texts
 
     if not arguments and sys.stdin is not None and sys.stdin.isatty():
         return [""]
-    return given_texts(arguments) or [""]
+    return read_texts(arguments) or [""]

@@ -74,7 +74,7 @@ def import_run(folder: Path, run: Path, recipe: str, overrides: Sequence[str]) -
     from model.hugging_face.language_model import load_hugging_face
     from trainer.checkpoints.lease import Lease
     from trainer.runs.folder import RunFolder
-    from trainer.state.imported import commit_imported
+    from trainer.state.imported_weights import commit_imported
 
     loaded = load_recipe(find_recipe(recipe), [*overrides, "trainer.init_from=null"])
     if loaded.task != "causal_lm" or not isinstance(loaded.model, DecoderOnlyConfig):

@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cluster.errors import ClusterError
-from cluster.terminal import Terminal, hand_over, note, tell, tell_in_json, warn
+from cluster.terminal import Terminal, print_result, note, print_line, print_json_line, warn
 from foundation.location import without_credentials
 from transloom.cli.options import JsonOption, Overrides, RecipeArgument, StrictOption, answer
 from transloom.observe.terminal.tables import AnswerTable, Column
 
 if TYPE_CHECKING:
-    from cluster.launchers.ray_job.record import Attempt
+    from cluster.launchers.ray_job.job_record import Attempt
     from cluster.launchers.ray_job.status import JobSummary
-    from cluster.launchers.ray_job.submission import Submitted
+    from cluster.launchers.ray_job.submission import SubmittedJob
 
 ENTRY_POINT = "transloom.cli.job_entry"  # imported on the head node
 
-jobs_app = typer.Typer(no_args_is_help=True, help="Look after submitted jobs.")
+jobs_app = typer.Typer(no_args_is_help=True, help="ClusterExposure after submitted jobs.")
 
 Address = Annotated[
     str,
@@ -91,16 +91,16 @@ def submit(
     """
     listener = _Listener(silent=as_json)
     listener.connect(address)
-    from cluster.ray.open_doors import ClusterExposure
+    from cluster.ray.exposure import ClusterExposure
     from trainer.runs import RUNS
 
     beside = run.parent if run else RUNS
     folders = [*([run] if run else []), beside, Path.cwd()]
-    look = ClusterExposure(address, [str(folder.absolute()) for folder in folders])
+    cluster_exposure = ClusterExposure(address, [str(folder.absolute()) for folder in folders])
     from cluster.launchers.ray_job import submission  # takes seconds, as the look does
 
     submitted = submission.submit(
-        submission.Submission(
+        submission.SubmitOptions(
             recipe,
             overrides or [],
             run,
@@ -109,7 +109,7 @@ def submit(
             wait=wait,
             strict=strict,
         ),
-        look,
+        cluster_exposure,
         listener,
         ENTRY_POINT,
     )
@@ -124,20 +124,20 @@ def list_all(address: Address = DEFAULT_ADDRESS, as_json: JsonOption = False) ->
 
     Example:  transloom jobs list --address http://head:8265
     """
-    from cluster.launchers.ray_job.status import all_standings
+    from cluster.launchers.ray_job.status import all_job_summaries
 
-    found = all_standings(address)
-    answer([standing.to_json() for standing in found], as_json, jobs_table(found))
+    found = all_job_summaries(address)
+    answer([summary.to_json() for summary in found], as_json, jobs_table(found))
 
 
-def jobs_table(standings: list["JobSummary"]) -> AnswerTable:
+def jobs_table(summaries: list["JobSummary"]) -> AnswerTable:
     table = AnswerTable(
         Column("job", copied=True), "status", "submitted", "restarts", Column("run", copied=True)
     )
-    for standing in standings:
-        started = standing.job.started if standing.job else None
-        restarts = str(standing.record.restarts) if standing.record else ""
-        table.add(standing.id, standing.status, _time(started), restarts, standing.run)
+    for summary in summaries:
+        started = summary.job.started if summary.job else None
+        restarts = str(summary.record.restarts) if summary.record else ""
+        table.add(summary.id, summary.status, _time(started), restarts, summary.run)
     return table
 
 
@@ -151,9 +151,9 @@ def status(job: JobId, address: Address = DEFAULT_ADDRESS, as_json: JsonOption =
 
       transloom jobs status /shared/runs/phrasebook
     """
-    found = _standing(job, address)
+    found = _job_summary(job, address)
     if as_json:
-        tell_in_json(found.to_json())
+        print_json_line(found.to_json())
     else:
         Terminal().print(_describe(found), soft_wrap=True)
 
@@ -183,10 +183,10 @@ def logs(
     else:
         pieces = status.log_of(address, job, follow=follow, lines=lines)
     if as_json:
-        tell_in_json({"job": job, "log": "".join(pieces)})
+        print_json_line({"job": job, "log": "".join(pieces)})
         return
     for piece in pieces:
-        hand_over(piece, end="")
+        print_result(piece, end="")
 
 
 @jobs_app.command()
@@ -206,11 +206,11 @@ def stop(job: JobId, address: Address = DEFAULT_ADDRESS, as_json: JsonOption = F
     stopped = stop_job(address, job)
     if stopped and not as_json:
         note(f"{job} is asked to leave a checkpoint and stop; Ctrl-C here does not cancel the stop")
-    found = status.wait_until_over(address, job) if stopped else status.standing_of(address, job)
+    found = status.wait_until_over(address, job) if stopped else status.job_summary_of(address, job)
     if as_json:
-        tell_in_json({"job": job, "stopped": stopped, "status": found.status})
+        print_json_line({"job": job, "stopped": stopped, "status": found.status})
     else:
-        tell(_describe(found) if stopped else f"{job} had ended already: {found.status}")
+        print_line(_describe(found) if stopped else f"{job} had ended already: {found.status}")
 
 
 @jobs_app.command()
@@ -225,7 +225,7 @@ def retry(job: JobId, address: Address = DEFAULT_ADDRESS, as_json: JsonOption = 
     """
     from cluster.launchers.ray_job.submission import resubmit
 
-    found = _standing(job, address)
+    found = _job_summary(job, address)
     if not found.finished:
         raise ClusterError(
             f"{found.id} is {found.status}, and two jobs cannot train one run: stop it first, by "
@@ -242,27 +242,27 @@ def retry(job: JobId, address: Address = DEFAULT_ADDRESS, as_json: JsonOption = 
     _tell_submitted(submitted, address, as_json)
 
 
-def _standing(job: str, address: str) -> "JobSummary":
+def _job_summary(job: str, address: str) -> "JobSummary":
     from cluster.launchers.ray_job import status
 
-    return status.standing_in(job) if status.is_folder(job) else status.standing_of(address, job)
+    return status.job_summary_in(job) if status.is_folder(job) else status.job_summary_of(address, job)
 
 
 def _stop_in(folder: str, as_json: bool) -> None:
     """Ask a run's last job to stop, by a file in the run's folder."""
-    from cluster.launchers.ray_job.status import standing_in
+    from cluster.launchers.ray_job.status import job_summary_in
     from trainer.runs.folder import RunFolder
 
-    found = standing_in(folder)
+    found = job_summary_in(folder)
     if not found.finished:
         assert found.folder is not None
         RunFolder(found.folder.parent.parent).ask_to_stop()
     if as_json:
-        tell_in_json({"job": found.id, "stopped": not found.finished, "status": found.status})
+        print_json_line({"job": found.id, "stopped": not found.finished, "status": found.status})
     elif found.finished:
-        tell(f"{found.id} had ended already: {found.status}")
+        print_line(f"{found.id} had ended already: {found.status}")
     else:
-        tell(
+        print_line(
             f"{found.id} is asked to leave a checkpoint and stop, and is not started again; "
             f"`transloom jobs status {folder}` tells when it has"
         )
@@ -285,12 +285,12 @@ class _Listener:
             note(f"{text} …")
 
 
-def _tell_submitted(submitted: "Submitted", address: str, as_json: bool) -> None:
+def _tell_submitted(submitted: "SubmittedJob", address: str, as_json: bool) -> None:
     """Print the id on standard output, and the commands that follow and stop the job beside it."""
     if as_json:
-        tell_in_json(submitted.to_json())
+        print_json_line(submitted.to_json())
         return
-    tell(submitted.id)
+    print_line(submitted.id)
     where = "" if address == DEFAULT_ADDRESS else f" --address {address}"
     for what, command in (
         ("follow", f"transloom jobs logs -f {submitted.id}{where}"),
@@ -304,35 +304,35 @@ def _follow(address: str, job_id: str) -> None:
     from cluster.launchers.ray_job import status
 
     for piece in status.log_of(address, job_id, follow=True, lines=None):
-        hand_over(piece, end="")
+        print_result(piece, end="")
     found = status.wait_until_over(address, job_id)
     failed = 0 if found.status == "SUCCEEDED" else 1
     raise typer.Exit(failed if found.exit_code is None else found.exit_code)
 
 
-def _describe(standing: "JobSummary") -> str:
-    from transloom.observe.terminal.standings import progress_text
+def _describe(summary: "JobSummary") -> str:
+    from transloom.observe.terminal.run_status_text import progress_text
 
-    lines = [f"{standing.id}: {standing.status}", f"run      {standing.run or '?'}"]
-    record, job = standing.record, standing.job
+    lines = [f"{summary.id}: {summary.status}", f"run      {summary.run or '?'}"]
+    record, job = summary.record, summary.job
     if job:
         lines.append(f"started  {_time(job.started)}")
-    if record and record.waits_for and not standing.finished:
+    if record and record.waits_for and not summary.finished:
         lines.append(f"waits    for {record.waits_for}")
-    if standing.status == "RUNNING" and (step := progress_text(Path(standing.run))):
+    if summary.status == "RUNNING" and (step := progress_text(Path(summary.run))):
         lines.append(f"step     {step}")
-    if record and standing.folder:
-        lines.append(f"log      {standing.folder / 'log.txt'}")
+    if record and summary.folder:
+        lines.append(f"log      {summary.folder / 'log.txt'}")
         lines += [_restart(attempt) for attempt in record.attempts[:-1]]
-    if standing.lost:
+    if summary.lost:
         lines.append(
             "lost     its processes are gone, and nobody has written how it ended: its head or "
             "node was lost. `transloom jobs retry` with the run's folder goes on from the newest "
             "checkpoint"
         )
-    elif standing.finished:
+    elif summary.finished:
         ended = f"{_time(job.ended)}, " if job and job.ended else ""
-        lines.append(f"ended    {ended}exit code {standing.exit_code}")
+        lines.append(f"ended    {ended}exit code {summary.exit_code}")
     message = (record.message if record else None) or (job.message if job and not record else "")
     if message:
         lines.append(f"message  {message}")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from cluster.terminal import warn
 from foundation.built_in_tasks import DEFAULT_TASK
-from foundation.wording import listed
+from foundation.wording import join_items
 from trainer.errors import EngineError, RunMismatchError
 from trainer.runs.folder import RunFolder
 from transloom.inference.decoding_options import OF_THE_RECIPE, DecodingOptions
@@ -38,7 +38,7 @@ def load_together(
     """
     if checkpoint is not None and (len(names) > 1 or named_run(names[0])[1] is not None):
         raise RunMismatchError(
-            f"--checkpoint {checkpoint} does not say of which of {listed(names)}: name checkpoints "
+            f"--checkpoint {checkpoint} does not say of which of {join_items(names)}: name checkpoints "
             "as RUN@STEP, without --checkpoint"
         )
     if len(names) == 1:

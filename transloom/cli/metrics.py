@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cluster.errors import ClusterError
-from cluster.terminal import note, tell
+from cluster.terminal import note, print_line
 from transloom.cli.completion import run_folders
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def metrics(
     Reads their folders alone, wherever they are trained. Example:  transloom metrics runs
     """
     if port is None:
-        tell(metrics_text(folder).rstrip("\n"))
+        print_line(metrics_text(folder).rstrip("\n"))
     else:
         serve_metrics(folder, port)
 
@@ -92,7 +92,7 @@ def runs_at(folder: Path) -> list[Path]:
     Raises:
         RunMismatchError: there is no such folder.
     """
-    from trainer.record.standing import is_run, run_paths
+    from trainer.record.run_status import is_run, run_paths
 
     if is_run(folder):
         return [folder.absolute()]  # which has a name, where "." has none

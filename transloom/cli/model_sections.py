@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cluster.errors import RecipeError
 from data_pipeline.tokenizers.marian import MarianTokenizer
-from foundation.wording import counted, listed
+from foundation.wording import counted, join_items
 from trainer.runs.model_folder import is_model_folder, weights_files
 from transloom.cli.recipe_scales import Scale
 from transloom.cli.recipe_template import (
@@ -20,7 +20,7 @@ from transloom.cli.recipe_template import (
     THEIR_WEIGHTS,
 )
 
-TAGS_TOLD = 8
+MAX_LISTED_TAGS = 8
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def sections_of(folder: Path, tag: str | None) -> ModelSections:
         raise RecipeError(
             f"{folder} has {counted(len(tokenizer.tags), 'tag')}, one for each language: name the "
             f"one that is to stand before each source sentence with --tag, such as "
-            f"{listed(tokenizer.tags[:TAGS_TOLD])}"
+            f"{join_items(tokenizer.tags[:MAX_LISTED_TAGS])}"
         )
     if tag is not None:
         tokenizer.tag_id(tag)

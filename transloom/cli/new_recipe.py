@@ -25,13 +25,13 @@ from data_pipeline.corpora.corpus import CorpusReader
 from data_pipeline.corpora.formats import parse
 from data_pipeline.storage.locations import cache_folder
 from foundation.location import Location
-from foundation.wording import counted, listed
+from foundation.wording import counted, join_items
 from transloom.cli.model_sections import ModelSections, own_sections, quoted, sections_of
 from transloom.cli.recipe_scales import Scale, scale_of, tuning_scale
 from transloom.cli.recipe_template import TEMPLATE
 
 PAIRS_PER_CHUNK = 4096
-MOST_HELD_OUT = 1000
+MAX_HELD_OUT = 1000
 HELD_OUT_SHARE = 0.05
 VALIDATION_NAMES = ("validation", "valid", "val", "dev")
 COMMENT_COLUMN = 40
@@ -78,7 +78,7 @@ def files_named(
     if None in found or found[0] == found[1]:
         raise RecipeError(
             f"The languages of {source} and {target} cannot be told from their names (found: "
-            f"{listed(found)}). Say them: --source-language fr --target-language en"
+            f"{join_items(found)}). Say them: --source-language fr --target-language en"
         )
     return Files((source, target), validation, {}, (str(found[0]), str(found[1])))
 
@@ -105,7 +105,7 @@ def files_in(folder: Path, languages: tuple[str | None, str | None]) -> Files:
     if None in chosen or not {*map(str, chosen)} <= {*there} or chosen[0] == chosen[1]:
         if sides := _two_sides(files, languages):
             return files_named(*sides, None, languages)
-        raise RecipeError(_why_no_corpus(folder, files, there, languages))
+        raise RecipeError(_no_corpus_reason(folder, files, there, languages))
     source, target = map(str, chosen)
 
     def both(use: str) -> tuple[Path, Path] | None:
@@ -119,7 +119,7 @@ def files_in(folder: Path, languages: tuple[str | None, str | None]) -> Files:
     return Files(train, held, tests, (source, target))
 
 
-def _why_no_corpus(
+def _no_corpus_reason(
     folder: Path, files: list[Path], there: list[str], given: tuple[str | None, str | None]
 ) -> str:
     """Return why a folder's files cannot be taken for a corpus, and which options help."""
@@ -127,7 +127,7 @@ def _why_no_corpus(
         return f"There is no folder {folder}. Name another one, or --source FILE --target FILE"
     if len(there) > 2 and not all(given):
         return (
-            f"{folder} has training files of {len(there)} languages: {listed(there)}. Choose two, "
+            f"{folder} has training files of {len(there)} languages: {join_items(there)}. Choose two, "
             f"such as --source-language {there[0]} --target-language {there[1]}"
         )
     if len(files) == 2 and all(given):
@@ -164,7 +164,7 @@ def _two_sides(
 
 def _shown(files: list[Path]) -> str:
     names = [path.name for path in files[:NAMES_SHOWN]]
-    return listed(names) + (
+    return join_items(names) + (
         f" and {len(files) - NAMES_SHOWN:,} more" if files[NAMES_SHOWN:] else ""
     )
 
@@ -242,7 +242,7 @@ def _read(files: Files, folder: Path | None) -> Counts:
             pairs, characters = pairs + 1, characters + len(target)
         return Counts(pairs, 0, characters)
     total = sum(1 for _ in _pairs(files.train))
-    one_in = max(2, math.ceil(total / max(1, min(MOST_HELD_OUT, total * HELD_OUT_SHARE))))
+    one_in = max(2, math.ceil(total / max(1, min(MAX_HELD_OUT, total * HELD_OUT_SHARE))))
     folder.mkdir(parents=True)
     with ExitStack() as opened:
         outputs: dict[str, tuple[TextIO, ...]] = {}

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from cluster.terminal import Terminal, tell, tell_in_json
+from cluster.terminal import Terminal, print_line, print_json_line
 from model.config.transformer import MAX_BEAM_SIZE, MAX_LENGTH_PENALTY
 from transloom.cli.completion import override_keys, recipe_names, run_folders
 from transloom.inference.engine_names import ComputeType, Engine
@@ -152,7 +152,7 @@ def step_range(text: str) -> tuple[int, int]:
 def answer(value: Any, as_json: bool, readable: Any) -> None:
     """Print a command's answer on standard output."""
     if as_json:
-        tell_in_json(value)
+        print_json_line(value)
         return
     console = Terminal()
     piped = not console.is_terminal and "COLUMNS" not in os.environ
@@ -160,7 +160,7 @@ def answer(value: Any, as_json: bool, readable: Any) -> None:
         console = Terminal(width=WIDTH_WHEN_PIPED)
     if isinstance(readable, AnswerTable):
         if piped:
-            tell(readable.plain())
+            print_line(readable.plain())
         else:
             console.print(readable, crop=False)
         return

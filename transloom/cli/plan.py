@@ -14,7 +14,7 @@ from transloom.cli.options import JsonOption, Overrides, RecipeArgument, answer
 
 if TYPE_CHECKING:
     from cluster.planning.cluster_facts import ClusterFacts
-    from cluster.planning.plan import Plan, Wanted
+    from cluster.planning.plan import Plan, PlanOptions
 
 LABEL = 13  # columns
 
@@ -54,14 +54,14 @@ def plan(
 
       transloom plan vaswani-base --from runs/vaswani-base --no-measure --json
     """
-    from cluster.planning.plan import Wanted
+    from cluster.planning.plan import PlanOptions
     from trainer.runs.folder import RunFolder
 
     made = plan_run(
         recipe,
         overrides or [],
         run=run,
-        wanted=Wanted(address, measure, RunFolder(like) if like else None),
+        wanted=PlanOptions(address, measure, RunFolder(like) if like else None),
         notice=note,
     )
     answer(made.to_json(), as_json, plan_text(made))
@@ -74,7 +74,7 @@ def plan_run(
     overrides: list[str],
     *,
     run: Path | None,
-    wanted: "Wanted",
+    wanted: "PlanOptions",
     notice: Callable[[str], None],
 ) -> "Plan":
     """Plan the run of a recipe; see `transloom plan --help`."""
@@ -115,7 +115,7 @@ def _line(label: str, text: str) -> str:
 
 
 def _size_lines(plan: "Plan") -> list[str]:
-    from cluster.planning.quick import gigabytes
+    from cluster.planning.quick_checks import gigabytes
 
     lines = []
     ranks = plan.recipe.cluster.max_ranks

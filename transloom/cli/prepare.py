@@ -9,7 +9,7 @@ import typer
 from rich.filesize import decimal
 from rich.progress import BarColumn, Progress, TimeRemainingColumn
 
-from cluster.terminal import Terminal, Words
+from cluster.terminal import Terminal, VisibleTextColumn
 from foundation.wording import counted
 from transloom.cli.options import JsonOption, Overrides, ProcessesOption, RecipeArgument, answer
 
@@ -43,9 +43,9 @@ def prepare(
 def work_progress(console: Terminal) -> Progress:
     """Bars with the amount of work and the remaining time; each task needs the field `amount`."""
     return Progress(
-        Words("{task.description:<15}"),
+        VisibleTextColumn("{task.description:<15}"),
         BarColumn(bar_width=20),
-        Words("{task.fields[amount]}", justify="right"),
+        VisibleTextColumn("{task.fields[amount]}", justify="right"),
         TimeRemainingColumn(elapsed_when_finished=True),
         console=console,
     )

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 import typer
 
-from foundation.wording import counted, listed
+from foundation.wording import counted, join_items
 from transloom.cli.completion import recipe_names
 from transloom.cli.options import JsonOption, Overrides, answer
 from transloom.observe.terminal.tables import AnswerTable, Column
@@ -99,7 +99,7 @@ def _text_of(recipe: "Recipe") -> str:
     locations = [place for corpus in recipe.data.train for place in corpus.locations]
     hosts = sorted({str(urlsplit(place).hostname) for place in locations if is_remote(place)})
     if hosts:
-        return f"text from {listed(hosts)}"
+        return f"text from {join_items(hosts)}"
     if all(place.startswith("builtin:") for place in locations):
         return "no download"
     return "text that you download, as the recipe says"

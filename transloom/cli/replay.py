@@ -72,11 +72,11 @@ def replay(
     if steps is None and not worst:
         raise typer.BadParameter("name steps with --steps A:B, or let --worst find one")
     from trainer.runs.step_range import StepRange
-    from transloom.cli.replay_run import ReplayWish
+    from transloom.cli.replay_run import ReplayRequest
     from transloom.cli.replay_run import replay as replay_run
-    from transloom.observe.terminal.replay import look_report
+    from transloom.observe.terminal.replay import replay_report_text
 
-    wish = ReplayWish(
+    request = ReplayRequest(
         steps=StepRange(*step_range(steps)) if steps else None,
         worst=worst,
         look=look,
@@ -86,7 +86,7 @@ def replay(
         dataset=dataset,
         scratch=scratch,
     )
-    found = replay_run(run, wish, Terminal(stderr=True))
-    answer(found.model_dump(mode="json"), as_json, look_report(found, examples))
+    found = replay_run(run, request, Terminal(stderr=True))
+    answer(found.model_dump(mode="json"), as_json, replay_report_text(found, examples))
     if not found.verdict.same:
         raise typer.Exit(EXIT_FAILED)

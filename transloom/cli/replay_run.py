@@ -23,18 +23,18 @@ from foundation.location import Location, without_credentials
 from foundation.strict_json import JsonLimits, parse_object
 from trainer.checkpoints.format import HEADER
 from trainer.rank.supervision import Outcome
-from trainer.record.metrics import read_metrics
-from trainer.record.records import Line, SkippedLine, StepLine, TrainLine
-from trainer.replay.look import ReplayReport
-from trainer.replay.replay_order import ReplayOrder
-from trainer.replay.reports import SeenState, SeenStep
+from trainer.record.metrics_file import read_metrics
+from trainer.record.metrics_lines import Line, SkippedLine, StepLine, TrainLine
+from trainer.replay.replay_report import ReplayReport
+from trainer.replay.replay_options import ReplayOptions
+from trainer.replay.rank_reports import RankStateReport, RankStepReport
 from trainer.runs.folder import RunFolder
 from trainer.runs.model_folder import is_model_folder
 from trainer.runs.step_range import StepRange
 from trainer.runs.vitals import Vitals
 from trainer.runs.warm_start import warm_start_of
-from transloom.observe.replay.judgement import ComparedState, UnreadableData, judge
-from transloom.observe.replay.looks import ExamplePlaces, looked_step
+from transloom.observe.replay.replay_verdict import ComparedState, UnreadableData, compare_replay
+from transloom.observe.replay.inspected_steps import ExampleLocations, inspected_step
 from transloom.observe.replay.replay_plan import Leg, ReplayPlan, plan_replay, recipe_of
 
 NEVER = 10**9
@@ -43,7 +43,7 @@ REPORT_LIMITS = JsonLimits(bytes=2_000_000_000, values=100_000_000)
 
 
 @dataclass(frozen=True)
-class ReplayWish:
+class ReplayRequest:
     """What somebody wants to have replayed, and where.
 
     Attributes:
@@ -68,7 +68,7 @@ class ReplayWish:
         return self.ranks == 1 and self.address is None
 
 
-def replay(run: Path, wish: ReplayWish, console: Terminal) -> ReplayReport:
+def replay(run: Path, request: ReplayRequest, console: Terminal) -> ReplayReport:
     """Train the steps again and compare them.
 
     Raises:
@@ -77,16 +77,16 @@ def replay(run: Path, wish: ReplayWish, console: Terminal) -> ReplayReport:
     """
     folder = RunFolder(run)
     folder.card()
-    recipe = recipe_of(folder, wish.overrides, wish.dataset, wish.address, wish.ranks)
-    with _Watching(console) as audience:
-        plan = plan_replay(folder, recipe, wish.steps, wish.worst, audience.notice)
-        if wish.is_inline:
+    recipe = recipe_of(folder, request.overrides, request.dataset, request.address, request.ranks)
+    with _ReplayListener(console) as listener:
+        plan = plan_replay(folder, recipe, request.steps, request.worst, listener.notice)
+        if request.is_inline:
             require_device(plan.recipe)
-        audience.notice(plan.announcement())
-        audience.expect(plan.trained)
-        with scratch_run(plan, wish.scratch) as scratch:
-            unreadable = _train(plan, wish, scratch, audience)
-            return _look(plan, wish, scratch, unreadable)
+        listener.notice(plan.announcement())
+        listener.expect(plan.trained)
+        with scratch_run(plan, request.scratch) as scratch:
+            unreadable = _train(plan, request, scratch, listener)
+            return _build_report(plan, request, scratch, unreadable)
 
 
 def require_device(recipe: Recipe) -> None:
@@ -127,7 +127,7 @@ def _reports(scratch: RunFolder) -> Path:
 
 
 def _train(
-    plan: ReplayPlan, wish: ReplayWish, scratch: RunFolder, audience: "_Watching"
+    plan: ReplayPlan, request: ReplayRequest, scratch: RunFolder, listener: "_ReplayListener"
 ) -> UnreadableData | None:
     """Train all legs; what keeps one from its end, if the dataset does.
 
@@ -135,14 +135,14 @@ def _train(
         ClusterError: somebody has stopped it.
     """
     for leg in plan.legs:
-        order = ReplayOrder(
+        order = ReplayOptions(
             folder=_reports(scratch),
-            looked_at=plan.steps if wish.look else None,
+            looked_at=plan.steps if request.look else None,
             checkpoints=plan.checkpoints,
             goes_on=leg is not plan.legs[-1],
         )
         try:
-            outcome = _train_leg(plan, leg, wish, scratch, order, audience)
+            outcome = _train_leg(plan, leg, request, scratch, order, listener)
         except DatasetFileError as error:
             return _unreadable(plan, error)
         if outcome != "finished":
@@ -156,21 +156,21 @@ def _train(
 def _train_leg(
     plan: ReplayPlan,
     leg: Leg,
-    wish: ReplayWish,
+    request: ReplayRequest,
     scratch: RunFolder,
-    order: ReplayOrder,
-    audience: "_Watching",
+    order: ReplayOptions,
+    listener: "_ReplayListener",
 ) -> Outcome:
     manifest = Manifest.load(plan.store, leg.dataset_identity)
     recipe = _for_scratch(plan, leg, scratch, manifest)
-    if wish.is_inline:
+    if request.is_inline:
         from cluster.supervision.inline import train_inline
 
-        return train_inline(recipe, scratch, plan.store, manifest, audience, None, order)
+        return train_inline(recipe, scratch, plan.store, manifest, listener, None, order)
     from cluster.supervision.supervisor import SupervisionOptions, supervise
 
     options = SupervisionOptions(replay=order)
-    return supervise(recipe, scratch, plan.store, manifest, audience, options)
+    return supervise(recipe, scratch, plan.store, manifest, listener, options)
 
 
 def _for_scratch(plan: ReplayPlan, leg: Leg, scratch: RunFolder, manifest: Manifest) -> Recipe:
@@ -213,8 +213,8 @@ def _unreadable(plan: ReplayPlan, error: DatasetFileError) -> UnreadableData:
     raise error  # it can be read now: the disk or the server was away
 
 
-def _look(
-    plan: ReplayPlan, wish: ReplayWish, scratch: RunFolder, unreadable: UnreadableData | None
+def _build_report(
+    plan: ReplayPlan, request: ReplayRequest, scratch: RunFolder, unreadable: UnreadableData | None
 ) -> ReplayReport:
     """The verdict, and what the ranks saw."""
     lines = _step_lines(scratch)
@@ -222,7 +222,7 @@ def _look(
     promise = plan.recorded.promise(*fingerprints)
     ranks_for_bits = plan.recorded.ranks_for_bits(*fingerprints)
     states = [_state(plan, scratch, step) for step in sorted(plan.checkpoints) if step in lines]
-    places = ExamplePlaces(plan.manifest, plan.recipe.batching.micro_batches_per_step)
+    places = ExampleLocations(plan.manifest, plan.recipe.batching.micro_batches_per_step)
     recorded = plan.recorded.lines
     asked = range(plan.steps.first, plan.steps.last + 1)
     return ReplayReport(
@@ -231,10 +231,10 @@ def _look(
         to_step=plan.steps.last,
         replayed_from=plan.from_step,
         steps_trained=len(lines),
-        ranks=wish.ranks,
-        verdict=judge(plan.recorded, lines, states, promise, unreadable, ranks_for_bits),
+        ranks=request.ranks,
+        verdict=compare_replay(plan.recorded, lines, states, promise, unreadable, ranks_for_bits),
         steps=[
-            looked_step(lines[step], recorded.get(step), _seen(scratch, step), places)
+            inspected_step(lines[step], recorded.get(step), _read_rank_reports(scratch, step), places)
             for step in asked
             if step in lines
         ],
@@ -248,26 +248,26 @@ def _step_lines(scratch: RunFolder) -> dict[int, StepLine]:
 
 def _numerics(scratch: RunFolder) -> dict[str, object]:
     """The fingerprint of the replay; empty if its ranks have not begun."""
-    path = ReplayOrder(_reports(scratch)).numerics_file
+    path = ReplayOptions(_reports(scratch)).numerics_file
     return parse_object(path.read_bytes()) if path.exists() else {}
 
 
 def _state(plan: ReplayPlan, scratch: RunFolder, step: int) -> ComparedState:
     parts = [
-        SeenState.model_validate(parse_object(path.read_bytes(), REPORT_LIMITS))
+        RankStateReport.model_validate(parse_object(path.read_bytes(), REPORT_LIMITS))
         for path in sorted(_reports(scratch).glob(f"state-{step:08d}.*.json"))
     ]
     return ComparedState.of(step, parts, plan.parameters)
 
 
-def _seen(scratch: RunFolder, step: int) -> list[SeenStep]:
+def _read_rank_reports(scratch: RunFolder, step: int) -> list[RankStepReport]:
     return [
-        SeenStep.model_validate(parse_object(path.read_bytes(), REPORT_LIMITS))
+        RankStepReport.model_validate(parse_object(path.read_bytes(), REPORT_LIMITS))
         for path in sorted(_reports(scratch).glob(f"look-{step:08d}.*.json"))
     ]
 
 
-class _Watching:
+class _ReplayListener:
     """The audience of a replay: a bar on a terminal, and notices."""
 
     def __init__(self, console: Terminal) -> None:
@@ -276,7 +276,7 @@ class _Watching:
         self._task = self._progress.add_task("looking for a checkpoint", total=None)
         self._before = 0
 
-    def __enter__(self) -> "_Watching":
+    def __enter__(self) -> "_ReplayListener":
         self._progress.start()
         return self
 
@@ -295,7 +295,7 @@ class _Watching:
         """Do nothing: a replay has no log."""
         return nullcontext()
 
-    def keep(self, text: str) -> None:
+    def log_detail(self, text: str) -> None:
         """Do nothing: a replay has no log."""
 
     def line(self, line: Line) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from cluster.errors import ClusterError
-from cluster.terminal import tell, warn
+from cluster.terminal import print_line, warn
 from transloom.cli.completion import run_folders
 from transloom.cli.options import (
     BeamOption,
@@ -21,7 +21,7 @@ from transloom.inference.decoding_options import DecodingOptions
 from transloom.inference.engine_names import Engine
 
 TOKEN_BYTES = 1_000
-LEAST_CHARACTERS = 16  # of a token
+MIN_CHARACTERS = 16  # of a token
 
 
 def serve(
@@ -124,7 +124,7 @@ def serve(
         limits=limits,
         batching=Batching(batch_tokens, wait_milliseconds / 1000),
     )
-    serve_runs(settings, tell=tell, warn=warn)
+    serve_runs(settings, print_line=print_line, warn=warn)
 
 
 def _served_runs(runs: Sequence[Path]) -> dict[str, Path]:
@@ -157,9 +157,9 @@ def _token_of(file: Path) -> str:
         token = read_regular(file, TOKEN_BYTES).decode().strip()
     except (OSError, ValueError) as error:
         raise ClusterError(f"The token in {file} cannot be read: {error}") from error
-    if len(token) < LEAST_CHARACTERS or not token.isascii() or not token.isprintable():
+    if len(token) < MIN_CHARACTERS or not token.isascii() or not token.isprintable():
         raise ClusterError(
-            f"{file} holds no token of {LEAST_CHARACTERS} characters or more that can be typed; "
+            f"{file} holds no token of {MIN_CHARACTERS} characters or more that can be typed; "
             f"make one with: openssl rand -hex 32 > {file}"
         )
     return token

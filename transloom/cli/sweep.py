@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from cluster.supervision.command_signals import expect_a_run
+from cluster.supervision.command_signals import exit_on_signal_before_run
 from cluster.terminal import Terminal
 from transloom.cli.options import JsonOption, RecipeArgument, answer
 
@@ -47,7 +47,7 @@ def sweep(
 
       transloom sweep phrasebook 'trainer.optimizer.betas=[0.9,0.98],[0.9,0.999]' --at-once 2
     """
-    expect_a_run()
+    exit_on_signal_before_run()
     from cluster.recipe import find_recipe
     from transloom.cli.sweep_points import sweep_points
     from transloom.cli.sweep_runs import Sweep, SweepSignals, TrainProcess

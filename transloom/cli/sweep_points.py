@@ -16,7 +16,7 @@ from cluster.recipe import load_recipe, run_name
 from foundation.strict_yaml import YamlError, parse_yaml
 from foundation.wording import counted
 
-MOST_RUNS = 1_000
+MAX_RUNS = 1_000
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,9 @@ def sweep_points(recipe: Path, overrides: Sequence[str], folder: Path) -> list[S
     count = 1
     for _, texts in axes:
         count *= len(texts)
-    if not 1 < count <= MOST_RUNS:
+    if not 1 < count <= MAX_RUNS:
         raise RecipeError(
-            f"The values of this sweep make {counted(count, 'run')}, expected 2 to {MOST_RUNS:,}: "
+            f"The values of this sweep make {counted(count, 'run')}, expected 2 to {MAX_RUNS:,}: "
             "give several values for a field, such as seed=1,2,3; `transloom train` is for one run"
         )
     points: dict[str, SweepPoint] = {}
@@ -65,7 +65,7 @@ def sweep_points(recipe: Path, overrides: Sequence[str], folder: Path) -> list[S
         }
         if name in points:
             raise RecipeError(
-                f"{_told(points[name].changed)} and {_told(changed)} would be one run, {name}: "
+                f"{_values_text(points[name].changed)} and {_values_text(changed)} would be one run, {name}: "
                 "only fields of the class identity make another run (`transloom fields` tells the "
                 "class). Give each value once, and other fields one value"
             )
@@ -97,5 +97,5 @@ def _axis(override: str) -> tuple[str, list[str]]:
         ) from error
 
 
-def _told(changed: dict[str, str]) -> str:
+def _values_text(changed: dict[str, str]) -> str:
     return " ".join(f"{key}={text}" for key, text in changed.items())

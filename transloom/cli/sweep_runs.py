@@ -23,18 +23,18 @@ from cluster.errors import EXIT_FAILED, EXIT_PREEMPTED
 from cluster.supervision.command_signals import SIGNALS
 from cluster.supervision.interval import Interval
 from foundation.wording import counted
-from trainer.record.standing import BYTES_IN_A_LIST, RunStatus, standing_of
+from trainer.record.run_status import RECORD_BYTES_IN_LIST, RunStatus, run_status_of
 from transloom.cli.sweep_points import SweepPoint
 
 POLL_SECONDS = 0.2
-LOOK_SECONDS = 1.0
+STATUS_SECONDS = 1.0
 OUTPUT = "output.txt"  # in the run's folder: all that its process prints
 REASON_BYTES = 4096
 # Without this process's folder on the path, where packages of the same names may lie.
 TRANSLOOM = (sys.executable, "-P", "-c", "from transloom.cli.app import main; main()")
 
 
-class Child(Protocol):
+class SweepChild(Protocol):
     """A run that is being trained."""
 
     def poll(self) -> int | None:
@@ -72,7 +72,7 @@ class TrainProcess:
             self._process.send_signal(signal.SIGTERM)
 
 
-class Elsewhere:
+class ExternalRun:
     """A run that another process trains, such as one that a killed sweep has left."""
 
     def __init__(self, run: Path) -> None:
@@ -81,7 +81,7 @@ class Elsewhere:
 
     def poll(self) -> int | None:
         """None as long as it trains; then nobody knows how it left."""
-        trains = standing_of(self._run, BYTES_IN_A_LIST).state == "training"
+        trains = run_status_of(self._run, RECORD_BYTES_IN_LIST).state == "training"
         return EXIT_PREEMPTED if self._given_up or not trains else None
 
     def ask_to_stop(self) -> None:
@@ -116,7 +116,7 @@ class SweepRun:
     """
 
     point: SweepPoint
-    standing: RunStatus
+    run_status: RunStatus
     exit_code: int | None = None
     trains: bool = False
 
@@ -136,8 +136,8 @@ class SweepRun:
         """Why it failed."""
         if self.state != "failed":
             return None
-        if self.standing.state == "failed" and self.standing.reason:
-            return self.standing.reason
+        if self.run_status.state == "failed" and self.run_status.reason:
+            return self.run_status.reason
         return _last_error(self.point.run, self.exit_code)
 
     def to_json(self) -> dict[str, Any]:
@@ -148,7 +148,7 @@ class SweepRun:
             "state": self.state,
             "exit_code": self.exit_code,
             "reason": self.reason,
-            **self.standing.model_dump(mode="json", include=kept),
+            **self.run_status.model_dump(mode="json", include=kept),
         }
 
 
@@ -159,7 +159,7 @@ class Sweep:
         self,
         points: Sequence[SweepPoint],
         at_once: int,
-        start: Callable[[SweepPoint], Child],
+        start: Callable[[SweepPoint], SweepChild],
         notice: Callable[[str], None] = lambda text: None,
     ) -> None:
         """
@@ -167,14 +167,14 @@ class Sweep:
             start: begins to train a run that is not finished.
             notice: told of each run that begins or ends.
         """
-        self.runs = [SweepRun(point, _look(point)) for point in points]
+        self.runs = [SweepRun(point, _read_status(point)) for point in points]
         self._at_once = at_once
         self._start = start
         self._notice = notice
         self._waiting = deque(self.runs)
-        self._children: dict[int, tuple[SweepRun, Child]] = {}
+        self._children: dict[int, tuple[SweepRun, SweepChild]] = {}
         self._told_to_stop = 0
-        self._looks = Interval(LOOK_SECONDS)
+        self._looks = Interval(STATUS_SECONDS)
 
     def train(self, signals: SweepSignals, show: Callable[[], None] = lambda: None) -> int:
         """Train until all have ended, or have left after a request to stop.
@@ -188,8 +188,8 @@ class Sweep:
         """
         try:
             while self._children or (self._waiting and not signals.asked):
-                self._hand_on(signals.asked)
-                self._take_ended()
+                self._forward_stop(signals.asked)
+                self._collect_finished()
                 while self._waiting and len(self._children) < self._at_once and not signals.asked:
                     self._begin(self._waiting.popleft())
                 show()
@@ -200,41 +200,41 @@ class Sweep:
                 child.ask_to_stop()
         return self._exit_code(asked=bool(signals.asked))
 
-    def _hand_on(self, asked: int) -> None:
+    def _forward_stop(self, asked: int) -> None:
         while self._told_to_stop < asked:
             self._told_to_stop += 1
             for _, child in self._children.values():
                 child.ask_to_stop()
 
-    def _take_ended(self) -> None:
+    def _collect_finished(self) -> None:
         looks = self._looks.has_passed(time.monotonic())
         for key, (run, child) in list(self._children.items()):
             code = child.poll()
             if code is None:
-                run.standing = _look(run.point) if looks else run.standing
+                run.run_status = _read_status(run.point) if looks else run.run_status
                 continue
             del self._children[key]
-            run.trains, run.standing = False, _look(run.point)
-            if isinstance(child, Elsewhere):
+            run.trains, run.run_status = False, _read_status(run.point)
+            if isinstance(child, ExternalRun):
                 self._waiting.appendleft(run)  # whoever trained it is gone, or we are to leave
                 continue
             run.exit_code = code
             said = f": {run.reason}" if run.reason else ""
-            self._notice(f"{run.name}: {run.state} at step {run.standing.step:,}{said}")
+            self._notice(f"{run.name}: {run.state} at step {run.run_status.step:,}{said}")
 
     def _begin(self, run: SweepRun) -> None:
-        run.standing = _look(run.point)
-        if run.standing.state == "finished" and run.standing.max_steps == run.point.max_steps:
+        run.run_status = _read_status(run.point)
+        if run.run_status.state == "finished" and run.run_status.max_steps == run.point.max_steps:
             run.exit_code = 0
-            self._notice(f"{run.name}: finished before, at step {run.standing.step:,}")
+            self._notice(f"{run.name}: finished before, at step {run.run_status.step:,}")
             return
         run.trains = True
         number = self.runs.index(run)
-        if run.standing.state == "training":
+        if run.run_status.state == "training":
             self._notice(f"{run.name}: another process trains it, and is waited for")
-            self._children[number] = run, Elsewhere(run.point.run)
+            self._children[number] = run, ExternalRun(run.point.run)
             return
-        going_on = f" from step {run.standing.checkpoint_step:,}" if run.standing.checkpoint else ""
+        going_on = f" from step {run.run_status.checkpoint_step:,}" if run.run_status.checkpoint else ""
         self._notice(f"{run.name}: run {number + 1} of {len(self.runs)} begins{going_on}")
         self._children[number] = run, self._start(run.point)
 
@@ -253,8 +253,8 @@ class Sweep:
         return f"{counted(len(states), 'run')}: {', '.join(parts)}"
 
 
-def _look(point: SweepPoint) -> RunStatus:
-    return standing_of(point.run, BYTES_IN_A_LIST)
+def _read_status(point: SweepPoint) -> RunStatus:
+    return run_status_of(point.run, RECORD_BYTES_IN_LIST)
 
 
 def _last_error(run: Path, code: int | None) -> str:

@@ -10,7 +10,7 @@ from rich.live import Live
 from cluster.terminal import Terminal, shown
 from transloom.cli.sweep_runs import SweepRun
 from transloom.observe.terminal.scores import score_heading
-from transloom.observe.terminal.standings import best_text, steps_text, time_text
+from transloom.observe.terminal.run_status_text import best_text, steps_text, time_text
 from transloom.observe.terminal.tables import STATE_STYLES, AnswerTable, Column
 
 LINE_SECONDS = 10.0
@@ -39,7 +39,7 @@ def shown_while(console: Terminal) -> Iterator[SweepDisplay]:
 def sweep_table(runs: Sequence[SweepRun]) -> AnswerTable:
     """The runs with the values that tell them apart, and the best that each has reached."""
     fields = list(runs[0].point.changed)
-    measures = list(dict.fromkeys(name for run in runs for name in run.standing.best))
+    measures = list(dict.fromkeys(name for run in runs for name in run.run_status.best))
     table = AnswerTable(
         Column("run", copied=True),
         *fields,
@@ -52,9 +52,9 @@ def sweep_table(runs: Sequence[SweepRun]) -> AnswerTable:
         table.add(
             run.name,
             *(run.point.changed[field] for field in fields),
-            steps_text(run.standing),
-            *(best_text(run.standing, measure) for measure in measures),
-            time_text(run.standing.seconds_left) if run.trains else "",
+            steps_text(run.run_status),
+            *(best_text(run.run_status, measure) for measure in measures),
+            time_text(run.run_status.seconds_left) if run.trains else "",
             run.state + (f": {run.reason}" if run.reason else ""),
             style=STATE_STYLES.get(run.state, ""),
         )
@@ -63,7 +63,7 @@ def sweep_table(runs: Sequence[SweepRun]) -> AnswerTable:
 
 def _decoding(runs: Sequence[SweepRun], measure: str) -> str | None:
     """Return the search behind a measure, as all runs of a sweep have the same task."""
-    found = (run.standing.best.get(measure) for run in runs)
+    found = (run.run_status.best.get(measure) for run in runs)
     return next((best.decoding for best in found if best and best.decoding), None)
 
 
@@ -83,9 +83,9 @@ class _Lines:
         self._next_lines = time.monotonic() + LINE_SECONDS
         for run in runs:
             if run.trains:
-                left = time_text(run.standing.seconds_left)
+                left = time_text(run.run_status.seconds_left)
                 self.notice(
-                    f"{run.name}: step {steps_text(run.standing)}"
+                    f"{run.name}: step {steps_text(run.run_status)}"
                     + (f", {left} left" if left else "")
                 )
 

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from cluster.errors import EXIT_PREEMPTED
-from cluster.supervision.command_signals import expect_a_run, ignore_signals
+from cluster.supervision.command_signals import exit_on_signal_before_run, ignore_signals
 from cluster.terminal import Terminal
 from transloom.cli.options import (
     JsonOption,
@@ -47,7 +47,7 @@ def train(
 
       transloom train phrasebook --profile 20:22
     """
-    expect_a_run()
+    exit_on_signal_before_run()
     first_and_last = step_range(profile) if profile else None
     from trainer.runs.step_range import StepRange
     from transloom.cli.train_run import TrainOptions, train_run

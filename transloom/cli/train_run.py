@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.errors import RecipeError
-from cluster.planning.quick import quick_check
+from cluster.planning.quick_checks import quick_check
 from cluster.recipe import (
     Recipe,
     find_recipe,
@@ -18,15 +18,15 @@ from cluster.terminal import Terminal
 from foundation.wording import counted
 from trainer.checkpoints.format import list_checkpoints, step_of
 from trainer.rank.supervision import Outcome
-from trainer.record.metrics import read_backwards
-from trainer.record.records import ValidationLine
+from trainer.record.metrics_file import read_backwards
+from trainer.record.metrics_lines import ValidationLine
 from trainer.runs import RUNS
 from trainer.runs.folder import RunFolder
 from trainer.runs.step_range import StepRange, profile_folder
 from transloom.cli.next_steps import next_commands
-from transloom.observe.terminal.display import LoggedAudience, audience_for
+from transloom.observe.terminal.display import LoggingListener, listener_for
 
-MOST_PROFILED_STEPS = 50
+MAX_PROFILED_STEPS = 50
 
 
 @dataclass(frozen=True)
@@ -135,19 +135,19 @@ def train_run(
     if profile:
         _check_profile(profile, loaded, folder)
     title, settings = title_of(loaded, folder), loaded.trainer
-    with audience_for(
+    with listener_for(
         console, title, settings.max_steps, folder, settings.smooths_labels
     ) as display:
-        audience = LoggedAudience(display, folder)
+        listener = LoggingListener(display, folder)
         for notice in checked.notices:
             display.notice(notice)
         if inline:
             from cluster.supervision.inline import train_inline
 
-            outcome = train_inline(loaded, folder, store, manifest, audience, profile)
+            outcome = train_inline(loaded, folder, store, manifest, listener, profile)
         else:
             how = SupervisionOptions(profile, options.strict)
-            outcome = supervise(loaded, folder, store, manifest, audience, how)
+            outcome = supervise(loaded, folder, store, manifest, listener, how)
     checkpoints = list_checkpoints(folder.checkpoints)
     newest = checkpoints[-1] if checkpoints else None
     lines = read_backwards(folder.metrics)
@@ -172,10 +172,10 @@ def _check_profile(steps: StepRange, recipe: Recipe, run: RunFolder) -> None:
             f"--profile {steps} ends after step {longest}, which is trainer.max_steps: name steps "
             "up to there, or raise it"
         )
-    if steps.last - steps.first >= MOST_PROFILED_STEPS:
+    if steps.last - steps.first >= MAX_PROFILED_STEPS:
         raise RecipeError(
             f"--profile {steps} names {counted(steps.last - steps.first + 1, 'step')}, and so long "
-            f"a trace is too large to be looked at: name at most {MOST_PROFILED_STEPS}"
+            f"a trace is too large to be looked at: name at most {MAX_PROFILED_STEPS}"
         )
     begun = _newest_step(run)
     if steps.first <= begun and not profile_folder(run, steps).exists():

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from cluster.terminal import Terminal, hand_over
+from cluster.terminal import Terminal, print_result
 from transloom.cli.completion import run_folders
 from transloom.cli.options import (
     AlignmentsOption,
@@ -122,21 +122,21 @@ def translate(
             "--on-cluster takes no --prefixes, and --actors in place of --processes"
         )
     from transloom.cli.load_translator import load_together
-    from transloom.inference.translate import LinesWanted, translated_lines
+    from transloom.inference.translate import LineOptions, translated_lines
 
     options = DecodingOptions(beam_size, length_penalty, n_best, precision, engine, compute_type)
     translator = load_together(names, checkpoint, options)
-    wanted = LinesWanted(tag, n_best, alignments, as_json, long_lines, max_tokens)
+    wanted = LineOptions(tag, n_best, alignments, as_json, long_lines, max_tokens)
     if output is not None:
-        from transloom.inference.spread.actors import ActorResources
-        from transloom.inference.spread.spread import translate_on_cluster
+        from transloom.inference.distributed.actors import ActorResources
+        from transloom.inference.distributed.cluster_translation import translate_on_cluster
 
         resources = ActorResources(actors, cpus_per_actor, gpus_per_actor)
         console = Terminal(stderr=True)
         translate_on_cluster(translator, file, output, wanted, resources, address, console)
         return
     for line in translated_lines(translator, file, wanted, prefixes=prefixes, processes=processes):
-        hand_over(line)
+        print_result(line)
 
 
 def _runs_and_file(words: list[str], given: str | None) -> tuple[list[str], str]:

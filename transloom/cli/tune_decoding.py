@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from rich.console import Group
 
-from cluster.terminal import Terminal, bars_by_name, percentages, shown
-from foundation.wording import counted, listed
+from cluster.terminal import Terminal, bars_by_name, percentage_bars, shown
+from foundation.wording import counted, join_items
 from model.config.transformer import MAX_BEAM_SIZE, MAX_LENGTH_PENALTY, search_label
 from trainer.errors import CheckpointError, RunMismatchError
 from transloom.cli.options import (
@@ -165,7 +165,7 @@ def tune_run(run: Path, options: TuningOptions, console: Terminal) -> "TunedDeco
     data = recipe.data
     if options.dataset is not None:
         data = data.model_copy(update={"dataset": options.dataset})
-    with percentages(console) as progress:
+    with percentage_bars(console) as progress:
         bars = bars_by_name(progress)
         tuner = DecodingTuner(first, data, options.grid, options.metric, bars)
         for name in names:
@@ -208,7 +208,7 @@ def _found(run: "RunFolder", name: str) -> str:
         if not ranking:
             raise CheckpointError(
                 f"{run.path} has no best checkpoint: none of its checkpoints "
-                f"({listed(map(step_of, paths))}) has a validation's {metric}. Name one by its step"
+                f"({join_items(map(step_of, paths))}) has a validation's {metric}. Name one by its step"
             )
         return str(step_of(ranking[0]))
     return name

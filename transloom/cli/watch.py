@@ -17,8 +17,8 @@ from rich.console import RenderableType
 from rich.live import Live
 
 from cluster.errors import ClusterError
-from cluster.terminal import Terminal, shown, tell_in_json
-from foundation.strangers_text import visible_line
+from cluster.terminal import Terminal, shown, print_json_line
+from foundation.untrusted_text import visible_line
 from transloom.cli.completion import run_folders
 from transloom.cli.jobs import DEFAULT_ADDRESS, Address
 from transloom.cli.options import JsonOption
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 # Behind whatever trains on this machine.
 NICENESS = 10
 
-LOOK_SECONDS = 1.0
+POLL_SECONDS = 1.0
 # A folder of runs is told of in lines no more often than that.
 FOLDER_LINES_SECONDS = 60.0
 
@@ -62,7 +62,7 @@ def watch(
         os.nice(NICENESS)
         feed = _feed(what, address)
         if as_json:
-            tell_in_json(_standing(feed))
+            print_json_line(_standing(feed))
             return
         show_feed(feed, Terminal(), once=once)
     except KeyboardInterrupt:
@@ -70,35 +70,35 @@ def watch(
 
 
 def _feed(what: str, address: str) -> "RunFeed | FolderFeed":
-    from trainer.record.standing import is_run
+    from trainer.record.run_status import is_run
     from transloom.observe.terminal.folder_feed import FolderFeed
-    from transloom.observe.terminal.glance import JobOfCluster, newest_job_of
+    from transloom.observe.terminal.job_snapshot import ClusterJobPoller, newest_job_picture
     from transloom.observe.terminal.run_feed import RunFeed
 
     path = Path(what)
     if "/" not in what and not path.is_dir() and what != "runs":
         try:
-            job = JobOfCluster(address, what)
+            job = ClusterJobPoller(address, what)
         except ClusterError as error:
             raise ClusterError(f"{what} is no folder, so it is taken for a job: {error}") from error
-        return RunFeed(job.run, job.look)
+        return RunFeed(job.run, job.poll)
     if (path / "job.json").is_file():  # the folder of a job, in that of its run
         path = path.parent.parent
     if is_run(path) or (path / "jobs").is_dir():
-        return RunFeed(path, lambda: newest_job_of(path))
-    return FolderFeed(path, newest_job_of)
+        return RunFeed(path, lambda: newest_job_picture(path))
+    return FolderFeed(path, newest_job_picture)
 
 
 def _standing(feed: "RunFeed | FolderFeed") -> object:
     from transloom.observe.terminal.folder_feed import FolderFeed
 
-    return feed.standings() if isinstance(feed, FolderFeed) else feed.standing()
+    return feed.run_statuses() if isinstance(feed, FolderFeed) else feed.run_status()
 
 
 class Feed(Protocol):
     """What is watched."""
 
-    def look(self) -> None:
+    def poll(self) -> None:
         """Read what is new."""
 
     @property
@@ -118,18 +118,18 @@ def show_feed(feed: "RunFeed | FolderFeed", console: Terminal, *, once: bool) ->
     Args:
         once: show one picture, and end.
     """
-    from transloom.observe.terminal.live_picture import is_drawn_anew
+    from transloom.observe.terminal.live_picture import supports_live_display
     from transloom.observe.terminal.run_feed import RunFeed
 
     try:
         if once or feed.is_over:
             _print(feed, console)
-        elif is_drawn_anew(console):
+        elif supports_live_display(console):
             _draw(feed, console)
         elif isinstance(feed, RunFeed):
-            _tell_of_run(feed, console)
+            _print_run_lines(feed, console)
         else:
-            _tell_of_folder(feed, console)
+            _print_folder_lines(feed, console)
     except KeyboardInterrupt:
         return
 
@@ -145,8 +145,8 @@ def _draw(feed: Feed, console: Terminal) -> None:
                 live.update(feed.rendered(console, console.height), refresh=True)
                 if feed.is_over:
                     break
-                time.sleep(LOOK_SECONDS)
-                feed.look()
+                time.sleep(POLL_SECONDS)
+                feed.poll()
     except KeyboardInterrupt:
         console.print(shown(visible_line(feed.summary())), soft_wrap=True)
     else:
@@ -159,17 +159,17 @@ def _print(feed: Feed, console: Terminal) -> None:
     console.print(feed.rendered(console, height), crop=False)
 
 
-def _tell_of_run(feed: "RunFeed", console: Terminal) -> None:
+def _print_run_lines(feed: "RunFeed", console: Terminal) -> None:
     """A line now and then, as `transloom train` has them where nothing can be drawn."""
-    from trainer.record.records import Event
+    from trainer.record.metrics_lines import Event
     from transloom.observe.terminal.display import PlainLines
 
     picture = feed.picture
     title = visible_line(feed.summary())
     lines = PlainLines(console, title, picture.max_steps or 0, picture.smooths_labels)
     while not feed.is_over:
-        time.sleep(LOOK_SECONDS)
-        feed.look()
+        time.sleep(POLL_SECONDS)
+        feed.poll()
         for line in feed.new_lines:
             if not isinstance(line, Event):  # the log has events, too
                 lines.line(line)
@@ -178,15 +178,15 @@ def _tell_of_run(feed: "RunFeed", console: Terminal) -> None:
     lines.notice(feed.summary())
 
 
-def _tell_of_folder(feed: "FolderFeed", console: Terminal) -> None:
+def _print_folder_lines(feed: "FolderFeed", console: Terminal) -> None:
     """A line for each run whose state changes, and one for each that trains now and then."""
     from trainer.runs.log import indented
 
     console.print(feed.rendered(console, None), crop=False)
     next_lines = time.monotonic() + FOLDER_LINES_SECONDS
     while not feed.is_over:
-        time.sleep(LOOK_SECONDS)
-        feed.look()
+        time.sleep(POLL_SECONDS)
+        feed.poll()
         texts = feed.changes()
         if time.monotonic() >= next_lines:
             next_lines = time.monotonic() + FOLDER_LINES_SECONDS

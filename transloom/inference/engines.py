@@ -9,7 +9,7 @@ from model.networks.transformer import Transformer
 from trainer.errors import EngineError
 from trainer.runs.folder import RunFolder
 from transloom.inference.ctranslate2.conversion import positions_of, require_supported, write_model
-from transloom.inference.ctranslate2.kept_export import kept_files, origin_of
+from transloom.inference.ctranslate2.export_cache import cached_files, origin_of
 from transloom.inference.ctranslate2.library import require_compute_type
 from transloom.inference.ctranslate2.searcher import CTranslate2Searcher
 from transloom.inference.engine_names import ComputeType, Engine
@@ -71,7 +71,7 @@ def searcher_of(
     return CTranslate2Searcher(
         network,
         found.tokenizers,
-        partial(kept_files, engines, origin, write),
+        partial(cached_files, engines, origin, write),
         positions,
         compute_type or ComputeType.FLOAT32,
         threads,

@@ -1,7 +1,7 @@
 """The translations of a test set that a checkpoint has made, kept so that nobody makes them twice.
 
     translations/NAME-STEP-beamB-alphaA.txt    a hypothesis a line
-    translations/NAME-STEP-beamB-alphaA.json   what made them: `HypothesesCard`
+    translations/NAME-STEP-beamB-alphaA.json   what made them: `HypothesesMetadata`
 
 They are taken for those of a checkpoint only if its hash, the sources' and the search are those on
 the card, and the file has the card's hash.
@@ -16,10 +16,10 @@ from typing import Any, Literal
 
 from data_pipeline.batching.task import HeldOut
 from data_pipeline.config.pair import SOURCE
-from data_pipeline.storage.durable import write_whole
+from data_pipeline.storage.durable import write_atomically
 from data_pipeline.storage.regular_files import read_regular
 from foundation.strict_json import SMALL, parse_object
-from foundation.written import Count, Written
+from foundation.file_model import Count, FileModel
 from model.config.transformer import DecodingConfig
 from trainer.checkpoints.format import HEADER, STEP, Checkpoint, sha256_of
 from trainer.errors import TranslationError
@@ -29,7 +29,7 @@ from transloom.inference.trained_network import Precision
 from transloom.inference.translator import Translator
 
 
-class HypothesesOrigin(Written):
+class HypothesesOrigin(FileModel):
     """What hypotheses depend on.
 
     Attributes:
@@ -52,7 +52,7 @@ class HypothesesOrigin(Written):
     engine: str | None = None
 
 
-class HypothesesCard(Written):
+class HypothesesMetadata(FileModel):
     """What made the hypotheses of a file, and the sha256 of the file."""
 
     version: Literal[1] = 1
@@ -114,7 +114,7 @@ def find_hypotheses(folder: Path, origin: HypothesesOrigin) -> Hypotheses | None
     file = folder / f"{file_name(origin)}.txt"
     try:
         values = parse_object(read_regular(file.with_suffix(".json"), SMALL.bytes))
-        card = HypothesesCard.model_validate(values)
+        card = HypothesesMetadata.model_validate(values)
         if card.origin != origin or sha256_of(file) != card.sha256:
             return None
         lines = file.read_text(encoding="utf-8").split("\n")[:-1]
@@ -164,8 +164,8 @@ def make_hypotheses(
             update={"checkpoint": ensemble.name, "checkpoint_sha256": ensemble.sha256}
         )
     file = save_texts(folder, file_name(origin), texts)
-    card = HypothesesCard(origin=origin, sentences=total, sha256=sha256_of(file))
+    card = HypothesesMetadata(origin=origin, sentences=total, sha256=sha256_of(file))
     unwritten = {"origin": {"engine"}} if origin.engine is None else None
     written = card.model_dump_json(indent=1, exclude=unwritten)
-    write_whole(file.with_suffix(".json"), written + "\n")
+    write_atomically(file.with_suffix(".json"), written + "\n")
     return Hypotheses(texts, file, reused=False)

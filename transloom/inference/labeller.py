@@ -19,7 +19,7 @@ from model.heads.label_head import LabelModel
 from trainer.errors import RunMismatchError
 from trainer.tasks.rows import sentence_rows
 from transloom.inference.text_reader import TextReader
-from transloom.inference.texts_at_once import texts_at_once
+from transloom.inference.batch_size import max_texts_per_batch
 from transloom.inference.trained_network import TrainedNetwork
 
 
@@ -167,7 +167,7 @@ class Labeller(TextReader[LabelModel]):
         """The probabilities of the labels at the places of each row, fp32 (places, labels)."""
         order = sorted(range(len(rows)), key=lambda number: len(rows[number].ids))
         found: dict[int, Tensor] = {}
-        at_once = texts_at_once(
+        at_once = max_texts_per_batch(
             max((len(row.ids) for row in rows), default=1),
             self.network.encoder.config.heads,
             self.network.classifier.weight.element_size(),

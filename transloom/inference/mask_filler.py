@@ -17,9 +17,9 @@ from data_pipeline.tasks.masking import vocabulary_of
 from model.config.encoder_only import FillConfig
 from model.heads.masked_head import MaskedLanguageModel
 from trainer.errors import TextError
-from trainer.tasks.rows import positions_begun_anew, sentence_rows
+from trainer.tasks.rows import positions_per_part, sentence_rows
 from transloom.inference.text_reader import TextReader
-from transloom.inference.texts_at_once import texts_at_once
+from transloom.inference.batch_size import max_texts_per_batch
 from transloom.inference.trained_network import TrainedNetwork
 
 
@@ -61,7 +61,7 @@ class TextRow(NamedTuple):
     def positions(self) -> list[int]:
         """They begin anew with each side."""
         segments = np.array(self.segments)
-        begun: list[int] = positions_begun_anew(np.zeros_like(segments), segments).tolist()
+        begun: list[int] = positions_per_part(np.zeros_like(segments), segments).tolist()
         return begun
 
 
@@ -95,7 +95,7 @@ class MaskFiller(TextReader[MaskedLanguageModel]):
         """
         rows = [self.row(text, number) for number, text in enumerate(texts, start=1)]
         found: list[Filled] = []
-        at_once = texts_at_once(
+        at_once = max_texts_per_batch(
             max((len(row.ids) for row in rows), default=1),
             self.network.encoder.config.heads,
             self.network.output_bias.element_size(),

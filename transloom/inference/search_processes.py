@@ -24,7 +24,7 @@ from model.errors import PrefixError
 from model.generation.search import Hypothesis, ensemble_search
 from model.networks.transformer import Transformer
 from trainer.errors import TranslationError
-from trainer.memory.host_memory import available_bytes, keep_freed
+from trainer.memory.host_memory import available_bytes, retain_freed_memory
 from trainer.tasks.batch import to_device
 from transloom.inference.trained_network import Weights, load_network
 
@@ -157,4 +157,4 @@ def _opened(origin: Origin, threads: int) -> Find:
 def prepare_process(threads: int) -> None:
     """Compute with this number of threads, and keep freed memory for the next batch."""
     torch.set_num_threads(threads)
-    keep_freed()
+    retain_freed_memory()

@@ -12,7 +12,7 @@ from data_pipeline.tasks.sentence_embedding import cut_to, with_ends
 from model.heads.sentence_encoder import SentenceEncoder
 from trainer.tasks.rows import sentence_rows
 from transloom.inference.text_reader import TextReader
-from transloom.inference.texts_at_once import texts_at_once
+from transloom.inference.batch_size import max_texts_per_batch
 
 TEXTS_OF_A_PART = 2048  # among which texts of equal length are read together
 
@@ -71,7 +71,7 @@ class SentenceEmbedder(TextReader[SentenceEncoder]):
         heads = self.network.config.heads
         while len(order):
             longest = int(sentences.lengths[order[0]])
-            some, order = np.split(order, [texts_at_once(longest, heads, number_bytes)])
+            some, order = np.split(order, [max_texts_per_batch(longest, heads, number_bytes)])
             rows = sentence_rows(sentences.take(some), self.tokenizer.pad_id)
             vectors[some] = self.network.embed(*map(torch.from_numpy, rows)).numpy()
         return vectors

@@ -7,7 +7,7 @@ from model.config.decoder_only import SamplingConfig
 from model.generation.sampling import Ending, Finished, Generated, generate
 from model.networks.decoder_only import DecoderOnly
 from transloom.inference.text_reader import TextReader
-from transloom.inference.texts_at_once import texts_at_once
+from transloom.inference.batch_size import max_texts_per_batch
 from transloom.inference.trained_network import TrainedNetwork
 
 
@@ -48,7 +48,7 @@ class TextGenerator(TextReader[DecoderOnly]):
         """
         continuations: list[Continuation] = []
         ids = [self.read_ids(prompt) for prompt in prompts]
-        at_once = texts_at_once(
+        at_once = max_texts_per_batch(
             max(map(len, ids), default=1),
             self.network.config.heads,
             self.network.output_weight.element_size(),

@@ -17,8 +17,8 @@ from foundation.wording import counted
 from model.errors import PrefixError
 from model.inspection.alignment import Alignment
 from trainer.errors import RunMismatchError
-from trainer.memory.host_memory import keep_freed
-from transloom.inference.given_text import STANDARD_INPUT, named, read_lines, typed_lines
+from trainer.memory.host_memory import retain_freed_memory
+from transloom.inference.text_input import STANDARD_INPUT, file_label, read_lines, typed_lines
 from transloom.inference.sentence_memory import LongSentenceError, SentenceLimit
 from transloom.inference.translation import Translation
 from transloom.inference.translator import Translator
@@ -32,7 +32,7 @@ LongLines = Literal["refuse", "split"]
 
 
 @dataclass(frozen=True)
-class LinesWanted:
+class LineOptions:
     """Options for translating lines, and for the output of each.
 
     Attributes:
@@ -50,7 +50,7 @@ class LinesWanted:
     max_tokens: int | None = None
 
 
-PLAIN_TEXT = LinesWanted()
+PLAIN_TEXT = LineOptions()
 
 
 Batch = tuple[list[str], list[str] | None]  # sentences, and prefixes if there are any
@@ -59,7 +59,7 @@ Batch = tuple[list[str], list[str] | None]  # sentences, and prefixes if there a
 def translated_lines(
     translator: Translator,
     file: str,
-    wanted: LinesWanted = PLAIN_TEXT,
+    wanted: LineOptions = PLAIN_TEXT,
     *,
     prefixes: str | None = None,
     processes: int | None = None,
@@ -83,7 +83,7 @@ def translated_lines(
     if splits:
         require_no_context(translator, "--long-lines split cuts it off")
     assert not splits or (wanted.n_best == 1 and not (prefixes or wanted.alignments))
-    keep_freed()
+    retain_freed_memory()
     limit = translator.longest_sentence(wanted.max_tokens)
     if file == STANDARD_INPUT and sys.stdin is not None and sys.stdin.isatty():
         batches, processes = _typed(prefixes, Context(translator.sentences_before)), processes or 1
@@ -107,7 +107,7 @@ def translated_lines(
                 raise _too_long(too_long, file, limit) from error
             except PrefixError as error:
                 assert prefixes is not None
-                line = f"{named(prefixes)}, line {done + error.index + 1}"
+                line = f"{file_label(prefixes)}, line {done + error.index + 1}"
                 raise CorpusError(f"{line}: this prefix {error.problem}") from error
             done += len(sentences)
             yield from lines
@@ -117,7 +117,7 @@ def lines_of_batch(
     translator: Translator,
     sentences: list[str],
     beginnings: list[str] | None,
-    wanted: LinesWanted,
+    wanted: LineOptions,
 ) -> list[str]:
     """Return the output of each sentence.
 
@@ -184,11 +184,11 @@ def _lines_named(lines: list[tuple[int, int]], file: str) -> str:
         f"line {line + 1:,} ({tokens:,} tokens)" for line, tokens in lines[:LINES_NAMED]
     )
     more = f" and {len(lines) - LINES_NAMED:,} more" if len(lines) > LINES_NAMED else ""
-    return f"{named(file)}, {shown}{more}"
+    return f"{file_label(file)}, {shown}{more}"
 
 
 def _translated(
-    translator: Translator, sentences: list[str], prefixes: list[str] | None, wanted: LinesWanted
+    translator: Translator, sentences: list[str], prefixes: list[str] | None, wanted: LineOptions
 ) -> tuple[list[int], list[list[Translation]]]:
     """The translations of each sentence, and the parts in which it was translated."""
     tag, most = wanted.tag, wanted.max_tokens
@@ -230,7 +230,7 @@ def _read(file: str, prefixes: str | None) -> Batch:
     beginnings = [as_sentence(line) for line in read_lines(prefixes)]
     if len(beginnings) != len(sentences):
         raise CorpusError(
-            f"The lines of {named(prefixes)} ({len(beginnings):,}) and of {named(file)} "
+            f"The lines of {file_label(prefixes)} ({len(beginnings):,}) and of {file_label(file)} "
             f"({len(sentences):,}) differ in number, but each sentence needs one prefix. Leave "
             "a line empty where a translation is free"
         )

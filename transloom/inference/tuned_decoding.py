@@ -18,9 +18,9 @@ from data_pipeline.batching.task import HeldOut
 from data_pipeline.config.data import DataConfig
 from data_pipeline.config.pair import SOURCE, TARGET
 from data_pipeline.dataset.manifest import Manifest
-from data_pipeline.storage.durable import write_whole
-from foundation.wording import listed
-from foundation.written import Count, Written
+from data_pipeline.storage.durable import write_atomically
+from foundation.wording import join_items
+from foundation.file_model import Count, FileModel
 from trainer.checkpoints.format import HEADER, Checkpoint, sha256_of
 from trainer.errors import RunMismatchError, TranslationError
 from trainer.runs.folder import RunFolder
@@ -49,7 +49,7 @@ class Grid:
     length_penalties: tuple[float, ...] = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 1.4, 1.6, 1.8, 2.0)
 
 
-class DecodingPoint(Written):
+class DecodingPoint(FileModel):
     """One way to translate, and its score.
 
     Attributes:
@@ -73,7 +73,7 @@ class DecodingPoint(Written):
         return self.p >= NOISE_P
 
 
-class TunedDecoding(Written):
+class TunedDecoding(FileModel):
     """tuned-decoding.json: what was tried on the validation set, and what came of it.
 
     Attributes:
@@ -252,7 +252,7 @@ def recommended_point(points: Sequence[DecodingPoint], usual: float) -> Decoding
 
 def write_tuned_decoding(run: RunFolder, tuned: TunedDecoding) -> None:
     """Keep what was found in the run's folder, in place of what was found earlier."""
-    write_whole(run.tuned_decoding, tuned.model_dump_json(indent=1) + "\n")
+    write_atomically(run.tuned_decoding, tuned.model_dump_json(indent=1) + "\n")
 
 
 class _Scorer:
@@ -304,7 +304,7 @@ def _require_apart(manifest: Manifest) -> None:
     ]
     if same:
         raise RunMismatchError(
-            f"The dataset's validation set has the sources of its test set {listed(same)}. What is "
+            f"The dataset's validation set has the sources of its test set {join_items(same)}. What is "
             "chosen on a test set makes its scores too good: prepare a dataset with a validation "
             "set of its own in data.validation"
         )

@@ -3,7 +3,7 @@
 ::
 
     socket ──▶ accept, one at a time ──▶ waiting ──▶ admitted, by `admit` or `admitted`
-                                           ├── over MOST_WAITING: the oldest is closed
+                                           ├── over MAX_WAITING: the oldest is closed
                                            └── no complete headers for HEADERS_SECONDS: closed
 
 Every user of the machine can connect to 127.0.0.1. Waiting connections are few, and the oldest one
@@ -24,11 +24,11 @@ from contextlib import asynccontextmanager, contextmanager
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from foundation.strangers_text import logger_of
+from foundation.untrusted_text import logger_of
 
 logger = logger_of(__name__)
 
-MOST_WAITING = 64
+MAX_WAITING = 64
 # From the connection, or from the last answer, to the end of a request's headers.
 HEADERS_SECONDS = 10.0
 LOG_SECONDS = 60.0
@@ -53,7 +53,7 @@ HEADERS = {
 }
 
 MALFORMED = "malformed or incomplete requests"
-CLOSED = f"connections closed for newer ones (of those without a token {MOST_WAITING} are kept)"
+CLOSED = f"connections closed for newer ones (of those without a token {MAX_WAITING} are kept)"
 NOT_ACCEPTED = "failures to accept a connection (too few descriptors? raise `ulimit -n`)"
 
 
@@ -187,7 +187,7 @@ class Connections:
     def add(self, connection: "Connection") -> None:
         """Let a connection wait, as the newest one."""
         self._waiting[connection] = None
-        if len(self._waiting) > MOST_WAITING:
+        if len(self._waiting) > MAX_WAITING:
             self._close_oldest()
             self.refusals.add(CLOSED)
 

@@ -50,7 +50,7 @@ def address_of(host: str, listening: socket.socket) -> str:
     return f"http://{shown}:{listening.getsockname()[1]}"
 
 
-async def told_to_stop() -> None:
+async def wait_for_stop_signal() -> None:
     """Wait for SIGINT, SIGTERM or SIGHUP."""
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

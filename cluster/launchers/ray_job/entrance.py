@@ -8,10 +8,10 @@ import os
 import sys
 from pathlib import Path
 
-from cluster.launchers.ray_job.training_process import OWN, start, training_command
+from cluster.launchers.ray_job.training_process import IMPORT_OWN_PACKAGES, start, training_command
 from cluster.ray.environment_file import VARIABLE
 
-ENTRANCE = "from cluster.launchers.ray_job.entrance import"
+IMPORT_BOOTSTRAP = "from cluster.launchers.ray_job.entrance import"
 NO_ENTRY_POINT = (
     "error: this job was submitted by an older transloom, which did not name an entry point; the "
     "node now has a newer one. Submit the job again with the version that the node has"
@@ -24,7 +24,7 @@ def job_code(entry_point: str) -> str:
     Args:
         entry_point: a module with a function `main`, the command line.
     """
-    return f"{OWN}{ENTRANCE} run_job; run_job({entry_point!r})"
+    return f"{IMPORT_OWN_PACKAGES}{IMPORT_BOOTSTRAP} run_job; run_job({entry_point!r})"
 
 
 def run_job(entry_point: str | None = None) -> None:

@@ -13,16 +13,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from cluster.launchers.ray_job.record import Needs
+from cluster.launchers.ray_job.job_record import Needs
 from cluster.ray.reservation import has_labels, room
 from foundation.wording import counted
 
-LAST = (math.inf, "")  # the place of a job that Ray does not list
-WAITS = frozenset({"PENDING", "WAITING"})
+LAST_POSITION = (math.inf, "")  # the place of a job that Ray does not list
+WAITING_STATES = frozenset({"PENDING", "WAITING"})
 
 
 @dataclass(frozen=True)
-class Queued:
+class QueuedJob:
     """A job of ours that is not over.
 
     Attributes:
@@ -36,12 +36,12 @@ class Queued:
     needs: Needs | None = None
 
     @property
-    def place(self) -> tuple[float, str]:
+    def queue_position(self) -> tuple[float, str]:
         return self.submitted, self.id
 
 
 @dataclass(frozen=True)
-class NodeRoom:
+class NodeCapacity:
     """Amounts of resources on a node, free ones and all, and its labels."""
 
     free: Mapping[str, float]
@@ -49,21 +49,21 @@ class NodeRoom:
     labels: Mapping[str, str] = field(default_factory=dict)
 
 
-class View(Protocol):
+class QueueView(Protocol):
     """The cluster, as a job's runner sees it."""
 
-    def jobs(self) -> Sequence[Queued]:
+    def jobs(self) -> Sequence[QueuedJob]:
         """All jobs of ours that are not over."""
 
-    def nodes(self) -> Sequence[NodeRoom]:
+    def nodes(self) -> Sequence[NodeCapacity]:
         """The nodes that are alive and stay."""
 
 
-def turn(job_id: str, needs: Needs, jobs: Sequence[Queued], nodes: Sequence[NodeRoom]) -> str:
+def waiting_reason(job_id: str, needs: Needs, jobs: Sequence[QueuedJob], nodes: Sequence[NodeCapacity]) -> str:
     """What a job has to wait for; "" if it may begin."""
     others = [job for job in jobs if job.id != job_id]
-    mine = next((job.place for job in jobs if job.id == job_id), LAST)
-    ahead = [job for job in others if job.state in WAITS and job.place < mine]
+    mine = next((job.queue_position for job in jobs if job.id == job_id), LAST_POSITION)
+    ahead = [job for job in others if job.state in WAITING_STATES and job.queue_position < mine]
     begun = [job.needs for job in others if job.state == "STARTING"]
     free = list(nodes)
     for other in begun:
@@ -82,12 +82,12 @@ def turn(job_id: str, needs: Needs, jobs: Sequence[Queued], nodes: Sequence[Node
             "to be added"
         )
     if ahead:
-        names = ", ".join(job.id for job in sorted(ahead, key=lambda job: job.place))
+        names = ", ".join(job.id for job in sorted(ahead, key=lambda job: job.queue_position))
         return f"{names}, submitted before it; {'; '.join(words)}"
     return f"room: {'; '.join(words)}"
 
 
-def _reserve(needs: Needs, nodes: Sequence[NodeRoom]) -> tuple[list[NodeRoom], int]:
+def _reserve(needs: Needs, nodes: Sequence[NodeCapacity]) -> tuple[list[NodeCapacity], int]:
     """What stays free where a job takes what it needs, and how many of its ranks have room."""
     bundle, left = needs.bundle, needs.cpus_of_workers
     after = []
@@ -107,7 +107,7 @@ def _reserve(needs: Needs, nodes: Sequence[NodeRoom]) -> tuple[list[NodeRoom], i
     return after, placed
 
 
-def _without(node: NodeRoom, taken: Mapping[str, float]) -> NodeRoom:
+def _without(node: NodeCapacity, taken: Mapping[str, float]) -> NodeCapacity:
     free = {name: node.free.get(name, 0.0) - amount for name, amount in taken.items()}
     return replace(node, free={**node.free, **free})
 

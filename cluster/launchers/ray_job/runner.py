@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from cluster.errors import EXIT_FAILED, EXIT_PREEMPTED, ClusterError
-from cluster.launchers.ray_job.child import DriverProcess, Log
-from cluster.launchers.ray_job.queue import View, turn
-from cluster.launchers.ray_job.record import (
+from cluster.launchers.ray_job.driver_process import DriverProcess, JobLog
+from cluster.launchers.ray_job.queue import QueueView, waiting_reason
+from cluster.launchers.ray_job.job_record import (
     RENEW_SECONDS,
     Attempt,
     JobFolder,
@@ -33,22 +33,22 @@ from cluster.launchers.ray_job.record import (
     JobState,
     Runner,
 )
-from cluster.launchers.ray_job.training_process import order, start
+from cluster.launchers.ray_job.training_process import argv_line, start
 from cluster.supervision.invocation import as_variable
 from cluster.supervision.retry_budget import RetryBudget
 from cluster.supervision.stop_requests import JobStopRequest
-from cluster.terminal import complain
+from cluster.terminal import print_error
 from foundation.wording import counted
 from trainer.checkpoints.format import list_checkpoints
 from trainer.checkpoints.lease import was_owned_by
-from trainer.record.metrics import recorded_step
+from trainer.record.metrics_file import recorded_step
 from trainer.runs.folder import RunFolder
 
-LOOK_SECONDS = 0.5
+POLL_SECONDS = 0.5
 QUEUE_SECONDS = 2.0
-LONGEST_REASON = 500
+MAX_REASON_CHARACTERS = 500
 # How long the head may give no answer to a job that waits.
-PATIENCE_SECONDS = 120.0
+HEAD_TIMEOUT_SECONDS = 120.0
 SIGNALLED = 128  # exit codes above stand for signals
 
 
@@ -61,7 +61,7 @@ class JobRunner:
         request: JobRequest,
         words: Sequence[str],
         command: Sequence[str],
-        view: Callable[[], View],
+        view: Callable[[], QueueView],
         ready: "subprocess.Popen[bytes] | None" = None,
     ) -> None:
         """
@@ -77,7 +77,7 @@ class JobRunner:
         self._command = command
         self._make_view = view
         self._request = request
-        self._log = Log(self._folder.log)
+        self._log = JobLog(self._folder.log)
         self._stop = JobStopRequest(self._run)
         self._ready = DriverProcess(ready, self._log) if ready else None
         self._renewed = 0.0
@@ -97,9 +97,9 @@ class JobRunner:
         try:
             state, code, message = self._run_attempts()
         except ClusterError as error:
-            self._log.say(f"error: {error}")
+            self._log.write_line(f"error: {error}")
             state, code, message = "FAILED", EXIT_FAILED, str(error)
-        self._drop_child()
+        self._discard_child()
         self._stop.clear()
         self._write(state=state, exit_code=code, message=message, waits_for=None)
         self._log.close()
@@ -133,7 +133,7 @@ class JobRunner:
                     f"no further than step {budget.furthest_step} (cluster.retries is {retries}); "
                     f"the last said: {why}",
                 )
-            self._log.say(
+            self._log.write_line(
                 f"job: left with exit code {code} at step {step} and is started again "
                 f"({counted(budget.failures, 'time')} without progress, of {retries})"
             )
@@ -158,10 +158,10 @@ class JobRunner:
             f"{self._record.attempts[-1].step}. {newest}. A job with {code} in "
             "cluster.retry_exit_codes does so by itself"
         )
-        self._log.say(f"error: {text}")
+        self._log.write_line(f"error: {text}")
         return text
 
-    def _wait_for_room(self, view: View) -> None:
+    def _wait_for_room(self, view: QueueView) -> None:
         """Wait until it is this job's turn, or somebody asks it to stop.
 
         Raises:
@@ -170,10 +170,10 @@ class JobRunner:
         needs, told, answered = self._request.needs, None, time.monotonic()
         while not self._stop.reason:
             try:
-                waits_for = turn(self._record.id, needs, view.jobs(), view.nodes())
+                waits_for = waiting_reason(self._record.id, needs, view.jobs(), view.nodes())
                 answered = time.monotonic()
             except ClusterError as error:
-                if time.monotonic() - answered > PATIENCE_SECONDS:
+                if time.monotonic() - answered > HEAD_TIMEOUT_SECONDS:
                     raise
                 self._write(waits_for=f"an answer of Ray's head: {error}")
                 self._sleep(QUEUE_SECONDS)
@@ -186,19 +186,19 @@ class JobRunner:
                     f"The job would have to wait for {waits_for}. Submit it without --no-wait, "
                     "lower cluster.ranks, or stop what holds the room"
                 )
-            self._drop_child()  # it would hold memory for as long as it waits
+            self._discard_child()  # it would hold memory for as long as it waits
             if waits_for != self._record.waits_for:
                 self._write(waits_for=waits_for)
             if told is None:
                 told = waits_for
-                self._log.say(f"job: WAITING for {waits_for}")
+                self._log.write_line(f"job: WAITING for {waits_for}")
             self._sleep(QUEUE_SECONDS)
 
     def _sleep(self, seconds: float) -> None:
         until = time.monotonic() + seconds
         while time.monotonic() < until and not self._stop.reason:
             self._renew()
-            time.sleep(min(LOOK_SECONDS, seconds))
+            time.sleep(min(POLL_SECONDS, seconds))
 
     def _attempt(self) -> int:
         attempt = Attempt(
@@ -208,9 +208,9 @@ class JobRunner:
         self._write(attempts=(*others, attempt))
         size = self._recorded_bytes()
         child, self._ready = self._ready or self._start_child(), None
-        child.begin(order(self._words, self._place(), as_variable(self._request.invocation)))
+        child.begin(argv_line(self._words, self._working_folder(), as_variable(self._request.invocation)))
         owns_run = False  # until then whatever happens in the folder is another process's doing
-        while (code := child.wait(LOOK_SECONDS)) is None:
+        while (code := child.wait(POLL_SECONDS)) is None:
             owns_run = owns_run or self._is_owner(child)
             if owns_run:
                 self._stop.forward()
@@ -222,7 +222,7 @@ class JobRunner:
             update={
                 "ended": time.time(),
                 "exit_code": code,
-                "why": self._why(code)[:LONGEST_REASON],
+                "why": self._end_reason(code)[:MAX_REASON_CHARACTERS],
                 "last_line": self._log.lines,
                 "step": recorded_step(self._run.metrics),
             }
@@ -230,7 +230,7 @@ class JobRunner:
         self._write(attempts=(*others, ended))
         return code
 
-    def _why(self, code: int) -> str:
+    def _end_reason(self, code: int) -> str:
         """Return why an attempt has ended: the signal that killed it, or what it said last."""
         name, last = signal_name(code), self._log.last_line()
         return f"killed by {name}; the last line is: {last}" if name else last
@@ -244,7 +244,7 @@ class JobRunner:
             self._write(has_owned_run=True)
         return owns_run
 
-    def _place(self) -> Path:
+    def _working_folder(self) -> Path:
         """Where relative paths begin."""
         folder = Path(self._request.folder)
         return folder if folder.is_dir() else self._run.path
@@ -252,7 +252,7 @@ class JobRunner:
     def _start_child(self) -> DriverProcess:
         return DriverProcess(start(self._command, os.environ), self._log)
 
-    def _drop_child(self) -> None:
+    def _discard_child(self) -> None:
         if self._ready:
             self._ready.drop()
         self._ready = None
@@ -275,7 +275,7 @@ class JobRunner:
         try:
             self._folder.write(self._record)
         except OSError as error:
-            self._log.say(f"warning: {self._folder.record_file}: {error.strerror}")
+            self._log.write_line(f"warning: {self._folder.record_file}: {error.strerror}")
 
 
 def signal_name(code: int) -> str | None:
@@ -285,7 +285,7 @@ def signal_name(code: int) -> str | None:
     return None
 
 
-def run(envelope: Path, command: Sequence[str], ready: "subprocess.Popen[bytes] | None") -> int:
+def run(payload: Path, command: Sequence[str], ready: "subprocess.Popen[bytes] | None") -> int:
     """Run the job that was sent and return its exit code.
 
     Args:
@@ -293,15 +293,15 @@ def run(envelope: Path, command: Sequence[str], ready: "subprocess.Popen[bytes] 
         command: starts a process that waits for what it shall train.
         ready: a process that will train when it is told what.
     """
-    from cluster.launchers.ray_job.arrival import arrive
+    from cluster.launchers.ray_job.job_unpacking import unpack_job
 
     try:
-        arrived = arrive(envelope)
+        arrived = unpack_job(payload)
         runner = JobRunner(
             arrived.job_id, arrived.request, arrived.words, command, arrived.view, ready
         )
     except (ClusterError, OSError) as error:
-        complain(str(error))
+        print_error(str(error))
         if ready:
             ready.kill()
             ready.wait()

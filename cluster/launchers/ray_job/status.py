@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from cluster.errors import ClusterError
-from cluster.launchers.ray_job.arrival import record_link
-from cluster.launchers.ray_job.inside_view import RUN_KEY, RUNNER_KEY
-from cluster.launchers.ray_job.record import FINAL, LOST, JobFolder, JobRecord, parse_record
+from cluster.launchers.ray_job.job_unpacking import record_link
+from cluster.launchers.ray_job.head_cluster_view import RUN_KEY, RUNNER_KEY
+from cluster.launchers.ray_job.job_record import FINAL, LOST, JobFolder, JobRecord, parse_record
 from cluster.ray import jobs
 from cluster.ray.jobs import Job
 
@@ -90,7 +90,7 @@ def is_folder(name: str) -> bool:
     return "/" in name or Path(name).is_dir()
 
 
-def standing_in(folder: str) -> JobSummary:
+def job_summary_in(folder: str) -> JobSummary:
     """The last job of a run, or a job by its own folder, from what lies there."""
     path = Path(folder)
     job = JobFolder(path) if (path / "job.json").is_file() else JobFolder.newest_of(path)
@@ -99,7 +99,7 @@ def standing_in(folder: str) -> JobSummary:
     return JobSummary(None, record, lost and record.state not in FINAL, job.path)
 
 
-def standing_of(address: str, job_id: str) -> JobSummary:
+def job_summary_of(address: str, job_id: str) -> JobSummary:
     """A job of a cluster, by its id.
 
     Raises:
@@ -108,7 +108,7 @@ def standing_of(address: str, job_id: str) -> JobSummary:
     return _with_record(address, jobs.job_status(address, job_id))
 
 
-def all_standings(address: str) -> list[JobSummary]:
+def all_job_summaries(address: str) -> list[JobSummary]:
     """All jobs of a cluster, oldest first."""
     with ThreadPoolExecutor(READERS) as readers:
         found = jobs.list_jobs(address)
@@ -146,14 +146,14 @@ def log_of(address: str, job_id: str, *, follow: bool, lines: int | None) -> Ite
 
 def log_in(folder: str, *, follow: bool, lines: int | None) -> Iterator[str]:
     """What a job has printed, from the run's folder."""
-    standing = standing_in(folder)
-    assert standing.folder is not None
+    summary = job_summary_in(folder)
+    assert summary.folder is not None
     try:
-        with (standing.folder / "log.txt").open(encoding="utf-8", errors="replace") as file:
+        with (summary.folder / "log.txt").open(encoding="utf-8", errors="replace") as file:
             text = file.read()
             yield text if lines is None else _last(text, lines)
             while follow:
-                ended = standing_in(str(standing.folder)).finished
+                ended = job_summary_in(str(summary.folder)).finished
                 while piece := file.read(FOLLOW_BYTES):
                     yield piece
                 if ended:
@@ -166,7 +166,7 @@ def log_in(folder: str, *, follow: bool, lines: int | None) -> Iterator[str]:
 def wait_until_over(address: str, job_id: str) -> JobSummary:
     """Wait until a job has finished, by Ray's word."""
     jobs.wait_for_job(address, job_id)
-    return standing_of(address, job_id)
+    return job_summary_of(address, job_id)
 
 
 def _last(text: str, lines: int) -> str:

@@ -15,20 +15,20 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from cluster.errors import ClusterError
-from cluster.launchers.ray_job.arrival import Envelope
+from cluster.launchers.ray_job.job_unpacking import JobPayload
 from cluster.launchers.ray_job.entrance import job_code
-from cluster.launchers.ray_job.inside_view import RUN_KEY, RUNNER_KEY
-from cluster.launchers.ray_job.record import JobRequest, Needs
-from cluster.launchers.ray_job.shipment import extension_files, megabytes, sent_files
+from cluster.launchers.ray_job.head_cluster_view import RUN_KEY, RUNNER_KEY
+from cluster.launchers.ray_job.job_record import JobRequest, Needs
+from cluster.launchers.ray_job.job_package import extension_files, megabytes, sent_files
 from cluster.launchers.ray_job.submit_checks import check_folder, check_head, check_jobs
 from cluster.packages import INSTALLATION
-from cluster.planning.quick import quick_check
-from cluster.ray import jobs, open_doors
-from cluster.ray.environment_file import pointer
-from cluster.ray.head_look import digest_of
+from cluster.planning.quick_checks import quick_check
+from cluster.ray import jobs, exposure
+from cluster.ray.environment_file import file_reference
+from cluster.ray.head_probe import digest_of
 from cluster.ray.job_command import HEAD_PYTHON, Attachment
 from cluster.ray.jobs import STOP_WAIT_VARIABLE
-from cluster.ray.open_doors import ClusterExposure
+from cluster.ray.exposure import ClusterExposure
 from cluster.recipe import (
     Recipe,
     find_recipe,
@@ -37,14 +37,14 @@ from cluster.recipe import (
     run_name,
     with_absolute_paths,
 )
-from cluster.supervision.invocation import this_invocation
+from cluster.supervision.invocation import current_invocation
 from foundation.wording import counted
 from trainer.runs import RUNS
 from trainer.runs.folder import RunFolder
 
 # After cluster.grace_seconds the driver kills the ranks and leaves; that takes it a moment.
-LEAVE_SECONDS = 30
-ENVELOPE = "job.json"
+STOP_MARGIN_SECONDS = 30
+PAYLOAD_FILE = "job.json"
 NO_FOLDER = "extension_folder=null"  # nodes use the extensions that are sent, or installed ones
 # Of W&B's variables those that say who somebody is and where the server is, by name.
 WANDB_KEY = "WANDB_API_KEY"
@@ -57,7 +57,7 @@ WANDB_VARIABLES = (
 
 
 @dataclass(frozen=True)
-class Submission:
+class SubmitOptions:
     """What a user asks for.
 
     Attributes:
@@ -78,7 +78,7 @@ class Submission:
 
 
 @dataclass(frozen=True)
-class Submitted:
+class SubmittedJob:
     """A job that is on its way."""
 
     id: str
@@ -95,7 +95,7 @@ class Submitted:
         }
 
 
-class Listener(Protocol):
+class SubmissionListener(Protocol):
     """Receives the warnings and the progress of a submission."""
 
     def warn(self, text: str) -> None:
@@ -106,8 +106,8 @@ class Listener(Protocol):
 
 
 def submit(
-    wanted: Submission, look: ClusterExposure, listener: Listener, entry_point: str
-) -> Submitted:
+    wanted: SubmitOptions, cluster_exposure: ClusterExposure, listener: SubmissionListener, entry_point: str
+) -> SubmittedJob:
     """Submit the run of a recipe; see `transloom submit --help`.
 
     Args:
@@ -118,17 +118,17 @@ def submit(
         ClusterError, DataError, ModelError, TrainerError: the recipe is wrong, dataset or run
             folder are and can be seen from here, or the cluster does not take the job.
     """
-    recipe, request = request_of(wanted)
+    recipe, request = build_request(wanted)
     checked = quick_check(recipe, RunFolder(Path(request.run)), trains_here=False)
     checked.raise_refusal()
     for scarce in checked.notices:
         listener.warn(scarce)
     # Not before a retry: the driver of a job whose head is lost may take a moment to end.
     check_folder(Path(request.run))
-    return send(recipe, request, look, listener, entry_point)
+    return send(recipe, request, cluster_exposure, listener, entry_point)
 
 
-def request_of(wanted: Submission) -> tuple[Recipe, JobRequest]:
+def build_request(wanted: SubmitOptions) -> tuple[Recipe, JobRequest]:
     """What is sent to the cluster; nobody is asked for it."""
     path = find_recipe(wanted.recipe)
     overrides = list(wanted.overrides)
@@ -160,15 +160,15 @@ def request_of(wanted: Submission) -> tuple[Recipe, JobRequest]:
         environment_file=str(wanted.environment_file) if wanted.environment_file else None,
         environment=tuple(wanted.environment),
         extensions=tuple(extension_files(recipe)),
-        invocation=this_invocation(),
+        invocation=current_invocation(),
         digest=digest_of(INSTALLATION),
     )
     return recipe, request
 
 
 def send(
-    recipe: Recipe, request: JobRequest, look: ClusterExposure, listener: Listener, entry_point: str
-) -> Submitted:
+    recipe: Recipe, request: JobRequest, cluster_exposure: ClusterExposure, listener: SubmissionListener, entry_point: str
+) -> SubmittedJob:
     """Submit what is asked for to a cluster.
 
     Args:
@@ -179,27 +179,27 @@ def send(
         ClusterError: the cluster cannot be reached, refuses the token, is open and `strict`, its
             head node lacks what the run needs, or another job uses the run.
     """
-    address, seen = look.dashboard, look.wait()  # before any file of ours is there
-    if seen.doors:
-        open_doors.tell(
-            open_doors.warning(address, seen.doors), strict=request.strict, notice=listener.warn
+    address, seen = cluster_exposure.dashboard, cluster_exposure.wait()  # before any file of ours is there
+    if seen.endpoints:
+        exposure.report_exposure(
+            exposure.warning(address, seen.endpoints), strict=request.strict, notice=listener.warn
         )
     check_head(seen, request, address, listener.warn)
     check_jobs(address, request.run)
     # The look is at the head alone: other nodes may have another transloom.
     with_code = seen.digest != request.digest or jobs.count_nodes(address) != 1
     files = sent_files(recipe, with_code=with_code)
-    job_id = new_id(recipe.name)
-    envelope = Envelope(id=job_id, request=request).model_dump_json().encode()
-    sent = len(envelope) + sum(path.stat().st_size for path in files.values())
+    job_id = new_job_id(recipe.name)
+    payload = JobPayload(id=job_id, request=request).model_dump_json().encode()
+    sent = len(payload) + sum(path.stat().st_size for path in files.values())
     code = f" and {counted(len(files), 'file')} of code ({megabytes(sent)})" if files else ""
     listener.progress(f"sending the recipe{code}, submitting the job")
     jobs.submit(
-        [HEAD_PYTHON, "-P", "-c", job_code(entry_point), Attachment(ENVELOPE, envelope)],
+        [HEAD_PYTHON, "-P", "-c", job_code(entry_point), Attachment(PAYLOAD_FILE, payload)],
         address=address,
         folder=Path("/"),
         shipped=files,
-        environment=environment_of(recipe, request, listener.warn),
+        environment=job_environment(recipe, request, listener.warn),
         metadata={
             "recipe": recipe.name,
             RUN_KEY: request.run,
@@ -207,10 +207,10 @@ def send(
         },
         job_id=job_id,
     )
-    return Submitted(job_id, request.run, sent, with_code)
+    return SubmittedJob(job_id, request.run, sent, with_code)
 
 
-def environment_of(
+def job_environment(
     recipe: Recipe, request: JobRequest, notice: Callable[[str], None]
 ) -> dict[str, str]:
     """What is added to the environment of a job's processes, which others can read: no secret.
@@ -218,12 +218,12 @@ def environment_of(
     Args:
         notice: is told if W&B will miss its key, as far as can be told from here.
     """
-    seconds = math.ceil(recipe.cluster.grace_seconds) + LEAVE_SECONDS
+    seconds = math.ceil(recipe.cluster.grace_seconds) + STOP_MARGIN_SECONDS
     environment = {STOP_WAIT_VARIABLE: str(seconds)}
     mode = recipe.tracking.wandb
     if request.environment_file:
         welcome = () if mode == "disabled" else (WANDB_KEY, *WANDB_VARIABLES)
-        environment |= pointer(Path(request.environment_file), request.environment, welcome)
+        environment |= file_reference(Path(request.environment_file), request.environment, welcome)
     elif mode == "online" and WANDB_KEY not in request.environment:
         notice(
             f"tracking.wandb is online, and neither --env-file nor --env {WANDB_KEY} is given: the "
@@ -236,10 +236,10 @@ def environment_of(
 def resubmit(
     request: JobRequest,
     address: str,
-    listener: Listener,
+    listener: SubmissionListener,
     folder: Path | None,
     entry_point: str,
-) -> Submitted:
+) -> SubmittedJob:
     """Submit the same again: the recipe as it was, and the transloom that runs here.
 
     Args:
@@ -248,13 +248,13 @@ def resubmit(
 
     Raises:
         ClusterError: as `send`.
-        RunMismatchError: as `request_again`.
+        RunMismatchError: as `rebuild_request`.
     """
-    recipe, again = request_again(request, folder)
-    return send(recipe, again, ClusterExposure(address, again.places), listener, entry_point)
+    recipe, again = rebuild_request(request, folder)
+    return send(recipe, again, ClusterExposure(address, again.required_folders), listener, entry_point)
 
 
-def request_again(request: JobRequest, folder: Path | None) -> tuple[Recipe, JobRequest]:
+def rebuild_request(request: JobRequest, folder: Path | None) -> tuple[Recipe, JobRequest]:
     """Build the request for another job like a former one (no network access).
 
     A job's record is untrusted, as its run is: here and on the nodes, extensions come from the
@@ -280,7 +280,7 @@ def request_again(request: JobRequest, folder: Path | None) -> tuple[Recipe, Job
     return recipe, request.model_copy(update=changes)
 
 
-def new_id(name: str) -> str:
+def new_job_id(name: str) -> str:
     """An id that a person can tell from others."""
     words = re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-")[:40]
     return f"{words or 'job'}-{secrets.token_hex(4)}"

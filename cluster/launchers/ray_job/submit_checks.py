@@ -1,6 +1,6 @@
 """Checks before a job is submitted: its head node can run it, and nobody else uses its run.
 
-The head node is judged by what `cluster.ray.head_look` has found there. Other nodes may lack more,
+The head node is judged by what `cluster.ray.head_probe` has found there. Other nodes may lack more,
 which only the job itself reports.
 
 A run's users are found in its folder, where that is visible here, and among the jobs of the
@@ -13,22 +13,22 @@ from contextlib import suppress
 from pathlib import Path
 
 from cluster.errors import ClusterError
-from cluster.launchers.ray_job.inside_view import RUN_KEY, RUNNER_KEY
-from cluster.launchers.ray_job.record import FINAL, JobFolder, JobRequest
-from cluster.launchers.ray_job.status import standing_of
+from cluster.launchers.ray_job.head_cluster_view import RUN_KEY, RUNNER_KEY
+from cluster.launchers.ray_job.job_record import FINAL, JobFolder, JobRequest
+from cluster.launchers.ray_job.status import job_summary_of
 from cluster.planning.node_probe import version_of
-from cluster.planning.versions import WATCHED
+from cluster.planning.versions import CHECKED_PACKAGES
 from cluster.ray import jobs
-from cluster.ray.open_doors import HeadLook
-from trainer.record.standing import BYTES_IN_A_LIST, is_run
-from trainer.record.standing import standing_of as standing_of_run
+from cluster.ray.exposure import HeadProbe
+from trainer.record.run_status import RECORD_BYTES_IN_LIST, is_run
+from trainer.record.run_status import job_summary_of as standing_of_run
 
 PYTHONS = ((3, 11), (3, 13))  # the first and the last
 _OTHERWISE = "The same command continues the run then. Or train another run with --run PATH"
 
 
 def check_head(
-    seen: HeadLook, request: JobRequest, address: str, notice: Callable[[str], None]
+    seen: HeadProbe, request: JobRequest, address: str, notice: Callable[[str], None]
 ) -> None:
     """Check that the head node can run a job, as far as the look at it tells.
 
@@ -47,20 +47,20 @@ def check_head(
             f"{head} runs Ray with Python {seen.python}, and transloom needs {first} to {last}: "
             "start its Ray from such an environment"
         )
-    if missing := [name for name in WATCHED if seen.versions.get(name) is None]:
+    if missing := [name for name in CHECKED_PACKAGES if seen.versions.get(name) is None]:
         raise ClusterError(
             f"{head} has no {' and no '.join(missing)} in the environment of its Ray: install "
             "there what transloom needs, from the same lock, see docs/clusters.md"
         )
     if not any(seen.folders.values()):
-        raise ClusterError(request.without_places(head))
+        raise ClusterError(request.missing_folders_text(head))
     for folder in (request.run, str(Path(request.run).parent)):
         if problem := seen.unwritable.get(folder):
             raise ClusterError(
                 f"{head} cannot write the run's folder {request.run}: {problem}. Name another "
                 "folder with --run PATH, on storage that all nodes may write"
             )
-    for name in WATCHED:
+    for name in CHECKED_PACKAGES:
         here, there = version_of(name), seen.versions[name]
         if here != there:
             notice(
@@ -80,7 +80,7 @@ def check_jobs(address: str, run: str) -> None:
             continue
         if Path(job.metadata.get(RUN_KEY, "")) != Path(run):
             continue
-        found = standing_of(address, job.id)  # its record has the end before Ray does
+        found = job_summary_of(address, job.id)  # its record has the end before Ray does
         if not found.finished:
             raise ClusterError(
                 f"The run {run} is in use by the job {job.id} ({found.status}). Stop it with a "
@@ -96,7 +96,7 @@ def check_folder(run: Path) -> None:
     """
     if not is_run(run):
         return
-    found = standing_of_run(run, BYTES_IN_A_LIST)
+    found = standing_of_run(run, RECORD_BYTES_IN_LIST)
     if found.state != "training" or found.owner is None:
         return
     owner, job, stop = found.owner, "", f"transloom stop {run}"

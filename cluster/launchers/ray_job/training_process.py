@@ -17,8 +17,8 @@ from pathlib import Path
 
 # Our packages first, whatever folder of the same names stands on the path. With -P the folder in
 # which a process starts is no place for our code.
-OWN = "from cluster.packages import import_own_packages; import_own_packages(); "
-NO_ORDER = 75  # the exit code of a process that never got its arguments
+IMPORT_OWN_PACKAGES = "from cluster.packages import import_own_packages; import_own_packages(); "
+NO_ARGV = 75  # the exit code of a process that never got its arguments
 
 
 def training_command(entry_point: str) -> list[str]:
@@ -27,8 +27,8 @@ def training_command(entry_point: str) -> list[str]:
         sys.executable,
         "-P",
         "-c",
-        f"{OWN}from {entry_point} import main; "
-        f"from {__name__} import take_order; take_order(); main()",
+        f"{IMPORT_OWN_PACKAGES}from {entry_point} import main; "
+        f"from {__name__} import read_argv; read_argv(); main()",
         "transloom",  # the name in lists of processes
         "train",
     ]
@@ -45,8 +45,8 @@ def start(command: Sequence[str], environment: Mapping[str, str]) -> "subprocess
     )
 
 
-def order(words: Sequence[str], folder: Path, environment: Mapping[str, str]) -> str:
-    """Return the line that `take_order` waits for.
+def argv_line(words: Sequence[str], folder: Path, environment: Mapping[str, str]) -> str:
+    """Return the line that `read_argv` waits for.
 
     Args:
         words: a command line of transloom.
@@ -58,10 +58,10 @@ def order(words: Sequence[str], folder: Path, environment: Mapping[str, str]) ->
     )
 
 
-def take_order() -> None:
+def read_argv() -> None:
     """Wait for the arguments, then set arguments, folder and environment; exit without any."""
     if not (line := sys.stdin.readline()):
-        sys.exit(NO_ORDER)
+        sys.exit(NO_ARGV)
     told = json.loads(line)
     os.environ.update(told["environment"])
     os.chdir(told["folder"])

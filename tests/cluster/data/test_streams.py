@@ -12,10 +12,10 @@ from support.cluster.sabotage import kill, process_ids
 from support.files.faulty_server import Fault, FaultyServer
 from support.recipes import tiny_recipe
 
-from cluster.data.streams import SILENCE_SECONDS, WorkerClient, WorkerStreams
+from cluster.data.streams import WORKER_TIMEOUT_SECONDS, WorkerClient, WorkerStreams
 from cluster.data.workers import DataWorkers
 from cluster.errors import ClusterError
-from cluster.health.watchdog import Heartbeat
+from cluster.health.watchdog import HeartbeatSender
 from cluster.ray.session import ray_session
 from data_pipeline.batching.plan import Cursor
 from data_pipeline.batching.stream import local_rank_steps
@@ -50,7 +50,7 @@ def all_workers(ray_head):
     def actors():
         return [actor for workers in started for actor in workers.actors]
 
-    with ray_session(ray_head.address), Heartbeat(actors):
+    with ray_session(ray_head.address), HeartbeatSender(actors):
         yield started
 
 
@@ -145,7 +145,7 @@ def test_workers_that_hang_are_started_again(workers, expected):
 
     def notice(text):
         notices.append(text)
-        client._silence_seconds = SILENCE_SECONDS  # others may be slow, and so may a restart
+        client._silence_seconds = WORKER_TIMEOUT_SECONDS  # others may be slow, and so may a restart
 
     client = WorkerClient(started.handles, notice)
     steps = steps_of(client)
@@ -166,7 +166,7 @@ def test_the_rank_gives_up_before_it_is_taken_for_hung(workers):
     client = WorkerClient(started.handles, notices.append)
     steps = steps_of(client)
     next(steps)
-    client.hopeless_seconds = 1.0
+    client.give_up_seconds = 1.0
     (worker,) = process_ids(started)
     os.kill(worker, signal.SIGSTOP)
     try:
@@ -188,7 +188,7 @@ def test_workers_join_and_leave(workers, expected):
     assert [handle.number for handle in started.handles] == [0, 1, 2]
     client.workers = started.handles
     received += islice(steps, 60)
-    assert ") 0" not in started.spread()  # all three have read windows
+    assert ") 0" not in started.windows_read_text()  # all three have read windows
     started.resize(1, nodes=[])
     client.workers = started.handles
     received += islice(steps, STEPS - 70)

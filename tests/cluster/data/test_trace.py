@@ -16,8 +16,8 @@ from data_pipeline.dataset.manifest import Manifest, open_dataset
 from data_pipeline.storage.store import open_store
 from trainer.checkpoints.format import Checkpoint, list_checkpoints
 from trainer.errors import RunMismatchError
-from trainer.record.metrics import read_metrics, train_lines
-from trainer.record.records import Resumed
+from trainer.record.metrics_file import read_metrics, train_lines
+from trainer.record.metrics_lines import Resumed
 from trainer.runs.folder import RunFolder
 from transloom.cli.prepare import prepare_dataset
 from transloom.inference.translator import Translator
@@ -272,9 +272,9 @@ def test_data_workers_are_asked_for(trained, transloom, tmp_path):
     result = transloom("workers", trained.path, 3)
     assert "asked to have 3 data workers" in result.stdout
     assert "log.txt" in result.stdout.replace("\n", "")
-    assert RunFolder(trained.path).take_wanted_data_workers() == 3
+    assert RunFolder(trained.path).take_data_workers_request() == 3
     assert transloom("workers", trained.path, 0).exit_code == 2
-    assert RunFolder(trained.path).take_wanted_data_workers() is None
+    assert RunFolder(trained.path).take_data_workers_request() is None
     with pytest.raises(RunMismatchError, match="is no run"):
         transloom("workers", tmp_path, 1)
 

@@ -13,10 +13,10 @@ from support.recipes import tiny_recipe
 from cluster.data import streams
 from cluster.data.streams import (
     HEARTBEAT_SECONDS,
-    REPETITIONS,
+    MAX_RETRIES_BEFORE_ERROR,
     RESTART_SECONDS,
     RETRY_SECONDS,
-    SILENCE_SECONDS,
+    WORKER_TIMEOUT_SECONDS,
     WorkerClient,
     WorkerStreams,
 )
@@ -139,7 +139,7 @@ def test_a_request_that_kills_each_worker_ends_the_run_after_their_restarts(time
     client, _ = client_of(kills)
     with pytest.raises(ClusterError, match=r"at the same request \(fetch of window 0 of epoch 0"):
         client.answer(client.ask("fetch", HERE))
-    assert len(kills.calls["fetch"]) > REPETITIONS
+    assert len(kills.calls["fetch"]) > MAX_RETRIES_BEFORE_ERROR
     assert RESTART_SECONDS < timed.now - 1000.0 < RESTART_SECONDS + 2 * RETRY_SECONDS
 
 
@@ -155,7 +155,7 @@ def test_a_silent_worker_that_lives_is_waited_for(timed):
     reads = ScriptedActor(fetch=[answer], process_id=sign)
     client, notices = client_of(reads, ScriptedActor())
     assert client.answer(client.ask("fetch", HERE)) == "data"
-    assert timed.waits == [SILENCE_SECONDS] * 3
+    assert timed.waits == [WORKER_TIMEOUT_SECONDS] * 3
     assert (notices, timed.killed, timed.restarted) == ([], [], [])
 
 
@@ -181,7 +181,7 @@ def test_a_worker_that_hangs_is_started_again_and_another_one_is_asked(timed):
 def test_without_any_answer_for_long_the_run_ends(timed):
     reads = ScriptedActor(process_id=lambda: 12)
     client, _ = client_of(reads)
-    client.hopeless_seconds = 150.0
+    client.give_up_seconds = 150.0
     with pytest.raises(ClusterError, match=r"No data worker has answered for 150 s \(fetch of"):
         client.answer(client.ask("fetch", HERE))
     assert timed.waits == [60.0, 60.0, 30.0]

@@ -5,15 +5,15 @@ from types import SimpleNamespace
 import pytest
 from support.cluster.scripted_ray import DEAD, Answer, ScriptedActor, ScriptedRay
 
-from cluster.data import worker_signs
+from cluster.data import worker_heartbeats
 from cluster.data import workers as data_workers
-from cluster.data.worker_signs import SILENCE_SECONDS, WorkerSigns
+from cluster.data.worker_heartbeats import HEARTBEAT_TIMEOUT_SECONDS, WorkerMonitor
 from cluster.data.workers import (
     HEARTBEAT_SECONDS,
     DataWorkers,
     WorkerHandle,
     WorkerStatistics,
-    numbers,
+    worker_numbers,
 )
 from cluster.ray.cluster_view import Node
 
@@ -43,7 +43,7 @@ class StartedActors:
 def scripted_ray(monkeypatch):
     scripted = ScriptedRay()
     monkeypatch.setattr(data_workers, "ray", scripted)
-    monkeypatch.setattr(worker_signs, "ray", scripted)
+    monkeypatch.setattr(worker_heartbeats, "ray", scripted)
     return scripted
 
 
@@ -76,10 +76,10 @@ def test_the_first_workers_serve_at_once(started):
     assert started.arguments[:3] == ("the settings", "identity", 7)
 
 
-def answer(workers, *numbers):
+def answer(workers, *worker_numbers):
     """Let workers that start give their first answer."""
     for handle, first in workers._starting:
-        if handle.number in numbers:
+        if handle.number in worker_numbers:
             first.come()
 
 
@@ -96,7 +96,7 @@ def test_new_workers_serve_once_they_answer_and_are_not_started_twice(started):
     answer(workers, 1, 3)
     workers.admit()
     assert serving(workers) == [0, 2, 1, 3]
-    assert numbers(workers.handles) == "0, 1, 2, 3"
+    assert worker_numbers(workers.handles) == "0, 1, 2, 3"
     assert workers.resize(4, []) == 4
 
 
@@ -126,9 +126,9 @@ def test_workers_that_reserve_cpus_are_as_many_as_the_nodes_have_room_for(
 def test_workers_that_do_not_start_are_given_up_and_the_others_stay(started, scripted_ray):
     workers = some(1)
     workers.resize(3, [])
-    assert workers.give_up_starting() == 2
+    assert workers.cancel_starting() == 2
     assert scripted_ray.killed == started.actors[1:]
-    assert workers.give_up_starting() == 0
+    assert workers.cancel_starting() == 0
     assert workers.actors == started.actors[:1]
     assert workers.resize(1, []) == 1
 
@@ -138,8 +138,8 @@ def test_all_answer_only_if_each_does_within_a_heartbeat(started, scripted_ray):
     first, second = started.actors
     first.answers["process_id"] = [Answer(1), Answer(1)]
     second.answers["process_id"] = [Answer(2)]
-    assert workers.all_answer()
-    assert not workers.all_answer()
+    assert workers.all_responsive()
+    assert not workers.all_responsive()
     assert scripted_ray.waits == [HEARTBEAT_SECONDS]
 
 
@@ -148,7 +148,7 @@ def test_what_each_worker_has_read_is_said(started):
     statistics = WorkerStatistics(process_id=12, node="0123abcd", windows_read=5)
     started.actors[0].answers["statistics"] = [Answer(statistics)]
     started.actors[1].answers["statistics"] = [Answer(DEAD)]
-    assert workers.spread() == (
+    assert workers.windows_read_text() == (
         "windows read by data workers since their start: worker 0 (process 12, node 0123abcd) 5, "
         "worker 1 does not answer, worker 2 does not answer"
     )
@@ -158,22 +158,22 @@ def test_a_sign_is_as_old_as_the_last_answer(scripted_ray):
     first = WorkerStatistics(process_id=1, node="a", windows_read=1)
     second = WorkerStatistics(process_id=1, node="a", windows_read=2)
     actor = ScriptedActor(statistics=[Answer(first), Answer(DEAD), Answer(second)])
-    workers, signs = [WorkerHandle(3, actor)], WorkerSigns()
+    workers, signs = [WorkerHandle(3, actor)], WorkerMonitor()
 
-    def look(now):
-        (sign,) = signs.look(workers, now)
+    def poll(now):
+        (sign,) = signs.poll(workers, now)
         assert sign.number == 3
         return sign.statistics, sign.silent_seconds
 
-    assert look(100.0) == (None, 0.0)
-    assert look(102.0) == (first, 0.0)
-    assert look(104.0) == (first, 2.0)  # it has died, and another takes its place
-    assert look(106.0) == (second, 0.0)
-    assert look(108.0) == (second, 2.0)
+    assert poll(100.0) == (None, 0.0)
+    assert poll(102.0) == (first, 0.0)
+    assert poll(104.0) == (first, 2.0)  # it has died, and another takes its place
+    assert poll(106.0) == (second, 0.0)
+    assert poll(108.0) == (second, 2.0)
     assert len(actor.calls["statistics"]) == 4  # the question under way is not asked again
-    (sign,) = signs.look(workers, 106.0 + SILENCE_SECONDS - 0.1)
+    (sign,) = signs.poll(workers, 106.0 + HEARTBEAT_TIMEOUT_SECONDS - 0.1)
     assert sign.is_alive
-    (sign,) = signs.look(workers, 106.0 + SILENCE_SECONDS)
+    (sign,) = signs.poll(workers, 106.0 + HEARTBEAT_TIMEOUT_SECONDS)
     assert not sign.is_alive
 
 
@@ -181,11 +181,11 @@ def test_of_workers_that_have_left_nothing_is_kept(scripted_ray):
     statistics = WorkerStatistics(process_id=1, node="a", windows_read=1)
     stays = ScriptedActor(statistics=[Answer(statistics)])
     leaves = ScriptedActor(statistics=[Answer(statistics)])
-    signs = WorkerSigns()
+    signs = WorkerMonitor()
     both = [WorkerHandle(0, stays), WorkerHandle(1, leaves)]
     for now in (0.0, 1.0):
-        signs.look(both, now)
-    signs.look(both[:1], 2.0)
+        signs.poll(both, now)
+    signs.poll(both[:1], 2.0)
     again = SimpleNamespace(statistics=ScriptedActor().statistics)
-    sign = signs.look([both[0], WorkerHandle(1, again)], 3.0)[1]
+    sign = signs.poll([both[0], WorkerHandle(1, again)], 3.0)[1]
     assert (sign.statistics, sign.silent_seconds) == (None, 0.0)

@@ -15,14 +15,14 @@ def detector_at(*positions: Position, now: float = 0.0) -> HangDetector:
     """A watch over ranks that have come to these positions and answered at this time."""
     detector = HangDetector(DEADLINES, NAMES[: len(positions)], now)
     for rank, position in enumerate(positions):
-        detector.moved(rank, position, now)
+        detector.on_progress(rank, position, now)
     return detector
 
 
 def hung(detector: HangDetector, now: float, ranks=(0, 1)) -> str | None:
     """What is said when all ranks answer at a time."""
     for rank in ranks:
-        detector.answered(rank, now)
+        detector.on_answer(rank, now)
     error = detector.hung(ranks, now)
     return str(error) if error else None
 
@@ -40,7 +40,7 @@ def test_every_phase_has_its_deadline(phase, seconds):
 def test_progress_within_a_phase_counts():
     detector = detector_at(Position("step", 7), Position("step", 7))
     for rank in (0, 1):
-        detector.moved(rank, Position("step", 7, "window 3"), 9.0)
+        detector.on_progress(rank, Position("step", 7, "window 3"), 9.0)
     assert hung(detector, 18.0) is None
     assert hung(detector, 20.0) is not None
 
@@ -66,20 +66,20 @@ def test_ranks_that_are_equally_far_are_all_meant():
 
 def test_of_equally_far_ranks_the_one_that_has_waited_longest_is_named():
     detector = detector_at(Position("step", 25), Position("step", 25))
-    detector.moved(0, Position("step", 25, "epoch 0, window 3"), 8.0)
+    detector.on_progress(0, Position("step", 25, "epoch 0, window 3"), 8.0)
     text = hung(detector, 11.0)
     assert text.startswith("Rank 1 on node b hangs: it has been in phase step of step 25 for 11 s")
 
 
 def test_a_rank_that_has_returned_is_not_waited_for():
     detector = detector_at(Position("done", 30), Position("step", 30))
-    detector.moved(1, Position("done", 30), 19.0)
+    detector.on_progress(1, Position("done", 30), 19.0)
     assert hung(detector, 21.0, ranks=(1,)) is None
 
 
 def test_a_process_that_does_not_answer_is_named_whatever_its_phase():
     detector = detector_at(Position("validation", 24), Position("validation", 24))
-    detector.answered(0, 6.0)
+    detector.on_answer(0, 6.0)
     error = detector.hung([0, 1], 6.0)
     assert str(error) == (
         "Rank 1 on node b has not answered for 5 s, in phase validation of step 24. If its machine "
@@ -95,14 +95,14 @@ def after_steps(*seconds: float, deadlines: DeadlinesConfig) -> tuple[HangDetect
     detector, now = HangDetector(deadlines, NAMES, 0.0), 0.0
     for step, duration in enumerate(seconds, 1):
         for rank in (0, 1):
-            detector.moved(rank, Position("data", step), now)
-        detector.moved(0, Position("step", step), now)
+            detector.on_progress(rank, Position("data", step), now)
+        detector.on_progress(0, Position("step", step), now)
         assert hung(detector, now + 100.0) is None
         now += 100.0
-        detector.moved(1, Position("step", step), now)
+        detector.on_progress(1, Position("step", step), now)
         now += duration
     for rank in (0, 1):
-        detector.moved(rank, Position("data", len(seconds) + 1), now)
+        detector.on_progress(rank, Position("data", len(seconds) + 1), now)
     return detector, now
 
 
@@ -123,8 +123,8 @@ LONG = DeadlinesConfig(step_seconds=600)
 def test_the_deadline_of_a_step_follows_from_the_steps_before(steps, deadline):
     detector, now = after_steps(*steps, deadlines=LONG)
     step = len(steps) + 1
-    detector.moved(0, Position("step", step), now)
-    detector.moved(1, Position("step", step), now + 400.0)
+    detector.on_progress(0, Position("step", step), now)
+    detector.on_progress(1, Position("step", step), now + 400.0)
     now += 400.0
     assert hung(detector, now + deadline) is None
     text = hung(detector, now + deadline + 1)
@@ -138,7 +138,7 @@ def test_the_deadline_of_a_step_follows_from_the_steps_before(steps, deadline):
 
 def test_waiting_for_data_keeps_the_setting():
     detector, now = after_steps(*[1.0] * 20, deadlines=LONG)
-    detector.moved(0, Position("step", 21), now)
+    detector.on_progress(0, Position("step", 21), now)
     assert hung(detector, now + 600) is None
     text = hung(detector, now + 601)
     assert text.startswith("Rank 1 on node b hangs: it has been in phase data of step 21 for 601 s")
@@ -147,9 +147,9 @@ def test_waiting_for_data_keeps_the_setting():
 
 def test_a_rank_whose_report_comes_late_has_the_time_since_the_others_had_their_data():
     detector, now = after_steps(*[1.0] * 20, deadlines=LONG)
-    detector.moved(0, Position("step", 21), now)
-    detector.moved(1, Position("step", 21), now + 100.0)
-    detector.moved(1, Position("save", 21), now + 101.0)
+    detector.on_progress(0, Position("step", 21), now)
+    detector.on_progress(1, Position("step", 21), now + 100.0)
+    detector.on_progress(1, Position("save", 21), now + 101.0)
     assert hung(detector, now + 130.0) is None
     assert hung(detector, now + 131.0).startswith("Rank 0")
 
@@ -158,6 +158,6 @@ def test_a_recipe_can_keep_the_setting_for_all_steps():
     fixed = DeadlinesConfig(step_seconds=600, adaptive_step=False)
     detector, now = after_steps(*[1.0] * 20, deadlines=fixed)
     for rank in (0, 1):
-        detector.moved(rank, Position("step", 21), now)
+        detector.on_progress(rank, Position("step", 21), now)
     assert hung(detector, now + 600) is None
     assert "raise cluster.deadlines.step_seconds" in hung(detector, now + 601)

@@ -12,19 +12,19 @@ from support.cluster.processes import wait_until
 
 from cluster.errors import RankHungError, RankLostError
 from cluster.health import stacks
-from cluster.health.stacks import keep_stacks, stacks_of, with_stacks
+from cluster.health.stacks import save_stacks, stacks_of, attach_stacks
 from trainer.runs.folder import RunFolder
 
 HANGS = """
 import ctypes
-from cluster.health.stacks import allow_dumps
+from cluster.health.stacks import enable_stack_dumps
 
 def holds_the_interpreter_lock():
     print("here", flush=True)
     while True:  # a signal wakes it up
         ctypes.PyDLL(None).sleep(600)
 
-allow_dumps()
+enable_stack_dumps()
 holds_the_interpreter_lock()
 """
 PREPARED_FOR_NOTHING = "import time; print('here', flush=True); time.sleep(600)"
@@ -107,10 +107,10 @@ def test_the_stacks_of_the_newest_hangs_are_kept(tmp_path):
     run = RunFolder(tmp_path)
     for year in range(2001, 2010):
         (run.stacks / f"{year}-01-01T00-00-00").mkdir(parents=True)
-    folder = keep_stacks(run, {0: "here\n", 1: "there\n"}, pytest.fail)
+    folder = save_stacks(run, {0: "here\n", 1: "there\n"}, pytest.fail)
     assert (folder / "rank-1.txt").read_text() == "there\n"
     kept = sorted(path.name for path in run.stacks.iterdir())
-    assert len(kept) == stacks.HANGS_KEPT
+    assert len(kept) == stacks.MAX_SAVED_HANGS
     assert kept[-1] == folder.name
     assert kept[0].startswith("2006")
 
@@ -118,14 +118,14 @@ def test_the_stacks_of_the_newest_hangs_are_kept(tmp_path):
 def test_stacks_that_cannot_be_kept_are_no_failure(tmp_path):
     run, notices = RunFolder(tmp_path), []
     run.stacks.write_text("in the way")
-    assert keep_stacks(run, {0: "here"}, notices.append) is None
+    assert save_stacks(run, {0: "here"}, notices.append) is None
     assert "could not be kept" in notices[0]
 
 
 def test_a_hang_names_where_the_stacks_are_kept(tmp_path):
     run = RunFolder(tmp_path)
     hang = RankHungError("Rank 1 hangs")
-    told = with_stacks(hang, run, lambda: {0: "waits", 1: "loops"}, pytest.fail)
+    told = attach_stacks(hang, run, lambda: {0: "waits", 1: "loops"}, pytest.fail)
     (folder,) = run.stacks.iterdir()
     assert isinstance(told, RankHungError)
     assert str(told) == f"Rank 1 hangs. Where each rank stood is in {folder}"
@@ -135,5 +135,5 @@ def test_a_hang_names_where_the_stacks_are_kept(tmp_path):
 def test_nobody_is_asked_for_stacks_when_a_rank_has_died(tmp_path):
     run = RunFolder(tmp_path)
     death = RankLostError("Rank 1 has died")
-    assert with_stacks(death, run, lambda: pytest.fail("asked"), pytest.fail) is death
+    assert attach_stacks(death, run, lambda: pytest.fail("asked"), pytest.fail) is death
     assert not run.stacks.exists()

@@ -7,6 +7,6 @@ def test_the_clock_stands_still_while_the_process_is_paused():
     time = 100.0
     clock = SuspendAwareClock(lambda: time)
     time += 0.5
-    assert clock.look() == 0.5
+    assert clock.poll() == 0.5
     time += 3600
-    assert clock.look() == 1.5
+    assert clock.poll() == 1.5

@@ -6,7 +6,7 @@ import sys
 import threading
 
 from cluster.health import watchdog
-from cluster.health.watchdog import Heartbeat
+from cluster.health.watchdog import HeartbeatSender
 
 # Its clock goes on when it is told to, by half a second for each line; it says when it looks.
 PROGRAM = """
@@ -61,6 +61,6 @@ class Actor:
 def test_an_actor_that_cannot_be_told_does_not_silence_the_supervisor(monkeypatch):
     monkeypatch.setattr(watchdog, "HEARTBEAT_SECONDS", 0.01)
     gone, alive = Actor(RuntimeError("the actor is gone")), Actor()
-    with Heartbeat(lambda: [gone, alive]):
+    with HeartbeatSender(lambda: [gone, alive]):
         assert alive.often.wait(60)
     assert gone.times >= 3

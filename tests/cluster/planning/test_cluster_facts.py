@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from support.recipes import tiny_values
 
-from cluster.planning.cluster_facts import ClusterFacts, agree, room_problems
+from cluster.planning.cluster_facts import ClusterFacts, is_consistent, capacity_problems
 from cluster.planning.nodes import NodeFacts
 from cluster.planning.plan import Plan
 from cluster.ray.cluster_view import Node
@@ -38,17 +38,17 @@ def recipe(ranks):
 )
 def test_no_more_can_be_held_than_is_not_free(free, held, expected):
     node = replace(NODE, free={"CPU": free})
-    assert agree([node], [replace(HOLDER, resources={"CPU": held})]) == expected
-    assert agree([node, NODE], [replace(HOLDER, resources={"GPU": 1.0})]) is False
+    assert is_consistent([node], [replace(HOLDER, resources={"CPU": held})]) == expected
+    assert is_consistent([node, NODE], [replace(HOLDER, resources={"GPU": 1.0})]) is False
 
 
 def test_there_is_room():
-    assert room_problems(recipe(1), FACTS) == []
-    assert room_problems(recipe({"min": 1, "max": 4}), FACTS) == []
+    assert capacity_problems(recipe(1), FACTS) == []
+    assert capacity_problems(recipe({"min": 1, "max": 4}), FACTS) == []
 
 
 def test_who_holds_the_room_is_told_and_the_run_would_wait():
-    (problem,) = room_problems(recipe(2), FACTS)
+    (problem,) = capacity_problems(recipe(2), FACTS)
     assert not problem.refuses
     assert "held: 3 CPU and 1 GPU by raysubmit_x (/runs/a; driver on 10.0.0.2" in problem.text
     assert "wait for 300 s" in problem.text
@@ -56,7 +56,7 @@ def test_who_holds_the_room_is_told_and_the_run_would_wait():
 
 @pytest.mark.parametrize("ranks", [5, {"min": 5, "max": 5}])
 def test_what_no_waiting_helps_against_is_refused(ranks):
-    (problem,) = room_problems(recipe(ranks), FACTS)
+    (problem,) = capacity_problems(recipe(ranks), FACTS)
     assert problem.refuses
     assert "needs 5 ranks of 1 CPU each, and the cluster has room for 4 in all" in problem.text
 
@@ -65,14 +65,14 @@ def test_resources_and_labels_are_told():
     wanted = recipe(5)
     more = {"resources_per_rank": {"rack_a": 1.0}, "node_labels": {"pool": "train"}}
     wanted = wanted.model_copy(update={"cluster": wanted.cluster.model_copy(update=more)})
-    (problem,) = room_problems(wanted, FACTS)
+    (problem,) = capacity_problems(wanted, FACTS)
     assert "5 ranks of 1 CPU and 1 rack_a on nodes with pool=train each" in problem.text
 
 
 def test_it_is_told_in_lines():
     leaving = replace(NODE, name="10.0.0.3 (cd)", leaves_at=1.0)
     facts = replace(FACTS, nodes=(NODE, leaving))
-    plan = Plan(recipe(2), Path("runs/a"), 20, room_problems(recipe(2), FACTS), cluster=facts)
+    plan = Plan(recipe(2), Path("runs/a"), 20, capacity_problems(recipe(2), FACTS), cluster=facts)
     lines = plan_text(plan).splitlines()
     assert (
         "node         10.0.0.2 (ab): 1 of 4 CPU free; ranks use eth0; clock +0.25 s ± 0.01" in lines

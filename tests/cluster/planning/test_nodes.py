@@ -11,8 +11,8 @@ from ray import cloudpickle
 
 from cluster.packages import INSTALLATION
 from cluster.planning.node_probe import NodeProbe, code_of
-from cluster.planning.nodes import NodeFacts, by_value, facts_of_this_machine, node_problems
-from cluster.ray.head_look import PACKAGES
+from cluster.planning.nodes import NodeFacts, pickled_by_value, facts_of_this_machine, node_problems
+from cluster.ray.head_probe import PACKAGES
 
 HERE = facts_of_this_machine()
 RUN = Path("/shared/runs/a")
@@ -70,13 +70,13 @@ def test_a_node_says_what_it_has(tmp_path):
         "address": "127.0.0.1",
         "gpu": False,
     }
-    said = NodeProbe().look(asked)
+    said = NodeProbe().collect(asked)
     assert said["code"] == HERE.code
     assert said["folder"] is None
     assert (tmp_path / "answer").exists()
     assert said["manifest"] == hashlib.sha256(b"{}").hexdigest()
     assert said["interface"] == "lo"
-    elsewhere = NodeProbe().look(
+    elsewhere = NodeProbe().collect(
         asked | {"folder": str(tmp_path / "other"), "manifest": str(tmp_path / "none"),
                  "address": "203.0.113.7"}
     )  # fmt: skip
@@ -87,7 +87,7 @@ def test_a_node_says_what_it_has(tmp_path):
 
 def test_a_node_without_transloom_can_be_asked(tmp_path):
     """The probe travels by value, as Ray sends it, into a Python that has none of our packages."""
-    with by_value():
+    with pickled_by_value():
         sent = cloudpickle.dumps(NodeProbe)
     program = (
         "import sys; sys.path = [p for p in sys.path if 'site-packages' in p or 'lib' in p];"

@@ -11,7 +11,7 @@ from cluster.planning.plan import Plan
 from cluster.planning.speed import Speed, duration, recorded_speed, speed_of
 from cluster.recipe import Recipe
 from trainer.errors import TrainerError
-from trainer.record.records import TrainLine
+from trainer.record.metrics_lines import TrainLine
 from transloom.cli.plan import plan_text
 
 

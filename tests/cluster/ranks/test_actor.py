@@ -14,7 +14,7 @@ from cluster.ranks import actor as actor_module
 from cluster.ranks.actor import RankActor
 from cluster.ranks.node_agent import ProcessName
 from cluster.ranks.reports import Notice
-from trainer.checkpoints.processes import start_tick
+from trainer.checkpoints.process_identity import start_tick
 
 ROOT = Path(__file__).resolve().parents[3]
 # In a process of its own, in which nothing else has been imported.
@@ -51,12 +51,12 @@ def actor(monkeypatch):
         monkeypatch.setenv(name, "before")
     events = []
     monkeypatch.setattr(actor_module, "Watchdog", lambda: SimpleNamespace(heartbeat=events.append))
-    for name in ("read_environment", "fall_asleep_soon", "allow_dumps"):
+    for name in ("read_environment", "limit_openmp_spin", "enable_stack_dumps"):
         monkeypatch.setattr(actor_module, name, partial(events.append, name))
 
     def make(gpu=None):
         made = RankActor.__ray_metadata__.modified_class(gpu)
-        assert events == ["read_environment", "fall_asleep_soon", "allow_dumps"]
+        assert events == ["read_environment", "limit_openmp_spin", "enable_stack_dumps"]
         return made
 
     return make

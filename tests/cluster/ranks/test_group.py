@@ -17,7 +17,7 @@ from cluster.health.failures import RankDiedError
 from cluster.health.hang_detector import Position
 from cluster.health.suspend_aware_clock import SuspendAwareClock
 from cluster.ranks import group as rank_group
-from cluster.ranks.group import CAUSE_SECONDS, LAST_REPORTS_SECONDS, RankGroup
+from cluster.ranks.group import WAIT_FOR_CAUSE_SECONDS, LAST_REPORTS_SECONDS, RankGroup
 from cluster.ranks.reports import Notice, Report
 from cluster.ray.session import ray_session
 from trainer.errors import NonFiniteLossError
@@ -124,7 +124,7 @@ def starting(nodes: str, answer: Any, config: ClusterConfig, clock: Any) -> Rank
     """A group of ranks on these nodes, whose processes are there."""
     processes = [
         SimpleNamespace(
-            actor=StartingRank(answer), seat=SimpleNamespace(node=node), said_name=ray.put("name")
+            actor=StartingRank(answer), rank_bundle=SimpleNamespace(node=node), said_name=ray.put("name")
         )
         for node in nodes
     ]
@@ -137,9 +137,9 @@ def test_ranks_know_their_place_among_all_and_on_their_node(ray_head):
         group = starting("aab", ray.put("tcp://here:1"), config, HandClock())
         group.start("the job", ["a worker"])
         assert group.poll().failure is None
-        assert not group.trains
+        assert not group.is_training
         assert group.poll().failure is None  # the rendezvous has answered
-        assert group.trains
+        assert group.is_training
         for result in group._results:
             ray.cancel(result, force=True)
     found = []
@@ -193,7 +193,7 @@ class GroupStory:
             ScriptedActor(rendezvous=[self.rendezvous], train=[result]) for result in self.results
         ]
         processes = [
-            SimpleNamespace(actor=actor, seat=SimpleNamespace(node=node), said_name=name)
+            SimpleNamespace(actor=actor, rank_bundle=SimpleNamespace(node=node), said_name=name)
             for actor, node, name in zip(self.actors, nodes, self.started, strict=True)
         ]
         names = [f"Rank {rank}" for rank in range(len(nodes))]
@@ -206,7 +206,7 @@ class GroupStory:
             answer.come("name")
         for _ in range(2):
             assert self.group.poll().failure is None
-        assert self.group.trains
+        assert self.group.is_training
 
     def reports(self, rank, *reports):
         """What a rank answers to the question under way."""
@@ -229,10 +229,10 @@ def test_the_first_rank_makes_the_rendezvous_once_all_have_started(story, nodes,
     told.group.poll()
     assert told.actors[0].calls["rendezvous"] == [(one_node,)]
     assert told.actors[1].calls["rendezvous"] == []
-    assert not told.group.trains
+    assert not told.group.is_training
     told.rendezvous.come("tcp://here:1")
     told.group.poll()
-    assert told.group.trains
+    assert told.group.is_training
     for actor in told.actors:
         ((_, placement, _),) = actor.calls["train"]
         assert placement.rendezvous == "tcp://here:1"
@@ -307,7 +307,7 @@ def test_signs_are_positions_and_seconds_of_silence(story):
     told.reports(0, Position("step", 3, "here"), Position("validation", 3))
     told.group.poll()
     told.clock.now = 14.0
-    (position, silent), (start, other_silent) = told.group.signs()
+    (position, silent), (start, other_silent) = told.group.heartbeats()
     assert (position, silent) == (Position("validation", 3), 4.0)
     assert (start, other_silent) == (Position(), 14.0)
 
@@ -374,7 +374,7 @@ def test_of_two_failures_the_cause_is_waited_for(story):
     told.clock.now = 20.0
     told.results[0].come(failed_with(RuntimeError("connection closed by peer")))
     assert told.group.poll().failure is None
-    told.clock.now += CAUSE_SECONDS
+    told.clock.now += WAIT_FOR_CAUSE_SECONDS
     assert told.group.poll().failure is None
     told.results[1].come(DEAD)
     assert "Rank 1 has died" in str(told.group.poll().failure)
@@ -386,7 +386,7 @@ def test_without_another_cause_the_first_failure_counts_after_a_while(story):
     told.clock.now = 20.0
     told.results[1].come(failed_with(RuntimeError("connection closed by peer")))
     assert told.group.poll().failure is None
-    told.clock.now += CAUSE_SECONDS + 0.1
+    told.clock.now += WAIT_FOR_CAUSE_SECONDS + 0.1
     failure = told.group.poll().failure
     assert str(failure).startswith("Rank 1 has failed in phase start: RuntimeError: connection")
     assert all(len(actor.calls["poll"]) <= 2 for actor in told.actors)  # nothing is awaited

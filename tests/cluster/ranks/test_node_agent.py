@@ -12,10 +12,10 @@ import ray
 from ray.exceptions import RayError
 from support.cluster.processes import HANG_SECONDS, wait_until
 
-from cluster.health.watchdog import Heartbeat
+from cluster.health.watchdog import HeartbeatSender
 from cluster.ranks.node_agent import NodeAgent, NodeAgents, ProcessName
 from cluster.ray.session import ray_session
-from trainer.checkpoints.processes import start_tick
+from trainer.checkpoints.process_identity import start_tick
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def started(ray_head):
     with ray_session(ray_head.address):
         node = ray.get_runtime_context().get_node_id()
         agents = NodeAgents()
-        with Heartbeat(lambda: list(agents.by_node.values())):
+        with HeartbeatSender(lambda: list(agents.by_node.values())):
             agents.start({node: "here"})
             agents.start({node: "here"})
             yield agents, node
@@ -37,8 +37,8 @@ def agents(started, monkeypatch):
     agents, node = started
     anew = NodeAgents()
     anew.by_node, anew._names = dict(agents.by_node), {node: "here"}
-    anew.call([node])
-    wait_until(lambda: not anew.silent([node]))  # the test before may have killed it
+    anew.ping([node])
+    wait_until(lambda: not anew.unresponsive([node]))  # the test before may have killed it
     return anew, node
 
 
@@ -63,7 +63,7 @@ def test_a_stopped_process_is_killed_at_once_and_waited_for(agents, sleeper):
     agents.kill([name])
     assert not name.is_alive()
     assert sleeper.wait() == -signal.SIGKILL
-    assert agents.silent([node]) == set()
+    assert agents.unresponsive([node]) == set()
 
 
 def test_another_process_of_the_same_id_is_left_alone(agents, sleeper):
@@ -79,7 +79,7 @@ def test_a_process_that_ends_by_itself_meanwhile_spares_no_other(sleeper, monkey
     ended.wait()
     monkeypatch.setattr(ProcessName, "is_alive", lambda name: True)  # when it was looked at
     agent = NodeAgent.__ray_metadata__.modified_class
-    agent.kill(SimpleNamespace(_end_with_raylet=lambda: None), names)
+    agent.kill(SimpleNamespace(_exit_with_raylet=lambda: None), names)
     assert sleeper.wait() == -signal.SIGKILL
 
 
@@ -106,14 +106,14 @@ def test_a_node_whose_agent_is_silent_is_known_until_it_answers(
     ray.get(agents.by_node[node].heartbeat.remote())
     wait_until(lambda: len(ray_head.actors("NodeAgent")) == 1)  # those of earlier tests end
     (agent,) = ray_head.actors("NodeAgent")
-    assert agents.call([node]) == set()
+    assert agents.ping([node]) == set()
     monkeypatch.setattr("cluster.ranks.node_agent.ANSWER_SECONDS", 0.5)
     agent.suspend()
     try:
-        assert agents.call([node]) == {node}
+        assert agents.ping([node]) == {node}
         agents.kill([name_of(sleeper, node)])
-        assert agents.silent([node]) == {node}
-        assert agents.silent([]) == set()  # a node that is gone is nobody's concern
+        assert agents.unresponsive([node]) == {node}
+        assert agents.unresponsive([]) == set()  # a node that is gone is nobody's concern
     finally:
         agent.resume()
 
@@ -127,14 +127,14 @@ def test_a_node_whose_agent_has_died_is_silent_until_the_next_one_answers(
     (agent,) = ray_head.actors("NodeAgent")
     monkeypatch.setattr("cluster.ranks.node_agent.ANSWER_SECONDS", 0.1)
     agent.suspend()
-    assert agents.call([node]) == {node}
+    assert agents.ping([node]) == {node}
     answer = agents._asked[node]
     agent.kill()
     assert ray.wait([answer], timeout=HANG_SECONDS)[0]
     with pytest.raises(RayError):
         ray.get(answer)
-    assert agents.silent([node]) == {node}
-    wait_until(lambda: not agents.silent([node]))
+    assert agents.unresponsive([node]) == {node}
+    wait_until(lambda: not agents.unresponsive([node]))
     ray.get(agents.by_node[node].heartbeat.remote())
 
 
@@ -153,9 +153,9 @@ print("outlives its raylet")
 
 
 @pytest.mark.parametrize("call", ["heartbeat()", "kill([])"])
-def test_an_agent_does_not_vouch_for_a_node_whose_raylet_has_died(call):
+def test_an_agent_does_not_vouch_for_a_node_whose_raylet_has_died(ping):
     raylet = subprocess.Popen(
-        ["sh", "-c", '"$0" -c "$1" & wait', sys.executable, ORPHAN.format(call=call)],
+        ["sh", "-c", '"$0" -c "$1" & wait', sys.executable, ORPHAN.format(ping=ping)],
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -168,18 +168,18 @@ def test_a_node_is_relied_on_again_when_its_agent_answers(agents, sleeper, monke
     monkeypatch.setattr("cluster.ranks.node_agent.ANSWER_SECONDS", 0.0)
     agents, node = agents
     agents.kill([name_of(sleeper, node)])
-    wait_until(lambda: not agents.silent([node]))
+    wait_until(lambda: not agents.unresponsive([node]))
     assert sleeper.wait() == -signal.SIGKILL
 
 
 def test_where_a_process_stands_is_asked_on_its_node(agents):
     agents, node = agents
     program = """
-from cluster.health.stacks import allow_dumps
+from cluster.health.stacks import enable_stack_dumps
 def waits_for_nobody():
     print("here", flush=True)
     input()
-allow_dumps()
+enable_stack_dumps()
 waits_for_nobody()
 """
     with subprocess.Popen(
@@ -224,11 +224,11 @@ class ElsewhereAgent:
     """An agent on a node where paths lead elsewhere."""
 
     def __init__(self, agent, folder):
-        self.meet, self.sources = self, agent.sources
+        self.check_shared_folder, self.sources = self, agent.sources
         self._agent, self._folder = agent, folder
 
     def remote(self, folder, left, answer):
-        return self._agent.meet.remote(self._folder, left, answer)
+        return self._agent.check_shared_folder.remote(self._folder, left, answer)
 
 
 def test_a_node_without_the_folder_is_named(agents, tmp_path):
@@ -265,9 +265,9 @@ def test_a_node_with_other_sources_is_named(agents, tmp_path, theirs):
         agents._sources = "0" * 64
     else:
         agent = agents.by_node[node]
-        unknown = agent.meet  # fails in the agent, as a method that it does not have would
+        unknown = agent.check_shared_folder  # fails in the agent, as a method that it does not have would
         agents.by_node[node] = SimpleNamespace(
-            meet=agent.meet, sources=SimpleNamespace(remote=lambda: unknown.remote(1, 2, 3))
+            check_shared_folder=agent.check_shared_folder, sources=SimpleNamespace(remote=lambda: unknown.remote(1, 2, 3))
         )
     (problem,) = agents.check(tmp_path, tmp_path)
     found = ours[:12] if theirs == "changed" else "unknown"

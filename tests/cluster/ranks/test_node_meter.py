@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from cluster.health.control_group import CoreLimit, MemoryLimit
+from cluster.health.cgroup import CoreLimit, MemoryLimit
 from cluster.ranks import node_meter
 from cluster.ranks.node_meter import NodeMeter, gpus_of_node, memory_of_node
 from cluster.ray import private

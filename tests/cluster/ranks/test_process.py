@@ -9,22 +9,22 @@ from support.cluster.scripted_ray import DEAD, Answer, ScriptedActor, ScriptedRa
 
 from cluster.ranks import node_agent
 from cluster.ranks import process as process_module
-from cluster.ranks.process import RankProcess, Spares
-from cluster.ray.reservation import Seat
+from cluster.ranks.process import RankProcess, SpareProcesses
+from cluster.ray.reservation import RankBundle
 from cluster.ray.session import ray_session
-from trainer.memory.host_memory import KEPT_BY_LIBRARIES, kept_by_libraries
+from trainer.memory.host_memory import ALLOCATOR_ENVIRONMENT, allocator_environment
 
 CODE = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
 
 
 def test_libraries_read_what_they_keep_when_a_rank_starts(ray_head):
     """Code for shapes that do not recur is not kept: it would take gigabytes."""
-    environment = kept_by_libraries(shapes_recur=False)
-    assert {name for name in environment if environment[name] != KEPT_BY_LIBRARIES[name]} == {CODE}
-    assert int(environment[CODE]) < 1000 < int(kept_by_libraries(shapes_recur=True)[CODE])
+    environment = allocator_environment(shapes_recur=False)
+    assert {name for name in environment if environment[name] != ALLOCATOR_ENVIRONMENT[name]} == {CODE}
+    assert int(environment[CODE]) < 1000 < int(allocator_environment(shapes_recur=True)[CODE])
     with ray_session(ray_head.address):
         (node,) = (node["NodeID"] for node in ray.nodes() if node["Alive"])
-        process = RankProcess(Seat(node, None), "cpu", environment)
+        process = RankProcess(RankBundle(node, None), "cpu", environment)
         found = psutil.Process(ray.get(process.actor.process_id.remote())).environ()
         ray.kill(process.actor)
     assert environment.items() <= found.items()
@@ -39,12 +39,12 @@ class StartedProcesses:
             monkeypatch.setattr(module, "ray", self.ray)
         monkeypatch.setattr(process_module, "RankProcess", self._start)
         self.killed = []
-        self.spares = Spares("cpu", {"A": "1"}, self.killed.extend)
+        self.spares = SpareProcesses("cpu", {"A": "1"}, self.killed.extend)
 
-    def _start(self, seat, device, environment):
+    def _start(self, rank_bundle, device, environment):
         assert (device, environment) == ("cpu", {"A": "1"})
         actor = ScriptedActor(process=lambda: "well")
-        self.started.append(SimpleNamespace(seat=seat, actor=actor))
+        self.started.append(SimpleNamespace(rank_bundle=rank_bundle, actor=actor))
         return self.started[-1]
 
 
@@ -53,13 +53,13 @@ def processes(monkeypatch):
     return StartedProcesses(monkeypatch)
 
 
-A, B = Seat("a"), Seat("b")
+A, B = RankBundle("a"), RankBundle("b")
 
 
 def test_a_spare_waits_for_each_seat_and_imports_what_ranks_have(processes):
     rank = ScriptedActor(modules=lambda: ["torch"])
     processes.spares.refill([A, A, B], rank)
-    assert [one.seat for one in processes.started] == [A, A, B]
+    assert [one.rank_bundle for one in processes.started] == [A, A, B]
     assert processes.spares.waiting == processes.started
     for one in processes.started:
         ((modules,),) = one.actor.calls["import_modules"]
@@ -72,10 +72,10 @@ def test_spares_without_a_seat_are_killed(processes):
     rank = ScriptedActor()
     processes.spares.refill([A, A, B], rank)
     first, second, other = processes.started
-    processes.spares.refill([A, Seat("c")], rank)
+    processes.spares.refill([A, RankBundle("c")], rank)
     assert processes.killed == [second, other]
     assert processes.spares.waiting == [first, processes.started[3]]
-    assert processes.started[3].seat == Seat("c")
+    assert processes.started[3].rank_bundle == RankBundle("c")
 
 
 def test_ranks_are_spares_of_their_seats_and_new_processes_elsewhere(processes):
@@ -84,14 +84,14 @@ def test_ranks_are_spares_of_their_seats_and_new_processes_elsewhere(processes):
     taken = processes.spares.take([B, A, A])
     assert taken[:2] == [on_b, on_a]
     assert taken[2] is processes.started[2]
-    assert taken[2].seat == A
+    assert taken[2].rank_bundle == A
     assert processes.spares.waiting == []
     assert processes.killed == []
 
 
 def test_spares_of_another_gpu_are_not_taken(processes):
-    processes.spares.refill([Seat("a", "0")], ScriptedActor())
-    (taken,) = processes.spares.take([Seat("a", "1")])
+    processes.spares.refill([RankBundle("a", "0")], ScriptedActor())
+    (taken,) = processes.spares.take([RankBundle("a", "1")])
     assert taken is processes.started[1]
     assert len(processes.spares.waiting) == 1
 

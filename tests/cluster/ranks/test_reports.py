@@ -23,7 +23,7 @@ def test_reports_are_drained_once_and_in_order():
     mailbox.progress("start", 0)
     mailbox.line(LINE)
     mailbox.notice("a shard is damaged")
-    mailbox.keep("8 threads")
+    mailbox.log_detail("8 threads")
     mailbox.state_written(FILE, HEADER)
     mailbox.state_failed(9, "the disk is full")
     assert mailbox.drain() == [
@@ -73,7 +73,7 @@ def test_without_ray_each_report_is_a_call(inline):
     supervision.progress("save", 8)
     supervision.line(LINE)
     supervision.notice("a shard is damaged")
-    supervision.keep("8 threads")
+    supervision.log_detail("8 threads")
     supervision.state_written(FILE, HEADER)
     supervision.state_failed(9, "the disk is full")
     assert calls == [

@@ -7,7 +7,7 @@ import pytest
 
 from cluster.errors import HeadLostError
 from cluster.ray import cluster_view
-from cluster.ray.cluster_view import TELL_SECONDS, ClusterView, Node
+from cluster.ray.cluster_view import WARN_AFTER_SECONDS, ClusterView, Node
 
 WAIT_SECONDS = 45.0
 HERE = Node("a", "node a", {}, {})
@@ -50,7 +50,7 @@ class Clock:
 def head(monkeypatch):
     head = Head()
     monkeypatch.setattr(cluster_view, "_ask", head.ask)
-    monkeypatch.setattr(cluster_view, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(cluster_view, "POLL_SECONDS", 0.01)
     yield head
     head.come()
 
@@ -77,20 +77,20 @@ def view(head, clock, notices):
 
 
 def test_the_nodes_that_were_seen_last_are_known_while_the_head_is_away(view, clock, notices):
-    clock.now += TELL_SECONDS
+    clock.now += WARN_AFTER_SECONDS
     assert view.nodes() == {"a": HERE}
     assert notices == []
 
 
 def test_that_the_head_is_away_and_that_it_is_back_is_said_once(view, clock, head, notices):
     for _ in range(3):
-        clock.now += TELL_SECONDS + 1
+        clock.now += WARN_AFTER_SECONDS + 1
         view.nodes()
     (away,) = notices
     assert "has not answered for 5 s: it is waited for, up to 45 s in all" in away
     head.come()
-    assert view.fresh_nodes() == {"a": HERE}
-    view.fresh_nodes()
+    assert view.query_nodes() == {"a": HERE}
+    view.query_nodes()
     assert notices == [away, "Ray's head answers again"]
 
 
@@ -99,13 +99,13 @@ def test_a_head_that_is_back_may_be_away_as_long_again(view, clock, head, notice
         clock.now += WAIT_SECONDS
         view.nodes()
         head.come()
-        view.fresh_nodes()
+        view.query_nodes()
         head.leave()
         view.nodes()
     assert len(notices) == 4
 
 
-@pytest.mark.parametrize("ask", [ClusterView.nodes, ClusterView.fresh_nodes])
+@pytest.mark.parametrize("ask", [ClusterView.nodes, ClusterView.query_nodes])
 def test_a_head_that_is_away_for_too_long_is_lost(view, clock, ask):
     clock.now += WAIT_SECONDS + 1
     with pytest.raises(HeadLostError, match=r"for 45 s \(cluster.wait_for_head_seconds\)"):
@@ -145,7 +145,7 @@ def test_what_ray_says_of_nodes(monkeypatch, leaving, leaves_at):
 
 
 def test_silence_of_the_head_is_told_after_a_while_and_not_before(view, clock, notices):
-    clock.now = TELL_SECONDS
+    clock.now = WARN_AFTER_SECONDS
     view.nodes()
     clock.now += 0.1
     assert notices == []
@@ -164,5 +164,5 @@ def test_fresh_nodes_are_those_of_a_question_that_was_asked_later(head, clock, m
     monkeypatch.setattr(cluster_view, "_ask", lambda: asked.append(None) or {str(len(asked)): HERE})
     with ClusterView(WAIT_SECONDS, pytest.fail) as view:
         before = len(asked)
-        (fresh,) = view.fresh_nodes()
+        (fresh,) = view.query_nodes()
     assert int(fresh) > before

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from cluster.errors import ClusterError
-from cluster.ray.environment_file import pointer, read_environment, read_file, require
+from cluster.ray.environment_file import file_reference, read_environment, read_file, require
 
 TEXT = """
 # keys
@@ -35,7 +35,7 @@ def test_a_process_takes_what_it_is_pointed_to(
 ) -> None:
     for name in ("ONE", "TWO", "THREE", "FOUR"):
         monkeypatch.setenv(name, "before")
-    pointed = pointer(file, names)
+    pointed = file_reference(file, names)
     assert "two words" not in str(pointed)
     for name, value in pointed.items():
         monkeypatch.setenv(name, value)
@@ -50,7 +50,7 @@ def test_what_is_welcome_is_taken_if_it_is_there(
 ) -> None:
     for name in ("ONE", "TWO", "FIVE"):
         monkeypatch.setenv(name, "before")
-    for name, value in pointer(file, ["ONE"], welcome=["TWO", "FIVE"]).items():
+    for name, value in file_reference(file, ["ONE"], welcome=["TWO", "FIVE"]).items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("THREE", "before")
     read_environment()

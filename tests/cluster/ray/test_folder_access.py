@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from support.cluster.another_user import NOBODY, as_another_user
 
-from cluster.ray.folder_access import way_in, way_to_replace
+from cluster.ray.folder_access import access_by_others, replaceable_by_others
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def test_who_gets_in_by_the_modes_of_three_folders(
     folder.mkdir(parents=True)
     for step, mode in zip((folder.parent.parent, folder.parent, folder), modes, strict=True):
         step.chmod(mode)
-    assert way_in(folder) == (way and way.format(parent))
+    assert access_by_others(folder) == (way and way.format(parent))
     (folder / "file").touch()
     other = f"{folder.parent} {parent}/1/new"
     taken = as_another_user(f"mv {folder}/file {folder}/file2 || mv {other}")
@@ -57,11 +57,11 @@ def test_whoever_owns_a_folder_on_the_way_may_replace_what_follows(parent: Path)
     folder.mkdir(parents=True)
     folder.chmod(0o700)
     os.chown(folder.parent, NOBODY, NOBODY)
-    assert way_in(folder) == f"{folder.parent} belongs to another user ({NOBODY})"
-    assert way_to_replace(folder) == way_in(folder)
+    assert access_by_others(folder) == f"{folder.parent} belongs to another user ({NOBODY})"
+    assert replaceable_by_others(folder) == access_by_others(folder)
     assert as_another_user(f"mv {folder} {folder}2").returncode == 0
 
 
 def test_a_folder_that_everybody_may_enter_need_not_be_one_to_replace(parent: Path) -> None:
-    assert way_to_replace(parent) is None
-    assert way_in(parent) == f"other users may enter {parent.parent}"
+    assert replaceable_by_others(parent) is None
+    assert access_by_others(parent) == f"other users may enter {parent.parent}"

@@ -11,7 +11,7 @@ from ray.job_submission import JobDetails, JobStatus, JobType
 from cluster.errors import ClusterError
 from cluster.ray import jobs
 from cluster.ray.job_command import HEAD_PYTHON, Attachment
-from cluster.ray.jobs import COMMAND_KEY, LOOK_KEY, explained, list_jobs, submit
+from cluster.ray.jobs import COMMAND_KEY, PROBE_KEY, jobs_api_errors, list_jobs, submit
 
 ADDRESS = "http://127.0.0.1:8265"
 
@@ -80,7 +80,7 @@ def test_jobs_are_listed_oldest_first_without_those_that_only_look(client):
     client.list_jobs = lambda: [
         details(1, start_time=3000),
         details(2, start_time=1000),
-        details(3, start_time=2000, metadata={LOOK_KEY: "1"}),
+        details(3, start_time=2000, metadata={PROBE_KEY: "1"}),
         details(4, start_time=500, type=JobType.DRIVER),
         details(5),
         details(6, start_time=2000, metadata=None),
@@ -133,7 +133,7 @@ def test_without_files_nothing_travels(client, tmp_path):
     ids=["token", "away", "no HTTP", "unknown job", "no job asked for", "traceback"],
 )
 def test_errors_are_told_in_one_paragraph_with_a_remedy(error, job_id, said):
-    with pytest.raises(ClusterError, match=said), explained(ADDRESS, job_id):
+    with pytest.raises(ClusterError, match=said), jobs_api_errors(ADDRESS, job_id):
         raise error
 
 

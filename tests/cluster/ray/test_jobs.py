@@ -23,10 +23,10 @@ from cluster.ray.jobs import (
     wait_for_job,
     without_line,
 )
-from cluster.ray.open_doors import open_doors_at
+from cluster.ray.exposure import exposure_of_dashboard
 
 Ask = Callable[[str], object]
-ASK = [list_jobs, open_doors_at]  # the latter before a job is submitted
+ASK = [list_jobs, exposure_of_dashboard]  # the latter before a job is submitted
 
 # Prints its arguments; once it may go on, an attachment's content, where it runs and one variable.
 PROGRAM = """

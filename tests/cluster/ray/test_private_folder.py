@@ -9,7 +9,7 @@ import pytest
 from support.cluster.another_user import NOBODY, as_another_user
 
 from cluster.errors import ClusterError
-from cluster.ray.folder_access import way_in
+from cluster.ray.folder_access import access_by_others
 from cluster.ray.private_folder import LONGEST_PARENT, PREFIX, PrivateFolder
 
 HOLDER = """
@@ -36,7 +36,7 @@ def test_nobody_else_gets_in_whatever_ray_opens_and_nothing_is_left(parent: Path
     (folder.path / "logs").mkdir(0o777)
     outer = folder.path.parent
     assert (outer.parent, outer.stat().st_mode & 0o7777) == (parent, 0o700)
-    assert way_in(folder.path) is None
+    assert access_by_others(folder.path) is None
     for attempt in (
         f"ls {outer}",
         f"ls {folder.path}",
@@ -81,7 +81,7 @@ def test_a_start_removes_what_a_killed_one_has_left_and_nothing_else(parent: Pat
         assert there == {alive.name, mine.path.parent.name} | others
         assert (target / "file").exists()
     finally:
-        mine.leave()
+        mine.keep_for_inspection()
         holders[1].communicate()
     PrivateFolder().remove()  # this and the other process have let theirs go
     assert {path.name for path in parent.iterdir()} == others

@@ -16,9 +16,9 @@ from cluster.ray.cluster_view import Node
 from cluster.ray.reservation import (
     Reservation,
     choose_nodes,
-    most_ranks_ever,
+    max_possible_ranks,
     room,
-    what_nodes_have,
+    node_capabilities,
 )
 from cluster.ray.session import ray_session
 
@@ -127,17 +127,17 @@ NODES = {
 def test_ranks_are_offered_what_the_recipe_asks_for(fields, expected):
     config = ClusterConfig(ranks=4, **fields)
     assert sorted(Reservation(config).offer(NODES, config.max_ranks)) == expected
-    ever = most_ranks_ever(config, NODES.values())
+    ever = max_possible_ranks(config, NODES.values())
     assert ever == len(expected) or (ever > 4 == len(expected))
 
 
 def test_what_nodes_have_is_told_without_what_all_have():
-    assert what_nodes_have(NODES.values()) == (
+    assert node_capabilities(NODES.values()) == (
         "a has CPU 8, GPU 0, rack_a 1 and pool=train labels; "
         "b has CPU 2, GPU 1 and pool=train labels; c has CPU 8, GPU 0 and pool=other labels"
     )
     many = {str(n): node(f"{n:02}", {"CPU": 1.0}) for n in range(10)}
-    assert what_nodes_have(many.values()).endswith(
+    assert node_capabilities(many.values()).endswith(
         "07 has CPU 1, GPU 0 and no labels; and 2 more nodes"
     )
 

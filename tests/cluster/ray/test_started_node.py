@@ -8,7 +8,7 @@ import psutil
 import pytest
 from support.cluster.processes import command_of
 
-from cluster.ray.folder_access import way_in
+from cluster.ray.folder_access import access_by_others
 from cluster.ray.marked_processes import MARK
 from cluster.ray.started_node import NodeSettings, StartedNode
 
@@ -51,12 +51,12 @@ def test_two_nodes_beside_another_ray(ray_head, token):
         for folder in folders:
             (session,) = folder.glob("session_2*")  # each keeps its own, where nobody else gets
             assert (session / "sockets" / "plasma_store").exists()
-            assert way_in(session) is None
+            assert access_by_others(session) is None
         commands = [" ".join(command_of(process)) for process in started_by_us()]
         assert sum("raylet/raylet" in command for command in commands) == 2
         assert not any(token in command for command in commands)
         ended = SimpleQueue()
-        node.when_ended(lambda: ended.put("the node"))
+        node.on_exit(lambda: ended.put("the node"))
         (raylet,) = [
             p
             for p in started_by_us()

@@ -19,14 +19,14 @@ from support.cluster.scripted_cluster import (
 )
 from support.records.lines import validation_line
 
-from cluster.data.worker_signs import WorkerSign, WorkerSigns
+from cluster.data.worker_heartbeats import WorkerHeartbeat, WorkerMonitor
 from cluster.data.workers import WorkerHandle, WorkerStatistics
 from cluster.errors import RankHungError
 from cluster.health.hang_detector import Position
 from cluster.ranks.group import Poll
 from cluster.ranks.reports import Detail, Notice, RecordedLine, StateFailed
 from cluster.supervision.attempt import LEASE_CHECK_SECONDS, VITALS_SECONDS
-from cluster.supervision.attempt_end import DRAIN_MARGIN_SECONDS, GROW_AFTER_SECONDS
+from cluster.supervision.attempt_end import DRAIN_MARGIN_SECONDS, SCALE_UP_AFTER_SECONDS
 from trainer.checkpoints.format import list_checkpoints
 from trainer.errors import CheckpointError, LeaseLostError
 from trainer.record.node_usage import Usage
@@ -43,11 +43,11 @@ def looks(monkeypatch):
     statistics = WorkerStatistics(process_id=1, node="0123abcd", windows_read=12)
     times = []
 
-    def look(self, handles, now):
+    def poll(self, handles, now):
         times.append(now)
-        return [WorkerSign(handle.number, statistics, 0.5) for handle in handles]
+        return [WorkerHeartbeat(handle.number, statistics, 0.5) for handle in handles]
 
-    monkeypatch.setattr(WorkerSigns, "look", look)
+    monkeypatch.setattr(WorkerMonitor, "poll", poll)
     return times
 
 
@@ -68,7 +68,7 @@ def test_room_for_more_ranks_before_the_first_step_ends_nobody(scripted):
         assert run.loop.run() == "finished"
     small, grown = run.supply.groups
     assert len(grown.nodes) == 2
-    assert small.asked_to_stop_at >= len(waiting) + GROW_AFTER_SECONDS
+    assert small.asked_to_stop_at >= len(waiting) + SCALE_UP_AFTER_SECONDS
 
 
 def test_a_node_that_the_head_has_just_lost_is_lost(scripted):
@@ -85,7 +85,7 @@ def test_a_node_whose_agent_is_silent_is_lost_and_the_drivers_is_not(scripted):
 
 def test_ranks_that_have_not_begun_are_not_waited_for(scripted):
     with scripted([[NOTHING] * 3, [FINISHED]], places=["a"]) as run:
-        run.supply.trains = False
+        run.supply.is_training = False
         stays, leaves = run.view.now, {"a": replace(run.view.now["a"], leaves_at=2e9)}
         start = run.supply.start_group
 
@@ -95,7 +95,7 @@ def test_ranks_that_have_not_begun_are_not_waited_for(scripted):
 
         run.supply.start_group = start_group
         assert run.loop.run() == "finished"
-    notices = "\n".join(run.audience.notices)
+    notices = "\n".join(run.listener.notices)
     assert "node a is being drained: the ranks leave before they have begun" in notices
     assert len(run.supply.groups) == 2
 
@@ -111,7 +111,7 @@ def test_vitals_show_a_checkpoint_until_it_has_failed(scripted, more, being_writ
     with scripted([[Poll(reports), FINISHED]]) as run, ending:
         run.loop.run()
     assert read_vitals(run.context.run).checkpoint_being_written == being_written
-    said = "rank 0: No space left on device" in run.audience.notices
+    said = "rank 0: No space left on device" in run.listener.notices
     assert said == bool(more)
 
 
@@ -124,7 +124,7 @@ class Workers:
         self.actors = []
         self.offered = None
 
-    def give_up_starting(self):
+    def cancel_starting(self):
         return 0
 
     def spread(self):
@@ -149,8 +149,8 @@ def test_reports_of_ranks_reach_the_audience_with_their_rank(scripted):
     reports = [(1, Notice("a shard is damaged")), (0, Detail("8 threads"))]
     with scripted([[Poll(reports), FINISHED]]) as run:
         run.loop.run()
-    assert "rank 1: a shard is damaged" in run.audience.notices
-    assert f"{DETAIL}rank 0: 8 threads" in run.audience.kept
+    assert "rank 1: a shard is damaged" in run.listener.notices
+    assert f"{DETAIL}rank 0: 8 threads" in run.listener.kept
 
 
 def test_a_checkpoint_is_announced_once_all_ranks_have_written(scripted):
@@ -168,7 +168,7 @@ def test_a_checkpoint_is_announced_once_all_ranks_have_written(scripted):
         checkpoints = run.context.run.checkpoints
         assert run.loop.run() == "finished"
     assert seen == [(2, 0), (None, 1)]
-    assert run.audience.notices.count("checkpoint of step 2 is complete") == 1
+    assert run.listener.notices.count("checkpoint of step 2 is complete") == 1
 
 
 def test_a_part_that_comes_with_the_outcome_makes_a_checkpoint(scripted):
@@ -179,7 +179,7 @@ def test_a_part_that_comes_with_the_outcome_makes_a_checkpoint(scripted):
         yield Poll(write_part(run, 2).reports, outcomes=["finished"])
 
     with scripted([polls()]) as run:
-        run.context.stop.let_outcome_stand = lambda: events.append(
+        run.context.stop.ignore_requests = lambda: events.append(
             len(list_checkpoints(run.context.run.checkpoints))
         )
         assert run.loop.run() == "finished"
@@ -192,7 +192,7 @@ def test_a_part_that_was_given_up_is_said_once(scripted):
     ending = pytest.raises(CheckpointError)
     with scripted([polls], places=("a", "b"), ranks=2) as run, ending:
         run.loop.run()
-    assert [text for text in run.audience.notices if "No space left" in text] == [
+    assert [text for text in run.listener.notices if "No space left" in text] == [
         "rank 0: No space left on device"
     ]
 
@@ -204,7 +204,7 @@ def test_where_ranks_stood_is_kept_when_one_hangs(scripted):
         assert run.loop.run() == "finished"
     (folder,) = run.context.run.stacks.iterdir()
     assert (folder / "rank-0.txt").read_text() == "in all_reduce"
-    assert any("Rank 0 hangs. Where each rank stood" in text for text in run.audience.notices)
+    assert any("Rank 0 hangs. Where each rank stood" in text for text in run.listener.notices)
 
 
 @pytest.mark.parametrize(
@@ -228,7 +228,7 @@ def test_ranks_that_do_not_leave_in_time_are_killed(scripted, seconds_ago, leave
     assert run.clock.now - group.asked_to_stop_at == pytest.approx(seconds, abs=0.5)
     assert group.times_asked_to_stop == 1
     assert run.supply.ended == 1
-    said = [text for text in run.audience.notices if "leave" in text or "left" in text]
+    said = [text for text in run.listener.notices if "leave" in text or "left" in text]
     assert said[0] == "SIGTERM was received: the ranks leave after a checkpoint"
     assert len(said) == 2 + (leaves_in is not None)
     assert said[-1].startswith("the ranks have not left in time: they are killed")
@@ -247,7 +247,7 @@ def test_only_nodes_of_the_ranks_and_of_the_driver_make_ranks_leave(scripted):
         assert run.loop.run() == "preempted"
     (group,) = run.supply.groups
     assert group.asked_to_stop_at is not None
-    leaving = [text for text in run.audience.notices if "is being drained" in text]
+    leaving = [text for text in run.listener.notices if "is being drained" in text]
     assert leaving == [f"node {DRIVER} is being drained: the ranks leave after a checkpoint"]
 
 
@@ -273,14 +273,14 @@ def test_a_reason_to_leave_is_the_cause_of_the_next_restart(scripted):
     ids=["room", "no room", "at its most"],
 )
 def test_only_room_for_more_ranks_makes_ranks_leave(scripted, ranks, offered, grows):
-    first = [trained(1), *[NOTHING] * 3 * int(GROW_AFTER_SECONDS), FINISHED]
+    first = [trained(1), *[NOTHING] * 3 * int(SCALE_UP_AFTER_SECONDS), FINISHED]
     with scripted([first, [FINISHED]], ranks=ranks, wait_seconds=1.0) as run:
         places = iter([1])
         run.supply.offer = lambda nodes: [DRIVER] * next(places, offered)
         assert run.loop.run() == "finished"
     assert len(run.supply.groups) == 1 + grows
     said = "there is room for more ranks: the ranks leave after a checkpoint"
-    assert (said in run.audience.notices) == grows
+    assert (said in run.listener.notices) == grows
 
 
 def test_a_run_that_was_taken_over_ends_at_the_next_look_at_its_lease(scripted):
@@ -307,7 +307,7 @@ def test_a_run_that_was_taken_over_ends_at_the_next_look_at_its_lease(scripted):
 def test_data_workers_are_added_when_the_control_file_asks_for_them(scripted):
     def polls():
         yield trained(1)
-        run.context.run.ask_for_data_workers(5)
+        run.context.run.request_data_workers(5)
         yield from [NOTHING] * 10
         yield FINISHED
 
@@ -318,26 +318,26 @@ def test_data_workers_are_added_when_the_control_file_asks_for_them(scripted):
         assert run.loop.run() == "finished"
     assert sorted(workers.offered) == sorted(["b", DRIVER])
     assert run.supply.groups[0].workers == workers.handles
-    start = run.audience.notices.index("worker 0 has read 3 windows")
-    assert run.audience.notices[start + 1 : start + 4] == [
+    start = run.listener.notices.index("worker 0 has read 3 windows")
+    assert run.listener.notices[start + 1 : start + 4] == [
         "wanted: 5 data workers; there: 1",
         "there are CPUs for 3 data workers only",
         "data workers are now 0, 1, 2",
     ]
-    assert not run.context.run.wanted_data_workers.exists()
+    assert not run.context.run.data_workers_request.exists()
 
 
 def test_as_many_data_workers_as_wanted_are_no_shortage(scripted):
     def polls():
-        run.context.run.ask_for_data_workers(2)
+        run.context.run.request_data_workers(2)
         yield trained(1)
         yield FINISHED
 
     with scripted([polls()]) as run:
         run.loop._context = replace(run.context, workers=Workers(most=2))
         assert run.loop.run() == "finished"
-    assert "data workers are now 0, 1" in run.audience.notices
-    assert not any("only" in text for text in run.audience.notices)
+    assert "data workers are now 0, 1" in run.listener.notices
+    assert not any("only" in text for text in run.listener.notices)
 
 
 def test_data_workers_that_come_later_are_given_to_the_ranks(scripted):
@@ -350,7 +350,7 @@ def test_data_workers_that_come_later_are_given_to_the_ranks(scripted):
         run.loop._context = replace(run.context, workers=workers)
         assert run.loop.run() == "finished"
     assert run.supply.groups[0].workers == [*before, newcomer]
-    assert run.audience.notices.count("data workers are now 0, 7") == 1
+    assert run.listener.notices.count("data workers are now 0, 7") == 1
 
 
 def test_vitals_tell_of_ranks_and_workers_every_other_second(scripted, looks):
@@ -384,7 +384,7 @@ def test_validations_are_shown_and_are_no_progress(scripted):
     scripts = [[trained(1), validated, lost()], [trained(1), trained(2), FINISHED]]
     with scripted(scripts) as run:
         lines = []
-        run.audience.line = lines.append
+        run.listener.line = lines.append
         assert run.loop.run() == "finished"
     assert [line.step for line in lines] == [1, 9, 1, 2]
     assert run.loop._losses.furthest_step == 2

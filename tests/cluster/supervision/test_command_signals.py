@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from cluster.errors import EXIT_PREEMPTED
-from cluster.supervision.command_signals import SIGNALS, obey_signals
+from cluster.supervision.command_signals import SIGNALS, restore_signal_handlers
 
 PROGRAM = """
 import os, signal, sys
@@ -32,7 +32,7 @@ def after(handling, *numbers):
 
 @pytest.mark.parametrize("number", SIGNALS)
 def test_a_signal_before_the_run_ends_the_process_as_preempted_and_says_so(number):
-    done = after("expect_a_run", number)
+    done = after("exit_on_signal_before_run", number)
     assert done.returncode == EXIT_PREEMPTED
     assert done.stderr == (
         f"{number.name} was received before the run began: the same command starts it\n"
@@ -49,7 +49,7 @@ def test_signals_are_obeyed_again_as_python_does():
     try:
         for number in SIGNALS:
             signal.signal(number, signal.SIG_IGN)
-        obey_signals()
+        restore_signal_handlers()
         found = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
         assert found == [signal.SIG_DFL, signal.default_int_handler]
     finally:

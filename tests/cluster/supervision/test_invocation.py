@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cluster.supervision import invocation
-from cluster.supervision.invocation import as_variable, code_of, this_invocation, this_start
+from cluster.supervision.invocation import as_variable, code_of, current_invocation, current_start
 from trainer.runs.start import Code, Invocation
 
 SECRET = "hunter2secret"
@@ -91,11 +91,11 @@ def test_a_command_is_told_as_it_can_be_typed_again_without_its_secrets(
     url = f"https://me:{SECRET}@host/data?token={SECRET}"
     argv = ["/bin/transloom", "train", "a recipe.yaml", f"data.dataset={url}"]
     monkeypatch.setattr("sys.argv", argv)
-    found = this_invocation()
+    found = current_invocation()
     assert found.command is not None
     assert found.command.startswith("transloom train 'a recipe.yaml' ")
     assert found.project == code_of(project)
-    assert SECRET not in this_start().model_dump_json()
+    assert SECRET not in current_start().model_dump_json()
 
 
 def test_a_job_tells_what_was_typed_where_it_was_submitted(
@@ -103,17 +103,17 @@ def test_a_job_tells_what_was_typed_where_it_was_submitted(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["-c", "train", "recipe.yaml"])
-    assert this_invocation() == Invocation()
+    assert current_invocation() == Invocation()
     typed = Invocation(
         command="transloom submit tiny.yaml", project=Code(commit="a" * 40, dirty=False)
     )
     for name, value in as_variable(typed).items():
         monkeypatch.setenv(name, value)
-    assert this_invocation() == typed
+    assert current_invocation() == typed
     monkeypatch.setenv(invocation.VARIABLE, '{"of": "another version"}')
-    assert this_invocation() == Invocation()
+    assert current_invocation() == Invocation()
 
 
 def test_a_start_names_the_packages() -> None:
-    versions = this_start().versions
+    versions = current_start().versions
     assert {"python", "torch", "ray", "wandb"} <= versions.keys()

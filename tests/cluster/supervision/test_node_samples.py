@@ -7,7 +7,7 @@ from support.cluster.processes import wait_until
 from support.records.lines import train_line
 from support.records.run_folders import made_run
 
-from cluster.supervision.node_samples import NodeSamples, OwnNodeSamples
+from cluster.supervision.node_samples import NodeSampler, LocalNodeSampler
 from trainer.record.node_usage import Usage
 from trainer.runs.folder import RunFolder
 
@@ -40,31 +40,31 @@ def written(run):
 
 def test_nodes_are_asked_seldom_and_what_comes_is_written_when_it_comes(run):
     nodes = Nodes()
-    samples = NodeSamples(run, nodes, every_seconds=30)
+    samples = NodeSampler(run, nodes, every_seconds=30)
     for now in (0, 1, 29):
-        samples.look(now, 5)
+        samples.poll(now, 5)
     assert nodes.asked == 1
     assert not run.nodes.exists()  # nobody has answered, and nobody was waited for
     nodes.answers = {"a": USAGE, "b": USAGE}
-    samples.look(29.5, 6)
-    samples.look(30, 7)
+    samples.poll(29.5, 6)
+    samples.poll(30, 7)
     assert nodes.asked == 2
     nodes.answers = {"a": USAGE}
-    samples.look(31, 8)
+    samples.poll(31, 8)
     assert [(line["node"], line["step"]) for line in written(run)] == [("a", 6), ("b", 6), ("a", 8)]
 
 
 def test_none_is_asked_if_nobody_wants_samples(run):
     nodes = Nodes()
-    NodeSamples(run, nodes, every_seconds=0).look(0, 5)
+    NodeSampler(run, nodes, every_seconds=0).poll(0, 5)
     assert nodes.asked == 0
-    with OwnNodeSamples(run, "here", every_seconds=0):
+    with LocalNodeSampler(run, "here", every_seconds=0):
         pass
     assert not run.nodes.exists()
 
 
 def test_a_run_in_this_process_is_sampled_by_a_thread(run):
-    with OwnNodeSamples(run, "here", every_seconds=0.01):
+    with LocalNodeSampler(run, "here", every_seconds=0.01):
         wait_until(run.nodes.exists)
         wait_until(lambda: len(written(run)) > 2)
     assert {(line["node"], line["step"]) for line in written(run)} == {("here", 2)}

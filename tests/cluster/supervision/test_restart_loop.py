@@ -22,16 +22,16 @@ from cluster.errors import ClusterError, RankLostError
 from cluster.ranks.group import Poll
 from cluster.ray.cluster_view import Node
 from cluster.supervision import restart_loop
-from cluster.supervision.restart_loop import RestartLoop, going_without, never_enough, no_room
+from cluster.supervision.restart_loop import RestartLoop, excluded_nodes_text, missing_capacity_text, no_capacity_error
 from trainer.errors import (
     CheckpointError,
     DamagedCheckpointError,
     LeaseLostError,
     NonFiniteLossError,
 )
-from trainer.replay.replay_order import ReplayOrder
+from trainer.replay.replay_options import ReplayOptions
 from trainer.runs.log import DETAIL
-from trainer.runs.place import read_place
+from trainer.runs.rank_nodes import read_rank_nodes
 from trainer.runs.step_range import StepRange
 from trainer.runs.vitals import read_vitals
 from trainer.zero.fragment import Fragment
@@ -42,7 +42,7 @@ LACKS = "Node b does not have the run's folder /runs/x. Share it, with --run PAT
 def test_what_the_cluster_has_is_said_when_room_was_waited_for_in_vain():
     config = ClusterConfig(ranks=3, wait_for_ranks_seconds=20)
     nodes = {name: Node(name, name, {"CPU": 1.0}, {"CPU": 4.0}, None) for name in "ab"}
-    said = str(no_room("there is room for 2 ranks", config, nodes))
+    said = str(no_capacity_error("there is room for 2 ranks", config, nodes))
     assert said.startswith(
         "After 20 s there is room for 2 ranks, each with 1 CPU and 0 GPUs. The cluster has 8 CPUs "
         "and 0 GPUs in all"
@@ -60,20 +60,20 @@ def test_what_the_nodes_have_is_said_if_they_can_never_hold_the_ranks():
         "with the labels pool=big: a has CPU 4, GPU 0, rack_a 2 and pool=big labels; b has CPU 9, "
         "GPU 0, rack_a 9 and pool=small labels"
     )
-    assert never_enough(config, nodes) == told
-    assert told in str(no_room("there is room for 0 ranks", config, nodes))
+    assert missing_capacity_text(config, nodes) == told
+    assert told in str(no_capacity_error("there is room for 0 ranks", config, nodes))
     fewer = config.model_copy(update={"ranks": 2})
-    assert never_enough(fewer, nodes) == ""  # they may be held by others now
+    assert missing_capacity_text(fewer, nodes) == ""  # they may be held by others now
 
 
 def test_a_run_goes_on_without_a_node_that_lacks_its_folder():
-    (notice,) = going_without([LACKS], room=2, min_ranks=2)
+    (notice,) = excluded_nodes_text([LACKS], room=2, min_ranks=2)
     assert notice == f"{LACKS}. In this session the run does without this node"
 
 
 def test_without_room_elsewhere_the_run_ends_and_names_the_node():
     with pytest.raises(ClusterError, match=f"^{LACKS}. {LACKS}$"):
-        going_without([LACKS, LACKS], room=1, min_ranks=2)
+        excluded_nodes_text([LACKS, LACKS], room=1, min_ranks=2)
 
 
 def test_losses_with_progress_between_them_do_not_end_a_run(phrasebook, tmp_path, monkeypatch):
@@ -101,7 +101,7 @@ def test_a_lost_node_does_not_count_against_the_run(phrasebook, tmp_path, monkey
     ) as scripted:
         scripted.supply.silent = {"a"}
         assert scripted.loop.run() == "finished"
-    assert "node a is lost" in "\n".join(scripted.audience.notices)
+    assert "node a is lost" in "\n".join(scripted.listener.notices)
 
 
 def test_all_attempts_of_a_session_carry_its_start(phrasebook, tmp_path, monkeypatch):
@@ -132,7 +132,7 @@ def test_a_run_whose_room_is_drained_leaves_and_one_that_lost_it_fails(
         with ending:
             assert scripted.loop.run() == "preempted"
     left = "there is room for 0 ranks, and the run needs at least 1: the run leaves"
-    assert (left in scripted.audience.notices) == drained
+    assert (left in scripted.listener.notices) == drained
 
 
 def test_ranks_start_only_where_the_run_has_its_folder(phrasebook, tmp_path, monkeypatch):
@@ -148,14 +148,14 @@ def test_ranks_start_only_where_the_run_has_its_folder(phrasebook, tmp_path, mon
     assert unfit.job is None
     assert fit.nodes == ["a"]
     assert fit.job.checkpoint is None
-    assert f"{LACKS}. In this session the run does without this node" in scripted.audience.notices
+    assert f"{LACKS}. In this session the run does without this node" in scripted.listener.notices
 
 
 def test_spares_start_once_lost_steps_are_made_up_for(phrasebook, tmp_path, monkeypatch):
     scripts = [[trained(1), trained(2), lost()], [*map(trained, (1, 2, 3, 4)), FINISHED]]
     with scripted_run(phrasebook, tmp_path / "run", scripts, monkeypatch) as scripted:
         events = []
-        scripted.audience.line = lambda line: events.append(line.step)
+        scripted.listener.line = lambda line: events.append(line.step)
         scripted.supply.refill_spares = lambda: events.append("spares")
         assert scripted.loop.run() == "finished"
     assert events == [1, "spares", 2, 1, 2, 3, "spares", 4]
@@ -190,14 +190,14 @@ def test_ranks_go_on_from_the_newest_checkpoint(scripted):
         assert run.loop.run() == "finished"
     (group,) = run.supply.groups
     job, folder = group.job, run.context.run
-    assert "starting 3 ranks from the checkpoint of step 7" in run.audience.notices
+    assert "starting 3 ranks from the checkpoint of step 7" in run.listener.notices
     assert (job.checkpoint, job.run) == (path.absolute(), folder.path.absolute())
     assert job.work == run.context.lease.work.absolute()
     assert job.dataset_identity == run.manifest.identity
     assert (job.profile, job.replay, job.warm_start) == (None, None, None)
     assert group.workers == run.context.workers.handles
     assert run.supply.ended == 1
-    assert read_place(folder).nodes == {"a": 2, "b": 1}
+    assert read_rank_nodes(folder).nodes == {"a": 2, "b": 1}
     assert [rank.node for rank in read_vitals(folder).ranks] == ["a", "a", "b"]
 
 
@@ -217,7 +217,7 @@ def test_damage_that_ranks_find_sets_the_checkpoint_aside(scripted):
     # The ranks hash what they start from, unless all has been hashed before they start.
     assert [job.verify_checkpoint for job in jobs] == [True, False, True]
     assert newer.with_name(f"damaged-{newer.name}").exists()
-    assert any("is now damaged-step-00000007" in text for text in run.audience.notices)
+    assert any("is now damaged-step-00000007" in text for text in run.listener.notices)
 
 
 def test_damage_of_the_only_checkpoint_ends_the_run(scripted):
@@ -231,7 +231,7 @@ def test_damage_of_the_only_checkpoint_ends_the_run(scripted):
 
 
 def test_profile_and_replay_reach_the_ranks(scripted, tmp_path):
-    profile, replay = StepRange(3, 4), ReplayOrder(tmp_path)
+    profile, replay = StepRange(3, 4), ReplayOptions(tmp_path)
     with scripted([[FINISHED]]) as run:
         loop = RestartLoop(run.recipe, run.manifest, run.context, profile, replay)
         assert loop.run() == "finished"
@@ -257,7 +257,7 @@ def test_a_checkpoint_without_a_line_of_the_record_is_progress(scripted):
 
     with scripted([[lost()], [lost()], polls(), [lost()], [lost()], [FINISHED]]) as run:
         assert run.loop.run() == "finished"
-    assert "starting 1 rank from the checkpoint of step 4" in run.audience.notices
+    assert "starting 1 rank from the checkpoint of step 4" in run.listener.notices
 
 
 @pytest.mark.parametrize("leaves", ["by request", "by drain"])
@@ -271,10 +271,10 @@ def test_a_run_that_has_to_leave_starts_no_ranks(scripted, leaves):
     assert run.supply.groups == []
 
 
-@pytest.mark.parametrize("event", ["give_up_starting", "check_nodes"])
+@pytest.mark.parametrize("event", ["cancel_starting", "check_nodes"])
 def test_a_request_to_stop_while_ranks_start_is_obeyed(scripted, event):
     with scripted([[FINISHED]]) as run:
-        owner = run.context.workers if event == "give_up_starting" else run.supply
+        owner = run.context.workers if event == "cancel_starting" else run.supply
 
         def ask(*arguments):
             run.context.stop.reason = "SIGTERM was received"
@@ -284,7 +284,7 @@ def test_a_request_to_stop_while_ranks_start_is_obeyed(scripted, event):
         assert run.loop.run() == "preempted"
     assert run.supply.groups[0].job is None
     assert run.supply.ended == 1
-    assert any("starting 1 rank" in text for text in run.audience.notices) == (
+    assert any("starting 1 rank" in text for text in run.listener.notices) == (
         event == "check_nodes"
     )
 
@@ -294,7 +294,7 @@ def test_waiting_for_room_is_said_once(scripted):
     with scripted([[FINISHED]], places=("a", "b"), ranks=2) as run:
         run.supply.offer = lambda nodes: next(offers, ["a", "b"])
         assert run.loop.run() == "finished"
-    waiting = [text for text in run.audience.notices if "waiting" in text]
+    waiting = [text for text in run.listener.notices if "waiting" in text]
     assert waiting == [
         "there is room for 0 ranks, and the run needs at least 2: waiting for up to 600 s"
     ]
@@ -313,7 +313,7 @@ def test_seats_that_ray_does_not_place_are_asked_for_again(scripted):
         assert run.loop.run() == "finished"
     assert len(calls) == 3
     assert calls[0] == (["a", "b"], {DRIVER: DRIVER, "a": "a", "b": "b"})
-    said = [text for text in run.audience.notices if "Ray has not placed 2 ranks" in text]
+    said = [text for text in run.listener.notices if "Ray has not placed 2 ranks" in text]
     assert len(said) == 1
 
 
@@ -330,7 +330,7 @@ def test_a_change_of_the_number_of_ranks_is_said(scripted):
         offers = iter([["a"], ["a", "b"]])
         run.supply.offer = lambda nodes: next(offers, ["a", "b"])
         assert run.loop.run() == "finished"
-    assert [text for text in run.audience.notices if "resized" in text] == [
+    assert [text for text in run.listener.notices if "resized" in text] == [
         "resized from 1 to 2 ranks"
     ]
 
@@ -340,8 +340,8 @@ def test_the_cause_of_a_loss_is_kept_and_is_that_of_the_restart(scripted):
     error.__cause__ = ValueError("the traceback on its node")
     with scripted([[Poll([], failure=error)], [FINISHED]]) as run:
         assert run.loop.run() == "finished"
-    assert "Rank 0 has failed; restart 1 of this session" in run.audience.notices
-    assert "the traceback on its node" in run.audience.kept
+    assert "Rank 0 has failed; restart 1 of this session" in run.listener.notices
+    assert "the traceback on its node" in run.listener.kept
     assert [one.cause for one in read_vitals(run.context.run).restarts] == ["Rank 0 has failed"]
 
 
@@ -355,13 +355,13 @@ def test_an_error_that_would_come_again_ends_the_run_and_its_ranks(scripted):
 @pytest.mark.parametrize(("given_up", "said"), [(0, None), (1, "1 data worker"), (2, "2 data")])
 def test_data_workers_that_did_not_start_give_way_to_ranks(scripted, given_up, said):
     with scripted([[FINISHED]]) as run:
-        run.context.workers.give_up_starting = lambda: given_up
-        run.context.workers.spread = lambda: "worker 0 has read 12 windows"
+        run.context.workers.cancel_starting = lambda: given_up
+        run.context.workers.windows_read_text = lambda: "worker 0 has read 12 windows"
         assert run.loop.run() == "finished"
-    notices = [text for text in run.audience.notices if "did not start in time" in text]
+    notices = [text for text in run.listener.notices if "did not start in time" in text]
     assert len(notices) == bool(said)
     assert all(text.startswith(said) for text in notices)
-    assert run.audience.kept[-1] == f"{DETAIL}worker 0 has read 12 windows"
+    assert run.listener.kept[-1] == f"{DETAIL}worker 0 has read 12 windows"
 
 
 @pytest.mark.parametrize(("cpus", "answers"), [(0.0, None), (1.0, 3), (1.0, None)], ids=str)
@@ -371,19 +371,19 @@ def test_seats_are_given_back_until_data_workers_that_reserve_cpus_are_placed(
     monkeypatch.setattr(restart_loop, "WORKERS_SECONDS", 600.0 if answers else 0.0)
     with scripted([[FINISHED]], settings={"cpus_per_data_worker": cpus}) as run:
         asked, given_back = [], []
-        run.supply.give_seats_back = lambda: given_back.append(len(asked))
+        run.supply.release_bundles = lambda: given_back.append(len(asked))
 
-        def all_answer():
+        def all_responsive():
             asked.append(None)
             return len(asked) == answers
 
-        run.context.workers.all_answer = all_answer
+        run.context.workers.all_responsive = all_responsive
         assert run.loop.run() == "finished"
     if not cpus:
         assert asked == []
     elif answers:
         assert given_back == [1, 2]
-    late = [text for text in run.audience.notices if "not all data workers have started" in text]
+    late = [text for text in run.listener.notices if "not all data workers have started" in text]
     assert len(late) == (bool(cpus) and not answers)
 
 
@@ -403,7 +403,7 @@ def test_unfit_nodes_end_the_run_if_the_others_are_too_few(scripted):
 def test_a_run_that_was_taken_over_starts_no_ranks_again(scripted):
     with scripted([[trained(1), lost()], [FINISHED]]) as run:
         taken = run.context.run.path / "owners" / "00000099.json"
-        run.supply.silent_nodes = lambda nodes: taken.write_text("{}") and set()
+        run.supply.unresponsive_nodes = lambda nodes: taken.write_text("{}") and set()
         with pytest.raises(LeaseLostError):
             run.loop.run()
         taken.unlink()

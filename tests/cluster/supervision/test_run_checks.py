@@ -10,9 +10,9 @@ from support.records.checkpoints import make_header, work_folder
 from cluster.recipe import Recipe
 from cluster.supervision.run_checks import (
     check_run,
-    nothing_is_left,
+    is_run_complete,
     open_run,
-    tell_of_sampling,
+    report_sampling,
 )
 from data_pipeline.tokenizers import compiled_segmentation
 from trainer.checkpoints.commit import commit, partial_folder
@@ -71,7 +71,7 @@ def test_the_log_says_what_draws_if_pieces_are_drawn(tmp_path, monkeypatch, alph
     monkeypatch.setattr(compiled_segmentation, "LIBRARY", tmp_path / "libsegmenter.so")
     values = tiny_values(tmp_path / "dataset")
     values["tokenizer"]["sampling"] = {"alpha": alpha}
-    tell_of_sampling(Recipe.of(values), SimpleNamespace(notice=heard.append))
+    report_sampling(Recipe.of(values), SimpleNamespace(notice=heard.append))
     assert len(heard) == (alpha > 0)
     for text in heard:
         assert text.startswith("subword sampling on this machine draws in Python")
@@ -98,8 +98,8 @@ def at_step_20(phrasebook, folder):
 
     def left(recipe=recipe):
         heard = []
-        audience = SimpleNamespace(notice=heard.append)
-        return not nothing_is_left(recipe, folder, work, manifest, audience), heard
+        listener = SimpleNamespace(notice=heard.append)
+        return not is_run_complete(recipe, folder, work, manifest, listener), heard
 
     return recipe, end, left
 

@@ -32,9 +32,9 @@ def test_the_first_signal_is_a_wish_the_second_an_order(run, number):
 def test_an_order_is_obeyed_once_and_only_while_it_can_change_the_outcome(run):
     with StopRequests(run) as stop:
         os.kill(os.getpid(), signal.SIGTERM)
-        stop.let_outcome_stand()
+        stop.ignore_requests()
         os.kill(os.getpid(), signal.SIGTERM)
-        stop.outcome_is_open()  # Ray was lost, and the run goes on with another one
+        stop.accept_requests()  # Ray was lost, and the run goes on with another one
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGTERM)
         os.kill(os.getpid(), signal.SIGTERM)
@@ -103,6 +103,6 @@ def test_a_request_that_cannot_be_removed_is_obeyed_once(run, immovable):
 
 
 def test_a_number_of_workers_that_cannot_be_taken_is_not_asked_for(run, immovable):
-    run.wanted_data_workers.parent.mkdir()
-    run.wanted_data_workers.write_text("3\n")
-    assert run.take_wanted_data_workers() is None
+    run.data_workers_request.parent.mkdir()
+    run.data_workers_request.write_text("3\n")
+    assert run.take_data_workers_request() is None

@@ -15,7 +15,7 @@ from cluster.supervision import supervisor
 from cluster.supervision.retry_budget import SESSIONS_WITHOUT_PROGRESS
 from cluster.supervision.run_checks import check_run
 from cluster.supervision.supervisor import SupervisionOptions, supervise
-from trainer.memory.host_memory import kept_by_libraries
+from trainer.memory.host_memory import allocator_environment
 from trainer.runs.folder import RunFolder
 from trainer.runs.log import INTERRUPTED
 from trainer.runs.vitals import read_vitals
@@ -165,7 +165,7 @@ def session(phrasebook, folder, monkeypatch):
     for name, function in {
         "ray_session": part("Ray"),
         "ClusterView": part("view"),
-        "RankSupply": part("supply"),
+        "RankPool": part("supply"),
         "RayMetrics": part("metrics"),
     }.items():
         monkeypatch.setattr(supervisor, name, function)
@@ -216,7 +216,7 @@ def test_a_session_is_put_together_from_the_recipe(session, folder):
     recipe_of_loop, manifest, context, profile, replay = made["loop"]
     assert (recipe_of_loop, manifest) == (recipe, trained.manifest)
     assert (profile, replay) == ("the profile", "the replay")
-    assert (context.run, context.config, context.audience) == (
+    assert (context.run, context.config, context.listener) == (
         folder,
         recipe.cluster,
         trained.heard,
@@ -229,7 +229,7 @@ def test_a_session_is_put_together_from_the_recipe(session, folder):
     assert made["metrics"] == (folder.path, None)
     config, clock, environment = made["supply"]
     assert (config, clock) == (recipe.cluster, context.clock)
-    assert environment == kept_by_libraries(shapes_recur=True)
+    assert environment == allocator_environment(shapes_recur=True)
     assert made["gpus"] == recipe.cluster.least_gpus > 0
     workers = context.workers
     assert workers.arguments == (recipe.data_settings, manifest.identity)
@@ -265,7 +265,7 @@ def test_a_second_signal_ends_a_run_as_preempted(session):
 def test_a_lost_ray_is_the_cause_of_the_next_restart(train, folder):
     outcomes = iter([EmbeddedRayError("raylet has ended"), "finished"])
     keepers = []
-    enter = supervisor.VitalsKeeper.__enter__
+    enter = supervisor.VitalsWriter.__enter__
 
     def lose():
         outcome = next(outcomes)
@@ -276,7 +276,7 @@ def test_a_lost_ray_is_the_cause_of_the_next_restart(train, folder):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            supervisor.VitalsKeeper, "__enter__", lambda self: keepers.append(self) or enter(self)
+            supervisor.VitalsWriter, "__enter__", lambda self: keepers.append(self) or enter(self)
         )
         assert train(lose)[0] == "finished"
     assert [one.cause for one in read_vitals(folder).restarts] == ["raylet has ended"]
@@ -298,6 +298,6 @@ def test_progress_gives_ray_as_many_sessions_again(folder, train):
 
 
 def test_a_run_that_is_over_starts_no_session(train, monkeypatch):
-    monkeypatch.setattr(supervisor, "nothing_is_left", lambda *_: True)
+    monkeypatch.setattr(supervisor, "is_run_complete", lambda *_: True)
     outcome, notices = train(lambda: pytest.fail("a session was started"))
     assert (outcome, notices) == ("finished", [])

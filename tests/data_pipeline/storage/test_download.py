@@ -70,7 +70,7 @@ def test_a_download_without_an_end_does_not_fill_the_disk(
     server: FaultyServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     most = 10_000_000
-    monkeypatch.setattr(download_module, "MOST_OF_DISK", most / shutil.disk_usage(tmp_path).free)
+    monkeypatch.setattr(download_module, "MAX_DISK_SHARE", most / shutil.disk_usage(tmp_path).free)
     server.fail(Fault.ENDLESS)
     message = r"does not fit on the disk of .*: expected at most [\d,]+ bytes, .* found at least "
     with pytest.raises(CorpusError, match=message):

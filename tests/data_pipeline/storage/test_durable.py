@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from data_pipeline.storage.durable import sync_to_disk, write_durably, write_whole
+from data_pipeline.storage.durable import sync_to_disk, write_durably, write_atomically
 
 
 def test_hash_is_that_of_the_file(tmp_path: Path) -> None:
@@ -21,7 +21,7 @@ def test_hash_is_that_of_the_file(tmp_path: Path) -> None:
 def test_replaces_what_was_there(tmp_path: Path, content: str | bytes) -> None:
     path = tmp_path / "a.json"
     path.write_text("longer than what comes")
-    write_whole(path, content)
+    write_atomically(path, content)
     assert path.read_bytes() == (content.encode() if isinstance(content, str) else content)
     assert list(tmp_path.iterdir()) == [path]
     sync_to_disk(path)
@@ -33,7 +33,7 @@ def test_failure_leaves_the_old_file(tmp_path: Path) -> None:
     path.write_text("old")
     (tmp_path / "a.unfinished").mkdir()
     with pytest.raises(IsADirectoryError):
-        write_whole(path, "new")
+        write_atomically(path, "new")
     assert path.read_text() == "old"
 
 
@@ -42,9 +42,9 @@ def test_kill_at_any_moment_leaves_a_whole_file(tmp_path: Path) -> None:
     path = tmp_path / "a"
     program = (
         "import sys; from pathlib import Path\n"
-        "from data_pipeline.storage.durable import write_whole\n"
+        "from data_pipeline.storage.durable import write_atomically\n"
         "while True:\n"
-        "    for letter in 'abcdefgh': write_whole(Path(sys.argv[1]), letter * 300_000)"
+        "    for letter in 'abcdefgh': write_atomically(Path(sys.argv[1]), letter * 300_000)"
     )
     for moment in range(5):
         writer = subprocess.Popen([sys.executable, "-c", program, str(path)])
@@ -70,5 +70,5 @@ def test_content_is_synced_before_the_rename_and_the_name_after_it(
         synced.append((name, path.read_text()))
 
     monkeypatch.setattr(os, "fsync", fsync)
-    write_whole(path, "new")
+    write_atomically(path, "new")
     assert synced == [("a.unfinished", "old"), (tmp_path.name, "new")]

@@ -14,7 +14,7 @@ from data_pipeline.random_keys import (
     splitmix64,
     uniform_at_positions,
 )
-from data_pipeline.tasks.masking import MASK, NOT_TOLD, mask_tokens, vocabulary_of
+from data_pipeline.tasks.masking import MASK, IGNORE_INDEX, mask_tokens, vocabulary_of
 
 PIECES = ["<pad>", "<unk>", "<s>", "</s>", MASK, *(f"▁{n}" for n in range(40)), *"abcdefghij"]
 SPECIAL = range(5)
@@ -74,11 +74,11 @@ def test_numbers_at_positions_are_outputs_of_each_examples_generator():
 
 def test_shares_are_those_of_the_recipe():
     field = texts([40] * 3000)
-    seen, told = masked(field, share=0.2, masked=0.7, random=0.2)
+    seen, labels = masked(field, share=0.2, masked=0.7, random=0.2)
     ordinary = ~np.isin(field.ids, SPECIAL)
-    hidden = told.ids != NOT_TOLD
+    hidden = labels.ids != IGNORE_INDEX
     assert not (hidden & ~ordinary).any()
-    assert (told.ids[hidden] == field.ids[hidden]).all()
+    assert (labels.ids[hidden] == field.ids[hidden]).all()
     assert (seen.ids[~hidden] == field.ids[~hidden]).all()
     assert hidden.sum() / ordinary.sum() == pytest.approx(0.2, abs=0.004)
     now, before = seen.ids[hidden], field.ids[hidden]
@@ -89,12 +89,12 @@ def test_shares_are_those_of_the_recipe():
     counts = np.bincount(drawn, minlength=len(PIECES))
     assert not counts[SPECIAL].any()
     assert counts[5:].min() > 0.7 * counts[5:].mean()
-    assert seen.ids.dtype == told.ids.dtype == np.int32
+    assert seen.ids.dtype == labels.ids.dtype == np.int32
     assert (seen.lengths == field.lengths).all()
 
 
 def test_by_default_they_are_berts():
-    hidden = masked(texts([40] * 2000)).told.ids != NOT_TOLD
+    hidden = masked(texts([40] * 2000)).labels.ids != IGNORE_INDEX
     assert hidden.sum() / (2000 * 40) == pytest.approx(0.15, abs=0.004)
     assert MaskingConfig().model_dump() == {
         **{"share": 0.15, "masked": 0.8, "random": 0.1, "whole_words": False}
@@ -106,11 +106,11 @@ def test_it_depends_on_example_and_position_alone():
     field = texts(lengths)
     together = masked(field, [3, 10, 11, 40, 41])
     parts = [masked(field.part(n, n + 1), [number]) for n, number in enumerate((3, 10, 11, 40, 41))]
-    for found, name in ((together.seen, "seen"), (together.told, "told")):
+    for found, name in ((together.seen, "seen"), (together.labels, "told")):
         alone = concatenate([getattr(part, name) for part in parts])
         assert found.ids.tolist() == alone.ids.tolist()
     other_texts = masked(texts(lengths, seed=2), [3, 10, 11, 40, 41])
-    hidden, other = (x.told.ids != NOT_TOLD for x in (together, other_texts))
+    hidden, other = (x.labels.ids != IGNORE_INDEX for x in (together, other_texts))
     assert hidden.tolist() == other.tolist()
 
 
@@ -118,25 +118,25 @@ def test_it_depends_on_example_and_position_alone():
 def test_another_seed_and_another_pass_hide_others(changed):
     field = texts([30] * 20)
     first = masked(field)
-    assert masked(field).told.ids.tolist() == first.told.ids.tolist()
+    assert masked(field).labels.ids.tolist() == first.labels.ids.tolist()
     other = masked(field, where=changed)
-    hidden, now_hidden = (x.told.ids != NOT_TOLD for x in (first, other))
+    hidden, now_hidden = (x.labels.ids != IGNORE_INDEX for x in (first, other))
     assert (hidden & now_hidden).sum() < 0.3 * hidden.sum()
 
 
 @pytest.mark.parametrize("whole_words", [False, True])
 def test_of_each_text_something_is_to_be_told(whole_words):
     field = texts([1, 2, 3] * 50)
-    told = masked(field, share=0.01, whole_words=whole_words).told
-    starts = np.cumsum(told.lengths) - told.lengths
-    assert (np.add.reduceat(told.ids != NOT_TOLD, starts) >= 1).all()
+    labels = masked(field, share=0.01, whole_words=whole_words).labels
+    starts = np.cumsum(labels.lengths) - labels.lengths
+    assert (np.add.reduceat(labels.ids != IGNORE_INDEX, starts) >= 1).all()
     nothing = FieldArrays(np.array([BOS, EOS]), np.array([2], dtype=np.int32))
-    assert (masked(nothing).told.ids == NOT_TOLD).all()
+    assert (masked(nothing).labels.ids == IGNORE_INDEX).all()
 
 
 def test_whole_words_are_hidden_whole():
     field = texts([40] * 500)
-    hidden = masked(field, whole_words=True).told.ids != NOT_TOLD
+    hidden = masked(field, whole_words=True).labels.ids != IGNORE_INDEX
     word, words = -1, []
     for at, token in enumerate(field.ids.tolist()):
         after_bos = at and field.ids[at - 1] == BOS

@@ -7,7 +7,7 @@ from support.tasks import pair_masked_values
 from cluster.recipe import Recipe
 from data_pipeline.arrays import FieldArrays, flattened
 from data_pipeline.config.text import TEXT
-from data_pipeline.random_keys import SIDES_ALONE, splitmix64, stream_state, uniform
+from data_pipeline.random_keys import SINGLE_SIDES, splitmix64, stream_state, uniform
 from data_pipeline.tasks.masking import SEGMENTS
 from data_pipeline.tasks.tlm import TASK
 
@@ -50,7 +50,7 @@ def test_epoch_and_window_draw_which_pairs_stand_alone(settings, epoch, window):
     many = 40
     fields = pairs([3] * many, [4] * many)
     found = parts_of(TASK.plan(fields, settings, epoch, window))
-    drawn = uniform(splitmix64(stream_state(SIDES_ALONE, settings.seed, epoch, window), many))
+    drawn = uniform(splitmix64(stream_state(SINGLE_SIDES, settings.seed, epoch, window), many))
     alone = {pair for pair, share in enumerate(drawn) if share < settings.batching.alone}
     assert {pair for pair, parts in found.items() if len(parts) == 2} == alone
     assert 0 < len(alone) < many

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from model.blocks.cache import KeyValueCache, room_for
+from model.blocks.cache import KeyValueCache, capacity_for
 
 GROUPS, WIDTH = 2, 3
 
@@ -22,7 +22,7 @@ def test_tokens_lie_at_their_own_places_and_texts_leave():
         if step == 3:
             cache.keep(torch.tensor([0, 2]))
             rows, lengths = [0, 2], [lengths[0], lengths[2]]
-        room = cache.place_next(torch.tensor(lengths), max(lengths) + 1)
+        room = cache.set_next_positions(torch.tensor(lengths), max(lengths) + 1)
         assert room > max(lengths)
         newest = torch.stack(
             [whole[:, row, :, place] for row, place in zip(rows, lengths, strict=True)], dim=1
@@ -41,15 +41,15 @@ def test_room_grows_by_several_places():
     cache = KeyValueCache()
     cache.append(*numbered([0], 5))
     place = torch.tensor([5])
-    assert cache.place_next(place, 5) == 5
-    assert [cache.place_next(place, longest) for longest in (6, 8, 9, 33)] == [8, 8, 12, 40]
+    assert cache.set_next_positions(place, 5) == 5
+    assert [cache.set_next_positions(place, longest) for longest in (6, 8, 9, 33)] == [8, 8, 12, 40]
     keys, _ = cache.append(*numbered([0], 1))
     assert not keys[:, :, 6:].any()
 
 
 def test_a_text_begins_with_one_prompt():
     with pytest.raises(AssertionError, match="begins with its prompt"):
-        KeyValueCache().place_next(torch.tensor([0]), 3)
+        KeyValueCache().set_next_positions(torch.tensor([0]), 3)
     cache = KeyValueCache()
     cache.append(*numbered([0], 5))
     with pytest.raises(AssertionError, match="one prompt"):
@@ -61,7 +61,7 @@ def test_hypotheses_have_all_positions_and_sentences_leave():
     steps = [torch.randn(3, 2, 4, 5) for _ in range(19)]
     for number, step in enumerate(steps, 1):
         keys, values = cache.append(step, -step)
-        assert keys.shape[2] == 4 * room_for(number)
+        assert keys.shape[2] == 4 * capacity_for(number)
     past = 4 * len(steps)
     assert torch.equal(keys[:, :, :past], torch.cat(steps, dim=2))
     assert not keys[:, :, past:].any()

@@ -106,7 +106,7 @@ def test_a_cache_holds_the_groups_and_gives_the_past():
     attention(x[:, :6], None, True, cache, positions(torch.arange(6), 6))
     for more in range(3):
         places = lengths + more
-        room = cache.place_next(places, int(places.max()) + 1)
+        room = cache.set_next_positions(places, int(places.max()) + 1)
         mask = additive_mask(torch.arange(room) <= places.unsqueeze(1))[:, None, None, :]
         newest = x[torch.arange(2), places].unsqueeze(1)
         found = attention(newest, mask, False, cache, positions(places.unsqueeze(1), 9))

@@ -4,7 +4,7 @@ import math
 import pytest
 import torch
 
-from model.blocks.cache import room_for, roomy
+from model.blocks.cache import capacity_for, round_up_capacity
 from model.config.transformer import DecodingConfig
 from model.errors import ModelError, PrefixError
 from model.generation import candidates, member, search_state
@@ -198,7 +198,7 @@ def test_neither_spare_rows_nor_parts_of_a_batch_change_anything(
     monkeypatch.setattr(search_state, "LOGITS_AT_ONCE", 50)
     monkeypatch.setattr(candidates, "CACHE_BYTES", 1)
     found = run(model, source, decoding)
-    monkeypatch.setattr(member, "roomy", lambda rows: rows)
+    monkeypatch.setattr(member, "round_up_capacity", lambda rows: rows)
     monkeypatch.setattr(search_state, "LOGITS_AT_ONCE", 10**6)
     monkeypatch.setattr(candidates, "CACHE_BYTES", 10**9)
     expected = run(model, source, decoding)
@@ -209,11 +209,11 @@ def test_neither_spare_rows_nor_parts_of_a_batch_change_anything(
 
 
 def test_room_comes_in_few_sizes_at_most_a_quarter_too_large():
-    sizes = [roomy(rows) for rows in range(1, 1000)]
+    sizes = [round_up_capacity(rows) for rows in range(1, 1000)]
     assert all(rows <= size <= 1.25 * rows for rows, size in enumerate(sizes, 1))
     assert len(set(sizes)) == 36
-    assert roomy(0) == 0
-    assert [room_for(p) for p in (1, 4, 5, 9, 30, 33, 65)] == [4, 4, 8, 12, 32, 40, 80]
+    assert round_up_capacity(0) == 0
+    assert [capacity_for(p) for p in (1, 4, 5, 9, 30, 33, 65)] == [4, 4, 8, 12, 32, 40, 80]
 
 
 def rows_of_each_step(model, monkeypatch):

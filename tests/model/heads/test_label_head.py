@@ -8,7 +8,7 @@ from transformers import BertConfig, BertForSequenceClassification, BertForToken
 from model.blocks.dropout import Dropout
 from model.config.encoder_only import LabelTextsConfig, LabelTokensConfig
 from model.config.transformer import AttentionBackend
-from model.heads.label_head import LabelModel, label_guesses
+from model.heads.label_head import LabelModel, label_predictions
 from model.losses.loss import CrossEntropy
 
 PIECES, CONTEXT, LABELS = 30, 24, 5
@@ -152,7 +152,7 @@ def test_guesses_are_those_of_the_logits(kind):
     *fed, part = batch()
     place = places(kind, part)
     target = (place + 1) % LABELS
-    guesses = network(*fed, part, place, target, label_guesses)
+    guesses = network(*fed, part, place, target, label_predictions)
     logits = network.logits(network.encoder(*fed, part)).flatten(0, 1)[place]
     expected = F.cross_entropy(logits, target, reduction="none")
     torch.testing.assert_close(guesses.nll_m, expected, rtol=1e-5, atol=1e-5)

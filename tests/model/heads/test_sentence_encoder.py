@@ -8,7 +8,7 @@ from transformers import BertConfig, BertModel
 from model.config.sentence_encoder import SentenceEncoderConfig
 from model.config.transformer import AttentionBackend
 from model.errors import ModelError
-from model.heads.masked_head import told_sums
+from model.heads.masked_head import label_loss_sums
 from model.heads.sentence_encoder import SentenceEncoder
 from model.hugging_face.bert import to_bert_encoder
 from model.losses.loss import CrossEntropy, token_losses
@@ -95,7 +95,7 @@ def test_vectors_loss_and_gradients_are_berts(build_encoder, backend, pooling, l
     torch.testing.assert_close(found.smoothed, losses.sum(), rtol=1e-5, atol=0)
     torch.testing.assert_close(found.nll, losses.sum(), rtol=1e-5, atol=0)
     torch.testing.assert_close(ours(*inputs, token_losses), losses, rtol=1e-4, atol=1e-5)
-    sums = ours(*inputs, told_sums)
+    sums = ours(*inputs, label_loss_sums)
     assert float(sums.right) == told
     assert float(sums.nll) == pytest.approx(losses.sum().item(), rel=1e-5)
     found.smoothed.backward()

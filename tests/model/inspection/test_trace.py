@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from model.blocks.attention import additive_mask
-from model.blocks.cache import KeyValueCache, room_for
+from model.blocks.cache import KeyValueCache, capacity_for
 from model.config.transformer import AttentionBackend, DecodingConfig
 from model.errors import ModelError
 from model.generation.search import beam_search, greedy_search, length_penalty
-from model.inspection.records import AttentionTrace
+from model.inspection.layer_traces import AttentionTrace
 from model.inspection.trace import Trace, trace
 from model.networks.transformer import Transformer
 
@@ -197,7 +197,7 @@ def test_row_t_of_one_pass_is_decoding_step_t(build, sentences, norm, search):
         caches = [KeyValueCache(1) for _ in memories]
         mask = model.source_mask(source)
         for t, newest in enumerate(target_input[0]):
-            past = additive_mask(torch.arange(room_for(t + 1)) <= t)
+            past = additive_mask(torch.arange(capacity_for(t + 1)) <= t)
             hidden = model.decode_step(newest.view(1, 1), memories, mask, past, caches)
             close(traced.decoder.output_btm[:, t : t + 1], hidden)
             close(traced.logits_btv[:, t : t + 1], model.logits(hidden))

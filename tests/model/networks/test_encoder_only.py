@@ -10,7 +10,7 @@ from model.blocks.dropout import Dropout
 from model.config.encoder_only import EncoderOnlyConfig
 from model.config.transformer import AttentionBackend
 from model.errors import ModelError
-from model.heads.masked_head import MaskedLanguageModel, told_sums
+from model.heads.masked_head import MaskedLanguageModel, label_loss_sums
 from model.losses.loss import MIN_CHUNK_TOKENS, CrossEntropy, token_losses
 
 PIECES, CONTEXT, MASK = 30, 24, 4
@@ -402,7 +402,7 @@ def test_masked_tokens_are_told_alike_in_one_chunk_or_several():
     weight = torch.randn(11, 8, generator=generator)
     target = torch.randint(0, 11, (tokens,), generator=generator)
     logits = F.linear(hidden, weight)
-    sums = told_sums(hidden, weight, target)
+    sums = label_loss_sums(hidden, weight, target)
     assert int(sums.right) == int((logits.argmax(dim=1) == target).sum()) > MIN_CHUNK_TOKENS / 11
     expected = F.cross_entropy(logits.double(), target, reduction="sum").item()
     assert float(sums.nll) == pytest.approx(expected, rel=1e-6)

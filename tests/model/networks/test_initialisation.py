@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from model.networks.initialisation import SPREAD
+from model.networks.initialisation import INIT_STD
 
 
 def test_spread_of_every_kind_of_weight(build):
@@ -51,7 +51,7 @@ def large(build_decoder_only):
 @pytest.mark.parametrize("preset", ["gpt2", "llama"])
 def test_spread_of_every_weight_of_one_stack(large, preset):
     network = large(preset=preset)
-    residual = SPREAD / math.sqrt(16)  # two sums a layer
+    residual = INIT_STD / math.sqrt(16)  # two sums a layer
     for name, parameter in network.named_parameters():
         if name.endswith("bias"):
             assert not parameter.any()
@@ -59,9 +59,9 @@ def test_spread_of_every_weight_of_one_stack(large, preset):
             assert torch.equal(parameter, torch.ones_like(parameter))
         else:
             last = name.endswith(("output.weight", "outer.weight"))
-            assert abs(parameter.std() / (residual if last else SPREAD) - 1) < 0.05, name
-            assert abs(parameter.mean()) < SPREAD / 10, name
-    assert SPREAD == 0.02
+            assert abs(parameter.std() / (residual if last else INIT_STD) - 1) < 0.05, name
+            assert abs(parameter.mean()) < INIT_STD / 10, name
+    assert INIT_STD == 0.02
 
 
 def test_seed_decides_every_weight_of_one_stack(build_decoder_only):

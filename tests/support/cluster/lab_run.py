@@ -8,8 +8,8 @@ from pathlib import Path
 from support.cluster.hosts import Hosts
 from support.cluster.processes import wait_until
 from support.faults.moments import MID_STEP, Orders
-from trainer.record.metrics import read_backwards
-from trainer.record.records import StepLine, TrainLine
+from trainer.record.metrics_file import read_backwards
+from trainer.record.metrics_lines import StepLine, TrainLine
 from trainer.runs.folder import RunFolder
 
 

@@ -21,7 +21,7 @@ from cluster.supervision import attempt as attempt_module
 from cluster.supervision.attempt import RunContext
 from cluster.supervision.restart_loop import RestartLoop
 from cluster.supervision.run_checks import check_run, open_run
-from cluster.supervision.vitals_keeper import VitalsKeeper
+from cluster.supervision.vitals_writer import VitalsWriter
 from support.recipes import tiny_recipe
 from support.records.checkpoints import make_header
 from support.records.lines import train_line
@@ -83,11 +83,11 @@ class ScriptedGroup:
         nodes: Sequence[str],
         clock: HandClock,
         wait_seconds: float,
-        trains: bool,
+        is_training: bool,
         obeys: bool,
     ) -> None:
         self.nodes = list(nodes)
-        self.trains = trains
+        self.is_training = is_training
         self.obeys = obeys
         self.job = None
         self.workers: list[object] = []
@@ -107,7 +107,7 @@ class ScriptedGroup:
         self._clock.now += self._wait_seconds
 
     def poll(self):
-        if self.trains and self.obeys and self.asked_to_stop_at is not None:
+        if self.is_training and self.obeys and self.asked_to_stop_at is not None:
             return Poll([], outcomes=["preempted"])
         return next(self._polls)
 
@@ -136,7 +136,7 @@ class ScriptedSupply:
         self.places = places
         self.silent: set[str] = set()
         self.problems: list[list[str]] = []
-        self.trains = self.obeys = True
+        self.is_training = self.obeys = True
         self.ended = 0
         self.groups: list[ScriptedGroup] = []
         self._clock, self._wait_seconds = clock, wait_seconds
@@ -146,7 +146,7 @@ class ScriptedSupply:
 
     def start_group(self, places, names):
         group = ScriptedGroup(
-            next(self._scripts), places, self._clock, self._wait_seconds, self.trains, self.obeys
+            next(self._scripts), places, self._clock, self._wait_seconds, self.is_training, self.obeys
         )
         self.groups.append(group)
         return group
@@ -157,7 +157,7 @@ class ScriptedSupply:
     def check_nodes(self, work, run):
         return self.problems.pop(0) if self.problems else []
 
-    def silent_nodes(self, nodes):
+    def unresponsive_nodes(self, nodes):
         return self.silent & set(nodes)
 
     def refill_spares(self):
@@ -194,7 +194,7 @@ class NoWorkers:
         self.actors: list[object] = []
         self.handles: list[object] = []
 
-    def give_up_starting(self):
+    def cancel_starting(self):
         return 0
 
     def admit(self):
@@ -253,11 +253,11 @@ def scripted_run(
     """
     driver = SimpleNamespace(get_node_id=lambda: DRIVER)
     monkeypatch.setattr(attempt_module, "ray", SimpleNamespace(get_runtime_context=lambda: driver))
-    recipe, run, audience = tiny_recipe(dataset), RunFolder(folder), Notices()
+    recipe, run, listener = tiny_recipe(dataset), RunFolder(folder), Notices()
     clock = HandClock()
     supply = ScriptedSupply(scripts, places, clock, wait_seconds)
     view = ScriptedView([node(name) for name in {DRIVER, *places}])
-    stop = SimpleNamespace(reason=None, asked_at=None, let_outcome_stand=lambda: None)
+    stop = SimpleNamespace(reason=None, asked_at=None, ignore_requests=lambda: None)
     config = ClusterConfig.model_validate(
         {
             "ranks": ranks,
@@ -267,10 +267,10 @@ def scripted_run(
         }
     )
     store, manifest = check_run(recipe, run)
-    with Lease(run.path) as lease, VitalsKeeper(run, audience) as vitals:
+    with Lease(run.path) as lease, VitalsWriter(run, listener) as vitals:
         open_run(recipe, run, store, manifest)
         context = RunContext(
-            config, run, lease, view, supply, NoWorkers(), stop, audience, vitals, clock
+            config, run, lease, view, supply, NoWorkers(), stop, listener, vitals, clock
         )
         yield SimpleNamespace(
             loop=RestartLoop(recipe, manifest, context),
@@ -280,5 +280,5 @@ def scripted_run(
             supply=supply,
             view=view,
             clock=clock,
-            audience=audience,
+            listener=listener,
         )

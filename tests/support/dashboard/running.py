@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Self
 from pydantic import BaseModel
 
 from transloom.cli.dashboard import COMMAND_LINE
-from transloom.observe.dashboard.look_process import look_command
+from transloom.observe.dashboard.inspection_process import inspection_command
 from transloom.observe.dashboard.runs_folder import RunsFolder
 from transloom.observe.dashboard.server import Dashboard
 from transloom.observe.dashboard.table import RunsTable
@@ -49,7 +49,7 @@ class RunningDashboard:
         self,
         folder: Path,
         cache: Path,
-        command: Sequence[str] = look_command(COMMAND_LINE),
+        command: Sequence[str] = inspection_command(COMMAND_LINE),
         headers_seconds: float = HEADERS_SECONDS,
     ) -> None:
         self._headers_seconds = headers_seconds
@@ -116,9 +116,9 @@ class RunningDashboard:
         finally:
             connection.close()
 
-    def tell(self, event: str, answer: BaseModel) -> None:
+    def publish(self, event: str, answer: BaseModel) -> None:
         """Send an event to all pages."""
-        self._loop.call_soon_threadsafe(self.dashboard._now.audience.tell, event, answer)
+        self._loop.call_soon_threadsafe(self.dashboard._now.audience.publish, event, answer)
 
     @contextmanager
     def follow(self) -> Iterator["Events"]:

@@ -12,7 +12,7 @@ from support.faults.cluster import FaultCluster
 from support.faults.faults import Fault
 from support.faults.moments import MID_STEP, RECOVERY, Moment
 from support.faults.trial import Curve, Trial
-from trainer.record.records import Event, Preempted, Resumed, TrainLine
+from trainer.record.metrics_lines import Event, Preempted, Resumed, TrainLine
 
 
 @dataclass(frozen=True)

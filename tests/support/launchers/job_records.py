@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from cluster.launchers.ray_job.record import JobRecord, JobRequest, Needs, Runner
+from cluster.launchers.ray_job.job_record import JobRecord, JobRequest, Needs, Runner
 
 
 def a_record(run: Path, **changes: Any) -> JobRecord:

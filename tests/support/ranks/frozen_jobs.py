@@ -36,7 +36,7 @@ def train(
         "norms": norms,
         "weights": full_weights(engine),
         "average": average,
-        "told": engine.frozen.told(engine.parameter_shapes),
+        "told": engine.frozen.summary_text(engine.parameter_shapes),
         "groups": [len(group["params"]) for group in engine.optimizer.param_groups],
     }
     engine.destroy()

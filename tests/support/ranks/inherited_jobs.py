@@ -75,7 +75,7 @@ def begin_with(
     start: Any = WarmStart(parent=None, path=checkpoint)  # type: ignore[arg-type]
     said: list[str] = []
     job = SimpleNamespace(warm_start=start)
-    begin(engine, SimpleNamespace(job=job, recipe=recipe, tell=said.append))  # type: ignore[arg-type]
+    begin(engine, SimpleNamespace(job=job, recipe=recipe, notify=said.append))  # type: ignore[arg-type]
     found = {
         "weights": full_weights(engine),
         "owned": [

@@ -22,7 +22,7 @@ from support.recipes import tiny_values
 from trainer.rank.placement import Placement
 from trainer.rank.rank_job import RankContext, RankJob
 from trainer.recipe import TrainingRecipe
-from trainer.record.records import Event, Line
+from trainer.record.metrics_lines import Event, Line
 from trainer.runs.folder import RunFolder
 from trainer.state.progress import Progress
 from trainer.state.training_state import TrainingState
@@ -178,7 +178,7 @@ class Recorder:
         else:
             self._story.lines.append(line)
 
-    def keep_texts(self, step: int, texts: list[str]) -> None:
+    def record_texts(self, step: int, texts: list[str]) -> None:
         self._story.events.append(("kept", step, texts))
 
 

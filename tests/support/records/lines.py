@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from trainer.record.records import Sample, SkippedLine, TrainLine, ValidationLine
+from trainer.record.metrics_lines import Sample, SkippedLine, TrainLine, ValidationLine
 from trainer.tasks.translation import translation_scores
 
 # Of a step of 0.5 s by two ranks, at 40 % of their peak.

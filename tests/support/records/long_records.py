@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from support.records.lines import skipped_line, train_line, validation_line
-from trainer.record.records import Resumed
+from trainer.record.metrics_lines import Resumed
 
 # Every field of a line; thousands of them are made of it without a class.
 _TRAIN = json.loads(train_line(1).to_json())

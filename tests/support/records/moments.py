@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from trainer.record.time_lapse import Moment, write_moment
+from trainer.record.time_lapse import TimeLapseFrame, write_frame
 from trainer.tasks.probe import AttentionMap, Prediction, Probe
 
 SOURCE = ("▁je", "▁suis", "</s>")
@@ -29,4 +29,4 @@ def made_probe(output: str, sentence: str = "je suis", weights: np.ndarray = EVE
 def write_moments(folder: Path, outputs: dict[int, str], sentence: str = "je suis") -> None:
     """A time-lapse: what the sentence became, by step."""
     for step, output in outputs.items():
-        write_moment(folder, Moment(step=step, probes=(made_probe(output, sentence),)))
+        write_frame(folder, TimeLapseFrame(step=step, probes=(made_probe(output, sentence),)))

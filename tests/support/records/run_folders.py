@@ -11,8 +11,8 @@ from typing import Any
 from support.records.checkpoints import make_header
 from trainer.checkpoints import lease as lease_module
 from trainer.checkpoints.format import HEADER, folder_name
-from trainer.record.records import Line
-from trainer.runs.folder import RunCard
+from trainer.record.metrics_lines import Line
+from trainer.runs.folder import RunMetadata
 
 LONG_AGO = 1000.0
 
@@ -21,7 +21,7 @@ def made_run(path: Path, *lines: Line, max_steps: int = 20, label_smoothing: flo
     """Make a run with this record, without an owner or a checkpoint."""
     (path / "checkpoints").mkdir(parents=True)
     (path / "owners").mkdir()
-    card = RunCard(id="1", name=path.name, dataset_identity="d", identity={})
+    card = RunMetadata(id="1", name=path.name, dataset_identity="d", identity={})
     (path / "run.json").write_text(card.model_dump_json())
     trainer = (
         f"trainer:\n  ema_decay: null\n  max_steps: {max_steps}\n  loss: cross_entropy\n"
@@ -45,7 +45,7 @@ def with_owner(
 ) -> Path:
     """The run, owned by this process or by one that differs from it."""
     file = run / "owners" / ("00000007" + (".released" if released else ".json"))
-    file.write_text(json.dumps(lease_module._myself() | changes))
+    file.write_text(json.dumps(lease_module._this_process() | changes))
     renewed = time.time() - silent_seconds
     os.utime(file, (renewed, renewed))
     return run

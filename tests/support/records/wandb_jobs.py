@@ -25,16 +25,16 @@ from support.recipes import tiny_values
 from support.records.lines import train_line
 from support.records.wandb_history import history
 from trainer.errors import TrainerError
-from trainer.record.metrics import MetricsRecord, read_metrics
-from trainer.record.records import Line, Resumed
+from trainer.record.metrics_file import MetricsFile, read_metrics
+from trainer.record.metrics_lines import Line, Resumed
 from trainer.record.wandb_tracker import WandbTracker, last_logged_step
-from trainer.runs.folder import RunCard, RunFolder
+from trainer.runs.folder import RunMetadata, RunFolder
 
 
 def make_run(path: Path) -> RunFolder:
     path.mkdir()
     run = RunFolder(path)
-    card = RunCard(id="abcd1234", name="r", dataset_identity="", identity={})
+    card = RunMetadata(id="abcd1234", name="r", dataset_identity="", identity={})
     run.card_path.write_text(card.model_dump_json())
     return run
 
@@ -58,7 +58,7 @@ class Start:
             facts: what W&B is told beside the recipe.
         """
         self.notices: list[str] = []
-        self.record = MetricsRecord(run.metrics, resume_step)
+        self.record = MetricsFile(run.metrics, resume_step)
         values = tiny_values(Path("/dataset"))
         values["tracking"] |= tracking or {}
         recipe = Recipe.of(values).training()

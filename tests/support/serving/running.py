@@ -13,13 +13,13 @@ from typing import Any, Self
 
 from support.dashboard.running import HANG_SECONDS, Answer
 from transloom.inference.serving.auth import ServingGuard
-from transloom.inference.serving.batch import Batch, BatchAnswer, ReplicaStanding
+from transloom.inference.serving.batch import Batch, BatchAnswer, ReplicaStatus
 from transloom.inference.serving.dispatcher import Dispatcher
 from transloom.inference.serving.facts import facts_of
 from transloom.inference.serving.metrics import ServingMetrics
 from transloom.inference.serving.server import ServingServer
 from transloom.inference.serving.settings import Batching, Limits, ReplicaSettings
-from transloom.inference.serving.translating import load, translated
+from transloom.inference.serving.replica_translation import load, translate_batch
 from transloom.web.connections import http_server
 
 Before = Callable[[Batch], None]
@@ -100,7 +100,7 @@ class RunningServer:
         loop = asyncio.get_running_loop()
         found = await loop.run_in_executor(self._pool, self._translated, batch)
         checkpoint = self._translator.checkpoint
-        standing = ReplicaStanding("here", checkpoint.path.name, checkpoint.step, 0, ())
+        standing = ReplicaStatus("here", checkpoint.path.name, checkpoint.step, 0, ())
         return BatchAnswer(tuple(found), standing)
 
     def _translated(self, batch: Batch) -> list[Any]:
@@ -108,7 +108,7 @@ class RunningServer:
             return []
         self.before(batch)
         self.batches.append(batch)
-        return translated(self._translator, batch, self._settings)
+        return translate_batch(self._translator, batch, self._settings)
 
     async def _serve(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
@@ -119,7 +119,7 @@ class RunningServer:
         )
         guard = ServingGuard(self.port, "127.0.0.1", self._token)
         self._server = ServingServer([run], self._limits, metrics, guard)
-        await run.look()
+        await run.poll_replica()
         run.start()
         async with http_server(
             self._server.app, self._socket, shutdown_seconds=1.0, handler_cancellation=True

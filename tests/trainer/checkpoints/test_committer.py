@@ -6,7 +6,7 @@ import threading
 import pytest
 from support.records.checkpoints import make_header
 
-from trainer.checkpoints import patience
+from trainer.checkpoints import final_save
 from trainer.checkpoints.commit import partial_folder
 from trainer.checkpoints.committer import CheckpointCommitter
 from trainer.checkpoints.format import FileRecord, list_checkpoints, read_header
@@ -96,7 +96,7 @@ def test_what_cannot_be_committed_is_said_and_training_goes_on(run, committer, s
 
 
 def test_the_last_one_is_tried_again(run, committer, said, monkeypatch):
-    monkeypatch.setattr(patience, "FIRST_PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr(final_save, "FIRST_PAUSE_SECONDS", 0.05)
     (run / "checkpoints" / "step-00000010" / "in the way").mkdir(parents=True)
     assert not save(committer, 10)
     out_of_the_way = threading.Timer(0.3, shutil.rmtree, [run / "checkpoints" / "step-00000010"])
@@ -108,8 +108,8 @@ def test_the_last_one_is_tried_again(run, committer, said, monkeypatch):
 
 
 def test_at_last_it_is_given_up(run, committer, monkeypatch):
-    monkeypatch.setattr(patience, "FIRST_PAUSE_SECONDS", 0.05)
-    monkeypatch.setattr(patience, "FINAL_RETRY_SECONDS", 0.2)
+    monkeypatch.setattr(final_save, "FIRST_PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr(final_save, "FINAL_RETRY_SECONDS", 0.2)
     (run / "checkpoints" / "step-00000010" / "in the way").mkdir(parents=True)
     assert not save(committer, 10)
     with pytest.raises(CheckpointError, match="no checkpoint of step 10"):

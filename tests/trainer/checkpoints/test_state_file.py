@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from foundation.written import MAX_COUNT
+from foundation.file_model import MAX_COUNT
 from trainer.checkpoints import state_file
 from trainer.checkpoints.state_file import read_state_header, state_file_name, write_state_file
 from trainer.errors import CheckpointError

@@ -11,7 +11,7 @@ from support.files.small_disk import run_on_small_disk
 from support.gate import Gate
 from support.records.checkpoints import Listener, commit_state, make_header, work_folder
 
-from trainer.checkpoints import patience
+from trainer.checkpoints import final_save
 from trainer.checkpoints import writer as writer_module
 from trainer.checkpoints.commit import partial_folder
 from trainer.checkpoints.writer import CheckpointWriter, require_host_memory
@@ -148,7 +148,7 @@ def pauses(monkeypatch):
     """Those between the tries of a final save, which nobody has to wait for."""
     pauses = []
     clock = SimpleNamespace(monotonic=lambda: sum(pauses), sleep=pauses.append)
-    monkeypatch.setattr(patience, "time", clock)
+    monkeypatch.setattr(final_save, "time", clock)
     return pauses
 
 
@@ -206,7 +206,7 @@ def test_too_little_host_memory_is_said_at_the_start(work, state):
 
 def test_the_first_copy_finds_its_memory(work):
     """A page that was never written to is taken from the host when it is."""
-    host_memory.give_back_freed()  # which a test before this one may have asked to be kept
+    host_memory.release_freed_memory()  # which a test before this one may have asked to be kept
     before = host_memory.resident_bytes()
     state = [Fragment("master", "w", 0, torch.zeros(1).expand(20_000_000))]
     with closing(make_writer(work, state, Listener())):

@@ -59,7 +59,7 @@ def test_any_order_and_any_grouping_has_the_same_bits(case):
     micro_batches, terms, order, cuts = case
     # As large as the limits: four times what they were derived from.
     grids = grids_for(float(max(t.abs().max() for t in terms)) / 4, micro_batches)
-    assert grids.hold(np.array([[float(t.abs().max())] for t in terms]))
+    assert grids.fits(np.array([[float(t.abs().max())] for t in terms]))
     for term in terms:
         grids.round_(0, term)
     exactly = torch.stack(terms).double().sum(0)
@@ -120,18 +120,18 @@ def test_the_first_step_is_there_to_measure():
     unrounded = torch.tensor([1 / 3])
     grids.round_(0, unrounded)
     assert unrounded.item() == torch.tensor(1 / 3).item()
-    assert not grids.hold(np.array([[0.5]]))
+    assert not grids.fits(np.array([[0.5]]))
     assert grids.widen(np.array([[0.5], [0.7]])) == []
-    assert grids.hold(np.array([[0.7]]))
+    assert grids.fits(np.array([[0.7]]))
 
 
 def test_a_gradient_beyond_its_limit_widens_only_its_grid():
     grids = GradientGrids(["a", "b"], 8)
     grids.widen(np.array([[1.0, 1.0]]))
     much = np.array([[1.0, 1.0], [1.0, 100.0]])
-    assert not grids.hold(much)
+    assert not grids.fits(much)
     assert grids.widen(much) == ["b"]
-    assert grids.hold(much)
+    assert grids.fits(much)
     assert grids.peaks == {"a": 1.0, "b": 100.0}
 
 
@@ -147,8 +147,8 @@ def test_a_parameter_without_gradients_has_a_grid_as_well():
     zero = torch.zeros(3)
     grids.round_(0, zero)
     assert torch.equal(zero, torch.zeros(3))
-    assert grids.hold(np.array([[2.0**SMALLEST_LIMIT_EXPONENT]]))
-    assert not grids.hold(np.array([[1e-20]]))
+    assert grids.fits(np.array([[2.0**SMALLEST_LIMIT_EXPONENT]]))
+    assert not grids.fits(np.array([[1e-20]]))
 
 
 def test_the_largest_gradients_that_count_as_finite_round_to_finite_ones():

@@ -21,7 +21,7 @@ from model.blocks.positions import sinusoidal_table
 from model.networks.transformer import Transformer
 from trainer.errors import MemoryPreflightError
 from trainer.memory import host_memory
-from trainer.memory.heldout_preflight import part, preflight_heldout, widest
+from trainer.memory.heldout_preflight import smaller_batch, preflight_heldout, widest
 from trainer.rank.placement import Placement
 from trainer.tasks.task import Scoring, training_task
 
@@ -185,7 +185,7 @@ def test_the_widest_have_most_tokens_and_most_scores():
 def test_parts_are_ends():
     field = FieldArrays(np.arange(12, dtype=np.int32), np.array([8, 4], dtype=np.int32))
     batch = MicroBatch(np.arange(2), {"text": field})
-    shorter, growth = part(batch, 4)
+    shorter, growth = smaller_batch(batch, 4)
     assert growth == 2
     assert shorter.fields["text"].ids.tolist() == [6, 7, 11]
     rows = replace(
@@ -193,7 +193,7 @@ def test_parts_are_ends():
         pair_ids=np.arange(4),
         fields={"text": FieldArrays(np.arange(8, dtype=np.int32), np.full(4, 2, np.int32))},
     )
-    fewer, growth = part(rows, 2)
+    fewer, growth = smaller_batch(rows, 2)
     assert growth == 1
     assert fewer.pair_ids.tolist() == [2, 3]
     assert fewer.fields["text"].ids.tolist() == [4, 5, 6, 7]

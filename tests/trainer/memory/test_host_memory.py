@@ -13,12 +13,12 @@ MEGABYTE = 1_000_000
 
 
 def test_the_peak_counts_from_its_restart():
-    host_memory.give_back_freed()  # which a test before this one may have asked to be kept
+    host_memory.release_freed_memory()  # which a test before this one may have asked to be kept
     before = host_memory.resident_bytes()
     taken = np.ones(100 * MEGABYTE, dtype=np.uint8)
     assert host_memory.peak_resident_bytes() >= before + taken.nbytes * 0.9
     taken = np.ones(1)
-    host_memory.give_back_freed()
+    host_memory.release_freed_memory()
     host_memory.restart_peak()
     assert host_memory.peak_resident_bytes() < before + 50 * MEGABYTE
 
@@ -28,7 +28,7 @@ def test_what_is_freed_within_the_heap_is_given_back():
     top = np.ones(100_000, dtype=np.uint8)  # below which glibc keeps what is freed
     taken = host_memory.resident_bytes()
     blocks.clear()
-    host_memory.give_back_freed()
+    host_memory.release_freed_memory()
     assert host_memory.resident_bytes() < taken - 50 * MEGABYTE
     assert top.all()
 
@@ -36,7 +36,7 @@ def test_what_is_freed_within_the_heap_is_given_back():
 FREED_AGAIN_AND_AGAIN = """
 import resource
 import numpy as np
-from trainer.memory.host_memory import keep_freed
+from trainer.memory.host_memory import retain_freed_memory
 {first}
 for round in range(5):
     np.ones(100_000_000, dtype=np.uint8)
@@ -52,7 +52,7 @@ def test_what_is_kept_is_not_asked_for_again():
         int(subprocess.check_output([sys.executable, "-c", code]))
         for code in (
             FREED_AGAIN_AND_AGAIN.format(first=""),
-            FREED_AGAIN_AND_AGAIN.format(first="keep_freed()"),
+            FREED_AGAIN_AND_AGAIN.format(first="retain_freed_memory()"),
         )
     ]
     # Huge pages are few for as much memory.
@@ -63,11 +63,11 @@ def test_a_container_leaves_what_is_neither_taken_nor_mere_cache(tmp_path):
     (tmp_path / "memory.max").write_text("1000\n")
     (tmp_path / "memory.current").write_text("900\n")
     (tmp_path / "memory.stat").write_text("anon 400\nactive_file 200\ninactive_file 50\n")
-    assert host_memory.left_in_container(tmp_path) == 350
+    assert host_memory.available_in_cgroup(tmp_path) == 350
 
 
 def test_without_a_container_there_is_no_such_limit(tmp_path):
-    assert host_memory.left_in_container(tmp_path) == sys.maxsize
+    assert host_memory.available_in_cgroup(tmp_path) == sys.maxsize
     (tmp_path / "memory.max").write_text("max\n")
-    assert host_memory.left_in_container(tmp_path) == sys.maxsize
+    assert host_memory.available_in_cgroup(tmp_path) == sys.maxsize
     assert 0 < host_memory.available_bytes() < sys.maxsize

@@ -9,7 +9,7 @@ from support.ranks.engine_jobs import Shape
 from support.ranks.rank_pool import RankPool
 
 from data_pipeline.tasks.translation import PairShape
-from trainer.memory.host_memory import KEPT_BY_LIBRARIES
+from trainer.memory.host_memory import ALLOCATOR_ENVIRONMENT
 
 MEGABYTE = 1_000_000
 ALL_SHAPES = [Shape(stage) for stage in range(4)] + [Shape(stage, "bf16") for stage in (1, 2, 3)]
@@ -94,7 +94,7 @@ def test_memory_that_really_runs_out_is_noticed():
 
 
 def test_what_a_failed_try_leaves_in_the_heap_is_not_held_against_the_next(monkeypatch):
-    for name, value in KEPT_BY_LIBRARIES.items():
+    for name, value in ALLOCATOR_ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
     widest = [PairShape(1024, 100, 90)]
     with closing(RankPool(1, "spawn")) as pool:

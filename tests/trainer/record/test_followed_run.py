@@ -22,7 +22,7 @@ def append(run, text):
 
 
 def test_each_line_and_log_entry_is_found_once(run, monkeypatch):
-    monkeypatch.setattr(followed_run, "STANDING_SECONDS", 0.0)
+    monkeypatch.setattr(followed_run, "STATUS_SECONDS", 0.0)
     followed = FollowedRun(RunFolder(run), 3)
     followed.read()
     assert [line.step for line in followed.new_lines] == [1, 2]

@@ -4,7 +4,7 @@ import pytest
 from support.records.lines import COUNTED, skipped_line, train_line, validation_line
 
 from trainer.record.record_end import RecordEnd, read_record_end
-from trainer.record.records import Preempted, Resumed
+from trainer.record.metrics_lines import Preempted, Resumed
 
 MOST = 2**20
 

@@ -13,10 +13,10 @@ from trainer.errors import TrainerError
 from trainer.rank.placement import Placement
 from trainer.rank.rank_job import RankContext, RankJob
 from trainer.record.line_reader import BLOCK_BYTES
-from trainer.record.metrics import read_metrics
+from trainer.record.metrics_file import read_metrics
 from trainer.record.recorder import Recorder
-from trainer.record.records import Event, Line, Preempted, TrainLine
-from trainer.runs.folder import RunCard, RunFolder
+from trainer.record.metrics_lines import Event, Line, Preempted, TrainLine
+from trainer.runs.folder import RunMetadata, RunFolder
 
 
 class Heard:
@@ -38,7 +38,7 @@ def run(tmp_path, monkeypatch) -> RunFolder:
     monkeypatch.setenv("WANDB_MODE", "disabled")
     folder = RunFolder(tmp_path / "run")
     folder.path.mkdir()
-    card = RunCard(id="abcd1234", name="r", dataset_identity="", identity={})
+    card = RunMetadata(id="abcd1234", name="r", dataset_identity="", identity={})
     folder.card_path.write_text(card.model_dump_json())
     return folder
 

@@ -10,7 +10,7 @@ from support.records.run_folders import made_run, with_checkpoint, with_owner
 from data_pipeline.storage import regular_files
 from trainer.checkpoints.format import HEADER, read_header
 from trainer.record.run_snapshot import RunSnapshot, signature_of, signatures_of
-from trainer.record.standing import BYTES_IN_A_LIST, standing_from
+from trainer.record.run_status import RECORD_BYTES_IN_LIST, run_status_from
 from trainer.runs.folder import RunFolder
 
 LAZY = ("settings", "start", "checkpoints", "readable_header", "vitals", "cleaning")
@@ -27,8 +27,8 @@ def run(tmp_path):
 
 
 def test_a_folder_that_is_whole_has_no_problems(run):
-    snapshot = RunSnapshot(run, BYTES_IN_A_LIST)
-    standing = standing_from(snapshot)
+    snapshot = RunSnapshot(run, RECORD_BYTES_IN_LIST)
+    standing = run_status_from(snapshot)
     assert (standing.state, standing.step, standing.checkpoint_step) == ("training", 2, 2)
     assert snapshot.settings["trainer.max_steps"] == snapshot.max_steps == 20
     assert snapshot.card == run.card()
@@ -46,7 +46,7 @@ def test_each_file_is_opened_for_one_attribute(run, monkeypatch):
     monkeypatch.setattr(
         regular_files.os, "open", lambda path, *_: opened.update([str(path)]) or open_it(path, *_)
     )
-    snapshot = RunSnapshot(run, BYTES_IN_A_LIST)
+    snapshot = RunSnapshot(run, RECORD_BYTES_IN_LIST)
     assert str(run.vitals) not in opened
     for _ in range(2):
         [getattr(snapshot, name) for name in LAZY]
@@ -58,7 +58,7 @@ def test_each_file_is_opened_for_one_attribute(run, monkeypatch):
 def test_what_cannot_be_read_is_a_problem_once(run):
     for file in (run.vitals, run.dataset / "manifest.json", run.recipe):
         file.write_text("{")
-    snapshot = RunSnapshot(run, BYTES_IN_A_LIST)
+    snapshot = RunSnapshot(run, RECORD_BYTES_IN_LIST)
     for _ in range(2):
         assert snapshot.settings == {}
         assert snapshot.vitals is snapshot.cleaning is None
@@ -69,7 +69,7 @@ def test_what_cannot_be_read_is_a_problem_once(run):
 def test_a_header_that_cannot_be_read_leaves_the_one_before(run):
     with_checkpoint(run.path, 4)
     (run.checkpoints / "step-00000004" / HEADER).write_text("{")
-    snapshot = RunSnapshot(run, BYTES_IN_A_LIST)
+    snapshot = RunSnapshot(run, RECORD_BYTES_IN_LIST)
     assert snapshot.header is None
     assert snapshot.readable_header.step == 2
     assert [row.state for row in snapshot.checkpoints] == ["complete", "damaged"]

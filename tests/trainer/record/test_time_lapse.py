@@ -8,14 +8,14 @@ from support.records.moments import made_probe
 
 from trainer.record.time_lapse import (
     LIMITS,
-    MOST_MOMENTS,
-    Moment,
+    MAX_FRAMES,
+    TimeLapseFrame,
     is_probed,
-    looked_at,
+    most_attended,
     path_of,
     read_time_lapse,
     table_of,
-    write_moment,
+    write_frame,
 )
 
 
@@ -24,7 +24,7 @@ def test_steps_are_powers_of_two_and_half_as_much_again():
     expected = {0, *(2**n for n in range(10)), *(3 * 2**n for n in range(9))}
     assert found == sorted(step for step in expected if step < 1000)
     # However long a run is, a reader looks at so many files at most.
-    assert MOST_MOMENTS > 1 + 63 + 62
+    assert MAX_FRAMES > 1 + 63 + 62
     assert is_probed(2**62)
     assert not is_probed(2**62 + 3)
 
@@ -32,7 +32,7 @@ def test_steps_are_powers_of_two_and_half_as_much_again():
 def test_what_is_written_comes_back_and_a_step_has_one_moment(tmp_path):
     folder = tmp_path / "time-lapse"
     for step, output in ((0, "the the"), (96, "early"), (2, "she"), (96, "she is \u202e here")):
-        write_moment(folder, Moment(step=step, probes=(made_probe(output),)))
+        write_frame(folder, TimeLapseFrame(step=step, probes=(made_probe(output),)))
     found = read_time_lapse(folder)
     assert [moment.step for moment in found.moments] == [0, 2, 96]
     assert found.moments[-1].probes[0].output == "she is \u202e here"
@@ -46,12 +46,12 @@ def test_weights_are_kept_to_a_255th():
     probe = made_probe("a", weights=weights)
     found = probe.attention[-1].bytes_hts / 255
     assert np.abs(found - weights).max() <= 0.5 / 255 + 1e-9
-    assert looked_at(probe) == [("a", probe.source[weights.mean(axis=0)[0].argmax()])]
+    assert most_attended(probe) == [("a", probe.source[weights.mean(axis=0)[0].argmax()])]
 
 
 def test_a_table_has_a_row_for_each_sentence_of_each_moment():
     weights = np.array([[[0.1, 0.7, 0.2], [0.0, 0.0, 1.0]]])
-    moments = [Moment(step=step, probes=(made_probe("a", weights=weights),)) for step in (0, 1)]
+    moments = [TimeLapseFrame(step=step, probes=(made_probe("a", weights=weights),)) for step in (0, 1)]
     assert table_of(moments) == [[step, "je suis", "a", "a→▁suis"] for step in (0, 1)]
 
 
@@ -66,7 +66,7 @@ def test_a_table_has_a_row_for_each_sentence_of_each_moment():
 )
 def test_what_is_no_moment_is_a_problem_and_the_others_stay(tmp_path, change, said):
     for step in (1, 2, 3):
-        path = write_moment(tmp_path / "lapse", Moment(step=step, probes=(made_probe("a"),)))
+        path = write_frame(tmp_path / "lapse", TimeLapseFrame(step=step, probes=(made_probe("a"),)))
     path_of(tmp_path / "lapse", 2).write_text(json.dumps(json.loads(path.read_text()) | change))
     found = read_time_lapse(tmp_path / "lapse")
     assert [moment.step for moment in found.moments] == [1, 3]
@@ -76,7 +76,7 @@ def test_what_is_no_moment_is_a_problem_and_the_others_stay(tmp_path, change, sa
 
 
 def test_a_map_that_does_not_fit_its_pieces_is_refused(tmp_path):
-    path = write_moment(tmp_path / "lapse", Moment(step=1, probes=(made_probe("a"),)))
+    path = write_frame(tmp_path / "lapse", TimeLapseFrame(step=1, probes=(made_probe("a"),)))
     values = json.loads(path.read_text())
     for shape, said in (([1, 2, 9], "bytes of weights"), ([2, 3, 2], "has the shape")):
         values["probes"][0]["attention"][0]["shape"] = shape

@@ -10,13 +10,13 @@ from trainer.checkpoints.format import HEADER, Checkpoint, Parent, sha256_of
 from trainer.rank.placement import Placement
 from trainer.rank.rank_job import RankContext, RankJob
 from trainer.record.wandb_config import facts_for_wandb
-from trainer.runs.folder import RunCard, RunFolder
+from trainer.runs.folder import RunMetadata, RunFolder
 from trainer.runs.start import Code, Invocation, Start, write_start
 
 
 def context_of(run, recipe, **card):
     run.path.mkdir()
-    known = RunCard(id="abcd1234", name="r", dataset_identity="", identity={}, **card)
+    known = RunMetadata(id="abcd1234", name="r", dataset_identity="", identity={}, **card)
     run.card_path.write_text(known.model_dump_json())
     job = RankJob(recipe.training(), run.path, "d", None, run.path / "work", "a", 0.0)
     return RankContext(job, Placement(world_size=4), None)

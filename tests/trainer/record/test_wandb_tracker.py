@@ -30,8 +30,8 @@ from support.records.wandb_jobs import (
 )
 from support.records.wandb_server import WandbServer
 
-from trainer.record.records import Preempted, Resumed, Sample
-from trainer.record.wandb_tracker import Shown, last_logged_step, mend, rows
+from trainer.record.metrics_lines import Preempted, Resumed, Sample
+from trainer.record.wandb_tracker import LastLoggedRow, last_logged_step, repair_file, rows
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def shown_of(lines, *names):
     """The rows after nothing, each with its values of these names as far as it has them."""
     return [
         (step, {name: row[name] for name in names if name in row})
-        for step, row in rows(lines, Shown())
+        for step, row in rows(lines, LastLoggedRow())
     ]
 
 
@@ -64,7 +64,7 @@ def test_a_row_has_all_lines_of_its_step_under_short_names():
         Preempted(step=2),
         train_line(3),
     ]
-    names = [name for _, row in rows(lines, Shown()) for name in row if "train" not in name]
+    names = [name for _, row in rows(lines, LastLoggedRow()) for name in row if "train" not in name]
     assert list(dict.fromkeys(names)) == [
         "event/preempted",
         "validation/samples",
@@ -100,7 +100,7 @@ def test_a_row_has_all_lines_of_its_step_under_short_names():
 
 
 def test_a_train_line_is_shown_whole():
-    ((_, row),) = rows([train_line(1, goodput=0.5)], Shown())
+    ((_, row),) = rows([train_line(1, goodput=0.5)], LastLoggedRow())
     line = train_line(1, goodput=0.5).model_dump(exclude_none=True)
     hidden = {"version", "step", "kind"}
     assert row == {f"train/{name}": line[name] for name in line if name not in hidden}
@@ -117,8 +117,8 @@ def test_a_skipped_step_has_a_row():
 
 def test_what_a_shown_row_lacks_is_in_the_next_one():
     since = [Preempted(step=2), Resumed(step=2, from_step=2)]
-    ((_, shown_row),) = rows([train_line(2), since[0]], Shown())
-    shown = Shown(2, frozenset(shown_row))
+    ((_, shown_row),) = rows([train_line(2), since[0]], LastLoggedRow())
+    shown = LastLoggedRow(2, frozenset(shown_row))
     assert list(rows(since, shown)) == []  # there is no row before its train line
     ((step, row),) = rows([train_line(2), *since, train_line(3)], shown)
     assert step == 3
@@ -127,7 +127,7 @@ def test_what_a_shown_row_lacks_is_in_the_next_one():
         "event/resumed",
         "event/resumed/from_step",
     ]
-    ((step, row),) = rows([*since, train_line(3)], Shown(2, None))
+    ((step, row),) = rows([*since, train_line(3)], LastLoggedRow(2, None))
     assert step == 3
     assert not [name for name in row if "event" in name]
 
@@ -172,8 +172,8 @@ def test_the_summary_shows_goodput_restarts_and_lost_steps(run):
 def test_a_row_of_a_version_without_samples_is_complete():
     """Otherwise its validation would be shown again in the next row."""
     scores = validation_line(2)
-    ((_, row),) = rows([train_line(2), scores], Shown())
-    shown = Shown(2, frozenset(row) - {"validation/samples"})
+    ((_, row),) = rows([train_line(2), scores], LastLoggedRow())
+    shown = LastLoggedRow(2, frozenset(row) - {"validation/samples"})
     ((step, row),) = rows([train_line(2), scores, train_line(3)], shown)
     assert step == 3
     assert not [name for name in row if "validation" in name]
@@ -257,12 +257,12 @@ def test_a_torn_file_is_mended(run):
     for torn_bytes in (1, 40, 2000, 40_000):
         os.truncate(file, file.stat().st_size - torn_bytes)
         left = rows_of(file)
-        shown = mend(file)
+        shown = repair_file(file)
         assert rows_of(file) == left
         assert shown.step == left[-1]["_step"]
         assert shown.keys == frozenset(left[-1])
         whole = file.read_bytes()
-        assert mend(file) == shown
+        assert repair_file(file) == shown
         assert file.read_bytes() == whole
 
 
@@ -274,7 +274,7 @@ def test_a_file_with_wrong_bytes_is_cut_before_them(run):
     middle = len(content) // 2
     content[middle : middle + 500] = bytes(500)
     file.write_bytes(content)
-    assert 10 < mend(file).step < 90
+    assert 10 < repair_file(file).step < 90
     assert file.stat().st_size <= middle
 
 
@@ -284,7 +284,7 @@ def test_a_file_without_a_row_is_removed(run):
     whole = file.read_bytes()
     for bytes_left in (200, 7, 0):
         file.write_bytes(whole[:bytes_left])
-        assert mend(file) == Shown()
+        assert repair_file(file) == LastLoggedRow()
         assert not file.exists()
 
 

@@ -15,7 +15,7 @@ from trainer.errors import RunMismatchError
 from trainer.recipe import identity_of
 from trainer.runs.folder import RunFolder
 from trainer.runs.log import DETAIL, SHOWN_CHARACTERS, TAIL_BYTES, last_entries, log_entry
-from trainer.runs.place import read_place, write_place
+from trainer.runs.rank_nodes import read_rank_nodes, write_rank_nodes
 from trainer.runs.start import Invocation, Start, read_start, write_start
 from trainer.runs.vitals import Vitals, are_current, read_vitals, write_vitals
 
@@ -40,19 +40,19 @@ def opened(phrasebook, tmp_path):
     [("3\n", 3), (" 12 ", 12), ("0", None), ("-1", None), ("1e3", None), ("", None), ("٣x", None)],
 )
 def test_a_request_for_data_workers_is_taken_once_whatever_it_says(run, asked, taken):
-    assert run.take_wanted_data_workers() is None
-    run.ask_for_data_workers(1)
-    run.wanted_data_workers.write_text(asked)
-    assert run.take_wanted_data_workers() == taken
-    assert run.take_wanted_data_workers() is None
-    assert list(run.wanted_data_workers.parent.iterdir()) == []
+    assert run.take_data_workers_request() is None
+    run.request_data_workers(1)
+    run.data_workers_request.write_text(asked)
+    assert run.take_data_workers_request() == taken
+    assert run.take_data_workers_request() is None
+    assert list(run.data_workers_request.parent.iterdir()) == []
 
 
 def test_a_request_may_be_as_long_as_its_limit_and_no_longer(run):
-    run.ask_for_data_workers(99_99)
-    assert run.take_wanted_data_workers() == 9999
-    run.ask_for_data_workers(999_999)
-    assert run.take_wanted_data_workers() is None
+    run.request_data_workers(99_99)
+    assert run.take_data_workers_request() == 9999
+    run.request_data_workers(999_999)
+    assert run.take_data_workers_request() is None
 
 
 def test_a_request_to_stop_is_taken_once_and_remembered(run):
@@ -155,9 +155,9 @@ def test_what_is_no_run_is_told_apart_from_a_damaged_one(run):
 
 
 def test_the_place_of_ranks_is_counted_by_node(run):
-    assert read_place(run) is None
-    write_place(run, ["b", "a", "b"])
-    place = read_place(run)
+    assert read_rank_nodes(run) is None
+    write_rank_nodes(run, ["b", "a", "b"])
+    place = read_rank_nodes(run)
     assert (place.nodes, place.ranks) == ({"b": 2, "a": 1}, 3)
     since = datetime.fromisoformat(place.since)
     assert abs((datetime.now(UTC) - since).total_seconds()) < 3600
@@ -169,7 +169,7 @@ def test_files_that_nothing_depends_on_may_fail_to_be_written(run, file):
     (getattr(run, file) / "in the way").touch()
     start = Start(since="now", invocation=Invocation(), code=None, versions={})
     {
-        "place": lambda: write_place(run, ["a"]),
+        "place": lambda: write_rank_nodes(run, ["a"]),
         "start": lambda: write_start(run, start),
         "vitals": lambda: write_vitals(run, Vitals(time=1.0)),
     }[file]()

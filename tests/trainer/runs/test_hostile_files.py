@@ -58,7 +58,7 @@ def test_one_that_lives_is_told_by_its_file(
     file = owner(tmp_path)
     file.write_bytes(content)
     times = iter(range(10))
-    monkeypatch.setattr(lease_module, "_touched", lambda owner: next(times))
+    monkeypatch.setattr(lease_module, "_last_renewed", lambda owner: next(times))
     with pytest.raises(RunInUseError, match=f"another process, which {file} does not name"):
         Lease(tmp_path).__enter__()
 
@@ -93,15 +93,15 @@ def test_a_card_that_is_a_fifo_is_not_waited_for(tmp_path: Path) -> None:
 )
 def test_a_request_for_workers_that_is_none_is_passed_over(tmp_path: Path, content: bytes) -> None:
     run = RunFolder(tmp_path)
-    run.wanted_data_workers.parent.mkdir()
-    run.wanted_data_workers.write_bytes(content)
-    assert run.take_wanted_data_workers() is None
-    run.ask_for_data_workers(3)
-    assert run.take_wanted_data_workers() == 3
+    run.data_workers_request.parent.mkdir()
+    run.data_workers_request.write_bytes(content)
+    assert run.take_data_workers_request() is None
+    run.request_data_workers(3)
+    assert run.take_data_workers_request() == 3
 
 
 def test_a_request_for_workers_that_is_a_fifo_stops_nobody(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
-    run.wanted_data_workers.parent.mkdir()
-    os.mkfifo(run.wanted_data_workers)
-    assert run.take_wanted_data_workers() is None
+    run.data_workers_request.parent.mkdir()
+    os.mkfifo(run.data_workers_request)
+    assert run.take_data_workers_request() is None

@@ -15,9 +15,9 @@ from support.records.progress import FAR
 from data_pipeline.batching.plan import Cursor
 from trainer.checkpoints.format import CheckpointHeader
 from trainer.rank.rank_job import RankContext, RankJob
-from trainer.record.metrics import read_metrics
+from trainer.record.metrics_file import read_metrics
 from trainer.record.recorder import Recorder
-from trainer.runs.folder import RunCard, RunFolder
+from trainer.runs.folder import RunMetadata, RunFolder
 from trainer.state.progress import Progress
 from trainer.state.saving import Saver
 from trainer.state.training_state import TrainingState
@@ -32,7 +32,7 @@ class Supervisor(Listener):
 def save(placement, folder, final):
     """A header as the supervisor gets it, and what was written through to the disk, in order."""
     run = RunFolder(folder)
-    card = RunCard(id="abcd1234", name="r", dataset_identity="", identity={})
+    card = RunMetadata(id="abcd1234", name="r", dataset_identity="", identity={})
     run.card_path.write_text(card.model_dump_json())
     recipe, heard, synced = tiny_recipe(Path("/dataset")).training(), Supervisor(), []
     work = work_folder(run.checkpoints)

@@ -22,7 +22,7 @@ from data_pipeline.batching.batch import MicroBatch
 from data_pipeline.config.pair import SOURCE, TARGET
 from data_pipeline.config.text import TEXT
 from data_pipeline.dataset.manifest import open_dataset
-from data_pipeline.tasks.masking import NOT_TOLD, TOLD
+from data_pipeline.tasks.masking import IGNORE_INDEX, LABELS_FIELD
 from data_pipeline.tokenizers.tokenizer import load_tokenizers
 from trainer.tasks.task import training_task
 
@@ -53,9 +53,9 @@ def micro_batch_of(task):
         return MicroBatch(numbers, {SOURCE: field(LENGTHS), TARGET: field(TARGET_LENGTHS)})
     fields = {TEXT: field(LENGTHS)}
     if task != "causal_lm":
-        told = field(LENGTHS, NOT_TOLD)
+        told = field(LENGTHS, IGNORE_INDEX)
         told.ids[[0, 3, 6, 14, 20]] = 1
-        fields[TOLD] = told
+        fields[LABELS_FIELD] = told
     return MicroBatch(numbers, fields, np.zeros(4, np.int64), np.array(ROWS, np.int32))
 
 

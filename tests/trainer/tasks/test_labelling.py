@@ -16,7 +16,7 @@ from data_pipeline.dataset.manifest import open_dataset
 from data_pipeline.dataset.shards import unpack_shard
 from data_pipeline.errors import BatchingError, CorpusError
 from data_pipeline.preparation.prepare import prepare
-from data_pipeline.tasks.masking import NOT_TOLD, TOLD
+from data_pipeline.tasks.masking import IGNORE_INDEX, LABELS_FIELD
 from data_pipeline.tasks.token_classification import encode_words
 from data_pipeline.tokenizers.tokenizer import load_tokenizers
 from trainer.errors import RunMismatchError
@@ -53,7 +53,7 @@ def parts_of(batch):
     """The tokens of each part, and what is told of them."""
     bounds = pairwise([0, *np.cumsum(batch.fields["text"].lengths).tolist()])
     for a, b in bounds:
-        yield tuple(batch.fields[name].ids[a:b].tolist() for name in ("text", TOLD))
+        yield tuple(batch.fields[name].ids[a:b].tolist() for name in ("text", LABELS_FIELD))
 
 
 def labels_in_shards(store, manifest):
@@ -72,10 +72,10 @@ def test_an_epoch_tells_each_label_once_and_cuts_no_text_that_fits(opened):
         batches = reader.fetch(0, window, 0, len(layout.units))
         assert layout.units.tolist() == [task.data.units(batch) for batch in batches]
         for batch in batches:
-            assert set(batch.fields) == {"text", TOLD}
+            assert set(batch.fields) == {"text", LABELS_FIELD}
             shown = task.example_texts(batch)
             for (_, labels), names in zip(parts_of(batch), shown["labels"], strict=True):
-                assert names.split() == [task.labels[n] for n in labels if n != NOT_TOLD]
+                assert names.split() == [task.labels[n] for n in labels if n != IGNORE_INDEX]
             assert (
                 shown["document"][0]
                 == task.tokenizers["text"].decode([next(parts_of(batch))[0]])[0]
@@ -87,7 +87,7 @@ def test_an_epoch_tells_each_label_once_and_cuts_no_text_that_fits(opened):
                 found.setdefault(number, {})[start] = part
     for number, names in enumerate(labels_in_shards(store, manifest)):
         parts = [part for _, part in sorted(found.pop(number).items())]
-        told = [label for _, labels in parts for label in labels if label != NOT_TOLD]
+        told = [label for _, labels in parts for label in labels if label != IGNORE_INDEX]
         assert [task.labels[label] for label in told] == names
         ids = [token for seen, _ in parts for token in seen]
         if settings.task == "text_classification":
@@ -126,7 +126,7 @@ def test_scores_are_those_of_each_text_by_itself(opened):
             mine = [
                 (start + n, label, -float(logs[n, label]), int(logs[n].argmax()))
                 for n, label in enumerate(labels)
-                if label != NOT_TOLD
+                if label != IGNORE_INDEX
             ]
             told.setdefault(text, []).extend(mine)
             sums.append(sum(nll for _, _, nll, _ in mine))

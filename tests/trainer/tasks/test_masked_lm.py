@@ -19,7 +19,7 @@ from data_pipeline.batching.window import WindowReader
 from data_pipeline.dataset.manifest import open_dataset
 from data_pipeline.preparation.prepare import prepare
 from data_pipeline.tasks.masked_text import masked_ids, masked_text
-from data_pipeline.tasks.masking import MASK, NOT_TOLD, TOLD
+from data_pipeline.tasks.masking import MASK, IGNORE_INDEX, LABELS_FIELD
 from data_pipeline.tokenizers.tokenizer import load_tokenizers
 from trainer.tasks.masked_lm import MaskedLanguageModelling
 from trainer.tasks.task import training_task
@@ -41,10 +41,10 @@ def flat(parts):
 def micro_batch(rows, told=None, documents=None, starts=None):
     """Rows of parts, each given by the ids that are seen; every other one is to be told."""
     parts = [part for row in rows for part in row]
-    told = told or [[t + 1 if n % 2 else NOT_TOLD for n, t in enumerate(p)] for p in parts]
+    told = told or [[t + 1 if n % 2 else IGNORE_INDEX for n, t in enumerate(p)] for p in parts]
     return MicroBatch(
         np.array(documents or range(len(parts)), dtype=np.int64),
-        {"text": flat(parts), TOLD: flat(told)},
+        {"text": flat(parts), LABELS_FIELD: flat(told)},
         starts=np.array(starts or [0] * len(parts), dtype=np.int64),
         rows=np.array([n for n, row in enumerate(rows) for _ in row], dtype=np.int32),
     )
@@ -132,10 +132,10 @@ def hidden_by_example(batches):
     """For each example the sets of positions that were hidden, one for each time it was read."""
     found = {}
     for batch in batches:
-        told, ends = batch.fields[TOLD], np.cumsum(batch.fields[TOLD].lengths)
+        told, ends = batch.fields[LABELS_FIELD], np.cumsum(batch.fields[LABELS_FIELD].lengths)
         parts = np.split(told.ids, ends[:-1])
         for number, start, ids in zip(batch.pair_ids.tolist(), batch.starts, parts, strict=True):
-            places = start + np.flatnonzero(ids != NOT_TOLD)
+            places = start + np.flatnonzero(ids != IGNORE_INDEX)
             found.setdefault(number, []).append(frozenset(places.tolist()))
     return found
 
@@ -156,7 +156,7 @@ def nll_and_right(task, network, seen, told):
     with torch.no_grad():
         hidden = network.encoder(ids, zeros, torch.arange(len(seen)).unsqueeze(0), zeros)
         logits = network.logits(hidden)[0].double()
-    places = [n for n, token in enumerate(told) if token != NOT_TOLD]
+    places = [n for n, token in enumerate(told) if token != IGNORE_INDEX]
     wanted = torch.tensor([told[n] for n in places], dtype=torch.int64)
     nll = torch.nn.functional.cross_entropy(logits[places], wanted, reduction="sum")
     return float(nll), int((logits[places].argmax(-1) == wanted).sum()), len(places)
@@ -175,7 +175,7 @@ def test_scores_are_those_of_each_text_by_itself(opened):
         bounds = pairwise([0, *np.cumsum(batch.fields["text"].lengths).tolist()])
         sums = [
             nll_and_right(
-                task, network, *(batch.fields[f].ids[a:b].tolist() for f in ("text", TOLD))
+                task, network, *(batch.fields[f].ids[a:b].tolist() for f in ("text", LABELS_FIELD))
             )
             for a, b in bounds
         ]
@@ -222,10 +222,10 @@ def test_a_person_writes_and_reads_masks(opened):
 def test_examples_are_shown_with_their_masks_and_what_is_to_be_told(opened):
     task, batch = opened[2], next(windows(opened))
     texts, tokenizer = task.example_texts(batch), task.tokenizers["text"]
-    seen, told = batch.fields["text"].rows(), batch.fields[TOLD].rows()
+    seen, told = batch.fields["text"].rows(), batch.fields[LABELS_FIELD].rows()
     for text, names, ids, hidden in zip(
         texts["document"], texts["to be told"], seen, told, strict=True
     ):
         assert text == masked_text(tokenizer, ids)
-        pieces = [tokenizer.decode([[token]])[0].strip() for token in hidden if token != NOT_TOLD]
+        pieces = [tokenizer.decode([[token]])[0].strip() for token in hidden if token != IGNORE_INDEX]
         assert names == ", ".join(pieces)

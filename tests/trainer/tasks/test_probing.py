@@ -23,7 +23,7 @@ def test_it_has_the_pieces_predictions_and_weights_of_search_and_trace(translato
     model = translator.model
     found = probed(translator)
     ids = translator.source_ids(SENTENCE)
-    limit = min(limits.MOST_PIECES, 2 * len(ids) + 4)
+    limit = min(limits.MAX_PIECES, 2 * len(ids) + 4)
     bounded = DecodingConfig(max_length_factor=0, max_extra_length=limit)
     (searched,) = greedy_search(model, torch.tensor([ids]), bounded)
     target = [model.vocabulary.bos_id, *searched.ids]
@@ -46,16 +46,16 @@ def test_it_has_the_pieces_predictions_and_weights_of_search_and_trace(translato
 
 def test_a_long_sentence_is_cut_and_says_so(translator_of):
     found = probed(translator_of(), "elle " * 60)
-    assert len(found.source) == limits.MOST_PIECES < found.source_pieces == 61
+    assert len(found.source) == limits.MAX_PIECES < found.source_pieces == 61
     assert found.source[-1] == "</s>"
-    assert len(found.target) <= limits.MOST_PIECES
+    assert len(found.target) <= limits.MAX_PIECES
 
 
 def test_of_many_heads_the_mean_is_kept_whatever_the_step(translator_of, monkeypatch):
     translator = translator_of()
     whole = probed(translator)
     assert {one.mean_of_heads for one in whole.attention} == {1}
-    monkeypatch.setattr(probing, "MOST_WEIGHTS", 100)
+    monkeypatch.setattr(probing, "MAX_WEIGHTS", 100)
     for seed in (0, 1):
         for one, each in zip(probed(translator_of(seed)).attention, whole.attention, strict=True):
             assert (one.mean_of_heads, one.shape[0]) == (4, 1)
@@ -64,7 +64,7 @@ def test_of_many_heads_the_mean_is_kept_whatever_the_step(translator_of, monkeyp
 
 
 def test_the_last_layers_of_many_are_kept(translator_of, monkeypatch):
-    monkeypatch.setattr(probing, "MOST_LAYERS", 1)
+    monkeypatch.setattr(probing, "MAX_LAYERS", 1)
     places = [one.place for one in probed(translator_of()).attention]
     assert [place.split(".part")[0].rsplit(".", 1)[0] for place in places] == [
         "encoder.layers.1",

@@ -20,7 +20,7 @@ from trainer.recipe import identity_of
 from trainer.runs.step_range import StepRange
 from trainer.tasks.randomness import seed_torch
 from trainer.tasks.task import training_task
-from transloom.cli.replay_run import ReplayWish, replay
+from transloom.cli.replay_run import ReplayRequest, replay
 
 CPU = torch.device("cpu")
 R_DROP = 5.0
@@ -77,7 +77,7 @@ def test_a_run_records_how_far_the_passes_are_apart(recipe_file, tmp_path):
 def test_a_step_that_is_looked_at_again_has_the_losses_of_both_passes(recipe_file, tmp_path):
     runs = Runs(recipe_file, tmp_path, address="")
     runs.train("run", inline=True)
-    wish = ReplayWish(StepRange(2, 3), look=True)
+    wish = ReplayRequest(StepRange(2, 3), look=True)
     found = replay(tmp_path / "run", wish, Terminal(file=io.StringIO()))
     assert found.verdict.same, found.verdict
     lines = {line["step"]: line for line in runs.lines("run")}

@@ -21,7 +21,7 @@ from data_pipeline.errors import BatchingError
 from data_pipeline.preparation.prepare import prepare
 from data_pipeline.random_keys import MASKED_TOKENS, example_seeds, uniform_at_positions
 from data_pipeline.tasks import masked_lm
-from data_pipeline.tasks.masking import MASK, NOT_TOLD, SEGMENTS, TOLD
+from data_pipeline.tasks.masking import MASK, IGNORE_INDEX, SEGMENTS, LABELS_FIELD
 from data_pipeline.tokenizers.tokenizer import load_tokenizers
 from trainer.tasks.task import training_task
 
@@ -49,7 +49,7 @@ def settings_with(recipe, **batching):
 def parts_of(batches):
     """Of each part its example, where in it it begins, what is seen and told, and its segments."""
     for batch in batches:
-        arrays = (batch.fields[name].rows() for name in (TEXT, TOLD, SEGMENTS))
+        arrays = (batch.fields[name].rows() for name in (TEXT, LABELS_FIELD, SEGMENTS))
         for number, start, *part in zip(batch.pair_ids, batch.starts, *arrays, strict=True):
             yield int(number), int(start), *part
 
@@ -82,7 +82,7 @@ def test_pairs_are_whole_or_their_sides_are_alone(opened):
     for number, start, seen, told, segments in parts_of(windows(opened)):
         source, target = ([bos, *side] for side in stored[number])
         sides = [(source, 0)] * (start == 0) + [(target, 1)] * (start > 0 or 1 in segments)
-        assert [t if t != NOT_TOLD else s for s, t in zip(seen, told, strict=True)] == [
+        assert [t if t != IGNORE_INDEX else s for s, t in zip(seen, told, strict=True)] == [
             token for side, _ in sides for token in side
         ]
         assert segments == [segment for side, segment in sides for _ in side]
@@ -98,7 +98,7 @@ def test_all_may_be_whole_or_alone_and_the_same_tokens_are_hidden(opened, alone,
         return {
             (number, start + place)
             for number, start, _, told, _ in parts_of(batches)
-            for place in np.flatnonzero(np.array(told) != NOT_TOLD).tolist()
+            for place in np.flatnonzero(np.array(told) != IGNORE_INDEX).tolist()
         }
 
     batches = list(windows(opened, 1, alone=alone))
@@ -122,7 +122,7 @@ def test_masks_follow_from_seed_pass_example_side_and_position(opened):
                 )
                 for of_pass in (0, 1)  # the corpora's weights let one recur in an epoch
             ]
-            wanted = (ids != NOT_TOLD).nonzero()[0].tolist()
+            wanted = (ids != IGNORE_INDEX).nonzero()[0].tolist()
             ordinary = slice(1, -1)
             drawn = [
                 ((d[ordinary] < share) | (d[ordinary] == d[ordinary].min())).nonzero()[0] + 1
@@ -137,14 +137,14 @@ def test_of_a_heldout_set_those_are_hidden_that_a_masked_model_tells(opened):
     recipe, (store, manifest), task, _ = opened
     heldout, settings = load_heldout(store, manifest, "validation"), recipe.data_settings
     together = task.data.heldout_micro_batches(heldout, task.tokenizers, settings)
-    alone = task.data.alone_micro_batches(heldout, task.tokenizers, settings)
+    alone = task.data.single_side_micro_batches(heldout, task.tokenizers, settings)
     lines = HeldOut({TEXT: heldout.texts[SOURCE] + heldout.texts[TARGET]}, {})
     tokenizer = task.tokenizers[SOURCE]
     theirs = masked_lm.TASK.heldout_micro_batches(lines, {TEXT: tokenizer}, settings)
 
     def texts(batches):
         """What is seen and told, side by side."""
-        arrays = [concatenate([b.fields[name] for b in batches]) for name in (TEXT, TOLD)]
+        arrays = [concatenate([b.fields[name] for b in batches]) for name in (TEXT, LABELS_FIELD)]
         both = zip(*(array.rows() for array in arrays), strict=True)
         found = np.concatenate([np.stack(pair, axis=1) for pair in both])
         begins = np.flatnonzero(found[:, 0] == tokenizer.bos_id)
@@ -162,7 +162,7 @@ def of_texts(network, seen, told, segments):
     with torch.no_grad():
         hidden = network.encoder(ids, segments[None], positions[None], torch.zeros_like(ids))
         logits = network.logits(hidden)[0].double()
-    places = [n for n, token in enumerate(told) if token != NOT_TOLD]
+    places = [n for n, token in enumerate(told) if token != IGNORE_INDEX]
     wanted = torch.tensor([told[n] for n in places], dtype=torch.int64)
     nll = torch.nn.functional.cross_entropy(logits[places], wanted, reduction="sum")
     right = int((logits[places].argmax(-1) == wanted).sum())

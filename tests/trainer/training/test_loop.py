@@ -17,7 +17,7 @@ from support.ranks.loop_parts import (
 
 from data_pipeline.batching.plan import Cursor
 from trainer.errors import NonFiniteLossError
-from trainer.record.records import StepLine
+from trainer.record.metrics_lines import StepLine
 from trainer.state.digest import START, fold
 from trainer.state.progress import Progress
 from trainer.tasks.batch import to_device

@@ -6,7 +6,7 @@ import pytest
 from support.records.moments import made_probe
 
 from model.errors import ModelError
-from trainer.record.time_lapse import path_of, read_moment
+from trainer.record.time_lapse import path_of, read_frame
 from trainer.training.prober import NoProber, Prober
 
 
@@ -29,7 +29,7 @@ def test_a_moment_has_all_sentences_of_its_step(probed):
     probed.make().take("network", 4)
     assert probed.asked == [("network", "one"), ("network", "two")]
     (path,) = probed.folder.iterdir()
-    moment = read_moment(path_of(probed.folder, 4))
+    moment = read_frame(path_of(probed.folder, 4))
     assert (moment.step, [probe.output for probe in moment.probes]) == (4, ["ONE", "TWO"])
     assert path == path_of(probed.folder, 4)
     assert probed.said == []

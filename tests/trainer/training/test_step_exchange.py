@@ -12,7 +12,7 @@ from data_pipeline.batching.plan import Cursor
 from data_pipeline.batching.stream import RankStep
 from model.flops import Flops
 from trainer.rank.placement import Placement
-from trainer.record.records import parse_line
+from trainer.record.metrics_lines import parse_line
 from trainer.state.progress import Progress
 from trainer.tasks.batch import DeviceBatch, to_device
 from trainer.training import step_exchange

@@ -16,7 +16,7 @@ from data_pipeline.preparation.prepare import prepare
 from data_pipeline.tokenizers.sentence_piece import SentencePieceTokenizer
 from trainer.errors import RunMismatchError
 from transloom.cli import classify
-from transloom.inference.given_text import given_texts
+from transloom.inference.text_input import read_texts
 from transloom.inference.labeller import Labeller
 from transloom.inference.mask_filler import MaskFiller
 
@@ -121,7 +121,7 @@ def test_other_texts_do_not_matter(request, run, monkeypatch):
     texts = ["the cat is here", "a", LONG, "", "le chat"]
     label = labeller.tag if labeller.of_words else labeller.label
     together = label(texts)
-    monkeypatch.setattr("transloom.inference.texts_at_once.TEXTS_AT_ONCE", 1)
+    monkeypatch.setattr("transloom.inference.batch_size.TEXTS_AT_ONCE", 1)
     for one, alone in zip(together, label(texts), strict=True):
         if labeller.of_words:
             assert [w.label for w in one.words] == [w.label for w in alone.words]
@@ -141,7 +141,7 @@ def test_texts_come_from_files_or_standard_input(transloom, language, tmp_path, 
     assert lines(result) == given
     assert "classify" in result.stderr
     monkeypatch.setattr("sys.stdin", TextIOWrapper(BytesIO(b"the cat\n"), encoding="latin-1"))
-    assert given_texts([], None) == ["the cat"]
+    assert read_texts([], None) == ["the cat"]
     both = transloom("classify", language, "a", "--input", tmp_path / "texts.txt")
     assert both.exit_code == 2
     assert "leave out one" in both.stderr

@@ -82,7 +82,7 @@ def test_parts_of_many_texts_are_put_back_in_order(embedder, monkeypatch):
     expected = embedder.embed(texts)
     assert expected.cut == []
     monkeypatch.setattr(sentence_embedder, "TEXTS_OF_A_PART", 4)
-    monkeypatch.setattr("transloom.inference.texts_at_once.TEXTS_AT_ONCE", 3)
+    monkeypatch.setattr("transloom.inference.batch_size.TEXTS_AT_ONCE", 3)
     found = embedder.embed(texts)
     np.testing.assert_allclose(found.vectors, expected.vectors, rtol=0, atol=2e-6)
     for text, vector in zip(texts, found.vectors, strict=True):
@@ -112,9 +112,9 @@ def test_what_was_not_read_is_said(transloom, run, embedder):
 def test_texts_may_be_typed_or_piped(transloom, run, monkeypatch):
     data = "the cat\né\n".encode()
     monkeypatch.setattr("sys.stdin", TextIOWrapper(BytesIO(data), encoding="latin-1"))
-    from transloom.inference.given_text import given_texts
+    from transloom.inference.text_input import read_texts
 
-    assert given_texts([], None) == ["the cat", "é"]
+    assert read_texts([], None) == ["the cat", "é"]
     result = transloom("embed", run, "a cat", "--input", "file.txt")
     assert result.exit_code == 2
     assert "not both" in result.output

@@ -42,8 +42,8 @@ def run_struck(folder: Path, module: str) -> "subprocess.CompletedProcess[str]":
         "typer",
         "pydantic",
         "transloom.cli.watch",
-        "transloom.observe.terminal.standings",  # by now the command runs
-        "trainer.record.standing",
+        "transloom.observe.terminal.run_status_text",  # by now the command runs
+        "trainer.record.run_status",
     ],
 )
 def test_an_interrupt_while_modules_are_imported_is_quiet(tmp_path: Path, module: str) -> None:

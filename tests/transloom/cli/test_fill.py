@@ -14,7 +14,7 @@ from cluster.recipe import load_recipe
 from data_pipeline.preparation.prepare import prepare
 from data_pipeline.tasks.masked_text import masked_ids
 from trainer.errors import RunMismatchError, TextError
-from transloom.inference.given_text import given_texts
+from transloom.inference.text_input import read_texts
 from transloom.inference.mask_filler import MaskFiller
 from transloom.inference.text_generator import TextGenerator
 
@@ -82,7 +82,7 @@ def test_candidates_are_the_networks_probabilities(transloom, run):
 def test_other_texts_do_not_matter(transloom, run, monkeypatch):
     texts = ["the [MASK]", "[MASK]", "the small [MASK] is here[MASK]"]
     together = told(transloom("fill", run, *texts, "--json", "--candidates", 2))
-    monkeypatch.setattr("transloom.inference.texts_at_once.TEXTS_AT_ONCE", 1)
+    monkeypatch.setattr("transloom.inference.batch_size.TEXTS_AT_ONCE", 1)
     apart = told(transloom("fill", run, *texts, "--json", "--candidates", 2))
     for one, other in zip(together, apart, strict=True):
         for mine, theirs in zip(one.pop("masks"), other.pop("masks"), strict=True):
@@ -98,7 +98,7 @@ def test_a_person_reads_lines_and_may_type_them(transloom, run, monkeypatch):
     assert found[1].startswith("    [MASK] 1: ")
     assert found[1].count("%") == 3
     monkeypatch.setattr("sys.stdin", TextIOWrapper(BytesIO(b"the [MASK]\n"), encoding="latin-1"))
-    assert given_texts([]) == ["the [MASK]"]
+    assert read_texts([]) == ["the [MASK]"]
 
 
 @pytest.mark.parametrize(

@@ -23,8 +23,8 @@ from cluster.terminal import Terminal
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.storage.store import open_store
 from trainer.errors import TrainerError
-from trainer.record.metrics import train_lines
-from trainer.record.records import Resumed
+from trainer.record.metrics_file import train_lines
+from trainer.record.metrics_lines import Resumed
 from transloom.cli.prepare import prepare_dataset
 
 SOURCE = "le zèbre zézaie"

@@ -14,7 +14,7 @@ from cluster.errors import RecipeError
 from model.errors import ModelError
 from trainer.errors import RunMismatchError, TrainerError
 from transloom.inference.text_generator import TextGenerator
-from transloom.inference.texts_at_once import texts_at_once
+from transloom.inference.batch_size import max_texts_per_batch
 
 FORMS = {"llama": {}, "gpt2": {"preset": "gpt2"}}
 
@@ -65,7 +65,7 @@ def test_other_prompts_do_not_matter(transloom, llama, monkeypatch):
     """Nor how many prompts are continued at once."""
     prompts = ["the cat", "a", "the small house is", ""]
     together = told(transloom("generate", llama, *prompts, "--json"))
-    monkeypatch.setattr("transloom.inference.texts_at_once.TEXTS_AT_ONCE", 3)
+    monkeypatch.setattr("transloom.inference.batch_size.TEXTS_AT_ONCE", 3)
     apart = told(transloom("generate", llama, *prompts, "--json"))
     others = told(transloom("generate", llama, "the cat", "no", "--json"))
     for found, expected in [*zip(apart, together, strict=True), (others[0], together[0])]:
@@ -140,10 +140,10 @@ def test_long_prompts_are_read_in_small_batches(llama, monkeypatch):
     generator = TextGenerator.load(llama)
     prompts = ["a", "the cat sees the house", "no"] * 3
     expected = generator.generate(prompts)
-    monkeypatch.setattr("transloom.inference.texts_at_once.BYTES_OF_SCORES", 2 * 4 * 4 * 16**2)
+    monkeypatch.setattr("transloom.inference.batch_size.BYTES_OF_SCORES", 2 * 4 * 4 * 16**2)
     heads, size = generator.network.config.heads, generator.network.output_weight.element_size()
-    assert texts_at_once(16, heads, size) == 2
-    assert texts_at_once(10**6, heads, size) == 1
+    assert max_texts_per_batch(16, heads, size) == 2
+    assert max_texts_per_batch(10**6, heads, size) == 1
     assert [text.text for text in generator.generate(prompts)] == [text.text for text in expected]
 
 

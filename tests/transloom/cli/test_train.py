@@ -11,10 +11,10 @@ from data_pipeline.dataset.manifest import open_dataset
 from trainer.checkpoints import lease as lease_module
 from trainer.checkpoints.lease import Lease
 from trainer.errors import LeaseLostError, RunInUseError
-from trainer.record.standing import standing_of
+from trainer.record.run_status import run_status_of
 from trainer.runs.folder import RunFolder
 from trainer.runs.log import ENDED, INTERRUPTED, last_entries
-from transloom.observe.terminal.display import LoggedAudience, PlainLines
+from transloom.observe.terminal.display import LoggingListener, PlainLines
 
 
 def contents(folder: Path) -> dict[Path, bytes]:
@@ -32,7 +32,7 @@ def test_a_driver_that_is_refused_writes_nothing(inline_runs, phrasebook, monkey
         with pytest.raises(RunInUseError):
             inline_runs.train("used", inline=inline)
         assert contents(run.path) == before
-    assert standing_of(run.path).state == "stopped"
+    assert run_status_of(run.path).state == "stopped"
 
 
 @pytest.fixture
@@ -41,8 +41,8 @@ def run(tmp_path: Path) -> RunFolder:
 
 
 @pytest.fixture
-def audience(run: RunFolder) -> LoggedAudience:
-    return LoggedAudience(PlainLines(Terminal(file=io.StringIO()), "title", 1), run)
+def audience(run: RunFolder) -> LoggingListener:
+    return LoggingListener(PlainLines(Terminal(file=io.StringIO()), "title", 1), run)
 
 
 def texts(run: RunFolder) -> list[str]:

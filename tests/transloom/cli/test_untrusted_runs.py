@@ -22,7 +22,7 @@ from support.records.checkpoints import header_of, rewrite_header
 from support.records.lines import train_line
 from typer.testing import CliRunner
 
-from cluster.launchers.ray_job.record import JobFolder
+from cluster.launchers.ray_job.job_record import JobFolder
 from foundation import extensions
 from foundation.extensions import FOLDER_VARIABLE, load_extensions
 from trainer.checkpoints.format import list_checkpoints

@@ -15,18 +15,18 @@ from support.launchers.job_records import a_record
 from support.records.lines import train_line, validation_line
 from support.records.run_folders import dead_process, made_run, with_checkpoint, with_owner
 
-from cluster.launchers.ray_job.record import JobFolder
+from cluster.launchers.ray_job.job_record import JobFolder
 from cluster.terminal import Terminal
 from trainer.errors import RunMismatchError
 from trainer.record import followed_run
-from trainer.record.records import Preempted
+from trainer.record.metrics_lines import Preempted
 from trainer.runs.folder import RunFolder
 from trainer.runs.vitals import RankVitals, Vitals, write_vitals
 from transloom.cli import watch as watch_module
 from transloom.cli.watch import show_feed
 from transloom.observe.terminal import folder_feed
 from transloom.observe.terminal.folder_feed import FolderFeed
-from transloom.observe.terminal.glance import newest_job_of
+from transloom.observe.terminal.job_snapshot import newest_job_picture
 from transloom.observe.terminal.run_feed import RunFeed
 
 ATTACK = "\x1b]0;owned\x07\u202e[red]"
@@ -48,8 +48,8 @@ def run(tmp_path):
 @pytest.fixture
 def happens(monkeypatch):
     """Lets these things happen to the run, one in each pause of the watcher."""
-    monkeypatch.setattr(followed_run, "STANDING_SECONDS", 0.0)
-    monkeypatch.setattr(folder_feed, "STANDING_SECONDS", 0.0)
+    monkeypatch.setattr(followed_run, "STATUS_SECONDS", 0.0)
+    monkeypatch.setattr(folder_feed, "STATUS_SECONDS", 0.0)
 
     def these(*events):
         left = list(events)
@@ -209,7 +209,7 @@ def test_vitals_of_a_former_owner_are_not_those_of_the_present_one(run):
 def test_new_vitals_are_read_while_the_run_is_watched(run):
     feed = RunFeed(run)
     beat(run, checkpoint_being_written=7)
-    feed.look()
+    feed.poll()
     assert "step 7 is being written" in picture_of(feed)
 
 
@@ -253,7 +253,7 @@ def test_what_cannot_be_read_is_told(run, happens, harm, told):
     feed = RunFeed(run)
     harm(run)
     for _ in range(3):
-        feed.look()
+        feed.poll()
     assert told in " ".join(picture_of(feed, width=300).split())
 
 
@@ -273,7 +273,7 @@ def test_a_job_that_waits_is_watched_until_it_trains_and_ends(tmp_path, happens)
     folder = JobFolder.of(path, "tiny-1")
     folder.path.mkdir(parents=True)
     folder.write(a_record(path, id="tiny-1", state="WAITING", waits_for="room: it needs 8 CPU"))
-    feed = RunFeed(path, lambda: newest_job_of(path))
+    feed = RunFeed(path, lambda: newest_job_picture(path))
     assert not feed.is_over
     said = picture_of(feed)
     assert said.startswith("waiting")
@@ -367,17 +367,17 @@ def test_a_table_of_many_runs_fits_the_terminal(tmp_path, width, height):
 
 
 def test_only_runs_that_train_or_change_are_read_again(folder, monkeypatch):
-    monkeypatch.setattr(folder_feed, "STANDING_SECONDS", 0.0)
+    monkeypatch.setattr(folder_feed, "STATUS_SECONDS", 0.0)
     feed = FolderFeed(folder)
     read = []
-    standing_of = folder_feed.standing_of
+    run_status_of = folder_feed.run_status_of
     monkeypatch.setattr(
-        folder_feed, "standing_of", lambda p, b: read.append(p.name) or standing_of(p, b)
+        folder_feed, "run_status_of", lambda p, b: read.append(p.name) or run_status_of(p, b)
     )
-    feed.look()
+    feed.poll()
     assert read == ["trains"]
     append(folder / "done", train_line(2))
-    feed.look()
+    feed.poll()
     assert read == ["trains", "done", "trains"]
 
 

@@ -14,7 +14,7 @@ from data_pipeline.errors import CorpusError
 from data_pipeline.tasks.translation import heldout_pairs
 from model.generation.search import length_penalty
 from transloom.cli.app import app
-from transloom.inference.translate import SENTENCES_AT_ONCE, LinesWanted, translated_lines
+from transloom.inference.translate import SENTENCES_AT_ONCE, LineOptions, translated_lines
 from transloom.inference.translator import Translator
 
 SENTENCES = ["je suis étudiant", "", "elle sera journaliste demain", "non"]
@@ -162,7 +162,7 @@ def test_prefixes_that_cannot_be_used_are_named(command, translator, lines, monk
     monkeypatch.setattr("sys.stdin", Terminal(io.BytesIO(b"non\n")))
     with pytest.raises(CorpusError, match=r"With --prefixes p\.txt the sentences must come from"):
         list(translated_lines(translator, "-", prefixes="p.txt"))
-    assert len(list(translated_lines(translator, "-", LinesWanted(alignments=True)))) == 1
+    assert len(list(translated_lines(translator, "-", LineOptions(alignments=True)))) == 1
 
 
 LONG = "je suis étudiant. " * 40  # 361 tokens
@@ -180,7 +180,7 @@ def test_long_lines_are_refused_by_number_before_anything_is_translated(
     assert f"s.txt, line 2 ({tokens:,} tokens), line 4 ({tokens:,} tokens)" in str(refused.value)
     assert "trained on at most 256 (data.max_source_length)" in str(refused.value)
     assert "--long-lines split" in str(refused.value)
-    wanted = LinesWanted(max_tokens=tokens)
+    wanted = LineOptions(max_tokens=tokens)
     (typed,) = list(translated_lines(translator, str(lines("t.txt", ["non"])), wanted))
     assert typed == translator.translate(["non"])[0]
     said = command(sentences, "--max-tokens", tokens)

@@ -13,7 +13,7 @@ from data_pipeline.corpora.context import in_context
 from data_pipeline.preparation.prepare import prepare
 from trainer.errors import RunMismatchError
 from transloom.inference import translate
-from transloom.inference.translate import LinesWanted, translated_lines
+from transloom.inference.translate import LineOptions, translated_lines
 from transloom.inference.translator import Translator
 
 LINES = ["je suis étudiant", "elle sera journaliste demain", "non", "", "tu es grand", "oui"]
@@ -60,7 +60,7 @@ def test_the_lines_of_a_file_are_documents(transloom, run, file):
 def test_typed_lines_are_one_document(transloom, run, monkeypatch):
     monkeypatch.setattr(translate, "typed_lines", lambda: iter(LINES))
     monkeypatch.setattr("sys.stdin", SimpleNamespace(isatty=lambda: True))
-    found = translated_lines(Translator.load(run), "-", LinesWanted(as_json=True))
+    found = translated_lines(Translator.load(run), "-", LineOptions(as_json=True))
     assert [json.loads(line)["source"] for line in found] == list(in_context(LINES, 2))
 
 

@@ -13,9 +13,9 @@ from aiohttp import web
 from support.connections import HALF_REQUEST, answer_to, connect, half_requests, received
 from support.dashboard.running import RunningDashboard
 
-from transloom.observe.dashboard.answers import CurvesAgain
+from transloom.observe.dashboard.api_models import CurvesChanged
 from transloom.web import connections
-from transloom.web.connections import HEADERS, MOST_WAITING, Refusals, http_server
+from transloom.web.connections import HEADERS, MAX_WAITING, Refusals, http_server
 
 MALFORMED = {
     "a control character": b"GET / HTTP/1.1\r\nHost: localhost\r\nX: \0\r\n\r\n",
@@ -58,7 +58,7 @@ def test_what_anybody_sends_is_a_line_of_the_log_and_then_a_count(tmp_path, capl
                 answer_to(dashboard.port, malformed)
             for parts in BROKEN_BODIES.values():
                 assert b" 403 " in answer_to(dashboard.port, *parts).partition(b"\r\n")[0]
-        with half_requests(dashboard.port, MOST_WAITING + 20) as held:
+        with half_requests(dashboard.port, MAX_WAITING + 20) as held:
             assert received(held[19]) == b""
         assert len(caplog.records) == 1
     first, last = (record.getMessage() for record in caplog.records)
@@ -69,16 +69,16 @@ def test_what_anybody_sends_is_a_line_of_the_log_and_then_a_count(tmp_path, capl
 
 
 def test_the_owner_gets_in_while_others_hold_connections(dashboard):
-    with dashboard.follow() as events, half_requests(dashboard.port, 2 * MOST_WAITING) as held:
-        for oldest in held[:MOST_WAITING]:
+    with dashboard.follow() as events, half_requests(dashboard.port, 2 * MAX_WAITING) as held:
+        for oldest in held[:MAX_WAITING]:
             assert received(oldest) == b""
         assert dashboard.get("/api/runs").status == 200
         entered = dashboard.request("GET", f"/?token={dashboard.doors.token}", cookie=None)
         assert entered.status == 303
-        for newest in held[MOST_WAITING + 2 :]:  # which the owner's two have not replaced
+        for newest in held[MAX_WAITING + 2 :]:  # which the owner's two have not replaced
             newest.sendall(b"x\r\n\r\n")
             assert b" 401 " in received(newest)
-        dashboard.tell("curves", CurvesAgain(id="one"))
+        dashboard.publish("curves", CurvesChanged(id="one"))
         assert events.next("curves") == ("curves", {"id": "one"})
 
 
@@ -113,7 +113,7 @@ def test_a_client_that_takes_no_answer_makes_room_too():
         app.router.add_get("/", send)
         listening = socket.create_server(("127.0.0.1", 0))
         place = listening.getsockname()
-        with unconnected(MOST_WAITING + 1) as (oldest, *newer):
+        with unconnected(MAX_WAITING + 1) as (oldest, *newer):
             async with http_server(app, listening, shutdown_seconds=1):
                 for client in (oldest, *newer):
                     client.setblocking(False)

@@ -34,7 +34,7 @@ from transloom.inference.engine_names import ComputeType
 SOURCE_MODEL, TARGET_MODEL = "source.model", "target.model"
 
 # The rows of the table of positions at least: few sentences have more tokens.
-LEAST_POSITIONS = 1024
+MIN_POSITIONS = 1024
 
 # The fields of a network's configuration that are written, or that only training reads.
 FIELDS = {
@@ -91,7 +91,7 @@ def positions_of(recipe: TrainingRecipe) -> int:
     assert isinstance(recipe.decoding, DecodingConfig)
     longest, decoding = recipe.data.max_source_length, recipe.decoding
     output = int(decoding.max_length_factor * longest) + decoding.max_extra_length
-    return max(LEAST_POSITIONS, longest, output)
+    return max(MIN_POSITIONS, longest, output)
 
 
 def require_supported(network: nn.Module, tokenizers: Mapping[str, Tokenizer]) -> Transformer:

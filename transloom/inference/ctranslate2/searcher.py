@@ -40,7 +40,7 @@ from model.generation.search import Hypothesis, beam_search, length_penalty
 from model.generation.search_state import output_limits, unpadded_prefixes
 from model.networks.transformer import Transformer
 from trainer.tasks.batch import to_device
-from transloom.inference.ctranslate2.kept_export import Files
+from transloom.inference.ctranslate2.export_cache import Files
 from transloom.inference.ctranslate2.library import library
 from transloom.inference.engine_names import ComputeType
 from transloom.inference.search_processes import Found

@@ -20,7 +20,7 @@ from trainer.checkpoints.format import HEADER, Checkpoint, sha256_of
 from trainer.errors import TrainerError
 from trainer.runs.folder import RunFolder
 from transloom.inference.export.marian_tokenizer import called
-from transloom.inference.hypotheses import HypothesesCard, find_hypotheses
+from transloom.inference.hypotheses import HypothesesMetadata, find_hypotheses
 from transloom.inference.scoring import dataset_of
 from transloom.inference.trained_network import TrainedNetwork
 
@@ -179,7 +179,7 @@ def _scores(trained: TrainedNetwork, data: PairDataConfig) -> list[str]:
 
 def _test_score(path: Path, checkpoint: Checkpoint, data: PairDataConfig) -> str | None:
     """BLEU of the hypotheses that a card describes; None if other weights have made them."""
-    origin = HypothesesCard.model_validate(parse_object(path.read_bytes(), SMALL)).origin
+    origin = HypothesesMetadata.model_validate(parse_object(path.read_bytes(), SMALL)).origin
     if origin.checkpoint_sha256 != sha256_of(checkpoint.path / HEADER):
         return None
     heldout = load_heldout(*dataset_of(checkpoint, data), origin.test_set)

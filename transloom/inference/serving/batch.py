@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from transloom.inference.serving.waiting import RequestedSearch
+from transloom.inference.serving.batch_queue import RequestedSearch
 
 Pairs = tuple[tuple[int, int], ...]  # of a source word and a word of the translation, from 0
 
@@ -26,7 +26,7 @@ class Found:
 
 
 @dataclass(frozen=True)
-class ReplicaStanding:
+class ReplicaStatus:
     """The state of a replica.
 
     Attributes:
@@ -48,4 +48,4 @@ class BatchAnswer:
     """The results of a batch, in the order of its sentences."""
 
     found: tuple[Found, ...]
-    standing: ReplicaStanding
+    current_status: ReplicaStatus

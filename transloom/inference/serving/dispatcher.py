@@ -13,20 +13,20 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from data_pipeline.errors import TokenizerError
-from foundation.strangers_text import logger_of
+from foundation.untrusted_text import logger_of
 from foundation.wording import counted
-from transloom.inference.serving.batch import Batch, BatchAnswer, Found, ReplicaStanding
+from transloom.inference.serving.batch import Batch, BatchAnswer, Found, ReplicaStatus
 from transloom.inference.serving.errors import RefusedError, ReplicaLostError
 from transloom.inference.serving.facts import ServedRunFacts
 from transloom.inference.serving.messages import ProblemKind, RunLimits, ServedRun, TranslateRequest
 from transloom.inference.serving.metrics import ServingMetrics
 from transloom.inference.serving.settings import Batching, Limits
-from transloom.inference.serving.waiting import RequestedSearch, Sentence, WaitingSentences
+from transloom.inference.serving.batch_queue import RequestedSearch, Sentence, SentenceQueue
 
-LOOK_SECONDS = 2.0
+POLL_SECONDS = 2.0
 # A replica that was not heard of for so long is not counted any more.
-LATELY_SECONDS = 30.0
-MOST_LOSSES = 4
+RECENT_SECONDS = 30.0
+MAX_LOSSES = 4
 PAUSE_SECONDS = 0.2  # after a loss
 
 logger = logger_of(__name__)
@@ -80,13 +80,13 @@ class Dispatcher:
     ) -> None:
         self.name = name
         self._facts, self._ask, self._limits, self._metrics = facts, ask, limits, metrics
-        self._waiting: WaitingSentences[_Pending] = WaitingSentences(
+        self._waiting: SentenceQueue[_Pending] = SentenceQueue(
             batching.tokens, batching.wait_seconds
         )
         self._arriving = 0  # sentences whose tokens are being counted: they take room, too
         self._arrived = asyncio.Event()
         self._replicas = replicas
-        self._standings: dict[str, tuple[float, ReplicaStanding]] = {}
+        self._standings: dict[str, tuple[float, ReplicaStatus]] = {}
         self._under_way: list[float] = []  # when each batch that has no answer yet was sent
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -140,24 +140,24 @@ class Dispatcher:
     @property
     def steps(self) -> list[int]:
         """The step with which each replica translates that was heard of lately."""
-        return [standing.step for standing in self._lately()]
+        return [current_status.step for current_status in self._recent_replicas()]
 
     @property
     def changes(self) -> int:
         """How often the replicas that were heard of lately have taken up another checkpoint."""
-        return sum(standing.changes for standing in self._lately())
+        return sum(current_status.changes for current_status in self._recent_replicas())
 
-    def standing(self) -> ServedRun:
+    def current_status(self) -> ServedRun:
         """How the run stands."""
-        lately = self._lately()
+        lately = self._recent_replicas()
         return ServedRun(
             name=self.name,
             source_language=self._facts.source_language,
             target_language=self._facts.target_language,
             ready=bool(lately),
             replicas=len(lately),
-            checkpoints=sorted({standing.checkpoint for standing in lately}),
-            damaged=sorted({one for standing in lately for one in standing.damaged}),
+            checkpoints=sorted({current_status.checkpoint for current_status in lately}),
+            damaged=sorted({one for current_status in lately for one in current_status.damaged}),
             waiting_sentences=len(self._waiting),
             limits=RunLimits(
                 sentences=self._limits.sentences,
@@ -167,10 +167,10 @@ class Dispatcher:
             ),
         )
 
-    def _lately(self) -> list[ReplicaStanding]:
+    def _recent_replicas(self) -> list[ReplicaStatus]:
         # Whoever has a batch says nothing until it is done.
-        since = min([time.monotonic(), *self._under_way]) - LATELY_SECONDS
-        return [standing for at, standing in self._standings.values() if at >= since]
+        since = min([time.monotonic(), *self._under_way]) - RECENT_SECONDS
+        return [current_status for at, current_status in self._standings.values() if at >= since]
 
     def _check_room(self, sentences: int) -> None:
         most = self._limits.waiting_sentences
@@ -192,16 +192,16 @@ class Dispatcher:
                 await self._send(self._waiting.take())
                 continue
             try:
-                async with asyncio.timeout(LOOK_SECONDS if seconds is None else seconds):
+                async with asyncio.timeout(POLL_SECONDS if seconds is None else seconds):
                     await self._arrived.wait()
             except TimeoutError:
                 if seconds is None:
-                    await self.look()
+                    await self.poll_replica()
 
-    async def look(self) -> None:
+    async def poll_replica(self) -> None:
         """Ask a replica how it stands."""
         try:
-            self._heard((await self._ask(Batch(RequestedSearch(None, 1, False, False)))).standing)
+            self._update_replica((await self._ask(Batch(RequestedSearch(None, 1, False, False)))).current_status)
         except ReplicaLostError:
             pass  # the next look may find another one
         except Exception:  # a bug: whoever looks sends batches, too
@@ -225,9 +225,9 @@ class Dispatcher:
             for one in sentences:
                 one.owner.fail(problem)
         else:
-            self._heard(answer.standing)
+            self._update_replica(answer.current_status)
             for one, found in zip(sentences, answer.found, strict=True):
-                one.owner.take(one.position, found, answer.standing.checkpoint)
+                one.owner.take(one.position, found, answer.current_status.checkpoint)
             metrics, name = self._metrics, self.name
             metrics.batch_seconds.labels(name).observe(time.monotonic() - began)
             metrics.batch_sentences.labels(name).observe(len(sentences))
@@ -247,12 +247,12 @@ class Dispatcher:
         self._standings.clear()  # nobody knows which one it was; the others are heard of soon
         again = [one for one in sentences if not one.owner.done.done()]
         for one in again:
-            if one.losses + 1 >= MOST_LOSSES:
+            if one.losses + 1 >= MAX_LOSSES:
                 one.owner.fail(
                     RefusedError(
                         503,
                         "failed",
-                        f"{MOST_LOSSES} replicas were lost over sentence {one.position + 1}",
+                        f"{MAX_LOSSES} replicas were lost over sentence {one.position + 1}",
                         one.position,
                         retry_after_seconds=5,
                     )
@@ -261,14 +261,14 @@ class Dispatcher:
         self._arrived.set()
         await asyncio.sleep(PAUSE_SECONDS)
 
-    def _heard(self, standing: ReplicaStanding) -> None:
-        _, before = self._standings.get(standing.process, (0.0, None))
-        if before is None or before.checkpoint != standing.checkpoint:
-            logger.info("%s translates with %s", self.name, standing.checkpoint)
-        for problem in standing.damaged:
+    def _update_replica(self, current_status: ReplicaStatus) -> None:
+        _, before = self._standings.get(current_status.process, (0.0, None))
+        if before is None or before.checkpoint != current_status.checkpoint:
+            logger.info("%s translates with %s", self.name, current_status.checkpoint)
+        for problem in current_status.damaged:
             if before is None or problem not in before.damaged:
-                logger.warning("%s; %s is kept", problem, standing.checkpoint)
-        self._standings[standing.process] = time.monotonic(), standing
+                logger.warning("%s; %s is kept", problem, current_status.checkpoint)
+        self._standings[current_status.process] = time.monotonic(), current_status
 
 
 def _check_numbers(request: TranslateRequest, most: Limits) -> None:

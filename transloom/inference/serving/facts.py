@@ -12,7 +12,7 @@ from trainer.errors import CheckpointError, RunMismatchError
 from trainer.recipe import TrainingRecipe
 from trainer.runs.folder import RunFolder
 from transloom.inference.serving.settings import ReplicaSettings
-from transloom.inference.serving.taking_up import TakingUp
+from transloom.inference.serving.checkpoint_reloader import CheckpointReloader
 
 
 @dataclass(frozen=True)
@@ -44,13 +44,13 @@ def facts_of(settings: ReplicaSettings) -> ServedRunFacts:
     """
     folder = RunFolder(settings.run)
     folder.card()
-    taking_up: TakingUp[Checkpoint] = TakingUp(
+    checkpoint_reloader: CheckpointReloader[Checkpoint] = CheckpointReloader(
         settings.run,
         settings.follow,
         settings.checkpoint,
         lambda checkpoint: _verified(folder, checkpoint),
     )
-    header = taking_up.current.header
+    header = checkpoint_reloader.current.header
     recipe = TrainingRecipe.of_checkpoint(header.recipe, header.identity)
     if recipe.task != "translation" or not isinstance(recipe.data, PairDataConfig):
         raise RunMismatchError(

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from foundation.written import Count, Written
+from foundation.file_model import Count, FileModel
 
 ProblemKind = Literal[
     "not_understood",
@@ -22,7 +22,7 @@ ProblemKind = Literal[
 ]
 
 
-class TranslateRequest(Written):
+class TranslateRequest(FileModel):
     """Sentences, and how they are to be translated."""
 
     sentences: Annotated[list[str], Field(min_length=1, description="One sentence each.")]
@@ -42,7 +42,7 @@ class TranslateRequest(Written):
     ] = False
 
 
-class OneTranslation(Written):
+class OneTranslation(FileModel):
     """A translation of a sentence."""
 
     text: str
@@ -53,7 +53,7 @@ class OneTranslation(Written):
     ] = None
 
 
-class TranslateAnswer(Written):
+class TranslateAnswer(FileModel):
     """The translations of each sentence, in the order of the request."""
 
     run: str
@@ -63,7 +63,7 @@ class TranslateAnswer(Written):
     translations: list[list[OneTranslation]]
 
 
-class Problem(Written):
+class Problem(FileModel):
     """Why there is no answer."""
 
     kind: ProblemKind
@@ -76,7 +76,7 @@ class Problem(Written):
     ] = None
 
 
-class RunLimits(Written):
+class RunLimits(FileModel):
     """What a request to a run may ask for."""
 
     sentences: Count
@@ -85,7 +85,7 @@ class RunLimits(Written):
     request_bytes: Count
 
 
-class ServedRun(Written):
+class ServedRun(FileModel):
     """A run, and how it stands."""
 
     name: str
@@ -101,7 +101,7 @@ class ServedRun(Written):
     limits: RunLimits
 
 
-class Standing(Written):
+class Standing(FileModel):
     """Whether requests are taken, and how each run stands."""
 
     ready: bool

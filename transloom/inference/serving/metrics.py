@@ -16,7 +16,7 @@ SENTENCES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 TOKENS = (16, 64, 256, 512, 1024, 2048, 4096, 8192)
 
 
-class HasStanding(Protocol):
+class HasStatus(Protocol):
     """Something that can tell how a run stands."""
 
     @property
@@ -28,7 +28,7 @@ class HasStanding(Protocol):
     @property
     def changes(self) -> int: ...
 
-    def standing(self) -> ServedRun: ...
+    def current_status(self) -> ServedRun: ...
 
 
 class ServingMetrics:
@@ -93,21 +93,21 @@ class ServingMetrics:
             self.lost_batches,
         )
 
-    def expect(self, runs: Sequence[HasStanding]) -> None:
+    def expect(self, runs: Sequence[HasStatus]) -> None:
         """Tell how these runs stand, too, each time that somebody asks; all begins at 0."""
         for run in runs:
             for metric in self._of_a_run:
                 metric.labels(run.name)
             self.requests.labels(run.name, "200")
-        self._registry.register(_Standings(runs))
+        self._registry.register(_StatusCollector(runs))
 
     def text(self) -> bytes:
         """All of it in OpenMetrics text."""
         return generate_latest(self._registry)
 
 
-class _Standings(Collector):
-    def __init__(self, runs: Sequence[HasStanding]) -> None:
+class _StatusCollector(Collector):
+    def __init__(self, runs: Sequence[HasStatus]) -> None:
         self._runs = runs
 
     def collect(self) -> Iterable[GaugeMetricFamily]:
@@ -123,7 +123,7 @@ class _Standings(Collector):
             }.items()
         }
         for run in self._runs:
-            now = run.standing()
+            now = run.current_status()
             values = {
                 "waiting_sentences": now.waiting_sentences,
                 "replicas": now.replicas,

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
-from foundation.strangers_text import visible
+from foundation.untrusted_text import visible
 from transloom.inference.serving.messages import (
     Problem,
     Standing,

@@ -8,11 +8,11 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from foundation.garbage import nothing_looked_through
+from foundation.garbage_collection import without_garbage_collection
 from foundation.periodic_thread import PeriodicThread
-from foundation.strangers_text import logger_of
-from foundation.threads import fall_asleep_soon
-from transloom.inference.serving.batch import Batch, BatchAnswer, ReplicaStanding
+from foundation.untrusted_text import logger_of
+from foundation.openmp import limit_openmp_spin
+from transloom.inference.serving.batch import Batch, BatchAnswer, ReplicaStatus
 from transloom.inference.serving.settings import ReplicaSettings
 
 if TYPE_CHECKING:
@@ -25,17 +25,17 @@ class Replica:
     """Translates a batch at a time, in a thread, and takes up newer checkpoints in another."""
 
     def __init__(self, settings: ReplicaSettings) -> None:
-        fall_asleep_soon()
-        with nothing_looked_through():
-            from cluster.ray.private_serve import close_the_replicas_port
+        limit_openmp_spin()
+        with without_garbage_collection():
+            from cluster.ray.private_serve import disable_replica_port
             from transloom.inference.search_processes import prepare_process
-            from transloom.inference.serving.taking_up import TakingUp
-            from transloom.inference.serving.translating import load
+            from transloom.inference.serving.checkpoint_reloader import CheckpointReloader
+            from transloom.inference.serving.replica_translation import load
 
-        close_the_replicas_port()
+        disable_replica_port()
         prepare_process(settings.cpus)
         self._settings = settings
-        self._taking_up: TakingUp[Translator] = TakingUp(
+        self._checkpoint_reloader: CheckpointReloader[Translator] = CheckpointReloader(
             settings.run,
             settings.follow,
             settings.checkpoint,
@@ -45,33 +45,33 @@ class Replica:
         self._thread = ThreadPoolExecutor(1, "translate")
         self._busy_since: float | None = None
         PeriodicThread(
-            "checkpoints", settings.look_seconds, lambda: self._taking_up.look_and_log(logger)
+            "checkpoints", settings.look_seconds, lambda: self._checkpoint_reloader.reload_and_log(logger)
         ).start()
 
     async def translate(self, batch: Batch) -> BatchAnswer:
         """The translations of a batch, all with one checkpoint."""
-        from transloom.inference.serving.translating import translated
+        from transloom.inference.serving.replica_translation import translate_batch
 
-        translator = self._taking_up.current  # once: another one may be taken up meanwhile
-        standing = self._standing(translator)
+        translator = self._checkpoint_reloader.current  # once: another one may be taken up meanwhile
+        current_status = self._standing(translator)
         if not batch.texts:
-            return BatchAnswer((), standing)
+            return BatchAnswer((), current_status)
         self._busy_since = time.monotonic()
         try:
             found = await asyncio.get_running_loop().run_in_executor(
-                self._thread, translated, translator, batch, self._settings
+                self._thread, translate_batch, translator, batch, self._settings
             )
         finally:
             self._busy_since = None
-        return BatchAnswer(tuple(found), standing)
+        return BatchAnswer(tuple(found), current_status)
 
-    def _standing(self, translator: "Translator") -> ReplicaStanding:
-        return ReplicaStanding(
+    def _standing(self, translator: "Translator") -> ReplicaStatus:
+        return ReplicaStatus(
             process=self._name,
             checkpoint=translator.checkpoint.path.name,
             step=translator.checkpoint.step,
-            changes=self._taking_up.changes,
-            damaged=tuple(self._taking_up.damaged),
+            changes=self._checkpoint_reloader.changes,
+            damaged=tuple(self._checkpoint_reloader.damaged),
         )
 
     def check_health(self) -> None:

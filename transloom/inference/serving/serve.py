@@ -34,18 +34,18 @@ from transloom.inference.serving.server import ServingServer
 from transloom.inference.serving.settings import ReplicaSettings, ServingSettings
 from transloom.web.auth import TOKEN, is_loopback
 from transloom.web.connections import http_server
-from transloom.web.listening import address_of, listen, told_to_stop
+from transloom.web.listening import address_of, listen, wait_for_stop_signal
 
 PORT = 8644
 STOP_SECONDS = 1.0
-LOOK_SECONDS = 1.0  # whether Ray is there
+POLL_SECONDS = 1.0  # whether Ray is there
 HEALTH_SECONDS = 2.0  # between two looks of Ray Serve at a replica
 SERVE_LOGGER = "ray.serve"
 
 Tell = Callable[[str], None]
 
 
-def serve_runs(settings: ServingSettings, *, tell: Tell, warn: Tell) -> None:
+def serve_runs(settings: ServingSettings, *, print_line: Tell, warn: Tell) -> None:
     """Serve runs until SIGINT or SIGTERM; then answer what was asked, and end.
 
     Raises:
@@ -57,7 +57,7 @@ def serve_runs(settings: ServingSettings, *, tell: Tell, warn: Tell) -> None:
     for of_run in settings.runs.values():
         _require_engine(of_run)
     facts = {name: facts_of(of_run) for name, of_run in settings.runs.items()}
-    with listen("the server", settings.host, settings.port, PORT, tell) as listening:
+    with listen("the server", settings.host, settings.port, PORT, print_line) as listening:
         if not is_loopback(settings.host):
             _warn_of_others(settings, warn)
         cpus = settings.replicas * sum(of_run.cpus for of_run in settings.runs.values())
@@ -66,9 +66,9 @@ def serve_runs(settings: ServingSettings, *, tell: Tell, warn: Tell) -> None:
             ray_session(settings.address, EmbeddedRay(cpus=cpus), warn),
             _applications(settings, cpus) as asks,
         ):
-            asyncio.run(_serve(settings, facts, asks, listening, tell))
+            asyncio.run(_serve(settings, facts, asks, listening, print_line))
             ignore_signals()  # what is left to do takes a moment
-            tell("Stopped.")
+            print_line("Stopped.")
 
 
 def _require_ray_serve() -> None:
@@ -200,7 +200,7 @@ async def _serve(
     facts: dict[str, ServedRunFacts],
     asks: dict[str, Ask],
     listening: socket.socket,
-    tell: Tell,
+    print_line: Tell,
 ) -> None:
     metrics = ServingMetrics()
     runs = [
@@ -219,37 +219,37 @@ async def _serve(
     server = ServingServer(runs, settings.limits, metrics, guard)
     try:
         for run in runs:
-            await run.look()
+            await run.poll_replica()
             run.start()
         async with http_server(
             server.app, listening, shutdown_seconds=STOP_SECONDS, handler_cancellation=True
         ):
-            _tell_where(settings, address_of(settings.host, listening), tell)
-            await _told_to_stop_or_lost()
-            tell("Told to stop: requests that were taken are answered, and no more are taken.")
+            _tell_where(settings, address_of(settings.host, listening), print_line)
+            await _wait_for_stop_or_loss()
+            print_line("Told to stop: requests that were taken are answered, and no more are taken.")
             left = await server.drain(settings.limits.timeout_seconds)
             if left:
-                tell(f"{counted(left, 'request')} were not answered in time.")
+                print_line(f"{counted(left, 'request')} were not answered in time.")
     finally:
         for run in runs:
             await run.close()
 
 
-async def _told_to_stop_or_lost() -> None:
+async def _wait_for_stop_or_loss() -> None:
     """Wait to be told to stop.
 
     Raises:
         EmbeddedRayError: the Ray that this process has started is gone, and nobody translates.
     """
-    told = asyncio.create_task(told_to_stop())
-    while not (await asyncio.wait({told}, timeout=LOOK_SECONDS))[0]:
+    told = asyncio.create_task(wait_for_stop_signal())
+    while not (await asyncio.wait({told}, timeout=POLL_SECONDS))[0]:
         if embedded_ray_is_lost():
             told.cancel()
             raise EmbeddedRayError("Ray is lost on this machine: start the server again")
 
 
-def _tell_where(settings: ServingSettings, address: str, tell: Tell) -> None:
+def _tell_where(settings: ServingSettings, address: str, print_line: Tell) -> None:
     names = ", ".join(settings.runs)
     token = "" if settings.token is None else f"/?{TOKEN}=…"
-    tell(f"Serving {names}: {address}{token}")
-    tell(f"The interface: {address}/docs. Ctrl-C answers what was asked, and ends the server.")
+    print_line(f"Serving {names}: {address}{token}")
+    print_line(f"The interface: {address}/docs. Ctrl-C answers what was asked, and ends the server.")

@@ -16,9 +16,9 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 from pydantic import BaseModel, ValidationError
 
-from foundation.strangers_text import logger_of
+from foundation.untrusted_text import logger_of
 from foundation.strict_json import JsonLimits, parse_object
-from foundation.written import told
+from foundation.file_model import error_summary
 from transloom.inference.serving.auth import ServingGuard
 from transloom.inference.serving.dispatcher import Dispatcher
 from transloom.inference.serving.errors import RefusedError
@@ -38,7 +38,7 @@ from transloom.web.page_files import INDEX, PageFile, page_files
 
 logger = logger_of(__name__)
 
-DRAIN_LOOK_SECONDS = 0.05
+DRAIN_POLL_SECONDS = 0.05
 RETRY_AFTER_TIMEOUT_SECONDS = 5
 KINDS: dict[int, ProblemKind] = {404: "not_found", 405: "not_allowed", 413: "too_large"}
 
@@ -77,7 +77,7 @@ class ServingServer:
                 web.post("/translate", self._translate),
                 web.post("/runs/{run}/translate", self._translate),
                 web.get("/runs", self._standing),
-                web.get("/healthz", self._lives),
+                web.get("/healthz", self._livez),
                 web.get("/readyz", self._ready),
                 web.get("/metrics", self._numbers),
                 web.get("/openapi.json", self._openapi),
@@ -94,7 +94,7 @@ class ServingServer:
         self._stops = True
         until = time.monotonic() + seconds
         while self._in_flight and time.monotonic() < until:
-            await asyncio.sleep(DRAIN_LOOK_SECONDS)
+            await asyncio.sleep(DRAIN_POLL_SECONDS)
         return self._in_flight
 
     async def _translate(self, request: web.Request) -> web.Response:
@@ -157,14 +157,14 @@ class ServingServer:
                 parse_object(await request.read(), self._json_limits)
             )
         except ValidationError as error:
-            raise RefusedError(400, "not_understood", told(error)) from error
+            raise RefusedError(400, "not_understood", error_summary(error)) from error
         except ConnectionError as error:
             raise RefusedError(499, "not_understood", "the client has left") from error
         except (ValueError, web.RequestPayloadError) as error:
             raise RefusedError(400, "not_understood", f"the body is no request: {error}") from error
 
     def _now(self) -> Standing:
-        runs = [run.standing() for run in self._runs.values()]
+        runs = [run.current_status() for run in self._runs.values()]
         missing = [run.name for run in runs if not run.ready]
         problem = None
         if self._stops:
@@ -176,7 +176,7 @@ class ServingServer:
     async def _standing(self, request: web.Request) -> web.Response:
         return _answer(self._now())
 
-    async def _lives(self, request: web.Request) -> web.Response:
+    async def _livez(self, request: web.Request) -> web.Response:
         return web.Response(text="ok\n")
 
     async def _ready(self, request: web.Request) -> web.Response:

@@ -22,10 +22,10 @@ from trainer.checkpoints.format import (
 from trainer.checkpoints.reader import CheckpointReader
 from trainer.errors import TrainerError
 from trainer.recipe import differing_identity, recipe_class
-from trainer.record.metrics import read_metrics
-from trainer.record.records import SkippedLine, StepLine, TrainLine
+from trainer.record.metrics_file import read_metrics
+from trainer.record.metrics_lines import SkippedLine, StepLine, TrainLine
 from trainer.record.run_settings import settings_of
-from trainer.runs.folder import RunCard, RunFolder
+from trainer.runs.folder import RunMetadata, RunFolder
 from trainer.task_kinds import NETWORKS, TASKS
 from transloom.observe.comparison.step_difference import loss_difference, step_difference
 
@@ -218,7 +218,7 @@ def recipe_differences(first: Path, second: Path) -> dict[str, tuple[Any, Any]]:
     return dict(sorted(found.items(), key=lambda item: (item[0] != "seed", item[0])))
 
 
-def _continuable(card: RunCard) -> set[str]:
+def _continuable(card: RunMetadata) -> set[str]:
     """Return the names of a run's continuable settings, as far as its task is known here."""
     task = str(card.identity.get("task", DEFAULT_TASK))
     network = card.identity.get("model.network")

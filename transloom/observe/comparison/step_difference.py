@@ -4,7 +4,7 @@ import math
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
-from trainer.record.records import SkippedLine, StepLine, TrainLine
+from trainer.record.metrics_lines import SkippedLine, StepLine, TrainLine
 
 # In the order in which one follows from the other: data, what is made of it, the update.
 _FIELDS = (

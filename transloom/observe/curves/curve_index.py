@@ -22,10 +22,10 @@ from typing import Annotated, BinaryIO, Literal
 import numpy as np
 from pydantic import Field
 
-from data_pipeline.storage.durable import write_whole
-from foundation.written import Count, Written
+from data_pipeline.storage.durable import write_atomically
+from foundation.file_model import Count, FileModel
 from trainer.errors import TrainerError
-from trainer.record.records import (
+from trainer.record.metrics_lines import (
     Preempted,
     Repeated,
     ReplayMismatch,
@@ -39,14 +39,14 @@ from transloom.observe.curves.record_blocks import Lines, OpenRecord
 
 SUFFIX = ".curve"
 # Twice as many steps share a point as soon as there are more; some 160 bytes each.
-MOST_POINTS = 2**14
+MAX_POINTS = 2**14
 # Of rare lines, each kind; a run with more of them has other worries.
-MOST_RARE = 20_000
-MOST_HEADER_BYTES = 2**26
+MAX_RARE = 20_000
+MAX_HEADER_BYTES = 2**26
 # All files of the cache; the longest unused go first.
-MOST_CACHE_BYTES = 2**30
+MAX_CACHE_BYTES = 2**30
 # Files of the cache that stay in memory; each has up to 3 MB.
-MOST_KEPT = 4
+MAX_KEPT = 4
 # How much at both ends of what was read must be as it was.
 _SEAL_BYTES = 4096
 # A long record is kept now and then while it is read, so that a kill costs little.
@@ -57,21 +57,21 @@ Mark = Annotated[
 ]
 
 
-class Validated(Written):
+class Validated(FileModel):
     """The scores of a validation, without its samples."""
 
     step: int
     scores: Scores
 
 
-class _Header(Written):
+class _Header(FileModel):
     """The first line of a file of the cache.
 
     Attributes:
         inode, head_sha256, tail_sha256: which record it is of, see `_seal`.
         width: how many steps share a point.
         validation_at: where the last line of a validation begins and how long it is.
-        left_out: rare lines beyond `MOST_RARE`.
+        left_out: rare lines beyond `MAX_RARE`.
     """
 
     version: Literal[2] = 2
@@ -80,12 +80,12 @@ class _Header(Written):
     head_sha256: str
     tail_sha256: str
     width: Annotated[int, Field(ge=1, le=2**50)]
-    points: Annotated[int, Field(ge=0, le=MOST_POINTS)]
+    points: Annotated[int, Field(ge=0, le=MAX_POINTS)]
     points_sha256: str
-    validations: Annotated[list[Validated], Field(max_length=MOST_RARE)]
+    validations: Annotated[list[Validated], Field(max_length=MAX_RARE)]
     events: Annotated[
         list[Annotated[Mark | SkippedLine, Field(union_mode="left_to_right")]],
-        Field(max_length=MOST_RARE),
+        Field(max_length=MAX_RARE),
     ]
     left_out: Count = 0
     damaged: Count = 0
@@ -120,12 +120,12 @@ class CurveIndex:
         """Take up the lines from the last place to another one."""
         points = Points.joined([self.points, Points.of_lines(lines.train)])
         self.points = points.by_width(self.width)
-        while len(self.points) > MOST_POINTS:
+        while len(self.points) > MAX_POINTS:
             self.width *= 2
             self.points = self.points.by_width(self.width)
         scored = [Validated(step=line.step, scores=line.scores) for line in lines.validations]
         for kept, new in ((self.validations, scored), (self.events, lines.events)):
-            room = MOST_RARE - len(kept)
+            room = MAX_RARE - len(kept)
             kept += new[:room]  # type: ignore[operator]
             self.left_out += max(0, len(new) - room)
         self.damaged += lines.damaged
@@ -146,7 +146,7 @@ def load_index(record: OpenRecord, cache: Path) -> CurveIndex | None:
             header, points = found or _parsed(file.read(status.st_size))
         with _KEEPING:
             _KEPT[key] = header, points
-            while len(_KEPT) > MOST_KEPT:
+            while len(_KEPT) > MAX_KEPT:
                 del _KEPT[next(iter(_KEPT))]
         if (
             header.inode == record.inode
@@ -227,7 +227,7 @@ def _open_own(file: Path) -> BinaryIO:
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     opened = os.fdopen(os.open(file, flags), "rb")
     status = os.fstat(opened.fileno())
-    most = MOST_HEADER_BYTES + MOST_POINTS * ROW * 8
+    most = MAX_HEADER_BYTES + MAX_POINTS * ROW * 8
     if stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid() and status.st_size <= most:
         return opened
     opened.close()
@@ -253,9 +253,9 @@ def _save(index: CurveIndex, record: OpenRecord, cache: Path) -> None:
         validation_at=index.validation_at,
     )
     text = header.model_dump_json(exclude_none=True).encode()
-    if len(text) <= MOST_HEADER_BYTES:
-        _make_room(cache, len(text) + len(body))
-        write_whole(cache / _name_of(record.path), text + b"\n" + body)
+    if len(text) <= MAX_HEADER_BYTES:
+        _evict(cache, len(text) + len(body))
+        write_atomically(cache / _name_of(record.path), text + b"\n" + body)
 
 
 def _of_header(header: _Header, points: Points, file_bytes: int) -> CurveIndex:
@@ -282,12 +282,12 @@ def _name_of(record: Path) -> str:
     return hashlib.sha256(os.fsencode(record.resolve())).hexdigest()[:32] + SUFFIX
 
 
-def _make_room(cache: Path, wanted: int) -> None:
+def _evict(cache: Path, wanted: int) -> None:
     """Remove the longest unused files if there are too many bytes."""
     files = [(file.lstat(), file) for file in cache.glob(f"*{SUFFIX}")]
     used = sum(status.st_size for status, _ in files) + wanted
     for status, file in sorted(files, key=lambda pair: pair[0].st_mtime):
-        if used <= MOST_CACHE_BYTES:
+        if used <= MAX_CACHE_BYTES:
             return
         file.unlink(missing_ok=True)
         used -= status.st_size

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.record.records import TrainLine
+from trainer.record.metrics_lines import TrainLine
 
 # As the last step of a point has them; unknown ones are NaN.
 OF_THE_LAST = (
@@ -94,7 +94,7 @@ class Points:
         return self.rows[:, _STEP]
 
     @property
-    def stand_for_one_step(self) -> bool:
+    def are_single_steps(self) -> bool:
         return bool((self.rows[:, _STEPS] == 1).all())
 
     def within(self, first_step: int | None, last_step: int | None) -> "Points":

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from trainer.record.records import Event, SkippedLine, TrainLine
+from trainer.record.metrics_lines import Event, SkippedLine, TrainLine
 from trainer.scores import Scores
 from transloom.observe.curves.curve_index import CurveIndex, load_index
 from transloom.observe.curves.curve_points import Points
@@ -25,13 +25,13 @@ from transloom.observe.curves.record_blocks import Lines, OpenRecord
 
 # What a picture of the most points may read, beside some 200 KB to find places. With the ends of
 # records, for a table, and what else is asked for a run, less than 5 MB are read.
-MOST_READ_BYTES = 3_600_000
-MOST_POINTS = 2_000
+MAX_READ_BYTES = 3_600_000
+MAX_POINTS = 2_000
 # A record up to this size is read whole for any picture; longer ones are worth an index.
 SHORT_BYTES = 400_000
 # Of three lines, two or three lie whole in a block.
 _LINES_PER_BLOCK = 3
-_LEAST_BLOCK_BYTES = 1_200
+_MIN_BLOCK_BYTES = 1_200
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Curves:
 
 def read_curves(
     record: Path,
-    points: int = MOST_POINTS,
+    points: int = MAX_POINTS,
     first_step: int | None = None,
     last_step: int | None = None,
     cache: Path | None = None,
@@ -79,7 +79,7 @@ def read_curves(
     Raises:
         OSError: there is something, and it cannot be read.
     """
-    points = max(1, min(points, MOST_POINTS))
+    points = max(1, min(points, MAX_POINTS))
     try:
         opened = OpenRecord(record)
     except FileNotFoundError:
@@ -111,7 +111,7 @@ class _Reading:
     def curves(self) -> Curves:
         record = self._record
         start, stop = record.span(*self._range)
-        budget = max(SHORT_BYTES, MOST_READ_BYTES * self._points // MOST_POINTS)
+        budget = max(SHORT_BYTES, MAX_READ_BYTES * self._points // MAX_POINTS)
         if stop - start > budget and self._cache:
             index = load_index(record, self._cache)
             if index and index.indexed_bytes > start:
@@ -134,7 +134,7 @@ class _Reading:
             steps_recorded=_steps(record),
             recorded_bytes=record.end,
             bytes_read=record.bytes_read + self._cache_bytes,
-            thinned=not (self._complete and thin.stand_for_one_step),
+            thinned=not (self._complete and thin.are_single_steps),
             complete=self._complete and not self._left_out,
             problem=self._problem(),
         )
@@ -154,7 +154,7 @@ class _Reading:
 
     def _read_blocks(self, start: int, stop: int, budget: int) -> None:
         """Small blocks at even distances, from the first to the last line; a point for each."""
-        block = max(_LEAST_BLOCK_BYTES, _LINES_PER_BLOCK * self._record.line_bytes)
+        block = max(_MIN_BLOCK_BYTES, _LINES_PER_BLOCK * self._record.line_bytes)
         blocks = max(2, min(self._points, budget // block))
         train: list[TrainLine] = []
         groups: list[int] = []

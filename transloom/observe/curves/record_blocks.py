@@ -16,8 +16,8 @@ from typing import Self
 from pydantic import ValidationError
 
 from data_pipeline.storage.regular_files import open_regular
-from trainer.record.line_reader import LONGEST_LINE_BYTES, Text, whole_lines
-from trainer.record.records import Event, SkippedLine, TrainLine, ValidationLine, parse_line
+from trainer.record.line_reader import LONGEST_LINE_BYTES, LineRange, whole_lines
+from trainer.record.metrics_lines import Event, SkippedLine, TrainLine, ValidationLine, parse_line
 
 CHUNK_BYTES = 2**21
 _END_BYTES = 2**14
@@ -26,7 +26,7 @@ _PROBE_BYTES = 2**12
 _LONGEST_PROBE = 2**16
 _PARTS = 16
 # Enough to halve any file; more only if a record is damaged.
-_MOST_PROBES = 64
+_MAX_PROBES = 64
 # A shorter line says nothing.
 _SHORTEST_LINE = 20
 # No text within a line looks so: its quotation marks are escaped.
@@ -104,7 +104,7 @@ class OpenRecord:
         try:
             status = os.fstat(self._file.fileno())
             self.size, self.inode = status.st_size, status.st_ino
-            self._look_at_both_ends()
+            self._read_ends()
         except BaseException:
             self._file.close()
             raise
@@ -160,13 +160,13 @@ class OpenRecord:
 
     def span(self, first_step: int | None, last_step: int | None) -> tuple[int, int]:
         """Where the lines of these steps lie, with perhaps a few of their neighbours."""
-        start = 0 if first_step is None else self._place_of(first_step)[0]
+        start = 0 if first_step is None else self._byte_range_of(first_step)[0]
         if last_step is None:
             return start, self.end
-        stop = self._place_of(last_step + 1)[1]
+        stop = self._byte_range_of(last_step + 1)[1]
         return start, max(start, self._line_end(stop, self.end))
 
-    def _look_at_both_ends(self) -> None:
+    def _read_ends(self) -> None:
         length = _END_BYTES
         while True:
             start = max(0, self.size - length)
@@ -181,14 +181,14 @@ class OpenRecord:
         self.first_step = int(first[1]) if first else None
         self.line_bytes = (len(data) // data.count(b"\n")) if b"\n" in data else 1
 
-    def _lines_from(self, start: int, stop: int) -> Text:
+    def _lines_from(self, start: int, stop: int) -> LineRange:
         """Return the complete lines of a range, also one that begins with the range."""
         return whole_lines(self.read, max(0, start - 1), stop)
 
-    def _place_of(self, step: int) -> tuple[int, int]:
+    def _byte_range_of(self, step: int) -> tuple[int, int]:
         """Two places: all lines before the first are of earlier steps, all from the second not."""
         low, high = 0, self.end
-        for _ in range(_MOST_PROBES):
+        for _ in range(_MAX_PROBES):
             if high - low <= _PROBE_BYTES:
                 break
             middle = (low + high) // 2

@@ -22,9 +22,9 @@ from trainer.record.line_reader import LineTail
 from trainer.runs.folder import RunFolder
 from transloom.observe.curves.curve_points import Points
 from transloom.observe.curves.record_blocks import Lines, parse_lines
-from transloom.observe.dashboard.answers import CurvesAgain, NewRuns, NewSteps, ValidationRow
-from transloom.observe.dashboard.audience import Audience
-from transloom.observe.dashboard.run_answers import marks_of
+from transloom.observe.dashboard.api_models import CurvesChanged, NewRuns, NewSteps, ValidationRow
+from transloom.observe.dashboard.page_subscribers import PageSubscribers
+from transloom.observe.dashboard.run_responses import marks_of
 from transloom.observe.dashboard.table import RunsTable
 
 FASTEST_SECONDS = 0.1
@@ -76,7 +76,7 @@ class Follower:
     def __init__(
         self,
         table: RunsTable,
-        audience: Audience,
+        subscribers: PageSubscribers,
         executor: Executor,
         other: Callable[[str, Path], None] = lambda run, record: None,
     ) -> None:
@@ -85,7 +85,7 @@ class Follower:
             executor: where files are read.
             other: told of each run whose record is another one now.
         """
-        self._table, self._audience, self._executor = table, audience, executor
+        self._table, self._subscribers, self._executor = table, subscribers, executor
         self._other = other
         self._tails: dict[str, Tail] = {}
         self._rows_due = 0.0
@@ -98,7 +98,7 @@ class Follower:
 
     def expect(self, run: str, record: Path, position: int) -> None:
         """A page has a run's curves up to this place, and will want what comes after it."""
-        if run not in self._tails or not len(self._audience):
+        if run not in self._tails or not len(self._subscribers):
             self._tails[run] = Tail(record, position)
 
     async def close(self) -> None:
@@ -107,13 +107,13 @@ class Follower:
 
     async def _follow(self) -> None:
         while True:
-            if not len(self._audience):
+            if not len(self._subscribers):
                 self._tails.clear()
                 self._wakes.clear()
                 await self._wakes.wait()
             if time.monotonic() >= self._rows_due:
                 with suppress(OSError, ValueError, TrainerError):  # who asks for the rows is told
-                    await self._look_at_rows()
+                    await self._refresh_rows()
                 self._rows_due = time.monotonic() + ROWS_SECONDS
             for run, tail in list(self._tails.items()):
                 if tail.due <= time.monotonic():
@@ -121,10 +121,10 @@ class Follower:
             upcoming = [tail.due for tail in self._tails.values()] + [self._rows_due]
             await asyncio.sleep(max(0.01, min(upcoming) - time.monotonic()))
 
-    async def _look_at_rows(self) -> None:
+    async def _refresh_rows(self) -> None:
         changed = await self._in_thread(self._table.refresh)
         if changed:
-            self._audience.tell("runs", NewRuns(runs=changed))
+            self._subscribers.publish("runs", NewRuns(runs=changed))
         for run, path in self._table.paths.items():
             self._tails.setdefault(run, Tail(RunFolder(path).metrics))
         for run in self._tails.keys() - self._table.paths.keys():
@@ -142,17 +142,17 @@ class Follower:
             return
         tail.due = time.monotonic() + wait_seconds
         if is_other:
-            self._audience.tell("curves", CurvesAgain(id=run))
+            self._subscribers.publish("curves", CurvesChanged(id=run))
             self._other(run, tail.record)
         if lines.train or lines.validations or lines.events:
             tail.due = min(tail.due, time.monotonic() + tail.wait_seconds)  # perhaps there is more
-            self._audience.tell("steps", _news(run, lines))
+            self._subscribers.publish("steps", _new_events(run, lines))
 
     async def _in_thread(self, function: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._executor, function)
 
 
-def _news(run: str, lines: Lines) -> NewSteps:
+def _new_events(run: str, lines: Lines) -> NewSteps:
     scored = [ValidationRow(step=line.step, scores=line.scores) for line in lines.validations]
     return NewSteps(
         id=run,

@@ -10,9 +10,9 @@ import re
 from pathlib import Path
 
 from trainer.checkpoints.format import HEADER
-from trainer.record.standing import is_run, no_runs_in
+from trainer.record.run_status import is_run, no_runs_in
 
-MOST_RUNS = 10_000
+MAX_RUNS = 10_000
 # Files and folders of a run that are read, and folders whose entries are.
 _MEMBERS = (
     *("run.json", "owners", "recipe.yaml", "metrics.jsonl", "checkpoints", "log.txt"),
@@ -42,7 +42,7 @@ class RunsFolder:
         except OSError as error:
             raise no_runs_in(_in_text(path), error, " or a run") from error
 
-    def look(self) -> tuple[dict[str, Path], list[str]]:
+    def list_runs(self) -> tuple[dict[str, Path], list[str]]:
         """The runs by id, in the order of their names, and what of the folder is not shown."""
         if is_run(self.path):
             return {run_id(self.path.name): self.path}, self._links_out(self.path)[:1]
@@ -52,7 +52,7 @@ class RunsFolder:
             paths = sorted(self.path.iterdir())
         except OSError as error:
             return {}, [f"{self.path} cannot be read: {error.strerror}"]
-        for path in paths[:MOST_RUNS]:
+        for path in paths[:MAX_RUNS]:
             if not _is_text(path.name):
                 problems.append(f"{_in_text(path)} is not shown: its name is not UTF-8. Rename it")
                 continue
@@ -60,8 +60,8 @@ class RunsFolder:
             problems += links[:1]
             if not links and is_run(path):
                 found[run_id(path.name)] = path
-        if len(paths) > MOST_RUNS:
-            problems.append(f"{self.path} has {len(paths):,} entries: {MOST_RUNS:,} are shown")
+        if len(paths) > MAX_RUNS:
+            problems.append(f"{self.path} has {len(paths):,} entries: {MAX_RUNS:,} are shown")
         return found, problems
 
     def _links_out(self, run: Path) -> list[str]:

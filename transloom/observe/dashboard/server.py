@@ -22,20 +22,20 @@ from aiohttp.typedefs import Handler
 from pydantic import BaseModel, ValidationError
 
 from foundation.strict_json import JsonLimits, parse_object
-from foundation.written import told
+from foundation.file_model import error_summary
 from trainer.errors import TrainerError
 from trainer.runs.folder import RunFolder
-from transloom.observe.curves.curves import MOST_POINTS
-from transloom.observe.dashboard.answers import CurvesAgain, LookRequest, Problem
-from transloom.observe.dashboard.audience import Audience, TooManyPagesError
+from transloom.observe.curves.curves import MAX_POINTS
+from transloom.observe.dashboard.api_models import CurvesChanged, InspectionRequest, Problem
+from transloom.observe.dashboard.page_subscribers import PageSubscribers, TooManyPagesError
 from transloom.observe.dashboard.follower import Follower
 from transloom.observe.dashboard.index_process import Indexer
-from transloom.observe.dashboard.looks import LookRefusedError, Looks
-from transloom.observe.dashboard.run_answers import (
-    curves_answer,
-    nodes_answer,
-    run_answer,
-    time_lapse_answer,
+from transloom.observe.dashboard.inspections import InspectionRefusedError, InspectionManager
+from transloom.observe.dashboard.run_responses import (
+    curves_response,
+    nodes_response,
+    run_response,
+    time_lapse_response,
 )
 from transloom.observe.dashboard.table import RunsTable
 from transloom.web.auth import PageGuard
@@ -56,10 +56,10 @@ class Parts:
     """What a server is made of, from its start to its end."""
 
     table: RunsTable
-    audience: Audience
+    subscribers: PageSubscribers
     follower: Follower
     indexer: Indexer
-    looks: Looks
+    looks: InspectionManager
     executor: ThreadPoolExecutor
 
 
@@ -83,7 +83,7 @@ class Dashboard:
             middlewares=[doors.middleware, _problems], client_max_size=REQUEST_LIMITS.bytes
         )
         self.app.cleanup_ctx.append(self._parts)
-        self.app.on_shutdown.append(self._let_all_go)
+        self.app.on_shutdown.append(self._disconnect_all)
         self.app.add_routes(
             [
                 web.get("/", self._index),
@@ -100,11 +100,11 @@ class Dashboard:
         )
 
     async def _parts(self, app: web.Application) -> AsyncIterator[None]:
-        audience = Audience()
+        subscribers = PageSubscribers()
         executor = ThreadPoolExecutor(THREADS, "dashboard")
 
         def complete(run: str) -> None:
-            audience.tell("curves", CurvesAgain(id=run))
+            subscribers.publish("curves", CurvesChanged(id=run))
 
         def other(run: str, record: Path) -> None:
             indexer.want(run, record, is_other=True)
@@ -112,10 +112,10 @@ class Dashboard:
         indexer = Indexer(self._cache, complete)
         self._now = Parts(
             table=self._table,
-            audience=audience,
-            follower=Follower(self._table, audience, executor, other),
+            subscribers=subscribers,
+            follower=Follower(self._table, subscribers, executor, other),
             indexer=indexer,
-            looks=Looks(lambda look: audience.tell("looks", look), self._look_command),
+            looks=InspectionManager(lambda look: subscribers.publish("looks", look), self._look_command),
             executor=executor,
         )
         yield
@@ -124,8 +124,8 @@ class Dashboard:
         await indexer.close()
         executor.shutdown(wait=False, cancel_futures=True)
 
-    async def _let_all_go(self, app: web.Application) -> None:
-        self._now.audience.close()
+    async def _disconnect_all(self, app: web.Application) -> None:
+        self._now.subscribers.close()
 
     async def _index(self, request: web.Request) -> web.Response:
         return self._file(INDEX)
@@ -147,17 +147,17 @@ class Dashboard:
 
     async def _run(self, request: web.Request) -> web.Response:
         path = await self._path(request)
-        answer = await self._in_thread(lambda: run_answer(path, self._cache))
+        answer = await self._in_thread(lambda: run_response(path, self._cache))
         if not answer.complete:
             self._now.indexer.want(request.match_info["run"], RunFolder(path).metrics)
         return _answer(answer)
 
     async def _curves(self, request: web.Request) -> web.Response:
         path, run = await self._path(request), request.match_info["run"]
-        points = _number(request, "points", MOST_POINTS) or MOST_POINTS
+        points = _number(request, "points", MAX_POINTS) or MAX_POINTS
         first, last = _number(request, "from"), _number(request, "to")
         answer = await self._in_thread(
-            lambda: curves_answer(path, self._cache, points, first, last)
+            lambda: curves_response(path, self._cache, points, first, last)
         )
         record = RunFolder(path).metrics
         if not answer.complete:
@@ -167,23 +167,23 @@ class Dashboard:
 
     async def _nodes(self, request: web.Request) -> web.Response:
         path = await self._path(request)
-        return _answer(await self._in_thread(lambda: nodes_answer(path)))
+        return _answer(await self._in_thread(lambda: nodes_response(path)))
 
     async def _time_lapse(self, request: web.Request) -> web.Response:
         path = await self._path(request)
-        return _answer(await self._in_thread(lambda: time_lapse_answer(path)))
+        return _answer(await self._in_thread(lambda: time_lapse_response(path)))
 
     async def _start_look(self, request: web.Request) -> web.Response:
         path, run = await self._path(request), request.match_info["run"]
         try:
             values = parse_object(await request.read(), REQUEST_LIMITS)
-            wanted = LookRequest.model_validate(values)
+            wanted = InspectionRequest.model_validate(values)
             look = self._now.looks.start(run, path, wanted.first_step, wanted.last_step)
         except ValidationError as error:
-            raise web.HTTPBadRequest(text=f"these are no steps: {told(error)}") from error
+            raise web.HTTPBadRequest(text=f"these are no steps: {error_summary(error)}") from error
         except ValueError as error:
             raise web.HTTPBadRequest(text=f"these are no steps: {error}") from error
-        except LookRefusedError as error:
+        except InspectionRefusedError as error:
             raise web.HTTPConflict(text=str(error)) from error
         return web.Response(status=202, body=look.answer(), content_type="application/json")
 
@@ -198,7 +198,7 @@ class Dashboard:
     async def _follow(self, request: web.Request) -> web.StreamResponse:
         """Server-sent events, until the page leaves or takes too little."""
         try:
-            page = self._now.audience.enter()
+            page = self._now.subscribers.enter()
         except TooManyPagesError as error:
             raise web.HTTPServiceUnavailable(text=str(error)) from error
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
@@ -212,7 +212,7 @@ class Dashboard:
             if request.transport:
                 request.transport.abort()  # else what it has not taken would be kept for it
         finally:
-            self._now.audience.leave(page)
+            self._now.subscribers.leave(page)
         return response
 
     async def _path(self, request: web.Request) -> Path:

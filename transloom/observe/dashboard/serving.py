@@ -9,13 +9,13 @@ from pathlib import Path
 from aiohttp import web
 
 from data_pipeline.storage.locations import cache_folder
-from transloom.observe.dashboard.look_process import look_command
+from transloom.observe.dashboard.inspection_process import inspection_command
 from transloom.observe.dashboard.runs_folder import RunsFolder
 from transloom.observe.dashboard.server import Dashboard
 from transloom.observe.dashboard.table import RunsTable
 from transloom.web.auth import TOKEN, PageGuard, is_loopback
 from transloom.web.connections import http_server
-from transloom.web.listening import HOST, address_of, listen, told_to_stop
+from transloom.web.listening import HOST, address_of, listen, wait_for_stop_signal
 
 PORT = 8643
 CACHE = "curves"  # in the folder of transloom's caches
@@ -30,7 +30,7 @@ def serve(
     port: int | None = None,
     *,
     command_line: str,
-    tell: Callable[[str], None],
+    print_line: Callable[[str], None],
     warn: Callable[[str], None],
 ) -> None:
     """Serve the runs of a folder until SIGINT or SIGTERM.
@@ -44,7 +44,7 @@ def serve(
         ClusterError: nobody can listen there.
     """
     runs = RunsFolder(folder)
-    listening = listen("the dashboard", host, port, PORT, tell)
+    listening = listen("the dashboard", host, port, PORT, print_line)
     with listening:
         os.nice(NICENESS)
         if not is_loopback(host):
@@ -56,9 +56,9 @@ def serve(
         own_port = listening.getsockname()[1]
         doors = PageGuard(own_port, host)
         address = f"{address_of(host, listening)}/?{TOKEN}={doors.token}"
-        tell(f"The runs in {runs.path}: {address}")
-        tell("Only who has this address gets in. Ctrl-C ends the dashboard, and no run.")
-        dashboard = Dashboard(RunsTable(runs), default_cache(), doors, look_command(command_line))
+        print_line(f"The runs in {runs.path}: {address}")
+        print_line("Only who has this address gets in. Ctrl-C ends the dashboard, and no run.")
+        dashboard = Dashboard(RunsTable(runs), default_cache(), doors, inspection_command(command_line))
         asyncio.run(_serve(dashboard.app, listening))
 
 
@@ -69,4 +69,4 @@ def default_cache() -> Path:
 
 async def _serve(app: web.Application, listening: socket.socket) -> None:
     async with http_server(app, listening, shutdown_seconds=STOP_SECONDS):
-        await told_to_stop()
+        await wait_for_stop_signal()

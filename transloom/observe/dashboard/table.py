@@ -6,8 +6,8 @@ from pathlib import Path
 from trainer.record.followed_run import FollowedRuns
 from trainer.record.run_snapshot import RunSnapshot
 from trainer.runs.folder import RunFolder
-from transloom.observe.dashboard.answers import RunRow, RunsAnswer
-from transloom.observe.dashboard.run_answers import end_bytes, row_of
+from transloom.observe.dashboard.api_models import RunRow, RunsResponse
+from transloom.observe.dashboard.run_responses import end_bytes, row_of
 from transloom.observe.dashboard.runs_folder import RunsFolder
 
 
@@ -26,12 +26,12 @@ class RunsTable:
         self._bytes_read = 0
         self.paths: dict[str, Path] = {}
 
-    def answer(self) -> RunsAnswer:
+    def answer(self) -> RunsResponse:
         """The table as it is now; says how much was read since the last answer."""
         self.refresh()
         with self._looking:
             read, self._bytes_read = self._bytes_read, 0
-            return RunsAnswer(
+            return RunsResponse(
                 folder=str(self._folder.path),
                 problems=self._problems,
                 bytes_read=read,
@@ -47,7 +47,7 @@ class RunsTable:
     def refresh(self) -> list[RunRow]:
         """Read the folder again, and return the rows that have changed."""
         with self._looking:
-            self.paths, self._problems = self._folder.look()
+            self.paths, self._problems = self._folder.list_runs()
             return self._rows.refresh(self.paths.values())
 
     def _read_row(self, path: Path, _: object) -> RunRow:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from model.inspection.records import AttentionTrace, DecoderLayerTrace
+from model.inspection.layer_traces import AttentionTrace, DecoderLayerTrace
 from transloom.observe.explain import figures
 from transloom.observe.explain.candidates import candidate_bars, others_share
 from transloom.observe.explain.explanation import Explanation

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from foundation.wording import counted
-from model.inspection.records import AttentionTrace, FeedForwardTrace, ResidualTrace
+from model.inspection.layer_traces import AttentionTrace, FeedForwardTrace, ResidualTrace
 from transloom.observe.explain import figures
 from transloom.observe.explain.form import Form
 from transloom.observe.explain.parts import Beside, Fold, HeatMap, Part, Table, Text, number

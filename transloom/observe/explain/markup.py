@@ -6,7 +6,7 @@ import re
 import unicodedata
 from collections.abc import Iterable
 
-from foundation.strangers_text import visible, visible_in_json
+from foundation.untrusted_text import visible, visible_in_json
 
 
 def escape(text: str) -> str:

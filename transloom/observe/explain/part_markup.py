@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from foundation.strangers_text import visible_in
+from foundation.untrusted_text import visible_in
 from transloom.observe.explain.blueprint.boxes import Blueprint
 from transloom.observe.explain.blueprint.drawing import svg_parts
 from transloom.observe.explain.markup import escape, is_right_to_left, json_in_html, sentence

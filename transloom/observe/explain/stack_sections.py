@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from model.inspection.records import EncoderLayerTrace
+from model.inspection.layer_traces import EncoderLayerTrace
 from transloom.observe.explain import figures
 from transloom.observe.explain.form import Form
 from transloom.observe.explain.layer_parts import (

@@ -14,13 +14,13 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 from pydantic import ValidationError
 
-from data_pipeline.storage.durable import write_whole
+from data_pipeline.storage.durable import write_atomically
 from data_pipeline.storage.regular_files import read_regular
 from foundation.strict_json import SMALL, parse_object
-from foundation.written import Count, Written
+from foundation.file_model import Count, FileModel
 from trainer.errors import TrainerError
-from trainer.record.metrics import parsed
-from trainer.record.records import Line
+from trainer.record.metrics_file import parsed
+from trainer.record.metrics_lines import Line
 from trainer.runs.folder import RunFolder
 from transloom.observe.exports.parquet_tables import ParquetTables
 from transloom.observe.exports.tables import CsvTables
@@ -31,7 +31,7 @@ CARD = "export.json"
 LINES_PER_REPORT = 1000
 
 
-class Exported(Written):
+class Exported(FileModel):
     """export.json: what an export is of, and which files it has.
 
     Attributes:
@@ -111,7 +111,7 @@ def export_metrics(
             rows=writer.rows,
             files=tuple(sorted(path.name for path in unfinished.iterdir())),
         )
-        write_whole(unfinished / CARD, exported.model_dump_json(indent=1) + "\n")
+        write_atomically(unfinished / CARD, exported.model_dump_json(indent=1) + "\n")
         _put(unfinished, folder)
     except BaseException:
         shutil.rmtree(unfinished, ignore_errors=True)

@@ -6,7 +6,7 @@
     samples       a row for each translation that a validation has kept
     events        a row for each event, its details as JSON
 
-The columns are the fields of `trainer.record.records`, so what a line has got, a row has.
+The columns are the fields of `trainer.record.metrics_lines`, so what a line has got, a row has.
 """
 
 import csv
@@ -19,8 +19,8 @@ from typing import Any, Literal, get_args
 
 from pydantic.fields import FieldInfo
 
-from foundation.written import Count
-from trainer.record.records import Event, FlopCount, Line, SkippedLine, TrainLine, ValidationLine
+from foundation.file_model import Count
+from trainer.record.metrics_lines import Event, FlopCount, Line, SkippedLine, TrainLine, ValidationLine
 
 Kind = Literal["integer", "large integer", "number", "text", "integers", "numbers by name", "truth"]
 Row = list[Any]

@@ -13,9 +13,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from foundation.strangers_text import visible
+from foundation.untrusted_text import visible
 from trainer.errors import TrainerError
-from trainer.record.records import Line, SkippedLine, TrainLine, ValidationLine
+from trainer.record.metrics_lines import Line, SkippedLine, TrainLine, ValidationLine
 from transloom.observe.exports.tables import details_of
 
 # Numbers of a step's line that TensorBoard has otherwise: its step and its time.

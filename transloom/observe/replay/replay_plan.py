@@ -11,13 +11,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cluster.data.record import DataRecord, StreamStart
+from cluster.data.data_record import DataRecord, StreamStart
 from cluster.errors import RecipeError
 from cluster.recipe import Recipe, load_run_recipe, with_absolute_paths
 from data_pipeline.batching.plan import Cursor
 from data_pipeline.dataset.manifest import Manifest, open_dataset
 from data_pipeline.storage.store import DatasetStore
-from foundation.wording import counted, listed, span
+from foundation.wording import counted, join_items, span
 from trainer.checkpoints.format import (
     Checkpoint,
     CheckpointHeader,
@@ -27,13 +27,13 @@ from trainer.checkpoints.format import (
 )
 from trainer.errors import CheckpointError, TrainerError
 from trainer.recipe import leaves
-from trainer.record.metrics import read_metrics
-from trainer.record.records import TrainLine
+from trainer.record.metrics_file import read_metrics
+from trainer.record.metrics_lines import TrainLine
 from trainer.runs.folder import RunFolder
 from trainer.runs.step_range import StepRange
 from trainer.state.digest import START
-from transloom.observe.replay.recorded import Recorded
-from transloom.observe.replay.worst import Jump, largest_jump
+from transloom.observe.replay.recorded_steps import RecordedSteps
+from transloom.observe.replay.loss_jumps import Jump, largest_jump
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class ReplayPlan:
     store: DatasetStore
     manifest: Manifest
     data: DataRecord
-    recorded: Recorded
+    recorded: RecordedSteps
     steps: StepRange
     start: Checkpoint | None
     legs: tuple[Leg, ...]
@@ -160,7 +160,7 @@ def plan_replay(
     run.card()
     store, manifest = open_dataset(recipe.data)
     data = DataRecord(run, manifest)
-    recorded = Recorded.of(read_metrics(run.metrics))
+    recorded = RecordedSteps.of(read_metrics(run.metrics))
     reached = max((step for step in recorded.lines if step in data.digests), default=0)
     steps = steps or StepRange(1, reached)
     if steps.last > reached or not reached:
@@ -194,7 +194,7 @@ def plan_replay(
     )
 
 
-def worst_of(recorded: Recorded, steps: StepRange) -> Jump:
+def worst_of(recorded: RecordedSteps, steps: StepRange) -> Jump:
     """The largest jump of the record among these steps."""
     lines = (line for _, line in sorted(recorded.lines.items()))
     return largest_jump([line for line in lines if isinstance(line, TrainLine)], steps)
@@ -259,7 +259,7 @@ def _set_back(recipe: Recipe, values: dict[str, object]) -> Recipe:
     may_change = {name for name, _, change in leaves(recipe) if change == "continuable"}
     if others := [name for name in values if name not in may_change]:
         raise TrainerError(
-            f"By its record the run was trained with other settings of {listed(others)}, expected "
+            f"By its record the run was trained with other settings of {join_items(others)}, expected "
             "only fields of the class continuable that the recipe of its last start has: restore "
             "record and recipe.yaml from a copy, or replay later steps"
         )

@@ -11,22 +11,22 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from data_pipeline.storage.durable import write_whole
+from data_pipeline.storage.durable import write_atomically
 from data_pipeline.storage.store import MANIFEST_NAME
 from foundation.errors import DataError
 from model.errors import ModelError
 from trainer.checkpoints.format import HEADER, list_checkpoints, sha256_of
 from trainer.errors import TrainerError
 from trainer.runs.folder import RunFolder
-from transloom.inference.kept_translations import kept_scores
-from transloom.observe.dashboard.answers import curves_path, nodes_path, run_path
-from transloom.observe.dashboard.run_answers import answers_for
+from transloom.inference.stored_translations import stored_scores
+from transloom.observe.dashboard.api_models import curves_path, nodes_path, run_path
+from transloom.observe.dashboard.run_responses import frozen_responses
 from transloom.observe.dashboard.runs_folder import run_id
 from transloom.observe.report.bundle import one_file
 
 FROZEN = "/frozen"  # beside the answers' paths: what the report says of itself
 DIGITS = 7  # of the numbers of curves
-MOST_EVENTS = 2000  # of a run: one that skips steps for days has more than anybody reads
+MAX_EVENTS = 2000  # of a run: one that skips steps for days has more than anybody reads
 
 
 def write_report(runs: Sequence[Path], file: Path) -> dict[str, Any]:
@@ -36,12 +36,12 @@ def write_report(runs: Sequence[Path], file: Path) -> dict[str, Any]:
         RunMismatchError: there is no run in one of the folders, or two have the same name.
         OSError: a record cannot be read, or the file cannot be written.
     """
-    answers = answers_for(*runs)
+    answers = frozen_responses(*runs)
     for path in runs:
         run = RunFolder(path.resolve())
         name = run_id(run.path.name)
         about = answers[run_path(name)]
-        about["events"] = about["events"][-MOST_EVENTS:]
+        about["events"] = about["events"][-MAX_EVENTS:]
         about["hashes"] = _hashes(run)
         about["test_scores"], problem = _test_scores(run)
         if problem:
@@ -55,7 +55,7 @@ def write_report(runs: Sequence[Path], file: Path) -> dict[str, Any]:
     answers[FROZEN] = {"time": time.time(), "transloom": version("transloom"), "run": only}
     page = one_file(answers)
     file.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(file, page)
+    write_atomically(file, page)
     return {"file": str(file), "runs": [str(run) for run in runs], "bytes": file.stat().st_size}
 
 
@@ -73,7 +73,7 @@ def _hashes(run: RunFolder) -> dict[str, str]:
 def _test_scores(run: RunFolder) -> tuple[list[dict[str, Any]], str | None]:
     """The scores of kept translations, and why there are none if something is in the way."""
     try:
-        return [asdict(score) for score in kept_scores(run)], None
+        return [asdict(score) for score in stored_scores(run)], None
     except (TrainerError, DataError, ModelError, OSError) as error:
         return [], str(error)
 

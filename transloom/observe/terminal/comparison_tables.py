@@ -8,8 +8,8 @@ from typing import Any
 from rich.console import Group
 
 from cluster.terminal import shown
-from foundation.strangers_text import visible
-from foundation.wording import counted, listed
+from foundation.untrusted_text import visible
+from foundation.wording import counted, join_items
 from model.config.transformer import search_label
 from transloom.inference.significance import Tested
 from transloom.inference.system_comparison import SystemComparison
@@ -93,8 +93,8 @@ def _seeds(comparison: SystemComparison, names: list[str]) -> _Sheet:
     metrics = list(comparison.signatures)
     rows = [
         [
-            listed(short[name] for name in group.systems),
-            listed(group.seeds),
+            join_items(short[name] for name in group.systems),
+            join_items(group.seeds),
             *(f"{group.mean[m]:.2f} ± {group.deviation[m]:.2f}" for m in metrics),
         ]
         for group in comparison.seeds

@@ -10,17 +10,17 @@ from typing import Self
 from cluster.errors import RankLostError
 from cluster.terminal import Terminal, full_message, shown
 from foundation.location import without_credentials
-from foundation.strangers_text import visible, visible_line
+from foundation.untrusted_text import visible, visible_line
 from foundation.wording import flop_rate
-from trainer.checkpoints.condition import Checkpoints
+from trainer.checkpoints.checkpoint_status import CheckpointFolder
 from trainer.checkpoints.format import newest_intact
 from trainer.errors import LeaseLostError, NonFiniteLossError
-from trainer.record.records import Event, Line, Resized, TrainLine, ValidationLine
+from trainer.record.metrics_lines import Event, Line, Resized, TrainLine, ValidationLine
 from trainer.runs.folder import RunFolder
 from trainer.runs.log import ENDED, INTERRUPTED, indented, log_entry
 from trainer.runs.vitals import Vitals
 from transloom.observe.terminal.events import event_text
-from transloom.observe.terminal.live_picture import LivePicture, is_drawn_anew
+from transloom.observe.terminal.live_picture import LivePicture, supports_live_display
 from transloom.observe.terminal.run_history import take_history
 from transloom.observe.terminal.run_picture import RunPicture
 from transloom.observe.terminal.scores import score_text, training_losses
@@ -28,15 +28,15 @@ from transloom.observe.terminal.scores import score_text, training_losses
 PLAIN_LINE_SECONDS = 10.0
 
 
-def audience_for(
+def listener_for(
     console: Terminal, title: str, max_steps: int, run: RunFolder, smooths_labels: bool = False
 ) -> "LivePicture | PlainLines":
     """Return a live picture if the console is a terminal that can redraw, else plain lines."""
-    if not is_drawn_anew(console):
+    if not supports_live_display(console):
         return PlainLines(console, title, max_steps, smooths_labels)
     picture = RunPicture(title, max_steps, smooths_labels=smooths_labels)
     picture.problems = take_history(picture, run)
-    return LivePicture(console, picture, Checkpoints(run.checkpoints))
+    return LivePicture(console, picture, CheckpointFolder(run.checkpoints))
 
 
 def train_summary(line: TrainLine, smooths_labels: bool) -> str:
@@ -58,15 +58,15 @@ def validation_summary(line: ValidationLine) -> str:
     return f"step {line.step}: validation {', '.join(scores)}"
 
 
-class LoggedAudience:
+class LoggingListener:
     """An audience that also keeps notices, events and errors in the log of a run.
 
     The log belongs to the run's owner: texts from before `logging` wait for it, and a process that
     never owns the run writes nothing.
     """
 
-    def __init__(self, audience: "LivePicture | PlainLines", run: RunFolder) -> None:
-        self._audience = audience
+    def __init__(self, listener: "LivePicture | PlainLines", run: RunFolder) -> None:
+        self._listener = listener
         self._run = run
         self._owns_run = False
         self._waiting: list[str] = []  # entries
@@ -81,7 +81,7 @@ class LoggedAudience:
         except LeaseLostError:
             raise  # the log belongs to another process
         except KeyboardInterrupt:
-            self.keep(INTERRUPTED)
+            self.log_detail(INTERRUPTED)
             raise
         except Exception as error:
             self._keep_error(error)
@@ -90,19 +90,19 @@ class LoggedAudience:
             self._owns_run, self._waiting = False, []
 
     def notice(self, text: str) -> None:
-        self.keep(text)
-        self._audience.notice(without_credentials(text))
+        self.log_detail(text)
+        self._listener.notice(without_credentials(text))
 
     def line(self, line: Line) -> None:
         if isinstance(line, Event):
-            self.keep(event_text(line))
-        self._audience.line(line)
+            self.log_detail(event_text(line))
+        self._listener.line(line)
 
     def vitals(self, vitals: Vitals) -> None:
-        self._audience.vitals(vitals)
+        self._listener.vitals(vitals)
 
-    def keep(self, text: str) -> None:
-        """Write to the file alone, without the credentials of URLs; see `RunAudience`."""
+    def log_detail(self, text: str) -> None:
+        """Write to the file alone, without the credentials of URLs; see `RunListener`."""
         entry = log_entry(visible(without_credentials(text)), datetime.now(UTC))
         if self._owns_run:
             self._append(entry)
@@ -118,9 +118,9 @@ class LoggedAudience:
         if isinstance(error, NonFiniteLossError):
             good, _ = newest_intact(self._run.checkpoints)
             error.add_note(f"The newest good checkpoint is {good.path if good else 'none'}.")
-        self.keep(f"{ENDED}{full_message(error)}")
+        self.log_detail(f"{ENDED}{full_message(error)}")
         if isinstance(error, RankLostError):  # its message has only one line of the cause
-            self.keep("".join(traceback.format_exception(error)))
+            self.log_detail("".join(traceback.format_exception(error)))
 
 
 class PlainLines:

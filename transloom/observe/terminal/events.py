@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from foundation.wording import counted, listed, said
-from trainer.record.records import Event, Resized, Resumed
+from foundation.wording import counted, join_items, format_value
+from trainer.record.metrics_lines import Event, Resized, Resumed
 
 # Settings whose effect on the rounding `engine.numerics=exact` removes.
 _COVERED_BY_EXACT = {"ranks", "zero_stage"}
@@ -19,7 +19,7 @@ def event_text(event: Event) -> str:
     if isinstance(event, Resized):
         return f"Trains on {counted(event.to_ranks, 'rank')} now (before: {event.from_ranks})."
     details = ", ".join(
-        f"{key.replace('_', ' ')} {said(value)}" for key, value in event.details.items() if value
+        f"{key.replace('_', ' ')} {format_value(value)}" for key, value in event.details.items() if value
     )
     return f"{event.event.replace('_', ' ')}: {details}" if details else event.event
 
@@ -41,7 +41,7 @@ def _resumed(event: Resumed) -> str:
 def _promise(event: Resumed) -> str:
     """Return what of the curve stays as it would have been, and what would keep the rest."""
     if event.quarantined:
-        return f"Other data from here on: {listed(event.quarantined)} left out."
+        return f"Other data from here on: {join_items(event.quarantined)} left out."
     if event.keeps_every_bit:
         return "Same data, and the same losses and weights to the last bit."
     changed = event.numerics_changed
@@ -54,4 +54,4 @@ def _promise(event: Resumed) -> str:
 
 
 def _changes(changed: Mapping[str, list[Any]]) -> str:
-    return listed(f"{name} {said(then)} → {said(now)}" for name, (then, now) in changed.items())
+    return join_items(f"{name} {format_value(then)} → {format_value(now)}" for name, (then, now) in changed.items())

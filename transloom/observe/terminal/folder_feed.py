@@ -15,13 +15,13 @@ from rich.console import RenderableType
 from cluster.terminal import Terminal
 from foundation.wording import counted
 from trainer.errors import RunMismatchError
-from trainer.record.followed_run import STANDING_SECONDS, FollowedRuns
+from trainer.record.followed_run import STATUS_SECONDS, FollowedRuns
 from trainer.record.run_snapshot import Signature
-from trainer.record.standing import BYTES_IN_A_LIST, RunStatus, is_run, run_paths, standing_of
+from trainer.record.run_status import RECORD_BYTES_IN_LIST, RunStatus, is_run, run_paths, run_status_of
 from transloom.observe.terminal.folder_picture import FolderRow, folder_picture
 from transloom.observe.terminal.run_picture import JobPicture, state_with_job
 from transloom.observe.terminal.scores import score_text
-from transloom.observe.terminal.standings import steps_text, time_text
+from transloom.observe.terminal.run_status_text import steps_text, time_text
 
 
 @dataclass(frozen=True)
@@ -29,16 +29,16 @@ class _Known:
     """A run as it was read last."""
 
     changed: float
-    standing: RunStatus
+    run_status: RunStatus
     job: JobPicture | None
 
     @property
     def state(self) -> str:
-        return state_with_job(self.standing, self.job)
+        return state_with_job(self.run_status, self.job)
 
     @property
     def is_under_way(self) -> bool:
-        return self.standing.state == "training" or bool(self.job and self.job.is_under_way)
+        return self.run_status.state == "training" or bool(self.job and self.job.is_under_way)
 
 
 class FolderFeed:
@@ -56,27 +56,27 @@ class FolderFeed:
         """
         self._folder = folder
         self._job_of = job_of
-        self._followed = FollowedRuns(self._known_of, lambda known: known.is_under_way)
+        self._follow_logs = FollowedRuns(self._known_of, lambda known: known.is_under_way)
         self._told: dict[Path, str] = {}  # the state of each run that was told last
         self._next_look = 0.0
         self._list_runs()
-        self.look()
+        self.poll()
         self.changes()
 
-    def look(self) -> None:
+    def poll(self) -> None:
         """Read the runs that train or have changed."""
         if time.monotonic() < self._next_look:
             return
-        self._next_look = time.monotonic() + STANDING_SECONDS
+        self._next_look = time.monotonic() + STATUS_SECONDS
         try:
             runs = self._list_runs()
         except RunMismatchError:  # storage may be away for a moment
             return
-        self._followed.refresh(runs)
+        self._follow_logs.refresh(runs)
 
     @property
     def _known(self) -> dict[Path, _Known]:
-        return self._followed.summaries
+        return self._follow_logs.summaries
 
     @property
     def is_over(self) -> bool:
@@ -86,15 +86,15 @@ class FolderFeed:
     def rendered(self, console: Terminal, height: int | None) -> RenderableType:
         rows = [
             FolderRow(
-                name=known.standing.name,
+                name=known.run_status.name,
                 state=known.state,
-                step=known.standing.step,
-                max_steps=known.standing.max_steps,
-                scores=known.standing.scores,
-                tokens_per_second=known.standing.tokens_per_second,
-                seconds_left=known.standing.seconds_left,
+                step=known.run_status.step,
+                max_steps=known.run_status.max_steps,
+                scores=known.run_status.scores,
+                tokens_per_second=known.run_status.tokens_per_second,
+                seconds_left=known.run_status.seconds_left,
                 changed=known.changed,
-                remark=known.standing.reason or "",
+                remark=known.run_status.reason or "",
             )
             for known in self._newest_first()
         ]
@@ -115,9 +115,9 @@ class FolderFeed:
         """A line for each run that trains or is going to."""
         return [_line(known) for known in self._newest_first() if known.is_under_way]
 
-    def standings(self) -> list[dict[str, Any]]:
+    def run_statuses(self) -> list[dict[str, Any]]:
         """How the runs stand, for scripts."""
-        return [known.standing.model_dump(mode="json") for known in self._newest_first()]
+        return [known.run_status.model_dump(mode="json") for known in self._newest_first()]
 
     def _newest_first(self) -> list[_Known]:
         known = self._known.values()
@@ -134,15 +134,15 @@ class FolderFeed:
         times = [signature[2] for signature in signatures if signature]
         return _Known(
             changed=max(times, default=0) / 1e9,
-            standing=standing_of(path, BYTES_IN_A_LIST),
+            run_status=run_status_of(path, RECORD_BYTES_IN_LIST),
             job=self._job_of(path) if (path / "jobs").is_dir() else None,
         )
 
 
 def _line(known: _Known) -> str:
-    standing = known.standing
-    why = f": {standing.reason}" if standing.reason and not known.is_under_way else ""
-    scores = ", ".join(score_text(name, score) for name, score in standing.scores.items())
-    left = f", {time_text(standing.seconds_left)} left" if standing.seconds_left else ""
+    run_status = known.run_status
+    why = f": {run_status.reason}" if run_status.reason and not known.is_under_way else ""
+    scores = ", ".join(score_text(name, score) for name, score in run_status.scores.items())
+    left = f", {time_text(run_status.seconds_left)} left" if run_status.seconds_left else ""
     behind = f", {scores}" if scores else ""
-    return f"{standing.name}: {known.state}{why}, step {steps_text(standing)}{behind}{left}"
+    return f"{run_status.name}: {known.state}{why}, step {steps_text(run_status)}{behind}{left}"

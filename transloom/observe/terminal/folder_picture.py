@@ -9,18 +9,18 @@ from rich.cells import cell_len
 from rich.console import Group
 
 from cluster.terminal import Terminal
-from foundation.strangers_text import visible_line
+from foundation.untrusted_text import visible_line
 from foundation.wording import counted, span, steps_of
 from trainer.scores import Scores
 from transloom.observe.terminal.live_picture import glyphs_of
 from transloom.observe.terminal.picture_layout import Glyphs, Row, cut, drawn, padded
 from transloom.observe.terminal.scores import score_text
 from transloom.observe.terminal.tables import STATE_STYLES
-from transloom.observe.terminal.time_words import clock
+from transloom.observe.terminal.time_format import clock
 
 WIDEST_NAME = 40
 BAR = 10
-LEAST_REASON = 20
+MIN_REASON = 20
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def _that_fit(columns: Sequence[_Column], width: int) -> list[_Column]:
         if fit and not any(column.cells):
             continue
         # The last one, and a name on a very narrow terminal, may be cut.
-        needed = min(column.width, LEAST_REASON) if column.heading == "why" else column.width
+        needed = min(column.width, MIN_REASON) if column.heading == "why" else column.width
         if fit and used + needed > width:
             break
         fit.append(column)

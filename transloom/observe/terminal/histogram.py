@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from rich.bar import Bar
 from rich.table import Table
 
-MOST_BINS = 20
+MAX_BINS = 20
 BAR_WIDTH = 44  # leaves room for the numbers in 80 columns
 BIN_WIDTHS = (1, 2, 5)  # times powers of ten
 
@@ -44,7 +44,7 @@ def bins_of(counts: ArrayLike) -> list[Bin]:
     (present,) = np.nonzero(numbers)
     shortest, longest = int(present[0]), int(present[-1])
     width = _bin_width(shortest, quantile(numbers, 0.99))
-    starts = list(range(shortest - shortest % width, longest + 1, width))[:MOST_BINS]
+    starts = list(range(shortest - shortest % width, longest + 1, width))[:MAX_BINS]
     stops = [*starts[1:], longest + 1]
     return [
         Bin(start, stop - 1, int(numbers[start:stop].sum()))
@@ -53,11 +53,11 @@ def bins_of(counts: ArrayLike) -> list[Bin]:
 
 
 def _bin_width(shortest: int, longest: int) -> int:
-    """The smallest round bin width with which the range needs fewer than `MOST_BINS` bins."""
+    """The smallest round bin width with which the range needs fewer than `MAX_BINS` bins."""
     power = 1
     while True:
         for width in (power * digit for digit in BIN_WIDTHS):
-            if longest // width - shortest // width + 1 < MOST_BINS:
+            if longest // width - shortest // width + 1 < MAX_BINS:
                 return width
         power *= 10
 

@@ -15,8 +15,8 @@ from rich.console import RenderableType
 from rich.live import Live
 
 from cluster.terminal import Terminal
-from trainer.checkpoints.condition import Checkpoints
-from trainer.record.records import Line
+from trainer.checkpoints.checkpoint_status import CheckpointFolder
+from trainer.record.metrics_lines import Line
 from trainer.runs.log import LogEntry
 from trainer.runs.vitals import Vitals
 from transloom.observe.terminal.picture_blocks import blocks_of
@@ -26,7 +26,7 @@ from transloom.observe.terminal.run_picture import CHECKPOINTS_SHOWN, RunPicture
 REFRESHES_PER_SECOND = 2
 
 
-def is_drawn_anew(console: Terminal) -> bool:
+def supports_live_display(console: Terminal) -> bool:
     """Whether it is a terminal whose rows can be replaced, which a dumb one's cannot."""
     return console.is_terminal and not console.is_dumb_terminal
 
@@ -46,7 +46,7 @@ def rendered(console: Terminal, picture: RunPicture, height: int | None = None) 
 class LivePicture:
     """An audience that shows what it hears."""
 
-    def __init__(self, console: Terminal, picture: RunPicture, checkpoints: Checkpoints) -> None:
+    def __init__(self, console: Terminal, picture: RunPicture, checkpoints: CheckpointFolder) -> None:
         self._console = console
         self._picture = picture
         self._checkpoints = checkpoints

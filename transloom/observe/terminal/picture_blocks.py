@@ -6,10 +6,10 @@ Nothing depends on colours: what is wrong is said in words, too.
 import time
 from collections.abc import Iterable
 
-from foundation.strangers_text import visible_line
+from foundation.untrusted_text import visible_line
 from foundation.wording import counted, operations, span, steps_of
 from trainer.record.record_end import TERA
-from trainer.record.records import Sample
+from trainer.record.metrics_lines import Sample
 from transloom.observe.terminal.picture_layout import (
     LABEL,
     UNICODE,
@@ -32,7 +32,7 @@ from transloom.observe.terminal.scores import (
 )
 from transloom.observe.terminal.sparkline import Series, sparkline
 from transloom.observe.terminal.tables import STATE_STYLES
-from transloom.observe.terminal.time_words import clock
+from transloom.observe.terminal.time_format import clock
 
 VALUE = 10
 WIDEST_CURVE = 120

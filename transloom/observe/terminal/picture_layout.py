@@ -13,7 +13,7 @@ from rich.cells import cell_len, chop_cells, set_cell_size
 from rich.console import Group
 
 from cluster.terminal import shown
-from foundation.strangers_text import visible_line
+from foundation.untrusted_text import visible_line
 
 LABEL = 16  # cells of the first column
 

@@ -3,13 +3,13 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
-from foundation.strangers_text import visible_line
+from foundation.untrusted_text import visible_line
 from foundation.wording import counted, span
-from trainer.checkpoints.condition import CheckpointCondition
+from trainer.checkpoints.checkpoint_status import CheckpointStatus
 from trainer.runs.vitals import DataWorkerVitals, RankVitals, Vitals
 from transloom.observe.terminal.picture_layout import Block, Glyphs, Row, hanging, labelled
 from transloom.observe.terminal.run_picture import RunPicture
-from transloom.observe.terminal.time_words import ago, clock
+from transloom.observe.terminal.time_format import ago, clock
 
 SILENT_SECONDS = 10.0  # a process that was not heard of for longer stands out
 OLD_SECONDS = 15.0  # a picture of a run that trains is renewed every two
@@ -167,7 +167,7 @@ def _checkpoints(picture: RunPicture, width: int, now: float) -> Iterable[Block]
     yield Block(rows, importance=6, noun="rows of checkpoints")
 
 
-def _newest(checkpoint: CheckpointCondition, now: float) -> str:
+def _newest(checkpoint: CheckpointStatus, now: float) -> str:
     return f"step {checkpoint.step:,} ({_size(checkpoint.bytes)}, {ago(now - checkpoint.time)})"
 
 

@@ -6,9 +6,9 @@ from typing import cast
 from rich.console import Group, RenderableType
 
 from cluster.terminal import shown
-from foundation.strangers_text import visible_line
-from foundation.wording import counted, listed
-from trainer.replay.look import Difference, FedExample, LookedStep, ReplayReport, Verdict
+from foundation.untrusted_text import visible_line
+from foundation.wording import counted, join_items
+from trainer.replay.replay_report import Difference, InspectedExample, InspectedStep, ReplayReport, Verdict
 from transloom.observe.terminal.tables import AnswerTable, Column
 
 LAYERS_SHOWN = 5
@@ -16,7 +16,7 @@ TENSORS_NAMED = 3
 TEXT_CHARACTERS = 80
 
 
-def look_report(look: ReplayReport, examples: int) -> Group:
+def replay_report_text(look: ReplayReport, examples: int) -> Group:
     """The whole answer of `transloom replay`.
 
     Args:
@@ -79,7 +79,7 @@ def _losses(verdict: Verdict) -> str:
 
 
 def _state(verdict: Verdict) -> str:
-    steps = listed(verdict.state_steps)
+    steps = join_items(verdict.state_steps)
     where = f"{counted(verdict.tensors, 'tensor')} of weights and moments at step {steps}"
     if verdict.state == "not_compared":
         return (
@@ -95,7 +95,7 @@ def _difference(difference: Difference) -> str:
     if difference.recorded is not None or difference.replayed is not None:
         text += f": {_value(difference.recorded)} in the record, {_value(difference.replayed)} now"
     if difference.what == "state":
-        named = listed(difference.details[:TENSORS_NAMED])
+        named = join_items(difference.details[:TENSORS_NAMED])
         more = len(difference.details) - TENSORS_NAMED
         return f"{text}: {named}" + (f" and {more:,} more" if more > 0 else "")
     return f"{text}: {difference.details[0]}" if difference.details else text
@@ -105,7 +105,7 @@ def _value(value: object) -> str:
     return f"{value[:16]}…" if isinstance(value, str) and len(value) > 16 else str(value)
 
 
-def _step(step: LookedStep, examples: int) -> list[RenderableType]:
+def _step(step: InspectedStep, examples: int) -> list[RenderableType]:
     count = len(step.examples)
     nll = "" if step.nll == step.loss else f"   NLL {_number(step.nll)}"
     heading = shown(
@@ -124,7 +124,7 @@ def _step(step: LookedStep, examples: int) -> list[RenderableType]:
     ]
 
 
-def _examples(examples: list[FedExample]) -> AnswerTable:
+def _examples(examples: list[InspectedExample]) -> AnswerTable:
     roles = list(dict.fromkeys(role for example in examples for role in example.texts))
     table = AnswerTable(
         "loss",

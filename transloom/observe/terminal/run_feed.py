@@ -16,8 +16,8 @@ from rich.console import RenderableType
 from cluster.terminal import Terminal
 from foundation.wording import steps_of
 from trainer.record.followed_run import FollowedRun
-from trainer.record.records import Line
-from trainer.record.standing import RunStatus, standing_of
+from trainer.record.metrics_lines import Line
+from trainer.record.run_status import RunStatus, run_status_of
 from trainer.runs.folder import RunFolder
 from trainer.runs.log import LogEntry
 from transloom.observe.terminal.live_picture import rendered
@@ -28,7 +28,7 @@ from transloom.observe.terminal.run_picture import (
     RunPicture,
     state_with_job,
 )
-from transloom.observe.terminal.time_words import clock
+from transloom.observe.terminal.time_format import clock
 
 
 class RunFeed:
@@ -47,11 +47,11 @@ class RunFeed:
         self.run = RunFolder(path)
         self.picture = RunPicture(str(path))
         self._job = job
-        self._followed = FollowedRun(self.run, CHECKPOINTS_SHOWN)
+        self._follow_logs = FollowedRun(self.run, CHECKPOINTS_SHOWN)
         self._standing: RunStatus | None = None  # the one that the picture shows
         self._was_under_way = False
         self._take_history()
-        self.look()
+        self.poll()
         self._was_under_way = not self.is_over
         self.new_lines: list[Line] = []
         self.new_entries: list[LogEntry] = []
@@ -62,17 +62,17 @@ class RunFeed:
         job, state = self.picture.job, self.picture.state
         if job and job.is_under_way:
             return False
-        if state == "damaged" and self._was_under_way and self._followed.standing.owner is None:
+        if state == "damaged" and self._was_under_way and self._follow_logs.run_status.owner is None:
             return not self.run.path.exists()  # storage may be away for a moment
         return state != "training"
 
-    def look(self) -> None:
+    def poll(self) -> None:
         """Read what is new."""
-        followed, picture = self._followed, self.picture
+        followed, picture = self._follow_logs, self.picture
         followed.read()
         self.new_lines, self.new_entries = followed.new_lines, followed.new_entries
-        if self._standing is not followed.standing:
-            self._take_standing(followed.standing)
+        if self._standing is not followed.run_status:
+            self._take_standing(followed.run_status)
         if followed.is_other_record:
             picture.forget_curves()
             self._take_history()
@@ -97,11 +97,11 @@ class RunFeed:
         steps = steps_of(picture.step, picture.max_steps)
         return f"{picture.title}: step {steps}, {picture.state}{why}{owner}"
 
-    def standing(self) -> dict[str, Any]:
+    def run_status(self) -> dict[str, Any]:
         """Return the state of the run, for scripts."""
         picture = self.picture
         return {
-            "standing": standing_of(self.run.path).model_dump(mode="json"),
+            "standing": run_status_of(self.run.path).model_dump(mode="json"),
             "job": vars(picture.job) if picture.job else None,
             "vitals": picture.vitals.model_dump(mode="json") if picture.vitals else None,
             "vitals_are_current": picture.vitals_are_current,
@@ -109,22 +109,22 @@ class RunFeed:
         }
 
     def _take_history(self) -> None:
-        self._followed.record_problems += take_history(self.picture, self.run)
+        self._follow_logs.record_problems += take_history(self.picture, self.run)
 
-    def _take_standing(self, standing: RunStatus) -> None:
-        self._standing, picture = standing, self.picture
+    def _take_standing(self, run_status: RunStatus) -> None:
+        self._standing, picture = run_status, self.picture
         picture.job = self._job()
-        picture.state = state_with_job(standing, picture.job)
-        picture.reason = standing.reason if picture.state == standing.state else None
-        picture.max_steps = standing.max_steps or picture.max_steps
-        picture.smooths_labels = standing.smooths_labels
-        picture.step = max(picture.step, standing.step)
-        picture.nodes = standing.nodes
-        picture.owner = _owner(standing)
+        picture.state = state_with_job(run_status, picture.job)
+        picture.reason = run_status.reason if picture.state == run_status.state else None
+        picture.max_steps = run_status.max_steps or picture.max_steps
+        picture.smooths_labels = run_status.smooths_labels
+        picture.step = max(picture.step, run_status.step)
+        picture.nodes = run_status.nodes
+        picture.owner = _owner(run_status)
 
 
-def _owner(standing: RunStatus) -> str:
-    owner = standing.owner
-    if owner is None or standing.state != "training":
+def _owner(run_status: RunStatus) -> str:
+    owner = run_status.owner
+    if owner is None or run_status.state != "training":
         return ""
     return f"by process {owner.process} on {owner.host}, since {clock(owner.since)}"

@@ -12,10 +12,10 @@ Both feeds call the same methods, so both show the same.
 from collections import deque
 from dataclasses import dataclass, field, replace
 
-from trainer.checkpoints.condition import CheckpointCondition
+from trainer.checkpoints.checkpoint_status import CheckpointStatus
 from trainer.record.record_end import RecordEnd
-from trainer.record.records import Line, TrainLine, ValidationLine
-from trainer.record.standing import RunStatus
+from trainer.record.metrics_lines import Line, TrainLine, ValidationLine
+from trainer.record.run_status import RunStatus
 from trainer.runs.log import LogEntry
 from trainer.runs.vitals import Vitals
 from trainer.scores import BestScore, Scores, keep_best
@@ -61,7 +61,7 @@ class RunPicture:
 
     Attributes:
         title: what is trained, and how.
-        state: as `trainer.record.standing` has it.
+        state: as `trainer.record.run_status` has it.
         reason: why it has that state.
         owner: who trains it, in words.
         smooths_labels: whether the loss includes label smoothing, which the NLL never does.
@@ -93,7 +93,7 @@ class RunPicture:
     vitals: Vitals | None = None
     vitals_are_current: bool = False
     nodes: dict[str, int] = field(default_factory=dict)
-    checkpoints: list[CheckpointCondition] = field(default_factory=list)
+    checkpoints: list[CheckpointStatus] = field(default_factory=list)
     notices: deque[LogEntry] = field(default_factory=lambda: deque(maxlen=NOTICES_KEPT))
     job: JobPicture | None = None
     problems: list[str] = field(default_factory=list)

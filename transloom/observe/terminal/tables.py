@@ -11,7 +11,7 @@ from rich.console import ConsoleOptions, RenderResult
 from rich.table import Table
 
 from cluster.terminal import Terminal, shown
-from foundation.strangers_text import visible
+from foundation.untrusted_text import visible
 
 # Width up to which a column that may fold stays as wide as its longest word.
 LONGEST_WORD = 20

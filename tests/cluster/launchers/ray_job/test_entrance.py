@@ -5,15 +5,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-from cluster.launchers.ray_job.entrance import ENTRANCE
-from cluster.launchers.ray_job.training_process import NO_ORDER, OWN, order, start, training_command
+from cluster.launchers.ray_job.entrance import IMPORT_BOOTSTRAP
+from cluster.launchers.ray_job.training_process import NO_ARGV, IMPORT_OWN_PACKAGES, argv_line, start, training_command
 from transloom.cli.jobs import ENTRY_POINT
 
 
 def test_the_clients_entry_point_gets_the_arguments(tmp_path: Path) -> None:
     (tmp_path / "cluster.py").write_text("raise SystemExit('a foreign cluster')")
     process = start(training_command(ENTRY_POINT), {**os.environ, "COLUMNS": "100"})
-    line = order(["train", "--help"], tmp_path, {})
+    line = argv_line(["train", "--help"], tmp_path, {})
     output, _ = process.communicate(f"{line}\n".encode(), timeout=100)
     assert process.returncode == 0, output
     assert b"--inline" in output
@@ -22,12 +22,12 @@ def test_the_clients_entry_point_gets_the_arguments(tmp_path: Path) -> None:
 def test_without_arguments_the_process_leaves() -> None:
     process = start(training_command("json.tool"), os.environ)
     process.communicate(b"", timeout=100)
-    assert process.returncode == NO_ORDER
+    assert process.returncode == NO_ARGV
 
 
 def test_the_command_of_an_older_client_is_refused() -> None:
     """It called `run_job` without an entry point."""
-    code = f"{OWN}{ENTRANCE} run_job; run_job()"
+    code = f"{IMPORT_OWN_PACKAGES}{IMPORT_BOOTSTRAP} run_job; run_job()"
     command = [sys.executable, "-P", "-c", code, "job.json"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100)
     assert done.returncode == 1

@@ -20,9 +20,9 @@ from support.records.lines import train_line
 
 from cluster.errors import ClusterError
 from cluster.launchers.ray_job import runner as runner_file
-from cluster.launchers.ray_job.queue import NodeRoom, Queued
-from cluster.launchers.ray_job.record import JobFolder, JobRecord, JobRequest, Needs
-from cluster.launchers.ray_job.runner import PATIENCE_SECONDS, JobRunner
+from cluster.launchers.ray_job.queue import NodeCapacity, QueuedJob
+from cluster.launchers.ray_job.job_record import JobFolder, JobRecord, JobRequest, Needs
+from cluster.launchers.ray_job.runner import HEAD_TIMEOUT_SECONDS, JobRunner
 from cluster.recipe import Recipe
 from trainer.checkpoints import lease
 from trainer.runs.folder import RunFolder
@@ -38,20 +38,20 @@ class Cluster:
         self.free = list(free)
         self.looks = 0
 
-    def jobs(self) -> list[Queued]:
-        return [Queued("mine", 0.0, "WAITING", NEEDS)]
+    def jobs(self) -> list[QueuedJob]:
+        return [QueuedJob("mine", 0.0, "WAITING", NEEDS)]
 
-    def nodes(self) -> list[NodeRoom]:
+    def nodes(self) -> list[NodeCapacity]:
         self.looks += 1
         free = self.free.pop(0) if len(self.free) > 1 else self.free[0]
-        return [NodeRoom({"CPU": free}, {"CPU": 2.0})]
+        return [NodeCapacity({"CPU": free}, {"CPU": 2.0})]
 
 
 @pytest.fixture(autouse=True)
 def signals(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The runner takes signals of its process, which is the tests' here."""
     monkeypatch.setattr(runner_file, "QUEUE_SECONDS", 0.01)
-    monkeypatch.setattr(runner_file, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(runner_file, "POLL_SECONDS", 0.01)
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     yield
     for number, handler in before.items():
@@ -213,7 +213,7 @@ def test_a_job_that_waits_renews_its_record(run: Path, monkeypatch: pytest.Monke
     ages = []
 
     class Aging(Cluster):
-        def nodes(self) -> list[NodeRoom]:
+        def nodes(self) -> list[NodeCapacity]:
             ages.append(record_file.stat().st_mtime)
             os.utime(record_file, (1, 1))
             return super().nodes()
@@ -236,7 +236,7 @@ def test_without_waiting_it_fails_at_once_with_both_numbers(run: Path) -> None:
 
 def test_a_head_that_gives_no_answer_for_a_moment_is_asked_again(run: Path) -> None:
     class Away(Cluster):
-        def nodes(self) -> list[NodeRoom]:
+        def nodes(self) -> list[NodeCapacity]:
             if self.looks < 2:
                 self.looks += 1
                 raise ClusterError("no answer")
@@ -259,7 +259,7 @@ class SlowCluster(Cluster):
         self.now = 0.0
         self._away = away
 
-    def nodes(self) -> list[NodeRoom]:
+    def nodes(self) -> list[NodeCapacity]:
         self.now += self.SECONDS_A_LOOK
         if self._away(self.looks):
             self.looks += 1
@@ -278,7 +278,7 @@ def test_the_patience_with_the_head_counts_from_its_last_answer(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The head restarts after hours in which the job has waited."""
-    waited = math.ceil(2 * PATIENCE_SECONDS / SlowCluster.SECONDS_A_LOOK)
+    waited = math.ceil(2 * HEAD_TIMEOUT_SECONDS / SlowCluster.SECONDS_A_LOOK)
     cluster = SlowCluster([0.0] * waited + [2.0], lambda look: look == waited)
     cluster.set_the_clock(monkeypatch)
     assert job(run, "exit 0", cluster).run() == 0
@@ -286,11 +286,11 @@ def test_the_patience_with_the_head_counts_from_its_last_answer(
 
 
 def test_a_head_that_never_answers_ends_the_job(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    enough = math.ceil(2 * PATIENCE_SECONDS / SlowCluster.SECONDS_A_LOOK)
+    enough = math.ceil(2 * HEAD_TIMEOUT_SECONDS / SlowCluster.SECONDS_A_LOOK)
     cluster = SlowCluster([2.0], lambda look: look < enough)
     cluster.set_the_clock(monkeypatch)
     assert job(run, "touch started", cluster).run() == 1
-    assert cluster.now - PATIENCE_SECONDS <= 2 * SlowCluster.SECONDS_A_LOOK
+    assert cluster.now - HEAD_TIMEOUT_SECONDS <= 2 * SlowCluster.SECONDS_A_LOOK
     assert not (run.parent / "started").exists()
     kept = record(run)
     assert (kept.state, kept.message) == ("FAILED", "the head gives no answer")
@@ -315,7 +315,7 @@ def test_an_old_request_stops_nobody(run: Path) -> None:
 
 def test_a_request_while_it_waits_ends_the_job_before_it_begins(run: Path) -> None:
     class Asks(Cluster):
-        def nodes(self) -> list[NodeRoom]:
+        def nodes(self) -> list[NodeCapacity]:
             RunFolder(run).ask_to_stop()
             return super().nodes()
 
@@ -327,7 +327,7 @@ def test_a_request_while_it_waits_ends_the_job_before_it_begins(run: Path) -> No
 
 def own_the_run() -> str:
     """Commands of a shell that take the run's lease."""
-    card = lease._myself() | {"process": "PID"}
+    card = lease._this_process() | {"process": "PID"}
     written = json.dumps(card).replace('"PID"', "%d")
     return f"mkdir -p run/owners; printf '{written}' $$ > run/owners/00000001.json"
 

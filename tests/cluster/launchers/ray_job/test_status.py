@@ -9,8 +9,8 @@ from support.launchers.job_records import a_record
 
 from cluster.errors import ClusterError
 from cluster.launchers.ray_job import status
-from cluster.launchers.ray_job.record import JobFolder
-from cluster.launchers.ray_job.status import JobSummary, all_standings, log_in, log_of
+from cluster.launchers.ray_job.job_record import JobFolder
+from cluster.launchers.ray_job.status import JobSummary, all_job_summaries, log_in, log_of
 from cluster.ray.jobs import Job
 
 PRINTED = "one\ntwo\nthree\n"
@@ -72,18 +72,18 @@ def test_a_log_in_the_runs_folder_is_followed_to_its_last_line(
 ) -> None:
     """The job prints, and ends, between a look at the log and one at its record."""
     looks = []
-    standing_in = status.standing_in
+    job_summary_in = status.job_summary_in
 
     def looked_at(folder: str) -> JobSummary:
         if len(looks) == 2:
             with job.log.open("a") as log:
                 log.write("the last\n")
             job.write(a_record(tmp_path, state="SUCCEEDED", exit_code=0))
-        standing = standing_in(folder)
+        standing = job_summary_in(folder)
         looks.append(standing.status)
         return standing
 
-    monkeypatch.setattr(status, "standing_in", looked_at)
+    monkeypatch.setattr(status, "job_summary_in", looked_at)
     monkeypatch.setattr(status, "POLL_SECONDS", 0.0)
     assert "".join(log_in(str(tmp_path), follow=True, lines=1)) == "three\nthe last\n"
     assert looks == ["RUNNING", "RUNNING", "SUCCEEDED"]
@@ -112,7 +112,7 @@ def standings(
     other = Job("other", "RUNNING", metadata={}, node="a", **facts)
     monkeypatch.setattr(status.jobs, "list_jobs", lambda address: [ours, other])
     monkeypatch.setattr(status.jobs, "file_beside_logs", lambda address, node, name: answer())
-    return all_standings("head")
+    return all_job_summaries("head")
 
 
 @pytest.mark.parametrize(

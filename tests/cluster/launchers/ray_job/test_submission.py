@@ -10,10 +10,10 @@ from support.launchers.job_records import a_record
 from support.recipes import tiny_values
 
 from cluster.launchers.ray_job.submission import (
-    Submission,
-    environment_of,
-    request_again,
-    request_of,
+    SubmitOptions,
+    job_environment,
+    rebuild_request,
+    build_request,
 )
 from cluster.ray.environment_file import VARIABLE
 from foundation.extensions import FOLDER_VARIABLE
@@ -29,9 +29,9 @@ def recipe(tmp_path: Path) -> Path:
 
 def pointed(recipe: Path, mode: str, **wanted: Any) -> tuple[Any, list[str]]:
     """Where the job's processes are pointed to, and what the user is told."""
-    found, request = request_of(Submission(str(recipe), [f"tracking.wandb={mode}"], **wanted))
+    found, request = build_request(SubmitOptions(str(recipe), [f"tracking.wandb={mode}"], **wanted))
     told: list[str] = []
-    environment = environment_of(found, request, told.append)
+    environment = job_environment(found, request, told.append)
     return json.loads(environment.get(VARIABLE, "null")), told
 
 
@@ -54,7 +54,7 @@ def test_an_online_run_without_a_key_is_told_before_it_waits_for_room(recipe: Pa
 
 def test_a_request_has_what_was_typed(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.argv", ["/bin/transloom", "submit", str(recipe), "seed=2"])
-    _, request = request_of(Submission(str(recipe), ["seed=2"]))
+    _, request = build_request(SubmitOptions(str(recipe), ["seed=2"]))
     assert request.invocation.command == f"transloom submit {recipe} seed=2"
 
 
@@ -70,10 +70,10 @@ def test_a_job_is_sent_again_with_extensions_from_the_users_environment(
         update={"recipe": yaml.safe_dump(values), "extensions": ("../ext_sent.py",)}
     )
     with pytest.raises(RunMismatchError, match=f"{FOLDER_VARIABLE}={sent}$"):
-        request_again(request, sent.parent)
+        rebuild_request(request, sent.parent)
     monkeypatch.setenv(FOLDER_VARIABLE, str(sent))
     for _ in range(2):  # once more after that
-        recipe, request = request_again(request, sent.parent)
+        recipe, request = rebuild_request(request, sent.parent)
         assert recipe.extension_folder == str(sent)
         assert request.extensions == ("ext_sent.py",)
         assert request.overrides == ("seed=2", "extension_folder=null")

@@ -14,8 +14,8 @@ from support.records.run_folders import made_run, with_owner
 
 from cluster.errors import ClusterError
 from cluster.launchers.ray_job import submit_checks
-from cluster.launchers.ray_job.inside_view import RUN_KEY, RUNNER_KEY
-from cluster.launchers.ray_job.record import JobFolder, JobRequest, Needs
+from cluster.launchers.ray_job.head_cluster_view import RUN_KEY, RUNNER_KEY
+from cluster.launchers.ray_job.job_record import JobFolder, JobRequest, Needs
 from cluster.launchers.ray_job.status import JobSummary
 from cluster.launchers.ray_job.submit_checks import (
     PYTHONS,
@@ -24,9 +24,9 @@ from cluster.launchers.ray_job.submit_checks import (
     check_jobs,
 )
 from cluster.planning.node_probe import version_of
-from cluster.planning.versions import WATCHED
+from cluster.planning.versions import CHECKED_PACKAGES
 from cluster.ray.jobs import Job
-from cluster.ray.open_doors import HeadLook
+from cluster.ray.exposure import HeadProbe
 
 HEAD = "http://head:8265"
 REQUEST = JobRequest(
@@ -41,16 +41,16 @@ REQUEST = JobRequest(
     retries=3,
     digest="00",
 )
-SEEN = HeadLook(
-    doors=(),
+SEEN = HeadProbe(
+    endpoints=(),
     python="3.11.9",
-    versions={name: version_of(name) for name in WATCHED},
+    versions={name: version_of(name) for name in CHECKED_PACKAGES},
     digest="00",
     folders={"/shared/runs": True, "/projects/mine": False},
 )
 
 
-def told(seen: HeadLook) -> list[str]:
+def told(seen: HeadProbe) -> list[str]:
     notices: list[str] = []
     check_head(seen, REQUEST, HEAD, notices.append)
     return notices
@@ -61,7 +61,7 @@ def test_a_head_that_has_all_is_told_nothing_about() -> None:
 
 
 def test_nothing_is_judged_where_nothing_could_be_found_out() -> None:
-    assert told(HeadLook(("open",))) == []
+    assert told(HeadProbe(("open",))) == []
 
 
 def test_missing_packages_are_named() -> None:
@@ -141,7 +141,7 @@ def test_a_job_that_has_ended_by_ray_or_by_its_record_holds_no_run(
     record = a_record(Path(run), state=record_says) if record_says else None
     foreign = Job("foreign", "RUNNING", "command", "", 1.0, None, None, {RUN_KEY: "/runs/a"})
     monkeypatch.setattr(submit_checks.jobs, "list_jobs", lambda address: [foreign, job])
-    monkeypatch.setattr(submit_checks, "standing_of", lambda address, id: JobSummary(job, record))
+    monkeypatch.setattr(submit_checks, "job_summary_of", lambda address, id: JobSummary(job, record))
     if in_use:
         with pytest.raises(ClusterError, match=r"in use by the job mine .*jobs stop mine"):
             check_jobs("head", "/runs/a")

@@ -59,12 +59,12 @@ def strikes(before=None, after=None):
     return wrap
 
 
-def arms(let_outcome_stand):
+def arms(ignore_requests):
     """From here on; it is called again when the process stops listening."""
 
-    @functools.wraps(let_outcome_stand)
+    @functools.wraps(ignore_requests)
     def wrapper(stop):
-        let_outcome_stand(stop)
+        ignore_requests(stop)
         if Here.leaves:
             return
         Here.leaves = True
@@ -78,7 +78,7 @@ def arms(let_outcome_stand):
 
 HOOKS = {
     "cluster.supervision.stop_requests": {
-        "StopRequests.let_outcome_stand": arms,
+        "StopRequests.ignore_requests": arms,
         "StopRequests.__exit__": strikes(after="listens no more"),
     },
     "ray._private.worker": {"disconnect": strikes("disconnects", "has disconnected")},

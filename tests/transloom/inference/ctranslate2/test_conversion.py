@@ -13,7 +13,7 @@ from model.errors import ModelError
 from model.generation.search import greedy_search
 from model.inspection.alignment import translation_weights
 from transloom.inference.ctranslate2.conversion import (
-    LEAST_POSITIONS,
+    MIN_POSITIONS,
     positions_of,
     require_supported,
     write_model,
@@ -201,7 +201,7 @@ def test_a_setting_that_is_not_known_here_is_refused(joint, network_for, monkeyp
 @pytest.mark.parametrize(
     ("source", "decoding", "expected"),
     [
-        (100, {"max_length_factor": 2, "max_extra_length": 50}, LEAST_POSITIONS),
+        (100, {"max_length_factor": 2, "max_extra_length": 50}, MIN_POSITIONS),
         (3000, {"max_length_factor": 0.5, "max_extra_length": 50}, 3000),
         (3000, {"max_length_factor": 1.5, "max_extra_length": 50}, 4550),
     ],

@@ -17,7 +17,7 @@ from trainer.scores import Score
 from trainer.tasks.task import save_texts
 from transloom.inference.export.ctranslate2 import CARD as CTRANSLATE2_CARD
 from transloom.inference.export.model_card import CARD, model_card
-from transloom.inference.hypotheses import HypothesesCard, file_name, origin_of
+from transloom.inference.hypotheses import HypothesesMetadata, file_name, origin_of
 from transloom.inference.trained_network import load_network
 
 DECODING = DecodingConfig(
@@ -134,7 +134,7 @@ def kept(trained, folder, texts, **origin):
     found = origin_of(trained.checkpoint, "phrasebook", heldout, DECODING, "fp32")
     found = found.model_copy(update=origin)
     file = save_texts(folder, file_name(found), texts)
-    card = HypothesesCard(origin=found, sentences=len(texts), sha256=sha256_of(file))
+    card = HypothesesMetadata(origin=found, sentences=len(texts), sha256=sha256_of(file))
     file.with_suffix(".json").write_text(card.model_dump_json())
 
 

@@ -15,7 +15,7 @@ from support.serving.running import HANG_SECONDS, RunningServer, problem
 
 from transloom import ServedTranslator, TransloomError
 from transloom.inference.serving import dispatcher
-from transloom.inference.serving.dispatcher import LATELY_SECONDS, MOST_LOSSES, Dispatcher
+from transloom.inference.serving.dispatcher import RECENT_SECONDS, MAX_LOSSES, Dispatcher
 from transloom.inference.serving.errors import ReplicaLostError
 from transloom.inference.serving.facts import ServedRunFacts
 from transloom.inference.serving.settings import Batching, Limits
@@ -39,7 +39,7 @@ def test_sentences_of_several_requests_share_a_batch(server, monkeypatch):
 
 
 def test_a_sentence_whose_replica_is_lost_is_translated_by_another(server, samples, monkeypatch):
-    losses = iter(range(MOST_LOSSES - 1))
+    losses = iter(range(MAX_LOSSES - 1))
 
     def lose(batch):
         if next(losses, None) is not None:
@@ -49,7 +49,7 @@ def test_a_sentence_whose_replica_is_lost_is_translated_by_another(server, sampl
     monkeypatch.setattr(server, "before", lose)
     assert server.translate({"sentences": SENTENCES}).status == 200
     lost = samples()["transloom_serve_lost_batches_total", "phrases"] - before
-    assert lost == MOST_LOSSES - 1
+    assert lost == MAX_LOSSES - 1
 
 
 def test_a_sentence_that_kills_replicas_takes_no_others_with_it(server, monkeypatch):
@@ -116,7 +116,7 @@ def test_a_replica_with_a_long_batch_is_not_taken_for_lost(run, monkeypatch):
     with RunningServer(run, before=gate) as server, ThreadPoolExecutor(1) as pool, gate:
         answer = pool.submit(server.translate, {"sentences": SENTENCES})
         gate.wait_until_reached()
-        later = SimpleNamespace(monotonic=lambda: time.monotonic() + 10 * LATELY_SECONDS)
+        later = SimpleNamespace(monotonic=lambda: time.monotonic() + 10 * RECENT_SECONDS)
         monkeypatch.setattr(dispatcher, "time", later)
         assert server.get("/readyz").status == 200
         gate.open()
@@ -137,17 +137,17 @@ def test_an_error_of_the_servers_own_is_told_as_such(server, samples, monkeypatc
 
 
 def test_a_replica_that_cannot_tell_how_it_stands_still_gets_batches(run, monkeypatch):
-    looks, heard = threading.Semaphore(0), Dispatcher._heard
-    monkeypatch.setattr(dispatcher, "LOOK_SECONDS", 0.01)
+    looks, heard = threading.Semaphore(0), Dispatcher._update_replica
+    monkeypatch.setattr(dispatcher, "POLL_SECONDS", 0.01)
 
     def fail(*arguments):
         looks.release()
         raise RuntimeError("a bug")
 
     with RunningServer(run) as server:
-        monkeypatch.setattr(Dispatcher, "_heard", fail)
+        monkeypatch.setattr(Dispatcher, "_update_replica", fail)
         assert all(looks.acquire(timeout=HANG_SECONDS) for _ in range(2))
-        monkeypatch.setattr(Dispatcher, "_heard", heard)
+        monkeypatch.setattr(Dispatcher, "_update_replica", heard)
         assert server.translate({"sentences": SENTENCES}).status == 200
 
 

@@ -20,10 +20,10 @@ from transloom.inference.decoding_options import DecodingOptions
 from transloom.inference.engine_names import Engine
 from transloom.inference.serving.batch import Batch
 from transloom.inference.serving.settings import ReplicaSettings
-from transloom.inference.serving.translating import load, translated
-from transloom.inference.serving.waiting import RequestedSearch
+from transloom.inference.serving.replica_translation import load, translate_batch
+from transloom.inference.serving.batch_queue import RequestedSearch
 from transloom.inference.translator import Translator
-from transloom.web.connections import MOST_WAITING
+from transloom.web.connections import MAX_WAITING
 
 SENTENCES = ["je suis étudiant", "elle est là", "il détestait la salade", "nous sommes ici"]
 CTRANSLATE2 = DecodingOptions(engine=Engine.CTRANSLATE2)
@@ -54,7 +54,7 @@ def test_a_replica_applies_its_decoding_options_and_the_n_best_of_the_request(ru
     usual = translator.decoding
     for n_best, width in ((1, 2), (3, 3)):
         search = RequestedSearch(None, n_best, False, False)
-        found = translated(
+        found = translate_batch(
             translator, Batch(search, tuple(SENTENCES), ("",) * len(SENTENCES)), settings
         )
         reference.decoding = usual.model_copy(update={"beam_size": width, "length_penalty": 1.5})
@@ -69,7 +69,7 @@ def test_ctranslate2_translates_batches_too(run):
     """What it finds is held to ours by tests of its own."""
     batch = Batch(RequestedSearch(None, 2, False, True), tuple(SENTENCES), ("",) * len(SENTENCES))
     of_torch, of_ctranslate2 = (
-        translated(load(settings, "40"), batch, settings)
+        translate_batch(load(settings, "40"), batch, settings)
         for settings in (ReplicaSettings(run), ReplicaSettings(run, decoding=CTRANSLATE2))
     )
     for ours, theirs in zip(of_torch, of_ctranslate2, strict=True):
@@ -90,7 +90,7 @@ def test_ctranslate2_is_loaded_with_the_checkpoint_and_has_the_cores_of_a_replic
     batch = Batch(RequestedSearch(None, 1, False, False), tuple(SENTENCES), ("",) * len(SENTENCES))
     translator_of_run = load(settings, "40")
     assert made == [(1, settings.cpus)]  # before the first batch comes
-    assert len(translated(translator_of_run, batch, settings)) == len(SENTENCES)
+    assert len(translate_batch(translator_of_run, batch, settings)) == len(SENTENCES)
     assert len(made) == 1
 
 
@@ -269,7 +269,7 @@ def test_a_request_that_is_being_translated_stays_while_others_hold_connections(
     with RunningServer(run, before=hold) as server, ThreadPoolExecutor(1) as client:
         asked = client.submit(server.translate, {"sentences": SENTENCES})
         assert is_asked.wait(HANG_SECONDS)
-        with half_requests(server.port, MOST_WAITING + 5) as held:
+        with half_requests(server.port, MAX_WAITING + 5) as held:
             assert [received(connection) for connection in held[:5]] == [b""] * 5
             goes_on.set()
             assert asked.result().status == 200
@@ -283,8 +283,8 @@ def test_who_has_the_token_gets_in_while_others_hold_connections(run):
     with RunningServer(run, token=token) as server, connect(server.port) as owner:
         owner.sendall(ask)
         assert b" 200 " in received(owner)
-        with half_requests(server.port, 2 * MOST_WAITING) as held:
-            for oldest in held[:MOST_WAITING]:
+        with half_requests(server.port, 2 * MAX_WAITING) as held:
+            for oldest in held[:MAX_WAITING]:
                 assert received(oldest) == b""
             owner.sendall(ask)
             assert b" 200 " in received(owner)

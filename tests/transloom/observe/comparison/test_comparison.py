@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 
 from cluster.errors import ClusterError
 from trainer.errors import RunMismatchError, TrainerError
-from trainer.record.records import Preempted
-from trainer.runs.folder import RunCard, RunFolder
+from trainer.record.metrics_lines import Preempted
+from trainer.runs.folder import RunMetadata, RunFolder
 from trainer.zero.fragment import Fragment
 from transloom.cli.app import app
 from transloom.observe.comparison.comparison import compare_runs, recipe_differences
@@ -35,7 +35,7 @@ def make_run(
         for number, (loss, digest) in enumerate(zip(losses, digests, strict=True))
     ]
     lines.insert(1, Preempted(step=first))
-    card = RunCard(id="abcd1234", name=folder.name, dataset_identity="", identity={})
+    card = RunMetadata(id="abcd1234", name=folder.name, dataset_identity="", identity={})
     run.card_path.write_text(card.model_dump_json())
     run.metrics.write_text("".join(line.to_json() + "\n" for line in lines))
     ranks = [[] for _ in range(len(cuts) + 1)]

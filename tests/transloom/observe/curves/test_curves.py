@@ -12,8 +12,8 @@ from support.records.lines import skipped_line, train_line, validation_line
 from support.records.long_records import damaged, long_record
 
 from trainer.errors import TrainerError
-from trainer.record.metrics import read_metrics
-from trainer.record.records import TrainLine, ValidationLine
+from trainer.record.metrics_file import read_metrics
+from trainer.record.metrics_lines import TrainLine, ValidationLine
 from transloom.observe.curves import curve_index, curves
 from transloom.observe.curves.curve_index import extend_index
 from transloom.observe.curves.curve_points import COLUMNS, MEANS, OF_THE_LAST, Points
@@ -155,7 +155,7 @@ def test_a_file_of_the_cache_is_read_once(record, cache):
 
 
 def test_points_share_steps_when_there_are_too_many(record, lines, tmp_path, monkeypatch):
-    monkeypatch.setattr(curve_index, "MOST_POINTS", 100)
+    monkeypatch.setattr(curve_index, "MAX_POINTS", 100)
     index = extend_index(record, tmp_path / "curves")
     assert index.width == 128  # the smallest power of two with which 100 points are enough
     columns = index.points.columns()
@@ -183,7 +183,7 @@ def test_what_is_appended_is_read_alone(tmp_path):
 
 
 def test_an_index_that_grew_equals_one_of_the_whole(record, tmp_path, monkeypatch):
-    monkeypatch.setattr(curve_index, "MOST_POINTS", 64)
+    monkeypatch.setattr(curve_index, "MAX_POINTS", 64)
     path, text = tmp_path / "metrics.jsonl", record.read_bytes()
     for share in (0.1, 0.15, 0.5, 0.52, 1.0):
         path.write_bytes(text[: int(share * len(text))])  # torn wherever it is
@@ -291,7 +291,7 @@ def test_the_cache_stays_small(tmp_path, monkeypatch):
         for file in cache.iterdir():  # older ones have older times
             os.utime(file, (file.stat().st_mtime - 10,) * 2)
         size = max(file.stat().st_size for file in cache.iterdir())
-        monkeypatch.setattr(curve_index, "MOST_CACHE_BYTES", 3 * size)
+        monkeypatch.setattr(curve_index, "MAX_CACHE_BYTES", 3 * size)
     assert len(list(cache.iterdir())) == 3
     with OpenRecord(tmp_path / "0.jsonl") as opened:
         assert curve_index.load_index(opened, cache) is None
@@ -400,7 +400,7 @@ def test_thinning_keeps_sums_and_extremes():
 def test_at_most_so_many_points(record):
     for points in (0, 1, 2, 3, 1_999, 10**9):
         found = read_curves(record, points, 1, 700).columns["step"]
-        assert len(found) <= max(1, min(points, curves.MOST_POINTS))
+        assert len(found) <= max(1, min(points, curves.MAX_POINTS))
         assert found
 
 
@@ -423,7 +423,7 @@ def test_a_range_has_every_point_with_one_of_its_steps(first, last, expected):
 
 
 def test_a_record_that_outgrows_its_points_is_thinned_alike_from_the_cache(tmp_path, monkeypatch):
-    monkeypatch.setattr(curve_index, "MOST_POINTS", 64)
+    monkeypatch.setattr(curve_index, "MAX_POINTS", 64)
     path, cache = tmp_path / "metrics.jsonl", tmp_path / "curves"
     long_record(path, 210)
     text = path.read_bytes().splitlines(keepends=True)

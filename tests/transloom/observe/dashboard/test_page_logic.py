@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from support.machine_parts import NODE, program
 
-from foundation.strangers_text import visible
+from foundation.untrusted_text import visible
 from transloom.observe.report import bundle
 
 pytestmark = pytest.mark.needs("node")

@@ -13,11 +13,11 @@ from trainer.errors import RunMismatchError
 from trainer.record.run_snapshot import RunSnapshot
 from trainer.runs.folder import RunFolder
 from trainer.task_kinds import TASKS, TaskKind
-from transloom.observe.dashboard import audience
-from transloom.observe.dashboard.audience import Page
+from transloom.observe.dashboard import page_subscribers
+from transloom.observe.dashboard.page_subscribers import PageSubscriber
 from transloom.observe.dashboard.follower import FASTEST_SECONDS, Tail
 from transloom.observe.dashboard.index_process import NEW_BYTES, Indexer
-from transloom.observe.dashboard.run_answers import end_bytes, row_of
+from transloom.observe.dashboard.run_responses import end_bytes, row_of
 from transloom.observe.dashboard.runs_folder import RunsFolder
 from transloom.observe.dashboard.serving import PORT
 from transloom.observe.dashboard.table import RunsTable
@@ -109,7 +109,7 @@ def test_rows_are_read_again_when_something_has_changed(tmp_path):
 
 def test_one_run_is_a_folder_of_itself(tmp_path):
     run = made_run(tmp_path / "run", train_line(1))
-    found, problems = RunsFolder(run).look()
+    found, problems = RunsFolder(run).list_runs()
     assert (found, problems) == ({"run": run}, [])
     for none in (tmp_path / "none", run / "run.json"):
         with pytest.raises(RunMismatchError, match="Name the folder that holds your runs"):
@@ -221,10 +221,10 @@ def test_a_record_is_indexed_again_only_when_it_has_grown(tmp_path):
 
 
 def test_a_page_is_let_go_and_not_kept_for(monkeypatch):
-    monkeypatch.setattr(audience, "MOST_WAITING_BYTES", 10)
+    monkeypatch.setattr(page_subscribers, "MAX_WAITING_BYTES", 10)
 
     async def scenario():
-        page = Page()
+        page = PageSubscriber()
         assert await page.take(0) == b""
         page.put(b"12345")
         page.put(b"67890")

@@ -17,17 +17,17 @@ from support.records.moments import write_moments
 from support.records.run_folders import made_run, with_checkpoint, with_owner
 
 from trainer.record.node_usage import GpuUsage, NodeLine, Usage, append_usage
-from trainer.record.records import Resumed
-from transloom.observe.dashboard import audience
-from transloom.observe.dashboard.answers import (
-    CurvesAgain,
-    CurvesAnswer,
-    NodesAnswer,
-    RunAnswer,
-    RunsAnswer,
-    TimeLapseAnswer,
+from trainer.record.metrics_lines import Resumed
+from transloom.observe.dashboard import page_subscribers
+from transloom.observe.dashboard.api_models import (
+    CurvesChanged,
+    CurvesResponse,
+    NodesResponse,
+    RunResponse,
+    RunsResponse,
+    TimeLapseResponse,
 )
-from transloom.observe.dashboard.run_answers import answers_for
+from transloom.observe.dashboard.run_responses import frozen_responses
 from transloom.observe.dashboard.runs_folder import run_id
 
 HTML = "<img src=x onerror=alert(1)>"
@@ -115,7 +115,7 @@ def told_state(folder):
 def test_the_table_has_every_run(served, folder):
     answer = served.get("/api/runs")
     assert answer.status == 200
-    table = RunsAnswer.model_validate(answer.json)
+    table = RunsResponse.model_validate(answer.json)
     rows = {row.name: row for row in table.runs}
     assert {"alpha", HTML, "long"} <= rows.keys()
     assert rows["alpha"].id == "alpha"
@@ -125,7 +125,7 @@ def test_the_table_has_every_run(served, folder):
 
 
 def test_one_run_has_all_that_is_known(served):
-    answer = RunAnswer.model_validate(served.get("/api/runs/alpha").json)
+    answer = RunResponse.model_validate(served.get("/api/runs/alpha").json)
     assert answer.card.name == "alpha"
     assert [mark.event for mark in answer.events] == ["resumed"]
     assert HTML in answer.events[0].words
@@ -142,7 +142,7 @@ def test_a_time_lapse_has_its_moments_by_sentence(served, folder):
     write_moments(run / "time-lapse", {0: "the the", 1: HTML})
     write_moments(run / "time-lapse", {2: "il est"}, sentence=HTML)
     (run / "time-lapse" / "step-00000003.json").write_text("{}")
-    found = TimeLapseAnswer.model_validate(served.get("/api/runs/probed/time-lapse").json)
+    found = TimeLapseResponse.model_validate(served.get("/api/runs/probed/time-lapse").json)
     said = {
         sentence: [(moment.step, moment.output) for moment in moments]
         for sentence, moments in found.sentences.items()
@@ -152,7 +152,7 @@ def test_a_time_lapse_has_its_moments_by_sentence(served, folder):
     assert (first.source, len(first.target)) == (["▁je", "▁suis", "</s>"], 2)
     assert first.weights == [[33, 33, 33]] * 2
     assert "step-00000003.json" in found.problems[0]
-    empty = TimeLapseAnswer.model_validate(served.get("/api/runs/alpha/time-lapse").json)
+    empty = TimeLapseResponse.model_validate(served.get("/api/runs/alpha/time-lapse").json)
     assert (empty.sentences, empty.problems) == ({}, [])
 
 
@@ -175,7 +175,7 @@ def test_what_cannot_be_read_is_a_problem_and_no_error(served, folder):
 
 def test_curves_of_a_range(served):
     answer = served.get("/api/runs/long/curves?points=2000&from=401&to=420").json
-    curves = CurvesAnswer.model_validate(answer)
+    curves = CurvesResponse.model_validate(answer)
     assert curves.columns["step"] == list(range(401, 421))
     assert not curves.thinned
     assert curves.steps_recorded == LONG
@@ -199,7 +199,7 @@ def test_an_index_is_made_beside_and_makes_the_curve_complete(served):
     found = served.get("/api/runs/long/curves?points=100").json
     assert found["complete"]
     assert len(found["columns"]["step"]) == 100
-    marks = RunAnswer.model_validate(served.get("/api/runs/long").json)
+    marks = RunResponse.model_validate(served.get("/api/runs/long").json)
     assert marks.complete
     assert [row.step for row in marks.validations] == [
         step for step in range(100, LONG + 1, 100) if step % 250
@@ -207,7 +207,7 @@ def test_an_index_is_made_beside_and_makes_the_curve_complete(served):
 
 
 def test_nodes_have_a_column_for_each_measure(served):
-    answer = NodesAnswer.model_validate(served.get("/api/runs/alpha/nodes").json)
+    answer = NodesResponse.model_validate(served.get("/api/runs/alpha/nodes").json)
     assert set(answer.nodes) == {HTML, "gpu-7"}
     assert answer.nodes[HTML].cpu_percent == [10.0, 30.0]
     assert answer.nodes["gpu-7"].time == [20.0, 30.0]
@@ -232,7 +232,7 @@ def test_what_is_not_there_is_told_in_json(served):
 
 
 def test_a_report_gets_the_same_answers(served, folder):
-    answers = answers_for(folder / "alpha", folder / "long")
+    answers = frozen_responses(folder / "alpha", folder / "long")
     for path in ("/api/runs/alpha", "/api/runs/alpha/nodes", "/api/runs/long/nodes"):
         assert answers[path] == served.get(path).json
     assert [row["id"] for row in answers["/api/runs"]["runs"]] == ["alpha", "long"]
@@ -500,19 +500,19 @@ def test_all_pages_hear_of_new_steps_by_one_poller(served, folder, tmp_path):
 
 
 def test_a_page_that_takes_nothing_holds_up_nobody(served):
-    audience = served.dashboard._now.audience
+    subscribers = served.dashboard._now.subscribers
     with served.follow() as other, socket.socket() as dead:
-        before = set(audience._pages)
+        before = set(subscribers._pages)
         dead.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         dead.connect(("127.0.0.1", served.port))
         headers = f"Host: localhost\r\nCookie: {served.cookie}\r\n"
         dead.sendall(f"GET /api/follow HTTP/1.1\r\n{headers}\r\n".encode())
-        while len(audience._pages - before) < 1:
+        while len(subscribers._pages - before) < 1:
             served.get("/api/runs/alpha")
         pages: set = set()
         for number in range(100):
-            pages |= audience._pages
-            served.tell("curves", CurvesAgain(id=f"{number} {'x' * 1_000_000}"))
+            pages |= subscribers._pages
+            served.publish("curves", CurvesChanged(id=f"{number} {'x' * 1_000_000}"))
             while not other.next("curves")[1]["id"].startswith(f"{number} "):
                 pass  # of a run
             if any(page.is_let_go for page in pages):
@@ -523,7 +523,7 @@ def test_a_page_that_takes_nothing_holds_up_nobody(served):
 
 def test_no_more_pages_than_there_is_room_for(served, monkeypatch):
     with served.follow():
-        monkeypatch.setattr(audience, "MOST_PAGES", 1)
+        monkeypatch.setattr(subscribers, "MAX_PAGES", 1)
         assert served.get("/api/follow").status == 503
 
 

@@ -11,9 +11,9 @@ from support.records.lines import COUNTED, skipped_line, train_line, validation_
 from typer.testing import CliRunner
 
 from trainer.errors import RunMismatchError, TrainerError
-from trainer.record.metrics import read_metrics
-from trainer.record.records import Preempted, Resized, Resumed, TrainLine, ValidationLine
-from trainer.runs.folder import RunCard, RunFolder
+from trainer.record.metrics_file import read_metrics
+from trainer.record.metrics_lines import Preempted, Resized, Resumed, TrainLine, ValidationLine
+from trainer.runs.folder import RunMetadata, RunFolder
 from transloom.cli.app import app
 from transloom.observe.exports import exporting, parquet_tables
 from transloom.observe.exports.exporting import export_metrics
@@ -35,7 +35,7 @@ LINES = [
 def make_run(folder, lines):
     folder.mkdir()
     run = RunFolder(folder)
-    card = RunCard(id="abcd1234", name=folder.name, dataset_identity="", identity={})
+    card = RunMetadata(id="abcd1234", name=folder.name, dataset_identity="", identity={})
     run.card_path.write_text(card.model_dump_json())
     run.metrics.write_text("".join(line.to_json() + "\n" for line in lines))
     return folder

@@ -7,10 +7,10 @@ from support.records.lines import COUNTED, train_line
 from support.records.run_folders import made_run
 
 from cluster.terminal import Terminal
-from trainer.record.records import Resized, Resumed, Sample, ValidationLine
+from trainer.record.metrics_lines import Resized, Resumed, Sample, ValidationLine
 from trainer.runs.folder import RunFolder
 from trainer.tasks.translation import translation_scores
-from transloom.observe.terminal.display import PlainLines, audience_for
+from transloom.observe.terminal.display import PlainLines, listener_for
 from transloom.observe.terminal.live_picture import LivePicture
 
 TRAIN = train_line(3, loss=2.5, target_tokens_per_second=8000.0)
@@ -35,7 +35,7 @@ def console(terminal=True, width=120):
 
 def shown(tmp_path, terminal):
     where = console(terminal)
-    with audience_for(where, "runs/x: a title", 10, RunFolder(tmp_path)) as audience:
+    with listener_for(where, "runs/x: a title", 10, RunFolder(tmp_path)) as audience:
         for line in (TRAIN, VALIDATION, EVENT):
             audience.line(line)
         audience.notice("resumed: from step 2")
@@ -56,7 +56,7 @@ def test_numbers_translations_and_notices_are_shown(tmp_path, terminal):
 def test_operations_a_second_are_shown_where_they_are_counted(tmp_path, terminal):
     def text(**fields):
         where = console(terminal)
-        with audience_for(where, "title", 10, RunFolder(tmp_path)) as audience:
+        with listener_for(where, "title", 10, RunFolder(tmp_path)) as audience:
             audience.line(train_line(3, **fields))
         return where.file.getvalue()
 
@@ -99,7 +99,7 @@ def test_only_a_terminal_that_can_be_drawn_on_has_a_picture(
     tmp_path, monkeypatch, terminal, term, kind
 ):
     monkeypatch.setenv("TERM", term)
-    assert isinstance(audience_for(console(terminal), "", 1, RunFolder(tmp_path)), kind)
+    assert isinstance(listener_for(console(terminal), "", 1, RunFolder(tmp_path)), kind)
 
 
 def test_another_number_of_ranks_is_said_once():
@@ -122,6 +122,6 @@ def test_plain_lines_do_not_show_every_step():
 def test_a_run_that_goes_on_is_shown_with_its_curve_so_far(tmp_path):
     run = made_run(tmp_path / "run", *(train_line(n, loss=9.0 - n) for n in range(1, 9)))
     where = console()
-    with audience_for(where, "runs/x", 10, RunFolder(run)):
+    with listener_for(where, "runs/x", 10, RunFolder(run)):
         pass
     assert "█▇▆▅▄▃▂▁" in where.file.getvalue()

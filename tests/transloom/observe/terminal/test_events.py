@@ -2,7 +2,7 @@
 
 import pytest
 
-from trainer.record.records import Resized, Resumed
+from trainer.record.metrics_lines import Resized, Resumed
 from trainer.state.numerics import promise
 from transloom.observe.terminal.events import event_text
 

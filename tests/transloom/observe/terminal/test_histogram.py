@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from transloom.observe.terminal.histogram import BAR_WIDTH, MOST_BINS, bins_of, histogram, quantile
+from transloom.observe.terminal.histogram import BAR_WIDTH, MAX_BINS, bins_of, histogram, quantile
 
 
 def random_lengths(seed):
@@ -36,7 +36,7 @@ def test_quantiles_are_those_of_numpy(seed):
 def test_bins_hold_every_length_once(seed):
     lengths = random_lengths(seed)
     bins = bins_of(np.bincount(lengths))
-    assert len(bins) <= MOST_BINS
+    assert len(bins) <= MAX_BINS
     assert bins[0].first <= min(lengths)
     assert bins[-1].last == max(lengths)
     for bin_, following in pairwise(bins):
@@ -45,7 +45,7 @@ def test_bins_hold_every_length_once(seed):
         assert bin_.count == sum(bin_.first <= length <= bin_.last for length in lengths)
     # A long tail takes one bin, however long it is; all before are equal.
     assert len({bin_.last - bin_.first for bin_ in bins[:-1]}) <= 1
-    if len(bins) == MOST_BINS:
+    if len(bins) == MAX_BINS:
         assert bins[-1].first > quantile(np.bincount(lengths), 0.99)
 
 

@@ -8,7 +8,7 @@ from rich.cells import cell_len
 from support.records.lines import skipped_line, train_line, validation_line
 
 from cluster.terminal import Terminal
-from trainer.checkpoints.condition import CheckpointCondition
+from trainer.checkpoints.checkpoint_status import CheckpointStatus
 from trainer.runs.log import LogEntry
 from trainer.runs.vitals import DataWorkerVitals, RankVitals, Restart, Vitals
 from trainer.scores import Score
@@ -153,9 +153,9 @@ def test_a_silent_data_worker_is_told():
 
 def test_checkpoints_that_are_written_complete_and_damaged():
     checkpoints = [
-        CheckpointCondition(step=15, time=NOW - 30, bytes=1_230_000),
-        CheckpointCondition(step=10, time=NOW - 300, problem="it has 2 bytes"),
-        CheckpointCondition(step=5, time=NOW - 600),
+        CheckpointStatus(step=15, time=NOW - 30, bytes=1_230_000),
+        CheckpointStatus(step=10, time=NOW - 300, problem="it has 2 bytes"),
+        CheckpointStatus(step=5, time=NOW - 600),
     ]
     writing = vitals(rank(0), checkpoint_being_written=20)
     said = row_of(a_run(checkpoints=checkpoints, vitals=writing), "checkpoints")
@@ -201,7 +201,7 @@ def everything():
             restarts=(Restart(time=NOW, cause="cause " * 40),) * 9,
             data_workers=tuple(worker(n, f"node-{n}") for n in range(30)),
         ),
-        checkpoints=[CheckpointCondition(step=n, time=NOW, problem="bad " * 40) for n in range(6)],
+        checkpoints=[CheckpointStatus(step=n, time=NOW, problem="bad " * 40) for n in range(6)],
         notices=[LogEntry(time="2026-01-01T00:00:00+00:00", text="notice " * 40)] * 12,
     )
 
@@ -241,7 +241,7 @@ def test_nothing_in_it_steers_a_terminal():
             data_workers=(worker(0, ATTACK),),
             restarts=(Restart(time=NOW, cause=ATTACK),),
         ),
-        checkpoints=[CheckpointCondition(step=1, time=NOW, problem=ATTACK)],
+        checkpoints=[CheckpointStatus(step=1, time=NOW, problem=ATTACK)],
         notices=[LogEntry(time=ATTACK, text=ATTACK)],
     )
     said = text_of(picture)

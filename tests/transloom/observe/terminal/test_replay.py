@@ -3,8 +3,8 @@
 import io
 
 from cluster.terminal import Terminal
-from trainer.replay.look import Difference, LookedStep, ReplayReport, Verdict
-from transloom.observe.terminal.replay import look_report
+from trainer.replay.replay_report import Difference, InspectedStep, ReplayReport, Verdict
+from transloom.observe.terminal.replay import replay_report_text
 
 ROUNDED = {
     "same": True,
@@ -17,7 +17,7 @@ ROUNDED = {
 
 
 def said(run="runs/demo", **verdict):
-    step = LookedStep(
+    step = InspectedStep(
         step=330, loss=1.2, nll=0.2, grad_norm=1.0, recorded_loss=1.2, recorded_grad_norm=1.0
     )
     look = ReplayReport(
@@ -31,7 +31,7 @@ def said(run="runs/demo", **verdict):
         steps=[step],
     )
     console = Terminal(file=io.StringIO(), width=200)
-    console.print(look_report(look, 10))
+    console.print(replay_report_text(look, 10))
     return console.file.getvalue()
 
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator
 from typing import Literal
 
-from foundation.written import Written
+from foundation.file_model import FileModel
 
 Kind = Literal[
     "ids",
@@ -21,7 +21,7 @@ Kind = Literal[
 ]
 
 
-class Weight(Written):
+class Weight(FileModel):
     """A parameter of the network: its name there, and the shape in which it is stored."""
 
     name: str
@@ -32,7 +32,7 @@ class Weight(Written):
         return math.prod(self.shape)
 
 
-class Box(Written):
+class Box(FileModel):
     """One operation.
 
     Attributes:
@@ -59,14 +59,14 @@ class Box(Written):
         return sum(weight.count for weight in self.weights)
 
 
-class Layer(Written):
+class Layer(FileModel):
     """One of a stack's layers; all of a stack have the same form and parameters of their own."""
 
     number: int
     boxes: tuple[Box, ...]
 
 
-class Column(Written):
+class Column(FileModel):
     """The way from pieces to what a stack gives.
 
     Attributes:
@@ -85,7 +85,7 @@ class Column(Written):
         yield from self.after
 
 
-class Blueprint(Written):
+class Blueprint(FileModel):
     """A network's figure.
 
     Attributes:

@@ -4,8 +4,8 @@ from contextlib import suppress
 from typing import Any
 
 from trainer.errors import TrainerError
-from trainer.record.metrics import read_backwards
-from trainer.record.records import ValidationLine
+from trainer.record.metrics_file import read_backwards
+from trainer.record.metrics_lines import ValidationLine
 from trainer.runs.folder import RunFolder
 from transloom.inference.translator import Translator
 

@@ -7,7 +7,7 @@ lapse.js gives them other numbers.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from foundation.strangers_text import visible_in
+from foundation.untrusted_text import visible_in
 from trainer.tasks.probe import FULL, AttentionMap, Probe, sides_of
 from transloom.observe.explain.markup import escape, json_in_html
 from transloom.observe.explain.parts import Colours, HeatMap, Lapse

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from foundation.wording import counted
 from trainer.checkpoints.format import Checkpoint
-from trainer.record.time_lapse import Moment, read_time_lapse
+from trainer.record.time_lapse import TimeLapseFrame, read_time_lapse
 from trainer.runs.folder import RunFolder
 from trainer.tasks.probe import Probe
 from trainer.tasks.probing import probe
@@ -31,7 +31,7 @@ def time_lapse_section(translator: Translator) -> Section | None:
     return section_of(moments, kept.problems) if moments or kept.problems else None
 
 
-def by_sentence(kept: Iterable[Moment]) -> Moments:
+def by_sentence(kept: Iterable[TimeLapseFrame]) -> Moments:
     """Moments of each sentence: a run may have gone on with others."""
     moments: Moments = {}
     for moment in kept:
@@ -82,7 +82,7 @@ def _kilobytes(moments: Moments) -> int:
     return -(-sum(len(probe.model_dump_json()) for probe in probes) // 1000)
 
 
-def _is_another_moment(checkpoint: Checkpoint, kept: tuple[Moment, ...]) -> bool:
+def _is_another_moment(checkpoint: Checkpoint, kept: tuple[TimeLapseFrame, ...]) -> bool:
     """Whether the page's weights are those of none of the moments."""
     is_average = bool(checkpoint.header.averaged_steps)
     return bool(kept) and (is_average or kept[-1].step != checkpoint.step)

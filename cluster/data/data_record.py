@@ -1,0 +1,146 @@
+"""The data record of a run: where its steps began, and the digests that they led to.
+
+    run.json, metrics.jsonl, checkpoints ──▶ starts: a cursor and a digest, by step
+                                         ──▶ digests: after each recorded step
+                                         ──▶ eras: which shards were left out from which step on
+
+A run that goes on without a quarantined shard repeats the steps since its last checkpoint with
+other data. Only the record of the repetition counts.
+"""
+
+from dataclasses import dataclass
+
+from data_pipeline.batching.plan import Cursor
+from data_pipeline.dataset.manifest import Manifest
+from trainer.checkpoints.format import Checkpoint, CheckpointHeader, list_checkpoints
+from trainer.errors import CheckpointError, RunMismatchError
+from trainer.record.metrics_file import read_metrics
+from trainer.record.metrics_lines import ReplayMismatch, Resumed, TrainLine
+from trainer.runs.folder import RunFolder
+from trainer.state.digest import START
+
+
+@dataclass(frozen=True)
+class StreamStart:
+    """The cursor and digest after a step; the next steps follow from them."""
+
+    step: int
+    cursor: Cursor
+    data_digest: str
+
+
+@dataclass(frozen=True)
+class ManifestPeriod:
+    """The steps after `after_step`, which leave out the shards of the first `tombstones`."""
+
+    after_step: int
+    tombstones: int
+
+
+class DataRecord:
+    """What a run has recorded of its data, seen from the manifest of its dataset.
+
+    Raises:
+        RunMismatchError: the manifest is neither that of the run nor a child of it.
+    """
+
+    def __init__(self, run: RunFolder, manifest: Manifest) -> None:
+        self._run = run
+        self._manifest = manifest
+        self._cursors: dict[int, Cursor] = {}  # before each step
+        self.digests = {0: START}  # after each step
+        self._eras = [ManifestPeriod(0, self._tombstones_of(run.card().dataset_identity, run.card_path.name))]
+        self._reached = 0  # the last step of the newest era; records of later steps are outdated
+        self._read_metrics()
+        headers = _intact_headers(run)
+        self._read_quarantines_since(headers[-1] if headers else None)
+        self.digests = {s: digest for s, digest in self.digests.items() if s <= self._reached}
+        self._starts = {0: StreamStart(0, Cursor(), START)}
+        for step, cursor in self._cursors.items():
+            if step <= self._reached and step - 1 in self.digests:
+                self._starts[step - 1] = StreamStart(step - 1, cursor, self.digests[step - 1])
+        for header in headers:
+            cursor = Cursor.from_json(header.cursor)
+            self._starts[header.step] = StreamStart(header.step, cursor, header.data_digest)
+            self.digests[header.step] = header.data_digest
+
+    def start_before(self, step: int) -> StreamStart:
+        """The nearest start from which the data of a step can be computed."""
+        return self._starts[max(known for known in self._starts if known < step)]
+
+    def manifest_at(self, step: int) -> Manifest:
+        """A manifest with the shards and tombstones that held at a step; without an identity."""
+        tombstones = self._manifest.tombstones[: self._tombstones_at(step)]
+        return self._manifest.model_copy(update={"tombstones": tombstones})
+
+    def identity_at(self, step: int) -> str:
+        """The identity of the manifest that held at a step."""
+        number = self._tombstones_at(step)
+        later = self._manifest.tombstones[number:]
+        return later[0].parent if later else self._manifest.identity
+
+    def _tombstones_at(self, step: int) -> int:
+        return next(e.tombstones for e in reversed(self._eras) if e.after_step < max(step, 1))
+
+    def _read_metrics(self) -> None:
+        for line in read_metrics(self._run.metrics):
+            if isinstance(line, TrainLine):
+                self._cursors[line.step] = line.cursor
+                self.digests[line.step] = line.data_digest
+                self._reached = max(self._reached, line.step)
+            elif isinstance(line, Resumed) and line.quarantined:
+                self._begin_period(line.from_step, self._tombstones_until(line.quarantined))
+            elif isinstance(line, ReplayMismatch) and "data_digest" in line.fields:
+                self._cursors.pop(line.replayed_step, None)
+                self.digests[line.replayed_step] = line.fields["data_digest"][1]
+                self._reached = max(self._reached, line.replayed_step)
+
+    def _read_quarantines_since(self, newest: CheckpointHeader | None) -> None:
+        """Read the quarantines that no event tells of."""
+        if newest:
+            self._reached = max(self._reached, newest.step)
+            tombstones = self._tombstones_of(newest.dataset_identity, f"step {newest.step}")
+            if tombstones != self._tombstones_at(newest.step):
+                # The run had no checkpoint to resume from when the shard was quarantined.
+                self._eras = [ManifestPeriod(0, tombstones)]
+        if self._eras[-1].tombstones < len(self._manifest.tombstones):
+            after_step = newest.step if newest else 0
+            self._begin_period(after_step, len(self._manifest.tombstones))
+
+    def _begin_period(self, after_step: int, tombstones: int) -> None:
+        # A run that is killed before its next checkpoint resumes twice from the same checkpoint.
+        if tombstones != self._tombstones_at(after_step + 1):
+            self._eras.append(ManifestPeriod(after_step, tombstones))
+            self._reached = after_step
+
+    def _tombstones_of(self, identity: str, where: str) -> int:
+        """How many of the manifest's tombstones the manifest with this identity has."""
+        if not self._manifest.descends_from(identity):
+            raise RunMismatchError(
+                f"The run in {self._run.path} was fed with the dataset of manifest "
+                f"{identity[:16]}… ({where}), and the dataset here has "
+                f"{self._manifest.identity[:16]}…. Name the run's dataset with --dataset"
+            )
+        return len(self._manifest.tombstones) - len(self._manifest.left_out_since(identity))
+
+    def _tombstones_until(self, shards: list[str]) -> int:
+        """How many tombstones the manifest had when these shards had been quarantined last."""
+        if missing := sorted(set(shards) - self._manifest.left_out):
+            raise RunMismatchError(
+                f"The run in {self._run.path} went on without {', '.join(missing)}, and the "
+                "dataset here has not left them out. Name the run's dataset with --dataset, or "
+                "put back the manifest with which the run went on"
+            )
+        names = [tombstone.shard for tombstone in self._manifest.tombstones]
+        return max(names.index(shard) for shard in shards) + 1
+
+
+def _intact_headers(run: RunFolder) -> list[CheckpointHeader]:
+    """Headers of the run's checkpoints, oldest first, without unreadable ones."""
+    headers = []
+    for path in list_checkpoints(run.checkpoints):
+        try:
+            headers.append(Checkpoint(path).header)
+        except CheckpointError:
+            continue
+    return headers

@@ -1,0 +1,56 @@
+"""What a job's runner sees of its cluster, asked of the head without joining it.
+
+To join would take seconds and a process of Ray's; a look takes some milliseconds.
+"""
+
+import time
+from pathlib import Path
+
+from cluster.errors import ClusterError
+from cluster.launchers.ray_job.queue import NodeCapacity, QueuedJob
+from cluster.launchers.ray_job.job_record import JobFolder
+from cluster.ray import private
+from cluster.ray.jobs import Job, dashboard_of, list_jobs
+
+RUN_KEY = "run"  # in a job's metadata: the run's folder; jobs of ours have it
+RUNNER_KEY = "runner"  # in a job's metadata: it keeps a record in the run's folder
+# For so long after its start a job that has no record yet is taken for one that will have one.
+RECORD_SECONDS = 60.0
+
+
+class HeadClusterView:
+    """The nodes of the cluster and the jobs of ours on it."""
+
+    def __init__(self, head: str) -> None:
+        """
+        Args:
+            head: HOST:PORT.
+        """
+        self._dashboard = dashboard_of(head)
+        private.query_without_joining(head)
+
+    def jobs(self) -> list[QueuedJob]:
+        """All jobs of ours that are not over."""
+        return [
+            _queued(job)
+            for job in list_jobs(self._dashboard)
+            if not job.finished and RUNNER_KEY in job.metadata
+        ]
+
+    def nodes(self) -> list[NodeCapacity]:
+        free, leaving = private.free_resources(), private.draining_nodes()
+        return [
+            NodeCapacity(free.get(node["NodeID"], {}), node["Resources"], node["Labels"])
+            for node in private.known_nodes()
+            if node["Alive"] and node["NodeID"] not in leaving
+        ]
+
+
+def _queued(job: Job) -> QueuedJob:
+    submitted = job.started or 0.0
+    try:
+        record = JobFolder.of(Path(job.metadata[RUN_KEY]), job.id).read()
+    except ClusterError:
+        begins = job.status == "PENDING" or time.time() - submitted < RECORD_SECONDS
+        return QueuedJob(job.id, submitted, "PENDING" if begins else "RUNNING")
+    return QueuedJob(job.id, submitted, record.state, record.request.needs)

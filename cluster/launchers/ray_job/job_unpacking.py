@@ -1,0 +1,132 @@
+"""What a job does first on the head node: it finds the run's folder and unpacks what was sent."""
+
+import os
+import shutil
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from cluster.errors import ClusterError
+from cluster.launchers.ray_job.queue import QueueView
+from cluster.launchers.ray_job.job_record import LIMITS, JobFolder, JobRequest
+from cluster.packages import INSTALLATION
+from cluster.ray.environment_file import read_environment, require
+from cluster.ray.folder_access import write_problem
+from cluster.ray.head_probe import digest_of
+from data_pipeline.storage.durable import write_atomically
+from data_pipeline.storage.regular_files import read_regular
+from foundation.strict_json import parse_object
+from foundation.file_model import FileModel, error_summary
+
+# A folder among what was sent. With the hyphen, Python imports nothing by its name.
+EXTENSIONS = "sent-extensions"
+
+
+class JobPayload(FileModel):
+    """What is sent to the head: the job's id and what is asked for."""
+
+    id: str
+    request: JobRequest
+
+
+@dataclass(frozen=True)
+class UnpackedJob:
+    """A job that may begin."""
+
+    job_id: str
+    request: JobRequest
+    words: list[str]
+    view: Callable[[], QueueView]
+
+
+def unpack_job(payload: Path) -> UnpackedJob:
+    """Read what was sent, and make the job's folder in that of its run.
+
+    Raises:
+        ClusterError: this node lacks what the job needs.
+        OSError: the run's folder cannot be written.
+    """
+    try:
+        sent = JobPayload.model_validate(parse_object(read_regular(payload, LIMITS.bytes), LIMITS))
+    except ValidationError as error:
+        raise ClusterError(f"{payload} is no job: {error_summary(error)}") from error
+    request, job_id = sent.request, sent.id
+    _check_code(request)
+    file = Path(request.environment_file) if request.environment_file else None
+    read_environment()
+    require(request.environment, os.environ, file)
+    job = JobFolder.of(_run_folder(request), job_id)
+    job.path.mkdir(parents=True, exist_ok=True)
+    recipe = job.path / request.name
+    write_atomically(recipe, request.recipe)
+    for name in request.extensions:
+        there = job.path / "extensions" / name
+        there.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(payload.parent / EXTENSIONS / name, there)
+    with suppress(OSError):
+        _link_record_to_logs(job, job_id)
+    return UnpackedJob(job_id, request, train_argv(request, recipe, job), _view)
+
+
+def train_argv(request: JobRequest, recipe: Path, job: JobFolder) -> list[str]:
+    """The command line of an attempt."""
+    extensions = [f"extension_folder={job.path / 'extensions'}"] if request.extensions else []
+    return [
+        "train",
+        str(recipe),
+        *request.overrides,
+        f"data.dataset={request.dataset}",
+        *extensions,
+        "--address",
+        "auto",
+        "--run",
+        request.run,
+        *(["--strict"] if request.strict else []),
+    ]
+
+
+def _check_code(request: JobRequest) -> None:
+    found = digest_of(INSTALLATION)
+    if found != request.digest:
+        raise ClusterError(
+            f"This node imports transloom from {INSTALLATION} with the digest {found[:16]}…, and "
+            f"what was submitted has {request.digest[:16]}…: take the other transloom from the "
+            "PYTHONPATH of `ray start`, or install the same there"
+        )
+
+
+def _run_folder(request: JobRequest) -> Path:
+    """The run's folder; it is made only beside what is there."""
+    run, node = Path(request.run), f"Node {os.uname().nodename}"
+    if not any(Path(place).is_dir() for place in request.required_folders):
+        raise ClusterError(request.missing_folders_text(node))
+    if problem := write_problem(run):
+        raise ClusterError(
+            f"{node} cannot write the run's folder {run}: {problem}. Name another folder with "
+            "--run PATH, on storage that all nodes may write"
+        )
+    return run
+
+
+def _view() -> QueueView:
+    from cluster.launchers.ray_job.head_cluster_view import HeadClusterView  # Ray
+
+    return HeadClusterView(os.environ["RAY_ADDRESS"])
+
+
+def _link_record_to_logs(job: JobFolder, job_id: str) -> None:
+    """Let clients read the record through the dashboard, which hands out Ray's log files.
+
+    A link does: Ray 2.60.0 follows those in its folder of logs (log_agent.py).
+    """
+    printed = Path("/proc/self/fd/1").readlink()
+    if printed.name != f"job-driver-{job_id}.log":
+        return
+    (printed.parent / record_link(job_id)).symlink_to(job.record_file)
+
+
+def record_link(job_id: str) -> str:
+    return f"transloom-job-{job_id}.json"

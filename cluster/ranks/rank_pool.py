@@ -1,0 +1,136 @@
+"""The supply of groups of ranks: everything that outlives one attempt at a run.
+
+That is the reservation of seats, an agent on every node, and warm spares. A group takes the spares
+of its nodes, and new processes where there is none. At its end all of its processes are killed at
+once.
+"""
+
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import ray
+
+from cluster.config import ClusterConfig
+from cluster.health.suspend_aware_clock import SuspendAwareClock
+from cluster.health.watchdog import HeartbeatSender
+from cluster.ranks.group import RankGroup
+from cluster.ranks.node_agent import NodeAgents
+from cluster.ranks.process import RankProcess, SpareProcesses
+from cluster.ray.cluster_view import Node
+from cluster.ray.reservation import Reservation
+from trainer.record.node_usage import Usage
+
+
+class RankPool:
+    """Groups of ranks, one after another, as many ranks as the cluster has room for."""
+
+    def __init__(
+        self, config: ClusterConfig, clock: SuspendAwareClock, environment: Mapping[str, str]
+    ) -> None:
+        """
+        Args:
+            environment: what the libraries of a rank read when its process starts.
+        """
+        self._config = config
+        self._clock = clock
+        self._agents = NodeAgents()
+        self._reservation = Reservation(config)
+        device = "cuda" if config.gpus_per_rank else "cpu"
+        self._spares = SpareProcesses(device, environment, self._kill)
+        self._group: RankGroup | None = None
+        self._heartbeat = HeartbeatSender(self._actors)
+
+    def __enter__(self) -> Self:
+        self._heartbeat.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._heartbeat.__exit__(kind, error, traceback)
+        self.end_group()
+        self._kill(self._spares.waiting)  # the seats go with this process
+
+    def offer(self, nodes: Mapping[str, Node]) -> list[str]:
+        """Nodes for a group, one for each rank, as many as there is room for on these nodes.
+
+        Not used are nodes that are about to leave, that `NodeAgents.check` found unfit, or whose
+        agent is silent.
+        """
+        out = self._agents.unresponsive(nodes) | self._agents.unfit
+        usable = {n.id: n for n in nodes.values() if n.leaves_at is None and n.id not in out}
+        return self._reservation.offer(usable, self._config.max_ranks)
+
+    def start_group(self, nodes: list[str], names: Mapping[str, str]) -> RankGroup | None:
+        """A group with a rank on each of these nodes; None if Ray could not place it in time.
+
+        Args:
+            names: the nodes by id, each with its name in messages.
+        """
+        if not self._reservation.take(nodes):
+            return None
+        rank_bundles = self._reservation.taken
+        self._agents.start({rank_bundle.node: names[rank_bundle.node] for rank_bundle in rank_bundles})
+        self._group = RankGroup(
+            self._config,
+            self._spares.take(rank_bundles),
+            [f"Rank {r} on node {names[rank_bundle.node]}" for r, rank_bundle in enumerate(rank_bundles)],
+            self._clock,
+        )
+        return self._group
+
+    def check_nodes(self, work: Path, run: Path) -> list[str]:
+        """As `NodeAgents.check`; to be called while the processes of a group start."""
+        return self._agents.check(work, run)
+
+    def release_bundles(self) -> None:
+        """Give the reserved seats back, because somebody else needs room first."""
+        self._reservation.release()
+
+    def refill_spares(self) -> None:
+        """Start missing spares; to be called once the ranks train, so that their start is fast."""
+        if self._group and self._config.warm_spares:
+            self._spares.refill(self._reservation.taken, self._group.actors[0])
+
+    def stacks(self) -> dict[int, str]:
+        """The stacks of each rank of the group, as far as they come within some seconds."""
+        processes = self._group.processes if self._group else []
+        stacks = dict.fromkeys(range(len(processes)), "It is not there, or its node is silent.\n")
+        names = {rank: p.name for rank, p in enumerate(processes) if p.name}
+        found = self._agents.stacks(names.values())
+        return stacks | {rank: found[name] for rank, name in names.items() if name in found}
+
+    def unresponsive_nodes(self, nodes: Collection[str]) -> set[str]:
+        """Those of these nodes whose agent gives no sign of life now."""
+        return self._agents.ping(nodes)
+
+    def ask_usage(self) -> None:
+        """Ask the nodes of the group how busy they are; see `NodeAgents.ask_usage`."""
+        if self._group:
+            self._agents.ask_usage(self._group.nodes)
+
+    def usage(self) -> dict[str, Usage]:
+        """As `NodeAgents.usage`."""
+        return self._agents.usage()
+
+    def end_group(self) -> None:
+        """Kill all ranks at once, whatever they are doing."""
+        if self._group:
+            self._kill(self._group.processes)
+        self._group = None
+
+    def _kill(self, processes: list[RankProcess]) -> None:
+        self._agents.kill(process.name for process in processes if process.name)
+        for process in processes:
+            ray.kill(process.actor)  # for Ray's own books, and for processes without a name yet
+
+    def _actors(self) -> Iterator[Any]:
+        yield from list(self._agents.by_node.values())
+        group = self._group  # which another thread may end meanwhile
+        processes = [*self._spares.waiting, *(group.processes if group else ())]
+        yield from (process.actor for process in processes)

@@ -1,0 +1,183 @@
+"""Keeps vitals.json and shows its content to the audience, beside the supervision of a run.
+
+::
+
+    the supervisor:  what ranks and workers did last ──▶ a few attributes
+    a thread:        every two seconds ──▶ `Vitals` ──▶ vitals.json, audience
+
+The supervisor only sets attributes: it waits for no disk. The thread tells of the moment at which
+it looks, so the picture stays true while the supervisor itself waits for something.
+"""
+
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import NamedTuple, Self
+
+from cluster.data.worker_heartbeats import WorkerHeartbeat
+from cluster.health.hang_detector import Position
+from cluster.supervision.run_listener import RunListener
+from foundation.location import without_credentials
+from foundation.periodic_thread import PeriodicThread
+from trainer.runs.folder import RunFolder
+from trainer.runs.vitals import (
+    MAX_CHARACTERS,
+    MAX_PROCESSES,
+    MAX_RESTARTS,
+    DataWorkerVitals,
+    RankVitals,
+    Restart,
+    Vitals,
+    read_vitals,
+    write_vitals,
+)
+
+WRITE_SECONDS = 2.0
+# For the last picture, on a file system that may hang.
+LAST_WRITE_SECONDS = 2.0
+STARTED_AGAIN = "the run was started again by a command"
+
+
+class _Rank(NamedTuple):
+    node: str
+    position: Position
+    update_ranks: float  # by time.monotonic()
+
+
+class _Worker(NamedTuple):
+    sign: WorkerHeartbeat
+    node: str | None
+    looked: float
+
+
+class VitalsWriter(PeriodicThread):
+    """What a run's processes are doing, from entering the context to leaving it."""
+
+    def __init__(self, run: RunFolder, listener: RunListener) -> None:
+        super().__init__(
+            "vitals",
+            WRITE_SECONDS,
+            lambda: self._tell(over=False),
+            at_end=lambda: self._tell(over=True),
+            join_seconds=LAST_WRITE_SECONDS,
+        )
+        self._run = run
+        self._listener = listener
+        self._attempt = 0
+        self._ranks: tuple[_Rank, ...] = ()
+        self._workers: tuple[_Worker, ...] = ()
+        self._being_written: int | None = None
+        self._last_written = 0  # the step of the last checkpoint that was written or given up
+        self._restarts: tuple[Restart, ...] = ()
+        self._cause: str | None = None  # why the next start of the ranks is a restart
+
+    def __enter__(self) -> Self:
+        if self._run.has_begun():
+            self._cause = STARTED_AGAIN
+        with suppress(OSError, ValueError):  # a damaged file tells no former restarts
+            if before := read_vitals(self._run):
+                self._restarts = before.restarts
+        return super().__enter__()
+
+    def attempt_begins(self, nodes: Sequence[str]) -> None:
+        """Ranks are started.
+
+        Args:
+            nodes: the name of each rank's node.
+        """
+        if self._cause is not None:
+            restart = Restart(time=time.time(), cause=self._cause)
+            self._restarts = (*self._restarts, restart)[-MAX_RESTARTS:]
+            self._cause = None
+        now = time.monotonic()
+        self._ranks = tuple(_Rank(node, Position(), now) for node in nodes[:MAX_PROCESSES])
+        self._being_written, self._last_written = None, 0
+        self._attempt += 1
+
+    def attempt_ends(self, cause: str) -> None:
+        """The ranks leave or are lost; others may be started."""
+        self._cause = without_credentials(cause).split("\n", 1)[0][:MAX_CHARACTERS]
+        self._being_written = None
+
+    def clear_ranks(self) -> None:
+        """There are none at present: the run waits for room, or is over."""
+        self._ranks = ()
+
+    def rank_moved(self, rank: int, position: Position) -> None:
+        """A rank has reported where it stands."""
+        if rank < len(self._ranks):
+            now, before = time.monotonic(), self._ranks
+            moved = _Rank(before[rank].node, position, now)
+            self._ranks = (*before[:rank], moved, *before[rank + 1 :])
+
+    def update_ranks(self, heartbeats: Sequence[tuple[Position, float]]) -> None:
+        """Take note of where all ranks stand, and of the seconds since each was heard of."""
+        now = time.monotonic()
+        self._ranks = tuple(
+            _Rank(rank.node, position, now - silent)
+            for rank, (position, silent) in zip(self._ranks, heartbeats, strict=False)
+        )
+
+    def update_workers(self, heartbeats: Sequence[WorkerHeartbeat], names: dict[str, str]) -> None:
+        """Take note of the data workers.
+
+        Args:
+            names: of the nodes, by the first letters of their ids that workers tell.
+        """
+        now = time.monotonic()
+        self._workers = tuple(
+            _Worker(sign, names.get(told.node, told.node) if told else None, now)
+            for sign in heartbeats[:MAX_PROCESSES]
+            for told in (sign.statistics,)
+        )
+
+    def checkpoint_begins(self, step: int) -> None:
+        """A rank has begun to write its part of a checkpoint."""
+        if step > self._last_written:  # else another rank has made it fail before
+            self._being_written = step
+
+    def checkpoint_ends(self, step: int) -> None:
+        """A checkpoint is complete, or was given up."""
+        self._last_written = max(step, self._last_written)
+        if self._being_written is not None and self._being_written <= step:
+            self._being_written = None
+
+    def _tell(self, *, over: bool) -> None:
+        if not self._attempt and self._cause in (None, STARTED_AGAIN):
+            return  # what an earlier owner has left tells more
+        vitals = self._snapshot(over)
+        write_vitals(self._run, vitals)
+        self._listener.vitals(vitals)
+
+    def _snapshot(self, over: bool) -> Vitals:
+        now = time.monotonic()
+        return Vitals(
+            time=time.time(),
+            attempt=self._attempt,
+            over=over,
+            ranks=tuple(_rank_vitals(n, rank, now) for n, rank in enumerate(self._ranks)),
+            data_workers=tuple(_worker_vitals(worker, now) for worker in self._workers),
+            checkpoint_being_written=self._being_written,
+            restarts=self._restarts,
+        )
+
+
+def _rank_vitals(number: int, rank: _Rank, now: float) -> RankVitals:
+    return RankVitals(
+        rank=number,
+        node=rank.node,
+        phase=rank.position.phase,
+        step=rank.position.step,
+        silent_seconds=round(max(0.0, now - rank.update_ranks), 2),
+    )
+
+
+def _worker_vitals(worker: _Worker, now: float) -> DataWorkerVitals:
+    sign = worker.sign
+    return DataWorkerVitals(
+        number=sign.number,
+        node=worker.node,
+        alive=sign.is_alive,
+        windows_read=sign.statistics.windows_read if sign.statistics else None,
+        silent_seconds=round(max(0.0, sign.silent_seconds + now - worker.looked), 2),
+    )

@@ -1,0 +1,267 @@
+"""Mistakes that cost a second: each is one line, with both values and the remedy."""
+
+import os
+import shutil
+from types import SimpleNamespace
+
+import pytest
+import torch
+from support.cluster.another_user import NOBODY
+from support.files.small_disk import run_on_small_disk
+from support.recipes import tiny_recipe, tiny_values
+
+from cluster.errors import ClusterError
+from cluster.planning import quick_checks, versions
+from cluster.planning.quick_checks import (
+    cluster_problems,
+    disk_of,
+    quick_check,
+    run_folder_problems,
+)
+from cluster.planning.size import min_parameters, size_of_checkpoint
+from cluster.ray import folder_access
+from cluster.recipe import RECIPES, Recipe, load_recipe
+from data_pipeline.dataset.manifest import open_dataset
+from data_pipeline.errors import DatasetError
+from model.config.encoder_only import EncoderOnlyConfig, LabelTextsConfig, LabelTokensConfig
+from model.config.sentence_encoder import SentenceEncoderConfig
+from model.config.transformer import ModelConfig
+from model.heads.label_head import LabelModel
+from model.heads.masked_head import MaskedLanguageModel
+from model.heads.sentence_encoder import SentenceEncoder
+from model.networks.decoder_only import DecoderOnly
+from model.networks.transformer import Transformer, Vocabulary
+from trainer.errors import RunMismatchError
+from trainer.runs.folder import RunFolder
+
+
+def changed(dataset, **sections):
+    values = tiny_values(dataset)
+    for section, fields in sections.items():
+        values[section] = {**values.get(section, {}), **fields}
+    return Recipe.of(values)
+
+
+def refusals(checked):
+    return [problem.text for problem in checked.problems if problem.refuses]
+
+
+def test_nothing_is_wrong_with_a_run_that_can_be_trained(phrasebook, tmp_path):
+    checked = quick_check(tiny_recipe(phrasebook), RunFolder(tmp_path / "run"))
+    assert checked.problems == ()
+    _, manifest = checked.require()
+    assert manifest.identity == open_dataset(tiny_recipe(phrasebook).data)[1].identity
+    assert list(tmp_path.iterdir()) == []  # nothing is written
+
+
+def test_a_dataset_that_is_missing_ends_training_with_its_own_error(tmp_path):
+    recipe = tiny_recipe(tmp_path / "nowhere")
+    checked = quick_check(recipe, RunFolder(tmp_path / "run"))
+    assert [problem.about for problem in checked.problems] == ["dataset"]
+    with pytest.raises(DatasetError, match="no prepared dataset"):
+        checked.require()
+
+
+def test_a_client_does_not_miss_what_only_the_cluster_has(tmp_path):
+    recipe = tiny_recipe(tmp_path / "nowhere")
+    checked = quick_check(recipe, RunFolder(tmp_path / "run"), trains_here=False)
+    assert checked.problems == ()
+    checked.raise_refusal()
+
+
+def test_a_client_asks_no_server_for_the_dataset(phrasebook, tmp_path):
+    """The nodes alone may have a way to it, and its credentials."""
+    recipe = changed(phrasebook, data={"dataset": "http://127.0.0.1:9/nowhere"})
+    checked = quick_check(recipe, RunFolder(tmp_path / "run"), trains_here=False)
+    assert checked.problems == ()
+
+
+def test_a_client_tells_what_it_does_see(phrasebook, tmp_path):
+    recipe = changed(phrasebook, tokenizer={"vocabulary_size": 999})
+    checked = quick_check(recipe, RunFolder(tmp_path / "run"), trains_here=False)
+    (problem,) = checked.problems
+    assert "999" in problem.text
+    assert "1000" in problem.text
+
+
+def test_another_runs_folder_is_refused(phrasebook, tmp_path):
+    recipe = tiny_recipe(phrasebook)
+    run = RunFolder(tmp_path / "run")
+    run.open(recipe, *open_dataset(recipe.data))
+    run.metrics.write_text("{}\n")
+    other = recipe.model_copy(update={"seed": 4})
+    checked = quick_check(other, run)
+    assert [problem.about for problem in checked.problems] == ["run"]
+    with pytest.raises(RunMismatchError, match="seed: 3 there, 4 here"):
+        checked.require()
+
+
+def test_a_file_where_the_run_should_lie_is_named(phrasebook, tmp_path):
+    (tmp_path / "file").touch()
+    checked = quick_check(tiny_recipe(phrasebook), RunFolder(tmp_path / "file" / "run"))
+    (text,) = refusals(checked)
+    assert f"{tmp_path / 'file'} is a file" in text
+    assert "--run PATH" in text
+
+
+def test_training_asks_first(inline_runs, tmp_path):
+    """Before it starts Ray, imports torch or makes a folder."""
+    (tmp_path / "file").touch()
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(ClusterError, match="is a file"):
+        inline_runs.train("file/run", inline=True)
+    with pytest.raises(ClusterError, match="is a file"):
+        inline_runs.train("file/run")
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_folder_of_somebody_else_is_named(phrasebook, tmp_path, monkeypatch):
+    # Root may write anywhere.
+    monkeypatch.setattr(folder_access, "_has_permission", lambda path, mode: mode == os.F_OK and path.exists())
+    (text,) = refusals(quick_check(tiny_recipe(phrasebook), RunFolder(tmp_path / "run")))
+    assert f"{tmp_path} belongs to user" in text
+
+
+@pytest.mark.needs("small disks")
+def test_a_file_system_that_is_mounted_read_only_is_named(tmp_path):
+    """For the files of root, too."""
+    program = f"""
+import json, subprocess
+from pathlib import Path
+from cluster.planning.quick_checks import run_folder_problems
+from trainer.runs.folder import RunFolder
+disk = Path({str(tmp_path / "disk")!r})
+before = run_folder_problems(RunFolder(disk / "new"))
+subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+after = run_folder_problems(RunFolder(disk / "new"))
+print(json.dumps([[problem.text for problem in found] for found in (before, after)]))
+"""
+    before, (text,) = run_on_small_disk(tmp_path / "disk", 100, program)
+    assert before == []
+    assert f"{tmp_path / 'disk'} lies on a file system that is mounted read-only" in text
+    assert "belongs to" not in text
+    assert "--run PATH" in text
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_a_folder_that_may_not_be_entered_is_named(tmp_path):
+    (tmp_path / "closed").mkdir(mode=0o700)
+    (tmp_path / "closed" / "runs").mkdir()
+    os.seteuid(NOBODY)
+    try:
+        (problem,) = run_folder_problems(RunFolder(tmp_path / "closed" / "runs" / "new"))
+    finally:
+        os.seteuid(0)
+    assert "this is user" in problem.text
+
+
+@pytest.mark.parametrize(
+    ("address", "remedy"),
+    [
+        ("127.0.0.1:1", "at 127.0.0.1:1.*`ray start --head` printed"),
+        ("http://127.0.0.1:8265", "HOST:PORT"),
+    ],
+)
+def test_a_cluster_that_cannot_be_joined_leaves_no_run(inline_runs, address, remedy, monkeypatch):
+    """A wrong address is refused before the run is owned."""
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "of-no-cluster-0000000000000000000")
+    inline_runs.address = address
+    with pytest.raises(ClusterError, match=remedy):
+        inline_runs.train("new")
+    assert not (inline_runs.folder / "new").exists()
+
+
+def test_a_run_that_is_over_needs_no_cluster(phrasebook, tmp_path):
+    run = RunFolder(tmp_path / "run")
+    (run.checkpoints / "step-00000020").mkdir(parents=True)
+    recipe = changed(phrasebook, cluster={"address": "127.0.0.1:1"})
+    assert cluster_problems(recipe, run) == []
+
+
+@pytest.mark.parametrize(
+    ("checkpoints_that_fit", "refuses"), [(0.5, True), (1.5, False), (4.0, None)]
+)
+def test_a_disk_without_room_for_the_checkpoints(
+    phrasebook, tmp_path, monkeypatch, checkpoints_that_fit, refuses
+):
+    recipe = changed(phrasebook, checkpoints={"every_steps": 5, "keep_last": 3})  # 4 in 20 steps
+    _, manifest = open_dataset(recipe.data)
+    each = size_of_checkpoint(recipe, min_parameters(recipe, manifest))
+    free = int(checkpoints_that_fit * each)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=free))
+    checked = quick_check(recipe, RunFolder(tmp_path / "run"))
+    assert [p.refuses for p in checked.problems] == ([] if refuses is None else [refuses])
+    assert all("has 0." in p.text or "MB free" in p.text for p in checked.problems)
+    if refuses:
+        with pytest.raises(ClusterError, match="none can be written"):
+            checked.require()
+    else:
+        checked.require()
+
+
+def test_a_run_that_is_over_needs_no_disk(phrasebook, tmp_path):
+    recipe, run = tiny_recipe(phrasebook), RunFolder(tmp_path / "run")
+    (run.checkpoints / "step-00000020").mkdir(parents=True)
+    assert disk_of(recipe, run, 10**12).wanted == 0
+
+
+def test_ranks_that_do_not_fit_into_memory(phrasebook, tmp_path, monkeypatch):
+    monkeypatch.setattr(quick_checks.host_memory, "available_bytes", lambda: 100_000)
+    (text,) = refusals(quick_check(tiny_recipe(phrasebook), RunFolder(tmp_path / "run")))
+    assert "this machine has 0.1 MB left" in text
+    elsewhere = changed(phrasebook, cluster={"address": "127.0.0.1:1"})
+    checked = quick_check(elsewhere, RunFolder(tmp_path / "run"))
+    assert [problem.about for problem in checked.problems] == ["cluster"]
+
+
+def test_gpus_that_are_not_there(phrasebook, tmp_path, monkeypatch):
+    from cluster.ray import private
+
+    monkeypatch.setattr(private, "machine_gpus", lambda: 1)
+    recipe = changed(phrasebook, cluster={"ranks": 2, "gpus_per_rank": 1})
+    (text,) = refusals(quick_check(recipe, RunFolder(tmp_path / "run")))
+    assert "needs 2 GPUs, and Ray finds 1 here" in text
+
+
+def test_packages_of_other_versions_are_told(phrasebook, tmp_path, monkeypatch):
+    lines = ["torch==1.0", "numpy==0.1", "ray[default]==2.0.0", 'deepspeed==0.1; extra == "dev"']
+    monkeypatch.setattr(versions.metadata, "requires", lambda name: lines)
+    checked = quick_check(tiny_recipe(phrasebook), RunFolder(tmp_path / "run"))
+    checked.require()  # they may train
+    assert [text.split()[0] for text in checked.notices] == ["torch", "ray"]
+    assert "transloom was made for 1.0" in checked.notices[0]
+
+
+NEWER = ("model.key_value_heads=2", "model.activation=swiglu", "model.norm_kind=rms")
+
+
+@pytest.mark.parametrize(
+    ("path", "overrides"),
+    [
+        *((path, ()) for path in sorted(RECIPES.glob("*.yaml"))),
+        (RECIPES / "vaswani-base.yaml", NEWER),
+    ],
+    ids=lambda value: ",".join(value) if isinstance(value, tuple) else value.stem,
+)
+def test_the_matrices_are_nearly_all_of_a_network(path, overrides):
+    recipe = load_recipe(path, overrides)
+    size = recipe.tokenizer.vocabulary_size
+    names = ["src", "tgt"] if isinstance(recipe.model, ModelConfig) else ["text"]
+    manifest = SimpleNamespace(
+        fields=[SimpleNamespace(name=name) for name in names],
+        tokenizers={name: SimpleNamespace(vocabulary_size=size) for name in names},
+    )
+    with torch.device("meta"):
+        if isinstance(recipe.model, ModelConfig):
+            network = Transformer(recipe.model, Vocabulary(size, size, 0, 2, 3))
+        elif isinstance(recipe.model, LabelTextsConfig | LabelTokensConfig):
+            labels, context = len(recipe.data.labels), recipe.batching.context_length
+            network = LabelModel(recipe.model, size, context, labels)
+        elif isinstance(recipe.model, SentenceEncoderConfig):
+            network = SentenceEncoder(recipe.model, size, recipe.batching.context_length)
+        elif isinstance(recipe.model, EncoderOnlyConfig):
+            network = MaskedLanguageModel(recipe.model, size, recipe.batching.context_length)
+        else:
+            network = DecoderOnly(recipe.model, size, 0, recipe.batching.context_length)
+    there = sum(parameter.numel() for parameter in network.parameters())
+    assert 0.95 < min_parameters(recipe, manifest) / there <= 1

@@ -1,0 +1,195 @@
+"""Which nodes ranks are offered, and what becomes of the processes of a group."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+from support.cluster.scripted_cluster import HandClock
+from support.cluster.scripted_ray import ScriptedActor, ScriptedRay
+
+from cluster.config import ClusterConfig
+from cluster.health.suspend_aware_clock import SuspendAwareClock
+from cluster.ranks import rank_pool
+from cluster.ranks.rank_pool import RankPool
+from cluster.ray.cluster_view import Node
+from cluster.ray.reservation import RankBundle
+
+
+def test_a_node_without_the_runs_folder_gets_no_ranks():
+    nodes = {name: Node(name, name, {"CPU": 1.0}, {"CPU": 4.0}, None) for name in "ab"}
+    supply = RankPool(ClusterConfig(ranks={"min": 1, "max": 2}), SuspendAwareClock(), {})
+    assert supply.offer(nodes) == ["a", "b"]
+    supply._agents.unfit.add("b")
+    assert supply.offer(nodes) == ["a"]
+
+
+class Agents:
+    """Agents of nodes, with the calls that they get."""
+
+    def __init__(self):
+        self.by_node = {}
+        self.unfit, self.silent_ones = set(), set()
+        self.killed, self.asked = [], []
+
+    def start(self, names):
+        self.by_node |= {node: SimpleNamespace(name=name) for node, name in names.items()}
+
+    def silent(self, nodes):
+        return self.silent_ones & set(nodes)
+
+    def kill(self, names):
+        self.killed.append(list(names))
+
+    def stacks(self, names):
+        return {name: f"stacks of {name}" for name in names if name != "mute"}
+
+    def ask_usage(self, nodes):
+        self.asked.append(list(nodes))
+
+
+class Seats:
+    """A reservation that gets what it asks for."""
+
+    def __init__(self):
+        self.taken, self.given_back, self.places = [], 0, True
+
+    def take(self, nodes):
+        self.taken = [RankBundle(node) for node in sorted(nodes)]
+        return self.places
+
+    def give_back(self):
+        self.given_back += 1
+
+
+class NewSpares:
+    def __init__(self):
+        self.waiting, self.refills = [], []
+
+    def take(self, rank_bundles):
+        return [
+            SimpleNamespace(rank_bundle=rank_bundle, name=f"process {n}", actor=ScriptedActor(), said_name=None)
+            for n, rank_bundle in enumerate(rank_bundles)
+        ]
+
+    def refill(self, rank_bundles, rank):
+        self.refills.append((list(rank_bundles), rank))
+
+
+@pytest.fixture
+def supply(monkeypatch):
+    """A supply with scripted agents, seats and spares, of a recipe with these settings."""
+
+    def make(**config):
+        scripted = ScriptedRay()
+        monkeypatch.setattr(rank_pool, "ray", scripted)
+        supply = RankPool(ClusterConfig(**config), HandClock(), {})
+        supply._agents, supply._reservation = Agents(), Seats()
+        supply._spares = NewSpares()
+        return supply, scripted
+
+    return make
+
+
+NAMES = {"a": "node a", "b": "node b", "c": "node c"}
+
+
+def test_a_group_has_a_rank_on_each_seat_and_an_agent_on_each_node(supply):
+    ranks, _ = supply(ranks=3)
+    group = ranks.start_group(["b", "a", "b"], NAMES)
+    assert group.nodes == ["a", "b", "b"]
+    assert group._names == [
+        "Rank 0 on node node a",
+        "Rank 1 on node node b",
+        "Rank 2 on node node b",
+    ]
+    assert {node: agent.name for node, agent in ranks._agents.by_node.items()} == {
+        "a": "node a",
+        "b": "node b",
+    }
+
+
+def test_without_seats_there_is_no_group(supply):
+    ranks, _ = supply()
+    ranks._reservation.places = False
+    assert ranks.start_group(["a"], NAMES) is None
+    assert ranks._agents.by_node == {}
+    assert ranks.stacks() == {}
+    ranks.refill_spares()
+    ranks.ask_usage()
+    assert (ranks._spares.refills, ranks._agents.asked) == ([], [])
+
+
+def test_the_end_of_a_group_kills_its_processes_once(supply):
+    ranks, scripted = supply(ranks=2)
+    group = ranks.start_group(["a", "b"], NAMES)
+    group.processes[1].name = None  # it has not started yet
+    ranks.end_group()
+    ranks.end_group()
+    assert ranks._agents.killed == [["process 0"]]
+    assert scripted.killed == group.actors
+    assert ranks._reservation.given_back == 0  # the next group takes the same seats
+
+
+def test_leaving_kills_ranks_and_spares(supply):
+    ranks, scripted = supply()
+    with ranks:
+        group = ranks.start_group(["a"], NAMES)
+        spare = SimpleNamespace(name="spare", actor=ScriptedActor())
+        ranks._spares.waiting.append(spare)
+    assert ranks._agents.killed == [["process 0"], ["spare"]]
+    assert scripted.killed == [*group.actors, spare.actor]
+
+
+def test_agents_spares_and_ranks_get_heartbeats(supply):
+    ranks, _ = supply()
+    assert list(ranks._actors()) == []
+    group = ranks.start_group(["a"], NAMES)
+    spare = SimpleNamespace(actor=ScriptedActor())
+    ranks._spares.waiting.append(spare)
+    assert list(ranks._actors()) == [ranks._agents.by_node["a"], spare.actor, *group.actors]
+
+
+@pytest.mark.parametrize("warm", [True, False])
+def test_spares_are_started_for_the_seats_if_the_recipe_says_so(supply, warm):
+    ranks, _ = supply(ranks=2, warm_spares=warm)
+    group = ranks.start_group(["a", "b"], NAMES)
+    ranks.refill_spares()
+    assert ranks._spares.refills == ([([RankBundle("a"), RankBundle("b")], group.actors[0])] if warm else [])
+
+
+def test_the_stacks_of_every_rank_are_known_or_why_not(supply):
+    ranks, _ = supply(ranks=3)
+    group = ranks.start_group(["a", "b", "b"], NAMES)
+    group.processes[0].name, group.processes[1].name = None, "mute"
+    stacks = ranks.stacks()
+    assert list(stacks) == [0, 1, 2]
+    assert stacks[2] == "stacks of process 2"
+    assert stacks[0] == stacks[1] == "It is not there, or its node is silent.\n"
+
+
+def test_usage_is_asked_of_the_nodes_of_the_group(supply):
+    ranks, _ = supply(ranks=2)
+    ranks.start_group(["a", "b"], NAMES)
+    ranks.ask_usage()
+    assert ranks._agents.asked == [["a", "b"]]
+
+
+def test_nodes_that_leave_or_are_silent_are_not_offered():
+    nodes = {name: Node(name, name, {"CPU": 2.0}, {"CPU": 4.0}) for name in "abc"}
+    nodes["c"] = replace(nodes["c"], leaves_at=2e9)
+    supply = RankPool(ClusterConfig(ranks=3), SuspendAwareClock(), {})
+    assert sorted(supply.offer(nodes)) == ["a", "a", "b"]
+    supply._agents = Agents()
+    supply._agents.silent_ones = {"a"}
+    assert supply.offer(nodes) == ["b", "b"]
+
+
+@pytest.mark.parametrize(("gpus", "device"), [(0, "cpu"), (1, "cuda")])
+def test_spares_are_made_for_the_device_and_killed_with_the_group_s(gpus, device):
+    environment = {"A": "1"}
+    supply = RankPool(ClusterConfig(gpus_per_rank=gpus), SuspendAwareClock(), environment)
+    spares = supply._spares
+    assert (spares._device, spares._environment) == (device, environment)
+    supply._agents = Agents()
+    spares._kill([])
+    assert supply._agents.killed == [[]]

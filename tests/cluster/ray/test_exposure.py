@@ -1,0 +1,83 @@
+"""A cluster as `ray start` makes it by itself: without a token, its folder open to everybody."""
+
+import json
+import re
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+import yaml
+from click.testing import Result
+from support.cluster.ray_head import RayHead
+from support.recipes import tiny_values
+
+from cluster.errors import ClusterError
+from cluster.ray.jobs import list_jobs, stop_job
+from cluster.ray.exposure import exposure_of_dashboard
+from cluster.ray.session import ray_session
+
+TOKEN = r"answers without a token.*RAY_AUTH_MODE=token"
+FOLDER = r"other users may (enter|replace).*RAY_TMPDIR to a folder of mode 0700 before `ray start`"
+
+
+@pytest.fixture(scope="module")
+def open_head() -> Iterator[RayHead]:
+    with tempfile.TemporaryDirectory(prefix="ray-") as folder:
+        Path(folder).chmod(0o755)
+        head = RayHead(Path(folder), cpus=1, environment={"RAY_AUTH_MODE": "disabled"})
+        try:
+            yield head
+        finally:
+            head.stop()
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, phrasebook: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """In a folder of its own, for a user who has a token."""
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "a" * 64)
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(tiny_values(phrasebook)))
+    return path
+
+
+def test_joining_names_what_is_open_once(open_head: RayHead, recipe: Path) -> None:
+    told: list[str] = []
+    with ray_session(open_head.address, report_open_endpoints=told.append):
+        assert ray.is_initialized()
+    (paragraph,) = told
+    assert open_head.address.split(":")[1] in paragraph
+    assert re.search(f"{TOKEN}.*{FOLDER}", paragraph)
+
+
+def test_strict_training_does_not_begin(
+    open_head: RayHead, recipe: Path, transloom: Callable[..., Result], tmp_path: Path
+) -> None:
+    with pytest.raises(ClusterError, match=f"{TOKEN}.*{FOLDER}.*refused because of --strict"):
+        transloom("train", recipe, "--address", open_head.address, "--strict", "--run", "run")
+    assert not ray.is_initialized()
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+def test_a_job_is_submitted_with_a_warning_and_with_strict_not_at_all(
+    open_head: RayHead, recipe: Path, transloom: Callable[..., Result]
+) -> None:
+    address = open_head.dashboard
+    with pytest.raises(ClusterError, match=f"{TOKEN}.*{FOLDER}.*refused because of --strict"):
+        transloom("submit", recipe, "--address", address, "--strict")
+    assert list_jobs(address) == []  # nor is that which has looked at the head node there
+    submitted = transloom("submit", recipe, "--address", address, "--json")
+    job = json.loads(submitted.stdout)["job"]
+    stop_job(address, job)
+    assert re.match(f"warning: .*{TOKEN}.*{FOLDER}", submitted.stderr)
+    assert [known.id for known in list_jobs(address)] == [job]
+
+
+def test_a_cluster_that_is_closed_is_not_named(ray_head: Any) -> None:
+    told: list[str] = []
+    with ray_session(ray_head.address, report_open_endpoints=told.append):
+        pass
+    assert told == exposure_of_dashboard(ray_head.dashboard) == []

@@ -1,0 +1,157 @@
+"""What the supervisor keeps in vitals.json, from the events that it hears."""
+
+import time
+from types import SimpleNamespace
+
+import pytest
+from support.cluster.scripted_cluster import HandClock
+from support.records.lines import train_line
+from support.records.run_folders import made_run
+
+from cluster.data.worker_heartbeats import HEARTBEAT_TIMEOUT_SECONDS, WorkerHeartbeat
+from cluster.data.workers import WorkerStatistics
+from cluster.health.hang_detector import Position
+from cluster.supervision import vitals_writer
+from cluster.supervision.vitals_writer import STARTED_AGAIN, VitalsWriter
+from trainer.runs.folder import RunFolder
+from trainer.runs.vitals import MAX_CHARACTERS, MAX_RESTARTS, are_current, read_vitals
+
+
+class Audience:
+    def __init__(self):
+        self.told = []
+
+    def vitals(self, vitals):
+        self.told.append(vitals)
+
+
+@pytest.fixture
+def run(tmp_path):
+    return RunFolder(made_run(tmp_path / "run", train_line(1)))
+
+
+def kept(run, *events):
+    """The vitals that stand in the folder after these events."""
+    with VitalsWriter(run, Audience()) as keeper:
+        for event in events:
+            event(keeper)
+    return read_vitals(run)
+
+
+def begin(keeper):
+    keeper.attempt_begins(["a", "b"])
+
+
+def test_ranks_stand_where_they_last_said(run):
+    def move(keeper):
+        keeper.update_ranks([(Position("step", 5), 0.0), (Position("validation", 4), 7.0)])
+
+    first, second = kept(run, begin, move).ranks
+    assert (first.node, first.phase, first.step) == ("a", "step", 5)
+    assert (second.node, second.phase, second.step) == ("b", "validation", 4)
+    assert 7.0 <= second.silent_seconds < 7.0 + 60
+
+
+def test_the_audience_gets_what_is_written(run):
+    listener = Audience()
+    with VitalsWriter(run, listener) as keeper:
+        begin(keeper)
+    assert listener.told[-1] == read_vitals(run)
+
+
+def test_after_the_owner_has_left_its_last_picture_is_not_current(run):
+    vitals = kept(run, begin)
+    assert vitals.over
+    assert not are_current(vitals, "2000-01-01T00:00:00+00:00")
+
+
+def test_a_start_that_trains_nothing_leaves_the_picture_before(run):
+    before = kept(run, begin)
+    assert kept(run) == before
+
+
+def test_restarts_are_kept_with_their_causes_over_commands(run):
+    def lose(keeper):
+        keeper.attempt_ends("Rank 1 has died, fetching s3://user:secret@host/data\nTraceback")
+
+    kept(run, begin, lose, begin)
+    vitals = kept(run, begin)
+    causes = [restart.cause for restart in vitals.restarts]
+    assert causes[0] == causes[2] == STARTED_AGAIN
+    assert causes[1].startswith("Rank 1 has died")
+    assert "secret" not in causes[1]
+    assert "Traceback" not in causes[1]
+    assert abs(vitals.restarts[-1].time - time.time()) < 3600
+
+
+def test_the_first_start_of_a_run_is_no_restart(tmp_path):
+    new = RunFolder(tmp_path / "new")
+    new.path.mkdir()
+    assert kept(new, begin).restarts == ()
+
+
+def test_no_cause_is_long_and_only_the_newest_restarts_are_kept(run):
+    def lose(keeper):
+        keeper.attempt_ends("x" * 10_000)
+
+    restarts = kept(run, begin, *[lose, begin] * (MAX_RESTARTS + 1)).restarts
+    assert len(restarts) == MAX_RESTARTS
+    assert {len(restart.cause) for restart in restarts} == {MAX_CHARACTERS}
+
+
+@pytest.mark.parametrize(
+    ("events", "step"),
+    [
+        (["begins"], 5),
+        (["begins", "ends"], None),
+        (["begins", "ends", "begins"], None),  # given up, and a slower rank comes to it
+        (["begins", "a new attempt"], None),
+        (["begins", "ends", "a new attempt", "begins"], 5),
+        (["begins", "an earlier one ends"], 5),
+        (["begins", "a later one ends"], None),
+    ],
+)
+def test_the_checkpoint_that_is_being_written(run, events, step):
+    doing = {
+        "begins": lambda keeper: keeper.checkpoint_begins(5),
+        "ends": lambda keeper: keeper.checkpoint_ends(5),
+        "an earlier one ends": lambda keeper: keeper.checkpoint_ends(4),
+        "a later one ends": lambda keeper: keeper.checkpoint_ends(6),
+        "a new attempt": begin,
+    }
+    vitals = kept(run, begin, *(doing[event] for event in events))
+    assert vitals.checkpoint_being_written == step
+
+
+def test_a_worker_that_does_not_answer_is_not_alive(run):
+    answers = WorkerStatistics(process_id=1, node="0123abcd", windows_read=12)
+    signs = [WorkerHeartbeat(0, answers, 0.5), WorkerHeartbeat(1, None, HEARTBEAT_TIMEOUT_SECONDS)]
+    vitals = kept(run, begin, lambda keeper: keeper.update_workers(signs, {"0123abcd": "a"}))
+    told = [(w.number, w.node, w.alive, w.windows_read) for w in vitals.data_workers]
+    assert told == [(0, "a", True, 12), (1, None, False, None)]
+
+
+def test_silence_grows_until_a_process_is_heard_of_again(run, monkeypatch):
+    """The supervisor itself waits, for the file system say, while its thread writes vitals."""
+    clock = HandClock()
+    hand = SimpleNamespace(time=time.time, monotonic=clock.poll)
+    monkeypatch.setattr(vitals_writer, "time", hand)
+    signs = [WorkerHeartbeat(0, WorkerStatistics(1, "0123abcd", 12), 0.5)]
+
+    def poll(keeper):
+        keeper.update_ranks([(Position("step", 5), 2.0), (Position("step", 5), 0.0)])
+        keeper.update_workers(signs, {})
+
+    def wait(keeper):
+        clock.now += 3.0
+
+    vitals = kept(run, begin, wait, poll, wait)
+    assert [rank.silent_seconds for rank in vitals.ranks] == [5.0, 3.0]
+    assert [worker.silent_seconds for worker in vitals.data_workers] == [3.5]
+    (worker,) = kept(run, begin, wait, poll, wait, poll).data_workers
+    assert worker.silent_seconds == 0.5
+
+
+def test_a_damaged_file_of_before_ends_nothing(run):
+    run.vitals.write_text("{")
+    assert kept(run, begin).attempt == 1

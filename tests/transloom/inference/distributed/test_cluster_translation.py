@@ -1,0 +1,172 @@
+"""`transloom translate --on-cluster` on a real Ray, whose actors and driver are killed."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import ray
+from typer.testing import CliRunner
+
+from cluster.errors import ClusterError
+from data_pipeline.errors import CorpusError
+from transloom.cli.app import app
+from transloom.inference import translate
+from transloom.inference.distributed import cluster_translation
+from transloom.inference.distributed.actors import ChunkScheduler
+from transloom.inference.distributed.chunk_store import ChunkStore
+
+LINES_PER_CHUNK = 3
+SENTENCES = ["je suis étudiant", "", "elle sera journaliste demain", "non", "il est là"] * 3
+# A driver that is killed when its second chunk is to be kept.
+KILLED_DRIVER = """
+import os, signal, sys
+from transloom.inference.distributed import cluster_translation
+from transloom.inference.distributed.chunk_store import Work
+cluster_translation.SENTENCES_AT_ONCE = 3
+keep, kept = Work.keep, []
+def keep_one(self, number, lines):
+    if kept:
+        os.kill(os.getpid(), signal.SIGKILL)
+    kept.append(number)
+    keep(self, number, lines)
+Work.keep = keep_one
+from transloom.cli.app import main
+main()
+"""
+# A driver whose own Ray is killed when its first chunk is to be kept.
+DRIVER_WITHOUT_RAY = """
+import psutil, time
+from transloom.inference.distributed import cluster_translation
+from transloom.inference.distributed.chunk_store import Work
+cluster_translation.SENTENCES_AT_ONCE = 3
+keep = Work.keep
+def keep_one(self, number, lines):
+    Work.keep = keep
+    keep(self, number, lines)
+    (raylet,) = [p for p in psutil.Process().children(recursive=True) if p.name() == "raylet"]
+    raylet.kill()
+    while raylet.status() != psutil.STATUS_ZOMBIE:
+        time.sleep(0.01)
+Work.keep = keep_one
+from transloom.cli.app import main
+main()
+"""
+
+
+@pytest.fixture(autouse=True)
+def _small_chunks(monkeypatch):
+    monkeypatch.setattr(cluster_translation, "SENTENCES_AT_ONCE", LINES_PER_CHUNK)
+    monkeypatch.setattr(translate, "SENTENCES_AT_ONCE", LINES_PER_CHUNK)
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "sentences.txt"
+    path.write_text("".join(f"{sentence}\n" for sentence in SENTENCES))
+    return path
+
+
+@pytest.fixture
+def command(untrained_run, file, ray_head, tmp_path):
+    """The arguments on the cluster."""
+    to = ["--on-cluster", "--output", tmp_path / "out.txt", "--address", ray_head.address]
+    run = untrained_run.path
+    return ["translate", run, run, file, *to, "--cpus-per-actor", 0.5]
+
+
+def invoke(arguments, code=0):
+    result = CliRunner().invoke(app, list(map(str, arguments)))
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == code, result.output
+    return result
+
+
+@pytest.fixture
+def expected(untrained_run, file):
+    run = untrained_run.path
+    return invoke(["translate", run, run, file, "--processes", 1]).stdout
+
+
+def test_the_output_is_the_local_commands_though_an_actor_is_killed(
+    command, expected, tmp_path, monkeypatch
+):
+    killed = []
+    give = ChunkScheduler._assign
+
+    def give_and_kill(self, actor, waiting, read):
+        give(self, actor, waiting, read)
+        if not killed:  # it has all its chunks, and none of them is done
+            killed.append(actor)
+            ray.kill(actor)
+
+    monkeypatch.setattr(ChunkScheduler, "_assign", give_and_kill)
+    told = invoke([*command, "--actors", 2])
+    assert killed
+    assert "An actor died; its lines are translated by another one" in told.stderr
+    assert (tmp_path / "out.txt").read_text() == expected
+    assert not (tmp_path / "out.txt.work").exists()
+    with pytest.raises(ClusterError, match="is there already"):
+        invoke(command)
+
+
+def test_a_command_that_lost_its_ray_and_then_was_killed_goes_on_where_it_was(
+    command, expected, tmp_path, monkeypatch
+):
+    """On a Ray of its own, then on a cluster; each of them keeps one chunk."""
+    alone = [*command, "--actors", 1]
+    at = alone.index("--address")
+    lost = end_of(DRIVER_WITHOUT_RAY, [*alone[:at], *alone[at + 2 :]])
+    assert lost.returncode == 1, lost.stderr
+    assert "Ray is lost on this machine: the same command goes on" in " ".join(lost.stderr.split())
+    killed = end_of(KILLED_DRIVER, alone)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert not (tmp_path / "out.txt").exists()
+    with pytest.raises(ClusterError, match=r"decoding beam_size 4, .* → beam_size 2, "):
+        invoke([*alone, "--beam-size", 2])
+
+    kept = []
+    keep = ChunkStore.keep
+    monkeypatch.setattr(ChunkStore, "keep", lambda self, n, lines: (kept.append(n), keep(self, n, lines)))
+    invoke(alone)
+    assert len(kept) == len(SENTENCES) // LINES_PER_CHUNK - 2
+    assert (tmp_path / "out.txt").read_text() == expected
+
+
+def end_of(program, arguments):
+    """Run a driver to its end."""
+    return subprocess.run(
+        [sys.executable, "-c", program, *map(str, arguments)],
+        cwd=Path(__file__).parents[4],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_lines_that_are_too_long_are_named_before_anything_begins(command, file, tmp_path):
+    file.write_text("non\n" + "non " * 500 + "\n")
+    with pytest.raises(CorpusError, match=r"line 2 \(.* tokens\): too long"):
+        invoke(command)
+    assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        (["--on-cluster"], "belong together"),
+        (["--output", "out"], "belong together"),
+        (["--on-cluster", "--output", "out", "--processes", "2"], "in place of --processes"),
+    ],
+)
+def test_options_that_do_not_go_together(untrained_run, options, problem):
+    told = invoke(["translate", untrained_run.path, "file", *options], code=2).output
+    assert problem in " ".join(told.replace("│", " ").split())
+
+
+def test_standard_input_is_refused(untrained_run, tmp_path):
+    options = ["--on-cluster", "--output", tmp_path / "out"]
+    with pytest.raises(ClusterError, match="name a file"):
+        invoke(["translate", untrained_run.path, *options])

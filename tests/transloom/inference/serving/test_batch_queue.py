@@ -1,0 +1,81 @@
+"""Which sentences go together: by length, within the budget, and none waits for ever."""
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from transloom.inference.serving.batch_queue import RequestedSearch, Sentence, SentenceQueue
+
+PLAIN = RequestedSearch(None, 1, False, False)
+WIDE = RequestedSearch(None, 5, False, False)
+BUDGET = 60
+
+
+def sentence(tokens, search=PLAIN, since=0.0, owner="a request"):
+    return Sentence("", "", tokens, search, since, owner, 0)
+
+
+def waiting(*sentences, wait_seconds=0.0):
+    found = SentenceQueue(BUDGET, wait_seconds)
+    found.add(list(sentences))
+    return found
+
+
+@settings(max_examples=50)
+@given(
+    st.lists(
+        st.tuples(st.integers(1, 100), st.sampled_from([PLAIN, WIDE])), min_size=1, max_size=25
+    )
+)
+def test_all_are_taken_once_within_the_budget_the_oldest_first(kinds):
+    all_of_them = [sentence(tokens, search) for tokens, search in kinds]
+    queue = waiting(*all_of_them)
+    left = list(all_of_them)
+    while left:
+        batch = queue.take()
+        assert left[0] in batch
+        assert len({one.search for one in batch}) == 1
+        lengths = [one.tokens for one in batch]
+        assert lengths == sorted(lengths)
+        assert len(batch) == 1 or len(batch) * lengths[-1] <= BUDGET
+        # Nothing that was left behind lies between those that were taken.
+        between = [one.tokens for one in left if one.search == batch[0].search]
+        between = [n for n in between if lengths[0] < n < lengths[-1]]
+        assert len(between) == sum(lengths[0] < n < lengths[-1] for n in lengths)
+        for one in batch:
+            left.remove(one)
+        assert len(queue) == len(left)
+    assert queue.take() == []
+
+
+def test_those_nearest_in_length_go_together():
+    first = sentence(10)
+    queue = waiting(first, *(sentence(n) for n in (50, 9, 30, 11, 3, 10, 12)))
+    assert [one.tokens for one in queue.take()] == [9, 10, 10, 11, 12]
+
+
+def test_company_is_waited_for_until_the_batch_is_full():
+    queue = waiting(sentence(10, since=5.0), wait_seconds=2.0)
+    assert queue.seconds_to_wait(5.5) == 1.5
+    assert queue.seconds_to_wait(8.0) == 0.0
+    queue.add([sentence(50, WIDE, since=5.1)])
+    assert queue.seconds_to_wait(5.5) == 1.5
+    queue.add([sentence(50, since=5.2)])
+    assert queue.seconds_to_wait(5.5) == 0.0
+    assert waiting().seconds_to_wait(0.0) is None
+
+
+def test_whose_replica_was_lost_goes_first_and_after_a_second_loss_alone():
+    queue = waiting(sentence(5, since=1.0), sentence(5, since=2.0))
+    lost = queue.take()
+    queue.add([sentence(5, since=3.0)])
+    queue.add_again(lost)
+    assert [one.since for one in queue.take()] == [1.0, 2.0, 3.0]
+    queue.add_again(lost)
+    queue.add([sentence(5, since=4.0)])
+    assert [[one.since for one in queue.take()] for _ in range(3)] == [[1.0], [2.0], [4.0]]
+
+
+def test_what_nobody_waits_for_is_dropped():
+    queue = waiting(sentence(5), sentence(5, owner="another"), sentence(5))
+    queue.drop("a request")
+    assert [one.owner for one in queue.take()] == ["another"]

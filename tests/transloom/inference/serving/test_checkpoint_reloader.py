@@ -1,0 +1,128 @@
+"""Which checkpoint is translated with, as others are added, damaged and removed."""
+
+import shutil
+from unittest.mock import Mock
+
+import pytest
+from support.serving.spoiling import spoil
+
+from trainer.checkpoints.averaging import average
+from trainer.checkpoints.format import Checkpoint, read_header
+from trainer.errors import CheckpointError, RunMismatchError
+from trainer.runs.folder import RunFolder
+from transloom.inference.serving.facts import facts_of
+from transloom.inference.serving.settings import ReplicaSettings
+from transloom.inference.serving.checkpoint_reloader import CheckpointReloader, candidates
+from transloom.inference.serving.replica_translation import load
+
+
+class Loads:
+    """Loads translators, and counts."""
+
+    def __init__(self, run):
+        self.settings, self.asked = ReplicaSettings(run), []
+
+    def __call__(self, checkpoint):
+        self.asked.append(checkpoint)
+        return load(self.settings, checkpoint)
+
+
+def test_a_newer_one_is_taken_up_and_a_damaged_one_is_not(run_with, add):
+    run = run_with(20)
+    loads = Loads(run)
+    now = CheckpointReloader(run, "newest", None, loads)
+    assert (now.name, now.reload(), now.changes) == ("step-00000020", False, 0)
+    file = spoil(add(run, 60))
+    assert not now.reload()
+    assert not now.reload()
+    assert loads.asked == ["20", "60"]  # a damaged one is read once
+    assert str(file) in now.damaged[0]
+    add(run, 40)
+    assert now.reload()
+    assert (now.name, now.changes, now.current.checkpoint.step) == ("step-00000040", 1, 40)
+    assert len(now.damaged) == 1
+    shutil.rmtree(run / "checkpoints" / "step-00000060")
+    add(run, 60)  # once more, and whole
+    assert now.reload()
+    assert (now.name, now.damaged) == ("step-00000060", [])
+    assert loads.asked == ["20", "60", "40", "60"]
+
+
+def test_the_first_is_the_newest_that_is_whole(run_with):
+    run = run_with(20, 40)
+    spoil(run / "checkpoints" / "step-00000040")
+    now = CheckpointReloader(run, "newest", None, Loads(run))
+    assert now.name == "step-00000020"
+    assert "step-00000040" in now.damaged[0]
+    spoil(run / "checkpoints" / "step-00000020")
+    with pytest.raises(CheckpointError, match=r"no checkpoint to translate with: .*00000040"):
+        CheckpointReloader(run, "newest", None, Loads(run))
+
+
+def test_the_best_by_validation_is_followed(run_with):
+    run = RunFolder(run_with(20, 40, 60))
+    scores = {path: read_header(path).scores for path in candidates(run, "newest")}
+    assert len(scores) == 3
+    costs = [scores[path]["loss"].cost for path in candidates(run, "best")]
+    assert len(costs) == 2  # one has no validation
+    assert costs == sorted(costs)
+
+
+def test_an_average_is_waited_for_and_followed(run_with):
+    run = run_with(20, 40, 60)
+    with pytest.raises(CheckpointError, match="none for --follow average yet"):
+        CheckpointReloader(run, "average", None, Loads(run))
+    of = [Checkpoint(run / "checkpoints" / f"step-{n:08d}") for n in (20, 40, 60)]
+    average(run / "checkpoints", of[:2])
+    now = CheckpointReloader(run, "average", None, Loads(run))
+    assert now.name == "average-of-20-40"
+    average(run / "checkpoints", of[1:])
+    assert now.reload()
+    assert now.name == "average-of-40-60"
+
+
+def test_a_run_with_only_averages_is_served_until_it_has_a_checkpoint(run_with, add):
+    run = run_with(20, 40)
+    of = [Checkpoint(run / "checkpoints" / f"step-{n:08d}") for n in (20, 40)]
+    average(run / "checkpoints", of)
+    for checkpoint in of:
+        shutil.rmtree(checkpoint.path)
+    now = CheckpointReloader(run, "newest", None, Loads(run))
+    assert (now.name, now.reload()) == ("average-of-20-40", False)
+    add(run, 60)
+    assert now.reload()
+    assert now.name == "step-00000060"
+
+
+def test_a_checkpoint_that_is_named_is_kept_to(run_with, add):
+    run = run_with(20, 40)
+    now = CheckpointReloader(run, "newest", "20", Loads(run))
+    assert (now.name, now.reload(), now.name) == ("step-00000020", False, "step-00000020")
+
+
+def test_what_cannot_be_served_is_refused_before_anything_starts(run_with, tmp_path):
+    run = run_with(20)
+    facts = facts_of(ReplicaSettings(run))
+    assert (facts.source_language, facts.target_language) == ("fr", "en")
+    assert facts_of(ReplicaSettings(run, max_tokens=7)).longest == 7
+    with pytest.raises(CheckpointError, match=r"no checkpoint 30; it has \[20\]"):
+        facts_of(ReplicaSettings(run, checkpoint="30"))
+    with pytest.raises(RunMismatchError, match="is no run"):
+        facts_of(ReplicaSettings(tmp_path))
+
+
+def test_changes_and_new_problems_are_logged_once(run_with, add, monkeypatch):
+    run, logger = run_with(20), Mock()
+    now = CheckpointReloader(run, "newest", None, Loads(run))
+    spoil(add(run, 60))
+    for _ in range(2):
+        now.reload_and_log(logger)
+    (warning,) = logger.warning.call_args_list
+    assert "step-00000060" in warning.args[1]
+    assert warning.args[2] == "step-00000020"
+    add(run, 40)
+    now.reload_and_log(logger)
+    assert logger.info.call_args.args[1] == "step-00000040"
+    monkeypatch.setattr(now, "reload", Mock(side_effect=OSError))
+    now.reload_and_log(logger)
+    logger.exception.assert_called_once()

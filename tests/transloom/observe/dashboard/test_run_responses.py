@@ -1,0 +1,60 @@
+"""Where a run was computed, and what repeats it, as far as its folder tells."""
+
+from pathlib import Path
+
+import pytest
+from support.records.run_folders import made_run, with_checkpoint
+
+from trainer.record.run_snapshot import RunSnapshot
+from trainer.runs.folder import RunFolder
+from trainer.runs.start import Code, Invocation, Start, write_start
+from transloom.observe.dashboard.run_responses import commands_of, job_environment
+
+START = Start(
+    since="2026-11-22T10:00:00+00:00",
+    invocation=Invocation(
+        command="transloom train phrasebook seed=2", project=Code(commit="a" * 40, dirty=True)
+    ),
+    code=None,
+    versions={"python": "3.11.9", "torch": "2.13.0"},
+)
+
+
+def test_versions_commit_and_numerics_come_from_start_and_checkpoint(tmp_path: Path) -> None:
+    path = made_run(tmp_path / "run")
+    with_checkpoint(path, 7)
+    run = RunFolder(path)
+    write_start(run, START)
+    snapshot = RunSnapshot(run, 0)
+    header = snapshot.header
+    assert header is not None
+    known = job_environment(snapshot)
+    assert known["torch"] == "2.13.0"
+    assert known["commit of project"] == "a" * 40 + ", changed"
+    assert "commit of transloom" not in known
+    assert known["dataset"] == header.dataset_identity
+    assert header.numerics.items() <= known.items()
+
+
+def test_what_was_typed_is_the_first_of_the_commands(tmp_path: Path) -> None:
+    run = RunFolder(made_run(tmp_path / "my run"))
+    write_start(run, START)
+    typed, train, compare, replay = commands_of(RunSnapshot(run, 0))
+    assert typed == "transloom train phrasebook seed=2"
+    assert train == f"transloom train '{run.recipe}' --run '{run.path}'-again"
+    assert compare == f"transloom compare '{run.path}' '{run.path}'-again"
+    assert replay == f"transloom replay '{run.path}' --steps 1:20"
+
+
+def test_a_run_without_start_and_checkpoints_has_its_commands(tmp_path: Path) -> None:
+    snapshot = RunSnapshot(RunFolder(made_run(tmp_path / "run")), 0)
+    assert job_environment(snapshot) == {}
+    assert len(commands_of(snapshot)) == 3
+
+
+@pytest.mark.parametrize("recipe", ["extension_folder: /theirs\n", "", "a: ["])
+def test_the_command_that_repeats_a_run_loads_no_code_of_the_run(tmp_path: Path, recipe) -> None:
+    run = RunFolder(made_run(tmp_path / "run"))
+    run.recipe.write_text(recipe)
+    train, *_ = commands_of(RunSnapshot(run, 0))
+    assert "recipe.yaml extension_folder=null --run " in train

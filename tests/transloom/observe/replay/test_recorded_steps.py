@@ -1,0 +1,32 @@
+"""Settings that a replay sets back, from the starts of a record."""
+
+import pytest
+
+from trainer.errors import TrainerError
+from trainer.record.metrics_lines import Resumed
+from transloom.observe.replay.recorded_steps import RecordedSteps
+
+
+def resumed(from_step, **changed):
+    return Resumed(
+        step=from_step,
+        from_step=from_step,
+        settings_changed={name.replace("__", "."): pair for name, pair in changed.items()},
+    )
+
+
+def test_a_setting_that_changed_twice_is_set_back_to_its_first_value():
+    record = [resumed(10, trainer__x=[1, 2]), resumed(20, trainer__x=[2, 3])]
+    assert RecordedSteps.of(record).require_settings(1, 10) == {"trainer.x": 1}
+
+
+def test_only_the_starts_after_the_steps_set_back():
+    record = [resumed(10, trainer__x=[1, 2]), resumed(20, trainer__x=[2, 3], trainer__y=[7, 8])]
+    assert RecordedSteps.of(record).require_settings(11, 20) == {"trainer.x": 2, "trainer.y": 7}
+    assert RecordedSteps.of(record).require_settings(21, 30) == {}
+
+
+def test_steps_across_a_change_are_refused_with_the_step_to_stop_at():
+    record = [resumed(10, trainer__x=[1, 2])]
+    with pytest.raises(TrainerError, match=r"trainer.x was 2, before 1. Replay up to step 10"):
+        RecordedSteps.of(record).require_settings(5, 15)

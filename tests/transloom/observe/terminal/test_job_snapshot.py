@@ -1,0 +1,146 @@
+"""A job at a glance, from the run's folder alone."""
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from support.launchers.job_records import a_record
+from support.records.run_folders import dead_process
+
+from cluster.errors import ClusterError
+from cluster.launchers.ray_job import status
+from cluster.launchers.ray_job.job_record import HEARTBEAT_TIMEOUT_SECONDS, Attempt, JobFolder, Runner
+from cluster.ray.jobs import Job
+from transloom.observe.terminal.job_snapshot import ClusterJobPoller, newest_job_picture
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> JobFolder:
+    folder = JobFolder.of(tmp_path, "mine")
+    folder.path.mkdir(parents=True)
+    return folder
+
+
+def test_a_job_that_waits_is_under_way(folder: JobFolder, tmp_path: Path) -> None:
+    folder.write(a_record(tmp_path, state="WAITING", waits_for="room: it needs 8 CPU"))
+    job = newest_job_picture(tmp_path)
+    assert job is not None
+    assert (job.id, job.state, job.is_under_way) == ("mine", "waiting", True)
+    assert job.waits_for == "room: it needs 8 CPU"
+
+
+def test_a_job_that_has_ended_waits_for_nothing(folder: JobFolder, tmp_path: Path) -> None:
+    folder.write(a_record(tmp_path, state="FAILED", waits_for="room", message="it broke"))
+    job = newest_job_picture(tmp_path)
+    assert job is not None
+    assert (job.state, job.is_under_way, job.waits_for) == ("failed", False, None)
+    assert job.message == "it broke"
+
+
+def test_restarts_have_their_causes(folder: JobFolder, tmp_path: Path) -> None:
+    died = Attempt(
+        started=1.0, ended=2.0, exit_code=137, why="Killed", first_line=1, first_byte=0, step=40
+    )
+    runs = Attempt(started=3.0, first_line=2, first_byte=9)
+    folder.write(a_record(tmp_path, attempts=(died, runs)))
+    job = newest_job_picture(tmp_path)
+    assert job is not None
+    (restart,) = job.restarts
+    assert "exit code 137 at step 40: Killed" in restart
+
+
+def test_a_job_whose_processes_are_gone_is_lost(folder: JobFolder, tmp_path: Path) -> None:
+    gone = Runner.of_this_process().model_copy(update={"process": dead_process()})
+    folder.write(a_record(tmp_path, runner=gone))
+    job = newest_job_picture(tmp_path)
+    assert job is not None
+    assert (job.state, job.is_under_way) == ("lost", False)
+
+
+def test_a_runner_elsewhere_is_known_by_its_signs_of_life_at_once(
+    folder: JobFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(seconds: float) -> None:
+        raise AssertionError("a view waits for nobody")
+
+    monkeypatch.setattr(time, "sleep", never)
+    far = Runner.of_this_process().model_copy(update={"boot": "another machine"})
+    folder.write(a_record(tmp_path, runner=far))
+    job = newest_job_picture(tmp_path)
+    assert job is not None
+    assert job.is_under_way
+    silent = time.time() - 2 * HEARTBEAT_TIMEOUT_SECONDS
+    os.utime(folder.record_file, (silent, silent))
+    job = newest_job_picture(tmp_path)
+    assert job is not None
+    assert job.state == "lost"
+
+
+def test_a_run_without_a_job_or_with_a_damaged_record_has_none(
+    folder: JobFolder, tmp_path: Path
+) -> None:
+    assert newest_job_picture(tmp_path / "nothing") is None
+    folder.record_file.write_text("{")
+    assert newest_job_picture(tmp_path) is None
+
+
+class Head:
+    """What a cluster says of a job, and how often it was asked."""
+
+    def __init__(self, *answers: status.JobSummary) -> None:
+        self.answers = list(answers)
+        self.asked = 0
+
+    def job_summary_of(self, address: str, job_id: str) -> status.JobSummary:
+        self.asked += 1
+        if not self.answers:
+            raise ClusterError("the head is away")
+        return self.answers.pop(0)
+
+
+@pytest.fixture
+def by_id(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., ClusterJobPoller]:
+    """Names a job of a cluster that says this of it."""
+
+    def make(head: Head) -> ClusterJobPoller:
+        monkeypatch.setattr(status, "job_summary_of", head.job_summary_of)
+        return ClusterJobPoller("http://head:8265", "mine")
+
+    return make
+
+
+def as_ray_has_it(run: str) -> status.JobSummary:
+    job = Job(
+        id="mine",
+        status="PENDING",
+        command="transloom train",
+        started=1.0,
+        ended=None,
+        message="queued",
+        exit_code=None,
+        node=None,
+        metadata={"run": run},
+    )
+    return status.JobSummary(job, None)
+
+
+def test_a_job_by_its_id_is_as_ray_says_until_its_record_lies_here(
+    by_id: Callable[..., ClusterJobPoller], folder: JobFolder, tmp_path: Path
+) -> None:
+    head = Head(as_ray_has_it(str(tmp_path)), as_ray_has_it(str(tmp_path)))
+    job = by_id(head)
+    assert job.run == tmp_path
+    seen = job.poll()
+    assert (seen.state, seen.is_under_way, seen.message) == ("pending", True, "queued")
+    assert job.poll() == seen  # the head does not answer this time
+    asked = head.asked
+    folder.write(a_record(tmp_path, state="WAITING", waits_for="room"))
+    assert job.poll().waits_for == "room"
+    assert head.asked == asked
+
+
+def test_a_job_that_trains_nothing_of_ours_is_refused(by_id: Callable[..., ClusterJobPoller]) -> None:
+    with pytest.raises(ClusterError, match="mine trains no run of transloom"):
+        by_id(Head(as_ray_has_it("")))

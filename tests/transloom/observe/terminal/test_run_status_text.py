@@ -1,0 +1,131 @@
+"""`transloom runs` and `transloom status`."""
+
+import json
+import os
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from support.records.lines import COUNTED, train_line, validation_line
+from support.records.run_folders import dead_process, made_run, with_checkpoint, with_owner
+
+from trainer.errors import RunMismatchError
+from trainer.record.run_status import RunStatus
+from trainer.runs.folder import RunFolder
+from trainer.runs.rank_nodes import write_rank_nodes
+
+LINES = (train_line(1), train_line(2), validation_line(2))
+ATTACK = "\x1b]0;owned\x07[red]x"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """One run of each kind, and what is no run."""
+    with_owner(made_run(tmp_path / "a-training", *LINES))
+    with_owner(made_run(tmp_path / "b-abandoned", *LINES), process=dead_process())
+    with_checkpoint(made_run(tmp_path / "c-finished", *LINES, max_steps=2), 2)
+    made_run(tmp_path / "d-stopped", *LINES)
+    made_run(tmp_path / f"e{ATTACK}", *LINES)
+    (made_run(tmp_path / "f-damaged", *LINES) / "run.json").write_text("{")
+    (tmp_path / "dataset").mkdir()
+    (tmp_path / "notes.txt").write_text("")
+    return tmp_path
+
+
+def test_runs_lists_what_is_there_and_how_it_stands(transloom, folder, monkeypatch):
+    found = [
+        RunStatus.model_validate(one)
+        for one in json.loads(transloom("runs", folder, "--json").stdout)
+    ]
+    assert [(one.name[0], one.state) for one in found] == [
+        ("a", "training"),
+        ("b", "abandoned"),
+        ("c", "finished"),
+        ("d", "stopped"),
+        ("e", "stopped"),
+        ("f", "damaged"),
+    ]
+    monkeypatch.setenv("COLUMNS", "160")
+    text = transloom("runs", folder).stdout
+    assert "2 of 20" in text
+    assert "BLEU 30.0 (greedy)" in text
+    assert "training NLL" in text
+    assert "0.450" in text  # of step 2
+    assert f"{os.getpid()} on " in text
+    assert "\x1b" not in text
+    assert r"e\x1b]0;owned\x07[red]x" in text
+
+
+@pytest.mark.parametrize("command", ["runs", "dashboard"])
+def test_a_folder_without_runs_names_the_command_that_makes_it(transloom, tmp_path, command):
+    with pytest.raises(RunMismatchError, match=r"nowhere.*No such file.*transloom train"):
+        transloom(command, tmp_path / "nowhere")
+
+
+def test_status_tells_all_of_one(transloom, folder):
+    run = folder / "a-training"
+    write_rank_nodes(RunFolder(run), ["10.0.0.1 (ab)", "10.0.0.2 (cd)"])
+    (run / "log.txt").write_text(f"2026-11-22T10:00:00.000+00:00 lost {ATTACK}\n")
+    text = transloom("status", run).stdout
+    assert "training" in text
+    assert "10 target tokens/s; 18 s left" in text
+    assert "2 ranks: 1 on 10.0.0.1 (ab), 1 on 10.0.0.2 (cd)" in text
+    assert r"lost \x1b]0;owned\x07[red]x" in text
+    assert "\x1b" not in text
+    assert RunStatus.model_validate_json(transloom("status", run, "--json").stdout).step == 2
+    text = transloom("status", folder / "f-damaged").stdout
+    assert "damaged" in text
+    assert "run.json is damaged" in text.replace("\n", "")
+
+
+def test_status_tells_the_rate_of_operations_and_the_share_of_the_peak(transloom, tmp_path):
+    lines = [train_line(step, **COUNTED) for step in (1, 2)]
+    text = transloom("status", made_run(tmp_path / "run", *lines)).stdout
+    assert "10 target tokens/s, 4 TFLOP/s (MFU 20.0%)" in text
+    lines = [train_line(step, **COUNTED | {"mfu": None}) for step in (1, 2)]
+    text = transloom("status", made_run(tmp_path / "cpu", *lines)).stdout
+    assert "10 target tokens/s, 4 TFLOP/s" in text
+    assert "MFU" not in text
+
+
+def test_status_names_each_loss_and_the_decoding_of_scores(transloom, tmp_path):
+    smoothed = made_run(tmp_path / "smoothed", *LINES, label_smoothing=0.1)
+    text = transloom("status", smoothed).stdout
+    assert "training loss (smoothed) 0.500, training NLL 0.450" in text
+    assert "best scores    loss 2.000" in text
+    assert "BLEU (greedy) 30.0 (step 2)" in text
+    plain = made_run(tmp_path / "plain", train_line(2, loss=0.5, nll=0.5))
+    text = transloom("status", plain).stdout
+    assert "training loss 0.500\n" in text
+    assert "NLL" not in text
+
+
+def test_a_run_whose_steps_have_stopped_to_come_is_told_from_one_that_trains(
+    transloom, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("COLUMNS", "160")
+    lately, long_ago = (datetime.now(UTC) - timedelta(minutes=m) for m in (0, 50))
+    stalled = made_run(tmp_path / "stalled", train_line(1, time=long_ago.timestamp() + 1200))
+    with_owner(stalled, since=long_ago.isoformat())
+    # Its last step was long ago, but so was its end: it has begun again.
+    with_owner(made_run(tmp_path / "begins", *LINES), since=lately.isoformat())
+    text = transloom("runs", tmp_path).stdout
+    assert text.count("no step for") == 1
+    assert "training, no step for 30 min" in text
+    assert "1 of 20; no other for 30 min" in transloom("status", stalled).stdout
+    stopped = made_run(tmp_path / "stopped", train_line(1))
+    assert "no other" not in transloom("status", stopped).stdout
+    assert (
+        RunStatus.model_validate_json(
+            transloom("status", stalled, "--json").stdout
+        ).step_age_seconds
+        >= 1800
+    )
+
+
+def test_what_is_no_run_or_no_folder_of_runs_is_told(transloom, folder):
+    with pytest.raises(RunMismatchError, match=r"dataset is no run: it has neither run\.json"):
+        transloom("status", folder / "dataset")
+    with pytest.raises(RunMismatchError, match="itself a run: `transloom status"):
+        transloom("runs", folder / "d-stopped")
+    with pytest.raises(RunMismatchError, match="No such file or directory"):
+        transloom("runs", folder / "nowhere")

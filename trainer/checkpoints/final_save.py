@@ -1,0 +1,17 @@
+"""Retry schedule for the last checkpoint of a run when it cannot be saved, as on a full disk."""
+
+import time
+from collections.abc import Iterator
+
+FINAL_RETRY_SECONDS = 60.0
+FIRST_PAUSE_SECONDS = 1.0
+
+
+def final_save_attempts() -> Iterator[float]:
+    """Yield the seconds left at each try, with growing pauses between tries, and 0 at the last."""
+    deadline, pause = time.monotonic() + FINAL_RETRY_SECONDS, FIRST_PAUSE_SECONDS
+    while (left := deadline - time.monotonic()) > 0:
+        yield left
+        time.sleep(min(pause, left))
+        pause *= 2
+    yield 0.0

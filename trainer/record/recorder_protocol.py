@@ -1,0 +1,28 @@
+"""Interface of a rank's recorder, and the recorder of ranks that record nothing."""
+
+from typing import Protocol
+
+from trainer.record.metrics_lines import Line
+
+
+class RecorderProtocol(Protocol):
+    """Interface of a recorder for the training loop."""
+
+    @property
+    def last_step(self) -> int: ...
+
+    def append(self, line: Line) -> None: ...
+
+    def record_texts(self, step: int, texts: list[str]) -> None: ...
+
+
+class NoRecorder:
+    """Recorder of ranks other than 0, which would record the same lines as rank 0."""
+
+    last_step = 0
+
+    def append(self, line: Line) -> None:
+        pass
+
+    def record_texts(self, step: int, texts: list[str]) -> None:
+        pass

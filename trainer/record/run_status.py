@@ -1,0 +1,306 @@
+"""State of a run, from its folder alone: for `transloom runs`, `status` and `sweep`.
+
+::
+
+    owners/        the process that trains it, and whether it lives  ─┐
+    log.txt        the end of the last start                          ├─▶ state
+    checkpoints/   whether the newest one is the run's end           ─┘
+    metrics.jsonl  its end: step, scores, speed, remaining time
+    place.json     the nodes of the ranks
+
+It writes nothing, contacts no process, and reads no file whole that grows with the run. A folder
+may be half-written, damaged or forged: an unreadable part is a problem of the status, not an
+error.
+"""
+
+import time
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from foundation.wording import span
+from foundation.file_model import FileModel
+from trainer.checkpoints.format import CheckpointHeader, step_of
+from trainer.checkpoints.lease import LEASE_SECONDS, Ownership
+from trainer.errors import RunMismatchError
+from trainer.record.record_end import TERA, RecordEnd
+from trainer.record.run_snapshot import RunSnapshot, value_within
+from trainer.runs.folder import RunFolder
+from trainer.runs.log import ENDED, LogEntry
+from trainer.scores import BestScore, Scores, keep_best
+
+State = Literal["training", "finished", "stopped", "failed", "abandoned", "damaged"]
+
+# Bytes to read from the end of a record: some 400 steps for a list of runs, 100,000 for one run.
+RECORD_BYTES_IN_LIST = 2**18
+BYTES_OF_ONE = 2**26
+NOTICES = 5
+
+
+class Owner(FileModel):
+    """Process that trains the run, or was the last one to do so.
+
+    Attributes:
+        host: the name of its host.
+        process: its process id.
+        since: when it became the owner, in ISO format.
+        silent_seconds: the time since its last heartbeat, by this machine's clock; negative if the
+            clock of the file server is ahead.
+    """
+
+    host: str
+    process: int
+    since: str
+    silent_seconds: float
+
+
+class RunStatus(FileModel):
+    """Status of a run, from a snapshot of its folder.
+
+    Attributes:
+        name: the name of the folder.
+        path: the path of the folder.
+        state: the state of the run.
+        reason: the reason why it finished, failed, was abandoned or is damaged.
+        step: the last recorded step.
+        max_steps: the setting; None if it is unknown.
+        training_loss: the loss of the last applied step, in nats per target token.
+        training_nll: the same without label smoothing, like a validation's loss.
+        smooths_labels: whether `training_loss` includes label smoothing.
+        scores: the scores of the newest validation, at `scores_step`.
+        scores_step: the step of the newest validation.
+        best: the best of each measure among the validations from step `best_since_step` on.
+        best_since_step: the first step that was read.
+        tokens_per_second: target tokens of all ranks in recent steps, including the time between
+            steps.
+        tflops_per_second: 10¹² operations of the model a second, of all ranks in recent steps.
+        mfu: model FLOPs utilization in these steps, a share; None if a GPU's peak is unknown.
+        seconds_left: time until `max_steps` at the speed of recent steps, while the run is trained.
+        step_age_seconds: while the run is trained: the time since the last applied step was
+            recorded, or since its owner began, if that was later.
+        owner: the owner; None if the run never had one or its file cannot be read.
+        ranks: the number of ranks.
+        nodes: the number of ranks on each node, now or at the last start.
+        checkpoint: the path of the newest checkpoint.
+        checkpoint_step: the step of the newest checkpoint.
+        notices: the last entries of log.txt.
+        problems: descriptions of the unreadable parts of the folder.
+    """
+
+    name: str
+    path: str
+    state: State
+    reason: str | None = None
+    step: int = 0
+    max_steps: int | None = None
+    training_loss: float | None = None
+    training_nll: float | None = None
+    smooths_labels: bool = False
+    scores: Scores = Field(default_factory=dict)
+    scores_step: int | None = None
+    best: dict[str, BestScore] = Field(default_factory=dict)
+    best_since_step: int | None = None
+    tokens_per_second: float | None = None
+    tflops_per_second: float | None = None
+    mfu: float | None = None
+    seconds_left: float | None = None
+    step_age_seconds: float | None = None
+    owner: Owner | None = None
+    ranks: int | None = None
+    nodes: dict[str, int] = Field(default_factory=dict)
+    checkpoint: str | None = None
+    checkpoint_step: int | None = None
+    notices: list[LogEntry] = Field(default_factory=list)
+    problems: list[str] = Field(default_factory=list)
+
+
+def is_run(path: Path) -> bool:
+    """Return whether a folder is, or may have been, a run folder."""
+    run = RunFolder(path)
+    traces = (run.card_path, run.metrics, run.checkpoints, run.path / "owners")
+    try:
+        return any(trace.exists() for trace in traces)
+    except OSError:  # such as a folder that only its owner may enter
+        return False
+
+
+def no_runs_in(folder: Path | str, error: OSError, or_else: str = "") -> RunMismatchError:
+    """Return the error for a folder whose runs cannot be listed.
+
+    Args:
+        folder: the folder.
+        error: the error of listing it.
+        or_else: the alternative argument of a command, such as " or a run".
+    """
+    return RunMismatchError(
+        f"{folder} has no runs: {error.strerror}. Name the folder that holds your runs{or_else}; "
+        "without a name it is `runs` in the current folder, which the first `transloom train` "
+        "creates"
+    )
+
+
+def run_paths(
+    folder: Path, or_else: str = "", is_listed: Callable[[Path], bool] = is_run
+) -> list[Path]:
+    """Return the folders of runs in a folder, in the order of their names.
+
+    Args:
+        or_else: see `no_runs_in`.
+
+    Raises:
+        RunMismatchError: there is no such folder.
+    """
+    try:
+        paths = sorted(folder.iterdir())
+    except OSError as error:
+        raise no_runs_in(folder, error, or_else) from error
+    return [path for path in paths if is_listed(path)]
+
+
+def run_status_of(path: Path, record_bytes: int = BYTES_OF_ONE) -> RunStatus:
+    """Return the current standing of the run in a folder.
+
+    Args:
+        path: the folder.
+        record_bytes: the number of bytes to read from the end of its record.
+    """
+    return run_status_from(RunSnapshot(RunFolder(path), record_bytes))
+
+
+def run_status_from(snapshot: RunSnapshot) -> RunStatus:
+    """Summarize a snapshot."""
+    path = snapshot.run.path
+    state, reason = _state(snapshot)
+    record, newest = snapshot.record, snapshot.newest
+    scores, scores_step = _newest_scores(record, snapshot.header)
+    flops_rate = record.flops_per_second
+    return RunStatus(
+        name=path.name or str(path),
+        path=str(path),
+        state=state,
+        reason=reason,
+        step=max(record.step, step_of(newest) if newest else 0),
+        max_steps=snapshot.max_steps,
+        training_loss=record.last.loss if record.last else None,
+        training_nll=record.last.nll if record.last else None,
+        smooths_labels=snapshot.smooths_labels,
+        scores=scores,
+        scores_step=scores_step,
+        best=_best(record, scores, scores_step),
+        best_since_step=record.first_step,
+        tokens_per_second=record.tokens_per_second,
+        tflops_per_second=None if flops_rate is None else flops_rate / TERA,
+        mfu=record.mfu,
+        seconds_left=record.seconds_left(snapshot.max_steps) if state == "training" else None,
+        step_age_seconds=_step_age(snapshot) if state == "training" else None,
+        owner=_owner(snapshot.ownership),
+        ranks=snapshot.rank_nodes.ranks if snapshot.rank_nodes else record.world_size,
+        nodes=snapshot.rank_nodes.nodes if snapshot.rank_nodes else {},
+        checkpoint=str(newest) if newest else None,
+        checkpoint_step=step_of(newest) if newest else None,
+        notices=snapshot.log[-NOTICES:],
+        problems=list(snapshot.problems),
+    )
+
+
+def _state(snapshot: RunSnapshot) -> tuple[State, str | None]:
+    run, held = snapshot.run, snapshot.ownership
+    if held and not held.released and _has_live_lease(held):
+        return "training", None
+    if snapshot.card is None:
+        return "damaged", "; ".join(snapshot.problems) or f"{run.path} has no {run.card_path.name}"
+    if snapshot.header and (end := _end(snapshot.header, snapshot.max_steps)):
+        return "finished", end
+    if held and not held.released:
+        return "abandoned", _abandoned_reason(held)
+    if held and (failure := _failure(snapshot.log, held)):
+        return "failed", failure
+    return "stopped", None
+
+
+def _has_live_lease(held: Ownership) -> bool:
+    """Return whether the owner lives and has renewed its lease in time, even if clocks differ."""
+    return not held.is_dead and abs(time.time() - held.renewed) <= LEASE_SECONDS
+
+
+def _abandoned_reason(held: Ownership) -> str:
+    who = f"process {held.card.process} on {held.card.host}" if held.card else "its owner"
+    if held.is_dead:
+        return f"{who} has ended without releasing the run"
+    silent = time.time() - held.renewed
+    if silent < 0:
+        return f"{who} sent its last heartbeat {span(-silent)} ahead of this machine's clock"
+    return f"{who} has sent no heartbeat for {span(silent)}"
+
+
+def _failure(log: list[LogEntry], held: Ownership) -> str | None:
+    """Return the error that ended the last owner's start, or None."""
+    for entry in reversed(log):
+        if held.card and _moment(entry.time) < _moment(held.card.since):
+            return None  # of an earlier start
+        if entry.text.startswith(ENDED):
+            return entry.text.removeprefix(ENDED)
+    return None
+
+
+def _moment(text: str) -> float:
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except (ValueError, OverflowError, OSError):
+        return 0.0
+
+
+def _end(header: CheckpointHeader, max_steps: int | None) -> str | None:
+    """Return why the training is complete, or None if it is not."""
+    if header.imported_from:
+        return f"its weights were imported from {header.imported_from}"
+    if header.validation_due:
+        return None
+    if max_steps is not None and header.step >= max_steps:
+        return f"trained to step {header.step}"
+    patience = value_within(header.recipe, "trainer", "early_stopping", "patience")
+    without_best = header.early_stopping.validations_since_best
+    if isinstance(patience, int) and without_best >= patience:
+        return f"stopped early at step {header.step}: no better validation in {without_best}"
+    return None
+
+
+def _step_age(snapshot: RunSnapshot) -> float | None:
+    card = snapshot.ownership.card if snapshot.ownership else None
+    moments = [snapshot.record.last.time] if snapshot.record.last else []
+    if card:
+        moments.append(_moment(card.since))
+    return round(max(0.0, time.time() - max(moments)), 1) if moments else None
+
+
+def _newest_scores(record: RecordEnd, header: CheckpointHeader | None) -> tuple[Scores, int | None]:
+    """Return the newest scores of the record, or else those of the newest checkpoint."""
+    if record.validations:
+        last = record.validations[-1]
+        return last.scores, last.step
+    if header and header.scores:
+        return header.scores, header.step
+    return {}, None
+
+
+def _best(record: RecordEnd, scores: Scores, step: int | None) -> dict[str, BestScore]:
+    best: dict[str, BestScore] = {}
+    for line in record.validations:
+        keep_best(best, line.scores, line.step)
+    if not record.validations and step is not None:
+        keep_best(best, scores, step)
+    return best
+
+
+def _owner(held: Ownership | None) -> Owner | None:
+    if held is None or held.card is None:
+        return None
+    return Owner(
+        host=held.card.host,
+        process=held.card.process,
+        since=held.card.since,
+        silent_seconds=round(time.time() - held.renewed, 1),
+    )

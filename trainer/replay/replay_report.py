@@ -1,0 +1,154 @@
+"""Result of a replay for users, scripts and the dashboard: a verdict and details of each step."""
+
+import math
+from typing import Any, Literal
+
+from pydantic import Field
+
+from foundation.file_model import FileModel
+
+
+class Difference(FileModel):
+    """First difference between replay and record.
+
+    Attributes:
+        step: the step with the difference.
+        what: data, learning rate, loss, gradient norm, whether the step counts, or state.
+        recorded: the recorded value, if it is one number or hash.
+        replayed: the replayed value, if it is one number or hash.
+        details: further facts, such as the shard or the parameters.
+    """
+
+    step: int
+    what: str
+    recorded: Any = None
+    replayed: Any = None
+    details: list[str] = Field(default_factory=list)
+
+
+class Verdict(FileModel):
+    """Verdict on whether the replay equals the record.
+
+    Attributes:
+        same: whether no difference was found.
+        promise: description of the equality that the replay was held to.
+        to_the_last_bit: whether losses and state were compared bit by bit; otherwise losses and
+            gradient norms are compared within the tolerance of rounding.
+        ranks_for_bits: the number of ranks on which a replay here would be compared bit by bit;
+            None if this one was, or if more than the number of ranks prevents it.
+        data: `same`, `different`, or `unreadable`: the dataset no longer provides it.
+        losses: including gradient norms and learning rates; `not_compared` after unreadable data.
+        state: weights and moments at the run's checkpoints among these steps; `not_compared` if
+            there is none, or if bits are not promised.
+        amplified_rounding: whether losses are `same` although training has amplified the rounding
+            beyond the tolerance of a single step.
+    """
+
+    same: bool
+    promise: str
+    to_the_last_bit: bool
+    ranks_for_bits: int | None = None
+    data: Literal["same", "different", "unreadable"]
+    losses: Literal["same", "different", "not_compared"]
+    state: Literal["same", "different", "not_compared"]
+    tensors: int = 0  # weights and moments that were compared
+    state_steps: list[int] = Field(default_factory=list)  # the checkpoints' steps
+    largest_difference: float = 0.0  # between losses of the same step, relative to the record's
+    amplified_rounding: bool = False
+    first_difference: Difference | None = None
+
+
+class InspectedExample(FileModel):
+    """Example, or part of one, in the input of a step.
+
+    Attributes:
+        slot: the slot of its micro-batch.
+        rank: the rank of the recorded run that computed it.
+        corpus: the corpus of the example.
+        shard: the shard that holds it.
+        example: its number in the dataset, as in `transloom data trace`.
+        start: the position in its example at which a part starts, in tokens; None for whole ones.
+        texts: texts by name: a field's role (source, target, document) or further texts of a task,
+            see `trainer.tasks.task.TrainingTask.example_texts`.
+        tokens: the number of its target tokens.
+        loss: nats per token with the step's own dropout, without label smoothing; None if it is not
+            finite.
+        share: its share of the step's loss; None if that is not finite.
+    """
+
+    slot: int
+    rank: int
+    corpus: str
+    shard: str
+    example: int
+    start: int | None = None
+    texts: dict[str, str]
+    tokens: int
+    loss: float | None
+    share: float | None
+
+
+class ActivationRange(FileModel):
+    """Range of a module's outputs in the step, over all micro-batches; None if not finite."""
+
+    minimum: float | None
+    maximum: float | None
+    mean: float | None
+    largest_magnitude: float | None
+
+
+class InspectedStep(FileModel):
+    """Repeated step, with the values of its line in the record.
+
+    Attributes:
+        step: the number of the step.
+        loss: the loss; None if the step was skipped.
+        nll: the loss without label smoothing; None if the step was skipped.
+        grad_norm: the norm of the gradients; None if the step was skipped.
+        recorded_loss: the loss in the record.
+        recorded_grad_norm: the norm in the record.
+        examples: the examples of the step, largest loss first.
+        gradient_norms: norms before clipping, by module; the root of the sum of their squares is
+            `grad_norm`.
+        activations: ranges by module, in the order of the model.
+    """
+
+    step: int
+    loss: float | None
+    nll: float | None = None
+    grad_norm: float | None
+    recorded_loss: float | None
+    recorded_grad_norm: float | None
+    examples: list[InspectedExample] = Field(default_factory=list)
+    gradient_norms: dict[str, float | None] = Field(default_factory=dict)
+    activations: dict[str, ActivationRange] = Field(default_factory=dict)
+
+
+class ReplayReport(FileModel):
+    """Report of a replay of the steps `from_step` to `to_step`.
+
+    Attributes:
+        run: the run's folder.
+        from_step: the first step of the replay.
+        to_step: the last step of the replay.
+        replayed_from: the step of the checkpoint at which it started; 0 for the run's first
+            weights.
+        steps_trained: the number of repeated steps, including those before `from_step`.
+        ranks: the number of ranks.
+        verdict: the result of the comparison.
+        steps: the inspected steps.
+    """
+
+    run: str
+    from_step: int
+    to_step: int
+    replayed_from: int
+    steps_trained: int
+    ranks: int
+    verdict: Verdict
+    steps: list[InspectedStep]
+
+
+def finite(value: float) -> float | None:
+    """Return the value if it is finite, and None otherwise, because JSON has no NaN."""
+    return value if math.isfinite(value) else None

@@ -1,0 +1,253 @@
+"""Ray actors that translate chunks of lines, and the driver that deals chunks to them.
+
+An actor holds nothing but the weights, and its answer is determined by the chunk. So an actor that
+dies costs its chunk's work, which the next one does; another actor is started in its place.
+"""
+
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import RayError, RayTaskError
+
+from cluster.errors import ClusterError, EmbeddedRayError
+from cluster.health.watchdog import HeartbeatSender, Watchdog
+from cluster.ray.embedded import embedded_ray_is_lost
+from cluster.ray.environment_file import read_environment
+from foundation.errors import DataError
+from foundation.wording import counted
+from model.config.transformer import DecodingConfig
+from model.errors import ModelError
+from trainer.checkpoints.format import HEADER, sha256_of
+from trainer.errors import RunMismatchError, TrainerError
+from transloom.inference.search_processes import prepare_process
+from transloom.inference.trained_network import Precision
+from transloom.inference.translate import LineOptions, lines_of_batch
+from transloom.inference.translator import Translator
+
+# Actors that a chunk may cost before it is taken for their end.
+MAX_CHUNK_FAILURES = 3
+# Chunks given to an actor: one at work, and one so that it need not wait.
+CHUNKS_AHEAD = 2
+POLL_SECONDS = 5.0  # at Ray, where no answer comes
+POLLS_BEFORE_NOTICE = 12  # without any actor, after which somebody is told
+
+
+@dataclass(frozen=True)
+class TranslatorOrigin:
+    """What an actor loads: each run with a checkpoint and the sha256 of its checkpoint.json."""
+
+    runs: tuple[tuple[str, str, str], ...]
+    decoding: DecodingConfig
+    precision: Precision
+    device: str
+    threads: int
+
+    def load(self) -> Translator:
+        """The translator.
+
+        Raises:
+            RunMismatchError: a run's folder is not seen here, or another checkpoint lies there.
+        """
+        prepare_process(self.threads)
+        runs = [(Path(run), checkpoint) for run, checkpoint, _ in self.runs]
+        translator = Translator.load_ensemble(runs, self.decoding, self.device, self.precision)
+        for (_, found), (run, checkpoint, expected) in zip(
+            translator.members, self.runs, strict=True
+        ):
+            if (sha256 := sha256_of(found.path / HEADER)) != expected:
+                raise RunMismatchError(
+                    f"The checkpoint {checkpoint} of {run} has sha256 {sha256[:16]}… on the node "
+                    f"of an actor, {expected[:16]}… where the command runs: all nodes have to see "
+                    "the same run folder"
+                )
+        return translator
+
+
+@ray.remote(max_restarts=0, max_task_retries=0, concurrency_groups={"control": 1})
+class LineTranslator:
+    """Translates chunks of lines."""
+
+    def __init__(self, origin: TranslatorOrigin, wanted: LineOptions) -> None:
+        read_environment()
+        self._watchdog = Watchdog()
+        self._origin = origin
+        self._wanted = wanted
+        self._translator: Translator | None = None
+
+    def open(self) -> None:
+        """Load the weights."""
+        self._translator = self._origin.load()
+
+    def translate(self, lines: list[str]) -> list[str]:
+        """What is printed for these lines."""
+        assert self._translator is not None, "opened first"
+        return lines_of_batch(self._translator, lines, None, self._wanted)
+
+    @ray.method(concurrency_group="control")
+    def heartbeat(self) -> None:
+        """Take note that the driver lives."""
+        self._watchdog.heartbeat()
+
+
+@dataclass(frozen=True)
+class ActorResources:
+    """The number of actors, and the resources of each.
+
+    Attributes:
+        actors: None: as many as the cluster has room for.
+    """
+
+    actors: int | None
+    cpus: float
+    gpus: float
+
+
+class ChunkScheduler:
+    """Deals chunks to actors, in a Ray session that is open."""
+
+    def __init__(
+        self,
+        origin: TranslatorOrigin,
+        wanted: LineOptions,
+        resources: ActorResources,
+        tell: Callable[[str], None],
+    ) -> None:
+        """
+        Raises:
+            ClusterError: the number of actors is open, and the cluster has room for none.
+        """
+        self._arguments = (origin, wanted)
+        self._resources = resources
+        self._actor_count = resources.actors or _free_slots(resources)
+        self._tell = tell
+        self._actors: list[Any] = []
+        self._open: list[Any] = []  # those that have their weights
+        self._asked: dict[Any, tuple[Any, int | None]] = {}  # answer → actor, chunk or opening
+        self._deaths: Counter[int] = Counter()
+
+    def results(
+        self, chunks: Iterable[int], read: Callable[[int], list[str]]
+    ) -> Iterator[tuple[int, list[str]]]:
+        """The output of each chunk, as it is done.
+
+        Raises:
+            ClusterError: a chunk has cost several actors, or actors cannot be opened.
+            EmbeddedRayError: the Ray that this process has started is gone.
+            TrainerError, DataError, ModelError: what an actor has raised.
+        """
+        waiting = deque(chunks)
+        with HeartbeatSender(lambda: list(self._actors)):
+            try:
+                for _ in range(min(self._actor_count, len(waiting))):
+                    self._start_actor()
+                while waiting or any(chunk is not None for _, chunk in self._asked.values()):
+                    for answer in self._answers():
+                        actor, chunk = self._asked.pop(answer)
+                        found = self._collect_result(answer, actor, chunk, waiting)
+                        if chunk is not None and found is not None:
+                            yield chunk, found
+                    for actor in self._open:
+                        self._assign(actor, waiting, read)
+            finally:
+                for actor in () if embedded_ray_is_lost() else self._actors:
+                    ray.kill(actor)
+
+    def _answers(self) -> list[Any]:
+        """Those that are there, or come within a while.
+
+        Raises:
+            EmbeddedRayError: the Ray that this process has started is gone.
+        """
+        for _ in range(POLLS_BEFORE_NOTICE):
+            answers, _ = ray.wait(list(self._asked), timeout=POLL_SECONDS)
+            if embedded_ray_is_lost():
+                raise EmbeddedRayError(
+                    "Ray is lost on this machine: the same command goes on where it was"
+                )
+            if answers:
+                return answers
+        self._report_missing_actors()
+        return []
+
+    def _start_actor(self) -> None:
+        resources = self._resources
+        actor = LineTranslator.options(  # type: ignore[attr-defined]
+            num_cpus=resources.cpus, num_gpus=resources.gpus
+        ).remote(*self._arguments)
+        self._actors.append(actor)
+        self._asked[actor.open.remote()] = (actor, None)
+
+    def _assign(self, actor: Any, waiting: deque[int], read: Callable[[int], list[str]]) -> None:
+        asked = sum(other is actor for other, _ in self._asked.values())
+        while waiting and asked < CHUNKS_AHEAD:
+            chunk = waiting.popleft()
+            self._asked[actor.translate.remote(read(chunk))] = (actor, chunk)
+            asked += 1
+
+    def _collect_result(
+        self, answer: Any, actor: Any, chunk: int | None, waiting: deque[int]
+    ) -> list[str] | None:
+        """The answer's lines; None if the actor has died, whose chunk is then done again."""
+        try:
+            found: list[str] | None = ray.get(answer)
+        except RayTaskError as error:
+            cause = error.cause
+            if isinstance(cause, (TrainerError, DataError, ModelError)):
+                raise cause from error
+            raise ClusterError(f"An actor could not translate: {error}") from error
+        except RayError as error:  # it has died, its node too, or memory was short
+            if chunk is not None:
+                waiting.appendleft(chunk)
+            self._replace(actor, chunk, error)
+            return None
+        if chunk is None:
+            self._open.append(actor)
+        return found
+
+    def _replace(self, actor: Any, chunk: int | None, error: RayError) -> None:
+        blamed = -1 if chunk is None else chunk
+        self._deaths[blamed] += 1
+        if self._deaths[blamed] > MAX_CHUNK_FAILURES:
+            what = "while they were opened" if chunk is None else f"at chunk {chunk}"
+            raise ClusterError(
+                f"{counted(self._deaths[blamed], 'actor')} died {what}, most likely for want of "
+                f"memory: {error}. Give each actor more with --cpus-per-actor, or fewer --actors; "
+                "the same command goes on where it was"
+            ) from error
+        if actor in self._actors:  # not one whose other chunk has told it already
+            self._actors.remove(actor)
+            self._open = [other for other in self._open if other is not actor]
+            self._tell("An actor died; its lines are translated by another one")
+            self._start_actor()
+
+    def _report_missing_actors(self) -> None:
+        if all(chunk is None for _, chunk in self._asked.values()):
+            resources = self._resources
+            self._tell(
+                f"No actor has begun in {POLLS_BEFORE_NOTICE * POLL_SECONDS:.0f} s: each needs "
+                f"{counted(resources.cpus, 'CPU')} and {counted(resources.gpus, 'GPU')}, which "
+                "the cluster has not free"
+            )
+
+
+def _free_slots(resources: ActorResources) -> int:
+    """Return the number of actors that the cluster has room for.
+
+    Raises:
+        ClusterError: it has room for none.
+    """
+    free, cpus, gpus = ray.available_resources(), resources.cpus, resources.gpus
+    needed = {"CPU": cpus, "GPU": gpus}
+    slots = min(int(free.get(name, 0) // each) for name, each in needed.items() if each)
+    if not slots:
+        raise ClusterError(
+            f"The cluster has {counted(free.get('CPU', 0.0), 'CPU')} and "
+            f"{counted(free.get('GPU', 0.0), 'GPU')} free, "
+            f"and an actor takes {counted(cpus, 'CPU')} and {counted(gpus, 'GPU')}: ask for less "
+            "with --cpus-per-actor and --gpus-per-actor, or say how many to wait for with --actors"
+        )
+    return slots

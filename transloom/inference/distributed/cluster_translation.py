@@ -1,0 +1,118 @@
+"""`transloom translate … --on-cluster`: a large file, translated by actors of a Ray cluster.
+
+    file ─▶ all lines looked at ─▶ chunks ─▶ actors ─▶ a durable result each ─▶ OUT, by a rename
+
+The local command translates as many lines at once as a chunk has, so the output is the same to the
+byte. The file is read as it is needed; of its lines only those that are at work are in memory.
+"""
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from cluster.errors import ClusterError
+from cluster.ray.embedded import EmbeddedRay
+from cluster.ray.session import ray_session
+from cluster.terminal import Terminal, percentage_bars, warn
+from trainer.checkpoints.format import HEADER, sha256_of
+from transloom.inference.text_input import STANDARD_INPUT
+from transloom.inference.sentence_memory import SentenceLimit
+from transloom.inference.distributed.actors import ActorResources, ChunkScheduler, TranslatorOrigin
+from transloom.inference.distributed.chunk_store import InputFile, ChunkStore, WorkMetadata, scan_file
+from transloom.inference.translate import (
+    SENTENCES_AT_ONCE,
+    LineOptions,
+    check_lengths,
+    require_no_context,
+)
+from transloom.inference.translator import Translator
+
+
+def translate_on_cluster(
+    translator: Translator,
+    file: str,
+    output: Path,
+    wanted: LineOptions,
+    resources: ActorResources,
+    address: str | None,
+    console: Terminal,
+) -> None:
+    """Translate a file into another one; a repeated call continues the work of an earlier one.
+
+    Args:
+        address: a running cluster, HOST:PORT or auto; None: start Ray on this machine.
+
+    Raises:
+        CorpusError: the file cannot be read, or a sentence is too long; nothing is translated.
+        ClusterError: the work was begun with other settings, or it cannot be done.
+        RunMismatchError: the model reads context.
+    """
+    require_no_context(translator, "--on-cluster deals lines out, away from those before them")
+    if file == STANDARD_INPUT:
+        raise ClusterError(
+            "Standard input is read once, and a cluster's work may have to be continued: name a "
+            "file"
+        )
+    given = scan_file(file, SENTENCES_AT_ONCE)
+    limit = translator.longest_sentence(wanted.max_tokens)
+    check_lengths(_token_counts(translator, given, wanted.tag), file, limit, wanted.long_lines)
+    wanted = replace(wanted, max_tokens=limit.tokens)
+    card = _card(translator, given, wanted, limit)
+    origin = TranslatorOrigin(
+        runs=tuple(
+            (str(weights.run.resolve()), weights.checkpoint, sha256)
+            for (weights, _), sha256 in zip(translator.members, card.checkpoints, strict=True)
+        ),
+        decoding=translator.decoding,
+        precision=translator.precision,
+        device="cuda" if resources.gpus else "cpu",
+        threads=max(1, int(resources.cpus)),
+    )
+    work = ChunkStore(output, len(given.starts))
+    with work.owned(card) as chunks:
+        if chunks:
+            with ray_session(address, EmbeddedRay(cpus=resources.cpus)):
+                scheduler = ChunkScheduler(origin, wanted, resources, warn)
+                _run_chunks(work, given, scheduler, chunks, console)
+        work.finish()
+
+
+def _card(
+    translator: Translator, given: InputFile, wanted: LineOptions, limit: SentenceLimit
+) -> WorkMetadata:
+    return WorkMetadata(
+        checkpoints=[sha256_of(found.path / HEADER) for _, found in translator.members],
+        precision=translator.precision,
+        decoding=translator.decoding.model_dump(mode="json"),
+        input_sha256=given.sha256,
+        lines=given.lines,
+        lines_per_chunk=given.lines_per_chunk,
+        tag=wanted.tag,
+        n_best=wanted.n_best,
+        alignments=wanted.alignments,
+        as_json=wanted.as_json,
+        long_lines=wanted.long_lines,
+        max_tokens=None if limit.reason == "memory" else limit.tokens,
+    )
+
+
+def _run_chunks(
+    work: ChunkStore, given: InputFile, scheduler: ChunkScheduler, chunks: list[int], console: Terminal
+) -> None:
+    """Have all chunks done, and show how it goes."""
+    lines = given.lines - sum(given.size(n) for n in chunks)
+    with percentage_bars(console) as progress:
+        bar = progress.add_task("translating", total=given.lines, completed=lines)
+        begun, new = time.monotonic(), 0
+        for number, found in scheduler.results(chunks, given.chunk):
+            work.keep(number, found)
+            new += given.size(number)
+            speed = new / max(time.monotonic() - begun, 1e-9)
+            said = f"translating lines, {speed:,.0f} a second"
+            progress.update(bar, completed=lines + new, description=said)
+
+
+def _token_counts(translator: Translator, given: InputFile, tag: str | None) -> Iterator[int]:
+    for number in range(len(given.starts)):
+        yield from translator.count_tokens(given.chunk(number), tag)

@@ -1,0 +1,106 @@
+"""Scores of the translations of test sets that lie in a run's folder: nothing is translated anew.
+
+    translations/NAME-STEP-beamB-alphaA.txt  ─┐
+    the dataset's references of NAME         ─┴▶ BLEU, chrF, each with its signature
+
+`transloom evaluate` has written them (`evaluation.py`).
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import sacrebleu
+
+from data_pipeline.batching.heldout import load_heldout
+from data_pipeline.config.pair import TARGET
+from data_pipeline.storage.regular_files import read_regular
+from trainer.checkpoints.format import Checkpoint, list_checkpoints
+from trainer.recipe import TrainingRecipe
+from trainer.runs.folder import RunFolder
+from transloom.inference.scoring import dataset_of
+
+NEWEST = 6  # files of a test set that are scored
+_MAX_BYTES = 2**26
+# What follows the name of the test set.
+_MADE_BY = re.compile(
+    r"-(?P<weights>\d{8}|average-of-.+)-beam(?P<beam>\d+)-alpha(?P<alpha>[\d.]+)\.txt"
+)
+
+
+@dataclass(frozen=True)
+class StoredScore:
+    """A score of translations that were kept.
+
+    Attributes:
+        checkpoint: what made them: a step, or the name of an average.
+        file: has them, a line each.
+    """
+
+    test_set: str
+    checkpoint: str
+    beam_size: int
+    length_penalty: float
+    score: str
+    value: float
+    signature: str
+    file: str
+
+
+def stored_scores(run: RunFolder) -> list[StoredScore]:
+    """The scores of a run's kept translations, by test set and then by checkpoint.
+
+    Raises:
+        TrainerError, DatasetError, OSError: the run's checkpoint or its dataset cannot be read.
+    """
+    paths = list_checkpoints(run.checkpoints)
+    if not paths or not run.translations.is_dir():
+        return []
+    checkpoint = Checkpoint(paths[-1])
+    recipe = TrainingRecipe.of_checkpoint(checkpoint.header.recipe, checkpoint.header.identity)
+    found = {name: _files_of(run.translations, name) for name in recipe.data.tests}
+    if not any(found.values()):
+        return []
+    store, manifest = dataset_of(checkpoint, recipe.data)
+    scores: list[StoredScore] = []
+    for name, files in found.items():
+        references = load_heldout(store, manifest, name).texts[TARGET] if files else []
+        for file, made_by in files:
+            scores += _scores_of(name, file, made_by, references)
+    return scores
+
+
+def _files_of(folder: Path, name: str) -> list[tuple[Path, re.Match[str]]]:
+    """The files of a test set's translations, the newest ones, in the order of their names."""
+    matches = [
+        (file, made_by)
+        for file in folder.iterdir()
+        if file.name.startswith(name) and (made_by := _MADE_BY.fullmatch(file.name[len(name) :]))
+    ]
+    matches.sort(key=lambda match: match[0].stat().st_mtime)
+    return sorted(matches[-NEWEST:], key=lambda match: match[0].name)
+
+
+def _scores_of(
+    name: str, file: Path, made_by: re.Match[str], references: list[str]
+) -> list[StoredScore]:
+    """BLEU and chrF; none if there is not a line for each reference."""
+    hypotheses = read_regular(file, _MAX_BYTES).decode("utf-8", "replace").split("\n")[:-1]
+    if len(hypotheses) != len(references):
+        return []
+    scores = []
+    for score, metric in (("BLEU", sacrebleu.BLEU()), ("chrF", sacrebleu.CHRF())):
+        value = metric.corpus_score(hypotheses, [references]).score
+        scores.append(
+            StoredScore(
+                test_set=name,
+                checkpoint=made_by["weights"],
+                beam_size=int(made_by["beam"]),
+                length_penalty=float(made_by["alpha"]),
+                score=score,
+                value=value,
+                signature=str(metric.get_signature()),
+                file=file.name,
+            )
+        )
+    return scores

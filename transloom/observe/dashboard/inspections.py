@@ -1,0 +1,190 @@
+"""Looks at steps: processes of `transloom replay RUN --steps A:B --look --json`, one at a time.
+
+What such a process prints is kept as it is, for the few newest looks, and is JSON within limits.
+"""
+
+import asyncio
+import os
+import signal
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from foundation.untrusted_text import visible
+from foundation.strict_json import JsonLimits, parse_object
+from foundation.wording import counted
+from transloom.observe.dashboard.api_models import MAX_INSPECTED_STEPS, InspectionResponse, NewInspection
+
+LIMITS = JsonLimits(bytes=16_000_000, values=2_000_000)
+MAX_KEPT_INSPECTIONS = 4
+MESSAGE_CHARACTERS = 2_000
+GRACE_SECONDS = 5.0  # between a request to end and the kill
+_BLOCK_BYTES = 2**16
+
+
+class InspectionRefusedError(Exception):
+    """A look that is not started; the message says why."""
+
+
+@dataclass
+class StepInspection:
+    """A replay of some steps, which runs or has ended.
+
+    Attributes:
+        content: the report of the replay as JSON; empty until it is done.
+    """
+
+    run: str
+    first_step: int
+    last_step: int
+    state: str = "running"
+    message: str = "it begins"
+    content: bytes = b""
+
+    @property
+    def key(self) -> tuple[str, int, int]:
+        return self.run, self.first_step, self.last_step
+
+    def answer(self) -> bytes:
+        """A `InspectionResponse` as JSON."""
+        values = {"state": self.state, "message": self.message}
+        text = InspectionResponse.model_validate(values).model_dump_json(exclude_none=True).encode()
+        return text[:-1] + b',"look":' + (self.content or b"null") + b"}"
+
+    def news(self) -> NewInspection:
+        return NewInspection.model_validate(
+            {
+                "id": self.run,
+                "first_step": self.first_step,
+                "last_step": self.last_step,
+                "state": self.state,
+                "message": self.message,
+            }
+        )
+
+
+class InspectionManager:
+    """Starts looks, and keeps what they have found."""
+
+    def __init__(self, news: Callable[[NewInspection], None], command: Sequence[str]) -> None:
+        """
+        Args:
+            news: told when a look begins and when it ends.
+            command: `transloom`, see `transloom.observe.dashboard.inspection_process`.
+        """
+        self._news, self._command = news, tuple(command)
+        self._kept: OrderedDict[tuple[str, int, int], StepInspection] = OrderedDict()
+        self._task: asyncio.Task[None] | None = None
+        self._running: StepInspection | None = None
+
+    def find(self, run: str, first_step: int, last_step: int) -> StepInspection | None:
+        return self._kept.get((run, first_step, last_step))
+
+    def start(self, run: str, path: Path, first_step: int, last_step: int) -> StepInspection:
+        """Begin to look at these steps, unless they have been looked at.
+
+        Raises:
+            InspectionRefusedError: they are too many, or another look is running.
+        """
+        steps = last_step - first_step + 1
+        if not 1 <= steps <= MAX_INSPECTED_STEPS:
+            raise InspectionRefusedError(
+                f"steps {first_step} to {last_step} are {counted(steps, 'step')}: look at 1 to "
+                f"{MAX_INSPECTED_STEPS} of them at once"
+            )
+        look = StepInspection(run, first_step, last_step)
+        found = self._kept.get(look.key)
+        if found and found.state != "failed":
+            return found
+        if self._running:
+            busy = self._running
+            raise InspectionRefusedError(
+                f"steps {busy.first_step} to {busy.last_step} of {busy.run} are being looked at: "
+                "wait until they are done"
+            )
+        self._kept[look.key] = self._running = look
+        self._kept.move_to_end(look.key)
+        while len(self._kept) > MAX_KEPT_INSPECTIONS:
+            self._kept.popitem(last=False)
+        self._task = asyncio.get_running_loop().create_task(self._inspect(look, path))
+        return look
+
+    async def close(self) -> None:
+        """End the look that is running, with its process."""
+        if self._task:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+
+    async def _inspect(self, look: StepInspection, path: Path) -> None:
+        self._news(look.news())
+        try:
+            await self._replay(look, path)
+        except (OSError, ValueError) as error:
+            look.state, look.message = "failed", str(error)
+        except asyncio.CancelledError:
+            look.state, look.message = "failed", "the dashboard was ended"
+            raise
+        finally:
+            self._running = None
+            self._news(look.news())
+
+    async def _replay(self, look: StepInspection, path: Path) -> None:
+        steps = f"{look.first_step}:{look.last_step}"
+        process = await asyncio.create_subprocess_exec(
+            *self._command,
+            *("replay", str(path), "--steps", steps, "--look", "--json"),
+            stdin=asyncio.subprocess.PIPE,  # ends with this process, see look_process.py
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,
+        )
+        assert process.stdout is not None
+        said = asyncio.create_task(self._read_progress(process, look))
+        try:
+            content = await _read_at_most(process.stdout, LIMITS.bytes)
+            await said
+            code = await process.wait()
+        finally:
+            await _end(process)
+            said.cancel()
+        if not content.strip():
+            raise ValueError(look.message or f"replay ended with exit code {code}")
+        # It becomes part of an answer. Another exit code says that the steps were not the same.
+        parse_object(content, LIMITS)
+        look.content, look.state, look.message = content.strip(), "done", ""
+
+    async def _read_progress(self, process: asyncio.subprocess.Process, look: StepInspection) -> None:
+        """Keep the last line on standard error as the message: how far it is, or what is wrong."""
+        assert process.stderr is not None
+        end = b""
+        while block := await process.stderr.read(_BLOCK_BYTES):
+            end = (end + block)[-4 * MESSAGE_CHARACTERS :]
+            lines = end.decode(errors="replace").replace("\r", "\n").strip().split("\n")
+            look.message = visible(lines[-1])[-MESSAGE_CHARACTERS:]
+
+
+async def _read_at_most(stream: asyncio.StreamReader, most: int) -> bytes:
+    parts, size = [], 0
+    while block := await stream.read(_BLOCK_BYTES):
+        size += len(block)
+        if size > most:
+            raise ValueError(f"the look has more than {most:,} bytes: look at fewer steps at once")
+        parts.append(block)
+    return b"".join(parts)
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """End a process and all of its group: what it has started, and perhaps left behind."""
+    _signal(process, signal.SIGTERM)
+    with suppress(TimeoutError):
+        await asyncio.wait_for(process.wait(), GRACE_SECONDS)
+    _signal(process, signal.SIGKILL)
+    await process.wait()
+
+
+def _signal(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, number)

@@ -1,0 +1,310 @@
+"""The answers about runs, made of their folders alone, for the server and for frozen reports.
+
+Nothing here is kept between two calls, and every file is read within a bound. What cannot be read
+is told in the answer; the rest of it is there.
+"""
+
+import shlex
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from foundation.built_in_tasks import DEFAULT_TASK
+from foundation.wording import counted
+from trainer.errors import RunMismatchError, TrainerError
+from trainer.record.node_usage import NodeLine, read_usage
+from trainer.record.metrics_lines import Event, Sample, SkippedLine
+from trainer.record.run_snapshot import ProblemCollector, RunSnapshot
+from trainer.record.run_status import RECORD_BYTES_IN_LIST, run_status_from
+from trainer.record.time_lapse import mean_cross_attention, read_time_lapse
+from trainer.runs.folder import RunFolder
+from trainer.task_kinds import TASKS
+from transloom.observe.curves.curve_index import extend_index, load_index
+from transloom.observe.curves.curves import MAX_POINTS, Curves, read_curves
+from transloom.observe.curves.record_blocks import OpenRecord
+from transloom.observe.dashboard.api_models import (
+    RUNS,
+    CurvesResponse,
+    GpuColumns,
+    Mark,
+    NodeColumns,
+    NodesResponse,
+    ProbeMoment,
+    RunResponse,
+    RunRow,
+    RunsResponse,
+    TimeLapseResponse,
+    ValidationRow,
+    curves_path,
+    nodes_path,
+    run_path,
+    time_lapse_path,
+)
+from transloom.observe.dashboard.runs_folder import run_id
+from transloom.observe.terminal.events import event_text
+
+T = TypeVar("T")
+
+# A table reads so much of the ends of all records together, but some ten lines of each in any case.
+TABLE_BYTES = 2_400_000
+MIN_END_BYTES = 2**13
+LOG_ENTRIES = 200
+SAMPLES_END_BYTES = 2**16
+_OF_A_GPU = ("utilization_percent", "memory_used_bytes", "memory_bytes")
+
+
+def end_bytes(runs: int) -> int:
+    """How much of the end of each record a table of so many runs reads."""
+    return max(MIN_END_BYTES, min(RECORD_BYTES_IN_LIST, TABLE_BYTES // max(1, runs)))
+
+
+def row_of(snapshot: RunSnapshot) -> RunRow:
+    """Return the row of a run in the table."""
+    name, settings = snapshot.run.path.name, snapshot.settings
+    return RunRow(
+        id=run_id(name),
+        name=name,
+        standing=run_status_from(snapshot),
+        settings=settings,
+        loss_unit=_loss_unit(settings),
+    )
+
+
+def _loss_unit(settings: Mapping[str, Any]) -> str | None:
+    """The unit of the loss by a recipe's task, which older recipes leave out."""
+    task = settings.get("task", DEFAULT_TASK)
+    return TASKS[task].loss_unit if isinstance(task, str) and task in TASKS else None
+
+
+def run_response(path: Path, cache: Path | None) -> RunResponse:
+    """Return all of a run that is no curve."""
+    run = RunFolder(path)
+    snapshot = RunSnapshot(run, RECORD_BYTES_IN_LIST)
+    row = row_of(snapshot)
+    known = len(snapshot.problems)
+    curves = read_curves(run.metrics, 1, cache=cache) if _is_file(run.metrics) else None
+    told_with_curves = ProblemCollector()
+    no_samples: list[Sample] = []
+    samples = told_with_curves.try_read(
+        run.metrics, lambda: newest_samples(run.metrics, cache), no_samples
+    )
+    vitals, cleaning = snapshot.vitals, snapshot.cleaning
+    problems = [
+        *row.standing.problems,
+        *([curves.problem] if curves and curves.problem else []),
+        # Repeated: the page shows this list beside the log.
+        *(text for text in row.standing.problems if text.startswith(str(run.log))),
+        *snapshot.problems[known:],
+    ]
+    return RunResponse(
+        id=row.id,
+        name=row.name,
+        standing=row.standing.model_copy(update={"problems": problems}),
+        settings=row.settings,
+        complete=curves.complete if curves else True,
+        card=snapshot.card,
+        checkpoints=snapshot.checkpoints,
+        events=marks_of(curves.events) if curves else [],
+        validations=validations_of(curves) if curves else [],
+        samples=samples,
+        log=snapshot.log[-LOG_ENTRIES:],
+        cleaning=cleaning,
+        environment=job_environment(snapshot),
+        commands=commands_of(snapshot),
+        vitals=vitals,
+    )
+
+
+def newest_samples(record: Path, cache: Path | None) -> list[Sample]:
+    """Return those of the newest validation, near the record's end or where the index says."""
+    with OpenRecord(record) as opened:
+        end = opened.lines_within(max(0, opened.end - SAMPLES_END_BYTES), opened.end)
+        if not end.validations and cache and (index := load_index(opened, cache)):
+            at, length = index.validation_at or (0, 0)
+            end = opened.lines_within(at, at + length + 1)
+        return end.validations[-1].samples if end.validations else []
+
+
+def job_environment(snapshot: RunSnapshot) -> dict[str, Any]:
+    """Return versions, commit and numerics by the last start and the newest readable header."""
+    known: dict[str, Any] = {}
+    if start := snapshot.start:
+        known |= {"started": start.since, **start.versions}
+        for name, code in (("transloom", start.code), ("project", start.invocation.project)):
+            if code:
+                known[f"commit of {name}"] = code.commit + (", changed" if code.dirty else "")
+    if header := snapshot.readable_header:
+        known |= {
+            "dataset": header.dataset_identity,
+            "checkpoint format": header.format,
+            **header.numerics,
+        }
+        if header.parent:
+            known["weights from"] = header.parent.model_dump(mode="json")
+    return known
+
+
+def commands_of(snapshot: RunSnapshot) -> list[str]:
+    """Return the command of the last start, and commands that repeat and prove the run."""
+    run, start, settings = snapshot.run, snapshot.start, snapshot.settings
+    name = shlex.quote(str(run.path))
+    typed = start.invocation.command if start else None
+    # `train` trusts the recipe that it is given, and this one may be anybody's.
+    harmless = settings and settings.get("extension_folder") is None
+    no_folder = "" if harmless else " extension_folder=null"
+    return [
+        *([typed] if typed else []),
+        f"transloom train {shlex.quote(str(run.recipe))}{no_folder} --run {name}-again",
+        f"transloom compare {name} {name}-again",
+        f"transloom replay {name} --steps 1:20",
+    ]
+
+
+def curves_response(
+    path: Path,
+    cache: Path | None,
+    points: int = MAX_POINTS,
+    first_step: int | None = None,
+    last_step: int | None = None,
+) -> CurvesResponse:
+    """The curves of a run, or of some of its steps.
+
+    Raises:
+        OSError: its record cannot be read.
+    """
+    curves = read_curves(RunFolder(path).metrics, points, first_step, last_step, cache)
+    return CurvesResponse(
+        thinned=curves.thinned,
+        complete=curves.complete,
+        steps_recorded=curves.steps_recorded,
+        recorded_bytes=curves.recorded_bytes,
+        bytes_read=curves.bytes_read,
+        problem=curves.problem,
+        columns=curves.columns,
+    )
+
+
+def frozen_responses(run: Path, *more: Path, cache: Path | None = None) -> dict[str, Any]:
+    """The answers about some runs, by the path of the request, as JSON values: for a report.
+
+    Their records are read whole, into the cache or else into a temporary folder: a report is
+    complete.
+
+    Raises:
+        RunMismatchError: there is no run in one of the folders, or two have the same name.
+        OSError: a record cannot be read.
+    """
+    paths = [path.resolve() for path in (run, *more)]
+    for path in paths:
+        RunFolder(path).card()
+    if len({path.name for path in paths}) < len(paths):
+        names = ", ".join(str(path) for path in paths)
+        raise RunMismatchError(f"Of {names} two have the same name: give one of them another")
+    with tempfile.TemporaryDirectory(prefix="transloom-curves-") as temporary:
+        answers: dict[str, Any] = {}
+        rows = []
+        for path in paths:
+            kept = _indexed(RunFolder(path).metrics, cache, Path(temporary))
+            name = run_id(path.name)
+            rows.append(row_of(RunSnapshot(RunFolder(path), RECORD_BYTES_IN_LIST)))
+            answers[run_path(name)] = run_response(path, kept).model_dump(mode="json")
+            answers[curves_path(name)] = curves_response(path, kept).model_dump(mode="json")
+            answers[nodes_path(name)] = nodes_response(path).model_dump(mode="json")
+            answers[time_lapse_path(name)] = time_lapse_response(path).model_dump(mode="json")
+    folder = paths[0].parent.name
+    table = RunsResponse(folder=folder, problems=[], bytes_read=0, runs=rows)
+    return {RUNS: table.model_dump(mode="json"), **answers}
+
+
+def nodes_response(path: Path) -> NodesResponse:
+    """How busy the nodes of a run were.
+
+    Raises:
+        OSError: there is something, and it cannot be read.
+    """
+    usage = read_usage(RunFolder(path).nodes)
+    return NodesResponse(
+        thinned=usage.thinned,
+        problem=usage.problem,
+        nodes={node: _columns_of(lines) for node, lines in usage.nodes.items()},
+    )
+
+
+def time_lapse_response(path: Path) -> TimeLapseResponse:
+    """What became of a run's probe sentences; empty if it has none.
+
+    Raises:
+        OSError: there is something, and it cannot be read.
+    """
+    kept = read_time_lapse(RunFolder(path).time_lapse)
+    sentences: dict[str, list[ProbeMoment]] = {}
+    for moment in kept.moments:
+        for probe in moment.probes:
+            shown = ProbeMoment(
+                step=moment.step,
+                output=probe.output,
+                ended=probe.ended,
+                source=list(probe.source),
+                target=list(probe.target),
+                weights=np.rint(100 * mean_cross_attention(probe)).astype(int).tolist(),
+            )
+            sentences.setdefault(probe.sentence, []).append(shown)
+    return TimeLapseResponse(problems=list(kept.problems), sentences=sentences)
+
+
+def _columns_of(lines: list[NodeLine]) -> NodeColumns:
+    """A node's lines as columns; a GPU that a line does not have is unknown there."""
+    gpus = []
+    for index in sorted({gpu.index for line in lines for gpu in line.gpus}):
+        found = [next((g for g in line.gpus if g.index == index), None) for line in lines]
+        columns = {name: [g and getattr(g, name) for g in found] for name in _OF_A_GPU}
+        gpus.append(GpuColumns(index=index, **columns))
+    return NodeColumns(
+        time=[line.time for line in lines],
+        cpu_percent=[line.cpu_percent for line in lines],
+        memory_used_bytes=[line.memory_used_bytes for line in lines],
+        memory_bytes=[line.memory_bytes for line in lines],
+        gpus=gpus,
+    )
+
+
+def marks_of(events: Sequence[Event | SkippedLine]) -> list[Mark]:
+    """What happened, each with a sentence."""
+    return [_mark(line) for line in events]
+
+
+def validations_of(curves: Curves) -> list[ValidationRow]:
+    return [ValidationRow(step=step, scores=scores) for step, scores in curves.validations]
+
+
+def _mark(line: Event | SkippedLine) -> Mark:
+    if isinstance(line, SkippedLine):
+        details = {name: getattr(line, name) for name in ("slots", "ranks", "in_a_row")}
+        words = "not applied: its loss or gradient was not finite"
+        if line.slots:
+            words += f" in {counted(len(line.slots), 'slot')}"
+        return Mark(step=line.step, event="skipped", words=words, details=details)
+    return Mark(step=line.step, event=line.event, words=event_text(line), details=line.details)
+
+
+def _indexed(record: Path, cache: Path | None, temporary: Path) -> Path | None:
+    """A folder that has the index of all of a record; None if there is no record."""
+    if not _is_file(record):
+        return None
+    if cache:
+        with suppress(OSError, TrainerError):
+            extend_index(record, cache)
+            return cache
+    extend_index(record, temporary)
+    return temporary
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:
+        return False

@@ -1,0 +1,111 @@
+"""What the ranks saw of a step, put together: its examples by loss, with their places."""
+
+import math
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Sequence
+
+from data_pipeline.batching.plan import slots_of_rank
+from data_pipeline.dataset.manifest import Manifest
+from trainer.record.metrics_lines import StepLine, TrainLine
+from trainer.replay.replay_report import ActivationRange, InspectedExample, InspectedStep
+from trainer.replay.rank_reports import RankActivationReport, RankExampleReport, RankStepReport
+
+
+class ExampleLocations:
+    """Where the examples of a dataset lie, and which rank of a run computed which slot."""
+
+    def __init__(self, manifest: Manifest, micro_batches_per_step: int) -> None:
+        self._manifest = manifest
+        self._slots = micro_batches_per_step
+        self._first = [shard.first_pair for shard in manifest.shards]
+
+    def example(self, seen: RankExampleReport, ranks: int, total: float | None) -> InspectedExample:
+        """
+        Args:
+            ranks: the number of ranks of the recorded run.
+            total: the loss of all examples of the step; None if it is not finite.
+        """
+        shard = self._manifest.shards[bisect_right(self._first, seen.example) - 1]
+        known = seen.loss is not None
+        return InspectedExample(
+            slot=seen.slot,
+            rank=self._rank(seen.slot, ranks),
+            corpus=self._manifest.corpora[shard.corpus].name,
+            shard=shard.name,
+            example=seen.example,
+            start=seen.start,
+            texts=seen.texts,
+            tokens=seen.tokens,
+            loss=seen.loss / max(1, seen.tokens) if seen.loss is not None else None,
+            share=seen.loss / total if known and seen.loss is not None and total else None,
+        )
+
+    def _rank(self, slot: int, ranks: int) -> int:
+        return next(r for r in range(ranks) if slot in slots_of_rank(r, ranks, self._slots))
+
+
+def inspected_step(
+    replayed: StepLine,
+    recorded: StepLine | None,
+    seen: Sequence[RankStepReport],
+    places: ExampleLocations,
+) -> InspectedStep:
+    """A step with what its ranks saw; without reports of ranks it was not looked into."""
+    told = recorded or replayed
+    ranks = told.world_size if isinstance(told, TrainLine) else len(seen) or 1
+    parts = [example for part in seen for example in part.examples]
+    losses = [example.loss for example in parts]
+    total = None if None in losses else math.fsum(loss for loss in losses if loss is not None)
+    examples = [places.example(example, ranks, total) for example in parts]
+    return InspectedStep(
+        step=replayed.step,
+        loss=getattr(replayed, "loss", None),
+        nll=getattr(replayed, "nll", None),
+        grad_norm=getattr(replayed, "grad_norm", None),
+        recorded_loss=getattr(recorded, "loss", None),
+        recorded_grad_norm=getattr(recorded, "grad_norm", None),
+        examples=sorted(examples, key=_largest_share_first),
+        gradient_norms=_by_module([part.gradient_squares for part in seen]),
+        activations=_ranges([part.activations for part in seen]),
+    )
+
+
+def _largest_share_first(example: InspectedExample) -> tuple[float, int, int]:
+    """What is not finite comes first: it made the loss so."""
+    loss = math.inf if example.loss is None else example.loss
+    return -loss, example.slot, example.example
+
+
+def _by_module(squares: Sequence[dict[str, float | None]]) -> dict[str, float | None]:
+    """The gradient norms of modules, from the squares of their parameters."""
+    sums: dict[str, list[float | None]] = defaultdict(list)
+    for part in squares:
+        for parameter, square in part.items():
+            sums[parameter.rpartition(".")[0] or parameter].append(square)
+    return {
+        module: None if None in found else math.sqrt(math.fsum(s for s in found if s is not None))
+        for module, found in sums.items()
+    }
+
+
+def _ranges(
+    parts: Sequence[dict[str, RankActivationReport | None]],
+) -> dict[str, ActivationRange]:
+    names = dict.fromkeys(name for part in parts for name in part)
+    return {name: _range([part[name] for part in parts if name in part]) for name in names}
+
+
+def _range(parts: Sequence[RankActivationReport | None]) -> ActivationRange:
+    known = [part for part in parts if part is not None]
+    if len(known) < len(parts):  # one of them is not finite
+        return ActivationRange(minimum=None, maximum=None, mean=None, largest_magnitude=None)
+    whole = known[0]
+    for part in known[1:]:
+        whole = whole.plus(part)
+    return ActivationRange(
+        minimum=whole.minimum,
+        maximum=whole.maximum,
+        mean=whole.total / whole.count,
+        largest_magnitude=max(abs(whole.minimum), abs(whole.maximum)),
+    )

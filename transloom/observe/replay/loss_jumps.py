@@ -1,0 +1,87 @@
+"""The step of a record in which the curve jumped most.
+
+A jump is a value far above the median of the few steps before it: on a logarithmic scale, and
+measured by how far such values lie apart at most steps. So a loss that is 30 % higher counts
+for more than a gradient norm, which changes by as much from step to step.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from trainer.errors import TrainerError
+from trainer.record.metrics_lines import TrainLine
+from trainer.runs.step_range import StepRange
+
+STEPS_BEFORE = 5  # whose median is usual; few, since a loss falls
+SMALLEST = 1e-30  # of a value; logarithms need more than zero
+MIN_SPREAD = 0.01  # below 1 % nothing is a jump
+
+
+@dataclass(frozen=True)
+class Jump:
+    """A step whose loss or gradient norm is far above what was usual before it.
+
+    Attributes:
+        what: loss or gradient norm.
+        usual: the median of the steps before.
+        spreads: how many times the usual deviation of such values its own is.
+    """
+
+    step: int
+    what: str
+    value: float
+    usual: float
+    spreads: float
+
+    def __str__(self) -> str:
+        return (
+            f"step {self.step}: {self.what} {self.value:.4g}, after {self.usual:.4g} in the steps "
+            f"before, {self.spreads:.0f} times as far off as usual"
+        )
+
+
+def largest_jump(lines: Sequence[TrainLine], steps: StepRange) -> Jump:
+    """The step with the largest jump of loss or gradient norm.
+
+    Args:
+        lines: of the whole record, in order.
+        steps: among which it is looked for.
+
+    Raises:
+        TrainerError: too few steps lie before these to tell what is usual.
+    """
+    jumps = [
+        jump
+        for what, field in (("loss", "loss"), ("gradient norm", "grad_norm"))
+        for jump in _jumps(what, [(line.step, getattr(line, field)) for line in lines])
+        if jump.step in steps
+    ]
+    if not jumps:
+        raise TrainerError(
+            f"None of the steps {steps} has {STEPS_BEFORE} recorded ones before it, too few to "
+            "tell which is unlike the others: name a step with --steps"
+        )
+    return max(jumps, key=lambda jump: jump.spreads)
+
+
+def _jumps(what: str, values: Sequence[tuple[int, float]]) -> list[Jump]:
+    """All steps that have enough before them."""
+    usual = [
+        median(value for _, value in values[place - STEPS_BEFORE : place])
+        for place in range(STEPS_BEFORE, len(values))
+    ]
+    later = values[STEPS_BEFORE:]
+    above = [
+        math.log(max(value, SMALLEST)) - math.log(max(before, SMALLEST))
+        for (_, value), before in zip(later, usual, strict=True)
+    ]
+    if not above:
+        return []
+    trend = median(above)  # of a loss that falls it is below zero
+    spread = max(MIN_SPREAD, median(abs(logarithm - trend) for logarithm in above))
+    return [
+        Jump(step, what, value, before, (logarithm - trend) / spread)
+        for (step, value), before, logarithm in zip(later, usual, above, strict=True)
+    ]

@@ -1,0 +1,145 @@
+"""What a run has recorded of the steps that are replayed, and under which conditions it did.
+
+A step that was repeated after a restart with another result has that result in an event: it is
+the one that the later steps follow from.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from trainer.checkpoints.format import CheckpointHeader
+from trainer.errors import TrainerError
+from trainer.record.metrics_lines import Line, ReplayMismatch, Resumed, SkippedLine, StepLine, TrainLine
+from trainer.runs.step_range import StepRange
+from trainer.state import numerics
+
+# Continuable settings, or sections of them, that change no step: what may differ among the steps.
+CHANGES_NO_STEP = (
+    "trainer.max_steps",
+    "trainer.validate_every_steps",
+    "trainer.early_stopping",
+    "trainer.stop_after_skipped_steps",
+    "trainer.validation_scores",
+    "trainer.validation_samples",
+    "checkpoints.",
+    "decoding.",
+)
+
+
+@dataclass
+class RecordedSteps:
+    """The steps of a record, and the starts of the ranks.
+
+    Attributes:
+        lines: by step.
+        partly_known: repeated steps of which an event alone tells the result: neither gradient norm
+            nor loss without label smoothing.
+        starts: where the ranks went on, in order.
+    """
+
+    lines: dict[int, StepLine] = field(default_factory=dict)
+    partly_known: set[int] = field(default_factory=set)
+    starts: list[Resumed] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, record: Iterable[Line]) -> "RecordedSteps":
+        found = cls()
+        for line in record:
+            if isinstance(line, (TrainLine, SkippedLine)):
+                found.lines[line.step] = line
+            elif isinstance(line, Resumed):
+                found.starts.append(line)
+            elif isinstance(line, ReplayMismatch) and line.replayed_step in found.lines:
+                before = found.lines[line.replayed_step]
+                now = {name: values[1] for name, values in line.fields.items()}
+                known = {name: now[name] for name in now if name in type(before).model_fields}
+                found.lines[line.replayed_step] = before.model_copy(update=known)
+                found.partly_known.add(line.replayed_step)
+        return found
+
+    def require_settings(self, first: int, last: int) -> dict[str, Any]:
+        """What the settings of the last start must be set back to for these steps, by dotted name.
+
+        Args:
+            first: the first step that is trained again.
+
+        Raises:
+            TrainerError: a setting that a step may depend on changed among the steps.
+        """
+        back: dict[str, Any] = {}
+        for start in reversed(self.starts):
+            for name, (then, now) in start.settings_changed.items():
+                if name.startswith(CHANGES_NO_STEP):
+                    continue
+                if start.from_step >= last:
+                    back[name] = then
+                elif start.from_step >= first:
+                    raise TrainerError(
+                        f"Steps {first} to {last} were not trained under the same settings: from "
+                        f"step {start.from_step + 1} on {name} was {now!r}, before {then!r}. "
+                        f"Replay up to step {start.from_step}, or from a checkpoint of that step on"
+                    )
+        return back
+
+    def unknown_of(self, step: int) -> tuple[str, ...]:
+        """The fields that the record does not tell of a step."""
+        return ("nll", "grad_norm", "other_sums") if step in self.partly_known else ()
+
+    def promise(
+        self,
+        before: CheckpointHeader | None,
+        now: dict[str, Any],
+        steps: StepRange,
+    ) -> tuple[bool, str]:
+        """Whether losses and state of a replay have to be the same bits, and why, in words.
+
+        Args:
+            before: of the checkpoint that the replay begins at, or of the run's first one if it
+                begins at step 0; None if there is none.
+            now: the fingerprint of the replay.
+            steps: all that are trained again.
+        """
+        if before is None:
+            return False, (
+                "same data, but losses and weights up to rounding only because no checkpoint tells "
+                "under which numerics the steps were trained"
+            )
+        start = steps.first - 1
+        # Ranks that went on from there before any later step was trained: none followed before.
+        fresh = [s for s in self.starts if s.from_step == s.step == start]
+        base = before.numerics | (_numerics(fresh[-1], 1) if fresh else {})
+        held = [base]
+        for other in self.starts:
+            if other.from_step == start:  # its changes are those from `before`
+                held.append(before.numerics | _numerics(other, 1))
+            elif start < other.from_step < steps.last:
+                held += [base | _numerics(other, time) for time in (0, 1)]
+        held += [base | {"ranks": number} for number in self._ranks_of(steps)]
+        worst = next((f for f in held if not numerics.keeps_every_bit(f, now)), held[0])
+        return numerics.keeps_every_bit(worst, now), numerics.promise(worst, now)
+
+    def ranks_for_bits(
+        self, before: CheckpointHeader | None, now: dict[str, Any], steps: StepRange
+    ) -> int | None:
+        """Return the number of ranks on which a replay of these steps would keep every bit.
+
+        None if this one does, or if something else than the ranks differs. Arguments are those of
+        `promise`.
+        """
+        if self.promise(before, now, steps)[0]:
+            return None
+        ranks = self._ranks_of(steps)
+        if len(ranks) == 1 and self.promise(before, now | {"ranks": ranks[0]}, steps)[0]:
+            return ranks[0]
+        return None
+
+    def _ranks_of(self, steps: StepRange) -> list[int]:
+        """Return the numbers of ranks that trained these steps, in order."""
+        lines = (line for step, line in self.lines.items() if step in steps)
+        return sorted({line.world_size for line in lines if isinstance(line, TrainLine)})
+
+
+def _numerics(start: Resumed, time: Literal[0, 1]) -> dict[str, Any]:
+    """Return the entries of the fingerprint that a start changed, as before (0) or after it (1)."""
+    return {name: pair[time] for name, pair in start.numerics_changed.items()}

@@ -1,0 +1,164 @@
+"""The verdict on a replay: its lines and states beside those of the record.
+
+record ──▶ lines of the steps ──┐
+scratch record ──▶ lines ───────┼──▶ what differs first, in which step ──▶ Verdict
+reports of the ranks ──▶ states ┘
+"""
+
+import math
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from trainer.record.metrics_file import REPLAY_TOLERANCE
+from trainer.record.metrics_lines import StepLine
+from trainer.replay.replay_report import Difference, Verdict
+from trainer.replay.rank_reports import RankStateReport
+from transloom.observe.comparison.step_difference import EVERY_BIT, loss_difference, step_difference
+from transloom.observe.replay.recorded_steps import RecordedSteps
+
+MAX_DIFFERENCE = 1e300  # in place of infinity, which JSON has not
+# A gradient norm is a sum of squares in which little averages out.
+AT_FIRST = {"loss": REPLAY_TOLERANCE, "nll": REPLAY_TOLERANCE, "grad_norm": 10 * REPLAY_TOLERANCE}
+MAX_GROWTH = 100.0
+# Measured losses drift up to 4 % apart; an NLL near 0 and a gradient norm may lose all likeness.
+LARGEST = {"loss": 0.1, "nll": 1.0, "grad_norm": 1.0}
+
+
+@dataclass(frozen=True)
+class UnreadableData:
+    """The step from which on the dataset does not give the data any more, and why."""
+
+    step: int
+    problem: str
+
+
+@dataclass(frozen=True)
+class ComparedState:
+    """The weights and moments at a checkpoint, put together from what the ranks have seen.
+
+    Attributes:
+        tensors: how many were compared.
+        different: those that differ, in the order of the model, each with the largest difference.
+        problem: why they could not be compared.
+    """
+
+    step: int
+    tensors: int
+    different: dict[str, float | None]
+    problem: str | None = None
+
+    @classmethod
+    def of(cls, step: int, seen: Sequence[RankStateReport], order: Sequence[str]) -> "ComparedState":
+        """Put the parts of the ranks together.
+
+        Args:
+            order: the model's parameters.
+        """
+        places = {name: place for place, name in enumerate(order)}
+        different: dict[str, float | None] = {}
+        for part in seen:
+            for name, apart in part.different.items():
+                before = different.get(name, 0.0)
+                unknown = apart is None or before is None
+                different[name] = None if unknown else max(apart or 0.0, before or 0.0)
+        in_order = sorted(different, key=lambda name: (places[name.partition(":")[2]], name))
+        return cls(
+            step,
+            len({name for part in seen for name in part.tensors}),
+            {name: different[name] for name in in_order},
+            next((part.problem for part in seen if part.problem), None),
+        )
+
+
+class RoundingBounds:
+    """Relative differences that the next step of a replay may have, by the field of its line.
+
+    Where bits are not promised, rounding makes the first small difference, and training amplifies
+    it step by step. So the bound of each step is the largest difference of the steps before it,
+    times `MAX_GROWTH`. A record that somebody has changed jumps instead. benchmarks/README.md has
+    the measured growth.
+    """
+
+    def __init__(self) -> None:
+        self.by_field = dict(AT_FIRST)
+
+    def add(self, recorded: StepLine, replayed: StepLine, unknown: Collection[str]) -> None:
+        """Widen the bounds by the differences of a step within them.
+
+        Args:
+            unknown: fields that the record of this step lacks.
+        """
+        for field in AT_FIRST.keys() - unknown:
+            then, now = (getattr(line, field, None) for line in (recorded, replayed))
+            if then is not None and now is not None and then != now:
+                grown = MAX_GROWTH * abs(then - now) / max(abs(then), abs(now))
+                self.by_field[field] = min(max(self.by_field[field], grown), LARGEST[field])
+
+
+def compare_replay(
+    recorded: RecordedSteps,
+    replayed: Mapping[int, StepLine],
+    states: Iterable[ComparedState],
+    promise: tuple[bool, str],
+    unreadable: UnreadableData | None = None,
+    ranks_for_bits: int | None = None,
+) -> Verdict:
+    """Compare all steps that were trained again, also those before the ones asked for.
+
+    Args:
+        promise: whether to the last bit, and in words; see `RecordedSteps.promise`.
+        ranks_for_bits: see `RecordedSteps.ranks_for_bits`.
+    """
+    exact, words = promise
+    bounds = None if exact else RoundingBounds()
+    found: list[Difference] = []
+    losses: list[float] = []
+    other_losses = False
+    for step in sorted(replayed.keys() & recorded.lines.keys()):
+        then, now, unknown = recorded.lines[step], replayed[step], recorded.unknown_of(step)
+        tolerances = bounds.by_field if bounds else EVERY_BIT
+        losses.append(loss_difference(then, now))
+        other_losses |= losses[-1] > tolerances.get("loss", 0.0)
+        apart = step_difference(then, now, tolerances, unknown)
+        if bounds and not apart:
+            bounds.add(then, now, unknown)
+        if apart:
+            found.append(
+                Difference(
+                    step=step,
+                    what=apart.what,
+                    recorded=_plain(apart.first),
+                    replayed=_plain(apart.second),
+                )
+            )
+    compared = [state for state in states if not state.problem] if exact else []
+    other_states = [state for state in compared if state.different]
+    if unreadable:
+        details = [unreadable.problem]
+        found.append(Difference(step=unreadable.step, what="data", details=details))
+    other_data = any(difference.what == "data" for difference in found)
+    found += [
+        Difference(step=state.step, what="state", details=list(state.different))
+        for state in other_states
+    ]
+    largest = max(losses, default=0.0)
+    other_losses |= any(d.what not in ("data", "state") for d in found)
+    return Verdict(
+        same=not found,
+        promise=words,
+        to_the_last_bit=exact,
+        ranks_for_bits=ranks_for_bits,
+        data="unreadable" if unreadable else "different" if other_data else "same",
+        losses="different" if other_losses else "same" if losses else "not_compared",
+        state="different" if other_states else "same" if compared else "not_compared",
+        tensors=max((state.tensors for state in compared), default=0),
+        state_steps=[state.step for state in compared],
+        largest_difference=min(largest, MAX_DIFFERENCE),
+        amplified_rounding=bool(bounds) and not found and largest > REPLAY_TOLERANCE,
+        first_difference=min(found, key=lambda difference: difference.step, default=None),
+    )
+
+
+def _plain(value: object) -> object:
+    """A value that JSON can hold."""
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value

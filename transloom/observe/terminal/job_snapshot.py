@@ -1,0 +1,84 @@
+"""A job at a glance, for `transloom watch`: from the run's folder, or from Ray. Never waits."""
+
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cluster.errors import ClusterError
+from cluster.launchers.ray_job.job_record import FINAL, LOST, JobFolder, JobRecord
+from transloom.observe.terminal.run_picture import JobPicture
+from transloom.observe.terminal.time_format import clock
+
+if TYPE_CHECKING:
+    from cluster.launchers.ray_job.status import JobSummary
+
+
+def newest_job_picture(run: Path) -> JobPicture | None:
+    """The last job of a run; None if none has trained it, or its record cannot be read."""
+    try:
+        folder = JobFolder.newest_of(run)
+        record = folder.read()
+    except (ClusterError, OSError):
+        return None
+    state = LOST if record.state not in FINAL and folder.is_heartbeat_overdue(record) else record.state
+    return _picture(record.id, state, record)
+
+
+class ClusterJobPoller:
+    """A job by its id, looked at again and again.
+
+    Attributes:
+        run: the run's folder, as the nodes see it.
+    """
+
+    def __init__(self, address: str, job_id: str) -> None:
+        """
+        Raises:
+            ClusterError: the cluster cannot be reached, refuses the token, or knows no such job.
+        """
+        self._address, self._id = address, job_id
+        self._standing = self._ask()
+        if not self._standing.run:
+            raise ClusterError(
+                f"{job_id} trains no run of transloom: `transloom jobs list` shows those that do"
+            )
+        self.run = Path(self._standing.run)
+
+    def poll(self) -> JobPicture:
+        """How it stands: by its record if that lies here, by Ray's word otherwise."""
+        folder = JobFolder.of(self.run, self._id)
+        with suppress(ClusterError):
+            record = folder.read()
+            if record.state in FINAL or not folder.is_heartbeat_overdue(record):
+                return _picture(record.id, record.state, record)
+        with suppress(ClusterError):  # the head may be away for a moment
+            self._standing = self._ask()
+        return _picture_of(self._standing)
+
+    def _ask(self) -> "JobSummary":
+        from cluster.launchers.ray_job.status import job_summary_of  # imports Ray
+
+        return job_summary_of(self._address, self._id)
+
+
+def _picture_of(standing: "JobSummary") -> JobPicture:
+    if standing.record:
+        return _picture(standing.id, standing.status, standing.record)
+    message = standing.job.message if standing.job else None
+    return JobPicture(standing.id, standing.status.lower(), not standing.finished, message=message)
+
+
+def _picture(job_id: str, state: str, record: JobRecord) -> JobPicture:
+    is_under_way = state not in FINAL and state != LOST
+    return JobPicture(
+        id=job_id,
+        state=state.lower(),
+        is_under_way=is_under_way,
+        waits_for=record.waits_for if is_under_way else None,
+        message=record.message,
+        restarts=tuple(
+            f"{clock(one.ended or one.started)}  the job's command was started again after exit "
+            f"code {one.exit_code} at step {one.step}: {one.why}"
+            for one in record.attempts[:-1]
+        ),
+    )

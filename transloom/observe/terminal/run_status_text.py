@@ -1,0 +1,195 @@
+"""`transloom runs` and `transloom status`: how runs stand, by their folders."""
+
+from datetime import datetime
+from pathlib import Path
+
+from foundation.wording import counted, flop_rate, span, steps_of
+from trainer.errors import RunMismatchError
+from trainer.record.run_status import RECORD_BYTES_IN_LIST, RunStatus, is_run, run_paths, run_status_of
+from transloom.observe.terminal.scores import (
+    score_heading,
+    score_text,
+    score_value,
+    training_losses,
+)
+from transloom.observe.terminal.tables import STATE_STYLES, AnswerTable, Column
+
+# Steps that come more seldom than this are worth a word in a list of runs.
+QUIET_SECONDS = 120.0
+
+
+def runs_in(folder: Path) -> list[RunStatus]:
+    """Return the standings of the runs in a folder, in the order of their names.
+
+    Raises:
+        RunMismatchError: there is no such folder, or it is itself a run.
+    """
+    paths = run_paths(folder)
+    if is_run(folder):
+        raise RunMismatchError(
+            f"{folder} is itself a run: `transloom status {folder}` tells of it. Name the folder "
+            "in which runs lie"
+        )
+    return [run_status_of(path, RECORD_BYTES_IN_LIST) for path in paths]
+
+
+def status_of(run: Path) -> RunStatus:
+    """How a run stands.
+
+    Raises:
+        RunMismatchError: there is no run here, not even a damaged one.
+    """
+    if not is_run(run):
+        raise RunMismatchError(
+            f"{run} is no run: it has neither run.json nor a record, checkpoints or an owner. "
+            "Name the folder of a run, such as runs/phrasebook"
+        )
+    return run_status_of(run)
+
+
+def progress_text(run: Path) -> str:
+    """The last step of a run, and how long there was no other; nothing if it is not seen here."""
+    return _progress_text(run_status_of(run, RECORD_BYTES_IN_LIST)) if is_run(run) else ""
+
+
+def runs_table(run_statuses: list[RunStatus]) -> AnswerTable:
+    table = AnswerTable(
+        *(Column("run", copied=True), "state", "step", "training NLL", "newest scores"),
+        *("tokens/s", "left", "owner"),
+    )
+    for run_status in run_statuses:
+        table.add(
+            run_status.name,
+            _state_text(run_status),
+            steps_text(run_status),
+            "" if run_status.training_nll is None else f"{run_status.training_nll:.3f}",
+            scores_text(run_status),
+            _number(run_status.tokens_per_second),
+            time_text(run_status.seconds_left),
+            _owner_text(run_status),
+            style=STATE_STYLES.get(run_status.state, ""),
+        )
+    return table
+
+
+def status_text(run_status: RunStatus) -> str:
+    """All of a standing for a person, a line for each thing."""
+    rows = [
+        ("state", run_status.state + (f": {run_status.reason}" if run_status.reason else "")),
+        ("step", _progress_text(run_status)),
+        ("last step", _training_line(run_status)),
+        ("newest scores", _scores_line(run_status)),
+        ("best scores", _best_line(run_status)),
+        ("speed", _speed_line(run_status)),
+        ("owner", _owner_line(run_status)),
+        ("ranks", _ranks_line(run_status)),
+        ("checkpoint", run_status.checkpoint or "none"),
+        *(("problem", problem) for problem in run_status.problems),
+        *((f"at {_clock(notice.time)}", notice.text) for notice in run_status.notices),
+    ]
+    width = max(len(name) for name, _ in rows)
+    lines = [f"{name:<{width}}  {_hanging(text, width + 2)}" for name, text in rows if text]
+    return "\n".join([run_status.path, *lines])
+
+
+def steps_text(run_status: RunStatus) -> str:
+    """The last step, of how many."""
+    return steps_of(run_status.step, run_status.max_steps)
+
+
+def _state_text(run_status: RunStatus) -> str:
+    """The state, and whether steps have stopped to come: the speed is that of the last ones."""
+    if (run_status.step_age_seconds or 0) <= QUIET_SECONDS:
+        return run_status.state
+    return f"{run_status.state}, no step for {time_text(run_status.step_age_seconds)}"
+
+
+def _progress_text(run_status: RunStatus) -> str:
+    if run_status.step_age_seconds is None:
+        return steps_text(run_status)
+    return f"{steps_text(run_status)}; no other for {time_text(run_status.step_age_seconds)}"
+
+
+def scores_text(run_status: RunStatus) -> str:
+    """The scores of the newest validation."""
+    return ", ".join(score_text(name, score) for name, score in run_status.scores.items())
+
+
+def best_text(run_status: RunStatus, measure: str) -> str:
+    """The best value of a measure, and its step."""
+    best = run_status.best.get(measure)
+    return f"{score_value(measure, best.value)} (step {best.step:,})" if best else ""
+
+
+def time_text(seconds: float | None) -> str:
+    """Return a time span in words, or nothing if it is not known."""
+    return "" if seconds is None else span(seconds)
+
+
+def _scores_line(run_status: RunStatus) -> str:
+    if run_status.scores_step is None:
+        return "no validation yet"
+    return f"{scores_text(run_status)} (step {run_status.scores_step:,})"
+
+
+def _training_line(run_status: RunStatus) -> str:
+    if run_status.training_loss is None or run_status.training_nll is None:
+        return ""
+    losses = training_losses(run_status.training_loss, run_status.training_nll, run_status.smooths_labels)
+    return ", ".join(f"training {name} {value:.3f}" for name, value in losses.items())
+
+
+def _best_line(run_status: RunStatus) -> str:
+    best = [
+        f"{score_heading(name, found.decoding)} {best_text(run_status, name)}"
+        for name, found in run_status.best.items()
+    ]
+    since = run_status.best_since_step
+    looked = f", of validations since step {since:,}" if best and since and since > 1 else ""
+    return ", ".join(best) + looked
+
+
+def _speed_line(run_status: RunStatus) -> str:
+    if run_status.tokens_per_second is None:
+        return ""
+    left = f"; {time_text(run_status.seconds_left)} left" if run_status.seconds_left is not None else ""
+    rate = flop_rate(run_status.tflops_per_second, run_status.mfu)
+    rate = f", {rate}" if rate else ""
+    return f"{_number(run_status.tokens_per_second)} target tokens/s{rate}{left}"
+
+
+def _owner_line(run_status: RunStatus) -> str:
+    owner = run_status.owner
+    if owner is None:
+        return "none"
+    return f"process {owner.process} on {owner.host}, since {owner.since}"
+
+
+def _owner_text(run_status: RunStatus) -> str:
+    owner = run_status.owner
+    if owner is None or run_status.state != "training":
+        return ""
+    return f"{owner.process} on {owner.host}"
+
+
+def _ranks_line(run_status: RunStatus) -> str:
+    if run_status.ranks is None:
+        return ""
+    at = ", ".join(f"{count} on {node}" for node, count in run_status.nodes.items())
+    return counted(run_status.ranks, "rank") + (f": {at}" if at else "")
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:,.0f}"
+
+
+def _clock(text: str) -> str:
+    """A moment of the log by this machine's clock and zone."""
+    try:
+        return datetime.fromisoformat(text).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    except (ValueError, OverflowError):
+        return text
+
+
+def _hanging(text: str, width: int) -> str:
+    return text.replace("\n", "\n" + " " * width)
