@@ -108,7 +108,9 @@ class KubernetesConfig(Section):
 
     @field_validator("volumes")
     @classmethod
-    def _mount_paths_are_distinct(cls, volumes: tuple[VolumeConfig, ...]) -> tuple[VolumeConfig, ...]:
+    def _mount_paths_are_distinct(
+        cls, volumes: tuple[VolumeConfig, ...]
+    ) -> tuple[VolumeConfig, ...]:
         paths = [volume.path for volume in volumes]
         for path in paths:
             if paths.count(path) > 1:

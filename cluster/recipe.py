@@ -159,8 +159,8 @@ def load_untrusted_recipe(
     own_folder = values.pop("extension_folder", None) or os.environ.get(FOLDER_VARIABLE)
     if not isinstance(own_folder, str | None):
         raise RecipeError(
-            f"extension_folder is {format_value(own_folder)}, expected the path of a folder: give it "
-            "as extension_folder=FOLDER"
+            f"extension_folder is {format_value(own_folder)}, expected the path of a folder: give "
+            "it as extension_folder=FOLDER"
         )
 
     def build(values: dict[str, Any]) -> Recipe:

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from foundation.wording import counted, join_items, format_value
+from foundation.wording import counted, format_value, join_items
 
 # How much of a value or override a message quotes, and how many problems it names.
 LONGEST_SHOWN = 300

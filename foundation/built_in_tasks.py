@@ -3,8 +3,8 @@
     BUILT_IN_TASKS["tlm"] ──▶ .data      registered in `data_pipeline.batching.task.DATA_TASKS`
                           └─▶ .training  part of its kind in `trainer.task_kinds.TASKS`
 
-Both halves are places, which are imported when they are used: a process that prepares or reads data
-imports no torch. An extension registers its own task in both registries, see docs/extending.md.
+Both halves are import paths, imported on first use. So a process that prepares or reads data does
+not import torch. An extension registers its own task in both registries; see docs/extending.md.
 """
 
 from collections.abc import Mapping
@@ -58,5 +58,5 @@ BUILT_IN_TASKS: Mapping[str, TaskDescription] = MappingProxyType(
     }
 )
 
-# The task of recipes and datasets that name none. Their identities depend on it: never change it.
+# Task of recipes and datasets that name none. Their identities depend on it: never change it.
 DEFAULT_TASK = "translation"

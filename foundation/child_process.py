@@ -1,9 +1,9 @@
-"""Child processes that end with their owner, however the owner ends.
+"""Child processes that end with their parent, however the parent ends.
 
-A killed owner ends nothing by itself. Each child watches a pipe that closes with its owner:
+A killed parent does not end its children. Each child watches a pipe that closes with its parent:
 
-    multiprocessing  the sentinel of the parent process    end_with_parent
-    subprocess       standard input, which it holds open   enter_background
+    multiprocessing  the sentinel of the parent process              end_with_parent
+    subprocess       standard input, which the parent keeps open     enter_background
 """
 
 import io
@@ -28,7 +28,7 @@ def end_with_parent() -> None:
 def enter_background() -> None:
     """Take the lowest CPU priority, and kill this process group when standard input ends.
 
-    The owner starts the process in a new session, with a pipe as its standard input.
+    The parent starts the process in a new session, with a pipe as its standard input.
     """
     os.nice(LOWEST_PRIORITY)
     owner = io.FileIO(os.dup(sys.stdin.fileno()))

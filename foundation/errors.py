@@ -6,17 +6,17 @@ class DataError(Exception):
 
 
 class LocationError(DataError, ValueError):
-    """A location carries a credential, or leads out of the folder that it names."""
+    """A location that carries a credential, or leads out of the folder that it names."""
 
 
 class ExtensionError(DataError):
-    """An extension cannot be loaded, or a recipe names what none has registered."""
+    """An extension that cannot be loaded, or a recipe's name that no extension has registered."""
 
 
 class ExtensionNotFoundError(ExtensionError):
-    """No place that may have an extension has it.
+    """An extension that none of the searched directories has.
 
-    All state is in the arguments, so that pickle carries the error across process borders.
+    All state is in the arguments, so that the error can be pickled between processes.
     """
 
     def __init__(self, name: str, places: str, remedy: str) -> None:

@@ -1,14 +1,14 @@
-"""Extensions: modules outside the four packages that a recipe names, and that register things.
+"""Extensions: modules outside transloom's packages, named by a recipe, that register objects.
 
-    names, folder ──find──▶ files, their sha256 ──compared with what is expected──▶ import
+    names, folder ──find──▶ files, their sha256 ──compared with the expected one──▶ import
 
-A recipe lists modules under `extensions`. They are loaded before the rest of the recipe is read,
-in every process that handles it. Code comes from installed packages, from the folder in the
-environment's TRANSLOOM_EXTENSIONS, or from the `extension_folder` of a recipe that the user named.
-It never comes from data: of the recipe in a run, a checkpoint or a job only the names are used.
-The version of an extension and the sha256 of its package's Python files are part of the run's
-identity, so that other code is another run. A process that finds other files than those that it
-expects imports nothing.
+A recipe lists modules under `extensions`. Every process that handles the recipe loads them before
+it parses the rest. Code comes from installed packages, from the folder in the environment variable
+TRANSLOOM_EXTENSIONS, or from the `extension_folder` of a recipe that the user named. It never comes
+from data: only the names are used from a recipe stored in a run, a checkpoint or a job.
+
+An extension's version and the sha256 of its package's Python files are part of the run's identity,
+so changed code makes another run. If the files differ from the expected ones, nothing is imported.
 """
 
 import hashlib
@@ -35,8 +35,8 @@ class Extension:
     """A module that a recipe names.
 
     Attributes:
-        version: of the installed distribution of its package; "0" where there is none.
-        sha256: over the names and contents of all Python files of its package.
+        version: version of the installed distribution of its package, or "0" if there is none.
+        sha256: hash of the names and contents of all Python files of its package.
     """
 
     name: str
@@ -49,7 +49,7 @@ class Extension:
 
 @dataclass(frozen=True)
 class Extensions:
-    """The extensions of a recipe. In a process that unpickles it they are loaded, if the same."""
+    """The extensions of a recipe. Unpickling loads them, and fails if their code differs."""
 
     modules: tuple[Extension, ...] = ()
     folder: str | None = None
@@ -58,7 +58,7 @@ class Extensions:
         return _load_same, (self.modules, self.folder)
 
     def identity(self) -> dict[str, str]:
-        """What each extension adds to the identity of a run."""
+        """Return what each extension adds to the identity of a run."""
         return {f"extensions.{module.name}": str(module) for module in self.modules}
 
 
@@ -68,10 +68,10 @@ _loaded: dict[str, Extension] = {}
 
 
 def load_extensions(names: Sequence[str], folder: str | None = None) -> Extensions:
-    """Imports modules, which register what they have.
+    """Import modules, which register their objects.
 
     Args:
-        folder: where their packages lie, if they are not installed.
+        folder: directory of their packages, if they are not installed.
 
     Raises:
         ExtensionError: a module is not found, or its import fails.
@@ -81,7 +81,7 @@ def load_extensions(names: Sequence[str], folder: str | None = None) -> Extensio
 
 
 def loaded_extensions(names: Sequence[str], folder: str | None = None) -> Extensions:
-    """The extensions of these names, which this process has loaded."""
+    """Return the extensions of these names, which this process has loaded."""
     return Extensions(tuple(_loaded[name] for name in names), folder)
 
 
@@ -95,11 +95,11 @@ def load_expected(
 
     Args:
         identity: the run's identity, see `Extensions.identity`; None compares nothing.
-        folder: a folder with their packages that the user names.
-        named_folder: the folder that the run names. Nothing is loaded from it; a message quotes it.
+        folder: folder with their packages, named by the user.
+        named_folder: folder named by the run. It is only quoted in a message, never loaded from.
 
     Raises:
-        ExtensionError: one is not found, or is another.
+        ExtensionError: one is not found, or differs.
     """
     expected = {
         name: None if identity is None else str(identity.get(f"extensions.{name}"))
@@ -137,26 +137,26 @@ def _load(name: str, folder: str | None, expected: str | None = None) -> Extensi
 def _import(name: str) -> None:
     try:
         import_module(name)
-    except ExtensionError:  # of a registry
+    except ExtensionError:  # from a registry
         raise
-    except Exception as error:  # whatever its code raises
+    except Exception as error:  # extension code may raise anything
         raise ExtensionError(
             f"The extension {name} cannot be imported: {type(error).__name__}: {error}. Install "
-            "what it needs, correct its code, or correct extensions in the recipe."
+            "its dependencies, correct its code, or correct extensions in the recipe."
         ) from error
 
 
 def _require_same(found: Extension, expected: str | None) -> None:
     if expected not in (None, str(found)):
         raise ExtensionError(
-            f"The extension {found.name} is {found} here, and {expected} where the run was "
-            f"started. Install that version or name the folder that has it with {FOLDER_VARIABLE}, "
-            "or start another run with this one."
+            f"The extension {found.name} is {found} here, but {expected} where the run was "
+            f"started. Install that version, name its folder with {FOLDER_VARIABLE}, or start "
+            "another run with this version."
         )
 
 
 def _find(name: str, package: str, folders: list[str]) -> ModuleSpec:
-    """Find a package without importing anything of it."""
+    """Find a package without importing anything from it."""
     spec = PathFinder.find_spec(package, [*folders, *sys.path]) or _find_installed(package)
     if spec is None or not _places(spec):
         places = " or ".join(["the installed packages", *folders])
@@ -169,15 +169,15 @@ def _find(name: str, package: str, folders: list[str]) -> ModuleSpec:
 
 
 def _remedy_of_run(package: str, named_folder: str | None) -> str:
-    """Tell a user who trusts a run's extension how to load it."""
+    """Return instructions for loading a run's extension, for a user who trusts it."""
     found = False
     with suppress(OSError):
         names = (package, f"{package}.py")
         found = any(Path(named_folder or "", name).exists() for name in names)
     if named_folder and found:
         return (
-            "The run names a folder that has it, which is not used unasked: code in it would run "
-            "as yours. If you trust that code, put this before the command: "
+            "The run names a folder that has it, which is not used unasked: its code would run "
+            "with your permissions. If you trust it, put this before the command: "
             f"{FOLDER_VARIABLE}={shlex.quote(named_folder)}"
         )
     return (
@@ -187,7 +187,7 @@ def _remedy_of_run(package: str, named_folder: str | None) -> str:
 
 
 def _find_installed(package: str) -> ModuleSpec | None:
-    """What an import of the package would find, such as an editable installation."""
+    """Return the spec that an import would use, including editable installations, or None."""
     try:
         return find_spec(package)
     except ValueError:  # a module such as __main__
@@ -195,25 +195,25 @@ def _find_installed(package: str) -> ModuleSpec | None:
 
 
 def _places(spec: ModuleSpec) -> list[Path]:
-    """The folders of a package, or the file of a module."""
+    """Return the directories of a package, or the file of a module."""
     if spec.submodule_search_locations:
         return [Path(root).resolve() for root in spec.submodule_search_locations]
     return [Path(spec.origin).resolve()] if spec.has_location and spec.origin else []
 
 
 def _require_first(name: str, package: str, found: ModuleSpec) -> None:
-    """Requires that an import gives the very files that were hashed."""
+    """Check that an import loads the files that were hashed."""
     first = _find_installed(package)
     if first is None or _places(first) != _places(found):
         other = first.origin if first else "nothing"
         raise ExtensionError(
-            f"The extension {name} is found in {_places(found)[0]}, and an import of {package} "
-            f"gives {other}. Give the extension a name of its own."
+            f"The extension {name} is found in {_places(found)[0]}, but an import of {package} "
+            f"loads {other}. Rename the extension."
         )
 
 
 def _files(spec: ModuleSpec) -> dict[str, Path]:
-    """The Python files of a package, by name."""
+    """Return the Python files of a package, by name."""
     places = _places(spec)
     if not spec.submodule_search_locations:
         return {places[0].name: places[0]}

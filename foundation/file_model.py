@@ -1,28 +1,32 @@
-"""The base of what is written for others to read: recipes, manifests, records, headers."""
+"""Base class of file formats that others read: recipes, manifests, records, headers."""
 
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from foundation.moved import renamed
+
 MAX_LISTED_PROBLEMS = 3
 MAX_LISTED_CHARACTERS = 60
 
-# Larger ones count nothing that there is, and a few of them together leave 64 bits.
+# Larger counts are unrealistic, and the sum of a few could exceed 64 bits.
 MAX_COUNT = 10**15
 Count = Annotated[int, Field(ge=0, le=MAX_COUNT)]
 
+__getattr__ = renamed(__name__, {"Written": "FileModel", "told": "error_summary"})
+
 
 class FileModel(BaseModel):
-    """A frozen part of a file format: unknown keys fail, and so do infinite numbers and NaN."""
+    """A frozen part of a file format, which refuses unknown keys, infinite numbers and NaN."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 def error_summary(error: ValidationError) -> str:
-    """What is wrong with a file, in one line: the first problems, with the values found."""
+    """Return a file's first problems in one line, with the values found."""
     problems = error.errors(include_url=False)
     lines = [
-        f"{'.'.join(map(str, problem['loc']))[:200] or 'the whole'}: "
+        f"{'.'.join(map(str, problem['loc']))[:200] or 'the whole file'}: "
         f"{problem['msg'].removeprefix('Value error, ')}"
         f"{_found(problem['input']) if problem['type'] != 'value_error' else ''}"
         for problem in problems[:MAX_LISTED_PROBLEMS]
@@ -32,7 +36,7 @@ def error_summary(error: ValidationError) -> str:
 
 
 def _found(value: object) -> str:
-    """A plain value, or nothing: a table may be as large as its file."""
+    """Return a plain value, or nothing, because a table may be as large as its file."""
     if isinstance(value, str):
         value = value[:MAX_LISTED_CHARACTERS]
     elif not isinstance(value, (int, float)):

@@ -1,11 +1,11 @@
-"""What names a place: a path, a URL or a built-in corpus, and never a credential.
+"""Locations: paths, URLs or built-in corpora, which never carry a credential.
 
-Recipes are kept in run folders, checkpoints, W&B and manifests, and locations are said in messages.
-So a `Location` that carries a user name, a password or a signature cannot be made. Credentials
-belong to the environment, or to a file that the environment names; docs/operations.md has where.
+Recipes are saved in run folders, checkpoints, W&B and manifests, and messages quote locations. So a
+`Location` cannot contain a user name, a password or a signature. Credentials belong in the
+environment, or in a file that the environment names; see docs/operations.md.
 
-Texts of others, such as the error of a library or of a server that redirects to a signed link, are
-cleaned by `without_credentials` where they are shown or kept.
+Texts from others, such as the error of a library, or of a server that redirects to a signed link,
+are cleaned by `without_credentials` before they are shown or stored.
 """
 
 import re
@@ -18,23 +18,24 @@ from pydantic_core import CoreSchema, core_schema
 from foundation.errors import LocationError
 
 REMEDY = (
-    "Leave it out, since a recipe is kept in runs, checkpoints, W&B and manifests. A password for "
-    "http and https belongs to ~/.netrc, or to the file that NETRC names; keys of s3 and gs to the "
-    "environment, as AWS_… and GOOGLE_APPLICATION_CREDENTIALS. A file behind a signed link can be "
-    "downloaded into a folder and named by data.mirror=FOLDER or by its path"
+    "Remove it, because recipes are saved in runs, checkpoints, W&B and manifests. A password for "
+    "http and https belongs in ~/.netrc, or in the file that NETRC names; keys of s3 and gs belong "
+    "in the environment, as AWS_… and GOOGLE_APPLICATION_CREDENTIALS. Download a file behind a "
+    "signed link into a folder, and name it by data.mirror=FOLDER or by its path"
 )
 
-# "://" after any scheme, and these schemes with whatever slashes a person writes.
+# "://" after any scheme, and these schemes with any number of slashes.
 _BEGIN = re.compile(r"(://|\b(?:https?|s3|gs|ftp|file):[\\/]*)", re.IGNORECASE)
 _URL = re.compile(_BEGIN.pattern + r"(\S*)", re.IGNORECASE)
-# A user name with its password, which may have a slash if what stands before it is no port.
+# A user name with its password, which may contain a slash if the text before it is not a port.
 _USERINFO = re.compile(r"(?:[^\s/?#@\[]*:(?!\d+(?:[/\s]|$))[^\s@]*|[^\s/?#]*)@")
 _QUERY = re.compile(r"(?:[?#]|;(?=[\w.-]+=)).*", re.DOTALL)
 _PUNCTUATION = "\"'`)]}>.,;:!"
 _HEADER = re.compile(r"(authorization['\"]?\s?[:=,]\s?['\"]?)(?:\w+ )?[^\s'\",)]+", re.IGNORECASE)
 _REMOTE = re.compile(r"(?!file:)[a-z0-9+.:-]+://[^/?#]*/*([^?#]*)", re.IGNORECASE)  # its path
 
-# Words of a parameter's name, and those that tell a credential: X-Amz-Signature, AWSAccessKeyId.
+# Words of a parameter's name, and words that indicate a credential: X-Amz-Signature,
+# AWSAccessKeyId.
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _SECRET = re.compile(
     "(?:access|api|auth|private|secret|security|session|shared)*(?:token|key)(?:id)?|"
@@ -42,16 +43,16 @@ _SECRET = re.compile(
     "policy|pwd|sas|secret|session|sid|sig|sign(?:ature|ed)?|ticket",
     re.IGNORECASE,
 )
-# Names that also mean other things, and values that do then: lang_key=de, session=2012.
+# Names with other meanings, too, and the values that indicate these: lang_key=de, session=2012.
 _AMBIGUOUS = re.compile("key|auth|policy|session|sid|ticket", re.IGNORECASE)
 _PLAIN = re.compile(r"[a-z]{1,16}|\d{1,12}")
-# Names of what pins a file or says which one it is; their values look as keys do.
+# Names of checksums and versions, whose values look like keys.
 _PIN = re.compile(
     "(?:md5|sha1|sha256|sha512|checksum|commit|etag|generation|version|versionid|rev)"
 )
 _FILE_NAME = re.compile(r"[\w .-]+\.[a-z][a-z0-9]{1,7}")
 _OPAQUE = re.compile("[A-Za-z0-9]{20,}")
-_HASH = re.compile("(?:[0-9a-f]{32}|[0-9a-f]{40}|[0-9a-f]{64})")  # pins a file, and is no secret
+_HASH = re.compile("(?:[0-9a-f]{32}|[0-9a-f]{40}|[0-9a-f]{64})")  # checksums, not secrets
 
 
 class Location(str):
@@ -74,7 +75,7 @@ class Location(str):
         if (remote := _REMOTE.match(text)) and (part := path_escape(remote[1])):
             raise LocationError(
                 f"{without_credentials(text)} has {part!r}, which leads out of the folder that it "
-                "names: write the address without it"
+                "names: remove it from the address"
             )
         return super().__new__(cls, text)
 
@@ -86,13 +87,13 @@ class Location(str):
 
 
 def credential_in(text: str) -> str | None:
-    """What kind of credential a URL carries, without its value; None for none."""
+    """Return the kind of credential that a URL carries, without its value, or None."""
     if not _BEGIN.search(text):
         return None
     if any(map(_USERINFO.match, _BEGIN.split(_one_word(text))[2::2])):
         return "a user name or password"
     for part in re.split("[?#&;]", text)[1:]:
-        name, _, value = unquote_plus(part).partition("=")  # as servers read it
+        name, _, value = unquote_plus(part).partition("=")  # decoded like on servers
         secret = next(filter(_SECRET.fullmatch, _WORD.findall(name)), None)
         if value and secret and not (_AMBIGUOUS.fullmatch(secret) and _PLAIN.fullmatch(value)):
             return f"a credential in its query ({name})"
@@ -104,9 +105,9 @@ def credential_in(text: str) -> str | None:
 
 
 def path_escape(name: str) -> str | None:
-    """What in a relative name leads out of the folder that it is joined to; None for nothing.
+    """Return the part of a relative name that leads out of its parent folder, or None.
 
-    Percent-encoded dots and slashes count: servers and `unquote` make real ones of them.
+    Percent-encoded dots and slashes count, because servers and `unquote` decode them.
     """
     for form in (name, unquote(name)):
         if form.startswith("/"):
@@ -120,15 +121,15 @@ def path_escape(name: str) -> str | None:
 
 
 def without_credentials(text: str) -> str:
-    """A text whose URLs have neither user, password nor query, and headers no authorization."""
+    """Return a text without users, passwords, queries of URLs, and authorization headers."""
     return _HEADER.sub(r"\1…", _URL.sub(_cleaned, text))
 
 
 def check_all(values: Any, name: str = "") -> None:
-    """Checks every text in a YAML value, under whatever key, and the keys themselves.
+    """Check every string in a YAML value, under any key, and the keys themselves.
 
     Raises:
-        LocationError: one carries a credential; the message has its dotted name.
+        LocationError: one carries a credential; the message gives its dotted name.
     """
     left, seen = [(name, values)], set()
     while left:
@@ -136,7 +137,7 @@ def check_all(values: Any, name: str = "") -> None:
         if isinstance(value, str):
             if found := credential_in(value):
                 raise LocationError(f"{name}: {_shown(value)} carries {found}. {REMEDY}")
-        elif isinstance(value, (dict, list)) and id(value) not in seen:  # YAML's aliases share
+        elif isinstance(value, (dict, list)) and id(value) not in seen:  # aliases share objects
             seen.add(id(value))
             items = value.items() if isinstance(value, dict) else enumerate(value)
             left += [(f"{name}.{key}".lstrip("."), item) for key, item in items]
@@ -144,9 +145,9 @@ def check_all(values: Any, name: str = "") -> None:
 
 
 def strip_credentials(value: Any) -> Any:
-    """A JSON value whose locations have lost their credentials.
+    """Return a JSON value with credentials removed from its locations.
 
-    Recipes that earlier versions kept in runs, checkpoints and manifests may have some.
+    Recipes that earlier versions saved in runs, checkpoints and manifests may contain some.
     """
     if isinstance(value, str):
         return _shown(value).removesuffix("?…") if credential_in(value) else value
@@ -158,19 +159,19 @@ def strip_credentials(value: Any) -> Any:
 
 
 def _shown(location: str) -> str:
-    """What can be shown of a location that carries a credential: its scheme, host and path."""
+    """Return scheme, host and path of a location that carries a credential."""
     before, begin, rest = _BEGIN.split(_one_word(location), maxsplit=1)
     return before + begin + re.sub("[?#;].*", "?…", rest.rpartition("@")[2])
 
 
 def _cleaned(url: re.Match[str]) -> str:
-    parts = _BEGIN.split(url[0])  # before, begin, rest; begin and rest again if one is in another
+    parts = _BEGIN.split(url[0])  # before, begin, rest; begin and rest again for a nested URL
     parts[2::2] = [_without_user(part) for part in parts[2::2]]
     return _QUERY.sub(_without_query, "".join(parts))
 
 
 def _without_user(rest: str) -> str:
-    while user := _USERINFO.match(rest):  # a password may have an "@" of its own
+    while user := _USERINFO.match(rest):  # a password may contain "@", too
         rest = rest[user.end() :]
     return rest
 
@@ -181,12 +182,12 @@ def _without_query(query: re.Match[str]) -> str:
 
 
 def _is_opaque(run: str) -> bool:
-    """Whether letters and digits are mixed as in keys and signatures, whatever their name."""
+    """Return True if letters and digits are mixed, as in keys and signatures."""
     return not (run.isalpha() or run.isdecimal() or _HASH.fullmatch(run))
 
 
 def _one_word(location: str) -> str:
-    """A location whose white space ends nothing: all of it is one URL."""
+    """Return a location with white space encoded, so that all of it is one URL."""
     return re.sub(r"\s", "%20", location.strip())
 
 

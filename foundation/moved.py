@@ -1,24 +1,25 @@
-"""Former import names of modules that users' extensions and scripts import.
+"""Redirects from former import names of modules, for users' extensions and scripts.
 
     import data_pipeline.section ─▶ FutureWarning ─▶ the module foundation.section itself
 
-An extension's bytes are part of a run's identity, so a running project cannot follow a move at
-once: former names work for one version, and warn. Each package of ours calls `install`, so it
-imports nothing here but the standard library.
+An extension's bytes are part of a run's identity, so a running project cannot update its imports at
+once. Former names therefore work for one version, with a warning. Each of transloom's packages
+calls `install`, so this module imports only the standard library.
 """
 
 import importlib
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
-# Modules and packages, former name -> present name. A package stands for all that is in it.
+# Modules and packages, former name -> present name. A package includes all of its modules.
 MOVED = {
     "cluster.cli": "transloom.cli",
+    "cluster.cli.standings": "transloom.cli.status",
     "cluster.strict_yaml": "foundation.strict_yaml",
     "data_pipeline.corpus_config": "data_pipeline.config.corpus",
     "data_pipeline.embedding_config": "data_pipeline.config.embedding",
@@ -35,6 +36,8 @@ MOVED = {
     "data_pipeline.text_config": "data_pipeline.config.text",
     "data_pipeline.wording": "foundation.wording",
     "data_pipeline.written": "foundation.file_model",
+    "foundation.strangers_text": "foundation.untrusted_text",
+    "foundation.written": "foundation.file_model",
     "model.attention": "model.blocks.attention",
     "model.cache": "model.blocks.cache",
     "model.decoder_only": "model.networks.decoder_only",
@@ -65,30 +68,45 @@ MOVED = {
     "trainer.batch": "trainer.tasks.batch",
     "trainer.explain": "transloom.observe.explain",
     "trainer.inference": "transloom.inference",
+    "trainer.inference.ctranslate2.kept_export": "transloom.inference.ctranslate2.export_cache",
+    "trainer.inference.given_text": "transloom.inference.text_input",
+    "trainer.inference.kept_translations": "transloom.inference.stored_translations",
+    "trainer.inference.serving.taking_up": "transloom.inference.serving.checkpoint_reloader",
+    "trainer.inference.serving.translating": "transloom.inference.serving.replica_translation",
+    "trainer.inference.serving.waiting": "transloom.inference.serving.batch_queue",
+    "trainer.inference.spread": "transloom.inference.distributed",
+    "trainer.inference.spread.spread": "transloom.inference.distributed.cluster_translation",
+    "trainer.inference.spread.work": "transloom.inference.distributed.chunk_store",
+    "trainer.inference.texts_at_once": "transloom.inference.batch_size",
     "trainer.losses": "trainer.registries.losses",
     "trainer.optimizers": "trainer.registries.optimizers",
     "trainer.placement": "trainer.rank.placement",
     "trainer.randomness": "trainer.tasks.randomness",
     "trainer.schedules": "trainer.registries.schedules",
     "trainer.tracking": "trainer.record",
+    "trainer.tracking.metrics": "trainer.record.metrics_file",
+    "trainer.tracking.recording": "trainer.record.recorder_protocol",
+    "trainer.tracking.records": "trainer.record.metrics_lines",
+    "trainer.tracking.standing": "trainer.record.run_status",
     "trainer.validation": "trainer.training.validation",
 }
 PACKAGES = frozenset(name.partition(".")[0] for name in MOVED)
 
 
 def install() -> None:
-    """Let former names be imported in this process."""
+    """Enable imports by former names in this process."""
     if not any(isinstance(finder, _FormerNames) for finder in sys.meta_path):
-        # First, since the finder of paths would import a moved package's modules a second time.
+        # Inserted first, because the path finder would import a moved package's modules a second
+        # time.
         sys.meta_path.insert(0, _FormerNames())
 
 
 def names_of(package: str, module: str) -> Callable[[str], Any]:
-    """Return a package's `__getattr__` for names that it had as a module.
+    """Return a package's `__getattr__` for names from its time as a module.
 
     Args:
         package: the package, formerly a module.
-        module: the module that has its names now.
+        module: the module that now has its names.
     """
 
     def get(name: str) -> Any:
@@ -100,6 +118,23 @@ def names_of(package: str, module: str) -> Callable[[str], Any]:
             raise AttributeError(f"module {package!r} has no attribute {name!r}") from None
         _warn(f"{package}.{name}", f"{module}.{name}", stacklevel=3)
         return found
+
+    return get
+
+
+def renamed(module: str, names: Mapping[str, str]) -> Callable[[str], Any]:
+    """Return a module's `__getattr__` for the former names of its classes and functions.
+
+    Args:
+        module: the module's name.
+        names: present names by former name.
+    """
+
+    def get(name: str) -> Any:
+        if name not in names:
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        _warn(f"{module}.{name}", f"{module}.{names[name]}", stacklevel=3)
+        return getattr(sys.modules[module], names[name])
 
     return get
 
@@ -118,7 +153,7 @@ def present_name(name: str) -> str | None:
 
 
 class _FormerNames(MetaPathFinder):
-    """Find a module by its former name, before any other finder."""
+    """Finder of modules by their former names, before any other finder."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -130,7 +165,7 @@ class _FormerNames(MetaPathFinder):
 
 
 class _SameModule(Loader):
-    """Give out the module of the present name: one module under two names, with one state."""
+    """Loader that returns the module of the present name: two names, one module, one state."""
 
     def __init__(self, present: str) -> None:
         self._present = present
@@ -142,12 +177,12 @@ class _SameModule(Loader):
         return module
 
     def exec_module(self, module: ModuleType) -> None:
-        module.__spec__ = self._spec  # which the import of the former name has replaced
+        module.__spec__ = self._spec  # replaced by the import of the former name
 
 
 def _warn(former: str, present: str, *, stacklevel: int) -> None:
     warnings.warn(
-        f"{former} is {present} now; the former name goes away in the next version",
+        f"{former} has moved to {present}; the next version removes the former name",
         FutureWarning,
         stacklevel=stacklevel,
     )

@@ -1,11 +1,11 @@
-"""How long torch's threads wait for each other awake.
+"""Limit how long idle OpenMP threads of torch spin.
 
-On Linux torch computes with GNU's OpenMP. A thread that is done first waits for the others by
-spinning up to 300,000 times, which is some 20 ms. Where other work needs the cores, it may be the
-core of the very thread that it waits for, and that at each of thousands of small operations. Beside
-a busy process a command took 22 s to translate what takes 5 s with one thread, and a step of a
-training more than 4 s in place of 1.0. Falling asleep at once makes training a quarter slower where
-nothing else runs. Measured in benchmarks/README.md, waiting_threads.py.
+On Linux, torch uses GNU's OpenMP. A thread that has finished waits for the others by spinning up to
+300,000 times, which takes about 20 ms. If other processes need the cores, it may occupy the core of
+the very thread that it waits for, at each of thousands of small operations. Next to a busy process,
+a command took 22 s for a translation that takes 5 s with one thread, and a training step took more
+than 4 s instead of 1.0. Sleeping without spinning makes training a quarter slower on an otherwise
+idle machine. Measured by waiting_threads.py in benchmarks/README.md.
 """
 
 import os
@@ -16,9 +16,10 @@ SPINS = "10000"  # about half a millisecond
 
 
 def limit_openmp_spin() -> None:
-    """Let threads that wait fall asleep soon, here and in the processes that are started here.
+    """Limit spinning of waiting threads, in this process and its child processes.
 
-    What the environment says already stays. torch reads it when it is imported: call this before.
+    Settings in the environment take precedence. Call this before torch is imported, since torch
+    reads the setting then.
     """
     if POLICY not in os.environ:
         os.environ.setdefault(VARIABLE, SPINS)

@@ -1,4 +1,4 @@
-"""A thread that calls a function again and again, beside the work of its process."""
+"""Background thread that calls a function periodically."""
 
 import threading
 from collections.abc import Callable
@@ -9,8 +9,8 @@ from typing import Self
 class PeriodicThread:
     """A daemon thread that calls a function once per interval, from `start` to `stop`.
 
-    As a context it starts on entering and stops on leaving. It is the base class of tasks with a
-    context of that kind. An exception of the function ends the thread.
+    As a context manager, it starts on entry and stops on exit. Periodic tasks inherit from it to
+    become context managers, too. An exception in the function ends the thread.
     """
 
     def __init__(
@@ -23,13 +23,14 @@ class PeriodicThread:
         at_end: Callable[[], None] | None = None,
         join_seconds: float | None = None,
     ) -> None:
-        """
+        """Prepare the thread without starting it.
+
         Args:
             name: of the thread.
-            interval_seconds: between two calls; None or 0 for no thread at all.
+            interval_seconds: time between two calls; None or 0 for no thread.
             at_once: call the function immediately after the start, too.
             at_end: called last, by the same thread.
-            join_seconds: how long `stop` waits for the thread; None for no limit.
+            join_seconds: maximum time that `stop` waits for the thread, or None for no limit.
         """
         self._interval_seconds = interval_seconds
         self._call = call
@@ -61,7 +62,7 @@ class PeriodicThread:
         self._wakes.set()
 
     def stop(self) -> None:
-        """End the thread after the call that it is in, and wait for that."""
+        """Stop the thread after its current call, and wait for it."""
         self._over = True
         self._wakes.set()
         if self._interval_seconds:
@@ -71,7 +72,7 @@ class PeriodicThread:
         if not self._at_once:
             self._wakes.wait(self._interval_seconds)
         while True:
-            self._wakes.clear()  # before `_over` is read: `stop` sets them in the other order
+            self._wakes.clear()  # before reading `_over`, which `stop` sets first
             if self._over:
                 break
             self._call()

@@ -1,9 +1,9 @@
-"""All cores at work on a stream of jobs, with a bounded number of them in memory.
+"""Process pool that runs a stream of jobs on all cores, with a bounded number in memory.
 
-Results come in the order of the jobs, so nothing depends on how many processes there are.
+Results come in the order of the jobs, so they do not depend on the number of processes.
 
-Every process has a pipe of its own. In concurrent.futures they share one: a process that is killed
-while it writes a large result there leaves all others waiting for the rest, for ever.
+Every process has its own pipe. In concurrent.futures, all processes share one: if a process is
+killed while it writes a large result, all others wait forever for the rest.
 """
 
 import multiprocessing
@@ -22,34 +22,34 @@ from foundation.child_process import end_with_parent
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
-JOBS_PER_PROCESS = 2  # jobs in memory: waiting, at work, or with a result that waits
+JOBS_PER_PROCESS = 2  # jobs in memory: waiting, running, or finished and not yet yielded
 
 
 def cores() -> int:
-    """The processor cores that this process may use."""
+    """Return the number of processor cores that this process may use."""
     return len(os.sched_getaffinity(0))
 
 
 def enough_processes(work: int, work_of_one: int) -> int:
-    """The processes for so much work: one for each core, or one in all if there is little.
+    """Return the number of processes for some work: one per core, or 1 if there is little work.
 
     Args:
-        work_of_one: the least work for which starting other processes pays, in units of `work`.
+        work_of_one: minimum work that justifies more processes, in the units of `work`.
     """
     return 1 if work < work_of_one else cores()
 
 
 class ProcessPool:
-    """Runs functions on jobs, in other processes or, if it has none, in this one."""
+    """Runner of functions on jobs, in other processes or, without any, in this one."""
 
     def __init__(self, workers: list["_Worker"]) -> None:
         self._workers = workers
 
     def map(self, function: Callable[[Job], Result], jobs: Iterable[Job]) -> Iterator[Result]:
-        """Yields the function's results in the order of the jobs, which are taken as needed.
+        """Yield the function's results in the order of the jobs, which are consumed as needed.
 
         Raises:
-            Exception: what the function raises, or the pool's own error if a process was killed.
+            Exception: any exception of the function, or the pool's error if a process was killed.
         """
         if not self._workers:
             yield from map(function, jobs)
@@ -57,7 +57,7 @@ class ProcessPool:
         numbered = enumerate(jobs)
         results: dict[int, Any] = {}
         idle, busy = list(self._workers), dict[Connection, tuple[_Worker, int]]()
-        wanted = 0  # the number of the result that comes next
+        wanted = 0  # number of the next result to yield
         upcoming = next(numbered, None)
         while upcoming or busy or results:
             ahead = JOBS_PER_PROCESS * len(self._workers) - 1
@@ -81,18 +81,18 @@ class ProcessPool:
 def process_pool(
     processes: int, work: str, error: Callable[[str], Exception]
 ) -> Iterator[ProcessPool]:
-    """A pool for the time of the context, at whose end its processes are killed, whatever they do.
+    """Provide a pool within the context, whose end kills its processes, even if they are busy.
 
     Args:
-        processes: with 1, no other process is started: this one does the work.
-        work: what the processes do, in the words of a message, such as "prepared data".
-        error: the exception that says that a process which did this work was killed.
+        processes: number of processes; with 1, this process does the work itself.
+        work: work of the processes, in the words of a message, such as "prepared data".
+        error: creates the exception for a killed process from its message.
     """
     workers: list[_Worker] = []
-    # A fork would copy the locks of whatever threads this process has.
+    # A fork would copy locks held by other threads of this process.
     context = multiprocessing.get_context("spawn")
     resource_tracker.ensure_running()  # unblocks the signal when it starts
-    # Ctrl-C is for this process alone, which then ends the others.
+    # Only this process handles Ctrl-C, and then ends the others.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         try:
@@ -108,18 +108,18 @@ def process_pool(
 
 
 class _Worker:
-    """The owner's side of one process."""
+    """The parent's handle of one process."""
 
     def __init__(self, context: SpawnContext, work: str, error: Callable[[str], Exception]) -> None:
         self._work, self._error = work, error
         self.connection, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs,), daemon=True)
         self._process.start()
-        theirs.close()  # so that the pipe ends when the process does
+        theirs.close()  # so that the pipe closes when the process ends
         self._owes_answer = False
 
     def send(self, function: Callable[[Any], Any], job: Any) -> None:
-        if self._owes_answer:  # to a job that was given up when another one failed
+        if self._owes_answer:  # for a job that was abandoned when another one failed
             self._answer()
         try:
             self.connection.send((function, job))
@@ -128,7 +128,7 @@ class _Worker:
         self._owes_answer = True
 
     def receive(self) -> Any:
-        """Returns the result of the last job, or raises what the job has raised."""
+        """Return the result of the last job, or raise its exception."""
         succeeded, result = self._answer()
         if not succeeded:
             raise result
@@ -152,13 +152,13 @@ class _Worker:
         self._process.join()
         return self._error(
             f"A process that {self._work} was killed (exit code {self._process.exitcode}), most "
-            "likely for want of memory. Run the command again, with fewer --processes if memory "
-            "is short."
+            "likely because memory ran out. Run the command again, with fewer --processes if "
+            "memory is short."
         )
 
 
 def _serve(connection: Connection) -> None:
-    """Run jobs in a process of the pool until its owner ends."""
+    """Run jobs in a process of the pool, until its parent ends."""
     end_with_parent()
     while True:
         function, job = connection.recv()

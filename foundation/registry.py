@@ -1,10 +1,10 @@
-"""Registries: what a recipe may name, built in or registered by an extension.
+"""Registries of the names that a recipe may use, built in or registered by an extension.
 
-    SCHEDULES.register("cosine", cosine)                      the thing itself
-    NETWORKS.register("tiny", "my_package.networks:tiny")     where it is, imported when it is used
+    SCHEDULES.register("cosine", cosine)                      the object itself
+    NETWORKS.register("tiny", "my_package.networks:tiny")     its import path, imported on first use
 
-A registry of torch code is filled with places, so that a process which only reads the names, such
-as the driver or a data worker, imports no torch.
+Registries of torch code hold import paths. So a process that only reads the names, such as the
+driver or a data worker, does not import torch.
 """
 
 from collections.abc import Iterator
@@ -17,26 +17,27 @@ T = TypeVar("T")
 
 
 class Registry(Generic[T]):
-    """Things of one kind by the names that recipes give them."""
+    """Objects of one kind, by the names that recipes use."""
 
     def __init__(self, kind: str, key: str) -> None:
-        """
+        """Create an empty registry.
+
         Args:
-            kind: what is registered, in the words of a message, such as "schedule".
-            key: the key of the recipe that names one, such as trainer.schedule.type.
+            kind: kind of the objects, for messages, such as "schedule".
+            key: key of the recipe that names one, such as trainer.schedule.type.
         """
         self.kind = kind
         self.key = key
         self._entries: dict[str, T | str] = {}
 
     def register(self, name: str, entry: T | str) -> None:
-        """Makes a thing known by a name.
+        """Register an object under a name.
 
         Args:
-            entry: the thing, or `MODULE:NAME`, where it is found when it is used.
+            entry: the object, or its import path `MODULE:NAME`, which is imported on first use.
 
         Raises:
-            ExtensionError: the name stands for another thing already.
+            ExtensionError: the name is already registered for another object.
         """
         if self._entries.get(name, entry) != entry:
             raise ExtensionError(
@@ -46,10 +47,10 @@ class Registry(Generic[T]):
         self._entries[name] = entry
 
     def __getitem__(self, name: str) -> T:
-        """The thing of a name.
+        """Return the object with a name.
 
         Raises:
-            ExtensionError: there is none, or it cannot be imported from its place.
+            ExtensionError: there is none, or its import fails.
         """
         if name not in self._entries:
             raise ExtensionError(self.unknown(name))
@@ -65,26 +66,26 @@ class Registry(Generic[T]):
         return iter(self._entries)
 
     def known(self, name: str) -> str:
-        """The name itself, for the validator of the field that holds it.
+        """Return the name itself; used by the validator of the field that holds it.
 
         Raises:
-            ValueError: there is no such thing.
+            ValueError: the name is not registered.
         """
         if name not in self:
             raise ValueError(self.unknown(name))
         return name
 
     def unknown(self, name: str) -> str:
-        """The message that a name is not known."""
+        """Return the message for an unknown name."""
         return (
-            f"{self.key} is {name!r}, and there is no such {self.kind}: there are "
-            f"{', '.join(self._entries)}. Name one of them, or list the module that registers it "
+            f"{self.key} is {name!r}, but there is no such {self.kind}: there are "
+            f"{', '.join(self._entries)}. Choose one of them, or list the module that registers it "
             "under extensions"
         )
 
 
 def imported(place: str) -> Any:
-    """What stands at MODULE:NAME.
+    """Return the object at the import path MODULE:NAME.
 
     Raises:
         ExtensionError: it cannot be imported.
@@ -94,6 +95,6 @@ def imported(place: str) -> Any:
         return getattr(import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise ExtensionError(
-            f"{place} is registered and cannot be imported: {error}. Correct where it is "
-            "registered, or install what it imports."
+            f"{place} is registered but cannot be imported: {error}. Correct its registration, "
+            "or install its dependencies."
         ) from error

@@ -1,12 +1,12 @@
-"""The common ground of a recipe's sections: a strict base, and a function for each kind of field.
+"""Sections of a recipe: a strict base class, and a function for each kind of field.
 
 ::
 
     class OptimizerConfig(Section):
         epsilon: float = identity(1e-9, "Added to the root of the second moment.", gt=0)
 
-The kind is the *change class*, which says what another value means for a run that exists:
-`identity` makes another run, `continuable` may change in it, `execution` changes neither the data
+The kind is the *change class*, which says how a different value affects an existing run. `identity`
+makes it another run. `continuable` may change during a run. `execution` changes neither the data
 nor the curve beyond rounding.
 """
 
@@ -23,15 +23,15 @@ ChangeClass = Literal["identity", "continuable", "execution"]
 
 T = TypeVar("T")
 
-# The default of a field that has none.
+# Marks a field without a default.
 REQUIRED: Any = ...
 
 
-LARGEST_NUMBER = 2**63 - 1  # of the integers that numpy and torch count with
+LARGEST_NUMBER = 2**63 - 1  # largest integer of numpy and torch
 
 
 class Section(FileModel):
-    """A part of a recipe."""
+    """A section of a recipe."""
 
     @field_validator("*")
     @classmethod
@@ -39,14 +39,14 @@ class Section(FileModel):
         for number in _integers(value):
             if abs(number) > LARGEST_NUMBER:
                 raise ValueError(
-                    f"a number of {number.bit_length()} bits, and no setting has more than 63: "
-                    "give a smaller one"
+                    f"a number of {number.bit_length()} bits, but settings have at most 63: use a "
+                    "smaller one"
                 )
         return value
 
 
 def _integers(value: Any) -> Iterable[int]:
-    """The integers in a value, except those of other sections."""
+    """Return the integers in a value, except those of other sections."""
     if isinstance(value, int):
         return (value,)
     if isinstance(value, Mapping):
@@ -69,11 +69,11 @@ def _field(
     pattern: str | None = None,
     plan_only: bool = False,
 ) -> T:
-    """A field of a change class; the bounds are pydantic's.
+    """Return a field of a change class; the bounds are pydantic's.
 
     Args:
-        plan_only: the field decides which pairs a run is fed, and when, but no byte of the prepared
-            dataset.
+        plan_only: True if the field affects which pairs a run is fed, and when, but no byte of the
+            prepared dataset.
     """
     assert change_class == "identity" or not plan_only, description
     bounds = {"gt": gt, "ge": ge, "lt": lt, "le": le, "min_length": min_length, "pattern": pattern}
@@ -93,12 +93,12 @@ execution = partial(_field, "execution")
 
 
 def change_class(field: FieldInfo) -> ChangeClass | None:
-    """The change class of a field; None if it is a section, whose own fields have one each."""
+    """Return the change class of a field, or None for a section, whose fields have one each."""
     return _marks(field).get("change_class")
 
 
 def decides_bytes(field: FieldInfo) -> bool:
-    """Whether the bytes of the prepared dataset depend on a field of the data's sections."""
+    """Return True if the bytes of the prepared dataset depend on a field of the data's sections."""
     return change_class(field) == "identity" and not _marks(field)["plan_only"]
 
 
@@ -117,7 +117,7 @@ def resolved_options(settings: type[Section], options: dict[str, Any]) -> dict[s
 
 
 def require_defaults(config: Section, what: str, names: Collection[str]) -> None:
-    """Raise a ValueError if a field that nothing reads is set."""
+    """Raise ValueError if a field that nothing reads is set."""
     for name, field in type(config).model_fields.items():
         if name in names and getattr(config, name) != field.default:
             raise ValueError(

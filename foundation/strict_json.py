@@ -1,8 +1,8 @@
-"""JSON that others may have written: within limits, and without what two readers take differently.
+"""JSON from untrusted sources, parsed within limits and without ambiguities.
 
-A limit on the file's size and on the number of its values bounds the memory of what is made of it,
-since an empty list takes 20 times its text. A limit on the depth keeps all that walk through it
-from Python's limit on nested calls.
+Limits on the file's size and on the number of its values bound the memory of the parsed result,
+since an empty list takes 20 times the memory of its text. A limit on the depth keeps recursive
+functions on the result below Python's recursion limit.
 """
 
 import json
@@ -14,28 +14,28 @@ MAX_DEPTH = 64
 
 
 class JsonLimits(NamedTuple):
-    """What a JSON file may have at most."""
+    """Maximum sizes of a JSON file."""
 
     bytes: int
     values: int
-    keys: int = 20_000  # of one object; each unknown one costs a complaint when it gets a class
+    keys: int = 20_000  # per object; validation reports each unknown key
 
 
-# Of a file that a person could read through.
+# For files of a size that a person could read.
 SMALL = JsonLimits(bytes=1_000_000, values=100_000)
 _HALF_OF_A_PAIR = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 def parse_json(data: bytes, limits: JsonLimits = SMALL) -> Any:
-    """The value that a file holds.
+    """Return the value of a JSON file.
 
     Raises:
-        ValueError: it is larger or nested deeper than allowed, names a key twice, holds NaN or an
-            infinite number, or is no JSON in UTF-8; the message says where.
+        ValueError: the file is too large or nested too deep, repeats a key, contains NaN or an
+            infinite number, or is no JSON in UTF-8; the message gives the position.
     """
     if len(data) > limits.bytes:
         raise ValueError(f"{len(data):,} bytes, expected at most {limits.bytes:,}")
-    # Commas and brackets in texts are counted too, which only makes the limit stricter.
+    # Commas and brackets in strings are counted too, which only makes the limit stricter.
     values = 1 + sum(map(data.count, (b",", b"[", b"{")))
     if values > limits.values:
         raise ValueError(f"up to {values:,} values, expected at most {limits.values:,}")
@@ -53,10 +53,10 @@ def parse_json(data: bytes, limits: JsonLimits = SMALL) -> Any:
 
 
 def parse_object(data: bytes, limits: JsonLimits = SMALL) -> dict[str, Any]:
-    """The JSON object that a file holds.
+    """Return the object of a JSON file.
 
     Raises:
-        ValueError: it holds something else, or `parse_json` refuses it.
+        ValueError: the file contains something else, or `parse_json` refuses it.
     """
     value = parse_json(data, limits)
     if not isinstance(value, dict):
@@ -82,13 +82,13 @@ def _object(most: int, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         seen: set[str] = set()
         for name, _ in pairs:
             if name in seen:
-                raise ValueError(f"the key {name[:80]!r} stands twice in one object")
+                raise ValueError(f"the key {name[:80]!r} appears twice in one object")
             seen.add(name)
     return found
 
 
 def _refused(constant: str) -> Any:
-    raise ValueError(f"{constant} is no number of JSON")
+    raise ValueError(f"{constant} is not a JSON number")
 
 
 def _too_deep() -> ValueError:

@@ -1,9 +1,9 @@
-"""YAML of recipes: within limits, and with every key once.
+"""YAML of recipes, parsed within limits and without repeated keys.
 
-    text ──events, counted──▶ small enough, no alias within itself ──▶ values, no key twice
+    text ──events, counted──▶ small enough, no recursive alias ──▶ values, no repeated key
 
-The events of a text are counted before anything is made of them: by aliases, a few lines can stand
-for more values than there is memory (the attack is called "billion laughs").
+The events of a text are counted before any value is built. With aliases, a few lines can expand to
+more values than fit into memory (an attack called "billion laughs").
 """
 
 import re
@@ -13,20 +13,20 @@ from typing import Any
 import yaml
 
 MAX_BYTES = 2_000_000
-MAX_VALUES = 100_000  # aliases counted as what they stand for
+MAX_VALUES = 100_000  # with aliases expanded
 MAX_DEPTH = 32
-MAX_OPEN_BRACKETS = 500  # in the text, also in its comments; PyYAML takes a millisecond for each
+MAX_OPEN_BRACKETS = 500  # including comments; PyYAML takes a millisecond for each
 
 
 class YamlError(Exception):
-    """A text is not YAML as recipes have it; the message names the line."""
+    """A text that is not valid YAML of a recipe; the message gives the line."""
 
 
 def parse_yaml(text: str) -> Any:
-    """The value of a document.
+    """Return the value of a document.
 
     Raises:
-        YamlError: it is no YAML, too large or deep, or names a key twice.
+        YamlError: the text is no YAML, too large or too deep, or repeats a key.
     """
     if len(text) > MAX_BYTES:
         raise YamlError(f"it has {len(text):,} characters, expected at most {MAX_BYTES:,}")
@@ -36,15 +36,15 @@ def parse_yaml(text: str) -> Any:
         return _Loader(text).get_single_data()
     except yaml.YAMLError as error:
         raise YamlError(f"it is not YAML: {_problem(error)}") from error
-    except ValueError as error:  # such as a date that is none, or a number of 5,000 digits
-        raise YamlError(f"a value in it is none: {error}") from error
+    except ValueError as error:  # such as an impossible date, or a number of 5,000 digits
+        raise YamlError(f"a value in it is invalid: {error}") from error
 
 
 class _Loader(yaml.SafeLoader):
-    """Plain values, of which no table has a key twice."""
+    """Loader of plain values that refuses repeated keys."""
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        # Before `<<` puts the keys of another table into this one, which may have them too.
+        # Checked before `<<` merges another table's keys, which may repeat these.
         node: yaml.MappingNode = super().compose_mapping_node(anchor)
         lines: dict[Hashable, int] = {}
         for key_node, _ in node.value:
@@ -55,8 +55,8 @@ class _Loader(yaml.SafeLoader):
             key = self.construct_object(key_node)
             if key in lines:
                 raise YamlError(
-                    f"the key {key_node.value[:80]!r} stands in line {lines[key]} and again in "
-                    f"line {_line(key_node)}: leave out one of the two"
+                    f"the key {key_node.value[:80]!r} appears in line {lines[key]} and again in "
+                    f"line {_line(key_node)}: remove one of the two"
                 )
             lines[key] = _line(key_node)
         return node
@@ -72,18 +72,18 @@ def _count_brackets(text: str) -> None:
 
 
 def _count_values(text: str) -> None:
-    """Count the values that a text stands for.
+    """Count the values of a text, with aliases expanded.
 
     Raises:
-        YamlError: there are too many, nested too deep, or some that hold themselves.
+        YamlError: there are too many, nested too deep, or recursive ones.
     """
     values = 0
-    open_nodes: list[tuple[str | None, int]] = []  # anchor, and the values before
-    sizes: dict[str, int] = {}  # by anchor
+    open_nodes: list[tuple[str | None, int]] = []  # anchor, number of values before
+    sizes: dict[str, int] = {}  # number of values, by anchor
     for event in yaml.parse(text, yaml.SafeLoader):
         if isinstance(event, yaml.AliasEvent):
             if any(anchor == event.anchor for anchor, _ in open_nodes):
-                raise YamlError(f"line {_line(event)}: *{event.anchor} stands within itself")
+                raise YamlError(f"line {_line(event)}: *{event.anchor} refers to itself")
             values += sizes.get(str(event.anchor), 1)
         elif isinstance(event, yaml.ScalarEvent):
             values += 1
@@ -100,12 +100,12 @@ def _count_values(text: str) -> None:
             raise YamlError(f"line {_line(event)}: nested deeper than {MAX_DEPTH}")
         if values > MAX_VALUES:
             raise YamlError(
-                f"line {_line(event)}: more than {MAX_VALUES:,} values, with what aliases stand for"
+                f"line {_line(event)}: more than {MAX_VALUES:,} values, with aliases expanded"
             )
 
 
 def _problem(error: yaml.YAMLError) -> str:
-    """What is wrong and where, without the line itself, which may have a password in it."""
+    """Return the problem and its position, without the line, which may contain a password."""
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         mark = error.problem_mark
         return f"{error.problem} in line {mark.line + 1}, column {mark.column + 1}"

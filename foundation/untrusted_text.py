@@ -1,25 +1,25 @@
-"""Text that strangers wrote, made fit to be seen: in a terminal, a log or a page.
+"""Untrusted text, escaped for display in a terminal, a log or a page.
 
 The author of a corpus chooses its sentences, and the sender of a file its name. A terminal obeys
-what is in them: ESC ] 0 sets its title, ESC ] 52 its clipboard, U+202E turns the order of what
-follows. So whatever a person is to look at goes through `visible` first:
+control sequences in them: ESC ] 0 sets its title, ESC ] 52 its clipboard, and U+202E reverses the
+order of the following text. So all text for people passes through `visible` first:
 
     ESC ] 0 ; hi BEL  ─▶  \\x1b]0;hi\\x07
 
-What other programs read (translations in a pipe, JSON, files of data) keeps its characters; JSON
-can hold them as escapes, see `visible_in_json`.
+Text for other programs (translations in a pipe, JSON, data files) keeps its characters; JSON can
+represent them as escapes, see `visible_in_json`.
 
-Shown are all controls (C0, C1, DEL), what sets the direction of text, the line ends of Unicode,
-lone surrogates, and what takes no place and so hides text or makes two names look alike. The code
-points stand here and not in `unicodedata`, whose tables change with Python.
+Escaped are all controls (C0, C1, DEL), direction marks, Unicode's line separators, lone surrogates,
+and characters without width, which hide text or make two names look alike. The code points are
+listed here, because the tables of `unicodedata` change with the Python version.
 
-Kept, though they take no place, are
-- combining marks: they are letters of their scripts;
-- ZWNJ and ZWJ behind a letter or sign beyond Cyrillic. Persian, the scripts of India and emoji are
-  not written without them. Behind anything else they have no use but to deceive;
-- a variation selector behind a character of its own. More of them, or a lone one, hide text.
+Some characters without width are kept:
+- combining marks, which are part of the letters of their scripts;
+- ZWNJ and ZWJ after a letter or symbol beyond Cyrillic. Persian, Indic scripts and emoji require
+  them. After anything else, their only use is to deceive;
+- one variation selector after a visible character. Several, or a lone one, hide text.
 
-The flags of England, Scotland and Wales are written in tags, which hide text, so these are shown.
+The flags of England, Scotland and Wales consist of tags, which can hide text, so they are escaped.
 """
 
 import logging
@@ -27,7 +27,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-# Controls but tab and line end, which `visible_line` shows too.
+# Controls except tab and newline, which only `visible_line` escapes.
 _CONTROLS = "\x00-\x08\x0b-\x1f\x7f-\x9f"
 _HIDDEN = (
     "\xad\u061c\u115f\u1160\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\u3164\ud800-\udfff"
@@ -38,35 +38,35 @@ _SELECTORS = "\u180b-\u180d\u180f\ufe00-\ufe0f\U000e0100-\U000e01ef"
 _JOINERS = "\u200c\u200d"
 _odd = re.compile(f"[{_CONTROLS}{_HIDDEN}{_JOINERS}{_SELECTORS}]")
 _odd_or_layout = re.compile(rf"[\t\n{_CONTROLS}{_HIDDEN}{_JOINERS}{_SELECTORS}]")
-# What stands before a joiner that is kept: a character from Hebrew on, but no space nor sign of
-# U+2000 to U+206F; and before a selector that is kept.
+# Character before a joiner that is kept: from Hebrew on, but not from U+2000 to U+206F.
 _takes_joiner = re.compile(rf"(?![{_HIDDEN}])[\u0590-\u1fff\u2070-\U0010ffff]")
+# Character before a selector that is kept.
 _takes_selector = re.compile(rf"[^\s{_CONTROLS}{_HIDDEN}{_JOINERS}{_SELECTORS}]")
 _joiner = re.compile(f"[{_JOINERS}]")
 _selector = re.compile(f"[{_SELECTORS}]")
 
 
 def visible(text: str) -> str:
-    """A text with escapes such as `\\x1b` and `\\u202e` for what could steer or hide.
+    """Return a text with escapes such as `\\x1b` and `\\u202e` for control and hidden characters.
 
-    Line ends and tabs stay. A backslash stays too, so what was text and what an escape cannot
-    always be told. Doing it twice changes nothing more.
+    Newlines and tabs stay. Backslashes stay, too, so an escape may be indistinguishable from
+    original text. The function is idempotent.
     """
     return _odd.sub(_escape, text)
 
 
 def visible_line(text: str) -> str:
-    """As `visible`, of a text that is to be one line: its line ends and tabs are shown too."""
+    """Return the text like `visible`, in one line: newlines and tabs are escaped, too."""
     return _odd_or_layout.sub(_escape, text)
 
 
 def visible_in_json(json_text: str) -> str:
-    """JSON with the same value, in which nothing steers a terminal that it is printed to."""
+    """Return JSON with the same value, in which nothing controls a terminal."""
     return _odd.sub(_escape_of_json, json_text)
 
 
 def visible_in(value: Any) -> Any:
-    """Mappings and lists with all of their texts and keys visible."""
+    """Return mappings and lists with `visible` applied to all strings and keys."""
     if isinstance(value, str):
         return visible(value)
     if isinstance(value, Mapping):
@@ -77,7 +77,7 @@ def visible_in(value: Any) -> Any:
 
 
 def logger_of(module: str) -> logging.Logger:
-    """The logger of a module, in whose messages everything is visible, wherever they go."""
+    """Return a module's logger, which applies `visible` to all messages, for any handler."""
     logger = logging.getLogger(module)
     if _make_visible not in logger.filters:
         logger.addFilter(_make_visible)
@@ -103,7 +103,7 @@ def _escape_of_json(found: re.Match[str]) -> str:
 
 
 def _belongs_there(found: re.Match[str]) -> bool:
-    """Whether it is a joiner or a selector where a script needs one."""
+    """Return True for a joiner or a selector in a position where a script needs one."""
     character, before = found.group(), found.string[max(0, found.start() - 1) : found.start()]
     if _joiner.match(character):
         return _takes_joiner.match(before) is not None

@@ -1,14 +1,18 @@
-"""Numbers, lists and changes in the words of a message."""
+"""Formatting of numbers, lists and changes in messages."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from foundation.moved import renamed
+
 _FLOP_UNITS = (("EFLOP", 1e18), ("PFLOP", 1e15), ("TFLOP", 1e12), ("GFLOP", 1e9), ("MFLOP", 1e6))
-_LONGEST_SPAN = 1e15  # seconds; infinity has no units
+_LONGEST_SPAN = 1e15  # seconds; infinity cannot be split into units
+
+__getattr__ = renamed(__name__, {"listed": "join_items", "said": "format_value"})
 
 
 def counted(count: int | float, noun: str) -> str:
-    """A number with its noun, whose plural ends in -s or, as batch, in -es: 1 rank, 1,000 pairs."""
+    """Return a number with its noun, in singular or plural: 1 rank, 1,000 pairs, 2 batches."""
     ending = "" if count == 1 else "es" if noun.endswith(("ch", "s", "x")) else "s"
     return f"{count:,g} {noun}{ending}" if isinstance(count, float) else f"{count:,} {noun}{ending}"
 
@@ -23,7 +27,7 @@ def steps_of(step: int, max_steps: int | None) -> str:
 
 
 def span(seconds: float) -> str:
-    """Return a time span in its two largest units, as the dashboard shows it: 12 s, 3 h 5 min."""
+    """Return a time span in its two largest units, like the dashboard: 12 s, 3 h 5 min."""
     rounded = round(min(max(0.0, seconds), _LONGEST_SPAN))
     units = {
         "d": rounded // 86400,
@@ -47,7 +51,7 @@ def operations(flops: float) -> str:
 def flop_rate(tflops_per_second: float | None, mfu: float | None) -> str:
     """Return a rate of operations, with the share of a known peak: 1.2 TFLOP/s (MFU 4.0%).
 
-    Nothing if there is no rate.
+    The text is empty if there is no rate.
     """
     if tflops_per_second is None:
         return ""
@@ -56,14 +60,14 @@ def flop_rate(tflops_per_second: float | None, mfu: float | None) -> str:
 
 
 def join_items(items: Iterable[object]) -> str:
-    """Several things one after the other, without brackets and quotation marks."""
+    """Return the items separated by commas, without brackets and quotation marks, or "none"."""
     return ", ".join(map(format_value, items)) or "none"
 
 
 def format_value(value: Any) -> str:
-    """A value as a recipe or a person writes it, not as Python does.
+    """Return a value in the notation of recipes, not of Python.
 
-    In a table, a list of two values is a change from one to the other.
+    In a mapping, a list of two values is shown as a change from one to the other.
     """
     if isinstance(value, Mapping):
         return join_items(f"{key} {_inner(item)}" for key, item in value.items())

@@ -1,16 +1,16 @@
-"""What the network refuses, in the user's words."""
+"""Errors for settings and inputs that a network cannot work with."""
 
 
 class ModelError(Exception):
-    """A setting or an input that the network cannot work with; the message says what to change."""
+    """Unsupported setting or input of a network; the message gives the remedy."""
 
 
 class PrefixError(ModelError):
     """A prefix that no translation can begin with.
 
     Attributes:
-        index: the prefix's place among those that were given, from 0.
-        problem: what is wrong with the prefix, as a sentence's predicate.
+        index: index of the prefix in the request, from 0.
+        problem: predicate of a sentence about the prefix, such as "has 9 tokens, but …".
     """
 
     def __init__(self, index: int, problem: str) -> None:
@@ -19,4 +19,4 @@ class PrefixError(ModelError):
         self.problem = problem
 
     def __reduce__(self) -> tuple[type["PrefixError"], tuple[int, str]]:
-        return PrefixError, (self.index, self.problem)  # from one process to another
+        return PrefixError, (self.index, self.problem)  # pickled between processes

@@ -1,19 +1,19 @@
-"""Floating-point operations of a training pass, from a network's settings and its batch's sizes.
+"""Floating-point operations of a training pass, computed from a network's settings and batch sizes.
 
     settings ──encoder_decoder_flops, …──▶ NetworkFlops: operations per token, per pair of tokens, …
     sizes of a micro-batch ──NetworkFlops.of──▶ Flops: two integers, computed without a tensor
 
 Only matrix products count, and a multiply-add is two operations. The backward pass has a product
-for the gradient of each trained weight, and one for each input that needs a gradient: where nothing
-is frozen, twice the forward pass. Looking up embeddings counts nothing; the output matrix counts,
-also where it is the embedding's. There are two numbers (Chowdhery et al. 2022, App. B; Korthikanti
-et al. 2022):
+for the gradient of each trained weight, and one for each input that needs a gradient. If nothing is
+frozen, this is twice the forward pass. Embedding lookups do not count; the output matrix counts,
+even if it is tied to the embedding. There are two numbers (Chowdhery et al. 2022, App. B;
+Korthikanti et al. 2022):
 
-    model     what the real tokens need: no padding, nothing computed twice. Attention counts each
-              query with each key of its sequence, also where it is causal.
-    hardware  what is computed for the padded batch, with activations that are computed again.
+    model     operations that the real tokens need, without padding and recomputation. Attention
+              counts each query with each key of its sequence, even if it is causal.
+    hardware  operations for the padded batch, including recomputed activations.
 
-docs/decisions/0086 gives the reasons. Names of parameters are those of the modules, for frozen
+See docs/decisions/0086 for the reasons. Parameter names are those of the modules, for frozen
 weights.
 """
 
@@ -32,14 +32,14 @@ from model.losses.loss import BIAS_COLUMNS
 
 
 class BatchSizes(NamedTuple):
-    """Sizes of a batch that its operations grow with.
+    """Sizes of a batch that determine its operations.
 
     Attributes:
         tokens: of the encoder, or of the only stack.
-        pairs: a query and a key of self-attention there: the sum of the sequences' squared lengths.
-        target_tokens, target_pairs: the same of a decoder that reads an encoder.
-        cross_pairs: a query of such a decoder and a key of its source.
-        outputs: tokens, or labels, that are predicted.
+        pairs: pairs of a query and a key of its self-attention: the sum of squared lengths.
+        target_tokens, target_pairs: the same for a decoder with cross-attention.
+        cross_pairs: pairs of a query of this decoder and a key of its source.
+        outputs: predicted tokens or labels.
         cosines: comparisons of a sentence encoder, in one direction.
     """
 
@@ -53,7 +53,7 @@ class BatchSizes(NamedTuple):
 
 
 class Flops(NamedTuple):
-    """Operations of forward and backward passes; see the module's text."""
+    """Operations of forward and backward passes; see the module's docstring."""
 
     model: int
     hardware: int
@@ -64,8 +64,8 @@ class Training:
     """Settings of training that change the operations of a pass.
 
     Attributes:
-        trained: names of the parameters that are not frozen; None: all are trained.
-        checkpoints_activations: whether the backward pass computes each layer again.
+        trained: names of the parameters that are not frozen, or None if all are trained.
+        checkpoints_activations: True if the backward pass recomputes each layer.
     """
 
     trained: Collection[str] | None = None
@@ -148,7 +148,7 @@ def sentence_flops(config: SentenceEncoderConfig, training: Training = WHOLE) ->
     """Return the operations of `model.heads.sentence_encoder.SentenceEncoder`."""
     count = _Count(training)
     hidden = count.encoder_only(config)
-    # Sources with targets and targets with sources; both are inputs.
+    # Sources with targets, and targets with sources; both are inputs.
     each = 2 * config.width
     count.model["cosines"] += 2 * each * (1 + 2 * hidden)
     count.hardware["cosines"] += 2 * each * 3
@@ -160,8 +160,8 @@ class _Stack:
     """Layers of one kind.
 
     Attributes:
-        prefix: of the names of their parameters.
-        tokens, pairs: the fields of `BatchSizes` that they grow with.
+        prefix: prefix of their parameters' names.
+        tokens, pairs: the fields of `BatchSizes` that determine their operations.
     """
 
     config: LayersConfig
@@ -172,16 +172,16 @@ class _Stack:
 
 
 class _Count:
-    """Operations met on a walk through a network.
+    """Accumulated operations of a network, added layer by layer.
 
-    Whether a tensor needs a gradient is passed along as a boolean, as autograd passes it.
+    Boolean arguments say whether a tensor needs a gradient, like autograd's `requires_grad`.
     """
 
     def __init__(self, training: Training) -> None:
         self.model: Counter[str] = Counter()
         self.hardware: Counter[str] = Counter()
         self._training = training
-        self._again = False  # whether the backward pass computes the products met now once more
+        self._again = False  # True while the backward pass recomputes the products being counted
 
     @property
     def total(self) -> NetworkFlops:
@@ -201,7 +201,7 @@ class _Count:
     def output(
         self, layer: str, width: int, classes: int, hidden: bool, *, with_bias: bool
     ) -> None:
-        """Count the output matrix with its loss, which computes all gradients in any case."""
+        """Count the output matrix with its loss, which always computes all gradients."""
         needed = 1 + hidden + self._trains_weight(layer)
         columns = width + BIAS_COLUMNS if with_bias else width
         self.model["outputs"] += 2 * width * classes * needed
@@ -227,14 +227,14 @@ class _Count:
         """Count layers that also read a memory; return whether x has a gradient.
 
         Args:
-            memory: whether the memory has a gradient.
+            memory: True if the memory has a gradient.
         """
         config = stack.config
         key_value_width = 2 * config.groups * config.head_width
         for number in range(stack.layers):
             layer = f"{stack.prefix}layers.{number}"
             projection = f"{layer}.cross_attention.key_value"
-            # Projected outside the layer, so it is not computed again.
+            # Projected outside the layer, so it is not recomputed.
             keys = self.linear(projection, "tokens", (config.width, key_value_width), memory)
             again = x or keys or self.trains(layer)
             self._again = self._training.checkpoints_activations and again
@@ -268,7 +268,7 @@ class _Count:
         return self.linear(f"{module}.output", stack.tokens, (width, width), mixed)
 
     def _attention(self, per: str, width: int, queries: bool, keys: bool) -> bool:
-        """Count QKᵀ and the mix of values in all heads; keys and values have gradients alike."""
+        """Count QKᵀ and the mix of values in all heads; keys and values alike need gradients."""
         weights = queries or keys
         self._add(per, 2 * width, queries + keys)
         self._add(per, 2 * width, weights + keys)
@@ -288,7 +288,7 @@ class _Count:
         return trained is None or f"{layer}.weight" in trained
 
     def _add(self, per: str, forward: int, gradients: int) -> None:
-        """Count a product, and as many operations for each gradient that follows from it."""
+        """Count a product, and as many operations for each gradient that it needs."""
         self.model[per] += forward * (1 + gradients)
         self.hardware[per] += forward * (1 + gradients + self._again)
 

@@ -22,7 +22,7 @@ from data_pipeline.config.data import BatchingConfig, DataConfig, DataSettings, 
 from foundation.built_in_tasks import DEFAULT_TASK
 from foundation.errors import ExtensionError
 from foundation.extensions import Extensions, load_expected, load_extensions, loaded_extensions
-from foundation.location import Location, strip_credentials, check_all
+from foundation.location import Location, check_all, strip_credentials
 from foundation.section import REQUIRED, ChangeClass, Section, change_class, execution, identity
 from foundation.wording import join_items
 from model.config.transformer import NetworkConfig
@@ -77,8 +77,8 @@ class TrainingRecipe(Section):
         kind, more = self.kind, self.trainer.validation_scores
         if more and not kind.makes_texts:
             raise ValueError(
-                f"trainer.validation_scores is {join_items(more)}, and the validation of {self.task} "
-                "generates no texts to score: leave it out"
+                f"trainer.validation_scores is {join_items(more)}, and the validation of "
+                f"{self.task} generates no texts to score: leave it out"
             )
         for name in more:
             SCORES.known(name)
@@ -309,7 +309,10 @@ def differing_identity(old: dict[str, Any], new: dict[str, Any]) -> dict[str, tu
     """
     names = sorted(old.keys() | new.keys())
     before, after = (
-        {n: _compact(strip_credentials(values[n]) if n in values else _default_of(n, values)) for n in names}
+        {
+            n: _compact(strip_credentials(values[n]) if n in values else _default_of(n, values))
+            for n in names
+        }
         for values in (old, new)
     )
     return {n: (before[n], after[n]) for n in names if before[n] != after[n]}

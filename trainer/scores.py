@@ -12,8 +12,8 @@ An extension can register further scores besides those of a task. A recipe names
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from foundation.registry import Registry
 from foundation.file_model import FileModel
+from foundation.registry import Registry
 
 # The measures of a translation, each with whether more is better.
 MORE_IS_BETTER = {"loss": False, "perplexity": False, "bleu": True}

@@ -38,9 +38,9 @@ from trainer.registries.optimizers import OptimizerConfig
 from trainer.tasks.batch import DeviceBatch
 from trainer.tasks.randomness import seed_torch
 from trainer.training.step_exchange import exchange
+from trainer.zero.disable_compiler import AdamW
 from trainer.zero.engine import TrainingEngine
 from trainer.zero.fragment import Fragment
-from trainer.zero.disable_compiler import AdamW
 
 PLAIN_LOSS = CrossEntropy(0.1)
 MOST_BELOW_PLAIN = 0.05

@@ -49,7 +49,9 @@ class DataRecord:
         self._manifest = manifest
         self._cursors: dict[int, Cursor] = {}  # before each step
         self.digests = {0: START}  # after each step
-        self._eras = [ManifestPeriod(0, self._tombstones_of(run.card().dataset_identity, run.card_path.name))]
+        self._eras = [
+            ManifestPeriod(0, self._tombstones_of(run.card().dataset_identity, run.card_path.name))
+        ]
         self._reached = 0  # the last step of the newest era; records of later steps are outdated
         self._read_metrics()
         headers = _intact_headers(run)

@@ -13,8 +13,8 @@ from pathlib import Path
 from cluster.recipe import Recipe
 from foundation.file_model import MAX_COUNT
 from trainer.record.metrics_file import read_backwards
-from trainer.record.record_end import TERA
 from trainer.record.metrics_lines import TrainLine
+from trainer.record.record_end import TERA
 
 STEPS_READ = 100
 MIN_SECONDS = MIN_SHARE = 1e-9  # a step takes more, and a run has more of its time and peak

@@ -156,7 +156,9 @@ class RankGroup:
             if not _is_ready(answer):
                 if now - self._since < timeout_seconds:
                     return None
-                return RankHungError(f"{self._names[rank]} has not started within {timeout_seconds:g} s")
+                return RankHungError(
+                    f"{self._names[rank]} has not started within {timeout_seconds:g} s"
+                )
             try:
                 ray.get(answer)
             except RayError as error:

@@ -236,7 +236,8 @@ class NodeAgents:
         left = f"probe-{secrets.token_hex(4)}"
         (work / left).touch()
         meetings = {
-            node: self.by_node[node].check_shared_folder.remote(work, left, f"{left}-{node}") for node in new
+            node: self.by_node[node].check_shared_folder.remote(work, left, f"{left}-{node}")
+            for node in new
         }
         sources = {node: self.by_node[node].sources.remote() for node in new}
         problems = []

@@ -21,7 +21,9 @@ ANSWER_SECONDS = 2.0
 class RankProcess:
     """An actor for a seat, and the name of its process once that is known."""
 
-    def __init__(self, rank_bundle: RankBundle, device: str, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, rank_bundle: RankBundle, device: str, environment: Mapping[str, str]
+    ) -> None:
         """
         Args:
             device: the device that it will compute on, `cpu` or `cuda`.

@@ -75,11 +75,16 @@ class RankPool:
         if not self._reservation.take(nodes):
             return None
         rank_bundles = self._reservation.taken
-        self._agents.start({rank_bundle.node: names[rank_bundle.node] for rank_bundle in rank_bundles})
+        self._agents.start(
+            {rank_bundle.node: names[rank_bundle.node] for rank_bundle in rank_bundles}
+        )
         self._group = RankGroup(
             self._config,
             self._spares.take(rank_bundles),
-            [f"Rank {r} on node {names[rank_bundle.node]}" for r, rank_bundle in enumerate(rank_bundles)],
+            [
+                f"Rank {r} on node {names[rank_bundle.node]}"
+                for r, rank_bundle in enumerate(rank_bundles)
+            ],
             self._clock,
         )
         return self._group

@@ -107,8 +107,8 @@ class ClusterView(PeriodicThread):
         elif now - self._seen_at > WARN_AFTER_SECONDS and not self._told:
             self._told = True
             self._notice(
-                f"Ray's head has not answered for {WARN_AFTER_SECONDS:g} s: it is waited for, up to "
-                f"{self._wait_seconds:g} s in all; ranks that train go on meanwhile"
+                f"Ray's head has not answered for {WARN_AFTER_SECONDS:g} s: it is waited for, up "
+                f"to {self._wait_seconds:g} s in all; ranks that train go on meanwhile"
             )
 
     def _refresh(self) -> None:

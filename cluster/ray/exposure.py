@@ -23,8 +23,8 @@ from cluster.ray.job_command import HEAD_PYTHON
 from cluster.ray.jobs import (
     PROBE_KEY,
     check_address,
-    jobs_api_errors,
     job_logs,
+    jobs_api_errors,
     submit,
     wait_for_job,
 )

@@ -106,7 +106,10 @@ def submit(
     """
     attachments = [part for part in command if isinstance(part, Attachment)]
     programs = Path(sys.executable).parent
-    with jobs_api_errors(address), tempfile.TemporaryDirectory(prefix="transloom-job-") as working_dir:
+    with (
+        jobs_api_errors(address),
+        tempfile.TemporaryDirectory(prefix="transloom-job-") as working_dir,
+    ):
         for attachment in attachments:
             (Path(working_dir) / attachment.name).write_bytes(attachment.content)
         for name, file in (shipped or {}).items():

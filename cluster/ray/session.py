@@ -52,7 +52,9 @@ def ray_session(
     import_own_packages()
     with (
         private.redirect_ray_messages(lambda line: logger.info("Ray: %s", line)),
-        embedded_ray(embedded or EmbeddedRay()) if address is None else _joined(address, report_open_endpoints),
+        embedded_ray(embedded or EmbeddedRay())
+        if address is None
+        else _joined(address, report_open_endpoints),
         _without_unread_errors(),
     ):
         yield

@@ -26,12 +26,12 @@ from cluster.supervision.attempt_end import (
     RankShutdown,
     ScaleUpTimer,
     ShutdownReason,
-    stop_request_reason,
     node_drain_reason,
+    stop_request_reason,
 )
-from cluster.supervision.run_listener import RunListener
 from cluster.supervision.interval import Interval
 from cluster.supervision.node_samples import NodeSampler
+from cluster.supervision.run_listener import RunListener
 from cluster.supervision.stop_requests import StopRequests
 from cluster.supervision.vitals_writer import VitalsWriter
 from foundation.wording import counted

@@ -7,14 +7,14 @@ from datetime import timedelta
 
 from cluster.health.hang_detector import Position
 from cluster.recipe import Recipe
-from cluster.supervision.run_listener import RunListener
 from cluster.supervision.node_samples import LocalNodeSampler
 from cluster.supervision.run_checks import (
-    newest_checkpoint,
     is_run_complete,
+    newest_checkpoint,
     open_run,
     report_sampling,
 )
+from cluster.supervision.run_listener import RunListener
 from cluster.supervision.stop_requests import StopRequests
 from cluster.supervision.vitals_writer import VitalsWriter
 from data_pipeline.batching.stream import local_rank_steps

@@ -4,8 +4,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from cluster.recipe import Recipe
-from cluster.supervision.run_listener import RunListener
 from cluster.supervision.invocation import current_start
+from cluster.supervision.run_listener import RunListener
 from data_pipeline.batching.plan import Cursor
 from data_pipeline.batching.window import open_mixture
 from data_pipeline.config.data import SENTENCE_PIECE_TYPES
@@ -24,7 +24,7 @@ from trainer.checkpoints.format import (
 )
 from trainer.errors import CheckpointError, RunMismatchError
 from trainer.recipe import identity_differences
-from trainer.runs.folder import RunMetadata, RunFolder
+from trainer.runs.folder import RunFolder, RunMetadata
 from trainer.runs.start import write_start
 from trainer.runs.warm_start import warm_start_of
 from trainer.state.progress import Progress

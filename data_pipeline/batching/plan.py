@@ -19,7 +19,7 @@ import numpy as np
 from data_pipeline.arrays import Int32Array, Int64Array, balanced_block, ranges
 from data_pipeline.errors import BatchingError
 from data_pipeline.random_keys import MICRO_BATCH_SHUFFLE, PAIR_SHUFFLE, permutation
-from foundation.wording import counted, join_items, format_value
+from foundation.wording import counted, format_value, join_items
 
 
 @dataclass(frozen=True)

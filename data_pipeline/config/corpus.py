@@ -141,8 +141,8 @@ class CorpusConfig(_Weight, FilesConfig):
         if self.format not in (None, *self.own_formats) and self.format not in READERS:
             raise ValueError(
                 f"format is {self.format!r}, and there is no such format: there are "
-                f"{join_items((*self.own_formats, *READERS))}. Name one of them, or list the module "
-                "that registers it under extensions"
+                f"{join_items((*self.own_formats, *READERS))}. Name one of them, or list the "
+                "module that registers it under extensions"
             )
         return self
 

@@ -15,7 +15,7 @@ from foundation.extensions import NO_EXTENSIONS, Extensions
 from foundation.location import Location
 from foundation.registry import Registry
 from foundation.section import REQUIRED, Section, execution, identity
-from foundation.wording import join_items, format_value
+from foundation.wording import format_value, join_items
 
 # Names of held-out sets become file names in the dataset folder.
 HeldOutName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
@@ -110,8 +110,8 @@ class DataConfig(ShardsConfig, CorporaConfig):
             given = corpus.model_dump(include={"weight", "min_score", "name"}, exclude_none=True)
             if given:
                 raise ValueError(
-                    f"the held-out set {use} has {format_value(given)}: these are for training corpora, a "
-                    "held-out set is used whole"
+                    f"the held-out set {use} has {format_value(given)}: these are for training "
+                    "corpora, a held-out set is used whole"
                 )
         return self
 

@@ -16,7 +16,7 @@ from data_pipeline.config.data import HeldOutName
 from data_pipeline.config.text import FORMATS, TextColumns, TextCorpusConfig, TextDataConfig
 from foundation.location import Location
 from foundation.section import REQUIRED, identity
-from foundation.wording import counted, join_items, format_value
+from foundation.wording import counted, format_value, join_items
 
 LABEL = "label"  # the field of a text's label, in shards
 TAGS = "tags"  # the field of the tags of a text's words, in shards
@@ -88,8 +88,8 @@ class LabelledCorpusConfig(TextCorpusConfig):
         columns = self.columns.model_dump()
         if self.files_format != "tsv" and any(isinstance(c, int) for c in columns.values()):
             raise ValueError(
-                f"columns are {format_value(columns)}, and {self.files_format} has names, not numbers: set "
-                "columns.text and columns.label to names"
+                f"columns are {format_value(columns)}, and {self.files_format} has names, not "
+                "numbers: set columns.text and columns.label to names"
             )
         return self
 
@@ -206,13 +206,14 @@ class TaggedCorpusConfig(TextCorpusConfig):
     def _tags_come_from_somewhere(self) -> Self:
         if (self.files_format == "text") != (self.derived is not None):
             raise ValueError(
-                f"derived is {format_value(self.derived)} and the format {self.files_format}: plain text "
-                "has no tags, so set derived: case for it, and leave it out for other formats"
+                f"derived is {format_value(self.derived)} and the format {self.files_format}: "
+                "plain text has no tags, so set derived: case for it, and leave it out for other "
+                "formats"
             )
         if self.columns.score is not None:
             raise ValueError(
-                f"columns.score is {format_value(self.columns.score)}, and words with tags have none: "
-                "leave it out"
+                f"columns.score is {format_value(self.columns.score)}, and words with tags have "
+                "none: leave it out"
             )
         return self
 
@@ -281,8 +282,8 @@ class TaggedDataConfig(LabelsDataConfig):
         missing = [case for case in CASES if case not in self.labels]
         if missing and any(corpus.derived for corpus in corpora):
             raise ValueError(
-                f"labels are {join_items(self.labels)}, and derived: case gives {join_items(CASES)}: add "
-                f"{join_items(missing)}"
+                f"labels are {join_items(self.labels)}, and derived: case gives "
+                f"{join_items(CASES)}: add {join_items(missing)}"
             )
         return self
 

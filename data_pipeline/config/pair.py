@@ -22,7 +22,7 @@ from data_pipeline.config.corpus import (
 from data_pipeline.config.data import CorporaConfig, DataConfig, HeldOutName
 from foundation.location import Location
 from foundation.section import REQUIRED, Section, execution, identity
-from foundation.wording import join_items, format_value
+from foundation.wording import format_value, join_items
 
 FORMATS = {".tsv": "tsv", ".jsonl": "jsonl", ".tar": "webdataset"}
 SOURCE, TARGET = "src", "tgt"  # the fields of a pair, in shards and batches
@@ -111,8 +111,8 @@ class PairCorpusConfig(CorpusConfig, _Tag, _AlignedFiles):
     def _check_form(self) -> None:
         if (self.source is None) != (self.target is None) or bool(self.files) == bool(self.source):
             raise ValueError(
-                f"source is {format_value(self.source)}, target is {format_value(self.target)} and files is "
-                f"{join_items(self.files)}: give either source and target, or files"
+                f"source is {format_value(self.source)}, target is {format_value(self.target)} and "
+                f"files is {join_items(self.files)}: give either source and target, or files"
             )
         if self.files and (self.source_sha256 or self.target_sha256):
             raise ValueError("files are pinned by files_sha256, not by source_sha256")
@@ -135,13 +135,14 @@ class PairCorpusConfig(CorpusConfig, _Tag, _AlignedFiles):
         columns = self.columns.model_dump()
         if self.files_format != "tsv" and any(isinstance(c, int) for c in columns.values()):
             raise ValueError(
-                f"columns are {format_value(columns)}, and {self.files_format} has names, not numbers: set "
-                "columns.source and columns.target, such as en and de"
+                f"columns are {format_value(columns)}, and {self.files_format} has names, not "
+                "numbers: set columns.source and columns.target, such as en and de"
             )
         if (self.min_score is None) != (self.columns.score is None):
             raise ValueError(
                 f"min_score is {format_value(self.min_score)} and columns.score is "
-                f"{format_value(self.columns.score)}: set both to drop pairs by their score, or neither"
+                f"{format_value(self.columns.score)}: set both to drop pairs by their score, or "
+                "neither"
             )
         return self
 
@@ -220,7 +221,7 @@ class TranslationDataConfig(PairDataConfig):
         others = [corpus.files[0] for corpus in corpora if corpus.files]
         if self.context_sentences and others:
             raise ValueError(
-                f"context_sentences is {self.context_sentences}, and {join_items(others)} is no pair "
-                "of aligned files, whose lines are documents in order: give source and target"
+                f"context_sentences is {self.context_sentences}, and {join_items(others)} is no "
+                "pair of aligned files, whose lines are documents in order: give source and target"
             )
         return self

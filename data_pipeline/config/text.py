@@ -19,7 +19,7 @@ from data_pipeline.config.corpus import (
 from data_pipeline.config.data import DataConfig, HeldOutName, TokenizerConfig
 from foundation.location import Location
 from foundation.section import REQUIRED, identity
-from foundation.wording import join_items, format_value
+from foundation.wording import format_value, join_items
 
 TEXT = "text"  # the field of a document, in shards and batches
 
@@ -99,7 +99,8 @@ class TextCorpusConfig(CorpusConfig):
         if (self.min_score is None) != (self.columns.score is None):
             raise ValueError(
                 f"min_score is {format_value(self.min_score)} and columns.score is "
-                f"{format_value(self.columns.score)}: set both to drop documents by their score, or neither"
+                f"{format_value(self.columns.score)}: set both to drop documents by their score, "
+                "or neither"
             )
         return self
 
@@ -107,7 +108,9 @@ class TextCorpusConfig(CorpusConfig):
     def _part_can_be_cut(self) -> Self:
         start, stop = self.part
         if start >= stop:
-            raise ValueError(f"part is {join_items(self.part)}: the first share must be the smaller")
+            raise ValueError(
+                f"part is {join_items(self.part)}: the first share must be the smaller"
+            )
         if self.part != (0.0, 1.0) and self.files_format not in self.cut_formats:
             raise ValueError(
                 f"part is {join_items(self.part)} and the format {self.files_format}: only "
@@ -124,8 +127,8 @@ class TextCorpusConfig(CorpusConfig):
             len(set(formats.values())) > 1 or "unknown" in formats.values()
         ):
             raise ValueError(
-                f"the names of the files do not tell one format ({format_value(formats)}): set format to "
-                f"{', '.join(dict.fromkeys(self.formats_by_name.values()))}"
+                f"the names of the files do not tell one format ({format_value(formats)}): set "
+                f"format to {', '.join(dict.fromkeys(self.formats_by_name.values()))}"
             )
 
 

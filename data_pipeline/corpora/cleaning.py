@@ -114,7 +114,9 @@ class Cleaner:
         self._normalise = normalise
         self.reasons = [rule.reason for rule in rules]
 
-    def clean(self, first: int, examples: Iterable[Example]) -> tuple[list[KeptExample], DropReport]:
+    def clean(
+        self, first: int, examples: Iterable[Example]
+    ) -> tuple[list[KeptExample], DropReport]:
         """The examples that are kept, and what was dropped.
 
         Args:

@@ -133,8 +133,8 @@ def _examples(file: BinaryIO, columns: ParquetColumns) -> Iterator[Example]:
         names = metadata.schema.to_arrow_schema().names
         if set(wanted) - set(names):
             raise CorpusError(
-                f": expected the columns {join_items(wanted)}, found {_shown(names)}. Correct columns "
-                "in the recipe."
+                f": expected the columns {join_items(wanted)}, found {_shown(names)}. Correct "
+                "columns in the recipe."
             )
         _check_columns(metadata, wanted)
         with parquet.ParquetFile(file, metadata=metadata, buffer_size=BUFFER_BYTES) as opened:
@@ -153,7 +153,9 @@ def _examples(file: BinaryIO, columns: ParquetColumns) -> Iterator[Example]:
 
 def _shown(names: list[str]) -> str:
     some = [name[:80] for name in names[:NAMES_SHOWN]]
-    return join_items(some) + (f" and {len(names) - NAMES_SHOWN:,} more" if names[NAMES_SHOWN:] else "")
+    return join_items(some) + (
+        f" and {len(names) - NAMES_SHOWN:,} more" if names[NAMES_SHOWN:] else ""
+    )
 
 
 def _check_footer(file: BinaryIO) -> None:

@@ -46,9 +46,9 @@ from data_pipeline.storage.store import (
     open_store,
 )
 from foundation.built_in_tasks import DEFAULT_TASK
+from foundation.file_model import Count, FileModel, error_summary
 from foundation.strict_json import JsonLimits, parse_json
 from foundation.wording import counted, join_items
-from foundation.file_model import Count, FileModel, error_summary
 
 FORMAT_FAMILY = "transloom-dataset/"
 FORMAT: Literal["transloom-dataset/2"] = "transloom-dataset/2"

@@ -11,7 +11,14 @@ from pathlib import Path
 from data_pipeline.batching.task import DATA_TASKS
 from data_pipeline.config.corpus import CorpusConfig
 from data_pipeline.config.data import DataSettings
-from data_pipeline.corpora.cleaning import HELD_OUT, Cleaner, DropReport, HeldOutTexts, KeptExample, Rule
+from data_pipeline.corpora.cleaning import (
+    HELD_OUT,
+    Cleaner,
+    DropReport,
+    HeldOutTexts,
+    KeptExample,
+    Rule,
+)
 from data_pipeline.corpora.context import in_context
 from data_pipeline.corpora.corpus import EXAMPLES_PER_CHUNK, CorpusReader
 from data_pipeline.corpora.formats import Chunk, Example, parse
@@ -99,7 +106,9 @@ def _clean(job: _CleanJob) -> _CleanedChunk:
     return _CleanedChunk(len(examples), dropped, pack_rows(kept, job.corpus, by_content=by_content))
 
 
-def _in_context(job: _CleanJob, examples: Sequence[Example], kept: list[KeptExample]) -> list[KeptExample]:
+def _in_context(
+    job: _CleanJob, examples: Sequence[Example], kept: list[KeptExample]
+) -> list[KeptExample]:
     """The kept examples, with the sentences before them, whether these are kept or not."""
     data = job.settings.data
     earlier = parse(job.before)[-data.sentences_before :] if job.before else []

@@ -36,7 +36,9 @@ def quarantine(dataset: Path, shards: Sequence[str], reason: str) -> Manifest:
             )
         if name in manifest.left_out:
             raise DatasetError(f"{name} of {dataset} is quarantined already.")
-    write_atomically(dataset / archived_name(manifest.identity), (dataset / MANIFEST_NAME).read_bytes())
+    write_atomically(
+        dataset / archived_name(manifest.identity), (dataset / MANIFEST_NAME).read_bytes()
+    )
     tombstones = tuple(
         Tombstone(shard=name, reason=reason, parent=manifest.identity) for name in shards
     )

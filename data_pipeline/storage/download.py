@@ -15,8 +15,8 @@ from data_pipeline.storage.remote import (
     RETRY_DELAYS_SECONDS,
     ByteLimit,
     TooManyBytesError,
-    file_system,
     error_reason,
+    file_system,
     wait_before_retry,
 )
 from foundation.location import Location

@@ -30,9 +30,9 @@ from data_pipeline.storage.remote import (
     RETRY_DELAYS_SECONDS,
     STALL_TIMEOUT_SECONDS,
     TooManyBytesError,
+    error_reason,
     file_system,
     read_at_most,
-    error_reason,
     wait_before_retry,
 )
 from data_pipeline.storage.shard_cache import ShardCache

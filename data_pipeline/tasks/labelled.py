@@ -1,9 +1,9 @@
 """What labelling texts and labelling words have in common.
 
 A text is stored as BOS, its tokens, EOS, as for a masked model, and its labels are a field of their
-own, by numbers from 1. A micro-batch has the tokens in TEXT and what is to be told of each in TOLD:
-a label's number from 0, or IGNORE_INDEX. A label takes the place of a hidden token, and all the rest is
-as for masked models. Texts are packed whole: none is cut that fits into a row.
+own, by numbers from 1. A micro-batch has the tokens in TEXT and the label of each in LABELS_FIELD:
+the label's number from 0, or IGNORE_INDEX. A label replaces a hidden token; everything else is as
+for masked models. Texts are packed whole: none is cut that fits into a row.
 """
 
 from abc import abstractmethod

@@ -23,9 +23,9 @@ from data_pipeline.dataset.manifest_records import SpecialIds
 from data_pipeline.random_keys import example_seeds
 from data_pipeline.tasks.causal_lm import CausalLanguageModelData, RowsShape
 from data_pipeline.tasks.masking import (
-    MASK,
     IGNORE_INDEX,
     LABELS_FIELD,
+    MASK,
     MaskingSeeds,
     mask_tokens,
     vocabulary_of,

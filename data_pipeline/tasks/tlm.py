@@ -40,7 +40,13 @@ from data_pipeline.random_keys import (
 )
 from data_pipeline.tasks import masked_lm
 from data_pipeline.tasks.causal_lm import RowsShape
-from data_pipeline.tasks.masking import SEGMENTS, LABELS_FIELD, MaskingSeeds, mask_tokens, vocabulary_of
+from data_pipeline.tasks.masking import (
+    LABELS_FIELD,
+    SEGMENTS,
+    MaskingSeeds,
+    mask_tokens,
+    vocabulary_of,
+)
 from data_pipeline.tasks.pairs import PairsData, longest_sequences
 from data_pipeline.tokenizers.tokenizer import Tokenizer
 

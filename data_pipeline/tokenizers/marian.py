@@ -30,9 +30,9 @@ from data_pipeline.dataset.manifest_records import SpecialIds
 from data_pipeline.errors import TokenizerError
 from data_pipeline.storage.regular_files import read_regular
 from data_pipeline.tokenizers.tokenizer import Tokenizer
+from foundation.file_model import FileModel, error_summary
 from foundation.strict_json import JsonLimits, parse_object
 from foundation.wording import counted, join_items
-from foundation.file_model import FileModel, error_summary
 
 EOS, UNKNOWN, PADDING = "</s>", "<unk>", "<pad>"
 TAG_START, TAG_END = ">>", "<<"
@@ -216,7 +216,7 @@ class MarianTokenizer(Tokenizer):
         known = self.tags
         raise TokenizerError(
             f"The tag {tag} is none of the {counted(len(known), 'tag')} of {self.name}"
-            f"{f', such as {listed(known[:5])}' if known else ''}. Correct the tag."
+            f"{f', such as {join_items(known[:5])}' if known else ''}. Correct the tag."
         )
 
     def decode(self, ids: list[list[int]]) -> list[str]:

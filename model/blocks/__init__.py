@@ -1,1 +1,1 @@
-"""The parts that networks are made of, a file per concept."""
+"""Building blocks of networks, a file per concept."""

@@ -2,13 +2,15 @@
 
     x ──Linear──▶ queries, keys, values of every head ──attention()──▶ mix ──Linear──▶ out
 
-`attention` is the one place where queries meet keys. It has interchangeable backends, chosen by
-measurement (`default_backend`) or by the caller. A fused kernel never holds scores and weights;
-`attention_scores` and `attention_weights` compute them. Self-attention, the same in all networks,
-projects queries, keys and values with one fused matrix. Cross-attention projects keys and values of
-the encoder's output ("memory") with one, so that decoding computes them once per sentence. Both may
-have fewer heads of keys and values than of queries (`model.blocks.heads`). Packed sentences come as
-a batch of one row, with a `PackedMask` in the place of the mask.
+`attention` is the only function that combines queries and keys. Its backends are interchangeable,
+chosen by measurements (`default_backend`) or by the caller. A fused kernel never stores scores and
+weights; `attention_scores` and `attention_weights` compute them.
+
+Self-attention, the same in all networks, projects queries, keys and values with one fused matrix.
+Cross-attention projects keys and values of the encoder's output ("memory") with one, so decoding
+computes them once per sentence. Both may have fewer heads of keys and values than of queries
+(`model.blocks.heads`). Packed sentences are a batch of one row, with a `PackedMask` in place of the
+mask.
 
 Shape suffixes: b batch, h heads, g heads of keys and values, t query length, s key length, d width
 of one head, m model width.
@@ -32,7 +34,7 @@ from model.config.layers import LayersConfig
 from model.config.transformer import AttentionBackend
 from model.errors import ModelError
 
-# A tensor is added to the scores (`additive_mask`); a PackedMask tells packed sentences apart.
+# A tensor is added to the scores (`additive_mask`); a PackedMask separates packed sentences.
 Mask = Tensor | PackedMask
 
 VECTOR_FLOATS = 16  # fp32 numbers in a vector of a CPU with AVX-512
@@ -49,13 +51,13 @@ class KeyValue(NamedTuple):
 def refuse_packed_dropout(
     backend: AttentionBackend | None, attention_dropout: float, *, without: str = ""
 ) -> None:
-    """Refuses dropout of attention weights where sentences are packed.
+    """Raise ModelError for dropout of attention weights with packed sentences.
 
     Args:
-        without: what the message says of a network that has none.
+        without: addition to the message, for a network without this dropout.
 
     Raises:
-        ModelError: both are wanted.
+        ModelError: both are requested.
     """
     if backend is AttentionBackend.VARLEN and attention_dropout:
         raise ModelError(
@@ -66,7 +68,7 @@ def refuse_packed_dropout(
 
 
 def default_backend(device: torch.device) -> AttentionBackend:
-    """Returns the faster backend for this device.
+    """Return the faster backend for this device.
 
     Measured on CPU: an AMD EPYC, torch 2.13.0, 2026-11-21, forward and backward of a causal and a
     masked attention, milliseconds, for about 2,500 tokens in 4 heads of width 32 and 1,000 in 8 of
@@ -81,8 +83,8 @@ def default_backend(device: torch.device) -> AttentionBackend:
                sdpa     17.9   9.4  18.9  22.2    37.2  18.0  17.4  21.2
                matmul    4.7   5.4   9.0  13.2     6.6   7.7   9.4  16.2
 
-    In bf16 sdpa pays for conversions in its backward pass, four to seven times (note 0014). For
-    sentences of many hundred tokens `engine.attention: sdpa` is worth a try.
+    In bf16, sdpa is four to seven times as slow, due to conversions in its backward pass (note
+    0014). For sentences of many hundred tokens, try `engine.attention: sdpa`.
     """
     return AttentionBackend.MATMUL if device.type == "cpu" else AttentionBackend.SDPA
 
@@ -97,33 +99,33 @@ def attention(
     dropout: float = 0.0,
     backend: AttentionBackend | None = None,
 ) -> Tensor:
-    """Returns softmax(QKᵀ / √d) V (§3.2.1), shape (b, h, t, d).
+    """Return softmax(QKᵀ / √d) V (§3.2.1), shape (b, h, t, d).
 
     Args:
         mask: an `additive_mask` that broadcasts to (b, h, t, s); every query must see at least one
-            key. Packed sentences (b is 1) have a `PackedMask`, also where attention is causal.
-        causal: lets query t see keys 0…t only (§3.2.3). It excludes an additive mask: with padding
-            at the end of a row, no real query sees a padded key.
-        dropout: the share of attention weights set to zero; packed sentences take none.
-        backend: None: the measured default.
+            key. Packed sentences (b is 1) have a `PackedMask`, even if attention is causal.
+        causal: True to let query t see only keys 0…t (§3.2.3). It excludes an additive mask: with
+            padding at the end of a row, no real query sees a padded key.
+        dropout: share of attention weights set to zero; 0 for packed sentences.
+        backend: backend, or None for the default, which was chosen by measurements.
     """
     if isinstance(mask, PackedMask):
         assert dropout == 0, "packed sentences take no attention dropout"
         return packed_attention(query_bhtd, keys_bhsd, values_bhsd, mask, causal)
     assert not (causal and mask is not None), "a causal attention takes no mask"
-    if backend is None or backend is AttentionBackend.VARLEN:  # padded all the same: decoding
+    if backend is None or backend is AttentionBackend.VARLEN:  # decoding is padded
         backend = default_backend(query_bhtd.device)
     return _BACKENDS[backend](query_bhtd, keys_bhsd, values_bhsd, mask, causal, dropout)
 
 
 def additive_mask(visible: Tensor) -> Tensor:
-    """Returns the mask that hides all keys that are not `visible`: 0 where they are, -∞ elsewhere.
+    """Return a mask that is 0 at `visible` keys and -∞ at all others.
 
-    It is made once and serves all layers. Adding it to the scores takes a CPU a tenth of the time
-    of filling in -∞ by a boolean mask that is broadcast.
+    It is created once for all layers. Adding it to the scores takes a CPU a tenth of the time of
+    filling in -∞ by a broadcast boolean mask.
 
     Args:
-        visible: boolean, true where a query may look.
+        visible: boolean, true where a query may see a key.
     """
     return torch.zeros(visible.shape, device=visible.device).masked_fill_(~visible, float("-inf"))
 
@@ -158,9 +160,9 @@ def _matmul(
 def attention_scores(
     query_bhtd: Tensor, keys_bhsd: Tensor, mask: Tensor | None, causal: bool
 ) -> Tensor:
-    """Returns QKᵀ / √d, (b, h, t, s), with -∞ where a query may not look.
+    """Return QKᵀ / √d, (b, h, t, s), with -∞ at masked keys.
 
-    The scores may be fp32 where queries and keys are bf16: see `attention_weights`.
+    The scores may be fp32 even if queries and keys are bf16: see `attention_weights`.
     """
     scaled_bhtd = query_bhtd * query_bhtd.shape[-1] ** -0.5
     scores_bhts = scaled_bhtd @ keys_bhsd.transpose(-1, -2)
@@ -174,11 +176,11 @@ def attention_scores(
 
 
 def attention_weights(scores_bhts: Tensor) -> Tensor:
-    """Returns how much each query takes of each value, (b, h, t, s): rows that add up to 1.
+    """Return the weight of each value for each query, (b, h, t, s); rows sum to 1.
 
-    On a CPU torch's softmax is slow in two cases: for the rest of a row behind its last full
-    vector, in bf16 most of all, and for rows that fill no vector. So rows that are not long are
-    computed, and returned, in fp32, and the shortest are padded.
+    On a CPU, torch's softmax is slow in two cases: for the elements after a row's last full vector,
+    most of all in bf16, and for rows shorter than a vector. So rows that are not long are computed
+    and returned in fp32, and the shortest are padded.
     """
     dtype = _dtype_of_softmax(scores_bhts)
     keys = scores_bhts.shape[-1]
@@ -200,7 +202,7 @@ _BACKENDS: dict[AttentionBackend, Callable[..., Tensor]] = {
 
 
 class ScaledDotProductAttention(nn.Module):
-    """`attention` as a module, so that a hook sees queries, keys, values, mask and mix."""
+    """`attention` as a module, so that hooks receive queries, keys, values, mask and mix."""
 
     def __init__(self, dropout: float, backend: AttentionBackend | None) -> None:
         super().__init__()
@@ -215,7 +217,7 @@ class ScaledDotProductAttention(nn.Module):
         mask: Mask | None,
         causal: bool,
     ) -> Tensor:
-        """Returns the mix (b, h, t, d)."""
+        """Return the mix (b, h, t, d)."""
         return attention(
             query_bhtd,
             keys_bhsd,
@@ -238,7 +240,7 @@ class _MultiHead(nn.Module):
         """Build the projections.
 
         Args:
-            inputs: heads that each projection makes, of queries, keys or values.
+            inputs: number of heads of each projection, of queries, keys or values.
         """
         super().__init__()
         self.heads = config.heads
@@ -255,14 +257,14 @@ class _MultiHead(nn.Module):
     ) -> Tensor:
         """Attend in every head, join the heads and project: (b, t, m)."""
         keys_bhsd, values_bhsd = (repeat_key_value_heads(part, self.heads) for part in memory)
-        # By place, so that a hook sees them.
+        # Positional arguments, so that hooks receive them.
         mixed_bhtd: Tensor = self.attention(query_bhtd, keys_bhsd, values_bhsd, mask, causal)
         mixed: Tensor = self.output(mixed_bhtd.transpose(1, 2).flatten(2))
         return mixed
 
 
 class SelfAttention(_MultiHead):
-    """Attention of every position to positions of its own sequence."""
+    """Attention of every position to positions of the same sequence."""
 
     query_key_value: Linear
 
@@ -277,11 +279,11 @@ class SelfAttention(_MultiHead):
         cache: KeyValueCache | None = None,
         rotation: Rotation | None = None,
     ) -> Tensor:
-        """Return (b, t, m); a `cache` stores keys and values of x and adds the past's.
+        """Return (b, t, m); a `cache` stores keys and values of x and returns the past's, too.
 
         Args:
             causal: see `attention`.
-            rotation: of the positions of x; None: there are none to rotate by.
+            rotation: rotation for the positions of x, or None without rotary positions.
         """
         query_bhtd, *own = split_heads(
             self.query_key_value(x_btm), self.heads, self.groups, self.head_width, rotation
@@ -293,7 +295,7 @@ class SelfAttention(_MultiHead):
 class CrossAttention(_MultiHead):
     """Attention of every decoder position to the encoder's output, the memory.
 
-    Nothing is rotated here: the distance of a target's position from a source's says little.
+    Queries and keys are not rotated: distances between target and source positions mean little.
     """
 
     query: Linear
@@ -309,5 +311,7 @@ class CrossAttention(_MultiHead):
 
     def forward(self, x_btm: Tensor, memory: KeyValue, memory_mask: Mask | None) -> Tensor:
         """Return (b, t, m); `memory_mask` (b, 1, 1, s) hides the source's padding."""
-        query_bhtd = contiguous_heads(self.query(x_btm).unflatten(2, (self.heads, -1)).transpose(1, 2))
+        query_bhtd = contiguous_heads(
+            self.query(x_btm).unflatten(2, (self.heads, -1)).transpose(1, 2)
+        )
         return self.attend(query_bhtd, memory, memory_mask)

@@ -1,23 +1,23 @@
-"""The memory of incremental decoding: keys and values of the tokens so far.
+"""Cache of incremental decoding: keys and values of the tokens so far.
 
     beam search   x (b, k, m): the newest token of each hypothesis, all at the same position
     texts         x (b, t, m): prompts, padded at the end; then x (b, 1, m): a token of each text
 
-The hypotheses of a sentence (its beam) lie along the axis that holds positions in training. Keys
-and values are written once, at (position, slot), and never move when hypotheses change places in
-the beam: a mask built from each hypothesis' ancestry selects its own past from all slots. Finished
-sentences leave; the last ones then move into the gaps.
+The hypotheses of a sentence (its beam) are on the axis that holds positions in training. Keys and
+values are written once, at (position, slot), and never move when hypotheses are reordered in the
+beam. A mask built from each hypothesis' ancestry selects its past from all slots. Finished
+sentences are removed; the last ones then move into the gaps.
 
-Texts differ in length, so each one's newest token has its own position. Until a token overwrites
-it, the padding of a shorter prompt stays, and the mask hides it. Finished texts leave.
+Texts differ in length, so each newest token has its own position. The padding of a shorter prompt
+stays, hidden by the mask, until tokens overwrite it. Finished texts are removed.
 
-Room is made for several positions at a time, for more the longer the past is. Attention also
-receives the positions that are still empty, as zeros that the mask hides. So products have few
-different shapes (`model.blocks.linear` gives the reason), and read what is stored without a copy.
+Capacity grows by several positions at a time, and by more for longer pasts. Attention also receives
+the empty positions, as zeros that the mask hides. So products have few different shapes (see
+`model.blocks.linear`), and read the stored tensors without a copy.
 
-Shape suffixes: b sentences or texts, g heads of keys and values, t tokens of the longest prompt,
-k hypotheses of each sentence (slots of the beam), n tokens of a row that are stored at once, p
-positions, d width of one head.
+Shape suffixes: b sentences or texts, g heads of keys and values, t tokens of the longest prompt, k
+hypotheses of each sentence (slots of the beam), n tokens of a row stored at once, p positions, d
+width of one head.
 """
 
 import torch
@@ -32,28 +32,28 @@ def round_up_capacity(count: int) -> int:
 
 
 def capacity_for(positions: int) -> int:
-    """Return the room for so many positions: 4, 8, …, 32, 40, 48, …."""
+    """Return the capacity for this number of positions: 4, 8, …, 32, 40, 48, …."""
     return -(-round_up_capacity(positions) // 4) * 4
 
 
 def compact_rows(tensor: Tensor, gaps: Tensor, movers: Tensor, kept: int, dim: int = 0) -> Tensor:
-    """Drop rows: write rows `movers` over rows `gaps`, then keep the first `kept`."""
+    """Drop rows: copy rows `movers` over rows `gaps`, then keep the first `kept`."""
     tensor.index_copy_(dim, gaps, tensor.index_select(dim, movers))
     return tensor.narrow(dim, 0, kept)
 
 
 class KeyValueCache:
-    """Keys and values of one layer's self-attention, (2, b, g, p, k, d), in place.
+    """Keys and values of one layer's self-attention, (2, b, g, p, k, d), updated in place.
 
     Attributes:
-        length: positions that are stored of every hypothesis.
+        length: number of stored positions of every hypothesis.
     """
 
     def __init__(self, slots: int | None = None) -> None:
-        """Make an empty cache.
+        """Create an empty cache.
 
         Args:
-            slots: hypotheses of each sentence; None: rows are texts, which begin with prompts.
+            slots: hypotheses of each sentence, or None if rows are texts that begin with prompts.
         """
         self.length = 0
         self._slots = slots
@@ -64,8 +64,8 @@ class KeyValueCache:
         """Store one position of hypotheses 0…n-1, the prompts, or one token of each text.
 
         Returns:
-            Keys and values: of prompts those given, or else all stored ones (b, g, p · k, d),
-            positions outermost, where p counts the positions that there is room for.
+            Keys and values: for prompts the given ones, otherwise all stored ones (b, g, p · k, d),
+            positions outermost, where p counts allocated positions.
         """
         newest_2bgnd = torch.stack([keys_bgnd, values_bgnd])
         b, g, n, d = keys_bgnd.shape
@@ -77,7 +77,7 @@ class KeyValueCache:
         if self._slots is None:
             assert self._places_b is not None, "a text has one prompt"
             rows_b = torch.arange(b, device=keys_bgnd.device)
-            # Where numbers index axes that are not adjacent, torch puts the numbered axis first.
+            # If indices apply to axes that are not adjacent, torch puts the indexed axis first.
             self._stored_2bgpkd[:, rows_b, :, self._places_b] = newest_2bgnd.transpose(0, 1)
         else:
             self._grow(self.length + 1)
@@ -87,21 +87,21 @@ class KeyValueCache:
         return keys_bgpkd.flatten(2, 3), values_bgpkd.flatten(2, 3)
 
     def set_next_positions(self, places_b: Tensor, longest: int) -> int:
-        """Set the position of each text's next token, and return the positions there is room for.
+        """Set the position of each text's next token, and return the number of allocated positions.
 
         Args:
-            longest: tokens of the longest text with its next one, known to the host.
+            longest: tokens of the longest text including its next one, as a number on the host.
         """
         self._places_b = places_b
         return self._grow(longest)
 
     def compact_rows(self, gaps: Tensor, movers: Tensor, kept: int) -> None:
-        """Drop the finished sentences' rows; see `fill_gaps`."""
+        """Drop the finished sentences' rows; see `compact_rows`."""
         assert self._stored_2bgpkd is not None
         self._stored_2bgpkd = compact_rows(self._stored_2bgpkd, gaps, movers, kept, dim=1)
 
     def keep(self, rows: Tensor) -> None:
-        """Drop all texts but these rows."""
+        """Drop all texts except these rows."""
         assert self._stored_2bgpkd is not None
         self._stored_2bgpkd = self._stored_2bgpkd.index_select(1, rows)
 

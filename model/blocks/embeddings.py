@@ -14,14 +14,15 @@ class Embedding(nn.Module):
     """
 
     def __init__(self, vocabulary_size: int, width: int, scaled: bool = True) -> None:
-        """
+        """Create the matrix, uninitialised.
+
         Args:
-            scaled: whether vectors are multiplied by √width, as in the paper.
+            scaled: True to multiply vectors by √width, as in the paper.
         """
         super().__init__()
         self.weight = nn.Parameter(torch.empty(vocabulary_size, width))
         self.scale = math.sqrt(width) if scaled else 1.0
 
     def forward(self, ids: Tensor) -> Tensor:
-        """Turns ids (b, t) into vectors (b, t, width)."""
+        """Convert ids (b, t) into vectors (b, t, width)."""
         return F.embedding(ids, self.weight) * self.scale

@@ -1,11 +1,10 @@
-"""Heads: taken out of a projection, rotated by their positions, shared between queries.
+"""Attention heads: split from a projection, rotated by positions, shared between queries.
 
     projection (b, t, (h + 2g) · d) ──split_heads──▶ queries of h heads, keys and values of g
     keys or values of g heads ──repeat_key_value_heads──▶ of h heads
 
-Each of g heads of keys and values serves h / g heads of queries (Ainslie et al. 2023). With g = h
-it is multi-head attention (Vaswani et al. 2017, §3.2.2), with g = 1 multi-query attention (Shazeer
-2019).
+Each of g heads of keys and values serves h / g heads of queries (Ainslie et al. 2023). g = h is
+multi-head attention (Vaswani et al. 2017, §3.2.2), and g = 1 multi-query attention (Shazeer 2019).
 
 Shape suffixes: b batch, h heads of queries, g heads of keys and values, t length, d width of one
 head, n heads of any kind.
@@ -17,10 +16,10 @@ from model.blocks.rotary import Rotation, rotate
 
 
 def contiguous_heads(heads: Tensor) -> Tensor:
-    """Copies heads, on a CPU, so that they lie one after the other.
+    """Make heads contiguous in memory on a CPU.
 
-    A CPU multiplies interleaved heads at half speed. The copy is not made in the products, so that
-    a decoding step copies its own position and not the whole past.
+    A CPU multiplies interleaved heads at half speed. The copy is made here and not in the products,
+    so a decoding step copies only its own position and not the whole past.
     """
     return heads.contiguous() if heads.device.type == "cpu" else heads
 
@@ -28,10 +27,10 @@ def contiguous_heads(heads: Tensor) -> Tensor:
 def split_heads(
     projected: Tensor, heads: int, groups: int, head_width: int, rotation: Rotation | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Takes queries (b, h, t, d), keys and values (b, g, t, d) out of (b, t, (h + 2g) · d).
+    """Split (b, t, (h + 2g) · d) into queries (b, h, t, d), keys and values (b, g, t, d).
 
     Args:
-        rotation: of queries and keys, by their positions; None: there are none to rotate by.
+        rotation: rotation of queries and keys by their positions, or None.
     """
     heads_btnd = projected.unflatten(2, (-1, head_width))
     if rotation is None and groups == heads:  # one copy instead of three
@@ -51,7 +50,7 @@ def split_heads(
 
 
 def repeat_key_value_heads(heads_bgsd: Tensor, heads: int) -> Tensor:
-    """Repeats each head of keys or values for its group of queries, (b, h, s, d)."""
+    """Repeat each head of keys or values for its group of queries, (b, h, s, d)."""
     groups = heads_bgsd.shape[1]
     if groups == heads:
         return contiguous_heads(heads_bgsd)

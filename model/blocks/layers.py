@@ -1,4 +1,4 @@
-"""The layer of all networks, and stacks of it (Vaswani et al. 2017, §3.1).
+"""The layer of all networks, and stacks of layers (Vaswani et al. 2017, §3.1).
 
     encoder              self-attention ▶ feed-forward
     decoder-only         masked self-attention ▶ feed-forward
@@ -62,8 +62,8 @@ class Layer(nn.Module):
         """Build the layer.
 
         Args:
-            causal: whether a position attends to itself and its past alone.
-            reads_memory: whether it has cross-attention.
+            causal: True if a position attends only to itself and its past.
+            reads_memory: True if the layer has cross-attention.
         """
         super().__init__()
         self.pre_norm = config.pre_norm
@@ -91,10 +91,10 @@ class Layer(nn.Module):
         """Return (b, t, m).
 
         Args:
-            mask: of self-attention. In a causal layer a tensor hides all that a query may not see,
-                the future included; None and a `PackedMask` leave that to the layer.
-            rotation: of the positions of x; None: there are none to rotate by.
-            cache: of self-attention; see `model.blocks.cache`.
+            mask: mask of self-attention. In a causal layer, a tensor must hide all masked keys, the
+                future included; with None or a `PackedMask` the layer hides the future.
+            rotation: rotation for the positions of x, or None without rotary positions.
+            cache: cache of self-attention; see `model.blocks.cache`.
             memory: keys and values of the encoder's output; `memory_mask` hides its padding.
         """
         causal = self.causal and not isinstance(mask, Tensor)
@@ -123,9 +123,10 @@ class Layer(nn.Module):
 
 
 class LayerStack(nn.Module):
-    """Layers one after another and the norm after the last one.
+    """Consecutive layers, followed by the last norm.
 
-    Networks with a single stack inherit it, as names of parameters are a format: `layers.0.…`.
+    Networks with a single stack inherit from it, because parameter names are a format:
+    `layers.0.…`.
     """
 
     layers: nn.ModuleList
@@ -152,8 +153,9 @@ class LayerStack(nn.Module):
     def checkpoint_activations(self, on: bool) -> None:
         """Set whether the backward pass recomputes each layer instead of keeping activations.
 
-        If so, only each layer's inputs are kept (Chen et al. 2016), for one more forward pass per
-        micro-batch. The random state is restored, so dropout and all results are the same bits.
+        If so, only each layer's inputs are kept (Chen et al. 2016), at the cost of one more forward
+        pass per micro-batch. The random state is restored, so dropout and all results are bitwise
+        equal.
         """
         self.recomputes_activations = on
 
@@ -166,7 +168,7 @@ class LayerStack(nn.Module):
         memories: Sequence[KeyValue] | None = None,
         memory_mask: Mask | None = None,
     ) -> Tensor:
-        """Return (b, t, m), as `Layer` does; `caches` and `memories` have one item per layer."""
+        """Return (b, t, m), like `Layer`; `caches` and `memories` have one item per layer."""
         for number, layer in enumerate(self.layers):
             cache = None if caches is None else caches[number]
             memory = None if memories is None else memories[number]
@@ -219,7 +221,7 @@ class Decoder(LayerStack):
 
         Args:
             own_mask: without caches, separates packed sentences; with them, (b, 1, k, p · slots),
-                hides all but a hypothesis' own past.
-            caches: with them, x is one decoding step; without, x is a whole sequence.
+                hides everything except a hypothesis' own past.
+            caches: if given, x is one decoding step, otherwise a whole sequence.
         """
         return self.run_layers(x_btm, own_mask, rotation, caches, memories, memory_mask)

@@ -6,12 +6,12 @@ from torch.nn import functional as F
 
 
 class LearnedPositions(nn.Module):
-    """The vectors of positions 0…context_length-1; there are none beyond."""
+    """Vectors of positions 0…context_length-1; there are none beyond."""
 
     def __init__(self, context_length: int, width: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(context_length, width))
 
     def forward(self, position: Tensor) -> Tensor:
-        """Turns positions (…) into vectors (…, width)."""
+        """Convert positions (…) into vectors (…, width)."""
         return F.embedding(position, self.weight)

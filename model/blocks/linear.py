@@ -1,9 +1,9 @@
-"""Linear layers, from the library that is fastest at their products.
+"""Linear layers, computed by the library with the fastest products.
 
-On CPUs torch takes fp32 products from MKL, which leaves an AMD processor's AVX-512 unused. oneDNN
-uses it; torch brings oneDNN along and takes bf16 products from it. So with AVX-512, fp32 products
-come from oneDNN too, but for small ones. For each shape that is new to it, oneDNN first makes code,
-which takes more than half a millisecond: few different shapes are better than many.
+On CPUs, torch computes fp32 products with MKL, which does not use the AVX-512 of AMD processors.
+oneDNN does; torch includes it and uses it for bf16 products. So with AVX-512, oneDNN computes fp32
+products, too, except for small ones. For each new shape, oneDNN first generates code, which takes
+more than half a millisecond: few different shapes are better than many.
 
 Measured on two threads of an AMD EPYC, torch 2.13.0, 2026-11-21, fp32, milliseconds:
 
@@ -20,7 +20,7 @@ One thread of an Intel Xeon, 2026-11-23, fp32, microseconds of CPU time, the med
     tokens × in × out          32×32×32   64×128×128   64×128×384   256×128×384   2490×128×384
     output             torch        3.4         18.6         45.0         158.9           1606
                        oneDNN      17.2         31.5         59.9         159.4           1480
-    … and at first     oneDNN       688          672          707           790           2252
+    … first call       oneDNN       688          672          707           790           2252
 
 Shape suffixes: n tokens, i inputs, o outputs.
 """
@@ -35,17 +35,17 @@ from torch.autograd.function import once_differentiable
 def _onednn() -> Any:
     if torch.backends.cpu.get_cpu_capability() != "AVX512":
         return None
-    return getattr(torch.ops.mkldnn, "_linear_pointwise", None)  # some builds have no oneDNN
+    return getattr(torch.ops.mkldnn, "_linear_pointwise", None)  # some builds lack oneDNN
 
 
 _ONEDNN = _onednn()
-# The least tokens × inputs × outputs that it is asked for. Below, what it needs to begin, 14 µs, is
-# more than what it saves even where its products are twice as fast.
+# Minimum of tokens × inputs × outputs for oneDNN. Below, its overhead of 14 µs exceeds the savings,
+# even if its products are twice as fast.
 ONEDNN_FROM = 2**21
 
 
 def uses_onednn(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether large products come from oneDNN although torch would take them from elsewhere."""
+    """Return True if oneDNN computes large products that torch would compute otherwise."""
     return _ONEDNN is not None and device.type == "cpu" and dtype is torch.float32
 
 
@@ -54,9 +54,9 @@ def _onednn_is_faster(x: Tensor, weight_oi: Tensor) -> bool:
 
 
 def product(a: Tensor, b_oi: Tensor) -> Tensor:
-    """Turns a (…, i) into abᵀ, (…, o), without gradients.
+    """Return abᵀ (…, o) of a (…, i), without gradients.
 
-    Where they are transposed views, oneDNN copies a, and not b.
+    If both are transposed views, oneDNN copies a, but not b.
     """
     if _onednn_is_faster(a, b_oi):
         return _from_onednn(a, b_oi)
@@ -64,10 +64,10 @@ def product(a: Tensor, b_oi: Tensor) -> Tensor:
 
 
 class Linear(nn.Linear):
-    """xWᵀ + b, or xWᵀ, as `torch.nn.Linear`."""
+    """xWᵀ + b, or xWᵀ, like `torch.nn.Linear`."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Turns (…, i) into (…, o)."""
+        """Convert (…, i) into (…, o)."""
         if _onednn_is_faster(x, self.weight):
             if torch.is_grad_enabled():
                 return _Linear.apply(x, self.weight, self.bias)
@@ -86,7 +86,7 @@ class _Linear(torch.autograd.Function):
     def backward(ctx: Any, y_grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight_oi = ctx.saved_tensors
         y_grad_no = y_grad.flatten(0, -2)
-        of_x, of_weight, of_bias = ctx.needs_input_grad  # not all are, where weights are frozen
+        of_x, of_weight, of_bias = ctx.needs_input_grad  # frozen weights need none
         x_grad = product(y_grad_no, weight_oi.T).view_as(x) if of_x else None
         weight_grad = product(y_grad_no.T, x.flatten(0, -2).T) if of_weight else None
         return x_grad, weight_grad, y_grad_no.sum(dim=0) if of_bias else None

@@ -1,4 +1,4 @@
-"""Layer normalisation and its form without a mean (Zhang & Sennrich 2019)."""
+"""Layer normalisation, and RMS normalisation without a mean (Zhang & Sennrich 2019)."""
 
 import torch
 from torch import Tensor, nn
@@ -17,15 +17,16 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(width))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return (…, width), the shape of x; the mean is taken in fp32."""
-        # On a CPU torch computes this in several steps, of which two read x. The view collects
-        # their gradients before they are added to others of x, as ZeRO-3 does between modules:
-        # otherwise the order of the additions, and with it the last bit, would depend on the stage.
+        """Return (…, width), the shape of x; the mean is computed in fp32."""
+        # On a CPU, torch computes this in several steps, and two of them read x. The view collects
+        # their gradients before they are added to others of x, as ZeRO-3 does between modules.
+        # Otherwise the order of the additions, and with it the last bit, would depend on the ZeRO
+        # stage.
         return F.rms_norm(x.view_as(x), (self.width,), self.weight, self.epsilon)
 
 
 def norm_of(config: LayersConfig) -> nn.Module:
-    """Return a norm of the network's kind and width; RMSNorm has no bias."""
+    """Return a norm of the configured kind and width; RMSNorm has no bias."""
     if config.norm_kind == "rms":
         return RMSNorm(config.width, config.norm_epsilon)
     return nn.LayerNorm(config.width, config.norm_epsilon, bias=config.bias)

@@ -1,13 +1,14 @@
-"""Sentences one after another in a single row, so that nothing is computed for padding.
+"""Packing: consecutive sentences in a single row, so that nothing is computed for padding.
 
-    real (b, t), for each side ─▶ Packing: where each sentence starts, where each token was
+    real (b, t), for each side ─▶ Packing: start of each sentence, origin of each token
     ids (b, t)                 ─▶ ids (1, n), which the layers take as a batch of one row
 
-Rows of `real` and of ids are padded at the *end*. In attention, `PackedMask` stands where a
-padded batch has a mask: a row of n tokens would need a mask of n · n.
+Rows of `real` and of ids are padded at the *end*. In attention, `PackedMask` replaces the mask of a
+padded batch: a row of n tokens would need a mask of n · n.
 
-A row may hold several parts of documents, one after another, which are sentences then. They are
-numbered within their row: part (b, t) is 0, 0, 0, 1, 1, -1 for two parts and a place of padding.
+A row may hold several consecutive parts of documents, which then count as sentences. They are
+numbered within their row: part (b, t) is 0, 0, 0, 1, 1, -1 for two parts and one padding token.
+
 Shape suffixes: b rows, t padded length, n real tokens of all rows.
 """
 
@@ -19,13 +20,13 @@ from torch.nn import functional as F
 
 
 class Packing(NamedTuple):
-    """Where the tokens of a padded batch lie in a row without padding.
+    """Map from the tokens of a padded batch to a row without padding.
 
     Attributes:
-        max_seqlen: tokens of the longest sentence, known to the host.
-        cu_seqlens: int32 (b + 1), the place in the row of each sentence's first token, and n.
-        places_n: where each token is in the flattened batch, b · t long.
-        positions_n: each token's position in its own sentence, from 0.
+        max_seqlen: tokens of the longest sentence, as a number on the host.
+        cu_seqlens: int32 (b + 1), index in the row of each sentence's first token, and n.
+        places_n: index of each token in the flattened batch of b · t tokens.
+        positions_n: each token's position in its sentence, from 0.
     """
 
     max_seqlen: int
@@ -34,25 +35,25 @@ class Packing(NamedTuple):
     positions_n: Tensor
 
     def pack(self, ids_bt: Tensor) -> Tensor:
-        """Returns the ids of the real tokens in a row, (1, n)."""
+        """Return the ids of the real tokens in a row, (1, n)."""
         return ids_bt.flatten().index_select(0, self.places_n).unsqueeze(0)
 
 
 class PackedMask(NamedTuple):
-    """Stands in the place of a mask: a query sees the keys of its own sentence."""
+    """Replacement for a mask: a query sees the keys of its sentence."""
 
     queries: Packing
     keys: Packing
 
 
 def packings(*real: Tensor) -> tuple[Packing, ...]:
-    """Returns the packing of each side of a batch.
+    """Return the packing of each side of a batch.
 
     Args:
         real: boolean (b, t), one for each side: true at tokens, false at the padding after them.
     """
     lengths_b = [side.sum(dim=1) for side in real]
-    # The one time that a packed forward pass waits for the device, for all sides together.
+    # The only device synchronisation of a packed forward pass, for all sides together.
     on_host = torch.stack(lengths_b).tolist()
     return tuple(
         _packing(lengths, on_host[number], real[number].shape[1])
@@ -61,7 +62,7 @@ def packings(*real: Tensor) -> tuple[Packing, ...]:
 
 
 def part_positions(part_bt: Tensor) -> Tensor:
-    """Returns each token's position in its own part, from 0; 0 at padding."""
+    """Return each token's position in its part, from 0; 0 at padding."""
     place_t = torch.arange(part_bt.shape[1], device=part_bt.device)
     begins_bt = F.pad(part_bt.diff(dim=1) != 0, (1, 0), value=True)
     begin_bt = (place_t * begins_bt).cummax(dim=1).values
@@ -69,20 +70,20 @@ def part_positions(part_bt: Tensor) -> Tensor:
 
 
 def packing_of_parts(part_bt: Tensor) -> Packing:
-    """Returns the packing of a batch whose sentences are the parts of its rows.
+    """Return the packing of a batch whose sentences are the parts of its rows.
 
     Args:
-        part_bt: the number of each token's part in its row, from 0, -1 at the padding at the end.
+        part_bt: number of each token's part in its row, from 0; -1 at the padding at the end.
     """
     real_bt, position_bt = part_bt >= 0, part_positions(part_bt)
     parts = (real_bt & (position_bt == 0)).sum()
     longest = position_bt.max() + 1
     lengths_b = real_bt.sum(dim=1)
-    # The one time that a packed forward pass waits for the device.
+    # The only device synchronisation of a packed forward pass.
     *on_host, count, max_seqlen = torch.cat([lengths_b, torch.stack([parts, longest])]).tolist()
     rows = _packing(lengths_b, on_host, part_bt.shape[1])
     positions_n = position_bt.flatten().index_select(0, rows.places_n)
-    ordinal_n = (positions_n == 0).cumsum(0) - 1  # of each token's part in the batch
+    ordinal_n = (positions_n == 0).cumsum(0) - 1  # number of each token's part in the batch
     first_of_each = torch.arange(count + 1, device=part_bt.device)
     return Packing(
         max_seqlen=max_seqlen,
@@ -95,7 +96,7 @@ def packing_of_parts(part_bt: Tensor) -> Packing:
 def _packing(lengths_b: Tensor, on_host: list[int], width: int) -> Packing:
     n = sum(on_host)
     cu_seqlens = F.pad(lengths_b.cumsum(0), (1, 0))
-    sentence_n = torch.repeat_interleave(lengths_b, output_size=n)  # or it would wait for n
+    sentence_n = torch.repeat_interleave(lengths_b, output_size=n)  # avoids a synchronisation
     positions_n = torch.arange(n, device=cu_seqlens.device) - cu_seqlens.index_select(0, sentence_n)
     return Packing(
         max_seqlen=max(on_host),

@@ -9,13 +9,13 @@ FIRST_ROWS = 256
 
 
 def angles_per_position(width: int) -> Tensor:
-    """Returns 1 / 10000^(2i / width) for each pair i of columns, (width / 2,), in fp32."""
+    """Return 1 / 10000^(2i / width) for each pair i of columns, (width / 2,), in fp32."""
     even = torch.arange(0, width, 2, dtype=torch.float32)
     return torch.exp(even * (-math.log(10000.0) / width))
 
 
 def sinusoidal_table(rows: int, width: int) -> Tensor:
-    """Returns (rows, width) in fp32.
+    """Return (rows, width) in fp32.
 
     PE(p, 2i) = sin(p / 10000^(2i / width)), PE(p, 2i + 1) = cos(p / 10000^(2i / width)).
     """
@@ -25,7 +25,7 @@ def sinusoidal_table(rows: int, width: int) -> Tensor:
 
 
 class SinusoidalPositions(nn.Module):
-    """The table of position vectors. It grows when asked for more, and is in no state dict."""
+    """Table of position vectors, which grows on demand and is not in the state dict."""
 
     table: Tensor
 
@@ -35,9 +35,9 @@ class SinusoidalPositions(nn.Module):
         self.register_buffer("table", sinusoidal_table(FIRST_ROWS, width), persistent=False)
 
     def forward(self, start: int, stop: int) -> Tensor:
-        """Returns the vectors of positions start…stop-1, (stop - start, width)."""
+        """Return the vectors of positions start…stop-1, (stop - start, width)."""
         if stop > len(self.table):
             rows = 2 ** math.ceil(math.log2(stop))
-            with torch.inference_mode(False):  # training will use what validation made
+            with torch.inference_mode(False):  # training will reuse validation's table
                 self.table = sinusoidal_table(rows, self.width).to(self.table)
         return self.table[start:stop]

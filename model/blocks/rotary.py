@@ -1,9 +1,9 @@
-"""Rotary positions (Su et al. 2021): queries and keys are rotated by angles that their place gives.
+"""Rotary positions (Su et al. 2021): queries and keys are rotated by angles from their positions.
 
-A query at position p meets a key at position q in a dot product that depends on p - q alone. The
-numbers of a head are rotated in pairs, pair i by the angle p · base^(-2i / d). Which numbers are a
-pair is a matter of layout: here it is i and i + d/2, as in Hugging Face's Llama; the paper's are
-2i and 2i + 1 (§3.4.2). Trained weights belong to one of the two.
+The dot product of a query at position p and a key at position q depends only on p - q. The numbers
+of a head are rotated in pairs, pair i by the angle p · base^(-2i / d). The layout of the pairs is a
+convention: here i and i + d/2, as in Hugging Face's Llama; in the paper 2i and 2i + 1 (§3.4.2).
+Trained weights depend on it.
 
 Shape suffixes: b batch, t length, h heads, d width of one head, p positions.
 """
@@ -29,15 +29,15 @@ class Rotation(NamedTuple):
 
 
 def rotary_table(rows: int, head_width: int, base: float, device: torch.device) -> Tensor:
-    """Returns the angles of positions 0…rows-1, (rows, head_width / 2) in fp32."""
-    # The powers in fp32 and in this order, as those with whom weights are exchanged do it.
+    """Return the angles of positions 0…rows-1, (rows, head_width / 2) in fp32."""
+    # Powers in fp32 and in this order, like the libraries with which weights are exchanged.
     even_d = torch.arange(0, head_width, 2, dtype=torch.float32, device=device)
     position_p = torch.arange(rows, dtype=torch.float32, device=device)
     return position_p.unsqueeze(1) * (1.0 / base ** (even_d / head_width))
 
 
 def rotate(heads_bthd: Tensor, rotation: Rotation) -> Tensor:
-    """Rotates queries or keys (b, t, h, d), computed in fp32, returned in their own dtype."""
+    """Rotate queries or keys (b, t, h, d) in fp32, and return them in their own dtype."""
     first, second = heads_bthd.chunk(2, dim=-1)
     cosines, sines = rotation
     rotated = [first * cosines - second * sines, second * cosines + first * sines]
@@ -45,10 +45,10 @@ def rotate(heads_bthd: Tensor, rotation: Rotation) -> Tensor:
 
 
 class RotaryPositions(nn.Module):
-    """The table of rotations. It grows when asked for more, and is in no state dict.
+    """Table of rotations, which grows on demand and is not in the state dict.
 
-    It is no buffer either, because a cast of the network to bf16 would cast it as well, and bf16
-    does not tell position 257 from 256.
+    It is not a buffer either: a cast of the network to bf16 would cast it as well, and bf16 cannot
+    distinguish positions 256 and 257.
     """
 
     def __init__(self, head_width: int, base: float) -> None:
@@ -58,10 +58,10 @@ class RotaryPositions(nn.Module):
         self._table: Rotation | None = None
 
     def forward(self, position: Tensor, longest: int) -> Rotation:
-        """Returns the rotations of positions (…, t).
+        """Return the rotations of positions (…, t).
 
         Args:
-            longest: what all positions are below, known to the host.
+            longest: exclusive upper bound of all positions, as a number on the host.
         """
         table = self._rows(longest, position.device)
         return Rotation(*(F.embedding(position, rows_pd).unsqueeze(-2) for rows_pd in table))
@@ -70,7 +70,7 @@ class RotaryPositions(nn.Module):
         table = self._table
         if table is None or len(table.cosines) < longest or table.cosines.device != device:
             rows = 2 ** math.ceil(math.log2(max(longest, FIRST_ROWS)))
-            with torch.inference_mode(False):  # training will use what validation made
+            with torch.inference_mode(False):  # training will reuse validation's table
                 angles_pd = rotary_table(rows, self.head_width, self.base, device)
                 table = self._table = Rotation(angles_pd.cos(), angles_pd.sin())
         return table

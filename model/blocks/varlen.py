@@ -1,10 +1,11 @@
-"""Attention in a row of packed sentences, each within its own.
+"""Attention in a row of packed sentences, each within its own sentence.
 
     CUDA  one kernel for all sentences: torch's `varlen_attn`, FlashAttention-2 (Dao 2023)
-    CPU   one sentence after another: the same numbers
+    CPU   one sentence after another, with the same results
 
-The second is the reference of the first; with micro-batches sorted by length it is slower than
-padding (docs/decisions/0030). Neither has dropout of attention weights.
+The CPU version is the reference for the kernel. For micro-batches sorted by length it is slower
+than padding (docs/decisions/0030). Neither has dropout of attention weights.
+
 Shape suffixes as in `model.blocks.attention`; a packed batch has one row, so b is 1.
 """
 
@@ -26,13 +27,13 @@ def packed_attention(
     sentences: PackedMask,
     causal: bool,
 ) -> Tensor:
-    """Returns softmax(QKᵀ / √d) V within each sentence (Vaswani et al. 2017, §3.2.1), (1, h, t, d).
+    """Return softmax(QKᵀ / √d) V within each sentence (Vaswani et al. 2017, §3.2.1), (1, h, t, d).
 
     Args:
-        causal: whether a query sees only the keys up to its own position.
+        causal: True if a query sees only the keys up to its own position.
 
     Raises:
-        ModelError: the GPU's kernel does not take this dtype or head width.
+        ModelError: the GPU's kernel does not support this dtype or head width.
     """
     compute = sentence_by_sentence if query_1htd.device.type == "cpu" else flash
     return compute(query_1htd, keys_1hsd, values_1hsd, sentences, causal)
@@ -45,12 +46,12 @@ def flash(
     sentences: PackedMask,
     causal: bool,
 ) -> Tensor:
-    """`packed_attention` by the kernel, which takes and gives (tokens, h, d)."""
-    # Imports torch's compiler, which takes a second that no CPU needs.
+    """Compute `packed_attention` with the kernel, whose tensors are (tokens, h, d)."""
+    # Imported here: it imports torch's compiler, which takes a second that CPUs need not spend.
     from torch.nn.attention.varlen import varlen_attn
 
     _check(query_1htd)
-    # Views: a linear layer made them as (tokens, h, d), and the next one wants that again.
+    # Views: a linear layer returned (tokens, h, d), and the next one expects it again.
     query_thd, keys_shd, values_shd = (
         x[0].transpose(0, 1) for x in (query_1htd, keys_1hsd, values_1hsd)
     )
@@ -62,7 +63,7 @@ def flash(
         cu_seq_k=sentences.keys.cu_seqlens,
         max_q=sentences.queries.max_seqlen,
         max_k=sentences.keys.max_seqlen,
-        window_size=(-1, 0) if causal else (-1, -1),  # keys before and after the query's place
+        window_size=(-1, 0) if causal else (-1, -1),  # keys before and after the query's position
     )
     assert isinstance(mixed_thd, Tensor)
     return mixed_thd.transpose(0, 1).unsqueeze(0)
@@ -75,7 +76,7 @@ def sentence_by_sentence(
     sentences: PackedMask,
     causal: bool,
 ) -> Tensor:
-    """`packed_attention` on any device, in any precision."""
+    """Compute `packed_attention` on any device, in any precision."""
     query_lengths = sentences.queries.cu_seqlens.diff().tolist()
     key_lengths = sentences.keys.cu_seqlens.diff().tolist()
     mixed = [

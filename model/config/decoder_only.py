@@ -1,4 +1,4 @@
-"""The settings of the decoder-only network and of how it continues a text."""
+"""Settings of the decoder-only network and of sampling."""
 
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -15,7 +15,7 @@ from model.config.transformer import (
     with_preset,
 )
 
-# The form of two published families; sizes and dropout are the recipe's.
+# Architectures of two published families; the recipe chooses sizes and dropout.
 PRESETS: dict[str, dict[str, Any]] = {
     "gpt2": {
         "positions": "learned",
@@ -34,26 +34,27 @@ PRESETS: dict[str, dict[str, Any]] = {
         "tie_embeddings": False,
     },
 }
-GATED_MULTIPLE = 32  # of which the inner width of a SwiGLU is one where no recipe gives it
+GATED_MULTIPLE = 32  # for SwiGLU's inner width if no recipe sets it
 
 
 class DecoderOnlyConfig(NetworkConfig):
-    """Size and form of a Transformer that has a decoder alone (Radford et al. 2018).
+    """Size and architecture of a Transformer with a decoder only (Radford et al. 2018).
 
-    Layers are pre-norm, with a last norm after them. Sizes of GPT-2 are those of its smallest
-    model.
+    Layers are pre-norm, followed by a last norm. Default sizes are those of GPT-2's smallest model.
     """
 
-    # Widths that are not given follow from others, in the order of the fields.
+    # Defaults depend on earlier fields, so they are validated in the order of the fields.
     model_config = ConfigDict(validate_default=True)
     in_order_of_use: ClassVar[bool] = True
     pre_norm: ClassVar[bool] = True
 
-    network: str = identity("decoder_only", "Which network, of those that the task can train.")
+    network: str = identity(
+        "decoder_only", "Network to train, one of those that the task supports."
+    )
     preset: Literal["gpt2", "llama"] | None = identity(
         None,
-        "Gives positions, norm, norm_epsilon, activation, bias and tie_embeddings the values of "
-        "GPT-2 (Radford et al. 2019) or Llama (Touvron et al. 2023) where the recipe has none.",
+        "Family that sets the defaults of positions, norm, norm_epsilon, activation, bias and "
+        "tie_embeddings: GPT-2 (Radford et al. 2019) or Llama (Touvron et al. 2023).",
     )
     layers: int = identity(12, "Layers (GPT-2: 12).", gt=0, le=MAX_LAYERS)
     width: int = identity(
@@ -63,12 +64,12 @@ class DecoderOnlyConfig(NetworkConfig):
     key_value_heads: int | None = identity(
         None,
         "Heads of keys and values, each shared by a group of heads / key_value_heads queries "
-        "(Ainslie et al. 2023); none given: as many as heads.",
+        "(Ainslie et al. 2023); default: as many as heads.",
         gt=0,
     )
     positions: Literal["learned", "sinusoidal", "rotary"] = identity(
         "learned",
-        "Where order comes from: a learned vector per position (GPT-2), sines and cosines "
+        "Encoding of positions: a learned vector per position (GPT-2), sines and cosines "
         "(Vaswani et al. 2017, §3.5; token vectors are then multiplied by √width, §3.4), or "
         "queries and keys that are rotated by their position (Su et al. 2021; Llama).",
     )
@@ -91,16 +92,16 @@ class DecoderOnlyConfig(NetworkConfig):
     )
     feed_forward_width: int | None = identity(
         None,
-        "Inner width of the feed-forward network; none given: 4 · width, and with swiglu, which "
-        f"has three matrices, 8/3 · width rounded up to a multiple of {GATED_MULTIPLE}.",
+        "Inner width of the feed-forward network; default: 4 · width, or with swiglu, which has "
+        f"three matrices, 8/3 · width rounded up to a multiple of {GATED_MULTIPLE}.",
         gt=0,
     )
     bias: bool = identity(
-        True, "Whether linear layers and layer norms have biases (GPT-2: yes, Llama: no)."
+        True, "Give linear layers and layer norms biases (GPT-2: yes, Llama: no)."
     )
     tie_embeddings: bool = identity(
         True,
-        "Whether the token vectors are the output matrix, too (Press & Wolf 2017; GPT-2: yes, "
+        "Use the token vectors as the output matrix, too (Press & Wolf 2017; GPT-2: yes, "
         "Llama: no).",
     )
     dropout: float = identity(
@@ -124,18 +125,18 @@ class DecoderOnlyConfig(NetworkConfig):
 
     @property
     def groups(self) -> int:
-        """Heads of keys and values, as a number that is always known."""
+        """Number of heads of keys and values, after defaults were filled in."""
         assert self.key_value_heads is not None
         return self.key_value_heads
 
     @property
     def norm_kind(self) -> Literal["layer", "rms"]:
-        """The kind of norm, by the encoder-decoder's name of the setting."""
+        """Kind of norm, under the encoder-decoder's name of the setting."""
         return self.norm
 
     @property
     def inner_width(self) -> int:
-        """Inner width of the feed-forward network, as a number that is always known."""
+        """Inner width of the feed-forward network, after defaults were filled in."""
         assert self.feed_forward_width is not None
         return self.feed_forward_width
 
@@ -172,23 +173,25 @@ class DecoderOnlyConfig(NetworkConfig):
 
 
 class SamplingConfig(Section):
-    """How a text is continued, a token at a time."""
+    """Settings of sampling, which continues a text token by token."""
 
-    max_new_tokens: int = continuable(128, "Tokens that a continuation has at most.", gt=0)
+    max_new_tokens: int = continuable(128, "Maximum number of tokens of a continuation.", gt=0)
     temperature: float = continuable(
-        1.0, "Divides the logits; 0 always takes the most probable token (greedy).", ge=0
+        1.0, "Divisor of the logits; 0 always takes the most probable token (greedy).", ge=0
     )
     top_k: int = continuable(
-        0, "Draws from this many most probable tokens (Fan et al. 2018); 0: from all.", ge=0
+        0, "Number of most probable tokens to draw from (Fan et al. 2018); 0: all.", ge=0
     )
     top_p: float = continuable(
         1.0,
-        "Draws from the fewest most probable tokens that together have this probability, after "
-        "temperature and top_k (nucleus sampling, Holtzman et al. 2020); 1: from all.",
+        "Total probability of the smallest set of most probable tokens to draw from, after "
+        "temperature and top_k (nucleus sampling, Holtzman et al. 2020); 1: all.",
         gt=0,
         le=1,
     )
-    seed: int = continuable(0, "Each prompt's random numbers follow from it and its number.", ge=0)
+    seed: int = continuable(
+        0, "Seed of each prompt's random numbers, together with the prompt's number.", ge=0
+    )
     stop: tuple[Annotated[str, Field(min_length=1)], ...] = continuable(
-        (), "Texts that end a continuation where they appear."
+        (), "Texts that end a continuation when they appear."
     )

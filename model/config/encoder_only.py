@@ -1,4 +1,4 @@
-"""The settings of the encoder-only network and of how masked tokens are filled in."""
+"""Settings of the encoder-only network and of filling in masked tokens."""
 
 from typing import Any, ClassVar, Literal, Self
 
@@ -7,7 +7,7 @@ from pydantic import ConfigDict, ValidationInfo, field_validator, model_validato
 from foundation.section import Section, continuable, identity
 from model.config.transformer import MAX_LAYERS, MAX_WIDTH, NetworkConfig, check_heads, with_preset
 
-# The form of a published family; sizes and dropout are the recipe's.
+# Architecture of a published family; the recipe chooses sizes and dropout.
 ENCODER_PRESETS: dict[str, dict[str, Any]] = {
     "bert": {"norm": "post", "norm_epsilon": 1e-12, "activation": "gelu", "segments": 2},
 }
@@ -15,21 +15,23 @@ MAX_SEGMENTS = 10_000
 
 
 class EncoderOnlyConfig(NetworkConfig):
-    """Size and form of a Transformer that has an encoder alone (Devlin et al. 2019).
+    """Size and architecture of a Transformer with an encoder only (Devlin et al. 2019).
 
-    Sizes that are not given are those of BERT's base model.
+    Default sizes are those of BERT's base model.
     """
 
-    # Widths that are not given follow from others, in the order of the fields.
+    # Defaults depend on earlier fields, so they are validated in the order of the fields.
     model_config = ConfigDict(validate_default=True)
     bias: ClassVar[bool] = True
     norm_kind: ClassVar[Literal["layer", "rms"]] = "layer"
 
-    network: str = identity("encoder_only", "Which network, of those that the task can train.")
+    network: str = identity(
+        "encoder_only", "Network to train, one of those that the task supports."
+    )
     preset: Literal["bert"] | None = identity(
         None,
-        "Gives norm, norm_epsilon, activation and segments the values of BERT (Devlin et al. "
-        "2019) where the recipe has none.",
+        "Family that sets the defaults of norm, norm_epsilon, activation and segments: BERT "
+        "(Devlin et al. 2019).",
     )
     layers: int = identity(12, "Layers (BERT base: 12).", gt=0, le=MAX_LAYERS)
     width: int = identity(
@@ -37,7 +39,7 @@ class EncoderOnlyConfig(NetworkConfig):
     )
     heads: int = identity(12, "Attention heads; each is width / heads wide (BERT base: 12).", gt=0)
     feed_forward_width: int | None = identity(
-        None, "Inner width of the feed-forward network; none given: 4 · width.", gt=0
+        None, "Inner width of the feed-forward network; default: 4 · width.", gt=0
     )
     norm: Literal["post", "pre"] = identity(
         "pre",
@@ -52,8 +54,8 @@ class EncoderOnlyConfig(NetworkConfig):
     )
     segments: int = identity(
         0,
-        "Vectors that tell the parts of an input apart, such as the two sides of a pair, one of "
-        "which is added to each token's (BERT: 2); 0: none.",
+        "Number of segment vectors, one of which is added to each token's to distinguish the parts "
+        "of an input, such as the two sides of a pair (BERT: 2); 0: none.",
         ge=0,
         le=MAX_SEGMENTS,
     )
@@ -69,7 +71,7 @@ class EncoderOnlyConfig(NetworkConfig):
 
     @property
     def groups(self) -> int:
-        """Heads of keys and values: as many as of queries."""
+        """Number of heads of keys and values, equal to that of queries."""
         return self.heads
 
     @property
@@ -79,12 +81,12 @@ class EncoderOnlyConfig(NetworkConfig):
 
     @property
     def pre_norm(self) -> bool:
-        """True if norms come before sub-layers, false if after residual sums."""
+        """True if norms precede sub-layers, false if they follow residual sums."""
         return self.norm == "pre"
 
     @property
     def inner_width(self) -> int:
-        """Inner width of the feed-forward network, as a number that is always known."""
+        """Inner width of the feed-forward network, after defaults were filled in."""
         assert self.feed_forward_width is not None
         return self.feed_forward_width
 
@@ -108,18 +110,20 @@ class EncoderOnlyConfig(NetworkConfig):
 
 
 class LabelTextsConfig(EncoderOnlyConfig):
-    """The same Transformer with a head that tells a text's label, from its first token."""
+    """Encoder-only Transformer with a head that predicts a text's label from its first token."""
 
-    network: str = identity("label_texts", "Which network, of those that the task can train.")
+    network: str = identity("label_texts", "Network to train, one of those that the task supports.")
 
 
 class LabelTokensConfig(EncoderOnlyConfig):
-    """The same Transformer with a head that tells the labels of tokens."""
+    """Encoder-only Transformer with a head that predicts the labels of tokens."""
 
-    network: str = identity("label_tokens", "Which network, of those that the task can train.")
+    network: str = identity(
+        "label_tokens", "Network to train, one of those that the task supports."
+    )
 
 
 class FillConfig(Section):
-    """How masked tokens of a text are filled in."""
+    """Settings for filling in masked tokens of a text."""
 
-    candidates: int = continuable(5, "Pieces that are named for each masked token.", gt=0)
+    candidates: int = continuable(5, "Number of pieces to return for each masked token.", gt=0)

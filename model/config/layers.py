@@ -1,12 +1,12 @@
-"""Settings that all networks have for their layers, under the same names.
+"""Layer settings that all networks have, under the same names.
 
-    width, heads, groups, head_width          of attention, whose key and value heads are groups
+    width, heads, groups, head_width          of attention; groups are its key and value heads
     inner_width, activation                   of the feed-forward network
-    pre_norm, norm_kind, norm_epsilon         where norms are, and which
+    pre_norm, norm_kind, norm_epsilon         position and kind of norms
     bias, dropout, attention_dropout
 
-Some are fields of a recipe in one network, and follow from other fields or are constant in another.
-A recipe's `model.norm` is the place of norms in networks with an encoder, and their kind in the
+A setting may be a recipe's field in one network, and derived or constant in another. A recipe's
+`model.norm` is the position of norms in networks with an encoder, and their kind in the
 decoder-only network.
 """
 

@@ -1,4 +1,4 @@
-"""The settings of an encoder that turns sentences into vectors."""
+"""Settings of an encoder that turns sentences into vectors."""
 
 from typing import Literal
 
@@ -7,17 +7,21 @@ from model.config.encoder_only import EncoderOnlyConfig
 
 
 class SentenceEncoderConfig(EncoderOnlyConfig):
-    """An encoder, and how the hidden states of a sentence become its vector."""
+    """Encoder-only Transformer whose hidden states are pooled into a sentence vector."""
 
-    network: str = identity("sentence_encoder", "Which network, of those that the task can train.")
+    network: str = identity(
+        "sentence_encoder", "Network to train, one of those that the task supports."
+    )
     pooling: Literal["mean", "first"] = identity(
         "mean",
-        "A sentence's vector before it gets length 1: the mean of its tokens' hidden states "
-        "(Reimers & Gurevych 2019), or that of its first token, BOS (cls, Devlin et al. 2019).",
+        "Pooling of hidden states into a sentence's vector, before it is scaled to length 1: the "
+        "mean of its tokens (Reimers & Gurevych 2019), or its first token, BOS (CLS in Devlin et "
+        "al. 2019).",
     )
     temperature: float = identity(
         0.05,
-        "What cosines are divided by in the loss: less makes the nearest wrong sentences count "
-        "more (Chen et al. 2020). sentence-transformers has its reciprocal, a scale of 20.",
+        "Divisor of the cosines in the loss: a lower one gives more weight to the most similar "
+        "wrong sentences (Chen et al. 2020). sentence-transformers sets its reciprocal, a scale "
+        "of 20.",
         gt=0,
     )

@@ -1,4 +1,4 @@
-"""The settings of the network and of its search for a translation."""
+"""Settings of the encoder-decoder network and of its search for a translation."""
 
 from collections.abc import Mapping
 from enum import StrEnum
@@ -8,17 +8,17 @@ from pydantic import model_validator
 
 from foundation.section import Section, continuable, identity
 
-# Beyond what anybody trains: a checkpoint that says more is not what it says it is, and would take
-# all memory before its tensors are compared.
+# Larger than any network that people train. A checkpoint with larger values is corrupt, and would
+# exhaust the memory before its tensors are compared.
 MAX_LAYERS = 1_000
 MAX_WIDTH = 1_000_000
 MAX_BEAM_SIZE = 1_000
-MAX_LENGTH_PENALTY = 10.0  # its power of a length stays a number
+MAX_LENGTH_PENALTY = 10.0  # keeps the penalty of any length finite
 ROTARY_BASE = 10000.0
 
 
 class AttentionBackend(StrEnum):
-    """The ways to compute the same attention."""
+    """Implementations of attention with equal results."""
 
     SDPA = "sdpa"  # torch's fused kernels
     MATMUL = "matmul"  # two matrix products and a softmax
@@ -29,29 +29,29 @@ class NetworkConfig(Section):
     """Settings that every network has.
 
     Attributes:
-        in_order_of_use: whether a layer registers its parameters in the order of the forward pass,
+        in_order_of_use: True if a layer registers its parameters in the order of the forward pass,
             norms before their sub-layers and output projections last. The order of parameters and
             of their first random numbers is a format.
     """
 
     in_order_of_use: ClassVar[bool] = False
 
-    network: str = identity("transformer", "Which network, of those that the task can train.")
+    network: str = identity("transformer", "Network to train, one of those that the task supports.")
 
     def __str__(self) -> str:
-        """Return the size in a few words, for the first line of a run."""
+        """Return a short description of the size, for the first line of a run."""
         return self.network
 
 
 def with_preset(values: Any, presets: Mapping[str, Mapping[str, Any]]) -> Any:
-    """Given settings with the values of the preset that they name, where they have none."""
+    """Return the settings, with the values of their preset as defaults."""
     if not isinstance(values, dict) or not isinstance(values.get("preset"), str):
         return values
     return {**presets.get(values["preset"], {}), **values}
 
 
 def check_heads(width: int, heads: int, groups: int) -> None:
-    """Raises ValueError unless heads divide the width, and heads of keys and values the heads."""
+    """Raise ValueError unless heads divide the width, and key and value heads divide the heads."""
     if width % heads:
         raise ValueError(
             f"model.width is {width}, which model.heads = {heads} does not divide. "
@@ -65,25 +65,25 @@ def check_heads(width: int, heads: int, groups: int) -> None:
 
 
 def check_rotation(positions: str, base: float, heads: int, head_width: int) -> None:
-    """Raises ValueError if heads cannot be rotated, or a base is given that rotates nothing."""
+    """Raise ValueError if heads cannot be rotated, or a base is set without rotary positions."""
     if positions == "rotary" and head_width % 2:
         raise ValueError(
             f"model.positions is rotary and each of {heads} heads is {head_width} "
-            "wide, but a rotation takes pairs of numbers. Choose model.width and model.heads "
+            "wide, but a rotation needs pairs of numbers. Choose model.width and model.heads "
             "so that width / heads is even."
         )
     if positions != "rotary" and base != ROTARY_BASE:
         raise ValueError(
             f"model.rotary_base is {base:g}, but model.positions is {positions}, which rotates "
-            "nothing. Set positions=rotary, or leave rotary_base out."
+            "nothing. Set positions=rotary, or omit rotary_base."
         )
 
 
 class ModelConfig(NetworkConfig):
-    """Size and form of the Transformer of "Attention Is All You Need" (Vaswani et al. 2017).
+    """Size and architecture of the Transformer of Vaswani et al. 2017, "Attention Is All You Need".
 
-    Defaults are the paper's. What later networks have in its place: rotary positions, fewer heads
-    of keys and values, norms without a mean, gated feed-forward networks.
+    Defaults are the paper's. Options from later networks: rotary positions, fewer heads of keys and
+    values, norms without a mean, gated feed-forward networks.
     """
 
     bias: ClassVar[bool] = True
@@ -118,7 +118,7 @@ class ModelConfig(NetworkConfig):
     )
     share_embeddings: Literal["all", "decoder", "none"] = identity(
         "all",
-        "Which matrices are one: source, target and output (all, the paper's "
+        "Embedding matrices that are shared: source, target and output (all, the paper's "
         "§3.4; needs a joint vocabulary), target and output (decoder), or none.",
     )
     activation: Literal["relu", "gelu", "silu", "swiglu"] = identity(
@@ -128,14 +128,14 @@ class ModelConfig(NetworkConfig):
         "a third matrix of feed_forward_width (Shazeer 2020).",
     )
     output_bias: bool = identity(
-        False, "Whether the logits have a bias. The paper has none; Marian's models have one."
+        False, "Add a bias to the logits. The paper has none; Marian's models have one."
     )
     decoder_start: Literal["bos", "pad"] = identity(
-        "bos", "What a target begins with as the decoder reads it; Marian's models: pad."
+        "bos", "First token of the decoder's input; Marian's models: pad."
     )
     positions: Literal["sinusoidal", "rotary"] = identity(
         "sinusoidal",
-        "Where order comes from: sines and cosines that are added to the embeddings (the paper's "
+        "Encoding of positions: sines and cosines that are added to the embeddings (the paper's "
         "§3.5), or queries and keys of self-attention that are rotated by their position (Su et "
         "al. 2021); cross-attention rotates nothing.",
     )
@@ -145,13 +145,13 @@ class ModelConfig(NetworkConfig):
     key_value_heads: int | None = identity(
         None,
         "Heads of keys and values, each shared by a group of heads / key_value_heads queries, in "
-        "self- and cross-attention (Ainslie et al. 2023); none given: as many as heads.",
+        "self- and cross-attention (Ainslie et al. 2023); default: as many as heads.",
         gt=0,
     )
     norm_kind: Literal["layer", "rms"] = identity(
         "layer",
         "Layer normalisation (Ba et al. 2016; the paper's), or division by the root mean square "
-        "(Zhang & Sennrich 2019). `norm` says where it stands.",
+        "(Zhang & Sennrich 2019). `norm` sets its position.",
     )
     norm_epsilon: float = identity(
         1e-5, "Added to the variance or the mean square (torch: 1e-5).", gt=0
@@ -167,7 +167,7 @@ class ModelConfig(NetworkConfig):
 
     @property
     def groups(self) -> int:
-        """Heads of keys and values, as a number that is always known."""
+        """Number of heads of keys and values, after defaults were filled in."""
         return self.heads if self.key_value_heads is None else self.key_value_heads
 
     @property
@@ -177,7 +177,7 @@ class ModelConfig(NetworkConfig):
 
     @property
     def pre_norm(self) -> bool:
-        """True if norms come before sub-layers, false if after residual sums."""
+        """True if norms precede sub-layers, false if they follow residual sums."""
         return self.norm == "pre"
 
     @model_validator(mode="after")
@@ -201,7 +201,7 @@ def search_label(beam_size: int, length_penalty: float) -> str:
 
 
 class DecodingConfig(Section):
-    """How a translation is searched for. Defaults are the paper's (§6.1)."""
+    """Settings of the search for a translation. Defaults are the paper's (§6.1)."""
 
     beam_size: int = continuable(
         4, "Hypotheses kept per sentence; 1 is greedy search.", gt=0, le=MAX_BEAM_SIZE
@@ -217,5 +217,5 @@ class DecodingConfig(Section):
         1.0, "Output tokens allowed per source token, EOS counted in both.", ge=0, le=1000
     )
     max_extra_length: int = continuable(
-        50, "Output tokens allowed on top of those (the paper: 50).", ge=1, le=10_000
+        50, "Output tokens allowed in addition to those (the paper: 50).", ge=1, le=10_000
     )

@@ -1,1 +1,1 @@
-"""Writing translations: greedy and beam search."""
+"""Generation: greedy and beam search for translations, sampling of continuations."""

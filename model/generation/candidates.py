@@ -1,16 +1,16 @@
 """The best next tokens of a beam, found without sorting whole vocabularies.
 
-    logits ─▶ each hypothesis' log-normaliser, and the largest log-probability of each block
+    logits ─▶ log-normaliser of each hypothesis, and largest log-probability of each block
            ─▶ + scores ─▶ the c best blocks of each sentence ─▶ their c best continuations
 
-A row of logits, those of one hypothesis' next tokens, is cut into blocks. A sentence's c best
-continuations lie in the c blocks whose largest elements continue best, so only these are searched,
-and the result is exact. On a CPU, `torch.topk` over whole rows would cost more than a small model's
-decoder step. Log-probabilities are written and read again, so a CPU computes them for a few rows at
-a time, which stay in its cache.
+A row of logits, one hypothesis' next tokens, is cut into blocks. A sentence's c best continuations
+are in the c blocks whose largest elements continue best. Searching only these blocks is therefore
+exact. On a CPU, `torch.topk` over whole rows would cost more than a small model's decoder step.
+Log-probabilities are written and then read again, so a CPU computes them for a few rows at a time,
+which stay in its cache.
 
 Shape suffixes: b sentences, k hypotheses of each, r = b · k rows, v vocabulary, n blocks of a
-vocabulary, c candidates or the blocks that they are in, p places in a block.
+vocabulary, c candidates or their blocks, p positions in a block.
 """
 
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-# Block sizes in tokens. On a CPU torch finds the largest element of such a block up to four times
+# Block sizes in tokens. On a CPU, torch finds the largest element of such a block up to four times
 # as fast as that of a block of another size, such as 80 or 125.
 BLOCK_SIZES = (128, 96, 64, 160, 100, 200)
 CACHE_BYTES = 2**20  # a core's second-level cache
@@ -29,26 +29,26 @@ CACHE_BYTES = 2**20  # a core's second-level cache
 class Candidates(NamedTuple):
     """The best continuations of each sentence's hypotheses, best first, all (b, c)."""
 
-    scores_bc: Tensor  # scores of the hypotheses with their new tokens, in nats
-    parents_bc: Tensor  # hypotheses that are continued
-    tokens_bc: Tensor  # tokens that continue them
+    scores_bc: Tensor  # hypothesis score including the new token, in nats
+    parents_bc: Tensor  # hypothesis that each candidate continues
+    tokens_bc: Tensor  # new token of each candidate
 
 
 def best_candidates(
     logits_bkv: Tensor, scores_bk: Tensor, count: int, never: Tensor, given: Mapping[int, int]
 ) -> Candidates:
-    """Returns the `count` best of all k · v continuations.
+    """Return the `count` best of all k · v continuations.
 
-    A continuation's score is its hypothesis' score plus the log-probability of its token. Ruling
-    tokens out leaves the probabilities of the others as they are. Continuations that are ruled out,
-    and others with a score of -inf, are returned only where there are not enough others.
+    A continuation's score is its hypothesis' score plus the log-probability of its token. Excluding
+    tokens does not change the probabilities of the others. Excluded continuations, and others with
+    a score of -inf, are returned only if there are not enough others.
 
     Args:
-        logits_bkv: logits of the next tokens; changed in place.
-        scores_bk: the hypotheses' scores, in nats.
+        logits_bkv: logits of the next tokens; modified in place.
+        scores_bk: scores of the hypotheses, in nats.
         count: at most k · v.
-        never: tokens that are ruled out everywhere.
-        given: sentences (by row) whose next token is given; all their other tokens are ruled out.
+        never: tokens excluded for every hypothesis.
+        given: next token of each sentence (by row) with a given one; its other tokens are excluded.
     """
     b, k, v = logits_bkv.shape
     size = block_size(v)
@@ -80,7 +80,7 @@ def best_candidates(
 
 
 def _normalizers_and_largest(logits_rv: Tensor, size: int, never: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns log Σ exp(logits) of each row, and the largest log-probability of each block (r, n).
+    """Return log Σ exp(logits) of each row, and the largest log-probability of each block (r, n).
 
     Both are fp32.
     """
@@ -96,8 +96,8 @@ def _normalizers_and_largest(logits_rv: Tensor, size: int, never: Tensor) -> tup
 
 
 def block_size(vocabulary_size: int) -> int:
-    """The first block size that divides the vocabulary size, or the first of all.
+    """Return the first block size that divides the vocabulary size, or the first of all.
 
-    With the latter, `best_candidates` pads the vocabulary.
+    In the second case, `best_candidates` pads the vocabulary.
     """
     return next((size for size in BLOCK_SIZES if vocabulary_size % size == 0), BLOCK_SIZES[0])

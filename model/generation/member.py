@@ -1,9 +1,9 @@
-"""A network of a search, and what its decoder remembers of the unfinished sentences.
+"""One network of a search, and its decoder's state for the unfinished sentences.
 
-A search asks one network, or several whose probabilities it averages. Each has its own sources,
-memories and cache; the tokens of the hypotheses and their ancestry are the same for all.
+A search uses one network, or averages the probabilities of several. Each network has its own
+sources, memories and cache. The hypotheses' tokens and ancestry are the same for all networks.
 
-Memories, their mask and caches may keep rows behind those in use, as `search_state` tells.
+Memories, their mask and caches may keep spare rows after those in use; see `search_state`.
 
 Shape suffixes: b unfinished sentences, k hypotheses of each, s source length, v target vocabulary.
 """
@@ -24,7 +24,7 @@ class Member:
     """One network of a search."""
 
     def __init__(self, model: Transformer, source_bs: Tensor, k: int) -> None:
-        """Encodes the sources.
+        """Encode the sources.
 
         Args:
             source_bs: sources, padded at the end.
@@ -37,9 +37,9 @@ class Member:
         self._caches = [KeyValueCache(k) for _ in self._memories]
 
     def step(self, tokens_bk: Tensor, ancestry_mask: Tensor) -> Tensor:
-        """Returns the hidden states (b, k, d) after the newest tokens."""
+        """Return the hidden states (b, k, d) after the newest tokens."""
         b = len(tokens_bk)
-        # Spare rows decode anything; each of their queries must see a key.
+        # Spare rows decode arbitrary tokens, but each of their queries must see a key.
         spare = len(self._memory_mask) - b
         hidden_bkd = self.model.decode_step(
             F.pad(tokens_bk, (0, 0, 0, spare)),
@@ -51,7 +51,7 @@ class Member:
         return hidden_bkd[:b]
 
     def compact_rows(self, gaps: Tensor, movers: Tensor, kept: int) -> None:
-        """Lets sentences leave: see `model.blocks.cache.fill_gaps`."""
+        """Remove finished sentences; see `model.blocks.cache.compact_rows`."""
         decoded = min(round_up_capacity(kept), len(self._memory_mask))
         self._memory_mask = compact_rows(self._memory_mask, gaps, movers, decoded)
         self._memories = [
@@ -63,9 +63,10 @@ class Member:
 
 
 def joint_logits(members: Sequence[Member], hidden: Sequence[Tensor]) -> Tensor:
-    """Returns logits (b, k, v) of the mean of the members' probabilities; of one, its own logits.
+    """Return logits (b, k, v) of the mean of the members' probabilities.
 
-    Those of several are the logarithms of the mean itself, in fp32.
+    For one member these are its own logits. For several they are the logarithms of the mean itself,
+    in fp32.
 
     Args:
         hidden: each member's hidden states (b, k, d).

@@ -1,15 +1,16 @@
-"""Continuing texts: greedy or by drawing tokens from the network's distribution, one by one.
+"""Greedy or sampled continuation of texts, token by token.
 
     prompts ─▶ prefill once ─▶ [ logits ─▶ choose ─▶ decode one step ] … ─▶ continuations
 
-Temperature 0 takes the most probable token. Otherwise logits are divided by the temperature; of
-the tokens, most probable first, the first `top_k` remain (Fan et al. 2018, §5.1), and of these the
-fewest that together have the probability `top_p` (Holtzman et al. 2020, §3.1). Among them a number
-that is uniform in [0, 1) picks a token by the sums of their probabilities.
+Temperature 0 takes the most probable token. Otherwise logits are divided by the temperature, and
+two filters apply in turn. `top_k` keeps the k most probable tokens (Fan et al. 2018, §5.1). `top_p`
+then keeps the smallest set of most probable tokens with at least this total probability (Holtzman
+et al. 2020, §3.1). A uniform number in [0, 1) picks among the rest by their cumulative
+probabilities.
 
-A prompt's numbers come from a generator of its own on the CPU, which the seed and the prompt's
-number determine. So a continuation depends neither on the batch nor on the device, but for
-rounding. Prompts of a batch have any lengths; texts that have ended leave it.
+Each prompt has a random generator on the CPU, seeded by the seed and the prompt's number. So a
+continuation depends on neither batch nor device, except for rounding. Prompts of a batch may have
+different lengths; finished texts leave the batch.
 
 Shape suffixes: b unfinished texts, t length of the longest prompt, v vocabulary, c candidates.
 """
@@ -29,7 +30,7 @@ from model.errors import ModelError
 from model.networks.decoder_only import DecoderOnly
 
 Ending = Literal["eos", "stop", "length", "context"]
-# Given a prompt's place among those of the call and its new tokens: is the continuation complete?
+# True if complete, given the index in the call of a continuation's prompt, and its new tokens.
 Finished = Callable[[int, Sequence[int]], bool]
 
 
@@ -38,11 +39,11 @@ class Generated:
     """A continuation.
 
     Attributes:
-        ids: the new tokens, without EOS.
+        ids: new tokens, without EOS.
         log_probability: of all new tokens, EOS included, in nats, as the network gives it:
             before temperature, top_k and top_p.
-        ended: at EOS (eos), because the caller found it complete (stop), with `max_new_tokens`
-            (length), or where the network has no more positions (context).
+        ended: reason of the end: EOS (eos), complete according to the caller (stop),
+            `max_new_tokens` reached (length), or no positions left (context).
     """
 
     ids: tuple[int, ...]
@@ -52,7 +53,7 @@ class Generated:
 
 @dataclass
 class _Text:
-    """A text on its way."""
+    """A text whose continuation is unfinished."""
 
     index: int
     prompt_length: int
@@ -74,19 +75,20 @@ def generate(
     finished: Finished | None = None,
     numbers: Sequence[int] | None = None,
 ) -> list[Generated]:
-    """Returns a continuation of each prompt.
+    """Return a continuation of each prompt.
 
     Args:
         network: must be in evaluation mode.
-        prompts: ids, with BOS if the network was trained with it. They make one batch.
-        sampling: its `stop` is not read: ids are no text. Look for it in `finished`.
-        eos_id: the token that ends a text.
-        finished: asked after each new token that is not EOS; None: nothing is complete before.
-        numbers: each prompt's number, from which its seed is made; None: 0, 1, 2, …. A caller that
-            continues its prompts in several batches numbers them across the batches.
+        prompts: ids, with BOS if the network was trained with it. They form one batch.
+        sampling: settings; `stop` is ignored, since ids are not text. Check for it in `finished`.
+        eos_id: token that ends a text.
+        finished: called after each new token other than EOS, or None to check for EOS and limits
+            only.
+        numbers: number of each prompt, which determines its seed; None means 0, 1, 2, …. A caller
+            that continues its prompts in several batches numbers them across the batches.
 
     Raises:
-        ModelError: a prompt is empty or longer than the learned positions, or the network gives
+        ModelError: a prompt is empty or longer than the learned positions, or the network returns
             NaN.
     """
     if not prompts:
@@ -122,7 +124,7 @@ def generate(
 
 
 def _positions(network: DecoderOnly) -> int | None:
-    """How many positions the network has; None: any number."""
+    """Return the number of positions of the network, or None if it is unlimited."""
     return network.context_length if isinstance(network.positions, LearnedPositions) else None
 
 
@@ -130,8 +132,8 @@ def _check(prompts: Sequence[Sequence[int]], room: int | None) -> None:
     for number, prompt in enumerate(prompts):
         if not prompt:
             raise ModelError(
-                f"Prompt {number} of {len(prompts)} has no tokens, but a text is continued from "
-                "its last one. Begin it with BOS."
+                f"Prompt {number} of {len(prompts)} has no tokens, but at least 1 is needed. "
+                "Begin it with BOS."
             )
         if room is not None and len(prompt) > room:
             raise ModelError(
@@ -149,7 +151,7 @@ def _generator(seed: int, number: int) -> torch.Generator:
 def _prefill(
     network: DecoderOnly, prompts: Sequence[Sequence[int]], caches: Sequence[KeyValueCache]
 ) -> Tensor:
-    """Returns the hidden states (b, d) after the prompts."""
+    """Return the hidden states (b, d) after the prompts."""
     device = network.output_weight.device
     lengths = [len(prompt) for prompt in prompts]
     longest = max(lengths)
@@ -159,7 +161,7 @@ def _prefill(
 
 
 def _choose(logits_bv: Tensor, texts: Sequence[_Text], sampling: SamplingConfig) -> Tensor:
-    """Appends a token to each text, and returns these tokens (b,)."""
+    """Append a token to each text, and return these tokens (b,)."""
     log_probabilities_bv = logits_bv.log_softmax(dim=1, dtype=torch.float32)
     if sampling.temperature == 0:
         tokens_b = logits_bv.argmax(dim=1)
@@ -167,7 +169,7 @@ def _choose(logits_bv: Tensor, texts: Sequence[_Text], sampling: SamplingConfig)
         drawn = [torch.rand((), generator=text.generator, dtype=torch.float64) for text in texts]
         tokens_b = draw(logits_bv, sampling, torch.stack(drawn).to(logits_bv.device))
     chosen_b = log_probabilities_bv.gather(1, tokens_b.unsqueeze(1)).squeeze(1)
-    # A row with a NaN has NaN everywhere after the softmax, also where another token was chosen.
+    # The softmax spreads a NaN over its whole row, so the chosen token shows it, too.
     for text, token, log_probability in zip(
         texts, tokens_b.tolist(), chosen_b.tolist(), strict=True
     ):
@@ -175,7 +177,7 @@ def _choose(logits_bv: Tensor, texts: Sequence[_Text], sampling: SamplingConfig)
             raise ModelError(
                 f"Prompt {text.index} cannot be continued: the network's probabilities are NaN, "
                 "but they must be numbers. Its weights have diverged; use an earlier checkpoint, "
-                "and train on with a lower learning rate."
+                "and continue training with a lower learning rate."
             )
         text.ids.append(token)
         text.log_probability += log_probability
@@ -183,11 +185,11 @@ def _choose(logits_bv: Tensor, texts: Sequence[_Text], sampling: SamplingConfig)
 
 
 def draw(logits_bv: Tensor, sampling: SamplingConfig, uniform_b: Tensor) -> Tensor:
-    """Returns the tokens (b,) that uniform numbers pick.
+    """Return the tokens (b,) that the uniform numbers select.
 
     Args:
-        logits_bv: of the next tokens.
-        sampling: its temperature is not 0.
+        logits_bv: logits of the next tokens.
+        sampling: settings with a temperature above 0.
         uniform_b: fp64 numbers in [0, 1).
     """
     v = logits_bv.shape[1]
@@ -195,11 +197,11 @@ def draw(logits_bv: Tensor, sampling: SamplingConfig, uniform_b: Tensor) -> Tens
         logits_bc, tokens_bc = logits_bv.topk(sampling.top_k, dim=1)
     else:
         logits_bc, tokens_bc = logits_bv.sort(dim=1, descending=True, stable=True)
-    # In fp64, or thousands of rare tokens would round their sum away from 1.
+    # In other formats, thousands of rare tokens would round their sum away from 1.
     below_best_bc = logits_bc.double() - logits_bc[:, :1]
     probabilities_bc = torch.softmax(below_best_bc / sampling.temperature, dim=1)
     sums_bc = probabilities_bc.cumsum(dim=1)
-    # A token is in the nucleus if those before it have less than top_p; the first one always is.
+    # A token is in the nucleus if the sum before it is below top_p; the first always is.
     nucleus_bc = sums_bc - probabilities_bc < sampling.top_p
     nucleus_bc[:, 0] = True
     last_b1 = nucleus_bc.sum(dim=1, keepdim=True) - 1
@@ -215,7 +217,7 @@ def _ending(
     finished: Finished | None,
     room: int | None,
 ) -> Ending | None:
-    """How a text has ended with its newest token; None: it has not."""
+    """Return how a text ended with its newest token, or None if it did not."""
     if text.ids[-1] == eos_id:
         return "eos"
     if finished is not None and finished(text.index, text.ids):

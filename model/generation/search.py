@@ -1,20 +1,20 @@
-"""Searching for a translation: greedy and beam search, token by token until EOS.
+"""Greedy and beam search for a translation, token by token until EOS.
 
     source ids ─▶ encode once ─▶ [ decode one step ─▶ log-probabilities ─▶ choose ] … ─▶ hypotheses
 
-A hypothesis' score is its log-probability divided by the length penalty of Wu et al. 2016
-(eq. 14), lp(Y) = ((5 + |Y|) / 6)^α, where |Y| counts EOS. Padding and BOS are never chosen; the
-probabilities of the other tokens are not renormalised for that.
+A hypothesis' score is its log-probability divided by the length penalty of Wu et al. 2016 (eq. 14),
+lp(Y) = ((5 + |Y|) / 6)^α, where |Y| counts EOS. Padding and BOS are never chosen; this does not
+renormalise the probabilities of the other tokens.
 
-A sentence's output, EOS included, may be `max_length_factor` times its source (EOS included) plus
-`max_extra_length` tokens long; the last of these is forced to be EOS. The limit is the sentence's
-own, so that its translation does not depend on the batch. Finished sentences leave the batch.
+A translation has at most `max_length_factor` · source length + `max_extra_length` tokens, EOS
+included in both; the last one is forced to be EOS. Each sentence has its own limit, so its
+translation does not depend on the batch. Finished sentences leave the batch.
 
-A translation can be made to begin with given tokens, its prefix, which count towards score and
-length like those that the network chose (interactive translation; Wuebker et al. 2016).
+A translation can be forced to begin with given tokens, its prefix (interactive translation; Wuebker
+et al. 2016). They count towards score and length like chosen tokens.
 
-Shape suffixes: b unfinished sentences, k hypotheses of each, c candidates, p tokens of a prefix,
-v target vocabulary, s source length.
+Shape suffixes: b unfinished sentences, k hypotheses of each, c candidates, p tokens of a prefix, v
+target vocabulary, s source length.
 """
 
 import math
@@ -45,22 +45,22 @@ def greedy_search(
     decoding: DecodingConfig,
     prefix_bp: Tensor | None = None,
 ) -> list[Hypothesis]:
-    """Returns, for each source, the translation made of the most probable token at every step.
+    """Return, for each source, the translation made of the most probable token at every step.
 
     Args:
         model: must be in evaluation mode.
-        decoding: its `beam_size` is not read.
-        prefix_bp: the tokens that each translation begins with, padded at the end; None: no prefix.
+        decoding: settings; `beam_size` is ignored.
+        prefix_bp: first tokens of each translation, padded at the end, or None for no prefix.
 
     Raises:
-        ModelError: a source is empty, a prefix cannot be continued, or the network gives NaN.
+        ModelError: a source is empty, a prefix cannot be continued, or the network returns NaN.
     """
     state = SearchState([model], [source_bs], prefix_bp, 1, decoding)
     found: list[list[Hypothesis]] = [[] for _ in state.indices]
     while state.indices:
         scores_bk, parents_bk, tokens_bk = state.best_continuations(1)
         ends_bk = tokens_bk == model.vocabulary.eos_id
-        ends_bk[state.at_limit] = True  # so they are, unless the network gives NaN
+        ends_bk[state.at_limit] = True  # already true unless the network returns NaN
         ended = ends_bk.nonzero()[:, 0].tolist()
         state.finish(ended, parents_bk[ended, 0], scores_bk[ended, 0], found)
         state.advance(parents_bk, tokens_bk, scores_bk)
@@ -75,7 +75,7 @@ def beam_search(
     decoding: DecodingConfig,
     prefix_bp: Tensor | None = None,
 ) -> list[list[Hypothesis]]:
-    """Returns, for each source, up to `beam_size` translations, best first.
+    """Return, for each source, up to `beam_size` translations, best first.
 
     Arguments and errors are those of `greedy_search`.
     """
@@ -89,19 +89,19 @@ def ensemble_search(
     decoding: DecodingConfig,
     prefix_bp: Tensor | None = None,
 ) -> list[list[Hypothesis]]:
-    """Returns, for each source, up to `beam_size` translations of several networks, best first.
+    """Return, for each source, up to `beam_size` translations of several networks, best first.
 
     A token's probability is the mean of the networks' (Sutskever et al. 2014, §3.4). With one
     network this is `beam_search`.
 
-    Each step looks at the 2k best candidates of a sentence, of which at most k can end. Those among
-    the first k that end are finished; the best k that do not end live on (Ott et al. 2019,
-    fairseq). A sentence leaves when k of its hypotheses are finished.
+    Each step considers the 2k best candidates of a sentence, of which at most k can end. Those
+    among the first k that end are finished; the best k that do not end stay live (Ott et al. 2019,
+    fairseq). A sentence leaves the batch when k of its hypotheses are finished.
 
     Args:
-        models: must be in evaluation mode, and have one target vocabulary.
+        models: must be in evaluation mode, and share one target vocabulary.
         sources: the same sentences as each network reads them, (b, s), padded at the end.
-        prefix_bp: as for `greedy_search`, whose errors it raises.
+        prefix_bp: as in `greedy_search`, which also lists the errors.
     """
     k = decoding.beam_size
     state = SearchState(models, sources, prefix_bp, k, decoding)
@@ -119,7 +119,7 @@ def ensemble_search(
         state.advance(
             parents_bc.gather(1, live_bk),
             tokens_bc.gather(1, live_bk),
-            # Fewer than 2k candidates may leave an ended one among the first k.
+            # With fewer than 2k candidates, an ended one may be among the first k.
             scores_bc.masked_fill(ends_bc, float("-inf")).gather(1, live_bk),
         )
         full = [row for row, index in enumerate(state.indices) if len(found[index]) >= k]
@@ -130,36 +130,36 @@ def ensemble_search(
 
 
 def best_by_penalty(found: Sequence[Hypothesis], alpha: float) -> Hypothesis:
-    """Returns the best translation of a sentence by a length penalty, as a search with it has it.
+    """Return the translation of a sentence that a search with this length penalty would return.
 
-    All hypotheses that beam search compares on its way have the same length, so α orders those that
-    it has finished, and changes nothing else. Those that it does not return, because k others have
-    a higher log-probability, are the best by no α ≥ 0: fewer than k were finished before the last
-    step, so one of these others is of the last step, and no shorter.
+    Hypotheses that beam search compares while it runs have equal lengths, so α only orders the
+    finished ones. Hypotheses that it drops, because k others have a higher log-probability, are
+    best for no α ≥ 0. Fewer than k were finished before the last step. So one of the k others is
+    from the last step, and it is at least as long.
 
     Args:
-        found: what `beam_search` has found for the sentence with a length penalty of 0, by which a
-            score is the log-probability itself.
+        found: hypotheses that `beam_search` returned for the sentence with a length penalty of 0,
+            whose scores are log-probabilities.
     """
 
     def score(hypothesis: Hypothesis) -> float:
         return hypothesis.score / length_penalty(len(hypothesis.ids) + 1, alpha)
 
-    # Of equal scores the first counts: that of the hypothesis that was finished first.
+    # Among equal scores, the hypothesis that was finished first wins.
     best = max(sorted(found, key=lambda hypothesis: len(hypothesis.ids)), key=score)
     return Hypothesis(best.ids, score(best))
 
 
 def _checked(found: list[list[Hypothesis]]) -> list[list[Hypothesis]]:
-    """Returns what was found, if each sentence has hypotheses and all their scores are finite.
+    """Return the hypotheses if each sentence has some and all scores are finite.
 
-    Every search ends with EOS, and so with a finite score, unless the network gives NaN.
+    Every search ends with EOS, and so with a finite score, unless the network returns NaN.
     """
     for number, hypotheses in enumerate(found):
         if not all(math.isfinite(hypothesis.score) for hypothesis in hypotheses) or not hypotheses:
             raise ModelError(
                 f"Source {number} of {len(found)} has no translation: the network's probabilities "
                 "are NaN or infinite, but they must be finite. Its weights have diverged; use an "
-                "earlier checkpoint, and train on with a lower learning rate."
+                "earlier checkpoint, and continue training with a lower learning rate."
             )
     return found

@@ -1,13 +1,13 @@
-"""The unfinished sentences of a search, their live hypotheses, and what the decoder remembers.
+"""Unfinished sentences of a search, their live hypotheses, and the decoder's state.
 
     best_continuations ─▶ [ the search chooses ] ─▶ finish, advance, drop ─▶ …
 
-Memories and caches of the networks (`model.generation.member`) may keep the rows of sentences that
-have left for some steps, behind the rows in use. Thanks to these spare rows, products have few
-different shapes (`model.blocks.linear` tells why).
+Memories and caches of the networks (`model.generation.member`) may keep the rows of removed
+sentences for some steps, after the rows in use. These spare rows limit the number of different
+product shapes (see `model.blocks.linear`).
 
-Some tokens are given: those of a sentence's prefix, and EOS where its limit is reached. There all
-other tokens are ruled out; the given one counts towards the score as any other.
+Some tokens are given: those of a sentence's prefix, and EOS at its limit. There, all other tokens
+are excluded; the given one counts towards the score like any other.
 
 Shape suffixes: b unfinished sentences, k hypotheses of each, p tokens so far (BOS first), v target
 vocabulary, s source length.
@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from model.blocks.attention import additive_mask
-from model.blocks.cache import compact_rows, capacity_for
+from model.blocks.cache import capacity_for, compact_rows
 from model.config.transformer import DecodingConfig
 from model.errors import ModelError, PrefixError
 from model.generation.candidates import Candidates, best_candidates
@@ -47,17 +47,17 @@ class Hypothesis:
 
 
 def length_penalty(length: int, alpha: float) -> float:
-    """The length penalty of Wu et al. 2016, eq. 14; `length` counts EOS."""
+    """Return the length penalty of Wu et al. 2016, eq. 14; `length` counts EOS."""
     return float(((5 + length) / 6) ** alpha)
 
 
 class SearchState:
-    """The unfinished sentences, one a row: the first axis of all tensors.
+    """Unfinished sentences of a search, one per row, the first axis of all tensors.
 
     Attributes:
-        indices: each row's sentence, by its number in the batch.
-        limits: tokens that each sentence's translation may have, EOS included, by its number.
-        prefixes: tokens that each sentence's translation begins with, by its number.
+        indices: number of each row's sentence in the batch.
+        limits: maximum number of tokens of each sentence's translation, EOS included, by number.
+        prefixes: first tokens of each sentence's translation, by number.
     """
 
     def __init__(
@@ -68,12 +68,12 @@ class SearchState:
         k: int,
         decoding: DecodingConfig,
     ) -> None:
-        """Encodes the sources and gives each of them one empty hypothesis.
+        """Encode the sources and give each of them one empty hypothesis.
 
         Args:
-            models: the networks whose probabilities are averaged; their target vocabulary is one.
+            models: networks whose probabilities are averaged; they share a target vocabulary.
             sources: of each network (b, s), the same sentences, padded at the end.
-            prefix_bp: prefixes, padded at the end; None: no prefix.
+            prefix_bp: prefixes, padded at the end, or None for no prefix.
             k: hypotheses of a sentence.
 
         Raises:
@@ -85,7 +85,7 @@ class SearchState:
         b = len(source_bs)
         self.vocabulary = models[0].vocabulary
         self.indices = list(range(b))
-        # Sources may be of other lengths to other networks: the longest counts.
+        # Networks may tokenize a source into different lengths: the longest counts.
         limits = [
             output_limits(source, model.vocabulary.pad_id, decoding)
             for model, source in zip(models, sources, strict=True)
@@ -98,28 +98,28 @@ class SearchState:
         vocabulary = self.vocabulary
         self.never = source_bs.new_tensor([vocabulary.pad_id, vocabulary.bos_id])
         self.slots = torch.arange(k, device=source_bs.device)
-        # Row k hides all slots of a position but slot k.
+        # Row k hides all slots of a position except slot k.
         self.other_slots_kk = additive_mask(self.slots.unsqueeze(1) == self.slots)
-        # Tokens and scores of the live hypotheses: at first one per sentence, which is empty.
+        # Tokens and scores of the live hypotheses: initially one empty hypothesis per sentence.
         self.tokens_bkp = source_bs.new_full((b, 1, 1), vocabulary.bos_id)
         self.scores_bk = torch.zeros(b, 1, device=source_bs.device)
-        # Slot of the caches into which hypothesis k's p-th token was written.
+        # Cache slot that holds hypothesis k's p-th token.
         self.ancestry_bkp = self.slots.new_empty(b, 1, 0)
 
     @property
     def length(self) -> int:
-        """Tokens of a hypothesis, the coming one included, BOS not."""
+        """Number of tokens of a hypothesis, the next one included, BOS excluded."""
         return self.tokens_bkp.shape[2]
 
     @property
     def at_limit(self) -> list[int]:
-        """The rows whose coming token is their last."""
+        """Rows whose next token is their last."""
         return [row for row, n in enumerate(self.indices) if self.limits[n] == self.length]
 
     def best_continuations(self, count: int) -> Candidates:
-        """Runs one decoder step and returns the `count` best continuations of each sentence.
+        """Run one decoder step and return the `count` best continuations of each sentence.
 
-        There are fewer where a few hypotheses and a small vocabulary allow for no more.
+        There are fewer if few hypotheses and a small vocabulary allow no more.
         """
         hidden = self._decoder_step()
         given = self._given()
@@ -136,7 +136,7 @@ class SearchState:
         return Candidates(*(torch.cat(parts) for parts in zip(*best, strict=True)))
 
     def _decoder_step(self) -> list[Tensor]:
-        """Returns each network's hidden states (b, k, d) after the newest tokens."""
+        """Return each network's hidden states (b, k, d) after the newest tokens."""
         b, k, p = self.tokens_bkp.shape
         written_bk1 = self.slots[:k].expand(b, k).unsqueeze(2)
         self.ancestry_bkp = torch.cat([self.ancestry_bkp, written_bk1], dim=2)
@@ -149,12 +149,12 @@ class SearchState:
     def finish(
         self, rows: list[int], parents: Tensor, scores: Tensor, found: list[list[Hypothesis]]
     ) -> None:
-        """Adds finished hypotheses to `found`.
+        """Add finished hypotheses to `found`.
 
         Args:
-            rows: the sentences' rows.
-            parents: the hypothesis of each row that ends with the coming token.
-            scores: their log-probabilities with that token, not yet divided by the length penalty.
+            rows: rows of the sentences.
+            parents: for each row, the hypothesis that ends with the next token.
+            scores: their log-probabilities including that token, before the length penalty.
             found: finished hypotheses, by the sentences' numbers.
         """
         if not rows:
@@ -165,7 +165,7 @@ class SearchState:
             found[self.indices[row]].append(Hypothesis(tuple(tokens), score / penalty))
 
     def advance(self, parents_bk: Tensor, tokens_bk: Tensor, scores_bk: Tensor) -> None:
-        """Makes the new live hypotheses: each is a parent and one token more."""
+        """Replace the live hypotheses, each by a parent with one more token."""
         parents_bkp = parents_bk.unsqueeze(2).expand(-1, -1, self.length)
         self.tokens_bkp = torch.cat(
             [self.tokens_bkp.gather(1, parents_bkp), tokens_bk.unsqueeze(2)], dim=2
@@ -174,7 +174,7 @@ class SearchState:
         self.scores_bk = scores_bk
 
     def drop(self, rows: list[int]) -> None:
-        """Lets the sentences in these rows leave; the last rows move into the gaps."""
+        """Remove the sentences in these rows; the last rows fill the gaps."""
         if not rows:
             return
         leaving = set(rows)
@@ -194,7 +194,7 @@ class SearchState:
             member.compact_rows(gaps_at, movers_at, kept)
 
     def _given(self) -> dict[int, int]:
-        """The rows whose coming token is given, and that token."""
+        """Return the rows whose next token is given, with that token."""
         given = dict.fromkeys(self.at_limit, self.vocabulary.eos_id)
         for row, index in enumerate(self.indices):
             prefix = self.prefixes[index]
@@ -204,7 +204,7 @@ class SearchState:
 
 
 def output_limits(source_bs: Tensor, pad_id: int, decoding: DecodingConfig) -> list[int]:
-    """Returns how many tokens each sentence's translation may have, EOS included.
+    """Return the maximum number of tokens of each sentence's translation, EOS included.
 
     Raises:
         ModelError: a source is empty.
@@ -212,8 +212,8 @@ def output_limits(source_bs: Tensor, pad_id: int, decoding: DecodingConfig) -> l
     lengths = (source_bs != pad_id).sum(dim=1).tolist()
     if 0 in lengths:
         raise ModelError(
-            f"Source {lengths.index(0)} of {len(lengths)} holds 0 tokens, but at least 1, EOS, is "
-            "needed. End every source with EOS, the empty one too."
+            f"Source {lengths.index(0)} of {len(lengths)} has 0 tokens, but at least 1, EOS, is "
+            "needed. End every source with EOS, an empty one, too."
         )
     factor, extra = decoding.max_length_factor, decoding.max_extra_length
     return [int(factor * length) + extra for length in lengths]
@@ -222,7 +222,7 @@ def output_limits(source_bs: Tensor, pad_id: int, decoding: DecodingConfig) -> l
 def unpadded_prefixes(
     prefix_bp: Tensor | None, sentences: int, limits: list[int], vocabulary: Vocabulary
 ) -> list[list[int]]:
-    """Returns each sentence's prefix without padding.
+    """Return each sentence's prefix without padding.
 
     Raises:
         PrefixError: a prefix cannot be continued.
@@ -237,8 +237,8 @@ def unpadded_prefixes(
         if found := special.intersection(prefix):
             raise PrefixError(
                 index,
-                f"holds the special ids {sorted(found)}, but BOS, EOS and padding stand beside a "
-                "translation, not in it. Leave them out; padding belongs at the end.",
+                f"holds the special ids {sorted(found)}, but BOS, EOS and padding are no part of "
+                "a translation. Remove them; padding belongs at the end.",
             )
         if len(prefix) >= limit:
             raise PrefixError(
@@ -251,5 +251,5 @@ def unpadded_prefixes(
 
 
 def _padding(row: list[int], pad_id: int) -> int:
-    """Padding tokens at the end of a row."""
+    """Return the number of padding tokens at the end of a row."""
     return next((n for n, token in enumerate(reversed(row)) if token != pad_id), len(row))

@@ -1,1 +1,1 @@
-"""Heads on an encoder: labels, masked tokens, sentence vectors."""
+"""Heads of an encoder: labels, masked tokens, sentence vectors."""

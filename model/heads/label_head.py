@@ -1,13 +1,13 @@
-"""The encoder with a head that tells labels: of texts or of their tokens (Devlin et al. 2019, §4).
+"""The encoder with a head for labels of texts or of their tokens (Devlin et al. 2019, §4).
 
-    of texts    hidden state of a text's first token ─▶ dense ─▶ tanh ─▶ dropout ─▶ output ─▶ loss
-    of tokens   hidden states of words' first tokens ─▶ dropout ─▶ output ─▶ loss
+    texts    hidden state of a text's first token ─▶ dense ─▶ tanh ─▶ dropout ─▶ output ─▶ loss
+    tokens   hidden states of words' first tokens ─▶ dropout ─▶ output ─▶ loss
 
-The dense layer is BERT's pooler. Names of parameters, beside those of the encoder
-(`model.networks.encoder_only`): `pooler.{weight,bias}` (d, d), of texts alone; `classifier.weight`
+The dense layer is BERT's pooler. Parameter names, besides those of the encoder
+(`model.networks.encoder_only`): `pooler.{weight,bias}` (d, d), for texts only; `classifier.weight`
 (l, d), `classifier.bias` (l,).
 
-Shape suffixes as in `model.networks.encoder_only`, l labels, and m tokens whose label is told.
+Shape suffixes as in `model.networks.encoder_only`, l labels, and m tokens whose label is predicted.
 """
 
 from typing import NamedTuple
@@ -25,11 +25,11 @@ from model.networks.initialisation import initialise_normal
 
 
 class LabelPredictions(NamedTuple):
-    """What a network says of labels that are known.
+    """Predictions of a network for tokens or texts with known labels.
 
     Attributes:
-        nll_m: the negative log-likelihood of each, fp32, in nats.
-        best_m: the likeliest labels.
+        nll_m: negative log-likelihood of each known label, fp32, in nats.
+        best_m: most probable labels.
     """
 
     nll_m: Tensor
@@ -38,18 +38,18 @@ class LabelPredictions(NamedTuple):
 
 @torch.no_grad()
 def label_predictions(hidden_md: Tensor, weight_ld: Tensor, target_m: Tensor) -> LabelPredictions:
-    """Returns how well labels are told; it takes the place of a `Loss` in validation."""
+    """Return predictions of known labels; used in place of a `Loss` in validation."""
     logits_ml = product(hidden_md, weight_ld).float()
     of_target_m = logits_ml.gather(1, target_m.unsqueeze(1)).squeeze(1)
     return LabelPredictions(logits_ml.logsumexp(dim=1) - of_target_m, logits_ml.argmax(dim=1))
 
 
 class LabelModel(nn.Module):
-    """The whole network. All parameters are used inside `forward`, as ZeRO-3 needs it.
+    """Encoder with a classifier. `forward` uses all parameters, as ZeRO-3 requires.
 
     Attributes:
-        width: of the hidden states, d.
-        labels: how many there are, l.
+        width: width of the hidden states, d.
+        labels: number of labels, l.
     """
 
     def __init__(
@@ -60,10 +60,10 @@ class LabelModel(nn.Module):
         labels: int,
         attention_backend: AttentionBackend | None = None,
     ) -> None:
-        """Builds and initialises the network; seed torch before.
+        """Build and initialise the network; seed torch first.
 
         Args:
-            config: a LabelTextsConfig, if a label is that of a text.
+            config: a LabelTextsConfig if labels belong to texts.
 
         Raises:
             ModelError: the backend has no dropout.
@@ -88,18 +88,18 @@ class LabelModel(nn.Module):
         target_m: Tensor,
         loss: Loss,
     ) -> LossSums:
-        """Returns the loss's sums over the labels.
+        """Return the loss's sums over the labels.
 
         Args:
             ids_bt, segment_bt, position_bt, part_bt: see `EncoderOnly.forward`.
-            place_m: where the tokens are in the flattened batch at which a label is told.
-            target_m: these labels.
+            place_m: indices in the flattened batch of the tokens whose label is predicted.
+            target_m: their labels.
             loss: gets vectors (m, d'), a matrix (l, d') and targets (m,); the output's bias is in
                 columns beyond d.
         """
         hidden_btd = self.encoder(ids_bt, segment_bt, position_bt, part_bt)
         ready_md = self._ready(hidden_btd.flatten(0, 1).index_select(0, place_m))
-        # Looked up anew each time: under ZeRO-3 the look-up gathers partitioned weights.
+        # Not stored: under ZeRO-3, each access gathers the partitioned weights.
         return loss(
             *with_bias_as_weights(ready_md, self.classifier.weight, self.classifier.bias), target_m
         )
@@ -109,7 +109,7 @@ class LabelModel(nn.Module):
         self.encoder.checkpoint_activations(on)
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Turns the encoder's hidden states (…, d) into unnormalised log-probabilities (…, l)."""
+        """Convert the encoder's hidden states (…, d) into unnormalised log-probabilities (…, l)."""
         logits: Tensor = self.classifier(self._ready(hidden))
         return logits
 

@@ -1,10 +1,10 @@
-"""The encoder with a head that tells masked tokens (Devlin et al. 2019, §3.1, "Masked LM").
+"""The encoder with a head that predicts masked tokens (Devlin et al. 2019, §3.1, "Masked LM").
 
     hidden states of the masked tokens ─▶ dense ─▶ activation ─▶ norm ─▶ tied output + bias ─▶ loss
 
-Only masked tokens go through the head, which has the widest product. Names of parameters, beside
+Only masked tokens pass through the head, which has the widest product. Parameter names, besides
 those of the encoder (`model.networks.encoder_only`): `head.dense.{weight,bias}` (d, d),
-`head.norm.{weight,bias}`, `output_bias` (v,); the output matrix is `encoder.embedding.weight`.
+`head.norm.{weight,bias}`, `output_bias` (v,). The output matrix is `encoder.embedding.weight`.
 
 Shape suffixes as in `model.networks.encoder_only`, and m masked tokens.
 """
@@ -29,8 +29,8 @@ class LabelLossSums(NamedTuple):
     """Sums over masked tokens, fp64 scalars.
 
     Attributes:
-        nll: the negative log-likelihood, in nats.
-        right: how many are the likeliest token.
+        nll: negative log-likelihood, in nats.
+        right: number of tokens that the network predicts as the most probable ones.
     """
 
     nll: Tensor
@@ -39,7 +39,7 @@ class LabelLossSums(NamedTuple):
 
 @torch.no_grad()
 def label_loss_sums(hidden_md: Tensor, weight_vd: Tensor, target_m: Tensor) -> LabelLossSums:
-    """Returns how well masked tokens are told; it takes the place of a `Loss` in validation."""
+    """Return loss and number of correct predictions; used in place of a `Loss` in validation."""
     nll, right = torch.zeros(2, dtype=torch.float64, device=hidden_md.device)
     for start in range(0, len(hidden_md), MIN_CHUNK_TOKENS):
         chunk = slice(start, start + MIN_CHUNK_TOKENS)
@@ -60,16 +60,16 @@ class MaskedHead(nn.Module):
         self.norm = norm_of(config)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """Turns hidden states (…, d) into those that meet the output matrix."""
+        """Convert hidden states (…, d) into inputs of the output matrix."""
         y: Tensor = self.norm(self.activation(self.dense(hidden)))
         return y
 
 
 class MaskedLanguageModel(nn.Module):
-    """The whole network. All parameters are used inside `forward`, as ZeRO-3 needs it.
+    """Encoder with a masked-token head. `forward` uses all parameters, as ZeRO-3 requires.
 
     Attributes:
-        width: of the hidden states, d.
+        width: width of the hidden states, d.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class MaskedLanguageModel(nn.Module):
         context_length: int,
         attention_backend: AttentionBackend | None = None,
     ) -> None:
-        """Builds and initialises the network; seed torch before.
+        """Build and initialise the network; seed torch first.
 
         Raises:
             ModelError: the backend has no dropout.
@@ -101,18 +101,18 @@ class MaskedLanguageModel(nn.Module):
         target_m: Tensor,
         loss: Loss,
     ) -> LossSums:
-        """Returns the loss's sums over the masked tokens.
+        """Return the loss's sums over the masked tokens.
 
         Args:
             ids_bt, segment_bt, position_bt, part_bt: see `EncoderOnly.forward`.
-            place_m: where the tokens to be told are in the flattened batch, ascending.
-            target_m: these tokens.
+            place_m: indices of the masked tokens in the flattened batch, ascending.
+            target_m: the original tokens.
             loss: gets vectors (m, d'), a matrix (v, d') and targets (m,); the output's bias is in
                 columns beyond d.
         """
         hidden_btd = self.encoder(ids_bt, segment_bt, position_bt, part_bt)
         hidden_md = self.head(hidden_btd.flatten(0, 1).index_select(0, place_m))
-        # Looked up anew each time: under ZeRO-3 the look-up gathers the partitioned weight.
+        # Not stored: under ZeRO-3, each access gathers the partitioned weight.
         weight_vd = self.encoder.embedding.weight
         return loss(*with_bias_as_weights(hidden_md, weight_vd, self.output_bias), target_m)
 
@@ -121,8 +121,8 @@ class MaskedLanguageModel(nn.Module):
         self.encoder.checkpoint_activations(on)
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Turns the encoder's hidden states (…, d) into unnormalised log-probabilities (…, v)."""
+        """Convert the encoder's hidden states (…, d) into unnormalised log-probabilities (…, v)."""
         weight_vd, ready = self.encoder.embedding.weight, self.head(hidden)
-        if torch.is_grad_enabled():  # product has none
+        if torch.is_grad_enabled():  # product has no gradient
             return F.linear(ready, weight_vd, self.output_bias)
         return product(ready, weight_vd).add_(self.output_bias)

@@ -1,15 +1,15 @@
-"""The encoder with sentence vectors in place of a head, trained by telling pairs apart.
+"""The encoder with sentence vectors in place of a head, trained by a contrastive loss.
 
     ids of 2 p sentences ─▶ encoder ─▶ hidden states ─▶ pooling ─▶ length 1 ─▶ vectors (2 p, d)
     vectors ─▶ cosines of p sources and p targets, over the temperature ─▶ loss in both directions
 
-For each source its own target is to be told among all p, and the other way round: the mean of both
-cross-entropies (InfoNCE, van den Oord et al. 2018; in both directions Radford et al. 2021; between
-languages Feng et al. 2022). Which is right follows from the place: sentence i and p + i are a pair.
+Each source has to identify its target among all p, and each target its source. The loss is the mean
+of both cross-entropies (InfoNCE, van den Oord et al. 2018; in both directions Radford et al. 2021;
+between languages Feng et al. 2022). Sentences i and p + i form a pair.
 
-There are no parameters beside those of the encoder (`model.networks.encoder_only`). Pooling,
-cosines and the loss are computed in fp32, whatever the encoder computes in: a temperature of 0.05
-makes bf16's rounding of a cosine, up to 0.004, twenty times as large.
+There are no parameters besides those of the encoder (`model.networks.encoder_only`). Pooling,
+cosines and the loss are computed in fp32, whatever the precision of the encoder: a temperature of
+0.05 multiplies bf16's rounding error of a cosine, up to 0.004, by twenty.
 
 Shape suffixes as in `model.networks.encoder_only`, and p pairs; d is the vectors' width, too.
 """
@@ -26,15 +26,15 @@ from model.config.transformer import AttentionBackend
 from model.networks.encoder_only import EncoderOnly
 from model.networks.initialisation import initialise_normal
 
-# What a loss returns: a tensor by token, or a named tuple of sums.
+# Result of a loss: a tensor with a number per token, or a named tuple of sums.
 L = TypeVar("L", bound=Tensor | tuple[Tensor, ...])
 
 
 class SentenceEncoder(nn.Module):
-    """The whole network. All parameters are used inside `forward`, as ZeRO-3 needs it.
+    """Encoder of sentences. `forward` uses all parameters, as ZeRO-3 requires.
 
     Attributes:
-        width: of the hidden states and of the vectors, d.
+        width: width of the hidden states and of the vectors, d.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class SentenceEncoder(nn.Module):
         context_length: int,
         attention_backend: AttentionBackend | None = None,
     ) -> None:
-        """Builds and initialises the network; seed torch before.
+        """Build and initialise the network; seed torch first.
 
         Raises:
             ModelError: the backend has no dropout.
@@ -63,12 +63,12 @@ class SentenceEncoder(nn.Module):
         part_bt: Tensor,
         loss: Callable[[Tensor, Tensor, Tensor], L],
     ) -> L:
-        """Returns the loss's sums over pairs, each the mean of its two directions.
+        """Return the loss's sums over pairs, each the mean of its two directions.
 
         Args:
-            ids_bt, segment_bt, position_bt, part_bt: see `EncoderOnly.forward`; a sentence has a
-                row, and p sources come before their p targets.
-            loss: gets vectors (p, d), those that are told apart (p, d), and targets (p,): see
+            ids_bt, segment_bt, position_bt, part_bt: see `EncoderOnly.forward`; each row is a
+                sentence, and p sources precede their p targets.
+            loss: gets vectors (p, d), candidates (p, d), and targets (p,); see
                 `model.losses.loss.Loss`.
         """
         vector_bd = self.embed(ids_bt, segment_bt, position_bt, part_bt)
@@ -84,7 +84,7 @@ class SentenceEncoder(nn.Module):
     def embed(
         self, ids_bt: Tensor, segment_bt: Tensor, position_bt: Tensor, part_bt: Tensor
     ) -> Tensor:
-        """Returns the sentences' vectors, fp32 (b, d), each of length 1."""
+        """Return the sentences' vectors, fp32 (b, d), each of length 1."""
         hidden_btd = self.encoder(ids_bt, segment_bt, position_bt, part_bt)
         if self.config.pooling == "first":
             pooled_bd = hidden_btd[:, 0].float()
@@ -100,7 +100,7 @@ class SentenceEncoder(nn.Module):
 
 
 def _mean(one: Any, other: Any) -> Any:
-    """The mean of what a loss returned twice, field by field."""
+    """Return the mean of two results of a loss, field by field."""
     if isinstance(one, Tensor):
         return (one + other) / 2
     return type(one)(*((a + b) / 2 for a, b in zip(one, other, strict=True)))

@@ -1,1 +1,1 @@
-"""Networks in the layouts of Hugging Face: a file for each kind of network of ours."""
+"""Conversion to and from Hugging Face's layouts, a file for each kind of network."""

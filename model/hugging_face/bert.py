@@ -1,14 +1,14 @@
-"""Encoder-only networks to and from Hugging Face, as BERT with a masked language model's head.
+"""Conversion of encoder-only networks to and from Hugging Face's BERT for masked tokens.
 
     MaskedLanguageModel ─▶ to_bert ─▶ config, weights
     config, weights ─▶ from_bert ─▶ MaskedLanguageModel
     LabelModel ─▶ to_bert_labels ─▶ config, weights
     any network's encoder ─▶ to_bert_encoder ─▶ config, weights of BertModel
 
-Read in transformers 5.23.0. BERT (Devlin et al. 2019) is post-norm, has learned positions and tells
-segments apart. Its positions begin at 0 in each row, so a row there is one part here. Published
-files also have a layer over the first token and a head for "next sentence", which were trained
-beside the head that is read, and are left out.
+It follows transformers 5.23.0. BERT (Devlin et al. 2019) is post-norm, and has learned positions
+and segments. Its positions begin at 0 in each row, so one of its rows is one part here. Published
+files also have a pooler for the first token and a head for "next sentence". These were trained
+together with the masked head, and are dropped.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,27 +27,27 @@ from model.hugging_face.weight_mapping import (
     HuggingFaceModel,
     WeightLocation,
     count,
+    invalid_config_error,
     join_parameter,
     load_weights_like,
-    invalid_config_error,
-    refuse_unused_weights,
     refuse_unsupported_values,
+    refuse_unused_weights,
     split_parameter,
 )
 from model.networks.encoder_only import EncoderOnly
 
 ARCHITECTURE = "BertForMaskedLM"
 ENCODER_ARCHITECTURE = "BertModel"
-OF_THE_ENCODER = "bert."  # what BertForMaskedLM's names have before those of BertModel
+OF_THE_ENCODER = "bert."  # prefix of BertModel's names in BertForMaskedLM
 
-# Ours: theirs, as it is written.
+# Our name to theirs, for export.
 ACTIVATIONS = {"relu": "relu", "gelu": "gelu", "gelu_tanh": "gelu_new"}
-# Theirs: ours, as it is read; two of the names stand for one function.
+# Their name to ours, for import; two of the names denote one function.
 ACTIVATIONS_READ = {
     **{"relu": "relu", "gelu": "gelu"},
     **{"gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh"},
 }
-# What a key means that a config lacks.
+# Values of keys that a config lacks.
 DEFAULTS = {
     "attention_probs_dropout_prob": 0.1,
     "hidden_act": "gelu",
@@ -58,14 +58,14 @@ DEFAULTS = {
 }
 
 VECTORS, BIAS = "bert.embeddings.word_embeddings.weight", "cls.predictions.bias"
-# Other names of the output matrix and of its bias.
+# Aliases of the output matrix and of its bias.
 TIED = {"cls.predictions.decoder.weight": VECTORS, "cls.predictions.decoder.bias": BIAS}
-# What published files have beside a masked language model.
+# Weights of published files that a masked language model does not use.
 UNUSED = ("bert.pooler.", "cls.seq_relationship.", "bert.embeddings.position_ids")
-# Norms by the names of files that were converted from TensorFlow.
+# Names of norms in files converted from TensorFlow.
 OLD_NAMES = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
 
-# Ours: their modules.
+# Our module to theirs.
 EMBEDDINGS = {
     "encoder.embedding": "bert.embeddings.word_embeddings",
     "encoder.positions": "bert.embeddings.position_embeddings",
@@ -78,8 +78,8 @@ HEAD = {
     "head.dense": "cls.predictions.transform.dense",
     "head.norm": "cls.predictions.transform.LayerNorm",
 }
-# BertForSequenceClassification has a layer and tanh over the first token, and
-# BertForTokenClassification has not. By the presence of that layer:
+# BertForSequenceClassification has a layer and tanh for the first token, BertForTokenClassification
+# does not. By the presence of that layer:
 LABEL_ARCHITECTURES = {True: "BertForSequenceClassification", False: "BertForTokenClassification"}
 LABEL_HEAD = {"pooler": "bert.pooler.dense", "classifier": "classifier"}
 LAYER = {
@@ -95,10 +95,10 @@ LAYER = {
 
 
 def to_bert(network: MaskedLanguageModel, pad_id: int) -> HuggingFaceModel:
-    """Returns a network, its weights copied, in BERT's layout.
+    """Return a network in BERT's layout, with copied weights.
 
     Raises:
-        ModelError: BERT has no such network; the message names what it has not.
+        ModelError: BERT does not support the network; the message names the setting.
     """
     _require_form(network.encoder.config)
     weights = _split_parameters(network, _places(network.encoder.config))
@@ -106,13 +106,13 @@ def to_bert(network: MaskedLanguageModel, pad_id: int) -> HuggingFaceModel:
 
 
 def to_bert_labels(network: LabelModel, pad_id: int, labels: Sequence[str]) -> HuggingFaceModel:
-    """Return a network with a head for labels in BERT's layout, with copies of its weights.
+    """Return a network with a label head in BERT's layout, with copied weights.
 
     Args:
-        labels: the names, in the network's order.
+        labels: names of the labels, in the network's order.
 
     Raises:
-        ModelError: BERT has no such network; the message names what it has not.
+        ModelError: BERT does not support the network; the message names the setting.
     """
     assert len(labels) == network.labels
     encoder = to_bert_encoder(network.encoder, pad_id)
@@ -132,15 +132,17 @@ def to_bert_labels(network: LabelModel, pad_id: int, labels: Sequence[str]) -> H
 
 
 def to_bert_encoder(encoder: EncoderOnly, pad_id: int) -> HuggingFaceModel:
-    """Returns an encoder without a head, its weights copied, in BERT's layout.
+    """Return an encoder without a head in BERT's layout, with copied weights.
 
-    What is theirs over the first token, and was trained by nothing here, is left out.
+    Their pooler for the first token, which is not trained here, is left out.
 
     Raises:
-        ModelError: BERT has no such network; the message names what it has not.
+        ModelError: BERT does not support the network; the message names the setting.
     """
     _require_form(encoder.config)
-    weights = _split_parameters(nn.ModuleDict({"encoder": encoder}), _encoder_places(encoder.config))
+    weights = _split_parameters(
+        nn.ModuleDict({"encoder": encoder}), _encoder_places(encoder.config)
+    )
     named = {name.removeprefix(OF_THE_ENCODER): weight for name, weight in weights.items()}
     return HuggingFaceModel(_config_of(encoder, ENCODER_ARCHITECTURE, pad_id), named)
 
@@ -149,16 +151,18 @@ def _require_form(config: EncoderOnlyConfig) -> None:
     if config.norm != "post":
         raise ModelError(
             f"model.norm is {config.norm}, and BERT's networks are post-norm. Export a network "
-            "with the form of model.preset=bert."
+            "with the architecture of model.preset=bert."
         )
     if not config.segments:
         raise ModelError(
-            "model.segments is 0, and BERT's networks tell segments apart. Export a network with "
-            "the form of model.preset=bert."
+            "model.segments is 0, and BERT's networks distinguish segments. Export a network "
+            "with the architecture of model.preset=bert."
         )
 
 
-def _split_parameters(network: nn.Module, places: Mapping[str, WeightLocation]) -> dict[str, Tensor]:
+def _split_parameters(
+    network: nn.Module, places: Mapping[str, WeightLocation]
+) -> dict[str, Tensor]:
     weights: dict[str, Tensor] = {}
     for name, place in places.items():
         weights |= split_parameter(network.get_parameter(name), place)
@@ -170,12 +174,12 @@ def from_bert(
     weights: Mapping[str, Tensor],
     attention_backend: AttentionBackend | None = None,
 ) -> MaskedLanguageModel:
-    """Returns the network that a config and weights describe, with copies of the weights.
+    """Return the network that a config and weights describe, with copies of the weights.
 
     It has the device and the dtype of the token vectors.
 
     Raises:
-        ModelError: the network is of another family or form, or the weights are not its own.
+        ModelError: the network is of another family or architecture, or the weights do not fit it.
     """
     config = {**DEFAULTS, **config}
     theirs = _with_current_names(weights)
@@ -185,7 +189,7 @@ def from_bert(
     except ValidationError as error:
         raise invalid_config_error(error) from error
     sizes = count(config, "vocab_size"), count(config, "max_position_embeddings")
-    with torch.device("meta"):  # the weights come from elsewhere
+    with torch.device("meta"):  # the weights are assigned below
         network = MaskedLanguageModel(ours, *sizes, attention_backend)
     state = {
         name: join_parameter(theirs, place, network.get_parameter(name).shape)
@@ -246,12 +250,12 @@ def _read(config: Mapping[str, Any]) -> EncoderOnlyConfig:
 
 
 def _require_sizes(theirs: Mapping[str, Tensor], config: Mapping[str, Any]) -> None:
-    """Require the config's width and layers of the weights, before so much is built."""
+    """Check the weights' width and layers against the config, before building the network."""
     layers, width = count(config, "num_hidden_layers"), count(config, "hidden_size")
     for name in (VECTORS, f"bert.encoder.layer.{layers - 1}.output.dense.weight"):
         if name not in theirs:
             raise ModelError(
-                f"There is no weight {name}. Take all files of a {ARCHITECTURE}, and the "
+                f"There is no weight {name}. Use all files of a {ARCHITECTURE}, and the "
                 "config.json that belongs to them."
             )
     vectors = theirs[VECTORS]
@@ -259,12 +263,12 @@ def _require_sizes(theirs: Mapping[str, Tensor], config: Mapping[str, Any]) -> N
         raise ModelError(
             f"The weight {VECTORS} has the shape {tuple(vectors.shape)} in {vectors.dtype}, but by "
             f"the config it must be {config['vocab_size']:,} vectors of {width} floating-point "
-            "numbers. Take the config.json that belongs to the weights."
+            "numbers. Use the config.json that belongs to the weights."
         )
 
 
 def _with_current_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Returns the weights that are read, each by its one name.
+    """Return the weights to read, each under its current name.
 
     Raises:
         ModelError: the output matrix or its bias has two values.
@@ -282,21 +286,21 @@ def _with_current_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         twin = named.pop(other)
         if not torch.equal(named.setdefault(name, twin), twin):
             raise ModelError(
-                f"{other} must be {name}, but they differ: this network was trained with an output "
-                "matrix of its own. Choose another one."
+                f"{other} must be {name}, but they differ: this network was trained with a "
+                "separate output matrix. Choose another one."
             )
     return named
 
 
 def _places(config: EncoderOnlyConfig) -> dict[str, WeightLocation]:
-    """Where each of our parameters is."""
+    """Return the place of each of our parameters."""
     modules = {ours: [name] for ours, name in HEAD.items()}
     head = {"output_bias": WeightLocation([BIAS]), **_module_places(modules, config.width)}
     return _encoder_places(config) | head
 
 
 def _encoder_places(config: EncoderOnlyConfig) -> dict[str, WeightLocation]:
-    """Where each of the encoder's parameters is."""
+    """Return the place of each of the encoder's parameters."""
     places = {
         f"{ours}.weight": WeightLocation([f"{name}.weight"]) for ours, name in EMBEDDINGS.items()
     }
@@ -309,7 +313,7 @@ def _encoder_places(config: EncoderOnlyConfig) -> dict[str, WeightLocation]:
 
 
 def _module_places(modules: Mapping[str, list[str]], width: int) -> dict[str, WeightLocation]:
-    """Where weight and bias of each module are, which is one or several of theirs."""
+    """Return the places of each module's weight and bias, which may combine several of theirs."""
     return {
         f"{ours}.{kind}": WeightLocation(
             [f"{name}.{kind}" for name in names], [width] * len(names) if len(names) > 1 else None

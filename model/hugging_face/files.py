@@ -1,6 +1,6 @@
-"""config.json and the weights beside it, read and written.
+"""Reader and writer of config.json and the weights in the same folder.
 
-Files of weights are read as safetensors only: pickle can execute code.
+Weights are read only as safetensors, because pickle can execute code.
 """
 
 import json
@@ -21,7 +21,7 @@ INDEX_FILE = "model.safetensors.index.json"
 
 
 def write_model(folder: Path, found: HuggingFaceModel) -> None:
-    """Writes config.json and model.safetensors, over those that are in the folder."""
+    """Write config.json and model.safetensors, replacing those in the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     on_host = {name: tensor.cpu() for name, tensor in found.weights.items()}
     save_file(on_host, folder / WEIGHTS_FILE, metadata={"format": "pt"})
@@ -29,13 +29,13 @@ def write_model(folder: Path, found: HuggingFaceModel) -> None:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Writes an object as these files are written: indented, keys in order."""
+    """Write an object in the format of these files: indented, with sorted keys."""
     text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False)
     path.write_text(text + "\n", encoding="utf-8")
 
 
 def read_model(folder: Path) -> HuggingFaceModel:
-    """Reads config.json and the weights, which are in one safetensors file or in several.
+    """Read config.json and the weights from one or several safetensors files.
 
     Raises:
         ModelError: a file is missing or damaged.
@@ -53,10 +53,10 @@ def read_model(folder: Path) -> HuggingFaceModel:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files that `read_model` reads: those of the index, if there is one.
+    """Return the safetensors files that `read_model` reads: those of the index, if there is one.
 
     Raises:
-        ModelError: there are none, or the index names what is not there.
+        ModelError: there are none, or the index names missing files.
     """
     if (folder / INDEX_FILE).is_file():
         files = read_json(folder / INDEX_FILE).get("weight_map")
@@ -81,12 +81,12 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def _is_plain(name: object) -> bool:
-    """Whether a name cannot lead out of its folder."""
+    """Return True if a value is a file name that cannot leave its folder."""
     return isinstance(name, str) and Path(name).name == name and name.endswith(".safetensors")
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Reads an object.
+    """Read a JSON object.
 
     Raises:
         ModelError: the file cannot be read, or holds something else.
@@ -96,5 +96,5 @@ def read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{path} cannot be read: {error}. Download it again.") from error
     if not isinstance(content, dict):
-        raise ModelError(f"{path} is no JSON object. Download it again.")
+        raise ModelError(f"{path} is not a JSON object. Download it again.")
     return content

@@ -1,10 +1,11 @@
-"""Decoder-only networks to and from Hugging Face, as GPT-2 or Llama.
+"""Conversion of decoder-only networks to and from Hugging Face's GPT-2 or Llama.
 
     DecoderOnly ─▶ to_hugging_face ─▶ config, weights ─▶ config.json, model.safetensors
     config.json, *.safetensors ─▶ config, weights ─▶ from_hugging_face ─▶ DecoderOnly
 
-What neither layout (`model.hugging_face.layouts`) can hold is refused by name. Dropout is no part
-of Llama's and acts in training alone: there it is left out, apart from that of attention.
+Settings that neither layout (`model.hugging_face.layouts`) supports are refused by name. Llama's
+layout has no dropout except that of attention, and dropout matters only in training. So it is left
+out there.
 """
 
 from collections.abc import Mapping
@@ -22,25 +23,25 @@ from model.hugging_face.files import CONFIG_FILE, read_model, write_model
 from model.hugging_face.layouts import HEAD, LAYOUTS, Layout
 from model.hugging_face.weight_mapping import (
     HuggingFaceModel,
+    invalid_config_error,
     join_parameter,
     load_weights_like,
-    invalid_config_error,
     refuse_unused_weights,
     split_parameter,
 )
 from model.networks.decoder_only import DecoderOnly
 
-# Constants that older versions have stored beside the weights.
+# Constants that older versions stored with the weights.
 CONSTANTS = (".attn.bias", ".attn.masked_bias", ".rotary_emb.inv_freq")
 
 
 def to_hugging_face(network: DecoderOnly) -> HuggingFaceModel:
-    """Returns a network, its weights copied, in the layout that can hold it.
+    """Return a network in the layout that supports it, with copied weights.
 
-    Its special tokens are None, except for padding; `save_hugging_face` is told the others.
+    Its special tokens are None, except for padding; `save_hugging_face` sets the others.
 
     Raises:
-        ModelError: no layout holds such a network.
+        ModelError: no layout supports the network.
     """
     family, layout = _layout_for(network.config)
     config = {
@@ -66,13 +67,13 @@ def from_hugging_face(
     weights: Mapping[str, Tensor],
     attention_backend: AttentionBackend | None = None,
 ) -> DecoderOnly:
-    """Returns the network that a config and weights describe, with copies of the weights.
+    """Return the network that a config and weights describe, with copies of the weights.
 
-    It has the device and the dtype of the token vectors. Where the config has no padding, EOS or
-    else token 0 stands for it: what stands at padding is never looked at.
+    It has the device and the dtype of the token vectors. If the config has no padding, EOS or else
+    token 0 takes its place: ids at padding affect no result.
 
     Raises:
-        ModelError: the network is of another family or form, or the weights are not its own.
+        ModelError: the network is of another family or architecture, or the weights do not fit it.
     """
     layout = LAYOUTS.get(str(config.get("model_type")))
     if layout is None:
@@ -84,7 +85,7 @@ def from_hugging_face(
         ours, vocabulary_size, context_length = layout.read(config)
     except ValidationError as error:
         raise invalid_config_error(error) from error
-    with torch.device("meta"):  # the weights come from elsewhere
+    with torch.device("meta"):  # the weights are assigned below
         network = DecoderOnly(
             ours,
             vocabulary_size,
@@ -105,10 +106,10 @@ def from_hugging_face(
 def save_hugging_face(
     network: DecoderOnly, folder: Path, *, bos_id: int | None, eos_id: int, pad_id: int | None
 ) -> None:
-    """Writes config.json and model.safetensors, over those that are in the folder.
+    """Write config.json and model.safetensors, replacing those in the folder.
 
     Raises:
-        ModelError: no layout holds such a network.
+        ModelError: no layout supports the network.
     """
     config, weights = to_hugging_face(network)
     special = {"bos_token_id": bos_id, "eos_token_id": eos_id, "pad_token_id": pad_id}
@@ -118,10 +119,10 @@ def save_hugging_face(
 def load_hugging_face(
     folder: Path, attention_backend: AttentionBackend | None = None
 ) -> DecoderOnly:
-    """Reads config.json and the weights, which are in one safetensors file or in several.
+    """Read a network from config.json and one or several safetensors files.
 
     Raises:
-        ModelError: a file is missing or damaged, or `from_hugging_face` refuses what it holds.
+        ModelError: a file is missing or damaged, or `from_hugging_face` refuses its contents.
     """
     config, weights = read_model(folder)
     return from_hugging_face(config, weights, attention_backend)
@@ -135,7 +136,7 @@ def _layout_for(config: DecoderOnlyConfig) -> tuple[str, Layout]:
     reasons = [f"{LAYOUTS[family].title} has no {', '.join(no)}" for family, no in lacks.items()]
     raise ModelError(
         f"The network fits no layout of Hugging Face's: {'; '.join(reasons)}. Export a network "
-        "with the form of model.preset=gpt2 or llama."
+        "with the architecture of model.preset=gpt2 or llama."
     )
 
 
@@ -146,10 +147,12 @@ def _padding(config: Mapping[str, Any], vocabulary_size: int) -> int:
     return tokens[0] if tokens else 0
 
 
-def _with_current_names(weights: Mapping[str, Tensor], layout: Layout, tied: bool) -> dict[str, Tensor]:
-    """Returns the weights by the names of the layout, the head only if it has a matrix of its own.
+def _with_current_names(
+    weights: Mapping[str, Tensor], layout: Layout, tied: bool
+) -> dict[str, Tensor]:
+    """Return the weights under the layout's names, with the head only if its matrix is separate.
 
-    Some files were saved without the head's class and lack the prefix, as GPT-2's own.
+    Files that were saved without the head's class, such as GPT-2's, lack the prefix.
     """
     named = {
         name if name.startswith(layout.prefix) or name == HEAD else layout.prefix + name: tensor

@@ -1,7 +1,7 @@
-"""The layouts of Hugging Face's GPT-2 and Llama: keys of their configs, names of their weights.
+"""Hugging Face's layouts of GPT-2 and Llama: keys of configs, names of weights.
 
-Read in transformers 5.23.0. A layout holds one form of network. A config has many keys that change
-nothing here; those that would are looked at, and refused by name.
+They follow transformers 5.23.0. A layout supports one architecture. Many keys of a config have no
+effect here; those that would are checked, and unsupported values are refused by name.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,9 +13,9 @@ from model.networks.decoder_only import DecoderOnly
 
 HEAD = "lm_head.weight"
 
-# Ours: theirs, as it is written.
+# Our name to theirs, for export.
 GPT2_ACTIVATIONS = {"relu": "relu", "gelu": "gelu", "gelu_tanh": "gelu_new"}
-# Theirs: ours, as it is read; two of the names stand for one function.
+# Their name to ours, for import; two of the names denote one function.
 GPT2_ACTIVATIONS_READ = {
     "gelu_new": "gelu_tanh",
     "gelu_pytorch_tanh": "gelu_tanh",
@@ -41,7 +41,7 @@ LLAMA_LAYER = {
 
 
 class ParsedConfig(NamedTuple):
-    """What a config says of a network."""
+    """Network that a config describes."""
 
     config: DecoderOnlyConfig
     vocabulary_size: int
@@ -52,14 +52,14 @@ class Layout(NamedTuple):
     """A family of networks at Hugging Face.
 
     Attributes:
-        title: its name in a message.
-        lacks: what a network has that the layout cannot hold.
-        config: the family's own keys of a network's config.json.
-        read: the way back; it refuses by name what our network does not compute.
-        places: where each of our parameters is.
-        architecture: the class with a language model's head.
-        prefix: of the names of all weights but the head's; networks without a head lack it.
-        embedding: the name of the token vectors.
+        title: its name in messages.
+        lacks: lists a network's settings that the layout does not support.
+        config: returns the family's keys for a network's config.json.
+        read: parses these keys, and refuses by name what our network does not compute.
+        places: maps each of our parameters to its weights in the layout.
+        architecture: class with a language model's head.
+        prefix: of all weights' names except the head's; networks without a head lack it.
+        embedding: name of the token vectors.
     """
 
     title: str
@@ -173,7 +173,7 @@ def _llama_config(network: DecoderOnly) -> dict[str, Any]:
         "intermediate_size": config.inner_width,
         "hidden_act": "silu",
         "rms_norm_eps": config.norm_epsilon,
-        "rope_theta": config.rotary_base,  # where transformers 4 looks
+        "rope_theta": config.rotary_base,  # read by transformers 4
         "rope_parameters": {"rope_type": "default", "rope_theta": config.rotary_base},
         "attention_bias": config.bias,
         "mlp_bias": config.bias,
@@ -239,7 +239,7 @@ def _head(config: DecoderOnlyConfig) -> dict[str, WeightLocation]:
     return {} if config.tie_embeddings else {"output_embedding.weight": WeightLocation([HEAD])}
 
 
-# By their model_type.
+# Layouts by model_type.
 LAYOUTS = {
     "gpt2": Layout(
         title="GPT-2",

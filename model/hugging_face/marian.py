@@ -1,14 +1,16 @@
-"""Encoder–decoders to and from Hugging Face, as MarianMT.
+"""Conversion of encoder–decoders to and from Hugging Face's MarianMT.
 
     Transformer ─▶ to_marian ─▶ config, weights
     config, weights ─▶ from_marian ─▶ Transformer
 
-Read in transformers 5.23.0. Marian's networks (Junczys-Dowmunt et al. 2018) are post-norm. They
-hold all sines of a position before all cosines, where ours alternate (Vaswani et al. 2017, §3.5).
-Their class computes the positions itself, so the numbers of every vector as wide as the model are
-reordered: no product, sum or norm of such vectors depends on their order but by rounding.
+It follows transformers 5.23.0. Marian's networks (Junczys-Dowmunt et al. 2018) are post-norm. Their
+positions have all sines before all cosines, whereas ours alternate (Vaswani et al. 2017, §3.5).
+Hugging Face's class computes the positions itself, so the conversion permutes every vector as wide
+as the model instead. No product, sum or norm of such vectors depends on their order, except for
+rounding.
 
-Dropout inside the feed-forward network and of whole layers acts in training alone and is not read.
+Dropout inside the feed-forward network and of whole layers matters only in training and is not
+read.
 """
 
 from collections.abc import Mapping
@@ -25,24 +27,24 @@ from model.hugging_face.weight_mapping import (
     HuggingFaceModel,
     WeightLocation,
     count,
+    invalid_config_error,
     join_parameter,
     load_weights_like,
-    invalid_config_error,
-    refuse_unused_weights,
     refuse_unsupported_values,
+    refuse_unused_weights,
     split_parameter,
 )
 from model.networks.transformer import Transformer, Vocabulary
 
 ARCHITECTURE = "MarianMTModel"
-MAX_POSITIONS = 512  # as Marian's published models have
-NORM_EPSILON = 1e-5  # of their class, which no key of a config changes
+MAX_POSITIONS = 512  # the value of Marian's published models
+NORM_EPSILON = 1e-5  # fixed in their class; no key of a config changes it
 
-# Ours: theirs, as it is written.
+# Our name to theirs, for export.
 ACTIVATIONS = {"relu": "relu", "gelu": "gelu", "silu": "swish"}
-# Theirs: ours, as it is read; two of the names stand for one function.
+# Their name to ours, for import; two of the names denote one function.
 ACTIVATIONS_READ = {"relu": "relu", "gelu": "gelu", "swish": "silu", "silu": "silu"}
-# What a key means that a config lacks.
+# Values of keys that a config lacks.
 DEFAULTS = {
     "activation_function": "gelu",
     "attention_dropout": 0.0,
@@ -54,7 +56,7 @@ DEFAULTS = {
 
 SHARED, HEAD, BIAS = "model.shared.weight", "lm_head.weight", "final_logits_bias"
 SOURCE, TARGET = "model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight"
-# By what is shared: where each of our matrices is, and the other names of a matrix.
+# Names of each of our matrices, by what is shared: first the one to write, then aliases.
 EMBEDDINGS: Mapping[str, Mapping[str, list[str]]] = {
     "all": {"target_embedding": [SHARED, SOURCE, TARGET, HEAD]},
     "decoder": {"source_embedding": [SOURCE], "target_embedding": [TARGET, HEAD]},
@@ -67,7 +69,7 @@ EMBEDDINGS: Mapping[str, Mapping[str, list[str]]] = {
 POSITIONS = ("model.encoder.embed_positions.weight", "model.decoder.embed_positions.weight")
 POSITIONS_DIFFER = 2e-3  # more than rounding to fp16
 
-# Ours: their modules, and the axes of weight and bias that are as wide as the model.
+# Our module to theirs, with the axes of weight and bias that are as wide as the model.
 ATTENTION = {
     "self_attention.query_key_value": ([f"self_attn.{part}_proj" for part in "qkv"], 1, None),
     "self_attention.output": (["self_attn.out_proj"], 0, 0),
@@ -91,13 +93,13 @@ LAYERS = {
 
 
 def to_marian(network: Transformer, max_positions: int = MAX_POSITIONS) -> HuggingFaceModel:
-    """Returns a network, its weights copied, in Marian's layout.
+    """Return a network in Marian's layout, with copied weights.
 
     Args:
-        max_positions: tokens of a source or a target at most; ours has no such limit.
+        max_positions: maximum tokens of a source or a target; our network has no such limit.
 
     Raises:
-        ModelError: Marian has no such network.
+        ModelError: Marian does not support the network.
     """
     _refuse_what_marian_lacks(network.config)
     weights: dict[str, Tensor] = {}
@@ -114,13 +116,13 @@ def from_marian(
     weights: Mapping[str, Tensor],
     attention_backend: AttentionBackend | None = None,
 ) -> Transformer:
-    """Returns the network that a config and weights describe, with copies of the weights.
+    """Return the network that a config and weights describe, with copies of the weights.
 
-    It has the device and the dtype of the token vectors. It has an output bias if theirs has one
-    that is not all zeros. What the decoder starts with is its BOS, unless that is padding.
+    It has the device and the dtype of the token vectors. It has an output bias if theirs is not all
+    zeros. The decoder's start token becomes BOS, unless it is padding.
 
     Raises:
-        ModelError: the network is of another family or form, or the weights are not its own.
+        ModelError: the network is of another family or architecture, or the weights do not fit it.
     """
     config = {**DEFAULTS, **config}
     theirs = dict(weights)
@@ -133,7 +135,7 @@ def from_marian(
         ours = _read(config, output_bias=bias is not None)
     except ValidationError as error:
         raise invalid_config_error(error) from error
-    with torch.device("meta"):  # the weights come from elsewhere
+    with torch.device("meta"):  # the weights are assigned below
         network = Transformer(ours, _vocabulary(config), attention_backend)
     positions = network.positions = SinusoidalPositions(ours.width)
     _drop_tied(theirs, ours)
@@ -220,7 +222,7 @@ def _read(config: Mapping[str, Any], *, output_bias: bool) -> ModelConfig:
         decoder_attention_heads=(count(config, "encoder_attention_heads"),),
     )
     shared, tied = config["share_encoder_decoder_embeddings"], config["tie_word_embeddings"]
-    if shared:  # source and target, but not the output: no network of ours
+    if shared:  # tied inputs with an untied output: unsupported
         refuse_unsupported_values(config, tie_word_embeddings=(True,))
     values = {
         "encoder_layers": count(config, "encoder_layers"),
@@ -239,12 +241,12 @@ def _read(config: Mapping[str, Any], *, output_bias: bool) -> ModelConfig:
 
 
 def _require_sizes(theirs: Mapping[str, Tensor], config: Mapping[str, Any]) -> None:
-    """Require the config's width and layers of the weights, before so much is built."""
+    """Check the weights' width and layers against the config, before building the network."""
     for side in LAYERS:
         last = f"model.{side}.layers.{count(config, f'{side}_layers') - 1}.fc1.weight"
         if last not in theirs:
             raise ModelError(
-                f"There is no weight {last}. Take all files of the network, and the config.json "
+                f"There is no weight {last}. Use all files of the network, and the config.json "
                 "that belongs to them."
             )
     width = count(config, "d_model")
@@ -255,7 +257,7 @@ def _require_sizes(theirs: Mapping[str, Tensor], config: Mapping[str, Any]) -> N
         if shape[1:] != (width,) or not dtype.is_floating_point:
             raise ModelError(
                 f"The weight {name} has the shape {shape} in {dtype}, but by the config it must be "
-                f"vectors of {width} floating-point numbers. Take the config.json that belongs to "
+                f"vectors of {width} floating-point numbers. Use the config.json that belongs to "
                 "the weights."
             )
 
@@ -287,7 +289,7 @@ def _token(config: Mapping[str, Any], name: str) -> int:
 
 
 def _places(config: ModelConfig) -> dict[str, WeightLocation]:
-    """Where each of our parameters is, except for the bias of the output."""
+    """Return the place of each of our parameters, except for the bias of the output."""
     order = _sines_first(config.width)
     places = {
         f"{ours}.weight": WeightLocation(names[:1], reordered=1, order=order)
@@ -305,12 +307,12 @@ def _places(config: ModelConfig) -> dict[str, WeightLocation]:
 
 
 def _sines_first(width: int) -> Tensor:
-    """The places of all sines, then those of all cosines."""
+    """Return the indices of all sines, then those of all cosines."""
     return torch.cat([torch.arange(0, width, 2), torch.arange(1, width, 2)])
 
 
 def _drop_positions(theirs: dict[str, Tensor], config: Mapping[str, Any]) -> None:
-    """Takes out the positions, which older files have, if they are those that we compute."""
+    """Remove the positions, which older files have, if they are those that we compute."""
     for name in POSITIONS:
         table = theirs.pop(name, None)
         if table is None:
@@ -318,31 +320,31 @@ def _drop_positions(theirs: dict[str, Tensor], config: Mapping[str, Any]) -> Non
         if not _are_sinusoidal(table, count(config, "d_model")):
             raise ModelError(
                 f"{name} holds other positions than sines and cosines (Vaswani et al. 2017, §3.5), "
-                "and those alone can be computed here. Choose another network."
+                "which are the only supported ones. Choose another network."
             )
 
 
 def _are_sinusoidal(table: Tensor, width: int) -> bool:
-    """Whether positions are the sines and cosines of networks of this width."""
+    """Return True if positions are the sines and cosines of networks of this width."""
     if table.dim() != 2 or table.shape[1] != width or width % 2 or not len(table):
         return False
     expected = sinusoidal_table(len(table), width)[:, _sines_first(width)].to(table.device)
-    return bool((table - expected).abs().max() <= POSITIONS_DIFFER)  # which NaN is not
+    return bool((table - expected).abs().max() <= POSITIONS_DIFFER)  # false for NaN
 
 
 def _drop_tied(theirs: dict[str, Tensor], config: ModelConfig) -> None:
-    """Leaves one name of each matrix that has several; files may have any of them."""
+    """Keep one name of each matrix that has several; files may have any of them."""
     for names in EMBEDDINGS[config.share_embeddings].values():
         there = [name for name in names if name in theirs]
         if not there:
-            continue  # which is told where the weight is looked for
+            continue  # reported when the weight is read
         matrix = theirs[there[0]]
         for name in there[1:]:
             if not torch.equal(matrix, theirs[name]):
                 raise ModelError(
-                    f"By the config {name} is {there[0]}, but they differ. Set tie_word_embeddings "
-                    "and share_encoder_decoder_embeddings in config.json as the network was "
-                    "trained."
+                    f"By the config, {name} and {there[0]} are one matrix, but they differ. Set "
+                    "tie_word_embeddings and share_encoder_decoder_embeddings in config.json as "
+                    "the network was trained."
                 )
             del theirs[name]
         theirs[names[0]] = theirs.pop(there[0])

@@ -1,12 +1,12 @@
-"""Weights in PyTorch's own files, which are pickles: read without executing them, converted once.
+"""Safe reader of PyTorch's weight files, which are pickles, and their conversion to safetensors.
 
     pytorch_model.bin ──size by config.json?──▶ torch.load(weights_only=True) ──▶ from_marian
-        ──▶ model.safetensors beside it, which is read from then on
+        ──▶ model.safetensors in the same folder, which is read from then on
 
-With `weights_only` torch rebuilds tensors and plain containers, and refuses every other name that
-the pickle asks for. Its sizes are compared first, and those of its tensors afterwards (which may
-show the same bytes many times), so that no file takes more memory than the network that
-config.json describes.
+With `weights_only`, torch rebuilds only tensors and plain containers, and refuses every other name
+in the pickle. The file's size is checked first, and afterwards the total size of its tensors,
+several of which may share bytes. So no file takes more memory than the network that config.json
+describes.
 """
 
 import os
@@ -29,11 +29,11 @@ from model.hugging_face.marian import from_marian, to_marian
 from model.hugging_face.weight_mapping import count
 
 BYTES_PER_WEIGHT = 4
-ROOM_DIVISOR = 10  # a tenth for names, and what lies between the tensors
+ROOM_DIVISOR = 10  # a tenth for names, and for padding between tensors
 ROOM_BYTES = 1_000_000
-POSITIONS_BY_DEFAULT = {"max_position_embeddings": 1024}  # of transformers' MarianConfig
-MAX_ENTRIES = 100_000  # of an archive
-# What torch's reader raises on bytes that are no pickle of tensors: it trusts their order.
+POSITIONS_BY_DEFAULT = {"max_position_embeddings": 1024}  # transformers' MarianConfig
+MAX_ENTRIES = 100_000  # per archive
+# Exceptions of torch's reader for damaged files, whose structure it does not validate.
 DAMAGE = (
     *(OSError, RuntimeError, ValueError, TypeError, AttributeError, AssertionError, LookupError),
     *(ArithmeticError, MemoryError, EOFError, struct.error, zipfile.BadZipFile),
@@ -41,10 +41,10 @@ DAMAGE = (
 
 
 def convert_marian(folder: Path, source: Path, target: Path) -> None:
-    """Writes the weights of a Marian network as safetensors, once and whole.
+    """Write the weights of a Marian network as safetensors, atomically.
 
     Args:
-        folder: has the config.json that belongs to the weights.
+        folder: directory of the matching config.json.
         source: the PyTorch file.
         target: the file to write.
 
@@ -55,7 +55,7 @@ def convert_marian(folder: Path, source: Path, target: Path) -> None:
     config = read_json(folder / CONFIG_FILE)
     weights = read_pytorch(source, most_bytes(config))
     network = from_marian(config, weights)
-    # As they are written by export: each matrix once.
+    # Shared matrices once, as in an export.
     found = {name: tensor.contiguous() for name, tensor in to_marian(network).weights.items()}
     partial = target.with_name(f".{target.name}.{os.getpid()}")
     try:
@@ -65,12 +65,12 @@ def convert_marian(folder: Path, source: Path, target: Path) -> None:
         partial.unlink(missing_ok=True)
         raise ModelError(
             f"{target}, to which {source.name} is converted once, cannot be written: {error}. Copy "
-            "the folder to a place where you may write."
+            "the folder to a writable directory."
         ) from error
 
 
 def most_bytes(config: Mapping[str, Any]) -> int:
-    """The bytes that the weights of a Marian network can have, with some room.
+    """Return the maximum size in bytes of a Marian network's weights, with some margin.
 
     Raises:
         ModelError: the config lacks a size.
@@ -90,13 +90,13 @@ def most_bytes(config: Mapping[str, Any]) -> int:
 
 
 def read_pytorch(path: Path, most: int) -> dict[str, Tensor]:
-    """The tensors by name of a PyTorch file.
+    """Return the tensors by name of a PyTorch file.
 
     Args:
-        most: bytes that they may have.
+        most: maximum size in bytes.
 
     Raises:
-        ModelError: it has more, or holds anything else.
+        ModelError: the file is larger, damaged, or holds anything else.
     """
     try:
         _require_size(path, path.stat().st_size, most)
@@ -106,13 +106,13 @@ def read_pytorch(path: Path, most: int) -> dict[str, Tensor]:
             _require_size(path, sum(entry.file_size for entry in entries), most)
             if len(entries) > MAX_ENTRIES:
                 raise ModelError(f"{path} has {len(entries):,} entries. Download it again.")
-        with warnings.catch_warnings(action="ignore"):  # of other protocols, which are refused
+        with warnings.catch_warnings(action="ignore"):  # about other protocols, which are refused
             found = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ModelError(
-            f"{path} is a pickle that asks for more than tensors, and could execute code: "
-            f"{_reason(error)}. Nothing of it was executed. Take the model as safetensors, from "
-            "somebody whom you trust."
+            f"{path} is a pickle with more than tensors, which could execute code: "
+            f"{_reason(error)}. None of it was executed. Use the model's safetensors file, from a "
+            "source that you trust."
         ) from error
     except FileNotFoundError as error:
         raise ModelError(
@@ -123,12 +123,12 @@ def read_pytorch(path: Path, most: int) -> dict[str, Tensor]:
     if not isinstance(found, dict) or not all(
         isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in found.items()
     ):
-        raise ModelError(f"{path} holds no tensors by name. Take the file of a network's weights.")
+        raise ModelError(f"{path} holds no tensors by name. Use the file of a network's weights.")
     for name, tensor in found.items():
         if tensor.layout is not torch.strided or tensor.is_meta or not tensor.is_floating_point():
             raise ModelError(
                 f"{name[:200]} in {path} is no plain tensor of floating-point numbers "
-                f"({tensor.layout}, {tensor.dtype}, on {tensor.device}). Take the file of a "
+                f"({tensor.layout}, {tensor.dtype}, on {tensor.device}). Use the file of a "
                 "network's weights."
             )
     _require_size(path, sum(t.numel() * t.element_size() for t in found.values()), most)
@@ -138,13 +138,13 @@ def read_pytorch(path: Path, most: int) -> dict[str, Tensor]:
 def _require_size(path: Path, found: int, most: int) -> None:
     if found > most:
         raise ModelError(
-            f"{path} has {found:,} bytes, and the network that {CONFIG_FILE} describes at most "
-            f"{most:,}. Take the files that belong together."
+            f"{path} has {found:,} bytes, but the network that {CONFIG_FILE} describes has at "
+            f"most {most:,}. Use files that belong together."
         )
 
 
 def _reason(error: Exception) -> str:
-    """The first words of torch's reasons, which go on for paragraphs."""
+    """Return the most useful line of torch's error message, which spans paragraphs."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     named = [line for line in lines if "GLOBAL" in line or "Unsupported" in line]
     return (named or lines or [type(error).__name__])[0][:300]

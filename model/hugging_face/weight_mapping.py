@@ -1,7 +1,7 @@
-"""Where our parameters are among their weights, and the keys of their configs, looked at.
+"""Locations of our parameters among Hugging Face's weights, and checks of config keys.
 
-A network of ours and one of theirs hold the same numbers under other names. Theirs may be cut into
-several, transposed, or have the numbers of a vector in another order.
+Our network and theirs hold the same numbers under different names. In theirs, a parameter may be
+split into several, transposed, or have its elements in a different order.
 """
 
 from collections.abc import Mapping
@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from model.errors import ModelError
 
-LARGEST = 2**31 - 1  # of sizes: their products are still sizes of tensors
+LARGEST = 2**31 - 1  # sizes up to this have products that are valid tensor sizes
 
 
 class HuggingFaceModel(NamedTuple):
-    """What the two kinds of file hold.
+    """Contents of config.json and of the weight files.
 
     Attributes:
         config: of config.json.
@@ -29,14 +29,14 @@ class HuggingFaceModel(NamedTuple):
 
 
 class WeightLocation(NamedTuple):
-    """The location of one of our parameters in the layout of Hugging Face.
+    """Location of one of our parameters in their layout.
 
     Attributes:
-        names: theirs, one below the other in ours.
-        rows: how many rows of ours each of several names has.
-        transposed: whether theirs is (in, out), as in a `Conv1D`.
-        reordered: the axis of ours along which theirs has another order; None: it has the same.
-        order: of each element of that axis of theirs, its place in ours.
+        names: their parameters, stacked along the rows of ours.
+        rows: number of our rows for each of several names.
+        transposed: True if theirs is (in, out), as in a `Conv1D`.
+        reordered: axis of ours along which their order differs, or None.
+        order: for each element of their axis, its index in ours.
     """
 
     names: list[str]
@@ -47,7 +47,7 @@ class WeightLocation(NamedTuple):
 
 
 def split_parameter(parameter: Tensor, place: WeightLocation) -> dict[str, Tensor]:
-    """Returns copies of a parameter's parts, by their names."""
+    """Return copies of a parameter's parts, by their names."""
     whole = parameter.detach()
     if place.reordered is not None:
         assert place.order is not None
@@ -60,7 +60,7 @@ def split_parameter(parameter: Tensor, place: WeightLocation) -> dict[str, Tenso
 
 
 def join_parameter(theirs: dict[str, Tensor], place: WeightLocation, shape: torch.Size) -> Tensor:
-    """Takes the parts of a parameter out of the weights and makes one of them.
+    """Remove a parameter's parts from the weights and return them joined.
 
     Raises:
         ModelError: a part is missing or has another shape.
@@ -68,7 +68,7 @@ def join_parameter(theirs: dict[str, Tensor], place: WeightLocation, shape: torc
     missing = [name for name in place.names if name not in theirs]
     if missing:
         raise ModelError(
-            f"There is no weight {missing[0]}. Take all files of the network, and the config.json "
+            f"There is no weight {missing[0]}. Use all files of the network, and the config.json "
             "that belongs to them."
         )
     parts = [theirs.pop(name) for name in place.names]
@@ -83,7 +83,7 @@ def join_parameter(theirs: dict[str, Tensor], place: WeightLocation, shape: torc
                 found, wanted = found[::-1], wanted[::-1]
             raise ModelError(
                 f"The weight {name} has the shape {found}, but by the config it must be {wanted}. "
-                "Take the config.json that belongs to the weights."
+                "Use the config.json that belongs to the weights."
             )
     whole = torch.cat(parts)
     if place.reordered is not None:
@@ -93,64 +93,65 @@ def join_parameter(theirs: dict[str, Tensor], place: WeightLocation, shape: torc
 
 
 def invalid_config_error(error: ValidationError) -> ModelError:
-    """What is said of a config that describes none."""
+    """Return the error for a config that describes no valid network."""
     return ModelError(
-        f"The config describes no network that can be built: {error}. Take the config.json that "
+        f"The config describes no network that can be built: {error}. Use the config.json that "
         "belongs to the weights."
     )
 
 
 def refuse_unused_weights(theirs: Mapping[str, Tensor], whose: str, wanted: str) -> None:
-    """Raises if weights are left of which a network has no use.
+    """Raise ModelError if there are weights that a network does not use.
 
     Args:
-        theirs: what `joined` has left.
-        whose: the family of which they are none.
-        wanted: what else is to be taken.
+        theirs: weights that `join_parameter` has left over.
+        whose: family of networks, for the message.
+        wanted: remedy: the kind of network to use.
 
     Raises:
-        ModelError: there are some.
+        ModelError: weights are left over.
     """
     if theirs:
         raise ModelError(
-            f"Weights that are none of {whose}'s: {len(theirs)}, such as {min(theirs)}. Take a "
-            f"network {wanted} and nothing else."
+            f"Weights that do not belong to {whose}: {len(theirs)}, such as {min(theirs)}. Use a "
+            f"network {wanted}, without other weights."
         )
 
 
 def load_weights_like(network: nn.Module, state: Mapping[str, Tensor], vectors: str) -> None:
-    """Gives a network its weights, all with device and dtype of those of that name."""
+    """Assign a network's weights, all with device and dtype of the one named `vectors`."""
     like = state[vectors]
     network.load_state_dict({name: x.to(like) for name, x in state.items()}, assign=True)
 
 
 def refuse_unsupported_values(config: Mapping[str, Any], **expected: tuple[object, ...]) -> None:
-    """Raises if a key has a value with which the network would compute something else.
+    """Raise ModelError if a key has a value that would change the network's results.
 
-    A key that the config lacks has the first of its values.
+    A missing key has the first of its values.
 
     Raises:
-        ModelError: it names the key, its value and the values that are possible.
+        ModelError: it gives the key, its value and the possible values.
     """
     for name, values in expected.items():
         value = config.get(name, values[0])
         if value not in values:
             raise ModelError(
-                f"{name} of the config is {value!r}, but here a network can only have "
-                f"{' or '.join(repr(each) for each in values)}. Convert it, or choose another one."
+                f"{name} of the config is {value!r}, but it must be "
+                f"{' or '.join(repr(each) for each in values)}. Convert the network, or choose "
+                "another one."
             )
 
 
 def count(config: Mapping[str, Any], name: str) -> int:
-    """A number of the config from 1 to `LARGEST`.
+    """Return a number of the config, from 1 to `LARGEST`.
 
     Raises:
-        ModelError: it is none.
+        ModelError: the value is anything else.
     """
     value = config.get(name)
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= LARGEST:
         raise ModelError(
             f"{name} of the config is {value!r:.100}, but it must be a number from 1 to "
-            f"{LARGEST:,}. Take the config.json that belongs to the weights."
+            f"{LARGEST:,}. Use the config.json that belongs to the weights."
         )
     return value

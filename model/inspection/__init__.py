@@ -1,1 +1,1 @@
-"""What a look inside a trained network needs: every value on the way, and alignments."""
+"""Inspection of trained networks: all intermediate values, and alignments."""

@@ -1,12 +1,12 @@
-"""Which source token a target token comes from, by the attention of one decoder layer.
+"""Alignment of target tokens with source tokens, by the attention of one decoder layer.
 
     sources, their translations ─▶ one pass of the network ─▶ weights of a cross-attention,
     averaged over its heads ─▶ the source token with the largest weight, for each target token
 
-Row t of the weights belongs to the step that predicts target token t. By default the layer before
-the last is asked, whose heads on average agree best with alignments made by people (Garg et al.
-2019, "Jointly Learning to Align and Translate with Transformer Models"). Weights are what
-the decoder looked at, which is often, but not always, what a word was translated from.
+Row t of the weights belongs to the step that predicts target token t. The default is the layer
+before the last. The average of its heads agrees best with human alignments (Garg et al. 2019,
+"Jointly Learning to Align and Translate with Transformer Models"). The most attended source token
+is often, but not always, the one that was translated.
 
 Shape suffixes as in `model.blocks.attention`.
 """
@@ -32,14 +32,14 @@ def align(
     translations: Sequence[Sequence[int]],
     layer: int | None = None,
 ) -> list[Alignment]:
-    """Returns, for each translation, the pairs (source position, target position), from 0.
+    """Return, for each translation, the pairs (source position, target position), from 0.
 
-    Every target token has one pair. The source's EOS is never chosen, unless it stands alone.
+    Every target token has one pair. The source's EOS is never chosen, unless it is the only token.
 
     Args:
         source_bs: a sentence for each translation, ending in EOS, padded at the end.
         translations: token ids without BOS and EOS.
-        layer: decoder layer that is asked, from 0; None: the one before the last.
+        layer: decoder layer to use, from 0; None means the layer before the last.
 
     Raises:
         ModelError: there is no such layer.
@@ -64,7 +64,7 @@ def translation_weights(
     translations: Sequence[Sequence[int]],
     layer: int | None = None,
 ) -> Tensor:
-    """Returns the averaged weights, (b, t, s) in fp32; t: the longest translation and EOS."""
+    """Return the averaged weights, fp32 (b, t, s); t counts the longest translation and EOS."""
     assert not model.training, "call model.eval() before aligning: dropout is on"
     vocabulary = model.vocabulary
     target_input_bt = pad_sequence(
@@ -94,7 +94,7 @@ def _cross_attention(model: Transformer, layer: int | None) -> nn.Module:
     if not 0 <= layer < len(layers):
         raise ModelError(
             f"There is no decoder layer {layer}: the model has {len(layers)}, numbered from 0. "
-            f"Name one from 0 to {len(layers) - 1}."
+            f"Choose one from 0 to {len(layers) - 1}."
         )
     attention: nn.Module = layers[layer].get_submodule("cross_attention.attention")
     return attention

@@ -1,4 +1,4 @@
-"""What a trace holds of a layer: tensors, in the order of the forward pass.
+"""Records of a layer's tensors in a trace, in the order of the forward pass.
 
 Shape suffixes: b batch, h heads, t length (queries), s length (keys), d width of one head, m model
 width, f inner width of the feed-forward network.
@@ -11,10 +11,10 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class EmbeddingTrace:
-    """How ids become the first layer's input (§3.4, §3.5)."""
+    """Steps from ids to the first layer's input (§3.4, §3.5)."""
 
     scaled_btm: Tensor  # rows of the embedding matrix, times √m
-    positions_tm: Tensor  # what is added: zeros where queries and keys are rotated instead
+    positions_tm: Tensor  # added positions: zeros if queries and keys are rotated instead
     sum_btm: Tensor
 
 
@@ -22,16 +22,16 @@ class EmbeddingTrace:
 class AttentionTrace:
     """One multi-head attention (§3.2).
 
-    Queries and keys of self-attention are rotated ones, where positions are rotary. Heads of keys
-    and values that several heads of queries share are repeated for each.
+    If positions are rotary, queries and keys of self-attention are recorded after rotation. Heads
+    of keys and values that several heads of queries share are repeated for each.
     """
 
     queries_bhtd: Tensor
     keys_bhsd: Tensor
     values_bhsd: Tensor
-    scores_bhts: Tensor  # QKᵀ / √d; -∞ where a query may not look
+    scores_bhts: Tensor  # QKᵀ / √d; -∞ where a key is masked
     weights_bhts: Tensor  # softmax of the scores
-    mix_bhtd: Tensor  # weights · values, as the model's own backend computed it
+    mix_bhtd: Tensor  # weights · values, computed by the model's backend
     output_btm: Tensor  # the heads joined and projected by W^O
 
 
@@ -39,22 +39,23 @@ class AttentionTrace:
 class FeedForwardTrace:
     """One feed-forward network (§3.3)."""
 
-    inner_btf: Tensor  # max(0, xW₁ + b₁); of a SwiGLU what is left of it by the gate
+    inner_btf: Tensor  # max(0, xW₁ + b₁); for a SwiGLU the gated product
     output_btm: Tensor
 
 
 @dataclass(frozen=True)
 class ResidualTrace:
-    """The way around a sub-layer (§3.1).
+    """The residual connection around a sub-layer (§3.1), with the norm after or before.
 
-    post-norm: input ─▶ sub-layer ─▶ sum with the input ─▶ normed, which goes on.
-    pre-norm:  input ─▶ normed ─▶ sub-layer ─▶ sum with the input, which goes on.
+    Post-norm: input ─▶ sub-layer ─▶ sum with the input ─▶ norm ─▶ output.
+
+    Pre-norm: input ─▶ norm ─▶ sub-layer ─▶ sum with the input ─▶ output.
     """
 
     input_btm: Tensor
     sum_btm: Tensor
     normed_btm: Tensor
-    output_btm: Tensor  # what goes on: normed (post) or sum (pre)
+    output_btm: Tensor  # normed (post) or sum (pre)
 
 
 @dataclass(frozen=True)

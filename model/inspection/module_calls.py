@@ -1,8 +1,8 @@
-"""Notes what the modules of a network receive and return while it runs, by forward hooks.
+"""Recorder of modules' inputs and outputs during a forward pass, by forward hooks.
 
-Nothing is computed a second time by other code. Only scores and weights are worked out from the
-noted queries and keys, since a fused kernel never holds them, by the functions that
-`AttentionBackend.MATMUL` uses (`attention_scores`, `attention_weights`).
+Recorded values are those of the network's own code. Only scores and weights are recomputed from the
+recorded queries and keys, because a fused kernel never stores them. The functions are those of
+`AttentionBackend.MATMUL` (`attention_scores`, `attention_weights`).
 """
 
 from collections import deque
@@ -31,7 +31,7 @@ class _Call(NamedTuple):
 
 
 class ModuleCalls:
-    """The calls of each module, to be taken in the order in which they were made."""
+    """Queues of each module's calls, consumed in the order of the calls."""
 
     def __init__(self) -> None:
         self._of: dict[nn.Module, deque[_Call]] = {}
@@ -45,7 +45,7 @@ class ModuleCalls:
 
 @contextmanager
 def record_calls(model: nn.Module) -> Iterator[ModuleCalls]:
-    """Notes the calls of all modules below the model."""
+    """Record the calls of all modules of the model."""
     calls = ModuleCalls()
     hooks = [module.register_forward_hook(calls.note) for module in model.modules()]
     try:
@@ -56,16 +56,16 @@ def record_calls(model: nn.Module) -> Iterator[ModuleCalls]:
 
 
 def require_evaluation(network: nn.Module) -> None:
-    """Raises ModelError in training mode."""
+    """Raise ModelError if the network is in training mode."""
     if network.training:
         raise ModelError(
-            "The model is in training mode, in which dropout makes every pass another one. Call "
+            "The model is in training mode, in which dropout changes every pass. Call "
             "model.eval() before trace."
         )
 
 
 def layer_trace(calls: ModuleCalls, layer: Any) -> EncoderLayerTrace:
-    """The next call of a layer of self-attention and a feed-forward network."""
+    """Return the next call of a layer with self-attention and a feed-forward network."""
     return EncoderLayerTrace(
         self_attention=attention_trace(calls, layer.self_attention),
         self_attention_residual=residual_trace(calls, layer, layer.self_attention_norm),
@@ -75,7 +75,7 @@ def layer_trace(calls: ModuleCalls, layer: Any) -> EncoderLayerTrace:
 
 
 def attention_trace(calls: ModuleCalls, module: Any) -> AttentionTrace:
-    """The next call of a multi-head attention."""
+    """Return the next call of a multi-head attention."""
     core = calls.next(module.attention)
     queries_bhtd, keys_bhsd, values_bhsd, mask, causal = core.inputs
     if isinstance(mask, PackedMask):
@@ -94,13 +94,13 @@ def attention_trace(calls: ModuleCalls, module: Any) -> AttentionTrace:
 
 
 def feed_forward_trace(calls: ModuleCalls, layer: Any) -> FeedForwardTrace:
-    """The next call of a layer's feed-forward network."""
+    """Return the next call of a layer's feed-forward network."""
     outer = calls.next(layer.feed_forward.outer)
     return FeedForwardTrace(inner_btf=outer.inputs[0], output_btm=outer.output)
 
 
 def residual_trace(calls: ModuleCalls, layer: Any, norm: nn.Module) -> ResidualTrace:
-    """The next way around a sub-layer that has this norm."""
+    """Return the next residual connection around the sub-layer with this norm."""
     added = calls.next(layer.add)
     normed_btm = calls.next(norm).output
     return ResidualTrace(

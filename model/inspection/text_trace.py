@@ -1,13 +1,13 @@
-"""A look inside the networks that have one stack: what they compute of one text.
+"""Traces of networks with one stack, for a single text.
 
     trace_decoder_only(network, ids) ─▶ DecoderOnlyTrace    row t predicts the token after token t
-    trace_masked(network, ids, places) ─▶ MaskedTrace       a row for each place that is to be told
+    trace_masked(network, ids, places) ─▶ MaskedTrace       a row for each predicted token
         stack: embedding, positions, segments, sum ─▶ layers ─▶ last norm
 
-Notes are taken as in `model.inspection.trace`. A text stands by itself in its row: no padding, and
-no other text beside it.
+Recording works as in `model.inspection.trace`. The batch has one row with one text, without
+padding.
 
-Shape suffixes: b batch, which is 1, t length, m model width, n places that are told, v vocabulary.
+Shape suffixes: b batch, which is 1, t length, m model width, n predicted tokens, v vocabulary.
 """
 
 from collections.abc import Iterable, Sequence
@@ -19,31 +19,31 @@ from torch import Tensor, nn
 from model.blocks.rotary import RotaryPositions
 from model.errors import ModelError
 from model.heads.masked_head import MaskedLanguageModel
-from model.inspection.module_calls import ModuleCalls, layer_trace, record_calls, require_evaluation
 from model.inspection.layer_traces import EncoderLayerTrace
+from model.inspection.module_calls import ModuleCalls, layer_trace, record_calls, require_evaluation
 from model.networks.decoder_only import DecoderOnly
 from model.networks.encoder_only import EncoderOnly
 
 
 @dataclass(frozen=True)
 class TextEmbeddingTrace:
-    """How ids become the first layer's input (Devlin et al. 2019, figure 2)."""
+    """Steps from ids to the first layer's input (Devlin et al. 2019, figure 2)."""
 
-    tokens_btm: Tensor  # rows of the matrix; times √m where positions are sines and cosines
-    positions_tm: Tensor | None  # what is added; None where queries and keys are rotated instead
-    segments_btm: Tensor | None  # which side of its text a token is of; None where there are none
+    tokens_btm: Tensor  # rows of the matrix; times √m if positions are sinusoidal
+    positions_tm: Tensor | None  # added vectors; None if queries and keys are rotated instead
+    segments_btm: Tensor | None  # vectors of the sides of a pair; None if there are none
     sum_btm: Tensor
-    normed_btm: Tensor | None  # of post-norm encoders
+    normed_btm: Tensor | None  # only for post-norm encoders
 
 
 @dataclass(frozen=True)
 class StackTrace:
-    """From ids to the hidden states."""
+    """Values from ids to the hidden states."""
 
     ids_bt: Tensor
     embedding: TextEmbeddingTrace
     layers: tuple[EncoderLayerTrace, ...]
-    output_btm: Tensor  # after the last norm, which post-norm networks do not have
+    output_btm: Tensor  # after the last norm, if there is one (pre-norm)
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class MaskedTrace:
 
     stack: StackTrace
     places: tuple[int, ...]
-    inner_nm: Tensor  # the head's layer and activation
+    inner_nm: Tensor  # output of the head's layer and activation
     normed_nm: Tensor
     logits_nv: Tensor
     probabilities_nv: Tensor  # fp32
@@ -69,7 +69,7 @@ class MaskedTrace:
 
 @torch.no_grad()
 def trace_decoder_only(network: DecoderOnly, ids: Sequence[int]) -> DecoderOnlyTrace:
-    """Runs the network once over a text, and returns what was computed on the way.
+    """Run the network once over a text, and return all intermediate values.
 
     Raises:
         ModelError: the network is in training mode, or the text is empty or too long.
@@ -98,12 +98,12 @@ def trace_masked(
     segments: Sequence[int] | None = None,
     positions: Sequence[int] | None = None,
 ) -> MaskedTrace:
-    """Runs the network once over a text, and returns what was computed on the way.
+    """Run the network once over a text, and return all intermediate values.
 
     Args:
-        places: where the tokens to be told are in the text.
-        segments: which side of a pair each token is of; None: there is one side.
-        positions: each token's; None: 0, 1, 2, ….
+        places: indices of the tokens to be predicted.
+        segments: side of a pair of each token, or None for one side.
+        positions: position of each token; None means 0, 1, 2, ….
 
     Raises:
         ModelError: as for `trace_decoder_only`.
@@ -146,7 +146,7 @@ def _layers(calls: ModuleCalls, layers: Iterable[nn.Module]) -> tuple[EncoderLay
 
 
 def _checked(network: nn.Module, ids: Sequence[int]) -> Tensor:
-    """The ids as a batch of one text, where the network's weights are."""
+    """Return the ids as a batch of one text, on the device of the network's weights."""
     require_evaluation(network)
     if not ids:
         raise ModelError("The text has no tokens, but at least 1 is needed: begin it with BOS.")

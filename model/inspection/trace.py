@@ -1,18 +1,18 @@
-"""A look inside: everything that the forward pass computes on its way from ids to probabilities.
+"""Trace of a forward pass: every value computed from ids to probabilities.
 
     trace(model, source, target input) ─▶ Trace
         encoder   embedding · √m, positions, sum ─▶ layers ─▶ last norm: the memory
         decoder   the same, each layer with a second attention, over the memory
-        logits, probabilities: row t is the step that predicts the token after input token t
+        logits, probabilities: row t predicts the token after input token t
 
-Forward hooks note what each module receives and returns (`model.inspection.module_calls`).
+Forward hooks record inputs and outputs of each module (`model.inspection.module_calls`).
 
-Attention is causal, so row t depends on tokens 0…t alone: decoding step t of a hypothesis equals
-row t of one pass over BOS and the hypothesis.
+Attention is causal, so row t depends only on tokens 0…t. Decoding step t of a hypothesis therefore
+equals row t of one pass over BOS and the hypothesis.
 
 Shape suffixes: b batch, h heads, t length (queries), s length (keys), d width of one head, m model
-width, f inner width of the feed-forward network, v target vocabulary. The rows of padded tokens
-hold numbers too, which nothing reads.
+width, f inner width of the feed-forward network, v target vocabulary. Rows of padding hold numbers,
+too, which nothing reads.
 """
 
 from collections.abc import Iterator
@@ -25,6 +25,12 @@ from torch import Tensor, nn
 from model.blocks.embeddings import Embedding
 from model.blocks.layers import Decoder, Encoder, Layer
 from model.errors import ModelError
+from model.inspection.layer_traces import (
+    DecoderLayerTrace,
+    EmbeddingTrace,
+    EncoderLayerTrace,
+    ResidualTrace,
+)
 from model.inspection.module_calls import (
     ModuleCalls,
     attention_trace,
@@ -34,28 +40,22 @@ from model.inspection.module_calls import (
     require_evaluation,
     residual_trace,
 )
-from model.inspection.layer_traces import (
-    DecoderLayerTrace,
-    EmbeddingTrace,
-    EncoderLayerTrace,
-    ResidualTrace,
-)
 from model.networks.transformer import Transformer
 
 
 @dataclass(frozen=True)
 class EncoderTrace:
-    """From source ids to the memory."""
+    """Values from source ids to the memory."""
 
     ids_bt: Tensor
     embedding: EmbeddingTrace
     layers: tuple[EncoderLayerTrace, ...]
-    output_btm: Tensor  # after the last norm, which post-norm models do not have
+    output_btm: Tensor  # after the last norm, if there is one (pre-norm)
 
 
 @dataclass(frozen=True)
 class DecoderTrace:
-    """From target ids to the hidden states."""
+    """Values from target ids to the hidden states."""
 
     ids_bt: Tensor
     embedding: EmbeddingTrace
@@ -75,9 +75,9 @@ class Trace:
 
 @torch.no_grad()
 def trace(model: Transformer, source_bs: Tensor, target_input_bt: Tensor) -> Trace:
-    """Runs the model once and returns what was computed on the way.
+    """Run the model once and return all intermediate values.
 
-    The model is left as it was, without hooks, also after an exception.
+    The hooks are removed afterwards, also after an exception.
 
     Args:
         source_bs: sentences that end with EOS, padded at the end.
@@ -91,7 +91,7 @@ def trace(model: Transformer, source_bs: Tensor, target_input_bt: Tensor) -> Tra
         memory_bsm = model.encode(source_bs)
         hidden_btm = model.decode(target_input_bt, memory_bsm, source_bs)
         logits_btv = model.logits(hidden_btm)
-    # In the order of the forward pass: a shared embedding is called by both sides.
+    # In the order of the forward pass, because both sides call a shared embedding.
     source_embedding = model.source_embedding or model.target_embedding
     return Trace(
         encoder=EncoderTrace(
@@ -155,6 +155,6 @@ def _check(model: Transformer, source_bs: Tensor, target_input_bt: Tensor) -> No
         )
     if not (source_bs != model.vocabulary.pad_id).any(dim=1).all():
         raise ModelError(
-            "A source holds padding alone, but at least 1 token, EOS, is needed. End every source "
-            "with EOS, the empty one too."
+            "A source holds only padding, but at least 1 token, EOS, is needed. End every source "
+            "with EOS, an empty one, too."
         )

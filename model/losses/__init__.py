@@ -1,1 +1,1 @@
-"""Sums of losses over the tokens of a batch."""
+"""Losses, as sums over the tokens of a batch."""

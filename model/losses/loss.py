@@ -1,21 +1,21 @@
-"""Output projection and label-smoothed cross-entropy in one, as sums over tokens.
+"""Fused output projection and label-smoothed cross-entropy, as sums over tokens.
 
     hidden states ─▶ [ logits of a few tokens ─▶ probabilities ─▶ loss and gradient ] … ─▶ sums
 
-The gradient with respect to the logits is known as soon as the logits are (softmax minus target).
-So each chunk of tokens is finished at once, and the logits of a whole batch, by far the largest
-tensor of a small model, never exist. Two gradients wait for the backward pass: that of the output
-matrix, in fp32, and that of the hidden states. The trainer divides by the target tokens of the
-*global* step, so no mean is taken here.
+The gradient with respect to the logits follows directly from the logits (softmax minus target). So
+each chunk of tokens is completed at once, and the logits of a whole batch, by far the largest
+tensor of a small model, never exist. Two gradients are kept for the backward pass: that of the
+output matrix, in fp32, and that of the hidden states. The trainer divides by the target tokens of
+the *global* step, so no mean is taken here.
 
-Nearly all time goes to the operations on each of n · v logits, so there are few: the products, one
-softmax, two maxima. The share that label smoothing gives to *every* entry is the same for all
-tokens; it is computed from sums over tokens and over entries instead.
+Nearly all time is spent on operations over n · v logits, so there are few: the products, one
+softmax, two maxima. Label smoothing gives *every* entry the same share for all tokens; it is
+computed from sums over tokens and over entries instead.
 
 Measured on one thread of an AMD EPYC, torch 2.13.0, 2026-11-20: 1,000 tokens, 10,000 entries, width
-128, forward and backward, milliseconds, against logits in full with torch's cross_entropy in fp32:
-fp32 191 → 126, bf16 147 → 72; width 512: fp32 449 → 406, bf16 239 → 187. Since then there are fewer
-passes over all logits; the times of bf16 fell by 30 % at width 128 and by 10 % at 512.
+128, forward and backward, in milliseconds, compared with full logits and torch's cross_entropy in
+fp32: fp32 191 → 126, bf16 147 → 72; width 512: fp32 449 → 406, bf16 239 → 187. Later versions make
+fewer passes over all logits; the times of bf16 fell by 30 % at width 128 and by 10 % at 512.
 
 Shape suffixes: n target tokens, d model width, v vocabulary, c tokens of one chunk.
 """
@@ -32,8 +32,8 @@ from torch.nn import functional as F
 from model.blocks.linear import product
 
 MIN_CHUNK_TOKENS = 512
-# Columns that make room for an output's bias, all but the first of zeros: products are fastest with
-# a multiple of 8.
+# Columns added for an output's bias, all but the first of them zeros: products are fastest with a
+# multiple of 8.
 BIAS_COLUMNS = 8
 
 
@@ -41,26 +41,26 @@ class LossSums(NamedTuple):
     """Sums over target tokens, fp32 scalars, in nats.
 
     Attributes:
-        smoothed: what training minimises.
-        nll: the plain negative log-likelihood, without a gradient; perplexity is computed from it.
+        smoothed: training objective.
+        nll: plain negative log-likelihood, without a gradient; perplexity is computed from it.
     """
 
     smoothed: Tensor
     nll: Tensor
 
 
-# A loss turns hidden states (n, d), the output matrix (v, d) and target ids (n,), all without
-# padding, into sums over the targets. The first of the sums is minimised.
+# A loss converts hidden states (n, d), the output matrix (v, d) and target ids (n,), all without
+# padding, into sums over the targets. Training minimises the first sum.
 Loss = Callable[[Tensor, Tensor, Tensor], LossSums]
 
 
 def with_bias_as_weights(
     hidden_nd: Tensor, weight_vd: Tensor, bias_v: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Returns hidden states and matrix, each wider, whose product has the output's bias in it.
+    """Return wider hidden states and a wider matrix whose product includes the output's bias.
 
-    The bias is one more column of the matrix, and 1 is what it is multiplied by. So a loss has to
-    know of no bias.
+    The bias becomes a column of the matrix, multiplied by a column of ones. So losses need no
+    separate bias.
     """
     columns_vc = F.pad(bias_v.unsqueeze(1), (0, BIAS_COLUMNS - 1))
     ones_nd = F.pad(hidden_nd, (0, BIAS_COLUMNS), value=1.0)
@@ -69,7 +69,7 @@ def with_bias_as_weights(
 
 @dataclass(frozen=True)
 class CrossEntropy:
-    """The loss `label_smoothed_sums` with its ε; with 0 it is the negative log-likelihood."""
+    """The loss `label_smoothed_sums` with its ε; 0 gives the negative log-likelihood."""
 
     label_smoothing: float = 0.0
 
@@ -79,9 +79,9 @@ class CrossEntropy:
 
 @torch.no_grad()
 def token_losses(hidden_nd: Tensor, weight_vd: Tensor, target_n: Tensor) -> Tensor:
-    """Returns the negative log-likelihood of each target, fp32 (n,), in nats; for a look at a step.
+    """Return the negative log-likelihood of each target, fp32 (n,), in nats.
 
-    It takes the place of a `Loss` in a network's forward.
+    It takes the place of a `Loss` in a network's forward, to inspect a step.
     """
     losses = []
     for start in range(0, len(hidden_nd), MIN_CHUNK_TOKENS):
@@ -95,10 +95,10 @@ def token_losses(hidden_nd: Tensor, weight_vd: Tensor, target_n: Tensor) -> Tens
 def label_smoothed_sums(
     hidden_nd: Tensor, weight_vd: Tensor, target_n: Tensor, label_smoothing: float
 ) -> LossSums:
-    """Returns the sums for hidden states (n, d), an output matrix (v, d) and ids (n,), unpadded.
+    """Return the sums for hidden states (n, d), an output matrix (v, d) and ids (n,), unpadded.
 
-    The target distribution gives 1 - ε to the right entry and ε/v to each of the v entries, itself
-    included (Szegedy et al. 2016, §7; Vaswani et al. 2017, §5.4: ε = 0.1):
+    The target distribution gives 1 - ε to the right entry, and ε/v to each of the v entries,
+    including the right one (Szegedy et al. 2016, §7; Vaswani et al. 2017, §5.4: ε = 0.1):
 
         loss = (1 - ε) · -log p(y) + ε/v · Σ_i -log p(i)
     """
@@ -109,22 +109,22 @@ def label_smoothed_sums(
 
 
 def distributions(hidden_cd: Tensor, weight_vd: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns logits and probabilities (c, v), and the log of each softmax' denominator (c,)."""
+    """Return logits and probabilities (c, v), and the log of each softmax' denominator (c,)."""
     logits_cv = product(hidden_cd, weight_vd).float()
     p_cv = torch.softmax(logits_cv, dim=1)
-    # Taken from the likeliest entry, because its probability is never rounded to zero.
+    # Computed from the most probable entry, whose probability is never rounded to zero.
     return logits_cv, p_cv, logits_cv.amax(dim=1) - p_cv.amax(dim=1).log()
 
 
 def scaled_gradients(ctx: Any, loss_grad: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns the gradients of hidden states and matrix that a forward pass has saved, scaled."""
+    """Return the saved gradients of hidden states and matrix, scaled."""
     hidden_grad_nd, weight_grad_vd = ctx.saved_tensors
     weight_grad = (weight_grad_vd * loss_grad).to(hidden_grad_nd.dtype)
     return hidden_grad_nd * loss_grad, weight_grad
 
 
 class _ProjectedCrossEntropy(torch.autograd.Function):
-    """Computes the gradients of its inputs in the forward pass; backward only scales them."""
+    """Fused loss that computes its gradients in the forward pass; backward only scales them."""
 
     @staticmethod
     def forward(
@@ -135,7 +135,7 @@ class _ProjectedCrossEntropy(torch.autograd.Function):
         label_smoothing: float,
         with_gradients: bool,
     ) -> tuple[Tensor, Tensor]:
-        # Chunks add to the matrix' gradient in fp32, also when weights are bf16.
+        # Chunks add to the matrix' gradient in fp32, even if weights are bf16.
         weight_grad_vd = torch.zeros_like(weight_vd, dtype=torch.float32)
         hidden_grad_nd = torch.empty_like(hidden_nd)
         nll = torch.zeros((), dtype=torch.float32, device=hidden_nd.device)
@@ -156,7 +156,7 @@ class _ProjectedCrossEntropy(torch.autograd.Function):
                 weight_grad_vd += product(grad_cv.T, hidden_cd.T)
         hidden_sum_d = hidden_nd.sum(dim=0, dtype=torch.float32)
         weight_sum_d = weight_vd.sum(dim=0, dtype=torch.float32)
-        share = label_smoothing / len(weight_vd)  # each entry's, of the target distribution
+        share = label_smoothing / len(weight_vd)  # of the target distribution, for each entry
         if with_gradients:
             hidden_grad_nd -= (share * weight_sum_d).to(hidden_nd.dtype)
             weight_grad_vd -= share * hidden_sum_d

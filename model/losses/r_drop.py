@@ -1,17 +1,18 @@
-"""R-Drop: two passes over the same tokens, whose dropout differs, shall agree (Liang et al. 2021).
+"""R-Drop: a loss that makes two passes with different dropout agree (Liang et al. 2021).
 
     hidden states of both ─▶ [ logits of a few tokens ─▶ both distributions ─▶ loss ] … ─▶ sums
 
-With p and q what the two passes make of a token, its loss is half of the paper's equation 4,
+With p and q the distributions of a token in the two passes, its loss is half of the paper's
+equation 4,
 
     ½ (CE(p) + CE(q)) + α/4 · (KL(p ‖ q) + KL(q ‖ p))
 
-so that it is as large as that of one pass; CE is the label-smoothed cross-entropy of
-`model.losses.loss`. Since p and q each add up to 1, the two divergences are together Σ (p - q)(z -
-y), where z and y are the logits: no logarithm of a probability has to be taken.
+so it is as large as that of one pass; CE is the label-smoothed cross-entropy of
+`model.losses.loss`. Since p and q each sum to 1, the two divergences together are Σ (p - q)(z - y),
+where z and y are the logits. This needs no logarithm of a probability.
 
-The whole is computed as in `model.losses.loss`: chunk by chunk, with the gradients of the logits
-known at once, and never with the logits of a batch.
+The computation follows `model.losses.loss`: chunk by chunk, with immediate gradients of the logits,
+and never with the logits of a whole batch.
 
 Shape suffixes: n target tokens of *one* pass, m = 2n of both, d model width, v vocabulary, c tokens
 of one chunk, e = 2c of both passes.
@@ -32,9 +33,9 @@ class RDropSums(NamedTuple):
     """Sums over target tokens, fp32 scalars, in nats.
 
     Attributes:
-        smoothed: what training minimises.
-        nll: the plain negative log-likelihood, the mean of both passes, without a gradient.
-        divergence: the mean of KL(p ‖ q) and KL(q ‖ p), without a gradient.
+        smoothed: training objective.
+        nll: plain negative log-likelihood, the mean of both passes, without a gradient.
+        divergence: mean of KL(p ‖ q) and KL(q ‖ p), without a gradient.
     """
 
     smoothed: Tensor
@@ -56,7 +57,7 @@ class RDrop:
 def r_drop_sums(
     hidden_md: Tensor, weight_vd: Tensor, target_m: Tensor, label_smoothing: float, alpha: float
 ) -> RDropSums:
-    """Returns the sums for the hidden states of both passes, one after the other, unpadded.
+    """Return the sums for the hidden states of both passes, one after the other, unpadded.
 
     Args:
         hidden_md: (2n, d); token i of the second pass is row n + i.
@@ -72,7 +73,7 @@ def r_drop_sums(
 
 
 class _ProjectedRDrop(torch.autograd.Function):
-    """Computes the gradients of its inputs in the forward pass; backward only scales them."""
+    """Fused loss that computes its gradients in the forward pass; backward only scales them."""
 
     @staticmethod
     def forward(
@@ -102,16 +103,16 @@ class _ProjectedRDrop(torch.autograd.Function):
 
             p_cv, q_cv = p_ev.chunk(2)
             apart_cv, grad_q_cv = logits_ev.chunk(2)
-            apart_cv -= grad_q_cv  # the logits are needed no more
+            apart_cv -= grad_q_cv  # the logits are no longer needed
             by_p_c1, by_q_c1 = (
                 torch.mul(each_cv, apart_cv, out=grad_q_cv).sum(dim=1, keepdim=True)
                 for each_cv in (p_cv, q_cv)
             )
             divergences += (by_p_c1 - by_q_c1).sum()
             if with_gradients:
-                # Of the cross-entropies without the share that all entries get, and of the
-                # divergences: p - q + p (z - y - Σ p (z - y)), and the same with p and q exchanged.
-                # The place of the logits is taken, and each line is one pass over it.
+                # Sum of two gradients: of the cross-entropies, without the share that all entries
+                # get, and of the divergences, p - q + p (z - y - Σ p (z - y)), and the same with p
+                # and q exchanged. It overwrites the logits, and each line is one pass over it.
                 quarter = alpha / 4
                 grad_p_cv = apart_cv.mul_(quarter)
                 torch.sub(0.5 + quarter + quarter * by_q_c1, grad_p_cv, out=grad_q_cv)
@@ -127,7 +128,7 @@ class _ProjectedRDrop(torch.autograd.Function):
                 weight_grad_vd += product(grad_ev.T, hidden_ed.T)
         hidden_sum_d = hidden_md.sum(dim=0, dtype=torch.float32)
         weight_sum_d = weight_vd.sum(dim=0, dtype=torch.float32)
-        share = label_smoothing / len(weight_vd) / 2  # each entry's, of the target distribution
+        share = label_smoothing / len(weight_vd) / 2  # of the target distribution, for each entry
         if with_gradients:
             hidden_grad_md -= (share * weight_sum_d).to(hidden_md.dtype)
             weight_grad_vd -= share * hidden_sum_d

@@ -2,16 +2,17 @@
 
     token ids ─▶ embedding (+ positions) ─▶ layers ─▶ last norm ─▶ hidden ─▶ logits ─▶ loss
 
-A row of a batch holds parts of documents one after another, and padding at its end. Positions and
-attention begin anew at each part, so what stands beside a part in its row never changes a result:
+A row of a batch holds consecutive parts of documents, and padding at its end. Positions and
+attention restart at each part, so other parts of its row never change its result:
 
-    part_bt    0 0 0 0 1 1 2 2 2 -1      the number of the part within its row, -1 at padding
+    part_bt    0 0 0 0 1 1 2 2 2 -1      number of the part within its row, -1 at padding
     positions  0 1 2 3 0 1 0 1 2  0
 
-Attention is causal. Where a row has several parts, a mask keeps them apart, made once for all
-layers; with `AttentionBackend.VARLEN` the loss is computed from one row of all parts
-(`model.blocks.packing`), without padding and without a mask. Texts are continued by `prefill` and
-`step` (`model.generation.sampling`).
+Attention is causal. If a row has several parts, one mask for all layers separates them. With
+`AttentionBackend.VARLEN`, the loss is computed from one row of all parts (`model.blocks.packing`),
+without padding and without a mask. `prefill` and `step` continue texts
+(`model.generation.sampling`).
+
 Shape suffixes: b rows, t length, d model width, v vocabulary, n tokens without padding.
 """
 
@@ -39,13 +40,13 @@ from model.networks.initialisation import initialise_normal
 
 
 class DecoderOnly(LayerStack):
-    """The whole network. All parameters are used inside `forward`, as ZeRO-3 needs it.
+    """The decoder-only network. `forward` uses all parameters, as ZeRO-3 requires.
 
     Attributes:
-        width: of the hidden states, d.
-        context_length: the longest part. Learned positions have no more; others go on beyond.
+        width: width of the hidden states, d.
+        context_length: length of the longest part. Learned positions end there; others continue.
         vocabulary_size: v.
-        pad_id: what stands at padding, where it is never looked at.
+        pad_id: id at padding, whose embedding affects no result.
     """
 
     def __init__(
@@ -56,13 +57,13 @@ class DecoderOnly(LayerStack):
         context_length: int,
         attention_backend: AttentionBackend | None = None,
     ) -> None:
-        """Builds and initialises the network; seed torch before.
+        """Build and initialise the network; seed torch first.
 
         Args:
-            attention_backend: None: the measured default.
+            attention_backend: backend, or None for the default, which was chosen by measurements.
 
         Raises:
-            ModelError: the padding is no token, or the backend has no dropout.
+            ModelError: the padding is not in the vocabulary, or the backend has no dropout.
         """
         super().__init__()
         if not 0 <= pad_id < vocabulary_size:
@@ -77,7 +78,7 @@ class DecoderOnly(LayerStack):
         self.vocabulary_size = vocabulary_size
         self.pad_id = pad_id
         self.attention_backend = attention_backend
-        # Sines and cosines are as large as vectors that √width has multiplied, as in their paper.
+        # Sines and cosines have the magnitude of vectors scaled by √width, as in their paper.
         scaled = config.positions == "sinusoidal"
         self.embedding = Embedding(vocabulary_size, self.width, scaled)
         self.output_embedding = (
@@ -89,12 +90,12 @@ class DecoderOnly(LayerStack):
         initialise_normal(self, residual_sums=2 * config.layers)
 
     def forward(self, input_bt: Tensor, target_bt: Tensor, part_bt: Tensor, loss: Loss) -> LossSums:
-        """Returns the loss sums over the targets, padding left out.
+        """Return the loss sums over the targets, padding excluded.
 
         Args:
-            target_bt: the token that comes after each token of the input.
-            part_bt: int64, the number of each token's part in its row: 0, 1, … in this order, and
-                -1 at the padding at the end of the row.
+            target_bt: the token that follows each token of the input.
+            part_bt: int64, number of each token's part in its row: 0, 1, … in this order, and -1 at
+                the padding at the end of the row.
             loss: gets hidden states (n, d), the output matrix (v, d) and targets (n,), row by row.
 
         Raises:
@@ -108,7 +109,7 @@ class DecoderOnly(LayerStack):
     def _hidden_padded(
         self, input_bt: Tensor, target_bt: Tensor, part_bt: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Returns the hidden states (n, d) of the real tokens, and their targets (n,)."""
+        """Return the hidden states (n, d) of the real tokens, and their targets (n,)."""
         hidden_btd = self.hidden(input_bt, part_bt)
         # Only real tokens are projected to logits, the widest product of a small model.
         real_n = (part_bt >= 0).flatten().nonzero().squeeze(1)
@@ -118,7 +119,7 @@ class DecoderOnly(LayerStack):
     def _hidden_packed(
         self, input_bt: Tensor, target_bt: Tensor, part_bt: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Returns what `_hidden_padded` does, in the same order, without computing padding."""
+        """Return the result of `_hidden_padded`, in the same order, without computing padding."""
         packing = packing_of_parts(part_bt)
         self._check_length(packing.max_seqlen)
         hidden_1nd = self._run(
@@ -130,7 +131,7 @@ class DecoderOnly(LayerStack):
         return hidden_1nd[0], packing.pack(target_bt)[0]
 
     def hidden(self, input_bt: Tensor, part_bt: Tensor) -> Tensor:
-        """Returns the hidden states (b, t, d) from which each next token is predicted."""
+        """Return the hidden states (b, t, d) that predict each next token."""
         t = part_bt.shape[1]
         if bool((part_bt > 0).any()):
             position, mask = part_positions(part_bt), _causal_part_mask(part_bt)
@@ -138,11 +139,11 @@ class DecoderOnly(LayerStack):
             position, mask = torch.arange(t, device=part_bt.device), None
         if t > self.context_length and isinstance(self.positions, LearnedPositions):
             self._check_length(int(part_positions(part_bt).max()) + 1)
-            position = position.clamp(max=self.context_length - 1)  # at padding alone
+            position = position.clamp(max=self.context_length - 1)  # changes padding only
         return self._run(input_bt, position, t, mask)
 
     def empty_caches(self) -> list[KeyValueCache]:
-        """Return a cache for each layer, for `prefill` to fill."""
+        """Return an empty cache for each layer, for `prefill` to fill."""
         return [KeyValueCache() for _ in self.layers]
 
     def prefill(
@@ -151,8 +152,8 @@ class DecoderOnly(LayerStack):
         """Return the hidden states (b, d) after each prompt, and fill the caches, in one pass.
 
         Args:
-            prompt_bt: padded at the end; `lengths_b` counts the real tokens.
-            caches: empty ones.
+            prompt_bt: prompts, padded at the end; `lengths_b` counts the real tokens.
+            caches: empty caches.
         """
         t = prompt_bt.shape[1]
         self._check_length(t)
@@ -167,12 +168,14 @@ class DecoderOnly(LayerStack):
         """Return the hidden states (b, d) after each text's newest token.
 
         Args:
-            places_b: each newest token's position, the number of tokens before it.
-            longest: tokens of the longest text, known to the host.
-            caches: hold what was computed before, and receive what is computed now.
+            places_b: position of each newest token, which is the number of tokens before it.
+            longest: tokens of the longest text, as a number on the host.
+            caches: results of earlier steps; those of this step are added.
         """
         self._check_length(longest)
-        rooms = [cache.set_next_positions(places_b, longest) for cache in caches]  # the same in all layers
+        rooms = [
+            cache.set_next_positions(places_b, longest) for cache in caches
+        ]  # the same in all layers
         visible_bp = torch.arange(rooms[0], device=places_b.device) <= places_b.unsqueeze(1)
         mask = additive_mask(visible_bp)[:, None, None, :]
         position_b1 = places_b.unsqueeze(1)
@@ -180,13 +183,13 @@ class DecoderOnly(LayerStack):
 
     @property
     def output_weight(self) -> Tensor:
-        """The matrix (v, d) of the output projection."""
-        # Looked up anew each time: under ZeRO-3 the look-up gathers the partitioned weight.
+        """Matrix (v, d) of the output projection."""
+        # Not stored: under ZeRO-3, each access gathers the partitioned weight.
         return (self.output_embedding or self.embedding).weight
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Turns hidden states (…, d) into unnormalised log-probabilities (…, v)."""
-        if torch.is_grad_enabled():  # product has none
+        """Convert hidden states (…, d) into unnormalised log-probabilities (…, v)."""
+        if torch.is_grad_enabled():  # product has no gradient
             return F.linear(hidden, self.output_weight)
         return product(hidden, self.output_weight)
 
@@ -205,14 +208,14 @@ class DecoderOnly(LayerStack):
     def _embed(
         self, ids_bt: Tensor, position: Tensor, longest: int
     ) -> tuple[Tensor, Rotation | None]:
-        """Returns the vectors (b, t, d) of tokens, and the rotation of those who see them."""
+        """Return the token vectors (b, t, d), and the rotation of queries and keys or None."""
         x_btd: Tensor = self.embedding(ids_bt)
         rotation = None
         if isinstance(self.positions, LearnedPositions):
             x_btd = x_btd + self.positions(position)
         elif isinstance(self.positions, SinusoidalPositions):
             vectors = F.embedding(position, self.positions(0, longest))
-            # The table may have stayed in fp32 where an engine casts only parameters.
+            # The table may have stayed in fp32 if an engine casts only parameters.
             x_btd = x_btd + vectors.to(x_btd.dtype)
         else:
             rotation = self.positions(position, longest)
@@ -223,7 +226,7 @@ class DecoderOnly(LayerStack):
             raise ModelError(
                 f"A text has {longest} tokens, but the network has learned {self.context_length} "
                 "positions. Give it shorter texts, or train one with model.positions=rotary, "
-                "which go on."
+                "which has no such limit."
             )
 
 
@@ -236,9 +239,9 @@ def _positions_of(config: DecoderOnlyConfig, context_length: int) -> nn.Module:
 
 
 def _causal_part_mask(part_bt: Tensor) -> Tensor:
-    """Hides from each token what comes after it and what is of another part, (b, 1, t, t)."""
+    """Return a mask (b, 1, t, t) that hides later tokens and other parts from each token."""
     t = part_bt.shape[1]
-    # Padding sees itself as if it were a part: every query must see at least one key.
+    # Padding attends to itself as if it were a part: every query must see at least one key.
     same_btt = part_bt.unsqueeze(2) == part_bt.unsqueeze(1)
     before_tt = torch.ones(t, t, dtype=torch.bool, device=part_bt.device).tril()
     return additive_mask(same_btt & before_tt).unsqueeze(1)

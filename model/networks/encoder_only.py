@@ -1,23 +1,22 @@
-"""The encoder-only Transformer: every token sees every other one of its part (Devlin et al. 2019).
+"""The encoder-only Transformer: each token attends to all tokens of its part (Devlin et al. 2019).
 
     token ids ─▶ embedding + positions + segments ─▶ layers ─▶ hidden states ─▶ a head
 
-A row of a batch holds parts of documents one after another, and padding at its end:
+A row of a batch holds consecutive parts of documents, and padding at its end:
 
-    part_bt      0 0 0 0 1 1 2 2 2 -1   the number of the part within its row, -1 at padding
-    position_bt  0 1 2 3 0 1 0 1 2  0   of each token; it begins anew where the task wants it to
-    segment_bt   0 0 1 1 0 0 0 0 0  0   which side of its part a token belongs to
+    part_bt      0 0 0 0 1 1 2 2 2 -1   number of the part within its row, -1 at padding
+    position_bt  0 1 2 3 0 1 0 1 2  0   position of each token; the task chooses where it restarts
+    segment_bt   0 0 1 1 0 0 0 0 0  0   side of the part that a token belongs to
 
-Attention stays within a part. A mask sees to that, made once for all layers, where rows have
-several parts or padding; with `AttentionBackend.VARLEN` all parts are computed as one row without
-padding (`model.blocks.packing`). What a hidden state is used for is a head's
-(`model.heads.masked_head`).
+Attention stays within a part. If rows have several parts or padding, one mask for all layers
+enforces this. With `AttentionBackend.VARLEN`, all parts are computed as one row without padding
+(`model.blocks.packing`). A head uses the hidden states (`model.heads.masked_head`).
 
-The names of parameters are a format; of a network whose encoder is its attribute `encoder`:
+Parameter names are a format. A network with an attribute `encoder` has:
 
     encoder.embedding.weight (v, d)    encoder.positions.weight (context, d)
     encoder.segments.weight (segments, d), unless there are none
-    encoder.embedding_norm.{weight,bias}, if norm is post; encoder.last_norm.…, if it is pre
+    encoder.embedding_norm.{weight,bias} if norm is post; encoder.last_norm.… if it is pre
     encoder.layers.N.self_attention.query_key_value.{weight,bias} (3 d, d), queries first
     encoder.layers.N.self_attention.output.{weight,bias}
     encoder.layers.N.self_attention_norm.{weight,bias}
@@ -42,11 +41,11 @@ from model.errors import ModelError
 
 
 class EncoderOnly(LayerStack):
-    """Embeddings and layers; a network with a head has it as its attribute `encoder`.
+    """Embeddings and layers; the attribute `encoder` of a network with a head.
 
     Attributes:
-        width: of the hidden states, d.
-        context_length: the longest part; there are no more positions.
+        width: width of the hidden states, d.
+        context_length: length of the longest part, and number of positions.
         vocabulary_size: v.
     """
 
@@ -57,10 +56,10 @@ class EncoderOnly(LayerStack):
         context_length: int,
         attention_backend: AttentionBackend | None = None,
     ) -> None:
-        """Builds the encoder; the network that has it initialises it with its head.
+        """Build the encoder; the enclosing network initialises it together with its head.
 
         Args:
-            attention_backend: None: the measured default.
+            attention_backend: backend, or None for the default, which was chosen by measurements.
 
         Raises:
             ModelError: the backend has no dropout.
@@ -74,7 +73,7 @@ class EncoderOnly(LayerStack):
         self.attention_backend = attention_backend
         self.embedding = Embedding(vocabulary_size, self.width, scaled=False)
         self.positions = LearnedPositions(context_length, self.width)
-        # A table of vectors like that of tokens.
+        # Segment vectors are a table like that of tokens.
         self.segments = (
             Embedding(config.segments, self.width, scaled=False) if config.segments else None
         )
@@ -85,16 +84,16 @@ class EncoderOnly(LayerStack):
     def forward(
         self, ids_bt: Tensor, segment_bt: Tensor, position_bt: Tensor, part_bt: Tensor
     ) -> Tensor:
-        """Returns the hidden states (b, t, d); what is at padding means nothing.
+        """Return the hidden states (b, t, d), which are meaningless at padding.
 
         Args:
-            segment_bt: int64, below `model.segments`; not looked at if there are none.
-            position_bt: int64, each token's, below `context_length`.
-            part_bt: int64, the number of each token's part in its row: 0, 1, … in this order, and
-                -1 at the padding at the end of the row.
+            segment_bt: int64, below `model.segments`; ignored if there are none.
+            position_bt: int64, each token's position, below `context_length`.
+            part_bt: int64, number of each token's part in its row: 0, 1, … in this order, and -1 at
+                the padding at the end of the row.
 
         Raises:
-            ModelError: a position is beyond those that were learned.
+            ModelError: a position is beyond the learned ones.
         """
         self._check_positions(position_bt)
         if self.attention_backend is not AttentionBackend.VARLEN:
@@ -123,7 +122,7 @@ class EncoderOnly(LayerStack):
     def _check_positions(self, position_bt: Tensor) -> None:
         if position_bt.shape[1] <= self.context_length:
             return
-        # Only a long row is looked into, as the host waits for the answer.
+        # Only long rows are checked, because the host waits for the result.
         longest = int(position_bt.max()) + 1
         if longest > self.context_length:
             raise ModelError(
@@ -134,10 +133,10 @@ class EncoderOnly(LayerStack):
 
 
 def _part_mask(part_bt: Tensor) -> Tensor | None:
-    """Hides padding and other parts from each token; None where every row is one part."""
+    """Return a mask that hides padding and other parts, or None if every row is one part."""
     if not bool(part_bt.any()):
         return None
     if not bool((part_bt > 0).any()):
         return additive_mask(part_bt == 0)[:, None, None, :]
-    # Padding sees itself as if it were a part: every query must see at least one key.
+    # Padding attends to itself as if it were a part: every query must see at least one key.
     return additive_mask(part_bt.unsqueeze(2) == part_bt.unsqueeze(1)).unsqueeze(1)

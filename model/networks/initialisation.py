@@ -1,11 +1,11 @@
-"""The weights that a run starts from.
+"""Initialisation of the weights.
 
     initialise_glorot   the encoder-decoder
-    initialise_normal   networks with one stack: the decoder-only network's are GPT-2's, the
-                        encoder's BERT's
+    initialise_normal   networks with one stack: GPT-2's weights for the decoder-only network,
+                        BERT's for the encoder
 
-Both set biases to 0 and norms to 1 and 0. All numbers come from torch's default generator, in the
-order in which modules are registered: seed it before.
+Both set biases to 0, and weight and bias of norms to 1 and 0. All numbers come from torch's default
+generator, in the order in which modules are registered: seed it first.
 """
 
 import math
@@ -24,17 +24,17 @@ INIT_STD = 0.02
 
 
 def initialise_glorot(root: nn.Module) -> None:
-    """Fill every parameter below `root` as the implementations that reproduced the paper do.
+    """Fill every parameter below `root` like the implementations that reproduced the paper.
 
-    The paper names no weights. These are tensor2tensor's (Vaswani et al. 2018) and fairseq's (Ott
-    et al. 2019):
+    The paper does not specify initial weights. These are tensor2tensor's (Vaswani et al. 2018) and
+    fairseq's (Ott et al. 2019):
 
         embeddings        normal, standard deviation width^-½, so that √width · embedding has
                           variance 1 (both; fairseq sets the row of padding to 0, this does not)
         other matrices    uniform Glorot (Glorot & Bengio 2010; both)
         Q, K and V        as if the three were one (3 · width, width) matrix, that is Glorot with
                           gain 1/√2 for each (fairseq); also where K and V have fewer heads
-        SwiGLU's gate and inner matrix, which are one here: Glorot for each
+        SwiGLU            Glorot for each of the gate and inner matrices, which are stored as one
     """
     _fill(
         root,
@@ -52,19 +52,19 @@ def initialise_glorot(root: nn.Module) -> None:
 
 
 def initialise_normal(root: nn.Module, residual_sums: int = 1) -> None:
-    """Fill every parameter of modules below `root` as GPT-2 and BERT do.
+    """Fill every parameter of modules below `root` like GPT-2 and BERT.
 
         matrices, embeddings, positions, segments   normal, standard deviation 0.02 (Radford et al.
                                                     2018, §4.1; Devlin et al. 2019)
         output projections of sub-layers            the same, divided by √`residual_sums` (Radford
                                                     et al. 2019, §2.3)
 
-    Llama's paper names none; Hugging Face starts it from 0.02 as well, without the division. BERT's
-    code cuts the distribution off at two deviations; Hugging Face's does not, nor does this.
-    Parameters of `root` itself stay as they are.
+    Llama's paper specifies no initial weights; Hugging Face uses 0.02 for it, too, without the
+    division. BERT's code truncates the distribution at two deviations. Hugging Face's does not, and
+    neither does this one. Parameters of `root` itself stay unchanged.
 
     Args:
-        residual_sums: sums on the residual path by which output projections are divided.
+        residual_sums: number of sums on the residual path.
     """
     onto_the_residual_path = set()
     for module in root.modules():

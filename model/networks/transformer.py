@@ -3,15 +3,18 @@
     source ids ─▶ embedding × √d + positions ─▶ encoder ─▶ memory
     target ids ─▶ embedding × √d + positions ─▶ decoder ◀─ memory ─▶ hidden ─▶ logits ─▶ loss
 
-With `model.positions` rotary nothing is added to the embeddings; queries and keys of self-attention
-are rotated by their positions instead.
-Ids are (b, s) and (b, t), padded at the *end* of each row; padding never changes a result.
-A source ends with EOS. A target input starts with BOS, its output ends with EOS. In networks with
-`model.decoder_start` pad, padding stands in the place of BOS.
-With `AttentionBackend.VARLEN` the loss is computed from packed sentences (`model.blocks.packing`):
-from the embedding on, there is no padding. Decoding and traces stay padded.
-Shape suffixes: b batch, s source length, t target length, d model width, v target vocabulary,
-n target tokens without padding, k hypotheses of a sentence.
+If `model.positions` is rotary, nothing is added to the embeddings; queries and keys of
+self-attention are rotated by their positions instead.
+
+Ids are (b, s) and (b, t), padded at the *end* of each row; padding never changes a result. A source
+ends with EOS. A target input starts with BOS, its output ends with EOS. If `model.decoder_start` is
+pad, padding takes the place of BOS.
+
+With `AttentionBackend.VARLEN`, the loss is computed from packed sentences (`model.blocks.packing`),
+without padding from the embedding on. Decoding and traces stay padded.
+
+Shape suffixes: b batch, s source length, t target length, d model width, v target vocabulary, n
+target tokens without padding, k hypotheses of a sentence.
 """
 
 from collections.abc import Sequence
@@ -38,10 +41,10 @@ from model.networks.initialisation import initialise_glorot
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Sizes of the two vocabularies and the special ids, which both share.
+    """Sizes of the two vocabularies, and the special ids, which both share.
 
     Attributes:
-        bos_id: what a target input begins with; the padding's id if it begins with padding.
+        bos_id: first token of a target input; equal to `pad_id` if it begins with padding.
     """
 
     source_size: int
@@ -58,18 +61,18 @@ class Vocabulary:
         ):
             raise ModelError(
                 f"The special tokens are {special}, but they must be ids below {smaller}, the size "
-                "of the smaller vocabulary, and EOS another one than padding and BOS. Train or "
+                "of the smaller vocabulary, and EOS must differ from padding and BOS. Train or "
                 "choose a tokenizer that has padding, BOS and EOS."
             )
 
     @property
     def starts_with_padding(self) -> bool:
-        """Whether a target input begins with padding."""
+        """True if a target input begins with padding."""
         return self.bos_id == self.pad_id
 
 
 class Transformer(nn.Module):
-    """The whole network. All parameters are used inside `forward`, as ZeRO-3 needs it."""
+    """The encoder-decoder network. `forward` uses all parameters, as ZeRO-3 requires."""
 
     def __init__(
         self,
@@ -77,10 +80,10 @@ class Transformer(nn.Module):
         vocabulary: Vocabulary,
         attention_backend: AttentionBackend | None = None,
     ) -> None:
-        """Builds and initialises the network; seed torch before.
+        """Build and initialise the network; seed torch first.
 
         Args:
-            attention_backend: None: the measured default.
+            attention_backend: backend, or None for the default, which was chosen by measurements.
         """
         super().__init__()
         self.config = config
@@ -92,8 +95,8 @@ class Transformer(nn.Module):
         if (config.decoder_start == "pad") != vocabulary.starts_with_padding:
             raise ModelError(
                 f"model.decoder_start is {config.decoder_start}, but the vocabulary's padding is "
-                f"{vocabulary.pad_id} and its BOS {vocabulary.bos_id}: they must be one id if a "
-                "target begins with padding, and else two. Choose decoder_start to fit the "
+                f"{vocabulary.pad_id} and its BOS {vocabulary.bos_id}: they must be equal if a "
+                "target begins with padding, and different otherwise. Set decoder_start to fit the "
                 "tokenizer."
             )
         shared = config.share_embeddings
@@ -129,7 +132,7 @@ class Transformer(nn.Module):
         target_output_bt: Tensor,
         loss: Loss,
     ) -> LossSums:
-        """Returns the loss's sums over the target tokens, padding left out."""
+        """Return the loss's sums over the target tokens, padding excluded."""
         packed = self.attention_backend is AttentionBackend.VARLEN
         hidden = self._hidden_packed if packed else self._hidden_padded
         hidden_nd, target_n = hidden(source_bs, target_input_bt, target_output_bt)
@@ -141,7 +144,7 @@ class Transformer(nn.Module):
     def _hidden_padded(
         self, source_bs: Tensor, target_input_bt: Tensor, target_output_bt: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Returns the hidden states (n, d) of the real target tokens, and these tokens (n,)."""
+        """Return the hidden states (n, d) of the real target tokens, and these tokens (n,)."""
         memory_bsd = self.encode(source_bs)
         hidden_btd = self.decode(target_input_bt, memory_bsd, source_bs)
         # Only real tokens are projected to logits, the widest product of a small model.
@@ -152,8 +155,8 @@ class Transformer(nn.Module):
     def _hidden_packed(
         self, source_bs: Tensor, target_input_bt: Tensor, target_output_bt: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Returns what `_hidden_padded` does, in the same order, without computing padding."""
-        # A target's input is as long as its output, and only the output tells where it ends: the
+        """Return the result of `_hidden_padded`, in the same order, without computing padding."""
+        # A target's input is as long as its output, and only the output shows where it ends: the
         # input may hold EOS, or PAD in its place, after its last real token.
         source, target = packings(self.is_real(source_bs), self.is_real(target_output_bt))
         x_1sd = self.embed_packed(source_bs, self.source_embedding or self.target_embedding, source)
@@ -174,13 +177,13 @@ class Transformer(nn.Module):
         self.decoder.checkpoint_activations(on)
 
     def encode(self, source_bs: Tensor) -> Tensor:
-        """Returns the memory (b, s, d)."""
+        """Return the memory (b, s, d)."""
         x_bsd = self.embed(source_bs, self.source_embedding or self.target_embedding)
         memory_bsd: Tensor = self.encoder(x_bsd, self.source_mask(source_bs), self._rotation(x_bsd))
         return memory_bsd
 
     def decode(self, target_input_bt: Tensor, memory_bsd: Tensor, source_bs: Tensor) -> Tensor:
-        """Returns the hidden states (b, t, d) from which each next token is predicted."""
+        """Return the hidden states (b, t, d) that predict each next token."""
         x_btd = self.embed(target_input_bt, self.target_embedding)
         memories = self.decoder.project_memory(memory_bsd)
         hidden_btd: Tensor = self.decoder(
@@ -196,9 +199,9 @@ class Transformer(nn.Module):
         ancestry_mask: Tensor,
         caches: Sequence[KeyValueCache],
     ) -> Tensor:
-        """Returns the hidden states (b, k, d) after each hypothesis' newest token.
+        """Return the hidden states (b, k, d) after each hypothesis' newest token.
 
-        It does what `decode` does, for one position more; `caches` hold what was computed before.
+        It extends `decode` by one position; `caches` hold the results of earlier steps.
         """
         position = caches[0].length
         x_bkd = self.embed(newest_bk, self.target_embedding, position)
@@ -209,7 +212,7 @@ class Transformer(nn.Module):
         return hidden_bkd
 
     def embed(self, ids: Tensor, embedding: Embedding, position: int | None = None) -> Tensor:
-        """Turns ids (b, t) into vectors with positions 0…t-1, or all with the given position."""
+        """Convert ids (b, t) into vectors with positions 0…t-1, or all with the given position."""
         vectors = embedding(ids)
         table = None
         if self.positions is not None:
@@ -217,7 +220,7 @@ class Transformer(nn.Module):
         return self._add_positions(vectors, table)
 
     def embed_packed(self, ids_bt: Tensor, embedding: Embedding, packing: Packing) -> Tensor:
-        """Turns padded ids into vectors (1, n, d), each with its position in its own sentence."""
+        """Convert padded ids into vectors (1, n, d), each with its position in its sentence."""
         table = None
         if self.positions is not None:
             table = self.positions(0, packing.max_seqlen).index_select(0, packing.positions_n)
@@ -225,13 +228,13 @@ class Transformer(nn.Module):
 
     def _add_positions(self, vectors: Tensor, table: Tensor | None) -> Tensor:
         if table is not None:
-            # The table may have stayed in fp32 where an engine casts only parameters.
+            # The table may have stayed in fp32 if an engine casts only parameters.
             vectors = vectors + table.to(vectors.dtype)
         x: Tensor = self.dropout(vectors)
         return x
 
     def _rotation(self, x_btd: Tensor, position: int | None = None) -> Rotation | None:
-        """The rotation of positions 0…t-1, or of the one that all rows of a step have."""
+        """Return the rotation of positions 0…t-1, or of the single position of a step."""
         if self.rotary is None:
             return None
         start, stop = _bounds(x_btd, position)
@@ -239,7 +242,7 @@ class Transformer(nn.Module):
         return rotation
 
     def _rotation_packed(self, packing: Packing) -> Rotation | None:
-        """The rotation of each token's position in its own sentence."""
+        """Return the rotation of each token's position in its sentence."""
         if self.rotary is None:
             return None
         rotation: Rotation = self.rotary(packing.positions_n, packing.max_seqlen)
@@ -247,31 +250,31 @@ class Transformer(nn.Module):
 
     @property
     def width(self) -> int:
-        """The width of every layer's output."""
+        """Width of every layer's output."""
         return self.config.width
 
     @property
     def output_weight(self) -> Tensor:
-        """The matrix (v, d) of the output projection."""
-        # Looked up anew each time: under ZeRO-3 the look-up gathers the partitioned weight.
+        """Matrix (v, d) of the output projection."""
+        # Not stored: under ZeRO-3, each access gathers the partitioned weight.
         return (self.output_embedding or self.target_embedding).weight
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Turns hidden states (…, d) into unnormalised log-probabilities (…, v)."""
-        if torch.is_grad_enabled():  # product has none
+        """Convert hidden states (…, d) into unnormalised log-probabilities (…, v)."""
+        if torch.is_grad_enabled():  # product has no gradient
             return F.linear(hidden, self.output_weight, self.output_bias)
         logits = product(hidden, self.output_weight)
         return logits if self.output_bias is None else logits.add_(self.output_bias)
 
     def is_real(self, ids_bt: Tensor) -> Tensor:
-        """True at tokens, false at padding, (b, t)."""
+        """Return a mask (b, t), true at tokens, false at padding."""
         return ids_bt != self.vocabulary.pad_id
 
     def source_mask(self, source_bs: Tensor) -> Tensor:
-        """Hides padding from attention, (b, 1, 1, s)."""
+        """Return a mask (b, 1, 1, s) that hides padding from attention."""
         return additive_mask(self.is_real(source_bs))[:, None, None, :]
 
 
 def _bounds(x_btd: Tensor, position: int | None) -> tuple[int, int]:
-    """The first position of a row, and the one behind its last; a step has a single one."""
+    """Return the first position of a row and the one after its last; a step has one position."""
     return (0, x_btd.shape[1]) if position is None else (position, position + 1)

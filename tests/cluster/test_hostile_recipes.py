@@ -17,10 +17,10 @@ LAUGHS = "a: &a [ha, ha, ha, ha, ha, ha, ha, ha, ha]\n" + "".join(
     for old, new in zip("abcdefgh", "bcdefghi", strict=True)
 )
 TEXTS = {
-    "a key twice": (b"seed: 1\nname: x\nseed: 2", r"the key 'seed' stands in line 1 and .* line 3"),
+    "a key twice": (b"seed: 1\nname: x\nseed: 2", r"the key 'seed' appears in line 1 .* line 3"),
     "an inner key twice": (
         b"model:\n  width: 1\n  heads: 2\n  'width': 3",
-        r"'width' stands in line 2 and again in line 4: leave out one",
+        r"'width' appears in line 2 and again in line 4: remove one",
     ),
     "two keys that are the same number": (b"x:\n  1: a\n  0x1: b", "line 2 and again in line 3"),
     "a key twice in braces": (b"x: {a: 1, a: 2}", "line 1 and again in line 1"),
@@ -29,7 +29,7 @@ TEXTS = {
         b"a: &a [" + b"1," * 1_000 + b"]\nb: {<<: [" + b"*a," * 110 + b"]}",
         f"line 2: more than {MAX_VALUES:,} values",
     ),
-    "a list within itself": (b"a:\n - &a [1, *a]", r"line 2: \*a stands within itself"),
+    "a list within itself": (b"a:\n - &a [1, *a]", r"line 2: \*a refers to itself"),
     "an alias of nothing": (b"a: *b", "undefined alias 'b'"),
     "deep lists": (b"a: " + b"[" * 200 + b"]" * 200, "line 1: nested deeper than 32"),
     "very deep lists": (b"a: 1\nb: " + b"[" * 100_000, "line 2: more than 500 brackets are open"),
@@ -37,7 +37,7 @@ TEXTS = {
     "deep dashes": (b"- " * 5_000 + b"1", "line 1: nested deeper"),
     "a list as key": (b"name: x\n? [1, 2]\n: 3", "line 2: a key is sequence, expected a name"),
     "5,000 digits": (b"seed: " + b"9" * 5_000, "4300 digits"),
-    "a day that is none": (b"seed: 2026-02-31", "a value in it is none: day is out of range"),
+    "a day that is none": (b"seed: 2026-02-31", "a value in it is invalid: day is out of range"),
     "an object": (b"a: !!python/object/apply:os.abort []", "not YAML.*line 1"),
     "a NUL": (b"name: a\0b", "not YAML.*special characters"),
     "latin-1": ("name: x\n# für alle".encode("latin-1"), r"line 2: the byte 0xfc is not UTF-8"),
@@ -89,7 +89,7 @@ def test_numbers_that_nothing_counts_are_refused_by_key(tmp_path: Path, key: str
     if key == "trainer.optimizer.weight_decay":  # 10^25 is a number of the kind that it has
         load_recipe(file, [f"{key}={HUGE}"])
         return
-    with pytest.raises(RecipeError, match=rf"{key}: a number of 84 bits, .* give a smaller one"):
+    with pytest.raises(RecipeError, match=rf"{key}: a number of 84 bits, .* use a smaller one"):
         load_recipe(file, [f"{key}={HUGE}"])
 
 

@@ -8,7 +8,13 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from foundation.errors import LocationError
-from foundation.location import Location, strip_credentials, check_all, path_escape, without_credentials
+from foundation.location import (
+    Location,
+    check_all,
+    path_escape,
+    strip_credentials,
+    without_credentials,
+)
 
 WITH_USERINFO = [
     "https://user:s3cr3tCANARY@host/x",
@@ -88,7 +94,7 @@ WITHOUT = [
 
 @pytest.mark.parametrize("text", WITH_USERINFO + WITH_QUERY)
 def test_a_location_with_a_credential_is_refused_without_showing_it(text: str) -> None:
-    with pytest.raises(LocationError, match=r"carries .*\. Leave it out.*NETRC.*data\.mirror") as e:
+    with pytest.raises(LocationError, match=r"carries .*\. Remove it.*NETRC.*data\.mirror") as e:
         Location(text)
     assert "CANARY" not in str(e.value).upper().replace("%43", "C")
     assert any(host in str(e.value) for host in ("host", "bucket", "[::1]:80"))

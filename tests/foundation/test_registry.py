@@ -37,7 +37,7 @@ def test_a_place_is_imported_when_the_thing_is_asked_for():
 
 @pytest.mark.parametrize("place", ["base64:nothing_of_this_name", "base64", "nowhere_at_all:x"])
 def test_a_place_where_nothing_stands_is_named(place):
-    with pytest.raises(ExtensionError, match=rf"{place} is registered and cannot be imported"):
+    with pytest.raises(ExtensionError, match=rf"{place} is registered but cannot be imported"):
         imported(place)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from cluster.packages import PACKAGES
 from data_pipeline.batching.plan import Cursor
-from foundation.wording import counted, join_items, format_value, span, steps_of
+from foundation.wording import counted, format_value, join_items, span, steps_of
 
 ROOT = Path(__file__).resolve().parents[2]
 NOUNS = (

@@ -12,7 +12,7 @@ from support.cluster.strike import Strike
 from support.faults.moments import MID_STEP
 
 from cluster.errors import ClusterError, RankLostError
-from cluster.ranks import rank_pool, process
+from cluster.ranks import process, rank_pool
 from cluster.supervision import retry_budget, supervisor
 from trainer.checkpoints.format import list_checkpoints
 from trainer.record.metrics_file import read_metrics

@@ -20,8 +20,8 @@ from trainer.rank.placement import Placement
 from trainer.rank.rank_job import RankContext, RankJob
 from trainer.rank.supervision import Supervision
 from trainer.record.metrics_file import MetricsFile
-from trainer.record.recorder_protocol import NoRecorder
 from trainer.record.metrics_lines import Line
+from trainer.record.recorder_protocol import NoRecorder
 from trainer.replay.step_inspector import StepInspector
 from trainer.state import numerics
 from trainer.state.restore import begin, restore

@@ -22,8 +22,8 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field, ValidationError
 
 from data_pipeline.storage.regular_files import read_regular
-from foundation.strict_json import JsonLimits, parse_object
 from foundation.file_model import MAX_COUNT, Count, FileModel, error_summary
+from foundation.strict_json import JsonLimits, parse_object
 from trainer.errors import CheckpointError, CheckpointFormatError
 from trainer.scores import Scores, scores_of
 

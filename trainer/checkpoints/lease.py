@@ -37,9 +37,9 @@ from pydantic import Field
 
 from data_pipeline.storage.durable import sync_to_disk, write_durably
 from data_pipeline.storage.regular_files import open_regular, read_regular
+from foundation.file_model import FileModel
 from foundation.periodic_thread import PeriodicThread
 from foundation.strict_json import parse_object
-from foundation.file_model import FileModel
 from trainer.checkpoints.commit import discard
 from trainer.checkpoints.process_identity import start_tick
 from trainer.errors import LeaseLostError, RunInUseError

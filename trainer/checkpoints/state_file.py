@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from data_pipeline.storage.regular_files import open_regular
-from foundation.strict_json import parse_object
 from foundation.file_model import MAX_COUNT
+from foundation.strict_json import parse_object
 from trainer.checkpoints.format import HEADER_LIMITS, FileRecord
 from trainer.errors import CheckpointError
 

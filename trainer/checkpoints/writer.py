@@ -14,8 +14,8 @@ from typing import Protocol
 import torch
 
 from trainer.checkpoints.commit import partial_folder
-from trainer.checkpoints.format import CheckpointHeader, FileRecord
 from trainer.checkpoints.final_save import final_save_attempts
+from trainer.checkpoints.format import CheckpointHeader, FileRecord
 from trainer.checkpoints.state_file import (
     BYTES_PER_ELEMENT,
     fragment_key,

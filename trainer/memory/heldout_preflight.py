@@ -20,7 +20,12 @@ from torch import nn
 from data_pipeline.batching.batch import MicroBatch
 from trainer.errors import MemoryPreflightError
 from trainer.memory import host_memory
-from trainer.memory.device_memory import memory_text, release_cached_memory, is_out_of_memory, memory_bytes
+from trainer.memory.device_memory import (
+    is_out_of_memory,
+    memory_bytes,
+    memory_text,
+    release_cached_memory,
+)
 from trainer.rank.distributed import sum_over_ranks
 from trainer.rank.placement import Placement
 from trainer.tasks.task import Scoring

@@ -31,7 +31,7 @@ _CODE_OF_A_STEP = str(2**8)
 
 
 def allocator_environment(*, shapes_recur: bool) -> dict[str, str]:
-    """Return the environment variables of a rank: `ALLOCATOR_ENVIRONMENT`, or a smaller oneDNN cache.
+    """Return the variables of a rank: `ALLOCATOR_ENVIRONMENT`, or a smaller oneDNN cache.
 
     Args:
         shapes_recur: whether the micro-batches of a pass have the same shapes as those of the pass

@@ -25,8 +25,13 @@ from torch import nn
 from data_pipeline.batching.task import MicroBatchShape
 from trainer.errors import MemoryPreflightError
 from trainer.memory import host_memory
+from trainer.memory.device_memory import (
+    is_out_of_memory,
+    memory_bytes,
+    memory_text,
+    release_cached_memory,
+)
 from trainer.memory.heldout_preflight import InferenceModel, preflight_heldout
-from trainer.memory.device_memory import memory_text, release_cached_memory, is_out_of_memory, memory_bytes
 from trainer.rank.distributed import sum_over_ranks
 from trainer.rank.placement import Placement
 from trainer.tasks.batch import DeviceBatch

@@ -17,12 +17,12 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from trainer.checkpoints.checkpoint_status import CheckpointStatus, CheckpointFolder
+from trainer.checkpoints.checkpoint_status import CheckpointFolder, CheckpointStatus
 from trainer.record.line_reader import LineTail
 from trainer.record.metrics_file import readable_lines
 from trainer.record.metrics_lines import Line
 from trainer.record.run_snapshot import Signature, signature_of, signatures_of
-from trainer.record.run_status import is_run, standing_of
+from trainer.record.run_status import is_run, run_status_of
 from trainer.runs.folder import RunFolder
 from trainer.runs.log import LogEntry, last_entries
 from trainer.runs.vitals import Vitals, are_current, read_vitals
@@ -38,7 +38,7 @@ class FollowedRun:
     """Run that is followed through its folder, as of the last `read`.
 
     Attributes:
-        standing: the status of the run, without the record, which `new_lines` has.
+        run_status: the status of the run, without the record, which `new_lines` has.
         checkpoints: the newest checkpoints, newest first.
         vitals: the vitals, or None without a readable vitals.json.
         new_lines: the lines that the last read found in the record.
@@ -49,7 +49,7 @@ class FollowedRun:
 
     def __init__(self, run: RunFolder, most_checkpoints: int) -> None:
         self.run = run
-        self.standing = standing_of(run.path, record_bytes=0)
+        self.run_status = run_status_of(run.path, record_bytes=0)
         self.checkpoints: list[CheckpointStatus] = []
         self.vitals: Vitals | None = None
         self.new_lines: list[Line] = []
@@ -63,36 +63,36 @@ class FollowedRun:
         self._last_entry: LogEntry | None = None
         self._unreadable: dict[Path, str] = {}  # problems by file
         self._has_read_record = False
-        self._next_standing = 0.0
+        self._next_status = 0.0
 
     @property
     def vitals_are_current(self) -> bool:
         """True if the vitals are those of the process that trains the run."""
-        owner = self.standing.owner if self.standing.state == "training" else None
+        owner = self.run_status.owner if self.run_status.state == "training" else None
         return bool(self.vitals and owner and are_current(self.vitals, owner.since))
 
     @property
     def problems(self) -> list[str]:
         """Descriptions of all unreadable files."""
         # The folder of a waiting job is not a run yet.
-        of_folder = self.standing.problems if is_run(self.run.path) else []
+        of_folder = self.run_status.problems if is_run(self.run.path) else []
         known = [*self.record_problems, *of_folder, *self._unreadable.values()]
         return list(dict.fromkeys(known))
 
     def read(self) -> None:
         """Read everything that is new."""
-        if time.monotonic() >= self._next_standing:
+        if time.monotonic() >= self._next_status:
             # Before the record: an owner that has left has written all of it.
-            self._read_standing()
+            self._read_status()
         self._read_record()
         self._read_log()
         if self._has_changed(self.run.vitals):
             none: Vitals | None = None
             self.vitals = self._tried(self.run.vitals, lambda: read_vitals(self.run), none)
 
-    def _read_standing(self) -> None:
-        self._next_standing = time.monotonic() + STATUS_SECONDS
-        self.standing = standing_of(self.run.path, record_bytes=0)
+    def _read_status(self) -> None:
+        self._next_status = time.monotonic() + STATUS_SECONDS
+        self.run_status = run_status_of(self.run.path, record_bytes=0)
         self.checkpoints = self._tried(
             self.run.checkpoints,
             lambda: self._checkpoints.newest(self._most_checkpoints),

@@ -85,10 +85,12 @@ def last_line_end(read: ReadRange, end: int, most_bytes: int | None = None) -> i
     """Return the end of the last complete line before a position, or 0 if there is none.
 
     Args:
-        most_bytes: limit of the search; None searches the whole file.
+        read: reads a range of the file.
+        end: the position to search backwards from.
+        most_bytes: the limit of the search; None searches to the start of the file.
 
     Returns:
-        None if the limit is reached.
+        The end of the line, 0 if there is none, or None if the limit is reached.
     """
     least = 0 if most_bytes is None else max(0, end - most_bytes)
     position = end

@@ -13,8 +13,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, TypeAdapter, model_validator
 
 from data_pipeline.batching.plan import Cursor
-from foundation.untrusted_text import visible_in_json
 from foundation.file_model import Count, FileModel
+from foundation.untrusted_text import visible_in_json
 from trainer.scores import MORE_IS_BETTER, Scores, scores_of
 
 VERSION: Literal[2] = 2

@@ -21,9 +21,9 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationError
 
 from data_pipeline.storage.regular_files import open_regular
+from foundation.file_model import MAX_COUNT, Count, FileModel
 from foundation.untrusted_text import visible_in_json
 from foundation.wording import counted
-from foundation.file_model import MAX_COUNT, Count, FileModel
 from trainer.record.line_reader import ReadRange, ranges_of, whole_lines
 
 END_BYTES = 2**16

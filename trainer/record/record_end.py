@@ -19,7 +19,14 @@ from foundation.file_model import MAX_COUNT
 from trainer.errors import TrainerError
 from trainer.record.line_reader import ranges_of, whole_lines
 from trainer.record.metrics_file import parsed
-from trainer.record.metrics_lines import MAX_FLOPS, Line, Resumed, SkippedLine, TrainLine, ValidationLine
+from trainer.record.metrics_lines import (
+    MAX_FLOPS,
+    Line,
+    Resumed,
+    SkippedLine,
+    TrainLine,
+    ValidationLine,
+)
 
 L = TypeVar("L", bound=Line)
 

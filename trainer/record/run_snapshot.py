@@ -21,8 +21,8 @@ from pydantic import ValidationError
 
 from data_pipeline.storage.regular_files import read_regular
 from data_pipeline.storage.store import MANIFEST_NAME
-from foundation.strict_json import JsonLimits, parse_object
 from foundation.file_model import error_summary
+from foundation.strict_json import JsonLimits, parse_object
 from trainer.checkpoints.checkpoint_status import CheckpointRow, checkpoint_rows
 from trainer.checkpoints.format import HEADER, CheckpointHeader, list_checkpoints, read_header
 from trainer.checkpoints.lease import ownership
@@ -85,7 +85,7 @@ class RunSnapshot:
         smooths_labels: whether the training loss includes label smoothing.
         card: run.json; None if it cannot be read.
         log: the entries at the end of log.txt.
-        place: place.json; None without one.
+        rank_nodes: place.json; None without one.
     """
 
     def __init__(self, run: RunFolder, record_bytes: int) -> None:

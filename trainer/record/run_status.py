@@ -21,8 +21,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from foundation.wording import span
 from foundation.file_model import FileModel
+from foundation.wording import span
 from trainer.checkpoints.format import CheckpointHeader, step_of
 from trainer.checkpoints.lease import LEASE_SECONDS, Ownership
 from trainer.errors import RunMismatchError
@@ -148,7 +148,9 @@ def run_paths(
     """Return the folders of runs in a folder, in the order of their names.
 
     Args:
+        folder: the folder that holds the runs.
         or_else: see `no_runs_in`.
+        is_listed: selects the paths to return.
 
     Raises:
         RunMismatchError: there is no such folder.

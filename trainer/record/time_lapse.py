@@ -18,9 +18,9 @@ from pydantic import Field, ValidationError
 
 from data_pipeline.storage.durable import write_atomically
 from data_pipeline.storage.regular_files import read_regular
-from foundation.untrusted_text import visible_in_json
-from foundation.strict_json import JsonLimits, parse_object
 from foundation.file_model import Count, FileModel, error_summary
+from foundation.strict_json import JsonLimits, parse_object
+from foundation.untrusted_text import visible_in_json
 from trainer.config import MAX_PROBES
 from trainer.tasks.probe import FULL, Probe
 
@@ -93,7 +93,9 @@ def read_frame(path: Path) -> TimeLapseFrame:
     try:
         return TimeLapseFrame.model_validate(parse_object(read_regular(path, LIMITS.bytes), LIMITS))
     except ValidationError as error:
-        raise ValueError(f"{path} is not a moment of a time-lapse: {error_summary(error)}") from error
+        raise ValueError(
+            f"{path} is not a moment of a time-lapse: {error_summary(error)}"
+        ) from error
     except ValueError as error:
         raise ValueError(f"{path} is not a moment of a time-lapse: {error}") from error
 

@@ -7,7 +7,7 @@ from foundation.file_model import FileModel
 
 
 class RankExampleReport(FileModel):
-    """Example as its rank saw it; `trainer.replay.replay_report.InspectedExample` has further fields."""
+    """Example as its rank saw it, a part of `trainer.replay.replay_report.InspectedExample`."""
 
     slot: int
     example: int

@@ -27,9 +27,15 @@ from trainer.errors import CheckpointError
 from trainer.rank.distributed import sum_over_ranks
 from trainer.rank.placement import Placement
 from trainer.rank.rank_job import RankContext
-from trainer.replay.replay_report import finite
+from trainer.replay.rank_reports import (
+    RankActivationReport,
+    RankExampleReport,
+    RankStateReport,
+    RankStepReport,
+    write_rank_report,
+)
 from trainer.replay.replay_options import ReplayOptions
-from trainer.replay.rank_reports import RankActivationReport, RankExampleReport, RankStateReport, RankStepReport, write_rank_report
+from trainer.replay.replay_report import finite
 from trainer.state.training_state import TrainingState
 from trainer.tasks.randomness import seed_torch
 from trainer.tasks.task import TrainingTask
@@ -109,7 +115,9 @@ class StepInspector:
                     losses = self._task.example_losses(network, batch, device)
                     self._examples += self._rank_examples(slot, batch, losses)
 
-    def _rank_examples(self, slot: int, batch: MicroBatch, losses: np.ndarray) -> Iterator[RankExampleReport]:
+    def _rank_examples(
+        self, slot: int, batch: MicroBatch, losses: np.ndarray
+    ) -> Iterator[RankExampleReport]:
         texts = self._task.example_texts(batch)
         tokens = self._task.targets(batch)
         for index, example in enumerate(batch.pair_ids.tolist()):

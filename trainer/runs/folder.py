@@ -36,8 +36,8 @@ from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.storage.durable import write_atomically
 from data_pipeline.storage.regular_files import read_regular
 from data_pipeline.storage.store import MANIFEST_NAME, DatasetStore
-from foundation.strict_json import SMALL, parse_object
 from foundation.file_model import FileModel, error_summary
+from foundation.strict_json import SMALL, parse_object
 from trainer.checkpoints.format import Parent, list_checkpoints, read_header
 from trainer.errors import CheckpointError, RunMismatchError
 from trainer.recipe import TrainingRecipe, identity_differences, identity_of

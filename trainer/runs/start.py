@@ -12,8 +12,8 @@ from pydantic import Field
 
 from data_pipeline.storage.durable import write_atomically
 from data_pipeline.storage.regular_files import read_regular
-from foundation.strict_json import SMALL, parse_object
 from foundation.file_model import FileModel
+from foundation.strict_json import SMALL, parse_object
 from trainer.runs.folder import RunFolder
 
 MAX_CHARACTERS = 4000  # of a command

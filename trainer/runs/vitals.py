@@ -11,8 +11,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from data_pipeline.storage.regular_files import read_regular
-from foundation.strict_json import JsonLimits, parse_object
 from foundation.file_model import Count, FileModel
+from foundation.strict_json import JsonLimits, parse_object
 from trainer.runs.folder import RunFolder
 
 LIMITS = JsonLimits(bytes=8_000_000, values=800_000)
@@ -125,8 +125,8 @@ def read_vitals(run: RunFolder) -> Vitals | None:
 def are_current(vitals: Vitals, owner_since: str) -> bool:
     """Return whether the vitals are those of the run's present owner, which has not left.
 
-    The lease determines whether that owner lives (`trainer.record.run_status`). Call this only for a
-    run that is being trained.
+    The lease determines whether that owner lives (`trainer.record.run_status`). Call this only for
+    a run that is being trained.
 
     Args:
         vitals: the vitals to check.

@@ -9,15 +9,15 @@ from trainer.checkpoints.format import Checkpoint
 from trainer.checkpoints.reader import CheckpointReader, require_same_shapes
 from trainer.rank.rank_job import RankContext, RankJob
 from trainer.recipe import TrainingRecipe, continuable_differences
-from trainer.record.recorder import Recorder
 from trainer.record.metrics_lines import Resized, Resumed
+from trainer.record.recorder import Recorder
 from trainer.runs.model_folder import is_model_folder
 from trainer.state import numerics
 from trainer.state.ema import Ema
-from trainer.state.weight_transfer import plan_weight_transfer
 from trainer.state.model_folder import folder_weights
 from trainer.state.progress import Progress
 from trainer.state.training_state import TrainingState
+from trainer.state.weight_transfer import plan_weight_transfer
 from trainer.zero import fragments
 from trainer.zero.engine import TrainingEngine
 from trainer.zero.fragment import MASTER

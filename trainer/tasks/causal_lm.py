@@ -23,7 +23,7 @@ from trainer.scores import Score
 from trainer.task_kinds import CAUSAL_LM_SCORES
 from trainer.tasks.batch import DeviceBatch
 from trainer.tasks.flops import PaddedSizes, row_sizes
-from trainer.tasks.rows import part_numbers_in_rows, padded_rows, token_positions_in_rows
+from trainer.tasks.rows import padded_rows, part_numbers_in_rows, token_positions_in_rows
 from trainer.tasks.task import Scoring, ShownExample, TrainingTask, ValidationResult, loss_scores
 
 # Length of the prompt of a sample from a held-out document; at most half of the document.

@@ -80,21 +80,27 @@ class Labelling(MaskedLanguageModelling):
         return LabelScoring(self, heldout)
 
     @abstractmethod
-    def more_scores(self, expected: Sequence[Labels], predicted: Sequence[Labels]) -> dict[str, float]:
+    def more_scores(
+        self, expected: Sequence[Labels], predicted: Sequence[Labels]
+    ) -> dict[str, float]:
         """Return the scores that only this task has, by name, from the labels of all texts."""
 
 
 class TextClassification(Labelling):
     """Task with one label for each text."""
 
-    def more_scores(self, expected: Sequence[Labels], predicted: Sequence[Labels]) -> dict[str, float]:
+    def more_scores(
+        self, expected: Sequence[Labels], predicted: Sequence[Labels]
+    ) -> dict[str, float]:
         return {}
 
 
 class TokenClassification(Labelling):
     """Task with one label for each word."""
 
-    def more_scores(self, expected: Sequence[Labels], predicted: Sequence[Labels]) -> dict[str, float]:
+    def more_scores(
+        self, expected: Sequence[Labels], predicted: Sequence[Labels]
+    ) -> dict[str, float]:
         data = self.recipe.data
         assert isinstance(data, TaggedDataConfig)
         return {"span_f1": span_f1(expected, predicted)} if data.has_spans else {}
@@ -159,5 +165,6 @@ class LabelScoring(Scoring):
         """Return some texts from all over the set, because files are often sorted by label."""
         numbers = range(0, len(self._texts), -(-len(self._texts) // SAMPLES))
         return [
-            ShownExample(self._texts[n], " ".join(expected[n]), " ".join(predicted[n])) for n in numbers
+            ShownExample(self._texts[n], " ".join(expected[n]), " ".join(predicted[n]))
+            for n in numbers
         ]

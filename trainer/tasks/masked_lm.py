@@ -13,7 +13,7 @@ from data_pipeline.batching.task import HeldOut
 from data_pipeline.config.data import PackedBatchingConfig
 from data_pipeline.config.text import TEXT
 from data_pipeline.tasks.masked_text import masked_text
-from data_pipeline.tasks.masking import IGNORE_INDEX, SEGMENTS, LABELS_FIELD
+from data_pipeline.tasks.masking import IGNORE_INDEX, LABELS_FIELD, SEGMENTS
 from data_pipeline.tokenizers.tokenizer import Tokenizer, shared_tokenizer
 from model.config.encoder_only import EncoderOnlyConfig
 from model.heads.masked_head import MaskedLanguageModel, label_loss_sums
@@ -23,10 +23,10 @@ from trainer.task_kinds import MASKED_LM_SCORES
 from trainer.tasks.batch import DeviceBatch
 from trainer.tasks.flops import PaddedSizes, row_sizes
 from trainer.tasks.rows import (
-    part_numbers_in_rows,
     padded_rows,
-    token_positions_in_rows,
+    part_numbers_in_rows,
     positions_per_part,
+    token_positions_in_rows,
 )
 from trainer.tasks.task import Scoring, ShownExample, TrainingTask, ValidationResult, loss_scores
 

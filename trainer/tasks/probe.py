@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from foundation.wording import counted
 from foundation.file_model import FileModel
+from foundation.wording import counted
 from trainer.config import LONGEST_PROBE
 
 MAX_PIECES = 32  # of a sentence and of its translation, EOS included

@@ -5,7 +5,9 @@ import numpy as np
 from data_pipeline.arrays import FieldArrays, Int64Array, ranges
 
 
-def token_positions_in_rows(rows: np.ndarray, sizes: Int64Array) -> tuple[Int64Array, tuple[int, int]]:
+def token_positions_in_rows(
+    rows: np.ndarray, sizes: Int64Array
+) -> tuple[Int64Array, tuple[int, int]]:
     """Return the place of each token in the flattened rows, and the shape of the rows."""
     row_sizes = np.bincount(rows, weights=sizes).astype(np.int64)
     width = int(row_sizes.max())

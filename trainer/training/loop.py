@@ -20,8 +20,8 @@ from data_pipeline.batching.stream import RankStep
 from trainer.errors import NonFiniteLossError
 from trainer.rank.rank_job import RankContext
 from trainer.rank.supervision import Outcome
-from trainer.record.recorder_protocol import RecorderProtocol
 from trainer.record.metrics_lines import Preempted, Repeated, Sample, TrainLine, ValidationLine
+from trainer.record.recorder_protocol import RecorderProtocol
 from trainer.state import early_stopping
 from trainer.state.digest import fold
 from trainer.state.saving import SaverProtocol

@@ -22,15 +22,15 @@ from cluster.errors import (
 )
 from cluster.ray.orphaned_driver import outlive_raylet
 from cluster.terminal import (
-    print_error,
     full_message,
+    print_error,
     print_in_any_locale,
-    show_tracebacks_visibly,
     print_line,
+    show_tracebacks_visibly,
 )
 from foundation.errors import DataError
-from foundation.untrusted_text import visible
 from foundation.openmp import limit_openmp_spin
+from foundation.untrusted_text import visible
 from model.errors import ModelError
 from trainer.errors import TrainerError
 from transloom.cli.answer_lines import answer_lines

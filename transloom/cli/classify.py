@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cluster.terminal import Terminal, print_result, percentage_bars, warn
+from cluster.terminal import Terminal, percentage_bars, print_result, warn
 from foundation.untrusted_text import visible_in_json
 from foundation.wording import counted
 from transloom.cli.options import CheckpointOption, JsonOption, PrecisionOption, RunArgument
@@ -55,8 +55,8 @@ def classify(
     if texts and given is not None:
         raise typer.BadParameter(f"texts are given, and --input {given}: leave out one of the two")
     from transloom.cli.text_readers import load_reader
-    from transloom.inference.text_input import read_texts
     from transloom.inference.labeller import Labeller
+    from transloom.inference.text_input import read_texts
 
     labeller = load_reader(Labeller, run, checkpoint, precision)
     for line in labelled_lines(labeller, read_texts(texts or [], given), as_json=as_json):

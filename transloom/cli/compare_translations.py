@@ -61,8 +61,8 @@ def compare_on_test_set(
     """
     if twice := sorted({name for name in runs if runs.count(name) > 1}):
         raise RunMismatchError(
-            f"{join_items(twice)} is named more than once: name each run once, or other checkpoints of "
-            "it as RUN@STEP"
+            f"{join_items(twice)} is named more than once: name each run once, or other "
+            "checkpoints of it as RUN@STEP"
         )
     found = [_find(name, test_set, dataset) for name in runs]
     for other in found[1:]:

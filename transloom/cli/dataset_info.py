@@ -13,10 +13,10 @@ from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.dataset.manifest_records import DocumentLengths
 from data_pipeline.errors import DatasetFileError
 from data_pipeline.storage.store import DatasetStore, open_store
-from foundation.untrusted_text import visible, visible_line
-from foundation.strict_json import JsonLimits, parse_object
-from foundation.wording import counted, join_items
 from foundation.file_model import Count, FileModel, error_summary
+from foundation.strict_json import JsonLimits, parse_object
+from foundation.untrusted_text import visible, visible_line
+from foundation.wording import counted, join_items
 from transloom.observe.terminal.histogram import histogram, histogram_of_powers, quantile
 
 CHARACTERS_SHOWN = 120  # of a dropped sentence; --json has more

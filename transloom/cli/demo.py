@@ -6,7 +6,11 @@ from typing import TYPE_CHECKING
 import typer
 
 from cluster.errors import EXIT_PREEMPTED
-from cluster.supervision.command_signals import exit_on_signal_before_run, ignore_signals, restore_signal_handlers
+from cluster.supervision.command_signals import (
+    exit_on_signal_before_run,
+    ignore_signals,
+    restore_signal_handlers,
+)
 from cluster.terminal import Terminal, shown
 from foundation.wording import counted
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from cluster.errors import ClusterError
-from cluster.terminal import print_result, note, print_line, print_json_line
+from cluster.terminal import note, print_json_line, print_line, print_result
 from transloom.cli.options import JsonOption, Overrides, RecipeArgument
 
 deploy_app = typer.Typer(no_args_is_help=True, help="Train as a job of Slurm or of Kubernetes.")
@@ -150,7 +150,9 @@ def _check_encodable(text: str) -> None:
 
 def _tell_written(output: Path, what: str, command: list[str]) -> None:
     """Name the file that was written, and the command that submits it."""
-    print_line(f"Wrote {what} to {output}. Submit it with:\n\n  {shlex.join([*command, str(output)])}")
+    print_line(
+        f"Wrote {what} to {output}. Submit it with:\n\n  {shlex.join([*command, str(output)])}"
+    )
 
 
 @deploy_app.command("drain-node", hidden=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cluster.terminal import Terminal, print_result, percentage_bars, warn
+from cluster.terminal import Terminal, percentage_bars, print_result, warn
 from foundation.untrusted_text import visible_in_json
 from foundation.wording import counted
 from transloom.cli.options import CheckpointOption, PrecisionOption, RunArgument
@@ -46,8 +46,8 @@ def embed(
       transloom embed runs/multi30k-embedding --input captions.en --out en.npy
     """
     from transloom.cli.text_readers import load_reader
-    from transloom.inference.text_input import read_texts
     from transloom.inference.sentence_embedder import SentenceEmbedder
+    from transloom.inference.text_input import read_texts
 
     if given is not None and texts:
         raise typer.BadParameter("name texts or --input, not both")

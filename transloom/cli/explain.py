@@ -96,8 +96,8 @@ def explained_run(asked: ExplainOptions, file: Path) -> dict[str, Any]:
         TranslationError: the sentence is too long.
     """
     from transloom.cli.load_translator import load_translator, task_of
-    from transloom.inference.text_input import argument_text
     from transloom.inference.sentence_memory import LongSentenceError
+    from transloom.inference.text_input import argument_text
 
     task = task_of(asked.run)
     if task not in _OF_TEXTS:

@@ -65,5 +65,7 @@ def in_words(exported: "Exported", folder: Path) -> str:
         looked_at = f"tensorboard --logdir {folder}"
         what = f"{counted(exported.rows['events'], 'event')}; look at them with: {looked_at}"
     else:
-        what = join_items(f"{counted(count, 'row')} in {name}" for name, count in exported.rows.items())
+        what = join_items(
+            f"{counted(count, 'row')} in {name}" for name, count in exported.rows.items()
+        )
     return f"{folder} has the record of {exported.name} to step {exported.last_step}: {what}"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cluster.errors import ClusterError
-from cluster.terminal import Terminal, print_result, note, print_line, print_json_line, warn
+from cluster.terminal import Terminal, note, print_json_line, print_line, print_result, warn
 from foundation.location import without_credentials
 from transloom.cli.options import JsonOption, Overrides, RecipeArgument, StrictOption, answer
 from transloom.observe.terminal.tables import AnswerTable, Column
@@ -245,7 +245,9 @@ def retry(job: JobId, address: Address = DEFAULT_ADDRESS, as_json: JsonOption = 
 def _job_summary(job: str, address: str) -> "JobSummary":
     from cluster.launchers.ray_job import status
 
-    return status.job_summary_in(job) if status.is_folder(job) else status.job_summary_of(address, job)
+    return (
+        status.job_summary_in(job) if status.is_folder(job) else status.job_summary_of(address, job)
+    )
 
 
 def _stop_in(folder: str, as_json: bool) -> None:

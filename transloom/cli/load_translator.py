@@ -38,8 +38,8 @@ def load_together(
     """
     if checkpoint is not None and (len(names) > 1 or named_run(names[0])[1] is not None):
         raise RunMismatchError(
-            f"--checkpoint {checkpoint} does not say of which of {join_items(names)}: name checkpoints "
-            "as RUN@STEP, without --checkpoint"
+            f"--checkpoint {checkpoint} does not say of which of {join_items(names)}: name "
+            "checkpoints as RUN@STEP, without --checkpoint"
         )
     if len(names) == 1:
         run, named_checkpoint = named_run(names[0])

@@ -127,8 +127,8 @@ def _no_corpus_reason(
         return f"There is no folder {folder}. Name another one, or --source FILE --target FILE"
     if len(there) > 2 and not all(given):
         return (
-            f"{folder} has training files of {len(there)} languages: {join_items(there)}. Choose two, "
-            f"such as --source-language {there[0]} --target-language {there[1]}"
+            f"{folder} has training files of {len(there)} languages: {join_items(there)}. Choose "
+            f"two, such as --source-language {there[0]} --target-language {there[1]}"
         )
     if len(files) == 2 and all(given):
         first, second = (shlex.quote(str(path)) for path in files)

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from cluster.terminal import Terminal, print_line, print_json_line
+from cluster.terminal import Terminal, print_json_line, print_line
 from model.config.transformer import MAX_BEAM_SIZE, MAX_LENGTH_PENALTY
 from transloom.cli.completion import override_keys, recipe_names, run_folders
 from transloom.inference.engine_names import ComputeType, Engine

@@ -25,17 +25,17 @@ from trainer.checkpoints.format import HEADER
 from trainer.rank.supervision import Outcome
 from trainer.record.metrics_file import read_metrics
 from trainer.record.metrics_lines import Line, SkippedLine, StepLine, TrainLine
-from trainer.replay.replay_report import ReplayReport
-from trainer.replay.replay_options import ReplayOptions
 from trainer.replay.rank_reports import RankStateReport, RankStepReport
+from trainer.replay.replay_options import ReplayOptions
+from trainer.replay.replay_report import ReplayReport
 from trainer.runs.folder import RunFolder
 from trainer.runs.model_folder import is_model_folder
 from trainer.runs.step_range import StepRange
 from trainer.runs.vitals import Vitals
 from trainer.runs.warm_start import warm_start_of
-from transloom.observe.replay.replay_verdict import ComparedState, UnreadableData, compare_replay
 from transloom.observe.replay.inspected_steps import ExampleLocations, inspected_step
 from transloom.observe.replay.replay_plan import Leg, ReplayPlan, plan_replay, recipe_of
+from transloom.observe.replay.replay_verdict import ComparedState, UnreadableData, compare_replay
 
 NEVER = 10**9
 # A report of one rank on one step: as many examples as fit into its memory.
@@ -234,7 +234,9 @@ def _build_report(
         ranks=request.ranks,
         verdict=compare_replay(plan.recorded, lines, states, promise, unreadable, ranks_for_bits),
         steps=[
-            inspected_step(lines[step], recorded.get(step), _read_rank_reports(scratch, step), places)
+            inspected_step(
+                lines[step], recorded.get(step), _read_rank_reports(scratch, step), places
+            )
             for step in asked
             if step in lines
         ],

@@ -65,9 +65,9 @@ def sweep_points(recipe: Path, overrides: Sequence[str], folder: Path) -> list[S
         }
         if name in points:
             raise RecipeError(
-                f"{_values_text(points[name].changed)} and {_values_text(changed)} would be one run, {name}: "
-                "only fields of the class identity make another run (`transloom fields` tells the "
-                "class). Give each value once, and other fields one value"
+                f"{_values_text(points[name].changed)} and {_values_text(changed)} would be one "
+                f"run, {name}: only fields of the class identity make another run (`transloom "
+                "fields` tells the class). Give each value once, and other fields one value"
             )
         steps = load_recipe(recipe, given).trainer.max_steps
         points[name] = SweepPoint(given, changed, folder / name, steps)

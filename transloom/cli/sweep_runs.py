@@ -234,7 +234,9 @@ class Sweep:
             self._notice(f"{run.name}: another process trains it, and is waited for")
             self._children[number] = run, ExternalRun(run.point.run)
             return
-        going_on = f" from step {run.run_status.checkpoint_step:,}" if run.run_status.checkpoint else ""
+        going_on = (
+            f" from step {run.run_status.checkpoint_step:,}" if run.run_status.checkpoint else ""
+        )
         self._notice(f"{run.name}: run {number + 1} of {len(self.runs)} begins{going_on}")
         self._children[number] = run, self._start(run.point)
 

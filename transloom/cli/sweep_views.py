@@ -9,8 +9,8 @@ from rich.live import Live
 
 from cluster.terminal import Terminal, shown
 from transloom.cli.sweep_runs import SweepRun
-from transloom.observe.terminal.scores import score_heading
 from transloom.observe.terminal.run_status_text import best_text, steps_text, time_text
+from transloom.observe.terminal.scores import score_heading
 from transloom.observe.terminal.tables import STATE_STYLES, AnswerTable, Column
 
 LINE_SECONDS = 10.0

@@ -208,7 +208,8 @@ def _found(run: "RunFolder", name: str) -> str:
         if not ranking:
             raise CheckpointError(
                 f"{run.path} has no best checkpoint: none of its checkpoints "
-                f"({join_items(map(step_of, paths))}) has a validation's {metric}. Name one by its step"
+                f"({join_items(map(step_of, paths))}) has a validation's {metric}. Name one by its "
+                "step"
             )
         return str(step_of(ranking[0]))
     return name

@@ -18,8 +18,8 @@ from data_pipeline.tasks.token_classification import encode_words
 from model.heads.label_head import LabelModel
 from trainer.errors import RunMismatchError
 from trainer.tasks.rows import sentence_rows
-from transloom.inference.text_reader import TextReader
 from transloom.inference.batch_size import max_texts_per_batch
+from transloom.inference.text_reader import TextReader
 from transloom.inference.trained_network import TrainedNetwork
 
 

@@ -55,13 +55,16 @@ def lines_of(data: BinaryIO, file: str, before: int = 0) -> Iterator[str]:
         number += 1
         if len(line) > MAX_LINE_BYTES:
             raise CorpusError(
-                f"{file_label(file)}, line {number:,}: longer than {MAX_LINE_BYTES:,} bytes. Nothing "
-                "was computed. Give one sentence or prompt a line; a line ends with \\n alone"
+                f"{file_label(file)}, line {number:,}: longer than {MAX_LINE_BYTES:,} bytes. "
+                "Nothing was computed. Give one sentence or prompt a line; a line ends with \\n "
+                "alone"
             )
         if number == 1:
             line = line.removeprefix(BYTE_ORDER_MARK)
         yield (
-            _decoded(line, f"{file_label(file)}, line {number:,}").removesuffix("\n").removesuffix("\r")
+            _decoded(line, f"{file_label(file)}, line {number:,}")
+            .removesuffix("\n")
+            .removesuffix("\r")
         )
 
 

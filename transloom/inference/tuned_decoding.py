@@ -19,8 +19,8 @@ from data_pipeline.config.data import DataConfig
 from data_pipeline.config.pair import SOURCE, TARGET
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.storage.durable import write_atomically
-from foundation.wording import join_items
 from foundation.file_model import Count, FileModel
+from foundation.wording import join_items
 from trainer.checkpoints.format import HEADER, Checkpoint, sha256_of
 from trainer.errors import RunMismatchError, TranslationError
 from trainer.runs.folder import RunFolder
@@ -304,7 +304,7 @@ def _require_apart(manifest: Manifest) -> None:
     ]
     if same:
         raise RunMismatchError(
-            f"The dataset's validation set has the sources of its test set {join_items(same)}. What is "
-            "chosen on a test set makes its scores too good: prepare a dataset with a validation "
-            "set of its own in data.validation"
+            f"The dataset's validation set has the sources of its test set {join_items(same)}. "
+            "What is chosen on a test set makes its scores too good: prepare a dataset with a "
+            "validation set of its own in data.validation"
         )

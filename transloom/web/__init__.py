@@ -1,1 +1,1 @@
-"""What servers of pages share: who gets in, where they listen, the files of a page."""
+"""Shared parts of HTTP servers: authentication, connections, listening, files of a page."""

@@ -1,16 +1,15 @@
-"""Authentication of requests: by a token, and from pages of the same server only.
+"""Authentication of requests: by a token, and only from pages of the same server.
 
 Other users of the machine can reach 127.0.0.1, and so can pages of other sites in the same browser.
 
-- The address that is printed carries a token. A request with the token gets a cookie and is
-  redirected to the same address without it. So the token stays out of history, Referer and
-  screenshots. Programs may send it as `Authorization: Bearer …` to servers that allow that.
+- The printed address carries a token. A request with the token receives a cookie, and is redirected
+  to the same address without it. So the token stays out of history, Referer and screenshots.
+  Programs may send it as `Authorization: Bearer …` to servers that allow this.
 - The cookie is HttpOnly and SameSite=Strict: no script reads it, no other site's page sends it.
-- The name of the host must be this machine's. A foreign name that resolves to 127.0.0.1 (DNS
-  rebinding) would turn another site's page into one of ours. A token makes up for the name where
-  programs may use any.
-- A request that changes anything must come from a page of ours, by its Origin.
-- A page loads from its own server alone: see `transloom.web.connections.HEADERS`.
+- The host name must be this machine's. A foreign name that resolves to 127.0.0.1 (DNS rebinding)
+  would give another site's page the same origin. Servers for programs accept any name with a token.
+- A request that changes anything must come from the server's own page, according to its Origin.
+- A page loads resources only from its own server: see `transloom.web.connections.HEADERS`.
 """
 
 import ipaddress
@@ -28,7 +27,7 @@ from transloom.web.connections import admit
 TOKEN = "token"
 BEARER = "Bearer "
 SAFE_METHODS = ("GET", "HEAD")
-OTHER_SITE = "a page of another site asks"
+OTHER_SITE = "the request comes from a page of another site"
 
 
 class Site:
@@ -53,7 +52,7 @@ class Site:
 
     @staticmethod
     def is_asked_by_another_site(request: web.Request) -> bool:
-        """Return whether the browser reports a request of another site, except by a plain link."""
+        """Return whether the browser reports a request of another site that is not a plain link."""
         return request.headers.get("Sec-Fetch-Site", "none") == "cross-site" and not (
             request.headers.get("Sec-Fetch-Mode") == "navigate" and request.method == "GET"
         )
@@ -76,11 +75,11 @@ class SessionAuth:
 
     def __init__(self, port: int, token: str) -> None:
         self.token = token
-        self._cookie = f"transloom-{port}"  # cookies are of a host, whatever the port
+        self._cookie = f"transloom-{port}"  # cookies ignore the port
         self._session = secrets.token_urlsafe(32)
 
     def has_token(self, request: web.Request) -> bool:
-        """Return whether a request that changes nothing has the token in its address."""
+        """Return whether a safe request, such as GET, has the token in its address."""
         return request.method in SAFE_METHODS and same(request.query.get(TOKEN, ""), self.token)
 
     def has_cookie(self, request: web.Request) -> bool:
@@ -89,7 +88,7 @@ class SessionAuth:
     def let_in(self, request: web.Request) -> web.Response:
         """Redirect to the same address without the token, with a cookie instead."""
         rest = request.rel_url.without_query_params(TOKEN)
-        # A path of two slashes would be another host's address.
+        # A path with two leading slashes would be another host's address.
         place = "/" + str(rest).lstrip("/\\")
         answer = web.Response(status=303, headers={"Location": place})
         answer.set_cookie(self._cookie, self._session, path="/", httponly=True, samesite="Strict")
@@ -97,14 +96,14 @@ class SessionAuth:
 
 
 class RequestGuard:
-    """The middleware in front of all requests to a server; each server has a subclass.
+    """Middleware in front of all requests to a server; each server has a subclass.
 
     Attributes:
-        open_paths: answered to everybody.
-        for_programs: whether programs use the server, too: with a bearer token or without any, by
-            any name if there is a token, and without an Origin.
-        foreign_change: the message to other pages that would change something.
-        token_remedy: the message to requests without the token.
+        open_paths: paths that need no authentication.
+        for_programs: True if programs use the server, too. They send a bearer token, or none if the
+            server has none, and no Origin. With a token, any host name is accepted.
+        foreign_change: message for requests of other pages that would change something.
+        token_remedy: message for requests without the token.
     """
 
     open_paths: ClassVar[tuple[str, ...]] = ()
@@ -133,13 +132,13 @@ class RequestGuard:
         return guard
 
     def refused(self, status: int, why: str) -> web.Response:
-        """Return the answer to a request that is refused, in the form of the server's errors."""
+        """Return the response to a refused request, in the server's error format."""
         raise NotImplementedError
 
     def _refusal(self, request: web.Request) -> web.Response | None:
         needs_own_name = self._session is None or not self.for_programs
         if needs_own_name and not self._site.is_asked_by_own_name(request):
-            return self.refused(421, "this server is asked by another name than its machine has")
+            return self.refused(421, "the Host header does not name this machine")
         if self._site.is_asked_by_another_site(request):
             return self.refused(403, OTHER_SITE)
         by_page = "Origin" in request.headers or not self.for_programs
@@ -160,14 +159,14 @@ class RequestGuard:
 
 
 class PageGuard(RequestGuard):
-    """The middleware of the dashboard, whose token is drawn at random.
+    """Middleware of the dashboard, with a random token.
 
     Attributes:
-        token: for the address that is printed.
+        token: token in the printed address.
     """
 
-    foreign_change = "only the dashboard's own page may ask for that"
-    token_remedy = "open the address that `transloom dashboard` has printed, with its token"
+    foreign_change = "only the dashboard's own page may request this"
+    token_remedy = "open the address that `transloom dashboard` printed, with its token"
 
     def __init__(self, port: int, host: str = "127.0.0.1") -> None:
         self.token = secrets.token_urlsafe(32)
@@ -178,7 +177,7 @@ class PageGuard(RequestGuard):
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether only this machine's users can reach a server there."""
+    """Return whether only this machine's users can reach a server at a host."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -186,7 +185,7 @@ def is_loopback(host: str) -> bool:
 
 
 def _is_address(name: str) -> bool:
-    """Return whether a host's name is a plain IP address, which no DNS can point elsewhere."""
+    """Return whether a host name is a plain IP address, which no DNS can redirect."""
     try:
         ipaddress.ip_address(name)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Serve an application over HTTP, with bounds on clients that have not shown a valid token.
+"""HTTP server with limits on clients that have not shown a valid token.
 
 ::
 
@@ -6,9 +6,9 @@
                                            ├── over MAX_WAITING: the oldest is closed
                                            └── no complete headers for HEADERS_SECONDS: closed
 
-Every user of the machine can connect to 127.0.0.1. Waiting connections are few, and the oldest one
-makes room for a new one: so whoever has the token gets in while somebody else holds connections.
-Nothing that a client sends makes the log longer than a line a minute.
+Every user of the machine can connect to 127.0.0.1. The number of waiting connections is limited,
+and a new one replaces the oldest. So a client with the token gets in while others hold connections.
+Whatever clients send adds at most a line a minute to the log.
 
 aiohttp calls `handle_error` for a malformed request and `log_exception` for an error outside of the
 application, and its keep-alive timeout starts when a client connects. This was read in aiohttp
@@ -29,7 +29,7 @@ from foundation.untrusted_text import logger_of
 logger = logger_of(__name__)
 
 MAX_WAITING = 64
-# From the connection, or from the last answer, to the end of a request's headers.
+# From the connection, or from the last response, to the end of a request's headers.
 HEADERS_SECONDS = 10.0
 LOG_SECONDS = 60.0
 # Between two attempts to accept a connection when no file descriptor is free.
@@ -37,7 +37,7 @@ ACCEPT_RETRY_SECONDS = 0.1
 
 MALFORMED_ERRORS = (HttpProcessingError, web.RequestPayloadError)
 
-# Headers of every response: pages load from their own server alone, and nothing is cached.
+# Headers of every response: pages load only from their own server, and nothing is cached.
 HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
@@ -53,7 +53,7 @@ HEADERS = {
 }
 
 MALFORMED = "malformed or incomplete requests"
-CLOSED = f"connections closed for newer ones (of those without a token {MAX_WAITING} are kept)"
+CLOSED = f"connections closed for newer ones (at most {MAX_WAITING} without a token are kept)"
 NOT_ACCEPTED = "failures to accept a connection (too few descriptors? raise `ulimit -n`)"
 
 
@@ -66,10 +66,10 @@ async def http_server(
     handler_cancellation: bool = False,
     headers_seconds: float = HEADERS_SECONDS,
 ) -> AsyncIterator[None]:
-    """Serve an application on a listening socket for as long as the context lasts; then close it.
+    """Serve an application on a listening socket within the context; then close it.
 
     Args:
-        shutdown_seconds: how long requests in progress may take at the end.
+        shutdown_seconds: time limit for requests in progress at the end.
         handler_cancellation: cancel a request's handler when its client disconnects.
     """
     app.on_response_prepare.append(_add_headers)
@@ -95,15 +95,15 @@ async def http_server(
 
 
 def admit(request: web.Request) -> None:
-    """Exempt a request's connection from the bounds until it ends: its token is valid."""
+    """Exempt a request's connection from the limits until it ends: its token is valid."""
     _connection_of(request).admit()
 
 
 @contextmanager
 def admitted(request: web.Request) -> Iterator[None]:
-    """Exempt a request's connection from the bounds while its answer is computed."""
+    """Exempt a request's connection from the limits while its response is computed."""
     connection = _connection_of(request)
-    if connection.is_admitted:  # for longer than this request
+    if connection.is_admitted:  # beyond this request
         yield
         return
     connection.admit()
@@ -114,20 +114,20 @@ def admitted(request: web.Request) -> Iterator[None]:
 
 
 class Refusals:
-    """Count what is refused, and log the counts at most once every `LOG_SECONDS`."""
+    """Counter of refusals, which logs the counts at most once every `LOG_SECONDS`."""
 
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter()
         self._timer: asyncio.TimerHandle | None = None
 
     def add(self, kind: str) -> None:
-        """Count one; log it at once if nothing was logged lately."""
+        """Count one refusal; log it at once if nothing was logged recently."""
         self._counts[kind] += 1
         if self._timer is None:
             self._log()
 
     def close(self) -> None:
-        """Log what was counted since the last line."""
+        """Log the counts since the last line."""
         if self._timer is not None:
             self._timer.cancel()
         self._log_counts()
@@ -149,10 +149,10 @@ class Refusals:
 
 
 class Connections:
-    """The waiting connections of a server, oldest first.
+    """Waiting connections of a server, oldest first.
 
     Attributes:
-        refusals: what was refused or closed.
+        refusals: counts of refused requests and closed connections.
     """
 
     def __init__(self, server: web.Server, headers_seconds: float) -> None:
@@ -163,8 +163,8 @@ class Connections:
     async def accept(self, listening: socket.socket) -> None:
         """Accept connections until cancelled.
 
-        asyncio's own servers accept a whole backlog before they read from any connection. Here
-        each connection is read before many newer ones could take its place.
+        asyncio's own servers accept a whole backlog before they read from any connection. Here each
+        connection is read before many newer ones could replace it.
         """
         loop = asyncio.get_running_loop()
         listening.setblocking(False)
@@ -185,14 +185,14 @@ class Connections:
                 client.close()
 
     def add(self, connection: "Connection") -> None:
-        """Let a connection wait, as the newest one."""
+        """Add a connection as the newest waiting one."""
         self._waiting[connection] = None
         if len(self._waiting) > MAX_WAITING:
             self._close_oldest()
             self.refusals.add(CLOSED)
 
     def remove(self, connection: "Connection") -> None:
-        """Take a connection that is admitted or has ended off the waiting ones."""
+        """Remove a connection that was admitted or has ended from the waiting ones."""
         self._waiting.pop(connection, None)
 
     def _close_oldest(self) -> None:
@@ -217,12 +217,12 @@ class Connection(web.RequestHandler):
             access_log=None,  # type: ignore[arg-type]
         )
         self._connections = connections
-        # `transport` is None as soon as aiohttp closes it, though data may still wait to be sent.
+        # `transport` is None as soon as aiohttp closes it, even if unsent data remains.
         self._open: asyncio.Transport | None = None
         self.is_admitted = False
 
     def admit(self) -> None:
-        """Exempt the connection from the bounds."""
+        """Exempt the connection from the limits."""
         self.is_admitted = True
         self._connections.remove(self)
 
@@ -233,7 +233,7 @@ class Connection(web.RequestHandler):
             self._connections.add(self)
 
     def abort(self) -> None:
-        """Close the connection at once, whatever is still to be sent."""
+        """Close the connection at once, and discard unsent data."""
         if self._open is not None:
             self._open.abort()
 
@@ -275,13 +275,13 @@ class Connection(web.RequestHandler):
             super().log_exception(*args, **kw)
 
     def _is_clients(self, error: object) -> bool:
-        """Return whether an error is in what the client sent, or that it left too early."""
+        """Return whether a client caused an error, by malformed data or an early disconnect."""
         has_left = self.transport is None and isinstance(error, ConnectionError)
         return has_left or isinstance(error, MALFORMED_ERRORS)
 
 
 async def _until_readable(listening: socket.socket) -> None:
-    """Wait for a client. Without one, `accept` may fail, too, if no descriptor is free."""
+    """Wait for a client; without one, `accept` may also fail if no descriptor is free."""
     loop, readable = asyncio.get_running_loop(), asyncio.Event()
     loop.add_reader(listening, readable.set)
     try:

@@ -1,4 +1,4 @@
-"""Where a server listens, and for how long: until it is told to stop."""
+"""Listening sockets of servers, and the signals that stop them."""
 
 import asyncio
 import errno
@@ -17,14 +17,14 @@ BACKLOG = 128
 def listen(
     who: str, host: str, port: int | None, usual: int, tell: Callable[[str], None]
 ) -> socket.socket:
-    """A socket that listens.
+    """Return a listening socket.
 
     Args:
-        who: the server in messages, such as "the dashboard".
-        port: None: the usual one, or the next one that is free.
+        who: name of the server in messages, such as "the dashboard".
+        port: port to use, or None for the usual one or the next free one.
 
     Raises:
-        ClusterError: it cannot.
+        ClusterError: no socket can listen there.
     """
     wanted = range(usual, usual + PORTS_TRIED) if port is None else (port,)
     for number in wanted:
@@ -36,7 +36,7 @@ def listen(
             tried = f"port {number}" if port is not None else f"ports {usual} to {wanted[-1]}"
             raise ClusterError(
                 f"{who.capitalize()} cannot listen on {host}, {tried}: {error.strerror or error}. "
-                "Name another --port, or leave out --host"
+                "Choose another --port, or omit --host"
             ) from error
         if port is None and number != usual:
             tell(f"Port {usual} is taken: {who} listens on {number}.")
@@ -45,7 +45,7 @@ def listen(
 
 
 def address_of(host: str, listening: socket.socket) -> str:
-    """The address of a server's first page, without a slash at its end."""
+    """Return the address of a server's first page, without a slash at its end."""
     shown = f"[{host}]" if ":" in host else host
     return f"http://{shown}:{listening.getsockname()[1]}"
 

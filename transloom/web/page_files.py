@@ -1,11 +1,11 @@
-"""The files of the page, which are listed once: nothing else can be asked for."""
+"""Files of a page, in a fixed list, so that a server can serve no others."""
 
 from dataclasses import dataclass
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 
 INDEX = "index.html"
-# By the end of a file's name. Other files in the folder, such as licences, are plain text.
+# By file name suffix. Other files in the folder, such as licences, are plain text.
 TYPES = {
     ".html": "text/html",
     ".js": "text/javascript",
@@ -21,14 +21,14 @@ NOT_SERVED = (".py", ".pyc", ".map")
 
 @dataclass(frozen=True)
 class PageFile:
-    """A file of the page, as it is sent."""
+    """A file of a page, with its content type."""
 
     content: bytes
     content_type: str
 
 
 def page_files(package: str) -> dict[str, PageFile]:
-    """All files in a package's folder `page`, by their path in it, such as `vendor/chart.js`."""
+    """Return all files in a package's folder `page`, by relative path, as `vendor/chart.js`."""
     found: dict[str, PageFile] = {}
     _collect(files(package) / "page", "", found)
     return found

@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 
 from cluster.errors import ClusterError
-from cluster.launchers.ray_job.queue import NodeCapacity, QueuedJob
 from cluster.launchers.ray_job.job_record import JobFolder
+from cluster.launchers.ray_job.queue import NodeCapacity, QueuedJob
 from cluster.ray import private
 from cluster.ray.jobs import Job, dashboard_of, list_jobs
 

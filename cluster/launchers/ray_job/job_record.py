@@ -23,8 +23,8 @@ from pydantic import Field, ValidationError
 from cluster.errors import ClusterError
 from data_pipeline.storage.durable import write_atomically
 from data_pipeline.storage.regular_files import read_regular
-from foundation.strict_json import JsonLimits, parse_object
 from foundation.file_model import Count, FileModel, error_summary
+from foundation.strict_json import JsonLimits, parse_object
 from trainer.checkpoints.process_identity import start_tick
 from trainer.runs.start import Invocation
 

@@ -10,16 +10,16 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from cluster.errors import ClusterError
-from cluster.launchers.ray_job.queue import QueueView
 from cluster.launchers.ray_job.job_record import LIMITS, JobFolder, JobRequest
+from cluster.launchers.ray_job.queue import QueueView
 from cluster.packages import INSTALLATION
 from cluster.ray.environment_file import read_environment, require
 from cluster.ray.folder_access import write_problem
 from cluster.ray.head_probe import digest_of
 from data_pipeline.storage.durable import write_atomically
 from data_pipeline.storage.regular_files import read_regular
-from foundation.strict_json import parse_object
 from foundation.file_model import FileModel, error_summary
+from foundation.strict_json import parse_object
 
 # A folder among what was sent. With the hyphen, Python imports nothing by its name.
 EXTENSIONS = "sent-extensions"

@@ -59,7 +59,9 @@ class QueueView(Protocol):
         """The nodes that are alive and stay."""
 
 
-def waiting_reason(job_id: str, needs: Needs, jobs: Sequence[QueuedJob], nodes: Sequence[NodeCapacity]) -> str:
+def waiting_reason(
+    job_id: str, needs: Needs, jobs: Sequence[QueuedJob], nodes: Sequence[NodeCapacity]
+) -> str:
     """What a job has to wait for; "" if it may begin."""
     others = [job for job in jobs if job.id != job_id]
     mine = next((job.queue_position for job in jobs if job.id == job_id), LAST_POSITION)

@@ -23,7 +23,6 @@ from typing import Any
 
 from cluster.errors import EXIT_FAILED, EXIT_PREEMPTED, ClusterError
 from cluster.launchers.ray_job.driver_process import DriverProcess, JobLog
-from cluster.launchers.ray_job.queue import QueueView, waiting_reason
 from cluster.launchers.ray_job.job_record import (
     RENEW_SECONDS,
     Attempt,
@@ -33,6 +32,7 @@ from cluster.launchers.ray_job.job_record import (
     JobState,
     Runner,
 )
+from cluster.launchers.ray_job.queue import QueueView, waiting_reason
 from cluster.launchers.ray_job.training_process import argv_line, start
 from cluster.supervision.invocation import as_variable
 from cluster.supervision.retry_budget import RetryBudget
@@ -208,7 +208,9 @@ class JobRunner:
         self._write(attempts=(*others, attempt))
         size = self._recorded_bytes()
         child, self._ready = self._ready or self._start_child(), None
-        child.begin(argv_line(self._words, self._working_folder(), as_variable(self._request.invocation)))
+        child.begin(
+            argv_line(self._words, self._working_folder(), as_variable(self._request.invocation))
+        )
         owns_run = False  # until then whatever happens in the folder is another process's doing
         while (code := child.wait(POLL_SECONDS)) is None:
             owns_run = owns_run or self._is_owner(child)

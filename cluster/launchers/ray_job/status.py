@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from cluster.errors import ClusterError
-from cluster.launchers.ray_job.job_unpacking import record_link
 from cluster.launchers.ray_job.head_cluster_view import RUN_KEY, RUNNER_KEY
 from cluster.launchers.ray_job.job_record import FINAL, LOST, JobFolder, JobRecord, parse_record
+from cluster.launchers.ray_job.job_unpacking import record_link
 from cluster.ray import jobs
 from cluster.ray.jobs import Job
 

@@ -15,20 +15,20 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from cluster.errors import ClusterError
-from cluster.launchers.ray_job.job_unpacking import JobPayload
 from cluster.launchers.ray_job.entrance import job_code
 from cluster.launchers.ray_job.head_cluster_view import RUN_KEY, RUNNER_KEY
-from cluster.launchers.ray_job.job_record import JobRequest, Needs
 from cluster.launchers.ray_job.job_package import extension_files, megabytes, sent_files
+from cluster.launchers.ray_job.job_record import JobRequest, Needs
+from cluster.launchers.ray_job.job_unpacking import JobPayload
 from cluster.launchers.ray_job.submit_checks import check_folder, check_head, check_jobs
 from cluster.packages import INSTALLATION
 from cluster.planning.quick_checks import quick_check
-from cluster.ray import jobs, exposure
+from cluster.ray import exposure, jobs
 from cluster.ray.environment_file import file_reference
+from cluster.ray.exposure import ClusterExposure
 from cluster.ray.head_probe import digest_of
 from cluster.ray.job_command import HEAD_PYTHON, Attachment
 from cluster.ray.jobs import STOP_WAIT_VARIABLE
-from cluster.ray.exposure import ClusterExposure
 from cluster.recipe import (
     Recipe,
     find_recipe,
@@ -106,7 +106,10 @@ class SubmissionListener(Protocol):
 
 
 def submit(
-    wanted: SubmitOptions, cluster_exposure: ClusterExposure, listener: SubmissionListener, entry_point: str
+    wanted: SubmitOptions,
+    cluster_exposure: ClusterExposure,
+    listener: SubmissionListener,
+    entry_point: str,
 ) -> SubmittedJob:
     """Submit the run of a recipe; see `transloom submit --help`.
 
@@ -167,7 +170,11 @@ def build_request(wanted: SubmitOptions) -> tuple[Recipe, JobRequest]:
 
 
 def send(
-    recipe: Recipe, request: JobRequest, cluster_exposure: ClusterExposure, listener: SubmissionListener, entry_point: str
+    recipe: Recipe,
+    request: JobRequest,
+    cluster_exposure: ClusterExposure,
+    listener: SubmissionListener,
+    entry_point: str,
 ) -> SubmittedJob:
     """Submit what is asked for to a cluster.
 
@@ -179,7 +186,10 @@ def send(
         ClusterError: the cluster cannot be reached, refuses the token, is open and `strict`, its
             head node lacks what the run needs, or another job uses the run.
     """
-    address, seen = cluster_exposure.dashboard, cluster_exposure.wait()  # before any file of ours is there
+    address, seen = (
+        cluster_exposure.dashboard,
+        cluster_exposure.wait(),
+    )  # before any file of ours is there
     if seen.endpoints:
         exposure.report_exposure(
             exposure.warning(address, seen.endpoints), strict=request.strict, notice=listener.warn
@@ -251,7 +261,9 @@ def resubmit(
         RunMismatchError: as `rebuild_request`.
     """
     recipe, again = rebuild_request(request, folder)
-    return send(recipe, again, ClusterExposure(address, again.required_folders), listener, entry_point)
+    return send(
+        recipe, again, ClusterExposure(address, again.required_folders), listener, entry_point
+    )
 
 
 def rebuild_request(request: JobRequest, folder: Path | None) -> tuple[Recipe, JobRequest]:

@@ -20,8 +20,7 @@ from cluster.planning.node_probe import version_of
 from cluster.planning.versions import CHECKED_PACKAGES
 from cluster.ray import jobs
 from cluster.ray.exposure import HeadProbe
-from trainer.record.run_status import RECORD_BYTES_IN_LIST, is_run
-from trainer.record.run_status import job_summary_of as standing_of_run
+from trainer.record.run_status import RECORD_BYTES_IN_LIST, is_run, run_status_of
 
 PYTHONS = ((3, 11), (3, 13))  # the first and the last
 _OTHERWISE = "The same command continues the run then. Or train another run with --run PATH"
@@ -96,7 +95,7 @@ def check_folder(run: Path) -> None:
     """
     if not is_run(run):
         return
-    found = standing_of_run(run, RECORD_BYTES_IN_LIST)
+    found = run_status_of(run, RECORD_BYTES_IN_LIST)
     if found.state != "training" or found.owner is None:
         return
     owner, job, stop = found.owner, "", f"transloom stop {run}"

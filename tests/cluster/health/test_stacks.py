@@ -12,7 +12,7 @@ from support.cluster.processes import wait_until
 
 from cluster.errors import RankHungError, RankLostError
 from cluster.health import stacks
-from cluster.health.stacks import save_stacks, stacks_of, attach_stacks
+from cluster.health.stacks import attach_stacks, save_stacks, stacks_of
 from trainer.runs.folder import RunFolder
 
 HANGS = """

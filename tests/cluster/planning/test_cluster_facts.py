@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from support.recipes import tiny_values
 
-from cluster.planning.cluster_facts import ClusterFacts, is_consistent, capacity_problems
+from cluster.planning.cluster_facts import ClusterFacts, capacity_problems, is_consistent
 from cluster.planning.nodes import NodeFacts
 from cluster.planning.plan import Plan
 from cluster.ray.cluster_view import Node

@@ -11,7 +11,7 @@ from ray import cloudpickle
 
 from cluster.packages import INSTALLATION
 from cluster.planning.node_probe import NodeProbe, code_of
-from cluster.planning.nodes import NodeFacts, pickled_by_value, facts_of_this_machine, node_problems
+from cluster.planning.nodes import NodeFacts, facts_of_this_machine, node_problems, pickled_by_value
 from cluster.ray.head_probe import PACKAGES
 
 HERE = facts_of_this_machine()

@@ -117,7 +117,9 @@ def test_training_asks_first(inline_runs, tmp_path):
 
 def test_a_folder_of_somebody_else_is_named(phrasebook, tmp_path, monkeypatch):
     # Root may write anywhere.
-    monkeypatch.setattr(folder_access, "_has_permission", lambda path, mode: mode == os.F_OK and path.exists())
+    monkeypatch.setattr(
+        folder_access, "_has_permission", lambda path, mode: mode == os.F_OK and path.exists()
+    )
     (text,) = refusals(quick_check(tiny_recipe(phrasebook), RunFolder(tmp_path / "run")))
     assert f"{tmp_path} belongs to user" in text
 

@@ -17,7 +17,7 @@ from cluster.health.failures import RankDiedError
 from cluster.health.hang_detector import Position
 from cluster.health.suspend_aware_clock import SuspendAwareClock
 from cluster.ranks import group as rank_group
-from cluster.ranks.group import WAIT_FOR_CAUSE_SECONDS, LAST_REPORTS_SECONDS, RankGroup
+from cluster.ranks.group import LAST_REPORTS_SECONDS, WAIT_FOR_CAUSE_SECONDS, RankGroup
 from cluster.ranks.reports import Notice, Report
 from cluster.ray.session import ray_session
 from trainer.errors import NonFiniteLossError
@@ -124,7 +124,9 @@ def starting(nodes: str, answer: Any, config: ClusterConfig, clock: Any) -> Rank
     """A group of ranks on these nodes, whose processes are there."""
     processes = [
         SimpleNamespace(
-            actor=StartingRank(answer), rank_bundle=SimpleNamespace(node=node), said_name=ray.put("name")
+            actor=StartingRank(answer),
+            rank_bundle=SimpleNamespace(node=node),
+            said_name=ray.put("name"),
         )
         for node in nodes
     ]

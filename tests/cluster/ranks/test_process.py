@@ -20,7 +20,9 @@ CODE = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
 def test_libraries_read_what_they_keep_when_a_rank_starts(ray_head):
     """Code for shapes that do not recur is not kept: it would take gigabytes."""
     environment = allocator_environment(shapes_recur=False)
-    assert {name for name in environment if environment[name] != ALLOCATOR_ENVIRONMENT[name]} == {CODE}
+    assert {name for name in environment if environment[name] != ALLOCATOR_ENVIRONMENT[name]} == {
+        CODE
+    }
     assert int(environment[CODE]) < 1000 < int(allocator_environment(shapes_recur=True)[CODE])
     with ray_session(ray_head.address):
         (node,) = (node["NodeID"] for node in ray.nodes() if node["Alive"])

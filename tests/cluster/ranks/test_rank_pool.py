@@ -67,7 +67,9 @@ class NewSpares:
 
     def take(self, rank_bundles):
         return [
-            SimpleNamespace(rank_bundle=rank_bundle, name=f"process {n}", actor=ScriptedActor(), said_name=None)
+            SimpleNamespace(
+                rank_bundle=rank_bundle, name=f"process {n}", actor=ScriptedActor(), said_name=None
+            )
             for n, rank_bundle in enumerate(rank_bundles)
         ]
 
@@ -154,7 +156,9 @@ def test_spares_are_started_for_the_seats_if_the_recipe_says_so(supply, warm):
     ranks, _ = supply(ranks=2, warm_spares=warm)
     group = ranks.start_group(["a", "b"], NAMES)
     ranks.refill_spares()
-    assert ranks._spares.refills == ([([RankBundle("a"), RankBundle("b")], group.actors[0])] if warm else [])
+    assert ranks._spares.refills == (
+        [([RankBundle("a"), RankBundle("b")], group.actors[0])] if warm else []
+    )
 
 
 def test_the_stacks_of_every_rank_are_known_or_why_not(supply):

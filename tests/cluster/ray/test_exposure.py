@@ -15,8 +15,8 @@ from support.cluster.ray_head import RayHead
 from support.recipes import tiny_values
 
 from cluster.errors import ClusterError
-from cluster.ray.jobs import list_jobs, stop_job
 from cluster.ray.exposure import exposure_of_dashboard
+from cluster.ray.jobs import list_jobs, stop_job
 from cluster.ray.session import ray_session
 
 TOKEN = r"answers without a token.*RAY_AUTH_MODE=token"

@@ -12,8 +12,8 @@ import pytest
 
 from cluster.packages import INSTALLATION
 from cluster.ray import head_probe
-from cluster.ray.head_probe import digest_of, package_files
 from cluster.ray.exposure import probe_program
+from cluster.ray.head_probe import digest_of, package_files
 
 
 @pytest.fixture

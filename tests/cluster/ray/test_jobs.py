@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from cluster.errors import ClusterError
+from cluster.ray.exposure import exposure_of_dashboard
 from cluster.ray.job_command import Attachment, shell_command
 from cluster.ray.jobs import (
     job_logs,
@@ -23,7 +24,6 @@ from cluster.ray.jobs import (
     wait_for_job,
     without_line,
 )
-from cluster.ray.exposure import exposure_of_dashboard
 
 Ask = Callable[[str], object]
 ASK = [list_jobs, exposure_of_dashboard]  # the latter before a job is submitted

@@ -17,8 +17,8 @@ from cluster.ray.reservation import (
     Reservation,
     choose_nodes,
     max_possible_ranks,
-    room,
     node_capabilities,
+    room,
 )
 from cluster.ray.session import ray_session
 

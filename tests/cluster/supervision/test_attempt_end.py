@@ -12,8 +12,8 @@ from cluster.supervision.attempt_end import (
     RankShutdown,
     ScaleUpTimer,
     ShutdownReason,
-    stop_request_reason,
     node_drain_reason,
+    stop_request_reason,
 )
 from cluster.supervision.interval import Interval
 

@@ -7,7 +7,7 @@ from support.cluster.processes import wait_until
 from support.records.lines import train_line
 from support.records.run_folders import made_run
 
-from cluster.supervision.node_samples import NodeSampler, LocalNodeSampler
+from cluster.supervision.node_samples import LocalNodeSampler, NodeSampler
 from trainer.record.node_usage import Usage
 from trainer.runs.folder import RunFolder
 

@@ -22,7 +22,12 @@ from cluster.errors import ClusterError, RankLostError
 from cluster.ranks.group import Poll
 from cluster.ray.cluster_view import Node
 from cluster.supervision import restart_loop
-from cluster.supervision.restart_loop import RestartLoop, excluded_nodes_text, missing_capacity_text, no_capacity_error
+from cluster.supervision.restart_loop import (
+    RestartLoop,
+    excluded_nodes_text,
+    missing_capacity_text,
+    no_capacity_error,
+)
 from trainer.errors import (
     CheckpointError,
     DamagedCheckpointError,

@@ -190,7 +190,7 @@ MANIFESTS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
         lambda m: m.update({f"x{number}": 1 for number in range(10_000)}),
         "x0: Extra inputs.* and 9,997 more",
     ),
-    "NaN": (lambda m: m["preparation"].update(x=float("nan")), "NaN is no number of JSON"),
+    "NaN": (lambda m: m["preparation"].update(x=float("nan")), "NaN is not a JSON number"),
 }
 
 
@@ -209,7 +209,7 @@ def test_values_of_manifests_are_refused_by_key(
 CONTENTS = {
     "deep": (b'{"format":' + b"[" * 50_000 + b"]" * 50_000 + b"}", "nested deeper than 64"),
     "a little too deep": (b'{"format":' + b"[" * 70 + b"]" * 70 + b"}", "nested deeper than 64"),
-    "a key twice": (b'{"format": 1, "format": 2}', "the key 'format' stands twice"),
+    "a key twice": (b'{"format": 1, "format": 2}', "the key 'format' appears twice"),
     "an object of many keys": (
         b"{" + b",".join(b'"%d":1' % number for number in range(20_001)) + b"}",
         "an object of 20,001 keys, expected at most 20,000",

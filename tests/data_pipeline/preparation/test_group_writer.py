@@ -33,7 +33,9 @@ def make_job(
     def make(pairs: int, **settings: object) -> GroupJob:
         partitions = Partitions(tmp_path / "partitions")
         sides = sentences(pairs, 1), sentences(pairs, 2)
-        kept = [KeptExample(7 * number, pair) for number, pair in enumerate(zip(*sides, strict=True))]
+        kept = [
+            KeptExample(7 * number, pair) for number, pair in enumerate(zip(*sides, strict=True))
+        ]
         partitions.add(pack_rows(kept, 0, by_content=False))
         partitions.flush()
         (tmp_path / "shards").mkdir()

@@ -300,5 +300,5 @@ def test_task_reader_and_tokenizer_of_an_extension(
 
 
 def test_unknown_task_is_said(tmp_path: Path, make: Callable[..., Any]) -> None:
-    with pytest.raises(ExtensionError, match=r"task is 'none', and there is no such task"):
+    with pytest.raises(ExtensionError, match=r"task is 'none', but there is no such task"):
         prepare(replace(make(tmp_path / "d"), task="none"), silent)

@@ -23,7 +23,9 @@ def make_pairs(count: int, *, different: int, seed: int = 0) -> list[KeptExample
     ]
 
 
-def fill(folder: Path, pairs: list[KeptExample], *, by_content: bool, chunk: int = 70) -> Partitions:
+def fill(
+    folder: Path, pairs: list[KeptExample], *, by_content: bool, chunk: int = 70
+) -> Partitions:
     partitions = Partitions(folder)
     for start in range(0, len(pairs), chunk):
         partitions.add(pack_rows(pairs[start : start + chunk], 7, by_content=by_content))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from data_pipeline.storage.durable import sync_to_disk, write_durably, write_atomically
+from data_pipeline.storage.durable import sync_to_disk, write_atomically, write_durably
 
 
 def test_hash_is_that_of_the_file(tmp_path: Path) -> None:

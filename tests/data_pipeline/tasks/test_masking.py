@@ -14,7 +14,7 @@ from data_pipeline.random_keys import (
     splitmix64,
     uniform_at_positions,
 )
-from data_pipeline.tasks.masking import MASK, IGNORE_INDEX, mask_tokens, vocabulary_of
+from data_pipeline.tasks.masking import IGNORE_INDEX, MASK, mask_tokens, vocabulary_of
 
 PIECES = ["<pad>", "<unk>", "<s>", "</s>", MASK, *(f"▁{n}" for n in range(40)), *"abcdefghij"]
 SPECIAL = range(5)

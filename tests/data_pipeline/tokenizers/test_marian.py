@@ -210,7 +210,7 @@ def changed(folder: Path, copy: Path, files: dict[str, str | bytes | None]) -> P
         ({"target": None}, r"target\.spm cannot be read .*source\.spm, target\.spm, vocab\.json"),
         ({"source": b"\x80\x04pickle"}, r"source\.spm of .*is not a SentencePiece model"),
         ({"vocabulary": "[]"}, r"vocab\.json is no vocabulary: expected a JSON object"),
-        ({"vocabulary": '{"a": 0, "a": 1}'}, r"'a' stands twice"),
+        ({"vocabulary": '{"a": 0, "a": 1}'}, r"'a' appears twice"),
         ({"vocabulary": '{"a": 0, "b": 0}'}, r"gives 'b' the id 0, expected another number"),
         ({"vocabulary": '{"a": 7}'}, r"gives 'a' the id 7, expected another number below 1"),
         ({"vocabulary": '{"a": true}'}, r"gives 'a' the id True"),

@@ -283,7 +283,7 @@ def test_bf16_searches(network, sentences):
 def test_source_without_a_piece_is_refused(network, sentences):
     source = sentences([3, 2])
     source[1] = 0
-    with pytest.raises(ModelError, match="Source 1 of 2 holds 0 tokens"):
+    with pytest.raises(ModelError, match="Source 1 of 2 has 0 tokens"):
         greedy_search(network(), source, DecodingConfig())
 
 

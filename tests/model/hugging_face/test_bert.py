@@ -154,7 +154,7 @@ def test_what_bert_has_not_is_refused_by_name(settings, message):
         ({"position_embedding_type": "relative_key"}, "position_embedding_type of the config"),
         ({"is_decoder": True}, "is_decoder of the config is True"),
         ({"num_hidden_layers": 10**9}, r"no weight bert\.encoder\.layer\.999999999\."),
-        ({"num_hidden_layers": 1}, r"none of BERT's: 16, such as bert\.encoder\.layer"),
+        ({"num_hidden_layers": 1}, r"belong to BERT: 16, such as bert\.encoder\.layer"),
         ({"hidden_size": 64}, r"word_embeddings.* shape \(40, 32\) .* 40 vectors of 64"),
         ({"vocab_size": 2**31}, "vocab_size of the config is 2147483648"),
         ({"num_attention_heads": 5}, "describes no network that can be built"),
@@ -170,7 +170,7 @@ def test_a_config_of_another_network_is_refused(changes, message):
 
 def test_weights_that_are_not_its_own_are_refused():
     config, weights = to_bert(network_of(), PAD)
-    with pytest.raises(ModelError, match=r"none of BERT's: 1, such as classifier\."):
+    with pytest.raises(ModelError, match=r"belong to BERT: 1, such as classifier\."):
         from_bert(config, weights | {"classifier.weight": torch.zeros(2, 32)})
     without = {name: x for name, x in weights.items() if name != BIAS}
     with pytest.raises(ModelError, match=r"no weight cls\.predictions\.bias"):

@@ -285,12 +285,12 @@ def test_what_came_after_marian_is_refused_by_name(settings, message):
         ({"model_type": "bart"}, "model_type of the config is 'bart'.*'marian'"),
         ({"scale_embedding": False}, "scale_embedding of the config is False"),
         ({"activation_function": "tanh"}, "activation_function of the config is 'tanh'.*'swish'"),
-        ({"decoder_ffn_dim": 8}, "decoder_ffn_dim of the config is 8, .*only have 48"),
+        ({"decoder_ffn_dim": 8}, "decoder_ffn_dim of the config is 8, .*must be 48"),
         ({"decoder_attention_heads": 2}, "decoder_attention_heads of the config is 2"),
         ({"normalize_before": True}, "normalize_before of the config is True"),
         ({"tie_word_embeddings": False}, "tie_word_embeddings of the config is False"),
         ({"eos_token_id": [3, 4]}, r"eos_token_id of the config is \[3, 4\].*one token"),
-        ({"decoder_start_token_id": 3}, "EOS another one than padding and BOS"),
+        ({"decoder_start_token_id": 3}, "EOS must differ from padding and BOS"),
         ({"pad_token_id": None}, "pad_token_id of the config is None"),
         ({"d_model": 33, "encoder_attention_heads": 3}, "33"),
         ({"d_model": "wide"}, "d_model of the config is 'wide'"),
@@ -298,7 +298,7 @@ def test_what_came_after_marian_is_refused_by_name(settings, message):
         ({"vocab_size": 10**25}, r"vocab_size of the config is 1000000.*from 1 to 2,147,483,647"),
         ({"vocab_size": 31}, r"shared\.weight has the shape \(30, 32\).*\(31, 32\)"),
         ({"encoder_layers": 4}, r"no weight model\.encoder\.layers\.3"),
-        ({"encoder_layers": 2}, r"none of Marian's: 16, such as model\.encoder\.layers\.2"),
+        ({"encoder_layers": 2}, r"belong to Marian: 16, such as model\.encoder\.layers\.2"),
         ({"quantization_config": {}}, "quantization_config"),
     ],
 )
@@ -327,7 +327,7 @@ def test_files_may_have_any_name_of_a_matrix_that_has_several():
         assert torch.equal(back.target_embedding.weight, ours.target_embedding.weight)
     with pytest.raises(ModelError, match=r"no weight model\.shared"):
         from_marian(config, weights)
-    with pytest.raises(ModelError, match=r"lm_head\.weight is model\.shared.*differ"):
+    with pytest.raises(ModelError, match=r"lm_head\.weight and model\.shared.*differ"):
         from_marian(config, weights | {SHARED: matrix, HEAD: matrix + 1})
 
 

@@ -33,7 +33,7 @@ def test_separate_vocabularies_may_differ_in_size(sentences, as_input):
 
 @pytest.mark.parametrize("special", [(0, 2, 2), (0, 2, 30), (-1, 2, 3)])
 def test_vocabulary_needs_three_special_pieces(special):
-    with pytest.raises(ModelError, match=r"must be ids below 30.* EOS another one"):
+    with pytest.raises(ModelError, match=r"must be ids below 30.* EOS must differ"):
         Vocabulary(40, 30, *special)
 
 

@@ -146,7 +146,12 @@ class ScriptedSupply:
 
     def start_group(self, places, names):
         group = ScriptedGroup(
-            next(self._scripts), places, self._clock, self._wait_seconds, self.is_training, self.obeys
+            next(self._scripts),
+            places,
+            self._clock,
+            self._wait_seconds,
+            self.is_training,
+            self.obeys,
         )
         self.groups.append(group)
         return group

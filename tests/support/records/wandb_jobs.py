@@ -28,7 +28,7 @@ from trainer.errors import TrainerError
 from trainer.record.metrics_file import MetricsFile, read_metrics
 from trainer.record.metrics_lines import Line, Resumed
 from trainer.record.wandb_tracker import WandbTracker, last_logged_step
-from trainer.runs.folder import RunMetadata, RunFolder
+from trainer.runs.folder import RunFolder, RunMetadata
 
 
 def make_run(path: Path) -> RunFolder:

@@ -17,9 +17,9 @@ from transloom.inference.serving.batch import Batch, BatchAnswer, ReplicaStatus
 from transloom.inference.serving.dispatcher import Dispatcher
 from transloom.inference.serving.facts import facts_of
 from transloom.inference.serving.metrics import ServingMetrics
+from transloom.inference.serving.replica_translation import load, translate_batch
 from transloom.inference.serving.server import ServingServer
 from transloom.inference.serving.settings import Batching, Limits, ReplicaSettings
-from transloom.inference.serving.replica_translation import load, translate_batch
 from transloom.web.connections import http_server
 
 Before = Callable[[Batch], None]

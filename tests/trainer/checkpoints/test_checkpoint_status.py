@@ -48,7 +48,9 @@ def test_a_file_that_is_cut_later_is_noticed_and_headers_are_read_once(tmp_path,
     folder = run_with(tmp_path, 1, 2)
     read = []
     header_of = checkpoint_status.read_header
-    monkeypatch.setattr(checkpoint_status, "read_header", lambda p: read.append(p.name) or header_of(p))
+    monkeypatch.setattr(
+        checkpoint_status, "read_header", lambda p: read.append(p.name) or header_of(p)
+    )
     checkpoints = CheckpointFolder(folder)
     assert problems(checkpoints) == {1: None, 2: None}
     (folder / folder_name(2) / STATE).write_bytes(b"")

@@ -112,7 +112,7 @@ HEADERS: dict[str, tuple[bytes, str]] = {
     "no JSON": (b"{", "damaged: Expecting"),
     "a list": (b"[]", "expected a JSON object, found a list"),
     "deep": (b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}", "nested deeper than 64"),
-    "a key twice": (b'{"master:w:0":1,"master:w:0":2}', "'master:w:0' stands twice"),
+    "a key twice": (b'{"master:w:0":1,"master:w:0":2}', "'master:w:0' appears twice"),
     "latin-1": (b'{"\xff":1}', "can't decode byte 0xff"),
 }
 
@@ -172,7 +172,7 @@ CHANGES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
         lambda v: v.update({f"x{number}": 1 for number in range(10_000)}),
         "x0: Extra inputs.* and 9,997 more",
     ),
-    "NaN": (lambda v: v["recipe"].update(x=math.nan), "NaN is no number of JSON"),
+    "NaN": (lambda v: v["recipe"].update(x=math.nan), "NaN is not a JSON number"),
     "files": (lambda v: v.update(files=["x"] * 1000), "files.0: "),
     "no files": (lambda v: v.update(files=[]), "names no files"),
     "a file twice": (lambda v: v["files"].append(v["files"][0]), "where element 6 of"),
@@ -197,7 +197,7 @@ CONTENTS = {
     "a little too deep": (b'{"format":' + b"[" * 70 + b"]" * 70 + b"}", "nested deeper than 64"),
     "too large": (b" " * 16_000_001, "16,000,001 bytes, expected at most 16,000,000"),
     "many values": (b'{"x":[' + b"[]," * 600_000 + b"1]}", "1,200,003 values, expected at most"),
-    "a key twice": (b'{"step":1,"step":2}', "the key 'step' stands twice"),
+    "a key twice": (b'{"step":1,"step":2}', "the key 'step' appears twice"),
     "half a pair": (b'{"x":"\\ud800"}', "surrogates not allowed"),
     "5,000 digits": (b'{"step":' + b"9" * 5000 + b"}", "4300 digits"),
     "UTF-16": ('{"step":1}'.encode("utf-16"), "can't decode byte 0xff"),

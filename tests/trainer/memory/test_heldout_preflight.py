@@ -21,7 +21,7 @@ from model.blocks.positions import sinusoidal_table
 from model.networks.transformer import Transformer
 from trainer.errors import MemoryPreflightError
 from trainer.memory import host_memory
-from trainer.memory.heldout_preflight import smaller_batch, preflight_heldout, widest
+from trainer.memory.heldout_preflight import preflight_heldout, smaller_batch, widest
 from trainer.rank.placement import Placement
 from trainer.tasks.task import Scoring, training_task
 

@@ -33,7 +33,7 @@ def test_each_line_and_log_entry_is_found_once(run, monkeypatch):
     assert [entry.text for entry in followed.new_entries] == ["begins"]
     followed.read()
     assert (followed.new_lines, followed.new_entries, followed.problems) == ([], [], [])
-    assert followed.standing.state == "training"
+    assert followed.run_status.state == "training"
 
 
 def test_a_record_that_was_cut_is_another_one(run):

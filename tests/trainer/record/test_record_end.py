@@ -3,8 +3,8 @@
 import pytest
 from support.records.lines import COUNTED, skipped_line, train_line, validation_line
 
-from trainer.record.record_end import RecordEnd, read_record_end
 from trainer.record.metrics_lines import Preempted, Resumed
+from trainer.record.record_end import RecordEnd, read_record_end
 
 MOST = 2**20
 

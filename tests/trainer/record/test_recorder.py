@@ -14,9 +14,9 @@ from trainer.rank.placement import Placement
 from trainer.rank.rank_job import RankContext, RankJob
 from trainer.record.line_reader import BLOCK_BYTES
 from trainer.record.metrics_file import read_metrics
-from trainer.record.recorder import Recorder
 from trainer.record.metrics_lines import Event, Line, Preempted, TrainLine
-from trainer.runs.folder import RunMetadata, RunFolder
+from trainer.record.recorder import Recorder
+from trainer.runs.folder import RunFolder, RunMetadata
 
 
 class Heard:

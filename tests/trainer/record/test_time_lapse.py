@@ -51,7 +51,9 @@ def test_weights_are_kept_to_a_255th():
 
 def test_a_table_has_a_row_for_each_sentence_of_each_moment():
     weights = np.array([[[0.1, 0.7, 0.2], [0.0, 0.0, 1.0]]])
-    moments = [TimeLapseFrame(step=step, probes=(made_probe("a", weights=weights),)) for step in (0, 1)]
+    moments = [
+        TimeLapseFrame(step=step, probes=(made_probe("a", weights=weights),)) for step in (0, 1)
+    ]
     assert table_of(moments) == [[step, "je suis", "a", "a→▁suis"] for step in (0, 1)]
 
 

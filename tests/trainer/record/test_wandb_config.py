@@ -10,7 +10,7 @@ from trainer.checkpoints.format import HEADER, Checkpoint, Parent, sha256_of
 from trainer.rank.placement import Placement
 from trainer.rank.rank_job import RankContext, RankJob
 from trainer.record.wandb_config import facts_for_wandb
-from trainer.runs.folder import RunMetadata, RunFolder
+from trainer.runs.folder import RunFolder, RunMetadata
 from trainer.runs.start import Code, Invocation, Start, write_start
 
 

@@ -41,7 +41,7 @@ def test_its_options_are_those_of_its_kind(load):
 @pytest.mark.parametrize(
     ("optimizer", "message"),
     [
-        ({"type": "adam"}, r"trainer\.optimizer\.type is 'adam', and there is no .*adamw"),
+        ({"type": "adam"}, r"trainer\.optimizer\.type is 'adam', but there is no .*adamw"),
         (
             {"type": RMSPROP, "options": {"alpha": 1}},
             r"trainer\.optimizer\.options\.alpha is 1: .*less than 1",

@@ -56,7 +56,7 @@ def test_its_rate_follows_from_its_options(load):
 @pytest.mark.parametrize(
     ("schedule", "message"),
     [
-        ({"type": "cosin"}, r"trainer\.schedule\.type is 'cosin', and there is no .* cosine"),
+        ({"type": "cosin"}, r"trainer\.schedule\.type is 'cosin', but there is no .* cosine"),
         ({"type": "test_halving"}, r"trainer\.schedule\.options\.first is missing"),
         (
             {"type": "test_halving", "options": {"first": -1}},

@@ -17,7 +17,7 @@ from trainer.checkpoints.format import CheckpointHeader
 from trainer.rank.rank_job import RankContext, RankJob
 from trainer.record.metrics_file import read_metrics
 from trainer.record.recorder import Recorder
-from trainer.runs.folder import RunMetadata, RunFolder
+from trainer.runs.folder import RunFolder, RunMetadata
 from trainer.state.progress import Progress
 from trainer.state.saving import Saver
 from trainer.state.training_state import TrainingState

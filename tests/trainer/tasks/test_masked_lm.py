@@ -19,7 +19,7 @@ from data_pipeline.batching.window import WindowReader
 from data_pipeline.dataset.manifest import open_dataset
 from data_pipeline.preparation.prepare import prepare
 from data_pipeline.tasks.masked_text import masked_ids, masked_text
-from data_pipeline.tasks.masking import MASK, IGNORE_INDEX, LABELS_FIELD
+from data_pipeline.tasks.masking import IGNORE_INDEX, LABELS_FIELD, MASK
 from data_pipeline.tokenizers.tokenizer import load_tokenizers
 from trainer.tasks.masked_lm import MaskedLanguageModelling
 from trainer.tasks.task import training_task
@@ -227,5 +227,7 @@ def test_examples_are_shown_with_their_masks_and_what_is_to_be_told(opened):
         texts["document"], texts["to be told"], seen, told, strict=True
     ):
         assert text == masked_text(tokenizer, ids)
-        pieces = [tokenizer.decode([[token]])[0].strip() for token in hidden if token != IGNORE_INDEX]
+        pieces = [
+            tokenizer.decode([[token]])[0].strip() for token in hidden if token != IGNORE_INDEX
+        ]
         assert names == ", ".join(pieces)

@@ -21,7 +21,7 @@ from data_pipeline.errors import BatchingError
 from data_pipeline.preparation.prepare import prepare
 from data_pipeline.random_keys import MASKED_TOKENS, example_seeds, uniform_at_positions
 from data_pipeline.tasks import masked_lm
-from data_pipeline.tasks.masking import MASK, IGNORE_INDEX, SEGMENTS, LABELS_FIELD
+from data_pipeline.tasks.masking import IGNORE_INDEX, LABELS_FIELD, MASK, SEGMENTS
 from data_pipeline.tokenizers.tokenizer import load_tokenizers
 from trainer.tasks.task import training_task
 

@@ -16,9 +16,9 @@ from data_pipeline.preparation.prepare import prepare
 from data_pipeline.tokenizers.sentence_piece import SentencePieceTokenizer
 from trainer.errors import RunMismatchError
 from transloom.cli import classify
-from transloom.inference.text_input import read_texts
 from transloom.inference.labeller import Labeller
 from transloom.inference.mask_filler import MaskFiller
+from transloom.inference.text_input import read_texts
 
 LONG = "Le petit chat noir de Marie est sous la grande table du jardin. Il dort encore."
 

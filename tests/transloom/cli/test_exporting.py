@@ -110,7 +110,7 @@ def test_weights_are_rounded_as_it_is_asked_for(untrained_run, tmp_path):
     for quantization in (None, ComputeType.INT8):
         folder = tmp_path / f"{quantization}"
         found = export_run(untrained_run.path, folder, "1", Target.CTRANSLATE2, quantization)
-        assert found["model"] == f"a model of CTranslate2's in {quantization or 'float32'}"
+        assert found["model"] == f"a CTranslate2 model in {quantization or 'float32'}"
         assert found["checkpoint"] == "step-00000001"
         assert found["folder"] == str(folder)
         sizes[quantization] = (folder / "model.bin").stat().st_size

@@ -14,9 +14,9 @@ from cluster.recipe import load_recipe
 from data_pipeline.preparation.prepare import prepare
 from data_pipeline.tasks.masked_text import masked_ids
 from trainer.errors import RunMismatchError, TextError
-from transloom.inference.text_input import read_texts
 from transloom.inference.mask_filler import MaskFiller
 from transloom.inference.text_generator import TextGenerator
+from transloom.inference.text_input import read_texts
 
 
 @pytest.fixture(scope="module")

@@ -19,8 +19,8 @@ from support.records.run_folders import dead_process, made_run, with_checkpoint,
 
 from cluster.errors import ClusterError
 from trainer.errors import RunMismatchError
-from trainer.record.node_usage import GpuUsage, NodeLine, Usage, append_usage
 from trainer.record.metrics_lines import Resumed
+from trainer.record.node_usage import GpuUsage, NodeLine, Usage, append_usage
 from trainer.record.run_metrics import NODE_METRICS, RUN_METRICS
 
 RULES = Path(__file__).parents[3] / "deploy" / "prometheus" / "transloom.rules.yml"

@@ -13,8 +13,8 @@ from transformers import AutoModelForCausalLM
 from cluster.errors import RecipeError
 from model.errors import ModelError
 from trainer.errors import RunMismatchError, TrainerError
-from transloom.inference.text_generator import TextGenerator
 from transloom.inference.batch_size import max_texts_per_batch
+from transloom.inference.text_generator import TextGenerator
 
 FORMS = {"llama": {}, "gpt2": {"preset": "gpt2"}}
 

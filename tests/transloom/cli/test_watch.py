@@ -313,7 +313,7 @@ def test_a_long_record_has_its_curves_whole(tmp_path):
 
 def test_one_standing_for_scripts(run):
     beat(run)
-    told = json.loads(json.dumps(RunFeed(run).standing()))
+    told = json.loads(json.dumps(RunFeed(run).run_status()))
     assert told["standing"]["state"] == "training"
     assert told["standing"]["step"] == 2
     assert told["vitals"]["ranks"][0]["phase"] == "step"

@@ -1,15 +1,15 @@
-"""A translation network as a model of CTranslate2, with its tokenizers.
+"""Conversion of a translation network and its tokenizers to a model of CTranslate2.
 
     model.bin                 weights, and the table of positions
-    config.json               special tokens; that a source ends with EOS
+    config.json               special tokens, and the EOS at the end of sources
     shared_vocabulary.json    pieces by id, or source_vocabulary.json and target_vocabulary.json
     source.model              the SentencePiece models, under both names if they are one
     target.model
 
-Layers, attention and embeddings are the same mathematics under other names; no number is changed
-unless weights are stored in fewer bits. CTranslate2's own table of positions is another one (it
-begins at position 1, and divides by width / 2 - 1), so ours is written; its rows limit the length
-of a sentence. Read with release 4.8.5.
+Layers, attention and embeddings are mathematically equal under other names. No number changes
+unless weights are stored in fewer bits. CTranslate2's own table of positions differs (it begins at
+position 1, and divides by width / 2 - 1), so ours is written; its rows limit the length of a
+sentence. This follows release 4.8.5.
 """
 
 from collections.abc import Mapping
@@ -33,10 +33,10 @@ from transloom.inference.engine_names import ComputeType
 
 SOURCE_MODEL, TARGET_MODEL = "source.model", "target.model"
 
-# The rows of the table of positions at least: few sentences have more tokens.
+# Minimum rows of the table of positions: few sentences have more tokens.
 MIN_POSITIONS = 1024
 
-# The fields of a network's configuration that are written, or that only training reads.
+# Fields of a network's configuration that are converted, or that only training reads.
 FIELDS = {
     *("network", "encoder_layers", "decoder_layers", "width", "feed_forward_width", "heads"),
     *("norm", "share_embeddings", "dropout", "attention_dropout"),
@@ -57,11 +57,11 @@ def write_model(
 
     Args:
         tokenizers: by field.
-        positions: most tokens of a source or of a translation, EOS included.
-        quantization: in what weights are stored; None: as they are, in fp32.
+        positions: maximum tokens of a source or of a translation, EOS included.
+        quantization: type of the stored weights, or None for unchanged fp32.
 
     Raises:
-        ModelError: CTranslate2 does not hold the network or a tokenizer; the message names what.
+        ModelError: CTranslate2 does not support the network or a tokenizer; the message says why.
         EngineError: the library is not installed.
     """
     assert not network.training
@@ -86,7 +86,7 @@ def write_model(
 
 
 def positions_of(recipe: TrainingRecipe) -> int:
-    """Rows of the table of positions that suffice for all that a run was trained on."""
+    """Return the rows of a table of positions that covers all lengths of a run's training."""
     assert isinstance(recipe.data, PairDataConfig)
     assert isinstance(recipe.decoding, DecodingConfig)
     longest, decoding = recipe.data.max_source_length, recipe.decoding
@@ -95,41 +95,41 @@ def positions_of(recipe: TrainingRecipe) -> int:
 
 
 def require_supported(network: nn.Module, tokenizers: Mapping[str, Tokenizer]) -> Transformer:
-    """The network, if CTranslate2 has all that it and its tokenizers do.
+    """Return the network if CTranslate2 supports all features of it and its tokenizers.
 
     Raises:
-        ModelError: it has not; the message names what.
+        ModelError: it does not; the message names the feature.
     """
     if type(network) is not Transformer:
         raise ModelError(
-            f"The network is a {type(network).__name__}, and only transloom's own Transformer has "
-            "a form of CTranslate2's. Translate with transloom's own engine."
+            f"The network is a {type(network).__name__}, but only transloom's own Transformer can "
+            "be converted to CTranslate2. Translate with transloom's own engine."
         )
     default = ModelConfig()
     for name in sorted(set(ModelConfig.model_fields) - FIELDS):
         value = getattr(network.config, name)
         if value != getattr(default, name):
             raise ModelError(
-                f"model.{name} is {value!r}, and a model of CTranslate2's is written for "
-                f"{getattr(default, name)!r} only. Translate with transloom's own engine."
+                f"model.{name} is {value!r}, but CTranslate2 models are written only for "
+                f"{getattr(default, name)!r}. Translate with transloom's own engine."
             )
     if network.config.activation not in ACTIVATIONS:
         raise ModelError(
-            f"model.activation is {network.config.activation!r}, and a model of CTranslate2's is "
-            f"written for {' or '.join(ACTIVATIONS)} only. Translate with transloom's own engine."
+            f"model.activation is {network.config.activation!r}, but CTranslate2 models are "
+            f"written only for {' or '.join(ACTIVATIONS)}. Translate with transloom's own engine."
         )
     for tokenizer in tokenizers.values():
         if tokenizer.kind is not None:
             raise ModelError(
-                f"The tokenizer {tokenizer.name} is of the kind {tokenizer.kind}, and models of "
-                "CTranslate2 are written with SentencePiece's. Translate with transloom's own "
-                "engine."
+                f"The tokenizer {tokenizer.name} is of the kind {tokenizer.kind}, but CTranslate2 "
+                "models are written only with SentencePiece tokenizers. Translate with transloom's "
+                "own engine."
             )
     return network
 
 
 def _pieces(tokenizer: Tokenizer) -> list[str]:
-    """The pieces by id, which CTranslate2 takes and gives in the place of ids."""
+    """Return the pieces by id, which CTranslate2 uses in place of ids."""
     return [tokenizer.piece(number) for number in range(tokenizer.vocabulary_size)]
 
 
@@ -146,7 +146,7 @@ def _model_spec(network: Transformer, positions: int) -> Any:
         config.heads,
         pre_norm=config.norm == "pre",
         activation=specifications().common_spec.Activation[ACTIVATIONS[config.activation]],
-        # Those that `model.inspection.alignment` asks: the layer before the last, all heads.
+        # Same choice as in `model.inspection.alignment`: the layer before the last, all heads.
         alignment_layer=max(0, config.decoder_layers - 2),
         alignment_heads=config.heads,
     )
@@ -154,7 +154,7 @@ def _model_spec(network: Transformer, positions: int) -> Any:
     for stack in (spec.encoder, spec.decoder):
         stack.scale_embeddings = True
         stack.position_encodings.encodings = table
-    # An array that stands in several places is stored once.
+    # An array that is assigned several times is stored once.
     target = network.target_embedding.weight.detach().numpy()
     source = target if network.source_embedding is None else _array(network.source_embedding)
     output = target if network.output_embedding is None else _array(network.output_embedding)
@@ -177,7 +177,7 @@ def _model_spec(network: Transformer, positions: int) -> Any:
 
 
 def _array(module: nn.Module) -> Any:
-    """A module's weight."""
+    """Return a module's weight."""
     assert isinstance(module.weight, torch.Tensor)
     return module.weight.detach().numpy()
 

@@ -1,13 +1,13 @@
-"""The models of CTranslate2 that a run keeps, so that a checkpoint is converted once.
+"""Cache of a run's CTranslate2 models, so that a checkpoint is converted once.
 
-    engines/ctranslate2/CHECKPOINT-HASH/    what `conversion` writes, and
-      export.json                           what it was made of, with the sha256 of each file
+    engines/ctranslate2/CHECKPOINT-HASH/    files of `conversion`, and
+      export.json                           the model's origin, with the sha256 of each file
 
-A model is written into a hidden folder, which gets its name when it is whole. Its bytes are
-compared with the hashes, and these very bytes are loaded: what happens to the files meanwhile does
-no harm. So two processes may make the same one at once (the first one's counts), a damaged one is
-made anew, and one whose checkpoint the run no longer has is removed. Where nothing can be written,
-a private temporary folder serves.
+A model is written into a hidden folder, which is renamed when it is complete. Its bytes are
+compared with the hashes, and these very bytes are loaded, so concurrent changes of the files do no
+harm. If two processes convert the same checkpoint at once, the first one wins. Damaged models are
+converted again, and models of removed checkpoints are deleted. If the run folder is not writable, a
+private temporary folder is used.
 """
 
 import errno
@@ -23,18 +23,18 @@ from pathlib import Path
 from typing import Literal
 
 from data_pipeline.storage.regular_files import read_regular
-from foundation.untrusted_text import logger_of
-from foundation.strict_json import SMALL, parse_object
 from foundation.file_model import Count, FileModel
+from foundation.strict_json import SMALL, parse_object
+from foundation.untrusted_text import logger_of
 from trainer.checkpoints.format import HEADER, Checkpoint, sha256_of
 from transloom.inference.ctranslate2.library import library
 
 CARD = "export.json"
 HASH_CHARACTERS = 16
 UNFINISHED = ".unfinished"
-SECONDS_TO_FINISH = 24 * 3600  # nobody has written at a folder for longer
+SECONDS_TO_FINISH = 24 * 3600  # older folders belong to killed processes
 
-# Why a folder of a run cannot be written: these are no errors of the run.
+# Reasons that a run's folder cannot be written, which are not errors of the run.
 CANNOT_WRITE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}
 
 Files = dict[str, bytes]  # by name
@@ -44,13 +44,13 @@ logger = logger_of(__name__)
 
 
 class ExportOrigin(FileModel):
-    """What a model follows from.
+    """Origin that determines a model.
 
     Attributes:
-        checkpoint_sha256: of its checkpoint.json, which names the sha256 of every other file.
-        positions: the rows of the table of positions.
-        library: the release of CTranslate2 that wrote it.
-        form: of `conversion`; another number is another model.
+        checkpoint_sha256: hash of its checkpoint.json, which lists the sha256 of every other file.
+        positions: rows of the table of positions.
+        library: release of CTranslate2 that wrote the model.
+        form: version of `conversion`'s format; another number is another model.
     """
 
     checkpoint: str
@@ -61,7 +61,7 @@ class ExportOrigin(FileModel):
 
 
 class ExportMetadata(FileModel):
-    """export.json: what a model was made of, and the sha256 of each of its files."""
+    """Contents of export.json: a model's origin, and the sha256 of each of its files."""
 
     version: Literal[1] = 1
     origin: ExportOrigin
@@ -69,7 +69,7 @@ class ExportMetadata(FileModel):
 
 
 def origin_of(checkpoint: Checkpoint, positions: int) -> ExportOrigin:
-    """What a checkpoint's model follows from here.
+    """Return the origin of a checkpoint's model with the installed library.
 
     Raises:
         EngineError: the library is not installed.
@@ -83,10 +83,10 @@ def origin_of(checkpoint: Checkpoint, positions: int) -> ExportOrigin:
 
 
 def cached_files(engines: Path, origin: ExportOrigin, write: Write) -> Files:
-    """The files of a model, of which each byte is verified; made if the run does not have it.
+    """Return the verified files of a model, and convert it first if the run does not have it.
 
     Args:
-        engines: the run's folder for it.
+        engines: the run's folder for models of other engines.
 
     Raises:
         OSError: the folder, or a temporary one, fails for another reason than its permissions.
@@ -118,7 +118,7 @@ def cached_files(engines: Path, origin: ExportOrigin, write: Write) -> Files:
 
 
 def _intact(folder: Path, origin: ExportOrigin) -> Files | None:
-    """The files of a model, if it is there, of this origin, and whole."""
+    """Return the files of a model if it exists, has this origin, and is intact, or None."""
     try:
         values = parse_object(read_regular(folder / CARD, SMALL.bytes))
         card = ExportMetadata.model_validate(values)
@@ -128,10 +128,10 @@ def _intact(folder: Path, origin: ExportOrigin) -> Files | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        logger.warning("%s cannot be used (%s) and is made anew", folder, error)
+        logger.warning("%s cannot be used (%s) and is converted again", folder, error)
         return None
     if any(_sha256(files[name]) != sha256 for name, sha256 in card.files.items()):
-        logger.warning("%s is damaged and is made anew", folder)
+        logger.warning("%s is damaged and is converted again", folder)
         return None
     return files
 
@@ -152,7 +152,7 @@ def _made(folder: Path, origin: ExportOrigin, write: Write) -> Files:
 def _made_elsewhere(folder: Path, origin: ExportOrigin, write: Write, error: OSError) -> Files:
     logger.warning(
         "%s cannot be written (%s), so the model is converted into a temporary folder, and "
-        "again the next time",
+        "converted again next time",
         folder,
         error.strerror,
     )
@@ -161,14 +161,14 @@ def _made_elsewhere(folder: Path, origin: ExportOrigin, write: Write, error: OSE
 
 
 def _publish(unfinished: Path, folder: Path) -> None:
-    """Give a whole folder its name; what had it was damaged, or is another process's work."""
+    """Rename a complete folder, replacing a damaged one or another process's work."""
     condemned = unfinished.with_name(f"{unfinished.name}-condemned{UNFINISHED}")
     try:
         with suppress(FileNotFoundError):
             folder.rename(condemned)
         unfinished.rename(folder)
     except OSError as error:
-        # Another process was faster, after this one had looked. Its model is the same.
+        # Another process published the same model in the meantime.
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
             raise
     finally:
@@ -176,7 +176,7 @@ def _publish(unfinished: Path, folder: Path) -> None:
 
 
 def _remove_others(kept: Path, checkpoints: Path) -> None:
-    """Remove models whose checkpoint is gone, and what killed processes have left."""
+    """Remove models without their checkpoint, and leftovers of killed processes."""
     for folder in kept.iterdir():
         checkpoint = folder.name[: -HASH_CHARACTERS - 1]
         with suppress(OSError):

@@ -1,4 +1,4 @@
-"""The library itself, an extra (`transloom[ctranslate2]`) that is imported when it is needed."""
+"""Lazy import of CTranslate2, an optional dependency (`transloom[ctranslate2]`)."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from transloom.inference.engine_names import ComputeType
 
 
 def library() -> Any:
-    """The module `ctranslate2`.
+    """Return the module `ctranslate2`.
 
     Raises:
         EngineError: it is not installed.
@@ -17,13 +17,13 @@ def library() -> Any:
     except ImportError as error:
         raise EngineError(
             f"CTranslate2 cannot be used here ({error}). Install it with: pip install "
-            "'transloom[ctranslate2]'; or leave out --engine, so that transloom translates"
+            "'transloom[ctranslate2]'; or omit --engine to translate with transloom"
         ) from error
     return ctranslate2
 
 
 def specifications() -> Any:
-    """The module `ctranslate2.specs`, the form of its models.
+    """Return the module `ctranslate2.specs`, which specifies its models.
 
     Raises:
         EngineError: the library is not installed.
@@ -35,14 +35,14 @@ def specifications() -> Any:
 
 
 def require_compute_type(wanted: ComputeType) -> None:
-    """Check that this machine's CPU can do it.
+    """Check that this machine's CPU supports a compute type.
 
     Raises:
-        EngineError: it cannot, or the library is not installed.
+        EngineError: it does not, or the library is not installed.
     """
     possible = sorted(library().get_supported_compute_types("cpu"))
     if wanted not in possible:
         raise EngineError(
-            f"--compute-type is {wanted}, and CTranslate2 has on this CPU {', '.join(possible)}. "
-            "Name one of these"
+            f"--compute-type is {wanted}, but on this CPU CTranslate2 supports only "
+            f"{', '.join(possible)}. Choose one of these"
         )

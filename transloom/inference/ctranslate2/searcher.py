@@ -1,23 +1,23 @@
-"""CTranslate2 in the place of our own search.
+"""Search by CTranslate2 in place of transloom's own.
 
     batch ─▶ pieces ─▶ [ CTranslate2, on several threads ] ─▶ pieces, scores ─▶ hypotheses, rescored
 
-Its beam search is ours: 2k candidates in each step, of which those among the first k that end are
-finished; a sentence is done when k are. What differs, and what is made of it here:
+Its beam search equals ours: each step has 2k candidates, and those among the first k that end are
+finished; a sentence is done when k are. The differences, and their treatment here:
 
 - Its score is log-probability / length^α; ours divides by ((5 + length) / 6)^α. So its
-  log-probabilities are taken back, and hypotheses scored and ordered by our formula. They are those
-  of the numbers that it multiplied in: with int8 the rounded weights', with float32 ours within
-  1e-3. If more than k hypotheses end, its own order says which k it gives; so it gets the
-  exponent with which the two penalties grow alike around the length of the sources.
-- Its limit on the length holds for a batch, and what reaches it is cut. A sentence of which a
-  hypothesis reaches its own limit, where ours makes EOS follow, is searched by ours.
-- It never chooses PAD and BOS, as we never do, but the other probabilities then add up to 1.
-- An empty sentence it does not translate at all; ours does.
-- It scores a prefix as 0. Its own probability of the prefix is asked for and added. After a prefix
-  only the best hypothesis may end at once.
+  log-probabilities are recovered, and hypotheses are rescored and sorted by our formula. The
+  log-probabilities follow from its weights: with int8 the rounded ones; with float32 they equal
+  ours within 1e-3. If more than k hypotheses end, its own order decides which k it returns. So its
+  exponent is chosen such that both penalties grow alike around the length of the sources.
+- Its length limit holds for a batch, and it truncates longer hypotheses. Our search, which forces
+  EOS there, repeats a sentence if one of its hypotheses reaches the sentence's limit.
+- Like ours, it never chooses PAD and BOS, but it renormalises the other probabilities.
+- It does not translate empty sentences; ours does.
+- It scores a prefix as 0. Its probability of the prefix is computed separately and added. After a
+  prefix, only the best hypothesis may end at once.
 
-Read with release 4.8.5, src/decoding.cc.
+This follows release 4.8.5, src/decoding.cc.
 """
 
 import math
@@ -47,25 +47,27 @@ from transloom.inference.search_processes import Found
 
 # Tokens of a source, padding included, that one thread translates at once.
 TOKENS_AT_ONCE = 1024
-# Batches that are asked for before the first of them is waited for, for each thread.
+# Batches that each thread may have in progress before the first result is awaited.
 BATCHES_AHEAD = 2
-# With an exponent of 0 it would stop as soon as the best hypothesis ends; this is 0 to its floats.
+# With an exponent of 0, it would stop as soon as the best hypothesis ends; as a factor on its
+# floats, this equals 0.
 NO_PENALTY = 1e-9
-# It gives hypotheses that a prefix has ruled out a score of -1e10.
+# Hypotheses that contradict a prefix have a score of -1e10.
 RULED_OUT = -1e9
 
 
 @dataclass(frozen=True)
 class SearchedBatch:
-    """A batch that is being translated.
+    """A batch in translation.
 
     Attributes:
-        source_bs: padded at the end, as our search takes it.
-        limits: tokens that each translation may have, EOS included.
-        prefixes: without padding.
-        rows: those that CTranslate2 was asked for, and its answers to come.
-        prefix_scores: of these rows, if there are prefixes.
-        exponent: of CTranslate2's length penalty.
+        source_bs: sources, padded at the end, as our search takes them.
+        limits: maximum tokens of each translation, EOS included.
+        prefixes: prefixes without padding.
+        rows: rows that CTranslate2 translates.
+        answers: its pending results for these rows.
+        prefix_scores: pending scores of these rows' prefixes; empty if there are none.
+        exponent: exponent of CTranslate2's length penalty.
     """
 
     source_bs: torch.Tensor
@@ -78,7 +80,7 @@ class SearchedBatch:
 
 
 class CTranslate2Searcher:
-    """A model of CTranslate2's with the network that it was made of."""
+    """A model of CTranslate2, with the network that it was converted from."""
 
     def __init__(
         self,
@@ -89,12 +91,13 @@ class CTranslate2Searcher:
         compute_type: ComputeType,
         threads: int | None = None,
     ) -> None:
-        """
+        """Prepare the searcher; the model is loaded on first use.
+
         Args:
             tokenizers: by field.
-            files: gets the model's files, by name.
-            positions: the rows of its table of positions; our search takes longer sentences.
-            threads: that compute; None: as many as this process may use cores.
+            files: returns the model's files, by name.
+            positions: rows of its table of positions; our search handles longer sentences.
+            threads: number of computing threads, or None for one per available core.
         """
         self.engine: str | None = f"ctranslate2-{compute_type}"
         self._network = network
@@ -106,23 +109,26 @@ class CTranslate2Searcher:
         self._threads = cores() if threads is None else threads
 
     def search(self, decoding: DecodingConfig, batches: Sequence[MicroBatch]) -> Iterator[Found]:
-        """See `transloom.inference.searchers.Search`."""
+        """Search as described in `transloom.inference.searchers.Search`."""
         return self._search(self._on_all_cores, 1, decoding, batches)
 
     def prepare(self) -> None:
-        """Convert and load the model: see `kept_export`."""
+        """Convert and load the model: see `export_cache`."""
         _ = self._on_all_cores
 
     @contextmanager
     def in_processes(self, processes: int) -> Generator["CTranslate2Searcher | _Workers"]:
-        """So many threads that translate, which share the cores: CTranslate2's "processes"."""
+        """Yield a searcher with several translating threads, CTranslate2's "processes".
+
+        They share the cores.
+        """
         if processes == 1:
             yield self
             return
         yield _Workers(self, self._translator(processes), processes)
 
     def processes_for(self, sentences: int, bytes_of_longest: int = 0) -> int:
-        """A thread for each core: they share the weights and start at once."""
+        """Return one thread per core, because threads share the weights and start at once."""
         return self._threads
 
     @cached_property
@@ -169,7 +175,7 @@ class CTranslate2Searcher:
             for row, (length, limit) in enumerate(zip(lengths, limits, strict=True))
             if length > 1 and max(length, limit) <= self._positions
         ]
-        # Without EOS, which it adds.
+        # without EOS, which CTranslate2 adds
         sources = [
             self._source.of(tensors.source[row, : lengths[row] - 1].tolist()) for row in rows
         ]
@@ -210,7 +216,7 @@ class CTranslate2Searcher:
             length_penalty=exponent,
             suppress_sequences=[self._target.of([number]) for number in never],
             return_end_token=True,
-            max_input_length=0,  # nothing is cut
+            max_input_length=0,  # no truncation
             max_decoding_length=max(limits),
             min_decoding_length=0,
             return_scores=True,
@@ -218,7 +224,7 @@ class CTranslate2Searcher:
         return answers
 
     def _found(self, decoding: DecodingConfig, asked: SearchedBatch) -> Found:
-        """The hypotheses of a batch's sentences, in its order."""
+        """Return the hypotheses of a batch's sentences, in the order of the batch."""
         found: Found = [[] for _ in asked.limits]
         for index, (row, answer) in enumerate(zip(asked.rows, asked.answers, strict=True)):
             of_prefix = 0.0
@@ -241,7 +247,7 @@ class CTranslate2Searcher:
         limit: int,
         of_prefix: float,
     ) -> list[Hypothesis]:
-        """The hypotheses of a sentence by our score; none if our search has to find them."""
+        """Return a sentence's hypotheses by our score, or none if our search has to find them."""
         hypotheses = []
         for pieces, score in zip(result.hypotheses, result.scores, strict=True):
             length = len(pieces)  # with EOS
@@ -280,12 +286,12 @@ class _Workers:
     workers: int
 
     def search(self, decoding: DecodingConfig, batches: Sequence[MicroBatch]) -> Iterator[Found]:
-        """See `transloom.inference.searchers.Search`."""
+        """Search as described in `transloom.inference.searchers.Search`."""
         return self.searcher._search(self.translator, self.workers, decoding, batches)
 
 
 class _Pieces:
-    """A tokenizer's pieces, which CTranslate2 takes and gives in the place of ids."""
+    """A tokenizer's pieces, which CTranslate2 uses in place of ids."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._pieces = [tokenizer.piece(number) for number in range(tokenizer.vocabulary_size)]
@@ -299,15 +305,15 @@ class _Pieces:
 
 
 def exponent_near(alpha: float, length: float) -> float:
-    """That of length^x, which grows at this length as ((5 + length) / 6)^α does: x = α n / (n + 5).
+    """Return the exponent x with which length^x grows as ((5 + length) / 6)^α does at this length.
 
-    Never 0, with which CTranslate2 would stop earlier.
+    That is x = α n / (n + 5). It is never 0, with which CTranslate2 would stop earlier.
     """
     return max(NO_PENALTY, alpha * length / (length + 5))
 
 
 def _prefix_scores(translator: Any, sources: list[list[str]], begun: list[list[str]]) -> list[Any]:
-    """Log-probabilities of each prefix's tokens, and of EOS after them, to come."""
+    """Return pending log-probabilities of each prefix's tokens, and of EOS after them."""
     scores: list[Any] = translator.score_batch(
         sources,
         begun,

@@ -26,9 +26,9 @@ from cluster.errors import ClusterError
 from data_pipeline.corpora.lines import BYTE_ORDER_MARK
 from data_pipeline.errors import CorpusError
 from data_pipeline.storage.durable import sync_to_disk, write_atomically
+from foundation.file_model import Count, FileModel, error_summary
 from foundation.strict_json import SMALL, parse_object
 from foundation.wording import format_value
-from foundation.file_model import Count, FileModel, error_summary
 from transloom.inference.text_input import lines_of
 from transloom.inference.translate import as_sentence
 
@@ -161,7 +161,9 @@ class ChunkStore:
     def keep(self, number: int, lines: Sequence[str]) -> None:
         """Keep a chunk's output through to the disk."""
         text = "".join(f"{line}\n" for line in lines).encode()
-        write_atomically(self._file(number), f"{hashlib.sha256(text).hexdigest()}\n".encode() + text)
+        write_atomically(
+            self._file(number), f"{hashlib.sha256(text).hexdigest()}\n".encode() + text
+        )
 
     def finish(self) -> None:
         """Make the output of all results, and take them away."""
@@ -197,7 +199,9 @@ class ChunkStore:
         there, here = begun.model_dump(), card.model_dump()
         changed = [name for name in here if there[name] != here[name]]
         if changed:
-            differences = "; ".join(f"{n} {format_value(there[n])} → {format_value(here[n])}" for n in changed)
+            differences = "; ".join(
+                f"{n} {format_value(there[n])} → {format_value(here[n])}" for n in changed
+            )
             raise ClusterError(
                 f"The work in {self.folder} was begun with other settings or another input "
                 f"(there → here): {differences}. Give back what has changed, or take the folder "

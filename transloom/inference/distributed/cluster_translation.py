@@ -16,10 +16,15 @@ from cluster.ray.embedded import EmbeddedRay
 from cluster.ray.session import ray_session
 from cluster.terminal import Terminal, percentage_bars, warn
 from trainer.checkpoints.format import HEADER, sha256_of
-from transloom.inference.text_input import STANDARD_INPUT
-from transloom.inference.sentence_memory import SentenceLimit
 from transloom.inference.distributed.actors import ActorResources, ChunkScheduler, TranslatorOrigin
-from transloom.inference.distributed.chunk_store import InputFile, ChunkStore, WorkMetadata, scan_file
+from transloom.inference.distributed.chunk_store import (
+    ChunkStore,
+    InputFile,
+    WorkMetadata,
+    scan_file,
+)
+from transloom.inference.sentence_memory import SentenceLimit
+from transloom.inference.text_input import STANDARD_INPUT
 from transloom.inference.translate import (
     SENTENCES_AT_ONCE,
     LineOptions,
@@ -98,7 +103,11 @@ def _card(
 
 
 def _run_chunks(
-    work: ChunkStore, given: InputFile, scheduler: ChunkScheduler, chunks: list[int], console: Terminal
+    work: ChunkStore,
+    given: InputFile,
+    scheduler: ChunkScheduler,
+    chunks: list[int],
+    console: Terminal,
 ) -> None:
     """Have all chunks done, and show how it goes."""
     lines = given.lines - sum(given.size(n) for n in chunks)

@@ -1,1 +1,1 @@
-"""Runs as models of other libraries: a file for each library and task."""
+"""Export of runs as models of other libraries, a file for each library and task."""

@@ -1,4 +1,4 @@
-"""Export an encoder with its head (masked tokens, labels) and tokenizer as Hugging Face's BERT."""
+"""Export of an encoder with its head as Hugging Face's BERT, with its tokenizer."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from model.hugging_face.bert import to_bert, to_bert_labels
 from transloom.inference.export.bert_folder import write_bert_folder
 from transloom.inference.trained_network import TrainedNetwork
 
-# What the folder of a network that was trained on pairs says of itself.
+# Model card of a network that was trained on pairs.
 CARD = """---
 library_name: transformers
 pipeline_tag: fill-mask
@@ -24,11 +24,11 @@ language:
 
 # {source} and {target}
 
-An encoder that tells hidden pieces, trained by transloom on pairs ("translation language
+An encoder that predicts masked pieces, trained by transloom on pairs ("translation language
 modelling", Lample and Conneau 2019) and written as `BertForMaskedLM`.
 
-In training the positions of a pair begin anew with its second side, and those of `BertForMaskedLM`
-do not by themselves: give them, or logits differ. A text alone needs no positions; its
+In training, positions restart at the second side of a pair, which is not the default of
+`BertForMaskedLM`: pass them, or logits differ. A text alone needs no positions; its
 `token_type_ids` are 0 if it is {source}, and 1 if it is {target}.
 
 ```python
@@ -50,21 +50,21 @@ print(tokenizer.decode(logits[ids == tokenizer.mask_token_id].argmax(dim=-1)))
 def write_bert(trained: TrainedNetwork, folder: Path) -> str:
     """Write the files into a folder, and return the architecture's name.
 
-    The SentencePiece model lies beside tokenizer.json, which is made of it: a run that begins with
-    the folder knows by it that pieces mean the same.
+    The SentencePiece model is written, too; tokenizer.json is generated from it. A run that starts
+    from the folder compares it to check that pieces have the same meaning.
 
     Raises:
-        ModelError: BERT has no such network; the message names what it has not.
-        TrainerError: tokenizer.json cannot hold the tokenizer.
+        ModelError: BERT does not support the network; the message names the setting.
+        TrainerError: tokenizer.json does not support the tokenizer.
     """
     return _write(trained, folder, pairs=False)
 
 
 def write_bert_of_pairs(trained: TrainedNetwork, folder: Path) -> str:
-    """As `write_bert`, for a network whose texts are pairs: both sides begin with BOS.
+    """Write the files like `write_bert`, for a network of pairs: both sides begin with BOS.
 
-    Its positions begin anew with the second side, which BERT's do not by themselves: README.md
-    says how they are given.
+    Its positions restart at the second side, which is not BERT's default: README.md shows how to
+    pass them.
     """
     data = trained.recipe.data
     assert isinstance(data, PairDataConfig)
@@ -78,13 +78,13 @@ def write_bert_labels(trained: TrainedNetwork, folder: Path) -> str:
     """Write the files into a folder, and return the architecture's name.
 
     Raises:
-        ModelError: BERT has no such network; the message names what it has not.
-        TrainerError: tokenizer.json cannot hold the tokenizer.
+        ModelError: BERT does not support the network; the message names the setting.
+        TrainerError: tokenizer.json does not support the tokenizer.
     """
     network, tokenizer, data = trained.model, trained.tokenizers[TEXT], trained.recipe.data
     if not isinstance(network, LabelModel):
         raise ModelError(
-            f"model.network is {trained.recipe.model.network}, and only label_texts and "
+            f"model.network is {trained.recipe.model.network}, but only label_texts and "
             "label_tokens have BERT's layout. Export a run of one of these networks."
         )
     assert isinstance(data, LabelsDataConfig)
@@ -97,7 +97,7 @@ def _write(trained: TrainedNetwork, folder: Path, *, pairs: bool) -> str:
     tokenizer = shared_tokenizer(trained.tokenizers)
     if not isinstance(network, MaskedLanguageModel):
         raise ModelError(
-            f"model.network is {trained.recipe.model.network}, and only encoder_only has BERT's "
+            f"model.network is {trained.recipe.model.network}, but only encoder_only has BERT's "
             "layout. Export a run of that network."
         )
     found = to_bert(network, tokenizer.pad_id)

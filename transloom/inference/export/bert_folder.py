@@ -1,4 +1,4 @@
-"""A folder with a network in one of BERT's layouts, and its tokenizer."""
+"""Writer of a folder with a network in one of BERT's layouts, and its tokenizer."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,14 +22,14 @@ def write_bert_folder(
 ) -> str:
     """Write the network, its tokenizer and other files, and return the architecture's name.
 
-    The SentencePiece model lies beside tokenizer.json, which is made of it.
+    The SentencePiece model is written, too; tokenizer.json is generated from it.
 
     Args:
-        second_begins: whether the second text of a pair begins with BOS, too.
+        second_begins: True if the second text of a pair begins with BOS, too.
         more: other files, by name.
 
     Raises:
-        TrainerError: tokenizer.json cannot hold the tokenizer.
+        TrainerError: tokenizer.json does not support the tokenizer.
     """
     longest: int = found.config["max_position_embeddings"]
     mask = _mask_of(tokenizer)
@@ -44,7 +44,7 @@ def write_bert_folder(
 
 
 def _mask_of(tokenizer: Tokenizer) -> str | None:
-    """The mask, if the tokenizer was made for a masked model."""
+    """Return the mask, or None if the tokenizer was not trained for a masked model."""
     try:
         tokenizer.tag_id(MASK)
     except TokenizerError:

@@ -1,4 +1,4 @@
-"""A translation model for CTranslate2, with its tokenizers and a model card."""
+"""Export of a translation model for CTranslate2, with its tokenizers and a model card."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -43,8 +43,8 @@ pieces = source.encode("…", out_type=str)
 print(target.decode(result.hypotheses[0]))
 ```
 
-Text goes in as it is written: cased, and not tokenised. If the model was trained with tags, a tag
-is a piece of its own, which stands before the others.
+Give text as it is written: cased, and not tokenised. If the model was trained with tags, put the
+tag before the other pieces, as a separate one.
 
 ## Scores
 
@@ -53,13 +53,12 @@ is a piece of its own, which stands before the others.
 ## How it differs from transloom
 
 - CTranslate2 divides a hypothesis' log-probability by length^α, transloom by ((5 + length) / 6)^α,
-  so the same α of {alpha:g} favours other lengths.
+  so the same α of {alpha:g} favours different lengths.
 - transloom ends a translation after {factor:g} × its source's tokens + {extra}, with EOS;
-  CTranslate2 cuts it after `max_decoding_length`.
-- A source or a translation may have {positions} tokens at most. CTranslate2 cuts a source after
-  `max_input_length`, 1,024 unless you say otherwise.
-- Padding and BOS are ruled out by `suppress_sequences`, if at all; a trained model does not write
-  them.
+  CTranslate2 truncates it after `max_decoding_length`.
+- A source or a translation has at most {positions} tokens. CTranslate2 truncates a source after
+  `max_input_length`, by default 1,024.
+- Padding and BOS are excluded only by `suppress_sequences`; a trained model does not write them.
 
 """
     + LAST_SECTIONS
@@ -69,10 +68,10 @@ is a piece of its own, which stands before the others.
 def write_ctranslate2(
     trained: TrainedNetwork, folder: Path, quantization: ComputeType | None = None
 ) -> str:
-    """Write the files into a folder, and say what they are; see `write_model`.
+    """Write the files into a folder, and return a description; see `write_model`.
 
     Raises:
-        ModelError: CTranslate2 does not hold the network or a tokenizer; the message names what.
+        ModelError: CTranslate2 does not support the network or a tokenizer; the message says why.
         TrainerError: a tokenizer does more than its SentencePiece model.
         EngineError: the library is not installed.
     """
@@ -81,11 +80,11 @@ def write_ctranslate2(
     write_model(trained.model, trained.tokenizers, positions, folder, quantization)
     card = model_card(trained, folder, positions, CARD)
     (folder / CARD_FILE).write_text(card, encoding="utf-8")
-    return f"a model of CTranslate2's in {quantization or ComputeType.FLOAT32}"
+    return f"a CTranslate2 model in {quantization or ComputeType.FLOAT32}"
 
 
 def require_plain(tokenizers: Iterable[Tokenizer]) -> None:
-    """Require that other programs get a run's ids from its SentencePiece models alone.
+    """Check that other programs get a run's ids from its SentencePiece models alone.
 
     Raises:
         TrainerError: text is rewritten before a model sees it.
@@ -93,8 +92,8 @@ def require_plain(tokenizers: Iterable[Tokenizer]) -> None:
     for tokenizer in tokenizers:
         if isinstance(tokenizer, SentencePieceTokenizer) and tokenizer.is_verbatim:
             raise TrainerError(
-                f"{tokenizer.name} was trained with tokenizer.verbatim, which writes line ends and "
-                "some characters as others before it segments; a program with the SentencePiece "
-                "model alone does not. Translate with --engine ctranslate2, or export a run with "
+                f"{tokenizer.name} was trained with tokenizer.verbatim, which escapes line ends "
+                "and some characters before segmentation; a program with only the SentencePiece "
+                "model does not. Translate with --engine ctranslate2, or export a run with "
                 "tokenizer.verbatim=false."
             )

@@ -1,19 +1,19 @@
-"""A SentencePiece tokenizer as the file that the library `tokenizers` reads: tokenizer.json.
+"""Export of a SentencePiece tokenizer to tokenizer.json of the library `tokenizers`.
 
     text ─▶ the model's own normalisation ─▶ words, each with "▁" before it ─▶ pieces ─▶ BOS … EOS
 
-Written for tokenizers 0.23 and read by transformers' `PreTrainedTokenizerFast`. Its ids are those
-of SentencePiece (0.2), but for texts that spell a special piece: `<mask>` in a text is the mask,
-which is wanted, and `</s>` is the end. Four things are written with care:
+Written for tokenizers 0.23, and read by transformers' `PreTrainedTokenizerFast`. Its ids are those
+of SentencePiece (0.2), except for texts that spell a special piece: `<mask>` in a text is the mask,
+as intended, and `</s>` is the end. Four points need care:
 
-- Rules of normalisation are SentencePiece's own table; runs of spaces become one and trailing ones
-  go, as there. What stands behind a mask has no space put before it.
-- A verbatim model has neither. Its text is escaped, and read line by line, as it was in training.
-- SentencePiece joins the two neighbours whose piece has the best score; `tokenizers` goes by a list
-  of pairs. It has every pair that makes a piece, in the order of the pieces' scores.
-- A unigram model's special pieces and bytes have the score 0, and would be found in texts; they
-  stand in the list with a score that no segmentation takes, but one of unknown characters: a text
-  that spells the name of a byte, `<0x41>`, is that byte where the model has no "<".
+- Normalisation uses SentencePiece's own table. It collapses runs of spaces and removes trailing
+  ones, like SentencePiece. Text after a mask gets no leading space.
+- A verbatim model has no normalisation. Its text is escaped and split into lines, as in training.
+- SentencePiece joins the two neighbours whose piece has the best score; `tokenizers` follows a list
+  of pairs. The list has every pair that forms a piece, in the order of the pieces' scores.
+- A unigram model's special pieces and bytes have the score 0, so texts could match them. Here their
+  score is so low that no segmentation uses them, except for unknown characters. A text that spells
+  the name of a byte, `<0x41>`, becomes that byte if the model has no "<".
 """
 
 import base64
@@ -27,22 +27,22 @@ from data_pipeline.tokenizers.tokenizer import Tokenizer
 from trainer.errors import TrainerError
 
 SPACE = "▁"
-NEVER = -1e9  # a score that no segmentation takes
+NEVER = -1e9  # a score too low for any segmentation
 _KINDS = ModelProto.SentencePiece
 
 
 def tokenizer_files(
     tokenizer: Tokenizer, mask: str | None, max_length: int, *, second_begins: bool = False
 ) -> dict[str, bytes]:
-    """The content of tokenizer.json and tokenizer_config.json, by name.
+    """Return the contents of tokenizer.json and tokenizer_config.json, by name.
 
     Args:
-        mask: the piece that stands in the place of a hidden one; None: there is none.
-        max_length: tokens of a text at most, BOS and EOS included.
-        second_begins: whether the second text of a pair begins with BOS, too.
+        mask: piece that replaces a hidden one, or None if there is none.
+        max_length: maximum tokens of a text, BOS and EOS included.
+        second_begins: True if the second text of a pair begins with BOS, too.
 
     Raises:
-        TrainerError: the file cannot hold the tokenizer.
+        TrainerError: tokenizer.json does not support the tokenizer.
     """
     model, verbatim = _model_of(tokenizer)
     joins = any(p.piece.startswith(SPACE) and len(p.piece) > 1 for p in model.pieces)
@@ -77,11 +77,15 @@ def tokenizer_files(
 
 
 def _model_of(tokenizer: Tokenizer) -> tuple[ModelProto, bool]:
-    """The SentencePiece model, if `tokenizers` segments as it does, and whether it is verbatim."""
+    """Return the SentencePiece model, and whether it is verbatim.
+
+    Raises:
+        TrainerError: `tokenizers` cannot segment like it.
+    """
     if not isinstance(tokenizer, SentencePieceTokenizer):
         raise TrainerError(
-            f"{tokenizer.name} is of the kind {tokenizer.kind}, and tokenizer.json is written of "
-            "SentencePiece models. Export a run with such a tokenizer."
+            f"{tokenizer.name} is of the kind {tokenizer.kind}, but tokenizer.json is written "
+            "only for SentencePiece models. Export a run with such a tokenizer."
         )
     model = ModelProto()
     model.ParseFromString(tokenizer.model)
@@ -90,25 +94,25 @@ def _model_of(tokenizer: Tokenizer) -> tuple[ModelProto, bool]:
     fits = {
         "words as pieces": trainer.model_type != TrainerSpec.WORD,
         "pieces across spaces": all(SPACE not in piece.piece[1:] for piece in model.pieces),
-        "spaces behind words": not trainer.treat_whitespace_as_suffix,
+        "spaces after words": not trainer.treat_whitespace_as_suffix,
         "no space before a text": verbatim or rules.add_dummy_prefix,
-        "spaces as they are": verbatim or rules.remove_extra_whitespaces,
-        "spaces that are no ▁": rules.escape_whitespaces,
+        "unchanged spaces": verbatim or rules.remove_extra_whitespaces,
+        "spaces not replaced by ▁": rules.escape_whitespaces,
         "user-defined pieces": not any(p.type == _KINDS.USER_DEFINED for p in model.pieces),
     }
     if lacks := [what for what, fit in fits.items() if not fit]:
         raise TrainerError(
-            f"{tokenizer.name} has {', '.join(lacks)}, which tokenizer.json is not written for. "
-            "Export a run whose tokenizer was trained with transloom's defaults."
+            f"{tokenizer.name} has {', '.join(lacks)}, which the export to tokenizer.json does not "
+            "support. Export a run whose tokenizer was trained with transloom's defaults."
         )
     return model, verbatim
 
 
 def _added(piece: str, number: int, *, with_space: bool) -> dict[str, Any]:
-    """A special piece, which a text may spell.
+    """Return a special piece, which a text may spell.
 
     Args:
-        with_space: whether spaces before it are a part of it.
+        with_space: True if spaces before it are a part of it.
     """
     plain = dict.fromkeys(("single_word", "rstrip", "normalized"), False)
     return {"id": number, "content": piece, "lstrip": with_space, **plain, "special": True}
@@ -132,7 +136,7 @@ def _replaced(found: str, content: str) -> dict[str, Any]:
 
 
 def _escaping() -> dict[str, Any]:
-    """`sentence_piece.escape`, a character at a time: first the one that escapes begin with."""
+    """Return `sentence_piece.escape` as replacements; the escape character is first."""
     return {
         "type": "Sequence",
         "normalizers": [_replaced(found, written) for found, written in reversed(ESCAPES.items())],
@@ -140,7 +144,7 @@ def _escaping() -> dict[str, Any]:
 
 
 def _unescaping() -> dict[str, Any]:
-    """`sentence_piece.unescape`: last the character that escapes begin with."""
+    """Return `sentence_piece.unescape` as replacements; the escape character is last."""
     meant = [_replaced(written, found) for found, written in ESCAPES.items()]
     pieces = [_replaced(SPACE, " "), {"type": "ByteFallback"}, {"type": "Fuse"}]
     return {"type": "Sequence", "decoders": [*pieces, *meant]}
@@ -218,7 +222,7 @@ def _segmentation(model: ModelProto, unknown: int) -> dict[str, Any]:
 
 
 def _merges(model: ModelProto) -> list[list[str]]:
-    """Every pair of pieces that makes a piece; those of the piece with the best score first."""
+    """Return every pair of pieces that forms a piece, ordered by that piece's score, best first."""
     normal = {p.piece: p.score for p in model.pieces if p.type == _KINDS.NORMAL}
     merges = []
     for piece in sorted(normal, key=lambda piece: -normal[piece]):

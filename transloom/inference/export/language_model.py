@@ -1,4 +1,4 @@
-"""A language model as Hugging Face's GPT-2 or Llama, with its tokenizer's file."""
+"""Export of a language model as Hugging Face's GPT-2 or Llama, with its tokenizer's file."""
 
 from pathlib import Path
 
@@ -15,13 +15,13 @@ def write_language_model(trained: TrainedNetwork, folder: Path) -> str:
     """Write the files into a folder, and return the architecture's name.
 
     Raises:
-        ModelError: no layout holds the network; the message names what it cannot hold.
+        ModelError: no layout supports the network; the message names the settings.
     """
     network, tokenizer = trained.model, trained.tokenizers[TEXT]
     if not isinstance(network, DecoderOnly):
         raise ModelError(
-            f"model.network is {trained.recipe.model.network}, and only decoder_only has a layout "
-            "of Hugging Face's. Export a run of that network."
+            f"model.network is {trained.recipe.model.network}, but only decoder_only has a "
+            "Hugging Face layout. Export a run of that network."
         )
     architecture: str = to_hugging_face(network).config["architectures"][0]
     save_hugging_face(

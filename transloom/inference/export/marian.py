@@ -1,4 +1,4 @@
-"""A translation model as Hugging Face's MarianMT, with its tokenizers and a model card."""
+"""Export of a translation model as Hugging Face's MarianMT, with tokenizers and model card."""
 
 from pathlib import Path
 from typing import Any
@@ -21,14 +21,14 @@ def write_marian(trained: TrainedNetwork, folder: Path) -> str:
     """Write the files into a folder, and return the architecture's name.
 
     Raises:
-        ModelError: Marian has no such network; the message names what it has not.
-        TrainerError: a tokenizer is of a kind that MarianTokenizer does not have.
+        ModelError: Marian does not support the network; the message names the setting.
+        TrainerError: MarianTokenizer does not support the kind of a tokenizer.
     """
     network, data, decoding = trained.model, trained.recipe.data, trained.recipe.decoding
     if not isinstance(network, Transformer):
         raise ModelError(
-            f"model.network is {trained.recipe.model.network}, and only transformer has a layout "
-            "of Hugging Face's. Export a run of that network."
+            f"model.network is {trained.recipe.model.network}, but only transformer has a "
+            "Hugging Face layout. Export a run of that network."
         )
     assert isinstance(data, PairDataConfig)
     assert isinstance(decoding, DecodingConfig)
@@ -49,7 +49,7 @@ def write_marian(trained: TrainedNetwork, folder: Path) -> str:
 
 
 def max_positions(data: PairDataConfig, decoding: DecodingConfig) -> int:
-    """Room for the longest source that was trained on, and for its translation with BOS."""
+    """Return the positions for the longest source of training, and for its translation with BOS."""
     longest = int(decoding.max_length_factor * data.max_source_length)
     return max(MAX_POSITIONS, data.max_source_length, longest + decoding.max_extra_length + 1)
 
@@ -57,11 +57,11 @@ def max_positions(data: PairDataConfig, decoding: DecodingConfig) -> int:
 def generation_config(
     network: Transformer, decoding: DecodingConfig, positions: int
 ) -> dict[str, Any]:
-    """Return the settings of `generate` that come nearest to our search.
+    """Return the settings of `generate` that are closest to our search.
 
-    Its length penalty divides log-probabilities by length^α, ours by ((5 + length) / 6)^α. With
-    α = 0 both are 1, and beams have the same scores, except at the length limit: `generate` counts
-    the EOS that it forces there as certain, and our search counts its log-probability.
+    Its length penalty divides log-probabilities by length^α, ours by ((5 + length) / 6)^α. With α =
+    0 both are 1, and beams have the same scores, except at the length limit. There, `generate`
+    counts the EOS that it forces as certain, whereas our search counts its log-probability.
     """
     vocabulary = network.vocabulary
     return {

@@ -1,17 +1,17 @@
-"""The tokenizers of a run as the files that transformers' MarianTokenizer reads.
+"""Export of a run's tokenizers to the files of transformers' MarianTokenizer.
 
     source.spm, target.spm      SentencePiece models, unchanged
-    vocab.json                  piece → id; target_vocab.json beside it where sides have their own
-    tokenizer_config.json       special pieces, languages, and how text is read
+    vocab.json                  piece → id; also target_vocab.json if the sides have different ones
+    tokenizer_config.json       special pieces, languages, and options for reading text
 
-Read in transformers 5.23.0. Its ids are ours, for these reasons:
+It follows transformers 5.23.0. The ids are ours, for these reasons:
 
-- `split_special_tokens`: a text that spells `</s>` or `<pad>` is text, as it is here.
-- A tag is read where a text begins with `>>…<<`. So the piece <2de> is called >><2de><< in
-  vocab.json, and >>de<< as it is. A text that begins so and holds no tag loses that beginning.
+- `split_special_tokens`: a text that spells `</s>` or `<pad>` is text, as in transloom.
+- A tag is recognised if a text begins with `>>…<<`. So vocab.json has the piece <2de> as
+  >><2de><<, and >>de<< unchanged. A text that begins so without a tag loses that beginning.
 - MarianTokenizer has a normaliser of punctuation, which nothing calls.
 
-In decoding with `skip_special_tokens` unknown pieces leave nothing behind; ours leave " ⁇ ".
+Decoding with `skip_special_tokens` drops unknown pieces; ours writes " ⁇ ".
 """
 
 import json
@@ -35,23 +35,23 @@ def tokenizer_files(
     languages: Mapping[str, str],
     max_length: int,
 ) -> dict[str, bytes]:
-    """The content of each file by its name.
+    """Return the content of each file by its name.
 
     Args:
         tokenizers: by field.
-        tags: those of the run's corpora.
+        tags: tags of the run's corpora.
         languages: by field, such as en.
-        max_length: tokens of a source at most, EOS included.
+        max_length: maximum tokens of a source, EOS included.
 
     Raises:
-        TrainerError: a tokenizer is of a kind that MarianTokenizer does not have.
+        TrainerError: MarianTokenizer does not support the kind of a tokenizer.
     """
     source, target = tokenizers[SOURCE], tokenizers[TARGET]
     models = {SOURCE: _sentence_piece_model(source), TARGET: _sentence_piece_model(target)}
     separate = source.model != target.model
     ids = {name: getattr(target, f"{name}_id") for name in SPECIAL}
     if ids["bos"] == ids["pad"]:
-        del ids["bos"]  # there is none
+        del ids["bos"]  # there is no BOS
     special = {f"{name}_token": target.piece(number) for name, number in ids.items()}
     config = {
         "tokenizer_class": TOKENIZER_CLASS,
@@ -76,31 +76,31 @@ def tokenizer_files(
 
 
 def vocabulary(tokenizer: Tokenizer, tags: Sequence[str]) -> dict[str, int]:
-    """The id of each piece, with tags by the names under which a text has them."""
+    """Return the id of each piece, with tags under their names in texts."""
     renamed = {tokenizer.tag_id(tag): called(tag) for tag in tags}
     pieces = (tokenizer.piece(number) for number in range(tokenizer.vocabulary_size))
     return {renamed.get(number, piece): number for number, piece in enumerate(pieces)}
 
 
 def called(tag: str) -> str:
-    """What stands before a text in the place of a tag."""
+    """Return the prefix of a text that stands for a tag."""
     return tag if tag.startswith(">>") and tag.endswith("<<") else f">>{tag}<<"
 
 
 def _sentence_piece_model(tokenizer: Tokenizer) -> bytes:
-    """The model with which MarianTokenizer segments as the tokenizer does."""
+    """Return the model with which MarianTokenizer segments like the tokenizer."""
     if isinstance(tokenizer, MarianTokenizer):
         return tokenizer.sentence_piece_model
     if not isinstance(tokenizer, SentencePieceTokenizer):
         raise TrainerError(
-            f"{tokenizer.name} is of the kind {tokenizer.kind}, and {TOKENIZER_CLASS} reads "
-            "SentencePiece models. Export a run with such tokenizers."
+            f"{tokenizer.name} is of the kind {tokenizer.kind}, but {TOKENIZER_CLASS} reads "
+            "only SentencePiece models. Export a run with such tokenizers."
         )
     if tokenizer.is_verbatim:
         raise TrainerError(
-            f"{tokenizer.name} was trained with tokenizer.verbatim, which writes line ends and "
-            f"some characters as others before it segments, and {TOKENIZER_CLASS} does not. Export "
-            "a run with tokenizer.verbatim=false."
+            f"{tokenizer.name} was trained with tokenizer.verbatim, which escapes line ends and "
+            f"some characters before segmentation, but {TOKENIZER_CLASS} does not. Export a run "
+            "with tokenizer.verbatim=false."
         )
     return tokenizer.model
 

@@ -1,6 +1,6 @@
-"""The model card of an exported translation model: README.md, as Hugging Face shows it.
+"""Model card of an exported translation model: README.md, in Hugging Face's format.
 
-It tells what is known of the run, and no place on the machine where it was trained.
+It describes the run, but contains no path of the machine that trained it.
 """
 
 from pathlib import Path
@@ -24,10 +24,10 @@ from transloom.inference.hypotheses import HypothesesMetadata, find_hypotheses
 from transloom.inference.scoring import dataset_of
 from transloom.inference.trained_network import TrainedNetwork
 
-# The sections of a recipe that say how a model was trained, and name no place.
+# Sections of a recipe that describe the training and contain no path.
 SECTIONS = {"seed", "model", "batching", "trainer", "engine", "decoding"}
 
-# What a card for any library ends with.
+# Last sections of a card for any library.
 LAST_SECTIONS = """## Training
 
 Corpora: {corpora}. No text of them is in this folder, apart from the pieces of the vocabulary.
@@ -37,8 +37,8 @@ Corpora: {corpora}. No text of them is in this folder, apart from the pieces of 
 
 ## Licence
 
-None is given here. What may be done with this model depends on the licences of its corpora and on
-who trained it: name a licence in the first lines of this file before you publish it.
+None is given. The permitted uses of this model depend on the licences of its corpora and on who
+trained it: name a licence in the first lines of this file before you publish it.
 
 ## Hashes
 
@@ -75,7 +75,7 @@ batch = tokenizer(["…"], padding=True, return_tensors="pt")
 print(tokenizer.decode(model.generate(**batch)[0], skip_special_tokens=True))
 ```
 
-Text goes in as it is written: cased, and not tokenised.{tags}
+Give text as it is written: cased, and not tokenised.{tags}
 
 ## Scores
 
@@ -83,16 +83,16 @@ Text goes in as it is written: cased, and not tokenised.{tags}
 
 ## How it differs from transloom
 
-- Weights and token ids are the same, and so are logits, but for rounding.
+- Weights and token ids are the same, and so are logits, except for rounding.
 - `generate` divides a hypothesis' log-probability by length^α, transloom by ((5 + length) / 6)^α,
-  so the same α of {alpha:g} favours other lengths. With `length_penalty=0.0` both search by the
+  so the same α of {alpha:g} favours different lengths. With `length_penalty=0.0` both search by the
   log-probability alone, and their beams have the same scores.
 - transloom ends a translation after {factor:g} × its source's tokens + {extra}; `generate` after
   {positions} tokens of a batch, and a token that this forces adds nothing to its score.
-- A source may have {positions} tokens at most.
-- With `skip_special_tokens=True` a character that the vocabulary lacks leaves nothing behind;
-  transloom writes " ⁇ " for it.
-- A text that begins with `>>…<<` loses that: MarianTokenizer takes it for the name of a language.
+- A source has at most {positions} tokens.
+- With `skip_special_tokens=True`, characters that the vocabulary lacks are dropped; transloom
+  writes " ⁇ " for them.
+- A text that begins with `>>…<<` loses this part: MarianTokenizer takes it for a language code.
 
 """
     + LAST_SECTIONS
@@ -100,12 +100,12 @@ Text goes in as it is written: cased, and not tokenised.{tags}
 
 
 def model_card(trained: TrainedNetwork, folder: Path, positions: int, template: str = CARD) -> str:
-    """The text of the card.
+    """Return the text of the card.
 
     Args:
-        folder: has the other files.
-        positions: the most tokens of a source or a target.
-        template: the card with names in braces in the place of what is known.
+        folder: directory of the other files.
+        positions: maximum tokens of a source or a target.
+        template: the card, with names in braces in place of the values.
     """
     recipe, checkpoint = trained.recipe, trained.checkpoint
     data, decoding = recipe.data, recipe.decoding
@@ -116,7 +116,7 @@ def model_card(trained: TrainedNetwork, folder: Path, positions: int, template: 
     hashes[f"the run's {checkpoint.path.name}/{HEADER}"] = sha256_of(checkpoint.path / HEADER)
     hashes["the dataset's manifest.json"] = checkpoint.header.dataset_identity
     settings = recipe.model_dump(mode="json", include=SECTIONS)
-    settings["trainer"].pop("init_from")  # it may name a place
+    settings["trainer"].pop("init_from")  # it may contain a path
     tags = sorted({called(tag) for corpus in data.train for tag in corpus.tags.values()})
     return template.format(
         source=data.source_language,
@@ -138,7 +138,7 @@ def model_card(trained: TrainedNetwork, folder: Path, positions: int, template: 
 
 
 def _described(corpus: PairCorpusConfig) -> str:
-    """A corpus by the names of its files and their hashes, without their folders."""
+    """Return the names of a corpus' files without folders, with their hashes."""
     files = zip(corpus.locations, corpus.sha256s, strict=True)
     return " and ".join(
         f"{_file_name(location)} (sha256 {sha256})" if sha256 else _file_name(location)
@@ -154,13 +154,11 @@ def _on_context(data: PairDataConfig) -> str:
     if not data.sentences_before:
         return ""
     read = counted(data.sentences_before, "sentence")
-    return (
-        f" Up to {read} of its document may stand before it, each with ` {SEPARATOR} ` behind it."
-    )
+    return f" Up to {read} of its document may precede it, each followed by ` {SEPARATOR} `."
 
 
 def _scores(trained: TrainedNetwork, data: PairDataConfig) -> list[str]:
-    """A line for each score that is known of these weights."""
+    """Return a line for each known score of these weights."""
     lines = [
         f"- validation, greedily: {name} {score.value:.4g}"
         for name, score in trained.checkpoint.header.scores.items()
@@ -171,14 +169,14 @@ def _scores(trained: TrainedNetwork, data: PairDataConfig) -> list[str]:
         try:
             line = _test_score(path, trained.checkpoint, data)
         except (OSError, ValueError, DataError, TrainerError):
-            continue  # of another kind of file, or the dataset is not here: nothing can be said
+            continue  # another kind of file, or a missing dataset: there is no score
         if line:
             lines.append(line)
     return lines
 
 
 def _test_score(path: Path, checkpoint: Checkpoint, data: PairDataConfig) -> str | None:
-    """BLEU of the hypotheses that a card describes; None if other weights have made them."""
+    """Return the BLEU of a card's hypotheses, or None if they are from other weights."""
     origin = HypothesesMetadata.model_validate(parse_object(path.read_bytes(), SMALL)).origin
     if origin.checkpoint_sha256 != sha256_of(checkpoint.path / HEADER):
         return None

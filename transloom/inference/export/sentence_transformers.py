@@ -1,13 +1,13 @@
-"""A sentence encoder as the library sentence-transformers opens it: BERT, pooling, length 1.
+"""Export of a sentence encoder for sentence-transformers: BERT, pooling, normalisation.
 
     config.json, model.safetensors, tokenizer*       BertModel and its tokenizer
     modules.json                                     the three steps, in their order
-    sentence_bert_config.json                        how many tokens are read
+    sentence_bert_config.json                        maximum number of tokens
     1_Pooling/config.json, 2_Normalize/config.json   the other steps
-    config_sentence_transformers.json                that vectors are compared by their cosine
+    config_sentence_transformers.json                cosine as the similarity of vectors
 
-Read in sentence-transformers 6.2.0. The names of the steps and of the kinds of pooling are those of
-its earlier versions, which the later ones take, too.
+It follows sentence-transformers 6.2.0. The names of the steps and of the kinds of pooling are those
+of its earlier versions, which later ones accept, too.
 """
 
 import json
@@ -21,26 +21,26 @@ from model.hugging_face.bert import to_bert_encoder
 from transloom.inference.export.bert_folder import write_bert_folder
 from transloom.inference.trained_network import TrainedNetwork
 
-# The steps after the tokenizer: their folders and classes there.
+# Folders and classes of the steps after the tokenizer.
 MODULES = {"": "Transformer", "1_Pooling": "Pooling", "2_Normalize": "Normalize"}
-# Ours: theirs.
+# Our name to theirs.
 POOLING = {"first": "pooling_mode_cls_token", "mean": "pooling_mode_mean_tokens"}
 
 
 def write_sentence_transformer(trained: TrainedNetwork, folder: Path) -> str:
-    """Write the files into a folder, and return in a few words which model they are.
+    """Write the files into a folder, and return a short description of the model.
 
-    The SentencePiece model lies beside tokenizer.json, which is made of it.
+    The SentencePiece model is written, too; tokenizer.json is generated from it.
 
     Raises:
-        ModelError: BERT has no such network; the message names what it has not.
-        TrainerError: tokenizer.json cannot hold the tokenizer.
+        ModelError: BERT does not support the network; the message names the setting.
+        TrainerError: tokenizer.json does not support the tokenizer.
     """
     network, tokenizer = trained.model, trained.tokenizers[SOURCE]
     if not isinstance(network, SentenceEncoder):
         raise ModelError(
-            f"model.network is {trained.recipe.model.network}, and only sentence_encoder is "
-            "opened by sentence-transformers. Export a run of that network."
+            f"model.network is {trained.recipe.model.network}, but "
+            "sentence-transformers supports only sentence_encoder. Export a run of that network."
         )
     found = to_bert_encoder(network.encoder, tokenizer.pad_id)
     steps = _steps(network, network.encoder.context_length)
@@ -50,7 +50,7 @@ def write_sentence_transformer(trained: TrainedNetwork, folder: Path) -> str:
 
 
 def _steps(network: SentenceEncoder, longest: int) -> dict[str, Any]:
-    """The library's own files, by name."""
+    """Return the library's own files, by name."""
     wanted = POOLING[network.config.pooling]
     modules = [
         {"idx": n, "name": str(n), "path": path, "type": f"sentence_transformers.models.{kind}"}
@@ -61,7 +61,7 @@ def _steps(network: SentenceEncoder, longest: int) -> dict[str, Any]:
         "sentence_bert_config.json": {
             "max_seq_length": longest,
             "do_lower_case": False,
-            "model_args": {"add_pooling_layer": False},  # BERT's own, which has no weights here
+            "model_args": {"add_pooling_layer": False},  # BERT's pooler, which has no weights here
         },
         "1_Pooling/config.json": {
             "word_embedding_dimension": network.width,

@@ -90,7 +90,11 @@ class SentenceQueue(Generic[Owner]):
         if not self._waiting:
             return []
         first = self._waiting[0]
-        chosen = [first] if first.losses > MAX_LOSSES_IN_SHARED_BATCH else self._compatible_sentences(first)
+        chosen = (
+            [first]
+            if first.losses > MAX_LOSSES_IN_SHARED_BATCH
+            else self._compatible_sentences(first)
+        )
         taken = set(map(id, chosen))
         self._waiting = [one for one in self._waiting if id(one) not in taken]
         return chosen

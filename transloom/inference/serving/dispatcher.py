@@ -16,12 +16,12 @@ from data_pipeline.errors import TokenizerError
 from foundation.untrusted_text import logger_of
 from foundation.wording import counted
 from transloom.inference.serving.batch import Batch, BatchAnswer, Found, ReplicaStatus
+from transloom.inference.serving.batch_queue import RequestedSearch, Sentence, SentenceQueue
 from transloom.inference.serving.errors import RefusedError, ReplicaLostError
 from transloom.inference.serving.facts import ServedRunFacts
 from transloom.inference.serving.messages import ProblemKind, RunLimits, ServedRun, TranslateRequest
 from transloom.inference.serving.metrics import ServingMetrics
 from transloom.inference.serving.settings import Batching, Limits
-from transloom.inference.serving.batch_queue import RequestedSearch, Sentence, SentenceQueue
 
 POLL_SECONDS = 2.0
 # A replica that was not heard of for so long is not counted any more.
@@ -201,7 +201,9 @@ class Dispatcher:
     async def poll_replica(self) -> None:
         """Ask a replica how it stands."""
         try:
-            self._update_replica((await self._ask(Batch(RequestedSearch(None, 1, False, False)))).current_status)
+            self._update_replica(
+                (await self._ask(Batch(RequestedSearch(None, 1, False, False)))).current_status
+            )
         except ReplicaLostError:
             pass  # the next look may find another one
         except Exception:  # a bug: whoever looks sends batches, too

@@ -11,8 +11,8 @@ from trainer.checkpoints.format import Checkpoint, checkpoint_name, list_average
 from trainer.errors import CheckpointError, RunMismatchError
 from trainer.recipe import TrainingRecipe
 from trainer.runs.folder import RunFolder
-from transloom.inference.serving.settings import ReplicaSettings
 from transloom.inference.serving.checkpoint_reloader import CheckpointReloader
+from transloom.inference.serving.settings import ReplicaSettings
 
 
 @dataclass(frozen=True)

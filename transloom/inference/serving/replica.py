@@ -9,9 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from foundation.garbage_collection import without_garbage_collection
+from foundation.openmp import limit_openmp_spin
 from foundation.periodic_thread import PeriodicThread
 from foundation.untrusted_text import logger_of
-from foundation.openmp import limit_openmp_spin
 from transloom.inference.serving.batch import Batch, BatchAnswer, ReplicaStatus
 from transloom.inference.serving.settings import ReplicaSettings
 
@@ -45,14 +45,18 @@ class Replica:
         self._thread = ThreadPoolExecutor(1, "translate")
         self._busy_since: float | None = None
         PeriodicThread(
-            "checkpoints", settings.look_seconds, lambda: self._checkpoint_reloader.reload_and_log(logger)
+            "checkpoints",
+            settings.look_seconds,
+            lambda: self._checkpoint_reloader.reload_and_log(logger),
         ).start()
 
     async def translate(self, batch: Batch) -> BatchAnswer:
         """The translations of a batch, all with one checkpoint."""
         from transloom.inference.serving.replica_translation import translate_batch
 
-        translator = self._checkpoint_reloader.current  # once: another one may be taken up meanwhile
+        translator = (
+            self._checkpoint_reloader.current
+        )  # once: another one may be taken up meanwhile
         current_status = self._standing(translator)
         if not batch.texts:
             return BatchAnswer((), current_status)

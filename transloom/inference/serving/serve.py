@@ -226,7 +226,9 @@ async def _serve(
         ):
             _tell_where(settings, address_of(settings.host, listening), print_line)
             await _wait_for_stop_or_loss()
-            print_line("Told to stop: requests that were taken are answered, and no more are taken.")
+            print_line(
+                "Told to stop: requests that were taken are answered, and no more are taken."
+            )
             left = await server.drain(settings.limits.timeout_seconds)
             if left:
                 print_line(f"{counted(left, 'request')} were not answered in time.")
@@ -252,4 +254,6 @@ def _tell_where(settings: ServingSettings, address: str, print_line: Tell) -> No
     names = ", ".join(settings.runs)
     token = "" if settings.token is None else f"/?{TOKEN}=…"
     print_line(f"Serving {names}: {address}{token}")
-    print_line(f"The interface: {address}/docs. Ctrl-C answers what was asked, and ends the server.")
+    print_line(
+        f"The interface: {address}/docs. Ctrl-C answers what was asked, and ends the server."
+    )

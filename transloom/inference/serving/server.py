@@ -16,9 +16,9 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 from pydantic import BaseModel, ValidationError
 
-from foundation.untrusted_text import logger_of
-from foundation.strict_json import JsonLimits, parse_object
 from foundation.file_model import error_summary
+from foundation.strict_json import JsonLimits, parse_object
+from foundation.untrusted_text import logger_of
 from transloom.inference.serving.auth import ServingGuard
 from transloom.inference.serving.dispatcher import Dispatcher
 from transloom.inference.serving.errors import RefusedError

@@ -25,7 +25,7 @@ from trainer.recipe import differing_identity, recipe_class
 from trainer.record.metrics_file import read_metrics
 from trainer.record.metrics_lines import SkippedLine, StepLine, TrainLine
 from trainer.record.run_settings import settings_of
-from trainer.runs.folder import RunMetadata, RunFolder
+from trainer.runs.folder import RunFolder, RunMetadata
 from trainer.task_kinds import NETWORKS, TASKS
 from transloom.observe.comparison.step_difference import loss_difference, step_difference
 

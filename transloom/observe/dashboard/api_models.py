@@ -10,7 +10,8 @@ report. Unknown values are null.
     api/runs/ID/curves?points=&from=&to=  CurvesResponse
     api/runs/ID/nodes                     NodesResponse
     api/runs/ID/time-lapse                TimeLapseResponse
-    api/runs/ID/looks/A-B                 InspectionResponse; POST api/runs/ID/looks starts one: InspectionRequest
+    api/runs/ID/looks/A-B                 InspectionResponse
+    POST api/runs/ID/looks                InspectionRequest
     api/follow                            server-sent events: runs (NewRuns), steps (NewSteps),
                                           curves (CurvesChanged), looks (NewInspection)
 """

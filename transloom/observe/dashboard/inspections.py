@@ -12,10 +12,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from foundation.untrusted_text import visible
 from foundation.strict_json import JsonLimits, parse_object
+from foundation.untrusted_text import visible
 from foundation.wording import counted
-from transloom.observe.dashboard.api_models import MAX_INSPECTED_STEPS, InspectionResponse, NewInspection
+from transloom.observe.dashboard.api_models import (
+    MAX_INSPECTED_STEPS,
+    InspectionResponse,
+    NewInspection,
+)
 
 LIMITS = JsonLimits(bytes=16_000_000, values=2_000_000)
 MAX_KEPT_INSPECTIONS = 4
@@ -156,7 +160,9 @@ class InspectionManager:
         parse_object(content, LIMITS)
         look.content, look.state, look.message = content.strip(), "done", ""
 
-    async def _read_progress(self, process: asyncio.subprocess.Process, look: StepInspection) -> None:
+    async def _read_progress(
+        self, process: asyncio.subprocess.Process, look: StepInspection
+    ) -> None:
         """Keep the last line on standard error as the message: how far it is, or what is wrong."""
         assert process.stderr is not None
         end = b""

@@ -16,8 +16,8 @@ import numpy as np
 from foundation.built_in_tasks import DEFAULT_TASK
 from foundation.wording import counted
 from trainer.errors import RunMismatchError, TrainerError
-from trainer.record.node_usage import NodeLine, read_usage
 from trainer.record.metrics_lines import Event, Sample, SkippedLine
+from trainer.record.node_usage import NodeLine, read_usage
 from trainer.record.run_snapshot import ProblemCollector, RunSnapshot
 from trainer.record.run_status import RECORD_BYTES_IN_LIST, run_status_from
 from trainer.record.time_lapse import mean_cross_attention, read_time_lapse
@@ -113,7 +113,7 @@ def run_response(path: Path, cache: Path | None) -> RunResponse:
         samples=samples,
         log=snapshot.log[-LOG_ENTRIES:],
         cleaning=cleaning,
-        environment=job_environment(snapshot),
+        environment=environment_of(snapshot),
         commands=commands_of(snapshot),
         vitals=vitals,
     )
@@ -129,7 +129,7 @@ def newest_samples(record: Path, cache: Path | None) -> list[Sample]:
         return end.validations[-1].samples if end.validations else []
 
 
-def job_environment(snapshot: RunSnapshot) -> dict[str, Any]:
+def environment_of(snapshot: RunSnapshot) -> dict[str, Any]:
     """Return versions, commit and numerics by the last start and the newest readable header."""
     known: dict[str, Any] = {}
     if start := snapshot.start:

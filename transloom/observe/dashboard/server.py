@@ -21,16 +21,16 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 from pydantic import BaseModel, ValidationError
 
-from foundation.strict_json import JsonLimits, parse_object
 from foundation.file_model import error_summary
+from foundation.strict_json import JsonLimits, parse_object
 from trainer.errors import TrainerError
 from trainer.runs.folder import RunFolder
 from transloom.observe.curves.curves import MAX_POINTS
 from transloom.observe.dashboard.api_models import CurvesChanged, InspectionRequest, Problem
-from transloom.observe.dashboard.page_subscribers import PageSubscribers, TooManyPagesError
 from transloom.observe.dashboard.follower import Follower
 from transloom.observe.dashboard.index_process import Indexer
-from transloom.observe.dashboard.inspections import InspectionRefusedError, InspectionManager
+from transloom.observe.dashboard.inspections import InspectionManager, InspectionRefusedError
+from transloom.observe.dashboard.page_subscribers import PageSubscribers, TooManyPagesError
 from transloom.observe.dashboard.run_responses import (
     curves_response,
     nodes_response,
@@ -115,7 +115,9 @@ class Dashboard:
             subscribers=subscribers,
             follower=Follower(self._table, subscribers, executor, other),
             indexer=indexer,
-            looks=InspectionManager(lambda look: subscribers.publish("looks", look), self._look_command),
+            looks=InspectionManager(
+                lambda look: subscribers.publish("looks", look), self._look_command
+            ),
             executor=executor,
         )
         yield

@@ -58,7 +58,9 @@ def serve(
         address = f"{address_of(host, listening)}/?{TOKEN}={doors.token}"
         print_line(f"The runs in {runs.path}: {address}")
         print_line("Only who has this address gets in. Ctrl-C ends the dashboard, and no run.")
-        dashboard = Dashboard(RunsTable(runs), default_cache(), doors, inspection_command(command_line))
+        dashboard = Dashboard(
+            RunsTable(runs), default_cache(), doors, inspection_command(command_line)
+        )
         asyncio.run(_serve(dashboard.app, listening))
 
 

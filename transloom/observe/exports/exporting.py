@@ -16,8 +16,8 @@ from pydantic import ValidationError
 
 from data_pipeline.storage.durable import write_atomically
 from data_pipeline.storage.regular_files import read_regular
-from foundation.strict_json import SMALL, parse_object
 from foundation.file_model import Count, FileModel
+from foundation.strict_json import SMALL, parse_object
 from trainer.errors import TrainerError
 from trainer.record.metrics_file import parsed
 from trainer.record.metrics_lines import Line

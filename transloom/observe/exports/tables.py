@@ -20,7 +20,14 @@ from typing import Any, Literal, get_args
 from pydantic.fields import FieldInfo
 
 from foundation.file_model import Count
-from trainer.record.metrics_lines import Event, FlopCount, Line, SkippedLine, TrainLine, ValidationLine
+from trainer.record.metrics_lines import (
+    Event,
+    FlopCount,
+    Line,
+    SkippedLine,
+    TrainLine,
+    ValidationLine,
+)
 
 Kind = Literal["integer", "large integer", "number", "text", "integers", "numbers by name", "truth"]
 Row = list[Any]

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from data_pipeline.batching.plan import slots_of_rank
 from data_pipeline.dataset.manifest import Manifest
 from trainer.record.metrics_lines import StepLine, TrainLine
-from trainer.replay.replay_report import ActivationRange, InspectedExample, InspectedStep
 from trainer.replay.rank_reports import RankActivationReport, RankExampleReport, RankStepReport
+from trainer.replay.replay_report import ActivationRange, InspectedExample, InspectedStep
 
 
 class ExampleLocations:

@@ -10,7 +10,14 @@ from typing import Any, Literal
 
 from trainer.checkpoints.format import CheckpointHeader
 from trainer.errors import TrainerError
-from trainer.record.metrics_lines import Line, ReplayMismatch, Resumed, SkippedLine, StepLine, TrainLine
+from trainer.record.metrics_lines import (
+    Line,
+    ReplayMismatch,
+    Resumed,
+    SkippedLine,
+    StepLine,
+    TrainLine,
+)
 from trainer.runs.step_range import StepRange
 from trainer.state import numerics
 

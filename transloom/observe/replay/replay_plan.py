@@ -32,8 +32,8 @@ from trainer.record.metrics_lines import TrainLine
 from trainer.runs.folder import RunFolder
 from trainer.runs.step_range import StepRange
 from trainer.state.digest import START
-from transloom.observe.replay.recorded_steps import RecordedSteps
 from transloom.observe.replay.loss_jumps import Jump, largest_jump
+from transloom.observe.replay.recorded_steps import RecordedSteps
 
 
 @dataclass(frozen=True)
@@ -259,9 +259,9 @@ def _set_back(recipe: Recipe, values: dict[str, object]) -> Recipe:
     may_change = {name for name, _, change in leaves(recipe) if change == "continuable"}
     if others := [name for name in values if name not in may_change]:
         raise TrainerError(
-            f"By its record the run was trained with other settings of {join_items(others)}, expected "
-            "only fields of the class continuable that the recipe of its last start has: restore "
-            "record and recipe.yaml from a copy, or replay later steps"
+            f"By its record the run was trained with other settings of {join_items(others)}, "
+            "expected only fields of the class continuable that the recipe of its last start has: "
+            "restore record and recipe.yaml from a copy, or replay later steps"
         )
     dumped = recipe.model_dump(mode="json")
     for name, value in values.items():

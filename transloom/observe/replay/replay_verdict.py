@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from trainer.record.metrics_file import REPLAY_TOLERANCE
 from trainer.record.metrics_lines import StepLine
-from trainer.replay.replay_report import Difference, Verdict
 from trainer.replay.rank_reports import RankStateReport
+from trainer.replay.replay_report import Difference, Verdict
 from transloom.observe.comparison.step_difference import EVERY_BIT, loss_difference, step_difference
 from transloom.observe.replay.recorded_steps import RecordedSteps
 
@@ -48,7 +48,9 @@ class ComparedState:
     problem: str | None = None
 
     @classmethod
-    def of(cls, step: int, seen: Sequence[RankStateReport], order: Sequence[str]) -> "ComparedState":
+    def of(
+        cls, step: int, seen: Sequence[RankStateReport], order: Sequence[str]
+    ) -> "ComparedState":
         """Put the parts of the ranks together.
 
         Args:

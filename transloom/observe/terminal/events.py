@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from foundation.wording import counted, join_items, format_value
+from foundation.wording import counted, format_value, join_items
 from trainer.record.metrics_lines import Event, Resized, Resumed
 
 # Settings whose effect on the rounding `engine.numerics=exact` removes.
@@ -19,7 +19,9 @@ def event_text(event: Event) -> str:
     if isinstance(event, Resized):
         return f"Trains on {counted(event.to_ranks, 'rank')} now (before: {event.from_ranks})."
     details = ", ".join(
-        f"{key.replace('_', ' ')} {format_value(value)}" for key, value in event.details.items() if value
+        f"{key.replace('_', ' ')} {format_value(value)}"
+        for key, value in event.details.items()
+        if value
     )
     return f"{event.event.replace('_', ' ')}: {details}" if details else event.event
 
@@ -54,4 +56,7 @@ def _promise(event: Resumed) -> str:
 
 
 def _changes(changed: Mapping[str, list[Any]]) -> str:
-    return join_items(f"{name} {format_value(then)} → {format_value(now)}" for name, (then, now) in changed.items())
+    return join_items(
+        f"{name} {format_value(then)} → {format_value(now)}"
+        for name, (then, now) in changed.items()
+    )

@@ -17,11 +17,17 @@ from foundation.wording import counted
 from trainer.errors import RunMismatchError
 from trainer.record.followed_run import STATUS_SECONDS, FollowedRuns
 from trainer.record.run_snapshot import Signature
-from trainer.record.run_status import RECORD_BYTES_IN_LIST, RunStatus, is_run, run_paths, run_status_of
+from trainer.record.run_status import (
+    RECORD_BYTES_IN_LIST,
+    RunStatus,
+    is_run,
+    run_paths,
+    run_status_of,
+)
 from transloom.observe.terminal.folder_picture import FolderRow, folder_picture
 from transloom.observe.terminal.run_picture import JobPicture, state_with_job
-from transloom.observe.terminal.scores import score_text
 from transloom.observe.terminal.run_status_text import steps_text, time_text
+from transloom.observe.terminal.scores import score_text
 
 
 @dataclass(frozen=True)
@@ -56,7 +62,7 @@ class FolderFeed:
         """
         self._folder = folder
         self._job_of = job_of
-        self._follow_logs = FollowedRuns(self._known_of, lambda known: known.is_under_way)
+        self._followed = FollowedRuns(self._known_of, lambda known: known.is_under_way)
         self._told: dict[Path, str] = {}  # the state of each run that was told last
         self._next_look = 0.0
         self._list_runs()
@@ -72,11 +78,11 @@ class FolderFeed:
             runs = self._list_runs()
         except RunMismatchError:  # storage may be away for a moment
             return
-        self._follow_logs.refresh(runs)
+        self._followed.refresh(runs)
 
     @property
     def _known(self) -> dict[Path, _Known]:
-        return self._follow_logs.summaries
+        return self._followed.summaries
 
     @property
     def is_over(self) -> bool:

@@ -20,7 +20,9 @@ def newest_job_picture(run: Path) -> JobPicture | None:
         record = folder.read()
     except (ClusterError, OSError):
         return None
-    state = LOST if record.state not in FINAL and folder.is_heartbeat_overdue(record) else record.state
+    state = (
+        LOST if record.state not in FINAL and folder.is_heartbeat_overdue(record) else record.state
+    )
     return _picture(record.id, state, record)
 
 

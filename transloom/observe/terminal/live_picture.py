@@ -46,7 +46,9 @@ def rendered(console: Terminal, picture: RunPicture, height: int | None = None) 
 class LivePicture:
     """An audience that shows what it hears."""
 
-    def __init__(self, console: Terminal, picture: RunPicture, checkpoints: CheckpointFolder) -> None:
+    def __init__(
+        self, console: Terminal, picture: RunPicture, checkpoints: CheckpointFolder
+    ) -> None:
         self._console = console
         self._picture = picture
         self._checkpoints = checkpoints

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 
 from foundation.untrusted_text import visible_line
 from foundation.wording import counted, operations, span, steps_of
-from trainer.record.record_end import TERA
 from trainer.record.metrics_lines import Sample
+from trainer.record.record_end import TERA
 from transloom.observe.terminal.picture_layout import (
     LABEL,
     UNICODE,

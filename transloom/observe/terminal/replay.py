@@ -8,7 +8,13 @@ from rich.console import Group, RenderableType
 from cluster.terminal import shown
 from foundation.untrusted_text import visible_line
 from foundation.wording import counted, join_items
-from trainer.replay.replay_report import Difference, InspectedExample, InspectedStep, ReplayReport, Verdict
+from trainer.replay.replay_report import (
+    Difference,
+    InspectedExample,
+    InspectedStep,
+    ReplayReport,
+    Verdict,
+)
 from transloom.observe.terminal.tables import AnswerTable, Column
 
 LAYERS_SHOWN = 5

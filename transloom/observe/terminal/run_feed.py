@@ -47,8 +47,8 @@ class RunFeed:
         self.run = RunFolder(path)
         self.picture = RunPicture(str(path))
         self._job = job
-        self._follow_logs = FollowedRun(self.run, CHECKPOINTS_SHOWN)
-        self._standing: RunStatus | None = None  # the one that the picture shows
+        self._followed = FollowedRun(self.run, CHECKPOINTS_SHOWN)
+        self._run_status: RunStatus | None = None  # the one that the picture shows
         self._was_under_way = False
         self._take_history()
         self.poll()
@@ -62,17 +62,17 @@ class RunFeed:
         job, state = self.picture.job, self.picture.state
         if job and job.is_under_way:
             return False
-        if state == "damaged" and self._was_under_way and self._follow_logs.run_status.owner is None:
+        if state == "damaged" and self._was_under_way and self._followed.run_status.owner is None:
             return not self.run.path.exists()  # storage may be away for a moment
         return state != "training"
 
     def poll(self) -> None:
         """Read what is new."""
-        followed, picture = self._follow_logs, self.picture
+        followed, picture = self._followed, self.picture
         followed.read()
         self.new_lines, self.new_entries = followed.new_lines, followed.new_entries
-        if self._standing is not followed.run_status:
-            self._take_standing(followed.run_status)
+        if self._run_status is not followed.run_status:
+            self._take_status(followed.run_status)
         if followed.is_other_record:
             picture.forget_curves()
             self._take_history()
@@ -109,10 +109,10 @@ class RunFeed:
         }
 
     def _take_history(self) -> None:
-        self._follow_logs.record_problems += take_history(self.picture, self.run)
+        self._followed.record_problems += take_history(self.picture, self.run)
 
-    def _take_standing(self, run_status: RunStatus) -> None:
-        self._standing, picture = run_status, self.picture
+    def _take_status(self, run_status: RunStatus) -> None:
+        self._run_status, picture = run_status, self.picture
         picture.job = self._job()
         picture.state = state_with_job(run_status, picture.job)
         picture.reason = run_status.reason if picture.state == run_status.state else None

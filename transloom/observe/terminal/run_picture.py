@@ -13,8 +13,8 @@ from collections import deque
 from dataclasses import dataclass, field, replace
 
 from trainer.checkpoints.checkpoint_status import CheckpointStatus
-from trainer.record.record_end import RecordEnd
 from trainer.record.metrics_lines import Line, TrainLine, ValidationLine
+from trainer.record.record_end import RecordEnd
 from trainer.record.run_status import RunStatus
 from trainer.runs.log import LogEntry
 from trainer.runs.vitals import Vitals

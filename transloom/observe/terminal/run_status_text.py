@@ -5,7 +5,13 @@ from pathlib import Path
 
 from foundation.wording import counted, flop_rate, span, steps_of
 from trainer.errors import RunMismatchError
-from trainer.record.run_status import RECORD_BYTES_IN_LIST, RunStatus, is_run, run_paths, run_status_of
+from trainer.record.run_status import (
+    RECORD_BYTES_IN_LIST,
+    RunStatus,
+    is_run,
+    run_paths,
+    run_status_of,
+)
 from transloom.observe.terminal.scores import (
     score_heading,
     score_text,
@@ -135,7 +141,9 @@ def _scores_line(run_status: RunStatus) -> str:
 def _training_line(run_status: RunStatus) -> str:
     if run_status.training_loss is None or run_status.training_nll is None:
         return ""
-    losses = training_losses(run_status.training_loss, run_status.training_nll, run_status.smooths_labels)
+    losses = training_losses(
+        run_status.training_loss, run_status.training_nll, run_status.smooths_labels
+    )
     return ", ".join(f"training {name} {value:.3f}" for name, value in losses.items())
 
 
@@ -152,7 +160,11 @@ def _best_line(run_status: RunStatus) -> str:
 def _speed_line(run_status: RunStatus) -> str:
     if run_status.tokens_per_second is None:
         return ""
-    left = f"; {time_text(run_status.seconds_left)} left" if run_status.seconds_left is not None else ""
+    left = (
+        f"; {time_text(run_status.seconds_left)} left"
+        if run_status.seconds_left is not None
+        else ""
+    )
     rate = flop_rate(run_status.tflops_per_second, run_status.mfu)
     rate = f", {rate}" if rate else ""
     return f"{_number(run_status.tokens_per_second)} target tokens/s{rate}{left}"

@@ -6,7 +6,13 @@ import sys
 from pathlib import Path
 
 from cluster.launchers.ray_job.entrance import IMPORT_BOOTSTRAP
-from cluster.launchers.ray_job.training_process import NO_ARGV, IMPORT_OWN_PACKAGES, argv_line, start, training_command
+from cluster.launchers.ray_job.training_process import (
+    IMPORT_OWN_PACKAGES,
+    NO_ARGV,
+    argv_line,
+    start,
+    training_command,
+)
 from transloom.cli.jobs import ENTRY_POINT
 
 

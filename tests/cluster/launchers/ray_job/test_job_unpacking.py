@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from cluster.errors import ClusterError
-from cluster.launchers.ray_job.job_unpacking import EXTENSIONS, JobPayload, unpack_job
 from cluster.launchers.ray_job.job_record import JobRequest, Needs
+from cluster.launchers.ray_job.job_unpacking import EXTENSIONS, JobPayload, unpack_job
 from cluster.packages import INSTALLATION
 from cluster.ray.head_probe import digest_of
 

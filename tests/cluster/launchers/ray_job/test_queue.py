@@ -2,8 +2,8 @@
 
 import pytest
 
-from cluster.launchers.ray_job.queue import NodeCapacity, QueuedJob, waiting_reason
 from cluster.launchers.ray_job.job_record import Needs
+from cluster.launchers.ray_job.queue import NodeCapacity, QueuedJob, waiting_reason
 
 
 def needs(ranks: int, cpus: float = 1.0, gpus: int = 0, workers: float = 0.0) -> Needs:

@@ -20,8 +20,8 @@ from support.records.lines import train_line
 
 from cluster.errors import ClusterError
 from cluster.launchers.ray_job import runner as runner_file
-from cluster.launchers.ray_job.queue import NodeCapacity, QueuedJob
 from cluster.launchers.ray_job.job_record import JobFolder, JobRecord, JobRequest, Needs
+from cluster.launchers.ray_job.queue import NodeCapacity, QueuedJob
 from cluster.launchers.ray_job.runner import HEAD_TIMEOUT_SECONDS, JobRunner
 from cluster.recipe import Recipe
 from trainer.checkpoints import lease

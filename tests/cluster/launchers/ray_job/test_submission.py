@@ -11,9 +11,9 @@ from support.recipes import tiny_values
 
 from cluster.launchers.ray_job.submission import (
     SubmitOptions,
+    build_request,
     job_environment,
     rebuild_request,
-    build_request,
 )
 from cluster.ray.environment_file import VARIABLE
 from foundation.extensions import FOLDER_VARIABLE

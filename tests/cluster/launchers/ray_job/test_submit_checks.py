@@ -25,8 +25,8 @@ from cluster.launchers.ray_job.submit_checks import (
 )
 from cluster.planning.node_probe import version_of
 from cluster.planning.versions import CHECKED_PACKAGES
-from cluster.ray.jobs import Job
 from cluster.ray.exposure import HeadProbe
+from cluster.ray.jobs import Job
 
 HEAD = "http://head:8265"
 REQUEST = JobRequest(
@@ -141,7 +141,9 @@ def test_a_job_that_has_ended_by_ray_or_by_its_record_holds_no_run(
     record = a_record(Path(run), state=record_says) if record_says else None
     foreign = Job("foreign", "RUNNING", "command", "", 1.0, None, None, {RUN_KEY: "/runs/a"})
     monkeypatch.setattr(submit_checks.jobs, "list_jobs", lambda address: [foreign, job])
-    monkeypatch.setattr(submit_checks, "job_summary_of", lambda address, id: JobSummary(job, record))
+    monkeypatch.setattr(
+        submit_checks, "job_summary_of", lambda address, id: JobSummary(job, record)
+    )
     if in_use:
         with pytest.raises(ClusterError, match=r"in use by the job mine .*jobs stop mine"):
             check_jobs("head", "/runs/a")

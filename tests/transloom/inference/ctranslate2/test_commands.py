@@ -99,7 +99,7 @@ def test_what_it_cannot_do_is_named(untrained_run):
         load(engine=Engine.CTRANSLATE2, device="cuda")
     lacking = sorted(set(ComputeType) - ctranslate2.get_supported_compute_types("cpu"))
     for compute_type in lacking:
-        with pytest.raises(EngineError, match=f"is {compute_type}, and CTranslate2 has on this"):
+        with pytest.raises(EngineError, match=f"is {compute_type}, but on this CPU CTranslate2"):
             load(engine=Engine.CTRANSLATE2, compute_type=compute_type)
 
 

@@ -166,7 +166,7 @@ class OfAnotherKind:
 
 def test_what_it_cannot_hold_is_named(joint, network_for):
     network = network_for(joint)
-    with pytest.raises(ModelError, match="is a Linear, and only transloom's own Transformer"):
+    with pytest.raises(ModelError, match="is a Linear, but only transloom's own Transformer"):
         require_supported(torch.nn.Linear(2, 2), joint)
     with pytest.raises(ModelError, match=r"bytes\.model is of the kind bytes"):
         require_supported(network, {**joint, "tgt": OfAnotherKind()})
@@ -186,7 +186,7 @@ def test_what_came_after_the_paper_is_refused_by_name(joint, network_for, settin
     (name,) = settings
     network = network_for(joint)
     network.config = network.config.model_copy(update=settings)
-    with pytest.raises(ModelError, match=rf"model\.{name} is .*, and a model of CTranslate2's is"):
+    with pytest.raises(ModelError, match=rf"model\.{name} is .*, but CTranslate2 models are"):
         require_supported(network, joint)
 
 
@@ -194,7 +194,7 @@ def test_a_setting_that_is_not_known_here_is_refused(joint, network_for, monkeyp
     network = network_for(joint, norm="pre")
     known = "transloom.inference.ctranslate2.conversion.FIELDS"
     monkeypatch.setattr(known, {"network", "width"})  # as if norm had been added today
-    with pytest.raises(ModelError, match=r"model\.\w+ is .*, and a model of CTranslate2's is"):
+    with pytest.raises(ModelError, match=r"model\.\w+ is .*, but CTranslate2 models are"):
         require_supported(network, joint)
 
 

@@ -129,7 +129,9 @@ def test_a_command_that_lost_its_ray_and_then_was_killed_goes_on_where_it_was(
 
     kept = []
     keep = ChunkStore.keep
-    monkeypatch.setattr(ChunkStore, "keep", lambda self, n, lines: (kept.append(n), keep(self, n, lines)))
+    monkeypatch.setattr(
+        ChunkStore, "keep", lambda self, n, lines: (kept.append(n), keep(self, n, lines))
+    )
     invoke(alone)
     assert len(kept) == len(SENTENCES) // LINES_PER_CHUNK - 2
     assert (tmp_path / "out.txt").read_text() == expected

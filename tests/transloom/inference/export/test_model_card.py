@@ -122,9 +122,9 @@ def test_corpora_have_their_names_and_hashes_without_folders(trained, folder):
 def test_it_names_no_tags_and_no_context_where_there_are_none(trained, folder):
     card = model_card(trained, folder, 512)
     assert "It may begin with a tag" not in card
-    assert "may stand before it" not in card
+    assert "may precede it" not in card
     card = model_card(with_data(trained, context_sentences=2), folder, 512)
-    assert "Up to 2 sentences of its document may stand before it" in card
+    assert "Up to 2 sentences of its document may precede it" in card
 
 
 def kept(trained, folder, texts, **origin):

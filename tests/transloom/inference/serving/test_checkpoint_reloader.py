@@ -10,10 +10,10 @@ from trainer.checkpoints.averaging import average
 from trainer.checkpoints.format import Checkpoint, read_header
 from trainer.errors import CheckpointError, RunMismatchError
 from trainer.runs.folder import RunFolder
-from transloom.inference.serving.facts import facts_of
-from transloom.inference.serving.settings import ReplicaSettings
 from transloom.inference.serving.checkpoint_reloader import CheckpointReloader, candidates
+from transloom.inference.serving.facts import facts_of
 from transloom.inference.serving.replica_translation import load
+from transloom.inference.serving.settings import ReplicaSettings
 
 
 class Loads:

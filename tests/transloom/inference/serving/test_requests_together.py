@@ -15,7 +15,7 @@ from support.serving.running import HANG_SECONDS, RunningServer, problem
 
 from transloom import ServedTranslator, TransloomError
 from transloom.inference.serving import dispatcher
-from transloom.inference.serving.dispatcher import RECENT_SECONDS, MAX_LOSSES, Dispatcher
+from transloom.inference.serving.dispatcher import MAX_LOSSES, RECENT_SECONDS, Dispatcher
 from transloom.inference.serving.errors import ReplicaLostError
 from transloom.inference.serving.facts import ServedRunFacts
 from transloom.inference.serving.settings import Batching, Limits

@@ -19,9 +19,9 @@ from transloom import ServedTranslator, TransloomError
 from transloom.inference.decoding_options import DecodingOptions
 from transloom.inference.engine_names import Engine
 from transloom.inference.serving.batch import Batch
-from transloom.inference.serving.settings import ReplicaSettings
-from transloom.inference.serving.replica_translation import load, translate_batch
 from transloom.inference.serving.batch_queue import RequestedSearch
+from transloom.inference.serving.replica_translation import load, translate_batch
+from transloom.inference.serving.settings import ReplicaSettings
 from transloom.inference.translator import Translator
 from transloom.web.connections import MAX_WAITING
 

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from cluster.errors import ClusterError
 from trainer.errors import RunMismatchError, TrainerError
 from trainer.record.metrics_lines import Preempted
-from trainer.runs.folder import RunMetadata, RunFolder
+from trainer.runs.folder import RunFolder, RunMetadata
 from trainer.zero.fragment import Fragment
 from transloom.cli.app import app
 from transloom.observe.comparison.comparison import compare_runs, recipe_differences

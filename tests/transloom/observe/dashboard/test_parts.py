@@ -14,9 +14,9 @@ from trainer.record.run_snapshot import RunSnapshot
 from trainer.runs.folder import RunFolder
 from trainer.task_kinds import TASKS, TaskKind
 from transloom.observe.dashboard import page_subscribers
-from transloom.observe.dashboard.page_subscribers import PageSubscriber
 from transloom.observe.dashboard.follower import FASTEST_SECONDS, Tail
 from transloom.observe.dashboard.index_process import NEW_BYTES, Indexer
+from transloom.observe.dashboard.page_subscribers import PageSubscriber
 from transloom.observe.dashboard.run_responses import end_bytes, row_of
 from transloom.observe.dashboard.runs_folder import RunsFolder
 from transloom.observe.dashboard.serving import PORT
@@ -148,7 +148,7 @@ def test_the_next_free_port_is_taken_and_said():
         with listen("the dashboard", "127.0.0.1", None, port, said.append) as found:
             assert found.getsockname()[1] > port
         assert f"Port {port} is taken" in said[0]
-        with pytest.raises(ClusterError, match=f"port {port}: .*Name another --port"):
+        with pytest.raises(ClusterError, match=f"port {port}: .*Choose another --port"):
             listen("the dashboard", "127.0.0.1", port, PORT, said.append)
     with pytest.raises(ClusterError, match=r"cannot listen on 192\.0\.2\.1"):
         listen("the dashboard", "192.0.2.1", None, PORT, said.append)

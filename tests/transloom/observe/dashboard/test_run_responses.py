@@ -8,7 +8,7 @@ from support.records.run_folders import made_run, with_checkpoint
 from trainer.record.run_snapshot import RunSnapshot
 from trainer.runs.folder import RunFolder
 from trainer.runs.start import Code, Invocation, Start, write_start
-from transloom.observe.dashboard.run_responses import commands_of, job_environment
+from transloom.observe.dashboard.run_responses import commands_of, environment_of
 
 START = Start(
     since="2026-11-22T10:00:00+00:00",
@@ -28,7 +28,7 @@ def test_versions_commit_and_numerics_come_from_start_and_checkpoint(tmp_path: P
     snapshot = RunSnapshot(run, 0)
     header = snapshot.header
     assert header is not None
-    known = job_environment(snapshot)
+    known = environment_of(snapshot)
     assert known["torch"] == "2.13.0"
     assert known["commit of project"] == "a" * 40 + ", changed"
     assert "commit of transloom" not in known
@@ -48,7 +48,7 @@ def test_what_was_typed_is_the_first_of_the_commands(tmp_path: Path) -> None:
 
 def test_a_run_without_start_and_checkpoints_has_its_commands(tmp_path: Path) -> None:
     snapshot = RunSnapshot(RunFolder(made_run(tmp_path / "run")), 0)
-    assert job_environment(snapshot) == {}
+    assert environment_of(snapshot) == {}
     assert len(commands_of(snapshot)) == 3
 
 

@@ -16,8 +16,8 @@ from support.records.long_records import long_record
 from support.records.moments import write_moments
 from support.records.run_folders import made_run, with_checkpoint, with_owner
 
-from trainer.record.node_usage import GpuUsage, NodeLine, Usage, append_usage
 from trainer.record.metrics_lines import Resumed
+from trainer.record.node_usage import GpuUsage, NodeLine, Usage, append_usage
 from transloom.observe.dashboard import page_subscribers
 from transloom.observe.dashboard.api_models import (
     CurvesChanged,
@@ -523,7 +523,7 @@ def test_a_page_that_takes_nothing_holds_up_nobody(served):
 
 def test_no_more_pages_than_there_is_room_for(served, monkeypatch):
     with served.follow():
-        monkeypatch.setattr(subscribers, "MAX_PAGES", 1)
+        monkeypatch.setattr(page_subscribers, "MAX_PAGES", 1)
         assert served.get("/api/follow").status == 503
 
 

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from trainer.errors import RunMismatchError, TrainerError
 from trainer.record.metrics_file import read_metrics
 from trainer.record.metrics_lines import Preempted, Resized, Resumed, TrainLine, ValidationLine
-from trainer.runs.folder import RunMetadata, RunFolder
+from trainer.runs.folder import RunFolder, RunMetadata
 from transloom.cli.app import app
 from transloom.observe.exports import exporting, parquet_tables
 from transloom.observe.exports.exporting import export_metrics

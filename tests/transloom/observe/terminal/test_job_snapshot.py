@@ -11,7 +11,12 @@ from support.records.run_folders import dead_process
 
 from cluster.errors import ClusterError
 from cluster.launchers.ray_job import status
-from cluster.launchers.ray_job.job_record import HEARTBEAT_TIMEOUT_SECONDS, Attempt, JobFolder, Runner
+from cluster.launchers.ray_job.job_record import (
+    HEARTBEAT_TIMEOUT_SECONDS,
+    Attempt,
+    JobFolder,
+    Runner,
+)
 from cluster.ray.jobs import Job
 from transloom.observe.terminal.job_snapshot import ClusterJobPoller, newest_job_picture
 
@@ -141,6 +146,8 @@ def test_a_job_by_its_id_is_as_ray_says_until_its_record_lies_here(
     assert head.asked == asked
 
 
-def test_a_job_that_trains_nothing_of_ours_is_refused(by_id: Callable[..., ClusterJobPoller]) -> None:
+def test_a_job_that_trains_nothing_of_ours_is_refused(
+    by_id: Callable[..., ClusterJobPoller],
+) -> None:
     with pytest.raises(ClusterError, match="mine trains no run of transloom"):
         by_id(Head(as_ray_has_it("")))
