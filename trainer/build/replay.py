@@ -1,4 +1,4 @@
-"""Construction of a rank of a replay: the parts of a run's rank, and a microscope.
+"""Construction of a rank of a replay: the parts of a run's rank, and a step inspector.
 
 It has no validation, no checkpoints and no W&B, because they do not affect a step.
 """

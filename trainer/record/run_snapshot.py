@@ -181,9 +181,9 @@ def signature_of(path: Path) -> Signature | None:
 
 
 def signatures_of(run: RunFolder) -> tuple[Signature | None, ...]:
-    """Return the signatures of the files that determine a standing.
+    """Return the signatures of the files that determine a run's status.
 
-    While they stay the same, so does the standing of a run that no process trains.
+    While they stay the same, so does the status of a run that no process trains.
     """
     files = (run.metrics, run.path / "owners", run.checkpoints, run.log, run.recipe, run.card_path)
     return tuple(map(signature_of, files))

@@ -163,7 +163,7 @@ def run_paths(
 
 
 def run_status_of(path: Path, record_bytes: int = BYTES_OF_ONE) -> RunStatus:
-    """Return the current standing of the run in a folder.
+    """Return the current status of the run in a folder.
 
     Args:
         path: the folder.

@@ -1,9 +1,9 @@
 """Time-lapse of a run: the network's outputs for the probe sentences at some steps.
 
-    time-lapse/step-00000096.json    a `Moment`: the step, and a `Probe` for each sentence
+    time-lapse/step-00000096.json    a `TimeLapseFrame`: the step, and a `Probe` for each sentence
 
-The steps depend only on their number, so a resumed run has the same moments as an uninterrupted
-one. Each moment has a file: a run that repeats steps after a restart replaces their files.
+The steps depend only on their number, so a resumed run has the same frames as an uninterrupted
+one. Each frame has a file: a run that repeats steps after a restart replaces their files.
 """
 
 import json
@@ -43,10 +43,10 @@ class TimeLapseFrame(FileModel):
 
 @dataclass(frozen=True)
 class TimeLapse:
-    """Moments that were read from a run's time-lapse.
+    """Frames that were read from a run's time-lapse.
 
     Attributes:
-        moments: the moments, in order.
+        moments: the frames, in order.
         problems: descriptions of unreadable files.
     """
 
@@ -55,7 +55,7 @@ class TimeLapse:
 
 
 def is_probed(step: int) -> bool:
-    """Return whether a step has a moment: 0, powers of two, and one and a half times these.
+    """Return whether a step has a frame: 0, powers of two, and one and a half times these.
 
     The steps are 0, 1, 2, 3, 4, 6, 8, 12, 16, …
     """
@@ -68,7 +68,7 @@ def _is_power_of_two(number: int) -> bool:
 
 
 def write_frame(folder: Path, moment: TimeLapseFrame) -> Path:
-    """Write a moment and sync it to the disk.
+    """Write a frame and sync it to the disk.
 
     Raises:
         OSError: the write failed; an older file is unchanged.
@@ -84,24 +84,24 @@ def path_of(folder: Path, step: int) -> Path:
 
 
 def read_frame(path: Path) -> TimeLapseFrame:
-    """Return the moment in a file.
+    """Return the frame in a file.
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: it is not a moment; the message names the file.
+        ValueError: it is not a frame; the message names the file.
     """
     try:
         return TimeLapseFrame.model_validate(parse_object(read_regular(path, LIMITS.bytes), LIMITS))
     except ValidationError as error:
         raise ValueError(
-            f"{path} is not a moment of a time-lapse: {error_summary(error)}"
+            f"{path} is not a frame of a time-lapse: {error_summary(error)}"
         ) from error
     except ValueError as error:
-        raise ValueError(f"{path} is not a moment of a time-lapse: {error}") from error
+        raise ValueError(f"{path} is not a frame of a time-lapse: {error}") from error
 
 
 def read_time_lapse(folder: Path, last_step: int | None = None) -> TimeLapse:
-    """Return all moments up to a step; nothing if there is no such folder.
+    """Return all frames up to a step; nothing if there is no such folder.
 
     Raises:
         OSError: the path exists and is not a readable folder.
@@ -136,7 +136,7 @@ TABLE_COLUMNS = ("step", "sentence", "translation", "looked at most")
 
 
 def table_of(moments: Iterable[TimeLapseFrame]) -> list[list[str | int]]:
-    """Return a row for each sentence of each moment, for tables."""
+    """Return a row for each sentence of each frame, for tables."""
     return [
         [
             moment.step,

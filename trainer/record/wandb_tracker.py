@@ -154,9 +154,9 @@ class WandbTracker:
         run.finish()
 
     def _time_lapse(self, run: wandb.Run, step: int) -> dict[str, Any]:
-        """Return a table of the probe sentences' outputs so far, if the step has a moment.
+        """Return a table of the probe sentences' outputs so far, if the step has a frame.
 
-        A row is logged when the next step begins, so its moment has been written.
+        A row is logged when the next step begins, so its frame has been written.
         """
         folder = self._folder.time_lapse
         if not (is_probed(step) and path_of(folder, step).exists()):

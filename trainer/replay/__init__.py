@@ -2,7 +2,7 @@
 
     checkpoint before ──build──▶ the loop of every run ──recorder──▶ lines ─┐
                                         │                                   ├─verdict─▶ ReplayReport
-                                   microscope ──▶ reports of the ranks ─────┘
+                               step inspector ──▶ reports of the ranks ─────┘
 
 A replay writes nothing into the run: the ranks get a scratch folder.
 """

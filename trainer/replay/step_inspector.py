@@ -1,4 +1,4 @@
-"""Microscope of one rank: observe repeated steps without changing a bit of them.
+"""Step inspector of one rank: observe repeated steps without changing a bit of them.
 
     data of the step ──another forward pass──▶ loss of each example, ranges of activations
     each pass's gradients ──summed──▶ the step's gradient of each parameter

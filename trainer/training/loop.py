@@ -297,7 +297,7 @@ class Trainer:
         )
 
     def _probe(self) -> None:
-        """Save the network's outputs for the probe sentences, if the step has a moment.
+        """Save the network's outputs for the probe sentences, if the step has a frame.
 
         The weights are those of a validation, which is also the phase in which other ranks wait.
         """

@@ -70,4 +70,4 @@ class Prober:
             probes = tuple(self._task.probe(network, sentence) for sentence in self._sentences)
             write_frame(self._folder, TimeLapseFrame(step=step, probes=probes))
         except (ModelError, OSError) as error:
-            self._notice(f"the time-lapse has no moment of step {step}: {error}")
+            self._notice(f"the time-lapse has no frame of step {step}: {error}")
