@@ -1,4 +1,4 @@
-"""The text: corpora, SentencePiece, shards, manifest, batch plan. Plain numpy."""
+"""The text pipeline: corpora, SentencePiece, shards, manifest and batch plan. Plain numpy."""
 
 from foundation import moved
 

@@ -1,6 +1,6 @@
-"""Wrong text, datasets and batching settings.
+"""Errors for unusable text, datasets and batching settings.
 
-Each message is one paragraph with both values and the remedy.
+Each message is one paragraph that gives the value found, the value expected and the remedy.
 """
 
 from foundation.errors import DataError
@@ -15,7 +15,7 @@ class TokenizerError(DataError):
 
 
 class DatasetError(DataError):
-    """A prepared dataset is missing, incomplete, damaged, or not the one the recipe asks for."""
+    """A prepared dataset is missing, incomplete, damaged, or does not match the recipe."""
 
 
 class BatchingError(DataError):
@@ -38,7 +38,7 @@ class DatasetFileError(DatasetError):
         return (
             f"{self.file} of the dataset cannot be used: expected {self.expected}, found "
             f"{self.found}. Nothing was skipped. If its disk or server was away, start the same "
-            "command again. Otherwise restore the file from a copy, or prepare the dataset anew: "
+            "command again. Otherwise restore the file from a copy, or prepare the dataset again: "
             "the same corpora give the same bytes. A shard that is lost for good can be left out "
             "with `transloom data quarantine`."
         )
@@ -59,6 +59,6 @@ class TarContentError(DataError):
     def __str__(self) -> str:
         return (
             f"{self.archive} cannot be used because of {self.member!r}: {self.problem}. Nothing "
-            "was skipped. Fetch the archive again, or write it again with the files alone that "
+            "was skipped. Fetch the archive again, or write it again with only the files that "
             "are needed."
         )

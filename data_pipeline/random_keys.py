@@ -1,10 +1,10 @@
-"""Keys and permutations that follow from numbers alone: SplitMix64.
+"""Keys and permutations derived from integers alone, by SplitMix64.
 
     (use, seed, epoch, ...) ──▶ state of a generator ──▶ its outputs: keys, and permutations by them
 
-Every permutation sorts SplitMix64 keys (Steele, Lea and Flood 2014, "Fast splittable
-pseudorandom number generators"). That is a promise about the format: numpy may change its
-generators, but these numbers never change (golden numbers in the tests).
+Every permutation sorts SplitMix64 keys (Steele, Lea and Flood 2014, "Fast splittable pseudorandom
+number generators"). This is a promise about the dataset format: numpy may change its generators,
+but these numbers never change (golden numbers in the tests).
 """
 
 import numpy as np
@@ -14,7 +14,7 @@ from data_pipeline.arrays import Float64Array, Int32Array, Int64Array, UInt64Arr
 GOLDEN_GAMMA = np.uint64(0x9E3779B97F4A7C15)
 UINT64_MASK = (1 << 64) - 1
 
-# First word of each use's seeds, so that no two share a key stream.
+# The first seed word of each use keeps the key streams of different uses apart.
 CORPUS_SHUFFLE = 1
 SHARD_SHUFFLE = 2
 PAIR_SHUFFLE = 3
@@ -28,12 +28,12 @@ SINGLE_SIDES = 10
 
 
 def splitmix64(state: int, count: int) -> UInt64Array:
-    """The first `count` outputs of the SplitMix64 generator that starts at `state`."""
+    """Return the first `count` outputs of the SplitMix64 generator that starts at `state`."""
     return splitmix64_at(state, np.arange(count, dtype=np.uint64))
 
 
 def splitmix64_at(state: int, numbers: UInt64Array) -> UInt64Array:
-    """The outputs of the same generator that have the given numbers, from 0; all differ."""
+    """Return the outputs of that generator at the given positions, counted from 0; all differ."""
     return _mixed((numbers + np.uint64(1)) * GOLDEN_GAMMA + np.uint64(state & UINT64_MASK))
 
 
@@ -44,7 +44,7 @@ def _mixed(z: UInt64Array) -> UInt64Array:
 
 
 def stream_state(*words: int) -> int:
-    """The state of the generator that the words (use, seed, epoch, ...) name."""
+    """Return the generator state identified by the words (use, seed, epoch, ...)."""
     state = 0
     for word in words:
         state = int(splitmix64(state ^ (word & UINT64_MASK), 1)[0])
@@ -52,7 +52,7 @@ def stream_state(*words: int) -> int:
 
 
 def permutation(count: int, *words: int) -> Int64Array:
-    """The permutation of `count` items that the words (use, seed, epoch, ...) name."""
+    """Return the permutation of `count` items identified by the words (use, seed, epoch, ...)."""
     state = stream_state(*words)
     # The generator's output function is a bijection, so the keys are distinct and the order does
     # not depend on the sorting algorithm.
@@ -62,14 +62,14 @@ def permutation(count: int, *words: int) -> Int64Array:
 def example_seeds(
     use: int, seed: int, pass_number: int, field_number: int, numbers: Int64Array
 ) -> UInt64Array:
-    """A seed for each example: [examples].
+    """Return a seed for each example: [examples].
 
-    It depends on the run's seed, the pass of the corpus, the field and the example alone. Not on
-    the epoch, since a corpus may be passed over twice in one; nor on which other examples are read
-    with it, in which order or by which worker.
+    A seed depends only on the run's seed, the pass of the corpus, the field and the example. It
+    does not depend on the epoch, since one epoch may pass over a corpus twice. It does not depend
+    on the other examples read with it, on their order or on the worker.
 
     Args:
-        use: the first word, see above.
+        use: the first seed word, one of the constants of this module.
         numbers: [examples], in the manifest's order.
     """
     state = stream_state(use, seed, pass_number, field_number)
@@ -77,10 +77,10 @@ def example_seeds(
 
 
 def uniform_at_positions(seeds: UInt64Array, lengths: Int32Array) -> Float64Array:
-    """A number from 0 up to 1 for each token of each example: [tokens], one example after another.
+    """Return a number in [0, 1) for each token of each example: [tokens], examples concatenated.
 
-    Token p of an example has the output p of the generator that starts at the example's seed, so
-    it depends on the example and the position alone.
+    Token p of an example gets output p of the generator that starts at the example's seed. It
+    depends only on the example and the position.
 
     Args:
         seeds: [examples], see `example_seeds`.
@@ -92,5 +92,5 @@ def uniform_at_positions(seeds: UInt64Array, lengths: Int32Array) -> Float64Arra
 
 
 def uniform(keys: UInt64Array) -> Float64Array:
-    """The numbers from 0 up to 1 that keys stand for."""
-    return (keys >> np.uint64(11)).astype(np.float64) * 2.0**-53  # all bits that a float has
+    """Map keys to numbers in [0, 1)."""
+    return (keys >> np.uint64(11)).astype(np.float64) * 2.0**-53  # the 53 bits of a float64

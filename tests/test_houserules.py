@@ -171,31 +171,6 @@ def test_no_lower_package_names_a_module_of_the_product():
     assert named == []
 
 
-# Names of several public classes, with the reason.
-SHARED_NAMES = {
-    "Problem": "the body of a refusal: of the dashboard, and of the server in its OpenAPI document",
-}
-
-
-def public_classes(paths):
-    """The files of each public class by its name."""
-    found = {}
-    for path in paths:
-        for node in ast.parse(path.read_text()).body:
-            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
-                found.setdefault(node.name, []).append(str(path.relative_to(ROOT)))
-    return found
-
-
-def test_names_of_public_classes_are_unique():
-    """The classes of explanations, pages of many small parts, are left out."""
-    explain = ROOT / "transloom/observe/explain"
-    classes = public_classes(path for path in SOURCES if explain not in path.parents)
-    shared = {name: files for name, files in classes.items() if len(files) > 1}
-    assert {n: files for n, files in shared.items() if n not in SHARED_NAMES} == {}
-    assert SHARED_NAMES.keys() <= shared.keys(), "an exception that is not needed any more"
-
-
 def test_nothing_that_is_read_can_execute():
     forbidden = re.compile(
         r"pickle\.loads?\(|weights_only=False|yaml\.load\(|trust_remote_code|allow_pickle=True"

@@ -1,1 +1,1 @@
-"""From a dataset to micro-batches: windows, plans, streams."""
+"""Windows, plans and streams that turn a dataset into micro-batches."""

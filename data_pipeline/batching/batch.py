@@ -1,4 +1,4 @@
-"""Micro-batches as plain numpy arrays: what a data worker hands to a rank.
+"""Micro-batches as plain numpy arrays, which data workers send to the ranks.
 
 The sequences of a field are those of `data_pipeline.arrays`: flat, without padding.
 """
@@ -13,19 +13,19 @@ from data_pipeline.batching.plan import WindowPlan
 
 @dataclass(frozen=True, eq=False)
 class MicroBatch:
-    """Aligned sequences of all fields: a part of a step that goes through the model at once.
+    """Aligned sequences of all fields: the part of a step that passes through the model at once.
 
-    A sequence is a whole example in a row of its own, or, where `starts` and `rows` are given, a
-    part of an example, and a row may hold several.
+    By default a sequence is a whole example and has a row to itself. With `starts` and `rows`, it
+    is a part of an example, and a row may hold several parts.
     """
 
     pair_ids: Int64Array  # [parts], the example's number in the manifest's order
     fields: dict[str, FieldArrays]
-    starts: Int64Array | None = None  # [parts], where in its example each begins
+    starts: Int64Array | None = None  # [parts], offset of each part in its example
     rows: Int32Array | None = None  # [parts], ascending from 0
 
     def tokens(self, field: str) -> int:
-        """Number of tokens of a field, EOS included, padding not."""
+        """Return the number of tokens of a field, EOS included, padding excluded."""
         return len(self.fields[field].ids)
 
     @property
@@ -38,9 +38,10 @@ class MicroBatch:
 def assemble(
     pair_ids: Int64Array, fields: Mapping[str, FieldArrays], plan: WindowPlan
 ) -> list[MicroBatch]:
-    """Cuts a window's arrays into the micro-batches of its plan.
+    """Cut a window's arrays into the micro-batches of its plan.
 
-    The sequences are reordered once for the whole window; the micro-batches are views of these.
+    The sequences are reordered once for the whole window; the micro-batches are views of the
+    result.
     """
     pair_ids = pair_ids[plan.order]
     cuts = plan.cuts

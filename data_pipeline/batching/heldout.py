@@ -1,7 +1,7 @@
-"""Held-out sets: validation and tests, read from the dataset folder.
+"""Held-out sets, validation and tests, read from the dataset folder.
 
-Their batches depend on the lengths and the settings alone, not on seed, ranks or order of reading.
-So every run scores the same batches.
+Their batches depend only on lengths and settings, not on seed, ranks or reading order. Every run
+therefore scores the same batches.
 """
 
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ TEXTS_COUNTED_AT_ONCE = 1000
 
 
 class LongText(NamedTuple):
-    """A held-out text with more tokens than it may have."""
+    """Held-out text with more tokens than its limit."""
 
     field: str
     number: int  # in its set, from 1
@@ -28,17 +28,17 @@ class LongText(NamedTuple):
 
     @property
     def problem(self) -> str:
-        """What is wrong with it, and the remedy."""
+        """Description of the problem, with the remedy."""
         return (
             f"{self.tokens:,} tokens, EOS included, where a held-out sentence may have "
-            f"{self.limit:,}: it would take memory that grows with the square of that. Give one "
-            "sentence a line or remove the line, from both sides, and prepare again; or allow it "
+            f"{self.limit:,}: memory grows with the square of the length. Give one sentence per "
+            "line or remove the line, from both sides, and prepare again; or allow it "
             f"with data.max_heldout_length={self.tokens}."
         )
 
 
 def load_heldout(store: DatasetStore, manifest: Manifest, name: str) -> HeldOut:
-    """Reads a held-out set.
+    """Read a held-out set.
 
     Args:
         name: "validation" or the name of a test set.
@@ -64,7 +64,7 @@ def load_heldout(store: DatasetStore, manifest: Manifest, name: str) -> HeldOut:
 def first_too_long(
     task: str, data: DataConfig, heldout: HeldOut, tokenizers: Mapping[str, Tokenizer]
 ) -> LongText | None:
-    """The first text, by field, that has more tokens than its task allows; None if all fit."""
+    """Return the first text, by field, that exceeds its task's limit, or None if all fit."""
     for field, limit in DATA_TASKS[task].heldout_limits(data).items():
         texts, tag = heldout.texts[field], heldout.tags.get(field)
         for start in range(0, len(texts), TEXTS_COUNTED_AT_ONCE):
@@ -83,13 +83,13 @@ def check_heldout(
     tokenizers: Mapping[str, Tokenizer],
     location: str,
 ) -> None:
-    """Checks that all texts of a dataset's held-out set are short enough to be scored.
+    """Check that all texts of a dataset's held-out set are short enough to be scored.
 
     Args:
-        location: of the dataset.
+        location: location of the dataset.
 
     Raises:
-        DatasetError: one has too many tokens.
+        DatasetError: a text has too many tokens.
     """
     found = first_too_long(settings.task, settings.data, heldout, tokenizers)
     if found is not None:

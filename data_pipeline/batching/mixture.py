@@ -1,13 +1,13 @@
-"""The mixture: which parts of which shards each window of a virtual epoch consists of.
+"""Assignment of slices of shards to the windows of virtual epochs.
 
-Each corpus is an endless stream of passes; a pass is every pair of the corpus once, shard after
-shard in an order of its own. A virtual epoch of N pairs takes the next round(share × N) pairs of
-each corpus's stream, and each window its even part of these.
+Each corpus is an endless stream of passes. A pass yields every pair of the corpus once, shard by
+shard; each pass has a different order of shards. A virtual epoch of N pairs takes the next
+round(share × N) pairs of each corpus's stream, divided evenly among its windows.
 
     (epoch, window) ──shares──▶ a range of each corpus's stream ──permutation──▶ slices of shards
 
-So a window's place in every stream follows from its number in closed form, and planning costs the
-same at any step. One corpus alone is the usual case: an epoch is then a pass.
+A window's position in every stream thus follows from its number in closed form, and planning costs
+the same at any step. With a single corpus, the usual case, an epoch is a pass.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,11 +22,12 @@ from data_pipeline.errors import BatchingError
 from data_pipeline.random_keys import SHARD_SHUFFLE, permutation
 from foundation.wording import counted
 
-# Shards per window from which on a corpus is dealt in whole shards, so that few shards are read for
-# two windows. Its part of a window is then off by less than a shard, so by a quarter at most.
+# From this number of shards per window, a corpus is dealt in whole shards, so that few shards are
+# read for two windows. The corpus's part of a window is then off by less than a shard, which is at
+# most a quarter.
 SHARDS_FOR_WHOLE_DEALING = 4
 
-PASSES_KEPT = 2  # shuffled passes; few windows span more, so few shuffle shards anew
+PASSES_KEPT = 2  # shuffled passes; few windows span more, so few shuffle shards again
 
 
 @dataclass(frozen=True)
@@ -36,11 +37,11 @@ class ShardSlice:
     shard: int  # number in the manifest
     start: int  # first pair, counted within the shard
     stop: int
-    pass_number: int  # passes over the corpus before this one
+    pass_number: int  # number of earlier passes over the corpus
 
 
 class _CorpusStream:
-    """One corpus's endless stream, whose pairs and shards are numbered on from pass to pass."""
+    """Endless stream of one corpus; the numbers of pairs and shards continue from pass to pass."""
 
     def __init__(self, index: int, first_shard: int, shard_pairs: Int64Array, seed: int) -> None:
         self.shards = len(shard_pairs)
@@ -52,24 +53,24 @@ class _CorpusStream:
         self._pass = lru_cache(PASSES_KEPT)(self._shuffle)
 
     def _shuffle(self, pass_number: int) -> tuple[Int64Array, Int64Array]:
-        """The shards in the order of a pass; the pass's pairs before each of them, and in all."""
+        """Return a pass's order of shards, and the pairs before each shard and in total."""
         order = permutation(self.shards, *self._words, pass_number)
         return order, np.concatenate(([0], np.cumsum(self._shard_pairs[order])))
 
     def shard_of(self, pair: int) -> int:
-        """The shard that holds a pair; both are numbered in the stream."""
+        """Return the stream number of the shard that holds a pair, given by its stream number."""
         pass_number, offset = divmod(pair, self.pairs)
         _, bounds = self._pass(pass_number)
         return pass_number * self.shards + int(np.searchsorted(bounds, offset, side="right")) - 1
 
     def pairs_before(self, shard: int) -> int:
-        """The pairs of the stream before a shard, which is numbered in the stream."""
+        """Return the number of pairs of the stream before a shard, given by its stream number."""
         pass_number, position = divmod(shard, self.shards)
         _, bounds = self._pass(pass_number)
         return pass_number * self.pairs + int(bounds[position])
 
     def slices(self, start: int, stop: int) -> Iterator[ShardSlice]:
-        """The slices of shards that hold the pairs `start` to `stop` of the stream."""
+        """Yield the slices of shards that hold the stream's pairs `start` to `stop` (exclusive)."""
         if start == stop:
             return
         for shard in range(self.shard_of(start), self.shard_of(stop - 1) + 1):
@@ -86,7 +87,7 @@ class _CorpusStream:
 
 
 class Mixture:
-    """The windows of all virtual epochs, from the sizes of the shards and the corpora's shares."""
+    """Windows of all virtual epochs, from the sizes of the shards and the corpora's shares."""
 
     def __init__(
         self,
@@ -95,14 +96,14 @@ class Mixture:
         window_shards: int,
         seed: int,
     ) -> None:
-        """Plans the windows of an epoch.
+        """Plan the windows of an epoch.
 
         Args:
-            shard_pairs: for each corpus the pairs of its shards, of which none is empty.
+            shard_pairs: for each corpus the number of pairs of its shards, none of which is empty.
             shares: each corpus's share of an epoch; they sum to 1.
 
         Raises:
-            BatchingError: a corpus gets not one pair of an epoch.
+            BatchingError: an epoch contains no pair of some corpus.
         """
         epoch_pairs = sum(int(pairs.sum()) for pairs in shard_pairs)
         self.pairs_per_epoch = [round(share * epoch_pairs) for share in shares]  # by corpus
@@ -124,11 +125,11 @@ class Mixture:
             -(-pairs * stream.shards // stream.pairs)
             for stream, pairs in zip(self._streams, self.pairs_per_epoch, strict=True)
         )
-        # Shards of few pairs could make more windows than any corpus has pairs for.
+        # Shards with few pairs could make more windows than any corpus has pairs.
         self.windows_per_epoch = min(-(-shards // window_shards), max(self.pairs_per_epoch))
 
     def slices(self, epoch: int, window: int) -> list[ShardSlice]:
-        """The parts of shards that make up a window, in the order in which its pairs are numbered.
+        """Return the slices of shards of a window, in the order in which its pairs are numbered.
 
         There is at least one.
 
@@ -137,7 +138,7 @@ class Mixture:
         """
         if not 0 <= window < self.windows_per_epoch:
             raise BatchingError(
-                f"Window {window} was asked for, but an epoch has "
+                f"Window {window} was requested, but an epoch has "
                 f"{counted(self.windows_per_epoch, 'window')} "
                 "(batching.window_shards). The cursor belongs to another dataset or other batching "
                 "settings: use those of the run."
@@ -151,7 +152,7 @@ class Mixture:
         ]
 
     def _bound(self, index: int, epoch: int, window: int) -> int:
-        """The pairs of a corpus's stream before a window."""
+        """Return the number of pairs of a corpus's stream before a window."""
         stream, windows = self._streams[index], self.windows_per_epoch
         if len(self._streams) == 1:
             return stream.pairs_before(epoch * stream.shards + window * stream.shards // windows)
@@ -164,10 +165,10 @@ class Mixture:
 
 
 def shares_of(data: DataConfig, pairs: Sequence[int]) -> list[float]:
-    """Each corpus's share of a virtual epoch: by weights, or by size and temperature.
+    """Return each corpus's share of a virtual epoch: by weights, or by size and temperature.
 
     Args:
-        pairs: pairs of each corpus, in the order of the recipe's `data.train`.
+        pairs: number of pairs of each corpus, in the order of the recipe's `data.train`.
     """
     weights = [corpus.weight for corpus in data.train]
     if None in weights:

@@ -1,13 +1,13 @@
-"""Packing: documents cut into parts, and parts put together into rows of a fixed length.
+"""Packing: documents are cut into parts, and parts are packed into rows of a fixed length.
 
     lengths ──cut at the context length, from a random phase──▶ parts
         ──best fit, the longest first──▶ rows ──few rows cut up to fill the others──▶ rows
         ──shuffle──▶ micro-batches
 
-Whole rows come first; what is left of the documents is put into the fullest row that has room
+Parts that fill a row come first. Each remaining part goes into the fullest row with enough space
 (best-fit decreasing, Johnson et al. 1974; for language models Ding et al. 2024, "Fewer Truncations
-Improve Language Modeling"). Only where that would pad more than MAX_PADDING, parts are cut once
-more: of what a window computes, padding is at most that, or less than one row.
+Improve Language Modeling"). Parts are cut once more only where padding would exceed MAX_PADDING.
+The padding of a window is thus at most that share of its tokens, or less than one row.
 """
 
 from bisect import insort
@@ -27,11 +27,11 @@ from data_pipeline.random_keys import (
     stream_state,
 )
 
-MAX_PADDING = 0.02  # of a window's rows
+MAX_PADDING = 0.02  # share of a window's rows
 
 
 class Part(NamedTuple):
-    """Tokens `start` to `stop` (exclusive) of what a document has to predict."""
+    """Tokens `start` to `stop` (exclusive) of those that a document has to predict."""
 
     document: int
     start: int
@@ -56,15 +56,15 @@ def plan_packed(
     before: int = 1,
     fills: bool = True,
 ) -> WindowPlan:
-    """Packs a window's documents into rows, and cuts these into micro-batches.
+    """Pack a window's documents into rows, and cut the rows into micro-batches.
 
     Args:
         lengths: [documents], tokens to predict, at least one each.
-        context_length: most tokens of a row.
-        budget: most tokens of a micro-batch, padding included; at least `context_length`.
-        before: tokens that a part has beside its own, those before them.
-        fills: whether parts are cut once more to fill rows; where not, no document is cut that
-            fits into a row, and more may be padded.
+        context_length: maximum tokens of a row.
+        budget: maximum tokens of a micro-batch, padding included; at least `context_length`.
+        before: number of preceding tokens that a part has in addition to its own.
+        fills: whether parts are cut once more to fill rows. If False, no document that fits into a
+            row is cut, and there may be more padding.
     """
     order = permutation(len(lengths), PAIR_SHUFFLE, seed, epoch, window)
     state = stream_state(DOCUMENT_PHASE, seed, epoch, window)
@@ -83,10 +83,10 @@ def plan_uncut(
     epoch: int,
     window: int,
 ) -> WindowPlan:
-    """As `plan_packed`, of parts that are cut no more; more may be padded for it.
+    """Pack parts like `plan_packed`, but without further cuts; there may be more padding.
 
     Args:
-        parts: of at most `context_length` tokens each, in a random order.
+        parts: of at most `context_length` tokens each, in random order.
     """
     rows = _shuffled(pack(parts, context_length, fills=False), seed, epoch, window)
     return _plan(rows, budget // context_length, before=0)
@@ -95,9 +95,10 @@ def plan_uncut(
 def plan_packed_heldout(
     lengths: Int32Array | Int64Array, context_length: int, budget: int, before: int = 1
 ) -> WindowPlan:
-    """As `plan_packed`, but each document is cut from its beginning, and nothing is shuffled.
+    """Pack like `plan_packed`, but cut each document from its beginning and shuffle nothing.
 
-    No part is cut to fill a row: a document's loss does not depend on which others are there.
+    No part is cut to fill a row: a document's loss does not depend on the other documents of the
+    set.
     """
     parts = cut_documents(
         lengths, range(len(lengths)), context_length, np.zeros(len(lengths), dtype=np.int64)
@@ -112,11 +113,11 @@ def cut_documents(
     context_length: int,
     phases: Int64Array,
 ) -> list[Part]:
-    """The parts of documents, in the given order of these.
+    """Return the parts of documents, with the documents in the given order.
 
     Args:
-        phases: [documents], where in a context each document's first token would lie, if it is
-            longer than one. So the same text is cut at other places in each pass.
+        phases: [documents], position of each document's first token in a context, if the document
+            is longer than one. Random phases cut the same text at different places in each pass.
     """
     parts: list[Part] = []
     for document, length in zip(order, lengths[list(order)].tolist(), strict=True):
@@ -130,21 +131,22 @@ def cut_documents(
 
 
 def pack(parts: Sequence[Part], context_length: int, *, fills: bool = True) -> list[Row]:
-    """Rows of at most `context_length` tokens that have all tokens of the parts once."""
+    """Return rows of at most `context_length` tokens that contain all tokens of the parts once."""
     rows = _best_fit(_longest_first(parts), context_length)
     return _fill(rows, context_length) if fills else rows
 
 
 def _longest_first(parts: Sequence[Part]) -> list[Part]:
-    # Python sorts stably: parts of equal size stay in the order given, which is random in training.
+    # Python's sort is stable: parts of equal size keep the given order, which is random in
+    # training.
     return sorted(parts, key=lambda part: -part.size)
 
 
 def _best_fit(parts: Sequence[Part], context_length: int) -> list[Row]:
-    """Each part in the fullest row that has room for it, or else in a new row."""
+    """Put each part into the fullest row with space for it, or into a new row."""
     rows: list[Row] = []
     by_room: list[list[int]] = [[] for _ in range(context_length + 1)]  # numbers of rows
-    rooms = 0  # bit r is set if there is a row with room for r more tokens
+    rooms = 0  # bit r is set if a row has space for r more tokens
     for part in parts:
         enough = rooms >> part.size
         if enough:
@@ -163,7 +165,7 @@ def _best_fit(parts: Sequence[Part], context_length: int) -> list[Row]:
 
 
 def _fill(rows: list[Row], context_length: int) -> list[Row]:
-    """Cuts up the emptiest rows to fill the others, until little is padded."""
+    """Cut up the emptiest rows to fill the others, until there is little padding."""
     padding = len(rows) * context_length - sum(part.size for row in rows for part in row)
     rooms = sorted(
         (context_length - sum(part.size for part in row), number) for number, row in enumerate(rows)
@@ -173,7 +175,7 @@ def _fill(rows: list[Row], context_length: int) -> list[Row]:
         for part in rows[donor]:
             start = part.start
             while start < part.stop:
-                room, number = rooms.pop()  # the one with most room: fewest cuts
+                room, number = rooms.pop()  # the emptiest row, which needs the fewest cuts
                 stop = min(part.stop, start + room)
                 rows[number].append(Part(part.document, start, stop))
                 insort(rooms, (room - (stop - start), number))

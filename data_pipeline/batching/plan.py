@@ -1,11 +1,11 @@
-"""The plan: which pairs make up each micro-batch, as a pure function of numbers.
+"""Assignment of pairs to micro-batches, as pure functions of numbers.
 
     (items, use, seed, ...)             -> a permutation
     (lengths of a window, seed, budget) -> shuffle -> sort by length -> cut -> shuffle
     (rank, ranks, slots)                -> the slots of a step that the rank computes
 
-Only `slots_of_rank` knows how many ranks there are, and it deals out what is already decided.
-Nothing here knows how many workers or restarts there are.
+Only `slots_of_rank` depends on the number of ranks, and it distributes slots whose contents are
+already decided. Nothing here depends on the number of workers or restarts.
 
 Every permutation is one of `data_pipeline.random_keys`, whose numbers never change.
 """
@@ -24,7 +24,7 @@ from foundation.wording import counted, format_value, join_items
 
 @dataclass(frozen=True)
 class Cursor:
-    """A position in the endless stream of micro-batches: the whole data state of a checkpoint."""
+    """Position in the endless stream of micro-batches: the whole data state of a checkpoint."""
 
     epoch: int = 0
     window: int = 0
@@ -38,10 +38,10 @@ class Cursor:
 
     @classmethod
     def from_json(cls, value: Mapping[str, object]) -> Self:
-        """Reads a cursor from its JSON object.
+        """Read a cursor from its JSON object.
 
         Raises:
-            BatchingError: `value` has not exactly the three non-negative integers.
+            BatchingError: `value` does not consist of exactly the three non-negative integers.
         """
         names = [field.name for field in fields(cls)]
         numbers = {name: number for name, number in value.items() if type(number) is int}
@@ -49,14 +49,14 @@ class Cursor:
             raise BatchingError(
                 f"A cursor is three non-negative integers, {join_items(names)}, but this one is "
                 f"{format_value(value)}. "
-                "The checkpoint that holds it is damaged: resume from the one before it."
+                "Its checkpoint is damaged: resume from the previous checkpoint."
             )
         return cls(**numbers)
 
 
 @dataclass(frozen=True, eq=False)
 class Cuts:
-    """Which tokens of its example a part has, and in which row of its micro-batch it lies."""
+    """Token range of each part in its example, and the part's row in its micro-batch."""
 
     starts: Int64Array  # [parts]
     stops: Int64Array  # [parts], exclusive
@@ -65,9 +65,9 @@ class Cuts:
 
 @dataclass(frozen=True, eq=False)
 class WindowPlan:
-    """Micro-batch i of a window is the parts `bounds[i]` to `bounds[i + 1]`.
+    """Plan of a window: micro-batch i consists of the parts `bounds[i]` to `bounds[i + 1]`.
 
-    A part is a whole example with a row of its own, unless there are cuts.
+    Without cuts, a part is a whole example in a separate row.
     """
 
     order: Int64Array  # [parts], each part's example by its number within the window
@@ -78,11 +78,11 @@ class WindowPlan:
 def plan_window(
     lengths: Int32Array | Int64Array, budget: int, seed: int, epoch: int, window: int
 ) -> WindowPlan:
-    """Shuffles a window's pairs and cuts them into micro-batches of similar length.
+    """Shuffle a window's pairs and cut them into micro-batches of similar length.
 
     Args:
         lengths: [pairs, fields], EOS included.
-        budget: most that a micro-batch costs: its pairs times the longest sequence of any field.
+        budget: maximum cost of a micro-batch: its pairs times the longest sequence of any field.
 
     Raises:
         BatchingError: a single pair costs more than the budget.
@@ -104,14 +104,15 @@ def plan_window(
 def plan_equal_numbers(
     lengths: Int32Array | Int64Array, pairs: int, seed: int, epoch: int, window: int
 ) -> WindowPlan:
-    """Shuffles a window's pairs and cuts them into micro-batches of equal numbers of pairs.
+    """Shuffle a window's pairs and cut them into micro-batches with equal numbers of pairs.
 
-    Those of a micro-batch have similar lengths. The last pairs of the shuffled order, too few for a
-    micro-batch, are left out; a window with fewer than that has none.
+    The pairs of a micro-batch have similar lengths. The last pairs of the shuffled order are left
+    out if they are too few for a micro-batch. A window with fewer than `pairs` pairs has no
+    micro-batch.
 
     Args:
         lengths: [pairs, fields], EOS included.
-        pairs: of each micro-batch.
+        pairs: number of pairs in each micro-batch.
     """
     batches = len(lengths) // pairs
     kept = permutation(len(lengths), PAIR_SHUFFLE, seed, epoch, window)[: batches * pairs]
@@ -121,13 +122,13 @@ def plan_equal_numbers(
 
 
 def check_budget(lengths: Int32Array | Int64Array, budget: int) -> None:
-    """Checks that no pair alone exceeds the budget of a micro-batch.
+    """Check that no single pair exceeds the budget of a micro-batch.
 
     Args:
         lengths: [pairs, fields], or one row of each field's longest.
 
     Raises:
-        BatchingError: one pair alone exceeds the budget.
+        BatchingError: a single pair exceeds the budget.
     """
     longest = longest_field(lengths)
     if longest.max(initial=0) > budget:
@@ -141,18 +142,18 @@ def check_budget(lengths: Int32Array | Int64Array, budget: int) -> None:
 
 
 def longest_field(lengths: Int32Array | Int64Array) -> Int64Array:
-    """The longest sequence of each pair: [pairs, fields] -> [pairs]."""
-    # By columns, because numpy reduces short rows twenty times slower.
+    """Return the length of each pair's longest sequence: [pairs, fields] -> [pairs]."""
+    # Reduce by columns, because numpy reduces short rows twenty times slower.
     return np.maximum.reduce(list(lengths.T)).astype(np.int64)
 
 
 def sort_by_length(lengths: Int32Array | Int64Array) -> Int64Array:
-    """The order by the longest field, then by how much the last field is longer than the first.
+    """Return the order by the longest field, then by the last field's length minus the first's.
 
-    The second key runs up and down in turn, so that neighbours are alike on both sides: measured
-    on Multi30k at 1,024 tokens, padding falls from 5 % to 1 %. Ties keep their order, which is
-    random because the caller has shuffled. The first key ascends, so every prefix ends with its
-    longest pair.
+    The second key alternates between ascending and descending, so that neighbours are similar on
+    both sides. Measured on Multi30k at 1,024 tokens, padding falls from 5 % to 1 %. Ties keep their
+    order, which is random because the caller has shuffled. The first key ascends, so every prefix
+    ends with its longest pair.
     """
     longest = longest_field(lengths)
     difference = lengths[:, -1].astype(np.int64) - lengths[:, 0]
@@ -163,9 +164,9 @@ def sort_by_length(lengths: Int32Array | Int64Array) -> Int64Array:
 
 
 def cut(longest: Int32Array | Int64Array, budget: int) -> Int64Array:
-    """Bounds of the fewest consecutive parts with size × longest member <= budget.
+    """Return the bounds of the fewest consecutive parts with size × longest member <= budget.
 
-    A member that exceeds the budget by itself becomes a part of its own.
+    A single member that exceeds the budget becomes a separate part.
 
     Args:
         longest: ascending, so that a part's longest member is its last.
@@ -181,7 +182,7 @@ def cut(longest: Int32Array | Int64Array, budget: int) -> Int64Array:
 
 
 def slots_of_rank(rank: int, ranks: int, micro_batches_per_step: int) -> range:
-    """The slots of every step that a rank computes: contiguous, and balanced to within one.
+    """Return the slots of every step that a rank computes: contiguous, and balanced to within one.
 
     Raises:
         BatchingError: there are more ranks than slots.

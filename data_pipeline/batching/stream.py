@@ -1,8 +1,8 @@
-"""The endless stream of micro-batches, cut into steps.
+"""Endless stream of micro-batches, cut into steps.
 
-Epochs consist of windows and windows of micro-batches; a step is the next M micro-batches,
-wherever window and epoch borders fall. A layout says how many micro-batches a window has, so a
-rank can plan its steps without seeing data that other ranks train on.
+Epochs consist of windows, and windows of micro-batches. A step is the next M micro-batches,
+regardless of window and epoch boundaries. A layout gives the number of micro-batches of a window,
+so a rank can plan its steps without the data of other ranks.
 
     layout(epoch, window) -> iterate_steps -> StepPlan -> spans_of_slots -> fetch
 """
@@ -29,12 +29,12 @@ class Span:
 
 @dataclass(frozen=True)
 class StepPlan:
-    """Where a step's micro-batches come from: slot i is the i-th micro-batch of the spans."""
+    """Source of a step's micro-batches: slot i is the i-th micro-batch of the spans."""
 
     spans: tuple[Span, ...]
-    units: int  # of all slots, see `DataTask.units`: the loss is divided by it
+    units: int  # of all slots, see `DataTask.units`; divides the loss
     cursor: Cursor  # before the step
-    next_cursor: Cursor  # after it: what a checkpoint of this step stores
+    next_cursor: Cursor  # after the step; stored in its checkpoint
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +51,7 @@ class RankStep:
 def iterate_steps(
     layout: Callable[[int, int], WindowLayout], cursor: Cursor, micro_batches_per_step: int
 ) -> Iterator[StepPlan]:
-    """Plans steps without end, from the cursor on."""
+    """Yield plans of steps endlessly, starting at the cursor."""
     while True:
         spans: list[Span] = []
         units = 0
@@ -62,7 +62,7 @@ def iterate_steps(
             count = len(window.units)
             if position.offset > count:
                 raise BatchingError(
-                    f"{position} lies beyond the {counted(count, 'micro-batch')} of its window. "
+                    f"{position} is beyond the {counted(count, 'micro-batch')} of its window. "
                     "It belongs "
                     "to another dataset or other batching settings: use those of the run."
                 )
@@ -86,14 +86,14 @@ def iterate_steps(
 
 
 def next_window(position: Cursor, windows_per_epoch: int) -> Cursor:
-    """The beginning of the window after the position's window."""
+    """Return the beginning of the window after the position's window."""
     if position.window + 1 < windows_per_epoch:
         return Cursor(position.epoch, position.window + 1, 0)
     return Cursor(position.epoch + 1, 0, 0)
 
 
 def spans_of_slots(step: StepPlan, slots: range) -> tuple[Span, ...]:
-    """The spans that hold the slots `slots.start` to `slots.stop` of a step."""
+    """Return the spans that hold the slots `slots.start` to `slots.stop` (exclusive) of a step."""
     found = []
     first_slot = 0
     for span in step.spans:
@@ -108,7 +108,7 @@ def spans_of_slots(step: StepPlan, slots: range) -> tuple[Span, ...]:
 def local_rank_steps(
     reader: WindowReader, cursor: Cursor, rank: int, ranks: int, micro_batches_per_step: int
 ) -> Iterator[RankStep]:
-    """A rank's steps without end, read in this process."""
+    """Yield a rank's steps endlessly, reading windows in this process."""
     slots = slots_of_rank(rank, ranks, micro_batches_per_step)
     for step in iterate_steps(reader.layout, cursor, micro_batches_per_step):
         micro_batches = [

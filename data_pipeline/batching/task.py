@@ -1,11 +1,11 @@
-"""A task's half in plain numpy: what preparing, data workers and planning know of it.
+"""The numpy half of a task, used by preparation, data workers and planning.
 
     texts ──encode──▶ examples in shards ──realise──▶ what a pass trains on ──plan──▶ rows
         ──▶ micro-batches, each with its units
 
 A task has no state: everything follows from its arguments. The other half, in torch, is
-`trainer.tasks`. What depends on random keys is drawn in `realise` or `plan`, once, in the data
-worker: never again in a rank, so that what a worker counts is what a rank computes.
+`trainer.tasks`. Random choices are made in `realise` or `plan`, once, in the data worker. A rank
+never repeats them, so a rank computes exactly what the worker counted.
 """
 
 from abc import ABC, abstractmethod
@@ -30,12 +30,12 @@ from foundation.registry import Registry
 
 @dataclass(frozen=True, eq=False)
 class Examples:
-    """Consecutive examples of one corpus, as a shard has them.
+    """Consecutive examples of one corpus, as stored in a shard.
 
     Attributes:
         numbers: [examples], in the manifest's order.
-        pass_number: the passes over the corpus before this one.
-        texts: of the fields in `DataTask.texts_read`.
+        pass_number: number of earlier passes over the corpus.
+        texts: texts of the fields in `DataTask.texts_read`.
     """
 
     numbers: Int64Array
@@ -45,16 +45,16 @@ class Examples:
     texts: dict[str, list[str]]
 
     def seeds(self, use: int, seed: int, field_number: int) -> UInt64Array:
-        """A seed for each example, see `data_pipeline.random_keys.example_seeds`."""
+        """Return a seed for each example; see `data_pipeline.random_keys.example_seeds`."""
         return example_seeds(use, seed, self.pass_number, field_number, self.numbers)
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Aligned texts that are scored and never trained on, by field."""
+    """Aligned texts, by field, that are scored and never trained on."""
 
     texts: dict[str, list[str]]
-    tags: Mapping[str, str]  # the piece before every text of a field, by field
+    tags: Mapping[str, str]  # by field, the piece before every text
 
     def __len__(self) -> int:
         return len(next(iter(self.texts.values())))
@@ -62,22 +62,22 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class MicroBatchShape:
-    """The padded size of a micro-batch; a task's own shapes add their lengths."""
+    """Padded size of a micro-batch; the shapes of tasks add sequence lengths."""
 
     rows: int
 
 
 class DataTask(ABC):
-    """What is particular to a task until its micro-batches reach a rank."""
+    """Task-specific steps from text to the micro-batches that ranks receive."""
 
     @abstractmethod
     def fields(self, data: DataConfig) -> tuple[FieldInfo, ...]:
-        """The fields that each example is stored with."""
+        """Return the fields that each example is stored with."""
 
     def encode(
         self, field: FieldInfo, tokenizer: Tokenizer, texts: list[str], tag: str | None
     ) -> FieldArrays:
-        """The token ids of a field's texts, as shards have them: by default with EOS."""
+        """Return the token ids of a field's texts as stored in shards: by default with EOS."""
         return tokenizer.encode_field(texts, tag)
 
     def encode_all(
@@ -87,7 +87,9 @@ class DataTask(ABC):
         texts: Mapping[str, list[str]],
         tags: Mapping[str, str],
     ) -> dict[str, FieldArrays]:
-        """The token ids of examples, by field: by default each field for itself, by `encode`.
+        """Return the token ids of examples, by field.
+
+        By default `encode` handles each field independently.
 
         Args:
             tokenizers, texts, tags: by field.
@@ -100,20 +102,21 @@ class DataTask(ABC):
         }
 
     def own_pieces(self) -> tuple[str, ...]:
-        """Pieces that the tokenizer of every field has to have, and no text contains, as tags."""
+        """Return pieces that every field's tokenizer must have; like tags, no text has them."""
         return ()
 
     @abstractmethod
     def rules(self, data: DataConfig, corpus: CorpusConfig) -> Sequence[Rule]:
-        """The rules on the text of a training corpus, in the order in which they are tried."""
+        """Return the rules on the text of a training corpus, in the order of their application."""
 
     def fewest_tokens(self, field: FieldInfo, tag: str | None) -> int | None:
-        """Tokens of the shortest sequence of a field that is kept: one text token with its EOS.
+        """Return the length of a field's shortest sequence: one text token with its EOS.
 
-        None, the default, if its sequences may have other ids than those of a text, padding too.
+        Shorter sequences are never kept. The default is None: the field's sequences may have ids
+        other than those of text, padding included.
 
         Args:
-            tag: the piece before each text of the dataset's first field, if there is one.
+            tag: the piece before each text of the dataset's first field, or None if there is none.
         """
         return None
 
@@ -121,34 +124,34 @@ class DataTask(ABC):
     def drops(
         self, lengths: Mapping[str, Int64Array], data: DataConfig, tags: Mapping[str, str]
     ) -> dict[str, BoolArray]:
-        """The examples that are dropped for their tokens: by reason, [examples].
+        """Return the examples that are dropped because of their tokens: by reason, [examples].
 
-        All reasons are there, in the order in which they are tried, also if nothing is dropped.
+        All reasons are present, in the order in which they are tried, even if nothing is dropped.
 
         Args:
             lengths: by field: [examples], in tokens.
         """
 
     def texts_read(self, settings: DataSettings) -> frozenset[str]:
-        """The fields whose texts `realise` reads; reading them from a shard takes time."""
+        """Return the fields whose texts `realise` reads; reading them from a shard takes time."""
         return frozenset()
 
     def realises(self, settings: DataSettings) -> bool:
-        """Whether `realise` does anything under this recipe."""
+        """Return whether `realise` changes anything under this recipe."""
         return bool(self.texts_read(settings))
 
     def realise(
         self, examples: Examples, settings: DataSettings, tokenizers: Mapping[str, Tokenizer]
     ) -> dict[str, FieldArrays]:
-        """What is trained on in this pass: by default the fields as they are stored.
+        """Return the sequences of this pass: by default the fields as they are stored.
 
-        A task may make other fields of them, which its micro-batches then have.
+        A task may derive other fields from them, which its micro-batches then have.
         """
         return examples.fields
 
     @abstractmethod
     def check(self, manifest: Manifest, settings: DataSettings) -> None:
-        """Checks that the dataset can be batched under the recipe.
+        """Check that the dataset can be batched under the recipe.
 
         Raises:
             BatchingError: an example does not fit into a micro-batch.
@@ -158,12 +161,12 @@ class DataTask(ABC):
     def plan(
         self, fields: Mapping[str, FieldArrays], settings: DataSettings, epoch: int, window: int
     ) -> WindowPlan:
-        """Cuts a window into micro-batches: a function of lengths, settings and coordinate."""
+        """Cut a window into micro-batches: a pure function of lengths, settings and coordinate."""
 
     def heldout_limits(self, data: DataConfig) -> Mapping[str, int]:
-        """The most tokens of a held-out text, by field: by default any number.
+        """Return the maximum tokens of a held-out text, by field: by default there is no limit.
 
-        They guard memory, as held-out texts are never dropped.
+        The limits guard memory, because held-out texts are never dropped.
         """
         return {}
 
@@ -171,34 +174,34 @@ class DataTask(ABC):
     def heldout_micro_batches(
         self, heldout: HeldOut, tokenizers: Mapping[str, Tokenizer], settings: DataSettings
     ) -> list[MicroBatch]:
-        """A held-out set, whole, in batches that depend on lengths and settings alone.
+        """Return a whole held-out set in batches that depend only on lengths and settings.
 
         `pair_ids` are the numbers of the set's examples, from 0.
         """
 
     @abstractmethod
     def units(self, micro_batch: MicroBatch) -> int:
-        """What the loss is divided by: target tokens, masked tokens, examples."""
+        """Return the divisor of the loss, such as target tokens, masked tokens or examples."""
 
     @abstractmethod
     def widest(self, manifest: Manifest, settings: DataSettings) -> list[Any]:
-        """The shapes (MicroBatchShape) of the largest micro-batches that a run can meet.
+        """Return the shapes (MicroBatchShape) of the largest micro-batches that a run can produce.
 
-        For every micro-batch, one of them takes as much memory in a pass.
+        No micro-batch needs more memory in a pass than the most expensive of these shapes.
         """
 
     @abstractmethod
     def synthetic(self, shape: Any, special: SpecialIds) -> MicroBatch:
-        """A micro-batch of a shape of `widest`, without padding."""
+        """Return a micro-batch of a shape of `widest`, without padding."""
 
     @abstractmethod
     def dummy(self, special: SpecialIds) -> MicroBatch:
-        """A constant, smallest micro-batch, for ranks that have a slot less than others."""
+        """Return a constant, minimal micro-batch for ranks with one slot fewer than others."""
 
 
 def rules_by_corpus(manifest: Manifest) -> list[dict[str, SequenceRules]]:
-    """What the sequences of each corpus's shards have to keep to, by field."""
-    known = manifest.task in DATA_TASKS  # an extension's may not be loaded
+    """Return, for each corpus, the rules that its shards' sequences must satisfy, by field."""
+    known = manifest.task in DATA_TASKS  # the task of an extension may not be loaded
     task = DATA_TASKS[manifest.task] if known else None
     return [_rules(manifest, task, corpus) for corpus in manifest.corpora]
 

@@ -1,10 +1,11 @@
-"""Windows: the slices of shards of a window, read, verified, and cut into micro-batches.
+"""Windows: slices of shards that are read, verified and cut into micro-batches.
 
     (epoch, window) ──mixture──▶ slices ──store──▶ shards, verified ──▶ sequences
         ──realise, if the task draws anything──▶ sequences ──plan──▶ micro-batches
 
-`WindowReader` answers coordinates. It holds no state but a cache: the same question has the same
-answer in every process, so a lost data worker costs a repeated question and nothing else.
+`WindowReader` maps coordinates to micro-batches. Its only state is a cache: every process returns
+the same micro-batches for the same coordinates. If a data worker is lost, its requests can be
+repeated elsewhere.
 """
 
 from collections import OrderedDict
@@ -34,7 +35,7 @@ DEFAULT_CACHE_BYTES = 512 * MEGABYTE
 
 @dataclass(frozen=True, eq=False)
 class WindowLayout:
-    """What the planning of steps needs to know of a window."""
+    """Sizes of a window's micro-batches, which the planning of steps needs."""
 
     windows_per_epoch: int
     units: Int64Array  # [micro-batches], see `DataTask.units`
@@ -48,9 +49,9 @@ class _Window:
 
 
 class WindowReader:
-    """Reads the windows of one dataset under one recipe.
+    """Reader of the windows of one dataset under one recipe.
 
-    `layout` and `fetch` raise DatasetFileError, after retries.
+    `layout` and `fetch` raise DatasetFileError if retries fail.
     """
 
     def __init__(
@@ -60,10 +61,11 @@ class WindowReader:
         settings: DataSettings,
         cache_bytes: int = DEFAULT_CACHE_BYTES,
     ) -> None:
-        """Opens the mixture, with the errors of `open_mixture`; reads no shard yet.
+        """Open the mixture, with the errors of `open_mixture`; read no shard yet.
 
         Args:
-            cache_bytes: most bytes that the arrays of the windows kept, the newest, take.
+            cache_bytes: maximum bytes of cached arrays; the oldest windows are evicted, and the
+                newest is always kept.
         """
         self.manifest = manifest
         self.windows_read = 0
@@ -75,16 +77,16 @@ class WindowReader:
         self._texts_read = self._task.texts_read(settings)
         self._realises = self._task.realises(settings)
         self._rules = rules_by_corpus(self.manifest)
-        self._checked: set[int] = set()  # shards whose sequences keep to the rules
+        self._checked: set[int] = set()  # shards whose sequences satisfy the rules
         self._left_out = self.manifest.left_out
         self._mixture = open_mixture(self.manifest, settings)
 
     def layout(self, epoch: int, window: int) -> WindowLayout:
-        """How a window is cut. Reads its shards, which a `fetch` then finds in the cache."""
+        """Return the layout of a window, and cache its shards' data for a `fetch`."""
         return self._window(epoch, window).layout
 
     def fetch(self, epoch: int, window: int, start: int, stop: int) -> list[MicroBatch]:
-        """Micro-batches `start` to `stop` (exclusive) of a window."""
+        """Return the micro-batches `start` to `stop` (exclusive) of a window."""
         micro_batches = self._window(epoch, window).micro_batches
         assert 0 <= start <= stop <= len(micro_batches), "coordinates come from the layout"
         return micro_batches[start:stop]
@@ -128,14 +130,14 @@ class WindowReader:
         )
 
     def _read_slice(self, part: ShardSlice) -> dict[str, list[FieldArrays]]:
-        """The sequences of each field in this pass, in one part or several.
+        """Return the sequences of each field in this pass, in one part or several.
 
-        The fields are the dataset's, or those that the task makes of them.
+        The fields are the dataset's, or those that the task derives from them.
         """
         shard = self.manifest.shards[part.shard]
         data = self._store.read(shard.name, shard.sha256, shard.bytes)
         blocks = unpack_shard(data, shard, texts=bool(self._texts_read))
-        if part.shard not in self._checked:  # its bytes are the same each time
+        if part.shard not in self._checked:  # the sha256 fixes its bytes, so once is enough
             for block in blocks:
                 check_sequences(shard.name, block, self._rules[shard.corpus])
             self._checked.add(part.shard)
@@ -183,10 +185,11 @@ class WindowReader:
 
 
 def open_mixture(manifest: Manifest, settings: DataSettings) -> Mixture:
-    """The mixture of a dataset's corpora under a recipe.
+    """Return the mixture of a dataset's corpora under a recipe.
 
     Raises:
-        DatasetError: the dataset has other corpora than the recipe, or no pair is left.
+        DatasetError: the dataset's corpora differ from the recipe's, or all shards of a corpus are
+            quarantined.
         BatchingError: an example does not fit into a micro-batch, or a corpus's share is too small.
     """
     names = tuple(corpus.name for corpus in manifest.corpora)
@@ -199,8 +202,8 @@ def open_mixture(manifest: Manifest, settings: DataSettings) -> Mixture:
     left = {shard.corpus for shard in manifest.shards if shard.name not in manifest.left_out}
     if gone := [name for index, name in enumerate(names) if index not in left]:
         raise DatasetError(
-            f"All shards of {', '.join(gone)} are quarantined, so there is nothing to train on for "
-            "its share. Prepare the dataset again."
+            f"All shards of {', '.join(gone)} are quarantined, so its share has no training data. "
+            "Prepare the dataset again."
         )
     DATA_TASKS[settings.task].check(manifest, settings)
     shares = shares_of(settings.data, [corpus.kept for corpus in manifest.corpora])

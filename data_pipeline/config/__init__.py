@@ -1,4 +1,4 @@
-"""Settings of corpora, tokenizers and batches: the sections of a recipe about text."""
+"""Recipe sections about text: settings of corpora, tokenizers and batches."""
 
 from foundation.moved import names_of
 

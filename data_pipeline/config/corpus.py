@@ -1,6 +1,6 @@
-"""What a recipe says about any corpus, whatever its task, and about cleaning them all.
+"""Recipe settings that the corpora of all tasks share, and settings of cleaning.
 
-`data_pipeline.config.pair` and `data_pipeline.config.text` have the kinds of corpora.
+`data_pipeline.config.pair` and `data_pipeline.config.text` define the kinds of corpora.
 `foundation.section` explains what a change of a field means.
 """
 
@@ -18,61 +18,62 @@ from foundation.section import Section, identity
 from foundation.wording import join_items
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-# A field of a line or sample: the number of a TSV column from 0, or a name.
+# A field of a line or sample: the number of a TSV column, from 0, or a name.
 Column = Annotated[int, Field(ge=0)] | Annotated[str, Field(min_length=1)]
 
 LOCATION = (
     "a local path, a URL (http, https, s3, gs) or builtin:phrasebook/{train,validation,test}"
-    ".{fr,en}; plain, gz, xz or zst, which the content tells"
+    ".{fr,en}; plain, gz, xz or zst, as detected from the content"
 )
 COMPRESSIONS = (".gz", ".xz", ".zst")
 
 READERS = Registry[Callable[..., Iterable[Any]]]("format", "format")
-"""Formats that are read without being cut first: see `data_pipeline.corpora.readers`."""
+"""Readers of formats whose files are not cut into chunks; see `data_pipeline.corpora.readers`."""
 READERS.register("parquet", "data_pipeline.corpora.parquet:read_parquet")
 
 
 class Columns(Section):
-    """Where a line or sample has the texts of an example."""
+    """Columns of a line or sample that hold the texts of an example."""
 
     @property
     def texts(self) -> tuple[Column, ...]:
-        """The column of each field's text, in the order of the task's fields."""
+        """Column of each field's text, in the order of the task's fields."""
         raise NotImplementedError
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """What the texts are called in reports, in the same order: by the names of their keys."""
+        """Names of the texts in reports, in the same order: the names of their keys."""
         return tuple(name for name in type(self).model_fields if name != "score")
 
     @property
     def of_score(self) -> Column | None:
-        """The column of a number that says how good the example is."""
+        """Column with a score of the example's quality, or None if there is none."""
         return None
 
     @property
     def of_numbers(self) -> frozenset[Column]:
-        """The columns of texts that may be whole numbers, which then stand for their digits."""
+        """Columns of texts that may be integers, which are read as their digits."""
         return frozenset()
 
 
-# The order of fields is a format: manifests and the names of run folders have it. Fields of pairs
-# stand between those that all corpora share, so both are inherited, the last base's first.
+# The order of fields is part of a format: manifests and the names of run folders contain it. The
+# fields of pairs come between those that all corpora share. Both kinds are therefore inherited, and
+# pydantic puts the last base's fields first.
 
 
 class FilesConfig(Section):
-    """The files of a corpus, and its name."""
+    """Files of a corpus, and its name."""
 
     files: tuple[Location, ...] = identity((), "files with text; braces stand for several")
     files_sha256: tuple[Sha256, ...] = identity(
         (), "sha256 of each file's decompressed content, in the order of the files"
     )
-    format: str | None = identity(None, "of the files; null: as their names end")
-    columns: Columns = identity(Columns(), "where a line or sample of the files has its text")
-    min_score: float | None = identity(None, "examples with a lower score are dropped")
+    format: str | None = identity(None, "format of the files; null: by the suffixes of their names")
+    columns: Columns = identity(Columns(), "columns of a line or sample that hold its text")
+    min_score: float | None = identity(None, "drop examples with a lower score")
     name: str | None = identity(
         None,
-        "names the corpus in shards and reports; null: train, or train-0, train-1 and so on",
+        "name of the corpus in shards and reports; null: train, or train-0, train-1 and so on",
         pattern=r"^[a-z0-9][a-z0-9-]*$",
     )
 
@@ -80,44 +81,44 @@ class FilesConfig(Section):
 class _Weight(Section):
     weight: float | None = identity(
         None,
-        "share of this corpus in what is trained on, relative to the other "
-        "corpora's; null for all: by their sizes and data.temperature",
+        "share of this corpus in the training examples, relative to the other "
+        "corpora; null for all: by their sizes and data.temperature",
         gt=0,
         plan_only=True,
     )
 
 
 class CorpusConfig(_Weight, FilesConfig):
-    """Text to train on or to score: what all kinds of corpora have."""
+    """Corpus to train on or to score: the settings that all kinds of corpora share."""
 
-    noun: ClassVar[str] = "example"  # what reports call an example
-    has_documents: ClassVar[bool] = False  # whether a text may be long and have line ends
-    own_formats: ClassVar[tuple[str, ...]] = ()  # besides those of READERS
+    noun: ClassVar[str] = "example"  # the word for an example in reports
+    has_documents: ClassVar[bool] = False  # whether a text may be long and contain line ends
+    own_formats: ClassVar[tuple[str, ...]] = ()  # in addition to those in READERS
     _hash_keys: ClassVar[str] = "files_sha256"
 
     @property
     def locations(self) -> tuple[Location, ...]:
-        """The location of every file, with the braces of `files` expanded."""
+        """Location of every file, with the braces of `files` expanded."""
         return tuple(Location(name) for pattern in self.files for name in braceexpand(pattern))
 
     @property
     def sha256s(self) -> tuple[str | None, ...]:
-        """The recipe's hash for each location; None where it has none."""
+        """Hash that the recipe gives for each location, or None where it gives none."""
         return self.files_sha256 or (None,) * len(self.locations)
 
     @property
     def files_format(self) -> str | None:
-        """The format of `files`; None for files that are aligned with each other."""
+        """Format of `files`, or None for files that are aligned with each other."""
         return self.format
 
     @property
     def share(self) -> tuple[float, float]:
-        """The part of each file's bytes in which the corpus's examples begin."""
+        """Start and stop, as shares of each file's bytes, between which the examples begin."""
         return (0.0, 1.0)
 
     @property
     def texts_of_files(self) -> tuple[tuple[str, ...], ...]:
-        """For each location the texts that all of its examples have, after those that are read.
+        """Constant texts of each location's examples, appended to the texts that are read.
 
         Empty if there are none.
         """
@@ -125,11 +126,11 @@ class CorpusConfig(_Weight, FilesConfig):
 
     @property
     def tags(self) -> dict[str, str]:
-        """The piece that stands before every text of a field, by field."""
+        """Piece to put before every text of a field, by field."""
         return {}
 
     def _check_form(self) -> None:
-        """Checks first of all that it is clear which files are meant."""
+        """Check, before all other rules, that the settings name the files unambiguously."""
 
     @model_validator(mode="after")
     def _form_is_clear(self) -> Self:
@@ -140,7 +141,7 @@ class CorpusConfig(_Weight, FilesConfig):
     def _format_is_known(self) -> Self:
         if self.format not in (None, *self.own_formats) and self.format not in READERS:
             raise ValueError(
-                f"format is {self.format!r}, and there is no such format: there are "
+                f"format is {self.format!r}, which is unknown; the known formats are "
                 f"{join_items((*self.own_formats, *READERS))}. Name one of them, or list the "
                 "module that registers it under extensions"
             )
@@ -150,8 +151,8 @@ class CorpusConfig(_Weight, FilesConfig):
     def _every_file_has_its_hash(self) -> Self:
         if self.files_sha256 and len(self.files_sha256) != len(self.locations):
             raise ValueError(
-                f"files are {len(self.locations)} and files_sha256 has {len(self.files_sha256)} "
-                "hashes: give one for each file, in their order"
+                f"there are {len(self.locations)} files and files_sha256 has "
+                f"{len(self.files_sha256)} hashes: give one for each file, in their order"
             )
         return self
 
@@ -160,14 +161,14 @@ class CorpusConfig(_Weight, FilesConfig):
         for location, sha256 in zip(self.locations, self.sha256s, strict=True):
             if is_remote(location) and sha256 is None:
                 raise ValueError(
-                    f"{location} is remote and its sha256 is not set: what a URL gives can change, "
-                    f"so set {self._hash_keys} to the sha256 of the decompressed content"
+                    f"{location} is remote and its sha256 is not set: the content of a URL can "
+                    f"change, so set {self._hash_keys} to the sha256 of the decompressed content"
                 )
         return self
 
 
 class NormaliseConfig(Section):
-    """The form in which characters are written."""
+    """Normalisation of characters."""
 
     normalise: Literal["NFC", "NFKC"] | None = identity(
         None, "Unicode normalisation of every training text (UAX #15)"
@@ -175,24 +176,24 @@ class NormaliseConfig(Section):
 
 
 class _Duplicates(Section):
-    drop_duplicates: bool = identity(False, "all but the first of equal examples of a corpus")
+    drop_duplicates: bool = identity(False, "drop all but the first of equal examples of a corpus")
 
 
 class CleaningConfig(_Duplicates, NormaliseConfig):
-    """Rules that drop examples; the first that applies to one is counted and reported."""
+    """Rules that drop examples; the first that applies to an example is counted and reported."""
 
     @property
     def drops_heldout(self) -> bool:
-        """Whether a training example that equals a held-out one is dropped."""
+        """True if a training example that equals a held-out one is dropped."""
         return False
 
 
 def is_remote(location: str) -> bool:
-    """Whether a location is a URL that fsspec opens, rather than a path or a built-in corpus."""
+    """Return whether fsspec must open the location: a URL, no path and no built-in corpus."""
     return "://" in location and not location.startswith("file://")
 
 
 def name_suffix(location: str) -> str:
-    """The end of a file's name that tells its format, such as .tsv, without that of compression."""
+    """Return the suffix that indicates a file's format, such as .tsv, without compression's."""
     name = PurePosixPath(urlsplit(location).path)
     return (name.with_suffix("") if name.suffix in COMPRESSIONS else name).suffix

@@ -1,4 +1,4 @@
-"""What a recipe says about its text, whatever its task: `data`, `tokenizer` and `batching`.
+"""Recipe sections about text that all tasks share: `data`, `tokenizer` and `batching`.
 
 Identity fields also decide the bytes of the prepared dataset, unless they are `plan_only`.
 """
@@ -22,12 +22,12 @@ HeldOutName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 
 
 class CorporaConfig(Section):
-    """The corpora of a dataset, and where it lies."""
+    """Corpora of a dataset, and its location."""
 
     mirror: Location | None = execution(
         None,
         "folder with the same corpus files by base name, with or without .gz; "
-        "read instead of the paths and URLs (hashes still hold)",
+        "read instead of the paths and URLs (hashes are still checked)",
     )
     dataset: Location = execution(
         REQUIRED,
@@ -41,15 +41,15 @@ class CorporaConfig(Section):
         "$TRANSLOOM_CACHE or ~/.cache/transloom",
     )
     cache_gigabytes: float = execution(
-        50.0, "most that the copies of remote shards take on a node's disk", gt=0
+        50.0, "maximum disk space for copies of remote shards on each node", gt=0
     )
     train: tuple[CorpusConfig, ...] = identity(
         REQUIRED, "training corpora; each is shuffled once, globally", min_length=1
     )
     temperature: float = identity(
         1.0,
-        "without weights a corpus of n pairs gets a share proportional to "
-        "n^(1/temperature) (Arivazhagan et al. 2019): 1 is its size, more evens out",
+        "without weights, a corpus of n pairs gets a share proportional to "
+        "n^(1/temperature) (Arivazhagan et al. 2019): 1 is by size, higher values even out",
         ge=1,
         plan_only=True,
     )
@@ -61,23 +61,23 @@ class CorporaConfig(Section):
 
 
 class ShardsConfig(Section):
-    """The size of a dataset's shards."""
+    """Size of a dataset's shards."""
 
     pairs_per_block: int = identity(
-        2048, "pairs in one tar sample of a shard; more are faster to read", gt=0
+        2048, "pairs in one tar sample of a shard; larger samples are faster to read", gt=0
     )
     blocks_per_shard: int = identity(2, "tar samples in one shard; the last may have fewer", gt=0)
 
 
 class DataConfig(ShardsConfig, CorporaConfig):
-    """The text and the shape of the prepared dataset: what all tasks have."""
+    """Text and shape of the prepared dataset: the settings that all tasks share."""
 
     @model_validator(mode="after")
     def _test_names_are_free(self) -> Self:
         for name in ("train", "validation"):
             if name in self.tests:
                 raise ValueError(
-                    f"tests has a set named {name!r}, which is the name of data.{name}: "
+                    f"tests has a set named {name!r}, the name of data.{name}: "
                     "give the test set another name"
                 )
         return self
@@ -93,7 +93,8 @@ class DataConfig(ShardsConfig, CorporaConfig):
         if any(weights) and self.temperature != 1:
             raise ValueError(
                 f"data.temperature is {self.temperature} and the corpora have the weights "
-                f"{join_items(weights)}: weights say all, so leave out one of the two"
+                f"{join_items(weights)}: weights alone determine the mixture, so leave out one of "
+                "the two"
             )
         return self
 
@@ -111,25 +112,26 @@ class DataConfig(ShardsConfig, CorporaConfig):
             if given:
                 raise ValueError(
                     f"the held-out set {use} has {format_value(given)}: these are for training "
-                    "corpora, a held-out set is used whole"
+                    "corpora, and a held-out set is always used whole. Leave them out"
                 )
         return self
 
     def problem_of(self, texts: Sequence[str]) -> str | None:
-        """What is wrong with an example's texts although they could be read; None if nothing is.
+        """Return the problem with an example's texts, or None if they can be used.
 
-        Its end is the remedy: preparing stops at such an example and says where it is.
+        The texts could be read. The problem ends with the remedy: preparation stops at such an
+        example and reports its place in the corpus.
         """
         return None
 
     @property
     def sentences_before(self) -> int:
-        """How many sentences of its document each text of the first field has before it."""
+        """Number of sentences of its document that precede each text of the first field."""
         return 0
 
     @property
     def corpus_names(self) -> tuple[str, ...]:
-        """The name of each training corpus, given or made from its position."""
+        """Name of each training corpus: the given one, or one made from its position."""
         alone = len(self.train) == 1
         return tuple(
             corpus.name or ("train" if alone else f"train-{index}")
@@ -138,10 +140,10 @@ class DataConfig(ShardsConfig, CorporaConfig):
 
 
 class SubwordSamplingConfig(Section):
-    """Another segmentation of every sentence in every pass, as regularisation.
+    """Regularisation by a different segmentation of every sentence in every pass.
 
     With a BPE model this is BPE-dropout (Provilkov et al. 2020), with a unigram model subword
-    regularisation (Kudo 2018). The segmentation depends on seed, pass and pair alone.
+    regularisation (Kudo 2018). The segmentation depends only on seed, pass and pair.
     """
 
     alpha: float = identity(
@@ -153,7 +155,7 @@ class SubwordSamplingConfig(Section):
         plan_only=True,
     )
     sides: Literal["both", "source", "target"] = identity(
-        "both", "whose sentences are sampled", plan_only=True
+        "both", "sides whose sentences are sampled", plan_only=True
     )
 
 
@@ -167,54 +169,58 @@ TOKENIZERS.register(MARIAN, "data_pipeline.tokenizers.marian:MarianTokenizer")
 
 
 class TokenizerConfig(Section):
-    """SentencePiece (Kudo and Richardson 2018): trained on the training corpora, or given."""
+    """Settings of a SentencePiece model (Kudo and Richardson 2018).
+
+    It is trained on the training corpora, or given.
+    """
 
     type: str = identity(
         "bpe",
         "bpe: byte-pair encoding (Sennrich et al. 2016); unigram: unigram language model (Kudo "
-        "2018); char: a piece for each character; marian: those of a Marian model in Hugging "
-        "Face's layout, whose folder is the model; or a registered one. Of SentencePiece's types, "
-        "none is read with an existing model",
+        "2018); char: a piece for each character; marian: the tokenizers of a Marian model in "
+        "Hugging Face's layout, with model set to its folder; or a registered type. "
+        "SentencePiece's types are ignored with an existing model",
     )
     vocabulary_size: int = identity(
-        REQUIRED, "pieces of each model, the four special ones included; char: at most", gt=4
+        REQUIRED, "pieces of each model, the four special ones included; char: the maximum", gt=4
     )
     joint: bool = identity(True, "one model for both languages (needed to share all embeddings)")
     character_coverage: float = identity(
         1.0,
         "share of the training text's characters that the model covers; "
-        "1.0 for alphabets, 0.9995 for Chinese or Japanese; not read with an existing model",
+        "1.0 for alphabets, 0.9995 for Chinese or Japanese; ignored with an existing model",
         ge=0.98,
         le=1.0,
     )
     byte_fallback: bool = identity(
         False,
-        "characters without a piece are spelled in bytes, for which 256 pieces are kept; not read "
-        "with an existing model",
+        "characters without a piece are spelled in bytes, for which 256 pieces are reserved; "
+        "ignored with an existing model",
     )
     verbatim: bool = identity(
         False,
-        "text as it is: no normalisation, no space added or removed, line ends are characters; "
-        "not read with an existing model",
+        "keep text unchanged: no normalisation, no space added or removed, line ends are "
+        "characters; ignored with an existing model",
     )
     training_pairs: int = identity(
         500_000,
-        "most pairs that a model is trained on, a random part of the corpora; not "
-        "read with an existing model",
+        "maximum pairs to train a model on, a random part of the corpora; ignored with an "
+        "existing model",
         gt=0,
     )
     sampling: SubwordSamplingConfig = SubwordSamplingConfig()
     model: Location | None = identity(
         None,
-        "path of an existing joint SentencePiece model, or Marian model's folder, used as it is",
+        "path of an existing joint SentencePiece model, or a Marian model's folder, used unchanged",
     )
     model_sha256: Sha256 | None = identity(
-        None, "sha256 of the existing model's file; of a Marian model, what `transloom init` gives"
+        None,
+        "sha256 of the existing model's file; for a Marian model, the one from `transloom init`",
     )
 
     @property
     def training_bytes(self) -> int | None:
-        """Most bytes of text that a model is trained on; None: as many as the pairs have."""
+        """Maximum bytes of text to train a model on, or None for all text of the selected pairs."""
         return None
 
     @model_validator(mode="after")
@@ -226,8 +232,8 @@ class TokenizerConfig(Section):
     def _marians_are_not_trained(self) -> Self:
         if self.type == MARIAN and self.model is None:
             raise ValueError(
-                "type is marian and model is not set: tokenizers of that type are read and not "
-                "trained, so set model to the folder of a Marian model"
+                "type is marian and model is not set: tokenizers of that type cannot be trained, "
+                "so set model to the folder of a Marian model"
             )
         return self
 
@@ -247,12 +253,12 @@ class TokenizerConfig(Section):
 
 
 class BatchingConfig(Section):
-    """How the endless stream of pairs is cut into micro-batches and steps."""
+    """Division of the endless stream of pairs into micro-batches and steps."""
 
     max_tokens_per_micro_batch: int = identity(
         REQUIRED,
-        "budget of a micro-batch: pairs × longest sequence of any field "
-        "(padding and EOS included) stays at or below it",
+        "maximum of pairs × longest sequence of any field in a micro-batch "
+        "(padding and EOS included)",
         gt=0,
     )
     micro_batches_per_step: int = identity(
@@ -260,18 +266,18 @@ class BatchingConfig(Section):
     )
     window_shards: int = identity(
         8,
-        "shards' worth of pairs in a window, within which pairs are shuffled and "
-        "sorted by length: more is a better shuffle and more memory",
+        "size of a window in shards; pairs are shuffled and sorted by length within a "
+        "window: larger windows shuffle better and need more memory",
         gt=0,
     )
 
 
 class PackedBatchingConfig(BatchingConfig):
-    """How documents are packed into rows, and rows into micro-batches and steps."""
+    """Packing of documents into rows, and of rows into micro-batches and steps."""
 
     context_length: int = identity(
         REQUIRED,
-        "most tokens of a row, and of what a prediction is made from; documents are cut to it "
+        "maximum tokens of a row, and of the context of a prediction; documents are cut to it "
         "when a window is planned",
         gt=0,
     )
@@ -281,14 +287,14 @@ class PackedBatchingConfig(BatchingConfig):
         if self.context_length > self.max_tokens_per_micro_batch:
             raise ValueError(
                 f"context_length is {self.context_length} and max_tokens_per_micro_batch "
-                f"{self.max_tokens_per_micro_batch}: a micro-batch needs room for one row at least"
+                f"{self.max_tokens_per_micro_batch}: a micro-batch must hold at least one row"
             )
         return self
 
 
 @dataclass(frozen=True)
 class DataSettings:
-    """The part of a recipe that decides what a run is fed."""
+    """Part of a recipe that determines the samples of a run."""
 
     data: DataConfig
     tokenizer: TokenizerConfig
@@ -298,7 +304,8 @@ class DataSettings:
     extensions: Extensions = NO_EXTENSIONS
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Extensions first: only once they are loaded, objects of their classes can be unpickled.
+        # Extensions come first: objects of their classes can be unpickled only once they are
+        # loaded.
         rest = (self.data, self.tokenizer, self.batching, self.seed, self.task)
         return _settings, (self.extensions, *rest)
 

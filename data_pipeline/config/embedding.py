@@ -1,4 +1,4 @@
-"""What a recipe says about micro-batches whose sentences are told apart from each other."""
+"""Recipe settings of micro-batches whose sentences are contrasted with each other."""
 
 from collections.abc import Iterable
 from typing import Self
@@ -13,16 +13,18 @@ BOS_TOKENS = 1  # before a sentence; `data.max_source_length` does not count it
 
 
 class EmbeddingBatchingConfig(BatchingConfig):
-    """How pairs are put together: as many in every micro-batch, since these are compared."""
+    """Batching of pairs that are compared with each other: the same number in every micro-batch."""
 
     pairs_per_micro_batch: int = identity(
         REQUIRED,
-        "pairs of every micro-batch; a sentence's translation is to be found among the other "
-        "sides of all of them. What is left of a window is left out of this pass",
+        "pairs of every micro-batch; each sentence must find its translation among the other "
+        "sides of these pairs. Each pass omits the remainder of each window",
         gt=1,
     )
     context_length: int = identity(
-        REQUIRED, "most tokens of a sentence, BOS and EOS included; the network's positions", gt=2
+        REQUIRED,
+        "maximum tokens of a sentence, BOS and EOS included; the network's positions",
+        gt=2,
     )
 
     @model_validator(mode="after")
@@ -31,7 +33,7 @@ class EmbeddingBatchingConfig(BatchingConfig):
             raise ValueError(
                 f"pairs_per_micro_batch is {self.pairs_per_micro_batch} and "
                 f"max_tokens_per_micro_batch {self.max_tokens_per_micro_batch}: a micro-batch "
-                "needs room for that many sentences"
+                "must hold that many sentences"
             )
         return self
 
@@ -39,13 +41,13 @@ class EmbeddingBatchingConfig(BatchingConfig):
 def check_recipe(
     data: PairDataConfig, batching: EmbeddingBatchingConfig, *, joint: bool, alpha: float
 ) -> None:
-    """Checks that sections of a recipe agree.
+    """Check that sections of a recipe agree.
 
     Args:
         joint, alpha: `tokenizer.joint` and `tokenizer.sampling.alpha`.
 
     Raises:
-        ValueError: they do not; the message has the values and the remedy.
+        ValueError: the sections disagree; the message has the values and the remedy.
     """
     if not joint:
         raise ValueError(
@@ -71,6 +73,6 @@ def check_recipe(
         raise ValueError(
             f"batching.context_length is {batching.context_length}, and a sentence of "
             f"data.max_source_length {data.max_source_length} or data.max_target_length "
-            f"{data.max_target_length} tokens has {longest} with BOS: raise the one to that, or "
+            f"{data.max_target_length} tokens has {longest} with BOS: raise the first to that, or "
             "lower the others"
         )

@@ -1,4 +1,4 @@
-"""What a recipe says about texts with a label each, and about words with a tag each.
+"""Recipe settings of labelled texts and tagged words.
 
 `foundation.section` explains what a change of a field means.
 """
@@ -28,7 +28,7 @@ _BIO = re.compile(r"[BI]-.+")
 
 
 class LabelledColumns(TextColumns):
-    """Where a line, sample or row has its text, and its label."""
+    """Columns of a line, sample or row that hold its text and its label."""
 
     label: Column = identity("label", "the text's label")
 
@@ -42,29 +42,29 @@ class LabelledColumns(TextColumns):
 
 
 class LabelledCorpusConfig(TextCorpusConfig):
-    """Texts with a label each."""
+    """Texts with one label each."""
 
     own_formats: ClassVar[tuple[str, ...]] = ("text", "jsonl", "tsv", "webdataset")
     formats_by_name: ClassVar[Mapping[str, str]] = {**FORMATS, ".tsv": "tsv"}
 
     files: tuple[Location, ...] = identity(
         REQUIRED,
-        "plain text of one label, or texts and labels as JSON lines, TSV, WebDataset tars or "
+        "plain text with one label, or texts and labels as JSON lines, TSV, WebDataset tars or "
         f"Parquet: {LOCATION}; braces stand for several: part-{{000..017}}.jsonl",
         min_length=1,
     )
     format: str | None = identity(
         None,
-        "text, jsonl, tsv, webdataset, parquet or a registered one; null: as the files' names "
-        "end: .txt, .jsonl, .tsv, .tar or .parquet",
+        "text, jsonl, tsv, webdataset, parquet or a registered format; null: by the suffixes of "
+        "the files' names: .txt, .jsonl, .tsv, .tar or .parquet",
     )
     columns: LabelledColumns = identity(
         LabelledColumns(),
-        "JSON lines: keys, inner ones after a dot; TSV: numbers from 0, or names if the first line "
-        "has them; WebDataset: member suffixes such as txt; Parquet: columns",
+        "JSON lines: keys, nested ones after a dot; TSV: numbers from 0, or names if the first "
+        "line has them; WebDataset: member suffixes such as txt; Parquet: columns",
     )
     labels: tuple[str, ...] = identity(
-        (), "plain text: the label of all texts of a file, for each entry of files"
+        (), "plain text: for each entry of files, the label of all its texts"
     )
 
     @property
@@ -95,12 +95,12 @@ class LabelledCorpusConfig(TextCorpusConfig):
 
 
 class LabelsDataConfig(TextDataConfig):
-    """What texts and words with labels have in common."""
+    """Settings that labelled texts and tagged words share."""
 
     labels: tuple[str, ...] = identity(
         REQUIRED,
-        "all labels, in the order in which the network has them; of words and of the form O, B-X, "
-        "I-X, spans are scored, too",
+        "all labels, in the order of the network's outputs; with labels of words in the form O, "
+        "B-X, I-X, spans are scored, too",
         min_length=2,
     )
 
@@ -110,8 +110,8 @@ class LabelsDataConfig(TextDataConfig):
         for label in given if isinstance(given, list | tuple) else ():
             if isinstance(label, bool | int | float):
                 raise ValueError(
-                    f"YAML reads {format_value(label)} as no text: put it in quotes, such as "
-                    f'"{format_value(label)}", or in case of yes and no the word that is meant'
+                    f"YAML does not read {format_value(label)} as text: put it in quotes, such as "
+                    f'"{format_value(label)}", or in case of yes and no the intended word'
                 )
         return given
 
@@ -122,7 +122,7 @@ class LabelsDataConfig(TextDataConfig):
                 raise ValueError(f"labels has {label!r} twice: name each once")
             if label != label.strip() or not label.isprintable() or not label:
                 raise ValueError(
-                    f"labels has {label!r}: a label is a text without spaces around it, on one line"
+                    f"labels has {label!r}: a label is one line of text without spaces around it"
                 )
             form = self.cleaning.normalise
             if form is not None and unicodedata.normalize(form, label) != label:
@@ -134,7 +134,7 @@ class LabelsDataConfig(TextDataConfig):
 
 
 class LabelledDataConfig(LabelsDataConfig):
-    """Texts with a label each, and the shape of the prepared dataset."""
+    """Texts with one label each, and the shape of the prepared dataset."""
 
     train: tuple[LabelledCorpusConfig, ...] = identity(
         REQUIRED, "training corpora; each is shuffled once, globally", min_length=1
@@ -159,10 +159,10 @@ class LabelledDataConfig(LabelsDataConfig):
 
 
 class TaggedColumns(TextColumns):
-    """Where a line, sample or row has its words and their tags."""
+    """Columns of a line, sample or row that hold its words and their tags."""
 
     text: Column = identity("words", "the words")
-    tags: Column = identity("tags", "their tags, as many")
+    tags: Column = identity("tags", "their tags, one for each word")
 
     @property
     def texts(self) -> tuple[Column, ...]:
@@ -170,7 +170,7 @@ class TaggedColumns(TextColumns):
 
 
 class TaggedCorpusConfig(TextCorpusConfig):
-    """Sentences whose words have a tag each."""
+    """Sentences with one tag for each word."""
 
     noun: ClassVar[str] = "sentence"
     own_formats: ClassVar[tuple[str, ...]] = ("conll", "jsonl", "text")
@@ -182,24 +182,24 @@ class TaggedCorpusConfig(TextCorpusConfig):
 
     files: tuple[Location, ...] = identity(
         REQUIRED,
-        "a word a line with its tag, and blank lines between sentences (CoNLL), or JSON lines with "
-        f"lists of both: {LOCATION}; braces stand for several: part-{{000..017}}.jsonl",
+        "one word with its tag per line, and blank lines between sentences (CoNLL), or JSON lines "
+        f"with lists of both: {LOCATION}; braces stand for several: part-{{000..017}}.jsonl",
         min_length=1,
     )
     format: str | None = identity(
         None,
-        "conll, jsonl or text; null: as the files' names end: .conll, .conllu, .bio, .iob2, "
-        ".jsonl or .txt",
+        "conll, jsonl or text; null: by the suffixes of the files' names: .conll, .conllu, .bio, "
+        ".iob2, .jsonl or .txt",
     )
     columns: TaggedColumns = identity(
         TaggedColumns(),
-        "JSON lines: keys of two lists, inner ones after a dot; CoNLL: numbers of columns from 0, "
-        "or as it is for the first and the last",
+        "JSON lines: keys of two lists, nested ones after a dot; CoNLL: numbers of columns from "
+        "0, or the default for the first and the last column",
     )
     derived: Literal["case"] | None = identity(
         None,
-        "plain text: what its words are tagged with. case: words are lower-cased, and the tag says "
-        f"how each was written: {join_items(CASES)}",
+        "plain text: source of the words' tags. case: words are lower-cased, and the tag is the "
+        f"original case of each: {join_items(CASES)}",
     )
 
     @model_validator(mode="after")
@@ -239,7 +239,7 @@ class TaggedCorpusConfig(TextCorpusConfig):
 
 
 class TaggedDataConfig(LabelsDataConfig):
-    """Sentences whose words have a tag each, and the shape of the prepared dataset."""
+    """Sentences with one tag for each word, and the shape of the prepared dataset."""
 
     train: tuple[TaggedCorpusConfig, ...] = identity(
         REQUIRED, "training corpora; each is shuffled once, globally", min_length=1
@@ -253,7 +253,7 @@ class TaggedDataConfig(LabelsDataConfig):
 
     @property
     def has_spans(self) -> bool:
-        """Whether the tags tell where spans begin and go on (Ramshaw and Marcus 1995; BIO)."""
+        """True if the tags mark where spans begin and continue (Ramshaw and Marcus 1995; BIO)."""
         others = [label for label in self.labels if label != _OUTSIDE]
         return len(others) < len(self.labels) and all(map(_BIO.fullmatch, others))
 
@@ -268,11 +268,11 @@ class TaggedDataConfig(LabelsDataConfig):
     @model_validator(mode="after")
     def _tags_and_words_stay_as_they_are(self) -> Self:
         if blank := [label for label in self.labels if len(label.split()) != 1]:
-            raise ValueError(f"labels has {blank[0]!r}: a tag has no space in it")
+            raise ValueError(f"labels has {blank[0]!r}: a tag contains no space")
         if self.cleaning.normalise is not None:
             raise ValueError(
-                f"cleaning.normalise is {self.cleaning.normalise}, which can part a word in two: "
-                "leave it out, and normalise the words before"
+                f"cleaning.normalise is {self.cleaning.normalise}, which can split a word in two: "
+                "leave it out, and normalise the words beforehand"
             )
         return self
 
@@ -289,7 +289,7 @@ class TaggedDataConfig(LabelsDataConfig):
 
 
 def unknown_label(label: str, known: Sequence[str], noun: str) -> str | None:
-    """What is wrong with a label that no recipe's list has; None if it is there."""
+    """Return the problem with a label that the recipe does not list, or None if it does."""
     if label in known:
         return None
     shown = join_items(known[:LABELS_SHOWN])

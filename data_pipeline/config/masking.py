@@ -1,4 +1,4 @@
-"""What a recipe says about hiding tokens that a network has to tell."""
+"""Recipe settings of masked tokens, which a network learns to predict."""
 
 from typing import Self
 
@@ -9,42 +9,47 @@ from foundation.section import Section, identity
 
 
 class MaskingConfig(Section):
-    """Which tokens are to be told, and what stands in their places (Devlin et al. 2019, §3.1)."""
+    """Selection of tokens to predict, and their replacement (Devlin et al. 2019, §3.1)."""
 
     share: float = identity(
-        0.15, "share of the tokens that are to be told, but one of a text at least", gt=0, lt=1
+        0.15, "share of tokens to predict; at least one token of each text", gt=0, lt=1
     )
-    masked: float = identity(0.8, "share of these that the mask hides", ge=0, le=1)
+    masked: float = identity(
+        0.8, "share of the tokens to predict that the mask replaces", ge=0, le=1
+    )
     random: float = identity(
-        0.1, "share of these that a random piece replaces; the rest is left as it is", ge=0, le=1
+        0.1,
+        "share of the tokens to predict that a random piece replaces; the rest stays unchanged",
+        ge=0,
+        le=1,
     )
     whole_words: bool = identity(
         False,
-        "whether all pieces of a word are to be told, or none; a word begins at a piece with ▁",
+        "predict either all pieces of a word or none; a word begins at a piece with ▁",
     )
 
     @model_validator(mode="after")
     def _shares_fit(self) -> Self:
         if self.masked + self.random > 1:
             raise ValueError(
-                f"masked is {self.masked} and random {self.random}: together they may be 1 at most"
+                f"masked is {self.masked} and random {self.random}: together they may be at most 1"
             )
         return self
 
 
 class MaskedBatchingConfig(PackedBatchingConfig):
-    """How texts are masked, packed into rows, and rows into micro-batches and steps."""
+    """Masking of texts, and their packing into rows, micro-batches and steps."""
 
     masking: MaskingConfig = MaskingConfig()
 
 
 class PairMaskedBatchingConfig(MaskedBatchingConfig):
-    """How pairs are masked and packed; none is cut."""
+    """Masking and packing of pairs, which are never cut."""
 
     alone: float = identity(
         0.0,
-        "share of pairs whose sides are texts by themselves, neither of which sees the other, as "
-        "in masked_lm (Lample and Conneau 2019 train on both in turn)",
+        "share of pairs whose sides are separate texts that do not attend to each other, as in "
+        "masked_lm (Lample and Conneau 2019 alternate between both)",
         ge=0,
         le=1,
     )

@@ -1,4 +1,4 @@
-"""What a recipe says about pairs of sentences: their corpora, how they are cleaned, how long.
+"""Recipe settings of sentence pairs: their corpora, cleaning and lengths.
 
 `foundation.section` explains what a change of a field means.
 """
@@ -29,11 +29,11 @@ SOURCE, TARGET = "src", "tgt"  # the fields of a pair, in shards and batches
 
 
 class PairColumns(Columns):
-    """Where a line or sample has its sentences."""
+    """Columns of a line or sample that hold its sentences."""
 
     source: Column = identity(0, "the source sentence")
     target: Column = identity(1, "the target sentence")
-    score: Column | None = identity(None, "a number that says how good the pair is")
+    score: Column | None = identity(None, "a quality score of the pair")
 
     @property
     def texts(self) -> tuple[Column, ...]:
@@ -45,8 +45,8 @@ class PairColumns(Columns):
 
 
 class _AlignedFiles(Section):
-    source: Location | None = identity(None, f"source sentences, one a line: {LOCATION}")
-    target: Location | None = identity(None, f"target sentences, one a line: {LOCATION}")
+    source: Location | None = identity(None, f"source sentences, one per line: {LOCATION}")
+    target: Location | None = identity(None, f"target sentences, one per line: {LOCATION}")
     source_sha256: Sha256 | None = identity(None, "sha256 of the decompressed source text")
     target_sha256: Sha256 | None = identity(None, "sha256 of the decompressed target text")
 
@@ -61,7 +61,7 @@ class _Tag(FilesConfig):
 
 
 class PairCorpusConfig(CorpusConfig, _Tag, _AlignedFiles):
-    """Pairs of sentences: two files aligned line by line, or files that hold both sides."""
+    """Sentence pairs: two files aligned line by line, or files that hold both sides."""
 
     noun: ClassVar[str] = "pair"
     own_formats: ClassVar[tuple[str, ...]] = tuple(FORMATS.values())
@@ -70,42 +70,44 @@ class PairCorpusConfig(CorpusConfig, _Tag, _AlignedFiles):
     files: tuple[Location, ...] = identity(
         (),
         "instead of source and target: files with both sides, TSV, JSON lines or "
-        "WebDataset tars with one pair a sample; braces stand for several: part-{000..017}.tar",
+        "WebDataset tars with one pair per sample; braces stand for several: part-{000..017}.tar",
     )
     format: str | None = identity(
-        None, "tsv, jsonl, webdataset, parquet or a registered one; null: as the files' names end"
+        None,
+        "tsv, jsonl, webdataset, parquet or a registered format; null: by the suffixes of the "
+        "files' names",
     )
     columns: PairColumns = identity(
         PairColumns(),
         "TSV: numbers from 0, or names if the first line has them; JSON lines: "
-        "keys, inner ones after a dot; WebDataset: member suffixes such as en.txt",
+        "keys, nested ones after a dot; WebDataset: member suffixes such as en.txt",
     )
-    min_score: float | None = identity(None, "pairs with a lower score are dropped")
+    min_score: float | None = identity(None, "drop pairs with a lower score")
 
     @property
     def locations(self) -> tuple[Location, ...]:
-        """The location of every file: source and target, or `files` with their braces expanded."""
+        """Location of every file: source and target, or `files` with their braces expanded."""
         if self.source is not None and self.target is not None:
             return (self.source, self.target)
         return super().locations
 
     @property
     def sha256s(self) -> tuple[str | None, ...]:
-        """The recipe's hash for each location; None where it has none."""
+        """Hash that the recipe gives for each location, or None where it gives none."""
         if self.source is not None:
             return (self.source_sha256, self.target_sha256)
         return super().sha256s
 
     @property
     def files_format(self) -> str | None:
-        """The format of `files`; None for two aligned files."""
+        """Format of `files`, or None for two aligned files."""
         if not self.files:
             return None
         return self.format or FORMATS.get(name_suffix(self.locations[0]))
 
     @property
     def tags(self) -> dict[str, str]:
-        """The tag of the source, if there is one."""
+        """Tag of the source, if it has one."""
         return {} if self.tag is None else {SOURCE: self.tag}
 
     def _check_form(self) -> None:
@@ -129,8 +131,8 @@ class PairCorpusConfig(CorpusConfig, _Tag, _AlignedFiles):
             formats = {name: FORMATS.get(name_suffix(name)) or "unknown" for name in self.locations}
             if len(set(formats.values())) > 1 or "unknown" in formats.values():
                 raise ValueError(
-                    f"the names of the files do not tell one format ({format_value(formats)}): set "
-                    "format to tsv, jsonl or webdataset"
+                    f"the names of the files indicate no single format ({format_value(formats)}): "
+                    "set format to tsv, jsonl or webdataset"
                 )
         columns = self.columns.model_dump()
         if self.files_format != "tsv" and any(isinstance(c, int) for c in columns.values()):
@@ -148,16 +150,20 @@ class PairCorpusConfig(CorpusConfig, _Tag, _AlignedFiles):
 
 
 class _PairRules(NormaliseConfig):
-    max_source_characters: int | None = identity(None, "characters of a source sentence", gt=0)
-    max_target_characters: int | None = identity(None, "characters of a target sentence", gt=0)
-    max_length_ratio: float | None = identity(
-        None, "characters of the longer side over those of the shorter", ge=1
+    max_source_characters: int | None = identity(
+        None, "maximum characters of a source sentence", gt=0
     )
-    drop_identical: bool = identity(False, "pairs whose sides are the same sentence")
+    max_target_characters: int | None = identity(
+        None, "maximum characters of a target sentence", gt=0
+    )
+    max_length_ratio: float | None = identity(
+        None, "maximum ratio of the longer side's characters to the shorter side's", ge=1
+    )
+    drop_identical: bool = identity(False, "drop pairs whose sides are the same sentence")
 
 
 class PairCleaningConfig(CleaningConfig, _PairRules):
-    """Rules that drop pairs; the first that applies to a pair is counted and reported.
+    """Rules that drop pairs; the first rule that applies to a pair is counted and reported.
 
     Pairs with an empty side, or with more tokens than `data.max_source_length` or
     `data.max_target_length`, are always dropped.
@@ -171,22 +177,26 @@ class _Languages(Section):
 
 class _SentenceLengths(CorporaConfig):
     max_source_length: int = identity(
-        256, "tokens of a source sentence, EOS included; longer pairs are dropped and counted", ge=2
+        256,
+        "maximum tokens of a source sentence, EOS included; longer pairs are dropped and counted",
+        ge=2,
     )
     max_target_length: int = identity(
-        256, "tokens of a target sentence, EOS included; longer pairs are dropped and counted", ge=2
+        256,
+        "maximum tokens of a target sentence, EOS included; longer pairs are dropped and counted",
+        ge=2,
     )
     max_heldout_length: int = execution(
         1024,
-        "tokens of a sentence of validation and tests, EOS included, or as many as a training "
-        "sentence may have if that is more; no pair is dropped there: a longer one is refused by "
-        "its line",
+        "maximum tokens of a sentence in validation and tests, EOS included; the maximum for "
+        "training applies if it is larger. These sets drop no pair: an error names the line of a "
+        "longer sentence",
         ge=2,
     )
 
 
 class PairDataConfig(DataConfig, _SentenceLengths, _Languages):
-    """The parallel text and the shape of the prepared dataset."""
+    """Parallel text, and the shape of the prepared dataset."""
 
     train: tuple[PairCorpusConfig, ...] = identity(
         REQUIRED, "training corpora; each is shuffled once, globally", min_length=1
@@ -201,7 +211,7 @@ class PairDataConfig(DataConfig, _SentenceLengths, _Languages):
 
 
 class TranslationDataConfig(PairDataConfig):
-    """The parallel text of a translation model, which may read whole documents."""
+    """Parallel text of a translation model, which may read whole documents."""
 
     context_sentences: int = identity(
         0,
@@ -221,7 +231,8 @@ class TranslationDataConfig(PairDataConfig):
         others = [corpus.files[0] for corpus in corpora if corpus.files]
         if self.context_sentences and others:
             raise ValueError(
-                f"context_sentences is {self.context_sentences}, and {join_items(others)} is no "
-                "pair of aligned files, whose lines are documents in order: give source and target"
+                f"context_sentences is {self.context_sentences}, and {join_items(others)} is not a "
+                "pair of aligned files, which keep the lines of a document in order: give source "
+                "and target"
             )
         return self

@@ -1,4 +1,4 @@
-"""What a recipe says about text that is no pairs: documents, how they are found and cleaned.
+"""Recipe settings of monolingual text: documents, their boundaries and their cleaning.
 
 `foundation.section` explains what a change of a field means.
 """
@@ -30,10 +30,10 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class TextColumns(Columns):
-    """Where a line, sample or row has its text."""
+    """Column of a line, sample or row that holds its text."""
 
     text: Column = identity("text", "the document")
-    score: Column | None = identity(None, "a number that says how good the document is")
+    score: Column | None = identity(None, "a quality score of the document")
 
     @property
     def texts(self) -> tuple[Column, ...]:
@@ -51,7 +51,7 @@ class TextCorpusConfig(CorpusConfig):
     has_documents: ClassVar[bool] = True
     own_formats: ClassVar[tuple[str, ...]] = ("text", "jsonl", "webdataset")
     formats_by_name: ClassVar[Mapping[str, str]] = FORMATS
-    cut_formats: ClassVar[tuple[str, ...]] = ("text", "jsonl")  # those of which part takes a share
+    cut_formats: ClassVar[tuple[str, ...]] = ("text", "jsonl")  # formats that `part` can cut
 
     files: tuple[Location, ...] = identity(
         REQUIRED,
@@ -61,23 +61,24 @@ class TextCorpusConfig(CorpusConfig):
     )
     format: str | None = identity(
         None,
-        "text, jsonl, webdataset, parquet or a registered one; null: as the files' names end: "
-        ".txt, .jsonl, .tar or .parquet",
+        "text, jsonl, webdataset, parquet or a registered format; null: by the suffixes of the "
+        "files' names: .txt, .jsonl, .tar or .parquet",
     )
     columns: TextColumns = identity(
         TextColumns(),
-        "JSON lines: keys, inner ones after a dot; WebDataset: member suffixes such as txt; "
+        "JSON lines: keys, nested ones after a dot; WebDataset: member suffixes such as txt; "
         "Parquet: columns",
     )
     documents: Literal["line", "blank_line", "file"] = identity(
         "line",
-        "where a document of plain text ends: with its line, at a blank line, or with the file",
+        "end of a document of plain text: the end of its line, a blank line, or the end of the "
+        "file",
     )
     part: tuple[Share, Share] = identity(
         (0.0, 1.0),
-        "shares of each file's bytes, decompressed: the documents that begin between the two, or "
-        "the lines if a file is a document. "
-        "[0, 0.9] and [0.9, 1] have no document in common, and together all",
+        "start and stop, as shares of each file's decompressed bytes: the corpus has the documents "
+        "that begin in between, or the lines if a file is a document. "
+        "[0, 0.9] and [0.9, 1] share no document and together have all",
     )
 
     @property
@@ -114,8 +115,8 @@ class TextCorpusConfig(CorpusConfig):
         if self.part != (0.0, 1.0) and self.files_format not in self.cut_formats:
             raise ValueError(
                 f"part is {join_items(self.part)} and the format {self.files_format}: only "
-                f"{' and '.join(self.cut_formats)} are cut. Leave out part, or name other files "
-                "for each use"
+                f"{' and '.join(self.cut_formats)} can be cut. Leave out part, or name separate "
+                "files for each use"
             )
         return self
 
@@ -127,18 +128,18 @@ class TextCorpusConfig(CorpusConfig):
             len(set(formats.values())) > 1 or "unknown" in formats.values()
         ):
             raise ValueError(
-                f"the names of the files do not tell one format ({format_value(formats)}): set "
+                f"the names of the files indicate no single format ({format_value(formats)}): set "
                 f"format to {', '.join(dict.fromkeys(self.formats_by_name.values()))}"
             )
 
 
 class TextCleaningConfig(CleaningConfig):
-    """Rules that drop documents; the first that applies to one is counted and reported."""
+    """Rules that drop documents; the first rule that applies to one is counted and reported."""
 
-    min_characters: int | None = identity(None, "characters of a document, at least", gt=0)
-    max_characters: int | None = identity(None, "characters of a document, at most", gt=0)
+    min_characters: int | None = identity(None, "minimum characters of a document", gt=0)
+    max_characters: int | None = identity(None, "maximum characters of a document", gt=0)
     drop_heldout: bool = identity(
-        True, "training documents that are equal to one of the validation or of a test"
+        True, "drop training documents that equal a document of validation or tests"
     )
 
     @property
@@ -147,22 +148,22 @@ class TextCleaningConfig(CleaningConfig):
 
 
 class TextTokenizerConfig(TokenizerConfig):
-    """A tokenizer of documents, which gives back the text as it was."""
+    """Tokenizer settings of documents, which decode to exactly the original text."""
 
     verbatim: bool = identity(
         True,
-        "text as it is: no normalisation, no space added or removed, line ends are characters; "
-        "not read with an existing model",
+        "keep text unchanged: no normalisation, no space added or removed, line ends are "
+        "characters; ignored with an existing model",
     )
     training_pairs: int = identity(
         500_000,
-        "most documents that a model is trained on, a random part of the corpora; not read with "
-        "an existing model",
+        "maximum documents to train a model on, a random part of the corpora; ignored with an "
+        "existing model",
         gt=0,
     )
     training_megabytes: float = identity(
         100.0,
-        "most text that a model is trained on, line by line; not read with an existing model",
+        "maximum text to train a model on, line by line; ignored with an existing model",
         gt=0,
     )
 
@@ -174,7 +175,7 @@ class TextTokenizerConfig(TokenizerConfig):
     def _segmentations_are_not_sampled(self) -> Self:
         if self.sampling.alpha:
             raise ValueError(
-                f"sampling.alpha is {self.sampling.alpha}: the pieces of documents are not "
+                f"sampling.alpha is {self.sampling.alpha}: segmentations of documents are not "
                 "sampled. Leave it out"
             )
         return self
@@ -189,7 +190,7 @@ class TextTokenizerConfig(TokenizerConfig):
 class TextDataConfig(DataConfig):
     """Documents and the shape of the prepared dataset."""
 
-    language: str = identity("und", "code of the documents' language; und: not said")
+    language: str = identity("und", "code of the documents' language; und: unspecified")
     train: tuple[TextCorpusConfig, ...] = identity(
         REQUIRED, "training corpora; each is shuffled once, globally", min_length=1
     )

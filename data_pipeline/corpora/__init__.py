@@ -1,1 +1,1 @@
-"""Text as it comes: files here or remote, in several formats, cleaned."""
+"""Raw text: local or remote files in several formats, parsed and cleaned."""

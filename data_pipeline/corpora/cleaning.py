@@ -1,10 +1,10 @@
-"""Cleaning: which examples of a corpus are kept, and a report of those that are not.
+"""Cleaning of a corpus: rules that drop examples, and a report of the dropped ones.
 
     examples ──normalise──▶ rules on text ──▶ kept       (here, in `Cleaner`)
     kept ──duplicates──▶ rules on tokens ──▶                 (in shuffle.py and group_writer.py)
 
 Each rule counts the examples to which it applied first, and shows the earliest of them. The task
-chooses the rules: `text_rules` of documents, `pair_rules` of pairs of sentences.
+chooses the rules: `text_rules` for documents, `pair_rules` for sentence pairs.
 """
 
 import hashlib
@@ -21,19 +21,19 @@ NormalForm = Literal["NFC", "NFKC"]
 EMPTY = "empty"
 HELD_OUT = "held_out"
 EXAMPLES_SHOWN = 10
-# A line of a corpus may have a million characters; the report need not.
+# Lines of a corpus may have a million characters, which would bloat the report.
 EXAMPLE_CHARACTERS = 500
 
 
 class Rule(NamedTuple):
-    """A reason to drop an example for its text or its score."""
+    """Reason to drop an example because of its text or its score."""
 
     reason: str
-    applies: Callable[[Example], bool]  # to an example whose texts are normalised
+    applies: Callable[[Example], bool]  # takes an example whose texts are normalised
 
 
 class KeptExample(NamedTuple):
-    """An example that no rule on text drops."""
+    """Example that no rule on text drops."""
 
     position: int  # in its corpus, from 0
     texts: tuple[str, ...]
@@ -41,7 +41,7 @@ class KeptExample(NamedTuple):
 
 @dataclass(frozen=True)
 class DroppedExample:
-    """A dropped example, with the beginnings of its texts."""
+    """Dropped example, with the beginnings of its texts."""
 
     position: int  # in its corpus, from 0
     texts: tuple[str, ...]
@@ -49,7 +49,7 @@ class DroppedExample:
 
 @dataclass
 class Dropped:
-    """The examples to which one rule applied: how many, and the earliest."""
+    """Number of examples to which one rule applied, and the earliest of them."""
 
     count: int = 0
     examples: list[DroppedExample] = field(default_factory=list)
@@ -70,7 +70,7 @@ class Dropped:
 
 
 class DropReport:
-    """What was dropped of a corpus, by reason; reports of its parts merge in any order."""
+    """Examples dropped from a corpus, by reason; its parts' reports can merge in any order."""
 
     def __init__(self, reasons: Iterable[str]) -> None:
         self.by_reason = {reason: Dropped() for reason in reasons}
@@ -83,11 +83,11 @@ class DropReport:
         return {reason: dropped.count for reason, dropped in self.by_reason.items()}
 
     def to_json(self, noun: str, labels: Sequence[str]) -> dict[str, Any]:
-        """What a cleaning report says.
+        """Return the content of a cleaning report.
 
         Args:
-            noun: what an example is called, whose number stands under it.
-            labels: what the texts of an example are called.
+            noun: the word for an example, used as the key of its number.
+            labels: names of the texts of an example.
         """
         return {
             reason: {
@@ -102,13 +102,14 @@ class DropReport:
 
 
 class Cleaner:
-    """The rules on text of one corpus, which are chosen once."""
+    """Rules on the text of one corpus."""
 
     def __init__(self, rules: Sequence[Rule], normalise: NormalForm | None) -> None:
-        """
+        """Store the rules of a corpus.
+
         Args:
             rules: in the order in which they are tried.
-            normalise: the form that all texts get first (UAX #15).
+            normalise: the Unicode normalisation form that is applied to all texts first (UAX #15).
         """
         self._rules = rules
         self._normalise = normalise
@@ -117,7 +118,7 @@ class Cleaner:
     def clean(
         self, first: int, examples: Iterable[Example]
     ) -> tuple[list[KeptExample], DropReport]:
-        """The examples that are kept, and what was dropped.
+        """Return the examples that are kept, and the report of the others.
 
         Args:
             first: position of the first of the examples.
@@ -138,14 +139,15 @@ class Cleaner:
 
 
 class HeldOutTexts:
-    """The examples of held-out sets, known by their hashes."""
+    """Hashes of the examples of held-out sets, for membership tests."""
 
     def __init__(
         self, examples: Iterable[tuple[str, ...]] = (), normalise: NormalForm | None = None
     ) -> None:
-        """
+        """Hash the examples.
+
         Args:
-            normalise: the form that the texts they are compared with have got.
+            normalise: the normalisation form of the texts that are compared with them.
         """
         self._hashes = frozenset(
             _hash([unicodedata.normalize(normalise, t) for t in texts] if normalise else texts)

@@ -1,14 +1,14 @@
-"""Context: each sentence with those before it in its document.
+"""Context: each sentence joined to the preceding sentences of its document.
 
     lines of a document      what a model with one sentence of context reads
     A man is riding.         A man is riding.
     He is fast.              A man is riding. ␞ He is fast.
     His dog runs.            He is fast. ␞ His dog runs.
 
-An empty line ends a document, and so does a file. Only the source has context, and what is written
-is the translation of the last sentence alone ("2+1" of Tiedemann and Scherrer 2017, "Neural Machine
-Translation with Extended Context"): so a target is found without cutting a text up, and scores are
-of sentences. The separator is a character that a tokenizer learns as a piece.
+An empty line or the end of a file ends a document. Only the source has context. The output is the
+translation of the last sentence alone ("2+1" of Tiedemann and Scherrer 2017, "Neural Machine
+Translation with Extended Context"). The output therefore needs no cutting, and scores are of
+sentences. The separator is a character that a tokenizer learns as a piece.
 """
 
 from collections import deque
@@ -19,17 +19,18 @@ _BETWEEN = f" {SEPARATOR} "
 
 
 class Context:
-    """The sentences before the next one of a document."""
+    """Sliding window of a document's latest sentences."""
 
     def __init__(self, sentences: int) -> None:
-        """
+        """Start with an empty window.
+
         Args:
-            sentences: how many are kept.
+            sentences: maximum number of sentences kept.
         """
         self._before: deque[str] = deque(maxlen=sentences)
 
     def added(self, sentence: str) -> str:
-        """The sentence with its context, and the context of those that follow."""
+        """Return the sentence with its context, and add it to the context of the next ones."""
         if not sentence.strip():
             self._before.clear()
             return sentence
@@ -39,12 +40,12 @@ class Context:
 
 
 def in_context(sentences: Iterable[str], before: int) -> Iterator[str]:
-    """Each sentence with as many as `before` of its document before it."""
+    """Yield each sentence with up to `before` preceding sentences of its document."""
     context = Context(before)
     return map(context.added, sentences)
 
 
 def without_context(text: str) -> str:
-    """A sentence that had context, with the separator before it, and any other as it is."""
+    """Return a sentence without its context but with the separator, or unchanged if it has none."""
     _, separator, sentence = text.rpartition(_BETWEEN)
     return f"{SEPARATOR} {sentence}" if separator else text

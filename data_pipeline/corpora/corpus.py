@@ -1,10 +1,10 @@
-"""Corpora: from a recipe's corpus to chunks of its examples, in order and in constant memory.
+"""Readers that stream a recipe's corpus as chunks of examples, in order and in constant memory.
 
     locations ──LocationStream──▶ bytes ──cut into lines or samples──▶ Chunk ──parse──▶ [Example, …]
 
-1. Making a reader finds all files and downloads the remote ones, so that their sizes are known.
-2. chunks() streams raw parts of them, cut by cutting.py; formats.parse makes examples of
-   these, in other processes if there are many.
+1. Creating a reader finds all files and downloads remote ones, so that their sizes are known. 2.
+chunks() streams raw parts of them, cut by cutting.py; formats.parse turns these into
+   examples, in several processes if there are many.
 3. At the end of each file its hash is compared with the recipe's.
 """
 
@@ -31,8 +31,8 @@ from data_pipeline.storage.locations import (
 )
 
 EXAMPLES_PER_CHUNK = 20_000
-# A held-out set is held in memory, and scored again and again.
-_FEWER = "Give fewer examples: a part of them tells as much"
+# A held-out set stays in memory and is scored many times.
+_FEWER = "Give fewer examples: a part of them gives about the same scores"
 HELD_OUT_EXAMPLES = Budget("examples in a held-out set", 2_000_000, _FEWER)
 HELD_OUT_CHARACTERS = Budget("characters in a held-out set", 400_000_000, _FEWER)
 
@@ -41,7 +41,7 @@ HELD_OUT_CHARACTERS = Budget("characters in a held-out set", 400_000_000, _FEWER
 class WholeText:
     """All texts of a corpus."""
 
-    texts: tuple[tuple[str, ...], ...]  # of each example, in the order of the task's fields
+    texts: tuple[tuple[str, ...], ...]  # by example, in the order of the task's fields
     sha256s: tuple[str, ...]  # of each location's decompressed content
 
 
@@ -52,13 +52,13 @@ def read_whole(
     cache: Path,
     problem_of: ProblemOf | None = None,
 ) -> WholeText:
-    """All examples of a small corpus.
+    """Return all examples of a small corpus.
 
     Args:
         problem_of: see `data_pipeline.corpora.formats.parse`.
 
     Raises:
-        CorpusError: anything is wrong with the corpus, or it is not small.
+        CorpusError: the corpus cannot be read or is too large.
     """
 
     def too_large(problem: str) -> CorpusError:
@@ -76,16 +76,16 @@ def read_whole(
 
 
 class CorpusReader:
-    """Streams a corpus once.
+    """Reader that streams a corpus once.
 
     Attributes:
-        bytes_read: how far reading has come, in bytes of the files as they are stored (compressed).
-        total_bytes: size of the files as they are stored.
+        bytes_read: progress of reading, in bytes of the files as stored (compressed).
+        total_bytes: size of the files as stored.
         sha256s: hash of each location's decompressed content; complete after the last chunk.
     """
 
     def __init__(self, corpus: CorpusConfig, *, mirror: str | None, cache: Path) -> None:
-        """Finds all files, and downloads remote ones that are not in the folder `cache`.
+        """Find all files, and download remote ones that are missing in the folder `cache`.
 
         Args:
             mirror: a folder that has the files by their base names, to be read instead.
@@ -98,7 +98,7 @@ class CorpusReader:
         self._mirror = mirror
         self._cache = cache
         self._locations = list(zip(corpus.locations, corpus.sha256s, strict=True))
-        self._streams: list[LocationStream] = []  # those that are being read
+        self._streams: list[LocationStream] = []  # open streams
         self._finished_bytes = 0
         self.total_bytes = sum(
             stored_bytes(location, mirror=mirror, cache=cache, sha256=sha256)
@@ -110,10 +110,10 @@ class CorpusReader:
         return self._finished_bytes + sum(stream.bytes_read for stream in self._streams)
 
     def chunks(self, examples_per_chunk: int) -> Iterator[Chunk]:
-        """Chunks of at most `examples_per_chunk` examples, in the order of the corpus.
+        """Yield chunks of at most `examples_per_chunk` examples, in the order of the corpus.
 
         Raises:
-            CorpusError: files are damaged, misaligned or empty, a hash is wrong, something is too
+            CorpusError: files are damaged, misaligned or empty, a hash is wrong, a text is too
                 long for a sentence, or WebDataset samples lack a column.
         """
         first = 0
@@ -158,14 +158,14 @@ class CorpusReader:
             yield CorpusFiles(tuple(files))
 
     def _whole_texts(self, file: int, part: Content) -> Content:
-        """A part of a file whose examples have all of their texts."""
+        """Return a part of a file with the constant or derived texts of its examples added."""
         if isinstance(self._corpus, TaggedCorpusConfig) and self._corpus.derived:
             return CasedWords(part)
         more = self._corpus.texts_of_files
         return WithTexts(part, more[file]) if more else part
 
     def _span(self, location: str, sha256: str | None) -> range:
-        """The bytes of a file at which the corpus's examples begin."""
+        """Return the range of bytes in which the corpus's examples begin."""
         if self._corpus.share == (0.0, 1.0):
             return WHOLE_FILE
         size = content_bytes(location, mirror=self._mirror, cache=self._cache, sha256=sha256)
@@ -175,7 +175,7 @@ class CorpusReader:
     def _opened(
         self, locations: Sequence[tuple[str, str | None]]
     ) -> Iterator[list[LocationStream]]:
-        """Streams of the locations; at the end the rest is read and the hashes are checked."""
+        """Open streams of the locations; at the end read the rest and check the hashes."""
         with ExitStack() as stack:
             for location, sha256 in locations:
                 stream = open_location(

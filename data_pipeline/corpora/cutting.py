@@ -1,9 +1,9 @@
-"""Cutting: from the streams of a corpus's files to raw parts of whole lines or samples.
+"""Cutting of a corpus's files into raw parts of whole lines or samples.
 
     aligned streams ──▶ AlignedLines        one stream ──▶ TsvLines, JsonLines, Samples, Documents
 
-Nothing is decoded here; formats.py and documents.py do that. Lines, texts and parts have limits,
-so that memory is constant whatever a file holds, a binary or a decompression bomb too.
+Nothing is decoded here; formats.py and documents.py do that. Lines, texts and parts have size
+limits, so that memory is constant for any file, including binaries and decompression bombs.
 """
 
 import hashlib
@@ -38,7 +38,7 @@ from foundation.wording import counted, join_items
 
 ALIGNED_STEP = 64  # lines taken at a time from each of two aligned files
 MAX_MEMBER_BYTES = MAX_DOCUMENT_BYTES
-# Sixteen bytes are kept of each sample's key, and no more; as a set they take about 110.
+# Only sixteen bytes of each sample's key are kept; in a set they take about 110 bytes.
 SAMPLES = Budget(
     "samples in one archive",
     4_000_000,
@@ -52,13 +52,14 @@ SCORE = Budget("bytes in a member that is a score", 1024, _REMOVE)
 
 
 def cut_aligned(readers: Sequence[LineReader], examples_per_part: int) -> Iterator[AlignedLines]:
-    """Yields lines of all while all have some; then counts the rest, for `check_alignment`."""
+    """Yield equally many lines of all files, then count the rest for `check_alignment`."""
     aligned = True
     while aligned:
         part: list[list[ChunkLines]] = []
         examples = size = 0
         while examples < examples_per_part and size < PART_BYTES:
-            # Few at a time, because the size of these lines' partners is known only then.
+            # Take few at a time, because the size of the aligned lines is unknown until they are
+            # read.
             first = readers[0].take(min(ALIGNED_STEP, examples_per_part - examples))
             others = [reader.take(first.count or 1, max_bytes=None) for reader in readers[1:]]
             aligned = first.count > 0 and all(lines.count == first.count for lines in others)
@@ -75,23 +76,23 @@ def cut_aligned(readers: Sequence[LineReader], examples_per_part: int) -> Iterat
 
 
 def _joined(parts: Sequence[ChunkLines]) -> ChunkLines:
-    """Lines that follow one another."""
+    """Join consecutive lines."""
     count = sum(part.count for part in parts)
     data = b"".join(part.data for part in parts)
     return ChunkLines(parts[0].location, parts[0].first, count, data)
 
 
 def check_alignment(readers: Sequence[LineReader]) -> None:
-    """Checks readers at their end.
+    """Check the alignment of readers that have reached their end.
 
     Raises:
-        CorpusError: one has no text, or more lines than another.
+        CorpusError: a file has no text, or more lines than another.
     """
     for reader in readers:
         if not reader.has_text:
             raise CorpusError(
-                f"{reader.location} is empty: {counted(reader.lines, 'line')} and none with text "
-                "on it, at least one is needed. Give a file with one sentence a line."
+                f"{reader.location} is empty: {counted(reader.lines, 'line')} and none with text, "
+                "at least one is needed. Give a file with one sentence per line."
             )
     first = readers[0]
     for other in readers[1:]:
@@ -108,13 +109,13 @@ def check_alignment(readers: Sequence[LineReader]) -> None:
 def cut_file(
     stream: LocationStream, corpus: CorpusConfig, span: range, examples_per_part: int
 ) -> Iterator[Content]:
-    """Cuts a file into parts; what it has not of its examples' texts, `CorpusReader` adds.
+    """Cut a file into parts; `CorpusReader` adds texts that the file does not contain.
 
     Args:
-        span: only examples that begin at these bytes are wanted, where a file can be cut.
+        span: byte range in which the examples begin, for formats that can be cut.
 
     Raises:
-        CorpusError: the file holds something that no part can be made of.
+        CorpusError: some content of the file does not have the format's form.
     """
     columns, file_format = corpus.columns, corpus.files_format
     limit = MAX_DOCUMENT_BYTES if corpus.has_documents else MAX_LINE_BYTES
@@ -207,7 +208,7 @@ def _cut_samples(
 
 
 def _read_samples(stream: LocationStream, corpus: CorpusConfig) -> Iterator[CorpusSample]:
-    """Reads one example a sample; holds digests of the keys, to notice one that comes again."""
+    """Yield one example per sample; keep digests of the keys to detect repeated ones."""
     texts = [str(column).lower() for column in corpus.columns.texts]
     of_score = corpus.columns.of_score
     score = None if of_score is None else str(of_score).lower()
@@ -235,8 +236,8 @@ def _read_samples(stream: LocationStream, corpus: CorpusConfig) -> Iterator[Corp
                 raise CorpusError(
                     f"{stream.location}, sample {key[:NAME_SHOWN]!r}: expected "
                     f"{join_items(sorted([*texts, *([score] if score else [])]))} once "
-                    f"and one after the other, found {join_items(sorted(data))}"
-                    f"{' for the second time' if digest in seen else ''}. Write the sample whole, "
+                    f"each and consecutively, found {join_items(sorted(data))}"
+                    f"{' for the second time' if digest in seen else ''}. Write the whole sample, "
                     "or correct columns in the recipe."
                 )
             seen.add(digest)
@@ -251,7 +252,7 @@ def _data_by_suffix(location: str, members: Iterator[TarMember]) -> dict[str, by
     for member in members:
         if member.suffix in data:
             raise CorpusError(
-                f"{location}, sample {member.key[:NAME_SHOWN]!r}: {member.suffix} is there twice. "
+                f"{location}, sample {member.key[:NAME_SHOWN]!r}: {member.suffix} occurs twice. "
                 "Keep one of them."
             )
         data[member.suffix] = member.data

@@ -2,9 +2,9 @@
 
     a file ──cut at the borders of documents──▶ Documents ──decode, split──▶ [Example, …]
 
-A document may be long, up to `MAX_DOCUMENT_BYTES`; a part is only as long as it has to be. A part
-of a file has the documents that begin in a span of its bytes. So parts whose spans follow one
-another have every document once, and each of them whole.
+A document may have up to `MAX_DOCUMENT_BYTES`; a chunk is no longer than its documents require. A
+part of a file consists of the documents that begin in a span of its bytes. Parts with consecutive
+spans therefore contain every document once, and each document whole.
 """
 
 import sys
@@ -22,7 +22,7 @@ from data_pipeline.errors import CorpusError
 from data_pipeline.storage.locations import LocationStream
 
 MAX_DOCUMENT_BYTES = 64 * 1024 * 1024  # decompressed
-BLANKS = " \t\r\x0b\x0c"  # a line of these alone is blank
+BLANKS = " \t\r\x0b\x0c"  # a line of only these characters is blank
 _IS_BLANK = np.zeros(256, dtype=bool)
 _IS_BLANK[[*BLANKS.encode(), ord("\n")]] = True
 
@@ -60,7 +60,7 @@ def _paragraphs(lines: list[str]) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class CorpusFiles:
-    """Files that are a document each."""
+    """Files of one document each."""
 
     files: tuple[Content, ...]
 
@@ -77,10 +77,10 @@ class CorpusFiles:
 
 
 def read_file(stream: LocationStream, span: range = WHOLE_FILE) -> Documents:
-    """A file that is one document, or the lines of it that begin in the span.
+    """Return a file that is one document, or those of its lines that begin in the span.
 
     Raises:
-        CorpusError: it is too long for one.
+        CorpusError: the file is too long for a document.
     """
     reader = LineReader(stream, MAX_DOCUMENT_BYTES, span)
     lines = reader.take(sys.maxsize, MAX_DOCUMENT_BYTES + 1)
@@ -90,7 +90,7 @@ def read_file(stream: LocationStream, span: range = WHOLE_FILE) -> Documents:
 
 
 def cut_lines(stream: LocationStream, span: range, documents_per_part: int) -> Iterator[Documents]:
-    """The lines of a file that begin in the span, each a document."""
+    """Yield the lines of a file that begin in the span, each as a document."""
     reader = LineReader(stream, MAX_DOCUMENT_BYTES, span)
     while (lines := reader.take(documents_per_part)).count:
         yield Documents(lines, "line", lines.count)
@@ -99,13 +99,13 @@ def cut_lines(stream: LocationStream, span: range, documents_per_part: int) -> I
 def cut_paragraphs(
     stream: LocationStream, span: range, documents_per_part: int
 ) -> Iterator[Documents]:
-    """The paragraphs of a file that begin in the span.
+    """Yield the paragraphs of a file that begin in the span.
 
     Raises:
-        CorpusError: one is too long for a document.
+        CorpusError: a paragraph is too long for a document.
     """
     reader = LineReader(stream, MAX_DOCUMENT_BYTES)
-    held: list[bytes] = []  # from the beginning of a paragraph whose end was not read yet
+    held: list[bytes] = []  # data since the beginning of an unfinished paragraph
     before, first, in_paragraph = 0, 0, False
     while (lines := reader.take(documents_per_part)).count:
         begins, in_paragraph = _beginnings(lines, in_paragraph)
@@ -134,10 +134,10 @@ def cut_paragraphs(
 
 
 def _beginnings(lines: ChunkLines, in_paragraph: bool) -> tuple[list[int], bool]:
-    """Where paragraphs begin, and whether the last line is of one.
+    """Return the offsets where paragraphs begin, and whether the last line is in a paragraph.
 
     Args:
-        in_paragraph: whether the line before is of one.
+        in_paragraph: whether the line before these lines is in a paragraph.
     """
     data = np.frombuffer(lines.data, dtype=np.uint8)
     ends = np.flatnonzero(data == ord("\n")) + 1
@@ -148,19 +148,19 @@ def _beginnings(lines: ChunkLines, in_paragraph: bool) -> tuple[list[int], bool]
 
 
 def _line_at(lines: ChunkLines, start: int) -> int:
-    """The number of the line that begins there."""
+    """Return the number of the line that begins at the offset `start`."""
     return lines.first + lines.data.count(b"\n", 0, start)
 
 
 def _too_long(location: str, line: int) -> CorpusError:
     return CorpusError(
         f"{location}, line {line:,}: a document that is longer than {MAX_DOCUMENT_BYTES:,} bytes "
-        "begins here, more than fits into memory with its copies. Split it, or set documents to "
+        "begins here, too much to hold in memory with its copies. Split it, or set documents to "
         "line or blank_line."
     )
 
 
 def span_of(share: tuple[float, float], size: int) -> range:
-    """The bytes of a file of that size that a share of it has; the last share has no end."""
+    """Return the byte range of a share of a file of `size` bytes; the last share has no end."""
     start, stop = share
     return range(int(start * size), sys.maxsize if stop == 1 else int(stop * size))

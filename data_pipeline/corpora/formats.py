@@ -1,21 +1,21 @@
-"""Corpus formats: from raw parts of files to the texts of examples, in whatever process.
+"""Corpus formats, which parse raw parts of files into the texts of examples, in any process.
 
     Chunk: whole lines or samples, as bytes ──decode, split by the format──▶ [Example, …]
 
-AlignedLines  several files, whose n-th lines belong together: translations of each other
+AlignedLines  several files, whose n-th lines are translations of each other
 TsvLines      columns between tabs; quotes have no meaning, so no value can hold a tab
-JsonLines     one JSON object a line; a dot in a column's name leads into an inner object
-Samples       UTF-8 files in a WebDataset tar, one example a sample
-ReadExamples  what a reader of `readers.py` has made of a file
-WithTexts     another format's part, all examples of which have some texts more, as a label
+JsonLines     one JSON object per line; a dot in a column's name descends into a nested object
+Samples       UTF-8 files in a WebDataset tar, one example per sample
+ReadExamples  examples that a registered reader has read from a file
+WithTexts     another format's part whose examples all have additional texts, such as a label
 
-documents.py has plain text, tagged.py words with tags.
+documents.py handles plain text, and tagged.py words with tags.
 
-Lines end at \\n alone: other characters that Unicode calls line ends occur inside sentences, and
+Lines end only at \\n: other characters that Unicode calls line ends occur inside sentences, and
 splitting there would shift the alignment of everything that follows. A dataset stores one sentence
-a line, so a line end after a sentence is removed, and \\n, \\r and \\t inside become spaces (a tab
-in aligned lines, which is no separator there, stays). A document keeps its line ends, and \\r\\n
-becomes \\n.
+per line. A line end after a sentence is removed, and \\n, \\r and \\t inside it become spaces. A
+tab in aligned lines is no separator and stays. A document keeps its line ends, but \\r\\n becomes
+\\n.
 """
 
 import math
@@ -30,12 +30,12 @@ from data_pipeline.errors import CorpusError
 SPACES = str.maketrans("\n\r\t", "   ")
 
 
-# What is wrong with texts of an example that could be read, with the remedy; None if nothing is.
+# Returns the problem with texts of an example that could be read, with the remedy, or None.
 ProblemOf = Callable[[Sequence[str]], str | None]
 
 
 class Example(NamedTuple):
-    """What a task has one of: a pair of sentences, a document."""
+    """Example of a task, such as a pair of sentences or a document."""
 
     texts: tuple[str, ...]  # in the order of the task's fields
     score: float | None
@@ -43,7 +43,7 @@ class Example(NamedTuple):
 
 @dataclass(frozen=True)
 class ChunkLines:
-    """Whole lines of one file, undecoded. The last one may lack its \\n."""
+    """Whole lines of one file, undecoded; the last one may lack its line end."""
 
     location: str
     first: int  # number of the first line in the file, from 1
@@ -51,17 +51,17 @@ class ChunkLines:
     data: bytes
 
     def decode(self) -> list[str]:
-        """The lines without \\n or \\r\\n.
+        r"""Return the lines without \n or \r\n.
 
         Raises:
             CorpusError: a line is not UTF-8.
         """
         text = self.text().removesuffix("\n")
-        # Another \r stands within a line, unless the last line ends in it.
+        # Any other \r is inside a line, unless the last line ends with it.
         return text.removesuffix("\r").replace("\r", " ").split("\n")
 
     def text(self) -> str:
-        """The lines as one text, with \\n after each.
+        r"""Return the lines as one text, with \n after each.
 
         Raises:
             CorpusError: a line is not UTF-8.
@@ -79,13 +79,13 @@ class ChunkLines:
             ) from error
 
     def place(self, number: int) -> str:
-        """Where a line is, for messages; the first is 0."""
+        """Return the location of a line for messages; `number` counts from 0."""
         return f"{self.location}, line {self.first + number:,}"
 
 
 @dataclass(frozen=True)
 class AlignedLines:
-    """Lines of several files, of each as many as of the others."""
+    """Lines of several files, equally many of each."""
 
     sides: tuple[ChunkLines, ...]  # in the order of the task's fields
 
@@ -103,17 +103,17 @@ class AlignedLines:
 
 @dataclass(frozen=True)
 class TsvColumns:
-    """The columns of a line's values, from 0."""
+    """Numbers of the columns with a line's values, from 0."""
 
     texts: tuple[int, ...]
     score: int | None
 
     @classmethod
     def resolve(cls, columns: Columns, header: ChunkLines | None) -> "TsvColumns":
-        """Looks names up in the first line.
+        """Look up names in the first line.
 
         Raises:
-            CorpusError: a name is not there exactly once.
+            CorpusError: a name does not occur exactly once.
         """
         names = header.decode()[0].split("\t") if header else []
 
@@ -198,7 +198,7 @@ class JsonLines:
 
 
 class CorpusSample(NamedTuple):
-    """The undecoded members of a WebDataset sample that an example is made of."""
+    """Undecoded members of a WebDataset sample that make up an example."""
 
     key: str
     texts: tuple[bytes, ...]
@@ -235,7 +235,7 @@ class ReadExamples:
     read: tuple[Example, ...]
     are_documents: bool = False
     location: str = ""
-    first: int = 1  # the number of the first one in its file, from 1
+    first: int = 1  # number of the first example in its file, from 1
 
     @property
     def count(self) -> int:
@@ -251,7 +251,7 @@ class ReadExamples:
 
 
 class Content(Protocol):
-    """A raw part of a corpus."""
+    """Raw part of a corpus."""
 
     @property
     def count(self) -> int: ...
@@ -259,12 +259,12 @@ class Content(Protocol):
     def examples(self) -> Iterator[Example]: ...
 
     def place(self, number: int) -> str:
-        """Where the example of that number is, for messages; the first is 0."""
+        """Return the location of an example for messages; `number` counts from 0."""
 
 
 @dataclass(frozen=True)
 class WithTexts:
-    """A part of which all examples have some texts more, after their own."""
+    """Part whose examples all have the same additional texts, after those that are read."""
 
     content: Content
     more: tuple[str, ...]
@@ -283,17 +283,17 @@ class WithTexts:
 
 @dataclass(frozen=True)
 class Chunk:
-    """Consecutive examples of a corpus, not parsed yet; it crosses process borders as it is."""
+    """Consecutive examples of a corpus, not parsed yet; passed to other processes in this form."""
 
     first: int  # position of its first example in the corpus, from 0
     content: Content
 
 
 def parse(chunk: Chunk, problem_of: ProblemOf | None = None) -> list[Example]:
-    """The examples in their order.
+    """Return the examples of a chunk in order.
 
     Args:
-        problem_of: see `ProblemOf`; None: nothing is.
+        problem_of: see `ProblemOf`; None skips this check.
 
     Raises:
         CorpusError: an example is wrong; the message names file and line.
@@ -307,17 +307,17 @@ def parse(chunk: Chunk, problem_of: ProblemOf | None = None) -> list[Example]:
 
 
 def bad_value(place: str, error: ValueError) -> CorpusError:
-    """The error of an example that is wrong, with the remedy."""
+    """Return the error for an invalid example, with the remedy."""
     return CorpusError(f"{place}: {error}. Correct it there, or columns in the recipe.")
 
 
 def document(text: str) -> str:
-    """A document as a dataset has it."""
+    """Return a document in the form that a dataset stores."""
     return text.replace("\r\n", "\n")
 
 
 def sentence(text: str) -> str:
-    """A sentence as a dataset has it: on one line, which has no tab."""
+    """Return a sentence in the form that a dataset stores: on one line, without tabs."""
     text = text.removesuffix("\n").removesuffix("\r")
     if "\n" in text or "\r" in text or "\t" in text:
         return text.translate(SPACES)
@@ -325,10 +325,10 @@ def sentence(text: str) -> str:
 
 
 def read_score(value: object) -> float:
-    """The number that a value says.
+    """Return the number that a value represents.
 
     Raises:
-        ValueError: it says none.
+        ValueError: the value is not a finite number.
     """
     if isinstance(value, str | int | float) and not isinstance(value, bool):
         try:

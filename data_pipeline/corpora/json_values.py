@@ -1,4 +1,4 @@
-"""The values in lines of JSON, looked up by keys and within limits."""
+"""Lookup of values in lines of JSON, by keys and within limits."""
 
 import json
 from typing import Any
@@ -8,33 +8,33 @@ import numpy as np
 from data_pipeline.config.corpus import Column
 from data_pipeline.storage.budget import Budget
 
-# A value takes up to a hundred bytes in memory, and two in its line.
+# A value may need a hundred bytes in memory but only two in its line.
 JSON_VALUES = Budget(
     "values in a line of more than a million characters",
     2_000_000,
-    "Leave out what is not the text, or split the line",
+    "Leave out values other than the text, or split the line",
 )
 JSON_COUNTED_FROM = 1_000_000  # characters
 _COUNTED_AT_ONCE = 1024 * 1024
 
 
 def parse_json(line: str) -> object:
-    """The value of a line.
+    """Parse the JSON value of a line.
 
     Raises:
-        ValueError: it is no JSON, or too large.
+        ValueError: the line is not JSON, or has too many values.
     """
     if len(line) > JSON_COUNTED_FROM:
         JSON_VALUES.check(count_values(line), ValueError)
     try:
         return json.loads(line)
-    # Python refuses integers of thousands of digits with ValueError.
+    # Python raises ValueError for integers of thousands of digits.
     except (ValueError, RecursionError) as error:
         raise ValueError(f"expected a JSON object, found {shown(line)} ({error})") from error
 
 
 def count_values(line: str) -> int:
-    """About how many values a line has, without parsing it; exact where it is valid JSON."""
+    """Estimate the number of values in a line without parsing it; exact for valid JSON."""
     # Without escaped quotation marks, each mark begins or ends a string.
     data = line.encode(errors="replace").replace(b"\\\\", b"").replace(b'\\"', b"")
     count, is_inside = 1, 0
@@ -48,10 +48,10 @@ def count_values(line: str) -> int:
 
 
 def value_at(value: Any, column: Column) -> object:
-    """The value under a key; a dot in the key leads into an inner object.
+    """Return the value under a key; a dot in the key descends into a nested object.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is no such key.
     """
     for key in str(column).split("."):
         if not isinstance(value, dict):
@@ -65,28 +65,28 @@ def value_at(value: Any, column: Column) -> object:
 
 
 def text_at(value: object, column: Column, of_numbers: frozenset[Column] = frozenset()) -> str:
-    """The string under a key.
+    """Return the string under a key.
 
     Args:
-        of_numbers: the columns where a whole number stands for its digits.
+        of_numbers: columns whose integers are read as strings of their digits.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is no such key, or its value is not a string.
     """
     return as_text(value_at(value, column), column, of_numbers)
 
 
 def as_text(text: object, column: Column, of_numbers: frozenset[Column]) -> str:
-    """The value of a column as a string; see `text_at`."""
+    """Return the value of a column as a string; see `text_at`."""
     if column in of_numbers and isinstance(text, int) and not isinstance(text, bool):
         return str(text)
     if not isinstance(text, str):
         raise ValueError(f"expected a string at {column!r}, found {shown(text)}")
-    text.encode()  # raises for half a surrogate pair, which JSON's escapes allow
+    text.encode()  # raises for a lone surrogate, which JSON's escapes allow
     return text
 
 
 def shown(value: object) -> str:
-    """The beginning of a value, for a message."""
+    """Return the beginning of a value, for a message."""
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:80]}…"

@@ -1,7 +1,7 @@
-"""Lines of a file, cut in blocks of bounded size; nothing is decoded here.
+"""Lines of a file, cut in blocks of bounded size and not decoded.
 
-Lines have a limit, so that memory is constant whatever a file holds, a binary or a decompression
-bomb too.
+Lines have a size limit, so that memory is constant for any file, including binaries and
+decompression bombs.
 """
 
 import sys
@@ -12,18 +12,18 @@ from data_pipeline.corpora.formats import ChunkLines
 from data_pipeline.errors import CorpusError
 from data_pipeline.storage.locations import LocationStream
 
-MAX_LINE_BYTES = 1024 * 1024  # with its end
+MAX_LINE_BYTES = 1024 * 1024  # including the line end
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # some editors put it before the first line
 BLOCK_BYTES = 2 * MAX_LINE_BYTES
-PART_BYTES = 32 * 1024 * 1024  # a part of this size gets no more lines
+PART_BYTES = 32 * 1024 * 1024  # a part that reaches this size gets no more lines
 WHOLE_FILE = range(sys.maxsize)
 
 
 class LineReader:
-    """Cuts a stream into lines, a block at a time and never a line by itself.
+    """Reader that cuts a stream into lines, one block at a time for speed.
 
     Attributes:
-        lines: number of lines that were taken or passed over.
+        lines: number of lines that were taken or skipped.
         has_text: whether any line so far is not blank.
     """
 
@@ -33,9 +33,10 @@ class LineReader:
         max_line_bytes: int = MAX_LINE_BYTES,
         span: range = WHOLE_FILE,
     ) -> None:
-        """
+        """Start at the beginning of a stream.
+
         Args:
-            span: only lines that begin at these bytes are taken, the others passed over.
+            span: byte range; lines that begin outside of it are skipped.
         """
         self.location = stream.location
         self.lines = 0
@@ -44,13 +45,13 @@ class LineReader:
         self._max_line_bytes = max_line_bytes
         self._span = span
         self._block = b""
-        self._block_start = 0  # of the block in the file
+        self._block_start = 0  # offset of the block in the file
         self._ends = np.empty(0, dtype=np.int64)  # ends of the whole lines in the block
-        self._next = 0  # the first line of the block that was not taken
-        self._tail = b""  # the part of a line at the end of the block
+        self._next = 0  # first line of the block that was not taken yet
+        self._tail = b""  # incomplete line at the end of the block
 
     def take(self, count: int, max_bytes: int | None = PART_BYTES) -> ChunkLines:
-        """The next `count` lines; fewer at the end, or if they have `max_bytes` already.
+        """Return the next `count` lines, or fewer at the end or once they have `max_bytes`.
 
         Raises:
             CorpusError: a line is too long.
@@ -63,7 +64,7 @@ class LineReader:
                 break
             after = min(self._next + count, len(self._ends))
             if not parts:
-                first = self.lines + 1  # some may have been passed over
+                first = self.lines + 1  # some lines may have been skipped
             start = self._ends[self._next - 1] if self._next else 0
             parts.append(self._block[start : self._ends[after - 1]])
             size += len(parts[-1])
@@ -74,7 +75,7 @@ class LineReader:
         return ChunkLines(self.location, first, taken, b"".join(parts))
 
     def _fill(self) -> bool:
-        """Gets a block once all lines of the last one are taken; false if no line is left."""
+        """Read the next block with lines in the span; return False if no line is left."""
         while self._read_block():
             starts = self._block_start + np.concatenate(([0], self._ends[:-1]))
             first, last = np.searchsorted(starts, (self._span.start, self._span.stop))
@@ -87,7 +88,7 @@ class LineReader:
         return False
 
     def _read_block(self) -> bool:
-        """Reads on to the end of a line at least; false at the end of the file."""
+        """Read at least to the end of a line; return False at the end of the file."""
         parts = [self._tail]
         while True:
             parts.append(self._stream.read(BLOCK_BYTES))
@@ -116,10 +117,10 @@ class LineReader:
         )
         if self._max_line_bytes > MAX_LINE_BYTES:
             return CorpusError(
-                f"{problem}, more than fits into memory with its copies. Split the document, or "
+                f"{problem}, too much to hold in memory with its copies. Split the document, or "
                 "remove the line."
             )
         return CorpusError(
-            f"{problem}, which no sentence is. Give a text file with a sentence or pair on each "
+            f"{problem}, too long for a sentence. Give a text file with a sentence or pair on each "
             "line, or remove the line, from both sides if there are two files."
         )

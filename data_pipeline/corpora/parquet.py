@@ -1,8 +1,8 @@
-"""Parquet files: a row is an example, the recipe's columns have its texts.
+"""Reader of Parquet files: each row is an example, with its texts in the recipe's columns.
 
-A Parquet file is read from its end, so it is copied to a temporary file first. A process of its own
-decodes it (`parquet_decoder.py`), since a small file can ask for any amount of memory and time.
-What that process may use grows with the file, and so does what is taken from it.
+A Parquet file is read from its end, so it is copied to a temporary file first. A separate process
+decodes it (`parquet_decoder.py`), since a small file can require any amount of memory and time. The
+limits on its processor time and output grow with the file's size.
 """
 
 import json
@@ -28,29 +28,29 @@ from data_pipeline.errors import CorpusError
 from data_pipeline.storage.budget import Budget
 from foundation.wording import span
 
-_REMEDY = "Leave the file out, or write it again as plain text or JSON if you know what is in it"
-# Decoding a page takes up to three times its size. Writers make pages of about a megabyte.
+_REMEDY = "Leave the file out, or write it again as plain text or JSON if you know its content"
+# Decoding a page needs at most three times its size. Writers make pages of about a megabyte.
 MEMORY_BYTES = 640 * 1024**2
 # Decoding takes less than a second for 100 MB of texts.
 CPU_SECONDS = 30
 CPU_SECONDS_PER_MEBIBYTE = 20
 EXPANSION = Budget("bytes of rows for each byte of a Parquet file", 200, _REMEDY)
 EXPANSION_FREE_BYTES = 64 * 1024**2
-ROW_BYTES = 100  # what a row counts besides its texts; in Python it takes more
+ROW_BYTES = 100  # size of a row besides its texts; in Python it takes more
 
 
 def read_parquet(stream: BinaryIO, corpus: CorpusConfig) -> Iterator[Example]:
     """Yield the rows of a file, in its order.
 
     Raises:
-        CorpusError: pyarrow is missing, the file is damaged or asks for too much, or a column is
-            not as expected.
+        CorpusError: pyarrow is missing, the file is damaged or requires too much memory or time, or
+            a column is not as expected.
     """
     location = getattr(stream, "location", "the Parquet file")
     if find_spec("pyarrow") is None:
         raise CorpusError(
-            f"{location} is a Parquet file, and pyarrow, which reads it, is not installed. Install "
-            "it with: pip install 'transloom[parquet]'."
+            f"{location} is a Parquet file, and pyarrow, which is needed to read it, is not "
+            "installed. Install it with: pip install 'transloom[parquet]'."
         )
     columns = ParquetColumns(
         texts=[str(column) for column in corpus.columns.texts],
@@ -83,7 +83,7 @@ def _limits(size: int) -> DecoderLimits:
 def _decoded(
     file: BinaryIO, columns: ParquetColumns, limits: DecoderLimits, location: str
 ) -> Iterator[bytes]:
-    """Yield what a decoding process sends.
+    """Yield the lines that a decoding process writes.
 
     Raises:
         CorpusError: the process has reached a limit, or the decoder has crashed.
@@ -95,7 +95,7 @@ def _decoded(
             stdout=subprocess.PIPE,
             stderr=errors,
             env={**os.environ, **ENVIRONMENT},
-            start_new_session=True,  # Ctrl-C is for this process alone, which then ends the other
+            start_new_session=True,  # Ctrl-C reaches only this process, which kills the decoder
         )
         assert decoder.stdout is not None
         try:
@@ -116,5 +116,5 @@ def _decoded(
         raise CorpusError(
             f"{location}: pyarrow crashed decoding it, with exit code {exit_code} and at most "
             f"{limits.memory_bytes:,} bytes of memory. {_REMEDY}."
-            + (f" It said: {said}" if said else "")
+            + (f" Its output: {said}" if said else "")
         )

@@ -3,9 +3,10 @@
     stdin: the file      argv: Columns as JSON, and the limits
     stdout: a JSON line for each batch: {"rows": [[text, …, score], …]} or {"problem": "…"}
 
-pyarrow decodes a page at once, and a page of some kilobytes can ask for gigabytes and for billions
-of rows. The footer does not reveal that, page headers only partly. So the kernel enforces the
-limits, and a decoder that exceeds them harms nobody. What the footer says is a hint.
+pyarrow decodes a page at once, and a page of some kilobytes can require gigabytes and contain
+billions of rows. The footer does not reveal this, and page headers reveal it only partly. The
+kernel therefore enforces the limits, and a decoder that exceeds them affects no other process. The
+footer's sizes are only a hint.
 """
 
 import json
@@ -23,22 +24,22 @@ from data_pipeline.errors import CorpusError
 from data_pipeline.storage.budget import Budget
 from foundation.wording import join_items
 
-# -P: a folder `data_pipeline` in the current folder is not ours.
+# -P: a folder named `data_pipeline` in the current folder must not shadow this package.
 COMMAND = (
     *(sys.executable, "-P", "-c"),
     "from data_pipeline.corpora.parquet_decoder import main; main()",
 )
-# Other allocators, and an arena for each thread, reserve addresses that nothing may ever use.
+# Other allocators, and an arena for each thread, reserve addresses that may never be used.
 ENVIRONMENT = {"ARROW_DEFAULT_MEMORY_POOL": "system", "MALLOC_ARENA_MAX": "1"}
 ROWS_PER_BATCH = 256
 BATCH_BYTES = 16 * 1024**2
 SENT_CHARACTERS = 1024 * 1024
-BUFFER_BYTES = 1024 * 1024  # of a column; without, pyarrow reads as much as a row group has of it
-# pyarrow takes some 150 times as much memory for what is in it: columns in each row group.
+BUFFER_BYTES = 1024 * 1024  # of a column; without it, pyarrow reads a column's whole row group
+# pyarrow needs about 150 times the memory of the footer's content: columns in each row group.
 FOOTER = Budget(
     "bytes in the footer of a Parquet file",
     2 * 1024**2,
-    "Write the file anew with fewer columns or larger row groups, or split it",
+    "Write the file again with fewer columns or larger row groups, or split it",
 )
 NAMES_SHOWN = 20
 
@@ -49,7 +50,7 @@ class ParquetColumns:
 
     texts: list[str]
     score: str | None
-    numbers: list[str]  # whose whole numbers stand for texts
+    numbers: list[str]  # columns whose integers are read as texts
 
     @property
     def wanted(self) -> list[str]:
@@ -58,13 +59,13 @@ class ParquetColumns:
 
 @dataclass(frozen=True)
 class DecoderLimits:
-    """Limits on a decoding process, beyond what it has used before it opens the file."""
+    """Limits on a decoding process, in addition to its usage before it opens the file."""
 
     memory_bytes: int
     cpu_seconds: int
 
     def apply(self) -> None:
-        """Limit this process for the rest of its life."""
+        """Limit this process for the rest of its lifetime."""
         pages = int(Path("/proc/self/statm").read_text().split()[0])
         memory_bytes = pages * resource.getpagesize() + self.memory_bytes
         resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
@@ -77,7 +78,7 @@ class DecoderLimits:
 def main() -> None:
     """Decode the file at stdin and write its rows to stdout."""
 
-    # Before the limits, which do not count it.
+    # Import before the limits apply, which then exclude the import.
     import pyarrow.parquet  # noqa: F401
 
     columns = ParquetColumns(**json.loads(sys.argv[1]))
@@ -92,7 +93,7 @@ def main() -> None:
         except MemoryError:
             problem = (
                 f": expected at most {limits.memory_bytes:,} bytes of memory to decode the file, "
-                "and it asks for more. Write it again with pages of a megabyte and smaller row "
+                "and it needs more. Write it again with pages of a megabyte and smaller row "
                 "groups, or leave it out."
             )
             _send(pipe, {"problem": problem})
@@ -147,7 +148,8 @@ def _examples(file: BinaryIO, columns: ParquetColumns) -> Iterator[Example]:
         raise
     except (ArrowException, OSError, KeyError, ValueError) as error:
         raise CorpusError(
-            f" is no whole Parquet file ({error}). Get it again, or correct format in the recipe."
+            f" is not a complete Parquet file ({error}). Get it again, or correct format in the "
+            "recipe."
         ) from error
 
 
@@ -159,18 +161,18 @@ def _shown(names: list[str]) -> str:
 
 
 def _check_footer(file: BinaryIO) -> None:
-    """Compare the length that the end of the file gives, if it is long enough to have one."""
+    """Check the footer's length at the end of the file, if the file is long enough to have one."""
     size = file.seek(0, os.SEEK_END)
     if size >= 8:
         file.seek(-8, os.SEEK_END)
         footer_bytes = int.from_bytes(file.read(4), "little")
-        # A length that is more than the file has, pyarrow refuses.
+        # pyarrow rejects a length that exceeds the file.
         FOOTER.check(min(footer_bytes, size), lambda problem: CorpusError(f": {problem}."))
     file.seek(0)
 
 
 def _rows_per_batch(metadata: Any) -> int:
-    """Return how many rows to decode at once, fewer if the footer says that they are long."""
+    """Return the number of rows to decode at once; fewer if the footer indicates long rows."""
     groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
     bytes_per_row = sum(group.total_byte_size for group in groups) // max(1, metadata.num_rows)
     return max(1, min(ROWS_PER_BATCH, BATCH_BYTES // max(1, bytes_per_row)))
@@ -182,14 +184,14 @@ def _check_columns(metadata: Any, wanted: Sequence[str]) -> None:
     for name in wanted:
         if name not in leaves:
             raise CorpusError(
-                f": expected a value in each row of the column {name!r}, found lists or inner "
-                "columns. Correct columns in the recipe, or write the file anew."
+                f": expected a value in each row of the column {name!r}, found lists or nested "
+                "columns. Correct columns in the recipe, or write the file again."
             )
 
 
 def _example(row: dict[str, Any], columns: ParquetColumns, place: str) -> Example:
     for column in columns.numbers:
-        if type(row[column]) is int:  # a truth value is none
+        if type(row[column]) is int:  # unlike isinstance, excludes bool
             row[column] = str(row[column])
     for column in columns.texts:
         if not isinstance(row[column], str):

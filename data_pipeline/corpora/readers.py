@@ -8,10 +8,10 @@
 
     READERS.register("mine", read_mine)
 
-A reader gets the decompressed content of a file, which it can read once from its beginning, and the
-recipe's corpus, whose `columns` say where a text is. It yields examples with a text for each field,
-and raises CorpusError for what is wrong. It runs in one process: texts are cleaned and encoded in
-all of them.
+A reader gets the decompressed content of a file, which it can read once from its beginning. It also
+gets the recipe's corpus, whose `columns` name the places of the texts. It yields examples with one
+text per field, and raises CorpusError for invalid content. It runs in one process, while texts are
+cleaned and encoded in all processes.
 """
 
 from collections.abc import Callable, Iterable

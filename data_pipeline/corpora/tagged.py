@@ -1,11 +1,11 @@
-"""Words with tags: from parts of files to sentences whose words have a tag each.
+"""Sentences whose words have one tag each, made from parts of files.
 
     CoNLL: a word a line with its tag ─▶ ConllSentences ─┐
     {"words": […], "tags": […]} a line ─▶ TaggedLines ───┼─▶ Example(("the words", "their tags"))
     plain text, whose case is the tag ─▶ CasedWords ─────┘
 
-A word has no space in it, nor a tag: both texts of an example are joined by single spaces, so the
-n-th tag is that of the n-th word.
+Neither words nor tags contain spaces. Both texts of an example are joined by single spaces, so the
+n-th tag belongs to the n-th word.
 """
 
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ LAST = -1
 
 @dataclass(frozen=True)
 class ConllSentences:
-    """Lines of columns between tabs or spaces, and blank lines between sentences."""
+    """Lines of columns separated by tabs or spaces, with blank lines between sentences."""
 
     sentences: Documents
     word: int  # the number of a column, from 0
@@ -49,7 +49,7 @@ class ConllSentences:
         return self.sentences.lines
 
     def _sentences(self) -> Iterator[list[tuple[int, str]]]:
-        """The lines of each sentence, with their numbers from 0."""
+        """Yield the lines of each sentence, with their numbers from 0."""
         lines = self._lines.text().removesuffix("\n").split("\n")
         for is_blank, group in groupby(
             enumerate(lines), lambda numbered: not numbered[1].strip(BLANKS)
@@ -75,7 +75,7 @@ class ConllSentences:
 
 @dataclass(frozen=True)
 class TaggedLines:
-    """JSON lines with a list of words and a list of as many tags."""
+    """JSON lines with a list of words and a list of equally many tags."""
 
     lines: ChunkLines
     words: Column
@@ -105,7 +105,7 @@ class TaggedLines:
 
 @dataclass(frozen=True)
 class CasedWords:
-    """Lower-cased words of plain text, tagged with the case that they had."""
+    """Lower-cased words of plain text, tagged with their original case."""
 
     content: Content
 
@@ -124,9 +124,9 @@ class CasedWords:
 
 
 def case_of(word: str) -> str:
-    """How a word is written: lower, title, upper or mixed.
+    """Return the case of a word: lower, title, upper or mixed.
 
-    A word of one upper-case letter is of the case title.
+    A word of one upper-case letter has the case title.
     """
     cased = [letter for letter in word if letter.lower() != letter.upper()]
     upper = [letter != letter.lower() for letter in cased]
@@ -138,14 +138,14 @@ def case_of(word: str) -> str:
 
 
 def one_word(text: str, noun: str) -> str:
-    """A word or tag as it is.
+    """Return a word or tag unchanged after checking it.
 
     Raises:
-        ValueError: it is empty, or has a space in it.
+        ValueError: it is empty, or contains a space.
     """
     if len(text.split()) != 1 or text != text.strip():
-        raise ValueError(f"expected a {noun} without a space in it, found {shown(text)}")
-    text.encode()  # raises for half a surrogate pair, which JSON's escapes allow
+        raise ValueError(f"expected a {noun} without spaces, found {shown(text)}")
+    text.encode()  # raises for a lone surrogate, which JSON's escapes allow
     return text
 
 

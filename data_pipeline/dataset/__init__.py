@@ -1,1 +1,1 @@
-"""A prepared dataset: its manifest, its shards, where they lie, and whether they are whole."""
+"""Prepared datasets: manifest, shards, and verification."""

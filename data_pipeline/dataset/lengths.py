@@ -1,7 +1,7 @@
-"""How long the sequences of a field are: histograms in the manifest, which verification compares.
+"""Histograms of the lengths of a field's sequences, stored in the manifest and used to verify it.
 
 Sentences are counted by their length. A document may have a million tokens, so documents are
-counted by powers of two, beside the exact length of the longest.
+counted in bins of powers of two, along with the exact length of the longest.
 """
 
 from collections.abc import Sequence
@@ -15,11 +15,11 @@ from data_pipeline.dataset.manifest_records import DocumentLengths, FieldInfo
 
 @dataclass(frozen=True, eq=False)
 class Lengths:
-    """A histogram of lengths in tokens.
+    """Histogram of lengths in tokens.
 
     Attributes:
-        counts: how many sequences have length 0, 1, 2, …; of documents 0, 1, 2–3, 4–7, …
-        longest: the exact length of the longest; 0 if there is none.
+        counts: number of sequences of length 0, 1, 2, …; of documents of length 0, 1, 2–3, 4–7, …
+        longest: the exact length of the longest sequence, or 0 if there is none.
     """
 
     are_documents: bool
@@ -34,7 +34,7 @@ class Lengths:
 
 
 def count_lengths(field: FieldInfo, lengths: IdArray) -> Lengths:
-    """The histogram of some sequences of a field.
+    """Return the histogram of some sequences of a field.
 
     Args:
         lengths: [sequences], in tokens.
@@ -45,7 +45,7 @@ def count_lengths(field: FieldInfo, lengths: IdArray) -> Lengths:
 
 
 def add_lengths(field: FieldInfo, parts: Sequence[Lengths]) -> Lengths:
-    """The sum of histograms of a field, as long as the longest of them."""
+    """Return the sum of a field's histograms, with as many bins as the longest of them."""
     total = np.zeros(max((len(part.counts) for part in parts), default=0), dtype=np.int64)
     for part in parts:
         total[: len(part.counts)] += part.counts

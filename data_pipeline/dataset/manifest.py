@@ -1,4 +1,4 @@
-"""The dataset folder and its table of contents, `manifest.json`.
+"""Dataset folder and its table of contents, `manifest.json`.
 
     DATASET/
       manifest.json                  this file; its sha256 is the dataset's identity
@@ -7,12 +7,12 @@
       heldout/validation.src.txt ... the held-out text, so that training needs only this folder
       cleaning.json                  what was dropped, with examples
 
-The manifest names every other file with its sha256, so whoever trusts the manifest's hash can
-trust them all.
+The manifest lists every other file with its sha256, so trusting the manifest's hash means trusting
+them all.
 
-A shard that is lost for good is left out by a tombstone in a child manifest. Nothing else changes
-there. So the order and numbers of all other pairs stay, and removing the tombstone gives the parent
-back, byte for byte.
+A shard that is lost for good is left out by a tombstone in a child manifest, which is otherwise
+unchanged. All other pairs keep their order and numbers, and removing the tombstone restores the
+parent byte for byte.
 """
 
 import hashlib
@@ -53,19 +53,19 @@ from foundation.wording import counted, join_items
 FORMAT_FAMILY = "transloom-dataset/"
 FORMAT: Literal["transloom-dataset/2"] = "transloom-dataset/2"
 
-# Ten values a shard: some 250,000 shards, or a thousand million pairs.
+# Ten values per shard: about 250,000 shards, or a billion pairs.
 LIMITS = JsonLimits(bytes=MAX_MANIFEST_BYTES, values=4_000_000)
 
 
 class Manifest(FileModel):
-    """What a prepared dataset holds and what it was made from."""
+    """Contents and origin of a prepared dataset."""
 
     format: Literal["transloom-dataset/2"] = FORMAT
     fields: Annotated[tuple[FieldInfo, ...], Field(fail_fast=True)]
-    tokenizers: dict[str, TokenizerInfo]  # by field; a joint tokenizer stands under both
+    tokenizers: dict[str, TokenizerInfo]  # by field; a joint tokenizer is listed under each
     special_ids: SpecialIds
     corpora: Annotated[tuple[CorpusInfo, ...], Field(fail_fast=True)]
-    # By field: how many pairs have length 0, 1, 2, ...; fewer numbers for documents.
+    # By field: the number of pairs of length 0, 1, 2, ...; for documents, bins of powers of two.
     lengths: dict[str, Annotated[tuple[Count, ...], Field(fail_fast=True)] | DocumentLengths]
     cleaning: FileInfo
     heldout: dict[str, HeldOutInfo]
@@ -102,7 +102,7 @@ class Manifest(FileModel):
 
     @model_validator(mode="after")
     def _fields_agree(self) -> Self:
-        """Each field has all that is told by field, and lengths are those of all pairs."""
+        """Check that each field has all entries by field, and that lengths cover all pairs."""
         names = [field.name for field in self.fields]
         told_by_field: list[tuple[str, Mapping[str, Any]]] = [
             ("tokenizers", self.tokenizers),
@@ -126,7 +126,7 @@ class Manifest(FileModel):
 
     @property
     def identity(self) -> str:
-        """sha256 of the manifest file that this object was loaded from."""
+        """Sha256 of the manifest file that this object was loaded from."""
         assert self._identity, "only a loaded manifest has an identity"
         return self._identity
 
@@ -137,33 +137,33 @@ class Manifest(FileModel):
 
     @property
     def pairs(self) -> int:
-        """Pairs of all corpora, those of left-out shards included."""
+        """Number of pairs of all corpora, those of left-out shards included."""
         return sum(corpus.kept for corpus in self.corpora)
 
     @property
     def task(self) -> str:
-        """The name of the task that it was prepared for."""
+        """Name of the task that the dataset was prepared for."""
         return str(self.preparation.get("task", DEFAULT_TASK))
 
     @property
     def noun(self) -> str:
-        """What an example is called."""
+        """Word for an example in messages."""
         return "document" if any(field.is_document for field in self.fields) else "pair"
 
     @property
     def left_out(self) -> frozenset[str]:
-        """Names of the shards under a tombstone."""
+        """Names of the shards with a tombstone."""
         return frozenset(tombstone.shard for tombstone in self.tombstones)
 
     @classmethod
     def load(cls, store: DatasetStore, identity: str | None = None) -> Self:
-        """Reads the manifest of a dataset.
+        """Read the manifest of a dataset.
 
         Args:
-            identity: the identity of the manifest that is meant; None: any.
+            identity: the identity of the expected manifest, or None to accept any.
 
         Raises:
-            DatasetError: the dataset has no readable manifest, or another than meant.
+            DatasetError: the dataset has no readable manifest, or not the expected one.
         """
         data = store.read_manifest()
         if identity and hashlib.sha256(data).hexdigest() != identity:
@@ -182,14 +182,14 @@ class Manifest(FileModel):
             problem = error_summary(error) if isinstance(error, ValidationError) else str(error)
             raise DatasetError(
                 f"{MANIFEST_NAME} of {store.location} is damaged: {problem}. Restore "
-                "it from a copy, or run `transloom prepare --overwrite`: the same corpora give the "
-                "same bytes."
+                "it from a copy, or run `transloom prepare --overwrite`: the same corpora produce "
+                "the same bytes."
             ) from error
         manifest._identity = hashlib.sha256(data).hexdigest()
         return manifest
 
     def to_bytes(self) -> bytes:
-        """The manifest file: JSON with a line for each shard and each histogram."""
+        """Return the manifest file: JSON with one line for each shard and each histogram."""
         values = self.model_dump(mode="json")
         lengths = [f"  {json.dumps(k)}: {json.dumps(v)}" for k, v in values.pop("lengths").items()]
         shards = ["  " + json.dumps(shard) for shard in values.pop("shards")]
@@ -199,7 +199,7 @@ class Manifest(FileModel):
         return text.encode()
 
     def descends_from(self, identity: str) -> bool:
-        """Whether this is the manifest of that identity, or that one with shards left out since.
+        """Return whether this manifest has that identity, or differs only by shards left out since.
 
         A child that differs from the parent in anything else is no descendant.
         """
@@ -212,27 +212,27 @@ class Manifest(FileModel):
         return hashlib.sha256(parent.to_bytes()).hexdigest() == identity
 
     def left_out_since(self, identity: str) -> frozenset[str]:
-        """Names of the shards that were left out after the manifest of that identity."""
+        """Return the names of the shards that were left out after the manifest of that identity."""
         since = [tombstone.parent for tombstone in self.tombstones]
         start = since.index(identity) if identity in since else len(since)
         return frozenset(tombstone.shard for tombstone in self.tombstones[start:])
 
     def longest(self) -> dict[str, int]:
-        """The length of the longest sequence of each field, EOS included."""
+        """Return the length of the longest sequence of each field, EOS included."""
         return {
             field: lengths.longest if isinstance(lengths, DocumentLengths) else len(lengths) - 1
             for field, lengths in self.lengths.items()
         }
 
     def shard_pairs(self) -> list[Int64Array]:
-        """The pairs of each corpus's shards, those of left-out shards included."""
+        """Return the pairs of each corpus's shards, those of left-out shards included."""
         pairs: list[list[int]] = [[] for _ in self.corpora]
         for shard in self.shards:
             pairs[shard.corpus].append(shard.pairs)
         return [np.array(numbers, dtype=np.int64) for numbers in pairs]
 
     def files(self) -> Iterator[tuple[str, str]]:
-        """Name and sha256 of every file of the dataset, except the manifest and left-out shards."""
+        """Yield name and sha256 of all files, except the manifest and left-out shards."""
         described: list[FileInfo] = [self.cleaning, *self.tokenizers.values()]
         described += [info for heldout in self.heldout.values() for info in heldout.files.values()]
         yield from dict.fromkeys((info.file, info.sha256) for info in described)
@@ -240,27 +240,27 @@ class Manifest(FileModel):
         yield from ((s.name, s.sha256) for s in self.shards if s.name not in left_out)
 
     def differences(self, settings: DataSettings) -> list[str]:
-        """Settings that differ between this dataset and a recipe, with both values."""
+        """Return the settings that differ between this dataset and a recipe, with both values."""
         return differences(self.preparation, preparation_settings(settings))
 
 
 def archived_name(identity: str) -> str:
-    """The name under which a manifest is kept when another one takes its place."""
+    """Return the file name of a manifest that a newer one has replaced."""
     return f"manifest-{identity[:16]}.json"
 
 
 def _read_again(store: DatasetStore, identity: str) -> bytes:
-    """Reads the manifest that was meant, which a child has replaced or a network has garbled."""
+    """Read the expected manifest, which a child has replaced or the network has corrupted."""
     if store.holds(archived_name(identity), identity):
         return store.read(archived_name(identity), identity)
     return store.read(MANIFEST_NAME, identity)
 
 
 def open_dataset(data: DataConfig, identity: str | None = None) -> tuple[DatasetStore, Manifest]:
-    """The dataset that a recipe names.
+    """Open the dataset that a recipe names.
 
     Args:
-        identity: the identity of its manifest, where it is known.
+        identity: the identity of its manifest, or None if it is unknown.
 
     Raises:
         DatasetError: there is no such dataset.
@@ -276,20 +276,20 @@ def open_dataset(data: DataConfig, identity: str | None = None) -> tuple[Dataset
 def _check_lengths(
     field: FieldInfo, lengths: tuple[int, ...] | DocumentLengths, pairs: int
 ) -> None:
-    """Check that a histogram has the form of its field, and every example once.
+    """Check that a histogram has its field's form and counts every example once.
 
     Raises:
-        ValueError: it has not.
+        ValueError: it does not.
     """
     if isinstance(lengths, DocumentLengths) != field.is_document:
         raise ValueError(
-            f"lengths.{field.name} has not the form of a field of the role {field.role}"
+            f"lengths.{field.name} does not have the form of a field with the role {field.role}"
         )
     counts = lengths.counts if isinstance(lengths, DocumentLengths) else lengths
     if isinstance(lengths, DocumentLengths) and lengths.longest.bit_length() != len(counts) - 1:
         raise ValueError(
-            f"lengths.{field.name}: the longest has {lengths.longest} tokens, and there are counts "
-            f"of {len(counts)} powers of two"
+            f"lengths.{field.name}: the longest has {lengths.longest} tokens, which does not match "
+            f"{len(counts)} bins of powers of two"
         )
     if sum(counts) != pairs:
         raise ValueError(f"lengths.{field.name} has {sum(counts)} examples, the corpora {pairs}")

@@ -1,6 +1,6 @@
-"""What a manifest is made of: its records, each with the limits of its values.
+"""Records of a manifest, each with the limits of its values.
 
-`manifest.py` puts them together and compares them with each other.
+`manifest.py` combines them and checks them against each other.
 """
 
 from typing import Annotated
@@ -17,29 +17,30 @@ RelativeName = Annotated[
 
 
 class FieldInfo(FileModel):
-    """One sequence of every example, by the name it has in shards and batches."""
+    """One sequence of every example, with its name in shards and batches."""
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
-    role: str  # what the task takes it for: source, target, document, label, tags
+    role: str  # role in the task: source, target, document, label, tags
     language: str
-    # Of a field that is no text but names some of these: its ids are their numbers from 1; 0: none.
+    # Labels of a field that is not text. Its ids are the numbers of labels, from 1; 0 means no
+    # label.
     labels: Annotated[tuple[str, ...], Field(fail_fast=True)] = Field(
         default=(), exclude_if=lambda labels: not labels
     )
 
     @property
     def is_document(self) -> bool:
-        """Whether its texts may hold line ends."""
+        """True if its texts may contain line ends."""
         return self.role == "document"
 
     @property
     def label_ids(self) -> int:
-        """How many ids a field of labels can have; 0 for a field of texts."""
+        """Number of ids that a field of labels can have; 0 for a field of texts."""
         return len(self.labels) + 1 if self.labels else 0
 
 
 class DocumentLengths(FileModel):
-    """How many documents have about how many tokens."""
+    """Histogram of documents by tokens, with bins of powers of two."""
 
     counts: Annotated[
         tuple[Count, ...], Field(fail_fast=True)
@@ -54,12 +55,12 @@ class FileInfo(FileModel):
 
 class TokenizerInfo(FileInfo):
     vocabulary_size: Count
-    # The tokenizer's name where an extension registers it; SentencePiece models have none.
+    # Name of a tokenizer that an extension registers, or None for SentencePiece models.
     kind: str | None = Field(default=None, exclude_if=lambda kind: kind is None)
 
 
 class HeldOutInfo(FileModel):
-    """A held-out set: one file a field, with the same number of lines."""
+    """Held-out set: one file per field, all with the same number of lines."""
 
     files: dict[str, FileInfo]
     pairs: Count
@@ -87,7 +88,7 @@ class ShardInfo(FileModel):
 
 
 class CorpusInfo(FileModel):
-    """A training corpus as it was really read, whether or not the recipe pins it."""
+    """Training corpus as it was actually read, pinned by the recipe or not."""
 
     name: str
     tag: str | None  # put before every source sentence
@@ -98,7 +99,7 @@ class CorpusInfo(FileModel):
 
 
 class Tombstone(FileModel):
-    """A shard that is left out; it keeps its place in the order, and its pairs their numbers."""
+    """Shard that is left out; it keeps its place in the order, and its pairs keep their numbers."""
 
     shard: RelativeName
     reason: str

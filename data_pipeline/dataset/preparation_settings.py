@@ -1,4 +1,4 @@
-"""Which settings of a recipe decide a dataset's bytes, and where two sets of them differ."""
+"""Settings of a recipe that determine a dataset's bytes, and their comparison."""
 
 from typing import Any
 
@@ -9,10 +9,10 @@ from foundation.section import Section, decides_bytes
 
 
 def preparation_settings(settings: DataSettings) -> dict[str, Any]:
-    """The settings that decide a dataset's bytes, except those that have their default.
+    """Return the settings that determine a dataset's bytes, except those with their default value.
 
-    So a dataset stays the recipe's when a later version adds a setting. In return the defaults of
-    these settings are a promise, and never change.
+    A dataset therefore still matches its recipe when a later version adds a setting. In return, the
+    defaults of these settings must never change.
     """
     found = {
         "data": _bytes_settings(settings.data),
@@ -41,7 +41,7 @@ def _bytes_settings(value: Any) -> Any:
 
 
 def differences(dataset: dict[str, Any], recipe: dict[str, Any]) -> list[str]:
-    """The settings that differ, each with both values."""
+    """Return the settings that differ, each with both values."""
     mine, theirs = _flatten(strip_credentials(dataset)), _flatten(recipe)
     return [
         f"{name}: {mine.get(name, 'not set')!r} in the dataset, "

@@ -1,16 +1,15 @@
-"""Samples of a shard: webdataset writes and reads them, our own gate stands before its reader.
+"""Samples of a shard: webdataset writes and reads them, after checks of its input by this module.
 
     samples ──TarWriter──▶ bytes
     bytes, their sha256 checked ──TarReader──▶ names and spans of the members, all as expected
         ──tar_file_expander, group_by_keys──▶ samples, compared with those names
 
-The gate is needed for two reasons. webdataset rests on Python's tarfile, which takes a damaged
-header for the end, unpacks compressed archives and makes members of any size of sparse files; and
-it passes over links and some names. Whatever it leaves out or changes is an error here.
-Nothing is opened by name, so no `pipe:` runs a command, and nothing is decoded, so no member is
-unpickled.
+The checks are needed for two reasons. webdataset relies on Python's tarfile, which takes a damaged
+header for the end, unpacks compressed archives and expands sparse files to any size. webdataset
+also skips links and some names. Any member that it omits or changes is an error here. Nothing is
+opened by name, so no `pipe:` runs a command. Nothing is decoded, so no member is unpickled.
 
-webdataset is loaded when the first shard is written or read, and without torch.
+webdataset is imported when the first shard is written or read, and without torch.
 """
 
 import io
@@ -34,13 +33,13 @@ _LOADING = threading.Lock()
 
 
 def write_samples(samples: Iterable[tuple[str, Sample]]) -> bytes:
-    """The bytes of a tar of samples, each with its key; they hold no time and no user."""
+    """Return the bytes of a tar of samples by key, without times or users."""
     buffer = io.BytesIO()
     writer = _library().TarWriter(
         buffer, user="", group="", mode=0o644, mtime=0, compress=False, encoder=False
     )
-    # TarWriter's parameter `format` has no effect. Without this line, long names and other letters
-    # would get PAX headers.
+    # TarWriter's parameter `format` has no effect. Without this line, long names and non-ASCII
+    # letters would get PAX headers.
     writer.tarstream.format = tarfile.USTAR_FORMAT
     with writer:
         for key, sample in samples:
@@ -51,7 +50,7 @@ def write_samples(samples: Iterable[tuple[str, Sample]]) -> bytes:
 def read_samples(
     file: str, data: bytes, suffixes: list[str], wanted: Collection[str]
 ) -> dict[str, Sample]:
-    """The samples of a tar by key, in its order, with the wanted ones of their members.
+    """Return the samples of a tar by key, in its order, with only the wanted members.
 
     Args:
         data: the file's bytes, whose sha256 the store has verified.
@@ -59,10 +58,10 @@ def read_samples(
         wanted: the suffixes of the members that are returned.
 
     Raises:
-        DatasetFileError: the archive has other members, or anything wrong in it.
+        DatasetFileError: the archive is damaged or has other members.
     """
     spans = _checked_spans(file, data, suffixes)
-    if set(wanted) < set(suffixes):  # the others would be copied several times
+    if set(wanted) < set(suffixes):  # unwanted members would be copied several times
         view = memoryview(data)
         parts = [view[span] for (_, suffix), span in spans.items() if suffix in wanted]
         data = b"".join([*parts, ZERO_BLOCK, ZERO_BLOCK])
@@ -79,7 +78,7 @@ def read_samples(
 
 
 def _checked_spans(file: str, data: bytes, suffixes: list[str]) -> dict[tuple[str, str], slice]:
-    """Where each member lies, by key and suffix."""
+    """Return the span of each member, by key and suffix."""
     spans: dict[tuple[str, str], slice] = {}
     reader = TarReader(io.BytesIO(data), archive=file, max_member_bytes=len(data))
     keys: set[str] = set()
@@ -107,7 +106,7 @@ def _checked_spans(file: str, data: bytes, suffixes: list[str]) -> dict[tuple[st
 
 def _samples_by_webdataset(file: str, data: bytes) -> list[tuple[str, Sample]]:
     library = _library()
-    archive = {"url": file, "stream": io.BytesIO(data)}  # the url is a name in errors, no more
+    archive = {"url": file, "stream": io.BytesIO(data)}  # the url only appears in errors
     members = library.tar_file_expander([archive], handler=library.reraise_exception)
     samples = []
     try:
@@ -126,7 +125,7 @@ def _joined(names: list[tuple[str, str]]) -> str:
 
 
 class _Library(NamedTuple):
-    """The parts of webdataset 1.0.2 that are used."""
+    """Parts of webdataset 1.0.2 that this module uses."""
 
     TarWriter: Callable[..., Any]
     tar_file_expander: Callable[..., Iterator[dict[str, Any]]]
@@ -141,8 +140,8 @@ def _library() -> _Library:
             return _import_library()
         with _without_torch():
             library = _import_library()
-        # This import has stand-ins for what it takes of torch. Whoever imports webdataset later,
-        # for torch's DataLoader for example, gets it whole.
+        # This import has stand-ins for torch's classes. Later imports of webdataset, for torch's
+        # DataLoader for example, must get the complete package.
         for name in list(sys.modules):
             if name.partition(".")[0] == "webdataset":
                 del sys.modules[name]
@@ -158,22 +157,22 @@ def _import_library() -> _Library:
 
 
 class _TorchIsMissing(MetaPathFinder):
-    """Says to one thread that torch is not installed."""
+    """Import finder that hides torch from one thread."""
 
     def __init__(self) -> None:
         self._thread = threading.get_ident()
 
     def find_spec(self, name: str, path: object, target: object = None) -> None:
         if name == "torch" and threading.get_ident() == self._thread:
-            raise ModuleNotFoundError("torch is not looked for here", name=name)
+            raise ModuleNotFoundError("torch is hidden from this import", name=name)
 
 
 @contextmanager
 def _without_torch() -> Iterator[None]:
-    """A context in which imports do not find torch; webdataset then does without it.
+    """Hide torch from imports of this thread, so that webdataset is imported without it.
 
-    Its tar files need no torch, and loading it for them would take seconds and 180 MB in each data
-    worker and each process that prepares. Other threads may import torch meanwhile.
+    webdataset's tar files need no torch. Importing torch for them would take seconds and 180 MB in
+    each data worker and each preparation process. Other threads may import torch meanwhile.
     """
     finder = _TorchIsMissing()
     sys.meta_path.insert(0, finder)

@@ -1,7 +1,7 @@
-"""What the sequences of a shard have to keep to, so that no other number reaches a network.
+"""Rules for the sequences of a shard, so that no invalid id reaches a network.
 
-A shard's bytes are those that the manifest promises. Who wrote both may have written ids that the
-vocabulary has not, or padding, and training would fail far from there, or learn nothing.
+The manifest only guarantees a shard's bytes. The writer of both may have written ids outside the
+vocabulary, or padding. Training would then fail with a distant error, or learn nothing.
 """
 
 from collections.abc import Mapping
@@ -17,14 +17,14 @@ from foundation.wording import counted
 
 @dataclass(frozen=True)
 class SequenceRules:
-    """The rules of one field.
+    """Rules of one field.
 
     Attributes:
         vocabulary_size: all ids are below it.
-        longest: most tokens of a sequence, as the manifest promises.
-        shortest: fewest tokens of a sequence; one with fewer has an empty text.
-        pad: the id that stands in no sequence; None if any may.
-        eos: the id that ends each sequence; None if any may.
+        longest: maximum tokens of a sequence, according to the manifest.
+        shortest: minimum tokens of a sequence; a shorter one has an empty text.
+        pad: the id that no sequence contains, or None if all ids are allowed.
+        eos: the id that ends each sequence, or None if any id may.
     """
 
     vocabulary_size: int
@@ -35,10 +35,10 @@ class SequenceRules:
 
 
 def check_sequences(file: str, block: ShardBlock, rules: Mapping[str, SequenceRules]) -> None:
-    """Compares a block with the rules by field: a few looks at all numbers at once.
+    """Check a block against the rules by field, with a few vectorised passes over all ids.
 
     Raises:
-        DatasetFileError: a sequence breaks one; the message names its line in the block.
+        DatasetFileError: a sequence breaks a rule; the message names its line in the block.
     """
     for name, arrays in block.fields.items():
         problem = _problem_in(arrays, rules[name])
@@ -52,7 +52,7 @@ def check_sequences(file: str, block: ShardBlock, rules: Mapping[str, SequenceRu
 
 
 def _problem_in(arrays: FieldArrays, rules: SequenceRules) -> tuple[str, str, int] | None:
-    """What was expected, what was found, and the number of the first sequence that has it."""
+    """Return the expected and found values and the number of the first bad sequence, or None."""
     ids, lengths = arrays.ids, arrays.lengths
     if not len(lengths):
         return None
@@ -62,7 +62,7 @@ def _problem_in(arrays: FieldArrays, rules: SequenceRules) -> tuple[str, str, in
         return expected, counted(int(lengths[sequence]), "token"), sequence
     if lengths.max() > rules.longest:
         sequence = int(np.argmax(lengths > rules.longest))
-        expected = f"at most {counted(rules.longest, 'token')}, as manifest.json says,"
+        expected = f"at most {counted(rules.longest, 'token')}, as in manifest.json,"
         return expected, counted(int(lengths[sequence]), "token"), sequence
     ends = np.cumsum(lengths, dtype=np.int64)
     smallest, largest = int(ids.min()), int(ids.max())
@@ -70,13 +70,13 @@ def _problem_in(arrays: FieldArrays, rules: SequenceRules) -> tuple[str, str, in
         place = int(np.argmax(ids >= rules.vocabulary_size))
         expected = f"ids below the vocabulary's size {rules.vocabulary_size:,}"
         return expected, f"id {int(ids[place]):,}", int(np.searchsorted(ends, place, "right"))
-    # Usually padding is 0, and the smallest id says that there is none.
+    # Padding is usually 0, so the smallest id alone often shows that there is none.
     if rules.pad is not None and smallest <= rules.pad <= largest:
         padding = ids == rules.pad
         if padding.any():
             place = int(np.argmax(padding))
             sequence = int(np.searchsorted(ends, place, "right"))
-            return "no padding", f"the id of padding, {rules.pad},", sequence
+            return "no padding", f"the padding id, {rules.pad},", sequence
     if rules.eos is not None:
         last = ids[ends - 1]
         if (last != rules.eos).any():

@@ -1,16 +1,16 @@
 """Shards: tar files of blocks of pairs, readable by any WebDataset reader.
 
-A tar sample is a block of many pairs, because per-sample costs dominate otherwise
-(29,000 pairs: 59 MB one by one, 5.9 MB in blocks, and 80 times faster to read). Its members:
+A tar sample is a block of many pairs, because per-sample costs dominate otherwise (29,000 pairs: 59
+MB one by one, 5.9 MB in blocks, and 80 times faster to read). Its members:
 
     KEY.src.txt, KEY.tgt.txt   the sentences, UTF-8, one a line
     KEY.ids.npz                src.ids, src.lengths, tgt.ids, tgt.lengths: token ids with EOS,
                                flat, in the smallest unsigned integers that hold them
 
-webdataset itself writes and reads the tar files (samples.py); this file deals with what their
-members hold. The bytes come from a store that has checked their sha256, and anything but the
-members above is an error. numpy opens no npz: the few layouts that a shard can have are compared
-byte for byte, so that no header is evaluated and none can claim more than the bytes that are there.
+webdataset writes and reads the tar files (samples.py); this file handles the content of their
+members. A store has checked the sha256 of the bytes, and any other member is an error. The npz
+files are not opened with numpy. The few layouts that a shard can have are compared byte for byte.
+No header is evaluated, and none can claim more bytes than the file has.
 """
 
 import io
@@ -29,7 +29,7 @@ from data_pipeline.storage.store import SHARD
 from foundation.wording import counted, format_value
 
 IDS_SUFFIX = "ids.npz"
-MAX_ID = 2**31 - 1  # of int32, which the arrays of a batch have
+MAX_ID = 2**31 - 1  # of int32, the type of a batch's arrays
 
 # The parts of a zip file that are read here (PKWARE's APPNOTE.TXT, sections 4.3.7, .12 and .16).
 _ZIP_MEMBER = struct.Struct("<4s22x2H")  # lengths of name and extra field
@@ -44,10 +44,10 @@ _NPY_ARRAY = re.compile(
 
 @dataclass(frozen=True, eq=False)
 class ShardBlock:
-    """Aligned pairs that make one sample of a shard."""
+    """Aligned pairs that make up one sample of a shard."""
 
     key: str
-    texts: dict[str, bytes]  # by field: UTF-8, one sentence a line; empty if read without texts
+    texts: dict[str, bytes]  # by field: UTF-8, one sentence per line; empty if read without texts
     fields: dict[str, FieldArrays]
 
     @property
@@ -59,12 +59,12 @@ class ShardBlock:
 
 
 def pack_shard(blocks: list[ShardBlock]) -> bytes:
-    """The bytes of a shard, which depend on nothing but the blocks.
+    """Return the bytes of a shard, which depend on nothing but the blocks.
 
     They are read back as a check.
 
     Raises:
-        DatasetError: the bytes would be refused or come back changed.
+        DatasetError: the bytes could not be read back, or not unchanged.
     """
     packed = write_samples((block.key, _sample(block)) for block in blocks)
     SHARD.check(len(packed), lambda problem: DatasetError(f"A shard is too large: {problem}."))
@@ -73,14 +73,14 @@ def pack_shard(blocks: list[ShardBlock]) -> bytes:
     except DatasetFileError as error:
         raise DatasetError(
             f"These blocks cannot be written as a shard: expected {error.expected}, found "
-            f"{error.found}. Correct what prepares them."
+            f"{error.found}. Correct the code that prepares them."
         ) from error
     for block, back in zip(blocks, found, strict=True):
         if not _equal(block, back):
             raise DatasetError(
                 f"Block {block.key!r} cannot be written as a shard: expected keys, texts and ids "
-                f"that come back as they are, found another block {back.key!r}. Correct what "
-                "prepares them."
+                f"that are read back unchanged, found another block {back.key!r}. Correct the code "
+                "that prepares them."
             )
     return packed
 
@@ -113,14 +113,14 @@ def _equal(block: ShardBlock, other: ShardBlock) -> bool:
 
 
 def unpack_shard(data: bytes, shard: ShardInfo, *, texts: bool = True) -> list[ShardBlock]:
-    """The blocks of a shard in file order, checked against the manifest's pairs and tokens.
+    """Return the blocks of a shard in file order, checked against the manifest's pairs and tokens.
 
     Args:
         data: the shard's bytes, whose sha256 the store has verified.
-        texts: whether to extract and check the sentences; without, `ShardBlock.texts` is empty.
+        texts: whether to extract and check the sentences; if not, `ShardBlock.texts` is empty.
 
     Raises:
-        DatasetFileError: anything is not as `pack_shard` writes it.
+        DatasetFileError: any part differs from the form that `pack_shard` writes.
     """
     if len(data) != shard.bytes:
         raise DatasetFileError(shard.name, f"{shard.bytes:,} bytes", f"{len(data):,} bytes")
@@ -139,7 +139,7 @@ def unpack_shard(data: bytes, shard: ShardInfo, *, texts: bool = True) -> list[S
 
 
 def _unpack(file: str, data: bytes, fields: Collection[str], *, texts: bool) -> list[ShardBlock]:
-    """The blocks of a shard of any size, each checked by itself."""
+    """Return the blocks of a shard of any size, each checked independently."""
     suffixes = [IDS_SUFFIX, *(f"{field}.txt" for field in fields)]
     blocks = []
     samples = read_samples(file, data, suffixes, suffixes if texts else [IDS_SUFFIX])
@@ -179,7 +179,7 @@ def _check_block(file: str, block: ShardBlock) -> None:
                 file, f"at least 1 token in each sequence of {block.key}.{field}", "0 tokens"
             )
     for field, text in block.texts.items():
-        # Several times as fast as text.count where lines are short.
+        # several times faster than text.count where lines are short
         lines = int(np.count_nonzero(np.frombuffer(text, np.uint8) == ord("\n")))
         if lines != block.pairs or text[-1:] != (b"\n" if lines else b""):
             raise DatasetFileError(
@@ -194,10 +194,10 @@ def _check_block(file: str, block: ShardBlock) -> None:
 
 
 class _NpzReader:
-    """The arrays of one member KEY.ids.npz.
+    """Reader of the arrays of one member KEY.ids.npz.
 
-    Its bytes have to be as numpy's `savez` writes them: an uncompressed zip file without gaps, of
-    flat arrays of unsigned integers. Checksums within the zip file are not compared, since the
+    Its bytes must have the form that numpy's `savez` writes: an uncompressed zip file without gaps,
+    of flat arrays of unsigned integers. Checksums within the zip file are not compared, since the
     sha256 of the whole shard has been.
     """
 
@@ -218,7 +218,7 @@ class _NpzReader:
         return arrays
 
     def _entries(self) -> Iterator[tuple[str, int, int]]:
-        """Name, start and end of each array's file."""
+        """Yield name, start and end of each array's file."""
         data, end = self._data, len(self._data) - _ZIP_END.size
         signature, count, count_in_all, size, directory, comment = _ZIP_END.unpack_from(data, end)
         if (signature, count, directory + size, comment) != (b"PK\5\6", count_in_all, end, 0):

@@ -1,7 +1,7 @@
-"""The texts of a field as bytes, one a line.
+"""Texts of a field as bytes, one per line.
 
-A sentence stands as it is: it has no line end. A document may have some, so it stands as a JSON
-string.
+A sentence has no line end and is written unchanged. A document may have line ends, so it is written
+as a JSON string.
 """
 
 import json
@@ -13,20 +13,20 @@ from foundation.wording import counted
 
 
 def pack_texts(texts: Sequence[str], field: FieldInfo) -> bytes:
-    """The lines of a field's texts, each with its end."""
+    """Return the lines of a field's texts, each with a line end."""
     if field.is_document:
         texts = [json.dumps(text, ensure_ascii=False) for text in texts]
     return "".join(text + "\n" for text in texts).encode()
 
 
 def unpack_texts(file: str, data: bytes, field: FieldInfo, member: str = "it") -> list[str]:
-    """The texts of lines that `pack_texts` has made.
+    """Return the texts of lines written by `pack_texts`.
 
     Args:
-        file: has the lines, or has the member that has them; a name in errors.
+        file: name for errors of the file with the lines, or with the member that has them.
 
     Raises:
-        DatasetFileError: they are not UTF-8, or no JSON strings; the message names the line.
+        DatasetFileError: the lines are not UTF-8 or not JSON strings; the message names the line.
     """
     try:
         *lines, rest = data.decode().split("\n")
@@ -44,10 +44,10 @@ def unpack_texts(file: str, data: bytes, field: FieldInfo, member: str = "it") -
 
 
 def unpack_heldout(file: str, data: bytes, field: FieldInfo, count: int) -> list[str]:
-    """The texts of a file of a held-out set.
+    """Return the texts of a file of a held-out set.
 
     Raises:
-        DatasetFileError: as with `unpack_texts`, or there are not `count` lines.
+        DatasetFileError: as in `unpack_texts`, or the number of lines is not `count`.
     """
     texts = unpack_texts(file, data, field)
     if len(texts) != count:

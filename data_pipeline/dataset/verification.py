@@ -1,4 +1,4 @@
-"""Whether a dataset is whole: every file is read, hashed, unpacked, compared with the manifest."""
+"""Verification of a dataset: each file is read, hashed, unpacked and compared with the manifest."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from foundation.process_pool import process_pool
 
 @dataclass(frozen=True)
 class FileProblem:
-    """What is wrong with a file of a dataset."""
+    """Damaged file of a dataset."""
 
     file: str
     expected: str
@@ -34,8 +34,8 @@ class _Job:
     name: str
     sha256: str
     shard: ShardInfo | None
-    rules: Mapping[str, SequenceRules]  # of the shard's sequences
-    heldout: tuple[FieldInfo, int] | None  # of which field, and how many texts
+    rules: Mapping[str, SequenceRules]  # for the shard's sequences
+    heldout: tuple[FieldInfo, int] | None  # the field, and the number of texts
     fields: tuple[FieldInfo, ...]
 
 
@@ -52,11 +52,11 @@ def problems_of(
     processes: int,
     report: Callable[[int, int], None],
 ) -> list[FileProblem]:
-    """All that is wrong with a dataset, except what is quarantined; empty for a whole one.
+    """Return all problems of a dataset's files, quarantined shards excepted.
 
     Args:
-        rules: what the sequences of each corpus's shards have to keep to.
-        report: called with the number of files that were read, and of all files.
+        rules: rules for the sequences of each corpus's shards, by field.
+        report: called with the number of files read so far and the number of all files.
     """
     shards = {shard.name: shard for shard in manifest.shards}
     heldout = {
@@ -67,7 +67,7 @@ def problems_of(
     problems = []
     lengths = {field.name: add_lengths(field, []) for field in manifest.fields}
     with (
-        # An empty cache, so that a remote dataset's own files are checked, and not copies of them.
+        # With an empty cache, the files of a remote dataset are checked instead of their copies.
         TemporaryDirectory(prefix="transloom-verify-") as empty,
         process_pool(processes, "compared files", DatasetError) as pool,
     ):
@@ -97,7 +97,7 @@ def problems_of(
 
 
 def _check(job: _Job) -> _Checked:
-    # No retries: a person waits for the answer, and not for a file to appear in ten seconds.
+    # Without retries: a user waits for the answer, and no file will appear within ten seconds.
     store = open_store(job.location, cache=job.cache, cache_bytes=0, retry_delays_seconds=())
     try:
         data = store.read(job.name, job.sha256, job.shard.bytes if job.shard else None)
@@ -121,7 +121,7 @@ def _check(job: _Job) -> _Checked:
 
 
 def unknown_files(folder: Path, manifest: Manifest) -> list[str]:
-    """Files in a dataset's folder that its manifest does not know."""
+    """Return the files in a dataset's folder that its manifest does not list."""
     known = {MANIFEST_NAME, *(name for name, _ in manifest.files())} | manifest.left_out
     found = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     return sorted(found - known)

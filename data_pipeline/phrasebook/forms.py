@@ -1,8 +1,8 @@
-"""The parts of speech of the built-in phrase book and the forms they take.
+"""Parts of speech of the built-in phrase book, and their inflected forms.
 
-In:  lines of the tables in words.py.
-Out: Noun, Adjective, Profession, Subject and Verb, which know their own French and English
-     forms; grammar.py joins them.
+In:  lines of the tables in words.py. Out: Noun, Adjective, Profession, Subject and Verb, with their
+French and English forms;
+     grammar.py combines them.
 
 Persons are numbered je 0, vous 1, il or elle 2, nous 3, ils 4.
 """
@@ -33,7 +33,7 @@ class Noun:
 
     @property
     def forms(self) -> frozenset[str]:
-        """All the ways this noun is written in French."""
+        """All French forms of this noun."""
         return frozenset((self.french, self.french_plural))
 
 
@@ -42,11 +42,11 @@ class Adjective:
     masculine: str
     feminine: str
     english: str
-    before: bool = False  # stands before its noun in French
+    before: bool = False  # precedes its noun in French
     masculine_before_vowel: str = ""
 
     def agree(self, gender: str, plural: bool, next_word: str = "") -> str:
-        """The French form; `next_word` is the noun that follows, if one does."""
+        """Return the French form; `next_word` is the following noun, if there is one."""
         if gender == FEMININE:
             return self.feminine + "s" * plural
         if plural:
@@ -58,7 +58,7 @@ class Adjective:
 
     @property
     def forms(self) -> frozenset[str]:
-        """All the ways this adjective is written in French."""
+        """All French forms of this adjective."""
         words = {self.agree(g, p) for g in (MASCULINE, FEMININE) for p in (False, True)}
         return frozenset(words | {self.masculine_before_vowel}) - {""}
 
@@ -74,7 +74,7 @@ class Profession:
 
     @property
     def forms(self) -> frozenset[str]:
-        """All the ways this profession is written in French."""
+        """All French forms of this profession."""
         words = (self.masculine, self.feminine)
         return frozenset(word + ending for word in words for ending in ("", "s"))
 
@@ -92,7 +92,7 @@ class Subject:
 
     @property
     def english_possessive(self) -> str:
-        """Whose: Marie's, the children's, my sisters'."""
+        """Possessive form: Marie's, the children's, my sisters'."""
         return self.english + ("'" if self.plural and self.english.endswith("s") else "'s")
 
 
@@ -105,12 +105,12 @@ class Verb:
     english: str
     english_past: str
     particle: str  # look *for*, come *back from*
-    aspect: str  # how its tenses map, see words.py
+    aspect: str  # mapping of its tenses, see words.py
     auxiliary: str
     takes: tuple[str, ...]
 
     def imperfect(self, person: int) -> str:
-        """Formed from the stem of nous: nous habitons → il habitait."""
+        """Return the imperfect, formed from the stem of nous: nous habitons → il habitait."""
         return self.present[3].removesuffix("ons") + IMPERFECT[person]
 
     def future(self, person: int) -> str:
@@ -128,7 +128,7 @@ class Verb:
         return (self.english[:-1] if silent else self.english) + "ing"
 
     def forms(self, tense: str) -> frozenset[str]:
-        """The French words that show this verb in the tense: present, past or future."""
+        """Return the French words that show this verb in a tense: present, past or future."""
         if tense == "present":
             return frozenset(self.present)
         if tense == "future":

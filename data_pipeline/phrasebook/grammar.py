@@ -1,11 +1,11 @@
-"""French and English syntax, as much of both as the built-in phrase book needs.
+"""French and English syntax, to the extent that the built-in phrase book needs it.
 
-In:  the parts of speech of forms.py.
-1.   noun_phrase() puts determiner, adjective and noun together, number() counts.
-2.   to_be() and conjugate() choose the verb's form; sentence() adds subject, negation and
+In:  the parts of speech of forms.py. 1.   noun_phrase() combines determiner, adjective and noun;
+number() spells numbers. 2.   to_be() and conjugate() choose the verb's form; sentence() adds
+subject, negation and
      question in both languages at once.
-3.   finish_french() elides (je ai → j'ai) and contracts (à le → au) over the whole sentence.
-Out: pairs (French, English).
+3.   finish_french() elides (je ai → j'ai) and contracts (à le → au) over the whole sentence. Out:
+pairs (French, English).
 """
 
 import re
@@ -56,7 +56,7 @@ TENS = {2: ("vingt", "twenty"), 3: ("trente", "thirty"), 4: ("quarante", "forty"
 
 @dataclass(frozen=True)
 class Phrase:
-    """A noun phrase in both languages; under negation `un` and `du` become `de`."""
+    """Noun phrase in both languages; under negation `un` and `du` become `de`."""
 
     french: str
     english: str
@@ -74,13 +74,13 @@ class Phrase:
 
 @dataclass(frozen=True)
 class Clause:
-    """A conjugated verb, cut where negation and questions come in between.
+    """Conjugated verb, split where negation and questions insert words.
 
     Attributes:
         english_auxiliary: comes before *not*, or before the subject of a question.
-        english_main: comes after it.
-        english_plain: where English needs *do* for that alone, the form that stands without it
-            (reads, read); empty otherwise.
+        english_main: comes after *not*, or after the subject of a question.
+        english_plain: the form without *do* (reads, read), where English needs *do* only for
+            negation and questions; empty otherwise.
     """
 
     french_finite: str
@@ -91,7 +91,7 @@ class Clause:
 
 
 def finish_french(text: str) -> str:
-    """Elides and contracts: `je ai` → `j'ai`, `à le marché` → `au marché`, `de les` → `des`."""
+    """Elide and contract: `je ai` → `j'ai`, `à le marché` → `au marché`, `de les` → `des`."""
     text = " ".join(text.split())
     text = re.sub(rf"\b(j|n|d|l|qu|c)(?:e|(?<=l)a) (?=[{VOWELS}]|y )", r"\1'", text, flags=re.I)
     for full, short in (("à le", "au"), ("à les", "aux"), ("de le", "du"), ("de les", "des")):
@@ -100,7 +100,7 @@ def finish_french(text: str) -> str:
 
 
 def number(value: int) -> Pair:
-    """2 to 49 in words: (vingt et un, twenty-one)."""
+    """Return a number from 2 to 49 in words: (vingt et un, twenty-one)."""
     if value in SMALL_NUMBERS:
         return SMALL_NUMBERS[value]
     (french, english), unit = TENS[value // 10], value % 10
@@ -112,13 +112,16 @@ def number(value: int) -> Pair:
 
 
 def english_article(phrase: str) -> str:
-    """a or an, by sound: an apple, an honest man, a university."""
+    """Prepend a or an, by sound: an apple, an honest man, a university."""
     opens = phrase[0] in "aeiou" and not phrase.startswith("uni")
     return f"{'an' if opens or phrase.startswith('honest') else 'a'} {phrase}"
 
 
 def french_determiner(name: str, gender: str, plural: bool, mass: bool, next_word: str) -> str:
-    """The determiner before `next_word`; "a" is un, une, des, or du for what is not counted."""
+    """Return the determiner before `next_word`.
+
+    "a" stands for un, une and des, and for du and de la before uncountable nouns.
+    """
     vowel = starts_with_vowel(next_word)
     if name in POSSESSIVES:
         masculine, feminine, many = POSSESSIVES[name]
@@ -133,7 +136,7 @@ def french_determiner(name: str, gender: str, plural: bool, mass: bool, next_wor
 
 
 def bare_noun(noun: Noun, plural: bool, adjective: Adjective | None = None) -> Pair:
-    """Noun and adjective without a determiner: (livres rouges, red books)."""
+    """Return noun and adjective without a determiner: (livres rouges, red books)."""
     french = noun.french_plural if plural else noun.french
     english = noun.english_plural if plural else noun.english
     if adjective is None:
@@ -150,11 +153,11 @@ def noun_phrase(
     adjective: Adjective | None = None,
     mass: bool = False,
 ) -> Phrase:
-    """Determiner, adjective and noun.
+    """Combine determiner, adjective and noun.
 
     Args:
         determiner: a, the, this, my, our, your, their.
-        mass: whether the noun is not counted (du pain).
+        mass: whether the noun is uncountable (du pain).
     """
     french, english = bare_noun(noun, plural, adjective)
     article = french_determiner(determiner, noun.gender, plural, mass, french)
@@ -174,7 +177,7 @@ def noun_phrase(
 
 
 def counted_phrase(noun: Noun, count: int, adjective: Adjective | None = None) -> Phrase:
-    """Two or more of them: (trois livres rouges, three red books)."""
+    """Return a noun phrase with a count of two or more: (trois livres rouges, three red books)."""
     french, english = bare_noun(noun, True, adjective)
     french_count, english_count = number(count)
     return Phrase(f"{french_count} {french}", f"{english_count} {english}", noun.gender, True)
@@ -186,11 +189,11 @@ def to_be(subject: Subject, tense: str) -> Clause:
 
 
 def conjugate(verb: Verb, subject: Subject, tense: str, habit: bool = False) -> Clause:
-    """The verb's form for a subject.
+    """Return the verb's form for a subject.
 
     Args:
         tense: present, past or future.
-        habit: marks the present of every day.
+        habit: whether the present describes a habit.
     """
     person, base = subject.person, verb.english
     if tense == "future":
@@ -217,7 +220,7 @@ def sentence(
     negative: bool = False,
     question: bool = False,
 ) -> Pair:
-    """Subject, verb and rest in both languages; negative or a question, not both."""
+    """Combine subject, verb and rest in both languages; either negative or a question, not both."""
     assert not (negative and question)
     ne, pas = ("ne", "pas") if negative else ("", "")
     french = f"{subject.french} {ne} {clause.french_finite} {pas} {clause.french_rest} {rest[0]}"

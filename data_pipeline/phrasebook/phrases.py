@@ -1,7 +1,7 @@
-"""The parts that sentences of the built-in phrase book share: things, places, times.
+"""Parts that sentences of the built-in phrase book share: things, places, times.
 
-In:  a Draw, which picks from the tables of words.py in an order fixed for ever.
-Out: noun phrases and complements in both languages.
+In:  a Draw, which picks from the tables of words.py in an order that never changes. Out: noun
+phrases and complements in both languages.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ ANIMAL_COLOURS = tuple(c for c in words.COLOURS if c.english in ("black", "white
 
 
 class Draw:
-    """Choices that depend on a key alone: the same in every process, version and year."""
+    """Choices that depend only on a key: identical in every process, version and year."""
 
     def __init__(self, key: str) -> None:
         self._entropy = int.from_bytes(hashlib.blake2b(key.encode()).digest(), "little")
@@ -42,7 +42,7 @@ class Draw:
 
 
 def polarity(draw: Draw) -> tuple[bool, bool]:
-    """(negative, question): one sentence in three is negative, one in six a question."""
+    """Draw (negative, question): one sentence in three is negative, one in six a question."""
     drawn = draw.pick(("negative", "negative", "question", "plain", "plain", "plain"))
     return drawn == "negative", drawn == "question"
 
@@ -58,7 +58,12 @@ def colours_of(noun: Noun) -> tuple[Adjective, ...]:
 
 
 def thing(draw: Draw, noun: Noun, determiners: Sequence[str], plain: bool = False) -> Phrase:
-    """A noun phrase; `number` among the determiners counts; `plain` leaves the adjective out."""
+    """Draw a noun phrase.
+
+    Args:
+        determiners: choices; `number` draws a count of two or more.
+        plain: whether to omit the adjective.
+    """
     determiner = draw.pick(determiners)
     if noun.categories & {"food", "drink"}:
         tasty = draw.pick((None, None, None, *words.QUALITIES[:2]))
@@ -82,7 +87,7 @@ def _adjective(draw: Draw, noun: Noun) -> Adjective | None:
 
 
 def object_of(draw: Draw, verb: Verb, negative: bool, specific: bool = False) -> Phrase:
-    """Something the verb takes; `specific` allows no un, du or number."""
+    """Draw an object that the verb takes; `specific` excludes un, du and numbers."""
     noun = draw.pick(words.nouns_in(*verb.takes))
     if "relative" in noun.categories:
         return noun_phrase(noun, draw.pick(OWN), draw.one_in(3))
@@ -96,7 +101,7 @@ def object_of(draw: Draw, verb: Verb, negative: bool, specific: bool = False) ->
 
 
 def belonging(draw: Draw, noun: Noun) -> Phrase:
-    """What somebody has: le chat de mes sœurs, my sisters' cat."""
+    """Draw a noun phrase with an owner: le chat de mes sœurs, my sisters' cat."""
     owner, plural = draw.pick(words.OWNERS), draw.one_in(3)
     phrase = noun_phrase(noun, "the", plural)
     french = finish_french(f"{phrase.french} de {owner.french}")
@@ -105,7 +110,11 @@ def belonging(draw: Draw, noun: Noun) -> Phrase:
 
 
 def place(draw: Draw, landmark: str) -> Pair:
-    """Where: sur la table, near our school. `landmark`: surface, container or room."""
+    """Draw a location: sur la table, near our school.
+
+    Args:
+        landmark: surface, container or room.
+    """
     french, english = draw.pick(words.PREPOSITIONS[landmark])
     noun = draw.pick(words.nouns_in(landmark))
     where = noun_phrase(noun, draw.pick(("the", "the", "the", "this", *OWN)))
@@ -113,7 +122,10 @@ def place(draw: Draw, landmark: str) -> Pair:
 
 
 def goal(draw: Draw, verb: Verb) -> Pair:
-    """Where to or from: à la gare; cities take no article and another English preposition."""
+    """Draw the destination or origin of a movement: à la gare.
+
+    Cities take no article and a different English preposition.
+    """
     if verb.infinitive != "sortir" and draw.one_in(4):
         french, english = draw.pick(tuple(words.CITIES.items()))
         preposition = verb.particle if verb.infinitive in ("aller", "rentrer") else "in"
@@ -125,7 +137,7 @@ def goal(draw: Draw, verb: Verb) -> Pair:
 
 
 def when(draw: Draw, verb: Verb, tense: str, habit: bool) -> Pair:
-    """A time that suits the tense, or nothing; a habit always says how often."""
+    """Draw a time that suits the tense, or nothing; a habit always has a frequency."""
     if habit:
         return draw.pick(words.TIMES["habit"])
     if verb.aspect == "lasting" or (tense == "present" and verb.aspect != "action"):
@@ -134,7 +146,7 @@ def when(draw: Draw, verb: Verb, tense: str, habit: bool) -> Pair:
 
 
 def described(draw: Draw, subject: Subject, adjective: Adjective) -> Pair:
-    """très contente, very happy."""
+    """Draw an adjective's adverb of degree and combine them: très contente, very happy."""
     french, english = draw.pick((("", ""), ("", ""), ("très", "very"), ("trop", "too")))
     agreed = adjective.agree(subject.gender, subject.plural)
     return f"{french} {agreed}", f"{english} {adjective.english}"

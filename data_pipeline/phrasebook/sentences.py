@@ -1,7 +1,9 @@
-"""The kinds of sentence of the built-in phrase book: one function each, drawn word by word.
+"""Sentence kinds of the built-in phrase book, one function each.
 
-In:  a Draw, which picks from the tables of words.py in an order fixed for ever.
-Out: a pair (French, English), or None where the words drawn do not go together.
+The name of a function is part of the keys from which its sentences are drawn.
+
+In:  a Draw, which picks from the tables of words.py in an order that never changes. Out: a pair
+(French, English), or None where the drawn words do not fit together.
 """
 
 from collections.abc import Callable
@@ -39,7 +41,10 @@ GOODS = ("thing", "clothes", "animal")
 
 
 def profession(draw: Draw) -> Pair:
-    """Elle est avocate. Mes frères ne sont pas de bons médecins."""
+    """Draw a sentence about a profession.
+
+    Elle est avocate. Mes frères ne sont pas de bons médecins.
+    """
     quality = draw.pick((None, None, *words.QUALITIES)) if draw.one_in(3) else None
     subject = draw.pick(words.NAMED_ADULTS if quality else words.PRONOUNS + words.NAMED_ADULTS)
     work = draw.pick(words.PROFESSIONS)
@@ -54,7 +59,10 @@ def profession(draw: Draw) -> Pair:
 
 
 def feeling(draw: Draw) -> Pair:
-    """Anne est très heureuse. Nous n'étions pas fatigués."""
+    """Draw a sentence about a feeling.
+
+    Anne est très heureuse. Nous n'étions pas fatigués.
+    """
     subject, adjective = draw.pick(words.PEOPLE), draw.pick(words.FEELINGS)
     negative, question = polarity(draw)
     clause = to_be(subject, draw.pick(TENSES))
@@ -62,7 +70,10 @@ def feeling(draw: Draw) -> Pair:
 
 
 def action(draw: Draw) -> Pair | None:
-    """Léa lit un roman. Il n'a pas acheté de pain. Vous lavez votre robe le samedi."""
+    """Draw a sentence with a verb and its object.
+
+    Léa lit un roman. Il n'a pas acheté de pain. Vous lavez votre robe le samedi.
+    """
     verb, subject = draw.pick(words.VERBS), draw.pick(words.PEOPLE)
     tense = draw.pick(TENSES[1:] if verb.aspect == "event" else TENSES)
     habit = tense == "present" and verb.aspect == "action" and draw.one_in(2)
@@ -75,7 +86,10 @@ def action(draw: Draw) -> Pair | None:
 
 
 def movement(draw: Draw) -> Pair:
-    """Elle est allée au marché. Nous habitons près de la gare. Paul rentrera de Rome demain."""
+    """Draw a sentence about a movement or a stay.
+
+    Elle est allée au marché. Nous habitons près de la gare. Paul rentrera de Rome demain.
+    """
     verb, subject, tense = draw.pick(words.MOVES), draw.pick(words.PEOPLE), draw.pick(TENSES)
     habit = tense == "present" and verb.aspect == "action" and draw.one_in(2)
     negative, question = polarity(draw)
@@ -84,7 +98,10 @@ def movement(draw: Draw) -> Pair:
 
 
 def wish(draw: Draw) -> Pair | None:
-    """Je veux acheter un chapeau. Est-ce que nous pouvons aller à la plage ?"""
+    """Draw a sentence with a modal verb.
+
+    Je veux acheter un chapeau. Est-ce que nous pouvons aller à la plage ?
+    """
     modal, subject = draw.pick(words.MODALS), draw.pick(words.PEOPLE)
     negative, question = polarity(draw)
     verb = draw.pick(words.VERBS + words.MOVES)
@@ -103,7 +120,10 @@ def wish(draw: Draw) -> Pair | None:
 
 
 def liking(draw: Draw) -> Pair:
-    """J'aime les pommes. Victor ne déteste pas le fromage."""
+    """Draw a sentence about likes and dislikes.
+
+    J'aime les pommes. Victor ne déteste pas le fromage.
+    """
     verb, subject = draw.pick(words.LIKES), draw.pick(words.PEOPLE)
     noun = draw.pick(words.nouns_in(*verb.takes))
     counted = not noun.categories & {"food", "drink"}
@@ -114,7 +134,10 @@ def liking(draw: Draw) -> Pair:
 
 
 def location(draw: Draw) -> Pair:
-    """Le chat noir est sous la table. Marie n'était pas devant l'église."""
+    """Draw a sentence about the location of a person or thing.
+
+    Le chat noir est sous la table. Marie n'était pas devant l'église.
+    """
     if draw.one_in(3):
         subject, landmark = draw.pick(words.PEOPLE), "room"
     else:
@@ -126,7 +149,10 @@ def location(draw: Draw) -> Pair:
 
 
 def there_is(draw: Draw) -> Pair:
-    """Il y a trois souris dans le jardin. Il n'y avait pas de pain sur la table."""
+    """Draw a sentence with `il y a`.
+
+    Il y a trois souris dans le jardin. Il n'y avait pas de pain sur la table.
+    """
     negative, question = polarity(draw)
     noun = draw.pick(words.nouns_in(*GOODS, "fruit", "food", "drink"))
     what = thing(draw, noun, ("a",) if negative else ("a", "number"))
@@ -139,7 +165,10 @@ def there_is(draw: Draw) -> Pair:
 
 
 def description(draw: Draw) -> Pair:
-    """Votre manteau est gris. Les chaussures d'Anne étaient trop chères."""
+    """Draw a sentence that describes a thing.
+
+    Votre manteau est gris. Les chaussures d'Anne étaient trop chères.
+    """
     noun = draw.pick(words.nouns_in(*GOODS))
     phrase = belonging(draw, noun) if draw.one_in(2) else thing(draw, noun, SPECIFIC, plain=True)
     subject = phrase.subject
@@ -153,7 +182,10 @@ def description(draw: Draw) -> Pair:
 
 
 def having(draw: Draw) -> Pair:
-    """J'ai deux sœurs. Paul n'avait pas de chapeau rouge."""
+    """Draw a sentence with `avoir` and its object.
+
+    J'ai deux sœurs. Paul n'avait pas de chapeau rouge.
+    """
     negative, question = polarity(draw)
     subject, noun = draw.pick(words.PEOPLE), draw.pick(words.nouns_in(*GOODS, "relative"))
     what = thing(draw, noun, ("a",) if negative else ("a", "number"))
@@ -162,7 +194,10 @@ def having(draw: Draw) -> Pair:
 
 
 def belongs(draw: Draw) -> Pair:
-    """C'est la voiture de Paul. Ces clés ne sont pas à moi."""
+    """Draw a sentence about the owner of a thing.
+
+    C'est la voiture de Paul. Ces clés ne sont pas à moi.
+    """
     negative, question = polarity(draw)
     noun, tense = draw.pick(words.nouns_in(*GOODS)), draw.pick(TENSES)
     if draw.one_in(2):
@@ -176,7 +211,10 @@ def belongs(draw: Draw) -> Pair:
 
 
 def age(draw: Draw) -> Pair:
-    """Marie a vingt et un ans. Les enfants n'ont pas douze ans."""
+    """Draw a sentence about a person's age.
+
+    Marie a vingt et un ans. Les enfants n'ont pas douze ans.
+    """
     subject, tense = draw.pick(words.PEOPLE), draw.pick(TENSES)
     youngest = 16 if subject in words.FAMILY else 5
     oldest = 15 if subject in words.CHILDREN else 49
@@ -189,7 +227,10 @@ def age(draw: Draw) -> Pair:
 
 
 def comparison(draw: Draw) -> Pair | None:
-    """Sophie est plus patiente que mon frère. Omar n'est pas aussi grand que Paul."""
+    """Draw a sentence that compares two people.
+
+    Sophie est plus patiente que mon frère. Omar n'est pas aussi grand que Paul.
+    """
     subject, other = draw.pick(words.PEOPLE), draw.pick(words.NAMED)
     adjective = draw.pick(words.COMPARED)
     if subject.french in other.french or other.french in subject.french:
@@ -205,7 +246,10 @@ def comparison(draw: Draw) -> Pair | None:
 
 
 def departure(draw: Draw) -> Pair:
-    """Le train part à cinq heures. Est-ce que l'avion est arrivé à dix heures hier ?"""
+    """Draw a sentence about a departure or arrival.
+
+    Le train part à cinq heures. Est-ce que l'avion est arrivé à dix heures hier ?
+    """
     if draw.one_in(2):
         subject = draw.pick(words.PEOPLE)
     else:
@@ -219,7 +263,10 @@ def departure(draw: Draw) -> Pair:
 
 
 def whereabouts(draw: Draw) -> Pair:
-    """Où sont mes clés ? Où était le chien de Sophie ?"""
+    """Draw a question about the location of a thing.
+
+    Où sont mes clés ? Où était le chien de Sophie ?
+    """
     noun, tense = draw.pick(words.nouns_in(*GOODS)), draw.pick(TENSES)
     phrase = belonging(draw, noun) if draw.one_in(2) else thing(draw, noun, SPECIFIC)
     clause = to_be(phrase.subject, tense)
@@ -229,7 +276,10 @@ def whereabouts(draw: Draw) -> Pair:
 
 
 def how_many(draw: Draw) -> Pair:
-    """Combien de chats est-ce que Marie a ?"""
+    """Draw a question about a number.
+
+    Combien de chats est-ce que Marie a ?
+    """
     noun, owner = draw.pick(words.nouns_in(*GOODS, "relative")), draw.pick(words.PEOPLE)
     clause = conjugate(words.HAVE, owner, draw.pick(TENSES))
     french, english = bare_noun(noun, True)
@@ -237,7 +287,7 @@ def how_many(draw: Draw) -> Pair:
     return finish_french(f"combien de {french} {asked[0]}"), f"how many {english} {asked[1]}"
 
 
-# Sentences drawn of each kind; some come twice, or are held out.
+# Number of sentences drawn of each kind; some occur twice, or are held out.
 KINDS: tuple[tuple[Callable[[Draw], Pair | None], int], ...] = (
     (profession, 3850),
     (feeling, 2000),

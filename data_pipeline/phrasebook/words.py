@@ -1,13 +1,13 @@
-"""The words of the built-in phrase book, as tables.
+"""Words of the built-in phrase book, as tables.
 
-In:  nothing; the tables below are the source.
-Out: nouns by category, adjectives, verbs, subjects, professions and places, parsed once
+In:  nothing; the tables below are the source. Out: nouns by category, adjectives, verbs, subjects,
+professions and places, parsed once
      at import into the small classes of forms.py.
 
-Every French word has one English meaning here, and the other way round, so that one
-French sentence has one right translation. Where the languages differ the book chooses:
-`vous` is one man addressed politely (`tu` is left out), `je`, `nous` and `ils` are masculine,
-`elles`, `son`, `sa` and `ses` (his or her?) are left out.
+Every French word has exactly one English meaning here, and every English word one French, so that a
+French sentence has exactly one correct translation. Where the languages differ, the book chooses:
+`vous` is one man addressed politely (`tu` is omitted), and `je`, `nous` and `ils` are masculine.
+`elles`, `son`, `sa` and `ses` (his or her?) are omitted.
 """
 
 from functools import cache
@@ -26,7 +26,7 @@ from data_pipeline.phrasebook.forms import (
     parse_verbs,
 )
 
-# Categories = French, gender, English; `singular:plural` where adding -s is not enough.
+# Categories = French, gender, English; `singular:plural` where adding -s does not suffice.
 NOUNS: tuple[Noun, ...] = parse_nouns("""
     thing print = livre m book, journal:journaux m newspaper, lettre f letter
     text = roman m novel, histoire f story:stories, poème m poem, message m message
@@ -62,8 +62,8 @@ NOUNS: tuple[Noun, ...] = parse_nouns("""
     human = enfant m child:children, garçon m boy, homme m man:men, femme f woman:women
 """)
 
-# Masculine and feminine singular, English; `before` marks those that precede the noun,
-# then the form before a masculine vowel (un bel oiseau).
+# Masculine and feminine singular, English. `before` marks adjectives that precede the noun; it is
+# followed by the form before a masculine vowel (un bel oiseau).
 COLOURS: tuple[Adjective, ...] = parse_adjectives("""
     rouge rouge red, vert verte green, bleu bleue blue, noir noire black, blanc blanche white,
     jaune jaune yellow, gris grise grey, brun brune brown, rose rose pink
@@ -209,9 +209,9 @@ CHILDREN: tuple[Subject, ...] = parse_subjects("""
 OWNERS = NAMES + FAMILY + CHILDREN
 NAMED_ADULTS = NAMES + FAMILY + COUPLES
 NAMED = NAMED_ADULTS + CHILDREN
-PEOPLE = PRONOUNS * 3 + NAMED  # pronouns more often: they alone show every form of a verb
+PEOPLE = PRONOUNS * 3 + NAMED  # pronouns more often: only they show every form of a verb
 
-# When: by tense, and for the present of every day.
+# Expressions of time: by tense, and for habits in the present.
 TIMES = {
     "present": (("maintenant", "now"), ("aujourd'hui", "today")),
     "past": (("hier", "yesterday"), ("ce matin", "this morning"), ("lundi dernier", "last Monday")),
@@ -227,7 +227,7 @@ TIMES = {
         ("le samedi", "on Saturdays"),
     ),
 }
-# Where: the prepositions that suit each kind of landmark.
+# Prepositions that suit each kind of landmark.
 NEARBY = (
     ("devant", "in front of"),
     ("derrière", "behind"),
@@ -262,7 +262,7 @@ CITIES = {
 
 @cache
 def nouns_in(*categories: str) -> tuple[Noun, ...]:
-    """The nouns of any of the categories, in the order of the table; `worker` is a man at work."""
+    """Return the nouns of any of the categories, in table order; `worker` adds professions."""
     workers = tuple(
         Noun(
             p.masculine,

@@ -1,1 +1,1 @@
-"""From corpora to a dataset, once."""
+"""Preparation of a dataset from corpora, once."""

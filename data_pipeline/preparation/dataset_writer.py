@@ -1,4 +1,4 @@
-"""The small files of a dataset, each written through to the disk and described for the manifest."""
+"""Writers of a dataset's small files, which are synced to disk and described for the manifest."""
 
 import json
 from collections.abc import Sequence
@@ -43,10 +43,10 @@ def write_tokenizers(folder: Path, tokenizers: dict[str, Tokenizer]) -> dict[str
 
 
 def read_heldout(data: DataConfig) -> dict[str, WholeText]:
-    """The texts of the validation and test sets.
+    """Return the texts of the validation and test sets.
 
     Raises:
-        CorpusError: anything is wrong with them.
+        CorpusError: a set cannot be read.
     """
     return {
         use: read_whole(
@@ -60,7 +60,7 @@ def read_heldout(data: DataConfig) -> dict[str, WholeText]:
 
 
 def with_context(texts: dict[str, WholeText], data: DataConfig) -> dict[str, WholeText]:
-    """The same texts, each of the first field with as many before it as the recipe says."""
+    """Return the texts, with the preceding sentences that the recipe wants in the first field."""
     if not data.sentences_before:
         return texts
     return {use: _in_context(text, data.sentences_before) for use, text in texts.items()}
@@ -75,7 +75,7 @@ def _in_context(whole: WholeText, before: int) -> WholeText:
 def write_heldout(
     folder: Path, data: DataConfig, fields: Sequence[FieldInfo], texts: dict[str, WholeText]
 ) -> dict[str, HeldOutInfo]:
-    """Copies the validation and test sets."""
+    """Copy the validation and test sets into the dataset."""
     infos = {}
     for use, corpus in (("validation", data.validation), *data.tests.items()):
         text = texts[use]
@@ -95,10 +95,10 @@ def check_heldout_lengths(
     texts: dict[str, WholeText],
     tokenizers: dict[str, Tokenizer],
 ) -> None:
-    """Checks that all texts of the validation and test sets are short enough to be scored.
+    """Check that all texts of the validation and test sets are short enough to be scored.
 
     Raises:
-        CorpusError: one has too many tokens.
+        CorpusError: a text has too many tokens.
     """
     for use, corpus in (("validation", data.validation), *data.tests.items()):
         columns = zip(*texts[use].texts, strict=True)
@@ -131,7 +131,7 @@ def _write_fields(
 
 
 def write_cleaning_report(folder: Path, corpora: Sequence[IngestedCorpus]) -> FileInfo:
-    """Writes what was dropped of each corpus and why, with the earliest examples."""
+    """Write counts and reasons of the examples dropped from each corpus, with the earliest ones."""
     content = {
         corpus.name: corpus.dropped.to_json(corpus.config.noun, corpus.config.columns.labels)
         for corpus in corpora
@@ -141,7 +141,7 @@ def write_cleaning_report(folder: Path, corpora: Sequence[IngestedCorpus]) -> Fi
 
 
 def number_shards(folder: Path, written: list[tuple[str, list[WrittenShard]]]) -> list[ShardInfo]:
-    """Names the shards of each corpus and numbers their pairs."""
+    """Name the shards of each corpus and number their pairs."""
     shards = []
     first_pair = 0
     for corpus, (name, shards_of_corpus) in enumerate(written):

@@ -1,8 +1,8 @@
-"""What `transloom prepare` does about a dataset that is there already.
+"""Decision of `transloom prepare` about an existing dataset.
 
 other settings or text ──▶ refused
 the same, and whole    ──▶ kept
-the same, but damaged  ──▶ to be made anew, if nothing is lost by that
+the same, but damaged  ──▶ to be made again, if nothing is lost by that
 """
 
 from pathlib import Path
@@ -21,14 +21,14 @@ from foundation.untrusted_text import logger_of
 
 logger = logger_of(__name__)
 
-# Bytes that one process works through before other processes have started.
+# Bytes that one process handles before other processes have started.
 BYTES_OF_ONE_PROCESS = 4_000_000
 
 
 def reuse_if_intact(
     dataset: Path, settings: DataSettings, processes: int | None, report: Report
 ) -> Manifest | None:
-    """The manifest of a dataset that is the recipe's and whole; None if it has to be made anew.
+    """Return the manifest of a whole dataset of this recipe, or None if it must be made again.
 
     Raises:
         DatasetError: the dataset was made from something else, or is damaged and holds what
@@ -57,12 +57,12 @@ def _refuse(dataset: Path, differences: list[str]) -> None:
         raise DatasetError(
             f"The dataset {dataset} was prepared from something else: {'; '.join(differences)}. "
             "Name another folder with data.dataset, or replace this one with --overwrite; runs "
-            "that were trained on it can then not be resumed."
+            "that were trained on it can then no longer be resumed."
         )
 
 
 def _changed_text(data: DataConfig, existing: Manifest) -> list[str]:
-    """The corpora whose text is not the one that the dataset was made from."""
+    """Describe the corpora whose text differs from the text of the existing dataset."""
     corpora = [
         (info.name, info.sha256s, corpus)
         for info, corpus in zip(existing.corpora, data.train, strict=True)
@@ -80,7 +80,7 @@ def _changed_text(data: DataConfig, existing: Manifest) -> list[str]:
 
 
 def _hashes(data: DataConfig, corpus: CorpusConfig) -> tuple[str, ...]:
-    """The sha256 of each file's decompressed content."""
+    """Return the sha256 of each file's decompressed content."""
     hashes = []
     cache = cache_folder(data.cache)
     for location, sha256 in zip(corpus.locations, corpus.sha256s, strict=True):
@@ -91,10 +91,10 @@ def _hashes(data: DataConfig, corpus: CorpusConfig) -> tuple[str, ...]:
 
 
 def _refuse_to_repair(dataset: Path, manifest: Manifest, problems: list[FileProblem]) -> None:
-    """Logs the problems, and checks that making the dataset anew loses nothing.
+    """Log the problems, and check that making the dataset again loses nothing.
 
     Raises:
-        DatasetError: the dataset holds what preparing does not bring back.
+        DatasetError: the dataset has contents that preparing would not restore.
     """
     for problem in problems:
         logger.warning(
@@ -106,12 +106,12 @@ def _refuse_to_repair(dataset: Path, manifest: Manifest, problems: list[FileProb
         )
     strange = unknown_files(dataset, manifest)
     if manifest.tombstones or strange:
-        also = f"files that are not its own: {', '.join(strange[:5])}" if strange else ""
+        also = f"files that do not belong to it: {', '.join(strange[:5])}" if strange else ""
         quarantined = f"the quarantined shards {', '.join(sorted(manifest.left_out))}"
         raise DatasetError(
             f"The dataset {dataset} is damaged ({problems[0].file}: expected "
             f"{problems[0].expected}, found {problems[0].found}) and has "
             f"{quarantined if manifest.tombstones else also}, which would be lost if it were made "
-            "anew. Restore the damaged files from a copy, move the other files away, or replace "
+            "again. Restore the damaged files from a copy, move the other files away, or replace "
             "the dataset with --overwrite."
         )

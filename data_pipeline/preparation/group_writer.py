@@ -1,9 +1,9 @@
-"""Shards of one group of a corpus's partitions: the unit of work of `transloom prepare`.
+"""Writer of the shards of one group of a corpus's partitions, the unit of work of preparation.
 
     partitions ──shuffle──▶ examples ──tokenizers──▶ tokens ──rules──▶ blocks ──▶ shards
 
-A group depends on its own partitions alone. So any number of processes can write groups at the same
-time, and the bytes are always the same.
+A group depends only on its partitions. Any number of processes can therefore write groups at the
+same time, and the bytes are always the same.
 """
 
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ SHARDS_PER_GROUP = 16
 
 @dataclass(frozen=True)
 class GroupJob:
-    """What a process needs to write one group."""
+    """Input of the process that writes one group."""
 
     settings: DataSettings  # first: unpickling it loads the extensions
     folder: Path  # for the shards
@@ -53,7 +53,7 @@ class GroupJob:
 
 @dataclass(frozen=True)
 class WrittenShard:
-    """A shard on the disk, still without its number in the dataset."""
+    """Shard on disk, not yet numbered within the dataset."""
 
     path: Path
     bytes: int
@@ -74,7 +74,7 @@ class WrittenGroup:
 
 
 def write_group(job: GroupJob) -> WrittenGroup:
-    """Writes the shards of a group."""
+    """Write the shards of a group."""
     task, by_content = DATA_TASKS[job.settings.task], job.settings.data.cleaning.drop_duplicates
     report = DropReport([DUPLICATE] if by_content else [])
     rows = list(
@@ -106,7 +106,7 @@ def _open(job: GroupJob, field: FieldInfo) -> Tokenizer:
 def _usable(
     rows: list[Row], fields: dict[str, FieldArrays], job: GroupJob, report: DropReport
 ) -> Int64Array:
-    """The numbers of the examples that no rule on tokens drops. The others are reported."""
+    """Return the numbers of the examples that no rule on tokens drops, and report the others."""
     lengths = {name: field.lengths.astype(np.int64) for name, field in fields.items()}
     drops = DATA_TASKS[job.settings.task].drops(lengths, job.settings.data, job.tags)
     kept = np.ones(len(rows), dtype=bool)
@@ -121,7 +121,7 @@ def _usable(
 def _write_shards(
     job: GroupJob, texts: dict[str, list[str]], fields: dict[str, FieldArrays]
 ) -> list[WrittenShard]:
-    """Cuts the examples into shards of nearly equal size."""
+    """Cut the examples into shards of nearly equal size, and write them."""
     data = job.settings.data
     examples, per_block = len(texts[job.fields[0].name]), data.pairs_per_block
     shards = -(-examples // (per_block * data.blocks_per_shard))

@@ -1,4 +1,4 @@
-"""From a corpus's files to its cleaned examples in partitions on disk.
+"""Ingestion of a corpus's files into partitions on disk with its cleaned examples.
 
 files ──one process──▶ chunks ──all processes──▶ parsed, cleaned, keyed ──one──▶ partitions
 """
@@ -28,7 +28,7 @@ from foundation.process_pool import ProcessPool
 
 @dataclass(frozen=True)
 class IngestedCorpus:
-    """A training corpus as it lies in its partitions."""
+    """Training corpus after it was written into partitions."""
 
     name: str
     config: CorpusConfig
@@ -40,10 +40,10 @@ class IngestedCorpus:
 
 @dataclass(frozen=True)
 class _CleanJob:
-    settings: DataSettings  # first: unpickling it loads what the chunk may be of
+    settings: DataSettings  # first: unpickling it loads the chunk's classes
     corpus: int
     heldout: HeldOutTexts
-    before: Chunk | None  # the one before, if its last sentences are context
+    before: Chunk | None  # the previous chunk, if its last sentences are context
     chunk: Chunk
 
 
@@ -63,16 +63,16 @@ def ingest(
     pool: ProcessPool,
     report: Callable[[], None],
 ) -> IngestedCorpus:
-    """Reads a training corpus into partitions in a new folder.
+    """Read a training corpus into partitions in a new folder.
 
     Args:
-        index: the corpus's place among the recipe's training corpora.
-        heldout: what is dropped if the recipe says so.
+        index: position of the corpus among the recipe's training corpora.
+        heldout: examples to drop if the recipe says so.
         folder: the new folder.
         report: called after every chunk.
 
     Raises:
-        CorpusError: anything is wrong with the text.
+        CorpusError: the text cannot be read.
     """
     data = settings.data
     partitions = Partitions(folder)
@@ -109,7 +109,7 @@ def _clean(job: _CleanJob) -> _CleanedChunk:
 def _in_context(
     job: _CleanJob, examples: Sequence[Example], kept: list[KeptExample]
 ) -> list[KeptExample]:
-    """The kept examples, with the sentences before them, whether these are kept or not."""
+    """Return the kept examples with their preceding sentences, whether these are kept or not."""
     data = job.settings.data
     earlier = parse(job.before)[-data.sentences_before :] if job.before else []
     form = data.cleaning.normalise

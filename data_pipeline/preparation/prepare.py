@@ -3,9 +3,9 @@
     read and clean → partition by key on disk → train the tokenizer on a part
     → sort each group of partitions, encode, write its shards → manifest → sync → rename
 
-The same recipe and text give the same bytes: nothing depends on time, on where the dataset lies,
-on numpy's random generators or the number of processes. Memory holds a few chunks and groups,
-never a corpus.
+The same recipe and text produce the same bytes: nothing depends on time, the dataset's location,
+numpy's random generators or the number of processes. Memory holds a few chunks and groups, never a
+corpus.
 """
 
 from itertools import chain
@@ -60,19 +60,20 @@ def prepare(
     overwrite: bool = False,
     processes: int | None = None,
 ) -> Manifest:
-    """Makes the dataset that `settings.data` describes and returns its manifest.
+    """Prepare the dataset that `settings.data` describes and return its manifest.
 
-    A dataset that is there already is kept if it was made from the same settings and text and is
-    whole, made again if it is damaged, and refused otherwise. It stays until the new one is whole.
+    An existing dataset is kept if it is whole and was made from the same settings and text. It is
+    made again if it is damaged, and refused otherwise. It stays in place until the new one is
+    complete.
 
     Args:
-        overwrite: whether to replace a dataset that is there already, whatever it is made from.
-        processes: number of processes; None for all cores, or one if there is little text.
+        overwrite: whether to replace an existing dataset, whatever it was made from.
+        processes: number of processes, or None for all cores, or one if there is little text.
 
     Raises:
-        CorpusError: anything is wrong with the text.
+        CorpusError: the text cannot be read or none is left.
         TokenizerError: a tokenizer cannot be trained, read or used.
-        DatasetError: the dataset that is there is refused, or the new one cannot be written.
+        DatasetError: the existing dataset is refused, or the new one cannot be written.
     """
     data = settings.data
     if "://" in data.dataset:
@@ -100,7 +101,7 @@ def prepare(
     except OSError as error:
         raise DatasetError(
             f"The dataset {dataset} cannot be prepared ({error}). Give the folder {dataset.parent} "
-            "room for three times the text, and permission to write, or name another with "
+            "disk space for three times the text, and write permission, or name another with "
             "data.dataset."
         ) from error
     return Manifest.load(open_store(dataset))
@@ -128,7 +129,7 @@ class _Preparation:
         self._report = report
 
     def run(self) -> None:
-        """Writes the whole dataset into `new`."""
+        """Write the whole dataset into `new`."""
         settings, new = self._settings, self._new
         for folder in (new, new / "shards", new / "heldout"):
             folder.mkdir()
@@ -187,7 +188,7 @@ class _Preparation:
     def _write_groups(
         self, corpora: list[IngestedCorpus], tokenizers: dict[str, Tokenizer]
     ) -> dict[str, list[WrittenGroup]]:
-        """Writes each corpus's groups, in order, and adds what they dropped to its report."""
+        """Write each corpus's groups, in order, and add the examples they dropped to its report."""
         data = self._settings.data
         per_group = SHARDS_PER_GROUP * data.pairs_per_block * data.blocks_per_shard
         jobs = [
@@ -235,7 +236,7 @@ class _Preparation:
 
 
 def _open_readers(data: DataConfig, report: Report) -> list[CorpusReader]:
-    """A reader for each training corpus, whose remote files are downloaded first."""
+    """Return a reader for each training corpus, after downloading its remote files."""
     readers: list[CorpusReader] = []
     for corpus in data.train:
         report(PrepareProgress("open", len(readers), len(data.train)))

@@ -1,4 +1,4 @@
-"""What a preparation tells whoever waits for it."""
+"""Progress reports of a preparation."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,9 +7,9 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class PrepareProgress:
-    """What is being done, and how much of it: corpora, bytes of them, models, pairs, files.
+    """Stage of a preparation, and its progress in corpora, bytes of them, models, pairs or files.
 
-    "unchanged" means that the dataset is there already, made from the same settings and text.
+    "unchanged" means that the dataset already exists, made from the same settings and text.
     """
 
     stage: Literal["open", "read", "train tokenizer", "write", "compare", "unchanged"]

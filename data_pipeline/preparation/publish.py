@@ -1,10 +1,11 @@
-"""A dataset folder appears whole, in one instant, or not at all.
+"""Atomic publication: a dataset folder appears complete, in one instant, or not at all.
 
     .NAME.prepare-HOST-PID/new   is written and synced, then renamed to NAME
     .NAME.prepare-HOST-PID/old   holds what was replaced, until it is removed with the work folder
 
-A killed process leaves its work folder, which no reader takes for a dataset, and which the next
-preparation on the same host clears. No lock is taken: locks on folders fail on network disks.
+A killed process leaves its work folder behind. No reader mistakes it for a dataset, and the next
+preparation on the same host removes it. No lock is taken, because locks on folders fail on network
+disks.
 """
 
 import hashlib
@@ -24,7 +25,7 @@ from foundation.strict_json import parse_json
 
 
 def clear_leftovers(dataset: Path) -> None:
-    """Removes what killed preparations of this dataset left, and puts back what they moved away."""
+    """Remove work folders of killed preparations, and restore a dataset that they moved away."""
     if not dataset.parent.is_dir():
         return
     prefix = _work_prefix(dataset)
@@ -38,7 +39,7 @@ def clear_leftovers(dataset: Path) -> None:
 
 @contextmanager
 def work_folder(dataset: Path) -> Iterator[Path]:
-    """A hidden folder beside the dataset, on the same file system; removed at the end."""
+    """Create a hidden folder next to the dataset, on the same file system; remove it at the end."""
     folder = dataset.parent / f"{_work_prefix(dataset)}{os.getpid()}"
     folder.mkdir(parents=True)
     try:
@@ -53,7 +54,7 @@ def _work_prefix(dataset: Path) -> str:
 
 
 def _restore(old: Path, dataset: Path) -> None:
-    """Undoes a replacement that did not come to its end."""
+    """Undo a replacement that was interrupted."""
     if old.exists() and not dataset.exists():
         old.rename(dataset)
 
@@ -69,10 +70,11 @@ def _is_alive(pid: int) -> bool:
 
 
 def check_replaceable(dataset: Path) -> str | None:
-    """The sha256 of the manifest of the dataset that stands there; None if nothing does.
+    """Return the sha256 of the manifest of the dataset at this path, or None if the path is free.
 
     Raises:
-        DatasetError: something else stands there, which must not be lost or cannot be moved.
+        DatasetError: the path holds something other than a dataset, which must not be lost, or it
+            cannot be moved.
     """
     if not os.path.lexists(dataset) or (dataset.is_dir() and not any(dataset.iterdir())):
         problem = "is the root of a file system" if os.path.ismount(dataset) else ""
@@ -91,7 +93,7 @@ def check_replaceable(dataset: Path) -> str | None:
 
 
 def _is_dataset(folder: Path) -> bool:
-    """Whether a folder's manifest calls it a dataset, in whatever version, damaged or not."""
+    """Return whether a folder's manifest marks it as a dataset of any version, damaged or not."""
     try:
         content = parse_json(read_regular(folder / MANIFEST_NAME, MAX_MANIFEST_BYTES), LIMITS)
     except OSError:
@@ -102,20 +104,21 @@ def _is_dataset(folder: Path) -> bool:
 
 
 def publish(new: Path, dataset: Path, old: Path, expected: str | None) -> None:
-    """Syncs the folder `new` to disk and makes it `dataset`; what was there becomes `old`.
+    """Sync the folder `new` to disk and move it to `dataset`; move an existing one to `old`.
 
     Args:
-        expected: what `check_replaceable` returned before.
+        expected: the earlier result of `check_replaceable`.
 
     Raises:
-        DatasetError: what stands there has changed since.
+        DatasetError: the dataset at this path has changed since.
     """
     for folder, _, _ in os.walk(new):
         sync_to_disk(Path(folder))
     if check_replaceable(dataset) != expected:
         raise DatasetError(
             f"Another preparation has made {dataset} meanwhile. Nothing was changed there. Run the "
-            "command again: it keeps that dataset if it is the recipe's, and says so if not."
+            "command again: it keeps that dataset if it matches the recipe, and reports the "
+            "differences if not."
         )
     if dataset.exists():
         dataset.rename(old)

@@ -1,8 +1,8 @@
-"""Leaving out a shard that is lost for good, by a tombstone in a child manifest.
+"""Quarantine of shards that are lost for good, by tombstones in a child manifest.
 
-The order of all other pairs and their numbers stay, so a run goes on with the child as with the
-parent. There is one exception: a run may stand in the middle of a window that has lost a shard
-since. What is left of that window cannot be told any more, so the run goes on with the next one.
+All other pairs keep their order and numbers, so a run continues with the child as with the parent.
+There is one exception: a run may have stopped in the middle of a window that has since lost a
+shard. The rest of that window cannot be reconstructed, so the run continues with the next window.
 """
 
 from collections.abc import Sequence
@@ -20,10 +20,10 @@ from data_pipeline.storage.store import MANIFEST_NAME, open_store
 
 
 def quarantine(dataset: Path, shards: Sequence[str], reason: str) -> Manifest:
-    """Writes the child manifest in place and returns it; the parent is kept beside it.
+    """Replace the manifest by a child and return the child; the parent is kept under another name.
 
     Raises:
-        DatasetError: a shard does not exist or is left out already.
+        DatasetError: a shard does not exist or is already left out.
     """
     manifest = Manifest.load(open_store(dataset))
     shards = list(dict.fromkeys(shards))
@@ -35,7 +35,7 @@ def quarantine(dataset: Path, shards: Sequence[str], reason: str) -> Manifest:
                 f"such as {manifest.shards[0].name}."
             )
         if name in manifest.left_out:
-            raise DatasetError(f"{name} of {dataset} is quarantined already.")
+            raise DatasetError(f"{name} of {dataset} is already quarantined.")
     write_atomically(
         dataset / archived_name(manifest.identity), (dataset / MANIFEST_NAME).read_bytes()
     )
@@ -50,10 +50,13 @@ def quarantine(dataset: Path, shards: Sequence[str], reason: str) -> Manifest:
 def cursor_after(
     manifest: Manifest, settings: DataSettings, identity_before: str, cursor: Cursor
 ) -> Cursor:
-    """Where a run goes on that stopped at `cursor`. Errors are those of `open_mixture`.
+    """Return the cursor at which a run that stopped at `cursor` continues.
 
     Args:
         identity_before: identity of the manifest under which the run stopped.
+
+    Raises:
+        DatasetError, BatchingError: see `open_mixture`.
     """
     left_out = manifest.left_out_since(identity_before)
     if not left_out or not cursor.offset:

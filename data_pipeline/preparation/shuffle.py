@@ -1,10 +1,10 @@
-"""The global shuffle of a corpus that need not fit into memory.
+"""Global shuffle of a corpus that may not fit into memory.
 
     kept ──key──▶ partitions on disk, by the key's top bits ──sort each──▶ shuffled examples
 
-An example's key is a hash of its position, or of its texts if duplicates are to be dropped: equal
-ones then meet in one partition. Sorting by key is a shuffle; it depends neither on the order in
-which partitions were filled nor on how many processes filled them.
+An example's key is a hash of its position. If duplicates are to be dropped, it is a hash of its
+texts, so that equal examples meet in one partition. Sorting by key is a shuffle. It depends neither
+on the order in which partitions were filled nor on the number of processes that filled them.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ DUPLICATE = "duplicate"
 
 
 class Row(NamedTuple):
-    """A kept example, and the key and position that it is sorted by."""
+    """Kept example, with its sort key and position."""
 
     key: int
     position: int  # in its corpus
@@ -46,7 +46,7 @@ class PackedRows:
 
 
 def pack_rows(kept: Sequence[KeptExample], corpus: int, *, by_content: bool) -> PackedRows:
-    """Gives examples of a corpus their keys and sorts them by partition."""
+    """Assign keys to examples of a corpus and sort them by partition."""
     texts = [tuple([text.encode() for text in example.texts]) for example in kept]
     positions = np.array([example.position for example in kept], dtype=np.int64)
     keys = _content_keys(texts) if by_content else _position_keys(corpus, positions)
@@ -68,7 +68,7 @@ def _position_keys(corpus: int, positions: Int64Array) -> UInt64Array:
 
 
 def _header(fields: int) -> struct.Struct:
-    """What stands before a row's texts: key, position, and the bytes of each text."""
+    """Return the layout of a row's header: key, position, and the number of bytes of each text."""
     return struct.Struct(f"<QQ{fields}I")
 
 
@@ -78,7 +78,7 @@ def _content_keys(texts: list[tuple[bytes, ...]]) -> UInt64Array:
 
 
 class Partitions:
-    """The partitions of one corpus on disk, written through a bounded buffer."""
+    """Partitions of one corpus on disk, written through a bounded buffer."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True)
@@ -116,15 +116,15 @@ class Partitions:
         return [self._folder / f"{partition:04d}" for partition in partitions]
 
     def groups(self, examples_per_group: int) -> list[list[Path]]:
-        """Groups the files of consecutive partitions, so that a process can hold a group.
+        """Group the files of consecutive partitions, so that a group fits into a process's memory.
 
-        No group is empty. It has about as many examples as asked for, or fewer if they are very
-        long.
+        No group is empty. A group has about `examples_per_group` examples, or fewer if they are
+        very long.
         """
         loads = np.maximum(self.counts / examples_per_group, self._sizes / BYTES_PER_GROUP)
         total = float(loads.sum())
         filled = np.flatnonzero(self.counts)
-        # A partition belongs to the group in which its middle lies.
+        # A partition belongs to the group that contains its middle.
         middle = (np.cumsum(loads) - loads / 2)[filled]
         borders = np.flatnonzero(np.diff(middle * max(1, round(total)) // total)) + 1
         return [self.paths(group.tolist()) for group in np.split(filled, borders)]
@@ -133,11 +133,11 @@ class Partitions:
 def shuffled_rows(
     paths: Iterable[Path], fields: int, *, by_content: bool, report: DropReport
 ) -> Iterator[Row]:
-    """The rows of partitions in their shuffled order, all but the first of equal ones dropped.
+    """Yield the rows of partitions in shuffled order, without repetitions of equal rows.
 
     Args:
-        fields: the texts of an example.
-        by_content: whether keys were made from the texts; only then duplicates are dropped.
+        fields: number of texts of an example.
+        by_content: whether keys were made from the texts; only then are duplicates dropped.
     """
     for path in paths:
         rows = _read_rows(path, fields)
@@ -145,9 +145,9 @@ def shuffled_rows(
 
 
 def _first_of_equals(rows: Iterable[Row], report: DropReport) -> Iterator[Row]:
-    """The first of equal rows, in the order of positions, which is that of their file.
+    """Yield the first of equal rows, in the order of positions, which is the order of their file.
 
-    Holds the texts of different rows, and no more.
+    Only the texts of distinct rows are kept in memory.
     """
     seen = set()
     for row in rows:

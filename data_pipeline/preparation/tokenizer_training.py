@@ -1,10 +1,10 @@
-"""The dataset's tokenizers: given, or trained on a random part of the cleaned text.
+"""Tokenizers of a dataset: given, or trained on a random part of the cleaned text.
 
-The text is shuffled already, so the first examples of each corpus are a fair sample of it. Training
-holds the sample in memory several times, so it runs in a process of its own where there are any.
-A sentence is taken without its context, whose sentences are examples themselves.
-A document is cut into its lines for the training, each with its end, and long lines are cut again:
-a model is slow to train on long texts, and learns no more from them.
+The text is already shuffled, so the first examples of each corpus are a fair sample of it. Training
+holds the sample in memory several times, so it runs in a separate process if there is a pool.
+Sentences are used without their context, whose sentences are examples themselves. For training, a
+document is cut into its lines, each with its line end, and long lines are cut again. Training on
+long texts is slow and gives no better model.
 """
 
 from collections.abc import Iterable, Iterator
@@ -38,11 +38,11 @@ TRAINING_CHARACTERS = Budget(
 
 
 class _Sample(NamedTuple):
-    """The part of a corpus that models are trained on."""
+    """Part of a corpus that models are trained on."""
 
     partitions: list[Path]
-    examples: int  # at most
-    bytes: int | None  # at most, but one example at least
+    examples: int  # maximum
+    bytes: int | None  # maximum, but at least one example is used
 
 
 @dataclass(frozen=True)
@@ -52,10 +52,10 @@ class _TrainingJob:
 
 
 def given_tokenizers(settings: DataSettings) -> dict[str, Tokenizer] | None:
-    """The recipe's existing model for all fields; None if one has to be trained.
+    """Return the recipe's existing model for all fields, or None if one must be trained.
 
     Raises:
-        TokenizerError: the model is not the one meant, or lacks a tag of the corpora.
+        TokenizerError: the model is not the one in the recipe, or lacks a tag of the corpora.
     """
     if settings.tokenizer.model is None:
         return None
@@ -71,7 +71,7 @@ def given_tokenizers(settings: DataSettings) -> dict[str, Tokenizer] | None:
 def train_tokenizers(
     settings: DataSettings, corpora: list[IngestedCorpus], pool: ProcessPool
 ) -> dict[str, Tokenizer]:
-    """Trains a tokenizer for each field; a joint one is the same object for all.
+    """Train a tokenizer for each field; a joint one is the same object for all fields.
 
     Raises:
         TokenizerError: a model cannot be trained.
@@ -87,8 +87,8 @@ def _require_separator(tokenizer: Tokenizer) -> None:
     if tokenizer.unk_id in tokenizer.encode([SEPARATOR])[0]:
         raise TokenizerError(
             f"{tokenizer.name} has no piece for {SEPARATOR}, which data.context_sentences puts "
-            "between sentences. Leave out tokenizer.model to have one trained, or train it on "
-            f"text that has {SEPARATOR}."
+            "between sentences. Leave out tokenizer.model to train one, or train the model on "
+            f"text that contains {SEPARATOR}."
         )
 
 
@@ -97,7 +97,7 @@ def _field_names(settings: DataSettings) -> list[str]:
 
 
 def _tags(settings: DataSettings, field: str) -> list[str]:
-    """The tags that stand before texts of a field, and the task's own pieces."""
+    """Return the tags that precede texts of a field, and the task's own pieces."""
     data = settings.data
     corpora = (*data.train, data.validation, *data.tests.values())
     tags = {corpus.tags[field] for corpus in corpora if field in corpus.tags}
@@ -105,7 +105,7 @@ def _tags(settings: DataSettings, field: str) -> list[str]:
 
 
 def _samples(corpora: list[IngestedCorpus], config: TokenizerConfig) -> list[_Sample]:
-    """Each corpus's share of about as many examples as are wanted: by size, and at least one."""
+    """Divide the wanted number of examples among the corpora by size, with at least one each."""
     total = sum(corpus.partitions.examples for corpus in corpora)
     most, most_bytes = min(config.training_pairs, total), config.training_bytes
 
@@ -132,7 +132,7 @@ def _rows(sample: _Sample, fields: int, by_content: bool) -> Iterator[Row]:
 
 
 def _training_texts(field: FieldInfo, texts: Iterable[str]) -> Iterator[str]:
-    """The texts of a field as a model is trained on them."""
+    """Yield the texts of a field in the form in which a model is trained on them."""
     if field.labels:
         return
     if not field.is_document:
@@ -145,7 +145,7 @@ def _training_texts(field: FieldInfo, texts: Iterable[str]) -> Iterator[str]:
 
 
 def _train(job: _TrainingJob) -> dict[str, bytes]:
-    """Trains models and returns them serialised, by field."""
+    """Train models and return them serialised, by field."""
     settings, config = job.settings, job.settings.tokenizer
     fields = DATA_TASKS[settings.task].fields(settings.data)
     by_content = settings.data.cleaning.drop_duplicates

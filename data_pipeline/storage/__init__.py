@@ -1,1 +1,1 @@
-"""Where files come from and go to: folders, URLs, caches, tar files, durable writes."""
+"""File access: folders, URLs, caches, tar files and durable writes."""

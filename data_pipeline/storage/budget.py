@@ -1,11 +1,11 @@
-"""Budgets: the most that an input may ask for, counted while it streams, before memory is taken.
+"""Budgets: limits on inputs, checked while they stream and before memory is allocated.
 
     MEMBERS = Budget("members in an archive", 100_000_000, "Split the archive")
     ...
     MEMBERS.check(count, lambda problem: TarContentError(archive, member, problem))
 
-Each budget stands beside the code that counts for it. Real data stays far below; what is above is a
-decompression bomb, a file that lies about itself, or a file of another kind.
+Each budget is defined next to the code that counts for it. Real data stays far below the limits.
+Input that exceeds one is a decompression bomb, has false headers, or is another kind of file.
 """
 
 from collections.abc import Callable
@@ -14,21 +14,21 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Budget:
-    """A limit on one thing that inputs have."""
+    """Limit on one quantity of an input."""
 
-    what: str  # what is counted, in the plural and with its place: "samples in an archive"
+    what: str  # the counted things, in the plural and with their place: "samples in an archive"
     limit: int
     remedy: str  # a sentence without its full stop
 
     def check(self, count: int, error: Callable[[str], Exception]) -> None:
-        """Compares what was counted so far with the limit.
+        """Compare the current count with the limit.
 
         Args:
-            error: makes the exception from a text that holds both numbers and the remedy, and ends
-                without a full stop.
+            error: makes the exception from a text that has both numbers and the remedy, without a
+                final full stop.
 
         Raises:
-            Exception: what `error` has made; the input asks for more.
+            Exception: the result of `error`; the count exceeds the limit.
         """
         if count > self.limit:
             raise error(f"expected {self}, found {count:,}. {self.remedy}")

@@ -1,4 +1,4 @@
-"""Compressed files: what their first bytes tell, and their content, decompressed as it is read."""
+"""Compressed files, detected by their first bytes and decompressed while they are read."""
 
 import gzip
 import io
@@ -11,22 +11,24 @@ from backports import zstd
 from data_pipeline.errors import CorpusError
 
 BLOCK_BYTES = 1024 * 1024
-FIRST_FEED_BYTES = 4096  # of a frame of a compressed file, and twice as many each time
+FIRST_FEED_BYTES = 4096  # first input from a frame; doubles with each further input
 PLAIN = "plain"
 REFUSED = {  # refused compressions by their first bytes
-    b"BZh": ("bzip2", "Compress it anew, for example with bzcat FILE | zstd"),
+    b"BZh": ("bzip2", "Compress it again, for example with bzcat FILE | zstd"),
     b"PK\x03\x04": ("zip", "Unpack it"),
 }
-# What a decompressor keeps: enough for xz -9 and zstd --ultra -22.
+# Memory limits of decompressors, sufficient for xz -9 and zstd --ultra -22.
 XZ_MEMORY_BYTES = 128 * 1024**2
 ZSTD_WINDOW_BITS = 27
 
 
 def decompressed(location: str, file: BinaryIO) -> tuple[str, BinaryIO]:
-    """The name of the compression, and the content of a file at its beginning.
+    """Return the name of the compression, and a file with the decompressed content.
+
+    The file must be at its beginning.
 
     Raises:
-        CorpusError: it is compressed in a way that is not read here.
+        CorpusError: the compression is not supported.
     """
     magic = file.read(6)
     file.seek(0)
@@ -34,7 +36,9 @@ def decompressed(location: str, file: BinaryIO) -> tuple[str, BinaryIO]:
         return "gzip", cast(BinaryIO, gzip.GzipFile(fileobj=file))
     if magic.startswith(b"\xfd7zXZ\x00"):
         return "xz", io.BufferedReader(_FrameReader(file, _new_xz), BLOCK_BYTES)
-    skippable = magic[1:4] == b"\x2a\x4d\x18" and 0x50 <= magic[0] <= 0x5F  # pzstd begins so
+    skippable = (
+        magic[1:4] == b"\x2a\x4d\x18" and 0x50 <= magic[0] <= 0x5F
+    )  # pzstd starts files with it
     if magic.startswith(b"\x28\xb5\x2f\xfd") or skippable:
         return "zstd", io.BufferedReader(_FrameReader(file, _new_zstd), BLOCK_BYTES)
     for known, (name, remedy) in REFUSED.items():
@@ -55,7 +59,7 @@ def _new_zstd() -> zstd.ZstdDecompressor:
 
 
 class _FrameReader(io.RawIOBase):
-    """The frames of an xz or zstd file, one after another.
+    """Reader of the consecutive frames of an xz or zstd file.
 
     `lzma.open` is not used, because it takes a damaged second frame for the end of the file.
     """
@@ -69,7 +73,7 @@ class _FrameReader(io.RawIOBase):
         self._new_decompressor = new_decompressor
         self._decompressor = new_decompressor()
         self._block = b""
-        self._position = 0  # in the block, of what no decompressor has yet
+        self._position = 0  # offset in the block of the first byte not yet given to a decompressor
         self._feed_bytes = FIRST_FEED_BYTES
 
     def readable(self) -> bool:
@@ -79,7 +83,7 @@ class _FrameReader(io.RawIOBase):
         while True:
             compressed = b""
             if self._decompressor.eof:
-                # It was given more than its frame, which it hands back as a copy.
+                # The decompressor received more than its frame, and returns the excess as a copy.
                 self._position -= len(self._decompressor.unused_data)
                 self._feed_bytes = FIRST_FEED_BYTES
                 compressed = self._next_bytes()
@@ -96,7 +100,7 @@ class _FrameReader(io.RawIOBase):
                 return len(data)
 
     def _next_bytes(self) -> bytes:
-        """What the decompressor gets next: little of a new frame, which may be a few bytes."""
+        """Return the decompressor's next input; small for new frames, which may be short."""
         if self._position == len(self._block):
             self._block, self._position = self._file.read(BLOCK_BYTES), 0
         stop = self._position + self._feed_bytes

@@ -1,6 +1,6 @@
 """Downloads of whole files by URL: http, https, s3 and gs, through fsspec.
 
-Failures that may pass, such as a server's 500 or a lost connection, are tried again after a while.
+Transient failures, such as a server's 500 or a lost connection, are retried with a delay.
 """
 
 import shutil
@@ -21,17 +21,16 @@ from data_pipeline.storage.remote import (
 )
 from foundation.location import Location
 
-MAX_DISK_SHARE = 0.95  # share of the free bytes that a download may take
+MAX_DISK_SHARE = 0.95  # maximum share of the free bytes that a download may take
 
 
 def download(url: str, path: Path) -> None:
-    """Writes the file to `path`.
+    """Download a file to `path`.
 
-    Nobody has told its size. So a server that sends without an end is stopped before the disk is
-    full.
+    Its size is unknown, so a server that sends endlessly is stopped before the disk is full.
 
     Raises:
-        CorpusError: the download has failed; the message says what to do.
+        CorpusError: the download has failed; the message has the remedy.
         LocationError: the URL carries a credential, or the netrc file cannot be read.
     """
     source = _file_system(Location(url))
@@ -43,17 +42,17 @@ def download(url: str, path: Path) -> None:
         except TooManyBytesError as error:
             raise CorpusError(
                 f"{url} does not fit on the disk of {path.parent}: expected at most {most:,} "
-                f"bytes, {MAX_DISK_SHARE:.0%} of what is free, found {error.found}. Free the disk, "
-                "or name another folder with data.cache=FOLDER."
+                f"bytes, {MAX_DISK_SHARE:.0%} of the free space, found {error.found}. Free disk "
+                "space, or name another folder with data.cache=FOLDER."
             ) from error
-        # Every backend has exceptions of its own.
+        # Every backend has different exceptions.
         except Exception as error:
             reason = error_reason(error)
             if delay is None or not _may_pass(error):
                 raise CorpusError(
                     f"{url} cannot be downloaded ({reason}). Check the address, the network and, "
-                    f"where a password is asked for, {PASSWORDS}; or put the file into a folder "
-                    "and name it with data.mirror=FOLDER."
+                    f"if the server requires a password, {PASSWORDS}; or put the file into a "
+                    "folder and name it with data.mirror=FOLDER."
                 ) from None
         wait_before_retry(delay, url, reason)
 
@@ -76,7 +75,7 @@ def _file_system(url: Location) -> Any:
 
 
 def _may_pass(error: Exception) -> bool:
-    """Whether the same request may succeed later."""
+    """Return whether the same request may succeed later."""
     status = getattr(error, "status", None)
     if isinstance(status, int):
         return status >= 500 or status in (408, 429)

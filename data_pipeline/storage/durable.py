@@ -1,4 +1,4 @@
-"""Files that survive a kill or a loss of power whole, or are not there."""
+"""Atomic writes of files, which survive a kill or power loss whole or do not appear."""
 
 import hashlib
 import os
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def write_durably(path: Path, data: bytes) -> str:
-    """Writes a file through to the disk and returns its sha256."""
+    """Write a file, sync it to disk and return its sha256."""
     with path.open("wb") as file:
         file.write(data)
         file.flush()
@@ -15,7 +15,7 @@ def write_durably(path: Path, data: bytes) -> str:
 
 
 def write_atomically(path: Path, data: str | bytes) -> None:
-    """Writes a file whole or not at all, whatever is killed meanwhile."""
+    """Write a file atomically: completely or not at all, even if the process is killed."""
     unfinished = path.with_name(path.name + ".unfinished")
     write_durably(unfinished, data.encode() if isinstance(data, str) else data)
     unfinished.replace(path)
@@ -23,7 +23,7 @@ def write_atomically(path: Path, data: str | bytes) -> None:
 
 
 def sync_to_disk(path: Path) -> None:
-    """Lets a file, or the names in a folder, survive a loss of power."""
+    """Sync a file, or the names in a folder, to disk, so that it survives a power loss."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,11 +1,11 @@
-"""Locations: from a path or URL in a recipe to a stream of decompressed, hashed bytes.
+"""Locations in a recipe, paths or URLs, opened as streams of decompressed, hashed bytes.
 
     location ──mirror, cache or download──▶ file ──gunzip, unxz, unzstd──▶ sha256 ──▶ bytes
 
-A remote file is downloaded whole, into CACHE/corpora/SHA256, before it is read; the name is the
-hash of its decompressed content, which the recipe has to give. Only content with that hash gets
-into the cache, and a copy that is found damaged later is removed. A file's first bytes tell how it
-is compressed. Memory is constant: a file is never held, however it was compressed.
+A remote file is downloaded completely, into CACHE/corpora/SHA256, before it is read. Its name is
+the hash of its decompressed content, which the recipe must give. Only content with that hash enters
+the cache, and a copy that turns out to be damaged later is removed. The compression is detected
+from a file's first bytes. Memory is constant: no file is held in memory, in any compression.
 """
 
 import gzip
@@ -41,18 +41,18 @@ PHRASEBOOK = {
     for split in ("train", "validation", "test")
     for column, language in enumerate(("fr", "en"))
 }
-# Text becomes a tenth of its size, seldom a fiftieth; the first gigabyte is free.
+# Text compresses to a tenth of its size, seldom to a fiftieth; the first gigabyte is free.
 EXPANSION = Budget(
     "bytes of content for each byte of a compressed file",
     200,
-    "Leave it out, or decompress it if you know what is in it: plain files have no such limit",
+    "Leave it out, or decompress it if you know its content: plain files have no such limit",
 )
 EXPANSION_FREE_BYTES = 1024**3
-LEFTOVER_SECONDS = 24 * 3600  # age at which nobody is still downloading a file
+LEFTOVER_SECONDS = 24 * 3600  # age at which no download is still in progress
 
 
 def cache_folder(cache: str | None) -> Path:
-    """The folder for copies of remote files: `cache`, $TRANSLOOM_CACHE or ~/.cache/transloom."""
+    """Return the folder for remote files: `cache`, $TRANSLOOM_CACHE or ~/.cache/transloom."""
     default = Path.home() / ".cache" / "transloom"
     return Path(cache or os.environ.get("TRANSLOOM_CACHE") or default).expanduser()
 
@@ -60,15 +60,15 @@ def cache_folder(cache: str | None) -> Path:
 def open_location(
     location: str, *, mirror: str | None, cache: Path, sha256: str | None = None
 ) -> "LocationStream":
-    """The content of a file, which is downloaded first if it is remote and not in the cache.
+    """Open a file's content, after downloading it if it is remote and not in the cache.
 
     Args:
         mirror: folder that has the file by its base name, read instead of the location.
-        sha256: hash of the decompressed content; needed for remote locations.
+        sha256: hash of the decompressed content; required for remote locations.
 
     Raises:
-        CorpusError: here or while reading, something cannot be found, fetched or decompressed.
-        LocationError: it carries a credential, or leads out of the folder that it names.
+        CorpusError: the file cannot be found, fetched or decompressed, now or while reading.
+        LocationError: the location carries a credential, or leads out of the mirror's folder.
     """
     location = Location(location)
     if location.startswith(BUILTIN):
@@ -85,7 +85,7 @@ def open_location(
 def stored_bytes(
     location: str, *, mirror: str | None, cache: Path, sha256: str | None = None
 ) -> int:
-    """The `total_bytes` of a stream of this location; a remote file is downloaded for it."""
+    """Return the `total_bytes` of this location's stream, after downloading a remote file."""
     with open_location(location, mirror=mirror, cache=cache, sha256=sha256) as stream:
         return stream.total_bytes
 
@@ -93,7 +93,7 @@ def stored_bytes(
 def content_bytes(
     location: str, *, mirror: str | None, cache: Path, sha256: str | None = None
 ) -> int:
-    """The size of a file's decompressed content; a compressed file is read for it."""
+    """Return the size of a file's decompressed content, after reading a compressed file."""
     with open_location(location, mirror=mirror, cache=cache, sha256=sha256) as stream:
         if not stream.is_compressed:
             return stream.total_bytes
@@ -104,14 +104,14 @@ class LocationStream(io.BufferedIOBase):
     """Decompressed content of a file.
 
     Attributes:
-        bytes_read: how far reading has come, in bytes of the file as it is stored (compressed).
-        total_bytes: size of the file as it is stored.
+        bytes_read: progress of reading, in bytes of the file as stored (compressed).
+        total_bytes: size of the file as stored.
     """
 
     def __init__(
         self, location: str, file: BinaryIO, total_bytes: int, copy: Path | None = None
     ) -> None:
-        """Makes a stream of an open file.
+        """Create a stream of an open file.
 
         Args:
             copy: path of the file if it is a copy in the cache, which is removed when damaged.
@@ -142,7 +142,7 @@ class LocationStream(io.BufferedIOBase):
         return True
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """Returns exactly `size` bytes, fewer only at the end.
+        """Return exactly `size` bytes, or fewer at the end.
 
         Raises:
             CorpusError: the file is damaged.
@@ -152,9 +152,9 @@ class LocationStream(io.BufferedIOBase):
         except (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError, zstd.ZstdError) as error:
             if "memory" in str(error).lower():
                 raise CorpusError(
-                    f"{self.location} asks for more memory to be decompressed than xz -9 or zstd "
-                    f"--ultra -22 do ({error}; at most {XZ_MEMORY_BYTES:,} bytes). Leave it out, "
-                    "or decompress it if you know what is in it."
+                    f"Decompressing {self.location} needs more memory than xz -9 or zstd --ultra "
+                    f"-22 do ({error}; at most {XZ_MEMORY_BYTES:,} bytes). Leave it out, or "
+                    "decompress it if you know its content."
                 ) from error
             raise CorpusError(
                 f"{self.location} is a damaged {self._compression} file of {self.total_bytes:,} "
@@ -170,18 +170,19 @@ class LocationStream(io.BufferedIOBase):
         return data
 
     def verify(self, sha256: str | None) -> None:
-        """Reads what is left and checks the content's hash.
+        """Read the rest and check the content's hash.
 
         Raises:
-            CorpusError: the content has another hash than `sha256`.
+            CorpusError: the content's hash is not `sha256`.
         """
         while self.read(BLOCK_BYTES):
             pass
         if sha256 is not None and self.sha256 != sha256:
             raise CorpusError(
-                f"{self.location} has the wrong content: the recipe has sha256 {sha256}, and what "
-                f"was read ({self.total_bytes:,} bytes, hashed after decompression) has "
-                f"{self.sha256}. Get the file that the recipe means, or correct the hash."
+                f"{self.location} has the wrong content: the recipe has sha256 {sha256}, and the "
+                f"file ({self.total_bytes:,} bytes, hashed after decompression) has "
+                f"{self.sha256}. Get the file for which the recipe was written, or correct the "
+                "hash."
                 f"{self._discard_copy()}"
             )
 
@@ -203,7 +204,8 @@ class LocationStream(io.BufferedIOBase):
 def _builtin_text(location: str) -> bytes:
     if location not in PHRASEBOOK:
         raise CorpusError(
-            f"There is no built-in corpus {location}. There are: {', '.join(PHRASEBOOK)}."
+            f"There is no built-in corpus {location}. The built-in corpora are: "
+            f"{', '.join(PHRASEBOOK)}."
         )
     split, column = PHRASEBOOK[location]
     return "".join(pair[column] + "\n" for pair in generate(split)).encode()
@@ -228,7 +230,7 @@ def _find_in_mirror(location: str, mirror: Path) -> Path:
     if Path(name).name != name or path_escape(name):
         raise LocationError(
             f"{location} ends with the name {name!r}, which leads out of data.mirror, the folder "
-            f"{mirror}: correct the location, whose base name the mirror's file has."
+            f"{mirror}: correct the location; the mirror's file must have its base name."
         )
     if Path(name).suffix in COMPRESSIONS:
         plain = Path(name).stem
@@ -236,8 +238,8 @@ def _find_in_mirror(location: str, mirror: Path) -> Path:
         if (mirror / candidate).is_file():
             return mirror / candidate
     raise CorpusError(
-        f"The mirror {mirror} has neither {plain} nor {plain}{{{','.join(COMPRESSIONS)}}}, which "
-        f"{location} asks for. Put the file there, or leave out data.mirror to read from the "
+        f"The mirror {mirror} has neither {plain} nor {plain}{{{','.join(COMPRESSIONS)}}}, the "
+        f"file of {location}. Put the file there, or leave out data.mirror to read from the "
         "location itself."
     )
 
@@ -251,7 +253,7 @@ def _unreadable(location: str, path: Path | None, error: OSError) -> CorpusError
 
 
 def _fill_cache(url: str, sha256: str, path: Path) -> None:
-    """Puts a remote file at `path`, whole and with the right content.
+    """Download a remote file to `path`, completely and with the right content.
 
     Raises:
         CorpusError: the file cannot be fetched, or has another hash.
@@ -267,14 +269,14 @@ def _fill_cache(url: str, sha256: str, path: Path) -> None:
             new.replace(path)
     except OSError as error:
         raise CorpusError(
-            f"The copy of {url} cannot be written to {path.parent} ({error}). Give the folder room "
-            "and permission, or name another with data.cache=FOLDER."
+            f"The copy of {url} cannot be written to {path.parent} ({error}). Give the folder disk "
+            "space and write permission, or name another with data.cache=FOLDER."
         ) from error
 
 
 def _remove_leftovers(folder: Path) -> None:
-    """Removes what killed downloads left."""
+    """Remove the leftovers of killed downloads."""
     for leftover in folder.glob(".download-*"):
-        with suppress(FileNotFoundError):  # whoever wrote it has just finished
+        with suppress(FileNotFoundError):  # its process has just finished
             if time.time() - leftover.stat().st_mtime > LEFTOVER_SECONDS:
                 shutil.rmtree(leftover)

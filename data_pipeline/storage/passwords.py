@@ -1,6 +1,6 @@
-"""Passwords for http and https: from the netrc file, for the server that a location names alone.
+"""Passwords for http and https, from the netrc file and only for the server that a location names.
 
-URL ──▶ is there a password for its host in the netrc file? ──▶ aiohttp sends it
+URL ──▶ does the netrc file have a password for its host? ────▶ aiohttp sends it
                                                                  │ redirected elsewhere
                                         other origins get none ◀─┘
 """
@@ -23,11 +23,11 @@ PASSWORDS = "~/.netrc or the file that NETRC names"
 
 @dataclass(frozen=True)
 class SameOriginPassword:
-    """Sends a password to the origin that a location names, and to no other: aiohttp's middleware.
+    """Aiohttp middleware that sends a password only to the origin of a location.
 
-    aiohttp looks into the netrc file again after a redirect, by the host alone (3.14). So the entry
-    `default`, or that of the same host, would go to any server, port and scheme that a server
-    redirects to.
+    After a redirect, aiohttp (3.14) looks up the netrc file again, by host only. The entry
+    `default`, or the entry of the same host, would therefore go to any server, port and scheme that
+    a server redirects to.
     """
 
     origin: str
@@ -43,36 +43,38 @@ class SameOriginPassword:
 
 
 def check_netrc() -> None:
-    """Checks that the file that NETRC names, or else ~/.netrc, can be read.
+    """Check that the netrc file can be read: the one that NETRC names, or else ~/.netrc.
 
-    aiohttp would log a wrong word of it, which may be a password, and go on without one.
+    aiohttp would log an invalid word of it, which may be a password, and continue without a
+    password.
 
     Raises:
-        LocationError: it cannot; the message has the line, and nothing that is in it.
+        LocationError: it cannot be read; the message has the line's number, but none of its
+            content.
     """
     named = os.environ.get("NETRC") or None
     path = Path(named) if named else Path.home() / ".netrc"
     if not named and not path.is_file():
         return
     try:
-        netrc.netrc(named)  # without a name, it looks at owner and mode too
+        netrc.netrc(named)  # without a name, this also checks owner and mode
     except netrc.NetrcParseError as error:
-        problem = f"its line {error.lineno} is not of the form machine HOST login USER password …"
+        problem = f"line {error.lineno} does not have the form machine HOST login USER password …"
         if error.lineno is None:
-            problem = "it has to be yours, and readable by you alone (chmod 600)"
+            problem = "it must belong to you and be readable only by you (chmod 600)"
         raise LocationError(
-            f"{path} cannot be read: {problem}. Correct it, or name another file by NETRC."
+            f"{path} cannot be read: {problem}. Correct it, or name another file with NETRC."
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise LocationError(
             f"{path}, the file with passwords for http and https, cannot be read ({reason}). "
-            "Correct NETRC, which names it, or unset it."
+            "Correct the path in NETRC, or unset it."
         ) from None
 
 
 def origin_of(url: str) -> str:
-    """What a password is for: the scheme, the host and the port of a URL."""
+    """Return scheme, host and port of a URL, the scope of a password."""
     parts = urlsplit(url)
     port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
     return f"{parts.scheme}://{parts.hostname}:{port}"

@@ -1,7 +1,7 @@
-"""Opening files that others chose: regular ones alone, and no more bytes than expected.
+"""Reading of untrusted paths: only regular files, and no more bytes than expected.
 
-Opening a FIFO waits for a writer, which may never come, and opening a device may do anything. So a
-file's kind is looked at before it is opened, and once more when it is open.
+Opening a FIFO waits for a writer, which may never come, and opening a device may do anything. The
+type of a file is therefore checked before it is opened, and again once it is open.
 """
 
 import errno
@@ -20,13 +20,13 @@ _KINDS = {
 
 
 def open_regular(path: Path) -> BinaryIO:
-    """Opens a regular file, or a link to one, for reading.
+    """Open a regular file, or a link to one, for reading.
 
     Raises:
-        OSError: it cannot be opened, or is something else; `strerror` says what.
+        OSError: it cannot be opened, or is not a regular file; `strerror` has the reason.
     """
     _require_regular(path, path.stat().st_mode)
-    # Without waiting, should somebody put a FIFO in its place meanwhile.
+    # O_NONBLOCK: the open must not wait if the file was replaced by a FIFO meanwhile.
     file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
     try:
         _require_regular(path, os.fstat(file.fileno()).st_mode)
@@ -37,10 +37,10 @@ def open_regular(path: Path) -> BinaryIO:
 
 
 def read_regular(path: Path, max_bytes: int | None = None) -> bytes:
-    """The content of a regular file.
+    """Return the content of a regular file.
 
     Raises:
-        OSError: as with `open_regular`, or it has more than `max_bytes` bytes.
+        OSError: as in `open_regular`, or it has more than `max_bytes` bytes.
     """
     with open_regular(path) as file:
         if max_bytes is None:
@@ -48,8 +48,8 @@ def read_regular(path: Path, max_bytes: int | None = None) -> bytes:
         size = os.fstat(file.fileno()).st_size
         data = b""
         if size <= max_bytes:
-            data = file.read(size + 1)  # room is made for as many as are asked for
-            if len(data) > size:  # it grows, or its size is not told, as in /proc
+            data = file.read(size + 1)  # `read` allocates as many bytes as requested
+            if len(data) > size:  # it grows, or reports no size, as in /proc
                 data += file.read(max_bytes + 1 - len(data))
             size = max(size, len(data))
         if size > max_bytes:
@@ -60,5 +60,5 @@ def read_regular(path: Path, max_bytes: int | None = None) -> bytes:
 
 def _require_regular(path: Path, mode: int) -> None:
     if not stat.S_ISREG(mode):
-        kind = _KINDS.get(stat.S_IFMT(mode), "no file")
+        kind = _KINDS.get(stat.S_IFMT(mode), "no regular file")
         raise OSError(errno.EINVAL, f"it is {kind}, expected a regular file", str(path))

@@ -1,7 +1,7 @@
-"""Remote files: how http, https, s3 and gs are reached, and how long to wait for another try.
+"""Remote files: access through http, https, s3 and gs, and delays before retries.
 
-What a server says about the size of a file is not believed: bytes are counted as they come. Bodies
-are taken as they are sent, never decompressed on the way, so that none is more than its own bytes.
+A server's statement of a file's size is not trusted: bytes are counted as they arrive. Bodies are
+stored as sent and never decompressed in transit, so none exceeds its own size.
 """
 
 import io
@@ -23,7 +23,7 @@ CONNECT_TIMEOUT_SECONDS = 10.0
 STALL_TIMEOUT_SECONDS = 30.0  # longest wait for the next byte
 
 logger = logger_of(__name__)
-# A generator of its own: the global one's state belongs to whoever seeded it.
+# A private generator: the global generator's state belongs to the code that seeded it.
 _jitter = random.SystemRandom()
 
 
@@ -32,12 +32,12 @@ def file_system(
     connect_timeout_seconds: float = CONNECT_TIMEOUT_SECONDS,
     stall_timeout_seconds: float = STALL_TIMEOUT_SECONDS,
 ) -> Any:
-    """fsspec's file system for a URL of one of the REMOTE_SCHEMES.
+    """Return fsspec's file system for a URL with one of the REMOTE_SCHEMES.
 
-    Ask for it each time: fsspec keeps one connection pool per process, and a pool that was made
-    before a fork does not work after it.
+    Call this for each use: fsspec keeps one connection pool per process, and a pool created before
+    a fork does not work after it.
 
-    A password for http and https is read from the netrc file by aiohttp; s3fs and gcsfs read the
+    aiohttp reads a password for http and https from the netrc file; s3fs and gcsfs read the
     environment.
 
     Raises:
@@ -48,10 +48,10 @@ def file_system(
     assert scheme in REMOTE_SCHEMES, url
     options = {}
     if scheme.startswith("http"):
-        # Imported here because it takes a third of a second, which local files never need.
+        # The import takes a third of a second, which local files never need.
         from aiohttp import ClientTimeout
 
-        # aiohttp's own default would end every download after five minutes.
+        # aiohttp's default would end every download after five minutes.
         timeout = ClientTimeout(
             total=None, connect=connect_timeout_seconds, sock_read=stall_timeout_seconds
         )
@@ -69,10 +69,10 @@ def file_system(
 
 
 class TooManyBytesError(ValueError):
-    """A file has more bytes than it may have.
+    """A file has more bytes than allowed.
 
     Attributes:
-        found: how many, or how many at least.
+        found: the number of bytes found, exact or a minimum, as text.
     """
 
     def __init__(self, found: str) -> None:
@@ -81,14 +81,14 @@ class TooManyBytesError(ValueError):
 
 
 def read_at_most(source: Any, url: str, most: int) -> bytes:
-    """A remote file of at most so many bytes; of a larger one, little more than that is read.
+    """Return a remote file of at most `most` bytes; little more is read of a larger one.
 
     Args:
-        source: what `file_system` has given for the URL.
+        source: the result of `file_system` for the URL.
 
     Raises:
-        TooManyBytesError: it is larger.
-        Exception: of the backend.
+        TooManyBytesError: the file is larger.
+        Exception: errors of the backend.
     """
     if urlsplit(url).scheme.startswith("http"):
         buffer = _LimitedBuffer(most)
@@ -102,7 +102,7 @@ def read_at_most(source: Any, url: str, most: int) -> bytes:
 
 
 class _LimitedBuffer(io.BytesIO):
-    """Refuses what would make it larger than it may be."""
+    """Buffer that refuses writes beyond its limit."""
 
     def __init__(self, most: int) -> None:
         super().__init__()
@@ -115,7 +115,7 @@ class _LimitedBuffer(io.BytesIO):
 
 
 class ByteLimit(Callback):
-    """Ends a download into a file that becomes larger than it may; for `get_file` of fsspec."""
+    """Callback for fsspec's `get_file` that aborts a download beyond a limit."""
 
     def __init__(self, most: int) -> None:
         super().__init__()
@@ -128,17 +128,17 @@ class ByteLimit(Callback):
 
 
 def error_reason(error: BaseException) -> str:
-    """The name and the text of a library's error, without credentials of the URLs in it.
+    """Return the name and text of a library's error, without credentials in its URLs.
 
-    A server may have redirected to a signed URL. Raise `from None` what is made of this: a
-    traceback would show the text of the library's error again.
+    A server may have redirected to a signed URL. Raise the resulting error `from None`: a traceback
+    would show the text of the library's error again.
     """
     return without_credentials(f"{type(error).__name__}: {error}")
 
 
 def wait_before_retry(delay_seconds: float, what: str, reason: object) -> None:
-    """Sleeps for a random time near the delay, since all workers of a run miss a server at once."""
+    """Sleep for the delay with random jitter, since all workers of a run lose a server at once."""
     wait_seconds = delay_seconds * _jitter.uniform(0.5, 1.5)
-    said = without_credentials(f"{what} is tried again in {wait_seconds:.1f} s: {reason}")
+    said = without_credentials(f"Retrying {what} in {wait_seconds:.1f} s: {reason}")
     logger.warning("%s", said)
     time.sleep(wait_seconds)

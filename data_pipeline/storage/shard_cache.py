@@ -1,11 +1,12 @@
-"""Copies of a remote dataset's files on this node's disk, by the sha256 of their content.
+"""Cache of a remote dataset's files on this node's disk, keyed by the sha256 of their content.
 
     get(sha256, most) ──▶ the bytes, verified again; a damaged copy is removed
-    add(sha256, bytes) ──temporary file──▶ make room ──rename──▶ FOLDER/SHA256
+    add(sha256, bytes) ──temporary file──▶ evict ──rename──▶ FOLDER/SHA256
 
-All processes of a node share a folder, whatever datasets they read, and any of them may be killed
-at any time. So a copy is renamed into place only when it is whole, and room is made under a file
-lock. The cache is a convenience: when it cannot be read or written, the run goes on without it.
+All processes of a node share a folder, regardless of their datasets, and any of them may be killed
+at any time. A copy is therefore renamed into place only when it is complete, and evictions happen
+under a file lock. The cache is optional: if it cannot be read or written, the run continues without
+it.
 """
 
 import contextlib
@@ -29,7 +30,7 @@ logger = logger_of(__name__)
 
 
 class ShardCache:
-    """At most `max_bytes` of files in a folder; the least recently used ones leave first."""
+    """Folder with at most `max_bytes` of files, evicted in the order of their last use."""
 
     def __init__(self, folder: Path, max_bytes: int) -> None:
         self.folder = folder
@@ -37,10 +38,10 @@ class ShardCache:
         self._warned = False
 
     def get(self, sha256: str, most: int) -> bytes | None:
-        """The verified bytes, or None when there is no good copy.
+        """Return the verified bytes, or None if there is no intact copy.
 
         Args:
-            most: how many bytes it has at most; a larger copy is damaged, and not read.
+            most: maximum size of the file; a larger copy is damaged and is not read.
         """
         path = self.folder / sha256
         try:
@@ -59,7 +60,7 @@ class ShardCache:
         return None if damaged else data
 
     def add(self, sha256: str, data: bytes) -> None:
-        """Keeps verified bytes, if they fit and the disk has room."""
+        """Store verified bytes, if they fit and the disk has space."""
         if len(data) > self.max_bytes:
             return
         partial = self.folder / f"{PARTIAL_PREFIX}{uuid.uuid4().hex}"
@@ -77,11 +78,11 @@ class ShardCache:
             self._warn_once(error)
 
     def _evict(self, sha256: str, size: int) -> None:
-        """Evicts until `size` more bytes fit; the file they may replace does not count."""
+        """Evict files until `size` more bytes fit, not counting the file that they may replace."""
         now = time.time()
         copies: list[tuple[int, int, Path]] = []
         for path in self.folder.iterdir():
-            # Processes that found a damaged copy remove it without the lock.
+            # Processes that find a damaged copy remove it without the lock.
             with contextlib.suppress(FileNotFoundError):
                 status = path.stat()
                 if path.name.startswith(PARTIAL_PREFIX):
@@ -111,7 +112,7 @@ class ShardCache:
             self._warned = True
             logger.warning(
                 "The dataset's files cannot be kept in the cache %s (%s), so each is fetched "
-                "again when it is needed. Free the disk, lower data.cache_gigabytes (%.1f GB), "
+                "again when it is needed. Free disk space, lower data.cache_gigabytes (%.1f GB), "
                 "or name another folder with data.cache.",
                 self.folder,
                 error.strerror or error,

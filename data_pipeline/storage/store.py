@@ -1,4 +1,4 @@
-"""Where a prepared dataset's files come from: a folder, or a URL prefix with a cache before it.
+"""Sources of a prepared dataset's files: a folder, or a URL prefix with a cache.
 
     open_store(location) ──▶ LocalStore    a folder or file:// URL
                          ──▶ RemoteStore   http, https, s3 or gs, through fsspec and shard_cache.py
@@ -7,9 +7,9 @@
                            ▲                                 ──no───▶ wait, then once more;
                            └───────────────────────────────── after the last try DatasetFileError
 
-All failures are retried alike, a missing file and a wrong hash too: a network file system or an
-object store may show an old state for a moment. Stores hold no connection, so that they can be
-pickled, forked and shared by threads.
+All failures are retried, including missing files and wrong hashes: a network file system or an
+object store may briefly show an old state. Stores hold no connections, so they can be pickled,
+forked and shared by threads.
 """
 
 import hashlib
@@ -40,13 +40,13 @@ from foundation.location import Location, path_escape, without_credentials
 
 MANIFEST_NAME = "manifest.json"
 MAX_MANIFEST_BYTES = 64_000_000
-# A file is held in memory, whole. So not even the size that a manifest tells is believed.
+# A file is held in memory as a whole, so sizes in a manifest are not trusted either.
 SHARD = Budget(
     "bytes in a shard",
     2 * 1024**3,
     "Prepare the dataset with a lower data.blocks_per_shard or data.pairs_per_block",
 )
-SMALL_FILE = Budget("bytes in a file that is no shard", 1024**3, "Restore it from a copy")
+SMALL_FILE = Budget("bytes in a file other than a shard", 1024**3, "Restore it from a copy")
 MANIFEST = Budget("bytes in a manifest", MAX_MANIFEST_BYTES, "Use larger shards")
 
 
@@ -57,14 +57,15 @@ def open_store(
     cache_bytes: int = 50_000_000_000,
     retry_delays_seconds: tuple[float, ...] = RETRY_DELAYS_SECONDS,
 ) -> "DatasetStore":
-    """The store of a folder or URL; reads nothing yet.
+    """Return the store of a folder or URL; read nothing yet.
 
     Args:
-        cache: folder for copies of remote files; None: $TRANSLOOM_CACHE or ~/.cache/transloom.
-        cache_bytes: most that these copies take.
+        cache: folder for copies of remote files, or None for $TRANSLOOM_CACHE or
+            ~/.cache/transloom.
+        cache_bytes: maximum size of these copies.
 
     Raises:
-        DatasetError: the URL cannot be read here.
+        DatasetError: the URL cannot be read with the installed packages, or its scheme is unknown.
         LocationError: the URL carries a credential.
     """
     location = Location(str(location))
@@ -90,28 +91,28 @@ def open_store(
 
 
 class DatasetStore(ABC):
-    """The files of one prepared dataset."""
+    """Files of one prepared dataset."""
 
-    location: str  # as a person would write it, without a slash at the end
+    location: str  # as a user would write it, without a trailing slash
     retry_delays_seconds: tuple[float, ...]
-    _after_preparing = ""  # what a person has to do after preparing
+    _after_preparing = ""  # the user's next step after preparing
 
     def read(self, name: str, sha256: str, size: int | None = None) -> bytes:
-        """The content of a file, which is exactly what the manifest promises.
+        """Return the content of a file, verified against the manifest's sha256.
 
         Args:
-            size: its bytes, as the manifest tells for shards; no more than one byte more is kept.
+            size: size in bytes that the manifest gives for shards; at most one byte more is read.
 
         Raises:
-            DatasetFileError: the file is not as promised, even after the last retry, or the
-                promise is too large to be kept.
+            DatasetFileError: the file does not match, even after the last retry, or the size is too
+                large for memory.
         """
         if size is not None and size > SHARD.limit:
             raise DatasetFileError(name, str(SHARD), f"{size:,} in the manifest")
         return self._retried(lambda: self._read_once(name, sha256, size))
 
     def holds(self, name: str, sha256: str) -> bool:
-        """Whether the file is there now, and as promised; tried once."""
+        """Return whether the file currently exists and matches its hash, without retries."""
         try:
             self._read_once(name, sha256)
         except DatasetFileError:
@@ -119,7 +120,7 @@ class DatasetStore(ABC):
         return True
 
     def read_manifest(self) -> bytes:
-        """The manifest as it stands there now.
+        """Return the current manifest.
 
         Raises:
             DatasetError: there is none.
@@ -129,8 +130,9 @@ class DatasetStore(ABC):
         except DatasetFileError as error:
             if isinstance(error.__cause__, TooManyBytesError):
                 raise DatasetError(
-                    f"{MANIFEST_NAME} of {self.location} is none: expected {error.expected}, found "
-                    f"{error.found}. Correct data.dataset, or restore the file from a copy."
+                    f"{MANIFEST_NAME} of {self.location} is not a manifest: expected "
+                    f"{error.expected}, found {error.found}. Correct data.dataset, or restore the "
+                    "file from a copy."
                 ) from error
             raise DatasetError(
                 f"There is no prepared dataset at {self.location}: expected {MANIFEST_NAME}, "
@@ -140,18 +142,18 @@ class DatasetStore(ABC):
 
     @abstractmethod
     def _find_manifest(self) -> bytes:
-        """The manifest's bytes.
+        """Return the manifest's bytes.
 
         Raises:
-            DatasetFileError: there is none.
+            DatasetFileError: there is no manifest.
         """
 
     @abstractmethod
     def _fetch(self, name: str, most: int) -> bytes:
-        """Tries once to get a file of at most so many bytes.
+        """Try once to fetch a file of at most `most` bytes.
 
         Raises:
-            OSError: the try has failed, for whatever reason.
+            OSError: the attempt has failed, for any reason.
             TooManyBytesError: the file is larger; it was not read to its end.
         """
 
@@ -162,7 +164,7 @@ class DatasetStore(ABC):
                 f"a name relative to {self.location}",
                 f"{part!r}, which leads out of it",
             )
-        # "manifest…" is also one that another took the place of.
+        # Manifests that a newer one has replaced are named "manifest-….json".
         budget = MANIFEST if name.startswith("manifest") else SMALL_FILE
         try:
             data = self._fetch(name, budget.limit if size is None else size)
@@ -193,7 +195,7 @@ class DatasetStore(ABC):
 
 
 class LocalStore(DatasetStore):
-    """A folder that this process can read."""
+    """Folder that this process can read."""
 
     def __init__(
         self, folder: Path, retry_delays_seconds: tuple[float, ...] = RETRY_DELAYS_SECONDS
@@ -203,7 +205,7 @@ class LocalStore(DatasetStore):
         self._folder = folder
 
     def _find_manifest(self) -> bytes:
-        # No retry: by far the likeliest reason is that the dataset is not prepared yet.
+        # No retry: by far the most likely reason is that the dataset is not prepared yet.
         return self._read_once(MANIFEST_NAME)
 
     def _fetch(self, name: str, most: int) -> bytes:
@@ -213,12 +215,12 @@ class LocalStore(DatasetStore):
                 raise TooManyBytesError(f"{size:,} bytes")
             data = file.read(size)
             while len(data) < size and (more := file.read(size - len(data))):
-                data += more  # some file systems give less than is asked for
+                data += more  # some file systems return fewer bytes than requested
             return data
 
 
 class RemoteStore(DatasetStore):
-    """A URL prefix. Verified files are kept in a cache, which is verified again when read."""
+    """URL prefix with a cache of verified files, which are verified again when read."""
 
     _after_preparing = " and copy the folder there"
 
@@ -255,8 +257,8 @@ class RemoteStore(DatasetStore):
             raise
         except FileNotFoundError:
             raise OSError("404, not found") from None
-        # Every backend has exceptions of its own, and to the dataset they all mean the same.
+        # Every backend has different exceptions, which all mean the same to the dataset.
         except Exception as error:
-            # fsspec puts an empty timeout error in front of the one that tells what took so long.
+            # fsspec raises an empty timeout error from the one that names the slow operation.
             told = error if str(error) or error.__cause__ is None else error.__cause__
             raise OSError(error_reason(told)) from None

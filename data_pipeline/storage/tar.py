@@ -1,19 +1,20 @@
-"""Tar archives, read as a stream without trust: nothing is executed, skipped or opened by name.
+"""Streaming reader of untrusted tar archives: nothing is executed, skipped or opened by name.
 
-In goes any binary stream: a shard of ours, or a WebDataset tar that somebody else wrote.
+The input is any binary stream: one of our shards, or a WebDataset tar from another source.
 
-1. Each 512-byte header is checked by its checksum; ustar, GNU and PAX headers give name and size.
-2. Only regular files and directories are allowed. Names have to be relative and plain; sizes are
+1. Each 512-byte header is checked against its checksum; ustar, GNU and PAX headers give name and
+   size.
+2. Only regular files and directories are allowed. Names must be relative and plain; sizes are
    checked before anything is allocated.
-3. Data is read or passed over as the caller says. The end must be there: a block of zeros, and
+3. Data is read or skipped as the caller decides. The end must be present: a block of zeros, and
    nothing but zeros after it.
 
-Out come members under WebDataset's names: the key is the folder and the base name up to its first
-dot, the suffix is the rest in lower case.
+The output are members under WebDataset's names: the key is the folder and the base name up to its
+first dot, and the suffix is the rest in lower case.
 
-Python's tarfile is not used here: it takes a damaged header, a header of zeros or a cut at a
-member's border for the end of the archive, reads sparse files as regular ones, and holds PAX
-headers of any size in memory.
+Python's tarfile is not used here. It takes a damaged header, a header of zeros or a cut at a
+member's border for the end of the archive. It also reads sparse files as regular ones, and holds
+PAX headers of any size in memory.
 """
 
 import io
@@ -28,12 +29,12 @@ from foundation.wording import join_items
 
 BLOCK_BYTES = 512
 ZERO_BLOCK = bytes(BLOCK_BYTES)
-# Room for the longest path and some extended attributes.
+# Enough for the longest path and some extended attributes.
 EXTENDED_HEADER = Budget(
     "bytes in an extended header", 64 * 1024, "Write the archive without extended attributes"
 )
 NAME = Budget("characters in a member's name", 4096, "Give it a shorter name")  # the longest path
-# Members are passed over in no memory, but not in no time: these have 50 GB of headers.
+# Skipping members takes no memory, but it takes time: this many have 50 GB of headers.
 HEADERS = Budget("headers of members in one archive", 100_000_000, "Split the archive into several")
 NAME_SHOWN = 200
 PICKLE_SUFFIXES = frozenset({"pkl", "pickle", "pyd", "pth", "pt"})
@@ -55,7 +56,7 @@ _PAX_LENGTH = re.compile(rb"(\d{1,6}) ")
 
 @dataclass(frozen=True)
 class TarMember:
-    """A regular file of an archive. `suffix` is in lower case and has no dot in front."""
+    """Regular file of an archive; `suffix` is in lower case without a leading dot."""
 
     key: str
     suffix: str
@@ -70,18 +71,18 @@ def read_members(
     passed_over: Callable[[str], bool],
     max_member_bytes: int,
 ) -> Iterator[TarMember]:
-    """The members whose suffix is in `decoded`, in the archive's order.
+    """Yield the members whose suffix is in `decoded`, in the archive's order.
 
     Args:
-        file: need not be seekable; its own errors pass through.
+        file: need not be seekable; its errors propagate unchanged.
         archive: the archive's name in messages.
-        decoded: by suffix, the bytes that such a member may have; a larger one is not read.
-        passed_over: tells whether members with another suffix are passed over.
+        decoded: by suffix, the maximum bytes of such a member; a larger one is not read.
+        passed_over: returns whether members with another suffix are skipped.
 
     Raises:
-        TarContentError: a suffix is neither decoded nor passed over, or the archive holds what the
-            module's docstring rules out. Pickles are refused too, unless their suffix is in
-            `decoded` (".pt" may be Portuguese, and decoding here is never unpickling). The message
+        TarContentError: a suffix is neither decoded nor skipped, or the archive has contents that
+            the module's docstring rules out. Pickles are refused too, unless their suffix is in
+            `decoded` (".pt" may be Portuguese, and decoding here never unpickles). The message
             names the archive and the member.
     """
     reader = TarReader(file, archive=archive, max_member_bytes=max_member_bytes)
@@ -102,14 +103,14 @@ def read_members(
 
 
 class TarReader:
-    """Walks through an archive.
+    """Iterator over the members of an archive.
 
-    Iterating gives (key, suffix) of each regular file; directories are passed over. `read()` gives
-    the data of the file just given, which is passed over otherwise. `span` says where that file
-    lies: a part of an archive may be made of whole spans.
+    Iterating gives (key, suffix) of each regular file and skips directories. `read()` returns the
+    data of the current file; data that is not read is skipped. `span` is the byte range of that
+    file: whole spans can be combined into a smaller archive.
 
     Raises:
-        TarContentError: the archive holds what the module's docstring rules out.
+        TarContentError: the archive has contents that the module's docstring rules out.
     """
 
     def __init__(self, file: BinaryIO, *, archive: str, max_member_bytes: int) -> None:
@@ -117,9 +118,9 @@ class TarReader:
         self._archive = archive
         self._max_member_bytes = max_member_bytes
         self._offset = 0  # offset of the next byte to read
-        self._start = 0  # offset of the first header of the member just given
+        self._start = 0  # offset of the first header of the current member
         self._headers = 0
-        self.name = ""  # name of the member just given
+        self.name = ""  # name of the current member
         self._data_bytes = self._padding_bytes = 0
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
@@ -140,18 +141,18 @@ class TarReader:
 
     @property
     def span(self) -> slice:
-        """The place of the member just given, with headers and padding; ask before reading."""
+        """Byte range of the current member, with headers and padding; valid before `read()`."""
         return slice(self._start, self._offset + self._data_bytes + self._padding_bytes)
 
     def read(self, budget: Budget) -> bytes:
-        """The data of the member just given, if the budget allows so many bytes."""
+        """Return the data of the current member if the budget allows its size."""
         budget.check(self._data_bytes, self._error)
         data = self._take(self._data_bytes, "data")
         self._data_bytes = 0
         return data
 
     def _next_member(self) -> tuple[bytes, str, int] | None:
-        """Reads type, name and size of the next member, from its headers; None at the end."""
+        """Read type, name and size of the next member from its headers; return None at the end."""
         extended: dict[str, str] = {}
         self._start = self._offset
         while True:
@@ -160,7 +161,7 @@ class TarReader:
             if block == ZERO_BLOCK and not extended:
                 return None
             self._headers += 1
-            if self._headers > HEADERS.limit:  # a call for each header would be felt
+            if self._headers > HEADERS.limit:  # a call for each header would cost time
                 HEADERS.check(self._headers, self._error)
             self._check_sum(block)
             kind, size = block[156:157], self._number(block[124:136])
@@ -172,13 +173,13 @@ class TarReader:
             if kind not in (*_REGULAR, _DIRECTORY):
                 found = _REFUSED.get(kind, "member")
                 raise self._error(f"expected a regular file, found a {found} of type {kind!r}")
-            if extended:  # other names have 256 bytes at most
+            if extended:  # other names have at most 256 bytes
                 NAME.check(len(name), self._error)
             self._check_name(name)
             return kind, name, int(extended.get("size", size))
 
     def _read_extended(self, kind: bytes, size: int) -> dict[str, str]:
-        """The path and the size that the headers before a member's own give it."""
+        """Return the path and size that an extended header sets for the next member."""
         EXTENDED_HEADER.check(size, self._error)
         data = self._take(size, "an extended header")
         self._skip(-size % BLOCK_BYTES)
@@ -197,7 +198,7 @@ class TarReader:
         return {keyword.decode(): self._decode(value) for keyword, value in given.items()}
 
     def _pax_records(self, data: bytes) -> dict[bytes, bytes]:
-        """Parses records "LENGTH KEYWORD=VALUE\\n"; the length is that of the whole record."""
+        r"""Parse records "LENGTH KEYWORD=VALUE\n"; the length covers the whole record."""
         records = {}
         start = 0
         while start < len(data):
@@ -213,7 +214,7 @@ class TarReader:
         return records
 
     def _check_sum(self, block: bytes) -> None:
-        """Compares the checksum with the sum of all bytes, its own eight taken as spaces."""
+        """Compare the checksum with the sum of all bytes, taking its own eight as spaces."""
         found = sum(block) - sum(block[148:156]) + 8 * ord(" ")
         if self._number(block[148:156]) != found:
             raise self._error(f"expected checksum {block[148:156]!r}, found {found:o} (octal)")
@@ -248,7 +249,7 @@ class TarReader:
 
     def _take(self, count: int, what: str) -> bytes:
         data = self._file.read(count)
-        if len(data) < count:  # the end, or a stream that gives what it has
+        if len(data) < count:  # the end, or a stream that returns only the available bytes
             buffer = bytearray(data)
             while len(buffer) < count and (more := self._file.read(count - len(buffer))):
                 buffer += more
@@ -259,7 +260,7 @@ class TarReader:
         return data
 
     def _skip(self, count: int) -> None:
-        if isinstance(self._file, io.BytesIO):  # in memory: nothing has to be copied
+        if isinstance(self._file, io.BytesIO):  # in memory: no copy is needed
             left = self._file.getbuffer().nbytes - self._file.tell()
             if count > left:
                 raise self._truncated(count, "data", left)
@@ -272,7 +273,7 @@ class TarReader:
             count -= part
 
     def _check_end(self) -> None:
-        """Checks that only padding follows the end: more members would be skipped."""
+        """Check that only padding follows the end, since further members would be skipped."""
         while rest := self._file.read(_SKIPPED_AT_ONCE_BYTES):
             if rest != bytes(len(rest)):
                 self.name = "the end of the archive"
@@ -295,7 +296,7 @@ class TarReader:
 
 def _name_in(block: bytes) -> bytes:
     name = block[:100].partition(b"\0")[0]
-    # Only POSIX headers have a prefix: GNU's keep times there.
+    # Only POSIX headers have a prefix; GNU's have times in its place.
     posix = block[345] and block[257:263] == b"ustar\0"
     prefix = block[345:500].partition(b"\0")[0] if posix else b""
     return prefix + b"/" + name if prefix else name

@@ -1,8 +1,8 @@
 """Language modelling: documents of one field, packed into rows of a fixed context.
 
 A document is stored as BOS, its tokens, EOS. Every token after BOS is predicted once in a pass. A
-part of a document has, beside the tokens that it predicts, the one before them, from which the
-first of them is predicted.
+part of a document has the tokens that it predicts, and the token before them, from which the first
+is predicted.
 """
 
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ from data_pipeline.tokenizers.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class RowsShape(MicroBatchShape):
-    """The padded size of a micro-batch of packed documents, in tokens that are predicted."""
+    """Padded size of a micro-batch of packed documents, in predicted tokens."""
 
     length: int
 
@@ -35,7 +35,7 @@ class RowsShape(MicroBatchShape):
 
 
 class CausalLanguageModelData(DataTask):
-    """The numpy half of language modelling."""
+    """Numpy half of language modelling."""
 
     def fields(self, data: DataConfig) -> tuple[FieldInfo, ...]:
         assert isinstance(data, TextDataConfig)
@@ -52,7 +52,7 @@ class CausalLanguageModelData(DataTask):
         return text_rules(data.cleaning, corpus)
 
     def fewest_tokens(self, field: FieldInfo, tag: str | None) -> int | None:
-        """BOS, a token and EOS."""
+        """Return the length of BOS, a token and EOS."""
         return 3
 
     def drops(
@@ -61,7 +61,7 @@ class CausalLanguageModelData(DataTask):
         return {EMPTY: lengths[TEXT] <= 2}  # BOS and EOS
 
     def check(self, manifest: Manifest, settings: DataSettings) -> None:
-        """Any document can be cut to any context."""
+        """Accept every dataset: any document can be cut to any context."""
 
     def plan(
         self, fields: Mapping[str, FieldArrays], settings: DataSettings, epoch: int, window: int
@@ -95,7 +95,7 @@ class CausalLanguageModelData(DataTask):
         return [RowsShape(batching.max_tokens_per_micro_batch // length, length)]
 
     def synthetic(self, shape: RowsShape, special: SpecialIds) -> MicroBatch:
-        # Two parts in each row, where there is room, since these need a mask.
+        # Two parts in each row of two or more tokens, because several parts need an attention mask.
         parts = [shape.length // 2, shape.length - shape.length // 2]
         sizes = np.array([size for size in parts if size] * shape.rows)
         return MicroBatch(
@@ -111,7 +111,7 @@ class CausalLanguageModelData(DataTask):
         )
 
     def dummy(self, special: SpecialIds) -> MicroBatch:
-        """One document of one token."""
+        """Return a micro-batch of one document of one token."""
         ids = np.array([special.bos, special.eos], dtype=np.int32)
         return MicroBatch(
             np.array([-1], dtype=np.int64),

@@ -1,9 +1,9 @@
-"""What labelling texts and labelling words have in common.
+"""Common base of classifying texts and classifying words.
 
-A text is stored as BOS, its tokens, EOS, as for a masked model, and its labels are a field of their
-own, by numbers from 1. A micro-batch has the tokens in TEXT and the label of each in LABELS_FIELD:
-the label's number from 0, or IGNORE_INDEX. A label replaces a hidden token; everything else is as
-for masked models. Texts are packed whole: none is cut that fits into a row.
+A text is stored as BOS, its tokens, EOS, as for a masked model. Its labels are a separate field, as
+numbers from 1. A micro-batch has the tokens in TEXT and a target for each token in LABELS_FIELD: a
+label's number from 0, or IGNORE_INDEX. A label takes the place of a masked token; everything else
+works as for masked models. Texts are packed whole: no text that fits into a row is cut.
 """
 
 from abc import abstractmethod
@@ -31,7 +31,7 @@ from foundation.wording import counted, join_items
 
 
 class LabelledData(MaskedLanguageModelData):
-    """The numpy half of labelling: stored and packed like documents of a masked model.
+    """Numpy half of classification: stored and packed like documents of a masked model.
 
     Attributes:
         labels: the name of the field of labels, which is also its role.
@@ -41,11 +41,11 @@ class LabelledData(MaskedLanguageModelData):
 
     @abstractmethod
     def label_fields(self, fields: Mapping[str, FieldArrays]) -> dict[str, FieldArrays]:
-        """The fields of micro-batches, TEXT and TOLD, of those that are stored."""
+        """Return the fields of micro-batches, TEXT and TOLD, made from the stored fields."""
 
     @abstractmethod
     def read_lengths(self, lengths: Int32Array, context_length: int) -> Int32Array:
-        """How many tokens of each text the network reads, from its beginning: [texts]."""
+        """Return how many of each text's first tokens the network reads: [texts]."""
 
     def fields(self, data: DataConfig) -> tuple[FieldInfo, ...]:
         assert isinstance(data, LabelsDataConfig)
@@ -94,16 +94,16 @@ class LabelledData(MaskedLanguageModelData):
     def heldout_fields(
         self, heldout: HeldOut, tokenizers: Mapping[str, Tokenizer], settings: DataSettings
     ) -> dict[str, FieldArrays]:
-        """TEXT and TOLD of a held-out set, in the order of its examples.
+        """Return TEXT and TOLD of a held-out set, in the order of its examples.
 
         Raises:
-            BatchingError: it has no label.
+            BatchingError: the set has no label.
         """
         fields = self.fields(settings.data)
         found = self.label_fields(self.encode_all(fields, tokenizers, heldout.texts, heldout.tags))
         if (found[LABELS_FIELD].ids == IGNORE_INDEX).all():
             raise BatchingError(
-                f"A held-out set of {counted(len(heldout), 'text')} has no word, so no label can "
+                f"A held-out set of {counted(len(heldout), 'text')} has no words, so no label can "
                 "be scored. Give texts with words, and prepare again."
             )
         return found
@@ -123,7 +123,7 @@ class LabelledData(MaskedLanguageModelData):
         return assemble(np.arange(len(heldout)), fields, plan)
 
     def synthetic(self, shape: RowsShape, special: SpecialIds) -> MicroBatch:
-        """Of all tokens the first label is to be told, which is more than there ever is."""
+        """Return a micro-batch in which every token has a label, the worst case for memory."""
         batch = super().synthetic(shape, special)
         text = batch.fields[TEXT]
         label_ids = FieldArrays(np.zeros_like(text.ids), text.lengths)
@@ -131,5 +131,5 @@ class LabelledData(MaskedLanguageModelData):
 
 
 def numbers_of(field: FieldInfo) -> dict[str, int]:
-    """The number of each label of a field, as shards have it, from 1."""
+    """Return the number of each label of a field as stored in shards, from 1."""
     return {label: number for number, label in enumerate(field.labels, start=1)}

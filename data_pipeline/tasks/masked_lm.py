@@ -1,9 +1,9 @@
-"""Masked language modelling: documents of one field, of which a part is hidden and has to be told.
+"""Masked language modelling: some tokens of documents are hidden and must be predicted.
 
 A document is stored as BOS, its tokens, EOS, as for a language model, and packed into rows in the
-same way. What is hidden is drawn once for each pass of its corpus, before documents are cut: a
-micro-batch has the tokens as the network sees them in TEXT, and those to be told in TOLD. Of a
-held-out set the same tokens are hidden each time, in all runs.
+same way. The hidden tokens are drawn once for each pass of the corpus, before documents are cut. A
+micro-batch has the network's input tokens in TEXT, and the tokens to predict in TOLD. In a held-out
+set, the same tokens are hidden each time, in all runs.
 """
 
 from collections.abc import Mapping
@@ -36,7 +36,7 @@ HELDOUT_SEED = 0
 
 
 class MaskedLanguageModelData(CausalLanguageModelData):
-    """The numpy half of masked language modelling: stored like documents of a language model."""
+    """Numpy half of masked language modelling: stored like documents of a language model."""
 
     def own_pieces(self) -> tuple[str, ...]:
         return (MASK,)
@@ -57,7 +57,7 @@ class MaskedLanguageModelData(CausalLanguageModelData):
         tokenizers: Mapping[str, Tokenizer],
         seeds: MaskingSeeds,
     ) -> dict[str, FieldArrays]:
-        """The fields of micro-batches: what is seen, and what is to be told."""
+        """Return the fields of micro-batches: the input tokens, and the tokens to predict."""
         vocabulary = vocabulary_of(tokenizers[TEXT])
         seen, labels = mask_tokens(fields[TEXT], vocabulary, batching_of(settings).masking, seeds)
         return {TEXT: seen, LABELS_FIELD: labels}
@@ -92,8 +92,8 @@ class MaskedLanguageModelData(CausalLanguageModelData):
         return int((micro_batch.fields[LABELS_FIELD].ids != IGNORE_INDEX).sum())
 
     def synthetic(self, shape: RowsShape, special: SpecialIds) -> MicroBatch:
-        """All tokens are to be told, which is more than a micro-batch of that shape ever has."""
-        # Two parts in each row, where there is room, since these need a mask.
+        """Return a micro-batch in which all tokens must be predicted, the shape's worst case."""
+        # Two parts in each row of two or more tokens, because several parts need an attention mask.
         parts = [shape.length // 2, shape.length - shape.length // 2]
         sizes = np.array([size for size in parts if size] * shape.rows, dtype=np.int32)
         field = FieldArrays(np.full(int(sizes.sum()), special.eos, dtype=np.int32), sizes)
@@ -105,15 +105,15 @@ class MaskedLanguageModelData(CausalLanguageModelData):
         )
 
     def dummy(self, special: SpecialIds) -> MicroBatch:
-        """One document of one token."""
+        """Return a micro-batch of one document of one token."""
         return self.synthetic(RowsShape(1, 1), special)
 
 
 def heldout_seeds(use: int, numbers: Int64Array) -> UInt64Array:
-    """The seeds of a held-out set's texts, whatever the recipe's seed is: [texts].
+    """Return the seeds of a held-out set's texts, independent of the recipe's seed: [texts].
 
     Args:
-        numbers: of the texts in the set.
+        numbers: numbers of the texts in the set.
     """
     return example_seeds(use, HELDOUT_SEED, 0, 0, numbers)
 
@@ -121,7 +121,7 @@ def heldout_seeds(use: int, numbers: Int64Array) -> UInt64Array:
 def packed_heldout(
     numbers: Int64Array, fields: Mapping[str, FieldArrays], batching: PackedBatchingConfig
 ) -> list[MicroBatch]:
-    """Texts of a held-out set in rows; parts have no other tokens than their own.
+    """Pack texts of a held-out set into rows; parts have no tokens besides their own.
 
     Args:
         numbers: the example of each text.
@@ -136,7 +136,7 @@ def packed_heldout(
 
 
 def batching_of(settings: DataSettings) -> MaskedBatchingConfig:
-    """The section `batching` of a recipe that masks."""
+    """Return the section `batching` of a recipe that masks tokens."""
     assert isinstance(settings.batching, MaskedBatchingConfig)
     return settings.batching
 

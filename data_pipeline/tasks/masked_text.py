@@ -1,8 +1,8 @@
-"""Texts that people write and read with [MASK] where a token is hidden.
+"""Conversion of ids to and from text that shows hidden tokens as [MASK].
 
-"A man is [MASK] a bike." ──masked_ids──▶ ids with the mask's ──masked_text──▶ the text again
+    "A man is [MASK] a bike." ──masked_ids──▶ ids with the mask's ──masked_text──▶ the text again
 
-A pair is one text to them, with ||| between its sides: "A man is [MASK] a bike. ||| Ein Mann …".
+A pair is shown as one text, with ||| between its sides: "A man is [MASK] a bike. ||| Ein Mann …".
 """
 
 from collections.abc import Sequence
@@ -18,9 +18,9 @@ _SPACE = "▁"
 
 
 def masked_ids(tokenizer: Tokenizer, text: str) -> list[int]:
-    """The ids of a text, without BOS and EOS, in which each [MASK] is one token.
+    """Return the ids of a text, without BOS and EOS, in which each [MASK] is one token.
 
-    Where pieces begin with a space, the space before [MASK] belongs to the piece that is hidden.
+    Where pieces begin with a space, the space before [MASK] belongs to the hidden piece.
     """
     runs = text.split(SHOWN_MASK)
     keeps, joined = _keeps_spaces(tokenizer), _joins_spaces(tokenizer)
@@ -38,7 +38,7 @@ def masked_ids(tokenizer: Tokenizer, text: str) -> list[int]:
 
 
 def masked_text(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
-    """The text of ids, in which each hidden token is shown as [MASK]."""
+    """Return the text of ids, with each hidden token shown as [MASK]."""
     mask = vocabulary_of(tokenizer).mask
     places = [-1, *(place for place, token in enumerate(ids) if token == mask), len(ids)]
     runs = tokenizer.decode([list(ids[start + 1 : stop]) for start, stop in pairwise(places)])
@@ -49,24 +49,24 @@ def masked_text(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
 
 
 def masked_pair_text(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
-    """The text of a pair's ids, or of a part of them; each side begins with BOS."""
+    """Return the text of a pair's ids, or of a part of them; each side begins with BOS."""
     begins = [place for place, token in enumerate(ids) if token == tokenizer.bos_id and place]
     sides = [ids[start:stop] for start, stop in pairwise([0, *begins, len(ids)])]
     return f" {BETWEEN_SIDES} ".join(masked_text(tokenizer, side) for side in sides)
 
 
 def _without_space(tokenizer: Tokenizer, ids: list[int]) -> list[int]:
-    """A run's ids without the space that some tokenizers put before any text."""
+    """Return a run's ids without the space that some tokenizers put before any text."""
     return ids[1:] if tokenizer.piece(ids[0]) == _SPACE else ids
 
 
 def _keeps_spaces(tokenizer: Tokenizer) -> bool:
-    """Whether a text's spaces are its own, and none is added or removed."""
+    """Return whether the tokenizer keeps a text's spaces and neither adds nor removes any."""
     return tokenizer.decode([tokenizer.encode([" a "])[0].tolist()])[0] == " a "
 
 
 @lru_cache(maxsize=8)
 def _joins_spaces(tokenizer: Tokenizer) -> bool:
-    """Whether there are pieces that begin with a space and go on."""
+    """Return whether any piece consists of a space and further characters."""
     pieces = map(tokenizer.piece, vocabulary_of(tokenizer).ordinary.tolist())
     return any(piece.startswith(_SPACE) and len(piece) > 1 for piece in pieces)

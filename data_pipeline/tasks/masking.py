@@ -1,15 +1,15 @@
-"""Masking: which tokens of a text are hidden, as a function of keys.
+"""Selection and replacement of masked tokens, as a function of random keys.
 
-    ids ──keys of example and position──▶ which are to be told ──▶ what the network sees instead
+    ids ──keys of example and position──▶ tokens to predict ──▶ input with replacements
 
     stored   BOS  A  man  is  riding  a  bike  EOS
     seen     BOS  A  man  is  <mask>  a  bike  EOS
-    told      -1 -1   -1  -1  riding -1    -1   -1
+    labels    -1 -1   -1  -1  riding -1    -1   -1
 
-Of the tokens that are to be told most are hidden by the mask, some are replaced by a random piece,
-and some are left, so that every hidden state has to know its token (Devlin et al. 2019, §3.1).
-Special pieces are never told. What is drawn for a token depends on the run's seed, the pass of the
-corpus, the example and the token's position alone.
+Most of the tokens to predict are replaced by the mask, some by a random piece, and some are kept.
+Every hidden state must therefore represent its token (Devlin et al. 2019, §3.1). Special pieces are
+never predicted. The draws for a token depend only on the run's seed, the pass of the corpus, the
+example and the token's position.
 """
 
 from dataclasses import dataclass
@@ -30,13 +30,13 @@ from data_pipeline.tokenizers.tokenizer import Tokenizer
 
 MASK = "<mask>"
 IGNORE_INDEX = -1
-LABELS_FIELD = "told"  # the field of what is to be told, beside that of what is seen
-SEGMENTS = "segments"  # the field of which side of its text each token is on, where there are two
-_WORD = "▁"  # what a word's first piece begins with
+LABELS_FIELD = "told"  # field of the tokens to predict, aligned with the field of input tokens
+SEGMENTS = "segments"  # field of each token's side in its text, if it has two sides
+_WORD = "▁"  # prefix of a word's first piece
 
 
 class MaskingSeeds(Protocol):
-    """Gives each example a seed for a use of random numbers, [examples]."""
+    """Function from a use of random numbers to a seed for each example, [examples]."""
 
     def __call__(self, use: int) -> UInt64Array: ...
 
@@ -45,12 +45,12 @@ class Masked(NamedTuple):
     """Texts with some tokens hidden."""
 
     seen: FieldArrays
-    labels: FieldArrays  # IGNORE_INDEX where nothing is to be told
+    labels: FieldArrays  # IGNORE_INDEX where there is nothing to predict
 
 
 @dataclass(frozen=True, eq=False)
 class MaskingVocabulary:
-    """What masking needs to know of a tokenizer's pieces.
+    """Properties of a tokenizer's pieces that masking needs.
 
     Attributes:
         mask: the id of the mask.
@@ -67,10 +67,10 @@ class MaskingVocabulary:
 
 @lru_cache(maxsize=8)
 def vocabulary_of(tokenizer: Tokenizer) -> MaskingVocabulary:
-    """The pieces of a tokenizer that has the mask.
+    """Return the pieces of a tokenizer that has the mask.
 
     Raises:
-        TokenizerError: it has none.
+        TokenizerError: the tokenizer has no mask.
     """
     mask = tokenizer.tag_id(MASK)
     pieces = [tokenizer.piece(number) for number in range(tokenizer.vocabulary_size)]
@@ -84,7 +84,7 @@ def vocabulary_of(tokenizer: Tokenizer) -> MaskingVocabulary:
 def mask_tokens(
     field: FieldArrays, vocabulary: MaskingVocabulary, config: MaskingConfig, seeds: MaskingSeeds
 ) -> Masked:
-    """Hides tokens of texts, of which each has one token at least."""
+    """Hide tokens of texts, each of which has at least one token."""
     ids = field.ids.astype(np.int32)
     is_ordinary = vocabulary.is_ordinary[ids]
     drawn = uniform_at_positions(seeds(MASKED_TOKENS), field.lengths)
@@ -105,15 +105,20 @@ def mask_tokens(
 def _bounds(
     drawn: Float64Array, is_ordinary: BoolArray, lengths: Int32Array, share: float
 ) -> Float64Array:
-    """Up to which number a token is to be told: the share, or a text's least, if that is more."""
+    """Return each token's threshold, up to which it is predicted: [tokens].
+
+    The threshold is the share, or a text's smallest draw if that is larger.
+    """
     firsts = np.cumsum(lengths, dtype=np.int64) - lengths
     least = np.minimum.reduceat(np.where(is_ordinary, drawn, 1.0), firsts)
     return np.repeat(np.maximum(least, np.nextafter(share, 0)), lengths)
 
 
 def _first_of_word(field: FieldArrays, vocabulary: MaskingVocabulary) -> np.ndarray:
-    """For each token, where the first of its word is: [tokens]."""
+    """Return for each token the position of its word's first token: [tokens]."""
     begins = vocabulary.begins_word[field.ids]
     begins[np.cumsum(field.lengths, dtype=np.int64) - field.lengths] = True
-    begins[1:] |= ~vocabulary.is_ordinary[field.ids[:-1]]  # after BOS no piece needs a space
+    begins[1:] |= ~vocabulary.is_ordinary[
+        field.ids[:-1]
+    ]  # after BOS, the first piece may lack a space
     return np.maximum.accumulate(np.where(begins, np.arange(len(begins)), 0))

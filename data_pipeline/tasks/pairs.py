@@ -1,8 +1,8 @@
-"""Pairs of a source and a target sentence, whatever is learned of them.
+"""Common base of the tasks on pairs of a source and a target sentence.
 
-    corpora ──rules──▶ pairs ──encode──▶ shards ──realise──▶ the same pairs, segmented anew
+    corpora ──rules──▶ pairs ──encode──▶ shards ──realise──▶ the same pairs, segmented again
 
-Segmentations may be sampled anew in each pass (subword sampling).
+Each pass may sample new segmentations (subword sampling).
 """
 
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ TOO_LONG = {SOURCE: "source_too_long", TARGET: "target_too_long"}
 
 
 class PairsData(DataTask):
-    """What tasks of pairs have in common: how these are stored, and sampled in a pass."""
+    """Storage of pairs, and their sampling in a pass, which all tasks of pairs share."""
 
     def fields(self, data: DataConfig) -> tuple[FieldInfo, ...]:
         assert isinstance(data, PairDataConfig)
@@ -38,7 +38,7 @@ class PairsData(DataTask):
         return pair_rules(data.cleaning, corpus)
 
     def fewest_tokens(self, field: FieldInfo, tag: str | None) -> int:
-        """A token and EOS, and the tag before a source sentence."""
+        """Return the length of a token and EOS, and of the tag before a source sentence."""
         return 2 + (field.name == SOURCE and tag is not None)
 
     def drops(
@@ -47,7 +47,8 @@ class PairsData(DataTask):
         assert isinstance(data, PairDataConfig)
         source, target = lengths[SOURCE], lengths[TARGET]
         nothing = 1 + (SOURCE in tags)  # tokens of an empty source: EOS, and the tag
-        # Zero-width and control characters are text until SentencePiece's normalisation drops them.
+        # Zero-width and control characters count as text until SentencePiece's normalisation drops
+        # them.
         return {
             EMPTY: (source == nothing) | (target == 1),
             TOO_LONG[SOURCE]: source > data.max_source_length,
@@ -81,7 +82,7 @@ class PairsData(DataTask):
 
 
 def _sampled(settings: DataSettings) -> dict[str, int]:
-    """The fields whose segmentations are sampled, each with its longest allowed length."""
+    """Return the fields whose segmentations are sampled, each with its maximum length."""
     data, sampling = settings.data, settings.tokenizer.sampling
     assert isinstance(data, PairDataConfig)
     if not sampling.alpha:
@@ -93,6 +94,6 @@ def _sampled(settings: DataSettings) -> dict[str, int]:
 
 
 def longest_sequences(manifest: Manifest, settings: DataSettings) -> dict[str, int]:
-    """The longest sequence of each field; subword sampling may lengthen one to its limit."""
+    """Return the longest sequence of each field; subword sampling may lengthen one to its limit."""
     longest, sampled = manifest.longest(), _sampled(settings)
     return {field: max(length, sampled.get(field, 0)) for field, length in longest.items()}

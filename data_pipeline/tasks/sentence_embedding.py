@@ -1,11 +1,11 @@
-"""Sentence embeddings: pairs whose sides mean the same, in micro-batches of equal numbers of pairs.
+"""Sentence embeddings: pairs with the same meaning, in micro-batches of equally many pairs.
 
-    src   BOS  A  man  rides  a  bike  EOS       a row of its own
-    tgt   BOS  Ein  Mann  fährt  Rad  EOS        a row of its own; the other pairs' are wrong ones
+    src   BOS  A  man  rides  a  bike  EOS       one row
+    tgt   BOS  Ein  Mann  fährt  Rad  EOS        one row; those of other pairs are negatives
 
-A sentence is compared with those of its own micro-batch alone. So each has the same number of
-pairs, whatever number of ranks there is: what is left of a window is left out of this pass, other
-pairs in each. Held-out sets are cut into groups of GROUP pairs, in their order.
+A sentence is compared only with those of its micro-batch. Every micro-batch therefore has the same
+number of pairs, for any number of ranks. Each pass omits the remainder of a window, which consists
+of different pairs in each pass. Held-out sets are cut into groups of GROUP pairs, in their order.
 """
 
 from collections.abc import Mapping
@@ -31,7 +31,7 @@ GROUP = 100  # pairs of a held-out set that are compared with each other
 
 
 class SentenceEmbeddingData(TranslationData):
-    """The numpy half of sentence embeddings: translation's pairs, with BOS before each side."""
+    """Numpy half of sentence embeddings: translation's pairs, with BOS before each side."""
 
     def encode(
         self, field: FieldInfo, tokenizer: Tokenizer, texts: list[str], tag: str | None
@@ -59,7 +59,8 @@ class SentenceEmbeddingData(TranslationData):
         pairs, budget = batching.pairs_per_micro_batch, batching.max_tokens_per_micro_batch
         shares = shares_of(settings.data, [corpus.kept for corpus in manifest.corpora])
         mixture = Mixture(manifest.shard_pairs(), shares, batching.window_shards, settings.seed)
-        # The largest window has that many: otherwise no epoch might have a micro-batch.
+        # The largest window has at least this many pairs; with fewer, epochs might have no
+        # micro-batch.
         of_window = sum(mixture.pairs_per_epoch) // mixture.windows_per_epoch
         if of_window < pairs:
             raise BatchingError(
@@ -69,8 +70,8 @@ class SentenceEmbeddingData(TranslationData):
             )
         if pairs * longest > budget:
             raise BatchingError(
-                f"A side of {counted(pairs, 'pair')}, of which the longest has {longest} tokens, "
-                f"may take {pairs * longest:,}, and a micro-batch may have {budget:,}. Raise "
+                f"One side of {counted(pairs, 'pair')} of up to {longest} tokens may take "
+                f"{pairs * longest:,} tokens, and a micro-batch may have {budget:,}. Raise "
                 "batching.max_tokens_per_micro_batch to that, or lower "
                 "batching.pairs_per_micro_batch."
             )
@@ -82,13 +83,16 @@ class SentenceEmbeddingData(TranslationData):
         return plan_equal_numbers(lengths_of(fields), pairs, settings.seed, epoch, window)
 
     def heldout_limits(self, data: DataConfig) -> dict[str, int]:
-        """None: a held-out sentence is cut, as any that is embedded."""
+        """Return no limits, because long held-out sentences are cut like any embedded sentence."""
         return {}
 
     def heldout_micro_batches(
         self, heldout: HeldOut, tokenizers: Mapping[str, Tokenizer], settings: DataSettings
     ) -> list[MicroBatch]:
-        """Groups of GROUP pairs in the set's order; what is left is no group, unless it is all."""
+        """Return groups of GROUP pairs in the set's order, without the remainder.
+
+        A set of fewer than GROUP pairs is one group.
+        """
         longest = embedding_batching(settings).context_length
         fields = {
             name: cut_to(with_ends(tokenizers[name], texts), longest, tokenizers[name].eos_id)
@@ -108,17 +112,17 @@ class SentenceEmbeddingData(TranslationData):
         return [PairShape(pairs, longest[SOURCE], longest[TARGET])]
 
     def dummy(self, special: SpecialIds) -> MicroBatch:
-        """One pair of one token."""
+        """Return a micro-batch of one pair of one token."""
         return self.synthetic(PairShape(1, 1, 1), special)
 
 
 def with_ends(tokenizer: Tokenizer, texts: list[str]) -> FieldArrays:
-    """Sentences as the network reads them, with BOS and EOS."""
+    """Encode sentences as the network reads them, with BOS and EOS."""
     return tokenizer.encode_field(texts).with_first(tokenizer.bos_id)
 
 
 def cut_to(sentences: FieldArrays, longest: int, eos_id: int) -> FieldArrays:
-    """The sentences with at most so many tokens, of which the last one is EOS."""
+    """Cut sentences to at most `longest` tokens, the last of which is EOS."""
     lengths = np.minimum(sentences.lengths, longest).astype(np.int64)
     cut = sentences.take_parts(np.arange(len(lengths)), np.zeros_like(lengths), lengths)
     cut.ids[np.cumsum(lengths) - 1] = eos_id
@@ -126,7 +130,7 @@ def cut_to(sentences: FieldArrays, longest: int, eos_id: int) -> FieldArrays:
 
 
 def embedding_batching(settings: DataSettings) -> EmbeddingBatchingConfig:
-    """The section `batching` of a recipe for embeddings."""
+    """Return the section `batching` of a recipe for embeddings."""
     assert isinstance(settings.batching, EmbeddingBatchingConfig)
     return settings.batching
 

@@ -1,6 +1,7 @@
-"""Classification of texts: one label for each, told at BOS, BERT's [CLS] (Devlin et al. 2019, §3).
+"""Classification of texts: one label per text, predicted at BOS.
 
-Of a text that is longer than the context the network reads the beginning.
+BOS takes the role of BERT's [CLS] (Devlin et al. 2019, §3). Of a text that exceeds the context, the
+network reads only the beginning.
 """
 
 from collections.abc import Mapping
@@ -17,7 +18,7 @@ from data_pipeline.tokenizers.tokenizer import Tokenizer
 
 
 class TextClassificationData(LabelledData):
-    """The numpy half of the classification of texts; a label is stored as one number."""
+    """Numpy half of the classification of texts; a label is stored as one number."""
 
     labels = LABEL
 

@@ -1,15 +1,15 @@
-"""Translation language modelling: both sides of a pair in one text, of which a part is hidden.
+"""Translation language modelling: both sides of a pair form one text with hidden tokens.
 
-A hidden word of one language may be told from its translation (Lample and Conneau 2019, §3.3).
-Pairs are stored as for translation. A micro-batch has texts, and the side of each token beside it:
+A hidden word of one language can be predicted from its translation (Lample and Conneau 2019, §3.3).
+Pairs are stored as for translation. A micro-batch has texts, and for each token its side:
 
     stored     A man rides EOS      Ein Mann fährt EOS
     text       BOS  A man rides EOS BOS Ein Mann fährt EOS
     segments    0   0  0    0    0   1   1    1    1    1
 
-Each side is masked as if it were a text by itself, so the same tokens are hidden whether it stands
-beside its translation or alone. No pair is cut in training. Of a held-out set the same tokens are
-hidden in all runs: those of `masked_lm` for a set of the sources, and then the targets.
+Each side is masked like a separate text, so the same tokens are hidden with and without its
+translation. No pair is cut in training. In a held-out set the same tokens are hidden in all runs:
+those that `masked_lm` hides in a set of the sources followed by the targets.
 """
 
 from collections.abc import Mapping, Sequence
@@ -50,13 +50,13 @@ from data_pipeline.tasks.masking import (
 from data_pipeline.tasks.pairs import PairsData, longest_sequences
 from data_pipeline.tokenizers.tokenizer import Tokenizer
 
-SIDES = (SOURCE, TARGET)  # a token's segment is its side's place here
+SIDES = (SOURCE, TARGET)  # a token's segment is the index of its side
 
 Fields = dict[str, FieldArrays]
 
 
 class TranslationLanguageModelData(PairsData):
-    """The numpy half of translation language modelling: stored like translation."""
+    """Numpy half of translation language modelling: stored like translation."""
 
     def own_pieces(self) -> tuple[str, ...]:
         return masked_lm.TASK.own_pieces()
@@ -81,8 +81,8 @@ class TranslationLanguageModelData(PairsData):
         if whole > context_length:
             raise BatchingError(
                 f"A pair may have {longest[SOURCE]} and {longest[TARGET]} tokens, {whole} with BOS "
-                f"before each side, and batching.context_length is {context_length}: no pair is "
-                f"cut. Raise it to {whole} or more, or lower data.max_source_length and "
+                f"before each side, and batching.context_length is {context_length}: pairs are "
+                f"never cut. Raise it to {whole} or more, or lower data.max_source_length and "
                 "data.max_target_length and prepare again."
             )
 
@@ -116,7 +116,7 @@ class TranslationLanguageModelData(PairsData):
     def single_side_micro_batches(
         self, heldout: HeldOut, tokenizers: Mapping[str, Tokenizer], settings: DataSettings
     ) -> list[MicroBatch]:
-        """The same texts with the same tokens hidden, but each side by itself."""
+        """Return the same texts with the same tokens hidden, but each side as a separate text."""
         source, target = _masked_heldout(heldout, tokenizers, settings)
         apart = {name: concatenate([source[name], target[name]]) for name in source}
         numbers = np.tile(np.arange(len(heldout)), len(SIDES))
@@ -141,7 +141,7 @@ def _masked_sides(
     tokenizers: Mapping[str, Tokenizer],
     seeds: Sequence[MaskingSeeds],
 ) -> list[Fields]:
-    """The fields of each side by itself: what is seen, what is to be told, and which side it is."""
+    """Return the fields of each side: input tokens, tokens to predict, and segments."""
     found = []
     for number, name in enumerate(SIDES):
         tokenizer = tokenizers[name]
@@ -164,7 +164,7 @@ def _masked_heldout(
 
 
 def _joined(sides: Sequence[Fields]) -> Fields:
-    """The fields of whole pairs: of each, its source and then its target."""
+    """Return the fields of whole pairs, each the source followed by the target."""
     source, target = sides
     return {name: _one_after_the_other(source[name], target[name]) for name in source}
 
@@ -176,7 +176,7 @@ def _one_after_the_other(first: FieldArrays, second: FieldArrays) -> FieldArrays
 
 
 def _source_lengths(segments: FieldArrays) -> Int64Array:
-    """The tokens of each pair's source: those of segment 0."""
+    """Return the number of tokens of each pair's source, which are those of segment 0."""
     ends = np.cumsum(segments.lengths, dtype=np.int64)
     targets_before = np.concatenate(([0], np.cumsum(segments.ids, dtype=np.int64)))
     targets = targets_before[ends] - targets_before[ends - segments.lengths]
@@ -185,7 +185,7 @@ def _source_lengths(segments: FieldArrays) -> Int64Array:
 
 
 def _pair_batching(settings: DataSettings) -> PairMaskedBatchingConfig:
-    """The section `batching` of a recipe that masks pairs."""
+    """Return the section `batching` of a recipe that masks pairs."""
     assert isinstance(settings.batching, PairMaskedBatchingConfig)
     return settings.batching
 

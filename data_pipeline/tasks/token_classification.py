@@ -1,8 +1,8 @@
-"""Classification of words, as in tagging: one label for each, told at its first piece.
+"""Classification of words, as in tagging: one label per word, predicted at its first piece.
 
-Each word is encoded by itself, with the space before it. So a piece belongs to one word, whatever
-the tokenizer; where no piece goes beyond a space, as in models that are trained here, the ids are
-those of the whole text (Devlin et al. 2019, §5.3, label the first piece, too).
+Each word is encoded separately, with the space before it. With any tokenizer, a piece then belongs
+to one word. If no piece crosses a space, as in models that are trained here, the ids equal those of
+the whole text. Devlin et al. 2019, §5.3, also label the first piece.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ _NO_TAG = 0
 
 
 class TokenClassificationData(LabelledData):
-    """The numpy half of tagging; tags are stored as a number for each token, 0 for none."""
+    """Numpy half of tagging; tags are stored as a number for each token, 0 for none."""
 
     labels = TAGS
 
@@ -55,18 +55,18 @@ class TokenClassificationData(LabelledData):
 
 
 def words_of(text: str) -> list[str]:
-    """The words of a text as it is stored, or its tags: between single spaces."""
+    """Split a stored text, or its tags, at single spaces."""
     return text.split(" ") if text else []
 
 
 def encode_words(tokenizer: Tokenizer, sentences: Sequence[Sequence[str]]) -> list[list[list[int]]]:
-    """The pieces of each word of each sentence, one at least, without BOS and EOS."""
+    """Return the pieces of each word of each sentence, at least one, without BOS and EOS."""
     spaced = [
         [word if not place else f" {word}" for place, word in enumerate(words)]
         for words in sentences
     ]
     different = list(dict.fromkeys(chain.from_iterable(spaced)))
-    # A word of characters that the tokenizer leaves out still has a tag.
+    # A word of characters that the tokenizer drops still needs a piece for its tag.
     pieces = {
         word: ids.tolist() or [tokenizer.unk_id]
         for word, ids in zip(different, tokenizer.encode(different), strict=True)

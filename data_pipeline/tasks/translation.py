@@ -1,7 +1,6 @@
 """Translation: pairs of a source and a target sentence, batched by length.
 
-Each pair has a row of its own, and a micro-batch has pairs of similar length, so that little is
-padded.
+Each pair has a separate row, and a micro-batch has pairs of similar length to limit padding.
 """
 
 from collections.abc import Mapping
@@ -30,7 +29,7 @@ from data_pipeline.tokenizers.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class PairShape(MicroBatchShape):
-    """The padded size of a micro-batch of pairs; lengths in tokens, EOS included."""
+    """Padded size of a micro-batch of pairs; lengths in tokens, EOS included."""
 
     source_length: int
     target_length: int
@@ -40,10 +39,10 @@ class PairShape(MicroBatchShape):
 
 
 def heldout_pairs(sources: list[str], targets: list[str], tag: str | None = None) -> HeldOut:
-    """Sentences to translate or to score.
+    """Return sentences to translate or to score.
 
     Args:
-        targets: references, or what translations have to begin with.
+        targets: references, or required beginnings of the translations.
         tag: put before every source sentence.
     """
     return HeldOut({SOURCE: sources, TARGET: targets}, {} if tag is None else {SOURCE: tag})
@@ -55,12 +54,12 @@ def pair_micro_batches(
     budget: int,
     budget_of_squares: int | None = None,
 ) -> list[MicroBatch]:
-    """Pairs sorted by length and cut by the budget; none is dropped.
+    """Sort pairs by length and cut them by the budget; none is dropped.
 
     Args:
-        budget: as in `plan_window`; a pair that exceeds it alone becomes a batch of its own.
-        budget_of_squares: most that a batch's pairs times the square of its longest sequence may
-            be, as attention scores are; None: as much as the budget allows.
+        budget: as in `plan_window`; a single pair that exceeds it becomes a separate batch.
+        budget_of_squares: maximum of a batch's pairs times the square of its longest sequence, the
+            size of attention scores, or None for no limit besides the budget.
     """
     fields = {
         field: tokenizers[field].encode_field(texts, heldout.tags.get(field))
@@ -74,10 +73,10 @@ def pair_micro_batches(
 def plan_heldout(
     lengths: Int32Array | Int64Array, budget: int, budget_of_squares: int | None = None
 ) -> WindowPlan:
-    """Sorts by length and cuts by budget, shortest first, without shuffling.
+    """Sort by length and cut by budget, shortest first, without shuffling.
 
-    Held-out pairs are never dropped, so one that alone exceeds the budget becomes a batch of its
-    own.
+    Held-out pairs are never dropped, so a single pair that exceeds the budget becomes a separate
+    batch.
 
     Args:
         lengths: [pairs, fields], EOS included.
@@ -86,13 +85,13 @@ def plan_heldout(
     order = sort_by_length(lengths)
     longest = longest_field(lengths[order])
     if budget_of_squares is not None:
-        # The length at which the one budget leaves as many rows as the other one does.
+        # The length at which `budget` allows as many rows as `budget_of_squares` does.
         longest = np.maximum(longest, -(-(longest**2) * budget // budget_of_squares))
     return WindowPlan(order, cut(longest, budget))
 
 
 class TranslationData(PairsData):
-    """The numpy half of translation."""
+    """Numpy half of translation."""
 
     def check(self, manifest: Manifest, settings: DataSettings) -> None:
         longest = np.array([list(manifest.longest().values())])
@@ -114,16 +113,19 @@ class TranslationData(PairsData):
         return micro_batch.tokens(TARGET)
 
     def widest(self, manifest: Manifest, settings: DataSettings) -> list[PairShape]:
-        """The longest pairs (few rows), the most tokens (many rows), the most attention scores.
+        """Return shapes with the longest pairs, the most tokens, and the most attention scores.
 
         For every length of a micro-batch's longest sequence, this bounds its rows and both of its
-        sides. Most of a pass's memory grows with the padded tokens, that of attention scores with
-        the square of the lengths. For every micro-batch, one of the shapes is as large in either.
+        sides. Most of a pass's memory grows with the padded tokens, and that of attention scores
+        with the square of the lengths. For every micro-batch, one of the shapes is at least as
+        large in either.
         """
         longest = longest_sequences(manifest, settings)
         lengths = np.arange(_shortest(manifest), max(longest.values()) + 1)
         budget = settings.batching.max_tokens_per_micro_batch
-        rows = np.minimum(budget // lengths, manifest.pairs)  # a window has at most an epoch's
+        rows = np.minimum(
+            budget // lengths, manifest.pairs
+        )  # a window has at most an epoch's pairs
         source, target = (np.minimum(lengths, longest[field]) for field in (SOURCE, TARGET))
         tokens = rows * (source + target)
         scores = rows * (source**2 + source * target + target**2)
@@ -131,7 +133,7 @@ class TranslationData(PairsData):
         return [PairShape(int(rows[i]), int(source[i]), int(target[i])) for i in widest]
 
     def synthetic(self, shape: PairShape, special: SpecialIds) -> MicroBatch:
-        """A micro-batch of that shape without padding, of one ordinary token over and over."""
+        """Return a micro-batch of that shape without padding, which repeats an ordinary token."""
         taken = {special.pad, special.bos, special.eos}
         token = next(number for number in range(len(taken) + 1) if number not in taken)
         fields = {}
@@ -142,18 +144,18 @@ class TranslationData(PairsData):
         return MicroBatch(np.full(shape.rows, -1, dtype=np.int64), fields)
 
     def dummy(self, special: SpecialIds) -> MicroBatch:
-        """One pair of one token."""
+        """Return a micro-batch of one pair of one token."""
         field = FieldArrays(np.array([special.eos], dtype=np.int32), np.array([1], dtype=np.int32))
         return MicroBatch(np.array([-1], dtype=np.int64), {SOURCE: field, TARGET: field})
 
 
 def lengths_of(fields: Mapping[str, FieldArrays]) -> Int32Array:
-    """The lengths of all fields: [pairs, fields]."""
+    """Return the lengths of all fields: [pairs, fields]."""
     return np.stack([field.lengths for field in fields.values()], axis=1)
 
 
 def _shortest(manifest: Manifest) -> int:
-    """A lower bound of the length of every pair's longer sequence."""
+    """Return a lower bound of the length of every pair's longer sequence."""
     histograms = [lengths for lengths in manifest.lengths.values() if isinstance(lengths, tuple)]
     return max(1, *(int(np.flatnonzero(counts)[0]) for counts in histograms))
 

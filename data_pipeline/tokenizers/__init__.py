@@ -1,1 +1,1 @@
-"""SentencePiece models, and sampling of subwords."""
+"""SentencePiece and Marian tokenizers, and sampling of subwords."""

@@ -1,11 +1,11 @@
-"""The random segmentations of random_segmentation.py, drawn by compiled code.
+"""Random segmentations of random_segmentation.py, drawn by compiled code.
 
-    segmenter.c ──hatch_build.py, when transloom is installed──▶ libsegmenter.so, beside this file
-    (kind, pieces) ──fastest──▶ CompiledSegmentation, or the kind in Python where there is none
+    segmenter.c ──hatch_build.py, when transloom is installed──▶ libsegmenter.so, in this folder
+    (kind, pieces) ──fastest──▶ CompiledSegmentation, or the kind in Python without a library
 
-Both draw the same pieces to the bit, so it does not matter which of them a process has, and a run
-may change from one to the other. A library is used if it was made of this segmenter.c, and if it
-draws what Python draws in a first trial, which takes 25 ms.
+Both draw bit-identical pieces, so processes may use either, and a run may switch between them. A
+library is used only if it was built from this segmenter.c and draws the same as Python in a first
+trial. The trial takes 25 ms.
 """
 
 import ctypes
@@ -40,7 +40,7 @@ BY_COMPILED_CODE = "by compiled code"
 
 
 def fastest(kind: type[PythonSegmentation], pieces: Pieces) -> RandomSegmentation:
-    """Random segmentations of a kind, by compiled code where that can be."""
+    """Return a sampler of random segmentations, with compiled code if possible."""
     library = installed_library()
     if library is None or not library.holds(pieces):
         return kind(pieces)
@@ -49,7 +49,7 @@ def fastest(kind: type[PythonSegmentation], pieces: Pieces) -> RandomSegmentatio
 
 @lru_cache(1)
 def installed_library() -> "Library | None":
-    """The library beside this file. Says once for a process what draws here."""
+    """Return the library next to this file, or None; log once per process which code is used."""
     try:
         library = Library(LIBRARY)
     except LibraryError as error:
@@ -60,7 +60,7 @@ def installed_library() -> "Library | None":
 
 
 def sampling_backend_text() -> str:
-    """What goes on with "subword sampling draws": how it would be done on this machine."""
+    """Complete the phrase "subword sampling draws" for this machine."""
     try:
         Library(LIBRARY)
     except LibraryError as error:
@@ -70,20 +70,20 @@ def sampling_backend_text() -> str:
 
 def _in_python(reason: "LibraryError") -> str:
     return (
-        f"in Python, which takes about ten times as long as compiled code, for the same pieces: "
-        f"{reason}. With a C compiler on this machine, install transloom again"
+        f"in Python, which takes about ten times as long as compiled code but draws the same "
+        f"pieces: {reason}. Install transloom again with a C compiler on this machine"
     )
 
 
 class LibraryError(Exception):
-    """The compiled code is not there, is of another source, or does not draw what Python draws."""
+    """The compiled code is missing, has another source, or does not draw the same as Python."""
 
 
 class Library:
-    """A compiled segmenter.c."""
+    """Compiled segmenter.c."""
 
     def __init__(self, path: Path) -> None:
-        """Loads it and tries it.
+        """Load the library and test it.
 
         Raises:
             LibraryError: it cannot be used.
@@ -98,18 +98,18 @@ class Library:
         source = hashlib.sha256(SOURCE.read_bytes()).hexdigest()
         if made_of != source:
             raise LibraryError(
-                f"{path} was made of another segmenter.c (sha256 {made_of[:12]}…) than the one "
-                f"beside it ({source[:12]}…)"
+                f"{path} was built from another segmenter.c (sha256 {made_of[:12]}…) than the one "
+                f"in its folder ({source[:12]}…)"
             )
         _declare(functions)
         self.functions = functions
         for kind in (BpeDropout, UnigramSampling):
             if not _draws_alike(self, kind):
-                raise LibraryError(f"{path} does not draw what Python draws on this machine")
+                raise LibraryError(f"{path} does not draw the same as Python on this machine")
 
     @staticmethod
     def holds(pieces: Pieces) -> bool:
-        """Whether the compiled code can have these pieces; they are odd where it cannot."""
+        """Return whether the compiled code supports these pieces, as it does all usual ones."""
         return (
             len(pieces.normal) > 0
             and pieces.normal.keys() == pieces.scores.keys()
@@ -121,7 +121,7 @@ class Library:
 class CompiledSegmentation(RandomSegmentation):
     """Random segmentations of one of the kinds, drawn by compiled code.
 
-    Several threads may sample at a time; Python runs on meanwhile.
+    Several threads may sample at the same time, without holding the GIL.
     """
 
     def __init__(self, library: Library, kind: type[PythonSegmentation], pieces: Pieces) -> None:
@@ -148,7 +148,7 @@ class CompiledSegmentation(RandomSegmentation):
         if not self._segmenter:
             raise MemoryError(f"for a trie of {len(ids):,} pieces")
         end = weakref.finalize(self, self._functions.segmenter_free, self._segmenter)
-        end.atexit = False  # a thread may still draw then
+        end.atexit = False  # a thread may still draw at exit
 
     def sample_all(
         self, texts: list[str], alpha: float, seeds: UInt64Array, end: int
@@ -188,7 +188,7 @@ class CompiledSegmentation(RandomSegmentation):
 
 
 def _flat(texts: list[str]) -> tuple[bytes, Int64Array]:
-    """The code points of all texts, one after the other, and how many each has."""
+    """Return the concatenated code points of all texts, and the number of each text."""
     lengths = np.fromiter(map(len, texts), dtype=np.int64, count=len(texts))
     return "".join(texts).encode(CODE_POINTS), lengths
 
@@ -199,7 +199,7 @@ def _source_of(functions: ctypes.CDLL) -> str:
 
 
 def _declare(functions: ctypes.CDLL) -> None:
-    """The types of segmenter.c's functions."""
+    """Declare the types of segmenter.c's functions."""
     pointer, number, whole = ctypes.c_void_p, ctypes.c_int32, ctypes.c_int64
     text, real = ctypes.c_char_p, ctypes.c_double
     functions.segmenter_new.restype = pointer
@@ -219,7 +219,7 @@ def _declare(functions: ctypes.CDLL) -> None:
 
 
 def _draws_alike(library: Library, kind: type[PythonSegmentation]) -> bool:
-    """Whether sums, roundings and draws here are those of Python's."""
+    """Return whether sums, roundings and draws on this machine equal Python's."""
     letters = "▁abc☃"
     scores = {
         first + second: -1.0 - 0.37 * number
@@ -235,7 +235,7 @@ def _draws_alike(library: Library, kind: type[PythonSegmentation]) -> bool:
     compiled, python = CompiledSegmentation(library, kind, pieces), kind(pieces)
     ours = compiled.sample_all(texts, 0.2, seeds, 3)
     expected = python.sample_all(texts, 0.2, seeds, 3)
-    # A sum that differs in its last bit would change one draw in 10^15.
+    # A sum that differs in its last bit would change one draw in 10^15, so compare thresholds too.
     return (
         np.array_equal(ours.ids, expected.ids)
         and np.array_equal(ours.lengths, expected.lengths)

@@ -1,16 +1,17 @@
-"""The tokenizers of a Marian model in Hugging Face's layout, as opus-mt has them.
+"""Tokenizers of a Marian model in Hugging Face's layout, such as opus-mt.
 
     FOLDER/{source.spm, target.spm, vocab.json} ──packed──▶ one JSON file in the dataset
     text ──the SentencePiece model of its side──▶ pieces ──vocab.json──▶ ids, EOS
 
-Two SentencePiece models segment, one for each side; ids are those of vocab.json, which both sides
-share. A piece that it lacks is <unk>. Characters that a side's model does not know stay together as
-one piece, which the vocabulary may have from the other side. There is no BOS: a target begins with
-padding, whose id stands in its place. `>>fra<<` is a tag of models with many target languages.
+Each side has a SentencePiece model for segmentation. The ids are those of vocab.json, which both
+sides share; a piece that it lacks is <unk>. Characters that a side's model does not know stay
+together as one piece, which the vocabulary may have from the other side. There is no BOS: a target
+begins with padding, whose id takes its place. `>>fra<<` is a tag of models with many target
+languages.
 
-Ids are those of `transformers.MarianTokenizer` (5.23), apart from texts that hold `</s>`, `<unk>`,
-`<pad>`, or a tag at their beginning: it takes these for what they spell, and here they are text.
-Its punctuation normaliser is called by nobody, and has no counterpart here.
+Ids equal those of `transformers.MarianTokenizer` (5.23), except for texts that contain `</s>`,
+`<unk>`, `<pad>`, or begin with a tag: it interprets these, and here they are text. Its punctuation
+normaliser is never called, and has no counterpart here.
 """
 
 import base64
@@ -41,12 +42,12 @@ SPACE = "▁"
 SOURCE_FILE, TARGET_FILE, VOCABULARY_FILE = "source.spm", "target.spm", "vocab.json"
 FILES = (SOURCE_FILE, TARGET_FILE, VOCABULARY_FILE)
 SECOND_VOCABULARY_FILE = "target_vocab.json"
-# Of SentencePiece models and vocabularies of a million pieces.
+# for SentencePiece models and vocabularies of a million pieces
 FILE_LIMITS = JsonLimits(bytes=64_000_000, values=4_000_000, keys=1_000_000)
 
 
 class PackedTokenizer(FileModel):
-    """What the tokenizers of both sides are made of, as it lies in a dataset.
+    """Tokenizers of both sides, as stored in a dataset.
 
     Attributes:
         source, target: SentencePiece models.
@@ -60,15 +61,15 @@ class PackedTokenizer(FileModel):
 
 
 def pack(folder: Path) -> bytes:
-    """The file that a dataset has of a folder's tokenizers; equal files give equal bytes.
+    """Pack a folder's tokenizers into a dataset's file; equal files give equal bytes.
 
     Raises:
-        TokenizerError: a file is missing, or is not what Marian models have.
+        TokenizerError: a file is missing, or does not have the form of a Marian model's file.
     """
     if (folder / SECOND_VOCABULARY_FILE).exists():
         raise TokenizerError(
-            f"{folder} has a {SECOND_VOCABULARY_FILE}, a vocabulary of its own for the target, and "
-            "only models with one vocabulary can be read. Take another model."
+            f"{folder} has a {SECOND_VOCABULARY_FILE}, a separate vocabulary for the target, and "
+            "only models with one vocabulary can be read. Use another model."
         )
     source, target, vocabulary = (_read(folder / name) for name in FILES)
     packed = {
@@ -81,13 +82,13 @@ def pack(folder: Path) -> bytes:
 
 
 def unpack(packed: bytes, name: str) -> PackedTokenizer:
-    """The content of a packed file.
+    """Return the content of a packed file.
 
     Args:
         name: the file's name in errors.
 
     Raises:
-        TokenizerError: it is none.
+        TokenizerError: it is not a packed file.
     """
     try:
         return PackedTokenizer.model_validate(parse_object(packed, FILE_LIMITS))
@@ -96,7 +97,7 @@ def unpack(packed: bytes, name: str) -> PackedTokenizer:
     except ValueError as error:
         problem = str(error)
     raise TokenizerError(
-        f"{name} is no Marian tokenizer: {problem}. Name the folder of a Marian model, with "
+        f"{name} is not a Marian tokenizer: {problem}. Name the folder of a Marian model, with "
         f"{join_items(FILES)}, or the file that `transloom prepare` made of one."
     )
 
@@ -112,11 +113,11 @@ def _read(path: Path) -> bytes:
 
 
 def _pieces(vocabulary: bytes, path: Path) -> list[str]:
-    """The pieces of vocab.json in the order of their ids."""
+    """Return the pieces of vocab.json in the order of their ids."""
     try:
         ids = parse_object(vocabulary, FILE_LIMITS)
     except ValueError as error:
-        raise TokenizerError(f"{path} is no vocabulary: {error}. Download it again.") from error
+        raise TokenizerError(f"{path} is not a vocabulary: {error}. Download it again.") from error
     pieces: list[str | None] = [None] * len(ids)
     for piece, number in ids.items():
         inside = type(number) is int and 0 <= number < len(pieces)
@@ -130,19 +131,22 @@ def _pieces(vocabulary: bytes, path: Path) -> list[str]:
 
 
 class MarianTokenizer(Tokenizer):
-    """The tokenizer of one side of a Marian model.
+    """Tokenizer of one side of a Marian model.
 
     Attributes:
-        sentence_piece_model: that of its side.
+        sentence_piece_model: the SentencePiece model of its side.
     """
 
     kind: ClassVar[str | None] = "marian"
 
     def __init__(self, model: bytes, name: str, *, of_target: bool = False) -> None:
-        """Loads a packed file.
+        """Load a packed file.
 
         Args:
-            of_target: whether texts are of the target language.
+            of_target: whether texts are in the target language.
+
+        Raises:
+            TokenizerError: the file is not a packed tokenizer, or lacks a special piece.
         """
         self.model = model
         self.name = name
@@ -155,7 +159,7 @@ class MarianTokenizer(Tokenizer):
         if missing:
             raise TokenizerError(
                 f"{name} has {counted(len(self._ids), 'piece')}, and {join_items(missing)} is not "
-                f"among them. Take the {VOCABULARY_FILE} of a Marian model."
+                f"among them. Use the {VOCABULARY_FILE} of a Marian model."
             )
         padding = self._ids[PADDING]
         self.special_ids = SpecialIds(
@@ -171,14 +175,14 @@ class MarianTokenizer(Tokenizer):
     def train(
         cls, texts: Iterable[str], config: TokenizerConfig, name: str, tags: Sequence[str] = ()
     ) -> Self:
-        """See `Tokenizer.train`; a recipe without a model is refused when it is read."""
+        """Refuse to train; a recipe without a model is already refused when it is read."""
         raise TokenizerError(
-            f"{name} is of type marian, which is read and not trained. Set tokenizer.model."
+            f"{name} is of type marian, which cannot be trained. Set tokenizer.model."
         )
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Reads the folder of a Marian model, or a packed file."""
+        """Read the folder of a Marian model, or a packed file."""
         return cls(pack(path), str(path)) if path.is_dir() else super().load(path)
 
     def of_field(self, place: int) -> "MarianTokenizer":
@@ -190,11 +194,11 @@ class MarianTokenizer(Tokenizer):
 
     @property
     def tags(self) -> list[str]:
-        """The pieces that may stand before a text, such as >>fra<<."""
+        """Pieces that may be put before a text, such as >>fra<<."""
         return [piece for piece in self._packed.pieces if _is_tag(piece)]
 
     def encode(self, sentences: list[str]) -> list[Int32Array]:
-        """Piece ids of each sentence, without EOS."""
+        """Return the piece ids of each sentence, without EOS."""
         field = self._encoded(sentences)
         return np.split(field.ids, np.cumsum(field.lengths)[:-1]) if sentences else []
 
@@ -206,7 +210,7 @@ class MarianTokenizer(Tokenizer):
         return field if tag is None else field.with_first(self.tag_id(tag))
 
     def tag_id(self, tag: str) -> int:
-        """The id of a tag such as >>fra<<.
+        """Return the id of a tag such as >>fra<<.
 
         Raises:
             TokenizerError: the vocabulary has no such tag.
@@ -215,19 +219,19 @@ class MarianTokenizer(Tokenizer):
             return self._ids[tag]
         known = self.tags
         raise TokenizerError(
-            f"The tag {tag} is none of the {counted(len(known), 'tag')} of {self.name}"
+            f"The tag {tag} is not one of the {counted(len(known), 'tag')} of {self.name}"
             f"{f', such as {join_items(known[:5])}' if known else ''}. Correct the tag."
         )
 
     def decode(self, ids: list[list[int]]) -> list[str]:
-        """Text of each sequence; EOS, padding and tags leave nothing behind."""
+        """Return the text of each sequence; EOS, padding and tags are omitted."""
         left_out = self._never_text
         pieces = self._packed.pieces
         texts = [
             self._processor.decode_pieces([pieces[n] for n in part if n not in left_out])
             for part in ids
         ]
-        # A piece of the other side's model keeps the mark of its space.
+        # A piece of the other side's model keeps its space mark.
         return [str(text).replace(SPACE, " ").strip() for text in texts]
 
     def piece(self, number: int) -> str:
@@ -236,7 +240,7 @@ class MarianTokenizer(Tokenizer):
     def _encoded(self, sentences: list[str]) -> FieldArrays:
         theirs = flattened(self._processor.encode(sentences))
         ids = self._ids_of_theirs[theirs.ids]
-        # An unknown piece may be any characters: of such sentences the pieces are asked for.
+        # An unknown piece may be any characters, so sentences with one are encoded again as pieces.
         unknown = np.flatnonzero(theirs.ids == self._processor.unk_id())
         ends = np.cumsum(theirs.lengths)
         for row in np.unique(np.searchsorted(ends, unknown, side="right")).tolist():
@@ -246,13 +250,13 @@ class MarianTokenizer(Tokenizer):
 
     @cached_property
     def _ids_of_theirs(self) -> Int32Array:
-        """The id of each piece of the side's SentencePiece model."""
+        """Id of each piece of the side's SentencePiece model."""
         processor = self._processor
         pieces = (processor.id_to_piece(n) for n in range(processor.get_piece_size()))
         return np.array([self._id_in_text(piece) for piece in pieces], dtype=np.int32)
 
     def _id_in_text(self, piece: str) -> int:
-        """The id of a piece that a text has; no text spells EOS, padding or a tag."""
+        """Return the id of a piece from a text; no text spells EOS, padding or a tag."""
         number = self._ids.get(piece, self.unk_id)
         return self.unk_id if number in self._never_text else number
 

@@ -1,17 +1,18 @@
 """Random segmentations of a text into the pieces of a SentencePiece model.
 
-    BPE      characters ──merges, each left out with probability alpha──▶ pieces
+    BPE      characters ──merges, each dropped with probability alpha──▶ pieces
     unigram  all segmentations ──one of them, drawn ∝ probability^alpha──▶ pieces
 
-Both draw from the SplitMix64 generator that starts at the caller's seed, so the same model, text,
-alpha and seed give the same pieces in every process. They follow SentencePiece's own sampling,
-which does not: release 0.2.3 mixes a number of the process into every seed (measured: equal seeds
-agree within a process and differ between two).
+Both draw from the SplitMix64 generator that starts at the caller's seed. The same model, text,
+alpha and seed therefore give the same pieces in every process. The algorithms follow
+SentencePiece's sampling, which is not reproducible: release 0.2.3 mixes a number of the process
+into every seed (measured: equal seeds agree within a process and differ between two).
 
-Text is normalised, with its spaces written as "▁". It is segmented word by word, because words come
-back: results for the last `KEPT_WORDS` are kept.
+Text is normalised, with its spaces written as "▁". It is segmented word by word, because words
+recur: results for the last `KEPT_WORDS` words are cached.
 
-This is the reference: compiled_segmentation.py draws the same by compiled code, where there is any.
+This is the reference implementation. compiled_segmentation.py draws the same segmentations with
+compiled code, if it is available.
 """
 
 import math
@@ -33,23 +34,23 @@ from data_pipeline.random_keys import splitmix64
 SPACE = "▁"
 WORD = re.compile(f"{SPACE}[^{SPACE}]*|[^{SPACE}]+")
 NEVER = -math.inf  # score of a merge that is not in the model
-UNKNOWN_PENALTY = 10.0  # how far SentencePiece scores unknown characters below every piece
-DRAW_BITS = 53  # as many as a float holds, so that comparing draws with alpha is exact
+UNKNOWN_PENALTY = 10.0  # SentencePiece scores unknown characters this far below every piece
+DRAW_BITS = 53  # the precision of a float, so that comparing draws with alpha is exact
 KEPT_WORDS = 2**15  # up to 150 MB for a unigram model, 20 MB for BPE
-LONGEST_KEPT_WORD = 24  # characters; longer ones seldom come back
+LONGEST_KEPT_WORD = 24  # characters; longer words seldom recur
 
 
 @dataclass(frozen=True)
 class Pieces:
-    """The part of a model that segmentations are made of."""
+    """Pieces of a model, with ids and scores, from which segmentations are formed."""
 
-    normal: Mapping[str, tuple[int]]  # the pieces that text yields, each with its id
-    scores: Mapping[str, float]  # their scores. BPE: higher is merged first; unigram: log P
+    normal: Mapping[str, tuple[int]]  # the pieces of ordinary text, each with its id
+    scores: Mapping[str, float]  # BPE: higher scores are merged first; unigram: log P
     unknown: int
     bytes: tuple[int, ...]  # the 256 pieces that spell unknown characters, or none
 
     def ids(self, piece: str) -> tuple[int, ...]:
-        """The ids of a piece of the model, or of an unknown character."""
+        """Return the ids of a piece of the model, or of an unknown character."""
         if piece in self.normal:
             return self.normal[piece]
         if self.bytes:
@@ -57,51 +58,51 @@ class Pieces:
         return (self.unknown,)
 
     def without_unknown_runs(self, ids: list[int]) -> list[int]:
-        """The ids with neighbouring unknown characters as one piece, as SentencePiece has it."""
+        """Merge runs of unknown characters into one id, as SentencePiece does."""
         if self.unknown not in ids:
             return ids
         return ids[:1] + [new for old, new in pairwise(ids) if not old == new == self.unknown]
 
     @cached_property
     def reach_across_spaces(self) -> bool:
-        """Whether a piece has text on both sides of a space's beginning."""
+        """True if any piece has a space after its first character."""
         return any(SPACE in piece[1:] for piece in self.normal)
 
     @cached_property
     def unknown_score(self) -> float:
-        """What an unknown character scores in a unigram model."""
+        """Score of an unknown character in a unigram model."""
         return min(self.scores.values()) - UNKNOWN_PENALTY
 
     def splitter(self) -> re.Pattern[str]:
-        """The pattern of the parts of a text that no piece reaches across."""
+        """Return the pattern of the parts of a text whose borders no piece crosses."""
         return re.compile(".+", re.DOTALL) if self.reach_across_spaces else WORD
 
 
 class RandomSegmentation(ABC):
-    """Draws segmentations of texts, as a seed for each determines."""
+    """Sampler of segmentations, determined by a seed for each text."""
 
     @abstractmethod
     def sample_all(
         self, texts: list[str], alpha: float, seeds: UInt64Array, end: int
     ) -> FieldArrays:
-        """Piece ids of normalised texts.
+        """Sample the piece ids of normalised texts.
 
         Args:
-            alpha: see the kind's `sample`.
+            alpha: see the `sample` of each kind.
             seeds: [texts].
-            end: the id put behind each text.
+            end: the id appended to each text.
         """
 
 
 class PythonSegmentation(RandomSegmentation):
-    """One of the kinds below, text after text."""
+    """Base of the kinds below, which segment one text after another."""
 
     def __init__(self, pieces: Pieces) -> None:
         self._pieces = pieces
 
     @abstractmethod
     def sample(self, text: str, alpha: float, seed: int) -> list[int]:
-        """Piece ids of a normalised text."""
+        """Sample the piece ids of a normalised text."""
 
     def sample_all(
         self, texts: list[str], alpha: float, seeds: UInt64Array, end: int
@@ -116,9 +117,9 @@ class PythonSegmentation(RandomSegmentation):
 
 
 class BpeDropout(PythonSegmentation):
-    """BPE-dropout (Provilkov et al. 2020), as SentencePiece does it.
+    """BPE-dropout (Provilkov et al. 2020), in SentencePiece's variant.
 
-    A merge is offered when its two pieces become neighbours; with probability alpha it is left out,
+    A merge is offered when its two pieces become neighbours. With probability alpha it is dropped,
     and then not offered again. The paper's algorithm 1 offers it again at each later step.
     """
 
@@ -128,10 +129,10 @@ class BpeDropout(PythonSegmentation):
         self._merged = lru_cache(KEPT_WORDS)(self._merge)
 
     def sample(self, text: str, alpha: float, seed: int) -> list[int]:
-        """Piece ids of a normalised text.
+        """Sample the piece ids of a normalised text.
 
         Args:
-            alpha: probability of leaving a merge out; 0 is plain BPE, 1 leaves single characters.
+            alpha: probability of dropping a merge; 0 is plain BPE, 1 leaves single characters.
         """
         # A word of n characters has at most n - 1 merges at first and two more after each merge.
         draws = _draws(seed, 3 * len(text))
@@ -144,15 +145,15 @@ class BpeDropout(PythonSegmentation):
         return self._pieces.without_unknown_runs(ids)
 
     def _segment(self, word: str, left_out: bytes) -> list[int]:
-        """Piece ids of a word.
+        """Return the piece ids of a word.
 
         Args:
-            left_out: for each merge, in the order in which they are offered, 1 if it is left out.
+            left_out: for each merge, in the order in which they are offered, 1 if it is dropped.
         """
         if len(word) > LONGEST_KEPT_WORD:
             return self._merge(word, {n for n, out in enumerate(left_out) if out})[0]
-        # Only merges that are really offered are named, so that most words are found among those
-        # kept.
+        # The cache key has only merges that are actually offered, so that most words are found in
+        # it.
         ids, offered = self._merged(word, ())
         without: tuple[int, ...] = ()
         while (number := left_out.find(1, without[-1] + 1 if without else 0, offered)) >= 0:
@@ -161,13 +162,14 @@ class BpeDropout(PythonSegmentation):
         return ids
 
     def _merge(self, word: str, without: Collection[int]) -> tuple[list[int], int]:
-        """Piece ids when the merges with the numbers `without` are left out; merges offered."""
+        """Return the piece ids without the merges `without`, and the number of offered merges."""
         score = self._pieces.scores.get
-        # A symbol lies where its first character does: what it is, and where its neighbours lie.
+        # A symbol is stored at the index of its first character: its text, and its neighbours'
+        # indices.
         symbols = list(word)
         before = list(range(-1, len(word) - 1))
         behind = list(range(1, len(word) + 1))
-        # Of equal scores, the merge that lies first. Those of symbols that have grown stay there.
+        # Of equal scores, the leftmost merge comes first. Symbols keep their index when they grow.
         merges = [
             (-found, at, left, right)
             for at, (left, right) in enumerate(pairwise(symbols))
@@ -198,7 +200,7 @@ class BpeDropout(PythonSegmentation):
 
 
 class _LastPieces(NamedTuple):
-    """The pieces that can end at one position of a word."""
+    """Pieces that can end at one position of a word."""
 
     thresholds: list[int]  # draws below the first choose piece 0, …; the last piece has none
     starts: list[int]
@@ -215,10 +217,11 @@ class UnigramSampling(PythonSegmentation):
         self._filtered = lru_cache(KEPT_WORDS)(self._filter)
 
     def sample(self, text: str, alpha: float, seed: int) -> list[int]:
-        """Piece ids of a normalised text.
+        """Sample the piece ids of a normalised text.
 
         Args:
-            alpha: exponent of the segmentations' probabilities; 1 draws by the model's, 0 evenly.
+            alpha: exponent of the segmentations' probabilities; 1 draws by the model's, 0
+                uniformly.
         """
         draws = _draws(seed, len(text)).tolist()
         ids: list[int] = []
@@ -238,11 +241,11 @@ class UnigramSampling(PythonSegmentation):
         return self._pieces.without_unknown_runs(ids)
 
     def thresholds(self, word: str, alpha: float) -> list[int]:
-        """What draws are compared with in a word, of all its prefixes."""
+        """Return the thresholds for draws in a word, for all its prefixes."""
         return [number for last in self._filter(word, alpha) for number in last.thresholds]
 
     def _filter(self, word: str, alpha: float) -> list[_LastPieces]:
-        """For each prefix of the word, how likely each of its last pieces is."""
+        """Return the likelihood of each possible last piece, for each prefix of the word."""
         log_sums = [0.0]  # by end: log Σ probability^alpha of all segmentations of word[:end]
         last_pieces = []
         for end in range(1, len(word) + 1):
@@ -264,5 +267,5 @@ class UnigramSampling(PythonSegmentation):
 
 
 def _draws(seed: int, count: int) -> Int64Array:
-    """Uniform integers below 2^DRAW_BITS."""
+    """Return uniform integers below 2^DRAW_BITS."""
     return (splitmix64(seed, count) >> np.uint64(64 - DRAW_BITS)).astype(np.int64)

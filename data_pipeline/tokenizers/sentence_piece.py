@@ -3,16 +3,16 @@
     texts ──train──▶ model                           (or a model that the recipe names)
     texts ──best or sampled segmentation──▶ [tag] pieces EOS, flat ──decode──▶ texts
 
-Trained models have pad 0, unk 1, bos 2 and eos 3, and depend on nothing but the text, its order
-and the settings. By default SentencePiece normalises by NFKC and joins spaces, so decoded text is
+Trained models have pad 0, unk 1, bos 2 and eos 3, and depend only on the text, its order and the
+settings. By default SentencePiece normalises by NFKC and joins spaces, so decoded text is
 normalised too.
 
-A verbatim model gives back what it was given. It has no normalisation; and because SentencePiece
-writes a space as "▁", and trains on no line end and no sentence with "▅", text passes through
-`escape` before a verbatim model sees it, in training too. It sees one line at a time: documents of
-megabytes take longer as one text, and more memory (measured with BPE: 8 MB at once 19 s and 370 MB,
-line by line 5 s and 165 MB). A character that has no piece, and no bytes that spell it, is lost in
-either kind.
+A verbatim model decodes to exactly its input. It has no normalisation. SentencePiece writes a space
+as "▁", and trains on no line end and no sentence with "▅". Text therefore passes through `escape`
+before a verbatim model reads it, in training too. Text is encoded line by line, because documents
+of megabytes take longer as one text, and more memory. Measured with BPE, 8 MB take 19 s and 370 MB
+at once, and 5 s and 165 MB line by line. In either kind of model, a character without a piece and
+without bytes that spell it is lost.
 """
 
 import io
@@ -42,11 +42,11 @@ from data_pipeline.tokenizers.tokenizer import Tokenizer
 LOG_ERRORS_ONLY = 2
 LONGEST_SENTENCE_BYTES = 1024 * 1024  # a corpus has no longer ones, see corpora/lines.py
 SPECIAL_PIECES = frozenset({"<pad>", "<unk>", "<s>", "</s>"})  # of the models trained here
-# The mark of verbatim models, in a field that SentencePiece keeps and does not read.
+# Mark of verbatim models, in a field that SentencePiece preserves and ignores.
 VERBATIM = "x-verbatim"
 
-# What stands for the characters that SentencePiece takes for something else (of all characters, as
-# measured with release 0.2.3). "␊" may be a part of a piece, as in ".␊".
+# Replacements of the characters that SentencePiece interprets specially (of all characters, as
+# measured with release 0.2.3). "␊" may be part of a piece, as in ".␊".
 ESCAPE = "␛"
 ESCAPES = {"\n": "␊", "␊": "␛n", "▁": "␛s", "▅": "␛u", "\0": "␛0", "\x1f": "␛b", ESCAPE: "␛e"}
 _ESCAPE_TABLE = str.maketrans(ESCAPES)
@@ -55,29 +55,32 @@ _WRITTEN = re.compile("|".join(_MEANT))
 
 
 def escape(text: str) -> str:
-    """The text in characters that SentencePiece leaves alone."""
+    """Replace characters that SentencePiece interprets specially."""
     return text.translate(_ESCAPE_TABLE)
 
 
 def unescape(text: str) -> str:
-    """The text that `escape` has changed; what it never writes stays as it is."""
+    """Reverse `escape`; sequences that it never writes stay unchanged."""
     return _WRITTEN.sub(lambda match: _MEANT[match[0]], text)
 
 
 class SentencePieceTokenizer(Tokenizer):
-    """Turns texts into piece ids and back."""
+    """Tokenizer of a SentencePiece model."""
 
     kind: ClassVar[str | None] = None
 
     def __init__(self, model: bytes, name: str) -> None:
-        """Loads a model.
+        """Load a model.
 
         Args:
             model: a serialised SentencePiece model.
             name: the model's name in errors.
+
+        Raises:
+            TokenizerError: the bytes are not a SentencePiece model, or a special id is missing.
         """
-        # By default SentencePiece starts a thread for every CPU of the machine, however few CPUs a
-        # process was given.
+        # By default SentencePiece starts a thread for every CPU of the machine, regardless of the
+        # number of CPUs assigned to the process.
         self._processor = SentencePieceProcessor(num_threads=1)
         try:
             self._processor.load_from_serialized_proto(model)
@@ -100,7 +103,7 @@ class SentencePieceTokenizer(Tokenizer):
                 f"{name} has {self._processor.get_piece_size()} pieces with the special ids "
                 f"{special}, and {', '.join(missing)} is missing. Translation needs all four: "
                 "train the model with --pad_id=0 --unk_id=1 --bos_id=2 --eos_id=3, or leave out "
-                "tokenizer.model to have one trained."
+                "tokenizer.model to train one."
             )
         self.special_ids = SpecialIds(**special)
         self.is_verbatim = _is_verbatim(model)
@@ -112,8 +115,8 @@ class SentencePieceTokenizer(Tokenizer):
         """See `Tokenizer.train`."""
         if reserved := SPECIAL_PIECES.intersection(tags):
             raise TokenizerError(
-                f"The tag {', '.join(sorted(reserved))} cannot be a piece of {name}, which has "
-                f"{', '.join(sorted(SPECIAL_PIECES))} already. Give the tag another name, such as "
+                f"The tag {', '.join(sorted(reserved))} cannot be a piece of {name}, which already "
+                f"has {', '.join(sorted(SPECIAL_PIECES))}. Give the tag another name, such as "
                 "<2de>."
             )
         model = io.BytesIO()
@@ -129,8 +132,8 @@ class SentencePieceTokenizer(Tokenizer):
                 bos_id=2,
                 eos_id=3,
                 control_symbols=list(dict.fromkeys(tags)),
-                max_sentence_length=LONGEST_SENTENCE_BYTES,  # its default leaves out 4 kB and more
-                num_threads=1,  # more threads add up floating-point counts in another order
+                max_sentence_length=LONGEST_SENTENCE_BYTES,  # the default omits 4 kB and more
+                num_threads=1,  # several threads add up floating-point counts in another order
                 minloglevel=LOG_ERRORS_ONLY,
                 **_options(config),
             )
@@ -148,11 +151,11 @@ class SentencePieceTokenizer(Tokenizer):
         return int(self._processor.get_piece_size())
 
     def encode(self, sentences: list[str]) -> list[Int32Array]:
-        """Piece ids of each sentence, without BOS and EOS."""
+        """Return the piece ids of each sentence, without BOS and EOS."""
         return [np.array(ids, dtype=np.int32) for ids in self._encoded(sentences)]
 
     def encode_field(self, sentences: list[str], tag: str | None = None) -> FieldArrays:
-        """All sentences as one flat field, each ending in EOS, as batches have them.
+        """Return all sentences as one flat field, each ending in EOS, as in batches.
 
         Args:
             tag: the piece put before each sentence.
@@ -165,16 +168,18 @@ class SentencePieceTokenizer(Tokenizer):
     def sample_field(
         self, sentences: list[str], seeds: UInt64Array, alpha: float, tag: str | None = None
     ) -> FieldArrays:
-        """Like `encode_field`, but segments sentence i at random, as `seeds[i]` determines.
+        """Encode like `encode_field`, but segment sentence i at random as determined by `seeds[i]`.
 
         Args:
             seeds: [sentences].
-            alpha: BPE: the probability of leaving out each merge; 0 gives the best segmentation, 1
-                single characters. Unigram: the exponent of the segmentations' probabilities; 1
-                draws by the model's probabilities, less comes closer to drawing evenly, 0 does.
+            alpha: BPE: the probability of dropping each merge; 0 gives the best segmentation, 1
+                single
+                characters. Unigram: the exponent of the segmentations' probabilities; 1 draws by
+                    the
+                model's probabilities, lower values draw more uniformly, and 0 draws uniformly.
 
         Raises:
-            TokenizerError: the model cannot be sampled from, or lacks the tag.
+            TokenizerError: the model does not support sampling, or lacks the tag.
         """
         segmentations = self._segmentations
         if self.is_verbatim:
@@ -194,7 +199,7 @@ class SentencePieceTokenizer(Tokenizer):
                 f"tokenizer.sampling needs a BPE or unigram model without user-defined or unused "
                 f"pieces, and {self.name} is of type {TrainerSpec.ModelType.Name(model_type)} with "
                 f"{len(fixed)} such pieces{''.join(f' {piece}' for piece in fixed[:3])}. Set "
-                "tokenizer.sampling.alpha to 0, or leave out tokenizer.model to have one trained."
+                "tokenizer.sampling.alpha to 0, or leave out tokenizer.model to train one."
             )
         normal = [(n, p) for n, p in enumerate(model.pieces) if p.type == kinds.NORMAL]
         pieces = Pieces(
@@ -208,26 +213,26 @@ class SentencePieceTokenizer(Tokenizer):
     def _encoded(self, texts: list[str], *, add_eos: bool = False) -> list[list[int]]:
         if not self.is_verbatim:
             return list(self._processor.encode(texts, add_eos=add_eos))
-        # Line by line, as in training: no piece reaches beyond a line end.
+        # Encode line by line, as in training: no piece crosses a line end.
         lines = [_lines(text) for text in texts]
         encoded = iter(self._processor.encode([escape(line) for part in lines for line in part]))
         end = [self.eos_id] if add_eos else []
         return [[*chain.from_iterable(islice(encoded, len(part))), *end] for part in lines]
 
     def _flat(self, encoded: list[list[int]], tag: str | None) -> FieldArrays:
-        # Lists of numbers on purpose: SentencePiece's numpy buffers take longer (measured).
+        # Lists of ids are intentional: SentencePiece's numpy buffers take longer (measured).
         return self._tagged(flattened(encoded), tag)
 
     def _tagged(self, field: FieldArrays, tag: str | None) -> FieldArrays:
         return field if tag is None else field.with_first(self.tag_id(tag))
 
     def tag_id(self, tag: str) -> int:
-        """The id of a tag.
+        """Return the id of a tag.
 
         Raises:
-            TokenizerError: the tag is no control symbol of its own in the model.
+            TokenizerError: the tag is not a control symbol of the model, or is a special piece.
         """
-        number = int(self._processor.piece_to_id(tag))  # unk when there is no such piece
+        number = int(self._processor.piece_to_id(tag))  # unk if there is no such piece
         if number in self.special_ids.model_dump().values():
             found = f"its id is {number}, that of the special piece {self.piece(number)}"
         elif not self._processor.is_control(number):
@@ -236,12 +241,12 @@ class SentencePieceTokenizer(Tokenizer):
             return number
         raise TokenizerError(
             f"The tag {tag} must be a control symbol of {self.name}, but {found}. Leave out "
-            f"tokenizer.model to have one trained, train it with --control_symbols={tag}, or "
+            f"tokenizer.model to train one, train it with --control_symbols={tag}, or "
             "correct the tag."
         )
 
     def decode(self, ids: list[list[int]]) -> list[str]:
-        """Text of each sequence; special pieces, except unk, leave nothing behind."""
+        """Return the text of each sequence; special pieces, except unk, are omitted."""
         texts = list(self._processor.decode(ids)) if ids else []
         return [unescape(text) for text in texts] if self.is_verbatim else texts
 
@@ -255,18 +260,20 @@ class SentencePieceTokenizer(Tokenizer):
 
 
 def _lines(text: str) -> list[str]:
-    """The lines of a text, each with its end."""
+    """Return the lines of a text, each with its line end."""
     *lines, last = text.split("\n")
     return [line + "\n" for line in lines] + ([last] if last else [])
 
 
 def _options(config: TokenizerConfig) -> dict[str, Any]:
-    """What differs from SentencePiece's defaults, where the recipe asks for it."""
+    """Return the options that differ from SentencePiece's defaults."""
     options: dict[str, Any] = {}
     if config.byte_fallback:
         options["byte_fallback"] = True
     if config.type == "char":
-        options["hard_vocab_limit"] = False  # a text has as many characters as it has
+        options["hard_vocab_limit"] = (
+            False  # a text may have fewer different characters than the vocabulary size
+        )
     if config.verbatim:
         options |= {
             "normalization_rule_name": "identity",
@@ -284,7 +291,7 @@ def _marked(model: bytes) -> bytes:
 
 
 def _is_verbatim(model: bytes) -> bool:
-    """Whether a model was trained on escaped text, as no model from elsewhere was."""
+    """Return whether a model was trained here on escaped text; no other model has the mark."""
     proto = ModelProto()
     proto.ParseFromString(model)
     return VERBATIM in proto.trainer_spec.accept_language

@@ -1,4 +1,4 @@
-"""Subword sampling: other pieces for the same sentence in each pass over its corpus.
+"""Subword sampling: different pieces for the same sentence in each pass over its corpus.
 
 (seed, pass, field, pair) ──random_keys.example_seeds──▶ a seed for each pair
 (sentence, its seed) ──Tokenizer.sample_field──▶ pieces; too long: the stored ones
@@ -20,12 +20,12 @@ def resample(
     max_length: int,
     tag: str | None,
 ) -> FieldArrays:
-    """A random segmentation of each sentence, as `Tokenizer.sample_field` describes it.
+    """Sample a random segmentation of each sentence; see `Tokenizer.sample_field`.
 
     Args:
-        stored: the best segmentations. They keep to the limit.
-        max_length: most pieces of a sentence, tag and EOS included. A sentence whose sampled
-            segmentation has more keeps its stored one.
+        stored: the best segmentations, which satisfy the limit.
+        max_length: maximum pieces of a sentence, tag and EOS included. A sentence whose sampled
+            segmentation is longer keeps its stored one.
     """
     sampled = tokenizer.sample_field(sentences, seeds, alpha, tag)
     assert len(sampled.lengths) == len(stored.lengths), "both belong to the same sentences"

@@ -1,10 +1,10 @@
-"""Tokenizers: what each of them offers, and where they come from.
+"""Interface of tokenizers, and functions that train or load them.
 
     texts ──train_tokenizer──▶ Tokenizer              a recipe's existing model ──load_existing──▶ "
     Tokenizer.model, written into the dataset ──load_tokenizers──▶ the same Tokenizer
 
-SentencePiece models (sentence_piece.py) and those of Marian (marian.py) are built in. An extension
-may register a class of its own, which a recipe then names with tokenizer.type::
+SentencePiece models (sentence_piece.py) and Marian's tokenizers (marian.py) are built in. An
+extension may register another class, which a recipe then names with tokenizer.type::
 
     class Bytes(Tokenizer):
         kind = "bytes"
@@ -12,8 +12,7 @@ may register a class of its own, which a recipe then names with tokenizer.type::
 
     TOKENIZERS.register("bytes", Bytes)
 
-A tag is a token that stands before a text because we put it there, never because a text contains
-it, and decoding leaves it out.
+A tag is a token that is only inserted before a text. No text encodes to it, and decoding omits it.
 """
 
 import hashlib
@@ -33,11 +32,11 @@ from foundation.wording import format_value
 
 
 class Tokenizer(ABC):
-    """Turns texts into token ids and back. It follows from `model` alone.
+    """Converter of texts to token ids and back, fully determined by `model`.
 
     Attributes:
         kind: the name under which an extension registers the class; None for SentencePiece.
-        model: what is written into the dataset, whatever it means to the class.
+        model: the bytes written into the dataset, in the format of the class.
         name: the model's name in errors.
         special_ids: pad, unk, bos and eos, which all tokenizers have.
     """
@@ -49,10 +48,10 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def __init__(self, model: bytes, name: str) -> None:
-        """Loads a model.
+        """Load a model.
 
         Raises:
-            TokenizerError: it is none, or lacks a special id.
+            TokenizerError: the bytes are not such a model, or a special id is missing.
         """
 
     @classmethod
@@ -60,10 +59,10 @@ class Tokenizer(ABC):
     def train(
         cls, texts: Iterable[str], config: TokenizerConfig, name: str, tags: Sequence[str] = ()
     ) -> Self:
-        """Makes a model of texts in their order; equal texts give equal bytes.
+        """Train a model on texts in their order; equal texts give equal bytes.
 
         Args:
-            tags: pieces of their own, which count towards the vocabulary size.
+            tags: separate pieces, which count towards the vocabulary size.
 
         Raises:
             TokenizerError: the model cannot be trained.
@@ -72,15 +71,15 @@ class Tokenizer(ABC):
     @property
     @abstractmethod
     def vocabulary_size(self) -> int:
-        """The number of ids; all are below it."""
+        """Number of ids; all ids are below it."""
 
     @abstractmethod
     def encode(self, sentences: list[str]) -> list[Int32Array]:
-        """Token ids of each text, without BOS and EOS."""
+        """Return the token ids of each text, without BOS and EOS."""
 
     @abstractmethod
     def encode_field(self, sentences: list[str], tag: str | None = None) -> FieldArrays:
-        """All texts as one flat field, each ending in EOS, as batches have them.
+        """Return all texts as one flat field, each ending in EOS, as in batches.
 
         Args:
             tag: the piece put before each text.
@@ -92,7 +91,7 @@ class Tokenizer(ABC):
     def sample_field(
         self, sentences: list[str], seeds: UInt64Array, alpha: float, tag: str | None = None
     ) -> FieldArrays:
-        """Like `encode_field`, but segments text i at random, as `seeds[i]` determines.
+        """Encode like `encode_field`, but segment text i at random as determined by `seeds[i]`.
 
         Raises:
             TokenizerError: the tokenizer has no random segmentations.
@@ -104,31 +103,32 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def tag_id(self, tag: str) -> int:
-        """The id of a tag.
+        """Return the id of a tag.
 
         Raises:
-            TokenizerError: no text-free piece of the model is the tag.
+            TokenizerError: the tag is not a piece, or the id could also come from text.
         """
 
     @abstractmethod
     def decode(self, ids: list[list[int]]) -> list[str]:
-        """Text of each sequence; special ids, except unk, leave nothing behind."""
+        """Return the text of each sequence; special ids, except unk, are omitted."""
 
     @abstractmethod
     def piece(self, number: int) -> str:
-        """A token as it is shown."""
+        """Return a token in its display form."""
 
     def pieces(self, sentence: str) -> list[str]:
-        """The tokens of a sentence as they are shown, in which an unknown one has its characters.
+        """Return the tokens of a sentence in their display form.
 
-        A tokenizer that cannot tell them shows unknown ones as it shows their id.
+        An unknown token is shown as its characters, or like its id if the tokenizer has no access
+        to them.
         """
         (ids,) = self.encode([sentence])
         return [self.piece(number) for number in ids.tolist()]
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Reads a model's file.
+        """Read a model's file.
 
         Raises:
             TokenizerError: it cannot be read.
@@ -138,15 +138,14 @@ class Tokenizer(ABC):
         except OSError as error:
             raise TokenizerError(
                 f"The {cls.kind or 'SentencePiece'} model {path} cannot be read "
-                f"({error.strerror}). Correct tokenizer.model, or leave it out to have a model "
-                "trained."
+                f"({error.strerror}). Correct tokenizer.model, or leave it out to train a model."
             ) from error
 
     def of_field(self, place: int) -> "Tokenizer":
-        """The tokenizer of one of the fields that share the model; most read all fields alike.
+        """Return the tokenizer of one of the fields that share the model; by default this one.
 
         Args:
-            place: the field's, in the order of the task's fields: a source is 0, a target 1.
+            place: index of the field in the order of the task's fields: a source is 0, a target 1.
         """
         del place
         return self
@@ -173,7 +172,7 @@ def _class_of(kind: str) -> type[Tokenizer]:
 
 
 def open_tokenizer(model: bytes, name: str, kind: str | None) -> Tokenizer:
-    """The tokenizer of a model of a dataset.
+    """Open the tokenizer of a dataset's model.
 
     Args:
         kind: see `Tokenizer`.
@@ -188,10 +187,10 @@ def open_tokenizer(model: bytes, name: str, kind: str | None) -> Tokenizer:
 def train_tokenizer(
     sentences: Iterable[str], config: TokenizerConfig, name: str, tags: Sequence[str] = ()
 ) -> Tokenizer:
-    """Trains a model of the recipe's type on the sentences in their order.
+    """Train a model of the recipe's type on the sentences in their order.
 
     Args:
-        tags: pieces of their own, which count towards the vocabulary size.
+        tags: separate pieces, which count towards the vocabulary size.
 
     Raises:
         TokenizerError: the model cannot be trained.
@@ -200,14 +199,18 @@ def train_tokenizer(
 
 
 def load_existing(config: TokenizerConfig) -> Tokenizer:
-    """The recipe's existing model, checked against its hash and vocabulary size."""
+    """Load the recipe's existing model and check its hash and vocabulary size.
+
+    Raises:
+        TokenizerError: the model cannot be read, or differs from the recipe.
+    """
     assert config.model is not None
     tokenizer = _class_of(config.type).load(Path(config.model).expanduser())
     found = hashlib.sha256(tokenizer.model).hexdigest()
     if found != config.model_sha256:
         raise TokenizerError(
             f"tokenizer.model {config.model} has sha256 {found}, and tokenizer.model_sha256 is "
-            f"{config.model_sha256}. Give the model that was meant, or correct the hash."
+            f"{config.model_sha256}. Give the model with that hash, or correct the hash."
         )
     if tokenizer.vocabulary_size != config.vocabulary_size:
         raise TokenizerError(
@@ -219,16 +222,16 @@ def load_existing(config: TokenizerConfig) -> Tokenizer:
 
 
 def shared_tokenizer(tokenizers: Mapping[str, Tokenizer]) -> Tokenizer:
-    """The tokenizer that all fields share, of a task that has no other."""
+    """Return the tokenizer that all fields share, for tasks that have only one."""
     return next(iter(tokenizers.values()))
 
 
 def load_tokenizers(store: DatasetStore, manifest: Manifest) -> dict[str, Tokenizer]:
-    """The dataset's tokenizers by field, verified; a joint model is read once.
+    """Load the dataset's tokenizers by field, verified; a joint model is read once.
 
     Raises:
-        DatasetFileError: one is not as the manifest says, which other files rely on.
-        TokenizerError, ExtensionError: one cannot be used.
+        DatasetFileError: a tokenizer differs from the manifest, on which other files rely.
+        TokenizerError, ExtensionError: a tokenizer cannot be used.
     """
     files = {info.file: info for info in manifest.tokenizers.values()}
     by_file = {

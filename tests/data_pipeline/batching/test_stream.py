@@ -122,7 +122,7 @@ def test_a_cursor_far_on_needs_no_window_before_it() -> None:
 
 
 def test_cursor_of_another_dataset_is_refused() -> None:
-    with pytest.raises(BatchingError, match=r"micro-batch 6 lies beyond the 5 micro-batches"):
+    with pytest.raises(BatchingError, match=r"micro-batch 6 is beyond the 5 micro-batches"):
         next(iterate_steps(FIXED, Cursor(0, 0, 6), 2))
 
 

@@ -182,7 +182,7 @@ def test_budget_that_the_longest_pair_exceeds_is_refused_at_once(
 
 
 def test_window_that_does_not_exist(reader: WindowReader) -> None:
-    with pytest.raises(BatchingError, match="Window 3 was asked for"):
+    with pytest.raises(BatchingError, match="Window 3 was requested"):
         reader.layout(0, 3)
 
 

@@ -52,7 +52,7 @@ def test_settings_of_files_need_files(setting: dict[str, object]) -> None:
     ("settings", "message"),
     [
         ({"source_sha256": SHA256}, "not by source_sha256"),
-        ({"files_sha256": [SHA256]}, r"files are 3 and files_sha256 has 1 hashes"),
+        ({"files_sha256": [SHA256]}, r"there are 3 files and files_sha256 has 1 hashes"),
         ({"columns": {"score": 2}}, "min_score is null and columns.score is 2"),
         ({"min_score": 0.5}, r"min_score is 0.5 and columns.score is null"),
         ({"min_score": float("nan"), "columns": {"score": 2}}, "finite"),
@@ -63,8 +63,8 @@ def test_settings_of_files_need_files(setting: dict[str, object]) -> None:
             {"format": "jsonl", "columns": NAMED | {"score": 2}, "min_score": 1},
             "score 2, .*numbers",
         ),
-        ({"files": ["a.tsv", "b.txt"]}, "do not tell one format .*b.txt unknown"),
-        ({"files": ["a.tsv", "b.jsonl.gz"]}, "do not tell one format"),
+        ({"files": ["a.tsv", "b.txt"]}, "indicate no single format .*b.txt unknown"),
+        ({"files": ["a.tsv", "b.jsonl.gz"]}, "indicate no single format"),
     ],
 )
 def test_wrong_files_are_refused(settings: dict[str, object], message: str) -> None:

@@ -37,7 +37,7 @@ def tagged(corpus=(), **more):
         (labelled, {}, {"labels": ["x", "y", "x"]}, r"labels has 'x' twice"),
         (labelled, {}, {"labels": ["x", "y", " z"]}, "without spaces around it"),
         (labelled, {}, {"labels": ["x"]}, "at least 2 items"),
-        (labelled, {}, {"labels": ["x", True]}, "YAML reads true as no text: put it in quotes"),
+        (labelled, {}, {"labels": ["x", True]}, "does not read true as text: put it in quotes"),
         (labelled, {}, {"labels": [0, 1]}, 'such as "0"'),
         (
             *(labelled, {}, {"labels": ["x", "y", "ﬁ"], "cleaning": {"normalise": "NFKC"}}),
@@ -47,11 +47,11 @@ def tagged(corpus=(), **more):
         (tagged, {"derived": "case"}, {}, r"derived is case and the format conll"),
         (tagged, {"columns": {"text": "w"}}, {}, r"columns\.text is 'w' and the format conll"),
         (tagged, {"files": ["a.jsonl"], "columns": {"tags": 1}}, {}, r"columns\.tags is 1 and"),
-        (tagged, {"files": ["a.tar"]}, {}, r"do not tell one format .* conll"),
+        (tagged, {"files": ["a.tar"]}, {}, r"indicate no single format .* conll"),
         (tagged, {"format": "parquet"}, {}, r"format is 'parquet'.* conll, jsonl, text"),
         (tagged, {"columns": {"score": "s"}}, {}, "columns.score|min_score"),
-        (tagged, {}, {"labels": ["O", "B X"]}, "a tag has no space in it"),
-        (tagged, {}, {"cleaning": {"normalise": "NFC"}}, "can part a word in two"),
+        (tagged, {}, {"labels": ["O", "B X"]}, "a tag contains no space"),
+        (tagged, {}, {"cleaning": {"normalise": "NFC"}}, "can split a word in two"),
         (
             *(tagged, {"files": ["a.txt"], "derived": "case"}, {"labels": ["lower", "title"]}),
             "add upper, mixed",

@@ -23,14 +23,17 @@ PAGE = Path(__file__).resolve().parents[3] / "docs" / "data.md"
     ("settings", "message"),
     [
         ({"files": []}, "at least 1 item"),
-        ({"files": ["a.doc"]}, r"do not tell one format \(a\.doc unknown\): set format"),
-        ({"files": ["a.txt", "b.jsonl"]}, r"do not tell one format"),
-        ({"files": ["a.txt"], "format": "tsv"}, "no such format: there are text, jsonl, webdat"),
+        ({"files": ["a.doc"]}, r"indicate no single format \(a\.doc unknown\): set format"),
+        ({"files": ["a.txt", "b.jsonl"]}, r"indicate no single format"),
+        ({"files": ["a.txt"], "format": "tsv"}, "the known formats are text, jsonl, webdat"),
         ({"files": ["a.txt"], "part": [0.9, 0.1]}, r"part is 0\.9, 0\.1: the first share"),
         ({"files": ["a.txt"], "part": [0.5, 0.5]}, "the first share must be the smaller"),
         ({"files": ["a.txt"], "part": [0, 1.1]}, "less than or equal to 1"),
-        ({"files": ["a.tar"], "part": [0, 0.5]}, "format webdataset: only text and jsonl are cut"),
-        ({"files": ["a.parquet"], "part": [0, 0.5]}, "only text and jsonl are cut"),
+        (
+            {"files": ["a.tar"], "part": [0, 0.5]},
+            "format webdataset: only text and jsonl can be cut",
+        ),
+        ({"files": ["a.parquet"], "part": [0, 0.5]}, "only text and jsonl can be cut"),
         ({"files": ["a.jsonl"], "min_score": 1}, "set both to drop documents by their score"),
         ({"files": ["https://x.org/a.txt"]}, "remote and its sha256 is not set"),
     ],
@@ -56,7 +59,7 @@ def test_formats_follow_from_names() -> None:
     ("settings", "message"),
     [
         ({"type": "words"}, r"tokenizer\.type is 'words', .* there are bpe, unigram, char"),
-        ({"sampling": {"alpha": 0.1}}, "the pieces of documents are not sampled"),
+        ({"sampling": {"alpha": 0.1}}, "segmentations of documents are not sampled"),
         ({"joint": False}, "documents have one field"),
     ],
 )

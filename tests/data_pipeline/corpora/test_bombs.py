@@ -9,7 +9,7 @@ from support.files import bombs
 
 TOO_LONG = r"line 1: longer than 1,048,576 bytes"
 EXPANSION = r"expected at most 200 bytes of content for each byte .* found \d+,?\d*\. Leave it out"
-MEMORY = r"asks for more memory to be decompressed than xz -9 .* at most 134,217,728 bytes"
+MEMORY = r"needs more memory than xz -9 .* at most 134,217,728 bytes"
 SAID = {
     "innocent": r"read [\d,]+",
     "one line": TOO_LONG,

@@ -140,7 +140,7 @@ def test_wrong_parquet(tmp_path: Path) -> None:
     with pytest.raises(CorpusError, match=r"expected the columns body, found text"):
         read(TextCorpusConfig(files=(str(path),), columns={"text": "body"}))
     path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(CorpusError, match="is no whole Parquet file"):
+    with pytest.raises(CorpusError, match="is not a complete Parquet file"):
         read(TextCorpusConfig(files=(str(path),)))
 
 

@@ -80,7 +80,7 @@ def test_words_of_plain_text_are_tagged_with_their_case(read):
         (
             "a.conll",
             "a\tX\nb\t \tc d\n",
-            r"line 2: expected a tag without a space in it, found 'c d",
+            r"line 2: expected a tag without spaces, found 'c d",
         ),
         ("a.jsonl", '{"words": ["a"], "tags": ["X"]}\n{"words": []}\n', r"line 2: .* 'tags'"),
         ("a.jsonl", '{"words": ["a", "b"], "tags": ["X"]}', r"line 1: .* 2 words and 1 tag"),
@@ -89,7 +89,7 @@ def test_words_of_plain_text_are_tagged_with_their_case(read):
             '{"words": "a", "tags": "X"}',
             r"line 1: expected a list of strings at 'words'",
         ),
-        ("a.jsonl", '{"words": ["a b"], "tags": ["X"]}', r"line 1: .* without a space in it"),
+        ("a.jsonl", '{"words": ["a b"], "tags": ["X"]}', r"line 1: .* without spaces"),
         ("a.jsonl", '{"words": [1], "tags": ["X"]}', r"line 1: expected a list of strings"),
         ("a.jsonl", "a X", r"line 1: expected a JSON object"),
     ],

@@ -115,7 +115,7 @@ SHARDS: dict[str, tuple[str, Callable[[FieldArrays], FieldArrays], str]] = {
         r"ids below the vocabulary's size 120 in src of .*\.ids\.npz, found id 120 in sequence 1",
     ),
     "the largest id": ("tgt", with_id(0, 2**31 - 1), r"found id 2,147,483,647 in sequence 1\b"),
-    "all padding": ("tgt", all_padding, r"no padding in tgt of .*found the id of padding, 0, in"),
+    "all padding": ("tgt", all_padding, r"no padding in tgt of .*found the padding id, 0, in"),
     "padding within": ("src", with_id(0, PAD), r"no padding in src of .* in sequence 1\b"),
     "no EOS": ("tgt", with_id(-1, 9), r"EOS, 3, as the last id in tgt of .*found 9 as .* sequence"),
     "empty": (
@@ -126,7 +126,7 @@ SHARDS: dict[str, tuple[str, Callable[[FieldArrays], FieldArrays], str]] = {
     "too long": (
         "src",
         lengthened,
-        r"at most \d+ tokens, as manifest\.json says, in src .*found 5,",
+        r"at most \d+ tokens, as in manifest\.json, in src .*found 5,",
     ),
 }
 
@@ -169,7 +169,7 @@ MANIFESTS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "lengths of more": (lambda m: m["lengths"]["src"].append(1), "501 examples, the corpora 500"),
     "lengths of documents": (
         lambda m: m["lengths"].update(src={"counts": [0, 500], "longest": 1}),
-        r"lengths\.src has not the form of a field of the role source",
+        r"lengths\.src does not have the form of a field with the role source",
     ),
     "no lengths": (
         lambda m: m["lengths"].pop("tgt"),

@@ -167,7 +167,7 @@ def block_with(**changes: object) -> ShardBlock:
         ([block_with(lengths=np.array([0, 4]))], "at least 1 token .* 0.tgt, found 0 tokens"),
         ([block_with(lengths=np.array([2, 3]))], "2 sequences of 5 tokens"),
         ([block_with(lengths=np.array([4]))], "1 sequence of 4 tokens"),
-        ([block_with(ids=np.array([5, 3, -1, 3]))], "come back as they are"),
+        ([block_with(ids=np.array([5, 3, -1, 3]))], "are read back unchanged"),
         ([block_with(ids=np.array([5, 3, 2**31, 3]))], "at most 2147483647 .*found 2147483648"),
         ([block_with(ids=np.array([5, 3, 2**32, 3]))], "unsigned integers as tgt.ids"),
         ([block_with(ids=np.array([5.5, 3, 6, 3]))], "unsigned integers as tgt.ids"),

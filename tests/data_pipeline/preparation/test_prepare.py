@@ -320,7 +320,7 @@ def test_repairing_loses_no_tombstone_and_no_strange_file(
     shard = copy / Manifest.load(open_store(copy)).shards[0].name
     shard.write_bytes(b"damaged")
     (copy / "notes.txt").write_text("mine")
-    with pytest.raises(DatasetError, match=r"not its own: notes\.txt"):
+    with pytest.raises(DatasetError, match=r"that do not belong to it: notes\.txt"):
         prepare(settings_of(data, tokenizer_config), silent)
     (copy / "notes.txt").unlink()
     manifest = quarantine(copy, [Manifest.load(open_store(copy)).shards[1].name], "a test")

@@ -162,7 +162,7 @@ def test_full_disk_is_told_and_leaves_nothing(
     """Partitions take 2 MB here, a page each, and shards with one pair a block 4 MB."""
     reached: set[str] = set()
     data = data_config(tmp_path / "disk" / "d", pairs_per_block=1, blocks_per_shard=1)
-    message = r"disk/d cannot be prepared .*No space left.*room for three times the text"
+    message = r"disk/d cannot be prepared .*No space left.*space for three times the text"
     with small_disk(tmp_path / "disk", megabytes):
         with pytest.raises(DatasetError, match=message):
             prepare(

@@ -145,8 +145,8 @@ def test_child_takes_the_parents_place_and_the_parent_can_come_back(
     [
         (["shards/train-00099.tar"], r"no shard 'shards/train-00099.tar'.*such as shards/train-0"),
         (["train-00001.tar"], "no shard 'train-00001.tar'"),
-        (["shards/train-00001.tar"], "train-00001.tar of .* is quarantined already"),
-        (["shards/train-00002.tar", "shards/train-00001.tar"], "quarantined already"),
+        (["shards/train-00001.tar"], "train-00001.tar of .* is already quarantined"),
+        (["shards/train-00002.tar", "shards/train-00001.tar"], "already quarantined"),
     ],
 )
 def test_wrong_shards_change_nothing(copy: Path, shards: list[str], message: str) -> None:

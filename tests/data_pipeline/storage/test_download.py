@@ -43,7 +43,7 @@ def test_what_may_pass_is_tried_again(
         download(f"{server.url}/a%20b.gz", tmp_path / "new")
     assert (tmp_path / "new").read_bytes() == CONTENT
     assert server.requests == {"a b.gz": 4}
-    assert caplog.text.count("a%20b.gz is tried again in 0.0 s: ") == 3
+    assert caplog.text.count("a%20b.gz in 0.0 s: ") == 3
 
 
 def test_the_last_failure_is_told(server: FaultyServer, tmp_path: Path) -> None:

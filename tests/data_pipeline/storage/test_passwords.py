@@ -124,7 +124,7 @@ def test_what_a_server_redirects_to_is_in_no_message(
     for caught in (of_download, of_store):  # with all causes, as a process pool or Ray tells them
         assert "CANARY" not in "".join(traceback.format_exception(caught.value))
     assert "CANARY" not in caplog.text
-    assert "tried again" in caplog.text
+    assert "Retrying" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ def test_a_damaged_netrc_file_is_named_and_not_shown(
         lambda: download(f"{guarded.url}/a.txt", tmp_path / "a"),
         lambda: RemoteStore(guarded.url, ShardCache(tmp_path, 1), ()).read("a.txt", SHA256),
     ):
-        with pytest.raises((LocationError, DatasetError), match=rf"{path} .*its line \d") as caught:
+        with pytest.raises((LocationError, DatasetError), match=rf"{path} .*line \d") as caught:
             read()
         assert "CANARY" not in "".join(traceback.format_exception(caught.value))
     assert "CANARY" not in caplog.text
@@ -170,7 +170,7 @@ def test_a_netrc_file_that_others_may_read_is_refused_at_home(
     path = tmp_path / ".netrc"
     path.write_text(f"machine 127.0.0.1 login me password {PASSWORD}\n")
     path.chmod(0o644)
-    with pytest.raises(LocationError, match=r"readable by you alone \(chmod 600\)"):
+    with pytest.raises(LocationError, match=r"readable only by you \(chmod 600\)"):
         download(f"{guarded.url}/a.txt", tmp_path / "a")
     path.chmod(0o600)
     download(f"{guarded.url}/a.txt", tmp_path / "a")
@@ -219,5 +219,5 @@ def test_waits_say_no_credential(caplog: pytest.LogCaptureFixture) -> None:
 
     with caplog.at_level(logging.WARNING):
         wait_before_retry(0, f"http://me:{PASSWORD}@host/a", f"moved to http://host/b?{SIGNED}")
-    assert "http://host/a is tried again" in caplog.text
+    assert "Retrying http://host/a in" in caplog.text
     assert "CANARY" not in caplog.text

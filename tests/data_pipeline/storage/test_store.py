@@ -373,7 +373,7 @@ def test_the_waits_grow_and_are_spread(
     assert all(0.4 <= wait <= 1.2 for wait in waits[1::2])
     assert len(set(waits)) == 10
     assert [record.levelno for record in caplog.records] == [logging.WARNING] * 10
-    assert re.search(rf"{SHARD} of .*tried again in 0\.\d s: expected 20,000 bytes", caplog.text)
+    assert re.search(rf"Retrying {SHARD} of .* in 0\.\d s: expected 20,000 bytes", caplog.text)
 
 
 # Processes and threads.

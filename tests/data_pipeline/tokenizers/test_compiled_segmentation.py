@@ -266,7 +266,7 @@ def test_the_log_says_what_draws(
 
 def test_a_library_of_another_source_is_not_used(library: Library, tmp_path: Path) -> None:
     path = compiled_of(tmp_path, SOURCE.read_text() + "\n")
-    with pytest.raises(LibraryError, match=r"was made of another segmenter\.c"):
+    with pytest.raises(LibraryError, match=r"was built from another segmenter\.c"):
         Library(path)
 
 
@@ -287,7 +287,7 @@ def test_a_library_that_draws_otherwise_is_not_used(
     assert right in SOURCE.read_text()
     path = compiled_of(tmp_path, SOURCE.read_text().replace(right, wrong))
     monkeypatch.setattr(compiled_segmentation, "SOURCE", tmp_path / "other.c")
-    with pytest.raises(LibraryError, match="does not draw what Python draws"):
+    with pytest.raises(LibraryError, match="does not draw the same as Python"):
         Library(path)
 
 

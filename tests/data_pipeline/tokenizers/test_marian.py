@@ -144,9 +144,9 @@ def test_a_tag_stands_first_and_no_text_spells_one(
     special = {source.tag_id(tag) for tag in TAGS} | {source.pad_id}
     assert not special & {number for part in spelt for number in part}
     assert all(part.count(source.eos_id) == 1 and part[-1] == source.eos_id for part in spelt)
-    with pytest.raises(TokenizerError, match=r"tag >>deu<< is none of the 2 tags .*>>fra<<"):
+    with pytest.raises(TokenizerError, match=r"tag >>deu<< is not one of the 2 tags .*>>fra<<"):
         source.tag_id(">>deu<<")
-    with pytest.raises(TokenizerError, match="tag a is none"):
+    with pytest.raises(TokenizerError, match="tag a is not one"):
         source.tag_id("a")
 
 
@@ -209,7 +209,7 @@ def changed(folder: Path, copy: Path, files: dict[str, str | bytes | None]) -> P
     [
         ({"target": None}, r"target\.spm cannot be read .*source\.spm, target\.spm, vocab\.json"),
         ({"source": b"\x80\x04pickle"}, r"source\.spm of .*is not a SentencePiece model"),
-        ({"vocabulary": "[]"}, r"vocab\.json is no vocabulary: expected a JSON object"),
+        ({"vocabulary": "[]"}, r"vocab\.json is not a vocabulary: expected a JSON object"),
         ({"vocabulary": '{"a": 0, "a": 1}'}, r"'a' appears twice"),
         ({"vocabulary": '{"a": 0, "b": 0}'}, r"gives 'b' the id 0, expected another number"),
         ({"vocabulary": '{"a": 7}'}, r"gives 'a' the id 7, expected another number below 1"),
@@ -227,14 +227,14 @@ def test_what_is_wrong_with_a_folder_is_named(
 def test_a_second_vocabulary_is_refused(folder: Path, tmp_path: Path) -> None:
     other = changed(folder, tmp_path / "other", {})
     (other / "target_vocab.json").write_text("{}")
-    with pytest.raises(TokenizerError, match=r"target_vocab\.json, a vocabulary of its own"):
+    with pytest.raises(TokenizerError, match=r"target_vocab\.json, a separate vocabulary"):
         MarianTokenizer.load(other)
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "is no Marian tokenizer"),
+        (b"", "is not a Marian tokenizer"),
         (b'{"format": "other"}', "format: "),
         (b'{"source": "", "target": "", "pieces": [], "more": 1}', "more: Extra inputs"),
     ],

@@ -232,7 +232,7 @@ def test_quarantine_leaves_shards_out_and_can_be_undone(transloom, dataset):
     assert f"Quarantined and not looked at: {lost.name}." in " ".join(result.stdout.split())
     assert "does not know" not in result.stdout
 
-    with pytest.raises(DatasetError, match="quarantined already"):
+    with pytest.raises(DatasetError, match="already quarantined"):
         transloom(*command)
     shutil.move(done["parent_file"], dataset / "manifest.json")
     assert manifest_of(dataset).identity == parent.identity
