@@ -213,7 +213,7 @@ def test_other_code_than_the_checkpoints_is_not_imported(foreign, monkeypatch):
     as_in_another_process()
     monkeypatch.setenv(FOLDER_VARIABLE, str(folder))
     (folder / "ext_of_checkpoint.py").write_text("raise SystemExit('it was imported')\n")
-    with pytest.raises(RunMismatchError, match=r"ext_of_checkpoint is 0 sha256:.* here, and 0 sha"):
+    with pytest.raises(RunMismatchError, match=r"ext_of_checkpoint is 0 sha256:.* here, but 0 sha"):
         TrainingRecipe.of_checkpoint(values, identity)
 
 
