@@ -2,7 +2,7 @@
 
     class SignDescent(OptimizerKind):
         reads = ("weight_decay",)
-        not_exact_because = "nobody has measured whether its bits depend on where ZeRO cuts"
+        not_exact_because = "its kernels were not tested for bits that depend on the partitioning"
 
         def build(self, groups, settings, *, exact):
             from my_package.sign_descent import SignDescentStep
