@@ -1,4 +1,4 @@
-"""What happens at a step: loop, ZeRO engine, checkpoints, metrics."""
+"""Training step: loop, ZeRO engine, checkpoints, metrics."""
 
 from foundation import moved
 

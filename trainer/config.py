@@ -1,4 +1,4 @@
-"""The trainer's sections of a recipe: steps, optimiser, engine, checkpoints, tracking."""
+"""Trainer's sections of a recipe: steps, optimizer, engine, checkpoints, tracking."""
 
 from typing import Annotated, Any, Literal
 
@@ -20,24 +20,24 @@ from trainer.registries.losses import LOSSES
 from trainer.registries.optimizers import OptimizerConfig
 from trainer.registries.schedules import SCHEDULES
 
-# W&B refuses longer ones (0.31.0).
+# W&B refuses longer tags (0.31.0).
 Tag = Annotated[str, Field(min_length=1, max_length=64)]
 
-# Of probe sentences, which are kept with all attention at some forty steps of a long run.
+# Maximum number of probe sentences; all their attention is saved at some forty steps of a long run.
 MAX_PROBES = 4
 LONGEST_PROBE = 300  # characters
 ProbeSentence = Annotated[str, Field(min_length=1, max_length=LONGEST_PROBE)]
 
 
 class ScheduleConfig(Section):
-    """The learning rate as a function of the step; `trainer.training.schedule` has the formulas."""
+    """Learning rate as a function of the step; `trainer.training.schedule` has the formulas."""
 
-    # So that options are looked at where none are given.
+    # Validate `options` even if the recipe gives none.
     model_config = ConfigDict(validate_default=True)
 
     type: str = identity(
         "paper",
-        "Which formula: `paper` (§5.3 of Attention Is All You Need), "
+        "Formula: `paper` (§5.3 of Attention Is All You Need), "
         "`inverse_square_root`, `cosine`, `linear`, `constant`, or one that an extension "
         "registers.",
     )
@@ -46,18 +46,17 @@ class ScheduleConfig(Section):
     peak_learning_rate: float | None = identity(
         None, "The rate after warm-up; required by all but `paper`.", gt=0
     )
-    initial_learning_rate: float = identity(1e-7, "The rate that warm-up starts from.", ge=0)
+    initial_learning_rate: float = identity(1e-7, "The rate at which warm-up starts.", ge=0)
     decay_until_step: int | None = identity(
         None,
-        "`cosine` and `linear`, which require it: the step at which the rate "
-        "reaches final_learning_rate, to stay there.",
+        "Required by `cosine` and `linear`: the step from which the rate is final_learning_rate.",
         gt=0,
     )
     final_learning_rate: float = identity(
         0.0, "`cosine` and `linear`: the rate at the end of the decay.", ge=0
     )
     options: dict[str, Any] = identity(
-        {}, "The settings of an extension's schedule, which reads no others."
+        {}, "Settings of an extension's schedule, which reads no other settings."
     )
 
     @field_validator("type")
@@ -68,7 +67,7 @@ class ScheduleConfig(Section):
     @field_validator("options")
     @classmethod
     def _are_those_of_the_schedule(cls, options: dict[str, Any], info: ValidationInfo) -> Any:
-        if "type" not in info.data:  # which is wrong itself
+        if "type" not in info.data:  # `type` itself is invalid
             return options
         return resolved_options(SCHEDULES[info.data["type"]] or Section, options)
 
@@ -79,7 +78,7 @@ class ScheduleConfig(Section):
     @model_validator(mode="after")
     def _each_type_has_what_it_reads(self) -> "ScheduleConfig":
         what = f"schedule type {self.type!r}"
-        if SCHEDULES[self.type]:  # an extension's
+        if SCHEDULES[self.type]:  # registered by an extension
             require_defaults(self, what, set(type(self).model_fields) - {"type", "options"})
             return self
         if (self.type == "paper") != (self.peak_learning_rate is None):
@@ -118,71 +117,73 @@ class ScheduleConfig(Section):
 
 
 class EarlyStoppingConfig(Section):
-    """When to stop before `max_steps`."""
+    """Condition to stop before `max_steps`."""
 
     metric: str = continuable(
-        "loss", "A score of the validation set, such as loss, or bleu of translations."
+        "loss", "A score of the validation set, such as loss, or bleu for translations."
     )
     patience: int = continuable(
-        10, "Validations in a row without a new best one that end the run.", gt=0
+        10, "Validations in a row without a new best score after which the run ends.", gt=0
     )
 
 
 class TrainerConfig(Section):
-    """How long and with which loss to train."""
+    """Length of the training, loss, optimizer and validation."""
 
-    # So that options are looked at where none are given.
+    # Validate `loss_options` even if the recipe gives none.
     model_config = ConfigDict(validate_default=True)
 
     max_steps: int = continuable(
-        REQUIRED, "Optimizer steps in all; more steps continue a finished run.", gt=0
+        REQUIRED, "Total optimizer steps; a higher value continues a finished run.", gt=0
     )
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     loss: str = identity("cross_entropy", "`cross_entropy`, or a loss that an extension registers.")
-    loss_options: dict[str, Any] = identity({}, "The settings of an extension's loss.")
+    loss_options: dict[str, Any] = identity({}, "Settings of an extension's loss.")
     label_smoothing: float = identity(0.1, "ε_ls of the paper's §5.4.", ge=0, lt=1)
     r_drop: float = identity(
         0.0,
-        "α of R-Drop (Liang et al. 2021), 5 in their translations: two passes over each "
-        "micro-batch, whose dropout differs, shall agree. 0 makes one pass.",
+        "α of R-Drop (Liang et al. 2021), 5 in their translations: penalizes the "
+        "difference of two passes over each micro-batch with different dropout. 0 makes one pass.",
         ge=0,
     )
-    gradient_clipping: float = identity(0.0, "Largest global gradient norm; 0 leaves it.", ge=0)
+    gradient_clipping: float = identity(
+        0.0, "Largest global gradient norm; 0 disables clipping.", ge=0
+    )
     validate_every_steps: int = continuable(
-        500, "Steps between validations; the last step has one too.", gt=0
+        500, "Steps between validations; the last step is always validated.", gt=0
     )
     early_stopping: EarlyStoppingConfig | None = continuable(
-        None, "Ends the run when validation gets better no more; null does not."
+        None, "Ends the run when validation no longer improves; null disables it."
     )
     ema_decay: float = identity(
         0.0,
         "Decay of an exponential moving average of the weights, which validation "
-        "and translating then use; 0 keeps none.",
+        "and translation then use; 0 disables it.",
         ge=0,
         lt=1,
     )
     init_from: Location | None = identity(
         None,
-        "RUN or RUN@STEP whose weights a new run starts from, at step 0 and with new moments, or "
-        "the folder of a Marian model in Hugging Face's layout; null starts from random weights.",
+        "RUN or RUN@STEP with the initial weights of a new run, at step 0 and with new moments; or "
+        "the folder of a Marian model in Hugging Face's layout. null starts from random weights.",
     )
     frozen: tuple[Annotated[str, Field(min_length=1)], ...] = identity(
         (),
-        "Patterns of parameters that keep the weights that they begin with, such as "
+        "Patterns of parameters that keep their initial weights, such as "
         "`source_embedding.*` or `encoder.layers.[0-2].*`.",
     )
     stop_after_skipped_steps: int = continuable(
         3,
-        "Steps in a row whose loss or gradient is not finite, hence not applied, "
-        "after which the run ends.",
+        "The run ends after this number of steps in a row whose loss or gradient is not "
+        "finite; such steps are not applied.",
         gt=0,
     )
     validation_scores: tuple[str, ...] = continuable(
-        (), "Scores of a validation's texts, registered by extensions, beside the task's own."
+        (), "Further scores of a validation's texts, registered by extensions."
     )
     validation_samples: int = continuable(
-        3, "Validation sentences whose translations are kept and shown.", ge=0
+        3, "Number of validation sentences whose translations are saved and shown.", ge=0
     )
 
     @field_validator("loss")
@@ -192,13 +193,13 @@ class TrainerConfig(Section):
 
     @property
     def smooths_labels(self) -> bool:
-        """Return whether the loss includes label smoothing, which the NLL never does."""
+        """True if the loss includes label smoothing, which the NLL never does."""
         return self.loss == "cross_entropy" and self.label_smoothing > 0
 
     @field_validator("loss_options")
     @classmethod
     def _are_those_of_the_loss(cls, options: dict[str, Any], info: ValidationInfo) -> Any:
-        if "loss" not in info.data:  # which is wrong itself
+        if "loss" not in info.data:  # `loss` itself is invalid
             return options
         return resolved_options(LOSSES[info.data["loss"]] or Section, options)
 
@@ -221,55 +222,55 @@ class TrainerConfig(Section):
 
 
 class EngineConfig(Section):
-    """How DeepSpeed spreads the state over ranks and in which precision it computes."""
+    """DeepSpeed's distribution of the state over ranks, and the precision of its computation."""
 
     zero_stage: Literal[0, 1, 2, 3] = execution(
-        1, "0 replicates all; 1 shards moments, 2 gradients too, 3 parameters too."
+        1, "0 replicates all state; 1 shards moments, 2 also gradients, 3 also parameters."
     )
     precision: Literal["fp32", "bf16"] = identity(
         "fp32", "bf16 keeps fp32 master weights and accumulates gradients in fp32."
     )
     numerics: Literal["fast", "exact"] = identity(
         "fast",
-        "exact: losses and weights are the same bits on any number of ranks and "
+        "exact: losses and weights are bit-identical on any number of ranks and "
         "in any ZeRO stage; see docs/exactness.md.",
     )
     attention: AttentionBackend | None = execution(
         None,
-        "Which kernels compute attention; null takes the one that was measured to "
-        "be fastest on the device in the precision.",
+        "Kernels that compute attention; null selects the backend that was measured to "
+        "be fastest on the device in this precision.",
     )
     activation_checkpointing: bool = execution(
         False,
-        "Backward passes compute each layer's activations anew instead of keeping "
-        "them: less memory, one more forward pass, the same numbers.",
+        "Backward passes recompute each layer's activations instead of storing "
+        "them: less memory, one more forward pass, the same results.",
     )
 
     @model_validator(mode="after")
     def _bf16_needs_sharded_moments(self) -> "EngineConfig":
         if self.precision == "bf16" and self.zero_stage == 0:
             raise ValueError(
-                "precision bf16 with zero_stage 0: DeepSpeed keeps no fp32 master weights there; "
-                "use zero_stage 1, 2 or 3, or precision fp32"
+                "precision bf16 with zero_stage 0, in which DeepSpeed keeps no fp32 master "
+                "weights: use zero_stage 1, 2 or 3, or precision fp32"
             )
         return self
 
 
 class CheckpointsConfig(Section):
-    """When checkpoints are written and how many stay."""
+    """Interval and retention of checkpoints."""
 
     every_steps: int = continuable(
-        500, "Steps between checkpoints; the last step has one too.", gt=0
+        500, "Steps between checkpoints; the last step is always saved.", gt=0
     )
-    keep_last: int = continuable(3, "How many of the newest complete checkpoints stay.", gt=0)
+    keep_last: int = continuable(3, "Number of newest complete checkpoints to keep.", gt=0)
     keep_best: int = continuable(
-        1, "How many of those with the best validation stay as well.", ge=0
+        1, "Number of checkpoints with the best validation to keep in addition.", ge=0
     )
     best_by: str = continuable(
-        "loss", "By which score of the validation, such as the lowest loss or the highest bleu."
+        "loss", "Score of the validation for keep_best, such as loss or bleu."
     )
     keep_every_steps: int | None = continuable(
-        None, "Those of every k-th step stay for ever; null keeps none.", gt=0
+        None, "Keep the checkpoints of every k-th step for ever; null keeps none.", gt=0
     )
 
 
@@ -277,25 +278,25 @@ class TrackingConfig(Section):
     """Weights & Biases; metrics.jsonl in the run folder is written in any case."""
 
     wandb: Literal["offline", "online", "disabled"] = execution(
-        "offline", "The environment's WANDB_MODE takes precedence."
+        "offline", "Mode of W&B; the environment's WANDB_MODE takes precedence."
     )
     project: str = execution("transloom", "The W&B project.")
     group: str | None = execution(
         None, "The group in which W&B shows the run, such as runs of several seeds.", min_length=1
     )
-    tags: tuple[Tag, ...] = execution((), "W&B's tags of the run.")
-    notes: str | None = execution(None, "What W&B shows beside the run: what it is to find out.")
+    tags: tuple[Tag, ...] = execution((), "W&B tags of the run.")
+    notes: str | None = execution(None, "Notes that W&B shows with the run, such as its purpose.")
     probe_sentences: tuple[ProbeSentence, ...] = execution(
         (),
-        "Sentences, at most 4, whose translation and attention are kept at steps 0, 1, 2, 3, 4, 6, "
-        "8, 12, 16, … as the run's time-lapse.",
+        "Sentences, at most 4, whose translation and attention are saved at steps 0, 1, 2, 3, 4, "
+        "6, 8, 12, 16, … as the run's time-lapse.",
     )
 
     @field_validator("tags")
     @classmethod
     def _are_named_once(cls, tags: tuple[str, ...]) -> tuple[str, ...]:
         if len(set(tags)) < len(tags):
-            raise ValueError(f"{join_items(tags)}: a tag stands there twice, name each once")
+            raise ValueError(f"{join_items(tags)}: a tag is repeated, name each once")
         return tags
 
     @field_validator("probe_sentences")
@@ -304,5 +305,5 @@ class TrackingConfig(Section):
         if len(sentences) > MAX_PROBES:
             raise ValueError(f"{len(sentences)} sentences, at most {MAX_PROBES}: leave some out")
         if len(set(sentences)) < len(sentences):
-            raise ValueError("a sentence stands there twice: give each once")
+            raise ValueError("a sentence is repeated: give each once")
         return sentences

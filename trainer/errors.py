@@ -1,8 +1,8 @@
-"""Errors of a run that its user can act on."""
+"""Errors of a run that its user can correct."""
 
 
 class TrainerError(Exception):
-    """Base of the trainer's own errors; the message names what was found and the remedy."""
+    """Base of the trainer's errors; the message names the cause and the remedy."""
 
 
 class CheckpointError(TrainerError):
@@ -10,15 +10,15 @@ class CheckpointError(TrainerError):
 
 
 class DamagedCheckpointError(CheckpointError):
-    """The ranks found that a checkpoint's files differ from what was written."""
+    """The ranks found that a checkpoint's files differ from its header."""
 
 
 class CheckpointFormatError(TrainerError):
-    """A checkpoint is whole but of a format that this version does not read."""
+    """A checkpoint is complete but in a format that this version does not read."""
 
 
 class RunMismatchError(TrainerError):
-    """The recipe or the dataset is not the one that this run was started with."""
+    """The recipe or the dataset differs from that with which this run was started."""
 
 
 class NonFiniteLossError(TrainerError):
@@ -26,15 +26,15 @@ class NonFiniteLossError(TrainerError):
 
 
 class EngineError(TrainerError):
-    """The requested combination of precision, ZeRO stage and device cannot work."""
+    """The requested combination of precision, ZeRO stage and device is not supported."""
 
 
 class ScheduleError(TrainerError):
-    """A schedule gives a step no learning rate."""
+    """A schedule returns no valid learning rate for a step."""
 
 
 class NetworkError(TrainerError):
-    """A node does not know how the ranks of other nodes reach it."""
+    """A node has no network interface with the address under which other ranks reach it."""
 
 
 class RunInUseError(TrainerError):
@@ -42,19 +42,19 @@ class RunInUseError(TrainerError):
 
 
 class RecordInUseError(TrainerError):
-    """A process that should be gone still writes the record; it may end in a while."""
+    """A process that should have ended still writes the record; it may end soon."""
 
 
 class LeaseLostError(TrainerError):
-    """This process owned the run, and no longer does."""
+    """The process owned the run, and no longer does."""
 
 
 class TranslationError(TrainerError):
-    """Sentences could not be translated, for a reason that lies outside the sentences."""
+    """Sentences could not be translated, for a reason outside the sentences."""
 
 
 class TextError(TrainerError):
-    """A text that a model was given cannot be what it is asked about."""
+    """A text cannot be an input of the model."""
 
 
 class MemoryPreflightError(TrainerError):

@@ -1,6 +1,6 @@
-"""The part of a recipe that determines a run's curve, whoever places its ranks.
+"""Part of a recipe that determines a run's curve, independent of the placement of its ranks.
 
-values ──▶ its extensions are loaded ──▶ its task and network tell the classes of its sections
+values ──▶ load its extensions ──▶ task and network determine the classes of its sections
     ──▶ a recipe of these classes, validated
 """
 
@@ -34,28 +34,28 @@ from trainer.task_kinds import NETWORKS, TASKS, TaskKind
 
 
 class TrainingRecipe(Section):
-    """Everything that the ranks need to know. The cluster's recipe adds where they run.
+    """All settings that the ranks need; the cluster's recipe adds their placement.
 
-    Its sections `data`, `tokenizer`, `batching`, `model` and `decoding` are of the classes that
-    task and network have for them: `of` makes a recipe with these.
+    The classes of its sections `data`, `tokenizer`, `batching`, `model` and `decoding` depend on
+    the task and network: `of` creates a recipe with these classes.
     """
 
-    general: ClassVar[type["TrainingRecipe"]]  # the class without the task's own sections
+    general: ClassVar[type["TrainingRecipe"]]  # the class without the sections of a task
 
     name: str = execution(
-        REQUIRED, "Names the run's folder.", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+        REQUIRED, "Name of the run's folder.", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
     )
-    seed: int = identity(1, "Of initial weights, data order and dropout.", ge=0)
+    seed: int = identity(1, "Seed of initial weights, data order and dropout.", ge=0)
     task: str = identity(
         DEFAULT_TASK,
-        "What is learned: translation, causal_lm, masked_lm, tlm, sentence_embedding, "
+        "Task to learn: translation, causal_lm, masked_lm, tlm, sentence_embedding, "
         "text_classification, token_classification or an extension's.",
     )
     extensions: tuple[str, ...] = identity(
         (), "Modules that register tasks, networks, losses and so on; see docs/extending.md."
     )
     extension_folder: Location | None = execution(
-        None, "The folder of their packages, on every node; null: they are installed."
+        None, "Folder of the extensions' packages, on every node; null if they are installed."
     )
     data: DataConfig
     tokenizer: TokenizerConfig
@@ -78,7 +78,7 @@ class TrainingRecipe(Section):
         if more and not kind.makes_texts:
             raise ValueError(
                 f"trainer.validation_scores is {join_items(more)}, and the validation of "
-                f"{self.task} makes no texts that these could score: leave it out"
+                f"{self.task} generates no texts to score: leave it out"
             )
         for name in more:
             SCORES.known(name)
@@ -108,12 +108,12 @@ class TrainingRecipe(Section):
         if self.engine.numerics == "exact" and reason:
             raise ValueError(
                 f"engine.numerics is 'exact' and trainer.optimizer.type is {name!r}, which cannot "
-                f"be: {reason}. Set engine.numerics to 'fast', or take another optimizer"
+                f"be: {reason}. Set engine.numerics to 'fast', or use another optimizer"
             )
         return self
 
     def _require_two_passes_that_differ(self) -> None:
-        """Require, for `trainer.r_drop`, a task that can feed two passes, and dropout."""
+        """Require, for `trainer.r_drop`, a task that supports two passes, and dropout."""
         weight = self.trainer.r_drop
         if weight and not self.kind.repeats:
             can = join_items([name for name in TASKS if TASKS[name].repeats])
@@ -134,31 +134,31 @@ class TrainingRecipe(Section):
 
     @property
     def kind(self) -> TaskKind:
-        """What a recipe shows of its task."""
+        """Properties of the recipe's task."""
         return TASKS[self.task]
 
     @property
     def loaded_extensions(self) -> Extensions:
-        """The extensions, which were loaded before the recipe was read."""
+        """Extensions of the recipe, which were loaded before it was validated."""
         return loaded_extensions(self.extensions, self.extension_folder)
 
     @property
     def data_settings(self) -> DataSettings:
-        """The settings that decide which examples the run is fed, and how they are batched."""
+        """Settings that determine the examples of the run and their batches."""
         return DataSettings(
             self.data, self.tokenizer, self.batching, self.seed, self.task, self.loaded_extensions
         )
 
     @classmethod
     def of(cls, values: dict[str, Any]) -> Self:
-        """The recipe with these values, once its extensions are loaded.
+        """Load the extensions of these values and return the validated recipe.
 
         Raises:
             LocationError: a value or a key carries a credential.
-            ExtensionError: one of them, the task or the network is not found.
-            pydantic.ValidationError: a value is wrong.
+            ExtensionError: an extension, the task or the network is not found.
+            pydantic.ValidationError: a value is invalid.
         """
-        check_all(values)  # before anything that would say a value
+        check_all(values)  # first, because later errors quote values
         folder = values.get("extension_folder")
         load_extensions(_extension_names(values), folder if isinstance(folder, str) else None)
         return class_of(cls, values).model_validate(values)
@@ -170,17 +170,18 @@ class TrainingRecipe(Section):
         identity: Mapping[str, Any] | None,
         own_folder: str | None = None,
     ) -> Self:
-        """Return the recipe that a run, a checkpoint or a job holds, whoever wrote it.
+        """Return the recipe in a run, a checkpoint or a job from an untrusted source.
 
-        Extensions are loaded only if their code is that of the identity, and never from the folder
+        Extensions are loaded only if their code matches the identity, and never from the folder
         that the values name.
 
         Args:
-            identity: the run's identity; None if there is none to compare with.
-            own_folder: the folder that the user names for extensions, besides the environment's.
+            values: the fields of the recipe.
+            identity: the run's identity, or None if there is none to compare with.
+            own_folder: the user's own folder of extensions, in addition to the environment.
 
         Raises:
-            LocationError, ExtensionError, pydantic.ValidationError: as `of` does.
+            LocationError, ExtensionError, pydantic.ValidationError: as for `of`.
         """
         named = values.get("extension_folder")
         named_folder = named if isinstance(named, str) else None
@@ -189,14 +190,15 @@ class TrainingRecipe(Section):
 
     @classmethod
     def of_checkpoint(cls, values: dict[str, Any], identity: dict[str, Any]) -> Self:
-        """Return the recipe that a checkpoint holds.
+        """Return the recipe in a checkpoint.
 
         Args:
+            values: the fields of the recipe.
             identity: the identity in the checkpoint.
 
         Raises:
-            RunMismatchError: it was written by a version with other fields, or with extensions
-                that are not here.
+            RunMismatchError: a version with other fields wrote it, or it needs extensions that are
+                not installed.
         """
         try:
             return cls.of_untrusted(strip_credentials(values), identity)
@@ -206,13 +208,13 @@ class TrainingRecipe(Section):
             problem = error.errors()[0]
             raise RunMismatchError(
                 f"The checkpoint's recipe has {'.'.join(map(str, problem['loc']))} = "
-                f"{problem['input']!r}, which this version does not take ({problem['msg']}): use "
+                f"{problem['input']!r}, which this version does not accept ({problem['msg']}): use "
                 "the version that wrote it"
             ) from error
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # A class that was made for a task has no place to be imported from. Extensions go first:
-        # what unpickles the rest needs them.
+        # A class that was created for a task cannot be imported by name. The extensions come first,
+        # because unpickling the rest needs them.
         return _restored, (self.loaded_extensions, self.general, self.model_dump(mode="json"))
 
 
@@ -221,23 +223,25 @@ R = TypeVar("R", bound=TrainingRecipe)
 
 
 def _extension_names(values: dict[str, Any]) -> tuple[str, ...]:
-    """The names under `extensions`; none if they are no names, which validation then refuses."""
+    """Return the names under `extensions`, or none if malformed; validation refuses those."""
     names = values.get("extensions", ())
     well_formed = isinstance(names, (list, tuple)) and all(isinstance(n, str) for n in names)
     return tuple(names) if well_formed else ()
 
 
 def recipe_class(general: type[R], task: str = DEFAULT_TASK, network: str | None = None) -> type[R]:
-    """The class of recipes of a task.
+    """Return the class of recipes of a task.
 
     Args:
         general: TrainingRecipe, or a class with further sections.
-        network: the network's name; None for the task's own.
+        task: the task's name.
+        network: the network's name, or None for the task's default.
 
     Raises:
         ExtensionError: there is no such task or network.
     """
-    # The same class whether the task's own network is named or not: recipes compare their classes.
+    # Return the same class whether or not the default network is named: recipes compare their
+    # classes.
     return _recipe_class(general, task, network or TASKS[task].network)
 
 
@@ -257,7 +261,7 @@ def _recipe_class(general: type[R], task: str, network: str) -> type[R]:
 
 
 def class_of(general: type[R], values: dict[str, Any]) -> type[R]:
-    """The class of the recipe with these values; its extensions are loaded already.
+    """Return the class of the recipe with these values, whose extensions must be loaded.
 
     Raises:
         ExtensionError: there is no such task or network.
@@ -273,7 +277,7 @@ def _restored(_: Extensions, general: type[R], values: dict[str, Any]) -> R:
 
 
 def leaves(config: Section, prefix: str = "") -> Iterator[tuple[str, Any, ChangeClass]]:
-    """Every leaf field of a config with its dotted name, its value and its change class."""
+    """Yield every leaf field of a config: its dotted name, its value and its change class."""
     for name, field in type(config).model_fields.items():
         value = getattr(config, name)
         if change := change_class(field):
@@ -285,7 +289,7 @@ def leaves(config: Section, prefix: str = "") -> Iterator[tuple[str, Any, Change
 
 
 def identity_of(recipe: TrainingRecipe) -> dict[str, Any]:
-    """What makes the run what it is: fields by dotted name, as JSON values, and its extensions."""
+    """Return the run's identity: fields by dotted name, as JSON values, and its extensions."""
     fields = {name: _plain(value) for name, value, change in leaves(recipe) if change == "identity"}
     return fields | recipe.loaded_extensions.identity()
 
@@ -315,10 +319,10 @@ def differing_identity(old: dict[str, Any], new: dict[str, Any]) -> dict[str, tu
 
 
 def _default_of(name: str, identity: dict[str, Any]) -> Any:
-    """The default of a field of a run's recipe; None if it has none or there is no such field."""
+    """Return the default of a field of a run's recipe, or None if it has none."""
     task, network = identity.get("task", DEFAULT_TASK), identity.get("model.network")
     if task not in TASKS or (network is not None and network not in NETWORKS):
-        return None  # an extension's that is not loaded here
+        return None  # of an extension that is not loaded in this process
     model: Any = recipe_class(TrainingRecipe, task, network)
     default = None
     for part in name.split("."):
@@ -330,7 +334,7 @@ def _default_of(name: str, identity: dict[str, Any]) -> Any:
 
 
 def _compact(value: Any) -> Any:
-    """A value without its nulls, so that a missing field and a default of null are the same."""
+    """Remove nulls from a value, so that a missing field equals a default of null."""
     if isinstance(value, dict):
         return {key: _compact(item) for key, item in value.items() if item is not None}
     if isinstance(value, list):
@@ -339,7 +343,7 @@ def _compact(value: Any) -> Any:
 
 
 def continuable_differences(old: TrainingRecipe, new: TrainingRecipe) -> dict[str, list[Any]]:
-    """The continuable fields whose values change when a run is continued, each as [old, new]."""
+    """Return the continuable fields whose values change in a continued run, as [old, new]."""
     before = {name: value for name, value, _ in leaves(old)}
     return {
         name: [_plain(before[name]), _plain(value)]

@@ -1,6 +1,6 @@
-"""Scores of a model on a held-out set, by name; each says which direction is better.
+"""Scores of a model on a held-out set, by name, with their better direction.
 
-An extension adds one to those that a task has by itself, and a recipe names it in
+An extension can register further scores besides those of a task. A recipe names them in
 `trainer.validation_scores`:
 
     def exact_matches(made, expected):
@@ -20,12 +20,13 @@ MORE_IS_BETTER = {"loss": False, "perplexity": False, "bleu": True}
 
 
 class Score(FileModel):
-    """One measure of a validation.
+    """Value of one measure in a validation.
 
     Attributes:
         value: the measure's value; None if it is not finite.
-        decoding: the search that made the scored texts, such as "greedy"; None if the score is
-            not one of searched texts, or if the version that recorded it did not say.
+        more_is_better: whether a greater value is better.
+        decoding: the search that generated the scored texts, such as "greedy"; None if the score is
+            not one of generated texts, or if the version that recorded it did not save the search.
     """
 
     value: float | None = None
@@ -34,11 +35,14 @@ class Score(FileModel):
 
     @property
     def cost(self) -> float | None:
-        """The value, with the sign with which less is better."""
+        """Value with the sign for which less is better."""
         return -self.value if self.more_is_better and self.value is not None else self.value
 
     def is_better_than(self, best: float | None) -> bool:
-        """Whether the score beats a value of the same measure; None stands for no value so far."""
+        """Return whether the score is better than a value of the same measure, or than None.
+
+        None represents the absence of an earlier value. A value that is not finite is never better.
+        """
         if self.value is None:
             return False
         return best is None or (self.value > best if self.more_is_better else self.value < best)
@@ -48,7 +52,7 @@ Scores = dict[str, Score]
 
 
 class BestScore(FileModel):
-    """The best value of a measure, the step of its validation, and the decoding of its texts."""
+    """Best value of a measure, the step of its validation, and the decoding of its texts."""
 
     value: float
     step: int
@@ -64,7 +68,7 @@ def keep_best(best: dict[str, BestScore], scores: Scores, step: int) -> None:
 
 
 def scores_of(values: Mapping[str, float | None]) -> Scores:
-    """The scores of a translation with these values, by the measure's name."""
+    """Return the scores of a translation with these values, by the measure's name."""
     return {
         name: Score(value=value, more_is_better=MORE_IS_BETTER[name])
         for name, value in values.items()
@@ -73,11 +77,12 @@ def scores_of(values: Mapping[str, float | None]) -> Scores:
 
 @dataclass(frozen=True)
 class ScoreKind:
-    """A score of texts.
+    """Registered score of texts.
 
     Attributes:
-        of: the score of what was made, given what was expected, a text for each held-out example.
-            It must follow from these alone, as each rank works it out for itself.
+        of: computes the score from the generated and the expected texts, one of each for a held-out
+            example. It must depend on these alone, because each rank computes it independently.
+        more_is_better: whether a greater score is better.
     """
 
     of: Callable[[Sequence[str], Sequence[str]], float]

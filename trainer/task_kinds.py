@@ -1,6 +1,6 @@
-"""Tasks and networks by the names that recipes give them: their sections, and where their code is.
+"""Registries of tasks and networks: the sections that they have in recipes, and their code.
 
-Nothing here imports torch: the driver reads recipes without it.
+This module does not import torch: the driver reads recipes without it.
 
     TASKS["translation"] ──▶ the classes of its sections, its scores, its half in torch
     NETWORKS["transformer"] ──▶ the class of the section `model`, and the function that builds it
@@ -39,24 +39,27 @@ from trainer.scores import MORE_IS_BETTER
 
 
 def _accept(recipe: Any) -> None:
-    """Has nothing to say against a recipe."""
+    """Accept every recipe."""
 
 
 @dataclass(frozen=True)
 class TaskKind:
-    """A task, as far as a recipe shows it.
+    """Properties of a task that a recipe depends on.
 
     Attributes:
-        data, tokenizer, batching, decoding: the classes of these sections.
-        network: the name of its network, unless the recipe names another.
-        scores: the scores of its validation, each with whether more is better; the first is that
-            by which the best checkpoint is told, unless the recipe says otherwise.
-        makes_texts: whether a validation makes a text for each example, which can be scored.
-        probes: whether its half in torch has `probe`, for its own network.
+        data: the class of the section `data`.
+        tokenizer: the class of the section `tokenizer`.
+        batching: the class of the section `batching`.
+        decoding: the class of the section `decoding`.
+        network: the name of its default network.
+        scores: the scores of its validation, each with whether more is better. By default, the
+            first determines the best checkpoint.
+        training: its half in torch, as MODULE:CLASS; see `trainer.tasks.task`.
+        makes_texts: whether a validation generates a text for each example, which can be scored.
+        probes: whether its half in torch implements `probe` for its default network.
         repeats: whether a micro-batch can be fed twice in one pass, row after row, for
             `trainer.r_drop`.
-        training: where its half in torch is, as MODULE:CLASS; see `trainer.tasks.task`.
-        loss_unit: what the loss is a mean over, for axes of charts.
+        loss_unit: the unit that the loss is a mean over, for axes of charts.
         check: raises ValueError if sections of a recipe contradict each other.
     """
 
@@ -76,11 +79,11 @@ class TaskKind:
 
 @dataclass(frozen=True)
 class NetworkKind:
-    """A network, as far as a recipe shows it.
+    """Properties of a network that a recipe depends on.
 
     Attributes:
         config: the class of the section `model`.
-        build: where the function is that makes it of a recipe and the tokenizers by field, as
+        build: the function that builds it from a recipe and the tokenizers by field, as
             MODULE:FUNCTION; see `trainer.tasks.network`.
         flops: the function that counts its operations, in the same form; see `trainer.tasks.flops`.
             None: they are not counted.
@@ -195,8 +198,8 @@ def _network_has_label_head(recipe: Any) -> None:
     network = recipe.model.network
     if network in ("transformer", "decoder_only", "encoder_only"):
         raise ValueError(
-            f"model.network is {network}, which tells pieces, and {recipe.task} needs one that "
-            "tells labels: leave model.network out"
+            f"model.network is {network}, which predicts pieces, and {recipe.task} needs one "
+            "that predicts labels: leave model.network out"
         )
 
 
@@ -290,8 +293,8 @@ def _pairs_have_segments(recipe: Any) -> None:
     segments = getattr(recipe.model, "segments", None)
     if segments is not None and segments < 2:
         raise ValueError(
-            f"model.segments is {segments}, and tlm tells the two languages of a pair apart by "
-            "them: set model.segments to 2, or model.preset to bert"
+            f"model.segments is {segments}, and tlm distinguishes the two languages of a pair "
+            "by them: set model.segments to 2, or model.preset to bert"
         )
     if not recipe.tokenizer.joint:
         raise ValueError(
@@ -300,8 +303,8 @@ def _pairs_have_segments(recipe: Any) -> None:
     corpora = [*recipe.data.train, recipe.data.validation, *recipe.data.tests.values()]
     if tags := {tag for corpus in corpora for tag in corpus.tags.values()}:
         raise ValueError(
-            f"corpora have the tag {' and '.join(sorted(tags))}, and tlm tells languages apart by "
-            "segments: leave it out"
+            f"corpora have the tag {' and '.join(sorted(tags))}, and tlm distinguishes languages "
+            "by segments: leave it out"
         )
 
 

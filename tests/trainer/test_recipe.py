@@ -127,7 +127,7 @@ def test_a_run_with_what_is_not_registered_here_is_another_run(tmp_path, changed
         ("copy", "trainer.schedule.type=wave", r"'wave', .* schedule: there are paper"),
         ("copy", "trainer.optimizer.type=sgd", r"'sgd', .* optimizer: there are adamw"),
         ("translation", "trainer.validation_scores=[ter]", r"trainer\.validation_scores is 'ter'"),
-        ("copy", "trainer.validation_scores=[ter]", r"validation of copy makes no texts"),
+        ("copy", "trainer.validation_scores=[ter]", r"validation of copy generates no texts"),
         (
             "causal_lm",
             "checkpoints.best_by=bleu",
@@ -153,7 +153,11 @@ def test_a_run_with_what_is_not_registered_here_is_another_run(tmp_path, changed
         ("sentence_embedding", "data.validation.tag=<2de>", r"data\.validation\.tag is '<2de>'"),
         ("tlm", "model.segments=1", r"model\.segments is 1, and tlm .* set model\.segments to 2"),
         ("tlm", "tokenizer.joint=false", r"tokenizer\.joint is false, and tlm has both languages"),
-        ("tlm", "data.validation.tag=<2en>", r"have the tag <2en>, and tlm tells languages apart"),
+        (
+            "tlm",
+            "data.validation.tag=<2en>",
+            r"have the tag <2en>, and tlm distinguishes languages",
+        ),
     ],
 )
 def test_what_is_not_there_is_told_with_what_is(reading, task, override, message):
@@ -209,7 +213,7 @@ def test_other_code_than_the_checkpoints_is_not_imported(foreign, monkeypatch):
     as_in_another_process()
     monkeypatch.setenv(FOLDER_VARIABLE, str(folder))
     (folder / "ext_of_checkpoint.py").write_text("raise SystemExit('it was imported')\n")
-    with pytest.raises(RunMismatchError, match=r"ext_of_checkpoint is 0 sha256:.* here, and 0 sha"):
+    with pytest.raises(RunMismatchError, match=r"ext_of_checkpoint is 0 sha256:.* here, but 0 sha"):
         TrainingRecipe.of_checkpoint(values, identity)
 
 
@@ -228,5 +232,5 @@ def test_probe_sentences_need_a_network_that_can_be_traced(reading):
         reading("causal_lm", sentences)
     with pytest.raises(RecipeError, match="5 sentences, at most 4: leave some out"):
         reading("translation", "tracking.probe_sentences=[a, b, c, d, e]")
-    with pytest.raises(RecipeError, match="a sentence stands there twice"):
+    with pytest.raises(RecipeError, match="a sentence is repeated"):
         reading("translation", "tracking.probe_sentences=[a, a]")

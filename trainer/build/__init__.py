@@ -1,1 +1,1 @@
-"""Build a rank from its parts, for training or for a replay."""
+"""Construction of a rank from its parts, for training or for a replay."""

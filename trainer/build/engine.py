@@ -1,4 +1,4 @@
-"""Build the engine of a rank, for training and for a replay."""
+"""Construction of a rank's engine, for training and for a replay."""
 
 from trainer.rank.placement import Placement
 from trainer.recipe import TrainingRecipe

@@ -1,4 +1,4 @@
-"""Build a rank, of a run or of a replay."""
+"""Construction of a rank, of a run or of a replay."""
 
 from collections.abc import Callable, Iterator
 
@@ -24,6 +24,6 @@ def build_rank(
     """
     if job.replay is None:
         return build_trainer(job, placement=placement, steps=steps, supervision=supervision)
-    from trainer.build.replay import build_replay  # training imports no microscope
+    from trainer.build.replay import build_replay  # training does not import the step inspector
 
     return build_replay(job, placement=placement, steps=steps, supervision=supervision)

@@ -1,6 +1,6 @@
-"""Everything that a rank of a replay is made of: the parts of a run's rank, and a microscope.
+"""Construction of a rank of a replay: the parts of a run's rank, and a step inspector.
 
-Neither validations nor checkpoints nor W&B: they decide nothing of a step.
+It has no validation, no checkpoints and no W&B, because they do not affect a step.
 """
 
 import json
@@ -31,19 +31,21 @@ from trainer.training.loop import Trainer
 
 
 class NoValidator:
-    """The validator of a replay: validations are not repeated."""
+    """Validator of a replay, which does not repeat validations."""
 
     def run(self, model: nn.Module, stop_requested: Callable[[], bool]) -> ValidationResult:
         return ValidationResult({})
 
 
 class ReplayRecorder:
-    """The recorder of a replay: it writes lines to the record of the scratch folder only."""
+    """Recorder of a replay, which writes lines to the record of the scratch folder only."""
 
     def __init__(self, context: RankContext, first_step: int) -> None:
-        """
+        """Open the record of the scratch folder.
+
         Args:
-            first_step: the step of the checkpoint that the replay begins at, or 0.
+            context: the job of the rank.
+            first_step: the step of the checkpoint at which the replay begins, or 0.
         """
         self._supervision = context.supervision
         self._record = MetricsFile(context.run.metrics, first_step, context.supervision.notice)
@@ -73,7 +75,10 @@ def build_replay(
     steps: Callable[[Cursor], Iterator[RankStep]],
     supervision: Supervision,
 ) -> Trainer:
-    """One rank of a replay, at step 0 or where a checkpoint left the run."""
+    """Return one rank of a replay, at step 0 or at the step of a checkpoint.
+
+    See `build_trainer` for the arguments.
+    """
     recipe, order = job.recipe, job.replay
     assert order is not None
     context = RankContext(job, placement, supervision)

@@ -1,4 +1,4 @@
-"""Everything a rank is made of, built in one place: dataset → model → engine → data → trainer."""
+"""Construction of a rank, all in one place: dataset → model → engine → data → trainer."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -39,16 +39,19 @@ def build_trainer(
     steps: Callable[[Cursor], Iterator[RankStep]],
     supervision: Supervision,
 ) -> Trainer:
-    """One rank of a run, at step 0 or where a checkpoint left it.
+    """Return one rank of a run, at step 0 or at the step of a checkpoint.
 
     The process group must exist.
 
     Args:
+        job: the run, and its checkpoint or warm start.
+        placement: this rank and its device.
         steps: opens this rank's stream of data at a cursor.
+        supervision: receives the rank's reports.
 
     Raises:
-        DamagedCheckpointError: on every rank, if the job's checkpoint has to be verified and is
-            not intact.
+        DamagedCheckpointError: the job's checkpoint has to be verified and is not intact; raised
+            on all ranks.
     """
     recipe = job.recipe
     context = RankContext(job, placement, supervision)
@@ -113,7 +116,7 @@ def build_trainer(
 def _preflight_is_due(
     checkpoint: Checkpoint | None, engine: EngineConfig, placement: Placement
 ) -> bool:
-    """Whether any rank's conditions differ from those under which the preflight was passed."""
+    """Return whether any rank's conditions differ from those of the last passed preflight."""
     if checkpoint is None:
         return True
     now = numerics.fingerprint(engine, placement)

@@ -1,1 +1,1 @@
-"""Checkpoints: their format, how they are written, committed, kept and read."""
+"""Format, writing, commit, retention and reading of checkpoints."""

@@ -1,8 +1,8 @@
-"""The average of the weights of several checkpoints, as a checkpoint to translate with.
+"""Average of the weights of several checkpoints, itself a checkpoint to translate with.
 
 Vaswani et al. (2017, §6.1) translate with the average of the last checkpoints of a run. If the run
-keeps a moving average of its weights, those moving averages are averaged. The result is complete
-but holds no moments: training cannot go on from it, and does not see it.
+keeps a moving average of its weights, those moving averages are averaged. The result has all
+weights but no moments, so training ignores it and cannot resume from it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -21,13 +21,18 @@ from trainer.zero.fragment import MASTER
 
 
 def average(checkpoints: Path, averaged: Sequence[Checkpoint]) -> Checkpoint:
-    """Write the average of these checkpoints of a run, oldest first, beside them.
+    """Write the average of some checkpoints of a run into the same directory.
 
-    It replaces an older average of the same steps. The run may be training meanwhile. If somebody
-    takes the run meanwhile, the unfinished average is removed.
+    It replaces an older average of the same steps. The run may be training at the same time. If
+    another process takes over the run during the call, that process removes the unfinished average.
+
+    Args:
+        checkpoints: the run's directory of checkpoints.
+        averaged: the checkpoints to average, oldest first.
 
     Raises:
-        CheckpointError: a checkpoint is damaged, or the parameters are not the same in all.
+        CheckpointError: a checkpoint is damaged, the parameters differ between checkpoints, or the
+            run was trained or pruned during the call.
         OSError: the average cannot be written.
     """
     newest = averaged[-1].header
@@ -61,14 +66,14 @@ def average(checkpoints: Path, averaged: Sequence[Checkpoint]) -> Checkpoint:
             raise
         raise CheckpointError(
             f"{checkpoints.parent} was trained or pruned meanwhile, which removes an unfinished "
-            "average: start the same command again"
+            "average. Start the same command again"
         ) from error
     finally:
         discard(work)
 
 
 def _context(readers: list[CheckpointReader], parameters: list[str]) -> Iterator[memoryview]:
-    """The bytes of each parameter's mean, one parameter at a time: together they may be large."""
+    """Yield the bytes of each parameter's mean, one parameter at a time to bound memory."""
     for name in parameters:
         total = readers[0].weight(name).double()
         for reader in readers[1:]:

@@ -1,7 +1,7 @@
-"""In what condition the checkpoints of a run are, at a glance.
+"""Quick inspection of a run's checkpoints.
 
-A header is read, and the sizes of its files are compared with it. Whether every byte is as it was
-written tells only their hash: `transloom checkpoints verify` reads them all.
+It reads a header and compares it with the sizes of the files. Only their hashes prove that every
+byte is unchanged: `transloom checkpoints verify` reads all files.
 """
 
 from collections.abc import Sequence
@@ -24,17 +24,17 @@ from trainer.errors import CheckpointError, CheckpointFormatError
 from trainer.scores import Scores
 
 SET_ASIDE = f"damaged-{STEP}"
-# Headers of the newest checkpoints are read; of older ones the step and the time are shown.
+# The headers of this many newest checkpoints are read. Older ones show only step and time.
 HEADERS_READ = 10
 
 
 class CheckpointStatus(FileModel):
-    """A checkpoint as it looks from outside.
+    """Condition of a checkpoint, judged by its header and file sizes.
 
     Attributes:
-        time: when it was completed, in seconds since the epoch by the file server's clock.
-        bytes: of its files, by its header.
-        problem: what is wrong with it; None if nothing is to be seen.
+        time: time of completion, in seconds since the epoch by the file server's clock.
+        bytes: total size of its files, according to its header.
+        problem: description of the defect, or None if none was found.
     """
 
     step: int
@@ -44,7 +44,7 @@ class CheckpointStatus(FileModel):
 
 
 class CheckpointRow(FileModel):
-    """A checkpoint as its folder shows it; its files are not read."""
+    """Summary of a checkpoint from its folder and header; its state files are not read."""
 
     step: Count
     state: Literal["complete", "writing", "damaged"]
@@ -54,15 +54,15 @@ class CheckpointRow(FileModel):
 
 
 class CheckpointFolder:
-    """The checkpoints in a folder, looked at again and again; each header is read once."""
+    """Repeated inspection of the checkpoints in a folder; caches each header."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        # What each header says, or what is wrong with it, with the time of its last change.
+        # The header or the problem of each checkpoint, with the header's modification time in ns.
         self._headers: dict[Path, tuple[int, CheckpointHeader | str]] = {}
 
     def newest(self, most: int) -> list[CheckpointStatus]:
-        """So many of the newest, newest first; those that were set aside as damaged count, too.
+        """Return up to `most` of the newest checkpoints, newest first, set-aside ones included.
 
         Raises:
             OSError: the folder cannot be read.
@@ -100,9 +100,12 @@ class CheckpointFolder:
 def checkpoint_rows(
     folder: Path, paths: Sequence[Path]
 ) -> tuple[list[CheckpointRow], CheckpointHeader | None]:
-    """Return the checkpoints of a folder, oldest first, and the newest header that can be read.
+    """Return the checkpoints of a folder, oldest first, and the newest readable header.
+
+    Checkpoints that are still being written come last. The header is None if none can be read.
 
     Args:
+        folder: the run's directory of checkpoints.
         paths: the complete checkpoints, oldest first.
     """
     newest: CheckpointHeader | None = None
@@ -115,7 +118,7 @@ def checkpoint_rows(
                 written = sum(file.bytes for file in header.files)
                 row = row.model_copy(update={"bytes": written, "scores": header.scores})
             except CheckpointFormatError:
-                pass  # whole, and of another version
+                pass  # complete, but in the format of another version
             except CheckpointError:
                 row = row.model_copy(update={"state": "damaged"})
         rows.append(row)
@@ -123,7 +126,7 @@ def checkpoint_rows(
 
 
 def _being_written(folder: Path, complete: set[int]) -> list[CheckpointRow]:
-    """Return the checkpoints of which ranks write their parts, see `commit.partial_folder`."""
+    """Return the checkpoints that ranks are writing; see `commit.partial_folder`."""
     found: dict[int, float | None] = {}
     for partial in sorted(folder.glob(f".work-*/{folder_name(0)[:5]}*")):
         step = partial.name.split("-")[1]
@@ -144,13 +147,13 @@ def _wrong_size(path: Path, header: CheckpointHeader) -> str | None:
 
 
 def _aside(path: Path) -> int | None:
-    """The step of a checkpoint that was set aside."""
+    """Return the step of a checkpoint that was set aside, or None if the name has no number."""
     number = path.name.removeprefix(SET_ASIDE)
     return int(number) if number.isdecimal() else None
 
 
 def _changed(path: Path) -> int:
-    """When it was changed last, in nanoseconds since the epoch; 0 if it is not there."""
+    """Return the modification time in ns since the epoch, or 0 if there is no such file."""
     try:
         return path.stat().st_mtime_ns
     except OSError:
@@ -158,7 +161,7 @@ def _changed(path: Path) -> int:
 
 
 def _seconds(path: Path) -> float | None:
-    """Return the time of the last change, in seconds since the epoch; None without a file."""
+    """Return the modification time in seconds since the epoch, or None if there is no such file."""
     try:
         return path.stat().st_mtime
     except OSError:

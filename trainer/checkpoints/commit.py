@@ -1,10 +1,12 @@
-"""From the ranks' files to a checkpoint, atomically and only by the run's owner.
+"""Atomic commit of the ranks' files as a checkpoint, by the run's owner only.
 
-Every rank writes its file into a folder within the owner's work folder (see
-`trainer.checkpoints.lease`) and reports its hash. When all have reported, `commit` writes
-checkpoint.json there, syncs, and renames the folder to `checkpoints/step-…`. A checkpoint that is
-removed is first renamed into the work folder. So both are renames from or to a folder that a new
-owner takes away: a former owner, however late it wakes up, can neither commit nor remove.
+Every rank writes its file into a partial folder within the owner's work folder (see
+`trainer.checkpoints.lease`) and reports its hash. When all ranks have reported, `commit` writes
+checkpoint.json there, syncs, and renames the folder to `checkpoints/step-…`. Before a checkpoint is
+removed, it is renamed into the work folder.
+
+Both are renames from or to a folder that a new owner removes. So a former owner that was paused can
+neither commit nor remove a checkpoint, however late it continues.
 """
 
 import shutil
@@ -22,17 +24,17 @@ from trainer.checkpoints.format import (
 
 
 def partial_folder(work: Path, step: int, attempt: str) -> Path:
-    """The folder where the ranks of one attempt write a step; other attempts write elsewhere."""
+    """Return the folder for one attempt's files of a step; attempts never share one."""
     return work / f"{folder_name(step)}-{attempt}"
 
 
 def commit(
     partial: Path, final: Path, header: CheckpointHeader, files: Sequence[FileRecord]
 ) -> Checkpoint:
-    """Make a partial folder the complete checkpoint `final`, atomically.
+    """Turn a partial folder into the complete checkpoint `final`, atomically.
 
     Raises:
-        OSError: it cannot be written, it exists already, or somebody else owns the run.
+        OSError: `final` cannot be written or exists already, or another process owns the run.
     """
     complete = header.model_copy(update={"files": sorted(files, key=lambda f: f.name)})
     write_durably(partial / HEADER, complete.to_json().encode())
@@ -46,9 +48,9 @@ def remove(folder: Path, work: Path) -> None:
     """Remove a complete checkpoint.
 
     Raises:
-        OSError: somebody else owns the run, or the folder is write-protected.
+        OSError: another process owns the run, or the folder is write-protected.
     """
-    # Renamed first, so that no half-removed folder looks complete.
+    # Rename first, so that no half-removed folder looks complete.
     condemned = work / f"condemned-{folder.name}"
     folder.rename(condemned)
     sync_to_disk(folder.parent)
@@ -56,10 +58,10 @@ def remove(folder: Path, work: Path) -> None:
 
 
 def set_aside(damaged: Path, work: Path) -> Path:
-    """Rename a damaged checkpoint, so that it neither counts nor is lost; return its new path.
+    """Rename a damaged checkpoint to keep it without counting it; return its new path.
 
     Raises:
-        OSError: somebody else owns the run, or the folder is write-protected.
+        OSError: another process owns the run, or the folder is write-protected.
     """
     aside = damaged.with_name(f"damaged-{damaged.name}")
     on_the_way = work / aside.name
@@ -73,5 +75,5 @@ def set_aside(damaged: Path, work: Path) -> Path:
 
 
 def discard(folder: Path) -> None:
-    """Remove a partial or condemned folder; leave what cannot be removed to the next owner."""
+    """Remove a partial or condemned folder as far as possible; the next owner removes the rest."""
     shutil.rmtree(folder, ignore_errors=True)

@@ -1,6 +1,6 @@
-"""The supervisor's side of a checkpoint: committed once all ranks have written their parts.
+"""Supervisor's side of a checkpoint: commit it when all ranks have written their parts.
 
-parts of the ranks ──all there──▶ lease still ours? ──▶ rename to step-… ──▶ older ones removed
+parts of the ranks ──complete──▶ check the lease ──▶ rename to step-… ──▶ remove older checkpoints
 """
 
 import secrets
@@ -19,7 +19,7 @@ from trainer.errors import CheckpointError
 
 
 class _Complete(NamedTuple):
-    """A checkpoint whose parts all ranks have written."""
+    """Checkpoint whose parts all ranks have written."""
 
     step: int
     header: CheckpointHeader
@@ -27,14 +27,15 @@ class _Complete(NamedTuple):
 
 
 class CheckpointCommitter:
-    """Collects the ranks' parts of checkpoints and commits those that are complete.
+    """Collector of the ranks' parts that commits each complete checkpoint.
 
-    If a checkpoint cannot be committed, `announce` is told and training goes on. That checkpoint is
-    given up when the next one comes; the last one is tried again for some time.
+    If a checkpoint cannot be committed, the committer calls `announce` and training goes on. The
+    committer gives up that checkpoint when the next one arrives. It retries the last checkpoint of
+    a run for some time.
 
     Attributes:
-        attempt: the name of this start of the ranks, which keeps its files apart from those that
-            ranks of another start still write.
+        attempt: the name of this start of the ranks. It keeps their files apart from those that
+            ranks of another start may still write.
     """
 
     def __init__(
@@ -60,16 +61,16 @@ class CheckpointCommitter:
             discard(left_by_another_attempt)
 
     def add(self, file: FileRecord, header: CheckpointHeader) -> bool:
-        """Take note of a rank's part; return whether it completed the checkpoint.
+        """Record a rank's part; return whether it completed the checkpoint.
 
         Raises:
-            LeaseLostError: the run belongs to somebody else by now.
+            LeaseLostError: another process owns the run now.
         """
         step = header.step
         if self._uncommitted and self._uncommitted.step < step:
             self.give_up(self._uncommitted.step)
         if step in self._failed:
-            discard(self._partial(step))  # a slower rank may have made the folder again
+            discard(self._partial(step))  # a slower rank may have created the folder again
             return False
         parts = self._parts.setdefault(step, [])
         parts.append((file, header))
@@ -83,8 +84,8 @@ class CheckpointCommitter:
             self._uncommitted = complete
             self._announce(
                 f"the checkpoint of step {step} cannot be committed: {error}. Training goes on "
-                "and the checkpoint before stands; make room or mend the permissions before the "
-                "next one"
+                "and the previous checkpoint remains valid; free disk space or fix the "
+                "permissions before the next one"
             )
             return False
         return True
@@ -93,12 +94,12 @@ class CheckpointCommitter:
         """Give up a checkpoint that could not be written or committed.
 
         Returns:
-            Whether that is news.
+            Whether this is the first call for that checkpoint.
 
         Raises:
-            LeaseLostError: the cause is that the run belongs to somebody else by now.
+            LeaseLostError: the cause is that another process owns the run now.
         """
-        with suppress(OSError):  # the file system may be away for a moment
+        with suppress(OSError):  # the file system may be unavailable for a moment
             self._lease.check()
         news = step not in self._failed
         self._failed.add(step)
@@ -109,20 +110,20 @@ class CheckpointCommitter:
         return news
 
     def finish(self) -> None:
-        """Commit the last checkpoint if that is still due; to be called when the ranks have left.
+        """Commit the last checkpoint if that is still due; call it when the ranks have exited.
 
         Raises:
-            CheckpointError: it could not be written or committed.
-            LeaseLostError: the run belongs to somebody else by now.
+            CheckpointError: the last checkpoint could not be written or committed.
+            LeaseLostError: another process owns the run now.
         """
         if self._uncommitted:
             self._commit_finally(self._uncommitted)
         missing = max(self._failed, default=0)
         if missing > self.newest_step:
             raise CheckpointError(
-                f"There is no checkpoint of step {missing}, the last one (why is said above); the "
-                "one before stands. Make room or mend the permissions, then start the same "
-                "command again"
+                f"There is no checkpoint of step {missing}, the last one (the cause is above). "
+                "The previous checkpoint remains valid. Free disk space or fix the permissions, "
+                "then start the same command again"
             )
 
     def _commit(self, complete: "_Complete") -> None:
@@ -155,7 +156,7 @@ class CheckpointCommitter:
         except OSError as error:
             with suppress(OSError):
                 self._lease.check()
-            self._announce(f"a checkpoint that is not needed any more cannot be removed: {error}")
+            self._announce(f"a checkpoint that is no longer needed cannot be removed: {error}")
 
     def _partial(self, step: int) -> Path:
         return partial_folder(self.work, step, self.attempt)

@@ -1,4 +1,4 @@
-"""How long a run tries to save its last checkpoint when it cannot, on a full disk for example."""
+"""Retry schedule for the last checkpoint of a run when it cannot be saved, as on a full disk."""
 
 import time
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ FIRST_PAUSE_SECONDS = 1.0
 
 
 def final_save_attempts() -> Iterator[float]:
-    """The seconds left at each try, with growing pauses between tries; 0 at the last try."""
+    """Yield the seconds left at each try, with growing pauses between tries, and 0 at the last."""
     deadline, pause = time.monotonic() + FINAL_RETRY_SECONDS, FIRST_PAUSE_SECONDS
     while (left := deadline - time.monotonic()) > 0:
         yield left

@@ -1,14 +1,14 @@
-"""The format of a checkpoint: fragments in safetensors, described by one JSON file.
+"""Format of a checkpoint: fragments in safetensors, described by one JSON file.
 
 ::
 
     checkpoints/step-00000500/
       checkpoint.json                     step, cursor, digest, recipe, every file's sha256
       state-00000-of-00002.safetensors    the fragments that rank 0 owned
-    checkpoints/average-of-400-500/       weights alone, see `trainer.checkpoints.averaging`
+    checkpoints/average-of-400-500/       weights only, see `trainer.checkpoints.averaging`
 
-A folder named `step-…` is complete, whenever power was lost (see `trainer.checkpoints.commit`).
-Nothing in it can execute code: the tensors are safetensors, the rest is JSON.
+A folder named `step-…` is complete, even after a power loss (see `trainer.checkpoints.commit`). Its
+files cannot execute code: the tensors are safetensors, the rest is JSON.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ from trainer.scores import Scores, scores_of
 FORMAT = "transloom-checkpoint/2"
 FORMAT_1 = "transloom-checkpoint/1"
 HEADER = "checkpoint.json"
-# A thousand times what a model of a hundred layers on a hundred ranks needs.
+# A thousand times the needs of a model with a hundred layers on a hundred ranks.
 HEADER_LIMITS = JsonLimits(bytes=16_000_000, values=1_000_000)
 MAX_DIMENSIONS = 8
 STEP = "step-"
@@ -51,7 +51,7 @@ Shape = Annotated[
 
 
 class FileRecord(FileModel):
-    """A file of a checkpoint, with the size and hash that it must have."""
+    """File of a checkpoint, with its expected size and hash."""
 
     name: Annotated[str, Field(pattern=r"^state-\d+-of-\d+\.safetensors$")]
     bytes: Count
@@ -59,15 +59,15 @@ class FileRecord(FileModel):
 
 
 class Parent(FileModel):
-    """What a run took its first weights from: a checkpoint of another run, or a model's folder."""
+    """Origin of a run's first weights: a checkpoint of another run, or a model's folder."""
 
-    run_id: str  # of a model's folder, its name
+    run_id: str  # for a model's folder, its name
     step: Count
-    sha256: str  # of its checkpoint.json, or of the sha256 of each of the model's files, by name
+    sha256: str  # of checkpoint.json, or of the sha256 of each of the model's files, by name
 
 
 class EarlyStoppingState(FileModel):
-    """What early stopping remembers between validations."""
+    """State of early stopping between validations."""
 
     metric: str | None = None  # the metric of `best`
     best: float | None = None
@@ -76,10 +76,10 @@ class EarlyStoppingState(FileModel):
 
 
 class CheckpointHeader(FileModel):
-    """checkpoint.json: all of the state that is not a tensor.
+    """Content of checkpoint.json: the whole state except tensors.
 
-    Randomness needs no state: every generator is seeded from `(seed, "dropout", step, slot)`,
-    and the seed is part of the recipe.
+    Randomness needs no state: every generator is seeded from `(seed, "dropout", step, slot)`, and
+    the seed is part of the recipe.
     """
 
     format: str = FORMAT
@@ -94,30 +94,30 @@ class CheckpointHeader(FileModel):
     parameters: dict[str, Shape]
     parameter_groups: list[dict[str, Any]]
     scores: Scores = Field(default_factory=dict)  # of this step's validation, if it had one
-    validation_due: bool = False  # a request to stop came first; resuming begins with it
+    validation_due: bool = False  # a stop request postponed it; a resumed run begins with it
     early_stopping: EarlyStoppingState = EarlyStoppingState()
     target_tokens_seen: Count
     skipped_steps: Count = 0
     skipped_in_a_row: Count = 0
     gradient_peaks: dict[str, float] = Field(default_factory=dict)  # see trainer/exact/grids.py
     parent: Parent | None = None
-    # The parameters that are not trained: of them it has weights alone.
+    # Parameters that are not trained; the checkpoint has only their weights.
     frozen: Annotated[list[str], Field(fail_fast=True)] = Field(default_factory=list)
-    # The steps of an average of checkpoints; nothing can be resumed from it.
+    # Steps of an average of checkpoints; training cannot resume from it.
     averaged_steps: Annotated[list[Count], Field(fail_fast=True)] = Field(default_factory=list)
-    # Where weights come from that were trained elsewhere; nothing can be resumed from them.
+    # Origin of weights that were trained elsewhere; training cannot resume from them.
     imported_from: str | None = None
     files: Annotated[list[FileRecord], Field(fail_fast=True)] = Field(default_factory=list)
     sha256: str | None = None  # of all other fields; the first headers had none
 
     def to_json(self) -> str:
-        """The content of checkpoint.json, with its own hash."""
+        """Return the content of checkpoint.json, including its hash."""
         values = self.model_dump(mode="json")
         return json.dumps(values | {"sha256": sha256_of_header(values)}, indent=1) + "\n"
 
 
 class Checkpoint:
-    """A complete checkpoint on disk."""
+    """Complete checkpoint on disk."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -134,7 +134,7 @@ class Checkpoint:
         """Compare every file with the header.
 
         Raises:
-            CheckpointError: a file differs; with both values.
+            CheckpointError: a file differs; the message has both values.
         """
         self.verify_sizes()
         with ThreadPoolExecutor(max(1, min(len(self.header.files), os.cpu_count() or 1))) as pool:
@@ -142,7 +142,7 @@ class Checkpoint:
                 pass
 
     def verify_sizes(self) -> None:
-        """Check that every file is there with its size, without reading it.
+        """Check that every file exists with its expected size, without reading it.
 
         Raises:
             CheckpointError: a file is missing or has another size.
@@ -158,7 +158,7 @@ class Checkpoint:
         """Compare one file with its record.
 
         Raises:
-            CheckpointError: it differs; with both values.
+            CheckpointError: the file differs; the message has both values.
         """
         self._verify_size(record)
         path = self.path / record.name
@@ -183,7 +183,7 @@ class Checkpoint:
 
 
 def list_checkpoints(checkpoints: Path) -> list[Path]:
-    """The folders of complete checkpoints, oldest first."""
+    """Return the folders of complete checkpoints, oldest first."""
     folders = [path for path in checkpoints.glob(f"{STEP}*") if path.name[len(STEP) :].isdecimal()]
     return sorted(folders, key=step_of)
 
@@ -207,7 +207,8 @@ def newest_intact(
     """Return the newest intact checkpoint, and the problems of newer ones by path.
 
     Args:
-        read_files: compare the content of files, too; else their sizes alone.
+        checkpoints: the run's directory of checkpoints.
+        read_files: whether to compare the content of files, or only their sizes.
     """
     return _last_intact(list_checkpoints(checkpoints), read_files)
 
@@ -238,16 +239,16 @@ def sha256_of(path: Path) -> str:
 
 
 def sha256_of_header(values: dict[str, Any]) -> str:
-    """The hash of a header's values without its own hash; it does not depend on their spelling."""
+    """Return the hash of a header's values, except its own hash; formatting does not matter."""
     rest = {name: value for name, value in values.items() if name != "sha256"}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def read_header(path: Path) -> CheckpointHeader:
-    """The header in a checkpoint's folder, read from checkpoint.json.
+    """Return the header in a checkpoint's folder, read from checkpoint.json.
 
     Raises:
-        CheckpointError: it is missing or damaged.
+        CheckpointError: the header is missing or damaged.
         CheckpointFormatError: it has another format.
     """
     file = path / HEADER
@@ -273,7 +274,7 @@ def read_header(path: Path) -> CheckpointHeader:
 
 
 def _from_format_1(values: dict[str, Any]) -> dict[str, Any]:
-    """A header of format 1 in the present format; format 1 had a field for each of two scores."""
+    """Convert a header of format 1, which had a field for each of two scores."""
     now = values | {"format": FORMAT}
     found = {name: now.pop(f"validation_{name}", None) for name in ("loss", "bleu")}
     there = {name: value for name, value in found.items() if value is not None}
@@ -281,12 +282,12 @@ def _from_format_1(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def folder_name(step: int) -> str:
-    """The name of a complete checkpoint's folder."""
+    """Return the name of a complete checkpoint's folder."""
     return f"{STEP}{step:08d}"
 
 
 def step_of(path: Path) -> int:
-    """The step of a complete checkpoint's folder."""
+    """Return the step of a complete checkpoint's folder."""
     return int(path.name.removeprefix(STEP))
 
 
@@ -296,5 +297,5 @@ def checkpoint_name(path: Path) -> str:
 
 
 def average_name(steps: list[int]) -> str:
-    """The name of the folder of an average of the checkpoints of these steps."""
+    """Return the folder name of an average of the checkpoints of these steps."""
     return AVERAGE + "-".join(map(str, steps))

@@ -1,22 +1,24 @@
-"""Ownership of a run: one supervisor at a time, whose predecessors are kept out.
+"""Ownership of a run by one supervisor at a time, with fencing of former owners.
 
 ::
 
-    owners/00000007.json                the owner: host, process, since when; touched as it lives
+    owners/00000007.json                the owner: host, process, start time; touched while it lives
     owners/00000007.released            instead: there was an owner, and it has left
-    checkpoints/.work-00000007-3f9a…/   where it and its ranks write before a commit
+    checkpoints/.work-00000007-3f9a…/   work folder: owner and ranks write here before a commit
 
-The highest number owns the run. An owner takes it by creating the next file, which succeeds for one
-contender alone, and renews it by touching the file, which a full disk allows. A contender watches
-the file. While it is renewed, the contender is refused, with the owner's name. If it is not renewed
-for `LEASE_SECONDS` of the contender's own clock, or the owner's process is known to be dead, the
-contender takes the next number. The file of the highest number is never removed, so no number is
-taken twice: a contender that finds a higher number than the one it took was too slow, and
-withdraws.
+The highest number owns the run. A process becomes the owner by creating the next file, which
+succeeds for only one contender. It renews its ownership by touching the file, which works even on a
+full disk.
 
-Fencing: a new owner removes the work folders of the others. Commits and removals of checkpoints
-are renames from or to the work folder (see `trainer.checkpoints.commit`), so they fail for a
-former owner that was merely paused.
+A contender watches the file. While the owner renews it, the contender is refused with the owner's
+name. The contender takes the next number in two cases: the owner did not renew for `LEASE_SECONDS`
+of the contender's own clock, or the owner's process is known to be dead. The file of the highest
+number is never removed, so no number is used twice. A contender that finds a higher number than the
+number it took was too slow, and withdraws.
+
+Fencing: a new owner removes the work folders of the others. Commits and removals of checkpoints are
+renames from or to the work folder (see `trainer.checkpoints.commit`), so they fail for a former
+owner that was merely paused.
 """
 
 import json
@@ -50,7 +52,7 @@ OWNER_BYTES = 10_000
 
 
 class OwnerMetadata(FileModel):
-    """What an owner's file tells of it."""
+    """Content of an owner's file."""
 
     host: str
     process: Annotated[int, Field(gt=0, lt=2**31)]
@@ -60,14 +62,13 @@ class OwnerMetadata(FileModel):
 
 
 class Ownership(NamedTuple):
-    """What a run's folder tells of its newest owner, to whoever only looks.
+    """Newest owner of a run, as an observer without a lease sees it.
 
     Attributes:
-        card: None if the file is being written, or was torn.
+        card: the content of the owner's file, or None if it is being written or is torn.
         released: whether the owner has left.
         is_dead: whether its process is known to have ended.
-        renewed: when it gave its last sign of life, in seconds since the epoch, by the file
-            server's clock.
+        renewed: time of its last renewal, in seconds since the epoch by the file server's clock.
     """
 
     card: OwnerMetadata | None
@@ -82,7 +83,7 @@ class _Owner(NamedTuple):
 
 
 class Lease:
-    """Ownership of the run in a folder, from entering the context to leaving it.
+    """Ownership of the run in a folder, as a context manager.
 
     Raises:
         RunInUseError: on entering, another process owns the run.
@@ -90,9 +91,11 @@ class Lease:
     """
 
     def __init__(self, run: Path, announce: Callable[[str], None] = lambda text: None) -> None:
-        """
+        """Prepare a lease; entering the context acquires it.
+
         Args:
-            announce: is told if a former owner's lease must run out first.
+            run: the run folder.
+            announce: receives a message if a former owner's lease must expire first.
         """
         self._run = run
         self._owners = run / "owners"
@@ -109,7 +112,7 @@ class Lease:
         try:
             self.work.mkdir()
             self._fence_former_owners()
-            self.check()  # if it was paused before this, it may have a successor by now
+            self.check()  # a pause before this line may have let a successor in
         except BaseException:
             self._leave()
             raise
@@ -127,32 +130,33 @@ class Lease:
         """Check that this process still owns the run.
 
         Raises:
-            LeaseLostError: it does not.
+            LeaseLostError: this process no longer owns the run.
         """
         newest = _newest(self._owners)
         if newest and newest != self._owner:
             raise LeaseLostError(
-                f"{self._run} belongs to {_name(newest)} now, which took it over when this "
-                f"process had not been heard of for {LEASE_SECONDS:.0f} s. What is committed stands"
+                f"{self._run} belongs to {_name(newest)} now, which took it over because "
+                f"this process did not renew its lease for {LEASE_SECONDS:.0f} s. Committed "
+                "checkpoints remain valid"
             )
         if newest is None or not self.work.is_dir():
             raise LeaseLostError(
                 f"{self._owner.file} or {self.work} was removed while this process owned "
-                f"{self._run}. What is committed stands; start the same command again"
+                f"{self._run}. Committed checkpoints remain valid; start the same command again"
             )
 
     def _leave(self) -> None:
         self._renewer.stop()
         discard(self.work)
-        with suppress(OSError):  # somebody else owns the run by now, or finds this process dead
+        with suppress(OSError):  # another process owns the run now, or will find this one dead
             self._owner.file.rename(self._owner.file.with_suffix(RELEASED))
 
     def _take(self) -> _Owner:
         """Wait until the run is free and take the next number."""
         while True:
-            # If owners/ was removed, work folders tell of former owners. They are listed before
-            # the owners: a present owner makes its file first, then its work folder, which must
-            # not look like that of a former one.
+            # If owners/ was removed, only work folders reveal former owners. List them before the
+            # owners: a present owner creates its file before its work folder, so its work folder
+            # cannot be mistaken for that of a former owner.
             former = _work_numbers(self._checkpoints)
             newest = _newest(self._owners)
             if newest:
@@ -172,13 +176,13 @@ class Lease:
                 raise
             if _newest(self._owners) == mine:
                 return mine
-            mine.file.unlink(missing_ok=True)  # others came and went in the meantime
+            mine.file.unlink(missing_ok=True)  # other owners came and went in the meantime
 
     def _wait_until_abandoned(self, newest: _Owner) -> None:
-        """Wait until the owner is known to be gone.
+        """Wait until the owner has released the run, is dead, or has let its lease expire.
 
         Raises:
-            RunInUseError: it shows a sign of life.
+            RunInUseError: the owner renewed its lease.
         """
         if newest.file.suffix == RELEASED or _is_dead(_read(newest)):
             return
@@ -196,15 +200,15 @@ class Lease:
             if not told and time.monotonic() - since > 2 * RENEW_SECONDS:
                 told = True
                 self._announce(
-                    f"{_name(newest)} owned this run and has not been heard of; waiting until its "
-                    f"lease of {LEASE_SECONDS:.0f} s has run out"
+                    f"{_name(newest)} owned this run and does not renew its lease; waiting until "
+                    f"the lease of {LEASE_SECONDS:.0f} s has expired"
                 )
 
     def _fence_former_owners(self) -> None:
-        """Remove the work folders of former owners only: successors may have come already."""
+        """Remove the work folders of former owners only: a successor may already have started."""
         for folder in self._checkpoints.glob(".work-*"):
             if folder.name < self.work.name:
-                # Renamed first: after that no commit of a former owner can succeed.
+                # Rename first: after that no commit of a former owner can succeed.
                 gone = self.work / f"former{folder.name}"
                 with suppress(FileNotFoundError):
                     folder.rename(gone)
@@ -214,12 +218,12 @@ class Lease:
                 owner.file.unlink(missing_ok=True)
 
     def _renew(self) -> None:
-        with suppress(OSError):  # `check` tells whether somebody has taken over meanwhile
+        with suppress(OSError):  # `check` detects whether another process took over meanwhile
             os.utime(self._owner.file)
 
 
 def ownership(run: Path) -> Ownership | None:
-    """The newest owner of the run in a folder; None if it never had one.
+    """Return the newest owner of the run in a folder, or None if it never had an owner.
 
     Raises:
         OSError: the folder cannot be read.
@@ -249,9 +253,9 @@ def was_owned_by(run: Path, process: int) -> bool:
 
 
 def work_folder(checkpoints: Path, number: int) -> Path:
-    """The folder of an owner for what is not yet, or no longer, a checkpoint.
+    """Return a new path for an owner's work folder: for incomplete and condemned checkpoints.
 
-    An owner of a higher number removes it.
+    An owner with a higher number removes that folder.
     """
     return checkpoints / f".work-{number:08d}-{secrets.token_hex(4)}"
 
@@ -273,9 +277,9 @@ def _work_numbers(checkpoints: Path) -> list[int]:
 
 
 def _last_renewed(owner: _Owner) -> int | None:
-    """When the owner renewed last, by the file server's clock; None if it has released."""
+    """Return the time of the last renewal in ns by the file server's clock, or None if released."""
     try:
-        with open_regular(owner.file) as opened:  # opening makes NFS ask for the attributes anew
+        with open_regular(owner.file) as opened:  # opening makes NFS refresh the attributes
             return os.fstat(opened.fileno()).st_mtime_ns
     except FileNotFoundError:
         return None
@@ -292,7 +296,7 @@ def _this_process() -> dict[str, Any]:
 
 
 def _host_identity() -> str | None:
-    """The place within which a process id means one process; None where that is not known."""
+    """Return the boot and PID namespace in which process ids are unique, or None if unknown."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
@@ -301,9 +305,9 @@ def _host_identity() -> str | None:
 
 
 def _read(owner: _Owner) -> dict[str, Any]:
-    """The content of an owner's file; empty if it is being written, was torn, or is no such file.
+    """Return the content of an owner's file, or an empty dict if it is incomplete or invalid.
 
-    The lease of such an owner runs out as any other: only its name is not known.
+    The lease of such an owner expires as any other. Only the owner's name is unknown.
     """
     try:
         data = read_regular(owner.file, OWNER_BYTES)
@@ -313,7 +317,7 @@ def _read(owner: _Owner) -> dict[str, Any]:
 
 
 def _is_dead(known: dict[str, Any]) -> bool:
-    """Whether the owner's process is known to have ended."""
+    """Return whether the owner's process is known to have ended."""
     if _host_identity() is None or known.get("place") != _host_identity():
         return False
     try:
@@ -321,7 +325,7 @@ def _is_dead(known: dict[str, Any]) -> bool:
     except ProcessLookupError:
         return True
     except PermissionError:
-        return False  # a process of another user, of which nothing more may be known
+        return False  # a process of another user, about which nothing more may be known
     return start_tick(known["process"]) != known["started"]
 
 

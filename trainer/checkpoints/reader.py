@@ -1,4 +1,4 @@
-"""Reading a checkpoint's tensors by parameter name and range, however they were cut.
+"""Reader of a checkpoint's tensors by parameter name and range, however they are partitioned.
 
 headers of all files ──compared with checkpoint.json──▶ fragments ──read, NaN refused──▶ tensors
 """
@@ -28,10 +28,11 @@ class _Piece(NamedTuple):
 
 
 class CheckpointReader:
-    """Random access to the state in a checkpoint; only the ranges asked for are read.
+    """Random access to the state in a checkpoint; reads only the requested ranges.
 
     Raises:
-        CheckpointError: its files hold anything but whole parameters of checkpoint.json, in fp32.
+        CheckpointError: its files do not hold exactly the whole parameters of checkpoint.json, in
+            fp32.
     """
 
     def __init__(self, checkpoint: Checkpoint) -> None:
@@ -55,7 +56,7 @@ class CheckpointReader:
         for (kind, parameter), pieces in self._pieces.items():
             if parameter not in shapes:
                 raise CheckpointError(
-                    f"{pieces[0].file} holds {pieces[0].key[:200]}, and checkpoint.json knows no "
+                    f"{pieces[0].file} holds {pieces[0].key[:200]}, and checkpoint.json has no "
                     "such parameter: it is damaged"
                 )
             position = 0
@@ -82,10 +83,20 @@ class CheckpointReader:
                     )
 
     def read(self, kind: str, parameter: str, start: int, stop: int) -> torch.Tensor:
-        """Elements `[start, stop)` of a flattened parameter's state, fp32 on the host.
+        """Return elements `[start, stop)` of a flattened parameter's state, in fp32 on the host.
+
+        Args:
+            kind: the kind of state: master weights, a moment, or the moving average.
+            parameter: the parameter's name.
+            start: the first element.
+            stop: the end of the range.
+
+        Returns:
+            A tensor of shape [stop - start].
 
         Raises:
-            CheckpointError: the checkpoint does not hold all of these elements, or NaN.
+            CheckpointError: the checkpoint lacks some of these elements, or one of them is NaN.
+                Weights and their moving average must be finite.
         """
         result = torch.empty(stop - start, dtype=torch.float32)
         position = start
@@ -98,7 +109,7 @@ class CheckpointReader:
         if position != stop:
             raise CheckpointError(
                 f"{self.checkpoint.path} holds {kind} of {parameter} up to element {position}, "
-                f"not the {stop} that were asked for"
+                f"{stop} were requested"
             )
         return result
 
@@ -106,21 +117,21 @@ class CheckpointReader:
         part: torch.Tensor = self._files[piece.file].get_slice(piece.key)[
             begin - piece.start : end - piece.start
         ]
-        # A moment may be infinite: the square of a large gradient is.
+        # A moment may be infinite, because the square of a large gradient may overflow.
         wrong = ~torch.isfinite(part) if kind in (MASTER, EMA) else torch.isnan(part)
         if wrong.any():
             place = int(wrong.nonzero()[0])
             raise CheckpointError(
                 f"{piece.file} has {part[place].item()} as element {begin + place} of {kind} of "
-                f"{piece.key.split(':')[1]}, expected a number: no run can go on from it"
+                f"{piece.key.split(':')[1]}, expected a number: no run can resume from it"
             )
         return part
 
     def check_numbers(self) -> None:
-        """Read everything, a part at a time.
+        """Read all state in chunks, to check that its values are valid.
 
         Raises:
-            CheckpointError: NaN stands somewhere, or an infinite weight.
+            CheckpointError: the state has a NaN, or an infinite weight.
         """
         for (kind, _), pieces in self._pieces.items():
             for piece in pieces:
@@ -129,26 +140,26 @@ class CheckpointReader:
 
     @property
     def names(self) -> set[tuple[str, str]]:
-        """The kind and parameter of everything in the state."""
+        """Kind and parameter name of each tensor in the state."""
         return set(self._pieces)
 
     def whole(self, kind: str, parameter: str) -> torch.Tensor:
-        """All of one kind of a parameter's state, flat."""
+        """Return one kind of a parameter's state completely, flattened."""
         return self.read(kind, parameter, 0, self._numel(parameter))
 
     def weights(self) -> dict[str, torch.Tensor]:
-        """Whole tensors by parameter name, for inference."""
+        """Return the whole tensors by parameter name, for inference."""
         return {
             name: self.weight(name).view(shape)
             for name, shape in self.checkpoint.header.parameters.items()
         }
 
     def weight(self, parameter: str) -> torch.Tensor:
-        """A whole parameter, flat, as `read_weight` gives it."""
+        """Return a whole parameter, flattened, from the same source as `read_weight`."""
         return self.read_weight(parameter, 0, self._numel(parameter))
 
     def read_weight(self, parameter: str, start: int, stop: int) -> torch.Tensor:
-        """Elements of a flattened parameter, or of its moving average if the run keeps one."""
+        """Return elements of a flattened parameter; of its moving average if the run keeps one."""
         kind = EMA if (EMA, parameter) in self._pieces else MASTER
         return self.read(kind, parameter, start, stop)
 
@@ -159,14 +170,15 @@ class CheckpointReader:
 def require_same_shapes(
     checkpoint: Checkpoint, model: Mapping[str, Sequence[int]], within: str = ""
 ) -> None:
-    """Require the parameters of the recipe's model.
+    """Require that a checkpoint has the parameters of the recipe's model.
 
     Args:
-        model: the shapes of its parameters by name.
-        within: what the names begin with that are compared.
+        checkpoint: the checkpoint to compare.
+        model: the shapes of the model's parameters by name.
+        within: the prefix of the names to compare.
 
     Raises:
-        CheckpointError: the checkpoint has others.
+        CheckpointError: the parameters or their shapes differ.
     """
     theirs = checkpoint.header.parameters
     ours = {name: list(shape) for name, shape in model.items()}

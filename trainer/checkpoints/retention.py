@@ -1,4 +1,4 @@
-"""Which checkpoints stay: the newest, the best, and those of every k-th step."""
+"""Retention of checkpoints: keep the newest, the best, and those of every k-th step."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,10 +10,10 @@ from trainer.errors import CheckpointError, CheckpointFormatError
 
 
 def prune(checkpoints: Path, work: Path, config: CheckpointsConfig) -> list[Path]:
-    """Remove the superfluous checkpoints, and return them.
+    """Remove the superfluous checkpoints, and return their paths.
 
     Raises:
-        OSError: somebody else owns the run, or a folder is write-protected.
+        OSError: another process owns the run, or a folder is write-protected.
     """
     removed = superfluous(checkpoints, config)
     for path in removed:
@@ -22,10 +22,10 @@ def prune(checkpoints: Path, work: Path, config: CheckpointsConfig) -> list[Path
 
 
 def superfluous(checkpoints: Path, config: CheckpointsConfig) -> list[Path]:
-    """The checkpoints that need not stay, oldest first.
+    """Return the checkpoints to remove, oldest first.
 
-    A checkpoint with a damaged header does not count as one that stays. It goes only if a newer
-    checkpoint stays.
+    A checkpoint with a damaged header does not count as kept. It is removed only if a newer
+    checkpoint is kept.
     """
     headers: dict[Path, CheckpointHeader | None] = {}
     for path in list_checkpoints(checkpoints):
@@ -34,7 +34,7 @@ def superfluous(checkpoints: Path, config: CheckpointsConfig) -> list[Path]:
         except CheckpointError:
             headers[path] = None
         except CheckpointFormatError:
-            continue  # it is another version's, which may want it
+            continue  # another version wrote it, and may need it
     readable = {path: header for path, header in headers.items() if header}
     newest = list(readable)[-config.keep_last :]
     stay = {*newest, *best(readable, config.best_by)[: config.keep_best]}
@@ -45,7 +45,7 @@ def superfluous(checkpoints: Path, config: CheckpointsConfig) -> list[Path]:
 
 
 def best(headers: Mapping[Path, CheckpointHeader], metric: str) -> list[Path]:
-    """The checkpoints that have a validation, best first; among equals the newer first."""
+    """Return the checkpoints with a validation, best first; among equals the newer first."""
     costs = {
         path: cost
         for path, header in headers.items()

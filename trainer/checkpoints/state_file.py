@@ -1,12 +1,12 @@
-"""The file that one rank writes: fragments as safetensors, without another copy in memory.
+"""State file of one rank: fragments as safetensors, written without another copy in memory.
 
 ::
 
     8 bytes      length of the header, little-endian
-    header       JSON: for each tensor its dtype, shape, and where its bytes begin and end
-    data         the tensors' fp32 elements, little-endian, without gaps
+    header       JSON: dtype, shape, and byte range of each tensor
+    data         fp32 elements of the tensors, little-endian, without gaps
 
-The bytes are hashed as they are written, and are on the disk when the function returns.
+The writer hashes the bytes while it writes them, and syncs the file to the disk before it returns.
 """
 
 import hashlib
@@ -32,7 +32,7 @@ LENGTH_BYTES = 8
 
 
 class StoredFragment(NamedTuple):
-    """A fragment in a state file: elements `start … stop` of a flattened parameter."""
+    """Fragment in a state file: elements `start … stop` of a flattened parameter."""
 
     kind: str
     parameter: str
@@ -42,7 +42,7 @@ class StoredFragment(NamedTuple):
 
 
 def fragment_key(kind: str, parameter: str, start: int) -> str:
-    """The name of a fragment in a state file, e.g. `master:encoder.layers.0.norm.weight:0`."""
+    """Return the name of a fragment in a state file: `master:encoder.layers.0.norm.weight:0`."""
     return f"{kind}:{parameter}:{start}"
 
 
@@ -53,15 +53,18 @@ def state_file_name(rank: int, world_size: int) -> str:
 def write_state_file(
     path: Path, sizes: Mapping[str, int], data: Iterable[memoryview]
 ) -> FileRecord:
-    """Write flat fp32 tensors to a file, through to the disk.
+    """Write flat fp32 tensors to a file, and sync it to the disk.
 
     Args:
-        path: the file. Its folder must exist: a missing one tells a rank that it is too late.
+        path: the file. Its folder must exist: a missing folder means that this rank is too late.
         sizes: the number of elements of each tensor.
-        data: the tensors' bytes in the same order, cut anywhere.
+        data: the tensors' bytes in the same order, in chunks of any size.
+
+    Returns:
+        The name, size in bytes, and sha256 of the file.
 
     Raises:
-        OSError: it cannot be written, for example because the disk is full.
+        OSError: the file cannot be written, for example because the disk is full.
     """
     header = _header(sizes)
     sha256 = hashlib.sha256()
@@ -69,7 +72,7 @@ def write_state_file(
     chunks: Iterator[bytes | memoryview] = chain([memoryview(header)], _chunks(data))
     with path.open("wb") as file:
         for chunk in chunks:
-            sha256.update(chunk)  # lets other threads run, as write does
+            sha256.update(chunk)  # releases the GIL for other threads, as write does
             file.write(chunk)
             written += len(chunk)
         file.flush()
@@ -79,10 +82,10 @@ def write_state_file(
 
 
 def read_state_header(path: Path) -> list[StoredFragment]:
-    """The fragments of a file: flat, of fp32, one after another, and nothing else.
+    """Return the fragments of a file, which must be flat fp32 tensors without gaps.
 
     Raises:
-        CheckpointError: it holds anything else; the message names the file and the tensor.
+        CheckpointError: the file has other content; the message names the file and the tensor.
     """
     try:
         with open_regular(path) as file:
@@ -109,12 +112,12 @@ def _fragments_of(file: BinaryIO, size: int) -> list[StoredFragment]:
         position += (fragment.stop - fragment.start) * BYTES_PER_ELEMENT
         fragments.append(fragment)
     if position != data_bytes:
-        raise ValueError(f"its tensors have {position:,} bytes, and there are {data_bytes:,}")
+        raise ValueError(f"its tensors have {position:,} bytes, the file has {data_bytes:,}")
     return fragments
 
 
 def _fragment(key: str, tensor: object, position: int) -> StoredFragment:
-    """The fragment that a header describes; its data has to begin at `position`."""
+    """Return the fragment that a header describes; its data has to begin at `position`."""
     kind, _, place = key.partition(":")
     parameter, _, start = place.rpartition(":")
     if not kind or not parameter or not start.isdecimal() or len(start) > len(str(MAX_COUNT)):

@@ -1,9 +1,8 @@
-"""A rank's share of a checkpoint, written while the training goes on.
+"""Asynchronous writer of a rank's share of a checkpoint.
 
-A save stops the training for as long as it takes to copy the share to host memory. A thread then
-writes the copy to the rank's state file and reports it to a `StateListener`. The supervisor
-commits the checkpoint when all ranks have reported. One write is in flight at a time, since there
-is one copy.
+A save stops training while it copies the share to host memory. A thread then writes the copy to the
+rank's state file and reports it to a `StateListener`. The supervisor commits the checkpoint when
+all ranks have reported. Only one write is in flight at a time, because there is one copy.
 """
 
 import time
@@ -33,7 +32,7 @@ REPORTED_WAIT_SECONDS = 0.1
 
 
 class StateListener(Protocol):
-    """The part of `trainer.rank.supervision.Supervision` that a writer reports to."""
+    """Part of `trainer.rank.supervision.Supervision` that receives a writer's reports."""
 
     def notice(self, text: str) -> None: ...
 
@@ -43,7 +42,7 @@ class StateListener(Protocol):
 
 
 class CheckpointWriter:
-    """Copies a rank's share of the state to host memory and writes it behind the training."""
+    """Background writer of a rank's share of the state, from a copy in host memory."""
 
     def __init__(
         self,
@@ -55,11 +54,16 @@ class CheckpointWriter:
         supervision: StateListener,
         sync_record: Callable[[], None] = lambda: None,
     ) -> None:
-        """
+        """Allocate the host copy; pin it if the rank trains on a GPU.
+
         Args:
-            owned: yields the fragments of this rank, the same ones whenever it is called.
-            sync_record: writes the run's record through to the disk, because no checkpoint may be
-                ahead of it; raises CheckpointError if that fails.
+            owned: yields the fragments of this rank, the same ones at every call.
+            work: the work folder of the run's owner.
+            attempt: the name of this start of the ranks.
+            placement: this rank and its device.
+            supervision: receives notices, finished files and failures.
+            sync_record: syncs the run's record to the disk, because no checkpoint may be ahead of
+                it; raises CheckpointError if that fails.
         """
         self._owned = owned
         self._work = work
@@ -69,7 +73,7 @@ class CheckpointWriter:
         self._sync_record = sync_record
         self._sizes = _sizes(owned())
         numel = sum(self._sizes.values())
-        self._buffer = torch.empty(numel, dtype=torch.float32).zero_()  # writing allocates it
+        self._buffer = torch.empty(numel, dtype=torch.float32).zero_()  # zeroing allocates it
         self._is_pinned = placement.device == "cuda" and numel > 0
         if self._is_pinned:
             _pin(self._buffer)
@@ -79,14 +83,15 @@ class CheckpointWriter:
         self._writing_step = 0
 
     def save(self, header: CheckpointHeader, *, final: bool) -> float:
-        """Begin to write the state as it is now.
+        """Start to write the current state.
 
         Args:
-            final: wait until the file is written, and try again for some time if that fails
-                (`trainer.checkpoints.final_save`). Of another failure the supervision is told.
+            header: the header of the checkpoint.
+            final: wait until the file is written, and retry for some time if that fails
+                (`trainer.checkpoints.final_save`). Other failures are reported to the supervision.
 
         Returns:
-            How many seconds the training stood still.
+            How many seconds training was stalled.
 
         Raises:
             CheckpointError: a final save has failed.
@@ -116,7 +121,7 @@ class CheckpointWriter:
                 _unpin(self._buffer)
 
     def finish(self) -> None:
-        """Wait until nothing is being written; raise what the thread has raised."""
+        """Wait until no write is in flight; re-raise an exception of the writing thread."""
         writing, self._writing = self._writing, None
         if writing:
             writing.result()
@@ -136,8 +141,9 @@ class CheckpointWriter:
         except (OSError, CheckpointError) as error:
             self._supervision.state_failed(
                 header.step,
-                f"{self._cause(header.step, error)}. Training goes on and the checkpoint before "
-                "stands; make room or mend the permissions before the next one",
+                f"{self._cause(header.step, error)}. Training goes on and the previous "
+                "checkpoint remains valid; free disk space or fix the permissions before the next "
+                "one",
             )
         else:
             self._supervision.state_written(file, header)
@@ -151,8 +157,8 @@ class CheckpointWriter:
                 cause = self._cause(header.step, error)
                 if not left:
                     raise CheckpointError(
-                        f"{cause}. The checkpoint before stands; make room or mend the "
-                        "permissions, then start the same command again"
+                        f"{cause}. The previous checkpoint remains valid; free disk space or fix "
+                        "the permissions, then start the same command again"
                     ) from error
             self._supervision.notice(f"{cause}. It is the last one: trying again for {left:.0f} s")
         self._supervision.state_written(file, header)
@@ -160,7 +166,7 @@ class CheckpointWriter:
     def _write_file(self, step: int) -> FileRecord:
         self._sync_record()
         path = self._path(step)
-        # Not its parents: when they are gone, the run belongs to somebody else.
+        # Do not create the parents: if they are missing, another process owns the run.
         path.parent.mkdir(exist_ok=True)
         return write_state_file(path, self._sizes, [self._buffer.view(torch.uint8).numpy().data])
 
@@ -175,12 +181,12 @@ class CheckpointWriter:
 
 
 def _sizes(fragments: Iterable[Fragment]) -> dict[str, int]:
-    """The number of elements of each fragment, by its name in the file."""
+    """Return the number of elements of each fragment, by its name in the file."""
     return {fragment_key(f.kind, f.parameter, f.start): f.tensor.numel() for f in fragments}
 
 
 def require_host_memory(owned: Iterable[Fragment], placement: Placement) -> None:
-    """Check that every host has room for its ranks' copies, before any is made; a collective.
+    """Check that every host has memory for its ranks' copies, before any is made; a collective.
 
     Raises:
         CheckpointError: one of the hosts has too little memory; raised on all ranks.
@@ -202,9 +208,9 @@ def require_host_memory(owned: Iterable[Fragment], placement: Placement) -> None
 
 
 def _pin(buffer: torch.Tensor) -> None:
-    """Let the GPU copy to this memory directly.
+    """Pin memory, so that the GPU can copy to it directly.
 
-    `pin_memory` does so too, but takes memory up to the next power of two.
+    `pin_memory` would round the allocation up to the next power of two.
     """
     portable = 1
     torch.cuda.check_error(

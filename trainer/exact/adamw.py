@@ -1,4 +1,4 @@
-"""AdamW whose result does not depend on how the parameters are cut into partitions.
+"""AdamW whose result does not depend on how the parameters are partitioned.
 
 With m and v the moments, g the gradient and t the step (Kingma & Ba 2015, Algorithm 1; decoupled
 decay: Loshchilov & Hutter 2019, Algorithm 2):
@@ -6,13 +6,15 @@ decay: Loshchilov & Hutter 2019, Algorithm 2):
     m ← β₁·m + (1-β₁)·g        v ← β₂·v + (1-β₂)·g²
     θ ← θ·(1-lr·decay) - (lr/(1-β₁ᵗ)) · m / (√v/√(1-β₂ᵗ) + ε)
 
-An element's bits must follow from its own θ, g, m and v alone, not from its place in a partition.
+An element's bits must follow from its own θ, g, m and v alone, not from its position in a
+partition.
 
-On a CPU torch's fused AdamW does all of this in one pass. It computes whole cache lines by vector
-instructions and a shorter end element by element, which rounds differently. So ends are filled up
-to a cache line: then all elements are computed in the same way.
+On a CPU, torch's fused AdamW does all of this in one pass. It computes whole cache lines with
+vector instructions and the shorter end element by element, which rounds differently. So ends are
+padded to a cache line, and all elements are computed in the same way.
 
-Elsewhere each operation is one of torch's, rounded once and to nearest (IEEE 754).
+On other devices each operation is a separate one of torch's, rounded once and to nearest (IEEE
+754).
 """
 
 import math
@@ -30,7 +32,7 @@ _LINE = 64 // torch.float32.itemsize  # elements of a cache line
 
 
 class ExactAdamW(ExactOptimizer):
-    """AdamW of fp32 parameters; its state has the names of that of `torch.optim.AdamW`."""
+    """AdamW of fp32 parameters; its state has the same names as that of `torch.optim.AdamW`."""
 
     moments = ("exp_avg", "exp_avg_sq")
 
@@ -55,7 +57,7 @@ class ExactAdamW(ExactOptimizer):
             self._update_elements(group, float(state["step"]) + 1, *flat)
 
     def _update_lines(self, group: dict[str, Any], steps: Tensor, flat: list[Tensor]) -> None:
-        """The fused update of four vectors, whose last cache line is filled up."""
+        """Run the fused update on four vectors, with their last cache line padded."""
         whole = flat[0].numel() // _LINE * _LINE
         self._update_fused(group, steps, [vector[:whole] for vector in flat])
         ends = [vector[whole:] for vector in flat]
@@ -75,7 +77,7 @@ class ExactAdamW(ExactOptimizer):
             [first],
             [second],
             [],
-            [steps.clone()],  # the fused update increases it
+            [steps.clone()],  # the fused update increments it
             fused=True,
             grad_scale=torch.tensor(self.gradient_divisor) if divides else None,
             amsgrad=False,

@@ -1,21 +1,21 @@
 """Grids on which gradients are added without rounding.
 
-A sum of fp32 numbers depends on its order because partial sums are rounded. If all terms are
-multiples of a power of two g, and no partial sum reaches 2²⁴·g, then every partial sum is a
-multiple of g with at most 24 significant bits: fp32 holds it, nothing is rounded, and the sum is
-the same in any order and any grouping, hence for any number of ranks, any ZeRO stage and any
-algorithm of reduction.
+A sum of fp32 numbers depends on its order because partial sums are rounded. Suppose that all terms
+are multiples of a power of two g, and that no partial sum reaches 2²⁴·g. Then every partial sum is
+a multiple of g with at most 24 significant bits, which fp32 represents exactly. So nothing is
+rounded, and the sum is the same in any order and grouping, hence for any number of ranks, any ZeRO
+stage and any reduction algorithm.
 
-Each parameter has a grid of its own. With M micro-batches per step and a *limit* L ≥ |gradient|,
-a power of two, g = L·2^⌈log₂ M⌉ / 2²⁴ keeps every partial sum of a step below M·L ≤ 2²⁴·g.
-The limit follows from the largest gradients of earlier steps, with some room above them. They are
-taken over all slots, so the grids do not depend on the ranks, and are stored in checkpoints. All
-ranks see a gradient above its limit in the same exchange: limits are raised, and the step is
-repeated from its first micro-batch.
+Each parameter has a separate grid. With M micro-batches per step and a *limit* L ≥ |gradient|, a
+power of two, g = L·2^⌈log₂ M⌉ / 2²⁴ keeps every partial sum of a step below M·L ≤ 2²⁴·g. The limit
+follows from the largest gradients of earlier steps, with a margin above them. These are taken over
+all slots, so the grids do not depend on the ranks, and are stored in checkpoints. All ranks detect
+a gradient above its limit in the same exchange: they raise the limits and repeat the step from its
+first micro-batch.
 
-Adding and subtracting C = 1.5·2²³·g rounds to the nearest multiple of g: C + x lies between 2²³·g
-and 2²⁴·g, where fp32 numbers are g apart (Dekker 1971; Knuth, TAOCP 2, §4.2.2). That needs
-|x| ≤ 2²²·g, hence at least M = 4 in the formula above.
+Adding and subtracting C = 1.5·2²³·g rounds to the nearest multiple of g: C + x is between 2²³·g and
+2²⁴·g, where the distance of fp32 numbers is g (Dekker 1971; Knuth, TAOCP 2, §4.2.2). That needs |x|
+≤ 2²²·g, hence at least M = 4 in the formula above.
 """
 
 import math
@@ -26,21 +26,25 @@ import torch
 
 from trainer.errors import EngineError
 
-HEADROOM = 2  # least number of binary digits between the largest recent gradient and its limit
+HEADROOM = 2  # minimum binary digits between the largest recent gradient and its limit
 DECAY = 0.98  # of the largest recent gradient, per step: half in 34 steps
 MIN_BITS = 12  # of a gradient as large as its limit
 SMALLEST_LIMIT_EXPONENT = -100  # so that the grid's spacing is a normal fp32 number
-LARGEST = 2.0**96  # beyond it a gradient counts as not finite: its sums would soon be infinite
+LARGEST = 2.0**96  # larger gradients count as not finite: their sums could overflow
 
 
 class GradientGrids:
-    """The grids of a model's parameters. Equal on all ranks, and for any number of them."""
+    """Grids of a model's parameters, equal on all ranks and for any number of ranks."""
 
     def __init__(self, parameters: Sequence[str], micro_batches_per_step: int) -> None:
-        """Grids without limits at first: no gradient is rounded, and the first step is repeated.
+        """Create grids without limits: no gradient is rounded, and the first step is repeated.
+
+        Args:
+            parameters: the names of the parameters.
+            micro_batches_per_step: the number of gradients that are summed in a step.
 
         Raises:
-            EngineError: so many micro-batches leave too few bits for each of them.
+            EngineError: with this number of micro-batches, too few bits remain for each gradient.
         """
         self._parameters = list(parameters)
         self._micro_batches = micro_batches_per_step
@@ -49,8 +53,8 @@ class GradientGrids:
             most = 2 ** (24 - MIN_BITS)
             raise EngineError(
                 f"engine.numerics exact with batching.micro_batches_per_step "
-                f"{micro_batches_per_step}: exact sums of so many leave {self._bits} bits for each "
-                f"gradient. Use at most {most} micro-batches of more tokens, or numerics fast"
+                f"{micro_batches_per_step}: exact sums of this many leave {self._bits} bits for "
+                f"each gradient. Use at most {most} micro-batches of more tokens, or numerics fast"
             )
         self._peaks: np.ndarray | None = None
         self._limits = np.zeros(len(parameters))
@@ -58,13 +62,13 @@ class GradientGrids:
 
     @property
     def peaks(self) -> dict[str, float]:
-        """The largest recent gradient by parameter; a checkpoint needs to hold no more."""
+        """Largest recent gradient by parameter; sufficient to restore the grids."""
         if self._peaks is None:
             return {}
         return dict(zip(self._parameters, self._peaks.tolist(), strict=True))
 
     def restore(self, peaks: Mapping[str, float]) -> None:
-        """Go on with the grids of a checkpoint."""
+        """Restore the grids from the peaks in a checkpoint."""
         if peaks:
             self._set(np.array([peaks[name] for name in self._parameters]))
 
@@ -75,6 +79,7 @@ class GradientGrids:
 
         Args:
             index: the number of the parameter.
+            gradient: the gradient of a slot, of any shape.
         """
         if self._shifts is None:
             return
@@ -85,7 +90,7 @@ class GradientGrids:
             gradient.copy_(gradient.float().add_(shift).sub_(shift))
 
     def fits(self, amax: np.ndarray) -> bool:
-        """Whether a step's gradients lay within the limits.
+        """Return whether a step's gradients were within the limits.
 
         Args:
             amax: [slots, parameters], the largest absolute values before rounding.
@@ -93,10 +98,13 @@ class GradientGrids:
         return self._shifts is not None and bool((amax.max(axis=0) <= self._limits).all())
 
     def widen(self, amax: np.ndarray) -> list[str]:
-        """Raise limits so that they hold these gradients.
+        """Raise the limits to hold these gradients.
+
+        Args:
+            amax: [slots, parameters], the largest absolute values before rounding.
 
         Returns:
-            The parameters whose limits were too low; empty if there were no limits at all.
+            The parameters whose limits were too low; empty if there were no limits before.
         """
         top = amax.max(axis=0)
         if self._peaks is None:
@@ -107,19 +115,23 @@ class GradientGrids:
         return [self._parameters[index] for index in outgrown]
 
     def follow(self, amax: np.ndarray) -> None:
-        """Take note of a step's gradients, for the limits of the next step."""
+        """Update the limits for the next step with a step's gradients.
+
+        Args:
+            amax: [slots, parameters], the largest absolute values before rounding.
+        """
         assert self._peaks is not None
         self._set(np.maximum(self._peaks * DECAY, amax.max(axis=0)))
 
     def bound(self, amax: np.ndarray) -> float:
-        """A power of two above the absolute value of every element of the step's gradient."""
+        """Return a power of two above every absolute value in the step's gradient."""
         total = np.add.accumulate(amax, axis=0)[-1].max()  # in slot order
         spacing = self._limits.max() * 2.0**-self._bits
         return _power_of_two_above(float(total + self._micro_batches * spacing))
 
     def _set(self, peaks: np.ndarray) -> None:
         self._peaks = peaks
-        exponents = np.frexp(peaks)[1]  # those of powers of two above the peaks
+        exponents = np.frexp(peaks)[1]  # exponents of powers of two above the peaks
         exponents = np.where(peaks > 0, exponents + HEADROOM, SMALLEST_LIMIT_EXPONENT)
         exponents = np.maximum(exponents, SMALLEST_LIMIT_EXPONENT)
         self._limits = np.ldexp(1.0, exponents)
@@ -127,7 +139,7 @@ class GradientGrids:
 
 
 def largest_magnitude(gradient: torch.Tensor) -> torch.Tensor:
-    """The largest absolute value of the elements, a scalar; NaN if one of them is."""
+    """Return the largest absolute value of the elements as a scalar, NaN if any is NaN."""
     if gradient.dtype == torch.float32:
         lowest, highest = gradient.amin(), gradient.amax()
     else:  # one pass, which is slower than two in fp32

@@ -1,9 +1,9 @@
-"""The sum of squares of a vector that lies in pieces on several ranks, exactly.
+"""Exact sum of squares of a vector whose pieces are on several ranks.
 
 Squares of fp32 numbers are exact in fp64. Each is rounded to a multiple of u = B²·2⁻⁴¹, where B
-bounds the elements, so it is an integer of at most 41 bits in units of u; 4,096 of them add up in
-fp64 without rounding, and their sums add up as Python's integers. Nothing depends on the order or
-on where the vector is cut. Elements below B·2⁻²¹ count as zero.
+bounds the elements, so it is an integer of at most 41 bits in units of u. Sums of 4,096 of them are
+exact in fp64, and these sums are added as Python's integers. The result depends neither on the
+order nor on the partitioning of the vector. Elements below B·2⁻²¹ count as zero.
 """
 
 from collections.abc import Iterable
@@ -19,12 +19,12 @@ _CHUNK = 16 * ROW  # elements whose squares are in the cache at the same time
 
 
 def norm(pieces: Iterable[torch.Tensor], bound: float, placement: Placement) -> float:
-    """The norm of the fp32 vector of which this rank has these pieces; equal on all ranks.
-
-    A collective: every rank calls it.
+    """Return the norm of a partitioned fp32 vector, equal on all ranks; a collective.
 
     Args:
+        pieces: the pieces of the vector on this rank.
         bound: a power of two, no less than any element's absolute value.
+        placement: this rank and the number of ranks.
     """
     if bound == 0.0:
         return 0.0
@@ -36,7 +36,7 @@ def norm(pieces: Iterable[torch.Tensor], bound: float, placement: Placement) -> 
 
 @torch.no_grad()
 def squares_in_units(piece: torch.Tensor, unit: float) -> int:
-    """The sum of the squares of an fp32 tensor, each rounded to a multiple of `unit`."""
+    """Return the sum of the squares of an fp32 tensor, each rounded to a multiple of `unit`."""
     shift = 1.5 * 2**52 * unit  # added and subtracted, it rounds to a multiple of unit
     total = 0
     for chunk in piece.flatten().split(_CHUNK):

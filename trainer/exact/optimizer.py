@@ -1,12 +1,13 @@
-"""What `engine.numerics: exact` asks of an optimizer.
+"""Requirements of `engine.numerics: exact` on an optimizer.
 
-An element's bits must follow from its own weight, gradient and moments, the step and the settings,
-and from nothing else: not from its place in a vector, nor from where the vector begins in memory,
-nor from the number of threads. Torch's kernels take most elements by vector instructions and what
-is left one by one, so an operation has to round alike in both. Those that round once do (IEEE 754):
-`mul_`, `div_`, `sqrt_`, `sign_`, `add_` of a tensor. Those that multiply and add at once, such as
-`lerp_`, `addcmul_`, or `add_` with `alpha`, promise nothing: whether the sum is rounded once or
-twice is for the compiler to say.
+An element's bits must follow only from its own weight, gradient and moments, the step and the
+settings. They must not depend on its position in a vector, the vector's address, or the number of
+threads. Torch's kernels process most elements with vector instructions and the rest one by one, so
+an operation has to round alike in both.
+
+Operations that round once do (IEEE 754): `mul_`, `div_`, `sqrt_`, `sign_`, `add_` of a tensor.
+Operations that multiply and add at once, such as `lerp_`, `addcmul_`, or `add_` with `alpha`,
+guarantee nothing: the compiler decides whether their result is rounded once or twice.
 """
 
 from abc import ABC, abstractmethod
@@ -18,13 +19,13 @@ from torch import Tensor
 
 
 class ExactOptimizer(torch.optim.Optimizer, ABC):
-    """An optimizer of fp32 vectors whose result does not depend on how they are cut.
+    """Optimizer of fp32 vectors whose result does not depend on how they are partitioned.
 
     Attributes:
-        moments: the names of the moments, as those of its
+        moments: the names of the moments, equal to those of its
             `trainer.registries.optimizers.OptimizerKind`.
-        gradient_divisor: what clipping divides every gradient by. DeepSpeed does not clip where
-            numerics are exact, for its norm depends on the partitions.
+        gradient_divisor: the clipping divisor of every gradient. DeepSpeed does not clip if
+            numerics are exact, because its norm depends on the partitions.
     """
 
     moments: ClassVar[tuple[str, ...]]
@@ -48,8 +49,10 @@ class ExactOptimizer(torch.optim.Optimizer, ABC):
         """Update a vector and its moments in place, with the gradient over `gradient_divisor`.
 
         Args:
-            state: the moments by name, and under "step" how many updates came before this one.
-            group: the settings, `lr` and `weight_decay` among them.
+            parameter: the vector to update.
+            gradient: its gradient, not yet divided.
+            state: the moments by name, and under "step" the number of updates before this one.
+            group: the settings, including `lr` and `weight_decay`.
         """
 
     def _state_of(self, parameter: Tensor) -> dict[str, Tensor]:

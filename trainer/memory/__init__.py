@@ -1,1 +1,1 @@
-"""Whether a step fits into memory, and how much there is."""
+"""Available memory, and checks that a step fits into it."""

@@ -1,4 +1,4 @@
-"""How much memory a rank has, and how one knows that it did not suffice."""
+"""Memory of a rank, and detection of errors that report too little of it."""
 
 import torch
 
@@ -6,19 +6,19 @@ from trainer.memory import host_memory
 from trainer.rank.placement import Placement
 
 _SIGNS = ("out of memory", "DefaultCPUAllocator", "ALLOC_FAILED", "bad_alloc")
-# oneDNN's only messages when memory lacks for the code of a product, or beside its operands.
+# oneDNN's only messages if memory is short for the code of a product, or for its operands.
 _ONEDNN_SIGNS = ("could not create a primitive", "could not execute a primitive")
 
 
 def memory_bytes(placement: Placement) -> int:
-    """The memory of the whole GPU, or this rank's share of what is left on the host."""
+    """Return the memory of the whole GPU, or this rank's share of the host's free memory."""
     if placement.device == "cuda":
         return int(torch.cuda.get_device_properties(placement.torch_device).total_memory)
     return host_memory.available_bytes() // placement.local_world_size
 
 
 def memory_text(memory: int, placement: Placement) -> str:
-    """What `memory_bytes` has found, in words."""
+    """Describe the result of `memory_bytes` for a message."""
     gigabytes = f"{memory / 1e9:.1f} GB"
     if placement.device == "cuda":
         return f"its GPU has {gigabytes}"
@@ -26,7 +26,7 @@ def memory_text(memory: int, placement: Placement) -> str:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether torch, numpy or a library of theirs could not allocate memory."""
+    """Return whether torch, numpy or one of their libraries could not allocate memory."""
     said = str(error)
     return (
         isinstance(error, MemoryError | torch.OutOfMemoryError)
@@ -36,7 +36,7 @@ def is_out_of_memory(error: Exception) -> bool:
 
 
 def release_cached_memory(placement: Placement) -> None:
-    """Return freed memory, or the next try would be measured with that of this one."""
+    """Release freed memory, so that it does not count in the next measurement."""
     if placement.device == "cuda":
         torch.cuda.empty_cache()
     else:

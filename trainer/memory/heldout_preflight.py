@@ -1,10 +1,11 @@
-"""Whether the widest batches of a held-out set can be scored, tried before a run's first step.
+"""Preflight of a held-out set: score its widest batches before a run's first step.
 
-    batches of the set ──▶ those with most tokens, with most attention scores ──▶ each is scored,
+    batches of the set ──▶ those with most tokens, with most attention scores ──▶ score each of them
         with the model of a validation ──▶ nothing has changed, or MemoryPreflightError
 
-Otherwise a run would learn at its first validation, perhaps hours later, that one long sentence
-takes more memory than there is. Every rank tries all by itself, as any of them may get them.
+Without it, a run could fail at its first validation, perhaps after hours, because one long sentence
+needs too much memory. Every rank tries all of these batches independently, because any rank may
+have to score them.
 """
 
 from collections.abc import Callable
@@ -37,19 +38,21 @@ LINES_NAMED = 3
 def preflight_heldout(
     inference_model: InferenceModel, scoring: Scoring, placement: Placement
 ) -> None:
-    """Score the widest batches of a held-out set; all ranks call it.
+    """Score the widest batches of a held-out set; a collective.
 
-    It consumes no random numbers and leaves no trace in the training that follows.
+    It consumes no random numbers and does not affect the training that follows.
 
     Args:
         inference_model: the model of a validation, such as `TrainingEngine.inference_model`.
+        scoring: the batches of the held-out set and how to score them.
+        placement: this rank and its device.
 
     Raises:
-        MemoryPreflightError: a rank has too little memory.
+        MemoryPreflightError: a rank has too little memory; raised on all ranks.
     """
     memory = memory_bytes(placement)
     most_resident = host_memory.resident_bytes() + memory
-    sum_over_ranks(torch.zeros(1), placement)  # a barrier: no rank takes more before all measured
+    sum_over_ranks(torch.zeros(1), placement)  # barrier: no rank allocates before all measured
     batches = widest(scoring.batches)
     cuda = [placement.torch_device] if placement.device == "cuda" else []
     with torch.random.fork_rng(cuda), inference_model() as model, torch.inference_mode():
@@ -72,13 +75,13 @@ def preflight_heldout(
         names = f"Rank {ranks[0]}" if len(ranks) == 1 else f"Ranks {', '.join(map(str, ranks))}"
         raise MemoryPreflightError(
             f"{names} of {placement.world_size} cannot score the validation set: {what} need more "
-            f"memory than there is; {memory_text(least, placement)}. Remove the longest sentences "
-            "of data.validation and prepare again, or take a machine with more memory"
+            f"memory than available; {memory_text(least, placement)}. Remove the longest sentences "
+            "of data.validation and prepare again, or use a machine with more memory"
         )
 
 
 def widest(batches: list[MicroBatch]) -> list[int]:
-    """The numbers of the batches with the most padded tokens and with the most attention scores."""
+    """Return the numbers of the batches with the most padded tokens and most attention scores."""
     lengths = [[int(f.lengths.max()) for f in batch.fields.values()] for batch in batches]
     rows = np.array([len(batch.pair_ids) for batch in batches])
     tokens = rows * np.array([sum(of_one) for of_one in lengths])
@@ -87,9 +90,13 @@ def widest(batches: list[MicroBatch]) -> list[int]:
 
 
 def smaller_batch(batch: MicroBatch, divisor: int) -> tuple[MicroBatch, int]:
-    """A smaller batch, and by how much more than linearly memory may grow from it to the whole.
+    """Return a smaller batch, and the excess of memory growth from it to the whole batch.
 
-    It has a share of the rows, or of each sequence's end where there are few rows.
+    The smaller batch has a share of the rows, or, if there are few rows, the end of each sequence.
+
+    Returns:
+        The batch and a factor: 1 if memory grows linearly up to the whole batch, 2 if it may grow
+        quadratically.
     """
     rows = len(batch.pair_ids)
     if rows >= 4:
@@ -105,7 +112,7 @@ def smaller_batch(batch: MicroBatch, divisor: int) -> tuple[MicroBatch, int]:
 
 
 class _Attempt:
-    """Scoring on one rank, by itself."""
+    """Attempts to score batches on one rank, without the other ranks."""
 
     def __init__(
         self, model: nn.Module, scoring: Scoring, placement: Placement, most_resident: int
@@ -116,12 +123,12 @@ class _Attempt:
         self._most_resident = most_resident
 
     def samples(self) -> None:
-        """Make what is only looked at, which is asked of one rank."""
+        """Make the samples, which only rank 0 makes in a validation."""
         if self._placement.rank == 0:
             self._scoring.samples(self._model)
 
     def score(self, number: int) -> None:
-        """Score a batch; on a host, which kills instead of refusing, in smaller parts first."""
+        """Score a batch; on a host, which kills instead of refusing, try smaller parts first."""
         batch = self._scoring.batches[number]
         if self._placement.device == "cuda":
             self._score(batch, number)

@@ -1,14 +1,15 @@
-"""Whether the largest micro-batches of a run fit into memory, tried before its first step.
+"""Memory preflight: try the largest micro-batches of a run before its first step.
 
     lengths of the dataset, budget ──▶ the widest shapes ──▶ forward and backward of each
         ──▶ nothing has changed, or MemoryPreflightError
 
-They are tried twice. First every rank tries them by itself, with all weights at hand (ZeRO-3
-gathers them, as for validation). A rank that runs out of memory then leaves no other rank waiting:
-it looks for what would fit, and all ranks raise together. Then all ranks try them as in a step,
-which adds DeepSpeed's buffers. A rank that runs out of memory only then cannot tell the others,
-which wait for it in a collective: it raises alone, and whoever started the ranks must end the
-others.
+The preflight has two passes. First every rank tries the shapes independently, with all weights in
+its memory (ZeRO-3 gathers them, as for validation). A rank that runs out of memory in this pass
+leaves no other rank waiting: it searches for a budget that fits, and all ranks raise together.
+
+Then all ranks try the shapes as in a step, which adds DeepSpeed's buffers. A rank that runs out of
+memory only in this pass cannot tell the others, which wait for it in a collective. It raises alone,
+and the launcher of the ranks must end the others.
 """
 
 import contextlib
@@ -47,15 +48,15 @@ _FAILED, _SHAPE, _FITTING, _MEMORY = range(4)
 def run_preflight(
     engine: TrainingEngine, task: TrainingTask, scoring: Scoring, inference_model: InferenceModel
 ) -> None:
-    """Try the widest micro-batches that this dataset can make, then a validation's widest batches.
+    """Try the widest micro-batches of this dataset, then the widest batches of a validation.
 
-    All ranks call it.
-
-    To be called when everything that a step finds in memory is there, including Adam's moments. It
-    leaves no trace in the training that follows.
+    A collective. Call it when everything that a step needs in memory is allocated, including Adam's
+    moments. It does not affect the training that follows.
 
     Args:
-        scoring: that of the validation.
+        engine: the engine of this rank.
+        task: the task, for its shapes and synthetic batches.
+        scoring: the scoring of the validation.
         inference_model: makes the model of a validation.
 
     Raises:
@@ -70,16 +71,21 @@ def run_preflight(
 def preflight(
     engine: TrainingEngine, widest: Sequence[MicroBatchShape], budget: int, synthetic: Synthetic
 ) -> None:
-    """Run the preflight with given shapes.
+    """Run the preflight of training with given shapes; a collective.
 
     Args:
-        synthetic: makes a batch of a shape.
+        engine: the engine of this rank.
+        widest: the shapes to try.
         budget: the budget that the shapes come from, in tokens.
+        synthetic: makes a batch of a shape.
+
+    Raises:
+        MemoryPreflightError: a rank has too little memory.
     """
     placement = engine.placement
     memory = memory_bytes(placement)
     most_resident = host_memory.resident_bytes() + memory
-    sum_over_ranks(torch.zeros(1), placement)  # a barrier: no rank takes more before all measured
+    sum_over_ranks(torch.zeros(1), placement)  # barrier: no rank allocates before all measured
     with _raise_with_rank(engine, "all weights", memory), engine.inference_model() as model:
         rank = _SingleRankStep(
             model.train(),
@@ -102,7 +108,7 @@ def preflight(
 
 
 class _SingleRankStep:
-    """Forward and backward without the other ranks, on plain weights."""
+    """Forward and backward passes without the other ranks, on plain weights."""
 
     def __init__(
         self,
@@ -114,10 +120,15 @@ class _SingleRankStep:
         *,
         keeps_gradients: bool,
     ) -> None:
-        """
+        """Register hooks that drop gradients if a step does not keep them.
+
         Args:
-            most_resident: the most bytes that this process may take on the host.
-            keeps_gradients: whether a step has the gradients of all weights at once; ZeRO-3 has
+            model: the network with all weights, in training mode.
+            loss: the last argument of the network's forward pass.
+            synthetic: makes a batch of a shape.
+            placement: this rank and its device.
+            most_resident: the most bytes that this process may use on the host.
+            keeps_gradients: whether a step holds the gradients of all weights at once; ZeRO-3 does
                 not.
         """
         self._keeps_gradients = keeps_gradients
@@ -131,14 +142,14 @@ class _SingleRankStep:
         self._most_resident = most_resident
 
     def finding(self, widest: Sequence[MicroBatchShape], budget: int) -> tuple[bool, int, int]:
-        """Whether a shape does not fit, its number, and the budget that would fit, or 0."""
+        """Return whether a shape fails, its number, and the budget that fits (0 for none)."""
         for number, shape in enumerate(widest):
             if not self._fits(shape):
                 return True, number, self._fitting_budget(widest, budget)
         return False, 0, 0
 
     def _fitting_budget(self, widest: Sequence[MicroBatchShape], budget: int) -> int:
-        """The largest of the budget's halves, quarters, … for which all shapes fit, or 0."""
+        """Return the largest of the budget's halves, quarters, … that fits all shapes, or 0."""
         halvings = 1
         while all(shape.rows >> halvings for shape in widest):
             if all(self._fits(replace(s, rows=s.rows >> halvings)) for s in widest):
@@ -161,7 +172,7 @@ class _SingleRankStep:
         return True
 
     def _run_within_host(self, shape: MicroBatchShape) -> None:
-        """Run a quarter and half of the rows first, since a host kills instead of refusing."""
+        """Run a quarter and half of the rows first, because a host kills instead of refusing."""
         peaks: list[int] = []
         for divisor in (4, 2, 1):
             if divisor == 1 and peaks[1] + 2 * (peaks[1] - peaks[0]) > self._most_resident:
@@ -175,7 +186,7 @@ class _SingleRankStep:
     def _run(self, shape: MicroBatchShape) -> None:
         model = self._model
         sums = model(*self._synthetic(shape).inputs, self._loss)
-        sum_names(sums, model)  # checks that they are named
+        sum_names(sums, model)  # checks that they have names
         objective = sums[0]
         if self._keeps_gradients:
             torch.autograd.grad(objective, _trained(model))
@@ -192,7 +203,7 @@ def _drop_gradient(parameter: torch.Tensor) -> None:
 
 
 def _as_in_a_step(engine: TrainingEngine, synthetic: Synthetic, shape: MicroBatchShape) -> None:
-    """Run a step of up to two passes, so that the second finds the gradients of the first."""
+    """Run a step of up to two passes, so that the second meets the gradients of the first."""
     passes = min(engine.slots_per_rank, 2)
     for number in range(passes):
         batch = synthetic(shape)
@@ -207,7 +218,7 @@ def _as_in_a_step(engine: TrainingEngine, synthetic: Synthetic, shape: MicroBatc
 
 @contextlib.contextmanager
 def _raise_with_rank(engine: TrainingEngine, what: str, memory: int) -> Iterator[None]:
-    """Say which rank ran out of memory and for what, where it cannot tell the others."""
+    """Raise an error with the rank and the cause, if the rank cannot report to the others."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
@@ -216,14 +227,14 @@ def _raise_with_rank(engine: TrainingEngine, what: str, memory: int) -> Iterator
         raise MemoryPreflightError(
             f"Rank {engine.placement.rank} cannot hold {what}; "
             f"{memory_text(memory, engine.placement)}. {_remedy(engine)}. "
-            f"It was told: {str(error).splitlines()[0]}"
+            f"The error was: {str(error).splitlines()[0]}"
         ) from error
 
 
 def _shortage(
     table: np.ndarray, widest: Sequence[MicroBatchShape], budget: int, engine: TrainingEngine
 ) -> str:
-    """The message that all ranks raise; each row of the table is a rank's finding."""
+    """Return the message that all ranks raise; each row of the table is a rank's finding."""
     ranks = np.flatnonzero(table[:, _FAILED]).tolist()
     _, number, _, memory = table[ranks[0]].astype(np.int64).tolist()
     fitting = int(table[ranks, _FITTING].min())
@@ -231,7 +242,7 @@ def _shortage(
     smaller = (
         f"batching.max_tokens_per_micro_batch={fitting} would fit too, but makes another run"
         if fitting
-        else "of half of that budget, a quarter and so on, down to one pair, none was found to fit"
+        else "no smaller budget fits (half, a quarter, and so on down to one pair were tried)"
     )
     return (
         f"{names} of {engine.placement.world_size} cannot hold forward and backward of a "
@@ -247,4 +258,4 @@ def _remedy(engine: TrainingEngine) -> str:
         ways.append("use more ranks (cluster.ranks)")
     if not engine.checkpoints_activations:
         ways.append("set engine.activation_checkpointing=true")
-    return f"To leave more room, {' or '.join(ways)}, with which the run stays what it is"
+    return f"To free memory, {' or '.join(ways)}; this does not change the run"

@@ -1,19 +1,19 @@
-"""The bytes of a run's state on one rank, by part, from numbers alone: nothing is allocated.
+"""Size of a run's state on one rank, by part, computed without allocating anything.
 
 P parameters over N ranks; w bytes a weight (fp32: 4, bf16: 2), m moments (AdamW: 2):
 
-| part        | stage 0 | stage 1                     | stage 2   | stage 3   |
-|-------------|---------|-----------------------------|-----------|-----------|
-| weights     | wP      | wP                          | wP        | wP / N    |
-| fp32 copy   | 0       | 4P / N                      | 4P / N    | 4P / N    |
-| gradients   | 4P      | fp32: 4P + 4P / N, bf16: 4P | 4P / N    | 4P / N    |
-| bucket      | 0       | fp32: 4 B, bf16: 0          | w B       | w B       |
-| moments     | 4mP     | 4mP / N                     | 4mP / N   | 4mP / N   |
+    | part        | stage 0 | stage 1                     | stage 2   | stage 3   |
+    |-------------|---------|-----------------------------|-----------|-----------|
+    | weights     | wP      | wP                          | wP        | wP / N    |
+    | fp32 copy   | 0       | 4P / N                      | 4P / N    | 4P / N    |
+    | gradients   | 4P      | fp32: 4P + 4P / N, bf16: 4P | 4P / N    | 4P / N    |
+    | bucket      | 0       | fp32: 4 B, bf16: 0          | w B       | w B       |
+    | moments     | 4mP     | 4mP / N                     | 4mP / N   | 4mP / N   |
 
-Of F frozen parameters there are the weights alone, and 4F / N bytes in host memory, from which
-checkpoints are written. B is the number of gradients that DeepSpeed sums at once. Gradients and
-bucket are the most that a step has at any time. What passes keep for backward, the activations,
-depends on the batches: it is measured (`cluster.planning.measurement`).
+F frozen parameters take only their weights, and 4F / N bytes of host memory, from which checkpoints
+are written. B is the number of gradients that DeepSpeed sums at once. Gradients and bucket are the
+peak within a step. The activations, which passes keep for backward, depend on the batches and are
+measured (`cluster.planning.measurement`).
 """
 
 from dataclasses import dataclass
@@ -21,20 +21,22 @@ from dataclasses import dataclass
 from trainer.config import EngineConfig
 
 FP32 = 4
-LARGEST_BUCKET = 500_000_000  # elements; that of trainer/zero/settings.py, which imports torch
+LARGEST_BUCKET = 500_000_000  # elements; as in trainer/zero/settings.py, which imports torch
 
 
 @dataclass(frozen=True)
 class StateSize:
-    """Bytes of one rank.
+    """Bytes of one rank's state.
 
     Attributes:
-        weights: those that forward reads.
-        master: the fp32 copy that the optimizer updates, where it is not the weights themselves.
-        gradients: what the passes of a step add to.
-        bucket: what DeepSpeed sums over the ranks at once.
+        weights: the weights that forward reads.
+        master: the fp32 copy that the optimizer updates, unless it updates the weights themselves.
+        gradients: the accumulators of a step's passes.
+        bucket: the buffer that DeepSpeed sums over the ranks at once.
+        moments: the moments of the optimizer.
         average: the moving average of the weights.
-        checkpoint_copy: what is written behind the training; always in host memory.
+        checkpoint_copy: the copy from which a checkpoint is written in the background; always in
+            host memory.
         frozen: the weights that are not trained, in fp32; always in host memory.
     """
 
@@ -49,13 +51,13 @@ class StateSize:
 
     @property
     def on_device(self) -> int:
-        """What lies where the rank computes: on its GPU, or in host memory."""
+        """Bytes on the device that computes: the rank's GPU, or host memory."""
         parts = (self.weights, self.master, self.gradients, self.bucket, self.moments, self.average)
         return sum(parts)
 
     @property
     def on_host(self) -> int:
-        """What lies in host memory wherever the rank computes."""
+        """Bytes in host memory, whatever device computes."""
         return self.checkpoint_copy + self.frozen
 
 
@@ -68,12 +70,15 @@ def state_size(
     ranks: int,
     frozen: int = 0,
 ) -> StateSize:
-    """The state of one of so many ranks.
+    """Return the size of one rank's state.
 
     Args:
-        moments: how many of them the optimizer keeps of each parameter.
+        parameters: the number of parameters, including frozen ones.
+        engine: precision and ZeRO stage.
+        moments: the number of moments that the optimizer keeps of each parameter.
         averaged: whether the run keeps a moving average of its weights.
-        frozen: how many of the parameters are not trained.
+        ranks: the number of ranks.
+        frozen: the number of parameters that are not trained.
     """
     trained = parameters - frozen
     stage, width = engine.zero_stage, 2 if engine.precision == "bf16" else FP32
@@ -100,9 +105,12 @@ def state_size(
 
 
 def checkpoint_bytes(parameters: int, *, moments: int, averaged: bool, frozen: int = 0) -> int:
-    """The bytes of a checkpoint with so many parameters, or of a rank's part of it.
+    """Return the bytes of a checkpoint, or of a rank's part of it.
 
     Args:
-        frozen: how many of the parameters are not trained.
+        parameters: the number of parameters, including frozen ones.
+        moments: the number of moments that the optimizer keeps of each parameter.
+        averaged: whether the run keeps a moving average of its weights.
+        frozen: the number of parameters that are not trained.
     """
     return FP32 * (parameters + (moments + averaged) * (parameters - frozen))

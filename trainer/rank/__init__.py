@@ -1,1 +1,1 @@
-"""The process of one rank: its job, its place among the ranks, its messages."""
+"""Process of one rank: its job, its placement among the ranks, its messages."""

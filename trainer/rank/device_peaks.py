@@ -1,8 +1,8 @@
-"""Peak rates of GPUs, which the model FLOPs utilization is a share of.
+"""Peak rates of GPUs, the denominators of the model FLOPs utilization.
 
-Figures are the vendor's, of matrix products that are dense and sum in fp32. Data sheets print the
-double of most of them, which holds where two of four weights are zero. A device counts by its whole
-name: a slice of one by MIG, a laptop's or a custom part computes at another rate.
+The figures are the vendor's, for dense matrix products with fp32 accumulation. Most data sheets
+print twice these figures, which hold only for 2:4 sparsity. A device must match by its whole name:
+a MIG slice, a laptop GPU or a custom part has another rate.
 """
 
 import re
@@ -15,9 +15,9 @@ Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 
 
 class _Peaks(NamedTuple):
-    """Peaks in 10¹² operations a second; None where the device has no such products."""
+    """Peaks in 10¹² operations a second, or None if the device lacks such products."""
 
-    name: str  # a pattern of the names that the driver gives the device
+    name: str  # regular expression for the driver's device names
     fp32: float
     tf32: float | None
     bf16: float | None
@@ -55,10 +55,11 @@ _DEVICES = (
 
 
 def peak_flops(device: str, precision: Precision) -> float | None:
-    """Return the peak of a device in operations a second; None if it is not known.
+    """Return the peak of a device in operations a second, or None if it is unknown.
 
     Args:
-        device: its name, as `torch.cuda.get_device_name` returns it.
+        device: the device's name, as `torch.cuda.get_device_name` returns it.
+        precision: the precision of the matrix products.
     """
     name = re.sub(r"^(NVIDIA|Tesla) ", "", device)
     found = [peaks for peaks in _DEVICES if re.fullmatch(peaks.name, name)]
@@ -67,11 +68,11 @@ def peak_flops(device: str, precision: Precision) -> float | None:
 
 
 class DevicePeak(NamedTuple):
-    """The peak of a rank's device in the run's precision.
+    """Peak rate of a rank's device in the run's precision.
 
     Attributes:
-        flops_per_second: None if it is not known, as of every CPU.
-        unknown: what to say of a GPU whose peak is not known.
+        flops_per_second: the peak, or None if it is unknown, as for every CPU.
+        unknown: the notice for a GPU whose peak is unknown.
     """
 
     flops_per_second: float | None = None
@@ -97,7 +98,7 @@ def peak_of_rank(engine: EngineConfig, placement: Placement) -> DevicePeak:
 
 
 def _precision(engine: EngineConfig) -> Precision:
-    """The precision of matrix products on a GPU."""
+    """Return the precision of matrix products on a GPU."""
     if engine.precision == "bf16":
         return "bf16"
     import torch

@@ -1,6 +1,6 @@
-"""The process group of the ranks: joining, leaving, and the few collectives the loop needs.
+"""Process group of the ranks: joining, leaving, and the few collectives that the loop needs.
 
-DeepSpeed finds the group that is made here.
+DeepSpeed uses the group that this module creates.
 """
 
 import os
@@ -20,10 +20,15 @@ from trainer.rank.placement import Placement
 def process_group(placement: Placement, timeout: timedelta) -> Iterator[None]:
     """Join the ranks' process group (gloo on CPU, NCCL on CUDA) and leave it at the end.
 
-    The group must be destroyed before the process exits: ZeRO-3 ranks abort noisily otherwise.
+    The group must be destroyed before the process exits. Otherwise ZeRO-3 ranks abort with error
+    output.
+
+    Args:
+        placement: this rank, its device and the rendezvous.
+        timeout: the timeout of the group's collectives.
 
     Raises:
-        NetworkError: it is not known over which network interface other nodes reach this one.
+        NetworkError: no network interface has the address under which other nodes reach this one.
     """
     os.environ.update(rank_variables(placement))
     torch.set_num_threads(placement.threads)
@@ -49,22 +54,22 @@ def process_group(placement: Placement, timeout: timedelta) -> Iterator[None]:
 
 
 def rank_variables(placement: Placement) -> dict[str, str]:
-    """The environment variables by which DeepSpeed, and others, know a rank."""
+    """Return the environment variables that identify a rank to DeepSpeed and other libraries."""
     return {
         "RANK": str(placement.rank),
         "WORLD_SIZE": str(placement.world_size),
-        "LOCAL_RANK": str(placement.device_index),  # DeepSpeed takes it for the GPU's index
+        "LOCAL_RANK": str(placement.device_index),  # DeepSpeed uses it as the GPU's index
         "LOCAL_SIZE": str(placement.local_world_size),
         "DS_ACCELERATOR": placement.device,
     }
 
 
 def network_interface(placement: Placement) -> dict[str, str]:
-    """The environment variable that tells gloo or NCCL which network interface to use.
+    """Return the environment variable that selects the network interface of gloo or NCCL.
 
-    Left to itself, gloo takes the address that the host's name resolves to: 127.0.0.1 or 127.0.1.1
-    on many hosts, where no other node finds it. NCCL takes the first interface that is up. If a
-    variable is set already, it counts, and the result is empty.
+    By default, gloo uses the address that the host's name resolves to. On many hosts this is
+    127.0.0.1 or 127.0.1.1, which other nodes cannot reach. NCCL uses the first interface that is
+    up. If the variable is set already, it takes precedence, and the result is empty.
 
     Raises:
         NetworkError: there are other nodes, and no interface has this node's address.
@@ -72,7 +77,7 @@ def network_interface(placement: Placement) -> dict[str, str]:
     variable = f"{placement.backend.upper()}_SOCKET_IFNAME"
     if os.environ.get(variable):
         return {}
-    if placement.on_one_node:  # no other node needs to reach us
+    if placement.on_one_node:  # no other node needs to reach this one
         return {variable: "lo"}
     addresses = {
         name: [entry.address for entry in entries]
@@ -80,7 +85,7 @@ def network_interface(placement: Placement) -> dict[str, str]:
     }
     for name, held in addresses.items():
         if placement.node_address in held:
-            # NCCL takes a bare name for a prefix: eth1 would match eth10, too.
+            # NCCL interprets a bare name as a prefix: eth1 would match eth10, too.
             return {variable: f"={name}" if placement.backend == "nccl" else name}
     listed = "; ".join(f"{name} {', '.join(held)}" for name, held in sorted(addresses.items()))
     raise NetworkError(
@@ -92,7 +97,7 @@ def network_interface(placement: Placement) -> dict[str, str]:
 
 @contextmanager
 def _environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Set variables, which must not be set yet, for as long as the context lasts."""
+    """Set variables within the context; they must not be set before."""
     os.environ.update(variables)
     try:
         yield
@@ -102,7 +107,7 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
 
 
 def sum_of_integers_over_ranks(value: int, placement: Placement) -> int:
-    """The sum of an integer below 2¹⁰⁶ over all ranks, exactly; a collective."""
+    """Return the exact sum of an integer below 2¹⁰⁶ over all ranks; a collective."""
     if placement.world_size == 1:
         return value
     halves = torch.tensor([value >> 53, value & (2**53 - 1)], dtype=torch.int64)
@@ -111,7 +116,7 @@ def sum_of_integers_over_ranks(value: int, placement: Placement) -> int:
 
 
 def sum_over_ranks(values: torch.Tensor, placement: Placement) -> torch.Tensor:
-    """The elementwise sum of a host tensor over all ranks, on the host again."""
+    """Return the elementwise sum of a host tensor over all ranks, on the host; a collective."""
     if placement.world_size == 1:
         return values
     on_device = values.to(placement.torch_device)

@@ -1,4 +1,4 @@
-"""Where a rank runs, as told by whoever starts the ranks (the cluster, or `--inline`)."""
+"""Placement of a rank, as set by the process that starts the ranks (cluster, or `--inline`)."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -9,16 +9,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Placement:
-    """Where one rank runs.
+    """Node, device and rendezvous of one rank.
 
     Attributes:
-        local_rank: its place among the ranks of its node, from 0 on.
-        local_world_size: the ranks of its node; nodes may have different numbers.
+        rank: its number among all ranks.
+        world_size: the number of ranks.
+        local_rank: its number among the ranks of its node, from 0.
+        local_world_size: the number of ranks of its node, which may differ between nodes.
+        device: the type of its device.
         threads: the number of CPU threads that torch computes with. It changes rounding, so it is
             part of the numerics fingerprint.
-        rendezvous: where the ranks find each other: `tcp://HOST:PORT` on rank 0's node or, if
-            all are on one node, `file://PATH`. None makes a group of one.
-        node_address: where the other nodes reach this one; not needed with one node.
+        rendezvous: the URL at which the ranks meet: `tcp://HOST:PORT` on rank 0's node or, if all
+            are on one node, `file://PATH`. None makes a group of one.
+        node_address: the address under which other nodes reach this one; not needed with one node.
     """
 
     rank: int = 0
@@ -36,7 +39,7 @@ class Placement:
 
     @property
     def device_index(self) -> int:
-        """Of the rank's device among those that its process sees: it sees one GPU, its own."""
+        """Index of the rank's device among the devices that its process sees: only its own GPU."""
         return 0 if self.device == "cuda" else self.local_rank
 
     @property

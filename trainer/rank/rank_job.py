@@ -1,4 +1,4 @@
-"""The job that every rank of an attempt is given, and the context that its parts share."""
+"""Job of every rank of an attempt, and the context that its parts share."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,19 +14,22 @@ from trainer.runs.warm_start import WarmStart
 
 @dataclass(frozen=True)
 class RankJob:
-    """A run to train, and where it starts.
+    """Run to train, and the state that it starts from.
 
     Attributes:
+        recipe: the resolved recipe.
         run: the run's folder.
         dataset_identity: the identity of the manifest to train on.
-        checkpoint: the complete checkpoint to go on from; None starts at step 0.
-        verify_checkpoint: hash its files while the engine is built; otherwise that has been done.
-        warm_start: the weights that step 0 starts with; None for random ones.
+        checkpoint: the complete checkpoint to resume from; None starts at step 0.
+        verify_checkpoint: whether to hash its files while the engine is built; otherwise the
+            supervisor has verified it.
         work: the owner's work folder, see `trainer.checkpoints.lease`.
         attempt: the supervisor's name for this start of the ranks.
         session_started: when the owner began, in seconds since the epoch.
-        profile: the steps to profile; None for none.
-        replay: that the steps are trained only to be compared and looked at; None for a run.
+        warm_start: the weights of step 0; None for random ones.
+        profile: the steps to profile, or None.
+        replay: the options of a replay, whose steps are only compared and inspected; None for a
+            run.
     """
 
     recipe: TrainingRecipe
@@ -44,7 +47,7 @@ class RankJob:
 
 @dataclass(frozen=True)
 class RankContext:
-    """The job of a rank, its place among the ranks, and its supervision."""
+    """Job of a rank, its placement, and its supervision."""
 
     job: RankJob
     placement: Placement
@@ -59,6 +62,6 @@ class RankContext:
         return RunFolder(self.job.run)
 
     def notify(self, text: str) -> None:
-        """Say what holds for all ranks, once."""
+        """Show a notice that holds for all ranks, once."""
         if self.placement.rank == 0:
             self.supervision.notice(text)

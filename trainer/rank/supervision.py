@@ -1,7 +1,8 @@
-"""What a rank tells its supervisor, and what the supervisor may ask of it.
+"""Messages between a rank and its supervisor.
 
 Under Ray the supervisor is the driver, and the calls cross processes; `transloom train --inline`
-supervises itself. Either way the supervisor commits checkpoints, once all ranks have written.
+supervises itself. In both cases the supervisor commits a checkpoint when all ranks have written
+their parts.
 """
 
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -15,29 +16,31 @@ Outcome = Literal["finished", "preempted"]
 
 
 class Supervision(Protocol):
-    """The rank's side of the conversation."""
+    """Interface of the supervisor for a rank."""
 
     def progress(self, phase: "Phase", step: int, where: str = "") -> None:
-        """The rank has entered a phase at a step.
+        """Report that the rank has entered a phase at a step.
 
         Args:
+            phase: the phase that begins.
+            step: the step.
             where: the coordinates of its data, in words.
         """
 
     def line(self, line: "Line") -> None:
-        """Rank 0 has written this line to the record."""
+        """Report that rank 0 has written this line to the record."""
 
     def notice(self, text: str) -> None:
-        """Something happened to the rank that a person would want to know."""
+        """Report an event of the rank that a user should see."""
 
     def log_detail(self, text: str) -> None:
         """Write a detail to the run's log without showing it."""
 
     def state_written(self, file: "FileRecord", header: "CheckpointHeader") -> None:
-        """The rank has written its part of a checkpoint; it counts once all ranks have."""
+        """Report that the rank has written its part of a checkpoint, which is not complete yet."""
 
     def state_failed(self, step: int, reason: str) -> None:
-        """The rank could not write its part, so there is no checkpoint of this step."""
+        """Report that the rank could not write its part, so there is no checkpoint of this step."""
 
     def stop_requested(self) -> bool:
-        """Whether the run shall checkpoint at the next step boundary and leave."""
+        """Return whether the run must checkpoint at the next step boundary and exit."""

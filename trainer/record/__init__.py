@@ -1,1 +1,1 @@
-"""The record of a run, its readers, and Weights & Biases as a view of it."""
+"""Record of a run, its readers, and Weights & Biases as a view of it."""

@@ -1,4 +1,4 @@
-"""Run folders that are read again and again, by views that stay open.
+"""Incremental readers of run folders, for views that stay open.
 
 ::
 
@@ -35,16 +35,16 @@ T = TypeVar("T")
 
 
 class FollowedRun:
-    """A run by its folder, as of the last `read`.
+    """Run that is followed through its folder, as of the last `read`.
 
     Attributes:
-        run_status: of the run; the record, which `new_lines` has, is not read for it.
-        checkpoints: the newest ones, newest first.
-        vitals: None without a readable vitals.json.
+        run_status: the status of the run, without the record, which `new_lines` has.
+        checkpoints: the newest checkpoints, newest first.
+        vitals: the vitals, or None without a readable vitals.json.
         new_lines: the lines that the last read found in the record.
         new_entries: the entries that the last read found in the log.
-        is_other_record: the last read found another record; `new_lines` has the end of it.
-        record_problems: damage of the record, since it is followed or was replaced.
+        is_other_record: whether the last read found another record; `new_lines` then has its end.
+        record_problems: damage of the record since the first read or its last replacement.
     """
 
     def __init__(self, run: RunFolder, most_checkpoints: int) -> None:
@@ -73,14 +73,14 @@ class FollowedRun:
 
     @property
     def problems(self) -> list[str]:
-        """Everything that cannot be read."""
-        # The folder of a job that waits is no run yet.
+        """Descriptions of all unreadable files."""
+        # The folder of a waiting job is not a run yet.
         of_folder = self.run_status.problems if is_run(self.run.path) else []
         known = [*self.record_problems, *of_folder, *self._unreadable.values()]
         return list(dict.fromkeys(known))
 
     def read(self) -> None:
-        """Read what is new."""
+        """Read everything that is new."""
         if time.monotonic() >= self._next_status:
             # Before the record: an owner that has left has written all of it.
             self._read_status()
@@ -111,7 +111,7 @@ class FollowedRun:
         if new.is_other:
             self.record_problems = [f"{path} was replaced or cut while it was watched"]
         elif is_appended and (unreadable or new.has_long_line):
-            problem = f"{path} has lines that are none of a record"
+            problem = f"{path} has lines that do not belong to a record"
             if problem not in self.record_problems:
                 self.record_problems.append(problem)
 
@@ -130,7 +130,7 @@ class FollowedRun:
         return has_changed
 
     def _tried(self, what: Path, read: Callable[[], T], otherwise: T) -> T:
-        """Return the result of `read`, or `otherwise` and keep a problem of this file."""
+        """Return the result of `read`, or `otherwise` and store a problem of this file."""
         try:
             found = read()
         except OSError as error:
@@ -144,10 +144,10 @@ class FollowedRun:
 
 
 class FollowedRuns(Generic[T]):
-    """Summaries of many runs, each made again only if the run may have changed.
+    """Summaries of many runs, each recomputed only if the run may have changed.
 
     Attributes:
-        summaries: by the folder of the run.
+        summaries: the summaries by the folder of the run.
     """
 
     def __init__(
@@ -155,11 +155,12 @@ class FollowedRuns(Generic[T]):
         summarize: Callable[[Path, tuple[Signature | None, ...]], T],
         is_active: Callable[[T], bool],
     ) -> None:
-        """
+        """Start without summaries.
+
         Args:
-            summarize: gets the folder of a run and the signatures of its files.
-            is_active: true of a run whose state may change while its files stay the same, such as
-                one that trains.
+            summarize: computes a summary from the folder of a run and the signatures of its files.
+            is_active: returns True for a run whose state may change while its files stay the same,
+                such as a run that trains.
         """
         self.summaries: dict[Path, T] = {}
         self._summarize, self._is_active = summarize, is_active
@@ -184,7 +185,7 @@ class FollowedRuns(Generic[T]):
 
 
 def _after(last: LogEntry | None, entries: list[LogEntry]) -> list[LogEntry]:
-    """Return the entries after an earlier one, which may have been cut off with the log's end."""
+    """Return the entries after an earlier one, which may be missing if the log was truncated."""
     if last in entries:
         return entries[len(entries) - entries[::-1].index(last) :]
     return [entry for entry in entries if last is None or entry.time > last.time]

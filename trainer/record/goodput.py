@@ -1,21 +1,22 @@
-"""How much of a run's time went into its curve: restarts, lost steps, goodput.
+"""Goodput of a run: the share of its time that produced its curve; restarts and lost steps.
 
 ::
 
     goodput = counted seconds / wall seconds                    0 … 1
 
-- *Counted* is the time in steps at the time when the record got them, so each step counts once.
-- *Wall* is the time that a driver owned the run, up to the last recorded step: from the session's
-  start to its first step, and then from step to step. What lies between two steps is wall and not
-  counted: validations, stalls for checkpoints, skipped steps. So is, after a loss, everything until
-  the next step that the record has not got: detecting the loss, starting ranks, repeating steps.
-  While no driver owned the run, between two sessions, it took no wall time.
-- *Restarts* are starts of the ranks after the run's first. *Lost steps* are, for each restart, the
-  recorded steps after the checkpoint that it went on from, which have to be trained again.
+  - *Counted* is the time of steps when the record first got them, so each step counts once.
+  - *Wall* is the time that a driver owned the run, up to the last recorded step: from the
+    session's start to its first step, and then from step to step. Work between two steps is wall
+    time and not counted: validations, stalls for checkpoints, skipped steps. After a loss,
+    everything until the next step that the record does not have is not counted either: detecting
+    the loss, starting ranks, repeating steps. The time between two sessions, when no driver owned
+    the run, is not wall time.
+  - *Restarts* are starts of the ranks after the run's first. *Lost steps* are, for each restart,
+    the recorded steps after the checkpoint that it resumed from. They have to be trained again.
 
 Every train line of the record has these numbers, in total up to its step, and `resumed` events have
 the counts. So a new start of the ranks reads them from the record's end. A start that died before
-it recorded anything leaves no trace there, and does not count as a restart.
+it recorded anything leaves no trace in the record, and does not count as a restart.
 """
 
 from collections.abc import Iterable
@@ -27,10 +28,14 @@ from trainer.record.metrics_lines import Line, Resumed, StepLine, TrainLine
 
 @dataclass(frozen=True)
 class Goodput:
-    """The totals of a run up to a moment.
+    """Totals of a run up to a moment.
 
     Attributes:
         until: the moment, in seconds since the epoch.
+        restarts: starts of the ranks after the first.
+        lost_steps: recorded steps that had to be trained again.
+        wall_seconds: the time that a driver owned the run.
+        counted_seconds: the time in steps that counted.
     """
 
     until: float
@@ -40,9 +45,9 @@ class Goodput:
     counted_seconds: float = 0.0
 
     def after_step(self, ended: float, step_seconds: float) -> "Goodput":
-        """The totals after a step that the record has not got yet.
+        """Return the totals after a step that the record does not have yet.
 
-        Its wall time is the time since the last one, but no less than its own seconds, even if the
+        Its wall time is the time since the last step, but at least its own seconds, even if the
         clock was set in between.
         """
         return replace(
@@ -54,7 +59,7 @@ class Goodput:
 
     @property
     def fields(self) -> dict[str, Any]:
-        """The fields of a train line."""
+        """Fields of a train line."""
         wall, counted = self.wall_seconds, self.counted_seconds
         return {
             "restarts": self.restarts,
@@ -68,13 +73,13 @@ class Goodput:
 def goodput_at_start(
     lines_backwards: Iterable[Line], resume_step: int, session_started: float
 ) -> Goodput:
-    """The totals as a start of the ranks finds them in the record.
+    """Return the totals in the record at a start of the ranks.
 
     If its lines are of a version that did not count, the totals begin with this start.
 
     Args:
         lines_backwards: the record's lines, last one first; read to the last train line at most.
-        resume_step: the step of the checkpoint that this start goes on from, or 0.
+        resume_step: the step of the checkpoint that this start resumes from, or 0.
         session_started: when the driver began to own the run, in seconds since the epoch.
     """
     tail: list[Line] = []  # from the last train line on, last line first
@@ -87,7 +92,7 @@ def goodput_at_start(
     restarts, lost_steps = (counted.restarts, counted.lost_steps) if counted else (None, None)
     last_step = next((line.step for line in tail if isinstance(line, StepLine)), 0)
     return Goodput(
-        # Wall time goes on if the step was in this session; otherwise it begins with the session.
+        # Wall time continues if the step was in this session; otherwise it begins with the session.
         until=max(train.time if train else 0.0, session_started),
         restarts=(restarts or 0) + 1 if tail else 0,
         lost_steps=(lost_steps or 0) + max(0, last_step - resume_step),

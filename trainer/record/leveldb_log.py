@@ -1,8 +1,8 @@
-"""The framing of LevelDB's log format, in which W&B writes its files.
+"""Framing of LevelDB's log format, which W&B uses for its files.
 
-A file is a sequence of blocks of 32 KiB; the first one begins with W&B's own header. A record is
-one chunk, or several where it crosses blocks. A chunk has a header of 7 bytes: the CRC-32 of type
-and payload, the payload's length, the type.
+A file is a sequence of blocks of 32 KiB; the first one begins with a header of W&B. A record is one
+chunk, or several if it crosses blocks. A chunk has a header of 7 bytes: the CRC-32 of type and
+payload, the payload's length, the type.
 """
 
 import zlib
@@ -16,16 +16,16 @@ _FULL, _FIRST, _LAST = 1, 2, 4
 
 
 def whole_records(file: Path, start: int = 0) -> Iterator[tuple[int, bytes]]:
-    """The records of a file from the start of a block on, each preceded by its end's position.
+    """Yield the records of a file from the start of a block, each with the position of its end.
 
-    They end where the file ends, or where it is torn.
+    They end at the end of the file, or at the first torn record.
     """
     assert start % BLOCK_BYTES == 0, start
     with file.open("rb") as opened:
         opened.seek(start)
         content = opened.read()
     position = 0 if start else _FILE_HEADER_BYTES
-    parts: bytes | None = None  # None: the record's beginning lies before the start
+    parts: bytes | None = None  # None: the record begins before the start
     while position + _CHUNK_HEADER_BYTES <= len(content):
         left = BLOCK_BYTES - position % BLOCK_BYTES
         if left < _CHUNK_HEADER_BYTES:

@@ -1,7 +1,7 @@
-"""A file of lines with one writer, which a kill or a full disk leaves whole.
+"""File of lines with one writer, which stays intact after a kill or on a full disk.
 
-A line that a kill tore is cut when the file is opened again. On a full disk, the torn part is cut
-at once; its line and later ones wait in memory, in order, until there is room. One thread may
+If a kill tears a line, it is cut when the file is opened again. On a full disk, the torn part is
+cut at once. Its line and later ones wait in memory, in order, until there is space. One thread may
 append while another one syncs.
 """
 
@@ -26,16 +26,19 @@ _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class LineFile:
-    """Appends lines to a file.
+    """Writer that appends lines to a file.
 
     Raises:
         TrainerError: another process writes the file, or the disk fails.
     """
 
     def __init__(self, path: Path, notice: Callable[[str], None] = lambda text: None) -> None:
-        """
+        """Lock the file and cut a torn line.
+
         Args:
-            notice: is told when lines begin to wait for room, and when they no longer wait.
+            path: the file, which is created if it is missing.
+            notice: receives a message when lines start to wait for space, and when they no longer
+                wait.
         """
         self._path = path
         self._notice = notice
@@ -49,16 +52,16 @@ class LineFile:
         self._disk_is_full = False
 
     def append(self, line: str) -> None:
-        """Write a line, given without its line end, or let it wait for room."""
+        """Write a line, given without its line end, or let it wait for space."""
         with self._writing:
             self._waiting.append(line.encode() + b"\n")
             self._write_waiting()
 
     def sync(self) -> None:
-        """Write all lines through to the disk, so that they survive a loss of power.
+        """Sync all lines to the disk, so that they survive a power loss.
 
         Raises:
-            CheckpointError: that failed; no checkpoint may be ahead of them.
+            CheckpointError: the sync failed; no checkpoint may be ahead of these lines.
         """
         if problem := self._write_through():
             raise CheckpointError(f"{problem}, and no checkpoint may be ahead of it")
@@ -78,20 +81,20 @@ class LineFile:
             )
 
     def _write_through(self) -> str | None:
-        """Write everything through to the disk; return what prevents that, if anything."""
+        """Sync everything to the disk; return the problem that prevents it, or None."""
         with self._writing:
             self._write_waiting()
             waiting = len(self._waiting)
         if waiting:
-            return f"{self._path} is on a full disk: {counted(waiting, 'line')} without room"
+            return f"{self._path} is on a full disk: {counted(waiting, 'line')} cannot be written"
         try:
             os.fsync(self._file.fileno())
         except OSError as error:
-            return f"{self._path} does not reach the disk ({error.strerror})"
+            return f"{self._path} cannot be synced to the disk ({error.strerror})"
         return None
 
     def _write_waiting(self) -> None:
-        """Write the waiting lines as far as there is room."""
+        """Write as many of the waiting lines as fit on the disk."""
         waited = len(self._waiting)
         try:
             while self._waiting:
@@ -100,7 +103,7 @@ class LineFile:
         except OSError as error:
             if error.errno not in _DISK_FULL:
                 raise TrainerError(
-                    f"{self._path} cannot be written: {error.strerror}. See to the disk, then "
+                    f"{self._path} cannot be written: {error.strerror}. Check the disk, then "
                     "start the same command again"
                 ) from error
             self._file.truncate(self._size)
@@ -111,7 +114,7 @@ class LineFile:
                 )
         else:
             if self._disk_is_full:
-                self._notice(f"{self._path} has room again: {counted(waited, 'line')} written")
+                self._notice(f"{self._path} has space again: {counted(waited, 'line')} written")
         self._disk_is_full = bool(self._waiting)
 
 
@@ -121,10 +124,10 @@ def _write_all(file: BinaryIO, content: bytes) -> None:
 
 
 def _lock(file: BinaryIO, path: Path) -> None:
-    """Make this process the file's one writer.
+    """Make this process the only writer of the file.
 
-    It waits for the lock, because rank 0 of an attempt that was killed a moment ago may still be
-    alive. On a file system without locks there is none.
+    It waits for the lock, because rank 0 of an attempt that was just killed may still be alive. A
+    file system without locks is used without a lock.
     """
     deadline = time.monotonic() + LOCK_TIMEOUT_SECONDS
     while True:

@@ -22,7 +22,7 @@ READ_BYTES = 2**18
 # A validation with its samples has some kilobytes.
 LONGEST_LINE_BYTES = 2**24
 
-# Returns the bytes from one position of a file to another, fewer where the file ends.
+# Returns the bytes from one position of a file to another, fewer at the end of the file.
 ReadRange = Callable[[int, int], bytes]
 
 
@@ -61,12 +61,12 @@ def lines_backwards(read: ReadRange, end: int) -> Iterator[tuple[int, bytes]]:
 
     Lines come without their line ends.
     """
-    later: list[bytes] = []  # blocks of a line whose beginning is not read yet, last one first
+    later: list[bytes] = []  # blocks of a line whose start is not read yet, last one first
     is_torn = True  # the text after the last line end is torn
     line_end = position = end
     while position:
         start = max(0, position - BLOCK_BYTES)
-        # Not splitlines: a sentence may hold U+2028 and others, which it takes for line ends.
+        # Not splitlines, which also splits at U+2028 and others that a sentence may contain.
         first, *others = read(start, position).split(b"\n")
         for part in reversed(others):
             line = b"".join([part, *reversed(later)])
@@ -85,10 +85,12 @@ def last_line_end(read: ReadRange, end: int, most_bytes: int | None = None) -> i
     """Return the end of the last complete line before a position, or 0 if there is none.
 
     Args:
-        most_bytes: limit of the search; None searches the whole file.
+        read: reads a range of the file.
+        end: the position to search backwards from.
+        most_bytes: the limit of the search; None searches to the start of the file.
 
     Returns:
-        None if the limit is reached.
+        The end of the line, 0 if there is none, or None if the limit is reached.
     """
     least = 0 if most_bytes is None else max(0, end - most_bytes)
     position = end
@@ -101,13 +103,14 @@ def last_line_end(read: ReadRange, end: int, most_bytes: int | None = None) -> i
 
 
 class TailRead(NamedTuple):
-    """The result of one read of a `LineTail`.
+    """Result of one read of a `LineTail`.
 
     Attributes:
-        position: of the first line.
+        position: the position of the first line.
         content: complete lines with their line ends.
-        is_other: the file is not the one read before, or was cut; the lines are of the new file.
-        has_long_line: a line was too long and is left out.
+        is_other: whether the file is not the one read before, or was cut; the lines are of the new
+            file.
+        has_long_line: whether a line was too long and is left out.
     """
 
     position: int = 0
@@ -117,19 +120,20 @@ class TailRead(NamedTuple):
 
 
 class LineTail:
-    """Reads the lines that are appended to a file, each once.
+    """Reader of the lines that are appended to a file, each once.
 
-    The file is opened for each read: shared storage shows appended lines only then, and nobody who
-    replaces the file has to wait. It may be missing, end within a line, be cut, or be replaced.
+    It opens the file for each read: shared storage shows appended lines only then, and a process
+    that replaces the file does not have to wait. The file may be missing, end within a line, be
+    cut, or be replaced.
 
-    ========================================  ====================================================
-    the file                                  the next read
-    ========================================  ====================================================
-    is not there yet, then appears            begins with its first line
-    is away for a moment                      goes on after the last line
-    loses or repeats a line without its end   goes on after the last complete line
-    is cut before that line, or replaced      begins near the end, and says that it is another file
-    ========================================  ====================================================
+        ========================================  ================================================
+        the file                                  the next read
+        ========================================  ================================================
+        does not exist yet, then appears          begins with its first line
+        is missing for a moment                   continues after the last line
+        loses or repeats a line without its end   continues after the last complete line
+        is cut before that line, or replaced      begins near the end, and reports another file
+        ========================================  ================================================
     """
 
     def __init__(
@@ -141,9 +145,11 @@ class LineTail:
         read_bytes: int = READ_BYTES,
         longest_line_bytes: int = LONGEST_LINE_BYTES,
     ) -> None:
-        """
+        """Prepare a reader; nothing is opened yet.
+
         Args:
-            position: of the line to begin with; None begins near the end of the file.
+            path: the file, which may be missing.
+            position: the position of the first line to read; None begins near the end of the file.
             tail_bytes: distance from the end of a file at which its first read begins, moved back
                 to the beginning of a line.
             read_bytes: the most that one read returns, unless a single line is longer.
@@ -155,7 +161,7 @@ class LineTail:
         self._read_bytes = self._length = read_bytes
         self._longest_line_bytes = longest_line_bytes
         self._file: tuple[int, int] | None = None  # device and inode
-        self._is_within_line = False  # whose rest is left out
+        self._is_within_line = False  # the rest of that line is left out
 
     def read(self) -> TailRead:
         """Return the next complete lines.
@@ -191,7 +197,8 @@ class LineTail:
     def _is_unchanged(self, position: int, size: int, read: ReadRange) -> bool:
         """Return whether a file may still have the lines that were read.
 
-        A file that was cut and has grown beyond the position since rarely has a line end there.
+        A file that was cut and has grown beyond the position since then rarely has a line end
+        there.
         """
         if size < position:
             return False

@@ -1,9 +1,9 @@
-"""metrics.jsonl, the record of a run: one JSON object a line, see `trainer.record.metrics_lines`.
+"""Record of a run, metrics.jsonl: one JSON object a line, see `trainer.record.metrics_lines`.
 
 The steps of step lines increase strictly, and so do those of validation lines. After a restart the
-run repeats the steps since its last checkpoint. They are in the record already, so they are
-compared with it instead of written again; a difference is recorded as an event, because it means
-that the curve was not the same.
+run repeats the steps since its last checkpoint. The record has them already, so they are compared
+with it instead of written again. A difference is recorded as an event, because it means that the
+curve was not the same.
 """
 
 import math
@@ -30,13 +30,13 @@ from trainer.record.metrics_lines import (
     parse_line,
 )
 
-# Relative difference by rounding that losses of a repeated step may have when the shape (ranks,
+# Relative difference by rounding that is allowed in losses of a repeated step if the shape (ranks,
 # threads) has changed, unless numerics are exact.
 REPLAY_TOLERANCE = 1e-5
 
 
 class MetricsFile:
-    """Appends to metrics.jsonl; the one writer is rank 0."""
+    """Writer of metrics.jsonl; only rank 0 has one."""
 
     def __init__(
         self,
@@ -45,11 +45,14 @@ class MetricsFile:
         notice: Callable[[str], None] = lambda text: None,
         tolerance: float = REPLAY_TOLERANCE,
     ) -> None:
-        """
+        """Open the record and read its lines after the checkpoint.
+
         Args:
+            path: the record, which is created if it is missing.
             resume_step: the step of the checkpoint that the run continues from, or 0.
-            notice: is told when the disk is full, and when it no longer is.
-            tolerance: the relative difference within which the loss of a repeated step is the same.
+            notice: receives a message when the disk is full, and when it no longer is.
+            tolerance: the relative difference within which the losses of a repeated step count as
+                equal.
         """
         self._tolerance = tolerance
         self._file = LineFile(path, notice)
@@ -61,11 +64,11 @@ class MetricsFile:
                 self._recorded[_place(line)] = line
 
     def has(self, line: StepLine) -> bool:
-        """Whether the line repeats one that an earlier start of the ranks has recorded."""
+        """Return whether the line repeats one that an earlier start of the ranks has recorded."""
         return _place(line) in self._recorded
 
     def append(self, line: Line) -> ReplayMismatch | None:
-        """Record a line. A repeated line is not written again; if it differs, return an event."""
+        """Record a line; compare a repeated line instead, and return an event if it differs."""
         if isinstance(line, Event):
             self._write(line)
             return None
@@ -81,7 +84,7 @@ class MetricsFile:
         return mismatch
 
     def sync(self) -> None:
-        """Write the record through to the disk, so that it survives a loss of power.
+        """Sync the record to the disk, so that it survives a power loss.
 
         Raises:
             CheckpointError: the disk is full or fails; no checkpoint may be ahead of the record.
@@ -89,7 +92,7 @@ class MetricsFile:
         self._file.sync()
 
     def close(self) -> None:
-        """Write what is left, and release the file.
+        """Write the waiting lines, and release the file.
 
         Raises:
             TrainerError: the record's end is lost.
@@ -102,19 +105,19 @@ class MetricsFile:
 
 
 def read_metrics(path: Path) -> list[Line]:
-    """The complete lines of a record; a torn last line is left out."""
+    """Return the complete lines of a record; a torn last line is left out."""
     return list(read_backwards(path))[::-1]
 
 
 def train_lines(path: Path) -> list[TrainLine]:
-    """The lines of all steps that were applied, in order."""
+    """Return the lines of all applied steps, in order."""
     return [line for line in read_metrics(path) if isinstance(line, TrainLine)]
 
 
 def lines_after(path: Path, step: int) -> list[Line]:
-    """The lines after the line of a step, and so all later steps, in order.
+    """Return the lines after the line of a step, and so all later steps, in order.
 
-    The time that it takes depends on the number of these lines, not on the record's length.
+    The time depends on the number of these lines, not on the record's length.
     """
     lines = takewhile(lambda line: not _is_by(step, line), read_backwards(path))
     return list(lines)[::-1]
@@ -123,14 +126,16 @@ def lines_after(path: Path, step: int) -> list[Line]:
 def follow(path: Path, step: int, wait: Callable[[], bool]) -> Iterator[Line]:
     """Yield the lines after the line of a step, in order, while the record grows.
 
-    Reading goes on after the last yielded step if the record is cut, replaced or missing for a
-    while.
+    If the record is cut, replaced or missing for a while, reading continues after the last yielded
+    step.
 
     Args:
+        path: the record.
+        step: the step to start after.
         wait: blocks until there may be more lines, and returns True if they are the last ones.
 
     Raises:
-        FileNotFoundError: there is no record at the beginning.
+        FileNotFoundError: there is no record at the start.
         TrainerError: a line does not belong to a record.
     """
     tail: LineTail | None = LineTail(path, _position_after(path, step))
@@ -170,14 +175,14 @@ def _position_after(path: Path, step: int) -> int:
 
 
 def read_backwards(path: Path) -> Iterator[Line]:
-    """Yield the complete lines of a record, last one first; none without a record."""
+    """Yield the complete lines of a record, last one first; no lines if there is no record."""
     if path.exists():
         for _, line in _lines_backwards(path):
             yield parsed(path, line)
 
 
 def readable_lines(text: bytes) -> tuple[list[Line], int]:
-    """Return the lines of a record that can be read, and the number of those that cannot."""
+    """Return the readable lines of a record, and the number of unreadable ones."""
     texts = text.split(b"\n")[:-1]
     lines: list[Line] = []
     for line in texts:
@@ -187,9 +192,10 @@ def readable_lines(text: bytes) -> tuple[list[Line], int]:
 
 
 def recorded_step(path: Path) -> int:
-    """The step of a record's last line; 0 without a readable record: the ranks report that better.
+    """Return the step of a record's last line, or 0 if there is no readable record.
 
-    For those who watch a run from outside and only want to know whether it gets on.
+    It is for observers of a run that only need to know whether it makes progress. The ranks report
+    a damaged record better.
     """
     try:
         return next((line.step for line in read_backwards(path)), 0)
@@ -204,20 +210,20 @@ def _lines_backwards(path: Path) -> Iterator[tuple[int, bytes]]:
 
 
 def _is_by(step: int, line: Line) -> bool:
-    """Whether this is the line of a step, or of one before."""
+    """Return whether this is the line of a step, or of an earlier step."""
     return isinstance(line, StepLine) and line.step <= step
 
 
 def _place(line: StepLine | ValidationLine) -> tuple[bool, int]:
-    """The place of a line, which no two lines of the record share, events apart."""
+    """Return the key of a line, which is unique in the record, apart from events."""
     return isinstance(line, StepLine), line.step
 
 
 def parsed(path: Path, line: bytes) -> Line:
-    """A line of a record.
+    """Parse a line of a record.
 
     Raises:
-        TrainerError: it is no such line; the message names the record.
+        TrainerError: the line is invalid; the message names the record.
     """
     try:
         return parse_line(line)
@@ -232,14 +238,14 @@ def parsed(path: Path, line: bytes) -> Line:
         raise TrainerError(
             f"{path} has a line that is not one of a record: {line[:60]!r} "
             f"({where + ': ' if where else ''}{problem['msg']}). Restore the record from a copy, "
-            "or take the line out; the steps after the newest checkpoint are repeated anyway"
+            "or remove the line; the steps after the newest checkpoint are repeated anyway"
         ) from error
 
 
 def _differences(
     before: StepLine | ValidationLine, after: StepLine | ValidationLine, tolerance: float
 ) -> dict[str, list[Any]]:
-    """Fields that must be equal in a repeated step and are not, each as [before, after]."""
+    """Return the fields that should be equal in a repeated step and differ, as [before, after]."""
     result: dict[str, list[Any]] = {}
     for field in ("kind", "data_digest", "target_tokens", "learning_rate"):
         values = [getattr(line, field, None) for line in (before, after)]

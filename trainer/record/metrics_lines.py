@@ -1,10 +1,10 @@
-"""The lines of metrics.jsonl, a class for each kind.
+"""Lines of metrics.jsonl, with a class for each kind.
 
-Every step has one line, a `TrainLine`, or a `SkippedLine` if it was not applied. A
-`ValidationLine` follows the step that was validated, and an event stands at the last recorded step.
+Every step has one line, a `TrainLine`, or a `SkippedLine` if it was not applied. A `ValidationLine`
+follows the step that was validated, and an event has the number of the last recorded step.
 
-The `version` of a line tells its form. Lines of version 1 have none; they are read as lines of
-this version. Unknown values (None) are left out of a line's JSON.
+The `version` of a line identifies its format. Lines of version 1 have none; they are read as lines
+of this version. Unknown values (None) are left out of a line's JSON.
 """
 
 import json
@@ -28,7 +28,7 @@ class _Line(FileModel):
     step: Count
 
     def to_json(self) -> str:
-        """The line as JSON.
+        """Return the line as JSON.
 
         Raises:
             ValueError: a number is infinite or NaN.
@@ -38,7 +38,7 @@ class _Line(FileModel):
 
 
 class _StepLine(_Line):
-    """The fields of every step: where its data lay, and the digest of all data up to it."""
+    """Fields of every step: the position of its data, and the digest of all data up to it."""
 
     epoch: Count
     window: Count
@@ -47,31 +47,38 @@ class _StepLine(_Line):
 
     @property
     def cursor(self) -> Cursor:
-        """The cursor of the step's first micro-batch."""
+        """Cursor of the step's first micro-batch."""
         return Cursor(self.epoch, self.window, self.offset)
 
 
 class TrainLine(_StepLine):
-    """A step.
+    """Step of the training that was applied.
 
     Attributes:
         time: when it ended, in seconds since the epoch.
-        loss: what is minimised, per target token: nats, with label smoothing.
+        loss: the minimised quantity per target token: nats, with label smoothing.
         nll: nats per target token, without label smoothing.
-        target_tokens: target tokens of this step over all ranks, or what else the task divides
-            its loss by.
+        learning_rate: the learning rate of the step.
+        grad_norm: the global norm of the gradients before clipping.
+        target_tokens: target tokens of this step over all ranks, or the task's other denominator of
+            the loss.
         target_tokens_seen: target tokens of all steps up to this one.
-        other_sums: what else the network's forward sums up, per target token.
+        target_tokens_per_second: `target_tokens` over `step_seconds`.
+        padding_fraction: the share of padded positions.
+        step_seconds: the duration of the step, without validation and checkpoint.
         data_stall_seconds: how long the ranks waited for the step's data; mean over the ranks.
         checkpoint_stall_seconds: how long the checkpoint before the step stalled rank 0.
+        world_size: the number of ranks.
+        other_sums: further sums of the network's forward, per target token.
         model_flops: floating-point operations that the step's tokens need, forward and backward, of
             all ranks: the same for any number of ranks, see `model.flops`. None, with the fields
             that follow from it, if they are not counted, or by a version that did not count.
-        hardware_flops: those that were computed: with padding, and activations computed again.
-        tflops_per_second: 10¹² `model_flops` a second, of all ranks and of each.
-        mfu: model FLOPs utilization, the share of the ranks' peak; None if a peak is not known.
-        restarts: this and the following fields: see `trainer.record.goodput`. None if the step
-            was repeated, or recorded by a version that did not count.
+        hardware_flops: operations that were computed: with padding, and recomputed activations.
+        tflops_per_second: 10¹² `model_flops` a second, of all ranks.
+        tflops_per_second_per_rank: the same, of each rank.
+        mfu: model FLOPs utilization, the share of the ranks' peak; None if a peak is unknown.
+        restarts: this and the following fields: see `trainer.record.goodput`. None if the step was
+            repeated, or recorded by a version that did not count.
     """
 
     kind: Literal["train"] = "train"
@@ -102,13 +109,13 @@ class TrainLine(_StepLine):
 
 
 class SkippedLine(_StepLine):
-    """A step that was not applied, since its loss or gradient was not finite.
+    """Step that was not applied, because its loss or gradient was not finite.
 
     Attributes:
-        slots: the slots that were not finite; none if only the sum of the gradients was not.
+        slots: the slots that were not finite; empty if only the sum of the gradients was not.
         ranks: the ranks that computed these slots.
-        in_a_row: skipped steps without an applied one between them, this one included.
-        skipped_steps: skipped steps of the whole run.
+        in_a_row: the number of consecutive skipped steps, including this one.
+        skipped_steps: the number of skipped steps of the whole run.
     """
 
     kind: Literal["skipped"] = "skipped"
@@ -119,7 +126,7 @@ class SkippedLine(_StepLine):
 
 
 class Sample(FileModel):
-    """A held-out sentence, what it should become, and what it became."""
+    """Held-out sentence, its reference, and its translation."""
 
     source: str
     reference: str
@@ -127,10 +134,12 @@ class Sample(FileModel):
 
 
 class ValidationLine(_Line):
-    """The scores of the model on the validation set.
+    """Scores of the model on the validation set.
 
     Attributes:
+        scores: the scores by name.
         seconds: how long the validation took.
+        samples: some sentences with their translations.
     """
 
     kind: Literal["validation"] = "validation"
@@ -141,7 +150,7 @@ class ValidationLine(_Line):
     @model_validator(mode="before")
     @classmethod
     def _of_version_1(cls, values: Any) -> Any:
-        """Read a line of version 1, which had a column for each score."""
+        """Convert a line of version 1, which had a field for each score."""
         if not isinstance(values, dict) or "scores" in values:
             return values
         rest = {name: value for name, value in values.items() if name not in MORE_IS_BETTER}
@@ -153,25 +162,26 @@ class _Event(_Line):
 
     @property
     def details(self) -> dict[str, Any]:
-        """The fields of the event besides its name, as JSON values."""
+        """Fields of the event besides its name, as JSON values."""
         return self.model_dump(mode="json", exclude={*_Line.model_fields, "kind", "event"})
 
 
-# How `Resumed.promise` begins if losses and weights stay the same to the last bit.
+# Prefix of `Resumed.promise` if losses and weights stay the same to the last bit.
 EVERY_BIT = "same data, and the same losses and weights to the last bit"
 
 
 class Resumed(_Event):
-    """The ranks have started again.
+    """Start of the ranks after the first one.
 
     Attributes:
-        from_step: the step of the checkpoint that they go on from, or 0.
-        promise: what of the curve will be as it was, see docs/exactness.md.
+        from_step: the step of the checkpoint that they resume from, or 0.
+        promise: description of how far the curve will be the same, see docs/exactness.md.
         numerics_changed: entries of the fingerprint that have changed, each as [then, now].
         settings_changed: continuable settings that have changed, each as [then, now].
-        quarantined: shards that have been left out since.
-        window_left_at: where the checkpoint stood, if the run goes on elsewhere in its data.
-        restarts, lost_steps: counts of the run so far, see `trainer.record.goodput`.
+        quarantined: shards that have been left out since then.
+        window_left_at: the checkpoint's position in the data, if the run continues at another one.
+        restarts: restarts of the run so far, see `trainer.record.goodput`.
+        lost_steps: lost steps of the run so far, see `trainer.record.goodput`.
     """
 
     event: Literal["resumed"] = "resumed"
@@ -186,12 +196,12 @@ class Resumed(_Event):
 
     @property
     def keeps_every_bit(self) -> bool:
-        """Whether losses and weights stay the same to the last bit."""
+        """True if losses and weights stay the same to the last bit."""
         return (self.promise or "").startswith(EVERY_BIT)
 
 
 class Resized(_Event):
-    """The run goes on with another number of ranks."""
+    """Continuation of the run with another number of ranks."""
 
     event: Literal["resized"] = "resized"
     from_ranks: Count
@@ -199,13 +209,13 @@ class Resized(_Event):
 
 
 class Preempted(_Event):
-    """The ranks leave, because they were asked to."""
+    """Exit of the ranks after a stop request."""
 
     event: Literal["preempted"] = "preempted"
 
 
 class Repeated(_Event):
-    """A step was computed once more, since a gradient did not fit its grid (`trainer.exact`).
+    """Repetition of a step because a gradient did not fit its grid (`trainer.exact`).
 
     Attributes:
         grids_widened: the parameters of these gradients.
@@ -216,9 +226,10 @@ class Repeated(_Event):
 
 
 class ReplayMismatch(_Event):
-    """A step that was repeated after a restart differs from the one in the record.
+    """Difference between a step that was repeated after a restart and the record.
 
     Attributes:
+        replayed_step: the repeated step.
         fields: the fields that differ, each as [then, now].
     """
 
@@ -243,6 +254,6 @@ def parse_line(text: bytes) -> Line:
     """Parse a line of metrics.jsonl.
 
     Raises:
-        pydantic.ValidationError: it is no such line.
+        pydantic.ValidationError: the line is invalid.
     """
     return _LINES.validate_json(text)

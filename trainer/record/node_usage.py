@@ -1,4 +1,4 @@
-"""nodes.jsonl: how busy the nodes of a run's ranks were, a line for each node now and then.
+"""Utilization of the nodes of a run's ranks, in nodes.jsonl: samples with one line per node.
 
 ::
 
@@ -6,9 +6,9 @@
      "memory_used_bytes": 8000000000, "memory_bytes": 64000000000, "gpus": []}
 
 The run's owner writes it (`cluster.supervision.node_samples`) and nothing depends on it. A line has
-some 170 bytes, and 110 more for each GPU: at a sample every 30 s, a node without GPUs adds half a
-megabyte in a day, and one with eight of them 3 MB. Readers take its end (`newest_usage`), or lines
-from all over it (`read_usage`): at most 2 MB, however long the file is.
+some 170 bytes, and 110 more for each GPU. At a sample every 30 s, a node without GPUs adds half a
+megabyte a day, and one with eight of them 3 MB. Readers use its end (`newest_usage`), or lines from
+all over it (`read_usage`). The latter reads at most 2 MB however long the file is.
 """
 
 import json
@@ -36,7 +36,7 @@ Percent = Annotated[float, Field(ge=0, le=100)]
 
 
 class GpuUsage(FileModel):
-    """How busy a GPU of a node is, by NVIDIA's driver, whoever uses it."""
+    """Utilization of a GPU of a node by all its users, according to NVIDIA's driver."""
 
     index: Count
     utilization_percent: Percent
@@ -45,12 +45,14 @@ class GpuUsage(FileModel):
 
 
 class Usage(FileModel):
-    """How busy a node is, as far as a run may use it.
+    """Utilization of a node, within the limits of the run.
 
     Attributes:
-        cpu_percent: of the cores that processes of the run may use, since the sample before.
-        memory_used_bytes: without cached files, which give way to processes.
-        memory_bytes: of the machine, or of the container if that may use less.
+        cpu_percent: share of the cores that processes of the run may use, since the sample before.
+        memory_used_bytes: memory in use without cached files, which the kernel evicts for
+            processes.
+        memory_bytes: memory of the machine, or of the container if that is less.
+        gpus: the GPUs of the node.
     """
 
     cpu_percent: Percent
@@ -60,7 +62,7 @@ class Usage(FileModel):
 
 
 class NodeLine(Usage):
-    """A line: a node's usage, when, and which step the record had come to."""
+    """Line of the file: a node's usage, the time, and the step of the record at that time."""
 
     version: Literal[1] = 1
     time: Annotated[float, Field(ge=0, le=MAX_COUNT)]
@@ -78,12 +80,13 @@ class NodeLine(Usage):
 
 @dataclass(frozen=True)
 class NodeUsage:
-    """What was read of nodes.jsonl.
+    """Lines that were read from nodes.jsonl.
 
     Attributes:
         nodes: the lines of each node, oldest first.
-        thinned: whether there are lines that were not read, or are left out.
-        problem: what cannot be read; None if nothing.
+        thinned: whether some lines were not read, or are left out.
+        bytes_read: the number of bytes that were read.
+        problem: description of unreadable lines, or None.
     """
 
     nodes: dict[str, list[NodeLine]]
@@ -93,9 +96,9 @@ class NodeUsage:
 
 
 def append_usage(path: Path, lines: Iterable[NodeLine]) -> None:
-    """Add lines; called by the run's owner.
+    """Append lines; called by the run's owner.
 
-    Nothing depends on them, so what a full disk has no room for is left out.
+    Nothing depends on them, so lines that do not fit on a full disk are left out.
     """
     data = "".join(f"{line.to_json()}\n" for line in lines).encode()
     with suppress(OSError), path.open("ab", buffering=0) as file:
@@ -117,7 +120,8 @@ def read_usage(path: Path, points: int = MAX_POINTS) -> NodeUsage:
     """Return lines of each node from all over the file; empty without a file.
 
     Args:
-        points: the most lines of a node.
+        path: the file.
+        points: the maximum number of lines of a node.
 
     Raises:
         OSError: the file exists and cannot be read.
@@ -128,7 +132,7 @@ def read_usage(path: Path, points: int = MAX_POINTS) -> NodeUsage:
 def _read(
     path: Path, whole_bytes: int, parts_of: Callable[[ReadRange, int], list[bytes]], points: int
 ) -> NodeUsage:
-    """Read a file whole up to so many bytes, and parts of a longer one."""
+    """Read a file of up to `whole_bytes` bytes whole, and parts of a longer one."""
     try:
         with open_regular(path) as file:
             size = file.seek(0, 2)
@@ -142,7 +146,7 @@ def _read(
     for part in parts:
         lines, unread = _parsed(part)
         damaged += unread
-        # Of each part one line of each node, unless the part is the whole file.
+        # One line of each node per part, unless the part is the whole file.
         for line in lines if whole else {line.node: line for line in lines}.values():
             nodes.setdefault(line.node, []).append(line)
     kept = {node: _thinned(lines, points) for node, lines in nodes.items()}
@@ -155,7 +159,7 @@ def _end(read: ReadRange, size: int) -> bytes:
 
 
 def _parts(read: ReadRange, size: int, points: int) -> list[bytes]:
-    """Parts from all over the file, the end among them, which do not overlap.
+    """Return parts from all over the file, including its end, which do not overlap.
 
     Each has a line of every node, unless there are hundreds of nodes.
     """
@@ -170,7 +174,7 @@ def _parts(read: ReadRange, size: int, points: int) -> list[bytes]:
 
 
 def _parsed(part: bytes) -> tuple[list[NodeLine], int]:
-    """Lines, and how many of them cannot be read."""
+    """Return the readable lines, and the number of unreadable ones."""
     lines, damaged = [], 0
     for text in part.split(b"\n")[:-1]:
         try:
@@ -181,7 +185,7 @@ def _parsed(part: bytes) -> tuple[list[NodeLine], int]:
 
 
 def _thinned(lines: list[NodeLine], points: int) -> list[NodeLine]:
-    """At most so many of the lines, the last one among them."""
+    """Return at most `points` of the lines, including the last one."""
     stride = -(-len(lines) // points)
     return lines[::-1][::stride][::-1]
 

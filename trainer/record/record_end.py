@@ -1,4 +1,4 @@
-"""The end of a run's record: its last step, its speed, its validations.
+"""End of a run's record: its last step, its speed, its validations.
 
 ::
 
@@ -6,7 +6,7 @@
                                                         ├─▶ RecordEnd
     RecordEnd.after   line by line, while it grows     ─┘
 
-A read searches lines by their bytes and parses only those that it needs: a run may have millions.
+A read finds lines by their bytes and parses only those that it needs: a run may have millions.
 """
 
 import re
@@ -31,9 +31,9 @@ from trainer.record.metrics_lines import (
 L = TypeVar("L", bound=Line)
 
 TERA = 10**12
-# Steps that speed and time left follow from.
+# Number of steps from which speed and remaining time are computed.
 RECENT_STEPS = 30
-# No text within a line looks so: its quotation marks are escaped.
+# No text within a line looks like this: its quotation marks are escaped.
 _VALIDATION = b'"kind": "validation"'
 _SKIPPED = b'"kind": "skipped"'
 _RESUMED = b'"event": "resumed"'
@@ -42,16 +42,17 @@ _STEP = re.compile(rb'"kind": "(?:train|skipped)"')
 
 @dataclass(frozen=True)
 class RecordEnd:
-    """The state of a run by the end of its record.
+    """State of a run according to the end of its record.
 
     Attributes:
-        step: the last recorded one.
-        first_step: the first one that was read; None if there is none.
+        step: the last recorded step.
+        first_step: the first step that was read, or None if there is none.
         recent: the last applied steps of one start of the ranks, oldest first.
-        validations: those that were read, oldest first; the newest one alone after `after`.
-        skipped: the last step that was not applied, if there is one.
-        resumed: the last start of the ranks after the first, if there is one.
-        problem: what cannot be read; the rest follows from the lines after it.
+        validations: the validations that were read, oldest first; only the newest one after
+            `after`.
+        skipped: the last step that was not applied, or None.
+        resumed: the last start of the ranks after the first, or None.
+        problem: description of an unreadable line; the other fields follow from the lines after it.
     """
 
     step: int = 0
@@ -63,12 +64,12 @@ class RecordEnd:
     problem: str | None = None
 
     def after(self, line: Line) -> "RecordEnd":
-        """Return the end of the record once this line is appended.
+        """Return the end of the record after a line is appended.
 
         Lines that are read twice, in their order, change nothing.
         """
         if isinstance(line, TrainLine):
-            # The time between two starts does not belong to the speed.
+            # the time between two starts is not part of the speed
             is_same_start = self.last is not None and self.last.restarts == line.restarts
             if is_same_start and line.step <= self.recent[-1].step:
                 return self
@@ -91,7 +92,7 @@ class RecordEnd:
 
     @property
     def seconds_per_step(self) -> float | None:
-        """With what lay between the steps, such as validations; None if that is not known."""
+        """Seconds per step including work between steps, such as validations; None if unknown."""
         if len(self.recent) < 2:
             return None
         return _ratio(self._seconds, self.recent[-1].step - self.recent[0].step)
@@ -103,7 +104,7 @@ class RecordEnd:
 
     @property
     def tokens_per_second(self) -> float | None:
-        """Target tokens of all ranks; None if that is not known."""
+        """Target tokens a second of all ranks; None if unknown."""
         if len(self.recent) < 2:
             return None
         return _ratio(sum(line.target_tokens for line in self.recent[1:]), self._seconds)
@@ -118,22 +119,22 @@ class RecordEnd:
 
     @property
     def mfu(self) -> float | None:
-        """Model FLOPs utilization of recent steps; None if it is not known."""
+        """Model FLOPs utilization of recent steps; None if unknown."""
         rate, last = self.flops_per_second, self.last
         if rate is None or last is None or not last.tflops_per_second or not last.mfu:
             return None
-        # The last step tells the peak.
+        # The last step gives the peak.
         return _ratio(rate * last.mfu, last.tflops_per_second * TERA, MAX_FLOPS)
 
     @property
     def skipped_in_a_row(self) -> int:
-        """Steps at the end that were not applied."""
+        """Number of steps at the end that were not applied."""
         return self.skipped.in_a_row if self.skipped and self.skipped.step == self.step else 0
 
     def share_of_time(
         self, field: Literal["data_stall_seconds", "checkpoint_stall_seconds"]
     ) -> float | None:
-        """The share that such stalls had in the time of the recent steps; None if not known."""
+        """Return the share of such stalls in the time of the recent steps, or None if unknown."""
         if len(self.recent) < 2 or not 0 < self._seconds < MAX_COUNT:
             return None
         stalled: float = sum(getattr(line, field) for line in self.recent[1:])
@@ -145,10 +146,10 @@ class RecordEnd:
 
 
 def read_record_end(path: Path, most_bytes: int) -> RecordEnd:
-    """The end of a record, of which at most so many bytes are read; empty if there is no record.
+    """Read the end of a record, up to a number of bytes; empty if there is no record.
 
     Raises:
-        OSError: there is something, and it cannot be read.
+        OSError: the record exists and cannot be read.
     """
     try:
         with open_regular(path) as file:
@@ -187,7 +188,7 @@ def _step(path: Path, line: bytes) -> int:
 
 
 def _last_step(path: Path, steps: list[bytes]) -> int:
-    """The last step that can be read."""
+    """Return the last step that can be read."""
     for line in reversed(steps[-RECENT_STEPS:]):
         try:
             return _step(path, line)
@@ -209,7 +210,7 @@ def _recent(path: Path, steps: list[bytes]) -> tuple[TrainLine, ...]:
 
 
 def _last(path: Path, lines: list[bytes], mark: bytes, kind: type[L]) -> L | None:
-    """The last line of a kind, which the mark within it tells."""
+    """Return the last line of a kind, found by a mark in its bytes."""
     text = next((line for line in reversed(lines) if mark in line), None)
     line = parsed(path, text) if text else None
     return line if isinstance(line, kind) else None

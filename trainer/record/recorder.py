@@ -1,4 +1,4 @@
-"""The recorder of rank 0: it sends lines to metrics.jsonl, W&B and the supervisor's display."""
+"""Recorder of rank 0, which sends lines to metrics.jsonl, W&B and the supervisor's display."""
 
 import os
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from trainer.tasks.task import save_texts
 
 
 class Recorder:
-    """Writes a line everywhere it belongs, once.
+    """Recorder that sends each line to all its destinations, once.
 
     Raises:
         TrainerError: another process trains this run, or W&B does not start.
@@ -28,9 +28,12 @@ class Recorder:
         checkpoint: Checkpoint | None,
         manifest: Manifest | None = None,
     ) -> None:
-        """
+        """Open the record and start W&B.
+
         Args:
-            manifest: of the dataset, of which W&B is told.
+            context: the job of the rank.
+            checkpoint: the checkpoint to resume from, or None.
+            manifest: the manifest of the dataset, for W&B's config.
         """
         job, run, supervision = context.job, context.run, context.supervision
         resume_step = checkpoint.step if checkpoint else 0
@@ -56,13 +59,13 @@ class Recorder:
 
     @property
     def last_step(self) -> int:
-        """The last recorded step, at which events are recorded."""
+        """Last recorded step, at which events are recorded."""
         return self._record.last_step
 
     def append(self, line: Line) -> None:
         """Record a line; a repeated step is shown but not written twice.
 
-        A train line that the record has not got yet also gets the run's totals, see
+        A train line that the record does not have yet also gets the run's totals, see
         `trainer.record.goodput`.
         """
         if isinstance(line, TrainLine) and not self._record.has(line):
@@ -75,14 +78,14 @@ class Recorder:
             self._supervision.line(mismatch)
 
     def record_texts(self, step: int, texts: list[str]) -> None:
-        """Keep what a validation made of the examples, or say why not."""
+        """Save the outputs of a validation for the examples, or report why not."""
         try:
             save_texts(self._translations, f"validation-{step:08d}", texts)
         except OSError as error:
-            self._supervision.notice(f"the translations of step {step} are not kept: {error}")
+            self._supervision.notice(f"the translations of step {step} cannot be saved: {error}")
 
     def sync(self) -> None:
-        """Write the record through to the disk: a checkpoint must not be ahead of it.
+        """Sync the record to the disk: a checkpoint must not be ahead of it.
 
         May be called from another thread.
 
@@ -92,7 +95,7 @@ class Recorder:
         self._record.sync()
 
     def close(self) -> None:
-        """End the record.
+        """Close the record and finish W&B.
 
         Raises:
             TrainerError: the record's end is lost.
@@ -104,17 +107,17 @@ class Recorder:
 
 
 class Tracker(Protocol):
-    """A view of the record."""
+    """Interface of a view of the record."""
 
     def update(self) -> None:
-        """Take note that the record has new lines."""
+        """Notify the view of new lines in the record."""
 
     def finish(self) -> None:
-        """Show the record to its end."""
+        """Show the record to its end, and stop."""
 
 
 class NoTracker:
-    """Shows nothing."""
+    """View that shows nothing."""
 
     def update(self) -> None:
         pass
@@ -124,7 +127,7 @@ class NoTracker:
 
 
 def _tracker(context: RankContext, facts: Callable[[], dict[str, Any]]) -> Tracker:
-    """W&B, unless the environment or else the recipe say that it is disabled."""
+    """Return the W&B view, unless the environment, or else the recipe, disables it."""
     recipe = context.recipe
     mode = os.environ.get("WANDB_MODE", recipe.tracking.wandb)
     if mode == "disabled":

@@ -1,4 +1,4 @@
-"""The interface of a rank's recorder, and the recorder of ranks that record nothing."""
+"""Interface of a rank's recorder, and the recorder of ranks that record nothing."""
 
 from typing import Protocol
 
@@ -6,7 +6,7 @@ from trainer.record.metrics_lines import Line
 
 
 class RecorderProtocol(Protocol):
-    """A recorder as the loop needs it."""
+    """Interface of a recorder for the training loop."""
 
     @property
     def last_step(self) -> int: ...
@@ -17,7 +17,7 @@ class RecorderProtocol(Protocol):
 
 
 class NoRecorder:
-    """The recorder of ranks other than 0, which would record the same as rank 0."""
+    """Recorder of ranks other than 0, which would record the same lines as rank 0."""
 
     last_step = 0
 

@@ -1,8 +1,8 @@
-"""The numbers of a run for those who watch many of them, by name, from its folder alone.
+"""Metrics of a run for monitoring systems, by name, from its folder alone.
 
-They have the same names in the text of `transloom metrics` and at Ray's metrics endpoint, there
-with `ray_` before them; deploy/prometheus has rules on them. All of them are as of now, and a value
-that is not known is left out.
+They have the same names in the text of `transloom metrics` and, with the prefix `ray_`, at Ray's
+metrics endpoint; deploy/prometheus has rules on them. All values are current, and unknown values
+are left out.
 """
 
 import time
@@ -18,24 +18,25 @@ from trainer.record.run_snapshot import RunSnapshot
 from trainer.record.run_status import State, run_status_from
 from trainer.runs.folder import RunFolder
 
-# Of the end of a record: enough for its newest steps, even behind a validation with long samples.
+# Bytes of the end of a record: enough for its newest steps, even after a validation with long
+# samples.
 RECORD_BYTES = 2**17
-# A node whose newest sample is older is not there any more.
+# A node whose newest sample is older has left the run.
 SAMPLE_SECONDS = 600.0
-LARGEST = 1e300  # a record that somebody made up may have numbers that no float holds
+LARGEST = 1e300  # a forged record may have numbers that no float represents
 
 RUN_METRICS = {
-    "transloom_run_state": "1 for the state in which the run is, 0 for the others",
+    "transloom_run_state": "1 for the current state of the run, 0 for the others",
     "transloom_run_step": "the last recorded step",
     "transloom_run_max_steps": "trainer.max_steps",
-    "transloom_run_step_age_seconds": "while it trains: since the last recorded step, or the start",
+    "transloom_run_step_age_seconds": "during training: since the last recorded step, or the start",
     "transloom_run_ranks": "ranks of the last start",
     "transloom_run_target_tokens_per_second": "target tokens of all ranks, in recent steps",
     "transloom_run_model_flops_per_second": "operations of the model of all ranks, in recent steps",
     "transloom_run_mfu_ratio": "model FLOPs utilization, in recent steps: share of the GPUs' peak",
-    "transloom_run_loss": "what training minimises, in the last applied step: nats per target "
+    "transloom_run_loss": "training loss of the last applied step: nats per target "
     "token, with label smoothing",
-    "transloom_run_nll": "of the last applied step: nats per target token, no label smoothing",
+    "transloom_run_nll": "NLL of the last applied step: nats per target token, no label smoothing",
     "transloom_run_data_stall_ratio": "share of recent time in which ranks waited for data",
     "transloom_run_checkpoint_stall_ratio": "share of recent time in which a checkpoint stalled",
     "transloom_run_restarts": "starts of the ranks after the first",
@@ -46,11 +47,11 @@ RUN_METRICS = {
     "transloom_run_skipped_steps": "steps whose loss or gradient was not finite",
     "transloom_run_skipped_steps_in_a_row": "such steps since the last one that was applied",
     "transloom_run_checkpoint_step": "step of the newest checkpoint",
-    "transloom_run_checkpoint_age_seconds": "since the newest checkpoint was written",
+    "transloom_run_checkpoint_age_seconds": "time since the newest checkpoint was written",
     "transloom_run_problems": "files of the run folder that cannot be read",
 }
 NODE_METRICS = {
-    "transloom_node_cpu_ratio": "share of the node's cores that is busy",
+    "transloom_node_cpu_ratio": "share of the node's cores in use",
     "transloom_node_memory_used_bytes": "memory in use on the node, without cached files",
     "transloom_node_memory_bytes": "memory that the run may use on the node",
     "transloom_node_gpu_utilization_ratio": "share of time in which the GPU computed",
@@ -60,7 +61,7 @@ NODE_METRICS = {
 
 
 class MetricValue(NamedTuple):
-    """A value, with the labels that tell it from others of its name, fit to be seen."""
+    """Value with the labels that distinguish it from others of its name, safe to display."""
 
     name: str
     labels: dict[str, str]
@@ -68,7 +69,7 @@ class MetricValue(NamedTuple):
 
 
 def run_values(path: Path) -> list[MetricValue]:
-    """The values of `RUN_METRICS` that are known of the run in a folder."""
+    """Return the known values of `RUN_METRICS` of the run in a folder."""
     snapshot = RunSnapshot(RunFolder(path), RECORD_BYTES)
     run_status = run_status_from(snapshot)
     name = visible_line(run_status.name)
@@ -94,7 +95,7 @@ def run_values(path: Path) -> list[MetricValue]:
 
 
 def node_values(path: Path) -> list[MetricValue]:
-    """The values of `NODE_METRICS` of the nodes of a run that gave a sample lately."""
+    """Return the values of `NODE_METRICS` of the nodes of a run with a recent sample."""
     try:
         newest = newest_usage(RunFolder(path).nodes)
     except OSError:
@@ -140,7 +141,7 @@ def _of_checkpoint(snapshot: RunSnapshot) -> dict[str, float | None]:
 
 
 def _age(path: Path) -> float | None:
-    """Since a file was written; None if it cannot be told."""
+    """Return the time since a file was written, in seconds, or None if it is unknown."""
     try:
         return max(0.0, time.time() - path.stat().st_mtime)
     except OSError:

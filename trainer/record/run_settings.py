@@ -1,8 +1,8 @@
-"""The settings of a run: `recipe.yaml` by dotted key, read quickly and within limits.
+"""Settings of a run: `recipe.yaml` by dotted key, read quickly and within limits.
 
-`foundation.strict_yaml` reads recipes of people, with a message for each mistake; it takes 80 ms
-for one. This reads what `RunFolder.open` has written, for hundreds of runs at once, by libyaml
-where PyYAML has it.
+`foundation.strict_yaml` reads recipes of users, with a message for each mistake; it takes 80 ms for
+one. This module reads the output of `RunFolder.open`, for hundreds of runs at once, with libyaml if
+PyYAML has it.
 """
 
 from pathlib import Path
@@ -19,11 +19,11 @@ _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def settings_of(recipe: Path) -> dict[str, Any]:
-    """The leaves of a recipe by dotted key, as JSON has them; none without a recipe.
+    """Return the leaves of a recipe by dotted key, as JSON values; none without a recipe.
 
     Raises:
-        OSError: there is something, and it cannot be read.
-        ValueError: it is no recipe of a run.
+        OSError: the file exists and cannot be read.
+        ValueError: it is not a recipe of a run.
     """
     try:
         text = read_regular(recipe, MAX_BYTES).decode()
@@ -41,7 +41,7 @@ def settings_of(recipe: Path) -> dict[str, Any]:
 
 
 def _check(text: str) -> None:
-    """Check that few values are made of a text: no aliases, and none too deep."""
+    """Check that a text has few values, no aliases, and no deep nesting."""
     depth = 0
     for number, event in enumerate(yaml.parse(text, _Loader)):
         if isinstance(event, yaml.AliasEvent):

@@ -1,14 +1,14 @@
-"""The one reader of a run folder: what it says at one moment, for every view of a run.
+"""Snapshot of a run folder; the only reader of run folders, for every view of a run.
 
 ::
 
     owners/, run.json, recipe.yaml, log.txt, place.json  ─┐
     checkpoints/                                          ├─▶ RunSnapshot ─▶ RunStatus, metrics,
     metrics.jsonl  its end                                │                  the dashboard's answers
-    start.json, vitals.json, dataset/manifest.json       ─┘  read when they are asked for
+    start.json, vitals.json, dataset/manifest.json       ─┘  read on demand
 
-Nothing is written, and no file is read whole that grows with the run. A folder may be half-written,
-damaged or made up: what cannot be read is a problem of the snapshot, not an error.
+It writes nothing, and reads no file whole that grows with the run. A folder may be half-written,
+damaged or forged: an unreadable part is a problem of the snapshot, not an error.
 """
 
 import re
@@ -39,7 +39,8 @@ T = TypeVar("T")
 Signature = tuple[int, int, int]
 
 RECIPE_BYTES = 2_000_000
-# `recipe.yaml` is written by us, so it has this form; to parse a thousand of them takes a minute.
+# Transloom writes `recipe.yaml`, so it has this form. Parsing a thousand of them would take a
+# minute.
 _MAX_STEPS = re.compile(rb"^trainer:\n(?:  .*\n)*?  max_steps: (\d{1,15})\n", re.MULTILINE)
 _LOSS = re.compile(rb"^trainer:\n(?:  .*\n)*?  loss: (\w+)\n", re.MULTILINE)
 _LABEL_SMOOTHING = re.compile(
@@ -51,7 +52,7 @@ _CLEANING = ("read", "kept", "dropped")
 
 
 class ProblemCollector(list[str]):
-    """Reads one thing after another, and keeps what cannot be read."""
+    """List of problems that collects the errors of several reads."""
 
     def try_read(self, what: Path, read: Callable[[], T], default: T) -> T:
         """Return the result of `read`, or `otherwise` and note a problem of this file or folder."""
@@ -69,32 +70,37 @@ class ProblemCollector(list[str]):
 
 
 class RunSnapshot:
-    """A run folder at one moment. Each file is read once.
+    """Run folder at one moment; each file is read once.
 
-    What a list of runs needs is read at once, the other files when their attribute is first used.
+    The constructor reads the files that a list of runs needs. Other files are read when their
+    attribute is first used.
 
     Attributes:
-        problems: what cannot be read, in the order of reading.
+        problems: descriptions of unreadable parts, in the order of reading.
         ownership: the newest owner and its lease; None without an owner.
         record: the end of the record.
-        newest: the newest checkpoint; header: its header.
-        max_steps: None if neither `recipe.yaml` nor the header has it.
+        newest: the newest checkpoint.
+        header: the header of the newest checkpoint.
+        max_steps: the setting, or None if neither `recipe.yaml` nor the header has it.
         smooths_labels: whether the training loss includes label smoothing.
         card: run.json; None if it cannot be read.
         log: the entries at the end of log.txt.
-        place: place.json; None without one.
+        rank_nodes: place.json; None without one.
     """
 
     def __init__(self, run: RunFolder, record_bytes: int) -> None:
-        """
+        """Read the files that a list of runs needs.
+
         Args:
-            record_bytes: how much of the end of the record is read.
+            run: the run folder.
+            record_bytes: the number of bytes to read from the end of the record.
         """
         self.run = run
         self._record_bytes = record_bytes
         self.problems = ProblemCollector()
         try_read, folder = self.problems.try_read, run.checkpoints
-        # The owner first: one that leaves after this has written all that is read below.
+        # Read the owner first: an owner that leaves later has written everything that is read
+        # below.
         self.ownership = try_read(run.path / "owners", lambda: ownership(run.path), None)
         self.record = try_read(
             run.metrics, lambda: read_record_end(run.metrics, record_bytes), RecordEnd()
@@ -116,13 +122,13 @@ class RunSnapshot:
 
     @cached_property
     def settings(self) -> dict[str, Any]:
-        """The leaves of `recipe.yaml` by dotted key; empty if it cannot be read."""
+        """Leaves of `recipe.yaml` by dotted key; empty if it cannot be read."""
         none: dict[str, Any] = {}
         return self.problems.try_read(self.run.recipe, lambda: settings_of(self.run.recipe), none)
 
     @cached_property
     def start(self) -> Start | None:
-        """The invocation, code and versions of the last start; None if they cannot be read."""
+        """Invocation, code and versions of the last start; None if they cannot be read."""
         return read_start(self.run)
 
     @property
@@ -140,23 +146,23 @@ class RunSnapshot:
 
     @property
     def checkpoints(self) -> list[CheckpointRow]:
-        """The checkpoints, oldest first, then those that are being written."""
+        """Complete checkpoints, oldest first, then those that are being written."""
         return self._checkpoint_rows[0]
 
     @property
     def readable_header(self) -> CheckpointHeader | None:
-        """The newest header that can be read; `header` is None if the newest one cannot."""
+        """Newest header that can be read; `header` is None if the newest one cannot."""
         return self._checkpoint_rows[1]
 
     @cached_property
     def vitals(self) -> dict[str, Any] | None:
-        """vitals.json as it is written; None without one."""
+        """Content of vitals.json, unvalidated; None without one."""
         path = self.run.vitals
         return self.problems.try_read(path, lambda: _object(path, VITALS_LIMITS), None)
 
     @cached_property
     def cleaning(self) -> dict[str, dict[str, Any]] | None:
-        """The counts of each corpus in the manifest: read, kept, dropped."""
+        """Counts of each corpus in the manifest: read, kept, dropped."""
         manifest = self.run.dataset / MANIFEST_NAME
         return self.problems.try_read(self.run.dataset, lambda: _cleaning_counts(manifest), None)
 
@@ -175,9 +181,9 @@ def signature_of(path: Path) -> Signature | None:
 
 
 def signatures_of(run: RunFolder) -> tuple[Signature | None, ...]:
-    """Return those of the files that a standing is made of.
+    """Return the signatures of the files that determine a run's status.
 
-    While they stay the same, so does the standing of a run that nobody trains.
+    While they stay the same, so does the status of a run that no process trains.
     """
     files = (run.metrics, run.path / "owners", run.checkpoints, run.log, run.recipe, run.card_path)
     return tuple(map(signature_of, files))
@@ -191,7 +197,7 @@ def _size(file: Path) -> int:
 def _of_recipe(run: RunFolder, header: CheckpointHeader | None) -> tuple[int | None, bool]:
     """Return `max_steps` and `smooths_labels`.
 
-    They are read from `recipe.yaml`, that of the last start, or else from the newest checkpoint.
+    They are read from `recipe.yaml` of the last start, or else from the newest checkpoint.
     """
     try:
         recipe = read_regular(run.recipe, RECIPE_BYTES)
@@ -208,7 +214,7 @@ def _of_recipe(run: RunFolder, header: CheckpointHeader | None) -> tuple[int | N
 
 
 def value_within(values: Any, *keys: str) -> Any:
-    """The value at the end of a path through tables; None where one is missing."""
+    """Return the value at the end of a path through tables, or None if one is missing."""
     for key in keys:
         values = values.get(key) if isinstance(values, dict) else None
     return values
@@ -231,4 +237,4 @@ def _object(file: Path, limits: JsonLimits) -> dict[str, Any] | None:
         data = read_regular(file, limits.bytes)
     except FileNotFoundError:
         return None
-    return parse_object(data, limits) if data else None  # a loss of power has emptied it
+    return parse_object(data, limits) if data else None  # a power loss may leave it empty

@@ -1,15 +1,16 @@
-"""How a run stands, from its folder alone: for `transloom runs`, `status` and `sweep`.
+"""State of a run, from its folder alone: for `transloom runs`, `status` and `sweep`.
 
 ::
 
-    owners/        who trains it, and whether that process lives    ─┐
-    log.txt        how the last start ended                          ├─▶ state
-    checkpoints/   whether the newest one is the run's end          ─┘
-    metrics.jsonl  its end: step, scores, speed, time left
-    place.json     where the ranks are
+    owners/        the process that trains it, and whether it lives  ─┐
+    log.txt        the end of the last start                          ├─▶ state
+    checkpoints/   whether the newest one is the run's end           ─┘
+    metrics.jsonl  its end: step, scores, speed, remaining time
+    place.json     the nodes of the ranks
 
-Nothing is written, nobody is asked, and no file is read whole that grows with the run. A folder may
-be half-written, damaged or made up: what cannot be read is a problem of the standing, not an error.
+It writes nothing, contacts no process, and reads no file whole that grows with the run. A folder
+may be half-written, damaged or forged: an unreadable part is a problem of the status, not an
+error.
 """
 
 import time
@@ -33,18 +34,21 @@ from trainer.scores import BestScore, Scores, keep_best
 
 State = Literal["training", "finished", "stopped", "failed", "abandoned", "damaged"]
 
-# How much of the end of a record is read: some 400 steps for a list of runs, 100,000 for one run.
+# Bytes to read from the end of a record: some 400 steps for a list of runs, 100,000 for one run.
 RECORD_BYTES_IN_LIST = 2**18
 BYTES_OF_ONE = 2**26
 NOTICES = 5
 
 
 class Owner(FileModel):
-    """The process that trains the run, or was the last one to do so.
+    """Process that trains the run, or was the last one to do so.
 
     Attributes:
-        silent_seconds: since its last sign of life, by this machine's clock; below 0 if the file
-            server's is ahead.
+        host: the name of its host.
+        process: its process id.
+        since: when it became the owner, in ISO format.
+        silent_seconds: the time since its last heartbeat, by this machine's clock; negative if the
+            clock of the file server is ahead.
     """
 
     host: str
@@ -54,26 +58,36 @@ class Owner(FileModel):
 
 
 class RunStatus(FileModel):
-    """The status of a run, as of a snapshot of its folder.
+    """Status of a run, from a snapshot of its folder.
 
     Attributes:
-        reason: why it failed, was abandoned or is damaged.
-        step: the last recorded one.
-        max_steps: None if `recipe.yaml` is not there.
-        training_loss, training_nll: of the last applied step, in nats per target token; the NLL
-            is without label smoothing, as a validation's loss is.
+        name: the name of the folder.
+        path: the path of the folder.
+        state: the state of the run.
+        reason: the reason why it finished, failed, was abandoned or is damaged.
+        step: the last recorded step.
+        max_steps: the setting; None if it is unknown.
+        training_loss: the loss of the last applied step, in nats per target token.
+        training_nll: the same without label smoothing, like a validation's loss.
         smooths_labels: whether `training_loss` includes label smoothing.
-        scores: of the newest validation, which was that of `scores_step`.
+        scores: the scores of the newest validation, at `scores_step`.
+        scores_step: the step of the newest validation.
         best: the best of each measure among the validations from step `best_since_step` on.
-        tokens_per_second: target tokens of all ranks in recent steps, with all that lay between
-            these.
+        best_since_step: the first step that was read.
+        tokens_per_second: target tokens of all ranks in recent steps, including the time between
+            steps.
         tflops_per_second: 10¹² operations of the model a second, of all ranks in recent steps.
-        mfu: model FLOPs utilization in these steps, a share; None where a GPU's peak is not known.
-        seconds_left: until `max_steps` at the speed of recent steps, while the run is trained.
-        step_age_seconds: while the run is trained: since the last applied step was recorded, or
-            since its owner began, if that was later.
-        nodes: how many ranks are, or were, on each node.
-        problems: what of the folder cannot be read.
+        mfu: model FLOPs utilization in these steps, a share; None if a GPU's peak is unknown.
+        seconds_left: time until `max_steps` at the speed of recent steps, while the run is trained.
+        step_age_seconds: while the run is trained: the time since the last applied step was
+            recorded, or since its owner began, if that was later.
+        owner: the owner; None if the run never had one or its file cannot be read.
+        ranks: the number of ranks.
+        nodes: the number of ranks on each node, now or at the last start.
+        checkpoint: the path of the newest checkpoint.
+        checkpoint_step: the step of the newest checkpoint.
+        notices: the last entries of log.txt.
+        problems: descriptions of the unreadable parts of the folder.
     """
 
     name: str
@@ -104,7 +118,7 @@ class RunStatus(FileModel):
 
 
 def is_run(path: Path) -> bool:
-    """Whether a folder is, or may have been, one of a run."""
+    """Return whether a folder is, or may have been, a run folder."""
     run = RunFolder(path)
     traces = (run.card_path, run.metrics, run.checkpoints, run.path / "owners")
     try:
@@ -114,14 +128,17 @@ def is_run(path: Path) -> bool:
 
 
 def no_runs_in(folder: Path | str, error: OSError, or_else: str = "") -> RunMismatchError:
-    """Return the refusal of a folder whose runs cannot be listed.
+    """Return the error for a folder whose runs cannot be listed.
 
     Args:
-        or_else: what else a command takes, such as " or a run".
+        folder: the folder.
+        error: the error of listing it.
+        or_else: the alternative argument of a command, such as " or a run".
     """
     return RunMismatchError(
         f"{folder} has no runs: {error.strerror}. Name the folder that holds your runs{or_else}; "
-        "without a name it is `runs` in the current folder, which the first `transloom train` makes"
+        "without a name it is `runs` in the current folder, which the first `transloom train` "
+        "creates"
     )
 
 
@@ -131,7 +148,9 @@ def run_paths(
     """Return the folders of runs in a folder, in the order of their names.
 
     Args:
+        folder: the folder that holds the runs.
         or_else: see `no_runs_in`.
+        is_listed: selects the paths to return.
 
     Raises:
         RunMismatchError: there is no such folder.
@@ -144,10 +163,11 @@ def run_paths(
 
 
 def run_status_of(path: Path, record_bytes: int = BYTES_OF_ONE) -> RunStatus:
-    """Return how the run in a folder stands, as of now.
+    """Return the current status of the run in a folder.
 
     Args:
-        record_bytes: how much of the end of its record is read.
+        path: the folder.
+        record_bytes: the number of bytes to read from the end of its record.
     """
     return run_status_from(RunSnapshot(RunFolder(path), record_bytes))
 
@@ -204,22 +224,22 @@ def _state(snapshot: RunSnapshot) -> tuple[State, str | None]:
 
 
 def _has_live_lease(held: Ownership) -> bool:
-    """Whether the owner lives and has renewed its lease in time, however the clocks differ."""
+    """Return whether the owner lives and has renewed its lease in time, even if clocks differ."""
     return not held.is_dead and abs(time.time() - held.renewed) <= LEASE_SECONDS
 
 
 def _abandoned_reason(held: Ownership) -> str:
     who = f"process {held.card.process} on {held.card.host}" if held.card else "its owner"
     if held.is_dead:
-        return f"{who} has ended without leaving"
+        return f"{who} has ended without releasing the run"
     silent = time.time() - held.renewed
     if silent < 0:
-        return f"{who} gave its last sign of life {span(-silent)} ahead of this machine's clock"
-    return f"{who} has given no sign of life for {span(silent)}"
+        return f"{who} sent its last heartbeat {span(-silent)} ahead of this machine's clock"
+    return f"{who} has sent no heartbeat for {span(silent)}"
 
 
 def _failure(log: list[LogEntry], held: Ownership) -> str | None:
-    """The error with which the last owner's start has ended."""
+    """Return the error that ended the last owner's start, or None."""
     for entry in reversed(log):
         if held.card and _moment(entry.time) < _moment(held.card.since):
             return None  # of an earlier start
@@ -236,7 +256,7 @@ def _moment(text: str) -> float:
 
 
 def _end(header: CheckpointHeader, max_steps: int | None) -> str | None:
-    """Why there is nothing more to train; None if there is."""
+    """Return why the training is complete, or None if it is not."""
     if header.imported_from:
         return f"its weights were imported from {header.imported_from}"
     if header.validation_due:
@@ -259,7 +279,7 @@ def _step_age(snapshot: RunSnapshot) -> float | None:
 
 
 def _newest_scores(record: RecordEnd, header: CheckpointHeader | None) -> tuple[Scores, int | None]:
-    """From the record, or from the newest checkpoint if the record's end has no validation."""
+    """Return the newest scores of the record, or else those of the newest checkpoint."""
     if record.validations:
         last = record.validations[-1]
         return last.scores, last.step

@@ -1,10 +1,9 @@
-"""time-lapse/: what the network made of the probe sentences at some steps of a run.
+"""Time-lapse of a run: the network's outputs for the probe sentences at some steps.
 
-    time-lapse/step-00000096.json    a `Moment`: the step, and a `Probe` for each sentence
+    time-lapse/step-00000096.json    a `TimeLapseFrame`: the step, and a `Probe` for each sentence
 
-Which steps these are depends on nothing but their number, so a run that goes on has those that it
-would have had. There is a file for each: a run that repeats steps after a restart writes their
-files again, whole, in the place of those that were there.
+The steps depend only on their number, so a resumed run has the same frames as an uninterrupted
+one. Each frame has a file: a run that repeats steps after a restart replaces their files.
 """
 
 import json
@@ -32,7 +31,7 @@ _NAME = re.compile(r"step-(\d{8,19})\.json")
 
 
 class TimeLapseFrame(FileModel):
-    """A step of the training, after it was applied; step 0 is before the first one."""
+    """Probes of the network after a step was applied; step 0 is before the first one."""
 
     version: Literal[1] = 1
     step: Count
@@ -44,11 +43,11 @@ class TimeLapseFrame(FileModel):
 
 @dataclass(frozen=True)
 class TimeLapse:
-    """What was read of a run's time-lapse.
+    """Frames that were read from a run's time-lapse.
 
     Attributes:
-        moments: in order.
-        problems: what of it cannot be read.
+        moments: the frames, in order.
+        problems: descriptions of unreadable files.
     """
 
     moments: tuple[TimeLapseFrame, ...] = ()
@@ -56,8 +55,10 @@ class TimeLapse:
 
 
 def is_probed(step: int) -> bool:
-    """Whether a step has its moment: 0, 1, 2, 3, 4, 6, 8, 12, 16, … each power of two, and half
-    as much again."""
+    """Return whether a step has a frame: 0, powers of two, and one and a half times these.
+
+    The steps are 0, 1, 2, 3, 4, 6, 8, 12, 16, …
+    """
     third, rest = divmod(step, 3)
     return _is_power_of_two(step) or step == 0 or (rest == 0 and _is_power_of_two(third))
 
@@ -67,10 +68,10 @@ def _is_power_of_two(number: int) -> bool:
 
 
 def write_frame(folder: Path, moment: TimeLapseFrame) -> Path:
-    """Write a moment through to the disk.
+    """Write a frame and sync it to the disk.
 
     Raises:
-        OSError: that failed; what was there before stays.
+        OSError: the write failed; an older file is unchanged.
     """
     folder.mkdir(exist_ok=True)
     path = path_of(folder, moment.step)
@@ -83,25 +84,27 @@ def path_of(folder: Path, step: int) -> Path:
 
 
 def read_frame(path: Path) -> TimeLapseFrame:
-    """The moment in a file.
+    """Return the frame in a file.
 
     Raises:
-        OSError: it cannot be read.
-        ValueError: it is none; the message names the file.
+        OSError: the file cannot be read.
+        ValueError: it is not a frame; the message names the file.
     """
     try:
         return TimeLapseFrame.model_validate(parse_object(read_regular(path, LIMITS.bytes), LIMITS))
     except ValidationError as error:
-        raise ValueError(f"{path} is no moment of a time-lapse: {error_summary(error)}") from error
+        raise ValueError(
+            f"{path} is not a frame of a time-lapse: {error_summary(error)}"
+        ) from error
     except ValueError as error:
-        raise ValueError(f"{path} is no moment of a time-lapse: {error}") from error
+        raise ValueError(f"{path} is not a frame of a time-lapse: {error}") from error
 
 
 def read_time_lapse(folder: Path, last_step: int | None = None) -> TimeLapse:
-    """All moments up to a step; nothing if there is no such folder.
+    """Return all frames up to a step; nothing if there is no such folder.
 
     Raises:
-        OSError: there is something, and it is no folder that can be read.
+        OSError: the path exists and is not a readable folder.
     """
     moments, problems = [], []
     for step, path in _files(folder):
@@ -117,14 +120,14 @@ def read_time_lapse(folder: Path, last_step: int | None = None) -> TimeLapse:
 
 
 def mean_cross_attention(probe: Probe) -> np.ndarray:
-    """Of all heads and all layers, (steps, source pieces), between 0 and 1."""
+    """Return the mean over all heads and layers, (steps, source pieces), between 0 and 1."""
     maps = [one.bytes_hts for one in probe.attention if one.place.endswith("cross_attention")]
     mean: np.ndarray = np.concatenate(maps).mean(axis=0) / FULL
     return mean
 
 
 def most_attended(probe: Probe) -> list[tuple[str, str]]:
-    """For each piece of the translation the source piece that was looked at most."""
+    """Return, for each piece of the translation, the source piece with the highest attention."""
     most = mean_cross_attention(probe).argmax(axis=1).tolist()
     return [(piece, probe.source[s]) for piece, s in zip(probe.target[1:], most, strict=False)]
 
@@ -133,7 +136,7 @@ TABLE_COLUMNS = ("step", "sentence", "translation", "looked at most")
 
 
 def table_of(moments: Iterable[TimeLapseFrame]) -> list[list[str | int]]:
-    """A row for each sentence of each moment, for those who show tables."""
+    """Return a row for each sentence of each frame, for tables."""
     return [
         [
             moment.step,
@@ -147,7 +150,7 @@ def table_of(moments: Iterable[TimeLapseFrame]) -> list[list[str | int]]:
 
 
 def _files(folder: Path) -> Iterator[tuple[int, Path]]:
-    """The files by their steps, in order."""
+    """Yield the files with their steps, in order."""
     try:
         found = [(int(name[1]), path) for path in folder.iterdir() if (name := _match(path))]
     except FileNotFoundError:

@@ -1,10 +1,10 @@
-"""What is known of a run beside its recipe, for W&B's config.
+"""Facts about a run in W&B's config, in addition to its recipe.
 
-    dataset   identity, languages, what cleaning has kept and dropped of each corpus, held-out sets
-    start     ranks, command, code, packages, and where the weights come from: the checkpoint that
-              the ranks go on from, and the parent whose weights step 0 began with
+    dataset   identity, languages, counts of kept and dropped text of each corpus, held-out sets
+    start     ranks, command, code, packages, and the origin of the weights: the checkpoint that
+              the ranks resume from, and the parent of the weights of step 0
 
-No sentence is in it, and no credential: a recipe's locations carry none.
+It contains no sentence and no credential: a recipe's locations carry none.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from trainer.runs.start import read_start
 def facts_for_wandb(
     context: RankContext, checkpoint: Checkpoint | None, manifest: Manifest | None
 ) -> dict[str, Any]:
-    """All of it, as JSON values."""
+    """Return all facts as JSON values."""
     parent = context.run.card().parent
     start = read_start(context.run)
     return {

@@ -1,16 +1,16 @@
-"""Weights & Biases as a view of metrics.jsonl: the one file that imports wandb.
+"""Weights & Biases as a view of metrics.jsonl: the only file that imports wandb.
 
 A thread follows the record and shows it, so training neither waits for W&B nor fails with it.
 
 W&B's history has one row a step: the values of its line, and of the validation and the events that
-follow up to the next step. A row is handed over once it is complete, under its own step, so
-steps increase strictly. An event comes into the next row if W&B has got the row of its step
-already, as with `resumed`.
+follow up to the next step. A row is logged once it is complete, under its step number, so steps
+increase strictly. If W&B already has the row of an event's step, as with `resumed`, the event is
+part of the next row.
 
-A kill loses the rows that W&B had not written yet, may tear its file, and the next start begins
-another folder. So a start mends the files and follows the record from the last step in them:
-together the folders hold one history. If W&B fails on the way (its process is killed, its disk is
-full), the rest is shown when the run ends, or at the next start.
+A kill loses the rows that W&B had not written yet and may tear its file, and the next start creates
+another folder. So a start repairs the files and follows the record from the last step in them:
+together the folders hold one history. If W&B fails during the run (its process is killed, its disk
+is full), the rest is shown when the run ends, or at the next start.
 """
 
 import json
@@ -45,7 +45,7 @@ TIME_LAPSE = "time-lapse"
 
 
 class WandbTracker:
-    """Shows the record of a run in W&B.
+    """View of a run's record in W&B.
 
     Raises:
         TrainerError: W&B does not start, and has never done so for this run.
@@ -59,11 +59,14 @@ class WandbTracker:
         notice: Callable[[str], None] = lambda text: None,
         facts: Mapping[str, Any] | None = None,
     ) -> None:
-        """
+        """Start W&B, and a thread that shows the record.
+
         Args:
-            mode: W&B's, such as offline or online.
-            notice: is told when W&B fails; called from another thread.
-            facts: what W&B's config has beside the recipe; see `trainer.record.wandb_config`.
+            recipe: the recipe of the run.
+            run: the run folder.
+            mode: W&B's mode, such as offline or online.
+            notice: receives a message if W&B fails; called from another thread.
+            facts: entries of W&B's config besides the recipe; see `trainer.record.wandb_config`.
         """
         logging.getLogger("wandb").setLevel(logging.ERROR)
         self._recipe = recipe
@@ -87,18 +90,17 @@ class WandbTracker:
         self._thread.start()
 
     def update(self) -> None:
-        """Take note that the record has new lines."""
+        """Notify the thread of new lines in the record."""
         self._news.set()
 
     def finish(self) -> None:
-        """Show the record to its end, since it has its last line, and end."""
+        """Show the record, which is complete now, to its end, and stop."""
         self._ending.set()
         self._news.set()
         self._thread.join(FINISH_SECONDS)
         if self._thread.is_alive():
             self._notice(
-                f"W&B was not done after {FINISH_SECONDS:.0f} s; what it lacks is shown at the "
-                "next start"
+                f"W&B did not finish within {FINISH_SECONDS:.0f} s; the next start shows the rest"
             )
 
     def _work(self) -> None:
@@ -114,8 +116,8 @@ class WandbTracker:
         if self._lacks_rows():
             reason = f" ({problem})" if problem else ""
             self._notice(
-                f"W&B's files end at step {last_logged_step(self._files)}{reason}: make room if "
-                "their disk is full. The next start shows the rest"
+                f"W&B's files end at step {last_logged_step(self._files)}{reason}: free some "
+                "space if their disk is full. The next start shows the rest"
             )
 
     def _lacks_rows(self) -> bool:
@@ -126,21 +128,21 @@ class WandbTracker:
         return last_logged_step(self._files) < last_recorded_step
 
     def _try_to_log_record(self) -> str | None:
-        """Show what W&B lacks of the record; return why that failed."""
+        """Show the part of the record that W&B lacks; return the problem, or None."""
         try:
             self._log_record()
             return None
         except OSError as error:
             return error.strerror or str(error)
         except Exception as error:
-            return str(error) or type(error).__name__  # some of W&B's say nothing
+            return str(error) or type(error).__name__  # some of W&B's errors have no message
         finally:
             # Waits until W&B's process has written everything, or gives up if it has died.
             with suppress(Exception, SystemExit):
                 wandb.teardown()
 
     def _log_record(self) -> None:
-        """Show what the record has beyond W&B's files, until it has its last line."""
+        """Show the record beyond W&B's files, until its last line."""
         former = [] if self._run else _wandb_files(self._files)
         run, self._run = self._run or self._begin(), None
         shown = max((repair_file(file) for file in former), default=LastLoggedRow())
@@ -152,9 +154,9 @@ class WandbTracker:
         run.finish()
 
     def _time_lapse(self, run: wandb.Run, step: int) -> dict[str, Any]:
-        """At a step that has a moment, a table of what probe sentences became until then.
+        """Return a table of the probe sentences' outputs so far, if the step has a frame.
 
-        A row is handed over when the next step begins, so its moment has been written.
+        A row is logged when the next step begins, so its frame has been written.
         """
         folder = self._folder.time_lapse
         if not (is_probed(step) and path_of(folder, step).exists()):
@@ -165,8 +167,8 @@ class WandbTracker:
         return {}
 
     def _begin(self) -> wandb.Run:
-        # At its end, `wandb.init` would import W&B's launcher, which takes a second, to see whether
-        # the launcher has started this process (`Run._on_ready`, read in 0.31.0).
+        # At its end, `wandb.init` would import W&B's launcher, to check whether it has started this
+        # process (`Run._on_ready`, read in 0.31.0). The import takes a second.
         with mock.patch.object(wandb.Run, "_detect_and_apply_job_inputs"):
             try:
                 return self._init()
@@ -175,7 +177,7 @@ class WandbTracker:
 
     def _init(self) -> wandb.Run:
         tracking = self._recipe.tracking
-        # What the recipe leaves open, W&B's variables may say.
+        # W&B's environment variables may set what the recipe leaves open.
         return wandb.init(
             mode=self._mode,  # type: ignore[arg-type]
             project=tracking.project,
@@ -190,8 +192,8 @@ class WandbTracker:
             settings=wandb.Settings(
                 silent=True,
                 console="off",
-                # It would keep the address of the folder's origin, with a token that stands where
-                # the user name does (0.31.0).
+                # W&B would store the URL of the folder's git remote, including a token in place of
+                # the user name (0.31.0).
                 disable_git=True,
                 x_transaction_log_flush_interval=FLUSH_SECONDS,
             ),
@@ -206,17 +208,18 @@ class WandbTracker:
 
 
 def _keep_handlers_silent() -> None:
-    """Let W&B's log lose what its disk has no room for, instead of a traceback for each line."""
+    """Make W&B's log drop lines on a full disk, instead of a traceback for each line."""
     for handler in logging.getLogger("wandb").handlers:
         handler.handleError = lambda record: None  # type: ignore[method-assign]
 
 
 class LastLoggedRow(NamedTuple):
-    """The last row that W&B has.
+    """Last row that W&B has.
 
     Attributes:
         step: its step; 0 if there is no row.
-        keys: the names of its values; None if they are not known. Then the row counts as complete.
+        keys: the names of its values; None if they are unknown, in which case the row counts as
+            complete.
     """
 
     step: int = 0
@@ -224,12 +227,12 @@ class LastLoggedRow(NamedTuple):
 
 
 def rows(lines: Iterable[Line], shown: LastLoggedRow) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The rows that follow the row `shown`, each with its step."""
+    """Yield the rows that follow the row `shown`, each with its step."""
     step = 0
     row: dict[str, Any] = {}
     for line in lines:
         values = _values(line)
-        # Samples come with their scores, which tell: earlier versions showed no samples.
+        # The scores determine whether samples were shown: earlier versions showed no samples.
         told = values.keys() - {SAMPLES}
         known = isinstance(line, StepLine) or shown.keys is None or told <= shown.keys
         if line.step <= shown.step and known:
@@ -245,7 +248,7 @@ def rows(lines: Iterable[Line], shown: LastLoggedRow) -> Iterator[tuple[int, dic
 
 
 def _with_table(row: dict[str, Any], run: wandb.Run, step: int) -> dict[str, Any]:
-    """A row whose samples, if it has some, have become a table."""
+    """Return a row with its samples, if any, converted to a table."""
     if SAMPLES not in row:
         return row
     columns = ["source", "reference", "translation"]
@@ -256,10 +259,10 @@ def _with_table(row: dict[str, Any], run: wandb.Run, step: int) -> dict[str, Any
 def _table(
     run: wandb.Run, key: str, step: int, columns: Sequence[str], data: list[list[Any]]
 ) -> wandb.Table:
-    """A table that is bound to the run, so that its file lies in the run's folder alone.
+    """Return a table that is bound to the run, so that its file is only in the run's folder.
 
-    Otherwise `Run.log` would also make an artifact of it, whose files wait below the user's home
-    for a sync (`_log_table_artifact`, read in 0.31.0).
+    Otherwise `Run.log` would also make an artifact of it, whose files wait in the user's home for a
+    sync (`_log_table_artifact`, read in 0.31.0).
     """
     table = wandb.Table(columns=list(columns), data=[visible_in(line) for line in data])
     table.bind_to_run(run, key, step)
@@ -267,12 +270,12 @@ def _table(
 
 
 def last_logged_step(folder: Path) -> int:
-    """The last step in the W&B files under a run's `wandb` folder, or 0."""
+    """Return the last step in the W&B files of a run's `wandb` folder, or 0."""
     return max((_end(file)[0].step for file in _wandb_files(folder)), default=0)
 
 
 def repair_file(file: Path) -> LastLoggedRow:
-    """Make one .wandb file fit for `wandb sync`, and return the last row in it.
+    """Repair one .wandb file for `wandb sync`, and return the last row in it.
 
     `wandb sync` gives up on a run if a file has a torn end, and on all runs if a file has nothing
     of its run yet. So a torn end is cut, and a file without rows is removed.
@@ -286,9 +289,9 @@ def repair_file(file: Path) -> LastLoggedRow:
 
 
 def _end(file: Path) -> tuple[LastLoggedRow, int]:
-    """The last row of one .wandb file, and the position where its last whole record ends.
+    """Return the last row of one .wandb file, and the end of its last complete record.
 
-    The file is read from its end, since it may have a million rows.
+    The file is read from its end, because it may have a million rows.
     """
     size = file.stat().st_size
     tail = _TAIL_BYTES
@@ -311,7 +314,7 @@ def _wandb_files(folder: Path) -> list[Path]:
 
 
 def _values(line: Line) -> dict[str, Any]:
-    """A line's part of a row: `train/loss`, `validation/bleu`, `event/resumed/from_step`."""
+    """Return a line's part of a row: `train/loss`, `validation/bleu`, `event/resumed/from_step`."""
     if isinstance(line, Event):
         name = f"event/{line.event}"
         values: dict[str, Any] = {name: 1}

@@ -1,7 +1,7 @@
-"""Losses by the names that recipes give them, and what an extension's loss is.
+"""Registry of losses by their names in recipes, and the base class of an extension's loss.
 
     class Focal(LossKind):
-        gamma: float = identity(2.0, "How much less a token counts that is predicted well.", ge=0)
+        gamma: float = identity(2.0, "Strength of down-weighting well-predicted tokens.", ge=0)
 
         def build(self):
             from my_package.focal import FocalLoss  # imports torch
@@ -11,8 +11,8 @@
     LOSSES.register("focal", Focal)
 
 A recipe then has `trainer: {loss: focal, loss_options: {gamma: 1.0}}`. The fields of the class are
-the options: they are checked when the recipe is loaded, and another value is another run.
-docs/extensions/z_loss.py is a whole one.
+the options: they are checked when the recipe is loaded, and another value makes another run.
+docs/extensions/z_loss.py is a complete example.
 """
 
 from abc import abstractmethod
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 
 
 class LossKind(Section):
-    """A loss; its fields are its settings."""
+    """Settings of a loss, as fields; `build` creates the loss."""
 
     @abstractmethod
     def build(self) -> "Loss":
-        """The loss itself: see `model.losses.loss.Loss`.
+        """Return the loss: see `model.losses.loss.Loss`.
 
         It is a function of the tokens of one micro-batch, and a *sum* over them.
         """

@@ -1,8 +1,8 @@
-"""Optimizers by the names that recipes give them, and what the engine has to know of one.
+"""Registry of optimizers by their names in recipes, and the properties that the engine needs.
 
     class SignDescent(OptimizerKind):
         reads = ("weight_decay",)
-        not_exact_because = "nobody has measured whether its bits depend on where ZeRO cuts"
+        not_exact_because = "its kernels were not tested for bits that depend on the partitioning"
 
         def build(self, groups, settings, *, exact):
             from my_package.sign_descent import SignDescentStep
@@ -11,12 +11,12 @@
 
     OPTIMIZERS.register("sign_descent", SignDescent)
 
-A recipe then has, in its section `trainer.optimizer`, `{type: sign_descent}`; fields of the class
-would be its `options`. docs/extensions/lion is a whole one, which is exact.
+A recipe then has, in its section `trainer.optimizer`, `{type: sign_descent}`. Fields of the class
+would be its `options`. docs/extensions/lion is a complete example, which supports exact numerics.
 
-ZeRO gives an optimizer flat fp32 vectors that are cut anywhere, not parameters. So it must be
-element-wise: an element's update follows from its own weight, gradient and moments, the step, and
-the settings (see docs/decisions/0045).
+ZeRO passes flat fp32 vectors that are cut anywhere to an optimizer, not parameters. So the
+optimizer must be element-wise: an element's update follows from its own weight, gradient and
+moments, the step, and the settings (see docs/decisions/0045).
 """
 
 from abc import abstractmethod
@@ -34,17 +34,18 @@ Moment = Annotated[float, Field(ge=0, lt=1)]
 
 
 class OptimizerKind(Section):
-    """What the engine has to know of an optimizer; its fields are the optimizer's options.
+    """Properties of an optimizer that the engine needs; its fields are the optimizer's options.
 
-    A process that only reads recipes, such as the driver, has no torch. So a module with such a
-    class imports torch in `build` alone.
+    A process that only reads recipes, such as the driver, does not import torch. So a module with
+    such a class must import torch only in `build`.
 
     Attributes:
-        moments: the names of what a checkpoint holds of each element besides its weight. The state
-            of a vector has a tensor of its shape under each of these names, which is zero at first,
-            and under "step" a scalar tensor with the number of updates, and nothing else.
+        moments: the names of the state that a checkpoint holds for each element besides its weight.
+            The state of a vector has under each name a tensor of the vector's shape, initially
+            zero, and under "step" a scalar tensor with the number of updates, and nothing else.
         reads: the fields of `trainer.optimizer` that it reads besides `type` and `options`.
-        not_exact_because: why it cannot have `engine.numerics: exact`; None if it can.
+        not_exact_because: the reason why it does not support `engine.numerics: exact`, or None if
+            it does.
     """
 
     moments: ClassVar[tuple[str, ...]] = ()
@@ -55,11 +56,12 @@ class OptimizerKind(Section):
     def build(
         self, groups: list[dict[str, Any]], settings: "OptimizerConfig", *, exact: bool
     ) -> "torch.optim.Optimizer":
-        """The optimizer itself.
+        """Return the optimizer.
 
         Args:
-            groups: torch's parameter groups, each with its `weight_decay`. The engine sets the
-                `lr` of each of them before each step.
+            groups: torch's parameter groups, each with its `weight_decay`. The engine sets their
+                `lr` before each step.
+            settings: the section `trainer.optimizer` of the recipe.
             exact: whether numerics are exact; the result must then be a
                 `trainer.exact.optimizer.ExactOptimizer`.
         """
@@ -70,9 +72,9 @@ OPTIMIZERS.register("adamw", "trainer.zero.adamw:AdamWKind")
 
 
 class OptimizerConfig(Section):
-    """AdamW (Kingma & Ba 2015; Loshchilov & Hutter 2019), or what an extension registers."""
+    """AdamW (Kingma & Ba 2015; Loshchilov & Hutter 2019), or an optimizer of an extension."""
 
-    # So that options are looked at where none are given.
+    # Validate `options` even if the recipe gives none.
     model_config = ConfigDict(validate_default=True)
 
     type: str = identity("adamw", "`adamw`, or an optimizer that an extension registers.")
@@ -81,9 +83,9 @@ class OptimizerConfig(Section):
     )
     epsilon: float = identity(1e-9, "Added to the root of the second moment.", gt=0)
     weight_decay: float = identity(
-        0.0, "Decoupled decay of matrices; norms and biases are left out.", ge=0
+        0.0, "Decoupled decay of matrices; norms and biases are excluded.", ge=0
     )
-    options: dict[str, Any] = identity({}, "The settings of an extension's optimizer.")
+    options: dict[str, Any] = identity({}, "Settings of an extension's optimizer.")
 
     @field_validator("type")
     @classmethod
@@ -93,7 +95,7 @@ class OptimizerConfig(Section):
     @field_validator("options")
     @classmethod
     def _are_those_of_the_optimizer(cls, options: dict[str, Any], info: ValidationInfo) -> Any:
-        if "type" not in info.data:  # which is wrong itself
+        if "type" not in info.data:  # `type` itself is invalid
             return options
         return resolved_options(OPTIMIZERS[info.data["type"]], options)
 

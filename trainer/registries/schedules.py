@@ -1,4 +1,4 @@
-"""Schedules by the names that recipes give them, and what an extension's schedule is.
+"""Registry of schedules by their names in recipes, and the base class of an extension's schedule.
 
     class Halving(Schedule):
         first: float = identity(REQUIRED, "The rate of the first step.", gt=0)
@@ -11,7 +11,7 @@
 
 A recipe then has, in its section `trainer.schedule`, `{type: halving, options: {first: 0.01}}`. The
 fields of the class are the options: they are checked when the recipe is loaded, and another value
-is another run.
+makes another run.
 """
 
 from abc import abstractmethod
@@ -21,14 +21,14 @@ from foundation.section import Section
 
 
 class Schedule(Section):
-    """A learning rate as a function of the step; its fields are its settings."""
+    """Learning rate as a function of the step; the fields are its settings."""
 
     @abstractmethod
     def rate(self, step: int, width: int) -> float:
-        """The learning rate of an optimizer step.
+        """Return the learning rate of an optimizer step.
 
-        It must follow from its arguments and the settings alone: each rank works it out for itself,
-        and so does a run that is resumed.
+        It must depend only on its arguments and the settings: each rank computes it independently,
+        and so does a resumed run.
 
         Args:
             step: the optimizer step, from 1.
@@ -36,7 +36,7 @@ class Schedule(Section):
         """
 
 
-# None stands for a formula of `trainer.training.schedule`, whose settings are fields of
+# None stands for a formula in `trainer.training.schedule`, whose settings are fields of
 # `trainer.config.ScheduleConfig` itself.
 SCHEDULES: Registry[type[Schedule] | None] = Registry("schedule", "trainer.schedule.type")
 for _name in ("paper", "inverse_square_root", "cosine", "linear", "constant"):

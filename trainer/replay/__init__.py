@@ -1,8 +1,8 @@
-"""A step under the microscope: trained once more, compared with the record, looked into.
+"""Replay of training steps: repeat them, compare them with the record, and inspect them.
 
-    checkpoint before ──build──▶ the loop of every run ──recorder──▶ lines ──┐
-                                        │                                    ├──judgement──▶ Look
-                                   microscope ──▶ reports of the ranks ──────┘
+    checkpoint before ──build──▶ the loop of every run ──recorder──▶ lines ─┐
+                                        │                                   ├─verdict─▶ ReplayReport
+                               step inspector ──▶ reports of the ranks ─────┘
 
-Nothing is written into the run: the ranks get a scratch folder.
+A replay writes nothing into the run: the ranks get a scratch folder.
 """

@@ -1,4 +1,4 @@
-"""What each rank of a replay leaves for whoever judges it: files of JSON, a class for each."""
+"""Reports of each rank of a replay, for the verdict: JSON files, with a class for each kind."""
 
 from pathlib import Path
 
@@ -7,8 +7,7 @@ from foundation.file_model import FileModel
 
 
 class RankExampleReport(FileModel):
-    """An example as its rank saw it; `trainer.replay.replay_report.InspectedExample` has the "
-    "rest."""
+    """Example as its rank saw it, a part of `trainer.replay.replay_report.InspectedExample`."""
 
     slot: int
     example: int
@@ -19,7 +18,7 @@ class RankExampleReport(FileModel):
 
 
 class RankActivationReport(FileModel):
-    """Values that a module gave out in one rank."""
+    """Range and sum of a module's outputs on one rank."""
 
     minimum: float
     maximum: float
@@ -36,12 +35,13 @@ class RankActivationReport(FileModel):
 
 
 class RankStepReport(FileModel):
-    """What one rank saw of a step.
+    """Observations of one rank in a step.
 
     Attributes:
-        activations: by module; None for one that gave out what is not finite.
-        gradient_squares: by parameter, the squared norm of the step's whole gradient; rank 0 has
-            it, the others have none. None where it is not finite.
+        examples: the examples of its micro-batches.
+        activations: by module; None for a module with outputs that are not finite.
+        gradient_squares: by parameter, the squared norm of the step's whole gradient, or None if it
+            is not finite. Only rank 0 has them.
     """
 
     examples: list[RankExampleReport]
@@ -50,12 +50,13 @@ class RankStepReport(FileModel):
 
 
 class RankStateReport(FileModel):
-    """How the state that one rank owned at a checkpoint's step compares with the checkpoint.
+    """Comparison of the state that one rank owned with a checkpoint of the same step.
 
     Attributes:
-        tensors: the names of what was compared, as kind:parameter.
-        different: those of them that differ in a bit, each with the largest difference.
-        problem: why the checkpoint could not be read.
+        tensors: the names of the compared tensors, as kind:parameter.
+        different: the tensors that differ in a bit, with the largest difference; None if it is not
+            finite.
+        problem: the reason why the checkpoint could not be read.
     """
 
     tensors: list[str]
@@ -64,5 +65,5 @@ class RankStateReport(FileModel):
 
 
 def write_rank_report(path: Path, report: FileModel) -> None:
-    """Write a report, all at once."""
+    """Write a report, atomically."""
     write_atomically(path, report.model_dump_json())

@@ -1,4 +1,4 @@
-"""What the ranks of a replay are told beside their job, and where they leave what they saw."""
+"""Options of a replay, sent to each rank with its job, and the files of its reports."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,13 +8,14 @@ from trainer.runs.step_range import StepRange
 
 @dataclass(frozen=True)
 class ReplayOptions:
-    """Steps that are trained only to be compared and looked at.
+    """Steps that are trained only to be compared and inspected.
 
     Attributes:
-        folder: where each rank leaves its reports; all ranks write there.
-        looked_at: the steps to look into; None for none.
-        checkpoints: those of the run, by step, with which the state is compared.
-        goes_on: whether the state is kept after the last step, as another leg goes on from it.
+        folder: the folder for the reports of all ranks.
+        looked_at: the steps to inspect, or None.
+        checkpoints: the run's checkpoints to compare the state with, by step.
+        goes_on: whether to save the state after the last step, because another leg continues from
+            it.
     """
 
     folder: Path
@@ -24,7 +25,7 @@ class ReplayOptions:
 
     @property
     def numerics_file(self) -> Path:
-        """The fingerprint of the replay's numerics; rank 0 writes it."""
+        """File with the fingerprint of the replay's numerics, which rank 0 writes."""
         return self.folder / "numerics.json"
 
     def state_file(self, step: int, rank: int) -> Path:

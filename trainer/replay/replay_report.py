@@ -1,4 +1,4 @@
-"""What a replay says, for people, scripts and the dashboard: a verdict, and a look at each step."""
+"""Result of a replay for users, scripts and the dashboard: a verdict and details of each step."""
 
 import math
 from typing import Any, Literal
@@ -9,12 +9,14 @@ from foundation.file_model import FileModel
 
 
 class Difference(FileModel):
-    """The first thing in which replay and record differ.
+    """First difference between replay and record.
 
     Attributes:
+        step: the step with the difference.
         what: data, learning rate, loss, gradient norm, whether the step counts, or state.
-        recorded, replayed: both values, if it is one number or hash.
-        details: what else is to be said, such as the shard or the parameters.
+        recorded: the recorded value, if it is one number or hash.
+        replayed: the replayed value, if it is one number or hash.
+        details: further facts, such as the shard or the parameters.
     """
 
     step: int
@@ -25,20 +27,21 @@ class Difference(FileModel):
 
 
 class Verdict(FileModel):
-    """Whether the replay is what the record says.
+    """Verdict on whether the replay equals the record.
 
     Attributes:
-        promise: to what the run was held, in words.
-        to_the_last_bit: whether losses and state were held to every bit; if not, losses and
-            gradient norms to what rounding explains.
-        ranks_for_bits: the number of ranks on which a replay here would be held to every bit; None
-            if it was, or if more than the ranks keeps it from that.
-        data: `same`, `different`, or `unreadable`: the dataset does not give it any more.
-        losses: with gradient norms and learning rates. `not_compared` after unreadable data.
+        same: whether no difference was found.
+        promise: description of the equality that the replay was held to.
+        to_the_last_bit: whether losses and state were compared bit by bit; otherwise losses and
+            gradient norms are compared within the tolerance of rounding.
+        ranks_for_bits: the number of ranks on which a replay here would be compared bit by bit;
+            None if this one was, or if more than the number of ranks prevents it.
+        data: `same`, `different`, or `unreadable`: the dataset no longer provides it.
+        losses: including gradient norms and learning rates; `not_compared` after unreadable data.
         state: weights and moments at the run's checkpoints among these steps; `not_compared` if
             there is none, or if bits are not promised.
         amplified_rounding: whether losses are `same` although training has amplified the rounding
-            to more than the tolerance of a single step.
+            beyond the tolerance of a single step.
     """
 
     same: bool
@@ -56,18 +59,21 @@ class Verdict(FileModel):
 
 
 class InspectedExample(FileModel):
-    """An example, or a part of one, that a step was fed.
+    """Example, or part of one, in the input of a step.
 
     Attributes:
-        slot, rank: its micro-batch, and which rank of the recorded run computed it.
-        example: its number in the dataset, as `transloom data trace` has it.
-        start: where in its example a part begins, in tokens; None for whole ones.
-        texts: by what they are called, a field's role (source, target, document) or what else a
-            task tells, see `trainer.tasks.task.TrainingTask.example_texts`.
-        tokens: its target tokens.
-        loss: nats per token with the step's own dropout, without label smoothing; None if it is
-            not finite.
-        share: of the step's loss; None if that is not finite.
+        slot: the slot of its micro-batch.
+        rank: the rank of the recorded run that computed it.
+        corpus: the corpus of the example.
+        shard: the shard that holds it.
+        example: its number in the dataset, as in `transloom data trace`.
+        start: the position in its example at which a part starts, in tokens; None for whole ones.
+        texts: texts by name: a field's role (source, target, document) or further texts of a task,
+            see `trainer.tasks.task.TrainingTask.example_texts`.
+        tokens: the number of its target tokens.
+        loss: nats per token with the step's own dropout, without label smoothing; None if it is not
+            finite.
+        share: its share of the step's loss; None if that is not finite.
     """
 
     slot: int
@@ -83,7 +89,7 @@ class InspectedExample(FileModel):
 
 
 class ActivationRange(FileModel):
-    """What a module gave out in the step, over all micro-batches; None where it is not finite."""
+    """Range of a module's outputs in the step, over all micro-batches; None if not finite."""
 
     minimum: float | None
     maximum: float | None
@@ -92,14 +98,19 @@ class ActivationRange(FileModel):
 
 
 class InspectedStep(FileModel):
-    """A step as it was trained again, beside its line in the record.
+    """Repeated step, with the values of its line in the record.
 
     Attributes:
-        loss, nll, grad_norm: None if the step was skipped; the NLL has no label smoothing.
-        examples: those with the largest loss first.
-        gradient_norms: before clipping, by module; the root of the sum of their squares is
+        step: the number of the step.
+        loss: the loss; None if the step was skipped.
+        nll: the loss without label smoothing; None if the step was skipped.
+        grad_norm: the norm of the gradients; None if the step was skipped.
+        recorded_loss: the loss in the record.
+        recorded_grad_norm: the norm in the record.
+        examples: the examples of the step, largest loss first.
+        gradient_norms: norms before clipping, by module; the root of the sum of their squares is
             `grad_norm`.
-        activations: by module, in the order of the model.
+        activations: ranges by module, in the order of the model.
     """
 
     step: int
@@ -114,11 +125,18 @@ class InspectedStep(FileModel):
 
 
 class ReplayReport(FileModel):
-    """The report of a replay of the steps `from_step` to `to_step`.
+    """Report of a replay of the steps `from_step` to `to_step`.
 
     Attributes:
-        replayed_from: the step of the checkpoint that it began at; 0: the run's first weights.
-        steps_trained: those before `from_step` included.
+        run: the run's folder.
+        from_step: the first step of the replay.
+        to_step: the last step of the replay.
+        replayed_from: the step of the checkpoint at which it started; 0 for the run's first
+            weights.
+        steps_trained: the number of repeated steps, including those before `from_step`.
+        ranks: the number of ranks.
+        verdict: the result of the comparison.
+        steps: the inspected steps.
     """
 
     run: str
@@ -132,5 +150,5 @@ class ReplayReport(FileModel):
 
 
 def finite(value: float) -> float | None:
-    """A number that JSON can hold."""
+    """Return the value if it is finite, and None otherwise, because JSON has no NaN."""
     return value if math.isfinite(value) else None

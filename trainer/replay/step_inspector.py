@@ -1,12 +1,12 @@
-"""The microscope of one rank: it watches steps that are trained again, and changes no bit of them.
+"""Step inspector of one rank: observe repeated steps without changing a bit of them.
 
     data of the step ──another forward pass──▶ loss of each example, ranges of activations
     each pass's gradients ──summed──▶ the step's gradient of each parameter
     state after the step ──compared──▶ the run's checkpoint of that step
 
-The other forward pass keeps no gradients. It comes before the step's own passes, so with the same
-weights, and each micro-batch gets the same dropout: its losses are those of which the step's loss
-is made, but for label smoothing. Afterwards the loop seeds dropout for its own passes, as ever.
+The other forward pass keeps no gradients. It runs before the step's own passes, with the same
+weights and, for each micro-batch, the same dropout. So the step's loss consists of its losses,
+except for label smoothing. Afterwards the loop seeds dropout for its own passes as usual.
 """
 
 from collections import Counter
@@ -45,7 +45,7 @@ Steps = Callable[[Cursor], Iterator[RankStep]]
 
 
 class StepInspector:
-    """Watches the steps of one rank as its order says, and leaves a report of each."""
+    """Observer of the steps of one rank that writes a report of each requested step."""
 
     def __init__(
         self, order: ReplayOptions, context: RankContext, state: TrainingState, task: TrainingTask
@@ -54,12 +54,12 @@ class StepInspector:
         self._context = context
         self._state = state
         self._task = task
-        self._step = 0  # the one that is being looked at, or 0
+        self._step = 0  # the step that is being inspected, or 0
         self._examples: list[RankExampleReport] = []
         self._activations: dict[str, RankActivationReport | None] = {}
 
     def observed_stream(self, steps: Steps) -> Steps:
-        """A stream of data that shows each step to the microscope before the loop gets it."""
+        """Wrap a stream of data, to inspect each step's data before the loop gets it."""
 
         def opened(cursor: Cursor) -> Iterator[RankStep]:
             for data in steps(cursor):
@@ -71,7 +71,7 @@ class StepInspector:
 
     @contextmanager
     def step(self, step: int) -> Iterator[None]:
-        """A context to be open while a step is trained; a collective."""
+        """Observe a step; a context manager around the step, and a collective."""
         looked_at = self._order.looked_at
         if looked_at is not None and step in looked_at:
             with self._inspecting(step):
@@ -149,15 +149,16 @@ class StepInspector:
 
 
 class GradientSums:
-    """The sum over a step's passes of each parameter's gradient, in fp32.
+    """Sum over a step's passes of each parameter's gradient, in fp32.
 
-    A step whose passes are repeated, since a gradient did not fit its grid, begins anew.
+    The sums restart if the step's passes are repeated because a gradient did not fit its grid.
     """
 
     def __init__(self, passes: int) -> None:
-        """
+        """Start with empty sums.
+
         Args:
-            passes: the number of this rank's passes of a step, dummies included.
+            passes: the number of this rank's passes in a step, dummies included.
         """
         self._passes = passes
         self._shown: Counter[str] = Counter()
@@ -171,10 +172,14 @@ class GradientSums:
         self._shown[parameter] += 1
 
     def squares(self, parameters: Iterable[str], placement: Placement) -> dict[str, float | None]:
-        """The squared norm of each sum over all ranks, on rank 0; a collective.
+        """Return the squared norm of each sum over all ranks, on rank 0; a collective.
 
         Args:
-            parameters: in the same order on all ranks.
+            parameters: the names, in the same order on all ranks.
+            placement: this rank and the number of ranks.
+
+        Returns:
+            The squares by parameter, None for those that are not finite; empty on other ranks.
         """
         squares = {
             name: finite(_square(sum_over_ranks(self._sums[name].cpu(), placement)))
@@ -190,7 +195,7 @@ def _square(values: torch.Tensor) -> float:
 
 @contextmanager
 def activations_of(network: nn.Module) -> Iterator[dict[str, RankActivationReport | None]]:
-    """Collects the range of what each module of a network gives out while the context lasts."""
+    """Collect the range of each module's outputs while the context is active."""
     seen: dict[str, RankActivationReport | None] = {}
 
     def look(name: str, output: object) -> None:

@@ -1,6 +1,6 @@
-"""The folder of a run, and runs that start with the weights of another one."""
+"""Run folders, and runs that start from the weights of another run."""
 
 from pathlib import Path
 
-# Where runs lie unless said otherwise.
+# Default parent directory of run folders.
 RUNS = Path("runs")

@@ -1,4 +1,4 @@
-"""The folder of a run: what lies where, and whether a recipe belongs to it.
+"""Layout of a run folder, and the check that a recipe belongs to it.
 
 ::
 
@@ -6,22 +6,22 @@
       run.json         id, identity of recipe and dataset
       owners/          see trainer/checkpoints/lease.py
       recipe.yaml      the resolved recipe of the last start
-      dataset/         the dataset's manifest and tokenizers, all that translating needs
+      dataset/         the dataset's manifest and tokenizers, sufficient for translation
       metrics.jsonl    the record
       checkpoints/     see trainer/checkpoints/format.py
       translations/    hypotheses of validations and evaluations
       time-lapse/      probe sentences at some steps, see trainer/record/time_lapse.py
       tuned-decoding.json  search and weights chosen by `transloom tune-decoding`
       engines/         models converted for other engines
-      log.txt          what happened, in words
-      place.json       where the ranks of the last start are, see trainer/runs/rank_nodes.py
-      nodes.jsonl      how busy their nodes were, see trainer/record/node_usage.py
-      vitals.json      what ranks and data workers are doing, see trainer/runs/vitals.py
-      start.json       what it was started with last, see trainer/runs/start.py
+      log.txt          events in words, see trainer/runs/log.py
+      place.json       nodes of the ranks of the last start, see trainer/runs/rank_nodes.py
+      nodes.jsonl      utilization of these nodes, see trainer/record/node_usage.py
+      vitals.json      current state of ranks and data workers, see trainer/runs/vitals.py
+      start.json       command, code and packages of the last start, see trainer/runs/start.py
       profile/         see trainer/training/step_profiler.py
       stacks/          see cluster/health/stacks.py
       control/         requests to a run that trains
-      wandb/           W&B's own files
+      wandb/           files of W&B
 """
 
 import secrets
@@ -42,11 +42,11 @@ from trainer.checkpoints.format import Parent, list_checkpoints, read_header
 from trainer.errors import CheckpointError, RunMismatchError
 from trainer.recipe import TrainingRecipe, identity_differences, identity_of
 
-REQUEST_BYTES = 5  # so that nobody can ask for a million data workers
+REQUEST_BYTES = 5  # limits a request to 99999 data workers
 
 
 class RunMetadata(FileModel):
-    """run.json: the identity of a run."""
+    """Content of run.json: the identity of a run."""
 
     id: str
     name: str
@@ -56,7 +56,7 @@ class RunMetadata(FileModel):
 
 
 class RunFolder:
-    """Paths in a run's folder, and the run's identity."""
+    """Paths in a run folder, and the run's identity."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -79,42 +79,42 @@ class RunFolder:
 
     @property
     def log(self) -> Path:
-        """What happened, in words, with the time; see `trainer.runs.log`."""
+        """Events of the run in words, with the time; see `trainer.runs.log`."""
         return self.path / "log.txt"
 
     @property
     def rank_nodes(self) -> Path:
-        """Where the ranks of the last start are; see `trainer.runs.rank_nodes`."""
+        """Nodes of the ranks of the last start; see `trainer.runs.rank_nodes`."""
         return self.path / "place.json"
 
     @property
     def nodes(self) -> Path:
-        """The load of the ranks' nodes; see `trainer.record.node_usage`."""
+        """Utilization of the ranks' nodes; see `trainer.record.node_usage`."""
         return self.path / "nodes.jsonl"
 
     @property
     def vitals(self) -> Path:
-        """What ranks and data workers are doing; see `trainer.runs.vitals`."""
+        """Current state of ranks and data workers; see `trainer.runs.vitals`."""
         return self.path / "vitals.json"
 
     @property
     def start(self) -> Path:
-        """What the run was started with last; see `trainer.runs.start`."""
+        """Command, code and packages of the last start; see `trainer.runs.start`."""
         return self.path / "start.json"
 
     @property
     def data_workers_request(self) -> Path:
-        """A file with the number of data workers that somebody asks for while the run trains."""
+        """File with the number of data workers that a user requests during training."""
         return self.path / "control" / "data_workers"
 
     @property
     def stop_request(self) -> Path:
-        """A file that somebody creates to ask the run to leave a checkpoint and stop."""
+        """File that a user creates to make the run save a checkpoint and stop."""
         return self.path / "control" / "stop"
 
     @property
     def taken_stop_request(self) -> Path:
-        """The last request to stop that a supervisor has taken."""
+        """File of the last stop request that a supervisor has taken."""
         return self.stop_request.with_suffix(".taken")
 
     @property
@@ -133,7 +133,7 @@ class RunFolder:
 
     @property
     def engines(self) -> Path:
-        """The weights in the forms of other engines, which translate with them."""
+        """Weights converted for other inference engines."""
         return self.path / "engines"
 
     @property
@@ -143,7 +143,7 @@ class RunFolder:
 
     @property
     def stacks(self) -> Path:
-        """The stacks of ranks when one of them was taken for hung."""
+        """Stacks of the ranks, saved when one of them was considered hung."""
         return self.path / "stacks"
 
     @property
@@ -151,14 +151,15 @@ class RunFolder:
         return self.path / "run.json"
 
     def request_data_workers(self, count: int) -> None:
-        """Ask the run's supervisor to have that many."""
+        """Request a number of data workers from the run's supervisor."""
         self.data_workers_request.parent.mkdir(exist_ok=True)
         write_atomically(self.data_workers_request, f"{count}\n")
 
     def take_data_workers_request(self) -> int | None:
-        """Take the request for data workers, and return how many.
+        """Take the request for data workers, and return the requested number.
 
-        None if nobody asks, or if the request cannot be read.
+        Returns:
+            The number, or None if there is no request or it cannot be read.
         """
         taken = self.data_workers_request.with_suffix(".taken")
         try:
@@ -175,18 +176,18 @@ class RunFolder:
         self.stop_request.touch()
 
     def stop_requested_at(self) -> int | None:
-        """When somebody has asked to stop, in nanoseconds of the file server's clock."""
+        """Return the time of the pending stop request in ns of the file server's clock, or None."""
         return _changed_at(self.stop_request)
 
     def stop_requests(self) -> set[int]:
-        """When somebody has asked to stop last: requests that are to be taken, or were."""
+        """Return the times of the last stop requests, pending and taken, in ns."""
         files = (self.taken_stop_request, self.stop_request)
         return {asked_at for file in files if (asked_at := _changed_at(file)) is not None}
 
     def take_stop_request(self, former: int | None = None) -> bool:
-        """Take a request to stop; return whether there was one.
+        """Take a stop request; return whether there was one.
 
-        A request that another user has made may have to stay where it is.
+        The file may have to stay if another user has created it.
 
         Args:
             former: the time of a request to an earlier start of the run, which does not count.
@@ -198,10 +199,10 @@ class RunFolder:
         return asked_at not in (None, former)
 
     def card(self) -> RunMetadata:
-        """The content of run.json.
+        """Return the content of run.json.
 
         Raises:
-            RunMismatchError: there is no run here.
+            RunMismatchError: the folder holds no run, or run.json is damaged or cannot be read.
         """
         try:
             data = read_regular(self.card_path, SMALL.bytes)
@@ -222,17 +223,17 @@ class RunFolder:
             ) from error
 
     def has_begun(self) -> bool:
-        """Whether the run has trained; before that it may still become another run."""
+        """Return whether the run has trained; before that it may still become another run."""
         recorded = self.metrics.exists() and self.metrics.stat().st_size > 0
         trained = recorded or bool(list_checkpoints(self.checkpoints))
         return trained and self.card_path.exists()
 
     def check(self, recipe: TrainingRecipe, manifest: Manifest) -> None:
-        """Check that there is no run here yet, or this one.
+        """Check that the folder holds no run yet, or the run of this recipe and dataset.
 
         Raises:
-            RunMismatchError: the run here was started with another identity or dataset, or holds
-                weights that were trained elsewhere.
+            RunMismatchError: the folder's run was started with another identity or dataset, or
+                holds imported weights.
         """
         if self.has_begun():
             self._check_origin()
@@ -245,13 +246,17 @@ class RunFolder:
         manifest: Manifest,
         parent: Parent | None = None,
     ) -> None:
-        """Start a run here, or continue the one that is here; only its owner may.
+        """Start a run in this folder, or continue its run; only the run's owner may call it.
 
         Args:
+            recipe: the resolved recipe.
+            store: the dataset's files, from which the tokenizers are copied.
+            manifest: the manifest of the dataset.
             parent: the origin of a new run's first weights.
 
         Raises:
-            RunMismatchError: the run here was started with another identity or dataset.
+            RunMismatchError: the folder's run was started with another identity or dataset, or
+                holds imported weights.
         """
         self.check(recipe, manifest)
         self.stop_request.parent.mkdir(parents=True, exist_ok=True)
@@ -278,12 +283,12 @@ class RunFolder:
             write_atomically(self.dataset / info.file, store.read(info.file, info.sha256))
 
     def _check_origin(self) -> None:
-        with suppress(CheckpointError):  # a damaged one is told when it is looked for
+        with suppress(CheckpointError):  # a damaged checkpoint is reported when training resumes
             for newest in list_checkpoints(self.checkpoints)[-1:]:
                 if source := read_header(newest).imported_from:
                     raise RunMismatchError(
                         f"{self.path} holds weights that were imported from {source}, without the "
-                        "state of an optimizer: its training cannot go on. Start another run from "
+                        "state of an optimizer: its training cannot resume. Start another run from "
                         f"them with trainer.init_from={self.path}"
                     )
 
@@ -293,7 +298,7 @@ class RunFolder:
             raise RunMismatchError(
                 f"The run in {self.path} was started with other settings (there) than the recipe's "
                 "(here): "
-                f"{'; '.join(differences)}. Give it back its settings to continue it, or start "
+                f"{'; '.join(differences)}. Restore its settings to continue it, or start "
                 "another run with --run PATH, or by giving the change as KEY=VALUE without --run"
             )
         if not manifest.descends_from(card.dataset_identity):

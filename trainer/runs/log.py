@@ -1,12 +1,12 @@
-"""log.txt: what happened in a run, in words.
+"""Log of a run, log.txt: its events in words.
 
 ::
 
     2026-11-22T10:15:02.123+00:00 starting 2 ranks from the checkpoint of step 500
     2026-11-22T10:19:40.881+00:00 the run has ended: Rank 1 on node …
-      a second line of the same entry stands in, so that none looks like another entry
+      later lines of an entry are indented, so that none looks like another entry
 
-The run's owner alone writes it (trainer/checkpoints/lease.py). Readers read only its end.
+Only the run's owner writes it (trainer/checkpoints/lease.py). Readers read only its end.
 """
 
 import re
@@ -16,8 +16,8 @@ from pathlib import Path
 from data_pipeline.storage.regular_files import open_regular
 from foundation.file_model import FileModel
 
-ENDED = "the run has ended: "  # the first words of the entry of an error
-DETAIL = "detail: "  # the first word of an entry that only readers of the file see
+ENDED = "the run has ended: "  # prefix of the entry of an error
+DETAIL = "detail: "  # prefix of an entry that only readers of the file see
 INTERRUPTED = "asked to stop a second time: ended at once"
 TAIL_BYTES = 65536
 SHOWN_CHARACTERS = 2_000
@@ -25,32 +25,35 @@ _ENTRY = re.compile(r"^(\d{4}-\d\d-\d\dT[\d:.]+\+00:00) (.*)$")
 
 
 class LogEntry(FileModel):
-    """An entry, with its later lines as far as a person reads them."""
+    """Entry of a log; its text is truncated to a readable length."""
 
     time: str
     text: str
 
 
 def log_entry(text: str, now: datetime) -> str:
-    """An entry as it is written.
+    """Format an entry for the file.
 
     Args:
-        text: fit to be seen.
-        now: in UTC.
+        text: the text, without control characters.
+        now: the time in UTC.
     """
     return f"{now.isoformat(timespec='milliseconds')} {indented(text)}\n"
 
 
 def indented(text: str) -> str:
-    """A text whose later lines stand in, so that none of them looks like another one's first."""
+    """Indent the later lines of a text, so that none looks like the first line of an entry."""
     return text.replace("\n", "\n  ")
 
 
 def last_entries(log: Path) -> list[LogEntry]:
-    """Return the entries at the end of a log without details, oldest first; none without a log.
+    """Return the entries at the end of a log, oldest first, without details.
+
+    Returns:
+        The entries; none if there is no log.
 
     Raises:
-        OSError: there is something, and it cannot be read.
+        OSError: the log exists and cannot be read.
     """
     try:
         with open_regular(log) as file:
@@ -63,7 +66,7 @@ def last_entries(log: Path) -> list[LogEntry]:
     for line in lines:
         if found := _ENTRY.match(line):
             entries.append((found[1], [found[2]]))
-        elif entries and line.startswith("  "):  # else it is of an entry that begins before
+        elif entries and line.startswith("  "):  # otherwise its entry starts before the tail
             entries[-1][1].append(line[2:])
     return [
         LogEntry(time=at, text="\n".join(text)[:SHOWN_CHARACTERS])

@@ -1,10 +1,10 @@
-"""A Marian or BERT model's folder in Hugging Face's layout, as what a run begins with.
+"""Marian or BERT model in Hugging Face's layout, from which a run can start.
 
-config.json, model.safetensors (or several, with their index) ──sha256──▶ Parent, which the run pins
-pytorch_model.bin of Marian's alone ──converted once, beside it──▶ model.safetensors
+    config.json, model.safetensors (or several and their index) ──sha256──▶ Parent, pinned by a run
+    pytorch_model.bin of Marian's alone ──converted once, in the same folder──▶ model.safetensors
 
-A row of an embedding stands for a piece, so the folder has to have the dataset's tokenizer:
-Marian's files, or for BERT the SentencePiece model that `transloom export` leaves there.
+A row of an embedding represents a piece, so the folder must have the dataset's tokenizer: Marian's
+files, or for BERT the SentencePiece model that `transloom export` writes there.
 """
 
 import hashlib
@@ -23,20 +23,20 @@ WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 PYTORCH_WEIGHTS = "pytorch_model.bin"
 TOKENIZER = "tokenizer.model"
-BERT = "bert"  # the model_type of its config
+BERT = "bert"  # `model_type` in config.json
 
 
 def is_model_folder(path: Path) -> bool:
-    """Whether a folder holds a model of others; a run's folder has no such file."""
+    """Return whether a folder holds a Hugging Face model; a run folder has no such file."""
     return (path / CONFIG).is_file()
 
 
 def origin_of(folder: Path, manifest: Manifest) -> Parent:
-    """The folder's name, and the hash of what its network is made of.
+    """Return the folder's name and the hash of its network's files, as a parent.
 
     Raises:
         ModelError: there are no weights, or a PyTorch file that cannot be converted.
-        TokenizerError: it has no Marian tokenizers.
+        TokenizerError: the folder has no Marian tokenizers.
         RunMismatchError: its tokenizers are not the dataset's.
     """
     if _model_type(folder) == BERT:
@@ -50,14 +50,14 @@ def origin_of(folder: Path, manifest: Manifest) -> Parent:
 
 
 def weights_files(folder: Path) -> list[Path]:
-    """What a network's weights are read from: a safetensors file, or several and their index.
+    """Return the files of a network's weights: a safetensors file, or several and their index.
 
-    If there is a PyTorch file alone, it is converted now.
+    If there is only a PyTorch file, this function converts it.
 
     Raises:
-        ModelError: there is none, one is missing, or it cannot be converted.
+        ModelError: there is no such file, one is missing, or the PyTorch file cannot be converted.
     """
-    several = (folder / INDEX).is_file()  # which the reader follows, too
+    several = (folder / INDEX).is_file()  # the reader prefers an index, too
     if several or _model_type(folder) == BERT:
         from model.hugging_face.files import weight_files  # imports torch, for seconds
 
@@ -82,10 +82,9 @@ def _require_same_model(folder: Path, manifest: Manifest) -> None:
     file = folder / TOKENIZER
     if not file.is_file():
         raise RunMismatchError(
-            f"trainer.init_from: {folder} has no {TOKENIZER}, so nobody can tell whether its "
-            "embeddings and the dataset's pieces mean the same. Put the SentencePiece model there "
-            "with which the network was trained; one that was trained with WordPiece cannot be "
-            "gone on with"
+            f"trainer.init_from: {folder} has no {TOKENIZER}, so its embeddings cannot be "
+            "matched with the dataset's pieces. Put the SentencePiece model there with which the "
+            "network was trained; a network that was trained with WordPiece cannot be used"
         )
     theirs = sha256_of(file)
     for field, ours in manifest.tokenizers.items():

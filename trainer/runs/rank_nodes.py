@@ -1,4 +1,4 @@
-"""place.json: where the ranks of a run's last start were put, for whoever looks at the run."""
+"""Nodes of the ranks of a run's last start, in place.json."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -16,10 +16,11 @@ from trainer.runs.folder import RunFolder
 
 
 class RankNodes(FileModel):
-    """The ranks of a start by node, and when it was.
+    """Numbers of ranks by node, and the time of the start.
 
     Attributes:
-        nodes: how many ranks each node got, by the node's name in messages.
+        since: the time in UTC, in ISO format.
+        nodes: the number of ranks of each node, by the node's name in messages.
     """
 
     since: str
@@ -31,11 +32,12 @@ class RankNodes(FileModel):
 
 
 def write_rank_nodes(run: RunFolder, nodes: Iterable[str]) -> None:
-    """Keep where the ranks are; called by the run's owner.
+    """Save the nodes of the ranks; called by the run's owner.
 
-    Nothing depends on it, so a full disk does not end the run.
+    Nothing depends on the file, so a full disk does not end the run.
 
     Args:
+        run: the run's folder.
         nodes: the name of each rank's node.
     """
     since = datetime.now(UTC).isoformat(timespec="seconds")
@@ -45,10 +47,10 @@ def write_rank_nodes(run: RunFolder, nodes: Iterable[str]) -> None:
 
 
 def read_rank_nodes(run: RunFolder) -> RankNodes | None:
-    """What `write_rank_nodes` has kept; None if the run never got ranks.
+    """Return the content that `write_rank_nodes` saved, or None if the run never got ranks.
 
     Raises:
-        OSError, ValueError: there is something, and it cannot be read.
+        OSError, ValueError: the file exists and cannot be read.
     """
     try:
         return RankNodes.model_validate(parse_object(read_regular(run.rank_nodes, SMALL.bytes)))

@@ -1,8 +1,8 @@
-"""start.json: what a run was started with last: the command, the code, the packages.
+"""Command, code and packages of a run's last start, in start.json.
 
-Nothing depends on it; it is for whoever wants to know later how a curve came about. It holds no
-secrets: of a git checkout the commit and whether files differ from it, of a command what is typed,
-whose locations carry no credentials.
+Nothing depends on it; it documents the origin of a curve. It holds no secrets: of a git checkout it
+has the commit and whether files differ from it. A command is saved as typed; its locations carry no
+credentials.
 """
 
 from contextlib import suppress
@@ -20,11 +20,11 @@ MAX_CHARACTERS = 4000  # of a command
 
 
 class Code(FileModel):
-    """The state of a git checkout.
+    """State of a git checkout.
 
     Attributes:
-        commit: the one that is checked out.
-        dirty: whether files that git knows differ from it.
+        commit: the commit that is checked out.
+        dirty: whether tracked files differ from it.
     """
 
     commit: Annotated[str, Field(pattern=r"^[0-9a-f]{40,64}$")]
@@ -32,11 +32,11 @@ class Code(FileModel):
 
 
 class Invocation(FileModel):
-    """What a user has typed, and where.
+    """Command that the user typed, and the state of its directory.
 
     Attributes:
-        command: None if a program of the user's own has called transloom's functions.
-        project: of the folder in which it was typed; None if that is no git checkout.
+        command: the command, or None if a user's program called transloom's functions.
+        project: the checkout of the working directory, or None if it is not a git checkout.
     """
 
     command: Annotated[str, Field(max_length=MAX_CHARACTERS)] | None = None
@@ -44,12 +44,13 @@ class Invocation(FileModel):
 
 
 class Start(FileModel):
-    """A start of a run.
+    """Start of a run.
 
     Attributes:
-        since: when, in UTC.
-        code: of transloom itself; None if it is installed and no checkout.
-        versions: of transloom and of what it computes with, by package.
+        since: the time in UTC.
+        invocation: the command and its directory.
+        code: the checkout of transloom, or None if it is an installed package.
+        versions: the versions of transloom and the libraries that it computes with, by package.
     """
 
     version: Literal[1] = 1
@@ -60,13 +61,13 @@ class Start(FileModel):
 
 
 def write_start(run: RunFolder, start: Start) -> None:
-    """Keep what the run is started with; called by its owner. A full disk does not end the run."""
+    """Save a start of the run; called by its owner. A full disk does not end the run."""
     with suppress(OSError):
         write_atomically(run.start, start.model_dump_json(indent=1) + "\n")
 
 
 def read_start(run: RunFolder) -> Start | None:
-    """What `write_start` has kept; None if there is nothing, or nothing that can be read."""
+    """Return the content that `write_start` saved, or None if it is missing or unreadable."""
     try:
         return Start.model_validate(parse_object(read_regular(run.start, SMALL.bytes)))
     except (OSError, ValueError):

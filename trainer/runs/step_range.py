@@ -1,4 +1,4 @@
-"""The steps to profile, and where the profile lies; see `trainer.training.step_profiler`."""
+"""Steps to profile, and the folder of their profile; see `trainer.training.step_profiler`."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +8,7 @@ from trainer.runs.folder import RunFolder
 
 @dataclass(frozen=True)
 class StepRange:
-    """The training steps `first` to `last`, both inclusive."""
+    """Training steps from `first` to `last`, both inclusive."""
 
     first: int
     last: int
@@ -21,5 +21,5 @@ class StepRange:
 
 
 def profile_folder(run: RunFolder, steps: StepRange) -> Path:
-    """The folder of the traces of all ranks, which exists from the first of these steps on."""
+    """Return the folder of all ranks' traces, which exists once the first of these steps starts."""
     return run.profiles / f"steps-{steps.first}-{steps.last}"

@@ -1,7 +1,7 @@
-"""vitals.json: what the processes of a run are doing, for whoever looks at the run.
+"""Current state of a run's processes, in vitals.json.
 
-Its owner writes it every few seconds, whole each time. It is a picture of the moment `time`, and
-stays as it is when the owner dies: `are_current` tells whether it still holds.
+The run's owner replaces the file every few seconds. It is a snapshot of the moment `time`, and
+remains when the owner dies: `are_current` returns whether it is still valid.
 """
 
 from contextlib import suppress
@@ -26,12 +26,14 @@ Seconds = Annotated[float, Field(ge=0)]
 
 
 class RankVitals(FileModel):
-    """A rank.
+    """State of a rank.
 
     Attributes:
+        rank: its number.
         node: its node's name in messages.
-        phase, step: what it is at, by its own last report.
-        silent_seconds: since its last sign of life.
+        phase: its phase in its last report.
+        step: its step in its last report.
+        silent_seconds: seconds since its last heartbeat.
     """
 
     rank: Count
@@ -42,13 +44,14 @@ class RankVitals(FileModel):
 
 
 class DataWorkerVitals(FileModel):
-    """A data worker.
+    """State of a data worker.
 
     Attributes:
-        node: None until it has answered for the first time, as windows_read.
-        alive: whether it has answered lately.
-        windows_read: since its process was started.
-        silent_seconds: since its last sign of life.
+        number: its number.
+        node: its node's name in messages; None until its first answer, like `windows_read`.
+        alive: whether it has answered recently.
+        windows_read: windows read since its process started.
+        silent_seconds: seconds since its last heartbeat.
     """
 
     number: Count
@@ -59,11 +62,11 @@ class DataWorkerVitals(FileModel):
 
 
 class Restart(FileModel):
-    """A start of the ranks after the run's first.
+    """Start of the ranks after the run's first start.
 
     Attributes:
-        time: when, in seconds since the epoch.
-        cause: why the ranks before it had ended, in words.
+        time: the time in seconds since the epoch.
+        cause: description of the cause that ended the previous ranks.
     """
 
     time: Seconds
@@ -71,15 +74,16 @@ class Restart(FileModel):
 
 
 class Vitals(FileModel):
-    """What the processes of a run were doing at a moment.
+    """Snapshot of the state of a run's processes.
 
     Attributes:
-        time: the moment, in seconds since the epoch by the owner's clock.
+        time: the time of the snapshot, in seconds since the epoch by the owner's clock.
         attempt: how many times this owner has started ranks.
-        over: whether the owner has left; what follows was so just before.
-        ranks: none while the run waits for room.
-        checkpoint_being_written: its step.
-        restarts: the newest ones, oldest first.
+        over: whether the owner has left; the other fields then describe the moment before.
+        ranks: the ranks; empty while the run waits for resources.
+        data_workers: the data workers.
+        checkpoint_being_written: the step of that checkpoint, or None.
+        restarts: the newest restarts, oldest first.
     """
 
     format_version: Literal[1] = 1
@@ -93,9 +97,9 @@ class Vitals(FileModel):
 
 
 def write_vitals(run: RunFolder, vitals: Vitals) -> None:
-    """Write the file whole or not at all; called by the run's owner.
+    """Replace the file atomically; called by the run's owner.
 
-    Nothing depends on it: it is not written through to the disk, and a full one leaves it as it is.
+    Nothing depends on the file: it is not synced to the disk, and a full disk leaves it unchanged.
     """
     unfinished = run.vitals.with_name(run.vitals.name + ".unfinished")
     with suppress(OSError):
@@ -104,10 +108,12 @@ def write_vitals(run: RunFolder, vitals: Vitals) -> None:
 
 
 def read_vitals(run: RunFolder) -> Vitals | None:
-    """What `write_vitals` has kept; None if there is nothing, or a loss of power has emptied it.
+    """Return the content that `write_vitals` saved, or None if it is missing or empty.
+
+    A power loss can leave an empty file.
 
     Raises:
-        OSError, ValueError: there is something, and it cannot be read.
+        OSError, ValueError: the file exists and cannot be read.
     """
     try:
         data = read_regular(run.vitals, LIMITS.bytes)
@@ -117,13 +123,14 @@ def read_vitals(run: RunFolder) -> Vitals | None:
 
 
 def are_current(vitals: Vitals, owner_since: str) -> bool:
-    """Whether the vitals are those of the run's present owner, and it has not left.
+    """Return whether the vitals are those of the run's present owner, which has not left.
 
-    Whether that owner lives, its lease tells (`trainer.record.run_status`): ask this of a run that
-    is trained.
+    The lease determines whether that owner lives (`trainer.record.run_status`). Call this only for
+    a run that is being trained.
 
     Args:
-        owner_since: when the owner began, as its card says; its own clock told both times.
+        vitals: the vitals to check.
+        owner_since: start time of the owner from its card; both times are from the owner's clock.
     """
     try:
         since = datetime.fromisoformat(owner_since).timestamp()

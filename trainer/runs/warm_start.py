@@ -1,9 +1,9 @@
-"""Starting a new run from weights that are there: `trainer.init_from: RUN[@STEP]` or `FOLDER`.
+"""Start of a new run from existing weights: `trainer.init_from: RUN[@STEP]` or `FOLDER`.
 
-Only the weights are taken (their moving average, if that run keeps one); data, schedule, moments
-and step are the new run's. When the run starts, it pins the checkpoint by its hash; or the files of
-a Marian model's folder (`trainer.runs.model_folder`). Which weights a network of another kind
-takes, `trainer.state.weight_transfer` says.
+Only the weights are taken (their moving average, if that run keeps one). Data, schedule, moments
+and step are those of the new run. When the run starts, it pins the checkpoint by its hash, or the
+files of a model's folder (`trainer.runs.model_folder`). `trainer.state.weight_transfer` defines the
+weights that a network of another kind takes.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ from trainer.runs.model_folder import is_model_folder, origin_of
 
 @dataclass(frozen=True)
 class WarmStart:
-    """The checkpoint or folder that a new run takes its weights from, and its path."""
+    """Checkpoint or folder from which a new run takes its weights, and its path."""
 
     parent: Parent
     path: Path
@@ -39,19 +39,23 @@ class WarmStart:
 def warm_start_of(
     recipe: TrainingRecipe, run: RunFolder, manifest: Manifest, pinned: Parent | None
 ) -> WarmStart | None:
-    """The verified weights that a run starts from.
-
-    None if it starts from random ones, or goes on from a checkpoint of its own.
+    """Return the verified weights that a run starts from.
 
     Args:
-        manifest: that of the run's dataset; its pieces must be those of the old run.
-        pinned: the parent that the run has begun with; None if it has not begun.
+        recipe: the recipe of the run.
+        run: the folder of the run.
+        manifest: the manifest of the run's dataset; its pieces must be those of the old run.
+        pinned: the parent with which the run was started, or None if it has not started.
+
+    Returns:
+        The weights, or None if the run starts from random weights or resumes from its own
+        checkpoint.
 
     Raises:
         RunMismatchError: there is no such run, it has another vocabulary, or its checkpoint is not
-            the one that was pinned.
-        CheckpointError: it has no such checkpoint, or the checkpoint is damaged.
-        ModelError, TokenizerError: it is a model's folder that cannot be read.
+            the pinned one.
+        CheckpointError: the run has no such checkpoint, or the checkpoint is damaged.
+        ModelError, TokenizerError: a model's folder cannot be read.
     """
     if recipe.trainer.init_from is None or list_checkpoints(run.checkpoints):
         return None
@@ -77,7 +81,7 @@ def _require_pinned(run: RunFolder, pinned: Parent | None, found: Parent, path: 
         raise RunMismatchError(
             f"{run.path} was started from step {pinned.step} of {pinned.run_id} with sha256 "
             f"{pinned.sha256[:16]}…, but {path} is step {found.step} of {found.run_id} with "
-            f"{found.sha256[:16]}…. Put back what was there, or start another run with --run PATH"
+            f"{found.sha256[:16]}…. Restore the original, or start another run with --run PATH"
         )
 
 
@@ -112,10 +116,10 @@ def _find(run: RunFolder, step: int | None) -> Checkpoint:
 
 
 def _require_same_pieces(run: RunFolder, manifest: Manifest) -> None:
-    """Require the same pieces of both runs, because a row of an embedding stands for a piece.
+    """Require the same pieces of both runs, because a row of an embedding represents a piece.
 
-    A field is compared with that of its name, or, if the old run's task has other fields, with the
-    one tokenizer that they share.
+    A field is compared with the field of the same name. If the old run's task has other fields, it
+    is compared with the one tokenizer that they share.
     """
     theirs = Manifest.load(open_store(run.dataset)).tokenizers
     shared = next(iter(theirs.values())) if len({t.sha256 for t in theirs.values()}) == 1 else None

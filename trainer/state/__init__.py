@@ -1,1 +1,1 @@
-"""The state of a run as a checkpoint holds it, and how it is saved and restored."""
+"""State of a run as a checkpoint holds it; saving and restoring it."""

@@ -1,7 +1,8 @@
-"""The running digest of all data that a run has trained on.
+"""Running digest of all data that a run has trained on.
 
-The rank that feeds a slot makes its digest (`trainer.tasks.batch`). Here these digests are folded,
-in slot order, into one hash. Two runs saw the same data exactly when their digests are equal.
+The rank that computes a slot also computes the slot's digest (`trainer.tasks.batch`). This module
+folds these digests, in slot order, into one hash. Two runs saw the same data exactly when their
+digests are equal.
 """
 
 import hashlib
@@ -11,7 +12,7 @@ START = "0" * 64
 
 
 def fold(digest: str, slot_digests: Iterable[bytes]) -> str:
-    """The digest after one more step, in hexadecimal."""
+    """Return the digest after one more step, in hexadecimal."""
     state = hashlib.blake2b(bytes.fromhex(digest), digest_size=32)
     for slot in slot_digests:
         state.update(slot)

@@ -1,6 +1,6 @@
-"""Early stopping (Prechelt 1998): end the run when validation no longer gets better.
+"""Early stopping (Prechelt 1998): end the run when validation no longer improves.
 
-Its state lies in the checkpoint, so a run stops at the same step however often it was restarted.
+The state is part of the checkpoint, so restarts do not change the step at which a run stops.
 """
 
 from trainer.checkpoints.format import EarlyStoppingState
@@ -11,9 +11,9 @@ from trainer.scores import Scores
 def after_validation(
     state: EarlyStoppingState, config: EarlyStoppingConfig, step: int, scores: Scores
 ) -> EarlyStoppingState:
-    """The state after a validation."""
+    """Return the state after a validation."""
     score = scores[config.metric]
-    if state.metric not in (None, config.metric):  # the metric was changed between two starts
+    if state.metric not in (None, config.metric):  # the metric changed between two starts
         state = EarlyStoppingState(metric=config.metric)
     if score.is_better_than(state.best):
         return EarlyStoppingState(metric=config.metric, best=score.value, best_step=step)
@@ -21,5 +21,5 @@ def after_validation(
 
 
 def is_over(state: EarlyStoppingState, config: EarlyStoppingConfig | None) -> bool:
-    """Whether the run has been without a new best for long enough."""
+    """Return whether `patience` validations in a row have brought no new best score."""
     return config is not None and state.validations_since_best >= config.patience

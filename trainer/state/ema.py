@@ -1,13 +1,13 @@
-"""The exponential moving average of the weights, cut in the same way as the state.
+"""Exponential moving average of the weights, partitioned in the same way as the state.
 
-Averaging the iterates of stochastic descent (Polyak and Juditsky 1992) lessens their noise. The
+Averaging the iterates of stochastic descent (Polyak and Juditsky 1992) reduces their noise. The
 exponential form forgets the early ones: after each applied step
 
     average ← decay · average + (1 - decay) · weights
 
-Each rank averages the fp32 master weights that it owns, so the average takes as little memory as
-one of Adam's moments and moves between shapes as they do. Validation and translation use it in
-place of the weights. Frozen weights are their own average, and are not kept twice.
+Each rank averages the fp32 master weights that it owns. So the average takes as little memory as
+one of Adam's moments, and reshards between world sizes as they do. Validation and translation use
+it in place of the weights. Frozen weights equal their average, and are not stored twice.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ from trainer.zero.fragments import owned_fragments
 
 
 class Ema:
-    """This rank's part of the average, on the weights' device; at first a copy of the weights."""
+    """Part of the average that this rank owns, on the weights' device; starts as their copy."""
 
     def __init__(self, engine: TrainingEngine, decay: float) -> None:
         self._engine = engine
@@ -44,17 +44,18 @@ class Ema:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Take note of the weights after an applied step."""
+        """Update the average with the weights after an applied step."""
         for average, weights in zip(self._averages, self._weights, strict=True):
-            # Each operation rounds on its own: lerp's last bit depends on where the state is cut.
+            # Each operation must round separately: the last bit of lerp depends on where the state
+            # is partitioned.
             difference = (weights - average.tensor).mul_(1 - self._decay)
             average.tensor.add_(difference)
 
     @contextlib.contextmanager
     def inference_model(self) -> Iterator[nn.Module]:
-        """The average as a model whose forward needs no other rank, in eval mode.
+        """Yield the average as a model in eval mode whose forward needs no other rank.
 
-        A collective: every rank calls it, and gets the whole average, in the engine's compute
+        A collective: every rank calls it and gets the whole average, in the engine's compute
         precision.
         """
         owned = defaultdict(list)
@@ -72,10 +73,10 @@ class Ema:
         yield replica.eval()
 
     def fragments(self) -> Iterator[Fragment]:
-        """The average as fragments of kind `ema`; over all ranks, each element once."""
+        """Yield the average as fragments of kind `ema`; each element belongs to one rank."""
         return iter(self._averages)
 
     def load(self, read: FragmentReader) -> None:
-        """Fill the average from the `ema` fragments of a checkpoint of any shape."""
+        """Fill the average from the `ema` fragments of a checkpoint with any partitioning."""
         for average in self._averages:
             average.tensor.copy_(read(EMA, average.parameter, average.start, average.stop))

@@ -1,7 +1,7 @@
 """Weights that were trained elsewhere, as the checkpoint of step 0 of a run.
 
-It holds no moments, and the run has trained on nothing. Such a run is used as any other, and others
-start from it (`trainer.init_from`), but its training cannot go on.
+The checkpoint holds no moments, and the run has trained on nothing. Such a run can be used like any
+other, and other runs can start from it (`trainer.init_from`), but its training cannot resume.
 """
 
 from pathlib import Path
@@ -21,15 +21,17 @@ from trainer.zero.fragment import MASTER
 def commit_imported(
     run: RunFolder, work: Path, recipe: TrainingRecipe, network: nn.Module, source: str
 ) -> Checkpoint:
-    """Write a network's weights as the first checkpoint of a run; only its owner may.
+    """Write a network's weights as the first checkpoint of a run; only its owner may call it.
 
     Args:
-        run: has been opened with the recipe.
+        run: the run folder, which has been opened with the recipe.
         work: the owner's work folder.
-        source: where the weights come from, in words or as a path.
+        recipe: the recipe of the run.
+        network: the network with the weights.
+        source: description or path of the origin of the weights.
 
     Raises:
-        OSError: it cannot be written, or the run has such a checkpoint.
+        OSError: the checkpoint cannot be written, or exists already.
     """
     weights = {
         name: parameter.detach().to("cpu", torch.float32).contiguous()

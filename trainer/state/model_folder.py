@@ -1,6 +1,6 @@
-"""The weights of a folder in Hugging Face's layout, as the first weights of a run.
+"""Initial weights of a run from a folder in Hugging Face's layout.
 
-folder ──from_marian, from_bert──▶ network ──is it the recipe's?──▶ a reader of its weights
+folder ──from_marian, from_bert──▶ network ──compared with the recipe's──▶ reader of its weights
 """
 
 from collections.abc import Callable, Mapping
@@ -24,24 +24,24 @@ from trainer.zero.fragment import MASTER, FragmentReader
 READERS: Mapping[type[nn.Module], Callable[..., nn.Module]] = {
     Transformer: from_marian,
     MaskedLanguageModel: from_bert,
-    SentenceEncoder: from_bert,  # of whose weights only the encoder's are asked for
+    SentenceEncoder: from_bert,  # only the encoder's weights are requested from it
 }
-# What the weights of the folder compute does not depend on these.
+# Settings that do not affect what the folder's weights compute.
 _FREE = ("network", "preset", "dropout", "attention_dropout", "pooling", "temperature")
 
 
 def folder_weights(folder: Path, engine: TrainingEngine) -> FragmentReader:
-    """Reads the weights of the folder's network as fp32; moments are zero.
+    """Return a reader of the weights in a folder as fp32; moments are zero.
 
     Raises:
-        ModelError: the folder has no network that can be read.
-        RunMismatchError: it is not that of the engine.
+        ModelError: the folder has no readable network, or a weight is not finite.
+        RunMismatchError: the network is not that of the engine.
     """
     ours = engine.module
     if type(ours) not in READERS:
         raise RunMismatchError(
-            f"trainer.init_from: {folder} has a network of Hugging Face's, and only encoder–"
-            f"decoders, masked models and sentence encoders begin with one, not a "
+            f"trainer.init_from: {folder} has a network of Hugging Face's, from which only encoder–"
+            f"decoders, masked models and sentence encoders can start, not a "
             f"{type(ours).__name__}: name a run of such a network"
         )
     theirs = READERS[type(ours)](*read_model(folder))
@@ -58,7 +58,7 @@ def folder_weights(folder: Path, engine: TrainingEngine) -> FragmentReader:
 
 
 def _facts(network: nn.Module) -> dict[str, Any]:
-    """What two networks must have in common, by name."""
+    """Return by name the properties that two networks must have in common."""
     facts: dict[str, Any]
     if isinstance(network, MaskedLanguageModel | SentenceEncoder):
         encoder = network.encoder

@@ -1,7 +1,7 @@
-"""The numerics fingerprint: what can change a run's rounding although its recipe is the same.
+"""Numerics fingerprint: everything that can change a run's rounding under the same recipe.
 
-It is stored with each checkpoint. Under an equal fingerprint, a resumed run repeats the curve bit
-by bit. Under another one the data is still equal, and the curve is equal up to rounding. With
+Each checkpoint stores it. Under an equal fingerprint, a resumed run repeats the curve bit by bit.
+Under another one the data is still equal, and the curve is equal up to rounding. With
 `engine.numerics: exact` the curve stays equal bit by bit even if the number of ranks and the ZeRO
 stage differ.
 """
@@ -19,12 +19,12 @@ from trainer.config import EngineConfig
 from trainer.rank.placement import Placement
 from trainer.record.metrics_lines import EVERY_BIT
 
-EXACT_SUMS = 2  # the version of what trainer/exact computes; another version rounds differently
+EXACT_SUMS = 2  # version of the sums in trainer/exact; another version rounds differently
 _COVERED = {"ranks", "zero_stage"}  # by exact sums
 
 
 def fingerprint(engine: EngineConfig, placement: Placement) -> dict[str, Any]:
-    """The fingerprint of a rank's computations; the same on all ranks of a homogeneous group."""
+    """Return the fingerprint of a rank's computations; homogeneous ranks have the same."""
     cuda = placement.device == "cuda"
     entries = {
         "ranks": placement.world_size,
@@ -48,18 +48,18 @@ def fingerprint(engine: EngineConfig, placement: Placement) -> dict[str, Any]:
 
 
 def attention_backend(engine: EngineConfig, placement: Placement) -> AttentionBackend:
-    """The kernels that compute attention."""
+    """Return the backend that computes attention."""
     return engine.attention or default_backend(torch.device(placement.device))
 
 
 def slow_precision(engine: EngineConfig, placement: Placement) -> str | None:
-    """What to say when the device computes faster in fp32 than in the precision of the recipe."""
+    """Return a warning if fp32 is faster on the device than the recipe's precision, or None."""
     emulated = placement.device == "cpu" and torch.backends.cpu.get_cpu_capability() == "AVX2"
     if engine.precision == "fp32" or not emulated:
         return None
     return (
         f"engine.precision is {engine.precision}, which is slow on this CPU: it has no AVX-512. "
-        "fp32 is several times as fast, for a curve of its own"
+        "fp32 is several times as fast, but makes another curve"
     )
 
 
@@ -68,7 +68,7 @@ def _cpu() -> str:
 
 
 def differences(before: dict[str, Any], now: dict[str, Any]) -> dict[str, list[Any]]:
-    """Entries in which two fingerprints differ, each as [before, now]."""
+    """Return the entries in which two fingerprints differ, each as [before, now]."""
     return {
         name: [before.get(name), now.get(name)]
         for name in sorted(before.keys() | now.keys())
@@ -77,7 +77,7 @@ def differences(before: dict[str, Any], now: dict[str, Any]) -> dict[str, list[A
 
 
 def promise(before: dict[str, Any], now: dict[str, Any]) -> str:
-    """How much of "one recipe, one curve" holds from one fingerprint to another, and why not more.
+    """Describe how far "one recipe, one curve" holds between two fingerprints, and its limits.
 
     The data is the same in any case.
     """
@@ -97,12 +97,12 @@ def promise(before: dict[str, Any], now: dict[str, Any]) -> str:
 
 
 def keeps_every_bit(before: dict[str, Any], now: dict[str, Any]) -> bool:
-    """Whether losses and weights are the same to the last bit under both fingerprints."""
+    """Return whether losses and weights are the same to the last bit under both fingerprints."""
     return not _uncovered(before, now)
 
 
 def _uncovered(before: dict[str, Any], now: dict[str, Any]) -> dict[str, list[Any]]:
-    """The differences that change bits."""
+    """Return the differences that change bits."""
     exact = _exact(before, now)
     changed = differences(before, now)
     return {name: values for name, values in changed.items() if not (exact and name in _COVERED)}

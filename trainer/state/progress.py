@@ -1,4 +1,4 @@
-"""How far a run is: everything that a checkpoint holds besides the tensors of the state."""
+"""Progress of a run: everything that a checkpoint holds besides the tensors of the state."""
 
 from dataclasses import dataclass, field
 
@@ -12,14 +12,14 @@ from trainer.state.digest import START
 
 @dataclass
 class Progress:
-    """Counters and places of a run; equal on all ranks."""
+    """Counters and positions of a run; equal on all ranks."""
 
     step: int = 0
     cursor: Cursor = field(default_factory=Cursor)
     data_digest: str = START
     target_tokens_seen: int = 0
-    scores: Scores = field(default_factory=dict)  # of the validation of this very step
-    validation_due: bool = False  # this step's validation gave way to a request to stop
+    scores: Scores = field(default_factory=dict)  # of the validation at exactly this step
+    validation_due: bool = False  # a stop request postponed this step's validation
     early_stopping: EarlyStoppingState = field(default_factory=EarlyStoppingState)
     skipped_steps: int = 0
     skipped_in_a_row: int = 0
@@ -27,10 +27,11 @@ class Progress:
 
     @classmethod
     def of_checkpoint(cls, header: CheckpointHeader, cursor: Cursor) -> "Progress":
-        """The progress at which a checkpoint left the run.
+        """Return the progress at which a checkpoint left the run.
 
         Args:
-            cursor: where the run's data goes on now.
+            header: the header of the checkpoint.
+            cursor: the position at which the run's data continues.
         """
         return cls(
             step=header.step,
@@ -45,7 +46,7 @@ class Progress:
         )
 
     def is_over(self, config: TrainerConfig) -> bool:
-        """Whether there is no further step to train; a validation may still be due."""
+        """Return whether no step is left to train; a validation may still be due."""
         return self.step >= config.max_steps or early_stopping.is_over(
             self.early_stopping, config.early_stopping
         )

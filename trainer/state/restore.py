@@ -1,4 +1,4 @@
-"""The state that a rank starts with: that of a checkpoint, of another run, or of step 0."""
+"""Initial state of a rank: that of a checkpoint, of another run, or of step 0."""
 
 import torch
 
@@ -24,14 +24,14 @@ from trainer.zero.fragment import MASTER
 
 
 def begin(engine: TrainingEngine, context: RankContext) -> TrainingState:
-    """The state of step 0: moments of zero, and the weights of the parent if the run has one.
+    """Return the state of step 0: moments of zero, and the weights of the parent, if any.
 
-    Which weights are not the parent's is said, if some are not.
+    If some weights are not the parent's, a notice lists them.
 
     Raises:
-        CheckpointError, RunMismatchError: the parent's network is not that of the recipe, nor has
-            it the encoder of that.
-        ModelError: it is a foreign model that cannot be read.
+        CheckpointError, RunMismatchError: the parent has neither the recipe's network nor its
+            encoder.
+        ModelError: the parent is a foreign model that cannot be read.
     """
     warm_start = context.job.warm_start
     if warm_start is None:
@@ -48,7 +48,7 @@ def begin(engine: TrainingEngine, context: RankContext) -> TrainingState:
 def restore(
     engine: TrainingEngine, job: RankJob, checkpoint: Checkpoint, manifest: Manifest
 ) -> TrainingState:
-    """The state in which the checkpoint left the run, whatever shape it was written under.
+    """Return the state of a checkpoint, for any number of ranks and ZeRO stage that wrote it.
 
     Raises:
         CheckpointError: its parameters are not those of the recipe's model.
@@ -68,7 +68,7 @@ def restore(
 
 
 def _load_transferred(engine: TrainingEngine, checkpoint: Checkpoint, context: RankContext) -> None:
-    """Fill the weights with those of another run's checkpoint, or its encoder's."""
+    """Fill the weights with those of another run's checkpoint, or of its encoder."""
     found = plan_weight_transfer(checkpoint, context.recipe.model.network, engine.parameter_shapes)
     if found.skipped_text:
         context.notify(found.skipped_text)
@@ -89,7 +89,7 @@ def record_resumption(
     progress: Progress,
     manifest: Manifest,
 ) -> None:
-    """Record events that say where the run goes on, and what differs from before."""
+    """Record events with the step at which the run continues, and the changes since then."""
     step, goodput = recorder.last_step, recorder.goodput
     if checkpoint is None:
         if goodput.restarts:

@@ -1,4 +1,4 @@
-"""Saving a checkpoint: the fragments that this rank owns, and the header, common to all ranks."""
+"""Saving of a checkpoint: this rank's fragments, and the header that all ranks share."""
 
 from collections.abc import Callable, Iterator
 from typing import Protocol
@@ -15,7 +15,7 @@ from trainer.zero.fragment import Fragment
 
 
 class SaverProtocol(Protocol):
-    """A saver as the loop needs it."""
+    """Interface of a saver for the training loop."""
 
     def save(self, *, final: bool) -> float: ...
 
@@ -23,17 +23,17 @@ class SaverProtocol(Protocol):
 
 
 class NoSaver:
-    """The saver of steps that are trained to be measured or compared: it saves nothing."""
+    """Saver that saves nothing, for steps that are only measured or compared."""
 
     def save(self, *, final: bool) -> float:
         return 0.0
 
     def finish(self) -> None:
-        """Nothing is being written."""
+        """Return at once, because nothing is being written."""
 
 
 class Saver:
-    """Writes checkpoints of one rank; making it allocates all the memory that it will need.
+    """Writer of one rank's checkpoints; construction allocates all memory that it needs.
 
     Raises:
         CheckpointError: a host has too little memory for that; raised on all ranks.
@@ -46,9 +46,13 @@ class Saver:
         manifest: Manifest,
         sync_record: Callable[[], None],
     ) -> None:
-        """
+        """Check the host's memory and allocate the host copy; a collective.
+
         Args:
-            sync_record: writes the record through to the disk; no checkpoint may be ahead of it.
+            context: the recipe, the placement and the job of this rank.
+            state: the state to save.
+            manifest: the manifest of the dataset, for its identity.
+            sync_record: syncs the record to the disk; no checkpoint may be ahead of it.
         """
         self._recipe = context.recipe
         self._state = state
@@ -65,13 +69,13 @@ class Saver:
         )
 
     def save(self, *, final: bool) -> float:
-        """Begin to write a checkpoint, and with `final` wait until it is written.
+        """Start to write a checkpoint, and with `final` wait until it is written.
 
         Returns:
-            How long the training was stalled, in seconds.
+            How long training was stalled, in seconds.
 
         Raises:
-            CheckpointError: the final one could not be written.
+            CheckpointError: the final checkpoint could not be written.
         """
         return self._writer.save(self._header(), final=final)
 

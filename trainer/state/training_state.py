@@ -1,4 +1,4 @@
-"""Everything that a checkpoint holds, in the form it has while the rank trains."""
+"""Everything that a checkpoint holds, in its form during training."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from trainer.zero.engine import TrainingEngine
 
 @dataclass(frozen=True)
 class TrainingState:
-    """How far the run is, its weights and moments, and the average of its weights if it has one."""
+    """Progress, engine (weights and moments), and the moving average if the run keeps one."""
 
     progress: Progress
     engine: TrainingEngine

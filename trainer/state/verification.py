@@ -1,4 +1,4 @@
-"""Hash a checkpoint on all ranks at once, while they build their engines."""
+"""Verification of a checkpoint by all ranks in parallel, while they build their engines."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -11,7 +11,7 @@ from trainer.rank.placement import Placement
 
 
 class SharedVerification:
-    """A thread of each rank that hashes the rank's share of the checkpoint's files."""
+    """Thread that hashes this rank's share of the checkpoint's files."""
 
     def __init__(self, checkpoint: Checkpoint, placement: Placement) -> None:
         self._checkpoint = checkpoint
@@ -23,7 +23,7 @@ class SharedVerification:
         """Wait until all ranks have hashed their shares; a collective.
 
         Raises:
-            DamagedCheckpointError: on every rank, if any rank found a file that differs.
+            DamagedCheckpointError: a rank found a file that differs; raised on all ranks.
         """
         problem = ""
         try:

@@ -1,10 +1,10 @@
-"""The weights that a new run takes from a checkpoint of another one.
+"""Weights that a new run takes from a checkpoint of another run.
 
     same network      all parameters, which must be those of the recipe's model
-    another network   the encoder, `encoder.*`, whole; what is around it starts as it was built
+    another network   the complete encoder, `encoder.*`; the rest keeps its initial values
 
-So a network with another head begins with the encoder of a masked model. An encoder that fits in
-part is refused: it would compute something else with the weights that it has.
+So a network with another head can start from the encoder of a masked model. An encoder that matches
+only in part is refused, because it would compute something else with its weights.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,18 +16,18 @@ from trainer.checkpoints.format import Checkpoint
 from trainer.checkpoints.reader import require_same_shapes
 from trainer.errors import CheckpointError
 
-ENCODER = "encoder."  # what the parameters' names begin with
+ENCODER = "encoder."  # prefix of the parameters' names
 
 
 @dataclass(frozen=True)
 class WeightTransfer:
-    """Which parameters a network takes from a checkpoint.
+    """Parameters that a network takes from a checkpoint.
 
     Attributes:
-        taken: those of both.
-        fresh: those of the network that keep the weights that they were built with.
-        left: those of the checkpoint that the network has not.
-        weights: how many numbers are taken.
+        taken: the parameters that both have.
+        fresh: the parameters of the network that keep their initial values.
+        left: the parameters of the checkpoint that the network does not have.
+        weights: the number of elements of the taken parameters.
     """
 
     taken: tuple[str, ...]
@@ -37,28 +37,29 @@ class WeightTransfer:
 
     @property
     def skipped_text(self) -> str | None:
-        """What is not taken, in words; None if all is."""
+        """Description of the parameters that are not taken, or None if all are taken."""
         if not self.fresh and not self.left:
             return None
         return (
             f"{counted(len(self.taken), 'parameter')} of the encoder, "
-            f"{counted(self.weights, 'weight')}, begin with those of the other run; "
-            f"anew: {join_items(self.fresh)}; left out: {join_items(self.left)}"
+            f"{counted(self.weights, 'weight')}, taken from the other run; "
+            f"newly initialized: {join_items(self.fresh)}; left out: {join_items(self.left)}"
         )
 
 
 def plan_weight_transfer(
     checkpoint: Checkpoint, network: str, shapes: Mapping[str, Sequence[int]]
 ) -> WeightTransfer:
-    """What a network takes from a checkpoint.
+    """Return the parameters that a network takes from a checkpoint.
 
     Args:
-        network: the name of its kind, `model.network` of the recipe.
-        shapes: of its parameters, by name.
+        checkpoint: the checkpoint of the other run.
+        network: the name of the network's kind, `model.network` of the recipe.
+        shapes: the shapes of the network's parameters, by name.
 
     Raises:
         CheckpointError: the checkpoint is of the same kind and has other parameters, or is of
-            another kind and has not the same encoder.
+            another kind and does not have the same encoder.
     """
     other = _network_of(checkpoint)
     if other in (None, network):
@@ -82,7 +83,7 @@ def plan_weight_transfer(
 
 
 def _network_of(checkpoint: Checkpoint) -> str | None:
-    """The kind of network that a checkpoint's recipe names; None if it was written before any."""
+    """Return the kind of network in a checkpoint's recipe, or None if it predates that setting."""
     model = checkpoint.header.recipe.get("model")
     network = model.get("network") if isinstance(model, dict) else None
     return network if isinstance(network, str) else None

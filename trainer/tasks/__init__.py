@@ -1,1 +1,1 @@
-"""The training halves of the tasks, in torch; `task.py` defines their interface."""
+"""Training halves of the tasks, in torch; `task.py` defines their interface."""

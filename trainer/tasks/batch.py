@@ -1,7 +1,7 @@
-"""From a micro-batch of flat arrays to the padded tensors that a network is fed.
+"""Conversion of a micro-batch of flat arrays to the padded tensors that a network reads.
 
-The slot digest is computed here, from the very tensors that go to forward: a digest of the plan
-would be equal even when a rank trained on wrong arrays.
+The slot digest is computed here, from the tensors that go to forward. A digest of the plan would be
+equal even if a rank trained on wrong arrays.
 """
 
 import hashlib
@@ -20,12 +20,11 @@ from model.networks.transformer import Vocabulary
 
 @dataclass(frozen=True)
 class DeviceBatch:
-    """One micro-batch in the form that a network takes.
+    """Micro-batch in the form that a network reads.
 
     Attributes:
-        inputs: what the network's forward takes before the loss.
-        digest: blake2b-256 of the examples' numbers and of all that is fed to the network, without
-            padding.
+        inputs: the arguments of the network's forward before the loss.
+        digest: blake2b-256 of the examples' numbers and of the network's inputs, without padding.
         padding: the number of padded positions.
         positions: the number of all positions.
         flops: operations of the batch's passes in a training step; None if they are not counted.
@@ -38,17 +37,17 @@ class DeviceBatch:
     flops: Flops | None = None
 
     def twice(self) -> Self:
-        """Return the batch with all rows repeated behind the others, for `model.losses.r_drop`."""
+        """Return the batch with all rows repeated after the others, for `model.losses.r_drop`."""
         return replace(self, inputs=tuple(torch.cat([rows, rows]) for rows in self.inputs))
 
 
 @dataclass(frozen=True)
 class PairBatch(DeviceBatch):
-    """A micro-batch of pairs."""
+    """Micro-batch of pairs."""
 
     @property
     def source(self) -> torch.Tensor:
-        """Token ids, int64 [b, s], EOS at the end, then padding."""
+        """Token ids, int64 [b, s], with EOS at the end, then padding."""
         return self.inputs[0]
 
     @property
@@ -58,12 +57,12 @@ class PairBatch(DeviceBatch):
 
     @property
     def target_output(self) -> torch.Tensor:
-        """The target's tokens and EOS, int64 [b, t]."""
+        """Tokens of the target and EOS, int64 [b, t]."""
         return self.inputs[2]
 
 
 def to_device(micro_batch: MicroBatch, vocabulary: Vocabulary, device: torch.device) -> PairBatch:
-    """Pad, shift and move a micro-batch of pairs."""
+    """Pad, shift and move a micro-batch of pairs to a device."""
     source = _padded(micro_batch.fields[SOURCE], vocabulary.pad_id)
     target_output = _padded(micro_batch.fields[TARGET], vocabulary.pad_id)
     target_input = np.empty_like(target_output)
@@ -83,7 +82,7 @@ def to_device(micro_batch: MicroBatch, vocabulary: Vocabulary, device: torch.dev
 
 
 def _padded(field: FieldArrays, pad_id: int) -> np.ndarray:
-    """The flat ids of one field as int64 [rows, longest], padded at the end."""
+    """Return the flat ids of one field as int64 [rows, longest], padded at the end."""
     width = int(field.lengths.max())
     padded = np.full((len(field.lengths), width), pad_id, dtype=np.int64)
     padded[np.arange(width) < field.lengths[:, None]] = field.ids

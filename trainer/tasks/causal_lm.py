@@ -26,14 +26,14 @@ from trainer.tasks.flops import PaddedSizes, row_sizes
 from trainer.tasks.rows import padded_rows, part_numbers_in_rows, token_positions_in_rows
 from trainer.tasks.task import Scoring, ShownExample, TrainingTask, ValidationResult, loss_scores
 
-# Of a held-out document, what a sample is given to go on from; a short document is given by half.
+# Length of the prompt of a sample from a held-out document; at most half of the document.
 PROMPT_TOKENS = 32
 SAMPLES = 3
 SAMPLE_TOKENS = 128
 
 
 def build_decoder_only(recipe: TrainingRecipe, tokenizers: Mapping[str, Tokenizer]) -> DecoderOnly:
-    """The decoder-only Transformer."""
+    """Build the decoder-only Transformer."""
     assert isinstance(recipe.model, DecoderOnlyConfig)
     assert isinstance(recipe.batching, PackedBatchingConfig)
     tokenizer = tokenizers[TEXT]
@@ -47,14 +47,14 @@ def build_decoder_only(recipe: TrainingRecipe, tokenizers: Mapping[str, Tokenize
 
 
 class CausalLanguageModel(TrainingTask):
-    """Documents, and a network that has `forward` of DecoderOnly."""
+    """Task of documents, for a network with the `forward` of DecoderOnly."""
 
     def collate(self, micro_batch: MicroBatch, device: torch.device) -> DeviceBatch:
-        """Input, target and part of each token, int64 [rows, longest row]."""
+        """Return input, target and part of each token, int64 [rows, longest row]."""
         assert micro_batch.rows is not None
         assert micro_batch.starts is not None
         field = micro_batch.fields[TEXT]
-        # A part has the token before its own, so one of its ids is no target and one no input.
+        # A part starts with the token before it, so one of its ids is no target and one no input.
         sizes = field.lengths.astype(np.int64) - 1
         firsts = np.cumsum(field.lengths, dtype=np.int64) - field.lengths
         of_inputs = ranges(firsts, sizes)
@@ -91,7 +91,7 @@ class CausalLanguageModel(TrainingTask):
 
 
 class PerplexityScoring(Scoring):
-    """Loss over all tokens of a held-out set; in the table each batch has a row."""
+    """Loss over all tokens of a held-out set; each batch has a row of the table."""
 
     columns = 1
 
@@ -123,7 +123,7 @@ class PerplexityScoring(Scoring):
         )
 
     def samples(self, network: nn.Module) -> list[ShownExample]:
-        """The first held-out documents, each continued greedily from its beginning."""
+        """Return the first held-out documents, each continued greedily from its beginning."""
         assert isinstance(network, DecoderOnly)
         tokenizer = self._task.tokenizers[TEXT]
         texts = self._heldout.texts[TEXT][:SAMPLES]
@@ -150,7 +150,7 @@ class PerplexityScoring(Scoring):
 def _digest(
     micro_batch: MicroBatch, inputs: np.ndarray, targets: np.ndarray, parts: np.ndarray
 ) -> bytes:
-    """The hash of the documents' numbers, where their parts begin, and all that is fed."""
+    """Return the hash of the documents' numbers, the starts of their parts, and the inputs."""
     state = hashlib.blake2b(digest_size=32)
     for numbers in (micro_batch.pair_ids, micro_batch.starts, micro_batch.rows):
         state.update(np.ascontiguousarray(numbers, dtype="<i8").data)

@@ -1,4 +1,4 @@
-"""Floating-point operations of micro-batches: which network has which, and how large they are.
+"""Floating-point operations of micro-batches, from their sizes and the kind of network.
 
     recipe ──network_flops──▶ operations for each unit of a batch's sizes (model.flops)
     micro-batch ──pair_sizes, …──▶ these sizes, without padding and as computed
@@ -49,10 +49,10 @@ class PaddedSizes(NamedTuple):
 
 
 def network_flops(recipe: TrainingRecipe, tokenizers: Tokenizers) -> NetworkFlops | None:
-    """Return the operations of a recipe's network; None if it has no function that counts them.
+    """Return the operations of a recipe's network, or None if no function counts them.
 
     Raises:
-        EngineError: a pattern of `trainer.frozen` matches nothing, or all are frozen.
+        EngineError: a pattern of `trainer.frozen` matches nothing, or all parameters are frozen.
         ExtensionError: the function cannot be imported.
     """
     place = NETWORKS[recipe.model.network].flops
@@ -105,7 +105,7 @@ def sentence_encoder(
 
 
 def pair_sizes(micro_batch: MicroBatch, attention: AttentionBackend | None) -> PaddedSizes:
-    """Return the sizes of pairs that an encoder–decoder reads, a sentence in each row."""
+    """Return the sizes of pairs that an encoder–decoder reads, one sentence in each row."""
     source, target = (
         micro_batch.fields[name].lengths.astype(np.int64) for name in (SOURCE, TARGET)
     )
@@ -138,9 +138,10 @@ def row_sizes(
     """Return the sizes of rows of parts, each of which attends to itself.
 
     Args:
-        lengths: [parts], the tokens of each.
-        rows: [parts], the row of each.
-        outputs: tokens or labels that are predicted.
+        lengths: [parts], the number of tokens of each part.
+        rows: [parts], the row of each part.
+        outputs: the number of predicted tokens or labels.
+        attention: the backend, which determines whether padding is computed.
     """
     parts = lengths.astype(np.int64)
     real = BatchSizes(tokens=int(parts.sum()), pairs=int(parts @ parts), outputs=outputs)
@@ -152,7 +153,7 @@ def row_sizes(
 
 
 def embedding_sizes(micro_batch: MicroBatch, attention: AttentionBackend | None) -> PaddedSizes:
-    """Return the sizes of pairs whose sentences are embedded, each in a row, and compared."""
+    """Return the sizes of pairs whose sentences are embedded, one in each row, and compared."""
     lengths = np.concatenate([micro_batch.fields[name].lengths for name in (SOURCE, TARGET)])
     cosines = len(micro_batch.pair_ids) ** 2
     real, computed = row_sizes(lengths, np.arange(len(lengths)), 0, attention)

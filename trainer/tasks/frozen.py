@@ -1,9 +1,9 @@
-"""Which parameters a recipe leaves as they are: `trainer.frozen`, patterns on their names.
+"""Parameters that a recipe does not train: `trainer.frozen`, patterns on their names.
 
-    names of the network, patterns ──frozen_names──▶ the frozen ones, in the network's order
+    names of the network, patterns ──frozen_names──▶ the frozen names, in the network's order
 
-A pattern is a shell's: `*` stands for any characters, dots too, `?` for one, `[0-2]` for one of
-some.
+A pattern is a shell's: `*` matches any characters including dots, `?` one character, `[0-2]` one of
+a set.
 """
 
 from collections.abc import Collection, Iterable
@@ -13,22 +13,22 @@ from fnmatch import fnmatchcase
 from foundation.wording import counted
 from trainer.errors import EngineError
 
-NEAREST = 3  # parameters that a message names
+NEAREST = 3  # number of parameters that a message names
 
 
 def frozen_names(parameters: Collection[str], patterns: Iterable[str]) -> tuple[str, ...]:
-    """The parameters that match one of the patterns.
+    """Return the parameters that match one of the patterns.
 
     Raises:
-        EngineError: a pattern matches none, or all parameters are frozen.
+        EngineError: a pattern matches no parameter, or all parameters are frozen.
     """
     matched: set[str] = set()
     for pattern in patterns:
         found = {name for name in parameters if fnmatchcase(name, pattern)}
         if not found:
             raise EngineError(
-                f"trainer.frozen has {pattern!r}, which is the name of none of "
-                f"{counted(len(parameters), 'parameter')}; the nearest are "
+                f"trainer.frozen has {pattern!r}, which matches none of "
+                f"{counted(len(parameters), 'parameter')}; the most similar are "
                 f"{', '.join(_nearest(pattern, parameters))}. Correct or remove it"
             )
         matched |= found
@@ -41,5 +41,5 @@ def frozen_names(parameters: Collection[str], patterns: Iterable[str]) -> tuple[
 
 
 def _nearest(pattern: str, parameters: Collection[str]) -> list[str]:
-    """Parameters that somebody who wrote the pattern may have meant."""
+    """Return the parameters with the names most similar to a pattern."""
     return get_close_matches(pattern, parameters, NEAREST, cutoff=0.0)

@@ -1,6 +1,6 @@
-"""Scores of labels: how many are right, how well each is found, and how well spans are.
+"""Scores of labels: accuracy, F1 of the labels, and F1 of spans.
 
-labels that are expected and told ─▶ accuracy, macro-F1
+expected and predicted labels ─▶ accuracy, macro-F1
 tags of sentences, of the form O, B-X, I-X ─▶ spans ─▶ span-F1
 """
 
@@ -11,7 +11,7 @@ import numpy as np
 
 
 class LabelSpan(NamedTuple):
-    """Words `start` to `stop` (exclusive) of a sentence, of one kind."""
+    """Words `start` to `stop` (exclusive) of a sentence, with the kind of the span."""
 
     start: int
     stop: int
@@ -19,14 +19,14 @@ class LabelSpan(NamedTuple):
 
 
 def accuracy(expected: np.ndarray, predicted: np.ndarray) -> float:
-    """The share that is right, in percent."""
+    """Return the share of correct labels, in percent."""
     return 100 * float(np.mean(expected == predicted))
 
 
 def macro_f1(expected: np.ndarray, predicted: np.ndarray, labels: int) -> float:
-    """The mean of the labels' F1, in percent, of those that are expected or told at all.
+    """Return the mean F1 of the labels that are expected or predicted, in percent.
 
-    F1 = 2 · right / (expected + told) (van Rijsbergen 1979); each label counts alike.
+    F1 = 2 · right / (expected + predicted) (van Rijsbergen 1979); each label has the same weight.
     """
     there, found = (np.bincount(numbers, minlength=labels) for numbers in (expected, predicted))
     right = np.bincount(expected[expected == predicted], minlength=labels)
@@ -35,9 +35,10 @@ def macro_f1(expected: np.ndarray, predicted: np.ndarray, labels: int) -> float:
 
 
 def span_f1(expected: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> float:
-    """F1 of all spans of all sentences together, in percent: of CoNLL (Tjong Kim Sang et al. 2003).
+    """Return F1 of all spans of all sentences together, in percent (Tjong Kim Sang et al. 2003).
 
-    A span is right if its borders and its kind are. Without any span on either side it is 0.
+    This is the score of CoNLL. A span is right if its borders and its kind are. Without any span on
+    either side F1 is 0.
     """
     right = there = found = 0
     for mine, theirs in zip(expected, predicted, strict=True):
@@ -49,9 +50,9 @@ def span_f1(expected: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]
 
 
 def spans(tags: Sequence[str]) -> Iterator[LabelSpan]:
-    """The spans of a sentence's tags, as CoNLL's script counts them.
+    """Yield the spans of a sentence's tags, as CoNLL's script counts them.
 
-    A span begins at B-X, and at I-X which does not go on one of the kind X.
+    A span begins at B-X, and at an I-X that does not continue a span of the kind X.
     """
     start, kind = 0, ""
     for place, tag in enumerate([*tags, "O"]):

@@ -33,15 +33,15 @@ Labels = list[str]  # of a text
 
 
 def build_label_model(recipe: TrainingRecipe, tokenizers: Mapping[str, Tokenizer]) -> LabelModel:
-    """The encoder-only Transformer with a head that tells the recipe's labels.
+    """Build the encoder-only Transformer with a head that predicts the recipe's labels.
 
     Raises:
-        RunMismatchError: the task has none.
+        RunMismatchError: the task has no labels.
     """
     if not isinstance(recipe.data, LabelsDataConfig):
         raise RunMismatchError(
-            f"model.network is {recipe.model.network}, which tells labels, and {recipe.task} has "
-            "none: leave model.network out"
+            f"model.network is {recipe.model.network}, which predicts labels, and {recipe.task} "
+            "has none: leave model.network out"
         )
     assert isinstance(recipe.model, EncoderOnlyConfig)
     assert isinstance(recipe.batching, PackedBatchingConfig)
@@ -55,9 +55,9 @@ def build_label_model(recipe: TrainingRecipe, tokenizers: Mapping[str, Tokenizer
 
 
 class Labelling(MaskedLanguageModelling):
-    """Texts with labels, and a network that has `forward` of LabelModel.
+    """Task of texts with labels, for a network with the `forward` of LabelModel.
 
-    A label is fed as a hidden token is: by its place, and what is to be told there.
+    A label is an input like a masked token: its place, and the target at that place.
     """
 
     @property
@@ -68,7 +68,7 @@ class Labelling(MaskedLanguageModelling):
         return data.labels
 
     def example_texts(self, micro_batch: MicroBatch) -> dict[str, list[str]]:
-        """Each text, and the labels that are to be told of it, to look at a step."""
+        """Return each text and its expected labels, for the inspection of a step."""
         names = [
             " ".join(self.labels[number] for number in numbers if number != IGNORE_INDEX)
             for numbers in micro_batch.fields[LABELS_FIELD].rows()
@@ -83,11 +83,11 @@ class Labelling(MaskedLanguageModelling):
     def more_scores(
         self, expected: Sequence[Labels], predicted: Sequence[Labels]
     ) -> dict[str, float]:
-        """The scores that only this task has, by name, of all texts' labels."""
+        """Return the scores that only this task has, by name, from the labels of all texts."""
 
 
 class TextClassification(Labelling):
-    """One label for each text."""
+    """Task with one label for each text."""
 
     def more_scores(
         self, expected: Sequence[Labels], predicted: Sequence[Labels]
@@ -96,7 +96,7 @@ class TextClassification(Labelling):
 
 
 class TokenClassification(Labelling):
-    """One label for each word."""
+    """Task with one label for each word."""
 
     def more_scores(
         self, expected: Sequence[Labels], predicted: Sequence[Labels]
@@ -107,10 +107,10 @@ class TokenClassification(Labelling):
 
 
 class LabelScoring(Scoring):
-    """Scores of the labels of a held-out set, which has one at least.
+    """Scores of the labels of a held-out set, which has at least one label.
 
-    In the table each label has a row, text after text: its negative log-likelihood, in nats, and
-    the number of the label that is likeliest.
+    Each label has a row of the table, text after text: its negative log-likelihood, in nats, and
+    the number of the most probable label.
     """
 
     columns = 2
@@ -134,7 +134,7 @@ class LabelScoring(Scoring):
         assert micro_batch.starts is not None
         guesses = network(*self._task.collate(micro_batch, device).inputs, label_predictions)
         values = torch.stack([guesses.nll_m.double(), guesses.best_m.double()], dim=1)
-        # A part's labels follow one another, in the set as in the batch.
+        # A part's labels are consecutive, in the set as in the batch.
         first = self._before[self._firsts[micro_batch.pair_ids] + micro_batch.starts]
         counts = self._task.targets(micro_batch)
         yield from zip(ranges(first, counts).tolist(), values.cpu().numpy(), strict=True)
@@ -156,13 +156,13 @@ class LabelScoring(Scoring):
         return ValidationResult(scores, self._examples(wanted, made))
 
     def _by_text(self, numbers: np.ndarray) -> list[Labels]:
-        """The labels of each text."""
+        """Return the labels of each text."""
         names = [self._task.labels[number] for number in numbers.tolist()]
         bounds = [*self._before[self._firsts].tolist(), len(names)]
         return [names[start:stop] for start, stop in pairwise(bounds)]
 
     def _examples(self, expected: list[Labels], predicted: list[Labels]) -> list[ShownExample]:
-        """Some texts from all over the set, as files often have label after label."""
+        """Return some texts from all over the set, because files are often sorted by label."""
         numbers = range(0, len(self._texts), -(-len(self._texts) // SAMPLES))
         return [
             ShownExample(self._texts[n], " ".join(expected[n]), " ".join(predicted[n]))

@@ -1,4 +1,4 @@
-"""Masked language modelling in torch: packed rows, scored by hidden tokens that are told."""
+"""Masked language modelling in torch: packed rows, scored by the prediction of masked tokens."""
 
 import hashlib
 import math
@@ -36,7 +36,7 @@ SAMPLES = 3
 def build_masked_language_model(
     recipe: TrainingRecipe, tokenizers: Mapping[str, Tokenizer]
 ) -> MaskedLanguageModel:
-    """The encoder-only Transformer with the head that tells masked tokens."""
+    """Build the encoder-only Transformer with the head that predicts masked tokens."""
     assert isinstance(recipe.model, EncoderOnlyConfig)
     assert isinstance(recipe.batching, PackedBatchingConfig)
     (size,) = {tokenizer.vocabulary_size for tokenizer in tokenizers.values()}
@@ -46,16 +46,19 @@ def build_masked_language_model(
 
 
 class MaskedLanguageModelling(TrainingTask):
-    """Texts with hidden tokens, and a network that has `forward` of MaskedLanguageModel.
+    """Task of texts with masked tokens, for a network with the `forward` of MaskedLanguageModel.
 
     Attributes:
-        role: what `example_texts` calls them.
+        role: the key of the texts in the result of `example_texts`.
     """
 
     role = "document"
 
     def collate(self, micro_batch: MicroBatch, device: torch.device) -> DeviceBatch:
-        """Tokens, segments, positions and parts, int64 [rows, longest row]; places and targets."""
+        """Return tokens, segments, positions, parts, then places and targets.
+
+        The first four are int64 [rows, longest row].
+        """
         assert micro_batch.rows is not None
         seen, labels = micro_batch.fields[TEXT], micro_batch.fields[LABELS_FIELD].ids
         sizes = seen.lengths.astype(np.int64)
@@ -96,7 +99,7 @@ class MaskedLanguageModelling(TrainingTask):
         return MaskedScoring(self, heldout)
 
     def example_texts(self, micro_batch: MicroBatch) -> dict[str, list[str]]:
-        """Each text as the network sees it, and the pieces of it that are to be told."""
+        """Return each text as the network reads it, and the pieces to predict."""
         labels = micro_batch.fields[LABELS_FIELD].rows()
         pieces = [[[token] for token in row if token != IGNORE_INDEX] for row in labels]
         return {
@@ -107,7 +110,7 @@ class MaskedLanguageModelling(TrainingTask):
         }
 
     def shown(self, ids: Sequence[int]) -> str:
-        """A text as a person reads it, with hidden tokens marked."""
+        """Return a readable text, with masked tokens marked."""
         return masked_text(self._tokenizer, ids)
 
     @property
@@ -116,9 +119,9 @@ class MaskedLanguageModelling(TrainingTask):
 
 
 class MaskedScoring(Scoring):
-    """Loss and accuracy over the hidden tokens of a held-out set, the same ones each time.
+    """Loss and accuracy over the masked tokens of a held-out set, which are always the same.
 
-    In the table each batch has a row.
+    Each batch has a row of the table.
     """
 
     columns = 2
@@ -149,7 +152,7 @@ class MaskedScoring(Scoring):
 
     @torch.no_grad()
     def samples(self, network: nn.Module) -> list[ShownExample]:
-        """The first texts of a batch: as the network saw them, as they are, as it filled them."""
+        """Return the first texts of a batch: masked, original, and as filled by the network."""
         assert isinstance(network, MaskedLanguageModel)
         batch = self.batches[0]
         seen, labels = batch.fields[TEXT], batch.fields[LABELS_FIELD]
@@ -169,7 +172,7 @@ class MaskedScoring(Scoring):
 
 
 def _digest(micro_batch: MicroBatch, fed: list[np.ndarray]) -> bytes:
-    """The hash of the examples' numbers, where their parts begin, and all that is fed, unpadded."""
+    """Return the hash of the examples' numbers, their parts' starts, and the unpadded inputs."""
     state = hashlib.blake2b(digest_size=32)
     for numbers in (micro_batch.pair_ids, micro_batch.starts, micro_batch.rows):
         state.update(np.ascontiguousarray(numbers, dtype="<i8").data)

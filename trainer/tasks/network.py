@@ -1,4 +1,4 @@
-"""The network of a recipe, with its initial weights and without an engine."""
+"""Network of a recipe, with its initial weights and without an engine."""
 
 from collections.abc import Callable, Mapping
 from typing import Protocol, cast
@@ -15,12 +15,12 @@ from trainer.tasks.randomness import seed_torch
 
 
 class Network(Protocol):
-    """A module that an engine can train. Every network here is an nn.Module besides.
+    """Module that an engine can train; every network here is also an nn.Module.
 
-    `forward` takes the tensors of a batch and a loss, and returns sums over the batch as a named
-    tuple of scalars, of which the first is minimised. It uses every parameter inside, as ZeRO-3
-    gathers weights there, and may let the rows of one micro-batch influence each other, but
-    nothing else: how micro-batches are dealt to ranks must not matter.
+    `forward` takes the tensors of a batch and a loss. It returns sums over the batch as a named
+    tuple of scalars, of which the first is minimised. It must use every parameter inside, because
+    ZeRO-3 gathers weights there. The rows of one micro-batch may influence each other, but nothing
+    else may: the distribution of micro-batches over ranks must not matter.
 
     Attributes:
         width: the width of the model, which the paper's learning rate depends on.
@@ -29,19 +29,19 @@ class Network(Protocol):
     width: int
 
     def checkpoint_activations(self, on: bool) -> None:
-        """Sets whether the backward pass computes activations anew instead of keeping them."""
+        """Set whether the backward pass recomputes activations instead of storing them."""
 
 
-# Makes a network of a recipe and the tokenizers by field.
+# Builds a network from a recipe and the tokenizers by field.
 Build = Callable[[TrainingRecipe, Mapping[str, Tokenizer]], nn.Module]
 
 
 def parameter_shapes(
     recipe: TrainingRecipe, tokenizers: Mapping[str, Tokenizer]
 ) -> dict[str, tuple[int, ...]]:
-    """The shapes of the network's parameters by name; it takes no memory to know them.
+    """Return the shapes of the network's parameters by name, without allocating memory.
 
-    Only of the networks that are built in: an extension's may need memory, or more.
+    Use it only for built-in networks: an extension's network may need memory, or more.
     """
     with torch.device("meta"):
         network = build_network(recipe, tokenizers)
@@ -49,18 +49,19 @@ def parameter_shapes(
 
 
 def parameter_names(recipe: TrainingRecipe, tokenizers: Mapping[str, Tokenizer]) -> list[str]:
-    """Return the names of the network's parameters, an extension's network included."""
+    """Return the names of the parameters, for an extension's network, too."""
     if not recipe.extensions:
         return list(parameter_shapes(recipe, tokenizers))
-    network = build_network(recipe, tokenizers)  # it may not know torch's meta device
+    network = build_network(recipe, tokenizers)  # it may not support torch's meta device
     return [name for name, _ in network.named_parameters()]
 
 
 def build_network(recipe: TrainingRecipe, tokenizers: Mapping[str, Tokenizer]) -> nn.Module:
-    """The network with its initial weights, which follow from the recipe's seed.
+    """Return the network with its initial weights, which follow from the recipe's seed.
 
     Args:
-        tokenizers: by field.
+        recipe: the recipe, which names the network.
+        tokenizers: the tokenizers by field.
 
     Raises:
         ExtensionError: the network's builder cannot be imported.
@@ -74,7 +75,7 @@ def build_network(recipe: TrainingRecipe, tokenizers: Mapping[str, Tokenizer]) -
 
 
 def _require_attributes(network: nn.Module, place: str) -> None:
-    """Check that a network has what `Network` asks for besides `forward`.
+    """Check that a network has the members of `Network` besides `forward`.
 
     Raises:
         ModelError: an attribute is missing or of another type.
@@ -98,7 +99,7 @@ def sum_names(sums: object, network: nn.Module) -> tuple[str, ...]:
     """Return the names of the sums that a forward pass returned.
 
     Raises:
-        ModelError: it returned something else than a named tuple.
+        ModelError: it did not return a named tuple.
     """
     names = getattr(sums, "_fields", None)
     if names is None:

@@ -1,7 +1,8 @@
-"""What a network makes of one sentence while it is trained, small enough to be kept for ever.
+"""Compact record of a network's output for one sentence during training.
 
 A `Probe` has the pieces, the first few predictions of each step, and every attention map, rounded
-to 255ths: a byte a weight. Nothing here needs torch; `trainer.tasks.probing` makes probes.
+to 255ths: one byte per weight. This module does not need torch; `trainer.tasks.probing` creates
+probes.
 """
 
 import base64
@@ -20,7 +21,7 @@ from trainer.config import LONGEST_PROBE
 MAX_PIECES = 32  # of a sentence and of its translation, EOS included
 MAX_PREDICTIONS = 3  # of each step
 MAX_LAYERS = 12  # of each stack: the last ones
-MAX_WEIGHTS = 48_000  # of all maps of a probe: else the heads of each map are averaged
+MAX_WEIGHTS = 48_000  # of all maps of a probe; beyond it the heads of each map are averaged
 FULL = 255  # the byte of a weight of 1
 
 _PLACE = r"^(encoder\.layers\.\d{1,4}\.self|decoder\.layers\.\d{1,4}\.(self|cross))_attention$"
@@ -30,20 +31,20 @@ _Axis = Annotated[int, Field(ge=1, le=MAX_WEIGHTS)]
 
 
 class Prediction(FileModel):
-    """A piece that may come next, and how probable it is."""
+    """Candidate for the next piece, and its probability."""
 
     piece: _Piece
     probability: Annotated[float, Field(ge=0, le=1)]
 
 
 class AttentionMap(FileModel):
-    """The weights of an attention.
+    """Weights of an attention.
 
     Attributes:
-        place: such as decoder.layers.1.cross_attention.
-        shape: heads, rows that look, and columns that are looked at.
-        mean_of_heads: of how many heads this is the mean; 1: each head has its own map.
-        weights: a byte for each, 255 for a weight of 1, as base64.
+        place: the attention's name, such as decoder.layers.1.cross_attention.
+        shape: heads, rows (queries), and columns (keys).
+        mean_of_heads: the number of heads that were averaged; 1 if each head has a map.
+        weights: one byte per weight, 255 for a weight of 1, as base64.
     """
 
     place: Annotated[str, Field(pattern=_PLACE)]
@@ -53,7 +54,7 @@ class AttentionMap(FileModel):
 
     @classmethod
     def of(cls, place: str, weights_hts: np.ndarray, mean_of_heads: int = 1) -> Self:
-        """The map of weights between 0 and 1."""
+        """Create the map of weights between 0 and 1."""
         rounded = np.rint(weights_hts * FULL).clip(0, FULL).astype(np.uint8)
         heads, rows, columns = rounded.shape
         text = base64.b64encode(rounded.tobytes()).decode("ascii")
@@ -62,7 +63,7 @@ class AttentionMap(FileModel):
 
     @property
     def bytes_hts(self) -> NDArray[np.uint8]:
-        """The weights in 255ths."""
+        """Weights in 255ths."""
         data = base64.b64decode(self.weights, validate=True)
         return np.frombuffer(data, np.uint8).reshape(self.shape)
 
@@ -71,22 +72,23 @@ class AttentionMap(FileModel):
         try:
             found = len(base64.b64decode(self.weights, validate=True))
         except binascii.Error as error:
-            raise ValueError(f"weights are no base64: {error}") from error
+            raise ValueError(f"weights are not base64: {error}") from error
         if found != math.prod(self.shape):
             raise ValueError(f"{found:,} bytes of weights for the shape {self.shape}")
         return self
 
 
 class Probe(FileModel):
-    """A sentence as a network reads and translates it.
+    """Sentence as a network reads and translates it.
 
     Attributes:
-        tag: what was put before it.
+        sentence: the sentence.
+        tag: the tag that was prepended, or None.
         source: the pieces that the encoder reads; ends with EOS.
-        source_pieces: how many there would be: `source` has the first ones.
+        source_pieces: the number of pieces of the whole sentence; `source` has the first ones.
         target: the pieces that the decoder reads, one a step; begins with BOS.
         output: the text that greedy search finds.
-        ended: whether it chose to end; otherwise it was stopped by the limit of pieces.
+        ended: whether the search ended with EOS; otherwise the limit of pieces stopped it.
         predictions: for each step the most probable next pieces, best first.
         attention: each attention of the last layers, in the order of computation.
     """
@@ -122,6 +124,6 @@ class Probe(FileModel):
 
 
 def sides_of(place: str) -> tuple[str, str]:
-    """What the rows and the columns of an attention's map are: "source" or "target" pieces."""
+    """Return whether rows and columns of an attention's map are "source" or "target" pieces."""
     looks = "source" if place.startswith("encoder.") else "target"
     return looks, "source" if place.endswith("cross_attention") else looks

@@ -1,8 +1,8 @@
-"""A probe sentence on its way through a network in training: pieces, greedy search, attention.
+"""Probe of a network in training: the pieces, greedy search and attention of one sentence.
 
     sentence ─▶ ids, at most 32 ─▶ greedy search, bounded ─▶ one traced pass ─▶ Probe
 
-It draws nothing at random, and leaves the network as it was.
+It draws no random numbers, and does not change the network.
 """
 
 from collections.abc import Iterator, Sequence
@@ -35,14 +35,17 @@ def probe(
     sentence: str,
     tag: str | None = None,
 ) -> Probe:
-    """What the network makes of a sentence.
+    """Return the network's output for a sentence.
 
     Args:
-        network: in evaluation mode.
-        tag: put before the sentence.
+        network: the network in evaluation mode.
+        source_tokenizer: the tokenizer of the sentence.
+        target_tokenizer: the tokenizer of its translation.
+        sentence: the sentence; pieces beyond the limit are cut.
+        tag: a tag to prepend to the sentence.
 
     Raises:
-        ModelError: the network gives NaN, or is in training mode.
+        ModelError: the network returns NaN, or is in training mode.
     """
     device = next(network.parameters()).device
     all_ids = source_tokenizer.encode_field([sentence], tag).ids.tolist()
@@ -78,14 +81,16 @@ def probe(
 
 
 def pieces_read(tokenizer: Tokenizer, sentence: str, ids: Sequence[int]) -> list[str]:
-    """The pieces of a sentence's ids as they are shown; unknown ones with their characters.
+    """Return the pieces of a sentence's ids for display; unknown ones with their characters.
 
     Args:
-        ids: a tag's if there is one, those of the sentence, and EOS.
+        tokenizer: the tokenizer of the sentence.
+        sentence: the sentence.
+        ids: those of a tag, if there is one, and of the sentence, and EOS.
     """
     shown = [tokenizer.piece(number) for number in ids]
     read = tokenizer.pieces(sentence)
-    first = len(ids) - 1 - len(read)  # behind the tag, and before EOS
+    first = len(ids) - 1 - len(read)  # after the tag, and before EOS
     for place, characters in enumerate(read, start=first):
         if ids[place] == tokenizer.special_ids.unk:
             shown[place] = f"{characters} ({shown[place]})"
@@ -93,12 +98,12 @@ def pieces_read(tokenizer: Tokenizer, sentence: str, ids: Sequence[int]) -> list
 
 
 def _limit(source_pieces: int) -> int:
-    """The most pieces of a translation, EOS included: an untrained network seldom ends one."""
+    """Return the limit of a translation's pieces, as an untrained network seldom predicts EOS."""
     return min(MAX_PIECES, 2 * source_pieces + 4)
 
 
 def _best(network: Transformer, traced: Trace) -> tuple[list[list[int]], list[list[float]]]:
-    """The most probable pieces of each step, of those that a search may choose."""
+    """Return the most probable pieces of each step, among those that a search may choose."""
     probabilities_tv = traced.probabilities_btv[0].clone()
     vocabulary = network.vocabulary
     probabilities_tv[:, sorted({vocabulary.pad_id, vocabulary.bos_id})] = 0
@@ -109,7 +114,7 @@ def _best(network: Transformer, traced: Trace) -> tuple[list[list[int]], list[li
 def _maps(
     config: ModelConfig, traced: Trace, source_pieces: int, limit: int
 ) -> Iterator[AttentionMap]:
-    """All maps of the last layers; whether heads are averaged is the same for all steps."""
+    """Yield all maps of the last layers; heads are averaged for all steps or for none."""
     encoder, decoder = traced.encoder.layers, traced.decoder.layers
     of_a_head = min(len(encoder), MAX_LAYERS) * source_pieces**2
     of_a_head += min(len(decoder), MAX_LAYERS) * limit * (limit + source_pieces)

@@ -6,7 +6,10 @@ import torch
 
 
 def seed_of(*coordinate: int | str) -> int:
-    """A 63-bit seed from a coordinate such as `(seed, "dropout", step, slot)`; it never changes."""
+    """Return a 63-bit seed from a coordinate such as `(seed, "dropout", step, slot)`.
+
+    The mapping must never change.
+    """
     text = ":".join(str(part) for part in coordinate)
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest()) >> 1
 
@@ -17,6 +20,6 @@ def seed_torch(*coordinate: int | str) -> None:
     if torch.backends.cuda.is_built():
         torch.manual_seed(seed)
     else:
-        # torch.manual_seed writes down the stack for each device that it might seed later, which
-        # takes a millisecond in every micro-batch.
+        # torch.manual_seed records the stack for each device that it might seed later, which takes
+        # a millisecond in every micro-batch.
         torch.default_generator.manual_seed(seed)

@@ -1,4 +1,4 @@
-"""Rows of packed parts, or of a sentence each, from flat arrays to padded ones."""
+"""Conversion of flat arrays to padded rows, of packed parts or of one sentence each."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ from data_pipeline.arrays import FieldArrays, Int64Array, ranges
 def token_positions_in_rows(
     rows: np.ndarray, sizes: Int64Array
 ) -> tuple[Int64Array, tuple[int, int]]:
-    """Where each token lies in the flattened rows, and the shape of these."""
+    """Return the place of each token in the flattened rows, and the shape of the rows."""
     row_sizes = np.bincount(rows, weights=sizes).astype(np.int64)
     width = int(row_sizes.max())
     before_row = np.cumsum(row_sizes) - row_sizes
@@ -17,13 +17,13 @@ def token_positions_in_rows(
 
 
 def part_numbers_in_rows(rows: np.ndarray) -> Int64Array:
-    """The number of each part in its row, from 0."""
+    """Return the number of each part in its row, from 0."""
     first = np.searchsorted(rows, rows)
     return np.arange(len(rows)) - first
 
 
 def positions_per_part(numbers: Int64Array, segments: Int64Array) -> Int64Array:
-    """Each token's position: it begins anew with each part, and with each side of one."""
+    """Return each token's position, which restarts at each part and at each side of a part."""
     begins = np.ones(len(numbers), dtype=bool)
     begins[1:] = (np.diff(numbers) != 0) | (np.diff(segments) != 0)
     place = np.arange(len(numbers))
@@ -34,12 +34,14 @@ def positions_per_part(numbers: Int64Array, segments: Int64Array) -> Int64Array:
 def sentence_rows(
     sentences: FieldArrays, pad_id: int, segments: Int64Array | None = None
 ) -> list[np.ndarray]:
-    """What an encoder reads of sentences that have a row each, int64 [sentences, longest].
+    """Return the encoder's inputs for sentences in a row each, int64 [sentences, longest].
 
-    Tokens, segments, positions and parts: 0, and -1 at padding.
+    These are tokens, segments, positions and parts (0, and -1 at padding).
 
     Args:
-        segments: of each token, all sentences concatenated; None: 0.
+        sentences: the flat ids of the sentences.
+        pad_id: the id of padding.
+        segments: the segment of each token, all sentences concatenated; None: 0.
     """
     lengths = sentences.lengths.astype(np.int64)
     numbers = np.arange(len(lengths))
@@ -59,7 +61,7 @@ def sentence_rows(
 def padded_rows(
     values: np.ndarray, places: Int64Array, shape: tuple[int, int], padding: int
 ) -> np.ndarray:
-    """The values at their places, int64 [rows, longest row], and padding elsewhere."""
+    """Return the values at their places, int64 [rows, longest row], and padding elsewhere."""
     padded = np.full(shape[0] * shape[1], padding, dtype=np.int64)
     padded[places] = values
     return padded.reshape(shape)

@@ -1,4 +1,4 @@
-"""Sentence embeddings in torch: pairs told apart, scored by translations that are found."""
+"""Sentence embeddings in torch: contrastive training on pairs, scored by retrieval."""
 
 import hashlib
 import math
@@ -31,7 +31,7 @@ SAMPLES = 3
 def build_sentence_encoder(
     recipe: TrainingRecipe, tokenizers: Mapping[str, Tokenizer]
 ) -> SentenceEncoder:
-    """The encoder-only Transformer whose hidden states are pooled."""
+    """Build the encoder-only Transformer whose hidden states are pooled."""
     assert isinstance(recipe.model, SentenceEncoderConfig)
     assert isinstance(recipe.batching, EmbeddingBatchingConfig)
     (size,) = {tokenizer.vocabulary_size for tokenizer in tokenizers.values()}
@@ -41,10 +41,10 @@ def build_sentence_encoder(
 
 
 class SentenceEmbedding(TrainingTask):
-    """Pairs of sentences, and a network that has `forward` of SentenceEncoder."""
+    """Task of sentence pairs, for a network with the `forward` of SentenceEncoder."""
 
     def collate(self, micro_batch: MicroBatch, device: torch.device) -> DeviceBatch:
-        """Tokens, segments, positions and parts, int64 [sources, then targets; longest]."""
+        """Return tokens, segments, positions and parts, int64 [sources, then targets; longest]."""
         sentences = concatenate([micro_batch.fields[name] for name in (SOURCE, TARGET)])
         rows = sentence_rows(sentences, self._tokenizer.pad_id)
         positions = rows[0].size
@@ -70,10 +70,10 @@ class SentenceEmbedding(TrainingTask):
 
 
 class EmbeddingScoring(Scoring):
-    """Loss, and the share of sentences whose nearest of a group is their translation.
+    """Loss and retrieval accuracy: the share of sentences whose nearest is their translation.
 
-    Both are means over both directions, among the pairs of a group, which are the same for every
-    run. In the table each group has a row.
+    Both are means over both directions, among the pairs of a group. The groups are the same for
+    every run, and each has a row of the table.
     """
 
     columns = 2
@@ -108,7 +108,7 @@ class EmbeddingScoring(Scoring):
 
     @torch.no_grad()
     def samples(self, network: nn.Module) -> list[ShownExample]:
-        """The first sources of a group, their translations, and what of the group is nearest."""
+        """Return the first sources of a group, their translations, and their nearest targets."""
         assert isinstance(network, SentenceEncoder)
         device = next(network.parameters()).device
         vectors: Tensor = network.embed(*self._task.collate(self.batches[0], device).inputs)
@@ -121,7 +121,7 @@ class EmbeddingScoring(Scoring):
 
 
 def _digest(pair_ids: np.ndarray, sentences: FieldArrays, fed: list[np.ndarray]) -> bytes:
-    """The hash of the pairs' numbers, the sentences' lengths, and what is fed, unpadded."""
+    """Return the hash of the pairs' numbers, the sentences' lengths, and the unpadded inputs."""
     state = hashlib.blake2b(digest_size=32)
     for numbers in (pair_ids, sentences.lengths):
         state.update(np.ascontiguousarray(numbers, dtype="<i8").data)

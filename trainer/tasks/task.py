@@ -1,10 +1,10 @@
-"""A task's half in torch: what ranks and inference know of it.
+"""Interface of a task's half in torch, for ranks and inference.
 
     micro-batch ──collate──▶ tensors, their digest ──network's forward, with the loss──▶ sums
     held-out set ──Scoring──▶ rows, each computed by one rank ──summarise──▶ scores
 
 The other half, in numpy, is `data_pipeline.batching.task`. Seeding, collectives, the folding of
-digests, stopping and giving way stay in the loop: nothing here knows of ranks.
+digests, stopping and preemption stay in the loop: a task does not depend on ranks.
 """
 
 import math
@@ -40,7 +40,7 @@ from trainer.tasks.probe import Probe
 
 @dataclass(frozen=True)
 class ShownExample:
-    """A held-out example as a person sees it: what was given, expected, and made of it."""
+    """Held-out example in readable form: the input, the expected output, and the model's output."""
 
     given: str
     expected: str
@@ -49,10 +49,12 @@ class ShownExample:
 
 @dataclass(frozen=True)
 class ValidationResult:
-    """Scores of one validation, and what it made of the examples.
+    """Scores of one validation, and the model's outputs for the examples.
 
     Attributes:
-        decoding: the search that made the texts, see `trainer.scores.Score`.
+        scores: the scores by name.
+        examples: the examples with outputs.
+        decoding: the search that generated the texts, see `trainer.scores.Score`.
     """
 
     scores: Scores
@@ -61,20 +63,21 @@ class ValidationResult:
 
     @property
     def texts(self) -> list[str]:
-        """What was made of each example."""
+        """Output of the model for each example."""
         return [example.made for example in self.examples]
 
 
 class Scoring(ABC):
-    """The scoring of one held-out set.
+    """Scoring of one held-out set.
 
-    Each row of a table has one writer, so that the sum of the ranks' tables is exact.
+    One rank writes each row of a table, so that the sum of the ranks' tables is exact.
 
     Attributes:
         batches: the whole set, the same for any number of ranks.
-        rows, columns: the size of the table.
+        rows: the number of rows of the table.
+        columns: the number of columns of the table.
         scores_parts: whether `score` also takes parts of these batches, so that the memory
-            preflight can try smaller ones before it tries the widest.
+            preflight can try smaller batches before the widest.
     """
 
     scores_parts: ClassVar[bool] = False
@@ -86,30 +89,36 @@ class Scoring(ABC):
     def score(
         self, network: nn.Module, micro_batch: MicroBatch, number: int, device: torch.device
     ) -> Iterator[tuple[int, np.ndarray]]:
-        """The rows that a batch fills, each with its first numbers.
+        """Yield the rows that a batch fills, each with its first numbers.
 
         Args:
-            micro_batch: the one of this number in `batches`, or a part of it.
+            network: the network in evaluation mode.
+            micro_batch: the batch of this number in `batches`, or a part of it.
+            number: the number of the batch.
+            device: the device that computes.
         """
 
     @abstractmethod
     def summarise(self, table: np.ndarray) -> ValidationResult:
-        """The scores, from the whole table."""
+        """Return the scores of the complete table."""
 
     def samples(self, network: nn.Module) -> list[ShownExample]:
-        """Examples that are made only to be looked at; asked of one rank alone."""
+        """Return examples that are only displayed; called on one rank only."""
         return []
 
 
 class TrainingTask(ABC):
-    """A task under one recipe, on one dataset."""
+    """Task under one recipe, on one dataset."""
 
     def __init__(
         self, recipe: TrainingRecipe, manifest: Manifest, tokenizers: Mapping[str, Tokenizer]
     ) -> None:
-        """
+        """Store the parts that the task depends on.
+
         Args:
-            tokenizers: by field.
+            recipe: the recipe.
+            manifest: the manifest of the dataset.
+            tokenizers: the tokenizers by field.
         """
         self.recipe = recipe
         self.manifest = manifest
@@ -117,12 +126,12 @@ class TrainingTask(ABC):
         self.data = DATA_TASKS[recipe.task]
 
     def build_network(self) -> nn.Module:
-        """The network with its initial weights: for an engine, a replica, an average."""
+        """Return the network with its initial weights: for an engine, a replica, an average."""
         return build_network(self.recipe, self.tokenizers)
 
     @property
     def loss(self) -> object:
-        """What the network's forward gets after the tensors of a batch: the recipe's loss."""
+        """Loss of the recipe, the last argument of the network's forward."""
         config = self.recipe.trainer
         kind = LOSSES[config.loss]
         if kind is None and config.r_drop:
@@ -133,21 +142,21 @@ class TrainingTask(ABC):
 
     @abstractmethod
     def collate(self, micro_batch: MicroBatch, device: torch.device) -> DeviceBatch:
-        """The tensors of a micro-batch, and the digest of what they feed to the network."""
+        """Return the tensors of a micro-batch, and the digest of the network's inputs."""
 
     def collate_for_training(self, micro_batch: MicroBatch, device: torch.device) -> DeviceBatch:
-        """Collate what a training step feeds, under R-Drop both of its passes, and count it."""
+        """Collate the input of a training step, count its operations, and double it for R-Drop."""
         batch = self.collate(micro_batch, device)
         if self.recipe.trainer.r_drop:
             batch = batch.twice()
         return replace(batch, flops=self.flops(micro_batch))
 
     def sizes(self, micro_batch: MicroBatch) -> PaddedSizes | None:
-        """Return the sizes that its operations follow from; None, the default: not counted."""
+        """Return the sizes that determine the operations, or None (the default) if not counted."""
         return None
 
     def flops(self, micro_batch: MicroBatch) -> Flops | None:
-        """Return the operations of a micro-batch, forward and backward; None: not counted.
+        """Return the operations of a micro-batch, forward and backward, or None if not counted.
 
         Under R-Drop they are those of both passes.
         """
@@ -164,17 +173,17 @@ class TrainingTask(ABC):
 
     @abstractmethod
     def targets(self, micro_batch: MicroBatch) -> np.ndarray:
-        """How many tokens of each of its parts are predicted, in the order that forward has."""
+        """Return the number of predicted tokens of each part, in the order of forward."""
 
     @abstractmethod
     def scoring(self, heldout: HeldOut) -> Scoring:
-        """The scoring of a held-out set."""
+        """Return the scoring of a held-out set."""
 
     def probe(self, network: nn.Module, sentence: str) -> Probe:
-        """What the network makes of a probe sentence; of tasks whose kind says that they have it.
+        """Return the network's output for a probe sentence, if the task's kind `probes`.
 
         Raises:
-            ModelError: the network gives NaN.
+            ModelError: the network returns NaN.
         """
         raise NotImplementedError(f"{type(self).__name__} has no probe")
 
@@ -182,11 +191,11 @@ class TrainingTask(ABC):
     def example_losses(
         self, network: nn.Module, micro_batch: MicroBatch, device: torch.device
     ) -> np.ndarray:
-        """The loss of each part of a micro-batch by itself, [parts], to look at a step.
+        """Return the loss of each part of a micro-batch, [parts], for the inspection of a step.
 
-        It is a sum over the part's targets, in nats, without label smoothing or what else is
-        minimised; with the network's dropout, if it is in training mode. Under R-Drop it is the
-        mean of both passes.
+        It is a sum over the part's targets, in nats, without label smoothing and other terms. If
+        the network is in training mode, it includes dropout. Under R-Drop it is the mean of both
+        passes.
         """
         inputs = self.collate_for_training(micro_batch, device).inputs
         losses_n = network(*inputs, token_losses)
@@ -195,14 +204,14 @@ class TrainingTask(ABC):
         targets = self.targets(micro_batch)
         starts = np.cumsum(targets) - targets
         sums = np.zeros(len(targets))
-        some = targets > 0  # of a part of a document there may be none
+        some = targets > 0  # a part of a document may have none
         sums[some] = np.add.reduceat(losses_n.double().cpu().numpy(), starts[some])
         return sums
 
     def example_texts(self, micro_batch: MicroBatch) -> dict[str, list[str]]:
-        """The texts of each part of a micro-batch, to look at a step: by what they are called.
+        """Return the texts of each part of a micro-batch by name, for the inspection of a step.
 
-        These are the fields by their roles, as the tokenizer reads their pieces.
+        These are the fields by their roles, as the tokenizer decodes their pieces.
         """
         return {
             field.role: self.tokenizers[field.name].decode(micro_batch.fields[field.name].rows())
@@ -211,13 +220,13 @@ class TrainingTask(ABC):
         }
 
     def synthetic(self, shape: MicroBatchShape, device: torch.device) -> DeviceBatch:
-        """The batch of a training step for a shape of `DataTask.widest`."""
+        """Return the batch of a training step for a shape of `DataTask.widest`."""
         return self.collate_for_training(
             self.data.synthetic(shape, self.manifest.special_ids), device
         )
 
     def dummy(self, device: torch.device) -> DeviceBatch:
-        """The batch of ranks that have a slot less than others."""
+        """Return the dummy batch of ranks that have one slot fewer than others."""
         return self.collate_for_training(self.data.dummy(self.manifest.special_ids), device)
 
 
@@ -227,28 +236,28 @@ def training_task(
     """Return the half in torch of a recipe's task.
 
     Raises:
-        ExtensionError: it cannot be imported, or lacks a method.
+        ExtensionError: the class cannot be imported, or lacks a method.
     """
     made = cast(type[TrainingTask], imported(recipe.kind.training))
     if missing := getattr(made, "__abstractmethods__", None):
         raise ExtensionError(
-            f"{recipe.kind.training} lacks {join_items(sorted(missing))}, which trainer.tasks.task "
-            "has for every task to define. Define them there."
+            f"{recipe.kind.training} lacks {join_items(sorted(missing))}, which every task must "
+            "define (see trainer.tasks.task). Define them there."
         )
     return made(recipe, manifest, tokenizers)
 
 
 def loss_scores(loss: float) -> dict[str, float | None]:
-    """A loss in nats per token and its perplexity; None where they are not finite."""
+    """Return a loss in nats per token and its perplexity; None for values that are not finite."""
     finite = math.isfinite(loss)
     perplexity = math.exp(min(loss, 700.0)) if finite else None
     return {"loss": loss if finite else None, "perplexity": perplexity}
 
 
 def save_texts(folder: Path, name: str, texts: list[str]) -> Path:
-    """Keep what was made of examples, so that a score can be checked later.
+    """Save the outputs for examples, so that a score can be checked later; return the path.
 
-    Each has a line, in which \\n stands for a line end of its own.
+    Each output has one line, in which \\n represents a line break.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.txt"

@@ -1,7 +1,7 @@
 """Translation language modelling in torch: masked language modelling of pairs.
 
-What it adds: the same hidden tokens are also scored with each side by itself, as a masked language
-model sees them, so that one validation says how much the other language tells.
+In addition, the same masked tokens are scored with each side alone, as a masked language model
+reads them. So one validation shows how much the other language contributes.
 """
 
 import math
@@ -19,7 +19,7 @@ from trainer.tasks.task import ValidationResult, loss_scores
 
 
 class TranslationLanguageModelling(MaskedLanguageModelling):
-    """Pairs with hidden tokens: segments tell the sides apart, and positions begin anew."""
+    """Task of pairs with masked tokens: each side has a segment, and its positions start at 0."""
 
     role = "pair"
 
@@ -31,7 +31,7 @@ class TranslationLanguageModelling(MaskedLanguageModelling):
 
 
 class PairScoring(MaskedScoring):
-    """The scores of masked language modelling, and the loss of each side by itself."""
+    """Scores of masked language modelling, and the loss of each side alone."""
 
     def __init__(self, task: TranslationLanguageModelling, heldout: HeldOut) -> None:
         super().__init__(task, heldout)

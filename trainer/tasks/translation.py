@@ -29,7 +29,7 @@ _NLL, _LENGTH, _FIRST_ID = range(3)  # columns of the table of a validation
 
 
 def build_transformer(recipe: TrainingRecipe, tokenizers: Mapping[str, Tokenizer]) -> Transformer:
-    """The encoder-decoder Transformer."""
+    """Build the encoder-decoder Transformer."""
     assert isinstance(recipe.model, ModelConfig)
     vocabulary = vocabulary_of(tokenizers, recipe.model)
     return Transformer(recipe.model, vocabulary, recipe.engine.attention)
@@ -38,10 +38,11 @@ def build_transformer(recipe: TrainingRecipe, tokenizers: Mapping[str, Tokenizer
 def vocabulary_of(
     tokenizers: Mapping[str, Tokenizer], model: NetworkConfig | None = None
 ) -> Vocabulary:
-    """The vocabulary that the model needs to know of its tokenizers.
+    """Return the properties of the tokenizers that the model needs.
 
     Args:
-        model: tells what a target begins with; None: with BOS.
+        tokenizers: the tokenizers by field.
+        model: determines the first token of a target; None: BOS.
     """
     target = tokenizers[TARGET]
     starts_with_padding = isinstance(model, ModelConfig) and model.decoder_start == "pad"
@@ -55,7 +56,7 @@ def vocabulary_of(
 
 
 class TranslationTask(TrainingTask):
-    """Pairs of sentences, and an encoder-decoder network that has `forward` of Transformer."""
+    """Task of sentence pairs, for an encoder-decoder network with the `forward` of Transformer."""
 
     def collate(self, micro_batch: MicroBatch, device: torch.device) -> PairBatch:
         return to_device(micro_batch, self._vocabulary, device)
@@ -70,7 +71,7 @@ class TranslationTask(TrainingTask):
         return TranslationScoring(self, heldout)
 
     def probe(self, network: nn.Module, sentence: str) -> Probe:
-        """The sentence has the tag that those of the validation set have."""
+        """Probe with the tag of the validation set."""
         assert isinstance(network, Transformer)
         assert isinstance(self.recipe.data, PairDataConfig)
         tag = self.recipe.data.validation.tag
@@ -82,7 +83,7 @@ class TranslationTask(TrainingTask):
 
 
 class TranslationScoring(Scoring):
-    """Loss, and BLEU of greedy translations; in the table each pair has a row of its own."""
+    """Loss, and BLEU of greedy translations; each pair has a row of the table."""
 
     scores_parts = True
 

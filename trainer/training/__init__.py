@@ -1,1 +1,1 @@
-"""The training loop, and the parts of a step that it calls."""
+"""Training loop, and the parts of a step that it calls."""

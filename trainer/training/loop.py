@@ -1,13 +1,12 @@
-"""The training loop of one rank.
+"""Training loop of one rank.
 
-In: a stream of this rank's micro-batches, and the state that the run was left in. Per
-step: fetch, forward and backward over the rank's slots, one exchange with the other ranks, one
-optimizer step, a line in the record; every so often a validation and a checkpoint. Out: an
-`Outcome`.
+Input: a stream of this rank's micro-batches, and the state in which the run was left. Each step:
+fetch, forward and backward over the rank's slots, one exchange with the other ranks, one optimizer
+step, a line in the record. At some steps: a validation and a checkpoint. Output: an `Outcome`.
 
-Whatever changes the flow (a loss that is not finite, a request to stop, the end by early
-stopping) is decided from what the ranks have exchanged. So all ranks decide alike, and before the
-gradients are applied.
+Everything that changes the flow (a loss that is not finite, a stop request, early stopping) is
+decided from the result of the exchange. So all ranks decide alike, and before the gradients are
+applied.
 """
 
 import math
@@ -44,14 +43,14 @@ from trainer.zero.engine import PassResult
 
 
 class StepObserver(Protocol):
-    """An observer of a rank's steps, such as a profiler. It changes no bit of the computation."""
+    """Observer of a rank's steps, such as a profiler, which changes no bit of the computation."""
 
     def step(self, step: int) -> AbstractContextManager[None]:
-        """Return a context that is open during a step, which includes fetching its data."""
+        """Observe a step, including fetching its data; a context manager around the step."""
 
 
 class Trainer:
-    """One rank of a run. `trainer.build.run.build_trainer` puts it together."""
+    """Training of one rank of a run; `trainer.build.run.build_trainer` creates it."""
 
     def __init__(
         self,
@@ -68,13 +67,20 @@ class Trainer:
         prober: ProberProtocol | None = None,
         peak_flops_per_second: float | None = None,
     ) -> None:
-        """
+        """Store the parts of the rank.
+
         Args:
+            context: the recipe, the placement and the supervision of the rank.
+            state: the state to continue from, which training changes in place.
+            task: the task, which makes the batches.
             steps: opens this rank's stream of data at a cursor.
-            observer: watches steps, and changes none.
-            resources: closes what the parts hold: engine, record, a checkpoint being written.
-            prober: keeps what the network makes of probe sentences.
-            peak_flops_per_second: of this rank's device; None if it is not known.
+            validator: scores the validation set.
+            saver: writes checkpoints.
+            recorder: records lines.
+            observer: observes steps without changing them.
+            resources: releases the parts: engine, record, a checkpoint in flight.
+            prober: saves the network's outputs for probe sentences.
+            peak_flops_per_second: the peak of this rank's device; None if it is unknown.
         """
         self.recipe = context.recipe
         self.progress = state.progress
@@ -95,12 +101,12 @@ class Trainer:
         self._checkpoint_stall_seconds = 0.0
 
     def train(self) -> Outcome:
-        """Train until the end or a request to stop, and write a last checkpoint."""
+        """Train until the end or a stop request, and write a last checkpoint."""
         progress = self.progress
         if progress.validation_due:
             self._validate()
             if progress.validation_due:
-                return "preempted"  # the checkpoint that it resumed from already says so
+                return "preempted"  # the checkpoint that it resumed from already has this state
         if progress.step == 0:
             self._probe()
         steps = self._open_stream(progress.cursor)
@@ -196,18 +202,18 @@ class Trainer:
         """Record a step that was not applied.
 
         Raises:
-            NonFiniteLossError: there were too many in a row.
+            NonFiniteLossError: too many steps in a row were not applied.
         """
         self.progress.skipped_steps += 1
         self.progress.skipped_in_a_row += 1
         line = skipped_line(self.progress, data, report, self._placement)
         self._recorder.append(line)
         if line.in_a_row >= self.recipe.trainer.stop_after_skipped_steps:
-            self._saver.finish()  # the checkpoint that is being written is the last good one
+            self._saver.finish()  # the checkpoint in flight is the last good one
             raise NonFiniteLossError(too_many_skipped(line))
 
     def _sum_gradients(self, step: int, data: RankStep, stall: float) -> StepReport:
-        """Run the step's passes, and again if a gradient does not fit the grid of its parameter."""
+        """Run the step's passes, and repeat them while a gradient exceeds its parameter's grid."""
         while True:
             report = self._accumulate(step, data, stall)
             outgrown = self.engine.refit(report.amax)
@@ -219,7 +225,7 @@ class Trainer:
                 )
 
     def _accumulate(self, step: int, data: RankStep, stall: float) -> StepReport:
-        """Forward and backward over the rank's slots, then the exchange with the other ranks."""
+        """Run forward and backward over the rank's slots, then the exchange between ranks."""
         batches: list[DeviceBatch] = []
         results: list[PassResult] = []
         passes = self.engine.slots_per_rank
@@ -251,7 +257,7 @@ class Trainer:
         )
 
     def _apply(self, report: StepReport, rate: float) -> float | None:
-        """The optimizer step; its gradient norm, or None if the step does not count."""
+        """Apply the optimizer step; return the gradient norm, or None if it was not applied."""
         if report.bad_slots:
             self.engine.discard_gradients()
             return None
@@ -263,7 +269,7 @@ class Trainer:
         return norm
 
     def _validate(self) -> None:
-        """Validate; if that gives way to a request to stop, the validation stays due."""
+        """Validate; if a stop request interrupts the validation, it stays due."""
         progress = self.progress
         self._supervision.progress("validation", progress.step)
         started = time.monotonic()
@@ -291,9 +297,9 @@ class Trainer:
         )
 
     def _probe(self) -> None:
-        """Keep what the network makes of the probe sentences, if the step has its moment.
+        """Save the network's outputs for the probe sentences, if the step has a frame.
 
-        The weights are those of a validation, which is the phase that other ranks wait in.
+        The weights are those of a validation, which is also the phase in which other ranks wait.
         """
         step = self.progress.step
         if self._prober.is_due(step):

@@ -1,8 +1,8 @@
-"""Probe sentences on the way: what the network makes of them, kept at some steps of a run.
+"""Outputs of the network for probe sentences, saved at some steps of a run.
 
-It computes beside the training and changes no bit of it: dropout is off, nothing is drawn, and the
-weights are those that a validation has, the moving average if the run keeps one. Rank 0 alone
-computes; the other ranks only help to put its weights together, where ZeRO has spread them.
+Probing does not change any bit of the training: dropout is off, no random numbers are drawn, and
+the weights are those of a validation (the moving average if the run keeps one). Only rank 0
+computes; the other ranks only help to gather the weights that ZeRO has partitioned.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,17 +17,17 @@ from trainer.tasks.task import TrainingTask
 
 
 class ProberProtocol(Protocol):
-    """A prober as the loop needs it."""
+    """Interface of a prober for the training loop."""
 
     def is_due(self, step: int) -> bool:
-        """Whether a step has its moment; the same on all ranks."""
+        """Return whether a step is probed; the same on all ranks."""
 
     def take(self, network: nn.Module, step: int) -> None:
-        """Keep what the network, in evaluation mode, makes of the sentences after a step."""
+        """Save the outputs of the network, in evaluation mode, for the sentences after a step."""
 
 
 class NoProber:
-    """Probes nothing."""
+    """Prober that never probes."""
 
     def is_due(self, step: int) -> bool:
         return False
@@ -37,7 +37,7 @@ class NoProber:
 
 
 class Prober:
-    """Keeps moments in a run's folder, on rank 0."""
+    """Prober that saves the outputs in a run's folder, on rank 0."""
 
     def __init__(
         self,
@@ -46,10 +46,13 @@ class Prober:
         folder: Path | None,
         notice: Callable[[str], None],
     ) -> None:
-        """
+        """Store the sentences and their destination.
+
         Args:
-            folder: the run's time-lapse; None on other ranks than 0.
-            notice: is told what could not be kept.
+            task: the task, which computes the outputs.
+            sentences: the probe sentences.
+            folder: the run's time-lapse, or None on ranks other than 0.
+            notice: receives a message if outputs could not be saved.
         """
         self._task = task
         self._sentences = sentences
@@ -60,11 +63,11 @@ class Prober:
         return bool(self._sentences) and is_probed(step)
 
     def take(self, network: nn.Module, step: int) -> None:
-        """Keep a moment, or say why not: the training needs none."""
+        """Save the outputs, or report why not: the training does not depend on them."""
         if self._folder is None:
             return
         try:
             probes = tuple(self._task.probe(network, sentence) for sentence in self._sentences)
             write_frame(self._folder, TimeLapseFrame(step=step, probes=probes))
         except (ModelError, OSError) as error:
-            self._notice(f"the time-lapse has no moment of step {step}: {error}")
+            self._notice(f"the time-lapse has no frame of step {step}: {error}")

@@ -1,6 +1,6 @@
 """Learning rates as pure functions of the step, so that a resumed run needs no scheduler state.
 
-There is a function for each built-in `trainer.schedule.type`. An extension registers others, see
+Each built-in `trainer.schedule.type` has a function. Extensions register others, see
 `trainer.registries.schedules`.
 """
 
@@ -12,17 +12,18 @@ from trainer.registries.schedules import SCHEDULES, Schedule
 
 
 def learning_rate(schedule: ScheduleConfig, step: int, width: int) -> float:
-    """The learning rate of an optimizer step.
+    """Return the learning rate of an optimizer step.
 
-    All types but `paper` rise linearly from `initial_learning_rate` to `peak_learning_rate`
-    over `warmup_steps`, and differ in what follows.
+    All types but `paper` rise linearly from `initial_learning_rate` to `peak_learning_rate` over
+    `warmup_steps`, and differ after the warm-up.
 
     Args:
+        schedule: the type and its settings.
         step: the optimizer step, from 1.
         width: the width of the model.
 
     Raises:
-        ScheduleError: an extension's schedule gives no rate.
+        ScheduleError: an extension's schedule returns an invalid rate.
     """
     assert step >= 1
     if registered := SCHEDULES[schedule.type]:
@@ -48,7 +49,7 @@ def learning_rate(schedule: ScheduleConfig, step: int, width: int) -> float:
 
 
 def paper(step: int, width: int, warmup_steps: int, scale: float) -> float:
-    """Vaswani et al. 2017, §5.3, eq. 3, times `scale`.
+    """Return the rate of Vaswani et al. 2017, §5.3, eq. 3, times `scale`.
 
     width^-0.5 · min(step^-0.5, step · warmup_steps^-1.5): linear warm-up, then inverse square root.
     """
@@ -56,12 +57,12 @@ def paper(step: int, width: int, warmup_steps: int, scale: float) -> float:
 
 
 def inverse_square_root(peak: float, step: int, warmup_steps: int) -> float:
-    """peak · (warmup_steps / step)^0.5, as in fairseq (Ott et al. 2018)."""
+    """Return peak · (warmup_steps / step)^0.5, as in fairseq (Ott et al. 2018)."""
     return float(peak * (max(warmup_steps, 1) / step) ** 0.5)
 
 
 def linear(first: float, last: float, step: int, steps: int) -> float:
-    """A line from `first` at step 0 to `last` at step `steps`, constant after that.
+    """Interpolate linearly from `first` at step 0 to `last` at step `steps`, then stay constant.
 
     As a decay to 0 it is that of BERT (Devlin et al. 2019, §A.2).
     """
@@ -69,9 +70,9 @@ def linear(first: float, last: float, step: int, steps: int) -> float:
 
 
 def cosine(first: float, last: float, step: int, steps: int) -> float:
-    """As `linear`, but along half a cosine (Loshchilov & Hutter 2017, eq. 5, without restarts).
+    """Interpolate along half a cosine (Loshchilov & Hutter 2017, eq. 5, without restarts).
 
-    last + (first - last) · (1 + cos(π · step / steps)) / 2
+    last + (first - last) · (1 + cos(π · step / steps)) / 2, with the arguments of `linear`.
     """
     return last + (first - last) * (1 + math.cos(math.pi * min(step, steps) / steps)) / 2
 
@@ -80,8 +81,8 @@ def _registered_rate(schedule: Schedule, step: int, width: int) -> float:
     rate = schedule.rate(step, width)
     if not (math.isfinite(rate) and rate >= 0):
         raise ScheduleError(
-            f"The schedule {type(schedule).__name__} gives step {step} the rate {rate}, and a rate "
-            f"is finite and at least 0: correct it, or its options, {schedule!r}"
+            f"The schedule {type(schedule).__name__} returns the rate {rate} for step {step}, "
+            f"expected a finite rate of at least 0: correct it, or its options, {schedule!r}"
         )
     return float(rate)
 

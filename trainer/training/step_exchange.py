@@ -1,14 +1,15 @@
-"""The exchange of a step's results between its slots, in one sum over the ranks.
+"""Exchange of a step's results between its slots, in one sum over the ranks.
 
-Every slot writes into its own row and leaves the others zero, so the sum is exact: each rank
-then holds the very values of all slots, and folds them in slot order. Whatever follows from them
-(the loss, the data digest, which slots are not finite, whether to stop) is the same on all ranks,
-for any number of ranks, and is known before the gradients are applied.
+Every slot writes to one row and leaves the others zero, so the sum is exact. After it, each rank
+holds the exact values of all slots, and folds them in slot order. All consequences (the loss, the
+data digest, slots that are not finite, a stop) are the same on all ranks, for any number of ranks,
+and are known before the gradients are applied.
 
-A NaN would spread over what it is added to, so a slot that is not finite writes zeros and a mark.
+A NaN would spread to the values that it is added to, so a slot that is not finite writes zeros and
+a flag.
 
-The record's fields that follow from the sums alone are made here, too: the rates of a step, and the
-line of a step that is skipped because a loss or a gradient is not finite.
+The record's fields that follow from the sums alone are computed here, too: the rates of a step, and
+the line of a step that is skipped because a loss or a gradient is not finite.
 """
 
 from dataclasses import dataclass
@@ -30,12 +31,12 @@ from trainer.zero.engine import PassResult
 
 _PADDING, _POSITIONS, _BAD, _MODEL_FLOPS, _HARDWARE_FLOPS, _DIGEST = range(6)
 _DIGEST_WORDS = 8  # 32 bytes as eight 32-bit words, each exact in a double
-_SUMS = _DIGEST + _DIGEST_WORDS  # the sums of the passes; behind them, the gradients' maxima
+_SUMS = _DIGEST + _DIGEST_WORDS  # sums of the passes; after them, the gradients' maxima
 
 
 @dataclass(frozen=True)
 class StepReport:
-    """A step's sums over all slots; equal on all ranks."""
+    """Sums of a step over all slots; equal on all ranks."""
 
     sums: list[float]  # `PassResult.sums`, over the good slots
     bad_slots: list[int]  # slots whose loss or gradients are not finite
@@ -44,7 +45,7 @@ class StepReport:
     data_stall_seconds: float  # mean over the ranks
     stop_requested: bool  # whether any rank was asked to stop
     flops: Flops | None = None  # of all slots; None if they are not counted
-    peak_flops_per_second: float | None = None  # of all ranks; None if one's is not known
+    peak_flops_per_second: float | None = None  # of all ranks; None if unknown for one of them
     # [slots, parameters]: `PassResult.amax` of all slots, unless one of them is not finite.
     amax: np.ndarray | None = None
 
@@ -63,11 +64,18 @@ def exchange(
     """Sum the reports of the ranks' slots; a collective that every rank enters once a step.
 
     Args:
-        peak_flops_per_second: of this rank's device; None if it is not known.
+        slots: the slots of this rank.
+        batches: their micro-batches.
+        results: the results of their passes.
+        micro_batches_per_step: the number of slots of the step.
+        data_stall_seconds: how long this rank waited for data.
+        stop_requested: whether this rank was asked to stop.
+        placement: this rank and the number of ranks.
+        peak_flops_per_second: the peak of this rank's device, or None if it is unknown.
     """
-    assert results, "every rank has a slot of its own"
+    assert results, "a rank without slots"
     amax = [result.amax for result in results if result.amax is not None]
-    maxima = _SUMS + len(results[0].sums)  # the first column behind the sums
+    maxima = _SUMS + len(results[0].sums)  # the first column after the sums
     table = np.zeros((micro_batches_per_step + 1, maxima + (len(amax[0]) if amax else 0)))
     losses = torch.stack([result.sums for result in results])
     finite = torch.stack([result.finite for result in results])[:, None]
@@ -103,7 +111,7 @@ def exchange(
 
 
 class Throughput(TypedDict, total=False):
-    """Fields of `trainer.record.metrics_lines.TrainLine`; none if nothing is counted."""
+    """Fields of `trainer.record.metrics_lines.TrainLine`; none if operations are not counted."""
 
     model_flops: int
     hardware_flops: int
@@ -116,7 +124,9 @@ def throughput(report: StepReport, seconds: float, ranks: int) -> Throughput:
     """Return the floating-point operations of a step and their rates.
 
     Args:
+        report: the report of the step.
         seconds: the duration of the step.
+        ranks: the number of ranks.
     """
     if report.flops is None:
         return {}

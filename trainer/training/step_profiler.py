@@ -2,7 +2,7 @@
 
     runs/NAME/profile/steps-A-B/rank-0.json.gz   a trace, for ui.perfetto.dev or chrome://tracing
 
-The profiler only watches: losses, weights and data are the same bits with and without it.
+The profiler only observes: losses, weights and data are bit for bit the same with and without it.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,11 +17,11 @@ from trainer.runs.step_range import StepRange, profile_folder
 
 
 class StepProfiler:
-    """Records the steps of one rank that are to be profiled, if any.
+    """Profiler of the requested steps of one rank, if any.
 
-    What lies between these steps, such as a validation, is in the trace as well. If the rank leaves
+    Work between these steps, such as a validation, is in the trace as well. If the rank leaves
     before the last of them, the trace has the steps that it did; if it is killed there is no trace.
-    An existing trace stays: the next one is `rank-0.2.json.gz`.
+    An existing trace is kept: the next one is `rank-0.2.json.gz`.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class StepProfiler:
 
     @contextmanager
     def step(self, step: int) -> Iterator[None]:
-        """A context to be open while a step is trained."""
+        """Record a step if it is in the range; a context manager around the step."""
         if self._steps is None or step not in self._steps:
             yield
             return
@@ -46,7 +46,7 @@ class StepProfiler:
             self.close()
 
     def close(self) -> None:
-        """Write what has been recorded."""
+        """Write the recorded trace."""
         if self._profiler is None:
             return
         profiler, self._profiler = self._profiler, None
@@ -55,8 +55,8 @@ class StepProfiler:
         folder = profile_folder(self._run, self._steps)
         try:
             self._write(profiler, folder)
-        except (OSError, RuntimeError) as error:  # a full disk is no reason to end a run
-            self._notice(f"the profile of steps {self._steps} is not kept: {error}")
+        except (OSError, RuntimeError) as error:  # a full disk must not end a run
+            self._notice(f"the profile of steps {self._steps} cannot be saved: {error}")
         else:
             if self._rank == 0:
                 self._notice(f"the profile of steps {self._steps} is in {folder}")
@@ -70,6 +70,6 @@ class StepProfiler:
         folder.mkdir(parents=True, exist_ok=True)
         names = (f"rank-{self._rank}{'' if n == 1 else f'.{n}'}.json.gz" for n in count(1))
         path = next(folder / name for name in names if not (folder / name).exists())
-        partial = folder / f".{path.name}"  # its suffix tells torch to compress
+        partial = folder / f".{path.name}"  # its suffix makes torch compress
         profiler.export_chrome_trace(str(partial))
         partial.rename(path)

@@ -1,7 +1,7 @@
 """Validation: the scores of a held-out set, computed by all ranks together.
 
-The batches are planned from lengths alone, so they are the same for any number of ranks; rank r
-of R takes every R-th. One sum over the ranks collects a table, of which each row has one writer.
+The batches are planned from lengths alone, so they are the same for any number of ranks; rank r of
+R takes every R-th batch. One sum over the ranks collects a table in which one rank writes each row.
 """
 
 import math
@@ -20,7 +20,7 @@ from trainer.tasks.task import Scoring, ValidationResult
 
 
 class ValidatorProtocol(Protocol):
-    """A validator as the loop needs it."""
+    """Interface of a validator for the training loop."""
 
     def run(
         self, model: nn.Module, stop_requested: Callable[[], bool]
@@ -28,14 +28,17 @@ class ValidatorProtocol(Protocol):
 
 
 class Validator:
-    """Scores a model on one held-out set."""
+    """Validator that scores a model on one held-out set."""
 
     def __init__(
         self, scoring: Scoring, placement: Placement, more_scores: Sequence[str] = ()
     ) -> None:
-        """
+        """Assign every R-th batch to this rank.
+
         Args:
-            more_scores: names of registered scores of what is made of the examples.
+            scoring: the batches of the held-out set and how to score them.
+            placement: this rank and the number of ranks.
+            more_scores: names of registered scores to compute from the outputs for the examples.
         """
         self._scoring = scoring
         self._more_scores = more_scores
@@ -48,7 +51,12 @@ class Validator:
     ) -> ValidationResult | None:
         """Validate a model; a collective: every rank calls it, and every rank gets the scores.
 
-        The result is None on all ranks if any of them was asked to stop before it was done.
+        Args:
+            model: the model in evaluation mode.
+            stop_requested: returns whether this rank was asked to stop.
+
+        Returns:
+            The result, or None on all ranks if any rank was asked to stop before it had finished.
         """
         scoring = self._scoring
         table = np.zeros((scoring.rows + 1, scoring.columns))  # the last row: interrupted

@@ -1,1 +1,1 @@
-"""DeepSpeed ZeRO behind our own classes: the only room that knows DeepSpeed."""
+"""Adapter of DeepSpeed ZeRO: the only package that depends on DeepSpeed."""

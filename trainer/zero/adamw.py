@@ -1,4 +1,4 @@
-"""AdamW, the optimizer of recipes that name none."""
+"""AdamW, the default optimizer of recipes."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ class AdamWKind(OptimizerKind):
     def build(
         self, groups: list[dict[str, Any]], settings: OptimizerConfig, *, exact: bool
     ) -> "torch.optim.Optimizer":
-        # Here, since a driver that reads this kind's settings has no torch.
+        # Imported late: a driver that only reads this kind's settings does not load torch.
         from trainer.exact.adamw import ExactAdamW
         from trainer.zero.disable_compiler import AdamW
 

@@ -1,16 +1,15 @@
-"""Ranks compile nothing (docs/decisions/0032), so torch's compiler is not imported either.
+"""Start of ranks without torch's compiler, because ranks compile nothing (docs/decisions/0032).
 
-Importing it takes two seconds of each start, two thirds of what torch itself takes. Three places
-ask for it although they do not need it here; each was read in torch 2.13 or DeepSpeed 0.19.8:
+Importing the compiler takes two seconds of each start, two thirds of torch's import time. Three
+places import it although they do not need it here; each was read in torch 2.13 or DeepSpeed 0.19.8:
 
-1. torch keeps some functions from being compiled and imports the compiler for that, unless they
-   have been marked before (`torch._compile._disable_dynamo`);
-2. the `step` of torch's optimizers tells the compiler where to stop
-   (`_use_grad_for_differentiable`);
-3. DeepSpeed checks whether an optimizer is Muon, parts of which are compiled on import.
+  1. torch excludes some functions from compilation and imports the compiler for that, unless they
+     have been marked before (`torch._compile._disable_dynamo`);
+  2. the `step` of torch's optimizers inserts a graph break for the compiler
+     (`_use_grad_for_differentiable`);
+  3. DeepSpeed checks whether an optimizer is Muon, parts of which are compiled on import.
 
-Stage 3 and activation checkpointing import the compiler all the same, in more places than can be
-named here.
+Stage 3 and activation checkpointing import the compiler nevertheless, in too many places to avoid.
 """
 
 import contextlib
@@ -29,7 +28,7 @@ _adam_step = inspect.unwrap(torch.optim.Adam.step)
 
 @contextlib.contextmanager
 def disable_compiler_imports() -> Iterator[None]:
-    """Let neither torch nor DeepSpeed import the compiler."""
+    """Prevent torch and DeepSpeed from importing the compiler within the context."""
     with mock.patch.object(torch, "compile", _unchanged):
         importlib.import_module("deepspeed.runtime.zero.muon.muon_optimizer")
     with contextlib.ExitStack() as marks:
@@ -40,7 +39,7 @@ def disable_compiler_imports() -> Iterator[None]:
 
 
 class AdamW(torch.optim.AdamW):
-    """Torch's AdamW, whose step has nothing to tell a compiler."""
+    """Torch's AdamW with a step that does not call the compiler."""
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
@@ -48,5 +47,5 @@ class AdamW(torch.optim.AdamW):
 
 
 def _unchanged(function: Any = None, **_: Any) -> Any:
-    """Takes the place of `torch.compile`, which may be called as a decorator."""
+    """Replace `torch.compile`, which may be called as a decorator."""
     return _unchanged if function is None else function

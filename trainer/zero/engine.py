@@ -1,14 +1,14 @@
-"""The ZeRO engine: a step's passes and its update, whatever stage DeepSpeed runs them in.
+"""ZeRO engine: a step's passes and its update, in any ZeRO stage of DeepSpeed.
 
-In: a plain model and its settings. Per micro-batch: forward, backward, gradients accumulated.
-Per step: gradients summed over the ranks, clipped, applied. Out: the gradient norm, and through
-`trainer.zero.fragments` the parts of the state that this rank owns. `trainer.zero.stages` has what
-depends on the stage.
+Input: a plain model and its settings. Per micro-batch: forward, backward, accumulation of
+gradients. Per step: gradients summed over the ranks, clipped, applied. Output: the gradient norm,
+and through `trainer.zero.fragments` the parts of the state that this rank owns.
+`trainer.zero.stages` contains the parts that depend on the stage.
 
-The loss of a micro-batch is a *sum* over tokens divided by the target tokens of the whole step,
-so gradients are summed over micro-batches and ranks and never averaged: the result does not
-depend on how slots are distributed over ranks. With `numerics: exact` no sum is rounded either, so
-that not even the last bit depends on it (see `trainer.exact`).
+The loss of a micro-batch is a *sum* over tokens divided by the target tokens of the whole step.
+Gradients are summed over micro-batches and ranks and never averaged, so the result does not depend
+on the distribution of slots over ranks. With `numerics: exact` no sum is rounded either, so not
+even the last bit depends on it (see `trainer.exact`).
 """
 
 import contextlib
@@ -44,15 +44,15 @@ from trainer.zero.settings import (
 from trainer.zero.stages import Stage, stage_of
 
 logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
-# DeepSpeed would compile an all-reduce for inference on CPUs at start. Nothing here uses it, and a
-# rank that is killed while compiling leaves a lock that blocks every later rank.
+# By default DeepSpeed compiles an all-reduce for inference on CPUs at start. Nothing here uses it,
+# and a rank that is killed while compiling leaves a lock that blocks every later rank.
 deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 SMALL_GRADIENT = 2**14  # elements
 
 
 class PassResult(NamedTuple):
-    """The results of one micro-batch, on the device.
+    """Results of one micro-batch, on the device.
 
     Attributes:
         sums: [k], the sums that the network's forward returns; the first is minimised.
@@ -67,11 +67,11 @@ class PassResult(NamedTuple):
 
 
 class TrainingEngine:
-    """A model under DeepSpeed, with micro-batch and step in our own hands.
+    """Model under DeepSpeed, with separate control of micro-batch and step.
 
     Attributes:
-        stage: where ZeRO keeps which part of the state.
-        loss: what the network's forward gets after the tensors of a batch.
+        stage: the adapter that locates the state in ZeRO's buffers.
+        loss: the last argument of the network's forward, after the tensors of a batch.
         sum_names: the names of `PassResult.sums`, known after the first pass.
         slots_per_rank: the number of forward and backward passes of a step on every rank.
         moments: the names of the optimizer's moments.
@@ -91,13 +91,20 @@ class TrainingEngine:
         placement: Placement,
         frozen: Sequence[str] = (),
     ) -> None:
-        """
+        """Build the network and initialize DeepSpeed; the process group must exist.
+
         Args:
-            build: makes the network with its initial weights; called again for replicas.
+            build: creates the network with its initial weights; called again for replicas.
+            engine: precision, ZeRO stage and numerics.
+            optimizer: the optimizer and its settings.
+            gradient_clipping: the largest global gradient norm, or 0 for no clipping.
+            loss: the last argument of the network's forward.
+            micro_batches_per_step: the number of slots of a step over all ranks.
+            placement: this rank and its device.
             frozen: patterns of the parameters that are not trained.
 
         Raises:
-            EngineError: a pattern matches nothing, or the settings cannot be together.
+            EngineError: a pattern matches nothing, or the settings exclude each other.
         """
         self._build = lambda: freeze(build(), frozen)
         model = self._build()
@@ -115,7 +122,7 @@ class TrainingEngine:
             _require_exact_division(engine, placement.world_size)
             self.grids = GradientGrids(list(trained), micro_batches_per_step)
         self._zero_gradients = False
-        # Per parameter of a pass: a small gradient, the sum of a large one, or, if exact, its
+        # Per parameter of a pass: a small gradient, the sum of a large one, or, if exact, the
         # largest element.
         self._watched: dict[int, torch.Tensor] = {}
         self._indices = {parameter: index for index, parameter in enumerate(trained.values())}
@@ -145,7 +152,7 @@ class TrainingEngine:
             )
         effective = self._engine.gradient_clipping()
         if effective != clipping:
-            raise EngineError(f"DeepSpeed clips gradients at {effective}, it was told {clipping}")
+            raise EngineError(f"DeepSpeed clips gradients at {effective}, expected {clipping}")
         self.stage: Stage = stage_of(self.zero_stage, self._engine, self.optimizer, self.placement)
         self.stage.add_gradients(self._round if self.grids else None)
         # A multiplication undoes DeepSpeed's division by the number of ranks.
@@ -153,14 +160,14 @@ class TrainingEngine:
 
     @property
     def module(self) -> nn.Module:
-        """The network inside; under ZeRO-3 its parameters are partitioned between forwards."""
+        """Wrapped network; under ZeRO-3 its parameters are partitioned between forward passes."""
         module = self._engine.module
         assert isinstance(module, nn.Module)
         return module
 
     @property
     def width(self) -> int:
-        """The width of the model."""
+        """Width of the model."""
         width = self.module.width
         assert isinstance(width, int)
         return width
@@ -173,13 +180,14 @@ class TrainingEngine:
         is_accumulation_boundary: bool,
         is_dummy: bool,
     ) -> PassResult:
-        """Run one micro-batch forward and backward; its gradients add to the step's.
+        """Run one micro-batch forward and backward; add its gradients to the step's.
 
         Args:
-            units_global: the denominator of the loss, of the whole step: its target tokens, say.
+            batch: the micro-batch.
+            units_global: the denominator of the loss for the whole step, such as its target tokens.
             is_accumulation_boundary: whether this is the rank's last micro-batch of the step.
-            is_dummy: whether it is run only because all ranks need equal numbers of passes. Then
-                its gradients are set to zero, and count as finite.
+            is_dummy: whether the pass only equalizes the numbers of passes of all ranks. Then its
+                gradients are set to zero, and count as finite.
         """
         self._engine.set_gradient_accumulation_boundary(is_accumulation_boundary)
         self._zero_gradients = is_dummy
@@ -208,9 +216,9 @@ class TrainingEngine:
             amax: as in `step`.
 
         Returns:
-            None if all gradients fit. Otherwise the step's passes must be repeated, and this has
-            the parameters whose grids were too narrow. It is empty in a run's first step, which
-            only measures them.
+            None if all gradients fit. Otherwise the parameters whose grids were too narrow, and the
+            step's passes must be repeated. The list is empty in a run's first step, which only
+            measures the gradients.
         """
         if self.grids is None or amax is None or self.grids.fits(amax):
             return None
@@ -220,10 +228,11 @@ class TrainingEngine:
     def step(self, learning_rate: float, amax: np.ndarray | None = None) -> float:
         """Apply the step's gradients, and return their global norm before clipping.
 
-        The norm is the same on all ranks. If it is not finite, it is returned, the step is not
-        applied, and its gradients are discarded, on all ranks alike.
+        The norm is the same on all ranks. If it is not finite, the step is not applied and its
+        gradients are discarded, on all ranks alike.
 
         Args:
+            learning_rate: the learning rate of this step.
             amax: [slots, trained parameters], `PassResult.amax` of all slots, with `numerics:
                 exact`.
         """
@@ -240,17 +249,17 @@ class TrainingEngine:
             return replicated
         self._engine.step()
         norm = float(self._engine.get_global_grad_norm())
-        return norm if norm >= 0 else math.inf  # -1 is DeepSpeed's mark of an invalid norm
+        return norm if norm >= 0 else math.inf  # -1 is DeepSpeed's code for an invalid norm
 
     def discard_gradients(self) -> None:
-        """Forget the step's gradients instead of applying them; nothing else has changed yet.
+        """Discard the step's gradients instead of applying them; no other state has changed yet.
 
-        To be called on all ranks after the last backward.
+        Call it on all ranks after the last backward pass.
         """
         self.stage.discard_gradients()
 
     def parameter_group_settings(self) -> list[dict[str, Any]]:
-        """Learning rate, betas and so on of each parameter group, as JSON values."""
+        """Return learning rate, betas and so on of each parameter group, as JSON values."""
         return [
             {key: value for key, value in group.items() if key != "params"}
             for group in self.optimizer.param_groups
@@ -258,10 +267,11 @@ class TrainingEngine:
 
     @contextlib.contextmanager
     def inference_model(self) -> Iterator[nn.Module]:
-        """The current weights as a model whose forward needs no other rank, in eval mode.
+        """Yield the current weights as a model in eval mode whose forward needs no other rank.
 
-        Under ZeRO-3 every forward of the module is a collective, which decoding of unequal
-        lengths cannot keep in step; so the weights are gathered once into a plain replica.
+        Under ZeRO-3 every forward of the module is a collective, and ranks that decode unequal
+        lengths would call it unequally often. So the weights are gathered once into a plain
+        replica.
         """
         parameters = list(self.module.parameters())
         if (gathered := self.stage.gathered(parameters)) is not None:
@@ -278,7 +288,7 @@ class TrainingEngine:
             self.module.train()
 
     def replica(self) -> nn.Module:
-        """A model like the engine's, on its device and in its precision, with other weights."""
+        """Return a model like the engine's, with its device and precision but other weights."""
         replica = self._build()
         _checkpoint_activations(replica, self.checkpoints_activations)
         dtype = next(self.module.parameters()).dtype
@@ -286,19 +296,19 @@ class TrainingEngine:
 
     @contextlib.contextmanager
     def observe_gradients(self, show: Callable[[str, torch.Tensor], None]) -> Iterator[None]:
-        """Show the gradient of each parameter in each pass, as it adds to the step's.
+        """Show the gradient of each parameter in each pass, as it is added to the step's.
 
-        Of a dummy it is zero. With exact numerics it is on its grid already, except in bf16 under
-        stage 1. Nothing that is computed changes.
+        The gradient of a dummy is zero. With exact numerics it is already on its grid, except in
+        bf16 under stage 1. The computation does not change.
 
         Args:
-            show: gets the parameter's name and its gradient, which it must not change.
+            show: receives the parameter's name and its gradient, which it must not change.
         """
 
         def hook(name: str, gradient: torch.Tensor) -> None:
             show(name, gradient / self._divided_by if self._divided_by > 1 else gradient)
 
-        # They are called in the order in which they were registered, so after _on_gradient.
+        # Hooks run in the order of their registration, so these run after _on_gradient.
         handles = [
             parameter.register_hook(functools.partial(hook, name))
             for name, parameter in self.module.named_parameters()
@@ -313,7 +323,7 @@ class TrainingEngine:
     def destroy(self) -> None:
         """Release DeepSpeed's hooks, buffers and process groups.
 
-        After that another engine, and another process group, can live in this process.
+        Afterwards this process can create another engine and another process group.
         """
         try:
             self._engine.destroy()
@@ -321,7 +331,7 @@ class TrainingEngine:
             self._process_wide.close()
 
     def _exact_step(self, grids: GradientGrids, amax: np.ndarray) -> float:
-        """`step` with the same bits in norm, clipping and update however the state is cut."""
+        """Implement `step` with the same bits in norm, clipping and update for any partitioning."""
         owned = self.stage.owned_gradients()
         norm = exact_norm(owned, grids.bound(amax), self.placement)
         assert isinstance(self._torch_optimizer, ExactOptimizer)
@@ -336,12 +346,13 @@ class TrainingEngine:
         self.grids.round_(self._indices[parameter], gradient)
 
     def _on_gradient(self, parameter: nn.Parameter, gradient: torch.Tensor) -> torch.Tensor | None:
-        """The one place where gradients leave the backward pass, per parameter and slot.
+        """Process a gradient where it leaves the backward pass, per parameter and slot.
 
         A dummy's gradients are set to zero rather than multiplied by zero: NaN × 0 is NaN.
-        To tell whether a pass is finite, a small gradient is kept itself, because an operation of
-        its own would cost more; of a large one the sum is kept. Torch sums bf16 in fp32, and bf16
-        holds as large a sum. Exact sums need the largest elements instead.
+
+        To determine whether a pass is finite, a small gradient is kept itself, because a separate
+        operation would cost more. Of a large gradient the sum is kept. Torch sums bf16 in fp32, and
+        bf16 has the same range for the sum. Exact sums need the largest elements instead.
         """
         if self._zero_gradients:
             return torch.zeros_like(gradient)
@@ -363,10 +374,10 @@ def _checkpoint_activations(network: nn.Module, on: bool) -> None:
 
 
 def _require_exact_division(engine: EngineConfig, ranks: int) -> None:
-    """Require that multiplying by what stage 3 divides by rounds nothing."""
+    """Require that the multiplication by stage 3's divisor rounds nothing."""
     if engine.precision == "bf16" and engine.zero_stage == 3 and ranks & (ranks - 1):
         raise EngineError(
-            f"engine.numerics exact with precision bf16 and zero_stage 3 on {ranks} ranks: there "
-            "DeepSpeed averages, which bf16 gradients survive exactly on 1, 2, 4, 8, … ranks only. "
-            "Use so many ranks, or zero_stage 1 or 2"
+            f"engine.numerics exact with precision bf16 and zero_stage 3 on {ranks} ranks: "
+            "DeepSpeed averages there, which is exact for bf16 gradients only on 1, 2, 4, 8, … "
+            "ranks. Use such a number of ranks, or zero_stage 1 or 2"
         )

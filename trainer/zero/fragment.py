@@ -1,4 +1,4 @@
-"""A fragment: consecutive elements of one flattened parameter's state, under a name.
+"""Fragment of the training state: consecutive elements of one flattened parameter's state.
 
 The kinds of state are fp32 master weights (`master`), one of the optimizer's moments (`exp_avg`,
 …), and the weights' moving average (`ema`), which `trainer.state.ema` keeps.
@@ -11,12 +11,12 @@ import torch
 
 MASTER = "master"
 EMA = "ema"
-STEP = "step"  # the number of updates, beside the moments in torch's state
+STEP = "step"  # the number of updates, stored with the moments in torch's state
 
 
 @dataclass(frozen=True)
 class Fragment:
-    """Elements `start … start + len(tensor)` of a flattened parameter; a view of the state."""
+    """Elements `start … start + len(tensor)` of a flattened parameter, as a view of the state."""
 
     kind: str
     parameter: str

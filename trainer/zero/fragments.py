@@ -1,10 +1,11 @@
-"""The training state as named fragments (fragment.py), independent of the ZeRO stage.
+"""Training state as named fragments (fragment.py), independent of the ZeRO stage.
 
 Exactly one rank owns each element of the state. Saving writes the fragments that a rank owns.
-Loading fills those that it holds, from fragments of any other number of ranks and ZeRO stage.
+Loading fills the fragments that it holds, from fragments of any other number of ranks and ZeRO
+stage.
 
-`trainer.zero.stages` knows where the state lies. A frozen parameter has master weights alone, which
-`trainer.zero.frozen` keeps.
+`trainer.zero.stages` locates the state in DeepSpeed's buffers. A frozen parameter has only master
+weights, which `trainer.zero.frozen` keeps.
 """
 
 from collections.abc import Container, Iterator, Sequence
@@ -19,9 +20,10 @@ from trainer.zero.fragment import EMA, MASTER, STEP, Fragment, FragmentReader
 def owned_fragments(
     engine: TrainingEngine, kinds: Sequence[str] | None = None
 ) -> Iterator[Fragment]:
-    """The fragments that this rank writes to a checkpoint; over all ranks, each element once.
+    """Yield the fragments that this rank writes to a checkpoint; one rank owns each element.
 
     Args:
+        engine: the engine of this rank.
         kinds: as in `held_fragments`.
     """
     rank, world_size = engine.placement.rank, engine.placement.world_size
@@ -38,10 +40,11 @@ def owned_fragments(
 def held_fragments(
     engine: TrainingEngine, kinds: Sequence[str] | None = None
 ) -> Iterator[Fragment]:
-    """The fragments that lie on this rank, as views; writing to them changes the state.
+    """Yield the fragments that this rank holds, as views; writing to them changes the state.
 
     Args:
-        kinds: MASTER and names of moments; None for all that there are.
+        engine: the engine of this rank.
+        kinds: MASTER and names of moments; None for all kinds of state.
     """
     if kinds is None:
         _require_known_state(engine)
@@ -60,10 +63,13 @@ def held_fragments(
 def load_state(
     engine: TrainingEngine, read: FragmentReader, optimizer_step: int, fresh: Container[str] = ()
 ) -> None:
-    """Fill master weights, moments and the step, then refresh the weights computed with.
+    """Fill master weights, moments and the step, then refresh the weights that forward reads.
 
     Args:
-        fresh: parameters that keep the weights that they were built with, and have no moments yet.
+        engine: the engine of this rank.
+        read: reads the fragments of a checkpoint.
+        optimizer_step: the number of updates before the checkpoint.
+        fresh: parameters that keep their initial weights, and whose moments are zero.
     """
     create_moments(engine, optimizer_step)
     engine.frozen.load(engine.module, engine.parameter_shapes, engine.stage, read, fresh)
@@ -76,7 +82,7 @@ def load_state(
 @torch.no_grad()
 def create_moments(engine: TrainingEngine, optimizer_step: int) -> None:
     """Allocate moments as a first step would: a moment must exist before it is set."""
-    assert not {MASTER, EMA} & set(engine.moments), engine.moments  # they name other fragments
+    assert not {MASTER, EMA} & set(engine.moments), engine.moments  # names of other fragments
     state = engine.stage.torch_optimizer.state
     for tensor in engine.stage.optimized_tensors():
         state[tensor] = {
@@ -86,16 +92,16 @@ def create_moments(engine: TrainingEngine, optimizer_step: int) -> None:
 
 
 def optimizer_step(engine: TrainingEngine) -> int:
-    """How many updates the optimizer has made; Adam's bias correction depends on it."""
+    """Return the number of updates of the optimizer; Adam's bias correction depends on it."""
     state = engine.stage.torch_optimizer.state[engine.stage.optimized_tensors()[0]]
     return int(state[STEP]) if state else 0
 
 
 def _require_known_state(engine: TrainingEngine) -> None:
-    """Require that a checkpoint holds all that the optimizer remembers.
+    """Require that a checkpoint holds the optimizer's whole state.
 
     Raises:
-        EngineError: the optimizer has made moments that its kind does not name, or lacks some.
+        EngineError: the optimizer has created moments that its kind does not name, or lacks some.
     """
     named = {STEP, *engine.moments}
     for tensor in engine.stage.optimized_tensors():

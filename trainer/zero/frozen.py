@@ -1,10 +1,10 @@
-"""The weights of frozen parameters, which ZeRO computes with and never updates.
+"""Weights of frozen parameters, which ZeRO computes with and never updates.
 
-    network ──freeze──▶ no gradient reaches them, no optimizer holds them
+    network ──freeze──▶ parameters without gradients, which no optimizer holds
     fp32 weights ──each rank's share, on the host──▶ checkpoints, averages
 
-What forward reads may be rounded to bf16. So that a checkpoint holds the very bits that a run began
-with, each rank keeps the fp32 weights of a share of each frozen parameter.
+The weights that forward reads may be rounded to bf16. To keep a run's exact initial bits for its
+checkpoints, each rank stores the fp32 weights of a share of each frozen parameter.
 """
 
 from collections.abc import Container, Iterator, Mapping, Sequence
@@ -21,7 +21,11 @@ from trainer.zero.stages import Stage
 
 
 def freeze(network: nn.Module, patterns: Sequence[str]) -> nn.Module:
-    """The network, whose parameters of these names have no gradients from now on.
+    """Turn off the gradients of the parameters with matching names; return the network.
+
+    Args:
+        network: the network, changed in place.
+        patterns: patterns of parameter names.
 
     Raises:
         EngineError: a pattern matches nothing, or all parameters are frozen.
@@ -33,12 +37,14 @@ def freeze(network: nn.Module, patterns: Sequence[str]) -> nn.Module:
 
 
 class FrozenWeights:
-    """This rank's share of the fp32 weights of each frozen parameter."""
+    """Share of one rank of the fp32 weights of each frozen parameter."""
 
     def __init__(self, network: nn.Module, placement: Placement) -> None:
-        """
+        """Copy this rank's share to the host.
+
         Args:
-            network: with its initial weights, in fp32.
+            network: the network with its initial weights, in fp32.
+            placement: this rank and the number of ranks.
         """
         rank, world_size = placement.rank, placement.world_size
         self._shares: dict[str, tuple[int, torch.Tensor]] = {}
@@ -53,14 +59,14 @@ class FrozenWeights:
 
     @property
     def names(self) -> list[str]:
-        """The frozen parameters, in the network's order."""
+        """Names of the frozen parameters, in the network's order."""
         return list(self._shares)
 
     def summary_text(self, shapes: Mapping[str, Sequence[int]]) -> str:
-        """How many are frozen, for the first lines of a run.
+        """Describe the number of frozen parameters and weights, for the first lines of a run.
 
         Args:
-            shapes: of all parameters of the network, by name.
+            shapes: the shapes of all parameters of the network, by name.
         """
         weights = sum(map(prod, shapes.values()))
         frozen = sum(prod(shapes[name]) for name in self._shares)
@@ -70,7 +76,7 @@ class FrozenWeights:
         )
 
     def fragments(self) -> Iterator[Fragment]:
-        """This rank's share as views; over all ranks, each element once."""
+        """Yield this rank's share as views; each element belongs to one rank."""
         for name, (start, share) in self._shares.items():
             if share.numel():
                 yield Fragment(MASTER, name, start, share)
@@ -83,11 +89,13 @@ class FrozenWeights:
         read: FragmentReader,
         fresh: Container[str],
     ) -> None:
-        """Give the network the weights of a checkpoint, whole on every rank; a collective.
+        """Load a checkpoint's frozen weights into the network, whole on every rank; a collective.
 
         Args:
             module: the network under ZeRO.
-            shapes: of all parameters, by name.
+            shapes: the shapes of all parameters, by name.
+            stage: the adapter of the ZeRO stage, which sets the weights.
+            read: reads the fragments of a checkpoint.
             fresh: see `trainer.zero.fragments.load_state`.
         """
         for name, parameter in module.named_parameters():

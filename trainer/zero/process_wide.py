@@ -1,4 +1,4 @@
-"""Process-wide changes of an engine, undone when the engine is closed or cannot be made."""
+"""Process-wide changes of an engine, undone when the engine is destroyed or its creation fails."""
 
 import contextlib
 import os
@@ -14,11 +14,11 @@ from trainer.zero.disable_compiler import disable_compiler_imports
 
 @contextlib.contextmanager
 def changed_for_an_engine(*, exact: bool) -> Iterator[None]:
-    """Make all of these changes for the time of the context.
+    """Make all of these changes within the context.
 
     Args:
-        exact: ask for the same bits in every stage: deterministic kernels, and in all stages the
-            linear function that stage 3 puts in the place of torch's, which rounds differently.
+        exact: require the same bits in every stage: deterministic kernels, and in all stages the
+            linear function that stage 3 substitutes for torch's, because it rounds differently.
     """
     kernels = _deterministic_kernels() if exact else contextlib.nullcontext()
     with disable_compiler_imports(), _process_groups_released(), _torch_linear_kept(), kernels:
@@ -29,9 +29,9 @@ def changed_for_an_engine(*, exact: bool) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _torch_linear_kept() -> Iterator[None]:
-    """Put back torch's linear function at the end.
+    """Restore torch's linear function at the end.
 
-    Stage 3 replaces it by one that lets go of gathered weights between passes.
+    Stage 3 replaces it by a function that releases gathered weights between passes.
     """
     before = F.linear
     try:
@@ -42,7 +42,7 @@ def _torch_linear_kept() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _process_groups_released() -> Iterator[None]:
-    """Release DeepSpeed's process groups, so that this process can have others afterwards."""
+    """Release DeepSpeed's process groups, so that this process can create others afterwards."""
     try:
         yield
     finally:
@@ -65,10 +65,10 @@ def _deterministic_kernels() -> Iterator[None]:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     by_timing, fills = torch.backends.cudnn.benchmark, _fills_uninitialized_memory()
     mode = torch.get_deterministic_debug_mode()
-    torch.backends.cudnn.benchmark = False  # kernels chosen by timing
-    # Unlike `use_deterministic_algorithms`, this does not import the compiler to tell it as well.
+    torch.backends.cudnn.benchmark = False  # it selects kernels by timing
+    # Unlike `use_deterministic_algorithms`, this does not import the compiler.
     torch.set_deterministic_debug_mode("error")
-    # A guard against reading memory before writing it; it costs a pass over each new tensor.
+    # Filling guards against reads of uninitialized memory, and costs a pass over each new tensor.
     _fill_uninitialized_memory(False)
     try:
         yield

@@ -1,4 +1,4 @@
-"""The input to DeepSpeed: its settings, the parameter groups, and the optimizer under it."""
+"""Input of DeepSpeed: its settings, the parameter groups, and the optimizer that it wraps."""
 
 from typing import Any
 
@@ -16,10 +16,16 @@ LARGEST_BUCKET = 500_000_000  # elements, DeepSpeed's default
 def deepspeed_config(
     engine: EngineConfig, gradient_clipping: float, slots_per_rank: int, bucket_elements: int
 ) -> dict[str, Any]:
-    """DeepSpeed's settings, which replace defaults that would be wrong here.
+    """Return DeepSpeed's settings, which replace unsuitable defaults.
 
     By default it clips gradients at 1.0, averages gradients over ranks, accumulates bf16 gradients
     in bf16, compiles its own CPU Adam at start, and reserves 2 GB for gradients.
+
+    Args:
+        engine: precision and ZeRO stage.
+        gradient_clipping: the largest norm of the gradients.
+        slots_per_rank: the number of passes of a rank in a step.
+        bucket_elements: the number of gradient elements that are reduced at once.
     """
     bf16 = engine.precision == "bf16"
     config: dict[str, Any] = {
@@ -44,18 +50,18 @@ def deepspeed_config(
 
 
 def bucket_elements(model: nn.Module) -> int:
-    """The number of gradient elements reduced at once: all, unless the model is very large.
+    """Return the number of gradient elements reduced at once: all, unless the model is very large.
 
-    DeepSpeed reserves a bucket in each step. A CPU rank takes its 2 GB from the system anew, page
-    by page, which is a sixth of an fp32 step of a base model.
+    DeepSpeed allocates a bucket in each step. On a CPU, its default of 2 GB is allocated again page
+    by page, which takes a sixth of an fp32 step of a base model.
     """
     return min(LARGEST_BUCKET, sum(p.numel() for p in model.parameters() if p.requires_grad))
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Matrices with weight decay; vectors (biases, layer norms) without.
+    """Return matrices with weight decay, and vectors (biases, layer norms) without.
 
-    Frozen parameters are in no group, and no group is empty: DeepSpeed takes none.
+    Frozen parameters are in no group, and no group is empty: DeepSpeed refuses empty groups.
     """
     trained = [p for p in model.parameters() if p.requires_grad]
     groups = [
@@ -68,10 +74,10 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
 def build_optimizer(
     groups: list[dict[str, Any]], config: OptimizerConfig, engine: EngineConfig
 ) -> tuple[tuple[str, ...], torch.optim.Optimizer]:
-    """The optimizer that a recipe names, after the names of its moments.
+    """Return the names of the moments, and the optimizer that the recipe names.
 
     Raises:
-        EngineError: numerics are exact, and the optimizer is not made for that.
+        EngineError: numerics are exact, and the optimizer does not support that.
     """
     kind = OPTIMIZERS[config.type].model_validate(config.options)
     exact = engine.numerics == "exact"
@@ -79,7 +85,7 @@ def build_optimizer(
     if exact and not isinstance(optimizer, ExactOptimizer):
         raise EngineError(
             f"engine.numerics is 'exact', and trainer.optimizer.type {config.type!r} builds "
-            f"{type(optimizer).__name__}, which is no ExactOptimizer: set engine.numerics to "
+            f"{type(optimizer).__name__}, which is not an ExactOptimizer: set engine.numerics to "
             "'fast', or let its OptimizerKind build one"
         )
     return kind.moments, optimizer

@@ -1,11 +1,11 @@
-"""The differences between ZeRO's stages, behind one interface: where DeepSpeed keeps which part.
+"""Adapters of DeepSpeed's ZeRO stages with a common interface to the location of the state.
 
     stage 0            Replicated      the parameters themselves, their gradients, torch's optimizer
     stage 1 and 2      Partitioned     flat fp32 partitions per parameter group
     stage 1 in bf16    FlatSums        the same, and a flat fp32 sum of gradients per group
     stage 3            Sharded         each parameter cut into equal parts, the last one padded
 
-All private names of DeepSpeed's optimizers stand here, as they are in 0.19.8.
+All private names of DeepSpeed's optimizers are in this file, as of version 0.19.8.
 """
 
 import functools
@@ -27,7 +27,7 @@ Rounding = Callable[[nn.Parameter, torch.Tensor], None]
 
 
 class Stage(ABC):
-    """The state of a model under DeepSpeed, as this rank holds it.
+    """State of a model under DeepSpeed, as this rank holds it.
 
     Attributes:
         replicated: whether every rank has the whole state.
@@ -40,9 +40,12 @@ class Stage(ABC):
     rounds_when_adding = False
 
     def __init__(self, engine: Any, optimizer: Any, placement: Placement) -> None:
-        """
+        """Store the objects of DeepSpeed.
+
         Args:
-            engine, optimizer: as returned by `deepspeed.initialize`.
+            engine: the engine that `deepspeed.initialize` returned.
+            optimizer: the optimizer that `deepspeed.initialize` returned.
+            placement: this rank and the number of ranks.
         """
         self._engine = engine
         self._optimizer = optimizer
@@ -50,19 +53,23 @@ class Stage(ABC):
 
     @property
     def torch_optimizer(self) -> Any:
-        """Torch's optimizer under DeepSpeed's wrapper."""
+        """Torch's optimizer inside DeepSpeed's wrapper."""
         return self._optimizer.optimizer
 
     @abstractmethod
     def optimized_tensors(self) -> list[torch.Tensor]:
-        """The tensors that torch's optimizer updates on this rank."""
+        """Return the tensors that torch's optimizer updates on this rank."""
 
     @abstractmethod
     def locate(self, parameter: nn.Parameter, kind: str) -> tuple[int, torch.Tensor] | None:
-        """Start and flat view of this rank's part of a parameter's state; None if it has no part.
+        """Return start and flat view of this rank's part of a parameter's state, or None.
 
         Args:
+            parameter: the parameter.
             kind: MASTER or the name of one of the optimizer's moments.
+
+        Returns:
+            Start and view, or None if this rank has no part of the parameter.
         """
 
     @abstractmethod
@@ -70,15 +77,16 @@ class Stage(ABC):
         """Copy the master weights to the (bf16 or fp32) weights that forward reads."""
 
     def set_frozen(self, parameter: nn.Parameter, weights: torch.Tensor) -> None:
-        """Give a parameter that is not trained its weights; a collective.
+        """Set the weights of a parameter that is not trained; a collective.
 
         Args:
-            weights: the whole of them, equal on all ranks.
+            parameter: the parameter.
+            weights: its whole weights, equal on all ranks.
         """
         parameter.data.copy_(weights)
 
     def owned_gradients(self) -> Iterator[torch.Tensor]:
-        """This rank's share of the step's summed gradients, flat.
+        """Yield this rank's share of the step's summed gradients, flat.
 
         Over all ranks it has each element once, and zeros where ZeRO pads.
         """
@@ -86,11 +94,11 @@ class Stage(ABC):
             yield from parts
 
     def norm_of_replicated_gradients(self) -> float | None:
-        """The norm of all gradients if no ZeRO optimizer computes it; else None."""
+        """Return the norm of all gradients, or None if a ZeRO optimizer computes it."""
         return None
 
     def discard_gradients(self) -> None:
-        """Forget the gradients, as DeepSpeed does in a step whose gradients overflow."""
+        """Discard the gradients, as DeepSpeed does in a step whose gradients overflow."""
         # This sets parameters' gradients to None and zeroes sums of gradients (FlatSums). In stage
         # 3 the next backward then overwrites the partitions' gradients instead of adding to them.
         self._optimizer.zero_grad(set_to_none=True)
@@ -99,7 +107,7 @@ class Stage(ABC):
                 getattr(self._optimizer, name).clear()
 
     def add_gradients(self, round_: Rounding | None) -> None:  # noqa: B027
-        """Sum gradients here from now on, if DeepSpeed does not do so; called once.
+        """Start to sum gradients in this class, if DeepSpeed does not do so; called once.
 
         Args:
             round_: rounds each gradient; None for no rounding.
@@ -109,7 +117,7 @@ class Stage(ABC):
         """Sum the sums of `add_gradients` over the ranks; a collective."""
 
     def gathered(self, parameters: list[nn.Parameter]) -> AbstractContextManager[Any] | None:
-        """A context in which whole parameters lie on this rank; None where they always do."""
+        """Return a context in which this rank holds whole parameters, or None if it always does."""
         return None
 
 
@@ -149,10 +157,10 @@ class Replicated(Stage):
 
 
 class Partitioned(Stage):
-    """Stages 1 and 2: moments, and in stage 2 gradients, are cut over the ranks.
+    """Stages 1 and 2: moments, and in stage 2 gradients, are partitioned over the ranks.
 
-    `parameter._hp_mapping` addresses the flat partitions, and is None on ranks that hold no part
-    of the parameter.
+    `parameter._hp_mapping` addresses the flat partitions, and is None on ranks that hold no part of
+    the parameter.
     """
 
     def optimized_tensors(self) -> list[torch.Tensor]:
@@ -175,11 +183,11 @@ class Partitioned(Stage):
 
 
 class FlatSums(Partitioned):
-    """Stage 1 in bf16 (DeepSpeed's BF16_Optimizer): gradients are summed in fp32, here by us.
+    """Stage 1 in bf16 (DeepSpeed's BF16_Optimizer); this class sums the gradients in fp32.
 
     DeepSpeed would keep all bf16 gradients from step to step, which costs their memory, a pass to
-    zero them and a pass to add to the zeros. It would also copy the sums together, sum the copy
-    and copy it back, even on a single rank.
+    zero them and a pass to add to the zeros. It would also concatenate the sums into a copy, reduce
+    the copy and copy it back, even on a single rank.
     """
 
     rounds_when_adding = True
@@ -191,7 +199,7 @@ class FlatSums(Partitioned):
         yield from self._optimizer.fp32_groups_gradient_flat_partition
 
     def add_gradients(self, round_: Rounding | None) -> None:
-        """Add each gradient to its sum, and free it, as soon as backward has it."""
+        """Add each gradient to its sum, and free it, as soon as backward has computed it."""
         self._engine.enable_backward_allreduce = False
         for group, parameters in enumerate(self._optimizer.bf16_groups):
             for place, parameter in enumerate(parameters):
@@ -205,7 +213,7 @@ class FlatSums(Partitioned):
 
 
 class Sharded(Stage):
-    """Stage 3: parameters are cut over the ranks too, and gathered where forward reads them.
+    """Stage 3: parameters are partitioned too, and gathered when forward reads them.
 
     In this stage DeepSpeed refuses to sum gradients instead of averaging them.
     """
@@ -227,9 +235,9 @@ class Sharded(Stage):
         for sub_group in range(len(self._optimizer.fp32_partitioned_groups_flat)):
             self._optimizer._reassign_or_swap_out_partitioned_parameters(sub_group)
         self._optimizer._post_step([])
-        # DeepSpeed has gathered small parameters to stay. If it then notes down in which order a
-        # pass fetches parameters, and they are gathered and cut again after that, as a validation
-        # does, the next pass fails with a "tracing error". Cut once before, they do no harm.
+        # DeepSpeed has gathered small parameters persistently. If it then traces the order in which
+        # a pass fetches parameters, and a validation gathers and partitions them after that, the
+        # next pass fails with a "tracing error". Partitioning them once before the trace avoids it.
         with self.gathered(list(self._engine.module.parameters())):
             pass
 
@@ -243,7 +251,7 @@ class Sharded(Stage):
 
 
 def stage_of(zero_stage: int, engine: Any, optimizer: Any, placement: Placement) -> Stage:
-    """The adapter for what `deepspeed.initialize` has made of the stage."""
+    """Return the adapter for the objects that `deepspeed.initialize` created for the stage."""
     if zero_stage == 0:
         kind: type[Stage] = Replicated
     elif zero_stage == 3:

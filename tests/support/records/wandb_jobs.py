@@ -158,7 +158,7 @@ def train_while_wandb_hangs(run: RunFolder) -> None:
     start.train(3, 2000)
     start.end()
     assert len(start.notices) == 1, start.notices
-    assert "not done" in start.notices[0]
+    assert "did not finish" in start.notices[0]
     core.kill()
     # Python 3.11 may abort when a thread that comes out of C meets the end of the interpreter.
     for thread in threading.enumerate():

@@ -122,7 +122,7 @@ def test_what_cannot_be_removed_is_said_and_training_goes_on(run, committer, sai
     (committer.work / "condemned-step-00000010" / "in the way").mkdir(parents=True)
     assert save(committer, 20)
     (text,) = said
-    assert "not needed any more cannot be removed" in text
+    assert "no longer needed cannot be removed" in text
     assert steps(run) == [10, 20]
 
 

@@ -75,11 +75,11 @@ TENSORS: dict[str, tuple[dict[str, Any], str]] = {
         {"master:w:0": tensor(), "exp_avg:w:0": tensor()},
         r"exp_avg:w:0 is .*\[0, 24\].*\[24, 48\]",
     ),
-    "not all data": ({"master:w:0": tensor(shape=(5,), end=20)}, "have 20 bytes.* there are 24"),
-    "no state at all": ({}, "have 0 bytes, and there are 24"),
+    "not all data": ({"master:w:0": tensor(shape=(5,), end=20)}, "have 20 bytes.* file has 24"),
+    "no state at all": ({}, "have 0 bytes, the file has 24"),
     "superfluous": (
         {"master:w:0": tensor(shape=(3,), end=12), "master:x:0": tensor("F32", (3,), 12, 24)},
-        "w at element 3, .*shape|holds master:x:0, and checkpoint.json knows no such parameter",
+        "w at element 3, .*shape|holds master:x:0, and checkpoint.json has no such parameter",
     ),
     "missing": ({"exp_avg:w:0": tensor()}, r"lacks master of w, of the shape \[2, 3\]"),
     "a hole": (

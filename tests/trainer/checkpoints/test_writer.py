@@ -127,7 +127,10 @@ def test_what_cannot_be_written_is_reported_and_the_next_save_succeeds(work, sta
     ((step, reason),) = heard.failed
     assert step == 10
     assert str(obstacle) in reason
-    assert "File exists. Training goes on and the checkpoint before stands; make room" in reason
+    assert (
+        "File exists. Training goes on and the previous checkpoint remains valid; free disk"
+        in reason
+    )
     assert [header.step for _, header in heard.written] == [20]
 
 
@@ -170,7 +173,7 @@ def test_a_final_save_that_never_succeeds_is_an_error(work, state, pauses):
     shutil.rmtree(work)
     with (
         closing(make_writer(work, state, heard)) as writer,
-        pytest.raises(CheckpointError, match=r"before stands.*the same command again"),
+        pytest.raises(CheckpointError, match=r"remains valid.*the same command again"),
     ):
         writer.save(make_header(10), final=True)
     assert pauses == [1.0, 2.0, 4.0, 8.0, 16.0, 29.0]

@@ -123,7 +123,7 @@ def test_too_little_memory_names_the_line(pairs, monkeypatch):
         pairs.try_it()
     said = str(refused.value)
     assert said.startswith("Rank 0 of 1 cannot score the validation set: 1 × (")
-    assert f"tokens at once (lines {LONG_LINE}) need more memory than there is" in said
+    assert f"tokens at once (lines {LONG_LINE}) need more memory than available" in said
 
 
 class Squares(Scoring):

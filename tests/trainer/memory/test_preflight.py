@@ -49,7 +49,7 @@ def test_a_rank_without_memory_stops_all_and_says_what_would_fit(rank_pools, sha
     most_tokens = [ENOUGH, 36 * 17]
     messages = rank_pools(2).run(preflight_jobs.shortage, shape, WIDE, 2560, most_tokens)
     assert messages[0] == messages[1]
-    what, remedies = messages[0].split(" left for it. To leave more room, ")
+    what, remedies = messages[0].split(" left for it. To free memory, ")
     assert what.startswith(
         "Rank 1 of 2 cannot hold forward and backward of a micro-batch of 64 × (40 source + 36 "
         "target) tokens, which batching.max_tokens_per_micro_batch = 2560 allows; its host had "
@@ -59,7 +59,7 @@ def test_a_rank_without_memory_stops_all_and_says_what_would_fit(rank_pools, sha
     kept = "set engine.activation_checkpointing=true"
     ways = {0: [higher], 3: [more]}.get(shape.zero_stage, [higher, more])
     assert remedies == (
-        f"{' or '.join([*ways, kept])}, with which the run stays what it is; "
+        f"{' or '.join([*ways, kept])}; this does not change the run; "
         "batching.max_tokens_per_micro_batch=640 would fit too, but makes another run"
     )
 
@@ -67,7 +67,7 @@ def test_a_rank_without_memory_stops_all_and_says_what_would_fit(rank_pools, sha
 def test_when_nothing_fits_it_says_so(rank_pools):
     message, _ = rank_pools(2).run(preflight_jobs.shortage, Shape(1), WIDE, 2560, [10, 10])
     assert message.startswith("Ranks 0, 1 of 2 cannot hold")
-    assert message.endswith("down to one pair, none was found to fit")
+    assert message.endswith("down to one pair were tried)")
 
 
 def test_what_deepspeed_takes_in_a_step_counts(new_pool):

@@ -102,6 +102,6 @@ def test_lines_wait_for_room_on_a_full_disk(tmp_path):
     assert "full disk" in notices[0]
     assert f"{waited + 1} lines" in notices[1]
     assert "full disk" in notices[2]
-    assert f"{waited} lines without room" in refusal
+    assert f"{waited} lines cannot be written" in refusal
     assert "lost" in loss
     assert "start the same command again" in loss

@@ -86,12 +86,12 @@ def test_whether_the_training_loss_is_smoothed_is_in_the_recipe(run, loss, smoot
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
-        ({"process": dead_process()}, "has ended without leaving"),
+        ({"process": dead_process()}, "has ended without releasing the run"),
         (
             {"host": "away", "place": "elsewhere", "silent_seconds": 100},
-            "no sign of life for 1 min 40 s",
+            "no heartbeat for 1 min 40 s",
         ),
-        ({"silent_seconds": 100}, "no sign of life for 1 min 40 s"),  # it lives, and is stopped
+        ({"silent_seconds": 100}, "no heartbeat for 1 min 40 s"),  # it lives, and is stopped
         ({"silent_seconds": -100}, "1 min 40 s ahead of this machine's clock"),
     ],
     ids=["dead", "silent elsewhere", "silent here", "from the future"],

@@ -73,7 +73,7 @@ def test_what_is_no_moment_is_a_problem_and_the_others_stay(tmp_path, change, sa
     found = read_time_lapse(tmp_path / "lapse")
     assert [moment.step for moment in found.moments] == [1, 3]
     (problem,) = found.problems
-    assert "step-00000002.json is no moment" in problem
+    assert "step-00000002.json is not a frame" in problem
     assert said in problem
 
 

@@ -105,5 +105,7 @@ def test_a_moment_that_its_kind_does_not_name_is_not_lost_silently(rank_pools):
 
 def test_exact_numerics_take_an_exact_optimizer_only(rank_pools):
     shape = Shape(1, numerics="exact")
-    with pytest.raises(AssertionError, match="'test_rounding' builds Adam, which is no ExactOptim"):
+    with pytest.raises(
+        AssertionError, match="'test_rounding' builds Adam, which is not an ExactOptim"
+    ):
         rank_pools(1).run(optimizer_jobs.kinds_after_training, shape, ROUNDING)

@@ -98,7 +98,7 @@ def test_a_mistake_is_named_when_the_recipe_is_loaded(load, schedule, message):
 )
 def test_what_is_no_rate_is_refused_before_it_is_used(options, rate):
     schedule = ScheduleConfig(type="test_wrong", options=options)
-    with pytest.raises(ScheduleError, match=f"Wrong gives step 3 the rate {rate}"):
+    with pytest.raises(ScheduleError, match=f"Wrong returns the rate {rate} for step 3"):
         learning_rate(schedule, 3, 128)
 
 

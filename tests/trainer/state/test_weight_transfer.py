@@ -79,8 +79,8 @@ def test_the_encoder_is_the_checkpoints_and_the_head_is_as_it_was_built(
         assert not any(moment.any() for moment in of_kind.values())
     for rank in found:
         assert rank["said"] == [
-            "29 parameters of the encoder, 11,020 weights, begin with those of the other run; "
-            "anew: classes.weight, classes.bias; left out: output_bias, head.dense.weight, "
+            "29 parameters of the encoder, 11,020 weights, taken from the other run; newly "
+            "initialized: classes.weight, classes.bias; left out: output_bias, head.dense.weight, "
             "head.dense.bias, head.norm.weight, head.norm.bias"
         ]
 

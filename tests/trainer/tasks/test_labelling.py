@@ -243,10 +243,12 @@ def test_spans_that_are_not_there_are_no_reason_to_keep_a_checkpoint(tmp_path):
 def test_a_network_that_tells_something_else_is_refused(tmp_path, values_of):
     if values_of is masked_values:
         recipe = Recipe.of(values_of(tmp_path, network="label_texts")).training()
-        with pytest.raises(RunMismatchError, match="tells labels, and masked_lm has none"):
+        with pytest.raises(RunMismatchError, match="predicts labels, and masked_lm has none"):
             build_network(recipe, {})
         return
-    with pytest.raises(ValidationError, match=r"encoder_only, which tells pieces, and \w+_class"):
+    with pytest.raises(
+        ValidationError, match=r"encoder_only, which predicts pieces, and \w+_class"
+    ):
         Recipe.of(values_of(tmp_path, network="encoder_only"))
 
 

@@ -66,4 +66,4 @@ def test_a_profile_that_cannot_be_written_does_not_end_the_run(run):
     run.profiles.write_text("in the way")
     notices = []
     train(StepProfiler(StepRange(1, 1), run, 0, notices.append), [1, 2])
-    assert "the profile of steps 1:1 is not kept" in notices[0]
+    assert "the profile of steps 1:1 cannot be saved" in notices[0]
