@@ -163,13 +163,13 @@ def test_the_place_of_ranks_is_counted_by_node(run):
     assert abs((datetime.now(UTC) - since).total_seconds()) < 3600
 
 
-@pytest.mark.parametrize("file", ["place", "start", "vitals"])
+@pytest.mark.parametrize("file", ["rank_nodes", "start", "vitals"])
 def test_files_that_nothing_depends_on_may_fail_to_be_written(run, file):
     getattr(run, file).mkdir()
     (getattr(run, file) / "in the way").touch()
     start = Start(since="now", invocation=Invocation(), code=None, versions={})
     {
-        "place": lambda: write_rank_nodes(run, ["a"]),
+        "rank_nodes": lambda: write_rank_nodes(run, ["a"]),
         "start": lambda: write_start(run, start),
         "vitals": lambda: write_vitals(run, Vitals(time=1.0)),
     }[file]()
