@@ -79,7 +79,7 @@ class LabelledCorpusConfig(TextCorpusConfig):
             raise ValueError(
                 f"labels are {join_items(self.labels)}, files has {len(self.files)} and the "
                 f"format is {self.files_format}: plain text needs a label for each entry of files, "
-                "in their order, and other formats have the label beside the text"
+                "in their order, and other formats have the label in each entry"
             )
         return self
 
@@ -116,7 +116,7 @@ class LabelsDataConfig(TextDataConfig):
         return given
 
     @model_validator(mode="after")
-    def _labels_are_words_of_their_own(self) -> Self:
+    def _labels_are_distinct_words(self) -> Self:
         for label in self.labels:
             if self.labels.count(label) > 1:
                 raise ValueError(f"labels has {label!r} twice: name each once")

@@ -41,7 +41,7 @@ class LabelledData(MaskedLanguageModelData):
 
     @abstractmethod
     def label_fields(self, fields: Mapping[str, FieldArrays]) -> dict[str, FieldArrays]:
-        """Return the fields of micro-batches, TEXT and TOLD, made from the stored fields."""
+        """Return a micro-batch's TEXT and LABELS_FIELD, made from the stored fields."""
 
     @abstractmethod
     def read_lengths(self, lengths: Int32Array, context_length: int) -> Int32Array:
@@ -94,7 +94,7 @@ class LabelledData(MaskedLanguageModelData):
     def heldout_fields(
         self, heldout: HeldOut, tokenizers: Mapping[str, Tokenizer], settings: DataSettings
     ) -> dict[str, FieldArrays]:
-        """Return TEXT and TOLD of a held-out set, in the order of its examples.
+        """Return TEXT and LABELS_FIELD of a held-out set, in the order of its examples.
 
         Raises:
             BatchingError: the set has no label.

@@ -2,8 +2,8 @@
 
 A document is stored as BOS, its tokens, EOS, as for a language model, and packed into rows in the
 same way. The hidden tokens are drawn once for each pass of the corpus, before documents are cut. A
-micro-batch has the network's input tokens in TEXT, and the tokens to predict in TOLD. In a held-out
-set, the same tokens are hidden each time, in all runs.
+micro-batch has the network's input tokens in TEXT, and the tokens to predict in LABELS_FIELD. In a
+held-out set, the same tokens are hidden each time, in all runs.
 """
 
 from collections.abc import Mapping

@@ -37,7 +37,7 @@ def rotary_table(rows: int, head_width: int, base: float, device: torch.device) 
 
 
 def rotate(heads_bthd: Tensor, rotation: Rotation) -> Tensor:
-    """Rotate queries or keys (b, t, h, d) in fp32, and return them in their own dtype."""
+    """Rotate queries or keys (b, t, h, d) in fp32, and return them in the dtype of the input."""
     first, second = heads_bthd.chunk(2, dim=-1)
     cosines, sines = rotation
     rotated = [first * cosines - second * sines, second * cosines + first * sines]

@@ -104,7 +104,7 @@ class MaskedLanguageModelling(TrainingTask):
         pieces = [[[token] for token in row if token != IGNORE_INDEX] for row in labels]
         return {
             self.role: [self.shown(ids) for ids in micro_batch.fields[TEXT].rows()],
-            "to be told": [
+            "to predict": [
                 ", ".join(text.strip() for text in self._tokenizer.decode(row)) for row in pieces
             ],
         }

@@ -224,7 +224,7 @@ def test_examples_are_shown_with_their_masks_and_what_is_to_be_told(opened):
     texts, tokenizer = task.example_texts(batch), task.tokenizers["text"]
     seen, told = batch.fields["text"].rows(), batch.fields[LABELS_FIELD].rows()
     for text, names, ids, hidden in zip(
-        texts["document"], texts["to be told"], seen, told, strict=True
+        texts["document"], texts["to predict"], seen, told, strict=True
     ):
         assert text == masked_text(tokenizer, ids)
         pieces = [

@@ -216,7 +216,7 @@ def test_what_a_step_was_fed_is_shown_as_pairs(opened):
     *_, task, _ = opened
     (batch, *_) = windows(opened, 1, alone=0.0)
     shown = task.example_texts(batch)
-    assert list(shown) == ["pair", "to be told"]
+    assert list(shown) == ["pair", "to predict"]
     assert len(shown["pair"]) == len(batch.pair_ids)
     assert all(text.count("|||") == 1 for text in shown["pair"])
     mask = task.tokenizers[SOURCE].tag_id(MASK)
