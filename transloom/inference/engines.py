@@ -1,6 +1,6 @@
-"""The engines that find a run's translations, and the searcher of each.
+"""Engines that translate with a run's weights, and the searcher of each.
 
-`torch` is our own search over our own network, and the reference; `ctranslate2` is an extra.
+`torch` is our own search over our own network, and the reference. `ctranslate2` is an extra.
 """
 
 from functools import partial
@@ -20,10 +20,10 @@ from transloom.inference.trained_network import Precision, TrainedNetwork
 def require_possible(
     engine: Engine, compute_type: ComputeType | None, device: str, precision: Precision
 ) -> None:
-    """Check that an engine can do what is wanted, before a network is loaded.
+    """Check that an engine supports the options, before a network is loaded.
 
     Raises:
-        EngineError: it cannot, or is not installed.
+        EngineError: the engine does not support an option, or is not installed.
     """
     if engine is Engine.TORCH:
         if compute_type is not None:
@@ -51,13 +51,13 @@ def searcher_of(
     compute_type: ComputeType | None,
     threads: int | None = None,
 ) -> Searcher:
-    """What finds hypotheses with a run's weights.
+    """Return the searcher that finds hypotheses with a run's weights.
 
     Args:
-        threads: of CTranslate2; None: as many as this process may use cores.
+        threads: of CTranslate2, or None for the number of cores that this process may use.
 
     Raises:
-        ModelError: the engine does not hold the network; the message names what.
+        ModelError: the engine does not support the network; the message names the reason.
     """
     network = found.model
     assert isinstance(network, Transformer)
