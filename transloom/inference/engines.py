@@ -28,18 +28,18 @@ def require_possible(
     if engine is Engine.TORCH:
         if compute_type is not None:
             raise EngineError(
-                f"--compute-type is {compute_type}, which --engine ctranslate2 has; the engine is "
-                f"{engine}, which has --precision fp32 or bf16"
+                f"--compute-type is {compute_type}, but only --engine ctranslate2 has it: name that "
+                f"engine, or use --precision fp32 or bf16 with --engine {engine}"
             )
         return
     if precision != "fp32":
         raise EngineError(
-            f"--precision is {precision}, which --engine torch has; {engine} has --compute-type, "
-            "and int8 is its fastest"
+            f"--precision is {precision}, but only --engine torch has it: use --compute-type with "
+            f"--engine {engine}; int8 is its fastest"
         )
     if device != "cpu":
         raise EngineError(
-            f"--engine {engine} translates on the CPU, and the device is {device}: name --engine "
+            f"--engine {engine} translates on the CPU, but the device is {device}: name --engine "
             "torch"
         )
     require_compute_type(compute_type or ComputeType.FLOAT32)
