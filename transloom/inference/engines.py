@@ -28,8 +28,8 @@ def require_possible(
     if engine is Engine.TORCH:
         if compute_type is not None:
             raise EngineError(
-                f"--compute-type is {compute_type}, but only --engine ctranslate2 has it: name that "
-                f"engine, or use --precision fp32 or bf16 with --engine {engine}"
+                f"--compute-type is {compute_type}, but only --engine ctranslate2 has it: name "
+                f"that engine, or use --precision fp32 or bf16 with --engine {engine}"
             )
         return
     if precision != "fp32":
