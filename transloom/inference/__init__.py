@@ -1,1 +1,1 @@
-"""The use of a trained model: translating, evaluating."""
+"""Uses of a trained model: translation, evaluation, generation, serving and export."""

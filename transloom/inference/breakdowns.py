@@ -1,10 +1,10 @@
-"""Where systems differ: by the length of the source, and by how rare words are.
+"""Differences between systems by source length and by word frequency.
 
-The measure for words is that of compare-mt (Neubig et al. 2019): of the words of a bucket, how
-many of the references' are in the hypothesis of their sentence (recall), and how many of the
-hypotheses' are in the reference (precision); F1 is their harmonic mean. Words are sacreBLEU's `13a`
-tokens, with their case. The buckets are by how often a word stands in the target sentences of the
-training data.
+The measure for words is that of compare-mt (Neubig et al. 2019). For the words of a bucket, recall
+is the share of the references' words that the hypothesis of the same sentence contains. Precision
+is the share of the hypotheses' words that the reference contains. F1 is their harmonic mean. Words
+are sacreBLEU's `13a` tokens, with their case. Buckets are ranges of a word's frequency in the
+target sentences of the training data.
 """
 
 from collections import Counter
@@ -20,13 +20,13 @@ from data_pipeline.storage.store import DatasetStore
 from foundation.errors import DataError
 from foundation.wording import counted
 
-# Training pairs in which words are counted: enough to tell rare words, and read in seconds.
+# Training pairs in which words are counted: enough to recognize rare words, and read in seconds.
 PAIRS_COUNTED = 200_000
 
 
 @dataclass(frozen=True)
 class Bucket:
-    """What lies from `first` to `last`; without a last, everything from there on."""
+    """Range of numbers from `first` to `last`, both included; None means no upper bound."""
 
     first: int
     last: int | None
@@ -44,16 +44,16 @@ def _buckets(*firsts: int) -> tuple[Bucket, ...]:
 
 # In words of the source, split at white space.
 LENGTHS = _buckets(1, 11, 21, 31, 41, 51, 61)
-# How often a word stands in the training data.
+# Occurrences of a word in the training data.
 FREQUENCIES = _buckets(0, 1, 5, 10, 100, 1000)
 
 
 @dataclass(frozen=True)
 class Frequencies:
-    """How often words stand in a text.
+    """Frequencies of words in a text.
 
     Attributes:
-        counted_in: which text that is, in words.
+        counted_in: description of that text for the user.
     """
 
     words: Mapping[str, int]
@@ -62,11 +62,12 @@ class Frequencies:
 
 @dataclass(frozen=True)
 class WordAccuracy:
-    """How well systems get the words of a bucket.
+    """Accuracy of each system for the words of a bucket.
 
     Attributes:
-        words: how many of the references' words are in the bucket.
-        f1: of each system, from 0 to 100; None if neither reference nor hypothesis has such a word.
+        words: number of the references' words in the bucket.
+        f1: of each system, from 0 to 100, or None if neither references nor hypotheses have such a
+            word.
     """
 
     bucket: Bucket
@@ -75,7 +76,7 @@ class WordAccuracy:
 
 
 def by_length(sources: Sequence[str]) -> list[tuple[Bucket, list[int]]]:
-    """The numbers of the sentences in each bucket of lengths, without empty buckets."""
+    """Return the numbers of the sentences in each bucket of lengths, without empty buckets."""
     found: dict[Bucket, list[int]] = {bucket: [] for bucket in LENGTHS}
     for number, source in enumerate(sources):
         found[_bucket_of(max(1, len(source.split())), LENGTHS)].append(number)
@@ -85,7 +86,7 @@ def by_length(sources: Sequence[str]) -> list[tuple[Bucket, list[int]]]:
 def by_frequency(
     references: Sequence[str], systems: Sequence[Sequence[str]], frequencies: Frequencies
 ) -> list[WordAccuracy]:
-    """How well each system's hypotheses get the words of each bucket of frequencies."""
+    """Return each system's word accuracy per bucket of frequencies."""
     expected = [_words(text) for text in references]
     words = _per_bucket(expected, frequencies)
     f1: dict[Bucket, list[float | None]] = {bucket: [] for bucket in words}
@@ -106,12 +107,12 @@ def by_frequency(
 def training_frequencies(
     store: DatasetStore, manifest: Manifest, report: Callable[[int, int], None]
 ) -> Frequencies:
-    """How often words stand in the training data's target sentences.
+    """Count the words of the training data's target sentences.
 
-    They are counted in all of them, or in shards that lie evenly in a large dataset.
+    In a large dataset, only evenly spaced shards are counted.
 
     Args:
-        report: is told how many of how many pairs are counted.
+        report: called with the number of counted pairs and their total.
 
     Raises:
         DataError: the shards cannot be read.
@@ -130,7 +131,7 @@ def training_frequencies(
                 words.update(_words(text))
         done += shard.pairs
     report(total, total)
-    some = "" if total == pairs else f" of {pairs:,}, in shards that lie evenly among all"
+    some = "" if total == pairs else f" of {pairs:,}, in evenly spaced shards"
     return Frequencies(words, f"the target sentences of {counted(total, 'training pair')}{some}")
 
 
@@ -140,7 +141,7 @@ def frequencies_of(
     references: Sequence[str],
     report: Callable[[int, int], None],
 ) -> Frequencies:
-    """The same, or how often words stand in the references, if training data is not to be had."""
+    """Count words in the training data, or in the references if the shards cannot be read."""
     try:
         return training_frequencies(store, manifest, report)
     except DataError as error:
@@ -148,7 +149,9 @@ def frequencies_of(
         for text in references:
             words.update(_words(text))
         problem = str(error).rstrip(".")
-        return Frequencies(words, f"the references, as the training data is not read: {problem}")
+        return Frequencies(
+            words, f"the references, because the training data cannot be read: {problem}"
+        )
 
 
 def _words(text: str) -> Counter[str]:

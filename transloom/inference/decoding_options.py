@@ -15,9 +15,9 @@ class DecodingOptions:
     """Options for the search of translations.
 
     Attributes:
-        beam_size, length_penalty: replace the recipe's; None keeps them.
+        beam_size, length_penalty: override the recipe's, or None to keep them.
         n_best: translations of each sentence.
-        precision: of weights and network.
+        precision: number format of the weights and the network.
         engine, compute_type: as in `Translator.load`.
     """
 

@@ -1,17 +1,17 @@
-"""The names of engines and of the numbers that they compute in; nothing is imported with them."""
+"""Names of engines and of their number formats; this module imports no engine."""
 
 from enum import StrEnum
 
 
 class Engine(StrEnum):
-    """What finds hypotheses."""
+    """Library that searches for hypotheses."""
 
     TORCH = "torch"
     CTRANSLATE2 = "ctranslate2"
 
 
 class ComputeType(StrEnum):
-    """What CTranslate2 multiplies in, or stores weights in."""
+    """Number format in which CTranslate2 multiplies or stores weights."""
 
     FLOAT32 = "float32"
     FLOAT16 = "float16"

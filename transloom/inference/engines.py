@@ -1,6 +1,6 @@
-"""The engines that find a run's translations, and the searcher of each.
+"""Engines that translate with a run's weights, and the searcher of each.
 
-`torch` is our own search over our own network, and the reference; `ctranslate2` is an extra.
+`torch` is our own search over our own network, and the reference. `ctranslate2` is an extra.
 """
 
 from functools import partial
@@ -20,26 +20,26 @@ from transloom.inference.trained_network import Precision, TrainedNetwork
 def require_possible(
     engine: Engine, compute_type: ComputeType | None, device: str, precision: Precision
 ) -> None:
-    """Check that an engine can do what is wanted, before a network is loaded.
+    """Check that an engine supports the options, before a network is loaded.
 
     Raises:
-        EngineError: it cannot, or is not installed.
+        EngineError: the engine does not support an option, or is not installed.
     """
     if engine is Engine.TORCH:
         if compute_type is not None:
             raise EngineError(
-                f"--compute-type is {compute_type}, which --engine ctranslate2 has; the engine is "
-                f"{engine}, which has --precision fp32 or bf16"
+                f"--compute-type is {compute_type}, but only --engine ctranslate2 has it: name "
+                f"that engine, or use --precision fp32 or bf16 with --engine {engine}"
             )
         return
     if precision != "fp32":
         raise EngineError(
-            f"--precision is {precision}, which --engine torch has; {engine} has --compute-type, "
-            "and int8 is its fastest"
+            f"--precision is {precision}, but only --engine torch has it: use --compute-type with "
+            f"--engine {engine}; int8 is its fastest"
         )
     if device != "cpu":
         raise EngineError(
-            f"--engine {engine} translates on the CPU, and the device is {device}: name --engine "
+            f"--engine {engine} translates on the CPU, but the device is {device}: name --engine "
             "torch"
         )
     require_compute_type(compute_type or ComputeType.FLOAT32)
@@ -51,13 +51,13 @@ def searcher_of(
     compute_type: ComputeType | None,
     threads: int | None = None,
 ) -> Searcher:
-    """What finds hypotheses with a run's weights.
+    """Return the searcher that finds hypotheses with a run's weights.
 
     Args:
-        threads: of CTranslate2; None: as many as this process may use cores.
+        threads: of CTranslate2, or None for the number of cores that this process may use.
 
     Raises:
-        ModelError: the engine does not hold the network; the message names what.
+        ModelError: the engine does not support the network; the message names the reason.
     """
     network = found.model
     assert isinstance(network, Transformer)

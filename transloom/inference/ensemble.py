@@ -1,10 +1,10 @@
-"""Several runs that translate together: the mean of their probabilities at each step of a search.
+"""Ensembles of runs, which average their probabilities at each step of the search.
 
     sentences ─▶ each run's source tokens ─▶ each run's network ─▶ mean of probabilities ─▶ search
 
-All runs write with one target tokenizer, so that a token is the same to all. Their source
-tokenizers may differ; then a batch has a field for each. Ensembles of runs that differ in their
-seed alone are what papers report (Sutskever et al. 2014, §3.4).
+All runs share one target tokenizer, so that a token means the same in each. Their source tokenizers
+may differ; then a batch has one field per tokenizer. Papers usually report ensembles of runs that
+differ only in their seed (Sutskever et al. 2014, §3.4).
 """
 
 import hashlib
@@ -25,13 +25,14 @@ from transloom.inference.search_processes import Find, search_together
 from transloom.inference.searchers import OwnSearcher, Searcher
 from transloom.inference.trained_network import TrainedNetwork, Weights, load_network
 
-# Names of members in the name of an ensemble; of more the first ones, and how many there are.
+# Members listed in the name of an ensemble; a larger one lists the first members and the number of
+# the others.
 MEMBERS_NAMED = 4
 
 
 @dataclass(frozen=True)
 class EnsembleOrigin:
-    """A search with several networks: their weights, and the field of a batch that each reads."""
+    """Search with several networks: their weights, and the field of a batch that each reads."""
 
     members: tuple[Weights, ...]
     fields: tuple[str, ...]
@@ -48,15 +49,15 @@ class EnsembleOrigin:
 
 @dataclass(frozen=True)
 class Ensemble:
-    """What a translator needs of several networks.
+    """Networks of several runs, with everything that a translator needs of them.
 
     Attributes:
-        name: what hypotheses are named by, in place of a checkpoint: each member's RUN@STEP and
-            the first digits of the hash.
+        name: replaces a checkpoint's name in the names of hypotheses. It has each member's RUN@STEP
+            and the first digits of the hash.
         sha256: of the hashes of the members' checkpoints, in their order.
-        tokenizers: by field; one for each source tokenizer, and the target's.
-        longest_trained: the most tokens of a source that all members were trained on.
-        other_configs: of the members but the first.
+        tokenizers: by field: one for each source tokenizer, and the target's.
+        longest_trained: maximum tokens of a source that all members were trained on.
+        other_configs: of the members except the first.
         members, checkpoints: of each, in their order.
     """
 
@@ -71,11 +72,11 @@ class Ensemble:
 
 
 def join(networks: Sequence[TrainedNetwork]) -> Ensemble:
-    """Let networks translate together.
+    """Combine networks into an ensemble.
 
     Raises:
-        RunMismatchError: they do not write with one target tokenizer, begin with other tokens, or
-            read other sentences before each.
+        RunMismatchError: their target tokenizers, their first target tokens, or their numbers of
+            context sentences differ.
     """
     _require_one_context(networks)
     fields = _source_fields(networks)
@@ -111,7 +112,7 @@ def _name(members: Sequence[Weights], sha256: str) -> str:
 
 
 def _source_fields(networks: Sequence[TrainedNetwork]) -> tuple[str, ...]:
-    """The field that each network reads: the source, or one of its own with its own tokenizer."""
+    """Return the field that each network reads: the source, or a separate field per tokenizer."""
     manifests = [Manifest.load(open_store(RunFolder(n.weights.run).dataset)) for n in networks]
     targets = [manifest.tokenizers[TARGET].sha256 for manifest in manifests]
     for network, target in zip(networks, targets, strict=True):
@@ -137,17 +138,17 @@ def _require_one_context(networks: Sequence[TrainedNetwork]) -> None:
             raise RunMismatchError(
                 f"data.context_sentences is {first.recipe.data.sentences_before} in "
                 f"{first.weights.run} and {other.recipe.data.sentences_before} in "
-                f"{other.weights.run}, so they would read other texts. Name runs that have the same"
+                f"{other.weights.run}, so they would read different texts. Name runs with one value"
             )
 
 
 def _require_one_start(networks: Sequence[TrainedNetwork], models: Sequence[Transformer]) -> None:
-    """A search has one first token for all: what one network begins with, another never saw."""
+    """Check that all networks begin a translation with one token, as a search has only one."""
     for network, model in zip(networks, models, strict=True):
         if model.config.decoder_start != models[0].config.decoder_start:
             raise RunMismatchError(
                 f"model.decoder_start of {networks[0].weights.run} is "
                 f"{models[0].config.decoder_start} and of {network.weights.run} "
-                f"{model.config.decoder_start}, so their translations begin with other tokens. "
-                "Name runs that begin with the same one"
+                f"{model.config.decoder_start}, so their translations begin with different tokens. "
+                "Name runs with one value"
             )

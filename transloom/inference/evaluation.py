@@ -1,8 +1,8 @@
-"""Scores of a run on its test sets, each with the signature that says how it was computed.
+"""Scores of a run on its test sets, each with the signature of its computation.
 
-BLEU (Papineni et al. 2002) and chrF (Popović 2015) are sacreBLEU's (Post 2018), on the cased,
-detokenised text. `bleu_literature` is BLEU on text that was normalised, lower-cased and tokenised
-by Moses, as some literature reports it. Papers on Multi30k do; those on other corpora may not.
+BLEU (Papineni et al. 2002) and chrF (Popović 2015) are sacreBLEU's (Post 2018), on cased,
+detokenised text. `bleu_literature` is BLEU on text that Moses normalised, lower-cased and
+tokenised, as some literature reports it. Papers on Multi30k do; papers on other corpora may not.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,12 +21,12 @@ from transloom.inference.scoring import dataset_of
 from transloom.inference.translator import Translator
 
 MOSES_BLEU = "BLEU of lower-cased Moses tokens"
-MOSES_SIGNATURE = "moses lower-cased, normalised, tokenised; "  # before sacreBLEU's
+MOSES_SIGNATURE = "moses lower-cased, normalised, tokenised; "  # precedes sacreBLEU's signature
 
 
 @dataclass(frozen=True)
 class TestSetScore:
-    """A figure and how it was computed."""
+    """Score and the signature of its computation."""
 
     score: float
     signature: str
@@ -59,11 +59,11 @@ def evaluate(
     report: Callable[[int, int], None],
     processes: int | None = None,
 ) -> Evaluation:
-    """Translate a test set, keep the hypotheses, score them.
+    """Translate a test set, store the hypotheses, and score them.
 
     Args:
-        report: is told how many of how many sentences are done.
-        processes: how many translate at once; None for as many as are worth it.
+        report: called with the number of translated sentences and their total.
+        processes: number of parallel processes, or None to choose it.
     """
     store, manifest = dataset_of(translator.checkpoint, dataset)
     heldout = load_heldout(store, manifest, name)
@@ -93,7 +93,7 @@ def evaluate(
 
 
 def moses(sentences: Sequence[str], language: str) -> list[str]:
-    """Lower-cased, normalised and tokenised text, as the Multi30k task prepares its references."""
+    """Lower-case, normalise and tokenise text as the Multi30k task prepares its references."""
     normalizer, tokenizer = MosesPunctNormalizer(lang=language), MosesTokenizer(lang=language)
     return [
         tokenizer.tokenize(normalizer.normalize(sentence.lower()), return_str=True)

@@ -1,10 +1,10 @@
-"""The translations of a test set that a checkpoint has made, kept so that nobody makes them twice.
+"""Stored translations of a test set by a checkpoint, so that none is translated twice.
 
-    translations/NAME-STEP-beamB-alphaA.txt    a hypothesis a line
-    translations/NAME-STEP-beamB-alphaA.json   what made them: `HypothesesMetadata`
+    translations/NAME-STEP-beamB-alphaA.txt    one hypothesis per line
+    translations/NAME-STEP-beamB-alphaA.json   their origin: `HypothesesMetadata`
 
-They are taken for those of a checkpoint only if its hash, the sources' and the search are those on
-the card, and the file has the card's hash.
+Stored hypotheses are reused only if the metadata has the hashes of the checkpoint and the sources,
+the same search, and the hash of the file.
 """
 
 import hashlib
@@ -30,16 +30,16 @@ from transloom.inference.translator import Translator
 
 
 class HypothesesOrigin(FileModel):
-    """What hypotheses depend on.
+    """Everything that determines hypotheses.
 
     Attributes:
         checkpoint: its name, or that of an ensemble.
-        checkpoint_sha256: of its checkpoint.json, which names the sha256 of every other file; of an
-            ensemble, of these hashes.
+        checkpoint_sha256: of its checkpoint.json, which names the sha256 of every other file. For
+            an ensemble, the hash of the members' hashes.
         sources_sha256: of the sources, each with a line end.
-        decoding: the search.
-        engine: what searched, and in which numbers; None: transloom's own search. Then it is not
-            written, so that earlier versions know the card.
+        decoding: options of the search.
+        engine: the engine and its number format, or None for transloom's own search. None is not
+            written, so that earlier versions can read the metadata.
     """
 
     test_set: str
@@ -53,7 +53,7 @@ class HypothesesOrigin(FileModel):
 
 
 class HypothesesMetadata(FileModel):
-    """What made the hypotheses of a file, and the sha256 of the file."""
+    """Origin of the hypotheses in a file, and the sha256 of the file."""
 
     version: Literal[1] = 1
     origin: HypothesesOrigin
@@ -63,11 +63,11 @@ class HypothesesMetadata(FileModel):
 
 @dataclass(frozen=True)
 class Hypotheses:
-    """The translations of a test set, in its order.
+    """Translations of a test set, in its order.
 
     Attributes:
-        file: has them, a line each.
-        reused: whether they were there already.
+        file: has one translation per line.
+        reused: whether they were stored by an earlier command.
     """
 
     texts: list[str]
@@ -83,7 +83,7 @@ def origin_of(
     precision: Precision,
     engine: str | None = None,
 ) -> HypothesesOrigin:
-    """What the hypotheses of a checkpoint for a test set would depend on."""
+    """Return the origin that a checkpoint's hypotheses for a test set would have."""
     return HypothesesOrigin(
         test_set=name,
         checkpoint=checkpoint.path.name,
@@ -97,12 +97,12 @@ def origin_of(
 
 
 def sha256_of_lines(texts: Sequence[str]) -> str:
-    """The hash of the file that has these texts, a line each."""
+    """Return the hash of the file that has these texts, one per line."""
     return hashlib.sha256("".join(f"{text}\n" for text in texts).encode()).hexdigest()
 
 
 def file_name(origin: HypothesesOrigin) -> str:
-    """The name of a file of hypotheses, without its ending."""
+    """Return the name of a file of hypotheses, without its suffix."""
     weights = origin.checkpoint.removeprefix(STEP)
     beam, alpha = origin.decoding["beam_size"], origin.decoding["length_penalty"]
     engine = "" if origin.engine is None else f"-{origin.engine}"
@@ -110,7 +110,7 @@ def file_name(origin: HypothesesOrigin) -> str:
 
 
 def find_hypotheses(folder: Path, origin: HypothesesOrigin) -> Hypotheses | None:
-    """The hypotheses that were made earlier; None if there are none that are surely these."""
+    """Return the stored hypotheses of this origin, or None if they are missing or not intact."""
     file = folder / f"{file_name(origin)}.txt"
     try:
         values = parse_object(read_regular(file.with_suffix(".json"), SMALL.bytes))
@@ -131,11 +131,11 @@ def make_hypotheses(
     report: Callable[[int, int], None],
     processes: int | None = None,
 ) -> Hypotheses:
-    """Translate a test set, and keep the hypotheses with what made them.
+    """Translate a test set, and store the hypotheses with their origin.
 
     Args:
-        report: is told how many of how many sentences are done.
-        processes: how many translate at once; None for as many as are worth it.
+        report: called with the number of translated sentences and their total.
+        processes: number of parallel processes, or None to choose it.
 
     Raises:
         TranslationError: memory does not suffice for a sentence.
@@ -143,7 +143,7 @@ def make_hypotheses(
     total = len(heldout)
     report(0, total)
     sources, tag = heldout.texts[SOURCE], heldout.tags.get(SOURCE)
-    whole = sys.maxsize  # a set is scored whole, or refused because memory does not suffice
+    whole = sys.maxsize  # a set is scored in full, or refused if memory does not suffice
     try:
         with translator.in_processes(processes or translator.processes_for(total)):
             texts = translator.translate(

@@ -1,8 +1,8 @@
-"""Labels of texts, and of their words.
+"""Prediction of labels for texts or for their words.
 
 labeller = Labeller.load("runs/multi30k-language")
-labeller.label(["Ein Mann fährt Rad."])[0].label         a text has one label
-Labeller.load("runs/multi30k-case").tag(["ein mann"])    or each of its words has one
+labeller.label(["Ein Mann fährt Rad."])[0].label         one label per text
+Labeller.load("runs/multi30k-case").tag(["ein mann"])    one label per word
 """
 
 from collections.abc import Sequence
@@ -25,12 +25,12 @@ from transloom.inference.trained_network import TrainedNetwork
 
 @dataclass(frozen=True)
 class LabelledText:
-    """A text with its likeliest label.
+    """Text with its most probable label.
 
     Attributes:
-        probabilities: of all labels, the likeliest first.
-        tokens: of the text, with BOS and EOS.
-        read: how many of them the network read: as many as it has positions, at most.
+        probabilities: of all labels, the most probable first.
+        tokens: number of the text's tokens, with BOS and EOS.
+        read: number of them that the network read, at most its number of positions.
     """
 
     text: str
@@ -42,7 +42,7 @@ class LabelledText:
 
 @dataclass(frozen=True)
 class TaggedWord:
-    """A word with its likeliest label, and how likely that is, 0 to 1."""
+    """Word with its most probable label and the label's probability, 0 to 1."""
 
     word: str
     label: str
@@ -51,7 +51,7 @@ class TaggedWord:
 
 @dataclass(frozen=True)
 class TaggedText:
-    """A text, and the words between its spaces."""
+    """Text with the labels of its words, which are separated by white space."""
 
     text: str
     words: list[TaggedWord]
@@ -59,18 +59,18 @@ class TaggedText:
 
 @dataclass(frozen=True)
 class _Row:
-    """Tokens that are read together, and at which of them a label is told."""
+    """Tokens that are read together, and the positions at which a label is predicted."""
 
     ids: list[int]
     places: list[int]
 
 
 class Labeller(TextReader[LabelModel]):
-    """A trained classifier of texts or of words with its tokenizer.
+    """Trained classifier of texts or of words, with its tokenizer.
 
     Attributes:
-        labels: all of them, in the order in which the network has them.
-        of_words: whether it labels words: `tag` them, else `label` texts.
+        labels: all of them, in the network's order.
+        of_words: whether it labels words. If so, call `tag`; otherwise call `label`.
     """
 
     tasks = ("text_classification", "token_classification")
@@ -87,9 +87,9 @@ class Labeller(TextReader[LabelModel]):
         self._run = trained.weights.run
 
     def label(self, texts: Sequence[str]) -> list[LabelledText]:
-        """The label of each text, which does not depend on the others.
+        """Predict the label of each text independently of the others.
 
-        Of a text with more tokens than the network has positions, the beginning is read.
+        If a text has more tokens than the network has positions, only its beginning is read.
 
         Raises:
             RunMismatchError: the run labels words.
@@ -108,7 +108,7 @@ class Labeller(TextReader[LabelModel]):
         ]
 
     def tag(self, texts: Sequence[str]) -> list[TaggedText]:
-        """The label of each word of each text; words are what stands between spaces.
+        """Predict the label of each word of each text; words are separated by white space.
 
         A text with more tokens than the network has positions is read in parts.
 
@@ -150,7 +150,7 @@ class Labeller(TextReader[LabelModel]):
         return LabelledText(text, names[0], probabilities, tokens, read)
 
     def _parts(self, words: list[list[int]]) -> list[_Row]:
-        """A sentence in as few parts as there have to be, cut as held-out ones are."""
+        """Cut a sentence into as few parts as possible, in the same way as held-out sentences."""
         special = self.tokenizer.special_ids
         ids = [special.bos, *(piece for pieces in words for piece in pieces), special.eos]
         firsts = list(accumulate(map(len, words), initial=1))[: len(words)]
@@ -164,7 +164,7 @@ class Labeller(TextReader[LabelModel]):
 
     @torch.no_grad()
     def _probabilities(self, rows: list[_Row]) -> list[Tensor]:
-        """The probabilities of the labels at the places of each row, fp32 (places, labels)."""
+        """Return the label probabilities at the places of each row, fp32 (places, labels)."""
         order = sorted(range(len(rows)), key=lambda number: len(rows[number].ids))
         found: dict[int, Tensor] = {}
         at_once = max_texts_per_batch(

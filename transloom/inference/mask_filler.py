@@ -1,6 +1,8 @@
-"""Filling in hidden tokens: `MaskFiller.load("runs/masked").fill(["A man is [MASK] a bike."])`.
+"""Prediction of hidden tokens with a masked language model.
 
-A run of `tlm` also takes a translation beside it: "A man is [MASK] a bike. ||| Ein Mann fährt Rad."
+    MaskFiller.load("runs/masked").fill(["A man is [MASK] a bike."])
+
+A run of `tlm` also accepts a translation: "A man is [MASK] a bike. ||| Ein Mann fährt Rad."
 """
 
 from collections.abc import Sequence
@@ -25,11 +27,11 @@ from transloom.inference.trained_network import TrainedNetwork
 
 @dataclass(frozen=True)
 class MaskCandidate:
-    """A piece that may be what is hidden.
+    """Candidate piece for a hidden token.
 
     Attributes:
-        text: of the piece alone, without a space around it.
-        probability: that the network gives it at this place, 0 to 1.
+        text: of the piece alone, without surrounding spaces.
+        probability: predicted by the network for this position, 0 to 1.
     """
 
     piece: str
@@ -39,11 +41,11 @@ class MaskCandidate:
 
 @dataclass(frozen=True)
 class Filled:
-    """A text with hidden tokens.
+    """Text with the predictions of its hidden tokens.
 
     Attributes:
-        filled: the text with the likeliest pieces, each told without knowing the others.
-        masks: for each [MASK], its candidates, the likeliest first.
+        filled: the text with the most probable pieces, each predicted independently of the others.
+        masks: for each [MASK], its candidates, the most probable first.
     """
 
     text: str
@@ -52,24 +54,24 @@ class Filled:
 
 
 class TextRow(NamedTuple):
-    """A text as the network reads it, with BOS and EOS around each side."""
+    """Text as the network reads it, with BOS and EOS around each side."""
 
     ids: list[int]
     segments: list[int]
 
     @property
     def positions(self) -> list[int]:
-        """They begin anew with each side."""
+        """Positions of the tokens; they restart at 0 with each side."""
         segments = np.array(self.segments)
         begun: list[int] = positions_per_part(np.zeros_like(segments), segments).tolist()
         return begun
 
 
 class MaskFiller(TextReader[MaskedLanguageModel]):
-    """A trained masked model with its tokenizer, ready to fill in texts.
+    """Trained masked model with its tokenizer, ready to fill in texts.
 
     Attributes:
-        pairs: whether a text may have two sides, with ||| between them.
+        pairs: whether a text may have two sides, separated by |||.
     """
 
     tasks = ("masked_lm", "tlm")
@@ -83,11 +85,11 @@ class MaskFiller(TextReader[MaskedLanguageModel]):
 
     @torch.no_grad()
     def fill(self, texts: Sequence[str]) -> list[Filled]:
-        """Fill in each text by itself.
+        """Fill in each text independently of the others.
 
         Args:
-            texts: with `pairs` the source, the target, or both with ||| between them; a text
-                without ||| is a source, one that begins with it a target.
+            texts: with `pairs` the source, the target, or both separated by |||. A text without |||
+                is a source, and a text that begins with ||| is a target.
 
         Raises:
             TextError: a text has no [MASK], more tokens than the network has positions, or more
@@ -110,7 +112,7 @@ class MaskFiller(TextReader[MaskedLanguageModel]):
         return found
 
     def row(self, text: str, number: int = 1) -> TextRow:
-        """What the network reads of a text.
+        """Return the tokens that the network reads of a text.
 
         Args:
             number: of the text, for messages.
@@ -121,10 +123,10 @@ class MaskFiller(TextReader[MaskedLanguageModel]):
         sides = text.split(BETWEEN_SIDES) if self.pairs else [text]
         if len(sides) > 2:
             raise TextError(
-                f"Text {number} has {BETWEEN_SIDES} {len(sides) - 1} times, and it stands between "
-                "two sides: write it once."
+                f"Text {number} has {BETWEEN_SIDES} {len(sides) - 1} times, and it separates two "
+                "sides: write it once."
             )
-        if len(sides) == 2:  # the spaces around ||| are not the text's
+        if len(sides) == 2:  # the spaces around ||| are no part of the text
             sides = [sides[0].rstrip(" "), sides[1].lstrip(" ")]
         row = TextRow([], [])
         for segment, side in enumerate(sides):
@@ -135,13 +137,13 @@ class MaskFiller(TextReader[MaskedLanguageModel]):
             row.segments.extend([segment] * len(ids))
         if vocabulary_of(self.tokenizer).mask not in row.ids:
             raise TextError(
-                f"Text {number} has no {SHOWN_MASK}, so nothing is to be filled in: write one in "
-                "the place of a word."
+                f"Text {number} has no {SHOWN_MASK}, so it has nothing to fill in: write one in "
+                "place of a word."
             )
         return row
 
     def _side(self, text: str, number: int) -> list[int]:
-        """The ids of one side, without BOS and EOS."""
+        """Return the ids of one side, without BOS and EOS."""
         ids = masked_ids(self.tokenizer, text)
         longest, tokens = self.network.encoder.context_length, len(ids) + 2
         if tokens > longest:
@@ -152,7 +154,7 @@ class MaskFiller(TextReader[MaskedLanguageModel]):
         return ids
 
     def _hidden(self, rows: list[TextRow]) -> Tensor:
-        """Returns the hidden states of all tokens, [rows, longest, width]."""
+        """Return the hidden states of all tokens, [rows, longest, width]."""
         segments = np.concatenate([row.segments for row in rows])
         fed = sentence_rows(flattened([row.ids for row in rows]), self.tokenizer.pad_id, segments)
         hidden_btd: Tensor = self.network.encoder(*map(torch.from_numpy, fed))
@@ -163,7 +165,7 @@ class MaskFiller(TextReader[MaskedLanguageModel]):
         places = [place for place, token in enumerate(ids) if token == vocabulary.mask]
         logits_mv = self.network.logits(hidden_td[places]).float()
         probability_mv = logits_mv.softmax(dim=-1)
-        # Special pieces are never what is hidden.
+        # A hidden token is never a special piece.
         ordinary = torch.from_numpy(vocabulary.is_ordinary)
         count = min(self.config.candidates, len(vocabulary.ordinary))
         best = probability_mv.masked_fill(~ordinary, -1.0).topk(count, dim=-1)

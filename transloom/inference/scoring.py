@@ -1,4 +1,4 @@
-"""Scores of a run of any task on its test sets: those of its validation, in this process."""
+"""Scores of a run of any task on its test sets, computed as in validation, in this process."""
 
 from data_pipeline.batching.heldout import load_heldout
 from data_pipeline.config.data import DataConfig
@@ -14,30 +14,30 @@ from transloom.inference.trained_network import TrainedNetwork
 
 
 def score_heldout(found: TrainedNetwork, dataset: DataConfig, name: str) -> Scores:
-    """The scores of a held-out set.
+    """Return the scores of a held-out set.
 
     Args:
-        dataset: where the run's dataset is.
+        dataset: the location of the run's dataset.
 
     Raises:
         RunMismatchError: it is another dataset.
-        DatasetError: there is no such dataset or set.
+        DatasetError: the dataset or the set does not exist.
     """
     store, manifest = dataset_of(found.checkpoint, dataset)
     task = training_task(found.recipe, manifest, found.tokenizers)
     scoring = task.scoring(load_heldout(store, manifest, name))
     validator = Validator(scoring, Placement(), found.recipe.trainer.validation_scores)
     result = validator.run(found.model)
-    assert result is not None, "nobody asks to stop"
+    assert result is not None, "only a stop request returns None"
     return result.scores
 
 
 def dataset_of(checkpoint: Checkpoint, dataset: DataConfig) -> tuple[DatasetStore, Manifest]:
-    """The dataset that a checkpoint was trained on.
+    """Open the dataset that a checkpoint was trained on.
 
     Raises:
-        RunMismatchError: another one lies there.
-        DatasetError: there is none.
+        RunMismatchError: the location has another dataset.
+        DatasetError: the location has no dataset.
     """
     store, manifest = open_dataset(dataset)
     trained_on = checkpoint.header.dataset_identity

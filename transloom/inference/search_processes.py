@@ -2,10 +2,10 @@
 
     batches ─▶ [ process: network, beam search ] ─▶ hypotheses, in the order of the batches
 
-A decoding step consists of operations that are too small to be split well over threads: on two
-cores, two processes with a thread each translate 1.1 to 1.3 times as much as one with two threads
-(a tiny model, 2026-11-21). Each process loads the weights for itself. Batches are cut before they
-are given out, so translations do not depend on the number of processes.
+The operations of a decoding step are too small to be split well over threads. On two cores, two
+processes with one thread each translate 1.1 to 1.3 times as much as one process with two threads (a
+tiny model, 2026-11-21). Each process loads its own copy of the weights. Batches are cut before they
+are distributed, so translations do not depend on the number of processes.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -30,14 +30,14 @@ from transloom.inference.trained_network import Weights, load_network
 
 Found = list[list[Hypothesis]]  # the hypotheses of each sentence of a batch
 
-# Sentences that one process translates in the seconds that others take to start.
+# Sentences that one process translates in the time that starting others takes.
 SENTENCES_OF_ONE_PROCESS = 2_000
-# The most memory that a process with a base model takes.
+# Maximum memory of a process with a base model.
 BYTES_PER_PROCESS = 2 * 2**30
 
 
 def search(model: Transformer, decoding: DecodingConfig, batch: MicroBatch) -> Found:
-    """As `search_together`, with one network, which reads the sources."""
+    """Search as `search_together` does, with one network, which reads the sources."""
     return search_together([model], [SOURCE], decoding, batch)
 
 
@@ -47,7 +47,7 @@ def search_together(
     decoding: DecodingConfig,
     batch: MicroBatch,
 ) -> Found:
-    """Hypotheses of each source, which begin with the batch's targets as prefixes.
+    """Search for hypotheses of each source that begin with the batch's targets as prefixes.
 
     Args:
         fields: the field of the batch that each network reads.
@@ -69,32 +69,32 @@ def search_together(
 
 
 def processes_for(sentences: int, bytes_of_longest: int = 0) -> int:
-    """The number of processes: one for each core if memory suffices, only one for few sentences.
+    """Return the number of processes: one per core if memory suffices, or 1 for few sentences.
 
     Args:
-        bytes_of_longest: what the longest sentence takes.
+        bytes_of_longest: memory that the longest sentence needs.
     """
     most = max(1, available_bytes() // max(BYTES_PER_PROCESS, bytes_of_longest))
     return min(most, enough_processes(sentences, SENTENCES_OF_ONE_PROCESS))
 
 
-# Finds the hypotheses of a batch, as `search` does with its model.
+# Function that finds the hypotheses of a batch, as `search` does with its model.
 Find = Callable[[DecodingConfig, MicroBatch], Found]
 
 
 class Origin(Protocol):
-    """What a search is made of, in any process: as small as a name."""
+    """Small picklable description of a search, from which any process can load it."""
 
     def __hash__(self) -> int:
-        """A process keeps what it has loaded, by this."""
+        """Return the key under which a process caches the loaded search."""
 
     def open(self) -> Find:
-        """Load what is searched with."""
+        """Load the networks of the search."""
 
 
 @dataclass(frozen=True)
 class NetworkOrigin:
-    """A search with one network."""
+    """Search with one network."""
 
     weights: Weights
 
@@ -107,7 +107,7 @@ class NetworkOrigin:
 
 
 class SearchProcesses:
-    """Processes that search with the same weights."""
+    """Pool of processes that search with the same weights."""
 
     def __init__(self, pool: ProcessPool, origin: Origin, threads: int) -> None:
         self._pool = pool
@@ -115,23 +115,23 @@ class SearchProcesses:
         self._threads = threads
 
     def search(self, decoding: DecodingConfig, batches: Iterable[MicroBatch]) -> Iterator[Found]:
-        """The results of `search`, in the order of the batches; raises its errors."""
+        """Yield the results of `search`, in the order of the batches; raise its errors."""
         job = partial(_search_there, self._origin, self._threads, decoding)
         return self._pool.map(job, batches)
 
 
 @contextmanager
 def search_processes(processes: int, origin: Origin) -> Iterator[SearchProcesses]:
-    """Two or more processes, which share the cores, for the time of the context.
+    """Start two or more processes, which share the cores, for the duration of the context.
 
     Raises:
         TranslationError: a process was killed.
-        CheckpointError: the weights are gone.
+        CheckpointError: the weights no longer exist.
     """
     assert processes > 1
     threads = max(1, cores() // processes)
     with process_pool(processes, "translated", TranslationError) as pool:
-        # Each process loads the weights, so that errors come before the first sentence.
+        # Each process loads the weights now, so that errors come before the first sentence.
         list(pool.map(partial(_load_there, origin, threads), range(processes)))
         yield SearchProcesses(pool, origin, threads)
 
@@ -155,6 +155,6 @@ def _opened(origin: Origin, threads: int) -> Find:
 
 
 def prepare_process(threads: int) -> None:
-    """Compute with this number of threads, and keep freed memory for the next batch."""
+    """Set the number of compute threads, and keep freed memory for the next batch."""
     torch.set_num_threads(threads)
     retain_freed_memory()

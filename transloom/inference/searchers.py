@@ -1,9 +1,9 @@
-"""What finds a translator's hypotheses: a `Searcher`.
+"""Interface of a translator's search: `Searcher`.
 
     batches ─▶ Searcher.search ─▶ for each batch the hypotheses of its sentences, in order
 
-The translator cuts sentences into batches and turns hypotheses into text; it does not know what
-searches. `OwnSearcher` is our own beam search, in this process or in several.
+The translator cuts sentences into batches and decodes hypotheses into text, independently of the
+search. `OwnSearcher` is our own beam search, in this process or in several.
 """
 
 from collections.abc import Generator, Iterator, Sequence
@@ -27,43 +27,46 @@ from transloom.inference.trained_network import Weights
 
 
 class Search(Protocol):
-    """Finds hypotheses."""
+    """Search for hypotheses."""
 
     def search(self, decoding: DecodingConfig, batches: Sequence[MicroBatch]) -> Iterator[Found]:
-        """Hypotheses of each batch's sentences, in the order of the batches.
+        """Yield the hypotheses of each batch's sentences, in the order of the batches.
 
         A batch's targets are prefixes, which its hypotheses begin with.
 
         Raises:
             PrefixError: a translation cannot begin with its prefix; numbered by `pair_ids`.
-            TranslationError: the search cannot go on.
+            TranslationError: the search cannot continue.
         """
 
 
 class Searcher(Search, Protocol):
-    """Finds hypotheses, on several of the host's cores if it is told to.
+    """Search that can use several of the host's cores.
 
     Attributes:
-        engine: a name of the library and its numbers, fit for a file's name; None: our own search.
+        engine: name of the library and its number format, valid in a file name, or None for our own
+            search.
     """
 
     engine: str | None
 
     def prepare(self) -> None:
-        """Do what the first search would have to wait for."""
+        """Do work in advance that would delay the first search."""
 
     def in_processes(self, processes: int) -> AbstractContextManager[Search]:
-        """The same search by so many at once, which share the cores; one is this process.
+        """Run the search in this number of processes, which share the cores.
+
+        One process means this process.
 
         Raises:
-            TranslationError: it cannot be done by several.
+            TranslationError: several processes are not possible.
         """
 
     def processes_for(self, sentences: int, bytes_of_longest: int = 0) -> int:
-        """How many at once are worth it.
+        """Return the number of processes that saves time.
 
         Args:
-            bytes_of_longest: what the longest sentence takes.
+            bytes_of_longest: memory that the longest sentence needs.
         """
 
 
@@ -73,10 +76,11 @@ class OwnSearcher:
     engine: str | None = None
 
     def __init__(self, find: Find, origin: Origin | None) -> None:
-        """
+        """Create a search in this process.
+
         Args:
             find: the search of a batch in this process.
-            origin: what other processes make it of; None: nothing, so there are none.
+            origin: from which other processes load the search, or None if they cannot.
         """
         self._find = find
         self._origin = origin
@@ -86,7 +90,7 @@ class OwnSearcher:
         return (self._find(decoding, batch) for batch in batches)
 
     def prepare(self) -> None:
-        """Nothing: the networks are there."""
+        """Do nothing, since the networks are already loaded."""
 
     @contextmanager
     def in_processes(self, processes: int) -> Generator[Search]:
@@ -94,7 +98,7 @@ class OwnSearcher:
         if processes == 1:
             yield self
             return
-        assert self._origin is not None, "only weights that were loaded can be loaded elsewhere"
+        assert self._origin is not None, "other processes can load only weights of a run"
         with search_processes(processes, self._origin) as search_there:
             yield search_there
 
@@ -104,9 +108,9 @@ class OwnSearcher:
 
 
 def network_searcher(model: Transformer, weights: Weights | None) -> OwnSearcher:
-    """Our own search over one network.
+    """Return our own search over one network.
 
     Args:
-        weights: where other processes find it; None: nowhere, so there are none.
+        weights: from which other processes load the network, or None if they cannot.
     """
     return OwnSearcher(partial(search, model), None if weights is None else NetworkOrigin(weights))

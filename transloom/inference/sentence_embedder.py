@@ -1,4 +1,4 @@
-"""Vectors of sentences: `SentenceEmbedder.load("runs/x").embed(["A dog runs."]).vectors`."""
+"""Embeddings of sentences: `SentenceEmbedder.load("runs/x").embed(["A dog runs."]).vectors`."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from trainer.tasks.rows import sentence_rows
 from transloom.inference.batch_size import max_texts_per_batch
 from transloom.inference.text_reader import TextReader
 
-TEXTS_OF_A_PART = 2048  # among which texts of equal length are read together
+TEXTS_OF_A_PART = 2048  # sorted by length together, for little padding
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,8 +22,9 @@ class Embedded:
     """Sentences as vectors.
 
     Attributes:
-        vectors: float32 [sentences, width], each of length 1: a product of two is their cosine.
-        cut: the numbers of the sentences, from 0, of which the end was not read.
+        vectors: float32 [sentences, width], each of length 1, so the dot product of two is their
+            cosine.
+        cut: numbers, from 0, of the sentences whose end was not read.
     """
 
     vectors: NDArray[np.float32]
@@ -31,22 +32,22 @@ class Embedded:
 
 
 class SentenceEmbedder(TextReader[SentenceEncoder]):
-    """A trained sentence encoder with its tokenizer."""
+    """Trained sentence encoder with its tokenizer."""
 
     tasks = ("sentence_embedding",)
 
     @property
     def width(self) -> int:
-        """Of a vector."""
+        """Width of a vector."""
         return self.network.width
 
     @property
     def longest(self) -> int:
-        """Tokens of a sentence that are read, BOS and EOS among them."""
+        """Maximum tokens of a sentence that are read, including BOS and EOS."""
         return self.network.encoder.context_length
 
     def embed(self, texts: Sequence[str]) -> Embedded:
-        """The vector of each sentence, which depends on no other one but for rounding."""
+        """Return the vector of each sentence, which depends on the others only by rounding."""
         parts = list(self.embed_parts(texts))
         vectors = [np.zeros((0, self.width), dtype=np.float32), *(part.vectors for part in parts)]
         cut = [
@@ -57,7 +58,7 @@ class SentenceEmbedder(TextReader[SentenceEncoder]):
         return Embedded(np.concatenate(vectors), cut)
 
     def embed_parts(self, texts: Sequence[str]) -> Iterator[Embedded]:
-        """The same for TEXTS_OF_A_PART sentences at a time; each part has numbers of its own."""
+        """Embed TEXTS_OF_A_PART sentences at a time; `cut` is numbered from 0 within each part."""
         for start in range(0, len(texts), TEXTS_OF_A_PART):
             whole = with_ends(self.tokenizer, list(texts[start : start + TEXTS_OF_A_PART]))
             cut = np.flatnonzero(whole.lengths > self.longest).tolist()

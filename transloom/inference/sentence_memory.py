@@ -1,7 +1,7 @@
-"""What translating a sentence takes of memory, by its length, and how long sentences are cut up.
+"""Memory that the translation of a sentence needs, and splitting of sentences that are too long.
 
-Attention scores of the encoder grow with the square of a sentence's length, what the decoder
-remembers with the length: 10,000 tokens of a tiny model with four heads take 5 GB.
+The encoder's attention scores grow with the square of a sentence's length, and the decoder's cache
+grows with the length. 10,000 tokens of a tiny model with four heads take 5 GB.
 """
 
 import re
@@ -14,27 +14,28 @@ from data_pipeline.tokenizers.tokenizer import Tokenizer
 from model.config.transformer import DecodingConfig, ModelConfig
 from trainer.errors import TranslationError
 
-# Copies of a layer's attention scores at a time: of the products, with the mask, of the softmax.
+# Copies of a layer's attention scores in memory at once: the products, the masked ones, the
+# softmax.
 COPIES_OF_SCORES = 3
-# A cache has room for up to twice the positions that are in it.
+# A cache has capacity for up to twice its present positions.
 ROOM_OF_CACHE = 2
 
-# Texts that are encoded at once only to count their tokens: their characters at most.
+# Maximum characters of the texts that are encoded at once only to count their tokens.
 CHARACTERS_COUNTED_AT_ONCE = 2**20
 
 _SENTENCE_ENDS = re.compile(r"(?<=[.!?…])[\"'”’»)\]]*\s+|(?<=[。！？｡])")
 _SPACES = re.compile(r"\s+")
 
-# Tells the tokens of each text by itself, EOS and tag included.
+# Function that returns the number of tokens of each text, EOS and tag included.
 Count = Callable[[Sequence[str]], list[int]]
 
 
 @dataclass(frozen=True)
 class SentenceMemory:
-    """The memory of one sentence's search.
+    """Memory of one sentence's search.
 
     Attributes:
-        others: of an ensemble, the networks besides the first one.
+        others: configurations of an ensemble's networks, except the first.
     """
 
     config: ModelConfig
@@ -44,24 +45,24 @@ class SentenceMemory:
 
     @property
     def of_position(self) -> int:
-        """Bytes that the decoder remembers of a position: keys and values of each hypothesis."""
+        """Bytes of one position in the decoder's cache: keys and values of each hypothesis."""
         networks = (self.config, *self.others)
         numbers = sum(2 * c.decoder_layers * c.groups * c.head_width for c in networks)
         return numbers * self.decoding.beam_size * self.element_bytes
 
     @property
     def of_score(self) -> int:
-        """Bytes of the scores of a pair of positions, in all heads, once."""
+        """Bytes of the scores of one pair of positions, in all heads, for one copy."""
         return max(c.heads for c in (self.config, *self.others)) * self.element_bytes
 
     def bytes(self, tokens: int) -> int:
-        """The most that a sentence of so many tokens takes."""
+        """Return the maximum memory of a sentence with this number of tokens."""
         output = int(self.decoding.max_length_factor * tokens) + self.decoding.max_extra_length
         scores = COPIES_OF_SCORES * self.of_score * tokens**2
         return scores + ROOM_OF_CACHE * self.of_position * (tokens + output)
 
     def longest(self, available: int) -> int:
-        """The most tokens of a sentence that so many bytes suffice for."""
+        """Return the maximum tokens of a sentence that this number of bytes suffices for."""
         low, high = 0, 1
         while self.bytes(high) <= available:
             low, high = high, 2 * high
@@ -73,7 +74,7 @@ class SentenceMemory:
 
 @dataclass(frozen=True)
 class SentenceLimit:
-    """The most tokens of a sentence, EOS and tag included, and what sets the limit."""
+    """Maximum tokens of a sentence, EOS and tag included, and the reason for the limit."""
 
     tokens: int
     reason: Literal["training", "wish", "memory"]
@@ -87,10 +88,10 @@ class SentenceLimit:
 
 
 class LongSentenceError(TranslationError):
-    """Sentences have more tokens than they may.
+    """Sentences have more tokens than the limit.
 
     Attributes:
-        sentences: the place of each among those that were given, from 0, and its tokens.
+        sentences: for each, its index among the given sentences, from 0, and its number of tokens.
     """
 
     def __init__(self, sentences: Sequence[tuple[int, int]], limit: SentenceLimit) -> None:
@@ -102,13 +103,13 @@ class LongSentenceError(TranslationError):
         self.limit = limit
 
     def __reduce__(self) -> tuple[type["LongSentenceError"], tuple[object, SentenceLimit]]:
-        return LongSentenceError, (self.sentences, self.limit)  # from one process to another
+        return LongSentenceError, (self.sentences, self.limit)  # for pickling
 
 
 def count_tokens(
     tokenizer: Tokenizer, sentences: Sequence[str], tag: str | None = None
 ) -> list[int]:
-    """The tokens of each sentence as a model reads it: with tag and EOS."""
+    """Return the number of tokens of each sentence as a model reads it, with tag and EOS."""
     counts: list[int] = []
     while len(counts) < len(sentences):
         characters, stop = 0, len(counts)
@@ -121,10 +122,10 @@ def count_tokens(
 
 
 def parts_of(sentence: str, most: int, count: Count) -> list[str]:
-    """Parts of a sentence of at most `most` tokens each, which have all of its text but spaces.
+    """Split a sentence into parts of at most `most` tokens each, without losing text except spaces.
 
-    It is cut where sentences end, if that suffices; else at spaces; else anywhere. A part is as
-    long as it may be. A single character may have more tokens all the same.
+    It is cut at sentence ends if that suffices, otherwise at spaces, otherwise anywhere. Each part
+    is as long as possible. A single character may still have more than `most` tokens.
     """
     parts = [sentence]
     for places in (_SENTENCE_ENDS, _SPACES):
@@ -147,10 +148,10 @@ def parts_of(sentence: str, most: int, count: Count) -> list[str]:
 
 
 def _filled(text: str, places: re.Pattern[str], most: int, count: Count) -> list[str]:
-    """The text cut at some of the places, so that parts have as many tokens as they may."""
+    """Cut the text at some of the places, so that each part has as many tokens as allowed."""
     bounds = [0, *(found.end() for found in places.finditer(text)), len(text)]
     pieces = [text[start:stop] for start, stop in pairwise(bounds)]
-    beside = count([""])[0]  # EOS and tag, which each part has once
+    beside = count([""])[0]  # EOS and tag, which every part has once
     before = [0, *accumulate(length - beside for length in count(pieces))]
     parts, first = [], 0
     for number in range(1, len(pieces) + 1):

@@ -1,11 +1,11 @@
-"""Whether one system translates better than another, or the difference may be chance.
+"""Significance tests of the difference between systems.
 
 Paired bootstrap (Koehn 2004) and approximate randomisation (Riezler and Maxwell 2005) are
-sacreBLEU's (`sacrebleu.significance.PairedTest`), with its seed and its numbers of resamples, so
-the figures are those of `sacrebleu -i A B --paired-bs` and `--paired-ar` on the same files.
+sacreBLEU's (`sacrebleu.significance.PairedTest`), with its seed and its numbers of resamples. The
+results equal those of `sacrebleu -i A B --paired-bs` and `--paired-ar` on the same files.
 
-A metric's statistics of a sentence, from which all its scores are summed up, are computed once:
-the slowest, TER's, take longer than everything else.
+A metric's statistics of a sentence are computed once, and all scores are sums of them. The slowest
+statistics, TER's, take longer than everything else.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,25 +16,25 @@ import numpy as np
 import sacrebleu
 from sacrebleu.significance import PairedTest
 
-# Sentences whose statistics are computed before somebody is told of it.
+# Sentences whose statistics are computed between two progress reports.
 SENTENCES_PER_REPORT = 20
 
-# Those of sacreBLEU.
+# SacreBLEU's values.
 BOOTSTRAP_SEED = 12345
 BOOTSTRAP_RESAMPLES = 1000
 
 # BLEU and chrF of detokenised text; BLEU of lower-cased Moses tokens: see `evaluation`.
 Metric = Literal["bleu", "chrf", "bleu_literature"]
 
-# Told what is being done, and how much of it is done.
+# Callback with the present activity, the completed work, and the total work.
 Report = Callable[[str, int, int], None]
 
 
 class _StatisticsOnce:
-    """Mixed into a metric of sacreBLEU: statistics of the same text for a sentence are made once.
+    """Mixin of sacreBLEU's metrics that caches the statistics of a text for a sentence.
 
-    All hypotheses that an object is given are for the same references. `_extract_corpus_statistics`
-    is private, and what `PairedTest` calls (read in 2.5.0 and 2.6.0).
+    All hypotheses passed to an object must have the same references. `_extract_corpus_statistics`
+    is private, and called by `PairedTest` (read in 2.5.0 and 2.6.0).
     """
 
     report: Callable[[int], None] = staticmethod(lambda sentences: None)
@@ -66,7 +66,7 @@ class _Ter(_StatisticsOnce, sacrebleu.TER):
 
 @dataclass(frozen=True)
 class System:
-    """A system by the name that tables show, and its hypotheses, one for each sentence."""
+    """System by its name in tables, with its hypotheses, one per sentence."""
 
     name: str
     hypotheses: list[str]
@@ -79,7 +79,7 @@ class Tested:
     Attributes:
         mean: of the bootstrap's resamples.
         interval: half the width of their 95 % interval, around the mean.
-        p_bootstrap, p_randomisation: of the difference from the baseline; None for the baseline.
+        p_bootstrap, p_randomisation: of the difference from the baseline, or None for the baseline.
     """
 
     score: float
@@ -91,7 +91,7 @@ class Tested:
 
 @dataclass(frozen=True)
 class Signatures:
-    """How sacreBLEU has computed the scores of one metric in each of the two tests."""
+    """sacreBLEU's signatures of one metric's scores in each of the two tests."""
 
     bootstrap: str
     randomisation: str
@@ -102,7 +102,8 @@ class Scorer:
     """BLEU, chrF and TER of several systems on the same sentences."""
 
     def __init__(self, systems: Sequence[System], references: list[str]) -> None:
-        """
+        """Store the hypotheses and references as sacreBLEU reads them from files.
+
         Args:
             systems: the first one is the baseline.
         """
@@ -116,7 +117,7 @@ class Scorer:
 
     @property
     def metrics(self) -> list[str]:
-        """sacreBLEU's names of the metrics."""
+        """Names of the metrics in sacreBLEU."""
         return list(self._metrics)
 
     def compute_statistics(self, report: Report) -> None:
@@ -132,26 +133,26 @@ class Scorer:
 
                 metric.report = tell
                 metric._extract_corpus_statistics(hypotheses, self._references)
-                if done < len(hypotheses):  # another system says the same of some sentences
+                if done < len(hypotheses):  # the rest equals other systems'
                     tell(len(hypotheses) - done)
 
     def test(self, report: Report) -> tuple[list[dict[str, Tested]], dict[str, Signatures]]:
-        """Each system's scores by metric, with both tests against the first one."""
+        """Compute each system's scores by metric, with both tests against the first system."""
         baseline, *others = self._systems
         tests = len(others) * 2
         results: list[dict[str, Tested]] = []
         for number, other in enumerate(others):
             found: list[Any] = []
             for kind in ("bs", "ar"):
-                # A test for each system: the same figures as of all at once, as each begins with
-                # the same seed.
+                # One test per system gives the same results as one test of all, since each starts
+                # with the same seed.
                 test = PairedTest(
                     [baseline, other], self._metrics, self._references, test_type=kind
                 )
                 found.append(test())
                 report("significance", 2 * number + len(found), tests)
             (bootstrap_signatures, bootstrap), (randomised_signatures, randomised) = found
-            new = [0, 1] if number == 0 else [1]  # the baseline is in every test
+            new = [0, 1] if number == 0 else [1]  # every test includes the baseline
             results += [self._tested(bootstrap, randomised, position) for position in new]
         signatures = {
             name: Signatures(
@@ -164,7 +165,7 @@ class Scorer:
         return results, signatures
 
     def _tested(self, bootstrap: Any, randomised: Any, position: int) -> dict[str, Tested]:
-        """A system's results by metric, from its position in the results of both tests."""
+        """Return a system's results by metric, from its position in the results of both tests."""
         results = {}
         for name in self._metrics:
             one, other = bootstrap[name][position], randomised[name][position]
@@ -174,7 +175,7 @@ class Scorer:
         return results
 
     def scores_of(self, sentences: Sequence[int]) -> list[dict[str, float]]:
-        """Each system's scores by metric on some of the sentences, by their numbers from 0."""
+        """Return each system's scores by metric on some of the sentences, numbered from 0."""
         return [
             {
                 name: self._score(metric, hypotheses, sentences)
@@ -190,23 +191,23 @@ class Scorer:
 
 
 class OneMetric:
-    """One metric on many systems that say the same of most sentences, such as those of a search."""
+    """One metric on systems whose hypotheses are mostly equal, such as those of a grid search."""
 
     def __init__(self, metric: Metric, references: Sequence[str]) -> None:
         self._metric: Any = _Chrf() if metric == "chrf" else _Bleu()
-        if metric == "bleu_literature":  # of texts that are tokens already
+        if metric == "bleu_literature":  # of texts that are already tokenised
             self._metric = _Bleu(tokenize="none", force=True)
         self._references = [[text.rstrip() for text in references]]
 
     def score(self, hypotheses: Sequence[str]) -> float:
-        """The corpus' score, as sacreBLEU gives it."""
+        """Return the corpus score, as sacreBLEU computes it."""
         return float(self._metric._aggregate_and_compute(self._statistics(hypotheses)).score)
 
     def p_values(self, baseline: Sequence[str], others: Iterable[Sequence[str]]) -> Iterator[float]:
-        """For each system that of a difference of this size by chance, by paired bootstrap.
+        """Yield each system's p value of a difference this large by chance, by paired bootstrap.
 
-        It is that of sacreBLEU's `PairedTest`, which would sum up the baseline's resamples for each
-        system anew; and 1 for the same texts, where sacreBLEU says the least that it can.
+        It equals that of sacreBLEU's `PairedTest`, which would resample the baseline again for each
+        system. For equal texts it is 1, while sacreBLEU reports its smallest possible value.
         """
         sentences = len(self._references[0])
         drawn = np.random.default_rng(BOOTSTRAP_SEED).choice(
@@ -223,12 +224,12 @@ class OneMetric:
             yield known[texts]
 
     def _resampled(self, hypotheses: Sequence[str], times: Any) -> Any:
-        """The score of each resample.
+        """Return the score of each resample.
 
         Args:
-            times: how often each sentence is in each resample.
+            times: how often each sentence occurs in each resample.
         """
-        # Counts as sacreBLEU has them, whose sums are exact in both precisions.
+        # Counts in sacreBLEU's form; their sums are exact in both precisions.
         sums = (times @ np.array(self._statistics(hypotheses), dtype="float64")).astype("float32")
         return np.array([self._metric._compute_score_from_stats(row).score for row in sums])
 
@@ -239,5 +240,5 @@ class OneMetric:
 
     @property
     def signature(self) -> str:
-        """How sacreBLEU computes the score; it knows that after the first."""
+        """Signature of the score; sacreBLEU completes it with the first score."""
         return str(self._metric.get_signature())

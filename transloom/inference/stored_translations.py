@@ -1,9 +1,9 @@
-"""Scores of the translations of test sets that lie in a run's folder: nothing is translated anew.
+"""Scores of the test-set translations stored in a run's folder, without translating.
 
     translations/NAME-STEP-beamB-alphaA.txt  ─┐
     the dataset's references of NAME         ─┴▶ BLEU, chrF, each with its signature
 
-`transloom evaluate` has written them (`evaluation.py`).
+`transloom evaluate` wrote the translations (`evaluation.py`).
 """
 
 import re
@@ -20,9 +20,9 @@ from trainer.recipe import TrainingRecipe
 from trainer.runs.folder import RunFolder
 from transloom.inference.scoring import dataset_of
 
-NEWEST = 6  # files of a test set that are scored
+NEWEST = 6  # maximum files that are scored per test set
 _MAX_BYTES = 2**26
-# What follows the name of the test set.
+# The part of a file name after the name of the test set.
 _MADE_BY = re.compile(
     r"-(?P<weights>\d{8}|average-of-.+)-beam(?P<beam>\d+)-alpha(?P<alpha>[\d.]+)\.txt"
 )
@@ -30,11 +30,11 @@ _MADE_BY = re.compile(
 
 @dataclass(frozen=True)
 class StoredScore:
-    """A score of translations that were kept.
+    """Score of stored translations.
 
     Attributes:
-        checkpoint: what made them: a step, or the name of an average.
-        file: has them, a line each.
+        checkpoint: the step of the checkpoint that made them, or the name of an average.
+        file: has one translation per line.
     """
 
     test_set: str
@@ -48,7 +48,7 @@ class StoredScore:
 
 
 def stored_scores(run: RunFolder) -> list[StoredScore]:
-    """The scores of a run's kept translations, by test set and then by checkpoint.
+    """Return the scores of a run's stored translations, by test set and then by checkpoint.
 
     Raises:
         TrainerError, DatasetError, OSError: the run's checkpoint or its dataset cannot be read.
@@ -71,7 +71,7 @@ def stored_scores(run: RunFolder) -> list[StoredScore]:
 
 
 def _files_of(folder: Path, name: str) -> list[tuple[Path, re.Match[str]]]:
-    """The files of a test set's translations, the newest ones, in the order of their names."""
+    """Return the newest files of a test set's translations, sorted by name."""
     matches = [
         (file, made_by)
         for file in folder.iterdir()
@@ -84,7 +84,7 @@ def _files_of(folder: Path, name: str) -> list[tuple[Path, re.Match[str]]]:
 def _scores_of(
     name: str, file: Path, made_by: re.Match[str], references: list[str]
 ) -> list[StoredScore]:
-    """BLEU and chrF; none if there is not a line for each reference."""
+    """Return BLEU and chrF, or no scores unless the file has one line per reference."""
     hypotheses = read_regular(file, _MAX_BYTES).decode("utf-8", "replace").split("\n")[:-1]
     if len(hypotheses) != len(references):
         return []

@@ -1,4 +1,4 @@
-"""Several systems on one test set, as a paper reports them: scores, tests, and where they differ.
+"""Comparison of several systems on one test set, as a paper reports it.
 
 hypotheses and references ──▶ BLEU, chrF, TER and their significance     significance.py
                           ──▶ by length of the source, by rare words     breakdowns.py
@@ -29,7 +29,7 @@ class TestSet:
         sources_sha256, references_sha256: of the dataset's files.
     """
 
-    __test__ = False  # pytest takes it for one of its own
+    __test__ = False  # pytest would collect it because of its name
 
     name: str
     sources: list[str]
@@ -40,13 +40,13 @@ class TestSet:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A run's checkpoint and what it makes of the test set.
+    """A run's checkpoint and its translations of the test set.
 
     Attributes:
-        name: as the user has named the run.
-        recipe: tells runs that differ in nothing but their seed from others; equal for those.
-        file: has the hypotheses, a line each.
-        reused: whether they were there already.
+        name: the run's name as the user gave it.
+        recipe: key of the recipe, seed excluded: equal for runs that differ only in their seed.
+        file: has one hypothesis per line.
+        reused: whether the hypotheses were stored by an earlier command.
     """
 
     name: str
@@ -65,7 +65,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class LengthScores:
-    """The scores of the sentences of some lengths, of each system by metric."""
+    """Scores of the sentences in a bucket of lengths, of each system by metric."""
 
     bucket: Bucket
     sentences: int
@@ -74,7 +74,7 @@ class LengthScores:
 
 @dataclass(frozen=True)
 class Seeds:
-    """Runs of one recipe that differ in their seed.
+    """Runs of one recipe that differ only in their seed.
 
     Attributes:
         mean, deviation: by metric; the deviation is the sample's, with n - 1.
@@ -88,7 +88,7 @@ class Seeds:
 
 @dataclass(frozen=True)
 class SystemComparison:
-    """All that is found out about several systems; the first one is the baseline."""
+    """Results of a comparison of several systems; the first system is the baseline."""
 
     test_set: TestSet
     systems: list[Candidate]
@@ -100,7 +100,7 @@ class SystemComparison:
     seeds: list[Seeds]
 
     def to_json(self) -> dict[str, Any]:
-        """Everything but the sentences themselves."""
+        """Return everything except the sentences themselves."""
         test_set = asdict(self.test_set)
         sentences = len(test_set.pop("sources"))
         del test_set["references"]
@@ -129,7 +129,7 @@ class SystemComparison:
         }
 
 
-_OURS = ("hypotheses", "recipe", "file")  # of a candidate, not told
+_OURS = ("hypotheses", "recipe", "file")  # not in a candidate's JSON as they are
 
 
 def compare_systems(
@@ -141,8 +141,8 @@ def compare_systems(
     """Compare systems with the first one.
 
     Args:
-        frequencies: of words, by which rare ones are told.
-        report: is told what is being done, and how much of it is done.
+        frequencies: of words, which define the buckets of rare words.
+        report: called with the present activity, the completed work, and the total work.
     """
     systems = [System(candidate.name, candidate.hypotheses) for candidate in candidates]
     scorer = Scorer(systems, test_set.references)
@@ -166,9 +166,9 @@ def compare_systems(
 
 
 def _seeds(candidates: Sequence[Candidate], scores: list[dict[str, Tested]]) -> list[Seeds]:
-    """The recipes of which there are several seeds, in the order of their first runs.
+    """Return the recipes with several seeds, in the order of their first runs.
 
-    A recipe with the same seed twice, as with two checkpoints of a run, is left out.
+    A recipe with a repeated seed, such as two checkpoints of one run, is left out.
     """
     groups: dict[str, list[int]] = {}
     for number, candidate in enumerate(candidates):

@@ -1,4 +1,4 @@
-"""The commands that use a run of each task, for messages. Nothing heavy is imported here."""
+"""Commands that use a run of each task, for messages; this module has no heavy imports."""
 
 COMMANDS = {
     "translation": "transloom translate",

@@ -1,4 +1,7 @@
-"""Continuing texts with a run: `TextGenerator.load("runs/shakespeare").generate(["ROMEO:"])`."""
+"""Continuation of texts with a run's language model.
+
+TextGenerator.load("runs/shakespeare").generate(["ROMEO:"])
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,11 +16,11 @@ from transloom.inference.trained_network import TrainedNetwork
 
 @dataclass(frozen=True)
 class Continuation:
-    """What comes after a prompt.
+    """Continuation of a prompt.
 
     Attributes:
         text: without the prompt, and without the stop string that ended it.
-        log_probability: of its tokens, in nats, as the network gives it.
+        log_probability: of its tokens, in nats, as predicted by the network.
         ended: see `model.generation.sampling.Generated`.
     """
 
@@ -29,7 +32,7 @@ class Continuation:
 
 
 class TextGenerator(TextReader[DecoderOnly]):
-    """A trained language model with its tokenizer, ready to continue texts."""
+    """Trained language model with its tokenizer, ready to continue texts."""
 
     tasks = ("causal_lm",)
 
@@ -40,11 +43,11 @@ class TextGenerator(TextReader[DecoderOnly]):
         self.sampling: SamplingConfig = sampling
 
     def generate(self, prompts: Sequence[str]) -> list[Continuation]:
-        """A continuation of each prompt, under `sampling`.
+        """Generate a continuation of each prompt, under `sampling`.
 
-        It depends on the prompt, its number and the seed alone, not on the other prompts. What is
-        longer than the context is continued from its end: from the last half of a context, each
-        time that learned positions have come to theirs.
+        It depends only on the prompt, its number and the seed, not on the other prompts. A text
+        longer than the context is continued from its end. With learned positions, generation
+        restarts from the last half of a context each time that the positions are used up.
         """
         continuations: list[Continuation] = []
         ids = [self.read_ids(prompt) for prompt in prompts]
@@ -64,7 +67,7 @@ class TextGenerator(TextReader[DecoderOnly]):
         return continuations
 
     def _continue(self, texts: list["_Text"]) -> None:
-        """Continue texts until they end or the context does."""
+        """Continue each text until it ends or the context is full."""
         most = self.sampling.max_new_tokens
         for left in sorted({most - len(text.ids) for text in texts}):
             alike = [text for text in texts if most - len(text.ids) == left]
@@ -80,7 +83,7 @@ class TextGenerator(TextReader[DecoderOnly]):
                 text.take(made)
 
     def _completes(self, texts: list["_Text"]) -> Finished:
-        """Whether a text with new tokens has a stop string."""
+        """Return a function that checks whether a text with new tokens has a stop string."""
 
         def is_complete(index: int, ids: Sequence[int]) -> bool:
             text = self.tokenizer.decode([[*texts[index].ids, *ids]])[0]
@@ -89,12 +92,12 @@ class TextGenerator(TextReader[DecoderOnly]):
         return is_complete
 
     def ids(self, prompt: str) -> list[int]:
-        """BOS and the tokens of a prompt, however many."""
+        """Return BOS and all tokens of a prompt, without a limit."""
         tokens: list[int] = self.tokenizer.encode([prompt])[0].tolist()
         return [self.tokenizer.bos_id, *tokens]
 
     def read_ids(self, prompt: str) -> list[int]:
-        """Of these the last ones, as many as the network reads."""
+        """Return the last tokens of `ids`, as many as the network reads."""
         return self.ids(prompt)[-self.network.context_length :]
 
     def _continuation(self, prompt: str, found: "_Text") -> Continuation:
@@ -115,8 +118,8 @@ class _Text:
     """A prompt and its continuation so far.
 
     Attributes:
-        rounds: how often it was continued from a context of its own.
-        ended: how the last round did.
+        rounds: number of completed rounds; each round has a new context.
+        ended: reason for the end of the last round.
     """
 
     number: int
@@ -127,13 +130,13 @@ class _Text:
     ended: Ending | None = None
 
     def context(self, context_length: int) -> list[int]:
-        """The tokens to go on from."""
+        """Return the tokens that the next round continues."""
         if not self.rounds:
             return self.prompt
         return [*self.prompt, *self.ids][-max(1, context_length // 2) :]
 
     def take(self, made: Generated) -> None:
-        """Add a round's tokens."""
+        """Add the tokens of a round."""
         self.ids += made.ids
         self.log_probability += made.log_probability
         self.rounds += 1

@@ -1,8 +1,8 @@
-"""Text that a command is given, in a file, on standard input or as an argument: UTF-8, always.
+"""Text input of a command, from a file, standard input or arguments, always in UTF-8.
 
-Python would decode standard input and arguments by the locale: in Latin-1 every byte is a letter,
-so a sentence would be read as another one and nobody would know. Lines end at \\n alone, so that
-line N of the output belongs to line N of the input; a \\r before it belongs to the line's end.
+Python would decode standard input and arguments by the locale. In Latin-1 every byte is a letter,
+so a wrong decoding would not be detected. Lines end only at \\n, so that line N of the output
+belongs to line N of the input; a \\r before it belongs to the line's end.
 """
 
 import os
@@ -18,12 +18,12 @@ STANDARD_INPUT = "-"
 
 
 def file_label(file: str) -> str:
-    """A file as messages name it."""
+    """Return the name of a file for messages."""
     return "standard input" if file == STANDARD_INPUT else file
 
 
 def read_lines(file: str) -> list[str]:
-    """All lines of a file, or of standard input.
+    """Read all lines of a file or of standard input.
 
     Raises:
         CorpusError: the file cannot be read, or a line is too long or not UTF-8.
@@ -38,17 +38,20 @@ def read_lines(file: str) -> list[str]:
 
 
 def typed_lines() -> Iterator[str]:
-    """Lines of standard input, one by one, as they are typed."""
+    """Yield lines of standard input one by one, as they are typed."""
     return lines_of(_standard_input(), STANDARD_INPUT)
 
 
 def lines_of(data: BinaryIO, file: str, before: int = 0) -> Iterator[str]:
-    """The lines of bytes, without their ends.
+    """Yield the lines of a file without their ends.
 
-    No more of a line is read than it may have, so that a line without end takes no memory.
+    At most MAX_LINE_BYTES of a line are read, so that a line without end takes no memory.
 
     Args:
-        before: lines of the file that were read earlier.
+        before: number of the file's lines that were read earlier.
+
+    Raises:
+        CorpusError: a line is too long or not UTF-8.
     """
     number = before
     while line := data.readline(MAX_LINE_BYTES + 1):
@@ -56,8 +59,8 @@ def lines_of(data: BinaryIO, file: str, before: int = 0) -> Iterator[str]:
         if len(line) > MAX_LINE_BYTES:
             raise CorpusError(
                 f"{file_label(file)}, line {number:,}: longer than {MAX_LINE_BYTES:,} bytes. "
-                "Nothing was computed. Give one sentence or prompt a line; a line ends with \\n "
-                "alone"
+                "Nothing was computed. Give one sentence or prompt per line; only \\n ends a "
+                "line"
             )
         if number == 1:
             line = line.removeprefix(BYTE_ORDER_MARK)
@@ -69,14 +72,14 @@ def lines_of(data: BinaryIO, file: str, before: int = 0) -> Iterator[str]:
 
 
 def argument_text(argument: str) -> str:
-    """An argument of the command line, from the bytes that it really has.
+    """Decode an argument of the command line from its original bytes.
 
     Raises:
         CorpusError: they are not UTF-8.
     """
     try:
         given = os.fsencode(argument)
-    except UnicodeEncodeError:  # it never had bytes in this locale: a caller in Python made it
+    except UnicodeEncodeError:  # no bytes in this locale: it comes from a caller in Python
         given = argument.encode(errors="surrogatepass")
     return _decoded(given, f"The argument {argument!r}")
 
@@ -98,7 +101,7 @@ def _standard_input() -> BinaryIO:
 
 
 def read_texts(arguments: Sequence[str], file: str | None = None) -> list[str]:
-    """The texts of a command line, or of a file or standard input, one a line.
+    """Return the texts of a command line, or of a file or standard input, one per line.
 
     Raises:
         CorpusError: a text is not UTF-8, a line is too long, or the file cannot be read.

@@ -1,4 +1,4 @@
-"""What all trained networks that read texts with one tokenizer have in common."""
+"""Base class of trained networks that read texts with one tokenizer."""
 
 from pathlib import Path
 from typing import ClassVar, Generic, Self, TypeVar, cast
@@ -12,11 +12,11 @@ N = TypeVar("N", bound=nn.Module)
 
 
 class TextReader(Generic[N]):
-    """A trained network with its tokenizer.
+    """Trained network with its tokenizer.
 
     Attributes:
-        tasks: those whose runs have such a network.
-        passed_over: why weights that usually come first were not loaded.
+        tasks: the tasks whose runs have such a network.
+        passed_over: the reasons for not loading weights that are usually preferred.
     """
 
     tasks: ClassVar[tuple[str, ...]]
@@ -34,13 +34,13 @@ class TextReader(Generic[N]):
         checkpoint: int | str | None = None,
         precision: Precision = "fp32",
     ) -> Self:
-        """Load a run's weights: the newest intact ones, or those of one checkpoint.
+        """Load the newest intact weights of a run, or those of one checkpoint.
 
         Args:
             checkpoint: a step or the name of an average.
 
         Raises:
-            RunMismatchError: there is no run at this path, or it is of another task.
+            RunMismatchError: the path has no run, or the run is of another task.
             CheckpointError: the run has no such checkpoint, or it is damaged.
         """
         return cls(load_network(Path(run), checkpoint, "cpu", precision).of_task(*cls.tasks))

@@ -1,4 +1,4 @@
-"""A run's network with the weights of one of its checkpoints, ready to be used."""
+"""A run's network, loaded from one of its checkpoints and ready for use."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +32,7 @@ Precision = Literal["fp32", "bf16"]
 
 @dataclass(frozen=True)
 class Weights:
-    """Which weights a network has; another process loads the same ones by this."""
+    """Identity of a network's weights, from which another process loads the same ones."""
 
     run: Path
     checkpoint: str
@@ -41,12 +41,12 @@ class Weights:
 
 @dataclass(frozen=True)
 class TrainedNetwork:
-    """The model in evaluation mode, and what belongs to it.
+    """Model in evaluation mode, with its tokenizers, recipe and checkpoint.
 
     Attributes:
-        recipe: the one that the checkpoint holds.
-        weights: the weights that were found.
-        passed_over: why weights that usually come first were not loaded.
+        recipe: the checkpoint's recipe.
+        weights: the identity of the loaded weights.
+        passed_over: the reasons for not loading weights that are usually preferred.
     """
 
     model: nn.Module
@@ -57,10 +57,10 @@ class TrainedNetwork:
     passed_over: list[str]
 
     def of_task(self, *tasks: str) -> "TrainedNetwork":
-        """This network, if its run has learned one of what can be used.
+        """Return this network if its run was trained for one of the tasks.
 
         Raises:
-            RunMismatchError: the run has learned something else.
+            RunMismatchError: the run was trained for another task.
         """
         if self.recipe.task not in tasks:
             made_for_it = COMMANDS.get(self.recipe.task)
@@ -78,10 +78,10 @@ def load_network(
     """Load the newest intact weights, or those of one checkpoint.
 
     Args:
-        checkpoint: a step or the name of an average; None for the newest.
+        checkpoint: a step or the name of an average, or None for the newest.
 
     Raises:
-        RunMismatchError: there is no run.
+        RunMismatchError: the run does not exist.
         CheckpointError: the run has no such checkpoint, or it is damaged.
     """
     folder = RunFolder(run)
@@ -90,7 +90,7 @@ def load_network(
     recipe = TrainingRecipe.of_checkpoint(found.header.recipe, found.header.identity)
     store = open_store(folder.dataset)
     tokenizers = load_tokenizers(store, Manifest.load(store))
-    if not recipe.extensions:  # before a network of any size is made
+    if not recipe.extensions:  # before a network of any size is allocated
         require_same_shapes(found, parameter_shapes(recipe, tokenizers))
     model = build_network(recipe, tokenizers)
     require_same_shapes(found, {name: p.shape for name, p in model.named_parameters()})
@@ -101,12 +101,12 @@ def load_network(
 
 
 def shapes_of_run(run: RunFolder, checkpoint: Checkpoint) -> dict[str, tuple[int, ...]] | None:
-    """The shapes of the parameters that a run's network has by a checkpoint's recipe.
+    """Return the parameter shapes that a checkpoint's recipe defines for the run's network.
 
-    None if that cannot be told here: for want of an extension, or of the run's tokenizers.
+    Return None if they cannot be determined here: an extension or the run's tokenizers are missing.
 
     Raises:
-        RunMismatchError: the recipe is none that this version takes.
+        RunMismatchError: this version does not accept the recipe.
     """
     header = checkpoint.header
     try:
@@ -128,10 +128,10 @@ def find_checkpoint(run: RunFolder, checkpoint: int | str | None) -> tuple[Check
     A run without an intact checkpoint of a step falls back to its newest intact average.
 
     Args:
-        checkpoint: a step or the name of an average; None for the newest.
+        checkpoint: a step or the name of an average, or None for the newest.
 
     Returns:
-        The checkpoint, and why those that usually come first were passed over.
+        The checkpoint, and the reasons for passing over checkpoints that are usually preferred.
 
     Raises:
         CheckpointError: the run has no such checkpoint, or it is damaged.

@@ -24,9 +24,9 @@ from transloom.inference.translation import Translation
 from transloom.inference.translator import Translator
 
 SENTENCES_AT_ONCE = 1024
-SENTENCES_OF_EACH = 2048  # for each of several processes, which wait for each other at the end
+SENTENCES_OF_EACH = 2048  # per process, since processes wait for each other at the end of a chunk
 
-LINES_NAMED = 5  # of those that are too long
+LINES_NAMED = 5  # maximum lines in the error message about long lines
 
 LongLines = Literal["refuse", "split"]
 
@@ -37,9 +37,9 @@ class LineOptions:
 
     Attributes:
         alignments: add the alignment of words: after a tab in Pharaoh's format, in JSON as pairs.
-        long_lines: refuse a file with sentences of more tokens before anything is translated, or
-            translate them in parts. Parts allow one translation, no prefixes and no alignments.
-        max_tokens: most tokens of a sentence; None: as many as the model was trained on.
+        long_lines: refuse a file that has longer sentences before translation starts, or translate
+            them in parts. Parts allow one translation, no prefixes and no alignments.
+        max_tokens: maximum tokens of a sentence, or None for the maximum of the model's training.
     """
 
     tag: str | None = None
@@ -66,22 +66,22 @@ def translated_lines(
 ) -> Iterator[str]:
     """Yield the translations of each sentence of a file: a line each, or one line of JSON.
 
-    A model trained with context reads the lines as documents: each line with those before it.
+    A model trained with context reads the lines as documents: each line with the preceding ones.
 
     Args:
         prefixes: a file with the beginning of each translation.
-        processes: the number of processes that translate; None: chosen by the work and memory.
+        processes: the number of parallel processes, or None to choose it by work and memory.
 
     Raises:
         CorpusError: a file cannot be read, a sentence is too long, or a prefix cannot begin a
             translation.
-        RunMismatchError: the model reads context, and an option allows none.
+        RunMismatchError: the model reads context, and an option does not allow it.
     """
     if wanted.alignments:
-        require_no_context(translator, "--alignments are of words of one sentence")
+        require_no_context(translator, "--alignments are limited to one sentence")
     splits = wanted.long_lines == "split"
     if splits:
-        require_no_context(translator, "--long-lines split cuts it off")
+        require_no_context(translator, "--long-lines split removes them")
     assert not splits or (wanted.n_best == 1 and not (prefixes or wanted.alignments))
     retain_freed_memory()
     limit = translator.longest_sentence(wanted.max_tokens)
@@ -143,10 +143,10 @@ def lines_of_batch(
 
 
 def require_no_context(translator: Translator, reason: str) -> None:
-    """Refuse a model that reads the sentences before each.
+    """Refuse a model that reads the preceding sentences as context.
 
     Raises:
-        RunMismatchError: it does.
+        RunMismatchError: the model reads context.
     """
     if before := translator.sentences_before:
         raise RunMismatchError(
@@ -159,23 +159,23 @@ def require_no_context(translator: Translator, reason: str) -> None:
 def check_lengths(
     counts: Iterable[int], file: str, limit: SentenceLimit, long_lines: LongLines
 ) -> None:
-    """Refuse a file with sentences that are too long, or say that they are split."""
+    """Refuse a file with sentences that are too long, or warn that they are split."""
     too_long = [(line, tokens) for line, tokens in enumerate(counts) if tokens > limit.tokens]
     if not too_long:
         return
     if long_lines == "refuse":
         raise _too_long(too_long, file, limit)
     warn(
-        f"{_lines_named(too_long, file)}: split, as {limit}; each part is translated without "
-        "knowing of the others"
+        f"{_lines_named(too_long, file)}: split, because {limit}; each part is translated "
+        "independently of the others"
     )
 
 
 def _too_long(lines: list[tuple[int, int]], file: str, limit: SentenceLimit) -> CorpusError:
     more = "" if limit.reason == "memory" else ", or allow more with --max-tokens"
     return CorpusError(
-        f"{_lines_named(lines, file)}: too long, as {limit}. Nothing was translated. Give one "
-        f"sentence a line, or have long lines cut into parts with --long-lines split{more}"
+        f"{_lines_named(lines, file)}: too long, because {limit}. Nothing was translated. Give "
+        f"one sentence per line, or split long lines with --long-lines split{more}"
     )
 
 
@@ -190,7 +190,7 @@ def _lines_named(lines: list[tuple[int, int]], file: str) -> str:
 def _translated(
     translator: Translator, sentences: list[str], prefixes: list[str] | None, wanted: LineOptions
 ) -> tuple[list[int], list[list[Translation]]]:
-    """The translations of each sentence, and the parts in which it was translated."""
+    """Translate sentences; return the number of parts and the translations of each sentence."""
     tag, most = wanted.tag, wanted.max_tokens
     if wanted.long_lines == "refuse":
         best = translator.translate_n_best(sentences, tag, prefixes, wanted.n_best, max_tokens=most)
@@ -212,7 +212,7 @@ def _translated(
 
 
 def _typed(prefixes: str | None, context: Context) -> Iterator[Batch]:
-    """Sentences one by one, as they are typed."""
+    """Yield sentences one by one, as they are typed."""
     if prefixes is not None:
         raise _not_counted(prefixes)
     note("Type a sentence and press return; Ctrl-D ends.")
@@ -221,7 +221,7 @@ def _typed(prefixes: str | None, context: Context) -> Iterator[Batch]:
 
 
 def _read(file: str, prefixes: str | None) -> Batch:
-    """All sentences, and their prefixes if there are any."""
+    """Read all sentences, and their prefixes if a file of prefixes is given."""
     if file == prefixes == "-":
         raise _not_counted(prefixes)
     sentences = [as_sentence(line) for line in read_lines(file)]
@@ -232,15 +232,15 @@ def _read(file: str, prefixes: str | None) -> Batch:
         raise CorpusError(
             f"The lines of {file_label(prefixes)} ({len(beginnings):,}) and of {file_label(file)} "
             f"({len(sentences):,}) differ in number, but each sentence needs one prefix. Leave "
-            "a line empty where a translation is free"
+            "a line empty for a translation without a prefix"
         )
     return sentences, beginnings
 
 
 def _not_counted(prefixes: str) -> CorpusError:
     return CorpusError(
-        f"With --prefixes {prefixes} the sentences must come from a file, or through a pipe of "
-        "their own: their lines are counted before the first is translated. Name a file"
+        f"With --prefixes {prefixes} the sentences must come from a file or a separate pipe: "
+        "their lines are counted before the first is translated. Name a file"
     )
 
 
@@ -251,7 +251,7 @@ def _batches(sentences: list[str], beginnings: list[str] | None, at_once: int) -
 
 
 def as_sentence(line: str) -> str:
-    """A line as corpora have it: \\r within it is a space."""
+    """Return a line in the form of corpora, with spaces in place of \\r."""
     return line.replace("\r", " ")
 
 
@@ -266,7 +266,7 @@ def _text(translations: list[Translation], alignments: list[Alignment] | None) -
 
 
 def _in_a_line(text: str) -> str:
-    """A model whose pieces are bytes can write a line end; lines after it would be shifted."""
+    """Escape line ends, which byte pieces can contain and which would shift later lines."""
     return text.replace("\n", "\\n").replace("\r", "\\r")
 
 

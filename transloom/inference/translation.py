@@ -1,4 +1,4 @@
-"""A translation, and how those of a sentence's parts are joined."""
+"""A translation, and the joining of translations of a sentence's parts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,9 +8,9 @@ from model.generation.search import length_penalty
 
 @dataclass(frozen=True)
 class Translation:
-    """A translation, its score, and the ids of its tokens, without EOS.
+    """Translation with its score and the ids of its tokens, without EOS.
 
-    The score is the log-probability (nats) over the length penalty.
+    The score is the log-probability (nats) divided by the length penalty.
     """
 
     text: str
@@ -19,9 +19,9 @@ class Translation:
 
 
 def joined(parts: Sequence[Translation], alpha: float) -> Translation:
-    """The translations of a sentence's parts as one, with a space between.
+    """Join the translations of a sentence's parts with spaces.
 
-    Its log-probability is the sum of theirs, and is divided by the penalty of its length.
+    Their log-probabilities are summed, and divided by the penalty of the total length.
 
     Args:
         alpha: the exponent of the length penalty.

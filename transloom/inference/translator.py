@@ -1,4 +1,4 @@
-"""Translating with a run: `Translator.load("runs/phrasebook").translate(["je suis étudiant"])`."""
+"""Translation with a run: `Translator.load("runs/phrasebook").translate(["je suis étudiant"])`."""
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -37,14 +37,14 @@ from transloom.inference.trained_network import Precision, Weights, load_network
 from transloom.inference.translation import Translation, joined
 from transloom.inference.word_alignment import fold, words_read, words_written
 
-# Source tokens of a batch at most, bytes that the decoder may remember for them, and bytes of a
-# layer's attention scores: the lowest limit holds. A wide model is no faster with more than 2,000
-# tokens; a tiny one is, up to 8,000.
+# Limits of a batch: its source tokens, the bytes of their positions in the decoder's cache, and the
+# bytes of one layer's attention scores. The lowest limit applies. A wide model is no faster with
+# more than 2,000 tokens; a tiny one is, up to 8,000.
 TOKENS_PER_BATCH = 8192
 BYTES_REMEMBERED = 2**28
 BYTES_OF_SCORES = 2**28
 
-# A function that is told how many sentences are done.
+# Callback with the number of translated sentences.
 Report = Callable[[int], None]
 
 
@@ -53,12 +53,12 @@ class LoadedRun:
     """Facts about the run that a translator was loaded from.
 
     Attributes:
-        weights: identify the weights; None: not loaded from a run.
+        weights: identity of the weights, or None if they were not loaded from a run.
         passed_over: the reasons for not loading weights that are usually preferred.
-        longest_trained: the most tokens of a source that the model was trained on; None: unknown,
-            and only memory limits sentences.
-        sentences_before: the number of preceding sentences that the model reads as context, see
-            `data_pipeline.corpora.context`. They are a part of each sentence that it is given.
+        longest_trained: maximum tokens of a source that the model was trained on. None means that
+            it is unknown, and only memory limits sentences.
+        sentences_before: number of preceding sentences that the model reads as context, see
+            `data_pipeline.corpora.context`. The caller includes them in each sentence.
     """
 
     weights: Weights | None = None
@@ -71,7 +71,7 @@ NO_RUN = LoadedRun()
 
 
 class Translator:
-    """A trained model with its tokenizers, ready to translate."""
+    """Trained model with its tokenizers, ready to translate."""
 
     def __init__(
         self,
@@ -83,11 +83,12 @@ class Translator:
         searcher: Searcher | None = None,
         ensemble: Ensemble | None = None,
     ) -> None:
-        """
+        """Create a translator from a loaded model; see `load` for a run.
+
         Args:
-            tokenizers: by field; besides source and target those of an ensemble's other sources.
-            searcher: finds hypotheses; None: our own search over the model.
-            ensemble: the other runs that translate together with this one.
+            tokenizers: by field: source, target, and the other sources of an ensemble.
+            searcher: finds hypotheses, or None for our own search over the model.
+            ensemble: this run and the others that translate together.
         """
         self.passed_over = loaded.passed_over
         self.model = model.eval()
@@ -113,8 +114,8 @@ class Translator:
         """Load several runs that translate together, by the mean of their probabilities.
 
         Args:
-            runs: each with a checkpoint, as in `load`, or None. The first one's recipe says how to
-                search; of one run alone this is `load`.
+            runs: each with a checkpoint as in `load`, or None. The first one's recipe determines
+                the search. A single run is loaded as by `load`.
             decoding, device, precision: as in `load`.
 
         Raises:
@@ -159,22 +160,23 @@ class Translator:
         compute_type: ComputeType | None = None,
         threads: int | None = None,
     ) -> Self:
-        """Load a run's weights: the newest intact ones, or those of one checkpoint.
+        """Load the newest intact weights of a run, or those of one checkpoint.
 
         Args:
             checkpoint: a step or the name of an average, such as `average-of-400-500`.
             decoding: replaces the recipe's beam size and length penalty.
-            precision: that of weights and network; scores are summed in fp32 in any case.
-            engine: what finds hypotheses: our own search, or CTranslate2 (an extra), on the CPU.
-            compute_type: what CTranslate2 multiplies in; None: float32.
-            threads: of CTranslate2; None: as many as this process may use cores. Our own search
-                has those of torch.
+            precision: number format of the weights and the network; scores are always summed in
+                fp32.
+            engine: our own search, or CTranslate2 (an extra), on the CPU.
+            compute_type: number format in which CTranslate2 multiplies, or None for float32.
+            threads: of CTranslate2, or None for the number of cores that this process may use. Our
+                own search uses torch's threads.
 
         Raises:
-            RunMismatchError: there is no run at this path.
+            RunMismatchError: the path has no run.
             CheckpointError: the run has no such checkpoint, or it is damaged.
-            EngineError: the engine is not installed, or cannot do what is wanted.
-            ModelError: the engine does not hold the network; the message names what.
+            EngineError: the engine is not installed, or does not support an option.
+            ModelError: the engine does not support the network; the message names the reason.
         """
         require_possible(engine, compute_type, device, precision)
         network = load_network(Path(run), checkpoint, device, precision)
@@ -196,19 +198,21 @@ class Translator:
         )
 
     def prepare(self) -> None:
-        """Do what the first translation would have to wait for, such as loading an engine's model.
+        """Do work in advance that would delay the first translation.
+
+        An engine's model is loaded, for example.
 
         Raises:
-            OSError: an engine's model cannot be kept.
+            OSError: an engine's model cannot be stored.
         """
         self._searcher.prepare()
 
     @contextmanager
     def in_processes(self, processes: int) -> Iterator[None]:
-        """Translate in so many processes on the host's CPUs for the time of the context.
+        """Translate in this number of processes on the host's CPUs for the duration of the context.
 
-        The processes share the cores. With one process, that is this one. A script that uses this
-        needs its `if __name__ == "__main__":`, as the processes import it too.
+        The processes share the cores. One process means this process. A script that uses this needs
+        `if __name__ == "__main__":`, since the processes import the script.
 
         Raises:
             TranslationError: a process was killed.
@@ -221,22 +225,22 @@ class Translator:
 
     @property
     def tokenizers(self) -> tuple[Tokenizer, ...]:
-        """Those of source and target; one that serves both stands once."""
+        """Tokenizers of source and target, or the one that both share."""
         return tuple(dict.fromkeys((self._tokenizers[SOURCE], self._tokenizers[TARGET])))
 
     @property
     def precision(self) -> Precision:
-        """That of weights and network."""
+        """Number format of the weights and the network."""
         return "fp32" if self._weights is None else self._weights.precision
 
     @property
     def engine(self) -> str | None:
-        """What searches in the place of our own search, and in which numbers."""
+        """Name of the engine and its number format, or None for our own search."""
         return self._searcher.engine
 
     @property
     def members(self) -> list[tuple[Weights, Checkpoint]]:
-        """The weights and checkpoints that translate: several of an ensemble."""
+        """Weights and checkpoints that translate; an ensemble has several."""
         if self.ensemble is not None:
             return list(zip(self.ensemble.members, self.ensemble.checkpoints, strict=True))
         assert self._weights is not None, "only weights that were loaded have a name"
@@ -244,7 +248,7 @@ class Translator:
 
     @property
     def memory(self) -> SentenceMemory:
-        """What a sentence takes under the present decoding."""
+        """Memory that a sentence needs under the present decoding."""
         return SentenceMemory(
             self.model.config,
             self.decoding,
@@ -253,10 +257,12 @@ class Translator:
         )
 
     def longest_sentence(self, max_tokens: int | None = None) -> SentenceLimit:
-        """The most tokens of a sentence: those that it was trained on, unless memory has less room.
+        """Return the maximum tokens of a sentence.
+
+        It is the maximum of the training, or less if memory does not suffice.
 
         Args:
-            max_tokens: replaces what it was trained on.
+            max_tokens: replaces the maximum of the training.
         """
         in_memory = self.memory.longest(available_bytes())
         wanted = self._longest_trained if max_tokens is None else max_tokens
@@ -265,9 +271,9 @@ class Translator:
         return SentenceLimit(wanted, "training" if max_tokens is None else "wish")
 
     def count_tokens(self, sentences: Sequence[str], tag: str | None = None) -> list[int]:
-        """The tokens of each sentence as the model reads it: with tag and EOS.
+        """Return the number of tokens of each sentence as the model reads it, with tag and EOS.
 
-        Of an ensemble, the most that one of its models reads.
+        For an ensemble, return the maximum over its models.
         """
         counts = [
             count_tokens(tokenizer, sentences, tag)
@@ -294,15 +300,15 @@ class Translator:
             raise LongSentenceError(too_long, limit)
 
     def split(self, sentence: str, max_tokens: int, tag: str | None = None) -> list[str]:
-        """The sentence in parts of at most so many tokens: see `parts_of`."""
+        """Split a sentence into parts of at most `max_tokens` tokens; see `parts_of`."""
         return parts_of(sentence, max_tokens, lambda texts: self.count_tokens(texts, tag))
 
     def processes_for(self, sentences: int, tokens_of_longest: int = 0) -> int:
-        """The number of processes that are worth it for so many sentences; see `in_processes`."""
+        """Return the number of processes that saves time; see `in_processes`."""
         return self._searcher.processes_for(sentences, self.memory.bytes(tokens_of_longest))
 
     def joined(self, parts: Sequence[Translation]) -> Translation:
-        """The translations of a sentence's parts as one: see `joined`."""
+        """Join the translations of a sentence's parts; see `translation.joined`."""
         return joined(parts, self.decoding.length_penalty)
 
     def translate(
@@ -312,7 +318,7 @@ class Translator:
         report: Report | None = None,
         max_tokens: int | None = None,
     ) -> list[str]:
-        """The best translation of each sentence, by beam search; see `translate_n_best`."""
+        """Return the best translation of each sentence, by beam search; see `translate_n_best`."""
         found = self.translate_n_best(
             sentences, tag, n_best=1, report=report, max_tokens=max_tokens
         )
@@ -327,15 +333,15 @@ class Translator:
         report: Report | None = None,
         max_tokens: int | None = None,
     ) -> list[list[Translation]]:
-        """Up to `n_best` translations of each sentence, or `beam_size`, best first.
+        """Return up to `n_best` translations of each sentence, or `beam_size`, best first.
 
         Args:
-            tag: put before every sentence, as a corpus's tag is in training.
-            prefixes: what each translation has to begin with. Cut them between words: the tokens
-                of a word's beginning are seldom those that the whole word begins with.
-            report: is told how many sentences are done, the longest first.
-            max_tokens: most tokens of a sentence, tag and EOS included; None: as many as the
-                model was trained on.
+            tag: precedes every sentence, as a corpus's tag does in training.
+            prefixes: the required beginning of each translation. Cut them between words: the tokens
+                of a word's beginning seldom equal the first tokens of the whole word.
+            report: called with the number of translated sentences; the longest come first.
+            max_tokens: maximum tokens of a sentence, tag and EOS included, or None for the maximum
+                of the model's training.
 
         Raises:
             LongSentenceError: a sentence has more tokens; nothing was translated.
@@ -361,12 +367,12 @@ class Translator:
         tag: str | None = None,
         report: Report | None = None,
     ) -> list[list[str]]:
-        """For each length penalty the best translations of the sentences, by one search for all.
+        """Return the sentences' best translations for each length penalty, from a single search.
 
-        They are those of `translate` with that length penalty in `decoding`.
+        They equal the results of `translate` with that length penalty in `decoding`.
 
         Args:
-            report: is told how many sentences are done, the longest first.
+            report: called with the number of translated sentences; the longest come first.
 
         Raises:
             LongSentenceError: memory does not suffice for a sentence; nothing was translated.
@@ -394,10 +400,10 @@ class Translator:
         tag: str | None = None,
         layer: int | None = None,
     ) -> list[Alignment]:
-        """For each token of a translation the source token it comes from, by attention.
+        """Find the source token that each token of a translation comes from, by attention.
 
         Args:
-            layer: the decoder layer whose attention counts; by default as in
+            layer: the decoder layer whose attention is used; by default as in
                 `model.inspection.alignment`.
 
         Returns:
@@ -405,12 +411,12 @@ class Translator:
             those in `source_ids` and in a translation's ids.
 
         Raises:
-            ModelError: there is no such decoder layer.
-            TranslationError: this is an ensemble, whose models pay attention each by itself.
+            ModelError: the decoder has no such layer.
+            TranslationError: this is an ensemble, whose models have separate attention.
         """
         if self.ensemble is not None:
             raise TranslationError(
-                f"{self.ensemble.name} has no alignment: each of its models looks elsewhere. "
+                f"{self.ensemble.name} has no alignment: its models have separate attention. "
                 "Name one run for alignments"
             )
         alignments: list[Alignment] = [() for _ in sentences]
@@ -429,10 +435,10 @@ class Translator:
         tag: str | None = None,
         layer: int | None = None,
     ) -> list[Alignment]:
-        """Like `align`, for words: pairs (source word, target word) from 0, each once, in order.
+        """Align words like `align`: pairs (source word, target word) from 0, each once, in order.
 
-        Two words are a pair if any of their tokens are; `transloom.inference.word_alignment` says
-        what a word is. The tag is no word, so a word that looked at the tag alone has no pair.
+        Two words are a pair if any of their tokens are. `transloom.inference.word_alignment`
+        defines words. The tag is no word, so a word that attends only to the tag has no pair.
         """
         alignments = self.align(sentences, translations, tag, layer)
         return [
@@ -458,12 +464,12 @@ class Translator:
         return [list(islice(alignments, len(of_one))) for of_one in best]
 
     def source_ids(self, sentence: str, tag: str | None = None) -> list[int]:
-        """The sentence as the model reads it: the tag's id, its tokens' ids, EOS."""
+        """Return the sentence as the model reads it: the tag's id, its tokens' ids, EOS."""
         ids: list[int] = self._tokenizers[SOURCE].encode_field([sentence], tag).ids.tolist()
         return ids
 
     def source_texts(self, sentence: str, tag: str | None = None) -> list[str]:
-        """The tokens of `source_ids` as they are shown; unknown ones with their characters."""
+        """Return the tokens of `source_ids` for display; unknown ones with their characters."""
         return pieces_read(self._tokenizers[SOURCE], sentence, self.source_ids(sentence, tag))
 
     def source_pieces(self, ids: Sequence[int]) -> list[str]:
@@ -473,19 +479,19 @@ class Translator:
         return [self._tokenizers[TARGET].piece(token_id) for token_id in ids]
 
     def target_text(self, ids: Sequence[int]) -> str:
-        """The sentence that target tokens spell; BOS and EOS leave nothing behind."""
+        """Decode target tokens into a sentence; BOS and EOS are dropped."""
         return self._tokenizers[TARGET].decode([list(ids)])[0]
 
     def _search(
         self, heldout: HeldOut, decoding: DecodingConfig | None = None
     ) -> Iterator[tuple[list[int], list[list[Hypothesis]]]]:
-        """For each batch of sentences alike in length their positions and hypotheses.
+        """Yield the positions and hypotheses of each batch of sentences of similar length.
 
         Args:
-            decoding: None: the present one.
+            decoding: replaces the present one unless None.
         """
         decoding = decoding or self.decoding
-        # The longest first, so that all processes have something to do until the end.
+        # The longest sentences come first, so that all processes are busy until the end.
         batches = self._batches(heldout)[::-1]
         found = self._search_now.search(decoding, batches)
         for batch, hypotheses in zip(batches, found, strict=True):
@@ -494,7 +500,7 @@ class Translator:
     def _batches(self, heldout: HeldOut) -> list[MicroBatch]:
         if not len(heldout):
             return []
-        # Another source tokenizer of an ensemble reads the same sentences, tag included.
+        # Every source tokenizer of an ensemble reads the same sentences, tag included.
         others = [field for field in self._tokenizers if field not in heldout.texts]
         tag = heldout.tags.get(SOURCE)
         heldout = HeldOut(
@@ -512,6 +518,6 @@ class Translator:
         return min(TOKENS_PER_BATCH, max(1, BYTES_REMEMBERED // self.memory.of_position))
 
     def _decode(self, found: list[list[Hypothesis]]) -> list[list[Translation]]:
-        # All at once: the tokenizer starts threads for each call.
+        # One call for all sentences, since the tokenizer starts threads for each call.
         texts = iter(self._tokenizers[TARGET].decode([list(h.ids) for one in found for h in one]))
         return [[Translation(next(texts), h.score, h.ids) for h in one] for one in found]

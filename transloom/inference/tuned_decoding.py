@@ -1,11 +1,10 @@
-"""Choosing how to search on the validation set: beam sizes, length penalties, weights.
+"""Choice of beam size, length penalty and weights on the validation set.
 
-    weights × beam sizes ─▶ one search each ─▶ its hypotheses by each length penalty ─▶ a score each
-                                            ─▶ the best; those that chance may set apart from it
-                                            ─▶ of these the smallest beam
+    weights × beam sizes ─▶ one search each ─▶ its hypotheses by each length penalty ─▶ scores
+        ─▶ the best point, and those without significant difference ─▶ the smallest beam of these
 
-A length penalty changes the order of finished hypotheses alone, so a search serves all of them. The
-result lies in the run's folder as tuned-decoding.json: `TunedDecoding`.
+A length penalty changes only the order of finished hypotheses, so one search serves all of them.
+The result is stored in the run's folder as tuned-decoding.json: `TunedDecoding`.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -34,30 +33,30 @@ from transloom.inference.translator import Translator
 
 VALIDATION: Literal["validation"] = "validation"
 
-# Differences that are seen more often than this where there are none are taken for chance.
+# Significance level: differences with at least this p value are considered chance.
 NOISE_P = 0.05
 
-# Told what is being done, how much of it is done, and of how much.
+# Callback with the present activity, the completed work, and the total work.
 Report = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
 class Grid:
-    """The settings that are tried: each beam size with each length penalty."""
+    """Settings to try: each beam size with each length penalty."""
 
     beam_sizes: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 8, 10)
     length_penalties: tuple[float, ...] = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 1.4, 1.6, 1.8, 2.0)
 
 
 class DecodingPoint(FileModel):
-    """One way to translate, and its score.
+    """One combination of settings, and its score.
 
     Attributes:
         checkpoint: the name of its folder.
-        p: of its difference from the best one, by paired bootstrap; 1 where all translations are
-            the same.
-        length_ratio: characters of the translations to those of the references; None in records
-            from before it was counted.
+        p: p value of the difference from the best point, by paired bootstrap; 1 if all translations
+            are equal.
+        length_ratio: characters of the translations divided by those of the references, or None in
+            records of versions that did not compute it.
     """
 
     checkpoint: str
@@ -69,21 +68,20 @@ class DecodingPoint(FileModel):
 
     @property
     def as_good_as_best(self) -> bool:
-        """Whether chance may set it apart from the best one."""
+        """True if the difference from the best point is not significant."""
         return self.p >= NOISE_P
 
 
 class TunedDecoding(FileModel):
-    """tuned-decoding.json: what was tried on the validation set, and what came of it.
+    """tuned-decoding.json: the tried points on the validation set, and the recommended one.
 
     Attributes:
-        at: when, in UTC.
+        at: time in UTC.
         checkpoints: the sha256 of each one's checkpoint.json, by its name.
-        recipe: the decoding of the run's recipe; what the points do not say is as there.
+        recipe: the decoding of the run's recipe, which holds for all that a point does not set.
         best: the point with the highest score.
-        recommended: of those that chance may set apart from the best one, those with the smallest
-            beam; of these, those with the length penalty nearest to the recipe's, since nothing
-            speaks for another; of these the one with the highest score.
+        recommended: a point without significant difference from the best one. It has the smallest
+            beam. The length penalty nearest to the recipe's resolves ties, then the score.
     """
 
     version: Literal[1] = 1
@@ -105,14 +103,14 @@ class TunedDecoding(FileModel):
 
     @property
     def at_the_edge(self) -> bool:
-        """Whether more than the largest length penalty that was tried may be better still."""
+        """True if a length penalty larger than those tried may be even better."""
         largest = max(point.length_penalty for point in self.points)
         return self.best.beam_size > 1 and self.best.length_penalty == largest > 0
 
 
 @dataclass(frozen=True)
 class _Tried:
-    """A point and its translations, without a judgement."""
+    """A point and its translations, not scored yet."""
 
     checkpoint: str
     beam_size: int
@@ -121,19 +119,20 @@ class _Tried:
 
 
 class DecodingTuner:
-    """The validation set of a run's dataset, and what was tried on it."""
+    """Grid search on the validation set of a run's dataset."""
 
     def __init__(
         self, first: Checkpoint, dataset: DataConfig, grid: Grid, metric: Metric, report: Report
     ) -> None:
-        """
+        """Load the validation set of the run's dataset.
+
         Args:
             first: one of the run's checkpoints.
-            dataset: where the run's dataset is.
+            dataset: the location of the run's dataset.
 
         Raises:
             RunMismatchError: it is another dataset, or its validation set is also a test set.
-            DatasetError: there is no such dataset, or it has no validation set.
+            DatasetError: the dataset does not exist, or it has no validation set.
         """
         store, self._manifest = dataset_of(first, dataset)
         _require_apart(self._manifest)
@@ -150,7 +149,7 @@ class DecodingTuner:
         """Translate the validation set with one checkpoint by all settings.
 
         Args:
-            processes: how many translate at once; None for as many as are worth it.
+            processes: number of parallel processes, or None to choose it.
 
         Raises:
             TranslationError: memory does not suffice for a sentence.
@@ -186,7 +185,7 @@ class DecodingTuner:
             raise TranslationError(f"The validation set cannot be translated: {error}") from error
 
     def judge(self) -> TunedDecoding:
-        """Score all that was tried, and choose."""
+        """Score all points, and choose the best and the recommended one."""
         tried = self._tried
         scores = []
         for one in tried:
@@ -195,7 +194,7 @@ class DecodingTuner:
         usual = float(self._recipe["length_penalty"])
 
         def rank(number: int) -> tuple[float, int, float]:
-            """Of the same score, the smaller beam and the recipe's length penalty count more."""
+            """Prefer a higher score, then a smaller beam, then a penalty near the recipe's."""
             one = tried[number]
             return scores[number], -one.beam_size, -abs(one.length_penalty - usual)
 
@@ -237,10 +236,10 @@ class DecodingTuner:
 
 
 def recommended_point(points: Sequence[DecodingPoint], usual: float) -> DecodingPoint:
-    """What is recommended: see `TunedDecoding`.
+    """Return the recommended point; see `TunedDecoding`.
 
     Args:
-        points: the best one among them.
+        points: all of them, including the best one.
         usual: the recipe's length penalty.
     """
 
@@ -251,7 +250,7 @@ def recommended_point(points: Sequence[DecodingPoint], usual: float) -> Decoding
 
 
 def write_tuned_decoding(run: RunFolder, tuned: TunedDecoding) -> None:
-    """Keep what was found in the run's folder, in place of what was found earlier."""
+    """Write the result to the run's folder, replacing an earlier one."""
     write_atomically(run.tuned_decoding, tuned.model_dump_json(indent=1) + "\n")
 
 
@@ -268,7 +267,7 @@ class _Scorer:
 
     @property
     def signature(self) -> str:
-        """How scores are computed; known after the first."""
+        """Signature of the scores, known after the first score."""
         prefix = "" if self._language is None else MOSES_SIGNATURE
         return prefix + self._metric.signature
 
@@ -282,7 +281,7 @@ class _Scorer:
         return self._metric.p_values(self._prepared(baseline), map(self._prepared, others))
 
     def _prepared(self, texts: Sequence[str]) -> Sequence[str]:
-        """The texts as the metric reads them; each is tokenised once."""
+        """Return the texts as the metric reads them; each is tokenised once."""
         if self._language is None:
             return texts
         new = list(dict.fromkeys(text for text in texts if text not in self._tokens))
@@ -291,7 +290,7 @@ class _Scorer:
 
 
 def _require_apart(manifest: Manifest) -> None:
-    """Require that the validation set is no test set under another name.
+    """Check that the validation set is not also a test set.
 
     Raises:
         RunMismatchError: it is.
@@ -305,6 +304,6 @@ def _require_apart(manifest: Manifest) -> None:
     if same:
         raise RunMismatchError(
             f"The dataset's validation set has the sources of its test set {join_items(same)}. "
-            "What is chosen on a test set makes its scores too good: prepare a dataset with a "
-            "validation set of its own in data.validation"
+            "Settings chosen on a test set inflate its scores: prepare a dataset with a separate "
+            "validation set in data.validation"
         )

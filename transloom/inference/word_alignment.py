@@ -1,10 +1,10 @@
-"""From an alignment of pieces to one of words.
+"""Conversion of an alignment of pieces to an alignment of words.
 
-    pieces of both sides ─▶ which words each has letters of ─▶ pairs of pieces ─▶ pairs of words
+    pieces of both sides ─▶ words of each piece ─▶ pairs of pieces ─▶ pairs of words
 
-SentencePiece writes the space before a word as ▁, so words are what stands between the ▁s of a
-sentence's pieces, numbered from 0. The sentence is the one that SentencePiece normalised: in it a
-no-break space separates words as any other space does. Two words are a pair if any of their pieces
+SentencePiece writes the space before a word as ▁. Words are therefore the text between the ▁s of a
+sentence's pieces, numbered from 0. The sentence is the one that SentencePiece normalised, in which
+a no-break space separates words like any other space. Two words are a pair if any of their pieces
 are.
 """
 
@@ -15,13 +15,13 @@ from model.inspection.alignment import Alignment
 
 SPACE = "▁"
 
-WordNumbers = list[tuple[int, ...]]  # for each piece the words that it has letters of, mostly one
+WordNumbers = list[tuple[int, ...]]  # per piece, the words that it has letters of, mostly one
 
 
 def word_numbers(pieces: Sequence[str]) -> WordNumbers:
-    """The words of each piece.
+    """Return the words of each piece.
 
-    A ▁ by itself belongs to the word that it begins; at the end it belongs to none, nor does "".
+    A single ▁ belongs to the word that it begins. At the end it belongs to none, nor does "".
     """
     found: WordNumbers = []
     newest, inside = -1, False
@@ -41,14 +41,14 @@ def word_numbers(pieces: Sequence[str]) -> WordNumbers:
 
 
 def words_read(tokenizer: Tokenizer, ids: Sequence[int]) -> WordNumbers:
-    """The words of the pieces of a given sentence; its tag and EOS belong to no word."""
+    """Return the words of a source sentence's pieces; its tag and EOS belong to no word."""
     return word_numbers(_without_control(tokenizer, ids))
 
 
 def words_written(tokenizer: Tokenizer, ids: Sequence[int]) -> WordNumbers:
-    """The words of the pieces of a translation, numbered as the words of its text.
+    """Return the words of a translation's pieces, numbered as the words of its text.
 
-    In it an unknown piece is a word of its own: SentencePiece decodes it to ⁇ between spaces.
+    An unknown piece is a separate word, since SentencePiece decodes it to ⁇ between spaces.
     """
     pieces = _without_control(tokenizer, ids)
     unknown = tokenizer.decode([[tokenizer.unk_id]])[0].replace(" ", SPACE)
@@ -57,7 +57,7 @@ def words_written(tokenizer: Tokenizer, ids: Sequence[int]) -> WordNumbers:
 
 
 def fold(alignment: Alignment, source: WordNumbers, target: WordNumbers) -> Alignment:
-    """The pairs (source word, target word), each once, in order."""
+    """Return the pairs (source word, target word), each once, in order."""
     pairs = {
         (source_word, target_word)
         for source_piece, target_piece in alignment
@@ -68,7 +68,7 @@ def fold(alignment: Alignment, source: WordNumbers, target: WordNumbers) -> Alig
 
 
 def _without_control(tokenizer: Tokenizer, ids: Sequence[int]) -> list[str]:
-    """The pieces, with "" for those that are no text: decoding leaves only spaces of them."""
+    """Return the pieces, with "" for control pieces, which decode to spaces only."""
     texts = tokenizer.decode([[token_id] for token_id in ids])
     pieces = [tokenizer.piece(token_id) for token_id in ids]
     return [

@@ -63,7 +63,7 @@ def test_training_data_is_counted_whole_or_evenly(phrasebook, monkeypatch):
     assert whole.words["the"] > 50
     monkeypatch.setattr(breakdowns, "PAIRS_COUNTED", manifest.pairs // 2)
     half = training_frequencies(store, manifest, lambda *report: None)
-    assert f"of {manifest.pairs:,}, in shards that lie evenly" in half.counted_in
+    assert f"of {manifest.pairs:,}, in evenly spaced shards" in half.counted_in
     assert 0 < half.words["the"] < whole.words["the"]
 
 
@@ -113,7 +113,7 @@ def test_without_training_data_references_are_counted_and_that_is_said(phraseboo
     monkeypatch.setattr(store, "read", read)
     found = frequencies_of(store, manifest, references, lambda *report: None)
     assert found.counted_in == (
-        "the references, as the training data is not read: The shard is lost"
+        "the references, because the training data cannot be read: The shard is lost"
     )
     assert sum(found.words.values()) > len(references)
     assert FREQUENCIES[0].first == 0

@@ -1,1 +1,1 @@
-"""Translating the lines of a large file on a cluster, in chunks that are done once."""
+"""Translation of a large file's lines on a cluster, in chunks that are each done once."""

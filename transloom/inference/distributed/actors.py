@@ -1,7 +1,7 @@
-"""Ray actors that translate chunks of lines, and the driver that deals chunks to them.
+"""Ray actors that translate chunks of lines, and the driver that assigns chunks to them.
 
-An actor holds nothing but the weights, and its answer is determined by the chunk. So an actor that
-dies costs its chunk's work, which the next one does; another actor is started in its place.
+An actor's only state is the weights, and the chunk alone determines its result. The death of an
+actor therefore costs only the work on its chunks. Another actor is started and translates them.
 """
 
 from collections import Counter, deque
@@ -28,17 +28,17 @@ from transloom.inference.trained_network import Precision
 from transloom.inference.translate import LineOptions, lines_of_batch
 from transloom.inference.translator import Translator
 
-# Actors that a chunk may cost before it is taken for their end.
+# Deaths of actors on one chunk after which the chunk is considered the cause.
 MAX_CHUNK_FAILURES = 3
-# Chunks given to an actor: one at work, and one so that it need not wait.
+# Chunks assigned to an actor: one in work, and one to avoid waiting.
 CHUNKS_AHEAD = 2
-POLL_SECONDS = 5.0  # at Ray, where no answer comes
-POLLS_BEFORE_NOTICE = 12  # without any actor, after which somebody is told
+POLL_SECONDS = 5.0  # wait for a result before Ray is checked
+POLLS_BEFORE_NOTICE = 12  # polls without any actor before a notice
 
 
 @dataclass(frozen=True)
 class TranslatorOrigin:
-    """What an actor loads: each run with a checkpoint and the sha256 of its checkpoint.json."""
+    """Runs that an actor loads: each with a checkpoint and the sha256 of its checkpoint.json."""
 
     runs: tuple[tuple[str, str, str], ...]
     decoding: DecodingConfig
@@ -47,10 +47,10 @@ class TranslatorOrigin:
     threads: int
 
     def load(self) -> Translator:
-        """The translator.
+        """Load the translator.
 
         Raises:
-            RunMismatchError: a run's folder is not seen here, or another checkpoint lies there.
+            RunMismatchError: a run's folder is not visible on this node, or has another checkpoint.
         """
         prepare_process(self.threads)
         runs = [(Path(run), checkpoint) for run, checkpoint, _ in self.runs]
@@ -61,7 +61,7 @@ class TranslatorOrigin:
             if (sha256 := sha256_of(found.path / HEADER)) != expected:
                 raise RunMismatchError(
                     f"The checkpoint {checkpoint} of {run} has sha256 {sha256[:16]}… on the node "
-                    f"of an actor, {expected[:16]}… where the command runs: all nodes have to see "
+                    f"of an actor, {expected[:16]}… where the command runs: all nodes must see "
                     "the same run folder"
                 )
         return translator
@@ -69,7 +69,7 @@ class TranslatorOrigin:
 
 @ray.remote(max_restarts=0, max_task_retries=0, concurrency_groups={"control": 1})
 class LineTranslator:
-    """Translates chunks of lines."""
+    """Actor that translates chunks of lines."""
 
     def __init__(self, origin: TranslatorOrigin, wanted: LineOptions) -> None:
         read_environment()
@@ -83,22 +83,22 @@ class LineTranslator:
         self._translator = self._origin.load()
 
     def translate(self, lines: list[str]) -> list[str]:
-        """What is printed for these lines."""
+        """Return the output for these lines."""
         assert self._translator is not None, "opened first"
         return lines_of_batch(self._translator, lines, None, self._wanted)
 
     @ray.method(concurrency_group="control")
     def heartbeat(self) -> None:
-        """Take note that the driver lives."""
+        """Record that the driver is alive."""
         self._watchdog.heartbeat()
 
 
 @dataclass(frozen=True)
 class ActorResources:
-    """The number of actors, and the resources of each.
+    """Number of actors, and resources of each.
 
     Attributes:
-        actors: None: as many as the cluster has room for.
+        actors: their number, or None for as many as the cluster has capacity for.
     """
 
     actors: int | None
@@ -107,7 +107,7 @@ class ActorResources:
 
 
 class ChunkScheduler:
-    """Deals chunks to actors, in a Ray session that is open."""
+    """Scheduler of chunks on actors, in an open Ray session."""
 
     def __init__(
         self,
@@ -116,28 +116,30 @@ class ChunkScheduler:
         resources: ActorResources,
         tell: Callable[[str], None],
     ) -> None:
-        """
+        """Determine the number of actors; `results` starts them.
+
         Raises:
-            ClusterError: the number of actors is open, and the cluster has room for none.
+            ClusterError: the number is not given, and the cluster has no capacity for an actor.
         """
         self._arguments = (origin, wanted)
         self._resources = resources
         self._actor_count = resources.actors or _free_slots(resources)
         self._tell = tell
         self._actors: list[Any] = []
-        self._open: list[Any] = []  # those that have their weights
-        self._asked: dict[Any, tuple[Any, int | None]] = {}  # answer → actor, chunk or opening
+        self._open: list[Any] = []  # actors that have loaded their weights
+        # For each future result its actor and chunk; the chunk of `open` is None.
+        self._asked: dict[Any, tuple[Any, int | None]] = {}
         self._deaths: Counter[int] = Counter()
 
     def results(
         self, chunks: Iterable[int], read: Callable[[int], list[str]]
     ) -> Iterator[tuple[int, list[str]]]:
-        """The output of each chunk, as it is done.
+        """Yield the output of each chunk as soon as it is done.
 
         Raises:
-            ClusterError: a chunk has cost several actors, or actors cannot be opened.
-            EmbeddedRayError: the Ray that this process has started is gone.
-            TrainerError, DataError, ModelError: what an actor has raised.
+            ClusterError: a chunk has killed several actors, or actors cannot load their weights.
+            EmbeddedRayError: the Ray that this process started is gone.
+            TrainerError, DataError, ModelError: raised by an actor.
         """
         waiting = deque(chunks)
         with HeartbeatSender(lambda: list(self._actors)):
@@ -157,16 +159,16 @@ class ChunkScheduler:
                     ray.kill(actor)
 
     def _answers(self) -> list[Any]:
-        """Those that are there, or come within a while.
+        """Return the finished results, or wait a while for the next ones.
 
         Raises:
-            EmbeddedRayError: the Ray that this process has started is gone.
+            EmbeddedRayError: the Ray that this process started is gone.
         """
         for _ in range(POLLS_BEFORE_NOTICE):
             answers, _ = ray.wait(list(self._asked), timeout=POLL_SECONDS)
             if embedded_ray_is_lost():
                 raise EmbeddedRayError(
-                    "Ray is lost on this machine: the same command goes on where it was"
+                    "Ray is lost on this machine: start the same command again to continue"
                 )
             if answers:
                 return answers
@@ -191,7 +193,7 @@ class ChunkScheduler:
     def _collect_result(
         self, answer: Any, actor: Any, chunk: int | None, waiting: deque[int]
     ) -> list[str] | None:
-        """The answer's lines; None if the actor has died, whose chunk is then done again."""
+        """Return the result's lines, or None if the actor died; its chunk is then queued again."""
         try:
             found: list[str] | None = ray.get(answer)
         except RayTaskError as error:
@@ -199,7 +201,7 @@ class ChunkScheduler:
             if isinstance(cause, (TrainerError, DataError, ModelError)):
                 raise cause from error
             raise ClusterError(f"An actor could not translate: {error}") from error
-        except RayError as error:  # it has died, its node too, or memory was short
+        except RayError as error:  # the actor or its node died, or memory was short
             if chunk is not None:
                 waiting.appendleft(chunk)
             self._replace(actor, chunk, error)
@@ -212,13 +214,13 @@ class ChunkScheduler:
         blamed = -1 if chunk is None else chunk
         self._deaths[blamed] += 1
         if self._deaths[blamed] > MAX_CHUNK_FAILURES:
-            what = "while they were opened" if chunk is None else f"at chunk {chunk}"
+            what = "while loading the weights" if chunk is None else f"at chunk {chunk}"
             raise ClusterError(
-                f"{counted(self._deaths[blamed], 'actor')} died {what}, most likely for want of "
-                f"memory: {error}. Give each actor more with --cpus-per-actor, or fewer --actors; "
-                "the same command goes on where it was"
+                f"{counted(self._deaths[blamed], 'actor')} died {what}, most likely for lack of "
+                f"memory: {error}. Raise --cpus-per-actor or lower --actors, and start the same "
+                "command again to continue"
             ) from error
-        if actor in self._actors:  # not one whose other chunk has told it already
+        if actor in self._actors:  # else the death was handled with its other chunk
             self._actors.remove(actor)
             self._open = [other for other in self._open if other is not actor]
             self._tell("An actor died; its lines are translated by another one")
@@ -228,17 +230,17 @@ class ChunkScheduler:
         if all(chunk is None for _, chunk in self._asked.values()):
             resources = self._resources
             self._tell(
-                f"No actor has begun in {POLLS_BEFORE_NOTICE * POLL_SECONDS:.0f} s: each needs "
+                f"No actor has started in {POLLS_BEFORE_NOTICE * POLL_SECONDS:.0f} s: each needs "
                 f"{counted(resources.cpus, 'CPU')} and {counted(resources.gpus, 'GPU')}, which "
-                "the cluster has not free"
+                "the cluster does not have free"
             )
 
 
 def _free_slots(resources: ActorResources) -> int:
-    """Return the number of actors that the cluster has room for.
+    """Return the number of actors that the cluster has capacity for.
 
     Raises:
-        ClusterError: it has room for none.
+        ClusterError: it has capacity for none.
     """
     free, cpus, gpus = ray.available_resources(), resources.cpus, resources.gpus
     needed = {"CPU": cpus, "GPU": gpus}
@@ -247,7 +249,7 @@ def _free_slots(resources: ActorResources) -> int:
         raise ClusterError(
             f"The cluster has {counted(free.get('CPU', 0.0), 'CPU')} and "
             f"{counted(free.get('GPU', 0.0), 'GPU')} free, "
-            f"and an actor takes {counted(cpus, 'CPU')} and {counted(gpus, 'GPU')}: ask for less "
-            "with --cpus-per-actor and --gpus-per-actor, or say how many to wait for with --actors"
+            f"but an actor needs {counted(cpus, 'CPU')} and {counted(gpus, 'GPU')}: lower "
+            "--cpus-per-actor and --gpus-per-actor, or set the number to wait for with --actors"
         )
     return slots

@@ -1,12 +1,12 @@
-"""The work on a file of lines: chunks, and their results in a folder beside the output.
+"""Durable results of the chunks of an input file, in a folder next to the output.
 
     OUT.work/
-      work.json       what the translations depend on: `WorkMetadata`
-      lock            held by the command that works here
+      work.json       everything that determines the output: `WorkMetadata`
+      lock            held by the command that works in the folder
       00000007.txt    the sha256 of the rest, then the output of the eighth chunk
 
-A result is written durably and whole, or is not there. So whoever starts the same command again
-goes on behind the results that are there. When all are there, they become OUT by a rename.
+A result is written atomically and durably. A repeated command therefore continues after the stored
+results. When all results are stored, they are combined and renamed to OUT.
 """
 
 import fcntl
@@ -36,11 +36,11 @@ SHA256_DIGITS = 64
 
 
 class WorkMetadata(FileModel):
-    """work.json: what the output depends on; the same command has the same.
+    """work.json: everything that determines the output, equal for a repeated command.
 
     Attributes:
         checkpoints: the sha256 of each run's checkpoint.json, in the order of the runs.
-        max_tokens: None: as many as memory has room for.
+        max_tokens: maximum tokens of a sentence, or None if only memory limits them.
     """
 
     version: Literal[1] = 1
@@ -60,10 +60,11 @@ class WorkMetadata(FileModel):
 
 @dataclass(frozen=True)
 class InputFile:
-    """A file of lines, cut into chunks.
+    """File of lines, cut into chunks.
 
     Attributes:
-        starts: the byte at which each chunk begins.
+        starts: the byte offset of each chunk.
+        changed_at: modification time of the file, in ns.
     """
 
     path: Path
@@ -74,14 +75,14 @@ class InputFile:
     changed_at: int
 
     def size(self, number: int) -> int:
-        """The number of a chunk's lines."""
+        """Return the number of lines of a chunk."""
         return min(self.lines_per_chunk, self.lines - number * self.lines_per_chunk)
 
     def chunk(self, number: int) -> list[str]:
-        """The lines of a chunk, without their ends.
+        """Read the lines of a chunk, without their ends.
 
         Raises:
-            CorpusError: the file was changed since it was looked at.
+            CorpusError: the file was changed after `scan_file`, or cannot be read.
         """
         try:
             with self.path.open("rb") as data:
@@ -99,7 +100,7 @@ class InputFile:
 
 
 def scan_file(file: str, lines_per_chunk: int) -> InputFile:
-    """Read a file once, to know that all of it can be read and where its chunks begin.
+    """Read a file once, to check that all of it is readable and to find its chunks.
 
     Raises:
         CorpusError: it cannot be read, or a line is too long or not UTF-8.
@@ -128,7 +129,7 @@ def _count(data: BinaryIO, file: str, most: int, before: int) -> int:
 
 
 class ChunkStore:
-    """The results of a file's chunks."""
+    """Results of a file's chunks."""
 
     def __init__(self, output: Path, chunks: int) -> None:
         self.output = output
@@ -137,16 +138,14 @@ class ChunkStore:
 
     @contextmanager
     def owned(self, card: WorkMetadata) -> Iterator[list[int]]:
-        """Work here alone; the chunks that are still to be done.
+        """Lock the folder for the context, and yield the numbers of the unfinished chunks.
 
         Raises:
-            ClusterError: another command works here, or something has changed since the work
-                began; with both values.
+            ClusterError: the output exists, another command holds the lock, or the metadata has
+                changed since the work began. The message has both values.
         """
         if self.output.exists():
-            raise ClusterError(
-                f"{self.output} is there already: take it away, or name another --output"
-            )
+            raise ClusterError(f"{self.output} already exists: remove it, or name another --output")
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / "lock").open("w") as lock:
             try:
@@ -159,22 +158,26 @@ class ChunkStore:
             yield [number for number in range(self._chunks) if self._result(number) is None]
 
     def keep(self, number: int, lines: Sequence[str]) -> None:
-        """Keep a chunk's output through to the disk."""
+        """Store a chunk's output durably."""
         text = "".join(f"{line}\n" for line in lines).encode()
         write_atomically(
             self._file(number), f"{hashlib.sha256(text).hexdigest()}\n".encode() + text
         )
 
     def finish(self) -> None:
-        """Make the output of all results, and take them away."""
+        """Combine all results into the output, and remove the folder.
+
+        Raises:
+            ClusterError: a result is missing or damaged.
+        """
         unfinished = self.folder / "output"
         with unfinished.open("wb") as output:
             for number in range(self._chunks):
                 text = self._result(number)
                 if text is None:
                     raise ClusterError(
-                        f"{self._file(number)} is not as it was written: start the same command "
-                        "again, which does this chunk once more"
+                        f"{self._file(number)} is damaged: start the same command again, which "
+                        "translates this chunk again"
                     )
                 output.write(text)
             output.flush()
@@ -184,7 +187,7 @@ class ChunkStore:
         shutil.rmtree(self.folder)
 
     def _check(self, card: WorkMetadata) -> None:
-        """Write down what the output depends on, or compare it with what is written."""
+        """Write the metadata, or compare it with that of an earlier command."""
         file = self.folder / "work.json"
         if not file.exists():
             write_atomically(file, card.model_dump_json(indent=1) + "\n")
@@ -194,7 +197,7 @@ class ChunkStore:
         except ValueError as error:
             problem = error_summary(error) if isinstance(error, ValidationError) else str(error)
             raise ClusterError(
-                f"{file} is damaged: {problem}. Take {self.folder} away to begin anew"
+                f"{file} is damaged: {problem}. Remove {self.folder} to start over"
             ) from error
         there, here = begun.model_dump(), card.model_dump()
         changed = [name for name in here if there[name] != here[name]]
@@ -204,15 +207,14 @@ class ChunkStore:
             )
             raise ClusterError(
                 f"The work in {self.folder} was begun with other settings or another input "
-                f"(there → here): {differences}. Give back what has changed, or take the folder "
-                "away to begin anew"
+                f"(then → now): {differences}. Undo the changes, or remove the folder to start over"
             )
 
     def _file(self, number: int) -> Path:
         return self.folder / f"{number:08}.txt"
 
     def _result(self, number: int) -> bytes | None:
-        """A chunk's output; None if it is not there as it was written."""
+        """Return a chunk's output, or None if it is missing or damaged."""
         try:
             data = self._file(number).read_bytes()
         except FileNotFoundError:

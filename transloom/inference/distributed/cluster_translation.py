@@ -1,9 +1,9 @@
-"""`transloom translate … --on-cluster`: a large file, translated by actors of a Ray cluster.
+"""`transloom translate … --on-cluster`: translation of a large file by actors of a Ray cluster.
 
-    file ─▶ all lines looked at ─▶ chunks ─▶ actors ─▶ a durable result each ─▶ OUT, by a rename
+    file ─▶ scan of all lines ─▶ chunks ─▶ actors ─▶ a durable result each ─▶ OUT, by a rename
 
-The local command translates as many lines at once as a chunk has, so the output is the same to the
-byte. The file is read as it is needed; of its lines only those that are at work are in memory.
+A chunk has as many lines as the local command translates at once, so both write the same bytes. The
+file is read as needed: only lines in work are in memory.
 """
 
 import time
@@ -46,18 +46,17 @@ def translate_on_cluster(
     """Translate a file into another one; a repeated call continues the work of an earlier one.
 
     Args:
-        address: a running cluster, HOST:PORT or auto; None: start Ray on this machine.
+        address: a running cluster, HOST:PORT or auto, or None to start Ray on this machine.
 
     Raises:
         CorpusError: the file cannot be read, or a sentence is too long; nothing is translated.
         ClusterError: the work was begun with other settings, or it cannot be done.
         RunMismatchError: the model reads context.
     """
-    require_no_context(translator, "--on-cluster deals lines out, away from those before them")
+    require_no_context(translator, "--on-cluster separates lines from the preceding ones")
     if file == STANDARD_INPUT:
         raise ClusterError(
-            "Standard input is read once, and a cluster's work may have to be continued: name a "
-            "file"
+            "Standard input cannot be read again to continue a cluster's work: name a file"
         )
     given = scan_file(file, SENTENCES_AT_ONCE)
     limit = translator.longest_sentence(wanted.max_tokens)
@@ -109,7 +108,7 @@ def _run_chunks(
     chunks: list[int],
     console: Terminal,
 ) -> None:
-    """Have all chunks done, and show how it goes."""
+    """Run the chunks, store their results, and show the progress."""
     lines = given.lines - sum(given.size(n) for n in chunks)
     with percentage_bars(console) as progress:
         bar = progress.add_task("translating", total=given.lines, completed=lines)

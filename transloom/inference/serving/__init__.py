@@ -2,14 +2,14 @@
 
 ::
 
-    request ──▶ auth.py ──▶ dispatcher.py: limits ──▶ waiting.py: all sentences, by length
-                                                        │ batches of alike lengths
+    request ──▶ auth.py ──▶ dispatcher.py: limits ──▶ batch_queue.py: all sentences, by length
+                                                        │ batches of similar lengths
                                                         ▼
-                             dispatcher.py ──▶ Ray Serve ──▶ replica.py: Translator
-                                                              └ taking_up.py: newer checkpoints
-    serve.py starts it all, and ends it when it is told to.
+                         dispatcher.py ──▶ Ray Serve ──▶ replica.py: Translator
+                                                          └ checkpoint_reloader.py
+    serve.py starts all of it, and stops it on SIGINT or SIGTERM.
 
-The HTTP server is ours, and Ray Serve's own proxy stays off: what a request may cost is decided
-before anything is made of it, sentences of all requests meet in one place, and a batch whose
-replica dies goes to another one without its client's knowing.
+The HTTP server is ours, and Ray Serve's own proxy stays off. The server checks the cost of a
+request before it processes the request, and batches the sentences of all requests together. If a
+replica dies, its batch goes to another one without the client's knowledge.
 """

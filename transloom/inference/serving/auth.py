@@ -1,6 +1,6 @@
 """Authentication of the server's requests; see `transloom.web.auth` for the rules.
 
-The token is optional. Without one, everybody on the machine may use the server.
+The token is optional. Without one, all users of the machine may use the server.
 """
 
 from aiohttp import web
@@ -10,7 +10,7 @@ from transloom.web.auth import RequestGuard
 
 
 class ServingGuard(RequestGuard):
-    """The middleware of the server, with errors in JSON."""
+    """Middleware that authenticates requests, with errors in JSON."""
 
     open_paths = ("/healthz", "/readyz")  # monitoring has no token
     for_programs = True

@@ -9,7 +9,7 @@ Pairs = tuple[tuple[int, int], ...]  # of a source word and a word of the transl
 
 @dataclass(frozen=True)
 class Batch:
-    """Sentences that are searched in the same way; an empty batch asks for the standing only."""
+    """Sentences with one search for all; an empty batch requests only the replica's status."""
 
     search: RequestedSearch
     texts: tuple[str, ...] = ()
@@ -18,7 +18,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Found:
-    """The translations of a sentence as (text, score, alignment), or its problem."""
+    """Translations of a sentence as (text, score, alignment), or its problem."""
 
     translations: tuple[tuple[str, float, Pairs | None], ...] = ()
     problem: str | None = None
@@ -27,12 +27,12 @@ class Found:
 
 @dataclass(frozen=True)
 class ReplicaStatus:
-    """The state of a replica.
+    """Status of a replica.
 
     Attributes:
         process: identifies the replica.
-        checkpoint: the name of the folder whose weights it translates with.
-        changes: the number of checkpoints that it has changed to.
+        checkpoint: the name of the checkpoint folder that it translates with.
+        changes: the number of checkpoint changes since its start.
         damaged: the faults of checkpoints that it refused.
     """
 
@@ -45,7 +45,7 @@ class ReplicaStatus:
 
 @dataclass(frozen=True)
 class BatchAnswer:
-    """The results of a batch, in the order of its sentences."""
+    """Results of a batch, in the order of its sentences."""
 
     found: tuple[Found, ...]
     current_status: ReplicaStatus

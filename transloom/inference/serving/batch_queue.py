@@ -1,8 +1,8 @@
-"""Sentences of several requests that wait for a replica, and which of them go together.
+"""Queue of the sentences of several requests, and their grouping into batches.
 
-A batch begins with the sentence that has waited longest, so that none waits for ever, and takes
-those nearest to it in length, as long as rows times the longest row are within the budget: padding
-is computed like text. Sentences share a batch if they are searched in the same way.
+A batch starts with the sentence that has waited longest, so that none waits forever. The sentences
+nearest to it in length are added while rows times the longest row are within the budget, since
+padding costs as much as text. Sentences share a batch only if they need the same search.
 """
 
 from bisect import bisect_left
@@ -11,13 +11,13 @@ from typing import Generic, NamedTuple, TypeVar
 
 Owner = TypeVar("Owner")
 
-# A sentence whose replica was lost that often goes alone: if it is what kills replicas, it takes no
-# others with it.
+# A sentence that lost more replicas than this no longer shares a batch. If it is what kills
+# replicas, it fails no other sentences.
 MAX_LOSSES_IN_SHARED_BATCH = 1
 
 
 class RequestedSearch(NamedTuple):
-    """How a sentence is searched for."""
+    """Search options of a sentence; sentences of one batch share them."""
 
     tag: str | None
     n_best: int
@@ -27,13 +27,13 @@ class RequestedSearch(NamedTuple):
 
 @dataclass(eq=False)
 class Sentence(Generic[Owner]):
-    """A sentence that waits.
+    """Sentence that waits for a replica.
 
     Attributes:
-        tokens: with tag and EOS.
-        since: when it arrived, in seconds of some clock.
-        owner: the request that it is part of; `position` is its place there.
-        losses: replicas that died on it.
+        tokens: number of tokens, with tag and EOS.
+        since: time of arrival, in seconds of a monotonic clock.
+        owner: the request that it is part of; `position` is its index in the request.
+        losses: replicas that died with it.
     """
 
     text: str
@@ -50,10 +50,11 @@ class SentenceQueue(Generic[Owner]):
     """Sentences in the order of their arrival, cut into batches."""
 
     def __init__(self, batch_tokens: int, wait_seconds: float) -> None:
-        """
+        """Create an empty queue.
+
         Args:
-            batch_tokens: rows times the longest row of a batch, at most.
-            wait_seconds: how long a sentence waits for company.
+            batch_tokens: maximum of rows times the longest row of a batch.
+            wait_seconds: maximum time that a sentence waits for others.
         """
         self._batch_tokens = batch_tokens
         self._wait_seconds = wait_seconds
@@ -66,17 +67,17 @@ class SentenceQueue(Generic[Owner]):
         self._waiting += sentences
 
     def add_again(self, sentences: list[Sentence[Owner]]) -> None:
-        """Take sentences back whose replica was lost; they arrived before all others."""
+        """Put back sentences whose replica was lost, in the order of their arrival."""
         for sentence in sentences:
             sentence.losses += 1
         self._waiting = sorted([*sentences, *self._waiting], key=lambda one: one.since)
 
     def drop(self, owner: Owner) -> None:
-        """Forget the sentences of a request that nobody waits for any more."""
+        """Drop the sentences of a request that was answered or abandoned."""
         self._waiting = [one for one in self._waiting if one.owner is not owner]
 
     def seconds_to_wait(self, now: float) -> float | None:
-        """How long company is waited for before the next batch; None where nothing waits."""
+        """Return how long to wait for more sentences, or None if the queue is empty."""
         if not self._waiting:
             return None
         first = self._waiting[0]
@@ -86,7 +87,7 @@ class SentenceQueue(Generic[Owner]):
         return max(0.0, first.since + self._wait_seconds - now)
 
     def take(self) -> list[Sentence[Owner]]:
-        """The next batch, shortest first; empty where nothing waits."""
+        """Remove and return the next batch, shortest first, or [] if the queue is empty."""
         if not self._waiting:
             return []
         first = self._waiting[0]

@@ -1,9 +1,9 @@
-"""Which checkpoint of a run is translated with, and the change to another one.
+"""Reloading of the served checkpoint when a preferred one is complete.
 
-    look into the run's folder ──▶ ahead of ours? ──▶ verify, load beside ──▶ exchange
-                                                └ damaged: keep ours, and say so
+    read the run's folder ──▶ a preferred checkpoint? ──▶ verify and load it ──▶ exchange
+                                                       └ damaged: keep ours, and report it
 
-A checkpoint that is damaged is read again only when its files have changed.
+A damaged checkpoint is read again only if its files have changed.
 """
 
 import logging
@@ -29,12 +29,12 @@ from transloom.inference.serving.settings import Follow
 Loaded = TypeVar("Loaded")
 Signature = tuple[tuple[str, int, int], ...]
 
-# What loading a checkpoint may raise; each is a reason to keep the present one.
+# Errors of loading a checkpoint; after each of them the present checkpoint is kept.
 REASONS = (TrainerError, DataError, ModelError, OSError)
 
 
 class Load(Protocol[Loaded]):  # type: ignore[misc]
-    """Loads a checkpoint by its name for `--checkpoint`, verified."""
+    """Function that loads and verifies a checkpoint by its name for `--checkpoint`."""
 
     def __call__(self, checkpoint: str) -> Loaded: ...
 
@@ -54,7 +54,7 @@ def candidates(run: RunFolder, follow: Follow) -> list[Path]:
         try:
             headers[path] = read_header(path)
         except CheckpointError:
-            continue  # without a header nobody knows how good, or of which steps, it is
+            continue  # without a header, its scores and averaged steps are unknown
     if follow == "average":
         return sorted(headers, key=lambda path: headers[path].averaged_steps, reverse=True)
     if not headers:
@@ -65,20 +65,20 @@ def candidates(run: RunFolder, follow: Follow) -> list[Path]:
 
 
 class CheckpointReloader(Generic[Loaded]):
-    """What is translated with now.
+    """Checkpoint that is served, replaced when a preferred one is complete.
 
     Attributes:
-        current: what `load` made of the checkpoint.
+        current: the result of `load` for the checkpoint.
         name: of its folder.
-        changes: how often another one was taken up.
-        damaged: what is wrong with those that were preferred to it, but could not be loaded.
+        changes: number of reloads.
+        damaged: the faults of preferred checkpoints that could not be loaded.
     """
 
     def __init__(self, run: Path, follow: Follow, checkpoint: str | None, load: Load[Loaded]):
         """Load the first checkpoint.
 
         Args:
-            checkpoint: a step or an average, which is kept to; None: the one that `follow` wants.
+            checkpoint: a fixed step or average, or None for the one that `follow` selects.
 
         Raises:
             CheckpointError: none can be loaded.
@@ -107,7 +107,7 @@ class CheckpointReloader(Generic[Loaded]):
         self.name, self.current = found
 
     def reload(self) -> bool:
-        """Take up a checkpoint that is ahead of the present one; whether there was one."""
+        """Load a checkpoint that is preferred to the present one; return True if one was loaded."""
         if self._follow == "nothing":
             return False
         found = self._first_intact(self.name)
@@ -118,19 +118,19 @@ class CheckpointReloader(Generic[Loaded]):
         return True
 
     def reload_and_log(self, logger: logging.Logger) -> None:
-        """Look, and log a change, new problems, and whatever keeps it from looking."""
+        """Reload, and log a change, new problems, and unexpected errors."""
         try:
             if self.reload():
-                logger.info("%s is translated with from now on", self.name)
-        except Exception:  # a look that fails costs nothing but itself
-            logger.exception("the run's folder could not be looked at")
+                logger.info("now translating with %s", self.name)
+        except Exception:  # a failed check must not end the periodic checks
+            logger.exception("the check for newer checkpoints failed")
         if self.damaged != self._logged:
             self._logged = self.damaged
             for problem in self._logged:
                 logger.warning("%s; %s is kept", problem, self.name)
 
     def _first_intact(self, present: str | None) -> tuple[str, Loaded] | None:
-        """The first candidate before the present one that can be loaded."""
+        """Return the first loadable candidate that is preferred to the present one, or None."""
         damaged, found = [], None
         for path in candidates(self._run, self._follow):
             if path.name == present:
@@ -144,7 +144,7 @@ class CheckpointReloader(Generic[Loaded]):
                 found = path.name, self._load(checkpoint_name(path))
                 break
             except REASONS as error:
-                if path.exists():  # else it was removed meanwhile, as those that are superfluous
+                if path.exists():  # else retention removed it meanwhile
                     self._refused[path] = signature, str(error)
                     damaged.append(str(error))
         self.damaged = damaged
@@ -152,7 +152,7 @@ class CheckpointReloader(Generic[Loaded]):
 
 
 def _signature(checkpoint: Path) -> Signature:
-    """What changes when a file of a checkpoint does."""
+    """Return a value that changes when any file of the checkpoint does."""
     try:
         return tuple(
             sorted(

@@ -1,9 +1,9 @@
-"""From the sentences that wait to replicas, and back to the requests that they are part of.
+"""Dispatch of waiting sentences to replicas, and of translations to their requests.
 
-For each replica a task takes a batch, sends it to whichever replica Ray Serve chooses, and takes
-the next one when the answer is there. So batches are cut as late as possible, out of all that
-waits. A batch whose replica is lost goes back to those that wait; after a few losses its request is
-given up. A task that has nothing to do asks now and then how a replica stands.
+One task per replica takes a batch, sends it to the replica that Ray Serve chooses, and takes the
+next batch after the response. Batches are therefore cut as late as possible, from all waiting
+sentences. The sentences of a lost replica return to the queue; after several losses their request
+fails. An idle task periodically requests the status of a replica.
 """
 
 import asyncio
@@ -24,20 +24,20 @@ from transloom.inference.serving.metrics import ServingMetrics
 from transloom.inference.serving.settings import Batching, Limits
 
 POLL_SECONDS = 2.0
-# A replica that was not heard of for so long is not counted any more.
+# Age of the last report after which a replica is not counted any more.
 RECENT_SECONDS = 30.0
 MAX_LOSSES = 4
 PAUSE_SECONDS = 0.2  # after a loss
 
 logger = logger_of(__name__)
 
-# Sends a batch to a replica.
+# Function that sends a batch to a replica.
 Ask = Callable[[Batch], Awaitable[BatchAnswer]]
 
 
 @dataclass(eq=False)
 class _Pending:
-    """A request that waits for its sentences."""
+    """Request that waits for the translations of its sentences."""
 
     done: "asyncio.Future[None]"
     found: list[Found | None]
@@ -62,10 +62,10 @@ class _Pending:
 
 
 class Dispatcher:
-    """The requests to one run.
+    """Requests to one run: their queue, and the tasks that send batches.
 
     Attributes:
-        name: the run's, in paths and metrics.
+        name: the run's name in paths and metrics.
     """
 
     def __init__(
@@ -83,19 +83,19 @@ class Dispatcher:
         self._waiting: SentenceQueue[_Pending] = SentenceQueue(
             batching.tokens, batching.wait_seconds
         )
-        self._arriving = 0  # sentences whose tokens are being counted: they take room, too
+        self._arriving = 0  # sentences whose tokens are being counted; the limit includes them
         self._arrived = asyncio.Event()
         self._replicas = replicas
         self._standings: dict[str, tuple[float, ReplicaStatus]] = {}
-        self._under_way: list[float] = []  # when each batch that has no answer yet was sent
+        self._under_way: list[float] = []  # send time of each batch without a response
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
-        """Begin to send batches; in the loop that answers requests."""
+        """Start sending batches; call this in the event loop that serves requests."""
         self._tasks = [asyncio.create_task(self._work()) for _ in range(self._replicas)]
 
     async def close(self) -> None:
-        """Send no more; whoever still waits is not answered."""
+        """Stop sending batches; requests that still wait are not answered."""
         for task in self._tasks:
             task.cancel()
         for task in self._tasks:
@@ -103,10 +103,10 @@ class Dispatcher:
                 await task
 
     async def translate(self, request: TranslateRequest) -> tuple[list[Found], list[str]]:
-        """What is found for each sentence, and the names of the checkpoints that found it.
+        """Translate a request; return each sentence's result and the names of the checkpoints used.
 
         Raises:
-            RefusedError: the request asks for too much, or there is no answer in time.
+            RefusedError: the request exceeds a limit, or its translation failed.
         """
         _check_numbers(request, self._limits)
         self._check_room(len(request.sentences))
@@ -131,7 +131,7 @@ class Dispatcher:
         self._arrived.set()
         try:
             await pending.done
-        finally:  # also if the client has left, or time is up
+        finally:  # also if the client has left or the request timed out
             self._waiting.drop(pending)
         self._metrics.sentences.labels(self.name).inc(len(counts))
         self._metrics.source_tokens.labels(self.name).inc(sum(counts))
@@ -139,16 +139,16 @@ class Dispatcher:
 
     @property
     def steps(self) -> list[int]:
-        """The step with which each replica translates that was heard of lately."""
+        """Checkpoint step of each replica that reported recently."""
         return [current_status.step for current_status in self._recent_replicas()]
 
     @property
     def changes(self) -> int:
-        """How often the replicas that were heard of lately have taken up another checkpoint."""
+        """Number of checkpoint changes of the replicas that reported recently."""
         return sum(current_status.changes for current_status in self._recent_replicas())
 
     def current_status(self) -> ServedRun:
-        """How the run stands."""
+        """Return the status of the run."""
         lately = self._recent_replicas()
         return ServedRun(
             name=self.name,
@@ -168,7 +168,7 @@ class Dispatcher:
         )
 
     def _recent_replicas(self) -> list[ReplicaStatus]:
-        # Whoever has a batch says nothing until it is done.
+        # A replica does not report while it translates a batch.
         since = min([time.monotonic(), *self._under_way]) - RECENT_SECONDS
         return [current_status for at, current_status in self._standings.values() if at >= since]
 
@@ -179,8 +179,8 @@ class Dispatcher:
             raise RefusedError(
                 429,
                 "queue_full",
-                f"{counted(waiting, 'sentence')} wait already, of at most {most:,}: "
-                "ask again later",
+                f"{counted(waiting, 'sentence')} already wait, and at most {most:,} may: "
+                "retry later",
                 retry_after_seconds=1,
             )
 
@@ -199,15 +199,15 @@ class Dispatcher:
                     await self.poll_replica()
 
     async def poll_replica(self) -> None:
-        """Ask a replica how it stands."""
+        """Request the status of a replica."""
         try:
             self._update_replica(
                 (await self._ask(Batch(RequestedSearch(None, 1, False, False)))).current_status
             )
         except ReplicaLostError:
-            pass  # the next look may find another one
-        except Exception:  # a bug: whoever looks sends batches, too
-            logger.exception("a replica of %s could not tell how it stands", self.name)
+            pass  # the next poll may reach another one
+        except Exception:  # a bug, but this task must go on sending batches
+            logger.exception("a replica of %s did not return its status", self.name)
 
     async def _send(self, sentences: list[Sentence[_Pending]]) -> None:
         began = time.monotonic()
@@ -221,8 +221,8 @@ class Dispatcher:
             answer = await self._ask(batch)
         except ReplicaLostError as error:
             await self._lost(sentences, error)
-        except Exception:  # a bug, or memory: the next batch may do
-            logger.exception("a batch of %s has failed", self.name)
+        except Exception:  # a bug or lack of memory: the next batch may succeed
+            logger.exception("a batch of %s failed", self.name)
             problem = RefusedError(500, "failed", "these sentences could not be translated")
             for one in sentences:
                 one.owner.fail(problem)
@@ -246,7 +246,7 @@ class Dispatcher:
             error,
         )
         self._metrics.lost_batches.labels(self.name).inc()
-        self._standings.clear()  # nobody knows which one it was; the others are heard of soon
+        self._standings.clear()  # the lost one is unknown; the others report again soon
         again = [one for one in sentences if not one.owner.done.done()]
         for one in again:
             if one.losses + 1 >= MAX_LOSSES:
@@ -254,7 +254,7 @@ class Dispatcher:
                     RefusedError(
                         503,
                         "failed",
-                        f"{MAX_LOSSES} replicas were lost over sentence {one.position + 1}",
+                        f"{MAX_LOSSES} replicas were lost with sentence {one.position + 1}",
                         one.position,
                         retry_after_seconds=5,
                     )
@@ -277,20 +277,20 @@ def _check_numbers(request: TranslateRequest, most: Limits) -> None:
     """Check the numbers of sentences, translations and prefixes of a request.
 
     Raises:
-        RefusedError: too many, or prefixes that are not one for each sentence.
+        RefusedError: a number exceeds its limit, or prefixes and sentences differ in number.
     """
     if len(request.sentences) > most.sentences:
         raise RefusedError(
             413,
             "too_many_sentences",
-            f"{counted(len(request.sentences), 'sentence')} in one request, and at most "
-            f"{most.sentences:,} are taken: send several requests",
+            f"{counted(len(request.sentences), 'sentence')} in one request, but at most "
+            f"{most.sentences:,} are accepted: send several requests",
         )
     if request.n_best > most.n_best:
         raise RefusedError(
             400,
             "not_allowed",
-            f"n_best is {request.n_best:,}, and at most {most.n_best:,} are given",
+            f"n_best is {request.n_best:,}, but at most {most.n_best:,} is allowed",
         )
     if request.prefixes is not None and len(request.prefixes) != len(request.sentences):
         raise RefusedError(
@@ -298,7 +298,7 @@ def _check_numbers(request: TranslateRequest, most: Limits) -> None:
             "not_understood",
             f"{counted(len(request.sentences), 'sentence')} and "
             f"{counted(len(request.prefixes), 'prefix')}: "
-            'each sentence needs one; "" leaves it free',
+            'each sentence needs one; "" means no prefix',
         )
 
 
@@ -306,7 +306,7 @@ def _counted_tokens(request: TranslateRequest, facts: ServedRunFacts) -> list[in
     """Return the number of tokens of each sentence, with tag and EOS.
 
     Raises:
-        RefusedError: the run has no such tag, or a sentence has more than it takes.
+        RefusedError: the run has no such tag, or a sentence exceeds the limit of tokens.
     """
     try:
         counts = facts.count_tokens(request.sentences, request.tag)
@@ -317,8 +317,8 @@ def _counted_tokens(request: TranslateRequest, facts: ServedRunFacts) -> list[in
             raise RefusedError(
                 413,
                 "too_long",
-                f"sentence {position + 1} has {tokens:,} tokens, and at most "
-                f"{facts.longest:,} are taken: split it",
+                f"sentence {position + 1} has {tokens:,} tokens, but at most "
+                f"{facts.longest:,} are accepted: split it",
                 position,
             )
     return counts

@@ -1,17 +1,17 @@
-"""Why there is no translation: for the dispatcher, and for whoever asks."""
+"""Errors of a request: refused by the dispatcher, or a lost replica."""
 
 from transloom.inference.serving.messages import ProblemKind
 
 
 class ReplicaLostError(Exception):
-    """The replica that had a batch is gone, or none was there to take it."""
+    """The replica of a batch was lost, or no replica was available."""
 
 
 class RefusedError(Exception):
     """A request gets no translations.
 
     Attributes:
-        status: of the HTTP answer.
+        status: of the HTTP response.
     """
 
     def __init__(

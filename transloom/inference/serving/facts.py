@@ -1,4 +1,4 @@
-"""What the server has to know of a run before a replica translates with it."""
+"""Facts about a run that the server needs before a replica translates with it."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +17,10 @@ from transloom.inference.serving.settings import ReplicaSettings
 
 @dataclass(frozen=True)
 class ServedRunFacts:
-    """What stays the same for all checkpoints of a run.
+    """Facts that are equal for all checkpoints of a run.
 
     Attributes:
-        longest: the most tokens of a sentence, with tag and EOS.
+        longest: maximum tokens of a sentence, with tag and EOS.
         tokenizer: of the source.
     """
 
@@ -30,17 +30,17 @@ class ServedRunFacts:
     tokenizer: Tokenizer
 
     def count_tokens(self, sentences: list[str], tag: str | None) -> list[int]:
-        """The tokens of each sentence as the model reads it: with tag and EOS."""
+        """Return the number of tokens of each sentence as the model reads it, with tag and EOS."""
         counts: list[int] = self.tokenizer.encode_field(sentences, tag).lengths.tolist()
         return counts
 
 
 def facts_of(settings: ReplicaSettings) -> ServedRunFacts:
-    """Look whether a run can be served, and what there is to know of it.
+    """Check that a run can be served, and return its facts.
 
     Raises:
-        RunMismatchError: it is no run, or none of translation.
-        CheckpointError: it has no intact checkpoint of the kind that is wanted.
+        RunMismatchError: the folder has no run, or a run of another task than translation.
+        CheckpointError: the run has no intact checkpoint of the requested kind.
     """
     folder = RunFolder(settings.run)
     folder.card()

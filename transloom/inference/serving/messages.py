@@ -1,4 +1,4 @@
-"""What goes over HTTP: requests, answers and problems. `openapi.py` makes the interface of them."""
+"""HTTP messages: requests, answers and problems; `openapi.py` generates their schema."""
 
 from typing import Annotated, Literal
 
@@ -23,7 +23,7 @@ ProblemKind = Literal[
 
 
 class TranslateRequest(FileModel):
-    """Sentences, and how they are to be translated."""
+    """Sentences to translate, and options."""
 
     sentences: Annotated[list[str], Field(min_length=1, description="One sentence each.")]
     n_best: Annotated[
@@ -31,14 +31,14 @@ class TranslateRequest(FileModel):
     ] = 1
     tag: Annotated[
         str | None,
-        Field(description="Put before every sentence, as a corpus's tag in training."),
+        Field(description="Tag that precedes every sentence, as a corpus's tag does in training."),
     ] = None
     prefixes: Annotated[
         list[str] | None,
-        Field(description='What each translation begins with; "" leaves it free.'),
+        Field(description='Required beginning of each translation; "" means none.'),
     ] = None
     alignments: Annotated[
-        bool, Field(description="Also tell which word each word comes from, by attention.")
+        bool, Field(description="Also return the alignment of words, by attention.")
     ] = False
 
 
@@ -54,55 +54,58 @@ class OneTranslation(FileModel):
 
 
 class TranslateAnswer(FileModel):
-    """The translations of each sentence, in the order of the request."""
+    """Translations of each sentence, in the order of the request."""
 
     run: str
     checkpoints: Annotated[
-        list[str], Field(description="The checkpoints that made them: one, but for a change.")
+        list[str], Field(description="Checkpoints used: usually one, several during a change.")
     ]
     translations: list[list[OneTranslation]]
 
 
 class Problem(FileModel):
-    """Why there is no answer."""
+    """Reason for an unsuccessful request."""
 
     kind: ProblemKind
-    problem: Annotated[str, Field(description="For a person.")]
+    problem: Annotated[str, Field(description="Human-readable message.")]
     sentence: Annotated[
-        Count | None, Field(description="Which sentence is meant, counted from 0.")
+        Count | None, Field(description="Index of the sentence concerned, from 0.")
     ] = None
     retry_after_seconds: Annotated[
-        Count | None, Field(description="When to ask again, also in the header Retry-After.")
+        Count | None,
+        Field(description="Seconds to wait before a retry, also in the header Retry-After."),
     ] = None
 
 
 class RunLimits(FileModel):
-    """What a request to a run may ask for."""
+    """Limits of a request to a run."""
 
     sentences: Count
-    tokens: Annotated[Count, Field(description="Of a sentence, with tag and end.")]
+    tokens: Annotated[Count, Field(description="Maximum tokens of a sentence, with tag and EOS.")]
     n_best: Count
     request_bytes: Count
 
 
 class ServedRun(FileModel):
-    """A run, and how it stands."""
+    """A served run and its status."""
 
     name: str
     source_language: str
     target_language: str
     ready: bool
-    replicas: Annotated[Count, Field(description="Those that were heard of lately.")]
-    checkpoints: Annotated[list[str], Field(description="Those that replicas translate with.")]
+    replicas: Annotated[Count, Field(description="Replicas that reported recently.")]
+    checkpoints: Annotated[
+        list[str], Field(description="Checkpoints that replicas translate with.")
+    ]
     damaged: Annotated[
-        list[str], Field(description="What is wrong with checkpoints that were not taken up.")
+        list[str], Field(description="Faults of checkpoints that could not be loaded.")
     ]
     waiting_sentences: Count
     limits: RunLimits
 
 
 class Standing(FileModel):
-    """Whether requests are taken, and how each run stands."""
+    """Status of the server and of each run."""
 
     ready: bool
     problem: str | None = None

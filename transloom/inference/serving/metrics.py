@@ -1,4 +1,4 @@
-"""The numbers of a server for Prometheus, in OpenMetrics text."""
+"""Prometheus metrics of a server, in OpenMetrics text."""
 
 from collections.abc import Iterable, Sequence
 from typing import Protocol
@@ -17,7 +17,7 @@ TOKENS = (16, 64, 256, 512, 1024, 2048, 4096, 8192)
 
 
 class HasStatus(Protocol):
-    """Something that can tell how a run stands."""
+    """Object with the status of a run."""
 
     @property
     def name(self) -> str: ...
@@ -32,20 +32,20 @@ class HasStatus(Protocol):
 
 
 class ServingMetrics:
-    """Counters and histograms, each with the label `run`, and gauges of how runs stand."""
+    """Counters and histograms with the label `run`, and gauges of the runs' status."""
 
     def __init__(self) -> None:
         self._registry = registry = CollectorRegistry()
         run = ["run"]
         self.requests = Counter(
             "transloom_serve_requests",
-            "requests to translate, by the status of their answers",
+            "translation requests, by HTTP status",
             ["run", "status"],
             registry=registry,
         )
         self.request_seconds = Histogram(
             "transloom_serve_request_seconds",
-            "from a request's arrival to its answer, of those that were translated",
+            "from a request's arrival to its response, for translated requests",
             run,
             buckets=SECONDS,
             registry=registry,
@@ -54,7 +54,10 @@ class ServingMetrics:
             "transloom_serve_sentences", "translated sentences", run, registry=registry
         )
         self.source_tokens = Counter(
-            "transloom_serve_source_tokens", "tokens of those sentences", run, registry=registry
+            "transloom_serve_source_tokens",
+            "source tokens of translated sentences",
+            run,
+            registry=registry,
         )
         self.batch_sentences = Histogram(
             "transloom_serve_batch_sentences",
@@ -72,7 +75,7 @@ class ServingMetrics:
         )
         self.batch_seconds = Histogram(
             "transloom_serve_batch_seconds",
-            "from a batch's way to a replica to its translations",
+            "from sending a batch to receiving its translations",
             run,
             buckets=SECONDS,
             registry=registry,
@@ -94,7 +97,7 @@ class ServingMetrics:
         )
 
     def expect(self, runs: Sequence[HasStatus]) -> None:
-        """Tell how these runs stand, too, each time that somebody asks; all begins at 0."""
+        """Export all metrics of these runs from 0, and read their status at each scrape."""
         for run in runs:
             for metric in self._of_a_run:
                 metric.labels(run.name)
@@ -102,7 +105,7 @@ class ServingMetrics:
         self._registry.register(_StatusCollector(runs))
 
     def text(self) -> bytes:
-        """All of it in OpenMetrics text."""
+        """Return all metrics as OpenMetrics text."""
         return generate_latest(self._registry)
 
 
@@ -115,11 +118,11 @@ class _StatusCollector(Collector):
             name: GaugeMetricFamily(f"transloom_serve_{name}", help_, labels=["run"])
             for name, help_ in {
                 "waiting_sentences": "sentences that wait for a replica",
-                "replicas": "replicas that were heard of lately",
-                "ready": "1 where requests are answered, else 0",
-                "checkpoint_step": "step of the checkpoint that translates; the oldest of several",
-                "checkpoint_changes": "how often its replicas have taken up another checkpoint",
-                "damaged_checkpoints": "checkpoints that would be taken up if they were whole",
+                "replicas": "replicas that reported recently",
+                "ready": "1 if requests are answered, else 0",
+                "checkpoint_step": "step of the served checkpoint; the lowest of several",
+                "checkpoint_changes": "checkpoint changes of its replicas",
+                "damaged_checkpoints": "checkpoints that would be loaded if they were intact",
             }.items()
         }
         for run in self._runs:

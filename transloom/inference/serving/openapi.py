@@ -1,4 +1,4 @@
-"""The description of the interface: OpenAPI 3.1, made of `messages.py`, and a page of it.
+"""Description of the HTTP API in OpenAPI 3.1, generated from `messages.py`, and its page.
 
 The page is plain HTML: it opens without a network and runs no script.
 """
@@ -21,22 +21,22 @@ from transloom.inference.serving.settings import Limits
 
 _COMPONENT = "#/components/schemas/{model}"
 _PROBLEMS = {
-    "400": "The request is not understood, or asks for what is not given.",
-    "401": "A token is needed.",
-    "403": "A page of another site asks.",
+    "400": "The request, or its tag, a prefix or n_best, is not valid.",
+    "401": "A valid token is required.",
+    "403": "The request comes from a page of another site.",
     "413": "The body, the number of sentences or a sentence is too large.",
     "415": "The body is not application/json.",
-    "421": "Without a token, the server was asked by another name than its machine has.",
-    "429": "Too much waits already: ask again after Retry-After.",
-    "500": "The server has failed; its log says why.",
-    "503": "The server is being stopped, or replicas were lost: ask again after Retry-After.",
-    "504": "There was no translation in time: ask again after Retry-After.",
+    "421": "Without a token, the Host header must have the machine's name or an IP address.",
+    "429": "Too many sentences wait already: retry after Retry-After.",
+    "500": "Internal error; see the server's log.",
+    "503": "The server is shutting down, or replicas were lost: retry after Retry-After.",
+    "504": "The translation timed out: retry after Retry-After.",
 }
 _EXAMPLE = {"sentences": ["je suis étudiant", "elle est là"], "n_best": 1}
 
 
 def description(runs: list[str], limits: Limits) -> dict[str, Any]:
-    """The description of a server of these runs."""
+    """Return the description of a server of these runs."""
     _, schemas = models_json_schema(
         [
             (TranslateRequest, "validation"),
@@ -70,13 +70,11 @@ def description(runs: list[str], limits: Limits) -> dict[str, Any]:
                 "parameters": [run],
                 "post": _translating("translateWithRun", "Translate with a run."),
             },
-            "/runs": {"get": _asked("runs", "How each run stands, and what it takes.", "Standing")},
-            "/healthz": {"get": _text("lives", "Whether the server lives.", "text/plain")},
-            "/readyz": {
-                "get": _asked("ready", "Whether requests are answered.", "Standing", "503")
-            },
+            "/runs": {"get": _asked("runs", "Status and limits of each run.", "Standing")},
+            "/healthz": {"get": _text("lives", "Liveness check.", "text/plain")},
+            "/readyz": {"get": _asked("ready", "Readiness check.", "Standing", "503")},
             "/metrics": {
-                "get": _text("metrics", "Numbers for Prometheus.", "application/openmetrics-text")
+                "get": _text("metrics", "Metrics for Prometheus.", "application/openmetrics-text")
             },
         },
         "components": {
@@ -106,7 +104,9 @@ def _translating(name: str, summary: str) -> dict[str, Any]:
 
 def _asked(name: str, summary: str, model: str, *others: str) -> dict[str, Any]:
     responses = {"200": _json(summary, model)}
-    responses |= {status: _json("Not now; the answer says why.", model) for status in others}
+    responses |= {
+        status: _json("Not ready; the response has the reason.", model) for status in others
+    }
     return {"operationId": name, "summary": summary, "responses": responses}
 
 
@@ -125,7 +125,7 @@ def _of(model: str) -> dict[str, str]:
 
 
 def description_page(api: dict[str, Any]) -> str:
-    """The description for a person, as HTML."""
+    """Render the description as HTML."""
     parts = [
         _operation(method, path, operations[method])
         for path, operations in api["paths"].items()
@@ -139,20 +139,20 @@ def description_page(api: dict[str, Any]) -> str:
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
-<title>transloom serve: the interface</title>
+<title>transloom serve: API reference</title>
 <link rel="icon" href="static/icon.svg" type="image/svg+xml">
 <link rel="stylesheet" href="static/style.css">
 </head>
 <body>
-<header><a class="brand" href="./">transloom</a><span>the interface</span>
+<header><a class="brand" href="./">transloom</a><span>API reference</span>
 <nav><a href="openapi.json">openapi.json</a></nav></header>
 <main class="described">
-<h1>The interface</h1>
-<p>{_escaped(api["info"]["description"])} A client that is told to come back (429, 503, 504)
-waits as many seconds as <code>Retry-After</code> says and sends the same request again: translating
-changes nothing, so that a request may be repeated.</p>
+<h1>API reference</h1>
+<p>{_escaped(api["info"]["description"])} After a response with status 429, 503 or 504, wait for
+the seconds in <code>Retry-After</code> and send the same request again. Repeating a request is
+safe, since translation changes nothing.</p>
 {"".join(parts)}
-<h2>What is sent</h2>
+<h2>Messages</h2>
 {models}
 </main>
 </body>
@@ -175,8 +175,8 @@ def _operation(method: str, path: str, operation: dict[str, Any]) -> str:
         f"<section><h2><code>{method.upper()} {_escaped(path)}</code></h2>"
         f"<p>{_escaped(operation['summary'])}</p>{example}"
         '<div class="wide" tabindex="0" role="region" '
-        f'aria-label="Answers of {_escaped(method.upper())} {_escaped(path)}"><table><thead><tr>'
-        '<th scope="col">status</th><th scope="col">when</th><th scope="col">body</th></tr>'
+        f'aria-label="Responses of {_escaped(method.upper())} {_escaped(path)}"><table><thead><tr>'
+        '<th scope="col">status</th><th scope="col">meaning</th><th scope="col">body</th></tr>'
         f"</thead><tbody>{rows}</tbody></table></div></section>"
     )
 
@@ -192,7 +192,7 @@ def _model(name: str, schema: dict[str, Any]) -> str:
     needed = schema.get("required", [])
     rows = "".join(
         f"<tr><td><code>{_escaped(field)}</code></td><td>{_shown(value)}"
-        f"{'' if field in needed else ', may be left out'}</td>"
+        f"{'' if field in needed else ', optional'}</td>"
         f"<td>{_escaped(value.get('description', ''))}</td></tr>"
         for field, value in schema.get("properties", {}).items()
     )
@@ -201,12 +201,12 @@ def _model(name: str, schema: dict[str, Any]) -> str:
         f"<p>{_escaped(schema.get('description', ''))}</p>"
         f'<div class="wide" tabindex="0" role="region" aria-label="Fields of {_escaped(name)}">'
         '<table><thead><tr><th scope="col">field</th><th scope="col">type</th>'
-        f'<th scope="col">what it is</th></tr></thead><tbody>{rows}</tbody></table></div></section>'
+        f'<th scope="col">meaning</th></tr></thead><tbody>{rows}</tbody></table></div></section>'
     )
 
 
 def _shown(schema: dict[str, Any]) -> str:
-    """A type in words."""
+    """Render a JSON schema's type in words."""
     if "$ref" in schema:
         name = _escaped(schema["$ref"].rpartition("/")[2])
         return f'<a href="#{name}">{name}</a>'
@@ -223,7 +223,7 @@ def _shown(schema: dict[str, Any]) -> str:
 
 
 def _escaped(text: str) -> str:
-    """A text, of strangers too, as HTML shows it."""
+    """Return text for HTML; untrusted text is made harmless."""
     return escape(visible(text))
 
 

@@ -1,6 +1,7 @@
-"""A replica: a process of Ray Serve that translates batches with one run's newest checkpoint.
+"""Replica: a process of Ray Serve that translates batches with one run's newest checkpoint.
 
-The server imports this file too, and needs no torch: what does is imported where a replica starts.
+The server imports this module too, and needs no torch. Modules that import torch are therefore
+imported when a replica starts.
 """
 
 import asyncio
@@ -22,7 +23,10 @@ logger = logger_of(__name__)
 
 
 class Replica:
-    """Translates a batch at a time, in a thread, and takes up newer checkpoints in another."""
+    """Ray Serve deployment that translates one batch at a time, in a thread.
+
+    A second thread reloads newer checkpoints.
+    """
 
     def __init__(self, settings: ReplicaSettings) -> None:
         limit_openmp_spin()
@@ -51,12 +55,11 @@ class Replica:
         ).start()
 
     async def translate(self, batch: Batch) -> BatchAnswer:
-        """The translations of a batch, all with one checkpoint."""
+        """Translate a batch with one checkpoint."""
         from transloom.inference.serving.replica_translation import translate_batch
 
-        translator = (
-            self._checkpoint_reloader.current
-        )  # once: another one may be taken up meanwhile
+        # Read once: a reload may replace it meanwhile.
+        translator = self._checkpoint_reloader.current
         current_status = self._standing(translator)
         if not batch.texts:
             return BatchAnswer((), current_status)
@@ -79,7 +82,10 @@ class Replica:
         )
 
     def check_health(self) -> None:
-        """Asked by Ray Serve now and then; a replica that raises is replaced."""
+        """Raise an error if a batch hangs.
+
+        Ray Serve calls this method periodically, and replaces the replica after an error.
+        """
         since = self._busy_since
         if since is not None and time.monotonic() - since > self._settings.hang_seconds:
             raise RuntimeError(f"a batch takes more than {self._settings.hang_seconds:g} s")

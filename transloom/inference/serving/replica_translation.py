@@ -1,4 +1,4 @@
-"""The translator of a replica: load it, and translate a batch."""
+"""Translator of a replica: loading, and translation of a batch."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,7 +14,7 @@ from transloom.inference.translator import Translator
 def load(settings: ReplicaSettings, checkpoint: str) -> Translator:
     """Load and verify a checkpoint of the run, with everything that a batch needs.
 
-    CTranslate2's model is converted here, too. Raises the errors of `Translator.load`.
+    CTranslate2's model is also converted here. Raises the errors of `Translator.load`.
     """
     wanted = settings.decoding
     translator = Translator.load(
@@ -30,7 +30,7 @@ def load(settings: ReplicaSettings, checkpoint: str) -> Translator:
 
 
 def translate_batch(translator: Translator, batch: Batch, settings: ReplicaSettings) -> list[Found]:
-    """Return the result of each sentence; one that cannot be translated spoils no other."""
+    """Return the result of each sentence; a sentence that fails does not affect the others."""
     usual = translator.decoding
     options = replace(settings.decoding, n_best=batch.search.n_best)
     translator.decoding = options.applied_to(usual)

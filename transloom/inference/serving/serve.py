@@ -1,7 +1,7 @@
-"""`transloom serve` from its start until it is told to stop.
+"""Entry point of `transloom serve`, from its start until a stop signal.
 
 facts of the runs ──▶ Ray ──▶ Ray Serve: an application for each run ──▶ HTTP server
-told to stop: take no more requests ──▶ answer those that were taken ──▶ applications, Ray
+stop signal: refuse new requests ──▶ answer accepted ones ──▶ stop applications and Ray
 """
 
 import asyncio
@@ -38,20 +38,20 @@ from transloom.web.listening import address_of, listen, wait_for_stop_signal
 
 PORT = 8644
 STOP_SECONDS = 1.0
-POLL_SECONDS = 1.0  # whether Ray is there
-HEALTH_SECONDS = 2.0  # between two looks of Ray Serve at a replica
+POLL_SECONDS = 1.0  # between two checks of Ray
+HEALTH_SECONDS = 2.0  # between two health checks of a replica by Ray Serve
 SERVE_LOGGER = "ray.serve"
 
 Tell = Callable[[str], None]
 
 
 def serve_runs(settings: ServingSettings, *, print_line: Tell, warn: Tell) -> None:
-    """Serve runs until SIGINT or SIGTERM; then answer what was asked, and end.
+    """Serve runs until SIGINT or SIGTERM, then answer the accepted requests and return.
 
     Raises:
-        ClusterError: Ray Serve is not installed, Ray has not come up, or nobody can listen there.
+        ClusterError: Ray Serve is not installed, Ray did not start, or the port cannot be used.
         RunMismatchError, CheckpointError: a run cannot be served.
-        EngineError: the engine is not installed, or cannot do what is wanted.
+        EngineError: the engine is not installed, or does not support an option.
     """
     _require_ray_serve()
     for of_run in settings.runs.values():
@@ -67,7 +67,7 @@ def serve_runs(settings: ServingSettings, *, print_line: Tell, warn: Tell) -> No
             _applications(settings, cpus) as asks,
         ):
             asyncio.run(_serve(settings, facts, asks, listening, print_line))
-            ignore_signals()  # what is left to do takes a moment
+            ignore_signals()  # the remaining shutdown takes a moment
             print_line("Stopped.")
 
 
@@ -79,32 +79,32 @@ def _require_ray_serve() -> None:
             f"Ray Serve cannot be imported ({error}): install transloom with its extra serve, "
             'pip install "transloom[serve]"'
         ) from error
-    logging.getLogger(SERVE_LOGGER).setLevel(logging.ERROR)  # its progress is not ours
+    logging.getLogger(SERVE_LOGGER).setLevel(logging.ERROR)  # hides Ray Serve's progress
 
 
 def _require_engine(settings: ReplicaSettings) -> None:
     wanted = settings.decoding
     if wanted.engine is Engine.TORCH and wanted.compute_type is None:
         return
-    from transloom.inference.engines import require_possible  # torch: for this alone
+    from transloom.inference.engines import require_possible  # imports torch
 
     require_possible(wanted.engine, wanted.compute_type, "cpu", wanted.precision)
 
 
 def _warn_of_others(settings: ServingSettings, warn: Tell) -> None:
-    who = "whoever reaches this machine can have sentences translated"
+    who = "all users who can reach this machine can request translations"
     if settings.token is not None:
-        who = "whoever reaches this machine and has the token can have sentences translated"
+        who = "all users who can reach this machine and have the token can request translations"
     remedy = "" if settings.token is not None else " Give --token FILE, and"
     warn(
-        f"the server listens on {settings.host}: {who}, and nothing of it is encrypted."
-        f"{remedy or ' Rather'} put a proxy with TLS before it"
+        f"the server listens on {settings.host}: {who}, and nothing is encrypted."
+        f"{remedy or ' To encrypt it,'} put a proxy with TLS in front of it"
     )
 
 
 @contextmanager
 def _ended_by_signals() -> Iterator[None]:
-    """Let SIGTERM end what starts in the same way as Ctrl-C, with everything put in order."""
+    """Convert SIGTERM during the start into KeyboardInterrupt, so that everything is cleaned up."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
@@ -112,7 +112,7 @@ def _ended_by_signals() -> Iterator[None]:
     before = signal.signal(signal.SIGTERM, interrupt)
     try:
         yield
-    except KeyboardInterrupt:  # before it served
+    except KeyboardInterrupt:  # signal during the start
         pass
     finally:
         signal.signal(signal.SIGTERM, before)
@@ -120,23 +120,23 @@ def _ended_by_signals() -> Iterator[None]:
 
 @contextmanager
 def _applications(settings: ServingSettings, cpus: int) -> Iterator[dict[str, Ask]]:
-    """An application of Ray Serve for each run, without a proxy; gone at the end.
+    """Start an application of Ray Serve for each run, without a proxy, for the context's duration.
 
-    On a cluster Ray Serve may run for others, too: theirs stay. A Ray of our own ends with all that
-    is in it.
+    On a cluster, applications of other users keep running. An embedded Ray stops together with its
+    applications.
     """
     from ray import serve
 
     there = ray.cluster_resources().get("CPU", 0.0)
     if there < cpus:
         raise ClusterError(
-            f"{counted(settings.replicas, 'replica')} of {counted(len(settings.runs), 'run')} take "
-            f"{counted(cpus, 'CPU')}, and Ray has {there:g}: lower --replicas or --cpus"
+            f"{counted(settings.replicas, 'replica')} of {counted(len(settings.runs), 'run')} need "
+            f"{counted(cpus, 'CPU')}, but Ray has {there:g}: lower --replicas or --cpus"
         )
     was_there = bool(_applications_there())
     serve.start(proxy_location="Disabled")
     mark = secrets.token_hex(4)
-    with ExitStack() as at_the_end:  # all of it, also where a part of it fails
+    with ExitStack() as at_the_end:  # cleans up even if a start fails
         on_cluster = settings.address is not None
         if on_cluster and not was_there:
             at_the_end.callback(_shut_down_if_idle)
@@ -157,7 +157,7 @@ def _shut_down_if_idle() -> None:
 
 
 def _applications_there() -> dict[str, Any]:
-    """Applications of Ray Serve on this cluster."""
+    """Return the applications of Ray Serve on this cluster."""
     from ray import serve
 
     try:
@@ -181,13 +181,13 @@ def _started(application: str, settings: ReplicaSettings, replicas: int) -> Ask:
     try:
         handle = serve.run(deployment.bind(settings), name=application, route_prefix=None)
     except RuntimeError as error:
-        raise ClusterError(f"No replica of {settings.run} has come up: {error}") from error
+        raise ClusterError(f"No replica of {settings.run} started: {error}") from error
 
     async def ask(batch: Batch) -> BatchAnswer:
         try:
             answer: BatchAnswer = await handle.translate.remote(batch)
         except RayTaskError:
-            raise  # an error of the replica's own
+            raise  # raised by the replica's own code
         except (RayError, RayServeException) as error:
             raise ReplicaLostError(str(error).partition("\n")[0]) from error
         return answer
@@ -226,9 +226,7 @@ async def _serve(
         ):
             _tell_where(settings, address_of(settings.host, listening), print_line)
             await _wait_for_stop_or_loss()
-            print_line(
-                "Told to stop: requests that were taken are answered, and no more are taken."
-            )
+            print_line("Stopping: accepted requests are answered, new ones are refused.")
             left = await server.drain(settings.limits.timeout_seconds)
             if left:
                 print_line(f"{counted(left, 'request')} were not answered in time.")
@@ -238,10 +236,10 @@ async def _serve(
 
 
 async def _wait_for_stop_or_loss() -> None:
-    """Wait to be told to stop.
+    """Wait for a stop signal.
 
     Raises:
-        EmbeddedRayError: the Ray that this process has started is gone, and nobody translates.
+        EmbeddedRayError: the Ray that this process started is gone, so nothing is translated.
     """
     told = asyncio.create_task(wait_for_stop_signal())
     while not (await asyncio.wait({told}, timeout=POLL_SECONDS))[0]:
@@ -255,5 +253,5 @@ def _tell_where(settings: ServingSettings, address: str, print_line: Tell) -> No
     token = "" if settings.token is None else f"/?{TOKEN}=…"
     print_line(f"Serving {names}: {address}{token}")
     print_line(
-        f"The interface: {address}/docs. Ctrl-C answers what was asked, and ends the server."
+        f"API reference: {address}/docs. Ctrl-C answers the accepted requests and stops the server."
     )

@@ -1,11 +1,11 @@
-"""The HTTP server: requests, their limits, and what answers them.
+"""HTTP server: requests, their limits, and their responses.
 
 ::
 
     request ──▶ auth.py ──▶ size, JSON, numbers ──▶ dispatcher.py ──▶ translations
-                        └──▶ standing, metrics, the interface's description, the page
+                        └──▶ status, metrics, the API's description, the page
 
-Problems are JSON, too: see `messages.Problem`.
+Errors are also JSON: see `messages.Problem`.
 """
 
 import asyncio
@@ -44,7 +44,7 @@ KINDS: dict[int, ProblemKind] = {404: "not_found", 405: "not_allowed", 413: "too
 
 
 class ServingServer:
-    """Answers requests to translate with the runs that are served.
+    """HTTP server of the translations by the served runs.
 
     Attributes:
         app: for `aiohttp.web`.
@@ -86,10 +86,10 @@ class ServingServer:
         )
 
     async def drain(self, seconds: float) -> int:
-        """Take no more requests, and wait for the answers to those that were taken.
+        """Refuse new requests, and wait for the responses to accepted ones.
 
         Returns:
-            how many are not answered after `seconds`.
+            The number of requests without a response after `seconds`.
         """
         self._stops = True
         until = time.monotonic() + seconds
@@ -105,7 +105,7 @@ class ServingServer:
             raise RefusedError(404, "not_found", f"no run {name!r:.100} is served, but {names}")
         if self._stops:
             raise RefusedError(
-                503, "not_ready", "the server is being stopped", retry_after_seconds=5
+                503, "not_ready", "the server is shutting down", retry_after_seconds=5
             )
         self._in_flight += 1
         status, began = 500, time.monotonic()
@@ -161,16 +161,16 @@ class ServingServer:
         except ConnectionError as error:
             raise RefusedError(499, "not_understood", "the client has left") from error
         except (ValueError, web.RequestPayloadError) as error:
-            raise RefusedError(400, "not_understood", f"the body is no request: {error}") from error
+            raise RefusedError(400, "not_understood", f"the body is not valid: {error}") from error
 
     def _now(self) -> Standing:
         runs = [run.current_status() for run in self._runs.values()]
         missing = [run.name for run in runs if not run.ready]
         problem = None
         if self._stops:
-            problem = "the server is being stopped"
+            problem = "the server is shutting down"
         elif missing:
-            problem = f"no replica of {', '.join(missing)} was heard of lately"
+            problem = f"no replica of {', '.join(missing)} reported recently"
         return Standing(ready=problem is None, problem=problem, runs=runs)
 
     async def _standing(self, request: web.Request) -> web.Response:
@@ -226,8 +226,8 @@ class ServingServer:
                 answer.headers["Allow"] = error.headers["Allow"]
             return answer
         except Exception:
-            logger.exception("a request has failed")
-            problem = Problem(kind="failed", problem="the server has failed; its log says why")
+            logger.exception("a request failed")
+            problem = Problem(kind="failed", problem="internal error; see the server's log")
             return _answer(problem, 500)
 
 

@@ -1,4 +1,4 @@
-"""What a server is started with."""
+"""Settings of a server."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,15 +12,15 @@ Follow = Literal["newest", "best", "average", "nothing"]
 
 @dataclass(frozen=True)
 class Limits:
-    """What a request, and all requests together, may ask for.
+    """Limits of a request, and of all requests together.
 
     Attributes:
         request_bytes: of its body.
         sentences: of one request.
         n_best: translations of a sentence.
         waiting_sentences: of all requests to a run; more are refused with 429.
-        timeout_seconds: from a request's arrival to its answer.
-        max_tokens: of a sentence, with tag and EOS; None: as many as the run was trained on.
+        timeout_seconds: from a request's arrival to its response.
+        max_tokens: of a sentence, with tag and EOS, or None for the maximum of the run's training.
     """
 
     request_bytes: int = 1_000_000
@@ -33,12 +33,12 @@ class Limits:
 
 @dataclass(frozen=True)
 class Batching:
-    """How sentences of several requests share a batch.
+    """Batching of sentences of several requests.
 
     Attributes:
-        tokens: of a batch, padding included: rows times the longest row. One sentence may have
+        tokens: of a batch, padding included: rows times the longest row. A single sentence may have
             more.
-        wait_seconds: how long a sentence waits at most for others while a replica is free.
+        wait_seconds: maximum time that a sentence waits for others while a replica is free.
     """
 
     tokens: int = 2048
@@ -51,7 +51,7 @@ class ReplicaSettings:
 
     Attributes:
         run: the run's folder, absolute.
-        checkpoint: a fixed step or average; None: as `follow` says.
+        checkpoint: a fixed step or average, or None to use `follow`.
         decoding: options for all requests; each request has its own `n_best`.
         cpus: threads that compute.
         max_tokens: as in `Limits`.
@@ -71,13 +71,13 @@ class ReplicaSettings:
 
 @dataclass(frozen=True)
 class ServingSettings:
-    """Everything that `transloom serve` was told.
+    """Options of `transloom serve`.
 
     Attributes:
-        runs: what is served, by name.
+        runs: settings of the served runs, by name.
         replicas: of each run.
-        address: HOST:PORT of a Ray cluster's head, or `auto`; None: an embedded Ray.
-        token: who has it gets in; None: whoever reaches the server.
+        address: HOST:PORT of a Ray cluster's head, or `auto`; None for an embedded Ray.
+        token: required from clients, or None for access without authentication.
     """
 
     runs: dict[str, ReplicaSettings]

@@ -91,11 +91,11 @@ def test_what_it_cannot_do_is_named(untrained_run):
     def load(**settings):
         return Translator.load(untrained_run.path, **settings)
 
-    with pytest.raises(EngineError, match="--compute-type is int8, which --engine ctranslate2 has"):
+    with pytest.raises(EngineError, match="--compute-type is int8, but only --engine ctranslate2"):
         load(compute_type=ComputeType.INT8)
-    with pytest.raises(EngineError, match="--precision is bf16, which --engine torch has"):
+    with pytest.raises(EngineError, match="--precision is bf16, but only --engine torch has it"):
         load(engine=Engine.CTRANSLATE2, precision="bf16")
-    with pytest.raises(EngineError, match="on the CPU, and the device is cuda"):
+    with pytest.raises(EngineError, match="on the CPU, but the device is cuda"):
         load(engine=Engine.CTRANSLATE2, device="cuda")
     lacking = sorted(set(ComputeType) - ctranslate2.get_supported_compute_types("cpu"))
     for compute_type in lacking:

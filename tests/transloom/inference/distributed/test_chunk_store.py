@@ -84,7 +84,7 @@ def test_what_is_kept_is_not_done_again_and_what_is_damaged_is(work):
     damaged.write_bytes(damaged.read_bytes()[:-3] + b"x\n\n")
     with work.owned(CARD) as chunks:
         assert chunks == [1, 2]
-        with pytest.raises(ClusterError, match=r"00000001\.txt is not as it was written"):
+        with pytest.raises(ClusterError, match=r"00000001\.txt is damaged"):
             work.finish()
     assert finished(work) == "0 ä\n\n1 ä\n\n2 ä\n\n"
 
@@ -113,6 +113,6 @@ def test_two_commands_do_not_work_in_one_folder(work):
 
 def test_an_output_that_is_there_is_left_alone(work):
     work.output.write_text("mine")
-    with pytest.raises(ClusterError, match="is there already"), work.owned(CARD):
+    with pytest.raises(ClusterError, match="already exists"), work.owned(CARD):
         pass
     assert work.output.read_text() == "mine"

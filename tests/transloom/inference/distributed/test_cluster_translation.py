@@ -108,7 +108,7 @@ def test_the_output_is_the_local_commands_though_an_actor_is_killed(
     assert "An actor died; its lines are translated by another one" in told.stderr
     assert (tmp_path / "out.txt").read_text() == expected
     assert not (tmp_path / "out.txt.work").exists()
-    with pytest.raises(ClusterError, match="is there already"):
+    with pytest.raises(ClusterError, match="already exists"):
         invoke(command)
 
 

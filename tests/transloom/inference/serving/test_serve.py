@@ -169,7 +169,7 @@ def check_that_it_stops(server, replicas):
             wait_until(lambda: standing(server.address)["waiting_sentences"] >= 600)
             server.process.send_signal(signal.SIGTERM)
             line = server.process.stdout.readline()
-            while not line.startswith("Told to stop"):
+            while not line.startswith("Stopping"):
                 line = server.process.stdout.readline()
         statuses = [one.result(HANG_SECONDS)[0] for one in asked]
     assert statuses.count(200) >= 15
