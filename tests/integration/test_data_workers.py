@@ -35,7 +35,7 @@ def test_killed_workers_change_no_number(runs, one_rank, orders, monkeypatch, ca
     assert runs.lines("killed", "event") == []
     log = (runs.folder / "killed" / "log.txt").read_text()
     assert "was lost: its" in log
-    assert "is asked of worker" in log
+    assert "is sent to worker" in log
     detail = "windows read by data workers"  # for the log alone
     assert detail in log
     assert detail not in capsys.readouterr().err
