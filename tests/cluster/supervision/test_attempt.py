@@ -204,7 +204,7 @@ def test_where_ranks_stood_is_kept_when_one_hangs(scripted):
         assert run.loop.run() == "finished"
     (folder,) = run.context.run.stacks.iterdir()
     assert (folder / "rank-0.txt").read_text() == "in all_reduce"
-    assert any("Rank 0 hangs. Where each rank stood" in text for text in run.listener.notices)
+    assert any("Rank 0 hangs. The stacks of all ranks" in text for text in run.listener.notices)
 
 
 @pytest.mark.parametrize(
