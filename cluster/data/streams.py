@@ -132,8 +132,8 @@ class WorkerClient:
         if request.losses > MAX_RETRIES_BEFORE_ERROR and waiting > RESTART_SECONDS:
             raise ClusterError(
                 f"Data workers were lost {request.losses} times within {waiting:.0f} s at the same "
-                f"request ({request}): {error}. Look for a lack of memory on their nodes; fewer "
-                "batching.window_shards, in another run, need less"
+                f"request ({request}): {error}. Check whether their nodes ran out of memory. A "
+                "lower batching.window_shards, which makes it another run, needs less memory"
             ) from error
         if not request.answers:
             if request.losses > 1:
