@@ -93,8 +93,8 @@ def test_a_node_without_transloom_can_be_asked(tmp_path):
         "import sys; sys.path = [p for p in sys.path if 'site-packages' in p or 'lib' in p];"
         "from ray import cloudpickle; probe = cloudpickle.loads(sys.stdin.buffer.read())();"
         f"print(probe.collect({{'installation': {str(tmp_path)!r}, 'folder': '/nowhere',"
-        " 'left': 'a', 'answer': 'b', 'manifest': None, 'address': '127.0.0.1', 'gpu': False})['code'],"
-        " 'cluster' in sys.modules)"
+        " 'left': 'a', 'answer': 'b', 'manifest': None, 'address': '127.0.0.1',"
+        " 'gpu': False})['code'], 'cluster' in sys.modules)"
     )
     done = subprocess.run(
         [sys.executable, "-I", "-c", program], input=sent, capture_output=True, check=False
