@@ -153,9 +153,9 @@ print("outlives its raylet")
 
 
 @pytest.mark.parametrize("call", ["heartbeat()", "kill([])"])
-def test_an_agent_does_not_vouch_for_a_node_whose_raylet_has_died(ping):
+def test_an_agent_does_not_vouch_for_a_node_whose_raylet_has_died(call):
     raylet = subprocess.Popen(
-        ["sh", "-c", '"$0" -c "$1" & wait', sys.executable, ORPHAN.format(ping=ping)],
+        ["sh", "-c", '"$0" -c "$1" & wait', sys.executable, ORPHAN.format(call=call)],
         stdout=subprocess.PIPE,
         text=True,
     )
