@@ -34,7 +34,7 @@ class Agents:
     def start(self, names):
         self.by_node |= {node: SimpleNamespace(name=name) for node, name in names.items()}
 
-    def silent(self, nodes):
+    def unresponsive(self, nodes):
         return self.silent_ones & set(nodes)
 
     def kill(self, names):

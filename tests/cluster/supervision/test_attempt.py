@@ -127,7 +127,7 @@ class Workers:
     def cancel_starting(self):
         return 0
 
-    def spread(self):
+    def windows_read_text(self):
         return "worker 0 has read 3 windows"
 
     def admit(self):
