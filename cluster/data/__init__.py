@@ -1,1 +1,1 @@
-"""Data workers, their streams to the ranks, and the trace of what they fed."""
+"""Data workers, their streams to the ranks, and the trace of the data that they supplied."""

@@ -1,10 +1,10 @@
-"""The data record of a run: where its steps began, and the digests that they led to.
+"""The data record of a run: the cursors and digests of its steps.
 
     run.json, metrics.jsonl, checkpoints ──▶ starts: a cursor and a digest, by step
                                          ──▶ digests: after each recorded step
-                                         ──▶ eras: which shards were left out from which step on
+                                         ──▶ eras: the shards left out, by step
 
-A run that goes on without a quarantined shard repeats the steps since its last checkpoint with
+A run that continues without a quarantined shard repeats the steps since its last checkpoint with
 other data. Only the record of the repetition counts.
 """
 
@@ -22,7 +22,7 @@ from trainer.state.digest import START
 
 @dataclass(frozen=True)
 class StreamStart:
-    """The cursor and digest after a step; the next steps follow from them."""
+    """The cursor and digest after a step, which determine the following steps."""
 
     step: int
     cursor: Cursor
@@ -31,14 +31,14 @@ class StreamStart:
 
 @dataclass(frozen=True)
 class ManifestPeriod:
-    """The steps after `after_step`, which leave out the shards of the first `tombstones`."""
+    """The steps after `after_step`, without the shards of the first `tombstones` tombstones."""
 
     after_step: int
     tombstones: int
 
 
 class DataRecord:
-    """What a run has recorded of its data, seen from the manifest of its dataset.
+    """The data that a run has recorded, interpreted with the manifest of its dataset.
 
     Raises:
         RunMismatchError: the manifest is neither that of the run nor a child of it.
@@ -67,16 +67,19 @@ class DataRecord:
             self.digests[header.step] = header.data_digest
 
     def start_before(self, step: int) -> StreamStart:
-        """The nearest start from which the data of a step can be computed."""
+        """Return the nearest start from which the data of a step can be computed."""
         return self._starts[max(known for known in self._starts if known < step)]
 
     def manifest_at(self, step: int) -> Manifest:
-        """A manifest with the shards and tombstones that held at a step; without an identity."""
+        """Return the manifest with the shards and tombstones valid at a step.
+
+        Its identity is not valid; `identity_at` returns the right one.
+        """
         tombstones = self._manifest.tombstones[: self._tombstones_at(step)]
         return self._manifest.model_copy(update={"tombstones": tombstones})
 
     def identity_at(self, step: int) -> str:
-        """The identity of the manifest that held at a step."""
+        """Return the identity of the manifest that was valid at a step."""
         number = self._tombstones_at(step)
         later = self._manifest.tombstones[number:]
         return later[0].parent if later else self._manifest.identity
@@ -98,7 +101,7 @@ class DataRecord:
                 self._reached = max(self._reached, line.replayed_step)
 
     def _read_quarantines_since(self, newest: CheckpointHeader | None) -> None:
-        """Read the quarantines that no event tells of."""
+        """Add the quarantines that no line of the metrics reports."""
         if newest:
             self._reached = max(self._reached, newest.step)
             tombstones = self._tombstones_of(newest.dataset_identity, f"step {newest.step}")
@@ -116,29 +119,29 @@ class DataRecord:
             self._reached = after_step
 
     def _tombstones_of(self, identity: str, where: str) -> int:
-        """How many of the manifest's tombstones the manifest with this identity has."""
+        """Return the number of tombstones in the manifest that has this identity."""
         if not self._manifest.descends_from(identity):
             raise RunMismatchError(
-                f"The run in {self._run.path} was fed with the dataset of manifest "
-                f"{identity[:16]}… ({where}), and the dataset here has "
-                f"{self._manifest.identity[:16]}…. Name the run's dataset with --dataset"
+                f"The run in {self._run.path} used the dataset of manifest {identity[:16]}… "
+                f"({where}), but the dataset here has manifest {self._manifest.identity[:16]}…. "
+                "Name the run's dataset with --dataset"
             )
         return len(self._manifest.tombstones) - len(self._manifest.left_out_since(identity))
 
     def _tombstones_until(self, shards: list[str]) -> int:
-        """How many tombstones the manifest had when these shards had been quarantined last."""
+        """Return the number of tombstones right after the last of these shards was quarantined."""
         if missing := sorted(set(shards) - self._manifest.left_out):
             raise RunMismatchError(
-                f"The run in {self._run.path} went on without {', '.join(missing)}, and the "
-                "dataset here has not left them out. Name the run's dataset with --dataset, or "
-                "put back the manifest with which the run went on"
+                f"The run in {self._run.path} continued without {', '.join(missing)}, but the "
+                "dataset here does not leave them out. Name the run's dataset with --dataset, or "
+                "restore the manifest with which the run continued"
             )
         names = [tombstone.shard for tombstone in self._manifest.tombstones]
         return max(names.index(shard) for shard in shards) + 1
 
 
 def _intact_headers(run: RunFolder) -> list[CheckpointHeader]:
-    """Headers of the run's checkpoints, oldest first, without unreadable ones."""
+    """Return the headers of the run's readable checkpoints, oldest first."""
     headers = []
     for path in list_checkpoints(run.checkpoints):
         try:

@@ -1,9 +1,9 @@
-"""A rank's stream of micro-batches, requested ahead of time from whichever worker is alive.
+"""A rank's stream of micro-batches, prefetched from any live data worker.
 
     cursor ──layouts──▶ plans of steps ──▶ requests ahead, bounded in bytes ──▶ RankStep
 
-All ranks ask the same worker for a window, which caches it for the others. When a worker dies or
-does not answer, another worker is asked: the answer depends on the request alone.
+All ranks request a window from the same worker, which caches it for the others. When a worker dies
+or does not answer, the request goes to another worker. The answer depends on the request alone.
 """
 
 import time
@@ -32,12 +32,13 @@ from data_pipeline.errors import DatasetFileError
 
 # Windows that are requested before the ranks reach them, if their bytes allow it.
 WINDOWS_AHEAD = 2
-# Silence after which a worker is asked for a sign of life, which takes it no time.
+# Silence after which a worker is pinged. The answer to a ping takes the worker no time.
 WORKER_TIMEOUT_SECONDS = 60.0
 HEARTBEAT_SECONDS = 10.0
-# Attempts at a request that kills its worker each time, say for want of memory. Then the run ends.
+# Attempts at a request that kills its worker each time, for example by lack of memory. Then the run
+# ends.
 MAX_RETRIES_BEFORE_ERROR = 8
-# Time within which a worker is started again after its death.
+# Time within which Ray restarts a dead worker.
 RESTART_SECONDS = 60.0
 RETRY_SECONDS = 0.1
 GIVE_UP_SECONDS = 900.0
@@ -45,14 +46,14 @@ GIVE_UP_SECONDS = 900.0
 
 @dataclass(eq=False)
 class _Request:
-    """A request, and its answers that are under way."""
+    """A request and its pending answers."""
 
     method: str
     coordinate: tuple[int, int]  # epoch and window
     arguments: tuple[Any, ...]
     answers: list[Any] = field(default_factory=list)
-    asked: list[WorkerHandle] = field(default_factory=list)  # one entry for each time
-    asked_at: float = 0.0  # the last time
+    asked: list[WorkerHandle] = field(default_factory=list)  # one entry per attempt
+    asked_at: float = 0.0  # time of the last attempt
     losses: int = 0
 
     def __str__(self) -> str:
@@ -61,7 +62,7 @@ class _Request:
 
 
 class WorkerClient:
-    """Asks workers until one answers."""
+    """Client that sends a request to one worker after another until one answers."""
 
     def __init__(
         self,
@@ -71,7 +72,7 @@ class WorkerClient:
     ) -> None:
         self.workers = list(workers)  # may be replaced at any time
         self.give_up_seconds = GIVE_UP_SECONDS
-        self._absent: dict[int, Any] = {}  # pending signs of life, by the worker's number
+        self._absent: dict[int, Any] = {}  # pending pings, by the worker's number
         self._notice = notice
         self._timeout_seconds = timeout_seconds
 
@@ -81,7 +82,7 @@ class WorkerClient:
         return request
 
     def answer(self, request: _Request) -> Any:
-        """Wait for the answer; an exception raised by a worker is raised here as it was there."""
+        """Wait for the answer, and re-raise an exception of the worker unchanged."""
         since = time.monotonic()
         early, _ = ray.wait(request.answers, num_returns=1, timeout=0)
         while True:
@@ -92,7 +93,7 @@ class WorkerClient:
             if not done and until == give_up_at:
                 raise ClusterError(
                     f"No data worker has answered for {self.give_up_seconds:g} s ({request}). "
-                    "Look at the nodes and the storage, then start the same command again"
+                    "Check the nodes and the storage, then run the same command again"
                 )
             if not done:
                 self._check_liveness(request, since)
@@ -102,7 +103,7 @@ class WorkerClient:
             except RayTaskError as error:
                 if done != early or not isinstance(error.cause, DatasetFileError):
                     raise error.cause from error
-                # The answer was requested ahead of time: what was wrong then may be over.
+                # The answer was requested ahead of time, so its error may no longer apply.
                 request.answers.remove(done[0])
                 self._send(request)
             except (RayActorError, ObjectLostError) as error:
@@ -110,7 +111,7 @@ class WorkerClient:
                 self._on_worker_lost(request, since, error)
 
     def _check_liveness(self, request: _Request, since: float) -> None:
-        """Ask a silent worker for a sign of life: it may read from a slow server, or hang."""
+        """Ping a silent worker, which may read from a slow server or hang."""
         worker = request.asked[-1]
         try:
             ray.get(worker.actor.process_id.remote(), timeout=self._ping_timeout_seconds)
@@ -131,8 +132,8 @@ class WorkerClient:
         if request.losses > MAX_RETRIES_BEFORE_ERROR and waiting > RESTART_SECONDS:
             raise ClusterError(
                 f"Data workers were lost {request.losses} times within {waiting:.0f} s at the same "
-                f"request ({request}): {error}. Look for a lack of memory on their nodes; fewer "
-                "batching.window_shards, in another run, need less"
+                f"request ({request}): {error}. Check whether their nodes ran out of memory. A "
+                "lower batching.window_shards, which makes it another run, needs less memory"
             ) from error
         if not request.answers:
             if request.losses > 1:
@@ -146,12 +147,12 @@ class WorkerClient:
         self._absent[before.number] = before.actor.process_id.remote()
         self._send(request)
         self._notice(
-            f"data worker {before.number} {reason}: its {request} is asked of worker "
+            f"data worker {before.number} {reason}: its {request} is sent to worker "
             f"{request.asked[-1].number} again"
         )
 
     def _send(self, request: _Request) -> None:
-        """Send a request to the worker whose turn it is: first the window's own, then others."""
+        """Send a request to the next worker in turn, first to the window's preferred worker."""
         workers = self._available_workers()
         epoch, window = request.coordinate
         turn = epoch * 1_000_003 + window + len(request.asked)
@@ -161,7 +162,7 @@ class WorkerClient:
         request.answers.append(getattr(worker.actor, request.method).remote(*request.arguments))
 
     def _available_workers(self) -> list[WorkerHandle]:
-        """The workers that are not known to be away; all workers if each of them is."""
+        """Return the workers that are not known to be absent, or all workers if every one is."""
         workers = self.workers
         for worker in workers:
             sign = self._absent.get(worker.number)
@@ -175,7 +176,7 @@ class WorkerClient:
 
 
 class WorkerStreams:
-    """The endless stream of a rank's micro-batches."""
+    """Endless stream of a rank's micro-batches."""
 
     def __init__(
         self,
@@ -187,9 +188,10 @@ class WorkerStreams:
         steps_ahead: int,
         bytes_ahead: int,
     ) -> None:
-        """
+        """Initialize the stream of one rank.
+
         Args:
-            bytes_ahead: bounds what is requested ahead of time, both in steps and in windows.
+            bytes_ahead: limit on the bytes requested ahead of time, both in steps and in windows.
         """
         self._client = client
         self._slots_per_step = slots
@@ -198,7 +200,7 @@ class WorkerStreams:
         self._bytes_ahead = bytes_ahead
 
     def open(self, cursor: Cursor) -> Iterator[RankStep]:
-        """The rank's steps from a cursor on."""
+        """Yield the rank's steps, starting at a cursor."""
         layouts = _Layouts(self._client, self._bytes_ahead)
         plans = iterate_steps(layouts, cursor, self._slots_per_step)
         pending: deque[tuple[StepPlan, list[_Request], int]] = deque()
@@ -227,7 +229,7 @@ class WorkerStreams:
 
 
 class _Layouts:
-    """Layouts by coordinate; the windows after them are read ahead of time."""
+    """Layouts by coordinate, with read-ahead of the following windows."""
 
     def __init__(self, client: WorkerClient, bytes_ahead: int) -> None:
         self._client = client
@@ -246,9 +248,9 @@ class _Layouts:
         return int(layout.bytes[span.start : span.stop].sum())
 
     def read_ahead(self, current: Cursor, following: Cursor) -> None:
-        """Let workers read the windows after those of a step, and forget the ones before."""
+        """Let workers read the windows after those of a step, and forget earlier windows."""
         layout = self._known[current.epoch, current.window]
-        # All windows are taken to be as large as this one; they nearly are.
+        # Assume that all windows are as large as this one, which is nearly true.
         window_bytes = max(1, int(layout.bytes.sum()))
         ahead = min(WINDOWS_AHEAD, self._bytes_ahead // window_bytes - 1)
         wanted = {(current.epoch, current.window), (following.epoch, following.window)}

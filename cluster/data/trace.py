@@ -1,9 +1,10 @@
-"""`transloom data trace`: which examples a run was fed at a step, or will be, without training.
+"""Implement `transloom data trace`: list the examples of a run's steps without training.
 
-    nearest start in the record ──walk──▶ micro-batches of the steps asked for ──▶ slot digests
+    nearest start in the record ──walk──▶ micro-batches of the requested steps ──▶ slot digests
         ──fold──▶ running digests, compared with the recorded ones
 
-The micro-batches are read, planned and hashed by the same functions that feed the ranks.
+The steps may be past or future. The functions that supply the ranks also read, plan and hash these
+micro-batches.
 """
 
 from collections.abc import Iterator, Sequence
@@ -39,24 +40,24 @@ DIGEST_DIGITS_SHOWN = 16
 class TracedSlot:
     """One micro-batch of a step."""
 
-    sample_ids: list[int]  # numbers of the examples in the dataset
+    sample_ids: list[int]  # indices of the examples in the dataset
     digest: str
 
 
 @dataclass(frozen=True)
 class TracedStep:
-    """The data that a step was or will be fed."""
+    """The data that a step consumed or will consume."""
 
     step: int
-    cursor: Cursor  # before it
+    cursor: Cursor  # before the step
     target_tokens: int
     slots: list[TracedSlot]
-    data_digest: str  # after it
+    data_digest: str  # after the step
     recorded_digest: str | None
 
     @property
     def equal(self) -> bool | None:
-        """Whether the recorded digest is the same; None if none is recorded."""
+        """True if the recorded digest is the same, or None if none is recorded."""
         return None if self.recorded_digest is None else self.recorded_digest == self.data_digest
 
     def to_json(self) -> dict[str, Any]:
@@ -77,13 +78,13 @@ class TracedStep:
 def trace(
     run: Path, first: int, last: int, dataset: str | None, console: Terminal
 ) -> list[TracedStep]:
-    """The steps `first` to `last` (inclusive) of a run.
+    """Return the steps `first` to `last` (inclusive) of a run.
 
     Args:
-        dataset: folder or URL, if it has moved since training.
+        dataset: folder or URL, if the dataset has moved since training.
 
     Raises:
-        RunMismatchError: there is no run, or the dataset is not the run's.
+        RunMismatchError: the run does not exist, or the dataset is not the run's.
         DatasetError: shards cannot be read.
     """
     folder = RunFolder(run)
@@ -101,7 +102,7 @@ def trace(
     with step_counts(console) as progress:
         task = progress.add_task(f"from step {start.step}", total=last - start.step)
         for step, data in walk(store, recipe.data_settings, record, start, last):
-            # Begin at the recorded digest if there is one, so that a difference shows at its step.
+            # Begin at the recorded digest if one exists, so that a difference shows at its step.
             found = _traced(step, data, fed, record.digests.get(step - 1, digest), record)
             digest = found.data_digest
             if step >= first:
@@ -113,7 +114,7 @@ def trace(
 def walk(
     store: DatasetStore, settings: DataSettings, record: DataRecord, start: StreamStart, last: int
 ) -> Iterator[tuple[int, RankStep]]:
-    """The steps after a start with all of their data, as one rank alone would be fed.
+    """Yield the steps after a start with all of their data, as for a run with one rank.
 
     Raises:
         DatasetFileError: the data of the step after the last one cannot be read.
@@ -150,7 +151,7 @@ def _traced(
 
 
 def trace_report(steps: Sequence[TracedStep]) -> Group:
-    """The steps for a person, with the first few of each slot's sample ids."""
+    """Format the steps for the terminal, with the first sample ids of each slot."""
     parts: list[RenderableType] = []
     for traced in steps:
         cursor = traced.cursor
@@ -192,9 +193,9 @@ def _summary(steps: Sequence[TracedStep]) -> RenderableType:
     different = [f"{traced.step:,}" for traced in steps if traced.equal is False]
     if different:
         told = (
-            f"DIFFERENT from the record: step {', '.join(different)}. The run was fed with other "
-            "data than the dataset and this version give. Verify the dataset with `transloom data "
-            "verify`, and trace with the version that trained."
+            f"DIFFERENT from the record: step {', '.join(different)}. The run used other data "
+            "than this dataset and this version produce. Verify the dataset with `transloom data "
+            "verify`, and trace with the version that trained the run."
         )
         return shown((told, "red"))
     equal = sum(traced.equal is True for traced in steps)

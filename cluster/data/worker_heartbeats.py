@@ -1,4 +1,4 @@
-"""Signs of life of the data workers, for whoever looks at a run. Nothing waits for them."""
+"""Heartbeats of the data workers, for the displays of a run; polling never blocks."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,17 +9,17 @@ from ray.exceptions import RayError
 
 from cluster.data.workers import WorkerHandle, WorkerStatistics
 
-# Without an answer for so long, a worker is shown as one that does not live.
+# A worker counts as dead in displays after this time without an answer.
 HEARTBEAT_TIMEOUT_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
 class WorkerHeartbeat:
-    """What is known of a worker.
+    """Latest known state of a data worker.
 
     Attributes:
-        statistics: those of its last answer; None before the first.
-        silent_seconds: since that answer, or since it was first asked.
+        statistics: those of its last answer, or None before the first answer.
+        silent_seconds: time since that answer, or since the first request.
     """
 
     number: int
@@ -32,15 +32,15 @@ class WorkerHeartbeat:
 
 
 class WorkerMonitor:
-    """Asks each worker what it has done, and once it has answered, again."""
+    """Poller of the workers' statistics, with one pending request per worker."""
 
     def __init__(self) -> None:
-        self._asked: dict[int, Any] = {}  # questions under way, by the worker's number
+        self._asked: dict[int, Any] = {}  # pending requests, by the worker's number
         self._answers: dict[int, WorkerStatistics] = {}
         self._heard: dict[int, float] = {}
 
     def poll(self, workers: Sequence[WorkerHandle], now: float) -> list[WorkerHeartbeat]:
-        """Take the answers that have come, and ask again who has answered."""
+        """Collect the answers that have arrived, and send new requests to those workers."""
         for number in self._heard.keys() - {worker.number for worker in workers}:
             self._asked.pop(number, None), self._answers.pop(number, None)
             del self._heard[number]
@@ -65,5 +65,5 @@ class WorkerMonitor:
                 self._answers[number] = ray.get(self._asked[number])
                 self._heard[number] = now
             except RayError:
-                pass  # it is being started again
+                pass  # Ray is restarting the worker
         self._asked[number] = worker.actor.statistics.remote()

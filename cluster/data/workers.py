@@ -1,9 +1,9 @@
 """Data workers: Ray actors that return the data at a coordinate.
 
-A worker holds no state but a cache, and a coordinate determines its answer. So workers may die,
-be started again, added and removed while the run trains, and no number of the run changes. The
-ranks make the requests (see streams.py) and therefore own the returned objects, which would
-otherwise die with the worker.
+A worker has no state except a cache, and a coordinate determines its answer. Workers may therefore
+die, restart, join and leave during training without any effect on the run's numbers. The ranks make
+the requests (see streams.py) and therefore own the returned objects. Objects owned by a worker
+would be lost when it dies.
 """
 
 import os
@@ -31,24 +31,25 @@ HEARTBEAT_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class WorkerStatistics:
-    """What a worker process has done since it was started."""
+    """Work done by a worker process since it started."""
 
     process_id: int
     node: str
     windows_read: int
 
 
-# No retries by Ray: who made a request repeats it, so that repetitions are seen.
+# No retries by Ray: the requesting rank repeats a request, so that repetitions are visible.
 @ray.remote(max_restarts=-1, max_task_retries=0, concurrency_groups={"control": 1})
 class DataWorker:
-    """Reads, verifies and batches windows of one dataset."""
+    """Actor that reads, verifies and batches windows of one dataset."""
 
     def __init__(
         self, settings: DataSettings, dataset_identity: str, cache_bytes: int, sources: str
     ) -> None:
-        """
+        """Initialize the worker; the first request opens the dataset.
+
         Args:
-            sources: the digest of the driver's transloom, which must be the same here.
+            sources: digest of the driver's transloom sources, which must be the same here.
         """
         read_environment()
         self._watchdog = Watchdog()
@@ -59,7 +60,7 @@ class DataWorker:
         self._open_reader: WindowReader | None = None
 
     def _reader(self) -> WindowReader:
-        """The reader, made by the first request, so that its errors reach who asked."""
+        """Return the reader, which the first request opens so that its errors reach the rank."""
         if self._open_reader is None:
             self._open_reader = self._open()
         return self._open_reader
@@ -79,7 +80,7 @@ class DataWorker:
 
     @ray.method(concurrency_group="control")
     def heartbeat(self) -> None:
-        """Take note that the supervisor lives."""
+        """Record that the supervisor is alive."""
         self._watchdog.heartbeat()
 
     @ray.method(concurrency_group="control")
@@ -98,16 +99,16 @@ class DataWorker:
 
 @dataclass(frozen=True)
 class WorkerHandle:
-    """A worker as the ranks know it; its number determines which requests it gets first."""
+    """A worker as known to the ranks; its number determines which requests it gets first."""
 
     number: int
     actor: Any
 
 
 class DataWorkers:
-    """The supervisor's side: the workers of a run, as many as are wanted.
+    """Pool of the data workers of a run, owned and resized by the supervisor.
 
-    They die with the driver that started them, and expect its heartbeats.
+    The workers die with the driver that started them, and expect its heartbeats.
     """
 
     def __init__(
@@ -118,23 +119,25 @@ class DataWorkers:
         self._started = 0
         self._starting: list[tuple[WorkerHandle, Any]] = []  # each with its first answer
         self._leaving: list[WorkerHandle] = []
-        self.handles: list[WorkerHandle] = []  # those that ranks may ask
+        self.handles: list[WorkerHandle] = []  # those that ranks may use
 
     def start(self, count: int) -> None:
-        """Start the first workers; ranks wait for them if need be."""
+        """Start the first workers without waiting for them."""
         self.handles = [self._new() for _ in range(count)]
 
     @property
     def actors(self) -> list[Any]:
-        """All workers that may be alive; any thread may call this."""
+        """All workers that may be alive; may be called from any thread."""
         starting = [handle for handle, _ in self._starting]
         return [handle.actor for handle in (*self.handles, *starting, *self._leaving)]
 
     def resize(self, count: int, nodes: Iterable[Node]) -> int:
-        """Have `count` workers: new ones serve once they answer, those too many leave at once.
+        """Scale to `count` workers.
+
+        New workers serve after their first answer. Surplus workers leave at once.
 
         Returns:
-            The number of workers there are now: fewer than `count` if these nodes lack room.
+            The current number of workers, which is less than `count` if these nodes lack capacity.
         """
         missing = count - len(self.handles) - len(self._starting)
         if self._cpus:
@@ -145,12 +148,12 @@ class DataWorkers:
             self._starting.append((handle, handle.actor.process_id.remote()))
         for _ in range(-missing):
             handle = self._starting.pop()[0] if self._starting else self.handles.pop()
-            handle.actor.__ray_terminate__.remote()  # ends after the requests that it has got
+            handle.actor.__ray_terminate__.remote()  # ends after the requests already received
             self._leaving.append(handle)
         return len(self.handles) + len(self._starting)
 
     def cancel_starting(self) -> int:
-        """End the workers that do not serve yet, and return how many.
+        """Kill the workers that do not serve yet, and return their number.
 
         They may hold resources that ranks need to start.
         """
@@ -160,7 +163,7 @@ class DataWorkers:
         return len(given_up)
 
     def admit(self) -> None:
-        """Put new workers among the handles once they can serve."""
+        """Add new workers to the handles after their first answer."""
         answers = [answer for _, answer in self._starting]
         ready, _ = ray.wait(answers, num_returns=len(answers), timeout=0) if answers else ([], [])
         joined = [handle for handle, answer in self._starting if answer in ready]
@@ -168,13 +171,13 @@ class DataWorkers:
         self.handles += joined
 
     def all_responsive(self) -> bool:
-        """Whether every worker is placed and alive, after a moment's wait for that."""
+        """Return whether every worker is placed and answers within a short wait."""
         signs = [handle.actor.process_id.remote() for handle in self.handles]
         ready, _ = ray.wait(signs, num_returns=len(signs), timeout=HEARTBEAT_SECONDS)
         return len(ready) == len(signs)
 
     def windows_read_text(self) -> str:
-        """How many windows each worker has read, in words."""
+        """Return the number of windows that each worker has read, as text."""
         parts = [_describe(handle) for handle in self.handles]
         return f"windows read by data workers since their start: {', '.join(parts)}"
 

@@ -1,1 +1,1 @@
-"""How a process of a run knows that another one is lost, hung or failed."""
+"""Detection of lost, hung and failed processes of a run."""

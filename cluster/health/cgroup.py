@@ -1,9 +1,10 @@
-"""What this process's control group may use of its machine, in a container or under Slurm.
+"""Read the limits of this process's control group, in a container or under Slurm.
 
-    /proc/self/cgroup   the group, and so those around it ──┐
-    /sys/fs/cgroup      limit and use of each               ┴─▶ the least limit of memory, of cores
+    /proc/self/cgroup   the group, and therefore its ancestors ──┐
+    /sys/fs/cgroup      limit and use of each                    ┴─▶ lowest memory and core limits
 
-Both versions of control groups are read. A container often sees its own group alone, at the top.
+The reader supports both versions of control groups. A container often sees only its group, as the
+root.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ OWN_GROUPS = Path("/proc/self/cgroup")
 
 @dataclass(frozen=True)
 class MemoryLimit:
-    """The memory that a group may take, and takes, without cached files, which give way."""
+    """Memory limit of a group, and its use without reclaimable file cache."""
 
     limit_bytes: int
     used_bytes: int
@@ -25,14 +26,14 @@ class MemoryLimit:
 
 @dataclass(frozen=True)
 class CoreLimit:
-    """How many cores may be used, perhaps a fraction of one, and the CPU time taken so far."""
+    """Number of cores, possibly fractional, that a group may use, and the CPU time used so far."""
 
     cores: float
     busy_seconds: Callable[[], float]
 
 
 def memory_limit(mounted: Path = CGROUP_MOUNT, own_groups: Path = OWN_GROUPS) -> MemoryLimit | None:
-    """The least memory that a group around this process may take; None without a limit."""
+    """Return the lowest memory limit of the groups around this process, or None without a limit."""
     found = []
     for group in _cgroups("memory", mounted, own_groups):
         with suppress(OSError, ValueError, KeyError):
@@ -41,7 +42,7 @@ def memory_limit(mounted: Path = CGROUP_MOUNT, own_groups: Path = OWN_GROUPS) ->
 
 
 def core_limit(mounted: Path = CGROUP_MOUNT, own_groups: Path = OWN_GROUPS) -> CoreLimit | None:
-    """The fewest cores that a group around this process may use; None without a limit."""
+    """Return the lowest core limit of the groups around this process, or None without a limit."""
     found = []
     for group in _cgroups("cpu", mounted, own_groups):
         with suppress(OSError, ValueError, KeyError):
@@ -51,14 +52,14 @@ def core_limit(mounted: Path = CGROUP_MOUNT, own_groups: Path = OWN_GROUPS) -> C
 
 
 def _cgroups(controller: str, mounted: Path, own_groups: Path) -> Iterator[Path]:
-    """The folders of this process's group and of those around it that can be seen."""
+    """Yield the visible directories of this process's group and of its ancestors."""
     try:
         lines = own_groups.read_text().splitlines()
     except OSError:
         return
     for line in lines:
-        _, controllers, path = line.split(":", 2)  # as proc(5) has it
-        # Version 2 has one tree for all, version 1 one for each controller.
+        _, controllers, path = line.split(":", 2)  # format documented in proc(5)
+        # Version 2 has one tree for all controllers, version 1 one tree for each.
         if controllers and controller not in controllers.split(","):
             continue
         top = mounted / controller if controllers else mounted
@@ -72,7 +73,13 @@ def _cgroups(controller: str, mounted: Path, own_groups: Path) -> Iterator[Path]
 
 
 def _memory_of(group: Path) -> MemoryLimit:
-    """Raises ValueError if there is no limit ("max"), OSError if it is told nowhere."""
+    """Return the limit and use of memory in a group.
+
+    Raises:
+        ValueError: the group has no limit ("max").
+        OSError: the group has no such file.
+        KeyError: `memory.stat` lacks a field.
+    """
     if (group / "memory.max").exists():
         limit, used, prefix = "memory.max", "memory.current", ""
     else:
@@ -84,7 +91,11 @@ def _memory_of(group: Path) -> MemoryLimit:
 
 
 def _cores_of(group: Path, mounted: Path) -> CoreLimit | None:
-    """None without a limit. Raises OSError, ValueError or KeyError if it cannot be told."""
+    """Return the core limit of a group, or None without a limit.
+
+    Raises:
+        OSError, ValueError, KeyError: the limit or the CPU time cannot be read.
+    """
     if (group / "cpu.max").exists():
         quota, period = (group / "cpu.max").read_text().split()
         stat = group / "cpu.stat"
@@ -99,7 +110,7 @@ def _cores_of(group: Path, mounted: Path) -> CoreLimit | None:
 def _core_limit(quota: str, period: str, busy_seconds: Callable[[], float]) -> CoreLimit | None:
     if quota.strip() in ("max", "-1"):
         return None
-    busy_seconds()  # it can be read
+    busy_seconds()  # fails early if unreadable
     return CoreLimit(int(quota) / int(period), busy_seconds)
 
 

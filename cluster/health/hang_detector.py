@@ -1,11 +1,11 @@
 """Decide when a rank that makes no progress counts as hung.
 
-In: when each rank answered, and the progress that it reported. Out: the error that names the rank,
-its position, and the deadline that has passed.
+In: the time of each rank's answers, and the progress that it reported. Out: the error with the
+rank, its position, and the deadline that has passed.
 
-The durations of steps hardly differ. So the deadline of a step follows from the steps before it: a
-hang then costs seconds, not the minutes that the slowest permitted step may take. Other phases
-keep their settings. Waiting for data is a separate phase, since a stall of the storage must not end
+The durations of steps hardly differ. The deadline of a step therefore follows from the steps before
+it. A hang then costs seconds instead of the minutes that the slowest permitted step may take. Other
+phases keep their settings. Waiting for data is a separate phase, since a storage stall must not end
 ranks.
 """
 
@@ -25,16 +25,16 @@ _ORDER: tuple[Phase, ...] = ("start", "data", "step", "validation", "save", "don
 LEAST_STEP_SECONDS = 30.0
 MEDIANS = 10
 NEWEST_STEPS = 50
-# Steps that are computed before the deadline adapts: the first ones compile and allocate.
+# Steps that complete before the deadline adapts: the first ones compile and allocate.
 FIRST_STEPS = 10
 
 
 @dataclass(frozen=True)
 class Position:
-    """Where a rank stands, by its own report.
+    """Position of a rank in the training loop, as reported by the rank.
 
     Attributes:
-        where: the coordinates of its data, in words.
+        where: the coordinates of its data, as text.
     """
 
     phase: Phase = "start"
@@ -54,7 +54,8 @@ class HangDetector:
     """Position of each rank of a group, and the time of its last answer."""
 
     def __init__(self, deadlines: DeadlinesConfig, names: list[str], now: float) -> None:
-        """
+        """Start the deadlines of all ranks now.
+
         Args:
             names: the ranks' names in messages.
         """
@@ -63,7 +64,7 @@ class HangDetector:
         self._deadlines = deadlines
         self._answered = [now] * len(names)
         self._moved = [now] * len(names)
-        # When the last rank reached the position of the hindmost one.
+        # Time at which the last rank reached the position of the hindmost one.
         self._all_moved = now
         self._step_seconds: deque[float] = deque(maxlen=NEWEST_STEPS)
 
@@ -85,11 +86,11 @@ class HangDetector:
         return max(0.0, now - max(self._answered[rank], self._moved[rank]))
 
     def hung(self, ranks: Iterable[int], now: float) -> RankHungError | None:
-        """Return the error that names a rank which has passed a deadline, or None.
+        """Return the error for a rank that has passed a deadline, or None if no rank has.
 
-        Ranks wait for each other in collectives. So the deadline is that of the ranks behind the
-        others, it counts from when the last rank arrived there, and the error names the one of them
-        that has made no progress for longest.
+        Ranks wait for each other in collectives. The deadline is therefore that of the hindmost
+        ranks, and starts when the last rank arrived at their position. Among these, the error names
+        the rank without progress for the longest time.
         """
         ranks = list(ranks)
         silence = self._deadlines.answer_seconds
@@ -156,9 +157,9 @@ class HangDetector:
 
 
 def _deadline_field(phase: Phase) -> str:
-    """Return the name of a phase's deadline."""
+    """Return the name of the setting that has a phase's deadline."""
     names: dict[Phase, str] = {
         "data": "step",
         "done": "save",
-    }  # done: the last checkpoint is written
+    }  # "done": the rank writes the last checkpoint
     return f"{names.get(phase, phase)}_seconds"

@@ -1,14 +1,14 @@
-"""Where the ranks stand when one of them is taken for hung: their stacks, before they are killed.
+"""Collect the stacks of all ranks when one of them counts as hung, before they are killed.
 
-    rank     leaves word how to dump its Python stack, in memory    `enable_stack_dumps`
-    agent    asks for that on its node, and py-spy for the native   `stacks_of`
-             stack, if it is installed there
-    driver   puts what came in time into the run folder             `save_stacks`
+    rank     prepares a dump of its Python stack into memory        `enable_stack_dumps`
+    agent    requests the dump on its node, and the native stack    `stacks_of`
+             from py-spy, if it is installed there
+    driver   saves the stacks that arrive in time                   `save_stacks`
 
     runs/NAME/stacks/2026-01-31T12-00-00/rank-0.txt
 
-A dump needs nothing of the rank but that it runs: not the GIL, and no thread that answers. For a
-rank that is stopped there is only its state, unless py-spy is installed.
+A dump requires only that the rank runs; it needs neither the GIL nor a responsive thread. For a
+stopped rank, only its process state is available, unless py-spy is installed.
 """
 
 import faulthandler
@@ -30,7 +30,7 @@ from trainer.runs.folder import RunFolder
 SIGNAL = signal.SIGUSR2
 DUMP_SECONDS = 3.0
 PY_SPY_SECONDS = 8.0
-COLLECT_SECONDS = PY_SPY_SECONDS + 4.0  # for request and answer on their way
+COLLECT_SECONDS = PY_SPY_SECONDS + 4.0  # includes the transfer of request and answer
 POLL_SECONDS = 0.05
 MAX_CHARACTERS = 200_000
 MAX_SAVED_HANGS = 5
@@ -38,16 +38,16 @@ _NAME = "transloom-stacks"
 
 
 def enable_stack_dumps() -> None:
-    """Let this process write the Python stacks of all threads when it is sent `SIGNAL`.
+    """Make this process write the Python stacks of all threads when it receives `SIGNAL`.
 
-    They go into a file in memory, which is gone with the process.
+    The stacks go into an in-memory file, which disappears with the process.
     """
     file = os.memfd_create(_NAME)
     faulthandler.register(SIGNAL, file=file, all_threads=True)
 
 
 def stacks_of(processes: list[int]) -> list[str]:
-    """The state and the stacks of processes of this machine, collected at the same time."""
+    """Return the state and the stacks of local processes, collected in parallel."""
     with ThreadPoolExecutor(max_workers=max(1, len(processes))) as threads:
         return list(threads.map(_stacks_of, processes))
 
@@ -55,7 +55,7 @@ def stacks_of(processes: list[int]) -> list[str]:
 def save_stacks(
     run: RunFolder, stacks: Mapping[int, str], notice: Callable[[str], None]
 ) -> Path | None:
-    """Write each rank's stacks into the run's folder; return where, or None if that failed."""
+    """Write each rank's stacks into the run folder; return their directory, or None on failure."""
     folder = run.stacks / datetime.now(UTC).strftime("%Y-%m-%dT%H-%M-%S")
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -64,7 +64,7 @@ def save_stacks(
         for former in sorted(run.stacks.iterdir())[:-MAX_SAVED_HANGS]:
             shutil.rmtree(former)
     except OSError as error:
-        notice(f"the stacks of the ranks could not be kept in {folder}: {error}")
+        notice(f"the stacks of the ranks could not be saved in {folder}: {error}")
         return None
     return folder
 
@@ -85,7 +85,7 @@ def _state(process: int) -> str:
 
 
 def _python_stacks(process: int) -> str:
-    """The dump of faulthandler, which is taken for complete when it stops growing."""
+    """Return faulthandler's dump, considered complete when it stops growing."""
     try:
         dump = next(f for f in Path(f"/proc/{process}/fd").iterdir() if _NAME in _target(f))
         before = dump.stat().st_size
@@ -98,12 +98,12 @@ def _python_stacks(process: int) -> str:
             size = dump.stat().st_size
         text = dump.read_bytes()[before:].decode(errors="replace")
     except (OSError, StopIteration) as error:
-        return f"No Python stack: {error or 'the process has not been prepared for it'}"
-    return f"Python\n\n{text}" if text else "No Python stack: the process does not run."
+        return f"No Python stack: {error or 'the process did not enable stack dumps'}"
+    return f"Python\n\n{text}" if text else "No Python stack: the process is not running."
 
 
 def _target(descriptor: Path) -> str:
-    with suppress(OSError):  # the descriptor has been closed meanwhile
+    with suppress(OSError):  # the descriptor has been closed in the meantime
         return str(descriptor.readlink())
     return ""
 
@@ -112,7 +112,7 @@ def _native_stacks(process: int) -> str:
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     program = shutil.which("py-spy", path=path)
     if program is None:
-        return "No native stack: there is no py-spy here; `pip install py-spy` brings it."
+        return "No native stack: py-spy is not installed here; run `pip install py-spy`."
     problem, deadline = "", time.monotonic() + PY_SPY_SECONDS
     for option in ("--native", "--nonblocking"):  # a stopped process permits only the latter
         command = [program, "dump", option, "--pid", str(process)]
@@ -138,7 +138,7 @@ def attach_stacks(
     collect: Callable[[], Mapping[int, str]],
     notice: Callable[[str], None],
 ) -> Exception:
-    """The failure of a group; if a rank hangs, its message says where all stacks are kept.
+    """Return the failure of a group; for a hang, the message names the folder with the stacks.
 
     Args:
         collect: returns the stacks, by rank.
@@ -148,4 +148,4 @@ def attach_stacks(
     folder = save_stacks(run, collect(), notice)
     if folder is None:
         return failure
-    return RankHungError(f"{failure}. Where each rank stood is in {folder}")
+    return RankHungError(f"{failure}. The stacks of all ranks are in {folder}")

@@ -1,6 +1,6 @@
-"""A clock that stands still while this process does.
+"""Clock that pauses while this process is suspended.
 
-A process that was paused must not conclude from the time of day that others have been silent.
+A process that was suspended must not conclude from wall time that others have been silent.
 """
 
 import time
@@ -10,7 +10,7 @@ MAX_POLL_INTERVAL_SECONDS = 1.0
 
 
 class SuspendAwareClock:
-    """Seconds that this process was awake."""
+    """Clock of the seconds during which this process was awake."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -18,7 +18,7 @@ class SuspendAwareClock:
         self._awake = 0.0
 
     def poll(self) -> float:
-        """The time now; one thread must call this more often than once a second."""
+        """Return the current time; one thread must call this more often than once a second."""
         now = self._clock()
         self._awake += min(now - self._looked, MAX_POLL_INTERVAL_SECONDS)
         self._looked = now

@@ -1,8 +1,8 @@
-"""No process of a run outlives its supervisor.
+"""Watchdog that prevents processes of a run from outliving its supervisor.
 
-Ray ends the actors of a driver that has died. A driver may also be paused, or lost together with
-the head that would notice. The processes notice that themselves: each expects signs of life, and
-ends itself before the supervisor's lease on the run could pass to somebody else.
+Ray ends the actors of a driver that has died. A driver may also be suspended, or lost together with
+the head that would notice. The processes detect these cases themselves: each expects heartbeats.
+Without them it kills itself before the supervisor's lease on the run can pass to another process.
 """
 
 import os
@@ -23,7 +23,7 @@ POLL_SECONDS = 0.5
 
 
 class Watchdog:
-    """Kills this process when its supervisor has not been heard of for too long."""
+    """Thread that kills this process if its supervisor sends no heartbeat for too long."""
 
     def __init__(
         self,
@@ -51,17 +51,18 @@ class Watchdog:
 
 
 class HeartbeatSender(PeriodicThread):
-    """The supervisor's side: a thread that sends every actor a heartbeat, whatever else happens."""
+    """Supervisor thread that sends every actor a heartbeat, whatever else happens."""
 
     def __init__(self, actors: Callable[[], Iterable[Any]]) -> None:
-        """
+        """Initialize the thread.
+
         Args:
-            actors: called each time; returns actors that have a method `heartbeat`.
+            actors: called before each round; returns actors that have a method `heartbeat`.
         """
-        super().__init__("signs of life", HEARTBEAT_SECONDS, self._send)
+        super().__init__("heartbeats", HEARTBEAT_SECONDS, self._send)
         self._actors = actors
 
     def _send(self) -> None:
         for actor in self._actors():
-            with suppress(Exception):  # a dead actor must not keep it from the others
+            with suppress(Exception):  # a dead actor must not stop the heartbeats to the others
                 actor.heartbeat.remote()

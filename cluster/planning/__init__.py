@@ -1,1 +1,1 @@
-"""Whether a recipe can be trained, and what that takes, told before it is tried."""
+"""Checks and estimates of a run before it trains: feasibility, memory, disk and time."""

@@ -1,4 +1,4 @@
-"""What a running cluster has free, who holds the rest, and what its nodes lack for a run."""
+"""Query a running cluster: free resources, their holders, and problems of its nodes for a run."""
 
 import time
 from collections.abc import Callable, Collection
@@ -25,12 +25,12 @@ ROUNDING = 1e-3
 
 @dataclass(frozen=True)
 class ClusterFacts:
-    """A cluster at this moment.
+    """Snapshot of a cluster.
 
     Attributes:
-        room: ranks that fit into what is free now.
-        room_at_all: ranks that would fit if nobody else held anything.
-        said: what the nodes that answered have said of themselves.
+        room: number of ranks that fit into the free resources.
+        room_at_all: number of ranks that would fit if all resources were free.
+        said: facts of the nodes that answered.
     """
 
     nodes: tuple[Node, ...]
@@ -66,14 +66,14 @@ def ask_cluster(
     manifest: str | None,
     notice: Callable[[str], None],
 ) -> tuple[ClusterFacts, list[PlanProblem]]:
-    """Join the cluster, look, and leave it.
+    """Join the cluster, collect its facts and problems, and leave it.
 
     Args:
-        manifest: the sha256 of the dataset's manifest, if there is one here.
-        notice: told what is worth knowing about the cluster itself, such as open doors.
+        manifest: sha256 of the dataset's manifest, or None if this machine has no manifest.
+        notice: called with notices about the cluster itself, such as open endpoints.
 
     Raises:
-        ClusterError: it cannot be joined.
+        ClusterError: the cluster cannot be joined.
     """
     config, dataset = recipe.cluster, recipe.data.dataset
     gpu = bool(config.gpus_per_rank)
@@ -104,10 +104,10 @@ def ask_cluster(
 
 
 def _consistent_snapshot(view: ClusterView) -> tuple[tuple[Node, ...], tuple[Holder, ...]]:
-    """Return nodes by name, and who holds their resources.
+    """Return nodes by name, and the holders of their resources.
 
-    Ray's answers to the two questions lag differently behind what jobs take and give back: they are
-    asked again until they agree.
+    Ray's answers to the two queries lag differently behind changes by jobs. The queries are
+    therefore repeated until the answers agree.
     """
     until = time.monotonic() + CONSISTENCY_SECONDS
     while True:
@@ -119,9 +119,9 @@ def _consistent_snapshot(view: ClusterView) -> tuple[tuple[Node, ...], tuple[Hol
 
 
 def is_consistent(nodes: Collection[Node], holders: Collection[Holder]) -> bool:
-    """Return whether no more is held than is not free.
+    """Return whether the holders hold at most the resources that are not free.
 
-    Less may be held: a task takes resources, too, and is no holder.
+    They may hold less: a task also takes resources, but is not a holder.
     """
     for name in {name for holder in holders for name in holder.resources}:
         taken = sum(node.total.get(name, 0.0) - node.free.get(name, 0.0) for node in nodes)
@@ -131,7 +131,7 @@ def is_consistent(nodes: Collection[Node], holders: Collection[Holder]) -> bool:
 
 
 def capacity_problems(recipe: Recipe, facts: ClusterFacts) -> list[PlanProblem]:
-    """Whether there is room for the least number of ranks, now or ever."""
+    """Check that the minimum number of ranks fits into the cluster, now or once others leave."""
     config = recipe.cluster
     least = config.min_ranks
     if facts.room >= least:
@@ -141,28 +141,28 @@ def capacity_problems(recipe: Recipe, facts: ClusterFacts) -> list[PlanProblem]:
         each += f" on nodes with {join_items(f'{k}={v}' for k, v in config.node_labels.items())}"
     if facts.room_at_all < least:
         text = (
-            f"The run needs {counted(least, 'rank')} of {each} each, and the cluster has room for "
-            f"{facts.room_at_all} in all, whoever holds it. Lower cluster.ranks, or add nodes"
+            f"The run needs {counted(least, 'rank')} of {each} each, and the cluster has capacity "
+            f"for {facts.room_at_all} in all, free or in use. Lower cluster.ranks, or add nodes"
         )
         return [PlanProblem("cluster", text)]
     held = join_items(f"{resources_text(h)} by {holder_text(h)}" for h in facts.holders)
     text = (
-        f"The run needs {counted(least, 'rank')} of {each} each, and there is room for "
-        f"{facts.room} now (held: {held}): it would wait for "
-        f"{config.wait_for_ranks_seconds:g} s (cluster.wait_for_ranks_seconds). Wait for these to "
-        "end, or lower cluster.ranks"
+        f"The run needs {counted(least, 'rank')} of {each} each, and the cluster has free capacity "
+        f"for {facts.room} now (in use: {held}). The run would wait for up to "
+        f"{config.wait_for_ranks_seconds:g} s (cluster.wait_for_ranks_seconds). Wait until the "
+        "others end, or lower cluster.ranks"
     )
     return [PlanProblem("cluster", text, refuses=False)]
 
 
 def holder_text(holder: Holder) -> str:
-    """Who holds resources, for a person."""
+    """Describe a holder of resources for messages."""
     name = holder.submission or f"job {holder.job}"
     return f"{name} ({holder.run or holder.command}; driver on {holder.driver})"
 
 
 def resources_text(holder: Holder) -> str:
-    """What is held, for a person."""
+    """Describe the resources of a holder for messages."""
     return " and ".join(f"{amount:g} {name}" for name, amount in sorted(holder.resources.items()))
 
 
@@ -185,5 +185,5 @@ def _node_json(node: Node, said: NodeFacts | None) -> dict[str, Any]:
 
 
 def _plain(amounts: Any) -> dict[str, float]:
-    """Amounts without those that every node has of itself, such as node:10.0.0.1."""
+    """Return the amounts without Ray's own resources of a node, such as node:10.0.0.1."""
     return {name: n for name, n in amounts.items() if ":" not in name}

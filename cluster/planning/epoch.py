@@ -1,7 +1,8 @@
-"""Steps of an epoch and operations of a step, measured on the first windows of a dataset.
+"""Estimate steps per epoch and operations per step from the first windows of a dataset.
 
-Windows are cut as the data workers cut them. A small dataset is cut whole, and the number of steps
-is exact. Of a large one only the first windows are cut, and the others are assumed to be like them.
+Windows are cut as the data workers cut them. For a small dataset, all windows are cut, and the
+number of steps is exact. For a large one, only the first windows are cut, and the others are
+assumed to be similar.
 """
 
 from dataclasses import dataclass
@@ -12,19 +13,19 @@ from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.storage.store import DatasetStore
 from data_pipeline.tokenizers.tokenizer import load_tokenizers
 
-# Bytes of shards that are read at most: about a second's work.
+# Maximum bytes of shards to read: about one second of work.
 BYTES_READ = 64_000_000
-MAX_MICRO_BATCHES = 1_000  # some 20 µs each
+MAX_MICRO_BATCHES = 1_000  # about 20 µs each
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """An epoch in numbers.
+    """Size of an epoch.
 
     Attributes:
-        steps: optimizer steps; a fraction, since steps run over the end of an epoch.
-        units: what the loss is divided by: target tokens, say.
-        exact: whether all of it was cut.
+        steps: optimizer steps; a fraction, since a step may extend over the end of an epoch.
+        units: total of the loss's denominators, for example target tokens.
+        exact: whether all windows were cut.
     """
 
     steps: float
@@ -37,7 +38,7 @@ class StepFlops:
     """Operations of a step, forward and backward, of all ranks; see `model.flops`.
 
     Attributes:
-        micro_batches: those that a step's operations are extrapolated from.
+        micro_batches: number of micro-batches from which a step is extrapolated.
     """
 
     model: float
@@ -72,7 +73,7 @@ def measure_epoch(
 
 
 def estimate_flops(recipe: Recipe, store: DatasetStore, manifest: Manifest) -> StepFlops | None:
-    """Return the operations of a mean step; None if the task or its network does not count them.
+    """Return the operations of a mean step, or None if the task or its network does not count them.
 
     Raises:
         DatasetFileError: a shard cannot be read.

@@ -1,9 +1,9 @@
-"""A few steps of one rank in this process: the real network, the real batches, the real loop.
+"""Train a few steps with one rank in this process: the real network, batches and loop.
 
     recipe, dataset ──▶ engine, task, data ──▶ trainer.training.loop.Trainer ──▶ lines, memory
 
-Nothing is written: there is no record and no checkpoint, and the loop is asked to stop. Imports
-torch and DeepSpeed.
+A measurement writes neither record nor checkpoint, and requests a stop of the loop when it is done.
+It imports torch and DeepSpeed.
 """
 
 import time
@@ -37,18 +37,18 @@ if TYPE_CHECKING:
     from trainer.runs.vitals import Phase
 
 WARM_UP_STEPS = 2
-LEAST_STEPS, MOST_STEPS = 3, 30  # measured ones
+LEAST_STEPS, MOST_STEPS = 3, 30  # measured steps
 MAX_MEASURED_SECONDS = 10.0
 NEVER = 10**9
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """What a few steps of one rank took.
+    """Speed and memory of a few steps of one rank.
 
     Attributes:
         state_bytes: memory of the process with weights, moments and the copy for checkpoints.
-        step_bytes: what the steps took besides at most: gradients and activations.
+        step_bytes: additional peak memory of the steps: gradients and activations.
     """
 
     speed: Speed
@@ -58,9 +58,9 @@ class Measurement:
 
 
 class _MeasuringSupervision:
-    """Supervision and recorder of the measured rank: keeps its lines, and says when it is enough.
+    """Supervision and recorder of the measured rank, which keep its lines and limit its steps.
 
-    The loop asks at each step whether to stop, and hands over the step's line afterwards.
+    The loop checks at each step whether to stop, and passes the step's line afterwards.
     """
 
     last_step = 0
@@ -76,7 +76,7 @@ class _MeasuringSupervision:
                 self._since = time.monotonic()
 
     def stop_requested(self) -> bool:
-        measured = len(self.lines) + 1 - WARM_UP_STEPS  # with the step that asks
+        measured = len(self.lines) + 1 - WARM_UP_STEPS  # includes the current step
         if measured < LEAST_STEPS:
             return False
         return measured >= MOST_STEPS or time.monotonic() - self._since > MAX_MEASURED_SECONDS
@@ -86,19 +86,19 @@ class _MeasuringSupervision:
         return self.lines[WARM_UP_STEPS:][::-1]
 
     def record_texts(self, step: int, texts: list[str]) -> None:
-        """Do nothing: nothing is validated."""
+        """Do nothing, as nothing is validated."""
 
     def progress(self, phase: "Phase", step: int, where: str = "") -> None:
-        """Do nothing: nobody waits for a sign of life."""
+        """Do nothing, as no supervisor expects heartbeats."""
 
     def line(self, line: Line) -> None:
-        """Do nothing: the recorder has it."""
+        """Do nothing, as `append` already keeps the line."""
 
     def notice(self, text: str) -> None:
-        """Do nothing: what is noticed is that nothing is recorded."""
+        """Do nothing: the notices only report that nothing is recorded."""
 
     def log_detail(self, text: str) -> None:
-        """Do nothing: a measurement has no log."""
+        """Do nothing, as a measurement has no log."""
 
     def state_written(self, file: "FileRecord", header: "CheckpointHeader") -> None:
         raise AssertionError("nothing is written")
@@ -108,7 +108,7 @@ class _MeasuringSupervision:
 
 
 def can_measure(recipe: Recipe) -> str | None:
-    """Why this machine cannot train a step of the recipe; None if it can."""
+    """Return why this machine cannot train a step of the recipe, or None if it can."""
     if recipe.cluster.gpus_per_rank and not torch.cuda.is_available():
         return "its ranks compute on GPUs, and torch finds none here"
     return None
@@ -143,7 +143,7 @@ def measure(recipe: Recipe, store: DatasetStore, manifest: Manifest) -> Measurem
 
 
 def _endless(recipe: Recipe) -> Recipe:
-    """The recipe without an end, validations and checkpoints, which would be measured too."""
+    """Return the recipe without an end, validations and checkpoints, which distort timings."""
     trainer = recipe.trainer.model_copy(
         update={
             "max_steps": NEVER,
@@ -164,7 +164,11 @@ def _train(
     supervision: _MeasuringSupervision,
     resources: ExitStack,
 ) -> tuple[int, int]:
-    """Train until the watcher has seen enough; the bytes of the state, and of steps besides."""
+    """Train until enough steps are measured.
+
+    Returns:
+        The bytes of the state, and the additional bytes of the steps.
+    """
     from trainer.build.engine import build_engine  # imports DeepSpeed, which reads the environment
     from trainer.state.restore import begin
     from trainer.state.saving import NoSaver

@@ -1,8 +1,9 @@
-"""What a node says of itself: versions, run folder, dataset, network interface, clock.
+"""Probe of one node: versions, run folder, dataset, network interface and clock.
 
-Needs Python's standard library only, and is sent by value with what it takes from `head_look`: so a
-node without transloom answers too, and says just that. It writes one file beside the one that the
-asking process has left in the run's folder; that process removes both.
+The probe needs only Python's standard library. Its code, including the parts of `head_probe` that
+it uses, is sent by value. A node without transloom can therefore answer, and report that. The probe
+writes one file next to the file that the asking process created in the run folder. That process
+removes both files.
 """
 
 import hashlib
@@ -19,20 +20,24 @@ DISTRIBUTIONS = ("torch", "deepspeed", "ray")
 
 
 class NodeProbe:
-    """Lives on a node for as long as it is asked."""
+    """Actor that answers the queries about its node."""
 
     def clock(self) -> float:
-        """The node's time, in seconds since the epoch."""
+        """Return the node's time, in seconds since the epoch."""
         return time.time()
 
     def collect(self, asked: dict[str, Any]) -> dict[str, Any]:
-        """What the node has.
+        """Return the facts of this node.
 
         Args:
-            asked: the `installation` of transloom, the `folder` of the run (or the part of its path
-                that there is) with the name of a file that was `left` there and of the `answer`;
-                the `manifest` of the dataset, None if it is remote; the `address` by which other
-                nodes know this one; whether ranks need a `gpu`.
+            asked: the query, with the following keys:
+                `installation`: path of transloom;
+                `folder`: the run folder, or the existing part of its path;
+                `left`: name of the file that the asking process created there;
+                `answer`: name of the file that this node creates there;
+                `manifest`: path of the dataset's manifest, or None if it is remote;
+                `address`: address by which other nodes reach this one;
+                `gpu`: whether ranks need a GPU.
         """
         return {
             "python": platform.python_version(),
@@ -45,12 +50,12 @@ class NodeProbe:
 
 
 def code_of(installation: Path) -> str | None:
-    """The digest of transloom's files there, as `submit` compares it; None if it has none."""
+    """Return the digest of transloom's files, as `submit` compares it, or None without any."""
     return digest_of(installation) if package_files(installation) else None
 
 
 def version_of(name: str) -> str | None:
-    """The version of an installed distribution; None if it is not there."""
+    """Return the version of an installed distribution, or None if it is not installed."""
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
@@ -58,7 +63,7 @@ def version_of(name: str) -> str | None:
 
 
 def _check_shared_folder(folder: Path, left: str, answer: str) -> str | None:
-    """What is wrong with the folder; None if it is the one that the asking process has."""
+    """Return the problem with the folder, or None if it is the asking process's folder."""
     try:
         (folder / left).read_bytes()
         (folder / answer).touch()
@@ -68,7 +73,7 @@ def _check_shared_folder(folder: Path, left: str, answer: str) -> str | None:
 
 
 def _manifest(path: str | None) -> str | None:
-    """The sha256 of the dataset's manifest, or why it cannot be read, after an exclamation mark."""
+    """Return the sha256 of the dataset's manifest, or "!" followed by the reason for a failure."""
     if path is None:
         return None
     try:
@@ -78,7 +83,7 @@ def _manifest(path: str | None) -> str | None:
 
 
 def _interface(installation: str, address: str, gpu: bool) -> str:
-    """Which interface ranks would use, or why none, after an exclamation mark."""
+    """Return the network interface for ranks, or "!" followed by the reason for a failure."""
     sys.path.insert(0, installation)
     try:
         from trainer.rank.distributed import network_interface
@@ -86,7 +91,7 @@ def _interface(installation: str, address: str, gpu: bool) -> str:
 
         placement = Placement(world_size=2, device="cuda" if gpu else "cpu", node_address=address)
         variables = network_interface(placement)
-    except Exception as error:  # a torch that cannot be loaded, say: it is told
+    except Exception as error:  # report any failure, such as a torch that fails to import
         return f"!{error}"
     finally:
         sys.path.remove(installation)

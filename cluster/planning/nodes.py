@@ -1,6 +1,6 @@
-"""What the nodes of a cluster are like, as far as a run is concerned.
+"""Collect the facts of a cluster's nodes that matter for a run, and compare them.
 
-a file in the run's folder ──▶ a probe on each node answers beside it ──▶ NodeFacts
+a file in the run folder ──▶ a probe on each node adds a file of its node ──▶ NodeFacts
     ──compare with this process──▶ problems, a line each
 """
 
@@ -24,23 +24,23 @@ from cluster.ray import head_probe
 from cluster.ray.cluster_view import Node
 from cluster.ray.folder_access import existing_part
 
-# A node has to start a process and import torch, as it will for a rank.
+# A node must start a process and import torch, as it will for a rank.
 ANSWER_SECONDS = 120.0
 MAX_SKEW_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
 class NodeFacts:
-    """What a node has said of itself, compared with what is here.
+    """Facts that a node reported, relative to this machine.
 
     Attributes:
-        code: the sha256 of its transloom; None if it has none where this machine has it.
-        folder: what is wrong with its view of the run's folder; None if nothing is.
-        manifest: the sha256 of the dataset's manifest there, or a reason after "!"; None if the
+        code: sha256 of its transloom, or None if it has none at this machine's path.
+        folder: problem with its view of the run folder, or None without a problem.
+        manifest: sha256 of the dataset's manifest there, or a reason after "!"; None if the
             dataset is remote.
-        interface: the network interface of ranks, or a reason after "!".
-        skew_seconds: how far its clock is ahead of this machine's.
-        skew_error_seconds: how far that may be off.
+        interface: network interface of ranks, or a reason after "!".
+        skew_seconds: time by which its clock is ahead of this machine's clock.
+        skew_error_seconds: maximum error of `skew_seconds`.
     """
 
     name: str
@@ -57,11 +57,11 @@ class NodeFacts:
 def ask_nodes(
     nodes: Iterable[Node], run: Path, manifest: Path | None, *, gpu: bool
 ) -> tuple[list[NodeFacts], list[PlanProblem]]:
-    """Ask every node, all at once; those that do not answer are a problem each.
+    """Query every node in parallel, and add a problem for each node that does not answer.
 
     Args:
-        manifest: the file of the dataset's manifest; None if the dataset is remote.
-        gpu: whether ranks need one.
+        manifest: the file of the dataset's manifest, or None if the dataset is remote.
+        gpu: whether ranks need a GPU.
     """
     folder = existing_part(run)
     left = f".transloom-plan-{secrets.token_hex(4)}"
@@ -74,7 +74,7 @@ def ask_nodes(
     }
     probes: list[tuple[Node, Any, Any]] = []
     try:
-        with suppress(OSError):  # then no node sees it, and each says so
+        with suppress(OSError):  # then no node sees the file, and each reports that
             (folder / left).touch()
         for node in nodes:
             with pickled_by_value():
@@ -100,7 +100,7 @@ def ask_nodes(
 
 @contextmanager
 def pickled_by_value() -> Iterator[None]:
-    """Let the probe travel with all of its code, to nodes that may not have it."""
+    """Pickle the probe with all of its code, for nodes that may not have it installed."""
     modules = (node_probe, head_probe)
     for module in modules:
         cloudpickle.register_pickle_by_value(module)
@@ -124,7 +124,7 @@ def _facts(node: Node, said: dict[str, Any], probe: Any, answer: Path) -> NodeFa
     answered_at = time.time()
     folder = said["folder"]
     if folder is None and not answer.exists():
-        folder = "what it writes there is not seen here"
+        folder = "files that it writes there are not visible here"
     return NodeFacts(
         name=node.name,
         python=said["python"],
@@ -143,20 +143,20 @@ def _unresponsive_problem(node: Node, error: Exception) -> PlanProblem:
     return PlanProblem(
         "node",
         f"Node {node.name} has not answered within {ANSWER_SECONDS:.0f} s "
-        f"({reason[-1] if reason else type(error).__name__}): ranks would not start there. Look "
-        "into the logs of its Ray, or take it out of the cluster",
+        f"({reason[-1] if reason else type(error).__name__}): ranks would not start there. Check "
+        "its Ray logs, or remove it from the cluster",
     )
 
 
 def node_problems(
     node: NodeFacts, here: NodeFacts, run: Path, manifest: str | None, *, alone: bool
 ) -> list[PlanProblem]:
-    """What is wrong with a node.
+    """Return the problems of a node.
 
     Args:
-        here: what this machine would say.
-        manifest: the sha256 that the dataset's manifest must have; None if that is not known.
-        alone: whether there is no other node, so that ranks need no network.
+        here: the facts of this machine.
+        manifest: expected sha256 of the dataset's manifest, or None if it is not known.
+        alone: whether this is the only node, so that ranks need no network.
     """
     lines = [*_version_lines(node, here)]
     if node.folder is not None:
@@ -180,9 +180,9 @@ def node_problems(
         problems.append(
             PlanProblem(
                 "node",
-                f"The clock of node {node.name} is {skew:.1f} s {way} this machine's, and more "
-                f"than {MAX_SKEW_SECONDS:g} s misplace times in records and the leave of a "
-                "drained node. Set it, for example with chrony",
+                f"The clock of node {node.name} is {skew:.1f} s {way} this machine's. A difference "
+                f"of more than {MAX_SKEW_SECONDS:g} s distorts times in records and the deadline "
+                "of a drained node. Synchronize the clocks, for example with chrony",
                 refuses=False,
             )
         )
@@ -192,15 +192,15 @@ def node_problems(
 def _version_lines(node: NodeFacts, here: NodeFacts) -> Iterable[str]:
     if _minor(node.python) != _minor(here.python):
         yield (
-            f"has Python {node.python}, this machine {here.python}: they must agree in the first "
-            "two numbers; start its Ray from such an environment"
+            f"has Python {node.python}, this machine {here.python}: the first two numbers "
+            "must agree; start its Ray from a matching environment"
         )
     for name, version in here.versions.items():
         theirs = node.versions.get(name)
         if theirs != version:
             yield (
                 f"has {name} {theirs or 'not at all'}, this machine {version or 'not at all'}: "
-                "install the same on all nodes, from the same lock"
+                "install the same version on all nodes, from the same lock file"
             )
     if node.code is None:
         yield (
@@ -210,7 +210,7 @@ def _version_lines(node: NodeFacts, here: NodeFacts) -> Iterable[str]:
     elif node.code != here.code:
         yield (
             f"has another transloom at {INSTALLATION} (sources {node.code[:12]}…, this machine "
-            f"{str(here.code)[:12]}…): install the same on all nodes"
+            f"{str(here.code)[:12]}…): install the same version on all nodes"
         )
 
 
@@ -219,7 +219,7 @@ def _minor(version: str) -> list[str]:
 
 
 def facts_of_this_machine() -> NodeFacts:
-    """What every node is compared with."""
+    """Return the facts with which every node is compared."""
     import platform
 
     return NodeFacts(

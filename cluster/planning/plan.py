@@ -1,9 +1,9 @@
-"""A plan: everything that can be told of a run before it trains.
+"""Plan a run: collect everything that can be known about it before it trains.
 
     quick part ──▶ size of the network ──▶ epoch ──▶ the cluster, if one is named
         ──▶ a record or a few measured steps ──▶ hours
 
-What goes wrong on the way is a problem of the plan, not its end: the rest is still told.
+A failure of a stage becomes a problem in the plan, and the other stages still run.
 """
 
 import os
@@ -39,12 +39,12 @@ _EXPECTED = (ClusterError, DataError, ModelError, TrainerError, OSError)
 
 @dataclass(frozen=True)
 class PlanOptions:
-    """What a plan is asked for besides what it always tells.
+    """Options of a plan.
 
     Attributes:
-        address: of a cluster to look at; None for this machine.
+        address: address of a cluster to query, or None for this machine.
         measured: whether steps may be trained to measure them.
-        like: a run whose record tells the speed.
+        like: run from whose record the speed is read.
     """
 
     address: str | None = None
@@ -54,11 +54,11 @@ class PlanOptions:
 
 @dataclass
 class Plan:
-    """What was found; None where it could not be told, for a reason among the problems.
+    """Results of a plan; a value is None if it is unknown, for a reason among the problems.
 
     Attributes:
-        steps_left: until `trainer.max_steps`.
-        state: memory of one rank, if there are as many as the recipe has at most.
+        steps_left: steps until `trainer.max_steps`.
+        state: memory of one rank, with the recipe's maximum number of ranks.
     """
 
     recipe: Recipe
@@ -78,7 +78,7 @@ class Plan:
 
     @property
     def activation_bytes(self) -> int | None:
-        """About what a rank's passes keep for backward: of measured steps, without gradients."""
+        """Estimated activation memory of a rank: bytes of measured steps without gradients."""
         if self.measurement is None or self.parameters is None:
             return None
         alone = size_of_state(self.recipe, self.parameters, 1, self.frozen_parameters)
@@ -86,7 +86,7 @@ class Plan:
 
     @property
     def trainable(self) -> bool:
-        """Whether nothing that was found refuses the run."""
+        """True if no problem refuses the run."""
         return not any(problem.refuses for problem in self.problems)
 
     def to_json(self) -> dict[str, Any]:
@@ -124,8 +124,8 @@ def make_plan(
     """Plan the run of a recipe.
 
     Args:
-        recipe: with absolute paths.
-        notice: told what is being done, where that takes more than a moment.
+        recipe: recipe with absolute paths.
+        notice: called before stages that take more than a moment.
     """
     checked = quick_check(recipe, run)
     checkpoints = list_checkpoints(run.checkpoints)
@@ -180,7 +180,7 @@ def _estimate_speed(
     dataset: tuple[DatasetStore, Manifest] | None,
     notice: Callable[[str], None],
 ) -> None:
-    """The speed of a record, or of a few steps here if these may be trained and can be."""
+    """Set the speed from a record, or else from a few steps here if allowed and possible."""
     like = wanted.like or run
     try:
         if wanted.like:
@@ -205,7 +205,7 @@ def _estimate_speed(
 
 
 def _measured_memory(plan: Plan) -> list[PlanProblem]:
-    """Whether all ranks fit into this machine, each with what one was measured to take."""
+    """Check that all ranks fit into this machine, each with the memory measured for one."""
     config, measured = plan.recipe.cluster, plan.measurement
     if measured is None or plan.parameters is None or config.gpus_per_rank:
         return []
@@ -216,14 +216,14 @@ def _measured_memory(plan: Plan) -> list[PlanProblem]:
     steps = alone.gradients + alone.bucket
     base = measured.state_bytes - (alone.on_device - steps)  # Python, torch, DeepSpeed, the data
     each = base + cut.on_device + cut.on_host + (plan.activation_bytes or 0)
-    free = host_memory.available_bytes() + host_memory.resident_bytes()  # this process will leave
+    free = host_memory.available_bytes() + host_memory.resident_bytes()  # this process will end
     if ranks * each <= free:
         return []
     return [
         PlanProblem(
             "memory",
-            f"{counted(ranks, 'rank')} take {gigabytes(each)} each, by what one took here, and "
-            f"this machine has {gigabytes(free)} left for them. Take fewer ranks, lower "
+            f"{counted(ranks, 'rank')} take {gigabytes(each)} each, as measured with one rank "
+            f"here, and this machine has {gigabytes(free)} left for them. Use fewer ranks, lower "
             "batching.max_tokens_per_micro_batch (another run), or join a cluster with --address",
         )
     ]

@@ -1,4 +1,4 @@
-"""What is found wrong with a plan: one line, with both values and the remedy."""
+"""Problems of a plan: one line each, with both values and the remedy."""
 
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -8,12 +8,12 @@ About = Literal["recipe", "dataset", "run", "disk", "memory", "GPUs", "versions"
 
 @dataclass(frozen=True)
 class PlanProblem:
-    """One thing that is wrong.
+    """One problem of a plan.
 
     Attributes:
-        text: what is wrong, both values, and the remedy.
-        refuses: whether the run cannot be trained like this; else it is only worth knowing.
-        error: the error that training itself would end with, if it has one for this.
+        text: the problem, both values, and the remedy.
+        refuses: whether the run cannot be trained like this; otherwise the problem is a warning.
+        error: the error that training itself would raise, or None if it has none for this.
     """
 
     about: About

@@ -1,13 +1,14 @@
-"""The quick part of a plan: what can be told in a moment, without Ray, torch or any batch.
+"""Run the quick part of a plan, without Ray, torch or any batch.
 
     recipe, dataset, run ──check_run──▶ do they belong together?
-    the run's folder     ──▶ can it be written, and is there room for its checkpoints?
-    the cluster          ──▶ does its head answer, if there is one to join?
-    this machine         ──▶ has it the GPUs and the memory that the ranks need at least?
-    packages             ──▶ are they those that transloom was made for?
+    the run folder       ──▶ is it writable, with enough space for the checkpoints?
+    the cluster          ──▶ does its head answer, if a cluster is joined?
+    this machine         ──▶ does it have the GPUs and the memory for the minimum of ranks?
+    packages             ──▶ do they have the versions that transloom requires?
 
-`transloom train` and `transloom submit` ask this first, so that a mistake costs a second and not a
-job. On a cluster that is joined, room is not asked for here: the run waits for it, and says so.
+`transloom train` and `transloom submit` run these checks first, so that a mistake costs a second
+instead of a job. They do not check the capacity of a joined cluster: the run waits for it, and
+reports that.
 """
 
 import shutil
@@ -36,12 +37,11 @@ from trainer.runs.folder import RunFolder
 
 @dataclass(frozen=True)
 class QuickCheck:
-    """What was found.
+    """Result of the quick checks.
 
     Attributes:
-        problems: what is wrong, the worst first.
-        dataset: the recipe's dataset, if it is the right one; what else is asked of it is in the
-            manifest.
+        problems: the problems, those that refuse the run first.
+        dataset: the recipe's dataset, if it is the right one. Further facts are in its manifest.
     """
 
     problems: tuple[PlanProblem, ...]
@@ -51,32 +51,36 @@ class QuickCheck:
         """Raise the first problem that refuses the run, if there is one.
 
         Raises:
-            ClusterError, DataError, ModelError, TrainerError: what training would end with.
+            ClusterError, DataError, ModelError, TrainerError: the error that training would raise.
         """
         for problem in self.problems:
             if problem.refuses:
                 raise problem.error or ClusterError(problem.text)
 
     def require(self) -> tuple[DatasetStore, Manifest]:
-        """The dataset of a run that is trained here; raises what `raise_refusal` raises."""
+        """Return the dataset of a run that trains here.
+
+        Raises:
+            ClusterError, DataError, ModelError, TrainerError: as `raise_refusal`.
+        """
         self.raise_refusal()
-        assert self.dataset is not None, "a dataset that is not there is a problem"
+        assert self.dataset is not None, "a missing dataset is a problem that refuses the run"
         return self.dataset
 
     @property
     def notices(self) -> list[str]:
-        """What is worth knowing and refuses nothing."""
+        """Texts of the problems that do not refuse the run."""
         return [problem.text for problem in self.problems if not problem.refuses]
 
 
 def quick_check(recipe: Recipe, run: RunFolder, *, trains_here: bool = True) -> QuickCheck:
-    """Look for mistakes; nothing is written.
+    """Check for mistakes without writing anything.
 
     Args:
-        recipe: with absolute paths.
-        trains_here: whether this machine sees dataset and run folder where the ranks will. A client
-            that submits a job may not: then a dataset or folder that is not here is no problem, and
-            no server is asked, for which the nodes alone may have the credentials.
+        recipe: recipe with absolute paths.
+        trains_here: whether this machine has the ranks' view of dataset and run folder. A client
+            that submits a job may not have it. Then a missing local dataset or folder is no
+            problem, and no server is queried, as only the nodes may have the credentials.
     """
     dataset, problems = _dataset(recipe, run, trains_here)
     problems += run_folder_problems(run) if trains_here or run.path.exists() else []
@@ -106,7 +110,7 @@ def _dataset(
 
 
 def run_folder_problems(run: RunFolder) -> list[PlanProblem]:
-    """Return why the run's folder cannot be made or written."""
+    """Return why the run folder cannot be created or written."""
     problem = write_problem(run.path)
     if problem is None:
         return []
@@ -115,9 +119,9 @@ def run_folder_problems(run: RunFolder) -> list[PlanProblem]:
 
 
 def cluster_problems(recipe: Recipe, run: RunFolder) -> list[PlanProblem]:
-    """Return why the cluster cannot be joined, unless the run has all its steps already.
+    """Return why the cluster cannot be joined, unless the run already has all its steps.
 
-    Asked before the run is owned: an address that is wrong leaves no trace of a run.
+    This check precedes the acquisition of the run: a wrong address leaves no trace of a run.
     """
     checkpoints = list_checkpoints(run.checkpoints)
     over = bool(checkpoints) and step_of(checkpoints[-1]) >= recipe.trainer.max_steps
@@ -134,13 +138,13 @@ def cluster_problems(recipe: Recipe, run: RunFolder) -> list[PlanProblem]:
 
 @dataclass(frozen=True)
 class Disk:
-    """The disk of a run's checkpoints.
+    """Disk use of a run's checkpoints.
 
     Attributes:
         each: bytes of one checkpoint.
-        there: checkpoints that the run has.
-        wanted: the most that it will have besides, the one that is being written included.
-        free: bytes that are free.
+        there: number of existing checkpoints.
+        wanted: maximum number of additional checkpoints, including one being written.
+        free: free bytes.
     """
 
     each: int
@@ -152,11 +156,12 @@ class Disk:
 def disk_of(
     recipe: Recipe, run: RunFolder, parameters: int | None, frozen: int | None = None
 ) -> Disk | None:
-    """How the checkpoints of a run fit on its disk; None if their size cannot be told.
+    """Estimate the disk use of a run's checkpoints, or return None if their size is unknown.
 
     Args:
-        parameters: of the network, or fewer; a checkpoint that is there tells better.
-        frozen: how many of them are not trained, if the network was asked.
+        parameters: number of the network's parameters, or a lower bound. The size of an existing
+            checkpoint takes precedence.
+        frozen: number of parameters that are not trained, or None if it is unknown.
     """
     config, steps = recipe.checkpoints, recipe.trainer.max_steps
     paths = list_checkpoints(run.checkpoints)
@@ -178,29 +183,29 @@ def disk_of(
 def _bytes_of(checkpoint: Path) -> int | None:
     try:
         return sum(file.bytes for file in read_header(checkpoint).files) or None
-    except (CheckpointError, CheckpointFormatError):  # named when the run goes on
+    except (CheckpointError, CheckpointFormatError):  # reported when the run resumes
         return None
 
 
 def disk_problems(recipe: Recipe, run: RunFolder, parameters: int | None) -> list[PlanProblem]:
-    """Whether there is room for the checkpoints: it refuses where not even one fits."""
+    """Check the disk space for the checkpoints, and refuse if not even one fits."""
     disk = disk_of(recipe, run, parameters)
     if disk is None or disk.free >= disk.wanted * disk.each:
         return []
     where = f"the disk of {run.path} has {gigabytes(disk.free)} free"
-    remedy = "Free some, or name a folder on another disk with --run PATH"
+    remedy = "Free some space, or name a folder on another disk with --run PATH"
     if disk.free < disk.each:
         text = f"A checkpoint takes {gigabytes(disk.each)}, and {where}: none can be written"
         return [PlanProblem("disk", f"{text}. {remedy}")]
     text = (
-        f"{counted(disk.wanted, 'checkpoint')} of {gigabytes(disk.each)} are to lie there at once, "
-        f"in all {gigabytes(disk.wanted * disk.each)}, and {where}"
+        f"The run will keep up to {counted(disk.wanted, 'more checkpoint')} of "
+        f"{gigabytes(disk.each)}, in all {gigabytes(disk.wanted * disk.each)}, and {where}"
     )
     return [PlanProblem("disk", f"{text}. {remedy}, or keep fewer (checkpoints)", refuses=False)]
 
 
 def machine_problems(recipe: Recipe, parameters: int | None) -> Iterator[PlanProblem]:
-    """What this machine lacks for the least number of ranks, if they run here."""
+    """Yield the resources that this machine lacks for the minimum number of ranks."""
     config = recipe.cluster
     if config.gpus_per_rank:
         from cluster.ray.private import machine_gpus  # imports Ray
@@ -222,14 +227,14 @@ def machine_problems(recipe: Recipe, parameters: int | None) -> Iterator[PlanPro
         yield PlanProblem(
             "memory",
             f"{counted(ranks, 'rank')} of {counted(parameters, 'parameter')} under ZeRO "
-            f"{recipe.engine.zero_stage} take {gigabytes(ranks * on_host)} at least before the "
-            f"first batch, and this machine has {gigabytes(free)} left. Take fewer ranks, a higher "
+            f"{recipe.engine.zero_stage} take at least {gigabytes(ranks * on_host)} before the "
+            f"first batch, and this machine has {gigabytes(free)} left. Use fewer ranks, a higher "
             "engine.zero_stage, a smaller model, or a cluster with --address",
         )
 
 
 def gigabytes(amount: int) -> str:
-    """Bytes for a person: 0.76 GB, 12.4 GB, 8.2 MB."""
+    """Format bytes for messages: 0.76 GB, 12.4 GB, 8.2 MB."""
     if amount < 100_000_000:
         return f"{amount / 1e6:.1f} MB"
     return f"{amount / 1e9:.2f} GB" if amount < 10_000_000_000 else f"{amount / 1e9:.1f} GB"

@@ -1,8 +1,8 @@
-"""The size of what a recipe trains: parameters, a rank's state, checkpoints.
+"""Estimate the size of a recipe's parameters, a rank's state, and checkpoints.
 
-The command that trains has no torch, which takes seconds to import: so it counts the matrices by
-their sizes, which is at most a few hundredths less than there is. `transloom plan` asks the network
-itself, built on torch's meta device, where it takes no memory.
+The command that trains does not import torch, which takes seconds. It therefore counts the matrices
+from their sizes, which is at most a few hundredths below the true number. `transloom plan` builds
+the network on torch's meta device, where it takes no memory, and counts exactly.
 """
 
 from data_pipeline.dataset.manifest import Manifest
@@ -17,7 +17,7 @@ from trainer.tasks.frozen import frozen_names
 
 
 def min_parameters(recipe: TrainingRecipe, manifest: Manifest) -> int | None:
-    """A number that the network's parameters reach: its matrices; None for an extension's."""
+    """Return a lower bound of the network's parameters, its matrices, or None for an extension."""
     sizes = [manifest.tokenizers[field.name].vocabulary_size for field in manifest.fields]
     model = recipe.model
     if isinstance(model, ModelConfig):
@@ -32,7 +32,7 @@ def min_parameters(recipe: TrainingRecipe, manifest: Manifest) -> int | None:
 def count_parameters(
     recipe: TrainingRecipe, store: DatasetStore, manifest: Manifest
 ) -> tuple[int, int]:
-    """The network's parameters, and how many of them are frozen.
+    """Return the number of the network's parameters, and how many of them are frozen.
 
     Raises:
         DataError: the dataset's tokenizers cannot be read.
@@ -44,7 +44,7 @@ def count_parameters(
     from trainer.tasks.network import build_network, parameter_shapes  # imports torch
 
     tokenizers = load_tokenizers(store, manifest)
-    if recipe.extensions:  # theirs may not know torch's meta device
+    if recipe.extensions:  # networks of extensions may not support the meta device
         network = build_network(recipe, tokenizers)
         sizes = {name: parameter.numel() for name, parameter in network.named_parameters()}
     else:
@@ -57,11 +57,11 @@ def count_parameters(
 def size_of_state(
     recipe: TrainingRecipe, parameters: int, ranks: int, frozen: int | None = None
 ) -> StateSize:
-    """The state of one of so many ranks.
+    """Return the size of the state of one of `ranks` ranks.
 
     Args:
-        frozen: how many of the parameters are not trained; None: nobody has asked the network, and
-            the least that the state can be is told.
+        frozen: number of parameters that are not trained. If it is None, it is unknown, and the
+            result is a lower bound of the state.
     """
     return state_size(
         parameters,
@@ -74,7 +74,7 @@ def size_of_state(
 
 
 def size_of_checkpoint(recipe: TrainingRecipe, parameters: int, frozen: int | None = None) -> int:
-    """The bytes of one checkpoint on disk; the arguments are those of `size_of_state`."""
+    """Return the bytes of one checkpoint on disk; see `size_of_state` for the arguments."""
     return checkpoint_bytes(
         parameters,
         moments=_moments(recipe),
@@ -84,7 +84,7 @@ def size_of_checkpoint(recipe: TrainingRecipe, parameters: int, frozen: int | No
 
 
 def _frozen(recipe: TrainingRecipe, parameters: int) -> int:
-    """The most parameters that can be frozen."""
+    """Return an upper bound of the frozen parameters."""
     return parameters if recipe.trainer.frozen else 0
 
 
@@ -116,7 +116,7 @@ def _encoder_only(model: EncoderOnlyConfig, size: int) -> int:
 
 
 def _attention(model: ModelConfig | DecoderOnlyConfig | EncoderOnlyConfig) -> int:
-    """Queries and output, keys and values."""
+    """Count the parameters of the query, output, key and value matrices."""
     return 2 * model.width**2 + 2 * model.width * model.groups * model.head_width
 
 

@@ -1,7 +1,7 @@
-"""How fast a run trains, and how long it will take: measured, or read from a record.
+"""Estimate the speed of a run and its remaining time, measured or read from a record.
 
-the run's own record, or that of --from RUN ──▶ its last steps ──┐
-else a few steps of one rank in this process ──────────────────▶ Speed ──▶ hours
+the run's record, or that of --from RUN ──▶ its last steps ──┐
+else a few steps of one rank in this process ──────────────▶ Speed ──▶ hours
 """
 
 import statistics
@@ -17,21 +17,22 @@ from trainer.record.metrics_lines import TrainLine
 from trainer.record.record_end import TERA
 
 STEPS_READ = 100
-MIN_SECONDS = MIN_SHARE = 1e-9  # a step takes more, and a run has more of its time and peak
+MIN_SECONDS = MIN_SHARE = 1e-9  # plausible steps and shares exceed this
 
 
 @dataclass(frozen=True)
 class Speed:
-    """How fast so many ranks are.
+    """Training speed with a number of ranks.
 
     Attributes:
         step_seconds: the median of the steps.
-        units_per_second: target tokens, say, over all ranks.
-        steps: how many steps this is from.
-        goodput: the share of a run's time that went into steps; None if it is not known.
-        origin: what was measured, in words.
-        tflops_per_second: 10¹² operations of the model a second, over all ranks; None: not counted.
-        mfu: model FLOPs utilization; None if a peak is not known.
+        units_per_second: units, for example target tokens, over all ranks.
+        steps: number of steps on which this is based.
+        goodput: share of a run's time spent in steps, or None if it is not known.
+        origin: source of the numbers, as text.
+        tflops_per_second: 10¹² operations of the model per second, over all ranks, or None if they
+            are not counted.
+        mfu: model FLOPs utilization, or None if a peak is not known.
     """
 
     ranks: int
@@ -45,9 +46,12 @@ class Speed:
 
 
 def speed_of(lines: Iterable[TrainLine], origin: str) -> Speed | None:
-    """Return the speed in steps of one number of ranks, newest first; None if it is not known.
+    """Return the speed in the newest steps with one number of ranks, or None if it is not known.
 
     Steps with implausible numbers, such as 0 ranks or 0 seconds, are left out.
+
+    Args:
+        lines: the steps, newest first.
     """
     taken = [line for line in lines if _is_plausible(line)]
     if not taken:
@@ -79,14 +83,14 @@ def _is_plausible(line: TrainLine) -> bool:
 
 
 def _known(values: Iterable[float | None]) -> list[float]:
-    """Return the values, or none if one of them is not known."""
+    """Return the values, or an empty list if one of them is not known."""
     listed = list(values)
     known = [value for value in listed if value is not None]
     return known if len(known) == len(listed) else []
 
 
 def recorded_speed(metrics: Path, origin: str) -> Speed | None:
-    """The speed of the last steps of a record; None if it has none.
+    """Return the speed of the last steps of a record, or None if it has none.
 
     Raises:
         TrainerError: the record cannot be read.
@@ -100,9 +104,9 @@ class Duration:
     """Hours until `trainer.max_steps`.
 
     Attributes:
-        ranks: for so many ranks.
-        at_best: whether these ranks were not measured: N of them are taken to be N times as fast,
-            which no network between them is.
+        ranks: number of ranks for which the hours are estimated.
+        at_best: whether the speed was measured with another number of ranks. The estimate then
+            assumes that speed is proportional to ranks, which no network between them achieves.
     """
 
     ranks: int
@@ -111,10 +115,13 @@ class Duration:
 
 
 def duration(recipe: Recipe, speed: Speed, steps: int, processors: int | None) -> Duration:
-    """How long so many steps take; without validations and checkpoints if goodput is not known.
+    """Return the duration of `steps` steps.
+
+    Without a known goodput, it excludes validations and checkpoints.
 
     Args:
-        processors: CPUs that the ranks share on this machine; None: each rank has its own.
+        processors: number of CPUs that the ranks share on this machine, or None if each rank has
+            dedicated ones.
     """
     ranks, slots = recipe.cluster.max_ranks, recipe.batching.micro_batches_per_step
     passes, measured_passes = -(-slots // ranks), -(-slots // speed.ranks)

@@ -1,4 +1,4 @@
-"""Which versions of what a run is computed with, here and on the nodes of a cluster."""
+"""Check the versions of torch, DeepSpeed and Ray on this machine."""
 
 import re
 from importlib import metadata
@@ -6,14 +6,14 @@ from importlib import metadata
 from cluster.planning.node_probe import version_of
 from cluster.planning.problem import PlanProblem
 
-# Packages whose insides are known here, so transloom asks for one version of them. Another one may
-# train, and may not.
+# transloom uses private parts of these packages and therefore requires one version of each. Another
+# version may or may not train.
 CHECKED_PACKAGES = ("torch", "deepspeed", "ray")
 _EXACTLY = re.compile(r"(?P<name>[\w-]+)(\[[\w,-]+\])?==(?P<version>[\w.]+)$")
 
 
 def package_problems() -> list[PlanProblem]:
-    """Packages of this machine that are not of the versions that transloom was made for."""
+    """Return a problem for each package of this machine that lacks the required version."""
     problems = []
     for name, wanted in _required().items():
         found = version_of(name)
@@ -22,7 +22,7 @@ def package_problems() -> list[PlanProblem]:
                 PlanProblem(
                     "versions",
                     f"{name} is {found or 'not installed'} here, and transloom was made for "
-                    f"{wanted}. Install that one: pip install {name}=={wanted}",
+                    f"{wanted}. Install that version: pip install {name}=={wanted}",
                     refuses=found is None,
                 )
             )
@@ -30,15 +30,15 @@ def package_problems() -> list[PlanProblem]:
 
 
 def _public(version: str) -> str:
-    """A version without the mark of its build, such as +cpu."""
+    """Return a version without its build tag, such as +cpu."""
     return version.partition("+")[0]
 
 
 def _required() -> dict[str, str]:
-    """The versions of the watched packages that the installed transloom asks for."""
+    """Return the versions of the checked packages that the installed transloom requires."""
     try:
         lines = metadata.requires("transloom") or []
-    except metadata.PackageNotFoundError:  # run from a folder of sources
+    except metadata.PackageNotFoundError:  # run from a source folder
         return {}
     found = {match["name"]: match["version"] for line in lines if (match := _EXACTLY.match(line))}
     return {name: found[name] for name in CHECKED_PACKAGES if name in found}

@@ -1,1 +1,1 @@
-"""The processes that train, seen from the supervisor and from themselves."""
+"""Processes that train: the supervisor's interface to them, and their actors."""

@@ -1,7 +1,7 @@
-"""A rank as a Ray actor: a process that trains, and a mailbox.
+"""A rank as a Ray actor: a process that trains, with a mailbox for its reports.
 
-It trains in one thread; another one answers the supervisor. Until it is told to train it may wait
-as a warm spare, which has imported everything and touched no GPU.
+One thread trains, and another one answers the supervisor. Before the call of `train`, the actor may
+wait as a warm spare, which has imported everything and initialized no GPU.
 """
 
 import importlib
@@ -28,22 +28,24 @@ from trainer.rank.placement import Placement
 from trainer.rank.rank_job import RankJob
 from trainer.rank.supervision import Outcome
 
-# Share of a step's deadline after which a rank says that no data comes, before it counts as hung.
+# Share of a step's deadline after which a rank reports that no data arrives, before it counts as
+# hung.
 SHARE_FOR_DATA = 0.8
 
 
 @ray.remote(num_cpus=0, max_restarts=0, concurrency_groups={"control": 1})
 class RankActor:
-    """Becomes one rank of one attempt."""
+    """Ray actor that becomes one rank of one attempt."""
 
     def __init__(self, gpu: str | None) -> None:
-        """
+        """Prepare the process; `train` makes it a rank.
+
         Args:
-            gpu: the value of CUDA_VISIBLE_DEVICES on its seat; None without a GPU.
+            gpu: value of CUDA_VISIBLE_DEVICES in the rank's bundle, or None without a GPU.
         """
         if gpu is not None:
             os.environ["CUDA_VISIBLE_DEVICES"] = gpu
-            # Imports ask whether there is a GPU: let that leave CUDA untouched.
+            # Imports check for a GPU. With this setting, the check does not initialize CUDA.
             os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
         read_environment()
         limit_openmp_spin()
@@ -54,7 +56,7 @@ class RankActor:
 
     @ray.method(concurrency_group="control")
     def heartbeat(self) -> None:
-        """Take note that the supervisor lives."""
+        """Record that the supervisor is alive."""
         self._watchdog.heartbeat()
 
     @ray.method(concurrency_group="control")
@@ -67,7 +69,7 @@ class RankActor:
 
     @ray.method(concurrency_group="control")
     def rendezvous(self, *, one_node: bool) -> str:
-        """Where ranks may meet: a file if all are on this node, otherwise one of its free ports."""
+        """Return a rendezvous for the ranks: a file for one node, else a free port of this node."""
         if one_node:
             return f"file://{ProcessName.of_this_process().new_rendezvous()}"
         with socket.socket() as probe:
@@ -77,7 +79,7 @@ class RankActor:
 
     @ray.method(concurrency_group="control")
     def poll(self) -> list[Report]:
-        """What the rank has reported since the last poll."""
+        """Return the reports of the rank since the last poll."""
         return self._mailbox.drain()
 
     @ray.method(concurrency_group="control")
@@ -86,30 +88,30 @@ class RankActor:
 
     @ray.method(concurrency_group="control")
     def use_workers(self, workers: list[WorkerHandle]) -> None:
-        """From now on ask these data workers, and no others."""
+        """Replace the data workers that this rank uses."""
         self._client.workers = workers
 
     @ray.method(concurrency_group="control")
     def modules(self) -> list[str]:
-        """The modules that this process has imported, in that order."""
+        """Return the modules that this process has imported, in import order."""
         return list(sys.modules)
 
     def import_trainer(self, device: str) -> None:
-        """Import DeepSpeed for a device, and everything that the trainer itself imports."""
+        """Import DeepSpeed for a device, and all modules that the trainer imports."""
         os.environ["DS_ACCELERATOR"] = device
         with without_garbage_collection():
             import trainer.build.rank  # noqa: F401
 
     def import_modules(self, names: list[str]) -> None:
-        """Import a rank's modules: torch and DeepSpeed import most of theirs when first used."""
-        # Not above: it imports torch.
+        """Import a rank's modules, as torch and DeepSpeed import most of theirs at first use."""
+        # Imported here because it imports torch.
         from trainer.zero.disable_compiler import disable_compiler_imports
 
-        # As a rank's engine does: one of them would import the compiler.
+        # As in a rank's engine: one of the modules would import the compiler.
         with without_garbage_collection(), disable_compiler_imports():
             for name in names:
                 if name not in sys.modules:
-                    with suppress(Exception):  # not all that is in sys.modules can be imported
+                    with suppress(Exception):  # not everything in sys.modules can be imported
                         importlib.import_module(name)
 
     def train(
@@ -119,13 +121,13 @@ class RankActor:
         config: ClusterConfig,
     ) -> Outcome:
         """Train from a checkpoint, or from step 0; return the outcome."""
-        # Not above: the supervisor imports this class too, and does without torch.
+        # Imported here because the supervisor imports this module, too, without torch.
         with without_garbage_collection():
             from trainer.rank.distributed import process_group
 
         placement = replace(placement, node_address=ray.util.get_node_ip_address())
         with process_group(placement, timedelta(seconds=2 * config.deadlines.longest_seconds)):
-            # Not above: it imports DeepSpeed, which reads the environment.
+            # Imported here because it imports DeepSpeed, which reads the environment.
             with without_garbage_collection():
                 from trainer.build.rank import build_rank
 

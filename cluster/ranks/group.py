@@ -1,7 +1,8 @@
 """The ranks of one attempt at a run, behind a small interface.
 
-Nothing here waits for a rank: it may be stopped, hang, or be on a node that is gone. Requests
-are sent, and every poll takes the answers that have arrived.
+No method blocks on a rank, which may be stopped, hang, or be on a lost node. Requests are sent, and
+every poll collects the answers that have arrived. Only the last reports are awaited, with a
+deadline.
 """
 
 import time
@@ -27,18 +28,18 @@ from trainer.rank.supervision import Outcome
 
 # Seconds to wait for the cause when a rank fails, as others fail with it.
 WAIT_FOR_CAUSE_SECONDS = 2.0
-# Seconds that ranks have for their last reports when the run ends with an error.
+# Seconds for the last reports of the ranks when the run ends with an error.
 LAST_REPORTS_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
 class Poll:
-    """What a group of ranks has done since the last poll.
+    """Activity of a group of ranks since the last poll.
 
     Attributes:
-        reports: what the ranks report, each with its rank.
-        outcomes: those of all ranks, once all have returned.
-        failure: why the group cannot go on.
+        reports: the ranks' reports, each with its rank.
+        outcomes: those of all ranks, or None until all have returned.
+        failure: error that ends the group, or None.
     """
 
     reports: list[tuple[int, Report]]
@@ -47,7 +48,7 @@ class Poll:
 
 
 class RankGroup:
-    """A process on every seat; together they train."""
+    """Group of processes, one per bundle, that train together."""
 
     def __init__(
         self,
@@ -56,7 +57,8 @@ class RankGroup:
         names: list[str],
         clock: SuspendAwareClock,
     ) -> None:
-        """
+        """Create a group, which starts to train after `start`.
+
         Args:
             names: the ranks' names in messages.
         """
@@ -64,11 +66,11 @@ class RankGroup:
         self._config = config
         self._names = names
         self._clock = clock
-        self._since = clock.poll()  # when the answers that are awaited were requested
+        self._since = clock.poll()  # time of the request for the pending answers
         self._hang_detector = HangDetector(config.deadlines, names, self._since)
         self._rendezvous: Any = None
-        self._results: list[Any] = []  # those of the calls of train, in the order of ranks
-        self._polls: dict[int, Any] = {}  # requests under way, by rank
+        self._results: list[Any] = []  # results of the calls of `train`, in rank order
+        self._polls: dict[int, Any] = {}  # pending requests, by rank
         self._failed_at: float | None = None
 
     @property
@@ -77,16 +79,16 @@ class RankGroup:
 
     @property
     def is_training(self) -> bool:
-        """Whether the ranks have been told to train; before that they have nothing to save."""
+        """True once the ranks have been asked to train; before that, they have nothing to save."""
         return bool(self._results)
 
     @property
     def nodes(self) -> list[str]:
-        """The node of each rank."""
+        """Node of each rank."""
         return [process.rank_bundle.node for process in self.processes]
 
     def heartbeats(self) -> list[tuple[Position, float]]:
-        """Where each rank stands, and the seconds since its last sign of life."""
+        """Return the position of each rank, and the seconds since its last heartbeat."""
         now, detector = self._clock.poll(), self._hang_detector
         return [
             (position, detector.silent_seconds(rank, now))
@@ -94,14 +96,14 @@ class RankGroup:
         ]
 
     def start(self, job: RankJob, workers: list[WorkerHandle]) -> None:
-        """Let all ranks train as soon as their processes are there; return at once."""
+        """Set the job, which all ranks train once their processes have started; return at once."""
         self._job = job
         self.use_workers(workers)
 
     def wait(self, seconds: float) -> None:
         """Wait for the next answer that the group needs, for at most `seconds`.
 
-        Return at once if the group can start: `poll` then takes it a stage further.
+        Return at once if the group can start: `poll` then advances it by one stage.
         """
         missing = [answer for answer in self._pending_answers().values() if not _is_ready(answer)]
         if missing:
@@ -110,7 +112,7 @@ class RankGroup:
             time.sleep(seconds)  # all ranks have failed: `poll` waits for the cause
 
     def poll(self) -> Poll:
-        """What has happened since the last poll."""
+        """Return the activity of the ranks since the last poll."""
         now = self._clock.poll()
         if not self._results:
             return Poll([], failure=self._advance_startup(now))
@@ -120,7 +122,7 @@ class RankGroup:
             self._failed_at = self._failed_at or now
             if is_certain(failures) or now - self._failed_at > WAIT_FOR_CAUSE_SECONDS:
                 cause = cause_of(failures)
-                if is_permanent(cause):  # the run ends: what the ranks finished shall count
+                if is_permanent(cause):  # the run ends: save what the ranks completed
                     reports += self._last_reports(LAST_REPORTS_SECONDS)[0]
                 return Poll(reports, failure=cause)
         elif len(outcomes) == len(self._results):
@@ -131,7 +133,7 @@ class RankGroup:
         return Poll(reports, failure=self._hang_detector.hung(running, now))
 
     def use_workers(self, workers: list[WorkerHandle]) -> None:
-        """Let every rank ask these data workers."""
+        """Make every rank use these data workers."""
         for actor in self.actors:
             actor.use_workers.remote(workers)
 
@@ -141,7 +143,7 @@ class RankGroup:
             actor.request_stop.remote()
 
     def _pending_answers(self) -> dict[int, Any]:
-        """The answers without which the group cannot go on, by rank."""
+        """Return the answers that the group needs to proceed, by rank."""
         if self._results:
             return dict(enumerate(self._results))
         if self._rendezvous is not None:
@@ -149,7 +151,7 @@ class RankGroup:
         return {rank: process.said_name for rank, process in enumerate(self.processes)}
 
     def _advance_startup(self, now: float) -> Exception | None:
-        """Bring the group a step nearer to its start; return why it cannot start, if so."""
+        """Advance the startup by one stage; return the error if the group cannot start, or None."""
         deadlines = self._config.deadlines
         timeout_seconds = deadlines.answer_seconds if self._rendezvous else deadlines.start_seconds
         for rank, answer in self._pending_answers().items():
@@ -192,7 +194,7 @@ class RankGroup:
         ]
 
     def _take_reports(self, now: float) -> list[tuple[int, Report]]:
-        """Take the answers to the requests under way, and ask again who has answered."""
+        """Collect the answers to pending requests, and poll those ranks again."""
         reports: list[tuple[int, Report]] = []
         for rank, actor in enumerate(self.actors):
             if rank in self._polls:
@@ -201,7 +203,7 @@ class RankGroup:
                 try:
                     answer: list[Report] = ray.get(self._polls[rank])
                 except RayError:
-                    continue  # the rank is dead: its result says so
+                    continue  # the rank is dead, which its result reports
                 self._hang_detector.on_answer(rank, now)
                 reports += [(rank, report) for report in answer]
             self._polls[rank] = actor.poll.remote()
@@ -211,10 +213,10 @@ class RankGroup:
         return reports
 
     def _last_reports(self, seconds: float) -> tuple[list[tuple[int, Report]], Exception | None]:
-        """The reports that ranks made before they returned and that were not taken yet.
+        """Collect the reports that ranks made before they returned and that are not collected yet.
 
         Returns:
-            The reports, each with its rank, and what has happened to a rank that does not answer.
+            The reports, each with its rank, and the error of a rank that does not answer, or None.
         """
         questions = [
             *self._polls.items(),
@@ -231,7 +233,7 @@ class RankGroup:
                 reports += [(rank, report) for report in answer]
             except GetTimeoutError:
                 failure = RankLostError(
-                    f"{name} has returned, but has not told for {seconds:g} s what it did last; "
+                    f"{name} has returned, but has not sent its last reports for {seconds:g} s; "
                     f"it was in phase {position} before"
                 )
             except RayError as error:
@@ -239,7 +241,7 @@ class RankGroup:
         return reports, failure
 
     def _returned(self) -> tuple[dict[int, Outcome], list[Exception]]:
-        """Outcomes of ranks that have returned, and failures of those that have failed."""
+        """Return the outcomes of finished ranks, and the errors of failed ones."""
         outcomes: dict[int, Outcome] = {}
         failures: list[Exception] = []
         for rank, result in enumerate(self._results):
@@ -254,7 +256,7 @@ class RankGroup:
 
 
 def local_ranks_of(nodes: Sequence[str]) -> list[int]:
-    """The place of each rank among the ranks of its node.
+    """Return the local rank of each rank: its index among the ranks of its node.
 
     Args:
         nodes: the node of each rank.

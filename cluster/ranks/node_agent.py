@@ -1,8 +1,8 @@
-"""One actor on each node of the ranks, which does what cannot be done from another node.
+"""One actor on each node of the ranks, for actions that require a process on that node.
 
-It kills processes at once, whereas Ray takes five seconds if a process is stopped. It checks
-whether the node has the run's folder and the driver's transloom, and measures how busy the node is.
-It needs no resources and hardly any memory.
+It kills processes at once, whereas Ray takes five seconds for a stopped process. It checks that the
+node has the run folder and the driver's transloom, and measures the node's utilization. It needs no
+resources and hardly any memory.
 """
 
 import os
@@ -31,13 +31,16 @@ from trainer.record.node_usage import Usage
 ANSWER_SECONDS = 5.0
 POLL_SECONDS = 0.5
 START_SECONDS = 60.0
-# Time for a killed process to end. With a CUDA context, giving memory back takes a second or two.
+# Time for a killed process to end. With a CUDA context, freeing memory takes a second or two.
 DEATH_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
 class ProcessName:
-    """A process of a node, distinct as long as the machine runs; its id alone may be used again."""
+    """Identity of a process on a node, unique while the machine runs.
+
+    A process id alone may be reused.
+    """
 
     node: str
     id: int
@@ -49,15 +52,15 @@ class ProcessName:
         return cls(node, os.getpid(), start_tick(os.getpid()))
 
     def is_alive(self) -> bool:
-        """Whether the process lives; to be called on its own node."""
+        """Return whether the process is alive; must be called on its node."""
         return self.started is not None and start_tick(self.id) == self.started
 
     def new_rendezvous(self) -> Path:
-        """The path of a file where other ranks of the node may meet this one; it does not exist."""
+        """Return a new path for a rendezvous file of the node's ranks, without creating it."""
         return Path(tempfile.gettempdir()) / f"{self._rendezvous}-{secrets.token_hex(8)}"
 
     def rendezvous_files(self) -> list[Path]:
-        """The rendezvous files that exist."""
+        """Return the rendezvous files that exist."""
         return list(Path(tempfile.gettempdir()).glob(f"{self._rendezvous}-*"))
 
     @property
@@ -67,7 +70,7 @@ class ProcessName:
 
 @ray.remote(num_cpus=0, max_restarts=-1, concurrency_groups={"folder": 1, "stacks": 1, "usage": 1})
 class NodeAgent:
-    """Lives on a node for as long as the run's supervisor does."""
+    """Actor that stays on a node for as long as the run's supervisor lives."""
 
     def __init__(self) -> None:
         self._watchdog = Watchdog()
@@ -75,37 +78,40 @@ class NodeAgent:
         self._meter = NodeMeter()
 
     def heartbeat(self) -> None:
-        """Take note that the supervisor lives."""
+        """Record that the supervisor is alive."""
         self._watchdog.heartbeat()
         self._exit_with_raylet()
 
     def _exit_with_raylet(self) -> None:
-        """End with the raylet: else the agent would live, and vouch for the node, a second more."""
+        """Exit if the raylet has died.
+
+        Otherwise the agent would live, and report a lost node as alive, for another second.
+        """
         if os.getppid() != self._raylet:
             os.kill(os.getpid(), signal.SIGKILL)
 
     def kill(self, processes: list[ProcessName]) -> None:
-        """Kill processes, which may take a while to die. It returns at once, as a sign of life."""
+        """Kill processes without waiting for their end; the prompt answer serves as a heartbeat."""
         _kill_here(processes)
         self._exit_with_raylet()
 
     def await_deaths(self, processes: list[ProcessName]) -> None:
-        """Wait until processes are gone, at most `DEATH_SECONDS`, and remove what they leave."""
+        """Wait until processes are gone, at most `DEATH_SECONDS`, and remove their files."""
         _await_deaths_here(processes, self._watchdog.heartbeat)
 
     @ray.method(concurrency_group="stacks")
     def stacks(self, processes: list[ProcessName]) -> list[str]:
-        """Where each process stands; see `cluster.health.stacks`."""
+        """Return the stacks of each process; see `cluster.health.stacks`."""
         return stacks_of([process.id for process in processes])
 
     @ray.method(concurrency_group="usage")
     def usage(self) -> Usage:
-        """How busy the node is, since it was last asked."""
+        """Return the node's utilization since the last call."""
         return self._meter.sample()
 
     @ray.method(concurrency_group="folder")
     def check_shared_folder(self, folder: Path, left: str, answer: str) -> str | None:
-        """Leave a file beside the one that the supervisor has left; return what failed, if so."""
+        """Read the supervisor's file, and create one next to it; return the error, or None."""
         try:
             (folder / left).read_bytes()
             (folder / answer).touch()
@@ -120,19 +126,19 @@ class NodeAgent:
 
 
 class NodeAgents:
-    """The supervisor's side: the agents by node."""
+    """Client of the node agents, by node, in the supervisor."""
 
     def __init__(self) -> None:
         self.by_node: dict[str, Any] = {}
-        self.unfit: set[str] = set()  # nodes without the run's folder, or with other sources
+        self.unfit: set[str] = set()  # nodes without the run folder, or with other sources
         self._sources = digest_of_sources()
         self._names: dict[str, str] = {}
         self._asked: dict[str, Any] = {}  # pending answers of silent agents
         self._have_met: set[str] = set()
-        self._measuring: dict[str, Any] = {}  # pending answers on how busy a node is
+        self._measuring: dict[str, Any] = {}  # pending answers with utilizations
 
     def start(self, names: Mapping[str, str]) -> None:
-        """Have an agent on each of these nodes.
+        """Start missing agents, so that each of these nodes has one.
 
         Args:
             names: the nodes by id, each with its name in messages.
@@ -145,10 +151,10 @@ class NodeAgents:
                 ).remote()
 
     def kill(self, processes: Iterable[ProcessName]) -> None:
-        """Kill processes wherever they are, and wait until they are gone.
+        """Kill processes on all nodes, and wait until they are gone.
 
-        It does not wait for nodes that are silent already. Where an embedded Ray is lost with its
-        agents, all processes are on this machine, and are killed from here.
+        This does not wait for nodes that are silent already. If an embedded Ray is lost with its
+        agents, all processes are on this machine, and this process kills them.
         """
         if embedded_ray_is_lost():
             _kill_here(mine := list(processes))
@@ -165,7 +171,7 @@ class NodeAgents:
         _wait([gone[node] for node in of_node if node not in self._asked], DEATH_SECONDS)
 
     def stacks(self, processes: Iterable[ProcessName]) -> dict[ProcessName, str]:
-        """Where processes stand, wherever they are, if their node answers in time."""
+        """Collect the stacks of processes from the nodes that answer in time."""
         of_node: dict[str, list[ProcessName]] = {}
         for process in processes:
             of_node.setdefault(process.node, []).append(process)
@@ -180,35 +186,35 @@ class NodeAgents:
         }
 
     def ping(self, nodes: Collection[str]) -> set[str]:
-        """Ask the agents of these nodes for a sign of life; return the nodes that give none."""
+        """Send a heartbeat to the agents of these nodes; return the nodes that do not answer."""
         signs = {n: self.by_node[n].heartbeat.remote() for n in nodes if n not in self._asked}
         _wait(list(signs.values()), ANSWER_SECONDS)
         self._asked |= {node: sign for node, sign in signs.items() if not answered(sign)}
         return self._asked.keys() & set(nodes)
 
     def unresponsive(self, nodes: Collection[str]) -> set[str]:
-        """Those of these nodes whose agent did not answer when it was asked, nor since.
+        """Return those of these nodes whose agent has not answered its last request.
 
-        Such a node is lost, or not to be relied on, some time before Ray says so.
+        Such a node is lost or unreliable some time before Ray reports it.
         """
         for node, answer in list(self._asked.items()):
             if node not in nodes or answered(answer):
                 del self._asked[node]
-            elif ray.wait([answer], timeout=0)[0]:  # an error: ask the next agent of the node
+            elif ray.wait([answer], timeout=0)[0]:  # an error: ping the node's restarted agent
                 self._asked[node] = self.by_node[node].heartbeat.remote()
         return set(self._asked)
 
     def ask_usage(self, nodes: Collection[str]) -> None:
-        """Ask the agents of these nodes how busy they are, but for those that still owe an answer.
+        """Request utilization from the agents of these nodes, unless an answer is pending.
 
-        It waits for none of them: `usage` has what has come.
+        This does not wait; `usage` returns the answers that have arrived.
         """
         for node in nodes:
             if node in self.by_node and node not in self._measuring:
                 self._measuring[node] = self.by_node[node].usage.remote()
 
     def usage(self) -> dict[str, Usage]:
-        """What nodes have answered since the last call, by their names in messages."""
+        """Return the utilizations that have arrived since the last call, by the nodes' names."""
         found = {}
         for node, answer in list(self._measuring.items()):
             if not ray.wait([answer], timeout=0)[0]:
@@ -219,16 +225,16 @@ class NodeAgents:
         return found
 
     def check(self, work: Path, run: Path) -> list[str]:
-        """Check that every node has the run's folder and the same transloom as the driver.
+        """Check that every node has the run folder and the same transloom as the driver.
 
-        Agents and supervisor leave files in the folder. Nodes that do not see them, cannot write
-        there or have other sources are `unfit` from now on.
+        Agents and supervisor create files in the folder. From now on, nodes are `unfit` if they do
+        not see the files, cannot write there or have other sources.
 
         Args:
             work: the supervisor's work folder within the run.
 
         Returns:
-            What is wrong with nodes that have not been asked before.
+            Problems of nodes that have not been checked before.
         """
         new = self.by_node.keys() - self._have_met
         if not new:
@@ -262,7 +268,7 @@ class NodeAgents:
 
 
 def _problem(folder_check: Any, answer: Path) -> str | None:
-    """What is wrong with an agent's view of the folder; None also if the agent is lost."""
+    """Return the problem with an agent's view of the folder, or None; a lost agent has none."""
     _wait([folder_check], START_SECONDS)
     try:
         problem: str | None = ray.get(folder_check, timeout=0)
@@ -270,15 +276,17 @@ def _problem(folder_check: Any, answer: Path) -> str | None:
         return f"no answer within {START_SECONDS:.0f} s"
     except RayError:
         return None
-    return problem or (None if answer.exists() else "what it writes there is not seen here")
+    return problem or (
+        None if answer.exists() else "files that it writes there are not visible here"
+    )
 
 
 def _reported_sources(answer: Any) -> str | None:
-    """Return the digest that an agent has given; None if the agent is lost or silent."""
+    """Return the digest that an agent reported, or None if the agent is lost or silent."""
     _wait([answer], START_SECONDS)
     try:
         found: str = ray.get(answer, timeout=0)
-    except RayTaskError:  # it does not know the question
+    except RayTaskError:  # the agent does not know the request
         return "unknown"
     except RayError:
         return None
@@ -288,7 +296,7 @@ def _reported_sources(answer: Any) -> str | None:
 def _kill_here(processes: list[ProcessName]) -> None:
     for process in processes:
         if process.is_alive():
-            with suppress(ProcessLookupError):  # the process has ended by itself since
+            with suppress(ProcessLookupError):  # the process has ended in the meantime
                 os.kill(process.id, signal.SIGKILL)
 
 
@@ -305,14 +313,14 @@ def _await_deaths_here(
 
 
 def _wait(answers: list[Any], seconds: float) -> None:
-    """Wait until all answers have come, so many seconds have passed, or Ray is lost."""
+    """Wait until all answers have arrived, `seconds` have passed, or the embedded Ray is lost."""
     deadline = time.monotonic() + seconds
     while answers and (left := deadline - time.monotonic()) > 0 and not embedded_ray_is_lost():
         _, answers = ray.wait(answers, num_returns=len(answers), timeout=min(left, POLL_SECONDS))
 
 
 def answered(answer: Any) -> bool:
-    """Whether an actor has given this answer by now."""
+    """Return whether an actor has already given this answer without an error."""
     try:
         ray.get(answer, timeout=0)
     except RayError:  # not yet, or the agent is lost

@@ -1,7 +1,7 @@
-"""How busy this node is, as far as processes of the run may use it.
+"""Measure this node's utilization, within the limits of the run's processes.
 
-Cores and memory are those of the machine, or of the container or job of Slurm in which the process
-is, where that may use less (`cluster.health.cgroup`).
+Cores and memory are those of the machine. In a container or Slurm job with lower limits, they are
+those of the container or job (`cluster.health.cgroup`).
 """
 
 import os
@@ -14,21 +14,21 @@ import psutil  # type: ignore[import-untyped]
 from cluster.health.cgroup import CoreLimit, core_limit, memory_limit
 from trainer.record.node_usage import MAX_GPUS, GpuUsage, Usage
 
-# What NVIDIA's driver makes where it runs; without it nothing of NVIDIA's is loaded.
+# Created by NVIDIA's driver. Without it, no NVIDIA library is loaded.
 NVIDIA_CONTROL = Path("/dev/nvidiactl")
-# What the first sample says of the cores; later ones have the time since the one before.
+# Interval for the cores in the first sample; later samples cover the time since the one before.
 FIRST_SECONDS = 0.5
 
 
 class NodeMeter:
-    """Measures from one sample to the next."""
+    """Meter of the utilization between samples."""
 
     def __init__(self) -> None:
         self._cpus: CoreLimit | None = None
         self._before = (0.0, 0.0)
 
     def sample(self) -> Usage:
-        """How busy the node is now, and its cores since the sample before."""
+        """Return the current utilization, that of cores averaged since the last sample."""
         used, total = memory_of_node()
         return Usage(
             cpu_percent=self._cpu_percent(),
@@ -52,7 +52,7 @@ class NodeMeter:
 
 
 def cpus_of_node() -> CoreLimit:
-    """The cores that this process may use, and the CPU time that was taken of them."""
+    """Return the number of cores that this process may use, and a counter of their CPU time."""
     cores, limit = len(os.sched_getaffinity(0)), core_limit()
     if limit and limit.cores < cores:
         return limit
@@ -60,7 +60,7 @@ def cpus_of_node() -> CoreLimit:
 
 
 def memory_of_node() -> tuple[int, int]:
-    """Memory that is used, and that there is, in bytes."""
+    """Return the used and the total memory, in bytes."""
     machine = psutil.virtual_memory()
     limit = memory_limit()
     if limit and limit.limit_bytes < machine.total:
@@ -69,10 +69,10 @@ def memory_of_node() -> tuple[int, int]:
 
 
 def gpus_of_node(control: Path = NVIDIA_CONTROL) -> list[GpuUsage]:
-    """All GPUs that NVIDIA's driver shows here; none if it does not answer."""
+    """Return all GPUs that NVIDIA's driver reports, or none if it does not answer."""
     if not control.exists():
         return []
-    from cluster.ray.private import nvml  # Ray carries it
+    from cluster.ray.private import nvml  # bundled with Ray
 
     library = nvml()
     try:
@@ -97,9 +97,9 @@ def _gpu(library: Any, index: int) -> GpuUsage:
 
 
 def _busy_seconds_of_machine() -> float:
-    """The CPU time, since the machine was started, of the cores that this process may use."""
+    """Return the CPU time since boot of the cores that this process may use, in seconds."""
     mine = os.sched_getaffinity(0)
     all_cores = psutil.cpu_times(percpu=True)
     cores = [times for number, times in enumerate(all_cores) if number in mine] or all_cores
-    # `user` and `nice` have the time of guests in them.
+    # `user` and `nice` include the time of guests.
     return sum(t.user + t.nice + t.system + t.irq + t.softirq + t.steal for t in cores)

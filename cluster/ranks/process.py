@@ -1,7 +1,7 @@
-"""A process that is, or may become, a rank; and the spares that wait to become one.
+"""Processes that are or may become ranks, and the warm spares among them.
 
-To start a process and import everything takes seconds, most of them for torch and DeepSpeed. So a
-spare waits for every seat, and a group that has to be started again takes the spares at once.
+Starting a process and importing all modules takes seconds, mostly for torch and DeepSpeed.
+Therefore one spare waits for each bundle, and a restarted group takes the spares at once.
 """
 
 from collections import Counter
@@ -19,15 +19,16 @@ ANSWER_SECONDS = 2.0
 
 
 class RankProcess:
-    """An actor for a seat, and the name of its process once that is known."""
+    """Actor for a bundle, and the name of its process once known."""
 
     def __init__(
         self, rank_bundle: RankBundle, device: str, environment: Mapping[str, str]
     ) -> None:
-        """
+        """Start the process and its imports.
+
         Args:
-            device: the device that it will compute on, `cpu` or `cuda`.
-            environment: what libraries read when the process starts.
+            device: the device of the rank, `cpu` or `cuda`.
+            environment: environment variables that libraries read at process start.
         """
         self.rank_bundle = rank_bundle
         self.actor: Any = RankActor.options(  # type: ignore[attr-defined]
@@ -35,19 +36,19 @@ class RankProcess:
             runtime_env={"env_vars": dict(environment)},
         ).remote(rank_bundle.gpu)
         self.said_name = self.actor.process.remote()
-        self.actor.import_trainer.remote(device)  # runs while the group is being put together
+        self.actor.import_trainer.remote(device)  # runs while the group is being assembled
         self._name: ProcessName | None = None
 
     @property
     def name(self) -> ProcessName | None:
-        """The name of the process; None if it has not started yet, or never will."""
+        """Name of the process, or None if it has not started yet or never will."""
         if self._name is None and answered(self.said_name):
             self._name = ray.get(self.said_name)
         return self._name
 
 
 class SpareProcesses:
-    """Warm processes, one for each seat."""
+    """Warm processes, one for each bundle."""
 
     def __init__(
         self,
@@ -61,10 +62,10 @@ class SpareProcesses:
         self.waiting: list[RankProcess] = []
 
     def refill(self, rank_bundles: Sequence[RankBundle], rank: Any) -> None:
-        """Have a spare for each of these seats, and no others.
+        """Start missing spares for these bundles, and kill the spares of other bundles.
 
         Args:
-            rank: the actor of a rank; spares import what it has imported by now.
+            rank: the actor of a rank; spares import the modules that it has imported by now.
         """
         missing = Counter(rank_bundles)
         superfluous = []
@@ -81,7 +82,7 @@ class SpareProcesses:
             self.waiting.append(process)
 
     def take(self, rank_bundles: Sequence[RankBundle]) -> list[RankProcess]:
-        """Processes for ranks on these seats: healthy spares, otherwise new processes."""
+        """Return a process for each bundle: a healthy spare, otherwise a new process."""
         self._kill_spares(self._unhealthy())
         return [self._take(rank_bundle) or self._new(rank_bundle) for rank_bundle in rank_bundles]
 
@@ -96,7 +97,7 @@ class SpareProcesses:
         return None
 
     def _unhealthy(self) -> list[RankProcess]:
-        """Spares that do not answer: they have died, been stopped, or are too slow."""
+        """Return spares that do not answer: dead, stopped or too slow ones."""
         signs = {process.actor.process.remote(): process for process in self.waiting}
         if signs:
             ray.wait(list(signs), num_returns=len(signs), timeout=ANSWER_SECONDS)

@@ -1,8 +1,8 @@
-"""The supply of groups of ranks: everything that outlives one attempt at a run.
+"""Pool of resources that outlive one attempt at a run.
 
-That is the reservation of seats, an agent on every node, and warm spares. A group takes the spares
-of its nodes, and new processes where there is none. At its end all of its processes are killed at
-once.
+The pool has the reservation of bundles, an agent on every node, and warm spares. A group takes the
+spares of its nodes, and new processes where none exist. When the group ends, all of its processes
+are killed at once.
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -24,14 +24,15 @@ from trainer.record.node_usage import Usage
 
 
 class RankPool:
-    """Groups of ranks, one after another, as many ranks as the cluster has room for."""
+    """Supply of rank groups, one at a time, each with as many ranks as the cluster can hold."""
 
     def __init__(
         self, config: ClusterConfig, clock: SuspendAwareClock, environment: Mapping[str, str]
     ) -> None:
-        """
+        """Create an empty pool, which starts nothing yet.
+
         Args:
-            environment: what the libraries of a rank read when its process starts.
+            environment: environment variables that a rank's libraries read at process start.
         """
         self._config = config
         self._clock = clock
@@ -54,23 +55,26 @@ class RankPool:
     ) -> None:
         self._heartbeat.__exit__(kind, error, traceback)
         self.end_group()
-        self._kill(self._spares.waiting)  # the seats go with this process
+        self._kill(self._spares.waiting)  # the bundles end with this process
 
     def offer(self, nodes: Mapping[str, Node]) -> list[str]:
-        """Nodes for a group, one for each rank, as many as there is room for on these nodes.
+        """Return nodes for a group, one for each rank, as many as these nodes have capacity for.
 
-        Not used are nodes that are about to leave, that `NodeAgents.check` found unfit, or whose
-        agent is silent.
+        Nodes are excluded if they are about to leave, if `NodeAgents.check` found them unfit, or if
+        their agent is silent.
         """
         out = self._agents.unresponsive(nodes) | self._agents.unfit
         usable = {n.id: n for n in nodes.values() if n.leaves_at is None and n.id not in out}
         return self._reservation.offer(usable, self._config.max_ranks)
 
     def start_group(self, nodes: list[str], names: Mapping[str, str]) -> RankGroup | None:
-        """A group with a rank on each of these nodes; None if Ray could not place it in time.
+        """Start a group with a rank on each of these nodes.
 
         Args:
             names: the nodes by id, each with its name in messages.
+
+        Returns:
+            The group, or None if Ray could not place it in time.
         """
         if not self._reservation.take(nodes):
             return None
@@ -90,37 +94,39 @@ class RankPool:
         return self._group
 
     def check_nodes(self, work: Path, run: Path) -> list[str]:
-        """As `NodeAgents.check`; to be called while the processes of a group start."""
+        """Run `NodeAgents.check`; to be called while the processes of a group start."""
         return self._agents.check(work, run)
 
     def release_bundles(self) -> None:
-        """Give the reserved seats back, because somebody else needs room first."""
+        """Release the reserved bundles for others that need the capacity first."""
         self._reservation.release()
 
     def refill_spares(self) -> None:
-        """Start missing spares; to be called once the ranks train, so that their start is fast."""
+        """Start missing spares; call this once the ranks train, so that it does not delay them."""
         if self._group and self._config.warm_spares:
             self._spares.refill(self._reservation.taken, self._group.actors[0])
 
     def stacks(self) -> dict[int, str]:
-        """The stacks of each rank of the group, as far as they come within some seconds."""
+        """Return the stacks of each rank of the group, as far as they arrive within seconds."""
         processes = self._group.processes if self._group else []
-        stacks = dict.fromkeys(range(len(processes)), "It is not there, or its node is silent.\n")
+        stacks = dict.fromkeys(
+            range(len(processes)), "The process does not exist, or its node is silent.\n"
+        )
         names = {rank: p.name for rank, p in enumerate(processes) if p.name}
         found = self._agents.stacks(names.values())
         return stacks | {rank: found[name] for rank, name in names.items() if name in found}
 
     def unresponsive_nodes(self, nodes: Collection[str]) -> set[str]:
-        """Those of these nodes whose agent gives no sign of life now."""
+        """Return those of these nodes whose agent does not answer now."""
         return self._agents.ping(nodes)
 
     def ask_usage(self) -> None:
-        """Ask the nodes of the group how busy they are; see `NodeAgents.ask_usage`."""
+        """Request utilization from the nodes of the group; see `NodeAgents.ask_usage`."""
         if self._group:
             self._agents.ask_usage(self._group.nodes)
 
     def usage(self) -> dict[str, Usage]:
-        """As `NodeAgents.usage`."""
+        """Return the result of `NodeAgents.usage`."""
         return self._agents.usage()
 
     def end_group(self) -> None:
@@ -132,10 +138,10 @@ class RankPool:
     def _kill(self, processes: list[RankProcess]) -> None:
         self._agents.kill(process.name for process in processes if process.name)
         for process in processes:
-            ray.kill(process.actor)  # for Ray's own books, and for processes without a name yet
+            ray.kill(process.actor)  # for Ray's bookkeeping, and for processes without a known name
 
     def _actors(self) -> Iterator[Any]:
         yield from list(self._agents.by_node.values())
-        group = self._group  # which another thread may end meanwhile
+        group = self._group  # another thread may end the group in the meantime
         processes = [*self._spares.waiting, *(group.processes if group else ())]
         yield from (process.actor for process in processes)

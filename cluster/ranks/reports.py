@@ -1,10 +1,10 @@
-"""Reports of a rank to its supervisor: a class per kind, and the queue between them.
+"""Reports of a rank to its supervisor: a class per kind, and the queue for them.
 
 The rank trains in one thread of its actor and puts reports into a `Mailbox`. Another thread of the
-actor returns them when the supervisor asks.
+actor returns them when the supervisor polls.
 
-Reports pass between processes of one version and are never stored, so they have no version; the
-lines and headers in them have one.
+Reports pass between processes of one version and are never stored, so they have no version. The
+lines and headers in them do.
 """
 
 import queue
@@ -19,28 +19,28 @@ from trainer.runs.vitals import Phase
 
 @dataclass(frozen=True)
 class RecordedLine:
-    """Rank 0 has written this line to the record."""
+    """A line that rank 0 has written to the record."""
 
     line: Line
 
 
 @dataclass(frozen=True)
 class Notice:
-    """An event of the rank that a person would want to know."""
+    """Notice of the rank for users."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class Detail:
-    """A text for the run's log only."""
+    """Text for the run's log only."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class StateWritten:
-    """The rank has written its part of a checkpoint."""
+    """Report that the rank has written its part of a checkpoint."""
 
     file: FileRecord
     header: CheckpointHeader
@@ -48,7 +48,7 @@ class StateWritten:
 
 @dataclass(frozen=True)
 class StateFailed:
-    """The rank could not write its part of the checkpoint of a step."""
+    """Report that the rank could not write its part of a step's checkpoint."""
 
     step: int
     reason: str
@@ -58,7 +58,7 @@ Report = Position | RecordedLine | Notice | Detail | StateWritten | StateFailed
 
 
 class Mailbox:
-    """`trainer.rank.supervision.Supervision` between the two threads of a rank's actor."""
+    """`trainer.rank.supervision.Supervision` across the two threads of a rank's actor."""
 
     def __init__(self) -> None:
         self._reports: queue.SimpleQueue[Report] = queue.SimpleQueue()

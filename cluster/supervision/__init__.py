@@ -1,1 +1,1 @@
-"""The driver of a run: starts ranks, commits checkpoints, starts ranks again after a loss."""
+"""The driver of a run: starts ranks, commits checkpoints, and restarts ranks after a loss."""

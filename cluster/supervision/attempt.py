@@ -1,8 +1,8 @@
 """One attempt at a run: a group of ranks, from its start until it returns, fails, or must leave.
 
-Every tenth of a second the supervisor hears what the ranks say, commits the checkpoints that are
-complete, and looks for a reason to end the attempt: a request to stop, a node that is about to
-leave, or room for more ranks.
+Every tenth of a second, the supervisor collects the ranks' reports, commits complete checkpoints,
+and checks for a reason to end the attempt. Reasons are a request to stop, a node that is about to
+leave, and capacity for more ranks.
 """
 
 import time
@@ -50,7 +50,7 @@ VITALS_SECONDS = 2.0
 
 @dataclass(frozen=True)
 class RunContext:
-    """What the supervisor of a run holds from the first attempt to the last."""
+    """Objects that the supervisor of a run keeps for all attempts."""
 
     config: ClusterConfig
     run: RunFolder
@@ -64,16 +64,16 @@ class RunContext:
     clock: SuspendAwareClock
 
     def leaving_nodes(self, used: Iterable[str]) -> list[Node]:
-        """The nodes that are about to leave the cluster, among `used` and this process's own."""
+        """Return the nodes about to leave the cluster, among `used` and this process's node."""
         own: str = ray.get_runtime_context().get_node_id()
         nodes = self.view.nodes()
         found = [nodes[node] for node in {own, *used} if node in nodes]
         return [node for node in found if node.leaves_at is not None]
 
     def lost_nodes(self, used: Collection[str]) -> set[str]:
-        """The nodes of a group that are lost, whether the head knows that yet or not.
+        """Return the nodes of a group that are lost, including those that the head still lists.
 
-        A node whose agent is silent is taken for lost; this process's own node never is.
+        A node whose agent is silent counts as lost. This process's node never does.
         """
         others = set(used) - {ray.get_runtime_context().get_node_id()}
         silent = self.supply.unresponsive_nodes(others)
@@ -81,7 +81,7 @@ class RunContext:
 
 
 class RankAttempt:
-    """The supervision of one group."""
+    """Supervision of one group."""
 
     def __init__(
         self,
@@ -90,7 +90,8 @@ class RankAttempt:
         committer: CheckpointCommitter,
         furthest_step: int,
     ) -> None:
-        """
+        """Prepare the supervision of a started group.
+
         Args:
             furthest_step: the last step that any attempt has trained.
         """
@@ -111,12 +112,12 @@ class RankAttempt:
         self._shutdown = RankShutdown()
 
     def run(self) -> Outcome:
-        """Supervise until the ranks have left, or have had the time to leave.
+        """Supervise until the ranks have left, or until their time to leave is over.
 
         Raises:
-            RankLostError: the group cannot go on, but another one may.
-            LeaseLostError: the run belongs to somebody else.
-            ClusterError, DataError, ModelError, TrainerError: why the run cannot go on.
+            RankLostError: the group cannot continue, but another one may.
+            LeaseLostError: another process owns the run now.
+            ClusterError, DataError, ModelError, TrainerError: the run cannot continue.
         """
         while True:
             self._group.wait(POLL_SECONDS)
@@ -144,15 +145,15 @@ class RankAttempt:
                 return "preempted"  # there is nothing to save
             if self._shutdown.is_overdue(now):
                 self._context.listener.notice(
-                    "the ranks have not left in time: they are killed, and what they did since "
-                    "the newest checkpoint will be repeated"
+                    "the ranks have not left in time: they are killed, and the steps since the "
+                    "newest checkpoint will be repeated"
                 )
                 return "preempted"
             self._scale_workers(now)
             self._collect_vitals(now)
 
     def _handle_report(self, rank: int, report: Report) -> None:
-        """Take note of what a rank says."""
+        """Process one report of a rank."""
         listener, committer = self._context.listener, self._committer
         vitals = self._context.vitals
         match report:
@@ -176,7 +177,8 @@ class RankAttempt:
                     listener.notice(f"checkpoint of step {header.step} is complete")
 
     def _count_step(self, step: int) -> None:
-        # Spares take time to start: not before the steps that were lost are made up for.
+        # Spares slow training while they start, so they start only once the lost steps are
+        # repeated.
         if self.reached_step <= self._furthest_step < step:
             self._context.supply.refill_spares()
         self.reached_step = step
@@ -206,7 +208,7 @@ class RankAttempt:
             self.nodes_leave = True
             yield node_drain_reason(node, time.time(), grace)
         if self._should_scale_up(now):
-            yield ShutdownReason("there is room for more ranks")
+            yield ShutdownReason("there is capacity for more ranks")
 
     def _should_scale_up(self, now: float) -> bool:
         ranks = len(self._group.nodes)
@@ -216,7 +218,7 @@ class RankAttempt:
         return self._scale_up_timer.is_due(ranks, lambda: len(supply.offer(view.nodes())), now)
 
     def _scale_workers(self, now: float) -> None:
-        """Have as many data workers as the run's control file asks for, if there is one."""
+        """Scale the data workers to the number in the run's control file, if it exists."""
         workers, listener = self._context.workers, self._context.listener
         before = list(workers.handles)
         wanted = None
@@ -225,17 +227,17 @@ class RankAttempt:
         if wanted is not None:
             nodes = self._context.view.nodes().values()
             listener.notice(workers.windows_read_text())
-            listener.notice(f"wanted: {counted(wanted, 'data worker')}; there: {len(before)}")
+            listener.notice(f"requested: {counted(wanted, 'data worker')}; now: {len(before)}")
             granted = workers.resize(wanted, [node for node in nodes if node.leaves_at is None])
             if granted < wanted:
-                listener.notice(f"there are CPUs for {counted(granted, 'data worker')} only")
+                listener.notice(f"free CPUs suffice for {counted(granted, 'data worker')} only")
         workers.admit()
         if workers.handles != before:
             self._group.use_workers(workers.handles)
             listener.notice(f"data workers are now {worker_numbers(workers.handles)}")
 
     def _collect_vitals(self, now: float) -> None:
-        """Tell what ranks and data workers are doing, for whoever looks at the run."""
+        """Record the activity of ranks and data workers for the displays of the run."""
         if self._vitals_looks.has_passed(now):
             context = self._context
             names = {node.id[:8]: node.name for node in context.view.nodes().values()}

@@ -1,9 +1,9 @@
 """Reasons to end an attempt while its ranks train, and the time that the ranks have to leave.
 
-    stop request, drained node  ──▶ Reason ──▶ Departure: is a reason new, is the time over?
-    room for more ranks, Growth ──┘
+    stop request, drained node  ──▶ ShutdownReason ──▶ RankShutdown: is it new, is it overdue?
+    more capacity, ScaleUpTimer ──┘
 
-No class here asks the cluster: callers pass the time and what they have seen.
+No class here queries the cluster: callers pass the time and their observations.
 """
 
 import math
@@ -13,31 +13,31 @@ from dataclasses import dataclass
 from cluster.ray.cluster_view import Node
 from cluster.supervision.interval import Interval
 
-# Time before a drained node is gone by which its ranks have left or are killed.
+# Time before a drained node disappears by which its ranks have left or are killed.
 DRAIN_MARGIN_SECONDS = 5.0
 CHECK_SECONDS = 5.0
-# Spare capacity must last this long, while the present ranks train, before more ranks start.
+# Spare capacity must last this long, while the current ranks train, before more ranks start.
 SCALE_UP_AFTER_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
 class ShutdownReason:
-    """Why ranks have to leave, and how many seconds they have for a checkpoint."""
+    """Reason for ranks to leave, with the seconds that they have for a checkpoint."""
 
     text: str
     seconds: float = math.inf
 
 
 def stop_request_reason(request: str, seconds_ago: float, grace_seconds: float) -> ShutdownReason:
-    """Return the reason of a stop request; the grace period begins with the request, not now."""
+    """Return the reason for a stop request; the grace period begins with the request, not now."""
     return ShutdownReason(request, grace_seconds - seconds_ago)
 
 
 def node_drain_reason(node: Node, now: float, grace_seconds: float) -> ShutdownReason:
-    """Return the reason of a node that is being drained.
+    """Return the shutdown reason for a node that is being drained.
 
     Args:
-        now: in seconds since the epoch, as the node's time to leave.
+        now: seconds since the epoch, as in `node.leaves_at`.
     """
     assert node.leaves_at is not None
     seconds = node.leaves_at - now - DRAIN_MARGIN_SECONDS
@@ -68,14 +68,14 @@ class RankShutdown:
 
 
 class ScaleUpTimer:
-    """How long spare capacity for more ranks has been available."""
+    """Timer of the spare capacity for more ranks."""
 
     def __init__(self) -> None:
         self._checks = Interval(CHECK_SECONDS)
         self._since: float | None = None
 
     def is_due(self, ranks: int, count_room: Callable[[], int], now: float) -> bool:
-        """Return whether more than `ranks` ranks have had room for long enough."""
+        """Return whether capacity for more than `ranks` ranks has lasted long enough."""
         if self._checks.has_passed(now):
             if count_room() <= ranks:
                 self._since = None

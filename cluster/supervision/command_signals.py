@@ -1,8 +1,8 @@
-"""What signals do to a command that trains, before its run listens to them and after it has ended.
+"""Signal handlers of a command that trains, before its run handles signals and after its end.
 
 A signal never changes the meaning of the exit code: it is 75 until the run has an outcome, then the
-outcome's. While the run trains, `stop_requests` listens. These handlers are for commands, which own
-their process; nothing puts the former ones back.
+outcome's. While the run trains, `stop_requests` handles signals. These handlers are for commands,
+which own their process, so no code restores the former handlers.
 """
 
 import os
@@ -15,13 +15,16 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 def exit_on_signal_before_run() -> None:
-    """Until the run listens, let a signal end the process at once; after it, ignore signals."""
+    """Make signals end the process at once, until the run handles them.
+
+    After its end, the run sets these signals to be ignored.
+    """
     for number in SIGNALS:
         signal.signal(number, exit_immediately)
 
 
 def exit_immediately(number: int, frame: FrameType | None) -> None:
-    """The handler before a run: nothing has begun, so there is nothing to save or to put right."""
+    """Exit at once with the code for a preempted run, as there is nothing to save yet."""
     # Not an exception: a library that is being imported might catch it.
     name = signal.Signals(number).name
     os.write(2, f"{name} was received before the run began: the same command starts it\n".encode())
@@ -29,16 +32,16 @@ def exit_immediately(number: int, frame: FrameType | None) -> None:
 
 
 def ignore_signals() -> None:
-    """Ignore signals until the process is gone; what there is left to do takes a moment.
+    """Ignore signals during the remaining, short work of the process.
 
-    A handler of our own would not do: Python replaces it by the default, to die, when it shuts
-    down. Only ignored signals stay ignored.
+    A handler in Python is not enough: Python restores the default action, to terminate, during its
+    shutdown. Only ignored signals stay ignored.
     """
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
 
 def restore_signal_handlers() -> None:
-    """Restore Python's own handling: what comes after the run may be interrupted."""
+    """Restore Python's default handlers, so that work after the run can be interrupted."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)

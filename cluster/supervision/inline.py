@@ -1,4 +1,7 @@
-"""One rank in this process, without Ray: for a debugger. Data and losses are those of one rank."""
+"""Train one rank in this process, without Ray, for a debugger.
+
+Data and losses are those of a run with one rank.
+"""
 
 import socket
 import time
@@ -40,7 +43,7 @@ from trainer.runs.warm_start import warm_start_of
 
 
 class InlineSupervision:
-    """`trainer.rank.supervision.Supervision` for a rank in this process: plain calls."""
+    """Implementation of `trainer.rank.supervision.Supervision` by direct calls, in one process."""
 
     def __init__(
         self,
@@ -93,7 +96,7 @@ def train_inline(
     """Train a run with one rank in this process.
 
     Args:
-        replay: in a scratch folder, train only to compare and look.
+        replay: options to train in a scratch folder, only to compare and inspect steps.
     """
     try:
         return _train(recipe, run, store, manifest, listener, profile, replay)
@@ -129,7 +132,7 @@ def _train(
             return "finished"
         report_sampling(recipe, listener)
         group.enter_context(process_group(placement, timedelta(minutes=1)))
-        # Not above: it imports DeepSpeed, which reads the environment.
+        # Imported here because it imports DeepSpeed, which reads the environment.
         from trainer.build.rank import build_rank
 
         retain_freed_memory()  # as a rank does

@@ -1,8 +1,8 @@
-"""An interval between the times when a loop does something."""
+"""Interval between repetitions of an action in a loop."""
 
 
 class Interval:
-    """Has passed at the first look, and whenever so many seconds are over since it last had."""
+    """True at most once every `seconds` seconds, and on the first call."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds

@@ -1,6 +1,7 @@
-"""What the user has typed and which code that runs, for start.json, W&B and whoever repeats it.
+"""The user's command line and the version of its code, for start.json, W&B and repetitions.
 
-A job's driver runs elsewhere, and has what was typed at `transloom submit` from its environment.
+The driver of a job runs elsewhere, and reads the command line of `transloom submit` from its
+environment.
 """
 
 import os
@@ -28,30 +29,30 @@ PACKAGES = (
     "sacrebleu",
     "wandb",
 )
-# Without what the checkout's own settings might start; and in the environment, without writing.
+# Do not start programs from the checkout's settings. With the environment below, write nothing.
 GIT = ("git", "-c", "core.fsmonitor=false")
 STATUS = ("--porcelain=v2", "--branch", "--untracked-files=no")
-GIT_SECONDS = 5.0  # a checkout on a slow disk is not waited for
+GIT_SECONDS = 5.0  # a slow disk must not delay the start
 
 
 def current_invocation() -> Invocation:
-    """What the user has typed: here, or where this job was submitted."""
+    """Return the user's invocation, from this command line or that of the job's submission."""
     if given := os.environ.get(VARIABLE):
         try:
             return Invocation.model_validate_json(given)
-        except ValueError:  # another version's
+        except ValueError:  # written by another version
             return Invocation()
     return Invocation(command=_command(sys.argv), project=code_of(Path.cwd()))
 
 
 def as_variable(invocation: Invocation) -> dict[str, str]:
-    """The same for the environment of a process that acts for the user."""
+    """Return the environment variable that passes an invocation to a process of the user."""
     return {VARIABLE: invocation.model_dump_json()}
 
 
 def current_start() -> Start:
-    """What a run is started with here and now."""
-    # An installed transloom may lie in the checkout of somebody's project.
+    """Return the record of a start by this process, now."""
+    # An installed transloom may be inside the checkout of another project.
     code = code_of(INSTALLATION) if (INSTALLATION / ".git").exists() else None
     return Start(
         since=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -62,7 +63,7 @@ def current_start() -> Start:
 
 
 def code_of(folder: Path) -> Code | None:
-    """The state of the git checkout that a folder lies in; None if it cannot be told."""
+    """Return the state of the git checkout that contains a folder, or None if it is unknown."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
     try:
         done = subprocess.run(
@@ -82,7 +83,7 @@ def code_of(folder: Path) -> Code | None:
 
 
 def _command(argv: list[str]) -> str | None:
-    """A command line of ours as it can be typed again; None if it is none."""
+    """Return a command line of transloom for a shell, or None for another program."""
     if Path(argv[0]).name != "transloom":
         return None
     return without_credentials(shlex.join(["transloom", *argv[1:]]))[:MAX_CHARACTERS]
@@ -93,6 +94,6 @@ def _versions() -> dict[str, str]:
     for name in PACKAGES:
         try:
             found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:  # transloom in a folder of sources
+        except metadata.PackageNotFoundError:  # transloom runs from a source folder
             continue
     return found

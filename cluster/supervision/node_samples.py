@@ -1,7 +1,7 @@
-"""Now and then a line for each node of the ranks in nodes.jsonl: how busy it is.
+"""Write periodic lines with the utilization of each node of the ranks to nodes.jsonl.
 
-The supervisor asks the node agents, goes on, and writes what has come when it next looks. A node
-that does not answer gets no line, and is asked again once it has.
+The supervisor sends requests to the node agents without waiting, and writes the answers at a later
+poll. A node that does not answer gets no line, and no new request until it has answered.
 """
 
 import time
@@ -17,33 +17,34 @@ from trainer.runs.folder import RunFolder
 
 
 class NodeUsageSource(Protocol):
-    """The nodes of a group; `cluster.ranks.rank_pool.RankPool` has them."""
+    """Source of the utilization of a group's nodes, such as `cluster.ranks.rank_pool.RankPool`."""
 
     def ask_usage(self) -> None:
-        """Ask all of them how busy they are, without waiting."""
+        """Request the utilization of all nodes, without waiting."""
 
     def usage(self) -> dict[str, Usage]:
-        """What has been answered since the last call, by the node's name."""
+        """Return the answers since the last call, by the node's name."""
 
 
 class NodeSampler:
-    """The samples of an attempt."""
+    """Sampler of the nodes of an attempt."""
 
     def __init__(self, run: RunFolder, nodes: NodeUsageSource, every_seconds: float) -> None:
-        """
+        """Create a sampler, which samples when polled.
+
         Args:
-            every_seconds: 0 for no samples.
+            every_seconds: interval of the samples, or 0 for no samples.
         """
         self._run = run
         self._nodes = nodes
         self._due = Interval(every_seconds) if every_seconds else None
 
     def poll(self, now: float, step: int) -> None:
-        """Write what has come, and ask again if it is time.
+        """Write the answers that have arrived, and send new requests if they are due.
 
         Args:
-            now: of any clock that goes on.
-            step: the last one that is recorded.
+            now: seconds of any monotonic clock.
+            step: the last recorded step.
         """
         if self._due is None:
             return
@@ -53,13 +54,14 @@ class NodeSampler:
 
 
 class LocalNodeSampler(PeriodicThread):
-    """A thread that samples the node of a run in this process while the context lasts."""
+    """Thread that samples the node of a run in this process while the context lasts."""
 
     def __init__(self, run: RunFolder, name: str, every_seconds: float) -> None:
-        """
+        """Prepare the thread without starting it.
+
         Args:
-            name: the node's.
-            every_seconds: 0 for no samples.
+            name: the node's name.
+            every_seconds: interval of the samples, or 0 for no samples.
         """
         super().__init__("node samples", every_seconds, self._sample, join_seconds=0.0)
         self._run = run

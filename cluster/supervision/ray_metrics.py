@@ -1,7 +1,7 @@
-"""The numbers of a run at Ray's metrics endpoint, by the names of `trainer.record.run_metrics`.
+"""Export the numbers of a run to Ray's metrics endpoint, named as in `trainer.record.run_metrics`.
 
-A thread of the driver reads them from the run's folder, as often as Ray takes them, so that nothing
-of the training waits for it. An embedded Ray has no such endpoint.
+A thread of the driver reads them from the run folder, as often as Ray collects them, so that
+training never waits for it. An embedded Ray has no such endpoint.
 """
 
 from contextlib import suppress
@@ -18,21 +18,22 @@ END_SECONDS = 2.0
 
 
 class RayMetrics(PeriodicThread):
-    """Tells Ray the numbers of a run while the context lasts."""
+    """Thread that reports the numbers of a run to Ray while the context lasts."""
 
     def __init__(self, run: Path, address: str | None) -> None:
-        """
+        """Prepare the thread without starting it.
+
         Args:
-            address: of the cluster; None for an embedded Ray.
+            address: address of the cluster, or None for an embedded Ray, which gets no metrics.
         """
-        # It may hang on a storage that is away.
+        # Wait at most END_SECONDS for the thread, which may hang on unavailable storage.
         interval_seconds = EXPORT_SECONDS if address is not None else None
         super().__init__("metrics", interval_seconds, self._tell, join_seconds=END_SECONDS)
         self._run = run
         self._gauges: dict[str, Any] = {}
 
     def _tell(self) -> None:
-        with suppress(Exception):  # whatever it is, the run goes on
+        with suppress(Exception):  # the run continues after any error here
             self._export()
 
     def _export(self) -> None:

@@ -1,7 +1,8 @@
-"""The attempts at a run, one after another, until it is finished or has to leave.
+"""Run attempts one after another until the run is finished or must leave.
 
-Each takes as many ranks as the cluster has room for, and goes on from the newest intact checkpoint.
-The loss of a rank ends an attempt, and so does a node that leaves, or room for more ranks.
+Each attempt takes as many ranks as the cluster has capacity for, and resumes from the newest intact
+checkpoint. An attempt ends with the loss of a rank, with a node that leaves, or with capacity for
+more ranks.
 """
 
 import time
@@ -35,7 +36,7 @@ WORKERS_SECONDS = 10.0
 
 
 class RestartLoop:
-    """Starts the ranks of a run as often as it takes."""
+    """Loop that restarts the ranks of a run until it is finished or must leave."""
 
     def __init__(
         self,
@@ -51,22 +52,23 @@ class RestartLoop:
         self._profile = profile
         self._replay = replay
         self._session_started = time.time()
-        # Of the attempt before:
+        # State of the previous attempt:
         self._ranks = 0
         self._nodes: dict[str, str] = {}  # nodes of its ranks by id, each with its name
         self._nodes_left = False  # whether nodes left at its end
         self._losses = RankLosses()
-        # Ranks hash a checkpoint while they start. They found damage: hash all of them before.
+        # Ranks hash a checkpoint while they start. After they find damage, the supervisor hashes
+        # all files before the next start.
         self._damage_found = False
 
     def run(self) -> Outcome:
-        """Train until the run is finished or has to leave.
+        """Train until the run is finished or must leave.
 
         Raises:
-            RankLostError: ranks were lost again and again, without any progress in between.
-            ClusterError: there is no room for the ranks, or the head is lost.
-            LeaseLostError: the run belongs to somebody else.
-            DataError, ModelError, TrainerError: why the run cannot go on.
+            RankLostError: ranks were lost repeatedly, without any progress in between.
+            ClusterError: the cluster lacks capacity for the ranks, or the head is lost.
+            LeaseLostError: another process owns the run now.
+            DataError, ModelError, TrainerError: the run cannot continue.
         """
         outcome: Outcome = "preempted"
         with HeartbeatSender(lambda: self._context.workers.actors):
@@ -77,11 +79,11 @@ class RestartLoop:
                         break
                     outcome = self._attempt(group)
                 except RankLostError as error:
-                    self._context.supply.end_group()  # after this, lost nodes are known as silent
+                    self._context.supply.end_group()  # makes lost nodes known as silent
                     self._handle_rank_loss(error)
                 except DamagedCheckpointError as error:
                     self._damage_found = True
-                    self._context.listener.notice(f"{error}. The checkpoints are verified")
+                    self._context.listener.notice(f"{error}. All checkpoints will be verified")
                     self._context.vitals.attempt_ends(str(error))
                 finally:
                     self._context.supply.end_group()
@@ -92,7 +94,11 @@ class RestartLoop:
         return bool(self._context.stop.reason or self._context.leaving_nodes(used=()))
 
     def _wait_for_group(self) -> RankGroup | None:
-        """A group of as many ranks as there is room for; None if the run has to leave."""
+        """Wait for capacity, and return a group of as many ranks as fit.
+
+        Returns:
+            The group, or None if the run must leave.
+        """
         config, supply, notice = (
             self._context.config,
             self._context.supply,
@@ -106,7 +112,7 @@ class RestartLoop:
             nodes = self._context.view.query_nodes()
             places = supply.offer(nodes)
             found = (
-                f"there is room for {counted(len(places), 'rank')}, and the run needs at least "
+                f"there is capacity for {counted(len(places), 'rank')}, and the run needs at least "
                 f"{config.min_ranks}"
             )
             if len(places) >= config.min_ranks:
@@ -114,7 +120,7 @@ class RestartLoop:
                 if group := supply.start_group(places, names):
                     self._nodes = {node: names[node] for node in group.nodes}
                     return group
-                found = f"Ray has not placed {counted(len(places), 'rank')} where there was room"
+                found = f"Ray has not placed {counted(len(places), 'rank')} despite free capacity"
             elif self._nodes_left:
                 notice(f"{found}: the run leaves")
                 return None
@@ -130,7 +136,7 @@ class RestartLoop:
         return None
 
     def _wait_for_workers(self) -> None:
-        """Let data workers that lost their place find one before the ranks take their seats."""
+        """Release bundles until all data workers are placed and alive, for a limited time."""
         deadline = time.monotonic() + WORKERS_SECONDS
         while not self._context.workers.all_responsive():
             if time.monotonic() > deadline:
@@ -145,8 +151,8 @@ class RestartLoop:
         context, ranks = self._context, len(group.nodes)
         if given_up := context.workers.cancel_starting():
             context.listener.notice(
-                f"{counted(given_up, 'data worker')} of those wanted did not start in time: given "
-                "up, as the ranks may need the place. Ask for them again"
+                f"{counted(given_up, 'data worker')} did not start in time and will not be "
+                "started, as the ranks may need the resources. Request them again"
             )
         context.lease.check()
         verified = self._damage_found or self._replay is not None
@@ -212,20 +218,20 @@ class RestartLoop:
         notice = self._losses.take(error, {node: self._nodes[node] for node in lost})
         self._context.listener.notice(notice)
         self._context.vitals.attempt_ends(str(error))
-        if error.__cause__:  # the error of a rank, with its traceback on its node
+        if error.__cause__:  # a rank's error, with the traceback on its node
             self._context.listener.log_detail(str(error.__cause__))
 
 
 def no_capacity_error(found: str, config: ClusterConfig, nodes: Mapping[str, Node]) -> ClusterError:
-    """The error of a run that has waited in vain.
+    """Return the error of a run that has waited too long for capacity.
 
     Args:
-        found: what there is room for, in words.
+        found: the available capacity, as text.
     """
     cpus, gpus = (_total(nodes, resource) for resource in ("CPU", "GPU"))
     return ClusterError(
         f"After {config.wait_for_ranks_seconds:g} s {found}, each with {_of_a_rank(config)}. The "
-        f"cluster has {counted(cpus, 'CPU')} and {counted(gpus, 'GPU')} in all, whoever uses them"
+        f"cluster has {counted(cpus, 'CPU')} and {counted(gpus, 'GPU')} in all, free or in use"
         f"{missing_capacity_text(config, nodes)}. "
         "Wait for other jobs to end (`transloom jobs list` shows them) or add nodes, then start "
         "the same command again; or lower cluster.ranks"
@@ -233,7 +239,7 @@ def no_capacity_error(found: str, config: ClusterConfig, nodes: Mapping[str, Nod
 
 
 def missing_capacity_text(config: ClusterConfig, nodes: Mapping[str, Node]) -> str:
-    """What to add when these nodes have too little, even if nobody else used them."""
+    """Return a text if the nodes could never hold the minimum of ranks, or an empty text."""
     most = max_possible_ranks(config, nodes.values())
     if most >= config.min_ranks:
         return ""
@@ -244,7 +250,7 @@ def missing_capacity_text(config: ClusterConfig, nodes: Mapping[str, Node]) -> s
 
 
 def _of_a_rank(config: ClusterConfig) -> str:
-    """What a rank needs of its node."""
+    """Describe the resources of a rank."""
     parts = [counted(config.cpus_per_rank, "CPU"), counted(config.gpus_per_rank, "GPU")]
     parts += [f"{name} {n:g}" for name, n in config.resources_per_rank.items()]
     labels = join_items(f"{key}={value}" for key, value in config.node_labels.items())
@@ -253,14 +259,14 @@ def _of_a_rank(config: ClusterConfig) -> str:
 
 
 def excluded_nodes_text(problems: list[str], room: int, min_ranks: int) -> list[str]:
-    """What to say when the run goes on without nodes that do not have its folder.
+    """Return the notices of a run that continues without nodes that lack its folder.
 
     Raises:
-        ClusterError: there is room for fewer ranks elsewhere than the run needs.
+        ClusterError: the other nodes have capacity for fewer ranks than the run needs.
     """
     if room < min_ranks:
         raise ClusterError(". ".join(problems))
-    return [f"{problem}. In this session the run does without this node" for problem in problems]
+    return [f"{problem}. The run does not use this node in this session" for problem in problems]
 
 
 def _total(nodes: Mapping[str, Node], resource: str) -> float:

@@ -1,6 +1,6 @@
-"""Retry budgets: limits on failures in a row without a further step.
+"""Retry budgets: limits on consecutive failures without a further step.
 
-The same count has three levels, each with a limit of its own:
+The same count applies at three levels, each with a separate limit:
 
     attempts of a job           job runner     `cluster.retries` and the first one
     sessions of embedded Ray    supervisor     SESSIONS_WITHOUT_PROGRESS
@@ -12,16 +12,16 @@ from collections.abc import Mapping
 from cluster.errors import RankLostError
 
 ATTEMPTS_WITHOUT_PROGRESS = 3
-# Ray gives its agents 15 s to start, which is too short on a busy machine now and then.
+# Ray gives its agents 15 s to start, which is sometimes too short on a busy machine.
 SESSIONS_WITHOUT_PROGRESS = 5
 
 
 class RetryBudget:
-    """The number of failures in a row without progress, and its limit.
+    """Number of consecutive failures without progress, and its limit.
 
     Attributes:
         furthest_step: the last step that any attempt has reached.
-        failures: in a row without progress.
+        failures: number of consecutive failures without progress.
     """
 
     def __init__(self, limit: int, furthest_step: int = 0) -> None:
@@ -31,11 +31,11 @@ class RetryBudget:
         self._progressed = False
 
     def begin(self, step: int) -> None:
-        """Take note of the step that an attempt starts from, which is no progress."""
+        """Record the step from which an attempt starts, which is no progress."""
         self.furthest_step = max(step, self.furthest_step)
 
     def reach(self, step: int) -> None:
-        """Take note of the last step of an attempt."""
+        """Record the last step of an attempt."""
         self._progressed = step > self.furthest_step
         self.furthest_step = max(step, self.furthest_step)
 
@@ -43,7 +43,7 @@ class RetryBudget:
         """Count the failure of the last attempt; return whether the budget is used up.
 
         Args:
-            excused: it counts neither as a failure nor as progress.
+            excused: whether to count the failure neither as a failure nor as progress.
         """
         if self._progressed:
             self.failures = 0
@@ -55,15 +55,15 @@ class RetryBudget:
         """Return the message of a budget that is used up.
 
         Args:
-            attempts: the plural of what was tried.
+            attempts: plural noun for the counted attempts.
         """
         return f"The run got no further than step {self.furthest_step} in {self.limit} {attempts}"
 
 
 class RankLosses(RetryBudget):
-    """The losses of ranks in a session.
+    """Retry budget for the losses of ranks in a session.
 
-    A loss that came with the loss of a node is excused, once for each node.
+    A loss that coincides with the loss of a node is excused, once for each node.
     """
 
     def __init__(self) -> None:
@@ -72,7 +72,7 @@ class RankLosses(RetryBudget):
         self._lost_nodes: set[str] = set()
 
     def take(self, error: RankLostError, lost_nodes: Mapping[str, str]) -> str:
-        """Count a loss; return the notice of it.
+        """Count a loss, and return its notice.
 
         Args:
             lost_nodes: the lost nodes of the attempt by id, each with its name.
@@ -80,14 +80,14 @@ class RankLosses(RetryBudget):
         Raises:
             RankLostError: the budget is used up.
         """
-        # A node that comes back and is lost again counts as a failure.
+        # A node that returns and is lost again counts as a failure.
         newly_lost = {node: lost_nodes[node] for node in lost_nodes.keys() - self._lost_nodes}
         self._lost_nodes |= newly_lost.keys()
         self._restarts += 1
         if self.count_failure(excused=bool(newly_lost)):
             raise RankLostError(f"{error}. {self.used_up_text('attempts')}") from error
         because = "".join(
-            f"; node {name} is lost, which is no failure of the run"
+            f"; node {name} is lost, which does not count as a failure"
             for name in sorted(newly_lost.values())
         )
         return f"{error}{because}; restart {self._restarts} of this session"

@@ -1,4 +1,4 @@
-"""Whether recipe, dataset, run and checkpoint belong together."""
+"""Check that recipe, dataset, run and checkpoint belong together."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -33,10 +33,10 @@ from trainer.state.progress import Progress
 def check_run(recipe: Recipe, run: RunFolder) -> tuple[DatasetStore, Manifest]:
     """Check that recipe, run and dataset belong together, and return the dataset.
 
-    Nothing is written: the run may belong to another process.
+    This writes nothing, as another process may own the run.
 
     Raises:
-        DatasetError: there is no dataset, or it was prepared from other settings.
+        DatasetError: the dataset does not exist, or it was prepared from other settings.
         RunMismatchError: the run has another identity, dataset or parent.
         BatchingError: the dataset's longest pair exceeds the budget.
     """
@@ -55,17 +55,17 @@ def check_run(recipe: Recipe, run: RunFolder) -> tuple[DatasetStore, Manifest]:
 
 
 def open_run(recipe: Recipe, run: RunFolder, store: DatasetStore, manifest: Manifest) -> None:
-    """Start the run or continue it; called by its owner, after `check_run`.
+    """Start or continue the run; called by its owner, after `check_run`.
 
     Raises:
-        RunMismatchError, CheckpointError: somebody else has changed the run since.
+        RunMismatchError, CheckpointError: another process has changed the run since the check.
     """
     run.open(recipe, store, manifest, _parent(recipe, run, manifest))
     write_start(run, current_start())
 
 
 def report_sampling(recipe: Recipe, listener: RunListener) -> None:
-    """Say what draws random segmentations here, since its speed differs, if any are drawn."""
+    """Report the backend of subword sampling, as speeds differ, if the recipe samples."""
     tokenizer = recipe.tokenizer
     if tokenizer.sampling.alpha and tokenizer.type in SENTENCE_PIECE_TYPES:
         listener.notice(f"subword sampling on this machine draws {sampling_backend_text()}")
@@ -85,15 +85,18 @@ def newest_checkpoint(
     *,
     read_files: bool = True,
 ) -> Checkpoint | None:
-    """Return the checkpoint to resume from; name damaged newer ones and set them aside.
+    """Return the checkpoint to resume from; report newer damaged ones and rename them.
 
     Args:
         work: the owner's work folder.
-        read_files: hash the checkpoint's files; else only compare their sizes.
+        read_files: whether to hash the checkpoint's files instead of only comparing their sizes.
+
+    Returns:
+        The newest intact checkpoint, or None if the run has no checkpoint.
 
     Raises:
-        CheckpointError: all are damaged, and nobody has asked to start from step 0.
-        RunMismatchError: the checkpoint is of another run.
+        CheckpointError: all checkpoints are damaged, and were not removed to start from step 0.
+        RunMismatchError: the checkpoint belongs to another run.
     """
     checkpoint, damaged = newest_intact(run.checkpoints, read_files=read_files)
     if damaged and checkpoint is None:
@@ -112,14 +115,14 @@ def newest_checkpoint(
 def is_run_complete(
     recipe: Recipe, run: RunFolder, work: Path, manifest: Manifest, listener: RunListener
 ) -> bool:
-    """Whether the run has come to its end, so that nothing need be started.
+    """Return whether the run has reached its end, so that nothing must be started.
 
-    Called by the run's owner; arguments and errors are those of `newest_checkpoint`.
+    Called by the run's owner. See `newest_checkpoint` for arguments and errors.
     """
     newest = list_checkpoints(run.checkpoints)[-1:]
     with suppress(CheckpointError):  # the newest is damaged: the one before it counts
         if not newest or not _is_final(read_header(newest[0]), recipe):
-            return False  # without reading the whole checkpoint: the start of the ranks does that
+            return False  # skip the full read, as the ranks verify the checkpoint at their start
     checkpoint = newest_checkpoint(run, work, manifest, listener)
     return checkpoint is not None and _is_final(checkpoint.header, recipe)
 
@@ -136,10 +139,10 @@ def _check_membership(checkpoint: Checkpoint, card: RunMetadata, manifest: Manif
         differences.append(
             f"manifest of the dataset: {header.dataset_identity[:16]}… in the checkpoint, "
             f"{manifest.identity[:16]}… in the dataset (if shards were quarantined in between "
-            "and are not any more, put that manifest back)"
+            "and the quarantine was undone, restore that manifest)"
         )
     if differences:
         raise RunMismatchError(
-            f"{checkpoint.path} belongs to another run or dataset, move it back there: "
-            f"{'; '.join(differences)}"
+            f"{checkpoint.path} belongs to another run or dataset: {'; '.join(differences)}. Move "
+            "it back there"
         )

@@ -1,4 +1,4 @@
-"""Whoever watches a run: a live display, plain lines, or a test."""
+"""Listener of a run: a live display, plain lines, or a test."""
 
 from contextlib import AbstractContextManager
 from typing import Protocol
@@ -8,19 +8,19 @@ from trainer.runs.vitals import Vitals
 
 
 class RunListener(Protocol):
-    """Receives what the supervisor of a run tells."""
+    """Receiver of the notices, lines and vitals of a supervised run."""
 
     def notice(self, text: str) -> None:
-        """Tell of something that a person would want to know."""
+        """Report an event that users should know about."""
 
     def logging(self) -> AbstractContextManager[object]:
         """Keep the run's log while the context lasts; entered by the run's owner only."""
 
     def log_detail(self, text: str) -> None:
-        """Write a text to the run's log without showing it: details, or a long text."""
+        """Write a text to the run's log without showing it, for details and long texts."""
 
     def line(self, line: Line) -> None:
-        """Take a line that the run has recorded."""
+        """Receive a line that the run has recorded."""
 
     def vitals(self, vitals: Vitals) -> None:
-        """Take what the run's processes are doing; a thread of its own tells, now and then."""
+        """Receive the activity of the run's processes, periodically, from a separate thread."""

@@ -3,8 +3,8 @@
     StopRequests    of the supervisor, which owns the run
     JobStopRequest  of a job, which forwards signals to its supervisor as the file
 
-After the first request the ranks checkpoint at the next step boundary and leave. A second signal
-interrupts the supervisor at once. Before a run has begun there is nothing to save, and after its
+After the first request, the ranks checkpoint at the next step boundary and leave. A second signal
+interrupts the supervisor at once. Before a run has begun, there is nothing to save, and after its
 end there is nothing to interrupt: see `command_signals`.
 """
 
@@ -48,11 +48,11 @@ class StopRequests:
             signal.signal(number, signal.SIG_IGN if handler is exit_immediately else handler)
 
     def ignore_requests(self) -> None:
-        """Ignore second signals from now on: the outcome of the run is certain."""
+        """Ignore second signals from now on, because the outcome of the run is certain."""
         self._obeys_interrupts = False
 
     def accept_requests(self) -> None:
-        """Obey second signals again: the run goes on after all."""
+        """Obey second signals again, because the run continues after all."""
         self._obeys_interrupts = True
 
     def forget_file(self) -> None:
@@ -64,7 +64,7 @@ class StopRequests:
 
     @property
     def reason(self) -> str | None:
-        """The request in words, or None without one."""
+        """The request as text, or None without a request."""
         if self._signal is not None:
             return f"{signal.Signals(self._signal).name} was received"
         if not self._file_taken and self._looks.has_passed(time.monotonic()):
@@ -81,7 +81,7 @@ class StopRequests:
             self._signal = number
             self.asked_at = self.asked_at or time.monotonic()
         elif self._obeys_interrupts:
-            self._obeys_interrupts = False  # another one would interrupt the cleanup
+            self._obeys_interrupts = False  # a further signal would interrupt the cleanup
             raise KeyboardInterrupt
 
 
@@ -90,9 +90,9 @@ class JobStopRequest:
 
     Ignores a file that is older than itself: it was meant for another job.
 
-    When Ray stops a job, its runner and the driver both get SIGTERM. A second signal would end the
-    driver without a checkpoint. So the runner forwards a signal as the request file, and only while
-    its own driver owns the run: the owner may be the driver of another job.
+    When Ray stops a job, its runner and the driver both receive SIGTERM. A second signal would end
+    the driver without a checkpoint. The runner therefore forwards a signal as the request file, and
+    only while its driver owns the run: the owner may be the driver of another job.
     """
 
     def __init__(self, run: RunFolder) -> None:
@@ -108,7 +108,7 @@ class JobStopRequest:
 
     @property
     def reason(self) -> str | None:
-        """The request in words, or None without one."""
+        """The request as text, or None without a request."""
         if self._signal is not None:
             return f"{signal.Signals(self._signal).name} was received"
         if self._run.stop_requests() - self._former:
@@ -116,10 +116,10 @@ class JobStopRequest:
         return None
 
     def forward(self) -> None:
-        """Ask the driver, which owns the run, to stop if a signal has come.
+        """Ask the driver, which owns the run, to stop if a signal was received.
 
         Call this repeatedly until the driver has left: the driver drops requests that are older
-        than its own start.
+        than its start.
         """
         if self._signal is not None:
             self._forwarded = True
@@ -127,7 +127,7 @@ class JobStopRequest:
                 self._run.ask_to_stop()
 
     def clear(self) -> None:
-        """Remove a forwarded request that nobody has taken."""
+        """Remove a forwarded request that the driver has not taken."""
         if self._forwarded:
             self._run.take_stop_request()
 

@@ -1,8 +1,8 @@
 """The supervisor of a run: the driver process.
 
-It owns the run for as long as it lives, starts data workers and ranks, commits the checkpoints that
-the ranks write, and starts the ranks again when one of them is lost. It also starts its embedded
-Ray anew when that is lost. Everything that it needs is put together here, a line each.
+It owns the run for as long as it lives. It starts data workers and ranks, commits the checkpoints
+that the ranks write, and restarts the ranks when one of them is lost. It also restarts a lost
+embedded Ray. This module builds all of its parts, one line each.
 """
 
 from dataclasses import dataclass
@@ -45,9 +45,9 @@ class SupervisionOptions:
     """Options for supervising a run.
 
     Attributes:
-        profile: the steps to profile.
-        strict: refuse a cluster that other users can reach.
-        replay: train in a scratch folder, only to compare and inspect steps.
+        profile: the steps to profile, or None.
+        strict: whether to refuse a cluster that other users can reach.
+        replay: options to train in a scratch folder, only to compare and inspect steps, or None.
     """
 
     profile: StepRange | None = None
@@ -57,7 +57,7 @@ class SupervisionOptions:
 
 @dataclass(frozen=True)
 class _OwnedRun:
-    """A run that this process owns, in whichever session of Ray it trains."""
+    """A run that this process owns, across all sessions of Ray in which it trains."""
 
     folder: RunFolder
     lease: Lease
@@ -74,11 +74,11 @@ def supervise(
     listener: RunListener,
     options: SupervisionOptions,
 ) -> Outcome:
-    """Train a run under Ray until it is finished or has to leave.
+    """Train a run under Ray until it is finished or must leave.
 
     Raises:
-        RunInUseError: another process trains it.
-        ClusterError, DataError, ModelError, TrainerError: the run cannot be trained any further.
+        RunInUseError: another process trains the run.
+        ClusterError, DataError, ModelError, TrainerError: the run cannot continue.
     """
     try:
         with (
@@ -101,12 +101,12 @@ def supervise(
                     sessions.reach(recorded_step(run.metrics))
                     if sessions.count_failure():
                         raise EmbeddedRayError(
-                            f"{error}. {sessions.used_up_text('sessions of Ray')}. The same "
-                            "command goes on from the newest checkpoint, once the cause is gone; "
-                            "--inline trains without Ray"
+                            f"{error}. {sessions.used_up_text('sessions of Ray')}. Fix the cause, "
+                            "then run the same command again to continue from the newest "
+                            "checkpoint; --inline trains without Ray"
                         ) from error
                     vitals.attempt_ends(str(error))
-                    listener.notice(f"{error}; Ray is started anew")
+                    listener.notice(f"{error}; restarting Ray")
                     stop.accept_requests()
             return "finished"
     except KeyboardInterrupt:
@@ -148,7 +148,7 @@ def _train_in_session(
 
 
 def _on_this_machine(config: ClusterConfig, listener: RunListener) -> ClusterConfig:
-    """Without what only nodes of a cluster have, if this machine is all that there is."""
+    """Remove settings that apply only to nodes of a cluster, unless the run joins one."""
     of_clusters = {
         "node_labels": config.node_labels,
         "resources_per_rank": config.resources_per_rank,
@@ -157,18 +157,18 @@ def _on_this_machine(config: ClusterConfig, listener: RunListener) -> ClusterCon
     if config.address is not None or not given:
         return config
     told = " and ".join(f"cluster.{name} ({format_value(value)})" for name, value in given.items())
-    listener.notice(f"{told} count on a cluster only: this run is on one machine alone")
+    listener.notice(f"{told} apply only on a cluster, and this run uses this machine alone")
     return config.model_copy(update={name: {} for name in given})
 
 
 def _embedded_ray(config: ClusterConfig, listener: RunListener) -> EmbeddedRay:
-    """An embedded Ray with as many CPUs as the run needs, whether the machine has them or not."""
+    """Return an embedded Ray with the CPUs that the run needs, even if the machine has fewer."""
     there = machine_cpus()
     if config.address is None and config.least_cpus > there:
         listener.notice(
             f"{counted(config.min_ranks, 'rank')} and "
-            f"{counted(config.data_workers, 'data worker')} are to have "
-            f"{counted(config.least_cpus, 'CPU')} and share the {there} of this machine: slower "
-            "than fewer ranks would be"
+            f"{counted(config.data_workers, 'data worker')} reserve "
+            f"{counted(config.least_cpus, 'CPU')} but share the {there} of this machine, which is "
+            "slower than fewer ranks"
         )
     return EmbeddedRay(cpus=config.least_cpus, niceness=config.niceness)

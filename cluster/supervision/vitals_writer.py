@@ -1,12 +1,10 @@
-"""Keeps vitals.json and shows its content to the audience, beside the supervision of a run.
+"""Write vitals.json and pass its content to the listener, independently of the supervision.
 
-::
+    the supervisor:  latest activity of ranks and workers ──▶ a few attributes
+    a thread:        every two seconds ──▶ `Vitals` ──▶ vitals.json, listener
 
-    the supervisor:  what ranks and workers did last ──▶ a few attributes
-    a thread:        every two seconds ──▶ `Vitals` ──▶ vitals.json, audience
-
-The supervisor only sets attributes: it waits for no disk. The thread tells of the moment at which
-it looks, so the picture stays true while the supervisor itself waits for something.
+The supervisor only sets attributes, and never waits for a disk. The thread computes times when it
+writes, so the vitals stay correct while the supervisor itself is blocked.
 """
 
 import time
@@ -33,7 +31,7 @@ from trainer.runs.vitals import (
 )
 
 WRITE_SECONDS = 2.0
-# For the last picture, on a file system that may hang.
+# Limit for the last write, on a file system that may hang.
 LAST_WRITE_SECONDS = 2.0
 STARTED_AGAIN = "the run was started again by a command"
 
@@ -51,7 +49,7 @@ class _Worker(NamedTuple):
 
 
 class VitalsWriter(PeriodicThread):
-    """What a run's processes are doing, from entering the context to leaving it."""
+    """Thread that writes the activity of a run's processes while the context lasts."""
 
     def __init__(self, run: RunFolder, listener: RunListener) -> None:
         super().__init__(
@@ -67,20 +65,20 @@ class VitalsWriter(PeriodicThread):
         self._ranks: tuple[_Rank, ...] = ()
         self._workers: tuple[_Worker, ...] = ()
         self._being_written: int | None = None
-        self._last_written = 0  # the step of the last checkpoint that was written or given up
+        self._last_written = 0  # step of the last checkpoint written or given up
         self._restarts: tuple[Restart, ...] = ()
-        self._cause: str | None = None  # why the next start of the ranks is a restart
+        self._cause: str | None = None  # reason for the next start of ranks, if it is a restart
 
     def __enter__(self) -> Self:
         if self._run.has_begun():
             self._cause = STARTED_AGAIN
-        with suppress(OSError, ValueError):  # a damaged file tells no former restarts
+        with suppress(OSError, ValueError):  # a damaged file has no known restarts
             if before := read_vitals(self._run):
                 self._restarts = before.restarts
         return super().__enter__()
 
     def attempt_begins(self, nodes: Sequence[str]) -> None:
-        """Ranks are started.
+        """Record the start of ranks.
 
         Args:
             nodes: the name of each rank's node.
@@ -95,23 +93,23 @@ class VitalsWriter(PeriodicThread):
         self._attempt += 1
 
     def attempt_ends(self, cause: str) -> None:
-        """The ranks leave or are lost; others may be started."""
+        """Record that the ranks leave or are lost, and that others may start."""
         self._cause = without_credentials(cause).split("\n", 1)[0][:MAX_CHARACTERS]
         self._being_written = None
 
     def clear_ranks(self) -> None:
-        """There are none at present: the run waits for room, or is over."""
+        """Record that no ranks exist, while the run waits for capacity or after its end."""
         self._ranks = ()
 
     def rank_moved(self, rank: int, position: Position) -> None:
-        """A rank has reported where it stands."""
+        """Record the position that a rank has reported."""
         if rank < len(self._ranks):
             now, before = time.monotonic(), self._ranks
             moved = _Rank(before[rank].node, position, now)
             self._ranks = (*before[:rank], moved, *before[rank + 1 :])
 
     def update_ranks(self, heartbeats: Sequence[tuple[Position, float]]) -> None:
-        """Take note of where all ranks stand, and of the seconds since each was heard of."""
+        """Record the positions of all ranks, and the seconds since the last heartbeat of each."""
         now = time.monotonic()
         self._ranks = tuple(
             _Rank(rank.node, position, now - silent)
@@ -119,10 +117,10 @@ class VitalsWriter(PeriodicThread):
         )
 
     def update_workers(self, heartbeats: Sequence[WorkerHeartbeat], names: dict[str, str]) -> None:
-        """Take note of the data workers.
+        """Record the heartbeats of the data workers.
 
         Args:
-            names: of the nodes, by the first letters of their ids that workers tell.
+            names: names of the nodes, by the first characters of their ids, as workers report them.
         """
         now = time.monotonic()
         self._workers = tuple(
@@ -132,19 +130,19 @@ class VitalsWriter(PeriodicThread):
         )
 
     def checkpoint_begins(self, step: int) -> None:
-        """A rank has begun to write its part of a checkpoint."""
-        if step > self._last_written:  # else another rank has made it fail before
+        """Record that a rank has begun to write its part of a checkpoint."""
+        if step > self._last_written:  # otherwise another rank has already failed to write it
             self._being_written = step
 
     def checkpoint_ends(self, step: int) -> None:
-        """A checkpoint is complete, or was given up."""
+        """Record that a checkpoint is complete, or was given up."""
         self._last_written = max(step, self._last_written)
         if self._being_written is not None and self._being_written <= step:
             self._being_written = None
 
     def _tell(self, *, over: bool) -> None:
         if not self._attempt and self._cause in (None, STARTED_AGAIN):
-            return  # what an earlier owner has left tells more
+            return  # the vitals of the previous owner are more informative
         vitals = self._snapshot(over)
         write_vitals(self._run, vitals)
         self._listener.vitals(vitals)

@@ -35,7 +35,7 @@ def test_killed_workers_change_no_number(runs, one_rank, orders, monkeypatch, ca
     assert runs.lines("killed", "event") == []
     log = (runs.folder / "killed" / "log.txt").read_text()
     assert "was lost: its" in log
-    assert "is asked of worker" in log
+    assert "is sent to worker" in log
     detail = "windows read by data workers"  # for the log alone
     assert detail in log
     assert detail not in capsys.readouterr().err
@@ -64,5 +64,5 @@ def test_workers_are_added_and_removed_while_a_run_trains(runs, one_rank):
     assert runs.curve("scaled")[:60] == one_rank.curve("one-rank")
     assert runs.digests("scaled")[:60] == one_rank.digests("one-rank")
     log = folder.log.read_text()
-    assert "wanted: 1 data worker; there: 3" in log
+    assert "requested: 1 data worker; now: 3" in log
     assert "control/stop was created: the ranks leave after" in log  # by the story, at its end

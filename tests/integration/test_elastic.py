@@ -86,7 +86,7 @@ def test_a_run_grows_when_a_node_comes_and_shrinks_when_it_is_drained(
     story.end()
     assert result.outcome == "preempted"
     log = folder.log.read_text()
-    assert "there is room for more ranks: the ranks leave after a checkpoint" in log
+    assert "there is capacity for more ranks: the ranks leave after a checkpoint" in log
     assert "resized from 1 to 2 ranks" in log
     assert "is being drained: the ranks leave after a checkpoint" in log
     assert "resized from 2 to 1 rank" in log
@@ -124,7 +124,7 @@ def test_the_loss_of_a_node_is_no_failure_and_it_is_not_tried_again(
     assert result.outcome == "preempted"
     log = folder.log.read_text()
     assert log.count("starting 2 ranks") == 1
-    assert log.count("is lost, which is no failure of the run; restart 1 of this session") == 1
+    assert log.count("is lost, which does not count as a failure; restart 1 of this session") == 1
     assert "restart 2" not in log
     assert "resized from 2 to 1 rank" in log
 
@@ -157,7 +157,7 @@ def test_room_for_the_least_number_of_ranks_is_waited_for(runs, folder):
     with holder:
         assert holder.stdout.readline() == "holds\n"
         with pytest.raises(
-            ClusterError, match="there is room for 1 rank, and the run needs at least 2"
+            ClusterError, match="there is capacity for 1 rank, and the run needs at least 2"
         ):
             runs.train("run", *options, "cluster.wait_for_ranks_seconds=1")
 

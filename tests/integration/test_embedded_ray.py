@@ -76,7 +76,7 @@ def test_a_run_goes_on_in_another_ray_when_its_own_is_lost(
     (process_id,) = pids(first_session, victim)
     kill(process_id)
     log_file = runs.folder / "run" / "log.txt"  # the loss may take longer to see than 30 steps
-    wait_until(lambda: "is started anew" in log_file.read_text() or driver.poll() is not None)
+    wait_until(lambda: "restarting Ray" in log_file.read_text() or driver.poll() is not None)
     orders.clear()
     output = driver.communicate(timeout=HANG_SECONDS)
     assert driver.returncode == 0, output
@@ -86,7 +86,7 @@ def test_a_run_goes_on_in_another_ray_when_its_own_is_lost(
     assert event["event"] == "resumed"
     log = log_file.read_text()
     assert "Ray is lost on this machine" in log
-    assert "Ray is started anew" in log
+    assert "restarting Ray" in log
     assert not [process for process in first_session if is_alive(process.pid)]
     assert list(temporary.iterdir()) == []  # neither of the lost one nor of the other
 
@@ -112,7 +112,7 @@ def test_a_driver_whose_parent_has_ended_goes_on_in_another_ray(runs, temporary)
             pytest.skip("another process of this machine adopts orphans")
         kill(*pids(children(driver.pid), "raylet"))
         log = runs.folder / "run" / "log.txt"
-        wait_until(lambda: "Ray is started anew" in log.read_text() or not is_alive(driver.pid))
+        wait_until(lambda: "restarting Ray" in log.read_text() or not is_alive(driver.pid))
         assert is_alive(driver.pid)
     finally:
         processes = [driver, *children(driver.pid)] if is_alive(driver.pid) else []
@@ -128,5 +128,5 @@ def test_a_request_to_stop_is_obeyed_when_ray_is_lost(runs, driver):
         kill(process_id)
     output = driver.communicate(timeout=HANG_SECONDS)
     assert driver.returncode == 75, output
-    assert "Ray is started anew" not in (runs.folder / "run" / "log.txt").read_text()
+    assert "restarting Ray" not in (runs.folder / "run" / "log.txt").read_text()
     assert not [process for process in processes if is_alive(process.pid)]

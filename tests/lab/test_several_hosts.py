@@ -91,14 +91,16 @@ def test_a_run_shrinks_and_grows_with_its_hosts(
             leave(hosts, 2, environment)
             join(hosts, 1, environment)
             join(hosts, 2, environment)
-            run.wait_for_word("there is room for more ranks: the ranks leave after a checkpoint")
+            run.wait_for_word(
+                "there is capacity for more ranks: the ranks leave after a checkpoint"
+            )
         with run.standing_at(44):
             kill(hosts, 2, AGENTS)
             wait_until(lambda: not named(hosts, 2, RAYLET))
             run.wait_for_word("resized from 3 to 2 ranks", times=2)
         run.end()
     log = run.folder.log.read_text()
-    assert log.count("is lost, which is no failure of the run") == 3
+    assert log.count("is lost, which does not count as a failure") == 3
     assert run.world_sizes == [3, 2, 1, 3, 2]
     check_bits(runs, exact_on_one_host, STEPS)
 
@@ -132,10 +134,12 @@ def test_a_run_outlasts_cables_that_are_out(
             hosts.mend(2)
             leave(hosts, 2, environment)
             join(hosts, 2, environment, cpus=2)
-            run.wait_for_word("there is room for more ranks: the ranks leave after a checkpoint")
+            run.wait_for_word(
+                "there is capacity for more ranks: the ranks leave after a checkpoint"
+            )
         run.end()
     assert lost_before == 0
-    assert "is lost, which is no failure of the run" in run.folder.log.read_text()
+    assert "is lost, which does not count as a failure" in run.folder.log.read_text()
     assert run.world_sizes == [2, 1, 2]
     check_bits(runs, exact_on_one_host, STEPS)
 

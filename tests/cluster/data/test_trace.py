@@ -180,7 +180,7 @@ def test_the_dataset_may_have_moved(trained, tmp_path):
 def test_another_dataset_is_refused(trained, transloom, two_corpora, tmp_path):
     other = tmp_path / "other"
     transloom("prepare", two_corpora, f"data.dataset={other}", "data.pairs_per_block=8")
-    with pytest.raises(RunMismatchError, match="was fed with the dataset of manifest"):
+    with pytest.raises(RunMismatchError, match="used the dataset of manifest"):
         trained.trace(5, "--dataset", other)
 
 
@@ -257,7 +257,7 @@ def test_a_quarantine_that_was_undone_is_named(trained):
     trained.quarantine_shard_of(ids[0])
     trained.train(STEPS + 1)
     (trained.dataset / "manifest.json").write_bytes(manifest)
-    with pytest.raises(RunMismatchError, match="went on without shards/"):
+    with pytest.raises(RunMismatchError, match="continued without shards/"):
         trained.trace(2)
 
 

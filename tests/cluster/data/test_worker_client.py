@@ -99,7 +99,7 @@ def test_a_dead_worker_s_request_goes_to_the_next_one_and_it_is_avoided(timed):
     client, notices = client_of(dead, other)
     assert client.answer(client.ask("fetch", HERE)) == "data"
     assert notices == [
-        "data worker 0 was lost: its fetch of window 0 of epoch 0 is asked of worker 1 again"
+        "data worker 0 was lost: its fetch of window 0 of epoch 0 is sent to worker 1 again"
     ]
     assert client.answer(client.ask("fetch", HERE)) == "more"
     dead.answers["fetch"] = [Answer("from the next process")]

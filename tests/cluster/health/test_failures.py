@@ -49,7 +49,7 @@ def test_what_is_unexpected_is_worth_another_attempt(cause):
 @pytest.mark.parametrize("cause", [NonFiniteLossError("NaN"), DatasetFileError("a", "b", "c")])
 def test_an_error_of_our_own_is_told_as_it_is(cause):
     assert raised(cause) is cause
-    assert "Rank 1 on node a has raised this in phase step" in full_message(cause)
+    assert "Rank 1 on node a raised this in phase step" in full_message(cause)
     assert is_certain([BROKEN_CONNECTION, raised(cause)])
     assert cause_of([BROKEN_CONNECTION, raised(cause)]) is cause
 
@@ -72,5 +72,5 @@ def test_a_message_says_nothing_twice_and_shows_no_traceback():
     message = str(error)
     error.add_note("In a process of the pool:\nTraceback (most recent call last):\n" + message)
     for _ in range(2):
-        error.add_note("(Rank 1 has raised this in phase step of step 3.)")
-    assert full_message(error) == f"{message} (Rank 1 has raised this in phase step of step 3.)"
+        error.add_note("(Rank 1 raised this in phase step of step 3.)")
+    assert full_message(error) == f"{message} (Rank 1 raised this in phase step of step 3.)"

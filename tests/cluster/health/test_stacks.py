@@ -63,7 +63,7 @@ def test_of_a_process_that_is_stopped_the_state_is_known(start, monkeypatch):
     wait_until(lambda: psutil.Process(process.pid).status() == psutil.STATUS_STOPPED)
     (text,) = stacks_of([process.pid])
     assert "(stopped)" in text
-    assert "No Python stack: the process does not run" in text
+    assert "No Python stack: the process is not running" in text
 
 
 def test_a_process_that_is_not_prepared_for_it_gets_no_signal(start):
@@ -119,7 +119,7 @@ def test_stacks_that_cannot_be_kept_are_no_failure(tmp_path):
     run, notices = RunFolder(tmp_path), []
     run.stacks.write_text("in the way")
     assert save_stacks(run, {0: "here"}, notices.append) is None
-    assert "could not be kept" in notices[0]
+    assert "could not be saved" in notices[0]
 
 
 def test_a_hang_names_where_the_stacks_are_kept(tmp_path):
@@ -128,7 +128,7 @@ def test_a_hang_names_where_the_stacks_are_kept(tmp_path):
     told = attach_stacks(hang, run, lambda: {0: "waits", 1: "loops"}, pytest.fail)
     (folder,) = run.stacks.iterdir()
     assert isinstance(told, RankHungError)
-    assert str(told) == f"Rank 1 hangs. Where each rank stood is in {folder}"
+    assert str(told) == f"Rank 1 hangs. The stacks of all ranks are in {folder}"
     assert (folder / "rank-1.txt").read_text() == "loops"
 
 

@@ -50,15 +50,15 @@ def test_there_is_room():
 def test_who_holds_the_room_is_told_and_the_run_would_wait():
     (problem,) = capacity_problems(recipe(2), FACTS)
     assert not problem.refuses
-    assert "held: 3 CPU and 1 GPU by raysubmit_x (/runs/a; driver on 10.0.0.2" in problem.text
-    assert "wait for 300 s" in problem.text
+    assert "in use: 3 CPU and 1 GPU by raysubmit_x (/runs/a; driver on 10.0.0.2" in problem.text
+    assert "wait for up to 300 s" in problem.text
 
 
 @pytest.mark.parametrize("ranks", [5, {"min": 5, "max": 5}])
 def test_what_no_waiting_helps_against_is_refused(ranks):
     (problem,) = capacity_problems(recipe(ranks), FACTS)
     assert problem.refuses
-    assert "needs 5 ranks of 1 CPU each, and the cluster has room for 4 in all" in problem.text
+    assert "needs 5 ranks of 1 CPU each, and the cluster has capacity for 4 in all" in problem.text
 
 
 def test_resources_and_labels_are_told():

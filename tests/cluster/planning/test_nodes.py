@@ -92,9 +92,9 @@ def test_a_node_without_transloom_can_be_asked(tmp_path):
     program = (
         "import sys; sys.path = [p for p in sys.path if 'site-packages' in p or 'lib' in p];"
         "from ray import cloudpickle; probe = cloudpickle.loads(sys.stdin.buffer.read())();"
-        f"print(probe.look({{'installation': {str(tmp_path)!r}, 'folder': '/nowhere', 'left': 'a',"
-        " 'answer': 'b', 'manifest': None, 'address': '127.0.0.1', 'gpu': False})['code'],"
-        " 'cluster' in sys.modules)"
+        f"print(probe.collect({{'installation': {str(tmp_path)!r}, 'folder': '/nowhere',"
+        " 'left': 'a', 'answer': 'b', 'manifest': None, 'address': '127.0.0.1',"
+        " 'gpu': False})['code'], 'cluster' in sys.modules)"
     )
     done = subprocess.run(
         [sys.executable, "-I", "-c", program], input=sent, capture_output=True, check=False

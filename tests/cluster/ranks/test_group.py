@@ -86,7 +86,7 @@ def test_a_silent_rank_does_not_hide_the_error(group):
 def test_a_rank_that_does_not_tell_what_it_did_last_is_named(group):
     poll = group(None, None, silent=1).poll()
     assert isinstance(poll.failure, RankLostError)
-    assert str(poll.failure).startswith("Rank 1 on node a has returned, but has not told for 3 s")
+    assert str(poll.failure).startswith("Rank 1 on node a has returned, but has not sent its last")
     assert poll.outcomes is None
 
 
@@ -425,4 +425,4 @@ def test_how_long_last_reports_are_waited_for(story, fails):
     if fails:
         assert isinstance(poll.failure, NonFiniteLossError)
     else:
-        assert str(poll.failure).startswith("Rank 1 has returned, but has not told for 7 s")
+        assert "Rank 1 has returned, but has not sent its last reports for 7 s" in str(poll.failure)

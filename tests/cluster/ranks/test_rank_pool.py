@@ -34,7 +34,7 @@ class Agents:
     def start(self, names):
         self.by_node |= {node: SimpleNamespace(name=name) for node, name in names.items()}
 
-    def silent(self, nodes):
+    def unresponsive(self, nodes):
         return self.silent_ones & set(nodes)
 
     def kill(self, names):
@@ -168,7 +168,7 @@ def test_the_stacks_of_every_rank_are_known_or_why_not(supply):
     stacks = ranks.stacks()
     assert list(stacks) == [0, 1, 2]
     assert stacks[2] == "stacks of process 2"
-    assert stacks[0] == stacks[1] == "It is not there, or its node is silent.\n"
+    assert stacks[0] == stacks[1] == "The process does not exist, or its node is silent.\n"
 
 
 def test_usage_is_asked_of_the_nodes_of_the_group(supply):

@@ -127,7 +127,7 @@ class Workers:
     def cancel_starting(self):
         return 0
 
-    def spread(self):
+    def windows_read_text(self):
         return "worker 0 has read 3 windows"
 
     def admit(self):
@@ -204,7 +204,7 @@ def test_where_ranks_stood_is_kept_when_one_hangs(scripted):
         assert run.loop.run() == "finished"
     (folder,) = run.context.run.stacks.iterdir()
     assert (folder / "rank-0.txt").read_text() == "in all_reduce"
-    assert any("Rank 0 hangs. Where each rank stood" in text for text in run.listener.notices)
+    assert any("Rank 0 hangs. The stacks of all ranks" in text for text in run.listener.notices)
 
 
 @pytest.mark.parametrize(
@@ -279,7 +279,7 @@ def test_only_room_for_more_ranks_makes_ranks_leave(scripted, ranks, offered, gr
         run.supply.offer = lambda nodes: [DRIVER] * next(places, offered)
         assert run.loop.run() == "finished"
     assert len(run.supply.groups) == 1 + grows
-    said = "there is room for more ranks: the ranks leave after a checkpoint"
+    said = "there is capacity for more ranks: the ranks leave after a checkpoint"
     assert (said in run.listener.notices) == grows
 
 
@@ -320,8 +320,8 @@ def test_data_workers_are_added_when_the_control_file_asks_for_them(scripted):
     assert run.supply.groups[0].workers == workers.handles
     start = run.listener.notices.index("worker 0 has read 3 windows")
     assert run.listener.notices[start + 1 : start + 4] == [
-        "wanted: 5 data workers; there: 1",
-        "there are CPUs for 3 data workers only",
+        "requested: 5 data workers; now: 1",
+        "free CPUs suffice for 3 data workers only",
         "data workers are now 0, 1, 2",
     ]
     assert not run.context.run.data_workers_request.exists()

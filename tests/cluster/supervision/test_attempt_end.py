@@ -61,7 +61,7 @@ def test_the_reason_with_the_least_time_counts(seconds, leave_by):
 
 def test_for_more_ranks_there_is_time():
     departure = RankShutdown()
-    departure.add(ShutdownReason("there is room for more ranks"), now=100.0)
+    departure.add(ShutdownReason("there is capacity for more ranks"), now=100.0)
     assert departure.has_begun
     assert not departure.is_overdue(1e9)
 

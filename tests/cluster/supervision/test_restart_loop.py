@@ -47,10 +47,10 @@ LACKS = "Node b does not have the run's folder /runs/x. Share it, with --run PAT
 def test_what_the_cluster_has_is_said_when_room_was_waited_for_in_vain():
     config = ClusterConfig(ranks=3, wait_for_ranks_seconds=20)
     nodes = {name: Node(name, name, {"CPU": 1.0}, {"CPU": 4.0}, None) for name in "ab"}
-    said = str(no_capacity_error("there is room for 2 ranks", config, nodes))
+    said = str(no_capacity_error("there is capacity for 2 ranks", config, nodes))
     assert said.startswith(
-        "After 20 s there is room for 2 ranks, each with 1 CPU and 0 GPUs. The cluster has 8 CPUs "
-        "and 0 GPUs in all"
+        "After 20 s there is capacity for 2 ranks, each with 1 CPU and 0 GPUs. The cluster has 8 "
+        "CPUs and 0 GPUs in all"
     )
 
 
@@ -66,14 +66,14 @@ def test_what_the_nodes_have_is_said_if_they_can_never_hold_the_ranks():
         "GPU 0, rack_a 9 and pool=small labels"
     )
     assert missing_capacity_text(config, nodes) == told
-    assert told in str(no_capacity_error("there is room for 0 ranks", config, nodes))
+    assert told in str(no_capacity_error("there is capacity for 0 ranks", config, nodes))
     fewer = config.model_copy(update={"ranks": 2})
     assert missing_capacity_text(fewer, nodes) == ""  # they may be held by others now
 
 
 def test_a_run_goes_on_without_a_node_that_lacks_its_folder():
     (notice,) = excluded_nodes_text([LACKS], room=2, min_ranks=2)
-    assert notice == f"{LACKS}. In this session the run does without this node"
+    assert notice == f"{LACKS}. The run does not use this node in this session"
 
 
 def test_without_room_elsewhere_the_run_ends_and_names_the_node():
@@ -126,7 +126,7 @@ def test_a_run_whose_room_is_drained_leaves_and_one_that_lost_it_fails(
     phrasebook, tmp_path, monkeypatch, drained
 ):
     script = [trained(1)] if drained else [trained(1), lost()]
-    ending = nullcontext() if drained else pytest.raises(ClusterError, match="room for 0 ranks")
+    ending = nullcontext() if drained else pytest.raises(ClusterError, match="capacity for 0 rank")
     with scripted_run(
         phrasebook, tmp_path / "run", [script], monkeypatch, places=["a"], wait_for_ranks_seconds=0
     ) as scripted:
@@ -136,7 +136,7 @@ def test_a_run_whose_room_is_drained_leaves_and_one_that_lost_it_fails(
             scripted.view.before["a"] = replace(scripted.view.before["a"], leaves_at=2e9)
         with ending:
             assert scripted.loop.run() == "preempted"
-    left = "there is room for 0 ranks, and the run needs at least 1: the run leaves"
+    left = "there is capacity for 0 ranks, and the run needs at least 1: the run leaves"
     assert (left in scripted.listener.notices) == drained
 
 
@@ -153,7 +153,7 @@ def test_ranks_start_only_where_the_run_has_its_folder(phrasebook, tmp_path, mon
     assert unfit.job is None
     assert fit.nodes == ["a"]
     assert fit.job.checkpoint is None
-    assert f"{LACKS}. In this session the run does without this node" in scripted.listener.notices
+    assert f"{LACKS}. The run does not use this node in this session" in scripted.listener.notices
 
 
 def test_spares_start_once_lost_steps_are_made_up_for(phrasebook, tmp_path, monkeypatch):
@@ -301,7 +301,7 @@ def test_waiting_for_room_is_said_once(scripted):
         assert run.loop.run() == "finished"
     waiting = [text for text in run.listener.notices if "waiting" in text]
     assert waiting == [
-        "there is room for 0 ranks, and the run needs at least 2: waiting for up to 600 s"
+        "there is capacity for 0 ranks, and the run needs at least 2: waiting for up to 600 s"
     ]
     assert run.supply.groups[0].nodes == ["a", "b"]
 

@@ -48,8 +48,8 @@ def test_losses_of_nodes_are_no_failures_of_the_run(losses):
     for name in "abcdef":
         notice = take(losses, name)
     assert notice == (
-        "Rank 1 has died; node node f is lost, which is no failure of the run; restart 6 of this "
-        "session"
+        "Rank 1 has died; node node f is lost, which does not count as a failure; restart 6 of "
+        "this session"
     )
     take(losses)
     take(losses)

@@ -84,7 +84,7 @@ def test_a_run_that_gets_further_may_lose_its_ray_as_often_as_it_likes(train, fo
 
     outcome, notices = train(lose)
     assert outcome == "preempted"
-    assert notices == ["raylet has ended; Ray is started anew"] * 9
+    assert notices == ["raylet has ended; restarting Ray"] * 9
 
 
 def test_a_request_to_stop_is_obeyed_between_two_sessions(train, folder):
@@ -123,8 +123,8 @@ def test_labels_and_resources_count_on_a_cluster_only():
     here = supervisor._on_this_machine(config, heard)
     assert (here.node_labels, here.resources_of_a_rank) == ({}, {"CPU": 1.0})
     assert heard.notices == [
-        "cluster.node_labels (pool train) and cluster.resources_per_rank (rack 1.0) count on a "
-        "cluster only: this run is on one machine alone"
+        "cluster.node_labels (pool train) and cluster.resources_per_rank (rack 1.0) apply only "
+        "on a cluster, and this run uses this machine alone"
     ]
 
 

@@ -70,7 +70,7 @@ class HandClock:
     def __init__(self) -> None:
         self.now = 0.0
 
-    def look(self) -> float:
+    def poll(self) -> float:
         return self.now
 
 
@@ -115,7 +115,7 @@ class ScriptedGroup:
         self.asked_to_stop_at = self._clock.now
         self.times_asked_to_stop += 1
 
-    def signs(self):
+    def heartbeats(self):
         return [(Position("step", 5), 1.0) for _ in self.nodes]
 
 
@@ -188,7 +188,7 @@ class ScriptedView:
     def nodes(self):
         return self.before
 
-    def fresh_nodes(self):
+    def query_nodes(self):
         return self.now
 
 
@@ -205,7 +205,7 @@ class NoWorkers:
     def admit(self):
         pass
 
-    def spread(self):
+    def windows_read_text(self):
         return "no data workers"
 
 
@@ -219,7 +219,7 @@ class Notices:
     def notice(self, text):
         self.notices.append(text)
 
-    def keep(self, text):
+    def log_detail(self, text):
         self.kept.append(text)
 
     def line(self, line):

@@ -121,7 +121,7 @@ class HungRank(Fault):
 def _stacks(trial: Trial) -> list[str]:
     """Where each rank stood when one was taken for hung, and that the message says where it is."""
     files = sorted(trial.run.stacks.glob("*/rank-*.txt"))
-    assert f"Where each rank stood is in {files[0].parent}" in trial.run.log.read_text()
+    assert f"The stacks of all ranks are in {files[0].parent}" in trial.run.log.read_text()
     return [file.read_text() for file in files]
 
 
