@@ -1,4 +1,4 @@
-"""Events of a run's record as sentences."""
+"""Describe events of a run's record in sentences."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,7 +8,7 @@ from trainer.record.metrics_lines import Event, Resized, Resumed
 
 # Settings whose effect on the rounding `engine.numerics=exact` removes.
 _COVERED_BY_EXACT = {"ranks", "zero_stage"}
-# Entries of the fingerprint that change more of the losses than their last digits.
+# Entries of the fingerprint that change more than the last digits of the losses.
 _MORE_THAN_ROUNDING = {"precision", "dropout"}
 
 
@@ -41,7 +41,7 @@ def _resumed(event: Resumed) -> str:
 
 
 def _promise(event: Resumed) -> str:
-    """Return what of the curve stays as it would have been, and what would keep the rest."""
+    """Return which part of the curve stays the same, and the remedy for the rest."""
     if event.quarantined:
         return f"Other data from here on: {join_items(event.quarantined)} left out."
     if event.keeps_every_bit:
