@@ -53,7 +53,7 @@ class Series:
                 self._put(point)
 
     def columns(self, width: int) -> list[float]:
-        """Return a value for each of at most `width` equal parts of the run; none without points."""
+        """Return one value for each of at most `width` equal parts; none without points."""
         if not self.points or width < 1:
             return []
         first, last = self.points[0].step, self.points[-1].step

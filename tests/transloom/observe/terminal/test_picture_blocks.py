@@ -110,7 +110,7 @@ def test_ranks_are_told_by_node_and_phase():
     picture = a_run(vitals=vitals(*ranks, rank(7, "b", "validation", 6)))
     said = row_of(picture, "ranks")
     assert "a ranks 0–3 step 7 heartbeat 1.5 s ago" in said
-    assert "b ranks 4–6 step 7; rank 7 validation of step 6 heard" in said
+    assert "b ranks 4–6 step 7; rank 7 validation of step 6 heartbeat" in said
 
 
 def test_a_silent_rank_is_told_first_and_in_words():
@@ -141,7 +141,7 @@ def test_runs_without_vitals_tell_where_the_ranks_were_put():
     nowhere = a_run(vitals=None, nodes={}, state="stopped")
     assert row_of(nowhere, "ranks") == "ranks none"
     waits = a_run(vitals=vitals())
-    assert "the run waits for room" in row_of(waits, "ranks")
+    assert "the run waits for capacity" in row_of(waits, "ranks")
 
 
 def test_a_silent_data_worker_is_told():
