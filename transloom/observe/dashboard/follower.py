@@ -114,9 +114,7 @@ class Follower:
                 self._wakes.clear()
                 await self._wakes.wait()
             if time.monotonic() >= self._rows_due:
-                with suppress(
-                    OSError, ValueError, TrainerError
-                ):  # requests for the rows report the error
+                with suppress(OSError, ValueError, TrainerError):  # `answer` reports it
                     await self._refresh_rows()
                 self._rows_due = time.monotonic() + ROWS_SECONDS
             for run, tail in list(self._tails.items()):

@@ -156,9 +156,7 @@ class PlainLines:
             for sample in line.samples:
                 texts = visible_line(sample.source), visible_line(sample.translation)
                 self._print(f"    {texts[0]}  →  {texts[1]}")
-        elif isinstance(line, Event) and not isinstance(
-            line, Resized
-        ):  # `Resumed` reports the new size as well
+        elif isinstance(line, Event) and not isinstance(line, Resized):  # `Resumed` has it too
             self._print(event_text(line))
 
     def vitals(self, vitals: Vitals) -> None:

@@ -17,7 +17,7 @@ def event_text(event: Event) -> str:
     if isinstance(event, Resumed):
         return _resumed(event)
     if isinstance(event, Resized):
-        return f"Trains on {counted(event.to_ranks, 'rank')} now (before: {event.from_ranks})."
+        return f"Now trains on {counted(event.to_ranks, 'rank')} (before: {event.from_ranks})."
     details = ", ".join(
         f"{key.replace('_', ' ')} {format_value(value)}"
         for key, value in event.details.items()
@@ -28,7 +28,7 @@ def event_text(event: Event) -> str:
 
 def _resumed(event: Resumed) -> str:
     if event.promise is None:  # without a checkpoint
-        sentences = [f"Starts again from step {event.from_step}, without a checkpoint."]
+        sentences = [f"Restarts from step {event.from_step}, without a checkpoint."]
     else:
         before, now = event.numerics_changed.get("ranks", (None, None))
         ranks = f" on {counted(now, 'rank')} (before: {before})" if before and now else ""
