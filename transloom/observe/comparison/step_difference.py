@@ -60,7 +60,7 @@ def step_difference(
 
 
 def loss_difference(first: StepLine, second: StepLine) -> float:
-    """Return the difference of the losses of a step, relative to the first; 0 if one was skipped."""
+    """Return the difference of a step's losses, relative to the first; 0 if one was skipped."""
     if not (isinstance(first, TrainLine) and isinstance(second, TrainLine)):
         return 0.0
     if first.loss == second.loss:

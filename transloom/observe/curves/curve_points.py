@@ -123,7 +123,7 @@ class Points:
         return {name: _plain(rows[:, at], whole=name in _COUNTS) for at, name in enumerate(COLUMNS)}
 
     def merged(self, groups: NDArray[Any]) -> "Points":
-        """Merge neighbours of the same group into one point; `groups` has a number for each point."""
+        """Merge neighbours of the same group into one point; `groups` has a number per point."""
         if not len(self):
             return self
         starts = np.flatnonzero(np.diff(groups, prepend=groups[0] - 1))
