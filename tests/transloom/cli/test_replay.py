@@ -305,7 +305,7 @@ def test_a_record_sets_back_only_what_may_change_in_a_run(copied, transloom, key
     changed = Resumed(step=40, from_step=40, settings_changed={key: ["ext_theirs", None]})
     with (copied / "run" / "metrics.jsonl").open("a") as record:
         record.write(f"{changed.to_json()}\n")
-    with pytest.raises(TrainerError, match=rf"other settings of {key}, .* class continuable"):
+    with pytest.raises(TrainerError, match=rf"the run changed {key}, .* class continuable"):
         transloom("replay", copied / "run", "--steps", "1:2")
 
 

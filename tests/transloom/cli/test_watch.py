@@ -203,7 +203,7 @@ def test_ranks_are_alive_as_long_as_their_owner(run):
 def test_vitals_of_a_former_owner_are_not_those_of_the_present_one(run):
     beat(run, time=time.time() - 3600)
     said = picture_of(RunFeed(run))
-    assert "not yet started again" in said
+    assert "not restarted yet" in said
 
 
 def test_new_vitals_are_read_while_the_run_is_watched(run):
