@@ -77,7 +77,7 @@ def test_the_page_of_a_run_says_what_it_still_reads(watched, run, tmp_path):
         assert watched.violations() == []
         for route in held:
             route.continue_()
-        page.get_by_role("region", name="CheckpointFolder").first.wait_for()
+        page.get_by_role("region", name="Checkpoints").first.wait_for()
         assert not progress.is_visible()
         assert watched.complaints == []
 

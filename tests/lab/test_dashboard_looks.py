@@ -1,4 +1,4 @@
-"""A spike made on purpose is found by three clicks: its run, its point, "Look at this step"."""
+"""A spike made on purpose is found by three clicks: its run, its point, "Inspect this step"."""
 
 from contextlib import closing
 
@@ -65,7 +65,7 @@ def test_a_spike_made_on_purpose_is_found_by_three_clicks(run, tmp_path):
         x = box["width"] * (step - 1) / (len(losses) - 1)
         over.click(position={"x": x, "y": 0.4 * box["height"]})  # two
         page.get_by_role("heading", name=f"Step {step} of poisoned").wait_for()
-        page.get_by_role("button", name="Look at this step").click()  # three
+        page.get_by_role("button", name="Inspect this step").click()  # three
         page.locator(".verdict.same").wait_for()
         rows = page.get_by_role("region", name=f"Sentences of step {step}").locator("tbody tr")
         assert POISON in rows.first.inner_text()

@@ -231,7 +231,7 @@ def test_it_says_that_it_thins(watched, browser, tmp_path):
     file.write_text(one_file(answers(every=4)), encoding="utf-8")
     page = watched.open(file.as_uri())
     said = page.locator(".curves [role=status]").inner_text()
-    assert "a point stands for up to 4 steps" in said
+    assert "each point represents up to 4 steps" in said
 
 
 def test_it_opens_without_scripts_that_it_does_not_hold(watched, report, tmp_path):

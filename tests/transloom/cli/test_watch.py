@@ -193,17 +193,17 @@ def test_ranks_are_alive_as_long_as_their_owner(run):
     beat(run)
     feed = RunFeed(run)
     assert feed.picture.vitals_are_current
-    assert "rank 0 step 2  heard " in picture_of(feed)
+    assert "rank 0 step 2  heartbeat " in picture_of(feed)
     with_owner(run, process=dead_process())
     feed = RunFeed(run)
     assert not feed.picture.vitals_are_current
-    assert "none any more" in picture_of(feed)
+    assert "none; " in picture_of(feed)
 
 
 def test_vitals_of_a_former_owner_are_not_those_of_the_present_one(run):
     beat(run, time=time.time() - 3600)
     said = picture_of(RunFeed(run))
-    assert "not yet started again" in said
+    assert "not restarted yet" in said
 
 
 def test_new_vitals_are_read_while_the_run_is_watched(run):

@@ -1,4 +1,4 @@
-"""Comparison of two runs: settings, data, losses and weights, and the first difference."""
+"""Compare two runs: settings, data, losses and weights, and find the first difference."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,12 +32,12 @@ from transloom.observe.comparison.step_difference import loss_difference, step_d
 
 @dataclass(frozen=True)
 class FirstDifference:
-    """The first step in which two runs differ, and in what: the first in the order of a step.
+    """First step in which two runs differ, and the first difference in the order of a step.
 
     Attributes:
         what: data, loss, gradient norm, learning rate, whether the step counts, or parameters.
-        values: of both runs; of parameters, none.
-        parameters: those that differ, in the order of the model.
+        values: values of both runs; None for parameters.
+        parameters: names of the different parameters, in the order of the model.
     """
 
     step: int
@@ -48,20 +48,21 @@ class FirstDifference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """How far two runs are the same.
+    """Result of comparing two runs.
 
     Attributes:
-        steps: the number of steps that both have recorded.
-        other_data_from: the first of these steps with other data; None if all are equal.
-        other_loss_from: the first of these steps with another loss, be it in the last bit; None
+        steps: number of steps that both runs have recorded.
+        other_data_from: first of these steps with different data; None if all are equal.
+        other_loss_from: first of these steps whose losses differ, even in the last bit only; None
             if all are equal.
-        largest_difference: between losses of the same step, relative to the first run's.
-        checkpoint_step: the step of the first checkpoint that both have and that differs, of the
-            newest if none does; None if they have none in common, or are of two models.
-        other_tensors: the names of its weights and moments that differ in any bit, in the order
-            of the model.
-        tensors: the number of its weights and moments.
-        other_parameters: those that one model lacks, or has in another shape.
+        largest_difference: largest difference between losses of the same step, relative to the
+            first run's.
+        checkpoint_step: step of the first common checkpoint that differs, or of the newest one if
+            none does; None without a common checkpoint, or if the models differ.
+        other_tensors: names of its weights and moments that differ in any bit, in the order of
+            the model.
+        tensors: number of its weights and moments.
+        other_parameters: parameters that one model lacks, or has in another shape.
         first_difference: None if nothing differs.
     """
 
@@ -77,18 +78,18 @@ class Comparison:
 
     @property
     def is_same(self) -> bool:
-        """Whether everything that could be compared is the same to the last bit."""
+        """True if everything that could be compared is the same to the last bit."""
         return self.first_difference is None and not self.other_parameters
 
 
 def compare_runs(first: Path, second: Path) -> Comparison:
-    """Compare two runs' records and the checkpoints that both have, whatever their shapes.
+    """Compare two runs' records and their common checkpoints, independent of the cluster shapes.
 
-    Of runs whose models differ, the records alone are compared.
+    If the models differ, only the records are compared.
 
     Raises:
         RunMismatchError: one of the folders has no run.
-        TrainerError: they have no step in common.
+        TrainerError: the runs have no step in common.
         CheckpointError: a checkpoint is damaged.
     """
     for folder in (first, second):
@@ -122,7 +123,7 @@ def compare_runs(first: Path, second: Path) -> Comparison:
 
 @dataclass(frozen=True)
 class _States:
-    """What `Comparison` says of the checkpoints."""
+    """Fields of `Comparison` that describe the checkpoints."""
 
     step: int | None = None
     different: list[str] = field(default_factory=list)
@@ -136,7 +137,7 @@ def _first(
     steps: Sequence[int],
     state: _States,
 ) -> FirstDifference | None:
-    """What differs first. A step's own line comes before the parameters that it leaves."""
+    """Return the first difference. A step's line precedes the parameters after the step."""
     found = None
     for step in steps:
         if apart := step_difference(ours[step], theirs[step]):
@@ -148,7 +149,7 @@ def _first(
 
 
 def _compare_states(first: dict[int, Path], second: dict[int, Path]) -> _States:
-    """The first checkpoint that differs, or else the newest that both have."""
+    """Compare the common checkpoints up to the first that differs."""
     compared = _States()
     if first and second:  # the parameters of a run never change
         headers = [read_header(paths[max(paths)]) for paths in (first, second)]
@@ -164,7 +165,7 @@ def _compare_states(first: dict[int, Path], second: dict[int, Path]) -> _States:
 
 
 def _compare_state(ours: CheckpointReader, theirs: CheckpointReader) -> tuple[list[str], int]:
-    """The tensors that differ, as kind:parameter, and how many there are."""
+    """Return the tensors that differ, as kind:parameter, and the number of all tensors."""
     places = {name: place for place, name in enumerate(ours.checkpoint.header.parameters)}
     names = sorted(ours.names | theirs.names, key=lambda name: (places[name[1]], name[0]))
     different = [
@@ -177,7 +178,7 @@ def _compare_state(ours: CheckpointReader, theirs: CheckpointReader) -> tuple[li
 
 
 def _other_parameters(first: CheckpointHeader, second: CheckpointHeader) -> list[str]:
-    """The parameters that one model lacks or has in another shape, in the order of the models."""
+    """Return the parameters that one model lacks or has in another shape, in the models' order."""
     names = dict.fromkeys([*first.parameters, *second.parameters])
     return [n for n in names if first.parameters.get(n) != second.parameters.get(n)]
 
@@ -219,7 +220,7 @@ def recipe_differences(first: Path, second: Path) -> dict[str, tuple[Any, Any]]:
 
 
 def _continuable(card: RunMetadata) -> set[str]:
-    """Return the names of a run's continuable settings, as far as its task is known here."""
+    """Return the names of a run's continuable settings, as far as this process knows its task."""
     task = str(card.identity.get("task", DEFAULT_TASK))
     network = card.identity.get("model.network")
     network = None if network is None else str(network)

@@ -1,4 +1,7 @@
-"""What differs first in two lines of the same step: of two runs, or of a run and its replay."""
+"""Find the first difference between two lines of the same step.
+
+The lines are of two runs, or of a run and its replay.
+"""
 
 import math
 from collections.abc import Collection, Mapping
@@ -6,7 +9,7 @@ from typing import Any, NamedTuple
 
 from trainer.record.metrics_lines import SkippedLine, StepLine, TrainLine
 
-# In the order in which one follows from the other: data, what is made of it, the update.
+# In causal order: the data, the results computed from it, the update.
 _FIELDS = (
     ("data_digest", "data"),
     ("target_tokens", "data"),
@@ -22,7 +25,7 @@ KIND = "whether the step counts"
 
 
 class StepDifference(NamedTuple):
-    """The first thing in which two lines differ, and both of its values."""
+    """First difference between two lines, with both values."""
 
     what: str
     first: object
@@ -35,12 +38,12 @@ def step_difference(
     tolerances: Mapping[str, float] = EVERY_BIT,
     unknown: Collection[str] = (),
 ) -> StepDifference | None:
-    """Return what differs first, or None if nothing does.
+    """Return the first difference, or None if the lines agree.
 
     Args:
-        tolerances: relative differences up to which losses and gradient norms are the same, by
-            field.
-        unknown: fields that one of the lines does not really tell.
+        tolerances: relative differences up to which losses and gradient norms count as the same,
+            by field.
+        unknown: fields whose true value one of the lines lacks.
     """
     for field, what in _FIELDS:
         values: list[Any] = [getattr(line, field, None) for line in (first, second)]
@@ -57,7 +60,7 @@ def step_difference(
 
 
 def loss_difference(first: StepLine, second: StepLine) -> float:
-    """Between the losses of a step, relative to the first; 0 if one was skipped."""
+    """Return the difference of a step's losses, relative to the first; 0 if one was skipped."""
     if not (isinstance(first, TrainLine) and isinstance(second, TrainLine)):
         return 0.0
     if first.loss == second.loss:

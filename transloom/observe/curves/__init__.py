@@ -1,1 +1,1 @@
-"""Curves of a record, read by seeking, thinned and indexed."""
+"""Read, thin and index the curves of a record by seeking."""

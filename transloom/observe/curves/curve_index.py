@@ -1,14 +1,14 @@
-"""What is kept of a long record, so that its curve need not be read again: exact, and small.
+"""Cached index of a long record, so that its curve need not be read again.
 
 ::
 
     metrics.jsonl, all lines once ──▶ points of equal widths, with means and extremes ─┐
-    what is appended, later       ──▶ all validations and events                      ─┴▶ NAME.curve
+    lines appended later          ──▶ all validations and events                      ─┴▶ NAME.curve
 
-A file of the cache is one line of JSON, typed and with its own limits, and then plain numbers. It
-lies in a folder of mode 0700 that only its owner can change; one that is not so is not used. It
-tells which record it is of: one that was cut or replaced, or is not as it was before the place up
-to which it was read, is read anew.
+A cache file is one line of JSON, typed and limited in size, followed by plain numbers. The cache is
+a directory of mode 0700 that only its owner can change; any other directory is refused. The header
+identifies the record. A record that was cut, replaced or changed before the indexed end is read
+again from its beginning.
 """
 
 import hashlib
@@ -38,18 +38,18 @@ from transloom.observe.curves.curve_points import ROW, Points
 from transloom.observe.curves.record_blocks import Lines, OpenRecord
 
 SUFFIX = ".curve"
-# Twice as many steps share a point as soon as there are more; some 160 bytes each.
+# The steps per point double when a record exceeds this number. A point has about 160 bytes.
 MAX_POINTS = 2**14
-# Of rare lines, each kind; a run with more of them has other worries.
+# Limit for each kind of rare line, so that a pathological record cannot fill the cache.
 MAX_RARE = 20_000
 MAX_HEADER_BYTES = 2**26
-# All files of the cache; the longest unused go first.
+# Limit for all cache files together; the least recently written are removed first.
 MAX_CACHE_BYTES = 2**30
-# Files of the cache that stay in memory; each has up to 3 MB.
+# Parsed cache files kept in memory; each has up to 3 MB.
 MAX_KEPT = 4
-# How much at both ends of what was read must be as it was.
+# Bytes at both ends of the indexed part that are hashed to recognize the record.
 _SEAL_BYTES = 4096
-# A long record is kept now and then while it is read, so that a kill costs little.
+# A long record is saved after this many bytes while it is read, so that a kill costs little.
 _SAVED_EVERY = 2**28
 
 Mark = Annotated[
@@ -65,13 +65,13 @@ class Validated(FileModel):
 
 
 class _Header(FileModel):
-    """The first line of a file of the cache.
+    """First line of a cache file.
 
     Attributes:
-        inode, head_sha256, tail_sha256: which record it is of, see `_seal`.
-        width: how many steps share a point.
-        validation_at: where the last line of a validation begins and how long it is.
-        left_out: rare lines beyond `MAX_RARE`.
+        inode, head_sha256, tail_sha256: identity of the record, see `_seal`.
+        width: number of steps that share a point.
+        validation_at: start and length in bytes of the last validation line.
+        left_out: number of rare lines beyond `MAX_RARE`.
     """
 
     version: Literal[2] = 2
@@ -93,17 +93,17 @@ class _Header(FileModel):
     validation_at: tuple[Count, Count] | None = None
 
 
-# The files that were read last, by device, inode, time and size: a page asks several times for one.
+# Newest parsed files by device, inode, time and size: a page requests the same one several times.
 _KEPT: dict[tuple[int, int, int, int], tuple[_Header, Points]] = {}
 _KEEPING = threading.Lock()
 
 
 class CurveIndex:
-    """What is known of a record up to a place.
+    """Index of a record up to a byte position.
 
     Attributes:
-        indexed_bytes: that place, a line's end.
-        file_bytes: how much of the cache was read for it.
+        indexed_bytes: that position, the end of a line.
+        file_bytes: number of cache bytes that were read for the index.
     """
 
     def __init__(self) -> None:
@@ -117,7 +117,7 @@ class CurveIndex:
         self.indexed_bytes = self.file_bytes = 0
 
     def add(self, lines: Lines, end: int) -> None:
-        """Take up the lines from the last place to another one."""
+        """Add the lines from the last position to `end`."""
         points = Points.joined([self.points, Points.of_lines(lines.train)])
         self.points = points.by_width(self.width)
         while len(self.points) > MAX_POINTS:
@@ -135,7 +135,7 @@ class CurveIndex:
 
 
 def load_index(record: OpenRecord, cache: Path) -> CurveIndex | None:
-    """What the cache has of a record; None if it has nothing that fits."""
+    """Return the cached index of a record, or None if no cached one fits."""
     with suppress(OSError, ValueError, TrainerError):
         _require_own(cache)
         with _open_own(cache / _name_of(record.path)) as file:
@@ -158,10 +158,10 @@ def load_index(record: OpenRecord, cache: Path) -> CurveIndex | None:
 
 
 def _parsed(data: bytes) -> tuple[_Header, Points]:
-    """What a file of the cache holds.
+    """Parse a cache file.
 
     Raises:
-        ValueError: it is damaged.
+        ValueError: the file is damaged.
     """
     head, _, body = data.partition(b"\n")
     header = _Header.model_validate_json(head)
@@ -174,14 +174,14 @@ def _parsed(data: bytes) -> tuple[_Header, Points]:
 
 
 def extend_index(path: Path, cache: Path, wanted_bytes: int = 0) -> CurveIndex:
-    """Read what is new of a record into the cache, all of it if the cache has nothing that fits.
+    """Read the new part of a record into the cache, or all of it if no cached index fits.
 
     Args:
-        wanted_bytes: how much must be new for the cache to be written again.
+        wanted_bytes: number of new bytes from which on the cache is written again.
 
     Raises:
-        OSError: there is no record, or the cache cannot be written.
-        TrainerError: others can change the cache.
+        OSError: the record does not exist, or the cache cannot be written.
+        TrainerError: other users can change the cache.
     """
     make_cache(cache)
     with OpenRecord(path) as record:
@@ -199,11 +199,11 @@ def extend_index(path: Path, cache: Path, wanted_bytes: int = 0) -> CurveIndex:
 
 
 def make_cache(cache: Path) -> None:
-    """Make a folder of the cache, which nobody else may enter.
+    """Make the cache directory, accessible to its owner only.
 
     Raises:
-        OSError: it cannot be made.
-        TrainerError: others can change it.
+        OSError: the directory cannot be made.
+        TrainerError: other users can change it.
     """
     cache.parent.mkdir(parents=True, exist_ok=True)
     with suppress(FileExistsError):
@@ -216,14 +216,14 @@ def _require_own(folder: Path) -> None:
     is_own = stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid()
     if not is_own or stat.S_IMODE(status.st_mode) & 0o077:
         raise TrainerError(
-            f"{folder} is no folder that only you can enter (mode "
-            f"{stat.S_IMODE(status.st_mode):o}, of user {status.st_uid}): nothing is kept there. "
-            "Remove it, or close it by chmod 700"
+            f"{folder} is no folder that only you can access (mode "
+            f"{stat.S_IMODE(status.st_mode):o}, of user {status.st_uid}): nothing is stored in it. "
+            "Remove it, or restrict it with chmod 700"
         )
 
 
 def _open_own(file: Path) -> BinaryIO:
-    """Open a file of the cache; links and other people's files are none."""
+    """Open a cache file; refuse links and other users' files."""
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     opened = os.fdopen(os.open(file, flags), "rb")
     status = os.fstat(opened.fileno())
@@ -269,7 +269,7 @@ def _of_header(header: _Header, points: Points, file_bytes: int) -> CurveIndex:
 
 
 def _seal(record: OpenRecord, indexed_bytes: int) -> tuple[str, str]:
-    """Hashes of the beginning and the end of what was read."""
+    """Return hashes of the beginning and the end of the indexed part."""
     ends = (
         record.read(0, min(_SEAL_BYTES, indexed_bytes)),
         record.read(max(0, indexed_bytes - _SEAL_BYTES), indexed_bytes),
@@ -283,7 +283,7 @@ def _name_of(record: Path) -> str:
 
 
 def _evict(cache: Path, wanted: int) -> None:
-    """Remove the longest unused files if there are too many bytes."""
+    """Remove the oldest cache files until the new one fits."""
     files = [(file.lstat(), file) for file in cache.glob(f"*{SUFFIX}")]
     used = sum(status.st_size for status, _ in files) + wanted
     for status, file in sorted(files, key=lambda pair: pair[0].st_mtime):

@@ -1,12 +1,12 @@
-"""Points of a curve: each stands for one step, or for several neighbouring ones.
+"""Points of a curve: each represents one step, or several neighbouring ones.
 
 ::
 
     lines of steps ──▶ a point each ──▶ neighbours merged ──▶ columns for a picture
 
-A point that stands for several steps shows most values as the last of these steps has them, losses
-and times as their mean, and the extremes of loss and gradient norm beside, so that a spike
-survives that thousands of steps share a pixel.
+A point of several steps has the last step's values for most columns. Losses and times are means.
+The extremes of loss and gradient norm are kept too, so that a spike survives when thousands of
+steps share a pixel.
 """
 
 from collections.abc import Iterable, Sequence
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from trainer.record.metrics_lines import TrainLine
 
-# As the last step of a point has them; unknown ones are NaN.
+# Values of the last step of a point; unknown ones are NaN.
 OF_THE_LAST = (
     "time",
     "target_tokens_seen",
@@ -29,7 +29,8 @@ OF_THE_LAST = (
     "world_size",
     "goodput",
 )
-# Means over the steps of a point; kept as sums. One that a step lacks is unknown for its point.
+# Means over the steps of a point, kept as sums. A value that one step lacks is unknown for the
+# point.
 MEANS = (
     "loss",
     "nll",
@@ -69,7 +70,7 @@ class Points:
 
     @staticmethod
     def of_lines(lines: Sequence[TrainLine]) -> "Points":
-        """A point for each step."""
+        """Return a point for each step."""
         values = np.array([_values_of(line) for line in lines], np.float64)
         rows = np.ones((len(lines), ROW))
         rows[:, _STEP:] = values.reshape(len(lines), ROW - _STEP)
@@ -78,7 +79,7 @@ class Points:
 
     @staticmethod
     def joined(parts: Iterable["Points"]) -> "Points":
-        """Points one after another; those whose step is not after all before are left out."""
+        """Concatenate points, leaving out each whose step does not exceed all before it."""
         rows = np.concatenate([np.empty((0, ROW)), *(part.rows for part in parts)])
         latest = np.maximum.accumulate(rows[:, _STEP])
         rises = np.ones(len(rows), bool)
@@ -90,7 +91,7 @@ class Points:
 
     @property
     def steps(self) -> NDArray[np.float64]:
-        """The last step of each point."""
+        """Last step of each point."""
         return self.rows[:, _STEP]
 
     @property
@@ -98,17 +99,17 @@ class Points:
         return bool((self.rows[:, _STEPS] == 1).all())
 
     def within(self, first_step: int | None, last_step: int | None) -> "Points":
-        """The points that have a step of a range."""
+        """Return the points that include a step of a range."""
         first = -np.inf if first_step is None else first_step
         last = np.inf if last_step is None else last_step
         return Points(self.rows[(self.steps >= first) & (self.rows[:, _FIRST] <= last)])
 
     def by_width(self, width: int) -> "Points":
-        """One point for the steps 1 … width, one for the next ones, and so on."""
+        """Merge each `width` steps into one point, from step 1 on."""
         return self.merged((self.steps - 1) // width)
 
     def thinned(self, points: int) -> "Points":
-        """At most so many points, each for a span of steps of the same width."""
+        """Return at most `points` points; each covers an equally wide span of steps."""
         if len(self) <= points:
             return self
         first, last = self.steps[0], self.steps[-1]
@@ -116,20 +117,20 @@ class Points:
         return self.merged((self.steps - first) // width)
 
     def columns(self) -> dict[str, list[Any]]:
-        """The columns of a picture, by name; None stands for what is not known."""
+        """Return the columns of a picture by name; None represents an unknown value."""
         rows = self.rows[:, _STEP:].copy()
         rows[:, _SUMS.start - _STEP : _SUMS.stop - _STEP] /= self.rows[:, [_STEPS]]
         return {name: _plain(rows[:, at], whole=name in _COUNTS) for at, name in enumerate(COLUMNS)}
 
     def merged(self, groups: NDArray[Any]) -> "Points":
-        """Neighbours of the same group as one point each; `groups` has a number for each point."""
+        """Merge neighbours of the same group into one point; `groups` has a number per point."""
         if not len(self):
             return self
         starts = np.flatnonzero(np.diff(groups, prepend=groups[0] - 1))
         ends = np.append(starts[1:], len(self)) - 1
         merged = self.rows[ends]
         merged[:, _FIRST] = self.rows[starts, _FIRST]
-        with np.errstate(over="ignore"):  # numbers that nobody trained
+        with np.errstate(over="ignore"):  # an untrusted record may overflow
             for summed in (_STEPS, _SUMS):
                 merged[:, summed] = np.add.reduceat(self.rows[:, summed], starts, axis=0)
         merged[:, _LEAST] = np.minimum.reduceat(self.rows[:, _LEAST], starts)
@@ -138,7 +139,7 @@ class Points:
 
 
 def _plain(values: NDArray[np.float64], whole: bool) -> list[Any]:
-    """Numbers as Python has them; None for those that are not known."""
+    """Return numbers as Python objects, None for unknown ones."""
     known = np.isfinite(values)
     if known.all():
         return (values.astype(np.int64) if whole else values).tolist()

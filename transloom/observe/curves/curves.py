@@ -1,14 +1,14 @@
-"""The curve of a run for a picture, by seeking: a record of a million steps is never read whole.
+"""Curve of a run for a picture, read by seeking: a record of a million steps is never read whole.
 
 ::
 
-    metrics.jsonl ─┬─ short, or a short part of it is asked for: all of its lines ─┐
-                   ├─ long: small blocks at even distances                         ├─▶ points, marks
-                   └─ long, and in the cache: its index, and the lines since then ─┘
+    metrics.jsonl ─┬─ short, or a short part is requested: all of its lines        ─┐
+                   ├─ long: small blocks at even distances                         ─├▶ points, marks
+                   └─ long, and in the cache: its index, and the lines since then  ─┘
 
-What blocks miss are rare lines (validations, events, skipped steps) and extremes between them; the
-index of `transloom.observe.curves.curve_index` has them. Until somebody has built it
-(`extend_index`), the curves say that they are not complete.
+Blocks miss rare lines (validations, events, skipped steps) and the extremes between the blocks. The
+index of `transloom.observe.curves.curve_index` has them. Until `extend_index` has built it, the
+curves report that they are not complete.
 """
 
 from dataclasses import dataclass
@@ -23,33 +23,34 @@ from transloom.observe.curves.curve_index import CurveIndex, load_index
 from transloom.observe.curves.curve_points import Points
 from transloom.observe.curves.record_blocks import Lines, OpenRecord
 
-# What a picture of the most points may read, beside some 200 KB to find places. With the ends of
-# records, for a table, and what else is asked for a run, less than 5 MB are read.
+# Read limit of a picture with the maximum of points, in addition to about 200 KB for finding
+# positions. Together with the ends of records for a table and the other requests of a run, less
+# than 5 MB are read.
 MAX_READ_BYTES = 3_600_000
 MAX_POINTS = 2_000
 # A record up to this size is read whole for any picture; longer ones are worth an index.
 SHORT_BYTES = 400_000
-# Of three lines, two or three lie whole in a block.
+# A block with the size of three lines contains two or three complete lines.
 _LINES_PER_BLOCK = 3
 _MIN_BLOCK_BYTES = 1_200
 
 
 @dataclass(frozen=True)
 class Curves:
-    """The curves of a run, or of a range of its steps.
+    """Curves of a run, or of a range of its steps.
 
     Attributes:
         columns: lists of the same length by name, see
-            `transloom.observe.curves.curve_points.COLUMNS`; None stands for an unknown value.
+            `transloom.observe.curves.curve_points.COLUMNS`; None represents an unknown value.
         validations: steps and scores.
-        events: what happened, and skipped steps.
-        steps_recorded: of the whole record.
-        recorded_bytes: the length of the record's whole lines.
-        bytes_read: of the record and of the cache.
-        thinned: whether a point may stand for several steps, or a step for several.
-        complete: whether all marks and extremes of the range are there; otherwise they are still
-            being collected.
-        problem: what of the record cannot be read.
+        events: events and skipped steps.
+        steps_recorded: number of steps in the whole record.
+        recorded_bytes: length of the record's complete lines.
+        bytes_read: number of bytes read of the record and the cache.
+        thinned: True if a point may represent several steps, or a step several others.
+        complete: True if all marks and extremes of the range are included; otherwise they are
+            still being collected.
+        problem: description of the unreadable part of the record.
     """
 
     columns: dict[str, list[Any]]
@@ -70,14 +71,14 @@ def read_curves(
     last_step: int | None = None,
     cache: Path | None = None,
 ) -> Curves:
-    """The curves of a record; empty if there is no record.
+    """Return the curves of a record; they are empty if the record does not exist.
 
     Args:
-        points: how many at most; fewer of them read fewer bytes.
-        cache: the folder of indexes; it is only read.
+        points: maximum number of points; fewer points read fewer bytes.
+        cache: the directory of indexes, read only.
 
     Raises:
-        OSError: there is something, and it cannot be read.
+        OSError: the record exists but cannot be read.
     """
     points = max(1, min(points, MAX_POINTS))
     try:
@@ -89,7 +90,7 @@ def read_curves(
 
 
 class _Reading:
-    """Reads one record for one picture."""
+    """Reader of one record for one picture."""
 
     def __init__(
         self,
@@ -102,7 +103,7 @@ class _Reading:
         self._record, self._points, self._cache = record, points, cache
         self._range = first_step, last_step
         self._parts: list[Points] = []
-        self._found = Lines()  # what has been read, without the lines of steps
+        self._found = Lines()  # found so far, without the lines of steps
         self._validations: list[tuple[int, Scores]] = []
         self._events: list[Event | SkippedLine] = []
         self._cache_bytes = self._left_out = 0
@@ -153,7 +154,7 @@ class _Reading:
         self._found.first_damage = self._found.first_damage or lines.first_damage
 
     def _read_blocks(self, start: int, stop: int, budget: int) -> None:
-        """Small blocks at even distances, from the first to the last line; a point for each."""
+        """Read small blocks at even distances, from the first to the last line, as a point each."""
         block = max(_MIN_BLOCK_BYTES, _LINES_PER_BLOCK * self._record.line_bytes)
         blocks = max(2, min(self._points, budget // block))
         train: list[TrainLine] = []
@@ -176,7 +177,7 @@ class _Reading:
         more = f", and {found.damaged - 1:,} more that were read" if found.damaged > 1 else ""
         return (
             f"{path} has a damaged line {found.first_damage}{more}: the others are shown. Restore "
-            "the record from a copy, or take the line out"
+            "the record from a copy, or remove the line"
         )
 
 

@@ -1,8 +1,8 @@
-"""A record that is read here and there: by seeking, with a count of the bytes.
+"""Random access to the lines of a record, with a count of the bytes read.
 
-Lines are in the order of their steps, so that the place of a step is found by halving. A record may
-be read while it grows: what stands after the last line end is not there yet. It may also be
-damaged: lines that are not one of a record are counted and told, and the others are read.
+Lines are in the order of their steps, so a binary search finds the position of a step. A record may
+be read while it grows: text after the last line end is ignored. A record may also be damaged:
+invalid lines are counted and reported, and the others are read.
 """
 
 import os
@@ -22,24 +22,25 @@ from trainer.record.metrics_lines import Event, SkippedLine, TrainLine, Validati
 CHUNK_BYTES = 2**21
 _END_BYTES = 2**14
 _PROBE_BYTES = 2**12
-# How far a place is read on for a line of which the step can be read; beyond, here and there.
+# Bytes after a position that are searched for a line with a step; then the search samples the
+# range.
 _LONGEST_PROBE = 2**16
 _PARTS = 16
-# Enough to halve any file; more only if a record is damaged.
+# Enough for a binary search in any file; a damaged record might need more.
 _MAX_PROBES = 64
-# A shorter line says nothing.
+# A shorter line cannot be valid.
 _SHORTEST_LINE = 20
-# No text within a line looks so: its quotation marks are escaped.
+# No text within a line can match: its quotation marks are escaped.
 _TRAIN = b'"kind": "train"'
 _STEP = re.compile(rb'^\{(?:"version": \d{1,3}, )?"step": (\d{1,15})[,}]', re.MULTILINE)
 
 
 @dataclass
 class Lines:
-    """What has been read: the lines of steps, the rare lines, and how many are damaged.
+    """Parsed lines of steps and rare lines, and the number of damaged ones.
 
     Attributes:
-        validation_at: where the last line of a validation begins and how long it is.
+        validation_at: start and length in bytes of the last validation line.
     """
 
     train: list[TrainLine] = field(default_factory=list)
@@ -55,11 +56,12 @@ class Lines:
 
 
 def parse_lines(position: int, text: bytes, found: Lines) -> None:
-    """Parse whole lines, the first of which stands at a place of the record."""
-    # Not splitlines: a sentence may hold U+2028 and others, which it takes for line ends.
+    """Parse complete lines, the first of which starts at byte `position` of the record."""
+    # Not splitlines: a sentence may contain U+2028 and others, which splitlines treats as line
+    # ends.
     for line in text.split(b"\n")[:-1]:
         try:
-            if len(line) < _SHORTEST_LINE:  # a million of them shall not take long
+            if len(line) < _SHORTEST_LINE:  # a million of them must not take long
                 found.damage(f"at byte {position:,}, which is {line!r}")
             elif _TRAIN in line:
                 found.train.append(TrainLine.model_validate_json(line))
@@ -77,7 +79,7 @@ def _parse_rare(position: int, text: bytes, found: Lines) -> None:
     if isinstance(line, ValidationLine):
         found.validations.append(line)
         found.validation_at = position, len(text)
-    elif isinstance(line, TrainLine):  # written by hand, with other spaces
+    elif isinstance(line, TrainLine):  # written by hand, with different spaces
         found.train.append(line)
     else:
         found.events.append(line)
@@ -87,14 +89,14 @@ class OpenRecord:
     """An open record.
 
     Attributes:
-        size: its bytes when it was opened.
-        end: where its last whole line ends.
-        bytes_read: how many have been read.
-        first_step, last_step: of its first and last line that can be read; None if it has none.
-        line_bytes: the mean length of the lines at its end.
+        size: number of bytes when the record was opened.
+        end: end of the last complete line.
+        bytes_read: number of bytes read so far.
+        first_step, last_step: steps of the first and last readable line; None without one.
+        line_bytes: mean length of the lines at the end.
 
     Raises:
-        OSError: it is not there, or no regular file.
+        OSError: the file does not exist, or is no regular file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -121,22 +123,22 @@ class OpenRecord:
         self._file.close()
 
     def read(self, start: int, stop: int) -> bytes:
-        """The bytes of a range, fewer if the record has been cut meanwhile."""
+        """Return the bytes of a range, fewer if the record has been cut meanwhile."""
         data = os.pread(self._file.fileno(), max(0, stop - start), start)
         self.bytes_read += len(data)
         return data
 
     def lines_within(self, start: int, stop: int) -> Lines:
-        """The lines that lie in a range from their beginning to their end."""
+        """Return the lines that a range contains completely."""
         position, text = self._lines_from(start, stop)
         found = Lines()
         parse_lines(position, text, found)
         return found
 
     def chunks(self, start: int, stop: int) -> Iterator[tuple[int, Lines]]:
-        """All lines from one line's beginning to another one's end, a part after another.
+        """Yield all lines from the start of one line to the end of another, in parts.
 
-        Each part comes with the place where it ends.
+        Each part comes with its end position.
         """
         position = start
         length = CHUNK_BYTES
@@ -159,7 +161,7 @@ class OpenRecord:
                 yield position, found
 
     def span(self, first_step: int | None, last_step: int | None) -> tuple[int, int]:
-        """Where the lines of these steps lie, with perhaps a few of their neighbours."""
+        """Return the byte range of the lines of these steps, with perhaps a few neighbours."""
         start = 0 if first_step is None else self._byte_range_of(first_step)[0]
         if last_step is None:
             return start, self.end
@@ -182,11 +184,14 @@ class OpenRecord:
         self.line_bytes = (len(data) // data.count(b"\n")) if b"\n" in data else 1
 
     def _lines_from(self, start: int, stop: int) -> LineRange:
-        """Return the complete lines of a range, also one that begins with the range."""
+        """Return the complete lines of a range, including one that starts with the range."""
         return whole_lines(self.read, max(0, start - 1), stop)
 
     def _byte_range_of(self, step: int) -> tuple[int, int]:
-        """Two places: all lines before the first are of earlier steps, all from the second not."""
+        """Return two positions that enclose the lines of a step.
+
+        All lines before the first position have earlier steps; all from the second on do not.
+        """
         low, high = 0, self.end
         for _ in range(_MAX_PROBES):
             if high - low <= _PROBE_BYTES:
@@ -194,7 +199,7 @@ class OpenRecord:
             middle = (low + high) // 2
             found = self._step_from(middle, high)
             if found is None:
-                break  # nothing can be read there: the step lies anywhere between
+                break  # nothing readable there: the step may be anywhere between
             place, found_step, is_first = found
             if found_step < step:
                 low = place
@@ -203,9 +208,9 @@ class OpenRecord:
         return low, high
 
     def _step_from(self, start: int, stop: int) -> tuple[int, int, bool] | None:
-        """A line that begins in a range: its place, its step, and whether it is the first one.
+        """Find a line that starts in a range: its position, its step, and True if it is the first.
 
-        None if there seems to be none whose step can be read.
+        Return None if no line with a readable step was found.
         """
         length = _PROBE_BYTES
         while length <= _LONGEST_PROBE:
@@ -214,7 +219,7 @@ class OpenRecord:
                 at += found.start()
                 return (at, int(found[1]), True) if at < stop else None
             length *= 4
-        for part in range(1, _PARTS):  # of a damaged stretch
+        for part in range(1, _PARTS):  # samples of a damaged stretch
             place = start + (stop - start) * part // _PARTS
             at, text = self._lines_from(place, min(place + _PROBE_BYTES, self.end))
             found = _STEP.search(text)
@@ -223,7 +228,7 @@ class OpenRecord:
         return None
 
     def _line_end(self, position: int, stop: int) -> int:
-        """Where the line ends that a place lies in."""
+        """Return the end of the line that contains a position."""
         length = _PROBE_BYTES
         while position < stop:
             data = self.read(position, min(stop, position + length))

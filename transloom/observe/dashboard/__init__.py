@@ -1,1 +1,1 @@
-"""Runs in a browser: the server of `transloom dashboard`, its answers, and the page."""
+"""Show runs in a browser: the server of `transloom dashboard`, its responses, and the page."""

@@ -1,7 +1,7 @@
-"""What the page is told: the answers of the server, which a frozen report holds as well.
+"""Responses of the server to the page; a frozen report contains them as well.
 
-Every answer is JSON; the page asks for relative paths. `PATHS` below are also the keys of a frozen
-report. Unknown values are null.
+Every response is JSON; the page requests relative paths. The paths below are also the keys of a
+frozen report. Unknown values are null.
 
 ::
 
@@ -30,7 +30,7 @@ from trainer.scores import Scores
 
 RUNS = "/api/runs"
 FOLLOW = "/api/follow"
-# A stretch that is looked at: each step is trained anew, and its answer holds every sentence.
+# Limit of one inspection: each step is trained again, and the response has all of its sentences.
 MAX_INSPECTED_STEPS = 100
 
 Columns = dict[str, list[int | float | None]]
@@ -60,10 +60,10 @@ class RunRow(FileModel):
     """A row of the table.
 
     Attributes:
-        id: of the run in this dashboard's addresses; the same whenever the folder is served.
-        settings: of its recipe, by dotted key.
-        loss_unit: what its loss is a mean over, such as "target token"; None for the task of an
-            extension, which is not loaded here.
+        id: identifies the run in the dashboard's addresses; the same whenever the folder is served.
+        settings: settings of its recipe, by dotted key.
+        loss_unit: unit over which its loss is a mean, such as "target token"; None for the task of
+            an extension, which is not loaded here.
     """
 
     id: str
@@ -78,7 +78,7 @@ class RunsResponse(FileModel):
 
     Attributes:
         problems: folders that cannot be read, or are not followed.
-        bytes_read: of the folders, for this answer.
+        bytes_read: number of bytes read from the folders for this response.
     """
 
     folder: str
@@ -88,11 +88,11 @@ class RunsResponse(FileModel):
 
 
 class Mark(FileModel):
-    """What happened at a step.
+    """Event at a step.
 
     Attributes:
         event: "resumed", "resized", "preempted", "repeated", "replay_mismatch" or "skipped".
-        words: in a sentence.
+        words: description in a sentence.
         details: the other fields of its line.
     """
 
@@ -103,23 +103,23 @@ class Mark(FileModel):
 
 
 class ValidationRow(FileModel):
-    """The scores of a validation."""
+    """Scores of a validation."""
 
     step: int
     scores: Scores
 
 
 class RunResponse(FileModel):
-    """All of one run that is no curve.
+    """All information about one run except its curves.
 
     Attributes:
-        complete: whether events and validations are all there; otherwise they are still being
+        complete: True if all events and validations are included; otherwise they are still being
             collected.
-        samples: of the newest validation.
-        cleaning: the manifest's report of what was cleaned, by corpus.
+        samples: samples of the newest validation.
+        cleaning: the manifest's cleaning report, by corpus.
         environment: versions, commit and numerics, as far as they are known.
-        commands: what repeats the run.
-        vitals: vitals.json.
+        commands: commands that reproduce the run.
+        vitals: contents of vitals.json.
     """
 
     id: str
@@ -152,7 +152,7 @@ class CurvesResponse(FileModel):
 
 
 class GpuColumns(FileModel):
-    """What a GPU of a node was used for, by sample."""
+    """Usage of a GPU of a node, by sample."""
 
     index: int
     utilization_percent: list[float | None]
@@ -161,7 +161,7 @@ class GpuColumns(FileModel):
 
 
 class NodeColumns(FileModel):
-    """What a node was used for, by sample."""
+    """Usage of a node, by sample."""
 
     time: list[float]
     cpu_percent: list[float | None]
@@ -179,13 +179,13 @@ class NodesResponse(FileModel):
 
 
 class ProbeMoment(FileModel):
-    """A probe sentence after a step.
+    """Translation of a probe sentence after a step.
 
     Attributes:
         target: the pieces that each decoding step read.
         weights: the mean of all heads' cross-attention, in hundredths: a row for each step, a
             column for each source piece.
-        ended: whether the translation ended by itself.
+        ended: True if the model ended the translation.
     """
 
     step: Count
@@ -197,24 +197,24 @@ class ProbeMoment(FileModel):
 
 
 class TimeLapseResponse(FileModel):
-    """What became of probe sentences, by sentence, each with its moments in order."""
+    """Translations of each probe sentence over the run, in order."""
 
     problems: list[str]
     sentences: dict[str, list[ProbeMoment]]
 
 
 class InspectionRequest(FileModel):
-    """The steps that somebody wants to look at."""
+    """Request to inspect a range of steps."""
 
     first_step: Annotated[Count, Field(alias="from", ge=1)]
     last_step: Annotated[Count, Field(alias="to", ge=1)]
 
 
 class InspectionResponse(FileModel):
-    """A stretch of steps that is trained anew to be looked at.
+    """Inspection of a range of steps, which are trained again.
 
     Attributes:
-        message: how far it is, or why it failed.
+        message: its progress, or the reason of a failure.
         look: see `trainer.replay`; None until it is done.
     """
 
@@ -224,7 +224,7 @@ class InspectionResponse(FileModel):
 
 
 class NewSteps(FileModel):
-    """An event of `api/follow`: what has been appended to a record since the last one."""
+    """Event of `api/follow`: lines appended to a record since the last event."""
 
     id: str
     columns: Columns
@@ -233,22 +233,22 @@ class NewSteps(FileModel):
 
 
 class NewRuns(FileModel):
-    """An event of `api/follow`: rows that have changed, or are new."""
+    """Event of `api/follow`: rows that have changed, or are new."""
 
     runs: list[RunRow]
 
 
 class CurvesChanged(FileModel):
-    """An event of `api/follow`, "curves": curves and marks of a run can be asked for again.
+    """Event of `api/follow`, "curves": curves and marks of a run should be requested again.
 
-    Its index is complete now, or its record is another one.
+    Either its index is complete now, or another record has replaced its record.
     """
 
     id: str
 
 
 class NewInspection(FileModel):
-    """An event of `api/follow`: a look has begun or ended."""
+    """Event of `api/follow`: an inspection has started or ended."""
 
     id: str
     first_step: Annotated[int, Field(serialization_alias="from")]
@@ -258,6 +258,6 @@ class NewInspection(FileModel):
 
 
 class Problem(FileModel):
-    """The answer to a request that is refused."""
+    """Response to a refused request."""
 
     problem: str

@@ -1,12 +1,12 @@
-"""Follows the runs of the folder for all pages together: one poller, which reads what is appended.
+"""Follow the runs of the folder for all pages together, with one poller that reads appended lines.
 
 ::
 
-    records that grow  ── every half of a step, at least 0.1 s apart ──▶ steps
-    all folders' files ── every few seconds, by their times alone    ──▶ runs, whose rows are new
+    growing records     ── every half of a step, at least 0.1 s apart ──▶ steps
+    all folders' files  ── every few seconds, by their times only     ──▶ runs with a changed row
 
-Only while a page listens. A record is opened anew for each look: on shared storage that is what
-makes the appended lines visible, and nothing is kept open that somebody may want to replace.
+The poller works only while a page listens. It opens a record again for each poll: shared storage
+then shows the appended lines, and no open file prevents its replacement.
 """
 
 import asyncio
@@ -35,20 +35,21 @@ T = TypeVar("T")
 
 
 class Tail:
-    """The end of a record that pages are told of, and when to read it again.
+    """Reader of the lines appended to a record, with the time of its next read.
 
     Attributes:
-        step_seconds: of the last step.
-        due: when to read again, by the monotonic clock.
+        step_seconds: duration of the last step.
+        due: time of the next read, by the monotonic clock.
     """
 
     def __init__(
         self, record: Path, position: int | None = None, step_seconds: float = 1.0
     ) -> None:
-        """
+        """Start at a position of the record.
+
         Args:
-            position: the end of the last line that a page has; None begins at the record's end,
-                because pages ask for the lines before it themselves.
+            position: the end of the last line that a page has; None starts at the record's end,
+                because pages request the lines before it themselves.
         """
         self.record = record
         self.step_seconds = step_seconds
@@ -56,7 +57,7 @@ class Tail:
         self._lines = LineTail(record, position)
 
     def read(self) -> tuple[Lines, bool]:
-        """Return the lines that were appended, and whether the record is another one now."""
+        """Return the appended lines, and whether another record has replaced the record."""
         new = self._lines.read()
         found = Lines()
         parse_lines(new.position, new.content, found)
@@ -66,12 +67,12 @@ class Tail:
 
     @property
     def wait_seconds(self) -> float:
-        """So short that a step is seen before the next one but one is over."""
+        """Time between polls, short enough to show a step before the next but one ends."""
         return min(max(self.step_seconds / 2, FASTEST_SECONDS), SLOWEST_SECONDS)
 
 
 class Follower:
-    """Tells an audience what is new."""
+    """Publisher of new rows and steps to the subscribed pages."""
 
     def __init__(
         self,
@@ -80,10 +81,11 @@ class Follower:
         executor: Executor,
         other: Callable[[str, Path], None] = lambda run, record: None,
     ) -> None:
-        """
+        """Start to follow the runs.
+
         Args:
-            executor: where files are read.
-            other: told of each run whose record is another one now.
+            executor: runs the file reads.
+            other: called for each run whose record was replaced by another one.
         """
         self._table, self._subscribers, self._executor = table, subscribers, executor
         self._other = other
@@ -93,11 +95,11 @@ class Follower:
         self._task = asyncio.get_running_loop().create_task(self._follow())
 
     def wake(self) -> None:
-        """A page has begun to listen."""
+        """Start polling: a page has begun to listen."""
         self._wakes.set()
 
     def expect(self, run: str, record: Path, position: int) -> None:
-        """A page has a run's curves up to this place, and will want what comes after it."""
+        """Follow a run from the position up to which a page has its curves."""
         if run not in self._tails or not len(self._subscribers):
             self._tails[run] = Tail(record, position)
 
@@ -112,7 +114,7 @@ class Follower:
                 self._wakes.clear()
                 await self._wakes.wait()
             if time.monotonic() >= self._rows_due:
-                with suppress(OSError, ValueError, TrainerError):  # who asks for the rows is told
+                with suppress(OSError, ValueError, TrainerError):  # `answer` reports it
                     await self._refresh_rows()
                 self._rows_due = time.monotonic() + ROWS_SECONDS
             for run, tail in list(self._tails.items()):
@@ -137,7 +139,7 @@ class Follower:
         wait_seconds = tail.wait_seconds if trains else float("inf")  # until its row changes
         try:
             lines, is_other = await self._in_thread(tail.read)
-        except (OSError, ValueError):  # its row says what is wrong
+        except (OSError, ValueError):  # its row reports the problem
             tail.due = time.monotonic() + ROWS_SECONDS
             return
         tail.due = time.monotonic() + wait_seconds

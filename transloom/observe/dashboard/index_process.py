@@ -1,7 +1,7 @@
-"""The process that reads long records into the cache, at the lowest priority.
+"""Process that reads long records into the cache, at the lowest priority.
 
 The server runs it as a separate process, since parsing a million lines would block the server. The
-process ends with the server, however that ends.
+process ends with the server, even if the server is killed.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from foundation.child_process import enter_background
 from trainer.errors import TrainerError
 from transloom.observe.curves.curve_index import extend_index
 
-# An index is extended when so much is new; what is newer is read for each picture.
+# New bytes from which on an index is extended; fewer are read for each picture.
 NEW_BYTES = 2**18
 COMMAND = (
     sys.executable,
@@ -25,7 +25,7 @@ COMMAND = (
 
 
 def main() -> None:
-    """Extend the index of the record that the first argument names, in the folder of the second."""
+    """Extend the index of the record in the first argument, in the directory of the second."""
     enter_background()
     record, cache = map(Path, sys.argv[1:])
     try:
@@ -42,16 +42,17 @@ def _size(record: Path) -> int:
 
 
 class Indexer:
-    """Reads one record after another into the cache.
+    """Queue that reads one record after another into the cache.
 
     Attributes:
-        problem: why nothing is kept; None if nothing is wrong.
+        problem: reason why nothing is cached; None without a problem.
     """
 
     def __init__(self, cache: Path, done: Callable[[str], None]) -> None:
-        """
+        """Start the queue.
+
         Args:
-            done: told the id of each run whose index is as long as its record was.
+            done: called with the id of each run whose index has reached the end of its record.
         """
         self._cache, self._done = cache, done
         self._waiting: dict[str, Path] = {}
@@ -62,10 +63,10 @@ class Indexer:
         self.problem: str | None = None
 
     def want(self, run: str, record: Path, *, is_other: bool = False) -> None:
-        """Read what is new of a record, as soon as it is its turn; seldom, if little is new.
+        """Queue the new part of a record, if it is large enough.
 
         Args:
-            is_other: whether it is another record than before.
+            is_other: True if another record has replaced the former one.
         """
         if is_other:
             self._read.pop(run, None)
@@ -105,10 +106,10 @@ class Indexer:
             start_new_session=True,
         )
         try:
-            # Not communicate(): that closes the standard input, with which the process ends.
+            # Not communicate(): it closes the standard input, which would end the process.
             assert process.stderr is not None
             said = (await process.stderr.read(2**16)).decode(errors="replace").strip()
-            return said or "the index was not made" if await process.wait() else None
+            return said or "the index was not built" if await process.wait() else None
         finally:
             if process.returncode is None:
                 process.kill()

@@ -1,7 +1,7 @@
-"""The process that trains some steps again to record them: `transloom replay`, of low priority.
+"""Process that trains some steps again to inspect them: `transloom replay`, with low priority.
 
-It ends with the server that has started it, however that ends: its standard input is the server's,
-and ends with it.
+It ends with the server that started it, even if the server is killed: the server holds the other
+end of its standard input.
 """
 
 import sys

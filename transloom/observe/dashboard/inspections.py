@@ -1,6 +1,7 @@
-"""Looks at steps: processes of `transloom replay RUN --steps A:B --look --json`, one at a time.
+"""Inspect steps by `transloom replay RUN --steps A:B --look --json`, one process at a time.
 
-What such a process prints is kept as it is, for the few newest looks, and is JSON within limits.
+The output of such a process is kept unchanged for the few newest inspections. It is checked to be
+JSON within limits.
 """
 
 import asyncio
@@ -24,17 +25,17 @@ from transloom.observe.dashboard.api_models import (
 LIMITS = JsonLimits(bytes=16_000_000, values=2_000_000)
 MAX_KEPT_INSPECTIONS = 4
 MESSAGE_CHARACTERS = 2_000
-GRACE_SECONDS = 5.0  # between a request to end and the kill
+GRACE_SECONDS = 5.0  # between SIGTERM and SIGKILL
 _BLOCK_BYTES = 2**16
 
 
 class InspectionRefusedError(Exception):
-    """A look that is not started; the message says why."""
+    """Refusal to start an inspection; the message has the reason."""
 
 
 @dataclass
 class StepInspection:
-    """A replay of some steps, which runs or has ended.
+    """Replay of some steps, running or ended.
 
     Attributes:
         content: the report of the replay as JSON; empty until it is done.
@@ -44,7 +45,7 @@ class StepInspection:
     first_step: int
     last_step: int
     state: str = "running"
-    message: str = "it begins"
+    message: str = "starting"
     content: bytes = b""
 
     @property
@@ -52,7 +53,7 @@ class StepInspection:
         return self.run, self.first_step, self.last_step
 
     def answer(self) -> bytes:
-        """A `InspectionResponse` as JSON."""
+        """Return an `InspectionResponse` as JSON."""
         values = {"state": self.state, "message": self.message}
         text = InspectionResponse.model_validate(values).model_dump_json(exclude_none=True).encode()
         return text[:-1] + b',"look":' + (self.content or b"null") + b"}"
@@ -70,12 +71,13 @@ class StepInspection:
 
 
 class InspectionManager:
-    """Starts looks, and keeps what they have found."""
+    """Starter of inspections, which also keeps their results."""
 
     def __init__(self, news: Callable[[NewInspection], None], command: Sequence[str]) -> None:
-        """
+        """Keep no result yet.
+
         Args:
-            news: told when a look begins and when it ends.
+            news: called when an inspection starts and when it ends.
             command: `transloom`, see `transloom.observe.dashboard.inspection_process`.
         """
         self._news, self._command = news, tuple(command)
@@ -87,16 +89,16 @@ class InspectionManager:
         return self._kept.get((run, first_step, last_step))
 
     def start(self, run: str, path: Path, first_step: int, last_step: int) -> StepInspection:
-        """Begin to look at these steps, unless they have been looked at.
+        """Start to inspect these steps, unless a result exists.
 
         Raises:
-            InspectionRefusedError: they are too many, or another look is running.
+            InspectionRefusedError: there are too many steps, or another inspection is running.
         """
         steps = last_step - first_step + 1
         if not 1 <= steps <= MAX_INSPECTED_STEPS:
             raise InspectionRefusedError(
-                f"steps {first_step} to {last_step} are {counted(steps, 'step')}: look at 1 to "
-                f"{MAX_INSPECTED_STEPS} of them at once"
+                f"steps {first_step} to {last_step} are {counted(steps, 'step')}: inspect 1 to "
+                f"{MAX_INSPECTED_STEPS} steps at once"
             )
         look = StepInspection(run, first_step, last_step)
         found = self._kept.get(look.key)
@@ -105,8 +107,8 @@ class InspectionManager:
         if self._running:
             busy = self._running
             raise InspectionRefusedError(
-                f"steps {busy.first_step} to {busy.last_step} of {busy.run} are being looked at: "
-                "wait until they are done"
+                f"steps {busy.first_step} to {busy.last_step} of {busy.run} are being inspected: "
+                "wait until that is done"
             )
         self._kept[look.key] = self._running = look
         self._kept.move_to_end(look.key)
@@ -116,7 +118,7 @@ class InspectionManager:
         return look
 
     async def close(self) -> None:
-        """End the look that is running, with its process."""
+        """End the running inspection, with its process."""
         if self._task:
             self._task.cancel()
             with suppress(asyncio.CancelledError):
@@ -129,7 +131,7 @@ class InspectionManager:
         except (OSError, ValueError) as error:
             look.state, look.message = "failed", str(error)
         except asyncio.CancelledError:
-            look.state, look.message = "failed", "the dashboard was ended"
+            look.state, look.message = "failed", "the dashboard was stopped"
             raise
         finally:
             self._running = None
@@ -140,7 +142,7 @@ class InspectionManager:
         process = await asyncio.create_subprocess_exec(
             *self._command,
             *("replay", str(path), "--steps", steps, "--look", "--json"),
-            stdin=asyncio.subprocess.PIPE,  # ends with this process, see look_process.py
+            stdin=asyncio.subprocess.PIPE,  # ends with this process, see inspection_process.py
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             start_new_session=True,
@@ -156,14 +158,15 @@ class InspectionManager:
             said.cancel()
         if not content.strip():
             raise ValueError(look.message or f"replay ended with exit code {code}")
-        # It becomes part of an answer. Another exit code says that the steps were not the same.
+        # The content becomes part of a response. Exit codes other than 0 include a difference from
+        # the record.
         parse_object(content, LIMITS)
         look.content, look.state, look.message = content.strip(), "done", ""
 
     async def _read_progress(
         self, process: asyncio.subprocess.Process, look: StepInspection
     ) -> None:
-        """Keep the last line on standard error as the message: how far it is, or what is wrong."""
+        """Keep the last line of standard error as the message: the progress, or the error."""
         assert process.stderr is not None
         end = b""
         while block := await process.stderr.read(_BLOCK_BYTES):
@@ -177,13 +180,15 @@ async def _read_at_most(stream: asyncio.StreamReader, most: int) -> bytes:
     while block := await stream.read(_BLOCK_BYTES):
         size += len(block)
         if size > most:
-            raise ValueError(f"the look has more than {most:,} bytes: look at fewer steps at once")
+            raise ValueError(
+                f"the report has more than {most:,} bytes: inspect fewer steps at once"
+            )
         parts.append(block)
     return b"".join(parts)
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:
-    """End a process and all of its group: what it has started, and perhaps left behind."""
+    """End a process and its group, including processes that it has started and left behind."""
     _signal(process, signal.SIGTERM)
     with suppress(TimeoutError):
         await asyncio.wait_for(process.wait(), GRACE_SECONDS)

@@ -1,7 +1,7 @@
-"""The pages that listen: each has a bounded queue, so that a slow one holds up nobody.
+"""Subscribed pages, each with a bounded queue, so that a slow page delays no other page.
 
-A message is made once and shared by all. A page that takes too little of them is let go; its
-browser comes back by itself and asks for what it has missed.
+A message is encoded once and shared by all pages. A page that reads too slowly is disconnected; its
+browser reconnects automatically and requests the missed data.
 """
 
 import asyncio
@@ -9,20 +9,20 @@ from collections import deque
 
 from pydantic import BaseModel
 
-# Of one page, which its browser has not taken yet.
+# Limit of one page, for messages that its browser has not received yet.
 MAX_WAITING_BYTES = 2_000_000
 MAX_PAGES = 32
 
 
 class TooManyPagesError(Exception):
-    """No more pages can listen."""
+    """The limit of subscribed pages is reached."""
 
 
 class PageSubscriber:
-    """A page that listens.
+    """A subscribed page.
 
     Attributes:
-        is_let_go: whether it gets nothing any more.
+        is_let_go: True if it is disconnected and receives no more messages.
     """
 
     def __init__(self) -> None:
@@ -45,7 +45,7 @@ class PageSubscriber:
         self._wakes.set()
 
     async def take(self, timeout_seconds: float) -> bytes | None:
-        """The messages that wait, as one; nothing after so many seconds; None if it is let go."""
+        """Return the queued messages joined: empty after the timeout, None if disconnected."""
         if not self._waiting and not self.is_let_go:
             try:
                 await asyncio.wait_for(self._wakes.wait(), timeout_seconds)
@@ -61,7 +61,7 @@ class PageSubscriber:
 
 
 class PageSubscribers:
-    """All pages that listen."""
+    """All subscribed pages."""
 
     def __init__(self) -> None:
         self._pages: set[PageSubscriber] = set()
@@ -70,13 +70,14 @@ class PageSubscribers:
         return len(self._pages)
 
     def enter(self) -> PageSubscriber:
-        """
+        """Subscribe a page.
+
         Raises:
-            TooManyPagesError: as many as may listen do.
+            TooManyPagesError: the limit of pages is reached.
         """
         if len(self._pages) >= MAX_PAGES:
             raise TooManyPagesError(
-                f"{MAX_PAGES} pages follow the runs already: close some of them"
+                f"{MAX_PAGES} pages already follow the runs, the most that may: close some of them"
             )
         page = PageSubscriber()
         self._pages.add(page)
@@ -86,7 +87,7 @@ class PageSubscribers:
         self._pages.discard(page)
 
     def publish(self, event: str, answer: BaseModel) -> None:
-        """Send a server-sent event to all."""
+        """Send a server-sent event to all pages."""
         if self._pages:
             data = answer.model_dump_json(by_alias=True)  # one line: JSON escapes line ends
             message = f"event: {event}\ndata: {data}\n\n".encode()

@@ -1,7 +1,7 @@
-"""The answers about runs, made of their folders alone, for the server and for frozen reports.
+"""Build the responses about runs from their folders, for the server and for frozen reports.
 
-Nothing here is kept between two calls, and every file is read within a bound. What cannot be read
-is told in the answer; the rest of it is there.
+No state is kept between two calls, and each file is read up to a limit. A response reports what
+cannot be read, and contains the rest.
 """
 
 import shlex
@@ -49,7 +49,7 @@ from transloom.observe.terminal.events import event_text
 
 T = TypeVar("T")
 
-# A table reads so much of the ends of all records together, but some ten lines of each in any case.
+# A table reads this much of all record ends together, but at least about ten lines of each.
 TABLE_BYTES = 2_400_000
 MIN_END_BYTES = 2**13
 LOG_ENTRIES = 200
@@ -58,7 +58,7 @@ _OF_A_GPU = ("utilization_percent", "memory_used_bytes", "memory_bytes")
 
 
 def end_bytes(runs: int) -> int:
-    """How much of the end of each record a table of so many runs reads."""
+    """Return the number of bytes that a table of `runs` runs reads from the end of each record."""
     return max(MIN_END_BYTES, min(RECORD_BYTES_IN_LIST, TABLE_BYTES // max(1, runs)))
 
 
@@ -75,13 +75,13 @@ def row_of(snapshot: RunSnapshot) -> RunRow:
 
 
 def _loss_unit(settings: Mapping[str, Any]) -> str | None:
-    """The unit of the loss by a recipe's task, which older recipes leave out."""
+    """Return the unit of the loss by a recipe's task, which older recipes leave out."""
     task = settings.get("task", DEFAULT_TASK)
     return TASKS[task].loss_unit if isinstance(task, str) and task in TASKS else None
 
 
 def run_response(path: Path, cache: Path | None) -> RunResponse:
-    """Return all of a run that is no curve."""
+    """Return all information about a run except its curves."""
     run = RunFolder(path)
     snapshot = RunSnapshot(run, RECORD_BYTES_IN_LIST)
     row = row_of(snapshot)
@@ -96,7 +96,7 @@ def run_response(path: Path, cache: Path | None) -> RunResponse:
     problems = [
         *row.standing.problems,
         *([curves.problem] if curves and curves.problem else []),
-        # Repeated: the page shows this list beside the log.
+        # Repeated, since the page shows this list next to the log.
         *(text for text in row.standing.problems if text.startswith(str(run.log))),
         *snapshot.problems[known:],
     ]
@@ -120,7 +120,7 @@ def run_response(path: Path, cache: Path | None) -> RunResponse:
 
 
 def newest_samples(record: Path, cache: Path | None) -> list[Sample]:
-    """Return those of the newest validation, near the record's end or where the index says."""
+    """Return the newest validation's samples, found near the record's end or by the index."""
     with OpenRecord(record) as opened:
         end = opened.lines_within(max(0, opened.end - SAMPLES_END_BYTES), opened.end)
         if not end.validations and cache and (index := load_index(opened, cache)):
@@ -153,7 +153,7 @@ def commands_of(snapshot: RunSnapshot) -> list[str]:
     run, start, settings = snapshot.run, snapshot.start, snapshot.settings
     name = shlex.quote(str(run.path))
     typed = start.invocation.command if start else None
-    # `train` trusts the recipe that it is given, and this one may be anybody's.
+    # `train` trusts its recipe, and any user may have written this one.
     harmless = settings and settings.get("extension_folder") is None
     no_folder = "" if harmless else " extension_folder=null"
     return [
@@ -171,7 +171,7 @@ def curves_response(
     first_step: int | None = None,
     last_step: int | None = None,
 ) -> CurvesResponse:
-    """The curves of a run, or of some of its steps.
+    """Return the curves of a run, or of some of its steps.
 
     Raises:
         OSError: its record cannot be read.
@@ -189,13 +189,13 @@ def curves_response(
 
 
 def frozen_responses(run: Path, *more: Path, cache: Path | None = None) -> dict[str, Any]:
-    """The answers about some runs, by the path of the request, as JSON values: for a report.
+    """Return the responses about some runs as JSON values, by request path, for a report.
 
-    Their records are read whole, into the cache or else into a temporary folder: a report is
-    complete.
+    A report is complete: the records are indexed completely, in the cache or else in a temporary
+    folder.
 
     Raises:
-        RunMismatchError: there is no run in one of the folders, or two have the same name.
+        RunMismatchError: one of the folders has no run, or two have the same name.
         OSError: a record cannot be read.
     """
     paths = [path.resolve() for path in (run, *more)]
@@ -203,7 +203,7 @@ def frozen_responses(run: Path, *more: Path, cache: Path | None = None) -> dict[
         RunFolder(path).card()
     if len({path.name for path in paths}) < len(paths):
         names = ", ".join(str(path) for path in paths)
-        raise RunMismatchError(f"Of {names} two have the same name: give one of them another")
+        raise RunMismatchError(f"Two of {names} have the same name: rename one of them")
     with tempfile.TemporaryDirectory(prefix="transloom-curves-") as temporary:
         answers: dict[str, Any] = {}
         rows = []
@@ -221,10 +221,10 @@ def frozen_responses(run: Path, *more: Path, cache: Path | None = None) -> dict[
 
 
 def nodes_response(path: Path) -> NodesResponse:
-    """How busy the nodes of a run were.
+    """Return the usage of the nodes of a run.
 
     Raises:
-        OSError: there is something, and it cannot be read.
+        OSError: the file exists but cannot be read.
     """
     usage = read_usage(RunFolder(path).nodes)
     return NodesResponse(
@@ -235,10 +235,10 @@ def nodes_response(path: Path) -> NodesResponse:
 
 
 def time_lapse_response(path: Path) -> TimeLapseResponse:
-    """What became of a run's probe sentences; empty if it has none.
+    """Return the translations of a run's probe sentences; empty if it has none.
 
     Raises:
-        OSError: there is something, and it cannot be read.
+        OSError: a file exists but cannot be read.
     """
     kept = read_time_lapse(RunFolder(path).time_lapse)
     sentences: dict[str, list[ProbeMoment]] = {}
@@ -257,7 +257,7 @@ def time_lapse_response(path: Path) -> TimeLapseResponse:
 
 
 def _columns_of(lines: list[NodeLine]) -> NodeColumns:
-    """A node's lines as columns; a GPU that a line does not have is unknown there."""
+    """Return a node's lines as columns; a GPU that a line lacks has unknown values there."""
     gpus = []
     for index in sorted({gpu.index for line in lines for gpu in line.gpus}):
         found = [next((g for g in line.gpus if g.index == index), None) for line in lines]
@@ -273,7 +273,7 @@ def _columns_of(lines: list[NodeLine]) -> NodeColumns:
 
 
 def marks_of(events: Sequence[Event | SkippedLine]) -> list[Mark]:
-    """What happened, each with a sentence."""
+    """Return the events, each with a sentence."""
     return [_mark(line) for line in events]
 
 
@@ -292,7 +292,7 @@ def _mark(line: Event | SkippedLine) -> Mark:
 
 
 def _indexed(record: Path, cache: Path | None, temporary: Path) -> Path | None:
-    """A folder that has the index of all of a record; None if there is no record."""
+    """Return a folder with the complete index of a record, or None without a record."""
     if not _is_file(record):
         return None
     if cache:

@@ -1,7 +1,7 @@
-"""Which runs lie in the folder that a dashboard shows, and by which ids its addresses name them.
+"""Find the runs in the folder that a dashboard shows, and their ids in addresses.
 
-Only what lies in the folder is shown. A link that leads out of it is not followed, be it a run or a
-file of one: whoever can write into one run could else show others' files on the page.
+The dashboard follows no link that leads out of the folder, for a run or for a file of one.
+Otherwise a user who can write into one run could show other users' files on the page.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ from trainer.checkpoints.format import HEADER
 from trainer.record.run_status import is_run, no_runs_in
 
 MAX_RUNS = 10_000
-# Files and folders of a run that are read, and folders whose entries are.
+# Files and folders of a run that are read, and folders whose entries are read.
 _MEMBERS = (
     *("run.json", "owners", "recipe.yaml", "metrics.jsonl", "checkpoints", "log.txt"),
     *("place.json", "vitals.json", "nodes.jsonl", "dataset", "dataset/manifest.json"),
@@ -23,13 +23,13 @@ _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 class RunsFolder:
-    """A folder of runs, or one run alone.
+    """A folder of runs, or a single run.
 
     Attributes:
-        path: without links.
+        path: the folder, with links resolved.
 
     Raises:
-        RunMismatchError: there is no such folder.
+        RunMismatchError: the folder does not exist.
     """
 
     def __init__(self, path: Path) -> None:
@@ -43,7 +43,7 @@ class RunsFolder:
             raise no_runs_in(_in_text(path), error, " or a run") from error
 
     def list_runs(self) -> tuple[dict[str, Path], list[str]]:
-        """The runs by id, in the order of their names, and what of the folder is not shown."""
+        """Return the runs by id, in the order of their names, and the problems of the folder."""
         if is_run(self.path):
             return {run_id(self.path.name): self.path}, self._links_out(self.path)[:1]
         found: dict[str, Path] = {}
@@ -65,7 +65,7 @@ class RunsFolder:
         return found, problems
 
     def _links_out(self, run: Path) -> list[str]:
-        """The links of a run that lead out of the folder, in words."""
+        """Describe the links of a run that lead out of the folder."""
         if leads_out(run, self.path):
             return [_not_followed(run)]
         links = [run / name for name in _MEMBERS if leads_out(run / name, self.path)]
@@ -77,14 +77,14 @@ class RunsFolder:
 
 
 def run_id(name: str) -> str:
-    """The id of a run in addresses: its name if that is plain, else a hash of it."""
+    """Return the id of a run in addresses: its name if that is plain, else a hash of it."""
     if _PLAIN_NAME.fullmatch(name):
         return name
     return "~" + hashlib.sha256(os.fsencode(name)).hexdigest()[:24]
 
 
 def leads_out(path: Path, folder: Path) -> bool:
-    """Whether a path is a link to what lies elsewhere."""
+    """Return whether a path is a link to a target outside the folder."""
     try:
         return path.is_symlink() and not path.resolve().is_relative_to(folder)
     except (OSError, RuntimeError):  # a link to itself
@@ -99,7 +99,7 @@ def _entries(folder: Path) -> list[Path]:
 
 
 def _is_text(name: str) -> bool:
-    """Whether a name can be told: Python has other bytes in it as halves of surrogate pairs."""
+    """Return whether a name can be encoded: Python represents other bytes as lone surrogates."""
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -113,6 +113,6 @@ def _in_text(path: Path) -> str:
 
 def _not_followed(link: Path) -> str:
     return (
-        f"{_in_text(link)} is a link that leads out of the folder, and is not followed. Show the "
-        "folder that it leads to, or one that holds both"
+        f"{_in_text(link)} is a link that leads out of the folder, and is not followed. Serve the "
+        "folder that it points to, or one that contains both"
     )

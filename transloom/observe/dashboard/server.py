@@ -1,13 +1,13 @@
-"""The server of `transloom dashboard`: requests, and what answers them.
+"""Server of `transloom dashboard`: its routes and their handlers.
 
 ::
 
-    request ──▶ web/auth.py ──▶ run_answers.py, in a few threads, from run folders and the cache
-                        └──▶ follower.py ──▶ audience.py ──▶ server-sent events
-                        └──▶ looks.py: processes of `transloom replay`
+    request ──▶ web/auth.py ──▶ run_responses.py, in a few threads, from run folders and the cache
+                        └──▶ follower.py ──▶ page_subscribers.py ──▶ server-sent events
+                        └──▶ inspections.py: processes of `transloom replay`
             index_process.py reads long records into the cache meanwhile
 
-It reads runs and writes none.
+The server reads runs and never writes them.
 """
 
 import asyncio
@@ -45,15 +45,15 @@ T = TypeVar("T")
 
 THREADS = 4
 REQUEST_LIMITS = JsonLimits(bytes=1_000, values=10)
-# A line now and then, so that a connection that is dead is noticed.
+# Interval of comment lines, which reveal a dead connection.
 ALIVE_SECONDS = 15.0
-# A page that takes nothing for so long is let go.
+# A page that receives nothing for this long is disconnected.
 WRITE_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
 class Parts:
-    """What a server is made of, from its start to its end."""
+    """Parts of a running server, from its start to its end."""
 
     table: RunsTable
     subscribers: PageSubscribers
@@ -64,7 +64,7 @@ class Parts:
 
 
 class Dashboard:
-    """Answers requests about the runs of a folder.
+    """Web application that answers requests about the runs of a folder.
 
     Attributes:
         app: for `aiohttp.web`.
@@ -182,9 +182,9 @@ class Dashboard:
             wanted = InspectionRequest.model_validate(values)
             look = self._now.looks.start(run, path, wanted.first_step, wanted.last_step)
         except ValidationError as error:
-            raise web.HTTPBadRequest(text=f"these are no steps: {error_summary(error)}") from error
+            raise web.HTTPBadRequest(text=f"invalid steps: {error_summary(error)}") from error
         except ValueError as error:
-            raise web.HTTPBadRequest(text=f"these are no steps: {error}") from error
+            raise web.HTTPBadRequest(text=f"invalid steps: {error}") from error
         except InspectionRefusedError as error:
             raise web.HTTPConflict(text=str(error)) from error
         return web.Response(status=202, body=look.answer(), content_type="application/json")
@@ -194,11 +194,11 @@ class Dashboard:
         run, first, last = (request.match_info[name] for name in ("run", "first", "last"))
         look = self._now.looks.find(run, int(first[:16]), int(last[:16]))
         if look is None:
-            raise web.HTTPNotFound(text=f"nobody has looked at steps {first} to {last} of {run}")
+            raise web.HTTPNotFound(text=f"steps {first} to {last} of {run} were not inspected")
         return web.Response(body=look.answer(), content_type="application/json")
 
     async def _follow(self, request: web.Request) -> web.StreamResponse:
-        """Server-sent events, until the page leaves or takes too little."""
+        """Send server-sent events until the page leaves or reads too slowly."""
         try:
             page = self._now.subscribers.enter()
         except TooManyPagesError as error:
@@ -212,13 +212,13 @@ class Dashboard:
                 await asyncio.wait_for(response.write(messages or b": here\n\n"), WRITE_SECONDS)
         except (ConnectionError, TimeoutError):
             if request.transport:
-                request.transport.abort()  # else what it has not taken would be kept for it
+                request.transport.abort()  # else its unsent data would stay in memory
         finally:
             self._now.subscribers.leave(page)
         return response
 
     async def _path(self, request: web.Request) -> Path:
-        """The folder of the run that a request names: one that was found, and nothing else."""
+        """Return the folder of a request's run, only if the table has found it."""
         run = request.match_info["run"]
         if run not in self._table.paths:
             await self._in_thread(self._table.refresh)
@@ -232,7 +232,7 @@ class Dashboard:
 
 @web.middleware
 async def _problems(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Problems are JSON, too."""
+    """Convert errors to JSON responses."""
     try:
         return await handler(request)
     except web.HTTPException as error:

@@ -1,4 +1,4 @@
-"""The dashboard from its start until it is told to stop."""
+"""Run the dashboard until it is stopped."""
 
 import asyncio
 import os
@@ -18,8 +18,8 @@ from transloom.web.connections import http_server
 from transloom.web.listening import HOST, address_of, listen, wait_for_stop_signal
 
 PORT = 8643
-CACHE = "curves"  # in the folder of transloom's caches
-# Behind everything that trains on this machine.
+CACHE = "curves"  # in transloom's cache directory
+# Lower priority than training on this machine.
 NICENESS = 10
 STOP_SECONDS = 2.0
 
@@ -36,12 +36,12 @@ def serve(
     """Serve the runs of a folder until SIGINT or SIGTERM.
 
     Args:
-        port: None: a fixed one, or the next one that is free.
+        port: None for the default port, or the next free one after it.
         command_line: the module whose `main` is the command `transloom`.
 
     Raises:
-        RunMismatchError: there is no such folder.
-        ClusterError: nobody can listen there.
+        RunMismatchError: the folder does not exist.
+        ClusterError: the address or port cannot be used.
     """
     runs = RunsFolder(folder)
     listening = listen("the dashboard", host, port, PORT, print_line)
@@ -49,15 +49,17 @@ def serve(
         os.nice(NICENESS)
         if not is_loopback(host):
             warn(
-                f"the dashboard listens on {host}: whoever reaches this machine and has the token "
-                "sees the runs, and nothing of it is encrypted. Rather leave out --host and go by "
-                "ssh -L"
+                f"the dashboard listens on {host}: anyone who can reach this machine and has the "
+                "token sees the runs, and the traffic is not encrypted. Prefer to leave out --host "
+                "and use ssh -L"
             )
         own_port = listening.getsockname()[1]
         doors = PageGuard(own_port, host)
         address = f"{address_of(host, listening)}/?{TOKEN}={doors.token}"
         print_line(f"The runs in {runs.path}: {address}")
-        print_line("Only who has this address gets in. Ctrl-C ends the dashboard, and no run.")
+        print_line(
+            "Access needs the token in this address. Ctrl-C stops the dashboard, but no run."
+        )
         dashboard = Dashboard(
             RunsTable(runs), default_cache(), doors, inspection_command(command_line)
         )
@@ -65,7 +67,7 @@ def serve(
 
 
 def default_cache() -> Path:
-    """Where the indexes of records are kept, see `transloom.observe.curves.curve_index`."""
+    """Return the directory of record indexes, see `transloom.observe.curves.curve_index`."""
     return cache_folder(None) / CACHE
 
 

@@ -1,4 +1,4 @@
-"""The table of runs: rows are read again only if something in a run's folder has another time."""
+"""Table of runs: a row is read again only if a file in the run's folder has another time."""
 
 import threading
 from pathlib import Path
@@ -12,7 +12,7 @@ from transloom.observe.dashboard.runs_folder import RunsFolder
 
 
 class RunsTable:
-    """All rows, as they were found the last time; any thread may ask.
+    """All rows as they were last read; callable from any thread.
 
     Attributes:
         paths: the runs' folders by id.
@@ -27,7 +27,7 @@ class RunsTable:
         self.paths: dict[str, Path] = {}
 
     def answer(self) -> RunsResponse:
-        """The table as it is now; says how much was read since the last answer."""
+        """Return the current table, and the number of bytes read since the last call."""
         self.refresh()
         with self._looking:
             read, self._bytes_read = self._bytes_read, 0
@@ -39,7 +39,7 @@ class RunsTable:
             )
 
     def trains(self, run: str) -> bool:
-        """Return true if a run trained when it was read the last time."""
+        """Return whether a run was training when it was last read."""
         path = self.paths.get(run)
         row = self._rows.summaries.get(path) if path else None
         return row is not None and _trains(row)

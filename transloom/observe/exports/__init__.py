@@ -1,1 +1,1 @@
-"""The record in other programs' formats."""
+"""Export the record in other programs' formats."""

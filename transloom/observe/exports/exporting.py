@@ -1,8 +1,8 @@
-"""A record as files that other programs read: `transloom export-metrics`.
+"""Export a record as files that other programs read: `transloom export-metrics`.
 
-The record is read once, line by line, and each line goes into a hidden folder beside the one that
-is asked for; that gets its name when it is complete. So memory does not grow with the record, and
-nobody finds half an export. `export.json` in it says what it is of, and that it may be replaced.
+The record is read once, line by line, into a hidden folder next to the requested one. The folder
+gets its final name when it is complete. So memory does not grow with the record, and half an export
+is never visible. `export.json` describes the export and marks it as replaceable.
 """
 
 import os
@@ -32,12 +32,12 @@ LINES_PER_REPORT = 1000
 
 
 class Exported(FileModel):
-    """export.json: what an export is of, and which files it has.
+    """Contents of export.json: the source and the files of an export.
 
     Attributes:
         run: the run's id, name: its name.
-        bytes_read: of the record, up to its last whole line.
-        rows: how many each table has; for TensorBoard, how many events.
+        bytes_read: number of bytes of the record, up to its last complete line.
+        rows: number of rows by table; for TensorBoard, the number of events.
     """
 
     version: Literal[1] = 1
@@ -52,7 +52,7 @@ class Exported(FileModel):
 
 
 class Writer(Protocol):
-    """Takes the lines of a record, in order."""
+    """Writer of the lines of a record, in order."""
 
     @property
     def rows(self) -> dict[str, int]: ...
@@ -77,15 +77,15 @@ def export_metrics(
     *,
     replace: bool = False,
 ) -> Exported:
-    """Write the record of a run into a new folder, whole or not at all.
+    """Write the record of a run into a new folder, completely or not at all.
 
     Args:
-        report: is told how many of how many bytes of the record are read.
-        replace: whether a former export in that folder gives way.
+        report: called with the number of bytes read and the length of the record.
+        replace: True to replace an existing export in that folder.
 
     Raises:
         RunMismatchError: there is no run.
-        TrainerError: the folder is there, a line of the record is damaged, or a package is missing.
+        TrainerError: the folder exists, a line of the record is damaged, or a package is missing.
     """
     card = RunFolder(run).card()
     _check_free(folder, replace=replace)
@@ -120,7 +120,7 @@ def export_metrics(
 
 
 class _Read(NamedTuple):
-    """What was read of a record."""
+    """Range of the record that was read."""
 
     first_step: int | None = None
     last_step: int | None = None
@@ -137,10 +137,10 @@ def _pass_on(lines: Iterable[tuple[int, Line]], writer: Writer) -> _Read:
 
 
 def _lines(record: Path, report: Callable[[int, int], None]) -> Iterator[tuple[int, Line]]:
-    """The whole lines of a record, first one first, each with the position of its end."""
+    """Yield the complete lines of a record in order, each with the position of its end."""
     position = 0
     with record.open("rb") as file:
-        size = os.fstat(file.fileno()).st_size  # what is written from now on is not exported
+        size = os.fstat(file.fileno()).st_size  # lines written from now on are not exported
         for number, line in enumerate(file):
             if position + len(line) > size or not line.endswith(b"\n"):
                 break
@@ -155,26 +155,25 @@ def _check_free(folder: Path, *, replace: bool) -> None:
     """Check that an export may have this name.
 
     Raises:
-        TrainerError: something is there already that is not to be replaced, or is no export.
+        TrainerError: the folder exists and must not be replaced, or is no export.
     """
     if not os.path.lexists(folder):
         return
     former = _former(folder)
     if former is None:
         raise TrainerError(
-            f"{folder} is there already, and holds something else than an export of metrics: name "
-            "another folder with -o"
+            f"{folder} exists already and is no export of metrics: name another folder with -o"
         )
     if not replace:
         raise TrainerError(
-            f"{folder} has an export already: of {former.name} (run {former.run}), to step "
+            f"{folder} already has an export: of {former.name} (run {former.run}), to step "
             f"{former.last_step}, as {former.format}. Name another folder with -o, or replace it "
             "with --force"
         )
 
 
 def _former(folder: Path) -> Exported | None:
-    """The export that lies in a folder; None if anything else does, be it beside an export."""
+    """Return the export in a folder, or None if the folder contains any other file."""
     if folder.is_symlink():
         return None
     try:
@@ -187,10 +186,10 @@ def _former(folder: Path) -> Exported | None:
 
 
 def _put(unfinished: Path, folder: Path) -> None:
-    """Give a complete export its name; a former one is removed once it has lost it.
+    """Give a complete export its final name; then remove the one that it replaces.
 
     Raises:
-        TrainerError: something has got the name meanwhile.
+        TrainerError: another folder has got the name meanwhile.
     """
     former = None
     if os.path.lexists(folder):
@@ -201,7 +200,7 @@ def _put(unfinished: Path, folder: Path) -> None:
         unfinished.rename(folder)
     except OSError as error:
         raise TrainerError(
-            f"{folder} cannot be made: {error.strerror}. Name another folder with -o"
+            f"{folder} cannot be created: {error.strerror}. Name another folder with -o"
         ) from error
     if former is not None:
         shutil.rmtree(former)

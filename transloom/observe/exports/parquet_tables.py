@@ -1,6 +1,6 @@
-"""The record as Parquet: a file for each table, each column of its own type.
+"""Export the record as Parquet: a file for each table, with typed columns.
 
-pyarrow is an extra (`transloom[parquet]`), and is imported when something is exported.
+pyarrow is an extra (`transloom[parquet]`) and is imported on the first export.
 """
 
 from pathlib import Path
@@ -10,12 +10,12 @@ from trainer.errors import TrainerError
 from trainer.record.metrics_lines import Line
 from transloom.observe.exports.tables import TABLES, Kind, Row, Table, rows_of
 
-# Rows that are in memory at once, of each table; also those of a row group.
+# Rows of each table in memory at once, and in a row group.
 ROWS_AT_ONCE = 20_000
 
 
 class ParquetTables:
-    """Writes lines of a record into files of a folder.
+    """Writer of record lines into the files of a folder.
 
     Raises:
         TrainerError: pyarrow is not installed.
@@ -28,7 +28,7 @@ class ParquetTables:
         except ImportError as error:
             raise TrainerError(
                 "--to parquet needs pyarrow, which is not installed. Install it with: pip install "
-                "'transloom[parquet]', or take --to csv, which needs nothing"
+                "'transloom[parquet]', or use --to csv, which needs no package"
             ) from error
         self._arrow = pyarrow
         self._schemas = {table.name: _schema(pyarrow, table) for table in TABLES}
@@ -48,7 +48,7 @@ class ParquetTables:
                 self._write(table)
 
     def close(self) -> None:
-        """Write what is left, and each file's end."""
+        """Write the remaining rows and finish each file."""
         for table in TABLES:
             if self._waiting[table.name]:
                 self._write(table)
@@ -68,7 +68,7 @@ class ParquetTables:
 
 
 def _converted(kind: Kind, values: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Return values as pyarrow takes them: as a double, it refuses integers above 2⁵³."""
+    """Convert large integers to float: pyarrow refuses integers above 2⁵³ as doubles."""
     if kind != "large integer":
         return values
     return tuple(None if value is None else float(value) for value in values)

@@ -1,12 +1,12 @@
-"""The record as tables, for CSV and Parquet: a table for each kind of line.
+"""Tables of the record for CSV and Parquet, one for each kind of line.
 
-    train         a row for each step that was applied
-    skipped       a row for each that was not
+    train         a row for each applied step
+    skipped       a row for each skipped step
     validations   a row for each score of each validation
     samples       a row for each translation that a validation has kept
     events        a row for each event, its details as JSON
 
-The columns are the fields of `trainer.record.metrics_lines`, so what a line has got, a row has.
+The columns are the fields of `trainer.record.metrics_lines`, so a row has every field of its line.
 """
 
 import csv
@@ -41,12 +41,12 @@ _KINDS: dict[Any, Kind] = {
     list[Count]: "integers",
     dict[str, float]: "numbers by name",
 }
-_OF_EVERY_LINE = ("version", "kind")  # which say nothing within a table
+_OF_EVERY_LINE = ("version", "kind")  # the same in every row of a table
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table's name, and the kind of each column's values; any value may be missing (None)."""
+    """Name of a table, and the kind of each column's values; any value may be missing (None)."""
 
     name: str
     columns: dict[str, Kind]
@@ -58,7 +58,7 @@ def _table(name: str, line: type[TrainLine] | type[SkippedLine]) -> Table:
 
 
 def _kind(field: FieldInfo) -> Kind:
-    """The kind of a field's values; that of `float | None` is that of float."""
+    """Return the kind of a field's values; `float | None` has the kind of float."""
     types = [field.annotation, *get_args(field.annotation)]
     return next(_KINDS[type_] for type_ in types if type_ in _KINDS)
 
@@ -91,7 +91,7 @@ TABLES = (TRAIN, SKIPPED, VALIDATIONS, SAMPLES, EVENTS)
 
 
 def rows_of(line: Line) -> Iterator[tuple[Table, Row]]:
-    """The rows that a line of the record is, each with its table."""
+    """Yield the rows of a line of the record, each with its table."""
     if isinstance(line, (TrainLine, SkippedLine)):
         table = TRAIN if isinstance(line, TrainLine) else SKIPPED
         yield table, [getattr(line, column) for column in table.columns]
@@ -106,12 +106,12 @@ def rows_of(line: Line) -> Iterator[tuple[Table, Row]]:
 
 
 def details_of(event: Event) -> str:
-    """The details of an event as JSON."""
+    """Return the details of an event as JSON."""
     return json.dumps(event.details, ensure_ascii=False)
 
 
 class CsvTables:
-    """The record as CSV: a file for each table, UTF-8, with a line of headings.
+    """Writer of the record as CSV: a file for each table, UTF-8, with a header line.
 
     Numbers have all their digits, so a reader gets the same number. A missing value is an empty
     cell; several values in one cell are JSON.
@@ -134,7 +134,7 @@ class CsvTables:
             self.rows[table.name] += 1
 
     def close(self) -> None:
-        """Write what is left."""
+        """Write buffered rows and close the files."""
         self._files.close()
 
 

@@ -1,12 +1,12 @@
-"""The record as TensorBoard's events; the one file that imports tensorboard.
+"""Export the record as TensorBoard events; the only file that imports tensorboard.
 
     train/loss, …            every number of a step's line, and `train/other_sums/NAME`
-    skipped/in_a_row, …      the same of a step that was not applied
+    skipped/in_a_row, …      the same for a skipped step
     validation/bleu, …       the scores of a validation
     validation/samples       its translations, and `event/NAME` an event's details, as text
 
 Numbers are kept in double precision: a count of tokens is the same number in TensorBoard.
-tensorboard is an extra (`transloom[tensorboard]`), and is imported when something is exported.
+tensorboard is an extra (`transloom[tensorboard]`) and is imported on the first export.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,12 +18,12 @@ from trainer.errors import TrainerError
 from trainer.record.metrics_lines import Line, SkippedLine, TrainLine, ValidationLine
 from transloom.observe.exports.tables import details_of
 
-# Numbers of a step's line that TensorBoard has otherwise: its step and its time.
+# Fields of a line that TensorBoard stores as the event's step and time, or does not need.
 _AXES = ("version", "step", "time")
 
 
 class TensorBoardEvents:
-    """Writes lines of a record into a file of events in a folder.
+    """Writer of record lines into an event file of a folder.
 
     Raises:
         TrainerError: tensorboard is not installed.
@@ -37,7 +37,7 @@ class TensorBoardEvents:
         except ImportError as error:
             raise TrainerError(
                 "--to tensorboard needs tensorboard, which is not installed. Install it with: pip "
-                "install 'transloom[tensorboard]', or take --to csv, which needs nothing"
+                "install 'transloom[tensorboard]', or use --to csv, which needs no package"
             ) from error
         self._summary, self._tensor, self._text = summary_pb2, tensor_pb2, text
         plugin = summary_pb2.SummaryMetadata.PluginData(plugin_name="scalars")
@@ -50,14 +50,14 @@ class TensorBoardEvents:
     def add(self, line: Line) -> None:
         if isinstance(line, TrainLine):
             self._time = line.time
-        elif self._time is None:  # only steps tell the time
+        elif self._time is None:  # only lines of steps have a time
             self._before_the_first.append(line)
             return
         self._write_those_before()
         self._write(line)
 
     def close(self) -> None:
-        """Write what is left."""
+        """Write the remaining lines and close the file."""
         self._time = self._time or 0.0
         self._write_those_before()
         self._writer.close()
@@ -81,7 +81,7 @@ class TensorBoardEvents:
 
 
 def numbers_of(line: Line) -> Iterator[tuple[str, float]]:
-    """The numbers of a line, each with its tag; those that are not known are left out."""
+    """Yield the known numbers of a line, each with its tag."""
     if isinstance(line, ValidationLine):
         yield "validation/seconds", line.seconds
         for name, score in line.scores.items():
@@ -98,7 +98,7 @@ def numbers_of(line: Line) -> Iterator[tuple[str, float]]:
 
 
 def texts_of(line: Line) -> Iterator[tuple[str, str]]:
-    """The texts of a line, each with its tag; TensorBoard shows them as Markdown."""
+    """Yield the texts of a line, each with its tag; TensorBoard shows them as Markdown."""
     if isinstance(line, ValidationLine):
         if line.samples:
             rows = [(s.source, s.reference, s.translation) for s in line.samples]
@@ -115,5 +115,5 @@ def _markdown(headings: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str
 
 
 def _cell(text: str) -> str:
-    """A text as a cell of a table in Markdown: it ends neither the cell nor the row."""
+    """Escape a text for a Markdown table cell, so that it ends neither the cell nor the row."""
     return visible(text).replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ")

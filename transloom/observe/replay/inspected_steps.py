@@ -1,4 +1,4 @@
-"""What the ranks saw of a step, put together: its examples by loss, with their places."""
+"""Merge the ranks' reports of a step: its examples by loss, with their locations."""
 
 import math
 from bisect import bisect_right
@@ -13,7 +13,7 @@ from trainer.replay.replay_report import ActivationRange, InspectedExample, Insp
 
 
 class ExampleLocations:
-    """Where the examples of a dataset lie, and which rank of a run computed which slot."""
+    """Locations of a dataset's examples, and the rank of a run that computed each slot."""
 
     def __init__(self, manifest: Manifest, micro_batches_per_step: int) -> None:
         self._manifest = manifest
@@ -21,7 +21,8 @@ class ExampleLocations:
         self._first = [shard.first_pair for shard in manifest.shards]
 
     def example(self, seen: RankExampleReport, ranks: int, total: float | None) -> InspectedExample:
-        """
+        """Return an example with its location.
+
         Args:
             ranks: the number of ranks of the recorded run.
             total: the loss of all examples of the step; None if it is not finite.
@@ -51,7 +52,7 @@ def inspected_step(
     seen: Sequence[RankStepReport],
     places: ExampleLocations,
 ) -> InspectedStep:
-    """A step with what its ranks saw; without reports of ranks it was not looked into."""
+    """Return a step with its ranks' reports; without reports, the step was not inspected."""
     told = recorded or replayed
     ranks = told.world_size if isinstance(told, TrainLine) else len(seen) or 1
     parts = [example for part in seen for example in part.examples]
@@ -72,13 +73,13 @@ def inspected_step(
 
 
 def _largest_share_first(example: InspectedExample) -> tuple[float, int, int]:
-    """What is not finite comes first: it made the loss so."""
+    """Sort by descending loss; an example that is not finite comes first, as the likely cause."""
     loss = math.inf if example.loss is None else example.loss
     return -loss, example.slot, example.example
 
 
 def _by_module(squares: Sequence[dict[str, float | None]]) -> dict[str, float | None]:
-    """The gradient norms of modules, from the squares of their parameters."""
+    """Return the gradient norms of modules, from the squares of their parameters."""
     sums: dict[str, list[float | None]] = defaultdict(list)
     for part in squares:
         for parameter, square in part.items():

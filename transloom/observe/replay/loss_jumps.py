@@ -1,8 +1,8 @@
-"""The step of a record in which the curve jumped most.
+"""Find the step of a record at which the curve jumped most.
 
-A jump is a value far above the median of the few steps before it: on a logarithmic scale, and
-measured by how far such values lie apart at most steps. So a loss that is 30 % higher counts
-for more than a gradient norm, which changes by as much from step to step.
+A jump is a value far above the median of the few preceding steps. It is measured on a logarithmic
+scale, relative to the usual deviation of such values. So a loss that is 30 % higher counts for more
+than a gradient norm, which changes by as much from step to step.
 """
 
 import math
@@ -14,19 +14,19 @@ from trainer.errors import TrainerError
 from trainer.record.metrics_lines import TrainLine
 from trainer.runs.step_range import StepRange
 
-STEPS_BEFORE = 5  # whose median is usual; few, since a loss falls
-SMALLEST = 1e-30  # of a value; logarithms need more than zero
+STEPS_BEFORE = 5  # their median is the usual value; few, since a loss falls
+SMALLEST = 1e-30  # lower limit of a value, for its logarithm
 MIN_SPREAD = 0.01  # below 1 % nothing is a jump
 
 
 @dataclass(frozen=True)
 class Jump:
-    """A step whose loss or gradient norm is far above what was usual before it.
+    """A step whose loss or gradient norm is far above the usual value before it.
 
     Attributes:
         what: loss or gradient norm.
-        usual: the median of the steps before.
-        spreads: how many times the usual deviation of such values its own is.
+        usual: the median of the preceding steps.
+        spreads: deviation of the value as a multiple of the usual deviation.
     """
 
     step: int
@@ -38,19 +38,19 @@ class Jump:
     def __str__(self) -> str:
         return (
             f"step {self.step}: {self.what} {self.value:.4g}, after {self.usual:.4g} in the steps "
-            f"before, {self.spreads:.0f} times as far off as usual"
+            f"before, {self.spreads:.0f} times the usual deviation"
         )
 
 
 def largest_jump(lines: Sequence[TrainLine], steps: StepRange) -> Jump:
-    """The step with the largest jump of loss or gradient norm.
+    """Return the step with the largest jump of loss or gradient norm.
 
     Args:
-        lines: of the whole record, in order.
-        steps: among which it is looked for.
+        lines: training lines of the whole record, in order.
+        steps: range of steps to search.
 
     Raises:
-        TrainerError: too few steps lie before these to tell what is usual.
+        TrainerError: too few steps precede these to determine the usual value.
     """
     jumps = [
         jump
@@ -60,14 +60,14 @@ def largest_jump(lines: Sequence[TrainLine], steps: StepRange) -> Jump:
     ]
     if not jumps:
         raise TrainerError(
-            f"None of the steps {steps} has {STEPS_BEFORE} recorded ones before it, too few to "
-            "tell which is unlike the others: name a step with --steps"
+            f"None of the steps {steps} has {STEPS_BEFORE} recorded steps before it, too few to "
+            "detect a jump: name a step with --steps"
         )
     return max(jumps, key=lambda jump: jump.spreads)
 
 
 def _jumps(what: str, values: Sequence[tuple[int, float]]) -> list[Jump]:
-    """All steps that have enough before them."""
+    """Return the jumps of all steps that have enough preceding steps."""
     usual = [
         median(value for _, value in values[place - STEPS_BEFORE : place])
         for place in range(STEPS_BEFORE, len(values))
@@ -79,7 +79,7 @@ def _jumps(what: str, values: Sequence[tuple[int, float]]) -> list[Jump]:
     ]
     if not above:
         return []
-    trend = median(above)  # of a loss that falls it is below zero
+    trend = median(above)  # below zero for a falling loss
     spread = max(MIN_SPREAD, median(abs(logarithm - trend) for logarithm in above))
     return [
         Jump(step, what, value, before, (logarithm - trend) / spread)

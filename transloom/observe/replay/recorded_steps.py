@@ -1,7 +1,7 @@
-"""What a run has recorded of the steps that are replayed, and under which conditions it did.
+"""Recorded lines of the replayed steps, and the conditions under which they were trained.
 
-A step that was repeated after a restart with another result has that result in an event: it is
-the one that the later steps follow from.
+If a step was repeated after a restart with a different result, an event has that result. The later
+steps follow from it.
 """
 
 from collections.abc import Iterable
@@ -21,7 +21,7 @@ from trainer.record.metrics_lines import (
 from trainer.runs.step_range import StepRange
 from trainer.state import numerics
 
-# Continuable settings, or sections of them, that change no step: what may differ among the steps.
+# Continuable settings, or sections of them, that change no step and so may differ among the steps.
 CHANGES_NO_STEP = (
     "trainer.max_steps",
     "trainer.validate_every_steps",
@@ -36,13 +36,13 @@ CHANGES_NO_STEP = (
 
 @dataclass
 class RecordedSteps:
-    """The steps of a record, and the starts of the ranks.
+    """Steps of a record, and the starts of the ranks.
 
     Attributes:
         lines: by step.
-        partly_known: repeated steps of which an event alone tells the result: neither gradient norm
-            nor loss without label smoothing.
-        starts: where the ranks went on, in order.
+        partly_known: repeated steps whose result only an event has, without gradient norm and
+            without the loss without label smoothing.
+        starts: points from which the ranks resumed, in order.
     """
 
     lines: dict[int, StepLine] = field(default_factory=dict)
@@ -66,7 +66,7 @@ class RecordedSteps:
         return found
 
     def require_settings(self, first: int, last: int) -> dict[str, Any]:
-        """What the settings of the last start must be set back to for these steps, by dotted name.
+        """Return the settings of the last start to reset for these steps, by dotted name.
 
         Args:
             first: the first step that is trained again.
@@ -90,7 +90,7 @@ class RecordedSteps:
         return back
 
     def unknown_of(self, step: int) -> tuple[str, ...]:
-        """The fields that the record does not tell of a step."""
+        """Return the fields of a step that the record lacks."""
         return ("nll", "grad_norm", "other_sums") if step in self.partly_known else ()
 
     def promise(
@@ -99,26 +99,26 @@ class RecordedSteps:
         now: dict[str, Any],
         steps: StepRange,
     ) -> tuple[bool, str]:
-        """Whether losses and state of a replay have to be the same bits, and why, in words.
+        """Return whether a replay must be bit-identical, and the reason in words.
 
         Args:
-            before: of the checkpoint that the replay begins at, or of the run's first one if it
-                begins at step 0; None if there is none.
+            before: header of the checkpoint that the replay starts from, or of the run's first
+                one if it starts at step 0; None without a checkpoint.
             now: the fingerprint of the replay.
-            steps: all that are trained again.
+            steps: all steps that are trained again.
         """
         if before is None:
             return False, (
-                "same data, but losses and weights up to rounding only because no checkpoint tells "
-                "under which numerics the steps were trained"
+                "same data, but losses and weights up to rounding only because no checkpoint "
+                "records the numerics under which the steps were trained"
             )
         start = steps.first - 1
-        # Ranks that went on from there before any later step was trained: none followed before.
+        # Ranks that resumed from there before any later step was trained: no step followed before.
         fresh = [s for s in self.starts if s.from_step == s.step == start]
         base = before.numerics | (_numerics(fresh[-1], 1) if fresh else {})
         held = [base]
         for other in self.starts:
-            if other.from_step == start:  # its changes are those from `before`
+            if other.from_step == start:  # its changes are relative to `before`
                 held.append(before.numerics | _numerics(other, 1))
             elif start < other.from_step < steps.last:
                 held += [base | _numerics(other, time) for time in (0, 1)]
@@ -131,8 +131,8 @@ class RecordedSteps:
     ) -> int | None:
         """Return the number of ranks on which a replay of these steps would keep every bit.
 
-        None if this one does, or if something else than the ranks differs. Arguments are those of
-        `promise`.
+        Return None if this replay keeps every bit, or if anything except the ranks differs. The
+        arguments are those of `promise`.
         """
         if self.promise(before, now, steps)[0]:
             return None
@@ -148,5 +148,5 @@ class RecordedSteps:
 
 
 def _numerics(start: Resumed, time: Literal[0, 1]) -> dict[str, Any]:
-    """Return the entries of the fingerprint that a start changed, as before (0) or after it (1)."""
+    """Return the fingerprint entries that a start changed, as before (0) or after it (1)."""
     return {name: pair[time] for name, pair in start.numerics_changed.items()}

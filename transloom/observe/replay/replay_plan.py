@@ -1,9 +1,9 @@
-"""What a replay will train: from which checkpoint, up to which step, with which data and settings.
+"""Plan a replay: its checkpoint, last step, data and settings.
 
     run folder ──▶ record, checkpoints, recipe ──▶ ReplayPlan: start, legs, checkpoints to compare
 
-A leg is a stretch with one dataset: where a shard was quarantined in the run, the next one begins.
-Nothing is written.
+A leg is a range of steps with one dataset; a new leg starts where the run quarantined a shard.
+Planning writes no file.
 """
 
 import json
@@ -46,13 +46,13 @@ class Leg:
 
 @dataclass(frozen=True)
 class ReplayPlan:
-    """Steps of a run that are to be trained again.
+    """Steps of a run to train again.
 
     Attributes:
-        steps: those that were asked for.
-        start: the checkpoint to begin at; None begins at the run's first weights.
-        checkpoints: those of the run among the steps, intact, by step.
-        fingerprint_of: the header whose numerics tell under which the first step was trained.
+        steps: the requested steps.
+        start: the checkpoint to start from; None starts from the run's first weights.
+        checkpoints: the run's intact checkpoints among the steps, by step.
+        fingerprint_of: the header with the numerics under which the first step was trained.
     """
 
     run: RunFolder
@@ -78,13 +78,13 @@ class ReplayPlan:
 
     @property
     def seconds(self) -> float:
-        """How long these steps took in the run, without what lay between them."""
+        """Duration of these steps in the run, without the time between them."""
         lines = (self.recorded.lines.get(n) for n in range(self.trained.first, self.steps.last + 1))
         return sum(line.step_seconds for line in lines if isinstance(line, TrainLine))
 
     @property
     def parameters(self) -> tuple[str, ...]:
-        """The model's parameters in its order; none if no checkpoint tells them."""
+        """The model's parameters in its order; empty if no checkpoint lists them."""
         return tuple(self.fingerprint_of.parameters) if self.fingerprint_of else ()
 
     @property
@@ -95,32 +95,32 @@ class ReplayPlan:
         return StreamStart(header.step, Cursor.from_json(header.cursor), header.data_digest)
 
     def announcement(self) -> str:
-        """What will be trained, in words."""
+        """Describe in words which steps will be trained."""
         count = self.trained.last - self.from_step
         if self.start:
             origin = f"the checkpoint of step {self.from_step}"
         elif self.recipe.trainer.init_from:
             origin = f"step 0, with the weights of {self.recipe.trainer.init_from}"
         else:
-            origin = "step 0, with the weights that follow from the seed"
+            origin = "step 0, with the initial weights of the seed"
         return (
             f"{counted(count, 'step')} to train again, {self.trained.first} to "
-            f"{self.trained.last}, from {origin}: about {span(self.seconds)} by the record's "
-            "speed"
+            f"{self.trained.last}, from {origin}: about {span(self.seconds)} at the "
+            "recorded speed"
         )
 
 
 def recipe_of(
     run: RunFolder, overrides: Sequence[str], dataset: str | None, address: str | None, ranks: int
 ) -> Recipe:
-    """Return the run's recipe as it is to be executed.
+    """Return the run's recipe with the settings of the replay.
 
     Args:
-        overrides: of fields that change no curve.
+        overrides: assignments to fields that change no curve.
 
     Raises:
-        RecipeError: an override is of another field, or there are more ranks than slots.
-        RunMismatchError: an extension is not here, or has other code than in the run.
+        RecipeError: an override sets another field, or there are more ranks than slots.
+        RunMismatchError: an extension is missing here, or its code differs from the run's.
     """
     own_folder = [text for text in overrides if text.startswith("extension_folder=")]
     before = load_run_recipe(run, own_folder)
@@ -133,8 +133,8 @@ def recipe_of(
     for name, value, change in leaves(recipe):
         if change != "execution" and old.get(name) != value:
             raise RecipeError(
-                f"{name} is {old.get(name)!r} in {run.recipe}, and {value!r} was asked for: that "
-                "would not be the same steps. Only fields of the class execution may be given, "
+                f"{name} is {old.get(name)!r} in {run.recipe}, but {value!r} was requested, which "
+                "would change the steps. Only fields of the class execution may be set, "
                 "such as engine.zero_stage"
             )
     return with_absolute_paths(recipe)
@@ -147,15 +147,15 @@ def plan_replay(
     worst: bool,
     notice: Callable[[str], None],
 ) -> ReplayPlan:
-    """Find out what has to be trained.
+    """Determine the steps to train and their start.
 
     Args:
-        steps: None for all of the record, of which the worst is taken.
-        worst: take only the step in which the curve jumped most.
+        steps: None for the whole record, with `worst`.
+        worst: take only the step at which the curve jumped most.
 
     Raises:
         RunMismatchError: there is no run, or the dataset is not the run's.
-        TrainerError: the record has no such steps, or they were trained under several settings.
+        TrainerError: the record lacks the steps, or they were trained under several settings.
     """
     run.card()
     store, manifest = open_dataset(recipe.data)
@@ -195,13 +195,13 @@ def plan_replay(
 
 
 def worst_of(recorded: RecordedSteps, steps: StepRange) -> Jump:
-    """The largest jump of the record among these steps."""
+    """Return the largest jump of the record among these steps."""
     lines = (line for _, line in sorted(recorded.lines.items()))
     return largest_jump([line for line in lines if isinstance(line, TrainLine)], steps)
 
 
 def _nearest_intact(run: RunFolder, step: int, notice: Callable[[str], None]) -> Checkpoint | None:
-    """The newest intact checkpoint before a step; damaged ones are named and passed over."""
+    """Return the newest intact checkpoint before a step; report and skip damaged ones."""
     for path in reversed(list_checkpoints(run.checkpoints)):
         if step_of(path) >= step:
             continue
@@ -216,7 +216,7 @@ def _nearest_intact(run: RunFolder, step: int, notice: Callable[[str], None]) ->
 
 
 def _headers(run: RunFolder) -> dict[Path, CheckpointHeader]:
-    """The headers of the run's checkpoints that can be read, oldest first."""
+    """Return the readable headers of the run's checkpoints, oldest first."""
     found = {}
     for path in list_checkpoints(run.checkpoints):
         try:
@@ -250,7 +250,7 @@ def _legs(data: DataRecord, first: int, last: int) -> tuple[Leg, ...]:
 
 
 def _set_back(recipe: Recipe, values: dict[str, object]) -> Recipe:
-    """Return the recipe with settings that changed after the steps, as they were.
+    """Return the recipe with later changes of its settings undone.
 
     Raises:
         TrainerError: the record names a field that cannot change in a run.
@@ -259,8 +259,8 @@ def _set_back(recipe: Recipe, values: dict[str, object]) -> Recipe:
     may_change = {name for name, _, change in leaves(recipe) if change == "continuable"}
     if others := [name for name in values if name not in may_change]:
         raise TrainerError(
-            f"By its record the run was trained with other settings of {join_items(others)}, "
-            "expected only fields of the class continuable that the recipe of its last start has: "
+            f"The record says that the run changed {join_items(others)}, expected only "
+            "fields of the class continuable that the recipe of its last start has: "
             "restore record and recipe.yaml from a copy, or replay later steps"
         )
     dumped = recipe.model_dump(mode="json")

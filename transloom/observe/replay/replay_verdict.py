@@ -1,7 +1,7 @@
-"""The verdict on a replay: its lines and states beside those of the record.
+"""Verdict on a replay: compare its lines and states with the record.
 
 record ──▶ lines of the steps ──┐
-scratch record ──▶ lines ───────┼──▶ what differs first, in which step ──▶ Verdict
+scratch record ──▶ lines ───────┼──▶ first difference, with its step ──▶ Verdict
 reports of the ranks ──▶ states ┘
 """
 
@@ -16,17 +16,17 @@ from trainer.replay.replay_report import Difference, Verdict
 from transloom.observe.comparison.step_difference import EVERY_BIT, loss_difference, step_difference
 from transloom.observe.replay.recorded_steps import RecordedSteps
 
-MAX_DIFFERENCE = 1e300  # in place of infinity, which JSON has not
+MAX_DIFFERENCE = 1e300  # replaces infinity, which JSON lacks
 # A gradient norm is a sum of squares in which little averages out.
 AT_FIRST = {"loss": REPLAY_TOLERANCE, "nll": REPLAY_TOLERANCE, "grad_norm": 10 * REPLAY_TOLERANCE}
 MAX_GROWTH = 100.0
-# Measured losses drift up to 4 % apart; an NLL near 0 and a gradient norm may lose all likeness.
+# Measured losses drift up to 4 % apart; an NLL near 0 and a gradient norm may diverge completely.
 LARGEST = {"loss": 0.1, "nll": 1.0, "grad_norm": 1.0}
 
 
 @dataclass(frozen=True)
 class UnreadableData:
-    """The step from which on the dataset does not give the data any more, and why."""
+    """The first step whose data the dataset no longer provides, and the reason."""
 
     step: int
     problem: str
@@ -34,12 +34,12 @@ class UnreadableData:
 
 @dataclass(frozen=True)
 class ComparedState:
-    """The weights and moments at a checkpoint, put together from what the ranks have seen.
+    """Weights and moments at a checkpoint, merged from the reports of the ranks.
 
     Attributes:
-        tensors: how many were compared.
-        different: those that differ, in the order of the model, each with the largest difference.
-        problem: why they could not be compared.
+        tensors: number of compared tensors.
+        different: tensors that differ, in the order of the model, each with its largest difference.
+        problem: reason why they could not be compared.
     """
 
     step: int
@@ -51,7 +51,7 @@ class ComparedState:
     def of(
         cls, step: int, seen: Sequence[RankStateReport], order: Sequence[str]
     ) -> "ComparedState":
-        """Put the parts of the ranks together.
+        """Merge the reports of the ranks.
 
         Args:
             order: the model's parameters.
@@ -73,12 +73,12 @@ class ComparedState:
 
 
 class RoundingBounds:
-    """Relative differences that the next step of a replay may have, by the field of its line.
+    """Allowed relative differences of the next step of a replay, by the field of its line.
 
-    Where bits are not promised, rounding makes the first small difference, and training amplifies
-    it step by step. So the bound of each step is the largest difference of the steps before it,
-    times `MAX_GROWTH`. A record that somebody has changed jumps instead. benchmarks/README.md has
-    the measured growth.
+    Without a promise of identical bits, rounding makes the first small difference, and training
+    amplifies it step by step. So the bound of each step is the largest difference of the steps
+    before it, times `MAX_GROWTH`. A manipulated record jumps instead. benchmarks/README.md has the
+    measured growth.
     """
 
     def __init__(self) -> None:
@@ -105,10 +105,10 @@ def compare_replay(
     unreadable: UnreadableData | None = None,
     ranks_for_bits: int | None = None,
 ) -> Verdict:
-    """Compare all steps that were trained again, also those before the ones asked for.
+    """Compare all steps that were trained again, including those before the requested ones.
 
     Args:
-        promise: whether to the last bit, and in words; see `RecordedSteps.promise`.
+        promise: whether bits must be identical, and the reason; see `RecordedSteps.promise`.
         ranks_for_bits: see `RecordedSteps.ranks_for_bits`.
     """
     exact, words = promise
@@ -162,5 +162,5 @@ def compare_replay(
 
 
 def _plain(value: object) -> object:
-    """A value that JSON can hold."""
+    """Return a value that JSON can represent."""
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value

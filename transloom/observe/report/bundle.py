@@ -1,15 +1,15 @@
-"""The dashboard's page as one HTML file, which opens from a disk without a network.
+"""Bundle the dashboard's page as one HTML file, which opens from a disk without a network.
 
 ::
 
-    page/index.html ─┬─ its style sheets and scripts, written into it
+    page/index.html ─┬─ its style sheets and scripts, inlined
                      ├─ its modules, joined to one script
-                     ├─ the answers, as JSON in <script id="frozen">
-                     └─ a policy that lets these run, by their sha256, and nothing else
+                     ├─ the responses, as JSON in <script id="frozen">
+                     └─ a policy that allows only these, by their sha256
 
-The modules stay the page's one source: each becomes a function that returns what it exports, in an
-order in which what is imported comes first. They are written for that: imports and exports stand at
-the begin of a line, in the three forms below.
+The modules remain the only source of the page. Each becomes a function that returns its exports,
+after the modules that it imports. Imports and exports therefore start a line and have one of the
+three forms below.
 """
 
 import base64
@@ -32,7 +32,7 @@ _ICON = re.compile(r'href="static/icon\.svg"')
 
 
 def one_file(answers: Mapping[str, Any]) -> str:
-    """The page as one file that holds these answers, by the paths at which a server has them."""
+    """Return the page as one file that contains these responses, by their paths on a server."""
     hashes: dict[str, list[str]] = {"script-src": [], "style-src": []}
 
     def script(found: re.Match[str]) -> str:
@@ -60,14 +60,14 @@ def one_file(answers: Mapping[str, Any]) -> str:
 
 
 def joined_modules(name: str) -> str:
-    """A module and all that it imports, as one script."""
+    """Join a module and all modules that it imports into one script."""
     joined = ['"use strict";', "const modules = {};"]
     joined += [_as_function(module, text) for module, text in _in_order(name, [], {}).items()]
     return "\n".join(joined) + "\n"
 
 
 def _in_order(name: str, above: list[str], read: dict[str, str]) -> dict[str, str]:
-    """Add a module to those that were read, after those that it imports."""
+    """Add a module to `read`, after the modules that it imports."""
     assert name not in above, f"modules import each other: {' → '.join([*above, name])}"
     if name not in read:
         text = _read(name)
@@ -98,11 +98,11 @@ def _read(name: str) -> str:
 
 
 def _hash(text: str) -> str:
-    """The text's sha256, as a policy names it."""
+    """Return the text's sha256 in the form of a content security policy."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
 def _json(answers: Mapping[str, Any]) -> str:
-    """JSON in which nothing ends the script that it stands in."""
+    """Return JSON that cannot end the script element that contains it."""
     text = json.dumps(answers, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c")

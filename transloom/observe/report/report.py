@@ -1,7 +1,7 @@
-"""`transloom report`: runs as one HTML file that opens without a network, for whoever is sent it.
+"""`transloom report`: runs as one HTML file that opens without a network and can be sent to others.
 
-It is the dashboard's page with the answers that it would ask for, and with what takes too long for
-a live page: hashes, and scores of kept translations.
+The file is the dashboard's page with the responses that the page would request. It also has content
+that is too slow for a live page: hashes, and scores of kept translations.
 """
 
 import time
@@ -24,16 +24,16 @@ from transloom.observe.dashboard.run_responses import frozen_responses
 from transloom.observe.dashboard.runs_folder import run_id
 from transloom.observe.report.bundle import one_file
 
-FROZEN = "/frozen"  # beside the answers' paths: what the report says of itself
+FROZEN = "/frozen"  # the report's metadata, next to the response paths
 DIGITS = 7  # of the numbers of curves
-MAX_EVENTS = 2000  # of a run: one that skips steps for days has more than anybody reads
+MAX_EVENTS = 2000  # per run: a run that skips steps for days has more than a reader needs
 
 
 def write_report(runs: Sequence[Path], file: Path) -> dict[str, Any]:
     """Write a report about runs, and return a summary of it.
 
     Raises:
-        RunMismatchError: there is no run in one of the folders, or two have the same name.
+        RunMismatchError: one of the folders has no run, or two have the same name.
         OSError: a record cannot be read, or the file cannot be written.
     """
     answers = frozen_responses(*runs)
@@ -60,7 +60,7 @@ def write_report(runs: Sequence[Path], file: Path) -> dict[str, Any]:
 
 
 def _hashes(run: RunFolder) -> dict[str, str]:
-    """sha256 of the files that say what the run is."""
+    """Return the sha256 of the files that identify the run."""
     files = [run.recipe, run.metrics, run.dataset / MANIFEST_NAME]
     files += [path / HEADER for path in list_checkpoints(run.checkpoints)[-1:]]
     found = {}
@@ -71,7 +71,7 @@ def _hashes(run: RunFolder) -> dict[str, str]:
 
 
 def _test_scores(run: RunFolder) -> tuple[list[dict[str, Any]], str | None]:
-    """The scores of kept translations, and why there are none if something is in the way."""
+    """Return the scores of kept translations, and the problem if they cannot be read."""
     try:
         return [asdict(score) for score in stored_scores(run)], None
     except (TrainerError, DataError, ModelError, OSError) as error:
@@ -79,7 +79,7 @@ def _test_scores(run: RunFolder) -> tuple[list[dict[str, Any]], str | None]:
 
 
 def _short(values: list[Any]) -> list[Any]:
-    """Numbers with as many digits as a curve shows."""
+    """Round numbers to the digits that a curve shows."""
     return [float(f"{v:.{DIGITS}g}") if isinstance(v, float) else v for v in values]
 
 

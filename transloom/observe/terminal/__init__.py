@@ -1,1 +1,1 @@
-"""What commands and runs look like in a terminal."""
+"""Render commands' answers and runs in a terminal."""

@@ -1,4 +1,4 @@
-"""A comparison on a test set as tables: for a terminal, and as Markdown for a paper."""
+"""Tables of a comparison on a test set: for a terminal, and as Markdown for a paper."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ HASH_SHOWN = 16
 
 @dataclass(frozen=True)
 class _Sheet:
-    """A table under its title."""
+    """A table with its title."""
 
     title: str
     headings: Sequence[str]
@@ -28,7 +28,7 @@ class _Sheet:
 
 
 def comparison_text(comparison: SystemComparison) -> Group:
-    """The comparison for a terminal."""
+    """Return the comparison for a terminal."""
     parts: list[Any] = [shown((_title(comparison), "bold"))]
     for sheet in _sheets(comparison):
         table = AnswerTable(*(Column(h, copied=h in _COPIED) for h in sheet.headings))
@@ -39,7 +39,7 @@ def comparison_text(comparison: SystemComparison) -> Group:
 
 
 def comparison_markdown(comparison: SystemComparison) -> str:
-    """The same as Markdown, with nothing left out."""
+    """Return the complete comparison as Markdown."""
     parts = [f"**{_cell(_title(comparison))}**"]
     for sheet in _sheets(comparison):
         lines = [sheet.headings, ["---"] * len(sheet.headings), *sheet.rows]
@@ -80,7 +80,7 @@ def _scores(comparison: SystemComparison, names: list[str]) -> _Sheet:
         for name, system, scores in systems
         for metric, t in scores.items()
     ]
-    return _Sheet("Scores, and whether they differ from the baseline's", headings, rows)
+    return _Sheet("Scores, and tests of their difference from the baseline", headings, rows)
 
 
 def _p_values(tested: Tested) -> list[str]:
@@ -110,7 +110,7 @@ def _lengths(comparison: SystemComparison, names: list[str]) -> _Sheet:
         for metric in comparison.signatures
     ]
     headings = ["words", "sentences", "metric", *names]
-    return _Sheet("By length of the source", headings, rows)
+    return _Sheet("Scores by source length", headings, rows)
 
 
 def _words(comparison: SystemComparison, names: list[str]) -> _Sheet:
@@ -118,7 +118,7 @@ def _words(comparison: SystemComparison, names: list[str]) -> _Sheet:
         [str(row.bucket), f"{row.words:,}", *("–" if f1 is None else f"{f1:.2f}" for f1 in row.f1)]
         for row in comparison.words
     ]
-    title = "By how often a word stands in the training data, F1 of words"
+    title = "F1 of words by their frequency in the training data"
     return _Sheet(title, ["times", "words of the references", *names], rows)
 
 
@@ -136,7 +136,7 @@ def _systems(comparison: SystemComparison, names: list[str]) -> _Sheet:
         for name, system in zip(names, comparison.systems, strict=True)
     ]
     headings = ("system", "checkpoint", "seed", "decoding", "made", "hypotheses", "sha256")
-    return _Sheet("What was compared", headings, rows)
+    return _Sheet("Compared systems", headings, rows)
 
 
 def _notes(comparison: SystemComparison) -> list[str]:
@@ -148,8 +148,8 @@ def _notes(comparison: SystemComparison) -> list[str]:
     ]
     return [
         *signatures,
-        "p: how likely chance makes a difference as large as this one, by paired bootstrap and by "
-        "approximate randomisation",
+        "p: probability that chance alone makes a difference this large, by paired bootstrap and "
+        "by approximate randomisation",
         f"words are counted in {comparison.words_counted_in}",
         f"sha256 of the sources {test_set.sources_sha256}, of the references "
         f"{test_set.references_sha256}",
@@ -157,13 +157,13 @@ def _notes(comparison: SystemComparison) -> list[str]:
 
 
 def _short_names(names: list[str]) -> list[str]:
-    """The folders' own names, if these tell the runs apart."""
+    """Return the folders' names without their parents, if these are unique."""
     short = [Path(name).name for name in names]
     return short if len(set(short)) == len(short) else names
 
 
 def _cell(text: str) -> str:
-    """A text in Markdown, where it ends no cell and is no markup."""
+    """Escape a text for a Markdown cell, so that it neither ends the cell nor acts as markup."""
     escaped = visible(text).replace("\\", "\\\\")
     for mark in "|*_<>`[]":
         escaped = escaped.replace(mark, f"\\{mark}")

@@ -1,4 +1,4 @@
-"""What a person sees of a run: a live picture in a terminal, plain lines anywhere else."""
+"""Show a run to a person: a live picture in a terminal, plain lines anywhere else."""
 
 import time
 import traceback
@@ -53,15 +53,15 @@ def train_summary(line: TrainLine, smooths_labels: bool) -> str:
 
 
 def validation_summary(line: ValidationLine) -> str:
-    """The scores of a validation in one line."""
+    """Return the scores of a validation in one line."""
     scores = (score_text(name, score) for name, score in line.scores.items())
     return f"step {line.step}: validation {', '.join(scores)}"
 
 
 class LoggingListener:
-    """An audience that also keeps notices, events and errors in the log of a run.
+    """Listener that also keeps notices, events and errors in the log of a run.
 
-    The log belongs to the run's owner: texts from before `logging` wait for it, and a process that
+    The log belongs to the run's owner: texts from before `logging` are buffered, and a process that
     never owns the run writes nothing.
     """
 
@@ -102,7 +102,7 @@ class LoggingListener:
         self._listener.vitals(vitals)
 
     def log_detail(self, text: str) -> None:
-        """Write to the file alone, without the credentials of URLs; see `RunListener`."""
+        """Write to the log file only, without the credentials of URLs; see `RunListener`."""
         entry = log_entry(visible(without_credentials(text)), datetime.now(UTC))
         if self._owns_run:
             self._append(entry)
@@ -124,7 +124,7 @@ class LoggingListener:
 
 
 class PlainLines:
-    """Prints a line now and then, for logs."""
+    """Listener that prints a line every few seconds, for logs."""
 
     def __init__(
         self, console: Terminal, title: str, max_steps: int, smooths_labels: bool = False
@@ -156,7 +156,7 @@ class PlainLines:
             for sample in line.samples:
                 texts = visible_line(sample.source), visible_line(sample.translation)
                 self._print(f"    {texts[0]}  →  {texts[1]}")
-        elif isinstance(line, Event) and not isinstance(line, Resized):  # which `Resumed` says
+        elif isinstance(line, Event) and not isinstance(line, Resized):  # `Resumed` has it too
             self._print(event_text(line))
 
     def vitals(self, vitals: Vitals) -> None:

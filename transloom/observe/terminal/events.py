@@ -1,4 +1,4 @@
-"""Events of a run's record as sentences."""
+"""Describe events of a run's record in sentences."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,7 +8,7 @@ from trainer.record.metrics_lines import Event, Resized, Resumed
 
 # Settings whose effect on the rounding `engine.numerics=exact` removes.
 _COVERED_BY_EXACT = {"ranks", "zero_stage"}
-# Entries of the fingerprint that change more of the losses than their last digits.
+# Entries of the fingerprint that change more than the last digits of the losses.
 _MORE_THAN_ROUNDING = {"precision", "dropout"}
 
 
@@ -17,7 +17,7 @@ def event_text(event: Event) -> str:
     if isinstance(event, Resumed):
         return _resumed(event)
     if isinstance(event, Resized):
-        return f"Trains on {counted(event.to_ranks, 'rank')} now (before: {event.from_ranks})."
+        return f"Now trains on {counted(event.to_ranks, 'rank')} (before: {event.from_ranks})."
     details = ", ".join(
         f"{key.replace('_', ' ')} {format_value(value)}"
         for key, value in event.details.items()
@@ -28,7 +28,7 @@ def event_text(event: Event) -> str:
 
 def _resumed(event: Resumed) -> str:
     if event.promise is None:  # without a checkpoint
-        sentences = [f"Starts again from step {event.from_step}, without a checkpoint."]
+        sentences = [f"Restarts from step {event.from_step}, without a checkpoint."]
     else:
         before, now = event.numerics_changed.get("ranks", (None, None))
         ranks = f" on {counted(now, 'rank')} (before: {before})" if before and now else ""
@@ -41,7 +41,7 @@ def _resumed(event: Resumed) -> str:
 
 
 def _promise(event: Resumed) -> str:
-    """Return what of the curve stays as it would have been, and what would keep the rest."""
+    """Return which part of the curve stays the same, and the remedy for the rest."""
     if event.quarantined:
         return f"Other data from here on: {join_items(event.quarantined)} left out."
     if event.keeps_every_bit:

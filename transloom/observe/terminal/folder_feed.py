@@ -1,7 +1,7 @@
-"""A folder of runs, followed: for `transloom watch`.
+"""Follow a folder of runs for `transloom watch`.
 
-A run that is not trained is read again only when a file of it has changed, so two hundred finished
-ones cost a look at each.
+A run that is not training is read again only when one of its files has changed. So two hundred
+finished ones cost only one check of their files each.
 """
 
 import time
@@ -32,7 +32,7 @@ from transloom.observe.terminal.scores import score_text
 
 @dataclass(frozen=True)
 class _Known:
-    """A run as it was read last."""
+    """Status of a run when it was last read."""
 
     changed: float
     run_status: RunStatus
@@ -48,35 +48,36 @@ class _Known:
 
 
 class FolderFeed:
-    """The runs of a folder as they stand, the one that changed last first."""
+    """Current status of the runs of a folder, the most recently changed one first."""
 
     def __init__(
         self, folder: Path, job_of: Callable[[Path], JobPicture | None] = lambda run: None
     ) -> None:
-        """
+        """List the runs and read each once.
+
         Args:
-            job_of: how the job of a run stands; None if it has none.
+            job_of: returns the status of the job of a run; None if it has none.
 
         Raises:
-            RunMismatchError: there is no such folder.
+            RunMismatchError: the folder does not exist.
         """
         self._folder = folder
         self._job_of = job_of
         self._followed = FollowedRuns(self._known_of, lambda known: known.is_under_way)
-        self._told: dict[Path, str] = {}  # the state of each run that was told last
+        self._told: dict[Path, str] = {}  # the last reported state of each run
         self._next_look = 0.0
         self._list_runs()
         self.poll()
         self.changes()
 
     def poll(self) -> None:
-        """Read the runs that train or have changed."""
+        """Read the runs that are training or have changed."""
         if time.monotonic() < self._next_look:
             return
         self._next_look = time.monotonic() + STATUS_SECONDS
         try:
             runs = self._list_runs()
-        except RunMismatchError:  # storage may be away for a moment
+        except RunMismatchError:  # storage may be unavailable for a moment
             return
         self._followed.refresh(runs)
 
@@ -86,7 +87,7 @@ class FolderFeed:
 
     @property
     def is_over(self) -> bool:
-        """Whether no run trains, nor is going to."""
+        """True if no run is training, or waits to be trained."""
         return not any(known.is_under_way for known in self._known.values())
 
     def rendered(self, console: Terminal, height: int | None) -> RenderableType:
@@ -111,18 +112,18 @@ class FolderFeed:
         return f"{self._folder}: {counted(len(self._known), 'run')}, {under_way:,} under way"
 
     def changes(self) -> list[str]:
-        """A line for each run whose state is not the one that was told last."""
+        """Return a line for each run whose state changed since the last call."""
         states = {run: known.state for run, known in self._known.items()}
         changed = [run for run, state in states.items() if self._told.get(run) != state]
         self._told = states
         return [_line(self._known[run]) for run in changed]
 
     def under_way(self) -> list[str]:
-        """A line for each run that trains or is going to."""
+        """Return a line for each run that is training or waits to be trained."""
         return [_line(known) for known in self._newest_first() if known.is_under_way]
 
     def run_statuses(self) -> list[dict[str, Any]]:
-        """How the runs stand, for scripts."""
+        """Return the status of the runs, for scripts."""
         return [known.run_status.model_dump(mode="json") for known in self._newest_first()]
 
     def _newest_first(self) -> list[_Known]:

@@ -1,4 +1,4 @@
-"""The runs of a folder as a table that fits a terminal: a row for each, the newest first."""
+"""Table of the runs of a folder that fits a terminal: a row for each run, newest first."""
 
 import time
 from collections import Counter
@@ -25,7 +25,7 @@ MIN_REASON = 20
 
 @dataclass(frozen=True)
 class FolderRow:
-    """A run."""
+    """Row of one run."""
 
     name: str
     state: str
@@ -52,7 +52,7 @@ class _Column:
 def folder_picture(
     folder: str, rows: Sequence[FolderRow], console: Terminal, height: int | None
 ) -> Group:
-    """The table for a console of so many rows; None for any number."""
+    """Return the table for a console with `height` rows; None is unlimited."""
     width, glyphs = console.width, glyphs_of(console)
     states = Counter(row.state for row in rows)
     counts = ", ".join(f"{count:,} {state}" for state, count in states.most_common())
@@ -77,7 +77,7 @@ def folder_picture(
 
 
 def _columns(rows: Sequence[FolderRow], glyphs: Glyphs) -> list[_Column]:
-    """The columns from left to right, the most important ones first."""
+    """Return the columns from left to right, the most important ones first."""
     names = [cut([(visible_line(row.name), "")], WIDEST_NAME, glyphs.dots)[0][0] for row in rows]
     return [
         _Column("run", names),
@@ -93,7 +93,7 @@ def _columns(rows: Sequence[FolderRow], glyphs: Glyphs) -> list[_Column]:
 
 
 def _that_fit(columns: Sequence[_Column], width: int) -> list[_Column]:
-    """Those for which there is room, without the ones that are empty."""
+    """Return the nonempty columns that fit."""
     fit: list[_Column] = []
     used = 0
     for column in columns:
@@ -124,7 +124,7 @@ def _bar(row: FolderRow, glyphs: Glyphs) -> str:
 
 
 def _score(row: FolderRow) -> str:
-    """The last measure, which says most to a person."""
+    """Return the last measure, which is the most informative one for a person."""
     if not row.scores:
         return ""
     name = list(row.scores)[-1]

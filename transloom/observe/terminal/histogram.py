@@ -1,6 +1,6 @@
-"""A histogram of lengths, drawn with block characters.
+"""Histogram of lengths, drawn with block characters.
 
-how many pairs have length 0, 1, 2, ... ──▶ at most 20 bins ──▶ a bar for each, with its count
+number of pairs with length 0, 1, 2, ... ──▶ at most 20 bins ──▶ a bar for each, with its count
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from rich.bar import Bar
 from rich.table import Table
 
 MAX_BINS = 20
-BAR_WIDTH = 44  # leaves room for the numbers in 80 columns
+BAR_WIDTH = 44  # leaves space for the numbers in 80 columns
 BIN_WIDTHS = (1, 2, 5)  # times powers of ten
 
 
@@ -26,19 +26,19 @@ class Bin:
 
 
 def quantile(counts: ArrayLike, share: float) -> int:
-    """The smallest length that at least this share of the sequences do not exceed.
+    """Return the smallest length that at least this share of the sequences does not exceed.
 
     Args:
-        counts: how many sequences have length 0, 1, 2, ...; at least one in all.
+        counts: number of sequences with length 0, 1, 2, ...; at least one sequence in all.
     """
     up_to = np.cumsum(np.asarray(counts))
     return int(np.searchsorted(up_to, share * up_to[-1]))
 
 
 def bins_of(counts: ArrayLike) -> list[Bin]:
-    """At most 20 bins from the shortest to the longest sequence.
+    """Return at most 20 bins from the shortest to the longest sequence.
 
-    They are equally wide up to the 99th percentile at least; the last takes a long tail.
+    They are equally wide up to at least the 99th percentile; the last one includes a long tail.
     """
     numbers = np.asarray(counts)
     (present,) = np.nonzero(numbers)
@@ -53,7 +53,7 @@ def bins_of(counts: ArrayLike) -> list[Bin]:
 
 
 def _bin_width(shortest: int, longest: int) -> int:
-    """The smallest round bin width with which the range needs fewer than `MAX_BINS` bins."""
+    """Return the smallest round bin width with which the range needs fewer than `MAX_BINS` bins."""
     power = 1
     while True:
         for width in (power * digit for digit in BIN_WIDTHS):
@@ -63,12 +63,12 @@ def _bin_width(shortest: int, longest: int) -> int:
 
 
 def histogram(counts: ArrayLike) -> Table:
-    """The bins as a table: lengths, bar, count."""
+    """Return the bins as a table: lengths, bar, count."""
     return _drawn(bins_of(counts))
 
 
 def histogram_of_powers(counts: Sequence[int]) -> Table:
-    """As `histogram`, of how many sequences have length 0, 1, 2–3, 4–7, …"""
+    """Return a histogram of counts for the lengths 0, 1, 2–3, 4–7 and so on."""
     bins = [Bin(0, 0, counts[0])]
     bins += [Bin(2**n, 2 ** (n + 1) - 1, count) for n, count in enumerate(counts[1:])]
     shown = [bin_ for bin_ in bins if bin_.count]

@@ -1,4 +1,4 @@
-"""A job at a glance, for `transloom watch`: from the run's folder, or from Ray. Never waits."""
+"""Non-blocking status of one job for `transloom watch`, from the run's folder or from Ray."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def newest_job_picture(run: Path) -> JobPicture | None:
-    """The last job of a run; None if none has trained it, or its record cannot be read."""
+    """Return the last job of a run, or None without a readable record of a job."""
     try:
         folder = JobFolder.newest_of(run)
         record = folder.read()
@@ -27,14 +27,15 @@ def newest_job_picture(run: Path) -> JobPicture | None:
 
 
 class ClusterJobPoller:
-    """A job by its id, looked at again and again.
+    """Poller of one job, by its id.
 
     Attributes:
         run: the run's folder, as the nodes see it.
     """
 
     def __init__(self, address: str, job_id: str) -> None:
-        """
+        """Request the status of the job once.
+
         Raises:
             ClusterError: the cluster cannot be reached, refuses the token, or knows no such job.
         """
@@ -42,18 +43,18 @@ class ClusterJobPoller:
         self._standing = self._ask()
         if not self._standing.run:
             raise ClusterError(
-                f"{job_id} trains no run of transloom: `transloom jobs list` shows those that do"
+                f"{job_id} is no training job of transloom: `transloom jobs list` shows those jobs"
             )
         self.run = Path(self._standing.run)
 
     def poll(self) -> JobPicture:
-        """How it stands: by its record if that lies here, by Ray's word otherwise."""
+        """Return the job's status: from its record if that is readable here, else from Ray."""
         folder = JobFolder.of(self.run, self._id)
         with suppress(ClusterError):
             record = folder.read()
             if record.state in FINAL or not folder.is_heartbeat_overdue(record):
                 return _picture(record.id, record.state, record)
-        with suppress(ClusterError):  # the head may be away for a moment
+        with suppress(ClusterError):  # the head may be unavailable for a moment
             self._standing = self._ask()
         return _picture_of(self._standing)
 
@@ -79,7 +80,7 @@ def _picture(job_id: str, state: str, record: JobRecord) -> JobPicture:
         waits_for=record.waits_for if is_under_way else None,
         message=record.message,
         restarts=tuple(
-            f"{clock(one.ended or one.started)}  the job's command was started again after exit "
+            f"{clock(one.ended or one.started)}  the job's command was restarted after exit "
             f"code {one.exit_code} at step {one.step}: {one.why}"
             for one in record.attempts[:-1]
         ),

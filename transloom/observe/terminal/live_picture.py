@@ -1,8 +1,7 @@
-"""The picture of a run in a terminal, drawn anew again and again.
+"""Picture of a run in a terminal, redrawn periodically.
 
-`LivePicture` is what `transloom train` shows: it hears of the run in memory, as the supervisor
-tells, and stays on the screen when the run is over. `transloom watch` draws the same picture of
-what a run's folder holds.
+`transloom train` shows a `LivePicture`. It receives the supervisor's lines in memory, and stays on
+the screen when the run is over. `transloom watch` draws the same picture from a run's folder.
 """
 
 import threading
@@ -27,24 +26,24 @@ REFRESHES_PER_SECOND = 2
 
 
 def supports_live_display(console: Terminal) -> bool:
-    """Whether it is a terminal whose rows can be replaced, which a dumb one's cannot."""
+    """Return whether the console is a terminal that can replace rows, which a dumb one cannot."""
     return console.is_terminal and not console.is_dumb_terminal
 
 
 def glyphs_of(console: Terminal) -> Glyphs:
-    """What the console's encoding has."""
+    """Return the glyphs that the console's encoding supports."""
     return ASCII if console.options.ascii_only else UNICODE
 
 
 def rendered(console: Terminal, picture: RunPicture, height: int | None = None) -> RenderableType:
-    """The picture for a console of so many rows; None for all that there is to see."""
+    """Return the picture for a console with `height` rows; None is unlimited."""
     width, glyphs = console.width, glyphs_of(console)
     rows = fitted(blocks_of(picture, width, glyphs=glyphs), height, glyphs.dots)
     return drawn(rows, width, glyphs.dots)
 
 
 class LivePicture:
-    """An audience that shows what it hears."""
+    """Listener that shows the lines, notices and vitals that it receives."""
 
     def __init__(
         self, console: Terminal, picture: RunPicture, checkpoints: CheckpointFolder
@@ -52,7 +51,7 @@ class LivePicture:
         self._console = console
         self._picture = picture
         self._checkpoints = checkpoints
-        self._changing = threading.Lock()  # the picture is drawn in a thread of rich's
+        self._changing = threading.Lock()  # the picture is drawn in a thread of rich
         self._live = Live(
             console=console,
             get_renderable=self._render,
@@ -83,7 +82,7 @@ class LivePicture:
             self._picture.line(line)
 
     def vitals(self, vitals: Vitals) -> None:
-        # Here the folder is looked at, since no thread that trains calls this.
+        # Read the folder here, since no training thread calls this method.
         with suppress(OSError):
             self._picture.checkpoints = self._checkpoints.newest(CHECKPOINTS_SHOWN)
         with self._changing:

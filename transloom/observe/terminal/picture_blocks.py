@@ -1,6 +1,6 @@
-"""A run's picture in words and lines: `RunPicture` → blocks of rows, the most important first.
+"""Convert a `RunPicture` to blocks of rows, in words and lines, each with an importance.
 
-Nothing depends on colours: what is wrong is said in words, too.
+Nothing depends on colours: problems are also described in words.
 """
 
 import time
@@ -36,10 +36,10 @@ from transloom.observe.terminal.time_format import clock
 
 VALUE = 10
 WIDEST_CURVE = 120
-REMARK = 26  # room for what stands behind a curve
+REMARK = 26  # space for the text behind a curve
 WIDE = 120  # columns from which samples are a table
 REASON_ROWS = 3
-# Without another step for so long, and for so many times the usual, a run is said to wait.
+# A run is reported as waiting after this many seconds and this many usual steps without a step.
 LONG_STEP_SECONDS = 60.0
 LONG_STEPS = 5
 
@@ -47,10 +47,10 @@ LONG_STEPS = 5
 def blocks_of(
     picture: RunPicture, width: int, now: float | None = None, glyphs: Glyphs = UNICODE
 ) -> list[Block]:
-    """All that is to be shown of a run, from top to bottom.
+    """Return all blocks of a run, from top to bottom.
 
     Args:
-        now: in seconds since the epoch; None for this moment.
+        now: in seconds since the epoch; None for the current time.
     """
     now = time.time() if now is None else now
     return [
@@ -103,7 +103,7 @@ def _progress(picture: RunPicture, width: int, glyphs: Glyphs) -> Block:
 def _curves(picture: RunPicture, width: int, glyphs: Glyphs) -> Iterable[Block]:
     last = picture.record.last
     rest = width - LABEL - VALUE - 2
-    room = min(WIDEST_CURVE, max(rest - REMARK, rest // 2))  # in a narrow one, remarks are cut
+    room = min(WIDEST_CURVE, max(rest - REMARK, rest // 2))  # a narrow terminal cuts remarks
 
     def curve(name: str, value: str, series: Series, importance: int, remark: str = "") -> Block:
         line = sparkline(series, room, glyphs.levels)
@@ -116,7 +116,7 @@ def _curves(picture: RunPicture, width: int, glyphs: Glyphs) -> Iterable[Block]:
         for name, loss in losses.items():
             series = picture.nll if name == "NLL" else picture.loss
             yield curve(name, f"{loss:.3f}", series, 9 if name == "NLL" else 2)
-    for number, name in enumerate(reversed(picture.scores)):  # the last one says most
+    for number, name in enumerate(reversed(picture.scores)):  # the last one is the most informative
         newest = picture.newest.scores.get(name) if picture.newest else None
         value = newest.value if newest else None
         text = "not finite" if value is None else score_value(name, value)
@@ -141,15 +141,15 @@ def _curves(picture: RunPicture, width: int, glyphs: Glyphs) -> Iterable[Block]:
 
 
 def _measure(name: str, decoding: str | None) -> str:
-    """Return the label of a measure's row, without its decoding if that has no room."""
-    if name == "loss":  # the loss of training has its own row
+    """Return the label of a measure's row, without its decoding if that does not fit."""
+    if name == "loss":  # the loss of training has a separate row
         return "validation loss"
     heading = visible_line(score_heading(name, decoding))
     return heading if len(heading) < LABEL else visible_line(score_name(name))[: LABEL - 1]
 
 
 def _share_of_peak(picture: RunPicture) -> str:
-    """Return the model FLOPs utilization; nothing where no peak is known."""
+    """Return the model FLOPs utilization, or an empty text if the peak is unknown."""
     last = picture.record.last
     mfu = picture.record.mfu or (last.mfu if last else None)
     return "" if mfu is None else f"MFU {mfu:.1%}"
@@ -163,12 +163,12 @@ def _best(picture: RunPicture, name: str) -> str:
 
 
 def _shares(picture: RunPicture, now: float) -> Iterable[Block]:
-    """What of the time went elsewhere."""
+    """Yield rows with the share of time not spent on training."""
     record, last = picture.record, picture.record.last
     if last and picture.state == "training":
         age, rate = now - last.time, picture.record.seconds_per_step or 0.0
         if age > max(LONG_STEP_SECONDS, LONG_STEPS * rate):
-            text = f"no other step for {span(age)}"
+            text = f"no new step for {span(age)}"
             yield Block([labelled("waits", (text, "yellow"))], importance=3)
     data = record.share_of_time("data_stall_seconds")
     saving = record.share_of_time("checkpoint_stall_seconds")
@@ -240,7 +240,7 @@ def _notices(picture: RunPicture) -> Iterable[Block]:
     for entry in picture.notices:
         text = visible_line(entry.text.split("\n")[0])
         rows.append([(f"{visible_line(clock(entry.time))}  ", "dim"), (text, "")])
-    if rows:  # the newest last, so the oldest are left out
+    if rows:  # newest last, so the oldest ones are left out first
         yield from (
             Block([row], importance=10 + (len(rows) - n), least=1 if n >= len(rows) - 2 else 0)
             for n, row in enumerate(rows)

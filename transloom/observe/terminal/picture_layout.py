@@ -1,8 +1,8 @@
 """Rows of a picture for a terminal of any size: cut to its width, chosen to fit its height.
 
-A picture is a list of blocks from top to bottom. Where the height is too small for all, first each
-block shrinks to its least, then those of the least importance are left out; what is missing of a
-block is said in its last row.
+A picture is a list of blocks from top to bottom. If the height is too small for all, each block
+first shrinks to its minimum. Then the least important blocks are left out. The last row of a block
+reports the number of missing rows.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ Row = list[tuple[str, str]]  # texts, each with its style
 
 
 class Glyphs(NamedTuple):
-    """What a terminal can show."""
+    """Characters that a terminal can show."""
 
     levels: str
     done: str
@@ -40,9 +40,9 @@ class Block:
 
     Attributes:
         importance: blocks of a higher number are left out first.
-        least: how many rows it shrinks to before others are left out.
-        is_whole: whether it is shown with all of its rows or not at all; its least is 0 then.
-        noun: what its rows are, to say how many are missing.
+        least: number of rows to which it shrinks before others are left out.
+        is_whole: True to show either all of its rows or none; `least` is 0 then.
+        noun: name of its rows, for reporting the number of missing ones.
     """
 
     rows: list[Row]
@@ -53,12 +53,12 @@ class Block:
 
 
 def gap() -> Block:
-    """An empty row, where there is room to spare."""
+    """Return an empty row, shown only if space is left."""
     return Block([[]], importance=15, least=0)
 
 
 def fitted(blocks: Sequence[Block], height: int | None, dots: str = UNICODE.dots) -> list[Row]:
-    """The rows of all blocks, at most so many; None for any number."""
+    """Return the rows of all blocks, at most `height`; None is unlimited."""
     if height is None:
         return [row for block in blocks for row in block.rows]
     order = sorted(range(len(blocks)), key=lambda n: blocks[n].importance)
@@ -81,7 +81,7 @@ def fitted(blocks: Sequence[Block], height: int | None, dots: str = UNICODE.dots
 
 
 def _first(block: Block, most: int, dots: str) -> list[Row]:
-    """The first rows of a block, of which the last may say how many are missing."""
+    """Return the first rows of a block; the last row may report the number of missing ones."""
     missing = len(block.rows) - most
     if not missing or not block.noun or most < 2:
         return block.rows[:most]
@@ -89,7 +89,7 @@ def _first(block: Block, most: int, dots: str) -> list[Row]:
 
 
 def cut(row: Row, width: int, dots: str = UNICODE.dots) -> Row:
-    """The row, ended with dots where it is too wide."""
+    """Return the row, ended with dots where it is too wide."""
     if sum(cell_len(text) for text, _ in row) <= width:
         return row
     left, result = max(0, width - cell_len(dots)), []
@@ -104,7 +104,7 @@ def cut(row: Row, width: int, dots: str = UNICODE.dots) -> Row:
 
 
 def wrapped(text: str, width: int) -> list[str]:
-    """A text in lines of at most so many cells, broken between words where that is possible."""
+    """Split a text into lines of at most `width` cells, between words where possible."""
     width = max(1, width)
     lines: list[str] = []
     for word in text.split():
@@ -116,13 +116,13 @@ def wrapped(text: str, width: int) -> list[str]:
 
 
 def labelled(label: str, *parts: str | tuple[str, str]) -> Row:
-    """A row with a name in the first column."""
+    """Return a row with a label in the first column."""
     row: Row = [(padded(label, LABEL), "bold")]
     return row + [(part, "") if isinstance(part, str) else part for part in parts]
 
 
 def hanging(label: str, text: str, width: int, most: int, style: str = "") -> list[Row]:
-    """A text of several rows behind a name."""
+    """Return a text of several rows behind a label."""
     lines = wrapped(visible_line(text), width - LABEL)
     if len(lines) > most:
         room = max(0, width - LABEL - cell_len(UNICODE.dots))
@@ -131,12 +131,12 @@ def hanging(label: str, text: str, width: int, most: int, style: str = "") -> li
 
 
 def padded(text: str, width: int) -> str:
-    """A text with spaces up to a width, never cut."""
+    """Pad a text with spaces up to a width; never cut it."""
     return text + " " * max(0, width - cell_len(text))
 
 
 def drawn(rows: Sequence[Row], width: int, dots: str = UNICODE.dots) -> Group:
-    """The rows for a terminal, none of which is wrapped."""
+    """Return the rows for a terminal, without wrapping."""
     lines = []
     for row in rows:
         line = shown(*cut(row, width, dots))

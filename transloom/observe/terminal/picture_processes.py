@@ -1,4 +1,4 @@
-"""What works for a run, in rows of its picture: ranks, data workers, checkpoints, restarts."""
+"""Rows for the processes of a run: ranks, data workers, checkpoints, restarts."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -11,12 +11,12 @@ from transloom.observe.terminal.picture_layout import Block, Glyphs, Row, hangin
 from transloom.observe.terminal.run_picture import RunPicture
 from transloom.observe.terminal.time_format import ago, clock
 
-SILENT_SECONDS = 10.0  # a process that was not heard of for longer stands out
-OLD_SECONDS = 15.0  # a picture of a run that trains is renewed every two
+SILENT_SECONDS = 10.0  # heartbeat age from which a process is highlighted
+OLD_SECONDS = 15.0  # the vitals of a training run are renewed every two seconds
 
 
 def processes(picture: RunPicture, width: int, now: float, glyphs: Glyphs) -> Iterable[Block]:
-    """The blocks of what works for a run, or did."""
+    """Yield the blocks of a run's processes, current or past."""
     yield Block(_ranks(picture, width, now, glyphs), importance=4, noun="nodes")
     if vitals := picture.vitals:
         yield from _workers(vitals, picture, width, now, glyphs)
@@ -28,18 +28,18 @@ def _ranks(picture: RunPicture, width: int, now: float, glyphs: Glyphs) -> list[
     vitals = picture.vitals
     if vitals is None or not (vitals.ranks or picture.vitals_are_current):
         return [labelled("ranks", _from_place(picture))]
-    if picture.state in ("finished", "stopped"):  # where each one was does not matter any more
+    if picture.state in ("finished", "stopped"):  # each rank's last state no longer matters
         where = ", ".join(_counts(vitals))
-        return [labelled("ranks", f"none any more; until {clock(vitals.time)} {where}")]
+        return [labelled("ranks", f"none; until {clock(vitals.time)} {where}")]
     if not vitals.ranks:
-        return [labelled("ranks", "none at present: the run waits for room, or starts them")]
+        return [labelled("ranks", "none at present: the run waits for capacity, or starts them")]
     age = _age(vitals, picture, now)
     nodes = defaultdict(list)
     for rank in vitals.ranks:
         nodes[rank.node].append(rank)
     order = sorted(nodes)
     if any(_silence(rank, age) > SILENT_SECONDS for rank in vitals.ranks):
-        # Where somebody is silent first: what does not fit is left out from the end.
+        # Nodes with a silent rank first: rows that do not fit are left out from the end.
         order.sort(key=lambda node: -max(rank.silent_seconds for rank in nodes[node]))
     rows: list[Row] = []
     if not picture.vitals_are_current:
@@ -48,7 +48,7 @@ def _ranks(picture: RunPicture, width: int, now: float, glyphs: Glyphs) -> list[
         label = "" if rows else "ranks"
         rows.append(labelled(label, *_node(node, nodes[node], picture, age, glyphs)))
     if age > OLD_SECONDS:
-        note = f"vitals.json is {span(age)} old: its owner renews it every two seconds"
+        note = f"vitals.json is {span(age)} old; its owner writes it every two seconds"
         rows += hanging("", note, width, 2, "yellow")
     return rows
 
@@ -60,16 +60,16 @@ def _counts(vitals: Vitals) -> list[str]:
 
 def _of_the_past(picture: RunPicture, vitals: Vitals) -> str:
     if picture.state == "training":  # by a new owner, which has not started any yet
-        return f"not yet started again; at {clock(vitals.time)} there were"
-    return f"none any more; at {clock(vitals.time)} there were"
+        return f"not restarted yet; at {clock(vitals.time)}:"
+    return f"none; at {clock(vitals.time)}:"
 
 
 def _from_place(picture: RunPicture) -> str:
-    """What is known without vitals: where the ranks of the last start were put."""
+    """Return the placement of the last start's ranks, known without vitals."""
     if not picture.nodes:
         return "none yet" if picture.state == "training" else "none"
     where = ", ".join(f"{count} on {visible_line(node)}" for node, count in picture.nodes.items())
-    return where if picture.state == "training" else f"none any more; there were {where}"
+    return where if picture.state == "training" else f"none; last placement: {where}"
 
 
 def _node(
@@ -77,7 +77,7 @@ def _node(
 ) -> Iterable[tuple[str, str]]:
     yield f"{visible_line(node)}  ", ""
     groups: dict[tuple[str, int], list[RankVitals]] = defaultdict(list)
-    # A rank that starts has much to import before it says anything.
+    # A starting rank imports for a long time before its first heartbeat.
     silent = [r for r in ranks if r.phase != "start" and _silence(r, age) > SILENT_SECONDS]
     for rank in ranks:
         if rank not in silent:
@@ -86,7 +86,7 @@ def _node(
     yield "; ".join(parts), ""
     if picture.vitals_are_current and groups:
         last = max(_silence(rank, age) for group in groups.values() for rank in group)
-        yield f"  heard {ago(last)}", "dim"
+        yield f"  heartbeat {ago(last)}", "dim"
     for number, rank in enumerate(silent):
         before = "; " if groups or number else ""
         words = f"{before}rank {rank.rank} silent for {span(_silence(rank, age))}, in {_at(rank)}"
@@ -113,7 +113,7 @@ def _at(rank: RankVitals) -> str:
 
 
 def numbers(values: Iterable[int], glyphs: Glyphs) -> str:
-    """Numbers with those in a row as a range: 0–3, 5."""
+    """Return numbers with consecutive ones as a range: 0–3, 5."""
     ranges: list[list[int]] = []
     for value in sorted(values):
         if ranges and value == ranges[-1][1] + 1:
@@ -136,7 +136,7 @@ def _workers(
         read = sum(worker.windows_read or 0 for worker in workers)
         text = f"{len(workers)} on {visible_line(node)} ({counted(read, 'window')} read)"
         if not node:
-            text = f"{len(workers)} not heard of yet"
+            text = f"{len(workers)} without a heartbeat yet"
         age = _age(vitals, picture, now)
         for worker in workers:
             if not worker.alive:
@@ -156,7 +156,7 @@ def _checkpoints(picture: RunPicture, width: int, now: float) -> Iterable[Block]
     if complete:
         text = f"complete: {_newest(complete[0], now)}"
         if others := ", ".join(f"{one.step:,}" for one in complete[1:]):
-            text += f"; before it {others}"
+            text += f"; earlier: {others}"
         rows.append(labelled("" if rows else "checkpoints", text))
     for one in picture.checkpoints:
         if one.problem is not None:
@@ -194,7 +194,7 @@ def _restarts(picture: RunPicture, width: int) -> Iterable[Block]:
 
 
 def _age(vitals: Vitals, picture: RunPicture, now: float) -> float:
-    """How old the picture is, if its processes may live; by this machine's clock."""
+    """Return the age of the vitals if processes may be alive, by this machine's clock."""
     return max(0.0, now - vitals.time) if picture.vitals_are_current else 0.0
 
 

@@ -1,4 +1,4 @@
-"""A replay for a person: the verdict, then a table of each step that was looked into."""
+"""Text of a replay: the verdict, then a table for each inspected step."""
 
 import shlex
 from typing import cast
@@ -23,15 +23,15 @@ TEXT_CHARACTERS = 80
 
 
 def replay_report_text(look: ReplayReport, examples: int) -> Group:
-    """The whole answer of `transloom replay`.
+    """Return the complete answer of `transloom replay`.
 
     Args:
-        examples: how many of a step are shown at most.
+        examples: maximum number of examples shown per step.
     """
     parts: list[RenderableType] = [_heading(look)]
     parts += [shown(f"  {name:8}", text) for name, text in verdict_lines(look.verdict)]
     if command := _command_for_bits(look):
-        parts.append(shown(f"  {'bits':8}", f"compared by  {command}"))
+        parts.append(shown(f"  {'bits':8}", f"to compare them, run: {command}"))
     for step in look.steps:
         if step.examples:
             parts += ["", *_step(step, examples)]
@@ -39,7 +39,7 @@ def replay_report_text(look: ReplayReport, examples: int) -> Group:
 
 
 def verdict_lines(verdict: Verdict) -> list[tuple[str, str | tuple[str, str]]]:
-    """What was found, under its name; with the style of what differs."""
+    """Return the findings by name, with a style for differences."""
     lines: list[tuple[str, str | tuple[str, str]]] = [("promise", verdict.promise)]
     lines += [("data", _data(verdict)), ("losses", _losses(verdict)), ("state", _state(verdict))]
     if verdict.first_difference:
@@ -67,7 +67,7 @@ def _heading(look: ReplayReport) -> RenderableType:
 
 def _data(verdict: Verdict) -> str:
     if verdict.data == "unreadable":
-        return "the dataset does not give it any more"
+        return "no longer provided by the dataset"
     return "the same in every step" if verdict.data == "same" else "DIFFERENT"
 
 
@@ -76,7 +76,7 @@ def _losses(verdict: Verdict) -> str:
         return "not compared"
     bits = "the same bits in every step" if verdict.to_the_last_bit else "the same up to rounding"
     if verdict.amplified_rounding:
-        bits = "the same but for rounding, which training has amplified"
+        bits = "the same except for rounding, which training has amplified"
     same = verdict.losses == "same"
     told = bits if same else "DIFFERENT"
     if same and (verdict.to_the_last_bit or not verdict.largest_difference):
@@ -91,7 +91,7 @@ def _state(verdict: Verdict) -> str:
         return (
             "not compared: the run keeps no checkpoint among these steps"
             if verdict.to_the_last_bit
-            else "not compared: its bits are not promised"
+            else "not compared: identical bits are not promised"
         )
     return f"the same bits in all {where}" if verdict.state == "same" else f"DIFFERENT in {where}"
 
@@ -158,7 +158,7 @@ def _examples(examples: list[InspectedExample]) -> AnswerTable:
 
 
 def _largest(values: dict[str, float | None]) -> str:
-    """The largest of them, those that are not finite first."""
+    """Return the largest values, those that are not finite first."""
     order = sorted(values.items(), key=lambda item: (item[1] is not None, -(item[1] or 0.0)))
     return ", ".join(f"{name} {_number(value)}" for name, value in order[:LAYERS_SHOWN])
 

@@ -1,8 +1,8 @@
-"""The picture of a run that is followed by its folder: for `transloom watch`.
+"""Picture of a run for `transloom watch`, updated from the run's folder.
 
 ::
 
-    FollowedRun    what is new in the folder   ─┐
+    FollowedRun    changes in the folder       ─┐
                                                 ├─▶ RunPicture
     the job of the run                         ─┘
 """
@@ -32,15 +32,16 @@ from transloom.observe.terminal.time_format import clock
 
 
 class RunFeed:
-    """Fills the picture of a run from its folder.
+    """Updater of a run's picture from its folder.
 
     Attributes:
-        new_lines: the lines that the last look found in the record.
-        new_entries: the entries that the last look found in the log.
+        new_lines: lines of the record that the last poll found.
+        new_entries: entries of the log that the last poll found.
     """
 
     def __init__(self, path: Path, job: Callable[[], JobPicture | None] = lambda: None) -> None:
-        """
+        """Read the run once.
+
         Args:
             job: returns the state of the run's job; None if it has none.
         """
@@ -58,16 +59,16 @@ class RunFeed:
 
     @property
     def is_over(self) -> bool:
-        """True if nobody trains the run, and no job is going to."""
+        """True if no process trains the run, and no job is going to."""
         job, state = self.picture.job, self.picture.state
         if job and job.is_under_way:
             return False
         if state == "damaged" and self._was_under_way and self._followed.run_status.owner is None:
-            return not self.run.path.exists()  # storage may be away for a moment
+            return not self.run.path.exists()  # storage may be unavailable for a moment
         return state != "training"
 
     def poll(self) -> None:
-        """Read what is new."""
+        """Read the changes of the folder."""
         followed, picture = self._followed, self.picture
         followed.read()
         self.new_lines, self.new_entries = followed.new_lines, followed.new_entries

@@ -1,4 +1,4 @@
-"""What a run's record already holds, for a picture that begins in the middle of the run."""
+"""Load a run's recorded curves into a picture that starts in the middle of the run."""
 
 from dataclasses import replace
 
@@ -9,12 +9,12 @@ from transloom.observe.curves.curves import Curves, read_curves
 from transloom.observe.terminal.run_picture import RunPicture
 
 CURVE_POINTS = 400
-# Where validations are looked for: in some 150,000 steps. The curve of a long record lacks most.
+# About 150,000 steps are searched for validations; the thinned curve of a long record lacks most.
 VALIDATIONS_BYTES = 2**26
 
 
 def take_history(picture: RunPicture, run: RunFolder) -> list[str]:
-    """Fill a picture with the curves of a record, thinned, and with its validations.
+    """Fill a picture with the thinned curves of a record, and with its validations.
 
     Returns:
         Problems of the record.

@@ -1,4 +1,4 @@
-"""What there is to see of a run: filled by whoever hears of it, drawn by `picture_blocks`.
+"""Data shown of a run: filled by a listener or from a folder, drawn by `picture_blocks`.
 
 ::
 
@@ -21,7 +21,7 @@ from trainer.runs.vitals import Vitals
 from trainer.scores import BestScore, Scores, keep_best
 from transloom.observe.terminal.sparkline import Series
 
-# The fields with a series of each.
+# Fields that hold one or several series.
 CURVES = (
     *("loss", "nll", "tokens_per_second", "tflops_per_second"),
     *("grad_norm", "learning_rate", "scores"),
@@ -32,12 +32,12 @@ CHECKPOINTS_SHOWN = 6
 
 @dataclass(frozen=True)
 class JobPicture:
-    """The job that a run is trained by.
+    """Job that trains a run.
 
     Attributes:
         state: in words.
-        is_under_way: whether it may still train.
-        restarts: one text for each time it was started again, oldest first.
+        is_under_way: True if it may still train.
+        restarts: one text for each restart, oldest first.
     """
 
     id: str
@@ -49,7 +49,7 @@ class JobPicture:
 
 
 def state_with_job(standing: RunStatus, job: JobPicture | None) -> str:
-    """Return the state of a run, or that of its job while the job waits for room."""
+    """Return the state of a run, or that of its job while the job waits for capacity."""
     if standing.state != "training" and job and job.is_under_way:
         return job.state
     return standing.state
@@ -57,21 +57,21 @@ def state_with_job(standing: RunStatus, job: JobPicture | None) -> str:
 
 @dataclass
 class RunPicture:
-    """A run at a moment.
+    """Snapshot of a run.
 
     Attributes:
         title: what is trained, and how.
-        state: as `trainer.record.run_status` has it.
-        reason: why it has that state.
-        owner: who trains it, in words.
-        smooths_labels: whether the loss includes label smoothing, which the NLL never does.
-        step: the last one that is known, by the record or a checkpoint.
+        state: see `trainer.record.run_status`.
+        reason: reason of that state.
+        owner: the process that trains it, in words.
+        smooths_labels: True if the loss includes label smoothing, which the NLL never does.
+        step: the last known one, by the record or a checkpoint.
         record: the end of the record, up to the last line.
         scores: the values of each measure over the run.
         best: the best value of each measure.
         vitals: None if there are none.
-        vitals_are_current: whether they tell of processes that live.
-        problems: what of the run cannot be read.
+        vitals_are_current: True if they describe live processes.
+        problems: parts of the run that cannot be read.
     """
 
     title: str
@@ -99,7 +99,7 @@ class RunPicture:
     problems: list[str] = field(default_factory=list)
 
     def line(self, line: Line) -> None:
-        """Take a line of the record."""
+        """Add a line of the record."""
         self.record = self.record.after(line)
         self.step = max(self.step, self.record.step)
         if isinstance(line, TrainLine):
@@ -116,13 +116,13 @@ class RunPicture:
             self.take_scores(line.step, line.scores)
 
     def take_scores(self, step: int, scores: Scores) -> None:
-        """Take the scores of the validation of a step."""
+        """Add the scores of the validation of a step."""
         keep_best(self.best, scores, step)
         for name, score in scores.items():
             self.scores.setdefault(name, Series()).add(step, score.value)
 
     def forget_curves(self) -> None:
-        """Forget what the former record had: another one has replaced it."""
+        """Discard the former record's data: another record has replaced it."""
         empty = RunPicture(self.title)
         for name in CURVES:
             setattr(self, name, getattr(empty, name))
@@ -135,7 +135,7 @@ class RunPicture:
 
     @property
     def seconds_left(self) -> float | None:
-        """The time to the last step at the speed of recent ones, while the run is trained."""
+        """Estimated time to the last step at the recent speed; None unless the run is training."""
         if self.state != "training":
             return None
         return replace(self.record, step=self.step).seconds_left(self.max_steps)

@@ -1,4 +1,4 @@
-"""`transloom runs` and `transloom status`: how runs stand, by their folders."""
+"""`transloom runs` and `transloom status`: status of runs, read from their folders."""
 
 from datetime import datetime
 from pathlib import Path
@@ -20,27 +20,27 @@ from transloom.observe.terminal.scores import (
 )
 from transloom.observe.terminal.tables import STATE_STYLES, AnswerTable, Column
 
-# Steps that come more seldom than this are worth a word in a list of runs.
+# Step age from which a list of runs reports it.
 QUIET_SECONDS = 120.0
 
 
 def runs_in(folder: Path) -> list[RunStatus]:
-    """Return the standings of the runs in a folder, in the order of their names.
+    """Return the status of each run in a folder, in the order of their names.
 
     Raises:
-        RunMismatchError: there is no such folder, or it is itself a run.
+        RunMismatchError: the folder does not exist, or is itself a run.
     """
     paths = run_paths(folder)
     if is_run(folder):
         raise RunMismatchError(
-            f"{folder} is itself a run: `transloom status {folder}` tells of it. Name the folder "
-            "in which runs lie"
+            f"{folder} is itself a run: `transloom status {folder}` shows it. Name the folder "
+            "that contains the runs"
         )
     return [run_status_of(path, RECORD_BYTES_IN_LIST) for path in paths]
 
 
 def status_of(run: Path) -> RunStatus:
-    """How a run stands.
+    """Return the status of a run.
 
     Raises:
         RunMismatchError: there is no run here, not even a damaged one.
@@ -54,7 +54,7 @@ def status_of(run: Path) -> RunStatus:
 
 
 def progress_text(run: Path) -> str:
-    """The last step of a run, and how long there was no other; nothing if it is not seen here."""
+    """Return the last step of a run and its age; an empty text if the run is not visible here."""
     return _progress_text(run_status_of(run, RECORD_BYTES_IN_LIST)) if is_run(run) else ""
 
 
@@ -79,7 +79,7 @@ def runs_table(run_statuses: list[RunStatus]) -> AnswerTable:
 
 
 def status_text(run_status: RunStatus) -> str:
-    """All of a standing for a person, a line for each thing."""
+    """Return the complete status for a person, one line per aspect."""
     rows = [
         ("state", run_status.state + (f": {run_status.reason}" if run_status.reason else "")),
         ("step", _progress_text(run_status)),
@@ -99,12 +99,12 @@ def status_text(run_status: RunStatus) -> str:
 
 
 def steps_text(run_status: RunStatus) -> str:
-    """The last step, of how many."""
+    """Return the last step and the number of all steps."""
     return steps_of(run_status.step, run_status.max_steps)
 
 
 def _state_text(run_status: RunStatus) -> str:
-    """The state, and whether steps have stopped to come: the speed is that of the last ones."""
+    """Return the state, and the age of the last step if steps have stopped."""
     if (run_status.step_age_seconds or 0) <= QUIET_SECONDS:
         return run_status.state
     return f"{run_status.state}, no step for {time_text(run_status.step_age_seconds)}"
@@ -113,22 +113,22 @@ def _state_text(run_status: RunStatus) -> str:
 def _progress_text(run_status: RunStatus) -> str:
     if run_status.step_age_seconds is None:
         return steps_text(run_status)
-    return f"{steps_text(run_status)}; no other for {time_text(run_status.step_age_seconds)}"
+    return f"{steps_text(run_status)}; no new step for {time_text(run_status.step_age_seconds)}"
 
 
 def scores_text(run_status: RunStatus) -> str:
-    """The scores of the newest validation."""
+    """Return the scores of the newest validation."""
     return ", ".join(score_text(name, score) for name, score in run_status.scores.items())
 
 
 def best_text(run_status: RunStatus, measure: str) -> str:
-    """The best value of a measure, and its step."""
+    """Return the best value of a measure, and its step."""
     best = run_status.best.get(measure)
     return f"{score_value(measure, best.value)} (step {best.step:,})" if best else ""
 
 
 def time_text(seconds: float | None) -> str:
-    """Return a time span in words, or nothing if it is not known."""
+    """Return a time span in words, or an empty text if it is unknown."""
     return "" if seconds is None else span(seconds)
 
 
@@ -196,7 +196,7 @@ def _number(value: float | None) -> str:
 
 
 def _clock(text: str) -> str:
-    """A moment of the log by this machine's clock and zone."""
+    """Return a time of the log by this machine's clock and zone."""
     try:
         return datetime.fromisoformat(text).astimezone().strftime("%Y-%m-%d %H:%M:%S")
     except (ValueError, OverflowError):

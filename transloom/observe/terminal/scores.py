@@ -1,4 +1,4 @@
-"""Scores of a validation in words."""
+"""Format scores of a validation as text."""
 
 from trainer.scores import Score
 
@@ -8,12 +8,12 @@ _DECIMALS = {"loss": 3, "perplexity": 2, "bleu": 1}
 
 
 def score_name(measure: str) -> str:
-    """A measure's name in messages."""
+    """Return a measure's name for messages."""
     return _NAMES.get(measure, measure)
 
 
 def training_losses(loss: float, nll: float, smooths_labels: bool) -> dict[str, float]:
-    """Return the losses of a training step by name: one where the recipe minimises the NLL itself.
+    """Return the losses of a training step by name; only one if the recipe minimises the NLL.
 
     Only the NLL compares with the loss of a validation, which has no label smoothing.
     """
@@ -35,5 +35,5 @@ def score_text(measure: str, score: Score) -> str:
 
 
 def score_value(measure: str, value: float) -> str:
-    """A value with as many decimals as are usual for the measure."""
+    """Return a value with the usual number of decimals of the measure."""
     return f"{value:.{_DECIMALS.get(measure, 3)}f}"

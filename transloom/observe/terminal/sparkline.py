@@ -1,4 +1,4 @@
-"""Curves in a line of text: thinned as they grow, drawn in as many characters as fit."""
+"""Curves in a line of text: thinned as they grow, drawn with as many characters as fit."""
 
 import math
 from typing import NamedTuple
@@ -7,12 +7,12 @@ BLOCKS = "▁▂▃▄▅▆▇█"
 
 
 class Point(NamedTuple):
-    """What some neighbouring steps had.
+    """Value of neighbouring steps.
 
     Attributes:
-        step: the last of them.
+        step: the last of the steps.
         value: their mean, or their highest value.
-        values: how many it is made of.
+        values: number of merged values.
     """
 
     step: int
@@ -21,17 +21,18 @@ class Point(NamedTuple):
 
 
 class Series:
-    """A quantity over all steps of a run, in a bounded number of points at even distances.
+    """Quantity over all steps of a run, in a bounded number of points at even distances.
 
-    When they get too many, steps are put together in twice as wide intervals. So a series takes no
-    more room however long the run is.
+    When the points get too many, the interval doubles and steps are merged. So the memory of a
+    series does not grow with the run.
     """
 
     def __init__(self, most: int = 1024, *, keeps_spikes: bool = False) -> None:
-        """
+        """Make an empty series.
+
         Args:
-            most: points, at most twice as many.
-            keeps_spikes: a point is the highest value of its steps, not their mean.
+            most: half of the maximum number of points.
+            keeps_spikes: True if a point is the highest value of its steps, instead of their mean.
         """
         self.points: list[Point] = []
         self._most = most
@@ -39,7 +40,7 @@ class Series:
         self._steps_of_a_point = 1
 
     def add(self, step: int, value: float | None) -> None:
-        """Take the value of a step; one that is not finite, or of an earlier step, is left out."""
+        """Add the value of a step; ignore one that is not finite, or of an earlier step."""
         if value is None or not math.isfinite(value):
             return
         if self.points and step <= self.points[-1].step:
@@ -52,7 +53,7 @@ class Series:
                 self._put(point)
 
     def columns(self, width: int) -> list[float]:
-        """The values of at most so many equal parts of the run; none if there is no point."""
+        """Return one value for each of at most `width` equal parts; none without points."""
         if not self.points or width < 1:
             return []
         first, last = self.points[0].step, self.points[-1].step
@@ -63,7 +64,7 @@ class Series:
             before = parts[part]
             parts[part] = self._joined(before, point) if before else point
         columns: list[float] = []
-        for found in parts:  # one without a point goes on as the one before
+        for found in parts:  # a part without a point repeats the one before
             columns.append(found.value if found else columns[-1])
         return columns
 
@@ -83,7 +84,7 @@ class Series:
 
 
 def sparkline(series: Series, width: int, levels: str = BLOCKS) -> str:
-    """The series between its lowest and its highest value, in at most `width` characters."""
+    """Draw the series between its lowest and its highest value, in at most `width` characters."""
     columns = series.columns(width)
     if not columns:
         return ""

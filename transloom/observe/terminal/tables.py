@@ -1,7 +1,7 @@
-"""Tables that commands answer with: laid out in a terminal, one line a row elsewhere.
+"""Tables of commands' answers: laid out in a terminal, one line per row elsewhere.
 
-What a person copies (an id, a path, a field's name) is never cut nor broken in two, however narrow
-the terminal is: other columns fold, and what still does not fit runs on in its next line.
+Values that a person copies (an id, a path, a field's name) are never cut or split, even in a narrow
+terminal. Other columns fold instead; a row that still does not fit continues in the next line.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from foundation.untrusted_text import visible
 # Width up to which a column that may fold stays as wide as its longest word.
 LONGEST_WORD = 20
 SPACES_BETWEEN = 2  # rich's padding of a cell
-# Of the states of a run; the others have none.
+# States of a run that have a style.
 STATE_STYLES = {"training": "green", "failed": "red", "damaged": "red", "abandoned": "yellow"}
 
 
@@ -25,8 +25,8 @@ class Column:
     """A column of a table.
 
     Attributes:
-        copied: whether its values stay whole.
-        shown: how many characters of a value a terminal shows; None for all, as elsewhere.
+        copied: True if its values must stay whole.
+        shown: maximum number of characters of a value in a terminal; None for all, as elsewhere.
     """
 
     heading: str
@@ -49,17 +49,17 @@ class AnswerTable:
         self._styles.append(style)
 
     def plain(self) -> str:
-        """A line for each row, with tabs between the cells; the headings are in the first."""
+        """Return a line for each row, the headings first, with tabs between the cells."""
         headings = [column.heading for column in self._columns]
         lines = [[_in_one_line(cell) for cell in row] for row in [headings, *self._rows]]
         return "\n".join("\t".join(line) for line in lines)
 
     def __rich_console__(self, console: Terminal, options: ConsoleOptions) -> RenderResult:
-        """Whoever prints the table prints it laid out."""
+        """Lay the table out when a console prints it."""
         yield self.laid_out(options.max_width)
 
     def laid_out(self, width: int) -> Table:
-        """The table for a terminal of so many columns; to be printed without cropping."""
+        """Return the table for a terminal with `width` columns; print it without cropping."""
         rows = [
             [cell[: column.shown] for cell, column in zip(row, self._columns, strict=True)]
             for row in self._rows

@@ -1,4 +1,4 @@
-"""Moments as a terminal shows them."""
+"""Format times for a terminal."""
 
 import time
 from datetime import datetime
@@ -7,12 +7,12 @@ from foundation.wording import span
 
 
 def ago(seconds: float) -> str:
-    """How long ago something was: to a tenth of a second at first."""
+    """Return an age in words, below a minute to a tenth of a second."""
     return f"{max(0.0, seconds):.1f} s ago" if seconds < 60 else f"{span(seconds)} ago"
 
 
 def clock(moment: str | float, now: float | None = None) -> str:
-    """A moment by this machine's clock and zone; its date only if it is not today's.
+    """Return a time by this machine's clock and zone; include the date only if it is not today's.
 
     Args:
         moment: in ISO 8601, or seconds since the epoch.

@@ -405,7 +405,7 @@ def test_a_look_at_steps_that_were_not_the_same_is_a_look(served):
 
 @pytest.mark.parametrize(
     ("first", "why"),
-    [(8, "no checkpoint before step 8"), (9, "nested deeper"), (10, "look at fewer steps")],
+    [(8, "no checkpoint before step 8"), (9, "nested deeper"), (10, "inspect fewer steps")],
 )
 def test_a_look_that_fails_says_why(served, first, why):
     with served.follow() as events:

@@ -175,7 +175,7 @@ def test_an_export_is_not_overwritten_unless_forced(run, tmp_path, to):
     folder = tmp_path / "out"
     first = export_metrics(run, to, folder)
     before = {path.name for path in folder.iterdir()}
-    with pytest.raises(TrainerError, match=r"has an export already: of run \(run abcd1234\)"):
+    with pytest.raises(TrainerError, match=r"already has an export: of run \(run abcd1234\)"):
         export_metrics(run, to, folder)
     with (run / "metrics.jsonl").open("a") as record:
         record.write(train_line(5).to_json() + "\n")
@@ -198,7 +198,7 @@ def test_what_is_no_export_is_never_replaced(run, tmp_path, there):
     else:
         export_metrics(run, "csv", folder)
         (folder / "thesis.tex").write_text("mine")
-    with pytest.raises(TrainerError, match="holds something else than an export"):
+    with pytest.raises(TrainerError, match="is no export of metrics"):
         export_metrics(run, "csv", folder, replace=True)
     if there == "export with something else":
         assert (folder / "thesis.tex").read_text() == "mine"

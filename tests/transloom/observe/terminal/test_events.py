@@ -54,4 +54,6 @@ def test_what_else_has_changed_is_said():
 
 def test_a_run_without_a_checkpoint_and_one_of_another_size():
     assert "from step 0" in event_text(Resumed(step=3, from_step=0, restarts=1))
-    assert "3 ranks now (before: 2)" in event_text(Resized(step=3, from_ranks=2, to_ranks=3))
+    assert "Now trains on 3 ranks (before: 2)" in event_text(
+        Resized(step=3, from_ranks=2, to_ranks=3)
+    )

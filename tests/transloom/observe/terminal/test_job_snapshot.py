@@ -149,5 +149,5 @@ def test_a_job_by_its_id_is_as_ray_says_until_its_record_lies_here(
 def test_a_job_that_trains_nothing_of_ours_is_refused(
     by_id: Callable[..., ClusterJobPoller],
 ) -> None:
-    with pytest.raises(ClusterError, match="mine trains no run of transloom"):
+    with pytest.raises(ClusterError, match="mine is no training job of transloom"):
         by_id(Head(as_ray_has_it("")))

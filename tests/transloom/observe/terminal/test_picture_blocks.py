@@ -99,7 +99,7 @@ def test_goodput_with_what_it_was_lost_to():
 
 def test_a_run_that_makes_no_step_says_since_when():
     usual = [train_line(n, time=NOW - 100 + n) for n in (1, 2, 3)]
-    assert row_of(a_run(*usual), "waits") == "waits no other step for 1 min 37 s"
+    assert row_of(a_run(*usual), "waits") == "waits no new step for 1 min 37 s"
     assert "waits " not in text_of(a_run(*usual, state="finished"))
     slow = [train_line(n, time=NOW - 150 + 50 * n) for n in (1, 2)]
     assert "waits " not in text_of(a_run(*slow))
@@ -109,8 +109,8 @@ def test_ranks_are_told_by_node_and_phase():
     ranks = [rank(n, node="ab"[n // 4]) for n in range(7)]
     picture = a_run(vitals=vitals(*ranks, rank(7, "b", "validation", 6)))
     said = row_of(picture, "ranks")
-    assert "a ranks 0–3 step 7 heard 1.5 s ago" in said
-    assert "b ranks 4–6 step 7; rank 7 validation of step 6 heard" in said
+    assert "a ranks 0–3 step 7 heartbeat 1.5 s ago" in said
+    assert "b ranks 4–6 step 7; rank 7 validation of step 6 heartbeat" in said
 
 
 def test_a_silent_rank_is_told_first_and_in_words():
@@ -123,10 +123,10 @@ def test_a_silent_rank_is_told_first_and_in_words():
 
 def test_ranks_of_a_dead_owner_do_not_look_alive():
     said = row_of(a_run(state="abandoned", vitals_are_current=False), "ranks")
-    assert said.startswith("ranks none any more; at ")
+    assert said.startswith("ranks none; at ")
     assert "heard" not in said
     said = row_of(a_run(state="finished", vitals_are_current=False), "ranks")
-    assert said.startswith("ranks none any more; until ")
+    assert said.startswith("ranks none; until ")
     assert said.endswith("2 on a")
     assert "data workers" not in text_of(a_run(state="stopped", vitals_are_current=False))
 
@@ -141,14 +141,14 @@ def test_runs_without_vitals_tell_where_the_ranks_were_put():
     nowhere = a_run(vitals=None, nodes={}, state="stopped")
     assert row_of(nowhere, "ranks") == "ranks none"
     waits = a_run(vitals=vitals())
-    assert "the run waits for room" in row_of(waits, "ranks")
+    assert "the run waits for capacity" in row_of(waits, "ranks")
 
 
 def test_a_silent_data_worker_is_told():
     workers = (worker(0), worker(1, alive=False, silent=30.0), worker(2, node=None))
     said = row_of(a_run(vitals=vitals(rank(0), data_workers=workers)), "data workers")
     assert "2 on a (8 windows read), of which 1 has been silent for 31 s" in said
-    assert "1 not heard of yet" in said
+    assert "1 without a heartbeat yet" in said
 
 
 def test_checkpoints_that_are_written_complete_and_damaged():
@@ -160,7 +160,7 @@ def test_checkpoints_that_are_written_complete_and_damaged():
     writing = vitals(rank(0), checkpoint_being_written=20)
     said = row_of(a_run(checkpoints=checkpoints, vitals=writing), "checkpoints")
     assert "step 20 is being written" in said
-    assert "complete: step 15 (1.2 MB, 30.0 s ago); before it 5" in said
+    assert "complete: step 15 (1.2 MB, 30.0 s ago); earlier: 5" in said
     assert "step 10 is damaged: it has 2 bytes" in said
     dead = a_run(vitals=writing, vitals_are_current=False, state="abandoned")
     assert "being written" not in text_of(dead)

@@ -1,15 +1,15 @@
-// Where answers come from: the server, or the map that is frozen into a report. Nothing else of the
-// page asks for anything.
+// The source of responses: the server, or the map that is frozen into a report. No other module
+// sends requests.
 //
-//   ask("/api/runs/ID")            an answer, as JSON
-//   startLook(ID, A, B)            has steps trained again, to look at them
-//   follow({message, standing})    hears what is new, until the page is left
+//   ask("/api/runs/ID")            a response, as JSON
+//   startLook(ID, A, B)            starts an inspection of steps
+//   follow({message, standing})    receives events until the page is left
 
 const RETRY_MS = 3000;
 
 export class NoAnswer extends Error {}
 
-// The answers that are frozen into this document, or the server's.
+// The responses that are frozen into this document, or the server's.
 export function answersOf(document) {
   const frozen = document.getElementById("frozen");
   return frozen ? new FrozenAnswers(JSON.parse(frozen.textContent)) : new ServedAnswers();
@@ -22,10 +22,10 @@ export class FrozenAnswers {
     this.canLook = false;
   }
 
-  // Any part of a curve is answered with the whole of it, since there is nothing finer.
+  // Any part of a curve is answered with the whole curve, since there is no finer one.
   async ask(path) {
     const answer = this.answers[path] ?? this.answers[path.split("?")[0]];
-    if (answer === undefined) throw new NoAnswer("The report does not hold this.");
+    if (answer === undefined) throw new NoAnswer("The report does not include this.");
     return answer;
   }
 
@@ -48,8 +48,8 @@ export class ServedAnswers {
     return this.#answer(`/api/runs/${id}/looks`, { method: "POST", body, headers });
   }
 
-  // `message(kind, data)` for each thing that is new, `standing("following" | "lost")`. A browser
-  // tries again by itself, unless it was refused, as by a server that was started anew.
+  // Calls `message(kind, data)` for each event, and `standing("following" | "lost")`. A browser
+  // reconnects automatically, except after a refusal, such as by a restarted server.
   follow({ message, standing }) {
     const source = new EventSource("api/follow");
     source.addEventListener("open", () => standing("following"));
@@ -70,14 +70,14 @@ export class ServedAnswers {
     try {
       response = await fetch(path.slice(1), options); // relative to the page
     } catch {
-      throw new NoAnswer("The dashboard does not answer: is `transloom dashboard` still running?");
+      throw new NoAnswer("The dashboard does not respond: is `transloom dashboard` still running?");
     }
     const text = await response.text();
     let answer = null;
     try {
       answer = JSON.parse(text);
     } catch {
-      if (response.ok) throw new NoAnswer(`The answer to ${path} is no JSON.`);
+      if (response.ok) throw new NoAnswer(`The response to ${path} is no JSON.`);
     }
     if (response.ok) return answer;
     throw new NoAnswer(answer?.problem ?? `${response.status}: ${text}`);

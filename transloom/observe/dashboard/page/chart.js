@@ -1,10 +1,10 @@
-// One chart: lines over a common axis, their marks, and what stands at the cursor. It draws with
-// uPlot and knows nothing of runs.
+// One chart: lines over a common axis, their marks, and the values at the cursor. It draws with
+// uPlot and does not depend on runs.
 //
 //   chart.show({ lines, marks, axis, extent, zoom, log })
 //
 // A line is {name, colour, dash, xs, ys, raw, low, high}: `ys` is drawn, `raw` faintly behind it,
-// and the room between `low` and `high` is filled. A mark is {x, colour, words}.
+// and the area between `low` and `high` is filled. A mark is {x, colour, words}.
 
 import { colour } from "./colours.js";
 import { element, fill, setText, table } from "./dom.js";
@@ -12,10 +12,10 @@ import { extent, firstFrom, lonely, nearest, positive, readable } from "./series
 import { number, short } from "./words.js";
 
 const HEIGHT = 210;
-const REACH = 14; // pixels around a click in which a point is meant
+const REACH = 14; // radius in pixels in which a click selects a point
 const ROWS = 60;
-const SHORT = 40; // points of a line that are all drawn
-const MOST_LINES = 40; // of marks: more of them would cover the curves
+const SHORT = 40; // lines with at most this many points show all of them
+const MOST_LINES = 40; // of marks: more would cover the curves
 
 export class Chart {
   #plot = null;
@@ -24,9 +24,9 @@ export class Chart {
   #readout;
   #numbers;
   #logButton;
-  #isSeen = false; // whether it is on the screen; else it is drawn when it comes there
+  #isSeen = false; // true while on the screen; otherwise drawn when it appears there
   #isStale = false;
-  #at = { line: 0, x: null }; // where the keyboard's or the mouse's cursor stands
+  #at = { line: 0, x: null }; // position of the keyboard's or the mouse's cursor
   #tell;
 
   // `tell`: {zoom([from, to] | null), pick(line, x), cursor(x), log()}.
@@ -38,7 +38,7 @@ export class Chart {
     this.#numbers = element("details", { class: "numbers", toggle: () => this.#fillNumbers() },
       element("summary", {}, "Numbers", element("span", { class: "unseen" }, ` of ${title}`)));
     this.#host = element("div", {
-      class: "plot", tabindex: "0", role: "slider", "aria-label": `${title}, by the arrow keys`,
+      class: "plot", tabindex: "0", role: "slider", "aria-label": `${title}, use the arrow keys`,
       "aria-valuenow": "0", "aria-valuetext": "no point",
       keydown: (event) => this.#key(event),
       blur: () => this.#point(null),
@@ -68,7 +68,7 @@ export class Chart {
     if (this.#numbers.open) this.#fillNumbers();
   }
 
-  // Draws anew, since lines came or went, or the colours have changed.
+  // Draws again after lines were added or removed, or the colours have changed.
   redraw() {
     this.#plot?.destroy();
     this.#plot = null;
@@ -80,7 +80,7 @@ export class Chart {
     this.#plot.over.addEventListener("click", (event) => this.#click(event));
   }
 
-  // Shows what stands at a place of the axis, as the other charts do; null: at the end.
+  // Shows the values at a position of the axis, as the other charts do; null: at the end.
   pointAt(x) {
     this.#at.x = x;
     if (this.#plot && x !== null) {
@@ -162,7 +162,7 @@ export class Chart {
     const context = plot.ctx;
     context.save();
     context.lineWidth = devicePixelRatio;
-    const places = new Map(); // those of one place in the picture are one
+    const places = new Map(); // marks at the same pixel are drawn once
     for (const { x, colour: name } of this.#content.marks) {
       const at = Math.round(plot.valToPos(x, "x", true)) + 0.5;
       if (at >= left && at <= left + width + 1) places.set(`${at} ${name}`, [at, name]);
@@ -211,7 +211,7 @@ export class Chart {
     if (found) this.#tell.pick?.(found.line, found.x);
   }
 
-  // The drawn point that is next to a place, in pixels.
+  // The drawn point closest to a position, in pixels.
   #closest(left, top) {
     const plot = this.#plot;
     const from = plot.posToVal(left - REACH, "x");
@@ -262,8 +262,8 @@ export class Chart {
     this.#host.setAttribute("aria-valuetext", told.join(", "));
   }
 
-  // Arrow keys move from point to point, up and down from line to line; + and − zoom, with shift the
-  // arrows move what is seen; Enter opens the step; Escape shows all.
+  // Arrow keys move from point to point, up and down from line to line; + and − zoom; with shift
+  // the arrows move the visible part; Enter opens the step; Escape shows everything.
   #key(event) {
     if (event.altKey || event.ctrlKey || event.metaKey || !this.#content?.lines.length) return;
     const { lines, extent: ends, zoom } = this.#content;
@@ -315,7 +315,7 @@ export class Chart {
       const ends = extent(line.xs);
       return ends && x >= ends[0] && x <= ends[1] ? number(line.ys[nearest(line.xs, x)]) : "";
     })]);
-    const caption = `${this.title}: ${places.length} of the points that are shown`;
+    const caption = `${this.title}: ${places.length} of the shown points`;
     const made = table(caption, [axis.name, ...lines.map(({ name }) => name)], rows);
     this.#numbers.replaceChildren(this.#numbers.firstElementChild, made);
   }
@@ -325,7 +325,8 @@ function columnsOf(line) {
   return [line.raw, line.ys, line.low, line.high].filter(Boolean);
 }
 
-// Points of a short line; of a long one only those that no line leads to, which are not seen otherwise.
+// Points of a short line; of a long one only those without a line to a neighbour, invisible
+// otherwise.
 function pointsOf(line, stroke) {
   const points = { size: 5, fill: stroke };
   if (isShort(line)) return { ...points, show: true };
@@ -336,7 +337,7 @@ function isShort(line) {
   return line.ys.length <= SHORT;
 }
 
-// What of a chart takes a new plot, and not only new data.
+// The properties of a chart whose change needs a new plot, not only new data.
 function formOf({ lines, log, axis }) {
   const form = lines.map((line) => [line.colour, line.dash.join(), columnsOf(line).length, isShort(line)]);
   return JSON.stringify([form, log, axis.name]);

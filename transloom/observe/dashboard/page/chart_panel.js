@@ -1,6 +1,7 @@
-// The charts of some runs, with what governs all of them: axis, smoothing, zoom, which charts.
+// The charts of some runs, with the controls of all charts: axis, smoothing, zoom, choice of
+// charts.
 //
-// It is shown anew with each change; charts stay and take new data.
+// Every change calls `show` again; charts are kept and receive new data.
 
 import { Chart } from "./chart.js";
 import { lineOf } from "./colours.js";
@@ -18,7 +19,7 @@ export class ChartPanel {
   #change;
   #open;
   #charts = new Map(); // by title
-  #measures = new Map(); // those that the charts show, by title
+  #measures = new Map(); // the measures of the charts, by title
   #grid = element("div", { class: "charts" });
   #note = element("p", { class: "quiet", role: "status" });
   #axis;
@@ -78,7 +79,7 @@ export class ChartPanel {
     for (const chart of this.#charts.values()) if (chart.root.isConnected) chart.redraw();
   }
 
-  // What is drawn of each run: its columns, scores and events, as far as they have come.
+  // Collects the data of each run: its columns, scores and events, as far as they have arrived.
   #gather(ids, view) {
     const runs = ids.map((id) => {
       const details = this.#store.details(id);
@@ -108,7 +109,7 @@ export class ChartPanel {
     return ids.some((id) => this.#store.row(id)?.standing.smooths_labels);
   }
 
-  // The validations' scores by name; one that tells its decoding stands for those that do not.
+  // The validations' scores by name; a score with a decoding is preferred to one without.
   #scores() {
     const all = this.#content.ready.flatMap(({ details }) => (
       (details?.validations ?? []).flatMap(({ scores }) => Object.entries(scores))));
@@ -203,10 +204,10 @@ export class ChartPanel {
 
   #noteOf(ids) {
     const { ready, failed, waiting } = this.#content;
-    if (!ids.length) return "Choose runs in the table to see their curves.";
+    if (!ids.length) return "Select runs in the table to see their curves.";
     if (failed.length) return failed[0];
-    if (waiting) return "Curves are being read …";
-    if (!ready.length) return "No step is recorded yet.";
+    if (waiting) return "Reading curves …";
+    if (!ready.length) return "No step has been recorded yet.";
     const thinned = ready.filter(({ curves }) => curves.thinned);
     if (!thinned.length) return "";
     const most = Math.max(...thinned.map(({ curves }) => {
@@ -214,7 +215,7 @@ export class ChartPanel {
       return Math.ceil((step.at(-1) - step[0] + 1) / step.length);
     }));
     const finer = this.#store.frozen ? "" : " Zoom in to see each step.";
-    return `Thinned: a point stands for up to ${whole(most)} steps, and the band for their lowest and highest.${finer}`;
+    return `Thinned: each point represents up to ${whole(most)} steps, and the band their lowest and highest values.${finer}`;
   }
 }
 
@@ -241,7 +242,7 @@ function scoreLine(run, measure, view) {
   };
 }
 
-// The part of a range that lies in another; null if that is all of it.
+// The part of a range within another range; null if it covers that range.
 function inside([from, to], ends) {
   if (!ends) return null;
   const room = ends[1] - ends[0];

@@ -1,11 +1,11 @@
-// The colour of a run: that of a hash of its id, so that it is the same for everybody.
+// The colour of a run, from a hash of its id, so that all users see the same one.
 
-export const COLOURS = 8; // style.css has so many: --run-0 to --run-7
+export const COLOURS = 8; // as in style.css: --run-0 to --run-7
 const DASHES = [[], [8, 4], [2, 3], [10, 3, 2, 3]];
 
-// Give each run that is shown a place among the lines. The places depend on which runs these are, not
-// on their order: of two runs with the same colour, the one with the lower hash keeps it, and the
-// other one takes its next free colour.
+// Gives each shown run a line style. The styles depend on the set of runs, not on their order: of
+// two runs with the same colour, the one with the lower hash keeps it, and the other takes its next
+// free colour.
 export class Colours {
   #places = new Map();
 
@@ -27,7 +27,7 @@ export class Colours {
   }
 }
 
-// The line of a place: beyond the last colour they come again, dashed.
+// The line of a style index: beyond the last colour, colours repeat with dashes.
 export function lineOf(place) {
   return {
     colour: `--run-${place % COLOURS}`,
@@ -35,19 +35,20 @@ export function lineOf(place) {
   };
 }
 
-// The value of a colour of the style sheet, as it is now.
+// The current value of a colour of the style sheet.
 export function colour(name) {
   return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 }
 
-// The place that a run tries at a turn: all colours once, its own one first, and then dashed ones.
+// The index that a run tries at a turn: all colours once, starting with its preferred one, then
+// dashed ones.
 function placeOf(hash, turn) {
-  const step = 1 + 2 * ((hash >>> 8) % (COLOURS / 2)); // odd, so that it comes by each colour
+  const step = 1 + 2 * ((hash >>> 8) % (COLOURS / 2)); // odd, so that it reaches each colour
   const dashed = Math.floor(turn / COLOURS);
   return COLOURS * dashed + ((hash + turn * step) % COLOURS);
 }
 
-// 32 bits of a text: FNV-1a, mixed as MurmurHash3 does at its end.
+// 32 bits of a text: FNV-1a, with the finalizer of MurmurHash3.
 function hashOf(text) {
   let hash = 0x811c9dc5;
   for (let n = 0; n < text.length; n++) hash = Math.imul(hash ^ text.charCodeAt(n), 0x01000193);

@@ -17,11 +17,11 @@ export class Differences {
   }
 
   #made(rows) {
-    if (rows.length < 2) return quiet("Choose two runs or more to compare their recipes.");
+    if (rows.length < 2) return quiet("Select two or more runs to compare their recipes.");
     const found = differences(rows);
     if (!found.length) return quiet("The recipes are the same in all fields.");
     return element("table", { class: "plain differences" },
-      element("caption", { class: "unseen" }, "Settings in which the chosen runs differ"),
+      element("caption", { class: "unseen" }, "Settings in which the selected runs differ"),
       element("thead", {}, element("tr", {}, element("th", { scope: "col" }, "setting"),
         ...rows.map(({ standing, colour }) => element("th", { scope: "col" },
           element("span", { class: `swatch ${colour.slice(2)}` }), standing.name)))),

@@ -1,5 +1,5 @@
-// Builds the page's elements. Whatever comes from data becomes a text node here, never markup, and
-// what could steer or hide text is shown as an escape, as foundation/strangers_text.py does.
+// Builds the page's elements. Text from data becomes a text node here, never markup. Characters
+// that could control or hide text are shown as escapes, as in foundation/untrusted_text.py.
 
 const CONTROLS = "\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f";
 const HIDDEN =
@@ -14,7 +14,7 @@ const TAKES_SELECTOR = new RegExp(`[^\\s${CONTROLS}${HIDDEN}${JOINERS}${SELECTOR
 const JOINER = new RegExp(`^[${JOINERS}]`, "u");
 const SELECTOR = new RegExp(`^[${SELECTORS}]`, "u");
 
-// A text with escapes such as \x1b and \u202e for what could steer or hide.
+// A text with escapes such as \x1b and \u202e for characters that could control or hide text.
 export function visible(text) {
   return String(text).replace(ODD, (odd, place, whole) => {
     const before = whole.slice(Math.max(0, place - 2), place);
@@ -28,8 +28,8 @@ export function visible(text) {
   });
 }
 
-// An element. Attributes that are functions listen to the event of that name; true and false set
-// or leave out an attribute; children are elements, texts, or nothing.
+// An element. Attributes that are functions listen to the event of that name; true and false set or
+// omit an attribute; children are elements, texts, or nothing.
 export function element(tag, attributes = {}, ...children) {
   const made = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
@@ -43,20 +43,20 @@ export function element(tag, attributes = {}, ...children) {
   return made;
 }
 
-// Puts children in the place of those that are there.
+// Replaces all children of an element.
 export function fill(parent, ...children) {
   parent.replaceChildren(...nodes(children));
   return parent;
 }
 
-// Sets an element's text, if it is another: a screen reader hears of changes only.
+// Sets an element's text if it differs, so that a screen reader announces changes only.
 export function setText(node, text) {
   const shown = visible(text);
   if (node.textContent !== shown) node.textContent = shown;
 }
 
-// A table with a caption. A cell is a text or an element; those that are numbers stand on the right.
-// `texts` names the columns that hold texts, of any length and whatever they look like.
+// A table with a caption. A cell is a text or an element; numbers are aligned right. `texts` has
+// the indexes of columns that hold texts of any length, even if they look like numbers.
 export function table(caption, header, rows, { quiet = false, texts = [] } = {}) {
   const cell = (value, column) => {
     const isNumber = typeof value === "string" && /^[−-]?[\d.,]+(e[−\d]+)?$/.test(value);

@@ -1,5 +1,5 @@
-// What happened to a run: restarts, other numbers of ranks, skipped and repeated steps, stops. As
-// marks on the curves, and as a list.
+// Events of a run: restarts, changes of the number of ranks, skipped and repeated steps, stops.
+// They are shown as marks on the curves, and as a list.
 
 import { element, fill } from "./dom.js";
 import { whole } from "./words.js";
@@ -18,7 +18,7 @@ export function kindOf(event) {
   return KINDS[event.event] ?? { name: event.event.replaceAll("_", " "), colour: "--mark-stop" };
 }
 
-// A list of events, the newest first. `open(id, step)` opens the step of one.
+// A list of events, newest first. `open(id, step)` opens the step of an event.
 export class EventList {
   root = element("div", { class: "scrolls tall", tabindex: "0", role: "region", "aria-label": "List of events" });
   #open;
@@ -36,16 +36,16 @@ export class EventList {
     const all = groups.flatMap((group) => group.events.map((event) => ({ ...group, event })));
     all.sort((a, b) => b.event.step - a.event.step);
     if (!all.length) {
-      fill(this.root, element("p", { class: "quiet" }, "Nothing has happened: no restart, resize, skip, repeat or stop."));
+      fill(this.root, element("p", { class: "quiet" }, "No events: no restart, resize, skip, repeat or stop."));
       return;
     }
     const rest = all.length > MOST ? `, the newest ${whole(MOST)} of ${whole(all.length)}` : "";
     fill(this.root, element("table", { class: "plain" },
       element("caption", { class: "unseen" }, `Events${rest}`),
-      element("thead", {}, element("tr", {}, ...["step", "run", "event", "what"].map(
+      element("thead", {}, element("tr", {}, ...["step", "run", "event", "description"].map(
         (name) => element("th", { scope: "col" }, name)))),
       element("tbody", {}, ...all.slice(0, MOST).map((row) => this.#row(row)))),
-    rest && element("p", { class: "quiet" }, `Shown are${rest.slice(1)}.`));
+    rest && element("p", { class: "quiet" }, `Showing${rest.slice(1)}.`));
   }
 
   #row({ id, name, colour, event }) {

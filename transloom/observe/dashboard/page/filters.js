@@ -1,10 +1,10 @@
-// The filter over the table of runs, and its order: pure functions on rows.
+// The filter and the order of the table of runs: pure functions on rows.
 //
-//   state:training  bleu>30  model.width=256  lang        all of these hold
+//   state:training  bleu>30  model.width=256  lang        all of these must hold
 //
-// A word alone is sought in the run's name and in its settings' values. NAME:TEXT and NAME=TEXT ask
-// whether a field is so (= wholly, : in part), NAME>NUMBER and the like compare. A field is one of
-// the table's, a score, or a setting by its dotted name or by the end of it: `width`.
+// A single word is searched in the run's name and in the values of its settings. NAME:TEXT and
+// NAME=TEXT test a field (= for equality, : for a part); NAME>NUMBER and the like compare. A field
+// is a column of the table, a score, or a setting by its dotted name or the end of it: `width`.
 
 const TERM = /"([^"]*)"|(\S+)/g;
 const COMPARED = /^([\w./-]+?)(<=|>=|!=|=|:|<|>)(.*)$/;
@@ -18,18 +18,18 @@ export function parseFilter(text) {
   });
 }
 
-// Whether a row fits all terms.
+// True if a row fulfils all terms.
 export function fits(row, terms) {
   return terms.every((term) => (term.word === undefined ? holds(row, term) : mentions(row, term)));
 }
 
-// The fields of the terms that no row has, to be named to whoever made a slip.
+// The fields of the terms that no row has, to report a misspelling.
 export function unknownFields(rows, terms) {
   return terms.filter(({ field }) => field && !rows.some((row) => valueOf(row, field) !== undefined))
     .map(({ field }) => field);
 }
 
-// The value of a row's field; undefined if the row has none of that name.
+// The value of a row's field; undefined if the row has no such field.
 export function valueOf(row, field) {
   const { standing, settings } = row;
   const name = field.toLowerCase();
@@ -42,7 +42,7 @@ export function valueOf(row, field) {
   return ending === undefined ? undefined : settings[ending];
 }
 
-// The fields of the table, besides scores and settings.
+// The fields of the table, in addition to scores and settings.
 export const COLUMNS = {
   state: ({ standing }) => standing.state,
   step: ({ standing }) => standing.step,
@@ -68,8 +68,8 @@ export function sorted(rows, order) {
     .map(([, row]) => row);
 }
 
-// The runs that are shown until somebody chooses: those `chosen` before, then of the same task those
-// that train, and those with the most steps; `most` in all.
+// The runs shown until the user chooses: the ones in `chosen`, then runs of the same task, training
+// ones first, then by their number of steps; at most `most` in all.
 export function firstChoice(rows, chosen, most) {
   const trains = ({ standing }) => (standing.state === "training" ? 1 : 0);
   const others = rows.filter(({ id }) => !chosen.includes(id))

@@ -1,23 +1,23 @@
-// What a step looked like from within: its sentences, gradient norms, activations.
+// The report of an inspection: sentences, gradient norms and activations of each step.
 
 import { element, table } from "./dom.js";
 import { counted, number, whole } from "./words.js";
 
 const VERDICT = {
   same: "the same as recorded", different: "DIFFERENT from the record",
-  unreadable: "cannot be read any more", not_compared: "not compared",
+  unreadable: "no longer readable", not_compared: "not compared",
 };
 
-// The whole of a look, a part for each of its steps. `lossName`: what the run minimises.
+// The complete report, a part for each of its steps. `lossName`: the name of the minimised loss.
 export function lookParts(look, lossName) {
   return [verdict(look), ...look.steps.map((step) => stepPart(step, lossName, look.steps.length > 1))];
 }
 
-// The verdict on losses that are held to rounding, or to every bit.
+// The verdict on losses, which must match up to rounding or to the last bit.
 export function lossesText({ losses, to_the_last_bit: areBits, amplified_rounding: isAmplified, largest_difference: apart }) {
   if (losses !== "same" || areBits) return VERDICT[losses] ?? losses;
   if (!isAmplified) return "the same up to rounding";
-  return `the same but for rounding, which training has amplified (up to ${apart.toExponential(1)} apart)`;
+  return `the same except for rounding, which training has amplified (up to ${apart.toExponential(1)} apart)`;
 }
 
 function verdict(look) {
@@ -28,17 +28,17 @@ function verdict(look) {
   return element("div", { class: found.same ? "verdict same" : "verdict different" },
     element("p", {}, element("b", {}, heading(found)),
       `${trained}. Data ${VERDICT[found.data] ?? found.data}, losses ${lossesText(found)}, `
-      + `state ${VERDICT[found.state] ?? found.state}. `, element("small", {}, `Held to: ${found.promise}.`)),
+      + `state ${VERDICT[found.state] ?? found.state}. `, element("small", {}, `Expected: ${found.promise}.`)),
     first && element("p", {}, `First difference: step ${whole(first.step)}, ${first.what}`
       + `${first.recorded === null ? "" : `: ${first.recorded} recorded, ${first.replayed} now`}. `
       + (first.details ?? []).join("; ")),
-    found.ranks_for_bits && element("p", {}, "Every bit is compared by ", element("code", {},
+    found.ranks_for_bits && element("p", {}, "To compare every bit, run ", element("code", {},
       `transloom replay ${look.run} --steps ${look.from_step}:${look.to_step} --ranks ${found.ranks_for_bits}`)));
 }
 
 function heading({ same, to_the_last_bit: areBits }) {
-  if (!same) return "It differs from the record. ";
-  return areBits ? "It is the step of the record. " : "It is the step of the record, up to rounding. ";
+  if (!same) return "The step differs from the record. ";
+  return areBits ? "The step matches the record. " : "The step matches the record up to rounding. ";
 }
 
 function stepPart(step, lossName, isOneOfSeveral) {
@@ -77,7 +77,7 @@ function norms(byLayer, heading) {
   const all = Object.entries(byLayer);
   const most = Math.max(0, ...all.map(([, norm]) => norm ?? 0));
   return element("div", {}, element(heading, {}, "Gradient norm by layer"),
-    table("Gradient norm by layer", ["layer", "norm", "beside the largest"], all.map(([layer, norm]) => {
+    table("Gradient norm by layer", ["layer", "norm", "relative to the largest"], all.map(([layer, norm]) => {
       const filled = element("i", {});
       filled.style.width = most ? `${(100 * (norm ?? 0)) / most}%` : "0";
       return [layer, number(norm), element("span", { class: "done wide" }, filled)];
@@ -86,7 +86,7 @@ function norms(byLayer, heading) {
 
 function ranges(byLayer, heading) {
   return element("div", {}, element(heading, {}, "Activations by layer"),
-    table("Activations by layer", ["layer", "least", "mean", "largest", "largest size"],
+    table("Activations by layer", ["layer", "minimum", "mean", "maximum", "largest magnitude"],
       Object.entries(byLayer).map(([layer, range]) => [
         layer, number(range.minimum), number(range.mean), number(range.maximum), number(range.largest_magnitude),
       ]), { quiet: true }));

@@ -1,6 +1,6 @@
-// The charts that there are, in their order on the page. `low` and `high` name columns with the
-// least and the largest value of the steps that a point stands for. `unitOf` makes the unit of what
-// the loss is a mean over: runs with different ones have charts of their own.
+// All charts, in their order on the page. `low` and `high` name columns with the smallest and the
+// largest value of the steps of a point. `unitOf` derives the chart's unit from the unit of the
+// loss: runs with different units have separate charts.
 
 import { scoreTitle } from "./words.js";
 
@@ -23,20 +23,21 @@ const OF_STEPS = [
   { key: "goodput", title: "goodput", unit: "share of time in the curve" },
 ];
 
-// What is shown until somebody chooses: what a researcher looks at first.
+// Shown until the user chooses: the charts that a researcher needs first.
 const AT_FIRST = ["loss", "grad_norm", "learning_rate", "target_tokens_per_second",
   "data_stall_seconds", "checkpoint_stall_seconds"];
 
 const SCORE = "score.";
 const SCORES_PER_UNIT = ["loss", "alone_loss", "perplexity"];
 
-// The name of what a run minimises: with label smoothing it does not compare with a validation's loss.
+// The name of the minimised loss: with label smoothing it does not compare with a validation's
+// loss.
 export function lossName(standing) {
   return standing?.smooths_labels ? SMOOTHED : LOSS;
 }
 
 // All charts of runs with these scores, by name: the training loss, the scores, and the rest.
-// `smoothed`: whether a run smooths labels; then its NLL, which compares, comes first.
+// `smoothed`: true if a run smooths labels; then its NLL, which is comparable, comes first.
 export function measures(scoresByName, smoothed) {
   const scores = [...scoresByName].map(([name, score]) => (
     { key: SCORE + name, title: scoreTitle(name, score), score: name, ...unitOfScore(name) }
@@ -47,7 +48,7 @@ export function measures(scoresByName, smoothed) {
   return [{ ...nll, first: true }, named, ...scores, ...rest];
 }
 
-// Those to be shown: the chosen ones, or those for a start.
+// The charts to show: the chosen ones, or the default ones.
 export function shown(all, chosen) {
   const isShown = (measure) => (chosen
     ? chosen.includes(measure.key)
@@ -66,13 +67,13 @@ export function charts(measures, runs) {
       const members = runs.filter((run) => unitKey(run) === unit);
       const title = measure.title === SMOOTHED && !members.some(({ smooths }) => smooths) ? LOSS : measure.title;
       const named = { ...measure, title, unit: unitOf(unit), runs: members.map(({ id }) => id) };
-      // One of several has its unit in its title, which names the chart.
+      // the title is unique: it names the chart
       return units.length > 1 ? { ...named, title: `${title}, ${named.unit}`, unit: "" } : named;
     });
   });
 }
 
-// An extension may have any unit: runs of its task alone are sure to have the same one.
+// An extension may have any unit: only runs of the same task are sure to share it.
 function unitKey({ lossUnit, task }) {
   return lossUnit ?? `${task} unit`;
 }

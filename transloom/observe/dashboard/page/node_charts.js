@@ -28,7 +28,7 @@ export class NodeCharts {
     const nodes = Object.entries(answer.nodes ?? {});
     const wanted = CHARTS.filter(({ of }) => nodes.some(([, node]) => of(node).length));
     if (!wanted.length) {
-      fill(this.root, element("p", { class: "quiet" }, answer.problem ?? "No usage of nodes was recorded."));
+      fill(this.root, element("p", { class: "quiet" }, answer.problem ?? "No node usage was recorded."));
       return;
     }
     this.root.replaceChildren(this.#grid);

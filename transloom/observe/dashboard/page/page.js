@@ -1,8 +1,8 @@
-// The page: what is shown follows from the view, which the address's #fragment holds.
+// The page: its contents are derived from the view, which is stored in the address's #fragment.
 //
 //   fragment ⇄ view ─▶ table, curves, differences, events; or one run; and a step over either
 //                ▲        │
-//                └─change─┘        what the store hears draws the same view again
+//                └─change─┘        changes of the store draw the same view again
 
 import { answersOf } from "./answers.js";
 import { ChartPanel } from "./chart_panel.js";
@@ -26,8 +26,8 @@ class Page {
   #view = newView();
   #drawing = null;
   #later = null;
-  #drawn = { at: 0, took: 0 }; // the last time, in milliseconds
-  #chosen = []; // the runs that are shown until somebody chooses
+  #drawn = { at: 0, took: 0 }; // the last drawing, in milliseconds
+  #chosen = []; // the runs that are shown until the user chooses
   #main = document.querySelector("main");
   #link = document.getElementById("link");
   #runsView;
@@ -50,7 +50,7 @@ class Page {
     this.#run = new RunPage(shared);
     this.#step = new StepPanel(shared);
     this.#runsView = element("div", {}, element("h1", { class: "unseen" }, "Runs"), this.#table.root, this.#panel.root,
-      element("section", { class: "part", "aria-label": "Differences of the recipes" }, element("h2", {}, "Differences of the recipes"), this.#differences.root),
+      element("section", { class: "part", "aria-label": "Recipe differences" }, element("h2", {}, "Recipe differences"), this.#differences.root),
       element("section", { class: "part", "aria-label": "Events" }, element("h2", {}, "Events"), this.#events.root));
     document.body.append(this.#step.root);
     this.#followTheme();
@@ -75,7 +75,7 @@ class Page {
 
   #go(view) {
     const isElsewhere = view.run !== this.#view.run;
-    // Who comes back to the table finds it as it was left.
+    // Returning to the table restores its former view.
     this.#view = location.hash.length > 1 ? { ...this.#kept(view), ...view } : { ...this.#view, run: null, zoom: null, step: null };
     if (!isElsewhere) return this.#drawSoon();
     history.replaceState(null, "", writeView(this.#view) || location.pathname + location.search);
@@ -101,7 +101,8 @@ class Page {
     });
   }
 
-  // For what is new, which may come faster than a slow machine draws: a quarter of the time at most.
+  // New data may arrive faster than a slow machine draws: drawing takes at most a quarter of the
+  // time.
   #drawLater() {
     const wait = this.#drawn.at + 3 * this.#drawn.took - performance.now();
     this.#later ??= setTimeout(() => {
@@ -153,10 +154,10 @@ class Page {
     setText(document.getElementById("folder"), folder);
     this.#link.className = frozen ? "frozen" : link;
     setText(this.#link, frozen ? `report of ${moment(frozen.time)}`
-      : link === "lost" ? "connection lost: trying again" : "live");
+      : link === "lost" ? "connection lost: retrying" : "live");
   }
 
-  // Colours as the system's, until the button says otherwise.
+  // Follows the system's colour scheme until the button overrides it.
   #followTheme() {
     const systemDark = matchMedia("(prefers-color-scheme: dark)");
     const root = document.documentElement;

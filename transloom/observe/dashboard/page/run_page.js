@@ -1,4 +1,4 @@
-// The page of one run: its curves, and all that its folder tells.
+// The page of one run: its curves, and all information of its folder.
 
 import { ChartPanel } from "./chart_panel.js";
 import { lineOf } from "./colours.js";
@@ -9,9 +9,10 @@ import { TimeLapse } from "./time_lapse.js";
 import * as parts from "./run_parts.js";
 import { bytes, scoreTitle, scoreValue, span, stepsOf, whole } from "./words.js";
 
-// Each part: its name, what makes it, and which fields of the answer it shows. Three are made here.
+// Each part: its name, the function that makes it, and the response fields that it shows. Three
+// parts without a function are made here.
 const PARTS = [
-  ["Standing", parts.standing, ["standing", "card"]],
+  ["Status", parts.standing, ["standing", "card"]],
   ["Events"],
   ["Ranks and data workers", parts.vitals, ["vitals"]],
   ["Validations", parts.validations, ["validations"]],
@@ -20,8 +21,8 @@ const PARTS = [
   ["Samples", parts.samples, ["samples"]],
   ["Time-lapse"],
   ["Checkpoints", parts.checkpoints, ["checkpoints"]],
-  ["Commands that repeat it", parts.commands, ["commands"]],
-  ["Cleaning of the dataset", parts.cleaning, ["cleaning"]],
+  ["Commands to reproduce it", parts.commands, ["commands"]],
+  ["Dataset cleaning", parts.cleaning, ["cleaning"]],
   ["Recipe", parts.recipe, ["settings"]],
   ["Environment", parts.environment, ["environment"]],
   ["Hashes", parts.hashes, ["hashes"]],
@@ -42,7 +43,7 @@ export class RunPage {
   #timeLapse = new TimeLapse();
   #sections = new Map(); // by name: {root, body, shown}
   #shownNodes = null;
-  #shownLapse = null; // the run whose time-lapse was asked for, and at which step
+  #shownLapse = null; // the run whose time-lapse was requested, and its step
 
   constructor({ store, colours, change, open }) {
     this.#store = store;
@@ -71,7 +72,7 @@ export class RunPage {
     const isThere = Boolean(row && details && !details.failed);
     this.root.classList.toggle("unread", !isThere);
     if (!isThere) {
-      setText(this.#head, row ? details?.failed ?? "" : "There is no such run here.");
+      setText(this.#head, row ? details?.failed ?? "" : "This folder has no such run.");
       return;
     }
     fill(this.#head, ...headline(row.standing));
@@ -89,7 +90,7 @@ export class RunPage {
     this.#nodes.redraw();
   }
 
-  // Show how much of the run has come, and afterwards whether its record is still being read.
+  // Shows the loading progress of the run, and then whether its record is still being read.
   #showReading(id, row) {
     const { done, all, missing } = this.#store.progress(id);
     this.#reading.hidden = !row || done === all;
@@ -98,12 +99,12 @@ export class RunPage {
     const { complete } = this.#store.details(id) ?? {};
     const size = bytes(this.#store.curves(id)?.recorded_bytes);
     setText(this.#notice, !row ? "" : missing.length ? `Reading ${missing.join(" and ")} …`
-      : complete === false ? `The record, ${size}, is still being read: some events and validations are not here yet.`
+      : complete === false ? `The record (${size}) is still being read: some events and validations may be missing.`
         : "");
     this.#notice.hidden = this.#notice.textContent === "";
   }
 
-  // Asks for the usage of nodes, at each visit and then once in a while.
+  // Requests the usage of nodes, at each visit and then periodically.
   async #showNodes(id) {
     const now = Date.now();
     if (this.#shownNodes?.id === id && (this.#store.frozen || now - this.#shownNodes.at < 30_000)) return;
@@ -115,7 +116,8 @@ export class RunPage {
     }
   }
 
-  // Asks for the time-lapse once, and again when the run has come to a step with another moment.
+  // Requests the time-lapse once, and again when the run has reached a step with another
+  // translation.
   async #showTimeLapse(id, step) {
     const moment = `${id} ${Math.floor(2 * Math.log2(step + 1))}`;
     if (this.#shownLapse === moment) return;
@@ -126,7 +128,7 @@ export class RunPage {
     } catch (error) {
       answer = { sentences: {}, problems: [error.message] };
     }
-    if (this.#shownLapse !== moment) return; // somebody has gone to another run
+    if (this.#shownLapse !== moment) return; // the user has opened another run
     this.#timeLapse.show(answer);
     this.#hide("Time-lapse", this.#timeLapse.isEmpty);
   }

@@ -1,4 +1,4 @@
-// The parts of a run's page that are text: each makes elements of the answer to /api/runs/ID.
+// The textual parts of a run's page: each function makes elements of the response of /api/runs/ID.
 
 import { element, table } from "./dom.js";
 import { lossName } from "./measures.js";
@@ -44,7 +44,7 @@ export function validations({ validations: all }) {
   return [tall(table("Scores of each validation", ["step", ...names.map((name) => scoreTitle(name, newest[name]))], rows, { quiet: true }))];
 }
 
-// Scores on test sets, each with the signature that says how it was computed; reports have them.
+// Scores on test sets, each with the signature of its computation; only reports have them.
 export function testScores({ test_scores: sets }) {
   if (!sets?.length) return [];
   const rows = sets.map((row) => [row.test_set, row.score, row.value.toFixed(2), row.checkpoint,
@@ -53,7 +53,7 @@ export function testScores({ test_scores: sets }) {
   return [table("Scores on test sets", header, rows, { quiet: true, texts: [3, 4, 5] })];
 }
 
-// sha256 of the files that say what the run is; reports have them.
+// sha256 of the files that identify the run; only reports have them.
 export function hashes({ hashes: files }) {
   if (!files) return [];
   return [table("sha256 of its files", ["file", "sha256"], Object.entries(files), { quiet: true, texts: [1] })];
@@ -69,14 +69,14 @@ export function checkpoints({ checkpoints: all }) {
 }
 
 export function samples({ samples: all }) {
-  if (!all.length) return [quiet("No samples yet: a validation brings them.")];
+  if (!all.length) return [quiet("No samples yet: a validation records them.")];
   return [tall(table("Samples of the newest validation", ["source", "reference", "translation"],
     all.map((sample) => [sample.source, sample.reference, sample.translation]), { quiet: true, texts: [0, 1, 2] }))];
 }
 
-// How ranks and data workers are, by node, as vitals.json says.
+// State of ranks and data workers by node, from vitals.json.
 export function vitals({ vitals: found, standing: run }) {
-  if (!found) return [quiet("Nothing is known of its processes.")];
+  if (!found) return [quiet("No information about its processes.")];
   const isOld = run.state !== "training" || found.over;
   const ranks = found.ranks.map((rank) => (
     [rank.node, whole(rank.rank), rank.phase, whole(rank.step), span(rank.silent_seconds)]));
@@ -84,17 +84,17 @@ export function vitals({ vitals: found, standing: run }) {
     worker.node ?? "–", whole(worker.number), worker.alive ? "alive" : "silent",
     whole(worker.windows_read), span(worker.silent_seconds)]);
   return [
-    element("p", { class: "quiet" }, `${isOld ? "As it was at" : "At"} ${moment(found.time)}, start ${whole(found.attempt)} of the ranks.`),
+    element("p", { class: "quiet" }, `${isOld ? "Last state, at" : "State at"} ${moment(found.time)}, start ${whole(found.attempt)} of the ranks.`),
     ranks.length ? tall(table("Ranks by node", ["node", "rank", "phase", "step", "silent for"], ranks)) : null,
-    workers.length ? tall(table("Data workers", ["node", "worker", "is", "windows read", "silent for"], workers)) : null,
+    workers.length ? tall(table("Data workers", ["node", "worker", "state", "windows read", "silent for"], workers)) : null,
     found.restarts.length ? table("Restarts", ["time", "cause"],
       found.restarts.toReversed().map(({ time, cause }) => [moment(time), cause]), { texts: [1] }) : null,
   ];
 }
 
-// What was read, kept and dropped of each corpus.
+// Numbers of examples read, kept and dropped, by corpus.
 export function cleaning({ cleaning: report }) {
-  if (!report) return [quiet("The dataset's report is not at hand.")];
+  if (!report) return [quiet("The dataset's cleaning report is not available.")];
   const rows = Object.entries(report).flatMap(([corpus, { read, kept, dropped }]) => {
     const share = (count) => (read ? `${((100 * count) / read).toFixed(2)} %` : "");
     const reasons = Object.entries(dropped ?? {}).filter(([, count]) => count > 0);
@@ -103,7 +103,7 @@ export function cleaning({ cleaning: report }) {
       ...reasons.map(([reason, count]) => ["", `dropped: ${reason.replaceAll("_", " ")}`, whole(count), share(count)]),
     ];
   });
-  return [tall(table("What the cleaning of the dataset read, kept and dropped", ["corpus", "what", "examples", "share"],
+  return [tall(table("Examples that the dataset cleaning read, kept and dropped", ["corpus", "result", "examples", "share"],
     rows, { quiet: true, texts: [0] }))];
 }
 
@@ -115,7 +115,7 @@ export function recipe({ settings }) {
 export function environment({ environment: known }) {
   const rows = flat(known ?? {});
   if (!rows.length) return [quiet("Not recorded.")];
-  return [tall(table("Versions and numerics", ["what", "value"], rows, { quiet: true, texts: [1] }))];
+  return [tall(table("Versions and numerics", ["name", "value"], rows, { quiet: true, texts: [1] }))];
 }
 
 function flat(values, before = "") {
@@ -124,7 +124,7 @@ function flat(values, before = "") {
       ? flat(value, `${before}${key}.`) : [[before + key, settingText(value)]]));
 }
 
-// Commands that repeat the run, each to be copied.
+// Commands that reproduce the run, each with a copy button.
 export function commands({ commands: all }) {
   if (!all.length) return [quiet("Not known.")];
   return [element("ul", { class: "commands" }, ...all.map((command) => element("li", {},
@@ -142,7 +142,7 @@ function copyButton(text) {
 
 export function log({ log: entries }) {
   if (!entries.length) return [quiet("Empty.")];
-  return [tall(table("The run's log, newest first", ["time", "what"],
+  return [tall(table("The run's log, newest first", ["time", "message"],
     entries.toReversed().map(({ time, text }) => [moment(time), text]), { quiet: true, texts: [1] }))];
 }
 

@@ -1,12 +1,12 @@
-// The table of runs: filter, order, columns, and which runs' curves are shown.
+// The table of runs: filter, order, columns, and the choice of runs whose curves are shown.
 //
-// Rows are kept and changed in place, so that the focus stays where it is while runs train.
+// Rows are kept and changed in place, so that the focus does not move while runs train.
 
 import { element, fill, setText } from "./dom.js";
 import { COLUMNS, fits, parseFilter, sorted, unknownFields, valueOf } from "./filters.js";
 import { counted, scoreTitle, scoreValue, settingText, span, stepsOf, whole } from "./words.js";
 
-const WIDE_SETTING = 60; // characters of a setting that a cell shows
+const WIDE_SETTING = 60; // shown characters of a setting
 
 export class RunsTable {
   #change;
@@ -39,11 +39,11 @@ export class RunsTable {
         this.#said),
       element("div", { class: "scrolls table", tabindex: "0", role: "region", "aria-label": "Table of runs" },
         element("table", { class: "runs" },
-          element("caption", { class: "unseen" }, "Runs; a ticked one has its curves below"),
+          element("caption", { class: "unseen" }, "Runs; the curves of ticked runs are below"),
           element("thead", {}, this.#head), this.#body)));
   }
 
-  // `selected`: the runs whose curves are shown. Returns the runs that the filter leaves.
+  // `selected`: the runs whose curves are shown. Returns the runs that match the filter.
   show(runs, view, selected, problems) {
     this.#selected = selected;
     const terms = parseFilter(view.filter);
@@ -80,7 +80,7 @@ export class RunsTable {
     this.#showChoices(runs, view);
   }
 
-  // First in the order in which the best come first, then the other way round, then as they were.
+  // The first click sorts the best first, the second reverses the order, the third removes it.
   #sortBy(field, order) {
     this.#change((view) => {
       const [first, second] = order === "-" ? [`-${field}`, field] : [field, `-${field}`];
@@ -156,7 +156,7 @@ export class RunsTable {
   }
 }
 
-// The table's columns; each names its field for filter and order, and the order of the first click.
+// The table's columns; each has its field for filter and order, and the order of the first click.
 function columnsOf(runs, view) {
   const names = [...new Set(runs.flatMap(({ standing }) => Object.keys(standing.scores ?? {})))];
   const scores = names.map((name) => {

@@ -1,4 +1,4 @@
-// From the columns of a record to what a chart draws: pure functions.
+// Conversion of a record's columns to the data of a chart: pure functions.
 //
 //   columns {step: […], loss: […], …} ─xs─▶ the axis ─smoothed─▶ the line
 
@@ -9,8 +9,8 @@ export const AXES = {
   effective: { name: "effective hours", unit: "h" },
 };
 
-// The place of each point on an axis. Hours are those in which the run was trained, effective hours
-// the time in steps that are in the curve. A record that did not count them has its clock instead.
+// Positions of the points on an axis. Hours count the training time of the run; effective hours
+// count the time of the steps in the curve. A record without these counts uses its timestamps.
 export function xs(columns, axis) {
   if (axis === "tokens") return columns.target_tokens_seen;
   if (axis === "hours") return hours(columns, columns.wall_seconds);
@@ -26,20 +26,21 @@ function hours(columns, seconds) {
   return (columns.time ?? []).map((value) => (value === null ? null : (value - begun) / 3600));
 }
 
-// The place of a step on an axis, between the points around it.
+// Position of a step on an axis, interpolated between the neighbouring points.
 export function xAtStep(columns, axis, step) {
   if (axis === "step") return step;
   return between(columns.step, xs(columns, axis), step);
 }
 
-// The step at a place of an axis.
+// The step at a position of an axis.
 export function stepAtX(columns, axis, x) {
   if (axis === "step") return Math.round(x);
   const step = between(xs(columns, axis), columns.step, x);
   return step === null ? null : Math.round(step);
 }
 
-// What stands at `at` in `to`, as `at` stands in `from`, which grows; beyond the ends, the end.
+// Interpolates the value in `to` for the value `at` of the growing list `from`; constant beyond the
+// ends.
 function between(from, to, at) {
   if (!from?.length) return null;
   const right = firstFrom(from, at);
@@ -50,7 +51,7 @@ function between(from, to, at) {
   return to[right - 1] + share * (to[right] - to[right - 1]);
 }
 
-// The first place of a growing list whose value is no less.
+// Index of the first value of a growing list that is not below `least`.
 export function firstFrom(values, least) {
   let low = 0;
   let high = values.length;
@@ -62,7 +63,7 @@ export function firstFrom(values, least) {
   return low;
 }
 
-// The place of the value next to `x` in a growing list.
+// Index of the value closest to `x` in a growing list.
 export function nearest(values, x) {
   const right = firstFrom(values, x);
   if (right === 0) return 0;
@@ -70,7 +71,7 @@ export function nearest(values, x) {
   return x - values[right - 1] <= values[right] - x ? right - 1 : right;
 }
 
-// An exponential moving average that is not drawn to 0 at its begin. Unknown values stay unknown.
+// An exponential moving average without a bias to 0 at its start. Unknown values stay unknown.
 export function smoothed(values, weight) {
   if (!weight) return values;
   let average = 0;
@@ -83,12 +84,12 @@ export function smoothed(values, weight) {
   });
 }
 
-// What a logarithmic axis can show of values.
+// The values that a logarithmic axis can show.
 export function positive(values) {
   return values.map((value) => (value > 0 ? value : null));
 }
 
-// Appends columns of newer steps, in place; steps that are there already are passed over.
+// Appends columns of newer steps, in place; steps that exist already are skipped.
 export function append(columns, newer) {
   const last = columns.step.at(-1) ?? 0;
   const from = firstFrom(newer.step, last + 1);
@@ -106,7 +107,7 @@ export function scorePoints(validations, name) {
     .map(({ step, scores }) => ({ step, value: scores[name].value }));
 }
 
-// Of many rows so many that a table of them can be read, with the last one.
+// Selects at most `most` evenly spaced rows for a readable table, including the last row.
 export function readable(rows, most) {
   if (rows.length <= most) return rows;
   const kept = [];
@@ -116,8 +117,8 @@ export function readable(rows, most) {
   return kept;
 }
 
-// The places of known values without a known one beside them, of which no line is drawn. Where other
-// lines alone have a point the value is undefined, and what is beside it lies beyond.
+// Indexes of known values without a known neighbour, of which no line is drawn. A value is
+// undefined where only other lines have a point; such places do not count as neighbours.
 export function lonely(values) {
   const isKnown = (value) => value !== null && value !== undefined;
   const places = [...values.keys()].filter((n) => values[n] !== undefined);
@@ -125,12 +126,12 @@ export function lonely(values) {
     && !isKnown(values[places[at - 1]]) && !isKnown(values[places[at + 1]]));
 }
 
-// A range for an axis: one of a single place gets some room.
+// A range for an axis, widened if it is a single position.
 export function widened(ends) {
   return ends && ends[0] === ends[1] ? [ends[0] - 0.5, ends[1] + 0.5] : ends;
 }
 
-// The lowest and the highest of numbers, or null; for lists too long to be arguments.
+// The lowest and the highest number, or null; for lists too long to be arguments.
 export function extent(values) {
   let low = Infinity;
   let high = -Infinity;

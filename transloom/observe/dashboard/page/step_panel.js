@@ -1,6 +1,6 @@
-// A step of a run, opened by a click on its point: what the record says of it, and a look inside.
+// A step of a run, opened by a click on its point: its record, and an inspection.
 //
-//   click ─▶ the step, or the largest loss of those that the point stands for ─▶ "Look at this step"
+//   click ─▶ the step, or the largest loss of the point's steps ─▶ "Inspect this step"
 //   ─▶ the server trains it again (progress) ─▶ sentences, gradient norms, activations
 
 import { element, fill, setText } from "./dom.js";
@@ -36,11 +36,11 @@ export class StepPanel {
   constructor({ store, change }) {
     this.#store = store;
     this.#change = change;
-    this.#begin = element("button", { type: "submit", class: "primary" }, "Look at this step");
+    this.#begin = element("button", { type: "submit", class: "primary" }, "Inspect this step");
     const close = element("button", { type: "button", click: () => this.root.close() }, "Close");
     const move = (by, words) => element("button", { type: "button", click: () => this.#move(by) }, words);
     this.root = element("dialog", { class: "step", "aria-labelledby": "step-title", close: () => this.#closed() },
-      element("header", {}, this.#title, move(-1, "← step before"), move(1, "step after →"), close),
+      element("header", {}, this.#title, move(-1, "← previous step"), move(1, "next step →"), close),
       this.#record,
       element("form", { submit: (event) => this.#submit(event) },
         element("label", {}, "from step ", this.#first), element("label", {}, "to step ", this.#last), this.#begin),
@@ -73,7 +73,7 @@ export class StepPanel {
     this.#offer(step);
   }
 
-  // Which step a point stands for: of several the one with the largest value of what was clicked.
+  // The step of a point: of several steps, the one with the largest value of the clicked measure.
   async stepOf(id, step, measure) {
     const curves = this.#store.curves(id);
     const by = LARGEST.includes(measure) ? measure : null;
@@ -121,7 +121,7 @@ export class StepPanel {
     const events = (details?.events ?? []).filter((event) => event.step === step.step);
     const said = events.map(({ words }) => element("p", {}, words));
     if (columns.step[n] !== step.step) {
-      const why = this.#store.frozen ? "The report does not hold each step." : "The record has no numbers of this step.";
+      const why = this.#store.frozen ? "The report does not include every step." : "The record has no values for this step.";
       fill(this.#record, element("p", { class: "quiet" }, why), said);
       return;
     }
@@ -133,13 +133,13 @@ export class StepPanel {
     return [["loss", lossName(this.#store.row(this.#shown.id)?.standing)], ...FIELDS];
   }
 
-  // A look that this page has heard of is shown at once.
+  // Shows an inspection immediately if this page knows of it.
   async #offer(step) {
     const form = this.root.querySelector("form");
     form.hidden = !this.#store.canLook;
     if (!this.#store.canLook) {
       const { path } = this.#store.row(step.id)?.standing ?? {};
-      fill(this.#state, "What the step was made of, its sentences and gradients, shows ",
+      fill(this.#state, "To see the step's sentences and gradients, run ",
         element("code", {}, `transloom replay ${path ?? "RUN"} --steps ${step.step}:${step.step} --look`));
       return;
     }
@@ -153,11 +153,11 @@ export class StepPanel {
     const [first, last] = [Number(this.#first.value), Number(this.#last.value)];
     const step = this.#shown;
     if (!(first >= 1 && first <= last)) {
-      setText(this.#state, `Steps ${this.#first.value} to ${this.#last.value} are none: the first must be no less than 1 and no more than the last.`);
+      setText(this.#state, `Steps ${this.#first.value} to ${this.#last.value} are no valid range: the first must be at least 1 and at most the last.`);
       return;
     }
     this.#begin.disabled = true;
-    setText(this.#state, "The look begins …");
+    setText(this.#state, "Starting the inspection …");
     try {
       const answer = await this.#store.startLook(step.id, first, last);
       if (this.#shown === step) this.#showLook(step, first, last, answer);
@@ -170,7 +170,7 @@ export class StepPanel {
   #showLook(step, first, last, answer) {
     const isRunning = answer.state === "running";
     this.root.classList.toggle("busy", isRunning);
-    setText(this.#state, answer.message || (isRunning ? "Steps are trained again …" : ""));
+    setText(this.#state, answer.message || (isRunning ? "Training the steps again …" : ""));
     if (answer.state === "done" && answer.look) fill(this.#result, ...lookParts(answer.look, capital(lossName(this.#store.row(step.id)?.standing))));
     if (isRunning) this.#timer = setTimeout(() => this.#askAgain(step, first, last), ASK_EVERY_MS);
   }

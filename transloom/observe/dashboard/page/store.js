@@ -1,19 +1,20 @@
-// What the page knows: rows of the table, curves and details of the runs that are shown, each asked
-// for once and then followed. Listeners hear which run has changed, or null if the table has.
+// State of the page: rows of the table, and the curves and details of the shown runs. Each is
+// requested once and then followed. Listeners receive the id of a changed run, or null if the table
+// has changed.
 
 import { append } from "./series.js";
 
-const POINTS = 2000; // of a curve: more than a screen is wide
+const POINTS = 2000; // per curve: more than a screen's width
 
 export class Store {
   runs = [];
   folder = "";
   problems = [];
   link = "following"; // or "lost"
-  looks = new Set(); // those that have been heard of, as "ID A-B"
+  looks = new Set(); // inspections known from events, as "ID A-B"
   #answers;
   #curves = new Map(); // by run
-  #fine = new Map(); // by run: the part of a thinned curve that is looked at
+  #fine = new Map(); // by run: the visible part of a thinned curve
   #details = new Map(); // by run
   #asked = new Set();
   #listeners = [];
@@ -46,7 +47,7 @@ export class Store {
     return this.runs.find((row) => row.id === id);
   }
 
-  // The curves of a run, or null while they come. `steps`: the part that is looked at.
+  // The curves of a run, or null until they arrive. `steps`: the visible part.
   curves(id, steps = null) {
     const whole = this.#once(`curves ${id}`, this.#curves, id,
       () => this.#answers.ask(`/api/runs/${id}/curves?points=${POINTS}`));
@@ -58,19 +59,19 @@ export class Store {
     return whole;
   }
 
-  // Events, validations, checkpoints, …: the answer to /api/runs/ID, or null while it comes.
+  // Events, validations, checkpoints, …: the response of /api/runs/ID, or null until it arrives.
   details(id) {
     return this.#once(`details ${id}`, this.#details, id, () => this.#answers.ask(`/api/runs/${id}`));
   }
 
-  // How much of a run has come: {done, all, missing}, `missing` in words.
+  // Loading progress of a run: {done, all, missing}, `missing` in words.
   progress(id) {
     const parts = [["its curves", this.#curves], ["its folder", this.#details]];
     const missing = parts.filter(([, kept]) => !kept.has(id)).map(([name]) => name);
     return { done: parts.length - missing.length, all: parts.length, missing };
   }
 
-  // Each step from one to another, for a look close by.
+  // The curves with every step of a range.
   async steps(id, first, last) {
     return this.#answers.ask(`/api/runs/${id}/curves?points=${POINTS}&from=${first}&to=${last}`);
   }
@@ -114,7 +115,7 @@ export class Store {
     try {
       part.curves = await this.steps(id, first, last);
     } catch {
-      return; // the whole curve stays
+      return; // keep the whole curve
     }
     if (this.#fine.get(id) === part) this.#tell(id);
   }
@@ -126,7 +127,7 @@ export class Store {
     if (kind === "looks") this.looks.add(`${data.id} ${data.from}-${data.to}`);
   }
 
-  // A record can be read better now, or is another one.
+  // The index of a record is complete, or another record has replaced it.
   #readAgain(id) {
     this.#forget(id);
     if (this.#details.has(id)) this.#askAgain(id);
@@ -164,12 +165,12 @@ export class Store {
     this.#tell(id);
   }
 
-  // Asks for a run's details anew, and shows those that it has until they come.
+  // Requests a run's details again, and keeps the former ones until they arrive.
   async #askAgain(id) {
     try {
       this.#details.set(id, await this.#answers.ask(`/api/runs/${id}`));
     } catch {
-      return; // the next message asks again
+      return; // the next message requests them again
     }
     this.#tell(id);
   }
@@ -186,7 +187,7 @@ export class Store {
     this.#tell(null);
   }
 
-  // After the connection was lost, what happened meanwhile is asked for.
+  // Requests the changes that were missed while the connection was lost.
   #catchUp() {
     for (const id of this.#curves.keys()) this.#forget(id);
     for (const id of this.#details.keys()) this.#askAgain(id);

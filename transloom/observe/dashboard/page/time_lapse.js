@@ -1,5 +1,5 @@
-// What became of a run's probe sentences: a slider over the steps at which they were kept, the
-// translation of each, and where it looked.
+// A run's probe sentences over time: a slider over the recorded steps, the translation after each,
+// and its cross-attention.
 
 import { element, fill, setText, table } from "./dom.js";
 import { counted, whole } from "./words.js";
@@ -16,7 +16,7 @@ export class TimeLapse {
     type: "range", min: "0", value: "0", "aria-label": "Step", input: () => this.#draw() });
   #all = element("div", {});
 
-  // `answer`: of /api/runs/ID/time-lapse. The place that somebody has chosen stays.
+  // `answer`: of /api/runs/ID/time-lapse. The user's choice of sentence and step is kept.
   show({ sentences, problems }) {
     this.#sentences = sentences;
     const names = Object.keys(sentences);
@@ -41,7 +41,7 @@ export class TimeLapse {
     return this.#sentences[this.#choice.value] ?? Object.values(this.#sentences)[0];
   }
 
-  // At the newest moment, as long as nobody has gone back.
+  // Shows the newest step, unless the user has moved the slider back.
   #choose() {
     const wasLast = this.#slider.value === this.#slider.max || !this.#slider.hasAttribute("max");
     this.#slider.max = this.#moments.length - 1;
@@ -63,7 +63,7 @@ export class TimeLapse {
   }
 }
 
-// The mean of all heads' cross-attention as a table: a row for each piece that came out.
+// The mean of all heads' cross-attention as a table: a row for each output piece.
 function mapOf({ source, target, weights, ended }) {
   const pieces = [...target.slice(1), ended ? "(end)" : "…"];
   const cell = (weight) => {
@@ -71,9 +71,9 @@ function mapOf({ source, target, weights, ended }) {
     drawn.style.setProperty("--weight", `${weight / 2}%`); // half the colour: text stays readable
     return drawn;
   };
-  return element("div", { class: "scrolls", tabindex: "0", role: "region", "aria-label": "Where it looked" },
+  return element("div", { class: "scrolls", tabindex: "0", role: "region", "aria-label": "Cross-attention" },
     element("table", { class: "attention" },
-      element("caption", {}, "Where each piece looked: mean of all heads, percent"),
+      element("caption", {}, "Cross-attention of each output piece: mean of all heads, percent"),
       element("thead", {}, element("tr", {}, element("td", {}),
         source.map((piece) => element("th", { scope: "col", dir: "auto" }, piece)))),
       element("tbody", {}, weights.map((row, t) => element("tr", {},

@@ -1,13 +1,13 @@
-// What is shown, and the address's #fragment that says it, so that a view can be sent.
+// The view, stored in the address's #fragment, so that it can be shared.
 //
 //   #runs=a,b&x=hours&smooth=0.6&log=loss&zoom=100..200      the table with two runs' curves
 //   #run=a&step=57                                           a run's page with a step opened
 //
-// What is as a new visitor finds it is left out.
+// Default values are left out.
 
 export const X_AXES = ["step", "tokens", "hours", "effective"];
 
-// The view of a visitor without a fragment. `runs` null: the page chooses.
+// The view without a fragment. `runs` null: the page chooses.
 export function newView() {
   return {
     run: null, runs: null, filter: "", sort: "", columns: [], x: "step", smooth: 0,
@@ -40,7 +40,7 @@ function decoded(text) {
   try {
     return decodeURIComponent(text);
   } catch {
-    return text; // somebody has written the fragment by hand
+    return text; // the fragment was edited by hand
   }
 }
 

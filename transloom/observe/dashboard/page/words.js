@@ -1,8 +1,8 @@
-// Numbers, times and names as a person reads them.
+// Numbers, times and names formatted for a person.
 
 const SCORE_NAMES = { bleu: "BLEU", chrf: "chrF", ter: "TER", loss: "validation loss" };
 
-// A number with as many digits as say something.
+// A number with its significant digits.
 export function number(value) {
   if (value === null || value === undefined || Number.isNaN(value)) return "–";
   if (!Number.isFinite(value)) return value > 0 ? "∞" : "−∞";
@@ -16,7 +16,7 @@ export function number(value) {
   return minus(value.toLocaleString("en", form));
 }
 
-// A number for an axis, where there is little room.
+// A short number, for an axis.
 export function short(value) {
   const size = Math.abs(value);
   if (size >= 1e9 || size < 1e4) return number(value);
@@ -30,18 +30,19 @@ export function whole(value) {
   return minus(Math.round(value).toLocaleString("en"));
 }
 
-// A run's last step and its goal; a run may have passed a goal that was set later.
+// A run's last step and its last planned step; a run may have passed a `max_steps` that was lowered
+// later.
 export function stepsOf(step, maxSteps) {
   if (!maxSteps) return whole(step);
   return step > maxSteps ? `${whole(step)} (max_steps is ${whole(maxSteps)})` : `${whole(step)} of ${whole(maxSteps)}`;
 }
 
-// Something countable, such as "3 steps".
+// A count with its noun, such as "3 steps".
 export function counted(count, noun) {
   return `${whole(count)} ${noun}${count === 1 ? "" : "s"}`;
 }
 
-// A span of time, of two units at most.
+// A duration, in at most two units.
 export function span(seconds) {
   if (seconds === null || seconds === undefined) return "";
   const rounded = Math.max(0, Math.round(seconds));
@@ -57,7 +58,7 @@ export function span(seconds) {
     .map(([count, unit]) => `${count} ${unit}`).join(" ");
 }
 
-// A moment by this machine's clock: seconds since the epoch, or a text with a zone.
+// A time by this machine's clock: from seconds since the epoch, or a text with a zone.
 export function moment(time) {
   const date = typeof time === "number" ? new Date(time * 1000) : new Date(time);
   if (Number.isNaN(date.getTime())) return String(time ?? "");
@@ -84,12 +85,13 @@ export function scoreTitle(name, score) {
   return scoreName(name) + (score?.decoding ? ` (${score.decoding})` : "");
 }
 
-// The search that `beam_size` and `length_penalty` stand for, as `search_label` in Python has it.
+// The name of the search with `beam_size` and `length_penalty`, as `search_label` in Python returns
+// it.
 export function searchLabel({ beam_size: beam, length_penalty: alpha }) {
   return beam === 1 ? "greedy" : `beam ${beam}, α ${alpha}`;
 }
 
-// A score's value as papers print it.
+// A score's value with the decimals that papers print.
 export function scoreValue(name, value) {
   if (value === null || value === undefined) return "–";
   return name === "loss" ? value.toFixed(4) : value.toFixed(2);
