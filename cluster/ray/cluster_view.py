@@ -114,7 +114,7 @@ class ClusterView(PeriodicThread):
 
     def _refresh(self) -> None:
         if embedded_ray_is_lost():
-            # Ray ends the process a minute after a request to a dead head, in any later session too.
+            # Ray ends the process a minute after a request to a dead head, in any session.
             return
         asked_at = time.monotonic()
         # A request may fail in many ways; each of them only means that there is no answer.

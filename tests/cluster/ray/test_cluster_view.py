@@ -42,7 +42,7 @@ class Clock:
     def __init__(self):
         self.now = 0.0
 
-    def look(self):
+    def poll(self):
         return self.now
 
 
