@@ -70,7 +70,7 @@ class HandClock:
     def __init__(self) -> None:
         self.now = 0.0
 
-    def look(self) -> float:
+    def poll(self) -> float:
         return self.now
 
 
