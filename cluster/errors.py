@@ -3,7 +3,7 @@
 This file imports none of our modules, because `cluster.packages` needs it to find our packages.
 """
 
-# Exit codes of the command line; 75 (EX_TEMPFAIL of sysexits.h) asks to be started again.
+# Exit codes of the command line; 75 (EX_TEMPFAIL of sysexits.h) requests a restart.
 EXIT_FAILED, EXIT_USAGE, EXIT_PREEMPTED = 1, 2, 75
 
 

@@ -21,7 +21,7 @@ LONGEST_SHOWN = 300
 LONGEST_OVERRIDE_SHOWN = 200
 MAX_PROBLEMS = 20
 _EXPECTED = "Input should be "
-# Pydantic's terms, and the terms that users of YAML know.
+# Pydantic's terms, and their replacements in the terms of YAML.
 _PLAIN_MESSAGES = {
     "valid integer": "whole number",
     "valid number": "number",

@@ -98,8 +98,8 @@ def default_run(recipe: Recipe, run_name: str) -> PurePosixPath:
         if not volume.read_only:
             return PurePosixPath(volume.path) / "runs" / run_name
     raise RecipeError(
-        "cluster.kubernetes.volumes has no writable volume, so the run has no possible "
-        "folder: name a claim and a path, such as {claim: shared, path: /shared}"
+        "cluster.kubernetes.volumes has no writable volume for the run's folder: "
+        "name a claim and a path, such as {claim: shared, path: /shared}"
     )
 
 

@@ -173,7 +173,7 @@ def _options(
         "account": slurm.account,
         "time": slurm.time_limit_minutes,
         "array": (f"0-{tasks - 1}" + (f"%{at_once}" if at_once else "")) if array else None,
-        "signal": f"B:TERM@{notice}",  # to this script alone
+        "signal": f"B:TERM@{notice}",  # sent to this script alone
         "open-mode": "append",
         "chdir": folder,
         "output": f"{recipe.name}-{'%A_%a' if array else '%j'}.out",
@@ -224,4 +224,4 @@ def submit(script: str) -> str:
         ) from error
     if done.returncode:
         raise ClusterError(f"Slurm refuses the job: {done.stderr.strip() or done.stdout.strip()}")
-    return done.stdout.strip().partition(";")[0]  # a cluster's name may follow
+    return done.stdout.strip().partition(";")[0]  # the cluster's name may follow

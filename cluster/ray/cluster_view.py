@@ -117,7 +117,7 @@ class ClusterView(PeriodicThread):
             # Ray ends the process a minute after a request to a dead head, in any session.
             return
         asked_at = time.monotonic()
-        # A request may fail in many ways; each of them only means that there is no answer.
+        # A request may raise many exceptions; all of them mean that the head did not answer.
         with suppress(Exception):
             nodes = _ask()
             with self._answered:

@@ -111,6 +111,6 @@ def _variables(text: str, path: Path) -> list[tuple[str, str]]:
         if len(value) >= 2 and value[0] == value[-1] and value[0] in "\"'":
             value = value[1:-1]
         if "\0" in value:
-            raise ClusterError(f"{path}, line {number} holds a NUL, which no variable may")
+            raise ClusterError(f"{path}, line {number} holds a NUL, which no variable can contain")
         found.append((name, value))
     return found

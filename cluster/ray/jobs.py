@@ -54,8 +54,8 @@ _COMPARE = (
     "example with `ssh -L 8265:127.0.0.1:8265 HEAD`"
 )
 
+_CLIENT_IS_MADE = threading.Lock()  # held while the environment lacks the variables below
 # Variables that take precedence over the address that Ray's client is given.
-_CLIENT_IS_MADE = threading.Lock()  # while the environment lacks them
 _OVERRIDES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 
 
@@ -90,12 +90,12 @@ def submit(
 ) -> str:
     """Start a command on a cluster and return the job's id at once.
 
-    The head node searches for the command's program first in the directory of the Python that runs
-    here, if it has that directory too, then on its PATH.
+    The head node searches for the command's program on its PATH. If it has the directory of the
+    Python that runs here, it searches that first.
 
     Args:
         folder: working directory of the command, as the head node sees it.
-        shipped: uploaded files by their names in a directory, which comes first on Python's path in
+        shipped: uploaded files by their names in a directory. It comes first on Python's path in
             the command and in all workers that it starts, on all nodes.
         environment: added to the environment of the command and of the workers it starts.
             Every user of the cluster can read it.
@@ -262,8 +262,9 @@ class _Client(JobSubmissionClient):
     Without an explicit `auth`, requests would replace the token by that password.
     """
 
-    def _do_request(self, *arguments: Any, **options: Any) -> Any:  # Ray 2.60.0: of all requests
-        if arguments == ("GET", "/api/version"):  # the first request, whose server may not be Ray
+    # In Ray 2.60.0 all requests go through this method.
+    def _do_request(self, *arguments: Any, **options: Any) -> Any:
+        if arguments == ("GET", "/api/version"):  # the first request; the server may not be Ray
             options.setdefault("timeout", REQUEST_SECONDS)
         return super()._do_request(*arguments, auth=lambda request: request, **options)
 

@@ -1,7 +1,7 @@
 """Processes that carry a mark in their environment, so that they are found whatever their parent.
 
 A process inherits the environment of its parent. So every descendant of a marked process carries
-the mark, even if a parent in between is dead, and even if this process does not know of it.
+the mark, even if its parent is dead, or if this process does not know it.
 """
 
 import os

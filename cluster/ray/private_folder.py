@@ -97,8 +97,8 @@ def _unsuitable(parent: Path) -> str | None:
     length = len(os.fsencode(parent))
     if length > LONGEST_PARENT:
         return (
-            f"its path has {length} bytes, and with more than {LONGEST_PARENT} those of Ray's "
-            "sockets are too long"
+            f"its path has {length} bytes, and with more than {LONGEST_PARENT} the "
+            "paths of Ray's sockets are too long"
         )
     with suppress(OSError):  # the creation of a folder reports a missing parent
         return replaceable_by_others(parent)

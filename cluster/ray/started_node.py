@@ -88,7 +88,7 @@ class StartedNode:
         assert output
 
         def read_on() -> None:
-            self._last_words.extend(map(str.strip, output))  # until its end
+            self._last_words.extend(map(str.strip, output))  # blocks until the output ends
             self._ray.wait()
             tell()
 

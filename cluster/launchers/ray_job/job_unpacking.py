@@ -112,7 +112,7 @@ def _run_folder(request: JobRequest) -> Path:
 
 
 def _view() -> QueueView:
-    from cluster.launchers.ray_job.head_cluster_view import HeadClusterView  # Ray
+    from cluster.launchers.ray_job.head_cluster_view import HeadClusterView  # imports Ray
 
     return HeadClusterView(os.environ["RAY_ADDRESS"])
 
