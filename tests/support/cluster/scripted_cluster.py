@@ -115,7 +115,7 @@ class ScriptedGroup:
         self.asked_to_stop_at = self._clock.now
         self.times_asked_to_stop += 1
 
-    def signs(self):
+    def heartbeats(self):
         return [(Position("step", 5), 1.0) for _ in self.nodes]
 
 
@@ -188,7 +188,7 @@ class ScriptedView:
     def nodes(self):
         return self.before
 
-    def fresh_nodes(self):
+    def query_nodes(self):
         return self.now
 
 
