@@ -205,7 +205,7 @@ class NoWorkers:
     def admit(self):
         pass
 
-    def spread(self):
+    def windows_read_text(self):
         return "no data workers"
 
 
