@@ -1,31 +1,31 @@
 """Errors of recipes, Ray and jobs. Messages are written for users.
 
-Nothing of ours is imported here: `cluster.packages`, which says whose packages are ours, needs it.
+This file imports none of our modules, because `cluster.packages` needs it to find our packages.
 """
 
-# Exit codes of the command line; 75 (EX_TEMPFAIL of sysexits.h) asks to be started again.
+# Exit codes of the command line; 75 (EX_TEMPFAIL of sysexits.h) requests a restart.
 EXIT_FAILED, EXIT_USAGE, EXIT_PREEMPTED = 1, 2, 75
 
 
 class ClusterError(Exception):
-    """Ray, a job or a recipe does not allow what was asked."""
+    """Ray, a job or a recipe does not allow the requested operation."""
 
 
 class RecipeError(ClusterError):
-    """The recipe, or an override of it, is wrong."""
+    """The recipe, or an override of it, is invalid."""
 
 
 class RankLostError(ClusterError):
-    """A rank has died, hangs, or has failed in a way that may not happen again."""
+    """A rank has died, hangs, or has failed with an error that a retry may avoid."""
 
 
 class RankHungError(RankLostError):
-    """A rank makes no progress, though its process is there."""
+    """A rank makes no progress, although its process is alive."""
 
 
 class HeadLostError(ClusterError):
-    """The head of the Ray cluster does not answer, so its session cannot be left in good order."""
+    """The head of the Ray cluster does not answer, so its session cannot be closed properly."""
 
 
 class EmbeddedRayError(ClusterError):
-    """The embedded Ray is lost or has not come up; this process may start another one."""
+    """The embedded Ray is lost or did not start; this process may start another one."""

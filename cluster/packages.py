@@ -1,9 +1,9 @@
 """Import our own `cluster`, `trainer`, `model` and so on, and compare their sources between nodes.
 
-The names are generic, so a user's folder may hold packages of the same names, and such a folder
-can get onto Python's path: through PYTHONPATH, through a Ray job's working directory, or because
-Ray puts the folder of the driver before everything else on the path of its workers. Ours are in
-the installation, the folder from which this file was imported.
+The names are generic, so a user's directory may hold packages of the same names. Such a directory
+can get onto Python's path through PYTHONPATH or a Ray job's working directory. Ray also puts the
+driver's directory first on the path of its workers. Our packages are in the installation: the
+directory from which this file was imported.
 """
 
 import importlib
@@ -17,32 +17,34 @@ INSTALLATION = Path(__file__).resolve().parent.parent
 
 
 def digest_of_sources() -> str:
-    """Return the digest of the transloom that this process imports.
+    """Return the digest of the transloom sources that this process imports.
 
-    Actor classes travel by value, with the constants that they name: so they call this instead.
+    Actor classes are pickled by value, including the constants that they name. Therefore they call
+    this function instead of naming a constant.
     """
     return digest_of(INSTALLATION)
 
 
 def other_sources(process: str, found: str, expected: str, use: str) -> str:
-    """Return the message about a process whose sources are not the driver's.
+    """Return the message about a process whose sources differ from the driver's.
 
     Args:
-        found: the digest of its sources.
-        expected: that of the driver's.
-        use: for what the process would use them, as an infinitive.
+        found: the digest of the process's sources.
+        expected: the digest of the driver's sources.
+        use: the purpose for which the process would use them, as an infinitive.
     """
     return (
         f"{process} has another transloom than the driver (sources {found[:12]}…, expected "
-        f"{expected[:12]}…), and would {use} by it. Install the same there, or use transloom "
+        f"{expected[:12]}…), and would {use} with it. Install the same there, or use transloom "
         "submit, which sends its own"
     )
 
 
 def import_own_packages() -> None:
-    """Import our packages from the installation, whatever stands on the path before it.
+    """Import our packages from the installation, whatever precedes it on the path.
 
-    A package once imported finds its modules by itself, so later changes of the path do no harm.
+    An imported package finds its submodules through its own path, so later changes of `sys.path` do
+    not affect it.
 
     Raises:
         ClusterError: this process has already imported a foreign module of one of the names.

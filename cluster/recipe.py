@@ -1,7 +1,8 @@
 """Recipes: one YAML file per experiment, read strictly, completed by `key=value` overrides.
 
-Precedence is defaults < recipe < overrides. A key that is not known fails with the nearest one
-that is. The folder of a run is named by its recipe and the identity fields that overrides change.
+Precedence is defaults < recipe < overrides. An unknown key fails, and the error suggests the
+nearest known key. The name of a run's folder consists of its recipe's name and the identity fields
+that overrides change.
 """
 
 import hashlib
@@ -30,15 +31,15 @@ from trainer.errors import RunMismatchError
 from trainer.recipe import TrainingRecipe, class_of, identity_of, recipe_class
 
 if TYPE_CHECKING:
-    from trainer.runs.folder import RunFolder  # imports numpy, for which no completion waits
+    from trainer.runs.folder import RunFolder  # imports numpy, which would slow down completion
 
-# The built-in recipes: in a checkout beside the packages, in a wheel inside this one.
+# The built-in recipes: in a checkout next to the packages, in a wheel inside this one.
 _HERE = Path(__file__).resolve().parent
 RECIPES = next((p for p in (_HERE / "recipes", _HERE.parent / "recipes") if p.is_dir()), _HERE)
 
 
 class Recipe(TrainingRecipe):
-    """A whole recipe: what is trained, and where."""
+    """A whole recipe: the training and its placement."""
 
     cluster: ClusterConfig = ClusterConfig()
 
@@ -54,7 +55,7 @@ class Recipe(TrainingRecipe):
         return self
 
     def training(self) -> TrainingRecipe:
-        """The part that the ranks need."""
+        """Return the part that the ranks need."""
         values = {name: getattr(self, name) for name in TrainingRecipe.model_fields}
         return recipe_class(TrainingRecipe, self.task, self.model.network).model_construct(**values)
 
@@ -66,7 +67,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe and apply overrides such as `trainer.max_steps=200`.
 
     Raises:
-        RecipeError: the recipe is wrong; with the file, the key, the value and the remedy.
+        RecipeError: the recipe is invalid; the message has the file, key, value and remedy.
     """
     _check_locations(overrides)
     own = _read(path)
@@ -80,11 +81,11 @@ def _build(
     overrides: Sequence[str],
     build: Callable[[dict[str, Any]], Recipe],
 ) -> Recipe:
-    """Build a recipe of values, and attribute each problem to the file or to an override.
+    """Build a recipe from values, and attribute each problem to the file or to an override.
 
     Args:
         own: the values of the file, without the overrides.
-        values: those with the overrides.
+        values: the values of the file with the overrides applied.
     """
     try:
         return build(values)
@@ -125,11 +126,11 @@ def _problems(
 def load_run_recipe(run: "RunFolder", overrides: Sequence[str] = ()) -> Recipe:
     """Read the recipe of a run's last start, and apply the user's overrides.
 
-    Whoever wrote the run executes no code: see `TrainingRecipe.of_untrusted`.
+    Loading the run executes no code of its author; see `TrainingRecipe.of_untrusted`.
 
     Raises:
-        RunMismatchError: there is no run, or an extension of the run is not here.
-        RecipeError: the recipe or an override is wrong.
+        RunMismatchError: the run does not exist, or an extension of the run is not installed.
+        RecipeError: the recipe or an override is invalid.
     """
     return load_untrusted_recipe(run.recipe, run.card().identity, overrides)
 
@@ -143,19 +144,19 @@ def load_untrusted_recipe(
     """Read a recipe that a run or a job holds.
 
     Args:
-        identity: the run's identity; None if there is none to compare with.
-        overrides: the user's, which may name an `extension_folder`.
-        theirs: overrides that the run or job holds, which come first.
+        identity: the run's identity; None if no identity is known to compare with.
+        overrides: the user's overrides, which may name an `extension_folder`.
+        theirs: the overrides that the run or job holds; they are applied first.
 
     Raises:
-        RunMismatchError: an extension is not here.
-        RecipeError: the recipe or an override is wrong.
+        RunMismatchError: an extension is not installed.
+        RecipeError: the recipe or an override is invalid.
     """
     _check_locations(overrides)
     own = _with_overrides(_read(path), theirs)
     named_folder = own.pop("extension_folder", None)
     values = _with_overrides(own, overrides)
-    # Ranks and workers on other nodes are told the environment's folder, which they may lack.
+    # Ranks and workers on other nodes inherit the environment's folder, which may not exist there.
     own_folder = values.pop("extension_folder", None) or os.environ.get(FOLDER_VARIABLE)
     if not isinstance(own_folder, str | None):
         raise RecipeError(
@@ -174,10 +175,10 @@ def load_untrusted_recipe(
 
 
 def checkpoints_of_run(run: "RunFolder") -> CheckpointsConfig:
-    """Read which checkpoints of a run stay, without its other settings and its extensions.
+    """Read a run's checkpoint settings without its other settings and its extensions.
 
     Raises:
-        RecipeError: the run's recipe or this section of it is wrong.
+        RecipeError: the run's recipe or this section of it is invalid.
     """
     section = _read(run.recipe).get("checkpoints", {})
     try:
@@ -189,7 +190,7 @@ def checkpoints_of_run(run: "RunFolder") -> CheckpointsConfig:
 
 
 def find_recipe(name: str) -> Path:
-    """A recipe by path, or by the name of one that comes with transloom."""
+    """Return the path of a recipe, given its path or the name of a built-in recipe."""
     path = Path(name)
     if path.is_file():
         return path
@@ -209,7 +210,7 @@ def find_recipe(name: str) -> Path:
 
 
 def run_name(path: Path, overrides: Sequence[str]) -> str:
-    """The name of the run's folder, e.g. `phrasebook` or `phrasebook,seed=2`."""
+    """Return the name of the run's folder, e.g. `phrasebook` or `phrasebook,seed=2`."""
     recipe = load_recipe(path, overrides)
     after = identity_of(recipe)
     try:
@@ -221,7 +222,7 @@ def run_name(path: Path, overrides: Sequence[str]) -> str:
 
 
 def with_absolute_paths(recipe: Recipe) -> Recipe:
-    """The recipe with absolute paths: ranks and workers may run in other folders."""
+    """Return the recipe with absolute paths: ranks and workers may run elsewhere."""
     if recipe.extension_folder is not None:
         folder = str(Path(recipe.extension_folder).expanduser().absolute())
         recipe = recipe.model_copy(update={"extension_folder": folder})
@@ -245,7 +246,7 @@ def _read(path: Path) -> dict[str, Any]:
             f"({error.reason}). Convert the file, for example with iconv"
         ) from error
     except YamlError as error:
-        raise RecipeError(f"{path} is no recipe: {error}") from error
+        raise RecipeError(f"{path} is not a recipe: {error}") from error
     if not isinstance(values, dict):
         raise RecipeError(f"{path} holds {type(values).__name__}, not a table of sections")
     return values
@@ -284,7 +285,7 @@ def _apply(values: dict[str, Any], override: str) -> None:
 
 
 def _position(override: str, text: str, items: list[Any]) -> int:
-    """The place in a list that a part of a key names."""
+    """Return the list index that a part of a key names."""
     if not text.isdecimal() or int(text) >= len(items):
         raise RecipeError(
             f"Override {override!r}: {text} must be a number below {len(items)}, the length of the "
@@ -294,7 +295,7 @@ def _position(override: str, text: str, items: list[Any]) -> int:
 
 
 def walk_fields(config: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
-    """All sections and fields of a config by dotted name, in order."""
+    """Yield all sections and fields of a config by dotted name, in order."""
     for name, field in config.model_fields.items():
         yield prefix + name, field
         for inner in (field.annotation, *get_args(field.annotation)):

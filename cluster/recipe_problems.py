@@ -1,7 +1,7 @@
 """Readable problems of a recipe, each with the file or override that causes it.
 
-pydantic's errors ──▶ one problem for each field (a union's alternatives are one) ──▶ words
-words ──▶ those that the file has by itself, and those that overrides bring in ──▶ message
+pydantic's errors ──▶ one problem for each field (a union's alternatives count as one) ──▶ text
+texts ──▶ those that the file causes alone, and those that overrides cause ──▶ message
 """
 
 import difflib
@@ -16,12 +16,12 @@ from pydantic.fields import FieldInfo
 
 from foundation.wording import counted, format_value, join_items
 
-# How much of a value or override a message quotes, and how many problems it names.
+# Limits of a message: characters of a value, characters of an override, number of problems.
 LONGEST_SHOWN = 300
 LONGEST_OVERRIDE_SHOWN = 200
 MAX_PROBLEMS = 20
 _EXPECTED = "Input should be "
-# Pydantic's words for what a recipe's YAML has.
+# Pydantic's terms, and their replacements in the terms of YAML.
 _PLAIN_MESSAGES = {
     "valid integer": "whole number",
     "valid number": "number",
@@ -37,7 +37,7 @@ _PLAIN_MESSAGES = {
 
 @dataclass(frozen=True)
 class FieldProblem:
-    """A field that is wrong.
+    """An invalid field.
 
     Attributes:
         key: its dotted name; empty for the recipe as a whole.
@@ -60,10 +60,10 @@ class _Error:
 def problems_of(
     error: ValidationError, recipe: type[BaseModel], known_keys: Sequence[str]
 ) -> list[FieldProblem]:
-    """Return a problem for each field that is wrong.
+    """Return a problem for each invalid field.
 
     Args:
-        recipe: the class that the recipe should be of.
+        recipe: the class that the values were validated against.
         known_keys: the dotted names of its sections and fields.
     """
     errors = [_Error(e["type"], e["loc"], e["msg"], e["input"]) for e in error.errors()]
@@ -83,10 +83,10 @@ def message_of(
     overrides: Sequence[str],
     problems_of_file: Callable[[], Sequence[FieldProblem]],
 ) -> str:
-    """Return one paragraph on all problems, each after the file or override that it comes from.
+    """Return one paragraph on all problems, each after the file or override that causes it.
 
     Args:
-        problems_of_file: finds those that the file has without overrides.
+        problems_of_file: finds the problems of the file without overrides.
     """
     own = {p.text for p in problems_of_file()} if overrides else {p.text for p in problems}
     by_source: dict[str, list[str]] = {}
@@ -100,13 +100,13 @@ def message_of(
 
 
 def override_text(overrides: Sequence[str]) -> str:
-    """Return overrides as they were given, to begin a message with."""
+    """Return overrides as the user gave them, for the beginning of a message."""
     shown = join_items(repr(override[:LONGEST_OVERRIDE_SHOWN]) for override in overrides)
     return f"{'Override' if len(overrides) == 1 else 'Overrides'} {shown}"
 
 
 def _causes(problem: FieldProblem, overrides: Sequence[str]) -> list[str]:
-    """Return the overrides of the field, else those that the problem names, else all of them."""
+    """Return the overrides of the field, or those that the problem names, or all of them."""
 
     def are_nested(key: str) -> bool:
         shorter, longer = sorted((key, problem.key), key=len)
@@ -122,7 +122,7 @@ def _causes(problem: FieldProblem, overrides: Sequence[str]) -> list[str]:
 
 
 def _with_merged_unions(errors: Sequence[_Error], recipe: type[BaseModel]) -> list[_Error]:
-    """Replace the errors of a union's alternatives by one, or by those of the section it has."""
+    """Merge the errors of a union's alternatives into one, or into those of the given section."""
     merged: dict[tuple[Any, ...], _Error] = {}
     for number, error in enumerate(errors):
         found = _union_in(error.location, recipe)
@@ -147,7 +147,7 @@ def _with_merged_unions(errors: Sequence[_Error], recipe: type[BaseModel]) -> li
 def _union_in(
     location: tuple[int | str, ...], recipe: type[BaseModel]
 ) -> tuple[int, list[Any]] | None:
-    """Return the place in an error's location that names a union's alternative, and all of them."""
+    """Return the index of a union's alternative in an error's location, and all alternatives."""
     annotation: Any = recipe
     for place, part in enumerate(location):
         members = _members(annotation)
@@ -159,14 +159,14 @@ def _union_in(
                 return None
             annotation = annotation.model_fields[str(part)].annotation
         elif inner := [one for one in get_args(annotation) if one is not Ellipsis]:
-            annotation = inner[-1]  # of items, or of a mapping's values
+            annotation = inner[-1]  # the type of items, or of a mapping's values
         else:
             return None
     return None
 
 
 def _members(annotation: Any) -> list[Any]:
-    """Return a union's alternatives besides None; those of another annotation are itself."""
+    """Return a union's alternatives except None; for another annotation, only itself."""
     if get_origin(annotation) in (Union, UnionType):
         return [one for one in get_args(annotation) if one is not type(None)]
     return [annotation]
@@ -221,7 +221,7 @@ def _shown(value: Any) -> str:
 
 
 def _nearest(key: str, known: Sequence[str]) -> str | None:
-    """Return the known key most like this one: among its siblings first, then anywhere."""
+    """Return the most similar known key: first among its siblings, then among all keys."""
     section, _, name = key.rpartition(".")
     siblings = {k.rpartition(".")[2]: k for k in known if k.rpartition(".")[0] == section}
     if close := difflib.get_close_matches(name, siblings, n=1):

@@ -1,12 +1,14 @@
-"""All that commands print: the one file that writes to standard output and standard error.
+"""Output of commands: the only file that writes to standard output and standard error.
 
-    words for a person     `Terminal` (tables, bars, displays), `tell`, `warn`, `print_error`
-    JSON                   `print_json_line`
-    what was asked for     `print_result`: the translations themselves
+    text for users     `Terminal` (tables, bars, displays), `print_line`, `note`, `warn`,
+                       `print_error`
+    JSON               `print_json_line`
+    requested output   `print_result`: the translations themselves
 
-Texts of strangers are in all of it, so everything goes through `strangers_text.visible`, and none
-of it is markup: `[red]` in a sentence is a sentence. Only what rich adds, for colours and places,
-reaches a terminal as it is; and into a file or pipe, what is handed over.
+All output may contain untrusted text, so it goes through `untrusted_text.visible`, and none of it
+is parsed as markup: `[red]` in a sentence stays `[red]`. Only the control codes that rich adds, for
+colours and positions, reach a terminal unchanged. `print_result` writes its text unchanged to a
+file or pipe.
 """
 
 import io
@@ -38,7 +40,7 @@ from foundation.untrusted_text import visible, visible_in_json
 
 
 class Terminal(Console):
-    """rich's console, for texts of strangers: they are shown visibly and are never markup."""
+    """rich's console for untrusted text: control characters are made visible, markup is off."""
 
     def __init__(
         self,
@@ -59,13 +61,13 @@ class Terminal(Console):
         )
 
     def render_str(self, text: str, *args: Any, **options: Any) -> Text:
-        """A string becomes visible before it is measured and laid out."""
+        """Render a string whose control characters were made visible, so its width is right."""
         return super().render_str(visible(text), *args, **options)
 
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None
     ) -> Iterable[Segment]:
-        """Whatever a renderable is made of, its text is visible; rich's own controls stay."""
+        """Render with visible control characters in all text; rich's own control codes stay."""
         for segment in super().render(renderable, options):
             if segment.control:
                 yield segment
@@ -74,7 +76,7 @@ class Terminal(Console):
 
 
 class VisibleTextColumn(TextColumn):
-    """A column of a progress display, such as "{task.description}", without markup."""
+    """Column of a progress display, such as "{task.description}", without markup."""
 
     def __init__(
         self, text_format: str, style: str = "none", justify: JustifyMethod = "left"
@@ -88,7 +90,7 @@ class VisibleTextColumn(TextColumn):
 
 
 def percentage_bars(terminal: Terminal) -> Progress:
-    """Bars with the share of the work that is done, for tasks of any name."""
+    """Return progress bars with the finished share of the work, for tasks of any name."""
     return Progress(
         VisibleTextColumn("{task.description}", "progress.description"),
         BarColumn(),
@@ -99,7 +101,7 @@ def percentage_bars(terminal: Terminal) -> Progress:
 
 
 def bars_by_name(progress: Progress) -> Callable[[str, int, int], None]:
-    """Tells a progress what is being done, how much of it is done, and of how much; a bar each."""
+    """Return a callback that reports a task's name, finished units and total; one bar per name."""
     bars: dict[str, TaskID] = {}
 
     def report(what: str, done: int, total: int) -> None:
@@ -111,7 +113,7 @@ def bars_by_name(progress: Progress) -> Callable[[str, int, int], None]:
 
 
 def step_counts(console: Console) -> Progress:
-    """Return transient bars of the steps done; without a terminal, they print nothing."""
+    """Return transient progress bars of steps; without a terminal, they print nothing."""
     return Progress(
         VisibleTextColumn("{task.description}"),
         BarColumn(bar_width=30),
@@ -124,9 +126,9 @@ def step_counts(console: Console) -> Progress:
 
 
 def shown(*parts: str | tuple[str, str]) -> Text:
-    """Text for a terminal, of strings and of strings with their style.
+    """Return text for a terminal, from strings and from pairs of string and style.
 
-    `Text` itself would drop some of the controls before anybody sees them.
+    `Text` itself would drop some control characters instead of making them visible.
     """
     pairs = [(part, "") if isinstance(part, str) else part for part in parts]
     return Text.assemble(*((visible(text), style) for text, style in pairs))
@@ -143,16 +145,16 @@ def print_json_line(value: Any) -> None:
 
 
 def print_result(text: str, end: str = "\n") -> None:
-    """Print what was asked for: to the letter into a file or pipe, visibly to a terminal.
+    """Print the requested output: unchanged into a file or pipe, visibly to a terminal.
 
-    It is UTF-8 whatever the locale says, and a line ends with \\n alone.
+    The encoding is UTF-8 regardless of the locale, and a line ends with LF only.
 
     Raises:
         ClusterError: standard output is closed.
     """
     if sys.stdout is None:
         raise ClusterError(
-            "Standard output is closed: there is nowhere to write. Redirect it to a file"
+            "Standard output is closed, so nothing can be written. Redirect it to a file"
         )
     sys.stdout.flush()
     sys.stdout.buffer.write(((visible(text) if sys.stdout.isatty() else text) + end).encode())
@@ -160,13 +162,13 @@ def print_result(text: str, end: str = "\n") -> None:
 
 
 def forward_output(output: bytes) -> None:
-    """Print what another command of ours has printed, which has made it visible itself."""
+    """Print the output of another transloom command, which has already made it visible."""
     sys.stdout.buffer.write(output)
     sys.stdout.buffer.flush()
 
 
 def note(text: str) -> None:
-    """Print a line on standard error, beside an answer."""
+    """Print a line on standard error, separate from the answer on standard output."""
     print(visible(text), file=sys.stderr, flush=True)
 
 
@@ -176,27 +178,27 @@ def warn(text: str) -> None:
 
 
 def full_message(error: BaseException) -> str:
-    """An error's message and its notes, once each, without a traceback and without credentials.
+    """Return an error's message and its notes, without duplicates, traceback or credentials.
 
-    A library's error in it may name a URL.
+    Credentials are removed because a library's error may quote a URL.
     """
     notes = [note for note in getattr(error, "__notes__", []) if "\n" not in note]
     return without_credentials(" ".join(dict.fromkeys([str(error), *notes])))
 
 
 def print_error(text: str) -> None:
-    """Print why a command has failed, in one paragraph."""
+    """Print the reason why a command failed, in one paragraph."""
     Terminal(stderr=True).print(shown(("error:", "bold red"), f" {text}"), soft_wrap=True)
 
 
 def print_in_any_locale() -> None:
-    """Let standard output show what its encoding has not as escapes, instead of failing."""
+    """Escape characters that standard output cannot encode, instead of failing."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def show_tracebacks_visibly() -> None:
-    """Let Python print the errors that nobody expected as everything else is printed."""
+    """Let Python print tracebacks of unexpected errors with control characters made visible."""
 
     def show(
         kind: type[BaseException], error: BaseException | None, where: TracebackType | None

@@ -1,1 +1,1 @@
-"""The ways to a cluster: how a run gets to machines that this process does not run on."""
+"""Launchers: submission of a run to machines other than this one."""

@@ -3,8 +3,8 @@
     recipe ──▶ ConfigMap   the recipe's file, train.sh (the job's entry point), stop.sh (preStop)
            ──▶ RayJob      head and driver in one pod, ranks in the workers' pods
 
-No Kubernetes was at hand: a test checks the manifest against KubeRay's schema and rules, and runs
-the two scripts by themselves.
+This was not run on a Kubernetes cluster: a test checks the manifest against KubeRay's schema and
+rules, and runs the two scripts separately.
 """
 
 import hashlib
@@ -25,12 +25,12 @@ from cluster.ray.embedded import EMBEDDED_OBJECT_STORE_BYTES
 from cluster.recipe import Recipe
 from data_pipeline.config.corpus import is_remote
 
-MAX_NAME = 47  # of a RayJob; KubeRay makes longer names of it
+MAX_NAME = 47  # of a RayJob; KubeRay derives longer names from it
 FILES = "/etc/transloom"
 TEMPORARY = "/tmp"
-# Beyond cluster.grace_seconds, before Kubernetes kills a pod: the preStop's own start and end.
+# Added to cluster.grace_seconds before Kubernetes kills a pod: overhead of the preStop hook.
 MARGIN_SECONDS = 60
-TTL_SECONDS_AFTER_FINISHED = 300  # a finished job's pods, for whoever wants to look at them
+TTL_SECONDS_AFTER_FINISHED = 300  # keeps a finished job's pods for inspection
 HERE = Path(__file__).parent
 
 Manifest = dict[str, Any]
@@ -39,22 +39,22 @@ Manifest = dict[str, Any]
 def manifests(
     recipe: Recipe, recipe_text: str, overrides: Sequence[str], run: PurePosixPath, name: str
 ) -> list[Manifest]:
-    """The ConfigMap and the RayJob.
+    """Return the ConfigMap and the RayJob.
 
     Args:
-        recipe: with the overrides.
-        recipe_text: its file.
+        recipe: the recipe, with the overrides applied.
+        recipe_text: the text of its file.
         run: the run's folder, as pods see it.
-        name: of the RayJob; see `job_name`.
+        name: name of the RayJob; see `job_name`.
 
     Raises:
-        RecipeError: there is no image, or run or dataset lie on no volume.
+        RecipeError: the image is not set, or the run or the dataset is on no volume.
     """
     kubernetes = recipe.cluster.kubernetes
     if kubernetes.image is None:
         raise RecipeError(
-            "cluster.kubernetes.image is null, but pods need an image: make one with "
-            "deploy/Dockerfile, push it where the cluster gets it, and name it"
+            "cluster.kubernetes.image is null, but pods need an image: build one with "
+            "deploy/Dockerfile, push it to a registry of the cluster, and name it"
         )
     _check_on_volume(kubernetes, str(run), "the run's folder", "--run", written=True)
     if not is_remote(recipe.data.dataset):
@@ -82,31 +82,31 @@ def manifests(
 
 
 def to_yaml(documents: Sequence[Manifest]) -> str:
-    """Return all documents for `kubectl apply -f`, with the recipe and scripts as they are."""
+    """Return all documents for `kubectl apply -f`, with the recipe and scripts unchanged."""
     return yaml.dump_all(
         documents, Dumper=_Dumper, sort_keys=False, explicit_start=True, allow_unicode=True
     )
 
 
 def default_run(recipe: Recipe, run_name: str) -> PurePosixPath:
-    """The run's folder, below the first volume that may be written.
+    """Return the run's folder, below the first writable volume.
 
     Raises:
-        RecipeError: there is none.
+        RecipeError: no volume is writable.
     """
     for volume in recipe.cluster.kubernetes.volumes:
         if not volume.read_only:
             return PurePosixPath(volume.path) / "runs" / run_name
     raise RecipeError(
-        "cluster.kubernetes.volumes has no volume that may be written, so there is no place for "
-        "the run: name a claim and a path, such as {claim: shared, path: /shared}"
+        "cluster.kubernetes.volumes has no writable volume for the run's folder: "
+        "name a claim and a path, such as {claim: shared, path: /shared}"
     )
 
 
 def job_name(run_name: str) -> str:
-    """A name for the job of a run: a DNS label (RFC 1035) of at most 47 characters.
+    """Return a name for the job of a run: a DNS label (RFC 1035) of at most 47 characters.
 
-    Where that leaves something out, a hash tells it from others.
+    A shortened name ends in a hash, which distinguishes it from others.
     """
     plain = re.sub(r"[^a-z0-9]+", "-", run_name.lower()).strip("-")
     plain = plain if plain[:1].isalpha() else f"run-{plain}".strip("-")
@@ -136,7 +136,7 @@ def _job(cluster: ClusterConfig, name: str) -> Manifest:
             "rayVersion": ray.__version__,
             "authOptions": token,
             "headGroupSpec": {
-                # No CPU for ranks: they would compete with the driver.
+                # no CPUs for ranks, which would compete with the driver
                 "rayStartParams": {"num-cpus": "0", "dashboard-host": "0.0.0.0", **start},
                 "template": _pod(
                     cluster,
@@ -183,7 +183,7 @@ def _pod(
     before_the_end: Sequence[str] = (),
     selector: dict[str, str] | None = None,
 ) -> Manifest:
-    """A pod's template; one with something to do before its end has the run's files and volumes."""
+    """Return a pod's template, with the run's files and volumes if it has a preStop command."""
     kubernetes = cluster.kubernetes
     runs = bool(before_the_end)
     mounts, volumes = [{"name": "tmp", "mountPath": TEMPORARY}], [{"name": "tmp", "emptyDir": {}}]
@@ -218,7 +218,7 @@ def _pod(
             "runAsUser": user,
             "runAsGroup": user,
             "fsGroup": user,
-            "fsGroupChangePolicy": "OnRootMismatch",  # else all files of the volumes, each time
+            "fsGroupChangePolicy": "OnRootMismatch",  # the default changes all files each time
             "seccompProfile": {"type": "RuntimeDefault"},
         },
         "serviceAccountName": kubernetes.service_account,
@@ -242,7 +242,7 @@ def _pod(
 
 
 def _shared_volumes(kubernetes: KubernetesConfig) -> tuple[list[Manifest], list[Manifest]]:
-    """Mounts and volumes of the storage that all pods see."""
+    """Return mounts and volumes of the storage that all pods mount."""
     mounts, volumes = [], []
     for n, volume in enumerate(kubernetes.volumes):
         name = f"shared-{n}"
@@ -271,7 +271,7 @@ def _labels(kubernetes: KubernetesConfig) -> dict[str, str]:
 
 
 def _script(name: str, cluster: ClusterConfig, overrides: Sequence[str], run: PurePosixPath) -> str:
-    """One of the pods' scripts, after its settings."""
+    """Return one of the pods' scripts, preceded by its settings."""
     train = ["transloom", "train", f"{FILES}/recipe.yaml", *overrides]
     train += ["--address", "auto", "--run", str(run)]
     settings = [
@@ -288,16 +288,16 @@ def _check_on_volume(
 ) -> None:
     around = [v for v in kubernetes.volumes if PurePosixPath(path).is_relative_to(v.path)]
     if not around:
-        volumes = " and ".join(volume.path for volume in kubernetes.volumes) or "there is none"
+        volumes = " and ".join(volume.path for volume in kubernetes.volumes) or "none"
         raise RecipeError(
-            f"{what} is {path}, which lies on no volume of cluster.kubernetes.volumes ({volumes}), "
-            f"so pods would not see it: say {option} and a path below one"
+            f"{what} is {path}, which is on no volume of cluster.kubernetes.volumes ({volumes}), "
+            f"so pods would not see it: use {option} and a path below one"
         )
     innermost = max(around, key=lambda volume: len(volume.path))
     if written and innermost.read_only:
         raise RecipeError(
             f"{what} is {path}, on the volume {innermost.claim} at {innermost.path}, which is "
-            f"read_only: say {option} and a path below another one"
+            f"read_only: use {option} and a path below another volume"
         )
 
 
@@ -305,9 +305,9 @@ def _without_none(values: Manifest) -> Manifest:
     return {key: value for key, value in values.items() if value not in (None, [], {}, "")}
 
 
-# Characters of a literal block that every reader of YAML gives back as they are.
+# Texts that every YAML reader restores exactly from a literal block.
 _LITERAL = re.compile(r"[\t\n\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd]*")
-# Words that no reader takes for a number or a truth value: `1e3` and `y` are texts to PyYAML alone.
+# Texts that no reader parses as a number or boolean. `1e3` and `y` are texts only to PyYAML.
 _PLAIN = re.compile(r"[A-Za-z/][\w./:-]+", re.ASCII)
 
 
@@ -318,7 +318,7 @@ class _Dumper(yaml.SafeDumper):
         return True
 
     def analyze_scalar(self, scalar: str) -> Any:
-        """Allow a literal block for lines with tabs or spaces at their end, too."""
+        """Also allow a literal block for lines that contain tabs or end in spaces."""
         analysis = super().analyze_scalar(scalar)
         analysis.allow_block = analysis.multiline and bool(_LITERAL.fullmatch(scalar))
         return analysis

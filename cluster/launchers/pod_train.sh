@@ -1,6 +1,6 @@
-# The entry point of a RayJob: trains the run in the head's pod. A run that was asked to stop (code
-# 75), because one of its nodes is drained, goes on here, as soon as there is room again: KubeRay
-# would start a new cluster for it. When this pod itself leaves, stop.sh says so before.
+# The entry point of a RayJob: train the run in the head's pod. A run that was asked to stop (code
+# 75), because one of its nodes is drained, continues in this pod as soon as capacity is available;
+# KubeRay would start a new cluster for it. Before this pod itself ends, stop.sh announces it.
 set -u
 lock=${TMPDIR:-/tmp}/transloom-train leaving=${TMPDIR:-/tmp}/transloom-leaving driver='' early=''
 exec 9>"$lock"
@@ -15,11 +15,11 @@ trap stop_request_reason TERM
 while :; do
     "${train[@]}" 9>&- &
     driver=$!
-    [ -n "$early" ] && kill -TERM "$driver" # it came before this script knew its driver
+    [ -n "$early" ] && kill -TERM "$driver" # TERM came before this script knew its driver
     while kill -0 "$driver" 2>/dev/null; do wait "$driver"; done
-    wait "$driver" # bash still knows how it ended
+    wait "$driver" # bash still knows its exit code
     code=$?
     driver=''
     if [ "$code" != "$preempted" ] || [ -e "$leaving" ]; then exit "$code"; fi
-    echo "transloom train left with $code: it goes on in this pod"
+    echo "transloom train left with $code: it continues in this pod"
 done

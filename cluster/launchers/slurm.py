@@ -1,11 +1,11 @@
 """The script of a Slurm job that trains a run, or one run in each task of an array.
 
-    recipe ──▶ #SBATCH lines        what Slurm is asked for
+    recipe ──▶ #SBATCH lines        options for Slurm
            ──▶ settings             recipe, runs, CPUs of a node: shell variables
            ──▶ slurm_job.sh         the same in every job: Ray on its nodes, TERM, requeue
 
-On one node the driver starts Ray by itself. On several, one step of the job (`srun`) starts a node
-of Ray on each (`cluster.launchers.slurm_node`).
+On one node the driver starts Ray itself. On several, one step of the job (`srun`) starts a Ray node
+on each (`cluster.launchers.slurm_node`).
 """
 
 import math
@@ -21,9 +21,9 @@ from cluster.errors import EXIT_PREEMPTED, ClusterError, RecipeError
 from cluster.recipe import Recipe, run_name
 from foundation.wording import counted
 
-# From the run's leaving to the requeue; and Slurm may send the signal up to a minute early.
+# Time from the end of the run to the requeue; Slurm may also send the signal a minute early.
 MARGIN_SECONDS = 60
-# Below that, a start would hardly get to its first step before it is told to stop again.
+# With less time, a start would hardly reach its first step before the next request to stop.
 MIN_WORK_SECONDS = 120
 JOB = Path(__file__).with_name("slurm_job.sh")
 
@@ -33,8 +33,8 @@ class SlurmRun:
     """A run that a job trains.
 
     Attributes:
-        overrides: of the recipe, such as `seed=2`.
-        folder: absolute, on storage that all nodes see.
+        overrides: overrides of the recipe, such as `seed=2`.
+        folder: absolute path, on storage that all nodes see.
     """
 
     overrides: tuple[str, ...]
@@ -44,14 +44,14 @@ class SlurmRun:
 def runs_of(
     recipe_file: Path, overrides: Sequence[str], array: str | None, run: Path | None, parent: Path
 ) -> list[SlurmRun]:
-    """The runs of a job: one, or one for each value of an array.
+    """Return the runs of a job: one, or one for each value of an array.
 
     Args:
         array: KEY=VALUE,VALUE…; None for one run.
-        run: the folder of the one run; by default it is named by the recipe, below `parent`.
+        run: the folder of a single run; by default the recipe names it, below `parent`.
 
     Raises:
-        RecipeError: the recipe is wrong with one of the values, or two of them are the same run.
+        RecipeError: the recipe is invalid with one of the values, or two values yield the same run.
     """
     key, equals, values = (array or "").partition("=")
     if array and not (key and equals and all(values.split(","))):
@@ -63,8 +63,8 @@ def runs_of(
         folder = (run or parent / run_name(recipe_file, own)).absolute()
         if folder in [other.folder for other in runs]:
             raise RecipeError(
-                f"--array {array}: two of the values are one and the same run, {folder}. Name each "
-                "once, and a field that makes another run (`transloom fields` says which do)"
+                f"--array {array}: two of the values give the same run, {folder}. Give each value "
+                "once, for a field that changes a run's identity (see `transloom fields`)"
             )
         runs.append(SlurmRun(own, folder))
     return runs
@@ -72,16 +72,17 @@ def runs_of(
 
 @dataclass(frozen=True)
 class NodeShare:
-    """What each node of a job gives."""
+    """Resources of each node of a job."""
 
     cpus: int
     gpus: int
 
     @classmethod
     def of(cls, cluster: ClusterConfig) -> "NodeShare":
-        """
+        """Derive the resources of a node from the recipe's cluster section.
+
         Raises:
-            RecipeError: there are more nodes than ranks.
+            RecipeError: the recipe requests more nodes than ranks, or too few CPUs per node.
         """
         nodes = cluster.slurm.nodes
         if nodes > cluster.max_ranks:
@@ -111,17 +112,17 @@ def slurm_script(
     programs: Path,
     at_once: int | None = None,
 ) -> str:
-    """The script, which `sbatch` takes as it is.
+    """Return the script for `sbatch`.
 
     Args:
-        recipe: with the overrides that all runs share.
-        runs: one, or those of an array's tasks.
-        folder: where the job runs and leaves its log.
-        programs: where `transloom` lies on all nodes; if it does not, PATH is searched.
-        at_once: the most tasks of an array that run at the same time.
+        recipe: the recipe, with the overrides that all runs share.
+        runs: one run, or the runs of an array's tasks.
+        folder: working directory of the job, which gets its log.
+        programs: directory of `transloom` on all nodes; PATH is searched if it is missing there.
+        at_once: maximum number of an array's tasks that run at the same time.
 
     Raises:
-        RecipeError: the nodes, CPUs or minutes that the recipe asks for will not do.
+        RecipeError: the recipe requests impossible nodes, CPUs or minutes.
         ClusterError: Slurm cannot run a job in this folder.
     """
     _check_folder(folder)
@@ -145,7 +146,7 @@ def slurm_script(
 
 
 def notice_seconds(cluster: ClusterConfig) -> int:
-    """How long before the end of its time a job is asked to stop."""
+    """Return the time, in seconds before its time limit, at which a job is asked to stop."""
     return math.ceil(cluster.grace_seconds) + MARGIN_SECONDS
 
 
@@ -172,7 +173,7 @@ def _options(
         "account": slurm.account,
         "time": slurm.time_limit_minutes,
         "array": (f"0-{tasks - 1}" + (f"%{at_once}" if at_once else "")) if array else None,
-        "signal": f"B:TERM@{notice}",  # to this script alone
+        "signal": f"B:TERM@{notice}",  # sent to this script alone
         "open-mode": "append",
         "chdir": folder,
         "output": f"{recipe.name}-{'%A_%a' if array else '%j'}.out",
@@ -185,7 +186,7 @@ def _check_folder(folder: Path) -> None:
     """Check that a job can run in a folder: Slurm expands patterns in the log's whole path.
 
     Raises:
-        ClusterError: its path has a character that no quotes protect.
+        ClusterError: its path has a character that quotes do not protect.
     """
     if found := re.search(r"[%\\\r\n]", str(folder)):
         raise ClusterError(
@@ -196,10 +197,10 @@ def _check_folder(folder: Path) -> None:
 
 
 def _quoted(value: str) -> str:
-    """Quote a value of one line so that `sbatch` reads it from an #SBATCH line as it is.
+    """Quote a value of one line so that `sbatch` reads it from an #SBATCH line unchanged.
 
-    Unquoted, a space ends the value and # begins a comment. A backslash escapes the next character
-    (Slurm 22.05; `tests/lab/test_slurm.py` asks the Slurm that is installed).
+    Without quotes, a space ends the value and # begins a comment. A backslash escapes the next
+    character (Slurm 22.05; `tests/lab/test_slurm.py` checks this with the installed Slurm).
     """
     if re.fullmatch(r"[\w@%+=:,./-]+", value, re.ASCII):
         return value
@@ -207,10 +208,10 @@ def _quoted(value: str) -> str:
 
 
 def submit(script: str) -> str:
-    """Hand a script to `sbatch`; return the job's number.
+    """Submit a script with `sbatch`; return the job's number.
 
     Raises:
-        ClusterError: there is no `sbatch` here, or it refuses.
+        ClusterError: `sbatch` is not installed here, or it refuses the job.
     """
     try:
         done = subprocess.run(
@@ -219,8 +220,8 @@ def submit(script: str) -> str:
     except FileNotFoundError as error:
         raise ClusterError(
             "There is no sbatch on this machine, so no job can be submitted from here: run the "
-            "command where Slurm's commands are, or leave out --submit and take the script there"
+            "command where Slurm is installed, or leave out --submit and copy the script there"
         ) from error
     if done.returncode:
         raise ClusterError(f"Slurm refuses the job: {done.stderr.strip() or done.stdout.strip()}")
-    return done.stdout.strip().partition(";")[0]  # a cluster's name may follow
+    return done.stdout.strip().partition(";")[0]  # the cluster's name may follow

@@ -1,10 +1,11 @@
 # From here on, the same in every job of transloom.
 #
 #   start    on several nodes: one step starts Ray on each of them, the driver joins it;
-#            on one node the driver starts Ray by itself
-#   TERM     Slurm sends it before the job's time is over; the driver leaves a checkpoint and 75
-#   end      the nodes end their Ray, and no other; after 75 the job goes back to the queue, unless
-#            somebody has stopped the run (`transloom stop`)
+#            on one node the driver starts Ray itself
+#   TERM     Slurm sends it before the job's time limit; the driver saves a checkpoint and exits
+#            with code 75
+#   end      each node ends only its own Ray; after code 75 the job goes back to the queue, unless a
+#            user has stopped the run (`transloom stop`)
 set -u
 PATH=$programs:$PATH
 task=${SLURM_ARRAY_TASK_ID:-0}
@@ -12,17 +13,17 @@ run=${runs[task]}
 declare -n overrides=overrides_$task
 train=(transloom train "$recipe" "${overrides[@]}" --run "$run")
 driver='' starting='' early='' asked='' nodes='' private='' earlier_stop=''
-# They may stand in the environment of whoever submitted the job, for a cluster of his own.
+# The submitting user's environment may have these variables for another cluster.
 unset RAY_ADDRESS RAY_AUTH_TOKEN RAY_AUTH_TOKEN_PATH RAY_TMPDIR
 
-# Slurm's step has one task a node. It takes from its standard input, and each task reads it, where
-# Ray's head is; a line on its standard output says that a node is up. When its input ends, and it
-# does so however this script ends, each node ends its own Ray.
+# Slurm's step has one task per node. Each task reads the address of Ray's head from the step's
+# standard input; a line on its standard output reports that a node is up. The input ends with this
+# script, and then each node ends its own Ray.
 start_ray() {
     mkdir -p "$(dirname "$run")"
-    rm -rf "$run.slurm-$SLURM_JOB_ID".* # of a start that was killed
+    rm -rf "$run.slurm-$SLURM_JOB_ID".* # left by a killed start
     private=$(mktemp -d "$run.slurm-$SLURM_JOB_ID.XXXXXX") || leave 1 # of mode 0700
-    # All nodes must see the token, and nobody else: a file of mode 0600 on the shared storage.
+    # All nodes must see the token, and no other user: a file of mode 0600 on the shared storage.
     (umask 077 && head -c 32 /dev/urandom | od -An -v -tx1 | tr -d ' \n' >"$private/token")
     export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$private/token
 
@@ -35,7 +36,7 @@ start_ray() {
     nodes=$COPROC_PID
 
     read -r address <&8 || { echo "Ray's head has not started" && leave 1; }
-    trap '' PIPE # a step that has just ended is noticed below
+    trap '' PIPE # the end of the step is detected below
     echo "$address" >&9
     trap - PIPE
     for ((n = 1; n < SLURM_JOB_NUM_NODES; n++)); do
@@ -46,7 +47,7 @@ start_ray() {
 }
 
 leave() { # CODE
-    trap '' TERM # Slurm sends it to a job that it puts back
+    trap '' TERM # Slurm sends it to a job that it requeues
     if [ -n "$nodes" ]; then
         exec 9>&-
         wait "$nodes"
@@ -63,7 +64,7 @@ leave() { # CODE
     exit "$1"
 }
 
-last_stop() { # when the last request to stop was made that a driver of the run has taken
+last_stop() { # time of the last stop request that a driver of the run has accepted
     stat -c %y "$run/control/stop.taken" 2>/dev/null
 }
 
@@ -78,17 +79,17 @@ stop_request_reason() {
     fi
 }
 
-# bash runs a trap only when its child in the foreground has ended, and passes no signal on to it.
-# So the driver is in the background, and bash waits, which a trap interrupts.
+# bash runs a trap only after its foreground child has ended, and forwards no signal to it. So the
+# driver runs in the background, and bash waits, which a trap interrupts.
 trap stop_request_reason TERM
 if [ "$SLURM_JOB_NUM_NODES" -gt 1 ]; then start_ray; fi
 earlier_stop=$(last_stop)
 starting=yes
 "${train[@]}" 8<&- 9>&- &
 driver=$!
-[ -n "$early" ] && kill -TERM "$driver" # it came before this script knew its driver
+[ -n "$early" ] && kill -TERM "$driver" # TERM came before this script knew its driver
 while kill -0 "$driver" 2>/dev/null; do wait "$driver"; done
-wait "$driver" # bash still knows how it ended
+wait "$driver" # bash still knows its exit code
 code=$?
 # 143: the signal came before the driver could take it.
 [ -n "$asked" ] && [ "$code" = 143 ] && code=$preempted

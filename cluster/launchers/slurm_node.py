@@ -1,12 +1,12 @@
-"""A task of a Slurm job's step: Ray on its node, for as long as the job's script wants it.
+"""A task of a Slurm job's step: a Ray node that runs as long as the job's script needs it.
 
 ::
 
-    script ─── stdin ───▶ all tasks      a line: HOST:PORT of the head; its end: leave
-    script ◀── stdout ─── each task      a line when its node is up: of the head its HOST:PORT,
-                                         of the others their names
+    script ─── stdin ───▶ all tasks      a line: HOST:PORT of the head; end of input: leave
+    script ◀── stdout ─── each task      a line when its node is up: the head sends its HOST:PORT,
+                                         other nodes their names
 
-Slurm hands what the script writes to all tasks alike. The first task of the step is the head.
+Slurm copies the script's output to all tasks. The first task of the step is the head.
 """
 
 import os
@@ -27,16 +27,18 @@ logger = logger_of(__name__)
 
 
 def serve_node(settings: NodeSettings, told: IO[str], tell: Callable[[str], None]) -> None:
-    """Start this task's node, say so, and end it when the script's input ends.
+    """Start this task's node, report it, and end it when the script's input ends.
 
-    A node that is no head may end before that: the run goes on without it, or says what it lacks.
-    All other errors end the task with a code, and so all tasks of the step (--kill-on-bad-exit).
+    A node other than the head may end before that: the run continues without it, or reports what it
+    lacks. All other errors end the task with a nonzero exit code, and so all tasks of the step
+    (--kill-on-bad-exit).
 
     Args:
-        told: what the script says.
+        told: input from the script.
+        tell: called with the line for the script when the node is up.
 
     Raises:
-        ClusterError: the node has not come up, or the head has ended before it was told to.
+        ClusterError: the node did not start, or the head ended before the script's input.
     """
     enable_authentication(create_token=False)
     is_head = os.environ.get(NODE_NUMBER, "0") == "0"
@@ -47,7 +49,7 @@ def serve_node(settings: NodeSettings, told: IO[str], tell: Callable[[str], None
     try:
         tell(node.head if is_head else socket.gethostname())
         if not _wait_for_stop(node, told):
-            news = f"Ray has ended on {socket.gethostname()}. Its last words: {node.last_output}"
+            news = f"Ray has ended on {socket.gethostname()}. Its last output: {node.last_output}"
             if is_head:
                 raise ClusterError(news)
             logger.warning(news)

@@ -1,9 +1,10 @@
-"""Ray's token authentication, on for every cluster that this program starts, joins or asks.
+"""Ray's token authentication, enabled for every cluster that this program starts, joins or queries.
 
-Whoever reaches a Ray cluster can run code on it, and other users of the machine reach the embedded
-one, which listens on the loopback address. Ray itself enables its token only in some cases: `ray
-start` without a token at hand starts an open cluster, and a client that is given an address sends
-no token. Here the mode is set before Ray is asked anything, unless the user has set RAY_AUTH_MODE.
+Anyone who reaches a Ray cluster can run code on it. The embedded cluster listens on the loopback
+address, which other users of the machine reach. Ray itself enables its token only in some cases:
+`ray start` without an existing token starts an open cluster, and a client that is given an address
+sends no token. This module sets the mode before the first request to Ray, unless the user has set
+RAY_AUTH_MODE.
 """
 
 import os
@@ -24,13 +25,13 @@ REMEDY = (
 
 
 def enable_authentication(*, create_token: bool) -> None:
-    """Make this process and its children send a token, and ask for it.
+    """Make this process and its children send a token, and require one.
 
     Args:
-        create_token: make a token for this user if there is none, as a new cluster needs it.
+        create_token: create a token for this user if none exists, as a new cluster needs it.
 
     Raises:
-        ClusterError: there is no token.
+        ClusterError: no token exists.
     """
     if os.environ.setdefault(MODE_VARIABLE, "token").lower() != "token":
         return
@@ -41,18 +42,16 @@ def enable_authentication(*, create_token: bool) -> None:
     except AuthenticationError as error:  # RAY_AUTH_TOKEN_PATH names a file that does not exist
         raise ClusterError(f"Ray's authentication token cannot be read: {error}") from error
     if not create_token:
-        raise ClusterError(
-            f"A token is needed to talk to a Ray cluster, and this user has none: {REMEDY}"
-        )
+        raise ClusterError(f"A Ray cluster requires a token, and this user has none: {REMEDY}")
     _create_token(Path.home() / ".ray" / "auth_token")
     private.forget_token()
 
 
 def _create_token(path: Path) -> None:
-    """Write a new token, readable by this user only, unless another process was faster.
+    """Write a new token that only this user can read, unless another process was faster.
 
-    Ray's own way would leave the file readable by everyone, and let two processes that start at
-    the same time use different tokens.
+    Ray's own function would make the file readable for all users, and would let two processes that
+    start at the same time use different tokens.
     """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     draft = path.with_name(f"{path.name}.{secrets.token_hex(4)}")

@@ -1,8 +1,8 @@
 """The nodes as Ray's head knows them, refreshed by a thread.
 
-A request to a head that is gone blocks for up to a minute, after which Ray ends the process. So
-the supervisor asks about nodes only here, and learns in time that the head is lost. If the head is
-away for a shorter time, the supervisor waits: ranks that train do not need it.
+A request to a lost head blocks for up to a minute, and then Ray ends the process. Therefore the
+supervisor queries nodes only through this module, and learns in time that the head is lost. During
+a shorter outage the supervisor waits, because ranks can train without the head.
 """
 
 import threading
@@ -21,7 +21,7 @@ from cluster.ray.embedded import check_embedded_ray, embedded_ray_is_lost
 from foundation.periodic_thread import PeriodicThread
 
 POLL_SECONDS = 1.0
-# Silence of the head after which a notice is given.
+# A notice is given after the head has not answered for this long.
 WARN_AFTER_SECONDS = 5.0
 
 
@@ -31,11 +31,11 @@ class Node:
 
     Attributes:
         name: its name in messages.
-        free: amounts of resources that nobody has reserved.
-        total: amounts of resources, whoever has reserved them.
-        leaves_at: when the node will be gone if it is being drained (seconds since the epoch),
-            infinity if no time was given; None if it stays.
-        labels: those of its `ray start`, and Ray's own.
+        free: amounts of unreserved resources.
+        total: amounts of all resources, reserved or not.
+        leaves_at: time at which a draining node ends (seconds since the epoch), infinity if no time
+            was given; None if the node is not being drained.
+        labels: the labels of its `ray start`, and Ray's own.
     """
 
     id: str
@@ -47,15 +47,16 @@ class Node:
 
 
 class ClusterView(PeriodicThread):
-    """The nodes of the cluster as they were a moment ago."""
+    """Snapshot of the cluster's nodes, about a second old."""
 
     def __init__(self, wait_seconds: float, notice: Callable[[str], None]) -> None:
-        """
+        """Configure the refreshing thread; entering the context starts it.
+
         Args:
-            wait_seconds: how long the head may be away.
-            notice: told that the head is away, or is back.
+            wait_seconds: how long the head may fail to answer.
+            notice: called with a message when the head stops answering, and when it answers again.
         """
-        # Not joined: the thread may wait for a head that is gone.
+        # Not joined at the end: the thread may be waiting for a lost head.
         super().__init__("cluster view", POLL_SECONDS, self._refresh, at_once=True, join_seconds=0)
         self._wait_seconds = wait_seconds
         self._notice = notice
@@ -70,10 +71,10 @@ class ClusterView(PeriodicThread):
         return super().__enter__()
 
     def nodes(self) -> dict[str, Node]:
-        """The nodes by id, as of about a second ago.
+        """Return the nodes by id, as of about a second ago.
 
         Raises:
-            HeadLostError: the head has not answered for as long as it may be away.
+            HeadLostError: the head has not answered within the allowed time.
             EmbeddedRayError: the Ray that this process has started is lost.
         """
         with self._answered:
@@ -81,7 +82,7 @@ class ClusterView(PeriodicThread):
             return self._nodes
 
     def query_nodes(self) -> dict[str, Node]:
-        """The nodes by id, as of now; raises what `nodes` raises."""
+        """Return the nodes by id, as of now; raise the same errors as `nodes`."""
         since = time.monotonic()
         self.wake()
         with self._answered:
@@ -102,20 +103,21 @@ class ClusterView(PeriodicThread):
             raise HeadLostError(
                 f"Ray's head has not answered for {self._wait_seconds:g} s "
                 "(cluster.wait_for_head_seconds): it is lost, or cannot be reached from here. Once "
-                "it is back, the same command goes on from the newest checkpoint"
+                "it is back, the same command continues from the newest checkpoint"
             )
         elif now - self._seen_at > WARN_AFTER_SECONDS and not self._told:
             self._told = True
             self._notice(
-                f"Ray's head has not answered for {WARN_AFTER_SECONDS:g} s: it is waited for, up "
-                f"to {self._wait_seconds:g} s in all; ranks that train go on meanwhile"
+                f"Ray's head has not answered for {WARN_AFTER_SECONDS:g} s: waiting for it, up "
+                f"to {self._wait_seconds:g} s in all; ranks that train continue meanwhile"
             )
 
     def _refresh(self) -> None:
         if embedded_ray_is_lost():
-            return  # Ray ends who asks a dead head, a minute later, in whatever session that is
+            # Ray ends the process a minute after a request to a dead head, in any session.
+            return
         asked_at = time.monotonic()
-        # A request may fail in many ways; all that counts is that there is no answer.
+        # A request may raise many exceptions; all of them mean that the head did not answer.
         with suppress(Exception):
             nodes = _ask()
             with self._answered:

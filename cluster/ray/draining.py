@@ -1,4 +1,4 @@
-"""Draining the node on which this process runs: its ranks leave a checkpoint and go elsewhere."""
+"""Draining of this process's node: its ranks save a checkpoint and move to other nodes."""
 
 import subprocess
 import sys
@@ -12,17 +12,17 @@ from cluster.errors import ClusterError
 from cluster.ray.session import ray_session
 
 POLL_SECONDS = 0.5
-# What a rank's process calls itself; see `cluster.ranks.actor`.
+# Process title of a rank; see `cluster.ranks.actor`.
 RANK_TITLE = "ray::RankActor"
 
 
 def drain_own_node(seconds: int) -> None:
     """Ask Ray to drain this node, and wait until no rank is left on it.
 
-    Does nothing where there is no rank: then nobody has to leave.
+    Does nothing on a node without ranks.
 
     Args:
-        seconds: how long ranks may take; then Ray ends the node.
+        seconds: time limit for the ranks; then Ray ends the node.
 
     Raises:
         ClusterError: the cluster cannot be joined, or refuses.

@@ -1,13 +1,13 @@
-"""A Ray that this process starts for itself on its machine, and what happens when Ray is lost.
+"""A Ray that this process starts for itself on its machine, and its recovery when it is lost.
 
-    start ──not up in time──▶ leave nothing behind, EmbeddedRayError
+    start ──not up in time──▶ clean up, EmbeddedRayError
       │
-      └──▶ use ──raylet or head dead──▶ leave nothing behind, EmbeddedRayError
+      └──▶ use ──raylet or head dead──▶ clean up, EmbeddedRayError
 
-After either, another one can be started in the same process.
+After either error, the same process can start another Ray.
 
-Nobody else on the machine gets at it: it listens on the loopback address only, behind a token, and
-its files lie in a folder of this user alone (`cluster.ray.private_folder`).
+Other users of the machine have no access: Ray listens on the loopback address only, requires a
+token, and keeps its files in a folder that only this user can enter (`cluster.ray.private_folder`).
 """
 
 import logging
@@ -29,25 +29,25 @@ from cluster.ray.marked_processes import MarkedProcesses
 from cluster.ray.private_folder import PrivateFolder
 from foundation.wording import counted
 
-# Windows in flight take a few tens of MB. Ray maps the store lazily, and falls back to disk
-# by itself where shared memory is smaller (containers often have 64 MB).
+# Windows in flight take a few tens of MB. Ray maps the store lazily, and falls back to disk if
+# shared memory is smaller (containers often have 64 MB).
 EMBEDDED_OBJECT_STORE_BYTES = 512 * 2**20
 # Time for a raylet to start: on a very busy machine it takes a minute or more.
 START_SECONDS = 120.0
-# Processes without which an embedded Ray does nothing any more. When one of its agents dies,
-# the raylet ends itself.
+# Processes without which an embedded Ray cannot work. When one of a raylet's agents dies, the
+# raylet ends itself.
 VITAL_PROCESSES = frozenset({"gcs_server", "raylet"})
-# Exceptions that may mean that Ray was lost in the middle of something.
+# Exceptions that may be consequences of a lost Ray.
 _LOSS_MARKERS = (RayError, HeadLostError, RankLostError, RuntimeError, ConnectionError)
 
 
 @dataclass(frozen=True)
 class EmbeddedRay:
-    """The settings of a Ray that this process starts for itself.
+    """Settings of a Ray that this process starts for itself.
 
     Attributes:
-        cpus: the least number of CPUs that Ray offers, whether the machine has as many or not.
-        niceness: that of all processes that work for the run, added to this process's own.
+        cpus: minimum number of CPUs that Ray offers, even if the machine has fewer.
+        niceness: niceness of all processes that work for the run, added to this process's own.
     """
 
     cpus: float = 0.0
@@ -58,7 +58,7 @@ class EmbeddedRay:
 def embedded_ray(wanted: EmbeddedRay) -> Iterator[None]:
     processes = MarkedProcesses()
     folder = _private_folder()
-    lost = True  # until Ray is there
+    lost = True  # until Ray has started
     try:
         with (
             private.sigterm_handler_kept(),
@@ -80,24 +80,24 @@ def embedded_ray(wanted: EmbeddedRay) -> Iterator[None]:
     finally:
         lost = lost or embedded_ray_is_lost()
         if lost:
-            processes.kill()  # at once: ranks may go on training, and agents wait for their head
+            processes.kill()  # at once: ranks may still train, and agents wait for their head
         ray.shutdown(wait_for_processes=True)
         if lost:
-            folder.keep_for_inspection()  # its log files tell why
+            folder.keep_for_inspection()  # its log files show the cause
         else:
             folder.remove()
 
 
 def embedded_ray_is_lost() -> bool:
-    """Whether this process has started a Ray that has died since; any thread may ask."""
+    """Return whether this process has started a Ray that has since died; thread-safe."""
     return bool(_dead_processes())
 
 
 def check_embedded_ray(alive_nodes: int) -> None:
-    """Check that the Ray which this process has started, if any, lives.
+    """Check that the Ray which this process has started, if any, is alive.
 
     Args:
-        alive_nodes: the number of nodes that are alive, by the head's word.
+        alive_nodes: the number of nodes that are alive according to the head.
 
     Raises:
         EmbeddedRayError: it has died.
@@ -119,12 +119,12 @@ def _dead_processes() -> list[str]:
 
 
 def require_gpus(gpus: float) -> None:
-    """Check that an embedded Ray has that many GPUs: no node will join it.
+    """Check that an embedded Ray, which no further node will join, has enough GPUs.
 
-    A cluster is not checked: nodes may be added to it while a run waits for them.
+    A joined cluster is not checked: nodes may be added to it while a run waits for them.
 
     Raises:
-        ClusterError: there are too few.
+        ClusterError: the machine has too few.
     """
     found = ray.cluster_resources().get("GPU", 0.0)
     if private.started_processes() is not None and found < gpus:
@@ -135,10 +135,10 @@ def require_gpus(gpus: float) -> None:
 
 
 def _allow_slow_start(processes: MarkedProcesses) -> AbstractContextManager[None]:
-    """Give a node more than Ray's 30 s to become known, as long as its raylet is there.
+    """Give a node more than Ray's 30 s to register, as long as its raylet is alive.
 
-    The raylet in turn gives its agents 15 s, which nothing changes: if they take longer it ends
-    itself, and Ray has to be started again.
+    The raylet in turn gives its agents 15 s, which cannot be configured. If they take longer, it
+    ends itself, and Ray must be started again.
     """
     since = time.monotonic()
 
@@ -176,8 +176,8 @@ def _start_embedded(wanted: EmbeddedRay, folder: PrivateFolder) -> None:
         reason = str(error).strip(". ") or type(error).__name__
         raise EmbeddedRayError(
             f"Ray has not started on this machine: {reason}. "
-            "The machine may be too busy, or short of memory, of shared memory or of ports; "
-            f"what Ray's processes said is in {folder.logs} until the next start"
+            "The machine may be too busy, or short of memory, shared memory or ports; "
+            f"the logs of Ray's processes are in {folder.logs} until the next start"
         ) from error
 
 

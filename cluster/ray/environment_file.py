@@ -1,8 +1,8 @@
-"""Variables of the environment that a process reads from a file on its own node.
+"""Environment variables that a process reads from a file on its node.
 
-Their values are nobody else's business: a job's command, metadata and environment can be read by
-whoever may ask the cluster. So a job says which file and which names, and each of its processes
-(driver, ranks, data workers) reads them where it runs.
+Their values are secret, but a job's command, metadata and environment are visible to every user of
+the cluster. So a job names only the file and the variables. Each of its processes (driver, ranks,
+data workers) reads the values on its node.
 
     # keys.env, mode 0600
     WANDB_API_KEY=0123456789abcdef
@@ -25,18 +25,18 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 def file_reference(file: Path, names: Sequence[str], welcome: Sequence[str] = ()) -> dict[str, str]:
-    """What a job's processes have in their environment: where to read what, and no value.
+    """Return the environment variable that points a job's processes to the file, without values.
 
     Args:
-        names: variables that they need; none for all of the file.
-        welcome: variables that they take as well, if the file has them.
+        names: variables that the processes need; none for all of the file.
+        welcome: variables that they also read, if the file has them.
     """
     pointed = {"file": str(file), "names": list(names), "welcome": list(welcome)}
     return {VARIABLE: json.dumps(pointed)}
 
 
 def read_environment() -> None:
-    """Take the variables of the file that this process is pointed to, if it is.
+    """Set the variables of the file that this process's environment refers to, if any.
 
     Raises:
         ClusterError: the file cannot be read, others can read it, or it lacks a name.
@@ -67,10 +67,10 @@ def require(names: Sequence[str], values: Mapping[str, str], file: Path | None) 
 
 
 def read_file(path: Path) -> dict[str, str]:
-    """The variables of a file: lines NAME=VALUE, empty ones, and comments after `#`.
+    """Return the variables of a file with NAME=VALUE lines, empty lines, and comments after `#`.
 
     Raises:
-        ClusterError: it cannot be read, others can read it, or a line is something else.
+        ClusterError: the file cannot be read, others can read it, or a line has another form.
     """
     node = os.uname().nodename
     try:
@@ -78,21 +78,21 @@ def read_file(path: Path) -> dict[str, str]:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_BYTES:
                 raise ClusterError(
-                    f"{path} on node {node} is no file of variables: it has {status.st_size:,} "
+                    f"{path} on node {node} is not a file of variables: it has {status.st_size:,} "
                     f"bytes, expected a regular file of at most {MAX_BYTES:,}"
                 )
             text = file.read(MAX_BYTES).decode()
     except OSError as error:
         raise ClusterError(
             f"{path} cannot be read on node {node}: {error.strerror}. --env-file names a file that "
-            "lies on every node of the run, readable by the user who started Ray there"
+            "exists on every node of the run, readable by the user who started Ray there"
         ) from error
     except UnicodeDecodeError as error:
         raise ClusterError(f"{path} on node {node} is not UTF-8: {error.reason}") from error
     if mode := stat.S_IMODE(status.st_mode) & 0o077:
         raise ClusterError(
             f"{path} on node {node} can be read by others (mode {stat.S_IMODE(status.st_mode):04o},"
-            f" of which {mode:04o} is for them), and holds what nobody else should know: "
+            f" of which {mode:04o} is for them), but holds secrets. Protect it: "
             f"chmod 600 {path}"
         )
     return dict(_variables(text, path))
@@ -106,11 +106,11 @@ def _variables(text: str, path: Path) -> list[tuple[str, str]]:
             continue
         name, equals, value = line.partition("=")
         if not equals or not _NAME.fullmatch(name):
-            # Without the line itself: it may hold a value.
+            # The line is not quoted, because it may hold a secret value.
             raise ClusterError(f"{path}, line {number} is not of the form NAME=VALUE")
         if len(value) >= 2 and value[0] == value[-1] and value[0] in "\"'":
             value = value[1:-1]
         if "\0" in value:
-            raise ClusterError(f"{path}, line {number} holds a NUL, which no variable may")
+            raise ClusterError(f"{path}, line {number} holds a NUL, which no variable can contain")
         found.append((name, value))
     return found

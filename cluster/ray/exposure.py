@@ -1,12 +1,12 @@
-"""Doors of a cluster that stand open to other people, found before a run goes there.
+"""Endpoints of a cluster that other users can reach, found before a run is sent to it.
 
-- Its head answers without a token, as it does after `ray start` without one (Ray 2.60.0): whoever
-  reaches its ports runs code as its owner.
-- Other users of a node may enter the folder in which Ray keeps its session and which it opens to
-  everybody (mode 0777): they can replace packages, sockets and log files there.
+  - The head answers without a token, as it does after `ray start` without one (Ray 2.60.0). Anyone
+    who reaches its ports runs code as its owner.
+  - Other users of a node may enter the folder of Ray's session, which Ray makes writable for all
+    users (mode 0777). They can replace packages, sockets and log files there.
 
-A driver looks at its own node. A client, which is elsewhere, has a job without files look at the
-head node, before it sends any; see `head_look`. The same job finds out what is installed there.
+A driver checks its own node. A client is on another machine, so it runs a job without files on the
+head node before it sends any files; see `head_probe`. The same job reports the installed packages.
 """
 
 import json
@@ -33,21 +33,21 @@ from foundation.strict_json import parse_object
 CONNECT_TIMEOUT_SECONDS = 10.0
 
 _NO_TOKEN = (
-    "it answers without a token, so whoever reaches its ports can run code as its owner (`ray "
-    "start` asks for none by itself: set RAY_AUTH_MODE=token and give every node the token before "
+    "it answers without a token, so anyone who reaches its ports can run code as its owner (`ray "
+    "start` requires none by default: set RAY_AUTH_MODE=token and give every node the token before "
     "it)"
 )
 _FOLDER_REMEDY = (
-    "Ray lets everybody write into its session folder, so they can make it run their code (set "
+    "Ray lets all users write into its session folder, so they can make it run their code (set "
     "RAY_TMPDIR to a folder of mode 0700 before `ray start`, on every node)"
 )
 
 
 def exposure_of_joined_cluster(needs_token: bool) -> list[str]:
-    """What is open of the cluster that this process has joined, as seen from its node.
+    """Return the open endpoints of the cluster that this process has joined, as seen from its node.
 
     Args:
-        needs_token: whether the head asks for a token.
+        needs_token: whether the head requires a token.
     """
     endpoints = [] if needs_token else [_NO_TOKEN]
     if way := access_by_others(private.session_folder()):
@@ -57,15 +57,15 @@ def exposure_of_joined_cluster(needs_token: bool) -> list[str]:
 
 @dataclass(frozen=True)
 class HeadProbe:
-    """What a client has found out about a cluster and its head node.
+    """Results of a client's checks of a cluster and its head node.
 
     Attributes:
-        doors: what is open to other people.
-        python: the version of the Python that runs Ray there; None if nothing could be found out.
-        versions: of packages that are installed there; None for one that is not.
-        digest: of the installed transloom (`head_probe.digest_of`); None if there is none.
-        folders: whether each folder that was asked about is there.
-        unwritable: why folders cannot be written there, for those that cannot.
+        endpoints: descriptions of endpoints that are open to other users.
+        python: version of the Python that runs Ray on the head node; None if the check failed.
+        versions: versions of the packages that are installed there; None for a missing package.
+        digest: digest of the installed transloom (`head_probe.digest_of`); None if it is missing.
+        folders: existence of each requested folder.
+        unwritable: for each folder that cannot be written there, the reason.
     """
 
     endpoints: tuple[str, ...]
@@ -77,45 +77,48 @@ class HeadProbe:
 
 
 def exposure_of_dashboard(dashboard: str) -> list[str]:
-    """What is open of the cluster that takes jobs there, as seen from its head node.
+    """Return the open endpoints of the cluster of a dashboard, as seen from its head node.
 
     Raises:
-        ClusterError: it is no dashboard's address, cannot be reached, or refuses the token.
+        ClusterError: the address is no dashboard's, cannot be reached, or refuses the token.
     """
     return list(ClusterExposure(dashboard).wait().endpoints)
 
 
 class ClusterExposure:
-    """A check of the cluster at an address, and of its head node, by one job without files.
+    """Check of the cluster at an address, and of its head node, by one job without files.
 
-    It begins at once, and the head takes seconds for the answer. `wait` raises its errors.
+    The check begins on creation and takes the head seconds. `wait` raises its errors.
     """
 
     def __init__(self, dashboard: str, folders: Sequence[str] = ()) -> None:
-        """
+        """Start the check.
+
         Args:
-            folders: asked about.
+            folders: folders whose existence and writability the check reports.
         """
         self.dashboard = dashboard
         self._error: ClusterError | None = None
         try:
             check_address(dashboard)
             self._endpoints = [_NO_TOKEN] if _lists_jobs_to_anyone(dashboard) else []
-            # -I: no code from the folder in which a job starts, nor from PYTHONPATH.
+            # -I: import no code from the directory in which a job starts, nor from PYTHONPATH.
             self._job_id = submit(
                 [HEAD_PYTHON, "-I", "-c", probe_program(), *folders],
                 address=dashboard,
                 folder=Path("/"),
-                metadata={PROBE_KEY: "who else can enter the session folder, what is installed"},
+                metadata={
+                    PROBE_KEY: "access of other users to the session folder, installed packages"
+                },
             )
         except ClusterError as error:
             self._error = error
 
     def wait(self) -> HeadProbe:
-        """Wait for what is found out.
+        """Wait for the results of the check.
 
         Raises:
-            ClusterError: it is no dashboard's address, cannot be reached, or refuses the token.
+            ClusterError: the address is no dashboard's, cannot be reached, or refuses the token.
         """
         if self._error:
             raise self._error
@@ -139,14 +142,14 @@ class ClusterExposure:
             endpoints.append(f"on its head node {way}, and {_FOLDER_REMEDY}")
         elif job.exit_code != head_probe.CLOSED:
             endpoints.append(
-                "whether others can enter its session folder could not be found out "
+                "access of other users to its session folder could not be determined "
                 f"({job.message}); {_FOLDER_REMEDY}"
             )
         return replace(seen, endpoints=tuple(endpoints))
 
 
 def probe_program() -> str:
-    """The program of the look: the text of two files, in the order of their imports."""
+    """Return the program of the check: the text of two files, in the order of their imports."""
     first, second = (
         Path(module.__file__ or "").read_text(encoding="utf-8")
         for module in (folder_access, head_probe)
@@ -158,12 +161,12 @@ _IMPORT_BETWEEN = "from cluster.ray.folder_access import access_by_others, write
 
 
 def warning(cluster: str, endpoints: Sequence[str]) -> str:
-    """One paragraph on what is open of a cluster, and what closes it."""
+    """Return one paragraph on a cluster's open endpoints, with the remedies."""
     return f"The Ray cluster at {cluster} is open to others: {'; and '.join(endpoints)}"
 
 
 def report_exposure(warning: str, *, strict: bool, notice: Callable[[str], None]) -> None:
-    """Tell that a cluster is open.
+    """Report that a cluster is open.
 
     Raises:
         ClusterError: `strict` refuses such a cluster.
@@ -183,5 +186,5 @@ def _lists_jobs_to_anyone(dashboard: str) -> bool:
         except urllib.error.HTTPError as refusal:
             refusal.close()
             return False
-        except ValueError:  # a page, such as that of a proxy which asks for a password
+        except ValueError:  # a page, such as that of a proxy that asks for a password
             return False

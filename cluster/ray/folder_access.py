@@ -1,7 +1,7 @@
 """Write access to a folder, for this user and for other users of the machine.
 
-Needs Python's standard library only: `cluster.ray.exposure` sends this file's text to the head
-node of a cluster, which runs it there.
+Needs Python's standard library only: `cluster.ray.exposure` sends this file's text to the head node
+of a cluster, which runs it there.
 """
 
 import os
@@ -10,21 +10,21 @@ from pathlib import Path
 
 
 def existing_part(path: Path) -> Path:
-    """Return the path itself, or the nearest folder around it that this user finds."""
+    """Return the path itself, or its nearest parent folder that this user can access."""
     path = path.absolute()
-    # Path.exists would raise for one in a folder that may not be entered.
+    # Path.exists would raise for a path in a folder that this user may not enter.
     return next(part for part in (path, *path.parents) if _has_permission(part, os.F_OK))
 
 
 def write_problem(folder: Path) -> str | None:
-    """Return why this user cannot make a folder or write into it; None if nothing is in the way."""
+    """Return why this user cannot create a folder or write into it, or None if the user can."""
     there = existing_part(folder)
     if not there.is_dir():
         return f"{there} is a file"
     if _has_permission(there, os.W_OK | os.X_OK):
         return None
     if os.statvfs(there).f_flag & os.ST_RDONLY:
-        return f"{there} lies on a file system that is mounted read-only"
+        return f"{there} is on a file system that is mounted read-only"
     status = there.stat()
     return (
         f"{there} belongs to user {status.st_uid} (mode {stat.S_IMODE(status.st_mode):04o}), and "
@@ -33,10 +33,10 @@ def write_problem(folder: Path) -> str | None:
 
 
 def access_by_others(folder: Path) -> str | None:
-    """How other users get at what lies in a folder, in words; None if they cannot.
+    """Return how other users can access the content of a folder, in words, or None if they cannot.
 
-    They cannot if some folder on the way to it, or itself, may be entered by its owner only, and
-    nobody else may put another one in its place.
+    They cannot if only its owner may enter the folder or one of its parents, and if no other user
+    can replace that folder.
     """
     if way := replaceable_by_others(folder):
         return way
@@ -47,12 +47,12 @@ def access_by_others(folder: Path) -> str | None:
 
 
 def replaceable_by_others(folder: Path) -> str | None:
-    """How other users may replace a folder or what lies in it, in words; None if they cannot.
+    """Return how other users can replace a folder or its content, in words, or None if they cannot.
 
-    Whoever owns the folder is trusted, and so are root and this user.
+    The owner of the folder, root and this user are trusted.
     """
     folder = folder.resolve()
-    # In a user namespace root outside of it has another number, and owns the uppermost folder.
+    # In a user namespace, the outer root has another number, and owns the topmost folder.
     trusted = {0, os.geteuid(), folder.stat().st_uid, Path("/").stat().st_uid}
     for step in reversed([folder, *folder.parents]):
         status = step.stat()
@@ -62,7 +62,7 @@ def replaceable_by_others(folder: Path) -> str | None:
             return None
         if status.st_mode & 0o022 and not status.st_mode & stat.S_ISVTX:
             mode = stat.S_IMODE(status.st_mode)
-            return f"other users may replace what lies in {step} (mode {mode:04o})"
+            return f"other users may replace files in {step} (mode {mode:04o})"
     return None
 
 

@@ -1,8 +1,9 @@
-"""What is found out on the head node of a cluster before any file of ours is sent there.
+"""Checks on the head node of a cluster, made before any file is sent there.
 
-One job answers all: who else gets at the session folder, which Python and which packages are there,
-and which folders. The log in which it answers lies in the folder that is looked at. So the exit
-code says whether that is closed, and where it is open the rest is no more than a hint.
+One job answers everything: access of other users to the session folder, the versions of Python and
+of packages, and the state of some folders. Its answer is in a log file inside the session folder.
+If others can enter that folder, they can forge the log. So only the exit code reports access, and
+with an open folder the rest is no more than a hint.
 
 Needs Python's standard library and `folder_access` only: `cluster.ray.exposure` sends the text of
 both files to the head node, which runs it there.
@@ -21,13 +22,13 @@ from cluster.ray.folder_access import access_by_others, write_problem
 CLOSED, OPEN = 0, 3  # exit codes
 PACKAGES = ("transloom", "cluster", "trainer", "model", "data_pipeline", "foundation")
 ASKED_VERSIONS = ("transloom", "ray", "torch", "deepspeed")
-# In a package, but no part of what a job runs: a checkout has its recipes elsewhere.
+# In a package, but not executed by jobs: a checkout has its recipes elsewhere.
 EXCLUDED_NAMES = frozenset({"__pycache__", "recipes"})
 COMPILED = ".so"
 
 
 def package_files(installation: Path) -> list[tuple[str, Path]]:
-    """The files of our packages in an installation, by their names relative to it, in order."""
+    """Return the files of our packages in an installation, sorted by name relative to it."""
     found = []
     for package in PACKAGES:
         for folder, folders, names in os.walk(installation / package):
@@ -40,9 +41,10 @@ def package_files(installation: Path) -> list[tuple[str, Path]]:
 
 
 def digest_of(installation: Path) -> str:
-    """A digest over names and contents of our packages' files.
+    """Return a digest over names and contents of our packages' files.
 
-    Without what was compiled on each machine, or could not be: it gives the same results.
+    Compiled modules are excluded: they differ between machines or may be missing, without effect on
+    results.
     """
     state = hashlib.sha256()
     for name, path in package_files(installation):
@@ -54,7 +56,7 @@ def digest_of(installation: Path) -> str:
 
 
 def facts(folders: list[str]) -> dict[str, object]:
-    """Return what this machine and its Python have, and whether `folders` can be written."""
+    """Return versions and digest of this machine's installation, and the state of `folders`."""
     spec = find_spec("cluster")  # imports nothing
     versions: dict[str, str | None] = {}
     for name in ASKED_VERSIONS:
@@ -75,8 +77,8 @@ def facts(folders: list[str]) -> dict[str, object]:
 
 
 def main(folders: list[str]) -> None:
-    """Look at the node of the Ray job that this process is; exit with what was found."""
-    # Ray lets a job print into SESSION/logs/job-driver-ID.log.
+    """Check the node on which this Ray job runs, print the facts, and exit with the access code."""
+    # Ray redirects a job's output to SESSION/logs/job-driver-ID.log.
     session = Path("/proc/self/fd/1").readlink().parent.parent
     way = access_by_others(session)
     print(json.dumps({"access_by_others": way, **facts(folders)}), flush=True)

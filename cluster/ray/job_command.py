@@ -1,6 +1,6 @@
-"""The command of a Ray job: a line of a shell, with stand-ins for what only the head node knows.
+"""The command of a Ray job: a shell line, with placeholders for values that the head node knows.
 
-A job's command runs in a shell on the head node, in the folder of what travelled with it.
+A job's command runs in a shell on the head node, in the directory of the job's uploaded files.
 """
 
 import shlex
@@ -11,22 +11,22 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Attachment:
-    """A file that travels with a job. In the job's command it stands for the file's path."""
+    """A file that is uploaded with a job; in the job's command it represents the file's path."""
 
     name: str
     content: bytes
 
     def __post_init__(self) -> None:
-        # Ray puts the folder of the attachments on the Python path of the job.
+        # Ray adds the directory of the attachments to the job's Python path.
         assert Path(self.name).name == self.name, self.name
         assert Path(self.name).suffix not in {".py", ".so", ".pth"}, self.name
 
 
 class HeadPython:
-    """In a job's command it stands for the Python that runs Ray on the head node.
+    """Placeholder, in a job's command, for the Python that runs Ray on the head node.
 
-    The process that starts the job's shell is one of Ray's: the folder of Ray's library in it
-    tells the environment.
+    The parent process of the job's shell is one of Ray's. The path of the Ray library that it has
+    mapped reveals the Python environment.
     """
 
 
@@ -40,7 +40,7 @@ Word = str | Attachment | HeadPython
 
 
 def shell_command(command: Sequence[Word], folder: Path, programs: Path) -> str:
-    """The command as a line of a POSIX shell that starts in the folder of the attachments."""
+    """Return the command as a line of a POSIX shell that starts in the attachments' directory."""
     words = " ".join(map(_shell_word, command))
     find_python = _FIND_HEAD_PYTHON if HEAD_PYTHON in command else ""
     complaint = f"error: this node has no folder {folder}: submit from one that all nodes share"

@@ -1,11 +1,11 @@
-"""Ray jobs: commands that run on a cluster and are asked about from anywhere.
+"""Ray jobs: commands that run on a cluster, controlled from any machine.
 
-Thin functions over Ray's Jobs API, spoken over HTTP with the head's dashboard. The address is
-the dashboard's, such as `http://127.0.0.1:8265`; the user's Ray token goes with each request.
+These are thin functions over Ray's Jobs API, which uses HTTP and the head's dashboard. The address
+is the dashboard's, such as `http://127.0.0.1:8265`; the user's Ray token is sent with each request.
 
-A job's command runs in a shell on the head node. Files travel with it, as `Attachment`s and as a
-folder whose packages the job imports, into a folder of their own, which Ray deletes some time after
-the job. So the command is started in another folder.
+A job's command runs in a shell on the head node. Its files, `Attachment`s and a directory of
+packages to import, are uploaded to a separate directory, which Ray deletes some time after the job.
+Therefore the command starts in another directory.
 """
 
 import asyncio
@@ -37,16 +37,16 @@ from cluster.ray.private import NOISY_LOGGERS
 from foundation.location import credential_in, without_credentials
 
 POLL_SECONDS = 0.1
-COMMAND_KEY = "command"  # in a job's metadata: what was submitted, without the shell around it
-# In a job's metadata: it only looks at the head node, and is not listed. (It is not deleted: Ray
-# 2.60.0 may write that it has ended once more after that, and then has it again.)
+COMMAND_KEY = "command"  # in a job's metadata: the submitted command, without the shell around it
+# In a job's metadata: the job only checks the head node, and is not listed. (Such jobs are not
+# deleted: after a deletion, Ray 2.60.0 may record the job's end again, which restores it.)
 PROBE_KEY = "looks"
 
-# How long the job gets from SIGTERM to SIGKILL when it is stopped. Ray 2.60.0 reads it in the
-# process that looks after the job (job_supervisor.py), which has the job's environment.
+# Time from SIGTERM to SIGKILL when a job is stopped. Ray 2.60.0 reads it in the process that
+# supervises the job (job_supervisor.py), which has the job's environment.
 STOP_WAIT_VARIABLE = "RAY_JOB_STOP_WAIT_TIME_S"
 REQUEST_SECONDS = 30.0
-MAX_BEFORE_COMMAND = 4_000  # characters of Ray's own, at the top of a job's log
+MAX_BEFORE_COMMAND = 4_000  # characters that Ray writes at the top of a job's log
 
 _COMPARE = (
     "Compare with the dashboard's address that `ray start --head` printed: port 8265 unless set "
@@ -54,8 +54,8 @@ _COMPARE = (
     "example with `ssh -L 8265:127.0.0.1:8265 HEAD`"
 )
 
-# Variables that Ray would prefer to the address that it is given.
-_CLIENT_IS_MADE = threading.Lock()  # while the environment lacks them
+_CLIENT_IS_MADE = threading.Lock()  # held while the environment lacks the variables below
+# Variables that take precedence over the address that Ray's client is given.
 _OVERRIDES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 
 
@@ -90,15 +90,15 @@ def submit(
 ) -> str:
     """Start a command on a cluster and return the job's id at once.
 
-    The head node looks for the command's program first in the folder of the Python that runs here,
-    if it has that folder too, then on its PATH.
+    The head node searches for the command's program on its PATH. If it has the directory of the
+    Python that runs here, it searches that first.
 
     Args:
-        folder: where the command runs, as the head node sees it.
-        shipped: files by their names in a folder that stands first on the path of Python, in the
-            command and in all workers that it starts, on whatever node.
+        folder: working directory of the command, as the head node sees it.
+        shipped: uploaded files by their names in a directory. It comes first on Python's path in
+            the command and in all workers that it starts, on all nodes.
         environment: added to the environment of the command and of the workers it starts.
-            Everyone who may ask the cluster about the job can read it.
+            Every user of the cluster can read it.
         job_id: the job's id; by default Ray chooses one.
 
     Raises:
@@ -129,7 +129,7 @@ def submit(
 
 
 def list_jobs(address: str) -> list[Job]:
-    """All jobs submitted to a cluster since it started, oldest first, but those that only look."""
+    """Return all jobs submitted to a cluster since it started, oldest first, without probe jobs."""
     with jobs_api_errors(address):
         jobs = [
             _job(details)
@@ -140,7 +140,7 @@ def list_jobs(address: str) -> list[Job]:
 
 
 def job_status(address: str, job_id: str) -> Job:
-    """One job as it stands.
+    """Return the current state of a job.
 
     Raises:
         ClusterError: the cluster cannot be reached, refuses the token, or knows no such job.
@@ -157,19 +157,19 @@ def wait_for_job(address: str, job_id: str) -> Job:
 
 
 def job_logs(address: str, job_id: str, *, follow: bool = False) -> Iterator[str]:
-    """Yield what a job has printed, in pieces; with `follow`, until it has finished.
+    """Yield the output of a job in chunks; with `follow`, until the job has finished.
 
-    Ray's own line at the top, which repeats the whole shell command, is left out.
+    Ray's line at the top, which repeats the whole shell command, is omitted.
     """
     with jobs_api_errors(address, job_id):
         client = _client(address)
-        details = client.get_job_info(job_id)  # a clear answer if there is no such job
+        details = client.get_job_info(job_id)  # fails with a clear error if the job does not exist
         pieces = _follow_logs(client, job_id) if follow else iter([client.get_job_logs(job_id)])
         yield from without_line(pieces, _first_line(details))
 
 
 def _first_line(details: JobDetails) -> str:
-    """Return the line with which Ray begins a job's log (2.60.0, job_supervisor.py)."""
+    """Return the first line that Ray writes into a job's log (2.60.0, job_supervisor.py)."""
     return f"Running entrypoint for job {details.submission_id}: {details.entrypoint}\n"
 
 
@@ -185,9 +185,9 @@ def _follow_logs(client: JobSubmissionClient, job_id: str) -> Iterator[str]:
 
 
 def without_line(pieces: Iterator[str], line: str) -> Iterator[str]:
-    """Leave a line out of a text that comes in pieces, if it is near the top.
+    """Remove a line from a text that comes in chunks, if it is near the top.
 
-    Pieces are held back while the line may still come.
+    Chunks are held back while the line may still follow.
     """
     held = ""
     for piece in pieces:
@@ -202,15 +202,15 @@ def without_line(pieces: Iterator[str], line: str) -> Iterator[str]:
 def stop_job(address: str, job_id: str) -> bool:
     """Ask a job to stop; return False if it had finished already.
 
-    Its processes get SIGTERM and, three seconds later, SIGKILL; later than that if the job's
-    environment says so (`STOP_WAIT_VARIABLE`).
+    Its processes receive SIGTERM and, three seconds later, SIGKILL. `STOP_WAIT_VARIABLE` in the
+    job's environment changes that time.
     """
     with jobs_api_errors(address, job_id):
         return bool(_client(address).stop_job(job_id))
 
 
 def file_beside_logs(address: str, node: str, name: str) -> bytes | None:
-    """The content of a file in the folder of Ray's logs on a node; None if it is not there."""
+    """Return the content of a file in a node's Ray log directory, or None if it does not exist."""
     with jobs_api_errors(address):
         answer = _client(address)._do_request(  # Ray 2.60.0; its public `get_log` takes no URL
             "GET",
@@ -222,7 +222,7 @@ def file_beside_logs(address: str, node: str, name: str) -> bytes | None:
 
 
 def count_nodes(address: str) -> int:
-    """How many nodes of a cluster are alive."""
+    """Return the number of live nodes of a cluster."""
     with jobs_api_errors(address):
         answer = _client(address)._do_request(
             "GET", "/api/v0/nodes", params={"limit": 10_000}, timeout=REQUEST_SECONDS
@@ -232,22 +232,22 @@ def count_nodes(address: str) -> int:
 
 
 def dashboard_of(head: str) -> str:
-    """The address of the dashboard of a cluster, asked of its head from one of the nodes."""
+    """Return the address of a cluster's dashboard, asking the head from one of the nodes."""
     enable_authentication(create_token=False)
     with jobs_api_errors(head):
         return private.dashboard_of(head)
 
 
 def check_address(address: str) -> None:
-    """Check that an address may be a dashboard's, before anybody is asked there.
+    """Check that an address may be a dashboard's, before any request is sent to it.
 
     Raises:
-        ClusterError: it carries a credential, or is no web address.
+        ClusterError: the address carries a credential, or is not an HTTP URL.
     """
     if found := credential_in(address):
         raise ClusterError(
-            f"The address {without_credentials(address)} carries {found}. Leave it out: a cluster "
-            f"is asked with Ray's token. For that, {REMEDY}"
+            f"The address {without_credentials(address)} carries {found}. Remove it: a cluster "
+            f"authenticates users by Ray's token. For that, {REMEDY}"
         )
     if not address.startswith(("http://", "https://")):
         raise ClusterError(
@@ -257,13 +257,14 @@ def check_address(address: str) -> None:
 
 
 class _Client(JobSubmissionClient):
-    """Shows the token, also where ~/.netrc has a password for the dashboard's host.
+    """Client that sends the token even if ~/.netrc has a password for the dashboard's host.
 
-    requests would send that one instead, but not where it is told how to authenticate.
+    Without an explicit `auth`, requests would replace the token by that password.
     """
 
-    def _do_request(self, *arguments: Any, **options: Any) -> Any:  # Ray 2.60.0: of all requests
-        if arguments == ("GET", "/api/version"):  # the first one, of a server that may be another
+    # In Ray 2.60.0 all requests go through this method.
+    def _do_request(self, *arguments: Any, **options: Any) -> Any:
+        if arguments == ("GET", "/api/version"):  # the first request; the server may not be Ray
             options.setdefault("timeout", REQUEST_SECONDS)
         return super()._do_request(*arguments, auth=lambda request: request, **options)
 
@@ -278,22 +279,23 @@ def _client(address: str) -> JobSubmissionClient:
         try:
             client = _Client(address)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            if isinstance(error, OSError):  # of requests, some of which are ValueErrors too
+            if isinstance(error, OSError):  # requests raises some that are ValueErrors too
                 raise
             raise ClusterError(
-                f"The server at {address} is no Ray dashboard: it does not tell Ray's version "
+                f"The server at {address} is no Ray dashboard: it does not report Ray's version "
                 f"({error}). {_COMPARE}"
             ) from error
         finally:
             os.environ.update(hidden)
-    # To verify certificates, Ray gives aiohttp the deprecated None when it follows a log.
+    # When Ray follows a log, it gives aiohttp the deprecated None for the verification of
+    # certificates.
     client._ssl_context = True
     return client
 
 
 @contextmanager
 def jobs_api_errors(address: str, job_id: str | None = None) -> Iterator[None]:
-    """Turn errors of the Jobs API into a ClusterError: one paragraph with a remedy."""
+    """Convert errors of the Jobs API to a ClusterError: one paragraph with a remedy."""
     try:
         yield
     except AuthenticationError as error:
@@ -309,7 +311,7 @@ def jobs_api_errors(address: str, job_id: str | None = None) -> Iterator[None]:
         if job_id is not None and "status code 404" in str(error):
             raise ClusterError(
                 f"The Ray cluster at {address} knows no job {job_id}. `transloom jobs list "
-                f"--address {address}` shows those that it knows"
+                f"--address {address}` lists those that it knows"
             ) from error
         reasons = re.findall(r"^\w*(?:Error|Exception): (.+)$", str(error), re.MULTILINE)
         reason = reasons[-1] if reasons else error
@@ -317,10 +319,10 @@ def jobs_api_errors(address: str, job_id: str | None = None) -> Iterator[None]:
 
 
 def _reason(error: Exception) -> str:
-    """Return why a request got no answer, without the bytes of a server that is none of HTTP."""
+    """Return why a request failed, without the bytes of a server that does not speak HTTP."""
     # urllib raises the HTTPException itself, requests wraps it, and Ray hides both behind its own.
     if isinstance(error, HTTPException) or "BadStatusLine" in repr((error, error.__context__)):
-        return "what listens there does not speak HTTP"
+        return "the server there does not speak HTTP"
     return str(error.reason if isinstance(error, URLError) else error)
 
 

@@ -1,7 +1,7 @@
-"""Processes that are found again by a mark in their environment, whoever their parent is by then.
+"""Processes that carry a mark in their environment, so that they are found whatever their parent.
 
 A process inherits the environment of its parent. So every descendant of a marked process carries
-the mark, even if a parent in between is dead, and even if nobody has told us of it.
+the mark, even if its parent is dead, or if this process does not know it.
 """
 
 import os
@@ -13,15 +13,15 @@ from contextlib import contextmanager, suppress
 import psutil  # type: ignore[import-untyped]
 
 MARK = "TRANSLOOM_STARTED_BY"
-# Variable that keeps a process's environment visible: Ray's agents change their title, which
-# would overwrite what others see of it.
+# Variable that keeps a process's environment visible: Ray's agents change their title, which would
+# otherwise overwrite the environment that other processes read.
 KEEP_ENVIRONMENT = "SPT_NOENV"
 DEATH_SECONDS = 30.0
 POLL_SECONDS = 0.02
 
 
 class MarkedProcesses:
-    """The processes with one mark; every instance has a mark of its own."""
+    """The processes with one mark; every instance has a unique mark."""
 
     def __init__(self) -> None:
         self._mark = f"{os.getpid()}-{secrets.token_hex(8)}"
@@ -41,7 +41,7 @@ class MarkedProcesses:
                     os.environ[name] = value
 
     def alive(self) -> list[psutil.Process]:
-        """The marked processes that are alive, without this one."""
+        """Return the marked processes that are alive, without this one."""
         found = []
         for process in psutil.process_iter():
             # Other users' environments cannot be read, nor that of a process that has just ended.
@@ -51,7 +51,7 @@ class MarkedProcesses:
         return found
 
     def kill(self) -> None:
-        """Kill all, also those that are started meanwhile, and wait until they are gone."""
+        """Kill all marked processes, including those started meanwhile, and wait for their end."""
         while processes := self.alive():
             for process in processes:
                 with suppress(psutil.NoSuchProcess):
@@ -59,12 +59,12 @@ class MarkedProcesses:
             deadline = time.monotonic() + DEATH_SECONDS
             while any(map(_is_running, processes)):
                 if time.monotonic() > deadline:
-                    return  # stuck in the kernel; they end when it lets them
+                    return  # stuck in the kernel; they end when the kernel lets them
                 time.sleep(POLL_SECONDS)
 
 
 def _is_running(process: psutil.Process) -> bool:
-    """Whether a process is there and is no zombie, which some containers' first process leaves."""
+    """Return whether a process is running, and is no zombie that a container's init never reaps."""
     try:
         return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:

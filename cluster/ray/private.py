@@ -1,8 +1,8 @@
-"""All private names of Ray that we use, as they are in Ray 2.60.0.
+"""All private names of Ray that we use, as in Ray 2.60.0.
 
-Each stands behind a function that says what it is for. What is replaced in Ray is put back when the
-context manager that replaced it ends. Before another version of Ray is pinned, compare this file
-with it; `tests/cluster/ray/` fails where one of the names has moved.
+Each has a function that states its purpose. Context managers restore the names that they replace.
+Before another version of Ray is pinned, compare this file with it; `tests/cluster/ray/` fails where
+one of the names has moved.
 """
 
 import os
@@ -38,9 +38,9 @@ from ray.core.generated.gcs_service_pb2 import GetClusterIdRequest
 from ray.core.generated.gcs_service_pb2_grpc import NodeInfoGcsServiceStub
 from ray.job_config import JobConfig
 
-# Variable that Ray reads each time before it prints the error of an answer that nobody takes.
+# Environment variable that Ray reads each time before it prints the error of an unread result.
 IGNORE_UNREAD_ERRORS = "RAY_IGNORE_UNHANDLED_ERRORS"
-# Loggers of Ray's Jobs API that print on the terminal what nobody asked for.
+# Loggers of Ray's Jobs API that print unrequested messages on the terminal.
 NOISY_LOGGERS = (
     "ray.dashboard.modules.dashboard_sdk",
     "ray.dashboard.modules.job.sdk",
@@ -50,10 +50,11 @@ _START_POLL_SECONDS = 0.5
 
 
 def job_config(first_on_path: str) -> JobConfig:
-    """A job config with which `first_on_path` stands first on the `sys.path` of every worker.
+    """Return a job config that puts `first_on_path` first on the `sys.path` of every worker.
 
-    Ray would put the driver's script folder and current folder there. So a worker imports our
-    packages even if such a folder, or a Ray job's working directory, has some of the same names.
+    By default, Ray puts the driver's script directory and current directory there. This config
+    makes a worker import our packages even if such a directory, or a Ray job's working directory,
+    has packages of the same names.
     """
 
     class OwnFolderFirst(JobConfig):
@@ -66,20 +67,20 @@ def job_config(first_on_path: str) -> JobConfig:
 
 
 def system_config(niceness: int) -> dict[str, Any]:
-    """What an embedded Ray is told in `ray.init(_system_config=…)`.
+    """Return the `_system_config` of `ray.init` for an embedded Ray.
 
-    The niceness prevails over RAY_worker_niceness. Without metrics there is no port that hands
-    them to whoever asks: it has no token.
+    The niceness takes precedence over RAY_worker_niceness. Metrics are off because their port is
+    open to all users: it requires no token.
     """
     return {"worker_niceness": niceness, "enable_metrics_collection": False}
 
 
 @contextmanager
 def on_loopback() -> Iterator[str]:
-    """Let Ray take the loopback address, here returned, for that of a node.
+    """Let Ray use the loopback address, which this yields, as the address of a node.
 
-    Then all of the node's processes listen there alone. Ray would put an address in its place by
-    which other machines reach this one.
+    Then all of the node's processes listen on it alone. By default, Ray replaces it with an address
+    that other machines can reach.
     """
     resolve = ray_services.resolve_ip_for_localhost
     ray_services.resolve_ip_for_localhost = lambda host: host
@@ -90,15 +91,15 @@ def on_loopback() -> Iterator[str]:
 
 
 def session_folder() -> Path:
-    """The session folder of the node that this process has joined."""
+    """Return the session directory of the node that this process has joined."""
     return Path(ray_worker._global_node.get_session_dir_path())
 
 
 @contextmanager
 def redirect_ray_messages(tell: Callable[[str], None]) -> Iterator[None]:
-    """Redirect Ray's news ("a worker died") from the driver's standard output to `tell`.
+    """Redirect Ray's messages ("a worker died") from the driver's standard output to `tell`.
 
-    There they would spoil answers in JSON; `log_to_driver=False` does not silence them.
+    On standard output they would corrupt JSON answers; `log_to_driver=False` does not silence them.
     """
 
     def take(message: dict[str, Any], ignore_prefix: bool) -> None:
@@ -115,15 +116,15 @@ def redirect_ray_messages(tell: Callable[[str], None]) -> Iterator[None]:
 
 @contextmanager
 def sigterm_handler_kept() -> Iterator[None]:
-    """Keep the process's SIGTERM handler, for which Ray sets its own, in Python and below."""
+    """Keep the process's SIGTERM handler, which Ray would replace in Python and in its C++ code."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     handler = signal.getsignal(signal.SIGTERM) or signal.SIG_DFL
     set_by_ray = ray_utils.set_sigterm_handler
     ray_utils.set_sigterm_handler = lambda handler: None
-    # Below Python, Ray replaces the handler when it connects, and sets the default when it
-    # disconnects, long before it has shut down: a SIGTERM in between would end the process.
+    # In C++, Ray replaces the handler when it connects. When it disconnects, it sets the default,
+    # long before its shutdown ends: a SIGTERM in between would end the process.
     disabled = ray_constants.RAY_DISABLE_FAILURE_SIGNAL_HANDLER
     ray_constants.RAY_DISABLE_FAILURE_SIGNAL_HANDLER = True
     try:
@@ -136,9 +137,9 @@ def sigterm_handler_kept() -> Iterator[None]:
 
 @contextmanager
 def extend_node_start_timeout(is_still_starting: Callable[[], bool]) -> Iterator[None]:
-    """Let Ray wait for a node that it starts as long as `is_still_starting()` holds.
+    """Let Ray wait for a node that it starts as long as `is_still_starting()` is true.
 
-    Ray gives a node 30 s until its head knows it.
+    By default, Ray gives a node 30 s to register with its head.
     """
     ask = ray_services.get_node
 
@@ -160,12 +161,12 @@ def extend_node_start_timeout(is_still_starting: Callable[[], bool]) -> Iterator
 
 @contextmanager
 def nodes_with_least_processes() -> Iterator[None]:
-    """Start nodes with no process and no socket that a run on one machine has no use for.
+    """Start nodes without the processes and sockets that a run on one machine does not need.
 
-    Without the dashboard's server (which `include_dashboard=False` starts all the same), the
-    autoscaler and the forwarding of logs to the driver; and with the node's agent as in an
-    installation without the packages of the dashboard, where it serves neither HTTP nor metrics.
-    This is 40 % of the CPU time that a node takes to start.
+    This omits the dashboard's server (which `include_dashboard=False` starts all the same), the
+    autoscaler, and the forwarding of logs to the driver. The node's agent runs as in an
+    installation without the dashboard's packages, where it serves neither HTTP nor metrics.
+    Together they are 40 % of the CPU time that a node takes to start.
     """
 
     def no_server(node: Node, **options: Any) -> None:
@@ -191,9 +192,9 @@ def nodes_with_least_processes() -> Iterator[None]:
 
 
 def started_processes() -> dict[str, list[subprocess.Popen[bytes]]] | None:
-    """Processes that `ray.init` has started here and not ended itself, by kind ("raylet").
+    """Return processes that `ray.init` has started here and not ended, by kind ("raylet").
 
-    None where this process has started no Ray.
+    Returns None if this process has started no Ray.
     """
     node = ray_worker._global_node  # None outside a session
     if node is None or not node.is_head():
@@ -202,12 +203,12 @@ def started_processes() -> dict[str, list[subprocess.Popen[bytes]]] | None:
 
 
 def machine_cpus() -> int:
-    """The number of CPUs that Ray takes by default."""
+    """Return the number of CPUs that Ray uses by default."""
     return int(ray_utils.get_num_cpus(override_docker_cpu_warning=True))
 
 
 def machine_gpus() -> int:
-    """The number of GPUs that Ray takes by default: those of the machine that are visible."""
+    """Return the number of GPUs that Ray uses by default: the machine's visible GPUs."""
     manager = get_accelerator_manager_for_resource("GPU")
     visible = manager.get_current_process_visible_accelerator_ids()
     there = int(manager.get_current_node_num_accelerators())
@@ -215,15 +216,15 @@ def machine_gpus() -> int:
 
 
 def address_of_head(address: str) -> str:
-    """`HOST:PORT` of the head that an address means.
+    """Return `HOST:PORT` of the head that an address refers to.
 
     Args:
         address: as in `ray.init`; may be `auto`.
 
     Raises:
-        ConnectionError, ValueError, OSError: there is none.
+        ConnectionError, ValueError, OSError: no head was found.
     """
-    # Ray's compiled code takes no subclass of str, such as a Location.
+    # Ray's compiled code accepts no subclass of str, such as a Location.
     head: str = ray_services.canonicalize_bootstrap_address_or_die(str(address))
     return head
 
@@ -231,7 +232,7 @@ def address_of_head(address: str) -> str:
 def ask_head(head: str, timeout_seconds: float) -> None:
     """Send the head one request.
 
-    Ray itself tries for minutes when nobody answers, and for 20 seconds when the token is refused.
+    Ray's own client retries for minutes without an answer, and for 20 seconds with a refused token.
 
     Raises:
         grpc.RpcError: the head does not answer in time, or refuses the token.
@@ -241,9 +242,9 @@ def ask_head(head: str, timeout_seconds: float) -> None:
 
 
 def answers_without_token(head: str, timeout_seconds: float) -> bool:
-    """Whether the head grants a request that carries no token."""
-    if os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true"):  # as Ray reads it
-        return False  # then a client needs a certificate
+    """Return whether the head accepts a request without a token."""
+    if os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true"):  # parsed as Ray parses it
+        return False  # with TLS, a client needs a certificate
     with grpc.insecure_channel(head) as channel:
         stub = NodeInfoGcsServiceStub(channel)
         try:
@@ -256,7 +257,7 @@ def answers_without_token(head: str, timeout_seconds: float) -> bool:
 
 
 def query_without_joining(head: str) -> None:
-    """Let this process ask a head about nodes and resources without joining its cluster.
+    """Let this process query a head about nodes and resources without joining its cluster.
 
     Args:
         head: HOST:PORT, as `address_of_head` returns it.
@@ -268,28 +269,30 @@ def query_without_joining(head: str) -> None:
 
 
 def known_nodes() -> list[dict[str, Any]]:
-    """What the head knows of each node, as `ray.nodes()` in a process that has joined."""
+    """Return the head's node table, as `ray.nodes()` does in a process that has joined."""
     nodes: list[dict[str, Any]] = ray_state.state.node_table()
     return nodes
 
 
 def dashboard_of(head: str) -> str:
-    """The URL of the dashboard of the cluster that has this head."""
-    from ray.dashboard.utils import ray_address_to_api_server_url  # aiohttp: for this alone
+    """Return the URL of the dashboard of the cluster that has this head."""
+    from ray.dashboard.utils import (
+        ray_address_to_api_server_url,
+    )  # imports aiohttp, only needed here
 
     url: str = ray_address_to_api_server_url(head)
     return url
 
 
 def nvml() -> Any:
-    """NVIDIA's library of what its driver measures, which Ray carries."""
-    from ray._private.thirdparty import pynvml  # only where there is a driver
+    """Return the bundled copy of pynvml, NVIDIA's library for measurements of its driver."""
+    from ray._private.thirdparty import pynvml  # only if an NVIDIA driver is installed
 
     return pynvml
 
 
 def free_resources() -> dict[str, dict[str, float]]:
-    """The resources that are free on each node, by the node's id."""
+    """Return the free resources of each node, by the node's id."""
     free: dict[str, dict[str, float]] = ray_state.available_resources_per_node()
     return free
 
@@ -299,8 +302,9 @@ class Holder:
     """A Ray job that holds resources of a cluster, by placement groups or actors.
 
     Attributes:
-        job: Ray's number of it.
-        submission: its id as a submitted job, and the run that it trains, where it says so.
+        job: Ray's number of the job.
+        submission: the id of a submitted job; None for other drivers.
+        run: the run that the job trains; None if its metadata does not name one.
         driver: the address of its driver's node, and the driver's process id there.
         resources: amounts by name.
     """
@@ -314,7 +318,7 @@ class Holder:
 
 
 def holders() -> list[Holder]:
-    """The jobs that hold resources of the cluster that this process has joined."""
+    """Return the jobs that hold resources of the cluster that this process has joined."""
     accessor = ray_state.state._connect_and_get_accessor()
     held: dict[str, Counter[str]] = {}
     for data in accessor.get_placement_group_table():
@@ -326,7 +330,7 @@ def holders() -> list[Holder]:
                 amounts.update(bundle.unit_resources)
     for data in accessor.get_actor_table(None, "ALIVE"):
         actor = gcs_pb2.ActorTableData.FromString(data)
-        if not actor.placement_group_id:  # else its group has them already
+        if not actor.placement_group_id:  # else its group counts them above
             held.setdefault(actor.job_id.hex(), Counter()).update(actor.required_resources)
     jobs = accessor.get_job_table(
         skip_submission_job_info_field=True, skip_is_running_tasks_field=True
@@ -350,27 +354,27 @@ def holders() -> list[Holder]:
 
 
 def draining_nodes() -> dict[str, int]:
-    """Deadlines of the nodes that are being drained, in ms since the epoch; 0 for no deadline."""
+    """Return deadlines of the draining nodes, in ms since the epoch; 0 for no deadline."""
     leaving: dict[str, int] = ray_state.state.get_draining_nodes()
     return leaving
 
 
 def read_authentication_mode() -> None:
-    """Let Ray read the environment again, which it read when it was imported."""
+    """Make Ray read the environment again, which it reads only on import."""
     if get_authentication_mode() != AuthenticationMode.TOKEN:
         Config.initialize("")
 
 
 def forget_token() -> None:
-    """Let Ray read the token again, which it keeps otherwise."""
+    """Make Ray read the token again, which it caches."""
     AuthenticationTokenLoader.instance().reset_cache()
 
 
 def has_token() -> bool:
-    """Whether there is a token, as of now.
+    """Return whether a token exists now.
 
     Raises:
-        ray.exceptions.AuthenticationError: it cannot be read.
+        ray.exceptions.AuthenticationError: the token cannot be read.
     """
     forget_token()
     return bool(AuthenticationTokenLoader.instance().has_token(ignore_auth_mode=True))

@@ -1,15 +1,14 @@
-"""The folder in which an embedded Ray keeps its session: this user's alone, and gone afterwards.
+"""The private folder of an embedded Ray's session, removed when Ray ends.
 
-Ray opens its own folders to everybody (mode 0777), so that users may share a machine; whoever can
-write there can make a process read, run or write what he wants. So they lie in a folder of mode
-0700:
+Ray makes its own folders writable for all users (mode 0777), so that users can share a machine. A
+user with write access there can make other users' processes read, run or write anything. Therefore
+these folders are inside a folder of mode 0700:
 
-    /tmp/tlray-x7k2m0qa/     0700, held by a lock for as long as its owner lives
-      r/                     what Ray takes for its temporary folder, and opens
+    /tmp/tlray-x7k2m0qa/     0700, locked for as long as its owner lives
+      r/                     Ray's temporary folder, of mode 0777
         session_…/
 
-A folder whose owner was killed is not locked any more: the next embedded Ray of this user removes
-it.
+A folder whose owner was killed is no longer locked: the next embedded Ray of this user removes it.
 """
 
 import fcntl
@@ -25,24 +24,25 @@ from cluster.ray.folder_access import replaceable_by_others
 PREFIX = "tlray-"
 VARIABLE = "RAY_TMPDIR"
 FALLBACK = Path("/tmp")
-# A unix socket's path may have 107 bytes. Below the folder above, Ray (2.60.0) adds
+# The path of a Unix socket may have 107 bytes. To this parent folder, Ray (2.60.0) adds
 # /tlray-x7k2m0qa/r, /session_2026-01-31_12-00-00_123456_4194304 and /sockets/plasma_store.
 LONGEST_PARENT = 107 - 17 - 43 - 21
 
 
 class PrivateFolder:
-    """A new folder that nobody else can list, enter or replace.
+    """A new folder that no other user can list, enter or replace.
 
     Attributes:
-        path: what Ray may take for its temporary folder.
+        path: temporary folder for Ray.
     """
 
     def __init__(self) -> None:
-        """
+        """Create and lock the folder, and remove stale ones.
+
         Raises:
-            ClusterError: other users could replace a folder where RAY_TMPDIR says, or paths of
+            ClusterError: other users could replace a folder on the path of RAY_TMPDIR, or paths of
                 sockets would be too long there.
-            OSError: no folder can be made or locked there.
+            OSError: no folder can be created or locked there.
         """
         parent = _parent()
         remove_stale_folders(parent)
@@ -51,23 +51,23 @@ class PrivateFolder:
 
     @property
     def logs(self) -> Path:
-        """Where the processes of the newest session leave what they say."""
+        """Log directory of the newest session's processes."""
         return self.path / "session_latest" / "logs"
 
     def remove(self) -> None:
-        """Remove it with all that lies there."""
-        shutil.rmtree(self._folder, ignore_errors=True)  # a rest goes with the next start
+        """Remove the folder with its content."""
+        shutil.rmtree(self._folder, ignore_errors=True)  # the next start removes remaining files
         self.keep_for_inspection()
 
     def keep_for_inspection(self) -> None:
-        """Leave it to be looked at, until this user's next embedded Ray starts."""
+        """Keep the folder for inspection until this user's next embedded Ray starts."""
         os.close(self._lock)
 
 
 def remove_stale_folders(parent: Path) -> None:
-    """Remove this user's private folders that nobody holds."""
+    """Remove this user's private folders that no process has locked."""
     for folder in parent.glob(f"{PREFIX}*"):
-        with suppress(OSError):  # somebody else's, in use, or removed by another start
+        with suppress(OSError):  # another user's, in use, or removed by another start
             lock = _opened(folder)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -78,7 +78,7 @@ def remove_stale_folders(parent: Path) -> None:
 
 
 def _parent() -> Path:
-    """RAY_TMPDIR, where it is set; else TMPDIR or, where that will not do, /tmp."""
+    """Return RAY_TMPDIR if it is set; else TMPDIR or, if that is unsuitable, /tmp."""
     named = os.environ.get(VARIABLE)
     wanted = Path(named or os.environ.get("TMPDIR") or FALLBACK).absolute()
     problem = _unsuitable(wanted)
@@ -93,14 +93,14 @@ def _parent() -> Path:
 
 
 def _unsuitable(parent: Path) -> str | None:
-    """Why a folder is no place for private folders, in words; None if it is one."""
+    """Return why a folder cannot hold private folders, in words, or None if it can."""
     length = len(os.fsencode(parent))
     if length > LONGEST_PARENT:
         return (
-            f"its path has {length} bytes, and with more than {LONGEST_PARENT} those of Ray's "
-            "sockets are too long"
+            f"its path has {length} bytes, and with more than {LONGEST_PARENT} the "
+            "paths of Ray's sockets are too long"
         )
-    with suppress(OSError):  # if it is not there, that is said where a folder is made in it
+    with suppress(OSError):  # the creation of a folder reports a missing parent
         return replaceable_by_others(parent)
     return None
 
@@ -108,7 +108,7 @@ def _unsuitable(parent: Path) -> str | None:
 def _new_locked_folder(parent: Path) -> tuple[Path, int]:
     while True:
         folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))  # of mode 0700
-        with suppress(FileNotFoundError):  # another start took it for one that is left behind
+        with suppress(FileNotFoundError):  # another start considered it stale and removed it
             lock = _opened(folder)
             fcntl.flock(lock, fcntl.LOCK_EX)
             if folder.exists():

@@ -1,8 +1,8 @@
-"""All private names of Ray Serve that we use, as they are in Ray 2.60.0; see `cluster.ray.private`.
+"""All private names of Ray Serve that we use, as in Ray 2.60.0; see `cluster.ray.private`.
 
-Each replica of Ray Serve opens a gRPC server on all interfaces. Ray's token does not guard it, and
-it unpickles what it is sent: whoever reaches the port runs code. Handles use Ray's own calls, which
-the token guards, unless they are told otherwise, so the port is not opened.
+Each replica of Ray Serve opens a gRPC server on all interfaces. Ray's token does not protect it,
+and it unpickles its input: anyone who reaches the port can run code. By default, handles use Ray's
+own calls, which the token protects, so the port is not needed and is not opened.
 """
 
 from typing import Any
@@ -11,9 +11,9 @@ from ray.serve._private import replica as serve_replica
 
 
 def disable_replica_port() -> None:
-    """Let this process, which is a replica and nothing else, open no port of Ray Serve's.
+    """Keep this process, which is only a replica, from opening a port of Ray Serve.
 
-    To be called in the constructor of a deployment, after which Ray Serve would open it.
+    Call this in the constructor of a deployment; Ray Serve would open the port after it.
     """
 
     def nowhere(server: Any, address: str) -> int:

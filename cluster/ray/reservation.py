@@ -1,8 +1,8 @@
-"""The seats of ranks: resources that a placement group reserves, and nothing else.
+"""Reservations of ranks: placement groups that reserve resources and hold no processes.
 
 The ranks themselves are actors without resources, pinned to the nodes of the reservation. So any
-process of its node can replace a rank that is lost, and the reservation stays: to give it back and
-make it anew takes Ray a second.
+process of its node can replace a lost rank without a new reservation: to return and reacquire one
+takes Ray a second.
 """
 
 import os
@@ -25,17 +25,17 @@ from foundation.wording import counted, join_items
 PLACEMENT_SECONDS = 10.0
 GPU_TASK_SECONDS = 60.0
 MAX_LISTED_NODES = 8
-# Resources that each node has without anybody's asking.
+# Resources that Ray adds to each node without a request.
 _OF_RAY = re.compile(r"(node:.*|memory|object_store_memory|accelerator_type:.*)$")
 _ROUNDING = 1e-6  # Ray counts resources in units of 1e-4
 
 
 @dataclass(frozen=True)
 class RankBundle:
-    """A rank's place.
+    """Reserved resources of one rank.
 
     Attributes:
-        gpu: the value of CUDA_VISIBLE_DEVICES there; None without a GPU.
+        gpu: the rank's value of CUDA_VISIBLE_DEVICES; None without a GPU.
     """
 
     node: str
@@ -43,26 +43,26 @@ class RankBundle:
 
 
 def room(free: Mapping[str, float], bundle: Mapping[str, float]) -> int:
-    """How many bundles of resources fit into the free resources."""
+    """Return how many bundles of resources fit into the free resources."""
     return min(int(free.get(name, 0.0) / n + _ROUNDING) for name, n in bundle.items())
 
 
 def has_labels(labels: Mapping[str, str], wanted: Mapping[str, str]) -> bool:
-    """Whether a node with these labels has all that are wanted."""
+    """Return whether a node with these labels has all of the wanted labels."""
     return wanted.items() <= labels.items()
 
 
 def choose_nodes(
     held: list[str], free: Mapping[str, int], most: int, placement: Placement = "pack"
 ) -> list[str]:
-    """Nodes for at most `most` ranks, one for each.
+    """Return nodes for at most `most` ranks, one entry per rank.
 
     Args:
-        held: the nodes of the seats that are held; there is room for these besides.
-        free: for how many more ranks each node has room.
-        placement: `pack` keeps the seats that are held, and adds as few nodes as it can. `spread`
-            puts as equally many on the nodes as their room allows, and of the ways to do that
-            takes one that keeps most of the seats.
+        held: the nodes of the currently held bundles; `free` does not include their resources.
+        free: the number of additional ranks that fit on each node.
+        placement: `pack` keeps the held bundles and adds as few nodes as possible. `spread`
+            distributes ranks over the nodes as evenly as their capacities allow; among equally
+            even distributions, it selects one that keeps the largest number of held bundles.
     """
     if placement == "spread":
         return _spread(Counter(held), free, most)
@@ -77,7 +77,8 @@ def _spread(held: Counter[str], free: Mapping[str, int], most: int) -> list[str]
         open_nodes = [node for node in rooms if chosen[node] < rooms[node]]
         if not open_nodes:
             break
-        # The emptiest; of equals one with a seat that would be lost, then the roomiest.
+        # The node with the fewest ranks; then one whose held bundle would be lost; then the
+        # largest.
         next_node = min(
             open_nodes,
             key=lambda node: (chosen[node], chosen[node] >= held[node], -rooms[node], node),
@@ -87,14 +88,14 @@ def _spread(held: Counter[str], free: Mapping[str, int], most: int) -> list[str]
 
 
 def max_possible_ranks(config: ClusterConfig, nodes: Iterable[Node]) -> int:
-    """How many ranks these nodes could hold if nobody else used them."""
+    """Return how many ranks these nodes could hold if no other job used them."""
     bundle = config.resources_of_a_rank
     fitting = [node for node in nodes if has_labels(node.labels, config.node_labels)]
     return sum(room(node.total, bundle) for node in fitting)
 
 
 def node_capabilities(nodes: Iterable[Node]) -> str:
-    """The resources and labels that ranks may ask for, of each node."""
+    """Return the resources and labels of each node that ranks may request, in words."""
     told = [_capabilities(node) for node in sorted(nodes, key=lambda node: node.name)]
     more = len(told) - MAX_LISTED_NODES
     return "; ".join(told[:MAX_LISTED_NODES]) + (
@@ -122,7 +123,7 @@ class Reservation:
         self.taken: list[RankBundle] = []
 
     def offer(self, usable: Mapping[str, Node], most: int) -> list[str]:
-        """The nodes of at most `most` seats, taken from seats that are held and free resources."""
+        """Return the nodes of at most `most` ranks, from held bundles and free resources."""
         held = [rank_bundle.node for rank_bundle in self.taken if rank_bundle.node in usable]
         free = {
             node.id: room(node.free, self._bundle)
@@ -132,7 +133,7 @@ class Reservation:
         return choose_nodes(held, free, most, self._placement)
 
     def take(self, nodes: list[str]) -> bool:
-        """Reserve a seat on each of these nodes; return whether Ray could do so in time."""
+        """Reserve a bundle on each of these nodes; return whether Ray could do so in time."""
         nodes = sorted(nodes)  # puts ranks of the same node next to each other
         if nodes == [rank_bundle.node for rank_bundle in self.taken]:
             return True
@@ -142,7 +143,7 @@ class Reservation:
                 [self._bundle] * len(nodes),
                 bundle_label_selector=[{"ray.io/node-id": node} for node in nodes],
             )
-        except GetTimeoutError:  # the head is away
+        except GetTimeoutError:  # the head does not answer
             return False
         if self._group.wait(PLACEMENT_SECONDS) and (gpus := self._gpus(len(nodes))) is not None:
             self.taken = [RankBundle(node, gpu) for node, gpu in zip(nodes, gpus, strict=True)]
@@ -158,7 +159,7 @@ class Reservation:
         self.taken = []
 
     def _gpus(self, count: int) -> list[str] | list[None] | None:
-        """The GPU of each bundle, by the word of a task in the bundle. None if a node is lost."""
+        """Return the GPU of each bundle, as a task in it reports, or None if a node is lost."""
         if "GPU" not in self._bundle:
             return [None] * count
         answers = [

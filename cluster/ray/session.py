@@ -2,11 +2,11 @@
 
 In both cases
 
-- Ray's token authentication is on (see `cluster.ray.authentication`),
-- every worker process imports this program's packages, whatever lies in the driver's folder,
-- what workers print goes to Ray's log files, and what Ray reports of them goes to this program's
-  log; neither goes to the driver's terminal,
-- leaving the session stops what it started and nothing else.
+  - Ray's token authentication is on (see `cluster.ray.authentication`),
+  - every worker process imports this program's packages, whatever is in the driver's directory,
+  - output of workers goes to Ray's log files, Ray's messages about them go to this program's
+    log, and neither goes to the driver's terminal,
+  - leaving the session stops only what the session has started.
 """
 
 import os
@@ -40,13 +40,14 @@ def ray_session(
 
     Args:
         address: `HOST:PORT` of a cluster's head as seen from one of its nodes, or `auto` for
-            the cluster of which this machine, or this Ray job, is part.
-        tell_open: told, once, if the joined cluster is open to other people; what it raises ends
-            the session.
+            the cluster that this machine, or this Ray job, belongs to.
+        embedded: settings of the embedded Ray.
+        report_open_endpoints: called once with a warning if the joined cluster is open to other
+            users; an exception from it ends the session.
 
     Raises:
         ClusterError: the cluster cannot be reached, or refuses the token.
-        EmbeddedRayError: the embedded Ray has not come up, or is lost. Nothing is left of it.
+        EmbeddedRayError: the embedded Ray did not start, or is lost. It is cleaned up.
     """
     assert not ray.is_initialized(), "one session at a time"
     import_own_packages()
@@ -73,16 +74,16 @@ def _joined(address: str, report_open_endpoints: Callable[[str], None]) -> Itera
         head_lost = True
         raise
     finally:
-        if not head_lost:  # else Ray would look for the head for half a minute
+        if not head_lost:  # with a lost head, Ray would try to reach it for half a minute
             ray.shutdown()
 
 
 @contextmanager
 def _without_unread_errors() -> Iterator[None]:
-    """Keep Ray from printing the errors of answers that nobody takes as "Unhandled error".
+    """Keep Ray from printing errors of unread results as "Unhandled error".
 
-    Nobody takes the answers of actors that are given up. The answers that are taken tell what
-    happened to an actor.
+    Results of abandoned actors are never read. The results that are read report what happened to an
+    actor.
     """
     before = os.environ.get(IGNORE_UNREAD_ERRORS)
     os.environ[IGNORE_UNREAD_ERRORS] = "1"
@@ -95,7 +96,7 @@ def _without_unread_errors() -> Iterator[None]:
 
 
 def find_head(address: str) -> tuple[str, bool]:
-    """Return the HOST:PORT of a cluster's head that answers, and whether it asks for a token.
+    """Return the HOST:PORT of a cluster's head that answers, and whether it requires a token.
 
     Raises:
         ClusterError: no head answers, or it refuses this user's token.
@@ -111,15 +112,15 @@ def find_head(address: str) -> tuple[str, bool]:
         head = private.address_of_head(address)
     except (ConnectionError, ValueError, OSError) as error:
         raise ClusterError(
-            f"There is no Ray cluster to be found at {address}: {str(error).rstrip('. ')}. Start "
+            f"No Ray cluster was found at {address}: {str(error).rstrip('. ')}. Start "
             "one with `ray start --head`, or give the HOST:PORT that it printed; without --address "
-            "transloom starts Ray by itself"
+            "transloom starts Ray itself"
         ) from error
     return head, _check_head(head, address)
 
 
 def _join(address: str) -> tuple[str, bool]:
-    """Join a cluster; return what `find_head` returns."""
+    """Join a cluster; return the result of `find_head`."""
     head, needs_token = find_head(address)
     try:
         initialise(address=head)
@@ -133,10 +134,10 @@ def _join(address: str) -> tuple[str, bool]:
 
 
 def _check_head(head: str, address: str) -> bool:
-    """Check that the head at an address of the user's answers; return whether it asks for a token.
+    """Check that the head at a user's address answers; return whether it requires a token.
 
     Raises:
-        ClusterError: it does not, or refuses the token.
+        ClusterError: the head does not answer, or refuses the token.
     """
     named = head if head == address else f"{address}, which is {head}"
     try:
@@ -150,5 +151,5 @@ def _check_head(head: str, address: str) -> bool:
         raise ClusterError(
             f"No Ray cluster answers at {named} ({error.code().name.lower()}). Compare with the "
             "address that `ray start --head` printed (port 6379 unless set otherwise, not the "
-            "dashboard's 8265), and see whether a firewall lies between"
+            "dashboard's 8265), and check for a firewall in between"
         ) from error

@@ -1,8 +1,8 @@
 """A node of a Ray cluster that this process starts, holds, and ends: `ray start --block`.
 
-Beside the node there may be others on the machine, of other jobs: it takes ports that are free and
-keeps its files in a private folder (`cluster.ray.private_folder`). Its end kills its own processes
-and no others, as a bare `ray stop` would.
+The machine may also run nodes of other jobs. Therefore the node uses free ports and keeps its files
+in a private folder (`cluster.ray.private_folder`). Its end kills only its own processes; a bare
+`ray stop` would kill the others, too.
 """
 
 import os
@@ -24,11 +24,11 @@ from cluster.ray.embedded import EMBEDDED_OBJECT_STORE_BYTES
 from cluster.ray.marked_processes import MarkedProcesses
 from cluster.ray.private_folder import PrivateFolder
 
-# On a busy machine Ray (2.60.0) gives a node up one of whose agents takes more than some 15 s.
+# On a busy machine, Ray (2.60.0) gives up a node if one of its agents takes more than about 15 s.
 STARTS = 5
 LINES_KEPT = 20
 UP = "Ray runtime started"
-# Nobody scrapes the metrics of such a cluster, and whoever reaches their ports needs no token.
+# No monitoring scrapes the metrics of such a cluster, and their ports require no token.
 _NO_METRICS = {
     "RAY_enable_metrics_collection": "0",
     "AUTOSCALER_METRIC_PORT": "-1",
@@ -38,7 +38,7 @@ _NO_METRICS = {
 
 @dataclass(frozen=True)
 class NodeSettings:
-    """What a node offers, and the niceness of its workers."""
+    """Resources of a node, and the niceness of its workers."""
 
     cpus: int
     gpus: int
@@ -46,20 +46,20 @@ class NodeSettings:
 
 
 class StartedNode:
-    """A node that is up.
+    """A running node.
 
     Attributes:
         head: HOST:PORT of the cluster's head, which may be this node.
     """
 
     def __init__(self, settings: NodeSettings, head: str | None) -> None:
-        """Start a node and wait until the cluster has it.
+        """Start a node and wait until it has joined the cluster.
 
         Args:
             head: HOST:PORT of the head to join; None makes this node a head.
 
         Raises:
-            ClusterError: it has not come up, several times.
+            ClusterError: it did not start in several attempts.
         """
         self._reader: Thread | None = None
         for _ in range(STARTS):
@@ -74,21 +74,21 @@ class StartedNode:
             self.end()
         raise ClusterError(
             f"`ray start` on {socket.gethostname()} has failed {STARTS} times, joining "
-            f"{self.head}. Its last words: {self.last_output}"
+            f"{self.head}. Its last output: {self.last_output}"
         )
 
     @property
     def last_output(self) -> str:
-        """What `ray start` has printed last, in one line."""
+        """The last output of `ray start`, in one line."""
         return " ".join(self._last_words)
 
     def on_exit(self, tell: Callable[[], None]) -> None:
-        """Call this once when the node has ended, from a thread of its own."""
+        """Call `tell` once in a separate thread when the node has ended."""
         output = self._ray.stdout
         assert output
 
         def read_on() -> None:
-            self._last_words.extend(map(str.strip, output))  # until its end
+            self._last_words.extend(map(str.strip, output))  # blocks until the output ends
             self._ray.wait()
             tell()
 
@@ -96,7 +96,7 @@ class StartedNode:
         self._reader.start()
 
     def end(self) -> None:
-        """Kill the node's processes and remove what they have written."""
+        """Kill the node's processes and remove their files."""
         self._processes.kill()
         self._ray.wait()
         if self._reader:
@@ -113,10 +113,10 @@ class StartedNode:
             f"--num-gpus={settings.gpus}",
             f"--object-store-memory={EMBEDDED_OBJECT_STORE_BYTES}",
             f"--dashboard-agent-listen-port={agent}",
-            "--min-worker-port=0",  # any that is free; else 10002 and above, as of every other Ray
+            "--min-worker-port=0",  # any free port; the default is 10002 and above for all
             "--max-worker-port=0",
-            # In a folder of mode 0700. Without this a node that is no head would take the path of
-            # the head's folder, and open it to everybody.
+            # In a folder of mode 0700. Otherwise a node that is no head would use the path of the
+            # head's folder, and make it writable for all users.
             f"--temp-dir={self._folder.path}",
             "--disable-usage-stats",
         ]
@@ -146,7 +146,7 @@ class StartedNode:
 
 
 def _free_ports(count: int) -> list[int]:
-    """Different ports that nobody has now."""
+    """Return different ports that no process uses now."""
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for one in sockets:

@@ -1,8 +1,9 @@
-"""A run as a job of a Ray cluster that is up.
+"""A run as a job of a running Ray cluster.
 
 ::
 
-    here                                       on the head
-    submission.py ──job.json, shipped code──▶  runner.py   waits for room, starts `transloom train`,
-    status.py     ◀──────record.py───────────              starts it again, keeps log and record
+    client                                         head node
+    submission.py ──job.json, uploaded code──▶     runner.py   waits for capacity, starts and
+    status.py     ◀──────job_record.py───────                  restarts `transloom train`, keeps
+                                                               log and record
 """

@@ -1,4 +1,4 @@
-"""The process of an attempt, and its output: into the job's log, and into that of Ray."""
+"""The process of an attempt; its output goes to the job's log and to Ray's."""
 
 import os
 import subprocess
@@ -14,17 +14,17 @@ OUTPUT_SECONDS = 5.0
 
 
 class JobLog:
-    """A job's log file, with the number of its lines and bytes, over all attempts."""
+    """A job's log file, with its counts of lines and bytes over all attempts."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.lines = self.bytes = 0
-        self._last = b""  # the end of the text
+        self._last = b""  # the end of the output so far
         self._lock = threading.Lock()
         self._file = path.open("ab")
 
     def write(self, text: bytes) -> None:
-        """Append, here and on standard output. On a full disk the text has to wait."""
+        """Append to the file and to standard output; on a full disk the text stays buffered."""
         with self._lock:
             self.lines += text.count(b"\n")
             self.bytes += len(text)
@@ -43,17 +43,18 @@ class JobLog:
             self._file.close()
 
     def last_line(self) -> str:
-        """The last line that is not empty."""
+        """Return the last line that is not empty."""
         with self._lock:
             lines = [line.strip() for line in self._last.decode(errors="replace").split("\n")]
         return next((line for line in reversed(lines) if line), "")
 
 
 class DriverProcess:
-    """A process that gets ready, begins when it has its order, and whose output goes to a log."""
+    """A process that waits for its arguments before it starts; its output goes to a log."""
 
     def __init__(self, process: "subprocess.Popen[bytes]", log: JobLog) -> None:
-        """
+        """Start the thread that copies the process's output.
+
         Args:
             process: from `training_process.start`.
         """
@@ -67,14 +68,14 @@ class DriverProcess:
         return self._process.pid
 
     def begin(self, argv_line: str) -> None:
-        """Give it its order, a line."""
+        """Send the process its arguments, as one line."""
         assert self._process.stdin is not None
-        with suppress(BrokenPipeError):  # it has ended, or does not care
+        with suppress(BrokenPipeError):  # it has ended or closed its input
             self._process.stdin.write(f"{argv_line}\n".encode())
             self._process.stdin.close()
 
     def drop(self) -> None:
-        """End it before it has begun."""
+        """Kill the process before it has begun."""
         self._process.kill()
         self._process.wait()
         assert self._process.stdin is not None
@@ -82,7 +83,7 @@ class DriverProcess:
         self._reader.join(OUTPUT_SECONDS)
 
     def wait(self, seconds: float) -> int | None:
-        """The exit code as a shell has it; None if it still runs after so long."""
+        """Return the exit code as a shell reports it, or None if the process is still running."""
         try:
             code = self._process.wait(seconds)
         except subprocess.TimeoutExpired:

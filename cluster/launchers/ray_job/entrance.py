@@ -28,7 +28,7 @@ def job_code(entry_point: str) -> str:
 
 
 def run_job(entry_point: str | None = None) -> None:
-    """Run a job to its end and exit; `sys.argv` has the file with its id and request.
+    """Run a job until its end and exit; `sys.argv` has the file with its id and request.
 
     Args:
         entry_point: see `job_code`. Older clients sent none.
@@ -36,7 +36,7 @@ def run_job(entry_point: str | None = None) -> None:
     if entry_point is None:
         sys.exit(NO_ENTRY_POINT)
     command = training_command(entry_point)
-    # What a file of variables says may count while modules are imported, so that is read first.
+    # The environment file may set variables that affect imports, so it must be read before them.
     ready = None if VARIABLE in os.environ else start(command, os.environ)
     from cluster.launchers.ray_job.runner import run
 

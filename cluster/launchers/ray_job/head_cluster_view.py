@@ -1,6 +1,6 @@
-"""What a job's runner sees of its cluster, asked of the head without joining it.
+"""A job runner's view of its cluster, queried from the head without joining it.
 
-To join would take seconds and a process of Ray's; a look takes some milliseconds.
+Joining takes seconds and a Ray process; a query takes milliseconds.
 """
 
 import time
@@ -12,17 +12,18 @@ from cluster.launchers.ray_job.queue import NodeCapacity, QueuedJob
 from cluster.ray import private
 from cluster.ray.jobs import Job, dashboard_of, list_jobs
 
-RUN_KEY = "run"  # in a job's metadata: the run's folder; jobs of ours have it
-RUNNER_KEY = "runner"  # in a job's metadata: it keeps a record in the run's folder
-# For so long after its start a job that has no record yet is taken for one that will have one.
+RUN_KEY = "run"  # in a job's metadata: the run's folder; only transloom's jobs have it
+RUNNER_KEY = "runner"  # in a job's metadata: the job keeps a record in the run's folder
+# For this long after its start, a job without a record is expected to write one.
 RECORD_SECONDS = 60.0
 
 
 class HeadClusterView:
-    """The nodes of the cluster and the jobs of ours on it."""
+    """The nodes of a cluster and its unfinished transloom jobs."""
 
     def __init__(self, head: str) -> None:
-        """
+        """Prepare the queries.
+
         Args:
             head: HOST:PORT.
         """
@@ -30,7 +31,7 @@ class HeadClusterView:
         private.query_without_joining(head)
 
     def jobs(self) -> list[QueuedJob]:
-        """All jobs of ours that are not over."""
+        """Return all unfinished transloom jobs."""
         return [
             _queued(job)
             for job in list_jobs(self._dashboard)

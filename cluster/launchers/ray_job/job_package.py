@@ -1,7 +1,8 @@
-"""What travels with a job: the code that the nodes lack, and nothing else.
+"""Files that are uploaded with a job: only code that the nodes lack.
 
-Files are named one by one; no folder is taken as it is. So datasets, runs, .git, .venv, .env and
-keys stay here, wherever they lie. What is sent of transloom is what its wheel holds.
+Files are listed one by one; no directory is uploaded as a whole. So datasets, runs, .git, .venv,
+.env and keys stay on this machine, wherever they are. The uploaded files of transloom are those of
+its wheel.
 """
 
 import os
@@ -23,9 +24,9 @@ DISTRIBUTION = "transloom"
 
 
 def installed_sources() -> dict[str, Path]:
-    """The files of the transloom that runs here, by their names where they are unpacked.
+    """Return the files of this transloom, by their names in the uploaded directory.
 
-    With what an installation says of itself, so that its version is known there.
+    They include the installation's metadata, so that its version is known on the nodes.
     """
     files = dict(package_files(INSTALLATION))
     distribution = metadata.distribution(DISTRIBUTION)
@@ -37,9 +38,9 @@ def installed_sources() -> dict[str, Path]:
 
 
 def extension_files(recipe: Recipe) -> dict[str, Path]:
-    """The Python files of a recipe's extensions that lie in a folder, by their names in it.
+    """Return the Python files of a recipe's extensions in extension folders, by relative name.
 
-    Those that are installed packages are expected to be installed on the nodes, too.
+    Extensions that are installed packages must be installed on the nodes, too.
     """
     folders = [recipe.extension_folder, os.environ.get(FOLDER_VARIABLE)]
     found: dict[str, Path] = {}
@@ -63,10 +64,10 @@ def _modules(folder: Path, package: str) -> Iterator[tuple[str, Path]]:
 
 
 def sent_files(recipe: Recipe, *, with_code: bool) -> dict[str, Path]:
-    """All files that travel with the job of a recipe, by their names there.
+    """Return all files to upload with the job of a recipe, by their names in the upload.
 
     Raises:
-        ClusterError: they are too large; the largest ones are named.
+        ClusterError: they are too large; the message names the largest ones.
     """
     files = installed_sources() if with_code else {}
     files |= {f"{EXTENSIONS}/{name}": path for name, path in extension_files(recipe).items()}
@@ -75,10 +76,10 @@ def sent_files(recipe: Recipe, *, with_code: bool) -> dict[str, Path]:
 
 
 def check_size(files: Mapping[str, Path]) -> None:
-    """Check that files are small enough to travel with a job.
+    """Check that files are small enough to be uploaded with a job.
 
     Raises:
-        ClusterError: they are not.
+        ClusterError: they are too large.
     """
     sizes = {path: path.stat().st_size for path in files.values()}
     total = sum(sizes.values())
@@ -87,9 +88,9 @@ def check_size(files: Mapping[str, Path]) -> None:
     largest = sorted(sizes, key=lambda path: -sizes[path])[:LARGEST_LISTED]
     told = ", ".join(f"{path} ({megabytes(sizes[path])})" for path in largest)
     raise ClusterError(
-        f"{counted(len(files), 'file')} with {megabytes(total)} would travel with the job, and at "
-        f"most {megabytes(MAX_BYTES)} may. The largest: {told}. Put data where the nodes find it, "
-        "beside the dataset, and leave it out of the extensions' packages"
+        f"{counted(len(files), 'file')} with {megabytes(total)} would be uploaded with the job, "
+        f"but at most {megabytes(MAX_BYTES)} are allowed. The largest: {told}. Put data where the "
+        "nodes find it, such as next to the dataset, and exclude it from the extensions' packages"
     )
 
 

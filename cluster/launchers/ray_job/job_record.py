@@ -1,13 +1,13 @@
-"""What is known of a job: a JSON file in the run's folder, which outlives the head.
+"""The record of a job: a JSON file in the run's folder, which outlives the head.
 
 ::
 
-    RUN/jobs/ID/job.json    the record: request, state, attempts; touched as the runner lives
-    RUN/jobs/ID/log.txt     what all attempts have printed
-    RUN/jobs/ID/NAME.yaml   the recipe, as it was sent
-    RUN/jobs/ID/extensions/ the modules of the recipe's `extension_folder`, as they were sent
+    RUN/jobs/ID/job.json    the record: request, state, attempts; touched while the runner lives
+    RUN/jobs/ID/log.txt     the output of all attempts
+    RUN/jobs/ID/NAME.yaml   the recipe, as submitted
+    RUN/jobs/ID/extensions/ the modules of the recipe's `extension_folder`, as submitted
 
-The runner alone writes the record, whole each time.
+Only the runner writes the record, as a whole each time.
 """
 
 import os
@@ -30,25 +30,25 @@ from trainer.runs.start import Invocation
 
 LIMITS = JsonLimits(bytes=8_000_000, values=200_000)
 RENEW_SECONDS = 5.0
-# Without a sign of life for so long, a job's processes are taken for gone.
+# After this long without a heartbeat, a job's processes are considered lost.
 HEARTBEAT_TIMEOUT_SECONDS = 30.0
 POLL_SECONDS = 0.25
 
 JobState = Literal["WAITING", "STARTING", "RUNNING", "SUCCEEDED", "FAILED", "STOPPED"]
 FINAL: frozenset[str] = frozenset({"SUCCEEDED", "FAILED", "STOPPED"})
-# Not written by anybody: the record says that the job is under way, and nobody is there.
+# Never written: the record shows an unfinished job, but its processes are lost.
 LOST = "LOST"
 Code = Annotated[int, Field(ge=0, le=255)]
-# Of a file that is written in a folder of ours: it leads nowhere else.
+# Name of a file in the job's folder: without a slash, it cannot leave that folder.
 FileName = Annotated[str, Field(pattern=r"^[^/\x00]+$", max_length=255)]
 
 
 class Needs(FileModel):
-    """The least that a run reserves: so many ranks, and the CPUs of its data workers.
+    """Minimum resources of a run: a number of ranks, and the CPUs of its data workers.
 
     Attributes:
-        bundle: all that Ray reserves for a rank, by Ray's names.
-        node_labels: of the nodes on which ranks may be.
+        bundle: all resources that Ray reserves for a rank, by Ray's names.
+        node_labels: labels that the ranks' nodes must have.
     """
 
     ranks: Annotated[int, Field(gt=0)]
@@ -67,20 +67,20 @@ class Needs(FileModel):
 
 
 class JobRequest(FileModel):
-    """What is asked for: all that it takes to submit the same again.
+    """A request for a job, complete enough to submit the same job again.
 
     Attributes:
-        name: of the recipe's file.
-        recipe: its text.
-        overrides: after it, on the command line.
+        name: name of the recipe's file.
+        recipe: text of the recipe's file.
+        overrides: overrides after it on the command line.
         run: the run's folder, as the nodes see it.
-        folder: where relative paths of the recipe begin, if the node has it.
-        dataset: where it lies, as the nodes see it.
-        environment_file: on the nodes; see `cluster.ray.environment_file`.
+        folder: base of the recipe's relative paths, if it exists on the node.
+        dataset: location of the dataset, as the nodes see it.
+        environment_file: path on the nodes; see `cluster.ray.environment_file`.
         environment: names of variables, without their values.
         extensions: names of files that were sent for the recipe's `extension_folder`.
-        invocation: what the user has typed to submit it, and where.
-        digest: of the transloom that is to run (`head_look.digest_of`).
+        invocation: the command that the user has typed to submit the job, and its directory.
+        digest: digest of the transloom to run (`head_probe.digest_of`).
     """
 
     name: FileName
@@ -102,11 +102,11 @@ class JobRequest(FileModel):
 
     @property
     def required_folders(self) -> list[str]:
-        """One of these folders has to be there, or the run's is not made."""
+        """Folders of which at least one must exist; otherwise the run's folder is not created."""
         return [self.run, str(Path(self.run).parent), self.folder]
 
     def missing_folders_text(self, node: str) -> str:
-        """What is told if none of them is there."""
+        """Return the message for a node that has none of them."""
         return (
             f"{node} has neither {Path(self.run).parent} nor {self.folder}: name a run folder on "
             "storage that all nodes see, with --run"
@@ -117,9 +117,9 @@ class Attempt(FileModel):
     """One start of `transloom train`.
 
     Attributes:
-        exit_code: as a shell has it (137 after SIGKILL); None while it runs.
+        exit_code: as a shell reports it (137 after SIGKILL); None while the process runs.
         why: the last line that it printed.
-        first_line, last_line: its part of log.txt, from 1; so it begins at byte first_byte.
+        first_line, last_line: its lines of log.txt, counted from 1; its first byte is first_byte.
         step: the last recorded step when it ended.
     """
 
@@ -134,7 +134,7 @@ class Attempt(FileModel):
 
 
 class Runner(FileModel):
-    """The process that looks after a job."""
+    """The process that supervises a job."""
 
     host: str
     process: Count
@@ -152,14 +152,14 @@ class Runner(FileModel):
         )
 
     def is_alive_here(self) -> bool | None:
-        """Whether it lives; None where this machine cannot tell."""
+        """Return whether the process is alive, or None if it belongs to another machine or boot."""
         if self.boot is None or self.boot != _boot():
             return None
         return start_tick(self.process) == self.started
 
 
 class JobRecord(FileModel):
-    """A job as its runner knows it. Times are in seconds since the epoch.
+    """A job as its runner records it. Times are in seconds since the epoch.
 
     Attributes:
         has_owned_run: whether an attempt has owned the run, so that the job has trained it.
@@ -183,12 +183,12 @@ class JobRecord(FileModel):
 
     @property
     def begun(self) -> float:
-        """The time of the first attempt; before it, that of the present state."""
+        """Start time of the first attempt; before it, of the current state."""
         return self.attempts[0].started if self.attempts else self.since
 
 
 class JobFolder:
-    """The folder of a job in that of its run."""
+    """The folder of a job, inside the run's folder."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -201,12 +201,12 @@ class JobFolder:
 
     @classmethod
     def newest_of(cls, run: Path) -> "JobFolder":
-        """Return the folder of the job that trains a run, or of its last one.
+        """Return the folder of the job that trains a run, or of its last job.
 
         A job that was refused because another one trained the run does not count as the last.
 
         Raises:
-            ClusterError: no job has trained it.
+            ClusterError: no job has trained the run.
         """
         folders = [cls(file.parent) for file in (run / "jobs").glob("*/job.json")]
         if not folders:
@@ -224,20 +224,20 @@ class JobFolder:
         return owner if owner._has_refused(record, owned) else newest
 
     def _readable(self) -> JobRecord | None:
-        """Return the record; None if it is damaged."""
+        """Return the record, or None if it is damaged."""
         with suppress(ClusterError):
             return self.read()
         return None
 
     def _has_refused(self, other: JobRecord | None, own: JobRecord) -> bool:
-        """Return whether this job, the run's owner, kept another from training, or still does."""
+        """Return whether this job, the run's owner, kept or keeps another job from training."""
         if own.state not in FINAL:
             return not self.is_heartbeat_overdue(own)
         ended = own.attempts[-1].ended if own.attempts else None
         return other is not None and other.state in FINAL and other.begun <= (ended or 0.0)
 
     def is_heartbeat_overdue(self, record: JobRecord) -> bool:
-        """Return at once whether the runner of this record is gone, as far as can be known."""
+        """Return, without waiting, whether this record's runner seems to be lost."""
         lives = record.runner.is_alive_here()
         if lives is not None:
             return not lives
@@ -247,10 +247,10 @@ class JobFolder:
             return True
 
     def read(self) -> JobRecord:
-        """The record.
+        """Read the record.
 
         Raises:
-            ClusterError: there is none, or it is damaged.
+            ClusterError: the file is missing or damaged.
         """
         try:
             return parse_record(read_regular(self.record_file, LIMITS.bytes), str(self.record_file))
@@ -264,15 +264,15 @@ class JobFolder:
         write_atomically(self.record_file, record.model_dump_json(indent=1) + "\n")
 
     def renew(self) -> None:
-        """Give a sign of life."""
+        """Update the heartbeat: the time of the record's file."""
         with suppress(OSError):
             os.utime(self.record_file)
 
     def is_lost(self, sleep: Callable[[float], None] = time.sleep) -> bool:
-        """Whether a job that is under way by its record has nobody any more.
+        """Return whether the record shows an unfinished job whose runner is lost.
 
-        Where the process cannot be looked for, the record is watched until it is touched; after
-        `SILENCE_SECONDS` it is lost.
+        If the process cannot be checked from here, wait for a heartbeat. After
+        `HEARTBEAT_TIMEOUT_SECONDS` without one, the runner is lost.
         """
         record = self.read()
         if record.state in FINAL:
@@ -291,15 +291,15 @@ class JobFolder:
         return True
 
     def _last_heartbeat(self) -> int:
-        with self.record_file.open("rb") as file:  # NFS asks for the attributes anew
+        with self.record_file.open("rb") as file:  # opening makes NFS fetch the attributes again
             return os.fstat(file.fileno()).st_mtime_ns
 
 
 def parse_record(data: bytes, name: str) -> JobRecord:
-    """The record that a file holds.
+    """Parse the record of a job.
 
     Raises:
-        ClusterError: it holds something else; `name` tells which file.
+        ClusterError: the data is no record; the message names the file by `name`.
     """
     try:
         return JobRecord.model_validate(parse_object(data, LIMITS))
@@ -307,12 +307,12 @@ def parse_record(data: bytes, name: str) -> JobRecord:
         problem = error_summary(error) if isinstance(error, ValidationError) else str(error)
         raise ClusterError(
             f"{name} is no record of a job: {problem}. Was it written by another version of "
-            "transloom? Its log lies beside it, in log.txt"
+            "transloom? Its log is next to it, in log.txt"
         ) from error
 
 
 def _boot() -> str | None:
-    """What this machine calls its time since it was booted, and the place of process ids in it."""
+    """Return an id of this machine's current boot and process id namespace, or None if unknown."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {Path('/proc/self/ns/pid').readlink()}"

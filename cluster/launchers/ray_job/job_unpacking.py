@@ -1,4 +1,4 @@
-"""What a job does first on the head node: it finds the run's folder and unpacks what was sent."""
+"""First stage of a job on the head node: find the run's folder and unpack the uploaded files."""
 
 import os
 import shutil
@@ -21,12 +21,12 @@ from data_pipeline.storage.regular_files import read_regular
 from foundation.file_model import FileModel, error_summary
 from foundation.strict_json import parse_object
 
-# A folder among what was sent. With the hyphen, Python imports nothing by its name.
+# A directory among the uploaded files. Because of the hyphen, Python imports nothing by its name.
 EXTENSIONS = "sent-extensions"
 
 
 class JobPayload(FileModel):
-    """What is sent to the head: the job's id and what is asked for."""
+    """The data that is sent to the head: the job's id and its request."""
 
     id: str
     request: JobRequest
@@ -34,7 +34,7 @@ class JobPayload(FileModel):
 
 @dataclass(frozen=True)
 class UnpackedJob:
-    """A job that may begin."""
+    """A job that is ready to begin."""
 
     job_id: str
     request: JobRequest
@@ -43,10 +43,10 @@ class UnpackedJob:
 
 
 def unpack_job(payload: Path) -> UnpackedJob:
-    """Read what was sent, and make the job's folder in that of its run.
+    """Read the payload, and create the job's folder in that of its run.
 
     Raises:
-        ClusterError: this node lacks what the job needs.
+        ClusterError: this node lacks something that the job needs.
         OSError: the run's folder cannot be written.
     """
     try:
@@ -72,7 +72,7 @@ def unpack_job(payload: Path) -> UnpackedJob:
 
 
 def train_argv(request: JobRequest, recipe: Path, job: JobFolder) -> list[str]:
-    """The command line of an attempt."""
+    """Return the command line of an attempt."""
     extensions = [f"extension_folder={job.path / 'extensions'}"] if request.extensions else []
     return [
         "train",
@@ -93,13 +93,13 @@ def _check_code(request: JobRequest) -> None:
     if found != request.digest:
         raise ClusterError(
             f"This node imports transloom from {INSTALLATION} with the digest {found[:16]}…, and "
-            f"what was submitted has {request.digest[:16]}…: take the other transloom from the "
+            f"what was submitted has {request.digest[:16]}…: remove the other transloom from the "
             "PYTHONPATH of `ray start`, or install the same there"
         )
 
 
 def _run_folder(request: JobRequest) -> Path:
-    """The run's folder; it is made only beside what is there."""
+    """Return the run's folder, if a required folder exists and this node can write the run's."""
     run, node = Path(request.run), f"Node {os.uname().nodename}"
     if not any(Path(place).is_dir() for place in request.required_folders):
         raise ClusterError(request.missing_folders_text(node))
@@ -112,15 +112,15 @@ def _run_folder(request: JobRequest) -> Path:
 
 
 def _view() -> QueueView:
-    from cluster.launchers.ray_job.head_cluster_view import HeadClusterView  # Ray
+    from cluster.launchers.ray_job.head_cluster_view import HeadClusterView  # imports Ray
 
     return HeadClusterView(os.environ["RAY_ADDRESS"])
 
 
 def _link_record_to_logs(job: JobFolder, job_id: str) -> None:
-    """Let clients read the record through the dashboard, which hands out Ray's log files.
+    """Let clients read the record through the dashboard, which serves Ray's log files.
 
-    A link does: Ray 2.60.0 follows those in its folder of logs (log_agent.py).
+    A link suffices: Ray 2.60.0 follows links in its log directory (log_agent.py).
     """
     printed = Path("/proc/self/fd/1").readlink()
     if printed.name != f"job-driver-{job_id}.log":

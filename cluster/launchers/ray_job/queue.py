@@ -1,11 +1,11 @@
-"""Whose turn it is: jobs get room in the order in which they were submitted.
+"""The queue of jobs: jobs get capacity in the order in which they were submitted.
 
-    jobs that are not over, with their states ──┐
-    nodes, what is free and what there is ──────┴─▶ `turn` ──▶ go, or what the job waits for
+    unfinished jobs with their states ─────────┐
+    nodes with free and total resources ───────┴─▶ `waiting_reason` ──▶ begin, or wait for a reason
 
-Each runner decides for itself, and all come to the same answer: only the first of those that wait
-may go, and it counts what jobs that have just begun have yet to reserve. So a large job is not
-overtaken by small ones for ever.
+Each runner decides independently, and all come to the same decision. Only the first waiting job may
+begin, and it counts resources that jobs in state STARTING have yet to reserve. So small jobs cannot
+overtake a large job forever.
 """
 
 import math
@@ -17,17 +17,17 @@ from cluster.launchers.ray_job.job_record import Needs
 from cluster.ray.reservation import has_labels, room
 from foundation.wording import counted
 
-LAST_POSITION = (math.inf, "")  # the place of a job that Ray does not list
+LAST_POSITION = (math.inf, "")  # the position of a job that Ray does not list
 WAITING_STATES = frozenset({"PENDING", "WAITING"})
 
 
 @dataclass(frozen=True)
 class QueuedJob:
-    """A job of ours that is not over.
+    """An unfinished transloom job.
 
     Attributes:
-        state: of its record; PENDING if its runner has not begun.
-        needs: None while that is so.
+        state: state in its record; PENDING if its runner has not begun.
+        needs: None if its runner has not begun.
     """
 
     id: str
@@ -42,7 +42,7 @@ class QueuedJob:
 
 @dataclass(frozen=True)
 class NodeCapacity:
-    """Amounts of resources on a node, free ones and all, and its labels."""
+    """Free and total resources of a node, and its labels."""
 
     free: Mapping[str, float]
     total: Mapping[str, float] = field(default_factory=dict)
@@ -50,19 +50,19 @@ class NodeCapacity:
 
 
 class QueueView(Protocol):
-    """The cluster, as a job's runner sees it."""
+    """A job runner's view of the cluster."""
 
     def jobs(self) -> Sequence[QueuedJob]:
-        """All jobs of ours that are not over."""
+        """Return all unfinished transloom jobs."""
 
     def nodes(self) -> Sequence[NodeCapacity]:
-        """The nodes that are alive and stay."""
+        """Return the nodes that are alive and not draining."""
 
 
 def waiting_reason(
     job_id: str, needs: Needs, jobs: Sequence[QueuedJob], nodes: Sequence[NodeCapacity]
 ) -> str:
-    """What a job has to wait for; "" if it may begin."""
+    """Return the reason for which a job must wait, or "" if it may begin."""
     others = [job for job in jobs if job.id != job_id]
     mine = next((job.queue_position for job in jobs if job.id == job_id), LAST_POSITION)
     ahead = [job for job in others if job.state in WAITING_STATES and job.queue_position < mine]
@@ -86,11 +86,14 @@ def waiting_reason(
     if ahead:
         names = ", ".join(job.id for job in sorted(ahead, key=lambda job: job.queue_position))
         return f"{names}, submitted before it; {'; '.join(words)}"
-    return f"room: {'; '.join(words)}"
+    return f"capacity: {'; '.join(words)}"
 
 
 def _reserve(needs: Needs, nodes: Sequence[NodeCapacity]) -> tuple[list[NodeCapacity], int]:
-    """What stays free where a job takes what it needs, and how many of its ranks have room."""
+    """Return the nodes without a job's needs, and how many of its ranks fit.
+
+    If the CPUs of its data workers do not fit, the nodes are unchanged and no rank fits.
+    """
     bundle, left = needs.bundle, needs.cpus_of_workers
     after = []
     for node in nodes:
@@ -115,7 +118,7 @@ def _without(node: NodeCapacity, taken: Mapping[str, float]) -> NodeCapacity:
 
 
 def _amounts(nodes: Sequence[Mapping[str, float]]) -> str:
-    """Such as "3 CPU and 1 GPU on 2 nodes"."""
+    """Format total amounts, such as "3 CPU and 1 GPU on 2 nodes"."""
     cpus, gpus = (sum(node.get(name, 0.0) for node in nodes) for name in ("CPU", "GPU"))
     more = f" and {gpus:g} GPU" if gpus else ""
     return f"{cpus:g} CPU{more} on {counted(len(nodes), 'node')}"

@@ -1,15 +1,15 @@
-"""The command of a Ray job: it waits for room, starts `transloom train`, and starts it again.
+"""The command of a Ray job: it waits for capacity, then starts and restarts `transloom train`.
 
 ::
 
-    WAITING ──its turn, room──▶ STARTING ──the run's record grows──▶ RUNNING
-       ▲                           │                                    │
-       └── left with a code of cluster.retry_exit_codes, not asked to ──┤
-                                                                        ▼
-                                           SUCCEEDED, FAILED, or STOPPED if somebody has asked
+    WAITING ──its turn, capacity───▶ STARTING ──the run's record grows──▶ RUNNING
+       ▲                                │                                    │
+       └──── code of cluster.retry_exit_codes, without a request to stop ────┤
+                                                                             ▼
+                                    SUCCEEDED, FAILED, or STOPPED if a user has asked for it
 
-One job has one id for its whole life, over all attempts. What happens is in its record and its log,
-in the run's folder (see record.py).
+One job keeps one id over all attempts. Its record and its log are in the run's folder (see
+`job_record.py`).
 """
 
 import os
@@ -47,13 +47,13 @@ from trainer.runs.folder import RunFolder
 POLL_SECONDS = 0.5
 QUEUE_SECONDS = 2.0
 MAX_REASON_CHARACTERS = 500
-# How long the head may give no answer to a job that waits.
+# Time for which the head may fail to answer a waiting job.
 HEAD_TIMEOUT_SECONDS = 120.0
-SIGNALLED = 128  # exit codes above stand for signals
+SIGNALLED = 128  # exit codes above represent signals
 
 
 class JobRunner:
-    """Runs one job from its first second to its last."""
+    """Runner of one job, from its start to its end."""
 
     def __init__(
         self,
@@ -64,11 +64,12 @@ class JobRunner:
         view: Callable[[], QueueView],
         ready: "subprocess.Popen[bytes] | None" = None,
     ) -> None:
-        """
+        """Write the first record of the job.
+
         Args:
             words: the command line of an attempt.
-            command: starts a process that waits for these words (`training_process.order`).
-            view: makes the view of the cluster.
+            command: starts a process that waits for these words (`training_process.read_argv`).
+            view: creates the view of the cluster.
             ready: such a process, for the first attempt.
         """
         self._run = RunFolder(Path(request.run))
@@ -92,7 +93,7 @@ class JobRunner:
         self._folder.write(self._record)
 
     def run(self) -> int:
-        """Run the job to its end and return its exit code."""
+        """Run the job until its end and return its exit code."""
         self._stop.listen()
         try:
             state, code, message = self._run_attempts()
@@ -106,10 +107,10 @@ class JobRunner:
         return code
 
     def _run_attempts(self) -> tuple[JobState, int, str | None]:
-        """The state in which the job ends, its exit code, and a word on it."""
+        """Run attempts until the job ends; return its final state, exit code and message."""
         retries = self._request.retries
         budget = RetryBudget(retries + 1, recorded_step(self._run.metrics))
-        self._ready = self._ready or self._start_child()  # it gets ready meanwhile
+        self._ready = self._ready or self._start_child()  # prepares in the meantime
         view = self._make_view()
         while True:
             self._wait_for_room(view)
@@ -131,16 +132,16 @@ class JobRunner:
                     code,
                     f"{counted(budget.failures, 'attempt')} in a row left with code {code} and got "
                     f"no further than step {budget.furthest_step} (cluster.retries is {retries}); "
-                    f"the last said: {why}",
+                    f"the last line is: {why}",
                 )
             self._log.write_line(
-                f"job: left with exit code {code} at step {step} and is started again "
+                f"job: left with exit code {code} at step {step} and is restarted "
                 f"({counted(budget.failures, 'time')} without progress, of {retries})"
             )
             self._write(state="WAITING", waits_for="its turn")
 
     def _after_signal(self, code: int) -> str | None:
-        """Return what follows from a signal that killed the driver; None if none did."""
+        """Return a message about the signal that killed the driver, or None if no signal did."""
         name = signal_name(code)
         if name is None:
             return None
@@ -156,16 +157,16 @@ class JobRunner:
         text = (
             f"The driver was killed by {name} (exit code {code}{cause}) after step "
             f"{self._record.attempts[-1].step}. {newest}. A job with {code} in "
-            "cluster.retry_exit_codes does so by itself"
+            "cluster.retry_exit_codes does so automatically"
         )
         self._log.write_line(f"error: {text}")
         return text
 
     def _wait_for_room(self, view: QueueView) -> None:
-        """Wait until it is this job's turn, or somebody asks it to stop.
+        """Wait until it is this job's turn, or a user asks it to stop.
 
         Raises:
-            ClusterError: it has to wait, and was told not to.
+            ClusterError: the job must wait, but was submitted with --no-wait.
         """
         needs, told, answered = self._request.needs, None, time.monotonic()
         while not self._stop.reason:
@@ -175,7 +176,7 @@ class JobRunner:
             except ClusterError as error:
                 if time.monotonic() - answered > HEAD_TIMEOUT_SECONDS:
                     raise
-                self._write(waits_for=f"an answer of Ray's head: {error}")
+                self._write(waits_for=f"an answer from Ray's head: {error}")
                 self._sleep(QUEUE_SECONDS)
                 continue
             if not waits_for:
@@ -184,9 +185,9 @@ class JobRunner:
             if not self._request.wait and not self._record.attempts:
                 raise ClusterError(
                     f"The job would have to wait for {waits_for}. Submit it without --no-wait, "
-                    "lower cluster.ranks, or stop what holds the room"
+                    "lower cluster.ranks, or stop jobs that hold resources"
                 )
-            self._discard_child()  # it would hold memory for as long as it waits
+            self._discard_child()  # a waiting child would hold memory
             if waits_for != self._record.waits_for:
                 self._write(waits_for=waits_for)
             if told is None:
@@ -211,7 +212,7 @@ class JobRunner:
         child.begin(
             argv_line(self._words, self._working_folder(), as_variable(self._request.invocation))
         )
-        owns_run = False  # until then whatever happens in the folder is another process's doing
+        owns_run = False  # before that, changes in the folder come from another process
         while (code := child.wait(POLL_SECONDS)) is None:
             owns_run = owns_run or self._is_owner(child)
             if owns_run:
@@ -219,7 +220,7 @@ class JobRunner:
                 if self._record.state == "STARTING" and self._recorded_bytes() != size:
                     self._write(state="RUNNING")
             self._renew()
-        self._is_owner(child)  # of a child that was too fast to be seen above
+        self._is_owner(child)  # for a child that ended too fast to be seen above
         ended = attempt.model_copy(
             update={
                 "ended": time.time(),
@@ -233,12 +234,12 @@ class JobRunner:
         return code
 
     def _end_reason(self, code: int) -> str:
-        """Return why an attempt has ended: the signal that killed it, or what it said last."""
+        """Return why an attempt ended: the signal that killed it, or its last line."""
         name, last = signal_name(code), self._log.last_line()
         return f"killed by {name}; the last line is: {last}" if name else last
 
     def _is_owner(self, child: DriverProcess) -> bool:
-        """Return whether the child owns the run or has left it; a job that trained records it."""
+        """Return whether the child owns the run or has left it, and record ownership."""
         owns_run = False
         with suppress(OSError):
             owns_run = was_owned_by(self._run.path, child.process_id)
@@ -247,7 +248,7 @@ class JobRunner:
         return owns_run
 
     def _working_folder(self) -> Path:
-        """Where relative paths begin."""
+        """Return the base of relative paths."""
         folder = Path(self._request.folder)
         return folder if folder.is_dir() else self._run.path
 
@@ -270,7 +271,7 @@ class JobRunner:
             self._folder.renew()
 
     def _write(self, **changes: Any) -> None:
-        """Change the record. On a full disk it stays as it was, and the job goes on."""
+        """Change the record. On a full disk the file stays unchanged, and the job continues."""
         if "state" in changes and changes["state"] != self._record.state:
             changes["since"] = time.time()
         self._record = self._record.model_copy(update=changes)
@@ -281,19 +282,19 @@ class JobRunner:
 
 
 def signal_name(code: int) -> str | None:
-    """Return the name of the signal that an exit code stands for in a shell, such as SIGKILL."""
+    """Return the name of the signal, such as SIGKILL, of a shell's exit code, or None."""
     with suppress(ValueError):
         return signal.Signals(code - SIGNALLED).name
     return None
 
 
 def run(payload: Path, command: Sequence[str], ready: "subprocess.Popen[bytes] | None") -> int:
-    """Run the job that was sent and return its exit code.
+    """Run the submitted job and return its exit code.
 
     Args:
-        envelope: the file with id and request.
-        command: starts a process that waits for what it shall train.
-        ready: a process that will train when it is told what.
+        payload: the file with id and request.
+        command: starts a process that waits for the arguments of its training.
+        ready: a process that trains when it receives its arguments; None if not started yet.
     """
     from cluster.launchers.ray_job.job_unpacking import unpack_job
 

@@ -1,4 +1,4 @@
-"""How jobs stand: what Ray says of them, together with the records that their runners keep."""
+"""Status of jobs, from Ray's information and from the records that their runners keep."""
 
 import time
 from collections.abc import Iterator
@@ -22,13 +22,13 @@ FOLLOW_BYTES = 65_536
 
 @dataclass(frozen=True)
 class JobSummary:
-    """The state of a job, by Ray and by the record of its runner.
+    """The state of a job, from Ray and from the record of its runner.
 
     Attributes:
-        job: as Ray knows it; None where only the run's folder was read.
-        record: that of its runner; None if it has none yet, or it cannot be read from here.
-        lost: its processes are gone, and nobody has written how it ended.
-        folder: of its record and log, as the nodes see it.
+        job: Ray's information; None if only the run's folder was read.
+        record: the record of its runner; None if none exists yet, or it cannot be read from here.
+        lost: its processes are lost, and none has recorded its end.
+        folder: the folder of its record and log, as the nodes see it.
     """
 
     job: Job | None
@@ -86,21 +86,21 @@ class JobSummary:
 
 
 def is_folder(name: str) -> bool:
-    """Whether a user names a run's folder, and not a job's id."""
+    """Return whether a user's argument is the folder of a run, and not the id of a job."""
     return "/" in name or Path(name).is_dir()
 
 
 def job_summary_in(folder: str) -> JobSummary:
-    """The last job of a run, or a job by its own folder, from what lies there."""
+    """Return the last job of a run's folder, or the job of a job's folder."""
     path = Path(folder)
     job = JobFolder(path) if (path / "job.json").is_file() else JobFolder.newest_of(path)
     lost = job.is_lost()
-    record = job.read()  # after the look: its runner may have ended it meanwhile
+    record = job.read()  # read after the check: its runner may have ended it meanwhile
     return JobSummary(None, record, lost and record.state not in FINAL, job.path)
 
 
 def job_summary_of(address: str, job_id: str) -> JobSummary:
-    """A job of a cluster, by its id.
+    """Return a job of a cluster, by its id.
 
     Raises:
         ClusterError: the cluster cannot be reached, refuses the token, or knows no such job.
@@ -109,7 +109,7 @@ def job_summary_of(address: str, job_id: str) -> JobSummary:
 
 
 def all_job_summaries(address: str) -> list[JobSummary]:
-    """All jobs of a cluster, oldest first."""
+    """Return all jobs of a cluster, oldest first."""
     with ThreadPoolExecutor(READERS) as readers:
         found = jobs.list_jobs(address)
         return list(readers.map(lambda job: _with_record(address, job), found))
@@ -131,7 +131,7 @@ def _with_record(address: str, job: Job) -> JobSummary:
 
 
 def log_of(address: str, job_id: str, *, follow: bool, lines: int | None) -> Iterator[str]:
-    """What a job has printed, in pieces; with `follow`, until it has finished."""
+    """Yield the output of a job in chunks; with `follow`, until the job has finished."""
     if lines is None:
         yield from jobs.job_logs(address, job_id, follow=follow)
         return
@@ -145,7 +145,7 @@ def log_of(address: str, job_id: str, *, follow: bool, lines: int | None) -> Ite
 
 
 def log_in(folder: str, *, follow: bool, lines: int | None) -> Iterator[str]:
-    """What a job has printed, from the run's folder."""
+    """Yield the output of a job, from the run's folder."""
     summary = job_summary_in(folder)
     assert summary.folder is not None
     try:
@@ -164,7 +164,7 @@ def log_in(folder: str, *, follow: bool, lines: int | None) -> Iterator[str]:
 
 
 def wait_until_over(address: str, job_id: str) -> JobSummary:
-    """Wait until a job has finished, by Ray's word."""
+    """Wait until Ray reports that a job has finished."""
     jobs.wait_for_job(address, job_id)
     return job_summary_of(address, job_id)
 

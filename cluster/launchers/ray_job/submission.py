@@ -1,7 +1,7 @@
-"""Submitting a run as a job, from anywhere that reaches the cluster's dashboard.
+"""Submission of a run as a job, from any machine that reaches the cluster's dashboard.
 
-look at the head ──▶ what is open, what is installed there, what it lacks
-                 ──▶ `JobRequest` + files that it lacks ──▶ a Ray job that runs `runner.py`
+check of the head ──▶ open endpoints, installed packages, missing files
+                  ──▶ `JobRequest` + missing files ──▶ a Ray job that runs `runner.py`
 """
 
 import json
@@ -42,11 +42,11 @@ from foundation.wording import counted
 from trainer.runs import RUNS
 from trainer.runs.folder import RunFolder
 
-# After cluster.grace_seconds the driver kills the ranks and leaves; that takes it a moment.
+# After cluster.grace_seconds the driver kills the ranks and leaves, which takes a moment.
 STOP_MARGIN_SECONDS = 30
 PAYLOAD_FILE = "job.json"
-NO_FOLDER = "extension_folder=null"  # nodes use the extensions that are sent, or installed ones
-# Of W&B's variables those that say who somebody is and where the server is, by name.
+NO_FOLDER = "extension_folder=null"  # nodes use the uploaded extensions, or installed ones
+# W&B's variables for the user's identity and the server, by name.
 WANDB_KEY = "WANDB_API_KEY"
 WANDB_VARIABLES = (
     "WANDB_IDENTITY_TOKEN_FILE",
@@ -58,14 +58,14 @@ WANDB_VARIABLES = (
 
 @dataclass(frozen=True)
 class SubmitOptions:
-    """What a user asks for.
+    """Options of `transloom submit`.
 
     Attributes:
         run: the run's folder; None for runs/ and a name.
-        environment_file: on the nodes.
+        environment_file: path of a file on the nodes.
         environment: names of variables.
-        wait: whether to wait for room.
-        strict: refuse a cluster that is open to other people.
+        wait: whether to wait for capacity.
+        strict: refuse a cluster that is open to other users.
     """
 
     recipe: str
@@ -79,7 +79,7 @@ class SubmitOptions:
 
 @dataclass(frozen=True)
 class SubmittedJob:
-    """A job that is on its way."""
+    """A job that the cluster has accepted."""
 
     id: str
     run: str
@@ -114,12 +114,12 @@ def submit(
     """Submit the run of a recipe; see `transloom submit --help`.
 
     Args:
-        look: at the cluster that gets it, begun with the folders beside which the run may lie.
-        entry_point: the module whose `main` the job calls, see `entrance.job_code`.
+        cluster_exposure: check of the target cluster, started with the job's required folders.
+        entry_point: the module whose `main` the job calls, see `job_code`.
 
     Raises:
-        ClusterError, DataError, ModelError, TrainerError: the recipe is wrong, dataset or run
-            folder are and can be seen from here, or the cluster does not take the job.
+        ClusterError, DataError, ModelError, TrainerError: the recipe is invalid, the dataset or the
+            run folder is unusable as far as visible from here, or the cluster refuses the job.
     """
     recipe, request = build_request(wanted)
     checked = quick_check(recipe, RunFolder(Path(request.run)), trains_here=False)
@@ -132,7 +132,7 @@ def submit(
 
 
 def build_request(wanted: SubmitOptions) -> tuple[Recipe, JobRequest]:
-    """What is sent to the cluster; nobody is asked for it."""
+    """Build the recipe and the request for its job (no network access)."""
     path = find_recipe(wanted.recipe)
     overrides = list(wanted.overrides)
     recipe = with_absolute_paths(load_recipe(path, overrides))
@@ -176,27 +176,25 @@ def send(
     listener: SubmissionListener,
     entry_point: str,
 ) -> SubmittedJob:
-    """Submit what is asked for to a cluster.
+    """Send a request for a job to a cluster.
 
     Args:
-        look: at this cluster.
+        cluster_exposure: check of this cluster.
         entry_point: see `submit`.
 
     Raises:
         ClusterError: the cluster cannot be reached, refuses the token, is open and `strict`, its
             head node lacks what the run needs, or another job uses the run.
     """
-    address, seen = (
-        cluster_exposure.dashboard,
-        cluster_exposure.wait(),
-    )  # before any file of ours is there
+    # Wait for the check before any file is sent.
+    address, seen = cluster_exposure.dashboard, cluster_exposure.wait()
     if seen.endpoints:
         exposure.report_exposure(
             exposure.warning(address, seen.endpoints), strict=request.strict, notice=listener.warn
         )
     check_head(seen, request, address, listener.warn)
     check_jobs(address, request.run)
-    # The look is at the head alone: other nodes may have another transloom.
+    # The check covers only the head: other nodes may have another transloom.
     with_code = seen.digest != request.digest or jobs.count_nodes(address) != 1
     files = sent_files(recipe, with_code=with_code)
     job_id = new_job_id(recipe.name)
@@ -223,10 +221,12 @@ def send(
 def job_environment(
     recipe: Recipe, request: JobRequest, notice: Callable[[str], None]
 ) -> dict[str, str]:
-    """What is added to the environment of a job's processes, which others can read: no secret.
+    """Return additional environment variables of a job's processes, without secrets.
+
+    Other users of the cluster can read them.
 
     Args:
-        notice: is told if W&B will miss its key, as far as can be told from here.
+        notice: called with a message if W&B seems to lack its key.
     """
     seconds = math.ceil(recipe.cluster.grace_seconds) + STOP_MARGIN_SECONDS
     environment = {STOP_WAIT_VARIABLE: str(seconds)}
@@ -250,10 +250,10 @@ def resubmit(
     folder: Path | None,
     entry_point: str,
 ) -> SubmittedJob:
-    """Submit the same again: the recipe as it was, and the transloom that runs here.
+    """Submit the same request again: the recipe unchanged, with the transloom of this machine.
 
     Args:
-        folder: of the former job, which may hold the extensions that were sent with it.
+        folder: folder of the former job, which may hold the extensions that were sent with it.
         entry_point: see `submit`.
 
     Raises:
@@ -269,11 +269,11 @@ def resubmit(
 def rebuild_request(request: JobRequest, folder: Path | None) -> tuple[Recipe, JobRequest]:
     """Build the request for another job like a former one (no network access).
 
-    A job's record is untrusted, as its run is: here and on the nodes, extensions come from the
-    user's own environment.
+    A job's record is untrusted, like its run: on this machine and on the nodes, extensions come
+    from the user's own environment.
 
     Raises:
-        RunMismatchError: an extension is not here, or has other code than in the run.
+        RunMismatchError: an extension is missing here, or its code differs from the run's.
     """
     theirs = request.overrides
     if folder and request.extensions:
@@ -293,6 +293,6 @@ def rebuild_request(request: JobRequest, folder: Path | None) -> tuple[Recipe, J
 
 
 def new_job_id(name: str) -> str:
-    """An id that a person can tell from others."""
+    """Return a random job id that begins with the recipe's name."""
     words = re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-")[:40]
     return f"{words or 'job'}-{secrets.token_hex(4)}"

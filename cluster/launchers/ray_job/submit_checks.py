@@ -1,11 +1,11 @@
-"""Checks before a job is submitted: its head node can run it, and nobody else uses its run.
+"""Checks before a job is submitted: its head node can run it, and no other process uses its run.
 
-The head node is judged by what `cluster.ray.head_probe` has found there. Other nodes may lack more,
+The head node is checked by the results of `cluster.ray.head_probe`. Other nodes may lack more,
 which only the job itself reports.
 
-A run's users are found in its folder, where that is visible here, and among the jobs of the
-cluster. The run's lease still decides on the node: another job may start in between, or may train
-where neither is visible.
+Users of a run are found in its folder, if that is visible from here, and among the jobs of the
+cluster. The run's lease on the node still decides: another job may start in between, or may train
+elsewhere unnoticed.
 """
 
 from collections.abc import Callable
@@ -22,23 +22,23 @@ from cluster.ray import jobs
 from cluster.ray.exposure import HeadProbe
 from trainer.record.run_status import RECORD_BYTES_IN_LIST, is_run, run_status_of
 
-PYTHONS = ((3, 11), (3, 13))  # the first and the last
+PYTHONS = ((3, 11), (3, 13))  # the first and the last supported version
 _OTHERWISE = "The same command continues the run then. Or train another run with --run PATH"
 
 
 def check_head(
     seen: HeadProbe, request: JobRequest, address: str, notice: Callable[[str], None]
 ) -> None:
-    """Check that the head node can run a job, as far as the look at it tells.
+    """Check that the head node can run a job, as far as its probe shows.
 
     Args:
-        notice: told of versions that differ from those of this machine.
+        notice: called with a message for each version that differs from this machine's.
 
     Raises:
-        ClusterError: it cannot.
+        ClusterError: the head node cannot run the job.
     """
     head = f"The head node of {address}"
-    if seen.python is None:  # nothing could be found out
+    if seen.python is None:  # the probe failed
         return
     if not PYTHONS[0] <= _minor(seen.python) <= PYTHONS[1]:
         first, last = (".".join(map(str, version)) for version in PYTHONS)
@@ -49,7 +49,7 @@ def check_head(
     if missing := [name for name in CHECKED_PACKAGES if seen.versions.get(name) is None]:
         raise ClusterError(
             f"{head} has no {' and no '.join(missing)} in the environment of its Ray: install "
-            "there what transloom needs, from the same lock, see docs/clusters.md"
+            "transloom's requirements there, from the same lock file; see docs/clusters.md"
         )
     if not any(seen.folders.values()):
         raise ClusterError(request.missing_folders_text(head))
@@ -63,8 +63,8 @@ def check_head(
         here, there = version_of(name), seen.versions[name]
         if here != there:
             notice(
-                f"{head} has {name} {there}, this machine {here or 'none'}: the run is computed "
-                "with that of the nodes"
+                f"{head} has {name} {there}, this machine {here or 'none'}: the run uses "
+                "the nodes' version"
             )
 
 
@@ -72,7 +72,7 @@ def check_jobs(address: str, run: str) -> None:
     """Check that no job of a cluster trains a run, or waits to train it.
 
     Raises:
-        ClusterError: one does; the message has the command that stops it.
+        ClusterError: a job does; the message has the command that stops it.
     """
     for job in jobs.list_jobs(address):
         if job.finished or RUNNER_KEY not in job.metadata:
@@ -88,10 +88,10 @@ def check_jobs(address: str, run: str) -> None:
 
 
 def check_folder(run: Path) -> None:
-    """Check that nobody trains the run in a folder, as far as that is visible here.
+    """Check that no process trains the run in a folder, as far as that is visible from here.
 
     Raises:
-        ClusterError: somebody does; the message has the command that stops the run.
+        ClusterError: a process does; the message has the command that stops the run.
     """
     if not is_run(run):
         return

@@ -1,11 +1,11 @@
-"""The process that trains in a job: it imports first, and reads its arguments later.
+"""The training process of a job: it imports first, and reads its arguments later.
 
 ::
 
     python -c …      imports the entry point, waits for its arguments, then is `transloom train`
 
-Importing takes seconds, which pass while the job waits for room. The client names the entry point,
-a module of the command line with a function `main`, so that this package imports none.
+Importing takes seconds, which pass while the job waits for capacity. The client names the entry
+point, a module of the command line with a function `main`, so that this package imports none.
 """
 
 import json
@@ -15,8 +15,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-# Our packages first, whatever folder of the same names stands on the path. With -P the folder in
-# which a process starts is no place for our code.
+# Our packages come first on the path, before directories with packages of the same names. -P:
+# Python imports nothing from the directory in which a process starts.
 IMPORT_OWN_PACKAGES = "from cluster.packages import import_own_packages; import_own_packages(); "
 NO_ARGV = 75  # the exit code of a process that never got its arguments
 
@@ -29,13 +29,13 @@ def training_command(entry_point: str) -> list[str]:
         "-c",
         f"{IMPORT_OWN_PACKAGES}from {entry_point} import main; "
         f"from {__name__} import read_argv; read_argv(); main()",
-        "transloom",  # the name in lists of processes
+        "transloom",  # the name in process lists
         "train",
     ]
 
 
 def start(command: Sequence[str], environment: Mapping[str, str]) -> "subprocess.Popen[bytes]":
-    """Start a process that prepares, and waits for its arguments on standard input."""
+    """Start a process that imports its modules, then waits for its arguments on standard input."""
     return subprocess.Popen(
         command,
         env={**environment, "PYTHONUNBUFFERED": "1"},
@@ -59,7 +59,7 @@ def argv_line(words: Sequence[str], folder: Path, environment: Mapping[str, str]
 
 
 def read_argv() -> None:
-    """Wait for the arguments, then set arguments, folder and environment; exit without any."""
+    """Wait for the arguments, then apply arguments, folder and environment; exit if none arrive."""
     if not (line := sys.stdin.readline()):
         sys.exit(NO_ARGV)
     told = json.loads(line)

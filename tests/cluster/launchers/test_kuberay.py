@@ -229,11 +229,11 @@ def test_workers_that_may_be_missing_are_those_that_the_least_ranks_do_without(
         (["cluster.kubernetes.image=null"], "pods need an image"),
         (
             ["--run", "/elsewhere/run"],
-            "the run's folder is /elsewhere/run, which lies on no volume",
+            "the run's folder is /elsewhere/run, which is on no volume",
         ),
         (["--run", "/shared/corpora/run"], "at /shared/corpora, which is read_only"),
-        (["data.dataset=datasets/x"], "data.dataset is datasets/x, which lies on no volume"),
-        (["cluster.kubernetes.volumes=[]"], "has no volume that may be written"),
+        (["data.dataset=datasets/x"], "data.dataset is datasets/x, which is on no volume"),
+        (["cluster.kubernetes.volumes=[]"], "has no writable volume"),
         (["cluster.kubernetes.user=0"], "cluster.kubernetes.user is 0"),
         (["cluster.kubernetes.volumes.0.path=/shared"], "two volumes are at /shared"),
     ],
@@ -273,7 +273,7 @@ def test_a_recipe_that_comes_with_transloom(transloom):
     """One with relative paths is refused, with what to say instead; then it is taken."""
     shared = "cluster.kubernetes.volumes=[{claim: shared, path: /shared}]"
     image = "cluster.kubernetes.image=transloom:cpu"
-    with pytest.raises(RecipeError, match=r"say data\.dataset= and a path below one"):
+    with pytest.raises(RecipeError, match=r"use data\.dataset= and a path below one"):
         transloom("deploy", "kuberay", "phrasebook", shared, image)
     dataset = "data.dataset=/shared/datasets/phrasebook"
     _, job = documents(transloom, "phrasebook", shared, image, dataset)

@@ -183,8 +183,8 @@ def test_recipes_that_are_refused(recipe_file, overrides, said):
     [
         ("seed", "--array seed is not of the form KEY=VALUE,VALUE, e.g. seed=1,2,3"),
         ("seed=1,,2", "--array seed=1,,2 is not of the form"),
-        ("seed=1,2,1", "two of the values are one and the same run"),
-        ("cluster.ranks=1,2", "two of the values are one and the same run"),
+        ("seed=1,2,1", "two of the values give the same run"),
+        ("cluster.ranks=1,2", "two of the values give the same run"),
         ("sed=1,2", "unknown key sed"),
     ],
 )

@@ -140,7 +140,7 @@ print(json.dumps([[problem.text for problem in found] for found in (before, afte
 """
     before, (text,) = run_on_small_disk(tmp_path / "disk", 100, program)
     assert before == []
-    assert f"{tmp_path / 'disk'} lies on a file system that is mounted read-only" in text
+    assert f"{tmp_path / 'disk'} is on a file system that is mounted read-only" in text
     assert "belongs to" not in text
     assert "--run PATH" in text
 

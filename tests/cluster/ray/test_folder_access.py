@@ -23,12 +23,12 @@ def parent() -> Iterator[Path]:
         ((0o700, 0o777, 0o777), None),  # an embedded Ray
         ((0o755, 0o700, 0o777), None),
         ((0o755, 0o755, 0o700), None),
-        ((0o755, 0o777, 0o777), "other users may replace what lies in {}/1/2 (mode 0777)"),  # Ray
-        ((0o755, 0o755, 0o777), "other users may replace what lies in {}/1/2/3 (mode 0777)"),
+        ((0o755, 0o777, 0o777), "other users may replace files in {}/1/2 (mode 0777)"),  # Ray
+        ((0o755, 0o755, 0o777), "other users may replace files in {}/1/2/3 (mode 0777)"),
         ((0o755, 0o1777, 0o755), "other users may enter {}/1/2"),
         ((0o1777, 0o700, 0o777), None),  # in /tmp
-        ((0o777, 0o700, 0o777), "other users may replace what lies in {}/1 (mode 0777)"),
-        ((0o775, 0o700, 0o777), "other users may replace what lies in {}/1 (mode 0775)"),
+        ((0o777, 0o700, 0o777), "other users may replace files in {}/1 (mode 0777)"),
+        ((0o775, 0o700, 0o777), "other users may replace files in {}/1 (mode 0775)"),
         ((0o755, 0o710, 0o755), "other users may enter {}/1/2"),
         ((0o755, 0o744, 0o755), None),  # a list of names, and no way to what they stand for
     ],

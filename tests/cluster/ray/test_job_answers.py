@@ -125,7 +125,7 @@ def test_without_files_nothing_travels(client, tmp_path):
     [
         (AuthenticationError("no"), None, "refuses this user's token"),
         (URLError("connection refused"), None, "No Ray dashboard answers at .*connection refused"),
-        (BadStatusLine("\x00"), None, "what listens there does not speak HTTP"),
+        (BadStatusLine("\x00"), None, "the server there does not speak HTTP"),
         (RuntimeError("status code 404"), "mine", f"knows no job mine.*--address {ADDRESS}"),
         (RuntimeError("status code 404"), None, "refused: status code 404"),
         (RuntimeError("failed\nTraceback\nValueError: first\nTypeError: last"), "j", "ed: last$"),

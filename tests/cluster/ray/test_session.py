@@ -291,7 +291,7 @@ def test_a_cluster_is_not_joined_without_its_token(
     [
         ("http://127.0.0.1:8265", "web address.*transloom submit"),
         ("ray://127.0.0.1:10001", "web address.*transloom submit"),
-        ("somewhere", "no Ray cluster to be found at somewhere"),
+        ("somewhere", "No Ray cluster was found at somewhere"),
         ("127.0.0.1:{free_port}", r"No Ray cluster answers at .* \(unavailable\)"),
     ],
 )

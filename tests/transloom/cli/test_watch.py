@@ -272,12 +272,12 @@ def test_a_job_that_waits_is_watched_until_it_trains_and_ends(tmp_path, happens)
     path = tmp_path / "run"
     folder = JobFolder.of(path, "tiny-1")
     folder.path.mkdir(parents=True)
-    folder.write(a_record(path, id="tiny-1", state="WAITING", waits_for="room: it needs 8 CPU"))
+    folder.write(a_record(path, id="tiny-1", state="WAITING", waits_for="capacity: it needs 8 CPU"))
     feed = RunFeed(path, lambda: newest_job_picture(path))
     assert not feed.is_over
     said = picture_of(feed)
     assert said.startswith("waiting")
-    assert "waits for room: it needs 8 CPU" in said
+    assert "waits for capacity: it needs 8 CPU" in said
     assert "problem" not in said
 
     def begin():
@@ -291,7 +291,7 @@ def test_a_job_that_waits_is_watched_until_it_trains_and_ends(tmp_path, happens)
 
     happens(begin, end)
     lines = watched(feed).split("\n")
-    assert lines[0] == f"{path}: step 0, waiting, for room: it needs 8 CPU"
+    assert lines[0] == f"{path}: step 0, waiting, for capacity: it needs 8 CPU"
     assert any(line.startswith("step 1/") for line in lines)
     assert "finished" in lines[-2]
 

@@ -46,7 +46,9 @@ def test_of_an_extension_its_python_files_travel_and_nothing_else(project: Path)
 def test_an_upload_that_is_too_large_names_the_largest_files(project: Path) -> None:
     (project / "my_lion" / "table.py").write_text("#" * 20_000_000)
     (project / "my_lion" / "small.py").write_text("#" * 1_000_000)
-    with pytest.raises(ClusterError, match=r"21\.0 MB would travel.*at most 20\.0 MB") as refusal:
+    with pytest.raises(
+        ClusterError, match=r"21\.0 MB would be uploaded.*at most 20\.0 MB"
+    ) as refusal:
         sent_files(recipe(project), with_code=False)
     told = str(refusal.value)
     assert told.index("table.py (20.0 MB)") < told.index("small.py (1.0 MB)")

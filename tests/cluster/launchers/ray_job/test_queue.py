@@ -60,7 +60,7 @@ def test_resources_of_racks_and_labels_of_nodes_count() -> None:
         told = waiting_reason("mine", wanted, [MINE], nodes_here)
         assert "it needs 2 × (1 CPU and 1 rack_a) on nodes with pool=train" in told
         assert "it waits for nodes to be added" in told
-    assert "room" in waiting_reason("mine", wanted, [MINE, begun], [there, other])
+    assert "capacity" in waiting_reason("mine", wanted, [MINE, begun], [there, other])
 
 
 @pytest.mark.parametrize("state", ["PENDING", "WAITING"])

@@ -202,7 +202,7 @@ def test_it_waits_for_room_and_says_what_for(run: Path) -> None:
     cluster = Cluster(free=[0.0, 1.0, 1.0, 2.0])
     assert job(run, "exit 0", cluster).run() == 0
     assert cluster.looks == 4
-    assert "WAITING for room: it needs 2 × (1 CPU); free is 0 CPU on 1 node" in log(run)
+    assert "WAITING for capacity: it needs 2 × (1 CPU); free is 0 CPU on 1 node" in log(run)
     assert record(run).waits_for is None
 
 

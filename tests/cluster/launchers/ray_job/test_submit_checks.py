@@ -89,7 +89,7 @@ def test_these_pythons_are_those_of_the_project() -> None:
 
 @pytest.mark.parametrize("folder", ["/shared/runs/tiny", "/shared/runs"])
 def test_a_folder_that_cannot_be_written_is_refused_with_its_reason(folder: str) -> None:
-    unwritable = {folder: f"{folder} lies on a file system that is mounted read-only"}
+    unwritable = {folder: f"{folder} is on a file system that is mounted read-only"}
     with pytest.raises(ClusterError, match=r"/shared/runs/tiny: .*read-only.*--run PATH"):
         told(replace(SEEN, unwritable=unwritable))
     told(replace(SEEN, unwritable={"/projects/mine": "it need not be"}))
