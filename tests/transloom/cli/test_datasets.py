@@ -49,7 +49,7 @@ def test_prepare_counts_what_it_read_and_dropped(transloom, two_corpora, tmp_pat
     assert summary["identity"] == manifest_of(tmp_path / "new").identity
 
     again = transloom("prepare", *arguments).stdout
-    assert "is there already, unchanged: 411 pairs" in again
+    assert "already exists, unchanged: 411 pairs" in again
     assert "plain: 320 of 320 pairs kept; dropped: none" in again
     assert "tagged: 91 of 100 pairs kept; dropped: 7 empty, 1 length ratio, 1 identical" in again
 
@@ -128,10 +128,10 @@ def test_verify_finds_a_whole_dataset_whole(transloom, dataset):
     (dataset / "shards" / "notes.txt").write_text("mine")
     result = transloom("data", "verify", dataset)
     assert result.exit_code == 0
-    assert f"is whole: {len(list(manifest_of(dataset).files()))} files" in " ".join(
+    assert f"is intact: {len(list(manifest_of(dataset).files()))} files" in " ".join(
         result.stdout.split()
     )
-    assert "does not know, and nobody reads: shards/notes.txt." in " ".join(result.stdout.split())
+    assert "not listed in the manifest, which no run reads: shards/notes.txt." in " ".join(result.stdout.split())
 
 
 def test_verify_names_what_is_damaged_and_how_to_go_on(transloom, dataset):
@@ -229,7 +229,7 @@ def test_quarantine_leaves_shards_out_and_can_be_undone(transloom, dataset):
 
     result = transloom("data", "verify", dataset)
     assert result.exit_code == 0
-    assert f"Quarantined and not looked at: {lost.name}." in " ".join(result.stdout.split())
+    assert f"Quarantined and not checked: {lost.name}." in " ".join(result.stdout.split())
     assert "does not know" not in result.stdout
 
     with pytest.raises(DatasetError, match="quarantined already"):
