@@ -28,7 +28,7 @@ def replay(
         bool,
         typer.Option(
             "--worst",
-            help="Choose the step of --steps, or of all, with the largest jump of loss or gradient norm.",
+            help="Choose the step with the largest jump of loss or gradient norm.",
         ),
     ] = False,
     look: Annotated[

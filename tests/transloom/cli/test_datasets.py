@@ -131,7 +131,9 @@ def test_verify_finds_a_whole_dataset_whole(transloom, dataset):
     assert f"is intact: {len(list(manifest_of(dataset).files()))} files" in " ".join(
         result.stdout.split()
     )
-    assert "not listed in the manifest, which no run reads: shards/notes.txt." in " ".join(result.stdout.split())
+    assert "not listed in the manifest, which no run reads: shards/notes.txt." in " ".join(
+        result.stdout.split()
+    )
 
 
 def test_verify_names_what_is_damaged_and_how_to_go_on(transloom, dataset):
