@@ -137,8 +137,6 @@ def test_what_cannot_be_meant_is_said(untrained_run, tmp_path):
     wrong = invoke("translate", run, tmp_path / "typo", run, code=2).output
     words = " ".join(wrong.replace("│", " ").split())
     assert "is not the folder of a run: name runs first" in words
-        wrong.replace("│", " ").split()
-    )
     wrong = invoke("translate", run, run, "--alignments", code=2).output
     assert "name one run" in " ".join(wrong.replace("│", " ").split())
     with pytest.raises(RunMismatchError, match="name checkpoints as RUN@STEP"):
