@@ -114,7 +114,7 @@ def test_info_reads_a_url(transloom, prepared, monkeypatch, tmp_path):
     monkeypatch.setenv("TRANSLOOM_CACHE", str(tmp_path))
     with FaultyServer(prepared) as server:
         remote = json.loads(transloom("data", "info", server.url, "--json").stdout)
-        assert "whole" in transloom("data", "verify", server.url, "--processes", 1).stdout
+        assert "intact" in transloom("data", "verify", server.url, "--processes", 1).stdout
     local = json.loads(transloom("data", "info", prepared, "--json").stdout)
     assert remote == {**local, "dataset": server.url}
 
@@ -183,8 +183,8 @@ def test_verify_compares_tokenizers_with_what_the_manifest_says_of_them(transloo
     [
         ("[]", "found a list"),
         ('{"plain": []}', "plain: Input should be a valid dictionary"),
-        ('{"plain": {"surprise": {"count": 1, "examples": []}}}', "'surprise', which the manifest"),
-        ('{"plain": {"empty": {"count": 1, "examples": [{}]}}}', "is no number with its texts"),
+        ('{"plain": {"surprise": {"count": 1, "examples": []}}}', "'surprise', which is not in the"),
+        ('{"plain": {"empty": {"count": 1, "examples": [{}]}}}', "is not a number with its texts"),
         ("[" * 9999, "nested deeper than 64"),
     ],
 )
@@ -243,7 +243,7 @@ def test_quarantine_leaves_shards_out_and_can_be_undone(transloom, dataset):
 def test_quarantine_says_what_it_means(transloom, dataset):
     shard = manifest_of(dataset).shards[0]
     told = transloom("data", "quarantine", dataset, shard.name, "--reason", "x").stdout
-    assert f"{shard.pairs:,} pairs fewer: {411 - shard.pairs:,} of 411 are left" in told
+    assert f"{shard.pairs:,} pairs fewer: {411 - shard.pairs:,} of 411 remain" in told
     assert manifest_of(dataset).identity in told
     assert f"mv {dataset}/manifest-" in told
 
