@@ -183,7 +183,10 @@ def test_verify_compares_tokenizers_with_what_the_manifest_says_of_them(transloo
     [
         ("[]", "found a list"),
         ('{"plain": []}', "plain: Input should be a valid dictionary"),
-        ('{"plain": {"surprise": {"count": 1, "examples": []}}}', "'surprise', which is not in the"),
+        (
+            '{"plain": {"surprise": {"count": 1, "examples": []}}}',
+            "'surprise', which is not in the",
+        ),
         ('{"plain": {"empty": {"count": 1, "examples": [{}]}}}', "is not a number with its texts"),
         ("[" * 9999, "nested deeper than 64"),
     ],
