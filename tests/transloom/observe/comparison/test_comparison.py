@@ -204,7 +204,7 @@ def test_long_settings_that_begin_alike_are_not_shown_as_equal(one, tmp_path):
         )
     result = CliRunner().invoke(app, ["compare", str(one), str(other)])
     assert result.output.startswith(
-        "1 setting differs\n  data.train  two values that begin source a"
+        "1 setting differs\n  data.train  two values that both start with source a"
     )
 
 
