@@ -1,7 +1,7 @@
-"""transloom from Python: the names of `transloom.api`.
+"""Public names of transloom's Python API, re-exported from `transloom.api`.
 
-The command line and everything else in this package pass through this file when they start. So the
-API is imported with the first use of one of its names.
+The command line and every other module of this package import this file first. The API is therefore
+imported lazily, when one of its names is first used.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -1,4 +1,4 @@
-"""transloom from Python: in a script, a notebook, or a project with packages of its own.
+"""Python API of transloom, for scripts, notebooks and projects with their own packages.
 
     import transloom
 
@@ -7,12 +7,12 @@
     with transloom.Translator(run) as translator:
         print(translator.translate(["je suis étudiant"]))
 
-Everything is done by the command `transloom` in a process of its own, and this module is all that
-is imported here. So the program's own packages keep their names, `model` and `trainer` too; Ray,
-torch and DeepSpeed change nothing in it; and a notebook's event loop and interrupts stay its own.
-Interrupting a call once asks it to stop as Ctrl-C does: a run leaves a checkpoint.
+Each call runs the command `transloom` in a separate process; this module is the only one imported
+here. The program can therefore have its own packages named `model` or `trainer`. Ray, torch and
+DeepSpeed do not affect the program; a notebook keeps its event loop and its interrupt handling.
+Interrupting a call once requests a stop, as Ctrl-C does: a run writes a checkpoint.
 
-docs/python.md has the whole of it, with an example that a test executes.
+docs/python.md documents the API in full, with an example that a test executes.
 """
 
 import html
@@ -55,10 +55,10 @@ __all__ = [
 _INSTALLATION = Path(__file__).resolve().parent.parent
 _PREEMPTED = 75
 _LINES_KEPT = 50
-# Answers of a server that ask to come again.
+# HTTP statuses that ask the client to retry later.
 _RETRY_LATER = (429, 503, 504)
-# The child imports transloom's own packages, whatever lies in the current folder or on PYTHONPATH.
-# A call that this process does not live to see the end of is asked to stop (PR_SET_PDEATHSIG).
+# The child imports transloom's own packages, whatever the current directory or PYTHONPATH contains.
+# A call whose parent process dies is sent SIGTERM (PR_SET_PDEATHSIG).
 _CHILD = """
 import sys
 sys.path.insert(0, sys.argv.pop(1))
@@ -75,10 +75,10 @@ Overrides = Mapping[str, Any]
 
 
 class TransloomError(Exception):
-    """The command has failed; the message is what it said.
+    """Failure of a command; the message is the error that the command printed.
 
     Attributes:
-        exit_code: 1 for most, 2 for a wrong recipe or wrong arguments.
+        exit_code: 1 for most errors, 2 for an invalid recipe or invalid arguments.
     """
 
     def __init__(self, message: str, exit_code: int) -> None:
@@ -88,11 +88,11 @@ class TransloomError(Exception):
 
 @dataclass(frozen=True)
 class Recipe:
-    """A recipe with its defaults filled in.
+    """Recipe with its defaults filled in.
 
     Attributes:
-        source: the file or the built-in name that it was loaded from.
-        overrides: what was changed.
+        source: the file or the built-in name from which it was loaded.
+        overrides: the fields that were overridden.
         values: all fields, in sections, as JSON values.
     """
 
@@ -101,7 +101,7 @@ class Recipe:
     values: Mapping[str, Any]
 
     def __getitem__(self, key: str) -> Any:
-        """The value of a field by its dotted name, such as `trainer.max_steps`."""
+        """Return the value of a field by its dotted name, such as `trainer.max_steps`."""
         value: Any = self.values
         for part in key.split("."):
             value = value[int(part) if isinstance(value, list) else part]
@@ -115,7 +115,7 @@ def load_recipe(recipe: "str | Path | Recipe", overrides: Overrides | None = Non
         overrides: values by dotted name, such as {"trainer.max_steps": 100}.
 
     Raises:
-        TransloomError: it is wrong; with the file, the key, the value and the remedy.
+        TransloomError: the recipe is invalid; the message has file, key, value and remedy.
     """
     source, changes = _source(recipe, overrides)
     return Recipe(source, changes, _call(["recipes", source, *_assignments(changes)]))
@@ -128,7 +128,7 @@ def prepare(
     overwrite: bool = False,
     quiet: bool = False,
 ) -> dict[str, Any]:
-    """Turn a recipe's corpora into a dataset; returns a summary."""
+    """Prepare the dataset of a recipe from its corpora, and return a summary."""
     flags = ["--overwrite"] if overwrite else []
     summary: dict[str, Any] = _call(["prepare", *_recipe(recipe, overrides), *flags], quiet=quiet)
     return summary
@@ -143,7 +143,7 @@ def plan(
     measure: bool = True,
     quiet: bool = False,
 ) -> dict[str, Any]:
-    """What a run takes and what is missing; `trainable` and `problems` say whether it can be."""
+    """Return what a run needs and what is missing; `trainable` and `problems` give the verdict."""
     flags = [*_option("--run", run), *_option("--address", address)]
     if not measure:
         flags.append("--no-measure")
@@ -162,16 +162,16 @@ def train(
     inline: bool = False,
     quiet: bool = False,
 ) -> "Run":
-    """Train a run, or continue it: the same call does both. Returns when it is over or stopped.
+    """Train a run, or continue it if it exists. Return when training has finished or was stopped.
 
     Args:
-        run: the run's folder; by default runs/ and a name.
-        address: a running Ray cluster, HOST:PORT or auto; None starts Ray here for this time.
-        inline: one rank without Ray, to debug.
-        quiet: shows nothing of what the run says on the way.
+        run: the run's folder; by default a folder in runs/ named after the recipe.
+        address: a running Ray cluster, HOST:PORT or auto; None starts Ray here for this call.
+        inline: train one rank without Ray, for debugging.
+        quiet: hide the output of the run while it trains.
 
     Raises:
-        TransloomError: it cannot be trained.
+        TransloomError: the run cannot be trained.
     """
     flags = [*_option("--run", run), *_option("--address", address)]
     if inline:
@@ -189,11 +189,11 @@ def submit(
     address: str,
     run: "str | Path | Run | None" = None,
 ) -> "Job":
-    """Train a run as a job of a Ray cluster, and return at once.
+    """Submit a run as a job of a Ray cluster, and return at once.
 
     Args:
-        address: the cluster's dashboard, such as http://127.0.0.1:8265.
-        run: the run's folder, on storage that all nodes see.
+        address: URL of the cluster's dashboard, such as http://127.0.0.1:8265.
+        run: the run's folder, on storage that all nodes share.
     """
     flags = ["--address", address, *_option("--run", run)]
     told = _call(["submit", *_recipe(recipe, overrides), *flags], quiet=True)
@@ -202,32 +202,32 @@ def submit(
 
 @dataclass(frozen=True)
 class Job:
-    """A submitted job."""
+    """Job submitted to a Ray cluster."""
 
     id: str
     run: "Run"
     address: str
 
     def status(self) -> dict[str, Any]:
-        """How it stands, as `transloom jobs status --json` says it."""
+        """Return the status of the job, as `transloom jobs status --json` prints it."""
         told: dict[str, Any] = _call(["jobs", "status", self.id, "--address", self.address])
         return told
 
     def logs(self) -> str:
-        """What it has printed."""
+        """Return the output of the job so far."""
         return _text(["jobs", "logs", self.id, "--address", self.address])
 
     def stop(self) -> None:
-        """Ask it to stop."""
+        """Ask the job to stop."""
         _call(["jobs", "stop", self.id, "--address", self.address])
 
 
 class Run:
-    """A run's folder.
+    """Folder of a run.
 
     Attributes:
         path: the folder.
-        outcome: "finished" or "preempted" if a call of `train` has returned this; else None.
+        outcome: "finished" or "preempted" if a call of `train` returned this run; else None.
     """
 
     def __init__(self, path: "str | Path | Run", *, outcome: str | None = None) -> None:
@@ -241,35 +241,41 @@ class Run:
         return str(self.path)
 
     def status(self) -> dict[str, Any]:
-        """How it stands, as `transloom status --json` says it: state, step, scores, time left."""
+        """Return state, step, scores and time left, as `transloom status --json` prints them."""
         told: dict[str, Any] = _call(["status", str(self.path)])
         return told
 
     def lines(self, kind: str | None = None) -> list[dict[str, Any]]:
-        """The lines of its record (metrics.jsonl): of all kinds, or `train`, `validation`, …."""
+        """Return the lines of the run's record (metrics.jsonl), of all kinds or of one.
+
+        Args:
+            kind: such as `train` or `validation`; None returns all kinds.
+        """
         path = self.path / "metrics.jsonl"
         text = path.read_text(encoding="utf-8") if path.exists() else ""
-        lines = [json.loads(line) for line in text.split("\n")[:-1]]  # a torn end does not count
+        lines = [
+            json.loads(line) for line in text.split("\n")[:-1]
+        ]  # an incomplete last line is ignored
         return [line for line in lines if kind in (None, line["kind"])]
 
     @property
     def step(self) -> int:
-        """The last step in its record; 0 before the first."""
+        """Last step in the run's record, or 0 before the first step."""
         return max((line["step"] for line in self.lines("train")), default=0)
 
     def losses(self) -> list[float]:
-        """The loss of each step, in order."""
+        """Return the loss of each step, in order."""
         return [line["loss"] for line in self.lines("train")]
 
     def checkpoints(self) -> list[dict[str, Any]]:
-        """Its checkpoints, oldest first, each with path, step, bytes and scores."""
+        """Return the run's checkpoints, oldest first, each with path, step, bytes and scores."""
         rows: list[dict[str, Any]] = _call(["checkpoints", "list", str(self.path)])
         return rows
 
     def classify(self, texts: Sequence[str]) -> list[dict[str, Any]]:
-        """The label of each text, or of its words, as `transloom classify --json` says them.
+        """Return the label of each text or of its words, as `transloom classify --json` prints it.
 
-        Line ends count as spaces.
+        Line ends within a text become spaces.
 
         Raises:
             TransloomError: the run has learned something else, or has no checkpoint.
@@ -282,14 +288,14 @@ class Run:
         return [json.loads(line) for line in answer.split("\n")[:-1]]
 
     def evaluate(self, *, quiet: bool = False) -> Any:
-        """The scores of its test sets, as `transloom evaluate --json` says them."""
+        """Return the scores on the test sets, as `transloom evaluate --json` prints them."""
         return _call(["evaluate", str(self.path)], quiet=quiet)
 
     def embed(self, texts: Sequence[str]) -> list[list[float]]:
-        """The vector of each text, of a run of sentence embeddings; line ends count as spaces.
+        """Return the sentence embedding of each text. Line ends within a text become spaces.
 
         Raises:
-            TransloomError: the run has learned something else, or has no checkpoint.
+            TransloomError: the run was trained for another task, or has no checkpoint.
         """
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "texts"
@@ -299,13 +305,13 @@ class Run:
         return [json.loads(line)["vector"] for line in answer.split("\n")[:-1]]
 
     def stop(self) -> None:
-        """Ask it to leave a checkpoint and stop, wherever it is being trained."""
+        """Ask the run to write a checkpoint and stop, wherever it is being trained."""
         _call(["stop", str(self.path)])
 
 
 @dataclass(frozen=True)
 class Translation:
-    """A translation and its score: its log-probability (nats) over the length penalty."""
+    """Translation with its score: log-probability (nats) divided by the length penalty."""
 
     text: str
     score: float
@@ -313,10 +319,10 @@ class Translation:
 
 @dataclass(frozen=True)
 class Explanation:
-    """A sentence on its way through a model, as a page; a notebook shows it in its cell.
+    """Page that shows how a model translates a sentence; a notebook displays it in the cell.
 
     Attributes:
-        html: the whole page, which needs no network.
+        html: the whole HTML page; it needs no network.
     """
 
     sentence: str
@@ -324,14 +330,15 @@ class Explanation:
     html: str = field(repr=False)
 
     def save(self, file: str | Path) -> Path:
-        """Write the page to a file, which any browser opens."""
+        """Write the page to a file that any browser can open, and return its path."""
         Path(file).write_text(self.html, encoding="utf-8")
         return Path(file)
 
     def _repr_html_(self) -> str:
-        """The page in a frame of its own.
+        """Return the page in a sandboxed frame.
 
-        Its scripts run there, with no access to the notebook: the frame is an origin of its own.
+        The frame has a separate origin: the page's scripts run in it without access to the
+        notebook.
         """
         title = html.escape(f"Inside the Transformer: {self.sentence}")
         return (
@@ -342,7 +349,7 @@ class Explanation:
 
 
 class Translator:
-    """A run's model in a process of its own, ready to translate until it is closed."""
+    """Model of a run in a separate process, ready to translate until it is closed."""
 
     def __init__(
         self,
@@ -355,15 +362,16 @@ class Translator:
         engine: str = "torch",
         compute_type: str | None = None,
     ) -> None:
-        """
+        """Start the process and load the model.
+
         Args:
-            checkpoint: a step, or the name of an average; None: the newest intact one.
+            checkpoint: a step, or the name of an average; None for the newest intact checkpoint.
             precision: "fp32" or "bf16".
-            engine: "torch", which is transloom's own, or "ctranslate2", an extra.
-            compute_type: what CTranslate2 multiplies in, such as "int8"; None: "float32".
+            engine: "torch", transloom's engine, or "ctranslate2", which needs an optional extra.
+            compute_type: data type of CTranslate2's products, such as "int8"; None for "float32".
 
         Raises:
-            TransloomError: there is no run, or no such checkpoint.
+            TransloomError: the run or the checkpoint does not exist.
         """
         flags = [
             *_option("--checkpoint", checkpoint),
@@ -377,7 +385,7 @@ class Translator:
         self._child = _start(arguments, stays=True)
         self._said = _CommandOutput(self._child.stderr, quiet=True)
         self._end = weakref.finalize(self, _end, self._child)
-        self._answer()  # that it is ready
+        self._answer()  # wait until it is ready
 
     def translate(
         self,
@@ -386,11 +394,11 @@ class Translator:
         tag: str | None = None,
         prefixes: Sequence[str] | None = None,
     ) -> list[str]:
-        """The best translation of each sentence.
+        """Return the best translation of each sentence.
 
         Args:
-            tag: put before every sentence, as a corpus's tag in training.
-            prefixes: what each translation begins with; "" leaves it free.
+            tag: prepended to every sentence, like the tag of a corpus in training.
+            prefixes: the beginning of each translation; "" leaves the translation free.
 
         Raises:
             TransloomError: a sentence is too long; nothing is translated.
@@ -406,7 +414,7 @@ class Translator:
         tag: str | None = None,
         prefixes: Sequence[str] | None = None,
     ) -> list[list[Translation]]:
-        """The `n` best translations of each sentence, the best first."""
+        """Return the `n` best translations of each sentence, best first."""
         if isinstance(sentences, str):
             raise TypeError("sentences is one text: give a list of sentences")
         request = {
@@ -419,13 +427,13 @@ class Translator:
         return [[Translation(**translation) for translation in of_one] for of_one in found]
 
     def explain(self, sentence: str, *, tag: str | None = None, live: bool = True) -> Explanation:
-        """The page of `transloom explain` on a sentence; a notebook shows it in its cell.
+        """Return the page of `transloom explain` for a sentence; notebooks display it in the cell.
 
         Args:
-            tag: put before the sentence, as a corpus's tag in training.
-            live: whether the model lies in the page, so that other sentences can be typed there.
-                A notebook keeps the page in its file: of 5 MB for the phrase book's model, with
-                False of less than 1 MB.
+            tag: prepended to the sentence, like the tag of a corpus in training.
+            live: include the model in the page, so that readers can type other sentences. A
+                notebook stores the page in its file: 5 MB for the phrase book's model, less than
+                1 MB if False.
 
         Raises:
             TransloomError: the sentence is too long.
@@ -434,7 +442,7 @@ class Translator:
         return Explanation(sentence, answer["translation"], answer["page"])
 
     def close(self) -> None:
-        """End the process; no more can be translated."""
+        """End the translator's process; it cannot translate afterwards."""
         self._end()
 
     def __enter__(self) -> Self:
@@ -451,15 +459,15 @@ class Translator:
     def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
         with self._lock:
             if self._child.stdin is None or self._child.stdin.closed:
-                raise TransloomError("The translator is closed: make another one", 1)
+                raise TransloomError("The translator is closed: create another one", 1)
             try:
-                with suppress(BrokenPipeError):  # it has ended; the answer says why
+                with suppress(BrokenPipeError):  # the process has ended; its output says why
                     self._child.stdin.write(json.dumps(request) + "\n")
                     self._child.stdin.flush()
                 return self._answer()
             except TransloomError:
                 raise
-            except BaseException:  # the next request would get the answer that is still to come
+            except BaseException:  # the next request would read the answer to this one
                 self._child.kill()
                 self.close()
                 raise
@@ -477,7 +485,7 @@ class Translator:
 
 
 class ServedTranslator:
-    """A run that `transloom serve` serves, on this machine or elsewhere."""
+    """Client of a run served by `transloom serve`, on this machine or elsewhere."""
 
     def __init__(
         self,
@@ -487,13 +495,14 @@ class ServedTranslator:
         token: str | None = None,
         patience_seconds: float = 60.0,
     ) -> None:
-        """
+        """Prepare requests to a server; nothing is sent yet.
+
         Args:
-            address: of the server, such as `http://127.0.0.1:8644`.
-            run: its name there; None: the first one.
-            patience_seconds: how long a request is sent again that the server has no room or no
-                replica for, or that does not reach it. Translating changes nothing, so that a
-                request may be repeated.
+            address: URL of the server, such as `http://127.0.0.1:8644`.
+            run: the run's name on the server; None for the first one.
+            patience_seconds: how long to retry a request if the server is overloaded, has no
+                replica, or cannot be reached. Translation has no side effects, so retries are
+                safe.
         """
         path = "translate" if run is None else f"runs/{quote(run, safe='')}/translate"
         self._url = f"{address.rstrip('/')}/{path}"
@@ -509,7 +518,7 @@ class ServedTranslator:
         tag: str | None = None,
         prefixes: Sequence[str] | None = None,
     ) -> list[str]:
-        """The best translation of each sentence; as `Translator.translate`."""
+        """Return the best translation of each sentence; see `Translator.translate`."""
         best = self.translate_n_best(sentences, 1, tag=tag, prefixes=prefixes)
         return [translations[0].text for translations in best]
 
@@ -521,10 +530,10 @@ class ServedTranslator:
         tag: str | None = None,
         prefixes: Sequence[str] | None = None,
     ) -> list[list[Translation]]:
-        """The `n` best translations of each sentence, the best first.
+        """Return the `n` best translations of each sentence, best first.
 
         Raises:
-            TransloomError: the server refuses the request, or cannot be reached for long.
+            TransloomError: the server rejects the request, or stays unreachable or overloaded.
         """
         if isinstance(sentences, str):
             raise TypeError("sentences is one text: give a list of sentences")
@@ -555,9 +564,9 @@ class ServedTranslator:
                     problem = json.loads(problem)["problem"]
                 if error.code not in _RETRY_LATER:
                     raise TransloomError(problem, 1) from error
-                with suppress(ValueError):  # a proxy may say it by a date
+                with suppress(ValueError):  # a proxy may send a date instead
                     pause = float(error.headers.get("Retry-After", pause))
-            # It is being started, or replaced.
+            # The server is being started or replaced.
             except (URLError, ConnectionError, HTTPException) as error:
                 problem = f"{self._url} cannot be reached: {getattr(error, 'reason', error)}"
             if time.monotonic() + pause > until:
@@ -566,7 +575,7 @@ class ServedTranslator:
 
 
 def _end(child: "subprocess.Popen[str]") -> None:
-    """End a translator: it leaves when nothing more can be asked of it."""
+    """End a translator's process: it exits when its standard input is closed."""
     for pipe in (child.stdin, child.stdout):
         if pipe is not None:
             with suppress(BrokenPipeError):
@@ -588,7 +597,7 @@ def _recipe(recipe: str | Path | Recipe, overrides: Overrides | None) -> list[st
 
 
 def _assignments(overrides: Overrides) -> list[str]:
-    """Overrides as the command takes them; JSON is YAML."""
+    """Return overrides as arguments of the command; their values are JSON, which is YAML too."""
     return [f"{key}={json.dumps(value)}" for key, value in overrides.items()]
 
 
@@ -599,10 +608,10 @@ def _option(name: str, value: Any) -> list[str]:
 
 
 def _call(arguments: Sequence[str], *, quiet: bool = True, answers: Sequence[int] = (0,)) -> Any:
-    """What a command answers in JSON.
+    """Run a command and return its JSON answer.
 
     Args:
-        answers: the exit codes with which it has answered; all others are errors.
+        answers: exit codes of a command that has answered; all others are errors.
     """
     answer = _text([*arguments, "--json"], quiet=quiet, answers=answers)
     return json.loads(answer)
@@ -617,7 +626,9 @@ def _text(arguments: Sequence[str], *, quiet: bool = True, answers: Sequence[int
             code = child.wait()
             answer = answered.text()
             break
-        except KeyboardInterrupt:  # asks it to stop; a second one, to stop at once
+        except (
+            KeyboardInterrupt
+        ):  # the first interrupt requests a stop, the second an immediate one
             child.send_signal(signal.SIGINT)
     if code not in answers or not (answer or code == 0):
         raise TransloomError(said.error(), code)
@@ -633,12 +644,12 @@ def _start(arguments: Sequence[str], *, stays: bool) -> "subprocess.Popen[str]":
         stderr=subprocess.PIPE,
         encoding="utf-8",
         errors="backslashreplace",
-        process_group=0,  # an interrupt of this program's terminal does not reach it by itself
+        process_group=0,  # Ctrl-C in this program's terminal must not reach the child directly
     )
 
 
 class _CommandOutput:
-    """What a command says: kept, and shown where this program's own words are."""
+    """Collects the output of a command and shows it on this program's standard error."""
 
     def __init__(
         self, stream: IO[str] | None, *, quiet: bool, kept: int | None = _LINES_KEPT
@@ -647,24 +658,24 @@ class _CommandOutput:
         self._stream = stream
         self._quiet = quiet
         self._lines: deque[str] = deque(maxlen=kept)
-        # A program may replace sys.stderr for each piece of it, as a notebook does.
+        # A program may replace sys.stderr for each part of it, as a notebook does for each cell.
         self._shown_in = sys.stderr
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
 
     def text(self) -> str:
-        """All that is kept, once the command has said it all."""
+        """Return the kept output, once the command has closed it."""
         self._thread.join()
         return "".join(self._lines)
 
     def error(self) -> str:
-        """Why the command has failed: its last paragraph that begins with `error:`, or all."""
+        """Return the last paragraph that begins with `error:`, or all output if there is none."""
         text = self.text()
         lines = list(self._lines)
         for number in reversed(range(len(lines))):
             if lines[number].startswith("error:"):
                 return "".join(lines[number:]).removeprefix("error:").strip()
-        return text.strip() or "transloom has ended without a word"
+        return text.strip() or "transloom ended without any output"
 
     def _read(self) -> None:
         with self._stream:

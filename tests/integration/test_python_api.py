@@ -168,7 +168,7 @@ def test_after_an_interrupt_no_request_gets_the_answer_of_another(trained, monke
             patch.setattr(translator, "_answer", interrupted)  # which reads it from the process
             with pytest.raises(KeyboardInterrupt):
                 translator.translate(["je suis étudiant"])
-        with pytest.raises(transloom.TransloomError, match="is closed: make another one"):
+        with pytest.raises(transloom.TransloomError, match="is closed: create another one"):
             translator.translate(["elle est là"])
 
 

@@ -1,1 +1,1 @@
-"""The command line: a module for each command, with its arguments and its work."""
+"""Command line: one module for each command, with its arguments and its work."""

@@ -1,4 +1,4 @@
-"""`transloom answer-lines`: translate for another process, a line of JSON for each line of JSON.
+"""Command `transloom answer-lines`: translate for another process, in lines of JSON.
 
     {"sentences": […], "n_best": 1, "tag": null, "prefixes": null} ──▶ {"translations": [[…], …]}
     {"explain": "…", "tag": null, "live": true}        ──▶ {"translation": "…", "page": "<!doc…"}
@@ -40,7 +40,7 @@ def answer_lines(
     engine: EngineOption = Engine.TORCH,
     compute_type: ComputeTypeOption = None,
 ) -> None:
-    """Translate for another program: a line of JSON for each line of JSON on standard input."""
+    """Answer each line of JSON on standard input with a line of JSON, for another program."""
     from transloom.cli.load_translator import load_translator
 
     options = DecodingOptions(
@@ -50,7 +50,7 @@ def answer_lines(
 
 
 def answer_until_the_end(translator: "Translator") -> None:
-    """Answer until the standard input ends."""
+    """Answer requests until the standard input ends."""
     decoding = translator.decoding
     print_json_line({"ready": str(translator.checkpoint.path)})
     for line in sys.stdin:

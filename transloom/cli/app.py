@@ -1,7 +1,8 @@
-"""The command line. Each command is a few lines; the work is done where it belongs.
+"""Command line: the application, its groups of commands, and the handling of errors.
 
-Exit codes: 0 done, 75 preempted and resumable, 1 failed, 2 wrong usage or recipe, 130 interrupted.
-Heavy imports stand inside the commands, so that `--help` answers at once.
+Each command is a short function; the packages below do the work. Exit codes: 0 done, 75 preempted
+and resumable, 1 failed, 2 wrong usage or recipe, 130 interrupted. Commands import heavy modules in
+their bodies, so that `--help` answers at once.
 """
 
 import os
@@ -71,9 +72,9 @@ from transloom.cli.watch import watch
 
 
 class Commands(TyperGroup):
-    """Typer's group with control characters of arguments made visible in usage errors.
+    """Typer's group, with control characters of arguments made visible in usage errors.
 
-    A shell's `*` expands to any file name.
+    A shell's `*` can expand to any file name.
     """
 
     def make_context(self, *args: Any, **options: Any) -> Any:
@@ -98,9 +99,10 @@ def _visible_usage_errors() -> Iterator[None]:
 app = typer.Typer(
     cls=Commands,
     name="transloom",
-    help="Train Transformers for translation, as language models, as masked models: one recipe, "
-    "one curve.\n\n"
-    "Begin with:  [bold]transloom demo[/bold]",
+    help="Train Transformer models on one machine or a Ray cluster: translation, language "
+    "models, masked models, labels and sentence embeddings. The loss curve of a recipe does not "
+    "depend on the number of machines.\n\n"
+    "Start with:  [bold]transloom demo[/bold]",
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
@@ -108,10 +110,13 @@ app = typer.Typer(
 
 # By panel, in the order in which `--help` shows them.
 for panel, commands in {
-    "Begin": (demo, recipes, init, fields),
+    "Get started": (demo, recipes, init, fields),
     "Train": (prepare, plan, train, sweep, stop, workers),
-    "Look": (watch, runs, status, dashboard, report, compare, replay, metrics, export_metrics),
-    "Use": (
+    "Inspect": (
+        *(watch, runs, status, dashboard, report),
+        *(compare, replay, metrics, export_metrics),
+    ),
+    "Use a model": (
         *(evaluate, tune_decoding, translate, generate, fill, embed, classify),
         *(serve, explain, export),
     ),
@@ -119,12 +124,12 @@ for panel, commands in {
 }.items():
     for command in commands:
         app.command(rich_help_panel=panel)(command)
-app.command("import", rich_help_panel="Use")(import_weights)
+app.command("import", rich_help_panel="Use a model")(import_weights)
 app.command(hidden=True)(answer_lines)
 for name, group, panel in (
-    ("data", data_app, "Look"),
-    ("checkpoints", checkpoints_app, "Look"),
-    ("model", model_app, "Look"),
+    ("data", data_app, "Inspect"),
+    ("checkpoints", checkpoints_app, "Inspect"),
+    ("model", model_app, "Inspect"),
     ("jobs", jobs_app, "On a cluster"),
     ("deploy", deploy_app, "On a cluster"),
 ):
@@ -132,7 +137,7 @@ for name, group, panel in (
 
 
 def main() -> None:
-    """The console script: users' mistakes end in one paragraph and an exit code."""
+    """Run the command line; report a user's mistake in one paragraph and an exit code."""
     keep_exit_code()
     show_tracebacks_visibly()
     print_in_any_locale()
@@ -143,9 +148,9 @@ def main() -> None:
     except (ClusterError, DataError, ModelError, TrainerError) as error:
         print_error(full_message(error))
         if isinstance(error, HeadLostError):
-            os._exit(EXIT_FAILED)  # otherwise Ray would look for the head for another minute
+            os._exit(EXIT_FAILED)  # Ray would otherwise search for the head for another minute
         sys.exit(EXIT_USAGE if isinstance(error, RecipeError) else EXIT_FAILED)
-    except BrokenPipeError:  # whoever read our output has left, as `head` does
+    except BrokenPipeError:  # the reader of our output has exited, as `head` does
         sys.stderr.close()
         sys.exit(EXIT_FAILED)
     except OSError as error:
@@ -165,7 +170,9 @@ def _print_version(wanted: bool) -> None:
 def options(
     version: Annotated[
         bool,
-        typer.Option("--version", callback=_print_version, is_eager=True, help="Print it."),
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+        ),
     ] = False,
 ) -> None:
-    """Options of transloom itself; what it does is in its commands."""
+    """Define the options of transloom itself."""

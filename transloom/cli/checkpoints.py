@@ -1,4 +1,4 @@
-"""`transloom checkpoints`: the checkpoints that a run can resume from, and their averages."""
+"""Commands `transloom checkpoints …`: list, verify, prune and average a run's checkpoints."""
 
 import os
 from pathlib import Path
@@ -25,7 +25,7 @@ DIGEST_DIGITS_SHOWN = 16
 
 @checkpoints_app.command("list")
 def list_checkpoints(run: RunArgument, as_json: JsonOption = False) -> None:
-    """Show the checkpoints of a run, oldest first, and their averages.
+    """List the checkpoints of a run, oldest first, and their averages.
 
     Example:  transloom checkpoints list runs/phrasebook
     """
@@ -35,7 +35,7 @@ def list_checkpoints(run: RunArgument, as_json: JsonOption = False) -> None:
 
 @checkpoints_app.command("verify")
 def verify_checkpoints(run: RunArgument, as_json: JsonOption = False) -> None:
-    """Compare every file with its recorded sha256; exit code 1 if one is damaged.
+    """Compare every file of a run's checkpoints with its sha256; exit code 1 on damage.
 
     Example:  transloom checkpoints verify runs/phrasebook
     """
@@ -48,23 +48,30 @@ def verify_checkpoints(run: RunArgument, as_json: JsonOption = False) -> None:
 @checkpoints_app.command("prune")
 def prune_checkpoints(
     run: RunArgument,
-    keep_last: Annotated[int | None, typer.Option(min=1, help="How many of the newest stay.")] = (
-        None
-    ),
+    keep_last: Annotated[
+        int | None, typer.Option(min=1, help="Number of newest checkpoints to keep.")
+    ] = (None),
     keep_best: Annotated[
-        int | None, typer.Option(min=0, help="How many of those with the best validation stay.")
+        int | None,
+        typer.Option(min=0, help="Number of checkpoints with the best validation score to keep."),
     ] = None,
     keep_every: Annotated[
-        int | None, typer.Option(min=0, metavar="STEPS", help="Those of every k-th step stay.")
+        int | None,
+        typer.Option(
+            min=0, metavar="STEPS", help="Keep the checkpoints whose step is a multiple of this."
+        ),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only say what would be removed.")
+        bool, typer.Option("--dry-run", help="Print what would be removed, and remove nothing.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Remove checkpoints that need not stay; what is not said is as in the run's recipe.
+    """Remove checkpoints that the retention rules do not keep.
 
-    A run that trains does so itself, and refuses this. Example:
+    A rule that you do not give is taken from the run's recipe. A run that trains prunes its own
+    checkpoints and refuses this command.
+
+    Example:
 
       transloom checkpoints prune runs/phrasebook --keep-last 1 --dry-run
     """
@@ -78,18 +85,21 @@ def prune_checkpoints(
 @checkpoints_app.command("average")
 def average_checkpoints(
     run: RunArgument,
-    last: Annotated[int | None, typer.Option(min=1, help="So many of the newest.")] = None,
+    last: Annotated[int | None, typer.Option(min=1, help="Average this many newest.")] = None,
     best: Annotated[
-        int | None, typer.Option(min=1, help="So many of those with the best validation.")
+        int | None, typer.Option(min=1, help="Average this many with the best validation score.")
     ] = None,
     steps: Annotated[
-        str | None, typer.Option(metavar="STEP,STEP,…", help="Those of these steps.")
+        str | None,
+        typer.Option(metavar="STEP,STEP,…", help="Average the checkpoints of these steps."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Average the weights of checkpoints, to translate with; by default of all that there are.
+    """Average the weights of checkpoints, for translation; the default is all checkpoints.
 
-    Nothing can be resumed from an average. Examples:
+    Training cannot resume from an average.
+
+    Examples:
 
       transloom checkpoints average runs/phrasebook --last 5
 
@@ -98,10 +108,12 @@ def average_checkpoints(
       transloom checkpoints average runs/phrasebook --steps 100,200,300
     """
     if sum(choice is not None for choice in (last, best, steps)) > 1:
-        raise typer.BadParameter("--last, --best and --steps exclude each other: give one of them")
+        raise typer.BadParameter(
+            "--last, --best and --steps are mutually exclusive: give one of them"
+        )
     average = average_run(run, last, best, None if steps is None else _numbers(steps))
     told = (
-        f"{average.path} has the mean of the weights of steps "
+        f"{average.path} is the mean of the weights of steps "
         f"{', '.join(map(str, average.header.averaged_steps))}. Translate with it:\n"
         f"transloom translate {run} --checkpoint {average.path.name}"
     )
@@ -112,12 +124,12 @@ def average_checkpoints(
 def _numbers(text: str) -> list[int]:
     words = text.split(",")
     if not all(word.strip().isdecimal() for word in words):
-        raise typer.BadParameter(f"--steps is {text!r}: give steps as in 100,200,300")
+        raise typer.BadParameter(f"--steps is {text!r}: give steps such as 100,200,300")
     return sorted({int(word) for word in words})
 
 
 def checkpoint_rows(run: Path) -> list[dict[str, Any]]:
-    """A row for each complete checkpoint of a run, and for each average."""
+    """Return a row for each complete checkpoint of a run, and for each average."""
     from trainer.checkpoints.format import Checkpoint
 
     rows: list[dict[str, Any]] = []
@@ -144,7 +156,7 @@ def checkpoint_rows(run: Path) -> list[dict[str, Any]]:
 
 
 def verified_rows(run: Path, console: Terminal) -> list[dict[str, Any]]:
-    """A row for each checkpoint and average, which says whether all its files are as written."""
+    """Return a row for each checkpoint and average, with the first problem in its files."""
     from concurrent.futures import ThreadPoolExecutor
 
     from trainer.checkpoints.format import Checkpoint
@@ -183,10 +195,10 @@ def prune_run(
     dry_run: bool,
     console: Terminal,
 ) -> list[Path]:
-    """Remove the checkpoints that need not stay, and return their paths.
+    """Remove the checkpoints that the retention rules do not keep, and return their paths.
 
     Args:
-        keep_last, keep_best, keep_every_steps: replace those of the run's recipe; None keeps
+        keep_last, keep_best, keep_every_steps: override the rules of the run's recipe; None keeps
             the recipe's.
 
     Raises:
@@ -209,7 +221,7 @@ def prune_run(
     if damaged:
         raise CheckpointError(
             f"{'; '.join(damaged.values())}. Nothing is removed, because an older checkpoint may "
-            "be needed; the run's next start sets the damaged one aside"
+            "be needed; the next start of the run moves the damaged one aside"
         )
     if dry_run:
         return superfluous(folder.checkpoints, config)
@@ -220,15 +232,15 @@ def prune_run(
 def average_run(
     run: Path, last: int | None, best_so_many: int | None, steps: list[int] | None
 ) -> "Checkpoint":
-    """Average the newest, the best, or certain checkpoints of a run; all if nothing is given.
+    """Average the newest, the best, or given checkpoints of a run; all by default.
 
     Args:
-        last: how many of the newest.
-        best_so_many: how many of those with the best validation.
-        steps: the steps of certain checkpoints.
+        last: the number of newest checkpoints.
+        best_so_many: the number of checkpoints with the best validation score.
+        steps: the steps of the checkpoints.
 
     Raises:
-        CheckpointError: the run has fewer, or one of them is damaged.
+        CheckpointError: the run has fewer checkpoints, or one of them is damaged.
     """
     from cluster.recipe import checkpoints_of_run
     from trainer.checkpoints.averaging import average  # imports torch
@@ -251,7 +263,7 @@ def average_run(
     wanted = last or best_so_many or (len(steps) if steps else 1)
     if len(chosen) < wanted:
         raise CheckpointError(
-            f"{run} has {len(chosen)} of {counted(wanted, 'checkpoint')} to be averaged: its "
+            f"{run} has {len(chosen)} of the {counted(wanted, 'checkpoint')} to average: its "
             f"checkpoints are of steps {join_items(paths)}. Name fewer, or keep more of them with "
             "checkpoints.keep_last"
         )
@@ -296,9 +308,9 @@ def verification_table(rows: list[dict[str, Any]]) -> AnswerTable:
 
 
 def pruned_text(removed: list[str], dry_run: bool) -> str:
-    """What was, or would be, removed."""
+    """Return the paths that were removed, or would be removed in a dry run."""
     if not removed:
-        return "All checkpoints stay."
+        return "No checkpoint is removed."
     heading = "Would be removed:" if dry_run else "Removed:"
     return "\n".join([heading, *removed])
 
@@ -333,7 +345,7 @@ def _all_of(run: Path) -> list[Path]:
 
 
 def _problem_within(checkpoint: "Checkpoint", run: Path) -> str | None:
-    """What is wrong with a checkpoint whose files are as they were written."""
+    """Return what is wrong with a checkpoint whose files have the recorded hashes, or None."""
     # Both import torch.
     from trainer.checkpoints.reader import CheckpointReader, require_same_shapes
     from trainer.runs.folder import RunFolder

@@ -1,4 +1,4 @@
-"""`transloom classify`: texts in, labels of them or of their words out."""
+"""Command `transloom classify`: predict labels of texts or of their words."""
 
 import json
 import sys
@@ -16,33 +16,32 @@ from transloom.cli.options import CheckpointOption, JsonOption, PrecisionOption,
 if TYPE_CHECKING:
     from transloom.inference.labeller import LabelledText, Labeller, TaggedText
 
-TEXTS_AT_ONCE = 512  # sorted by length, so that little is padded
-SHOWN_FROM = 2 * TEXTS_AT_ONCE  # texts: fewer are done before a bar is looked at
+TEXTS_AT_ONCE = 512  # sorted by length, to reduce padding
+SHOWN_FROM = 2 * TEXTS_AT_ONCE  # fewer texts finish before a progress bar is useful
 
 
 def classify(
     run: RunArgument,
     texts: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[TEXT]...", help="Texts. Default: lines of stdin."),
+        typer.Argument(metavar="[TEXT]...", help="Texts to label. Default: lines of stdin."),
     ] = None,
     given: Annotated[
         str | None,
-        typer.Option("--input", metavar="FILE", help="A file of texts, one a line; - is stdin."),
+        typer.Option("--input", metavar="FILE", help="File with one text per line; - is stdin."),
     ] = None,
     checkpoint: CheckpointOption = None,
     precision: PrecisionOption = "fp32",
     as_json: JsonOption = False,
 ) -> None:
-    """Label texts, or each of their words, as the run has learned it.
+    """Label texts, or each of their words, depending on the run's task.
 
-    A run of text_classification gives a line for each text: its label. A run of
-    token_classification gives a line for each word, the word and its label after a tab, and a
-    blank line after each text: the form of CoNLL, which such a run is trained on. Words are what
-    stands between spaces.
+    A run of text_classification prints one line per text: its label. A run of token_classification
+    prints one line per word (word, tab, label), and a blank line after each text. This is the CoNLL
+    format, which such a run is trained on. Words are separated by spaces.
 
-    With --json each text has a line: of texts {"text", "label", "probabilities", "tokens",
-    "read"}, of words {"text", "words": [{"word", "label", "probability"}, …]}.
+    With --json each text has a line. For texts: {"text", "label", "probabilities", "tokens",
+    "read"}. For words: {"text", "words": [{"word", "label", "probability"}, …]}.
 
     Examples:
 
@@ -53,7 +52,7 @@ def classify(
       transloom classify runs/multi30k-case "ein mann hält eine gitarre"
     """
     if texts and given is not None:
-        raise typer.BadParameter(f"texts are given, and --input {given}: leave out one of the two")
+        raise typer.BadParameter(f"texts and --input {given} are both given: leave out one of them")
     from transloom.cli.text_readers import load_reader
     from transloom.inference.labeller import Labeller
     from transloom.inference.text_input import read_texts
@@ -64,7 +63,7 @@ def classify(
 
 
 def labelled_lines(labeller: "Labeller", texts: Sequence[str], *, as_json: bool) -> Iterator[str]:
-    """What is printed for each text: its label, or its words with theirs, or all in JSON."""
+    """Yield the output for each text: its label, its words with labels, or either as JSON."""
     from transloom.inference.labeller import LabelledText
 
     cut = 0

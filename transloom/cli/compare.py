@@ -1,4 +1,4 @@
-"""`transloom compare`: are two runs the same, and if not, from where on?"""
+"""Command `transloom compare`: find whether and where two runs differ."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -28,33 +28,34 @@ LONGEST_SHOWN = 60
 def compare(
     run: RunArgument,
     others: Annotated[
-        list[Path], typer.Argument(metavar="RUN...", help="The run to compare it with.")
+        list[Path],
+        typer.Argument(metavar="RUN...", help="Run to compare with; with --test, several runs."),
     ],
     test: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME", help="Compare translations of this test set, of any number of runs."
+            metavar="NAME", help="Compare the translations of this test set by two or more runs."
         ),
     ] = None,
     markdown: Annotated[
-        bool, typer.Option("--markdown", help="With --test: answer in Markdown.")
+        bool, typer.Option("--markdown", help="With --test: print the answer in Markdown.")
     ] = False,
     dataset: MovedDatasetOption = None,
     processes: ProcessesOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Compare two runs: settings, data and loss of each step, weights and moments of checkpoints.
+    """Compare two runs: settings, data and loss of each step, weights and optimizer state.
 
-    Settings that differ come first, such as the seed; then the first step that differs, and in
-    what. Of two models only the records are compared.
+    The output starts with the settings that differ, such as the seed. It then names the first step
+    that differs, and what differs. If the models differ, only the records are compared.
 
-    Exit code 0 if all are the same to the last bit, 1 if not. Shapes may differ: ranks, ZeRO
-    stages. Example, with engine.numerics=exact in both:
+    Exit code 0 if both runs are the same to the last bit, 1 if not. Ranks and ZeRO stages may
+    differ if both runs have engine.numerics=exact:
 
       transloom compare runs/one-rank runs/three-ranks
 
-    With --test, compare how runs translate: BLEU, chrF and TER with paired tests against the first
-    run, by length and rare words, and over seeds. RUN@STEP names a checkpoint. Example:
+    With --test, compare how runs translate a test set: BLEU, chrF and TER with paired tests against
+    the first run, by length and rare words, and over seeds. RUN@STEP names a checkpoint:
 
       transloom compare runs/base runs/new-1 runs/new-2 --test newstest2014 --markdown
     """
@@ -103,7 +104,7 @@ def _compare_translations(
 
 
 def in_words(settings: Mapping[str, tuple[Any, Any]], comparison: "Comparison") -> str:
-    """Return the comparison as text: other settings, the steps in common, then a line each."""
+    """Return the comparison as text: differing settings, common steps, a line per aspect."""
     found = {"data": _data(comparison), "losses": _losses(comparison), "state": _state(comparison)}
     steps = f"{counted(comparison.steps, 'step')} in common"
     if first := comparison.first_difference:
@@ -125,7 +126,11 @@ def _setting_lines(settings: Mapping[str, tuple[Any, Any]]) -> list[str]:
 
 def _pair(first: str, second: str) -> str:
     shown = [t if len(t) <= LONGEST_SHOWN else f"{t[:LONGEST_SHOWN]}…" for t in (first, second)]
-    return " and ".join(shown) if shown[0] != shown[1] else f"two values that begin {shown[0]}"
+    return (
+        " and ".join(shown)
+        if shown[0] != shown[1]
+        else f"two values that both start with {shown[0]}"
+    )
 
 
 def _first(first: "FirstDifference") -> str:
@@ -152,12 +157,12 @@ def _losses(comparison: "Comparison") -> str:
 def _state(comparison: "Comparison") -> str:
     if others := comparison.other_parameters:
         return (
-            "not compared: they are two models, which differ in "
+            "not compared: the models differ in "
             f"{counted(len(others), 'parameter')}: {_named(others)}"
         )
     step, tensors = comparison.checkpoint_step, comparison.tensors
     if step is None:
-        return "not compared: they have no checkpoint of the same step"
+        return "not compared: no step has a checkpoint in both runs"
     different = comparison.other_tensors
     if not different:
         everywhere = f"{counted(tensors, 'tensor')} of weights and moments at step {step}"

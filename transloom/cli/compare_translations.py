@@ -1,4 +1,4 @@
-"""`transloom compare RUN RUN… --test NAME`: find the runs' hypotheses or make them, and compare."""
+"""Work of `transloom compare RUN RUN… --test NAME`: find or make the hypotheses, and compare."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ from transloom.inference.trained_network import find_checkpoint
 
 @dataclass(frozen=True)
 class _Found:
-    """A run's checkpoint and its test set; nothing is translated yet."""
+    """Checkpoint of a run and its test set, before translation."""
 
     name: str
     run: RunFolder
@@ -52,17 +52,17 @@ def compare_on_test_set(
     """Compare runs on a test set; the first one is the baseline.
 
     Args:
-        runs: each RUN or RUN@CHECKPOINT, a step or the name of an average.
-        dataset: where the runs' dataset is, if it has moved.
+        runs: each RUN or RUN@CHECKPOINT, where CHECKPOINT is a step or the name of an average.
+        dataset: folder or URL of the runs' dataset, if it has moved.
 
     Raises:
-        RunMismatchError: there is no such run, it does not translate, or it has another test set.
-        CheckpointError, DatasetError: the run has no such checkpoint, or there is no such set.
+        RunMismatchError: a run does not exist or does not translate, or the test sets differ.
+        CheckpointError, DatasetError: a run has no such checkpoint, or there is no such set.
     """
     if twice := sorted({name for name in runs if runs.count(name) > 1}):
         raise RunMismatchError(
-            f"{join_items(twice)} is named more than once: name each run once, or other "
-            "checkpoints of it as RUN@STEP"
+            f"{join_items(twice)} is named more than once: name each run once, or "
+            "different checkpoints of it as RUN@STEP"
         )
     found = [_find(name, test_set, dataset) for name in runs]
     for other in found[1:]:
@@ -107,8 +107,8 @@ def _find(name: str, test_set: str, dataset: str | None) -> _Found:
     recipe = TrainingRecipe.of_checkpoint(found.header.recipe, found.header.identity)
     if recipe.task != "translation":
         raise RunMismatchError(
-            f"{path} was trained for {recipe.task}, and only runs of translation are compared on a "
-            "test set: `transloom evaluate` scores others"
+            f"{path} was trained for {recipe.task}, but --test compares only translation runs: "
+            "use `transloom evaluate` to score others"
         )
     data = recipe.data
     if dataset is not None:
@@ -122,22 +122,22 @@ def _require_same_set(first: _Found, other: _Found, test_set: str) -> None:
     """Require that two runs are scored on the same sentences with the same references.
 
     Raises:
-        RunMismatchError: they are not; with both hashes.
+        RunMismatchError: they are not; the message has both hashes.
     """
     ours, theirs = (one.manifest.heldout[test_set].files for one in (first, other))
     for field, what in ((SOURCE, "sources"), (TARGET, "references")):
         if ours[field].sha256 != theirs[field].sha256:
             raise RunMismatchError(
-                f"The {what} of {test_set} are not the same: sha256 {ours[field].sha256[:16]}… "
+                f"The {what} of {test_set} differ: sha256 {ours[field].sha256[:16]}… "
                 f"({counted(len(first.heldout), 'line')}) in the dataset of {first.name}, "
                 f"{theirs[field].sha256[:16]}… ({counted(len(other.heldout), 'line')}) in that of "
-                f"{other.name}. Scores on other sentences cannot be compared: name runs that were "
-                "prepared with the same files in data.tests"
+                f"{other.name}. Scores on different sentences cannot be compared: name runs that "
+                "were prepared with the same files in data.tests"
             )
 
 
 def _hypotheses(one: _Found, test_set: str, processes: int | None, report: Any) -> Hypotheses:
-    """What the run makes of the test set: as `evaluate` has kept it, or made now."""
+    """Return the run's translations of the test set: those stored by `evaluate`, or new ones."""
     decoding = one.recipe.decoding
     assert isinstance(decoding, DecodingConfig)
     origin = origin_of(one.checkpoint, test_set, one.heldout, decoding, "fp32")
@@ -155,7 +155,7 @@ def _hypotheses(one: _Found, test_set: str, processes: int | None, report: Any) 
 
 
 def _kind(one: _Found, known: list[dict[str, Any]]) -> str:
-    """The same for runs that differ in nothing but their seed: same recipe, same search."""
+    """Return an id shared by runs that differ only in the seed: same recipe, same search."""
     identity = {**one.checkpoint.header.identity, "seed": None}
     search = {"decoding": one.recipe.decoding.model_dump(mode="json")}
     for number, other in enumerate(known):
@@ -177,7 +177,7 @@ def _candidate(one: _Found, hypotheses: Hypotheses, kind: str) -> Candidate:
         recipe=kind,
         beam_size=decoding.beam_size,
         length_penalty=decoding.length_penalty,
-        # The file's lines, which are what sacreBLEU would be given.
+        # The file's lines, as sacreBLEU would read them.
         hypotheses=hypotheses.file.read_text(encoding="utf-8").split("\n")[:-1],
         file=hypotheses.file,
         sha256=sha256_of(hypotheses.file),

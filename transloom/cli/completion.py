@@ -1,7 +1,7 @@
-"""What a shell completes: names of recipes, keys of overrides, folders of runs.
+"""Shell completion: names of recipes, keys of overrides, folders of runs.
 
-A person waits for it at every press of the tab key. So nothing heavy is imported, no code of an
-extension is run, and whatever goes wrong completes to nothing instead of a message into the line.
+A user waits for it at every press of the tab key. So nothing heavy is imported, no code of an
+extension runs, and any error yields no completions instead of a message in the command line.
 """
 
 import json
@@ -15,7 +15,7 @@ from typing import Any
 import typer
 
 Complete = Callable[[typer.Context, str], list[str]]
-# Values that every shell takes as they are.
+# Values that need no quoting in any shell.
 _PLAIN = re.compile(r"[\w.+:/-]+")
 
 
@@ -32,7 +32,7 @@ def _quietly(complete: Callable[[typer.Context, str], Iterable[str]]) -> Complet
 
 @_quietly
 def recipe_names(ctx: typer.Context, incomplete: str) -> Iterable[str]:
-    """Built-in recipes, and the YAML files of the folder that is being typed."""
+    """Yield built-in recipes, and the YAML files in the directory of the path being typed."""
     from cluster.recipe import RECIPES
 
     yield from sorted(path.stem for path in RECIPES.glob("*.yaml"))
@@ -41,14 +41,14 @@ def recipe_names(ctx: typer.Context, incomplete: str) -> Iterable[str]:
 
 @_quietly
 def runs_and_recipes(ctx: typer.Context, incomplete: str) -> Iterable[str]:
-    """Where a command takes either."""
+    """Yield completions for a command that takes either."""
     yield from recipe_names(ctx, incomplete)
     yield from run_folders(ctx, incomplete)
 
 
 @_quietly
 def override_keys(ctx: typer.Context, incomplete: str) -> Iterable[str]:
-    """Fields of the recipe that was named, each with its value there where a shell can take it."""
+    """Yield fields of the named recipe, with their values where a shell needs no quoting."""
     from cluster.recipe import Recipe, load_recipe, walk_fields
     from foundation.built_in_tasks import DEFAULT_TASK
     from foundation.section import change_class
@@ -56,7 +56,7 @@ def override_keys(ctx: typer.Context, incomplete: str) -> Iterable[str]:
 
     values = _values_of(ctx.params.get("recipe"))
     task = str(values.get("task", DEFAULT_TASK))
-    if values.get("extensions"):  # their code is not to run here
+    if values.get("extensions"):  # their code must not run here
         yield from (f"{name}=" for name, field in walk_fields(Recipe) if change_class(field))
         return
     found: dict[str, Any] = {
@@ -64,7 +64,7 @@ def override_keys(ctx: typer.Context, incomplete: str) -> Iterable[str]:
         for name, field in walk_fields(recipe_class(Recipe, task))
         if change_class(field)
     }
-    with suppress(Exception):  # a recipe that is not whole yet
+    with suppress(Exception):  # the recipe may be incomplete
         recipe = load_recipe(_path_of(ctx.params.get("recipe")))
         found |= {name: value for name, value, _ in leaves(recipe)}
     for name, value in found.items():
@@ -74,14 +74,14 @@ def override_keys(ctx: typer.Context, incomplete: str) -> Iterable[str]:
 
 @_quietly
 def run_folders(ctx: typer.Context, incomplete: str) -> Iterable[str]:
-    """The runs of runs/, and those of the folder that is being typed."""
+    """Yield the runs of runs/, and those in the directory of the path being typed."""
     for path in (*sorted(Path("runs").glob("*")), *_beside(incomplete)):
         if (path / "run.json").is_file():
             yield str(path)
 
 
 def _beside(incomplete: str) -> list[Path]:
-    """What lies in the folder of a path that is being typed."""
+    """Return the directory entries next to a path that is being typed."""
     folder = Path(incomplete) if incomplete.endswith("/") else Path(incomplete).parent
     return sorted(folder.iterdir())
 
@@ -93,10 +93,10 @@ def _path_of(recipe: Any) -> Path:
 
 
 def _values_of(recipe: Any) -> dict[str, Any]:
-    """A recipe's values as they stand in its file; none if there is no such recipe."""
+    """Return a recipe's values as written in its file, or none if there is no such recipe."""
     from foundation.strict_yaml import parse_yaml
 
-    with suppress(Exception):  # what is wrong with it, the command itself will say
+    with suppress(Exception):  # the command itself reports what is wrong with the recipe
         values = parse_yaml(_path_of(recipe).read_text(encoding="utf-8"))
         return values if isinstance(values, dict) else {}
     return {}

@@ -1,4 +1,4 @@
-"""What may be asked of a run while it trains: to stop, or to have more data workers."""
+"""Commands that send a request to a run while it trains: stop, or change the data workers."""
 
 from typing import Annotated
 
@@ -9,7 +9,10 @@ from transloom.cli.options import JsonOption, RunArgument, answer
 
 
 def stop(run: RunArgument, as_json: JsonOption = False) -> None:
-    """Ask a run that trains to leave a checkpoint at the next step and stop (exit code 75).
+    """Ask a run that trains to write a checkpoint and stop.
+
+    The run stops at its next step and exits with code 75. The command that trained it continues it
+    later.
 
     Example:  transloom stop runs/phrasebook
     """
@@ -19,18 +22,20 @@ def stop(run: RunArgument, as_json: JsonOption = False) -> None:
     folder.card()
     folder.ask_to_stop()
     told = (
-        f"{run} is asked to leave a checkpoint and stop, if it is being trained. {folder.log} "
-        "tells when it has; the command that trained it goes on from there."
+        f"Requested: {run} writes a checkpoint and stops, if it is being trained. {folder.log} "
+        "reports when it has; the command that trained it continues from there."
     )
     answer({"run": str(run), "log": str(folder.log)}, as_json, told)
 
 
 def workers(
     run: RunArgument,
-    count: Annotated[int, typer.Argument(min=1, metavar="COUNT", help="Data workers to have.")],
+    count: Annotated[int, typer.Argument(min=1, metavar="COUNT", help="Number of data workers.")],
     as_json: JsonOption = False,
 ) -> None:
-    """Ask a run that trains to have so many data workers; no number of it changes.
+    """Ask a run that trains to use a given number of data workers.
+
+    The losses and all other numbers of the run stay the same.
 
     Example:  transloom workers runs/phrasebook 4
     """
@@ -40,7 +45,7 @@ def workers(
     folder.card()
     folder.request_data_workers(count)
     told = (
-        f"{run} is asked to have {counted(count, 'data worker')}, now or when it trains next. "
-        f"{folder.log} tells when they serve."
+        f"Requested: {counted(count, 'data worker')} for {run}, now or when it trains next. "
+        f"{folder.log} reports when they are ready."
     )
     answer({"run": str(run), "data_workers": count, "log": str(folder.log)}, as_json, told)

@@ -1,4 +1,4 @@
-"""`transloom dashboard`: runs in a browser."""
+"""Command `transloom dashboard`: show runs in a browser."""
 
 from pathlib import Path
 from typing import Annotated
@@ -12,19 +12,26 @@ COMMAND_LINE = "transloom.cli.app"
 
 def dashboard(
     folder: Annotated[
-        Path, typer.Argument(metavar="[FOLDER]", help="The folder in which the runs lie, or a run.")
+        Path, typer.Argument(metavar="[FOLDER]", help="Parent folder of runs, or a run.")
     ] = Path("runs"),
     host: Annotated[
-        str, typer.Option(help="Where it listens; other machines reach 127.0.0.1 by ssh -L alone.")
+        str,
+        typer.Option(
+            help="Address to listen on. Other machines can reach 127.0.0.1 only through ssh -L."
+        ),
     ] = "127.0.0.1",
     port: Annotated[
         int | None,
-        typer.Option(min=1, max=65535, help="Default: 8643, or the next one that is free."),
+        typer.Option(
+            min=1, max=65535, help="Port to listen on. Default: 8643, or the next free port."
+        ),
     ] = None,
 ) -> None:
-    """Show runs in a browser, live and afterwards: table, curves, events, steps from inside.
+    """Show runs in a browser, during and after training: table, curves, events, steps in detail.
 
-    Reads the runs' folders alone, and prints an address with a token. Example:
+    The command reads only the runs' folders, and prints a URL with an access token.
+
+    Example:
 
       transloom dashboard runs
     """

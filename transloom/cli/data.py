@@ -1,4 +1,4 @@
-"""`transloom data`: look at a dataset, verify it, and leave damaged shards out."""
+"""Commands `transloom data …`: describe a dataset, verify it, and quarantine damaged shards."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -30,9 +30,11 @@ if TYPE_CHECKING:
     from data_pipeline.dataset.verification import FileProblem
     from data_pipeline.storage.store import DatasetStore
 
-data_app = typer.Typer(no_args_is_help=True, help="Look into datasets; check and mend them.")
+data_app = typer.Typer(
+    no_args_is_help=True, help="Describe datasets, verify them, and quarantine damaged shards."
+)
 
-# Bytes up to which one process verifies: to start several would take longer than to read these.
+# Above this size several processes verify; below, starting them takes longer than reading.
 BYTES_FOR_ONE_PROCESS = 500_000_000
 FILES_SHOWN = 10
 
@@ -41,11 +43,11 @@ FILES_SHOWN = 10
 def info(
     dataset: DatasetArgument,
     examples: Annotated[
-        bool, typer.Option("--examples", help="Show pairs that were dropped, by reason.")
+        bool, typer.Option("--examples", help="Show examples of dropped pairs, by reason.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what a dataset holds: corpora, lengths, what was dropped, what is quarantined.
+    """Show a dataset's corpora, lengths, dropped examples and quarantined shards.
 
     Examples:
 
@@ -63,7 +65,9 @@ def info(
 def verify(
     dataset: DatasetArgument, processes: ProcessesOption = None, as_json: JsonOption = False
 ) -> None:
-    """Compare every file with the manifest; exit code 1 if one is missing or damaged.
+    """Compare every file of a dataset with its manifest; exit code 1 on damage.
+
+    The command lists missing and damaged files, and how to restore them.
 
     Example:  transloom data verify datasets/phrasebook
     """
@@ -77,14 +81,17 @@ def verify(
 def quarantine(
     dataset: DatasetArgument,
     shards: Annotated[
-        list[str], typer.Argument(metavar="SHARD...", help="As `transloom data verify` names them.")
+        list[str],
+        typer.Argument(
+            metavar="SHARD...", help="Shards to exclude, as `transloom data verify` names them."
+        ),
     ],
-    reason: Annotated[str, typer.Option(help="Why; kept in the manifest.")],
+    reason: Annotated[str, typer.Option(help="Reason, stored in the manifest.")],
     as_json: JsonOption = False,
 ) -> None:
-    """Leave lost shards out of a dataset, so that its runs can go on without them.
+    """Exclude lost shards from a dataset, so that its runs can continue without them.
 
-    Nothing else changes, and the manifest before is kept: it can be undone.
+    Nothing else changes. The previous manifest is kept, so you can undo this.
 
     Example:  transloom data quarantine datasets/de shards/train-00007.tar --reason "disk failed"
     """
@@ -96,15 +103,15 @@ def quarantine(
 def trace(
     run: RunArgument,
     steps: Annotated[
-        str, typer.Option(metavar="A:B", help="The steps, both inclusive; or one step.")
+        str, typer.Option(metavar="A:B", help="Steps to show, both inclusive; or one step.")
     ],
     dataset: MovedDatasetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show which pairs a run was fed at some steps, or will be, without training.
+    """Show which pairs a run trains on at given steps, past or future, without training.
 
-    The data digests are computed as the ranks do; exit code 1 if one differs from the record.
-    Sample ids are the numbers of pairs in the dataset; --json gives all of them.
+    The command computes the data digests as the ranks do; exit code 1 if one differs from the
+    record. Sample ids are the numbers of pairs in the dataset; --json prints all of them.
 
     Examples:
 
@@ -139,7 +146,7 @@ def verify_dataset(dataset: str, console: Terminal, processes: int | None) -> di
     from foundation.process_pool import cores
     from transloom.cli.prepare import work_progress
 
-    # No retries: a person waits for the answer.
+    # No retries: a user is waiting for the answer.
     store = open_store(dataset, retry_delays_seconds=())
     manifest = Manifest.load(store)
     size = sum(shard.bytes for shard in manifest.shards)
@@ -172,7 +179,7 @@ def verify_dataset(dataset: str, console: Terminal, processes: int | None) -> di
 
 
 def _problems_of_tokenizers(store: "DatasetStore", manifest: "Manifest") -> "list[FileProblem]":
-    """What is wrong with the tokenizers of files that are as the manifest promises."""
+    """Return problems of tokenizers whose files match the manifest."""
     from data_pipeline.dataset.verification import FileProblem
     from data_pipeline.errors import DatasetFileError, TokenizerError
     from data_pipeline.tokenizers.tokenizer import load_tokenizers
@@ -184,13 +191,13 @@ def _problems_of_tokenizers(store: "DatasetStore", manifest: "Manifest") -> "lis
     except TokenizerError as error:
         files = ", ".join(dict.fromkeys(info.file for info in manifest.tokenizers.values()))
         return [FileProblem(files, "tokenizers", str(error))]
-    except ExtensionError:  # that of an extension, which only a recipe loads
+    except ExtensionError:  # tokenizer of an extension, which only a recipe loads
         pass
     return []
 
 
 def _unknown_files(folder: Path, manifest: "Manifest") -> list[str]:
-    """Files that no manifest of the folder knows."""
+    """Return the files that no manifest in the folder lists."""
     from data_pipeline.dataset.verification import unknown_files
 
     parents = {path.name for path in folder.glob("manifest-*.json")}
@@ -198,7 +205,7 @@ def _unknown_files(folder: Path, manifest: "Manifest") -> list[str]:
 
 
 def verification_report(verified: dict[str, Any]) -> Group:
-    """What was found, and how to go on."""
+    """Return the findings of a verification, and how to proceed."""
     dataset, problems = verified["dataset"], verified["problems"]
     parts: list[RenderableType] = []
     if problems:
@@ -210,16 +217,16 @@ def verification_report(verified: dict[str, Any]) -> Group:
         for problem in problems:
             table.add_row(problem["file"], problem["expected"], shown((problem["found"], "red")))
         count = f"{len(problems):,} of {counted(verified['files'], 'file')}"
-        parts += [table, "", shown((f"{count} of {dataset} are not as the manifest says.", "red"))]
+        parts += [table, "", shown((f"{count} of {dataset} do not match the manifest.", "red"))]
         parts.append(_how_to_go_on(dataset, [problem["file"] for problem in problems]))
     else:
         size = decimal(verified["bytes"])
-        whole = f"{dataset} is whole: {counted(verified['files'], 'file')}, {size} of shards, as "
-        parts.append(shown((f"{whole}manifest {verified['identity'][:16]}… says.", "green")))
+        whole = f"{dataset} is intact: {counted(verified['files'], 'file')}, {size} of shards, "
+        parts.append(shown((f"{whole}match manifest {verified['identity'][:16]}….", "green")))
     if left_out := verified["quarantined"]:
-        parts.append(f"Quarantined and not looked at: {_some(left_out)}.")
+        parts.append(f"Quarantined and not checked: {_some(left_out)}.")
     if unknown := verified["unknown_files"]:
-        parts.append(f"Files that the manifest does not know, and nobody reads: {_some(unknown)}.")
+        parts.append(f"Files not listed in the manifest, which no run reads: {_some(unknown)}.")
     return Group(*parts)
 
 
@@ -240,19 +247,19 @@ def _how_to_go_on(dataset: str, files: list[str]) -> str:
         where = "FOLDER" if is_remote(dataset) else dataset
         names = " ".join(shards) if len(shards) <= FILES_SHOWN else f"{shards[0]} …"
         text += (
-            " If shards are lost for good, leave them out: transloom data quarantine "
+            " If shards are permanently lost, exclude them: transloom data quarantine "
             f"{where} {names} --reason TEXT"
         )
         if is_remote(dataset):
-            text += f"  (in the folder that the URL is a copy of; then copy its {MANIFEST_NAME})"
+            text += f"  (in the original folder; then copy its {MANIFEST_NAME} to the URL)"
     return text
 
 
 def quarantine_shards(dataset: str, shards: list[str], reason: str) -> dict[str, Any]:
-    """Leave shards out of a dataset by a child manifest; see `preparation/quarantine.py`.
+    """Exclude shards from a dataset by a child manifest; see `preparation/quarantine.py`.
 
     Raises:
-        DatasetError: the dataset is a URL, or a shard does not exist or is left out already.
+        DatasetError: the dataset is a URL, or a shard does not exist or is already quarantined.
     """
     from data_pipeline.config.corpus import is_remote
     from data_pipeline.dataset.manifest import Manifest, archived_name
@@ -283,19 +290,19 @@ def quarantine_shards(dataset: str, shards: list[str], reason: str) -> dict[str,
 
 
 def quarantine_text(done: dict[str, Any]) -> str:
-    """What was done, what it means for runs, and how to undo it."""
+    """Return what was quarantined, its effect on runs, and how to undo it."""
     from data_pipeline.storage.store import MANIFEST_NAME
 
     folder = Path(done["parent_file"]).parent
     return (
-        f"Left out of {done['dataset']}: {', '.join(done['shards'])}. That is "
+        f"Excluded from {done['dataset']}: {', '.join(done['shards'])}. That is "
         f"{counted(done['pairs_left_out'], done['noun'])} fewer: {done['pairs_to_train_on']:,} of "
-        f"{done['pairs']:,} are left to train on. Order and numbers of all others stay.\n"
-        f"Its manifest is now {done['identity']}, a child of {done['parent']}. Runs go on with it "
-        "when the same command is started again; one that stopped within a window of such a shard "
-        "goes on with the next window, and its record says so. A copy of the dataset elsewhere "
-        f"needs the new {MANIFEST_NAME} too.\n"
-        f"To undo it, before a run has gone on: mv {done['parent_file']} {folder / MANIFEST_NAME}"
+        f"{done['pairs']:,} remain for training. The others keep their order and numbers.\n"
+        f"The manifest is now {done['identity']}, a child of {done['parent']}. Runs use it when "
+        "their command is started again. A run that stopped within a window of such a shard "
+        "continues with the next window and records this. A copy of the dataset elsewhere needs "
+        f"the new {MANIFEST_NAME} too.\n"
+        f"To undo this before a run continues: mv {done['parent_file']} {folder / MANIFEST_NAME}"
     )
 
 

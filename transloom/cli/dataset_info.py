@@ -1,4 +1,4 @@
-"""`transloom data info`: what a dataset holds, in numbers and for a person."""
+"""Work of `transloom data info`: facts about a dataset, as JSON values and as tables."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -28,30 +28,30 @@ Facts = dict[str, Any]
 
 
 class _Dropped(FileModel):
-    """What a report tells of a reason: each example is its number, then its texts."""
+    """Report on one reason for dropping: each example is its number, then its texts."""
 
     count: Count
     examples: list[dict[str, int | str]]
 
     def check(self, reason: str, counts: dict[str, int]) -> None:
-        """Check that the examples can stand in one table.
+        """Check that one table can show the examples.
 
         Raises:
-            ValueError: they cannot, or the manifest does not know the reason.
+            ValueError: the examples differ in form, or the manifest does not list the reason.
         """
         if reason not in counts:
-            raise ValueError(f"the reason {reason[:80]!r}, which the manifest does not know")
+            raise ValueError(f"the reason {reason[:80]!r}, which is not in the manifest")
         for example in self.examples:
             kinds = [type(value) for value in example.values()]
             if example.keys() != self.examples[0].keys() or kinds[:1] != [int] or int in kinds[1:]:
-                raise ValueError(f"{reason}: an example that is no number with its texts")
+                raise ValueError(f"{reason}: an example that is not a number with its texts")
 
 
 _REPORT = TypeAdapter(dict[str, dict[str, _Dropped]])
 
 
 def dataset_facts(dataset: str, *, examples: bool) -> Facts:
-    """What the manifest of a dataset says, and examples of what was dropped if wanted.
+    """Return the facts in a dataset's manifest, and examples of dropped text if requested.
 
     Args:
         dataset: a folder or URL.
@@ -59,7 +59,7 @@ def dataset_facts(dataset: str, *, examples: bool) -> Facts:
     Raises:
         DatasetError: there is no dataset, or its manifest or cleaning report is damaged.
     """
-    # No retries: a person waits for the answer.
+    # No retries: a user is waiting for the answer.
     store = open_store(dataset, retry_delays_seconds=())
     manifest = Manifest.load(store)
     left_out = [shard for shard in manifest.shards if shard.name in manifest.left_out]
@@ -94,7 +94,7 @@ def dataset_facts(dataset: str, *, examples: bool) -> Facts:
 
 
 def _field_facts(manifest: Manifest, name: str) -> Facts:
-    """One field, with the lengths of its sequences: tokens, EOS included."""
+    """Return the facts of one field, with the lengths of its sequences in tokens, EOS included."""
     field = next(field for field in manifest.fields if field.name == name)
     counts = manifest.lengths[name]
     tokenizer = manifest.tokenizers[name]
@@ -135,10 +135,10 @@ def _corpora_facts(store: DatasetStore, manifest: Manifest, examples: bool) -> l
 
 
 def _cleaning_report(store: DatasetStore, manifest: Manifest) -> dict[str, Any]:
-    """What was dropped of each corpus and why, with examples.
+    """Return what was dropped from each corpus and why, with examples.
 
     Raises:
-        DatasetFileError: the file holds something else.
+        DatasetFileError: the file has other contents.
     """
     file = manifest.cleaning.file
     try:
@@ -158,11 +158,11 @@ def _cleaning_report(store: DatasetStore, manifest: Manifest) -> dict[str, Any]:
 
 
 def dataset_report(facts: Facts) -> Group:
-    """The facts for a person; examples of what was dropped if the facts have some."""
+    """Return the facts as tables, with examples of dropped text if the facts have any."""
     parts: list[RenderableType] = [_overview(facts), "", _corpora_table(facts["corpora"])]
     for field in facts["fields"]:
         if field.get("labels"):
-            continue  # as many as there are texts or tokens
+            continue  # one for each text or token
         parts += ["", _lengths_title(field)]
         if "lengths" in field:
             parts.append(histogram(field["lengths"]))
@@ -206,9 +206,7 @@ def _overview(facts: Facts) -> Table:
         lost = f"{entry['shard']}: {counted(entry['pairs'], noun)} fewer; {entry['reason']}"
         table.add_row("quarantined", shown((lost, "yellow")))
     if facts["quarantined"]:
-        left = (
-            f"{facts['pairs_to_train_on']:,} of the {noun}s, as the quarantined ones are left out"
-        )
+        left = f"{facts['pairs_to_train_on']:,} of the {noun}s, without the quarantined ones"
         table.add_row("to train on", left)
     return table
 
@@ -260,11 +258,11 @@ def _examples_tables(corpora: list[Facts], noun: str) -> Iterator[tuple[Renderab
 
 
 def _quoted(sentence: str) -> str:
-    """The beginning of a sentence in quotation marks, as spaces at its ends are to be seen."""
+    """Return the beginning of a sentence in quotation marks, which make outer spaces visible."""
     beginning = sentence[:CHARACTERS_SHOWN]
     return f"'{visible_line(beginning)}'" + ("…" if len(sentence) > len(beginning) else "")
 
 
 def in_words(reason: str) -> str:
-    """The name of a reason for dropping examples, as a person writes it."""
+    """Return the reason for dropping examples in words."""
     return reason.replace("_", " ")

@@ -1,4 +1,4 @@
-"""`transloom deploy`: a run as a job of Slurm, or as a RayJob on Kubernetes."""
+"""Commands `transloom deploy …`: train as a Slurm job, or as a RayJob on Kubernetes."""
 
 import shlex
 import signal
@@ -12,10 +12,15 @@ from cluster.errors import ClusterError
 from cluster.terminal import note, print_json_line, print_line, print_result
 from transloom.cli.options import JsonOption, Overrides, RecipeArgument
 
-deploy_app = typer.Typer(no_args_is_help=True, help="Train as a job of Slurm or of Kubernetes.")
+deploy_app = typer.Typer(no_args_is_help=True, help="Train as a job of Slurm or Kubernetes.")
 
 OutputOption = Annotated[
-    Path | None, typer.Option("--output", metavar="FILE", help="Write it to a file instead.")
+    Path | None,
+    typer.Option(
+        "--output",
+        metavar="FILE",
+        help="Write the script or manifest to a file instead of printing it.",
+    ),
 ]
 
 
@@ -24,25 +29,28 @@ def slurm(
     recipe: RecipeArgument,
     overrides: Overrides = None,
     run: Annotated[
-        Path | None, typer.Option(help="The run's folder, on storage that all nodes see.")
+        Path | None, typer.Option(help="The run's folder, on storage that all nodes share.")
     ] = None,
     array: Annotated[
         str | None,
-        typer.Option(metavar="KEY=VALUE,VALUE…", help="A run for each value, such as seed=1,2,3."),
+        typer.Option(
+            metavar="KEY=VALUE,VALUE…",
+            help="Train one run for each value, as a job array; such as seed=1,2,3.",
+        ),
     ] = None,
     at_once: Annotated[
-        int | None, typer.Option(min=1, help="The most runs of an array at the same time.")
+        int | None, typer.Option(min=1, help="Maximum number of array runs at the same time.")
     ] = None,
     submit: Annotated[
-        bool, typer.Option("--submit", help="Submit the script; prints the job's number.")
+        bool, typer.Option("--submit", help="Submit the script and print the job's number.")
     ] = False,
     output: OutputOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Print the script of a Slurm job that trains a run, or continues it.
+    """Print the script of a Slurm job that trains or continues a run.
 
-    Before its time is over the job leaves a checkpoint and goes back to the queue, until the run is
-    finished. Nodes, partition and time are the recipe's: `transloom fields cluster.slurm`.
+    Before its time limit the job writes a checkpoint and requeues itself, until the run has
+    finished. The recipe sets nodes, partition and time limit: `transloom fields cluster.slurm`.
 
     Examples:
 
@@ -55,7 +63,7 @@ def slurm(
     from trainer.runs import RUNS
 
     if array and run:
-        raise typer.BadParameter("each run of an array has a folder of its own: leave out --run")
+        raise typer.BadParameter("each run of an array has a separate folder: leave out --run")
     path, changes = find_recipe(recipe), overrides or []
     runs = slurm.runs_of(path, changes, array, run, RUNS)
     script = slurm.slurm_script(
@@ -90,17 +98,17 @@ def kuberay(
     overrides: Overrides = None,
     run: Annotated[
         Path | None,
-        typer.Option(help="The run's folder in the pods. Default: below the first volume."),
+        typer.Option(help="The run's folder in the pods. Default: a folder in the first volume."),
     ] = None,
     name: Annotated[
-        str | None, typer.Option(help="The RayJob's name. Default: that of the run.")
+        str | None, typer.Option(help="Name of the RayJob. Default: the run's name.")
     ] = None,
     output: OutputOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Print a RayJob that trains a run on Kubernetes, for `kubectl apply -f -`.
 
-    Needs KubeRay 1.7. Image, volumes, secrets and queue are the recipe's: `transloom fields
+    It needs KubeRay 1.7. The recipe sets image, volumes, secrets and queue: `transloom fields
     cluster.kubernetes`.
 
     Example:  transloom deploy kuberay mine.yaml data.dataset=/shared/mine | kubectl apply -f -
@@ -115,12 +123,12 @@ def kuberay(
     job = kuberay.job_name(name or known_as)
     if name and job != name:
         raise typer.BadParameter(
-            f"{name!r} is no name for a RayJob: at most {kuberay.MAX_NAME} of a-z, 0-9 and -, a "
-            f"letter first, such as {job}"
+            f"{name!r} is not a valid RayJob name: give at most {kuberay.MAX_NAME} of a-z, 0-9 and "
+            f"-, starting with a letter, such as {job}"
         )
     documents = kuberay.manifests(loaded, path.read_text(encoding="utf-8"), changes, folder, job)
     text = kuberay.to_yaml(documents)
-    _check_encodable("\n".join(documents[0]["data"].values()))  # YAML would have it as an escape
+    _check_encodable("\n".join(documents[0]["data"].values()))  # YAML would escape them
     if output:
         output.write_text(text, encoding="utf-8")
     if as_json:
@@ -133,10 +141,10 @@ def kuberay(
 
 
 def _check_encodable(text: str) -> None:
-    """Check that a script or manifest is UTF-8: a path may have other bytes.
+    """Check that a script or manifest is UTF-8; paths may contain other bytes.
 
     Raises:
-        ClusterError: it is not.
+        ClusterError: the text is not UTF-8.
     """
     try:
         text.encode()
@@ -149,7 +157,7 @@ def _check_encodable(text: str) -> None:
 
 
 def _tell_written(output: Path, what: str, command: list[str]) -> None:
-    """Name the file that was written, and the command that submits it."""
+    """Print the file that was written, and the command that submits it."""
     print_line(
         f"Wrote {what} to {output}. Submit it with:\n\n  {shlex.join([*command, str(output)])}"
     )
@@ -157,9 +165,9 @@ def _tell_written(output: Path, what: str, command: list[str]) -> None:
 
 @deploy_app.command("drain-node", hidden=True)
 def drain_node(
-    seconds: Annotated[int, typer.Option(min=1, help="How long its ranks may take.")],
+    seconds: Annotated[int, typer.Option(min=1, help="Deadline for its ranks.")],
 ) -> None:
-    """Let the ranks of this node leave; the pods of `deploy kuberay` call it before their end."""
+    """Drain the ranks of this node; the pods of `deploy kuberay` call this before they end."""
     from cluster.ray.draining import drain_own_node
 
     drain_own_node(seconds)
@@ -169,11 +177,11 @@ def drain_node(
 def slurm_node(
     cpus: Annotated[int, typer.Option(help="CPUs that the node offers.")],
     gpus: Annotated[int, typer.Option(help="GPUs that the node offers.")],
-    niceness: Annotated[int, typer.Option(help="Of its workers.")] = 0,
+    niceness: Annotated[int, typer.Option(help="Niceness of its workers.")] = 0,
 ) -> None:
-    """Start Ray on a node of a Slurm job; the job's script calls it."""
+    """Start Ray on a node of a Slurm job; the job's script calls this."""
     from cluster.launchers.slurm_node import serve_node
     from cluster.ray.started_node import NodeSettings
 
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # the node ends with the task
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # the node ends with the Slurm task
     serve_node(NodeSettings(cpus=cpus, gpus=gpus, niceness=niceness), sys.stdin, print_line)

@@ -1,4 +1,4 @@
-"""`transloom embed`: texts in, vectors out."""
+"""Command `transloom embed`: compute the embeddings of sentences."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -20,24 +20,28 @@ def embed(
     run: RunArgument,
     texts: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[TEXT]...", help="Texts. Default: lines of --input or of stdin."),
+        typer.Argument(
+            metavar="[TEXT]...", help="Texts to embed. Default: lines of --input or of stdin."
+        ),
     ] = None,
     given: Annotated[
-        str | None, typer.Option("--input", metavar="FILE", help="A file of one text a line.")
+        str | None, typer.Option("--input", metavar="FILE", help="File with one text per line.")
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="FILE.npy", help="Write an array for numpy in place of JSON."),
+        typer.Option(
+            metavar="FILE.npy", help="Write a NumPy array to this file, instead of printing JSON."
+        ),
     ] = None,
     checkpoint: CheckpointOption = None,
     precision: PrecisionOption = "fp32",
 ) -> None:
-    """Turn sentences into vectors with a run of task sentence_embedding.
+    """Compute sentence embeddings with a run of task sentence_embedding.
 
-    Texts that mean the same have near vectors, in each language trained on.
+    Texts with the same meaning get similar vectors, in each language of the training data.
 
-    All have length 1, so np.load("en.npy") @ np.load("de.npy").T has the
-    cosines of all pairs of two files.
+    All vectors have length 1, so np.load("en.npy") @ np.load("de.npy").T is the matrix of cosine
+    similarities of two files.
 
     Examples:
 
@@ -50,7 +54,7 @@ def embed(
     from transloom.inference.text_input import read_texts
 
     if given is not None and texts:
-        raise typer.BadParameter("name texts or --input, not both")
+        raise typer.BadParameter("give texts or --input, not both")
     embedder = load_reader(SentenceEmbedder, run, checkpoint, precision)
     sentences = read_texts(texts or [], given)
     if out is not None:
@@ -61,13 +65,13 @@ def embed(
 
 
 def vector_lines(embedder: "SentenceEmbedder", texts: Sequence[str]) -> Iterator[str]:
-    """A line of JSON for each text: it and its vector."""
+    """Yield a line of JSON for each text, with the text and its vector."""
     cut = 0
     for start, part in _parts(embedder, texts):
         cut += len(part.cut)
         some = texts[start : start + len(part.vectors)]
         for text, vector in zip(some, part.vectors, strict=True):
-            # As many digits as tell a float32 from its neighbours.
+            # Enough digits to distinguish neighbouring float32 values.
             numbers = ", ".join(map(str, vector))
             shown = visible_in_json(json.dumps(text, ensure_ascii=False))
             yield f'{{"text": {shown}, "vector": [{numbers}]}}'
@@ -75,7 +79,7 @@ def vector_lines(embedder: "SentenceEmbedder", texts: Sequence[str]) -> Iterator
 
 
 def write_vectors(embedder: "SentenceEmbedder", texts: Sequence[str], out: Path) -> None:
-    """Write all vectors as an array, float32 [texts, width], once they are complete.
+    """Write all vectors to a file, float32 [texts, width]; it appears only when complete.
 
     Raises:
         OSError: the file cannot be written.
@@ -100,7 +104,7 @@ def write_vectors(embedder: "SentenceEmbedder", texts: Sequence[str], out: Path)
 
 
 def _parts(embedder: "SentenceEmbedder", texts: Sequence[str]) -> "Iterator[tuple[int, Embedded]]":
-    """The vectors of some texts after another, and the number of the first of these."""
+    """Yield the vectors of consecutive texts, each part with the number of its first text."""
     from transloom.inference.sentence_embedder import TEXTS_OF_A_PART
 
     for number, part in enumerate(embedder.embed_parts(texts)):
@@ -110,6 +114,6 @@ def _parts(embedder: "SentenceEmbedder", texts: Sequence[str]) -> "Iterator[tupl
 def _tell_of(cut: int, embedder: "SentenceEmbedder") -> None:
     if cut:
         warn(
-            f"{counted(cut, 'text')} of more than {embedder.longest} tokens, BOS and EOS "
-            "included: only the beginning was read, as the network has learned no more positions"
+            f"{counted(cut, 'text')} had more than {embedder.longest} tokens, BOS and EOS "
+            "included: only the beginning was read, because the network has no more positions"
         )

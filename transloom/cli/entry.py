@@ -1,20 +1,20 @@
-"""The console script: Ctrl-C ends it without a traceback, even during imports.
+"""Console script: Ctrl-C ends it without a traceback, even during imports.
 
 The command line takes a third of a second to import, and Python would answer an interrupt in that
-time with a traceback. So this module imports next to nothing. What is left is the start of Python
-itself, some hundredths of a second.
+time with a traceback. This module therefore imports as little as possible. Only the start of
+Python, some hundredths of a second, stays unprotected.
 """
 
 import os
 import signal
 from types import FrameType
 
-INTERRUPTED = 128 + signal.SIGINT  # what a shell reports for a command that Ctrl-C has ended
+INTERRUPTED = 128 + signal.SIGINT  # exit code that a shell reports for a command ended by Ctrl-C
 
 
 def main() -> None:
-    """Run the command line; an interrupt ends it without a traceback, with the code 130."""
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else it is ignored
+    """Run the command line; an interrupt ends it without a traceback, with exit code 130."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # otherwise SIGINT is ignored
         signal.signal(signal.SIGINT, _leave)
     from transloom.cli import app
 
@@ -27,5 +27,5 @@ def main() -> None:
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
-    # Not an exception: a library that is being imported might catch it.
+    # An exception could be caught by a library that is being imported.
     os._exit(INTERRUPTED)

@@ -1,4 +1,4 @@
-"""`transloom evaluate`: score a run on its recipe's test sets."""
+"""Command `transloom evaluate`: score a run on its recipe's test sets."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 def evaluate(
     runs: RunsArgument,
     test_set: Annotated[
-        list[str] | None, typer.Option("--set", help="A test set's name. Default: all.")
+        list[str] | None,
+        typer.Option("--set", help="Name of a test set. May be repeated. Default: all."),
     ] = None,
     checkpoint: CheckpointOption = None,
     beam_size: BeamOption = None,
@@ -47,9 +48,12 @@ def evaluate(
 ) -> None:
     """Score a run on its recipe's test sets.
 
-    Translations get BLEU and chrF with signatures, and are kept in the run's folder; runs of other
-    tasks get the scores of their validation. Several runs translate together, as with `translate`,
-    on the first one's test sets; their translations are kept in its folder. Examples:
+    A translation run gets BLEU and chrF with signatures, and its translations are stored in the
+    run's folder. Runs of other tasks get the scores that they have in validation. Several runs
+    translate as an ensemble, as in `translate`, on the first run's test sets; the first run's
+    folder stores the translations.
+
+    Examples:
 
       transloom evaluate runs/phrasebook
 
@@ -60,7 +64,9 @@ def evaluate(
     run, named_checkpoint = named_run(runs[0])
     if task_of(run) != "translation":
         if len(runs) > 1:
-            raise typer.BadParameter(f"{run} does not translate: name it alone")
+            raise typer.BadParameter(
+                f"{run} does not translate, so it cannot join an ensemble: name one run"
+            )
         scores = score_sets(run, test_set, checkpoint or named_checkpoint, dataset)
         answer(scores, as_json, plain_scores_table(scores))
         return
@@ -79,7 +85,7 @@ def evaluate_sets(
     console: Terminal,
     processes: int | None = None,
 ) -> "list[Evaluation]":
-    """Score a run of translation on its test sets, or on those that are named."""
+    """Score a run of translation on all or the named test sets."""
     from trainer.recipe import TrainingRecipe
     from trainer.runs.folder import RunFolder
     from transloom.inference.evaluation import evaluate
@@ -109,9 +115,9 @@ def evaluate_sets(
 def _test_sets(
     recipe: "TrainingRecipe", run: Path, names: list[str] | None, dataset: str | None
 ) -> "tuple[DataConfig, list[str]]":
-    """Where a run's dataset is, and the names of its test sets that are wanted.
+    """Return a run's data section and the names of the requested test sets.
 
-    The validation set is one of them only where it is named.
+    The validation set is included only if it is named.
     """
     data = recipe.data
     if dataset is not None:
@@ -121,7 +127,7 @@ def _test_sets(
     if unknown or not (names or known):
         raise RunMismatchError(
             f"{run} has no test set {', '.join(unknown) or 'at all'}: its recipe has "
-            f"{', '.join(known) or 'none'} in data.tests; --set validation is there in any case"
+            f"{', '.join(known) or 'none'} in data.tests; --set validation always exists"
         )
     return data, names or known
 
@@ -129,7 +135,7 @@ def _test_sets(
 def score_sets(
     run: Path, names: list[str] | None, checkpoint: str | None, dataset: str | None
 ) -> dict[str, dict[str, float | None]]:
-    """Score a run of any task on its test sets: each score by name, by the set's name."""
+    """Score a run of any task on its test sets; return scores by name, by name of the set."""
     from transloom.inference.scoring import score_heldout
     from transloom.inference.trained_network import load_network
 

@@ -1,9 +1,9 @@
-"""The exit code of a process that has been a driver of Ray.
+"""Exit code of a process that was a Ray driver.
 
-A thread of Ray's own that reports metrics outlives `ray.shutdown`. If it finds no head any more
-while the C library destroys, at the end of the process, what the thread uses, the process dies of
-SIGSEGV or SIGABRT. Whoever waits for the exit code, such as a scheduler that starts a preempted job
-again, then gets that of the signal. See docs/decisions/0075.
+A metrics thread of Ray outlives `ray.shutdown`. If it loses the head while the C library destroys
+the thread's data at the end of the process, the process dies of SIGSEGV or SIGABRT. The parent,
+such as a scheduler that restarts a preempted job, then gets the signal's exit code. See
+docs/decisions/0075.
 """
 
 import atexit
@@ -11,18 +11,18 @@ import ctypes
 
 
 def keep_exit_code() -> None:
-    """Have this process end once Python's part of its end is done, with the code that Python says.
+    """End this process with Python's exit code as soon as Python's shutdown is done.
 
-    What the C library and the libraries would do then (destructors, their functions for the exit)
-    is left out, and the system takes back what they hold. Where the C library has no `on_exit`,
-    which glibc has, nothing is left out.
+    The destructors and exit functions of the C library and other libraries are skipped; the
+    operating system frees their resources. Nothing is skipped if the C library has no `on_exit`,
+    which glibc has.
     """
     atexit.register(_leave_first)
 
 
 def _leave_first() -> None:
-    """Called late, since what is registered last for the exit of the process runs first."""
+    """Exit before all other exit functions: they run in reverse order of registration."""
     libc = ctypes.CDLL(None)
     if hasattr(libc, "on_exit"):
-        libc.fflush(None)  # what libraries have printed
-        libc.on_exit(libc._exit, None)  # which is called with the exit code
+        libc.fflush(None)  # output that libraries have buffered
+        libc.on_exit(libc._exit, None)  # receives the exit code as its argument

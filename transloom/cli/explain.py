@@ -1,4 +1,4 @@
-"""`transloom explain`: the page about a sentence or a text, by what its run has learned."""
+"""Command `transloom explain`: write an HTML page about one sentence or text."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,37 +20,41 @@ from transloom.cli.options import (
 if TYPE_CHECKING:
     from transloom.inference.translator import Translator
 
-NOT_LIVE = "a page can compute other texts for translation networks only"
+NOT_LIVE = "only pages about translation networks can compute other texts"
 
 
 def explain(
     run: RunArgument,
     sentence: Annotated[
-        str, typer.Argument(metavar="SENTENCE", help="To translate, fill in, or go on with.")
+        str, typer.Argument(metavar="SENTENCE", help="Text to translate, fill in or continue.")
     ],
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", metavar="FILE", help="Default: explain.html in the run's folder."
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="HTML file to write. Default: explain.html in the run's folder.",
         ),
     ] = None,
     checkpoint: CheckpointOption = None,
     against: Annotated[
         str | None,
         typer.Option(
-            metavar="RUN[@STEP]", help="Compare with this model; @STEP is one of the same run."
+            metavar="RUN[@STEP]",
+            help="Compare with this model; @STEP alone is a checkpoint of the same run.",
         ),
     ] = None,
     tag: TagOption = None,
     max_tokens: MaxTokensOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show how a run translates a sentence, step by step, as one HTML page.
+    """Show how a model translates a sentence, step by step, in one HTML page.
 
-    All numbers on the way are in it. It opens without a network, in any browser. A model of up to
-    5 million weights lies in it, too: type another sentence there. With --against, a section has
-    two models beside each other. A masked model fills in a text that has [MASK], and a language
-    model goes on with one.
+    The page has all intermediate numbers and opens in any browser without a network. It includes
+    models of up to 5 million weights, so that you can type other sentences in the page. With
+    --against, a section compares two models side by side. A masked model fills in a text that has
+    [MASK], and a language model continues a text.
 
     Examples:
 
@@ -70,12 +74,12 @@ def explain(
 
 @dataclass(frozen=True)
 class ExplainOptions:
-    """What somebody wants to have explained.
+    """Options of an explanation.
 
     Attributes:
         text: the sentence to translate, or the text to fill in or to continue.
         against: RUN, RUN@CHECKPOINT or @CHECKPOINT of another model to compare with.
-        max_tokens: most tokens of a sentence; None: as many as the model was trained on.
+        max_tokens: maximum number of tokens of a sentence; None for the maximum in training.
     """
 
     run: Path
@@ -89,10 +93,10 @@ class ExplainOptions:
 def explained_run(asked: ExplainOptions, file: Path) -> dict[str, Any]:
     """Write the page of a run of any task that has one, and return a summary of it.
 
-    `made` in it is what the run makes of the text.
+    The summary's `made` is the output of the model for the text.
 
     Raises:
-        RunMismatchError: there is no run, or none with a page; or its task has no such option.
+        RunMismatchError: there is no run, its task has no page, or the task lacks an option.
         TranslationError: the sentence is too long.
     """
     from transloom.cli.load_translator import load_translator, task_of
@@ -120,15 +124,15 @@ def explained_run(asked: ExplainOptions, file: Path) -> dict[str, Any]:
     for option, value in of_translation.items():
         if value is not None:
             raise RunMismatchError(
-                f"{asked.run} is a run of {task}, and {option} is for runs of translation: leave "
-                "it out"
+                f"{asked.run} was trained for {task}, but {option} is for runs of translation: "
+                "leave it out"
             )
     page, summary = _OF_TEXTS[task](asked.run, asked.checkpoint, argument_text(asked.text))
     return _written(page, summary, file)
 
 
 def load_other(run: Path, against: str) -> "Translator":
-    """Load what `--against` names: RUN, RUN@CHECKPOINT, or @CHECKPOINT of the same run."""
+    """Load the model of `--against`: RUN, RUN@CHECKPOINT, or @CHECKPOINT of the same run."""
     from transloom.cli.load_translator import load_translator, named_run
 
     other, checkpoint = named_run(against)
@@ -143,11 +147,11 @@ def explanation(
     live: bool = True,
     max_tokens: int | None = None,
 ) -> tuple[str, dict[str, Any]]:
-    """The page on how a sentence is translated, and a summary of it.
+    """Return the page about the translation of a sentence, and a summary of it.
 
     Args:
         against: another model, which the page compares with the first one.
-        live: whether the model lies in the page, if it can.
+        live: include the model in the page, if possible.
         max_tokens: as in `ExplainOptions`.
     """
     from transloom.observe.explain.compare.section import compare_section, names_of, with_size
@@ -164,7 +168,7 @@ def explanation(
     sections = page_of(explained)
     lapse = time_lapse_section(translator)
     sections += [lapse] if lapse else []
-    own = live_section(translator, sentence, tag) if live else "it was asked for so"
+    own = live_section(translator, sentence, tag) if live else "live is False"
     runs = own if isinstance(own, LiveSection) else None
     names = names_of(both)
     compare, misfits = compare_section(both, names, sentence, tag, runs) if against else (None, [])
@@ -222,7 +226,7 @@ def _continuing(run: Path, checkpoint: str | None, text: str) -> tuple[str, dict
     return page, _about(page, len(sections), explained.continuation, len(explained.chosen.ids))
 
 
-# The page about a text by task, and its summary.
+# Functions that return the page about a text and its summary, by task.
 _OF_TEXTS: dict[str, Callable[[Path, str | None, str], tuple[str, dict[str, Any]]]] = {
     "masked_lm": _filling,
     "tlm": _filling,
@@ -248,13 +252,13 @@ def _written(page: str, summary: dict[str, Any], file: Path) -> dict[str, Any]:
 
 
 def explanation_notes(summary: dict[str, Any]) -> list[str]:
-    """What a reader should know of a page before he opens it."""
+    """Return what a reader should know about a page before opening it."""
     notes = []
     if summary["not_live"]:
-        notes.append(f"the page shows this text alone: {summary['not_live']}")
+        notes.append(f"the page shows only this text: {summary['not_live']}")
     if summary["compared"]:
         first, second = summary["compared"]
         megabytes = summary["bytes"] / 1e6
-        notes.append(f"{first} beside {second}: the page has {megabytes:.1f} MB")
-        notes += [f"what does not fit: {misfit}" for misfit in summary["does_not_fit"]]
+        notes.append(f"{first} and {second} are compared: the page has {megabytes:.1f} MB")
+        notes += [f"not comparable: {misfit}" for misfit in summary["does_not_fit"]]
     return notes

@@ -1,4 +1,4 @@
-"""`transloom export`: write a run as a model of another library.
+"""Command `transloom export`: write a run as a model of another library.
 
 run ─▶ its newest weights ─▶ the writer of its task for the target ─▶ a new folder
 """
@@ -22,14 +22,14 @@ from transloom.inference.engine_names import ComputeType
 if TYPE_CHECKING:
     from transloom.inference.trained_network import TrainedNetwork
 
-# Writes the files of a run into a folder, and returns in a few words which model they are.
+# Writes the files of a run into a folder, and returns a short description of the model.
 Write = Callable[["TrainedNetwork", Path], str]
-# One that may be told in what to store weights.
+# A `Write` that accepts the data type of the stored weights.
 Quantize = Callable[["TrainedNetwork", Path, ComputeType | None], str]
 
 
 class Target(StrEnum):
-    """A library."""
+    """Library that an exported model is for."""
 
     HUGGINGFACE = "huggingface"
     CTRANSLATE2 = "ctranslate2"
@@ -56,20 +56,20 @@ WRITERS: Mapping[Target, Mapping[str, str]] = {
 
 def export(
     run: RunArgument,
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A new folder.")],
-    to: Annotated[Target, typer.Option(help="For which library.")] = Target.HUGGINGFACE,
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder to create.")],
+    to: Annotated[Target, typer.Option(help="Library to export for.")] = Target.HUGGINGFACE,
     checkpoint: CheckpointOption = None,
     quantization: Annotated[
         ComputeType | None,
-        typer.Option(help="For ctranslate2: store rounded weights. Default: as they are, in fp32."),
+        typer.Option(help="For ctranslate2: data type of the stored weights. Default: fp32."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Write a run's model and tokenizers for another library.
 
-    For Hugging Face's `from_pretrained`, a translation model becomes a MarianMT and a language
-    model a GPT-2 or Llama; CTranslate2 takes translation models. What a library cannot hold is
-    refused by name.
+    For Hugging Face's `from_pretrained`, a translation model becomes a MarianMT, and a language
+    model a GPT-2 or Llama. CTranslate2 accepts translation models. If the library does not support
+    a feature of the model, the command fails and names the feature.
 
     Examples:
 
@@ -92,24 +92,24 @@ def export_run(
 ) -> dict[str, Any]:
     """Write the model and its tokenizers into a new folder, and return a summary.
 
-    The files go into a hidden folder beside it, which gets its name when they are complete.
+    The files are written to a hidden sibling folder, which is renamed when they are complete.
 
     Args:
-        quantization: in what CTranslate2's models store weights; None: as they are, in fp32.
+        quantization: data type of the weights in a CTranslate2 model; None for fp32.
 
     Raises:
         TrainerError: the folder has files, or runs of this task cannot be exported to the target.
-        ModelError: the target cannot hold the network; the message names what it cannot hold.
+        ModelError: the target does not support the network; the message names the feature.
     """
     from transloom.inference.trained_network import load_network
 
-    named, folder = folder, folder.absolute()  # also "." has a name
+    named, folder = folder, folder.absolute()  # "." gets a name this way
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise TrainerError(f"{folder} has files already, or is one: name a new folder")
+        raise TrainerError(f"{folder} is a file or a folder with files: name a new folder")
     if quantization is not None and target is not Target.CTRANSLATE2:
         raise TrainerError(
-            f"--quantization is {quantization}, and only models of ctranslate2 store rounded "
-            f"weights, which --to {target} is not: leave it out"
+            f"--quantization is {quantization}, but only --to ctranslate2 stores quantized "
+            f"weights, and --to is {target}: leave it out"
         )
     trained = load_network(run, checkpoint, "cpu", "fp32")
     write = _writer(trained, target, quantization)
@@ -119,15 +119,17 @@ def export_run(
     try:
         model = write(trained, unfinished)
         files = sorted(path.name for path in unfinished.iterdir())
-        unfinished.replace(folder)  # which may be there, and is empty
+        unfinished.replace(folder)  # an empty folder may exist
     except ModelError as error:
         if target is Target.CTRANSLATE2 or not _fits_ctranslate2(trained):
             raise
         chosen = () if checkpoint is None else ("--checkpoint", checkpoint)
         command = ("transloom", "export", str(run), str(named), "--to", "ctranslate2", *chosen)
-        raise ModelError(f"{error} CTranslate2 takes it as it is: {shlex.join(command)}") from error
+        raise ModelError(
+            f"{error} CTranslate2 supports this model: {shlex.join(command)}"
+        ) from error
     finally:
-        shutil.rmtree(unfinished, ignore_errors=True)  # if it is there still
+        shutil.rmtree(unfinished, ignore_errors=True)  # exists only after an error
     return {
         "folder": str(folder),
         "model": model,
@@ -158,7 +160,7 @@ def _writer(trained: "TrainedNetwork", target: Target, quantization: ComputeType
         others = [str(name) for name, tasks in WRITERS.items() if task in tasks]
         remedy = f"name --to {' or '.join(others)}" if others else "name another run"
         raise TrainerError(
-            f"{trained.weights.run} was trained for {task}, and {target} takes runs of "
+            f"{trained.weights.run} was trained for {task}, but {target} takes runs of "
             f"{join_items(writers)}: {remedy}"
         )
     write = imported(writers[task])

@@ -1,4 +1,4 @@
-"""`transloom export-metrics`: the record of a run for other programs."""
+"""Command `transloom export-metrics`: convert the record of a run for other programs."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -17,20 +17,26 @@ def export_metrics(
     run: RunArgument,
     to: Annotated[
         Literal["tensorboard", "csv", "parquet"],
-        typer.Option("--to", help="tensorboard and parquet need the extra of that name."),
+        typer.Option(
+            "--to", help="Format to write. tensorboard and parquet need the extra of that name."
+        ),
     ],
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", metavar="PATH", help="A new folder. Default: RUN-FORMAT."),
+        typer.Option(
+            "--output", "-o", metavar="PATH", help="Folder to create. Default: RUN-FORMAT."
+        ),
     ] = None,
     force: Annotated[
-        bool, typer.Option("--force", help="Replace a former export in that folder.")
+        bool, typer.Option("--force", help="Replace a previous export in that folder.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Write a run's record as TensorBoard's events, or as tables in CSV or Parquet.
+    """Write a run's record as TensorBoard events, or as tables in CSV or Parquet.
 
-    All steps, validations, samples and events are in it. Examples:
+    The export has all steps, validations, samples and events.
+
+    Examples:
 
       transloom export-metrics runs/phrasebook --to csv
 
@@ -60,10 +66,10 @@ def export_run_metrics(
 
 
 def in_words(exported: "Exported", folder: Path) -> str:
-    """What was exported, in a sentence."""
+    """Return what was exported, in a sentence."""
     if exported.format == "tensorboard":
         looked_at = f"tensorboard --logdir {folder}"
-        what = f"{counted(exported.rows['events'], 'event')}; look at them with: {looked_at}"
+        what = f"{counted(exported.rows['events'], 'event')}; view them with: {looked_at}"
     else:
         what = join_items(
             f"{counted(count, 'row')} in {name}" for name, count in exported.rows.items()

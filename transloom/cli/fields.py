@@ -1,4 +1,4 @@
-"""`transloom fields`: the fields of a recipe and their meaning."""
+"""Command `transloom fields`: explain the fields of a recipe."""
 
 import json
 from typing import Annotated, Any
@@ -17,17 +17,21 @@ from transloom.observe.terminal.tables import AnswerTable, Column
 
 def fields(
     section: Annotated[
-        str, typer.Argument(metavar="[SECTION]", help="Only the fields that begin so.")
+        str,
+        typer.Argument(metavar="[SECTION]", help="Show only fields whose names begin with this."),
     ] = "",
     task: Annotated[
-        str, typer.Option(help="Of recipes of this task, such as causal_lm.")
+        str, typer.Option(help="Show the fields of recipes for this task, such as causal_lm.")
     ] = DEFAULT_TASK,
     search: Annotated[
-        str, typer.Option(metavar="WORDS", help="Only those that speak of this.")
+        str,
+        typer.Option(
+            metavar="WORDS", help="Show only fields whose name, default or meaning has these words."
+        ),
     ] = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Explain the fields of a recipe: default, what a change does, meaning.
+    """Explain the fields of a recipe: default, effect of a change, meaning.
 
     Examples:
 
@@ -42,15 +46,15 @@ def fields(
 def field_rows(
     section: str = "", task: str | None = None, search: str = ""
 ) -> list[dict[str, Any]]:
-    """Name, default, change class and meaning of fields, as JSON values.
+    """Return name, default, change class and meaning of fields, as JSON values.
 
     Args:
-        section: what the fields' dotted names begin with.
-        task: the task of the recipe; None: the default one.
-        search: words that name, default or meaning of a field have, in any case and order.
+        section: prefix of the fields' dotted names.
+        task: the task of the recipe; None for the default task.
+        search: words that occur in a field's name, default or meaning, in any case and order.
 
     Raises:
-        RecipeError: no field begins so, none has the words, or there is no such task.
+        RecipeError: no field has the prefix or the words, or the task does not exist.
     """
     from cluster.recipe import Recipe, walk_fields
     from trainer.recipe import recipe_class
@@ -69,7 +73,7 @@ def field_rows(
         for name, field in walk_fields(recipe)
         if (change := change_class(field)) and name.startswith(section)
     ]
-    if not rows and section not in recipe.model_fields:  # a task may leave one empty
+    if not rows and section not in recipe.model_fields:  # a task may leave a section empty
         known = ", ".join(recipe.model_fields)
         raise RecipeError(f"No field begins with {section!r}; the sections are {known}")
     words = search.casefold().split()
@@ -77,7 +81,7 @@ def field_rows(
     if words and not found:
         raise RecipeError(
             f"No field{f' of {section}' if section else ''} has {search!r} in its name or its "
-            "meaning. Search for a part of the word, or see all: transloom fields"
+            "meaning. Search for a part of the word, or list all fields: transloom fields"
         )
     return found
 
@@ -93,8 +97,8 @@ def fields_table(rows: list[dict[str, Any]]) -> AnswerTable:
         "default",
         "change",
         "meaning",
-        caption="identity: another value is another run. continuable: may change in a run. "
-        "execution: changes no sample.",
+        caption="identity: a new value makes a new run. continuable: may change when a run is "
+        "continued. execution: changes no training sample.",
     )
     for row in rows:
         table.add(row["field"], _as_in_a_recipe(row["default"]), row["change"], row["meaning"])

@@ -1,4 +1,4 @@
-"""`transloom fill`: texts with [MASK] in, likely pieces out."""
+"""Command `transloom fill`: predict the hidden pieces of texts with [MASK]."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -24,17 +24,17 @@ def fill(
         typer.Argument(metavar="[TEXT]...", help="Texts with [MASK]. Default: lines of stdin."),
     ] = None,
     candidates: Annotated[
-        int | None, typer.Option(min=1, help="Pieces to name for a mask. Default: the recipe's.")
+        int | None, typer.Option(min=1, help="Candidates for each mask. Default: the recipe's.")
     ] = None,
     checkpoint: CheckpointOption = None,
     precision: PrecisionOption = "fp32",
     as_json: JsonOption = False,
 ) -> None:
-    """Fill in hidden words with a masked model: each [MASK] is one piece.
+    """Predict hidden words with a masked language model; each [MASK] is one subword piece.
 
-    Several masks of a text are told at once, each without knowing what the others become.
+    Several masks of a text are predicted at once, independently of one another.
 
-    A run of pairs (task: tlm) takes the source, the target behind |||, or both with ||| between.
+    A run on pairs (task: tlm) accepts SOURCE, ||| TARGET, or SOURCE ||| TARGET.
 
     Examples:
 
@@ -54,10 +54,10 @@ def fill(
 def load_filler(
     run: Path, checkpoint: str | None, precision: "Precision", candidates: int | None
 ) -> "MaskFiller":
-    """Load a run's filler, and name newer checkpoints that were passed over.
+    """Load a run's mask filler, and warn about newer checkpoints that were skipped.
 
     Args:
-        candidates: how many are named for a mask; None: as many as the recipe says.
+        candidates: number of candidates for a mask; None uses the recipe's.
     """
     from transloom.cli.text_readers import load_reader
     from transloom.inference.mask_filler import MaskFiller
@@ -69,7 +69,7 @@ def load_filler(
 
 
 def filled_lines(filler: "MaskFiller", texts: Sequence[str], *, as_json: bool) -> Iterator[str]:
-    """What is printed for each text: it with its likeliest pieces, and a line for each mask."""
+    """Yield the output for each text: the filled text, and a line of candidates for each mask."""
     for found in filler.fill(texts):
         if as_json:
             yield visible_in_json(json.dumps(asdict(found), ensure_ascii=False))

@@ -1,4 +1,4 @@
-"""`transloom generate`: continue texts with a language model."""
+"""Command `transloom generate`: continue texts with a language model."""
 
 import json
 import sys
@@ -30,33 +30,40 @@ def generate(
     prompts: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[PROMPT]...", help="What each text begins with. Default: lines of stdin."
+            metavar="[PROMPT]...", help="Beginning of each text. Default: lines of stdin."
         ),
     ] = None,
     max_new_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Tokens of a continuation. Default: the recipe's.")
+        int | None,
+        typer.Option(min=1, help="Maximum tokens of a continuation. Default: the recipe's."),
     ] = None,
     temperature: Annotated[
-        float | None, typer.Option(min=0, help="0 takes the likeliest token each time.")
+        float | None,
+        typer.Option(min=0, help="Sampling temperature; 0 always takes the most likely token."),
     ] = None,
     top_k: Annotated[
-        int | None, typer.Option(min=0, help="Draw from so many likeliest tokens; 0: from all.")
+        int | None,
+        typer.Option(min=0, help="Sample from this many most likely tokens; 0: from all."),
     ] = None,
     top_p: Annotated[
         float | None,
-        typer.Option(min=0, max=1, help="Draw from the fewest tokens with this probability."),
+        typer.Option(
+            min=0,
+            max=1,
+            help="Sample from the smallest set of tokens with this total probability.",
+        ),
     ] = None,
     stop: Annotated[
-        list[str] | None, typer.Option(help="A text that ends a continuation. May be repeated.")
+        list[str] | None, typer.Option(help="Text that ends a continuation. May be repeated.")
     ] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Another seed is another text.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Random seed of the sampling.")] = None,
     checkpoint: CheckpointOption = None,
     precision: PrecisionOption = "fp32",
     as_json: JsonOption = False,
 ) -> None:
-    """Continue texts with a language model's weights.
+    """Continue texts with the weights of a language model.
 
-    The same seed gives the same texts, whatever other prompts are given with one.
+    The same seed gives the same texts, whatever other prompts are in the same call.
 
     Examples:
 
@@ -80,10 +87,10 @@ def generate(
 def load_generator(
     run: Path, checkpoint: str | None, precision: "Precision", changed: dict[str, Any]
 ) -> "TextGenerator":
-    """Load a run's generator, and name newer checkpoints that were passed over.
+    """Load a run's generator, and warn about newer checkpoints that were skipped.
 
     Args:
-        changed: settings of `decoding` that differ from the recipe's; None stands for no change.
+        changed: settings of `decoding` that differ from the recipe's; None means no change.
     """
     from model.config.decoder_only import SamplingConfig
     from transloom.cli.text_readers import load_reader
@@ -103,7 +110,7 @@ def load_generator(
 def generated_lines(
     generator: "TextGenerator", prompts: Sequence[str], *, as_json: bool
 ) -> Iterator[str]:
-    """What is printed for each prompt: it and its continuation, or both in JSON."""
+    """Yield the output for each prompt: prompt and continuation, as text or JSON."""
     for found in generator.generate(prompts):
         if as_json:
             yield visible_in_json(json.dumps(asdict(found), ensure_ascii=False))
@@ -112,7 +119,7 @@ def generated_lines(
 
 
 def prompts_of(arguments: Sequence[str]) -> list[str]:
-    """The prompts of a command line, or of standard input, one a line.
+    """Return the prompts of a command line, or the lines of standard input.
 
     Raises:
         CorpusError: a prompt is not UTF-8, or a line is too long.

@@ -1,6 +1,6 @@
-"""`transloom import`: a run whose weights are those of a network in a layout of Hugging Face.
+"""Command `transloom import`: make a run from a network in Hugging Face's layout.
 
-folder ─▶ network ─▶ is it that of the recipe? ─▶ run folder ─▶ checkpoint of step 0
+folder ─▶ network ─▶ compare with the recipe's ─▶ run folder ─▶ checkpoint of step 0
 """
 
 import hashlib
@@ -25,26 +25,27 @@ if TYPE_CHECKING:
     from data_pipeline.storage.store import DatasetStore
     from model.networks.decoder_only import DecoderOnly
 
-# What a network computes does not depend on these.
+# Settings that do not change the function of a network.
 _FREE = ("network", "preset", "dropout", "attention_dropout")
 
 
 def import_weights(
     folder: Annotated[
-        Path, typer.Argument(metavar="FOLDER", help="With config.json and safetensors.")
+        Path,
+        typer.Argument(metavar="FOLDER", help="Folder with config.json and safetensors files."),
     ],
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A new run's folder.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of the new run.")],
     overrides: Overrides = None,
     *,
     recipe: Annotated[
-        str, typer.Option(help="A recipe of that network, whose dataset has its tokenizer.")
+        str, typer.Option(help="Recipe with the same network, and a dataset with its tokenizer.")
     ],
     as_json: JsonOption = False,
 ) -> None:
-    """Make a run of a GPT-2 or Llama of Hugging Face, to use it or to start others from it.
+    """Make a run from a GPT-2 or Llama in Hugging Face's layout.
 
-    Its training cannot go on: there is no state of an optimizer. Another run starts from its
-    weights with trainer.init_from=RUN.
+    Use the run for generation, or start another run from its weights with trainer.init_from=RUN.
+    Its training cannot continue, because there is no optimizer state.
 
     Example:  transloom import SmolLM-135M runs/smol --recipe smol.yaml
     """
@@ -57,16 +58,16 @@ def import_weights(
 
 
 def import_run(folder: Path, run: Path, recipe: str, overrides: Sequence[str]) -> dict[str, Any]:
-    """Make a run of the weights in a folder, and return a summary.
+    """Make a run from the weights in a folder, and return a summary.
 
     Args:
-        recipe: describes the network, and names dataset and tokenizer; its `trainer.init_from`
-            may name the run that is made here, and is not looked at.
+        recipe: describes the network, and names dataset and tokenizer. Its `trainer.init_from` is
+            ignored; it may name the run that is made here.
 
     Raises:
-        RecipeError: the recipe is of another task.
-        ModelError: the folder has no network that can be read.
-        RunMismatchError: the network is not that of the recipe, or there is a run already.
+        RecipeError: the recipe is for another task.
+        ModelError: the folder has no readable network.
+        RunMismatchError: the network differs from the recipe's, or the run already exists.
     """
     from cluster.recipe import find_recipe, load_recipe, with_absolute_paths
     from cluster.supervision.run_checks import check_run, open_run
@@ -79,13 +80,13 @@ def import_run(folder: Path, run: Path, recipe: str, overrides: Sequence[str]) -
     loaded = load_recipe(find_recipe(recipe), [*overrides, "trainer.init_from=null"])
     if loaded.task != "causal_lm" or not isinstance(loaded.model, DecoderOnlyConfig):
         raise RecipeError(
-            f"task is {loaded.task} and model.network is {loaded.model.network}, and only a "
-            "decoder_only network of causal_lm can be imported: name such a recipe. A translation "
-            "run begins with a Marian model by trainer.init_from=FOLDER"
+            f"task is {loaded.task} and model.network is {loaded.model.network}, but only a "
+            "decoder_only network of causal_lm can be imported: name such a recipe. To start a "
+            "translation run from a Marian model, set trainer.init_from=FOLDER"
         )
     target = RunFolder(run)
     if target.has_begun():
-        raise RunMismatchError(f"{run} is a run already: name a new folder")
+        raise RunMismatchError(f"{run} already is a run: name a new folder")
     loaded = with_absolute_paths(loaded)
     store, manifest = check_run(loaded, target)
     network = load_hugging_face(folder)
@@ -132,14 +133,14 @@ def _require_same_network(
     ]
     if differences:
         raise RunMismatchError(
-            f"The network in {folder} is not that of the recipe: {'; '.join(differences)}. Give "
-            "the recipe the network's values, and prepare its dataset with the network's tokenizer"
+            f"The network in {folder} differs from the recipe's: {'; '.join(differences)}. Put the "
+            "network's values into the recipe, and prepare its dataset with the network's tokenizer"
         )
     _require_same_pieces(folder, manifest)
 
 
 def _require_same_pieces(folder: Path, manifest: "Manifest") -> None:
-    """Require the dataset's pieces, where the folder has those that the network was trained on."""
+    """Require the dataset's tokenizer to equal the network's, if the folder contains it."""
     from data_pipeline.config.text import TEXT
     from transloom.inference.export.language_model import TOKENIZER_FILE
 
@@ -149,7 +150,7 @@ def _require_same_pieces(folder: Path, manifest: "Manifest") -> None:
     ours, theirs = manifest.tokenizers[TEXT].sha256, hashlib.sha256(file.read_bytes()).hexdigest()
     if ours != theirs:
         raise RunMismatchError(
-            f"{file} has sha256 {theirs[:16]}…, and the dataset's tokenizer {ours[:16]}…, so that "
-            "their pieces do not mean the same. Prepare the dataset with tokenizer.model and "
+            f"{file} has sha256 {theirs[:16]}…, but the dataset's tokenizer {ours[:16]}…: their "
+            "pieces do not mean the same. Prepare the dataset with tokenizer.model and "
             "tokenizer.model_sha256 of that file"
         )

@@ -1,4 +1,4 @@
-"""`transloom init`: write a recipe of one's own parallel text."""
+"""Command `transloom init`: write a recipe for a user's parallel text."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,47 +10,61 @@ from transloom.cli.options import JsonOption, answer
 
 
 def init(
-    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="The file to write, my.yaml.")],
+    recipe: Annotated[
+        Path, typer.Argument(metavar="RECIPE", help="Recipe file to write, such as my.yaml.")
+    ],
     folder: Annotated[
         Path | None,
         typer.Argument(
             metavar="[FOLDER]",
-            help="With train.fr and train.en, say, and so for validation and test….",
+            help="Folder of the corpus: train.fr and train.en, for example, and optionally "
+            "validation.fr, validation.en and test files named the same way.",
         ),
     ] = None,
     source: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Source sentences, one a line.")
+        Path | None, typer.Option(metavar="FILE", help="Source sentences, one per line.")
     ] = None,
     target: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Their translations, one a line.")
+        Path | None, typer.Option(metavar="FILE", help="Their translations, one per line.")
     ] = None,
     validation_source: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Held-out sentences. Default: some of the corpus's."),
+        typer.Option(
+            metavar="FILE",
+            help="Source sentences for validation. Default: a part of the corpus is held out.",
+        ),
     ] = None,
     validation_target: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Their translations.")
+        Path | None, typer.Option(metavar="FILE", help="Translations of the validation sentences.")
     ] = None,
     source_language: Annotated[
-        str | None, typer.Option(help="Default: as the file's name ends.")
+        str | None,
+        typer.Option(help="Source language. Default: the ending of the file's name, such as fr."),
     ] = None,
     target_language: Annotated[
-        str | None, typer.Option(help="Default: as the file's name ends.")
+        str | None,
+        typer.Option(help="Target language. Default: the ending of the file's name, such as en."),
     ] = None,
     init_from: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="A Marian model of Hugging Face to go on from."),
+        typer.Option(
+            metavar="FOLDER",
+            help="Folder of a Marian model in Hugging Face's layout, to fine-tune.",
+        ),
     ] = None,
     tag: Annotated[
         str | None,
-        typer.Option(help="Before every source sentence, such as >>fra<< of that model."),
+        typer.Option(
+            help="Tag of the fine-tuned model to prepend to every source sentence, such as >>fra<<."
+        ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write a recipe of your own parallel text, with settings by its size and a word on each.
+    """Write a recipe for your own parallel text, with settings chosen by its size.
 
-    It asks nothing and overwrites nothing. Without a validation set it deals the corpus to
-    training and validation, in a folder beside the recipe.
+    The recipe has a comment on each setting. The command asks no questions and overwrites nothing.
+    If you give no validation set, it splits the corpus into training and validation files, in a new
+    folder next to the recipe.
 
     Examples:
 
@@ -64,7 +78,7 @@ def init(
 
     languages = source_language, target_language
     if (validation_source is None) != (validation_target is None):
-        raise typer.BadParameter("--validation-source and --validation-target belong together")
+        raise typer.BadParameter("give --validation-source and --validation-target together")
     if folder is not None and source is None and target is None and validation_source is None:
         files = files_in(folder, languages)
     elif folder is None and source is not None and target is not None:
@@ -75,7 +89,7 @@ def init(
     else:
         raise typer.BadParameter("give either a FOLDER, or --source FILE and --target FILE")
     if tag is not None and init_from is None:
-        raise typer.BadParameter("--tag belongs to --init-from")
+        raise typer.BadParameter("--tag needs --init-from")
     summary = write_recipe(recipe, files, init_from, tag)
     answer(summary, as_json, _where_next(summary))
 

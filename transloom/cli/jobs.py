@@ -1,4 +1,4 @@
-"""`transloom submit` and `transloom jobs`: runs as Ray jobs on a cluster."""
+"""Commands `transloom submit` and `transloom jobs`: runs as Ray jobs on a cluster."""
 
 from datetime import datetime
 from pathlib import Path
@@ -19,25 +19,26 @@ if TYPE_CHECKING:
 
 ENTRY_POINT = "transloom.cli.job_entry"  # imported on the head node
 
-jobs_app = typer.Typer(no_args_is_help=True, help="ClusterExposure after submitted jobs.")
+jobs_app = typer.Typer(no_args_is_help=True, help="List, follow, stop and retry submitted jobs.")
 
 Address = Annotated[
     str,
     typer.Option(
         envvar="RAY_API_SERVER_ADDRESS",
-        help="The cluster's dashboard, e.g. http://127.0.0.1:8265.",
+        help="URL of the cluster's dashboard, e.g. http://127.0.0.1:8265.",
     ),
 ]
 JobId = Annotated[
     str,
     typer.Argument(
         metavar="JOB",
-        help="The id that `submit` printed; or the run's folder, whose last job is meant: that "
-        "needs no cluster.",
+        help="The job id that `submit` printed, or the run's folder for its latest job. A folder "
+        "needs no connection to the cluster.",
     ),
 ]
 Lines = Annotated[
-    int | None, typer.Option("--lines", "-n", min=0, help="Only the last lines. Default: all.")
+    int | None,
+    typer.Option("--lines", "-n", min=0, help="Number of last lines to print. Default: all."),
 ]
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
 
@@ -47,15 +48,15 @@ def submit(
     overrides: Overrides = None,
     address: Address = DEFAULT_ADDRESS,
     run: Annotated[
-        Path | None, typer.Option(help="The run's folder, on storage that all nodes see.")
+        Path | None, typer.Option(help="The run's folder, on storage that all nodes share.")
     ] = None,
     env: Annotated[
         list[str] | None,
         typer.Option(
             "--env",
             metavar="NAME",
-            help="A variable that the job needs, by name: from --env-file, or else from the "
-            "environment of `ray start`.",
+            help="Name of an environment variable that the job needs. Its value is from "
+            "--env-file, or else from the environment of `ray start`.",
         ),
     ] = None,
     env_file: Annotated[
@@ -63,25 +64,27 @@ def submit(
         typer.Option(
             "--env-file",
             metavar="PATH",
-            help="A file of NAME=VALUE lines on the nodes (mode 0600), which the job reads there.",
+            help="File with NAME=VALUE lines on the nodes (mode 0600), which the job reads there.",
         ),
     ] = None,
     wait: Annotated[
         bool,
         typer.Option(
-            "--wait/--no-wait", help="With too little room: wait for it in order, or fail at once."
+            "--wait/--no-wait",
+            help="If the cluster lacks capacity: wait in order of submission, or fail at once.",
         ),
     ] = True,
     follow: Annotated[
-        bool, typer.Option("--follow", help="Print the log until the job has ended.")
+        bool, typer.Option("--follow", help="Print the log until the job ends.")
     ] = False,
     strict: StrictOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Run `transloom train` as a Ray job on a cluster; prints the job's id.
+    """Submit `transloom train` as a Ray job to a cluster, and print the job's id.
 
-    The recipe travels with the job, and transloom itself unless the cluster has the same. Dataset
-    and run lie on storage that all nodes see. The same command again continues the run.
+    The job carries the recipe, and transloom's code unless the cluster has the same version.
+    Dataset and run must be on storage that all nodes share. Run the same command again to continue
+    the run.
 
     Examples:
 
@@ -97,7 +100,7 @@ def submit(
     beside = run.parent if run else RUNS
     folders = [*([run] if run else []), beside, Path.cwd()]
     cluster_exposure = ClusterExposure(address, [str(folder.absolute()) for folder in folders])
-    from cluster.launchers.ray_job import submission  # takes seconds, as the look does
+    from cluster.launchers.ray_job import submission  # takes seconds, as the exposure check does
 
     submitted = submission.submit(
         submission.SubmitOptions(
@@ -143,7 +146,7 @@ def jobs_table(summaries: list["JobSummary"]) -> AnswerTable:
 
 @jobs_app.command()
 def status(job: JobId, address: Address = DEFAULT_ADDRESS, as_json: JsonOption = False) -> None:
-    """Show how a job stands: what it waits for, how often and why it was started again.
+    """Show the status of a job: what it waits for, and when and why it was restarted.
 
     Examples:
 
@@ -162,13 +165,13 @@ def status(job: JobId, address: Address = DEFAULT_ADDRESS, as_json: JsonOption =
 def logs(
     job: JobId,
     follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Go on until the job has ended.")
+        bool, typer.Option("--follow", "-f", help="Print new output until the job ends.")
     ] = False,
     lines: Lines = None,
     address: Address = DEFAULT_ADDRESS,
     as_json: JsonOption = False,
 ) -> None:
-    """Print what a job has printed.
+    """Print the output of a job.
 
     Examples:
 
@@ -191,9 +194,10 @@ def logs(
 
 @jobs_app.command()
 def stop(job: JobId, address: Address = DEFAULT_ADDRESS, as_json: JsonOption = False) -> None:
-    """Stop a job with a checkpoint; returns when it has stopped.
+    """Stop a job after it has written a checkpoint; the job is not restarted.
 
-    It is killed if that takes longer than cluster.grace_seconds, and is not started again.
+    The command returns when the job has stopped. A job that needs longer than cluster.grace_seconds
+    is killed.
 
     Example:  transloom jobs stop phrasebook-3f9a1c2b
     """
@@ -205,7 +209,7 @@ def stop(job: JobId, address: Address = DEFAULT_ADDRESS, as_json: JsonOption = F
         return
     stopped = stop_job(address, job)
     if stopped and not as_json:
-        note(f"{job} is asked to leave a checkpoint and stop; Ctrl-C here does not cancel the stop")
+        note(f"requested that {job} write a checkpoint and stop; Ctrl-C here does not cancel this")
     found = status.wait_until_over(address, job) if stopped else status.job_summary_of(address, job)
     if as_json:
         print_json_line({"job": job, "stopped": stopped, "status": found.status})
@@ -215,7 +219,7 @@ def stop(job: JobId, address: Address = DEFAULT_ADDRESS, as_json: JsonOption = F
 
 @jobs_app.command()
 def retry(job: JobId, address: Address = DEFAULT_ADDRESS, as_json: JsonOption = False) -> None:
-    """Submit the same again, under a new id: recipe, changes and options as they were.
+    """Submit a job again under a new id, with the same recipe, overrides and options.
 
     Examples:
 
@@ -233,8 +237,8 @@ def retry(job: JobId, address: Address = DEFAULT_ADDRESS, as_json: JsonOption = 
         )
     if found.record is None:
         raise ClusterError(
-            f"{found.id} has left no record of what was asked for that can be read from here. Name "
-            "the run's folder instead of the id, or submit the recipe again"
+            f"The record of {found.id}'s submission cannot be read from here. Name the run's "
+            "folder instead of the id, or submit the recipe again"
         )
     listener = _Listener(silent=as_json)
     listener.connect(address)
@@ -265,19 +269,19 @@ def _stop_in(folder: str, as_json: bool) -> None:
         print_line(f"{found.id} had ended already: {found.status}")
     else:
         print_line(
-            f"{found.id} is asked to leave a checkpoint and stop, and is not started again; "
-            f"`transloom jobs status {folder}` tells when it has"
+            f"Requested that {found.id} write a checkpoint and stop, without a restart; "
+            f"`transloom jobs status {folder}` shows when it has stopped"
         )
 
 
 class _Listener:
-    """A submission's listener on standard error; without progress if it is silent."""
+    """Listener of a submission that prints to standard error; a silent one prints no progress."""
 
     def __init__(self, *, silent: bool) -> None:
         self._silent = silent
 
     def connect(self, address: str) -> None:
-        self.progress(f"connecting to {without_credentials(address)}, looking at its head node")
+        self.progress(f"connecting to {without_credentials(address)}, inspecting its head node")
 
     def warn(self, text: str) -> None:
         warn(text)
@@ -288,7 +292,7 @@ class _Listener:
 
 
 def _tell_submitted(submitted: "SubmittedJob", address: str, as_json: bool) -> None:
-    """Print the id on standard output, and the commands that follow and stop the job beside it."""
+    """Print the id on standard output, and commands for the job on standard error."""
     if as_json:
         print_json_line(submitted.to_json())
         return
@@ -328,9 +332,8 @@ def _describe(summary: "JobSummary") -> str:
         lines += [_restart(attempt) for attempt in record.attempts[:-1]]
     if summary.lost:
         lines.append(
-            "lost     its processes are gone, and nobody has written how it ended: its head or "
-            "node was lost. `transloom jobs retry` with the run's folder goes on from the newest "
-            "checkpoint"
+            "lost     its processes are gone and left no exit code: its head or node was lost. "
+            "`transloom jobs retry` with the run's folder continues from the newest checkpoint"
         )
     elif summary.finished:
         ended = f"{_time(job.ended)}, " if job and job.ended else ""

@@ -1,4 +1,4 @@
-"""Load the translators of runs, with the decoding that a command line asks for."""
+"""Loading of the translators of runs, with the decoding options of a command line."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ from transloom.inference.translator import Translator
 
 
 def named_run(name: str) -> tuple[Path, str | None]:
-    """A run's folder, and the checkpoint that RUN@CHECKPOINT names."""
+    """Return a run's folder, and the checkpoint of RUN@CHECKPOINT or None."""
     path, at, checkpoint = name.rpartition("@")
     if at and not Path(name).exists():
         return Path(path), checkpoint
@@ -25,20 +25,20 @@ def named_run(name: str) -> tuple[Path, str | None]:
 def load_together(
     names: Sequence[str], checkpoint: str | None, options: DecodingOptions
 ) -> Translator:
-    """Load the translator of one run, or of several that translate together.
+    """Load the translator of one run, or of several runs as an ensemble.
 
     Args:
-        names: each RUN or RUN@CHECKPOINT, a step or the name of an average.
-        checkpoint: of one run alone.
+        names: each RUN or RUN@CHECKPOINT, where CHECKPOINT is a step or the name of an average.
+        checkpoint: allowed for a single run only.
         options: several runs need the engine torch.
 
     Raises:
-        RunMismatchError: a checkpoint for several runs, or what `Translator.load_ensemble` raises.
-        EngineError: another engine than torch for several runs, or what `Translator.load` raises.
+        RunMismatchError: `checkpoint` with several runs; also see `Translator.load_ensemble`.
+        EngineError: several runs with another engine than torch; also see `Translator.load`.
     """
     if checkpoint is not None and (len(names) > 1 or named_run(names[0])[1] is not None):
         raise RunMismatchError(
-            f"--checkpoint {checkpoint} does not say of which of {join_items(names)}: name "
+            f"--checkpoint {checkpoint} is ambiguous for {join_items(names)}: name "
             "checkpoints as RUN@STEP, without --checkpoint"
         )
     if len(names) == 1:
@@ -46,8 +46,8 @@ def load_together(
         return load_translator(run, checkpoint or named_checkpoint, options)
     if options.engine is not Engine.TORCH:
         raise EngineError(
-            f"{options.engine} searches with one run's probabilities, and {len(names)} runs are "
-            "named: leave out --engine and --compute-type, or name one run"
+            f"{options.engine} translates with one run only, but {len(names)} runs are named: "
+            "leave out --engine and --compute-type, or name one run"
         )
     require_possible(options.engine, options.compute_type, "cpu", options.precision)
     members = [named_run(name) for name in names]
@@ -61,7 +61,7 @@ def load_together(
 def load_translator(
     run: Path, checkpoint: str | None, options: DecodingOptions = OF_THE_RECIPE
 ) -> Translator:
-    """Load a run's translator, and warn if usual weights were passed over.
+    """Load a run's translator, and warn about each checkpoint that was skipped.
 
     Args:
         checkpoint: a step or the name of an average.
@@ -80,9 +80,9 @@ def load_translator(
 
 
 def task_of(run: Path) -> str:
-    """What a run learns.
+    """Return the task of a run.
 
     Raises:
-        RunMismatchError: there is no run.
+        RunMismatchError: the run does not exist.
     """
     return str(RunFolder(run).card().identity.get("task", DEFAULT_TASK))

@@ -1,4 +1,4 @@
-"""`transloom metrics`: the numbers of runs in OpenMetrics text, from their folders alone."""
+"""Command `transloom metrics`: metrics of runs as OpenMetrics text, read from their folders."""
 
 import threading
 from collections.abc import Iterable, Iterator
@@ -27,7 +27,7 @@ def metrics(
         Path,
         typer.Argument(
             metavar="[RUN|FOLDER]",
-            help="A run's folder, or one in which runs lie.",
+            help="A run's folder, or the parent folder of runs.",
             autocompletion=run_folders,
         ),
     ] = Path("runs"),
@@ -36,13 +36,15 @@ def metrics(
         typer.Option(
             min=0,
             max=65535,
-            help="Serve them here at 127.0.0.1 until interrupted; 0 for any free port.",
+            help="Serve the metrics on this port of 127.0.0.1 until interrupted; 0: any free port.",
         ),
     ] = None,
 ) -> None:
-    """Print the numbers of runs in OpenMetrics text, for Prometheus.
+    """Print the metrics of runs as OpenMetrics text, for Prometheus.
 
-    Reads their folders alone, wherever they are trained. Example:  transloom metrics runs
+    The command reads only the runs' folders, wherever the runs are trained.
+
+    Example:  transloom metrics runs
     """
     if port is None:
         print_line(metrics_text(folder).rstrip("\n"))
@@ -51,7 +53,7 @@ def metrics(
 
 
 def metrics_text(folder: Path) -> str:
-    """The numbers of a run, or of the runs in a folder, as OpenMetrics text.
+    """Return the metrics of a run, or of the runs in a folder, as OpenMetrics text.
 
     Raises:
         RunMismatchError: there is no such folder.
@@ -63,7 +65,7 @@ def metrics_text(folder: Path) -> str:
 
 
 def serve_metrics(folder: Path, port: int) -> None:
-    """Answer who asks at this machine's loopback address, until the process is interrupted.
+    """Serve the metrics on this machine's loopback address until the process is interrupted.
 
     Raises:
         RunMismatchError: there is no such folder.
@@ -76,8 +78,8 @@ def serve_metrics(folder: Path, port: int) -> None:
         server, thread = start_http_server(port, LOOPBACK, _registry(folder))
     except OSError as error:
         raise ClusterError(
-            f"Nothing can listen at port {port} of {LOOPBACK}: {error.strerror}. Name another one "
-            "by --port"
+            f"Cannot listen on port {port} of {LOOPBACK}: {error.strerror}. Name another port with "
+            "--port"
         ) from error
     note(f"the metrics of {folder} are at http://{LOOPBACK}:{server.server_port}/metrics")
     with suppress(KeyboardInterrupt):
@@ -87,7 +89,7 @@ def serve_metrics(folder: Path, port: int) -> None:
 
 
 def runs_at(folder: Path) -> list[Path]:
-    """The run in a folder, or the runs in it.
+    """Return the run in a folder, or the runs below it.
 
     Raises:
         RunMismatchError: there is no such folder.
@@ -95,7 +97,7 @@ def runs_at(folder: Path) -> list[Path]:
     from trainer.record.run_status import is_run, run_paths
 
     if is_run(folder):
-        return [folder.absolute()]  # which has a name, where "." has none
+        return [folder.absolute()]  # absolute, because "." has no name
     return run_paths(folder, " or a run")
 
 
@@ -108,14 +110,14 @@ def _registry(folder: Path) -> "CollectorRegistry":
 
 
 class _Runs:
-    """Reads the runs of a folder whenever somebody asks, for one at a time."""
+    """Collector that reads the runs of a folder for each scrape, one scrape at a time."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._one_at_a_time = threading.Lock()
 
     def describe(self) -> "list[GaugeMetricFamily]":
-        """Nothing is read when it is registered."""
+        """Return nothing, so that registration reads no files."""
         return []
 
     def collect(self) -> "Iterator[GaugeMetricFamily]":
@@ -130,7 +132,7 @@ class _Runs:
 
 
 def _families(values: "Iterable[MetricValue]") -> "Iterator[GaugeMetricFamily]":
-    """The values by name; of two that look the same, since their runs' names do, the first."""
+    """Yield the values by name; of values with equal labels (equal run names), yield the first."""
     from prometheus_client.metrics_core import GaugeMetricFamily
 
     from trainer.record.run_metrics import NODE_METRICS, RUN_METRICS

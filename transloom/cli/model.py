@@ -1,4 +1,4 @@
-"""`transloom model`: the network of a recipe or a run, as a table, as JSON and as SVG."""
+"""Command `transloom model show`: the network of a recipe or a run, as table, JSON or SVG."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,12 +19,14 @@ if TYPE_CHECKING:
     from transloom.observe.explain.blueprint.boxes import Blueprint, Box, Column
     from transloom.observe.explain.blueprint.networks import Sizes
 
-model_app = typer.Typer(no_args_is_help=True, help="Look at a model's form: shapes, parameters.")
+model_app = typer.Typer(
+    no_args_is_help=True, help="Show the parts of a model, with shapes and parameters."
+)
 
 
 @model_app.callback()
 def _group() -> None:
-    """Without it Typer would make one command of a group that has one."""
+    """Keep the group: Typer turns a group with one command into a command."""
 
 
 @model_app.command("show")
@@ -33,24 +35,25 @@ def show(
         str,
         typer.Argument(
             metavar="RUN|RECIPE",
-            help="A run's folder, a recipe file, or the name of a built-in one.",
+            help="A run's folder, a recipe file, or the name of a built-in recipe.",
             autocompletion=runs_and_recipes,
         ),
     ],
     overrides: Overrides = None,
     svg: Annotated[
-        Path | None, typer.Option("--svg", metavar="FILE", help="Draw the figure into this file.")
+        Path | None,
+        typer.Option("--svg", metavar="FILE", help="Write a figure of the model to this SVG file."),
     ] = None,
     each_layer: Annotated[
         bool,
-        typer.Option("--each-layer", help="Every layer by itself, instead of one and N ×."),
+        typer.Option("--each-layer", help="Show every layer, instead of one layer and N ×."),
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what a model is made of: boxes, shapes, and parameters, which add up.
+    """Show the parts of a model, with their shapes and parameters.
 
-    Of a recipe nothing need be prepared or trained. The figure opens in any browser, in light and
-    dark; its boxes are read by screen readers, too.
+    A recipe needs no preparation or training for this. The figure opens in any browser, in light
+    and dark mode, and screen readers can read its boxes.
 
     Examples:
 
@@ -62,26 +65,30 @@ def show(
     """
     found = figure_of(recipe, overrides or [])
     if not found.prepared:
-        note("the vocabulary is as large as the recipe asks: its dataset is not prepared here")
+        note("the dataset is not prepared here; the vocabulary size is the recipe's")
     if svg is not None:
         write_svg(found, svg, each_layer=each_layer)
-        note(f"drawn: {svg}")
+        note(f"wrote {svg}")
     answer(summary_of(found, svg), as_json, figure_table(found, each_layer=each_layer))
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure, and whether its vocabularies are those of a dataset; else the recipe's wish."""
+    """Figure of a network.
+
+    Attributes:
+        prepared: True if its vocabulary sizes are a dataset's, False if they are the recipe's.
+    """
 
     blueprint: "Blueprint"
     prepared: bool
 
 
 def figure_of(name: str, overrides: Sequence[str]) -> Figure:
-    """The figure of a run by its folder, or of a recipe by its file or name.
+    """Return the figure of a run by its folder, or of a recipe by its file or name.
 
     Raises:
-        RecipeError: there is neither, the recipe is wrong, or a run is given overrides.
+        RecipeError: there is neither, the recipe is invalid, or a run is given overrides.
         RunMismatchError: the network is an extension's.
     """
     from cluster.recipe import find_recipe, load_recipe, load_run_recipe
@@ -92,8 +99,8 @@ def figure_of(name: str, overrides: Sequence[str]) -> Figure:
     if run.card_path.is_file():
         if overrides:
             raise RecipeError(
-                f"{name} is a run, whose model is what it is, and {overrides[0]} would change it: "
-                "leave it out, or name a recipe"
+                f"{name} is a run, whose model is fixed, but {overrides[0]} is given: leave it "
+                "out, or name a recipe"
             )
         recipe, dataset = load_run_recipe(run), str(run.dataset)
     else:
@@ -133,7 +140,7 @@ def _labels(recipe: "Recipe") -> int:
 
 
 def write_svg(figure: Figure, file: Path, *, each_layer: bool) -> None:
-    """Write the figure as a file of its own."""
+    """Write the figure to a file."""
     from transloom.observe.explain.blueprint.drawing import svg_file
 
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -141,7 +148,7 @@ def write_svg(figure: Figure, file: Path, *, each_layer: bool) -> None:
 
 
 def summary_of(figure: Figure, svg: Path | None) -> dict[str, Any]:
-    """For scripts: every box of every layer, with its parameters by name and shape."""
+    """Return every box of every layer, with its parameters by name and shape, for scripts."""
     counts = {box.key: box.parameters for box in figure.blueprint.boxes()}
     return {
         "blueprint": figure.blueprint.model_dump(mode="json"),
@@ -152,7 +159,7 @@ def summary_of(figure: Figure, svg: Path | None) -> dict[str, Any]:
 
 
 def figure_table(figure: Figure, *, each_layer: bool) -> AnswerTable:
-    """A row for each box from the input up, and the total in the last."""
+    """Return a table with a row for each box from the input up, and the total in the last row."""
     table = AnswerTable("part", "box", "what it does", "parameters")
     for column in figure.blueprint.columns:
         name = column.name.lower()
@@ -165,7 +172,7 @@ def figure_table(figure: Figure, *, each_layer: bool) -> AnswerTable:
 
 
 def _layers(column: "Column", each_layer: bool) -> "list[tuple[str, int, Sequence[Box]]]":
-    """What the first column of a table says, how many layers that is, and their boxes."""
+    """Return rows of a table: text of the first column, number of layers, and their boxes."""
     name = f"{column.name.lower()} layer"
     if each_layer:
         return [(f"{name} {layer.number}", 1, layer.boxes) for layer in column.layers]

@@ -1,4 +1,4 @@
-"""The sections of a recipe that describe a Marian model's folder, for `transloom init --init-from`.
+"""Recipe sections that describe a Marian model's folder, for `transloom init --init-from`.
 
 folder ──▶ network, tokenizers ──▶ `tokenizer`, `model` and `trainer.init_from`, as text
 """
@@ -25,10 +25,10 @@ MAX_LISTED_TAGS = 8
 
 @dataclass(frozen=True)
 class ModelSections:
-    """The parts of a recipe's template that depend on where a model comes from.
+    """Sections of a recipe that depend on the origin of its model.
 
     Attributes:
-        first_weights: of the section `trainer`.
+        first_weights: lines for the section `trainer`.
     """
 
     tokenizer: str
@@ -37,20 +37,20 @@ class ModelSections:
 
 
 def own_sections(scale: Scale) -> ModelSections:
-    """The sections of a model of the corpus's size, with random weights."""
+    """Return the sections of a randomly initialized model of the corpus's size."""
     return ModelSections(OWN_TOKENIZER.format(scale=scale), OWN_MODEL.format(scale=scale))
 
 
 def sections_of(folder: Path, tag: str | None) -> ModelSections:
-    """The sections with which a run begins with the folder's weights.
+    """Return the sections of a run that starts from the folder's weights.
 
     Weights in a PyTorch file are converted here, once.
 
     Args:
-        tag: what stands before each source sentence, in a model of many target languages.
+        tag: prepended to each source sentence, in a model with many target languages.
 
     Raises:
-        RecipeError: there is no model, or it needs a tag.
+        RecipeError: the folder has no model, or the model needs a tag.
         ModelError, TokenizerError: its network or its tokenizers cannot be read, or lack the tag.
     """
     from model.hugging_face.files import read_model  # imports torch
@@ -58,14 +58,14 @@ def sections_of(folder: Path, tag: str | None) -> ModelSections:
 
     if not is_model_folder(folder):
         raise RecipeError(
-            f"{folder} has no config.json, so it is no model's folder. Name one in Hugging Face's "
-            "layout; the weights of a run are named in its recipe, as trainer.init_from"
+            f"{folder} has no config.json, so it is not the folder of a model. Name one in Hugging "
+            "Face's layout. To start from a run's weights, set trainer.init_from in the recipe"
         )
     tokenizer = MarianTokenizer.load(folder)
     if tokenizer.tags and tag is None:
         raise RecipeError(
-            f"{folder} has {counted(len(tokenizer.tags), 'tag')}, one for each language: name the "
-            f"one that is to stand before each source sentence with --tag, such as "
+            f"{folder} has {counted(len(tokenizer.tags), 'tag')}, one for each language: choose "
+            f"the tag to prepend to each source sentence with --tag, such as "
             f"{join_items(tokenizer.tags[:MAX_LISTED_TAGS])}"
         )
     if tag is not None:
@@ -86,5 +86,5 @@ def sections_of(folder: Path, tag: str | None) -> ModelSections:
 
 
 def quoted(path: Path | str) -> str:
-    """A text as YAML: between single quotes, of which those within are doubled."""
+    """Return a text as a YAML string in single quotes, with the quotes inside doubled."""
     return "'" + str(path).replace("'", "''") + "'"

@@ -1,10 +1,10 @@
-"""`transloom init`: a recipe of one's own corpus, with settings by its size.
+"""Work of `transloom init`: write a recipe for a user's corpus, with settings by its size.
 
     FILES ──read once──▶ pairs, characters ──▶ a scale ──▶ RECIPE, with a comment for each choice
       └── no validation set given ──▶ STEM-corpus/{train,validation}.{SOURCE,TARGET}
 
-Which pairs are held out follows from the source sentence alone, so equal sentences go together: no
-sentence is trained on and scored.
+The source sentence alone decides whether a pair is held out. Equal sentences therefore stay
+together, and no sentence is both trained on and scored.
 """
 
 import hashlib
@@ -37,14 +37,14 @@ VALIDATION_NAMES = ("validation", "valid", "val", "dev")
 COMMENT_COLUMN = 40
 NAMES_SHOWN = 8
 _COMMENT = re.compile(r"^( *[^#\s].*?) {2,}# ", re.MULTILINE)  # after a value
-# Names of the two sides where files are not named by languages.
+# Names of the two sides in files that are not named by language.
 SIDES = ({"source", "src"}, {"target", "tgt", "trg"})
 _LANGUAGE = re.compile(r"[A-Za-z]{2,3}([_-][A-Za-z]+)?")
 
 
 @dataclass(frozen=True)
 class Files:
-    """The files of a corpus: pairs of aligned ones."""
+    """Files of a corpus, in aligned pairs."""
 
     train: tuple[Path, Path]
     validation: tuple[Path, Path] | None
@@ -54,7 +54,7 @@ class Files:
 
 @dataclass(frozen=True)
 class Counts:
-    """What was found in the training files."""
+    """Counts of pairs and characters in the training files."""
 
     pairs: int
     held_out: int
@@ -67,18 +67,18 @@ def files_named(
     validation: tuple[Path, Path] | None,
     languages: tuple[str | None, str | None],
 ) -> Files:
-    """The files that the command line names.
+    """Return the files that the command line names.
 
     Raises:
-        RecipeError: it cannot be told of which languages they are.
+        RecipeError: the languages cannot be determined.
     """
     found = tuple(
         given or _language(path) for given, path in zip(languages, (source, target), strict=True)
     )
     if None in found or found[0] == found[1]:
         raise RecipeError(
-            f"The languages of {source} and {target} cannot be told from their names (found: "
-            f"{join_items(found)}). Say them: --source-language fr --target-language en"
+            f"The file names {source} and {target} do not end with two languages (found: "
+            f"{join_items(found)}). Name the languages: --source-language fr --target-language en"
         )
     return Files((source, target), validation, {}, (str(found[0]), str(found[1])))
 
@@ -86,10 +86,10 @@ def files_named(
 def files_in(folder: Path, languages: tuple[str | None, str | None]) -> Files:
     """Return the files of a folder: train.fr and train.en, and so for validation and test….
 
-    If it has two files and no more, these are the training files, whatever their names.
+    If the folder has exactly two files, these are the training files, whatever their names.
 
     Raises:
-        RecipeError: it has no such files, or of more than two languages.
+        RecipeError: the folder has no such files, or files of more than two languages.
     """
     inside = sorted(folder.iterdir()) if folder.is_dir() else []
     files = [path for path in inside if not path.name.startswith(".")]
@@ -122,9 +122,9 @@ def files_in(folder: Path, languages: tuple[str | None, str | None]) -> Files:
 def _no_corpus_reason(
     folder: Path, files: list[Path], there: list[str], given: tuple[str | None, str | None]
 ) -> str:
-    """Return why a folder's files cannot be taken for a corpus, and which options help."""
+    """Return why a folder's files are not a corpus, and which options help."""
     if not folder.is_dir():
-        return f"There is no folder {folder}. Name another one, or --source FILE --target FILE"
+        return f"There is no folder {folder}. Name another one, or use --source FILE --target FILE"
     if len(there) > 2 and not all(given):
         return (
             f"{folder} has training files of {len(there)} languages: {join_items(there)}. Choose "
@@ -133,8 +133,8 @@ def _no_corpus_reason(
     if len(files) == 2 and all(given):
         first, second = (shlex.quote(str(path)) for path in files)
         return (
-            f"{folder} has two files, found {_shown(files)}, whose names do not say which is the "
-            f"source. Name them: --source {first} --target {second}, or the other way round"
+            f"{folder} has two files, found {_shown(files)}, but their names do not show which is "
+            f"the source. Name them: --source {first} --target {second}, or the other way round"
         )
     return (
         f"{folder} has no two files train.LANGUAGE, such as train.fr and train.en; found "
@@ -145,7 +145,7 @@ def _no_corpus_reason(
 def _two_sides(
     files: list[Path], languages: tuple[str | None, str | None]
 ) -> tuple[Path, Path] | None:
-    """Return the source and the target if there are two files whose names tell which is which."""
+    """Return source and target if there are two files and their names distinguish the sides."""
     if len(files) != 2 or not all(path.is_file() for path in files):
         return None
     uses = {path.name.split(".")[0] for path in files}
@@ -176,7 +176,7 @@ def _the_other(chosen: list[str | None], there: list[str]) -> list[str | None]:
 
 
 def _language(path: Path) -> str | None:
-    """The language that a file's name ends with, such as fr of train.fr.gz; None without one."""
+    """Return the language in the ending of a file's name, such as fr of train.fr.gz, or None."""
     suffix = name_suffix(path.name).removeprefix(".")
     return suffix if _LANGUAGE.fullmatch(suffix) else None
 
@@ -184,25 +184,27 @@ def _language(path: Path) -> str | None:
 def write_recipe(
     path: Path, files: Files, init_from: Path | None = None, tag: str | None = None
 ) -> dict[str, Any]:
-    """Write the recipe, and the corpus's own validation set if there is none; return a summary.
+    """Write the recipe, and a validation set if none is given; return a summary.
 
     Args:
-        init_from: the folder of a Marian model that the run begins with.
-        tag: what stands before every source sentence.
+        init_from: folder of the Marian model whose weights the run starts from.
+        tag: prepended to every source sentence.
 
     Raises:
-        RecipeError: the recipe or the folder of the corpus is there already, or there is no model.
+        RecipeError: the recipe or the corpus folder already exists, or there is no model.
         ModelError, TokenizerError: the model cannot be read.
-        CorpusError: a file cannot be read, or the two sides have other numbers of lines.
+        CorpusError: a file cannot be read, or the two sides have different numbers of lines.
     """
     folder = path.with_name(f"{path.stem}-corpus")
     for there in (path, *(() if files.validation else (folder,))):
         if there.exists():
             raise RecipeError(
-                f"{there} is there already, and is not overwritten: name another recipe, or remove "
+                f"{there} already exists, and is not overwritten: name another recipe, or remove "
                 "it first"
             )
-    theirs = None if init_from is None else sections_of(init_from, tag)  # before hours of reading
+    theirs = (
+        None if init_from is None else sections_of(init_from, tag)
+    )  # fail before hours of reading
     counts = _read(files, None if files.validation else folder)
     written = [str(path)]
     if files.validation is None:
@@ -210,11 +212,11 @@ def write_recipe(
         written.append(str(folder))
     scale = scale_of(counts.pairs, counts.target_characters)
     if init_from is not None:
-        scale = tuning_scale(scale, f"It begins with the weights of {init_from.name}.")
+        scale = tuning_scale(scale, f"It starts from the weights of {init_from.name}.")
     sections = theirs or own_sections(scale)
     text = _recipe_text(path, files, counts, scale, sections, tag)
     path.write_text(text, encoding="utf-8")
-    load_recipe(path)  # what is written is a recipe
+    load_recipe(path)  # check that the written recipe loads
     return {
         "recipe": str(path),
         "written": written,
@@ -235,7 +237,7 @@ def _of_folder(files: Files, folder: Path) -> Files:
 
 
 def _read(files: Files, folder: Path | None) -> Counts:
-    """Count the pairs; where a folder is given, deal them to training and validation there."""
+    """Count the pairs; with a folder, split them into training and validation files there."""
     pairs = held_out = characters = 0
     if folder is None:
         for _, target in _pairs(files.train):
@@ -292,8 +294,8 @@ def _recipe_text(
     source, target = files.languages
     name = re.sub(r"[^A-Za-z0-9._-]", "-", path.stem).lstrip("._-") or "mine"
     held = (
-        f"\n# {counted(counts.held_out, 'pair')} of the corpus were held out for validation: those "
-        "of every so many\n# different source sentences, so none is in both."
+        f"\n# {counted(counts.held_out, 'pair')} of the corpus were held out for validation by "
+        "source sentence:\n# no sentence is in both sets."
         if counts.held_out
         else ""
     )
@@ -309,7 +311,7 @@ def _recipe_text(
         validation=_both(files.validation, tag),
         tests=tests or "{}",
         scale=scale,
-        rate=f"{scale.rate:f}".rstrip("0"),  # YAML takes 5e-05 for a text
+        rate=f"{scale.rate:f}".rstrip("0"),  # YAML reads 5e-05 as a string
         tokenizer=sections.tokenizer,
         model=sections.model,
         first_weights=sections.first_weights,

@@ -8,7 +8,7 @@ from pathlib import Path
 from trainer.recipe import TrainingRecipe
 from transloom.inference.task_commands import COMMANDS, EXPLAINED_TASKS
 
-# Parts that the command of a task expects in its text.
+# Parts that the text of a task's command must contain.
 _REQUIRED = {"masked_lm": ("[MASK]",), "tlm": ("[MASK]", " ||| ")}
 _PLACEHOLDERS = {
     "masked_lm": "A TEXT WITH A [MASK]",
@@ -28,10 +28,10 @@ def own_command() -> str:
 
 
 def next_commands(run: Path, recipe: TrainingRecipe, sample: str | None) -> dict[str, str]:
-    """Return a command each to use, score and explain a run, and to see its curves.
+    """Return commands that use, score and explain a run, and one that shows its curves.
 
     Args:
-        sample: an input of the run's task, such as a sentence of its validation.
+        sample: an input of the run's task, such as a sentence of its validation set.
     """
     this, task, folder = own_command(), recipe.task, shlex.quote(str(run))
     text = shlex.quote(_usable(sample, task))
@@ -49,7 +49,7 @@ def next_commands(run: Path, recipe: TrainingRecipe, sample: str | None) -> dict
 
 
 def _usable(sample: str | None, task: str) -> str:
-    """Return a sample that fits into a line of a shell and the task's command, or a placeholder."""
+    """Return a sample that is safe for a shell line and the task's command, or a placeholder."""
     if (
         sample
         and sample.isprintable()

@@ -1,4 +1,4 @@
-"""What several commands share: arguments, options, and how they answer."""
+"""Arguments, options and output shared by several commands."""
 
 import math
 import os
@@ -19,7 +19,7 @@ RecipeArgument = Annotated[
     str,
     typer.Argument(
         metavar="RECIPE",
-        help="A recipe file, or the name of a built-in one.",
+        help="A recipe file, or the name of a built-in recipe.",
         autocompletion=recipe_names,
     ),
 ]
@@ -27,7 +27,7 @@ Overrides = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="[KEY=VALUE]...",
-        help="Recipe fields to override.",
+        help="Recipe fields to override, such as trainer.max_steps=100.",
         autocompletion=override_keys,
     ),
 ]
@@ -38,81 +38,94 @@ RunsArgument = Annotated[
     list[str],
     typer.Argument(
         metavar="RUN...",
-        help="Runs' folders, each RUN or RUN@STEP; several translate together.",
+        help="Folders of runs, each RUN or RUN@STEP. Several runs translate as an ensemble.",
         autocompletion=run_folders,
     ),
 ]
 DatasetArgument = Annotated[
-    str, typer.Argument(metavar="DATASET", help="A prepared dataset: its folder or URL.")
+    str, typer.Argument(metavar="DATASET", help="Folder or URL of a prepared dataset.")
 ]
 MovedDatasetOption = Annotated[
     str | None,
-    typer.Option("--dataset", help="The dataset, if it has moved since training."),
+    typer.Option("--dataset", help="Folder or URL of the dataset, if it has moved since training."),
 ]
 ProcessesOption = Annotated[
     int | None,
-    typer.Option(min=1, help="How many work at once. Default: all cores, or one if it is little."),
+    typer.Option(
+        min=1,
+        help="Number of worker processes. Default: one for each CPU core; one in all if there is "
+        "little work.",
+    ),
 ]
 CheckpointOption = Annotated[
     str | None,
     typer.Option(
-        "--checkpoint", metavar="STEP|AVERAGE", help="A step or average-of-…. Default: the newest."
+        "--checkpoint",
+        metavar="STEP|AVERAGE",
+        help="Checkpoint to use: a step, or the name of an average (average-of-…). Default: the "
+        "newest.",
     ),
 ]
 PrecisionOption = Annotated[
     Literal["fp32", "bf16"],
-    typer.Option(help="bf16 takes half the memory and, on recent processors, half the time."),
+    typer.Option(help="bf16 halves the memory and, on recent CPUs, the time."),
 ]
 EngineOption = Annotated[
     Engine,
     typer.Option(
-        help="What searches: transloom itself, or CTranslate2, which is faster on CPUs; install "
-        "'transloom[ctranslate2]'. The checkpoint is converted once and kept in the run."
+        help="Inference engine: transloom's search in torch, or CTranslate2, which is faster on "
+        "CPUs. CTranslate2 needs 'transloom\\[ctranslate2]'; the checkpoint is converted once and "
+        "the result is kept in the run's folder."
     ),
 ]
 ComputeTypeOption = Annotated[
     ComputeType | None,
-    typer.Option(help="What CTranslate2 multiplies in. Default: float32. int8 is fastest."),
+    typer.Option(
+        help="Data type of CTranslate2's matrix products. Default: float32. int8 is fastest."
+    ),
 ]
 TagOption = Annotated[
     str | None,
-    typer.Option("--tag", help="Put before every sentence, as a corpus's tag in training."),
+    typer.Option("--tag", help="Tag to prepend to every sentence, like the tag of a corpus."),
 ]
 PrefixesOption = Annotated[
     str | None,
     typer.Option(
         metavar="FILE",
-        help="What each translation begins with: a line for each sentence, cut between words; "
-        "an empty one leaves it free.",
+        help="File with the beginning of each translation, one line per sentence, cut between "
+        "words. An empty line leaves the translation free.",
     ),
 ]
 LongLinesOption = Annotated[
     Literal["refuse", "split"],
     typer.Option(
-        help="What becomes of lines of more tokens than --max-tokens: refuse all input before "
-        "anything is translated, and name them; or split them at sentence ends, else at spaces, "
-        "and join the translations with a space: each part is translated without the others, so "
-        "context is lost. Line N of the output belongs to line N of the input in any case.",
+        help="How to handle lines with more tokens than --max-tokens. refuse: list them and "
+        "translate nothing. split: cut them at sentence ends, else at spaces, translate each part "
+        "alone, and join the translations with a space; context across parts is lost. In both "
+        "cases line N of the output belongs to line N of the input.",
     ),
 ]
 MaxTokensOption = Annotated[
     int | None,
     typer.Option(
         min=2,
-        help="Most tokens of a sentence, tag and EOS included. Default: what the run was trained "
-        "on, data.max_source_length of its recipe. Memory grows with the square.",
+        help="Maximum number of tokens of a sentence, tag and EOS included. Default: "
+        "data.max_source_length of the run's recipe. Memory grows with the square of this number.",
     ),
 ]
 AlignmentsOption = Annotated[
     bool,
     typer.Option(
         "--alignments",
-        help="After a tab, which word each word comes from, by attention: 0-0 2-1 … "
-        "(source-translation, counted from 0). Pieces are folded to words at SentencePiece's ▁.",
+        help="Append a tab and the word alignment by attention: 0-0 2-1 … (source-translation, "
+        "counted from 0). Subword pieces are merged into words at SentencePiece's ▁.",
     ),
 ]
 BeamOption = Annotated[
-    int | None, typer.Option(min=1, max=MAX_BEAM_SIZE, help="Default: the recipe's.")
+    int | None,
+    typer.Option(
+        min=1, max=MAX_BEAM_SIZE, help="Hypotheses in the beam search. Default: the recipe's."
+    ),
 ]
 
 
@@ -124,19 +137,26 @@ def _finite(number: float | None) -> float | None:
 
 PenaltyOption = Annotated[
     float | None,
-    typer.Option(min=0, max=MAX_LENGTH_PENALTY, callback=_finite, help="Default: the recipe's."),
+    typer.Option(
+        min=0,
+        max=MAX_LENGTH_PENALTY,
+        callback=_finite,
+        help="Exponent of the length penalty; larger values favour longer translations. Default: "
+        "the recipe's.",
+    ),
 ]
 StrictOption = Annotated[
     bool,
     typer.Option(
-        "--strict", help="Refuse a cluster that is open to other people, instead of a warning."
+        "--strict",
+        help="Fail, instead of printing a warning, if other users can reach the cluster.",
     ),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Answer in JSON, for scripts.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the answer as JSON, for scripts.")]
 
 
 def step_range(text: str) -> tuple[int, int]:
-    """First and last step of a range such as 10:20."""
+    """Return the first and last step of a range such as 10:20."""
     first, _, last = text.partition(":")
     numbers = [first, last or first]
     if not all(n.isascii() and n.isdecimal() for n in numbers) or text.endswith(":"):

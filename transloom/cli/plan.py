@@ -1,4 +1,4 @@
-"""`transloom plan`: what a run takes and what is missing, before it trains."""
+"""Command `transloom plan`: estimate the needs of a run, and find what is missing."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -23,28 +23,32 @@ def plan(
     recipe: RecipeArgument,
     overrides: Overrides = None,
     run: Annotated[
-        Path | None, typer.Option(help="The run's folder. Default: runs/ and a name.")
+        Path | None,
+        typer.Option(
+            help="The run's folder. Default: a folder in runs/, named after the recipe and its "
+            "overrides."
+        ),
     ] = None,
     address: Annotated[
-        str | None, typer.Option(help="A running Ray cluster to look at: HOST:PORT or auto.")
+        str | None, typer.Option(help="Running Ray cluster to inspect: HOST:PORT or auto.")
     ] = None,
     like: Annotated[
         Path | None,
-        typer.Option("--from", metavar="RUN", help="Take the speed from this run's record."),
+        typer.Option("--from", metavar="RUN", help="Use the speed in this run's record."),
     ] = None,
     measure: Annotated[
         bool,
         typer.Option(
             "--measure/--no-measure",
-            help="Train a few steps of one rank in this process where no record tells the speed.",
+            help="If no record has the speed, train one rank for a few steps in this process.",
         ),
     ] = True,
     as_json: JsonOption = False,
 ) -> None:
-    """Tell what a run takes and what is missing for it: memory, disk, hours, nodes.
+    """Estimate memory, disk space and hours of a run, and report what is missing.
 
-    Exit code 0 if it can be trained like this, 1 if not; each problem is a line with its remedy.
-    `transloom train` and `transloom submit` begin with the quick part of it.
+    Exit code 0 if the run can be trained, 1 if not; each problem is a line with its remedy.
+    `transloom train` and `transloom submit` start with the quick checks of this command.
 
     Examples:
 
@@ -92,7 +96,7 @@ def plan_run(
 
 
 def plan_text(plan: "Plan") -> str:
-    """The plan as lines, the verdict last."""
+    """Return the plan as lines, the verdict last."""
     from trainer.runs.folder import RunFolder
     from transloom.cli.train_run import title_of
 
@@ -104,9 +108,9 @@ def plan_text(plan: "Plan") -> str:
         *(f"{'problem' if p.refuses else 'note'}: {p.text}" for p in plan.problems),
     ]
     refusing = sum(problem.refuses for problem in plan.problems)
-    verdict = "It can be trained."
+    verdict = "The run can be trained."
     if refusing:
-        verdict = f"It cannot be trained like this: {counted(refusing, 'problem')}."
+        verdict = f"The run cannot be trained: {counted(refusing, 'problem')}."
     return "\n".join([*lines, verdict])
 
 
@@ -149,7 +153,7 @@ def _size_lines(plan: "Plan") -> list[str]:
             )
         )
     if disk := plan.disk:
-        there = f", {disk.there} there" if disk.there else ""
+        there = f", {disk.there} exist" if disk.there else ""
         lines.append(
             _line(
                 "checkpoints",
@@ -213,15 +217,15 @@ def _cluster_lines(cluster: "ClusterFacts") -> list[str]:
                 f"; ranks use {facts.interface}; clock {facts.skew_seconds:+.2f} s "
                 f"± {facts.skew_error_seconds:.2f}"
             )
-        leaving = "; about to leave" if node.leaves_at is not None else ""
+        leaving = "; about to drain" if node.leaves_at is not None else ""
         lines.append(_line("node", f"{node.name}: {resources or 'no CPUs'}{more}{leaving}"))
     held = (f"{resources_text(holder)} by {holder_text(holder)}" for holder in cluster.holders)
-    room = f"for {counted(cluster.room, 'rank')} now, {cluster.room_at_all} at all"
-    return [*lines, *(_line("held", text) for text in held), _line("room", room)]
+    capacity = f"{counted(cluster.room, 'rank')} now, {cluster.room_at_all} in all"
+    return [*lines, *(_line("held", text) for text in held), _line("capacity", capacity)]
 
 
 def _if_as_fast(plan: "Plan") -> str:
-    """Return the assumption about ranks that were not measured."""
+    """Return the assumption about numbers of ranks that were not measured."""
     speed, taken = plan.speed, plan.duration
     assert speed is not None
     assert taken is not None
@@ -236,7 +240,7 @@ def _if_as_fast(plan: "Plan") -> str:
 
 
 def _steps(count: float) -> str:
-    """Return a number of steps, with a digit after the point where it is no whole number."""
+    """Return a number of steps in words, with one decimal if it is not a whole number."""
     rounded = f"{count:,.1f}".removesuffix(".0")
     return f"{rounded} step" if rounded == "1" else f"{rounded} steps"
 

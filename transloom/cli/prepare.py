@@ -1,4 +1,4 @@
-"""`transloom prepare`: make a dataset from a recipe's corpora."""
+"""Command `transloom prepare`: make a dataset from a recipe's corpora."""
 
 import signal
 from collections.abc import Iterator
@@ -22,12 +22,15 @@ def prepare(
     recipe: RecipeArgument,
     overrides: Overrides = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace a dataset made from other settings.")
+        bool,
+        typer.Option("--overwrite", help="Replace a dataset that was made with other settings."),
     ] = False,
     processes: ProcessesOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Turn a recipe's corpora into a dataset: tokenizer, shards, manifest.
+    """Prepare a dataset from a recipe's corpora: tokenizer, shards, manifest.
+
+    The command prints what was dropped and why. It does nothing if the dataset is up to date.
 
     Example:  transloom prepare multi30k-ende data.mirror=../multi30k
     """
@@ -41,7 +44,7 @@ def prepare(
 
 
 def work_progress(console: Terminal) -> Progress:
-    """Bars with the amount of work and the remaining time; each task needs the field `amount`."""
+    """Return progress bars with amount and remaining time; each task needs the field `amount`."""
     return Progress(
         VisibleTextColumn("{task.description:<15}"),
         BarColumn(bar_width=20),
@@ -52,7 +55,7 @@ def work_progress(console: Terminal) -> Progress:
 
 
 class _StageBars:
-    """A progress bar for each stage of a preparation."""
+    """Progress bars of a preparation, one for each stage."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
@@ -63,7 +66,7 @@ class _StageBars:
         if now.stage == "unchanged":
             self.unchanged = True
             return
-        # A tokenizer's training does not say how far it has come.
+        # The training of a tokenizer reports no progress.
         total = None if now.stage == "train tokenizer" and not now.done else now.total
         if now.stage not in self._tasks:
             self._tasks[now.stage] = self._progress.add_task(now.stage, total=total, amount="")
@@ -82,7 +85,7 @@ def _amount(now: "PrepareProgress") -> str:
 
 @contextmanager
 def _terminated_as_interrupted() -> Iterator[None]:
-    """Let SIGTERM interrupt as Ctrl-C does, so that both clear up."""
+    """Make SIGTERM raise KeyboardInterrupt as Ctrl-C does, so that both clean up."""
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
@@ -120,7 +123,7 @@ def prepare_dataset(
 def _prepared_text(summary: dict[str, Any]) -> str:
     from transloom.cli.dataset_info import in_words
 
-    done = "is there already, unchanged" if summary["unchanged"] else "is ready"
+    done = "already exists, unchanged" if summary["unchanged"] else "is ready"
     lines = [
         f"{summary['dataset']} {done}: {counted(summary['pairs'], summary['noun'])}, "
         f"{counted(summary['shards'], 'shard')}, "

@@ -1,17 +1,17 @@
 """Settings by the size of a corpus, for `transloom init`.
 
-They are where to begin, not what is best: small corpora get small models, few pieces and much
-dropout, as Multi30k's recipe does (Wu et al. 2021); large ones the base model of Vaswani et al.
-2017.
+They are starting points, not optima: small corpora get small models, small vocabularies and high
+dropout, as Multi30k's recipe does (Wu et al. 2021). Large corpora get the base model of Vaswani et
+al. 2017.
 """
 
 import os
 from dataclasses import dataclass, replace
 
-# Characters of a piece, roughly, in languages with an alphabet.
+# Approximate characters per subword piece, in languages with an alphabet.
 CHARACTERS_PER_PIECE = 3.5
 
-# Of a model that is trained already: few steps, and short ones.
+# For a pretrained model: few epochs at a low learning rate.
 TUNING_EPOCHS = 3
 TUNING_RATE = 0.00005
 
@@ -36,11 +36,11 @@ class _Tier:
 
 
 _TIERS = (
-    _Tier("tiny", 5_000, "Very little text: it learns these sentences more than the language.",
+    _Tier("tiny", 5_000, "Very little text: the model memorizes sentences more than the language.",
           500, 2, 128, 256, 4, 0.1, 64, 512, 4, 0.003, 30, 0),
-    _Tier("small", 50_000, "Little text: a small model, on a laptop.",
+    _Tier("small", 50_000, "Little text: a small model that trains on a laptop.",
           4000, 3, 128, 256, 4, 0.3, 128, 1024, 8, 0.004, 30, 0),
-    _Tier("medium", 1_000_000, "A model of a few million weights: a day of CPUs, or a GPU.",
+    _Tier("medium", 1_000_000, "A model of a few million weights: a day on CPUs, or a GPU.",
           12_000, 4, 256, 1024, 4, 0.2, 128, 2048, 8, 0.001, 20, 0),
     _Tier("large", float("inf"), "The base model of Vaswani et al. 2017, for GPUs.",
           32_000, 6, 512, 2048, 8, 0.1, 256, 4096, 8, 0.0007, 10, 1),
@@ -49,7 +49,7 @@ _TIERS = (
 
 @dataclass(frozen=True)
 class Scale(_Tier):
-    """The settings of one corpus.
+    """Settings for one corpus.
 
     Attributes:
         every: steps between validations, and between checkpoints.
@@ -63,7 +63,7 @@ class Scale(_Tier):
 
 
 def scale_of(pairs: int, target_characters: int) -> Scale:
-    """The settings for so many training pairs."""
+    """Return the settings for a number of training pairs."""
     tier = next(tier for tier in _TIERS if pairs < tier.below_pairs)
     tokens = max(pairs, target_characters / CHARACTERS_PER_PIECE)
     per_step = tier.micro_batch * tier.micro_batches
@@ -79,10 +79,10 @@ def scale_of(pairs: int, target_characters: int) -> Scale:
 
 
 def tuning_scale(scale: Scale, says: str) -> Scale:
-    """The settings with which a model goes on that is trained already.
+    """Return the settings for continuing from a pretrained model.
 
     Args:
-        says: what it is, in a sentence.
+        says: a sentence that describes the model.
     """
     steps = _round(max(100, scale.steps * TUNING_EPOCHS / scale.epochs))
     return replace(
@@ -97,7 +97,7 @@ def tuning_scale(scale: Scale, says: str) -> Scale:
 
 
 def _round(number: float) -> int:
-    """A number with two digits that count."""
+    """Return the number rounded to two significant digits."""
     whole = round(number)
     scale = 10 ** max(0, len(str(whole)) - 2)
     return round(whole / scale) * scale

@@ -1,4 +1,4 @@
-"""`transloom recipes`: list the built-in recipes, or show one."""
+"""Command `transloom recipes`: list the built-in recipes, or show one."""
 
 import re
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 OptionalRecipe = Annotated[
     str | None,
     typer.Argument(
-        metavar="[RECIPE]", help="Show this one. Default: list all.", autocompletion=recipe_names
+        metavar="[RECIPE]", help="Recipe to show. Default: list all.", autocompletion=recipe_names
     ),
 ]
 
-# The end of a sentence: "Vaswani et al. 2017" has none.
+# End of a sentence: "Vaswani et al. 2017" contains none.
 _FIRST_SENTENCE = re.compile(r".*?[.](?=\s+[A-Z]|$)")
 
 
@@ -30,7 +30,7 @@ def recipes(
     overrides: Overrides = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List the recipes that come with transloom, or show one with its defaults filled in.
+    """List the built-in recipes, or show one with its defaults filled in.
 
     Examples:
 
@@ -49,7 +49,7 @@ def recipes(
 
 
 def recipe_rows() -> list[dict[str, Any]]:
-    """Name, path, what it trains and what that needs, by name."""
+    """Return name, path, purpose and requirements of each built-in recipe, sorted by name."""
     from cluster.recipe import RECIPES, load_recipe
 
     rows = []
@@ -70,8 +70,8 @@ def recipes_table(rows: list[dict[str, Any]]) -> AnswerTable:
     table = AnswerTable(
         Column("recipe", copied=True),
         "what it trains",
-        "what that needs",
-        caption="transloom train RECIPE [KEY=VALUE]…; one of your own corpus: transloom init",
+        "what it needs",
+        caption="Train: transloom train RECIPE [KEY=VALUE]…; for your own corpus: transloom init",
     )
     for row in rows:
         table.add(row["recipe"], row["trains"], row["needs"])
@@ -79,14 +79,14 @@ def recipes_table(rows: list[dict[str, Any]]) -> AnswerTable:
 
 
 def recipe_text(values: dict[str, Any]) -> str:
-    """A recipe as YAML."""
+    """Return a recipe as YAML."""
     import yaml
 
     return yaml.safe_dump(values, sort_keys=False, allow_unicode=True).rstrip("\n")
 
 
 def needs_of(recipe: "Recipe") -> str:
-    """Its ranks, where they run, and where its text comes from."""
+    """Return a recipe's ranks, where they run, and the origin of its text."""
     config = recipe.cluster
     device = "GPU" if config.gpus_per_rank else "CPU"
     where = "" if config.address is None else " on a Ray cluster"
@@ -102,7 +102,7 @@ def _text_of(recipe: "Recipe") -> str:
         return f"text from {join_items(hosts)}"
     if all(place.startswith("builtin:") for place in locations):
         return "no download"
-    return "text that you download, as the recipe says"
+    return "text that you download first, see the recipe"
 
 
 def _first_sentence(text: str) -> str:

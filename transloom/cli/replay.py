@@ -1,4 +1,4 @@
-"""`transloom replay`: steps of a run once more, under the microscope."""
+"""Command `transloom replay`: train steps of a run again, and inspect them."""
 
 from pathlib import Path
 from typing import Annotated
@@ -22,44 +22,46 @@ def replay(
     overrides: Overrides = None,
     steps: Annotated[
         str | None,
-        typer.Option(metavar="A:B", help="The steps, both inclusive; or one step."),
+        typer.Option(metavar="A:B", help="Steps to train again, both inclusive; or one step."),
     ] = None,
     worst: Annotated[
         bool,
         typer.Option(
             "--worst",
-            help="Of these steps, or of all, the one whose loss or gradient norm jumped most.",
+            help="Choose the step with the largest jump of loss or gradient norm.",
         ),
     ] = False,
     look: Annotated[
         bool,
         typer.Option(
-            "--look", help="Show each step's examples by loss, gradient norms and activations."
+            "--look",
+            help="Show the examples of each step by loss, and gradient norms and activations.",
         ),
     ] = False,
     examples: Annotated[
-        int, typer.Option(min=1, help="How many examples of a step are shown; --json has all.")
+        int, typer.Option(min=1, help="Number of examples to show per step; --json has all.")
     ] = 10,
     ranks: Annotated[
-        int, typer.Option(min=1, help="On how many ranks. One needs no Ray, unless --address.")
+        int, typer.Option(min=1, help="Number of ranks. One rank without --address needs no Ray.")
     ] = 1,
     address: Annotated[
-        str | None, typer.Option(help="A running Ray cluster to train on: HOST:PORT or auto.")
+        str | None, typer.Option(help="Running Ray cluster to train on: HOST:PORT or auto.")
     ] = None,
     dataset: MovedDatasetOption = None,
     scratch: Annotated[
         Path | None,
         typer.Option(
-            help="Where to keep what it needs meanwhile; with --address, a folder that all nodes "
-            "have. Default: the system's temporary folder."
+            help="Parent of the temporary scratch folder; with --address, on storage that all "
+            "nodes share. Default: the system's temporary folder."
         ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Train steps of a run again, compare them with its record, and look into them.
+    """Train steps of a run again, compare them with its record, and inspect them.
 
-    It begins at the nearest intact checkpoint before the steps and writes nothing into the run.
-    Exit code 0 if data, losses and state are the same, as far as the numerics promise it; else 1.
+    The replay starts from the nearest intact checkpoint before the steps and writes nothing to the
+    run. Exit code 0 if data, losses and state equal the record as far as the numerics guarantee it;
+    else 1.
 
     Examples:
 
@@ -70,7 +72,7 @@ def replay(
       transloom replay runs/phrasebook --steps 120 --look --json
     """
     if steps is None and not worst:
-        raise typer.BadParameter("name steps with --steps A:B, or let --worst find one")
+        raise typer.BadParameter("name steps with --steps A:B, or use --worst to find one")
     from trainer.runs.step_range import StepRange
     from transloom.cli.replay_run import ReplayRequest
     from transloom.cli.replay_run import replay as replay_run

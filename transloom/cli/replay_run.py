@@ -1,9 +1,9 @@
-"""`transloom replay`: steps of a run trained once more, compared with its record, and looked into.
+"""Work of `transloom replay`: train steps again, compare them with the record, inspect them.
 
-    plan ──▶ scratch folder: a run of its own, which begins at the run's checkpoint
-         ──leg by leg, by the loop of every run──▶ its record, reports of the ranks ──▶ ReplayReport
+    plan ──▶ scratch folder: a separate run that starts from the run's checkpoint
+         ──leg by leg, by the usual training loop──▶ its record, reports of ranks ──▶ ReplayReport
 
-The scratch folder holds links to the checkpoint's files; the run itself is only read.
+The scratch folder has links to the checkpoint's files; the run itself is only read.
 """
 
 import shutil
@@ -38,19 +38,19 @@ from transloom.observe.replay.replay_plan import Leg, ReplayPlan, plan_replay, r
 from transloom.observe.replay.replay_verdict import ComparedState, UnreadableData, compare_replay
 
 NEVER = 10**9
-# A report of one rank on one step: as many examples as fit into its memory.
+# Limits of one rank's report on one step, which has all examples that fit into its memory.
 REPORT_LIMITS = JsonLimits(bytes=2_000_000_000, values=100_000_000)
 
 
 @dataclass(frozen=True)
 class ReplayRequest:
-    """What somebody wants to have replayed, and where.
+    """Options of a replay.
 
     Attributes:
-        steps: None for the whole record, of which `worst` takes a step.
+        steps: None for the whole record, from which `worst` chooses a step.
         overrides: fields of the class execution.
-        dataset: folder or URL, if it has moved since training.
-        scratch: the folder in which the scratch folder is made; None for the system's.
+        dataset: folder or URL, if the dataset has moved since training.
+        scratch: parent of the scratch folder; None for the system's temporary folder.
     """
 
     steps: StepRange | None
@@ -64,16 +64,16 @@ class ReplayRequest:
 
     @property
     def is_inline(self) -> bool:
-        """Whether one rank in this process will do."""
+        """True if one rank in this process is enough."""
         return self.ranks == 1 and self.address is None
 
 
 def replay(run: Path, request: ReplayRequest, console: Terminal) -> ReplayReport:
-    """Train the steps again and compare them.
+    """Train the steps again and compare them with the record.
 
     Raises:
         RunMismatchError, TrainerError, RecipeError: these steps cannot be replayed.
-        ClusterError: there is no room for the ranks, or the replay was stopped.
+        ClusterError: the cluster lacks capacity for the ranks, or the replay was stopped.
     """
     folder = RunFolder(run)
     folder.card()
@@ -90,30 +90,30 @@ def replay(run: Path, request: ReplayRequest, console: Terminal) -> ReplayReport
 
 
 def require_device(recipe: Recipe) -> None:
-    """Require the device of a rank here.
+    """Require the device that a rank computes on.
 
     Raises:
-        ClusterError: the ranks compute on GPUs, and here is none.
+        ClusterError: the ranks need GPUs, and this machine has none.
     """
     import torch
 
     if recipe.cluster.gpus_per_rank and not torch.cuda.is_available():
         raise ClusterError(
-            "The run's ranks compute on GPUs (cluster.gpus_per_rank is 1), and torch finds none "
-            "here: replay it where there is one, or on a cluster with --address"
+            "The run's ranks compute on GPUs (cluster.gpus_per_rank is 1), but torch finds none "
+            "here: replay the run on a machine with a GPU, or on a cluster with --address"
         )
 
 
 @contextmanager
 def scratch_run(plan: ReplayPlan, where: Path | None) -> Iterator[RunFolder]:
-    """A folder that looks like the run where the replay begins; removed at the end."""
+    """Yield a copy of the run at the start of the replay, in a folder removed at the end."""
     with tempfile.TemporaryDirectory(prefix="transloom-replay-", dir=where) as name:
         scratch = RunFolder(Path(name).resolve() / "run")
         scratch.checkpoints.mkdir(parents=True)
         _reports(scratch).mkdir()
         if plan.start:
             shutil.copyfile(plan.run.card_path, scratch.card_path)
-            # Links to files, not to the folder: whatever is removed here, the run's files stay.
+            # Link files, not the folder: removing anything here must not remove the run's files.
             linked = scratch.checkpoints / plan.start.path.name
             linked.mkdir()
             shutil.copyfile(plan.start.path / HEADER, linked / HEADER)
@@ -129,10 +129,10 @@ def _reports(scratch: RunFolder) -> Path:
 def _train(
     plan: ReplayPlan, request: ReplayRequest, scratch: RunFolder, listener: "_ReplayListener"
 ) -> UnreadableData | None:
-    """Train all legs; what keeps one from its end, if the dataset does.
+    """Train all legs; return the error of the dataset that stopped them, or None.
 
     Raises:
-        ClusterError: somebody has stopped it.
+        ClusterError: a user stopped the replay.
     """
     for leg in plan.legs:
         order = ReplayOptions(
@@ -147,8 +147,8 @@ def _train(
             return _unreadable(plan, error)
         if outcome != "finished":
             raise ClusterError(
-                f"The replay of steps {plan.steps} was stopped; nothing of it is kept. The same "
-                "command begins anew"
+                f"The replay of steps {plan.steps} was stopped, and its results are discarded. The "
+                "same command starts it again"
             )
     return None
 
@@ -174,7 +174,7 @@ def _train_leg(
 
 
 def _for_scratch(plan: ReplayPlan, leg: Leg, scratch: RunFolder, manifest: Manifest) -> Recipe:
-    """The recipe with an end at the leg's last step, without what decides nothing of a step."""
+    """Return the recipe that ends at the leg's last step, without settings that affect no step."""
     recipe = plan.recipe
     trainer: dict[str, object] = {
         "max_steps": leg.last,
@@ -184,7 +184,7 @@ def _for_scratch(plan: ReplayPlan, leg: Leg, scratch: RunFolder, manifest: Manif
     }
     origin = recipe.trainer.init_from
     if plan.start is None and origin is not None and not is_model_folder(Path(origin)):
-        # The scratch run would take the newest weights; the run has pinned its own.
+        # The scratch run would use the newest weights; the run's card pins its original ones.
         parent = plan.run.card().parent
         warm_start = warm_start_of(recipe, scratch, manifest, parent)
         if warm_start is not None and parent is not None:
@@ -201,7 +201,7 @@ def _for_scratch(plan: ReplayPlan, leg: Leg, scratch: RunFolder, manifest: Manif
 
 
 def _unreadable(plan: ReplayPlan, error: DatasetFileError) -> UnreadableData:
-    """The step that cannot be fed: data is read ahead of the step that is being trained."""
+    """Return the step whose data cannot be read; data is read ahead of the step being trained."""
     step = plan.from_step
     try:
         for traced, _ in walk(
@@ -210,13 +210,13 @@ def _unreadable(plan: ReplayPlan, error: DatasetFileError) -> UnreadableData:
             step = traced
     except DatasetFileError as found:
         return UnreadableData(step + 1, str(found))
-    raise error  # it can be read now: the disk or the server was away
+    raise error  # readable now: the failure of the disk or server was temporary
 
 
 def _build_report(
     plan: ReplayPlan, request: ReplayRequest, scratch: RunFolder, unreadable: UnreadableData | None
 ) -> ReplayReport:
-    """The verdict, and what the ranks saw."""
+    """Build the report from the verdict and the reports of the ranks."""
     lines = _step_lines(scratch)
     fingerprints = plan.fingerprint_of, _numerics(scratch), plan.trained
     promise = plan.recorded.promise(*fingerprints)
@@ -249,7 +249,7 @@ def _step_lines(scratch: RunFolder) -> dict[int, StepLine]:
 
 
 def _numerics(scratch: RunFolder) -> dict[str, object]:
-    """The fingerprint of the replay; empty if its ranks have not begun."""
+    """Return the numerics fingerprint of the replay, or {} if its ranks have not started."""
     path = ReplayOptions(_reports(scratch)).numerics_file
     return parse_object(path.read_bytes()) if path.exists() else {}
 
@@ -270,12 +270,12 @@ def _read_rank_reports(scratch: RunFolder, step: int) -> list[RankStepReport]:
 
 
 class _ReplayListener:
-    """The audience of a replay: a bar on a terminal, and notices."""
+    """Listener of a replay that shows a progress bar and notices."""
 
     def __init__(self, console: Terminal) -> None:
         self._console = console
         self._progress = step_counts(console)
-        self._task = self._progress.add_task("looking for a checkpoint", total=None)
+        self._task = self._progress.add_task("finding a checkpoint", total=None)
         self._before = 0
 
     def __enter__(self) -> "_ReplayListener":
@@ -305,4 +305,4 @@ class _ReplayListener:
             self._progress.update(self._task, completed=line.step - self._before)
 
     def vitals(self, vitals: Vitals) -> None:
-        """Do nothing: the bar says enough."""
+        """Do nothing: the bar shows enough."""

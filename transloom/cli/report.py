@@ -1,4 +1,4 @@
-"""`transloom report`: runs as one file that opens without a network."""
+"""Command `transloom report`: save runs as one HTML file that needs no network."""
 
 from pathlib import Path
 from typing import Annotated
@@ -12,15 +12,17 @@ from transloom.cli.options import JsonOption, answer
 def report(
     runs: Annotated[
         list[Path],
-        typer.Argument(metavar="RUN...", help="The runs' folders.", autocompletion=run_folders),
+        typer.Argument(metavar="RUN...", help="Folders of the runs.", autocompletion=run_folders),
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The HTML file to write.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="HTML file to write.")],
     as_json: JsonOption = False,
 ) -> None:
-    """Freeze the dashboard's page into one HTML file, to be sent and opened without a network.
+    """Save the dashboard's page of runs as one HTML file that opens without a network.
 
-    Curves, events, recipe, cleaning, samples, scores with signatures, environment, hashes, and the
-    commands that repeat it. Example:
+    The file has curves, events, recipe, cleaning, samples, scores with signatures, environment and
+    hashes. It also has the commands that reproduce the run.
+
+    Example:
 
       transloom report runs/phrasebook -o phrasebook.html
     """

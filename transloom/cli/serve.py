@@ -1,4 +1,4 @@
-"""`transloom serve`: runs that translate for others, over HTTP."""
+"""Command `transloom serve`: serve the translations of runs over HTTP."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +21,7 @@ from transloom.inference.decoding_options import DecodingOptions
 from transloom.inference.engine_names import Engine
 
 TOKEN_BYTES = 1_000
-MIN_CHARACTERS = 16  # of a token
+MIN_CHARACTERS = 16  # minimum length of a token
 
 
 def serve(
@@ -29,15 +29,17 @@ def serve(
         list[Path],
         typer.Argument(
             metavar="RUN...",
-            help="Runs' folders; each is served under its name.",
+            help="Folders of runs; each run is served under its folder's name.",
             autocompletion=run_folders,
         ),
     ],
-    replicas: Annotated[int, typer.Option(min=1, help="Processes for each run.")] = 1,
-    cpus: Annotated[int, typer.Option(min=1, help="Cores of each replica.")] = 1,
+    replicas: Annotated[
+        int, typer.Option(min=1, help="Number of replicas (processes) of each run.")
+    ] = 1,
+    cpus: Annotated[int, typer.Option(min=1, help="CPU cores of each replica.")] = 1,
     follow: Annotated[
         Literal["newest", "best", "average", "nothing"],
-        typer.Option(help="Which checkpoint is taken up as soon as there is another one."),
+        typer.Option(help="Checkpoint to switch to when a new one is available."),
     ] = "newest",
     checkpoint: CheckpointOption = None,
     beam_size: BeamOption = None,
@@ -45,41 +47,63 @@ def serve(
     precision: PrecisionOption = "fp32",
     engine: EngineOption = Engine.TORCH,
     compute_type: ComputeTypeOption = None,
-    host: Annotated[str, typer.Option(help="Where it listens.")] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[
         int | None,
-        typer.Option(min=1, max=65535, help="Default: 8644, or the next one that is free."),
+        typer.Option(
+            min=1, max=65535, help="Port to listen on. Default: 8644, or the next free port."
+        ),
     ] = None,
     token: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Whoever asks has to send what stands in this file."),
+        typer.Option(
+            metavar="FILE", help="File with the bearer token that each request must send."
+        ),
     ] = None,
     address: Annotated[
         str | None,
-        typer.Option(help="HOST:PORT of a Ray cluster's head, or auto. Default: a Ray of its own."),
+        typer.Option(
+            help="HOST:PORT of a Ray cluster's head, or auto. Default: start Ray on this machine."
+        ),
     ] = None,
     batch_tokens: Annotated[
-        int, typer.Option(min=1, help="Of a batch, padding included: rows times the longest.")
+        int,
+        typer.Option(
+            min=1, help="Maximum tokens of a batch, padding included: rows times longest row."
+        ),
     ] = 2048,
     wait_milliseconds: Annotated[
-        float, typer.Option(min=0, max=10_000, help="How long a sentence waits for company.")
+        float,
+        typer.Option(min=0, max=10_000, help="Maximum wait for more sentences to batch with."),
     ] = 5.0,
-    max_sentences: Annotated[int, typer.Option(min=1, help="Of one request.")] = 256,
+    max_sentences: Annotated[int, typer.Option(min=1, help="Maximum sentences per request.")] = (
+        256
+    ),
     max_tokens: Annotated[
         int | None,
-        typer.Option(min=2, help="Of a sentence. Default: what the run was trained on."),
+        typer.Option(
+            min=2, help="Maximum tokens of a sentence. Default: the run's maximum in training."
+        ),
     ] = None,
-    max_bytes: Annotated[int, typer.Option(min=100, help="Of a request's body.")] = 1_000_000,
+    max_bytes: Annotated[int, typer.Option(min=100, help="Maximum bytes of a request's body.")] = (
+        1_000_000
+    ),
     max_waiting: Annotated[
-        int, typer.Option(min=1, help="Sentences of a run that wait; more are told to come again.")
+        int,
+        typer.Option(
+            min=1, help="Maximum sentences that wait for a run; further requests get status 429."
+        ),
     ] = 4096,
     timeout_seconds: Annotated[
-        float, typer.Option(min=0.1, max=3600, help="For each request.")
+        float, typer.Option(min=0.1, max=3600, help="Time limit for each request.")
     ] = 60.0,
 ) -> None:
-    """Translate for others over HTTP, with Ray Serve: requests, a page, metrics.
+    """Serve translations over HTTP with Ray Serve: an API, a web page and metrics.
 
-    Sentences of all requests share batches, and newer checkpoints are taken up. Examples:
+    Sentences of concurrent requests share batches. The server switches to newer checkpoints as
+    `--follow` says.
+
+    Examples:
 
       transloom serve runs/phrasebook
 
@@ -131,35 +155,35 @@ def _served_runs(runs: Sequence[Path]) -> dict[str, Path]:
     """Return the runs by the names of their folders, under which they are served.
 
     Raises:
-        ClusterError: two have the same name.
+        ClusterError: two runs have the same name.
     """
     found: dict[str, Path] = {}
     for run in runs:
         path = run.resolve()
         if path.name in found:
             raise ClusterError(
-                f"{found[path.name]} and {path} would both be served as {path.name}: serve one of "
-                "them by a server of its own, or rename its folder"
+                f"{found[path.name]} and {path} would both be served as {path.name}: rename one "
+                "folder, or serve them by two servers"
             )
         found[path.name] = path
     return found
 
 
 def _token_of(file: Path) -> str:
-    """Return the token that a file holds.
+    """Return the token in a file.
 
     Raises:
-        ClusterError: it cannot be read, or it is too short, or no header can carry it.
+        ClusterError: the file cannot be read, or its token is too short or not valid in a header.
     """
     from data_pipeline.storage.regular_files import read_regular
 
     try:
         token = read_regular(file, TOKEN_BYTES).decode().strip()
     except (OSError, ValueError) as error:
-        raise ClusterError(f"The token in {file} cannot be read: {error}") from error
+        raise ClusterError(f"Cannot read the token in {file}: {error}") from error
     if len(token) < MIN_CHARACTERS or not token.isascii() or not token.isprintable():
         raise ClusterError(
-            f"{file} holds no token of {MIN_CHARACTERS} characters or more that can be typed; "
-            f"make one with: openssl rand -hex 32 > {file}"
+            f"{file} has no token of at least {MIN_CHARACTERS} printable ASCII characters; create "
+            f"one with: openssl rand -hex 32 > {file}"
         )
     return token

@@ -1,4 +1,4 @@
-"""`transloom runs` and `transloom status`: how runs stand, from any shell that sees them."""
+"""Commands `transloom runs` and `transloom status`: the status of runs, from any machine."""
 
 from pathlib import Path
 from typing import Annotated
@@ -10,13 +10,15 @@ from transloom.cli.options import JsonOption, RunArgument, answer
 
 def runs(
     folder: Annotated[
-        Path, typer.Argument(metavar="[FOLDER]", help="The folder in which the runs lie.")
+        Path, typer.Argument(metavar="[FOLDER]", help="Parent folder of the runs.")
     ] = Path("runs"),
     as_json: JsonOption = False,
 ) -> None:
-    """List runs: state, step, scores, speed, time left, owner.
+    """List runs with their state, step, scores, speed, time left and owner.
 
-    Reads their folders alone, wherever they are trained. Example:  transloom runs
+    The command reads only the runs' folders, wherever the runs are trained.
+
+    Example:  transloom runs
     """
     from transloom.observe.terminal.run_status_text import runs_in, runs_table
 
@@ -25,9 +27,11 @@ def runs(
 
 
 def status(run: RunArgument, as_json: JsonOption = False) -> None:
-    """Show how a run stands: whether it trains, where, how fast, how well, and what happened last.
+    """Show the status of a run: state, host, speed, scores, and its latest event.
 
-    Reads its folder alone. Example:  transloom status runs/phrasebook --json
+    The command reads only the run's folder.
+
+    Example:  transloom status runs/phrasebook --json
     """
     from transloom.observe.terminal.run_status_text import status_of, status_text
 

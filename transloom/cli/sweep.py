@@ -1,4 +1,4 @@
-"""`transloom sweep`: several runs of a recipe."""
+"""Command `transloom sweep`: train several runs of a recipe."""
 
 from pathlib import Path
 from typing import Annotated
@@ -16,30 +16,34 @@ def sweep(
         list[str],
         typer.Argument(
             metavar="KEY=VALUE,VALUE...",
-            help="Recipe fields with the values to try; one with a single value is the same in "
+            help="Recipe fields with the values to try. A field with one value is the same in "
             "all runs.",
         ),
     ],
     at_once: Annotated[
-        int, typer.Option("--at-once", min=1, metavar="K", help="Most runs that train at once.")
+        int,
+        typer.Option(
+            "--at-once", min=1, metavar="K", help="Maximum number of runs that train at once."
+        ),
     ] = 1,
     address: Annotated[
         str | None,
         typer.Option(
-            help="A running Ray cluster to train on: HOST:PORT or auto. Default: each "
-            "run starts Ray for itself, here."
+            help="Running Ray cluster to train on: HOST:PORT or auto. Default: each run starts "
+            "Ray on this machine."
         ),
     ] = None,
-    folder: Annotated[
-        Path, typer.Option("--folder", help="The folder in which the runs lie.")
-    ] = Path("runs"),
+    folder: Annotated[Path, typer.Option("--folder", help="Parent folder of the runs.")] = Path(
+        "runs"
+    ),
     as_json: JsonOption = False,
 ) -> None:
-    """Train a run for each combination of values, and compare them in a table.
+    """Train a run for each combination of values, and compare the runs in a table.
 
-    Runs have the names that `transloom train` gives them. The same command goes on: finished runs
-    are skipped, others continued. Ctrl-C or SIGTERM lets all leave a checkpoint (exit code 75). A
-    run that fails does not end the others (1 at the end). Lists stand in brackets and quotes.
+    Runs are named as by `transloom train`. Run the same command again to continue: it skips
+    finished runs and continues the others. Ctrl-C or SIGTERM makes all runs write a checkpoint
+    (exit code 75). If a run fails, the others continue, and the exit code is 1. Put lists in
+    brackets and quotes.
 
     Examples:
 

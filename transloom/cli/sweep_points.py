@@ -1,7 +1,7 @@
-"""The runs of a sweep: the product of the values that are given for fields of a recipe.
+"""Runs of a sweep: the product of the values that are given for fields of a recipe.
 
 seed=1,2 model.dropout=0.1,0.3 trainer.max_steps=500
-  ──each value read as YAML, a comma between two──▶ 2 × 2 runs, all of 500 steps
+  ──each value read as YAML, separated by commas──▶ 2 × 2 runs, all of 500 steps
   ──named as `transloom train` names them──▶ runs/RECIPE,seed=2,model.dropout=0.3
 """
 
@@ -24,8 +24,8 @@ class SweepPoint:
     """One run of a sweep.
 
     Attributes:
-        overrides: all that `transloom train` is told besides the recipe.
-        changed: the values by which it differs from the others, by field.
+        overrides: all overrides that `transloom train` gets in addition to the recipe.
+        changed: the values that distinguish the run from the others, by field.
         run: its folder.
         max_steps: of its recipe.
     """
@@ -37,14 +37,14 @@ class SweepPoint:
 
 
 def sweep_points(recipe: Path, overrides: Sequence[str], folder: Path) -> list[SweepPoint]:
-    """The runs of a sweep, the last field's values changing fastest.
+    """Return the runs of a sweep; the last field's values change fastest.
 
     Args:
         overrides: as KEY=VALUE or KEY=VALUE,VALUE,….
-        folder: where the runs lie.
+        folder: parent folder of the runs.
 
     Raises:
-        RecipeError: a recipe is wrong, two runs would be the same, or there is only one.
+        RecipeError: a recipe is invalid, two runs would be the same, or there is only one.
     """
     axes = [_axis(override) for override in overrides]
     count = 1
@@ -53,7 +53,7 @@ def sweep_points(recipe: Path, overrides: Sequence[str], folder: Path) -> list[S
     if not 1 < count <= MAX_RUNS:
         raise RecipeError(
             f"The values of this sweep make {counted(count, 'run')}, expected 2 to {MAX_RUNS:,}: "
-            "give several values for a field, such as seed=1,2,3; `transloom train` is for one run"
+            "give several values for a field, such as seed=1,2,3; use `transloom train` for one run"
         )
     points: dict[str, SweepPoint] = {}
     for values in product(*(texts for _, texts in axes)):
@@ -67,7 +67,7 @@ def sweep_points(recipe: Path, overrides: Sequence[str], folder: Path) -> list[S
             raise RecipeError(
                 f"{_values_text(points[name].changed)} and {_values_text(changed)} would be one "
                 f"run, {name}: only fields of the class identity make another run (`transloom "
-                "fields` tells the class). Give each value once, and other fields one value"
+                "fields` shows the class). Give each value once, and other fields one value"
             )
         steps = load_recipe(recipe, given).trainer.max_steps
         points[name] = SweepPoint(given, changed, folder / name, steps)
@@ -75,7 +75,7 @@ def sweep_points(recipe: Path, overrides: Sequence[str], folder: Path) -> list[S
 
 
 def _axis(override: str) -> tuple[str, list[str]]:
-    """A field with the texts of its values."""
+    """Return a field and the texts of its values."""
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise RecipeError(f"{override!r} is not of the form KEY=VALUE,VALUE,…, e.g. seed=1,2,3")
@@ -88,12 +88,12 @@ def _axis(override: str) -> tuple[str, list[str]]:
     if len(values) == 1:
         return key, [text]
     try:
-        # JSON is YAML, and reads as the same value wherever it stands.
+        # JSON is YAML, and has the same value in any context.
         return key, [json.dumps(value, ensure_ascii=False) for value in values]
     except TypeError as error:
         raise RecipeError(
-            f"{override[:200]!r} has a value that no field takes ({error}): put texts that look "
-            "like dates into quotation marks"
+            f"{override[:200]!r} has a value that no field accepts ({error}): put quotation "
+            "marks around texts that look like dates"
         ) from error
 
 

@@ -1,10 +1,10 @@
-"""`transloom sweep`: runs of a recipe with several values, some at a time, each by `train`.
+"""Work of `transloom sweep`: train the runs of a sweep, at most K at once, each by `train`.
 
     points ──finished before?──▶ skipped
-       │  ──trained elsewhere?──▶ waited for, then looked at again
+       │  ──trained elsewhere?──▶ wait for it, then check again
        └──▶ a process of `transloom train`, at most K at once ──▶ finished, stopped or failed
 
-Nothing of a sweep is kept but its runs: the same command goes on where they stand.
+A sweep stores nothing but its runs: the same command continues from their state.
 """
 
 import signal
@@ -28,34 +28,35 @@ from transloom.cli.sweep_points import SweepPoint
 
 POLL_SECONDS = 0.2
 STATUS_SECONDS = 1.0
-OUTPUT = "output.txt"  # in the run's folder: all that its process prints
+OUTPUT = "output.txt"  # in the run's folder: all output of its process
 REASON_BYTES = 4096
-# Without this process's folder on the path, where packages of the same names may lie.
+# Excludes this process's directory from the path: it may contain packages of the same names.
 TRANSLOOM = (sys.executable, "-P", "-c", "from transloom.cli.app import main; main()")
 
 
 class SweepChild(Protocol):
-    """A run that is being trained."""
+    """Training process of a run."""
 
     def poll(self) -> int | None:
-        """The exit code; None as long as it trains."""
+        """Return the exit code, or None while the run trains."""
 
     def ask_to_stop(self) -> None:
-        """Let it leave a checkpoint and 75; when asked again, let it leave at once."""
+        """Ask for a checkpoint and exit code 75; when called again, ask for an immediate exit."""
 
 
 class TrainProcess:
-    """A process of `transloom train`."""
+    """Process of `transloom train`."""
 
     def __init__(self, recipe: Path, point: SweepPoint, options: Sequence[str]) -> None:
-        """
+        """Start the process in a separate session, with its output in the run's folder.
+
         Args:
-            options: of `transloom train`, besides those of the point.
+            options: of `transloom train`, in addition to those of the point.
         """
         point.run.mkdir(parents=True, exist_ok=True)
         command = [*TRANSLOOM, "train", str(recipe), *point.overrides, *options]
         with (point.run / OUTPUT).open("ab") as output:
-            # In a session of its own: a terminal's Ctrl-C comes to it once, from here.
+            # In a separate session: a terminal's Ctrl-C reaches it once, through this process.
             self._process = subprocess.Popen(
                 [*command, "--run", str(point.run)],
                 stdin=subprocess.DEVNULL,
@@ -73,24 +74,24 @@ class TrainProcess:
 
 
 class ExternalRun:
-    """A run that another process trains, such as one that a killed sweep has left."""
+    """Run that another process trains, such as one left over from a killed sweep."""
 
     def __init__(self, run: Path) -> None:
         self._run = run
         self._given_up = False
 
     def poll(self) -> int | None:
-        """None as long as it trains; then nobody knows how it left."""
+        """Return None while the run trains; afterwards 75, because its exit code is unknown."""
         trains = run_status_of(self._run, RECORD_BYTES_IN_LIST).state == "training"
         return EXIT_PREEMPTED if self._given_up or not trains else None
 
     def ask_to_stop(self) -> None:
-        """Not ours to stop: it is no longer waited for."""
+        """Stop waiting for the run; the process is not ours to stop."""
         self._given_up = True
 
 
 class SweepSignals:
-    """Counts requests to stop for as long as the context lasts."""
+    """Counts requests to stop while the context is active."""
 
     def __init__(self) -> None:
         self.asked = 0
@@ -101,7 +102,7 @@ class SweepSignals:
 
     def __exit__(self, *_: object) -> None:
         for number in self._before:
-            signal.signal(number, signal.SIG_IGN)  # the outcome stands
+            signal.signal(number, signal.SIG_IGN)  # the outcome is final
 
     def _count(self, number: int, frame: FrameType | None) -> None:
         self.asked += 1
@@ -109,10 +110,10 @@ class SweepSignals:
 
 @dataclass
 class SweepRun:
-    """A run of the sweep, and what became of it so far.
+    """Run of a sweep with its state so far.
 
     Attributes:
-        exit_code: of its process; 0 if it was finished before; None until it has ended.
+        exit_code: of its process; 0 if it had finished before; None until it ends.
     """
 
     point: SweepPoint
@@ -133,7 +134,7 @@ class SweepRun:
 
     @property
     def reason(self) -> str | None:
-        """Why it failed."""
+        """Reason of a failure, or None if the run has not failed."""
         if self.state != "failed":
             return None
         if self.run_status.state == "failed" and self.run_status.reason:
@@ -153,7 +154,7 @@ class SweepRun:
 
 
 class Sweep:
-    """Trains the runs of a sweep, a few at a time."""
+    """Trains the runs of a sweep, a limited number at a time."""
 
     def __init__(
         self,
@@ -162,10 +163,11 @@ class Sweep:
         start: Callable[[SweepPoint], SweepChild],
         notice: Callable[[str], None] = lambda text: None,
     ) -> None:
-        """
+        """Read the state of each run; nothing is started yet.
+
         Args:
-            start: begins to train a run that is not finished.
-            notice: told of each run that begins or ends.
+            start: starts training a run that has not finished.
+            notice: called with a line for each run that starts or ends.
         """
         self.runs = [SweepRun(point, _read_status(point)) for point in points]
         self._at_once = at_once
@@ -177,14 +179,14 @@ class Sweep:
         self._looks = Interval(STATUS_SECONDS)
 
     def train(self, signals: SweepSignals, show: Callable[[], None] = lambda: None) -> int:
-        """Train until all have ended, or have left after a request to stop.
+        """Train until all runs have ended, or have stopped after a request.
 
         Args:
-            show: called again and again, for a display.
+            show: called periodically, for a display.
 
         Returns:
-            The sweep's exit code: 75 if the same command has something to go on with because it
-            was asked to stop, 1 if a run has failed, else 0.
+            The sweep's exit code: 75 if a request stopped it and the same command can continue it,
+            1 if a run has failed, else 0.
         """
         try:
             while self._children or (self._waiting and not signals.asked):
@@ -195,7 +197,7 @@ class Sweep:
                 show()
                 if self._children:
                     time.sleep(POLL_SECONDS)
-        finally:  # an error here, such as a folder that cannot be written, leaves nobody behind
+        finally:  # an error here, such as an unwritable folder, must leave no process running
             for _, child in self._children.values():
                 child.ask_to_stop()
         return self._exit_code(asked=bool(signals.asked))
@@ -216,7 +218,9 @@ class Sweep:
             del self._children[key]
             run.trains, run.run_status = False, _read_status(run.point)
             if isinstance(child, ExternalRun):
-                self._waiting.appendleft(run)  # whoever trained it is gone, or we are to leave
+                self._waiting.appendleft(
+                    run
+                )  # the other process has ended, or we have been asked to stop
                 continue
             run.exit_code = code
             said = f": {run.reason}" if run.reason else ""
@@ -231,13 +235,13 @@ class Sweep:
         run.trains = True
         number = self.runs.index(run)
         if run.run_status.state == "training":
-            self._notice(f"{run.name}: another process trains it, and is waited for")
+            self._notice(f"{run.name}: another process trains it; waiting for that process")
             self._children[number] = run, ExternalRun(run.point.run)
             return
         going_on = (
             f" from step {run.run_status.checkpoint_step:,}" if run.run_status.checkpoint else ""
         )
-        self._notice(f"{run.name}: run {number + 1} of {len(self.runs)} begins{going_on}")
+        self._notice(f"{run.name}: run {number + 1} of {len(self.runs)} starts{going_on}")
         self._children[number] = run, self._start(run.point)
 
     def _exit_code(self, *, asked: bool) -> int:
@@ -249,7 +253,7 @@ class Sweep:
         return EXIT_PREEMPTED if EXIT_PREEMPTED in codes else 0
 
     def outcome(self) -> str:
-        """How many runs are in which state, in words."""
+        """Return the number of runs in each state, in words."""
         states = [run.state for run in self.runs]
         parts = [f"{states.count(state)} {state}" for state in dict.fromkeys(states)]
         return f"{counted(len(states), 'run')}: {', '.join(parts)}"
@@ -260,11 +264,11 @@ def _read_status(point: SweepPoint) -> RunStatus:
 
 
 def _last_error(run: Path, code: int | None) -> str:
-    """What the process of a run said last, if it was an error."""
+    """Return the last error that a run's process printed, or where its output is."""
     with suppress(OSError):
         with (run / OUTPUT).open("rb") as file:
             file.seek(max(0, file.seek(0, 2) - REASON_BYTES))
             said = file.read().decode(errors="replace")
         if "error: " in said:
             return " ".join(said.rpartition("error: ")[2].split())
-    return f"its process left {code}; {run / OUTPUT} has what it said"
+    return f"its process exited with code {code}; its output is in {run / OUTPUT}"

@@ -1,4 +1,4 @@
-"""What a sweep looks like: while it trains, and at its end."""
+"""Terminal views of a sweep: a display while it trains, and a table at its end."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -17,18 +17,18 @@ LINE_SECONDS = 10.0
 
 
 class SweepDisplay(Protocol):
-    """Shows a person how a sweep goes on."""
+    """Display of a sweep's progress."""
 
     def notice(self, text: str) -> None:
-        """Tell of something that has happened."""
+        """Print an event."""
 
     def show(self, runs: Sequence[SweepRun]) -> None:
-        """Show how the runs stand now."""
+        """Show the current state of the runs."""
 
 
 @contextmanager
 def shown_while(console: Terminal) -> Iterator[SweepDisplay]:
-    """A live table in a terminal, plain lines anywhere else."""
+    """Yield a live table in a terminal, plain lines anywhere else."""
     if not console.is_terminal:
         yield _Lines(console)
         return
@@ -37,7 +37,7 @@ def shown_while(console: Terminal) -> Iterator[SweepDisplay]:
 
 
 def sweep_table(runs: Sequence[SweepRun]) -> AnswerTable:
-    """The runs with the values that tell them apart, and the best that each has reached."""
+    """Return a table of the runs, their distinguishing values, and the best scores of each."""
     fields = list(runs[0].point.changed)
     measures = list(dict.fromkeys(name for run in runs for name in run.run_status.best))
     table = AnswerTable(
@@ -68,7 +68,7 @@ def _decoding(runs: Sequence[SweepRun], measure: str) -> str | None:
 
 
 class _Lines:
-    """A line for each notice, and now and then one for each run that trains."""
+    """Prints a line for each notice, and periodically one for each run that trains."""
 
     def __init__(self, console: Terminal) -> None:
         self._console = console
@@ -91,7 +91,7 @@ class _Lines:
 
 
 class _LiveTable:
-    """The table of the end, as it is by now."""
+    """Shows the table of the end, filled with the current state."""
 
     def __init__(self, console: Terminal, live: Live) -> None:
         self._console = console

@@ -1,4 +1,4 @@
-"""Loading the networks that commands give texts to."""
+"""Loading of the networks that read texts for commands."""
 
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,7 +11,7 @@ R = TypeVar("R", bound=TextReader[Any])
 
 
 def load_reader(kind: type[R], run: Path, checkpoint: str | None, precision: Precision) -> R:
-    """Load a run's network, and warn if usual weights were passed over."""
+    """Load a run's network, and warn about each checkpoint that was skipped."""
     reader = kind.load(run, checkpoint, precision)
     for reason in reader.passed_over:
         warn(f"{reason}; using {reader.checkpoint.path}")

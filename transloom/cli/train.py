@@ -1,4 +1,4 @@
-"""`transloom train`: train a run, or continue it."""
+"""Command `transloom train`: train a run, or continue it."""
 
 from pathlib import Path
 from typing import Annotated
@@ -22,22 +22,32 @@ def train(
     recipe: RecipeArgument,
     overrides: Overrides = None,
     run: Annotated[
-        Path | None, typer.Option(help="The run's folder. Default: runs/ and a name.")
+        Path | None,
+        typer.Option(
+            help="The run's folder. Default: a folder in runs/, named after the recipe and its "
+            "overrides."
+        ),
     ] = None,
     address: Annotated[
-        str | None, typer.Option(help="A running Ray cluster to train on: HOST:PORT or auto.")
+        str | None, typer.Option(help="Running Ray cluster to train on: HOST:PORT or auto.")
     ] = None,
     inline: Annotated[
-        bool, typer.Option("--inline", help="One rank in this process, without Ray: to debug.")
+        bool,
+        typer.Option(
+            "--inline", help="Train one rank in this process, without Ray; for debugging."
+        ),
     ] = False,
     profile: Annotated[
         str | None,
-        typer.Option(metavar="A:B", help="Write torch's profile of the steps A to B of each rank."),
+        typer.Option(metavar="A:B", help="Write each rank's torch profile of steps A to B."),
     ] = None,
     strict: StrictOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Train a run, or continue it: the same command does both.
+    """Train a run, or continue it from its newest checkpoint.
+
+    The same command starts a new run and continues a run that was stopped. It ends with exit code
+    75 if the run was preempted and can be continued.
 
     Examples:
 

@@ -1,4 +1,4 @@
-"""`transloom train`: resolve recipe and run folder, then train here or on a cluster."""
+"""Work of `transloom train`: resolve recipe and run folder, then train here or on a cluster."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,10 +78,10 @@ class TrainResult:
         """Return how the run ended, in a sentence or two."""
         if self.outcome == "preempted":
             if self.checkpoint is None:
-                return f"Stopped before {self.run} had a checkpoint; the same command starts it."
+                return f"Stopped before {self.run} had a checkpoint; the same command starts over."
             return (
                 f"Stopped. The newest checkpoint of {self.run} is of step {self.step}; the same "
-                "command continues from there."
+                "command continues from that step."
             )
         if self.began_at == self.step:
             return self._nothing_left_text()
@@ -125,7 +125,7 @@ def train_run(
     if inline and loaded.cluster.address is not None:
         raise RecipeError(
             f"--inline trains in this process, but cluster.address is {loaded.cluster.address}: "
-            "leave --inline out, or say cluster.address=null"
+            "leave --inline out, or set cluster.address=null"
         )
     folder = RunFolder(options.run or RUNS / run_name(path, overrides))
     loaded = with_absolute_paths(loaded)
@@ -174,14 +174,14 @@ def _check_profile(steps: StepRange, recipe: Recipe, run: RunFolder) -> None:
         )
     if steps.last - steps.first >= MAX_PROFILED_STEPS:
         raise RecipeError(
-            f"--profile {steps} names {counted(steps.last - steps.first + 1, 'step')}, and so long "
-            f"a trace is too large to be looked at: name at most {MAX_PROFILED_STEPS}"
+            f"--profile {steps} names {counted(steps.last - steps.first + 1, 'step')}, and such a "
+            f"trace is too large for a viewer: name at most {MAX_PROFILED_STEPS}"
         )
     begun = _newest_step(run)
     if steps.first <= begun and not profile_folder(run, steps).exists():
         raise RecipeError(
-            f"--profile {steps} begins at step {steps.first}, but {run.path} goes on from the "
-            f"checkpoint of step {begun}: name steps after that, up to trainer.max_steps, which is "
+            f"--profile {steps} begins at step {steps.first}, but {run.path} continues from the "
+            f"checkpoint of step {begun}: name later steps, up to trainer.max_steps, which is "
             f"{longest}"
         )
 
@@ -192,7 +192,7 @@ def _newest_step(run: RunFolder) -> int:
 
 
 def title_of(recipe: Recipe, run: RunFolder) -> str:
-    """One line on what is being trained, and how."""
+    """Return one line that describes the run, its model, its ranks and its engine."""
     engine, cluster = recipe.engine, recipe.cluster
     device = "GPU" if cluster.gpus_per_rank else "CPU"
     low, high = cluster.min_ranks, cluster.max_ranks

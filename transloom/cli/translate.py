@@ -1,4 +1,4 @@
-"""`transloom translate`: translate lines of sentences."""
+"""Command `transloom translate`: translate lines of text."""
 
 from pathlib import Path
 from typing import Annotated
@@ -31,19 +31,23 @@ def translate(
         list[str],
         typer.Argument(
             metavar="RUN... [FILE|-]",
-            help="Runs' folders, each RUN or RUN@STEP, then a file of one sentence a line; - is "
-            "standard input.",
+            help="Folders of runs, each RUN or RUN@STEP, then a file with one sentence per line. "
+            "- is standard input, the default.",
             autocompletion=run_folders,
         ),
     ],
     given: Annotated[
         str | None,
-        typer.Option("--input", metavar="FILE", help="The file, in place of the last argument."),
+        typer.Option(
+            "--input", metavar="FILE", help="File to translate, instead of the last argument."
+        ),
     ] = None,
     checkpoint: CheckpointOption = None,
     beam_size: BeamOption = None,
     length_penalty: PenaltyOption = None,
-    n_best: Annotated[int, typer.Option(min=1, help="Translations of each sentence.")] = 1,
+    n_best: Annotated[
+        int, typer.Option(min=1, help="Number of translations of each sentence.")
+    ] = 1,
     prefixes: PrefixesOption = None,
     alignments: AlignmentsOption = False,
     tag: TagOption = None,
@@ -56,34 +60,40 @@ def translate(
     on_cluster: Annotated[
         bool,
         typer.Option(
-            "--on-cluster", help="Let actors on a Ray cluster translate FILE to --output."
+            "--on-cluster", help="Translate FILE to --output with actors on a Ray cluster."
         ),
     ] = False,
     output: Annotated[
-        Path | None, typer.Option(metavar="OUT", help="With --on-cluster: the file to write.")
+        Path | None, typer.Option(metavar="OUT", help="With --on-cluster: file to write.")
     ] = None,
     address: Annotated[
         str | None,
-        typer.Option(help="The cluster: HOST:PORT or auto. Default: Ray is started here."),
+        typer.Option(
+            help="With --on-cluster: HOST:PORT of a Ray cluster, or auto. Default: start Ray here."
+        ),
     ] = None,
     actors: Annotated[
-        int | None, typer.Option(min=1, help="Default: as many as the cluster has room for.")
+        int | None,
+        typer.Option(
+            min=1, help="With --on-cluster: number of actors. Default: as many as the cluster fits."
+        ),
     ] = None,
-    cpus_per_actor: Annotated[float, typer.Option(min=0.1, help="Each is a process.")] = 1.0,
-    gpus_per_actor: Annotated[float, typer.Option(min=0.0, help="With any, on a GPU.")] = 0.0,
+    cpus_per_actor: Annotated[float, typer.Option(min=0.1, help="CPUs of each actor.")] = 1.0,
+    gpus_per_actor: Annotated[float, typer.Option(min=0.0, help="GPUs of each actor.")] = 0.0,
     as_json: JsonOption = False,
 ) -> None:
     """Translate sentences with a run's weights, by beam search.
 
-    Several runs translate together, as papers do with seeds: each token has the mean of their
-    probabilities. They need one target tokenizer. A run is a folder, a file of sentences is none,
-    so arguments are told apart by that, and --input says it.
+    Several runs translate as an ensemble: each token gets the mean of their probabilities. The
+    runs need the same target tokenizer. An argument that is a folder is a run; the last argument
+    may be a file of sentences, which --input can also name.
 
-    --on-cluster deals a large file to actors. The output is that of this command without it, and
-    appears whole; whatever is killed, the same command goes on where it was.
+    --on-cluster distributes a large file over actors. The output equals the output of this command
+    without it, and the file appears only when complete. If anything is killed, run the same command
+    again to continue.
 
-    Text is UTF-8 whatever the locale, and a line ends with \\n alone. A line that is not UTF-8 or
-    too long is named, and nothing is translated (exit code 1).
+    Text is UTF-8 whatever the locale, and only \\n ends a line. If a line is not UTF-8 or is too
+    long, the command names it and translates nothing (exit code 1).
 
     Examples:
 
@@ -103,23 +113,24 @@ def translate(
     """
     if long_lines == "split" and (n_best > 1 or prefixes is not None or alignments):
         raise typer.BadParameter(
-            "--long-lines split makes one translation of the best of each part: leave out "
-            "--n-best, --prefixes and --alignments"
+            "--long-lines split joins the best translation of each part: leave out --n-best, "
+            "--prefixes and --alignments"
         )
     names, file = _runs_and_file(runs, given)
     if alignments and len(names) > 1:
         raise typer.BadParameter(
-            "--alignments are what one model looks at, and several runs are named: name one run"
+            "--alignments come from the attention of one model, but several runs are named: name "
+            "one run"
         )
     if on_cluster != (output is not None):
         raise typer.BadParameter(
             "--on-cluster and --output OUT belong together; without a cluster, redirect the output"
         )
     if on_cluster and engine is not Engine.TORCH:
-        raise typer.BadParameter(f"--on-cluster translates with torch, and --engine is {engine}")
+        raise typer.BadParameter(f"--on-cluster needs --engine torch, but --engine is {engine}")
     if on_cluster and (prefixes is not None or processes is not None):
         raise typer.BadParameter(
-            "--on-cluster takes no --prefixes, and --actors in place of --processes"
+            "--on-cluster does not support --prefixes, and needs --actors instead of --processes"
         )
     from transloom.cli.load_translator import load_together
     from transloom.inference.translate import LineOptions, translated_lines
@@ -140,15 +151,15 @@ def translate(
 
 
 def _runs_and_file(words: list[str], given: str | None) -> tuple[list[str], str]:
-    """The runs among the arguments, and the file: the last one, if it is no folder."""
+    """Return the runs among the arguments, and the file: the last argument that is no folder."""
     *others, last = words
     file = given or "-"
     if given is None and others and not _is_folder(last):
         words, file = others, last
-    for word in words[1:]:  # what the first one is, is told where it is opened
+    for word in words[1:]:  # an error about the first run is raised when it is opened
         if not _is_folder(word):
             raise typer.BadParameter(
-                f"{word} is no folder of a run: name runs first, then one file, as in "
+                f"{word} is not the folder of a run: name runs first, then one file, as in "
                 "`transloom translate runs/seed-1 runs/seed-2 sentences.txt`, or with --input FILE"
             )
     return words, file

@@ -1,6 +1,6 @@
-"""`transloom tune-decoding`: which weights, beam and length penalty translate best.
+"""Command `transloom tune-decoding`: find the best weights, beam size and length penalty.
 
-checkpoints, averages made where wanted ─▶ all points on the validation set ─▶ table, advice
+checkpoints, averages made where needed ─▶ all points on the validation set ─▶ table, advice
 """
 
 import math
@@ -39,26 +39,33 @@ def tune_decoding(
         str,
         typer.Option(
             metavar="WHICH,WHICH,…",
-            help="Weights to try: newest, best, a step, average-of-…; last:K and best:K are the "
-            "average of so many, made where it is not there.",
+            help="Weights to try: newest, best, a step, average-of-…. last:K and best:K are "
+            "averages of K checkpoints; missing averages are computed.",
         ),
     ] = "newest",
     beam_sizes: Annotated[
         str | None,
-        typer.Option(metavar="SIZE,…", help="Default: 1,2,3,4,5,6,8,10. Each is a search."),
+        typer.Option(
+            metavar="SIZE,…",
+            help="Beam sizes to try; each needs a search. Default: 1,2,3,4,5,6,8,10.",
+        ),
     ] = None,
     length_penalties: Annotated[
         str | None,
-        typer.Option(metavar="ALPHA,…", help="Default: 0,0.2,…,2. They cost no search."),
+        typer.Option(
+            metavar="ALPHA,…",
+            help="Length penalties to try; they need no extra search. Default: 0,0.2,…,2.",
+        ),
     ] = None,
     metric: Annotated[
         Literal["bleu", "chrf", "bleu_literature"],
         typer.Option(
-            help="bleu_literature: of lower-cased Moses tokens, as papers on Multi30k do."
+            help="Score to maximize. bleu_literature is BLEU of lower-cased Moses tokens, as in "
+            "papers on Multi30k."
         ),
     ] = "bleu",
     on: Annotated[
-        str, typer.Option("--set", help="validation; a test set is refused.")
+        str, typer.Option("--set", help="The set to score on: validation. Test sets are refused.")
     ] = "validation",
     dataset: MovedDatasetOption = None,
     precision: PrecisionOption = "fp32",
@@ -67,9 +74,9 @@ def tune_decoding(
 ) -> None:
     """Choose beam size, length penalty and weights on the validation set.
 
-    All combinations are scored. Those that chance may set apart from the best one are named (paired
-    bootstrap). Of these the smallest beam is recommended, with the length penalty that is nearest
-    to the recipe's. The result is kept in the run's folder as tuned-decoding.json.
+    The command scores all combinations and marks those whose distance from the best one may be
+    chance (paired bootstrap). Among these it recommends the smallest beam, with the length penalty
+    nearest to the recipe's. It stores the result in the run's folder as tuned-decoding.json.
 
     Examples:
 
@@ -81,8 +88,8 @@ def tune_decoding(
     """
     if on != "validation":
         raise typer.BadParameter(
-            f"--set is {on!r}, but decoding is chosen on validation alone: chosen on the set that "
-            "is reported, it would make the report too good"
+            f"--set is {on!r}, expected validation: decoding options chosen on a test set would "
+            "make its reported scores too good"
         )
     from transloom.inference.tuned_decoding import Grid
 
@@ -93,7 +100,7 @@ def tune_decoding(
         grid = Grid(grid.beam_sizes, _penalties(length_penalties))
     names = [name.strip() for name in checkpoints.split(",") if name.strip()]
     if not names:
-        raise typer.BadParameter("--checkpoints names none: give some as in newest,last:5")
+        raise typer.BadParameter("--checkpoints is empty: name some, such as newest,last:5")
     options = TuningOptions(tuple(names), grid, metric, dataset, precision, processes)
     tuned = tune_run(run, options, Terminal(stderr=True))
     answer(tuned_json(run, tuned), as_json, tuned_text(run, tuned))
@@ -128,7 +135,7 @@ class TuningOptions:
     Attributes:
         checkpoints: steps, names of averages, newest, best, last:K or best:K.
         dataset: replaces the dataset of the recipe.
-        processes: the number of processes that translate; None: chosen by the work and memory.
+        processes: number of processes that translate; None chooses it by work and memory.
     """
 
     checkpoints: tuple[str, ...]
@@ -143,7 +150,7 @@ def tune_run(run: Path, options: TuningOptions, console: Terminal) -> "TunedDeco
     """Try all settings on the validation set with each checkpoint, and record the scores.
 
     Raises:
-        RunMismatchError: there is no run, it does not translate, or its dataset is another one.
+        RunMismatchError: the run does not exist or does not translate, or the dataset differs.
         CheckpointError: the run has no such checkpoint, or it is damaged.
     """
     from trainer.recipe import TrainingRecipe
@@ -155,7 +162,7 @@ def tune_run(run: Path, options: TuningOptions, console: Terminal) -> "TunedDeco
     folder = RunFolder(run)
     if (task := task_of(run)) != "translation":
         raise RunMismatchError(
-            f"{run} was trained for {task}, which is not decoded by a search: name a run of "
+            f"{run} was trained for {task}, which does not use beam search: name a run of "
             "translation"
         )
     decoding = DecodingOptions(precision=options.precision)
@@ -176,7 +183,7 @@ def tune_run(run: Path, options: TuningOptions, console: Terminal) -> "TunedDeco
 
 
 def _found(run: "RunFolder", name: str) -> str:
-    """A step or the name of an average; an average that is wanted is made.
+    """Return a step or the name of an average; make an average that does not exist yet.
 
     Raises:
         CheckpointError: there is no such checkpoint.
@@ -192,7 +199,7 @@ def _found(run: "RunFolder", name: str) -> str:
         if kind not in ("last", "best") or not count.isdecimal() or int(count) < 1:
             raise CheckpointError(
                 f"{name!r} names no checkpoints: last:5 is the average of the last five, best:3 "
-                "that of the three with the best validation"
+                "the average of the three with the best validation scores"
             )
         if int(count) == 1:
             return _found(run, {"last": "newest"}.get(kind, kind))
@@ -208,22 +215,22 @@ def _found(run: "RunFolder", name: str) -> str:
         if not ranking:
             raise CheckpointError(
                 f"{run.path} has no best checkpoint: none of its checkpoints "
-                f"({join_items(map(step_of, paths))}) has a validation's {metric}. Name one by its "
-                "step"
+                f"({join_items(map(step_of, paths))}) has a validation score {metric}. Name one by "
+                "its step"
             )
         return str(step_of(ranking[0]))
     return name
 
 
 def tuned_json(run: Path, tuned: "TunedDecoding") -> dict[str, Any]:
-    """The record, and where it lies."""
+    """Return the record and the path of its file."""
     from trainer.runs.folder import RunFolder
 
     return {"file": str(RunFolder(run).tuned_decoding), **tuned.model_dump(mode="json")}
 
 
 def tuned_text(run: Path, tuned: "TunedDecoding") -> Group:
-    """All points, a row for each search, and what is advised."""
+    """Return a table of all points with a row for each search, and the recommendation."""
     parts: list[Any] = [_table(tuned), "", *map(shown, _advice(run, tuned))]
     return Group(*parts)
 
@@ -258,35 +265,35 @@ def _advice(run: Path, tuned: "TunedDecoding") -> list[str]:
     lines = [
         f"{metrics[tuned.metric]} on {VALIDATION}, {counted(tuned.sentences, 'sentence')} "
         f"({tuned.signature}).",
-        f"The best: {best_one.score:.2f} with {_search(best_one)} of {best_one.checkpoint}. "
-        f"From it {as_good} of {counted(len(tuned.points), 'point')} (≈) differ by no more than "
-        f"chance may (paired bootstrap, p ≥ {tuned.noise_p:g}).",
-        f"Recommended, of these the smallest beam and the α nearest to the recipe's (←): "
+        f"Best: {best_one.score:.2f} with {_search(best_one)} of {best_one.checkpoint}. "
+        f"{as_good} of {counted(len(tuned.points), 'point')} (≈) do not differ significantly from "
+        f"it (paired bootstrap, p ≥ {tuned.noise_p:g}).",
+        f"Recommended (←), the smallest beam among these with the α nearest to the recipe's: "
         f"{chosen.score:.2f} with {_search(chosen)} of {chosen.checkpoint} (p = {chosen.p:.3f}).",
-        f"Characters of the translations to those of the references: the best {_ratio(best_one)}, "
-        f"the recommended {_ratio(chosen)}. A penalty fits the length of these references; others "
-        "may be shorter or longer for the same sources.",
+        f"Ratio of characters in translations and references: best {_ratio(best_one)}, "
+        f"recommended {_ratio(chosen)}. The penalty fits the length of these references; other "
+        "references of the same sources may be shorter or longer.",
     ]
     if tuned.at_the_edge:
         lines.append(
-            "The best has the largest length penalty that was tried: try larger ones with "
+            "The best point has the largest length penalty of the grid: try larger ones with "
             "--length-penalties"
         )
     return [
         *lines,
         "",
-        "In the recipe, for runs that begin or go on:",
+        "Put this into the recipe of runs that start or continue:",
         "",
         "decoding:",
         f"  beam_size: {chosen.beam_size}",
         f"  length_penalty: {chosen.length_penalty:g}",
         "",
-        "With the weights that are there:",
+        "Translate with the existing weights:",
         "",
         f"transloom translate {run} --checkpoint {_checkpoint_option(chosen.checkpoint)} "
         f"--beam-size {chosen.beam_size} --length-penalty {chosen.length_penalty:g}",
         "",
-        f"All of it is in {RunFolder(run).tuned_decoding}",
+        f"The full result is in {RunFolder(run).tuned_decoding}",
     ]
 
 

@@ -1,4 +1,4 @@
-"""`transloom watch`: show a run, a folder of runs, or a job while it goes on.
+"""Command `transloom watch`: show a run, a folder of runs, or a job while it trains.
 
 A feed is a run (`run_feed.py`) or a folder of runs (`folder_feed.py`).
 """
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from transloom.observe.terminal.folder_feed import FolderFeed
     from transloom.observe.terminal.run_feed import RunFeed
 
-# Behind whatever trains on this machine.
+# Yields to the training on this machine.
 NICENESS = 10
 
 POLL_SECONDS = 1.0
-# A folder of runs is told of in lines no more often than that.
+# Minimum interval between two reports of a folder's runs in plain lines.
 FOLDER_LINES_SECONDS = 60.0
 
 
@@ -40,17 +40,20 @@ def watch(
         str,
         typer.Argument(
             metavar="[RUN|FOLDER|JOB]",
-            help="A run's folder, a folder in which runs lie, or the id that `submit` printed.",
+            help="A run's folder, the parent folder of runs, or the job id that `submit` printed.",
             autocompletion=run_folders,
         ),
     ] = "runs",
-    once: Annotated[bool, typer.Option("--once", help="Print one picture and end.")] = False,
+    once: Annotated[
+        bool, typer.Option("--once", help="Print the current state once, and exit.")
+    ] = False,
     address: Address = DEFAULT_ADDRESS,
     as_json: JsonOption = False,
 ) -> None:
-    """Watch a run, or all runs of a folder, until it is over; Ctrl-C leaves it as it is.
+    """Watch a run, or all runs in a folder, until training ends.
 
-    Reads their folders alone, wherever they are trained; in a pipe, prints a line now and then.
+    Ctrl-C ends the display, not the training. The command reads only the runs' folders, wherever
+    the runs are trained. If the output is a pipe, it prints a line periodically.
 
     Examples:
 
@@ -80,9 +83,9 @@ def _feed(what: str, address: str) -> "RunFeed | FolderFeed":
         try:
             job = ClusterJobPoller(address, what)
         except ClusterError as error:
-            raise ClusterError(f"{what} is no folder, so it is taken for a job: {error}") from error
+            raise ClusterError(f"{what} is not a folder, so it must be a job: {error}") from error
         return RunFeed(job.run, job.poll)
-    if (path / "job.json").is_file():  # the folder of a job, in that of its run
+    if (path / "job.json").is_file():  # the folder of a job, inside its run's
         path = path.parent.parent
     if is_run(path) or (path / "jobs").is_dir():
         return RunFeed(path, lambda: newest_job_picture(path))
@@ -96,27 +99,27 @@ def _standing(feed: "RunFeed | FolderFeed") -> object:
 
 
 class Feed(Protocol):
-    """What is watched."""
+    """Source of a display: a run or a folder of runs."""
 
     def poll(self) -> None:
-        """Read what is new."""
+        """Read new data."""
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing more is going to happen."""
+        """True if nothing more will happen."""
 
     def rendered(self, console: Terminal, height: int | None) -> RenderableType:
-        """The picture for a console of so many rows; None for all that there is to see."""
+        """Return the picture for a console of `height` rows, or in full if None."""
 
     def summary(self) -> str:
-        """The whole in a line."""
+        """Return one line that summarizes the feed."""
 
 
 def show_feed(feed: "RunFeed | FolderFeed", console: Terminal, *, once: bool) -> None:
-    """Show what a feed has until it is over, or somebody interrupts it.
+    """Show the data of a feed until it is over or interrupted.
 
     Args:
-        once: show one picture, and end.
+        once: show one picture, and return.
     """
     from transloom.observe.terminal.live_picture import supports_live_display
     from transloom.observe.terminal.run_feed import RunFeed
@@ -135,7 +138,7 @@ def show_feed(feed: "RunFeed | FolderFeed", console: Terminal, *, once: bool) ->
 
 
 def _draw(feed: Feed, console: Terminal) -> None:
-    """Draw the picture again and again on a screen of its own, which is put away at the end."""
+    """Redraw the picture periodically on an alternate screen, which is closed at the end."""
     try:
         with (
             _ended_by_signals(),
@@ -154,13 +157,13 @@ def _draw(feed: Feed, console: Terminal) -> None:
 
 
 def _print(feed: Feed, console: Terminal) -> None:
-    """The picture as it is: as high as the terminal, or all of it in a pipe."""
+    """Print the current picture: as high as the terminal, or in full to a pipe."""
     height = console.height - 1 if console.is_terminal else None
     console.print(feed.rendered(console, height), crop=False)
 
 
 def _print_run_lines(feed: "RunFeed", console: Terminal) -> None:
-    """A line now and then, as `transloom train` has them where nothing can be drawn."""
+    """Print lines periodically, as `transloom train` does where nothing can be drawn."""
     from trainer.record.metrics_lines import Event
     from transloom.observe.terminal.display import PlainLines
 
@@ -179,7 +182,7 @@ def _print_run_lines(feed: "RunFeed", console: Terminal) -> None:
 
 
 def _print_folder_lines(feed: "FolderFeed", console: Terminal) -> None:
-    """A line for each run whose state changes, and one for each that trains now and then."""
+    """Print a line for each run that changes state, and periodically one for each that trains."""
     from trainer.runs.log import indented
 
     console.print(feed.rendered(console, None), crop=False)
@@ -197,7 +200,7 @@ def _print_folder_lines(feed: "FolderFeed", console: Terminal) -> None:
 
 @contextmanager
 def _ended_by_signals() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP end the command in order, so that the terminal is put back."""
+    """Turn SIGTERM and SIGHUP into SystemExit, so that the terminal is restored."""
 
     def end(number: int, frame: FrameType | None) -> None:
         raise SystemExit(128 + number)

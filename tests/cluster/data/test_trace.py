@@ -270,7 +270,7 @@ def test_wrong_steps_are_wrong_usage(trained, transloom, steps):
 
 def test_data_workers_are_asked_for(trained, transloom, tmp_path):
     result = transloom("workers", trained.path, 3)
-    assert "asked to have 3 data workers" in result.stdout
+    assert "3 data workers" in result.stdout
     assert "log.txt" in result.stdout.replace("\n", "")
     assert RunFolder(trained.path).take_data_workers_request() == 3
     assert transloom("workers", trained.path, 0).exit_code == 2

@@ -77,9 +77,9 @@ def test_it_is_told_in_lines():
     assert (
         "node         10.0.0.2 (ab): 1 of 4 CPU free; ranks use eth0; clock +0.25 s ± 0.01" in lines
     )
-    assert "node         10.0.0.3 (cd): 1 of 4 CPU free; about to leave" in lines
+    assert "node         10.0.0.3 (cd): 1 of 4 CPU free; about to drain" in lines
     assert any(line.startswith("held         3 CPU and 1 GPU by raysubmit_x") for line in lines)
-    assert "room         for 1 rank now, 4 at all" in lines
+    assert "capacity     1 rank now, 4 in all" in lines
     assert lines[-2].startswith("note: The run needs 2 ranks")
-    assert lines[-1] == "It can be trained."
+    assert lines[-1] == "The run can be trained."
     assert facts.to_json()["nodes"][0]["total"] == {"CPU": 4.0}

@@ -90,7 +90,7 @@ def test_everything_wrong_is_told_at_once(plan, tmp_path, transloom, recipe_file
     assert result.exit_code == 1
     (problem,) = [line for line in result.stdout.splitlines() if line.startswith("problem: ")]
     assert "There is no prepared dataset at /nowhere" in problem
-    assert "It cannot be trained like this: 1 problem." in result.stdout
+    assert "The run cannot be trained: 1 problem." in result.stdout
 
 
 def test_words_and_json_say_the_same(transloom, recipe_file, plan, tmp_path):
@@ -99,7 +99,7 @@ def test_words_and_json_say_the_same(transloom, recipe_file, plan, tmp_path):
     assert f"parameters   {found['parameters']:,}" in result.stdout
     assert f"{found['epoch']['steps']:,.1f}".removesuffix(".0") + " steps" in result.stdout
     assert f"{operations(found['step_flops']['model'])} for its tokens" in result.stdout
-    assert result.stdout.endswith("It can be trained.\n")
+    assert result.stdout.endswith("The run can be trained.\n")
 
 
 def test_an_epoch_has_as_many_steps_as_are_trained(phrasebook):

@@ -118,7 +118,7 @@ def test_prune_keeps_what_the_recipe_says(transloom, run):
     removed = json.loads(transloom("checkpoints", "prune", run, "--json").stdout)["removed"]
     assert [Path(path).name for path in removed] == ["step-00000002"]
     assert steps(run) == [4, 6]
-    assert transloom("checkpoints", "prune", run).stdout == "All checkpoints stay.\n"
+    assert transloom("checkpoints", "prune", run).stdout == "No checkpoint is removed.\n"
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ def test_prepare_counts_what_it_read_and_dropped(transloom, two_corpora, tmp_pat
     assert summary["identity"] == manifest_of(tmp_path / "new").identity
 
     again = transloom("prepare", *arguments).stdout
-    assert "is there already, unchanged: 411 pairs" in again
+    assert "already exists, unchanged: 411 pairs" in again
     assert "plain: 320 of 320 pairs kept; dropped: none" in again
     assert "tagged: 91 of 100 pairs kept; dropped: 7 empty, 1 length ratio, 1 identical" in again
 
@@ -114,7 +114,7 @@ def test_info_reads_a_url(transloom, prepared, monkeypatch, tmp_path):
     monkeypatch.setenv("TRANSLOOM_CACHE", str(tmp_path))
     with FaultyServer(prepared) as server:
         remote = json.loads(transloom("data", "info", server.url, "--json").stdout)
-        assert "whole" in transloom("data", "verify", server.url, "--processes", 1).stdout
+        assert "intact" in transloom("data", "verify", server.url, "--processes", 1).stdout
     local = json.loads(transloom("data", "info", prepared, "--json").stdout)
     assert remote == {**local, "dataset": server.url}
 
@@ -128,10 +128,12 @@ def test_verify_finds_a_whole_dataset_whole(transloom, dataset):
     (dataset / "shards" / "notes.txt").write_text("mine")
     result = transloom("data", "verify", dataset)
     assert result.exit_code == 0
-    assert f"is whole: {len(list(manifest_of(dataset).files()))} files" in " ".join(
+    assert f"is intact: {len(list(manifest_of(dataset).files()))} files" in " ".join(
         result.stdout.split()
     )
-    assert "does not know, and nobody reads: shards/notes.txt." in " ".join(result.stdout.split())
+    assert "not listed in the manifest, which no run reads: shards/notes.txt." in " ".join(
+        result.stdout.split()
+    )
 
 
 def test_verify_names_what_is_damaged_and_how_to_go_on(transloom, dataset):
@@ -181,8 +183,11 @@ def test_verify_compares_tokenizers_with_what_the_manifest_says_of_them(transloo
     [
         ("[]", "found a list"),
         ('{"plain": []}', "plain: Input should be a valid dictionary"),
-        ('{"plain": {"surprise": {"count": 1, "examples": []}}}', "'surprise', which the manifest"),
-        ('{"plain": {"empty": {"count": 1, "examples": [{}]}}}', "is no number with its texts"),
+        (
+            '{"plain": {"surprise": {"count": 1, "examples": []}}}',
+            "'surprise', which is not in the",
+        ),
+        ('{"plain": {"empty": {"count": 1, "examples": [{}]}}}', "is not a number with its texts"),
         ("[" * 9999, "nested deeper than 64"),
     ],
 )
@@ -229,7 +234,7 @@ def test_quarantine_leaves_shards_out_and_can_be_undone(transloom, dataset):
 
     result = transloom("data", "verify", dataset)
     assert result.exit_code == 0
-    assert f"Quarantined and not looked at: {lost.name}." in " ".join(result.stdout.split())
+    assert f"Quarantined and not checked: {lost.name}." in " ".join(result.stdout.split())
     assert "does not know" not in result.stdout
 
     with pytest.raises(DatasetError, match="already quarantined"):
@@ -241,7 +246,7 @@ def test_quarantine_leaves_shards_out_and_can_be_undone(transloom, dataset):
 def test_quarantine_says_what_it_means(transloom, dataset):
     shard = manifest_of(dataset).shards[0]
     told = transloom("data", "quarantine", dataset, shard.name, "--reason", "x").stdout
-    assert f"{shard.pairs:,} pairs fewer: {411 - shard.pairs:,} of 411 are left" in told
+    assert f"{shard.pairs:,} pairs fewer: {411 - shard.pairs:,} of 411 remain" in told
     assert manifest_of(dataset).identity in told
     assert f"mv {dataset}/manifest-" in told
 

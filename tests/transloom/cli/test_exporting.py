@@ -70,7 +70,7 @@ def test_nothing_is_written_over_and_nothing_by_halves(transloom, run, inline_ru
     folder = tmp_path / "exported"
     folder.mkdir()
     (folder / "mine").touch()
-    with pytest.raises(TrainerError, match="has files already"):
+    with pytest.raises(TrainerError, match="folder with files: name a new folder"):
         transloom("export", run, folder)
     inline_runs.train("pre", "trainer.max_steps=4", "model.norm=pre", inline=True)
     pre = inline_runs.folder / "pre"
@@ -125,7 +125,7 @@ def test_an_empty_folder_is_filled_and_a_file_is_left_alone(untrained_run, tmp_p
     assert (empty / "model.safetensors").is_file()
     file = tmp_path / "file"
     file.write_text("mine")
-    with pytest.raises(TrainerError, match="file has files already, or is one"):
+    with pytest.raises(TrainerError, match="file is a file or a folder with files"):
         export_run(untrained_run.path, file, None)
     assert file.read_text() == "mine"
     deeper = tmp_path / "not" / "there" / "yet"

@@ -49,5 +49,5 @@ def test_a_section_that_is_not_there_is_said_with_those_that_are(transloom):
 
 
 def test_a_task_that_is_not_there_is_said_with_those_that_are(transloom):
-    with pytest.raises(RecipeError, match=r"task is 'chess', and .* translation, causal_lm"):
+    with pytest.raises(RecipeError, match=r"task is 'chess', but .* translation, causal_lm"):
         transloom("fields", "--task", "chess")

@@ -140,7 +140,7 @@ def test_its_training_does_not_go_on(transloom, imported, given, tmp_path):
     table = transloom("checkpoints", "list", tmp_path / "imported")
     assert "imported" in table.stdout
     assert "intact" in transloom("checkpoints", "verify", tmp_path / "imported").stdout
-    with pytest.raises(RunMismatchError, match=r"is a run already"):
+    with pytest.raises(RunMismatchError, match=r"already is a run"):
         imported()
 
 

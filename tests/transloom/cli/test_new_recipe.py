@@ -47,10 +47,10 @@ def test_nothing_is_overwritten(transloom, corpus):
     command = ["init", "my.yaml", "--source", "corpus.fr", "--target", "corpus.en"]
     transloom(*command)
     before = Path("my.yaml").read_text()
-    with pytest.raises(RecipeError, match=r"my\.yaml is there already"):
+    with pytest.raises(RecipeError, match=r"my\.yaml already exists"):
         transloom(*command)
     Path("my.yaml").unlink()
-    with pytest.raises(RecipeError, match="my-corpus is there already"):
+    with pytest.raises(RecipeError, match="my-corpus already exists"):
         transloom(*command)
     assert not Path("my.yaml").exists()
     assert before

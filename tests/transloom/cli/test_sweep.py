@@ -71,7 +71,7 @@ def test_values_are_yaml_and_a_comma_stands_between_two(recipe, given, values):
         (["seed="], "has no value"),
         (["seed"], "not of the form KEY=VALUE"),
         (["seed=[1,2"], "has no list of values"),
-        (["seed=1,2", "name=2026-01-01,2026-01-02"], "has a value that no field takes"),
+        (["seed=1,2", "name=2026-01-01,2026-01-02"], "has a value that no field accepts"),
         (["seed=1,two"], "seed is 'two'"),
         (["sed=1,2"], "did you mean seed?"),
     ],
@@ -218,7 +218,7 @@ def test_a_run_that_another_process_trains_is_waited_for(stage):
             (run / "owners" / "00000007.json").unlink(missing_ok=True)
 
     assert stage.sweep().train(stage.signals, show) == 0
-    assert "run-0: another process trains it, and is waited for" in stage.notices
+    assert "run-0: another process trains it; waiting for that process" in stage.notices
     assert names(stage.children)[0] == "run-0"
 
 

@@ -135,7 +135,8 @@ def test_runs_come_first_and_the_file_last(untrained_run, together, tmp_path):
 def test_what_cannot_be_meant_is_said(untrained_run, tmp_path):
     run = untrained_run.path
     wrong = invoke("translate", run, tmp_path / "typo", run, code=2).output
-    assert "is no folder of a run: name runs first" in " ".join(wrong.replace("│", " ").split())
+    words = " ".join(wrong.replace("│", " ").split())
+    assert "is not the folder of a run: name runs first" in words
     wrong = invoke("translate", run, run, "--alignments", code=2).output
     assert "name one run" in " ".join(wrong.replace("│", " ").split())
     with pytest.raises(RunMismatchError, match="name checkpoints as RUN@STEP"):

@@ -147,7 +147,7 @@ def test_the_edge_of_the_grid_is_told(tuned):
 
 def test_a_test_set_is_refused(run):
     told = invoke(run, "--set", "phrasebook", code=2).output
-    assert "chosen on validation alone" in " ".join(told.replace("│", " ").split())
+    assert "expected validation" in " ".join(told.replace("│", " ").split())
 
 
 def test_a_validation_set_that_is_a_test_set_is_refused(run, phrasebook):

@@ -160,7 +160,7 @@ def test_lines_that_are_too_long_are_named_before_anything_begins(command, file,
     [
         (["--on-cluster"], "belong together"),
         (["--output", "out"], "belong together"),
-        (["--on-cluster", "--output", "out", "--processes", "2"], "in place of --processes"),
+        (["--on-cluster", "--output", "out", "--processes", "2"], "instead of --processes"),
     ],
 )
 def test_options_that_do_not_go_together(untrained_run, options, problem):

@@ -204,7 +204,7 @@ def test_long_settings_that_begin_alike_are_not_shown_as_equal(one, tmp_path):
         )
     result = CliRunner().invoke(app, ["compare", str(one), str(other)])
     assert result.output.startswith(
-        "1 setting differs\n  data.train  two values that begin source a"
+        "1 setting differs\n  data.train  two values that both start with source a"
     )
 
 
@@ -272,5 +272,5 @@ def test_runs_of_two_models_are_compared_by_their_records(one, tmp_path):
     assert not found.is_same
     result = CliRunner().invoke(app, ["compare", str(one), str(other)])
     assert result.exit_code == 1
-    assert "they are two models, which differ in 1 parameter: a" in result.output
+    assert "the models differ in 1 parameter: a" in result.output
     assert "first   step 3: data, c and x" in result.output

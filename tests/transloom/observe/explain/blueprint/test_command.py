@@ -50,7 +50,7 @@ def test_a_runs_vocabulary_is_its_datasets(untrained_run):
 
 
 def test_a_run_takes_no_overrides(untrained_run):
-    with pytest.raises(RecipeError, match="is a run, whose model is what it is"):
+    with pytest.raises(RecipeError, match="is a run, whose model is fixed"):
         command(untrained_run.path, "model.norm=pre")
 
 
