@@ -151,7 +151,7 @@ class ClusterConfig(Section):
 
     @field_validator("resources_per_rank")
     @classmethod
-    def _no_field_of_their_own(cls, resources: dict[str, float]) -> dict[str, float]:
+    def _no_reserved_names(cls, resources: dict[str, float]) -> dict[str, float]:
         for name in sorted(resources.keys() & OWN_FIELDS.keys()):
             raise ValueError(
                 f"it has {name}, but a rank's {name} is set by {OWN_FIELDS[name]}: use that field"

@@ -26,7 +26,7 @@ NODE_NUMBER = "SLURM_NODEID"
 logger = logger_of(__name__)
 
 
-def serve_node(settings: NodeSettings, told: IO[str], tell: Callable[[str], None]) -> None:
+def serve_node(settings: NodeSettings, commands: IO[str], tell: Callable[[str], None]) -> None:
     """Start this task's node, report it, and end it when the script's input ends.
 
     A node other than the head may end before that: the run continues without it, or reports what it
@@ -34,7 +34,7 @@ def serve_node(settings: NodeSettings, told: IO[str], tell: Callable[[str], None
     (--kill-on-bad-exit).
 
     Args:
-        told: input from the script.
+        commands: input from the script.
         tell: called with the line for the script when the node is up.
 
     Raises:
@@ -42,13 +42,13 @@ def serve_node(settings: NodeSettings, told: IO[str], tell: Callable[[str], None
     """
     enable_authentication(create_token=False)
     is_head = os.environ.get(NODE_NUMBER, "0") == "0"
-    head = None if is_head else told.readline().strip()
+    head = None if is_head else commands.readline().strip()
     if head == "":
         return  # the job ends before it has a head
     node = StartedNode(settings, head)
     try:
         tell(node.head if is_head else socket.gethostname())
-        if not _wait_for_stop(node, told):
+        if not _wait_for_stop(node, commands):
             news = f"Ray has ended on {socket.gethostname()}. Its last output: {node.last_output}"
             if is_head:
                 raise ClusterError(news)
@@ -57,12 +57,12 @@ def serve_node(settings: NodeSettings, told: IO[str], tell: Callable[[str], None
         node.end()
 
 
-def _wait_for_stop(node: StartedNode, told: IO[str]) -> bool:
+def _wait_for_stop(node: StartedNode, commands: IO[str]) -> bool:
     """Wait until the script's input ends (True) or the node does (False)."""
     events: SimpleQueue[bool] = SimpleQueue()
 
     def read_on() -> None:
-        for _ in told:
+        for _ in commands:
             pass
         events.put(True)
 

@@ -209,7 +209,7 @@ def stop_job(address: str, job_id: str) -> bool:
         return bool(_client(address).stop_job(job_id))
 
 
-def file_beside_logs(address: str, node: str, name: str) -> bytes | None:
+def file_next_to_logs(address: str, node: str, name: str) -> bytes | None:
     """Return the content of a file in a node's Ray log directory, or None if it does not exist."""
     with jobs_api_errors(address):
         answer = _client(address)._do_request(  # Ray 2.60.0; its public `get_log` takes no URL

@@ -36,7 +36,7 @@ def recipe_names(ctx: typer.Context, incomplete: str) -> Iterable[str]:
     from cluster.recipe import RECIPES
 
     yield from sorted(path.stem for path in RECIPES.glob("*.yaml"))
-    yield from (str(path) for path in _beside(incomplete) if path.suffix in (".yaml", ".yml"))
+    yield from (str(path) for path in _siblings(incomplete) if path.suffix in (".yaml", ".yml"))
 
 
 @_quietly
@@ -75,12 +75,12 @@ def override_keys(ctx: typer.Context, incomplete: str) -> Iterable[str]:
 @_quietly
 def run_folders(ctx: typer.Context, incomplete: str) -> Iterable[str]:
     """Yield the runs of runs/, and those in the directory of the path being typed."""
-    for path in (*sorted(Path("runs").glob("*")), *_beside(incomplete)):
+    for path in (*sorted(Path("runs").glob("*")), *_siblings(incomplete)):
         if (path / "run.json").is_file():
             yield str(path)
 
 
-def _beside(incomplete: str) -> list[Path]:
+def _siblings(incomplete: str) -> list[Path]:
     """Return the directory entries next to a path that is being typed."""
     folder = Path(incomplete) if incomplete.endswith("/") else Path(incomplete).parent
     return sorted(folder.iterdir())

@@ -75,7 +75,7 @@ def vector_lines(embedder: "SentenceEmbedder", texts: Sequence[str]) -> Iterator
             numbers = ", ".join(map(str, vector))
             shown = visible_in_json(json.dumps(text, ensure_ascii=False))
             yield f'{{"text": {shown}, "vector": [{numbers}]}}'
-    _tell_of(cut, embedder)
+    _report_cut(cut, embedder)
 
 
 def write_vectors(embedder: "SentenceEmbedder", texts: Sequence[str], out: Path) -> None:
@@ -100,7 +100,7 @@ def write_vectors(embedder: "SentenceEmbedder", texts: Sequence[str], out: Path)
         unfinished.replace(out)
     finally:
         unfinished.unlink(missing_ok=True)
-    _tell_of(cut, embedder)
+    _report_cut(cut, embedder)
 
 
 def _parts(embedder: "SentenceEmbedder", texts: Sequence[str]) -> "Iterator[tuple[int, Embedded]]":
@@ -111,7 +111,7 @@ def _parts(embedder: "SentenceEmbedder", texts: Sequence[str]) -> "Iterator[tupl
         yield number * TEXTS_OF_A_PART, part
 
 
-def _tell_of(cut: int, embedder: "SentenceEmbedder") -> None:
+def _report_cut(cut: int, embedder: "SentenceEmbedder") -> None:
     if cut:
         warn(
             f"{counted(cut, 'text')} had more than {embedder.longest} tokens, BOS and EOS "

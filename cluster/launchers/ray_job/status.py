@@ -120,7 +120,7 @@ def _with_record(address: str, job: Job) -> JobSummary:
         return JobSummary(job, None)
     data = None
     with suppress(ClusterError):
-        data = jobs.file_beside_logs(address, job.node, record_link(job.id))
+        data = jobs.file_next_to_logs(address, job.node, record_link(job.id))
     with suppress(ClusterError):
         if data:
             record = parse_record(data, record_link(job.id))

@@ -157,5 +157,5 @@ def test_a_file_beside_the_logs_may_be_missing(client, status, content):
         return SimpleNamespace(status_code=status, content=b"text")
 
     client._do_request = answer
-    assert jobs.file_beside_logs(ADDRESS, "n", "a.log") == content
+    assert jobs.file_next_to_logs(ADDRESS, "n", "a.log") == content
     assert asked == [{"node_id": "n", "filename": "a.log", "lines": -1}]

@@ -224,7 +224,7 @@ async def _serve(
         async with http_server(
             server.app, listening, shutdown_seconds=STOP_SECONDS, handler_cancellation=True
         ):
-            _tell_where(settings, address_of(settings.host, listening), print_line)
+            _print_address(settings, address_of(settings.host, listening), print_line)
             await _wait_for_stop_or_loss()
             print_line("Stopping: accepted requests are answered, new ones are refused.")
             left = await server.drain(settings.limits.timeout_seconds)
@@ -248,7 +248,7 @@ async def _wait_for_stop_or_loss() -> None:
             raise EmbeddedRayError("Ray is lost on this machine: start the server again")
 
 
-def _tell_where(settings: ServingSettings, address: str, print_line: Tell) -> None:
+def _print_address(settings: ServingSettings, address: str, print_line: Tell) -> None:
     names = ", ".join(settings.runs)
     token = "" if settings.token is None else f"/?{TOKEN}=…"
     print_line(f"Serving {names}: {address}{token}")

@@ -111,7 +111,7 @@ def standings(
     )
     other = Job("other", "RUNNING", metadata={}, node="a", **facts)
     monkeypatch.setattr(status.jobs, "list_jobs", lambda address: [ours, other])
-    monkeypatch.setattr(status.jobs, "file_beside_logs", lambda address, node, name: answer())
+    monkeypatch.setattr(status.jobs, "file_next_to_logs", lambda address, node, name: answer())
     return all_job_summaries("head")
 
 
