@@ -75,7 +75,7 @@ def test_the_log_says_what_draws_if_pieces_are_drawn(tmp_path, monkeypatch, alph
     assert len(heard) == (alpha > 0)
     for text in heard:
         assert text.startswith("subword sampling on this machine draws in Python")
-        assert f"libsegmenter.so. Install transloom again with a C compiler" in text
+        assert "libsegmenter.so. Install transloom again with a C compiler" in text
 
 
 @pytest.fixture
