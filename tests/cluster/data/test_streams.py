@@ -145,14 +145,14 @@ def test_workers_that_hang_are_started_again(workers, expected):
 
     def notice(text):
         notices.append(text)
-        client._silence_seconds = WORKER_TIMEOUT_SECONDS  # others may be slow, and so may a restart
+        client._timeout_seconds = WORKER_TIMEOUT_SECONDS  # others may be slow, and so may a restart
 
     client = WorkerClient(started.handles, notice)
     steps = steps_of(client)
     received = list(islice(steps, 10))
     for process_id, last in zip(process_ids(started), (100, STEPS), strict=True):
         os.kill(process_id, signal.SIGSTOP)
-        client._silence_seconds = 1.0
+        client._timeout_seconds = 1.0
         received += islice(steps, last - len(received))
     check_equal(received, expected)
     for number in (0, 1):
