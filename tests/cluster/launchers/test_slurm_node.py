@@ -18,7 +18,7 @@ HEAD = "10.0.0.1:6379"
 class Node:
     """A node that dies at once, or never."""
 
-    last_words = "the raylet was killed"
+    last_output = "the raylet was killed"
 
     def __init__(self, head: str | None, *, dies: bool) -> None:
         self.joins = head
@@ -26,7 +26,7 @@ class Node:
         self.times_ended = 0
         self._dies = dies
 
-    def when_ended(self, tell: Callable[[], None]) -> None:
+    def on_exit(self, tell: Callable[[], None]) -> None:
         if self._dies:
             tell()
 

@@ -57,7 +57,7 @@ class Seats:
         self.taken = [RankBundle(node) for node in sorted(nodes)]
         return self.places
 
-    def give_back(self):
+    def release(self):
         self.given_back += 1
 
 

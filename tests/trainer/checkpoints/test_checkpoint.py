@@ -47,7 +47,7 @@ def test_what_is_written_is_read_back_in_any_range(tmp_path):
 
 def test_a_range_that_is_not_there_is_an_error(tmp_path):
     reader = CheckpointReader(save(tmp_path, 10))
-    with pytest.raises(CheckpointError, match=r"up to element 4, not the 5"):
+    with pytest.raises(CheckpointError, match=r"up to element 4, 5 were requested"):
         reader.read("master", "w", 0, 5)
 
 
