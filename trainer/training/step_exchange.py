@@ -112,7 +112,7 @@ def exchange(
 
 
 class Throughput(TypedDict, total=False):
-    """Fields of `trainer.record.metrics_lines.TrainLine`; none if operations are not counted."""
+    """Rates in `trainer.record.metrics_lines.TrainLine`; empty if operations are not counted."""
 
     model_flops: int
     hardware_flops: int
