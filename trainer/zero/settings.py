@@ -18,8 +18,8 @@ def deepspeed_config(
 ) -> dict[str, Any]:
     """Return DeepSpeed's settings, which replace unsuitable defaults.
 
-    By default DeepSpeed clips gradients at 1.0, averages gradients over ranks, accumulates bf16 gradients
-    in bf16, compiles its own CPU Adam at start, and reserves 2 GB for gradients.
+    By default DeepSpeed clips gradients at 1.0, averages gradients over ranks, accumulates bf16
+    gradients in bf16, compiles its own CPU Adam at start, and reserves 2 GB for gradients.
 
     Args:
         engine: precision and ZeRO stage.
