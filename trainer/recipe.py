@@ -1,4 +1,4 @@
-"""Part of a recipe that determines a run's curve, independent of the placement of its ranks.
+"""Part of a recipe that determines a run's training curve; the placement of ranks does not.
 
 values ──▶ load its extensions ──▶ task and network determine the classes of its sections
     ──▶ a recipe of these classes, validated

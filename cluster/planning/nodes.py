@@ -57,7 +57,7 @@ class NodeFacts:
 def ask_nodes(
     nodes: Iterable[Node], run: Path, manifest: Path | None, *, gpu: bool
 ) -> tuple[list[NodeFacts], list[PlanProblem]]:
-    """Query every node in parallel, and add a problem for each node that does not answer.
+    """Query all nodes in parallel; return their facts, and a problem for each silent node.
 
     Args:
         manifest: the file of the dataset's manifest, or None if the dataset is remote.

@@ -54,7 +54,7 @@ class PlanOptions:
 
 @dataclass
 class Plan:
-    """Results of a plan; a value is None if it is unknown, for a reason among the problems.
+    """Results of a plan; a value is None if it was not requested, or if a problem prevented it.
 
     Attributes:
         steps_left: steps until `trainer.max_steps`.

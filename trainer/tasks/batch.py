@@ -43,7 +43,7 @@ class DeviceBatch:
 
 @dataclass(frozen=True)
 class PairBatch(DeviceBatch):
-    """Micro-batch of pairs."""
+    """Micro-batch of b pairs, padded to s source tokens and t target tokens."""
 
     @property
     def source(self) -> torch.Tensor:

@@ -157,13 +157,13 @@ class LabelScoring(Scoring):
         return ValidationResult(scores, self._examples(wanted, made))
 
     def _by_text(self, numbers: np.ndarray) -> list[Labels]:
-        """Return the names of all labels, grouped by text."""
+        """Return the names of labels, grouped by text, from the numbers of all labels."""
         names = [self._task.labels[number] for number in numbers.tolist()]
         bounds = [*self._before[self._firsts].tolist(), len(names)]
         return [names[start:stop] for start, stop in pairwise(bounds)]
 
     def _examples(self, expected: list[Labels], predicted: list[Labels]) -> list[ShownExample]:
-        """Return evenly spaced texts of the set: files are often sorted by label."""
+        """Return examples at even intervals, because files are often sorted by label."""
         numbers = range(0, len(self._texts), -(-len(self._texts) // SAMPLES))
         return [
             ShownExample(self._texts[n], " ".join(expected[n]), " ".join(predicted[n]))

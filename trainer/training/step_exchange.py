@@ -5,8 +5,8 @@ the sum is exact. Afterwards each rank has the exact values of all slots, and co
 order. All consequences (the loss, the data digest, slots that are not finite, a stop) are therefore
 the same on all ranks and for any number of ranks. They are known before the gradients are applied.
 
-A NaN would spread to the values that it is added to. So a slot that is not finite writes zeros
-instead of its losses, and a flag.
+A NaN would spread to the values that it is added to. So a slot that is not finite writes a flag,
+and zeros instead of its losses.
 
 This file also computes the fields of the metrics file that need only these sums: the rates of a
 step, and the line of a skipped step.

@@ -67,7 +67,7 @@ class PassResult(NamedTuple):
 
 
 class TrainingEngine:
-    """Model under DeepSpeed, with separate control of micro-batch and step.
+    """Model under DeepSpeed, with separate methods for a micro-batch and for a step's update.
 
     Attributes:
         stage: the adapter that locates the state in ZeRO's buffers.
@@ -187,8 +187,8 @@ class TrainingEngine:
             batch: the micro-batch.
             units_global: the denominator of the loss for the whole step, such as its target tokens.
             is_accumulation_boundary: whether this is the rank's last micro-batch of the step.
-            is_dummy: whether the pass only equalizes the numbers of passes of all ranks. Then its
-                gradients are set to zero, and count as finite.
+            is_dummy: whether the pass only gives this rank as many passes as the others. Its
+                gradients are then set to zero, and count as finite.
         """
         self._engine.set_gradient_accumulation_boundary(is_accumulation_boundary)
         self._zero_gradients = is_dummy
@@ -270,9 +270,9 @@ class TrainingEngine:
     def inference_model(self) -> Iterator[nn.Module]:
         """Yield the current weights as a model in eval mode whose forward needs no other rank.
 
-        Under ZeRO-3 every forward of the module is a collective, and ranks that decode unequal
-        lengths would call it unequally often. So the weights are gathered once into a plain
-        replica.
+        Under ZeRO-3 every forward of the module is a collective. Ranks that decode outputs of
+        different lengths would call it different numbers of times, and block. So the weights are
+        gathered once into a plain replica.
         """
         parameters = list(self.module.parameters())
         if (gathered := self.stage.gathered(parameters)) is not None:

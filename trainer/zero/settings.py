@@ -59,7 +59,7 @@ def bucket_elements(model: nn.Module) -> int:
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Return two groups: matrices with weight decay, vectors (biases, layer norms) without it.
+    """Return a group of matrices with weight decay, and one of vectors (biases, norms) without.
 
     Frozen parameters are in no group. An empty group is left out, because DeepSpeed refuses empty
     groups.
