@@ -1,4 +1,4 @@
-"""Part of a recipe that determines a run's training curve; the placement of ranks does not.
+"""Part of a recipe that determines a run's training curve, without the placement of ranks.
 
 values ──▶ load its extensions ──▶ task and network determine the classes of its sections
     ──▶ a recipe of these classes, validated

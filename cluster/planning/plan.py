@@ -54,7 +54,7 @@ class PlanOptions:
 
 @dataclass
 class Plan:
-    """Results of a plan; a value is None if it was not requested, or if a problem prevented it.
+    """Results of a plan; a value is None if it is unknown or was not needed.
 
     Attributes:
         steps_left: steps until `trainer.max_steps`.

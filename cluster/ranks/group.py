@@ -26,8 +26,8 @@ from trainer.rank.placement import Placement
 from trainer.rank.rank_job import RankJob
 from trainer.rank.supervision import Outcome
 
-# When a rank fails, the other ranks fail soon after it. Seconds to wait for the failure that is the
-# cause.
+# Seconds to wait for the failure that is the cause. One rank's failure makes the others fail soon,
+# and their errors may arrive first.
 WAIT_FOR_CAUSE_SECONDS = 2.0
 # Seconds to wait for the last reports of the ranks when the run ends with an error.
 LAST_REPORTS_SECONDS = 2.0

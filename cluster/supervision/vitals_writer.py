@@ -45,7 +45,7 @@ class _Rank(NamedTuple):
 class _Worker(NamedTuple):
     sign: WorkerHeartbeat
     node: str | None
-    looked: float
+    looked: float  # time of this heartbeat's poll, by time.monotonic()
 
 
 class VitalsWriter(PeriodicThread):
