@@ -1,4 +1,4 @@
-"""Training step: loop, ZeRO engine, checkpoints, metrics."""
+"""Training of a run's ranks: loop, ZeRO engine, checkpoints, metrics."""
 
 from foundation import moved
 

@@ -23,7 +23,8 @@ from trainer.registries.schedules import SCHEDULES
 # W&B refuses longer tags (0.31.0).
 Tag = Annotated[str, Field(min_length=1, max_length=64)]
 
-# Maximum number of probe sentences; all their attention is saved at some forty steps of a long run.
+# Maximum number of probe sentences. The attention of each is saved at some forty steps of a long
+# run.
 MAX_PROBES = 4
 LONGEST_PROBE = 300  # characters
 ProbeSentence = Annotated[str, Field(min_length=1, max_length=LONGEST_PROBE)]

@@ -1,4 +1,4 @@
-"""Part of a recipe that determines a run's curve, independent of the placement of its ranks.
+"""Part of a recipe that determines a run's training curve, without the placement of ranks.
 
 values ──▶ load its extensions ──▶ task and network determine the classes of its sections
     ──▶ a recipe of these classes, validated
@@ -113,7 +113,7 @@ class TrainingRecipe(Section):
         return self
 
     def _require_two_passes_that_differ(self) -> None:
-        """Require, for `trainer.r_drop`, a task that supports two passes, and dropout."""
+        """Require dropout, and a task that supports two passes, if `trainer.r_drop` is set."""
         weight = self.trainer.r_drop
         if weight and not self.kind.repeats:
             can = join_items([name for name in TASKS if TASKS[name].repeats])
@@ -223,7 +223,7 @@ R = TypeVar("R", bound=TrainingRecipe)
 
 
 def _extension_names(values: dict[str, Any]) -> tuple[str, ...]:
-    """Return the names under `extensions`, or none if malformed; validation refuses those."""
+    """Return the names under `extensions`, or none if malformed; validation refuses those later."""
     names = values.get("extensions", ())
     well_formed = isinstance(names, (list, tuple)) and all(isinstance(n, str) for n in names)
     return tuple(names) if well_formed else ()
@@ -261,7 +261,7 @@ def _recipe_class(general: type[R], task: str, network: str) -> type[R]:
 
 
 def class_of(general: type[R], values: dict[str, Any]) -> type[R]:
-    """Return the class of the recipe with these values, whose extensions must be loaded.
+    """Return the recipe class for these values, whose extensions must already be loaded.
 
     Raises:
         ExtensionError: there is no such task or network.
@@ -305,7 +305,7 @@ def identity_differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
 def differing_identity(old: dict[str, Any], new: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Return the identity fields in which two runs differ, with both values.
 
-    A field that is missing from one of them, because a later version added it, has its default.
+    If one run lacks a field because a later version added it, the field's default is compared.
     """
     names = sorted(old.keys() | new.keys())
     before, after = (
@@ -322,7 +322,7 @@ def _default_of(name: str, identity: dict[str, Any]) -> Any:
     """Return the default of a field of a run's recipe, or None if it has none."""
     task, network = identity.get("task", DEFAULT_TASK), identity.get("model.network")
     if task not in TASKS or (network is not None and network not in NETWORKS):
-        return None  # of an extension that is not loaded in this process
+        return None  # from an extension that this process has not loaded
     model: Any = recipe_class(TrainingRecipe, task, network)
     default = None
     for part in name.split("."):
@@ -343,7 +343,7 @@ def _compact(value: Any) -> Any:
 
 
 def continuable_differences(old: TrainingRecipe, new: TrainingRecipe) -> dict[str, list[Any]]:
-    """Return the continuable fields whose values change in a continued run, as [old, new]."""
+    """Return the continuable fields whose values differ between two recipes, as [old, new]."""
     before = {name: value for name, value, _ in leaves(old)}
     return {
         name: [_plain(before[name]), _plain(value)]

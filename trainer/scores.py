@@ -1,4 +1,4 @@
-"""Scores of a model on a held-out set, by name, with their better direction.
+"""Scores of a model on a held-out set by name, and whether more or less of each is better.
 
 An extension can register further scores besides those of a task. A recipe names them in
 `trainer.validation_scores`:
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from foundation.file_model import FileModel
 from foundation.registry import Registry
 
-# The measures of a translation, each with whether more is better.
+# Measures of a translation; True if a greater value is better.
 MORE_IS_BETTER = {"loss": False, "perplexity": False, "bleu": True}
 
 
@@ -35,13 +35,14 @@ class Score(FileModel):
 
     @property
     def cost(self) -> float | None:
-        """Value with the sign for which less is better."""
+        """Value, negated if more is better, so that less is always better; None if not finite."""
         return -self.value if self.more_is_better and self.value is not None else self.value
 
     def is_better_than(self, best: float | None) -> bool:
-        """Return whether the score is better than a value of the same measure, or than None.
+        """Return whether the score is better than `best`, an earlier value of the same measure.
 
-        None represents the absence of an earlier value. A value that is not finite is never better.
+        If `best` is None, there is no earlier value, so any finite score is better. A score that is
+        not finite is never better.
         """
         if self.value is None:
             return False

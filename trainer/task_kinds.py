@@ -2,10 +2,10 @@
 
 This module does not import torch: the driver reads recipes without it.
 
-    TASKS["translation"] ──▶ the classes of its sections, its scores, its half in torch
+    TASKS["translation"] ──▶ the classes of its sections, its scores, its torch side
     NETWORKS["transformer"] ──▶ the class of the section `model`, and the function that builds it
 
-`foundation.built_in_tasks` names both halves of each built-in task.
+`foundation.built_in_tasks` names the numpy side and the torch side of each built-in task.
 """
 
 from collections.abc import Callable, Mapping
@@ -52,13 +52,13 @@ class TaskKind:
         batching: the class of the section `batching`.
         decoding: the class of the section `decoding`.
         network: the name of its default network.
-        scores: the scores of its validation, each with whether more is better. By default, the
-            first determines the best checkpoint.
-        training: its half in torch, as MODULE:CLASS; see `trainer.tasks.task`.
+        scores: the scores of its validation by name, True if a greater value is better. By default,
+            the first determines the best checkpoint.
+        training: its torch side, as MODULE:CLASS; see `trainer.tasks.task`.
         makes_texts: whether a validation generates a text for each example, which can be scored.
-        probes: whether its half in torch implements `probe` for its default network.
-        repeats: whether a micro-batch can be fed twice in one pass, row after row, for
-            `trainer.r_drop`.
+        probes: whether its torch side implements `probe` for its default network.
+        repeats: whether the rows of a micro-batch can be repeated within a pass, as
+            `trainer.r_drop` requires.
         loss_unit: the unit that the loss is a mean over, for axes of charts.
         check: raises ValueError if sections of a recipe contradict each other.
     """

@@ -2,7 +2,7 @@
 
     run.json, metrics.jsonl, checkpoints ──▶ starts: a cursor and a digest, by step
                                          ──▶ digests: after each recorded step
-                                         ──▶ eras: the shards left out, by step
+                                         ──▶ eras: the number of quarantined shards, by step
 
 A run that continues without a quarantined shard repeats the steps since its last checkpoint with
 other data. Only the record of the repetition counts.
@@ -31,7 +31,7 @@ class StreamStart:
 
 @dataclass(frozen=True)
 class ManifestPeriod:
-    """The steps after `after_step`, without the shards of the first `tombstones` tombstones."""
+    """The steps after `after_step`, trained without the first `tombstones` quarantined shards."""
 
     after_step: int
     tombstones: int
@@ -67,7 +67,7 @@ class DataRecord:
             self.digests[header.step] = header.data_digest
 
     def start_before(self, step: int) -> StreamStart:
-        """Return the nearest start from which the data of a step can be computed."""
+        """Return the last start before a step, from which the data of the step can be computed."""
         return self._starts[max(known for known in self._starts if known < step)]
 
     def manifest_at(self, step: int) -> Manifest:
@@ -101,7 +101,7 @@ class DataRecord:
                 self._reached = max(self._reached, line.replayed_step)
 
     def _read_quarantines_since(self, newest: CheckpointHeader | None) -> None:
-        """Add the quarantines that no line of the metrics reports."""
+        """Add the quarantines that no line of the metrics file reports."""
         if newest:
             self._reached = max(self._reached, newest.step)
             tombstones = self._tombstones_of(newest.dataset_identity, f"step {newest.step}")
@@ -113,7 +113,8 @@ class DataRecord:
             self._begin_period(after_step, len(self._manifest.tombstones))
 
     def _begin_period(self, after_step: int, tombstones: int) -> None:
-        # A run that is killed before its next checkpoint resumes twice from the same checkpoint.
+        # A run that is killed before its next checkpoint resumes twice from the same checkpoint,
+        # but this is only one period.
         if tombstones != self._tombstones_at(after_step + 1):
             self._eras.append(ManifestPeriod(after_step, tombstones))
             self._reached = after_step
@@ -129,7 +130,7 @@ class DataRecord:
         return len(self._manifest.tombstones) - len(self._manifest.left_out_since(identity))
 
     def _tombstones_until(self, shards: list[str]) -> int:
-        """Return the number of tombstones right after the last of these shards was quarantined."""
+        """Return the number of tombstones after the last of these shards had been quarantined."""
         if missing := sorted(set(shards) - self._manifest.left_out):
             raise RunMismatchError(
                 f"The run in {self._run.path} continued without {', '.join(missing)}, but the "

@@ -30,13 +30,12 @@ from data_pipeline.batching.stream import (
 from data_pipeline.batching.window import WindowLayout
 from data_pipeline.errors import DatasetFileError
 
-# Windows that are requested before the ranks reach them, if their bytes allow it.
+# Maximum number of windows to request before the ranks reach them, if their bytes allow it.
 WINDOWS_AHEAD = 2
 # Silence after which a worker is pinged. The answer to a ping takes the worker no time.
 WORKER_TIMEOUT_SECONDS = 60.0
 HEARTBEAT_SECONDS = 10.0
-# Attempts at a request that kills its worker each time, for example by lack of memory. Then the run
-# ends.
+# Losses of workers at one request, for example by lack of memory, after which the run ends.
 MAX_RETRIES_BEFORE_ERROR = 8
 # Time within which Ray restarts a dead worker.
 RESTART_SECONDS = 60.0
@@ -162,7 +161,7 @@ class WorkerClient:
         request.answers.append(getattr(worker.actor, request.method).remote(*request.arguments))
 
     def _available_workers(self) -> list[WorkerHandle]:
-        """Return the workers that are not known to be absent, or all workers if every one is."""
+        """Return the workers that are not known to be absent, or all workers if all are absent."""
         workers = self.workers
         for worker in workers:
             sign = self._absent.get(worker.number)
@@ -191,7 +190,8 @@ class WorkerStreams:
         """Initialize the stream of one rank.
 
         Args:
-            bytes_ahead: limit on the bytes requested ahead of time, both in steps and in windows.
+            bytes_ahead: limit on the bytes requested ahead of time; applies separately to steps
+                and to windows.
         """
         self._client = client
         self._slots_per_step = slots

@@ -81,7 +81,7 @@ def trace(
     """Return the steps `first` to `last` (inclusive) of a run.
 
     Args:
-        dataset: folder or URL, if the dataset has moved since training.
+        dataset: folder or URL, if the dataset has moved since training; otherwise None.
 
     Raises:
         RunMismatchError: the run does not exist, or the dataset is not the run's.
@@ -117,7 +117,7 @@ def walk(
     """Yield the steps after a start with all of their data, as for a run with one rank.
 
     Raises:
-        DatasetFileError: the data of the step after the last one cannot be read.
+        DatasetFileError: the data of the next step cannot be read.
     """
     step, cursor = start.step + 1, start.cursor
     while step <= last:

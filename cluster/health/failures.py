@@ -3,8 +3,9 @@
 When one rank fails, the others fail a moment later in the collective that it left. Errors of
 transloom's own classes name a cause in data, recipe or numbers that would recur. Other causes may
 not recur: deaths, hangs, and everything unexpected, such as a broken connection, a CUDA error or a
-full disk. The same holds for a record that a rank of a lost node still holds. These causes become a
-`RankLostError`, and the ranks restart.
+full disk. A `RecordInUseError` may not recur either, because the rank of a lost node that still
+holds the record may end soon. Causes that may not recur become a `RankLostError`, and the ranks
+restart.
 """
 
 from collections.abc import Sequence
@@ -51,7 +52,7 @@ def _cause_of_death(error: RayError) -> str:
 
 
 def is_certain(failures: Sequence[Exception]) -> bool:
-    """Return whether the cause is among these failures, so that no further ones are needed."""
+    """Return whether the cause is among these failures, so that the wait for others can end."""
     return any(isinstance(f, RankDiedError) or is_permanent(f) for f in failures)
 
 

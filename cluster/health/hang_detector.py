@@ -51,7 +51,7 @@ class Position:
 
 
 class HangDetector:
-    """Position of each rank of a group, and the time of its last answer."""
+    """Detector of hung ranks, from each rank's position and the time of its last answer."""
 
     def __init__(self, deadlines: DeadlinesConfig, names: list[str], now: float) -> None:
         """Start the deadlines of all ranks now.
@@ -64,7 +64,7 @@ class HangDetector:
         self._deadlines = deadlines
         self._answered = [now] * len(names)
         self._moved = [now] * len(names)
-        # Time at which the last rank reached the position of the hindmost one.
+        # Time at which the last rank arrived at the position of the hindmost ranks.
         self._all_moved = now
         self._step_seconds: deque[float] = deque(maxlen=NEWEST_STEPS)
 

@@ -10,7 +10,7 @@ MAX_POLL_INTERVAL_SECONDS = 1.0
 
 
 class SuspendAwareClock:
-    """Clock of the seconds during which this process was awake."""
+    """Clock that counts only the seconds during which this process was not suspended."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock

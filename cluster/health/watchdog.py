@@ -1,8 +1,9 @@
 """Watchdog that prevents processes of a run from outliving its supervisor.
 
-Ray ends the actors of a driver that has died. A driver may also be suspended, or lost together with
-the head that would notice. The processes detect these cases themselves: each expects heartbeats.
-Without them it kills itself before the supervisor's lease on the run can pass to another process.
+Ray ends the actors of a driver that has died. However, a driver may also be suspended, or lost
+together with the head, so that Ray does not end them. The processes detect these cases themselves:
+each expects heartbeats. Without them it kills itself before the supervisor's lease on the run can
+pass to another process.
 """
 
 import os

@@ -108,7 +108,7 @@ class _MeasuringSupervision:
 
 
 def can_measure(recipe: Recipe) -> str | None:
-    """Return why this machine cannot train a step of the recipe, or None if it can."""
+    """Return the reason why this machine cannot train a step of the recipe, or None if it can."""
     if recipe.cluster.gpus_per_rank and not torch.cuda.is_available():
         return "its ranks compute on GPUs, and torch finds none here"
     return None
@@ -143,7 +143,7 @@ def measure(recipe: Recipe, store: DatasetStore, manifest: Manifest) -> Measurem
 
 
 def _endless(recipe: Recipe) -> Recipe:
-    """Return the recipe without an end, validations and checkpoints, which distort timings."""
+    """Return the recipe without an end, and without validations, checkpoints and warm start."""
     trainer = recipe.trainer.model_copy(
         update={
             "max_steps": NEVER,

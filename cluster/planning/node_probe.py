@@ -50,7 +50,7 @@ class NodeProbe:
 
 
 def code_of(installation: Path) -> str | None:
-    """Return the digest of transloom's files, as `submit` compares it, or None without any."""
+    """Return the digest of transloom's files, as in `submit`, or None if there are no files."""
     return digest_of(installation) if package_files(installation) else None
 
 
@@ -63,7 +63,13 @@ def version_of(name: str) -> str | None:
 
 
 def _check_shared_folder(folder: Path, left: str, answer: str) -> str | None:
-    """Return the problem with the folder, or None if it is the asking process's folder."""
+    """Return the problem with the folder, or None if this node sees the same files there.
+
+    Args:
+        folder: the run folder, or the existing part of its path.
+        left: name of the file that the asking process created.
+        answer: name of the file to create.
+    """
     try:
         (folder / left).read_bytes()
         (folder / answer).touch()

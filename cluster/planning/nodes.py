@@ -36,9 +36,9 @@ class NodeFacts:
     Attributes:
         code: sha256 of its transloom, or None if it has none at this machine's path.
         folder: problem with its view of the run folder, or None without a problem.
-        manifest: sha256 of the dataset's manifest there, or a reason after "!"; None if the
-            dataset is remote.
-        interface: network interface of ranks, or a reason after "!".
+        manifest: sha256 of the dataset's manifest there, or "!" and the reason why it cannot be
+            read; None if the dataset is remote.
+        interface: network interface of ranks, or "!" and the reason why none is suitable.
         skew_seconds: time by which its clock is ahead of this machine's clock.
         skew_error_seconds: maximum error of `skew_seconds`.
     """
@@ -57,7 +57,7 @@ class NodeFacts:
 def ask_nodes(
     nodes: Iterable[Node], run: Path, manifest: Path | None, *, gpu: bool
 ) -> tuple[list[NodeFacts], list[PlanProblem]]:
-    """Query every node in parallel, and add a problem for each node that does not answer.
+    """Query all nodes in parallel; return their facts, and a problem for each silent node.
 
     Args:
         manifest: the file of the dataset's manifest, or None if the dataset is remote.
@@ -74,7 +74,7 @@ def ask_nodes(
     }
     probes: list[tuple[Node, Any, Any]] = []
     try:
-        with suppress(OSError):  # then no node sees the file, and each reports that
+        with suppress(OSError):  # without the file, each node reports that it does not see it
             (folder / left).touch()
         for node in nodes:
             with pickled_by_value():

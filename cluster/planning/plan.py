@@ -44,7 +44,7 @@ class PlanOptions:
     Attributes:
         address: address of a cluster to query, or None for this machine.
         measured: whether steps may be trained to measure them.
-        like: run from whose record the speed is read.
+        like: run from whose record the speed is read; None for the planned run.
     """
 
     address: str | None = None
@@ -54,7 +54,7 @@ class PlanOptions:
 
 @dataclass
 class Plan:
-    """Results of a plan; a value is None if it is unknown, for a reason among the problems.
+    """Results of a plan; a value is None if it is unknown or was not needed.
 
     Attributes:
         steps_left: steps until `trainer.max_steps`.
@@ -78,7 +78,7 @@ class Plan:
 
     @property
     def activation_bytes(self) -> int | None:
-        """Estimated activation memory of a rank: bytes of measured steps without gradients."""
+        """Estimated activation memory of a rank: the bytes of measured steps minus gradients."""
         if self.measurement is None or self.parameters is None:
             return None
         alone = size_of_state(self.recipe, self.parameters, 1, self.frozen_parameters)

@@ -13,7 +13,7 @@ class PlanProblem:
     Attributes:
         text: the problem, both values, and the remedy.
         refuses: whether the run cannot be trained like this; otherwise the problem is a warning.
-        error: the error that training itself would raise, or None if it has none for this.
+        error: the error that training itself would raise, or None if it would raise none.
     """
 
     about: About

@@ -41,7 +41,7 @@ class QuickCheck:
 
     Attributes:
         problems: the problems, those that refuse the run first.
-        dataset: the recipe's dataset, if it is the right one. Further facts are in its manifest.
+        dataset: the recipe's dataset and its manifest; None if it has a problem or is not checked.
     """
 
     problems: tuple[PlanProblem, ...]
@@ -79,8 +79,8 @@ def quick_check(recipe: Recipe, run: RunFolder, *, trains_here: bool = True) -> 
     Args:
         recipe: recipe with absolute paths.
         trains_here: whether this machine has the ranks' view of dataset and run folder. A client
-            that submits a job may not have it. Then a missing local dataset or folder is no
-            problem, and no server is queried, as only the nodes may have the credentials.
+            that submits a job may not have it. In this case, a missing local dataset or folder is
+            not a problem. No server is queried, because only the nodes may have the credentials.
     """
     dataset, problems = _dataset(recipe, run, trains_here)
     problems += run_folder_problems(run) if trains_here or run.path.exists() else []
@@ -110,7 +110,7 @@ def _dataset(
 
 
 def run_folder_problems(run: RunFolder) -> list[PlanProblem]:
-    """Return why the run folder cannot be created or written."""
+    """Return a problem if the run folder cannot be created or written, else an empty list."""
     problem = write_problem(run.path)
     if problem is None:
         return []
@@ -119,9 +119,9 @@ def run_folder_problems(run: RunFolder) -> list[PlanProblem]:
 
 
 def cluster_problems(recipe: Recipe, run: RunFolder) -> list[PlanProblem]:
-    """Return why the cluster cannot be joined, unless the run already has all its steps.
+    """Return a problem if the cluster cannot be joined and the run still has steps to train.
 
-    This check precedes the acquisition of the run: a wrong address leaves no trace of a run.
+    This check runs before the process acquires the run, so a wrong address leaves no trace of it.
     """
     checkpoints = list_checkpoints(run.checkpoints)
     over = bool(checkpoints) and step_of(checkpoints[-1]) >= recipe.trainer.max_steps

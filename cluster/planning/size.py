@@ -1,8 +1,9 @@
 """Estimate the size of a recipe's parameters, a rank's state, and checkpoints.
 
-The command that trains does not import torch, which takes seconds. It therefore counts the matrices
-from their sizes, which is at most a few hundredths below the true number. `transloom plan` builds
-the network on torch's meta device, where it takes no memory, and counts exactly.
+The command that trains does not import torch, which takes seconds. So it does not build the
+network, but adds up the sizes of the matrices in the recipe. The result is at most a few percent
+below the true number. `transloom plan` builds the network on torch's meta device, where it takes no
+memory, and counts exactly.
 """
 
 from data_pipeline.dataset.manifest import Manifest
@@ -17,7 +18,10 @@ from trainer.tasks.frozen import frozen_names
 
 
 def min_parameters(recipe: TrainingRecipe, manifest: Manifest) -> int | None:
-    """Return a lower bound of the network's parameters, its matrices, or None for an extension."""
+    """Return a lower bound of the network's number of parameters, or None for an extension.
+
+    It counts the elements of the matrices only.
+    """
     sizes = [manifest.tokenizers[field.name].vocabulary_size for field in manifest.fields]
     model = recipe.model
     if isinstance(model, ModelConfig):

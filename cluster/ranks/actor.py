@@ -103,11 +103,11 @@ class RankActor:
             import trainer.build.rank  # noqa: F401
 
     def import_modules(self, names: list[str]) -> None:
-        """Import a rank's modules, as torch and DeepSpeed import most of theirs at first use."""
+        """Import a rank's modules, because torch and DeepSpeed import many only at first use."""
         # Imported here because it imports torch.
         from trainer.zero.disable_compiler import disable_compiler_imports
 
-        # As in a rank's engine: one of the modules would import the compiler.
+        # Prevent one of these modules from importing torch's compiler, as a rank's engine does.
         with without_garbage_collection(), disable_compiler_imports():
             for name in names:
                 if name not in sys.modules:

@@ -26,9 +26,10 @@ from trainer.rank.placement import Placement
 from trainer.rank.rank_job import RankJob
 from trainer.rank.supervision import Outcome
 
-# Seconds to wait for the cause when a rank fails, as others fail with it.
+# Seconds to wait for the failure that is the cause. One rank's failure makes the others fail soon,
+# and their errors may arrive first.
 WAIT_FOR_CAUSE_SECONDS = 2.0
-# Seconds for the last reports of the ranks when the run ends with an error.
+# Seconds to wait for the last reports of the ranks when the run ends with an error.
 LAST_REPORTS_SECONDS = 2.0
 
 
@@ -38,7 +39,7 @@ class Poll:
 
     Attributes:
         reports: the ranks' reports, each with its rank.
-        outcomes: those of all ranks, or None until all have returned.
+        outcomes: the outcomes of all ranks, in rank order, or None until all have returned.
         failure: error that ends the group, or None.
     """
 

@@ -1,8 +1,8 @@
-"""One actor on each node of the ranks, for actions that require a process on that node.
+"""Actors on the nodes of the ranks, one per node, for actions that need a process there.
 
-It kills processes at once, whereas Ray takes five seconds for a stopped process. It checks that the
-node has the run folder and the driver's transloom, and measures the node's utilization. It needs no
-resources and hardly any memory.
+An agent kills processes at once, whereas Ray takes five seconds for a stopped process. It checks
+that the node has the run folder and the driver's transloom, and measures the node's utilization. It
+needs no resources and hardly any memory.
 """
 
 import os
@@ -96,7 +96,7 @@ class NodeAgent:
         self._exit_with_raylet()
 
     def await_deaths(self, processes: list[ProcessName]) -> None:
-        """Wait until processes are gone, at most `DEATH_SECONDS`, and remove their files."""
+        """Wait until processes are gone, at most `DEATH_SECONDS`; remove their rendezvous files."""
         _await_deaths_here(processes, self._watchdog.heartbeat)
 
     @ray.method(concurrency_group="stacks")
@@ -111,7 +111,13 @@ class NodeAgent:
 
     @ray.method(concurrency_group="folder")
     def check_shared_folder(self, folder: Path, left: str, answer: str) -> str | None:
-        """Read the supervisor's file, and create one next to it; return the error, or None."""
+        """Read the supervisor's file, and create one next to it; return the error, or None.
+
+        Args:
+            folder: the folder of both files.
+            left: name of the supervisor's file.
+            answer: name of the file to create.
+        """
         try:
             (folder / left).read_bytes()
             (folder / answer).touch()
@@ -121,12 +127,12 @@ class NodeAgent:
 
     @ray.method(concurrency_group="folder")
     def sources(self) -> str:
-        """Return the digest of the transloom that ranks import on this node."""
+        """Return the digest of the transloom sources that ranks import on this node."""
         return digest_of_sources()
 
 
 class NodeAgents:
-    """Client of the node agents, by node, in the supervisor."""
+    """Client of all node agents, in the supervisor."""
 
     def __init__(self) -> None:
         self.by_node: dict[str, Any] = {}
@@ -141,7 +147,7 @@ class NodeAgents:
         """Start missing agents, so that each of these nodes has one.
 
         Args:
-            names: the nodes by id, each with its name in messages.
+            names: the name of each node in messages, by node id.
         """
         for node, name in names.items():
             if node not in self.by_node:
@@ -153,8 +159,8 @@ class NodeAgents:
     def kill(self, processes: Iterable[ProcessName]) -> None:
         """Kill processes on all nodes, and wait until they are gone.
 
-        This does not wait for nodes that are silent already. If an embedded Ray is lost with its
-        agents, all processes are on this machine, and this process kills them.
+        This does not wait for nodes whose agent has already failed to answer. If an embedded Ray is
+        lost with its agents, all processes are on this machine, and this process kills them.
         """
         if embedded_ray_is_lost():
             _kill_here(mine := list(processes))
@@ -193,9 +199,9 @@ class NodeAgents:
         return self._asked.keys() & set(nodes)
 
     def unresponsive(self, nodes: Collection[str]) -> set[str]:
-        """Return those of these nodes whose agent has not answered its last request.
+        """Return the nodes, among these, whose agent has not answered its last request.
 
-        Such a node is lost or unreliable some time before Ray reports it.
+        Such a node is lost or unreliable, although Ray may report this only later.
         """
         for node, answer in list(self._asked.items()):
             if node not in nodes or answered(answer):
@@ -268,7 +274,7 @@ class NodeAgents:
 
 
 def _problem(folder_check: Any, answer: Path) -> str | None:
-    """Return the problem with an agent's view of the folder, or None; a lost agent has none."""
+    """Return an agent's problem with the folder; None without a problem or for a lost agent."""
     _wait([folder_check], START_SECONDS)
     try:
         problem: str | None = ray.get(folder_check, timeout=0)
@@ -320,7 +326,7 @@ def _wait(answers: list[Any], seconds: float) -> None:
 
 
 def answered(answer: Any) -> bool:
-    """Return whether an actor has already given this answer without an error."""
+    """Return whether an actor's answer has arrived without an error."""
     try:
         ray.get(answer, timeout=0)
     except RayError:  # not yet, or the agent is lost

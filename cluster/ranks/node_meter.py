@@ -28,7 +28,7 @@ class NodeMeter:
         self._before = (0.0, 0.0)
 
     def sample(self) -> Usage:
-        """Return the current utilization, that of cores averaged since the last sample."""
+        """Return the current utilization; that of cores is averaged since the last sample."""
         used, total = memory_of_node()
         return Usage(
             cpu_percent=self._cpu_percent(),

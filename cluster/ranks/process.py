@@ -48,7 +48,7 @@ class RankProcess:
 
 
 class SpareProcesses:
-    """Warm processes, one for each bundle."""
+    """Warm spare processes, one for each bundle."""
 
     def __init__(
         self,

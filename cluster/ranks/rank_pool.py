@@ -55,13 +55,13 @@ class RankPool:
     ) -> None:
         self._heartbeat.__exit__(kind, error, traceback)
         self.end_group()
-        self._kill(self._spares.waiting)  # the bundles end with this process
+        self._kill(self._spares.waiting)  # Ray releases the bundles when this process ends
 
     def offer(self, nodes: Mapping[str, Node]) -> list[str]:
-        """Return nodes for a group, one for each rank, as many as these nodes have capacity for.
+        """Return the node of each rank of the largest group that these nodes have capacity for.
 
-        Nodes are excluded if they are about to leave, if `NodeAgents.check` found them unfit, or if
-        their agent is silent.
+        A node is listed once for each of its ranks. Nodes are excluded if they are about to leave,
+        if `NodeAgents.check` found them unfit, or if their agent does not answer.
         """
         out = self._agents.unresponsive(nodes) | self._agents.unfit
         usable = {n.id: n for n in nodes.values() if n.leaves_at is None and n.id not in out}
@@ -71,7 +71,7 @@ class RankPool:
         """Start a group with a rank on each of these nodes.
 
         Args:
-            names: the nodes by id, each with its name in messages.
+            names: the name of each node in messages, by node id.
 
         Returns:
             The group, or None if Ray could not place it in time.
@@ -98,7 +98,7 @@ class RankPool:
         return self._agents.check(work, run)
 
     def release_bundles(self) -> None:
-        """Release the reserved bundles for others that need the capacity first."""
+        """Release the reserved bundles, so that data workers get the capacity first."""
         self._reservation.release()
 
     def refill_spares(self) -> None:
@@ -107,7 +107,7 @@ class RankPool:
             self._spares.refill(self._reservation.taken, self._group.actors[0])
 
     def stacks(self) -> dict[int, str]:
-        """Return the stacks of each rank of the group, as far as they arrive within seconds."""
+        """Return each rank's stacks, or a text for a rank whose stacks do not arrive in time."""
         processes = self._group.processes if self._group else []
         stacks = dict.fromkeys(
             range(len(processes)), "The process does not exist, or its node is silent.\n"
@@ -117,7 +117,7 @@ class RankPool:
         return stacks | {rank: found[name] for rank, name in names.items() if name in found}
 
     def unresponsive_nodes(self, nodes: Collection[str]) -> set[str]:
-        """Return those of these nodes whose agent does not answer now."""
+        """Ping the agents of these nodes, and return the nodes whose agent does not answer."""
         return self._agents.ping(nodes)
 
     def ask_usage(self) -> None:

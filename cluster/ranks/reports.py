@@ -3,8 +3,8 @@
 The rank trains in one thread of its actor and puts reports into a `Mailbox`. Another thread of the
 actor returns them when the supervisor polls.
 
-Reports pass between processes of one version and are never stored, so they have no version. The
-lines and headers in them do.
+Both processes run the same version of transloom, and reports are never stored. So reports have no
+version number, unlike the lines and headers in them.
 """
 
 import queue
@@ -58,7 +58,7 @@ Report = Position | RecordedLine | Notice | Detail | StateWritten | StateFailed
 
 
 class Mailbox:
-    """`trainer.rank.supervision.Supervision` across the two threads of a rank's actor."""
+    """Implementation of `trainer.rank.supervision.Supervision` with the two threads of an actor."""
 
     def __init__(self) -> None:
         self._reports: queue.SimpleQueue[Report] = queue.SimpleQueue()

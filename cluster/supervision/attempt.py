@@ -112,7 +112,7 @@ class RankAttempt:
         self._shutdown = RankShutdown()
 
     def run(self) -> Outcome:
-        """Supervise until the ranks have left, or until their time to leave is over.
+        """Supervise until the ranks have left, or until their deadline to leave has passed.
 
         Raises:
             RankLostError: the group cannot continue, but another one may.

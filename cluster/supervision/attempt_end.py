@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from cluster.ray.cluster_view import Node
 from cluster.supervision.interval import Interval
 
-# Time before a drained node disappears by which its ranks have left or are killed.
+# Ranks on a drained node must leave this long before the node disappears, or they are killed.
 DRAIN_MARGIN_SECONDS = 5.0
 CHECK_SECONDS = 5.0
 # Spare capacity must last this long, while the current ranks train, before more ranks start.
@@ -68,7 +68,7 @@ class RankShutdown:
 
 
 class ScaleUpTimer:
-    """Timer of the spare capacity for more ranks."""
+    """Timer that measures how long there has been capacity for more ranks."""
 
     def __init__(self) -> None:
         self._checks = Interval(CHECK_SECONDS)

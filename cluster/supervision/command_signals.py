@@ -1,8 +1,8 @@
 """Signal handlers of a command that trains, before its run handles signals and after its end.
 
-A signal never changes the meaning of the exit code: it is 75 until the run has an outcome, then the
-outcome's. While the run trains, `stop_requests` handles signals. These handlers are for commands,
-which own their process, so no code restores the former handlers.
+Until the run has an outcome, the exit code is 75. Afterwards it is the code of the outcome, even if
+a signal arrives. While the run trains, `stop_requests` handles signals. These handlers are for
+commands, which own their process, so no code restores the former handlers.
 """
 
 import os
@@ -17,7 +17,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 def exit_on_signal_before_run() -> None:
     """Make signals end the process at once, until the run handles them.
 
-    After its end, the run sets these signals to be ignored.
+    After the run has ended, it makes the process ignore these signals.
     """
     for number in SIGNALS:
         signal.signal(number, exit_immediately)

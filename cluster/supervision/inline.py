@@ -1,6 +1,6 @@
 """Train one rank in this process, without Ray, for a debugger.
 
-Data and losses are those of a run with one rank.
+Data and losses are the same as in a run with one rank under Ray.
 """
 
 import socket
@@ -96,7 +96,8 @@ def train_inline(
     """Train a run with one rank in this process.
 
     Args:
-        replay: options to train in a scratch folder, only to compare and inspect steps.
+        replay: options to train in a scratch folder, only to compare and inspect steps; None for a
+            normal run.
     """
     try:
         return _train(recipe, run, store, manifest, listener, profile, replay)

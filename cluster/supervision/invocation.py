@@ -29,7 +29,8 @@ PACKAGES = (
     "sacrebleu",
     "wandb",
 )
-# Do not start programs from the checkout's settings. With the environment below, write nothing.
+# Prevent git from starting programs that the checkout's settings name. With the environment that
+# `code_of` sets, git also writes nothing.
 GIT = ("git", "-c", "core.fsmonitor=false")
 STATUS = ("--porcelain=v2", "--branch", "--untracked-files=no")
 GIT_SECONDS = 5.0  # a slow disk must not delay the start
@@ -46,12 +47,12 @@ def current_invocation() -> Invocation:
 
 
 def as_variable(invocation: Invocation) -> dict[str, str]:
-    """Return the environment variable that passes an invocation to a process of the user."""
+    """Return the environment variable that passes an invocation to another process."""
     return {VARIABLE: invocation.model_dump_json()}
 
 
 def current_start() -> Start:
-    """Return the record of a start by this process, now."""
+    """Return the record of a start of the run: this process, its code and the current time."""
     # An installed transloom may be inside the checkout of another project.
     code = code_of(INSTALLATION) if (INSTALLATION / ".git").exists() else None
     return Start(
@@ -83,7 +84,7 @@ def code_of(folder: Path) -> Code | None:
 
 
 def _command(argv: list[str]) -> str | None:
-    """Return a command line of transloom for a shell, or None for another program."""
+    """Return the command line, quoted for a shell, or None if the program is not transloom."""
     if Path(argv[0]).name != "transloom":
         return None
     return without_credentials(shlex.join(["transloom", *argv[1:]]))[:MAX_CHARACTERS]

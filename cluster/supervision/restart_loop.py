@@ -3,6 +3,9 @@
 Each attempt takes as many ranks as the cluster has capacity for, and resumes from the newest intact
 checkpoint. An attempt ends with the loss of a rank, with a node that leaves, or with capacity for
 more ranks.
+
+The run must leave the cluster after a stop request, when the node of this process is drained, or
+when too few nodes remain after others have left.
 """
 
 import time
@@ -31,7 +34,7 @@ from trainer.runs.step_range import StepRange
 from trainer.runs.warm_start import warm_start_of
 
 WAIT_SECONDS = 0.5
-# Time to wait for data workers that reserve CPUs: they get theirs before the ranks do.
+# Time to wait for data workers that reserve CPUs. They reserve theirs before the ranks do.
 WORKERS_SECONDS = 10.0
 
 
@@ -54,7 +57,7 @@ class RestartLoop:
         self._session_started = time.time()
         # State of the previous attempt:
         self._ranks = 0
-        self._nodes: dict[str, str] = {}  # nodes of its ranks by id, each with its name
+        self._nodes: dict[str, str] = {}  # names of its nodes, by node id
         self._nodes_left = False  # whether nodes left at its end
         self._losses = RankLosses()
         # Ranks hash a checkpoint while they start. After they find damage, the supervisor hashes
@@ -79,7 +82,7 @@ class RestartLoop:
                         break
                     outcome = self._attempt(group)
                 except RankLostError as error:
-                    self._context.supply.end_group()  # makes lost nodes known as silent
+                    self._context.supply.end_group()  # finds out which nodes do not answer
                     self._handle_rank_loss(error)
                 except DamagedCheckpointError as error:
                     self._damage_found = True
@@ -239,7 +242,7 @@ def no_capacity_error(found: str, config: ClusterConfig, nodes: Mapping[str, Nod
 
 
 def missing_capacity_text(config: ClusterConfig, nodes: Mapping[str, Node]) -> str:
-    """Return a text if the nodes could never hold the minimum of ranks, or an empty text."""
+    """Return an explanation if the nodes can never hold the minimum of ranks, or an empty text."""
     most = max_possible_ranks(config, nodes.values())
     if most >= config.min_ranks:
         return ""
@@ -259,7 +262,12 @@ def _of_a_rank(config: ClusterConfig) -> str:
 
 
 def excluded_nodes_text(problems: list[str], room: int, min_ranks: int) -> list[str]:
-    """Return the notices of a run that continues without nodes that lack its folder.
+    """Return the notices of a run that continues without unfit nodes.
+
+    Args:
+        problems: the problem of each unfit node.
+        room: the number of ranks that fit into the other nodes.
+        min_ranks: the minimum number of ranks of the run.
 
     Raises:
         ClusterError: the other nodes have capacity for fewer ranks than the run needs.

@@ -31,7 +31,7 @@ class RetryBudget:
         self._progressed = False
 
     def begin(self, step: int) -> None:
-        """Record the step from which an attempt starts, which is no progress."""
+        """Record the step from which an attempt starts; it does not count as progress."""
         self.furthest_step = max(step, self.furthest_step)
 
     def reach(self, step: int) -> None:
@@ -52,7 +52,7 @@ class RetryBudget:
         return self.failures == self.limit
 
     def used_up_text(self, attempts: str) -> str:
-        """Return the message of a budget that is used up.
+        """Return the message for a budget that is used up.
 
         Args:
             attempts: plural noun for the counted attempts.

@@ -65,7 +65,10 @@ def open_run(recipe: Recipe, run: RunFolder, store: DatasetStore, manifest: Mani
 
 
 def report_sampling(recipe: Recipe, listener: RunListener) -> None:
-    """Report the backend of subword sampling, as speeds differ, if the recipe samples."""
+    """Report the backend of subword sampling, because backends differ in speed.
+
+    Do nothing if the recipe does not sample.
+    """
     tokenizer = recipe.tokenizer
     if tokenizer.sampling.alpha and tokenizer.type in SENTENCE_PIECE_TYPES:
         listener.notice(f"subword sampling on this machine draws {sampling_backend_text()}")
@@ -95,7 +98,7 @@ def newest_checkpoint(
         The newest intact checkpoint, or None if the run has no checkpoint.
 
     Raises:
-        CheckpointError: all checkpoints are damaged, and were not removed to start from step 0.
+        CheckpointError: the run has checkpoints, but none of them is intact.
         RunMismatchError: the checkpoint belongs to another run.
     """
     checkpoint, damaged = newest_intact(run.checkpoints, read_files=read_files)

@@ -117,7 +117,7 @@ def supervise(
 def _train_in_session(
     recipe: Recipe, manifest: Manifest, owned: _OwnedRun, options: SupervisionOptions
 ) -> Outcome:
-    """Train in one session of Ray, embedded or joined, and end it."""
+    """Train in one session of an embedded Ray or of a joined cluster, and end the session."""
     run, stop, listener = owned.folder, owned.stop, owned.listener
     report_open_endpoints = partial(report_exposure, strict=options.strict, notice=listener.notice)
     config = _on_this_machine(recipe.cluster, listener)

@@ -39,13 +39,13 @@ STARTED_AGAIN = "the run was started again by a command"
 class _Rank(NamedTuple):
     node: str
     position: Position
-    update_ranks: float  # by time.monotonic()
+    update_ranks: float  # time of its last heartbeat, by time.monotonic()
 
 
 class _Worker(NamedTuple):
     sign: WorkerHeartbeat
     node: str | None
-    looked: float
+    looked: float  # time of this heartbeat's poll, by time.monotonic()
 
 
 class VitalsWriter(PeriodicThread):

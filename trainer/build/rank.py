@@ -1,4 +1,4 @@
-"""Construction of a rank, of a run or of a replay."""
+"""Construction of one rank of a run or of a replay."""
 
 from collections.abc import Callable, Iterator
 
@@ -18,12 +18,12 @@ def build_rank(
     steps: Callable[[Cursor], Iterator[RankStep]],
     supervision: Supervision,
 ) -> Trainer:
-    """Return one rank of a run or, if the job has replay options, of a replay.
+    """Return the trainer of one rank of a run or, if the job has replay options, of a replay.
 
     See `build_trainer` for the arguments.
     """
     if job.replay is None:
         return build_trainer(job, placement=placement, steps=steps, supervision=supervision)
-    from trainer.build.replay import build_replay  # training does not import the step inspector
+    from trainer.build.replay import build_replay  # imports the step inspector
 
     return build_replay(job, placement=placement, steps=steps, supervision=supervision)

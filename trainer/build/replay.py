@@ -1,6 +1,6 @@
 """Construction of a rank of a replay: the parts of a run's rank, and a step inspector.
 
-It has no validation, no checkpoints and no W&B, because they do not affect a step.
+A replay has no validation, no checkpoints and no W&B, because they do not affect a step.
 """
 
 import json
@@ -38,10 +38,10 @@ class NoValidator:
 
 
 class ReplayRecorder:
-    """Recorder of a replay, which writes lines to the record of the scratch folder only."""
+    """Recorder of a replay, which writes only to the metrics file of the scratch folder."""
 
     def __init__(self, context: RankContext, first_step: int) -> None:
-        """Open the record of the scratch folder.
+        """Open the metrics file of the scratch folder.
 
         Args:
             context: the job of the rank.
@@ -75,7 +75,7 @@ def build_replay(
     steps: Callable[[Cursor], Iterator[RankStep]],
     supervision: Supervision,
 ) -> Trainer:
-    """Return one rank of a replay, at step 0 or at the step of a checkpoint.
+    """Return the trainer of one rank of a replay, at step 0 or at the step of a checkpoint.
 
     See `build_trainer` for the arguments.
     """

@@ -39,7 +39,7 @@ def build_trainer(
     steps: Callable[[Cursor], Iterator[RankStep]],
     supervision: Supervision,
 ) -> Trainer:
-    """Return one rank of a run, at step 0 or at the step of a checkpoint.
+    """Return the trainer of one rank of a run, at step 0 or at the step of a checkpoint.
 
     The process group must exist.
 
@@ -50,8 +50,8 @@ def build_trainer(
         supervision: receives the rank's reports.
 
     Raises:
-        DamagedCheckpointError: the job's checkpoint has to be verified and is not intact; raised
-            on all ranks.
+        DamagedCheckpointError: the job requires the ranks to verify its checkpoint, and the
+            checkpoint is not intact; raised on all ranks.
     """
     recipe = job.recipe
     context = RankContext(job, placement, supervision)
@@ -116,7 +116,7 @@ def build_trainer(
 def _preflight_is_due(
     checkpoint: Checkpoint | None, engine: EngineConfig, placement: Placement
 ) -> bool:
-    """Return whether any rank's conditions differ from those of the last passed preflight."""
+    """Return whether any rank's conditions differ from those of the last successful preflight."""
     if checkpoint is None:
         return True
     now = numerics.fingerprint(engine, placement)

@@ -1,7 +1,7 @@
 """AdamW whose result does not depend on how the parameters are partitioned.
 
-With m and v the moments, g the gradient and t the step (Kingma & Ba 2015, Algorithm 1; decoupled
-decay: Loshchilov & Hutter 2019, Algorithm 2):
+With θ the weight, m and v the moments, g the gradient and t the step (Kingma & Ba 2015, Algorithm
+1; decoupled decay: Loshchilov & Hutter 2019, Algorithm 2):
 
     m ← β₁·m + (1-β₁)·g        v ← β₂·v + (1-β₂)·g²
     θ ← θ·(1-lr·decay) - (lr/(1-β₁ᵗ)) · m / (√v/√(1-β₂ᵗ) + ε)
@@ -10,11 +10,11 @@ An element's bits must follow from its own θ, g, m and v alone, not from its po
 partition.
 
 On a CPU, torch's fused AdamW does all of this in one pass. It computes whole cache lines with
-vector instructions and the shorter end element by element, which rounds differently. So ends are
-padded to a cache line, and all elements are computed in the same way.
+vector instructions. It computes a shorter end of a vector element by element, which rounds
+differently. So ends are padded to a cache line, and all elements are computed in the same way.
 
-On other devices each operation is a separate one of torch's, rounded once and to nearest (IEEE
-754).
+On other devices, each operation of the formulas is a separate operation of torch, which rounds once
+and to nearest (IEEE 754).
 """
 
 import math

@@ -6,16 +6,16 @@ a multiple of g with at most 24 significant bits, which fp32 represents exactly.
 rounded, and the sum is the same in any order and grouping, hence for any number of ranks, any ZeRO
 stage and any reduction algorithm.
 
-Each parameter has a separate grid. With M micro-batches per step and a *limit* L ≥ |gradient|, a
-power of two, g = L·2^⌈log₂ M⌉ / 2²⁴ keeps every partial sum of a step below M·L ≤ 2²⁴·g. The limit
-follows from the largest gradients of earlier steps, with a margin above them. These are taken over
-all slots, so the grids do not depend on the ranks, and are stored in checkpoints. All ranks detect
-a gradient above its limit in the same exchange: they raise the limits and repeat the step from its
-first micro-batch.
+Each parameter has a separate grid. Let M be the number of micro-batches per step, and let the
+*limit* L be a power of two with L ≥ |gradient|. Then g = L·2^⌈log₂ M⌉ / 2²⁴ keeps every partial sum
+of a step below M·L ≤ 2²⁴·g. The limit follows from the largest gradients of earlier steps, with a
+margin above them. These largest gradients are taken over all slots, so the grids do not depend on
+the ranks. They are stored in checkpoints. All ranks detect a gradient above its limit in the same
+exchange: they raise the limits and repeat the step from its first micro-batch.
 
 Adding and subtracting C = 1.5·2²³·g rounds to the nearest multiple of g: C + x is between 2²³·g and
 2²⁴·g, where the distance of fp32 numbers is g (Dekker 1971; Knuth, TAOCP 2, §4.2.2). That needs |x|
-≤ 2²²·g, hence at least M = 4 in the formula above.
+≤ 2²²·g, so the formula for g uses at least M = 4.
 """
 
 import math
@@ -27,8 +27,8 @@ import torch
 from trainer.errors import EngineError
 
 HEADROOM = 2  # minimum binary digits between the largest recent gradient and its limit
-DECAY = 0.98  # of the largest recent gradient, per step: half in 34 steps
-MIN_BITS = 12  # of a gradient as large as its limit
+DECAY = 0.98  # factor on the largest recent gradient per step: 0.5 after 34 steps
+MIN_BITS = 12  # minimum bits for a gradient as large as its limit
 SMALLEST_LIMIT_EXPONENT = -100  # so that the grid's spacing is a normal fp32 number
 LARGEST = 2.0**96  # larger gradients count as not finite: their sums could overflow
 
@@ -62,7 +62,7 @@ class GradientGrids:
 
     @property
     def peaks(self) -> dict[str, float]:
-        """Largest recent gradient by parameter; sufficient to restore the grids."""
+        """Largest recent magnitude of each parameter's gradient, sufficient for `restore`."""
         if self._peaks is None:
             return {}
         return dict(zip(self._parameters, self._peaks.tolist(), strict=True))
@@ -75,7 +75,7 @@ class GradientGrids:
     def round_(self, index: int, gradient: torch.Tensor) -> None:
         """Round the gradient of a parameter to its grid, in place.
 
-        Low-precision gradients hold the result exactly: rounding to a grid never needs more digits.
+        A low-precision gradient also holds the result exactly, because rounding adds no digits.
 
         Args:
             index: the number of the parameter.
@@ -124,7 +124,11 @@ class GradientGrids:
         self._set(np.maximum(self._peaks * DECAY, amax.max(axis=0)))
 
     def bound(self, amax: np.ndarray) -> float:
-        """Return a power of two above every absolute value in the step's gradient."""
+        """Return a power of two above every absolute value in the step's summed gradient.
+
+        Args:
+            amax: [slots, parameters], the largest absolute values before rounding.
+        """
         total = np.add.accumulate(amax, axis=0)[-1].max()  # in slot order
         spacing = self._limits.max() * 2.0**-self._bits
         return _power_of_two_above(float(total + self._micro_batches * spacing))
@@ -142,7 +146,7 @@ def largest_magnitude(gradient: torch.Tensor) -> torch.Tensor:
     """Return the largest absolute value of the elements as a scalar, NaN if any is NaN."""
     if gradient.dtype == torch.float32:
         lowest, highest = gradient.amin(), gradient.amax()
-    else:  # one pass, which is slower than two in fp32
+    else:  # a single pass, which in fp32 would be slower than two
         lowest, highest = torch.aminmax(gradient)
     return torch.maximum(highest, -lowest)
 

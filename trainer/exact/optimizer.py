@@ -3,11 +3,12 @@
 An element's bits must follow only from its own weight, gradient and moments, the step and the
 settings. They must not depend on its position in a vector, the vector's address, or the number of
 threads. Torch's kernels process most elements with vector instructions and the rest one by one, so
-an operation has to round alike in both.
+an operation has to round in the same way in both cases.
 
-Operations that round once do (IEEE 754): `mul_`, `div_`, `sqrt_`, `sign_`, `add_` of a tensor.
-Operations that multiply and add at once, such as `lerp_`, `addcmul_`, or `add_` with `alpha`,
-guarantee nothing: the compiler decides whether their result is rounded once or twice.
+Operations that round only once meet this requirement (IEEE 754): `mul_`, `div_`, `sqrt_`, `sign_`,
+`add_` of a tensor. Operations that multiply and add at once, such as `lerp_`, `addcmul_`, or `add_`
+with `alpha`, do not: the compiler of their kernels decides whether the result is rounded once or
+twice.
 """
 
 from abc import ABC, abstractmethod
@@ -24,8 +25,8 @@ class ExactOptimizer(torch.optim.Optimizer, ABC):
     Attributes:
         moments: the names of the moments, equal to those of its
             `trainer.registries.optimizers.OptimizerKind`.
-        gradient_divisor: the clipping divisor of every gradient. DeepSpeed does not clip if
-            numerics are exact, because its norm depends on the partitions.
+        gradient_divisor: the number that every gradient is divided by for clipping; 1 without
+            clipping. The optimizer clips because DeepSpeed's norm depends on the partitions.
     """
 
     moments: ClassVar[tuple[str, ...]]
@@ -46,7 +47,7 @@ class ExactOptimizer(torch.optim.Optimizer, ABC):
     def update(
         self, parameter: Tensor, gradient: Tensor, state: dict[str, Tensor], group: dict[str, Any]
     ) -> None:
-        """Update a vector and its moments in place, with the gradient over `gradient_divisor`.
+        """Update a vector and its moments in place, from `gradient` / `gradient_divisor`.
 
         Args:
             parameter: the vector to update.

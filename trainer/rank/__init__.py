@@ -1,1 +1,1 @@
-"""Process of one rank: its job, its placement among the ranks, its messages."""
+"""Process of one rank: its job, its placement, and its messages to the supervisor."""

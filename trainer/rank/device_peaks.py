@@ -1,8 +1,8 @@
 """Peak rates of GPUs, the denominators of the model FLOPs utilization.
 
 The figures are the vendor's, for dense matrix products with fp32 accumulation. Most data sheets
-print twice these figures, which hold only for 2:4 sparsity. A device must match by its whole name:
-a MIG slice, a laptop GPU or a custom part has another rate.
+print twice these figures, which hold only for 2:4 sparsity. An entry applies only to a device whose
+whole name matches: a MIG slice, a laptop GPU or a custom part has another rate.
 """
 
 import re
@@ -15,7 +15,7 @@ Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 
 
 class _Peaks(NamedTuple):
-    """Peaks in 10¹² operations a second, or None if the device lacks such products."""
+    """Peak rates of matrix products, in 10¹² operations a second; None if unsupported."""
 
     name: str  # regular expression for the driver's device names
     fp32: float
@@ -72,7 +72,7 @@ class DevicePeak(NamedTuple):
 
     Attributes:
         flops_per_second: the peak, or None if it is unknown, as for every CPU.
-        unknown: the notice for a GPU whose peak is unknown.
+        unknown: the notice for a GPU whose peak is unknown; otherwise None.
     """
 
     flops_per_second: float | None = None
@@ -83,7 +83,7 @@ def peak_of_rank(engine: EngineConfig, placement: Placement) -> DevicePeak:
     """Return the peak of the device that a rank computes on."""
     if placement.device == "cpu":
         return DevicePeak()
-    import torch  # the table is read without it
+    import torch  # imported late, because `peak_flops` needs no torch
 
     name = torch.cuda.get_device_name(placement.torch_device)
     precision = _precision(engine)

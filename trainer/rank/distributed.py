@@ -1,4 +1,4 @@
-"""Process group of the ranks: joining, leaving, and the few collectives that the loop needs.
+"""Process group of the ranks: joining, leaving, and the few collectives used outside DeepSpeed.
 
 DeepSpeed uses the group that this module creates.
 """

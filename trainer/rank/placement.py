@@ -20,7 +20,7 @@ class Placement:
         threads: the number of CPU threads that torch computes with. It changes rounding, so it is
             part of the numerics fingerprint.
         rendezvous: the URL at which the ranks meet: `tcp://HOST:PORT` on rank 0's node or, if all
-            are on one node, `file://PATH`. None makes a group of one.
+            are on one node, `file://PATH`. None if there is only one rank.
         node_address: the address under which other nodes reach this one; not needed with one node.
     """
 
@@ -39,7 +39,7 @@ class Placement:
 
     @property
     def device_index(self) -> int:
-        """Index of the rank's device among the devices that its process sees: only its own GPU."""
+        """Index of the rank's device among those that its process sees; of GPUs only its own."""
         return 0 if self.device == "cuda" else self.local_rank
 
     @property
@@ -48,7 +48,7 @@ class Placement:
 
     @property
     def torch_device(self) -> "torch.device":
-        import torch  # not above: the supervisor, which places the ranks, does without it
+        import torch  # imported late, because the supervisor places ranks without torch
 
         cuda = self.device == "cuda"
         return torch.device("cuda", self.device_index) if cuda else torch.device("cpu")

@@ -14,18 +14,18 @@ from trainer.runs.warm_start import WarmStart
 
 @dataclass(frozen=True)
 class RankJob:
-    """Run to train, and the state that it starts from.
+    """Run that the ranks train, and the state from which they start.
 
     Attributes:
         recipe: the resolved recipe.
         run: the run's folder.
         dataset_identity: the identity of the manifest to train on.
         checkpoint: the complete checkpoint to resume from; None starts at step 0.
-        verify_checkpoint: whether to hash its files while the engine is built; otherwise the
-            supervisor has verified it.
+        verify_checkpoint: whether the ranks verify the hashes of the checkpoint's files while they
+            build the engine. False if the supervisor has already verified them.
         work: the owner's work folder, see `trainer.checkpoints.lease`.
         attempt: the supervisor's name for this start of the ranks.
-        session_started: when the owner began, in seconds since the epoch.
+        session_started: when the run's owner started, in seconds since the epoch.
         warm_start: the weights of step 0; None for random ones.
         profile: the steps to profile, or None.
         replay: the options of a replay, whose steps are only compared and inspected; None for a
@@ -62,6 +62,6 @@ class RankContext:
         return RunFolder(self.job.run)
 
     def notify(self, text: str) -> None:
-        """Show a notice that holds for all ranks, once."""
+        """Show a notice that holds for all ranks only once, from rank 0."""
         if self.placement.rank == 0:
             self.supervision.notice(text)

@@ -16,7 +16,7 @@ Outcome = Literal["finished", "preempted"]
 
 
 class Supervision(Protocol):
-    """Interface of the supervisor for a rank."""
+    """Interface through which a rank reports to its supervisor."""
 
     def progress(self, phase: "Phase", step: int, where: str = "") -> None:
         """Report that the rank has entered a phase at a step.
@@ -24,7 +24,7 @@ class Supervision(Protocol):
         Args:
             phase: the phase that begins.
             step: the step.
-            where: the coordinates of its data, in words.
+            where: the cursor of the step's data, as text.
         """
 
     def line(self, line: "Line") -> None:

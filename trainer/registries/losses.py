@@ -11,8 +11,8 @@
     LOSSES.register("focal", Focal)
 
 A recipe then has `trainer: {loss: focal, loss_options: {gamma: 1.0}}`. The fields of the class are
-the options: they are checked when the recipe is loaded, and another value makes another run.
-docs/extensions/z_loss.py is a complete example.
+the options. They are checked when the recipe is loaded, and they are part of the run's identity: a
+different value requires a new run. docs/extensions/z_loss.py is a complete example.
 """
 
 from abc import abstractmethod
@@ -32,7 +32,7 @@ class LossKind(Section):
     def build(self) -> "Loss":
         """Return the loss: see `model.losses.loss.Loss`.
 
-        It is a function of the tokens of one micro-batch, and a *sum* over them.
+        A loss is a function of the tokens of one micro-batch. It is a *sum* over them, not a mean.
         """
 
 

@@ -11,12 +11,13 @@
 
     OPTIMIZERS.register("sign_descent", SignDescent)
 
-A recipe then has, in its section `trainer.optimizer`, `{type: sign_descent}`. Fields of the class
-would be its `options`. docs/extensions/lion is a complete example, which supports exact numerics.
+A recipe then has, in its section `trainer.optimizer`, `{type: sign_descent}`. If the class had
+fields, they would be its `options`. docs/extensions/lion is a complete example, which supports
+exact numerics.
 
-ZeRO passes flat fp32 vectors that are cut anywhere to an optimizer, not parameters. So the
-optimizer must be element-wise: an element's update follows from its own weight, gradient and
-moments, the step, and the settings (see docs/decisions/0045).
+Under ZeRO, an optimizer does not receive parameters, but flat fp32 vectors that may be cut
+anywhere. So the optimizer must be element-wise: an element's update follows from its own weight,
+gradient and moments, the step, and the settings (see docs/decisions/0045).
 """
 
 from abc import abstractmethod
@@ -41,9 +42,10 @@ class OptimizerKind(Section):
 
     Attributes:
         moments: the names of the state that a checkpoint holds for each element besides its weight.
-            The state of a vector has under each name a tensor of the vector's shape, initially
-            zero, and under "step" a scalar tensor with the number of updates, and nothing else.
-        reads: the fields of `trainer.optimizer` that it reads besides `type` and `options`.
+            The optimizer's state of a vector must consist of a tensor of the vector's shape,
+            initially zero, under each of these names, and of a scalar tensor with the number of
+            updates under "step".
+        reads: the fields of `trainer.optimizer` that it uses besides `type` and `options`.
         not_exact_because: the reason why it does not support `engine.numerics: exact`, or None if
             it does.
     """

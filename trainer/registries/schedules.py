@@ -10,8 +10,8 @@
     SCHEDULES.register("halving", Halving)
 
 A recipe then has, in its section `trainer.schedule`, `{type: halving, options: {first: 0.01}}`. The
-fields of the class are the options: they are checked when the recipe is loaded, and another value
-makes another run.
+fields of the class are the options. They are checked when the recipe is loaded, and they are part
+of the run's identity: a different value requires a new run.
 """
 
 from abc import abstractmethod

@@ -1,1 +1,1 @@
-"""Training halves of the tasks, in torch; `task.py` defines their interface."""
+"""Torch sides of the tasks; `task.py` defines their interface."""

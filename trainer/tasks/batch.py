@@ -27,7 +27,7 @@ class DeviceBatch:
         digest: blake2b-256 of the examples' numbers and of the network's inputs, without padding.
         padding: the number of padded positions.
         positions: the number of all positions.
-        flops: operations of the batch's passes in a training step; None if they are not counted.
+        flops: floating-point operations of forward and backward; None if they are not counted.
     """
 
     inputs: tuple[torch.Tensor, ...]
@@ -43,7 +43,7 @@ class DeviceBatch:
 
 @dataclass(frozen=True)
 class PairBatch(DeviceBatch):
-    """Micro-batch of pairs."""
+    """Micro-batch of b pairs, padded to s source tokens and t target tokens."""
 
     @property
     def source(self) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Language modelling in torch: rows of packed documents, scored by loss and perplexity."""
+"""Torch side of causal language modelling: packed documents, scored by loss and perplexity."""
 
 import hashlib
 import math
@@ -26,7 +26,7 @@ from trainer.tasks.flops import PaddedSizes, row_sizes
 from trainer.tasks.rows import padded_rows, part_numbers_in_rows, token_positions_in_rows
 from trainer.tasks.task import Scoring, ShownExample, TrainingTask, ValidationResult, loss_scores
 
-# Length of the prompt of a sample from a held-out document; at most half of the document.
+# Number of tokens of a held-out document that prompt a sample; at most half of the document.
 PROMPT_TOKENS = 32
 SAMPLES = 3
 SAMPLE_TOKENS = 128
@@ -50,11 +50,12 @@ class CausalLanguageModel(TrainingTask):
     """Task of documents, for a network with the `forward` of DecoderOnly."""
 
     def collate(self, micro_batch: MicroBatch, device: torch.device) -> DeviceBatch:
-        """Return input, target and part of each token, int64 [rows, longest row]."""
+        """Return input tokens, target tokens and part numbers, int64 [rows, longest row]."""
         assert micro_batch.rows is not None
         assert micro_batch.starts is not None
         field = micro_batch.fields[TEXT]
-        # A part starts with the token before it, so one of its ids is no target and one no input.
+        # The ids of a part begin with the token before the part. So the first id is not a target,
+        # and the last id is not an input.
         sizes = field.lengths.astype(np.int64) - 1
         firsts = np.cumsum(field.lengths, dtype=np.int64) - field.lengths
         of_inputs = ranges(firsts, sizes)
@@ -91,7 +92,7 @@ class CausalLanguageModel(TrainingTask):
 
 
 class PerplexityScoring(Scoring):
-    """Loss over all tokens of a held-out set; each batch has a row of the table."""
+    """Loss and perplexity over all tokens of a held-out set; each batch has a row of the table."""
 
     columns = 1
 
@@ -150,7 +151,7 @@ class PerplexityScoring(Scoring):
 def _digest(
     micro_batch: MicroBatch, inputs: np.ndarray, targets: np.ndarray, parts: np.ndarray
 ) -> bytes:
-    """Return the hash of the documents' numbers, the starts of their parts, and the inputs."""
+    """Hash the documents' numbers, the starts and rows of their parts, and the unpadded inputs."""
     state = hashlib.blake2b(digest_size=32)
     for numbers in (micro_batch.pair_ids, micro_batch.starts, micro_batch.rows):
         state.update(np.ascontiguousarray(numbers, dtype="<i8").data)

@@ -3,7 +3,8 @@
     recipe ──network_flops──▶ operations for each unit of a batch's sizes (model.flops)
     micro-batch ──pair_sizes, …──▶ these sizes, without padding and as computed
 
-A network's entry in the registry names one of the functions here, or an extension's.
+A network's entry in `trainer.task_kinds.NETWORKS` names the function that counts its operations:
+one of this file, or one of an extension.
 """
 
 from collections.abc import Callable, Mapping
@@ -37,12 +38,12 @@ from trainer.tasks.frozen import frozen_names
 from trainer.tasks.network import parameter_names
 
 Tokenizers = Mapping[str, Tokenizer]  # by field
-# Counts the operations of a recipe's network.
+# Function that counts the operations of a recipe's network.
 Count = Callable[[TrainingRecipe, Tokenizers, Training], NetworkFlops]
 
 
 class PaddedSizes(NamedTuple):
-    """Sizes of a micro-batch: without padding, and as the network computes them."""
+    """Sizes of a micro-batch without padding, and with the padding that the network computes."""
 
     real: BatchSizes
     computed: BatchSizes
@@ -135,7 +136,7 @@ def pair_sizes(micro_batch: MicroBatch, attention: AttentionBackend | None) -> P
 def row_sizes(
     lengths: np.ndarray, rows: np.ndarray, outputs: int, attention: AttentionBackend | None
 ) -> PaddedSizes:
-    """Return the sizes of rows of parts, each of which attends to itself.
+    """Return the sizes of packed rows, in which each part attends only to itself.
 
     Args:
         lengths: [parts], the number of tokens of each part.
@@ -153,7 +154,7 @@ def row_sizes(
 
 
 def embedding_sizes(micro_batch: MicroBatch, attention: AttentionBackend | None) -> PaddedSizes:
-    """Return the sizes of pairs whose sentences are embedded, one in each row, and compared."""
+    """Return the sizes of sentence pairs, which are embedded one sentence per row and compared."""
     lengths = np.concatenate([micro_batch.fields[name].lengths for name in (SOURCE, TARGET)])
     cosines = len(micro_batch.pair_ids) ** 2
     real, computed = row_sizes(lengths, np.arange(len(lengths)), 0, attention)

@@ -1,9 +1,9 @@
-"""Parameters that a recipe does not train: `trainer.frozen`, patterns on their names.
+"""Frozen parameters of a recipe, which `trainer.frozen` selects by patterns of names.
 
     names of the network, patterns ──frozen_names──▶ the frozen names, in the network's order
 
-A pattern is a shell's: `*` matches any characters including dots, `?` one character, `[0-2]` one of
-a set.
+Patterns follow the rules of a shell: `*` matches any characters including dots, `?` matches one
+character, and `[0-2]` matches one character of a set.
 """
 
 from collections.abc import Collection, Iterable
@@ -13,11 +13,11 @@ from fnmatch import fnmatchcase
 from foundation.wording import counted
 from trainer.errors import EngineError
 
-NEAREST = 3  # number of parameters that a message names
+NEAREST = 3  # number of similar parameters that an error message lists
 
 
 def frozen_names(parameters: Collection[str], patterns: Iterable[str]) -> tuple[str, ...]:
-    """Return the parameters that match one of the patterns.
+    """Return the names that match at least one of the patterns.
 
     Raises:
         EngineError: a pattern matches no parameter, or all parameters are frozen.

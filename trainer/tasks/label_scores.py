@@ -37,8 +37,8 @@ def macro_f1(expected: np.ndarray, predicted: np.ndarray, labels: int) -> float:
 def span_f1(expected: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> float:
     """Return F1 of all spans of all sentences together, in percent (Tjong Kim Sang et al. 2003).
 
-    This is the score of CoNLL. A span is right if its borders and its kind are. Without any span on
-    either side F1 is 0.
+    This is the score of CoNLL. A predicted span is correct if both its borders and its kind are
+    expected. F1 is 0 if no span is expected or predicted.
     """
     right = there = found = 0
     for mine, theirs in zip(expected, predicted, strict=True):

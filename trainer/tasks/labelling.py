@@ -1,4 +1,4 @@
-"""Labels of texts and of words, in torch: batches of a masked model, scored by label."""
+"""Torch side of text and token classification, with batches like those of `masked_lm`."""
 
 import math
 from abc import abstractmethod
@@ -29,7 +29,7 @@ from trainer.tasks.masked_lm import MaskedLanguageModelling
 from trainer.tasks.task import Scoring, ShownExample, ValidationResult
 
 SAMPLES = 3
-Labels = list[str]  # of a text
+Labels = list[str]  # the labels of one text
 
 
 def build_label_model(recipe: TrainingRecipe, tokenizers: Mapping[str, Tokenizer]) -> LabelModel:
@@ -57,7 +57,8 @@ def build_label_model(recipe: TrainingRecipe, tokenizers: Mapping[str, Tokenizer
 class Labelling(MaskedLanguageModelling):
     """Task of texts with labels, for a network with the `forward` of LabelModel.
 
-    A label is an input like a masked token: its place, and the target at that place.
+    The network receives a label in the form of a masked token: a position in the batch, and the
+    target at this position.
     """
 
     @property
@@ -68,7 +69,7 @@ class Labelling(MaskedLanguageModelling):
         return data.labels
 
     def example_texts(self, micro_batch: MicroBatch) -> dict[str, list[str]]:
-        """Return each text and its expected labels, for the inspection of a step."""
+        """Return each text and its expected labels by name, for step inspection."""
         names = [
             " ".join(self.labels[number] for number in numbers if number != IGNORE_INDEX)
             for numbers in micro_batch.fields[LABELS_FIELD].rows()
@@ -83,7 +84,7 @@ class Labelling(MaskedLanguageModelling):
     def more_scores(
         self, expected: Sequence[Labels], predicted: Sequence[Labels]
     ) -> dict[str, float]:
-        """Return the scores that only this task has, by name, from the labels of all texts."""
+        """Return this task's additional scores by name, from the labels of all texts."""
 
 
 class TextClassification(Labelling):
@@ -107,10 +108,10 @@ class TokenClassification(Labelling):
 
 
 class LabelScoring(Scoring):
-    """Scores of the labels of a held-out set, which has at least one label.
+    """Label scores of a held-out set, which has at least one label.
 
-    Each label has a row of the table, text after text: its negative log-likelihood, in nats, and
-    the number of the most probable label.
+    The table has a row for each label, in the order of the texts. A row has the label's negative
+    log-likelihood, in nats, and the number of the most probable label.
     """
 
     columns = 2
@@ -134,7 +135,7 @@ class LabelScoring(Scoring):
         assert micro_batch.starts is not None
         guesses = network(*self._task.collate(micro_batch, device).inputs, label_predictions)
         values = torch.stack([guesses.nll_m.double(), guesses.best_m.double()], dim=1)
-        # A part's labels are consecutive, in the set as in the batch.
+        # The labels of a part of a text are consecutive, both in the held-out set and in the batch.
         first = self._before[self._firsts[micro_batch.pair_ids] + micro_batch.starts]
         counts = self._task.targets(micro_batch)
         yield from zip(ranges(first, counts).tolist(), values.cpu().numpy(), strict=True)
@@ -156,13 +157,13 @@ class LabelScoring(Scoring):
         return ValidationResult(scores, self._examples(wanted, made))
 
     def _by_text(self, numbers: np.ndarray) -> list[Labels]:
-        """Return the labels of each text."""
+        """Return the names of labels, grouped by text, from the numbers of all labels."""
         names = [self._task.labels[number] for number in numbers.tolist()]
         bounds = [*self._before[self._firsts].tolist(), len(names)]
         return [names[start:stop] for start, stop in pairwise(bounds)]
 
     def _examples(self, expected: list[Labels], predicted: list[Labels]) -> list[ShownExample]:
-        """Return some texts from all over the set, because files are often sorted by label."""
+        """Return examples at even intervals, because files are often sorted by label."""
         numbers = range(0, len(self._texts), -(-len(self._texts) // SAMPLES))
         return [
             ShownExample(self._texts[n], " ".join(expected[n]), " ".join(predicted[n]))

@@ -1,4 +1,4 @@
-"""Masked language modelling in torch: packed rows, scored by the prediction of masked tokens."""
+"""Torch side of masked language modelling: packed rows, scored by predictions of masked tokens."""
 
 import hashlib
 import math
@@ -57,7 +57,8 @@ class MaskedLanguageModelling(TrainingTask):
     def collate(self, micro_batch: MicroBatch, device: torch.device) -> DeviceBatch:
         """Return tokens, segments, positions, parts, then places and targets.
 
-        The first four are int64 [rows, longest row].
+        The first four are int64 [rows, longest row]. Places are the indices in the flattened rows
+        at which a label is expected, and targets are these labels. Both are int64 [labels].
         """
         assert micro_batch.rows is not None
         seen, labels = micro_batch.fields[TEXT], micro_batch.fields[LABELS_FIELD].ids
@@ -99,7 +100,7 @@ class MaskedLanguageModelling(TrainingTask):
         return MaskedScoring(self, heldout)
 
     def example_texts(self, micro_batch: MicroBatch) -> dict[str, list[str]]:
-        """Return each text as the network reads it, and the pieces to predict."""
+        """Return each text as the network reads it, and the pieces that it must predict."""
         labels = micro_batch.fields[LABELS_FIELD].rows()
         pieces = [[[token] for token in row if token != IGNORE_INDEX] for row in labels]
         return {
@@ -110,7 +111,7 @@ class MaskedLanguageModelling(TrainingTask):
         }
 
     def shown(self, ids: Sequence[int]) -> str:
-        """Return a readable text, with masked tokens marked."""
+        """Return the readable text of these ids, with masked tokens marked."""
         return masked_text(self._tokenizer, ids)
 
     @property
@@ -119,9 +120,10 @@ class MaskedLanguageModelling(TrainingTask):
 
 
 class MaskedScoring(Scoring):
-    """Loss and accuracy over the masked tokens of a held-out set, which are always the same.
+    """Loss and accuracy over the masked tokens of a held-out set.
 
-    Each batch has a row of the table.
+    The same tokens are masked in every validation. Each batch has a row of the table: the summed
+    loss in nats, and the number of correct predictions.
     """
 
     columns = 2
@@ -152,7 +154,7 @@ class MaskedScoring(Scoring):
 
     @torch.no_grad()
     def samples(self, network: nn.Module) -> list[ShownExample]:
-        """Return the first texts of a batch: masked, original, and as filled by the network."""
+        """Return the first held-out texts: masked, original, and as filled by the network."""
         assert isinstance(network, MaskedLanguageModel)
         batch = self.batches[0]
         seen, labels = batch.fields[TEXT], batch.fields[LABELS_FIELD]
@@ -172,7 +174,7 @@ class MaskedScoring(Scoring):
 
 
 def _digest(micro_batch: MicroBatch, fed: list[np.ndarray]) -> bytes:
-    """Return the hash of the examples' numbers, their parts' starts, and the unpadded inputs."""
+    """Hash the examples' numbers, the starts and rows of their parts, and the unpadded inputs."""
     state = hashlib.blake2b(digest_size=32)
     for numbers in (micro_batch.pair_ids, micro_batch.starts, micro_batch.rows):
         state.update(np.ascontiguousarray(numbers, dtype="<i8").data)

@@ -1,4 +1,4 @@
-"""Network of a recipe, with its initial weights and without an engine."""
+"""Construction of a recipe's network with its initial weights, without an engine."""
 
 from collections.abc import Callable, Mapping
 from typing import Protocol, cast
@@ -18,9 +18,9 @@ class Network(Protocol):
     """Module that an engine can train; every network here is also an nn.Module.
 
     `forward` takes the tensors of a batch and a loss. It returns sums over the batch as a named
-    tuple of scalars, of which the first is minimised. It must use every parameter inside, because
-    ZeRO-3 gathers weights there. The rows of one micro-batch may influence each other, but nothing
-    else may: the distribution of micro-batches over ranks must not matter.
+    tuple of scalars, of which the first is minimised. Every parameter must be used within
+    `forward`, because ZeRO-3 gathers weights only there. The rows of one micro-batch may influence
+    each other, but different micro-batches may not: their distribution over ranks must not matter.
 
     Attributes:
         width: the width of the model, which the paper's learning rate depends on.
@@ -32,7 +32,7 @@ class Network(Protocol):
         """Set whether the backward pass recomputes activations instead of storing them."""
 
 
-# Builds a network from a recipe and the tokenizers by field.
+# Function that builds a network from a recipe and the tokenizers by field.
 Build = Callable[[TrainingRecipe, Mapping[str, Tokenizer]], nn.Module]
 
 
@@ -41,7 +41,7 @@ def parameter_shapes(
 ) -> dict[str, tuple[int, ...]]:
     """Return the shapes of the network's parameters by name, without allocating memory.
 
-    Use it only for built-in networks: an extension's network may need memory, or more.
+    Use it only for built-in networks: an extension's network may not support torch's meta device.
     """
     with torch.device("meta"):
         network = build_network(recipe, tokenizers)
@@ -49,10 +49,10 @@ def parameter_shapes(
 
 
 def parameter_names(recipe: TrainingRecipe, tokenizers: Mapping[str, Tokenizer]) -> list[str]:
-    """Return the names of the parameters, for an extension's network, too."""
+    """Return the names of the parameters of a network, which may be an extension's."""
     if not recipe.extensions:
         return list(parameter_shapes(recipe, tokenizers))
-    network = build_network(recipe, tokenizers)  # it may not support torch's meta device
+    network = build_network(recipe, tokenizers)  # may not support torch's meta device
     return [name for name, _ in network.named_parameters()]
 
 

@@ -1,8 +1,8 @@
 """Compact record of a network's output for one sentence during training.
 
-A `Probe` has the pieces, the first few predictions of each step, and every attention map, rounded
-to 255ths: one byte per weight. This module does not need torch; `trainer.tasks.probing` creates
-probes.
+A `Probe` has the sentence's pieces, the best predictions of each decoding step, and the attention
+maps of the last layers. Attention weights are rounded to 255ths, one byte each. This module does
+not need torch; `trainer.tasks.probing` creates probes.
 """
 
 import base64
@@ -18,11 +18,11 @@ from foundation.file_model import FileModel
 from foundation.wording import counted
 from trainer.config import LONGEST_PROBE
 
-MAX_PIECES = 32  # of a sentence and of its translation, EOS included
-MAX_PREDICTIONS = 3  # of each step
-MAX_LAYERS = 12  # of each stack: the last ones
-MAX_WEIGHTS = 48_000  # of all maps of a probe; beyond it the heads of each map are averaged
-FULL = 255  # the byte of a weight of 1
+MAX_PIECES = 32  # maximum for a sentence and for its translation, EOS included
+MAX_PREDICTIONS = 3  # per decoding step
+MAX_LAYERS = 12  # maximum per stack; the last layers are kept
+MAX_WEIGHTS = 48_000  # maximum of all maps of a probe; if they have more, heads are averaged
+FULL = 255  # byte value of an attention weight of 1
 
 _PLACE = r"^(encoder\.layers\.\d{1,4}\.self|decoder\.layers\.\d{1,4}\.(self|cross))_attention$"
 _Piece = Annotated[str, Field(max_length=1_000)]
@@ -38,7 +38,7 @@ class Prediction(FileModel):
 
 
 class AttentionMap(FileModel):
-    """Weights of an attention.
+    """Attention weights of one layer for one sentence.
 
     Attributes:
         place: the attention's name, such as decoder.layers.1.cross_attention.
@@ -54,7 +54,7 @@ class AttentionMap(FileModel):
 
     @classmethod
     def of(cls, place: str, weights_hts: np.ndarray, mean_of_heads: int = 1) -> Self:
-        """Create the map of weights between 0 and 1."""
+        """Create the map of weights between 0 and 1, [heads, queries, keys]."""
         rounded = np.rint(weights_hts * FULL).clip(0, FULL).astype(np.uint8)
         heads, rows, columns = rounded.shape
         text = base64.b64encode(rounded.tobytes()).decode("ascii")
@@ -63,7 +63,7 @@ class AttentionMap(FileModel):
 
     @property
     def bytes_hts(self) -> NDArray[np.uint8]:
-        """Weights in 255ths."""
+        """Weights in 255ths, [heads, queries, keys]."""
         data = base64.b64decode(self.weights, validate=True)
         return np.frombuffer(data, np.uint8).reshape(self.shape)
 
@@ -79,18 +79,18 @@ class AttentionMap(FileModel):
 
 
 class Probe(FileModel):
-    """Sentence as a network reads and translates it.
+    """Pieces, predictions and attention of a network for one sentence.
 
     Attributes:
         sentence: the sentence.
         tag: the tag that was prepended, or None.
         source: the pieces that the encoder reads; ends with EOS.
-        source_pieces: the number of pieces of the whole sentence; `source` has the first ones.
-        target: the pieces that the decoder reads, one a step; begins with BOS.
+        source_pieces: the number of pieces of the whole sentence, even if `source` was cut.
+        target: the pieces that the decoder reads, one per decoding step; begins with BOS.
         output: the text that greedy search finds.
-        ended: whether the search ended with EOS; otherwise the limit of pieces stopped it.
-        predictions: for each step the most probable next pieces, best first.
-        attention: each attention of the last layers, in the order of computation.
+        ended: whether the search ended with EOS; otherwise it reached the limit of pieces.
+        predictions: for each decoding step, the most probable next pieces, best first.
+        attention: the attention maps of the last layers, in the order of computation.
     """
 
     sentence: Annotated[str, Field(max_length=LONGEST_PROBE)]
@@ -124,6 +124,6 @@ class Probe(FileModel):
 
 
 def sides_of(place: str) -> tuple[str, str]:
-    """Return whether rows and columns of an attention's map are "source" or "target" pieces."""
+    """Return the sides, "source" or "target", of the rows and columns of an attention map."""
     looks = "source" if place.startswith("encoder.") else "target"
     return looks, "source" if place.endswith("cross_attention") else looks

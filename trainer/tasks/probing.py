@@ -1,8 +1,8 @@
-"""Probe of a network in training: the pieces, greedy search and attention of one sentence.
+"""Creation of a probe: the pieces, greedy translation and attention of one sentence.
 
     sentence ─▶ ids, at most 32 ─▶ greedy search, bounded ─▶ one traced pass ─▶ Probe
 
-It draws no random numbers, and does not change the network.
+Probing draws no random numbers, and does not change the network.
 """
 
 from collections.abc import Iterator, Sequence
@@ -81,16 +81,16 @@ def probe(
 
 
 def pieces_read(tokenizer: Tokenizer, sentence: str, ids: Sequence[int]) -> list[str]:
-    """Return the pieces of a sentence's ids for display; unknown ones with their characters.
+    """Return the pieces of a sentence for display; unknown pieces also show their characters.
 
     Args:
         tokenizer: the tokenizer of the sentence.
         sentence: the sentence.
-        ids: those of a tag, if there is one, and of the sentence, and EOS.
+        ids: the ids of the tag, if any, then of the sentence, then of EOS.
     """
     shown = [tokenizer.piece(number) for number in ids]
     read = tokenizer.pieces(sentence)
-    first = len(ids) - 1 - len(read)  # after the tag, and before EOS
+    first = len(ids) - 1 - len(read)  # index of the sentence's first piece, after the tag
     for place, characters in enumerate(read, start=first):
         if ids[place] == tokenizer.special_ids.unk:
             shown[place] = f"{characters} ({shown[place]})"
@@ -98,12 +98,12 @@ def pieces_read(tokenizer: Tokenizer, sentence: str, ids: Sequence[int]) -> list
 
 
 def _limit(source_pieces: int) -> int:
-    """Return the limit of a translation's pieces, as an untrained network seldom predicts EOS."""
+    """Return the maximum pieces of a translation; an untrained network seldom predicts EOS."""
     return min(MAX_PIECES, 2 * source_pieces + 4)
 
 
 def _best(network: Transformer, traced: Trace) -> tuple[list[list[int]], list[list[float]]]:
-    """Return the most probable pieces of each step, among those that a search may choose."""
+    """Return ids and probabilities of the best pieces of each step, without padding and BOS."""
     probabilities_tv = traced.probabilities_btv[0].clone()
     vocabulary = network.vocabulary
     probabilities_tv[:, sorted({vocabulary.pad_id, vocabulary.bos_id})] = 0
@@ -114,7 +114,11 @@ def _best(network: Transformer, traced: Trace) -> tuple[list[list[int]], list[li
 def _maps(
     config: ModelConfig, traced: Trace, source_pieces: int, limit: int
 ) -> Iterator[AttentionMap]:
-    """Yield all maps of the last layers; heads are averaged for all steps or for none."""
+    """Yield the maps of the last layers; average the heads if all maps could be too large.
+
+    The decision depends on the limit of the translation, not on its length. So it is the same at
+    all steps of a training.
+    """
     encoder, decoder = traced.encoder.layers, traced.decoder.layers
     of_a_head = min(len(encoder), MAX_LAYERS) * source_pieces**2
     of_a_head += min(len(decoder), MAX_LAYERS) * limit * (limit + source_pieces)

@@ -1,4 +1,4 @@
-"""Seeds that follow from a coordinate, so that dropout depends on neither ranks nor restarts."""
+"""Seeds computed from a coordinate, so that dropout depends on neither ranks nor restarts."""
 
 import hashlib
 
@@ -20,6 +20,6 @@ def seed_torch(*coordinate: int | str) -> None:
     if torch.backends.cuda.is_built():
         torch.manual_seed(seed)
     else:
-        # torch.manual_seed records the stack for each device that it might seed later, which takes
-        # a millisecond in every micro-batch.
+        # torch.manual_seed records the call stack for each device that it might seed later, which
+        # takes a millisecond in every micro-batch.
         torch.default_generator.manual_seed(seed)

@@ -1,4 +1,4 @@
-"""Conversion of flat arrays to padded rows, of packed parts or of one sentence each."""
+"""Conversion of flat arrays to padded rows, each with packed parts or with one sentence."""
 
 import numpy as np
 
@@ -8,7 +8,12 @@ from data_pipeline.arrays import FieldArrays, Int64Array, ranges
 def token_positions_in_rows(
     rows: np.ndarray, sizes: Int64Array
 ) -> tuple[Int64Array, tuple[int, int]]:
-    """Return the place of each token in the flattened rows, and the shape of the rows."""
+    """Return the index of each token in the flattened rows, and the shape of the rows.
+
+    Args:
+        rows: [parts], the row of each part, ascending from 0.
+        sizes: [parts], the number of tokens of each part.
+    """
     row_sizes = np.bincount(rows, weights=sizes).astype(np.int64)
     width = int(row_sizes.max())
     before_row = np.cumsum(row_sizes) - row_sizes
@@ -17,13 +22,22 @@ def token_positions_in_rows(
 
 
 def part_numbers_in_rows(rows: np.ndarray) -> Int64Array:
-    """Return the number of each part in its row, from 0."""
+    """Return the number of each part within its row, from 0.
+
+    Args:
+        rows: [parts], the row of each part, ascending.
+    """
     first = np.searchsorted(rows, rows)
     return np.arange(len(rows)) - first
 
 
 def positions_per_part(numbers: Int64Array, segments: Int64Array) -> Int64Array:
-    """Return each token's position, which restarts at each part and at each side of a part."""
+    """Return each token's position, counted from 0 in each segment of each part.
+
+    Args:
+        numbers: [tokens], the number of the part of each token.
+        segments: [tokens], the segment of each token.
+    """
     begins = np.ones(len(numbers), dtype=bool)
     begins[1:] = (np.diff(numbers) != 0) | (np.diff(segments) != 0)
     place = np.arange(len(numbers))
@@ -34,14 +48,15 @@ def positions_per_part(numbers: Int64Array, segments: Int64Array) -> Int64Array:
 def sentence_rows(
     sentences: FieldArrays, pad_id: int, segments: Int64Array | None = None
 ) -> list[np.ndarray]:
-    """Return the encoder's inputs for sentences in a row each, int64 [sentences, longest].
+    """Return the encoder's inputs for sentences, one sentence per row, int64 [sentences, longest].
 
-    These are tokens, segments, positions and parts (0, and -1 at padding).
+    The four arrays are tokens, segments, positions and part numbers. Part numbers are 0, and -1 at
+    padding.
 
     Args:
         sentences: the flat ids of the sentences.
         pad_id: the id of padding.
-        segments: the segment of each token, all sentences concatenated; None: 0.
+        segments: the segment of each token, all sentences concatenated; None if all are 0.
     """
     lengths = sentences.lengths.astype(np.int64)
     numbers = np.arange(len(lengths))
@@ -61,7 +76,14 @@ def sentence_rows(
 def padded_rows(
     values: np.ndarray, places: Int64Array, shape: tuple[int, int], padding: int
 ) -> np.ndarray:
-    """Return the values at their places, int64 [rows, longest row], and padding elsewhere."""
+    """Return rows of `shape` with the values at their places and padding elsewhere, int64.
+
+    Args:
+        values: [tokens], the values of all rows.
+        places: [tokens], the index of each value in the flattened rows.
+        shape: the number of rows, and the length of the longest.
+        padding: the value of all other positions.
+    """
     padded = np.full(shape[0] * shape[1], padding, dtype=np.int64)
     padded[places] = values
     return padded.reshape(shape)

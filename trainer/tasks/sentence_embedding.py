@@ -1,4 +1,4 @@
-"""Sentence embeddings in torch: contrastive training on pairs, scored by retrieval."""
+"""Torch side of sentence embedding: contrastive training on pairs, scored by retrieval."""
 
 import hashlib
 import math
@@ -31,7 +31,7 @@ SAMPLES = 3
 def build_sentence_encoder(
     recipe: TrainingRecipe, tokenizers: Mapping[str, Tokenizer]
 ) -> SentenceEncoder:
-    """Build the encoder-only Transformer whose hidden states are pooled."""
+    """Build the encoder-only Transformer that pools hidden states into an embedding."""
     assert isinstance(recipe.model, SentenceEncoderConfig)
     assert isinstance(recipe.batching, EmbeddingBatchingConfig)
     (size,) = {tokenizer.vocabulary_size for tokenizer in tokenizers.values()}
@@ -44,7 +44,7 @@ class SentenceEmbedding(TrainingTask):
     """Task of sentence pairs, for a network with the `forward` of SentenceEncoder."""
 
     def collate(self, micro_batch: MicroBatch, device: torch.device) -> DeviceBatch:
-        """Return tokens, segments, positions and parts, int64 [sources, then targets; longest]."""
+        """Return tokens, segments, positions, parts, int64 [2 · pairs, longest], sources first."""
         sentences = concatenate([micro_batch.fields[name] for name in (SOURCE, TARGET)])
         rows = sentence_rows(sentences, self._tokenizer.pad_id)
         positions = rows[0].size
@@ -70,10 +70,10 @@ class SentenceEmbedding(TrainingTask):
 
 
 class EmbeddingScoring(Scoring):
-    """Loss and retrieval accuracy: the share of sentences whose nearest is their translation.
+    """Loss, and the share of sentences whose translation is the nearest sentence.
 
-    Both are means over both directions, among the pairs of a group. The groups are the same for
-    every run, and each has a row of the table.
+    Both are means over both directions of a pair. A sentence is compared only with the sentences of
+    its group. The groups are the same for every run, and each has a row of the table.
     """
 
     columns = 2
@@ -108,7 +108,7 @@ class EmbeddingScoring(Scoring):
 
     @torch.no_grad()
     def samples(self, network: nn.Module) -> list[ShownExample]:
-        """Return the first sources of a group, their translations, and their nearest targets."""
+        """Return the first sources of the set, their translations, and their nearest targets."""
         assert isinstance(network, SentenceEncoder)
         device = next(network.parameters()).device
         vectors: Tensor = network.embed(*self._task.collate(self.batches[0], device).inputs)

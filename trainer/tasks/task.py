@@ -1,10 +1,11 @@
-"""Interface of a task's half in torch, for ranks and inference.
+"""Interface of the torch side of a task, for ranks and inference.
 
     micro-batch ──collate──▶ tensors, their digest ──network's forward, with the loss──▶ sums
     held-out set ──Scoring──▶ rows, each computed by one rank ──summarise──▶ scores
 
-The other half, in numpy, is `data_pipeline.batching.task`. Seeding, collectives, the folding of
-digests, stopping and preemption stay in the loop: a task does not depend on ranks.
+The numpy side of a task is defined by `data_pipeline.batching.task`. The training loop, not the
+task, is responsible for seeding, collectives, digests over steps, stopping and preemption. So a
+task does not depend on ranks.
 """
 
 import math
@@ -53,8 +54,8 @@ class ValidationResult:
 
     Attributes:
         scores: the scores by name.
-        examples: the examples with outputs.
-        decoding: the search that generated the texts, see `trainer.scores.Score`.
+        examples: held-out examples with the model's outputs; empty if the task has no outputs.
+        decoding: the search that generated the outputs, such as "greedy"; None if no search did.
     """
 
     scores: Scores
@@ -68,16 +69,17 @@ class ValidationResult:
 
 
 class Scoring(ABC):
-    """Scoring of one held-out set.
+    """Scoring of one held-out set, whose results the ranks collect in a table.
 
-    One rank writes each row of a table, so that the sum of the ranks' tables is exact.
+    Each row of the table is written by exactly one rank, and is 0 on all others. The sum of the
+    ranks' tables is therefore exact.
 
     Attributes:
         batches: the whole set, the same for any number of ranks.
         rows: the number of rows of the table.
         columns: the number of columns of the table.
-        scores_parts: whether `score` also takes parts of these batches, so that the memory
-            preflight can try smaller batches before the widest.
+        scores_parts: whether `score` also accepts a part of a batch, so that the memory preflight
+            can try smaller batches before the widest.
     """
 
     scores_parts: ClassVar[bool] = False
@@ -89,26 +91,28 @@ class Scoring(ABC):
     def score(
         self, network: nn.Module, micro_batch: MicroBatch, number: int, device: torch.device
     ) -> Iterator[tuple[int, np.ndarray]]:
-        """Yield the rows that a batch fills, each with its first numbers.
+        """Yield the index of each table row that a batch fills, and the row's leading values.
+
+        Values after these stay 0.
 
         Args:
             network: the network in evaluation mode.
-            micro_batch: the batch of this number in `batches`, or a part of it.
-            number: the number of the batch.
+            micro_batch: `batches[number]`, or a part of it.
+            number: the index of the batch in `batches`.
             device: the device that computes.
         """
 
     @abstractmethod
     def summarise(self, table: np.ndarray) -> ValidationResult:
-        """Return the scores of the complete table."""
+        """Compute the scores from the complete table, which is the sum of the ranks' tables."""
 
     def samples(self, network: nn.Module) -> list[ShownExample]:
-        """Return examples that are only displayed; called on one rank only."""
+        """Return examples for display, which affect no score; called on one rank only."""
         return []
 
 
 class TrainingTask(ABC):
-    """Task under one recipe, on one dataset."""
+    """Torch side of a task, for one recipe and one dataset."""
 
     def __init__(
         self, recipe: TrainingRecipe, manifest: Manifest, tokenizers: Mapping[str, Tokenizer]
@@ -126,12 +130,12 @@ class TrainingTask(ABC):
         self.data = DATA_TASKS[recipe.task]
 
     def build_network(self) -> nn.Module:
-        """Return the network with its initial weights: for an engine, a replica, an average."""
+        """Build the network with its initial weights."""
         return build_network(self.recipe, self.tokenizers)
 
     @property
     def loss(self) -> object:
-        """Loss of the recipe, the last argument of the network's forward."""
+        """Loss of the recipe, which is passed to the network's forward as the last argument."""
         config = self.recipe.trainer
         kind = LOSSES[config.loss]
         if kind is None and config.r_drop:
@@ -142,23 +146,24 @@ class TrainingTask(ABC):
 
     @abstractmethod
     def collate(self, micro_batch: MicroBatch, device: torch.device) -> DeviceBatch:
-        """Return the tensors of a micro-batch, and the digest of the network's inputs."""
+        """Return the tensors of a micro-batch, with the digest of the network's inputs."""
 
     def collate_for_training(self, micro_batch: MicroBatch, device: torch.device) -> DeviceBatch:
-        """Collate the input of a training step, count its operations, and double it for R-Drop."""
+        """Collate a micro-batch for training: count operations, and repeat rows for R-Drop."""
         batch = self.collate(micro_batch, device)
         if self.recipe.trainer.r_drop:
             batch = batch.twice()
         return replace(batch, flops=self.flops(micro_batch))
 
     def sizes(self, micro_batch: MicroBatch) -> PaddedSizes | None:
-        """Return the sizes that determine the operations, or None (the default) if not counted."""
+        """Return the sizes from which operations are counted; None (the default) for no count."""
         return None
 
     def flops(self, micro_batch: MicroBatch) -> Flops | None:
-        """Return the operations of a micro-batch, forward and backward, or None if not counted.
+        """Return the floating-point operations of a micro-batch's forward and backward pass.
 
-        Under R-Drop they are those of both passes.
+        Under R-Drop, both passes over the micro-batch are counted. The result is None if operations
+        are not counted.
         """
         each, sizes = self._network_flops, self.sizes(micro_batch)
         if each is None or sizes is None:
@@ -173,14 +178,16 @@ class TrainingTask(ABC):
 
     @abstractmethod
     def targets(self, micro_batch: MicroBatch) -> np.ndarray:
-        """Return the number of predicted tokens of each part, in the order of forward."""
+        """Return the number of targets of each part, [parts], in the order of forward's losses."""
 
     @abstractmethod
     def scoring(self, heldout: HeldOut) -> Scoring:
         """Return the scoring of a held-out set."""
 
     def probe(self, network: nn.Module, sentence: str) -> Probe:
-        """Return the network's output for a probe sentence, if the task's kind `probes`.
+        """Return the network's output for a probe sentence.
+
+        Only a task whose `TaskKind.probes` is true implements this method.
 
         Raises:
             ModelError: the network returns NaN.
@@ -191,10 +198,10 @@ class TrainingTask(ABC):
     def example_losses(
         self, network: nn.Module, micro_batch: MicroBatch, device: torch.device
     ) -> np.ndarray:
-        """Return the loss of each part of a micro-batch, [parts], for the inspection of a step.
+        """Return the loss of each part of a micro-batch, [parts], for step inspection.
 
-        It is a sum over the part's targets, in nats, without label smoothing and other terms. If
-        the network is in training mode, it includes dropout. Under R-Drop it is the mean of both
+        The loss is a sum over the part's targets, in nats, without label smoothing or other terms.
+        It includes dropout if the network is in training mode. Under R-Drop it is the mean of both
         passes.
         """
         inputs = self.collate_for_training(micro_batch, device).inputs
@@ -204,14 +211,15 @@ class TrainingTask(ABC):
         targets = self.targets(micro_batch)
         starts = np.cumsum(targets) - targets
         sums = np.zeros(len(targets))
-        some = targets > 0  # a part of a document may have none
+        some = targets > 0  # a part of a document may have no targets
         sums[some] = np.add.reduceat(losses_n.double().cpu().numpy(), starts[some])
         return sums
 
     def example_texts(self, micro_batch: MicroBatch) -> dict[str, list[str]]:
-        """Return the texts of each part of a micro-batch by name, for the inspection of a step.
+        """Return named lists of texts for step inspection, with one text per part of a micro-batch.
 
-        These are the fields by their roles, as the tokenizer decodes their pieces.
+        The default has one list for each field, named by the field's role, with the texts that the
+        tokenizer decodes.
         """
         return {
             field.role: self.tokenizers[field.name].decode(micro_batch.fields[field.name].rows())
@@ -220,20 +228,20 @@ class TrainingTask(ABC):
         }
 
     def synthetic(self, shape: MicroBatchShape, device: torch.device) -> DeviceBatch:
-        """Return the batch of a training step for a shape of `DataTask.widest`."""
+        """Return a synthetic training batch with a shape from `DataTask.widest`."""
         return self.collate_for_training(
             self.data.synthetic(shape, self.manifest.special_ids), device
         )
 
     def dummy(self, device: torch.device) -> DeviceBatch:
-        """Return the dummy batch of ranks that have one slot fewer than others."""
+        """Return the dummy batch for ranks that have one slot fewer than others."""
         return self.collate_for_training(self.data.dummy(self.manifest.special_ids), device)
 
 
 def training_task(
     recipe: TrainingRecipe, manifest: Manifest, tokenizers: Mapping[str, Tokenizer]
 ) -> TrainingTask:
-    """Return the half in torch of a recipe's task.
+    """Return the torch side of a recipe's task.
 
     Raises:
         ExtensionError: the class cannot be imported, or lacks a method.

@@ -1,7 +1,7 @@
-"""Translation language modelling in torch: masked language modelling of pairs.
+"""Torch side of translation language modelling: masked language modelling of pairs.
 
-In addition, the same masked tokens are scored with each side alone, as a masked language model
-reads them. So one validation shows how much the other language contributes.
+In addition, the same masked tokens are scored while the network reads only their side of the pair,
+like a masked language model. So one validation shows how much the other language contributes.
 """
 
 import math
@@ -19,7 +19,7 @@ from trainer.tasks.task import ValidationResult, loss_scores
 
 
 class TranslationLanguageModelling(MaskedLanguageModelling):
-    """Task of pairs with masked tokens: each side has a segment, and its positions start at 0."""
+    """Task of pairs with masked tokens; each side of a pair is a segment with positions from 0."""
 
     role = "pair"
 
@@ -31,7 +31,7 @@ class TranslationLanguageModelling(MaskedLanguageModelling):
 
 
 class PairScoring(MaskedScoring):
-    """Scores of masked language modelling, and the loss of each side alone."""
+    """Scores of masked language modelling on pairs, and the loss on each side of a pair alone."""
 
     def __init__(self, task: TranslationLanguageModelling, heldout: HeldOut) -> None:
         super().__init__(task, heldout)

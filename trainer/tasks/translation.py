@@ -1,4 +1,4 @@
-"""Translation in torch: pairs as padded tensors, scored by loss and sacreBLEU."""
+"""Torch side of translation: padded batches of pairs, scored by loss and sacreBLEU."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -25,7 +25,7 @@ from trainer.tasks.probe import Probe
 from trainer.tasks.probing import probe
 from trainer.tasks.task import Scoring, ShownExample, TrainingTask, ValidationResult, loss_scores
 
-_NLL, _LENGTH, _FIRST_ID = range(3)  # columns of the table of a validation
+_NLL, _LENGTH, _FIRST_ID = range(3)  # columns of a validation's table
 
 
 def build_transformer(recipe: TrainingRecipe, tokenizers: Mapping[str, Tokenizer]) -> Transformer:
@@ -42,7 +42,7 @@ def vocabulary_of(
 
     Args:
         tokenizers: the tokenizers by field.
-        model: determines the first token of a target; None: BOS.
+        model: the model's settings, which determine the first token of a target; BOS if None.
     """
     target = tokenizers[TARGET]
     starts_with_padding = isinstance(model, ModelConfig) and model.decoder_start == "pad"
@@ -71,7 +71,7 @@ class TranslationTask(TrainingTask):
         return TranslationScoring(self, heldout)
 
     def probe(self, network: nn.Module, sentence: str) -> Probe:
-        """Probe with the tag of the validation set."""
+        """Probe the network with a sentence, after the validation set's tag if it has one."""
         assert isinstance(network, Transformer)
         assert isinstance(self.recipe.data, PairDataConfig)
         tag = self.recipe.data.validation.tag

@@ -1,12 +1,13 @@
 """Training loop of one rank.
 
-Input: a stream of this rank's micro-batches, and the state in which the run was left. Each step:
+Input: a stream of this rank's micro-batches, and the state of the run to continue. Each step:
 fetch, forward and backward over the rank's slots, one exchange with the other ranks, one optimizer
-step, a line in the record. At some steps: a validation and a checkpoint. Output: an `Outcome`.
+step, a line in the metrics file. At some steps: a validation and a checkpoint. Output: an
+`Outcome`.
 
-Everything that changes the flow (a loss that is not finite, a stop request, early stopping) is
-decided from the result of the exchange. So all ranks decide alike, and before the gradients are
-applied.
+Decisions that change the control flow (on a non-finite loss, a stop request, or early stopping) use
+only values that are equal on all ranks, such as the result of the exchange. So all ranks decide
+alike. Whether a slot is finite is known before the gradients are applied.
 """
 
 import math
@@ -46,11 +47,11 @@ class StepObserver(Protocol):
     """Observer of a rank's steps, such as a profiler, which changes no bit of the computation."""
 
     def step(self, step: int) -> AbstractContextManager[None]:
-        """Observe a step, including fetching its data; a context manager around the step."""
+        """Return a context manager that observes the step within it, including data loading."""
 
 
 class Trainer:
-    """Training of one rank of a run; `trainer.build.run.build_trainer` creates it."""
+    """Training loop of one rank of a run; `trainer.build.run.build_trainer` creates it."""
 
     def __init__(
         self,
@@ -78,7 +79,7 @@ class Trainer:
             saver: writes checkpoints.
             recorder: records lines.
             observer: observes steps without changing them.
-            resources: releases the parts: engine, record, a checkpoint in flight.
+            resources: closes the engine, the metrics file and a checkpoint in flight at the end.
             prober: saves the network's outputs for probe sentences.
             peak_flops_per_second: the peak of this rank's device; None if it is unknown.
         """
@@ -106,7 +107,7 @@ class Trainer:
         if progress.validation_due:
             self._validate()
             if progress.validation_due:
-                return "preempted"  # the checkpoint that it resumed from already has this state
+                return "preempted"  # the checkpoint that the run resumed from has this state
         if progress.step == 0:
             self._probe()
         steps = self._open_stream(progress.cursor)
@@ -225,7 +226,7 @@ class Trainer:
                 )
 
     def _accumulate(self, step: int, data: RankStep, stall: float) -> StepReport:
-        """Run forward and backward over the rank's slots, then the exchange between ranks."""
+        """Run forward and backward for the rank's slots, then exchange results with other ranks."""
         batches: list[DeviceBatch] = []
         results: list[PassResult] = []
         passes = self.engine.slots_per_rank
@@ -257,7 +258,7 @@ class Trainer:
         )
 
     def _apply(self, report: StepReport, rate: float) -> float | None:
-        """Apply the optimizer step; return the gradient norm, or None if it was not applied."""
+        """Apply the optimizer step; return the gradient norm, or None if the step is skipped."""
         if report.bad_slots:
             self.engine.discard_gradients()
             return None
@@ -269,7 +270,7 @@ class Trainer:
         return norm
 
     def _validate(self) -> None:
-        """Validate; if a stop request interrupts the validation, it stays due."""
+        """Validate the model. A validation that a stop request interrupts remains due."""
         progress = self.progress
         self._supervision.progress("validation", progress.step)
         started = time.monotonic()
@@ -299,7 +300,8 @@ class Trainer:
     def _probe(self) -> None:
         """Save the network's outputs for the probe sentences, if the step has a frame.
 
-        The weights are those of a validation, which is also the phase in which other ranks wait.
+        The weights are those that a validation uses. Meanwhile all ranks report the phase
+        `validation`.
         """
         step = self.progress.step
         if self._prober.is_due(step):

@@ -23,7 +23,10 @@ class ProberProtocol(Protocol):
         """Return whether a step is probed; the same on all ranks."""
 
     def take(self, network: nn.Module, step: int) -> None:
-        """Save the outputs of the network, in evaluation mode, for the sentences after a step."""
+        """Save the network's outputs for the probe sentences after a step.
+
+        The network is in evaluation mode.
+        """
 
 
 class NoProber:
@@ -63,7 +66,7 @@ class Prober:
         return bool(self._sentences) and is_probed(step)
 
     def take(self, network: nn.Module, step: int) -> None:
-        """Save the outputs, or report why not: the training does not depend on them."""
+        """Save the outputs. If they cannot be saved, report it and continue the training."""
         if self._folder is None:
             return
         try:

@@ -14,8 +14,8 @@ from trainer.registries.schedules import SCHEDULES, Schedule
 def learning_rate(schedule: ScheduleConfig, step: int, width: int) -> float:
     """Return the learning rate of an optimizer step.
 
-    All types but `paper` rise linearly from `initial_learning_rate` to `peak_learning_rate` over
-    `warmup_steps`, and differ after the warm-up.
+    All built-in types but `paper` rise linearly from `initial_learning_rate` to
+    `peak_learning_rate` over `warmup_steps`. They differ after the warm-up.
 
     Args:
         schedule: the type and its settings.
@@ -45,7 +45,7 @@ def learning_rate(schedule: ScheduleConfig, step: int, width: int) -> float:
         case "cosine":
             return cosine(peak, schedule.final_learning_rate, over, _decay_steps(schedule))
         case _:
-            raise AssertionError(schedule.type)  # no schedule has such a name
+            raise AssertionError(schedule.type)  # validation refuses other types
 
 
 def paper(step: int, width: int, warmup_steps: int, scale: float) -> float:
@@ -64,7 +64,7 @@ def inverse_square_root(peak: float, step: int, warmup_steps: int) -> float:
 def linear(first: float, last: float, step: int, steps: int) -> float:
     """Interpolate linearly from `first` at step 0 to `last` at step `steps`, then stay constant.
 
-    As a decay to 0 it is that of BERT (Devlin et al. 2019, §A.2).
+    With `last` = 0, this is the decay of BERT (Devlin et al. 2019, §A.2).
     """
     return first + (last - first) * min(step, steps) / steps
 

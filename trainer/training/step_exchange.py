@@ -1,15 +1,15 @@
-"""Exchange of a step's results between its slots, in one sum over the ranks.
+"""Exchange of a step's results between the ranks, in one sum of a table.
 
-Every slot writes to one row and leaves the others zero, so the sum is exact. After it, each rank
-holds the exact values of all slots, and folds them in slot order. All consequences (the loss, the
-data digest, slots that are not finite, a stop) are the same on all ranks, for any number of ranks,
-and are known before the gradients are applied.
+Each slot has a row of the table. A rank fills the rows of its slots and leaves the others zero, so
+the sum is exact. Afterwards each rank has the exact values of all slots, and combines them in slot
+order. All consequences (the loss, the data digest, slots that are not finite, a stop) are therefore
+the same on all ranks and for any number of ranks. They are known before the gradients are applied.
 
-A NaN would spread to the values that it is added to, so a slot that is not finite writes zeros and
-a flag.
+A NaN would spread to the values that it is added to. So a slot that is not finite writes a flag,
+and zeros instead of its losses.
 
-The record's fields that follow from the sums alone are computed here, too: the rates of a step, and
-the line of a step that is skipped because a loss or a gradient is not finite.
+This file also computes the fields of the metrics file that need only these sums: the rates of a
+step, and the line of a skipped step.
 """
 
 from dataclasses import dataclass
@@ -31,22 +31,23 @@ from trainer.zero.engine import PassResult
 
 _PADDING, _POSITIONS, _BAD, _MODEL_FLOPS, _HARDWARE_FLOPS, _DIGEST = range(6)
 _DIGEST_WORDS = 8  # 32 bytes as eight 32-bit words, each exact in a double
-_SUMS = _DIGEST + _DIGEST_WORDS  # sums of the passes; after them, the gradients' maxima
+_SUMS = _DIGEST + _DIGEST_WORDS  # first of the passes' sums; the gradients' maxima follow
 
 
 @dataclass(frozen=True)
 class StepReport:
     """Sums of a step over all slots; equal on all ranks."""
 
-    sums: list[float]  # `PassResult.sums`, over the good slots
+    sums: list[float]  # `PassResult.sums`, summed over the finite slots
     bad_slots: list[int]  # slots whose loss or gradients are not finite
     padding_fraction: float
     slot_digests: list[bytes]
     data_stall_seconds: float  # mean over the ranks
     stop_requested: bool  # whether any rank was asked to stop
     flops: Flops | None = None  # of all slots; None if they are not counted
-    peak_flops_per_second: float | None = None  # of all ranks; None if unknown for one of them
-    # [slots, parameters]: `PassResult.amax` of all slots, unless one of them is not finite.
+    peak_flops_per_second: float | None = None  # sum over the ranks; None if one is unknown
+    # [slots, parameters]: `PassResult.amax` of each slot. None if a slot is not finite, or if
+    # numerics are not exact.
     amax: np.ndarray | None = None
 
 
@@ -61,11 +62,11 @@ def exchange(
     placement: Placement,
     peak_flops_per_second: float | None = None,
 ) -> StepReport:
-    """Sum the reports of the ranks' slots; a collective that every rank enters once a step.
+    """Combine the results of all ranks' slots; a collective that every rank must call.
 
     Args:
         slots: the slots of this rank.
-        batches: their micro-batches.
+        batches: the micro-batches of these slots.
         results: the results of their passes.
         micro_batches_per_step: the number of slots of the step.
         data_stall_seconds: how long this rank waited for data.
@@ -95,7 +96,7 @@ def exchange(
     table[-1, :4] = data_stall_seconds, stop_requested, known, peak_flops_per_second or 0.0
     table = sum_over_ranks(torch.from_numpy(table), placement).numpy()
     rows, flags = table[:-1], table[-1]
-    totals = np.add.accumulate(rows[:, :maxima], axis=0)[-1]  # in slot order, not pairwise
+    totals = np.add.accumulate(rows[:, :maxima], axis=0)[-1]  # in slot order, unlike np.sum
     flops = Flops(int(totals[_MODEL_FLOPS]), int(totals[_HARDWARE_FLOPS]))
     return StepReport(
         sums=totals[_SUMS:maxima].tolist(),
@@ -111,7 +112,7 @@ def exchange(
 
 
 class Throughput(TypedDict, total=False):
-    """Fields of `trainer.record.metrics_lines.TrainLine`; none if operations are not counted."""
+    """Rates in `trainer.record.metrics_lines.TrainLine`; empty if operations are not counted."""
 
     model_flops: int
     hardware_flops: int
@@ -121,7 +122,7 @@ class Throughput(TypedDict, total=False):
 
 
 def throughput(report: StepReport, seconds: float, ranks: int) -> Throughput:
-    """Return the floating-point operations of a step and their rates.
+    """Return a step's floating-point operations and their rates, if operations are counted.
 
     Args:
         report: the report of the step.
@@ -143,9 +144,9 @@ def throughput(report: StepReport, seconds: float, ranks: int) -> Throughput:
 def skipped_line(
     progress: Progress, data: RankStep, report: StepReport, placement: Placement
 ) -> SkippedLine:
-    """Return the record's line of a skipped step, with the slots and ranks that were not finite.
+    """Return a skipped step's line of the metrics file, with the non-finite slots and their ranks.
 
-    It names no slots if each was finite and only the sum of the gradients was not.
+    The line names no slots if each slot was finite and only the sum of the gradients was not.
     """
     ranks = placement.world_size
     slots = len(report.slot_digests)
@@ -162,7 +163,7 @@ def skipped_line(
 
 
 def too_many_skipped(line: SkippedLine) -> str:
-    """Return the message of a run that ends with this line, which is the same on all ranks."""
+    """Return the error message of a run that ends with this line; the same on all ranks."""
     if line.slots:
         where = f"slots {line.slots} of ranks {line.ranks}, data from {line.cursor}"
     else:

@@ -19,9 +19,9 @@ from trainer.runs.step_range import StepRange, profile_folder
 class StepProfiler:
     """Profiler of the requested steps of one rank, if any.
 
-    Work between these steps, such as a validation, is in the trace as well. If the rank leaves
-    before the last of them, the trace has the steps that it did; if it is killed there is no trace.
-    An existing trace is kept: the next one is `rank-0.2.json.gz`.
+    The trace also has the work between these steps, such as a validation. If the rank stops before
+    the last of them, the trace has the steps until then. If the rank is killed, no trace is
+    written. An existing trace is kept, and the new one is named `rank-0.2.json.gz`.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class StepProfiler:
 
     @contextmanager
     def step(self, step: int) -> Iterator[None]:
-        """Record a step if it is in the range; a context manager around the step."""
+        """Profile the step within this context, if it is one of the requested steps."""
         if self._steps is None or step not in self._steps:
             yield
             return
@@ -70,6 +70,6 @@ class StepProfiler:
         folder.mkdir(parents=True, exist_ok=True)
         names = (f"rank-{self._rank}{'' if n == 1 else f'.{n}'}.json.gz" for n in count(1))
         path = next(folder / name for name in names if not (folder / name).exists())
-        partial = folder / f".{path.name}"  # its suffix makes torch compress
+        partial = folder / f".{path.name}"  # the suffix .gz makes torch compress it
         profiler.export_chrome_trace(str(partial))
         partial.rename(path)

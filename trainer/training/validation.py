@@ -1,7 +1,8 @@
 """Validation: the scores of a held-out set, computed by all ranks together.
 
 The batches are planned from lengths alone, so they are the same for any number of ranks; rank r of
-R takes every R-th batch. One sum over the ranks collects a table in which one rank writes each row.
+R takes every R-th batch. The results form a table, of which each row is written by one rank. One
+sum over the ranks collects the table.
 """
 
 import math
@@ -49,7 +50,7 @@ class Validator:
     def run(
         self, model: nn.Module, stop_requested: Callable[[], bool] = lambda: False
     ) -> ValidationResult | None:
-        """Validate a model; a collective: every rank calls it, and every rank gets the scores.
+        """Validate a model; a collective, which every rank calls and which returns the scores.
 
         Args:
             model: the model in evaluation mode.
@@ -59,7 +60,7 @@ class Validator:
             The result, or None on all ranks if any rank was asked to stop before it had finished.
         """
         scoring = self._scoring
-        table = np.zeros((scoring.rows + 1, scoring.columns))  # the last row: interrupted
+        table = np.zeros((scoring.rows + 1, scoring.columns))  # last row: 1 if interrupted
         device = self._placement.torch_device
         for number in self._mine:
             if stop_requested():

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 class AdamWKind(OptimizerKind):
-    """AdamW (Loshchilov & Hutter 2019), exact if the engine's numerics are."""
+    """AdamW (Loshchilov & Hutter 2019), or ExactAdamW if the engine's numerics are exact."""
 
     moments = ("exp_avg", "exp_avg_sq")
     reads = ("betas", "epsilon", "weight_decay")

@@ -1,7 +1,8 @@
-"""Start of ranks without torch's compiler, because ranks compile nothing (docs/decisions/0032).
+"""Start of ranks without importing torch's compiler, which they do not use.
 
-Importing the compiler takes two seconds of each start, two thirds of torch's import time. Three
-places import it although they do not need it here; each was read in torch 2.13 or DeepSpeed 0.19.8:
+See docs/decisions/0032. Importing the compiler takes two seconds of each start, two thirds of
+torch's import time. Three places of torch 2.13 and DeepSpeed 0.19.8 import it although ranks do not
+need it there:
 
   1. torch excludes some functions from compilation and imports the compiler for that, unless they
      have been marked before (`torch._compile._disable_dynamo`);
@@ -9,7 +10,7 @@ places import it although they do not need it here; each was read in torch 2.13 
      (`_use_grad_for_differentiable`);
   3. DeepSpeed checks whether an optimizer is Muon, parts of which are compiled on import.
 
-Stage 3 and activation checkpointing import the compiler nevertheless, in too many places to avoid.
+Stage 3 and activation checkpointing still import the compiler, in too many places to prevent.
 """
 
 import contextlib
@@ -47,5 +48,5 @@ class AdamW(torch.optim.AdamW):
 
 
 def _unchanged(function: Any = None, **_: Any) -> Any:
-    """Replace `torch.compile`, which may be called as a decorator."""
+    """Return the function unchanged, in place of `torch.compile`; also works as a decorator."""
     return _unchanged if function is None else function

@@ -48,7 +48,7 @@ logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
 # and a rank that is killed while compiling leaves a lock that blocks every later rank.
 deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
-SMALL_GRADIENT = 2**14  # elements
+SMALL_GRADIENT = 2**14  # number of elements; see _on_gradient
 
 
 class PassResult(NamedTuple):
@@ -67,7 +67,7 @@ class PassResult(NamedTuple):
 
 
 class TrainingEngine:
-    """Model under DeepSpeed, with separate control of micro-batch and step.
+    """Model under DeepSpeed, with separate methods for a micro-batch and for a step's update.
 
     Attributes:
         stage: the adapter that locates the state in ZeRO's buffers.
@@ -104,7 +104,7 @@ class TrainingEngine:
             frozen: patterns of the parameters that are not trained.
 
         Raises:
-            EngineError: a pattern matches nothing, or the settings exclude each other.
+            EngineError: a pattern matches nothing, or the settings are incompatible.
         """
         self._build = lambda: freeze(build(), frozen)
         model = self._build()
@@ -122,8 +122,8 @@ class TrainingEngine:
             _require_exact_division(engine, placement.world_size)
             self.grids = GradientGrids(list(trained), micro_batches_per_step)
         self._zero_gradients = False
-        # Per parameter of a pass: a small gradient, the sum of a large one, or, if exact, the
-        # largest element.
+        # Tensors that show whether a pass is finite, by parameter: a small gradient itself, or the
+        # sum of a large one. With `numerics: exact`, the gradient's largest magnitude instead.
         self._watched: dict[int, torch.Tensor] = {}
         self._indices = {parameter: index for index, parameter in enumerate(trained.values())}
         for parameter in self._indices:
@@ -155,7 +155,8 @@ class TrainingEngine:
             raise EngineError(f"DeepSpeed clips gradients at {effective}, expected {clipping}")
         self.stage: Stage = stage_of(self.zero_stage, self._engine, self.optimizer, self.placement)
         self.stage.add_gradients(self._round if self.grids else None)
-        # A multiplication undoes DeepSpeed's division by the number of ranks.
+        # Losses or gradients are multiplied by this, to undo DeepSpeed's division by the number of
+        # ranks.
         self._divided_by = self.placement.world_size if self.stage.averages else 1
 
     @property
@@ -186,15 +187,15 @@ class TrainingEngine:
             batch: the micro-batch.
             units_global: the denominator of the loss for the whole step, such as its target tokens.
             is_accumulation_boundary: whether this is the rank's last micro-batch of the step.
-            is_dummy: whether the pass only equalizes the numbers of passes of all ranks. Then its
-                gradients are set to zero, and count as finite.
+            is_dummy: whether the pass only gives this rank as many passes as the others. Its
+                gradients are then set to zero, and count as finite.
         """
         self._engine.set_gradient_accumulation_boundary(is_accumulation_boundary)
         self._zero_gradients = is_dummy
         self._watched.clear()
         named_sums = self._engine(*batch.inputs, self.loss)
         self.sum_names = sum_names(named_sums, self.module)
-        factor = 1 if self.grids else self._divided_by  # exact: see _on_gradient
+        factor = 1 if self.grids else self._divided_by  # with grids, _on_gradient multiplies
         loss = named_sums[0] * (factor / units_global)
         self._engine.backward(loss, scale_wrt_gas=False)
         if is_accumulation_boundary:
@@ -216,9 +217,9 @@ class TrainingEngine:
             amax: as in `step`.
 
         Returns:
-            None if all gradients fit. Otherwise the parameters whose grids were too narrow, and the
-            step's passes must be repeated. The list is empty in a run's first step, which only
-            measures the gradients.
+            None if all gradients fit. Otherwise the names of the parameters whose grids were too
+            narrow; the caller must then repeat the step's passes. The list is empty in a run's
+            first step, whose first passes only measure the gradients.
         """
         if self.grids is None or amax is None or self.grids.fits(amax):
             return None
@@ -233,8 +234,8 @@ class TrainingEngine:
 
         Args:
             learning_rate: the learning rate of this step.
-            amax: [slots, trained parameters], `PassResult.amax` of all slots, with `numerics:
-                exact`.
+            amax: [slots, trained parameters], `PassResult.amax` of all slots; None unless
+                `numerics: exact`.
         """
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
@@ -252,7 +253,7 @@ class TrainingEngine:
         return norm if norm >= 0 else math.inf  # -1 is DeepSpeed's code for an invalid norm
 
     def discard_gradients(self) -> None:
-        """Discard the step's gradients instead of applying them; no other state has changed yet.
+        """Discard the step's gradients, so that the step changes no weights or moments.
 
         Call it on all ranks after the last backward pass.
         """
@@ -269,9 +270,9 @@ class TrainingEngine:
     def inference_model(self) -> Iterator[nn.Module]:
         """Yield the current weights as a model in eval mode whose forward needs no other rank.
 
-        Under ZeRO-3 every forward of the module is a collective, and ranks that decode unequal
-        lengths would call it unequally often. So the weights are gathered once into a plain
-        replica.
+        Under ZeRO-3 every forward of the module is a collective. Ranks that decode outputs of
+        different lengths would call it different numbers of times, and block. So the weights are
+        gathered once into a plain replica.
         """
         parameters = list(self.module.parameters())
         if (gathered := self.stage.gathered(parameters)) is not None:
@@ -288,7 +289,7 @@ class TrainingEngine:
             self.module.train()
 
     def replica(self) -> nn.Module:
-        """Return a model like the engine's, with its device and precision but other weights."""
+        """Return a new model with the engine's device and precision, and with initial weights."""
         replica = self._build()
         _checkpoint_activations(replica, self.checkpoints_activations)
         dtype = next(self.module.parameters()).dtype
@@ -296,10 +297,10 @@ class TrainingEngine:
 
     @contextlib.contextmanager
     def observe_gradients(self, show: Callable[[str, torch.Tensor], None]) -> Iterator[None]:
-        """Show the gradient of each parameter in each pass, as it is added to the step's.
+        """Call `show` with each parameter's gradient of each pass within the context.
 
-        The gradient of a dummy is zero. With exact numerics it is already on its grid, except in
-        bf16 under stage 1. The computation does not change.
+        The gradient of a dummy is zero. With exact numerics, a gradient is already rounded to its
+        grid, except in bf16 under stage 1. The computation does not change.
 
         Args:
             show: receives the parameter's name and its gradient, which it must not change.
@@ -331,7 +332,7 @@ class TrainingEngine:
             self._process_wide.close()
 
     def _exact_step(self, grids: GradientGrids, amax: np.ndarray) -> float:
-        """Implement `step` with the same bits in norm, clipping and update for any partitioning."""
+        """Perform `step` with exact numerics: the same bits for any partitioning."""
         owned = self.stage.owned_gradients()
         norm = exact_norm(owned, grids.bound(amax), self.placement)
         assert isinstance(self._torch_optimizer, ExactOptimizer)
@@ -346,13 +347,13 @@ class TrainingEngine:
         self.grids.round_(self._indices[parameter], gradient)
 
     def _on_gradient(self, parameter: nn.Parameter, gradient: torch.Tensor) -> torch.Tensor | None:
-        """Process a gradient where it leaves the backward pass, per parameter and slot.
+        """Process a parameter's gradient as soon as a backward pass has computed it.
 
         A dummy's gradients are set to zero rather than multiplied by zero: NaN × 0 is NaN.
 
-        To determine whether a pass is finite, a small gradient is kept itself, because a separate
-        operation would cost more. Of a large gradient the sum is kept. Torch sums bf16 in fp32, and
-        bf16 has the same range for the sum. Exact sums need the largest elements instead.
+        To determine whether a pass is finite, a small gradient is kept whole, because a separate
+        operation would cost more. For a large gradient, the sum is kept. Torch sums bf16 in fp32,
+        and bf16 has the same range for the sum. Exact numerics need the largest magnitude instead.
         """
         if self._zero_gradients:
             return torch.zeros_like(gradient)
@@ -374,7 +375,7 @@ def _checkpoint_activations(network: nn.Module, on: bool) -> None:
 
 
 def _require_exact_division(engine: EngineConfig, ranks: int) -> None:
-    """Require that the multiplication by stage 3's divisor rounds nothing."""
+    """Require that stage 3's division by the number of ranks can be undone without rounding."""
     if engine.precision == "bf16" and engine.zero_stage == 3 and ranks & (ranks - 1):
         raise EngineError(
             f"engine.numerics exact with precision bf16 and zero_stage 3 on {ranks} ranks: "

@@ -1,7 +1,7 @@
 """Fragment of the training state: consecutive elements of one flattened parameter's state.
 
-The kinds of state are fp32 master weights (`master`), one of the optimizer's moments (`exp_avg`,
-…), and the weights' moving average (`ema`), which `trainer.state.ema` keeps.
+A kind of state is the fp32 master weights (`master`), one of the optimizer's moments (`exp_avg`,
+…), or the weights' moving average (`ema`), which `trainer.state.ema` keeps.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ STEP = "step"  # the number of updates, stored with the moments in torch's state
 
 @dataclass(frozen=True)
 class Fragment:
-    """Elements `start … start + len(tensor)` of a flattened parameter, as a view of the state."""
+    """View of the elements `start` to `stop` (exclusive) of a flattened parameter's state."""
 
     kind: str
     parameter: str

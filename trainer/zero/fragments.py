@@ -1,8 +1,8 @@
 """Training state as named fragments (fragment.py), independent of the ZeRO stage.
 
-Exactly one rank owns each element of the state. Saving writes the fragments that a rank owns.
-Loading fills the fragments that it holds, from fragments of any other number of ranks and ZeRO
-stage.
+Exactly one rank owns each element of the state. To save, a rank writes the fragments that it owns.
+To load, it fills all fragments that it holds. The saved fragments may come from another number of
+ranks or another ZeRO stage.
 
 `trainer.zero.stages` locates the state in DeepSpeed's buffers. A frozen parameter has only master
 weights, which `trainer.zero.frozen` keeps.
@@ -81,8 +81,8 @@ def load_state(
 
 @torch.no_grad()
 def create_moments(engine: TrainingEngine, optimizer_step: int) -> None:
-    """Allocate moments as a first step would: a moment must exist before it is set."""
-    assert not {MASTER, EMA} & set(engine.moments), engine.moments  # names of other fragments
+    """Allocate zero moments like the optimizer's first step, so that they can be loaded."""
+    assert not {MASTER, EMA} & set(engine.moments), engine.moments  # reserved names
     state = engine.stage.torch_optimizer.state
     for tensor in engine.stage.optimized_tensors():
         state[tensor] = {
@@ -101,7 +101,7 @@ def _require_known_state(engine: TrainingEngine) -> None:
     """Require that a checkpoint holds the optimizer's whole state.
 
     Raises:
-        EngineError: the optimizer has created moments that its kind does not name, or lacks some.
+        EngineError: the optimizer's state has other moments than its kind names.
     """
     named = {STEP, *engine.moments}
     for tensor in engine.stage.optimized_tensors():

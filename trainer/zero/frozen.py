@@ -1,10 +1,10 @@
-"""Weights of frozen parameters, which ZeRO computes with and never updates.
+"""Weights of frozen parameters, which ZeRO uses in forward and never updates.
 
     network ──freeze──▶ parameters without gradients, which no optimizer holds
     fp32 weights ──each rank's share, on the host──▶ checkpoints, averages
 
-The weights that forward reads may be rounded to bf16. To keep a run's exact initial bits for its
-checkpoints, each rank stores the fp32 weights of a share of each frozen parameter.
+The weights that forward reads may be rounded to bf16. Checkpoints must have the exact initial
+weights of a run. So each rank also stores a share of each frozen parameter in fp32.
 """
 
 from collections.abc import Container, Iterator, Mapping, Sequence
@@ -37,7 +37,7 @@ def freeze(network: nn.Module, patterns: Sequence[str]) -> nn.Module:
 
 
 class FrozenWeights:
-    """Share of one rank of the fp32 weights of each frozen parameter."""
+    """One rank's share of the fp32 weights of each frozen parameter."""
 
     def __init__(self, network: nn.Module, placement: Placement) -> None:
         """Copy this rank's share to the host.
@@ -63,7 +63,7 @@ class FrozenWeights:
         return list(self._shares)
 
     def summary_text(self, shapes: Mapping[str, Sequence[int]]) -> str:
-        """Describe the number of frozen parameters and weights, for the first lines of a run.
+        """Describe the number of frozen parameters and weights, for a notice at the start of a run.
 
         Args:
             shapes: the shapes of all parameters of the network, by name.

@@ -1,4 +1,4 @@
-"""Process-wide changes of an engine, undone when the engine is destroyed or its creation fails."""
+"""Process-wide changes for an engine, undone when it is destroyed or cannot be created."""
 
 import contextlib
 import os
@@ -14,11 +14,12 @@ from trainer.zero.disable_compiler import disable_compiler_imports
 
 @contextlib.contextmanager
 def changed_for_an_engine(*, exact: bool) -> Iterator[None]:
-    """Make all of these changes within the context.
+    """Apply all changes of this file within the context.
 
     Args:
-        exact: require the same bits in every stage: deterministic kernels, and in all stages the
-            linear function that stage 3 substitutes for torch's, because it rounds differently.
+        exact: compute the same bits in every ZeRO stage. This needs deterministic kernels. It also
+            needs the linear function of stage 3 in all stages, because it rounds differently from
+            torch's.
     """
     kernels = _deterministic_kernels() if exact else contextlib.nullcontext()
     with disable_compiler_imports(), _process_groups_released(), _torch_linear_kept(), kernels:
@@ -29,7 +30,7 @@ def changed_for_an_engine(*, exact: bool) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _torch_linear_kept() -> Iterator[None]:
-    """Restore torch's linear function at the end.
+    """Restore torch's linear function at the end of the context.
 
     Stage 3 replaces it by a function that releases gathered weights between passes.
     """
@@ -48,8 +49,8 @@ def _process_groups_released() -> Iterator[None]:
     finally:
         groups = deepspeed.utils.groups
         if groups._WORLD_GROUP is not None:
-            # DeepSpeed's copy of the world group: while torch has it, its threads wake a hundred
-            # times a second.
+            # Destroy DeepSpeed's copy of the world group. Its threads wake a hundred times a second
+            # for as long as torch keeps it.
             deepspeed.comm.destroy_process_group(groups._WORLD_GROUP)
         groups._release_process_group_references(group=None)
         deepspeed.comm.comm.cdb = None
@@ -57,15 +58,15 @@ def _process_groups_released() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _deterministic_kernels() -> Iterator[None]:
-    """Require deterministic kernels of torch, or an error that names the kernel that is not.
+    """Make torch use deterministic kernels, and raise an error for an operation without one.
 
     Enter this context before the first CUDA matrix product.
     """
-    # Without it, cuBLAS may split products depending on which of its workspaces are free.
+    # Without this setting, cuBLAS may split products depending on which of its workspaces are free.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     by_timing, fills = torch.backends.cudnn.benchmark, _fills_uninitialized_memory()
     mode = torch.get_deterministic_debug_mode()
-    torch.backends.cudnn.benchmark = False  # it selects kernels by timing
+    torch.backends.cudnn.benchmark = False  # a benchmark selects kernels by timing
     # Unlike `use_deterministic_algorithms`, this does not import the compiler.
     torch.set_deterministic_debug_mode("error")
     # Filling guards against reads of uninitialized memory, and costs a pass over each new tensor.

@@ -18,8 +18,8 @@ def deepspeed_config(
 ) -> dict[str, Any]:
     """Return DeepSpeed's settings, which replace unsuitable defaults.
 
-    By default it clips gradients at 1.0, averages gradients over ranks, accumulates bf16 gradients
-    in bf16, compiles its own CPU Adam at start, and reserves 2 GB for gradients.
+    By default DeepSpeed clips gradients at 1.0, averages gradients over ranks, accumulates bf16
+    gradients in bf16, compiles its own CPU Adam at start, and reserves 2 GB for gradients.
 
     Args:
         engine: precision and ZeRO stage.
@@ -52,16 +52,17 @@ def deepspeed_config(
 def bucket_elements(model: nn.Module) -> int:
     """Return the number of gradient elements reduced at once: all, unless the model is very large.
 
-    DeepSpeed allocates a bucket in each step. On a CPU, its default of 2 GB is allocated again page
-    by page, which takes a sixth of an fp32 step of a base model.
+    DeepSpeed allocates a bucket in each step. On a CPU, the pages of its default bucket of 2 GB are
+    mapped again each time, which takes a sixth of an fp32 step of a base model.
     """
     return min(LARGEST_BUCKET, sum(p.numel() for p in model.parameters() if p.requires_grad))
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Return matrices with weight decay, and vectors (biases, layer norms) without.
+    """Return a group of matrices with weight decay, and one of vectors (biases, norms) without.
 
-    Frozen parameters are in no group, and no group is empty: DeepSpeed refuses empty groups.
+    Frozen parameters are in no group. An empty group is left out, because DeepSpeed refuses empty
+    groups.
     """
     trained = [p for p in model.parameters() if p.requires_grad]
     groups = [
@@ -74,7 +75,7 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
 def build_optimizer(
     groups: list[dict[str, Any]], config: OptimizerConfig, engine: EngineConfig
 ) -> tuple[tuple[str, ...], torch.optim.Optimizer]:
-    """Return the names of the moments, and the optimizer that the recipe names.
+    """Build the recipe's optimizer; return the names of its moments, and the optimizer.
 
     Raises:
         EngineError: numerics are exact, and the optimizer does not support that.

@@ -1,4 +1,4 @@
-"""Adapters of DeepSpeed's ZeRO stages with a common interface to the location of the state.
+"""Adapters of DeepSpeed's ZeRO stages, with a common interface that locates the training state.
 
     stage 0            Replicated      the parameters themselves, their gradients, torch's optimizer
     stage 1 and 2      Partitioned     flat fp32 partitions per parameter group
@@ -32,7 +32,8 @@ class Stage(ABC):
     Attributes:
         replicated: whether every rank has the whole state.
         averages: whether DeepSpeed divides summed gradients by the number of ranks.
-        rounds_when_adding: whether `add_gradients` rounds gradients, not the backward pass.
+        rounds_when_adding: whether `add_gradients` rounds gradients to their grids, instead of the
+            engine's gradient hook.
     """
 
     replicated = False
@@ -69,7 +70,8 @@ class Stage(ABC):
             kind: MASTER or the name of one of the optimizer's moments.
 
         Returns:
-            Start and view, or None if this rank has no part of the parameter.
+            The index of the first element in the flattened parameter, and the view; or None if this
+            rank has no part of the parameter.
         """
 
     @abstractmethod
@@ -86,9 +88,9 @@ class Stage(ABC):
         parameter.data.copy_(weights)
 
     def owned_gradients(self) -> Iterator[torch.Tensor]:
-        """Yield this rank's share of the step's summed gradients, flat.
+        """Yield flat tensors with this rank's share of the step's summed gradients.
 
-        Over all ranks it has each element once, and zeros where ZeRO pads.
+        The shares of all ranks together have each element once, and zeros in ZeRO's padding.
         """
         for parts in self._optimizer.averaged_gradients.values():
             yield from parts
@@ -107,14 +109,14 @@ class Stage(ABC):
                 getattr(self._optimizer, name).clear()
 
     def add_gradients(self, round_: Rounding | None) -> None:  # noqa: B027
-        """Start to sum gradients in this class, if DeepSpeed does not do so; called once.
+        """Install hooks that sum gradients, if this class sums them instead of DeepSpeed.
 
         Args:
             round_: rounds each gradient; None for no rounding.
         """
 
     def sum_gradients(self) -> None:  # noqa: B027
-        """Sum the sums of `add_gradients` over the ranks; a collective."""
+        """Sum the results of `add_gradients` over the ranks, if it is used; a collective."""
 
     def gathered(self, parameters: list[nn.Parameter]) -> AbstractContextManager[Any] | None:
         """Return a context in which this rank holds whole parameters, or None if it always does."""
@@ -170,8 +172,8 @@ class Partitioned(Stage):
         mapping = parameter._hp_mapping  # type: ignore[attr-defined]
         if mapping is None:
             return None
-        # Not mapping.optim_fragment: DeepSpeed fills it after the first group's first step, when
-        # the other groups have no moments yet.
+        # mapping.optim_fragment cannot be used here: DeepSpeed fills it after the first group's
+        # first step, when the other groups have no moments yet.
         tensor = self.optimized_tensors()[mapping.param_group_index]
         if kind != MASTER:
             tensor = self.torch_optimizer.state[tensor][kind]
