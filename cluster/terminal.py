@@ -67,8 +67,7 @@ class Terminal(Console):
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None
     ) -> Iterable[Segment]:
-        """Render, and make control characters in all text visible; keep rich's own control codes.
-        """
+        """Render, and make control characters in all text visible; keep those that rich adds."""
         for segment in super().render(renderable, options):
             if segment.control:
                 yield segment

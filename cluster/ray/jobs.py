@@ -337,7 +337,7 @@ def _job(details: JobDetails) -> Job:
         id=details.submission_id,
         status=str(details.status),
         command=metadata.pop(COMMAND_KEY, details.entrypoint),
-        message=(details.message or "").replace(_first_line(details), ""),  # has the log's last lines
+        message=(details.message or "").replace(_first_line(details), ""),  # has the end of the log
         started=details.start_time / 1000 if details.start_time else None,
         ended=details.end_time / 1000 if details.end_time else None,
         exit_code=details.driver_exit_code,

@@ -3,9 +3,9 @@
 The head node is checked by the results of `cluster.ray.head_probe`. Other nodes may lack more,
 which only the job itself reports.
 
-Users of a run are found in its folder, if that is visible from here, and among the jobs of the
-cluster. The run's lease on the node still decides: another job may start in between, or may train
-elsewhere unnoticed.
+Processes that use the run are found through the run's folder, if that is visible from here, and
+among the jobs of the cluster. These checks can miss a job that starts after them or trains on
+another cluster. In such a case the run's lease decides when the job starts on the node.
 """
 
 from collections.abc import Callable
@@ -79,7 +79,7 @@ def check_jobs(address: str, run: str) -> None:
             continue
         if Path(job.metadata.get(RUN_KEY, "")) != Path(run):
             continue
-        found = job_summary_of(address, job.id)  # its record has the end before Ray does
+        found = job_summary_of(address, job.id)  # shows the end before Ray does
         if not found.finished:
             raise ClusterError(
                 f"The run {run} is in use by the job {job.id} ({found.status}). Stop it with a "
