@@ -28,7 +28,12 @@ Facts = dict[str, Any]
 
 
 class _Dropped(FileModel):
-    """Report on one reason for dropping: each example is its number, then its texts."""
+    """Examples that were dropped for one reason.
+
+    Attributes:
+        count: the number of all such examples.
+        examples: some of them. Each has its number first, then its texts.
+    """
 
     count: Count
     examples: list[dict[str, int | str]]
@@ -162,7 +167,7 @@ def dataset_report(facts: Facts) -> Group:
     parts: list[RenderableType] = [_overview(facts), "", _corpora_table(facts["corpora"])]
     for field in facts["fields"]:
         if field.get("labels"):
-            continue  # one for each text or token
+            continue  # labels have no lengths: one for each text or token
         parts += ["", _lengths_title(field)]
         if "lengths" in field:
             parts.append(histogram(field["lengths"]))

@@ -132,7 +132,10 @@ class _Runs:
 
 
 def _families(values: "Iterable[MetricValue]") -> "Iterator[GaugeMetricFamily]":
-    """Yield the values by name; of values with equal labels (equal run names), yield the first."""
+    """Yield a metric family for each name of a value.
+
+    Of values with equal labels, which runs of the same name have, only the first is kept.
+    """
     from prometheus_client.metrics_core import GaugeMetricFamily
 
     from trainer.record.run_metrics import NODE_METRICS, RUN_METRICS
