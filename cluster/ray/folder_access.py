@@ -35,8 +35,8 @@ def write_problem(folder: Path) -> str | None:
 def access_by_others(folder: Path) -> str | None:
     """Return how other users can access the content of a folder, in words, or None if they cannot.
 
-    They cannot if the folder or one of its parents is closed: only its owner may enter it. In
-    addition, no other user may be able to replace this closed folder.
+    They cannot under two conditions. Only its owner may enter the folder, or one of its parents;
+    and no other user can replace the folder that is closed in this way.
     """
     if way := replaceable_by_others(folder):
         return way

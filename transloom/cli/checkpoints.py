@@ -199,10 +199,11 @@ def prune_run(
 
     Args:
         keep_last, keep_best, keep_every_steps: override the rules of the run's recipe; None keeps
-            the recipe's.
+            the recipe's rule.
+        dry_run: return the paths without removing anything.
 
     Raises:
-        RunInUseError: the run trains.
+        RunInUseError: a process trains the run.
         CheckpointError: the newest checkpoint is damaged, so an older one may be needed.
     """
     from cluster.recipe import checkpoints_of_run

@@ -22,7 +22,7 @@ from transloom.observe.terminal.histogram import histogram, histogram_of_powers,
 CHARACTERS_SHOWN = 120  # of a dropped sentence; --json has more
 
 LABELS_SHOWN = 20
-REPORT_LIMITS = JsonLimits(bytes=256_000_000, values=1_000_000)  # a document may be long
+REPORT_LIMITS = JsonLimits(bytes=256_000_000, values=1_000_000)  # large, for long documents
 
 Facts = dict[str, Any]
 

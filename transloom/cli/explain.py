@@ -226,7 +226,7 @@ def _continuing(run: Path, checkpoint: str | None, text: str) -> tuple[str, dict
     return page, _about(page, len(sections), explained.continuation, len(explained.chosen.ids))
 
 
-# Functions that return the page about a text and its summary, by task.
+# For each task, a function that returns the page about a text, and a summary of the page.
 _OF_TEXTS: dict[str, Callable[[Path, str | None, str], tuple[str, dict[str, Any]]]] = {
     "masked_lm": _filling,
     "tlm": _filling,

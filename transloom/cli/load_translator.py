@@ -1,4 +1,4 @@
-"""Loading of the translators of runs, with the decoding options of a command line."""
+"""Loading of translators for commands, with the commands' decoding options."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -132,7 +132,7 @@ class _Runs:
 
 
 def _families(values: "Iterable[MetricValue]") -> "Iterator[GaugeMetricFamily]":
-    """Yield a metric family for each name of a value.
+    """Group values by name, and yield each group as a metric family.
 
     Of values with equal labels, which runs of the same name have, only the first is kept.
     """

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from cluster.planning.cluster_facts import ClusterFacts
     from cluster.planning.plan import Plan, PlanOptions
 
-LABEL = 13  # columns
+LABEL = 13  # width of a line's label, in columns
 
 
 def plan(

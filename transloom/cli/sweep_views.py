@@ -28,7 +28,7 @@ class SweepDisplay(Protocol):
 
 @contextmanager
 def shown_while(console: Terminal) -> Iterator[SweepDisplay]:
-    """Yield a live table in a terminal, plain lines anywhere else."""
+    """Yield a display: a live table in a terminal, plain lines elsewhere."""
     if not console.is_terminal:
         yield _Lines(console)
         return

@@ -239,7 +239,7 @@ class JobRunner:
         return f"killed by {name}; the last line is: {last}" if name else last
 
     def _is_owner(self, child: DriverProcess) -> bool:
-        """Return whether the child is, or was last, the owner of the run; record that it is."""
+        """Return whether the run's newest owner is the child; if so, record its ownership."""
         owns_run = False
         with suppress(OSError):
             owns_run = was_owned_by(self._run.path, child.process_id)

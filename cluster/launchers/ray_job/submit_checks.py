@@ -1,11 +1,11 @@
-"""Checks before a job is submitted: its head node can run it, and no other process uses its run.
+"""Checks before a job is submitted: the head node can run it, and no other process uses its run.
 
 The head node is checked by the results of `cluster.ray.head_probe`. Other nodes may lack more,
 which only the job itself reports.
 
 Processes that use the run are found through the run's folder, if that is visible from here, and
 among the jobs of the cluster. These checks can miss a job that starts after them or trains on
-another cluster. In such a case the run's lease decides when the job starts on the node.
+another cluster. The run's lease then refuses one of the jobs on its node.
 """
 
 from collections.abc import Callable
