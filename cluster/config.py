@@ -12,7 +12,7 @@ RankCount = Annotated[int, Field(gt=0)]
 ExitCode = Annotated[int, Field(gt=0, le=255)]
 Placement = Literal["pack", "spread"]
 Amount = Annotated[float, Field(gt=0)]
-# Resources that a rank reserves through separate fields.
+# Ray resources with separate fields, so `resources_per_rank` must not have them.
 OWN_FIELDS = {"CPU": "cluster.cpus_per_rank", "GPU": "cluster.gpus_per_rank"}
 
 
@@ -30,7 +30,7 @@ class RankRange(Section):
 
 
 class DeadlinesConfig(Section):
-    """Deadlines by phase, in seconds: a rank without progress for longer counts as hung."""
+    """Deadlines of a rank's phases, in seconds; a rank that exceeds one counts as hung."""
 
     start_seconds: float = execution(
         900.0, "Joining the group, building the engine and loading the state.", gt=0
@@ -57,7 +57,10 @@ class DeadlinesConfig(Section):
 
 
 class ClusterConfig(Section):
-    """Placement of ranks and data workers. It affects no data, and the curve only by rounding."""
+    """Placement of ranks and data workers.
+
+    It does not change the training data, and changes the loss curve only by rounding.
+    """
 
     address: Location | None = execution(
         None,
@@ -174,7 +177,7 @@ class ClusterConfig(Section):
 
     @property
     def least_cpus(self) -> float:
-        """CPUs reserved by the smallest number of ranks and by the data workers."""
+        """CPUs that the minimum number of ranks and the data workers reserve."""
         workers = self.data_workers * self.cpus_per_data_worker
         return self.min_ranks * self.cpus_per_rank + workers
 

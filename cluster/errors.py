@@ -1,6 +1,7 @@
 """Errors of recipes, Ray and jobs. Messages are written for users.
 
-This file imports none of our modules, because `cluster.packages` needs it to find our packages.
+This file imports none of our modules: `cluster.packages` imports it before it has checked that
+Python finds our packages and not others of the same names.
 """
 
 # Exit codes of the command line; 75 (EX_TEMPFAIL of sysexits.h) requests a restart.

@@ -1,6 +1,7 @@
-"""Slurm's and Kubernetes's settings for a run, in the recipe's cluster section.
+"""Settings for Slurm and Kubernetes, in the cluster section of a recipe.
 
-Values that both derive from the rest of that section, such as CPUs and GPUs, are not repeated here.
+Values that follow from the other fields of that section, such as the number of GPUs, have no fields
+here.
 """
 
 from typing import Annotated, Literal
@@ -9,7 +10,7 @@ from pydantic import Field, field_validator
 
 from foundation.section import REQUIRED, Section, execution
 
-# A line end in a value would begin a new line of the script.
+# A line break in a value would start a new line of the generated Slurm script.
 OneLine = Annotated[str, Field(pattern=r"^[^\r\n]+$")]
 SbatchOption = Annotated[str, Field(pattern=r"^--?[A-Za-z][^\r\n]*$")]
 WORD = r"^[^\s]+$"

@@ -19,8 +19,8 @@ INSTALLATION = Path(__file__).resolve().parent.parent
 def digest_of_sources() -> str:
     """Return the digest of the transloom sources that this process imports.
 
-    Actor classes are pickled by value, including the constants that they name. Therefore they call
-    this function instead of naming a constant.
+    Ray pickles actor classes by value, together with the constants that they use. A constant would
+    bring the driver's digest to another node. Therefore actors call this function.
     """
     return digest_of(INSTALLATION)
 
@@ -29,9 +29,10 @@ def other_sources(process: str, found: str, expected: str, use: str) -> str:
     """Return the message about a process whose sources differ from the driver's.
 
     Args:
+        process: the name of the process in the message.
         found: the digest of the process's sources.
         expected: the digest of the driver's sources.
-        use: the purpose for which the process would use them, as an infinitive.
+        use: the process's task, as a verb such as "train".
     """
     return (
         f"{process} has another transloom than the driver (sources {found[:12]}…, expected "
@@ -41,13 +42,14 @@ def other_sources(process: str, found: str, expected: str, use: str) -> str:
 
 
 def import_own_packages() -> None:
-    """Import our packages from the installation, whatever precedes it on the path.
+    """Import our packages from the installation, even if other directories precede it.
 
-    An imported package finds its submodules through its own path, so later changes of `sys.path` do
-    not affect it.
+    Those are directories on `sys.path`. An imported package finds its submodules through its own
+    path, so later changes of `sys.path` do not affect it.
 
     Raises:
-        ClusterError: this process has already imported a foreign module of one of the names.
+        ClusterError: this process has already imported another module under the name of one of our
+            packages.
     """
     sys.path.insert(0, str(INSTALLATION))
     try:

@@ -1,4 +1,4 @@
-"""Recipes: one YAML file per experiment, read strictly, completed by `key=value` overrides.
+"""Recipes: one strictly checked YAML file per experiment, completed by `key=value` overrides.
 
 Precedence is defaults < recipe < overrides. An unknown key fails, and the error suggests the
 nearest known key. The name of a run's folder consists of its recipe's name and the identity fields
@@ -31,9 +31,10 @@ from trainer.errors import RunMismatchError
 from trainer.recipe import TrainingRecipe, class_of, identity_of, recipe_class
 
 if TYPE_CHECKING:
-    from trainer.runs.folder import RunFolder  # imports numpy, which would slow down completion
+    from trainer.runs.folder import RunFolder  # imports numpy, which would slow completion down
 
-# The built-in recipes: in a checkout next to the packages, in a wheel inside this one.
+# Folder of the built-in recipes: in a checkout next to the packages, in a wheel inside this
+# package.
 _HERE = Path(__file__).resolve().parent
 RECIPES = next((p for p in (_HERE / "recipes", _HERE.parent / "recipes") if p.is_dir()), _HERE)
 
@@ -55,7 +56,7 @@ class Recipe(TrainingRecipe):
         return self
 
     def training(self) -> TrainingRecipe:
-        """Return the part that the ranks need."""
+        """Return the recipe without its cluster section, for the ranks."""
         values = {name: getattr(self, name) for name in TrainingRecipe.model_fields}
         return recipe_class(TrainingRecipe, self.task, self.model.network).model_construct(**values)
 
@@ -141,12 +142,13 @@ def load_untrusted_recipe(
     overrides: Sequence[str] = (),
     theirs: Sequence[str] = (),
 ) -> Recipe:
-    """Read a recipe that a run or a job holds.
+    """Read a recipe that is stored with a run or a job, without trusting it.
 
     Args:
-        identity: the run's identity; None if no identity is known to compare with.
+        identity: the run's identity, which the code of extensions must match; None if there is no
+            identity to compare with.
         overrides: the user's overrides, which may name an `extension_folder`.
-        theirs: the overrides that the run or job holds; they are applied first.
+        theirs: the overrides stored with the run or the job; they are applied first.
 
     Raises:
         RunMismatchError: an extension is not installed.
@@ -156,7 +158,8 @@ def load_untrusted_recipe(
     own = _with_overrides(_read(path), theirs)
     named_folder = own.pop("extension_folder", None)
     values = _with_overrides(own, overrides)
-    # Ranks and workers on other nodes inherit the environment's folder, which may not exist there.
+    # Ranks and workers get the environment's folder with the recipe; it may not exist on their
+    # nodes.
     own_folder = values.pop("extension_folder", None) or os.environ.get(FOLDER_VARIABLE)
     if not isinstance(own_folder, str | None):
         raise RecipeError(
@@ -222,7 +225,7 @@ def run_name(path: Path, overrides: Sequence[str]) -> str:
 
 
 def with_absolute_paths(recipe: Recipe) -> Recipe:
-    """Return the recipe with absolute paths: ranks and workers may run elsewhere."""
+    """Return the recipe with absolute paths, because ranks and workers may run in other folders."""
     if recipe.extension_folder is not None:
         folder = str(Path(recipe.extension_folder).expanduser().absolute())
         recipe = recipe.model_copy(update={"extension_folder": folder})
@@ -285,7 +288,7 @@ def _apply(values: dict[str, Any], override: str) -> None:
 
 
 def _position(override: str, text: str, items: list[Any]) -> int:
-    """Return the list index that a part of a key names."""
+    """Return the list index that a part of an override's key gives, such as the 0 in `a.0.b`."""
     if not text.isdecimal() or int(text) >= len(items):
         raise RecipeError(
             f"Override {override!r}: {text} must be a number below {len(items)}, the length of the "
@@ -295,7 +298,7 @@ def _position(override: str, text: str, items: list[Any]) -> int:
 
 
 def walk_fields(config: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
-    """Yield all sections and fields of a config by dotted name, in order."""
+    """Yield all sections and fields of a config with their dotted names, in order."""
     for name, field in config.model_fields.items():
         yield prefix + name, field
         for inner in (field.annotation, *get_args(field.annotation)):

@@ -1,7 +1,7 @@
 """Readable problems of a recipe, each with the file or override that causes it.
 
-pydantic's errors ──▶ one problem for each field (a union's alternatives count as one) ──▶ text
-texts ──▶ those that the file causes alone, and those that overrides cause ──▶ message
+pydantic's errors are turned into one `FieldProblem` per field; errors of a union's alternatives are
+merged. The message groups the problems by their cause, which is the file or an override.
 """
 
 import difflib
@@ -40,7 +40,8 @@ class FieldProblem:
     """An invalid field.
 
     Attributes:
-        key: its dotted name; empty for the recipe as a whole.
+        key: dotted name of the field; empty if the problem concerns the recipe as a whole.
+        text: description of the problem.
     """
 
     key: str
@@ -64,13 +65,16 @@ def problems_of(
 
     Args:
         recipe: the class that the values were validated against.
-        known_keys: the dotted names of its sections and fields.
+        known_keys: the dotted names of the recipe's sections and fields.
     """
     errors = [_Error(e["type"], e["loc"], e["msg"], e["input"]) for e in error.errors()]
     causes = [e for e in errors if e.kind != "too_short"]
 
     def follows(location: tuple[int | str, ...]) -> bool:
-        """Return whether an error follows from another: a list with a wrong item is too short."""
+        """Return whether the error at a location follows from another error.
+
+        pydantic reports a list as too short when one of its items is invalid.
+        """
         return any(cause.location[: len(location)] == location for cause in causes)
 
     told = [e for e in errors if e.kind != "too_short" or not follows(e.location)]
@@ -83,10 +87,10 @@ def message_of(
     overrides: Sequence[str],
     problems_of_file: Callable[[], Sequence[FieldProblem]],
 ) -> str:
-    """Return one paragraph on all problems, each after the file or override that causes it.
+    """Return one paragraph that names each cause, a file or overrides, and then its problems.
 
     Args:
-        problems_of_file: finds the problems of the file without overrides.
+        problems_of_file: returns the problems that the file has without overrides.
     """
     own = {p.text for p in problems_of_file()} if overrides else {p.text for p in problems}
     by_source: dict[str, list[str]] = {}
@@ -106,7 +110,12 @@ def override_text(overrides: Sequence[str]) -> str:
 
 
 def _causes(problem: FieldProblem, overrides: Sequence[str]) -> list[str]:
-    """Return the overrides of the field, or those that the problem names, or all of them."""
+    """Return the overrides that most likely cause a problem.
+
+    The last override of exactly its field comes first. Otherwise these are the overrides whose
+    fields the problem's text names. Otherwise they are those of a section around the field or of a
+    part of the field. If there are none of these, all overrides are returned.
+    """
 
     def are_nested(key: str) -> bool:
         shorter, longer = sorted((key, problem.key), key=len)
@@ -122,7 +131,11 @@ def _causes(problem: FieldProblem, overrides: Sequence[str]) -> list[str]:
 
 
 def _with_merged_unions(errors: Sequence[_Error], recipe: type[BaseModel]) -> list[_Error]:
-    """Merge the errors of a union's alternatives into one, or into those of the given section."""
+    """Replace the errors of a union's alternatives by one error for the field.
+
+    If the given value is a section, keep the errors inside it instead, and remove the name of the
+    alternative from their locations.
+    """
     merged: dict[tuple[Any, ...], _Error] = {}
     for number, error in enumerate(errors):
         found = _union_in(error.location, recipe)
@@ -147,7 +160,12 @@ def _with_merged_unions(errors: Sequence[_Error], recipe: type[BaseModel]) -> li
 def _union_in(
     location: tuple[int | str, ...], recipe: type[BaseModel]
 ) -> tuple[int, list[Any]] | None:
-    """Return the index of a union's alternative in an error's location, and all alternatives."""
+    """Find the union in an error's location.
+
+    Returns:
+        The index at which the location names the union's alternative, and all alternatives; None if
+        the location contains no union.
+    """
     annotation: Any = recipe
     for place, part in enumerate(location):
         members = _members(annotation)
@@ -166,7 +184,7 @@ def _union_in(
 
 
 def _members(annotation: Any) -> list[Any]:
-    """Return a union's alternatives except None; for another annotation, only itself."""
+    """Return a union's alternatives except None, or only the annotation if it is not a union."""
     if get_origin(annotation) in (Union, UnionType):
         return [one for one in get_args(annotation) if one is not type(None)]
     return [annotation]

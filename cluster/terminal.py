@@ -61,13 +61,13 @@ class Terminal(Console):
         )
 
     def render_str(self, text: str, *args: Any, **options: Any) -> Text:
-        """Render a string whose control characters were made visible, so its width is right."""
+        """Render a string with control characters made visible, so that its width is correct."""
         return super().render_str(visible(text), *args, **options)
 
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None
     ) -> Iterable[Segment]:
-        """Render with visible control characters in all text; rich's own control codes stay."""
+        """Render, and make control characters in all text visible; keep those that rich adds."""
         for segment in super().render(renderable, options):
             if segment.control:
                 yield segment
@@ -90,7 +90,7 @@ class VisibleTextColumn(TextColumn):
 
 
 def percentage_bars(terminal: Terminal) -> Progress:
-    """Return progress bars with the finished share of the work, for tasks of any name."""
+    """Return progress bars that show the percentage done and the remaining time."""
     return Progress(
         VisibleTextColumn("{task.description}", "progress.description"),
         BarColumn(),
@@ -101,7 +101,10 @@ def percentage_bars(terminal: Terminal) -> Progress:
 
 
 def bars_by_name(progress: Progress) -> Callable[[str, int, int], None]:
-    """Return a callback that reports a task's name, finished units and total; one bar per name."""
+    """Return a callback that updates a task's bar, and adds one for each new task.
+
+    Its arguments are the task's name, the number of finished units, and the total number.
+    """
     bars: dict[str, TaskID] = {}
 
     def report(what: str, done: int, total: int) -> None:
@@ -113,7 +116,7 @@ def bars_by_name(progress: Progress) -> Callable[[str, int, int], None]:
 
 
 def step_counts(console: Console) -> Progress:
-    """Return transient progress bars of steps; without a terminal, they print nothing."""
+    """Return transient progress bars that count steps; without a terminal they show nothing."""
     return Progress(
         VisibleTextColumn("{task.description}"),
         BarColumn(bar_width=30),
@@ -145,9 +148,10 @@ def print_json_line(value: Any) -> None:
 
 
 def print_result(text: str, end: str = "\n") -> None:
-    """Print the requested output: unchanged into a file or pipe, visibly to a terminal.
+    """Print requested output; on a terminal, control characters are made visible.
 
-    The encoding is UTF-8 regardless of the locale, and a line ends with LF only.
+    A file or pipe receives the text unchanged. The encoding is UTF-8 regardless of the locale, and
+    a line ends with LF only.
 
     Raises:
         ClusterError: standard output is closed.
@@ -162,13 +166,13 @@ def print_result(text: str, end: str = "\n") -> None:
 
 
 def forward_output(output: bytes) -> None:
-    """Print the output of another transloom command, which has already made it visible."""
+    """Print the output of another transloom command, which has made control characters visible."""
     sys.stdout.buffer.write(output)
     sys.stdout.buffer.flush()
 
 
 def note(text: str) -> None:
-    """Print a line on standard error, separate from the answer on standard output."""
+    """Print a line on standard error, separate from the results on standard output."""
     print(visible(text), file=sys.stderr, flush=True)
 
 

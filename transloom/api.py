@@ -7,10 +7,10 @@
     with transloom.Translator(run) as translator:
         print(translator.translate(["je suis étudiant"]))
 
-Each call runs the command `transloom` in a separate process; this module is the only one imported
-here. The program can therefore have its own packages named `model` or `trainer`. Ray, torch and
-DeepSpeed do not affect the program; a notebook keeps its event loop and its interrupt handling.
-Interrupting a call once requests a stop, as Ctrl-C does: a run writes a checkpoint.
+Each call runs the command `transloom` in a separate process. Your program imports only this module
+of transloom, so it can have its own packages named `model` or `trainer`. Ray, torch and DeepSpeed
+do not affect the program; a notebook keeps its event loop and its interrupt handling. The first
+interrupt of a call requests a stop, as Ctrl-C does: a run writes a checkpoint.
 
 docs/python.md documents the API in full, with an example that a test executes.
 """
@@ -58,7 +58,7 @@ _LINES_KEPT = 50
 # HTTP statuses that ask the client to retry later.
 _RETRY_LATER = (429, 503, 504)
 # The child imports transloom's own packages, whatever the current directory or PYTHONPATH contains.
-# A call whose parent process dies is sent SIGTERM (PR_SET_PDEATHSIG).
+# With the argument "called", it receives SIGTERM when this program dies (PR_SET_PDEATHSIG).
 _CHILD = """
 import sys
 sys.path.insert(0, sys.argv.pop(1))
@@ -143,7 +143,10 @@ def plan(
     measure: bool = True,
     quiet: bool = False,
 ) -> dict[str, Any]:
-    """Return what a run needs and what is missing; `trainable` and `problems` give the verdict."""
+    """Return a dict of what a run needs and what is missing.
+
+    Its `trainable` is True if the run can be trained; `problems` lists what prevents that.
+    """
     flags = [*_option("--run", run), *_option("--address", address)]
     if not measure:
         flags.append("--no-measure")
@@ -246,10 +249,10 @@ class Run:
         return told
 
     def lines(self, kind: str | None = None) -> list[dict[str, Any]]:
-        """Return the lines of the run's record (metrics.jsonl), of all kinds or of one.
+        """Return the lines of the run's metrics file (metrics.jsonl).
 
         Args:
-            kind: such as `train` or `validation`; None returns all kinds.
+            kind: return only lines of this kind, such as `train` or `validation`; None returns all.
         """
         path = self.path / "metrics.jsonl"
         text = path.read_text(encoding="utf-8") if path.exists() else ""
@@ -260,7 +263,7 @@ class Run:
 
     @property
     def step(self) -> int:
-        """Last step in the run's record, or 0 before the first step."""
+        """Last step in the run's metrics file, or 0 before the first step."""
         return max((line["step"] for line in self.lines("train")), default=0)
 
     def losses(self) -> list[float]:
@@ -278,7 +281,7 @@ class Run:
         Line ends within a text become spaces.
 
         Raises:
-            TransloomError: the run has learned something else, or has no checkpoint.
+            TransloomError: the run was trained for another task, or has no checkpoint.
         """
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "texts"
@@ -368,7 +371,8 @@ class Translator:
             checkpoint: a step, or the name of an average; None for the newest intact checkpoint.
             precision: "fp32" or "bf16".
             engine: "torch", transloom's engine, or "ctranslate2", which needs an optional extra.
-            compute_type: data type of CTranslate2's products, such as "int8"; None for "float32".
+            compute_type: data type of CTranslate2's matrix products, such as "int8"; None for
+                "float32".
 
         Raises:
             TransloomError: the run or the checkpoint does not exist.
@@ -608,10 +612,10 @@ def _option(name: str, value: Any) -> list[str]:
 
 
 def _call(arguments: Sequence[str], *, quiet: bool = True, answers: Sequence[int] = (0,)) -> Any:
-    """Run a command and return its JSON answer.
+    """Run a command and return its result, parsed from JSON.
 
     Args:
-        answers: exit codes of a command that has answered; all others are errors.
+        answers: exit codes with which the command prints a result; all others are errors.
     """
     answer = _text([*arguments, "--json"], quiet=quiet, answers=answers)
     return json.loads(answer)
@@ -649,7 +653,7 @@ def _start(arguments: Sequence[str], *, stays: bool) -> "subprocess.Popen[str]":
 
 
 class _CommandOutput:
-    """Collects the output of a command and shows it on this program's standard error."""
+    """Output of a command, collected and, unless quiet, shown on this program's standard error."""
 
     def __init__(
         self, stream: IO[str] | None, *, quiet: bool, kept: int | None = _LINES_KEPT
@@ -658,13 +662,14 @@ class _CommandOutput:
         self._stream = stream
         self._quiet = quiet
         self._lines: deque[str] = deque(maxlen=kept)
-        # A program may replace sys.stderr for each part of it, as a notebook does for each cell.
+        # A program may replace sys.stderr later, as a notebook does for each cell; this output
+        # stays in the stream of its call.
         self._shown_in = sys.stderr
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
 
     def text(self) -> str:
-        """Return the kept output, once the command has closed it."""
+        """Wait until the command has closed its output; return the lines that were kept."""
         self._thread.join()
         return "".join(self._lines)
 

@@ -3,7 +3,7 @@
     recipe ──▶ ConfigMap   the recipe's file, train.sh (the job's entry point), stop.sh (preStop)
            ──▶ RayJob      head and driver in one pod, ranks in the workers' pods
 
-This was not run on a Kubernetes cluster: a test checks the manifest against KubeRay's schema and
+This was never run on a Kubernetes cluster. A test checks the manifest against KubeRay's schema and
 rules, and runs the two scripts separately.
 """
 
@@ -25,10 +25,11 @@ from cluster.ray.embedded import EMBEDDED_OBJECT_STORE_BYTES
 from cluster.recipe import Recipe
 from data_pipeline.config.corpus import is_remote
 
-MAX_NAME = 47  # of a RayJob; KubeRay derives longer names from it
+MAX_NAME = 47  # length of a RayJob's name; KubeRay derives longer ones from it
 FILES = "/etc/transloom"
 TEMPORARY = "/tmp"
-# Added to cluster.grace_seconds before Kubernetes kills a pod: overhead of the preStop hook.
+# Time for the overhead of the preStop hook. Kubernetes kills a pod after cluster.grace_seconds and
+# this margin.
 MARGIN_SECONDS = 60
 TTL_SECONDS_AFTER_FINISHED = 300  # keeps a finished job's pods for inspection
 HERE = Path(__file__).parent
@@ -43,12 +44,13 @@ def manifests(
 
     Args:
         recipe: the recipe, with the overrides applied.
-        recipe_text: the text of its file.
+        recipe_text: the text of the recipe's file.
         run: the run's folder, as pods see it.
         name: name of the RayJob; see `job_name`.
 
     Raises:
-        RecipeError: the image is not set, or the run or the dataset is on no volume.
+        RecipeError: the image is not set, or the run, the dataset or the extension folder is not on
+            a volume.
     """
     kubernetes = recipe.cluster.kubernetes
     if kubernetes.image is None:
@@ -82,14 +84,14 @@ def manifests(
 
 
 def to_yaml(documents: Sequence[Manifest]) -> str:
-    """Return all documents for `kubectl apply -f`, with the recipe and scripts unchanged."""
+    """Return the documents as YAML for `kubectl apply -f`, with recipe and scripts verbatim."""
     return yaml.dump_all(
         documents, Dumper=_Dumper, sort_keys=False, explicit_start=True, allow_unicode=True
     )
 
 
 def default_run(recipe: Recipe, run_name: str) -> PurePosixPath:
-    """Return the run's folder, below the first writable volume.
+    """Return the default folder of a run: runs/NAME on the first writable volume.
 
     Raises:
         RecipeError: no volume is writable.
@@ -183,7 +185,13 @@ def _pod(
     before_the_end: Sequence[str] = (),
     selector: dict[str, str] | None = None,
 ) -> Manifest:
-    """Return a pod's template, with the run's files and volumes if it has a preStop command."""
+    """Return the template of a pod.
+
+    Args:
+        before_the_end: the preStop command. A pod that has one also mounts the run's files and the
+            shared volumes.
+        selector: labels that the pod's node must have.
+    """
     kubernetes = cluster.kubernetes
     runs = bool(before_the_end)
     mounts, volumes = [{"name": "tmp", "mountPath": TEMPORARY}], [{"name": "tmp", "emptyDir": {}}]
@@ -218,7 +226,7 @@ def _pod(
             "runAsUser": user,
             "runAsGroup": user,
             "fsGroup": user,
-            "fsGroupChangePolicy": "OnRootMismatch",  # the default changes all files each time
+            "fsGroupChangePolicy": "OnRootMismatch",  # default: all files, at each mount
             "seccompProfile": {"type": "RuntimeDefault"},
         },
         "serviceAccountName": kubernetes.service_account,
@@ -307,18 +315,19 @@ def _without_none(values: Manifest) -> Manifest:
 
 # Texts that every YAML reader restores exactly from a literal block.
 _LITERAL = re.compile(r"[\t\n\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd]*")
-# Texts that no reader parses as a number or boolean. `1e3` and `y` are texts only to PyYAML.
+# Texts that need no quotes. Others are quoted, because some readers parse texts such as `1e3` and
+# `y` as a number or boolean, although PyYAML does not.
 _PLAIN = re.compile(r"[A-Za-z/][\w./:-]+", re.ASCII)
 
 
 class _Dumper(yaml.SafeDumper):
-    """Write texts of several lines as literal blocks, and no aliases."""
+    """YAML dumper that writes texts of several lines as literal blocks, and uses no aliases."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
 
     def analyze_scalar(self, scalar: str) -> Any:
-        """Also allow a literal block for lines that contain tabs or end in spaces."""
+        """Allow literal blocks also for texts with tabs, or with spaces at the end of lines."""
         analysis = super().analyze_scalar(scalar)
         analysis.allow_block = analysis.multiline and bool(_LITERAL.fullmatch(scalar))
         return analysis

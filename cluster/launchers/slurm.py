@@ -21,9 +21,11 @@ from cluster.errors import EXIT_PREEMPTED, ClusterError, RecipeError
 from cluster.recipe import Recipe, run_name
 from foundation.wording import counted
 
-# Time from the end of the run to the requeue; Slurm may also send the signal a minute early.
+# Time reserved for the requeue, after cluster.grace_seconds and before the job's time limit. (Slurm
+# may send the signal up to a minute early.)
 MARGIN_SECONDS = 60
-# With less time, a start would hardly reach its first step before the next request to stop.
+# Minimum time for training. With less, a job would hardly reach its first step before it is asked
+# to stop.
 MIN_WORK_SECONDS = 120
 JOB = Path(__file__).with_name("slurm_job.sh")
 
@@ -48,7 +50,9 @@ def runs_of(
 
     Args:
         array: KEY=VALUE,VALUE…; None for one run.
-        run: the folder of a single run; by default the recipe names it, below `parent`.
+        run: the folder of a single run; None for a folder below `parent`, named after the recipe
+            and its overrides.
+        parent: parent folder of the runs.
 
     Raises:
         RecipeError: the recipe is invalid with one of the values, or two values yield the same run.
@@ -117,7 +121,7 @@ def slurm_script(
     Args:
         recipe: the recipe, with the overrides that all runs share.
         runs: one run, or the runs of an array's tasks.
-        folder: working directory of the job, which gets its log.
+        folder: working directory of the job, to which its log is written.
         programs: directory of `transloom` on all nodes; PATH is searched if it is missing there.
         at_once: maximum number of an array's tasks that run at the same time.
 
@@ -146,7 +150,7 @@ def slurm_script(
 
 
 def notice_seconds(cluster: ClusterConfig) -> int:
-    """Return the time, in seconds before its time limit, at which a job is asked to stop."""
+    """Return how many seconds before its time limit a job is asked to stop."""
     return math.ceil(cluster.grace_seconds) + MARGIN_SECONDS
 
 
@@ -173,7 +177,7 @@ def _options(
         "account": slurm.account,
         "time": slurm.time_limit_minutes,
         "array": (f"0-{tasks - 1}" + (f"%{at_once}" if at_once else "")) if array else None,
-        "signal": f"B:TERM@{notice}",  # sent to this script alone
+        "signal": f"B:TERM@{notice}",  # B: sent to the batch script alone
         "open-mode": "append",
         "chdir": folder,
         "output": f"{recipe.name}-{'%A_%a' if array else '%j'}.out",
@@ -183,10 +187,12 @@ def _options(
 
 
 def _check_folder(folder: Path) -> None:
-    """Check that a job can run in a folder: Slurm expands patterns in the log's whole path.
+    """Check that a job can run in a folder.
+
+    Slurm expands patterns such as %j in the whole path of the log, including this folder.
 
     Raises:
-        ClusterError: its path has a character that quotes do not protect.
+        ClusterError: the path has a character that quotes do not protect.
     """
     if found := re.search(r"[%\\\r\n]", str(folder)):
         raise ClusterError(
@@ -197,10 +203,11 @@ def _check_folder(folder: Path) -> None:
 
 
 def _quoted(value: str) -> str:
-    """Quote a value of one line so that `sbatch` reads it from an #SBATCH line unchanged.
+    """Quote a value so that `sbatch` reads it from an #SBATCH line unchanged.
 
-    Without quotes, a space ends the value and # begins a comment. A backslash escapes the next
-    character (Slurm 22.05; `tests/lab/test_slurm.py` checks this with the installed Slurm).
+    The value has no line break. Without quotes, a space ends the value and # begins a comment. A
+    backslash escapes the next character (Slurm 22.05; `tests/lab/test_slurm.py` checks this with
+    the installed Slurm).
     """
     if re.fullmatch(r"[\w@%+=:,./-]+", value, re.ASCII):
         return value
@@ -208,7 +215,7 @@ def _quoted(value: str) -> str:
 
 
 def submit(script: str) -> str:
-    """Submit a script with `sbatch`; return the job's number.
+    """Submit a script with `sbatch`; return the job's id.
 
     Raises:
         ClusterError: `sbatch` is not installed here, or it refuses the job.

@@ -2,9 +2,9 @@
 
 ::
 
-    script ─── stdin ───▶ all tasks      a line: HOST:PORT of the head; end of input: leave
+    script ─── stdin ───▶ all tasks      a line: HOST:PORT of the head; end of input: stop
     script ◀── stdout ─── each task      a line when its node is up: the head sends its HOST:PORT,
-                                         other nodes their names
+                                         other nodes their host names
 
 Slurm copies the script's output to all tasks. The first task of the step is the head.
 """
@@ -29,9 +29,9 @@ logger = logger_of(__name__)
 def serve_node(settings: NodeSettings, commands: IO[str], tell: Callable[[str], None]) -> None:
     """Start this task's node, report it, and end it when the script's input ends.
 
-    A node other than the head may end before that: the run continues without it, or reports what it
-    lacks. All other errors end the task with a nonzero exit code, and so all tasks of the step
-    (--kill-on-bad-exit).
+    A node other than the head may end before that. The run then continues without the node, or
+    reports which resources it lacks. All other errors end the task with a nonzero exit code. Slurm
+    then ends all tasks of the step (--kill-on-bad-exit).
 
     Args:
         commands: input from the script.
@@ -44,7 +44,7 @@ def serve_node(settings: NodeSettings, commands: IO[str], tell: Callable[[str], 
     is_head = os.environ.get(NODE_NUMBER, "0") == "0"
     head = None if is_head else commands.readline().strip()
     if head == "":
-        return  # the job ends before it has a head
+        return  # the job has ended before its head started
     node = StartedNode(settings, head)
     try:
         tell(node.head if is_head else socket.gethostname())
@@ -58,7 +58,7 @@ def serve_node(settings: NodeSettings, commands: IO[str], tell: Callable[[str], 
 
 
 def _wait_for_stop(node: StartedNode, commands: IO[str]) -> bool:
-    """Wait until the script's input ends (True) or the node does (False)."""
+    """Wait until the script's input ends (return True) or the node does (return False)."""
     events: SimpleQueue[bool] = SimpleQueue()
 
     def read_on() -> None:

@@ -1,1 +1,1 @@
-"""Ray's sessions, nodes, reservations and jobs, behind functions of this package."""
+"""Functions for Ray's sessions, nodes, reservations and jobs."""

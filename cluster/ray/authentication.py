@@ -1,10 +1,10 @@
 """Ray's token authentication, enabled for every cluster that this program starts, joins or queries.
 
 Anyone who reaches a Ray cluster can run code on it. The embedded cluster listens on the loopback
-address, which other users of the machine reach. Ray itself enables its token only in some cases:
-`ray start` without an existing token starts an open cluster, and a client that is given an address
-sends no token. This module sets the mode before the first request to Ray, unless the user has set
-RAY_AUTH_MODE.
+address, which other users of the machine can reach. Ray itself enables its token only in some
+cases: `ray start` without an existing token starts an open cluster, and a client that is given an
+address sends no token. This module sets RAY_AUTH_MODE before the first request to Ray, unless the
+user has set it.
 """
 
 import os
@@ -25,13 +25,14 @@ REMEDY = (
 
 
 def enable_authentication(*, create_token: bool) -> None:
-    """Make this process and its children send a token, and require one.
+    """Make this process and its children send a token, and require one in clusters that they start.
 
     Args:
-        create_token: create a token for this user if none exists, as a new cluster needs it.
+        create_token: whether to create a token for this user if none exists; a new cluster needs
+            one.
 
     Raises:
-        ClusterError: no token exists.
+        ClusterError: no token exists and none may be created, or the token cannot be read.
     """
     if os.environ.setdefault(MODE_VARIABLE, "token").lower() != "token":
         return
@@ -48,7 +49,7 @@ def enable_authentication(*, create_token: bool) -> None:
 
 
 def _create_token(path: Path) -> None:
-    """Write a new token that only this user can read, unless another process was faster.
+    """Write a new token that only this user can read, unless another process has just written one.
 
     Ray's own function would make the file readable for all users, and would let two processes that
     start at the same time use different tokens.

@@ -21,7 +21,7 @@ from cluster.ray.embedded import check_embedded_ray, embedded_ray_is_lost
 from foundation.periodic_thread import PeriodicThread
 
 POLL_SECONDS = 1.0
-# A notice is given after the head has not answered for this long.
+# The user is notified when the head has not answered for this long.
 WARN_AFTER_SECONDS = 5.0
 
 
@@ -35,7 +35,7 @@ class Node:
         total: amounts of all resources, reserved or not.
         leaves_at: time at which a draining node ends (seconds since the epoch), infinity if no time
             was given; None if the node is not being drained.
-        labels: the labels of its `ray start`, and Ray's own.
+        labels: the labels given to its `ray start`, and those that Ray adds.
     """
 
     id: str
@@ -56,7 +56,7 @@ class ClusterView(PeriodicThread):
             wait_seconds: how long the head may fail to answer.
             notice: called with a message when the head stops answering, and when it answers again.
         """
-        # Not joined at the end: the thread may be waiting for a lost head.
+        # The thread is not joined at the end, because it may still wait for a lost head.
         super().__init__("cluster view", POLL_SECONDS, self._refresh, at_once=True, join_seconds=0)
         self._wait_seconds = wait_seconds
         self._notice = notice
@@ -114,10 +114,11 @@ class ClusterView(PeriodicThread):
 
     def _refresh(self) -> None:
         if embedded_ray_is_lost():
-            # Ray ends the process a minute after a request to a dead head, in any session.
+            # No request is sent: a minute after a request to a dead head, Ray ends the process,
+            # even if it has started another Ray since.
             return
         asked_at = time.monotonic()
-        # A request may raise many exceptions; all of them mean that the head did not answer.
+        # A request may raise exceptions of many types; all mean that the head did not answer.
         with suppress(Exception):
             nodes = _ask()
             with self._answered:

@@ -25,7 +25,7 @@ def drain_own_node(seconds: int) -> None:
         seconds: time limit for the ranks; then Ray ends the node.
 
     Raises:
-        ClusterError: the cluster cannot be joined, or refuses.
+        ClusterError: the cluster cannot be joined, or refuses to drain the node.
     """
     if not _has_ranks():
         return

@@ -1,4 +1,4 @@
-"""A Ray that this process starts for itself on its machine, and its recovery when it is lost.
+"""A Ray cluster that this process starts on its machine for itself, and the cleanup if it is lost.
 
     start ──not up in time──▶ clean up, EmbeddedRayError
       │
@@ -29,8 +29,8 @@ from cluster.ray.marked_processes import MarkedProcesses
 from cluster.ray.private_folder import PrivateFolder
 from foundation.wording import counted
 
-# Windows in flight take a few tens of MB. Ray maps the store lazily, and falls back to disk if
-# shared memory is smaller (containers often have 64 MB).
+# Windows on their way from data workers to ranks take a few tens of MB. Ray maps its object store
+# lazily, and falls back to disk if shared memory is smaller (containers often have 64 MB).
 EMBEDDED_OBJECT_STORE_BYTES = 512 * 2**20
 # Time for a raylet to start: on a very busy machine it takes a minute or more.
 START_SECONDS = 120.0
@@ -94,13 +94,13 @@ def embedded_ray_is_lost() -> bool:
 
 
 def check_embedded_ray(alive_nodes: int) -> None:
-    """Check that the Ray which this process has started, if any, is alive.
+    """Check that the Ray started by this process is alive; do nothing if it has started none.
 
     Args:
         alive_nodes: the number of nodes that are alive according to the head.
 
     Raises:
-        EmbeddedRayError: it has died.
+        EmbeddedRayError: that Ray has died.
     """
     if dead := _dead_processes():
         raise EmbeddedRayError(f"Ray is lost on this machine: {' and '.join(dead)} has ended")
@@ -124,7 +124,7 @@ def require_gpus(gpus: float) -> None:
     A joined cluster is not checked: nodes may be added to it while a run waits for them.
 
     Raises:
-        ClusterError: the machine has too few.
+        ClusterError: the embedded Ray has too few.
     """
     found = ray.cluster_resources().get("GPU", 0.0)
     if private.started_processes() is not None and found < gpus:
@@ -137,8 +137,8 @@ def require_gpus(gpus: float) -> None:
 def _allow_slow_start(processes: MarkedProcesses) -> AbstractContextManager[None]:
     """Give a node more than Ray's 30 s to register, as long as its raylet is alive.
 
-    The raylet in turn gives its agents 15 s, which cannot be configured. If they take longer, it
-    ends itself, and Ray must be started again.
+    The raylet in turn gives its agents 15 s to start, which cannot be configured. If they take
+    longer, the raylet ends itself, and Ray must be started again.
     """
     since = time.monotonic()
 

@@ -25,11 +25,13 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 def file_reference(file: Path, names: Sequence[str], welcome: Sequence[str] = ()) -> dict[str, str]:
-    """Return the environment variable that points a job's processes to the file, without values.
+    """Return the environment variable that names the file for a job's processes.
+
+    It contains no values of the file's variables.
 
     Args:
-        names: variables that the processes need; none for all of the file.
-        welcome: variables that they also read, if the file has them.
+        names: variables that the processes require; if empty, they read all variables of the file.
+        welcome: further variables that they read if the file has them.
     """
     pointed = {"file": str(file), "names": list(names), "welcome": list(welcome)}
     return {VARIABLE: json.dumps(pointed)}
@@ -39,7 +41,8 @@ def read_environment() -> None:
     """Set the variables of the file that this process's environment refers to, if any.
 
     Raises:
-        ClusterError: the file cannot be read, others can read it, or it lacks a name.
+        ClusterError: the file cannot be read, other users can read it, or a required variable is
+            neither in the file nor in the environment.
     """
     if VARIABLE not in os.environ:
         return
@@ -55,8 +58,11 @@ def read_environment() -> None:
 def require(names: Sequence[str], values: Mapping[str, str], file: Path | None) -> None:
     """Check that all names have values.
 
+    Args:
+        file: the file to mention in the message; None if no file was named.
+
     Raises:
-        ClusterError: some have none.
+        ClusterError: some names have no value.
     """
     if missing := [name for name in names if name not in values]:
         where = f"neither in {file} nor" if file else "not"
@@ -70,7 +76,7 @@ def read_file(path: Path) -> dict[str, str]:
     """Return the variables of a file with NAME=VALUE lines, empty lines, and comments after `#`.
 
     Raises:
-        ClusterError: the file cannot be read, others can read it, or a line has another form.
+        ClusterError: the file cannot be read, other users can read it, or a line has another form.
     """
     node = os.uname().nodename
     try:

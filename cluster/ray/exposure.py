@@ -44,7 +44,7 @@ _FOLDER_REMEDY = (
 
 
 def exposure_of_joined_cluster(needs_token: bool) -> list[str]:
-    """Return the open endpoints of the cluster that this process has joined, as seen from its node.
+    """Return descriptions of the joined cluster's open endpoints, as seen from this process's node.
 
     Args:
         needs_token: whether the head requires a token.
@@ -64,7 +64,7 @@ class HeadProbe:
         python: version of the Python that runs Ray on the head node; None if the check failed.
         versions: versions of the packages that are installed there; None for a missing package.
         digest: digest of the installed transloom (`head_probe.digest_of`); None if it is missing.
-        folders: existence of each requested folder.
+        folders: for each requested folder, whether it exists there.
         unwritable: for each folder that cannot be written there, the reason.
     """
 
@@ -77,24 +77,29 @@ class HeadProbe:
 
 
 def exposure_of_dashboard(dashboard: str) -> list[str]:
-    """Return the open endpoints of the cluster of a dashboard, as seen from its head node.
+    """Return descriptions of a cluster's open endpoints, as seen from its head node.
+
+    Args:
+        dashboard: URL of the cluster's dashboard.
 
     Raises:
-        ClusterError: the address is no dashboard's, cannot be reached, or refuses the token.
+        ClusterError: the URL is not that of a Ray dashboard, cannot be reached, or refuses the
+            token.
     """
     return list(ClusterExposure(dashboard).wait().endpoints)
 
 
 class ClusterExposure:
-    """Check of the cluster at an address, and of its head node, by one job without files.
+    """Check of a cluster and its head node, made by one job without files.
 
-    The check begins on creation and takes the head seconds. `wait` raises its errors.
+    The check begins when this object is created, and takes seconds. `wait` raises its errors.
     """
 
     def __init__(self, dashboard: str, folders: Sequence[str] = ()) -> None:
         """Start the check.
 
         Args:
+            dashboard: URL of the cluster's dashboard.
             folders: folders whose existence and writability the check reports.
         """
         self.dashboard = dashboard
@@ -118,7 +123,8 @@ class ClusterExposure:
         """Wait for the results of the check.
 
         Raises:
-            ClusterError: the address is no dashboard's, cannot be reached, or refuses the token.
+            ClusterError: the URL is not that of a Ray dashboard, cannot be reached, or refuses the
+                token.
         """
         if self._error:
             raise self._error
@@ -149,7 +155,7 @@ class ClusterExposure:
 
 
 def probe_program() -> str:
-    """Return the program of the check: the text of two files, in the order of their imports."""
+    """Return the check's program: the source of `folder_access`, then that of `head_probe`."""
     first, second = (
         Path(module.__file__ or "").read_text(encoding="utf-8")
         for module in (folder_access, head_probe)
@@ -166,10 +172,15 @@ def warning(cluster: str, endpoints: Sequence[str]) -> str:
 
 
 def report_exposure(warning: str, *, strict: bool, notice: Callable[[str], None]) -> None:
-    """Report that a cluster is open.
+    """Report that a cluster is open to other users.
+
+    Args:
+        warning: the description of its open endpoints.
+        strict: raise an error instead of reporting.
+        notice: called with the warning.
 
     Raises:
-        ClusterError: `strict` refuses such a cluster.
+        ClusterError: `strict` is set.
     """
     if strict:
         raise ClusterError(f"{warning}. It is refused because of --strict")
@@ -186,5 +197,5 @@ def _lists_jobs_to_anyone(dashboard: str) -> bool:
         except urllib.error.HTTPError as refusal:
             refusal.close()
             return False
-        except ValueError:  # a page, such as that of a proxy that asks for a password
+        except ValueError:  # not JSON but a page, such as a proxy's login page
             return False

@@ -35,8 +35,8 @@ def write_problem(folder: Path) -> str | None:
 def access_by_others(folder: Path) -> str | None:
     """Return how other users can access the content of a folder, in words, or None if they cannot.
 
-    They cannot if only its owner may enter the folder or one of its parents, and if no other user
-    can replace that folder.
+    They cannot under two conditions. Only its owner may enter the folder, or one of its parents;
+    and no other user can replace the folder that is closed in this way.
     """
     if way := replaceable_by_others(folder):
         return way
@@ -52,7 +52,7 @@ def replaceable_by_others(folder: Path) -> str | None:
     The owner of the folder, root and this user are trusted.
     """
     folder = folder.resolve()
-    # In a user namespace, the outer root has another number, and owns the topmost folder.
+    # In a user namespace, the root user outside of it has another user id; that user owns `/`.
     trusted = {0, os.geteuid(), folder.stat().st_uid, Path("/").stat().st_uid}
     for step in reversed([folder, *folder.parents]):
         status = step.stat()
@@ -71,4 +71,4 @@ def _has_permission(path: Path, mode: int) -> bool:
 
 
 def _is_closed(status: os.stat_result) -> bool:
-    return not status.st_mode & 0o011  # with an ACL, the group's bits are its mask
+    return not status.st_mode & 0o011  # an ACL grants users no more than the group bits

@@ -1,9 +1,9 @@
 """Checks on the head node of a cluster, made before any file is sent there.
 
-One job answers everything: access of other users to the session folder, the versions of Python and
-of packages, and the state of some folders. Its answer is in a log file inside the session folder.
-If others can enter that folder, they can forge the log. So only the exit code reports access, and
-with an open folder the rest is no more than a hint.
+One job makes all checks: access of other users to the session folder, the versions of Python and of
+packages, and the state of some folders. It prints the results into a log file inside the session
+folder. If others can enter that folder, they can forge the log. Therefore the exit code reports
+whether the folder is open. If it is open, the results in the log are only a hint.
 
 Needs Python's standard library and `folder_access` only: `cluster.ray.exposure` sends the text of
 both files to the head node, which runs it there.
@@ -19,10 +19,10 @@ from pathlib import Path
 
 from cluster.ray.folder_access import access_by_others, write_problem
 
-CLOSED, OPEN = 0, 3  # exit codes
+CLOSED, OPEN = 0, 3  # exit codes: the session folder is closed or open to others
 PACKAGES = ("transloom", "cluster", "trainer", "model", "data_pipeline", "foundation")
 ASKED_VERSIONS = ("transloom", "ray", "torch", "deepspeed")
-# In a package, but not executed by jobs: a checkout has its recipes elsewhere.
+# Not code that jobs execute. Only a wheel has the recipes inside a package, a checkout does not.
 EXCLUDED_NAMES = frozenset({"__pycache__", "recipes"})
 COMPILED = ".so"
 
@@ -41,7 +41,7 @@ def package_files(installation: Path) -> list[tuple[str, Path]]:
 
 
 def digest_of(installation: Path) -> str:
-    """Return a digest over names and contents of our packages' files.
+    """Return a digest of the names and contents of our packages' files.
 
     Compiled modules are excluded: they differ between machines or may be missing, without effect on
     results.
@@ -57,7 +57,7 @@ def digest_of(installation: Path) -> str:
 
 def facts(folders: list[str]) -> dict[str, object]:
     """Return versions and digest of this machine's installation, and the state of `folders`."""
-    spec = find_spec("cluster")  # imports nothing
+    spec = find_spec("cluster")  # does not import the package
     versions: dict[str, str | None] = {}
     for name in ASKED_VERSIONS:
         try:

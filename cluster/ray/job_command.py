@@ -11,13 +11,16 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Attachment:
-    """A file that is uploaded with a job; in the job's command it represents the file's path."""
+    """A file to upload with a job.
+
+    As a word of the job's command, it stands for the path of the uploaded file.
+    """
 
     name: str
     content: bytes
 
     def __post_init__(self) -> None:
-        # Ray adds the directory of the attachments to the job's Python path.
+        # Ray adds the attachments' directory to the job's Python path, so none may be importable.
         assert Path(self.name).name == self.name, self.name
         assert Path(self.name).suffix not in {".py", ".so", ".pth"}, self.name
 
@@ -25,8 +28,8 @@ class Attachment:
 class HeadPython:
     """Placeholder, in a job's command, for the Python that runs Ray on the head node.
 
-    The parent process of the job's shell is one of Ray's. The path of the Ray library that it has
-    mapped reveals the Python environment.
+    The parent process of the job's shell is a Ray process. The path of the Ray library that this
+    process has mapped into memory reveals its Python environment.
     """
 
 
@@ -40,7 +43,13 @@ Word = str | Attachment | HeadPython
 
 
 def shell_command(command: Sequence[Word], folder: Path, programs: Path) -> str:
-    """Return the command as a line of a POSIX shell that starts in the attachments' directory."""
+    """Return the command as one line for a POSIX shell.
+
+    Args:
+        folder: working directory of the command. The shell itself starts in the directory of the
+            attachments.
+        programs: directory that the shell searches for programs before those of PATH.
+    """
     words = " ".join(map(_shell_word, command))
     find_python = _FIND_HEAD_PYTHON if HEAD_PYTHON in command else ""
     complaint = f"error: this node has no folder {folder}: submit from one that all nodes share"

@@ -3,9 +3,9 @@
 These are thin functions over Ray's Jobs API, which uses HTTP and the head's dashboard. The address
 is the dashboard's, such as `http://127.0.0.1:8265`; the user's Ray token is sent with each request.
 
-A job's command runs in a shell on the head node. Its files, `Attachment`s and a directory of
-packages to import, are uploaded to a separate directory, which Ray deletes some time after the job.
-Therefore the command starts in another directory.
+A job's command runs in a shell on the head node. Its files (`Attachment`s, and packages to import)
+are uploaded to a separate directory, which Ray deletes some time after the job. Therefore the
+command runs in another directory.
 """
 
 import asyncio
@@ -38,8 +38,8 @@ from foundation.location import credential_in, without_credentials
 
 POLL_SECONDS = 0.1
 COMMAND_KEY = "command"  # in a job's metadata: the submitted command, without the shell around it
-# In a job's metadata: the job only checks the head node, and is not listed. (Such jobs are not
-# deleted: after a deletion, Ray 2.60.0 may record the job's end again, which restores it.)
+# Key in the metadata of a job that only checks the head node; `list_jobs` omits such a job. (It is
+# not deleted: after a deletion, Ray 2.60.0 may record the job's end again, which restores it.)
 PROBE_KEY = "looks"
 
 # Time from SIGTERM to SIGKILL when a job is stopped. Ray 2.60.0 reads it in the process that
@@ -95,8 +95,8 @@ def submit(
 
     Args:
         folder: working directory of the command, as the head node sees it.
-        shipped: uploaded files by their names in a directory. It comes first on Python's path in
-            the command and in all workers that it starts, on all nodes.
+        shipped: files to upload, by their names relative to a new directory. That directory comes
+            first on Python's path in the command and in all workers that it starts, on all nodes.
         environment: added to the environment of the command and of the workers it starts.
             Every user of the cluster can read it.
         job_id: the job's id; by default Ray chooses one.
@@ -185,7 +185,7 @@ def _follow_logs(client: JobSubmissionClient, job_id: str) -> Iterator[str]:
 
 
 def without_line(pieces: Iterator[str], line: str) -> Iterator[str]:
-    """Remove a line from a text that comes in chunks, if it is near the top.
+    """Yield the chunks of a text, without a line that may be near the top.
 
     Chunks are held back while the line may still follow.
     """
@@ -200,7 +200,7 @@ def without_line(pieces: Iterator[str], line: str) -> Iterator[str]:
 
 
 def stop_job(address: str, job_id: str) -> bool:
-    """Ask a job to stop; return False if it had finished already.
+    """Ask a job to stop; return False if it had already finished.
 
     Its processes receive SIGTERM and, three seconds later, SIGKILL. `STOP_WAIT_VARIABLE` in the
     job's environment changes that time.
@@ -232,7 +232,11 @@ def count_nodes(address: str) -> int:
 
 
 def dashboard_of(head: str) -> str:
-    """Return the address of a cluster's dashboard, asking the head from one of the nodes."""
+    """Return the address of a cluster's dashboard, for a caller on one of the cluster's nodes.
+
+    Args:
+        head: HOST:PORT of the cluster's head.
+    """
     enable_authentication(create_token=False)
     with jobs_api_errors(head):
         return private.dashboard_of(head)
@@ -279,7 +283,7 @@ def _client(address: str) -> JobSubmissionClient:
         try:
             client = _Client(address)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            if isinstance(error, OSError):  # requests raises some that are ValueErrors too
+            if isinstance(error, OSError):  # some of requests' OSErrors are ValueErrors, too
                 raise
             raise ClusterError(
                 f"The server at {address} is no Ray dashboard: it does not report Ray's version "
@@ -287,8 +291,8 @@ def _client(address: str) -> JobSubmissionClient:
             ) from error
         finally:
             os.environ.update(hidden)
-    # When Ray follows a log, it gives aiohttp the deprecated None for the verification of
-    # certificates.
+    # Otherwise Ray, when it follows a log, gives aiohttp None for the verification of certificates,
+    # which is deprecated.
     client._ssl_context = True
     return client
 
@@ -302,7 +306,8 @@ def jobs_api_errors(address: str, job_id: str | None = None) -> Iterator[None]:
         raise ClusterError(
             f"The Ray cluster at {address} refuses this user's token: {REMEDY}"
         ) from error
-    # requests' exceptions are OSErrors; Ray's own port 6379 does not speak HTTP.
+    # requests' exceptions are OSErrors. A server that does not speak HTTP, as at Ray's own port
+    # 6379, may cause an HTTPException.
     except (OSError, aiohttp.ClientError, HTTPException) as error:
         raise ClusterError(
             f"No Ray dashboard answers at {address} ({_reason(error)}). {_COMPARE}"
@@ -332,7 +337,7 @@ def _job(details: JobDetails) -> Job:
         id=details.submission_id,
         status=str(details.status),
         command=metadata.pop(COMMAND_KEY, details.entrypoint),
-        message=(details.message or "").replace(_first_line(details), ""),  # has the log's end
+        message=(details.message or "").replace(_first_line(details), ""),  # has the end of the log
         started=details.start_time / 1000 if details.start_time else None,
         ended=details.end_time / 1000 if details.end_time else None,
         exit_code=details.driver_exit_code,

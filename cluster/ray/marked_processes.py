@@ -1,7 +1,7 @@
-"""Processes that carry a mark in their environment, so that they are found whatever their parent.
+"""Processes that are found by a mark in their environment, whichever process is their parent.
 
 A process inherits the environment of its parent. So every descendant of a marked process carries
-the mark, even if its parent is dead, or if this process does not know it.
+the mark, even if the descendant's parent is dead or unknown to this process.
 """
 
 import os
@@ -41,7 +41,7 @@ class MarkedProcesses:
                     os.environ[name] = value
 
     def alive(self) -> list[psutil.Process]:
-        """Return the marked processes that are alive, without this one."""
+        """Return the marked processes that are alive, except this one."""
         found = []
         for process in psutil.process_iter():
             # Other users' environments cannot be read, nor that of a process that has just ended.
@@ -64,7 +64,10 @@ class MarkedProcesses:
 
 
 def _is_running(process: psutil.Process) -> bool:
-    """Return whether a process is running, and is no zombie that a container's init never reaps."""
+    """Return whether a process is running.
+
+    A zombie, which a container's init may never reap, is not.
+    """
     try:
         return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:

@@ -17,7 +17,7 @@ ALWAYS_ALIVE = "1"
 def outlive_raylet() -> None:
     """Keep the loss of a raylet from ending this process. Call this before Ray is imported.
 
-    Ray's own processes get another value from their raylet. An existing value stays: it identifies
-    the raylet of a Ray job's node.
+    Ray's worker processes get their own value of the variable from their raylet. A value that
+    exists already is kept: in a Ray job it identifies the raylet of the job's node.
     """
     os.environ.setdefault(VARIABLE, ALWAYS_ALIVE)

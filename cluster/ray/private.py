@@ -1,8 +1,8 @@
 """All private names of Ray that we use, as in Ray 2.60.0.
 
 Each has a function that states its purpose. Context managers restore the names that they replace.
-Before another version of Ray is pinned, compare this file with it; `tests/cluster/ray/` fails where
-one of the names has moved.
+Before you pin another version of Ray, compare this file with that version. `tests/cluster/ray/`
+fails if one of the names has moved.
 """
 
 import os
@@ -77,10 +77,10 @@ def system_config(niceness: int) -> dict[str, Any]:
 
 @contextmanager
 def on_loopback() -> Iterator[str]:
-    """Let Ray use the loopback address, which this yields, as the address of a node.
+    """Let Ray use the loopback address as the address of a node; yield that address.
 
-    Then all of the node's processes listen on it alone. By default, Ray replaces it with an address
-    that other machines can reach.
+    Then all of the node's processes listen on the loopback address alone. By default, Ray replaces
+    it with an address that other machines can reach.
     """
     resolve = ray_services.resolve_ip_for_localhost
     ray_services.resolve_ip_for_localhost = lambda host: host
@@ -123,8 +123,8 @@ def sigterm_handler_kept() -> Iterator[None]:
     handler = signal.getsignal(signal.SIGTERM) or signal.SIG_DFL
     set_by_ray = ray_utils.set_sigterm_handler
     ray_utils.set_sigterm_handler = lambda handler: None
-    # In C++, Ray replaces the handler when it connects. When it disconnects, it sets the default,
-    # long before its shutdown ends: a SIGTERM in between would end the process.
+    # In C++, Ray replaces the handler when it connects. When it disconnects, it restores the
+    # default handler, long before its shutdown ends: a SIGTERM in between would end the process.
     disabled = ray_constants.RAY_DISABLE_FAILURE_SIGNAL_HANDLER
     ray_constants.RAY_DISABLE_FAILURE_SIGNAL_HANDLER = True
     try:
@@ -166,7 +166,7 @@ def nodes_with_least_processes() -> Iterator[None]:
     This omits the dashboard's server (which `include_dashboard=False` starts all the same), the
     autoscaler, and the forwarding of logs to the driver. The node's agent runs as in an
     installation without the dashboard's packages, where it serves neither HTTP nor metrics.
-    Together they are 40 % of the CPU time that a node takes to start.
+    Together, the omitted parts take 40 % of the CPU time of a node's start.
     """
 
     def no_server(node: Node, **options: Any) -> None:
@@ -192,9 +192,10 @@ def nodes_with_least_processes() -> Iterator[None]:
 
 
 def started_processes() -> dict[str, list[subprocess.Popen[bytes]]] | None:
-    """Return processes that `ray.init` has started here and not ended, by kind ("raylet").
+    """Return the processes that `ray.init` has started here, by kind, such as "raylet".
 
-    Returns None if this process has started no Ray.
+    Processes that Ray has ended itself are omitted. Returns None if this process has started no
+    Ray.
     """
     node = ray_worker._global_node  # None outside a session
     if node is None or not node.is_head():
@@ -230,7 +231,7 @@ def address_of_head(address: str) -> str:
 
 
 def ask_head(head: str, timeout_seconds: float) -> None:
-    """Send the head one request.
+    """Send one request to a head, to check that it answers and accepts the token.
 
     Ray's own client retries for minutes without an answer, and for 20 seconds with a refused token.
 
@@ -285,8 +286,8 @@ def dashboard_of(head: str) -> str:
 
 
 def nvml() -> Any:
-    """Return the bundled copy of pynvml, NVIDIA's library for measurements of its driver."""
-    from ray._private.thirdparty import pynvml  # only if an NVIDIA driver is installed
+    """Return Ray's copy of pynvml, the Python bindings of NVIDIA's management library."""
+    from ray._private.thirdparty import pynvml  # needed only if an NVIDIA driver is installed
 
     return pynvml
 
@@ -302,7 +303,7 @@ class Holder:
     """A Ray job that holds resources of a cluster, by placement groups or actors.
 
     Attributes:
-        job: Ray's number of the job.
+        job: Ray's id of the job.
         submission: the id of a submitted job; None for other drivers.
         run: the run that the job trains; None if its metadata does not name one.
         driver: the address of its driver's node, and the driver's process id there.
@@ -330,7 +331,7 @@ def holders() -> list[Holder]:
                 amounts.update(bundle.unit_resources)
     for data in accessor.get_actor_table(None, "ALIVE"):
         actor = gcs_pb2.ActorTableData.FromString(data)
-        if not actor.placement_group_id:  # else its group counts them above
+        if not actor.placement_group_id:  # otherwise its group was counted above
             held.setdefault(actor.job_id.hex(), Counter()).update(actor.required_resources)
     jobs = accessor.get_job_table(
         skip_submission_job_info_field=True, skip_is_running_tasks_field=True
@@ -354,19 +355,22 @@ def holders() -> list[Holder]:
 
 
 def draining_nodes() -> dict[str, int]:
-    """Return deadlines of the draining nodes, in ms since the epoch; 0 for no deadline."""
+    """Return the deadline of each draining node, in ms since the epoch; 0 means no deadline."""
     leaving: dict[str, int] = ray_state.state.get_draining_nodes()
     return leaving
 
 
 def read_authentication_mode() -> None:
-    """Make Ray read the environment again, which it reads only on import."""
+    """Make Ray read its authentication mode from the environment again.
+
+    Otherwise it does so only when it is imported.
+    """
     if get_authentication_mode() != AuthenticationMode.TOKEN:
         Config.initialize("")
 
 
 def forget_token() -> None:
-    """Make Ray read the token again, which it caches."""
+    """Make Ray read the token again instead of using its cached copy."""
     AuthenticationTokenLoader.instance().reset_cache()
 
 

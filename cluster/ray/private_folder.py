@@ -4,7 +4,7 @@ Ray makes its own folders writable for all users (mode 0777), so that users can 
 user with write access there can make other users' processes read, run or write anything. Therefore
 these folders are inside a folder of mode 0700:
 
-    /tmp/tlray-x7k2m0qa/     0700, locked for as long as its owner lives
+    /tmp/tlray-x7k2m0qa/     0700, locked for as long as its owner process lives
       r/                     Ray's temporary folder, of mode 0777
         session_…/
 
@@ -24,8 +24,9 @@ from cluster.ray.folder_access import replaceable_by_others
 PREFIX = "tlray-"
 VARIABLE = "RAY_TMPDIR"
 FALLBACK = Path("/tmp")
-# The path of a Unix socket may have 107 bytes. To this parent folder, Ray (2.60.0) adds
-# /tlray-x7k2m0qa/r, /session_2026-01-31_12-00-00_123456_4194304 and /sockets/plasma_store.
+# Longest path of the parent folder, in bytes. The path of a Unix socket may have 107. Below the
+# parent are /tlray-x7k2m0qa/r and, in Ray 2.60.0, /session_2026-01-31_12-00-00_123456_4194304 and
+# /sockets/plasma_store.
 LONGEST_PARENT = 107 - 17 - 43 - 21
 
 
@@ -40,8 +41,8 @@ class PrivateFolder:
         """Create and lock the folder, and remove stale ones.
 
         Raises:
-            ClusterError: other users could replace a folder on the path of RAY_TMPDIR, or paths of
-                sockets would be too long there.
+            ClusterError: other users could replace a folder on the path of RAY_TMPDIR, or the path
+                is so long that paths of sockets below it would exceed their limit.
             OSError: no folder can be created or locked there.
         """
         parent = _parent()
@@ -100,7 +101,7 @@ def _unsuitable(parent: Path) -> str | None:
             f"its path has {length} bytes, and with more than {LONGEST_PARENT} the "
             "paths of Ray's sockets are too long"
         )
-    with suppress(OSError):  # the creation of a folder reports a missing parent
+    with suppress(OSError):  # a missing parent is reported when the folder is created
         return replaceable_by_others(parent)
     return None
 

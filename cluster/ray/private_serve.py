@@ -11,9 +11,9 @@ from ray.serve._private import replica as serve_replica
 
 
 def disable_replica_port() -> None:
-    """Keep this process, which is only a replica, from opening a port of Ray Serve.
+    """Keep this process, a replica of Ray Serve, from opening its gRPC port.
 
-    Call this in the constructor of a deployment; Ray Serve would open the port after it.
+    Call this in the constructor of a deployment: Ray Serve would open the port after it.
     """
 
     def nowhere(server: Any, address: str) -> int:

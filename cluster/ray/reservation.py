@@ -1,8 +1,8 @@
 """Reservations of ranks: placement groups that reserve resources and hold no processes.
 
 The ranks themselves are actors without resources, pinned to the nodes of the reservation. So any
-process of its node can replace a lost rank without a new reservation: to return and reacquire one
-takes Ray a second.
+process on the same node can replace a lost rank without a new reservation. To release resources and
+reserve them again takes Ray a second.
 """
 
 import os
@@ -25,7 +25,7 @@ from foundation.wording import counted, join_items
 PLACEMENT_SECONDS = 10.0
 GPU_TASK_SECONDS = 60.0
 MAX_LISTED_NODES = 8
-# Resources that Ray adds to each node without a request.
+# Names of resources that Ray adds to each node automatically.
 _OF_RAY = re.compile(r"(node:.*|memory|object_store_memory|accelerator_type:.*)$")
 _ROUNDING = 1e-6  # Ray counts resources in units of 1e-4
 
@@ -35,6 +35,7 @@ class RankBundle:
     """Reserved resources of one rank.
 
     Attributes:
+        node: the id of the node on which they are reserved.
         gpu: the rank's value of CUDA_VISIBLE_DEVICES; None without a GPU.
     """
 
@@ -43,7 +44,7 @@ class RankBundle:
 
 
 def room(free: Mapping[str, float], bundle: Mapping[str, float]) -> int:
-    """Return how many bundles of resources fit into the free resources."""
+    """Return how many bundles of this size fit into the free resources."""
     return min(int(free.get(name, 0.0) / n + _ROUNDING) for name, n in bundle.items())
 
 
@@ -55,7 +56,7 @@ def has_labels(labels: Mapping[str, str], wanted: Mapping[str, str]) -> bool:
 def choose_nodes(
     held: list[str], free: Mapping[str, int], most: int, placement: Placement = "pack"
 ) -> list[str]:
-    """Return nodes for at most `most` ranks, one entry per rank.
+    """Return the ids of nodes for at most `most` ranks, one entry per rank.
 
     Args:
         held: the nodes of the currently held bundles; `free` does not include their resources.
@@ -77,8 +78,8 @@ def _spread(held: Counter[str], free: Mapping[str, int], most: int) -> list[str]
         open_nodes = [node for node in rooms if chosen[node] < rooms[node]]
         if not open_nodes:
             break
-        # The node with the fewest ranks; then one whose held bundle would be lost; then the
-        # largest.
+        # Prefer the node with the fewest chosen ranks. Among equals, prefer one with a held bundle
+        # that is not chosen yet, then the node with the largest capacity.
         next_node = min(
             open_nodes,
             key=lambda node: (chosen[node], chosen[node] >= held[node], -rooms[node], node),
@@ -95,7 +96,7 @@ def max_possible_ranks(config: ClusterConfig, nodes: Iterable[Node]) -> int:
 
 
 def node_capabilities(nodes: Iterable[Node]) -> str:
-    """Return the resources and labels of each node that ranks may request, in words."""
+    """Return a description of each node: the resources and labels that ranks may request."""
     told = [_capabilities(node) for node in sorted(nodes, key=lambda node: node.name)]
     more = len(told) - MAX_LISTED_NODES
     return "; ".join(told[:MAX_LISTED_NODES]) + (
@@ -113,7 +114,11 @@ def _capabilities(node: Node) -> str:
 
 
 class Reservation:
-    """The reservation of a run."""
+    """Reservation of the resources of a run's ranks.
+
+    Attributes:
+        taken: the reserved bundles, one per rank; empty without a reservation.
+    """
 
     def __init__(self, config: ClusterConfig) -> None:
         self._bundle = config.resources_of_a_rank
@@ -123,7 +128,11 @@ class Reservation:
         self.taken: list[RankBundle] = []
 
     def offer(self, usable: Mapping[str, Node], most: int) -> list[str]:
-        """Return the nodes of at most `most` ranks, from held bundles and free resources."""
+        """Return nodes for at most `most` ranks, given the held bundles and the free resources.
+
+        Args:
+            usable: the nodes that may hold ranks, by id.
+        """
         held = [rank_bundle.node for rank_bundle in self.taken if rank_bundle.node in usable]
         free = {
             node.id: room(node.free, self._bundle)
@@ -159,7 +168,11 @@ class Reservation:
         self.taken = []
 
     def _gpus(self, count: int) -> list[str] | list[None] | None:
-        """Return the GPU of each bundle, as a task in it reports, or None if a node is lost."""
+        """Return the GPU of each bundle, as a task in the bundle reports it.
+
+        Without GPUs in the bundles, every entry is None. The whole result is None if a task fails,
+        for example because a node is lost.
+        """
         if "GPU" not in self._bundle:
             return [None] * count
         answers = [

@@ -1,11 +1,11 @@
-"""A Ray session: embedded in this process's machine, or joined to a running cluster.
+"""A Ray session: either embedded in this machine, or joined to a running cluster.
 
 In both cases
 
   - Ray's token authentication is on (see `cluster.ray.authentication`),
   - every worker process imports this program's packages, whatever is in the driver's directory,
-  - output of workers goes to Ray's log files, Ray's messages about them go to this program's
-    log, and neither goes to the driver's terminal,
+  - output of workers goes to Ray's log files, and Ray's messages about workers go to this
+    program's log; neither goes to the driver's terminal,
   - leaving the session stops only what the session has started.
 """
 
@@ -82,8 +82,8 @@ def _joined(address: str, report_open_endpoints: Callable[[str], None]) -> Itera
 def _without_unread_errors() -> Iterator[None]:
     """Keep Ray from printing errors of unread results as "Unhandled error".
 
-    Results of abandoned actors are never read. The results that are read report what happened to an
-    actor.
+    Results of abandoned actors are never read. The results that are read report all other failures
+    of actors.
     """
     before = os.environ.get(IGNORE_UNREAD_ERRORS)
     os.environ[IGNORE_UNREAD_ERRORS] = "1"
@@ -96,7 +96,7 @@ def _without_unread_errors() -> Iterator[None]:
 
 
 def find_head(address: str) -> tuple[str, bool]:
-    """Return the HOST:PORT of a cluster's head that answers, and whether it requires a token.
+    """Find the head of a cluster; return its HOST:PORT, and whether it requires a token.
 
     Raises:
         ClusterError: no head answers, or it refuses this user's token.
@@ -134,7 +134,11 @@ def _join(address: str) -> tuple[str, bool]:
 
 
 def _check_head(head: str, address: str) -> bool:
-    """Check that the head at a user's address answers; return whether it requires a token.
+    """Check that a head answers; return whether it requires a token.
+
+    Args:
+        head: HOST:PORT of the head.
+        address: the address that the user has given, for messages.
 
     Raises:
         ClusterError: the head does not answer, or refuses the token.

@@ -1,8 +1,8 @@
-"""A node of a Ray cluster that this process starts, holds, and ends: `ray start --block`.
+"""A node of a Ray cluster that this process starts with `ray start --block`, and ends.
 
 The machine may also run nodes of other jobs. Therefore the node uses free ports and keeps its files
-in a private folder (`cluster.ray.private_folder`). Its end kills only its own processes; a bare
-`ray stop` would kill the others, too.
+in a private folder (`cluster.ray.private_folder`). Ending it kills only its own processes; a bare
+`ray stop` would kill those of other nodes, too.
 """
 
 import os
@@ -24,7 +24,8 @@ from cluster.ray.embedded import EMBEDDED_OBJECT_STORE_BYTES
 from cluster.ray.marked_processes import MarkedProcesses
 from cluster.ray.private_folder import PrivateFolder
 
-# On a busy machine, Ray (2.60.0) gives up a node if one of its agents takes more than about 15 s.
+# On a busy machine, Ray (2.60.0) gives up on a node if one of its agents takes more than about 15 s
+# to start.
 STARTS = 5
 LINES_KEPT = 20
 UP = "Ray runtime started"
@@ -59,7 +60,7 @@ class StartedNode:
             head: HOST:PORT of the head to join; None makes this node a head.
 
         Raises:
-            ClusterError: it did not start in several attempts.
+            ClusterError: the node did not start in several attempts.
         """
         self._reader: Thread | None = None
         for _ in range(STARTS):
@@ -113,9 +114,9 @@ class StartedNode:
             f"--num-gpus={settings.gpus}",
             f"--object-store-memory={EMBEDDED_OBJECT_STORE_BYTES}",
             f"--dashboard-agent-listen-port={agent}",
-            "--min-worker-port=0",  # any free port; the default is 10002 and above for all
+            "--min-worker-port=0",  # any free port; by default, every node uses 10002 and above
             "--max-worker-port=0",
-            # In a folder of mode 0700. Otherwise a node that is no head would use the path of the
+            # A folder of mode 0700. Otherwise a node that is not the head would use the path of the
             # head's folder, and make it writable for all users.
             f"--temp-dir={self._folder.path}",
             "--disable-usage-stats",
@@ -146,7 +147,7 @@ class StartedNode:
 
 
 def _free_ports(count: int) -> list[int]:
-    """Return different ports that no process uses now."""
+    """Return `count` different ports that no process uses now."""
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for one in sockets:

@@ -4,7 +4,7 @@
     {"explain": "…", "tag": null, "live": true}        ──▶ {"translation": "…", "page": "<!doc…"}
                                                         or {"error": "…"}
 
-The command ends with its standard input. `transloom/api.py` starts it for Python programs.
+The command ends when its standard input ends. `transloom/api.py` starts it for Python programs.
 """
 
 import json

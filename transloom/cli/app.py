@@ -1,7 +1,7 @@
 """Command line: the application, its groups of commands, and the handling of errors.
 
-Each command is a short function; the packages below do the work. Exit codes: 0 done, 75 preempted
-and resumable, 1 failed, 2 wrong usage or recipe, 130 interrupted. Commands import heavy modules in
+Each command is a short function that calls other packages. Exit codes: 0 done, 75 preempted and
+resumable, 1 failed, 2 wrong usage or recipe, 130 interrupted. Commands import heavy modules in
 their bodies, so that `--help` answers at once.
 """
 
@@ -74,7 +74,7 @@ from transloom.cli.watch import watch
 class Commands(TyperGroup):
     """Typer's group, with control characters of arguments made visible in usage errors.
 
-    A shell's `*` can expand to any file name.
+    Arguments may contain them, because a shell's `*` can expand to any file name.
     """
 
     def make_context(self, *args: Any, **options: Any) -> Any:

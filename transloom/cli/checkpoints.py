@@ -156,7 +156,7 @@ def checkpoint_rows(run: Path) -> list[dict[str, Any]]:
 
 
 def verified_rows(run: Path, console: Terminal) -> list[dict[str, Any]]:
-    """Return a row for each checkpoint and average, with the first problem in its files."""
+    """Return a row for each checkpoint and average, with its first problem or None."""
     from concurrent.futures import ThreadPoolExecutor
 
     from trainer.checkpoints.format import Checkpoint
@@ -199,10 +199,11 @@ def prune_run(
 
     Args:
         keep_last, keep_best, keep_every_steps: override the rules of the run's recipe; None keeps
-            the recipe's.
+            the recipe's rule.
+        dry_run: return the paths without removing anything.
 
     Raises:
-        RunInUseError: the run trains.
+        RunInUseError: a process trains the run.
         CheckpointError: the newest checkpoint is damaged, so an older one may be needed.
     """
     from cluster.recipe import checkpoints_of_run
@@ -240,7 +241,7 @@ def average_run(
         steps: the steps of the checkpoints.
 
     Raises:
-        CheckpointError: the run has fewer checkpoints, or one of them is damaged.
+        CheckpointError: the run has fewer checkpoints than requested, or one of them is damaged.
     """
     from cluster.recipe import checkpoints_of_run
     from trainer.checkpoints.averaging import average  # imports torch
@@ -345,8 +346,8 @@ def _all_of(run: Path) -> list[Path]:
 
 
 def _problem_within(checkpoint: "Checkpoint", run: Path) -> str | None:
-    """Return what is wrong with a checkpoint whose files have the recorded hashes, or None."""
-    # Both import torch.
+    """Return the problem of a checkpoint whose files match their hashes, or None without one."""
+    # Imported late, because `reader` and `trained_network` import torch.
     from trainer.checkpoints.reader import CheckpointReader, require_same_shapes
     from trainer.runs.folder import RunFolder
     from transloom.inference.trained_network import shapes_of_run

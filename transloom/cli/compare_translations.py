@@ -155,7 +155,11 @@ def _hypotheses(one: _Found, test_set: str, processes: int | None, report: Any) 
 
 
 def _kind(one: _Found, known: list[dict[str, Any]]) -> str:
-    """Return an id shared by runs that differ only in the seed: same recipe, same search."""
+    """Return an id that is shared by runs with the same recipe and search; seeds may differ.
+
+    Args:
+        known: the combinations found so far, in the order of their ids; a new one is appended.
+    """
     identity = {**one.checkpoint.header.identity, "seed": None}
     search = {"decoding": one.recipe.decoding.model_dump(mode="json")}
     for number, other in enumerate(known):

@@ -1,7 +1,8 @@
 """Shell completion: names of recipes, keys of overrides, folders of runs.
 
-A user waits for it at every press of the tab key. So nothing heavy is imported, no code of an
-extension runs, and any error yields no completions instead of a message in the command line.
+A user waits for a completion after each press of the tab key, so nothing heavy is imported. No code
+of an extension runs. An error yields no completions, because a message would spoil the command line
+that is being typed.
 """
 
 import json
@@ -41,14 +42,14 @@ def recipe_names(ctx: typer.Context, incomplete: str) -> Iterable[str]:
 
 @_quietly
 def runs_and_recipes(ctx: typer.Context, incomplete: str) -> Iterable[str]:
-    """Yield completions for a command that takes either."""
+    """Yield completions for a command that takes a run or a recipe."""
     yield from recipe_names(ctx, incomplete)
     yield from run_folders(ctx, incomplete)
 
 
 @_quietly
 def override_keys(ctx: typer.Context, incomplete: str) -> Iterable[str]:
-    """Yield fields of the named recipe, with their values where a shell needs no quoting."""
+    """Yield KEY= for each field of the named recipe, with its value if that needs no quotes."""
     from cluster.recipe import Recipe, load_recipe, walk_fields
     from foundation.built_in_tasks import DEFAULT_TASK
     from foundation.section import change_class
@@ -93,7 +94,7 @@ def _path_of(recipe: Any) -> Path:
 
 
 def _values_of(recipe: Any) -> dict[str, Any]:
-    """Return a recipe's values as written in its file, or none if there is no such recipe."""
+    """Return a recipe's values as written in its file, or {} if there is no such recipe."""
     from foundation.strict_yaml import parse_yaml
 
     with suppress(Exception):  # the command itself reports what is wrong with the recipe

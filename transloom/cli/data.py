@@ -34,7 +34,8 @@ data_app = typer.Typer(
     no_args_is_help=True, help="Describe datasets, verify them, and quarantine damaged shards."
 )
 
-# Above this size several processes verify; below, starting them takes longer than reading.
+# Size from which several processes verify a dataset. For a smaller dataset, starting them would
+# take longer than reading the files.
 BYTES_FOR_ONE_PROCESS = 500_000_000
 FILES_SHOWN = 10
 

@@ -22,13 +22,18 @@ from transloom.observe.terminal.histogram import histogram, histogram_of_powers,
 CHARACTERS_SHOWN = 120  # of a dropped sentence; --json has more
 
 LABELS_SHOWN = 20
-REPORT_LIMITS = JsonLimits(bytes=256_000_000, values=1_000_000)  # a document may be long
+REPORT_LIMITS = JsonLimits(bytes=256_000_000, values=1_000_000)  # large, for long documents
 
 Facts = dict[str, Any]
 
 
 class _Dropped(FileModel):
-    """Report on one reason for dropping: each example is its number, then its texts."""
+    """Examples that were dropped for one reason.
+
+    Attributes:
+        count: the number of all such examples.
+        examples: some of them. Each has its number first, then its texts.
+    """
 
     count: Count
     examples: list[dict[str, int | str]]
@@ -162,7 +167,7 @@ def dataset_report(facts: Facts) -> Group:
     parts: list[RenderableType] = [_overview(facts), "", _corpora_table(facts["corpora"])]
     for field in facts["fields"]:
         if field.get("labels"):
-            continue  # one for each text or token
+            continue  # labels have no lengths: one for each text or token
         parts += ["", _lengths_title(field)]
         if "lengths" in field:
             parts.append(histogram(field["lengths"]))

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from trainer.rank.supervision import Outcome
 
 RECIPE = "phrasebook"
-# The first sentence is in the book. The others are not, nor are some of their combinations.
+# The phrase book contains the first sentence. It contains none of the others, and not even all word
+# combinations in them.
 SENTENCES = (
     "je suis étudiant",
     "elle sera journaliste",

@@ -128,7 +128,7 @@ def kuberay(
         )
     documents = kuberay.manifests(loaded, path.read_text(encoding="utf-8"), changes, folder, job)
     text = kuberay.to_yaml(documents)
-    _check_encodable("\n".join(documents[0]["data"].values()))  # YAML would escape them
+    _check_encodable("\n".join(documents[0]["data"].values()))  # YAML would escape other bytes
     if output:
         output.write_text(text, encoding="utf-8")
     if as_json:

@@ -104,7 +104,7 @@ def write_vectors(embedder: "SentenceEmbedder", texts: Sequence[str], out: Path)
 
 
 def _parts(embedder: "SentenceEmbedder", texts: Sequence[str]) -> "Iterator[tuple[int, Embedded]]":
-    """Yield the vectors of consecutive texts, each part with the number of its first text."""
+    """Yield the vectors of consecutive texts in parts, each after the number of its first text."""
     from transloom.inference.sentence_embedder import TEXTS_OF_A_PART
 
     for number, part in enumerate(embedder.embed_parts(texts)):

@@ -27,5 +27,5 @@ def main() -> None:
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
-    # An exception could be caught by a library that is being imported.
+    # No exception is raised, because a library that is being imported could catch it.
     os._exit(INTERRUPTED)

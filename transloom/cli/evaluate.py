@@ -85,7 +85,7 @@ def evaluate_sets(
     console: Terminal,
     processes: int | None = None,
 ) -> "list[Evaluation]":
-    """Score a run of translation on all or the named test sets."""
+    """Score a translation run on the named test sets, or on all if none are named."""
     from trainer.recipe import TrainingRecipe
     from trainer.runs.folder import RunFolder
     from transloom.inference.evaluation import evaluate
@@ -135,7 +135,11 @@ def _test_sets(
 def score_sets(
     run: Path, names: list[str] | None, checkpoint: str | None, dataset: str | None
 ) -> dict[str, dict[str, float | None]]:
-    """Score a run of any task on its test sets; return scores by name, by name of the set."""
+    """Score a run of any task on its test sets.
+
+    Returns:
+        For each test set, the scores by their names; None for a score that is not finite.
+    """
     from transloom.inference.scoring import score_heldout
     from transloom.inference.trained_network import load_network
 

@@ -14,14 +14,18 @@ def keep_exit_code() -> None:
     """End this process with Python's exit code as soon as Python's shutdown is done.
 
     The destructors and exit functions of the C library and other libraries are skipped; the
-    operating system frees their resources. Nothing is skipped if the C library has no `on_exit`,
-    which glibc has.
+    operating system frees their resources. Nothing is skipped with a C library that lacks
+    `on_exit`; glibc has it.
     """
     atexit.register(_leave_first)
 
 
 def _leave_first() -> None:
-    """Exit before all other exit functions: they run in reverse order of registration."""
+    """Make the C library exit before it runs any other exit function.
+
+    It runs them in reverse order of registration. This one is registered last, at the end of
+    Python's shutdown, so it runs first.
+    """
     libc = ctypes.CDLL(None)
     if hasattr(libc, "on_exit"):
         libc.fflush(None)  # output that libraries have buffered

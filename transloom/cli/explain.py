@@ -91,7 +91,7 @@ class ExplainOptions:
 
 
 def explained_run(asked: ExplainOptions, file: Path) -> dict[str, Any]:
-    """Write the page of a run of any task that has one, and return a summary of it.
+    """Write the page about a text, for a run of any task that has such a page; return a summary.
 
     The summary's `made` is the output of the model for the text.
 
@@ -226,7 +226,7 @@ def _continuing(run: Path, checkpoint: str | None, text: str) -> tuple[str, dict
     return page, _about(page, len(sections), explained.continuation, len(explained.chosen.ids))
 
 
-# Functions that return the page about a text and its summary, by task.
+# For each task, a function that returns the page about a text, and a summary of the page.
 _OF_TEXTS: dict[str, Callable[[Path, str | None, str], tuple[str, dict[str, Any]]]] = {
     "masked_lm": _filling,
     "tlm": _filling,
@@ -252,7 +252,7 @@ def _written(page: str, summary: dict[str, Any], file: Path) -> dict[str, Any]:
 
 
 def explanation_notes(summary: dict[str, Any]) -> list[str]:
-    """Return what a reader should know about a page before opening it."""
+    """Return notes about a page: why it is not live, its size, and what is not comparable."""
     notes = []
     if summary["not_live"]:
         notes.append(f"the page shows only this text: {summary['not_live']}")

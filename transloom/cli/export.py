@@ -103,7 +103,7 @@ def export_run(
     """
     from transloom.inference.trained_network import load_network
 
-    named, folder = folder, folder.absolute()  # "." gets a name this way
+    named, folder = folder, folder.absolute()  # an absolute path has a name, even that of "."
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise TrainerError(f"{folder} is a file or a folder with files: name a new folder")
     if quantization is not None and target is not Target.CTRANSLATE2:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from data_pipeline.storage.store import DatasetStore
     from model.networks.decoder_only import DecoderOnly
 
-# Settings that do not change the function of a network.
+# Settings that do not change what a trained network computes.
 _FREE = ("network", "preset", "dropout", "attention_dropout")
 
 

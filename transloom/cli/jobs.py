@@ -100,7 +100,7 @@ def submit(
     beside = run.parent if run else RUNS
     folders = [*([run] if run else []), beside, Path.cwd()]
     cluster_exposure = ClusterExposure(address, [str(folder.absolute()) for folder in folders])
-    from cluster.launchers.ray_job import submission  # takes seconds, as the exposure check does
+    from cluster.launchers.ray_job import submission  # takes seconds, in parallel to the check
 
     submitted = submission.submit(
         submission.SubmitOptions(

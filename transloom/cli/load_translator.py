@@ -1,4 +1,4 @@
-"""Loading of the translators of runs, with the decoding options of a command line."""
+"""Loading of translators for commands, with the commands' decoding options."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ from transloom.inference.translator import Translator
 
 
 def named_run(name: str) -> tuple[Path, str | None]:
-    """Return a run's folder, and the checkpoint of RUN@CHECKPOINT or None."""
+    """Split RUN or RUN@CHECKPOINT into the run's folder and the checkpoint, None without one."""
     path, at, checkpoint = name.rpartition("@")
     if at and not Path(name).exists():
         return Path(path), checkpoint
@@ -29,12 +29,12 @@ def load_together(
 
     Args:
         names: each RUN or RUN@CHECKPOINT, where CHECKPOINT is a step or the name of an average.
-        checkpoint: allowed for a single run only.
+        checkpoint: allowed only for a single run, named without @CHECKPOINT.
         options: several runs need the engine torch.
 
     Raises:
-        RunMismatchError: `checkpoint` with several runs; also see `Translator.load_ensemble`.
-        EngineError: several runs with another engine than torch; also see `Translator.load`.
+        RunMismatchError: `checkpoint` is not allowed here; see also `Translator.load_ensemble`.
+        EngineError: several runs with another engine than torch; see also `Translator.load`.
     """
     if checkpoint is not None and (len(names) > 1 or named_run(names[0])[1] is not None):
         raise RunMismatchError(
@@ -64,7 +64,7 @@ def load_translator(
     """Load a run's translator, and warn about each checkpoint that was skipped.
 
     Args:
-        checkpoint: a step or the name of an average.
+        checkpoint: a step or the name of an average; None for the newest intact checkpoint.
     """
     translator = Translator.load(
         run,

@@ -132,7 +132,10 @@ class _Runs:
 
 
 def _families(values: "Iterable[MetricValue]") -> "Iterator[GaugeMetricFamily]":
-    """Yield the values by name; of values with equal labels (equal run names), yield the first."""
+    """Group values by name, and yield each group as a metric family.
+
+    Of values with equal labels, which runs of the same name have, only the first is kept.
+    """
     from prometheus_client.metrics_core import GaugeMetricFamily
 
     from trainer.record.run_metrics import NODE_METRICS, RUN_METRICS

@@ -26,7 +26,7 @@ model_app = typer.Typer(
 
 @model_app.callback()
 def _group() -> None:
-    """Keep the group: Typer turns a group with one command into a command."""
+    """Keep `model` a group: Typer would turn a group with a single command into that command."""
 
 
 @model_app.command("show")

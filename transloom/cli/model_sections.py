@@ -28,7 +28,8 @@ class ModelSections:
     """Sections of a recipe that depend on the origin of its model.
 
     Attributes:
-        first_weights: lines for the section `trainer`.
+        first_weights: lines of the section `trainer` that name the initial weights; empty for
+            random weights.
     """
 
     tokenizer: str
@@ -37,7 +38,7 @@ class ModelSections:
 
 
 def own_sections(scale: Scale) -> ModelSections:
-    """Return the sections of a randomly initialized model of the corpus's size."""
+    """Return the sections of a randomly initialized model whose size suits the corpus."""
     return ModelSections(OWN_TOKENIZER.format(scale=scale), OWN_MODEL.format(scale=scale))
 
 

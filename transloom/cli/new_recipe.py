@@ -44,7 +44,12 @@ _LANGUAGE = re.compile(r"[A-Za-z]{2,3}([_-][A-Za-z]+)?")
 
 @dataclass(frozen=True)
 class Files:
-    """Files of a corpus, in aligned pairs."""
+    """Files of a corpus; each pair of files is source and target, aligned by line.
+
+    Attributes:
+        tests: test sets by name.
+        languages: source and target language.
+    """
 
     train: tuple[Path, Path]
     validation: tuple[Path, Path] | None
@@ -84,7 +89,7 @@ def files_named(
 
 
 def files_in(folder: Path, languages: tuple[str | None, str | None]) -> Files:
-    """Return the files of a folder: train.fr and train.en, and so for validation and test….
+    """Return a folder's files: train.fr and train.en, and likewise validation.* and test*.*.
 
     If the folder has exactly two files, these are the training files, whatever their names.
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from cluster.planning.cluster_facts import ClusterFacts
     from cluster.planning.plan import Plan, PlanOptions
 
-LABEL = 13  # columns
+LABEL = 13  # width of a line's label, in columns
 
 
 def plan(
@@ -225,7 +225,10 @@ def _cluster_lines(cluster: "ClusterFacts") -> list[str]:
 
 
 def _if_as_fast(plan: "Plan") -> str:
-    """Return the assumption about numbers of ranks that were not measured."""
+    """Return, in words, the assumption behind a duration if its number of ranks was not measured.
+
+    It compares the assumed speed of these ranks with that of the measured number of ranks.
+    """
     speed, taken = plan.speed, plan.duration
     assert speed is not None
     assert taken is not None

@@ -63,7 +63,12 @@ class Scale(_Tier):
 
 
 def scale_of(pairs: int, target_characters: int) -> Scale:
-    """Return the settings for a number of training pairs."""
+    """Return the settings for a corpus of this size.
+
+    Args:
+        pairs: the number of training pairs.
+        target_characters: the number of characters of their target sentences.
+    """
     tier = next(tier for tier in _TIERS if pairs < tier.below_pairs)
     tokens = max(pairs, target_characters / CHARACTERS_PER_PIECE)
     per_step = tier.micro_batch * tier.micro_batches

@@ -3,7 +3,8 @@
     plan ──▶ scratch folder: a separate run that starts from the run's checkpoint
          ──leg by leg, by the usual training loop──▶ its record, reports of ranks ──▶ ReplayReport
 
-The scratch folder has links to the checkpoint's files; the run itself is only read.
+A leg is a range of steps with the same dataset manifest. The scratch folder has links to the
+checkpoint's files; the run itself is only read.
 """
 
 import shutil
@@ -38,7 +39,8 @@ from transloom.observe.replay.replay_plan import Leg, ReplayPlan, plan_replay, r
 from transloom.observe.replay.replay_verdict import ComparedState, UnreadableData, compare_replay
 
 NEVER = 10**9
-# Limits of one rank's report on one step, which has all examples that fit into its memory.
+# Limits of one rank's report on one step. A report has all examples that fit into the rank's
+# memory.
 REPORT_LIMITS = JsonLimits(bytes=2_000_000_000, values=100_000_000)
 
 
@@ -47,8 +49,8 @@ class ReplayRequest:
     """Options of a replay.
 
     Attributes:
-        steps: None for the whole record, from which `worst` chooses a step.
-        overrides: fields of the class execution.
+        steps: None for all recorded steps, from which `worst` chooses one.
+        overrides: overrides of execution fields.
         dataset: folder or URL, if the dataset has moved since training.
         scratch: parent of the scratch folder; None for the system's temporary folder.
     """
@@ -106,7 +108,7 @@ def require_device(recipe: Recipe) -> None:
 
 @contextmanager
 def scratch_run(plan: ReplayPlan, where: Path | None) -> Iterator[RunFolder]:
-    """Yield a copy of the run at the start of the replay, in a folder removed at the end."""
+    """Yield a copy of the run as it was before the first replayed step; remove it at the end."""
     with tempfile.TemporaryDirectory(prefix="transloom-replay-", dir=where) as name:
         scratch = RunFolder(Path(name).resolve() / "run")
         scratch.checkpoints.mkdir(parents=True)
@@ -129,7 +131,7 @@ def _reports(scratch: RunFolder) -> Path:
 def _train(
     plan: ReplayPlan, request: ReplayRequest, scratch: RunFolder, listener: "_ReplayListener"
 ) -> UnreadableData | None:
-    """Train all legs; return the error of the dataset that stopped them, or None.
+    """Train all legs; return the dataset error that ended the training early, or None.
 
     Raises:
         ClusterError: a user stopped the replay.
@@ -174,7 +176,11 @@ def _train_leg(
 
 
 def _for_scratch(plan: ReplayPlan, leg: Leg, scratch: RunFolder, manifest: Manifest) -> Recipe:
-    """Return the recipe that ends at the leg's last step, without settings that affect no step."""
+    """Return the run's recipe, changed to train one leg in the scratch folder.
+
+    It ends at the leg's last step. Validation, early stopping, checkpoints and W&B are turned off,
+    because they do not affect the steps.
+    """
     recipe = plan.recipe
     trainer: dict[str, object] = {
         "max_steps": leg.last,
@@ -184,7 +190,8 @@ def _for_scratch(plan: ReplayPlan, leg: Leg, scratch: RunFolder, manifest: Manif
     }
     origin = recipe.trainer.init_from
     if plan.start is None and origin is not None and not is_model_folder(Path(origin)):
-        # The scratch run would use the newest weights; the run's card pins its original ones.
+        # By itself, the scratch run would take the newest weights of `init_from`. The run's
+        # metadata names those with which the run began.
         parent = plan.run.card().parent
         warm_start = warm_start_of(recipe, scratch, manifest, parent)
         if warm_start is not None and parent is not None:
@@ -201,7 +208,10 @@ def _for_scratch(plan: ReplayPlan, leg: Leg, scratch: RunFolder, manifest: Manif
 
 
 def _unreadable(plan: ReplayPlan, error: DatasetFileError) -> UnreadableData:
-    """Return the step whose data cannot be read; data is read ahead of the step being trained."""
+    """Find the step whose data cannot be read, by reading the data again.
+
+    It is not the step being trained, because ranks read data ahead.
+    """
     step = plan.from_step
     try:
         for traced, _ in walk(
@@ -216,7 +226,7 @@ def _unreadable(plan: ReplayPlan, error: DatasetFileError) -> UnreadableData:
 def _build_report(
     plan: ReplayPlan, request: ReplayRequest, scratch: RunFolder, unreadable: UnreadableData | None
 ) -> ReplayReport:
-    """Build the report from the verdict and the reports of the ranks."""
+    """Build the report: the comparison with the record, and the steps that the ranks inspected."""
     lines = _step_lines(scratch)
     fingerprints = plan.fingerprint_of, _numerics(scratch), plan.trained
     promise = plan.recorded.promise(*fingerprints)

@@ -26,8 +26,8 @@ class SweepPoint:
     Attributes:
         overrides: all overrides that `transloom train` gets in addition to the recipe.
         changed: the values that distinguish the run from the others, by field.
-        run: its folder.
-        max_steps: of its recipe.
+        run: the run's folder.
+        max_steps: trainer.max_steps of the run's recipe.
     """
 
     overrides: tuple[str, ...]
@@ -44,7 +44,8 @@ def sweep_points(recipe: Path, overrides: Sequence[str], folder: Path) -> list[S
         folder: parent folder of the runs.
 
     Raises:
-        RecipeError: a recipe is invalid, two runs would be the same, or there is only one.
+        RecipeError: the recipe is invalid with some of the values, two runs would be the same, or
+            there is only one run.
     """
     axes = [_axis(override) for override in overrides]
     count = 1
@@ -88,7 +89,7 @@ def _axis(override: str) -> tuple[str, list[str]]:
     if len(values) == 1:
         return key, [text]
     try:
-        # JSON is YAML, and has the same value in any context.
+        # JSON is YAML, and YAML reads it in any context as the same value.
         return key, [json.dumps(value, ensure_ascii=False) for value in values]
     except TypeError as error:
         raise RecipeError(

@@ -30,7 +30,7 @@ POLL_SECONDS = 0.2
 STATUS_SECONDS = 1.0
 OUTPUT = "output.txt"  # in the run's folder: all output of its process
 REASON_BYTES = 4096
-# Excludes this process's directory from the path: it may contain packages of the same names.
+# -P keeps this process's directory off Python's path: it may contain packages of the same names.
 TRANSLOOM = (sys.executable, "-P", "-c", "from transloom.cli.app import main; main()")
 
 
@@ -91,7 +91,7 @@ class ExternalRun:
 
 
 class SweepSignals:
-    """Counts requests to stop while the context is active."""
+    """Counter of requests to stop (signals), active within its context."""
 
     def __init__(self) -> None:
         self.asked = 0
@@ -113,7 +113,8 @@ class SweepRun:
     """Run of a sweep with its state so far.
 
     Attributes:
-        exit_code: of its process; 0 if it had finished before; None until it ends.
+        exit_code: exit code of the run's process; 0 if the run had finished before the sweep; None
+            until it ends.
     """
 
     point: SweepPoint
@@ -154,7 +155,7 @@ class SweepRun:
 
 
 class Sweep:
-    """Trains the runs of a sweep, a limited number at a time."""
+    """Training of a sweep's runs, a limited number at a time."""
 
     def __init__(
         self,

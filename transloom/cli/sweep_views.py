@@ -28,7 +28,7 @@ class SweepDisplay(Protocol):
 
 @contextmanager
 def shown_while(console: Terminal) -> Iterator[SweepDisplay]:
-    """Yield a live table in a terminal, plain lines anywhere else."""
+    """Yield a display: a live table in a terminal, plain lines elsewhere."""
     if not console.is_terminal:
         yield _Lines(console)
         return
@@ -62,13 +62,16 @@ def sweep_table(runs: Sequence[SweepRun]) -> AnswerTable:
 
 
 def _decoding(runs: Sequence[SweepRun], measure: str) -> str | None:
-    """Return the search behind a measure, as all runs of a sweep have the same task."""
+    """Return the decoding settings behind a measure, or None if no run has them.
+
+    All runs of a sweep have the same task, so those of the first run with the measure are returned.
+    """
     found = (run.run_status.best.get(measure) for run in runs)
     return next((best.decoding for best in found if best and best.decoding), None)
 
 
 class _Lines:
-    """Prints a line for each notice, and periodically one for each run that trains."""
+    """Display of plain lines: one for each notice and, periodically, one per run that trains."""
 
     def __init__(self, console: Terminal) -> None:
         self._console = console
@@ -91,7 +94,7 @@ class _Lines:
 
 
 class _LiveTable:
-    """Shows the table of the end, filled with the current state."""
+    """Live display of the final table, filled with the current state."""
 
     def __init__(self, console: Terminal, live: Live) -> None:
         self._console = console

@@ -1,4 +1,4 @@
-"""Loading of the networks that read texts for commands."""
+"""Loading of networks for commands that read texts."""
 
 from pathlib import Path
 from typing import Any, TypeVar

@@ -165,7 +165,7 @@ def train_run(
 
 
 def _check_profile(steps: StepRange, recipe: Recipe, run: RunFolder) -> None:
-    """Check that these steps will be trained, or were reached by an earlier start."""
+    """Check that --profile names steps that will be trained, or that were profiled before."""
     longest = recipe.trainer.max_steps
     if steps.last > longest:
         raise RecipeError(

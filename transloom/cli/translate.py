@@ -151,7 +151,7 @@ def translate(
 
 
 def _runs_and_file(words: list[str], given: str | None) -> tuple[list[str], str]:
-    """Return the runs among the arguments, and the file: the last argument that is no folder."""
+    """Return the runs among the arguments, and the file: the last one, unless it is a folder."""
     *others, last = words
     file = given or "-"
     if given is None and others and not _is_folder(last):

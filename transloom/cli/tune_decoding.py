@@ -1,6 +1,6 @@
 """Command `transloom tune-decoding`: find the best weights, beam size and length penalty.
 
-checkpoints, averages made where needed ─▶ all points on the validation set ─▶ table, advice
+checkpoints, averaged if needed ─▶ score of each setting on the validation set ─▶ table, advice
 """
 
 import math
@@ -183,7 +183,7 @@ def tune_run(run: Path, options: TuningOptions, console: Terminal) -> "TunedDeco
 
 
 def _found(run: "RunFolder", name: str) -> str:
-    """Return a step or the name of an average; make an average that does not exist yet.
+    """Resolve a name such as newest or best:3 to a step or an average, which is made if missing.
 
     Raises:
         CheckpointError: there is no such checkpoint.
@@ -223,14 +223,14 @@ def _found(run: "RunFolder", name: str) -> str:
 
 
 def tuned_json(run: Path, tuned: "TunedDecoding") -> dict[str, Any]:
-    """Return the record and the path of its file."""
+    """Return the results of the tuning and the path of their file, as JSON values."""
     from trainer.runs.folder import RunFolder
 
     return {"file": str(RunFolder(run).tuned_decoding), **tuned.model_dump(mode="json")}
 
 
 def tuned_text(run: Path, tuned: "TunedDecoding") -> Group:
-    """Return a table of all points with a row for each search, and the recommendation."""
+    """Return a table of all settings with a row for each search, and the recommendation."""
     parts: list[Any] = [_table(tuned), "", *map(shown, _advice(run, tuned))]
     return Group(*parts)
 

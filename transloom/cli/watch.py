@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from transloom.observe.terminal.folder_feed import FolderFeed
     from transloom.observe.terminal.run_feed import RunFeed
 
-# Yields to the training on this machine.
+# Niceness of this command, so that training on the same machine has precedence.
 NICENESS = 10
 
 POLL_SECONDS = 1.0
@@ -163,7 +163,7 @@ def _print(feed: Feed, console: Terminal) -> None:
 
 
 def _print_run_lines(feed: "RunFeed", console: Terminal) -> None:
-    """Print lines periodically, as `transloom train` does where nothing can be drawn."""
+    """Print lines periodically, as `transloom train` does where it cannot draw."""
     from trainer.record.metrics_lines import Event
     from transloom.observe.terminal.display import PlainLines
 
@@ -174,7 +174,7 @@ def _print_run_lines(feed: "RunFeed", console: Terminal) -> None:
         time.sleep(POLL_SECONDS)
         feed.poll()
         for line in feed.new_lines:
-            if not isinstance(line, Event):  # the log has events, too
+            if not isinstance(line, Event):  # the log, printed below, has events, too
                 lines.line(line)
         for entry in feed.new_entries:
             lines.notice(entry.text)

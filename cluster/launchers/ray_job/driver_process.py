@@ -1,4 +1,4 @@
-"""The process of an attempt; its output goes to the job's log and to Ray's."""
+"""The training process of an attempt; its output goes to the job's log and to Ray's."""
 
 import os
 import subprocess
@@ -14,7 +14,7 @@ OUTPUT_SECONDS = 5.0
 
 
 class JobLog:
-    """A job's log file, with its counts of lines and bytes over all attempts."""
+    """A job's log file; it counts its lines and bytes over all attempts."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -50,7 +50,7 @@ class JobLog:
 
 
 class DriverProcess:
-    """A process that waits for its arguments before it starts; its output goes to a log."""
+    """A training process that first waits for its arguments; its output goes to a log."""
 
     def __init__(self, process: "subprocess.Popen[bytes]", log: JobLog) -> None:
         """Start the thread that copies the process's output.
@@ -75,7 +75,7 @@ class DriverProcess:
             self._process.stdin.close()
 
     def drop(self) -> None:
-        """Kill the process before it has begun."""
+        """Kill the process, which has not received its arguments yet."""
         self._process.kill()
         self._process.wait()
         assert self._process.stdin is not None
@@ -83,12 +83,19 @@ class DriverProcess:
         self._reader.join(OUTPUT_SECONDS)
 
     def wait(self, seconds: float) -> int | None:
-        """Return the exit code as a shell reports it, or None if the process is still running."""
+        """Wait for the process to end.
+
+        Args:
+            seconds: time limit of the wait.
+
+        Returns:
+            The exit code as a shell reports it, or None if the process is still running.
+        """
         try:
             code = self._process.wait(seconds)
         except subprocess.TimeoutExpired:
             return None
-        self._reader.join(OUTPUT_SECONDS)  # a process that it has left behind may hold the pipe
+        self._reader.join(OUTPUT_SECONDS)  # a surviving child of the process may hold the pipe
         return code if code >= 0 else 128 - code
 
     def _read(self) -> None:

@@ -1,7 +1,8 @@
 """The entry point of a job: it starts the training process, then runs the job's runner.
 
 Submitted commands call `run_job` of this module by name, so its import path is part of the protocol
-between clients and nodes. It imports little, so that both processes import their modules at once.
+between clients and nodes. It imports little, so that the two processes do their other imports at
+the same time.
 """
 
 import os
@@ -28,7 +29,7 @@ def job_code(entry_point: str) -> str:
 
 
 def run_job(entry_point: str | None = None) -> None:
-    """Run a job until its end and exit; `sys.argv` has the file with its id and request.
+    """Run a job until its end and exit; `sys.argv[1]` is the file with the job's id and request.
 
     Args:
         entry_point: see `job_code`. Older clients sent none.

@@ -38,9 +38,10 @@ def installed_sources() -> dict[str, Path]:
 
 
 def extension_files(recipe: Recipe) -> dict[str, Path]:
-    """Return the Python files of a recipe's extensions in extension folders, by relative name.
+    """Return the Python files of a recipe's extensions, by their names in the extension folder.
 
-    Extensions that are installed packages must be installed on the nodes, too.
+    Extensions that are installed packages are not included: they must be installed on the nodes,
+    too.
     """
     folders = [recipe.extension_folder, os.environ.get(FOLDER_VARIABLE)]
     found: dict[str, Path] = {}

@@ -7,7 +7,7 @@
     RUN/jobs/ID/NAME.yaml   the recipe, as submitted
     RUN/jobs/ID/extensions/ the modules of the recipe's `extension_folder`, as submitted
 
-Only the runner writes the record, as a whole each time.
+Only the runner writes the record; it replaces the whole file each time.
 """
 
 import os
@@ -36,7 +36,8 @@ POLL_SECONDS = 0.25
 
 JobState = Literal["WAITING", "STARTING", "RUNNING", "SUCCEEDED", "FAILED", "STOPPED"]
 FINAL: frozenset[str] = frozenset({"SUCCEEDED", "FAILED", "STOPPED"})
-# Never written: the record shows an unfinished job, but its processes are lost.
+# State that is shown, but never written: the record shows an unfinished job, and the job's
+# processes are lost.
 LOST = "LOST"
 Code = Annotated[int, Field(ge=0, le=255)]
 # Name of a file in the job's folder: without a slash, it cannot leave that folder.
@@ -72,13 +73,15 @@ class JobRequest(FileModel):
     Attributes:
         name: name of the recipe's file.
         recipe: text of the recipe's file.
-        overrides: overrides after it on the command line.
+        overrides: overrides of the recipe.
         run: the run's folder, as the nodes see it.
         folder: base of the recipe's relative paths, if it exists on the node.
         dataset: location of the dataset, as the nodes see it.
+        wait: whether the job may wait for capacity, instead of failing.
+        strict: whether to refuse a cluster that is open to other users.
         environment_file: path on the nodes; see `cluster.ray.environment_file`.
-        environment: names of variables, without their values.
-        extensions: names of files that were sent for the recipe's `extension_folder`.
+        environment: names of the variables that the job needs; their values are not sent.
+        extensions: relative names of the files sent for the recipe's `extension_folder`.
         invocation: the command that the user has typed to submit the job, and its directory.
         digest: digest of the transloom to run (`head_probe.digest_of`).
     """
@@ -106,7 +109,7 @@ class JobRequest(FileModel):
         return [self.run, str(Path(self.run).parent), self.folder]
 
     def missing_folders_text(self, node: str) -> str:
-        """Return the message for a node that has none of them."""
+        """Return the message for a node that has none of the required folders."""
         return (
             f"{node} has neither {Path(self.run).parent} nor {self.folder}: name a run folder on "
             "storage that all nodes see, with --run"
@@ -119,7 +122,8 @@ class Attempt(FileModel):
     Attributes:
         exit_code: as a shell reports it (137 after SIGKILL); None while the process runs.
         why: the last line that it printed.
-        first_line, last_line: its lines of log.txt, counted from 1; its first byte is first_byte.
+        first_line, last_line: the range of its lines in log.txt, counted from 1.
+        first_byte: the position of its output in log.txt, in bytes from 0.
         step: the last recorded step when it ended.
     """
 
@@ -162,7 +166,9 @@ class JobRecord(FileModel):
     """A job as its runner records it. Times are in seconds since the epoch.
 
     Attributes:
-        has_owned_run: whether an attempt has owned the run, so that the job has trained it.
+        waits_for: what the job is waiting for, in words; None if it is not waiting.
+        since: time at which the current state began.
+        has_owned_run: whether an attempt has owned the run, and so has trained it.
     """
 
     format_version: Literal[1] = 1
@@ -183,7 +189,7 @@ class JobRecord(FileModel):
 
     @property
     def begun(self) -> float:
-        """Start time of the first attempt; before it, of the current state."""
+        """Start time of the first attempt, or of the current state if there is no attempt yet."""
         return self.attempts[0].started if self.attempts else self.since
 
 
@@ -201,12 +207,12 @@ class JobFolder:
 
     @classmethod
     def newest_of(cls, run: Path) -> "JobFolder":
-        """Return the folder of the job that trains a run, or of its last job.
+        """Return the folder of the job that trains a run or, if none does, of the run's last job.
 
         A job that was refused because another one trained the run does not count as the last.
 
         Raises:
-            ClusterError: no job has trained the run.
+            ClusterError: the run has no record of a job.
         """
         folders = [cls(file.parent) for file in (run / "jobs").glob("*/job.json")]
         if not folders:
@@ -230,14 +236,19 @@ class JobFolder:
         return None
 
     def _has_refused(self, other: JobRecord | None, own: JobRecord) -> bool:
-        """Return whether this job, the run's owner, kept or keeps another job from training."""
+        """Return whether this job kept, or keeps, another job from training the run.
+
+        Args:
+            other: the other job's record; None if it is damaged.
+            own: this job's record; the job has owned the run.
+        """
         if own.state not in FINAL:
             return not self.is_heartbeat_overdue(own)
         ended = own.attempts[-1].ended if own.attempts else None
         return other is not None and other.state in FINAL and other.begun <= (ended or 0.0)
 
     def is_heartbeat_overdue(self, record: JobRecord) -> bool:
-        """Return, without waiting, whether this record's runner seems to be lost."""
+        """Return, without waiting, whether a record's runner seems to be lost."""
         lives = record.runner.is_alive_here()
         if lives is not None:
             return not lives
@@ -271,7 +282,7 @@ class JobFolder:
     def is_lost(self, sleep: Callable[[float], None] = time.sleep) -> bool:
         """Return whether the record shows an unfinished job whose runner is lost.
 
-        If the process cannot be checked from here, wait for a heartbeat. After
+        If this machine cannot check the runner's process, wait for a heartbeat. After
         `HEARTBEAT_TIMEOUT_SECONDS` without one, the runner is lost.
         """
         record = self.read()
@@ -298,8 +309,11 @@ class JobFolder:
 def parse_record(data: bytes, name: str) -> JobRecord:
     """Parse the record of a job.
 
+    Args:
+        name: the name of the file in messages.
+
     Raises:
-        ClusterError: the data is no record; the message names the file by `name`.
+        ClusterError: the data is not a record.
     """
     try:
         return JobRecord.model_validate(parse_object(data, LIMITS))
@@ -312,7 +326,7 @@ def parse_record(data: bytes, name: str) -> JobRecord:
 
 
 def _boot() -> str | None:
-    """Return an id of this machine's current boot and process id namespace, or None if unknown."""
+    """Return an id of this machine's boot and process id namespace, or None if they are unknown."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {Path('/proc/self/ns/pid').readlink()}"

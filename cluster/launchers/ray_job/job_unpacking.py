@@ -21,7 +21,7 @@ from data_pipeline.storage.regular_files import read_regular
 from foundation.file_model import FileModel, error_summary
 from foundation.strict_json import parse_object
 
-# A directory among the uploaded files. Because of the hyphen, Python imports nothing by its name.
+# Directory of the extensions among the uploaded files. Its hyphen keeps Python from importing it.
 EXTENSIONS = "sent-extensions"
 
 
@@ -34,7 +34,12 @@ class JobPayload(FileModel):
 
 @dataclass(frozen=True)
 class UnpackedJob:
-    """A job that is ready to begin."""
+    """A job that is ready to begin.
+
+    Attributes:
+        words: the command line of an attempt, without the program.
+        view: creates the runner's view of the cluster.
+    """
 
     job_id: str
     request: JobRequest
@@ -43,7 +48,7 @@ class UnpackedJob:
 
 
 def unpack_job(payload: Path) -> UnpackedJob:
-    """Read the payload, and create the job's folder in that of its run.
+    """Read the payload, and create the job's folder inside the folder of its run.
 
     Raises:
         ClusterError: this node lacks something that the job needs.
@@ -72,7 +77,7 @@ def unpack_job(payload: Path) -> UnpackedJob:
 
 
 def train_argv(request: JobRequest, recipe: Path, job: JobFolder) -> list[str]:
-    """Return the command line of an attempt."""
+    """Return the command line of an attempt, without the program."""
     extensions = [f"extension_folder={job.path / 'extensions'}"] if request.extensions else []
     return [
         "train",
@@ -99,7 +104,12 @@ def _check_code(request: JobRequest) -> None:
 
 
 def _run_folder(request: JobRequest) -> Path:
-    """Return the run's folder, if a required folder exists and this node can write the run's."""
+    """Return the run's folder.
+
+    Raises:
+        ClusterError: none of the required folders exists, or this node cannot write the run's
+            folder.
+    """
     run, node = Path(request.run), f"Node {os.uname().nodename}"
     if not any(Path(place).is_dir() for place in request.required_folders):
         raise ClusterError(request.missing_folders_text(node))

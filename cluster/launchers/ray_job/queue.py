@@ -4,7 +4,7 @@
     nodes with free and total resources ───────┴─▶ `waiting_reason` ──▶ begin, or wait for a reason
 
 Each runner decides independently, and all come to the same decision. Only the first waiting job may
-begin, and it counts resources that jobs in state STARTING have yet to reserve. So small jobs cannot
+begin, and it leaves free what jobs in state STARTING have yet to reserve. So small jobs cannot
 overtake a large job forever.
 """
 
@@ -26,8 +26,10 @@ class QueuedJob:
     """An unfinished transloom job.
 
     Attributes:
-        state: state in its record; PENDING if its runner has not begun.
-        needs: None if its runner has not begun.
+        submitted: time of its submission, in seconds since the epoch.
+        state: the state in its record. Without a record, it is PENDING if its runner may still
+            begin, else RUNNING.
+        needs: None without a record.
     """
 
     id: str
@@ -62,7 +64,11 @@ class QueueView(Protocol):
 def waiting_reason(
     job_id: str, needs: Needs, jobs: Sequence[QueuedJob], nodes: Sequence[NodeCapacity]
 ) -> str:
-    """Return the reason for which a job must wait, or "" if it may begin."""
+    """Return the reason why a job must wait, or "" if it may begin.
+
+    Args:
+        jobs: all unfinished transloom jobs.
+    """
     others = [job for job in jobs if job.id != job_id]
     mine = next((job.queue_position for job in jobs if job.id == job_id), LAST_POSITION)
     ahead = [job for job in others if job.state in WAITING_STATES and job.queue_position < mine]
@@ -90,9 +96,11 @@ def waiting_reason(
 
 
 def _reserve(needs: Needs, nodes: Sequence[NodeCapacity]) -> tuple[list[NodeCapacity], int]:
-    """Return the nodes without a job's needs, and how many of its ranks fit.
+    """Subtract a job's needs from the free resources of nodes.
 
-    If the CPUs of its data workers do not fit, the nodes are unchanged and no rank fits.
+    Returns:
+        The nodes with the remaining free resources, and the number of the job's ranks that fit. If
+        the CPUs of its data workers do not fit, the nodes are unchanged and the number is 0.
     """
     bundle, left = needs.bundle, needs.cpus_of_workers
     after = []

@@ -2,9 +2,9 @@
 
 ::
 
-    WAITING ──its turn, capacity───▶ STARTING ──the run's record grows──▶ RUNNING
+    WAITING ──its turn, capacity───▶ STARTING ──the metrics file grows──▶ RUNNING
        ▲                                │                                    │
-       └──── code of cluster.retry_exit_codes, without a request to stop ────┤
+       └──── exit code in cluster.retry_exit_codes, and no request to stop ──┤
                                                                              ▼
                                     SUCCEEDED, FAILED, or STOPPED if a user has asked for it
 
@@ -67,10 +67,10 @@ class JobRunner:
         """Write the first record of the job.
 
         Args:
-            words: the command line of an attempt.
+            words: the command line of an attempt, without the program.
             command: starts a process that waits for these words (`training_process.read_argv`).
             view: creates the view of the cluster.
-            ready: such a process, for the first attempt.
+            ready: such a process for the first attempt, already started; None to start one.
         """
         self._run = RunFolder(Path(request.run))
         self._folder = JobFolder.of(self._run.path, job_id)
@@ -110,7 +110,7 @@ class JobRunner:
         """Run attempts until the job ends; return its final state, exit code and message."""
         retries = self._request.retries
         budget = RetryBudget(retries + 1, recorded_step(self._run.metrics))
-        self._ready = self._ready or self._start_child()  # prepares in the meantime
+        self._ready = self._ready or self._start_child()  # imports while the job waits
         view = self._make_view()
         while True:
             self._wait_for_room(view)
@@ -212,7 +212,7 @@ class JobRunner:
         child.begin(
             argv_line(self._words, self._working_folder(), as_variable(self._request.invocation))
         )
-        owns_run = False  # before that, changes in the folder come from another process
+        owns_run = False  # until then, changes in the folder come from others
         while (code := child.wait(POLL_SECONDS)) is None:
             owns_run = owns_run or self._is_owner(child)
             if owns_run:
@@ -239,7 +239,7 @@ class JobRunner:
         return f"killed by {name}; the last line is: {last}" if name else last
 
     def _is_owner(self, child: DriverProcess) -> bool:
-        """Return whether the child owns the run or has left it, and record ownership."""
+        """Return whether the run's newest owner is the child; if so, record its ownership."""
         owns_run = False
         with suppress(OSError):
             owns_run = was_owned_by(self._run.path, child.process_id)
@@ -248,7 +248,7 @@ class JobRunner:
         return owns_run
 
     def _working_folder(self) -> Path:
-        """Return the base of relative paths."""
+        """Return the base of the recipe's relative paths on this node."""
         folder = Path(self._request.folder)
         return folder if folder.is_dir() else self._run.path
 
@@ -282,7 +282,7 @@ class JobRunner:
 
 
 def signal_name(code: int) -> str | None:
-    """Return the name of the signal, such as SIGKILL, of a shell's exit code, or None."""
+    """Return the signal's name, such as SIGKILL, from a shell's exit code; None for other codes."""
     with suppress(ValueError):
         return signal.Signals(code - SIGNALLED).name
     return None
@@ -292,9 +292,9 @@ def run(payload: Path, command: Sequence[str], ready: "subprocess.Popen[bytes] |
     """Run the submitted job and return its exit code.
 
     Args:
-        payload: the file with id and request.
+        payload: the file with the job's id and request.
         command: starts a process that waits for the arguments of its training.
-        ready: a process that trains when it receives its arguments; None if not started yet.
+        ready: such a process, already started; None to start one later.
     """
     from cluster.launchers.ray_job.job_unpacking import unpack_job
 

@@ -27,7 +27,7 @@ class JobSummary:
     Attributes:
         job: Ray's information; None if only the run's folder was read.
         record: the record of its runner; None if none exists yet, or it cannot be read from here.
-        lost: its processes are lost, and none has recorded its end.
+        lost: whether its processes are lost without having recorded its end.
         folder: the folder of its record and log, as the nodes see it.
     """
 
@@ -86,21 +86,25 @@ class JobSummary:
 
 
 def is_folder(name: str) -> bool:
-    """Return whether a user's argument is the folder of a run, and not the id of a job."""
+    """Return whether a user's argument names a run's folder, rather than a job's id."""
     return "/" in name or Path(name).is_dir()
 
 
 def job_summary_in(folder: str) -> JobSummary:
-    """Return the last job of a run's folder, or the job of a job's folder."""
+    """Return the status of the last job of a run, or of one job.
+
+    Args:
+        folder: the folder of the run, or of the job.
+    """
     path = Path(folder)
     job = JobFolder(path) if (path / "job.json").is_file() else JobFolder.newest_of(path)
     lost = job.is_lost()
-    record = job.read()  # read after the check: its runner may have ended it meanwhile
+    record = job.read()  # read after the check, during which the job may end
     return JobSummary(None, record, lost and record.state not in FINAL, job.path)
 
 
 def job_summary_of(address: str, job_id: str) -> JobSummary:
-    """Return a job of a cluster, by its id.
+    """Return the status of a job of a cluster, by the job's id.
 
     Raises:
         ClusterError: the cluster cannot be reached, refuses the token, or knows no such job.
@@ -109,7 +113,7 @@ def job_summary_of(address: str, job_id: str) -> JobSummary:
 
 
 def all_job_summaries(address: str) -> list[JobSummary]:
-    """Return all jobs of a cluster, oldest first."""
+    """Return the status of each job of a cluster, oldest first."""
     with ThreadPoolExecutor(READERS) as readers:
         found = jobs.list_jobs(address)
         return list(readers.map(lambda job: _with_record(address, job), found))
@@ -131,7 +135,11 @@ def _with_record(address: str, job: Job) -> JobSummary:
 
 
 def log_of(address: str, job_id: str, *, follow: bool, lines: int | None) -> Iterator[str]:
-    """Yield the output of a job in chunks; with `follow`, until the job has finished."""
+    """Yield the output of a job in chunks; with `follow`, until the job has finished.
+
+    Args:
+        lines: number of last lines to begin with; None yields all lines.
+    """
     if lines is None:
         yield from jobs.job_logs(address, job_id, follow=follow)
         return
@@ -145,7 +153,13 @@ def log_of(address: str, job_id: str, *, follow: bool, lines: int | None) -> Ite
 
 
 def log_in(folder: str, *, follow: bool, lines: int | None) -> Iterator[str]:
-    """Yield the output of a job, from the run's folder."""
+    """Yield the output of a job in chunks, from a file in the run's folder.
+
+    Args:
+        folder: the folder of the run, or of the job.
+        follow: continue until the job has finished.
+        lines: number of last lines to begin with; None yields all lines.
+    """
     summary = job_summary_in(folder)
     assert summary.folder is not None
     try:

@@ -42,11 +42,11 @@ from foundation.wording import counted
 from trainer.runs import RUNS
 from trainer.runs.folder import RunFolder
 
-# After cluster.grace_seconds the driver kills the ranks and leaves, which takes a moment.
+# After cluster.grace_seconds the driver kills the ranks and exits, which takes a moment.
 STOP_MARGIN_SECONDS = 30
 PAYLOAD_FILE = "job.json"
 NO_FOLDER = "extension_folder=null"  # nodes use the uploaded extensions, or installed ones
-# W&B's variables for the user's identity and the server, by name.
+# Names of W&B's environment variables for the user's identity and the server.
 WANDB_KEY = "WANDB_API_KEY"
 WANDB_VARIABLES = (
     "WANDB_IDENTITY_TOKEN_FILE",
@@ -61,11 +61,11 @@ class SubmitOptions:
     """Options of `transloom submit`.
 
     Attributes:
-        run: the run's folder; None for runs/ and a name.
-        environment_file: path of a file on the nodes.
-        environment: names of variables.
+        run: the run's folder; None for a folder in runs/, named after the recipe and its overrides.
+        environment_file: path, on the nodes, of a file with environment variables.
+        environment: names of the environment variables that the job needs.
         wait: whether to wait for capacity.
-        strict: refuse a cluster that is open to other users.
+        strict: whether to refuse a cluster that is open to other users.
     """
 
     recipe: str
@@ -126,7 +126,7 @@ def submit(
     checked.raise_refusal()
     for scarce in checked.notices:
         listener.warn(scarce)
-    # Not before a retry: the driver of a job whose head is lost may take a moment to end.
+    # `resubmit` omits this check: the driver of a job whose head is lost may take a moment to end.
     check_folder(Path(request.run))
     return send(recipe, request, cluster_exposure, listener, entry_point)
 
@@ -183,8 +183,9 @@ def send(
         entry_point: see `submit`.
 
     Raises:
-        ClusterError: the cluster cannot be reached, refuses the token, is open and `strict`, its
-            head node lacks what the run needs, or another job uses the run.
+        ClusterError: the cluster cannot be reached or refuses the token; the cluster is open to
+            others and the request is strict; its head node lacks what the run needs; or another
+            job uses the run.
     """
     # Wait for the check before any file is sent.
     address, seen = cluster_exposure.dashboard, cluster_exposure.wait()
@@ -226,7 +227,7 @@ def job_environment(
     Other users of the cluster can read them.
 
     Args:
-        notice: called with a message if W&B seems to lack its key.
+        notice: called with a message if W&B's key seems to be missing.
     """
     seconds = math.ceil(recipe.cluster.grace_seconds) + STOP_MARGIN_SECONDS
     environment = {STOP_WAIT_VARIABLE: str(seconds)}
@@ -271,6 +272,10 @@ def rebuild_request(request: JobRequest, folder: Path | None) -> tuple[Recipe, J
 
     A job's record is untrusted, like its run: on this machine and on the nodes, extensions come
     from the user's own environment.
+
+    Args:
+        request: the request of the former job.
+        folder: the folder of the former job, which may hold the extensions that were sent with it.
 
     Raises:
         RunMismatchError: an extension is missing here, or its code differs from the run's.

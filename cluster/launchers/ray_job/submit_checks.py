@@ -1,11 +1,11 @@
-"""Checks before a job is submitted: its head node can run it, and no other process uses its run.
+"""Checks before a job is submitted: the head node can run it, and no other process uses its run.
 
 The head node is checked by the results of `cluster.ray.head_probe`. Other nodes may lack more,
 which only the job itself reports.
 
-Users of a run are found in its folder, if that is visible from here, and among the jobs of the
-cluster. The run's lease on the node still decides: another job may start in between, or may train
-elsewhere unnoticed.
+Processes that use the run are found through the run's folder, if that is visible from here, and
+among the jobs of the cluster. These checks can miss a job that starts after them or trains on
+another cluster. The run's lease then refuses one of the jobs on its node.
 """
 
 from collections.abc import Callable
@@ -79,7 +79,7 @@ def check_jobs(address: str, run: str) -> None:
             continue
         if Path(job.metadata.get(RUN_KEY, "")) != Path(run):
             continue
-        found = job_summary_of(address, job.id)  # its record has the end before Ray does
+        found = job_summary_of(address, job.id)  # shows the end before Ray does
         if not found.finished:
             raise ClusterError(
                 f"The run {run} is in use by the job {job.id} ({found.status}). Stop it with a "

@@ -2,10 +2,11 @@
 
 ::
 
-    python -c …      imports the entry point, waits for its arguments, then is `transloom train`
+    python -c …      imports the entry point, waits for its arguments, runs `transloom train`
 
 Importing takes seconds, which pass while the job waits for capacity. The client names the entry
-point, a module of the command line with a function `main`, so that this package imports none.
+point, a module of the command line with a function `main`. Therefore this package does not import
+the command line itself.
 """
 
 import json
@@ -49,9 +50,9 @@ def argv_line(words: Sequence[str], folder: Path, environment: Mapping[str, str]
     """Return the line that `read_argv` waits for.
 
     Args:
-        words: a command line of transloom.
-        folder: the current folder of the command.
-        environment: additional variables.
+        words: the command line of transloom, without the program.
+        folder: the working directory of the command.
+        environment: additional environment variables.
     """
     return json.dumps(
         {"words": list(words), "folder": str(folder), "environment": dict(environment)}
@@ -59,7 +60,11 @@ def argv_line(words: Sequence[str], folder: Path, environment: Mapping[str, str]
 
 
 def read_argv() -> None:
-    """Wait for the arguments, then apply arguments, folder and environment; exit if none arrive."""
+    """Wait for a line of arguments and apply it; exit if none arrives.
+
+    The line sets the command line, the working directory and environment variables; see
+    `argv_line`.
+    """
     if not (line := sys.stdin.readline()):
         sys.exit(NO_ARGV)
     told = json.loads(line)
