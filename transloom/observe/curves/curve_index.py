@@ -39,8 +39,8 @@ from transloom.observe.curves.curve_points import ROW, Points
 from transloom.observe.curves.record_blocks import Lines, OpenRecord
 
 SUFFIX = ".curve"
-# When an index has more points than this, the number of steps per point doubles. A point takes 8 ·
-# `ROW` bytes.
+# When an index has more points than this, the number of steps per point doubles. A point takes
+# `8 * ROW` bytes.
 MAX_POINTS = 2**14
 # Maximum number of validations, and of events, so that a pathological record cannot fill the cache.
 MAX_RARE = 20_000

@@ -64,8 +64,8 @@ class RunRow(FileModel):
         id: identifies the run in the dashboard's URLs; a restarted server uses the same id.
         standing: the run's status.
         settings: settings of the run's recipe, by dotted name.
-        loss_unit: unit over which its loss is a mean, such as "target token"; None for the task of
-            an extension, because the server loads no extensions.
+        loss_unit: unit over which the run's loss is averaged, such as "target token"; None for
+            the task of an extension, because the server loads no extensions.
     """
 
     id: str

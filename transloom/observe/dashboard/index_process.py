@@ -14,8 +14,8 @@ from foundation.child_process import enter_background
 from trainer.errors import TrainerError
 from transloom.observe.curves.curve_index import extend_index
 
-# An index is extended when its record has this many new bytes. Fewer are read again for each
-# request.
+# An index is extended when its record has this many new bytes. Until then, each request reads the
+# new bytes from the record.
 NEW_BYTES = 2**18
 COMMAND = (
     sys.executable,

@@ -92,7 +92,7 @@ class InspectionManager:
         """Return the inspection of these steps; start it if there is none, or if it has failed.
 
         Raises:
-            InspectionRefusedError: no steps, too many steps, or another inspection is running.
+            InspectionRefusedError: there are no or too many steps, or an inspection is running.
         """
         steps = last_step - first_step + 1
         if not 1 <= steps <= MAX_INSPECTED_STEPS:
@@ -159,7 +159,7 @@ class InspectionManager:
         if not content.strip():
             raise ValueError(look.message or f"replay ended with exit code {code}")
         # Check the content, because it becomes part of a response. The exit code is not checked: it
-        # is not 0 either if the replay differs from the record.
+        # is also nonzero if the replay differs from the record.
         parse_object(content, LIMITS)
         look.content, look.state, look.message = content.strip(), "done", ""
 

@@ -177,7 +177,7 @@ def _check_free(folder: Path, *, replace: bool) -> None:
 
 
 def _former(folder: Path) -> Exported | None:
-    """Return the description of a folder's export; None if there is none, or other files exist."""
+    """Return the description of a folder's export; None without one, or if it has other files."""
     if folder.is_symlink():
         return None
     try:

@@ -80,7 +80,7 @@ def inspected_step(
 
 
 def _largest_share_first(example: InspectedExample) -> tuple[float, int, int]:
-    """Return a sort key: the largest loss first, but before it those that are not finite.
+    """Return a sort key: losses that are not finite first, then by descending loss.
 
     A loss that is not finite is the likely cause of a bad step.
     """

@@ -42,8 +42,8 @@ class RecordedSteps:
 
     Attributes:
         lines: the line of each step, by step.
-        partly_known: steps whose valid result is only in an event. It lacks the gradient norm and
-            the NLL (the loss without label smoothing).
+        partly_known: steps whose valid result is only in an event. The event lacks the gradient
+            norm and the NLL (the loss without label smoothing).
         starts: the events of all starts of the ranks except the first, in order.
     """
 
@@ -138,8 +138,8 @@ class RecordedSteps:
     ) -> int | None:
         """Return the number of ranks on which a replay of these steps would keep every bit.
 
-        Return None if this replay keeps every bit, or if it does not for any other reason than its
-        number of ranks. The arguments are those of `promise`.
+        Return None if this replay keeps every bit, or if another number of ranks would not help.
+        The arguments are those of `promise`.
         """
         if self.promise(before, now, steps)[0]:
             return None

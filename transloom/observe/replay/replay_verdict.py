@@ -17,7 +17,7 @@ from transloom.observe.comparison.step_difference import EVERY_BIT, loss_differe
 from transloom.observe.replay.recorded_steps import RecordedSteps
 
 MAX_DIFFERENCE = 1e300  # replaces infinity, which JSON cannot represent
-# First bounds of relative differences. A gradient norm is a sum of squares, in which rounding
+# Initial bounds of relative differences. A gradient norm is a sum of squares, in which rounding
 # errors hardly cancel.
 AT_FIRST = {"loss": REPLAY_TOLERANCE, "nll": REPLAY_TOLERANCE, "grad_norm": 10 * REPLAY_TOLERANCE}
 MAX_GROWTH = 100.0
