@@ -23,7 +23,7 @@ CHUNK_BYTES = 2**21
 _END_BYTES = 2**14
 _PROBE_BYTES = 2**12
 # Number of bytes after a position that are searched for a line with a step. If they contain none,
-# the search samples the rest of its range at `_PARTS` - 1 positions.
+# the search samples its range at `_PARTS` - 1 positions.
 _LONGEST_PROBE = 2**16
 _PARTS = 16
 # Maximum number of iterations of a binary search. They suffice for any intact file; a damaged one

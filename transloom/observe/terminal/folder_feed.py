@@ -68,7 +68,7 @@ class FolderFeed:
         self._folder = folder
         self._job_of = job_of
         self._followed = FollowedRuns(self._known_of, lambda known: known.is_under_way)
-        self._told: dict[Path, str] = {}  # the state of each run in the last `changes`
+        self._told: dict[Path, str] = {}  # states at the last call of `changes`
         self._next_look = 0.0
         self._list_runs()
         self.poll()
