@@ -1,1 +1,1 @@
-"""Compare the records of two runs."""
+"""Compare the metrics files and checkpoints of two runs."""

@@ -32,12 +32,13 @@ from transloom.observe.comparison.step_difference import loss_difference, step_d
 
 @dataclass(frozen=True)
 class FirstDifference:
-    """First step in which two runs differ, and the first difference in the order of a step.
+    """First step in which two runs differ, and the first difference in that step.
 
     Attributes:
-        what: data, loss, gradient norm, learning rate, whether the step counts, or parameters.
+        what: "parameters", or one of the names in `step_difference`, such as "data" or "loss".
         values: values of both runs; None for parameters.
-        parameters: names of the different parameters, in the order of the model.
+        parameters: the weights and moments that differ, as "kind:parameter", in the order of the
+            model; empty unless `what` is "parameters".
     """
 
     step: int
@@ -52,16 +53,16 @@ class Comparison:
 
     Attributes:
         steps: number of steps that both runs have recorded.
-        other_data_from: first of these steps with different data; None if all are equal.
+        other_data_from: first of these steps with different data; None if all data are equal.
         other_loss_from: first of these steps whose losses differ, even in the last bit only; None
-            if all are equal.
+            if all losses are equal.
         largest_difference: largest difference between losses of the same step, relative to the
-            first run's.
-        checkpoint_step: step of the first common checkpoint that differs, or of the newest one if
-            none does; None without a common checkpoint, or if the models differ.
-        other_tensors: names of its weights and moments that differ in any bit, in the order of
-            the model.
-        tensors: number of its weights and moments.
+            first run's loss.
+        checkpoint_step: step of the first common checkpoint that differs, or of the newest common
+            one if none differs; None without a common checkpoint, or if the models differ.
+        other_tensors: names of that checkpoint's weights and moments that differ in any bit, in the
+            order of the model.
+        tensors: number of that checkpoint's weights and moments.
         other_parameters: parameters that one model lacks, or has in another shape.
         first_difference: None if nothing differs.
     """
@@ -83,7 +84,7 @@ class Comparison:
 
 
 def compare_runs(first: Path, second: Path) -> Comparison:
-    """Compare two runs' records and their common checkpoints, independent of the cluster shapes.
+    """Compare the records and the common checkpoints of two runs on any numbers of ranks.
 
     If the models differ, only the records are compared.
 
@@ -137,7 +138,11 @@ def _first(
     steps: Sequence[int],
     state: _States,
 ) -> FirstDifference | None:
-    """Return the first difference. A step's line precedes the parameters after the step."""
+    """Return the first difference; None if there is none.
+
+    If both the lines and the checkpoints of the same step differ, return the difference of the
+    lines.
+    """
     found = None
     for step in steps:
         if apart := step_difference(ours[step], theirs[step]):
@@ -149,9 +154,9 @@ def _first(
 
 
 def _compare_states(first: dict[int, Path], second: dict[int, Path]) -> _States:
-    """Compare the common checkpoints up to the first that differs."""
+    """Compare the common checkpoints in order, up to the first one that differs."""
     compared = _States()
-    if first and second:  # the parameters of a run never change
+    if first and second:  # all checkpoints of a run have the same parameters
         headers = [read_header(paths[max(paths)]) for paths in (first, second)]
         if other := _other_parameters(*headers):
             return _States(other_parameters=other)
@@ -165,7 +170,7 @@ def _compare_states(first: dict[int, Path], second: dict[int, Path]) -> _States:
 
 
 def _compare_state(ours: CheckpointReader, theirs: CheckpointReader) -> tuple[list[str], int]:
-    """Return the tensors that differ, as kind:parameter, and the number of all tensors."""
+    """Return the tensors that differ, as "kind:parameter", and the number of all tensors."""
     places = {name: place for place, name in enumerate(ours.checkpoint.header.parameters)}
     names = sorted(ours.names | theirs.names, key=lambda name: (places[name[1]], name[0]))
     different = [
@@ -197,9 +202,9 @@ def _span(lines: dict[int, StepLine]) -> str:
 
 
 def recipe_differences(first: Path, second: Path) -> dict[str, tuple[Any, Any]]:
-    """Return the identity and continuable settings that differ, with both values.
+    """Return the identity and continuable settings in which two runs differ, with both values.
 
-    Continuable settings are those of each run's last start. No extension is loaded.
+    Continuable settings have the values of each run's last start. No extension is loaded.
 
     Raises:
         RunMismatchError: one of the folders has no run.
@@ -220,7 +225,10 @@ def recipe_differences(first: Path, second: Path) -> dict[str, tuple[Any, Any]]:
 
 
 def _continuable(card: RunMetadata) -> set[str]:
-    """Return the names of a run's continuable settings, as far as this process knows its task."""
+    """Return the names of a run's continuable settings.
+
+    The settings of a task or network that an extension adds are not included.
+    """
     task = str(card.identity.get("task", DEFAULT_TASK))
     network = card.identity.get("model.network")
     network = None if network is None else str(network)

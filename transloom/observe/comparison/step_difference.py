@@ -1,6 +1,6 @@
 """Find the first difference between two lines of the same step.
 
-The lines are of two runs, or of a run and its replay.
+The lines are from two runs, or from a run and its replay.
 """
 
 import math
@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 from trainer.record.metrics_lines import SkippedLine, StepLine, TrainLine
 
-# In causal order: the data, the results computed from it, the update.
+# Compared fields, each with its name in messages, in causal order: the data, the results computed
+# from it, the update.
 _FIELDS = (
     ("data_digest", "data"),
     ("target_tokens", "data"),
@@ -25,7 +26,7 @@ KIND = "whether the step counts"
 
 
 class StepDifference(NamedTuple):
-    """First difference between two lines, with both values."""
+    """First difference between two lines: the name of what differs, and both values."""
 
     what: str
     first: object
@@ -41,9 +42,9 @@ def step_difference(
     """Return the first difference, or None if the lines agree.
 
     Args:
-        tolerances: relative differences up to which losses and gradient norms count as the same,
-            by field.
-        unknown: fields whose true value one of the lines lacks.
+        tolerances: relative differences up to which losses and gradient norms count as equal, by
+            field. Without tolerances, they must be equal to the last bit.
+        unknown: fields that are not compared, because one of the lines lacks their true value.
     """
     for field, what in _FIELDS:
         values: list[Any] = [getattr(line, field, None) for line in (first, second)]
@@ -60,7 +61,10 @@ def step_difference(
 
 
 def loss_difference(first: StepLine, second: StepLine) -> float:
-    """Return the difference of a step's losses, relative to the first; 0 if one was skipped."""
+    """Return the relative difference of a step's losses; 0 if one of the runs skipped the step.
+
+    The difference is relative to the loss of `first`.
+    """
     if not (isinstance(first, TrainLine) and isinstance(second, TrainLine)):
         return 0.0
     if first.loss == second.loss:

@@ -1,14 +1,15 @@
-"""Cached index of a long record, so that its curve need not be read again.
+"""Cached index of a long metrics file (the record), so that its curves are not read from it again.
 
 ::
 
-    metrics.jsonl, all lines once ──▶ points of equal widths, with means and extremes ─┐
-    lines appended later          ──▶ all validations and events                      ─┴▶ NAME.curve
+    metrics.jsonl ──▶ points of equal width (means, extremes), validations, events ──▶ NAME.curve
+
+All lines are read once; later calls read only the lines appended since then.
 
 A cache file is one line of JSON, typed and limited in size, followed by plain numbers. The cache is
 a directory of mode 0700 that only its owner can change; any other directory is refused. The header
-identifies the record. A record that was cut, replaced or changed before the indexed end is read
-again from its beginning.
+identifies the record. A record that was truncated, replaced or changed before the indexed end is
+read again from its beginning.
 """
 
 import hashlib
@@ -38,18 +39,20 @@ from transloom.observe.curves.curve_points import ROW, Points
 from transloom.observe.curves.record_blocks import Lines, OpenRecord
 
 SUFFIX = ".curve"
-# The steps per point double when a record exceeds this number. A point has about 160 bytes.
+# When an index has more points than this, the number of steps per point doubles. A point takes
+# `8 * ROW` bytes.
 MAX_POINTS = 2**14
-# Limit for each kind of rare line, so that a pathological record cannot fill the cache.
+# Maximum number of validations, and of events, so that a pathological record cannot fill the cache.
 MAX_RARE = 20_000
 MAX_HEADER_BYTES = 2**26
-# Limit for all cache files together; the least recently written are removed first.
+# Maximum size of all cache files together; the least recently written are removed first.
 MAX_CACHE_BYTES = 2**30
-# Parsed cache files kept in memory; each has up to 3 MB.
+# Maximum number of parsed cache files kept in memory, with up to 3 MB each.
 MAX_KEPT = 4
-# Bytes at both ends of the indexed part that are hashed to recognize the record.
+# Number of bytes hashed at the start and at the end of the indexed part, to recognize the record.
 _SEAL_BYTES = 4096
-# A long record is saved after this many bytes while it is read, so that a kill costs little.
+# While a long record is indexed, the index is saved whenever this many more bytes have been read,
+# so that a killed process loses little work.
 _SAVED_EVERY = 2**28
 
 Mark = Annotated[
@@ -58,7 +61,7 @@ Mark = Annotated[
 
 
 class Validated(FileModel):
-    """The scores of a validation, without its samples."""
+    """Step and scores of a validation, without its samples."""
 
     step: int
     scores: Scores
@@ -68,10 +71,10 @@ class _Header(FileModel):
     """First line of a cache file.
 
     Attributes:
-        inode, head_sha256, tail_sha256: identity of the record, see `_seal`.
-        width: number of steps that share a point.
-        validation_at: start and length in bytes of the last validation line.
-        left_out: number of rare lines beyond `MAX_RARE`.
+        inode, head_sha256, tail_sha256: identify the record; see `_seal` for the hashes.
+        width: number of steps that a point covers.
+        validation_at: byte position and length in bytes of the last validation line.
+        left_out: number of validations and events beyond `MAX_RARE`, which the index lacks.
     """
 
     version: Literal[2] = 2
@@ -93,17 +96,18 @@ class _Header(FileModel):
     validation_at: tuple[Count, Count] | None = None
 
 
-# Newest parsed files by device, inode, time and size: a page requests the same one several times.
+# The cache files that were parsed last, by device, inode, modification time and size. A page
+# requests the same file several times.
 _KEPT: dict[tuple[int, int, int, int], tuple[_Header, Points]] = {}
 _KEEPING = threading.Lock()
 
 
 class CurveIndex:
-    """Index of a record up to a byte position.
+    """Index of the first lines of a record.
 
     Attributes:
-        indexed_bytes: that position, the end of a line.
-        file_bytes: number of cache bytes that were read for the index.
+        indexed_bytes: the length of the indexed lines, which is where the index ends.
+        file_bytes: the number of bytes read from the index's cache file; 0 if none was read.
     """
 
     def __init__(self) -> None:
@@ -117,7 +121,7 @@ class CurveIndex:
         self.indexed_bytes = self.file_bytes = 0
 
     def add(self, lines: Lines, end: int) -> None:
-        """Add the lines from the last position to `end`."""
+        """Add the record's next lines, from `indexed_bytes` to the byte position `end`."""
         points = Points.joined([self.points, Points.of_lines(lines.train)])
         self.points = points.by_width(self.width)
         while len(self.points) > MAX_POINTS:
@@ -135,7 +139,7 @@ class CurveIndex:
 
 
 def load_index(record: OpenRecord, cache: Path) -> CurveIndex | None:
-    """Return the cached index of a record, or None if no cached one fits."""
+    """Return the cached index of a record; None if there is none that matches the record."""
     with suppress(OSError, ValueError, TrainerError):
         _require_own(cache)
         with _open_own(cache / _name_of(record.path)) as file:
@@ -174,10 +178,10 @@ def _parsed(data: bytes) -> tuple[_Header, Points]:
 
 
 def extend_index(path: Path, cache: Path, wanted_bytes: int = 0) -> CurveIndex:
-    """Read the new part of a record into the cache, or all of it if no cached index fits.
+    """Add a record's new lines to its cached index, or index it from the start if no index matches.
 
     Args:
-        wanted_bytes: number of new bytes from which on the cache is written again.
+        wanted_bytes: the index is extended only if the record has more new bytes than this.
 
     Raises:
         OSError: the record does not exist, or the cache cannot be written.
@@ -223,7 +227,7 @@ def _require_own(folder: Path) -> None:
 
 
 def _open_own(file: Path) -> BinaryIO:
-    """Open a cache file; refuse links and other users' files."""
+    """Open a cache file; refuse links, other users' files and files that are too large."""
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     opened = os.fdopen(os.open(file, flags), "rb")
     status = os.fstat(opened.fileno())
@@ -269,7 +273,7 @@ def _of_header(header: _Header, points: Points, file_bytes: int) -> CurveIndex:
 
 
 def _seal(record: OpenRecord, indexed_bytes: int) -> tuple[str, str]:
-    """Return hashes of the beginning and the end of the indexed part."""
+    """Return the sha256 of the first and of the last `_SEAL_BYTES` of the indexed part."""
     ends = (
         record.read(0, min(_SEAL_BYTES, indexed_bytes)),
         record.read(max(0, indexed_bytes - _SEAL_BYTES), indexed_bytes),
@@ -283,7 +287,7 @@ def _name_of(record: Path) -> str:
 
 
 def _evict(cache: Path, wanted: int) -> None:
-    """Remove the oldest cache files until the new one fits."""
+    """Remove the oldest cache files until a new one of `wanted` bytes fits."""
     files = [(file.lstat(), file) for file in cache.glob(f"*{SUFFIX}")]
     used = sum(status.st_size for status, _ in files) + wanted
     for status, file in sorted(files, key=lambda pair: pair[0].st_mtime):

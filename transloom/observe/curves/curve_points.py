@@ -1,12 +1,12 @@
-"""Points of a curve: each represents one step, or several neighbouring ones.
+"""Points of a curve: each represents one step, or several consecutive steps.
 
 ::
 
-    lines of steps ──▶ a point each ──▶ neighbours merged ──▶ columns for a picture
+    training lines ──▶ a point each ──▶ neighbouring points merged ──▶ columns of a plot
 
-A point of several steps has the last step's values for most columns. Losses and times are means.
-The extremes of loss and gradient norm are kept too, so that a spike survives when thousands of
-steps share a pixel.
+A point of several steps has the value of its last step in the columns `OF_THE_LAST`, and the mean
+over its steps in the columns `MEANS`. It also has the extremes of loss and gradient norm, so that a
+spike remains visible when thousands of steps share a pixel.
 """
 
 from collections.abc import Iterable, Sequence
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from trainer.record.metrics_lines import TrainLine
 
-# Values of the last step of a point; unknown ones are NaN.
+# Columns in which a point has the value of its last step; NaN if it is unknown.
 OF_THE_LAST = (
     "time",
     "target_tokens_seen",
@@ -29,8 +29,8 @@ OF_THE_LAST = (
     "world_size",
     "goodput",
 )
-# Means over the steps of a point, kept as sums. A value that one step lacks is unknown for the
-# point.
+# Columns in which a point has the mean over its steps, stored as their sum. The mean is unknown
+# (NaN) if one of the steps lacks the value.
 MEANS = (
     "loss",
     "nll",
@@ -45,7 +45,7 @@ MEANS = (
 COLUMNS = ("step", *OF_THE_LAST, *MEANS, "loss_min", "loss_max", "grad_norm_max")
 _COUNTS = ("step", "target_tokens_seen", "world_size")  # whole numbers
 
-# Rows of points: first step, number of steps, and the columns above.
+# Indices into a point's row, which has its first step, its number of steps, then `COLUMNS`.
 _FIRST, _STEPS, _STEP = 0, 1, 2
 _LAST = slice(_STEP, _STEP + 1 + len(OF_THE_LAST))
 _SUMS = slice(_LAST.stop, _LAST.stop + len(MEANS))
@@ -59,7 +59,7 @@ class Points:
     """Points in the order of their steps.
 
     Attributes:
-        rows: an array of shape (points, `ROW`).
+        rows: an array of shape (number of points, `ROW`).
     """
 
     rows: NDArray[np.float64]
@@ -70,7 +70,7 @@ class Points:
 
     @staticmethod
     def of_lines(lines: Sequence[TrainLine]) -> "Points":
-        """Return a point for each step."""
+        """Return one point for each line."""
         values = np.array([_values_of(line) for line in lines], np.float64)
         rows = np.ones((len(lines), ROW))
         rows[:, _STEP:] = values.reshape(len(lines), ROW - _STEP)
@@ -79,7 +79,7 @@ class Points:
 
     @staticmethod
     def joined(parts: Iterable["Points"]) -> "Points":
-        """Concatenate points, leaving out each whose step does not exceed all before it."""
+        """Concatenate points in order; drop each one whose step is not above all earlier ones."""
         rows = np.concatenate([np.empty((0, ROW)), *(part.rows for part in parts)])
         latest = np.maximum.accumulate(rows[:, _STEP])
         rises = np.ones(len(rows), bool)
@@ -99,17 +99,17 @@ class Points:
         return bool((self.rows[:, _STEPS] == 1).all())
 
     def within(self, first_step: int | None, last_step: int | None) -> "Points":
-        """Return the points that include a step of a range."""
+        """Return the points that cover a step of this range; None leaves that end open."""
         first = -np.inf if first_step is None else first_step
         last = np.inf if last_step is None else last_step
         return Points(self.rows[(self.steps >= first) & (self.rows[:, _FIRST] <= last)])
 
     def by_width(self, width: int) -> "Points":
-        """Merge each `width` steps into one point, from step 1 on."""
+        """Merge the points of each `width` consecutive steps, counted from step 1."""
         return self.merged((self.steps - 1) // width)
 
     def thinned(self, points: int) -> "Points":
-        """Return at most `points` points; each covers an equally wide span of steps."""
+        """Return at most `points` points, each merged from an equally wide range of steps."""
         if len(self) <= points:
             return self
         first, last = self.steps[0], self.steps[-1]
@@ -117,20 +117,20 @@ class Points:
         return self.merged((self.steps - first) // width)
 
     def columns(self) -> dict[str, list[Any]]:
-        """Return the columns of a picture by name; None represents an unknown value."""
+        """Return the points' values by the names in `COLUMNS`; None represents an unknown value."""
         rows = self.rows[:, _STEP:].copy()
         rows[:, _SUMS.start - _STEP : _SUMS.stop - _STEP] /= self.rows[:, [_STEPS]]
         return {name: _plain(rows[:, at], whole=name in _COUNTS) for at, name in enumerate(COLUMNS)}
 
     def merged(self, groups: NDArray[Any]) -> "Points":
-        """Merge neighbours of the same group into one point; `groups` has a number per point."""
+        """Merge neighbouring points of the same group; `groups` has a group number per point."""
         if not len(self):
             return self
         starts = np.flatnonzero(np.diff(groups, prepend=groups[0] - 1))
         ends = np.append(starts[1:], len(self)) - 1
         merged = self.rows[ends]
         merged[:, _FIRST] = self.rows[starts, _FIRST]
-        with np.errstate(over="ignore"):  # an untrusted record may overflow
+        with np.errstate(over="ignore"):  # the numbers of an untrusted record may overflow
             for summed in (_STEPS, _SUMS):
                 merged[:, summed] = np.add.reduceat(self.rows[:, summed], starts, axis=0)
         merged[:, _LEAST] = np.minimum.reduceat(self.rows[:, _LEAST], starts)
@@ -139,7 +139,7 @@ class Points:
 
 
 def _plain(values: NDArray[np.float64], whole: bool) -> list[Any]:
-    """Return numbers as Python objects, None for unknown ones."""
+    """Return numbers as Python objects, with None for those that are not finite."""
     known = np.isfinite(values)
     if known.all():
         return (values.astype(np.int64) if whole else values).tolist()

@@ -1,4 +1,4 @@
-"""Curve of a run for a picture, read by seeking: a record of a million steps is never read whole.
+"""Read the curves of a run by seeking, so that a record of a million steps is never read whole.
 
 ::
 
@@ -6,9 +6,10 @@
                    ├─ long: small blocks at even distances                         ─├▶ points, marks
                    └─ long, and in the cache: its index, and the lines since then  ─┘
 
-Blocks miss rare lines (validations, events, skipped steps) and the extremes between the blocks. The
-index of `transloom.observe.curves.curve_index` has them. Until `extend_index` has built it, the
-curves report that they are not complete.
+The marks of a curve are its rare lines: validations, events and skipped steps. Reading in blocks
+misses most marks, and the extremes between the blocks. The index of
+`transloom.observe.curves.curve_index` has them. Until `extend_index` has built that index, the
+returned curves are marked as not complete.
 """
 
 from dataclasses import dataclass
@@ -23,14 +24,15 @@ from transloom.observe.curves.curve_index import CurveIndex, load_index
 from transloom.observe.curves.curve_points import Points
 from transloom.observe.curves.record_blocks import Lines, OpenRecord
 
-# Read limit of a picture with the maximum of points, in addition to about 200 KB for finding
-# positions. Together with the ends of records for a table and the other requests of a run, less
-# than 5 MB are read.
+# Maximum number of bytes to read for `MAX_POINTS` points, in addition to about 200 KB for finding
+# byte positions. With it, all requests of a page about a run and the table of runs together read
+# less than 5 MB.
 MAX_READ_BYTES = 3_600_000
 MAX_POINTS = 2_000
-# A record up to this size is read whole for any picture; longer ones are worth an index.
+# A record, or a requested part of one, up to this size is read whole, however few points are
+# requested. Only longer ones are worth an index.
 SHORT_BYTES = 400_000
-# A block with the size of three lines contains two or three complete lines.
+# A block as long as three average lines contains two or three complete lines.
 _LINES_PER_BLOCK = 3
 _MIN_BLOCK_BYTES = 1_200
 
@@ -42,15 +44,15 @@ class Curves:
     Attributes:
         columns: lists of the same length by name, see
             `transloom.observe.curves.curve_points.COLUMNS`; None represents an unknown value.
-        validations: steps and scores.
+        validations: step and scores of each validation.
         events: events and skipped steps.
         steps_recorded: number of steps in the whole record.
-        recorded_bytes: length of the record's complete lines.
-        bytes_read: number of bytes read of the record and the cache.
-        thinned: True if a point may represent several steps, or a step several others.
-        complete: True if all marks and extremes of the range are included; otherwise they are
-            still being collected.
-        problem: description of the unreadable part of the record.
+        recorded_bytes: length in bytes of the record's complete lines.
+        bytes_read: number of bytes read from the record and the cache.
+        thinned: True if a point may represent several steps, including steps that were not read.
+        complete: True if all marks and extremes of the range are included; False if the index is
+            not built yet, or lacks some.
+        problem: description of the first damaged line that was read; None if there was none.
     """
 
     columns: dict[str, list[Any]]
@@ -75,7 +77,8 @@ def read_curves(
 
     Args:
         points: maximum number of points; fewer points read fewer bytes.
-        cache: the directory of indexes, read only.
+        first_step, last_step: the range of steps; None leaves that end open.
+        cache: the directory of indexes, which is only read; None uses no index.
 
     Raises:
         OSError: the record exists but cannot be read.
@@ -90,7 +93,7 @@ def read_curves(
 
 
 class _Reading:
-    """Reader of one record for one picture."""
+    """Reader of one record for one call of `read_curves`."""
 
     def __init__(
         self,
@@ -103,7 +106,7 @@ class _Reading:
         self._record, self._points, self._cache = record, points, cache
         self._range = first_step, last_step
         self._parts: list[Points] = []
-        self._found = Lines()  # found so far, without the lines of steps
+        self._found = Lines()  # used only to count the damaged lines
         self._validations: list[tuple[int, Scores]] = []
         self._events: list[Event | SkippedLine] = []
         self._cache_bytes = self._left_out = 0
@@ -154,7 +157,13 @@ class _Reading:
         self._found.first_damage = self._found.first_damage or lines.first_damage
 
     def _read_blocks(self, start: int, stop: int, budget: int) -> None:
-        """Read small blocks at even distances, from the first to the last line, as a point each."""
+        """Read small, evenly spaced blocks of a byte range; merge each one's steps into a point.
+
+        The first block starts at `start`, and the last one ends at `stop`.
+
+        Args:
+            budget: number of bytes to read.
+        """
         block = max(_MIN_BLOCK_BYTES, _LINES_PER_BLOCK * self._record.line_bytes)
         blocks = max(2, min(self._points, budget // block))
         train: list[TrainLine] = []

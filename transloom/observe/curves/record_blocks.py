@@ -1,4 +1,4 @@
-"""Random access to the lines of a record, with a count of the bytes read.
+"""Random access to the lines of a metrics file (a record), with a count of the bytes read.
 
 Lines are in the order of their steps, so a binary search finds the position of a step. A record may
 be read while it grows: text after the last line end is ignored. A record may also be damaged:
@@ -22,25 +22,27 @@ from trainer.record.metrics_lines import Event, SkippedLine, TrainLine, Validati
 CHUNK_BYTES = 2**21
 _END_BYTES = 2**14
 _PROBE_BYTES = 2**12
-# Bytes after a position that are searched for a line with a step; then the search samples the
-# range.
+# Number of bytes after a position that are searched for a line with a step. If they contain none,
+# the search samples its range at `_PARTS` - 1 positions.
 _LONGEST_PROBE = 2**16
 _PARTS = 16
-# Enough for a binary search in any file; a damaged record might need more.
+# Maximum number of iterations of a binary search. They suffice for any intact file; a damaged one
+# might need more.
 _MAX_PROBES = 64
-# A shorter line cannot be valid.
+# A line with fewer bytes cannot be valid.
 _SHORTEST_LINE = 20
-# No text within a line can match: its quotation marks are escaped.
+# Text inside a JSON string cannot match these patterns, because its quotation marks are escaped.
 _TRAIN = b'"kind": "train"'
 _STEP = re.compile(rb'^\{(?:"version": \d{1,3}, )?"step": (\d{1,15})[,}]', re.MULTILINE)
 
 
 @dataclass
 class Lines:
-    """Parsed lines of steps and rare lines, and the number of damaged ones.
+    """Parsed lines by kind, and the number of damaged lines.
 
     Attributes:
-        validation_at: start and length in bytes of the last validation line.
+        first_damage: position and problem of the first damaged line; None if there is none.
+        validation_at: byte position and length in bytes of the last validation line.
     """
 
     train: list[TrainLine] = field(default_factory=list)
@@ -56,12 +58,11 @@ class Lines:
 
 
 def parse_lines(position: int, text: bytes, found: Lines) -> None:
-    """Parse complete lines, the first of which starts at byte `position` of the record."""
-    # Not splitlines: a sentence may contain U+2028 and others, which splitlines treats as line
-    # ends.
+    """Parse complete lines into `found`; the first one starts at byte `position` of the record."""
+    # Not splitlines, which would also split at a carriage return.
     for line in text.split(b"\n")[:-1]:
         try:
-            if len(line) < _SHORTEST_LINE:  # a million of them must not take long
+            if len(line) < _SHORTEST_LINE:  # not parsed, so that a million of them do not take long
                 found.damage(f"at byte {position:,}, which is {line!r}")
             elif _TRAIN in line:
                 found.train.append(TrainLine.model_validate_json(line))
@@ -79,24 +80,24 @@ def _parse_rare(position: int, text: bytes, found: Lines) -> None:
     if isinstance(line, ValidationLine):
         found.validations.append(line)
         found.validation_at = position, len(text)
-    elif isinstance(line, TrainLine):  # written by hand, with different spaces
+    elif isinstance(line, TrainLine):  # with different spaces than in `_TRAIN`, so written by hand
         found.train.append(line)
     else:
         found.events.append(line)
 
 
 class OpenRecord:
-    """An open record.
+    """Record that is opened for random access.
 
     Attributes:
         size: number of bytes when the record was opened.
-        end: end of the last complete line.
+        end: byte position of the end of the last complete line.
         bytes_read: number of bytes read so far.
-        first_step, last_step: steps of the first and last readable line; None without one.
-        line_bytes: mean length of the lines at the end.
+        first_step, last_step: the first and the last step that could be read; None if none could.
+        line_bytes: mean length in bytes of the lines at the record's end.
 
     Raises:
-        OSError: the file does not exist, or is no regular file.
+        OSError: the file does not exist, or is not a regular file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -123,22 +124,24 @@ class OpenRecord:
         self._file.close()
 
     def read(self, start: int, stop: int) -> bytes:
-        """Return the bytes of a range, fewer if the record has been cut meanwhile."""
+        """Return the bytes of a range; fewer if the record has been truncated in the meantime."""
         data = os.pread(self._file.fileno(), max(0, stop - start), start)
         self.bytes_read += len(data)
         return data
 
     def lines_within(self, start: int, stop: int) -> Lines:
-        """Return the lines that a range contains completely."""
+        """Return the lines that lie completely within a byte range."""
         position, text = self._lines_from(start, stop)
         found = Lines()
         parse_lines(position, text, found)
         return found
 
     def chunks(self, start: int, stop: int) -> Iterator[tuple[int, Lines]]:
-        """Yield all lines from the start of one line to the end of another, in parts.
+        """Yield the lines of a byte range in parts, each with the byte position at which it ends.
 
-        Each part comes with its end position.
+        Args:
+            start: the start of a line.
+            stop: the end of a line.
         """
         position = start
         length = CHUNK_BYTES
@@ -151,7 +154,7 @@ class OpenRecord:
                 position, length = position + cut, CHUNK_BYTES
                 yield position, found
             elif position + len(data) >= stop or not data:
-                return  # the last line is still being written
+                return  # the last line is not complete yet
             elif length < LONGEST_LINE_BYTES:
                 length *= 2
             else:
@@ -161,7 +164,11 @@ class OpenRecord:
                 yield position, found
 
     def span(self, first_step: int | None, last_step: int | None) -> tuple[int, int]:
-        """Return the byte range of the lines of these steps, with perhaps a few neighbours."""
+        """Return a byte range that contains the lines of these steps, and perhaps a few others.
+
+        Args:
+            first_step, last_step: None leaves that end of the range open.
+        """
         start = 0 if first_step is None else self._byte_range_of(first_step)[0]
         if last_step is None:
             return start, self.end
@@ -184,13 +191,14 @@ class OpenRecord:
         self.line_bytes = (len(data) // data.count(b"\n")) if b"\n" in data else 1
 
     def _lines_from(self, start: int, stop: int) -> LineRange:
-        """Return the complete lines of a range, including one that starts with the range."""
+        """Return the complete lines of a byte range, including one that starts at `start`."""
         return whole_lines(self.read, max(0, start - 1), stop)
 
     def _byte_range_of(self, step: int) -> tuple[int, int]:
-        """Return two positions that enclose the lines of a step.
+        """Return two byte positions that bracket the first line of a step, or of a later one.
 
-        All lines before the first position have earlier steps; all from the second on do not.
+        All lines before the first position have earlier steps. No line from the second position on
+        has an earlier step.
         """
         low, high = 0, self.end
         for _ in range(_MAX_PROBES):
@@ -199,7 +207,7 @@ class OpenRecord:
             middle = (low + high) // 2
             found = self._step_from(middle, high)
             if found is None:
-                break  # nothing readable there: the step may be anywhere between
+                break  # nothing readable there: the step may be anywhere between low and high
             place, found_step, is_first = found
             if found_step < step:
                 low = place
@@ -208,9 +216,10 @@ class OpenRecord:
         return low, high
 
     def _step_from(self, start: int, stop: int) -> tuple[int, int, bool] | None:
-        """Find a line that starts in a range: its position, its step, and True if it is the first.
+        """Return the position and step of a line that starts in a byte range.
 
-        Return None if no line with a readable step was found.
+        The third value is True if the line is known to be the first one with a readable step in
+        the range. Return None if no line with a readable step was found.
         """
         length = _PROBE_BYTES
         while length <= _LONGEST_PROBE:
@@ -219,7 +228,7 @@ class OpenRecord:
                 at += found.start()
                 return (at, int(found[1]), True) if at < stop else None
             length *= 4
-        for part in range(1, _PARTS):  # samples of a damaged stretch
+        for part in range(1, _PARTS):  # sample the range, which begins with a damaged part
             place = start + (stop - start) * part // _PARTS
             at, text = self._lines_from(place, min(place + _PROBE_BYTES, self.end))
             found = _STEP.search(text)
@@ -228,7 +237,7 @@ class OpenRecord:
         return None
 
     def _line_end(self, position: int, stop: int) -> int:
-        """Return the end of the line that contains a position."""
+        """Return the end of the line that contains a position; `stop` if it does not end before."""
         length = _PROBE_BYTES
         while position < stop:
             data = self.read(position, min(stop, position + length))

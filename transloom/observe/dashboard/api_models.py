@@ -1,7 +1,7 @@
-"""Responses of the server to the page; a frozen report contains them as well.
+"""Responses of the dashboard server to its page; `transloom report` freezes them in a file.
 
 Every response is JSON; the page requests relative paths. The paths below are also the keys of a
-frozen report. Unknown values are null.
+frozen report. Unknown values are null. A "look" is the inspection of some steps.
 
 ::
 
@@ -10,8 +10,8 @@ frozen report. Unknown values are null.
     api/runs/ID/curves?points=&from=&to=  CurvesResponse
     api/runs/ID/nodes                     NodesResponse
     api/runs/ID/time-lapse                TimeLapseResponse
-    api/runs/ID/looks/A-B                 InspectionResponse
-    POST api/runs/ID/looks                InspectionRequest
+    api/runs/ID/looks/A-B                 InspectionResponse, for the steps A to B
+    POST api/runs/ID/looks                InspectionResponse to an InspectionRequest
     api/follow                            server-sent events: runs (NewRuns), steps (NewSteps),
                                           curves (CurvesChanged), looks (NewInspection)
 """
@@ -30,7 +30,8 @@ from trainer.scores import Scores
 
 RUNS = "/api/runs"
 FOLLOW = "/api/follow"
-# Limit of one inspection: each step is trained again, and the response has all of its sentences.
+# Maximum number of steps of an inspection: each step is trained again, and the response has all of
+# its sentences.
 MAX_INSPECTED_STEPS = 100
 
 Columns = dict[str, list[int | float | None]]
@@ -57,13 +58,14 @@ def inspection_path(run: str, first_step: int, last_step: int) -> str:
 
 
 class RunRow(FileModel):
-    """A row of the table.
+    """Row of the table of runs.
 
     Attributes:
-        id: identifies the run in the dashboard's addresses; the same whenever the folder is served.
-        settings: settings of its recipe, by dotted key.
-        loss_unit: unit over which its loss is a mean, such as "target token"; None for the task of
-            an extension, which is not loaded here.
+        id: identifies the run in the dashboard's URLs; a restarted server uses the same id.
+        standing: the run's status.
+        settings: settings of the run's recipe, by dotted name.
+        loss_unit: unit over which the run's loss is averaged, such as "target token"; None for
+            the task of an extension, because the server loads no extensions.
     """
 
     id: str
@@ -77,7 +79,7 @@ class RunsResponse(FileModel):
     """All runs of the folder.
 
     Attributes:
-        problems: folders that cannot be read, or are not followed.
+        problems: messages about folders that cannot be read, and about links that are not followed.
         bytes_read: number of bytes read from the folders for this response.
     """
 
@@ -88,12 +90,12 @@ class RunsResponse(FileModel):
 
 
 class Mark(FileModel):
-    """Event at a step.
+    """Event at a step, shown as a mark on the curves.
 
     Attributes:
         event: "resumed", "resized", "preempted", "repeated", "replay_mismatch" or "skipped".
         words: description in a sentence.
-        details: the other fields of its line.
+        details: the other fields of the event's line in the record.
     """
 
     step: int
@@ -103,7 +105,7 @@ class Mark(FileModel):
 
 
 class ValidationRow(FileModel):
-    """Scores of a validation."""
+    """Scores of a validation after a step."""
 
     step: int
     scores: Scores
@@ -113,13 +115,16 @@ class RunResponse(FileModel):
     """All information about one run except its curves.
 
     Attributes:
-        complete: True if all events and validations are included; otherwise they are still being
-            collected.
+        standing: the run's status.
+        settings: settings of the run's recipe, by dotted name.
+        complete: True if all events and validations are included; False while a long record is
+            still being indexed.
+        card: the run metadata; None if it cannot be read.
         samples: samples of the newest validation.
-        cleaning: the manifest's cleaning report, by corpus.
+        cleaning: the cleaning report of the dataset's manifest, by corpus; None without one.
         environment: versions, commit and numerics, as far as they are known.
         commands: commands that reproduce the run.
-        vitals: contents of vitals.json.
+        vitals: contents of vitals.json; None without that file.
     """
 
     id: str
@@ -140,7 +145,7 @@ class RunResponse(FileModel):
 
 
 class CurvesResponse(FileModel):
-    """Curves for a picture, see `transloom.observe.curves.curves.Curves`."""
+    """Curves to plot; see `transloom.observe.curves.curves.Curves` for the fields."""
 
     thinned: bool
     complete: bool
@@ -152,7 +157,7 @@ class CurvesResponse(FileModel):
 
 
 class GpuColumns(FileModel):
-    """Usage of a GPU of a node, by sample."""
+    """Usage of one GPU of a node over time, one value per sample."""
 
     index: int
     utilization_percent: list[float | None]
@@ -161,7 +166,7 @@ class GpuColumns(FileModel):
 
 
 class NodeColumns(FileModel):
-    """Usage of a node, by sample."""
+    """Usage of one node over time, one value per sample."""
 
     time: list[float]
     cpu_percent: list[float | None]
@@ -171,7 +176,7 @@ class NodeColumns(FileModel):
 
 
 class NodesResponse(FileModel):
-    """CPU, memory and GPUs of each node, by its name."""
+    """Usage of CPU, memory and GPUs of each node, by the node's name."""
 
     thinned: bool
     problem: str | None = None
@@ -182,10 +187,11 @@ class ProbeMoment(FileModel):
     """Translation of a probe sentence after a step.
 
     Attributes:
-        target: the pieces that each decoding step read.
-        weights: the mean of all heads' cross-attention, in hundredths: a row for each step, a
-            column for each source piece.
-        ended: True if the model ended the translation.
+        ended: True if the model itself ended the translation.
+        source: the subword pieces of the sentence.
+        target: the subword piece that each decoding step read.
+        weights: the cross-attention as the mean of all heads, in hundredths: a row for each
+            decoding step, a column for each source piece.
     """
 
     step: Count
@@ -197,25 +203,25 @@ class ProbeMoment(FileModel):
 
 
 class TimeLapseResponse(FileModel):
-    """Translations of each probe sentence over the run, in order."""
+    """Translations of each probe sentence, in the order of the steps."""
 
     problems: list[str]
     sentences: dict[str, list[ProbeMoment]]
 
 
 class InspectionRequest(FileModel):
-    """Request to inspect a range of steps."""
+    """Request to inspect a range of steps, which includes both ends."""
 
     first_step: Annotated[Count, Field(alias="from", ge=1)]
     last_step: Annotated[Count, Field(alias="to", ge=1)]
 
 
 class InspectionResponse(FileModel):
-    """Inspection of a range of steps, which are trained again.
+    """State of an inspection, for which a range of steps is trained again.
 
     Attributes:
-        message: its progress, or the reason of a failure.
-        look: see `trainer.replay`; None until it is done.
+        message: the progress, or the reason of a failure.
+        look: the report of the replay, see `trainer.replay`; None until it is done.
     """
 
     state: Literal["running", "done", "failed"]
@@ -224,7 +230,7 @@ class InspectionResponse(FileModel):
 
 
 class NewSteps(FileModel):
-    """Event of `api/follow`: lines appended to a record since the last event."""
+    """Event "steps" of `api/follow`: lines appended to a run's record since the last event."""
 
     id: str
     columns: Columns
@@ -233,22 +239,22 @@ class NewSteps(FileModel):
 
 
 class NewRuns(FileModel):
-    """Event of `api/follow`: rows that have changed, or are new."""
+    """Event "runs" of `api/follow`: rows of the table that are new or have changed."""
 
     runs: list[RunRow]
 
 
 class CurvesChanged(FileModel):
-    """Event of `api/follow`, "curves": curves and marks of a run should be requested again.
+    """Event "curves" of `api/follow`: the page should request the run's curves and marks again.
 
-    Either its index is complete now, or another record has replaced its record.
+    Either the index of the run's record is complete now, or another file has replaced the record.
     """
 
     id: str
 
 
 class NewInspection(FileModel):
-    """Event of `api/follow`: an inspection has started or ended."""
+    """Event "looks" of `api/follow`: an inspection has started or ended."""
 
     id: str
     first_step: Annotated[int, Field(serialization_alias="from")]

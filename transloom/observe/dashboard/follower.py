@@ -1,12 +1,12 @@
-"""Follow the runs of the folder for all pages together, with one poller that reads appended lines.
+"""Send changes of the runs to all pages, from one poller that reads appended lines.
 
 ::
 
-    growing records     ── every half of a step, at least 0.1 s apart ──▶ steps
-    all folders' files  ── every few seconds, by their times only     ──▶ runs with a changed row
+    records of training runs ── twice per step, every 0.1 to 2 s ──▶ event "steps"
+    files of all runs        ── every 3 s, file metadata only    ──▶ event "runs"
 
-The poller works only while a page listens. It opens a record again for each poll: shared storage
-then shows the appended lines, and no open file prevents its replacement.
+The poller works only while a page is subscribed. It opens a record again for each poll. Otherwise
+shared storage would not show the appended lines, and the open file would prevent its replacement.
 """
 
 import asyncio
@@ -35,11 +35,11 @@ T = TypeVar("T")
 
 
 class Tail:
-    """Reader of the lines appended to a record, with the time of its next read.
+    """Reader of the lines appended to a record, which also schedules its reads.
 
     Attributes:
-        step_seconds: duration of the last step.
-        due: time of the next read, by the monotonic clock.
+        step_seconds: duration of the last step that was read.
+        due: time of the next read, in seconds of the monotonic clock.
     """
 
     def __init__(
@@ -48,8 +48,9 @@ class Tail:
         """Start at a position of the record.
 
         Args:
-            position: the end of the last line that a page has; None starts at the record's end,
-                because pages request the lines before it themselves.
+            position: the byte position at which the lines that a page already has end. None is the
+                end of the record: pages request all lines before it themselves.
+            step_seconds: the assumed duration of a step until one is read.
         """
         self.record = record
         self.step_seconds = step_seconds
@@ -57,7 +58,7 @@ class Tail:
         self._lines = LineTail(record, position)
 
     def read(self) -> tuple[Lines, bool]:
-        """Return the appended lines, and whether another record has replaced the record."""
+        """Return the appended lines, and True if another file has replaced the record."""
         new = self._lines.read()
         found = Lines()
         parse_lines(new.position, new.content, found)
@@ -67,12 +68,12 @@ class Tail:
 
     @property
     def wait_seconds(self) -> float:
-        """Time between polls, short enough to show a step before the next but one ends."""
+        """Seconds between two reads: half the duration of a step, within limits."""
         return min(max(self.step_seconds / 2, FASTEST_SECONDS), SLOWEST_SECONDS)
 
 
 class Follower:
-    """Publisher of new rows and steps to the subscribed pages."""
+    """Publisher of changed rows and new steps to the subscribed pages."""
 
     def __init__(
         self,
@@ -81,11 +82,11 @@ class Follower:
         executor: Executor,
         other: Callable[[str, Path], None] = lambda run, record: None,
     ) -> None:
-        """Start to follow the runs.
+        """Start following the runs; requires a running event loop.
 
         Args:
             executor: runs the file reads.
-            other: called for each run whose record was replaced by another one.
+            other: called with id and record of each run whose record was replaced by another file.
         """
         self._table, self._subscribers, self._executor = table, subscribers, executor
         self._other = other
@@ -95,11 +96,14 @@ class Follower:
         self._task = asyncio.get_running_loop().create_task(self._follow())
 
     def wake(self) -> None:
-        """Start polling: a page has begun to listen."""
+        """Start polling, because a page has subscribed."""
         self._wakes.set()
 
     def expect(self, run: str, record: Path, position: int) -> None:
-        """Follow a run from the position up to which a page has its curves."""
+        """Follow a run from the byte position up to which a page has received its curves.
+
+        A run that is already followed for subscribed pages keeps its position.
+        """
         if run not in self._tails or not len(self._subscribers):
             self._tails[run] = Tail(record, position)
 
@@ -114,7 +118,7 @@ class Follower:
                 self._wakes.clear()
                 await self._wakes.wait()
             if time.monotonic() >= self._rows_due:
-                with suppress(OSError, ValueError, TrainerError):  # `answer` reports it
+                with suppress(OSError, ValueError, TrainerError):  # `RunsTable.answer` reports it
                     await self._refresh_rows()
                 self._rows_due = time.monotonic() + ROWS_SECONDS
             for run, tail in list(self._tails.items()):
@@ -131,15 +135,15 @@ class Follower:
             self._tails.setdefault(run, Tail(RunFolder(path).metrics))
         for run in self._tails.keys() - self._table.paths.keys():
             del self._tails[run]
-        for row in changed:  # also those whose last lines came with their end
+        for row in changed:  # including runs that have ended: read their last lines
             self._tails[row.id].due = 0.0
 
     async def _read(self, run: str, tail: Tail) -> None:
         trains = self._table.trains(run)
-        wait_seconds = tail.wait_seconds if trains else float("inf")  # until its row changes
+        wait_seconds = tail.wait_seconds if trains else float("inf")  # inf: until its row changes
         try:
             lines, is_other = await self._in_thread(tail.read)
-        except (OSError, ValueError):  # its row reports the problem
+        except (OSError, ValueError):  # the row of the run reports the problem
             tail.due = time.monotonic() + ROWS_SECONDS
             return
         tail.due = time.monotonic() + wait_seconds
@@ -147,7 +151,7 @@ class Follower:
             self._subscribers.publish("curves", CurvesChanged(id=run))
             self._other(run, tail.record)
         if lines.train or lines.validations or lines.events:
-            tail.due = min(tail.due, time.monotonic() + tail.wait_seconds)  # perhaps there is more
+            tail.due = min(tail.due, time.monotonic() + tail.wait_seconds)  # there may be more
             self._subscribers.publish("steps", _new_events(run, lines))
 
     async def _in_thread(self, function: Callable[[], T]) -> T:

@@ -1,7 +1,7 @@
-"""Process that reads long records into the cache, at the lowest priority.
+"""Process that indexes long records in the cache, at the lowest priority.
 
-The server runs it as a separate process, since parsing a million lines would block the server. The
-process ends with the server, even if the server is killed.
+The server runs it as a separate process, because parsing a million lines would block the server.
+The process ends with the server, even if the server is killed.
 """
 
 import asyncio
@@ -14,7 +14,8 @@ from foundation.child_process import enter_background
 from trainer.errors import TrainerError
 from transloom.observe.curves.curve_index import extend_index
 
-# New bytes from which on an index is extended; fewer are read for each picture.
+# An index is extended when its record has this many new bytes. Until then, each request reads the
+# new bytes from the record.
 NEW_BYTES = 2**18
 COMMAND = (
     sys.executable,
@@ -25,7 +26,7 @@ COMMAND = (
 
 
 def main() -> None:
-    """Extend the index of the record in the first argument, in the directory of the second."""
+    """Extend the index of a record; the arguments are the record and the cache directory."""
     enter_background()
     record, cache = map(Path, sys.argv[1:])
     try:
@@ -42,10 +43,10 @@ def _size(record: Path) -> int:
 
 
 class Indexer:
-    """Queue that reads one record after another into the cache.
+    """Queue of records, which are indexed one after another.
 
     Attributes:
-        problem: reason why nothing is cached; None without a problem.
+        problem: reason why the last failed record could not be indexed; None without a failure.
     """
 
     def __init__(self, cache: Path, done: Callable[[str], None]) -> None:
@@ -56,17 +57,18 @@ class Indexer:
         """
         self._cache, self._done = cache, done
         self._waiting: dict[str, Path] = {}
-        self._read: dict[str, int] = {}  # sizes of the records that have been read
+        self._read: dict[str, int] = {}  # size of each run's record when it was last indexed
         self._failed: set[str] = set()
         self._wakes = asyncio.Event()
         self._task = asyncio.get_running_loop().create_task(self._work())
         self.problem: str | None = None
 
     def want(self, run: str, record: Path, *, is_other: bool = False) -> None:
-        """Queue the new part of a record, if it is large enough.
+        """Queue a record if it has enough new lines.
 
         Args:
-            is_other: True if another record has replaced the former one.
+            run: the run's id.
+            is_other: True if another file has replaced the record: all of its lines are new.
         """
         if is_other:
             self._read.pop(run, None)

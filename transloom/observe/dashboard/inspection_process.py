@@ -1,19 +1,19 @@
-"""Process that trains some steps again to inspect them: `transloom replay`, with low priority.
+"""Process that trains some steps again to inspect them: `transloom replay`, at the lowest priority.
 
-It ends with the server that started it, even if the server is killed: the server holds the other
-end of its standard input.
+The process ends when its standard input is closed. The server that starts it holds the other end,
+so the process ends with the server, even if the server is killed.
 """
 
 import sys
 
 
 def inspection_command(command_line: str) -> tuple[str, ...]:
-    """Return the command `transloom`, with the lowest priority and the server's lifetime.
+    """Return the command line that runs `transloom` at the lowest priority, until the server ends.
 
     Args:
-        command_line: the module whose `main` it calls.
+        command_line: the module whose `main` function is the command `transloom`.
     """
-    # -P: a folder `cluster` in the current folder is not ours.
+    # -P: do not import a package of the current folder that is also called `cluster`.
     return (
         *(sys.executable, "-P", "-c"),
         "from foundation.child_process import enter_background; enter_background(); "

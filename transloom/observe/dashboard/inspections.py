@@ -1,7 +1,7 @@
 """Inspect steps by `transloom replay RUN --steps A:B --look --json`, one process at a time.
 
-The output of such a process is kept unchanged for the few newest inspections. It is checked to be
-JSON within limits.
+The output of a process is checked to be JSON within limits, and sent to pages unchanged. The output
+of the newest inspections is kept.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ class InspectionRefusedError(Exception):
 
 @dataclass
 class StepInspection:
-    """Replay of some steps, running or ended.
+    """Inspection of some steps by a replay, running or ended.
 
     Attributes:
         content: the report of the replay as JSON; empty until it is done.
@@ -53,7 +53,7 @@ class StepInspection:
         return self.run, self.first_step, self.last_step
 
     def answer(self) -> bytes:
-        """Return an `InspectionResponse` as JSON."""
+        """Return the state and the report as an `InspectionResponse` in JSON."""
         values = {"state": self.state, "message": self.message}
         text = InspectionResponse.model_validate(values).model_dump_json(exclude_none=True).encode()
         return text[:-1] + b',"look":' + (self.content or b"null") + b"}"
@@ -71,14 +71,14 @@ class StepInspection:
 
 
 class InspectionManager:
-    """Starter of inspections, which also keeps their results."""
+    """Manager of inspections: runs one at a time, and keeps the results of the newest."""
 
     def __init__(self, news: Callable[[NewInspection], None], command: Sequence[str]) -> None:
-        """Keep no result yet.
+        """Start without results.
 
         Args:
             news: called when an inspection starts and when it ends.
-            command: `transloom`, see `transloom.observe.dashboard.inspection_process`.
+            command: the command `transloom`, see `transloom.observe.dashboard.inspection_process`.
         """
         self._news, self._command = news, tuple(command)
         self._kept: OrderedDict[tuple[str, int, int], StepInspection] = OrderedDict()
@@ -89,10 +89,10 @@ class InspectionManager:
         return self._kept.get((run, first_step, last_step))
 
     def start(self, run: str, path: Path, first_step: int, last_step: int) -> StepInspection:
-        """Start to inspect these steps, unless a result exists.
+        """Return the inspection of these steps; start it if there is none, or if it has failed.
 
         Raises:
-            InspectionRefusedError: there are too many steps, or another inspection is running.
+            InspectionRefusedError: there are no or too many steps, or an inspection is running.
         """
         steps = last_step - first_step + 1
         if not 1 <= steps <= MAX_INSPECTED_STEPS:
@@ -118,7 +118,7 @@ class InspectionManager:
         return look
 
     async def close(self) -> None:
-        """End the running inspection, with its process."""
+        """End the running inspection and its process."""
         if self._task:
             self._task.cancel()
             with suppress(asyncio.CancelledError):
@@ -142,7 +142,7 @@ class InspectionManager:
         process = await asyncio.create_subprocess_exec(
             *self._command,
             *("replay", str(path), "--steps", steps, "--look", "--json"),
-            stdin=asyncio.subprocess.PIPE,  # ends with this process, see inspection_process.py
+            stdin=asyncio.subprocess.PIPE,  # closing it ends the process, see inspection_process.py
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             start_new_session=True,
@@ -158,15 +158,15 @@ class InspectionManager:
             said.cancel()
         if not content.strip():
             raise ValueError(look.message or f"replay ended with exit code {code}")
-        # The content becomes part of a response. Exit codes other than 0 include a difference from
-        # the record.
+        # Check the content, because it becomes part of a response. The exit code is not checked: it
+        # is also nonzero if the replay differs from the record.
         parse_object(content, LIMITS)
         look.content, look.state, look.message = content.strip(), "done", ""
 
     async def _read_progress(
         self, process: asyncio.subprocess.Process, look: StepInspection
     ) -> None:
-        """Keep the last line of standard error as the message: the progress, or the error."""
+        """Set the message to the last line of standard error: the progress, or the error."""
         assert process.stderr is not None
         end = b""
         while block := await process.stderr.read(_BLOCK_BYTES):
@@ -188,7 +188,7 @@ async def _read_at_most(stream: asyncio.StreamReader, most: int) -> bytes:
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:
-    """End a process and its group, including processes that it has started and left behind."""
+    """End a process and its process group, including child processes that it has left behind."""
     _signal(process, signal.SIGTERM)
     with suppress(TimeoutError):
         await asyncio.wait_for(process.wait(), GRACE_SECONDS)

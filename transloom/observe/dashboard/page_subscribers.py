@@ -9,13 +9,13 @@ from collections import deque
 
 from pydantic import BaseModel
 
-# Limit of one page, for messages that its browser has not received yet.
+# Maximum size in bytes of the messages that are queued for one page.
 MAX_WAITING_BYTES = 2_000_000
 MAX_PAGES = 32
 
 
 class TooManyPagesError(Exception):
-    """The limit of subscribed pages is reached."""
+    """Refusal to subscribe another page, because the limit is reached."""
 
 
 class PageSubscriber:
@@ -45,7 +45,11 @@ class PageSubscriber:
         self._wakes.set()
 
     async def take(self, timeout_seconds: float) -> bytes | None:
-        """Return the queued messages joined: empty after the timeout, None if disconnected."""
+        """Wait for messages, and return all queued ones, joined.
+
+        Return empty bytes if no message comes before the timeout, and None if the page is
+        disconnected.
+        """
         if not self._waiting and not self.is_let_go:
             try:
                 await asyncio.wait_for(self._wakes.wait(), timeout_seconds)
@@ -87,9 +91,9 @@ class PageSubscribers:
         self._pages.discard(page)
 
     def publish(self, event: str, answer: BaseModel) -> None:
-        """Send a server-sent event to all pages."""
+        """Send a server-sent event with this name and content to all pages."""
         if self._pages:
-            data = answer.model_dump_json(by_alias=True)  # one line: JSON escapes line ends
+            data = answer.model_dump_json(by_alias=True)  # a single line: JSON escapes line ends
             message = f"event: {event}\ndata: {data}\n\n".encode()
             for page in self._pages:
                 page.put(message)

@@ -1,7 +1,7 @@
 """Build the responses about runs from their folders, for the server and for frozen reports.
 
 No state is kept between two calls, and each file is read up to a limit. A response reports what
-cannot be read, and contains the rest.
+cannot be read, and contains everything else.
 """
 
 import shlex
@@ -49,7 +49,8 @@ from transloom.observe.terminal.events import event_text
 
 T = TypeVar("T")
 
-# A table reads this much of all record ends together, but at least about ten lines of each.
+# The table of runs reads this many bytes from the ends of all records together. It reads at least
+# `MIN_END_BYTES` (about ten lines) from each.
 TABLE_BYTES = 2_400_000
 MIN_END_BYTES = 2**13
 LOG_ENTRIES = 200
@@ -75,13 +76,21 @@ def row_of(snapshot: RunSnapshot) -> RunRow:
 
 
 def _loss_unit(settings: Mapping[str, Any]) -> str | None:
-    """Return the unit of the loss by a recipe's task, which older recipes leave out."""
+    """Return the loss unit of a recipe's task; None for the task of an extension.
+
+    Older recipes do not name their task, which is the default one.
+    """
     task = settings.get("task", DEFAULT_TASK)
     return TASKS[task].loss_unit if isinstance(task, str) and task in TASKS else None
 
 
 def run_response(path: Path, cache: Path | None) -> RunResponse:
-    """Return all information about a run except its curves."""
+    """Return all information about a run except its curves.
+
+    Args:
+        path: the run's folder.
+        cache: the directory of record indexes; None uses no index.
+    """
     run = RunFolder(path)
     snapshot = RunSnapshot(run, RECORD_BYTES_IN_LIST)
     row = row_of(snapshot)
@@ -96,7 +105,8 @@ def run_response(path: Path, cache: Path | None) -> RunResponse:
     problems = [
         *row.standing.problems,
         *([curves.problem] if curves and curves.problem else []),
-        # Repeated, since the page shows this list next to the log.
+        # Problems of the log are listed a second time, since the page shows this list next to the
+        # log.
         *(text for text in row.standing.problems if text.startswith(str(run.log))),
         *snapshot.problems[known:],
     ]
@@ -120,7 +130,7 @@ def run_response(path: Path, cache: Path | None) -> RunResponse:
 
 
 def newest_samples(record: Path, cache: Path | None) -> list[Sample]:
-    """Return the newest validation's samples, found near the record's end or by the index."""
+    """Return the newest validation's samples, found near the record's end or by its index."""
     with OpenRecord(record) as opened:
         end = opened.lines_within(max(0, opened.end - SAMPLES_END_BYTES), opened.end)
         if not end.validations and cache and (index := load_index(opened, cache)):
@@ -130,7 +140,10 @@ def newest_samples(record: Path, cache: Path | None) -> list[Sample]:
 
 
 def environment_of(snapshot: RunSnapshot) -> dict[str, Any]:
-    """Return versions, commit and numerics by the last start and the newest readable header."""
+    """Return the versions, commit and numerics of a run, as far as they are known.
+
+    They come from the run's last start and from its newest readable checkpoint header.
+    """
     known: dict[str, Any] = {}
     if start := snapshot.start:
         known |= {"started": start.since, **start.versions}
@@ -149,11 +162,11 @@ def environment_of(snapshot: RunSnapshot) -> dict[str, Any]:
 
 
 def commands_of(snapshot: RunSnapshot) -> list[str]:
-    """Return the command of the last start, and commands that repeat and prove the run."""
+    """Return the command of the last start, then commands that repeat the run and verify it."""
     run, start, settings = snapshot.run, snapshot.start, snapshot.settings
     name = shlex.quote(str(run.path))
     typed = start.invocation.command if start else None
-    # `train` trusts its recipe, and any user may have written this one.
+    # `train` loads the extensions that its recipe names, and any user may have written this recipe.
     harmless = settings and settings.get("extension_folder") is None
     no_folder = "" if harmless else " extension_folder=null"
     return [
@@ -171,7 +184,12 @@ def curves_response(
     first_step: int | None = None,
     last_step: int | None = None,
 ) -> CurvesResponse:
-    """Return the curves of a run, or of some of its steps.
+    """Return the curves of a run, or of a range of its steps.
+
+    Args:
+        cache: the directory of record indexes; None uses no index.
+        points: maximum number of points of each curve.
+        first_step, last_step: None leaves that end of the range open.
 
     Raises:
         OSError: its record cannot be read.
@@ -191,8 +209,8 @@ def curves_response(
 def frozen_responses(run: Path, *more: Path, cache: Path | None = None) -> dict[str, Any]:
     """Return the responses about some runs as JSON values, by request path, for a report.
 
-    A report is complete: the records are indexed completely, in the cache or else in a temporary
-    folder.
+    The records are first indexed completely, in the cache or, if that is not possible, in a
+    temporary folder. The report therefore contains all events and validations.
 
     Raises:
         RunMismatchError: one of the folders has no run, or two have the same name.
@@ -221,7 +239,7 @@ def frozen_responses(run: Path, *more: Path, cache: Path | None = None) -> dict[
 
 
 def nodes_response(path: Path) -> NodesResponse:
-    """Return the usage of the nodes of a run.
+    """Return the usage of a run's nodes over time.
 
     Raises:
         OSError: the file exists but cannot be read.
@@ -257,7 +275,7 @@ def time_lapse_response(path: Path) -> TimeLapseResponse:
 
 
 def _columns_of(lines: list[NodeLine]) -> NodeColumns:
-    """Return a node's lines as columns; a GPU that a line lacks has unknown values there."""
+    """Return a node's lines as columns; None where a line lacks the GPU of the column."""
     gpus = []
     for index in sorted({gpu.index for line in lines for gpu in line.gpus}):
         found = [next((g for g in line.gpus if g.index == index), None) for line in lines]
@@ -273,7 +291,7 @@ def _columns_of(lines: list[NodeLine]) -> NodeColumns:
 
 
 def marks_of(events: Sequence[Event | SkippedLine]) -> list[Mark]:
-    """Return the events, each with a sentence."""
+    """Return the events as marks, each described in a sentence."""
     return [_mark(line) for line in events]
 
 
@@ -292,7 +310,7 @@ def _mark(line: Event | SkippedLine) -> Mark:
 
 
 def _indexed(record: Path, cache: Path | None, temporary: Path) -> Path | None:
-    """Return a folder with the complete index of a record, or None without a record."""
+    """Index a record completely; return the index's folder, or None without a record."""
     if not _is_file(record):
         return None
     if cache:

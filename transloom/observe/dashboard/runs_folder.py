@@ -1,6 +1,6 @@
-"""Find the runs in the folder that a dashboard shows, and their ids in addresses.
+"""Find the runs in the folder that a dashboard shows, and assign their ids in URLs.
 
-The dashboard follows no link that leads out of the folder, for a run or for a file of one.
+The dashboard follows no link to a run, or to a file of a run, that leads out of the folder.
 Otherwise a user who can write into one run could show other users' files on the page.
 """
 
@@ -13,7 +13,7 @@ from trainer.checkpoints.format import HEADER
 from trainer.record.run_status import is_run, no_runs_in
 
 MAX_RUNS = 10_000
-# Files and folders of a run that are read, and folders whose entries are read.
+# Files and folders of a run that the dashboard reads, and folders whose entries it lists.
 _MEMBERS = (
     *("run.json", "owners", "recipe.yaml", "metrics.jsonl", "checkpoints", "log.txt"),
     *("place.json", "vitals.json", "nodes.jsonl", "dataset", "dataset/manifest.json"),
@@ -26,7 +26,7 @@ class RunsFolder:
     """A folder of runs, or a single run.
 
     Attributes:
-        path: the folder, with links resolved.
+        path: the folder, with symbolic links resolved.
 
     Raises:
         RunMismatchError: the folder does not exist.
@@ -43,7 +43,7 @@ class RunsFolder:
             raise no_runs_in(_in_text(path), error, " or a run") from error
 
     def list_runs(self) -> tuple[dict[str, Path], list[str]]:
-        """Return the runs by id, in the order of their names, and the problems of the folder."""
+        """Return the runs by id, in the order of their names, and messages about problems."""
         if is_run(self.path):
             return {run_id(self.path.name): self.path}, self._links_out(self.path)[:1]
         found: dict[str, Path] = {}
@@ -65,7 +65,7 @@ class RunsFolder:
         return found, problems
 
     def _links_out(self, run: Path) -> list[str]:
-        """Describe the links of a run that lead out of the folder."""
+        """Return a message about each link of a run that leads out of the folder."""
         if leads_out(run, self.path):
             return [_not_followed(run)]
         links = [run / name for name in _MEMBERS if leads_out(run / name, self.path)]
@@ -77,7 +77,7 @@ class RunsFolder:
 
 
 def run_id(name: str) -> str:
-    """Return the id of a run in addresses: its name if that is plain, else a hash of it."""
+    """Return a run's id in URLs: its name if all characters are plain, else a hash of the name."""
     if _PLAIN_NAME.fullmatch(name):
         return name
     return "~" + hashlib.sha256(os.fsencode(name)).hexdigest()[:24]
@@ -87,7 +87,7 @@ def leads_out(path: Path, folder: Path) -> bool:
     """Return whether a path is a link to a target outside the folder."""
     try:
         return path.is_symlink() and not path.resolve().is_relative_to(folder)
-    except (OSError, RuntimeError):  # a link to itself
+    except (OSError, RuntimeError):  # such as a link to itself
         return True
 
 
@@ -99,7 +99,7 @@ def _entries(folder: Path) -> list[Path]:
 
 
 def _is_text(name: str) -> bool:
-    """Return whether a name can be encoded: Python represents other bytes as lone surrogates."""
+    """Return whether a name is UTF-8; Python represents other bytes as lone surrogates."""
     try:
         name.encode()
     except UnicodeEncodeError:

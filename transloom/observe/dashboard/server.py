@@ -45,15 +45,15 @@ T = TypeVar("T")
 
 THREADS = 4
 REQUEST_LIMITS = JsonLimits(bytes=1_000, values=10)
-# Interval of comment lines, which reveal a dead connection.
+# Seconds between comment lines, which are sent to detect dead connections.
 ALIVE_SECONDS = 15.0
-# A page that receives nothing for this long is disconnected.
+# A page is disconnected if it accepts no data for this many seconds.
 WRITE_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
 class Parts:
-    """Parts of a running server, from its start to its end."""
+    """Components of a server that exist while it runs."""
 
     table: RunsTable
     subscribers: PageSubscribers
@@ -67,7 +67,7 @@ class Dashboard:
     """Web application that answers requests about the runs of a folder.
 
     Attributes:
-        app: for `aiohttp.web`.
+        app: the application, to be run by `aiohttp.web`.
     """
 
     def __init__(
@@ -198,7 +198,7 @@ class Dashboard:
         return web.Response(body=look.answer(), content_type="application/json")
 
     async def _follow(self, request: web.Request) -> web.StreamResponse:
-        """Send server-sent events until the page leaves or reads too slowly."""
+        """Send server-sent events until the page disconnects or reads too slowly."""
         try:
             page = self._now.subscribers.enter()
         except TooManyPagesError as error:
@@ -212,13 +212,19 @@ class Dashboard:
                 await asyncio.wait_for(response.write(messages or b": here\n\n"), WRITE_SECONDS)
         except (ConnectionError, TimeoutError):
             if request.transport:
-                request.transport.abort()  # else its unsent data would stay in memory
+                request.transport.abort()  # else the data not sent yet would stay in memory
         finally:
             self._now.subscribers.leave(page)
         return response
 
     async def _path(self, request: web.Request) -> Path:
-        """Return the folder of a request's run, only if the table has found it."""
+        """Return the folder of the run that a request names.
+
+        Only folders in the table are returned, so that a request cannot name any other path.
+
+        Raises:
+            web.HTTPNotFound: the table has no such run.
+        """
         run = request.match_info["run"]
         if run not in self._table.paths:
             await self._in_thread(self._table.refresh)
@@ -232,7 +238,7 @@ class Dashboard:
 
 @web.middleware
 async def _problems(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Convert errors to JSON responses."""
+    """Convert errors to JSON responses of the type `Problem`."""
     try:
         return await handler(request)
     except web.HTTPException as error:

@@ -18,8 +18,8 @@ from transloom.web.connections import http_server
 from transloom.web.listening import HOST, address_of, listen, wait_for_stop_signal
 
 PORT = 8643
-CACHE = "curves"  # in transloom's cache directory
-# Lower priority than training on this machine.
+CACHE = "curves"  # subdirectory of transloom's cache directory
+# Added to the process's niceness, so that training on this machine has priority.
 NICENESS = 10
 STOP_SECONDS = 2.0
 
@@ -36,8 +36,8 @@ def serve(
     """Serve the runs of a folder until SIGINT or SIGTERM.
 
     Args:
-        port: None for the default port, or the next free one after it.
-        command_line: the module whose `main` is the command `transloom`.
+        port: None for the default port or, if it is in use, the next free one.
+        command_line: the module whose `main` function is the command `transloom`.
 
     Raises:
         RunMismatchError: the folder does not exist.

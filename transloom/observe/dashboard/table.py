@@ -1,4 +1,4 @@
-"""Table of runs: a row is read again only if a file in the run's folder has another time."""
+"""Table of runs: a row is read again only if a file of the run has changed."""
 
 import threading
 from pathlib import Path
@@ -12,10 +12,10 @@ from transloom.observe.dashboard.runs_folder import RunsFolder
 
 
 class RunsTable:
-    """All rows as they were last read; callable from any thread.
+    """Table of runs with the rows as they were last read; callable from any thread.
 
     Attributes:
-        paths: the runs' folders by id.
+        paths: the runs' folders by run id.
     """
 
     def __init__(self, folder: RunsFolder) -> None:
@@ -27,7 +27,7 @@ class RunsTable:
         self.paths: dict[str, Path] = {}
 
     def answer(self) -> RunsResponse:
-        """Return the current table, and the number of bytes read since the last call."""
+        """Refresh and return the table, with the number of bytes read since the last call."""
         self.refresh()
         with self._looking:
             read, self._bytes_read = self._bytes_read, 0
@@ -39,13 +39,13 @@ class RunsTable:
             )
 
     def trains(self, run: str) -> bool:
-        """Return whether a run was training when it was last read."""
+        """Return whether a run was training when its row was last read."""
         path = self.paths.get(run)
         row = self._rows.summaries.get(path) if path else None
         return row is not None and _trains(row)
 
     def refresh(self) -> list[RunRow]:
-        """Read the folder again, and return the rows that have changed."""
+        """List the folder again, read changed runs, and return their rows."""
         with self._looking:
             self.paths, self._problems = self._folder.list_runs()
             return self._rows.refresh(self.paths.values())

@@ -1,1 +1,1 @@
-"""Export the record in other programs' formats."""
+"""Export the metrics file (a run's record) in other programs' formats."""

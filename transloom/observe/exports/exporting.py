@@ -1,8 +1,9 @@
-"""Export a record as files that other programs read: `transloom export-metrics`.
+"""Export a run's metrics file (its record) for other programs: `transloom export-metrics`.
 
-The record is read once, line by line, into a hidden folder next to the requested one. The folder
-gets its final name when it is complete. So memory does not grow with the record, and half an export
-is never visible. `export.json` describes the export and marks it as replaceable.
+The record is read once, line by line. The export is written to a hidden folder next to the
+requested one, and renamed when it is complete. Memory use therefore does not grow with the record,
+and an incomplete export is never visible. `export.json` describes the export. A folder without it
+is not an export and is never replaced.
 """
 
 import os
@@ -35,8 +36,9 @@ class Exported(FileModel):
     """Contents of export.json: the source and the files of an export.
 
     Attributes:
-        run: the run's id, name: its name.
-        bytes_read: number of bytes of the record, up to its last complete line.
+        run: the run's id.
+        name: the run's name.
+        bytes_read: length in bytes of the exported lines of the record.
         rows: number of rows by table; for TensorBoard, the number of events.
     """
 
@@ -52,7 +54,7 @@ class Exported(FileModel):
 
 
 class Writer(Protocol):
-    """Writer of the lines of a record, in order."""
+    """Writer of one format, which receives the lines of a record in order."""
 
     @property
     def rows(self) -> dict[str, int]: ...
@@ -80,11 +82,13 @@ def export_metrics(
     """Write the record of a run into a new folder, completely or not at all.
 
     Args:
-        report: called with the number of bytes read and the length of the record.
+        run: the run's folder.
+        folder: the folder to create.
+        report: called with the number of bytes read and the length of the record in bytes.
         replace: True to replace an existing export in that folder.
 
     Raises:
-        RunMismatchError: there is no run.
+        RunMismatchError: the run's folder has no run.
         TrainerError: the folder exists, a line of the record is damaged, or a package is missing.
     """
     card = RunFolder(run).card()
@@ -120,7 +124,7 @@ def export_metrics(
 
 
 class _Read(NamedTuple):
-    """Range of the record that was read."""
+    """First and last step of the lines that were read, and their length in bytes."""
 
     first_step: int | None = None
     last_step: int | None = None
@@ -137,7 +141,7 @@ def _pass_on(lines: Iterable[tuple[int, Line]], writer: Writer) -> _Read:
 
 
 def _lines(record: Path, report: Callable[[int, int], None]) -> Iterator[tuple[int, Line]]:
-    """Yield the complete lines of a record in order, each with the position of its end."""
+    """Yield the complete lines of a record in order, each with the byte position of its end."""
     position = 0
     with record.open("rb") as file:
         size = os.fstat(file.fileno()).st_size  # lines written from now on are not exported
@@ -152,10 +156,10 @@ def _lines(record: Path, report: Callable[[int, int], None]) -> Iterator[tuple[i
 
 
 def _check_free(folder: Path, *, replace: bool) -> None:
-    """Check that an export may have this name.
+    """Check that an export may be written to a folder.
 
     Raises:
-        TrainerError: the folder exists and must not be replaced, or is no export.
+        TrainerError: the folder exists, and must not be replaced or is not an export.
     """
     if not os.path.lexists(folder):
         return
@@ -173,7 +177,7 @@ def _check_free(folder: Path, *, replace: bool) -> None:
 
 
 def _former(folder: Path) -> Exported | None:
-    """Return the export in a folder, or None if the folder contains any other file."""
+    """Return the description of a folder's export; None without one, or if it has other files."""
     if folder.is_symlink():
         return None
     try:
@@ -189,7 +193,7 @@ def _put(unfinished: Path, folder: Path) -> None:
     """Give a complete export its final name; then remove the one that it replaces.
 
     Raises:
-        TrainerError: another folder has got the name meanwhile.
+        TrainerError: the folder has been created in the meantime.
     """
     former = None
     if os.path.lexists(folder):

@@ -1,4 +1,4 @@
-"""Export the record as Parquet: a file for each table, with typed columns.
+"""Export the record as Parquet: one file per table, with typed columns.
 
 pyarrow is an extra (`transloom[parquet]`) and is imported on the first export.
 """
@@ -10,12 +10,12 @@ from trainer.errors import TrainerError
 from trainer.record.metrics_lines import Line
 from transloom.observe.exports.tables import TABLES, Kind, Row, Table, rows_of
 
-# Rows of each table in memory at once, and in a row group.
+# Maximum number of rows of a table in memory. It is also the size of a row group.
 ROWS_AT_ONCE = 20_000
 
 
 class ParquetTables:
-    """Writer of record lines into the files of a folder.
+    """Writer of a record's lines to Parquet files in a folder.
 
     Raises:
         TrainerError: pyarrow is not installed.
@@ -68,7 +68,7 @@ class ParquetTables:
 
 
 def _converted(kind: Kind, values: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Convert large integers to float: pyarrow refuses integers above 2⁵³ as doubles."""
+    """Convert large integers to float: pyarrow refuses to convert integers above 2⁵³ to double."""
     if kind != "large integer":
         return values
     return tuple(None if value is None else float(value) for value in values)

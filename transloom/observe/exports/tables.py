@@ -1,12 +1,13 @@
-"""Tables of the record for CSV and Parquet, one for each kind of line.
+"""Tables of the record for CSV and Parquet.
 
     train         a row for each applied step
     skipped       a row for each skipped step
     validations   a row for each score of each validation
-    samples       a row for each translation that a validation has kept
-    events        a row for each event, its details as JSON
+    samples       a row for each sample translation of each validation
+    events        a row for each event, with its details as JSON
 
-The columns are the fields of `trainer.record.metrics_lines`, so a row has every field of its line.
+The columns of `train` and `skipped` are all fields of their lines in
+`trainer.record.metrics_lines`, except `version` and `kind`.
 """
 
 import csv
@@ -41,7 +42,7 @@ _KINDS: dict[Any, Kind] = {
     list[Count]: "integers",
     dict[str, float]: "numbers by name",
 }
-_OF_EVERY_LINE = ("version", "kind")  # the same in every row of a table
+_OF_EVERY_LINE = ("version", "kind")  # no columns: the same in every row of a table
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def _table(name: str, line: type[TrainLine] | type[SkippedLine]) -> Table:
 
 
 def _kind(field: FieldInfo) -> Kind:
-    """Return the kind of a field's values; `float | None` has the kind of float."""
+    """Return the kind of a field's values; `float | None` has the same kind as `float`."""
     types = [field.annotation, *get_args(field.annotation)]
     return next(_KINDS[type_] for type_ in types if type_ in _KINDS)
 
@@ -91,7 +92,7 @@ TABLES = (TRAIN, SKIPPED, VALIDATIONS, SAMPLES, EVENTS)
 
 
 def rows_of(line: Line) -> Iterator[tuple[Table, Row]]:
-    """Yield the rows of a line of the record, each with its table."""
+    """Yield the table rows of a line of the record, each with its table."""
     if isinstance(line, (TrainLine, SkippedLine)):
         table = TRAIN if isinstance(line, TrainLine) else SKIPPED
         yield table, [getattr(line, column) for column in table.columns]
@@ -111,10 +112,10 @@ def details_of(event: Event) -> str:
 
 
 class CsvTables:
-    """Writer of the record as CSV: a file for each table, UTF-8, with a header line.
+    """Writer of a record's lines as CSV: one UTF-8 file per table, with a header line.
 
-    Numbers have all their digits, so a reader gets the same number. A missing value is an empty
-    cell; several values in one cell are JSON.
+    Numbers are written with all their digits, so that a reader gets exactly the same numbers. A
+    missing value is an empty cell. Several values in one cell are written as JSON.
     """
 
     def __init__(self, folder: Path) -> None:

@@ -1,12 +1,15 @@
-"""Export the record as TensorBoard events; the only file that imports tensorboard.
+"""Export the record as TensorBoard events; the only module that imports tensorboard.
 
-    train/loss, …            every number of a step's line, and `train/other_sums/NAME`
-    skipped/in_a_row, …      the same for a skipped step
-    validation/bleu, …       the scores of a validation
-    validation/samples       its translations, and `event/NAME` an event's details, as text
+    train/loss, …            each number of a training step's line
+    train/other_sums/NAME    each of its `other_sums`
+    skipped/in_a_row, …      each number of a skipped step's line
+    skipped/slots            its slots and ranks that were not finite, as text
+    validation/bleu, …       each score of a validation
+    validation/samples       its sample translations, as text
+    event/NAME               the details of an event, as text
 
-Numbers are kept in double precision: a count of tokens is the same number in TensorBoard.
-tensorboard is an extra (`transloom[tensorboard]`) and is imported on the first export.
+Numbers are stored in double precision, so that token counts keep all their digits. tensorboard is
+an extra (`transloom[tensorboard]`) and is imported on the first export.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,7 +26,7 @@ _AXES = ("version", "step", "time")
 
 
 class TensorBoardEvents:
-    """Writer of record lines into an event file of a folder.
+    """Writer of a record's lines to a TensorBoard event file in a folder.
 
     Raises:
         TrainerError: tensorboard is not installed.
@@ -50,7 +53,7 @@ class TensorBoardEvents:
     def add(self, line: Line) -> None:
         if isinstance(line, TrainLine):
             self._time = line.time
-        elif self._time is None:  # only lines of steps have a time
+        elif self._time is None:  # only training lines have a time: wait for the first one
             self._before_the_first.append(line)
             return
         self._write_those_before()
@@ -81,7 +84,7 @@ class TensorBoardEvents:
 
 
 def numbers_of(line: Line) -> Iterator[tuple[str, float]]:
-    """Yield the known numbers of a line, each with its tag."""
+    """Yield the numbers of a line that are known, each with its TensorBoard tag."""
     if isinstance(line, ValidationLine):
         yield "validation/seconds", line.seconds
         for name, score in line.scores.items():
@@ -98,7 +101,7 @@ def numbers_of(line: Line) -> Iterator[tuple[str, float]]:
 
 
 def texts_of(line: Line) -> Iterator[tuple[str, str]]:
-    """Yield the texts of a line, each with its tag; TensorBoard shows them as Markdown."""
+    """Yield the texts of a line, each with its TensorBoard tag; they are shown as Markdown."""
     if isinstance(line, ValidationLine):
         if line.samples:
             rows = [(s.source, s.reference, s.translation) for s in line.samples]

@@ -1,1 +1,1 @@
-"""Plan a replay, and compare its steps with the record."""
+"""Plan a replay of recorded steps, and compare its results with the metrics file."""

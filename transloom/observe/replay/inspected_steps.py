@@ -1,4 +1,4 @@
-"""Merge the ranks' reports of a step: its examples by loss, with their locations."""
+"""Merge the ranks' reports of a replayed step; sort its examples by loss, and locate them."""
 
 import math
 from bisect import bisect_right
@@ -13,7 +13,7 @@ from trainer.replay.replay_report import ActivationRange, InspectedExample, Insp
 
 
 class ExampleLocations:
-    """Locations of a dataset's examples, and the rank of a run that computed each slot."""
+    """Locator of examples: shard, corpus, and the rank that computed the example in the run."""
 
     def __init__(self, manifest: Manifest, micro_batches_per_step: int) -> None:
         self._manifest = manifest
@@ -24,8 +24,9 @@ class ExampleLocations:
         """Return an example with its location.
 
         Args:
+            seen: the example as a rank of the replay reported it.
             ranks: the number of ranks of the recorded run.
-            total: the loss of all examples of the step; None if it is not finite.
+            total: the sum of the losses of all examples of the step; None if it is not finite.
         """
         shard = self._manifest.shards[bisect_right(self._first, seen.example) - 1]
         known = seen.loss is not None
@@ -52,7 +53,13 @@ def inspected_step(
     seen: Sequence[RankStepReport],
     places: ExampleLocations,
 ) -> InspectedStep:
-    """Return a step with its ranks' reports; without reports, the step was not inspected."""
+    """Return the inspection of a step, merged from the reports of the replay's ranks.
+
+    Args:
+        replayed: the line of the step in the replay.
+        recorded: the line of the step in the run's record; None if there is none.
+        seen: the reports of the ranks; empty if the step was not inspected.
+    """
     told = recorded or replayed
     ranks = told.world_size if isinstance(told, TrainLine) else len(seen) or 1
     parts = [example for part in seen for example in part.examples]
@@ -73,13 +80,19 @@ def inspected_step(
 
 
 def _largest_share_first(example: InspectedExample) -> tuple[float, int, int]:
-    """Sort by descending loss; an example that is not finite comes first, as the likely cause."""
+    """Return a sort key: losses that are not finite first, then by descending loss.
+
+    A loss that is not finite is the likely cause of a bad step.
+    """
     loss = math.inf if example.loss is None else example.loss
     return -loss, example.slot, example.example
 
 
 def _by_module(squares: Sequence[dict[str, float | None]]) -> dict[str, float | None]:
-    """Return the gradient norms of modules, from the squares of their parameters."""
+    """Return each module's gradient norm, from the squared gradient norms of its parameters.
+
+    The norm is None if one of the squares is not finite.
+    """
     sums: dict[str, list[float | None]] = defaultdict(list)
     for part in squares:
         for parameter, square in part.items():
@@ -99,7 +112,7 @@ def _ranges(
 
 def _range(parts: Sequence[RankActivationReport | None]) -> ActivationRange:
     known = [part for part in parts if part is not None]
-    if len(known) < len(parts):  # one of them is not finite
+    if len(known) < len(parts):  # a rank had outputs that were not finite
         return ActivationRange(minimum=None, maximum=None, mean=None, largest_magnitude=None)
     whole = known[0]
     for part in known[1:]:

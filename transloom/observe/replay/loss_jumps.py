@@ -1,8 +1,9 @@
-"""Find the step of a record at which the curve jumped most.
+"""Find the recorded step at which the loss or the gradient norm jumped most.
 
 A jump is a value far above the median of the few preceding steps. It is measured on a logarithmic
-scale, relative to the usual deviation of such values. So a loss that is 30 % higher counts for more
-than a gradient norm, which changes by as much from step to step.
+scale, in multiples of the usual deviation from that median. A loss that rises by 30 % therefore
+counts for more than a gradient norm that does: gradient norms often change this much from step to
+step.
 """
 
 import math
@@ -14,19 +15,20 @@ from trainer.errors import TrainerError
 from trainer.record.metrics_lines import TrainLine
 from trainer.runs.step_range import StepRange
 
-STEPS_BEFORE = 5  # their median is the usual value; few, since a loss falls
-SMALLEST = 1e-30  # lower limit of a value, for its logarithm
-MIN_SPREAD = 0.01  # below 1 % nothing is a jump
+STEPS_BEFORE = 5  # whose median is the usual value; few, since a loss falls
+SMALLEST = 1e-30  # smaller values are raised to this one before taking the logarithm
+MIN_SPREAD = 0.01  # lower limit of the usual deviation (1 %), for very smooth curves
 
 
 @dataclass(frozen=True)
 class Jump:
-    """A step whose loss or gradient norm is far above the usual value before it.
+    """A step, and how far its loss or gradient norm is above its usual value.
 
     Attributes:
-        what: loss or gradient norm.
+        what: "loss" or "gradient norm".
         usual: the median of the preceding steps.
-        spreads: deviation of the value as a multiple of the usual deviation.
+        spreads: the distance of the value from `usual`, on a logarithmic scale and as a multiple of
+            the usual distance.
     """
 
     step: int
@@ -50,7 +52,7 @@ def largest_jump(lines: Sequence[TrainLine], steps: StepRange) -> Jump:
         steps: range of steps to search.
 
     Raises:
-        TrainerError: too few steps precede these to determine the usual value.
+        TrainerError: none of these steps has enough preceding steps to determine its usual value.
     """
     jumps = [
         jump
@@ -67,7 +69,7 @@ def largest_jump(lines: Sequence[TrainLine], steps: StepRange) -> Jump:
 
 
 def _jumps(what: str, values: Sequence[tuple[int, float]]) -> list[Jump]:
-    """Return the jumps of all steps that have enough preceding steps."""
+    """Return a `Jump`, however small, for each step that has enough preceding steps."""
     usual = [
         median(value for _, value in values[place - STEPS_BEFORE : place])
         for place in range(STEPS_BEFORE, len(values))
@@ -79,7 +81,7 @@ def _jumps(what: str, values: Sequence[tuple[int, float]]) -> list[Jump]:
     ]
     if not above:
         return []
-    trend = median(above)  # below zero for a falling loss
+    trend = median(above)  # negative for a falling loss
     spread = max(MIN_SPREAD, median(abs(logarithm - trend) for logarithm in above))
     return [
         Jump(step, what, value, before, (logarithm - trend) / spread)

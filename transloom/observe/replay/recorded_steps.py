@@ -1,7 +1,8 @@
 """Recorded lines of the replayed steps, and the conditions under which they were trained.
 
-If a step was repeated after a restart with a different result, an event has that result. The later
-steps follow from it.
+After a restart, some steps are trained again. If the result of such a step differs from its line,
+the record has an event with the new result. The later steps were computed from the new result, so a
+replay is compared with that one.
 """
 
 from collections.abc import Iterable
@@ -21,7 +22,8 @@ from trainer.record.metrics_lines import (
 from trainer.runs.step_range import StepRange
 from trainer.state import numerics
 
-# Continuable settings, or sections of them, that change no step and so may differ among the steps.
+# Continuable settings, or sections of settings, that do not affect training steps. A replay may
+# therefore include steps with different values.
 CHANGES_NO_STEP = (
     "trainer.max_steps",
     "trainer.validate_every_steps",
@@ -36,13 +38,13 @@ CHANGES_NO_STEP = (
 
 @dataclass
 class RecordedSteps:
-    """Steps of a record, and the starts of the ranks.
+    """Steps of a record, and the restarts of the ranks.
 
     Attributes:
-        lines: by step.
-        partly_known: repeated steps whose result only an event has, without gradient norm and
-            without the loss without label smoothing.
-        starts: points from which the ranks resumed, in order.
+        lines: the line of each step, by step.
+        partly_known: steps whose valid result is only in an event. The event lacks the gradient
+            norm and the NLL (the loss without label smoothing).
+        starts: the events of all starts of the ranks except the first, in order.
     """
 
     lines: dict[int, StepLine] = field(default_factory=dict)
@@ -66,10 +68,14 @@ class RecordedSteps:
         return found
 
     def require_settings(self, first: int, last: int) -> dict[str, Any]:
-        """Return the settings of the last start to reset for these steps, by dotted name.
+        """Return the settings that have changed after these steps, each with its former value.
+
+        The settings have dotted names. A recipe with the settings of the run's last start needs
+        these values for a replay.
 
         Args:
             first: the first step that is trained again.
+            last: the last step that is trained again.
 
         Raises:
             TrainerError: a setting that a step may depend on changed among the steps.
@@ -90,7 +96,7 @@ class RecordedSteps:
         return back
 
     def unknown_of(self, step: int) -> tuple[str, ...]:
-        """Return the fields of a step that the record lacks."""
+        """Return the names of those fields of a step whose valid value the record lacks."""
         return ("nll", "grad_norm", "other_sums") if step in self.partly_known else ()
 
     def promise(
@@ -99,12 +105,12 @@ class RecordedSteps:
         now: dict[str, Any],
         steps: StepRange,
     ) -> tuple[bool, str]:
-        """Return whether a replay must be bit-identical, and the reason in words.
+        """Return a pair: True if a replay must be bit-identical, and the reason in words.
 
         Args:
             before: header of the checkpoint that the replay starts from, or of the run's first
-                one if it starts at step 0; None without a checkpoint.
-            now: the fingerprint of the replay.
+                checkpoint if the replay starts at step 0; None without a checkpoint.
+            now: the numerics fingerprint of the replay.
             steps: all steps that are trained again.
         """
         if before is None:
@@ -113,12 +119,13 @@ class RecordedSteps:
                 "records the numerics under which the steps were trained"
             )
         start = steps.first - 1
-        # Ranks that resumed from there before any later step was trained: no step followed before.
+        # Restarts from `start` while it was the last recorded step: the fingerprints before them
+        # trained none of these steps.
         fresh = [s for s in self.starts if s.from_step == s.step == start]
         base = before.numerics | (_numerics(fresh[-1], 1) if fresh else {})
         held = [base]
         for other in self.starts:
-            if other.from_step == start:  # its changes are relative to `before`
+            if other.from_step == start:  # the event has its changes relative to `before`
                 held.append(before.numerics | _numerics(other, 1))
             elif start < other.from_step < steps.last:
                 held += [base | _numerics(other, time) for time in (0, 1)]
@@ -131,8 +138,8 @@ class RecordedSteps:
     ) -> int | None:
         """Return the number of ranks on which a replay of these steps would keep every bit.
 
-        Return None if this replay keeps every bit, or if anything except the ranks differs. The
-        arguments are those of `promise`.
+        Return None if this replay keeps every bit, or if another number of ranks would not help.
+        The arguments are those of `promise`.
         """
         if self.promise(before, now, steps)[0]:
             return None
@@ -142,11 +149,11 @@ class RecordedSteps:
         return None
 
     def _ranks_of(self, steps: StepRange) -> list[int]:
-        """Return the numbers of ranks that trained these steps, in order."""
+        """Return the different numbers of ranks that trained these steps, in ascending order."""
         lines = (line for step, line in self.lines.items() if step in steps)
         return sorted({line.world_size for line in lines if isinstance(line, TrainLine)})
 
 
 def _numerics(start: Resumed, time: Literal[0, 1]) -> dict[str, Any]:
-    """Return the fingerprint entries that a start changed, as before (0) or after it (1)."""
+    """Return the fingerprint entries that a start changed, with their old (0) or new (1) values."""
     return {name: pair[time] for name, pair in start.numerics_changed.items()}

@@ -1,8 +1,8 @@
-"""Plan a replay: its checkpoint, last step, data and settings.
+"""Plan a replay: the checkpoint to start from, the last step, the data and the settings.
 
     run folder ──▶ record, checkpoints, recipe ──▶ ReplayPlan: start, legs, checkpoints to compare
 
-A leg is a range of steps with one dataset; a new leg starts where the run quarantined a shard.
+A leg is a range of steps with the same dataset. A new leg starts where the run quarantined a shard.
 Planning writes no file.
 """
 
@@ -38,7 +38,7 @@ from transloom.observe.replay.recorded_steps import RecordedSteps
 
 @dataclass(frozen=True)
 class Leg:
-    """Steps up to `last` with the dataset of one manifest."""
+    """Consecutive steps, up to and including `last`, with the same dataset."""
 
     last: int
     dataset_identity: str
@@ -49,10 +49,13 @@ class ReplayPlan:
     """Steps of a run to train again.
 
     Attributes:
+        data: the record of the data that each step of the run used.
         steps: the requested steps.
         start: the checkpoint to start from; None starts from the run's first weights.
-        checkpoints: the run's intact checkpoints among the steps, by step.
-        fingerprint_of: the header with the numerics under which the first step was trained.
+        checkpoints: the run's intact checkpoints at trained steps, by step; the replay's state is
+            compared with them.
+        fingerprint_of: the checkpoint header whose numerics apply to the first trained step; None
+            if no header is readable.
     """
 
     run: RunFolder
@@ -73,18 +76,18 @@ class ReplayPlan:
 
     @property
     def trained(self) -> StepRange:
-        """All steps that are trained."""
+        """All steps that the replay trains: the requested ones, and those from `start` to them."""
         return StepRange(self.from_step + 1, self.steps.last)
 
     @property
     def seconds(self) -> float:
-        """Duration of these steps in the run, without the time between them."""
+        """Seconds that the trained steps took in the run, without the time between steps."""
         lines = (self.recorded.lines.get(n) for n in range(self.trained.first, self.steps.last + 1))
         return sum(line.step_seconds for line in lines if isinstance(line, TrainLine))
 
     @property
     def parameters(self) -> tuple[str, ...]:
-        """The model's parameters in its order; empty if no checkpoint lists them."""
+        """The names of the model's parameters, in its order; empty if no checkpoint lists them."""
         return tuple(self.fingerprint_of.parameters) if self.fingerprint_of else ()
 
     @property
@@ -95,7 +98,7 @@ class ReplayPlan:
         return StreamStart(header.step, Cursor.from_json(header.cursor), header.data_digest)
 
     def announcement(self) -> str:
-        """Describe in words which steps will be trained."""
+        """Describe the steps to train and their start in words."""
         count = self.trained.last - self.from_step
         if self.start:
             origin = f"the checkpoint of step {self.from_step}"
@@ -116,7 +119,10 @@ def recipe_of(
     """Return the run's recipe with the settings of the replay.
 
     Args:
-        overrides: assignments to fields that change no curve.
+        overrides: `field=value` texts for execution fields.
+        dataset: the location of the dataset; None for the recipe's.
+        address: the address of the Ray cluster.
+        ranks: the number of ranks of the replay.
 
     Raises:
         RecipeError: an override sets another field, or there are more ranks than slots.
@@ -147,11 +153,13 @@ def plan_replay(
     worst: bool,
     notice: Callable[[str], None],
 ) -> ReplayPlan:
-    """Determine the steps to train and their start.
+    """Determine the steps to train, and the checkpoint to start from.
 
     Args:
-        steps: None for the whole record, with `worst`.
-        worst: take only the step at which the curve jumped most.
+        steps: the requested steps; None for all recorded steps.
+        worst: replay only that of the requested steps at which the loss or gradient norm jumped
+            most.
+        notice: called with messages for the user.
 
     Raises:
         RunMismatchError: there is no run, or the dataset is not the run's.
@@ -195,13 +203,16 @@ def plan_replay(
 
 
 def worst_of(recorded: RecordedSteps, steps: StepRange) -> Jump:
-    """Return the largest jump of the record among these steps."""
+    """Return the largest jump of loss or gradient norm at these steps."""
     lines = (line for _, line in sorted(recorded.lines.items()))
     return largest_jump([line for line in lines if isinstance(line, TrainLine)], steps)
 
 
 def _nearest_intact(run: RunFolder, step: int, notice: Callable[[str], None]) -> Checkpoint | None:
-    """Return the newest intact checkpoint before a step; report and skip damaged ones."""
+    """Return the newest intact checkpoint before a step; None if there is none.
+
+    Damaged checkpoints are reported and skipped.
+    """
     for path in reversed(list_checkpoints(run.checkpoints)):
         if step_of(path) >= step:
             continue
@@ -216,7 +227,7 @@ def _nearest_intact(run: RunFolder, step: int, notice: Callable[[str], None]) ->
 
 
 def _headers(run: RunFolder) -> dict[Path, CheckpointHeader]:
-    """Return the readable headers of the run's checkpoints, oldest first."""
+    """Return the readable headers of the run's checkpoints, by path, oldest first."""
     found = {}
     for path in list_checkpoints(run.checkpoints):
         try:
@@ -250,12 +261,15 @@ def _legs(data: DataRecord, first: int, last: int) -> tuple[Leg, ...]:
 
 
 def _set_back(recipe: Recipe, values: dict[str, object]) -> Recipe:
-    """Return the recipe with later changes of its settings undone.
+    """Return the recipe with former values of settings that the run has changed later.
+
+    Args:
+        values: the former values by dotted name, from `RecordedSteps.require_settings`.
 
     Raises:
         TrainerError: the record names a field that cannot change in a run.
     """
-    # The record is untrusted: no other field, such as extension_folder, may come from it.
+    # The record is untrusted: it must not set any other field, such as extension_folder.
     may_change = {name for name, _, change in leaves(recipe) if change == "continuable"}
     if others := [name for name in values if name not in may_change]:
         raise TrainerError(

@@ -1,8 +1,8 @@
 """Verdict on a replay: compare its lines and states with the record.
 
-record ──▶ lines of the steps ──┐
-scratch record ──▶ lines ───────┼──▶ first difference, with its step ──▶ Verdict
-reports of the ranks ──▶ states ┘
+run's record ──▶ lines of the steps    ──┐
+replay's record ──▶ lines of the steps ──┼──▶ first difference, with its step ──▶ Verdict
+reports of the ranks ──▶ states        ──┘
 """
 
 import math
@@ -16,17 +16,19 @@ from trainer.replay.replay_report import Difference, Verdict
 from transloom.observe.comparison.step_difference import EVERY_BIT, loss_difference, step_difference
 from transloom.observe.replay.recorded_steps import RecordedSteps
 
-MAX_DIFFERENCE = 1e300  # replaces infinity, which JSON lacks
-# A gradient norm is a sum of squares in which little averages out.
+MAX_DIFFERENCE = 1e300  # replaces infinity, which JSON cannot represent
+# Initial bounds of relative differences. A gradient norm is a sum of squares, in which rounding
+# errors hardly cancel.
 AT_FIRST = {"loss": REPLAY_TOLERANCE, "nll": REPLAY_TOLERANCE, "grad_norm": 10 * REPLAY_TOLERANCE}
 MAX_GROWTH = 100.0
-# Measured losses drift up to 4 % apart; an NLL near 0 and a gradient norm may diverge completely.
+# Upper limits of the bounds. In measurements, losses drifted up to 4 % apart. An NLL near 0 and a
+# gradient norm may diverge completely.
 LARGEST = {"loss": 0.1, "nll": 1.0, "grad_norm": 1.0}
 
 
 @dataclass(frozen=True)
 class UnreadableData:
-    """The first step whose data the dataset no longer provides, and the reason."""
+    """The first step whose data can no longer be read from the dataset, and the reason."""
 
     step: int
     problem: str
@@ -34,12 +36,13 @@ class UnreadableData:
 
 @dataclass(frozen=True)
 class ComparedState:
-    """Weights and moments at a checkpoint, merged from the reports of the ranks.
+    """Comparison of weights and moments with a checkpoint, merged from the reports of the ranks.
 
     Attributes:
         tensors: number of compared tensors.
-        different: tensors that differ, in the order of the model, each with its largest difference.
-        problem: reason why they could not be compared.
+        different: the tensors that differ, as "kind:parameter", in the order of the model. Each has
+            its largest difference, or None if that is not finite.
+        problem: reason why they could not be compared; None if they were.
     """
 
     step: int
@@ -54,7 +57,7 @@ class ComparedState:
         """Merge the reports of the ranks.
 
         Args:
-            order: the model's parameters.
+            order: the names of the model's parameters, in its order.
         """
         places = {name: place for place, name in enumerate(order)}
         different: dict[str, float | None] = {}
@@ -73,22 +76,22 @@ class ComparedState:
 
 
 class RoundingBounds:
-    """Allowed relative differences of the next step of a replay, by the field of its line.
+    """Bounds of the relative differences in the next step of a replay, by field of its line.
 
-    Without a promise of identical bits, rounding makes the first small difference, and training
-    amplifies it step by step. So the bound of each step is the largest difference of the steps
-    before it, times `MAX_GROWTH`. A manipulated record jumps instead. benchmarks/README.md has the
-    measured growth.
+    If bits need not be identical, rounding causes a small first difference, and training amplifies
+    it from step to step. The bound of a step is therefore `MAX_GROWTH` times the largest difference
+    in the preceding steps. A manipulated record differs by more than that. benchmarks/README.md has
+    the measured growth.
     """
 
     def __init__(self) -> None:
         self.by_field = dict(AT_FIRST)
 
     def add(self, recorded: StepLine, replayed: StepLine, unknown: Collection[str]) -> None:
-        """Widen the bounds by the differences of a step within them.
+        """Widen the bounds by the differences of a step that was within them.
 
         Args:
-            unknown: fields that the record of this step lacks.
+            unknown: fields whose valid value the record of this step lacks.
         """
         for field in AT_FIRST.keys() - unknown:
             then, now = (getattr(line, field, None) for line in (recorded, replayed))
@@ -108,7 +111,10 @@ def compare_replay(
     """Compare all steps that were trained again, including those before the requested ones.
 
     Args:
-        promise: whether bits must be identical, and the reason; see `RecordedSteps.promise`.
+        replayed: the lines of the replay, by step.
+        states: the comparisons of the replay's state with the run's checkpoints.
+        promise: True if bits must be identical, and the reason; see `RecordedSteps.promise`.
+        unreadable: the first step whose data could not be read; None if there is none.
         ranks_for_bits: see `RecordedSteps.ranks_for_bits`.
     """
     exact, words = promise
@@ -162,5 +168,5 @@ def compare_replay(
 
 
 def _plain(value: object) -> object:
-    """Return a value that JSON can represent."""
+    """Return a value that JSON can represent: infinity and NaN become text."""
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value

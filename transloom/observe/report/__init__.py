@@ -1,1 +1,1 @@
-"""Freeze the dashboard's page of a run in one file."""
+"""Write the dashboard's page about runs, with its data, as one HTML file."""

@@ -1,15 +1,15 @@
-"""Bundle the dashboard's page as one HTML file, which opens from a disk without a network.
+"""Bundle the dashboard's page as one HTML file, which can be opened from disk without a network.
 
 ::
 
     page/index.html ─┬─ its style sheets and scripts, inlined
-                     ├─ its modules, joined to one script
-                     ├─ the responses, as JSON in <script id="frozen">
-                     └─ a policy that allows only these, by their sha256
+                     ├─ its modules, joined into one script
+                     ├─ the server's responses, as JSON in <script id="frozen">
+                     └─ a content security policy that allows only these, by their sha256
 
-The modules remain the only source of the page. Each becomes a function that returns its exports,
-after the modules that it imports. Imports and exports therefore start a line and have one of the
-three forms below.
+The bundle is made of the same JavaScript modules as the live page. Each module becomes a function
+that returns its exports, and follows the modules that it imports. Regular expressions find the
+imports and exports: each of them must start a line and have one of the three forms below.
 """
 
 import base64
@@ -23,7 +23,10 @@ from typing import Any
 
 PAGE: Traversable = files("transloom.observe.dashboard") / "page"
 
-# import { a, b } from "./x.js";   import * as x from "./x.js";   export function|class|const a
+# Supported forms of imports and exports:
+#   import { a, b } from "./x.js";
+#   import * as x from "./x.js";
+#   export function a, export async function a, export class a, export const a
 _IMPORT = re.compile(r'^import (\{[^}]*\}|\* as \w+) from "\./([\w.]+)";$', re.MULTILINE)
 _EXPORT = re.compile(r"^export ((?:async )?(?:function|class|const) (\w+))", re.MULTILINE)
 _STYLE = re.compile(r'<link rel="stylesheet" href="static/([\w./-]+)">')
@@ -32,7 +35,11 @@ _ICON = re.compile(r'href="static/icon\.svg"')
 
 
 def one_file(answers: Mapping[str, Any]) -> str:
-    """Return the page as one file that contains these responses, by their paths on a server."""
+    """Return the page as one HTML text that contains the server's responses.
+
+    Args:
+        answers: the responses by request path.
+    """
     hashes: dict[str, list[str]] = {"script-src": [], "style-src": []}
 
     def script(found: re.Match[str]) -> str:
@@ -67,7 +74,12 @@ def joined_modules(name: str) -> str:
 
 
 def _in_order(name: str, above: list[str], read: dict[str, str]) -> dict[str, str]:
-    """Add a module to `read`, after the modules that it imports."""
+    """Add the text of a module to `read`, after the modules that it imports.
+
+    Args:
+        above: the chain of modules whose imports led to this one.
+        read: the texts by module name.
+    """
     assert name not in above, f"modules import each other: {' → '.join([*above, name])}"
     if name not in read:
         text = _read(name)
@@ -98,7 +110,7 @@ def _read(name: str) -> str:
 
 
 def _hash(text: str) -> str:
-    """Return the text's sha256 in the form of a content security policy."""
+    """Return the text's sha256 as a source of a content security policy."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 

@@ -1,7 +1,8 @@
 """`transloom report`: runs as one HTML file that opens without a network and can be sent to others.
 
 The file is the dashboard's page with the responses that the page would request. It also has content
-that is too slow for a live page: hashes, and scores of kept translations.
+that a live page would take too long to compute: hashes of files, and scores of the translations
+that are stored in the run's folder.
 """
 
 import time
@@ -24,13 +25,13 @@ from transloom.observe.dashboard.run_responses import frozen_responses
 from transloom.observe.dashboard.runs_folder import run_id
 from transloom.observe.report.bundle import one_file
 
-FROZEN = "/frozen"  # the report's metadata, next to the response paths
-DIGITS = 7  # of the numbers of curves
-MAX_EVENTS = 2000  # per run: a run that skips steps for days has more than a reader needs
+FROZEN = "/frozen"  # key of the report's metadata; all other keys are request paths
+DIGITS = 7  # significant digits of the numbers in curves
+MAX_EVENTS = 2000  # newest events kept per run: one that skips steps for days has too many
 
 
 def write_report(runs: Sequence[Path], file: Path) -> dict[str, Any]:
-    """Write a report about runs, and return a summary of it.
+    """Write a report about runs; return its path, the runs and its size in bytes.
 
     Raises:
         RunMismatchError: one of the folders has no run, or two have the same name.
@@ -60,7 +61,7 @@ def write_report(runs: Sequence[Path], file: Path) -> dict[str, Any]:
 
 
 def _hashes(run: RunFolder) -> dict[str, str]:
-    """Return the sha256 of the files that identify the run."""
+    """Return the sha256 of the files that identify the run, by their path in its folder."""
     files = [run.recipe, run.metrics, run.dataset / MANIFEST_NAME]
     files += [path / HEADER for path in list_checkpoints(run.checkpoints)[-1:]]
     found = {}
@@ -71,7 +72,10 @@ def _hashes(run: RunFolder) -> dict[str, str]:
 
 
 def _test_scores(run: RunFolder) -> tuple[list[dict[str, Any]], str | None]:
-    """Return the scores of kept translations, and the problem if they cannot be read."""
+    """Return the scores of a run's stored translations, and the problem that prevents reading them.
+
+    If there is no problem, the second value is None.
+    """
     try:
         return [asdict(score) for score in stored_scores(run)], None
     except (TrainerError, DataError, ModelError, OSError) as error:
@@ -79,7 +83,7 @@ def _test_scores(run: RunFolder) -> tuple[list[dict[str, Any]], str | None]:
 
 
 def _short(values: list[Any]) -> list[Any]:
-    """Round numbers to the digits that a curve shows."""
+    """Round floats to `DIGITS` significant digits."""
     return [float(f"{v:.{DIGITS}g}") if isinstance(v, float) else v for v in values]
 
 

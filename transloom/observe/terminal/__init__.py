@@ -1,1 +1,1 @@
-"""Render commands' answers and runs in a terminal."""
+"""Show runs and the results of commands in a terminal."""

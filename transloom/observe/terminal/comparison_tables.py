@@ -1,4 +1,4 @@
-"""Tables of a comparison on a test set: for a terminal, and as Markdown for a paper."""
+"""Tables that compare systems on a test set: for a terminal, and as Markdown for a paper."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ HASH_SHOWN = 16
 
 @dataclass(frozen=True)
 class _Sheet:
-    """A table with its title."""
+    """A table with a title."""
 
     title: str
     headings: Sequence[str]
@@ -28,7 +28,7 @@ class _Sheet:
 
 
 def comparison_text(comparison: SystemComparison) -> Group:
-    """Return the comparison for a terminal."""
+    """Return the complete comparison as text for a terminal."""
     parts: list[Any] = [shown((_title(comparison), "bold"))]
     for sheet in _sheets(comparison):
         table = AnswerTable(*(Column(h, copied=h in _COPIED) for h in sheet.headings))
@@ -157,7 +157,7 @@ def _notes(comparison: SystemComparison) -> list[str]:
 
 
 def _short_names(names: list[str]) -> list[str]:
-    """Return the folders' names without their parents, if these are unique."""
+    """Return the last component of each path if these are unique, else the paths."""
     short = [Path(name).name for name in names]
     return short if len(set(short)) == len(short) else names
 

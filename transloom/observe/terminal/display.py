@@ -59,17 +59,17 @@ def validation_summary(line: ValidationLine) -> str:
 
 
 class LoggingListener:
-    """Listener that also keeps notices, events and errors in the log of a run.
+    """Wrapper of a listener that also writes notices, events and errors to the log of a run.
 
-    The log belongs to the run's owner: texts from before `logging` are buffered, and a process that
-    never owns the run writes nothing.
+    Only the run's owner writes the log. Texts that arrive before `logging` is entered are buffered.
+    A process that never owns the run writes nothing.
     """
 
     def __init__(self, listener: "LivePicture | PlainLines", run: RunFolder) -> None:
         self._listener = listener
         self._run = run
         self._owns_run = False
-        self._waiting: list[str] = []  # entries
+        self._waiting: list[str] = []  # entries that are not in the log yet
 
     @contextmanager
     def logging(self) -> Iterator[None]:
@@ -79,7 +79,7 @@ class LoggingListener:
         try:
             yield
         except LeaseLostError:
-            raise  # the log belongs to another process
+            raise  # the log now belongs to another process
         except KeyboardInterrupt:
             self.log_detail(INTERRUPTED)
             raise
@@ -110,7 +110,7 @@ class LoggingListener:
             self._waiting.append(entry)
 
     def _append(self, entries: str) -> None:
-        # On a full disk the log lacks this text, and the run goes on.
+        # If the disk is full, the log lacks this text, and the run goes on.
         with suppress(OSError), self._run.log.open("a", encoding="utf-8") as file:
             file.write(entries)
 
@@ -124,7 +124,7 @@ class LoggingListener:
 
 
 class PlainLines:
-    """Listener that prints a line every few seconds, for logs."""
+    """Listener that prints plain lines, at most one training step every few seconds."""
 
     def __init__(
         self, console: Terminal, title: str, max_steps: int, smooths_labels: bool = False
@@ -156,11 +156,11 @@ class PlainLines:
             for sample in line.samples:
                 texts = visible_line(sample.source), visible_line(sample.translation)
                 self._print(f"    {texts[0]}  →  {texts[1]}")
-        elif isinstance(line, Event) and not isinstance(line, Resized):  # `Resumed` has it too
+        elif isinstance(line, Event) and not isinstance(line, Resized):  # `Resumed` says the same
             self._print(event_text(line))
 
     def vitals(self, vitals: Vitals) -> None:
-        pass  # a log has the notices
+        pass  # the printed notices are enough
 
     def _print(self, text: str) -> None:
         self._console.print(shown(indented(text)), soft_wrap=True)

@@ -6,9 +6,9 @@ from typing import Any
 from foundation.wording import counted, format_value, join_items
 from trainer.record.metrics_lines import Event, Resized, Resumed
 
-# Settings whose effect on the rounding `engine.numerics=exact` removes.
+# Settings that change the rounding, except with `engine.numerics=exact`.
 _COVERED_BY_EXACT = {"ranks", "zero_stage"}
-# Entries of the fingerprint that change more than the last digits of the losses.
+# Entries of the numerics fingerprint that change more than the last digits of the losses.
 _MORE_THAN_ROUNDING = {"precision", "dropout"}
 
 
@@ -27,7 +27,7 @@ def event_text(event: Event) -> str:
 
 
 def _resumed(event: Resumed) -> str:
-    if event.promise is None:  # without a checkpoint
+    if event.promise is None:  # the run had no checkpoint
         sentences = [f"Restarts from step {event.from_step}, without a checkpoint."]
     else:
         before, now = event.numerics_changed.get("ranks", (None, None))
@@ -41,7 +41,7 @@ def _resumed(event: Resumed) -> str:
 
 
 def _promise(event: Resumed) -> str:
-    """Return which part of the curve stays the same, and the remedy for the rest."""
+    """Describe how far data, losses and weights stay the same, and how to avoid a difference."""
     if event.quarantined:
         return f"Other data from here on: {join_items(event.quarantined)} left out."
     if event.keeps_every_bit:

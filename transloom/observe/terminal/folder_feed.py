@@ -1,7 +1,7 @@
 """Follow a folder of runs for `transloom watch`.
 
-A run that is not training is read again only when one of its files has changed. So two hundred
-finished ones cost only one check of their files each.
+A run that is not training is read again only when one of its files has changed. A finished run
+therefore costs only a check of its files, even among hundreds of runs.
 """
 
 import time
@@ -32,7 +32,11 @@ from transloom.observe.terminal.scores import score_text
 
 @dataclass(frozen=True)
 class _Known:
-    """Status of a run when it was last read."""
+    """Status of a run when it was last read.
+
+    Attributes:
+        changed: time of the last change of its files, in seconds since the epoch.
+    """
 
     changed: float
     run_status: RunStatus
@@ -56,7 +60,7 @@ class FolderFeed:
         """List the runs and read each once.
 
         Args:
-            job_of: returns the status of the job of a run; None if it has none.
+            job_of: returns the status of a run's job; None if the run has no job.
 
         Raises:
             RunMismatchError: the folder does not exist.
@@ -64,14 +68,14 @@ class FolderFeed:
         self._folder = folder
         self._job_of = job_of
         self._followed = FollowedRuns(self._known_of, lambda known: known.is_under_way)
-        self._told: dict[Path, str] = {}  # the last reported state of each run
+        self._told: dict[Path, str] = {}  # states at the last call of `changes`
         self._next_look = 0.0
         self._list_runs()
         self.poll()
         self.changes()
 
     def poll(self) -> None:
-        """Read the runs that are training or have changed."""
+        """Read the runs that are training or have changed, at most every `STATUS_SECONDS`."""
         if time.monotonic() < self._next_look:
             return
         self._next_look = time.monotonic() + STATUS_SECONDS
@@ -87,7 +91,7 @@ class FolderFeed:
 
     @property
     def is_over(self) -> bool:
-        """True if no run is training, or waits to be trained."""
+        """True if no run is training or waiting to be trained."""
         return not any(known.is_under_way for known in self._known.values())
 
     def rendered(self, console: Terminal, height: int | None) -> RenderableType:

@@ -25,7 +25,12 @@ MIN_REASON = 20
 
 @dataclass(frozen=True)
 class FolderRow:
-    """Row of one run."""
+    """Row of one run.
+
+    Attributes:
+        changed: time of the last change of its files, in seconds since the epoch.
+        remark: the reason of its state; may be empty.
+    """
 
     name: str
     state: str
@@ -52,7 +57,7 @@ class _Column:
 def folder_picture(
     folder: str, rows: Sequence[FolderRow], console: Terminal, height: int | None
 ) -> Group:
-    """Return the table for a console with `height` rows; None is unlimited."""
+    """Return the table for a console, in at most `height` rows; None for any number of rows."""
     width, glyphs = console.width, glyphs_of(console)
     states = Counter(row.state for row in rows)
     counts = ", ".join(f"{count:,} {state}" for state, count in states.most_common())
@@ -77,7 +82,7 @@ def folder_picture(
 
 
 def _columns(rows: Sequence[FolderRow], glyphs: Glyphs) -> list[_Column]:
-    """Return the columns from left to right, the most important ones first."""
+    """Return all columns from left to right, in descending order of importance."""
     names = [cut([(visible_line(row.name), "")], WIDEST_NAME, glyphs.dots)[0][0] for row in rows]
     return [
         _Column("run", names),
@@ -93,13 +98,13 @@ def _columns(rows: Sequence[FolderRow], glyphs: Glyphs) -> list[_Column]:
 
 
 def _that_fit(columns: Sequence[_Column], width: int) -> list[_Column]:
-    """Return the nonempty columns that fit."""
+    """Return the first columns that fit, without those whose cells are all empty."""
     fit: list[_Column] = []
     used = 0
     for column in columns:
         if fit and not any(column.cells):
             continue
-        # The last one, and a name on a very narrow terminal, may be cut.
+        # The last column may be cut. On a very narrow terminal, the column of names may be cut too.
         needed = min(column.width, MIN_REASON) if column.heading == "why" else column.width
         if fit and used + needed > width:
             break
@@ -124,7 +129,7 @@ def _bar(row: FolderRow, glyphs: Glyphs) -> str:
 
 
 def _score(row: FolderRow) -> str:
-    """Return the last measure, which is the most informative one for a person."""
+    """Return the last score of the newest validation, the most informative one for a person."""
     if not row.scores:
         return ""
     name = list(row.scores)[-1]

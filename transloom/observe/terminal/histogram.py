@@ -1,4 +1,4 @@
-"""Histogram of lengths, drawn with block characters.
+"""Histogram of sentence lengths, drawn with block characters.
 
 number of pairs with length 0, 1, 2, ... ──▶ at most 20 bins ──▶ a bar for each, with its count
 """
@@ -13,12 +13,12 @@ from rich.table import Table
 
 MAX_BINS = 20
 BAR_WIDTH = 44  # leaves space for the numbers in 80 columns
-BIN_WIDTHS = (1, 2, 5)  # times powers of ten
+BIN_WIDTHS = (1, 2, 5)  # multiplied by powers of ten
 
 
 @dataclass(frozen=True)
 class Bin:
-    """The lengths `first` to `last` (inclusive)."""
+    """Number of sequences with lengths from `first` to `last`, both included."""
 
     first: int
     last: int
@@ -38,7 +38,8 @@ def quantile(counts: ArrayLike, share: float) -> int:
 def bins_of(counts: ArrayLike) -> list[Bin]:
     """Return at most 20 bins from the shortest to the longest sequence.
 
-    They are equally wide up to at least the 99th percentile; the last one includes a long tail.
+    The bins have the same width, at least up to the 99th percentile. If longer sequences do not fit
+    into bins of this width, the last bin is wider.
     """
     numbers = np.asarray(counts)
     (present,) = np.nonzero(numbers)
@@ -53,7 +54,7 @@ def bins_of(counts: ArrayLike) -> list[Bin]:
 
 
 def _bin_width(shortest: int, longest: int) -> int:
-    """Return the smallest round bin width with which the range needs fewer than `MAX_BINS` bins."""
+    """Return the smallest round width at which the range needs fewer than `MAX_BINS` bins."""
     power = 1
     while True:
         for width in (power * digit for digit in BIN_WIDTHS):
@@ -63,12 +64,16 @@ def _bin_width(shortest: int, longest: int) -> int:
 
 
 def histogram(counts: ArrayLike) -> Table:
-    """Return the bins as a table: lengths, bar, count."""
+    """Return the histogram as a table with the columns lengths, bar and count."""
     return _drawn(bins_of(counts))
 
 
 def histogram_of_powers(counts: Sequence[int]) -> Table:
-    """Return a histogram of counts for the lengths 0, 1, 2–3, 4–7 and so on."""
+    """Return a histogram with the bins 0, 1, 2–3, 4–7 and so on.
+
+    Args:
+        counts: the number of sequences in each of these bins, at least one of them not 0.
+    """
     bins = [Bin(0, 0, counts[0])]
     bins += [Bin(2**n, 2 ** (n + 1) - 1, count) for n, count in enumerate(counts[1:])]
     shown = [bin_ for bin_ in bins if bin_.count]

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def newest_job_picture(run: Path) -> JobPicture | None:
-    """Return the last job of a run, or None without a readable record of a job."""
+    """Return the status of a run's newest job; None if no record of a job can be read."""
     try:
         folder = JobFolder.newest_of(run)
         record = folder.read()
@@ -27,10 +27,10 @@ def newest_job_picture(run: Path) -> JobPicture | None:
 
 
 class ClusterJobPoller:
-    """Poller of one job, by its id.
+    """Poller of the status of one job.
 
     Attributes:
-        run: the run's folder, as the nodes see it.
+        run: the path of the run's folder on the cluster's nodes.
     """
 
     def __init__(self, address: str, job_id: str) -> None:
@@ -54,12 +54,12 @@ class ClusterJobPoller:
             record = folder.read()
             if record.state in FINAL or not folder.is_heartbeat_overdue(record):
                 return _picture(record.id, record.state, record)
-        with suppress(ClusterError):  # the head may be unavailable for a moment
+        with suppress(ClusterError):  # the head node may be unavailable for a moment
             self._standing = self._ask()
         return _picture_of(self._standing)
 
     def _ask(self) -> "JobSummary":
-        from cluster.launchers.ray_job.status import job_summary_of  # imports Ray
+        from cluster.launchers.ray_job.status import job_summary_of  # imports Ray, so late
 
         return job_summary_of(self._address, self._id)
 

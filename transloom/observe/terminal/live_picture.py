@@ -1,7 +1,7 @@
 """Picture of a run in a terminal, redrawn periodically.
 
 `transloom train` shows a `LivePicture`. It receives the supervisor's lines in memory, and stays on
-the screen when the run is over. `transloom watch` draws the same picture from a run's folder.
+the screen when the run has ended. `transloom watch` draws the same picture from a run's folder.
 """
 
 import threading
@@ -26,7 +26,7 @@ REFRESHES_PER_SECOND = 2
 
 
 def supports_live_display(console: Terminal) -> bool:
-    """Return whether the console is a terminal that can replace rows, which a dumb one cannot."""
+    """Return whether the console is a terminal that can redraw rows (not a dumb terminal)."""
     return console.is_terminal and not console.is_dumb_terminal
 
 
@@ -36,14 +36,14 @@ def glyphs_of(console: Terminal) -> Glyphs:
 
 
 def rendered(console: Terminal, picture: RunPicture, height: int | None = None) -> RenderableType:
-    """Return the picture for a console with `height` rows; None is unlimited."""
+    """Return the picture for a console, in at most `height` rows; None for any number of rows."""
     width, glyphs = console.width, glyphs_of(console)
     rows = fitted(blocks_of(picture, width, glyphs=glyphs), height, glyphs.dots)
     return drawn(rows, width, glyphs.dots)
 
 
 class LivePicture:
-    """Listener that shows the lines, notices and vitals that it receives."""
+    """Listener that draws the lines, notices and vitals that it receives as a picture."""
 
     def __init__(
         self, console: Terminal, picture: RunPicture, checkpoints: CheckpointFolder
@@ -82,7 +82,8 @@ class LivePicture:
             self._picture.line(line)
 
     def vitals(self, vitals: Vitals) -> None:
-        # Read the folder here, since no training thread calls this method.
+        # Reading the folder here does not delay training, because a separate thread calls this
+        # method.
         with suppress(OSError):
             self._picture.checkpoints = self._checkpoints.newest(CHECKPOINTS_SHOWN)
         with self._changing:
@@ -91,5 +92,5 @@ class LivePicture:
 
     def _render(self) -> RenderableType:
         with self._changing:
-            # One row less than the terminal has, for the cursor below.
+            # The picture leaves one row of the terminal free for the cursor below it.
             return rendered(self._console, self._picture, self._console.height - 1)

@@ -1,4 +1,4 @@
-"""Convert a `RunPicture` to blocks of rows, in words and lines, each with an importance.
+"""Convert a `RunPicture` to blocks of rows, each with an importance for `picture_layout`.
 
 Nothing depends on colours: problems are also described in words.
 """
@@ -36,10 +36,11 @@ from transloom.observe.terminal.time_format import clock
 
 VALUE = 10
 WIDEST_CURVE = 120
-REMARK = 26  # space for the text behind a curve
-WIDE = 120  # columns from which samples are a table
+REMARK = 26  # columns kept free to the right of a curve for a remark
+WIDE = 120  # minimum width of a terminal to show samples as a table
 REASON_ROWS = 3
-# A run is reported as waiting after this many seconds and this many usual steps without a step.
+# A run is reported as waiting if its last step is older than this many seconds, and also older than
+# the usual duration of this many steps.
 LONG_STEP_SECONDS = 60.0
 LONG_STEPS = 5
 
@@ -130,7 +131,7 @@ def _curves(picture: RunPicture, width: int, glyphs: Glyphs) -> Iterable[Block]:
         rate = picture.record.flops_per_second
         tflops = last.tflops_per_second if rate is None else rate / TERA
         if tflops is not None:
-            amount = operations(tflops * TERA).removesuffix("FLOP")  # its unit's prefix stays
+            amount = operations(tflops * TERA).removesuffix("FLOP")  # such as "1.45 T"
             yield curve("FLOP/s", amount, picture.tflops_per_second, 11, _share_of_peak(picture))
         yield curve("learning rate", f"{last.learning_rate:.2e}", picture.learning_rate, 10)
         skipped = picture.record.skipped
@@ -141,15 +142,15 @@ def _curves(picture: RunPicture, width: int, glyphs: Glyphs) -> Iterable[Block]:
 
 
 def _measure(name: str, decoding: str | None) -> str:
-    """Return the label of a measure's row, without its decoding if that does not fit."""
-    if name == "loss":  # the loss of training has a separate row
+    """Return the label of a measure's row; leave out its decoding if that does not fit."""
+    if name == "loss":  # the training loss has a separate row
         return "validation loss"
     heading = visible_line(score_heading(name, decoding))
     return heading if len(heading) < LABEL else visible_line(score_name(name))[: LABEL - 1]
 
 
 def _share_of_peak(picture: RunPicture) -> str:
-    """Return the model FLOPs utilization, or an empty text if the peak is unknown."""
+    """Return the model FLOPs utilization as text; empty if the device's peak is unknown."""
     last = picture.record.last
     mfu = picture.record.mfu or (last.mfu if last else None)
     return "" if mfu is None else f"MFU {mfu:.1%}"
@@ -163,7 +164,7 @@ def _best(picture: RunPicture, name: str) -> str:
 
 
 def _shares(picture: RunPicture, now: float) -> Iterable[Block]:
-    """Yield rows with the share of time not spent on training."""
+    """Yield blocks about time that is not spent on training: waits, stalls and goodput."""
     record, last = picture.record, picture.record.last
     if last and picture.state == "training":
         age, rate = now - last.time, picture.record.seconds_per_step or 0.0
@@ -240,7 +241,7 @@ def _notices(picture: RunPicture) -> Iterable[Block]:
     for entry in picture.notices:
         text = visible_line(entry.text.split("\n")[0])
         rows.append([(f"{visible_line(clock(entry.time))}  ", "dim"), (text, "")])
-    if rows:  # newest last, so the oldest ones are left out first
+    if rows:  # the newest notice is last; the oldest ones are left out first
         yield from (
             Block([row], importance=10 + (len(rows) - n), least=1 if n >= len(rows) - 2 else 0)
             for n, row in enumerate(rows)

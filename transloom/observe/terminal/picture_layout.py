@@ -1,8 +1,9 @@
 """Rows of a picture for a terminal of any size: cut to its width, chosen to fit its height.
 
-A picture is a list of blocks from top to bottom. If the height is too small for all, each block
-first shrinks to its minimum. Then the least important blocks are left out. The last row of a block
-reports the number of missing rows.
+A picture is a list of blocks from top to bottom. If the height is too small for all rows, blocks
+shrink to their minimum, starting with the least important one. If that is not enough, the least
+important blocks are left out. The last row of a block that has shrunk reports the number of missing
+rows.
 """
 
 from collections.abc import Sequence
@@ -15,13 +16,13 @@ from rich.console import Group
 from cluster.terminal import shown
 from foundation.untrusted_text import visible_line
 
-LABEL = 16  # cells of the first column
+LABEL = 16  # width of the first column in cells of the terminal
 
 Row = list[tuple[str, str]]  # texts, each with its style
 
 
 class Glyphs(NamedTuple):
-    """Characters that a terminal can show."""
+    """Characters for drawing, which depend on the terminal's encoding."""
 
     levels: str
     done: str
@@ -39,8 +40,8 @@ class Block:
     """Rows that belong together.
 
     Attributes:
-        importance: blocks of a higher number are left out first.
-        least: number of rows to which it shrinks before others are left out.
+        importance: 0 is the most important; blocks with a higher number are left out earlier.
+        least: number of rows to which the block shrinks before other blocks are left out.
         is_whole: True to show either all of its rows or none; `least` is 0 then.
         noun: name of its rows, for reporting the number of missing ones.
     """
@@ -53,12 +54,12 @@ class Block:
 
 
 def gap() -> Block:
-    """Return an empty row, shown only if space is left."""
+    """Return a block with an empty row, which is shown only if space is left."""
     return Block([[]], importance=15, least=0)
 
 
 def fitted(blocks: Sequence[Block], height: int | None, dots: str = UNICODE.dots) -> list[Row]:
-    """Return the rows of all blocks, at most `height`; None is unlimited."""
+    """Return the rows to show, at most `height` in all; None for any number of rows."""
     if height is None:
         return [row for block in blocks for row in block.rows]
     order = sorted(range(len(blocks)), key=lambda n: blocks[n].importance)
@@ -89,7 +90,7 @@ def _first(block: Block, most: int, dots: str) -> list[Row]:
 
 
 def cut(row: Row, width: int, dots: str = UNICODE.dots) -> Row:
-    """Return the row, ended with dots where it is too wide."""
+    """Return the row, cut to the width with dots at its end if it is too wide."""
     if sum(cell_len(text) for text, _ in row) <= width:
         return row
     left, result = max(0, width - cell_len(dots)), []
@@ -116,13 +117,18 @@ def wrapped(text: str, width: int) -> list[str]:
 
 
 def labelled(label: str, *parts: str | tuple[str, str]) -> Row:
-    """Return a row with a label in the first column."""
+    """Return a row with a label in the first column, followed by the parts."""
     row: Row = [(padded(label, LABEL), "bold")]
     return row + [(part, "") if isinstance(part, str) else part for part in parts]
 
 
 def hanging(label: str, text: str, width: int, most: int, style: str = "") -> list[Row]:
-    """Return a text of several rows behind a label."""
+    """Return rows with a label in the first column and a text, wrapped, to the right of it.
+
+    Args:
+        width: the width of the rows in cells of the terminal.
+        most: the maximum number of rows; a longer text is cut and ends with dots.
+    """
     lines = wrapped(visible_line(text), width - LABEL)
     if len(lines) > most:
         room = max(0, width - LABEL - cell_len(UNICODE.dots))
@@ -136,7 +142,7 @@ def padded(text: str, width: int) -> str:
 
 
 def drawn(rows: Sequence[Row], width: int, dots: str = UNICODE.dots) -> Group:
-    """Return the rows for a terminal, without wrapping."""
+    """Return the rows as text for a terminal; rows that are too wide are cut, not wrapped."""
     lines = []
     for row in rows:
         line = shown(*cut(row, width, dots))

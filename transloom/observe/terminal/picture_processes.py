@@ -1,4 +1,4 @@
-"""Rows for the processes of a run: ranks, data workers, checkpoints, restarts."""
+"""Blocks of a picture about the processes of a run: ranks, data workers, checkpoints, restarts."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -11,12 +11,12 @@ from transloom.observe.terminal.picture_layout import Block, Glyphs, Row, hangin
 from transloom.observe.terminal.run_picture import RunPicture
 from transloom.observe.terminal.time_format import ago, clock
 
-SILENT_SECONDS = 10.0  # heartbeat age from which a process is highlighted
-OLD_SECONDS = 15.0  # the vitals of a training run are renewed every two seconds
+SILENT_SECONDS = 10.0  # a process with an older heartbeat is highlighted
+OLD_SECONDS = 15.0  # older vitals are reported: they are renewed every two seconds
 
 
 def processes(picture: RunPicture, width: int, now: float, glyphs: Glyphs) -> Iterable[Block]:
-    """Yield the blocks of a run's processes, current or past."""
+    """Yield blocks about the processes of a run, whether they still exist or not."""
     yield Block(_ranks(picture, width, now, glyphs), importance=4, noun="nodes")
     if vitals := picture.vitals:
         yield from _workers(vitals, picture, width, now, glyphs)
@@ -59,13 +59,13 @@ def _counts(vitals: Vitals) -> list[str]:
 
 
 def _of_the_past(picture: RunPicture, vitals: Vitals) -> str:
-    if picture.state == "training":  # by a new owner, which has not started any yet
+    if picture.state == "training":  # a new owner has not started any rank yet
         return f"not restarted yet; at {clock(vitals.time)}:"
     return f"none; at {clock(vitals.time)}:"
 
 
 def _from_place(picture: RunPicture) -> str:
-    """Return the placement of the last start's ranks, known without vitals."""
+    """Describe where the ranks of the last start were placed, if there are no vitals."""
     if not picture.nodes:
         return "none yet" if picture.state == "training" else "none"
     where = ", ".join(f"{count} on {visible_line(node)}" for node, count in picture.nodes.items())
@@ -77,7 +77,7 @@ def _node(
 ) -> Iterable[tuple[str, str]]:
     yield f"{visible_line(node)}  ", ""
     groups: dict[tuple[str, int], list[RankVitals]] = defaultdict(list)
-    # A starting rank imports for a long time before its first heartbeat.
+    # A starting rank does not count as silent: its imports precede its first heartbeat.
     silent = [r for r in ranks if r.phase != "start" and _silence(r, age) > SILENT_SECONDS]
     for rank in ranks:
         if rank not in silent:
@@ -113,7 +113,7 @@ def _at(rank: RankVitals) -> str:
 
 
 def numbers(values: Iterable[int], glyphs: Glyphs) -> str:
-    """Return numbers with consecutive ones as a range: 0–3, 5."""
+    """Return numbers as text, with consecutive ones as a range, such as `0–3, 5`."""
     ranges: list[list[int]] = []
     for value in sorted(values):
         if ranges and value == ranges[-1][1] + 1:
@@ -194,7 +194,7 @@ def _restarts(picture: RunPicture, width: int) -> Iterable[Block]:
 
 
 def _age(vitals: Vitals, picture: RunPicture, now: float) -> float:
-    """Return the age of the vitals if processes may be alive, by this machine's clock."""
+    """Return the vitals' age in seconds by this machine's clock; 0 if they are not current."""
     return max(0.0, now - vitals.time) if picture.vitals_are_current else 0.0
 
 

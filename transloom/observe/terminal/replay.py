@@ -23,7 +23,7 @@ TEXT_CHARACTERS = 80
 
 
 def replay_report_text(look: ReplayReport, examples: int) -> Group:
-    """Return the complete answer of `transloom replay`.
+    """Return the complete output of `transloom replay`.
 
     Args:
         examples: maximum number of examples shown per step.
@@ -39,7 +39,7 @@ def replay_report_text(look: ReplayReport, examples: int) -> Group:
 
 
 def verdict_lines(verdict: Verdict) -> list[tuple[str, str | tuple[str, str]]]:
-    """Return the findings by name, with a style for differences."""
+    """Return the findings of a verdict as pairs of name and text; a difference has a style."""
     lines: list[tuple[str, str | tuple[str, str]]] = [("promise", verdict.promise)]
     lines += [("data", _data(verdict)), ("losses", _losses(verdict)), ("state", _state(verdict))]
     if verdict.first_difference:
@@ -48,7 +48,10 @@ def verdict_lines(verdict: Verdict) -> list[tuple[str, str | tuple[str, str]]]:
 
 
 def _command_for_bits(look: ReplayReport) -> str | None:
-    """Return the command that replays on as many ranks as the run had, if that keeps all bits."""
+    """Return the command of a replay that compares all bits, on as many ranks as the run had.
+
+    Return None if this replay has compared them, or if no number of ranks allows it.
+    """
     if look.verdict.ranks_for_bits is None:
         return None
     steps = f"--steps {look.from_step}:{look.to_step}"
@@ -158,7 +161,7 @@ def _examples(examples: list[InspectedExample]) -> AnswerTable:
 
 
 def _largest(values: dict[str, float | None]) -> str:
-    """Return the largest values, those that are not finite first."""
+    """Return the largest values with their names; values that are not finite come first."""
     order = sorted(values.items(), key=lambda item: (item[1] is not None, -(item[1] or 0.0)))
     return ", ".join(f"{name} {_number(value)}" for name, value in order[:LAYERS_SHOWN])
 

@@ -32,7 +32,7 @@ from transloom.observe.terminal.time_format import clock
 
 
 class RunFeed:
-    """Updater of a run's picture from its folder.
+    """Updater of a run's picture from the run's folder.
 
     Attributes:
         new_lines: lines of the record that the last poll found.
@@ -43,13 +43,13 @@ class RunFeed:
         """Read the run once.
 
         Args:
-            job: returns the state of the run's job; None if it has none.
+            job: returns the status of the run's job; None if the run has no job.
         """
         self.run = RunFolder(path)
         self.picture = RunPicture(str(path))
         self._job = job
         self._followed = FollowedRun(self.run, CHECKPOINTS_SHOWN)
-        self._run_status: RunStatus | None = None  # the one that the picture shows
+        self._run_status: RunStatus | None = None  # the status that the picture shows
         self._was_under_way = False
         self._take_history()
         self.poll()
@@ -59,7 +59,7 @@ class RunFeed:
 
     @property
     def is_over(self) -> bool:
-        """True if no process trains the run, and no job is going to."""
+        """True if no process trains the run, and no job will train it."""
         job, state = self.picture.job, self.picture.state
         if job and job.is_under_way:
             return False
@@ -68,7 +68,7 @@ class RunFeed:
         return state != "training"
 
     def poll(self) -> None:
-        """Read the changes of the folder."""
+        """Read what has changed in the folder, and update the picture."""
         followed, picture = self._followed, self.picture
         followed.read()
         self.new_lines, self.new_entries = followed.new_lines, followed.new_entries
@@ -86,7 +86,7 @@ class RunFeed:
         picture.problems = followed.problems
 
     def rendered(self, console: Terminal, height: int | None) -> RenderableType:
-        """Return the picture for a console of this many rows; None for the whole picture."""
+        """Return the picture for a console, in at most `height` rows; None for any number."""
         return rendered(console, self.picture, height)
 
     def summary(self) -> str:
@@ -99,7 +99,7 @@ class RunFeed:
         return f"{picture.title}: step {steps}, {picture.state}{why}{owner}"
 
     def run_status(self) -> dict[str, Any]:
-        """Return the state of the run, for scripts."""
+        """Return the complete status of the run, for scripts."""
         picture = self.picture
         return {
             "standing": run_status_of(self.run.path).model_dump(mode="json"),

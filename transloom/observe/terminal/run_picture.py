@@ -1,4 +1,4 @@
-"""Data shown of a run: filled by a listener or from a folder, drawn by `picture_blocks`.
+"""Data of a run's picture: filled by a listener or from a folder, drawn by `picture_blocks`.
 
 ::
 
@@ -6,7 +6,7 @@
                                                             ├─▶ RunPicture ─▶ blocks ─▶ terminal
     the run's folder (`transloom watch`)                   ─┘
 
-Both feeds call the same methods, so both show the same.
+Both sources call the same methods, so both commands show the same picture.
 """
 
 from collections import deque
@@ -21,7 +21,7 @@ from trainer.runs.vitals import Vitals
 from trainer.scores import BestScore, Scores, keep_best
 from transloom.observe.terminal.sparkline import Series
 
-# Fields that hold one or several series.
+# Fields of `RunPicture` that contain one series, or several by name.
 CURVES = (
     *("loss", "nll", "tokens_per_second", "tflops_per_second"),
     *("grad_norm", "learning_rate", "scores"),
@@ -32,11 +32,12 @@ CHECKPOINTS_SHOWN = 6
 
 @dataclass(frozen=True)
 class JobPicture:
-    """Job that trains a run.
+    """Status of the job that trains a run.
 
     Attributes:
-        state: in words.
-        is_under_way: True if it may still train.
+        state: in lower case.
+        is_under_way: True if the job may still train the run.
+        waits_for: what the job waits for; None if it does not wait.
         restarts: one text for each restart, oldest first.
     """
 
@@ -49,7 +50,7 @@ class JobPicture:
 
 
 def state_with_job(standing: RunStatus, job: JobPicture | None) -> str:
-    """Return the state of a run, or that of its job while the job waits for capacity."""
+    """Return the state of a run, or that of its job while the job is not training it yet."""
     if standing.state != "training" and job and job.is_under_way:
         return job.state
     return standing.state
@@ -57,21 +58,22 @@ def state_with_job(standing: RunStatus, job: JobPicture | None) -> str:
 
 @dataclass
 class RunPicture:
-    """Snapshot of a run.
+    """Data of a run that its picture in a terminal shows.
 
     Attributes:
-        title: what is trained, and how.
+        title: text that names the run, shown in the first row.
         state: see `trainer.record.run_status`.
-        reason: reason of that state.
-        owner: the process that trains it, in words.
+        reason: reason of that state; None if there is none to show.
+        owner: the process that trains the run, in words.
         smooths_labels: True if the loss includes label smoothing, which the NLL never does.
-        step: the last known one, by the record or a checkpoint.
+        step: the last known step, by the record or a checkpoint.
         record: the end of the record, up to the last line.
-        scores: the values of each measure over the run.
-        best: the best value of each measure.
+        scores: the values of each measure over the run, by the measure's name.
+        best: the best value of each measure, by the measure's name.
         vitals: None if there are none.
-        vitals_are_current: True if they describe live processes.
-        problems: parts of the run that cannot be read.
+        vitals_are_current: True if the vitals describe live processes.
+        nodes: the number of ranks on each node, by the node's name.
+        problems: messages about parts of the run that cannot be read.
     """
 
     title: str
@@ -116,13 +118,13 @@ class RunPicture:
             self.take_scores(line.step, line.scores)
 
     def take_scores(self, step: int, scores: Scores) -> None:
-        """Add the scores of the validation of a step."""
+        """Add the scores of a validation after a step."""
         keep_best(self.best, scores, step)
         for name, score in scores.items():
             self.scores.setdefault(name, Series()).add(step, score.value)
 
     def forget_curves(self) -> None:
-        """Discard the former record's data: another record has replaced it."""
+        """Discard the curves of a record that another file has replaced."""
         empty = RunPicture(self.title)
         for name in CURVES:
             setattr(self, name, getattr(empty, name))
@@ -130,12 +132,12 @@ class RunPicture:
 
     @property
     def newest(self) -> ValidationLine | None:
-        """The newest validation with its samples."""
+        """The newest validation with its samples; None if there is none."""
         return self.record.validations[-1] if self.record.validations else None
 
     @property
     def seconds_left(self) -> float | None:
-        """Estimated time to the last step at the recent speed; None unless the run is training."""
+        """Estimated seconds to the last step at the recent speed; None unless it is training."""
         if self.state != "training":
             return None
         return replace(self.record, step=self.step).seconds_left(self.max_steps)

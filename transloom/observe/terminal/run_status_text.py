@@ -1,4 +1,4 @@
-"""`transloom runs` and `transloom status`: status of runs, read from their folders."""
+"""Text for `transloom runs` and `transloom status`: status of runs, read from their folders."""
 
 from datetime import datetime
 from pathlib import Path
@@ -20,7 +20,7 @@ from transloom.observe.terminal.scores import (
 )
 from transloom.observe.terminal.tables import STATE_STYLES, AnswerTable, Column
 
-# Step age from which a list of runs reports it.
+# A list of runs shows the age of a run's last step if the age exceeds this.
 QUIET_SECONDS = 120.0
 
 
@@ -54,7 +54,7 @@ def status_of(run: Path) -> RunStatus:
 
 
 def progress_text(run: Path) -> str:
-    """Return the last step of a run and its age; an empty text if the run is not visible here."""
+    """Return the last step of a run and its age as text; empty if the run is not visible here."""
     return _progress_text(run_status_of(run, RECORD_BYTES_IN_LIST)) if is_run(run) else ""
 
 
@@ -99,12 +99,12 @@ def status_text(run_status: RunStatus) -> str:
 
 
 def steps_text(run_status: RunStatus) -> str:
-    """Return the last step and the number of all steps."""
+    """Return the last step and the number of all steps as text."""
     return steps_of(run_status.step, run_status.max_steps)
 
 
 def _state_text(run_status: RunStatus) -> str:
-    """Return the state, and the age of the last step if steps have stopped."""
+    """Return the state as text, with the age of the last step if it exceeds `QUIET_SECONDS`."""
     if (run_status.step_age_seconds or 0) <= QUIET_SECONDS:
         return run_status.state
     return f"{run_status.state}, no step for {time_text(run_status.step_age_seconds)}"
@@ -117,12 +117,12 @@ def _progress_text(run_status: RunStatus) -> str:
 
 
 def scores_text(run_status: RunStatus) -> str:
-    """Return the scores of the newest validation."""
+    """Return the scores of the newest validation as text."""
     return ", ".join(score_text(name, score) for name, score in run_status.scores.items())
 
 
 def best_text(run_status: RunStatus, measure: str) -> str:
-    """Return the best value of a measure, and its step."""
+    """Return the best value of a measure and its step as text; empty if there is none."""
     best = run_status.best.get(measure)
     return f"{score_value(measure, best.value)} (step {best.step:,})" if best else ""
 
@@ -196,7 +196,7 @@ def _number(value: float | None) -> str:
 
 
 def _clock(text: str) -> str:
-    """Return a time of the log by this machine's clock and zone."""
+    """Return a time of the log in this machine's time zone."""
     try:
         return datetime.fromisoformat(text).astimezone().strftime("%Y-%m-%d %H:%M:%S")
     except (ValueError, OverflowError):

@@ -15,7 +15,7 @@ def score_name(measure: str) -> str:
 def training_losses(loss: float, nll: float, smooths_labels: bool) -> dict[str, float]:
     """Return the losses of a training step by name; only one if the recipe minimises the NLL.
 
-    Only the NLL compares with the loss of a validation, which has no label smoothing.
+    Only the NLL can be compared with a validation loss, which has no label smoothing.
     """
     if loss == nll:
         return {"loss": loss}
@@ -23,7 +23,7 @@ def training_losses(loss: float, nll: float, smooths_labels: bool) -> dict[str, 
 
 
 def score_heading(measure: str, decoding: str | None) -> str:
-    """Return a measure's name with the search that made the scored texts."""
+    """Return a measure's name, with the decoding that produced the scored texts."""
     return score_name(measure) + (f" ({decoding})" if decoding else "")
 
 

@@ -1,4 +1,4 @@
-"""Curves in a line of text: thinned as they grow, drawn with as many characters as fit."""
+"""Draw curves in a line of text; thin their points as they grow."""
 
 import math
 from typing import NamedTuple
@@ -7,12 +7,12 @@ BLOCKS = "▁▂▃▄▅▆▇█"
 
 
 class Point(NamedTuple):
-    """Value of neighbouring steps.
+    """Value of one step, or of several consecutive steps.
 
     Attributes:
         step: the last of the steps.
-        value: their mean, or their highest value.
-        values: number of merged values.
+        value: the mean of their values, or the highest of them.
+        values: number of values that were merged.
     """
 
     step: int
@@ -21,14 +21,14 @@ class Point(NamedTuple):
 
 
 class Series:
-    """Quantity over all steps of a run, in a bounded number of points at even distances.
+    """Quantity over all steps of a run, as a bounded number of points at even distances.
 
-    When the points get too many, the interval doubles and steps are merged. So the memory of a
-    series does not grow with the run.
+    When there are too many points, the number of steps per point doubles and neighbouring points
+    are merged. The memory of a series therefore does not grow with the run.
     """
 
     def __init__(self, most: int = 1024, *, keeps_spikes: bool = False) -> None:
-        """Make an empty series.
+        """Create an empty series.
 
         Args:
             most: half of the maximum number of points.
@@ -40,7 +40,7 @@ class Series:
         self._steps_of_a_point = 1
 
     def add(self, step: int, value: float | None) -> None:
-        """Add the value of a step; ignore one that is not finite, or of an earlier step."""
+        """Add the value of a step; ignore it if it is not finite, or if the step is not new."""
         if value is None or not math.isfinite(value):
             return
         if self.points and step <= self.points[-1].step:
@@ -53,7 +53,10 @@ class Series:
                 self._put(point)
 
     def columns(self, width: int) -> list[float]:
-        """Return one value for each of at most `width` equal parts; none without points."""
+        """Divide the steps into at most `width` equal parts; return one value for each part.
+
+        Return an empty list if there are no points.
+        """
         if not self.points or width < 1:
             return []
         first, last = self.points[0].step, self.points[-1].step
@@ -64,7 +67,7 @@ class Series:
             before = parts[part]
             parts[part] = self._joined(before, point) if before else point
         columns: list[float] = []
-        for found in parts:  # a part without a point repeats the one before
+        for found in parts:  # a part without a point has the value of the part before
             columns.append(found.value if found else columns[-1])
         return columns
 

@@ -1,7 +1,7 @@
-"""Tables of commands' answers: laid out in a terminal, one line per row elsewhere.
+"""Tables of commands' results: laid out in a terminal, one line per row elsewhere.
 
 Values that a person copies (an id, a path, a field's name) are never cut or split, even in a narrow
-terminal. Other columns fold instead; a row that still does not fit continues in the next line.
+terminal. Other columns fold instead. A row that still does not fit continues in the next line.
 """
 
 from dataclasses import dataclass
@@ -13,10 +13,10 @@ from rich.table import Table
 from cluster.terminal import Terminal, shown
 from foundation.untrusted_text import visible
 
-# Width up to which a column that may fold stays as wide as its longest word.
+# The minimum width of a column that may fold: its longest word, but at most this many cells.
 LONGEST_WORD = 20
 SPACES_BETWEEN = 2  # rich's padding of a cell
-# States of a run that have a style.
+# Styles of a run's states; states that are not listed have none.
 STATE_STYLES = {"training": "green", "failed": "red", "damaged": "red", "abandoned": "yellow"}
 
 
@@ -25,8 +25,9 @@ class Column:
     """A column of a table.
 
     Attributes:
-        copied: True if its values must stay whole.
-        shown: maximum number of characters of a value in a terminal; None for all, as elsewhere.
+        copied: True if a person may copy its values, so that they must not be cut or split.
+        shown: maximum number of characters of a value in a terminal; None for all. Output that is
+            not a terminal always has all.
     """
 
     heading: str
@@ -35,7 +36,7 @@ class Column:
 
 
 class AnswerTable:
-    """Rows of text under headings."""
+    """Rows of text under headings, which is printed as a table."""
 
     def __init__(self, *columns: Column | str, caption: str = "") -> None:
         self._columns = [c if isinstance(c, Column) else Column(c) for c in columns]
@@ -49,7 +50,7 @@ class AnswerTable:
         self._styles.append(style)
 
     def plain(self) -> str:
-        """Return a line for each row, the headings first, with tabs between the cells."""
+        """Return one line for each row, after one with the headings; tabs separate the cells."""
         headings = [column.heading for column in self._columns]
         lines = [[_in_one_line(cell) for cell in row] for row in [headings, *self._rows]]
         return "\n".join("\t".join(line) for line in lines)
@@ -59,7 +60,7 @@ class AnswerTable:
         yield self.laid_out(options.max_width)
 
     def laid_out(self, width: int) -> Table:
-        """Return the table for a terminal with `width` columns; print it without cropping."""
+        """Return the table for a terminal of `width` cells; print it without cropping."""
         rows = [
             [cell[: column.shown] for cell, column in zip(row, self._columns, strict=True)]
             for row in self._rows

@@ -7,15 +7,16 @@ from foundation.wording import span
 
 
 def ago(seconds: float) -> str:
-    """Return an age in words, below a minute to a tenth of a second."""
+    """Return an age in words; below a minute, with tenths of a second."""
     return f"{max(0.0, seconds):.1f} s ago" if seconds < 60 else f"{span(seconds)} ago"
 
 
 def clock(moment: str | float, now: float | None = None) -> str:
-    """Return a time by this machine's clock and zone; include the date only if it is not today's.
+    """Return a time in this machine's time zone; include the date only if it is not today's.
 
     Args:
-        moment: in ISO 8601, or seconds since the epoch.
+        moment: the time in ISO 8601, or in seconds since the epoch.
+        now: the current time in seconds since the epoch; None for that of the clock.
     """
     try:
         if isinstance(moment, str):
