@@ -7,7 +7,7 @@ from model.blocks.linear import Linear
 
 
 class SwiGLU(nn.Module):
-    """FFN(x) = (silu(xW) ⊙ xV)W₂ at each position; W and V are stored as one matrix."""
+    """Feed-forward network (silu(xW) ⊙ xV)W₂ at each position; W and V are stored as one matrix."""
 
     def __init__(self, width: int, inner_width: int, bias: bool) -> None:
         super().__init__()
