@@ -272,7 +272,8 @@ class _Count:
     def _attention(self, per: str, width: int, queries: bool, keys: bool) -> bool:
         """Count QKᵀ and the weighted sums of the values in all heads.
 
-        Return whether the sums have a gradient. `keys` says the same for keys and for values.
+        `queries` is true if the queries need a gradient, `keys` if the keys and values do. Return
+        whether the output of attention needs one.
         """
         weights = queries or keys
         self._add(per, 2 * width, queries + keys)

@@ -29,7 +29,7 @@ def dropout(x: Tensor, share: float) -> Tensor:
     if zeros == 0:
         return x
     draws = torch.empty(-(-x.numel() // _PER_DRAW), dtype=torch.int64)
-    draws.random_(torch.iinfo(torch.int64).min, None)  # any 64 bits
+    draws.random_(torch.iinfo(torch.int64).min, None)  # the whole range: all bits are random
     bits = draws.view(torch.int16)[: x.numel()].view(x.shape)
     scale = torch.empty(x.shape, dtype=x.dtype)
     torch.ge(bits, zeros - LEVELS // 2, out=scale)  # 1 if kept; booleans take twice as long

@@ -135,8 +135,8 @@ def best_by_penalty(found: Sequence[Hypothesis], alpha: float) -> Hypothesis:
     While beam search runs, the hypotheses that it compares have equal lengths, so α affects only
     the order of the finished ones. At its end, it keeps the k finished hypotheses with the highest
     log-probabilities. No dropped one can be best for any α ≥ 0: fewer than k were finished before
-    the last step, so at least one that is kept is from the last step. It is at least as long as the
-    dropped one, and has a higher log-probability.
+    the last step, so at least one of the kept ones is from the last step. That hypothesis is at
+    least as long as the dropped one, and has a higher log-probability.
 
     Args:
         found: hypotheses that `beam_search` returned for the sentence with a length penalty of 0,

@@ -312,7 +312,7 @@ def _encoder_places(config: EncoderOnlyConfig) -> dict[str, WeightLocation]:
 
 
 def _module_places(modules: Mapping[str, list[str]], width: int) -> dict[str, WeightLocation]:
-    """Return the locations of each module's weight and bias, which may join several of theirs."""
+    """Return the locations of weights and biases; one of ours may combine several of theirs."""
     return {
         f"{ours}.{kind}": WeightLocation(
             [f"{name}.{kind}" for name in names], [width] * len(names) if len(names) > 1 else None

@@ -202,7 +202,7 @@ class Transformer(nn.Module):
     ) -> Tensor:
         """Return the hidden states (b, k, d) after each hypothesis' newest token.
 
-        It extends `decode` by one position; `caches` hold the results of earlier steps.
+        It extends `decode` by one position; `caches` hold the keys and values of earlier positions.
         """
         position = caches[0].length
         x_bkd = self.embed(newest_bk, self.target_embedding, position)
