@@ -176,7 +176,8 @@ class _Stack:
 class _Count:
     """Accumulated operations of a network, added layer by layer.
 
-    Boolean arguments say whether a tensor needs a gradient, like autograd's `requires_grad`.
+    Boolean arguments say whether a tensor needs a gradient, like autograd's `requires_grad`. The
+    argument `per` names the field of `BatchSizes` to which operations are proportional.
     """
 
     def __init__(self, training: Training) -> None:

@@ -2,9 +2,10 @@
 
     x ──Linear──▶ queries, keys, values of every head ──attention()──▶ mix ──Linear──▶ out
 
-`attention` is the only function that combines queries and keys. Its backends are interchangeable.
-The default was chosen by measurements (`default_backend`). Fused kernels never store scores and
-weights; `attention_scores` and `attention_weights` compute them where they are needed.
+The mix is the sum of the values, weighted for each query. `attention` is the only function that
+combines queries and keys. Its backends are interchangeable. The default was chosen by measurements
+(`default_backend`). Fused kernels never store scores and weights; `attention_scores` and
+`attention_weights` compute them where they are needed.
 
 Self-attention, the same in all networks, projects queries, keys and values with one fused matrix.
 Cross-attention has one matrix for the queries and another for the keys and values of the encoder's
@@ -316,7 +317,7 @@ class CrossAttention(_MultiHead):
         return KeyValue(*contiguous_heads(heads_bsnd.permute(2, 0, 3, 1, 4)).unbind(0))
 
     def forward(self, x_btm: Tensor, memory: KeyValue, memory_mask: Mask | None) -> Tensor:
-        """Return (b, t, m); `memory_mask` (b, 1, 1, s) hides the source's padding."""
+        """Return the output (b, t, m); `memory_mask` (b, 1, 1, s) hides the source's padding."""
         query_bhtd = contiguous_heads(
             self.query(x_btm).unflatten(2, (self.heads, -1)).transpose(1, 2)
         )

@@ -72,7 +72,7 @@ class FeedForward(nn.Module):
         self.activation = ACTIVATIONS[activation]
 
     def forward(self, x_btm: Tensor) -> Tensor:
-        """Return (b, t, width)."""
+        """Return the output (b, t, width)."""
         y: Tensor = self.outer(self.activation(self.inner(x_btm)))
         return y
 

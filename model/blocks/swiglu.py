@@ -15,7 +15,7 @@ class SwiGLU(nn.Module):
         self.outer = Linear(inner_width, width, bias)
 
     def forward(self, x_btm: Tensor) -> Tensor:
-        """Return (b, t, width)."""
+        """Return the output (b, t, width)."""
         gate_bti, inner_bti = self.gate_and_inner(x_btm).chunk(2, dim=-1)
         y_btm: Tensor = self.outer(F.silu(gate_bti) * inner_bti)
         return y_btm

@@ -47,7 +47,8 @@ def flash(
     causal: bool,
 ) -> Tensor:
     """Compute `packed_attention` with the kernel, whose tensors are (tokens, h, d)."""
-    # Imported here: it imports torch's compiler, which takes a second that CPUs need not spend.
+    # Imported here, because it imports torch's compiler, which takes a second and is not needed on
+    # CPUs.
     from torch.nn.attention.varlen import varlen_attn
 
     _check(query_1htd)

@@ -37,7 +37,7 @@ Finished = Callable[[int, Sequence[int]], bool]
 
 @dataclass(frozen=True)
 class Generated:
-    """A continuation.
+    """A continuation of a prompt.
 
     Attributes:
         ids: new tokens, without EOS.

@@ -35,10 +35,10 @@ LOGITS_AT_ONCE = 256
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """A translation.
+    """A finished translation with its score.
 
     Attributes:
-        ids: its tokens without BOS and EOS.
+        ids: tokens without BOS and EOS.
         score: in nats; higher is better.
     """
 

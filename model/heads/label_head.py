@@ -98,7 +98,7 @@ class LabelModel(nn.Module):
         Args:
             ids_bt, segment_bt, position_bt, part_bt: see `EncoderOnly.forward`.
             place_m: indices in the flattened batch of the tokens whose label is predicted.
-            target_m: their labels.
+            target_m: labels of these tokens.
             loss: called with vectors (m, d'), a matrix (l, d') and targets (m,). The columns beyond
                 d contain the output's bias (see `with_bias_as_weights`).
         """

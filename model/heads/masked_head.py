@@ -106,7 +106,7 @@ class MaskedLanguageModel(nn.Module):
         Args:
             ids_bt, segment_bt, position_bt, part_bt: see `EncoderOnly.forward`.
             place_m: indices of the masked tokens in the flattened batch, ascending.
-            target_m: the original tokens.
+            target_m: the original tokens at these indices.
             loss: called with vectors (m, d'), a matrix (v, d') and targets (m,). The columns beyond
                 d contain the output's bias (see `with_bias_as_weights`).
         """

@@ -1,7 +1,7 @@
 """The encoder with sentence vectors in place of a head, trained by a contrastive loss.
 
     ids of 2 p sentences ─▶ encoder ─▶ hidden states ─▶ pooling ─▶ length 1 ─▶ vectors (2 p, d)
-    vectors ─▶ cosines of p sources and p targets, over the temperature ─▶ loss in both directions
+    vectors ─▶ cosines of p sources and p targets / temperature ─▶ loss in both directions
 
 Each source has to identify its target among all p, and each target its source. The loss is the mean
 of both cross-entropies (InfoNCE, van den Oord et al. 2018; in both directions Radford et al. 2021;
@@ -69,8 +69,8 @@ class SentenceEncoder(nn.Module):
             ids_bt, segment_bt, position_bt, part_bt: see `EncoderOnly.forward`; each row is a
                 sentence, and p sources precede their p targets.
             loss: called for each direction with the vectors of one side, divided by the temperature
-                (p, d), those of the other side (p, d), and the index of each right vector (p,); see
-                `model.losses.loss.Loss`.
+                (p, d), those of the other side (p, d), and the index of each correct vector (p,);
+                see `model.losses.loss.Loss`.
         """
         vector_bd = self.embed(ids_bt, segment_bt, position_bt, part_bt)
         source_pd, target_pd = vector_bd.chunk(2)

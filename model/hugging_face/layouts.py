@@ -53,7 +53,7 @@ class Layout(NamedTuple):
     """A family of networks at Hugging Face.
 
     Attributes:
-        title: its name in messages.
+        title: name of the family in messages.
         lacks: lists a network's settings that the layout does not support.
         config: returns the family's keys for a network's config.json.
         read: parses these keys, and raises ModelError for a value that our network does not

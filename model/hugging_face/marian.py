@@ -38,7 +38,7 @@ from model.networks.transformer import Transformer, Vocabulary
 
 ARCHITECTURE = "MarianMTModel"
 MAX_POSITIONS = 512  # the value of Marian's published models
-NORM_EPSILON = 1e-5  # fixed in their class; no key of a config changes it
+NORM_EPSILON = 1e-5  # fixed in Hugging Face's class; no key of a config changes it
 
 # Our names to Hugging Face's, for export.
 ACTIVATIONS = {"relu": "relu", "gelu": "gelu", "silu": "swish"}

@@ -21,7 +21,7 @@ class HuggingFaceModel(NamedTuple):
 
     Attributes:
         config: contents of config.json.
-        weights: by Hugging Face's names, on the device and in the dtype of the network.
+        weights: tensors by Hugging Face's names, on the device and in the dtype of the network.
     """
 
     config: dict[str, Any]

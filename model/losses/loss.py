@@ -98,8 +98,8 @@ def label_smoothed_sums(
 ) -> LossSums:
     """Return the sums for hidden states (n, d), an output matrix (v, d) and ids (n,), unpadded.
 
-    The target distribution gives 1 - ε to the right entry, and ε/v to each of the v entries,
-    including the right one (Szegedy et al. 2016, §7; Vaswani et al. 2017, §5.4: ε = 0.1):
+    The target distribution gives 1 - ε to the correct entry, and ε/v to each of the v entries,
+    including the correct one (Szegedy et al. 2016, §7; Vaswani et al. 2017, §5.4: ε = 0.1):
 
         loss = (1 - ε) · -log p(y) + ε/v · Σ_i -log p(i)
     """

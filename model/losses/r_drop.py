@@ -7,9 +7,9 @@ equation 4,
 
     ½ (CE(p) + CE(q)) + α/4 · (KL(p ‖ q) + KL(q ‖ p))
 
-so it is as large as that of one pass; CE is the label-smoothed cross-entropy of
+so its size is that of the loss of one pass. CE is the label-smoothed cross-entropy of
 `model.losses.loss`. Since p and q each sum to 1, the sum of the two divergences is Σ (p - q)(z -
-y), where z are the logits of p, and y those of q. This needs no logarithm of a probability.
+y). Here z are the logits of p, and y those of q. This needs no logarithm of a probability.
 
 The computation follows `model.losses.loss`: chunk by chunk, with gradients of the logits computed
 at once, and never with the logits of a whole batch.

@@ -220,7 +220,7 @@ class DecoderOnly(LayerStack):
             x_btd = x_btd + self.positions(position)
         elif isinstance(self.positions, SinusoidalPositions):
             vectors = F.embedding(position, self.positions(0, longest))
-            # The table may have stayed in fp32 if an engine casts only parameters.
+            # The table stays in fp32 if an engine casts only parameters.
             x_btd = x_btd + vectors.to(x_btd.dtype)
         else:
             rotation = self.positions(position, longest)

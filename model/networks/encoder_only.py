@@ -12,7 +12,7 @@ Attention stays within a part. If rows have several parts or padding, one mask f
 enforces this. With `AttentionBackend.VARLEN`, all parts are computed as one row without padding
 (`model.blocks.packing`). A head uses the hidden states (`model.heads.masked_head`).
 
-Parameter names are a format. A network with an attribute `encoder` has:
+Stored weights depend on the names of the parameters. A network with an attribute `encoder` has:
 
     encoder.embedding.weight (v, d)    encoder.positions.weight (context, d)
     encoder.segments.weight (segments, d), unless there are none
@@ -122,7 +122,8 @@ class EncoderOnly(LayerStack):
     def _check_positions(self, position_bt: Tensor) -> None:
         if position_bt.shape[1] <= self.context_length:
             return
-        # Shorter rows need no check. Checking makes the host wait for the device.
+        # Only rows longer than that are checked, because a check makes the host wait for the
+        # device.
         longest = int(position_bt.max()) + 1
         if longest > self.context_length:
             raise ModelError(

@@ -100,6 +100,6 @@ def _fill(
 
 
 def _glorot(projection: nn.Linear, rows: int) -> None:
-    """Fill a matrix from Glorot's uniform distribution for a matrix with this many rows."""
+    """Fill a matrix from Glorot's uniform distribution, as if the matrix had this many rows."""
     bound = math.sqrt(6 / (projection.in_features + rows))
     nn.init.uniform_(projection.weight, -bound, bound)
