@@ -139,7 +139,7 @@ def _load(name: str, folder: str | None, expected: str | None = None) -> Extensi
 def _import(name: str) -> None:
     try:
         import_module(name)
-    except ExtensionError:  # from a registry
+    except ExtensionError:  # raised by a registry
         raise
     except Exception as error:  # extension code may raise anything
         raise ExtensionError(
@@ -192,7 +192,7 @@ def _find_installed(package: str) -> ModuleSpec | None:
     """Return the spec that an import would use, including editable installations, or None."""
     try:
         return find_spec(package)
-    except ValueError:  # a module such as __main__
+    except ValueError:  # raised for a module such as __main__
         return None
 
 

@@ -95,7 +95,7 @@ def credential_in(text: str) -> str | None:
     if any(map(_USERINFO.match, _BEGIN.split(_one_word(text))[2::2])):
         return "a user name or password"
     for part in re.split("[?#&;]", text)[1:]:
-        name, _, value = unquote_plus(part).partition("=")  # decoded like on servers
+        name, _, value = unquote_plus(part).partition("=")  # decoded as servers do
         secret = next(filter(_SECRET.fullmatch, _WORD.findall(name)), None)
         if value and secret and not (_AMBIGUOUS.fullmatch(secret) and _PLAIN.fullmatch(value)):
             return f"a credential in its query ({name})"

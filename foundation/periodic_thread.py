@@ -72,7 +72,7 @@ class PeriodicThread:
         if not self._at_once:
             self._wakes.wait(self._interval_seconds)
         while True:
-            self._wakes.clear()  # before reading `_over`, which `stop` sets first
+            self._wakes.clear()  # before reading `_over`: `stop` sets `_over`, then this event
             if self._over:
                 break
             self._call()

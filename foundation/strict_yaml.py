@@ -79,7 +79,7 @@ def _count_values(text: str) -> None:
             itself.
     """
     values = 0
-    open_nodes: list[tuple[str | None, int]] = []  # anchor, number of values before
+    open_nodes: list[tuple[str | None, int]] = []  # anchor, number of values before the node
     sizes: dict[str, int] = {}  # number of values, by anchor
     for event in yaml.parse(text, yaml.SafeLoader):
         if isinstance(event, yaml.AliasEvent):

@@ -39,7 +39,7 @@ _SELECTORS = "\u180b-\u180d\u180f\ufe00-\ufe0f\U000e0100-\U000e01ef"
 _JOINERS = "\u200c\u200d"
 _odd = re.compile(f"[{_CONTROLS}{_HIDDEN}{_JOINERS}{_SELECTORS}]")
 _odd_or_layout = re.compile(rf"[\t\n{_CONTROLS}{_HIDDEN}{_JOINERS}{_SELECTORS}]")
-# Characters after which a joiner is kept: from Hebrew on, but not from U+2000 to U+206F.
+# Characters after which a joiner is kept: from U+0590 (Hebrew) on, without U+2000 to U+206F.
 _takes_joiner = re.compile(rf"(?![{_HIDDEN}])[\u0590-\u1fff\u2070-\U0010ffff]")
 # Characters after which a selector is kept.
 _takes_selector = re.compile(rf"[^\s{_CONTROLS}{_HIDDEN}{_JOINERS}{_SELECTORS}]")

@@ -52,7 +52,7 @@ def operations(flops: float) -> str:
 
 
 def flop_rate(tflops_per_second: float | None, mfu: float | None) -> str:
-    """Return a rate of operations, with the share of a known peak: 1.2 TFLOP/s (MFU 4.0%).
+    """Return a rate of operations, with its share of the peak if known: 1.2 TFLOP/s (MFU 4.0%).
 
     The text is empty if there is no rate.
     """
