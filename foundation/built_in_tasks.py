@@ -1,9 +1,9 @@
-"""The built-in tasks: one description each, which names both halves of the task.
+"""The built-in tasks: a data side in numpy and a training side in torch for each.
 
     BUILT_IN_TASKS["tlm"] ──▶ .data      registered in `data_pipeline.batching.task.DATA_TASKS`
                           └─▶ .training  part of its kind in `trainer.task_kinds.TASKS`
 
-Both halves are import paths, imported on first use. So a process that prepares or reads data does
+Both sides are import paths, imported on first use. So a process that prepares or reads data does
 not import torch. An extension registers its own task in both registries; see docs/extending.md.
 """
 
@@ -14,11 +14,11 @@ from types import MappingProxyType
 
 @dataclass(frozen=True)
 class TaskDescription:
-    """The halves of a task, as MODULE:NAME.
+    """Import paths of a task's two sides, as MODULE:NAME.
 
     Attributes:
-        data: the half in numpy, a `data_pipeline.batching.task.DataTask`.
-        training: the half in torch, a class of `trainer.tasks.task.TrainingTask`.
+        data: the side in numpy, a `data_pipeline.batching.task.DataTask`.
+        training: the side in torch, a class of `trainer.tasks.task.TrainingTask`.
     """
 
     data: str
@@ -58,5 +58,6 @@ BUILT_IN_TASKS: Mapping[str, TaskDescription] = MappingProxyType(
     }
 )
 
-# Task of recipes and datasets that name none. Their identities depend on it: never change it.
+# Task of recipes and datasets that do not name one. Never change it, because their identities
+# depend on it.
 DEFAULT_TASK = "translation"

@@ -1,8 +1,8 @@
-"""Errors of wrong input, raised below the data pipeline."""
+"""Errors about invalid input that all packages can raise."""
 
 
 class DataError(Exception):
-    """Base of all errors of wrong input."""
+    """Base class of all errors about invalid input."""
 
 
 class LocationError(DataError, ValueError):
@@ -10,13 +10,13 @@ class LocationError(DataError, ValueError):
 
 
 class ExtensionError(DataError):
-    """An extension that cannot be loaded, or a recipe's name that no extension has registered."""
+    """An extension that cannot be loaded, or a name in a recipe that no extension registers."""
 
 
 class ExtensionNotFoundError(ExtensionError):
     """An extension that none of the searched directories has.
 
-    All state is in the arguments, so that the error can be pickled between processes.
+    The constructor's arguments contain all state, so that the error can be pickled.
     """
 
     def __init__(self, name: str, places: str, remedy: str) -> None:

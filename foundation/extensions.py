@@ -5,10 +5,11 @@
 A recipe lists modules under `extensions`. Every process that handles the recipe loads them before
 it parses the rest. Code comes from installed packages, from the folder in the environment variable
 TRANSLOOM_EXTENSIONS, or from the `extension_folder` of a recipe that the user named. It never comes
-from data: only the names are used from a recipe stored in a run, a checkpoint or a job.
+from data: of a recipe that is stored in a run, a checkpoint or a job, only the names of the
+extensions are used.
 
 An extension's version and the sha256 of its package's Python files are part of the run's identity,
-so changed code makes another run. If the files differ from the expected ones, nothing is imported.
+so changed code requires a new run. If the files differ from those of the run, nothing is imported.
 """
 
 import hashlib
@@ -49,7 +50,7 @@ class Extension:
 
 @dataclass(frozen=True)
 class Extensions:
-    """The extensions of a recipe. Unpickling loads them, and fails if their code differs."""
+    """The extensions of a recipe. Unpickling loads them, and fails if their code has changed."""
 
     modules: tuple[Extension, ...] = ()
     folder: str | None = None
@@ -58,7 +59,7 @@ class Extensions:
         return _load_same, (self.modules, self.folder)
 
     def identity(self) -> dict[str, str]:
-        """Return what each extension adds to the identity of a run."""
+        """Return the entries of the extensions in the identity of a run."""
         return {f"extensions.{module.name}": str(module) for module in self.modules}
 
 
@@ -68,10 +69,10 @@ _loaded: dict[str, Extension] = {}
 
 
 def load_extensions(names: Sequence[str], folder: str | None = None) -> Extensions:
-    """Import modules, which register their objects.
+    """Import modules that register their objects.
 
     Args:
-        folder: directory of their packages, if they are not installed.
+        folder: directory of their packages, or None if they are installed.
 
     Raises:
         ExtensionError: a module is not found, or its import fails.
@@ -81,7 +82,7 @@ def load_extensions(names: Sequence[str], folder: str | None = None) -> Extensio
 
 
 def loaded_extensions(names: Sequence[str], folder: str | None = None) -> Extensions:
-    """Return the extensions of these names, which this process has loaded."""
+    """Return the extensions with these names, which this process must have loaded before."""
     return Extensions(tuple(_loaded[name] for name in names), folder)
 
 
@@ -91,15 +92,16 @@ def load_expected(
     folder: str | None = None,
     named_folder: str | None = None,
 ) -> Extensions:
-    """Load the extensions that a run names, if their code is that of the run.
+    """Load the extensions that a run names, after checking that their code has not changed.
 
     Args:
-        identity: the run's identity, see `Extensions.identity`; None compares nothing.
+        identity: the run's identity, see `Extensions.identity`; None skips the check.
         folder: folder with their packages, named by the user.
-        named_folder: folder named by the run. It is only quoted in a message, never loaded from.
+        named_folder: folder named by the run. It is only quoted in a message; nothing is loaded
+            from it.
 
     Raises:
-        ExtensionError: one is not found, or differs.
+        ExtensionError: an extension is not found, or its code has changed.
     """
     expected = {
         name: None if identity is None else str(identity.get(f"extensions.{name}"))
@@ -137,7 +139,7 @@ def _load(name: str, folder: str | None, expected: str | None = None) -> Extensi
 def _import(name: str) -> None:
     try:
         import_module(name)
-    except ExtensionError:  # from a registry
+    except ExtensionError:  # raised by a registry
         raise
     except Exception as error:  # extension code may raise anything
         raise ExtensionError(
@@ -190,7 +192,7 @@ def _find_installed(package: str) -> ModuleSpec | None:
     """Return the spec that an import would use, including editable installations, or None."""
     try:
         return find_spec(package)
-    except ValueError:  # a module such as __main__
+    except ValueError:  # raised for a module such as __main__
         return None
 
 

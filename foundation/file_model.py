@@ -1,4 +1,4 @@
-"""Base class of file formats that others read: recipes, manifests, records, headers."""
+"""Base class of files that users or other programs read: recipes, manifests, records, headers."""
 
 from typing import Annotated
 
@@ -36,7 +36,10 @@ def error_summary(error: ValidationError) -> str:
 
 
 def _found(value: object) -> str:
-    """Return a plain value, or nothing, because a table may be as large as its file."""
+    """Return ", found VALUE" for a plain value, and an empty text for others.
+
+    A table is not quoted, because it may be as large as its file.
+    """
     if isinstance(value, str):
         value = value[:MAX_LISTED_CHARACTERS]
     elif not isinstance(value, (int, float)):

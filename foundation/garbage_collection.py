@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def without_garbage_collection() -> Iterator[None]:
-    """Disable the collector in the context, and exempt all objects that exist at its end.
+    """Disable the collector in the context; at its end, exempt all objects from later collections.
 
     Use it only in transloom's own processes, because it affects all objects, including existing
     garbage.

@@ -24,18 +24,19 @@ REMEDY = (
     "signed link into a folder, and name it by data.mirror=FOLDER or by its path"
 )
 
-# "://" after any scheme, and these schemes with any number of slashes.
+# Beginning of a URL: "://" after any scheme, or one of these schemes with any number of slashes.
 _BEGIN = re.compile(r"(://|\b(?:https?|s3|gs|ftp|file):[\\/]*)", re.IGNORECASE)
 _URL = re.compile(_BEGIN.pattern + r"(\S*)", re.IGNORECASE)
-# A user name with its password, which may contain a slash if the text before it is not a port.
+# A user name with its password. The password may contain a slash, unless the text between the colon
+# and the slash could be a port.
 _USERINFO = re.compile(r"(?:[^\s/?#@\[]*:(?!\d+(?:[/\s]|$))[^\s@]*|[^\s/?#]*)@")
 _QUERY = re.compile(r"(?:[?#]|;(?=[\w.-]+=)).*", re.DOTALL)
 _PUNCTUATION = "\"'`)]}>.,;:!"
 _HEADER = re.compile(r"(authorization['\"]?\s?[:=,]\s?['\"]?)(?:\w+ )?[^\s'\",)]+", re.IGNORECASE)
-_REMOTE = re.compile(r"(?!file:)[a-z0-9+.:-]+://[^/?#]*/*([^?#]*)", re.IGNORECASE)  # its path
+_REMOTE = re.compile(r"(?!file:)[a-z0-9+.:-]+://[^/?#]*/*([^?#]*)", re.IGNORECASE)  # group 1: path
 
-# Words of a parameter's name, and words that indicate a credential: X-Amz-Signature,
-# AWSAccessKeyId.
+# The words of a query parameter's name, such as X-Amz-Signature or AWSAccessKeyId, and the words
+# that indicate a credential.
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _SECRET = re.compile(
     "(?:access|api|auth|private|secret|security|session|shared)*(?:token|key)(?:id)?|"
@@ -43,7 +44,8 @@ _SECRET = re.compile(
     "policy|pwd|sas|secret|session|sid|sig|sign(?:ature|ed)?|ticket",
     re.IGNORECASE,
 )
-# Names with other meanings, too, and the values that indicate these: lang_key=de, session=2012.
+# Words of `_SECRET` that may also be harmless, and the values that show this, as in lang_key=de or
+# session=2012.
 _AMBIGUOUS = re.compile("key|auth|policy|session|sid|ticket", re.IGNORECASE)
 _PLAIN = re.compile(r"[a-z]{1,16}|\d{1,12}")
 # Names of checksums and versions, whose values look like keys.
@@ -60,7 +62,7 @@ class Location(str):
 
     ::
 
-        Location("https://host/corpus.gz")              # itself, a str
+        Location("https://host/corpus.gz")              # the text, a str
         Location("https://user:password@host/corpus")   # LocationError, which shows neither
 
     Raises:
@@ -93,7 +95,7 @@ def credential_in(text: str) -> str | None:
     if any(map(_USERINFO.match, _BEGIN.split(_one_word(text))[2::2])):
         return "a user name or password"
     for part in re.split("[?#&;]", text)[1:]:
-        name, _, value = unquote_plus(part).partition("=")  # decoded like on servers
+        name, _, value = unquote_plus(part).partition("=")  # decoded as servers do
         secret = next(filter(_SECRET.fullmatch, _WORD.findall(name)), None)
         if value and secret and not (_AMBIGUOUS.fullmatch(secret) and _PLAIN.fullmatch(value)):
             return f"a credential in its query ({name})"
@@ -121,7 +123,7 @@ def path_escape(name: str) -> str | None:
 
 
 def without_credentials(text: str) -> str:
-    """Return a text without users, passwords, queries of URLs, and authorization headers."""
+    """Remove authorization headers, and user names, passwords and queries of URLs, from a text."""
     return _HEADER.sub(r"\1…", _URL.sub(_cleaned, text))
 
 
@@ -129,7 +131,7 @@ def check_all(values: Any, name: str = "") -> None:
     """Check every string in a YAML value, under any key, and the keys themselves.
 
     Raises:
-        LocationError: one carries a credential; the message gives its dotted name.
+        LocationError: a string carries a credential; the message gives its dotted key.
     """
     left, seen = [(name, values)], set()
     while left:
@@ -147,7 +149,7 @@ def check_all(values: Any, name: str = "") -> None:
 def strip_credentials(value: Any) -> Any:
     """Return a JSON value with credentials removed from its locations.
 
-    Recipes that earlier versions saved in runs, checkpoints and manifests may contain some.
+    Recipes that earlier versions saved in runs, checkpoints and manifests may contain credentials.
     """
     if isinstance(value, str):
         return _shown(value).removesuffix("?…") if credential_in(value) else value
@@ -159,7 +161,7 @@ def strip_credentials(value: Any) -> Any:
 
 
 def _shown(location: str) -> str:
-    """Return scheme, host and path of a location that carries a credential."""
+    """Return scheme, host and path of a location, without the credential that it carries."""
     before, begin, rest = _BEGIN.split(_one_word(location), maxsplit=1)
     return before + begin + re.sub("[?#;].*", "?…", rest.rpartition("@")[2])
 

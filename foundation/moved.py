@@ -2,9 +2,9 @@
 
     import data_pipeline.section ─▶ FutureWarning ─▶ the module foundation.section itself
 
-An extension's bytes are part of a run's identity, so a running project cannot update its imports at
-once. Former names therefore work for one version, with a warning. Each of transloom's packages
-calls `install`, so this module imports only the standard library.
+An extension's bytes are part of a run's identity, so a project with unfinished runs cannot update
+its imports at once. Former names therefore work for one version, with a warning. Each of
+transloom's packages calls `install`, so this module imports only the standard library.
 """
 
 import importlib
@@ -16,7 +16,8 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
-# Modules and packages, former name -> present name. A package includes all of its modules.
+# Current name of each moved module or package, by its former name. The entry of a package includes
+# all of its modules.
 MOVED = {
     "cluster.cli": "transloom.cli",
     "cluster.cli.standings": "transloom.cli.status",
@@ -102,11 +103,11 @@ def install() -> None:
 
 
 def names_of(package: str, module: str) -> Callable[[str], Any]:
-    """Return a package's `__getattr__` for names from its time as a module.
+    """Return the `__getattr__` of a package that was a module, for the names in that module.
 
     Args:
         package: the package, formerly a module.
-        module: the module that now has its names.
+        module: the module that now has these names.
     """
 
     def get(name: str) -> Any:
@@ -127,7 +128,7 @@ def renamed(module: str, names: Mapping[str, str]) -> Callable[[str], Any]:
 
     Args:
         module: the module's name.
-        names: present names by former name.
+        names: current names by former name.
     """
 
     def get(name: str) -> Any:
@@ -140,7 +141,7 @@ def renamed(module: str, names: Mapping[str, str]) -> Callable[[str], Any]:
 
 
 def present_name(name: str) -> str | None:
-    """Return the present name of a module that was moved, or None."""
+    """Return the current name of a module that was moved, or None if it was not."""
     if name.partition(".")[0] not in PACKAGES:
         return None
     head, tail = name, ""
@@ -153,7 +154,7 @@ def present_name(name: str) -> str | None:
 
 
 class _FormerNames(MetaPathFinder):
-    """Finder of modules by their former names, before any other finder."""
+    """Finder of modules by their former names, asked before any other finder."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -165,7 +166,7 @@ class _FormerNames(MetaPathFinder):
 
 
 class _SameModule(Loader):
-    """Loader that returns the module of the present name: two names, one module, one state."""
+    """Loader that returns the module of the current name, so that two names share one module."""
 
     def __init__(self, present: str) -> None:
         self._present = present
@@ -177,7 +178,7 @@ class _SameModule(Loader):
         return module
 
     def exec_module(self, module: ModuleType) -> None:
-        module.__spec__ = self._spec  # replaced by the import of the former name
+        module.__spec__ = self._spec  # the import of the former name replaced it
 
 
 def _warn(former: str, present: str, *, stacklevel: int) -> None:

@@ -4,8 +4,9 @@ On Linux, torch uses GNU's OpenMP. A thread that has finished waits for the othe
 300,000 times, which takes about 20 ms. If other processes need the cores, it may occupy the core of
 the very thread that it waits for, at each of thousands of small operations. Next to a busy process,
 a command took 22 s for a translation that takes 5 s with one thread, and a training step took more
-than 4 s instead of 1.0. Sleeping without spinning makes training a quarter slower on an otherwise
-idle machine. Measured by waiting_threads.py in benchmarks/README.md.
+than 4 s instead of 1.0. Sleeping without spinning at all makes training a quarter slower on an
+otherwise idle machine. These times are from benchmarks/waiting_threads.py; see
+benchmarks/README.md.
 """
 
 import os
@@ -18,8 +19,8 @@ SPINS = "10000"  # about half a millisecond
 def limit_openmp_spin() -> None:
     """Limit spinning of waiting threads, in this process and its child processes.
 
-    Settings in the environment take precedence. Call this before torch is imported, since torch
-    reads the setting then.
+    Settings in the environment take precedence. Call this before torch is imported, since the
+    setting is read at that time.
     """
     if POLICY not in os.environ:
         os.environ.setdefault(VARIABLE, SPINS)

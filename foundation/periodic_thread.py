@@ -9,8 +9,8 @@ from typing import Self
 class PeriodicThread:
     """A daemon thread that calls a function once per interval, from `start` to `stop`.
 
-    As a context manager, it starts on entry and stops on exit. Periodic tasks inherit from it to
-    become context managers, too. An exception in the function ends the thread.
+    As a context manager, it starts on entry and stops on exit. Classes with a periodic task inherit
+    from it, and so become context managers, too. An exception in the function ends the thread.
     """
 
     def __init__(
@@ -26,7 +26,7 @@ class PeriodicThread:
         """Prepare the thread without starting it.
 
         Args:
-            name: of the thread.
+            name: name of the thread.
             interval_seconds: time between two calls; None or 0 for no thread.
             at_once: call the function immediately after the start, too.
             at_end: called last, by the same thread.
@@ -72,7 +72,7 @@ class PeriodicThread:
         if not self._at_once:
             self._wakes.wait(self._interval_seconds)
         while True:
-            self._wakes.clear()  # before reading `_over`, which `stop` sets first
+            self._wakes.clear()  # before reading `_over`: `stop` sets `_over`, then this event
             if self._over:
                 break
             self._call()

@@ -31,16 +31,16 @@ def cores() -> int:
 
 
 def enough_processes(work: int, work_of_one: int) -> int:
-    """Return the number of processes for some work: one per core, or 1 if there is little work.
+    """Return the number of processes for some work: one per core, or one in all for little work.
 
     Args:
-        work_of_one: minimum work that justifies more processes, in the units of `work`.
+        work_of_one: minimum work that justifies several processes, in the units of `work`.
     """
     return 1 if work < work_of_one else cores()
 
 
 class ProcessPool:
-    """Runner of functions on jobs, in other processes or, without any, in this one."""
+    """Pool that runs a function on jobs, in its processes, or in this process if it has none."""
 
     def __init__(self, workers: list["_Worker"]) -> None:
         self._workers = workers
@@ -81,17 +81,17 @@ class ProcessPool:
 def process_pool(
     processes: int, work: str, error: Callable[[str], Exception]
 ) -> Iterator[ProcessPool]:
-    """Provide a pool within the context, whose end kills its processes, even if they are busy.
+    """Provide a pool; the end of the context kills its processes, even if they are busy.
 
     Args:
         processes: number of processes; with 1, this process does the work itself.
-        work: work of the processes, in the words of a message, such as "prepared data".
-        error: creates the exception for a killed process from its message.
+        work: what the processes did, for the message about a killed one, such as "prepared data".
+        error: returns the exception for a killed process, given the message.
     """
     workers: list[_Worker] = []
     # A fork would copy locks held by other threads of this process.
     context = multiprocessing.get_context("spawn")
-    resource_tracker.ensure_running()  # unblocks the signal when it starts
+    resource_tracker.ensure_running()  # first, because its start unblocks the signal
     # Only this process handles Ctrl-C, and then ends the others.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:

@@ -3,8 +3,8 @@
     SCHEDULES.register("cosine", cosine)                      the object itself
     NETWORKS.register("tiny", "my_package.networks:tiny")     its import path, imported on first use
 
-Registries of torch code hold import paths. So a process that only reads the names, such as the
-driver or a data worker, does not import torch.
+Registries of objects that need torch hold import paths. So a process that only reads the names,
+such as the driver or a data worker, does not import torch.
 """
 
 from collections.abc import Iterator

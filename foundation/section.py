@@ -5,9 +5,9 @@
     class OptimizerConfig(Section):
         epsilon: float = identity(1e-9, "Added to the root of the second moment.", gt=0)
 
-The kind is the *change class*, which says how a different value affects an existing run. `identity`
-makes it another run. `continuable` may change during a run. `execution` changes neither the data
-nor the curve beyond rounding.
+The kind is the *change class*, which says whether a field of an existing run may change. An
+`identity` field defines the run: a different value requires a new run. A `continuable` field may
+change within a run. An `execution` field changes neither the data nor the curve beyond rounding.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -72,8 +72,8 @@ def _field(
     """Return a field of a change class; the bounds are pydantic's.
 
     Args:
-        plan_only: True if the field affects which pairs a run is fed, and when, but no byte of the
-            prepared dataset.
+        plan_only: True if the field affects which pairs a run trains on, and when, but no byte of
+            the prepared dataset.
     """
     assert change_class == "identity" or not plan_only, description
     bounds = {"gt": gt, "ge": ge, "lt": lt, "le": le, "min_length": min_length, "pattern": pattern}
@@ -93,12 +93,12 @@ execution = partial(_field, "execution")
 
 
 def change_class(field: FieldInfo) -> ChangeClass | None:
-    """Return the change class of a field, or None for a section, whose fields have one each."""
+    """Return the change class of a field, or None for a section, whose fields have their own."""
     return _marks(field).get("change_class")
 
 
 def decides_bytes(field: FieldInfo) -> bool:
-    """Return True if the bytes of the prepared dataset depend on a field of the data's sections."""
+    """Return True if this field of a data section affects the bytes of the prepared dataset."""
     return change_class(field) == "identity" and not _marks(field)["plan_only"]
 
 
@@ -117,7 +117,12 @@ def resolved_options(settings: type[Section], options: dict[str, Any]) -> dict[s
 
 
 def require_defaults(config: Section, what: str, names: Collection[str]) -> None:
-    """Raise ValueError if a field that nothing reads is set."""
+    """Raise ValueError if a field that nothing reads is set.
+
+    Args:
+        what: the part of the recipe that does not read the fields, for the message.
+        names: names of the fields that it does not read.
+    """
     for name, field in type(config).model_fields.items():
         if name in names and getattr(config, name) != field.default:
             raise ValueError(

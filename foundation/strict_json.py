@@ -18,10 +18,10 @@ class JsonLimits(NamedTuple):
 
     bytes: int
     values: int
-    keys: int = 20_000  # per object; validation reports each unknown key
+    keys: int = 20_000  # per object, since each unknown key is reported
 
 
-# For files of a size that a person could read.
+# For files that are small enough for a person to read.
 SMALL = JsonLimits(bytes=1_000_000, values=100_000)
 _HALF_OF_A_PAIR = re.compile(rb"\\u[dD][89a-fA-F]")
 
@@ -31,7 +31,7 @@ def parse_json(data: bytes, limits: JsonLimits = SMALL) -> Any:
 
     Raises:
         ValueError: the file is too large or nested too deep, repeats a key, contains NaN or an
-            infinite number, or is no JSON in UTF-8; the message gives the position.
+            infinite number, or is not JSON in UTF-8; the message gives the position.
     """
     if len(data) > limits.bytes:
         raise ValueError(f"{len(data):,} bytes, expected at most {limits.bytes:,}")
@@ -48,7 +48,7 @@ def parse_json(data: bytes, limits: JsonLimits = SMALL) -> Any:
     if _is_deeper(value, MAX_DEPTH):
         raise _too_deep()
     if _HALF_OF_A_PAIR.search(data):
-        json.dumps(value, ensure_ascii=False).encode()  # raises for half a surrogate pair
+        json.dumps(value, ensure_ascii=False).encode()  # raises for a lone surrogate
     return value
 
 

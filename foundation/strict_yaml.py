@@ -23,10 +23,10 @@ class YamlError(Exception):
 
 
 def parse_yaml(text: str) -> Any:
-    """Return the value of a document.
+    """Return the value of a YAML document.
 
     Raises:
-        YamlError: the text is no YAML, too large or too deep, or repeats a key.
+        YamlError: the text is not YAML, is too large or nested too deep, or repeats a key.
     """
     if len(text) > MAX_BYTES:
         raise YamlError(f"it has {len(text):,} characters, expected at most {MAX_BYTES:,}")
@@ -75,10 +75,11 @@ def _count_values(text: str) -> None:
     """Count the values of a text, with aliases expanded.
 
     Raises:
-        YamlError: there are too many, nested too deep, or recursive ones.
+        YamlError: there are too many values, they are nested too deep, or an alias refers to
+            itself.
     """
     values = 0
-    open_nodes: list[tuple[str | None, int]] = []  # anchor, number of values before
+    open_nodes: list[tuple[str | None, int]] = []  # anchor, number of values before the node
     sizes: dict[str, int] = {}  # number of values, by anchor
     for event in yaml.parse(text, yaml.SafeLoader):
         if isinstance(event, yaml.AliasEvent):

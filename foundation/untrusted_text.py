@@ -2,22 +2,23 @@
 
 The author of a corpus chooses its sentences, and the sender of a file its name. A terminal obeys
 control sequences in them: ESC ] 0 sets its title, ESC ] 52 its clipboard, and U+202E reverses the
-order of the following text. So all text for people passes through `visible` first:
+order of the following text. So all text for people is escaped by `visible` first:
 
     ESC ] 0 ; hi BEL  ─▶  \\x1b]0;hi\\x07
 
 Text for other programs (translations in a pipe, JSON, data files) keeps its characters; JSON can
 represent them as escapes, see `visible_in_json`.
 
-Escaped are all controls (C0, C1, DEL), direction marks, Unicode's line separators, lone surrogates,
-and characters without width, which hide text or make two names look alike. The code points are
-listed here, because the tables of `unicodedata` change with the Python version.
+These are escaped: all controls (C0, C1, DEL), direction marks, Unicode's line separators, lone
+surrogates, and characters without width, which hide text or make two names look alike. The code
+points are listed here, because the tables of `unicodedata` change with the Python version.
 
 Some characters without width are kept:
 - combining marks, which are part of the letters of their scripts;
 - ZWNJ and ZWJ after a letter or symbol beyond Cyrillic. Persian, Indic scripts and emoji require
   them. After anything else, their only use is to deceive;
-- one variation selector after a visible character. Several, or a lone one, hide text.
+- one variation selector after a visible character. Several in a row, or one after nothing visible,
+  could hide text.
 
 The flags of England, Scotland and Wales consist of tags, which can hide text, so they are escaped.
 """
@@ -38,9 +39,9 @@ _SELECTORS = "\u180b-\u180d\u180f\ufe00-\ufe0f\U000e0100-\U000e01ef"
 _JOINERS = "\u200c\u200d"
 _odd = re.compile(f"[{_CONTROLS}{_HIDDEN}{_JOINERS}{_SELECTORS}]")
 _odd_or_layout = re.compile(rf"[\t\n{_CONTROLS}{_HIDDEN}{_JOINERS}{_SELECTORS}]")
-# Character before a joiner that is kept: from Hebrew on, but not from U+2000 to U+206F.
+# Characters after which a joiner is kept: from U+0590 (Hebrew) on, without U+2000 to U+206F.
 _takes_joiner = re.compile(rf"(?![{_HIDDEN}])[\u0590-\u1fff\u2070-\U0010ffff]")
-# Character before a selector that is kept.
+# Characters after which a selector is kept.
 _takes_selector = re.compile(rf"[^\s{_CONTROLS}{_HIDDEN}{_JOINERS}{_SELECTORS}]")
 _joiner = re.compile(f"[{_JOINERS}]")
 _selector = re.compile(f"[{_SELECTORS}]")
@@ -61,7 +62,7 @@ def visible_line(text: str) -> str:
 
 
 def visible_in_json(json_text: str) -> str:
-    """Return JSON with the same value, in which nothing controls a terminal."""
+    """Return JSON with the same value that cannot control a terminal."""
     return _odd.sub(_escape_of_json, json_text)
 
 

@@ -18,7 +18,10 @@ def counted(count: int | float, noun: str) -> str:
 
 
 def steps_of(step: int, max_steps: int | None) -> str:
-    """Return a run's last step and its goal; a run may have passed a goal that was set later."""
+    """Return a run's last step and its goal, such as "500 of 1,000".
+
+    A run may have passed a goal that was lowered later.
+    """
     if not max_steps:
         return f"{step:,}"
     if step > max_steps:
@@ -49,7 +52,7 @@ def operations(flops: float) -> str:
 
 
 def flop_rate(tflops_per_second: float | None, mfu: float | None) -> str:
-    """Return a rate of operations, with the share of a known peak: 1.2 TFLOP/s (MFU 4.0%).
+    """Return a rate of operations, with its share of the peak if known: 1.2 TFLOP/s (MFU 4.0%).
 
     The text is empty if there is no rate.
     """
@@ -60,7 +63,7 @@ def flop_rate(tflops_per_second: float | None, mfu: float | None) -> str:
 
 
 def join_items(items: Iterable[object]) -> str:
-    """Return the items separated by commas, without brackets and quotation marks, or "none"."""
+    """Return the items, separated by commas, without brackets and quotes, or "none" if empty."""
     return ", ".join(map(format_value, items)) or "none"
 
 

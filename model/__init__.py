@@ -1,4 +1,4 @@
-"""The network: attention, layers, loss, decoding. Plain torch."""
+"""Networks in plain torch: attention, layers, losses, decoding, and conversion of weights."""
 
 from foundation import moved
 

@@ -3,18 +3,18 @@
     settings ──encoder_decoder_flops, …──▶ NetworkFlops: operations per token, per pair of tokens, …
     sizes of a micro-batch ──NetworkFlops.of──▶ Flops: two integers, computed without a tensor
 
-Only matrix products count, and a multiply-add is two operations. The backward pass has a product
-for the gradient of each trained weight, and one for each input that needs a gradient. If nothing is
-frozen, this is twice the forward pass. Embedding lookups do not count; the output matrix counts,
-even if it is tied to the embedding. There are two numbers (Chowdhery et al. 2022, App. B;
-Korthikanti et al. 2022):
+Only matrix products count, and a multiply-add counts as two operations. The backward pass has a
+product for the gradient of each trained weight, and one for each input that needs a gradient. If
+nothing is frozen, it therefore has twice the operations of the forward pass. Embedding lookups do
+not count; the output matrix counts, even if it is tied to the embedding. There are two numbers
+(Chowdhery et al. 2022, App. B; Korthikanti et al. 2022):
 
     model     operations that the real tokens need, without padding and recomputation. Attention
               counts each query with each key of its sequence, even if it is causal.
     hardware  operations for the padded batch, including recomputed activations.
 
-See docs/decisions/0086 for the reasons. Parameter names are those of the modules, for frozen
-weights.
+See docs/decisions/0086 for the reasons. Parameters have the names that they have in the modules, so
+that frozen weights can be recognised.
 """
 
 from collections import Counter
@@ -35,11 +35,12 @@ class BatchSizes(NamedTuple):
     """Sizes of a batch that determine its operations.
 
     Attributes:
-        tokens: of the encoder, or of the only stack.
-        pairs: pairs of a query and a key of its self-attention: the sum of squared lengths.
+        tokens: number of tokens of the encoder, or of the only stack of other networks.
+        pairs: pairs of a query and a key in the self-attention of that stack, the sum of squared
+            lengths.
         target_tokens, target_pairs: the same for a decoder with cross-attention.
-        cross_pairs: pairs of a query of this decoder and a key of its source.
-        outputs: predicted tokens or labels.
+        cross_pairs: pairs of a query of that decoder and a key of its source.
+        outputs: number of predicted tokens or labels.
         cosines: comparisons of a sentence encoder, in one direction.
     """
 
@@ -77,7 +78,7 @@ WHOLE = Training()
 
 @dataclass(frozen=True)
 class NetworkFlops:
-    """Operations of a network for each unit of the sizes of a batch."""
+    """Operations of a network per unit of each batch size, such as per token."""
 
     model: BatchSizes
     hardware: BatchSizes
@@ -86,8 +87,8 @@ class NetworkFlops:
         """Return the operations of a batch.
 
         Args:
-            real: its sizes without padding.
-            computed: its sizes as the network computes them.
+            real: the batch's sizes without padding.
+            computed: the batch's sizes as the network computes it, with padding if there is any.
         """
         return Flops(_product(self.model, real), _product(self.hardware, computed))
 
@@ -148,7 +149,8 @@ def sentence_flops(config: SentenceEncoderConfig, training: Training = WHOLE) ->
     """Return the operations of `model.heads.sentence_encoder.SentenceEncoder`."""
     count = _Count(training)
     hidden = count.encoder_only(config)
-    # Sources with targets, and targets with sources; both are inputs.
+    # Sources are compared with targets, and targets with sources. Both factors of each product are
+    # computed by the network.
     each = 2 * config.width
     count.model["cosines"] += 2 * each * (1 + 2 * hidden)
     count.hardware["cosines"] += 2 * each * 3
@@ -157,11 +159,11 @@ def sentence_flops(config: SentenceEncoderConfig, training: Training = WHOLE) ->
 
 @dataclass(frozen=True)
 class _Stack:
-    """Layers of one kind.
+    """Consecutive layers of one kind.
 
     Attributes:
-        prefix: prefix of their parameters' names.
-        tokens, pairs: the fields of `BatchSizes` that determine their operations.
+        prefix: prefix of the names of the layers' parameters.
+        tokens, pairs: names of the fields of `BatchSizes` that determine the layers' operations.
     """
 
     config: LayersConfig
@@ -174,7 +176,8 @@ class _Stack:
 class _Count:
     """Accumulated operations of a network, added layer by layer.
 
-    Boolean arguments say whether a tensor needs a gradient, like autograd's `requires_grad`.
+    Boolean arguments say whether a tensor needs a gradient, like autograd's `requires_grad`. The
+    argument `per` names the field of `BatchSizes` to which operations are proportional.
     """
 
     def __init__(self, training: Training) -> None:
@@ -201,7 +204,7 @@ class _Count:
     def output(
         self, layer: str, width: int, classes: int, hidden: bool, *, with_bias: bool
     ) -> None:
-        """Count the output matrix with its loss, which always computes all gradients."""
+        """Count the product with the output matrix; the loss always computes all gradients."""
         needed = 1 + hidden + self._trains_weight(layer)
         columns = width + BIAS_COLUMNS if with_bias else width
         self.model["outputs"] += 2 * width * classes * needed
@@ -214,7 +217,7 @@ class _Count:
         return self.stack(_Stack(config, config.layers, "encoder.", "tokens", "pairs"), embedded)
 
     def stack(self, stack: _Stack, x: bool) -> bool:
-        """Count layers of self-attention and feed-forward; return whether x has a gradient."""
+        """Count layers without cross-attention; return whether their output has a gradient."""
         for number in range(stack.layers):
             layer = f"{stack.prefix}layers.{number}"
             self._again = self._training.checkpoints_activations and (x or self.trains(layer))
@@ -224,7 +227,7 @@ class _Count:
         return x or self.trains(f"{stack.prefix}last_norm")
 
     def decoder_stack(self, stack: _Stack, memory: bool, x: bool) -> bool:
-        """Count layers that also read a memory; return whether x has a gradient.
+        """Count layers that also read a memory; return whether their output has a gradient.
 
         Args:
             memory: True if the memory has a gradient.
@@ -234,7 +237,7 @@ class _Count:
         for number in range(stack.layers):
             layer = f"{stack.prefix}layers.{number}"
             projection = f"{layer}.cross_attention.key_value"
-            # Projected outside the layer, so it is not recomputed.
+            # Keys and values are projected outside the layer, so they are not recomputed.
             keys = self.linear(projection, "tokens", (config.width, key_value_width), memory)
             again = x or keys or self.trains(layer)
             self._again = self._training.checkpoints_activations and again
@@ -248,7 +251,7 @@ class _Count:
     def _residual(
         self, stack: _Stack, module: str, x: bool, sublayer: Callable[[_Stack, str, bool], bool]
     ) -> bool:
-        """Count a sub-layer; return whether its sum with x, normalised, has a gradient."""
+        """Count a sub-layer; return whether the normalised sum with its output has a gradient."""
         norm = self.trains(f"{module}_norm")
         y = sublayer(stack, module, x or (stack.config.pre_norm and norm))
         return x or y or norm
@@ -268,7 +271,11 @@ class _Count:
         return self.linear(f"{module}.output", stack.tokens, (width, width), mixed)
 
     def _attention(self, per: str, width: int, queries: bool, keys: bool) -> bool:
-        """Count QKᵀ and the mix of values in all heads; keys and values alike need gradients."""
+        """Count QKᵀ and the weighted sums of the values in all heads.
+
+        `queries` is true if the queries need a gradient, `keys` if the keys and values do. Return
+        whether the output of attention needs one.
+        """
         weights = queries or keys
         self._add(per, 2 * width, queries + keys)
         self._add(per, 2 * width, weights + keys)
@@ -288,7 +295,7 @@ class _Count:
         return trained is None or f"{layer}.weight" in trained
 
     def _add(self, per: str, forward: int, gradients: int) -> None:
-        """Count a product, and as many operations for each gradient that it needs."""
+        """Count a product of the forward pass, and as many operations for each of its gradients."""
         self.model[per] += forward * (1 + gradients)
         self.hardware[per] += forward * (1 + gradients + self._again)
 

@@ -2,15 +2,16 @@
 
     x ──Linear──▶ queries, keys, values of every head ──attention()──▶ mix ──Linear──▶ out
 
-`attention` is the only function that combines queries and keys. Its backends are interchangeable,
-chosen by measurements (`default_backend`) or by the caller. A fused kernel never stores scores and
-weights; `attention_scores` and `attention_weights` compute them.
+The mix is the sum of the values, weighted for each query. `attention` is the only function that
+combines queries and keys. Its backends are interchangeable. The default was chosen by measurements
+(`default_backend`). Fused kernels never store scores and weights; `attention_scores` and
+`attention_weights` compute them where they are needed.
 
 Self-attention, the same in all networks, projects queries, keys and values with one fused matrix.
-Cross-attention projects keys and values of the encoder's output ("memory") with one, so decoding
-computes them once per sentence. Both may have fewer heads of keys and values than of queries
-(`model.blocks.heads`). Packed sentences are a batch of one row, with a `PackedMask` in place of the
-mask.
+Cross-attention has one matrix for the queries and another for the keys and values of the encoder's
+output (the memory), so decoding computes the latter once per sentence. Both may have fewer heads of
+keys and values than of queries (`model.blocks.heads`). Packed sentences are a batch of one row,
+with a `PackedMask` in place of the mask.
 
 Shape suffixes: b batch, h heads, g heads of keys and values, t query length, s key length, d width
 of one head, m model width.
@@ -38,11 +39,11 @@ from model.errors import ModelError
 Mask = Tensor | PackedMask
 
 VECTOR_FLOATS = 16  # fp32 numbers in a vector of a CPU with AVX-512
-LONG_ROW = 256  # keys in a row of scores that counts as long
+LONG_ROW = 256  # number of keys from which a row of scores is long
 
 
 class KeyValue(NamedTuple):
-    """Keys and values of their heads, both (b, g, s, d)."""
+    """Keys and values of all key and value heads, both (b, g, s, d)."""
 
     keys_bgsd: Tensor
     values_bgsd: Tensor
@@ -51,13 +52,14 @@ class KeyValue(NamedTuple):
 def refuse_packed_dropout(
     backend: AttentionBackend | None, attention_dropout: float, *, without: str = ""
 ) -> None:
-    """Raise ModelError for dropout of attention weights with packed sentences.
+    """Raise ModelError if attention weights of packed sentences would have dropout.
 
     Args:
-        without: addition to the message, for a network without this dropout.
+        without: words after the remedy "Set model.attention_dropout=0", such as ", as in the
+            paper".
 
     Raises:
-        ModelError: both are requested.
+        ModelError: the backend is VARLEN, and the dropout is not 0.
     """
     if backend is AttentionBackend.VARLEN and attention_dropout:
         raise ModelError(
@@ -71,8 +73,8 @@ def default_backend(device: torch.device) -> AttentionBackend:
     """Return the faster backend for this device.
 
     Measured on CPU: an AMD EPYC, torch 2.13.0, 2026-11-21, forward and backward of a causal and a
-    masked attention, milliseconds, for about 2,500 tokens in 4 heads of width 32 and 1,000 in 8 of
-    width 64. The columns are tokens per sentence:
+    masked attention, milliseconds, with about 2,500 tokens in 4 heads of width 32, and with 1,000
+    tokens in 8 heads of width 64. The second row of the header has the tokens per sentence:
 
                               2,500 tokens              1,000 tokens
                            8    25    64   128       8    25    64   128
@@ -83,8 +85,9 @@ def default_backend(device: torch.device) -> AttentionBackend:
                sdpa     17.9   9.4  18.9  22.2    37.2  18.0  17.4  21.2
                matmul    4.7   5.4   9.0  13.2     6.6   7.7   9.4  16.2
 
-    In bf16, sdpa is four to seven times as slow, due to conversions in its backward pass (note
-    0014). For sentences of many hundred tokens, try `engine.attention: sdpa`.
+    In bf16, with up to 25 tokens per sentence, sdpa takes four to seven times as long as matmul,
+    due to conversions in its backward pass (docs/decisions/0014). For sentences of many hundred
+    tokens, try `engine.attention: sdpa`.
     """
     return AttentionBackend.MATMUL if device.type == "cpu" else AttentionBackend.SDPA
 
@@ -104,8 +107,9 @@ def attention(
     Args:
         mask: an `additive_mask` that broadcasts to (b, h, t, s); every query must see at least one
             key. Packed sentences (b is 1) have a `PackedMask`, even if attention is causal.
-        causal: True to let query t see only keys 0…t (§3.2.3). It excludes an additive mask: with
-            padding at the end of a row, no real query sees a padded key.
+        causal: True to let query t see only keys 0…t (§3.2.3). It cannot be combined with an
+            additive mask, and needs none: padding is at the end of each row, where no real query
+            sees it.
         dropout: share of attention weights set to zero; 0 for packed sentences.
         backend: backend, or None for the default, which was chosen by measurements.
     """
@@ -113,7 +117,7 @@ def attention(
         assert dropout == 0, "packed sentences take no attention dropout"
         return packed_attention(query_bhtd, keys_bhsd, values_bhsd, mask, causal)
     assert not (causal and mask is not None), "a causal attention takes no mask"
-    if backend is None or backend is AttentionBackend.VARLEN:  # decoding is padded
+    if backend is None or backend is AttentionBackend.VARLEN:  # with VARLEN, decoding is padded
         backend = default_backend(query_bhtd.device)
     return _BACKENDS[backend](query_bhtd, keys_bhsd, values_bhsd, mask, causal, dropout)
 
@@ -179,8 +183,8 @@ def attention_weights(scores_bhts: Tensor) -> Tensor:
     """Return the weight of each value for each query, (b, h, t, s); rows sum to 1.
 
     On a CPU, torch's softmax is slow in two cases: for the elements after a row's last full vector,
-    most of all in bf16, and for rows shorter than a vector. So rows that are not long are computed
-    and returned in fp32, and the shortest are padded.
+    most of all in bf16, and for rows shorter than a vector. So rows shorter than `LONG_ROW` are
+    computed and returned in fp32, and rows shorter than a vector are padded.
     """
     dtype = _dtype_of_softmax(scores_bhts)
     keys = scores_bhts.shape[-1]
@@ -202,7 +206,7 @@ _BACKENDS: dict[AttentionBackend, Callable[..., Tensor]] = {
 
 
 class ScaledDotProductAttention(nn.Module):
-    """`attention` as a module, so that hooks receive queries, keys, values, mask and mix."""
+    """`attention` as a module, so that hooks receive its arguments and its result."""
 
     def __init__(self, dropout: float, backend: AttentionBackend | None) -> None:
         super().__init__()
@@ -217,7 +221,7 @@ class ScaledDotProductAttention(nn.Module):
         mask: Mask | None,
         causal: bool,
     ) -> Tensor:
-        """Return the mix (b, h, t, d)."""
+        """Return the weighted sums of the values, (b, h, t, d)."""
         return attention(
             query_bhtd,
             keys_bhsd,
@@ -240,7 +244,8 @@ class _MultiHead(nn.Module):
         """Build the projections.
 
         Args:
-            inputs: number of heads of each projection, of queries, keys or values.
+            inputs: number of heads that each input projection computes, counting those of queries,
+                keys and values.
         """
         super().__init__()
         self.heads = config.heads
@@ -255,9 +260,9 @@ class _MultiHead(nn.Module):
     def attend(
         self, query_bhtd: Tensor, memory: KeyValue, mask: Mask | None, causal: bool = False
     ) -> Tensor:
-        """Attend in every head, join the heads and project: (b, t, m)."""
+        """Attend in every head, concatenate the heads, and return their projection (b, t, m)."""
         keys_bhsd, values_bhsd = (repeat_key_value_heads(part, self.heads) for part in memory)
-        # Positional arguments, so that hooks receive them.
+        # Positional arguments, because forward hooks receive no keyword arguments.
         mixed_bhtd: Tensor = self.attention(query_bhtd, keys_bhsd, values_bhsd, mask, causal)
         mixed: Tensor = self.output(mixed_bhtd.transpose(1, 2).flatten(2))
         return mixed
@@ -279,10 +284,12 @@ class SelfAttention(_MultiHead):
         cache: KeyValueCache | None = None,
         rotation: Rotation | None = None,
     ) -> Tensor:
-        """Return (b, t, m); a `cache` stores keys and values of x and returns the past's, too.
+        """Return the output (b, t, m).
 
         Args:
             causal: see `attention`.
+            cache: stores the keys and values of x, and returns them with those of earlier
+                positions; None if there is no cache.
             rotation: rotation for the positions of x, or None without rotary positions.
         """
         query_bhtd, *own = split_heads(
@@ -310,7 +317,7 @@ class CrossAttention(_MultiHead):
         return KeyValue(*contiguous_heads(heads_bsnd.permute(2, 0, 3, 1, 4)).unbind(0))
 
     def forward(self, x_btm: Tensor, memory: KeyValue, memory_mask: Mask | None) -> Tensor:
-        """Return (b, t, m); `memory_mask` (b, 1, 1, s) hides the source's padding."""
+        """Return the output (b, t, m); `memory_mask` (b, 1, 1, s) hides the source's padding."""
         query_bhtd = contiguous_heads(
             self.query(x_btm).unflatten(2, (self.heads, -1)).transpose(1, 2)
         )

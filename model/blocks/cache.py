@@ -1,12 +1,12 @@
-"""Cache of incremental decoding: keys and values of the tokens so far.
+"""Cache for incremental decoding: keys and values of the tokens so far.
 
     beam search   x (b, k, m): the newest token of each hypothesis, all at the same position
     texts         x (b, t, m): prompts, padded at the end; then x (b, 1, m): a token of each text
 
 The hypotheses of a sentence (its beam) are on the axis that holds positions in training. Keys and
 values are written once, at (position, slot), and never move when hypotheses are reordered in the
-beam. A mask built from each hypothesis' ancestry selects its past from all slots. Finished
-sentences are removed; the last ones then move into the gaps.
+beam. A mask built from each hypothesis' ancestry selects its past from all slots. The rows of
+finished sentences are removed; the last rows then move into the gaps.
 
 Texts differ in length, so each newest token has its own position. The padding of a shorter prompt
 stays, hidden by the mask, until tokens overwrite it. Finished texts are removed.
@@ -26,7 +26,7 @@ from torch.nn import functional as F
 
 
 def round_up_capacity(count: int) -> int:
-    """Round up to 1, 2, …, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, …: by a quarter at most."""
+    """Round up to 1, 2, …, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, …, adding at most a quarter."""
     step = 1 << max(0, (count - 1).bit_length() - 3)
     return -(-count // step) * step
 
@@ -61,11 +61,14 @@ class KeyValueCache:
         self._stored_2bgpkd: Tensor | None = None
 
     def append(self, keys_bgnd: Tensor, values_bgnd: Tensor) -> tuple[Tensor, Tensor]:
-        """Store one position of hypotheses 0…n-1, the prompts, or one token of each text.
+        """Store the keys and values of the prompts or of one decoding step.
+
+        In beam search, a step has one position of hypotheses 0…n-1. With texts, it has one token of
+        each.
 
         Returns:
             Keys and values: for prompts the given ones, otherwise all stored ones (b, g, p · k, d),
-            positions outermost, where p counts allocated positions.
+                where p counts allocated positions, and the slots of a position are adjacent.
         """
         newest_2bgnd = torch.stack([keys_bgnd, values_bgnd])
         b, g, n, d = keys_bgnd.shape
@@ -90,13 +93,14 @@ class KeyValueCache:
         """Set the position of each text's next token, and return the number of allocated positions.
 
         Args:
-            longest: tokens of the longest text including its next one, as a number on the host.
+            longest: number of tokens of the longest text including its next one, an int on the
+                host.
         """
         self._places_b = places_b
         return self._grow(longest)
 
     def compact_rows(self, gaps: Tensor, movers: Tensor, kept: int) -> None:
-        """Drop the finished sentences' rows; see `compact_rows`."""
+        """Drop the finished sentences' rows, like the function `compact_rows`."""
         assert self._stored_2bgpkd is not None
         self._stored_2bgpkd = compact_rows(self._stored_2bgpkd, gaps, movers, kept, dim=1)
 

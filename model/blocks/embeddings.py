@@ -8,9 +8,9 @@ from torch.nn import functional as F
 
 
 class Embedding(nn.Module):
-    """A learned vector per token, multiplied by √width.
+    """Learned vector per token, multiplied by √width if `scaled`.
 
-    The matrix `weight`, (vocabulary size, width), may serve both languages and the output.
+    The matrix `weight`, (vocabulary size, width), may be shared by source, target and output.
     """
 
     def __init__(self, vocabulary_size: int, width: int, scaled: bool = True) -> None:

@@ -13,7 +13,8 @@ from model.blocks.linear import Linear
 from model.blocks.swiglu import SwiGLU
 from model.config.layers import LayersConfig
 
-# GELU(x) ≈ x/2 · (1 + tanh(√(2/π) · (x + 0.044715 x³))) (Hendrycks & Gimpel 2016, §2).
+# GELU(x) ≈ x/2 · (1 + tanh z), z = √(2/π) · (x + 0.044715 x³) (Hendrycks & Gimpel 2016, §2). With
+# the constants below, 2z = x · (_SLOPE + _CUBIC · x²).
 _SLOPE = 2 * math.sqrt(2 / math.pi)
 _CUBIC = 0.044715 * _SLOPE
 
@@ -21,10 +22,10 @@ _CUBIC = 0.044715 * _SLOPE
 def gelu_tanh(x: Tensor) -> Tensor:
     """Return GELU's approximation by tanh, element by element.
 
-    On CPUs in fp32, it is x · σ(2z), which equals x/2 · (1 + tanh z). σ is saved for the backward
-    pass, whereas torch computes tanh in both passes. Forward and backward of 768 × 512 elements on
-    one thread of an AMD EPYC with AVX2, torch 2.13.0, 2026-11-22, freed memory kept: 3.5 ms → 1.3
-    ms.
+    On CPUs in fp32, the formula x/2 · (1 + tanh z) is computed as x · σ(2z), which is equal. σ is
+    saved for the backward pass, whereas torch computes tanh in both passes. Forward and backward of
+    768 × 512 elements on one thread of an AMD EPYC with AVX2, torch 2.13.0, 2026-11-22, with an
+    allocator that keeps freed memory: 3.5 ms in torch, 1.3 ms here.
     """
     if x.device.type == "cpu" and x.dtype is torch.float32:
         y: Tensor = _GeluTanh.apply(x)
@@ -43,7 +44,8 @@ class _GeluTanh(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, y_grad: Tensor) -> Tensor:
         x, sigma = ctx.saved_tensors
-        # σ · (1 + (1 - σ) · x · (slope + 3 · cubic · x²)), with few passes and tensors
+        # The derivative is σ · (1 + (1 - σ) · x · (slope + 3 · cubic · x²)), computed with few
+        # passes and tensors.
         slope = x.square().mul_(3 * _CUBIC).add_(_SLOPE).mul_(x)
         return slope.mul_(1 - sigma).add_(1).mul_(sigma).mul_(y_grad)
 
@@ -70,7 +72,7 @@ class FeedForward(nn.Module):
         self.activation = ACTIVATIONS[activation]
 
     def forward(self, x_btm: Tensor) -> Tensor:
-        """Return (b, t, width)."""
+        """Return the output (b, t, width)."""
         y: Tensor = self.outer(self.activation(self.inner(x_btm)))
         return y
 

@@ -50,7 +50,7 @@ def split_heads(
 
 
 def repeat_key_value_heads(heads_bgsd: Tensor, heads: int) -> Tensor:
-    """Repeat each head of keys or values for its group of queries, (b, h, s, d)."""
+    """Return keys or values (b, h, s, d), each head repeated for the query heads that share it."""
     groups = heads_bgsd.shape[1]
     if groups == heads:
         return contiguous_heads(heads_bgsd)

@@ -30,19 +30,19 @@ from model.config.transformer import AttentionBackend, ModelConfig
 
 
 class ResidualSum(nn.Module):
-    """x + dropout(y) (§3.1, §5.4)."""
+    """Residual sum x + dropout(y) (Vaswani et al. 2017, §3.1, §5.4)."""
 
     def __init__(self, dropout: float) -> None:
         super().__init__()
         self.dropout = Dropout(dropout)
 
     def forward(self, x_btm: Tensor, y_btm: Tensor) -> Tensor:
-        """Return (b, t, m)."""
+        """Return the sum (b, t, m)."""
         return x_btm + self.dropout(y_btm)
 
 
 class Layer(nn.Module):
-    """Self-attention, cross-attention if the layer reads a memory, and feed-forward."""
+    """Layer: self-attention, cross-attention if it reads a memory, and a feed-forward network."""
 
     self_attention: SelfAttention
     self_attention_norm: nn.Module
@@ -88,14 +88,15 @@ class Layer(nn.Module):
         memory: KeyValue | None = None,
         memory_mask: Mask | None = None,
     ) -> Tensor:
-        """Return (b, t, m).
+        """Return the layer's output (b, t, m).
 
         Args:
-            mask: mask of self-attention. In a causal layer, a tensor must hide all masked keys, the
-                future included; with None or a `PackedMask` the layer hides the future.
+            mask: mask of self-attention. In a causal layer, a tensor must hide future positions,
+                too; if the mask is None or a `PackedMask`, the layer hides them itself.
             rotation: rotation for the positions of x, or None without rotary positions.
             cache: cache of self-attention; see `model.blocks.cache`.
-            memory: keys and values of the encoder's output; `memory_mask` hides its padding.
+            memory: keys and values of the encoder's output, or None to skip cross-attention.
+                `memory_mask` hides its padding.
         """
         causal = self.causal and not isinstance(mask, Tensor)
         x_btm = self._residual(
@@ -125,8 +126,8 @@ class Layer(nn.Module):
 class LayerStack(nn.Module):
     """Consecutive layers, followed by the last norm.
 
-    Networks with a single stack inherit from it, because parameter names are a format:
-    `layers.0.…`.
+    Networks with a single stack inherit from this class, so that the names of their parameters
+    begin with `layers.0.…`. Stored weights depend on these names.
     """
 
     layers: nn.ModuleList
@@ -146,7 +147,7 @@ class LayerStack(nn.Module):
             Layer(config, backend, causal=causal, reads_memory=reads_memory) for _ in range(layers)
         ]
         self.layers = nn.ModuleList(made)
-        # Pre-norm layers leave their sum unnormalised.
+        # The output of pre-norm layers is a sum that is not normalised yet.
         self.last_norm = norm_of(config) if config.pre_norm else nn.Identity()
         self.recomputes_activations = False
 
@@ -168,7 +169,10 @@ class LayerStack(nn.Module):
         memories: Sequence[KeyValue] | None = None,
         memory_mask: Mask | None = None,
     ) -> Tensor:
-        """Return (b, t, m), like `Layer`; `caches` and `memories` have one item per layer."""
+        """Return the hidden states (b, t, m) after the last norm.
+
+        The arguments are those of `Layer`, with one cache and one memory per layer.
+        """
         for number, layer in enumerate(self.layers):
             cache = None if caches is None else caches[number]
             memory = None if memories is None else memories[number]
@@ -217,11 +221,12 @@ class Decoder(LayerStack):
         caches: Sequence[KeyValueCache] | None = None,
         rotation: Rotation | None = None,
     ) -> Tensor:
-        """Return (b, t, m); `memories` and `caches` have one item per layer.
+        """Return the hidden states (b, t, m); `memories` and `caches` have one item per layer.
 
         Args:
-            own_mask: without caches, separates packed sentences; with them, (b, 1, k, p · slots),
-                hides everything except a hypothesis' own past.
+            own_mask: mask of self-attention. Without caches, it separates packed sentences. With
+                caches, it has the shape (b, 1, k, p · slots) for k hypotheses and p positions, and
+                hides everything except a hypothesis' own past (see `model.blocks.cache`).
             caches: if given, x is one decoding step, otherwise a whole sequence.
         """
         return self.run_layers(x_btm, own_mask, rotation, caches, memories, memory_mask)

@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 
 class LearnedPositions(nn.Module):
-    """Vectors of positions 0…context_length-1; there are none beyond."""
+    """Learned vectors of positions 0…context_length-1; higher positions are not supported."""
 
     def __init__(self, context_length: int, width: int) -> None:
         super().__init__()

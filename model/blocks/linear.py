@@ -39,13 +39,13 @@ def _onednn() -> Any:
 
 
 _ONEDNN = _onednn()
-# Minimum of tokens × inputs × outputs for oneDNN. Below, its overhead of 14 µs exceeds the savings,
-# even if its products are twice as fast.
+# Minimum of tokens × inputs × outputs for oneDNN. Below it, the overhead of 14 µs exceeds the
+# savings, even if its products are twice as fast.
 ONEDNN_FROM = 2**21
 
 
 def uses_onednn(device: torch.device, dtype: torch.dtype) -> bool:
-    """Return True if oneDNN computes large products that torch would compute otherwise."""
+    """Return True if oneDNN computes large products on this device in this dtype."""
     return _ONEDNN is not None and device.type == "cpu" and dtype is torch.float32
 
 
@@ -54,7 +54,7 @@ def _onednn_is_faster(x: Tensor, weight_oi: Tensor) -> bool:
 
 
 def product(a: Tensor, b_oi: Tensor) -> Tensor:
-    """Return abᵀ (…, o) of a (…, i), without gradients.
+    """Return a · bᵀ (…, o) for a (…, i) and b (o, i), without gradients.
 
     If both are transposed views, oneDNN copies a, but not b.
     """
@@ -64,7 +64,7 @@ def product(a: Tensor, b_oi: Tensor) -> Tensor:
 
 
 class Linear(nn.Linear):
-    """xWᵀ + b, or xWᵀ, like `torch.nn.Linear`."""
+    """Linear layer like `torch.nn.Linear`, computed by oneDNN where that is faster."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Convert (…, i) into (…, o)."""
@@ -86,7 +86,7 @@ class _Linear(torch.autograd.Function):
     def backward(ctx: Any, y_grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight_oi = ctx.saved_tensors
         y_grad_no = y_grad.flatten(0, -2)
-        of_x, of_weight, of_bias = ctx.needs_input_grad  # frozen weights need none
+        of_x, of_weight, of_bias = ctx.needs_input_grad  # frozen weights need no gradient
         x_grad = product(y_grad_no, weight_oi.T).view_as(x) if of_x else None
         weight_grad = product(y_grad_no.T, x.flatten(0, -2).T) if of_weight else None
         return x_grad, weight_grad, y_grad_no.sum(dim=0) if of_bias else None

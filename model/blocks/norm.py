@@ -8,7 +8,7 @@ from model.config.layers import LayersConfig
 
 
 class RMSNorm(nn.Module):
-    """x / √(mean(x²) + ε) · g, over the last axis (Zhang & Sennrich 2019, eq. 4)."""
+    """RMS norm x / √(mean(x²) + ε) · g over the last axis (Zhang & Sennrich 2019, eq. 4)."""
 
     def __init__(self, width: int, epsilon: float) -> None:
         super().__init__()
@@ -17,11 +17,11 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(width))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return (…, width), the shape of x; the mean is computed in fp32."""
-        # On a CPU, torch computes this in several steps, and two of them read x. The view collects
-        # their gradients before they are added to others of x, as ZeRO-3 does between modules.
-        # Otherwise the order of the additions, and with it the last bit, would depend on the ZeRO
-        # stage.
+        """Return the normalised x, in its shape (…, width); the mean is computed in fp32."""
+        # On a CPU, torch computes this in several steps, two of which read x. Because of the view,
+        # autograd adds the gradients of these two before it adds those of other uses of x. ZeRO-3
+        # has the same effect between modules. Without the view, the order of the additions, and
+        # with it the last bit, would depend on the ZeRO stage.
         return F.rms_norm(x.view_as(x), (self.width,), self.weight, self.epsilon)
 
 

@@ -3,8 +3,9 @@
     real (b, t), for each side ─▶ Packing: start of each sentence, origin of each token
     ids (b, t)                 ─▶ ids (1, n), which the layers take as a batch of one row
 
-Rows of `real` and of ids are padded at the *end*. In attention, `PackedMask` replaces the mask of a
-padded batch: a row of n tokens would need a mask of n · n.
+`real` is true at tokens and false at padding, which is at the *end* of each row. Batches of
+sentence pairs have two sides, source and target. In attention, `PackedMask` replaces the mask of a
+padded batch, because a mask for a row of n tokens would have n · n elements.
 
 A row may hold several consecutive parts of documents, which then count as sentences. They are
 numbered within their row: part (b, t) is 0, 0, 0, 1, 1, -1 for two parts and one padding token.
@@ -24,7 +25,8 @@ class Packing(NamedTuple):
 
     Attributes:
         max_seqlen: tokens of the longest sentence, as a number on the host.
-        cu_seqlens: int32 (b + 1), index in the row of each sentence's first token, and n.
+        cu_seqlens: int32 (sentences + 1,): the index of each sentence's first token in the row,
+            followed by n.
         places_n: index of each token in the flattened batch of b · t tokens.
         positions_n: each token's position in its sentence, from 0.
     """
@@ -40,7 +42,7 @@ class Packing(NamedTuple):
 
 
 class PackedMask(NamedTuple):
-    """Replacement for a mask: a query sees the keys of its sentence."""
+    """Replacement for a mask: a query sees only the keys of the same sentence."""
 
     queries: Packing
     keys: Packing

@@ -15,7 +15,7 @@ def angles_per_position(width: int) -> Tensor:
 
 
 def sinusoidal_table(rows: int, width: int) -> Tensor:
-    """Return (rows, width) in fp32.
+    """Return the vectors of positions 0…rows-1, (rows, width) in fp32.
 
     PE(p, 2i) = sin(p / 10000^(2i / width)), PE(p, 2i + 1) = cos(p / 10000^(2i / width)).
     """
@@ -38,6 +38,6 @@ class SinusoidalPositions(nn.Module):
         """Return the vectors of positions start…stop-1, (stop - start, width)."""
         if stop > len(self.table):
             rows = 2 ** math.ceil(math.log2(stop))
-            with torch.inference_mode(False):  # training will reuse validation's table
+            with torch.inference_mode(False):  # training reuses tables made in validation
                 self.table = sinusoidal_table(rows, self.width).to(self.table)
         return self.table[start:stop]

@@ -7,7 +7,7 @@ from model.blocks.linear import Linear
 
 
 class SwiGLU(nn.Module):
-    """FFN(x) = (silu(xW) ⊙ xV)W₂ at each position; W and V are stored as one matrix."""
+    """Feed-forward network (silu(xW) ⊙ xV)W₂ at each position; W and V are stored as one matrix."""
 
     def __init__(self, width: int, inner_width: int, bias: bool) -> None:
         super().__init__()
@@ -15,7 +15,7 @@ class SwiGLU(nn.Module):
         self.outer = Linear(inner_width, width, bias)
 
     def forward(self, x_btm: Tensor) -> Tensor:
-        """Return (b, t, width)."""
+        """Return the output (b, t, width)."""
         gate_bti, inner_bti = self.gate_and_inner(x_btm).chunk(2, dim=-1)
         y_btm: Tensor = self.outer(F.silu(gate_bti) * inner_bti)
         return y_btm

@@ -1,4 +1,4 @@
-"""Attention in a row of packed sentences, each within its own sentence.
+"""Attention in a row of packed sentences, where each token sees only its own sentence.
 
     CUDA  one kernel for all sentences: torch's `varlen_attn`, FlashAttention-2 (Dao 2023)
     CPU   one sentence after another, with the same results
@@ -47,11 +47,12 @@ def flash(
     causal: bool,
 ) -> Tensor:
     """Compute `packed_attention` with the kernel, whose tensors are (tokens, h, d)."""
-    # Imported here: it imports torch's compiler, which takes a second that CPUs need not spend.
+    # Imported here, because it imports torch's compiler, which takes a second and is not needed on
+    # CPUs.
     from torch.nn.attention.varlen import varlen_attn
 
     _check(query_1htd)
-    # Views: a linear layer returned (tokens, h, d), and the next one expects it again.
+    # Views, not copies: the linear layers before and after use the layout (tokens, h, d), too.
     query_thd, keys_shd, values_shd = (
         x[0].transpose(0, 1) for x in (query_1htd, keys_1hsd, values_1hsd)
     )
@@ -63,7 +64,7 @@ def flash(
         cu_seq_k=sentences.keys.cu_seqlens,
         max_q=sentences.queries.max_seqlen,
         max_k=sentences.keys.max_seqlen,
-        window_size=(-1, 0) if causal else (-1, -1),  # keys before and after the query's position
+        window_size=(-1, 0) if causal else (-1, -1),  # visible keys before, after a query; -1: all
     )
     assert isinstance(mixed_thd, Tensor)
     return mixed_thd.transpose(0, 1).unsqueeze(0)

@@ -34,7 +34,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "tie_embeddings": False,
     },
 }
-GATED_MULTIPLE = 32  # for SwiGLU's inner width if no recipe sets it
+GATED_MULTIPLE = 32  # SwiGLU's default inner width is a multiple of this
 
 
 class DecoderOnlyConfig(NetworkConfig):
@@ -43,7 +43,7 @@ class DecoderOnlyConfig(NetworkConfig):
     Layers are pre-norm, followed by a last norm. Default sizes are those of GPT-2's smallest model.
     """
 
-    # Defaults depend on earlier fields, so they are validated in the order of the fields.
+    # Defaults are validated, too, because validators compute some of them from earlier fields.
     model_config = ConfigDict(validate_default=True)
     in_order_of_use: ClassVar[bool] = True
     pre_norm: ClassVar[bool] = True
@@ -131,7 +131,7 @@ class DecoderOnlyConfig(NetworkConfig):
 
     @property
     def norm_kind(self) -> Literal["layer", "rms"]:
-        """Kind of norm, under the encoder-decoder's name of the setting."""
+        """Kind of norm, under the name that the encoder-decoder's settings use."""
         return self.norm
 
     @property

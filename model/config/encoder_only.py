@@ -20,7 +20,7 @@ class EncoderOnlyConfig(NetworkConfig):
     Default sizes are those of BERT's base model.
     """
 
-    # Defaults depend on earlier fields, so they are validated in the order of the fields.
+    # Defaults are validated, too, because validators compute some of them from earlier fields.
     model_config = ConfigDict(validate_default=True)
     bias: ClassVar[bool] = True
     norm_kind: ClassVar[Literal["layer", "rms"]] = "layer"

@@ -1,6 +1,6 @@
 """Layer settings that all networks have, under the same names.
 
-    width, heads, groups, head_width          of attention; groups are its key and value heads
+    width, heads, groups, head_width          of attention; groups: number of key and value heads
     inner_width, activation                   of the feed-forward network
     pre_norm, norm_kind, norm_epsilon         position and kind of norms
     bias, dropout, attention_dropout

@@ -8,8 +8,8 @@ from pydantic import model_validator
 
 from foundation.section import Section, continuable, identity
 
-# Larger than any network that people train. A checkpoint with larger values is corrupt, and would
-# exhaust the memory before its tensors are compared.
+# These limits exceed all networks that people train. Larger values in a checkpoint mean that it is
+# corrupt. Without the limits, it would exhaust memory before its tensors are compared.
 MAX_LAYERS = 1_000
 MAX_WIDTH = 1_000_000
 MAX_BEAM_SIZE = 1_000
@@ -30,8 +30,8 @@ class NetworkConfig(Section):
 
     Attributes:
         in_order_of_use: True if a layer registers its parameters in the order of the forward pass,
-            norms before their sub-layers and output projections last. The order of parameters and
-            of their first random numbers is a format.
+            norms before their sub-layers and output projections last. The order determines the
+            initial random weights, so it must never change.
     """
 
     in_order_of_use: ClassVar[bool] = False
@@ -83,7 +83,7 @@ class ModelConfig(NetworkConfig):
     """Size and architecture of the Transformer of Vaswani et al. 2017, "Attention Is All You Need".
 
     Defaults are the paper's. Options from later networks: rotary positions, fewer heads of keys and
-    values, norms without a mean, gated feed-forward networks.
+    values, norms without a mean (RMS), gated feed-forward networks.
     """
 
     bias: ClassVar[bool] = True

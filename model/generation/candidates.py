@@ -4,10 +4,10 @@
            ─▶ + scores ─▶ the c best blocks of each sentence ─▶ their c best continuations
 
 A row of logits, one hypothesis' next tokens, is cut into blocks. A sentence's c best continuations
-are in the c blocks whose largest elements continue best. Searching only these blocks is therefore
-exact. On a CPU, `torch.topk` over whole rows would cost more than a small model's decoder step.
-Log-probabilities are written and then read again, so a CPU computes them for a few rows at a time,
-which stay in its cache.
+are in the c blocks whose largest elements give the best continuations. Searching only these blocks
+is therefore exact. On a CPU, `torch.topk` over whole rows would cost more than a small model's
+decoder step. Log-probabilities are written and then read again, so a CPU computes them for a few
+rows at a time, which stay in its cache.
 
 Shape suffixes: b sentences, k hypotheses of each, r = b · k rows, v vocabulary, n blocks of a
 vocabulary, c candidates or their blocks, p positions in a block.
@@ -37,7 +37,7 @@ class Candidates(NamedTuple):
 def best_candidates(
     logits_bkv: Tensor, scores_bk: Tensor, count: int, never: Tensor, given: Mapping[int, int]
 ) -> Candidates:
-    """Return the `count` best of all k · v continuations.
+    """Return the `count` best of all k · v continuations of each sentence.
 
     A continuation's score is its hypothesis' score plus the log-probability of its token. Excluding
     tokens does not change the probabilities of the others. Excluded continuations, and others with
@@ -48,7 +48,8 @@ def best_candidates(
         scores_bk: scores of the hypotheses, in nats.
         count: at most k · v.
         never: tokens excluded for every hypothesis.
-        given: next token of each sentence (by row) with a given one; its other tokens are excluded.
+        given: required next token by row, for the sentences that have one; all other tokens are
+            excluded there.
     """
     b, k, v = logits_bkv.shape
     size = block_size(v)
@@ -96,7 +97,7 @@ def _normalizers_and_largest(logits_rv: Tensor, size: int, never: Tensor) -> tup
 
 
 def block_size(vocabulary_size: int) -> int:
-    """Return the first block size that divides the vocabulary size, or the first of all.
+    """Return the first block size that divides the vocabulary size, or the first of `BLOCK_SIZES`.
 
     In the second case, `best_candidates` pads the vocabulary.
     """

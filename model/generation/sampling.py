@@ -4,8 +4,8 @@
 
 Temperature 0 takes the most probable token. Otherwise logits are divided by the temperature, and
 two filters apply in turn. `top_k` keeps the k most probable tokens (Fan et al. 2018, §5.1). `top_p`
-then keeps the smallest set of most probable tokens with at least this total probability (Holtzman
-et al. 2020, §3.1). A uniform number in [0, 1) picks among the rest by their cumulative
+then keeps the smallest set of most probable tokens whose total probability is at least p (Holtzman
+et al. 2020, §3.1). A uniform number in [0, 1) selects one of the kept tokens by their cumulative
 probabilities.
 
 Each prompt has a random generator on the CPU, seeded by the seed and the prompt's number. So a
@@ -30,18 +30,19 @@ from model.errors import ModelError
 from model.networks.decoder_only import DecoderOnly
 
 Ending = Literal["eos", "stop", "length", "context"]
-# True if complete, given the index in the call of a continuation's prompt, and its new tokens.
+# Function that returns True if a continuation is complete. Its arguments are the index of the
+# prompt in the call of `generate`, and the new tokens.
 Finished = Callable[[int, Sequence[int]], bool]
 
 
 @dataclass(frozen=True)
 class Generated:
-    """A continuation.
+    """A continuation of a prompt.
 
     Attributes:
         ids: new tokens, without EOS.
-        log_probability: of all new tokens, EOS included, in nats, as the network gives it:
-            before temperature, top_k and top_p.
+        log_probability: sum over all new tokens, EOS included, in nats, before temperature, top_k
+            and top_p are applied.
         ended: reason of the end: EOS (eos), complete according to the caller (stop),
             `max_new_tokens` reached (length), or no positions left (context).
     """
@@ -80,12 +81,14 @@ def generate(
     Args:
         network: must be in evaluation mode.
         prompts: ids, with BOS if the network was trained with it. They form one batch.
-        sampling: settings; `stop` is ignored, since ids are not text. Check for it in `finished`.
+        sampling: settings; `stop` is ignored, because it is text and only ids are known here. Check
+            for it in `finished`.
         eos_id: token that ends a text.
         finished: called after each new token other than EOS, or None to check for EOS and limits
             only.
-        numbers: number of each prompt, which determines its seed; None means 0, 1, 2, …. A caller
-            that continues its prompts in several batches numbers them across the batches.
+        numbers: number of each prompt, from which its random numbers are seeded; None means 0, 1,
+            2, …. A caller that continues its prompts in several batches numbers them across the
+            batches.
 
     Raises:
         ModelError: a prompt is empty or longer than the learned positions, or the network returns
@@ -124,7 +127,7 @@ def generate(
 
 
 def _positions(network: DecoderOnly) -> int | None:
-    """Return the number of positions of the network, or None if it is unlimited."""
+    """Return the number of positions of the network, or None if it has no limit."""
     return network.context_length if isinstance(network.positions, LearnedPositions) else None
 
 
@@ -169,7 +172,7 @@ def _choose(logits_bv: Tensor, texts: Sequence[_Text], sampling: SamplingConfig)
         drawn = [torch.rand((), generator=text.generator, dtype=torch.float64) for text in texts]
         tokens_b = draw(logits_bv, sampling, torch.stack(drawn).to(logits_bv.device))
     chosen_b = log_probabilities_bv.gather(1, tokens_b.unsqueeze(1)).squeeze(1)
-    # The softmax spreads a NaN over its whole row, so the chosen token shows it, too.
+    # The softmax spreads a NaN over its whole row, so the chosen token's value is NaN, too.
     for text, token, log_probability in zip(
         texts, tokens_b.tolist(), chosen_b.tolist(), strict=True
     ):
@@ -197,11 +200,11 @@ def draw(logits_bv: Tensor, sampling: SamplingConfig, uniform_b: Tensor) -> Tens
         logits_bc, tokens_bc = logits_bv.topk(sampling.top_k, dim=1)
     else:
         logits_bc, tokens_bc = logits_bv.sort(dim=1, descending=True, stable=True)
-    # In other formats, thousands of rare tokens would round their sum away from 1.
+    # In fp64, because in lower precision the sum over thousands of rare tokens would differ from 1.
     below_best_bc = logits_bc.double() - logits_bc[:, :1]
     probabilities_bc = torch.softmax(below_best_bc / sampling.temperature, dim=1)
     sums_bc = probabilities_bc.cumsum(dim=1)
-    # A token is in the nucleus if the sum before it is below top_p; the first always is.
+    # A token is kept by top_p if the sum before it is below top_p; the first always is.
     nucleus_bc = sums_bc - probabilities_bc < sampling.top_p
     nucleus_bc[:, 0] = True
     last_b1 = nucleus_bc.sum(dim=1, keepdim=True) - 1
@@ -217,7 +220,7 @@ def _ending(
     finished: Finished | None,
     room: int | None,
 ) -> Ending | None:
-    """Return how a text ended with its newest token, or None if it did not."""
+    """Return why a text ended with its newest token, or None if it did not end."""
     if text.ids[-1] == eos_id:
         return "eos"
     if finished is not None and finished(text.index, text.ids):

@@ -91,8 +91,8 @@ def ensemble_search(
 ) -> list[list[Hypothesis]]:
     """Return, for each source, up to `beam_size` translations of several networks, best first.
 
-    A token's probability is the mean of the networks' (Sutskever et al. 2014, §3.4). With one
-    network this is `beam_search`.
+    A token's probability is the mean of its probabilities in the networks (Sutskever et al. 2014,
+    §3.4). With one network this is `beam_search`.
 
     Each step considers the 2k best candidates of a sentence, of which at most k can end. Those
     among the first k that end are finished; the best k that do not end stay live (Ott et al. 2019,
@@ -132,10 +132,11 @@ def ensemble_search(
 def best_by_penalty(found: Sequence[Hypothesis], alpha: float) -> Hypothesis:
     """Return the translation of a sentence that a search with this length penalty would return.
 
-    Hypotheses that beam search compares while it runs have equal lengths, so α only orders the
-    finished ones. Hypotheses that it drops, because k others have a higher log-probability, are
-    best for no α ≥ 0. Fewer than k were finished before the last step. So one of the k others is
-    from the last step, and it is at least as long.
+    While beam search runs, the hypotheses that it compares have equal lengths, so α affects only
+    the order of the finished ones. At its end, it keeps the k finished hypotheses with the highest
+    log-probabilities. No dropped one can be best for any α ≥ 0: fewer than k were finished before
+    the last step, so at least one of the kept ones is from the last step. That hypothesis is at
+    least as long as the dropped one, and has a higher log-probability.
 
     Args:
         found: hypotheses that `beam_search` returned for the sentence with a length penalty of 0,
@@ -151,7 +152,7 @@ def best_by_penalty(found: Sequence[Hypothesis], alpha: float) -> Hypothesis:
 
 
 def _checked(found: list[list[Hypothesis]]) -> list[list[Hypothesis]]:
-    """Return the hypotheses if each sentence has some and all scores are finite.
+    """Return the hypotheses, or raise ModelError unless each sentence has some, with finite scores.
 
     Every search ends with EOS, and so with a finite score, unless the network returns NaN.
     """

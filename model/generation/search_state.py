@@ -6,8 +6,8 @@ Memories and caches of the networks (`model.generation.member`) may keep the row
 sentences for some steps, after the rows in use. These spare rows limit the number of different
 product shapes (see `model.blocks.linear`).
 
-Some tokens are given: those of a sentence's prefix, and EOS at its limit. There, all other tokens
-are excluded; the given one counts towards the score like any other.
+Some tokens are given: those of a sentence's prefix, and EOS at its limit. At these positions, all
+other tokens are excluded; the given one counts towards the score like any other.
 
 Shape suffixes: b unfinished sentences, k hypotheses of each, p tokens so far (BOS first), v target
 vocabulary, s source length.
@@ -28,17 +28,17 @@ from model.generation.candidates import Candidates, best_candidates
 from model.generation.member import Member, joint_logits
 from model.networks.transformer import Transformer, Vocabulary
 
-# Hypotheses per chunk of logits on a CPU: enough to reuse the weights once they are read, and no
-# more, because the logits are read again.
+# Hypotheses per chunk of logits on a CPU: enough to reuse the output matrix once it is read, but no
+# more, because the logits are read again and should still be in the cache.
 LOGITS_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """A translation.
+    """A finished translation with its score.
 
     Attributes:
-        ids: its tokens without BOS and EOS.
+        ids: tokens without BOS and EOS.
         score: in nats; higher is better.
     """
 
@@ -56,8 +56,9 @@ class SearchState:
 
     Attributes:
         indices: number of each row's sentence in the batch.
-        limits: maximum number of tokens of each sentence's translation, EOS included, by number.
-        prefixes: first tokens of each sentence's translation, by number.
+        limits: maximum number of tokens of each sentence's translation, EOS included, by the
+            sentence's number.
+        prefixes: required first tokens of each sentence's translation, by the sentence's number.
     """
 
     def __init__(
@@ -72,7 +73,8 @@ class SearchState:
 
         Args:
             models: networks whose probabilities are averaged; they share a target vocabulary.
-            sources: of each network (b, s), the same sentences, padded at the end.
+            sources: for each network the same sentences in its tokenization, (b, s), padded at the
+                end.
             prefix_bp: prefixes, padded at the end, or None for no prefix.
             k: hypotheses of a sentence.
 
@@ -85,7 +87,7 @@ class SearchState:
         b = len(source_bs)
         self.vocabulary = models[0].vocabulary
         self.indices = list(range(b))
-        # Networks may tokenize a source into different lengths: the longest counts.
+        # Networks may tokenize a source into different lengths; the highest limit applies.
         limits = [
             output_limits(source, model.vocabulary.pad_id, decoding)
             for model, source in zip(models, sources, strict=True)
@@ -108,7 +110,7 @@ class SearchState:
 
     @property
     def length(self) -> int:
-        """Number of tokens of a hypothesis, the next one included, BOS excluded."""
+        """Number of tokens of each live hypothesis, including the next one, without BOS."""
         return self.tokens_bkp.shape[2]
 
     @property
@@ -119,7 +121,7 @@ class SearchState:
     def best_continuations(self, count: int) -> Candidates:
         """Run one decoder step and return the `count` best continuations of each sentence.
 
-        There are fewer if few hypotheses and a small vocabulary allow no more.
+        There are fewer than `count` if the hypotheses have fewer continuations in total.
         """
         hidden = self._decoder_step()
         given = self._given()
@@ -154,8 +156,9 @@ class SearchState:
         Args:
             rows: rows of the sentences.
             parents: for each row, the hypothesis that ends with the next token.
-            scores: their log-probabilities including that token, before the length penalty.
-            found: finished hypotheses, by the sentences' numbers.
+            scores: log-probabilities of these hypotheses including that token, before the length
+                penalty.
+            found: finished hypotheses so far, indexed by the sentence's number.
         """
         if not rows:
             return
@@ -194,7 +197,7 @@ class SearchState:
             member.compact_rows(gaps_at, movers_at, kept)
 
     def _given(self) -> dict[int, int]:
-        """Return the rows whose next token is given, with that token."""
+        """Return the given next token by row, for the rows that have one."""
         given = dict.fromkeys(self.at_limit, self.vocabulary.eos_id)
         for row, index in enumerate(self.indices):
             prefix = self.prefixes[index]

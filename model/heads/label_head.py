@@ -7,7 +7,8 @@ The dense layer is BERT's pooler. Parameter names, besides those of the encoder
 (`model.networks.encoder_only`): `pooler.{weight,bias}` (d, d), for texts only; `classifier.weight`
 (l, d), `classifier.bias` (l,).
 
-Shape suffixes as in `model.networks.encoder_only`, l labels, and m tokens whose label is predicted.
+Shape suffixes as in `model.networks.encoder_only`, and l labels, m tokens (one per text, or one per
+word) whose label is predicted.
 """
 
 from typing import NamedTuple
@@ -29,7 +30,7 @@ class LabelPredictions(NamedTuple):
 
     Attributes:
         nll_m: negative log-likelihood of each known label, fp32, in nats.
-        best_m: most probable labels.
+        best_m: most probable label of each token or text.
     """
 
     nll_m: Tensor
@@ -38,7 +39,10 @@ class LabelPredictions(NamedTuple):
 
 @torch.no_grad()
 def label_predictions(hidden_md: Tensor, weight_ld: Tensor, target_m: Tensor) -> LabelPredictions:
-    """Return predictions of known labels; used in place of a `Loss` in validation."""
+    """Return the predictions for tokens or texts with known labels.
+
+    Validation uses this function in place of a `Loss`.
+    """
     logits_ml = product(hidden_md, weight_ld).float()
     of_target_m = logits_ml.gather(1, target_m.unsqueeze(1)).squeeze(1)
     return LabelPredictions(logits_ml.logsumexp(dim=1) - of_target_m, logits_ml.argmax(dim=1))
@@ -63,10 +67,11 @@ class LabelModel(nn.Module):
         """Build and initialise the network; seed torch first.
 
         Args:
-            config: a LabelTextsConfig if labels belong to texts.
+            config: a LabelTextsConfig if labels belong to texts, another EncoderOnlyConfig if they
+                belong to tokens.
 
         Raises:
-            ModelError: the backend has no dropout.
+            ModelError: the backend does not support the configured dropout of attention weights.
         """
         super().__init__()
         self.encoder = EncoderOnly(config, vocabulary_size, context_length, attention_backend)
@@ -93,13 +98,14 @@ class LabelModel(nn.Module):
         Args:
             ids_bt, segment_bt, position_bt, part_bt: see `EncoderOnly.forward`.
             place_m: indices in the flattened batch of the tokens whose label is predicted.
-            target_m: their labels.
-            loss: gets vectors (m, d'), a matrix (l, d') and targets (m,); the output's bias is in
-                columns beyond d.
+            target_m: labels of these tokens.
+            loss: called with vectors (m, d'), a matrix (l, d') and targets (m,). The columns beyond
+                d contain the output's bias (see `with_bias_as_weights`).
         """
         hidden_btd = self.encoder(ids_bt, segment_bt, position_bt, part_bt)
         ready_md = self._ready(hidden_btd.flatten(0, 1).index_select(0, place_m))
-        # Not stored: under ZeRO-3, each access gathers the partitioned weights.
+        # Accessed in each pass and never stored: under ZeRO-3, each access gathers the partitioned
+        # weights.
         return loss(
             *with_bias_as_weights(ready_md, self.classifier.weight, self.classifier.bias), target_m
         )

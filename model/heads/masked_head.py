@@ -2,8 +2,8 @@
 
     hidden states of the masked tokens ─▶ dense ─▶ activation ─▶ norm ─▶ tied output + bias ─▶ loss
 
-Only masked tokens pass through the head, which has the widest product. Parameter names, besides
-those of the encoder (`model.networks.encoder_only`): `head.dense.{weight,bias}` (d, d),
+Only masked tokens pass through the head, because it contains the largest product. Parameter names,
+besides those of the encoder (`model.networks.encoder_only`): `head.dense.{weight,bias}` (d, d),
 `head.norm.{weight,bias}`, `output_bias` (v,). The output matrix is `encoder.embedding.weight`.
 
 Shape suffixes as in `model.networks.encoder_only`, and m masked tokens.
@@ -30,7 +30,7 @@ class LabelLossSums(NamedTuple):
 
     Attributes:
         nll: negative log-likelihood, in nats.
-        right: number of tokens that the network predicts as the most probable ones.
+        right: number of masked tokens for which the original token is the most probable one.
     """
 
     nll: Tensor
@@ -39,7 +39,7 @@ class LabelLossSums(NamedTuple):
 
 @torch.no_grad()
 def label_loss_sums(hidden_md: Tensor, weight_vd: Tensor, target_m: Tensor) -> LabelLossSums:
-    """Return loss and number of correct predictions; used in place of a `Loss` in validation."""
+    """Return loss and number of correct predictions; validation uses it in place of a `Loss`."""
     nll, right = torch.zeros(2, dtype=torch.float64, device=hidden_md.device)
     for start in range(0, len(hidden_md), MIN_CHUNK_TOKENS):
         chunk = slice(start, start + MIN_CHUNK_TOKENS)
@@ -51,7 +51,7 @@ def label_loss_sums(hidden_md: Tensor, weight_vd: Tensor, target_m: Tensor) -> L
 
 
 class MaskedHead(nn.Module):
-    """The layer before the output matrix."""
+    """Layer between the encoder and the output matrix: dense, activation, norm."""
 
     def __init__(self, config: EncoderOnlyConfig) -> None:
         super().__init__()
@@ -82,7 +82,7 @@ class MaskedLanguageModel(nn.Module):
         """Build and initialise the network; seed torch first.
 
         Raises:
-            ModelError: the backend has no dropout.
+            ModelError: the backend does not support the configured dropout of attention weights.
         """
         super().__init__()
         self.encoder = EncoderOnly(config, vocabulary_size, context_length, attention_backend)
@@ -106,13 +106,14 @@ class MaskedLanguageModel(nn.Module):
         Args:
             ids_bt, segment_bt, position_bt, part_bt: see `EncoderOnly.forward`.
             place_m: indices of the masked tokens in the flattened batch, ascending.
-            target_m: the original tokens.
-            loss: gets vectors (m, d'), a matrix (v, d') and targets (m,); the output's bias is in
-                columns beyond d.
+            target_m: the original tokens at these indices.
+            loss: called with vectors (m, d'), a matrix (v, d') and targets (m,). The columns beyond
+                d contain the output's bias (see `with_bias_as_weights`).
         """
         hidden_btd = self.encoder(ids_bt, segment_bt, position_bt, part_bt)
         hidden_md = self.head(hidden_btd.flatten(0, 1).index_select(0, place_m))
-        # Not stored: under ZeRO-3, each access gathers the partitioned weight.
+        # Accessed in each pass and never stored: under ZeRO-3, each access gathers the partitioned
+        # weight.
         weight_vd = self.encoder.embedding.weight
         return loss(*with_bias_as_weights(hidden_md, weight_vd, self.output_bias), target_m)
 
@@ -123,6 +124,6 @@ class MaskedLanguageModel(nn.Module):
     def logits(self, hidden: Tensor) -> Tensor:
         """Convert the encoder's hidden states (…, d) into unnormalised log-probabilities (…, v)."""
         weight_vd, ready = self.encoder.embedding.weight, self.head(hidden)
-        if torch.is_grad_enabled():  # product has no gradient
+        if torch.is_grad_enabled():  # `product` supports no gradients
             return F.linear(ready, weight_vd, self.output_bias)
         return product(ready, weight_vd).add_(self.output_bias)

@@ -1,7 +1,7 @@
 """The encoder with sentence vectors in place of a head, trained by a contrastive loss.
 
     ids of 2 p sentences ─▶ encoder ─▶ hidden states ─▶ pooling ─▶ length 1 ─▶ vectors (2 p, d)
-    vectors ─▶ cosines of p sources and p targets, over the temperature ─▶ loss in both directions
+    vectors ─▶ cosines of p sources and p targets / temperature ─▶ loss in both directions
 
 Each source has to identify its target among all p, and each target its source. The loss is the mean
 of both cross-entropies (InfoNCE, van den Oord et al. 2018; in both directions Radford et al. 2021;
@@ -26,7 +26,7 @@ from model.config.transformer import AttentionBackend
 from model.networks.encoder_only import EncoderOnly
 from model.networks.initialisation import initialise_normal
 
-# Result of a loss: a tensor with a number per token, or a named tuple of sums.
+# Result of a loss: a tensor with a number per target, or a named tuple of sums.
 L = TypeVar("L", bound=Tensor | tuple[Tensor, ...])
 
 
@@ -47,7 +47,7 @@ class SentenceEncoder(nn.Module):
         """Build and initialise the network; seed torch first.
 
         Raises:
-            ModelError: the backend has no dropout.
+            ModelError: the backend does not support the configured dropout of attention weights.
         """
         super().__init__()
         self.encoder = EncoderOnly(config, vocabulary_size, context_length, attention_backend)
@@ -63,13 +63,14 @@ class SentenceEncoder(nn.Module):
         part_bt: Tensor,
         loss: Callable[[Tensor, Tensor, Tensor], L],
     ) -> L:
-        """Return the loss's sums over pairs, each the mean of its two directions.
+        """Return the loss's sums over pairs; each sum is the mean of both directions.
 
         Args:
             ids_bt, segment_bt, position_bt, part_bt: see `EncoderOnly.forward`; each row is a
                 sentence, and p sources precede their p targets.
-            loss: gets vectors (p, d), candidates (p, d), and targets (p,); see
-                `model.losses.loss.Loss`.
+            loss: called for each direction with the vectors of one side, divided by the temperature
+                (p, d), those of the other side (p, d), and the index of each correct vector (p,);
+                see `model.losses.loss.Loss`.
         """
         vector_bd = self.embed(ids_bt, segment_bt, position_bt, part_bt)
         source_pd, target_pd = vector_bd.chunk(2)

@@ -6,9 +6,9 @@
     any network's encoder ─▶ to_bert_encoder ─▶ config, weights of BertModel
 
 It follows transformers 5.23.0. BERT (Devlin et al. 2019) is post-norm, and has learned positions
-and segments. Its positions begin at 0 in each row, so one of its rows is one part here. Published
-files also have a pooler for the first token and a head for "next sentence". These were trained
-together with the masked head, and are dropped.
+and segments. Its positions begin at 0 in each row, so a row of BERT is a row with a single part
+here. Published files also have a pooler for the first token and a head for "next sentence". These
+were trained together with the masked head, and are dropped.
 """
 
 from collections.abc import Mapping, Sequence
@@ -40,14 +40,14 @@ ARCHITECTURE = "BertForMaskedLM"
 ENCODER_ARCHITECTURE = "BertModel"
 OF_THE_ENCODER = "bert."  # prefix of BertModel's names in BertForMaskedLM
 
-# Our name to theirs, for export.
+# Our names to Hugging Face's, for export.
 ACTIVATIONS = {"relu": "relu", "gelu": "gelu", "gelu_tanh": "gelu_new"}
-# Their name to ours, for import; two of the names denote one function.
+# Hugging Face's names to ours, for import; two of their names denote the same function.
 ACTIVATIONS_READ = {
     **{"relu": "relu", "gelu": "gelu"},
     **{"gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh"},
 }
-# Values of keys that a config lacks.
+# Values of keys that are missing in a config.
 DEFAULTS = {
     "attention_probs_dropout_prob": 0.1,
     "hidden_act": "gelu",
@@ -65,7 +65,7 @@ UNUSED = ("bert.pooler.", "cls.seq_relationship.", "bert.embeddings.position_ids
 # Names of norms in files converted from TensorFlow.
 OLD_NAMES = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
 
-# Our module to theirs.
+# Our modules to Hugging Face's.
 EMBEDDINGS = {
     "encoder.embedding": "bert.embeddings.word_embeddings",
     "encoder.positions": "bert.embeddings.position_embeddings",
@@ -78,8 +78,7 @@ HEAD = {
     "head.dense": "cls.predictions.transform.dense",
     "head.norm": "cls.predictions.transform.LayerNorm",
 }
-# BertForSequenceClassification has a layer and tanh for the first token, BertForTokenClassification
-# does not. By the presence of that layer:
+# Architectures by whether they have a pooler, a dense layer with tanh for the first token.
 LABEL_ARCHITECTURES = {True: "BertForSequenceClassification", False: "BertForTokenClassification"}
 LABEL_HEAD = {"pooler": "bert.pooler.dense", "classifier": "classifier"}
 LAYER = {
@@ -134,7 +133,7 @@ def to_bert_labels(network: LabelModel, pad_id: int, labels: Sequence[str]) -> H
 def to_bert_encoder(encoder: EncoderOnly, pad_id: int) -> HuggingFaceModel:
     """Return an encoder without a head in BERT's layout, with copied weights.
 
-    Their pooler for the first token, which is not trained here, is left out.
+    Hugging Face's pooler for the first token is left out, because it is not trained here.
 
     Raises:
         ModelError: BERT does not support the network; the message names the setting.
@@ -268,10 +267,10 @@ def _require_sizes(theirs: Mapping[str, Tensor], config: Mapping[str, Any]) -> N
 
 
 def _with_current_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the weights to read, each under its current name.
+    """Return the weights that are used, each under its current name.
 
     Raises:
-        ModelError: the output matrix or its bias has two values.
+        ModelError: the output matrix or its bias occurs twice, with different values.
     """
     named: dict[str, Tensor] = {}
     for name, tensor in weights.items():
@@ -293,14 +292,14 @@ def _with_current_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _places(config: EncoderOnlyConfig) -> dict[str, WeightLocation]:
-    """Return the place of each of our parameters."""
+    """Return the location of each of our parameters."""
     modules = {ours: [name] for ours, name in HEAD.items()}
     head = {"output_bias": WeightLocation([BIAS]), **_module_places(modules, config.width)}
     return _encoder_places(config) | head
 
 
 def _encoder_places(config: EncoderOnlyConfig) -> dict[str, WeightLocation]:
-    """Return the place of each of the encoder's parameters."""
+    """Return the location of each of the encoder's parameters."""
     places = {
         f"{ours}.weight": WeightLocation([f"{name}.weight"]) for ours, name in EMBEDDINGS.items()
     }
@@ -313,7 +312,7 @@ def _encoder_places(config: EncoderOnlyConfig) -> dict[str, WeightLocation]:
 
 
 def _module_places(modules: Mapping[str, list[str]], width: int) -> dict[str, WeightLocation]:
-    """Return the places of each module's weight and bias, which may combine several of theirs."""
+    """Return the locations of weights and biases; one of ours may combine several of theirs."""
     return {
         f"{ours}.{kind}": WeightLocation(
             [f"{name}.{kind}" for name in names], [width] * len(names) if len(names) > 1 else None

@@ -4,8 +4,8 @@
     config.json, *.safetensors ─▶ config, weights ─▶ from_hugging_face ─▶ DecoderOnly
 
 Settings that neither layout (`model.hugging_face.layouts`) supports are refused by name. Llama's
-layout has no dropout except that of attention, and dropout matters only in training. So it is left
-out there.
+layout has no dropout except that of attention, and dropout matters only in training. So an export
+to this layout omits other dropout.
 """
 
 from collections.abc import Mapping
@@ -31,14 +31,14 @@ from model.hugging_face.weight_mapping import (
 )
 from model.networks.decoder_only import DecoderOnly
 
-# Constants that older versions stored with the weights.
+# Constants that older versions of transformers stored with the weights.
 CONSTANTS = (".attn.bias", ".attn.masked_bias", ".rotary_emb.inv_freq")
 
 
 def to_hugging_face(network: DecoderOnly) -> HuggingFaceModel:
     """Return a network in the layout that supports it, with copied weights.
 
-    Its special tokens are None, except for padding; `save_hugging_face` sets the others.
+    In the config, all special tokens except padding are None; `save_hugging_face` sets them.
 
     Raises:
         ModelError: no layout supports the network.
@@ -69,8 +69,8 @@ def from_hugging_face(
 ) -> DecoderOnly:
     """Return the network that a config and weights describe, with copies of the weights.
 
-    It has the device and the dtype of the token vectors. If the config has no padding, EOS or else
-    token 0 takes its place: ids at padding affect no result.
+    It has the device and the dtype of the token vectors. If the config has no padding token, EOS
+    takes its place, or token 0 if there is no EOS. Ids at padding affect no result.
 
     Raises:
         ModelError: the network is of another family or architecture, or the weights do not fit it.
@@ -152,7 +152,7 @@ def _with_current_names(
 ) -> dict[str, Tensor]:
     """Return the weights under the layout's names, with the head only if its matrix is separate.
 
-    Files that were saved without the head's class, such as GPT-2's, lack the prefix.
+    Files saved from a class without the head, such as those of GPT-2, lack the prefix of the names.
     """
     named = {
         name if name.startswith(layout.prefix) or name == HEAD else layout.prefix + name: tensor

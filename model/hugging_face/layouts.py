@@ -1,7 +1,8 @@
 """Hugging Face's layouts of GPT-2 and Llama: keys of configs, names of weights.
 
-They follow transformers 5.23.0. A layout supports one architecture. Many keys of a config have no
-effect here; those that would are checked, and unsupported values are refused by name.
+They follow transformers 5.23.0. A layout supports one architecture. Many keys of a config do not
+change a network's results, and are ignored. The others are checked; an error names the key of an
+unsupported value.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,9 +14,9 @@ from model.networks.decoder_only import DecoderOnly
 
 HEAD = "lm_head.weight"
 
-# Our name to theirs, for export.
+# Our names to Hugging Face's, for export.
 GPT2_ACTIVATIONS = {"relu": "relu", "gelu": "gelu", "gelu_tanh": "gelu_new"}
-# Their name to ours, for import; two of the names denote one function.
+# Hugging Face's names to ours, for import; two of their names denote the same function.
 GPT2_ACTIVATIONS_READ = {
     "gelu_new": "gelu_tanh",
     "gelu_pytorch_tanh": "gelu_tanh",
@@ -41,7 +42,7 @@ LLAMA_LAYER = {
 
 
 class ParsedConfig(NamedTuple):
-    """Network that a config describes."""
+    """Settings of the network that a config.json describes."""
 
     config: DecoderOnlyConfig
     vocabulary_size: int
@@ -52,14 +53,16 @@ class Layout(NamedTuple):
     """A family of networks at Hugging Face.
 
     Attributes:
-        title: its name in messages.
+        title: name of the family in messages.
         lacks: lists a network's settings that the layout does not support.
         config: returns the family's keys for a network's config.json.
-        read: parses these keys, and refuses by name what our network does not compute.
+        read: parses these keys, and raises ModelError for a value that our network does not
+            support.
         places: maps each of our parameters to its weights in the layout.
-        architecture: class with a language model's head.
-        prefix: of all weights' names except the head's; networks without a head lack it.
-        embedding: name of the token vectors.
+        architecture: name of Hugging Face's class with a language model's head.
+        prefix: prefix of all weights' names except the head's. Files of networks without a head
+            omit it.
+        embedding: name of the weight with the token vectors.
     """
 
     title: str

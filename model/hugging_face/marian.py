@@ -6,8 +6,8 @@
 It follows transformers 5.23.0. Marian's networks (Junczys-Dowmunt et al. 2018) are post-norm. Their
 positions have all sines before all cosines, whereas ours alternate (Vaswani et al. 2017, §3.5).
 Hugging Face's class computes the positions itself, so the conversion permutes every vector as wide
-as the model instead. No product, sum or norm of such vectors depends on their order, except for
-rounding.
+as the model instead. No product, sum or norm of such vectors depends on the order of their
+elements, except for rounding.
 
 Dropout inside the feed-forward network and of whole layers matters only in training and is not
 read.
@@ -38,13 +38,13 @@ from model.networks.transformer import Transformer, Vocabulary
 
 ARCHITECTURE = "MarianMTModel"
 MAX_POSITIONS = 512  # the value of Marian's published models
-NORM_EPSILON = 1e-5  # fixed in their class; no key of a config changes it
+NORM_EPSILON = 1e-5  # fixed in Hugging Face's class; no key of a config changes it
 
-# Our name to theirs, for export.
+# Our names to Hugging Face's, for export.
 ACTIVATIONS = {"relu": "relu", "gelu": "gelu", "silu": "swish"}
-# Their name to ours, for import; two of the names denote one function.
+# Hugging Face's names to ours, for import; two of their names denote the same function.
 ACTIVATIONS_READ = {"relu": "relu", "gelu": "gelu", "swish": "silu", "silu": "silu"}
-# Values of keys that a config lacks.
+# Values of keys that are missing in a config.
 DEFAULTS = {
     "activation_function": "gelu",
     "attention_dropout": 0.0,
@@ -56,7 +56,8 @@ DEFAULTS = {
 
 SHARED, HEAD, BIAS = "model.shared.weight", "lm_head.weight", "final_logits_bias"
 SOURCE, TARGET = "model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight"
-# Names of each of our matrices, by what is shared: first the one to write, then aliases.
+# Hugging Face's names of each of our matrices, by the value of `share_embeddings`. The first name
+# is written; the others are its aliases.
 EMBEDDINGS: Mapping[str, Mapping[str, list[str]]] = {
     "all": {"target_embedding": [SHARED, SOURCE, TARGET, HEAD]},
     "decoder": {"source_embedding": [SOURCE], "target_embedding": [TARGET, HEAD]},
@@ -67,9 +68,10 @@ EMBEDDINGS: Mapping[str, Mapping[str, list[str]]] = {
     },
 }
 POSITIONS = ("model.encoder.embed_positions.weight", "model.decoder.embed_positions.weight")
-POSITIONS_DIFFER = 2e-3  # more than rounding to fp16
+POSITIONS_DIFFER = 2e-3  # tolerance, larger than the error of rounding to fp16
 
-# Our module to theirs, with the axes of weight and bias that are as wide as the model.
+# Our module to theirs, with the axis of weight and of bias that runs over the model's width; None
+# where there is no such axis.
 ATTENTION = {
     "self_attention.query_key_value": ([f"self_attn.{part}_proj" for part in "qkv"], 1, None),
     "self_attention.output": (["self_attn.out_proj"], 0, 0),
@@ -118,8 +120,8 @@ def from_marian(
 ) -> Transformer:
     """Return the network that a config and weights describe, with copies of the weights.
 
-    It has the device and the dtype of the token vectors. It has an output bias if theirs is not all
-    zeros. The decoder's start token becomes BOS, unless it is padding.
+    It has the device and the dtype of the token vectors. It has an output bias if the weights
+    contain one that is not all zeros. The decoder's start token becomes BOS, unless it is padding.
 
     Raises:
         ModelError: the network is of another family or architecture, or the weights do not fit it.
@@ -222,7 +224,7 @@ def _read(config: Mapping[str, Any], *, output_bias: bool) -> ModelConfig:
         decoder_attention_heads=(count(config, "encoder_attention_heads"),),
     )
     shared, tied = config["share_encoder_decoder_embeddings"], config["tie_word_embeddings"]
-    if shared:  # tied inputs with an untied output: unsupported
+    if shared:  # then the output must be tied, too
         refuse_unsupported_values(config, tie_word_embeddings=(True,))
     values = {
         "encoder_layers": count(config, "encoder_layers"),
@@ -289,7 +291,7 @@ def _token(config: Mapping[str, Any], name: str) -> int:
 
 
 def _places(config: ModelConfig) -> dict[str, WeightLocation]:
-    """Return the place of each of our parameters, except for the bias of the output."""
+    """Return the location of each of our parameters, except for the bias of the output."""
     order = _sines_first(config.width)
     places = {
         f"{ours}.weight": WeightLocation(names[:1], reordered=1, order=order)
@@ -307,12 +309,12 @@ def _places(config: ModelConfig) -> dict[str, WeightLocation]:
 
 
 def _sines_first(width: int) -> Tensor:
-    """Return the indices of all sines, then those of all cosines."""
+    """Return the indices of all sines in our positions, then those of all cosines."""
     return torch.cat([torch.arange(0, width, 2), torch.arange(1, width, 2)])
 
 
 def _drop_positions(theirs: dict[str, Tensor], config: Mapping[str, Any]) -> None:
-    """Remove the positions, which older files have, if they are those that we compute."""
+    """Remove the positions that older files contain, after checking that ours are the same."""
     for name in POSITIONS:
         table = theirs.pop(name, None)
         if table is None:
@@ -325,7 +327,7 @@ def _drop_positions(theirs: dict[str, Tensor], config: Mapping[str, Any]) -> Non
 
 
 def _are_sinusoidal(table: Tensor, width: int) -> bool:
-    """Return True if positions are the sines and cosines of networks of this width."""
+    """Return True if positions are sines and cosines of this width, in Marian's order."""
     if table.dim() != 2 or table.shape[1] != width or width % 2 or not len(table):
         return False
     expected = sinusoidal_table(len(table), width)[:, _sines_first(width)].to(table.device)
@@ -333,7 +335,7 @@ def _are_sinusoidal(table: Tensor, width: int) -> bool:
 
 
 def _drop_tied(theirs: dict[str, Tensor], config: ModelConfig) -> None:
-    """Keep one name of each matrix that has several; files may have any of them."""
+    """Keep each matrix under one name; a file may have it under any of its aliases."""
     for names in EMBEDDINGS[config.share_embeddings].values():
         there = [name for name in names if name in theirs]
         if not there:

@@ -3,10 +3,10 @@
     pytorch_model.bin ──size by config.json?──▶ torch.load(weights_only=True) ──▶ from_marian
         ──▶ model.safetensors in the same folder, which is read from then on
 
-With `weights_only`, torch rebuilds only tensors and plain containers, and refuses every other name
-in the pickle. The file's size is checked first, and afterwards the total size of its tensors,
-several of which may share bytes. So no file takes more memory than the network that config.json
-describes.
+With `weights_only`, torch rebuilds only tensors and plain containers, and refuses every other class
+or function that the pickle names. The file's size is checked first, and afterwards the total size
+of its tensors, several of which may share bytes. So no file takes more memory than the network that
+config.json describes.
 """
 
 import os
@@ -29,9 +29,9 @@ from model.hugging_face.marian import from_marian, to_marian
 from model.hugging_face.weight_mapping import count
 
 BYTES_PER_WEIGHT = 4
-ROOM_DIVISOR = 10  # a tenth for names, and for padding between tensors
+ROOM_DIVISOR = 10  # a tenth is added for names and for padding between tensors
 ROOM_BYTES = 1_000_000
-POSITIONS_BY_DEFAULT = {"max_position_embeddings": 1024}  # transformers' MarianConfig
+POSITIONS_BY_DEFAULT = {"max_position_embeddings": 1024}  # default of transformers' MarianConfig
 MAX_ENTRIES = 100_000  # per archive
 # Exceptions of torch's reader for damaged files, whose structure it does not validate.
 DAMAGE = (
@@ -55,7 +55,7 @@ def convert_marian(folder: Path, source: Path, target: Path) -> None:
     config = read_json(folder / CONFIG_FILE)
     weights = read_pytorch(source, most_bytes(config))
     network = from_marian(config, weights)
-    # Shared matrices once, as in an export.
+    # `to_marian` returns a shared matrix only once, as in an export.
     found = {name: tensor.contiguous() for name, tensor in to_marian(network).weights.items()}
     partial = target.with_name(f".{target.name}.{os.getpid()}")
     try:
@@ -90,13 +90,14 @@ def most_bytes(config: Mapping[str, Any]) -> int:
 
 
 def read_pytorch(path: Path, most: int) -> dict[str, Tensor]:
-    """Return the tensors by name of a PyTorch file.
+    """Return the tensors of a PyTorch file, by name.
 
     Args:
         most: maximum size in bytes.
 
     Raises:
-        ModelError: the file is larger, damaged, or holds anything else.
+        ModelError: the file is missing, too large or damaged, or holds anything other than tensors
+            by name.
     """
     try:
         _require_size(path, path.stat().st_size, most)
@@ -106,7 +107,7 @@ def read_pytorch(path: Path, most: int) -> dict[str, Tensor]:
             _require_size(path, sum(entry.file_size for entry in entries), most)
             if len(entries) > MAX_ENTRIES:
                 raise ModelError(f"{path} has {len(entries):,} entries. Download it again.")
-        with warnings.catch_warnings(action="ignore"):  # about other protocols, which are refused
+        with warnings.catch_warnings(action="ignore"):  # about other pickle protocols
             found = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ModelError(

@@ -13,15 +13,15 @@ from torch import Tensor, nn
 
 from model.errors import ModelError
 
-LARGEST = 2**31 - 1  # sizes up to this have products that are valid tensor sizes
+LARGEST = 2**31 - 1  # maximum size; the product of two such sizes still fits into 64 bits
 
 
 class HuggingFaceModel(NamedTuple):
     """Contents of config.json and of the weight files.
 
     Attributes:
-        config: of config.json.
-        weights: by Hugging Face's names, on the device and in the dtype of the network.
+        config: contents of config.json.
+        weights: tensors by Hugging Face's names, on the device and in the dtype of the network.
     """
 
     config: dict[str, Any]
@@ -32,11 +32,12 @@ class WeightLocation(NamedTuple):
     """Location of one of our parameters in their layout.
 
     Attributes:
-        names: their parameters, stacked along the rows of ours.
-        rows: number of our rows for each of several names.
+        names: names of their parameters, which are stacked along the rows of ours.
+        rows: number of our rows that belong to each name, if there are several names.
         transposed: True if theirs is (in, out), as in a `Conv1D`.
-        reordered: axis of ours along which their order differs, or None.
-        order: for each element of their axis, its index in ours.
+        reordered: axis of our parameter along which the elements of theirs have another order, or
+            None.
+        order: for each element along this axis of theirs, its index in ours.
     """
 
     names: list[str]
@@ -47,7 +48,7 @@ class WeightLocation(NamedTuple):
 
 
 def split_parameter(parameter: Tensor, place: WeightLocation) -> dict[str, Tensor]:
-    """Return copies of a parameter's parts, by their names."""
+    """Return copies of the parts of one of our parameters, under Hugging Face's names."""
     whole = parameter.detach()
     if place.reordered is not None:
         assert place.order is not None
@@ -60,7 +61,7 @@ def split_parameter(parameter: Tensor, place: WeightLocation) -> dict[str, Tenso
 
 
 def join_parameter(theirs: dict[str, Tensor], place: WeightLocation, shape: torch.Size) -> Tensor:
-    """Remove a parameter's parts from the weights and return them joined.
+    """Remove the parts of one of our parameters from `theirs`, and return them joined.
 
     Raises:
         ModelError: a part is missing or has another shape.
@@ -93,7 +94,7 @@ def join_parameter(theirs: dict[str, Tensor], place: WeightLocation, shape: torc
 
 
 def invalid_config_error(error: ValidationError) -> ModelError:
-    """Return the error for a config that describes no valid network."""
+    """Return the error for a config that does not describe a valid network."""
     return ModelError(
         f"The config describes no network that can be built: {error}. Use the config.json that "
         "belongs to the weights."
@@ -106,7 +107,7 @@ def refuse_unused_weights(theirs: Mapping[str, Tensor], whose: str, wanted: str)
     Args:
         theirs: weights that `join_parameter` has left over.
         whose: family of networks, for the message.
-        wanted: remedy: the kind of network to use.
+        wanted: kind of network to use instead, for the message.
 
     Raises:
         ModelError: weights are left over.
@@ -119,18 +120,19 @@ def refuse_unused_weights(theirs: Mapping[str, Tensor], whose: str, wanted: str)
 
 
 def load_weights_like(network: nn.Module, state: Mapping[str, Tensor], vectors: str) -> None:
-    """Assign a network's weights, all with device and dtype of the one named `vectors`."""
+    """Assign weights to a network, in the device and dtype of the weight named `vectors`."""
     like = state[vectors]
     network.load_state_dict({name: x.to(like) for name, x in state.items()}, assign=True)
 
 
 def refuse_unsupported_values(config: Mapping[str, Any], **expected: tuple[object, ...]) -> None:
-    """Raise ModelError if a key has a value that would change the network's results.
+    """Raise ModelError if a key of a config has a value that our networks do not support.
 
-    A missing key has the first of its values.
+    Args:
+        expected: supported values by key; a missing key counts as having the first of them.
 
     Raises:
-        ModelError: it gives the key, its value and the possible values.
+        ModelError: a key has another value; the message lists the supported ones.
     """
     for name, values in expected.items():
         value = config.get(name, values[0])
@@ -143,7 +145,7 @@ def refuse_unsupported_values(config: Mapping[str, Any], **expected: tuple[objec
 
 
 def count(config: Mapping[str, Any], name: str) -> int:
-    """Return a number of the config, from 1 to `LARGEST`.
+    """Return a size from the config, an integer from 1 to `LARGEST`.
 
     Raises:
         ModelError: the value is anything else.

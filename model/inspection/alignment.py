@@ -64,7 +64,7 @@ def translation_weights(
     translations: Sequence[Sequence[int]],
     layer: int | None = None,
 ) -> Tensor:
-    """Return the averaged weights, fp32 (b, t, s); t counts the longest translation and EOS."""
+    """Return the averaged weights, fp32 (b, t, s), where t is the longest translation with EOS."""
     assert not model.training, "call model.eval() before aligning: dropout is on"
     vocabulary = model.vocabulary
     target_input_bt = pad_sequence(

@@ -1,7 +1,8 @@
 """Records of a layer's tensors in a trace, in the order of the forward pass.
 
-Shape suffixes: b batch, h heads, t length (queries), s length (keys), d width of one head, m model
-width, f inner width of the feed-forward network.
+Section numbers are those of Vaswani et al. 2017. Shape suffixes: b batch, h heads, t length
+(queries), s length (keys), d width of one head, m model width, f inner width of the feed-forward
+network.
 """
 
 from dataclasses import dataclass
@@ -39,7 +40,7 @@ class AttentionTrace:
 class FeedForwardTrace:
     """One feed-forward network (§3.3)."""
 
-    inner_btf: Tensor  # max(0, xW₁ + b₁); for a SwiGLU the gated product
+    inner_btf: Tensor  # activation's output, or a SwiGLU's gated product
     output_btm: Tensor
 
 

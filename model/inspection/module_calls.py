@@ -1,7 +1,7 @@
 """Recorder of modules' inputs and outputs during a forward pass, by forward hooks.
 
 Recorded values are those of the network's own code. Only scores and weights are recomputed from the
-recorded queries and keys, because a fused kernel never stores them. The functions are those of
+recorded queries and keys, because a fused kernel never stores them. This uses the functions of
 `AttentionBackend.MATMUL` (`attention_scores`, `attention_weights`).
 """
 
@@ -31,7 +31,7 @@ class _Call(NamedTuple):
 
 
 class ModuleCalls:
-    """Queues of each module's calls, consumed in the order of the calls."""
+    """Recorded calls of each module, as queues in the order of the calls."""
 
     def __init__(self) -> None:
         self._of: dict[nn.Module, deque[_Call]] = {}
@@ -65,7 +65,7 @@ def require_evaluation(network: nn.Module) -> None:
 
 
 def layer_trace(calls: ModuleCalls, layer: Any) -> EncoderLayerTrace:
-    """Return the next call of a layer with self-attention and a feed-forward network."""
+    """Return the trace of the next call of a layer without cross-attention."""
     return EncoderLayerTrace(
         self_attention=attention_trace(calls, layer.self_attention),
         self_attention_residual=residual_trace(calls, layer, layer.self_attention_norm),
@@ -75,7 +75,7 @@ def layer_trace(calls: ModuleCalls, layer: Any) -> EncoderLayerTrace:
 
 
 def attention_trace(calls: ModuleCalls, module: Any) -> AttentionTrace:
-    """Return the next call of a multi-head attention."""
+    """Return the trace of the next call of a multi-head attention."""
     core = calls.next(module.attention)
     queries_bhtd, keys_bhsd, values_bhsd, mask, causal = core.inputs
     if isinstance(mask, PackedMask):
@@ -94,13 +94,13 @@ def attention_trace(calls: ModuleCalls, module: Any) -> AttentionTrace:
 
 
 def feed_forward_trace(calls: ModuleCalls, layer: Any) -> FeedForwardTrace:
-    """Return the next call of a layer's feed-forward network."""
+    """Return the trace of the next call of a layer's feed-forward network."""
     outer = calls.next(layer.feed_forward.outer)
     return FeedForwardTrace(inner_btf=outer.inputs[0], output_btm=outer.output)
 
 
 def residual_trace(calls: ModuleCalls, layer: Any, norm: nn.Module) -> ResidualTrace:
-    """Return the next residual connection around the sub-layer with this norm."""
+    """Return the trace of the next residual connection whose sub-layer has this norm."""
     added = calls.next(layer.add)
     normed_btm = calls.next(norm).output
     return ResidualTrace(

@@ -102,7 +102,8 @@ def trace_masked(
 
     Args:
         places: indices of the tokens to be predicted.
-        segments: side of a pair of each token, or None for one side.
+        segments: for each token, the side of a pair that it belongs to, or None if the text is not
+            a pair.
         positions: position of each token; None means 0, 1, 2, ….
 
     Raises:

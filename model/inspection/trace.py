@@ -11,8 +11,8 @@ Attention is causal, so row t depends only on tokens 0…t. Decoding step t of a
 equals row t of one pass over BOS and the hypothesis.
 
 Shape suffixes: b batch, h heads, t length (queries), s length (keys), d width of one head, m model
-width, f inner width of the feed-forward network, v target vocabulary. Rows of padding hold numbers,
-too, which nothing reads.
+width, f inner width of the feed-forward network, v target vocabulary. Rows of padding hold
+meaningless numbers.
 """
 
 from collections.abc import Iterator
@@ -84,14 +84,16 @@ def trace(model: Transformer, source_bs: Tensor, target_input_bt: Tensor) -> Tra
         target_input_bt: BOS and the tokens so far, padded at the end.
 
     Raises:
-        ModelError: the model is in training mode, or the sentences do not fit together.
+        ModelError: the model is in training mode, a source is empty, or the shapes of sources and
+            targets do not match.
     """
     _check(model, source_bs, target_input_bt)
     with record_calls(model) as calls:
         memory_bsm = model.encode(source_bs)
         hidden_btm = model.decode(target_input_bt, memory_bsm, source_bs)
         logits_btv = model.logits(hidden_btm)
-    # In the order of the forward pass, because both sides call a shared embedding.
+    # Calls are consumed in the order of the forward pass, because encoder and decoder may call the
+    # same embedding.
     source_embedding = model.source_embedding or model.target_embedding
     return Trace(
         encoder=EncoderTrace(

@@ -8,14 +8,15 @@ tensor of a small model, never exist. Two gradients are kept for the backward pa
 output matrix, in fp32, and that of the hidden states. The trainer divides by the target tokens of
 the *global* step, so no mean is taken here.
 
-Nearly all time is spent on operations over n · v logits, so there are few: the products, one
-softmax, two maxima. Label smoothing gives *every* entry the same share for all tokens; it is
-computed from sums over tokens and over entries instead.
+Nearly all time is spent on operations over n · v logits. So there are only a few: the products, one
+softmax, two maxima. Label smoothing adds the same share to *every* entry of each token's target
+distribution. Its loss and gradients are computed from the sum of the hidden states over tokens and
+that of the matrix over entries, not from single logits.
 
 Measured on one thread of an AMD EPYC, torch 2.13.0, 2026-11-20: 1,000 tokens, 10,000 entries, width
-128, forward and backward, in milliseconds, compared with full logits and torch's cross_entropy in
-fp32: fp32 191 → 126, bf16 147 → 72; width 512: fp32 449 → 406, bf16 239 → 187. Later versions make
-fewer passes over all logits; the times of bf16 fell by 30 % at width 128 and by 10 % at 512.
+128, forward and backward, in milliseconds, from full logits with torch's cross_entropy in fp32 to
+this loss: fp32 191 → 126, bf16 147 → 72; width 512: fp32 449 → 406, bf16 239 → 187. Later versions
+make fewer passes over all logits; the times of bf16 fell by 30 % at width 128 and by 10 % at 512.
 
 Shape suffixes: n target tokens, d model width, v vocabulary, c tokens of one chunk.
 """
@@ -32,8 +33,8 @@ from torch.nn import functional as F
 from model.blocks.linear import product
 
 MIN_CHUNK_TOKENS = 512
-# Columns added for an output's bias, all but the first of them zeros: products are fastest with a
-# multiple of 8.
+# Number of columns added for an output's bias. Only the first is not zero; the others keep the
+# width a multiple of 8, for which products are fastest.
 BIAS_COLUMNS = 8
 
 
@@ -41,7 +42,7 @@ class LossSums(NamedTuple):
     """Sums over target tokens, fp32 scalars, in nats.
 
     Attributes:
-        smoothed: training objective.
+        smoothed: training objective, such as the label-smoothed cross-entropy.
         nll: plain negative log-likelihood, without a gradient; perplexity is computed from it.
     """
 
@@ -69,7 +70,7 @@ def with_bias_as_weights(
 
 @dataclass(frozen=True)
 class CrossEntropy:
-    """The loss `label_smoothed_sums` with its ε; 0 gives the negative log-likelihood."""
+    """The loss `label_smoothed_sums` with a fixed ε; ε = 0 gives the negative log-likelihood."""
 
     label_smoothing: float = 0.0
 
@@ -81,7 +82,7 @@ class CrossEntropy:
 def token_losses(hidden_nd: Tensor, weight_vd: Tensor, target_n: Tensor) -> Tensor:
     """Return the negative log-likelihood of each target, fp32 (n,), in nats.
 
-    It takes the place of a `Loss` in a network's forward, to inspect a step.
+    To inspect a step, it is passed to a network's `forward` in place of a `Loss`.
     """
     losses = []
     for start in range(0, len(hidden_nd), MIN_CHUNK_TOKENS):
@@ -97,8 +98,8 @@ def label_smoothed_sums(
 ) -> LossSums:
     """Return the sums for hidden states (n, d), an output matrix (v, d) and ids (n,), unpadded.
 
-    The target distribution gives 1 - ε to the right entry, and ε/v to each of the v entries,
-    including the right one (Szegedy et al. 2016, §7; Vaswani et al. 2017, §5.4: ε = 0.1):
+    The target distribution gives 1 - ε to the correct entry, and ε/v to each of the v entries,
+    including the correct one (Szegedy et al. 2016, §7; Vaswani et al. 2017, §5.4: ε = 0.1):
 
         loss = (1 - ε) · -log p(y) + ε/v · Σ_i -log p(i)
     """
@@ -109,7 +110,7 @@ def label_smoothed_sums(
 
 
 def distributions(hidden_cd: Tensor, weight_vd: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return logits and probabilities (c, v), and the log of each softmax' denominator (c,)."""
+    """Return logits and probabilities (c, v), and the logs of the softmaxes' denominators (c,)."""
     logits_cv = product(hidden_cd, weight_vd).float()
     p_cv = torch.softmax(logits_cv, dim=1)
     # Computed from the most probable entry, whose probability is never rounded to zero.
@@ -117,7 +118,7 @@ def distributions(hidden_cd: Tensor, weight_vd: Tensor) -> tuple[Tensor, Tensor,
 
 
 def scaled_gradients(ctx: Any, loss_grad: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the saved gradients of hidden states and matrix, scaled."""
+    """Return the gradients that the forward pass has saved, multiplied by that of the loss."""
     hidden_grad_nd, weight_grad_vd = ctx.saved_tensors
     weight_grad = (weight_grad_vd * loss_grad).to(hidden_grad_nd.dtype)
     return hidden_grad_nd * loss_grad, weight_grad
@@ -135,11 +136,11 @@ class _ProjectedCrossEntropy(torch.autograd.Function):
         label_smoothing: float,
         with_gradients: bool,
     ) -> tuple[Tensor, Tensor]:
-        # Chunks add to the matrix' gradient in fp32, even if weights are bf16.
+        # Chunks add to the matrix's gradient in fp32, even if weights are bf16.
         weight_grad_vd = torch.zeros_like(weight_vd, dtype=torch.float32)
         hidden_grad_nd = torch.empty_like(hidden_nd)
         nll = torch.zeros((), dtype=torch.float32, device=hidden_nd.device)
-        log_sums = torch.zeros_like(nll)  # sum of the logs of the softmax' denominators
+        log_sums = torch.zeros_like(nll)  # sum of the log-denominators of the softmaxes
         # With as many tokens as the model is wide, a chunk's logits are as large as the matrix.
         chunk_tokens = max(MIN_CHUNK_TOKENS, hidden_nd.shape[1])
         for start in range(0, len(hidden_nd), chunk_tokens):
@@ -149,14 +150,15 @@ class _ProjectedCrossEntropy(torch.autograd.Function):
             log_sums += log_sum_c.sum()
             nll += (log_sum_c - logits_cv.gather(1, right).squeeze(1)).sum()
             if with_gradients:
-                # Softmax minus target distribution, without the share that all entries get.
+                # Softmax minus target distribution. The part of label smoothing that all entries
+                # have in common is subtracted after the loop.
                 p_cv.scatter_(1, right, p_cv.gather(1, right) - (1 - label_smoothing))
                 grad_cv = p_cv.to(weight_vd.dtype)
                 hidden_grad_nd[chunk] = product(grad_cv, weight_vd.T)
                 weight_grad_vd += product(grad_cv.T, hidden_cd.T)
         hidden_sum_d = hidden_nd.sum(dim=0, dtype=torch.float32)
         weight_sum_d = weight_vd.sum(dim=0, dtype=torch.float32)
-        share = label_smoothing / len(weight_vd)  # of the target distribution, for each entry
+        share = label_smoothing / len(weight_vd)  # each entry's part of the target distribution
         if with_gradients:
             hidden_grad_nd -= (share * weight_sum_d).to(hidden_nd.dtype)
             weight_grad_vd -= share * hidden_sum_d

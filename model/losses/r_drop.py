@@ -2,17 +2,17 @@
 
     hidden states of both ─▶ [ logits of a few tokens ─▶ both distributions ─▶ loss ] … ─▶ sums
 
-With p and q the distributions of a token in the two passes, its loss is half of the paper's
+Let p and q be the distributions of a token in the two passes. Its loss is half of the paper's
 equation 4,
 
     ½ (CE(p) + CE(q)) + α/4 · (KL(p ‖ q) + KL(q ‖ p))
 
-so it is as large as that of one pass; CE is the label-smoothed cross-entropy of
-`model.losses.loss`. Since p and q each sum to 1, the two divergences together are Σ (p - q)(z - y),
-where z and y are the logits. This needs no logarithm of a probability.
+so its size is that of the loss of one pass. CE is the label-smoothed cross-entropy of
+`model.losses.loss`. Since p and q each sum to 1, the sum of the two divergences is Σ (p - q)(z -
+y). Here z are the logits of p, and y those of q. This needs no logarithm of a probability.
 
-The computation follows `model.losses.loss`: chunk by chunk, with immediate gradients of the logits,
-and never with the logits of a whole batch.
+The computation follows `model.losses.loss`: chunk by chunk, with gradients of the logits computed
+at once, and never with the logits of a whole batch.
 
 Shape suffixes: n target tokens of *one* pass, m = 2n of both, d model width, v vocabulary, c tokens
 of one chunk, e = 2c of both passes.
@@ -57,12 +57,12 @@ class RDrop:
 def r_drop_sums(
     hidden_md: Tensor, weight_vd: Tensor, target_m: Tensor, label_smoothing: float, alpha: float
 ) -> RDropSums:
-    """Return the sums for the hidden states of both passes, one after the other, unpadded.
+    """Return the loss sums of both passes, whose hidden states are concatenated, without padding.
 
     Args:
         hidden_md: (2n, d); token i of the second pass is row n + i.
         weight_vd: the output matrix.
-        target_m: ids, (2n,), whose halves are equal.
+        target_m: target ids (2n,): the n ids of one pass, twice.
         label_smoothing: ε, as in `model.losses.loss`.
         alpha: the paper's α, which weighs the divergences.
     """
@@ -88,8 +88,8 @@ class _ProjectedRDrop(torch.autograd.Function):
         weight_grad_vd = torch.zeros_like(weight_vd, dtype=torch.float32)
         hidden_grad_md = torch.empty_like(hidden_md)
         nll = torch.zeros((), dtype=torch.float32, device=hidden_md.device)
-        log_sums = torch.zeros_like(nll)  # sum of the logs of the softmax' denominators
-        divergences = torch.zeros_like(nll)  # of both directions
+        log_sums = torch.zeros_like(nll)  # sum of the log-denominators of the softmaxes
+        divergences = torch.zeros_like(nll)  # sum of both directions
         tokens = len(hidden_md) // 2
         chunk_tokens = max(MIN_CHUNK_TOKENS, hidden_md.shape[1]) // 2
         for start in range(0, tokens, chunk_tokens):
@@ -110,9 +110,11 @@ class _ProjectedRDrop(torch.autograd.Function):
             )
             divergences += (by_p_c1 - by_q_c1).sum()
             if with_gradients:
-                # Sum of two gradients: of the cross-entropies, without the share that all entries
-                # get, and of the divergences, p - q + p (z - y - Σ p (z - y)), and the same with p
-                # and q exchanged. It overwrites the logits, and each line is one pass over it.
+                # Sum of two gradients. That of the cross-entropies is without the part of label
+                # smoothing that all entries have in common, which is subtracted after the loop.
+                # That of the divergences is p - q + p (z - y - Σ p (z - y)) for z; for y, p and q
+                # as well as z and y are exchanged. The sum overwrites the logits, and each line is
+                # one pass over them.
                 quarter = alpha / 4
                 grad_p_cv = apart_cv.mul_(quarter)
                 torch.sub(0.5 + quarter + quarter * by_q_c1, grad_p_cv, out=grad_q_cv)
@@ -128,7 +130,7 @@ class _ProjectedRDrop(torch.autograd.Function):
                 weight_grad_vd += product(grad_ev.T, hidden_ed.T)
         hidden_sum_d = hidden_md.sum(dim=0, dtype=torch.float32)
         weight_sum_d = weight_vd.sum(dim=0, dtype=torch.float32)
-        share = label_smoothing / len(weight_vd) / 2  # of the target distribution, for each entry
+        share = label_smoothing / len(weight_vd) / 2  # each entry's part of the target distribution
         if with_gradients:
             hidden_grad_md -= (share * weight_sum_d).to(hidden_md.dtype)
             weight_grad_vd -= share * hidden_sum_d

@@ -44,7 +44,8 @@ class DecoderOnly(LayerStack):
 
     Attributes:
         width: width of the hidden states, d.
-        context_length: length of the longest part. Learned positions end there; others continue.
+        context_length: maximum length of a part in training. Learned positions end there; other
+            kinds have no limit.
         vocabulary_size: v.
         pad_id: id at padding, whose embedding affects no result.
     """
@@ -63,7 +64,8 @@ class DecoderOnly(LayerStack):
             attention_backend: backend, or None for the default, which was chosen by measurements.
 
         Raises:
-            ModelError: the padding is not in the vocabulary, or the backend has no dropout.
+            ModelError: the padding id is not in the vocabulary, or the backend does not support the
+                configured dropout of attention weights.
         """
         super().__init__()
         if not 0 <= pad_id < vocabulary_size:
@@ -78,7 +80,7 @@ class DecoderOnly(LayerStack):
         self.vocabulary_size = vocabulary_size
         self.pad_id = pad_id
         self.attention_backend = attention_backend
-        # Sines and cosines have the magnitude of vectors scaled by √width, as in their paper.
+        # As in their paper, sines and cosines are added to vectors that are scaled by √width.
         scaled = config.positions == "sinusoidal"
         self.embedding = Embedding(vocabulary_size, self.width, scaled)
         self.output_embedding = (
@@ -96,7 +98,8 @@ class DecoderOnly(LayerStack):
             target_bt: the token that follows each token of the input.
             part_bt: int64, number of each token's part in its row: 0, 1, … in this order, and -1 at
                 the padding at the end of the row.
-            loss: gets hidden states (n, d), the output matrix (v, d) and targets (n,), row by row.
+            loss: called with hidden states (n, d), the output matrix (v, d) and targets (n,), in
+                the order of the rows.
 
         Raises:
             ModelError: positions are learned, and a part is longer than `context_length`.
@@ -111,7 +114,8 @@ class DecoderOnly(LayerStack):
     ) -> tuple[Tensor, Tensor]:
         """Return the hidden states (n, d) of the real tokens, and their targets (n,)."""
         hidden_btd = self.hidden(input_bt, part_bt)
-        # Only real tokens are projected to logits, the widest product of a small model.
+        # Only real tokens are projected to logits, because this is the largest product of a small
+        # model.
         real_n = (part_bt >= 0).flatten().nonzero().squeeze(1)
         hidden_nd = hidden_btd.flatten(0, 1).index_select(0, real_n)
         return hidden_nd, target_bt.flatten().index_select(0, real_n)
@@ -139,7 +143,7 @@ class DecoderOnly(LayerStack):
             position, mask = torch.arange(t, device=part_bt.device), None
         if t > self.context_length and isinstance(self.positions, LearnedPositions):
             self._check_length(int(part_positions(part_bt).max()) + 1)
-            position = position.clamp(max=self.context_length - 1)  # changes padding only
+            position = position.clamp(max=self.context_length - 1)  # changes only padding
         return self._run(input_bt, position, t, mask)
 
     def empty_caches(self) -> list[KeyValueCache]:
@@ -149,11 +153,11 @@ class DecoderOnly(LayerStack):
     def prefill(
         self, prompt_bt: Tensor, lengths_b: Tensor, caches: Sequence[KeyValueCache]
     ) -> Tensor:
-        """Return the hidden states (b, d) after each prompt, and fill the caches, in one pass.
+        """Return the hidden states (b, d) at the prompts' last tokens; fill the caches in one pass.
 
         Args:
             prompt_bt: prompts, padded at the end; `lengths_b` counts the real tokens.
-            caches: empty caches.
+            caches: empty caches, one per layer.
         """
         t = prompt_bt.shape[1]
         self._check_length(t)
@@ -165,17 +169,18 @@ class DecoderOnly(LayerStack):
     def step(
         self, newest_b: Tensor, places_b: Tensor, longest: int, caches: Sequence[KeyValueCache]
     ) -> Tensor:
-        """Return the hidden states (b, d) after each text's newest token.
+        """Return the hidden states (b, d) at each text's newest token.
 
         Args:
             places_b: position of each newest token, which is the number of tokens before it.
-            longest: tokens of the longest text, as a number on the host.
-            caches: results of earlier steps; those of this step are added.
+            longest: number of tokens of the longest text, an int on the host.
+            caches: keys and values of earlier tokens, to which those of the newest tokens are
+                added.
         """
         self._check_length(longest)
         rooms = [
             cache.set_next_positions(places_b, longest) for cache in caches
-        ]  # the same in all layers
+        ]  # capacities, which are the same in all layers
         visible_bp = torch.arange(rooms[0], device=places_b.device) <= places_b.unsqueeze(1)
         mask = additive_mask(visible_bp)[:, None, None, :]
         position_b1 = places_b.unsqueeze(1)
@@ -184,12 +189,12 @@ class DecoderOnly(LayerStack):
     @property
     def output_weight(self) -> Tensor:
         """Matrix (v, d) of the output projection."""
-        # Not stored: under ZeRO-3, each access gathers the partitioned weight.
+        # A property and not an attribute: under ZeRO-3, each access gathers the partitioned weight.
         return (self.output_embedding or self.embedding).weight
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Convert hidden states (…, d) into unnormalised log-probabilities (…, v)."""
-        if torch.is_grad_enabled():  # product has no gradient
+        if torch.is_grad_enabled():  # `product` supports no gradients
             return F.linear(hidden, self.output_weight)
         return product(hidden, self.output_weight)
 
@@ -208,14 +213,14 @@ class DecoderOnly(LayerStack):
     def _embed(
         self, ids_bt: Tensor, position: Tensor, longest: int
     ) -> tuple[Tensor, Rotation | None]:
-        """Return the token vectors (b, t, d), and the rotation of queries and keys or None."""
+        """Return the token vectors (b, t, d), and the rotation if positions are rotary, or None."""
         x_btd: Tensor = self.embedding(ids_bt)
         rotation = None
         if isinstance(self.positions, LearnedPositions):
             x_btd = x_btd + self.positions(position)
         elif isinstance(self.positions, SinusoidalPositions):
             vectors = F.embedding(position, self.positions(0, longest))
-            # The table may have stayed in fp32 if an engine casts only parameters.
+            # The table stays in fp32 if an engine casts only parameters.
             x_btd = x_btd + vectors.to(x_btd.dtype)
         else:
             rotation = self.positions(position, longest)
@@ -241,7 +246,7 @@ def _positions_of(config: DecoderOnlyConfig, context_length: int) -> nn.Module:
 def _causal_part_mask(part_bt: Tensor) -> Tensor:
     """Return a mask (b, 1, t, t) that hides later tokens and other parts from each token."""
     t = part_bt.shape[1]
-    # Padding attends to itself as if it were a part: every query must see at least one key.
+    # Padding attends to itself as if it were a part, because every query must see at least one key.
     same_btt = part_bt.unsqueeze(2) == part_bt.unsqueeze(1)
     before_tt = torch.ones(t, t, dtype=torch.bool, device=part_bt.device).tril()
     return additive_mask(same_btt & before_tt).unsqueeze(1)

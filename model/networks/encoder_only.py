@@ -6,13 +6,13 @@ A row of a batch holds consecutive parts of documents, and padding at its end:
 
     part_bt      0 0 0 0 1 1 2 2 2 -1   number of the part within its row, -1 at padding
     position_bt  0 1 2 3 0 1 0 1 2  0   position of each token; the task chooses where it restarts
-    segment_bt   0 0 1 1 0 0 0 0 0  0   side of the part that a token belongs to
+    segment_bt   0 0 1 1 0 0 0 0 0  0   side of a sentence pair that a token belongs to
 
 Attention stays within a part. If rows have several parts or padding, one mask for all layers
 enforces this. With `AttentionBackend.VARLEN`, all parts are computed as one row without padding
 (`model.blocks.packing`). A head uses the hidden states (`model.heads.masked_head`).
 
-Parameter names are a format. A network with an attribute `encoder` has:
+Stored weights depend on the names of the parameters. A network with an attribute `encoder` has:
 
     encoder.embedding.weight (v, d)    encoder.positions.weight (context, d)
     encoder.segments.weight (segments, d), unless there are none
@@ -41,11 +41,11 @@ from model.errors import ModelError
 
 
 class EncoderOnly(LayerStack):
-    """Embeddings and layers; the attribute `encoder` of a network with a head.
+    """Embeddings and layers of an encoder; a network with a head has it as its attribute `encoder`.
 
     Attributes:
         width: width of the hidden states, d.
-        context_length: length of the longest part, and number of positions.
+        context_length: maximum length of a part, and number of learned positions.
         vocabulary_size: v.
     """
 
@@ -62,7 +62,7 @@ class EncoderOnly(LayerStack):
             attention_backend: backend, or None for the default, which was chosen by measurements.
 
         Raises:
-            ModelError: the backend has no dropout.
+            ModelError: the backend does not support the configured dropout of attention weights.
         """
         super().__init__()
         refuse_packed_dropout(attention_backend, config.attention_dropout)
@@ -73,7 +73,7 @@ class EncoderOnly(LayerStack):
         self.attention_backend = attention_backend
         self.embedding = Embedding(vocabulary_size, self.width, scaled=False)
         self.positions = LearnedPositions(context_length, self.width)
-        # Segment vectors are a table like that of tokens.
+        # The table of segment vectors has the form of a token embedding.
         self.segments = (
             Embedding(config.segments, self.width, scaled=False) if config.segments else None
         )
@@ -87,7 +87,7 @@ class EncoderOnly(LayerStack):
         """Return the hidden states (b, t, d), which are meaningless at padding.
 
         Args:
-            segment_bt: int64, below `model.segments`; ignored if there are none.
+            segment_bt: int64, below `model.segments`; ignored if the network has no segments.
             position_bt: int64, each token's position, below `context_length`.
             part_bt: int64, number of each token's part in its row: 0, 1, … in this order, and -1 at
                 the padding at the end of the row.
@@ -122,7 +122,8 @@ class EncoderOnly(LayerStack):
     def _check_positions(self, position_bt: Tensor) -> None:
         if position_bt.shape[1] <= self.context_length:
             return
-        # Only long rows are checked, because the host waits for the result.
+        # Only rows longer than that are checked, because a check makes the host wait for the
+        # device.
         longest = int(position_bt.max()) + 1
         if longest > self.context_length:
             raise ModelError(
@@ -138,5 +139,5 @@ def _part_mask(part_bt: Tensor) -> Tensor | None:
         return None
     if not bool((part_bt > 0).any()):
         return additive_mask(part_bt == 0)[:, None, None, :]
-    # Padding attends to itself as if it were a part: every query must see at least one key.
+    # Padding attends to itself as if it were a part, because every query must see at least one key.
     return additive_mask(part_bt.unsqueeze(2) == part_bt.unsqueeze(1)).unsqueeze(1)

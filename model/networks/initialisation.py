@@ -24,10 +24,10 @@ INIT_STD = 0.02
 
 
 def initialise_glorot(root: nn.Module) -> None:
-    """Fill every parameter below `root` like the implementations that reproduced the paper.
+    """Initialise every parameter below `root` as in reimplementations of the paper's network.
 
-    The paper does not specify initial weights. These are tensor2tensor's (Vaswani et al. 2018) and
-    fairseq's (Ott et al. 2019):
+    The paper does not specify initial weights. Those here are from tensor2tensor (Vaswani et al.
+    2018) and fairseq (Ott et al. 2019):
 
         embeddings        normal, standard deviation width^-½, so that √width · embedding has
                           variance 1 (both; fairseq sets the row of padding to 0, this does not)
@@ -52,7 +52,7 @@ def initialise_glorot(root: nn.Module) -> None:
 
 
 def initialise_normal(root: nn.Module, residual_sums: int = 1) -> None:
-    """Fill every parameter of modules below `root` like GPT-2 and BERT.
+    """Initialise every parameter of the modules below `root` as in GPT-2 and BERT.
 
         matrices, embeddings, positions, segments   normal, standard deviation 0.02 (Radford et al.
                                                     2018, §4.1; Devlin et al. 2019)
@@ -64,7 +64,8 @@ def initialise_normal(root: nn.Module, residual_sums: int = 1) -> None:
     neither does this one. Parameters of `root` itself stay unchanged.
 
     Args:
-        residual_sums: number of sums on the residual path.
+        residual_sums: number of residual sums in the network, two per layer; 1 leaves out the
+            division.
     """
     onto_the_residual_path = set()
     for module in root.modules():
@@ -99,6 +100,6 @@ def _fill(
 
 
 def _glorot(projection: nn.Linear, rows: int) -> None:
-    """Fill a matrix as if it had this many rows."""
+    """Fill a matrix from Glorot's uniform distribution, as if the matrix had this many rows."""
     bound = math.sqrt(6 / (projection.in_features + rows))
     nn.init.uniform_(projection.weight, -bound, bound)

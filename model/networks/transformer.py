@@ -8,7 +8,7 @@ self-attention are rotated by their positions instead.
 
 Ids are (b, s) and (b, t), padded at the *end* of each row; padding never changes a result. A source
 ends with EOS. A target input starts with BOS, its output ends with EOS. If `model.decoder_start` is
-pad, padding takes the place of BOS.
+pad, the padding token takes the place of BOS.
 
 With `AttentionBackend.VARLEN`, the loss is computed from packed sentences (`model.blocks.packing`),
 without padding from the embedding on. Decoding and traces stay padded.
@@ -147,7 +147,8 @@ class Transformer(nn.Module):
         """Return the hidden states (n, d) of the real target tokens, and these tokens (n,)."""
         memory_bsd = self.encode(source_bs)
         hidden_btd = self.decode(target_input_bt, memory_bsd, source_bs)
-        # Only real tokens are projected to logits, the widest product of a small model.
+        # Only real tokens are projected to logits, because this is the largest product of a small
+        # model.
         real_n = self.is_real(target_output_bt).flatten().nonzero().squeeze(1)
         hidden_nd = hidden_btd.flatten(0, 1).index_select(0, real_n)
         return hidden_nd, target_output_bt.flatten().index_select(0, real_n)
@@ -156,8 +157,8 @@ class Transformer(nn.Module):
         self, source_bs: Tensor, target_input_bt: Tensor, target_output_bt: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Return the result of `_hidden_padded`, in the same order, without computing padding."""
-        # A target's input is as long as its output, and only the output shows where it ends: the
-        # input may hold EOS, or PAD in its place, after its last real token.
+        # A target's input has as many real tokens as its output, but only the output shows how
+        # many: the input may have EOS, or PAD instead, after its last real token.
         source, target = packings(self.is_real(source_bs), self.is_real(target_output_bt))
         x_1sd = self.embed_packed(source_bs, self.source_embedding or self.target_embedding, source)
         memory_1sd = self.encoder(x_1sd, PackedMask(source, source), self._rotation_packed(source))
@@ -201,7 +202,7 @@ class Transformer(nn.Module):
     ) -> Tensor:
         """Return the hidden states (b, k, d) after each hypothesis' newest token.
 
-        It extends `decode` by one position; `caches` hold the results of earlier steps.
+        It extends `decode` by one position; `caches` hold the keys and values of earlier positions.
         """
         position = caches[0].length
         x_bkd = self.embed(newest_bk, self.target_embedding, position)
@@ -212,7 +213,7 @@ class Transformer(nn.Module):
         return hidden_bkd
 
     def embed(self, ids: Tensor, embedding: Embedding, position: int | None = None) -> Tensor:
-        """Convert ids (b, t) into vectors with positions 0…t-1, or all with the given position."""
+        """Embed ids (b, t) at positions 0…t-1, or all at `position` if that is given."""
         vectors = embedding(ids)
         table = None
         if self.positions is not None:
@@ -220,7 +221,7 @@ class Transformer(nn.Module):
         return self._add_positions(vectors, table)
 
     def embed_packed(self, ids_bt: Tensor, embedding: Embedding, packing: Packing) -> Tensor:
-        """Convert padded ids into vectors (1, n, d), each with its position in its sentence."""
+        """Embed padded ids as one packed row (1, n, d); positions restart in each sentence."""
         table = None
         if self.positions is not None:
             table = self.positions(0, packing.max_seqlen).index_select(0, packing.positions_n)
@@ -228,13 +229,13 @@ class Transformer(nn.Module):
 
     def _add_positions(self, vectors: Tensor, table: Tensor | None) -> Tensor:
         if table is not None:
-            # The table may have stayed in fp32 if an engine casts only parameters.
+            # The table stays in fp32 if an engine casts only parameters.
             vectors = vectors + table.to(vectors.dtype)
         x: Tensor = self.dropout(vectors)
         return x
 
     def _rotation(self, x_btd: Tensor, position: int | None = None) -> Rotation | None:
-        """Return the rotation of positions 0…t-1, or of the single position of a step."""
+        """Return the rotation of positions 0…t-1, or, when decoding, of the one given position."""
         if self.rotary is None:
             return None
         start, stop = _bounds(x_btd, position)
@@ -242,7 +243,7 @@ class Transformer(nn.Module):
         return rotation
 
     def _rotation_packed(self, packing: Packing) -> Rotation | None:
-        """Return the rotation of each token's position in its sentence."""
+        """Return the rotation of each packed token by its position in its sentence."""
         if self.rotary is None:
             return None
         rotation: Rotation = self.rotary(packing.positions_n, packing.max_seqlen)
@@ -256,12 +257,12 @@ class Transformer(nn.Module):
     @property
     def output_weight(self) -> Tensor:
         """Matrix (v, d) of the output projection."""
-        # Not stored: under ZeRO-3, each access gathers the partitioned weight.
+        # A property and not an attribute: under ZeRO-3, each access gathers the partitioned weight.
         return (self.output_embedding or self.target_embedding).weight
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Convert hidden states (…, d) into unnormalised log-probabilities (…, v)."""
-        if torch.is_grad_enabled():  # product has no gradient
+        if torch.is_grad_enabled():  # `product` supports no gradients
             return F.linear(hidden, self.output_weight, self.output_bias)
         logits = product(hidden, self.output_weight)
         return logits if self.output_bias is None else logits.add_(self.output_bias)
@@ -276,5 +277,5 @@ class Transformer(nn.Module):
 
 
 def _bounds(x_btd: Tensor, position: int | None) -> tuple[int, int]:
-    """Return the first position of a row and the one after its last; a step has one position."""
+    """Return start and stop (exclusive) of positions 0…t-1, or of the one given position."""
     return (0, x_btd.shape[1]) if position is None else (position, position + 1)

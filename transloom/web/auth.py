@@ -5,9 +5,11 @@ Other users of the machine can reach 127.0.0.1, and so can pages of other sites 
 - The printed address carries a token. A request with the token receives a cookie, and is redirected
   to the same address without it. So the token stays out of history, Referer and screenshots.
   Programs may send it as `Authorization: Bearer …` to servers that allow this.
-- The cookie is HttpOnly and SameSite=Strict: no script reads it, no other site's page sends it.
-- The host name must be this machine's. A foreign name that resolves to 127.0.0.1 (DNS rebinding)
-  would give another site's page the same origin. Servers for programs accept any name with a token.
+- The cookie is HttpOnly and SameSite=Strict: no script can read it, and pages of other sites do not
+  send it.
+- The Host header must name this machine. With a foreign name that resolves to 127.0.0.1 (DNS
+  rebinding), another site's page would have the same origin. Servers for programs accept any host
+  name if they require a token.
 - A request that changes anything must come from the server's own page, according to its Origin.
 - A page loads resources only from its own server: see `transloom.web.connections.HEADERS`.
 """
@@ -31,7 +33,7 @@ OTHER_SITE = "the request comes from a page of another site"
 
 
 class Site:
-    """The names of a server, which distinguish its own pages from those of other sites."""
+    """Host names of a server, which distinguish its own pages from those of other sites."""
 
     def __init__(self, host: str) -> None:
         own = {"localhost", host.lower()}
@@ -40,7 +42,7 @@ class Site:
         self._own_names = own
 
     def is_asked_by_own_name(self, request: web.Request) -> bool:
-        """Return whether a request names this machine, or a plain address."""
+        """Return whether a request's Host is a name of this machine or an IP address."""
         hosts = request.headers.getall("Host", [])
         if len(hosts) != 1:
             return False
@@ -52,7 +54,10 @@ class Site:
 
     @staticmethod
     def is_asked_by_another_site(request: web.Request) -> bool:
-        """Return whether the browser reports a request of another site that is not a plain link."""
+        """Return whether a page of another site sent a request, other than by a plain link.
+
+        The browser reports this in the Sec-Fetch headers.
+        """
         return request.headers.get("Sec-Fetch-Site", "none") == "cross-site" and not (
             request.headers.get("Sec-Fetch-Mode") == "navigate" and request.method == "GET"
         )
@@ -71,11 +76,11 @@ class Site:
 
 
 class SessionAuth:
-    """A token in an address, exchanged for a session cookie."""
+    """Token in a server's address, and the session cookie for which it is exchanged."""
 
     def __init__(self, port: int, token: str) -> None:
         self.token = token
-        self._cookie = f"transloom-{port}"  # cookies ignore the port
+        self._cookie = f"transloom-{port}"  # browsers send a cookie to all ports of a host
         self._session = secrets.token_urlsafe(32)
 
     def has_token(self, request: web.Request) -> bool:
@@ -96,14 +101,16 @@ class SessionAuth:
 
 
 class RequestGuard:
-    """Middleware in front of all requests to a server; each server has a subclass.
+    """Check of all requests to a server, used as its middleware; each server has a subclass.
 
     Attributes:
         open_paths: paths that need no authentication.
-        for_programs: True if programs use the server, too. They send a bearer token, or none if the
-            server has none, and no Origin. With a token, any host name is accepted.
-        foreign_change: message for requests of other pages that would change something.
-        token_remedy: message for requests without the token.
+        for_programs: True if programs use the server, too. Programs send no Origin, and they send
+            the server's token, if it has one, as a bearer token. A server with a token then accepts
+            any host name.
+        foreign_change: message for a request that would change something and comes from another
+            page.
+        token_remedy: message for a request without the token.
     """
 
     open_paths: ClassVar[tuple[str, ...]] = ()
@@ -159,7 +166,7 @@ class RequestGuard:
 
 
 class PageGuard(RequestGuard):
-    """Middleware of the dashboard, with a random token.
+    """Check of all requests to the dashboard, with a random token.
 
     Attributes:
         token: token in the printed address.
@@ -177,7 +184,7 @@ class PageGuard(RequestGuard):
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether only this machine's users can reach a server at a host."""
+    """Return whether only users of this machine can reach a server that listens on this host."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

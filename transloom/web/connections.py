@@ -7,12 +7,12 @@
                                            └── no complete headers for HEADERS_SECONDS: closed
 
 Every user of the machine can connect to 127.0.0.1. The number of waiting connections is limited,
-and a new one replaces the oldest. So a client with the token gets in while others hold connections.
-Whatever clients send adds at most a line a minute to the log.
+and a new one replaces the oldest. So a client with the token is admitted even if others hold many
+connections. Refused clients add at most one line per minute to the log.
 
 aiohttp calls `handle_error` for a malformed request and `log_exception` for an error outside of the
-application, and its keep-alive timeout starts when a client connects. This was read in aiohttp
-3.14.4 and 3.14.5; `tests/transloom/web/test_connections.py` fails when it changes.
+application, and its keep-alive timeout starts when a client connects. This was found in the source
+of aiohttp 3.14.4 and 3.14.5; `tests/transloom/web/test_connections.py` fails if it changes.
 """
 
 import asyncio
@@ -29,10 +29,10 @@ from foundation.untrusted_text import logger_of
 logger = logger_of(__name__)
 
 MAX_WAITING = 64
-# From the connection, or from the last response, to the end of a request's headers.
+# Time limit from the connection, or from the last response, to the end of a request's headers.
 HEADERS_SECONDS = 10.0
 LOG_SECONDS = 60.0
-# Between two attempts to accept a connection when no file descriptor is free.
+# Pause between two attempts to accept a connection when no file descriptor is free.
 ACCEPT_RETRY_SECONDS = 0.1
 
 MALFORMED_ERRORS = (HttpProcessingError, web.RequestPayloadError)
@@ -66,7 +66,7 @@ async def http_server(
     handler_cancellation: bool = False,
     headers_seconds: float = HEADERS_SECONDS,
 ) -> AsyncIterator[None]:
-    """Serve an application on a listening socket within the context; then close it.
+    """Serve an application on a listening socket within the context; then close the socket.
 
     Args:
         shutdown_seconds: time limit for requests in progress at the end.
@@ -95,7 +95,7 @@ async def http_server(
 
 
 def admit(request: web.Request) -> None:
-    """Exempt a request's connection from the limits until it ends: its token is valid."""
+    """Exempt the connection of a request with a valid token from the limits until it ends."""
     _connection_of(request).admit()
 
 
@@ -103,7 +103,7 @@ def admit(request: web.Request) -> None:
 def admitted(request: web.Request) -> Iterator[None]:
     """Exempt a request's connection from the limits while its response is computed."""
     connection = _connection_of(request)
-    if connection.is_admitted:  # beyond this request
+    if connection.is_admitted:  # for longer than this request
         yield
         return
     connection.admit()
@@ -185,14 +185,14 @@ class Connections:
                 client.close()
 
     def add(self, connection: "Connection") -> None:
-        """Add a connection as the newest waiting one."""
+        """Add a connection to the waiting ones, as the newest."""
         self._waiting[connection] = None
         if len(self._waiting) > MAX_WAITING:
             self._close_oldest()
             self.refusals.add(CLOSED)
 
     def remove(self, connection: "Connection") -> None:
-        """Remove a connection that was admitted or has ended from the waiting ones."""
+        """Remove a connection from the waiting ones, because it was admitted or has ended."""
         self._waiting.pop(connection, None)
 
     def _close_oldest(self) -> None:
@@ -217,7 +217,8 @@ class Connection(web.RequestHandler):
             access_log=None,  # type: ignore[arg-type]
         )
         self._connections = connections
-        # `transport` is None as soon as aiohttp closes it, even if unsent data remains.
+        # Stored here, too, because aiohttp sets `transport` to None as soon as it closes the
+        # connection, even if unsent data remains.
         self._open: asyncio.Transport | None = None
         self.is_admitted = False
 
@@ -255,7 +256,7 @@ class Connection(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """Answer a malformed request, or one whose handler has failed, with the usual headers."""
+        """Answer a malformed request, or one whose handler has failed, with `HEADERS`."""
         if self._is_clients(exc):
             self._connections.refusals.add(MALFORMED)
             answer: web.StreamResponse = web.Response(
@@ -281,7 +282,11 @@ class Connection(web.RequestHandler):
 
 
 async def _until_readable(listening: socket.socket) -> None:
-    """Wait for a client; without one, `accept` may also fail if no descriptor is free."""
+    """Wait until a client connects.
+
+    If no descriptor is free, `accept` may fail even if no client waits. So it is called only if one
+    does.
+    """
     loop, readable = asyncio.get_running_loop(), asyncio.Event()
     loop.add_reader(listening, readable.set)
     try:

@@ -21,10 +21,11 @@ def listen(
 
     Args:
         who: name of the server in messages, such as "the dashboard".
-        port: port to use, or None for the usual one or the next free one.
+        port: port to use, or None for `usual`, or the next free one if that is taken.
+        tell: called with a message if `port` is None and `usual` is taken.
 
     Raises:
-        ClusterError: no socket can listen there.
+        ClusterError: no socket can listen on this host and port.
     """
     wanted = range(usual, usual + PORTS_TRIED) if port is None else (port,)
     for number in wanted:

@@ -1,11 +1,12 @@
-"""Files of a page, in a fixed list, so that a server can serve no others."""
+"""Files of a page, collected once, so that a server can serve no other files."""
 
 from dataclasses import dataclass
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 
 INDEX = "index.html"
-# By file name suffix. Other files in the folder, such as licences, are plain text.
+# Content types by file name suffix. All other files in the folder, such as licences, are plain
+# text.
 TYPES = {
     ".html": "text/html",
     ".js": "text/javascript",
@@ -28,7 +29,7 @@ class PageFile:
 
 
 def page_files(package: str) -> dict[str, PageFile]:
-    """Return all files in a package's folder `page`, by relative path, as `vendor/chart.js`."""
+    """Return all files of a package's folder `page` by relative path, such as `vendor/chart.js`."""
     found: dict[str, PageFile] = {}
     _collect(files(package) / "page", "", found)
     return found
