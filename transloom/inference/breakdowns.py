@@ -78,7 +78,7 @@ class WordAccuracy:
 
 
 def by_length(sources: Sequence[str]) -> list[tuple[Bucket, list[int]]]:
-    """Return the indices of the sentences in each bucket of source lengths, if it has any."""
+    """Return the indices of the sentences in each bucket of source lengths that is not empty."""
     found: dict[Bucket, list[int]] = {bucket: [] for bucket in LENGTHS}
     for number, source in enumerate(sources):
         found[_bucket_of(max(1, len(source.split())), LENGTHS)].append(number)

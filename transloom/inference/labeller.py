@@ -30,7 +30,7 @@ class LabelledText:
     Attributes:
         probabilities: probability of each label, the most probable first.
         tokens: number of the text's tokens, with BOS and EOS.
-        read: number of tokens that the network has read, which is limited by its positions.
+        read: number of tokens that the network has read, at most its number of positions.
     """
 
     text: str

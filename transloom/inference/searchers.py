@@ -27,7 +27,7 @@ from transloom.inference.trained_network import Weights
 
 
 class Search(Protocol):
-    """Search for hypotheses."""
+    """Object that searches for hypotheses."""
 
     def search(self, decoding: DecodingConfig, batches: Sequence[MicroBatch]) -> Iterator[Found]:
         """Yield the hypotheses of each batch's sentences, in the order of the batches.

@@ -140,7 +140,7 @@ class Scorer:
 
                 metric.report = tell
                 metric._extract_corpus_statistics(hypotheses, self._references)
-                if done < len(hypotheses):  # the other texts are cached, from systems before
+                if done < len(hypotheses):  # the remaining texts are cached from earlier systems
                     tell(len(hypotheses) - done)
 
     def test(self, report: Report) -> tuple[list[dict[str, Tested]], dict[str, Signatures]]:

@@ -129,7 +129,7 @@ def lines_of_batch(
         wanted: options, in which `max_tokens` is not None if sentences may be split.
 
     Raises:
-        LongSentenceError, PrefixError: these have indices of this list of sentences.
+        LongSentenceError, PrefixError: their indices refer to `sentences`.
     """
     parts, best = _translated(translator, sentences, beginnings, wanted)
     aligned = None

@@ -34,7 +34,7 @@ MAX_CHUNK_FAILURES = 3
 # Chunks assigned to an actor at once: one that it translates, and the next one, so that it never
 # waits for the driver.
 CHUNKS_AHEAD = 2
-POLL_SECONDS = 5.0  # maximum wait for a result before a check that Ray is running
+POLL_SECONDS = 5.0  # maximum wait for a result between two checks of Ray
 POLLS_BEFORE_NOTICE = 12  # polls without a result before missing actors are reported
 
 

@@ -138,7 +138,7 @@ def _replaced(found: str, content: str) -> dict[str, Any]:
 
 
 def _escaping() -> dict[str, Any]:
-    """Return the replacements of `sentence_piece.escape`, the escape character's first."""
+    """Return the replacements of `sentence_piece.escape`; the first is for the escape character."""
     return {
         "type": "Sequence",
         "normalizers": [_replaced(found, written) for found, written in reversed(ESCAPES.items())],
@@ -146,7 +146,7 @@ def _escaping() -> dict[str, Any]:
 
 
 def _unescaping() -> dict[str, Any]:
-    """Return the replacements of `sentence_piece.unescape`, the escape character's last."""
+    """Return the replacements of `sentence_piece.unescape`; the last restores escape characters."""
     meant = [_replaced(written, found) for found, written in ESCAPES.items()]
     pieces = [_replaced(SPACE, " "), {"type": "ByteFallback"}, {"type": "Fuse"}]
     return {"type": "Sequence", "decoders": [*pieces, *meant]}

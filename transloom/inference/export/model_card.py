@@ -182,7 +182,7 @@ def _test_score(path: Path, checkpoint: Checkpoint, data: PairDataConfig) -> str
         path: the metadata of the hypotheses, a JSON file.
 
     Returns:
-        None if the hypotheses are missing or were made with other weights.
+        The line, or None if the hypotheses are missing or were made with other weights.
     """
     origin = HypothesesMetadata.model_validate(parse_object(path.read_bytes(), SMALL)).origin
     if origin.checkpoint_sha256 != sha256_of(checkpoint.path / HEADER):

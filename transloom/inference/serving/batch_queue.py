@@ -1,9 +1,9 @@
 """Queue of the sentences of all requests to a run, and their grouping into batches.
 
-A batch starts with the sentence that has waited longest, so that no sentence waits forever. The
-sentences of the most similar lengths are added to it. The limit is the number of rows times the
-tokens of the longest row, since padding costs as much as text. All sentences of a batch have the
-same search options.
+A batch starts with the sentence that has waited longest, so that no sentence waits forever. Waiting
+sentences with the most similar lengths and the same search options are then added. A batch is full
+when its rows times the tokens of its longest row reach a limit. This product counts padding, which
+costs as much as text.
 """
 
 from bisect import bisect_left

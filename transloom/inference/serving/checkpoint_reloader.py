@@ -109,7 +109,7 @@ class CheckpointReloader(Generic[Loaded]):
         self.name, self.current = found
 
     def reload(self) -> bool:
-        """Load a checkpoint that is preferred to the current one; return False if there is none."""
+        """Load a checkpoint that is preferred to the current one; return True if one was loaded."""
         if self._follow == "nothing":
             return False
         found = self._first_intact(self.name)
@@ -135,7 +135,7 @@ class CheckpointReloader(Generic[Loaded]):
         """Return the first candidate that can be loaded, or None if none is preferred.
 
         Args:
-            present: name of the current checkpoint, before which the search ends; None if no
+            present: name of the current checkpoint; only candidates before it are tried. None if no
                 checkpoint is loaded.
 
         Returns:

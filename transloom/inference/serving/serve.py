@@ -67,7 +67,7 @@ def serve_runs(settings: ServingSettings, *, print_line: Tell, warn: Tell) -> No
             _applications(settings, cpus) as asks,
         ):
             asyncio.run(_serve(settings, facts, asks, listening, print_line))
-            ignore_signals()  # let no second signal interrupt the rest of the shutdown
+            ignore_signals()  # a second signal must not interrupt the rest
             print_line("Stopped.")
 
 
@@ -104,7 +104,7 @@ def _warn_of_others(settings: ServingSettings, warn: Tell) -> None:
 
 @contextmanager
 def _ended_by_signals() -> Iterator[None]:
-    """End the context normally on SIGINT or SIGTERM during the start, so that it is cleaned up.
+    """End the context, including its cleanup, on SIGINT or SIGTERM during the start.
 
     SIGTERM raises KeyboardInterrupt in the context, as SIGINT does.
     """

@@ -58,7 +58,7 @@ class ReplicaSettings:
         checkpoint: a step or the name of an average, which is then never replaced; None to use
             `follow`.
         decoding: options for all requests, except `n_best`, which each request sets.
-        cpus: number of compute threads, for which Ray reserves as many CPUs.
+        cpus: number of compute threads; Ray reserves as many CPUs.
         max_tokens: as in `Limits`.
         look_seconds: interval between two checks for newer checkpoints.
         hang_seconds: maximum time of a batch, after which Ray Serve replaces the replica.
