@@ -1,14 +1,14 @@
-"""Number of texts that a network reads at once, limited by the memory of attention scores."""
+"""Number of texts per batch, limited by the memory of attention scores."""
 
 TEXTS_AT_ONCE = 32
-BYTES_OF_SCORES = 2**28  # of one layer's attention, at most
+BYTES_OF_SCORES = 2**28  # maximum bytes of one layer's attention scores
 
 
 def max_texts_per_batch(longest: int, heads: int, bytes_of_number: int) -> int:
-    """Return the number of texts to read together, at least 1.
+    """Return the maximum number of texts that a network reads at once, at least 1.
 
     Args:
-        longest: tokens of the longest text.
+        longest: number of tokens of the longest text.
         heads: number of heads in each attention layer.
         bytes_of_number: bytes of one number in the network.
     """

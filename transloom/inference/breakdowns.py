@@ -1,10 +1,10 @@
 """Differences between systems by source length and by word frequency.
 
-The measure for words is that of compare-mt (Neubig et al. 2019). For the words of a bucket, recall
-is the share of the references' words that the hypothesis of the same sentence contains. Precision
-is the share of the hypotheses' words that the reference contains. F1 is their harmonic mean. Words
-are sacreBLEU's `13a` tokens, with their case. Buckets are ranges of a word's frequency in the
-target sentences of the training data.
+Word accuracy is measured as in compare-mt (Neubig et al. 2019). A bucket contains all words whose
+frequency in the training data's target sentences is within a range. For these words, recall is the
+share of their occurrences in references that the hypothesis of the same sentence has, too.
+Precision is the share of their occurrences in hypotheses that the reference has, too. F1 is the
+harmonic mean of both. Words are sacreBLEU's `13a` tokens, and differ if their case differs.
 """
 
 from collections import Counter
@@ -20,13 +20,14 @@ from data_pipeline.storage.store import DatasetStore
 from foundation.errors import DataError
 from foundation.wording import counted
 
-# Training pairs in which words are counted: enough to recognize rare words, and read in seconds.
+# Approximate number of training pairs in which words are counted. It is enough to recognise rare
+# words, and reading them takes seconds.
 PAIRS_COUNTED = 200_000
 
 
 @dataclass(frozen=True)
 class Bucket:
-    """Range of numbers from `first` to `last`, both included; None means no upper bound."""
+    """Range of numbers from `first` to `last`, both included; a `last` of None is no limit."""
 
     first: int
     last: int | None
@@ -42,9 +43,9 @@ def _buckets(*firsts: int) -> tuple[Bucket, ...]:
     return tuple(Bucket(first, last) for first, last in zip(firsts, ends, strict=True))
 
 
-# In words of the source, split at white space.
+# Buckets of source lengths, in words separated by white space.
 LENGTHS = _buckets(1, 11, 21, 31, 41, 51, 61)
-# Occurrences of a word in the training data.
+# Buckets of word frequencies: numbers of occurrences in the training data.
 FREQUENCIES = _buckets(0, 1, 5, 10, 100, 1000)
 
 
@@ -53,7 +54,8 @@ class Frequencies:
     """Frequencies of words in a text.
 
     Attributes:
-        counted_in: description of that text for the user.
+        words: number of occurrences of each word.
+        counted_in: description of the text, for the user.
     """
 
     words: Mapping[str, int]
@@ -65,9 +67,9 @@ class WordAccuracy:
     """Accuracy of each system for the words of a bucket.
 
     Attributes:
-        words: number of the references' words in the bucket.
-        f1: of each system, from 0 to 100, or None if neither references nor hypotheses have such a
-            word.
+        words: number of words in the references that belong to the bucket.
+        f1: F1 of each system, from 0 to 100, or None if neither the references nor the hypotheses
+            have a word of the bucket.
     """
 
     bucket: Bucket
@@ -76,7 +78,7 @@ class WordAccuracy:
 
 
 def by_length(sources: Sequence[str]) -> list[tuple[Bucket, list[int]]]:
-    """Return the numbers of the sentences in each bucket of lengths, without empty buckets."""
+    """Return the indices of the sentences in each bucket of source lengths that is not empty."""
     found: dict[Bucket, list[int]] = {bucket: [] for bucket in LENGTHS}
     for number, source in enumerate(sources):
         found[_bucket_of(max(1, len(source.split())), LENGTHS)].append(number)
@@ -86,7 +88,7 @@ def by_length(sources: Sequence[str]) -> list[tuple[Bucket, list[int]]]:
 def by_frequency(
     references: Sequence[str], systems: Sequence[Sequence[str]], frequencies: Frequencies
 ) -> list[WordAccuracy]:
-    """Return each system's word accuracy per bucket of frequencies."""
+    """Return each system's word accuracy, for each bucket of word frequencies."""
     expected = [_words(text) for text in references]
     words = _per_bucket(expected, frequencies)
     f1: dict[Bucket, list[float | None]] = {bucket: [] for bucket in words}
@@ -109,10 +111,10 @@ def training_frequencies(
 ) -> Frequencies:
     """Count the words of the training data's target sentences.
 
-    In a large dataset, only evenly spaced shards are counted.
+    If the dataset is large, only some of its shards are counted, at equal distances.
 
     Args:
-        report: called with the number of counted pairs and their total.
+        report: called with the number of pairs counted so far, and the total to count.
 
     Raises:
         DataError: the shards cannot be read.
@@ -141,7 +143,7 @@ def frequencies_of(
     references: Sequence[str],
     report: Callable[[int, int], None],
 ) -> Frequencies:
-    """Count words in the training data, or in the references if the shards cannot be read."""
+    """Count words in the training data, or in the references if its shards cannot be read."""
     try:
         return training_frequencies(store, manifest, report)
     except DataError as error:

@@ -1,4 +1,4 @@
-"""Decoding options of a command line; this module imports neither torch nor an engine."""
+"""Decoding options from the command line; this module imports neither torch nor an engine."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -15,8 +15,8 @@ class DecodingOptions:
     """Options for the search of translations.
 
     Attributes:
-        beam_size, length_penalty: override the recipe's, or None to keep them.
-        n_best: translations of each sentence.
+        beam_size, length_penalty: replace the recipe's values; None keeps them.
+        n_best: number of translations per sentence.
         precision: number format of the weights and the network.
         engine, compute_type: as in `Translator.load`.
     """
@@ -29,7 +29,7 @@ class DecodingOptions:
     compute_type: ComputeType | None = None
 
     def applied_to(self, decoding: "DecodingConfig") -> "DecodingConfig":
-        """Return a decoding with these options; its beam is at least `n_best` wide."""
+        """Return a copy of `decoding` with these options; its beam size is at least `n_best`."""
         width = decoding.beam_size if self.beam_size is None else self.beam_size
         alpha = decoding.length_penalty if self.length_penalty is None else self.length_penalty
         changes = {"beam_size": max(width, self.n_best), "length_penalty": alpha}

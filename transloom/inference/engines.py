@@ -1,6 +1,7 @@
 """Engines that translate with a run's weights, and the searcher of each.
 
-`torch` is our own search over our own network, and the reference. `ctranslate2` is an extra.
+`torch` is our own search with our own network, and the reference for other engines. `ctranslate2`
+requires an optional dependency.
 """
 
 from functools import partial
@@ -20,7 +21,7 @@ from transloom.inference.trained_network import Precision, TrainedNetwork
 def require_possible(
     engine: Engine, compute_type: ComputeType | None, device: str, precision: Precision
 ) -> None:
-    """Check that an engine supports the options, before a network is loaded.
+    """Check that an engine supports the requested options, before a network is loaded.
 
     Raises:
         EngineError: the engine does not support an option, or is not installed.
@@ -51,10 +52,13 @@ def searcher_of(
     compute_type: ComputeType | None,
     threads: int | None = None,
 ) -> Searcher:
-    """Return the searcher that finds hypotheses with a run's weights.
+    """Return the searcher of an engine, which finds hypotheses with a run's weights.
 
     Args:
-        threads: of CTranslate2, or None for the number of cores that this process may use.
+        found: the run's network.
+        compute_type: number format of CTranslate2, or None for float32.
+        threads: number of CTranslate2's threads, or None for one per core that this process may
+            use.
 
     Raises:
         ModelError: the engine does not support the network; the message names the reason.

@@ -1,10 +1,10 @@
-"""Ensembles of runs, which average their probabilities at each step of the search.
+"""Ensembles of runs, whose predicted probabilities are averaged at each step of the search.
 
     sentences ─▶ each run's source tokens ─▶ each run's network ─▶ mean of probabilities ─▶ search
 
-All runs share one target tokenizer, so that a token means the same in each. Their source tokenizers
-may differ; then a batch has one field per tokenizer. Papers usually report ensembles of runs that
-differ only in their seed (Sutskever et al. 2014, §3.4).
+All runs have the same target tokenizer, so that a token means the same in each. Their source
+tokenizers may differ; a batch then has one source field per tokenizer. Papers usually report
+ensembles of runs that differ only in their seed (Sutskever et al. 2014, §3.4).
 """
 
 import hashlib
@@ -25,20 +25,25 @@ from transloom.inference.search_processes import Find, search_together
 from transloom.inference.searchers import OwnSearcher, Searcher
 from transloom.inference.trained_network import TrainedNetwork, Weights, load_network
 
-# Members listed in the name of an ensemble; a larger one lists the first members and the number of
-# the others.
+# Maximum number of members listed in the name of an ensemble. The name of a larger ensemble has its
+# first members, and the number of the others.
 MEMBERS_NAMED = 4
 
 
 @dataclass(frozen=True)
 class EnsembleOrigin:
-    """Search with several networks: their weights, and the field of a batch that each reads."""
+    """Origin of a search with several networks, from which any process can load it.
+
+    Attributes:
+        members: the weights of each network.
+        fields: the field of a batch that each network reads as its source.
+    """
 
     members: tuple[Weights, ...]
     fields: tuple[str, ...]
 
     def open(self) -> Find:
-        """See `transloom.inference.search_processes.Origin`."""
+        """Load the networks; see `transloom.inference.search_processes.Origin`."""
         models = []
         for member in self.members:
             found = load_network(member.run, member.checkpoint, "cpu", member.precision)
@@ -49,16 +54,17 @@ class EnsembleOrigin:
 
 @dataclass(frozen=True)
 class Ensemble:
-    """Networks of several runs, with everything that a translator needs of them.
+    """Several runs' networks, with everything that a translator needs to use them together.
 
     Attributes:
-        name: replaces a checkpoint's name in the names of hypotheses. It has each member's RUN@STEP
-            and the first digits of the hash.
-        sha256: of the hashes of the members' checkpoints, in their order.
-        tokenizers: by field: one for each source tokenizer, and the target's.
-        longest_trained: maximum tokens of a source that all members were trained on.
-        other_configs: of the members except the first.
-        members, checkpoints: of each, in their order.
+        members, checkpoints: weights and checkpoint of each run, in the given order.
+        name: replaces the checkpoint's name in the file names of hypotheses. It consists of each
+            member's RUN@STEP and the first digits of `sha256`.
+        sha256: hash of the hashes of the members' checkpoints.
+        tokenizers: by field of a batch: one for each source field, and the target's.
+        longest_trained: maximum tokens of a source that all members were trained on, or None if
+            unknown.
+        other_configs: model configurations of the members except the first.
     """
 
     members: tuple[Weights, ...]
@@ -75,8 +81,8 @@ def join(networks: Sequence[TrainedNetwork]) -> Ensemble:
     """Combine networks into an ensemble.
 
     Raises:
-        RunMismatchError: their target tokenizers, their first target tokens, or their numbers of
-            context sentences differ.
+        RunMismatchError: the networks differ in their target tokenizer, in the first token of their
+            translations, or in their number of context sentences.
     """
     _require_one_context(networks)
     fields = _source_fields(networks)
@@ -112,7 +118,11 @@ def _name(members: Sequence[Weights], sha256: str) -> str:
 
 
 def _source_fields(networks: Sequence[TrainedNetwork]) -> tuple[str, ...]:
-    """Return the field that each network reads: the source, or a separate field per tokenizer."""
+    """Return the batch field that each network reads as its source: one per source tokenizer.
+
+    Raises:
+        RunMismatchError: the runs have different target tokenizers.
+    """
     manifests = [Manifest.load(open_store(RunFolder(n.weights.run).dataset)) for n in networks]
     targets = [manifest.tokenizers[TARGET].sha256 for manifest in manifests]
     for network, target in zip(networks, targets, strict=True):
@@ -143,7 +153,11 @@ def _require_one_context(networks: Sequence[TrainedNetwork]) -> None:
 
 
 def _require_one_start(networks: Sequence[TrainedNetwork], models: Sequence[Transformer]) -> None:
-    """Check that all networks begin a translation with one token, as a search has only one."""
+    """Check that translations of all networks begin with the same token, as one search requires.
+
+    Raises:
+        RunMismatchError: the first tokens differ.
+    """
     for network, model in zip(networks, models, strict=True):
         if model.config.decoder_start != models[0].config.decoder_start:
             raise RunMismatchError(

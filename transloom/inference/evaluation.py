@@ -1,8 +1,8 @@
-"""Scores of a run on its test sets, each with the signature of its computation.
+"""Scores of a run on its test sets, each with a signature of how it was computed.
 
-BLEU (Papineni et al. 2002) and chrF (Popović 2015) are sacreBLEU's (Post 2018), on cased,
-detokenised text. `bleu_literature` is BLEU on text that Moses normalised, lower-cased and
-tokenised, as some literature reports it. Papers on Multi30k do; papers on other corpora may not.
+BLEU (Papineni et al. 2002) and chrF (Popović 2015) are computed by sacreBLEU (Post 2018), on cased,
+detokenised text. `bleu_literature` is BLEU on text that Moses has normalised, lower-cased and
+tokenised. Papers on Multi30k report BLEU in this way; papers on other corpora may not.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,7 +26,7 @@ MOSES_SIGNATURE = "moses lower-cased, normalised, tokenised; "  # precedes sacre
 
 @dataclass(frozen=True)
 class TestSetScore:
-    """Score and the signature of its computation."""
+    """Score on a test set, and the signature of its computation."""
 
     score: float
     signature: str
@@ -38,8 +38,8 @@ class Evaluation:
 
     name: str
     sentences: int
-    checkpoint: str  # the name of its folder, or of an ensemble
-    checkpoint_step: int  # of an ensemble, that of its first member
+    checkpoint: str  # name of the checkpoint folder, or of the ensemble
+    checkpoint_step: int  # for an ensemble, the step of its first member
     beam_size: int
     length_penalty: float
     bleu: TestSetScore
@@ -62,8 +62,10 @@ def evaluate(
     """Translate a test set, store the hypotheses, and score them.
 
     Args:
+        dataset: location of the run's dataset.
+        name: name of the test set.
         report: called with the number of translated sentences and their total.
-        processes: number of parallel processes, or None to choose it.
+        processes: number of parallel processes, or None to choose it automatically.
     """
     store, manifest = dataset_of(translator.checkpoint, dataset)
     heldout = load_heldout(store, manifest, name)

@@ -1,10 +1,10 @@
-"""Stored translations of a test set by a checkpoint, so that none is translated twice.
+"""Storage of a checkpoint's translations of test sets, so that none is translated twice.
 
     translations/NAME-STEP-beamB-alphaA.txt    one hypothesis per line
     translations/NAME-STEP-beamB-alphaA.json   their origin: `HypothesesMetadata`
 
-Stored hypotheses are reused only if the metadata has the hashes of the checkpoint and the sources,
-the same search, and the hash of the file.
+Stored hypotheses are reused only if their metadata has the current checkpoint, sources and search
+options, and the hash of the file.
 """
 
 import hashlib
@@ -33,10 +33,11 @@ class HypothesesOrigin(FileModel):
     """Everything that determines hypotheses.
 
     Attributes:
-        checkpoint: its name, or that of an ensemble.
-        checkpoint_sha256: of its checkpoint.json, which names the sha256 of every other file. For
-            an ensemble, the hash of the members' hashes.
-        sources_sha256: of the sources, each with a line end.
+        checkpoint: name of the checkpoint or of the ensemble.
+        checkpoint_sha256: hash of the checkpoint's checkpoint.json, which has the sha256 of every
+            other file. For an ensemble, the hash of its members' hashes.
+        sources_sha256: hash of the source sentences, each followed by a line end.
+        tag: tag before every source sentence, or None.
         decoding: options of the search.
         engine: the engine and its number format, or None for transloom's own search. None is not
             written, so that earlier versions can read the metadata.
@@ -53,7 +54,7 @@ class HypothesesOrigin(FileModel):
 
 
 class HypothesesMetadata(FileModel):
-    """Origin of the hypotheses in a file, and the sha256 of the file."""
+    """Contents of a metadata file: the origin of hypotheses, and the sha256 of their file."""
 
     version: Literal[1] = 1
     origin: HypothesesOrigin
@@ -63,11 +64,11 @@ class HypothesesMetadata(FileModel):
 
 @dataclass(frozen=True)
 class Hypotheses:
-    """Translations of a test set, in its order.
+    """Translations of a test set, in the order of the set.
 
     Attributes:
-        file: has one translation per line.
-        reused: whether they were stored by an earlier command.
+        file: the file that has them, one per line.
+        reused: True if an earlier command stored them.
     """
 
     texts: list[str]
@@ -83,7 +84,7 @@ def origin_of(
     precision: Precision,
     engine: str | None = None,
 ) -> HypothesesOrigin:
-    """Return the origin that a checkpoint's hypotheses for a test set would have."""
+    """Return the origin of the hypotheses that a checkpoint finds for a test set."""
     return HypothesesOrigin(
         test_set=name,
         checkpoint=checkpoint.path.name,
@@ -97,12 +98,12 @@ def origin_of(
 
 
 def sha256_of_lines(texts: Sequence[str]) -> str:
-    """Return the hash of the file that has these texts, one per line."""
+    """Return the sha256 of a file that contains these texts, one per line."""
     return hashlib.sha256("".join(f"{text}\n" for text in texts).encode()).hexdigest()
 
 
 def file_name(origin: HypothesesOrigin) -> str:
-    """Return the name of a file of hypotheses, without its suffix."""
+    """Return the name of the files for hypotheses of this origin, without suffix."""
     weights = origin.checkpoint.removeprefix(STEP)
     beam, alpha = origin.decoding["beam_size"], origin.decoding["length_penalty"]
     engine = "" if origin.engine is None else f"-{origin.engine}"
@@ -110,7 +111,7 @@ def file_name(origin: HypothesesOrigin) -> str:
 
 
 def find_hypotheses(folder: Path, origin: HypothesesOrigin) -> Hypotheses | None:
-    """Return the stored hypotheses of this origin, or None if they are missing or not intact."""
+    """Return the stored hypotheses of this origin, or None if they are missing or damaged."""
     file = folder / f"{file_name(origin)}.txt"
     try:
         values = parse_object(read_regular(file.with_suffix(".json"), SMALL.bytes))
@@ -134,8 +135,10 @@ def make_hypotheses(
     """Translate a test set, and store the hypotheses with their origin.
 
     Args:
+        name: name of the test set.
+        folder: folder for the two files.
         report: called with the number of translated sentences and their total.
-        processes: number of parallel processes, or None to choose it.
+        processes: number of parallel processes, or None to choose it automatically.
 
     Raises:
         TranslationError: memory does not suffice for a sentence.
@@ -143,7 +146,7 @@ def make_hypotheses(
     total = len(heldout)
     report(0, total)
     sources, tag = heldout.texts[SOURCE], heldout.tags.get(SOURCE)
-    whole = sys.maxsize  # a set is scored in full, or refused if memory does not suffice
+    whole = sys.maxsize  # no limit except memory: a set is scored in full or not at all
     try:
         with translator.in_processes(processes or translator.processes_for(total)):
             texts = translator.translate(

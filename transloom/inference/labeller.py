@@ -28,9 +28,9 @@ class LabelledText:
     """Text with its most probable label.
 
     Attributes:
-        probabilities: of all labels, the most probable first.
+        probabilities: probability of each label, the most probable first.
         tokens: number of the text's tokens, with BOS and EOS.
-        read: number of them that the network read, at most its number of positions.
+        read: number of tokens that the network has read, at most its number of positions.
     """
 
     text: str
@@ -51,7 +51,7 @@ class TaggedWord:
 
 @dataclass(frozen=True)
 class TaggedText:
-    """Text with the labels of its words, which are separated by white space."""
+    """Text with the labels of its words; words are separated by white space."""
 
     text: str
     words: list[TaggedWord]
@@ -59,7 +59,7 @@ class TaggedText:
 
 @dataclass(frozen=True)
 class _Row:
-    """Tokens that are read together, and the positions at which a label is predicted."""
+    """Tokens that the network reads together, and the positions where it predicts a label."""
 
     ids: list[int]
     places: list[int]
@@ -69,8 +69,8 @@ class Labeller(TextReader[LabelModel]):
     """Trained classifier of texts or of words, with its tokenizer.
 
     Attributes:
-        labels: all of them, in the network's order.
-        of_words: whether it labels words. If so, call `tag`; otherwise call `label`.
+        labels: all labels, in the order of the network's outputs.
+        of_words: True if the classifier labels words. If so, call `tag`; otherwise call `label`.
     """
 
     tasks = ("text_classification", "token_classification")
@@ -110,7 +110,7 @@ class Labeller(TextReader[LabelModel]):
     def tag(self, texts: Sequence[str]) -> list[TaggedText]:
         """Predict the label of each word of each text; words are separated by white space.
 
-        A text with more tokens than the network has positions is read in parts.
+        A text with more tokens than the network has positions is read in several parts.
 
         Raises:
             RunMismatchError: the run labels texts.
@@ -150,7 +150,11 @@ class Labeller(TextReader[LabelModel]):
         return LabelledText(text, names[0], probabilities, tokens, read)
 
     def _parts(self, words: list[list[int]]) -> list[_Row]:
-        """Cut a sentence into as few parts as possible, in the same way as held-out sentences."""
+        """Cut a sentence into as few parts as possible, in the same way as held-out sentences.
+
+        Args:
+            words: token ids of each word.
+        """
         special = self.tokenizer.special_ids
         ids = [special.bos, *(piece for pieces in words for piece in pieces), special.eos]
         firsts = list(accumulate(map(len, words), initial=1))[: len(words)]
@@ -164,7 +168,7 @@ class Labeller(TextReader[LabelModel]):
 
     @torch.no_grad()
     def _probabilities(self, rows: list[_Row]) -> list[Tensor]:
-        """Return the label probabilities at the places of each row, fp32 (places, labels)."""
+        """Return each row's label probabilities at its `places`, fp32 [places, labels]."""
         order = sorted(range(len(rows)), key=lambda number: len(rows[number].ids))
         found: dict[int, Tensor] = {}
         at_once = max_texts_per_batch(

@@ -2,7 +2,8 @@
 
     MaskFiller.load("runs/masked").fill(["A man is [MASK] a bike."])
 
-A run of `tlm` also accepts a translation: "A man is [MASK] a bike. ||| Ein Mann fährt Rad."
+A run of the task `tlm` also accepts a sentence with its translation, separated by |||:
+"A man is [MASK] a bike. ||| Ein Mann fährt Rad."
 """
 
 from collections.abc import Sequence
@@ -30,8 +31,9 @@ class MaskCandidate:
     """Candidate piece for a hidden token.
 
     Attributes:
-        text: of the piece alone, without surrounding spaces.
-        probability: predicted by the network for this position, 0 to 1.
+        piece: the piece as the tokenizer names it.
+        text: text of the piece, without spaces around it.
+        probability: probability of the piece at this position, 0 to 1, as the network predicts it.
     """
 
     piece: str
@@ -44,7 +46,8 @@ class Filled:
     """Text with the predictions of its hidden tokens.
 
     Attributes:
-        filled: the text with the most probable pieces, each predicted independently of the others.
+        filled: the text with the most probable piece in place of each [MASK]. Each piece is
+            predicted independently of the others.
         masks: for each [MASK], its candidates, the most probable first.
     """
 
@@ -54,7 +57,12 @@ class Filled:
 
 
 class TextRow(NamedTuple):
-    """Text as the network reads it, with BOS and EOS around each side."""
+    """Text as the network reads it, with BOS and EOS around each side.
+
+    Attributes:
+        ids: token ids.
+        segments: 0 or 1 for each token: the side to which it belongs.
+    """
 
     ids: list[int]
     segments: list[int]
@@ -68,10 +76,10 @@ class TextRow(NamedTuple):
 
 
 class MaskFiller(TextReader[MaskedLanguageModel]):
-    """Trained masked model with its tokenizer, ready to fill in texts.
+    """Trained masked language model with its tokenizer, ready to fill in texts.
 
     Attributes:
-        pairs: whether a text may have two sides, separated by |||.
+        pairs: True if a text may have two sides, separated by |||.
     """
 
     tasks = ("masked_lm", "tlm")
@@ -85,11 +93,11 @@ class MaskFiller(TextReader[MaskedLanguageModel]):
 
     @torch.no_grad()
     def fill(self, texts: Sequence[str]) -> list[Filled]:
-        """Fill in each text independently of the others.
+        """Predict the hidden tokens of each text, independently of the other texts.
 
         Args:
-            texts: with `pairs` the source, the target, or both separated by |||. A text without |||
-                is a source, and a text that begins with ||| is a target.
+            texts: each with at least one [MASK]. If `pairs` is true, a text is a source, a target
+                that begins with |||, or a source and a target separated by |||.
 
         Raises:
             TextError: a text has no [MASK], more tokens than the network has positions, or more
@@ -112,13 +120,13 @@ class MaskFiller(TextReader[MaskedLanguageModel]):
         return found
 
     def row(self, text: str, number: int = 1) -> TextRow:
-        """Return the tokens that the network reads of a text.
+        """Convert a text to the tokens that the network reads.
 
         Args:
-            number: of the text, for messages.
+            number: number of the text in messages.
 
         Raises:
-            TextError: as for `fill`.
+            TextError: as in `fill`.
         """
         sides = text.split(BETWEEN_SIDES) if self.pairs else [text]
         if len(sides) > 2:
@@ -126,7 +134,7 @@ class MaskFiller(TextReader[MaskedLanguageModel]):
                 f"Text {number} has {BETWEEN_SIDES} {len(sides) - 1} times, and it separates two "
                 "sides: write it once."
             )
-        if len(sides) == 2:  # the spaces around ||| are no part of the text
+        if len(sides) == 2:  # the spaces around ||| do not belong to the text
             sides = [sides[0].rstrip(" "), sides[1].lstrip(" ")]
         row = TextRow([], [])
         for segment, side in enumerate(sides):
@@ -143,7 +151,7 @@ class MaskFiller(TextReader[MaskedLanguageModel]):
         return row
 
     def _side(self, text: str, number: int) -> list[int]:
-        """Return the ids of one side, without BOS and EOS."""
+        """Return the ids of one side of a text, without BOS and EOS."""
         ids = masked_ids(self.tokenizer, text)
         longest, tokens = self.network.encoder.context_length, len(ids) + 2
         if tokens > longest:
@@ -154,7 +162,7 @@ class MaskFiller(TextReader[MaskedLanguageModel]):
         return ids
 
     def _hidden(self, rows: list[TextRow]) -> Tensor:
-        """Return the hidden states of all tokens, [rows, longest, width]."""
+        """Return the hidden states of all tokens, [rows, tokens of the longest row, width]."""
         segments = np.concatenate([row.segments for row in rows])
         fed = sentence_rows(flattened([row.ids for row in rows]), self.tokenizer.pad_id, segments)
         hidden_btd: Tensor = self.network.encoder(*map(torch.from_numpy, fed))
@@ -165,7 +173,7 @@ class MaskFiller(TextReader[MaskedLanguageModel]):
         places = [place for place, token in enumerate(ids) if token == vocabulary.mask]
         logits_mv = self.network.logits(hidden_td[places]).float()
         probability_mv = logits_mv.softmax(dim=-1)
-        # A hidden token is never a special piece.
+        # Special pieces are not candidates, since a hidden token is never one of them.
         ordinary = torch.from_numpy(vocabulary.is_ordinary)
         count = min(self.config.candidates, len(vocabulary.ordinary))
         best = probability_mv.masked_fill(~ordinary, -1.0).topk(count, dim=-1)

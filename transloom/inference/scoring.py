@@ -1,4 +1,4 @@
-"""Scores of a run of any task on its test sets, computed as in validation, in this process."""
+"""Scores of a run of any task on its test sets, computed as in validation, in one process."""
 
 from data_pipeline.batching.heldout import load_heldout
 from data_pipeline.config.data import DataConfig
@@ -14,14 +14,16 @@ from transloom.inference.trained_network import TrainedNetwork
 
 
 def score_heldout(found: TrainedNetwork, dataset: DataConfig, name: str) -> Scores:
-    """Return the scores of a held-out set.
+    """Return the scores of a run on a held-out set.
 
     Args:
-        dataset: the location of the run's dataset.
+        found: the run's network.
+        dataset: location of the run's dataset.
+        name: name of the held-out set.
 
     Raises:
-        RunMismatchError: it is another dataset.
-        DatasetError: the dataset or the set does not exist.
+        RunMismatchError: the run was trained on another dataset.
+        DatasetError: the dataset or the held-out set does not exist.
     """
     store, manifest = dataset_of(found.checkpoint, dataset)
     task = training_task(found.recipe, manifest, found.tokenizers)
@@ -36,8 +38,8 @@ def dataset_of(checkpoint: Checkpoint, dataset: DataConfig) -> tuple[DatasetStor
     """Open the dataset that a checkpoint was trained on.
 
     Raises:
-        RunMismatchError: the location has another dataset.
-        DatasetError: the location has no dataset.
+        RunMismatchError: the dataset at this location is a different one.
+        DatasetError: there is no dataset at this location.
     """
     store, manifest = open_dataset(dataset)
     trained_on = checkpoint.header.dataset_identity

@@ -2,10 +2,10 @@
 
     batches ─▶ [ process: network, beam search ] ─▶ hypotheses, in the order of the batches
 
-The operations of a decoding step are too small to be split well over threads. On two cores, two
-processes with one thread each translate 1.1 to 1.3 times as much as one process with two threads (a
-tiny model, 2026-11-21). Each process loads its own copy of the weights. Batches are cut before they
-are distributed, so translations do not depend on the number of processes.
+The operations of a decoding step are too small to be divided efficiently among threads. On two
+cores, two processes with one thread each are 1.1 to 1.3 times as fast as one process with two
+threads (a tiny model, 2026-11-21). Each process loads its own copy of the weights. Batches are
+formed before they are distributed, so translations do not depend on the number of processes.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -30,14 +30,15 @@ from transloom.inference.trained_network import Weights, load_network
 
 Found = list[list[Hypothesis]]  # the hypotheses of each sentence of a batch
 
-# Sentences that one process translates in the time that starting others takes.
+# Number of sentences that one process can translate while other processes start. With fewer
+# sentences, one process is faster.
 SENTENCES_OF_ONE_PROCESS = 2_000
 # Maximum memory of a process with a base model.
 BYTES_PER_PROCESS = 2 * 2**30
 
 
 def search(model: Transformer, decoding: DecodingConfig, batch: MicroBatch) -> Found:
-    """Search as `search_together` does, with one network, which reads the sources."""
+    """Search like `search_together`, with one network, which reads the source field."""
     return search_together([model], [SOURCE], decoding, batch)
 
 
@@ -47,13 +48,16 @@ def search_together(
     decoding: DecodingConfig,
     batch: MicroBatch,
 ) -> Found:
-    """Search for hypotheses of each source that begin with the batch's targets as prefixes.
+    """Search for translations of each source in a batch, with one network or an ensemble.
+
+    Each hypothesis begins with a prefix, which is the sentence's target in the batch.
 
     Args:
-        fields: the field of the batch that each network reads.
+        fields: the field of the batch that each network reads as its source.
 
     Raises:
-        PrefixError: a translation cannot begin with its prefix; numbered by `pair_ids`.
+        PrefixError: a translation cannot begin with its prefix; the error's index is the sentence's
+            number in `pair_ids`.
     """
     seen = []
     for model, field in zip(models, fields, strict=True):
@@ -61,7 +65,7 @@ def search_together(
             batch.pair_ids, {SOURCE: batch.fields[field], TARGET: batch.fields[TARGET]}
         )
         seen.append(to_device(read, model.vocabulary, next(model.parameters()).device))
-    prefix_bp = seen[0].target_input[:, 1:]  # without BOS, with padding in place of EOS
+    prefix_bp = seen[0].target_input[:, 1:]  # without BOS, with padding instead of EOS
     try:
         return ensemble_search(models, [one.source for one in seen], decoding, prefix_bp)
     except PrefixError as error:
@@ -72,13 +76,13 @@ def processes_for(sentences: int, bytes_of_longest: int = 0) -> int:
     """Return the number of processes: one per core if memory suffices, or 1 for few sentences.
 
     Args:
-        bytes_of_longest: memory that the longest sentence needs.
+        bytes_of_longest: memory that the search for the longest sentence needs.
     """
     most = max(1, available_bytes() // max(BYTES_PER_PROCESS, bytes_of_longest))
     return min(most, enough_processes(sentences, SENTENCES_OF_ONE_PROCESS))
 
 
-# Function that finds the hypotheses of a batch, as `search` does with its model.
+# Function that finds the hypotheses of a batch with networks that it has already loaded.
 Find = Callable[[DecodingConfig, MicroBatch], Found]
 
 
@@ -94,12 +98,12 @@ class Origin(Protocol):
 
 @dataclass(frozen=True)
 class NetworkOrigin:
-    """Search with one network."""
+    """Origin of a search with one network."""
 
     weights: Weights
 
     def open(self) -> Find:
-        """See `Origin`."""
+        """Load the network; see `Origin`."""
         weights = self.weights
         model = load_network(weights.run, weights.checkpoint, "cpu", weights.precision).model
         assert isinstance(model, Transformer)
@@ -115,14 +119,14 @@ class SearchProcesses:
         self._threads = threads
 
     def search(self, decoding: DecodingConfig, batches: Iterable[MicroBatch]) -> Iterator[Found]:
-        """Yield the results of `search`, in the order of the batches; raise its errors."""
+        """Yield the hypotheses of each batch, in the order of the batches; raise search errors."""
         job = partial(_search_there, self._origin, self._threads, decoding)
         return self._pool.map(job, batches)
 
 
 @contextmanager
 def search_processes(processes: int, origin: Origin) -> Iterator[SearchProcesses]:
-    """Start two or more processes, which share the cores, for the duration of the context.
+    """Start two or more processes, which share the cores, and stop them after the context.
 
     Raises:
         TranslationError: a process was killed.
@@ -131,7 +135,7 @@ def search_processes(processes: int, origin: Origin) -> Iterator[SearchProcesses
     assert processes > 1
     threads = max(1, cores() // processes)
     with process_pool(processes, "translated", TranslationError) as pool:
-        # Each process loads the weights now, so that errors come before the first sentence.
+        # Each process loads the weights now, so that errors are raised before translation starts.
         list(pool.map(partial(_load_there, origin, threads), range(processes)))
         yield SearchProcesses(pool, origin, threads)
 
@@ -149,12 +153,12 @@ def _load_there(origin: Origin, threads: int, _: int) -> None:
 
 @lru_cache(maxsize=1)
 def _opened(origin: Origin, threads: int) -> Find:
-    """Return the search of this process."""
+    """Return this process's search; the first call loads it."""
     prepare_process(threads)
     return origin.open()
 
 
 def prepare_process(threads: int) -> None:
-    """Set the number of compute threads, and keep freed memory for the next batch."""
+    """Set the number of compute threads, and keep freed memory for later batches."""
     torch.set_num_threads(threads)
     retain_freed_memory()

@@ -1,9 +1,9 @@
-"""Interface of a translator's search: `Searcher`.
+"""Interface between a translator and its search: `Searcher`.
 
     batches ─▶ Searcher.search ─▶ for each batch the hypotheses of its sentences, in order
 
-The translator cuts sentences into batches and decodes hypotheses into text, independently of the
-search. `OwnSearcher` is our own beam search, in this process or in several.
+The translator divides sentences into batches, and decodes hypotheses into text, in the same way for
+every searcher. `OwnSearcher` is our own beam search, in this process or in several.
 """
 
 from collections.abc import Generator, Iterator, Sequence
@@ -27,15 +27,16 @@ from transloom.inference.trained_network import Weights
 
 
 class Search(Protocol):
-    """Search for hypotheses."""
+    """Object that searches for hypotheses."""
 
     def search(self, decoding: DecodingConfig, batches: Sequence[MicroBatch]) -> Iterator[Found]:
         """Yield the hypotheses of each batch's sentences, in the order of the batches.
 
-        A batch's targets are prefixes, which its hypotheses begin with.
+        Each hypothesis begins with a prefix, which is the sentence's target in the batch.
 
         Raises:
-            PrefixError: a translation cannot begin with its prefix; numbered by `pair_ids`.
+            PrefixError: a translation cannot begin with its prefix; the error's index is the
+                sentence's number in `pair_ids`.
             TranslationError: the search cannot continue.
         """
 
@@ -44,28 +45,29 @@ class Searcher(Search, Protocol):
     """Search that can use several of the host's cores.
 
     Attributes:
-        engine: name of the library and its number format, valid in a file name, or None for our own
+        engine: name of the library and its number format, usable in file names, or None for our own
             search.
     """
 
     engine: str | None
 
     def prepare(self) -> None:
-        """Do work in advance that would delay the first search."""
+        """Do work in advance that would otherwise delay the first search."""
 
     def in_processes(self, processes: int) -> AbstractContextManager[Search]:
-        """Run the search in this number of processes, which share the cores.
+        """Return a context in which a search runs in this number of processes.
 
-        One process means this process.
+        The processes share the cores. With one process, the search runs in this process.
 
         Raises:
-            TranslationError: several processes are not possible.
+            TranslationError: the search cannot run in several processes.
         """
 
     def processes_for(self, sentences: int, bytes_of_longest: int = 0) -> int:
-        """Return the number of processes that saves time.
+        """Return the number of processes with which a search takes the least time.
 
         Args:
+            sentences: number of sentences to translate.
             bytes_of_longest: memory that the longest sentence needs.
         """
 
@@ -79,8 +81,9 @@ class OwnSearcher:
         """Create a search in this process.
 
         Args:
-            find: the search of a batch in this process.
-            origin: from which other processes load the search, or None if they cannot.
+            find: searches a batch in this process.
+            origin: description from which other processes load the same search, or None if they
+                cannot.
         """
         self._find = find
         self._origin = origin
@@ -111,6 +114,6 @@ def network_searcher(model: Transformer, weights: Weights | None) -> OwnSearcher
     """Return our own search over one network.
 
     Args:
-        weights: from which other processes load the network, or None if they cannot.
+        weights: identity with which other processes load the network, or None if they cannot.
     """
     return OwnSearcher(partial(search, model), None if weights is None else NetworkOrigin(weights))

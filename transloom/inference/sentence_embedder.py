@@ -14,7 +14,7 @@ from trainer.tasks.rows import sentence_rows
 from transloom.inference.batch_size import max_texts_per_batch
 from transloom.inference.text_reader import TextReader
 
-TEXTS_OF_A_PART = 2048  # sorted by length together, for little padding
+TEXTS_OF_A_PART = 2048  # texts that are sorted by length together, to reduce padding
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,9 +22,9 @@ class Embedded:
     """Sentences as vectors.
 
     Attributes:
-        vectors: float32 [sentences, width], each of length 1, so the dot product of two is their
-            cosine.
-        cut: numbers, from 0, of the sentences whose end was not read.
+        vectors: float32 [sentences, width], each of length 1, so the dot product of two vectors is
+            their cosine.
+        cut: indices of the sentences that were too long, so that their end was not read.
     """
 
     vectors: NDArray[np.float32]
@@ -38,16 +38,16 @@ class SentenceEmbedder(TextReader[SentenceEncoder]):
 
     @property
     def width(self) -> int:
-        """Width of a vector."""
+        """Number of elements of a vector."""
         return self.network.width
 
     @property
     def longest(self) -> int:
-        """Maximum tokens of a sentence that are read, including BOS and EOS."""
+        """Maximum tokens of a sentence that the network reads, including BOS and EOS."""
         return self.network.encoder.context_length
 
     def embed(self, texts: Sequence[str]) -> Embedded:
-        """Return the vector of each sentence, which depends on the others only by rounding."""
+        """Return the vector of each sentence. Other sentences can change it only by rounding."""
         parts = list(self.embed_parts(texts))
         vectors = [np.zeros((0, self.width), dtype=np.float32), *(part.vectors for part in parts)]
         cut = [
@@ -58,7 +58,10 @@ class SentenceEmbedder(TextReader[SentenceEncoder]):
         return Embedded(np.concatenate(vectors), cut)
 
     def embed_parts(self, texts: Sequence[str]) -> Iterator[Embedded]:
-        """Embed TEXTS_OF_A_PART sentences at a time; `cut` is numbered from 0 within each part."""
+        """Yield the vectors of TEXTS_OF_A_PART sentences at a time.
+
+        The indices in `cut` start at 0 in each part.
+        """
         for start in range(0, len(texts), TEXTS_OF_A_PART):
             whole = with_ends(self.tokenizer, list(texts[start : start + TEXTS_OF_A_PART]))
             cut = np.flatnonzero(whole.lengths > self.longest).tolist()
@@ -67,7 +70,7 @@ class SentenceEmbedder(TextReader[SentenceEncoder]):
     @torch.no_grad()
     def _vectors(self, sentences: FieldArrays) -> NDArray[np.float32]:
         vectors = np.empty((len(sentences.lengths), self.width), dtype=np.float32)
-        order = np.argsort(-sentences.lengths, kind="stable").astype(np.int64)  # the longest first
+        order = np.argsort(-sentences.lengths, kind="stable").astype(np.int64)  # longest first
         number_bytes = self.network.encoder.embedding.weight.element_size()
         heads = self.network.config.heads
         while len(order):

@@ -1,7 +1,8 @@
-"""Memory that the translation of a sentence needs, and splitting of sentences that are too long.
+"""Memory for translating a sentence, and splitting of sentences that are too long.
 
-The encoder's attention scores grow with the square of a sentence's length, and the decoder's cache
-grows with the length. 10,000 tokens of a tiny model with four heads take 5 GB.
+The memory of the encoder's attention scores grows with the square of a sentence's length, and that
+of the decoder's cache in proportion to the length. With a tiny model that has four heads, a
+sentence of 10,000 tokens takes 5 GB.
 """
 
 import re
@@ -14,28 +15,30 @@ from data_pipeline.tokenizers.tokenizer import Tokenizer
 from model.config.transformer import DecodingConfig, ModelConfig
 from trainer.errors import TranslationError
 
-# Copies of a layer's attention scores in memory at once: the products, the masked ones, the
+# Number of copies of a layer's attention scores in memory at once: raw, masked, and after the
 # softmax.
 COPIES_OF_SCORES = 3
-# A cache has capacity for up to twice its present positions.
+# Maximum ratio of a decoder cache's capacity to the number of positions that it holds.
 ROOM_OF_CACHE = 2
 
-# Maximum characters of the texts that are encoded at once only to count their tokens.
+# Maximum total characters of texts that are tokenised at once only to count their tokens.
 CHARACTERS_COUNTED_AT_ONCE = 2**20
 
 _SENTENCE_ENDS = re.compile(r"(?<=[.!?…])[\"'”’»)\]]*\s+|(?<=[。！？｡])")
 _SPACES = re.compile(r"\s+")
 
-# Function that returns the number of tokens of each text, EOS and tag included.
+# Function that returns the number of tokens of each text, including EOS and a tag.
 Count = Callable[[Sequence[str]], list[int]]
 
 
 @dataclass(frozen=True)
 class SentenceMemory:
-    """Memory of one sentence's search.
+    """Memory that the search for a sentence's translation needs.
 
     Attributes:
-        others: configurations of an ensemble's networks, except the first.
+        config: configuration of the network, or of an ensemble's first network.
+        element_bytes: bytes of one number in the network.
+        others: configurations of an ensemble's other networks.
     """
 
     config: ModelConfig
@@ -45,24 +48,24 @@ class SentenceMemory:
 
     @property
     def of_position(self) -> int:
-        """Bytes of one position in the decoder's cache: keys and values of each hypothesis."""
+        """Bytes of one position in the decoder's cache: keys and values, for all hypotheses."""
         networks = (self.config, *self.others)
         numbers = sum(2 * c.decoder_layers * c.groups * c.head_width for c in networks)
         return numbers * self.decoding.beam_size * self.element_bytes
 
     @property
     def of_score(self) -> int:
-        """Bytes of the scores of one pair of positions, in all heads, for one copy."""
+        """Bytes of one copy of the attention scores of two positions, in all heads of a layer."""
         return max(c.heads for c in (self.config, *self.others)) * self.element_bytes
 
     def bytes(self, tokens: int) -> int:
-        """Return the maximum memory of a sentence with this number of tokens."""
+        """Return the maximum memory, in bytes, for a sentence with this number of tokens."""
         output = int(self.decoding.max_length_factor * tokens) + self.decoding.max_extra_length
         scores = COPIES_OF_SCORES * self.of_score * tokens**2
         return scores + ROOM_OF_CACHE * self.of_position * (tokens + output)
 
     def longest(self, available: int) -> int:
-        """Return the maximum tokens of a sentence that this number of bytes suffices for."""
+        """Return the number of tokens of the longest sentence for which these bytes suffice."""
         low, high = 0, 1
         while self.bytes(high) <= available:
             low, high = high, 2 * high
@@ -74,7 +77,12 @@ class SentenceMemory:
 
 @dataclass(frozen=True)
 class SentenceLimit:
-    """Maximum tokens of a sentence, EOS and tag included, and the reason for the limit."""
+    """Maximum tokens of a sentence, EOS and tag included, and the reason for the limit.
+
+    Attributes:
+        reason: source of the limit: the lengths in training, an option of the user, or the
+            available memory.
+    """
 
     tokens: int
     reason: Literal["training", "wish", "memory"]
@@ -88,10 +96,10 @@ class SentenceLimit:
 
 
 class LongSentenceError(TranslationError):
-    """Sentences have more tokens than the limit.
+    """Error because sentences have more tokens than the limit.
 
     Attributes:
-        sentences: for each, its index among the given sentences, from 0, and its number of tokens.
+        sentences: for each of them, its index among the given sentences, and its number of tokens.
     """
 
     def __init__(self, sentences: Sequence[tuple[int, int]], limit: SentenceLimit) -> None:
@@ -122,10 +130,11 @@ def count_tokens(
 
 
 def parts_of(sentence: str, most: int, count: Count) -> list[str]:
-    """Split a sentence into parts of at most `most` tokens each, without losing text except spaces.
+    """Split a sentence into parts of at most `most` tokens each; only spaces are lost.
 
-    It is cut at sentence ends if that suffices, otherwise at spaces, otherwise anywhere. Each part
-    is as long as possible. A single character may still have more than `most` tokens.
+    A sentence is cut at sentence ends if that suffices, otherwise also at spaces. Each part then
+    extends to the last possible cut. A part that is still too long is halved until its parts are
+    short enough. Only a single character may have more than `most` tokens in the end.
     """
     parts = [sentence]
     for places in (_SENTENCE_ENDS, _SPACES):
@@ -148,10 +157,10 @@ def parts_of(sentence: str, most: int, count: Count) -> list[str]:
 
 
 def _filled(text: str, places: re.Pattern[str], most: int, count: Count) -> list[str]:
-    """Cut the text at some of the places, so that each part has as many tokens as allowed."""
+    """Cut a text at matches of `places` into parts that are as long as `most` tokens allow."""
     bounds = [0, *(found.end() for found in places.finditer(text)), len(text)]
     pieces = [text[start:stop] for start, stop in pairwise(bounds)]
-    beside = count([""])[0]  # EOS and tag, which every part has once
+    beside = count([""])[0]  # number of tokens for EOS and tag, which every part has
     before = [0, *accumulate(length - beside for length in count(pieces))]
     parts, first = [], 0
     for number in range(1, len(pieces) + 1):

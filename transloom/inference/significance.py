@@ -1,11 +1,11 @@
 """Significance tests of the difference between systems.
 
-Paired bootstrap (Koehn 2004) and approximate randomisation (Riezler and Maxwell 2005) are
-sacreBLEU's (`sacrebleu.significance.PairedTest`), with its seed and its numbers of resamples. The
-results equal those of `sacrebleu -i A B --paired-bs` and `--paired-ar` on the same files.
+Paired bootstrap (Koehn 2004) and approximate randomisation (Riezler and Maxwell 2005) are computed
+by sacreBLEU's `PairedTest`, with its seed and its numbers of resamples. The results equal those of
+`sacrebleu -i A B --paired-bs` and `--paired-ar` on the same files.
 
-A metric's statistics of a sentence are computed once, and all scores are sums of them. The slowest
-statistics, TER's, take longer than everything else.
+The statistics of each sentence are computed once per metric. All scores are computed from sums of
+these statistics. The statistics of TER take longer than everything else.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,25 +16,26 @@ import numpy as np
 import sacrebleu
 from sacrebleu.significance import PairedTest
 
-# Sentences whose statistics are computed between two progress reports.
+# Number of sentences whose statistics are computed between two progress reports.
 SENTENCES_PER_REPORT = 20
 
-# SacreBLEU's values.
+# Default values of sacreBLEU.
 BOOTSTRAP_SEED = 12345
 BOOTSTRAP_RESAMPLES = 1000
 
-# BLEU and chrF of detokenised text; BLEU of lower-cased Moses tokens: see `evaluation`.
+# `bleu` and `chrf` are of detokenised text; `bleu_literature` is BLEU of lower-cased Moses tokens:
+# see `evaluation`.
 Metric = Literal["bleu", "chrf", "bleu_literature"]
 
-# Callback with the present activity, the completed work, and the total work.
+# Callback with the current activity, the completed work, and the total work.
 Report = Callable[[str, int, int], None]
 
 
 class _StatisticsOnce:
-    """Mixin of sacreBLEU's metrics that caches the statistics of a text for a sentence.
+    """Mixin for sacreBLEU's metrics that caches statistics by sentence number and hypothesis.
 
-    All hypotheses passed to an object must have the same references. `_extract_corpus_statistics`
-    is private, and called by `PairedTest` (read in 2.5.0 and 2.6.0).
+    All calls to an object must have the same references. `_extract_corpus_statistics` is private in
+    sacreBLEU; `PairedTest` calls it (read in 2.5.0 and 2.6.0).
     """
 
     report: Callable[[int], None] = staticmethod(lambda sentences: None)
@@ -66,7 +67,7 @@ class _Ter(_StatisticsOnce, sacrebleu.TER):
 
 @dataclass(frozen=True)
 class System:
-    """System by its name in tables, with its hypotheses, one per sentence."""
+    """Name of a system, as shown in tables, and its hypotheses, one per sentence."""
 
     name: str
     hypotheses: list[str]
@@ -74,12 +75,14 @@ class System:
 
 @dataclass(frozen=True)
 class Tested:
-    """A system's score by one metric.
+    """Score of a system by one metric.
 
     Attributes:
-        mean: of the bootstrap's resamples.
-        interval: half the width of their 95 % interval, around the mean.
-        p_bootstrap, p_randomisation: of the difference from the baseline, or None for the baseline.
+        score: score on the test set.
+        mean: mean score of the bootstrap's resamples.
+        interval: half the width of the 95 % confidence interval, which is centred on `mean`.
+        p_bootstrap, p_randomisation: p values of the difference from the baseline, or None for the
+            baseline itself.
     """
 
     score: float
@@ -91,7 +94,11 @@ class Tested:
 
 @dataclass(frozen=True)
 class Signatures:
-    """sacreBLEU's signatures of one metric's scores in each of the two tests."""
+    """sacreBLEU's signatures of one metric, which differ between the two tests.
+
+    Attributes:
+        more_is_better: True if a higher score is better.
+    """
 
     bootstrap: str
     randomisation: str
@@ -99,16 +106,16 @@ class Signatures:
 
 
 class Scorer:
-    """BLEU, chrF and TER of several systems on the same sentences."""
+    """Scorer of several systems on the same sentences, by BLEU, chrF and TER."""
 
     def __init__(self, systems: Sequence[System], references: list[str]) -> None:
-        """Store the hypotheses and references as sacreBLEU reads them from files.
+        """Store the hypotheses and references.
 
         Args:
             systems: the first one is the baseline.
         """
         assert all(len(system.hypotheses) == len(references) for system in systems)
-        # As sacreBLEU reads them from files.
+        # Remove trailing white space, as sacreBLEU does when it reads files.
         self._systems = [
             (system.name, [text.rstrip() for text in system.hypotheses]) for system in systems
         ]
@@ -133,19 +140,23 @@ class Scorer:
 
                 metric.report = tell
                 metric._extract_corpus_statistics(hypotheses, self._references)
-                if done < len(hypotheses):  # the rest equals other systems'
+                if done < len(hypotheses):  # the remaining texts are cached from earlier systems
                     tell(len(hypotheses) - done)
 
     def test(self, report: Report) -> tuple[list[dict[str, Tested]], dict[str, Signatures]]:
-        """Compute each system's scores by metric, with both tests against the first system."""
+        """Compute each system's scores, and test its difference from the first system.
+
+        Returns:
+            For each system its results by metric, and the signatures by metric.
+        """
         baseline, *others = self._systems
         tests = len(others) * 2
         results: list[dict[str, Tested]] = []
         for number, other in enumerate(others):
             found: list[Any] = []
             for kind in ("bs", "ar"):
-                # One test per system gives the same results as one test of all, since each starts
-                # with the same seed.
+                # A separate test per system gives the same results as one test of all systems,
+                # since each test starts with the same seed.
                 test = PairedTest(
                     [baseline, other], self._metrics, self._references, test_type=kind
                 )
@@ -165,7 +176,12 @@ class Scorer:
         return results, signatures
 
     def _tested(self, bootstrap: Any, randomised: Any, position: int) -> dict[str, Tested]:
-        """Return a system's results by metric, from its position in the results of both tests."""
+        """Return a system's results by metric.
+
+        Args:
+            bootstrap, randomised: results of the two tests, by metric and position.
+            position: the system's position in these results.
+        """
         results = {}
         for name in self._metrics:
             one, other = bootstrap[name][position], randomised[name][position]
@@ -175,7 +191,7 @@ class Scorer:
         return results
 
     def scores_of(self, sentences: Sequence[int]) -> list[dict[str, float]]:
-        """Return each system's scores by metric on some of the sentences, numbered from 0."""
+        """Return each system's scores by metric on the sentences with these indices."""
         return [
             {
                 name: self._score(metric, hypotheses, sentences)
@@ -191,11 +207,11 @@ class Scorer:
 
 
 class OneMetric:
-    """One metric on systems whose hypotheses are mostly equal, such as those of a grid search."""
+    """Scorer with one metric, for systems with mostly equal hypotheses, as in a grid search."""
 
     def __init__(self, metric: Metric, references: Sequence[str]) -> None:
         self._metric: Any = _Chrf() if metric == "chrf" else _Bleu()
-        if metric == "bleu_literature":  # of texts that are already tokenised
+        if metric == "bleu_literature":  # its texts are already tokenised
             self._metric = _Bleu(tokenize="none", force=True)
         self._references = [[text.rstrip() for text in references]]
 
@@ -204,10 +220,11 @@ class OneMetric:
         return float(self._metric._aggregate_and_compute(self._statistics(hypotheses)).score)
 
     def p_values(self, baseline: Sequence[str], others: Iterable[Sequence[str]]) -> Iterator[float]:
-        """Yield each system's p value of a difference this large by chance, by paired bootstrap.
+        """Yield the p value of each system's difference from the baseline, by paired bootstrap.
 
-        It equals that of sacreBLEU's `PairedTest`, which would resample the baseline again for each
-        system. For equal texts it is 1, while sacreBLEU reports its smallest possible value.
+        It is the probability of a difference at least this large by chance, and equals that of
+        sacreBLEU's `PairedTest`, which would resample the baseline again for each system. If all
+        texts equal the baseline's, it is 1, while sacreBLEU reports its smallest possible value.
         """
         sentences = len(self._references[0])
         drawn = np.random.default_rng(BOOTSTRAP_SEED).choice(
@@ -227,9 +244,10 @@ class OneMetric:
         """Return the score of each resample.
 
         Args:
-            times: how often each sentence occurs in each resample.
+            times: number of occurrences of each sentence in each resample [resamples, sentences].
         """
-        # Counts in sacreBLEU's form; their sums are exact in both precisions.
+        # sacreBLEU uses float32. The statistics are counts, whose sums are exact in float64 and in
+        # float32.
         sums = (times @ np.array(self._statistics(hypotheses), dtype="float64")).astype("float32")
         return np.array([self._metric._compute_score_from_stats(row).score for row in sums])
 
@@ -240,5 +258,5 @@ class OneMetric:
 
     @property
     def signature(self) -> str:
-        """Signature of the score; sacreBLEU completes it with the first score."""
+        """Signature of the score; sacreBLEU completes it when it computes the first score."""
         return str(self._metric.get_signature())

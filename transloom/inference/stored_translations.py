@@ -1,7 +1,7 @@
-"""Scores of the test-set translations stored in a run's folder, without translating.
+"""Scores of the test-set translations in a run folder, computed without translating again.
 
-    translations/NAME-STEP-beamB-alphaA.txt  ─┐
-    the dataset's references of NAME         ─┴▶ BLEU, chrF, each with its signature
+    translations/NAME-STEP-beamB-alphaA.txt      ─┐
+    references of the test set NAME (dataset)    ─┴▶ BLEU, chrF, each with its signature
 
 `transloom evaluate` wrote the translations (`evaluation.py`).
 """
@@ -20,9 +20,9 @@ from trainer.recipe import TrainingRecipe
 from trainer.runs.folder import RunFolder
 from transloom.inference.scoring import dataset_of
 
-NEWEST = 6  # maximum files that are scored per test set
+NEWEST = 6  # maximum number of files to score per test set
 _MAX_BYTES = 2**26
-# The part of a file name after the name of the test set.
+# Part of a file name that follows the name of the test set.
 _MADE_BY = re.compile(
     r"-(?P<weights>\d{8}|average-of-.+)-beam(?P<beam>\d+)-alpha(?P<alpha>[\d.]+)\.txt"
 )
@@ -30,11 +30,14 @@ _MADE_BY = re.compile(
 
 @dataclass(frozen=True)
 class StoredScore:
-    """Score of stored translations.
+    """Score of a file with stored translations.
 
     Attributes:
-        checkpoint: the step of the checkpoint that made them, or the name of an average.
-        file: has one translation per line.
+        checkpoint: step of the checkpoint that translated, or the name of an average.
+        score: name of the metric.
+        value: the score itself.
+        signature: sacreBLEU's signature of the score.
+        file: name of the file, which has one translation per line.
     """
 
     test_set: str
@@ -48,7 +51,7 @@ class StoredScore:
 
 
 def stored_scores(run: RunFolder) -> list[StoredScore]:
-    """Return the scores of a run's stored translations, by test set and then by checkpoint.
+    """Return the scores of a run's stored translations, ordered by test set, then by file name.
 
     Raises:
         TrainerError, DatasetError, OSError: the run's checkpoint or its dataset cannot be read.
@@ -71,7 +74,7 @@ def stored_scores(run: RunFolder) -> list[StoredScore]:
 
 
 def _files_of(folder: Path, name: str) -> list[tuple[Path, re.Match[str]]]:
-    """Return the newest files of a test set's translations, sorted by name."""
+    """Return the newest files with translations of a test set, sorted by name."""
     matches = [
         (file, made_by)
         for file in folder.iterdir()
@@ -84,7 +87,7 @@ def _files_of(folder: Path, name: str) -> list[tuple[Path, re.Match[str]]]:
 def _scores_of(
     name: str, file: Path, made_by: re.Match[str], references: list[str]
 ) -> list[StoredScore]:
-    """Return BLEU and chrF, or no scores unless the file has one line per reference."""
+    """Return BLEU and chrF of a file, or [] if it does not have one line per reference."""
     hypotheses = read_regular(file, _MAX_BYTES).decode("utf-8", "replace").split("\n")[:-1]
     if len(hypotheses) != len(references):
         return []

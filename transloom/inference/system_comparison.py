@@ -1,8 +1,8 @@
 """Comparison of several systems on one test set, as a paper reports it.
 
-hypotheses and references ──▶ BLEU, chrF, TER and their significance     significance.py
-                          ──▶ by length of the source, by rare words     breakdowns.py
-runs of one recipe with other seeds ──▶ mean and deviation of their scores
+hypotheses and references ──▶ BLEU, chrF, TER and their significance       significance.py
+                          ──▶ scores by source length and word frequency   breakdowns.py
+runs that differ only in their seed ──▶ mean and standard deviation of their scores
 """
 
 from collections.abc import Sequence
@@ -23,13 +23,13 @@ from transloom.inference.significance import Report, Scorer, Signatures, System,
 
 @dataclass(frozen=True)
 class TestSet:
-    """Sentences and their references.
+    """Sentences of a test set and their references.
 
     Attributes:
-        sources_sha256, references_sha256: of the dataset's files.
+        sources_sha256, references_sha256: hashes of the files in the dataset.
     """
 
-    __test__ = False  # pytest would collect it because of its name
+    __test__ = False  # otherwise pytest collects the class because of its name
 
     name: str
     sources: list[str]
@@ -43,10 +43,12 @@ class Candidate:
     """A run's checkpoint and its translations of the test set.
 
     Attributes:
-        name: the run's name as the user gave it.
-        recipe: key of the recipe, seed excluded: equal for runs that differ only in their seed.
-        file: has one hypothesis per line.
-        reused: whether the hypotheses were stored by an earlier command.
+        name: the run as the user named it.
+        recipe: key of the recipe without the seed; equal for runs that differ only in their seed.
+        hypotheses: one translation per sentence.
+        file: the file with the hypotheses, one per line.
+        sha256: hash of that file.
+        reused: True if an earlier command stored the hypotheses.
     """
 
     name: str
@@ -65,7 +67,12 @@ class Candidate:
 
 @dataclass(frozen=True)
 class LengthScores:
-    """Scores of the sentences in a bucket of lengths, of each system by metric."""
+    """Scores of all systems on the sentences whose source length is in one bucket.
+
+    Attributes:
+        sentences: number of these sentences.
+        scores: for each system, its scores by metric.
+    """
 
     bucket: Bucket
     sentences: int
@@ -77,7 +84,10 @@ class Seeds:
     """Runs of one recipe that differ only in their seed.
 
     Attributes:
-        mean, deviation: by metric; the deviation is the sample's, with n - 1.
+        systems: names of the runs.
+        seeds: the seed of each run.
+        mean: mean score of the runs, by metric.
+        deviation: sample standard deviation of the scores (divisor n - 1), by metric.
     """
 
     systems: list[str]
@@ -88,7 +98,13 @@ class Seeds:
 
 @dataclass(frozen=True)
 class SystemComparison:
-    """Results of a comparison of several systems; the first system is the baseline."""
+    """Results of a comparison of several systems; the first system is the baseline.
+
+    Attributes:
+        signatures: by metric.
+        scores: for each system, its results by metric.
+        words_counted_in: description of the text whose word frequencies define the buckets.
+    """
 
     test_set: TestSet
     systems: list[Candidate]
@@ -100,7 +116,7 @@ class SystemComparison:
     seeds: list[Seeds]
 
     def to_json(self) -> dict[str, Any]:
-        """Return everything except the sentences themselves."""
+        """Return all results as JSON values, without the sentences themselves."""
         test_set = asdict(self.test_set)
         sentences = len(test_set.pop("sources"))
         del test_set["references"]
@@ -129,7 +145,7 @@ class SystemComparison:
         }
 
 
-_OURS = ("hypotheses", "recipe", "file")  # not in a candidate's JSON as they are
+_OURS = ("hypotheses", "recipe", "file")  # not copied unchanged into a candidate's JSON
 
 
 def compare_systems(
@@ -138,11 +154,11 @@ def compare_systems(
     frequencies: Frequencies,
     report: Report,
 ) -> SystemComparison:
-    """Compare systems with the first one.
+    """Compare each system with the first one, which is the baseline.
 
     Args:
-        frequencies: of words, which define the buckets of rare words.
-        report: called with the present activity, the completed work, and the total work.
+        frequencies: word frequencies, by which words are divided into buckets.
+        report: called with the current activity, the completed work, and the total work.
     """
     systems = [System(candidate.name, candidate.hypotheses) for candidate in candidates]
     scorer = Scorer(systems, test_set.references)
@@ -166,9 +182,9 @@ def compare_systems(
 
 
 def _seeds(candidates: Sequence[Candidate], scores: list[dict[str, Tested]]) -> list[Seeds]:
-    """Return the recipes with several seeds, in the order of their first runs.
+    """Return the groups of runs that differ only in their seed, in the order of their first runs.
 
-    A recipe with a repeated seed, such as two checkpoints of one run, is left out.
+    A group in which a seed occurs twice, such as two checkpoints of one run, is left out.
     """
     groups: dict[str, list[int]] = {}
     for number, candidate in enumerate(candidates):

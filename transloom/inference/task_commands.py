@@ -1,4 +1,4 @@
-"""Commands that use a run of each task, for messages; this module has no heavy imports."""
+"""Commands that use a trained run, by the run's task; this module has no heavy imports."""
 
 COMMANDS = {
     "translation": "transloom translate",
@@ -9,5 +9,5 @@ COMMANDS = {
     "token_classification": "transloom classify",
     "tlm": "transloom fill",
 }
-# Tasks with a page of `transloom explain`.
+# Tasks for which `transloom explain` can write a page.
 EXPLAINED_TASKS = ("translation", "causal_lm", "masked_lm", "tlm")

@@ -19,8 +19,9 @@ class Continuation:
     """Continuation of a prompt.
 
     Attributes:
-        text: without the prompt, and without the stop string that ended it.
-        log_probability: of its tokens, in nats, as predicted by the network.
+        text: the continuation, without the prompt and without the stop string that ended it.
+        log_probability: log-probability of the new tokens in nats, as predicted by the network.
+        tokens: number of new tokens.
         ended: see `model.generation.sampling.Generated`.
     """
 
@@ -43,11 +44,12 @@ class TextGenerator(TextReader[DecoderOnly]):
         self.sampling: SamplingConfig = sampling
 
     def generate(self, prompts: Sequence[str]) -> list[Continuation]:
-        """Generate a continuation of each prompt, under `sampling`.
+        """Generate a continuation of each prompt, with the options in `sampling`.
 
-        It depends only on the prompt, its number and the seed, not on the other prompts. A text
-        longer than the context is continued from its end. With learned positions, generation
-        restarts from the last half of a context each time that the positions are used up.
+        A continuation depends only on its prompt, the prompt's index and the seed, not on other
+        prompts. If a prompt is longer than the network's context, only its end is read. With
+        learned positions, the number of positions is limited: each time that all are used,
+        generation restarts with the last tokens as a new prompt, half a context long.
         """
         continuations: list[Continuation] = []
         ids = [self.read_ids(prompt) for prompt in prompts]
@@ -67,7 +69,7 @@ class TextGenerator(TextReader[DecoderOnly]):
         return continuations
 
     def _continue(self, texts: list["_Text"]) -> None:
-        """Continue each text until it ends or the context is full."""
+        """Continue each text for one round: until it ends or all positions are used."""
         most = self.sampling.max_new_tokens
         for left in sorted({most - len(text.ids) for text in texts}):
             alike = [text for text in texts if most - len(text.ids) == left]
@@ -83,7 +85,7 @@ class TextGenerator(TextReader[DecoderOnly]):
                 text.take(made)
 
     def _completes(self, texts: list["_Text"]) -> Finished:
-        """Return a function that checks whether a text with new tokens has a stop string."""
+        """Return a function that returns True if a text with new tokens has a stop string."""
 
         def is_complete(index: int, ids: Sequence[int]) -> bool:
             text = self.tokenizer.decode([[*texts[index].ids, *ids]])[0]
@@ -92,12 +94,12 @@ class TextGenerator(TextReader[DecoderOnly]):
         return is_complete
 
     def ids(self, prompt: str) -> list[int]:
-        """Return BOS and all tokens of a prompt, without a limit."""
+        """Return BOS and the ids of all tokens of a prompt, even if they exceed the context."""
         tokens: list[int] = self.tokenizer.encode([prompt])[0].tolist()
         return [self.tokenizer.bos_id, *tokens]
 
     def read_ids(self, prompt: str) -> list[int]:
-        """Return the last tokens of `ids`, as many as the network reads."""
+        """Return the last ids of a prompt, as many as the network can read."""
         return self.ids(prompt)[-self.network.context_length :]
 
     def _continuation(self, prompt: str, found: "_Text") -> Continuation:
@@ -115,11 +117,14 @@ class TextGenerator(TextReader[DecoderOnly]):
 
 @dataclass
 class _Text:
-    """A prompt and its continuation so far.
+    """Prompt and its continuation so far.
 
     Attributes:
-        rounds: number of completed rounds; each round has a new context.
-        ended: reason for the end of the last round.
+        number: index of the prompt.
+        prompt: ids of the prompt.
+        ids: ids of the continuation.
+        rounds: number of completed rounds; each round starts with a new context.
+        ended: reason for the end of the last round, or None before the first one.
     """
 
     number: int
@@ -130,13 +135,13 @@ class _Text:
     ended: Ending | None = None
 
     def context(self, context_length: int) -> list[int]:
-        """Return the tokens that the next round continues."""
+        """Return the ids with which the next round starts."""
         if not self.rounds:
             return self.prompt
         return [*self.prompt, *self.ids][-max(1, context_length // 2) :]
 
     def take(self, made: Generated) -> None:
-        """Add the tokens of a round."""
+        """Add the new tokens of a round."""
         self.ids += made.ids
         self.log_probability += made.log_probability
         self.rounds += 1

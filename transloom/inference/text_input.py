@@ -1,8 +1,8 @@
 """Text input of a command, from a file, standard input or arguments, always in UTF-8.
 
-Python would decode standard input and arguments by the locale. In Latin-1 every byte is a letter,
-so a wrong decoding would not be detected. Lines end only at \\n, so that line N of the output
-belongs to line N of the input; a \\r before it belongs to the line's end.
+Python would decode standard input and arguments with the locale's encoding. In Latin-1 every byte
+is a character, so wrongly decoded text would not be detected. A line ends only at \\n or \\r\\n, so
+that line N of the output belongs to line N of the input.
 """
 
 import os
@@ -38,17 +38,19 @@ def read_lines(file: str) -> list[str]:
 
 
 def typed_lines() -> Iterator[str]:
-    """Yield lines of standard input one by one, as they are typed."""
+    """Yield the lines of standard input, each as soon as it is typed."""
     return lines_of(_standard_input(), STANDARD_INPUT)
 
 
 def lines_of(data: BinaryIO, file: str, before: int = 0) -> Iterator[str]:
-    """Yield the lines of a file without their ends.
+    """Yield the lines of a file without line ends.
 
-    At most MAX_LINE_BYTES of a line are read, so that a line without end takes no memory.
+    Reading stops after MAX_LINE_BYTES of a line, so that an endless line does not fill the memory.
 
     Args:
-        before: number of the file's lines that were read earlier.
+        data: the open file.
+        file: name of the file, for messages.
+        before: number of lines that were already read from the file.
 
     Raises:
         CorpusError: a line is too long or not UTF-8.
@@ -72,14 +74,14 @@ def lines_of(data: BinaryIO, file: str, before: int = 0) -> Iterator[str]:
 
 
 def argument_text(argument: str) -> str:
-    """Decode an argument of the command line from its original bytes.
+    """Decode a command-line argument from its original bytes.
 
     Raises:
-        CorpusError: they are not UTF-8.
+        CorpusError: the bytes are not UTF-8.
     """
     try:
         given = os.fsencode(argument)
-    except UnicodeEncodeError:  # no bytes in this locale: it comes from a caller in Python
+    except UnicodeEncodeError:  # passed by Python code, not by a command line in this locale
         given = argument.encode(errors="surrogatepass")
     return _decoded(given, f"The argument {argument!r}")
 
@@ -101,7 +103,11 @@ def _standard_input() -> BinaryIO:
 
 
 def read_texts(arguments: Sequence[str], file: str | None = None) -> list[str]:
-    """Return the texts of a command line, or of a file or standard input, one per line.
+    """Return the texts from the command line; without any, the lines of a file.
+
+    Args:
+        arguments: texts from the command line.
+        file: file to read, or None for standard input.
 
     Raises:
         CorpusError: a text is not UTF-8, a line is too long, or the file cannot be read.

@@ -1,4 +1,4 @@
-"""Base class of trained networks that read texts with one tokenizer."""
+"""Base class of trained networks that read texts with a single tokenizer."""
 
 from pathlib import Path
 from typing import ClassVar, Generic, Self, TypeVar, cast
@@ -15,8 +15,8 @@ class TextReader(Generic[N]):
     """Trained network with its tokenizer.
 
     Attributes:
-        tasks: the tasks whose runs have such a network.
-        passed_over: the reasons for not loading weights that are usually preferred.
+        tasks: tasks of the runs that a subclass can load.
+        passed_over: reasons why checkpoints that are normally preferred were not loaded.
     """
 
     tasks: ClassVar[tuple[str, ...]]
@@ -37,10 +37,11 @@ class TextReader(Generic[N]):
         """Load the newest intact weights of a run, or those of one checkpoint.
 
         Args:
-            checkpoint: a step or the name of an average.
+            checkpoint: a step or the name of an average, or None for the newest.
+            precision: number format of the weights and the network.
 
         Raises:
-            RunMismatchError: the path has no run, or the run is of another task.
+            RunMismatchError: the path has no run, or its run was trained for another task.
             CheckpointError: the run has no such checkpoint, or it is damaged.
         """
         return cls(load_network(Path(run), checkpoint, "cpu", precision).of_task(*cls.tasks))

@@ -32,7 +32,7 @@ Precision = Literal["fp32", "bf16"]
 
 @dataclass(frozen=True)
 class Weights:
-    """Identity of a network's weights, from which another process loads the same ones."""
+    """Identity of a network's weights, with which another process can load the same weights."""
 
     run: Path
     checkpoint: str
@@ -41,12 +41,13 @@ class Weights:
 
 @dataclass(frozen=True)
 class TrainedNetwork:
-    """Model in evaluation mode, with its tokenizers, recipe and checkpoint.
+    """Network in evaluation mode, with its tokenizers, recipe and checkpoint.
 
     Attributes:
-        recipe: the checkpoint's recipe.
-        weights: the identity of the loaded weights.
-        passed_over: the reasons for not loading weights that are usually preferred.
+        tokenizers: by field.
+        recipe: the recipe in the checkpoint.
+        weights: identity of the loaded weights.
+        passed_over: reasons why checkpoints that are normally preferred were not loaded.
     """
 
     model: nn.Module
@@ -75,7 +76,7 @@ class TrainedNetwork:
 def load_network(
     run: Path, checkpoint: int | str | None, device: str, precision: Precision
 ) -> TrainedNetwork:
-    """Load the newest intact weights, or those of one checkpoint.
+    """Load the newest intact weights of a run, or those of one checkpoint.
 
     Args:
         checkpoint: a step or the name of an average, or None for the newest.
@@ -90,7 +91,7 @@ def load_network(
     recipe = TrainingRecipe.of_checkpoint(found.header.recipe, found.header.identity)
     store = open_store(folder.dataset)
     tokenizers = load_tokenizers(store, Manifest.load(store))
-    if not recipe.extensions:  # before a network of any size is allocated
+    if not recipe.extensions:  # check the shapes before a network is allocated
         require_same_shapes(found, parameter_shapes(recipe, tokenizers))
     model = build_network(recipe, tokenizers)
     require_same_shapes(found, {name: p.shape for name, p in model.named_parameters()})
@@ -103,10 +104,12 @@ def load_network(
 def shapes_of_run(run: RunFolder, checkpoint: Checkpoint) -> dict[str, tuple[int, ...]] | None:
     """Return the parameter shapes that a checkpoint's recipe defines for the run's network.
 
-    Return None if they cannot be determined here: an extension or the run's tokenizers are missing.
+    Returns:
+        The shape of each parameter by its name. None if the shapes cannot be determined here: the
+        recipe uses extensions, or the run's tokenizers cannot be read.
 
     Raises:
-        RunMismatchError: this version does not accept the recipe.
+        RunMismatchError: this version of transloom does not accept the recipe.
     """
     header = checkpoint.header
     try:
@@ -125,13 +128,13 @@ def shapes_of_run(run: RunFolder, checkpoint: Checkpoint) -> dict[str, tuple[int
 def find_checkpoint(run: RunFolder, checkpoint: int | str | None) -> tuple[Checkpoint, list[str]]:
     """Find and verify the requested checkpoint, or the newest intact one.
 
-    A run without an intact checkpoint of a step falls back to its newest intact average.
+    If no checkpoint of a step is intact, the newest intact average is used instead.
 
     Args:
         checkpoint: a step or the name of an average, or None for the newest.
 
     Returns:
-        The checkpoint, and the reasons for passing over checkpoints that are usually preferred.
+        The checkpoint, and the reasons why checkpoints that are normally preferred were not chosen.
 
     Raises:
         CheckpointError: the run has no such checkpoint, or it is damaged.

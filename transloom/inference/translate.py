@@ -1,4 +1,4 @@
-"""`transloom translate`: read lines of sentences, and yield lines of translations.
+"""Implementation of `transloom translate`: reads sentences and yields lines of translations.
 
 sentences, prefixes ─▶ batches ─▶ translations ─▶ alignments, on request ─▶ text or JSON
 """
@@ -24,9 +24,9 @@ from transloom.inference.translation import Translation
 from transloom.inference.translator import Translator
 
 SENTENCES_AT_ONCE = 1024
-SENTENCES_OF_EACH = 2048  # per process, since processes wait for each other at the end of a chunk
+SENTENCES_OF_EACH = 2048  # per process; large, since processes wait for each other after each batch
 
-LINES_NAMED = 5  # maximum lines in the error message about long lines
+LINES_NAMED = 5  # maximum number of lines that a message about long lines lists
 
 LongLines = Literal["refuse", "split"]
 
@@ -36,10 +36,12 @@ class LineOptions:
     """Options for translating lines, and for the output of each.
 
     Attributes:
-        alignments: add the alignment of words: after a tab in Pharaoh's format, in JSON as pairs.
-        long_lines: refuse a file that has longer sentences before translation starts, or translate
-            them in parts. Parts allow one translation, no prefixes and no alignments.
-        max_tokens: maximum tokens of a sentence, or None for the maximum of the model's training.
+        alignments: add the alignment of words: in text after a tab, in Pharaoh's format; in JSON as
+            pairs.
+        long_lines: with `refuse`, a file with sentences that are too long is refused before
+            anything is translated. With `split`, such sentences are translated in parts, which
+            requires `n_best` 1, no prefixes and no alignments.
+        max_tokens: maximum tokens of a sentence, or None for the maximum length in training.
     """
 
     tag: str | None = None
@@ -53,7 +55,7 @@ class LineOptions:
 PLAIN_TEXT = LineOptions()
 
 
-Batch = tuple[list[str], list[str] | None]  # sentences, and prefixes if there are any
+Batch = tuple[list[str], list[str] | None]  # sentences, and their prefixes or None
 
 
 def translated_lines(
@@ -64,17 +66,18 @@ def translated_lines(
     prefixes: str | None = None,
     processes: int | None = None,
 ) -> Iterator[str]:
-    """Yield the translations of each sentence of a file: a line each, or one line of JSON.
+    """Yield the output for each sentence of a file: a line per translation, or one line of JSON.
 
-    A model trained with context reads the lines as documents: each line with the preceding ones.
+    For a model trained with context, the lines are a document, and each is read with the preceding
+    ones.
 
     Args:
-        prefixes: a file with the beginning of each translation.
-        processes: the number of parallel processes, or None to choose it by work and memory.
+        prefixes: a file with the required beginning of each translation, or None.
+        processes: number of parallel processes, or None to choose it by work and memory.
 
     Raises:
-        CorpusError: a file cannot be read, a sentence is too long, or a prefix cannot begin a
-            translation.
+        CorpusError: a file cannot be read, a sentence is too long, or a translation cannot begin
+            with its prefix.
         RunMismatchError: the model reads context, and an option does not allow it.
     """
     if wanted.alignments:
@@ -97,7 +100,7 @@ def translated_lines(
         at_once = SENTENCES_AT_ONCE if processes == 1 else SENTENCES_OF_EACH * processes
         batches = _batches(sentences, beginnings, at_once)
     wanted = replace(wanted, max_tokens=limit.tokens)
-    done = 0  # lines
+    done = 0  # translated lines
     with translator.in_processes(processes):
         for sentences, beginnings in batches:
             try:
@@ -119,14 +122,14 @@ def lines_of_batch(
     beginnings: list[str] | None,
     wanted: LineOptions,
 ) -> list[str]:
-    """Return the output of each sentence.
+    """Return the output for each sentence.
 
     Args:
-        beginnings: the beginning of each translation.
-        wanted: with a limit in `max_tokens`.
+        beginnings: the required beginning of each translation, or None.
+        wanted: options, in which `max_tokens` is not None if sentences may be split.
 
     Raises:
-        LongSentenceError, PrefixError: numbered from 0 among these sentences.
+        LongSentenceError, PrefixError: their indices refer to `sentences`.
     """
     parts, best = _translated(translator, sentences, beginnings, wanted)
     aligned = None
@@ -159,7 +162,14 @@ def require_no_context(translator: Translator, reason: str) -> None:
 def check_lengths(
     counts: Iterable[int], file: str, limit: SentenceLimit, long_lines: LongLines
 ) -> None:
-    """Refuse a file with sentences that are too long, or warn that they are split."""
+    """Refuse a file with sentences that are too long, or warn that they are split.
+
+    Args:
+        counts: number of tokens of each sentence.
+
+    Raises:
+        CorpusError: sentences are too long, and `long_lines` is "refuse".
+    """
     too_long = [(line, tokens) for line, tokens in enumerate(counts) if tokens > limit.tokens]
     if not too_long:
         return
@@ -190,7 +200,7 @@ def _lines_named(lines: list[tuple[int, int]], file: str) -> str:
 def _translated(
     translator: Translator, sentences: list[str], prefixes: list[str] | None, wanted: LineOptions
 ) -> tuple[list[int], list[list[Translation]]]:
-    """Translate sentences; return the number of parts and the translations of each sentence."""
+    """Translate sentences; return each one's number of parts, and its translations."""
     tag, most = wanted.tag, wanted.max_tokens
     if wanted.long_lines == "refuse":
         best = translator.translate_n_best(sentences, tag, prefixes, wanted.n_best, max_tokens=most)
@@ -203,7 +213,7 @@ def _translated(
                 list(chain.from_iterable(parts)), tag, n_best=1, max_tokens=most
             )
         )
-    except LongSentenceError as error:  # a single character can have many tokens
+    except LongSentenceError as error:  # a single character can have more tokens than allowed
         rows = [row for row, of_one in enumerate(parts) for _ in of_one]
         too_long = [(rows[number], tokens) for number, tokens in error.sentences]
         raise LongSentenceError(too_long, error.limit) from error
@@ -221,7 +231,7 @@ def _typed(prefixes: str | None, context: Context) -> Iterator[Batch]:
 
 
 def _read(file: str, prefixes: str | None) -> Batch:
-    """Read all sentences, and their prefixes if a file of prefixes is given."""
+    """Read all sentences, and their prefixes if there is a file of prefixes."""
     if file == prefixes == "-":
         raise _not_counted(prefixes)
     sentences = [as_sentence(line) for line in read_lines(file)]
@@ -251,7 +261,7 @@ def _batches(sentences: list[str], beginnings: list[str] | None, at_once: int) -
 
 
 def as_sentence(line: str) -> str:
-    """Return a line in the form of corpora, with spaces in place of \\r."""
+    """Replace each \\r in a line by a space, as is done in corpora."""
     return line.replace("\r", " ")
 
 
@@ -266,7 +276,7 @@ def _text(translations: list[Translation], alignments: list[Alignment] | None) -
 
 
 def _in_a_line(text: str) -> str:
-    """Escape line ends, which byte pieces can contain and which would shift later lines."""
+    """Escape line ends, which byte pieces can produce and which would shift the following lines."""
     return text.replace("\n", "\\n").replace("\r", "\\r")
 
 

@@ -1,4 +1,4 @@
-"""A translation, and the joining of translations of a sentence's parts."""
+"""Translation of a sentence, and joining of the translations of a long sentence's parts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from model.generation.search import length_penalty
 
 @dataclass(frozen=True)
 class Translation:
-    """Translation with its score and the ids of its tokens, without EOS.
+    """Translation with its score and its token ids, without EOS.
 
     The score is the log-probability (nats) divided by the length penalty.
     """
@@ -21,14 +21,15 @@ class Translation:
 def joined(parts: Sequence[Translation], alpha: float) -> Translation:
     """Join the translations of a sentence's parts with spaces.
 
-    Their log-probabilities are summed, and divided by the penalty of the total length.
+    The joined score is the sum of the parts' log-probabilities, divided by the length penalty of
+    the total length.
 
     Args:
-        alpha: the exponent of the length penalty.
+        alpha: exponent of the length penalty.
     """
     if len(parts) == 1:
         return parts[0]
-    lengths = [len(part.ids) + 1 for part in parts]  # with EOS
+    lengths = [len(part.ids) + 1 for part in parts]  # EOS included
     log_probability = sum(
         part.score * length_penalty(length, alpha)
         for part, length in zip(parts, lengths, strict=True)

@@ -37,9 +37,9 @@ from transloom.inference.trained_network import Precision, Weights, load_network
 from transloom.inference.translation import Translation, joined
 from transloom.inference.word_alignment import fold, words_read, words_written
 
-# Limits of a batch: its source tokens, the bytes of their positions in the decoder's cache, and the
-# bytes of one layer's attention scores. The lowest limit applies. A wide model is no faster with
-# more than 2,000 tokens; a tiny one is, up to 8,000.
+# Maximum size of a batch: its source tokens, the bytes of as many positions in the decoder's cache,
+# and the bytes of one layer's attention scores. A batch stays below all three limits. Batches of
+# more than 2,000 tokens are no faster with a wide model, but with a tiny one they are, up to 8,000.
 TOKENS_PER_BATCH = 8192
 BYTES_REMEMBERED = 2**28
 BYTES_OF_SCORES = 2**28
@@ -50,15 +50,15 @@ Report = Callable[[int], None]
 
 @dataclass(frozen=True)
 class LoadedRun:
-    """Facts about the run that a translator was loaded from.
+    """Facts about the run from which a translator was loaded.
 
     Attributes:
         weights: identity of the weights, or None if they were not loaded from a run.
-        passed_over: the reasons for not loading weights that are usually preferred.
+        passed_over: reasons why checkpoints that are normally preferred were not loaded.
         longest_trained: maximum tokens of a source that the model was trained on. None means that
             it is unknown, and only memory limits sentences.
         sentences_before: number of preceding sentences that the model reads as context, see
-            `data_pipeline.corpora.context`. The caller includes them in each sentence.
+            `data_pipeline.corpora.context`. The caller must add them to each sentence.
     """
 
     weights: Weights | None = None
@@ -83,12 +83,13 @@ class Translator:
         searcher: Searcher | None = None,
         ensemble: Ensemble | None = None,
     ) -> None:
-        """Create a translator from a loaded model; see `load` for a run.
+        """Create a translator from a loaded model; use `load` to load a run.
 
         Args:
-            tokenizers: by field: source, target, and the other sources of an ensemble.
+            tokenizers: by field: source, target, and the other source fields of an ensemble.
+            checkpoint: the model's checkpoint.
             searcher: finds hypotheses, or None for our own search over the model.
-            ensemble: this run and the others that translate together.
+            ensemble: the ensemble that translates, whose first member is `model`; None for one run.
         """
         self.passed_over = loaded.passed_over
         self.model = model.eval()
@@ -111,15 +112,16 @@ class Translator:
         device: str = "cpu",
         precision: Precision = "fp32",
     ) -> Self:
-        """Load several runs that translate together, by the mean of their probabilities.
+        """Load several runs that translate together, by the mean of their predicted probabilities.
 
         Args:
-            runs: each with a checkpoint as in `load`, or None. The first one's recipe determines
-                the search. A single run is loaded as by `load`.
+            runs: each run with a checkpoint as in `load`, or None. The first run's recipe
+                determines the search. A single run is loaded as by `load`.
             decoding, device, precision: as in `load`.
 
         Raises:
-            RunMismatchError, CheckpointError: as in `load`, or their target tokenizers differ.
+            RunMismatchError, CheckpointError: as in `load`; also, the runs do not fit together (see
+                `ensemble.join`).
         """
         if len(runs) == 1:
             ((run, checkpoint),) = runs
@@ -163,17 +165,18 @@ class Translator:
         """Load the newest intact weights of a run, or those of one checkpoint.
 
         Args:
-            checkpoint: a step or the name of an average, such as `average-of-400-500`.
-            decoding: replaces the recipe's beam size and length penalty.
+            checkpoint: a step or the name of an average, such as `average-of-400-500`; None for the
+                newest.
+            decoding: replaces the recipe's decoding options, such as beam size and length penalty.
             precision: number format of the weights and the network; scores are always summed in
                 fp32.
-            engine: our own search, or CTranslate2 (an extra), on the CPU.
+            engine: our own search, or CTranslate2, an optional dependency, which uses the CPU.
             compute_type: number format in which CTranslate2 multiplies, or None for float32.
-            threads: of CTranslate2, or None for the number of cores that this process may use. Our
-                own search uses torch's threads.
+            threads: number of CTranslate2's threads, or None for one per core that this process may
+                use. Our own search uses torch's threads.
 
         Raises:
-            RunMismatchError: the path has no run.
+            RunMismatchError: the path has no run, or its run was not trained for translation.
             CheckpointError: the run has no such checkpoint, or it is damaged.
             EngineError: the engine is not installed, or does not support an option.
             ModelError: the engine does not support the network; the message names the reason.
@@ -198,21 +201,21 @@ class Translator:
         )
 
     def prepare(self) -> None:
-        """Do work in advance that would delay the first translation.
+        """Do work in advance that would otherwise delay the first translation.
 
-        An engine's model is loaded, for example.
+        For example, the model of another engine is converted and loaded.
 
         Raises:
-            OSError: an engine's model cannot be stored.
+            OSError: the model cannot be stored.
         """
         self._searcher.prepare()
 
     @contextmanager
     def in_processes(self, processes: int) -> Iterator[None]:
-        """Translate in this number of processes on the host's CPUs for the duration of the context.
+        """Translate in this number of processes on the host's CPUs during the context.
 
-        The processes share the cores. One process means this process. A script that uses this needs
-        `if __name__ == "__main__":`, since the processes import the script.
+        The processes share the cores. With one process, this process translates. A script that uses
+        several processes needs `if __name__ == "__main__":`, since the processes import the script.
 
         Raises:
             TranslationError: a process was killed.
@@ -225,7 +228,7 @@ class Translator:
 
     @property
     def tokenizers(self) -> tuple[Tokenizer, ...]:
-        """Tokenizers of source and target, or the one that both share."""
+        """Tokenizers of source and target; a single one if both sides share it."""
         return tuple(dict.fromkeys((self._tokenizers[SOURCE], self._tokenizers[TARGET])))
 
     @property
@@ -240,7 +243,7 @@ class Translator:
 
     @property
     def members(self) -> list[tuple[Weights, Checkpoint]]:
-        """Weights and checkpoints that translate; an ensemble has several."""
+        """Weights and checkpoint of each network that translates; an ensemble has several."""
         if self.ensemble is not None:
             return list(zip(self.ensemble.members, self.ensemble.checkpoints, strict=True))
         assert self._weights is not None, "only weights that were loaded have a name"
@@ -248,7 +251,7 @@ class Translator:
 
     @property
     def memory(self) -> SentenceMemory:
-        """Memory that a sentence needs under the present decoding."""
+        """Memory that a sentence needs with the current `decoding`."""
         return SentenceMemory(
             self.model.config,
             self.decoding,
@@ -257,12 +260,12 @@ class Translator:
         )
 
     def longest_sentence(self, max_tokens: int | None = None) -> SentenceLimit:
-        """Return the maximum tokens of a sentence.
+        """Return the maximum tokens of a sentence, and the reason for this limit.
 
-        It is the maximum of the training, or less if memory does not suffice.
+        The limit is the maximum length in training, or less if memory does not suffice.
 
         Args:
-            max_tokens: replaces the maximum of the training.
+            max_tokens: replaces the maximum length in training; None keeps it.
         """
         in_memory = self.memory.longest(available_bytes())
         wanted = self._longest_trained if max_tokens is None else max_tokens
@@ -273,7 +276,7 @@ class Translator:
     def count_tokens(self, sentences: Sequence[str], tag: str | None = None) -> list[int]:
         """Return the number of tokens of each sentence as the model reads it, with tag and EOS.
 
-        For an ensemble, return the maximum over its models.
+        For an ensemble with several source tokenizers, return the largest number.
         """
         counts = [
             count_tokens(tokenizer, sentences, tag)
@@ -291,7 +294,7 @@ class Translator:
             max_tokens: as in `longest_sentence`.
 
         Raises:
-            LongSentenceError: some are; nothing was computed.
+            LongSentenceError: some sentences are too long.
         """
         limit = self.longest_sentence(max_tokens)
         counts = self.count_tokens(sentences, tag)
@@ -304,7 +307,12 @@ class Translator:
         return parts_of(sentence, max_tokens, lambda texts: self.count_tokens(texts, tag))
 
     def processes_for(self, sentences: int, tokens_of_longest: int = 0) -> int:
-        """Return the number of processes that saves time; see `in_processes`."""
+        """Return the number of processes that takes the least time; see `in_processes`.
+
+        Args:
+            sentences: number of sentences to translate.
+            tokens_of_longest: number of tokens of the longest sentence.
+        """
         return self._searcher.processes_for(sentences, self.memory.bytes(tokens_of_longest))
 
     def joined(self, parts: Sequence[Translation]) -> Translation:
@@ -333,18 +341,21 @@ class Translator:
         report: Report | None = None,
         max_tokens: int | None = None,
     ) -> list[list[Translation]]:
-        """Return up to `n_best` translations of each sentence, or `beam_size`, best first.
+        """Return several translations of each sentence, the best first.
 
         Args:
-            tag: precedes every sentence, as a corpus's tag does in training.
-            prefixes: the required beginning of each translation. Cut them between words: the tokens
-                of a word's beginning seldom equal the first tokens of the whole word.
-            report: called with the number of translated sentences; the longest come first.
+            tag: tag that is put before every sentence, as a corpus's tag is in training.
+            prefixes: the required beginning of each translation; "" requires none. Each should end
+                with a whole word, because the tokens of a part of a word seldom equal the first
+                tokens of the whole word.
+            n_best: maximum number of translations per sentence, or None for `beam_size`.
+            report: called with the number of translated sentences; the longest are translated
+                first.
             max_tokens: maximum tokens of a sentence, tag and EOS included, or None for the maximum
-                of the model's training.
+                length in the model's training.
 
         Raises:
-            LongSentenceError: a sentence has more tokens; nothing was translated.
+            LongSentenceError: a sentence has too many tokens; nothing was translated.
             PrefixError: a prefix is longer than the translation may be.
         """
         self.check_lengths(sentences, tag, max_tokens)
@@ -367,12 +378,16 @@ class Translator:
         tag: str | None = None,
         report: Report | None = None,
     ) -> list[list[str]]:
-        """Return the sentences' best translations for each length penalty, from a single search.
+        """Return the best translation of each sentence for each length penalty, by a single search.
 
-        They equal the results of `translate` with that length penalty in `decoding`.
+        The translations equal those of `translate` with that length penalty in `decoding`.
 
         Args:
-            report: called with the number of translated sentences; the longest come first.
+            report: called with the number of translated sentences; the longest are translated
+                first.
+
+        Returns:
+            For each length penalty, the translations in the order of the sentences.
 
         Raises:
             LongSentenceError: memory does not suffice for a sentence; nothing was translated.
@@ -400,15 +415,16 @@ class Translator:
         tag: str | None = None,
         layer: int | None = None,
     ) -> list[Alignment]:
-        """Find the source token that each token of a translation comes from, by attention.
+        """Find the source token that each token of a translation corresponds to, by attention.
 
         Args:
-            layer: the decoder layer whose attention is used; by default as in
+            translations: one translation of each sentence.
+            layer: the decoder layer whose attention is used, or None for the default of
                 `model.inspection.alignment`.
 
         Returns:
-            For each translation pairs (source position, target position) from 0; positions are
-            those in `source_ids` and in a translation's ids.
+            For each translation, pairs (source position, target position), counted from 0. They are
+            indices of `source_ids` and of the translation's `ids`.
 
         Raises:
             ModelError: the decoder has no such layer.
@@ -435,10 +451,11 @@ class Translator:
         tag: str | None = None,
         layer: int | None = None,
     ) -> list[Alignment]:
-        """Align words like `align`: pairs (source word, target word) from 0, each once, in order.
+        """Align words like `align`: sorted pairs (source word, target word), counted from 0.
 
-        Two words are a pair if any of their tokens are. `transloom.inference.word_alignment`
-        defines words. The tag is no word, so a word that attends only to the tag has no pair.
+        Two words are paired if any of their tokens are paired. Words are defined in
+        `transloom.inference.word_alignment`. The tag is not a word, so a target word that attends
+        only to the tag has no pair.
         """
         alignments = self.align(sentences, translations, tag, layer)
         return [
@@ -464,12 +481,12 @@ class Translator:
         return [list(islice(alignments, len(of_one))) for of_one in best]
 
     def source_ids(self, sentence: str, tag: str | None = None) -> list[int]:
-        """Return the sentence as the model reads it: the tag's id, its tokens' ids, EOS."""
+        """Return the ids that the model reads for a sentence: the tag's, its tokens', and EOS."""
         ids: list[int] = self._tokenizers[SOURCE].encode_field([sentence], tag).ids.tolist()
         return ids
 
     def source_texts(self, sentence: str, tag: str | None = None) -> list[str]:
-        """Return the tokens of `source_ids` for display; unknown ones with their characters."""
+        """Return the tokens of `source_ids` for display; unknown ones are shown as their text."""
         return pieces_read(self._tokenizers[SOURCE], sentence, self.source_ids(sentence, tag))
 
     def source_pieces(self, ids: Sequence[int]) -> list[str]:
@@ -485,13 +502,17 @@ class Translator:
     def _search(
         self, heldout: HeldOut, decoding: DecodingConfig | None = None
     ) -> Iterator[tuple[list[int], list[list[Hypothesis]]]]:
-        """Yield the positions and hypotheses of each batch of sentences of similar length.
+        """Search batch by batch; a batch has sentences of similar length.
 
         Args:
-            decoding: replaces the present one unless None.
+            heldout: the sentences, with prefixes as targets.
+            decoding: options of the search, or None for `self.decoding`.
+
+        Yields:
+            The indices of a batch's sentences, and the hypotheses of each of them.
         """
         decoding = decoding or self.decoding
-        # The longest sentences come first, so that all processes are busy until the end.
+        # The longest sentences come first, so that all processes finish at about the same time.
         batches = self._batches(heldout)[::-1]
         found = self._search_now.search(decoding, batches)
         for batch, hypotheses in zip(batches, found, strict=True):
@@ -500,7 +521,7 @@ class Translator:
     def _batches(self, heldout: HeldOut) -> list[MicroBatch]:
         if not len(heldout):
             return []
-        # Every source tokenizer of an ensemble reads the same sentences, tag included.
+        # Each source tokenizer of an ensemble encodes the same sentences, with the same tag.
         others = [field for field in self._tokenizers if field not in heldout.texts]
         tag = heldout.tags.get(SOURCE)
         heldout = HeldOut(
@@ -518,6 +539,6 @@ class Translator:
         return min(TOKENS_PER_BATCH, max(1, BYTES_REMEMBERED // self.memory.of_position))
 
     def _decode(self, found: list[list[Hypothesis]]) -> list[list[Translation]]:
-        # One call for all sentences, since the tokenizer starts threads for each call.
+        # Decode all sentences in one call, since the tokenizer starts threads in each call.
         texts = iter(self._tokenizers[TARGET].decode([list(h.ids) for one in found for h in one]))
         return [[Translation(next(texts), h.score, h.ids) for h in one] for one in found]

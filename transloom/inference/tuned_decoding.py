@@ -1,10 +1,11 @@
-"""Choice of beam size, length penalty and weights on the validation set.
+"""Choice of checkpoint, beam size and length penalty on the validation set.
 
-    weights × beam sizes ─▶ one search each ─▶ its hypotheses by each length penalty ─▶ scores
-        ─▶ the best point, and those without significant difference ─▶ the smallest beam of these
+    checkpoints × beam sizes ─▶ one search for each ─▶ translations by each length penalty ─▶ scores
+        ─▶ best point ─▶ all points without significant difference from it ─▶ the smallest beam
 
-A length penalty changes only the order of finished hypotheses, so one search serves all of them.
-The result is stored in the run's folder as tuned-decoding.json: `TunedDecoding`.
+A point is a combination of checkpoint, beam size and length penalty. A length penalty changes only
+the order of finished hypotheses, so one search serves all length penalties. The result is stored in
+the run folder as tuned-decoding.json: `TunedDecoding`.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -33,30 +34,30 @@ from transloom.inference.translator import Translator
 
 VALIDATION: Literal["validation"] = "validation"
 
-# Significance level: differences with at least this p value are considered chance.
+# Significance level: a difference whose p value is at least this may be due to chance.
 NOISE_P = 0.05
 
-# Callback with the present activity, the completed work, and the total work.
+# Callback with the current activity, the completed work, and the total work.
 Report = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Settings to try: each beam size with each length penalty."""
+    """Settings to try: every combination of a beam size and a length penalty."""
 
     beam_sizes: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 8, 10)
     length_penalties: tuple[float, ...] = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 1.4, 1.6, 1.8, 2.0)
 
 
 class DecodingPoint(FileModel):
-    """One combination of settings, and its score.
+    """One combination of settings, and its score on the validation set.
 
     Attributes:
-        checkpoint: the name of its folder.
+        checkpoint: name of the checkpoint folder.
         p: p value of the difference from the best point, by paired bootstrap; 1 if all translations
             are equal.
         length_ratio: characters of the translations divided by those of the references, or None in
-            records of versions that did not compute it.
+            files of versions that did not compute it.
     """
 
     checkpoint: str
@@ -73,15 +74,16 @@ class DecodingPoint(FileModel):
 
 
 class TunedDecoding(FileModel):
-    """tuned-decoding.json: the tried points on the validation set, and the recommended one.
+    """Contents of tuned-decoding.json: all points that were tried, and the recommended one.
 
     Attributes:
-        at: time in UTC.
-        checkpoints: the sha256 of each one's checkpoint.json, by its name.
-        recipe: the decoding of the run's recipe, which holds for all that a point does not set.
+        at: time of the result, in UTC.
+        checkpoints: the sha256 of each checkpoint's checkpoint.json, by the checkpoint's name.
+        recipe: the decoding options of the run's recipe, which apply where a point sets none.
         best: the point with the highest score.
-        recommended: a point without significant difference from the best one. It has the smallest
-            beam. The length penalty nearest to the recipe's resolves ties, then the score.
+        recommended: the point with the smallest beam among those without significant difference
+            from the best one. Of several such points, it is the one whose length penalty is nearest
+            to the recipe's, and of these the one with the highest score.
     """
 
     version: Literal[1] = 1
@@ -103,14 +105,14 @@ class TunedDecoding(FileModel):
 
     @property
     def at_the_edge(self) -> bool:
-        """True if a length penalty larger than those tried may be even better."""
+        """True if the best length penalty is the largest one tried; a larger one may be better."""
         largest = max(point.length_penalty for point in self.points)
         return self.best.beam_size > 1 and self.best.length_penalty == largest > 0
 
 
 @dataclass(frozen=True)
 class _Tried:
-    """A point and its translations, not scored yet."""
+    """Point whose translations are not scored yet."""
 
     checkpoint: str
     beam_size: int
@@ -128,10 +130,11 @@ class DecodingTuner:
 
         Args:
             first: one of the run's checkpoints.
-            dataset: the location of the run's dataset.
+            dataset: location of the run's dataset.
 
         Raises:
-            RunMismatchError: it is another dataset, or its validation set is also a test set.
+            RunMismatchError: the run was trained on another dataset, or the validation set is also
+                a test set.
             DatasetError: the dataset does not exist, or it has no validation set.
         """
         store, self._manifest = dataset_of(first, dataset)
@@ -146,10 +149,10 @@ class DecodingTuner:
         self._recipe: dict[str, Any] = {}
 
     def try_out(self, translator: Translator, processes: int | None = None) -> None:
-        """Translate the validation set with one checkpoint by all settings.
+        """Translate the validation set with one checkpoint and all settings of the grid.
 
         Args:
-            processes: number of parallel processes, or None to choose it.
+            processes: number of parallel processes, or None to choose it automatically.
 
         Raises:
             TranslationError: memory does not suffice for a sentence.
@@ -194,7 +197,7 @@ class DecodingTuner:
         usual = float(self._recipe["length_penalty"])
 
         def rank(number: int) -> tuple[float, int, float]:
-            """Prefer a higher score, then a smaller beam, then a penalty near the recipe's."""
+            """Rank by higher score, then by smaller beam, then by a penalty near the recipe's."""
             one = tried[number]
             return scores[number], -one.beam_size, -abs(one.length_penalty - usual)
 
@@ -239,7 +242,7 @@ def recommended_point(points: Sequence[DecodingPoint], usual: float) -> Decoding
     """Return the recommended point; see `TunedDecoding`.
 
     Args:
-        points: all of them, including the best one.
+        points: all points, including the best one.
         usual: the recipe's length penalty.
     """
 
@@ -250,12 +253,12 @@ def recommended_point(points: Sequence[DecodingPoint], usual: float) -> Decoding
 
 
 def write_tuned_decoding(run: RunFolder, tuned: TunedDecoding) -> None:
-    """Write the result to the run's folder, replacing an earlier one."""
+    """Write the result into the run folder, replacing an earlier one."""
     write_atomically(run.tuned_decoding, tuned.model_dump_json(indent=1) + "\n")
 
 
 class _Scorer:
-    """Scores of translations of the validation set by one metric."""
+    """Scorer of translations of the validation set with one metric."""
 
     def __init__(self, metric: Metric, heldout: HeldOut, manifest: Manifest) -> None:
         self._language: str | None = None
@@ -267,7 +270,7 @@ class _Scorer:
 
     @property
     def signature(self) -> str:
-        """Signature of the scores, known after the first score."""
+        """Signature of the scores, complete after the first call of `score`."""
         prefix = "" if self._language is None else MOSES_SIGNATURE
         return prefix + self._metric.signature
 
@@ -281,7 +284,7 @@ class _Scorer:
         return self._metric.p_values(self._prepared(baseline), map(self._prepared, others))
 
     def _prepared(self, texts: Sequence[str]) -> Sequence[str]:
-        """Return the texts as the metric reads them; each is tokenised once."""
+        """Return the texts in the form that the metric needs; tokenise each distinct text once."""
         if self._language is None:
             return texts
         new = list(dict.fromkeys(text for text in texts if text not in self._tokens))
@@ -290,10 +293,10 @@ class _Scorer:
 
 
 def _require_apart(manifest: Manifest) -> None:
-    """Check that the validation set is not also a test set.
+    """Check that no test set has the same sources as the validation set.
 
     Raises:
-        RunMismatchError: it is.
+        RunMismatchError: a test set has the same sources.
     """
     ours = manifest.heldout[VALIDATION].files if VALIDATION in manifest.heldout else None
     same = [

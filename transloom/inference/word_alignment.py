@@ -2,10 +2,10 @@
 
     pieces of both sides ─▶ words of each piece ─▶ pairs of pieces ─▶ pairs of words
 
-SentencePiece writes the space before a word as ▁. Words are therefore the text between the ▁s of a
-sentence's pieces, numbered from 0. The sentence is the one that SentencePiece normalised, in which
-a no-break space separates words like any other space. Two words are a pair if any of their pieces
-are.
+SentencePiece writes the space before a word as ▁. A word is therefore the text from one ▁ to the
+next in a sentence's pieces. Words are numbered from 0. They are words of the normalised sentence,
+in which SentencePiece has replaced no-break spaces by plain ones. Two words are paired if any of
+their pieces are paired.
 """
 
 from collections.abc import Sequence
@@ -15,13 +15,14 @@ from model.inspection.alignment import Alignment
 
 SPACE = "▁"
 
-WordNumbers = list[tuple[int, ...]]  # per piece, the words that it has letters of, mostly one
+WordNumbers = list[tuple[int, ...]]  # for each piece, the numbers of its words, mostly one
 
 
 def word_numbers(pieces: Sequence[str]) -> WordNumbers:
-    """Return the words of each piece.
+    """Return, for each piece, the numbers of the words that it is a part of.
 
-    A single ▁ belongs to the word that it begins. At the end it belongs to none, nor does "".
+    A piece that is only ▁ belongs to the word that follows. At the end of a sentence it belongs to
+    no word. An empty piece belongs to no word.
     """
     found: WordNumbers = []
     newest, inside = -1, False
@@ -41,12 +42,12 @@ def word_numbers(pieces: Sequence[str]) -> WordNumbers:
 
 
 def words_read(tokenizer: Tokenizer, ids: Sequence[int]) -> WordNumbers:
-    """Return the words of a source sentence's pieces; its tag and EOS belong to no word."""
+    """Return the words of each piece of a source sentence; its tag and EOS belong to no word."""
     return word_numbers(_without_control(tokenizer, ids))
 
 
 def words_written(tokenizer: Tokenizer, ids: Sequence[int]) -> WordNumbers:
-    """Return the words of a translation's pieces, numbered as the words of its text.
+    """Return the words of each piece of a translation, numbered like the words of its text.
 
     An unknown piece is a separate word, since SentencePiece decodes it to ⁇ between spaces.
     """
@@ -57,7 +58,11 @@ def words_written(tokenizer: Tokenizer, ids: Sequence[int]) -> WordNumbers:
 
 
 def fold(alignment: Alignment, source: WordNumbers, target: WordNumbers) -> Alignment:
-    """Return the pairs (source word, target word), each once, in order."""
+    """Convert pairs of pieces to pairs (source word, target word), each once and sorted.
+
+    Args:
+        source, target: for each piece, the numbers of its words.
+    """
     pairs = {
         (source_word, target_word)
         for source_piece, target_piece in alignment
@@ -68,7 +73,7 @@ def fold(alignment: Alignment, source: WordNumbers, target: WordNumbers) -> Alig
 
 
 def _without_control(tokenizer: Tokenizer, ids: Sequence[int]) -> list[str]:
-    """Return the pieces, with "" for control pieces, which decode to spaces only."""
+    """Return the pieces of the ids, with "" for control pieces, which have no text."""
     texts = tokenizer.decode([[token_id] for token_id in ids])
     pieces = [tokenizer.piece(token_id) for token_id in ids]
     return [

@@ -1,7 +1,7 @@
-"""CTranslate2, which translates faster on CPUs and in other programs.
+"""Translation with CTranslate2, which is faster on CPUs and can be used by other programs.
 
 The pipeline:
 
-    network, tokenizers ─conversion─▶ a folder of CTranslate2's ─export_cache─▶ cached in the run
-                                                                ─searcher─────▶ hypotheses
+    network, tokenizers ─conversion─▶ CTranslate2 model ─export_cache─▶ cached in the run folder
+                                                        ─searcher─────▶ hypotheses
 """

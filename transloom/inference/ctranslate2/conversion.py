@@ -1,15 +1,15 @@
-"""Conversion of a translation network and its tokenizers to a model of CTranslate2.
+"""Conversion of a translation network and its tokenizers to a CTranslate2 model.
 
-    model.bin                 weights, and the table of positions
-    config.json               special tokens, and the EOS at the end of sources
-    shared_vocabulary.json    pieces by id, or source_vocabulary.json and target_vocabulary.json
-    source.model              the SentencePiece models, under both names if they are one
-    target.model
+    model.bin                    weights and position table
+    config.json                  special tokens, and that sources end with EOS
+    shared_vocabulary.json       pieces by id; if the sides have different pieces, there are
+                                 source_vocabulary.json and target_vocabulary.json instead
+    source.model, target.model   SentencePiece models; equal files if both sides share one
 
-Layers, attention and embeddings are mathematically equal under other names. No number changes
-unless weights are stored in fewer bits. CTranslate2's own table of positions differs (it begins at
-position 1, and divides by width / 2 - 1), so ours is written; its rows limit the length of a
-sentence. This follows release 4.8.5.
+CTranslate2's layers, attention and embeddings compute the same functions as ours under other names.
+Weights keep their values unless they are stored in fewer bits. CTranslate2's own position table
+differs: it begins at position 1, and divides by width / 2 - 1. So our table is written into the
+model; its number of rows limits the length of a sentence. This follows release 4.8.5.
 """
 
 from collections.abc import Mapping
@@ -33,16 +33,17 @@ from transloom.inference.engine_names import ComputeType
 
 SOURCE_MODEL, TARGET_MODEL = "source.model", "target.model"
 
-# Minimum rows of the table of positions: few sentences have more tokens.
+# Minimum number of rows of the position table; few sentences have more tokens.
 MIN_POSITIONS = 1024
 
-# Fields of a network's configuration that are converted, or that only training reads.
+# Fields of the model configuration that the conversion handles or does not need. All other fields
+# must have their default value.
 FIELDS = {
     *("network", "encoder_layers", "decoder_layers", "width", "feed_forward_width", "heads"),
     *("norm", "share_embeddings", "dropout", "attention_dropout"),
     *("activation", "output_bias", "decoder_start"),
 }
-# CTranslate2's names; its GELU is the exact one.
+# Activations and their names in CTranslate2. Its GELU is the exact one, as ours.
 ACTIVATIONS = {"relu": "RELU", "gelu": "GELU", "silu": "SWISH"}
 
 
@@ -53,7 +54,7 @@ def write_model(
     folder: Path,
     quantization: ComputeType | None = None,
 ) -> None:
-    """Write all files into a folder.
+    """Write all files of the CTranslate2 model into a folder.
 
     Args:
         tokenizers: by field.
@@ -86,7 +87,7 @@ def write_model(
 
 
 def positions_of(recipe: TrainingRecipe) -> int:
-    """Return the rows of a table of positions that covers all lengths of a run's training."""
+    """Return the number of rows of a position table that covers all lengths in a run's training."""
     assert isinstance(recipe.data, PairDataConfig)
     assert isinstance(recipe.decoding, DecodingConfig)
     longest, decoding = recipe.data.max_source_length, recipe.decoding
@@ -95,10 +96,10 @@ def positions_of(recipe: TrainingRecipe) -> int:
 
 
 def require_supported(network: nn.Module, tokenizers: Mapping[str, Tokenizer]) -> Transformer:
-    """Return the network if CTranslate2 supports all features of it and its tokenizers.
+    """Return the network if CTranslate2 supports all of its features and its tokenizers.
 
     Raises:
-        ModelError: it does not; the message names the feature.
+        ModelError: CTranslate2 does not support a feature, which the message names.
     """
     if type(network) is not Transformer:
         raise ModelError(
@@ -129,7 +130,7 @@ def require_supported(network: nn.Module, tokenizers: Mapping[str, Tokenizer]) -
 
 
 def _pieces(tokenizer: Tokenizer) -> list[str]:
-    """Return the pieces by id, which CTranslate2 uses in place of ids."""
+    """Return the pieces by id; CTranslate2 reads and writes pieces instead of ids."""
     return [tokenizer.piece(number) for number in range(tokenizer.vocabulary_size)]
 
 
@@ -146,7 +147,7 @@ def _model_spec(network: Transformer, positions: int) -> Any:
         config.heads,
         pre_norm=config.norm == "pre",
         activation=specifications().common_spec.Activation[ACTIVATIONS[config.activation]],
-        # Same choice as in `model.inspection.alignment`: the layer before the last, all heads.
+        # As in `model.inspection.alignment`: the decoder's last layer but one, all heads.
         alignment_layer=max(0, config.decoder_layers - 2),
         alignment_heads=config.heads,
     )
@@ -154,7 +155,7 @@ def _model_spec(network: Transformer, positions: int) -> Any:
     for stack in (spec.encoder, spec.decoder):
         stack.scale_embeddings = True
         stack.position_encodings.encodings = table
-    # An array that is assigned several times is stored once.
+    # CTranslate2 stores an array once, even if it is assigned to several weights.
     target = network.target_embedding.weight.detach().numpy()
     source = target if network.source_embedding is None else _array(network.source_embedding)
     output = target if network.output_embedding is None else _array(network.output_embedding)
@@ -177,7 +178,7 @@ def _model_spec(network: Transformer, positions: int) -> Any:
 
 
 def _array(module: nn.Module) -> Any:
-    """Return a module's weight."""
+    """Return a module's weight as a numpy array."""
     assert isinstance(module.weight, torch.Tensor)
     return module.weight.detach().numpy()
 

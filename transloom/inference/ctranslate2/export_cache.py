@@ -1,13 +1,14 @@
-"""Cache of a run's CTranslate2 models, so that a checkpoint is converted once.
+"""Cache of a run's CTranslate2 models, so that each checkpoint is converted only once.
 
-    engines/ctranslate2/CHECKPOINT-HASH/    files of `conversion`, and
-      export.json                           the model's origin, with the sha256 of each file
+    engines/ctranslate2/CHECKPOINT-HASH/    the model's files, written by `conversion`
+      export.json                           the model's origin, and the sha256 of each file
 
-A model is written into a hidden folder, which is renamed when it is complete. Its bytes are
-compared with the hashes, and these very bytes are loaded, so concurrent changes of the files do no
-harm. If two processes convert the same checkpoint at once, the first one wins. Damaged models are
-converted again, and models of removed checkpoints are deleted. If the run folder is not writable, a
-private temporary folder is used.
+A model is written into a hidden folder, which is renamed when it is complete. To load a model, its
+files are read into memory and compared with the hashes. CTranslate2 loads the model from that
+memory, so changes to the files in the meantime do no harm. If two processes convert the same
+checkpoint at once, one of the two models is kept. Damaged models are converted again, and models of
+removed checkpoints are deleted. If the run folder is not writable, a private temporary folder is
+used.
 """
 
 import errno
@@ -32,25 +33,26 @@ from transloom.inference.ctranslate2.library import library
 CARD = "export.json"
 HASH_CHARACTERS = 16
 UNFINISHED = ".unfinished"
-SECONDS_TO_FINISH = 24 * 3600  # older folders belong to killed processes
+SECONDS_TO_FINISH = 24 * 3600  # older unfinished folders belong to killed processes
 
-# Reasons that a run's folder cannot be written, which are not errors of the run.
+# Errors because of which a run folder cannot be written, although the run itself is intact.
 CANNOT_WRITE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}
 
-Files = dict[str, bytes]  # by name
+Files = dict[str, bytes]  # contents by file name
 Write = Callable[[Path], None]  # writes a model's files into a folder
 
 logger = logger_of(__name__)
 
 
 class ExportOrigin(FileModel):
-    """Origin that determines a model.
+    """Everything that determines a converted model.
 
     Attributes:
+        checkpoint: name of the checkpoint.
         checkpoint_sha256: hash of its checkpoint.json, which lists the sha256 of every other file.
-        positions: rows of the table of positions.
+        positions: number of rows of the position table.
         library: release of CTranslate2 that wrote the model.
-        form: version of `conversion`'s format; another number is another model.
+        form: version of the format that `conversion` writes; models of other versions are not used.
     """
 
     checkpoint: str
@@ -69,7 +71,7 @@ class ExportMetadata(FileModel):
 
 
 def origin_of(checkpoint: Checkpoint, positions: int) -> ExportOrigin:
-    """Return the origin of a checkpoint's model with the installed library.
+    """Return the origin that a checkpoint's model has if the installed library converts it.
 
     Raises:
         EngineError: the library is not installed.
@@ -83,13 +85,15 @@ def origin_of(checkpoint: Checkpoint, positions: int) -> ExportOrigin:
 
 
 def cached_files(engines: Path, origin: ExportOrigin, write: Write) -> Files:
-    """Return the verified files of a model, and convert it first if the run does not have it.
+    """Return the verified files of a model; convert the model first if no intact copy is cached.
 
     Args:
         engines: the run's folder for models of other engines.
+        write: converts the model.
 
     Raises:
-        OSError: the folder, or a temporary one, fails for another reason than its permissions.
+        OSError: the files can be written neither into the run folder nor into a temporary folder,
+            or writing fails for a reason that is not in CANNOT_WRITE.
     """
     name = f"{origin.checkpoint}-{origin.checkpoint_sha256[:HASH_CHARACTERS]}"
     folder = engines / "ctranslate2" / name
@@ -118,7 +122,7 @@ def cached_files(engines: Path, origin: ExportOrigin, write: Write) -> Files:
 
 
 def _intact(folder: Path, origin: ExportOrigin) -> Files | None:
-    """Return the files of a model if it exists, has this origin, and is intact, or None."""
+    """Return the files of a model, or None if it is missing, damaged or of another origin."""
     try:
         values = parse_object(read_regular(folder / CARD, SMALL.bytes))
         card = ExportMetadata.model_validate(values)
@@ -161,14 +165,17 @@ def _made_elsewhere(folder: Path, origin: ExportOrigin, write: Write, error: OSE
 
 
 def _publish(unfinished: Path, folder: Path) -> None:
-    """Rename a complete folder, replacing a damaged one or another process's work."""
+    """Rename a complete folder to its final name.
+
+    A folder of that name is replaced: it is damaged, or another process has just written it.
+    """
     condemned = unfinished.with_name(f"{unfinished.name}-condemned{UNFINISHED}")
     try:
         with suppress(FileNotFoundError):
             folder.rename(condemned)
         unfinished.rename(folder)
     except OSError as error:
-        # Another process published the same model in the meantime.
+        # Another process published the same model between the two renames.
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
             raise
     finally:
@@ -176,7 +183,7 @@ def _publish(unfinished: Path, folder: Path) -> None:
 
 
 def _remove_others(kept: Path, checkpoints: Path) -> None:
-    """Remove models without their checkpoint, and leftovers of killed processes."""
+    """Remove the models of removed checkpoints, and unfinished folders of killed processes."""
     for folder in kept.iterdir():
         checkpoint = folder.name[: -HASH_CHARACTERS - 1]
         with suppress(OSError):

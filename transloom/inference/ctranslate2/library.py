@@ -23,7 +23,7 @@ def library() -> Any:
 
 
 def specifications() -> Any:
-    """Return the module `ctranslate2.specs`, which specifies its models.
+    """Return the module `ctranslate2.specs`, which describes the structure of models.
 
     Raises:
         EngineError: the library is not installed.
@@ -38,7 +38,7 @@ def require_compute_type(wanted: ComputeType) -> None:
     """Check that this machine's CPU supports a compute type.
 
     Raises:
-        EngineError: it does not, or the library is not installed.
+        EngineError: the CPU does not support it, or the library is not installed.
     """
     possible = sorted(library().get_supported_compute_types("cpu"))
     if wanted not in possible:

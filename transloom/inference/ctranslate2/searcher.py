@@ -1,21 +1,26 @@
-"""Search by CTranslate2 in place of transloom's own.
+"""Search by CTranslate2 instead of our own search.
 
-    batch ─▶ pieces ─▶ [ CTranslate2, on several threads ] ─▶ pieces, scores ─▶ hypotheses, rescored
+    batch ─▶ pieces ─▶ [ CTranslate2, on several threads ] ─▶ pieces, scores ─▶ rescored hypotheses
 
-Its beam search equals ours: each step has 2k candidates, and those among the first k that end are
-finished; a sentence is done when k are. The differences, and their treatment here:
+CTranslate2's beam search with a beam of k equals ours. Each step has 2k candidates; those among the
+best k that end with EOS are finished hypotheses. A sentence is complete when it has k of them.
 
-- Its score is log-probability / length^α; ours divides by ((5 + length) / 6)^α. So its
-  log-probabilities are recovered, and hypotheses are rescored and sorted by our formula. The
-  log-probabilities follow from its weights: with int8 the rounded ones; with float32 they equal
-  ours within 1e-3. If more than k hypotheses end, its own order decides which k it returns. So its
-  exponent is chosen such that both penalties grow alike around the length of the sources.
-- Its length limit holds for a batch, and it truncates longer hypotheses. Our search, which forces
-  EOS there, repeats a sentence if one of its hypotheses reaches the sentence's limit.
-- Like ours, it never chooses PAD and BOS, but it renormalises the other probabilities.
-- It does not translate empty sentences; ours does.
-- It scores a prefix as 0. Its probability of the prefix is computed separately and added. After a
-  prefix, only the best hypothesis may end at once.
+There are these differences, which this module handles as follows:
+
+  - CTranslate2's score is log-probability / length^α; ours is log-probability /
+    ((5 + length) / 6)^α. So we compute the log-probability from CTranslate2's score, and rescore
+    and sort the hypotheses by our formula. With float32 the log-probabilities equal ours within
+    1e-3; with int8 they are those of the rounded weights. If more than k hypotheses end,
+    CTranslate2's own score decides which k it returns. We therefore choose its exponent such that
+    both divisors grow at the same rate around the length of the sources.
+  - CTranslate2 has one length limit per batch, and truncates longer hypotheses. Our search has a
+    limit per sentence, and forces EOS there. If a hypothesis reaches its sentence's limit, our
+    search translates the sentence again.
+  - Like our search, CTranslate2 never chooses PAD and BOS, but it renormalises the probabilities of
+    the other tokens.
+  - CTranslate2 does not translate empty sentences; our search translates them instead.
+  - CTranslate2 scores a prefix as 0. We compute the log-probability of the prefix separately, and
+    add it. Directly after a prefix, only the best hypothesis can end.
 
 This follows release 4.8.5, src/decoding.cc.
 """
@@ -45,28 +50,28 @@ from transloom.inference.ctranslate2.library import library
 from transloom.inference.engine_names import ComputeType
 from transloom.inference.search_processes import Found
 
-# Tokens of a source, padding included, that one thread translates at once.
+# Maximum source tokens, padding included, that one thread translates at once.
 TOKENS_AT_ONCE = 1024
-# Batches that each thread may have in progress before the first result is awaited.
+# Number of batches per thread that are submitted before the first result is awaited.
 BATCHES_AHEAD = 2
-# With an exponent of 0, it would stop as soon as the best hypothesis ends; as a factor on its
-# floats, this equals 0.
+# Smallest exponent of the length penalty. In CTranslate2's float32, a penalty with this exponent is
+# exactly 1, as with 0. But with 0, CTranslate2 would stop as soon as the best hypothesis ends.
 NO_PENALTY = 1e-9
-# Hypotheses that contradict a prefix have a score of -1e10.
+# Hypotheses with a lower log-probability contradict a prefix; CTranslate2 scores them as -1e10.
 RULED_OUT = -1e9
 
 
 @dataclass(frozen=True)
 class SearchedBatch:
-    """A batch in translation.
+    """Batch that was submitted to CTranslate2.
 
     Attributes:
-        source_bs: sources, padded at the end, as our search takes them.
+        source_bs: sources, padded at the end, for our own search.
         limits: maximum tokens of each translation, EOS included.
-        prefixes: prefixes without padding.
-        rows: rows that CTranslate2 translates.
-        answers: its pending results for these rows.
-        prefix_scores: pending scores of these rows' prefixes; empty if there are none.
+        prefixes: token ids with which each translation must begin, without padding.
+        rows: rows of the batch that CTranslate2 translates.
+        answers: CTranslate2's pending results, one for each of `rows`.
+        prefix_scores: pending scores of the prefixes of `rows`; empty if no row has a prefix.
         exponent: exponent of CTranslate2's length penalty.
     """
 
@@ -80,7 +85,7 @@ class SearchedBatch:
 
 
 class CTranslate2Searcher:
-    """A model of CTranslate2, with the network that it was converted from."""
+    """Searcher with a CTranslate2 model and the network from which it was converted."""
 
     def __init__(
         self,
@@ -94,9 +99,11 @@ class CTranslate2Searcher:
         """Prepare the searcher; the model is loaded on first use.
 
         Args:
+            network: searches the sentences that CTranslate2 cannot translate as we do.
             tokenizers: by field.
             files: returns the model's files, by name.
-            positions: rows of its table of positions; our search handles longer sentences.
+            positions: number of rows of the model's position table; our own search translates
+                longer sentences.
             threads: number of computing threads, or None for one per available core.
         """
         self.engine: str | None = f"ctranslate2-{compute_type}"
@@ -113,14 +120,15 @@ class CTranslate2Searcher:
         return self._search(self._on_all_cores, 1, decoding, batches)
 
     def prepare(self) -> None:
-        """Convert and load the model: see `export_cache`."""
+        """Convert the model unless it is cached (see `export_cache`), and load it."""
         _ = self._on_all_cores
 
     @contextmanager
     def in_processes(self, processes: int) -> Generator["CTranslate2Searcher | _Workers"]:
-        """Yield a searcher with several translating threads, CTranslate2's "processes".
+        """Yield a searcher that translates in several threads of this process.
 
-        They share the cores.
+        Args:
+            processes: number of threads that translate at once; they share the cores.
         """
         if processes == 1:
             yield self
@@ -128,7 +136,7 @@ class CTranslate2Searcher:
         yield _Workers(self, self._translator(processes), processes)
 
     def processes_for(self, sentences: int, bytes_of_longest: int = 0) -> int:
-        """Return one thread per core, because threads share the weights and start at once."""
+        """Return the number of threads: one per core, since threads share the weights."""
         return self._threads
 
     @cached_property
@@ -163,7 +171,7 @@ class CTranslate2Searcher:
     def _ask(self, translator: Any, decoding: DecodingConfig, batch: MicroBatch) -> SearchedBatch:
         vocabulary = self._network.vocabulary
         tensors = to_device(batch, vocabulary, torch.device("cpu"))
-        prefix_bp = tensors.target_input[:, 1:]  # without BOS, with padding in place of EOS
+        prefix_bp = tensors.target_input[:, 1:]  # without BOS, with padding instead of EOS
         limits = output_limits(tensors.source, vocabulary.pad_id, decoding)
         try:
             prefixes = unpadded_prefixes(prefix_bp, len(limits), limits, vocabulary)
@@ -175,7 +183,7 @@ class CTranslate2Searcher:
             for row, (length, limit) in enumerate(zip(lengths, limits, strict=True))
             if length > 1 and max(length, limit) <= self._positions
         ]
-        # without EOS, which CTranslate2 adds
+        # Leave out EOS, which CTranslate2 adds.
         sources = [
             self._source.of(tensors.source[row, : lengths[row] - 1].tolist()) for row in rows
         ]
@@ -229,7 +237,7 @@ class CTranslate2Searcher:
         for index, (row, answer) in enumerate(zip(asked.rows, asked.answers, strict=True)):
             of_prefix = 0.0
             if asked.prefixes[row]:
-                of_prefix = sum(asked.prefix_scores[index].result().log_probs[:-1])  # not EOS
+                of_prefix = sum(asked.prefix_scores[index].result().log_probs[:-1])  # without EOS
             found[row] = self._rescored(
                 decoding, asked.exponent, answer.result(), asked.limits[row], of_prefix
             )
@@ -247,10 +255,18 @@ class CTranslate2Searcher:
         limit: int,
         of_prefix: float,
     ) -> list[Hypothesis]:
-        """Return a sentence's hypotheses by our score, or none if our search has to find them."""
+        """Return a sentence's hypotheses, sorted by our score.
+
+        The list is empty if our own search must translate the sentence.
+
+        Args:
+            exponent: exponent of CTranslate2's length penalty.
+            limit: the sentence's maximum number of tokens, EOS included.
+            of_prefix: log-probability of the prefix; 0 if there is none.
+        """
         hypotheses = []
         for pieces, score in zip(result.hypotheses, result.scores, strict=True):
-            length = len(pieces)  # with EOS
+            length = len(pieces)  # EOS included
             ids = self._target.ids(pieces)
             if length >= limit or ids[-1] != self._network.vocabulary.eos_id:
                 return []
@@ -279,7 +295,7 @@ class CTranslate2Searcher:
 
 @dataclass(frozen=True)
 class _Workers:
-    """A searcher's model on several threads."""
+    """Search of a `CTranslate2Searcher` in several threads."""
 
     searcher: CTranslate2Searcher
     translator: Any
@@ -291,7 +307,7 @@ class _Workers:
 
 
 class _Pieces:
-    """A tokenizer's pieces, which CTranslate2 uses in place of ids."""
+    """Pieces of a tokenizer; CTranslate2 reads and writes pieces instead of ids."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._pieces = [tokenizer.piece(number) for number in range(tokenizer.vocabulary_size)]
@@ -305,15 +321,16 @@ class _Pieces:
 
 
 def exponent_near(alpha: float, length: float) -> float:
-    """Return the exponent x with which length^x grows as ((5 + length) / 6)^α does at this length.
+    """Return x such that length^x has the relative growth of ((5 + length) / 6)^α at this length.
 
-    That is x = α n / (n + 5). It is never 0, with which CTranslate2 would stop earlier.
+    That is x = α · length / (length + 5). The result is never 0, since CTranslate2 would then stop
+    earlier (see NO_PENALTY).
     """
     return max(NO_PENALTY, alpha * length / (length + 5))
 
 
 def _prefix_scores(translator: Any, sources: list[list[str]], begun: list[list[str]]) -> list[Any]:
-    """Return pending log-probabilities of each prefix's tokens, and of EOS after them."""
+    """Return each prefix's pending log-probabilities: of its tokens, then of EOS."""
     scores: list[Any] = translator.score_batch(
         sources,
         begun,

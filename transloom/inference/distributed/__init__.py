@@ -1,1 +1,1 @@
-"""Translation of a large file's lines on a cluster, in chunks that are each done once."""
+"""Translation of a large file on a cluster, in chunks of lines whose results are stored."""

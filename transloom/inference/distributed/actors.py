@@ -1,7 +1,8 @@
-"""Ray actors that translate chunks of lines, and the driver that assigns chunks to them.
+"""Ray actors that translate chunks of lines, and the scheduler that assigns chunks to them.
 
-An actor's only state is the weights, and the chunk alone determines its result. The death of an
-actor therefore costs only the work on its chunks. Another actor is started and translates them.
+An actor has no state except the weights, and a chunk's output depends only on the chunk. If an
+actor dies, only the work on its current chunks is lost: a new actor is started, and these chunks
+are translated again.
 """
 
 from collections import Counter, deque
@@ -28,17 +29,24 @@ from transloom.inference.trained_network import Precision
 from transloom.inference.translate import LineOptions, lines_of_batch
 from transloom.inference.translator import Translator
 
-# Deaths of actors on one chunk after which the chunk is considered the cause.
+# Number of actors that may die while they translate one chunk. After one more, the command fails.
 MAX_CHUNK_FAILURES = 3
-# Chunks assigned to an actor: one in work, and one to avoid waiting.
+# Chunks assigned to an actor at once: one that it translates, and the next one, so that it never
+# waits for the driver.
 CHUNKS_AHEAD = 2
-POLL_SECONDS = 5.0  # wait for a result before Ray is checked
-POLLS_BEFORE_NOTICE = 12  # polls without any actor before a notice
+POLL_SECONDS = 5.0  # maximum wait for a result between two checks of Ray
+POLLS_BEFORE_NOTICE = 12  # polls without a result before missing actors are reported
 
 
 @dataclass(frozen=True)
 class TranslatorOrigin:
-    """Runs that an actor loads: each with a checkpoint and the sha256 of its checkpoint.json."""
+    """Description of a translator, from which an actor loads it.
+
+    Attributes:
+        runs: for each run its folder, a checkpoint, and the sha256 of its checkpoint.json. Several
+            runs are an ensemble.
+        threads: number of compute threads.
+    """
 
     runs: tuple[tuple[str, str, str], ...]
     decoding: DecodingConfig
@@ -50,7 +58,7 @@ class TranslatorOrigin:
         """Load the translator.
 
         Raises:
-            RunMismatchError: a run's folder is not visible on this node, or has another checkpoint.
+            RunMismatchError: a run folder does not exist on this node, or has another checkpoint.
         """
         prepare_process(self.threads)
         runs = [(Path(run), checkpoint) for run, checkpoint, _ in self.runs]
@@ -83,7 +91,7 @@ class LineTranslator:
         self._translator = self._origin.load()
 
     def translate(self, lines: list[str]) -> list[str]:
-        """Return the output for these lines."""
+        """Return the output lines for these input lines."""
         assert self._translator is not None, "opened first"
         return lines_of_batch(self._translator, lines, None, self._wanted)
 
@@ -95,10 +103,11 @@ class LineTranslator:
 
 @dataclass(frozen=True)
 class ActorResources:
-    """Number of actors, and resources of each.
+    """Number of actors, and the resources of each.
 
     Attributes:
-        actors: their number, or None for as many as the cluster has capacity for.
+        actors: number of actors, or None for as many as the cluster has free resources for.
+        cpus, gpus: number that Ray reserves for each actor.
     """
 
     actors: int | None
@@ -107,7 +116,7 @@ class ActorResources:
 
 
 class ChunkScheduler:
-    """Scheduler of chunks on actors, in an open Ray session."""
+    """Scheduler that assigns chunks to actors, in an open Ray session."""
 
     def __init__(
         self,
@@ -119,7 +128,8 @@ class ChunkScheduler:
         """Determine the number of actors; `results` starts them.
 
         Raises:
-            ClusterError: the number is not given, and the cluster has no capacity for an actor.
+            ClusterError: `resources` does not give the number, and not even one actor fits on the
+                cluster's free resources.
         """
         self._arguments = (origin, wanted)
         self._resources = resources
@@ -127,18 +137,23 @@ class ChunkScheduler:
         self._tell = tell
         self._actors: list[Any] = []
         self._open: list[Any] = []  # actors that have loaded their weights
-        # For each future result its actor and chunk; the chunk of `open` is None.
+        # Actor and chunk of each pending result. The chunk is None for the result of `open`.
         self._asked: dict[Any, tuple[Any, int | None]] = {}
         self._deaths: Counter[int] = Counter()
 
     def results(
         self, chunks: Iterable[int], read: Callable[[int], list[str]]
     ) -> Iterator[tuple[int, list[str]]]:
-        """Yield the output of each chunk as soon as it is done.
+        """Yield each chunk's number and output lines, as soon as the chunk is done.
+
+        Args:
+            chunks: numbers of the chunks.
+            read: returns the input lines of a chunk.
 
         Raises:
-            ClusterError: a chunk has killed several actors, or actors cannot load their weights.
-            EmbeddedRayError: the Ray that this process started is gone.
+            ClusterError: several actors died on the same chunk or while they loaded the weights, or
+                an actor raised an unexpected error.
+            EmbeddedRayError: the Ray that this process started has ended.
             TrainerError, DataError, ModelError: raised by an actor.
         """
         waiting = deque(chunks)
@@ -159,10 +174,12 @@ class ChunkScheduler:
                     ray.kill(actor)
 
     def _answers(self) -> list[Any]:
-        """Return the finished results, or wait a while for the next ones.
+        """Wait for results, and return the Ray references of those that are ready.
+
+        Return [] if none is ready after a while; missing actors are then reported to the user.
 
         Raises:
-            EmbeddedRayError: the Ray that this process started is gone.
+            EmbeddedRayError: the Ray that this process started has ended.
         """
         for _ in range(POLLS_BEFORE_NOTICE):
             answers, _ = ray.wait(list(self._asked), timeout=POLL_SECONDS)
@@ -193,7 +210,11 @@ class ChunkScheduler:
     def _collect_result(
         self, answer: Any, actor: Any, chunk: int | None, waiting: deque[int]
     ) -> list[str] | None:
-        """Return the result's lines, or None if the actor died; its chunk is then queued again."""
+        """Return the output lines of a chunk.
+
+        Return None for the result of `open`, and if the actor died. In the latter case its chunk is
+        queued again, and a new actor is started.
+        """
         try:
             found: list[str] | None = ray.get(answer)
         except RayTaskError as error:
@@ -201,7 +222,7 @@ class ChunkScheduler:
             if isinstance(cause, (TrainerError, DataError, ModelError)):
                 raise cause from error
             raise ClusterError(f"An actor could not translate: {error}") from error
-        except RayError as error:  # the actor or its node died, or memory was short
+        except RayError as error:  # the actor or its node died, or memory ran out
             if chunk is not None:
                 waiting.appendleft(chunk)
             self._replace(actor, chunk, error)
@@ -220,7 +241,7 @@ class ChunkScheduler:
                 f"memory: {error}. Raise --cpus-per-actor or lower --actors, and start the same "
                 "command again to continue"
             ) from error
-        if actor in self._actors:  # else the death was handled with its other chunk
+        if actor in self._actors:  # otherwise the actor's other chunk has reported it
             self._actors.remove(actor)
             self._open = [other for other in self._open if other is not actor]
             self._tell("An actor died; its lines are translated by another one")
@@ -237,10 +258,10 @@ class ChunkScheduler:
 
 
 def _free_slots(resources: ActorResources) -> int:
-    """Return the number of actors that the cluster has capacity for.
+    """Return the number of actors that fit on the cluster's free resources.
 
     Raises:
-        ClusterError: it has capacity for none.
+        ClusterError: not even one actor fits.
     """
     free, cpus, gpus = ray.available_resources(), resources.cpus, resources.gpus
     needed = {"CPU": cpus, "GPU": gpus}

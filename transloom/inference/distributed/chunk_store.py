@@ -2,11 +2,12 @@
 
     OUT.work/
       work.json       everything that determines the output: `WorkMetadata`
-      lock            held by the command that works in the folder
-      00000007.txt    the sha256 of the rest, then the output of the eighth chunk
+      lock            locked by the command that is using the folder
+      00000007.txt    output of the eighth chunk, preceded by a line with its sha256
 
-A result is written atomically and durably. A repeated command therefore continues after the stored
-results. When all results are stored, they are combined and renamed to OUT.
+Each result is written atomically and synced to disk. If the command is interrupted and repeated, it
+translates only the chunks without a stored result. When all results are stored, they are combined
+into one file, which is renamed to OUT.
 """
 
 import fcntl
@@ -36,7 +37,9 @@ SHA256_DIGITS = 64
 
 
 class WorkMetadata(FileModel):
-    """work.json: everything that determines the output, equal for a repeated command.
+    """Contents of work.json: everything that determines the output.
+
+    A repeated command continues the work only if these values are the same.
 
     Attributes:
         checkpoints: the sha256 of each run's checkpoint.json, in the order of the runs.
@@ -60,10 +63,11 @@ class WorkMetadata(FileModel):
 
 @dataclass(frozen=True)
 class InputFile:
-    """File of lines, cut into chunks.
+    """Input file, divided into chunks of lines.
 
     Attributes:
-        starts: the byte offset of each chunk.
+        lines: number of lines.
+        starts: byte offset of each chunk.
         changed_at: modification time of the file, in ns.
     """
 
@@ -79,10 +83,10 @@ class InputFile:
         return min(self.lines_per_chunk, self.lines - number * self.lines_per_chunk)
 
     def chunk(self, number: int) -> list[str]:
-        """Read the lines of a chunk, without their ends.
+        """Read the lines of a chunk, without line ends.
 
         Raises:
-            CorpusError: the file was changed after `scan_file`, or cannot be read.
+            CorpusError: the file has changed since `scan_file`, or cannot be read.
         """
         try:
             with self.path.open("rb") as data:
@@ -100,10 +104,10 @@ class InputFile:
 
 
 def scan_file(file: str, lines_per_chunk: int) -> InputFile:
-    """Read a file once, to check that all of it is readable and to find its chunks.
+    """Read a whole file, to check that every line can be translated, and to find the chunks.
 
     Raises:
-        CorpusError: it cannot be read, or a line is too long or not UTF-8.
+        CorpusError: the file cannot be read, or a line is too long or not UTF-8.
     """
     path = Path(file)
     starts, lines = [], 0
@@ -129,7 +133,7 @@ def _count(data: BinaryIO, file: str, most: int, before: int) -> int:
 
 
 class ChunkStore:
-    """Results of a file's chunks."""
+    """Stored results of the chunks of an input file."""
 
     def __init__(self, output: Path, chunks: int) -> None:
         self.output = output
@@ -138,11 +142,11 @@ class ChunkStore:
 
     @contextmanager
     def owned(self, card: WorkMetadata) -> Iterator[list[int]]:
-        """Lock the folder for the context, and yield the numbers of the unfinished chunks.
+        """Lock the folder during the context, and yield the numbers of the unfinished chunks.
 
         Raises:
-            ClusterError: the output exists, another command holds the lock, or the metadata has
-                changed since the work began. The message has both values.
+            ClusterError: the output exists, another command holds the lock, or the metadata differs
+                from that of the stored results. The message has both values.
         """
         if self.output.exists():
             raise ClusterError(f"{self.output} already exists: remove it, or name another --output")
@@ -158,14 +162,14 @@ class ChunkStore:
             yield [number for number in range(self._chunks) if self._result(number) is None]
 
     def keep(self, number: int, lines: Sequence[str]) -> None:
-        """Store a chunk's output durably."""
+        """Store a chunk's output, synced to disk."""
         text = "".join(f"{line}\n" for line in lines).encode()
         write_atomically(
             self._file(number), f"{hashlib.sha256(text).hexdigest()}\n".encode() + text
         )
 
     def finish(self) -> None:
-        """Combine all results into the output, and remove the folder.
+        """Combine all results into the output file, and remove the folder.
 
         Raises:
             ClusterError: a result is missing or damaged.
@@ -187,7 +191,11 @@ class ChunkStore:
         shutil.rmtree(self.folder)
 
     def _check(self, card: WorkMetadata) -> None:
-        """Write the metadata, or compare it with that of an earlier command."""
+        """Write the metadata, or compare it with that of an earlier command.
+
+        Raises:
+            ClusterError: the metadata differs, or the earlier metadata is damaged.
+        """
         file = self.folder / "work.json"
         if not file.exists():
             write_atomically(file, card.model_dump_json(indent=1) + "\n")

@@ -1,9 +1,9 @@
 """`transloom translate … --on-cluster`: translation of a large file by actors of a Ray cluster.
 
-    file ─▶ scan of all lines ─▶ chunks ─▶ actors ─▶ a durable result each ─▶ OUT, by a rename
+    file ─▶ check of all lines ─▶ chunks ─▶ actors ─▶ a stored result per chunk ─▶ OUT
 
-A chunk has as many lines as the local command translates at once, so both write the same bytes. The
-file is read as needed: only lines in work are in memory.
+A chunk has as many lines as the local command translates at once, so both commands write the same
+bytes. Lines are read when their chunk is assigned to an actor, so few lines are in memory at once.
 """
 
 import time
@@ -43,15 +43,15 @@ def translate_on_cluster(
     address: str | None,
     console: Terminal,
 ) -> None:
-    """Translate a file into another one; a repeated call continues the work of an earlier one.
+    """Translate a file into an output file, or continue such work after an interruption.
 
     Args:
-        address: a running cluster, HOST:PORT or auto, or None to start Ray on this machine.
+        address: HOST:PORT of a running cluster, or `auto`; None to start Ray on this machine.
 
     Raises:
         CorpusError: the file cannot be read, or a sentence is too long; nothing is translated.
-        ClusterError: the work was begun with other settings, or it cannot be done.
-        RunMismatchError: the model reads context.
+        ClusterError: the work was begun with other settings, or the cluster cannot do it.
+        RunMismatchError: the model reads preceding sentences as context.
     """
     require_no_context(translator, "--on-cluster separates lines from the preceding ones")
     if file == STANDARD_INPUT:
@@ -108,7 +108,7 @@ def _run_chunks(
     chunks: list[int],
     console: Terminal,
 ) -> None:
-    """Run the chunks, store their results, and show the progress."""
+    """Translate the chunks, store their results, and show the progress."""
     lines = given.lines - sum(given.size(n) for n in chunks)
     with percentage_bars(console) as progress:
         bar = progress.add_task("translating", total=given.lines, completed=lines)

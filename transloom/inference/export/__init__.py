@@ -1,1 +1,1 @@
-"""Export of runs as models of other libraries, a file for each library and task."""
+"""Exporters that write a run in another library's format, one file per library and task."""

@@ -1,4 +1,4 @@
-"""Export of an encoder with its head as Hugging Face's BERT, with its tokenizer."""
+"""Export of an encoder and its head in Hugging Face's BERT format, with the tokenizer."""
 
 from pathlib import Path
 
@@ -50,8 +50,9 @@ print(tokenizer.decode(logits[ids == tokenizer.mask_token_id].argmax(dim=-1)))
 def write_bert(trained: TrainedNetwork, folder: Path) -> str:
     """Write the files into a folder, and return the architecture's name.
 
-    The SentencePiece model is written, too; tokenizer.json is generated from it. A run that starts
-    from the folder compares it to check that pieces have the same meaning.
+    The folder also gets the SentencePiece model, from which tokenizer.json is generated. A run that
+    starts from this folder compares that model with its dataset's, so that every id means the same
+    piece in both.
 
     Raises:
         ModelError: BERT does not support the network; the message names the setting.
@@ -61,10 +62,10 @@ def write_bert(trained: TrainedNetwork, folder: Path) -> str:
 
 
 def write_bert_of_pairs(trained: TrainedNetwork, folder: Path) -> str:
-    """Write the files like `write_bert`, for a network of pairs: both sides begin with BOS.
+    """Write the files like `write_bert`, for a network trained on pairs.
 
-    Its positions restart at the second side, which is not BERT's default: README.md shows how to
-    pass them.
+    Both sides of a pair begin with BOS. Positions restart at the second side, which is not BERT's
+    default; the README.md in the folder shows how to pass them.
     """
     data = trained.recipe.data
     assert isinstance(data, PairDataConfig)

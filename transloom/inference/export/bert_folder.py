@@ -1,4 +1,4 @@
-"""Writer of a folder with a network in one of BERT's layouts, and its tokenizer."""
+"""Writer of a folder with a network in BERT's format, and its tokenizer."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,11 +22,12 @@ def write_bert_folder(
 ) -> str:
     """Write the network, its tokenizer and other files, and return the architecture's name.
 
-    The SentencePiece model is written, too; tokenizer.json is generated from it.
+    The folder also gets the SentencePiece model, from which tokenizer.json is generated.
 
     Args:
+        found: the network in Hugging Face's format.
         second_begins: True if the second text of a pair begins with BOS, too.
-        more: other files, by name.
+        more: contents of other files, by name; None if there are none.
 
     Raises:
         TrainerError: tokenizer.json does not support the tokenizer.
@@ -44,7 +45,7 @@ def write_bert_folder(
 
 
 def _mask_of(tokenizer: Tokenizer) -> str | None:
-    """Return the mask, or None if the tokenizer was not trained for a masked model."""
+    """Return the mask piece, or None if the tokenizer has no such piece."""
     try:
         tokenizer.tag_id(MASK)
     except TokenizerError:

@@ -68,11 +68,14 @@ tag before the other pieces, as a separate one.
 def write_ctranslate2(
     trained: TrainedNetwork, folder: Path, quantization: ComputeType | None = None
 ) -> str:
-    """Write the files into a folder, and return a description; see `write_model`.
+    """Write the model, its tokenizers and a model card into a folder; return a description.
+
+    Args:
+        quantization: type of the stored weights, or None for unchanged fp32.
 
     Raises:
         ModelError: CTranslate2 does not support the network or a tokenizer; the message says why.
-        TrainerError: a tokenizer does more than its SentencePiece model.
+        TrainerError: a tokenizer rewrites text before its SentencePiece model reads it.
         EngineError: the library is not installed.
     """
     require_plain(trained.tokenizers.values())
@@ -84,10 +87,10 @@ def write_ctranslate2(
 
 
 def require_plain(tokenizers: Iterable[Tokenizer]) -> None:
-    """Check that other programs get a run's ids from its SentencePiece models alone.
+    """Check that the SentencePiece models alone are enough to compute a run's token ids.
 
     Raises:
-        TrainerError: text is rewritten before a model sees it.
+        TrainerError: a tokenizer rewrites text before its SentencePiece model reads it.
     """
     for tokenizer in tokenizers:
         if isinstance(tokenizer, SentencePieceTokenizer) and tokenizer.is_verbatim:

@@ -1,19 +1,21 @@
-"""Export of a SentencePiece tokenizer to tokenizer.json of the library `tokenizers`.
+"""Export of a SentencePiece tokenizer to tokenizer.json, the format of the library `tokenizers`.
 
-    text ─▶ the model's own normalisation ─▶ words, each with "▁" before it ─▶ pieces ─▶ BOS … EOS
+    text ─▶ the model's normalisation ─▶ words, each preceded by "▁" ─▶ pieces ─▶ BOS … EOS
 
-Written for tokenizers 0.23, and read by transformers' `PreTrainedTokenizerFast`. Its ids are those
-of SentencePiece (0.2), except for texts that spell a special piece: `<mask>` in a text is the mask,
-as intended, and `</s>` is the end. Four points need care:
+The file is written for tokenizers 0.23, and is read by transformers' `PreTrainedTokenizerFast`. It
+produces the ids of SentencePiece 0.2, except for texts that contain the name of a special piece:
+`<mask>` in a text becomes the mask, as intended, and `</s>` becomes EOS. Four points need care:
 
-- Normalisation uses SentencePiece's own table. It collapses runs of spaces and removes trailing
-  ones, like SentencePiece. Text after a mask gets no leading space.
-- A verbatim model has no normalisation. Its text is escaped and split into lines, as in training.
-- SentencePiece joins the two neighbours whose piece has the best score; `tokenizers` follows a list
-  of pairs. The list has every pair that forms a piece, in the order of the pieces' scores.
-- A unigram model's special pieces and bytes have the score 0, so texts could match them. Here their
-  score is so low that no segmentation uses them, except for unknown characters. A text that spells
-  the name of a byte, `<0x41>`, becomes that byte if the model has no "<".
+  - Normalisation uses SentencePiece's own table. Like SentencePiece, it collapses consecutive
+    spaces and removes those at the end of a text. No space is added to text that follows a mask.
+  - A verbatim model has no normalisation. Its text is escaped and split into lines, as in training.
+  - SentencePiece's BPE always merges the two adjacent pieces whose result has the best score.
+    `tokenizers` instead merges in the order of a list of pairs. The exported list has every pair
+    that forms a piece, ordered by the score of that piece.
+  - In a unigram model, special pieces and bytes have the score 0, so a segmentation could contain
+    them. The export replaces that score by one so low that a segmentation contains them only for
+    unknown characters. A text that contains the name of a byte, such as `<0x41>`, becomes that byte
+    if the model has no piece "<".
 """
 
 import base64
@@ -37,7 +39,7 @@ def tokenizer_files(
     """Return the contents of tokenizer.json and tokenizer_config.json, by name.
 
     Args:
-        mask: piece that replaces a hidden one, or None if there is none.
+        mask: the piece that replaces hidden pieces, or None if the tokenizer has none.
         max_length: maximum tokens of a text, BOS and EOS included.
         second_begins: True if the second text of a pair begins with BOS, too.
 
@@ -77,10 +79,10 @@ def tokenizer_files(
 
 
 def _model_of(tokenizer: Tokenizer) -> tuple[ModelProto, bool]:
-    """Return the SentencePiece model, and whether it is verbatim.
+    """Return the SentencePiece model, and True if it is verbatim.
 
     Raises:
-        TrainerError: `tokenizers` cannot segment like it.
+        TrainerError: the library `tokenizers` cannot reproduce the model's segmentation.
     """
     if not isinstance(tokenizer, SentencePieceTokenizer):
         raise TrainerError(
@@ -109,10 +111,10 @@ def _model_of(tokenizer: Tokenizer) -> tuple[ModelProto, bool]:
 
 
 def _added(piece: str, number: int, *, with_space: bool) -> dict[str, Any]:
-    """Return a special piece, which a text may spell.
+    """Return the entry of a special piece that is recognised wherever a text contains its name.
 
     Args:
-        with_space: True if spaces before it are a part of it.
+        with_space: True if the spaces before the piece belong to it.
     """
     plain = dict.fromkeys(("single_word", "rstrip", "normalized"), False)
     return {"id": number, "content": piece, "lstrip": with_space, **plain, "special": True}
@@ -136,7 +138,7 @@ def _replaced(found: str, content: str) -> dict[str, Any]:
 
 
 def _escaping() -> dict[str, Any]:
-    """Return `sentence_piece.escape` as replacements; the escape character is first."""
+    """Return the replacements of `sentence_piece.escape`; the first is for the escape character."""
     return {
         "type": "Sequence",
         "normalizers": [_replaced(found, written) for found, written in reversed(ESCAPES.items())],
@@ -144,7 +146,7 @@ def _escaping() -> dict[str, Any]:
 
 
 def _unescaping() -> dict[str, Any]:
-    """Return `sentence_piece.unescape` as replacements; the escape character is last."""
+    """Return the replacements of `sentence_piece.unescape`; the last restores escape characters."""
     meant = [_replaced(written, found) for found, written in ESCAPES.items()]
     pieces = [_replaced(SPACE, " "), {"type": "ByteFallback"}, {"type": "Fuse"}]
     return {"type": "Sequence", "decoders": [*pieces, *meant]}
@@ -222,7 +224,7 @@ def _segmentation(model: ModelProto, unknown: int) -> dict[str, Any]:
 
 
 def _merges(model: ModelProto) -> list[list[str]]:
-    """Return every pair of pieces that forms a piece, ordered by that piece's score, best first."""
+    """Return all pairs of pieces that form a piece, ordered by that piece's score, best first."""
     normal = {p.piece: p.score for p in model.pieces if p.type == _KINDS.NORMAL}
     merges = []
     for piece in sorted(normal, key=lambda piece: -normal[piece]):

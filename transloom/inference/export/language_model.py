@@ -1,4 +1,4 @@
-"""Export of a language model as Hugging Face's GPT-2 or Llama, with its tokenizer's file."""
+"""Export of a language model in Hugging Face's GPT-2 or Llama format, with its tokenizer file."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ def write_language_model(trained: TrainedNetwork, folder: Path) -> str:
     """Write the files into a folder, and return the architecture's name.
 
     Raises:
-        ModelError: no layout supports the network; the message names the settings.
+        ModelError: neither format supports the network; the message names the settings.
     """
     network, tokenizer = trained.model, trained.tokenizers[TEXT]
     if not isinstance(network, DecoderOnly):

@@ -1,4 +1,4 @@
-"""Export of a translation model as Hugging Face's MarianMT, with tokenizers and model card."""
+"""Export of a translation model in Hugging Face's MarianMT format, with a model card."""
 
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,10 @@ def write_marian(trained: TrainedNetwork, folder: Path) -> str:
 
 
 def max_positions(data: PairDataConfig, decoding: DecodingConfig) -> int:
-    """Return the positions for the longest source of training, and for its translation with BOS."""
+    """Return the maximum positions: enough for the run's longest sources and their translations.
+
+    A translation needs one position more than it has tokens, for BOS. The minimum is MAX_POSITIONS.
+    """
     longest = int(decoding.max_length_factor * data.max_source_length)
     return max(MAX_POSITIONS, data.max_source_length, longest + decoding.max_extra_length + 1)
 
@@ -57,11 +60,12 @@ def max_positions(data: PairDataConfig, decoding: DecodingConfig) -> int:
 def generation_config(
     network: Transformer, decoding: DecodingConfig, positions: int
 ) -> dict[str, Any]:
-    """Return the settings of `generate` that are closest to our search.
+    """Return the settings of transformers' `generate` that are closest to our search.
 
-    Its length penalty divides log-probabilities by length^α, ours by ((5 + length) / 6)^α. With α =
-    0 both are 1, and beams have the same scores, except at the length limit. There, `generate`
-    counts the EOS that it forces as certain, whereas our search counts its log-probability.
+    The length penalty of `generate` divides log-probabilities by length^α; ours divides by ((5 +
+    length) / 6)^α. With α = 0 both divisors are 1, so hypotheses have the same scores in both,
+    except at the length limit. There, `generate` forces EOS and counts it as certain, whereas our
+    search counts the log-probability of EOS.
     """
     vocabulary = network.vocabulary
     return {

@@ -4,14 +4,15 @@
     vocab.json                  piece → id; also target_vocab.json if the sides have different ones
     tokenizer_config.json       special pieces, languages, and options for reading text
 
-It follows transformers 5.23.0. The ids are ours, for these reasons:
+The files follow transformers 5.23.0. MarianTokenizer then produces the same ids as transloom:
 
-- `split_special_tokens`: a text that spells `</s>` or `<pad>` is text, as in transloom.
-- A tag is recognised if a text begins with `>>…<<`. So vocab.json has the piece <2de> as
-  >><2de><<, and >>de<< unchanged. A text that begins so without a tag loses that beginning.
-- MarianTokenizer has a normaliser of punctuation, which nothing calls.
+  - With `split_special_tokens`, `</s>` or `<pad>` in a text is plain text, as in transloom.
+  - MarianTokenizer recognises a tag only as `>>…<<` at the beginning of a text. So vocab.json lists
+    the tag <2de> as >><2de><<, and the tag >>de<< unchanged. If a text begins with `>>…<<` that is
+    not a tag, this beginning is lost.
+  - MarianTokenizer has a punctuation normaliser, but nothing calls it.
 
-Decoding with `skip_special_tokens` drops unknown pieces; ours writes " ⁇ ".
+Decoding differs: `skip_special_tokens` drops unknown pieces, but transloom writes " ⁇ " for them.
 """
 
 import json
@@ -40,7 +41,7 @@ def tokenizer_files(
     Args:
         tokenizers: by field.
         tags: tags of the run's corpora.
-        languages: by field, such as en.
+        languages: language codes by field, such as "en".
         max_length: maximum tokens of a source, EOS included.
 
     Raises:
@@ -51,7 +52,7 @@ def tokenizer_files(
     separate = source.model != target.model
     ids = {name: getattr(target, f"{name}_id") for name in SPECIAL}
     if ids["bos"] == ids["pad"]:
-        del ids["bos"]  # there is no BOS
+        del ids["bos"]  # the tokenizer has no BOS
     special = {f"{name}_token": target.piece(number) for name, number in ids.items()}
     config = {
         "tokenizer_class": TOKENIZER_CLASS,
@@ -76,19 +77,19 @@ def tokenizer_files(
 
 
 def vocabulary(tokenizer: Tokenizer, tags: Sequence[str]) -> dict[str, int]:
-    """Return the id of each piece, with tags under their names in texts."""
+    """Return the id of each piece, where tags have the names that MarianTokenizer recognises."""
     renamed = {tokenizer.tag_id(tag): called(tag) for tag in tags}
     pieces = (tokenizer.piece(number) for number in range(tokenizer.vocabulary_size))
     return {renamed.get(number, piece): number for number, piece in enumerate(pieces)}
 
 
 def called(tag: str) -> str:
-    """Return the prefix of a text that stands for a tag."""
+    """Return the beginning of a text by which MarianTokenizer recognises a tag."""
     return tag if tag.startswith(">>") and tag.endswith("<<") else f">>{tag}<<"
 
 
 def _sentence_piece_model(tokenizer: Tokenizer) -> bytes:
-    """Return the model with which MarianTokenizer segments like the tokenizer."""
+    """Return the SentencePiece model with which MarianTokenizer segments like `tokenizer`."""
     if isinstance(tokenizer, MarianTokenizer):
         return tokenizer.sentence_piece_model
     if not isinstance(tokenizer, SentencePieceTokenizer):

@@ -1,6 +1,6 @@
 """Model card of an exported translation model: README.md, in Hugging Face's format.
 
-It describes the run, but contains no path of the machine that trained it.
+It describes the run, but contains no paths of the machine on which the run was trained.
 """
 
 from pathlib import Path
@@ -24,10 +24,10 @@ from transloom.inference.hypotheses import HypothesesMetadata, find_hypotheses
 from transloom.inference.scoring import dataset_of
 from transloom.inference.trained_network import TrainedNetwork
 
-# Sections of a recipe that describe the training and contain no path.
+# Sections of a recipe that the card quotes: they describe the training and contain no path.
 SECTIONS = {"seed", "model", "batching", "trainer", "engine", "decoding"}
 
-# Last sections of a card for any library.
+# Last sections of the model card, the same for every library.
 LAST_SECTIONS = """## Training
 
 Corpora: {corpora}. No text of them is in this folder, apart from the pieces of the vocabulary.
@@ -103,9 +103,9 @@ def model_card(trained: TrainedNetwork, folder: Path, positions: int, template: 
     """Return the text of the card.
 
     Args:
-        folder: directory of the other files.
+        folder: directory of the exported files, which the card lists with their hashes.
         positions: maximum tokens of a source or a target.
-        template: the card, with names in braces in place of the values.
+        template: text of the card, with the names of values in braces.
     """
     recipe, checkpoint = trained.recipe, trained.checkpoint
     data, decoding = recipe.data, recipe.decoding
@@ -138,7 +138,7 @@ def model_card(trained: TrainedNetwork, folder: Path, positions: int, template: 
 
 
 def _described(corpus: PairCorpusConfig) -> str:
-    """Return the names of a corpus' files without folders, with their hashes."""
+    """Return the names of a corpus' files, without folders, and their hashes as far as known."""
     files = zip(corpus.locations, corpus.sha256s, strict=True)
     return " and ".join(
         f"{_file_name(location)} (sha256 {sha256})" if sha256 else _file_name(location)
@@ -158,7 +158,7 @@ def _on_context(data: PairDataConfig) -> str:
 
 
 def _scores(trained: TrainedNetwork, data: PairDataConfig) -> list[str]:
-    """Return a line for each known score of these weights."""
+    """Return a line for each stored score of these weights."""
     lines = [
         f"- validation, greedily: {name} {score.value:.4g}"
         for name, score in trained.checkpoint.header.scores.items()
@@ -169,14 +169,21 @@ def _scores(trained: TrainedNetwork, data: PairDataConfig) -> list[str]:
         try:
             line = _test_score(path, trained.checkpoint, data)
         except (OSError, ValueError, DataError, TrainerError):
-            continue  # another kind of file, or a missing dataset: there is no score
+            continue  # not metadata of hypotheses, or the dataset is missing
         if line:
             lines.append(line)
     return lines
 
 
 def _test_score(path: Path, checkpoint: Checkpoint, data: PairDataConfig) -> str | None:
-    """Return the BLEU of a card's hypotheses, or None if they are from other weights."""
+    """Return a line with the BLEU of stored hypotheses.
+
+    Args:
+        path: the metadata of the hypotheses, a JSON file.
+
+    Returns:
+        The line, or None if the hypotheses are missing or were made with other weights.
+    """
     origin = HypothesesMetadata.model_validate(parse_object(path.read_bytes(), SMALL)).origin
     if origin.checkpoint_sha256 != sha256_of(checkpoint.path / HEADER):
         return None

@@ -1,13 +1,13 @@
 """Export of a sentence encoder for sentence-transformers: BERT, pooling, normalisation.
 
-    config.json, model.safetensors, tokenizer*       BertModel and its tokenizer
-    modules.json                                     the three steps, in their order
+    config.json, model.safetensors, tokenizer*       first step: BertModel and its tokenizer
+    1_Pooling/config.json, 2_Normalize/config.json   the other two steps
+    modules.json                                     the list of the three steps
     sentence_bert_config.json                        maximum number of tokens
-    1_Pooling/config.json, 2_Normalize/config.json   the other steps
     config_sentence_transformers.json                cosine as the similarity of vectors
 
-It follows sentence-transformers 6.2.0. The names of the steps and of the kinds of pooling are those
-of its earlier versions, which later ones accept, too.
+The files follow sentence-transformers 6.2.0. Steps and kinds of pooling have the names of its
+earlier versions, which 6.2.0 also accepts.
 """
 
 import json
@@ -21,16 +21,16 @@ from model.hugging_face.bert import to_bert_encoder
 from transloom.inference.export.bert_folder import write_bert_folder
 from transloom.inference.trained_network import TrainedNetwork
 
-# Folders and classes of the steps after the tokenizer.
+# Folder and class of each step; the first step includes the tokenizer.
 MODULES = {"": "Transformer", "1_Pooling": "Pooling", "2_Normalize": "Normalize"}
-# Our name to theirs.
+# Names of pooling in transloom, and their names in sentence-transformers.
 POOLING = {"first": "pooling_mode_cls_token", "mean": "pooling_mode_mean_tokens"}
 
 
 def write_sentence_transformer(trained: TrainedNetwork, folder: Path) -> str:
     """Write the files into a folder, and return a short description of the model.
 
-    The SentencePiece model is written, too; tokenizer.json is generated from it.
+    The folder also gets the SentencePiece model, from which tokenizer.json is generated.
 
     Raises:
         ModelError: BERT does not support the network; the message names the setting.
@@ -50,7 +50,7 @@ def write_sentence_transformer(trained: TrainedNetwork, folder: Path) -> str:
 
 
 def _steps(network: SentenceEncoder, longest: int) -> dict[str, Any]:
-    """Return the library's own files, by name."""
+    """Return the contents of the files that only sentence-transformers reads, by name."""
     wanted = POOLING[network.config.pooling]
     modules = [
         {"idx": n, "name": str(n), "path": path, "type": f"sentence_transformers.models.{kind}"}
@@ -61,7 +61,7 @@ def _steps(network: SentenceEncoder, longest: int) -> dict[str, Any]:
         "sentence_bert_config.json": {
             "max_seq_length": longest,
             "do_lower_case": False,
-            "model_args": {"add_pooling_layer": False},  # BERT's pooler, which has no weights here
+            "model_args": {"add_pooling_layer": False},  # the network has no pooler
         },
         "1_Pooling/config.json": {
             "word_embedding_dimension": network.width,

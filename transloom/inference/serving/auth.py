@@ -12,7 +12,7 @@ from transloom.web.auth import RequestGuard
 class ServingGuard(RequestGuard):
     """Middleware that authenticates requests, with errors in JSON."""
 
-    open_paths = ("/healthz", "/readyz")  # monitoring has no token
+    open_paths = ("/healthz", "/readyz")  # monitoring systems send no token
     for_programs = True
     token_remedy = "a token is needed: send it as Authorization: Bearer …, or open /?token=…"
 

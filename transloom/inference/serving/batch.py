@@ -4,12 +4,16 @@ from dataclasses import dataclass
 
 from transloom.inference.serving.batch_queue import RequestedSearch
 
-Pairs = tuple[tuple[int, int], ...]  # of a source word and a word of the translation, from 0
+Pairs = tuple[tuple[int, int], ...]  # numbers of a source word and of a translated word, from 0
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Sentences with one search for all; an empty batch requests only the replica's status."""
+    """Sentences with the same search options; an empty batch only requests a replica's status.
+
+    Attributes:
+        prefixes: the required beginning of each sentence's translation, or "".
+    """
 
     search: RequestedSearch
     texts: tuple[str, ...] = ()
@@ -18,11 +22,17 @@ class Batch:
 
 @dataclass(frozen=True)
 class Found:
-    """Translations of a sentence as (text, score, alignment), or its problem."""
+    """Translations of one sentence, or the problem because of which it has none.
+
+    Attributes:
+        translations: (text, score, alignment) of each, the best first. The alignment is None unless
+            the request asks for alignments.
+        problem: None if the sentence was translated.
+    """
 
     translations: tuple[tuple[str, float, Pairs | None], ...] = ()
     problem: str | None = None
-    kind: str | None = None  # see `messages.ProblemKind`
+    kind: str | None = None  # one of `messages.ProblemKind`; None without a problem
 
 
 @dataclass(frozen=True)
@@ -30,10 +40,10 @@ class ReplicaStatus:
     """Status of a replica.
 
     Attributes:
-        process: identifies the replica.
-        checkpoint: the name of the checkpoint folder that it translates with.
-        changes: the number of checkpoint changes since its start.
-        damaged: the faults of checkpoints that it refused.
+        process: identifier of the replica.
+        checkpoint: name of the checkpoint folder whose weights the replica uses.
+        changes: number of times that the replica has reloaded a checkpoint.
+        damaged: problems of the checkpoints that the replica could not load.
     """
 
     process: str

@@ -1,8 +1,9 @@
-"""Queue of the sentences of several requests, and their grouping into batches.
+"""Queue of the sentences of all requests to a run, and their grouping into batches.
 
-A batch starts with the sentence that has waited longest, so that none waits forever. The sentences
-nearest to it in length are added while rows times the longest row are within the budget, since
-padding costs as much as text. Sentences share a batch only if they need the same search.
+A batch starts with the sentence that has waited longest, so that no sentence waits forever. Waiting
+sentences with the most similar lengths and the same search options are then added. A batch is full
+when its rows times the tokens of its longest row reach a limit. This product counts padding, which
+costs as much as text.
 """
 
 from bisect import bisect_left
@@ -11,13 +12,18 @@ from typing import Generic, NamedTuple, TypeVar
 
 Owner = TypeVar("Owner")
 
-# A sentence that lost more replicas than this no longer shares a batch. If it is what kills
-# replicas, it fails no other sentences.
+# A sentence on which more replicas than this were lost is translated alone. If this sentence causes
+# the losses, no other sentence fails because of it.
 MAX_LOSSES_IN_SHARED_BATCH = 1
 
 
 class RequestedSearch(NamedTuple):
-    """Search options of a sentence; sentences of one batch share them."""
+    """Search options of a sentence; all sentences of a batch have the same.
+
+    Attributes:
+        prefixed: True if the request has prefixes.
+        aligned: True if the request asks for alignments.
+    """
 
     tag: str | None
     n_best: int
@@ -30,10 +36,12 @@ class Sentence(Generic[Owner]):
     """Sentence that waits for a replica.
 
     Attributes:
+        prefix: the required beginning of the translation, or "".
         tokens: number of tokens, with tag and EOS.
         since: time of arrival, in seconds of a monotonic clock.
-        owner: the request that it is part of; `position` is its index in the request.
-        losses: replicas that died with it.
+        owner: the request that contains the sentence.
+        position: index of the sentence in its request.
+        losses: number of replicas that were lost while they translated the sentence.
     """
 
     text: str
@@ -47,14 +55,14 @@ class Sentence(Generic[Owner]):
 
 
 class SentenceQueue(Generic[Owner]):
-    """Sentences in the order of their arrival, cut into batches."""
+    """Waiting sentences in the order of their arrival, from which batches are taken."""
 
     def __init__(self, batch_tokens: int, wait_seconds: float) -> None:
         """Create an empty queue.
 
         Args:
-            batch_tokens: maximum of rows times the longest row of a batch.
-            wait_seconds: maximum time that a sentence waits for others.
+            batch_tokens: maximum size of a batch: its rows times the tokens of its longest row.
+            wait_seconds: maximum time that a sentence waits for others to share a batch with.
         """
         self._batch_tokens = batch_tokens
         self._wait_seconds = wait_seconds
@@ -67,7 +75,7 @@ class SentenceQueue(Generic[Owner]):
         self._waiting += sentences
 
     def add_again(self, sentences: list[Sentence[Owner]]) -> None:
-        """Put back sentences whose replica was lost, in the order of their arrival."""
+        """Put back the sentences of a lost replica; the queue stays in the order of arrival."""
         for sentence in sentences:
             sentence.losses += 1
         self._waiting = sorted([*sentences, *self._waiting], key=lambda one: one.since)
@@ -77,7 +85,7 @@ class SentenceQueue(Generic[Owner]):
         self._waiting = [one for one in self._waiting if one.owner is not owner]
 
     def seconds_to_wait(self, now: float) -> float | None:
-        """Return how long to wait for more sentences, or None if the queue is empty."""
+        """Return how long to wait before the next `take`, or None if the queue is empty."""
         if not self._waiting:
             return None
         first = self._waiting[0]
@@ -87,7 +95,7 @@ class SentenceQueue(Generic[Owner]):
         return max(0.0, first.since + self._wait_seconds - now)
 
     def take(self) -> list[Sentence[Owner]]:
-        """Remove and return the next batch, shortest first, or [] if the queue is empty."""
+        """Remove and return the sentences of the next batch, shortest first; [] if none wait."""
         if not self._waiting:
             return []
         first = self._waiting[0]

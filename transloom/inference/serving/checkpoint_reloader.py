@@ -1,7 +1,7 @@
-"""Reloading of the served checkpoint when a preferred one is complete.
+"""Reloading of the served checkpoint when a checkpoint that `--follow` prefers is complete.
 
-    read the run's folder ──▶ a preferred checkpoint? ──▶ verify and load it ──▶ exchange
-                                                       └ damaged: keep ours, and report it
+    read the run folder ──▶ preferred checkpoint? ──▶ verify and load it ──▶ serve it from now on
+                                                   └ damaged: report it, and keep the current one
 
 A damaged checkpoint is read again only if its files have changed.
 """
@@ -29,12 +29,12 @@ from transloom.inference.serving.settings import Follow
 Loaded = TypeVar("Loaded")
 Signature = tuple[tuple[str, int, int], ...]
 
-# Errors of loading a checkpoint; after each of them the present checkpoint is kept.
+# Errors when loading a checkpoint. After each of these, the current checkpoint stays in use.
 REASONS = (TrainerError, DataError, ModelError, OSError)
 
 
 class Load(Protocol[Loaded]):  # type: ignore[misc]
-    """Function that loads and verifies a checkpoint by its name for `--checkpoint`."""
+    """Function that loads and verifies a checkpoint, given its name as for `--checkpoint`."""
 
     def __call__(self, checkpoint: str) -> Loaded: ...
 
@@ -42,8 +42,8 @@ class Load(Protocol[Loaded]):  # type: ignore[misc]
 def candidates(run: RunFolder, follow: Follow) -> list[Path]:
     """Return the folders of checkpoints to try, in order of preference.
 
-    For `newest`, checkpoints with an unreadable header come first, so that they are reported;
-    averages come last.
+    For `newest`, checkpoints with an unreadable header are included, so that they are reported;
+    averages come last. For `best` and `average`, such checkpoints are left out.
     """
     steps = list_checkpoints(run.checkpoints)[::-1]
     if follow in ("newest", "nothing"):
@@ -54,7 +54,7 @@ def candidates(run: RunFolder, follow: Follow) -> list[Path]:
         try:
             headers[path] = read_header(path)
         except CheckpointError:
-            continue  # without a header, its scores and averaged steps are unknown
+            continue  # cannot be ranked without its scores and averaged steps
     if follow == "average":
         return sorted(headers, key=lambda path: headers[path].averaged_steps, reverse=True)
     if not headers:
@@ -65,23 +65,25 @@ def candidates(run: RunFolder, follow: Follow) -> list[Path]:
 
 
 class CheckpointReloader(Generic[Loaded]):
-    """Checkpoint that is served, replaced when a preferred one is complete.
+    """Checkpoint that is served, and replaced when a preferred one is complete.
 
     Attributes:
-        current: the result of `load` for the checkpoint.
-        name: of its folder.
+        current: the served checkpoint, as loaded by `load`.
+        name: name of its folder.
         changes: number of reloads.
-        damaged: the faults of preferred checkpoints that could not be loaded.
+        damaged: problems of preferred checkpoints that could not be loaded.
     """
 
     def __init__(self, run: Path, follow: Follow, checkpoint: str | None, load: Load[Loaded]):
         """Load the first checkpoint.
 
         Args:
-            checkpoint: a fixed step or average, or None for the one that `follow` selects.
+            checkpoint: a step or the name of an average, which is then never replaced. None for the
+                checkpoint that `follow` selects.
+            load: loads and verifies a checkpoint.
 
         Raises:
-            CheckpointError: none can be loaded.
+            CheckpointError: no checkpoint can be loaded.
         """
         self._run, self._load = RunFolder(run), load
         self._follow: Follow = follow if checkpoint is None else "nothing"
@@ -107,7 +109,7 @@ class CheckpointReloader(Generic[Loaded]):
         self.name, self.current = found
 
     def reload(self) -> bool:
-        """Load a checkpoint that is preferred to the present one; return True if one was loaded."""
+        """Load a checkpoint that is preferred to the current one; return True if one was loaded."""
         if self._follow == "nothing":
             return False
         found = self._first_intact(self.name)
@@ -118,7 +120,7 @@ class CheckpointReloader(Generic[Loaded]):
         return True
 
     def reload_and_log(self, logger: logging.Logger) -> None:
-        """Reload, and log a change, new problems, and unexpected errors."""
+        """Call `reload`, and log a change of checkpoint, new problems, and unexpected errors."""
         try:
             if self.reload():
                 logger.info("now translating with %s", self.name)
@@ -130,7 +132,15 @@ class CheckpointReloader(Generic[Loaded]):
                 logger.warning("%s; %s is kept", problem, self.name)
 
     def _first_intact(self, present: str | None) -> tuple[str, Loaded] | None:
-        """Return the first loadable candidate that is preferred to the present one, or None."""
+        """Return the first candidate that can be loaded, or None if none is preferred.
+
+        Args:
+            present: name of the current checkpoint; only candidates before it are tried. None if no
+                checkpoint is loaded.
+
+        Returns:
+            The name of the checkpoint's folder, and the loaded checkpoint.
+        """
         damaged, found = [], None
         for path in candidates(self._run, self._follow):
             if path.name == present:
@@ -144,7 +154,7 @@ class CheckpointReloader(Generic[Loaded]):
                 found = path.name, self._load(checkpoint_name(path))
                 break
             except REASONS as error:
-                if path.exists():  # else retention removed it meanwhile
+                if path.exists():  # otherwise retention has just removed it
                     self._refused[path] = signature, str(error)
                     damaged.append(str(error))
         self.damaged = damaged
@@ -152,7 +162,7 @@ class CheckpointReloader(Generic[Loaded]):
 
 
 def _signature(checkpoint: Path) -> Signature:
-    """Return a value that changes when any file of the checkpoint does."""
+    """Return a value that changes when any file of the checkpoint changes."""
     try:
         return tuple(
             sorted(

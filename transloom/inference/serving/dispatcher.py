@@ -1,9 +1,10 @@
 """Dispatch of waiting sentences to replicas, and of translations to their requests.
 
-One task per replica takes a batch, sends it to the replica that Ray Serve chooses, and takes the
-next batch after the response. Batches are therefore cut as late as possible, from all waiting
-sentences. The sentences of a lost replica return to the queue; after several losses their request
-fails. An idle task periodically requests the status of a replica.
+There is one asyncio task per replica. It takes a batch, sends it to the replica that Ray Serve
+chooses, and takes the next batch after the response. Batches are therefore formed as late as
+possible, from all waiting sentences. The sentences of a lost replica return to the queue; after
+several losses of one sentence, its request fails. Idle tasks periodically request the status of a
+replica.
 """
 
 import asyncio
@@ -24,20 +25,26 @@ from transloom.inference.serving.metrics import ServingMetrics
 from transloom.inference.serving.settings import Batching, Limits
 
 POLL_SECONDS = 2.0
-# Age of the last report after which a replica is not counted any more.
+# A replica whose last report is older than this no longer counts as available.
 RECENT_SECONDS = 30.0
 MAX_LOSSES = 4
-PAUSE_SECONDS = 0.2  # after a loss
+PAUSE_SECONDS = 0.2  # between the loss of a replica and the next batch
 
 logger = logger_of(__name__)
 
-# Function that sends a batch to a replica.
+# Function that sends a batch to a replica and returns the replica's response.
 Ask = Callable[[Batch], Awaitable[BatchAnswer]]
 
 
 @dataclass(eq=False)
 class _Pending:
-    """Request that waits for the translations of its sentences."""
+    """Request that waits for the translations of its sentences.
+
+    Attributes:
+        done: completed when all sentences are translated; has an exception if the request fails.
+        found: result of each sentence, or None while it is not translated.
+        checkpoints: names of the checkpoints that were used so far.
+    """
 
     done: "asyncio.Future[None]"
     found: list[Found | None]
@@ -62,10 +69,10 @@ class _Pending:
 
 
 class Dispatcher:
-    """Requests to one run: their queue, and the tasks that send batches.
+    """Queue of the requests to one run, and the tasks that send batches to its replicas.
 
     Attributes:
-        name: the run's name in paths and metrics.
+        name: the run's name in URL paths and metrics.
     """
 
     def __init__(
@@ -103,7 +110,10 @@ class Dispatcher:
                 await task
 
     async def translate(self, request: TranslateRequest) -> tuple[list[Found], list[str]]:
-        """Translate a request; return each sentence's result and the names of the checkpoints used.
+        """Translate a request.
+
+        Returns:
+            The result of each sentence, and the names of the checkpoints that were used.
 
         Raises:
             RefusedError: the request exceeds a limit, or its translation failed.
@@ -168,7 +178,8 @@ class Dispatcher:
         )
 
     def _recent_replicas(self) -> list[ReplicaStatus]:
-        # A replica does not report while it translates a batch.
+        # A replica that translates a batch cannot report, so the limit counts from the oldest batch
+        # in progress.
         since = min([time.monotonic(), *self._under_way]) - RECENT_SECONDS
         return [current_status for at, current_status in self._standings.values() if at >= since]
 
@@ -199,14 +210,14 @@ class Dispatcher:
                     await self.poll_replica()
 
     async def poll_replica(self) -> None:
-        """Request the status of a replica."""
+        """Request the status of a replica, and record it."""
         try:
             self._update_replica(
                 (await self._ask(Batch(RequestedSearch(None, 1, False, False)))).current_status
             )
         except ReplicaLostError:
             pass  # the next poll may reach another one
-        except Exception:  # a bug, but this task must go on sending batches
+        except Exception:  # a bug; this task must still send further batches
             logger.exception("a replica of %s did not return its status", self.name)
 
     async def _send(self, sentences: list[Sentence[_Pending]]) -> None:
@@ -246,7 +257,7 @@ class Dispatcher:
             error,
         )
         self._metrics.lost_batches.labels(self.name).inc()
-        self._standings.clear()  # the lost one is unknown; the others report again soon
+        self._standings.clear()  # unknown which one was lost; the others will report again
         again = [one for one in sentences if not one.owner.done.done()]
         for one in again:
             if one.losses + 1 >= MAX_LOSSES:
@@ -274,7 +285,7 @@ class Dispatcher:
 
 
 def _check_numbers(request: TranslateRequest, most: Limits) -> None:
-    """Check the numbers of sentences, translations and prefixes of a request.
+    """Check a request's numbers of sentences and prefixes, and its `n_best`.
 
     Raises:
         RefusedError: a number exceeds its limit, or prefixes and sentences differ in number.
@@ -306,7 +317,7 @@ def _counted_tokens(request: TranslateRequest, facts: ServedRunFacts) -> list[in
     """Return the number of tokens of each sentence, with tag and EOS.
 
     Raises:
-        RefusedError: the run has no such tag, or a sentence exceeds the limit of tokens.
+        RefusedError: the run has no such tag, or a sentence has too many tokens.
     """
     try:
         counts = facts.count_tokens(request.sentences, request.tag)

@@ -1,17 +1,20 @@
-"""Errors of a request: refused by the dispatcher, or a lost replica."""
+"""Errors while a request is served: the request is refused or fails, or a replica is lost."""
 
 from transloom.inference.serving.messages import ProblemKind
 
 
 class ReplicaLostError(Exception):
-    """The replica of a batch was lost, or no replica was available."""
+    """Error because the replica with a batch was lost, or because no replica was available."""
 
 
 class RefusedError(Exception):
-    """A request gets no translations.
+    """Refusal or failure of a request, which therefore gets no translations.
 
     Attributes:
-        status: of the HTTP response.
+        status: HTTP status of the response.
+        kind, problem: category and description of the problem, for the client.
+        sentence: index of the sentence with the problem, or None if it concerns the whole request.
+        retry_after_seconds: time after which a retry may succeed, or None if it is pointless.
     """
 
     def __init__(

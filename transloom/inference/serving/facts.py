@@ -1,4 +1,4 @@
-"""Facts about a run that the server needs before a replica translates with it."""
+"""Facts about a run that the server needs to check requests, without loading the network."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +17,11 @@ from transloom.inference.serving.settings import ReplicaSettings
 
 @dataclass(frozen=True)
 class ServedRunFacts:
-    """Facts that are equal for all checkpoints of a run.
+    """Facts that are the same for all checkpoints of a run.
 
     Attributes:
         longest: maximum tokens of a sentence, with tag and EOS.
-        tokenizer: of the source.
+        tokenizer: the tokenizer of source sentences.
     """
 
     source_language: str
@@ -39,7 +39,7 @@ def facts_of(settings: ReplicaSettings) -> ServedRunFacts:
     """Check that a run can be served, and return its facts.
 
     Raises:
-        RunMismatchError: the folder has no run, or a run of another task than translation.
+        RunMismatchError: the folder has no run, or its run was not trained for translation.
         CheckpointError: the run has no intact checkpoint of the requested kind.
     """
     folder = RunFolder(settings.run)

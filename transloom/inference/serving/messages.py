@@ -1,4 +1,4 @@
-"""HTTP messages: requests, answers and problems; `openapi.py` generates their schema."""
+"""HTTP messages: requests, responses and problems; `openapi.py` generates their schema."""
 
 from typing import Annotated, Literal
 

@@ -1,4 +1,4 @@
-"""Prometheus metrics of a server, in OpenMetrics text."""
+"""Prometheus metrics of a server, in the OpenMetrics text format."""
 
 from collections.abc import Iterable, Sequence
 from typing import Protocol
@@ -17,7 +17,7 @@ TOKENS = (16, 64, 256, 512, 1024, 2048, 4096, 8192)
 
 
 class HasStatus(Protocol):
-    """Object with the status of a run."""
+    """Object that knows the status of a run, such as a `Dispatcher`."""
 
     @property
     def name(self) -> str: ...
@@ -32,7 +32,7 @@ class HasStatus(Protocol):
 
 
 class ServingMetrics:
-    """Counters and histograms with the label `run`, and gauges of the runs' status."""
+    """Counters and histograms of each run, with the label `run`, and gauges of the runs' status."""
 
     def __init__(self) -> None:
         self._registry = registry = CollectorRegistry()
@@ -97,7 +97,7 @@ class ServingMetrics:
         )
 
     def expect(self, runs: Sequence[HasStatus]) -> None:
-        """Export all metrics of these runs from 0, and read their status at each scrape."""
+        """Export the metrics of these runs, initially 0; each scrape reads the runs' status."""
         for run in runs:
             for metric in self._of_a_run:
                 metric.labels(run.name)

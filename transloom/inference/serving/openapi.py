@@ -1,6 +1,6 @@
-"""Description of the HTTP API in OpenAPI 3.1, generated from `messages.py`, and its page.
+"""Description of the HTTP API in OpenAPI 3.1, generated from `messages.py`, and its HTML page.
 
-The page is plain HTML: it opens without a network and runs no script.
+The page runs no script and loads nothing from other servers.
 """
 
 import json
@@ -36,7 +36,11 @@ _EXAMPLE = {"sentences": ["je suis étudiant", "elle est là"], "n_best": 1}
 
 
 def description(runs: list[str], limits: Limits) -> dict[str, Any]:
-    """Return the description of a server of these runs."""
+    """Return the OpenAPI description of a server.
+
+    Args:
+        runs: names of the served runs.
+    """
     _, schemas = models_json_schema(
         [
             (TranslateRequest, "validation"),
@@ -125,7 +129,7 @@ def _of(model: str) -> dict[str, str]:
 
 
 def description_page(api: dict[str, Any]) -> str:
-    """Render the description as HTML."""
+    """Render an OpenAPI description as an HTML page."""
     parts = [
         _operation(method, path, operations[method])
         for path, operations in api["paths"].items()
@@ -206,7 +210,7 @@ def _model(name: str, schema: dict[str, Any]) -> str:
 
 
 def _shown(schema: dict[str, Any]) -> str:
-    """Render a JSON schema's type in words."""
+    """Render the type of a JSON schema as HTML, in words."""
     if "$ref" in schema:
         name = _escaped(schema["$ref"].rpartition("/")[2])
         return f'<a href="#{name}">{name}</a>'
@@ -223,7 +227,7 @@ def _shown(schema: dict[str, Any]) -> str:
 
 
 def _escaped(text: str) -> str:
-    """Return text for HTML; untrusted text is made harmless."""
+    """Escape text, which may be untrusted, for HTML."""
     return escape(visible(text))
 
 

@@ -1,7 +1,7 @@
-"""Replica: a process of Ray Serve that translates batches with one run's newest checkpoint.
+"""Replica: a process of Ray Serve that translates batches with the weights of one run.
 
-The server imports this module too, and needs no torch. Modules that import torch are therefore
-imported when a replica starts.
+The server also imports this module, but does not need torch. Modules that import torch are
+therefore imported only when a replica starts.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ logger = logger_of(__name__)
 class Replica:
     """Ray Serve deployment that translates one batch at a time, in a thread.
 
-    A second thread reloads newer checkpoints.
+    A second thread loads newer checkpoints.
     """
 
     def __init__(self, settings: ReplicaSettings) -> None:
@@ -55,10 +55,13 @@ class Replica:
         ).start()
 
     async def translate(self, batch: Batch) -> BatchAnswer:
-        """Translate a batch with one checkpoint."""
+        """Translate all sentences of a batch with the same checkpoint, and report the status.
+
+        An empty batch only requests the status.
+        """
         from transloom.inference.serving.replica_translation import translate_batch
 
-        # Read once: a reload may replace it meanwhile.
+        # Read the attribute once, since a reload may replace it in the meantime.
         translator = self._checkpoint_reloader.current
         current_status = self._standing(translator)
         if not batch.texts:
@@ -82,7 +85,7 @@ class Replica:
         )
 
     def check_health(self) -> None:
-        """Raise an error if a batch hangs.
+        """Raise an error if the current batch has taken too long.
 
         Ray Serve calls this method periodically, and replaces the replica after an error.
         """

@@ -1,4 +1,4 @@
-"""Translator of a replica: loading, and translation of a batch."""
+"""Loading of a replica's translator, and translation of a batch with it."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,9 +12,10 @@ from transloom.inference.translator import Translator
 
 
 def load(settings: ReplicaSettings, checkpoint: str) -> Translator:
-    """Load and verify a checkpoint of the run, with everything that a batch needs.
+    """Load and verify a checkpoint of the run, and do all work that would delay the first batch.
 
-    CTranslate2's model is also converted here. Raises the errors of `Translator.load`.
+    With the engine CTranslate2, this also converts the model. The errors are those of
+    `Translator.load`.
     """
     wanted = settings.decoding
     translator = Translator.load(
@@ -30,7 +31,7 @@ def load(settings: ReplicaSettings, checkpoint: str) -> Translator:
 
 
 def translate_batch(translator: Translator, batch: Batch, settings: ReplicaSettings) -> list[Found]:
-    """Return the result of each sentence; a sentence that fails does not affect the others."""
+    """Return the result of each sentence; if one fails, the others are still translated."""
     usual = translator.decoding
     options = replace(settings.decoding, n_best=batch.search.n_best)
     translator.decoding = options.applied_to(usual)

@@ -1,7 +1,7 @@
-"""Entry point of `transloom serve`, from its start until a stop signal.
+"""Entry point of `transloom serve`, from start to stop signal.
 
-facts of the runs ──▶ Ray ──▶ Ray Serve: an application for each run ──▶ HTTP server
-stop signal: refuse new requests ──▶ answer accepted ones ──▶ stop applications and Ray
+start: facts of the runs ──▶ Ray ──▶ a Ray Serve application per run ──▶ HTTP server
+stop: refuse new requests ──▶ answer accepted ones ──▶ stop applications and Ray
 """
 
 import asyncio
@@ -38,7 +38,7 @@ from transloom.web.listening import address_of, listen, wait_for_stop_signal
 
 PORT = 8644
 STOP_SECONDS = 1.0
-POLL_SECONDS = 1.0  # between two checks of Ray
+POLL_SECONDS = 1.0  # between two checks that Ray is still running
 HEALTH_SECONDS = 2.0  # between two health checks of a replica by Ray Serve
 SERVE_LOGGER = "ray.serve"
 
@@ -51,7 +51,7 @@ def serve_runs(settings: ServingSettings, *, print_line: Tell, warn: Tell) -> No
     Raises:
         ClusterError: Ray Serve is not installed, Ray did not start, or the port cannot be used.
         RunMismatchError, CheckpointError: a run cannot be served.
-        EngineError: the engine is not installed, or does not support an option.
+        EngineError: an engine is not installed, or does not support an option.
     """
     _require_ray_serve()
     for of_run in settings.runs.values():
@@ -67,7 +67,7 @@ def serve_runs(settings: ServingSettings, *, print_line: Tell, warn: Tell) -> No
             _applications(settings, cpus) as asks,
         ):
             asyncio.run(_serve(settings, facts, asks, listening, print_line))
-            ignore_signals()  # the remaining shutdown takes a moment
+            ignore_signals()  # a second signal must not interrupt the rest
             print_line("Stopped.")
 
 
@@ -104,7 +104,10 @@ def _warn_of_others(settings: ServingSettings, warn: Tell) -> None:
 
 @contextmanager
 def _ended_by_signals() -> Iterator[None]:
-    """Convert SIGTERM during the start into KeyboardInterrupt, so that everything is cleaned up."""
+    """End the context, including its cleanup, on SIGINT or SIGTERM during the start.
+
+    SIGTERM raises KeyboardInterrupt in the context, as SIGINT does.
+    """
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
@@ -112,7 +115,7 @@ def _ended_by_signals() -> Iterator[None]:
     before = signal.signal(signal.SIGTERM, interrupt)
     try:
         yield
-    except KeyboardInterrupt:  # signal during the start
+    except KeyboardInterrupt:  # a signal during the start
         pass
     finally:
         signal.signal(signal.SIGTERM, before)
@@ -120,10 +123,14 @@ def _ended_by_signals() -> Iterator[None]:
 
 @contextmanager
 def _applications(settings: ServingSettings, cpus: int) -> Iterator[dict[str, Ask]]:
-    """Start an application of Ray Serve for each run, without a proxy, for the context's duration.
+    """Run a Ray Serve application for each run during the context, without Ray Serve's proxy.
 
-    On a cluster, applications of other users keep running. An embedded Ray stops together with its
+    Yield, for each run's name, the function that sends a batch to one of its replicas. On a
+    cluster, other users' applications keep running afterwards; an embedded Ray stops with its
     applications.
+
+    Raises:
+        ClusterError: there are too few CPUs, or no replica started.
     """
     from ray import serve
 
@@ -136,7 +143,7 @@ def _applications(settings: ServingSettings, cpus: int) -> Iterator[dict[str, As
     was_there = bool(_applications_there())
     serve.start(proxy_location="Disabled")
     mark = secrets.token_hex(4)
-    with ExitStack() as at_the_end:  # cleans up even if a start fails
+    with ExitStack() as at_the_end:  # also cleans up if starting an application fails
         on_cluster = settings.address is not None
         if on_cluster and not was_there:
             at_the_end.callback(_shut_down_if_idle)
@@ -157,7 +164,7 @@ def _shut_down_if_idle() -> None:
 
 
 def _applications_there() -> dict[str, Any]:
-    """Return the applications of Ray Serve on this cluster."""
+    """Return the Ray Serve applications on this cluster, by name; {} if they are unknown."""
     from ray import serve
 
     try:
@@ -187,7 +194,7 @@ def _started(application: str, settings: ReplicaSettings, replicas: int) -> Ask:
         try:
             answer: BatchAnswer = await handle.translate.remote(batch)
         except RayTaskError:
-            raise  # raised by the replica's own code
+            raise  # raised by code in the replica, which is still alive
         except (RayError, RayServeException) as error:
             raise ReplicaLostError(str(error).partition("\n")[0]) from error
         return answer
@@ -239,7 +246,7 @@ async def _wait_for_stop_or_loss() -> None:
     """Wait for a stop signal.
 
     Raises:
-        EmbeddedRayError: the Ray that this process started is gone, so nothing is translated.
+        EmbeddedRayError: the Ray that this process started has ended, so no replica is left.
     """
     told = asyncio.create_task(wait_for_stop_signal())
     while not (await asyncio.wait({told}, timeout=POLL_SECONDS))[0]:

@@ -3,9 +3,9 @@
 ::
 
     request ──▶ auth.py ──▶ size, JSON, numbers ──▶ dispatcher.py ──▶ translations
-                        └──▶ status, metrics, the API's description, the page
+                        └──▶ status, metrics, API reference, start page
 
-Errors are also JSON: see `messages.Problem`.
+Errors are also sent as JSON: see `messages.Problem`.
 """
 
 import asyncio
@@ -44,10 +44,10 @@ KINDS: dict[int, ProblemKind] = {404: "not_found", 405: "not_allowed", 413: "too
 
 
 class ServingServer:
-    """HTTP server of the translations by the served runs.
+    """HTTP server that translates with the served runs.
 
     Attributes:
-        app: for `aiohttp.web`.
+        app: the application that `aiohttp.web` runs.
     """
 
     def __init__(
@@ -128,7 +128,7 @@ class ServingServer:
             status = error.status
             raise
         except asyncio.CancelledError:
-            status = 499  # the client has left
+            status = 499  # the client has disconnected
             raise
         finally:
             self._in_flight -= 1

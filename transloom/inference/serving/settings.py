@@ -6,7 +6,8 @@ from typing import Literal
 
 from transloom.inference.decoding_options import OF_THE_RECIPE, DecodingOptions
 
-# The checkpoint to load when a newer one is complete.
+# Checkpoint that replicas load as soon as it is complete: the newest one, the one with the best
+# score, or the newest average. With `nothing`, the first checkpoint is kept.
 Follow = Literal["newest", "best", "average", "nothing"]
 
 
@@ -15,12 +16,14 @@ class Limits:
     """Limits of a request, and of all requests together.
 
     Attributes:
-        request_bytes: of its body.
-        sentences: of one request.
-        n_best: translations of a sentence.
-        waiting_sentences: of all requests to a run; more are refused with 429.
-        timeout_seconds: from a request's arrival to its response.
-        max_tokens: of a sentence, with tag and EOS, or None for the maximum of the run's training.
+        request_bytes: maximum size of a request's body.
+        sentences: maximum sentences of one request.
+        n_best: maximum translations per sentence.
+        waiting_sentences: maximum waiting sentences of all requests to a run; requests that would
+            exceed it are refused with status 429.
+        timeout_seconds: maximum time from a request's arrival to its response.
+        max_tokens: maximum tokens of a sentence, with tag and EOS, or None for the maximum that the
+            run was trained on.
     """
 
     request_bytes: int = 1_000_000
@@ -33,12 +36,13 @@ class Limits:
 
 @dataclass(frozen=True)
 class Batching:
-    """Batching of sentences of several requests.
+    """Options for forming batches from the sentences of several requests.
 
     Attributes:
-        tokens: of a batch, padding included: rows times the longest row. A single sentence may have
-            more.
-        wait_seconds: maximum time that a sentence waits for others while a replica is free.
+        tokens: maximum size of a batch: rows times the tokens of the longest row. A batch with a
+            single sentence may be larger.
+        wait_seconds: maximum time that a sentence waits for others to share a batch with, while a
+            replica is free.
     """
 
     tokens: int = 2048
@@ -50,13 +54,14 @@ class ReplicaSettings:
     """Settings of each replica of a run.
 
     Attributes:
-        run: the run's folder, absolute.
-        checkpoint: a fixed step or average, or None to use `follow`.
-        decoding: options for all requests; each request has its own `n_best`.
-        cpus: threads that compute.
+        run: absolute path of the run folder.
+        checkpoint: a step or the name of an average, which is then never replaced; None to use
+            `follow`.
+        decoding: options for all requests, except `n_best`, which each request sets.
+        cpus: number of compute threads; Ray reserves as many CPUs.
         max_tokens: as in `Limits`.
         look_seconds: interval between two checks for newer checkpoints.
-        hang_seconds: a replica whose batch takes longer is replaced.
+        hang_seconds: maximum time of a batch, after which Ray Serve replaces the replica.
     """
 
     run: Path
@@ -75,9 +80,9 @@ class ServingSettings:
 
     Attributes:
         runs: settings of the served runs, by name.
-        replicas: of each run.
+        replicas: number of replicas of each run.
         address: HOST:PORT of a Ray cluster's head, or `auto`; None for an embedded Ray.
-        token: required from clients, or None for access without authentication.
+        token: token that clients must send, or None for access without authentication.
     """
 
     runs: dict[str, ReplicaSettings]
