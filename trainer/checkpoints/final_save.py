@@ -8,7 +8,10 @@ FIRST_PAUSE_SECONDS = 1.0
 
 
 def final_save_attempts() -> Iterator[float]:
-    """Yield the seconds left at each try, with growing pauses between tries, and 0 at the last."""
+    """Yield the seconds left for further tries at each try; the last value is 0.
+
+    Between two tries it sleeps; each pause is twice as long as the pause before.
+    """
     deadline, pause = time.monotonic() + FINAL_RETRY_SECONDS, FIRST_PAUSE_SECONDS
     while (left := deadline - time.monotonic()) > 0:
         yield left
