@@ -74,7 +74,7 @@ class CheckpointWriter:
         self._sync_record = sync_record
         self._sizes = _sizes(owned())
         numel = sum(self._sizes.values())
-        self._buffer = torch.empty(numel, dtype=torch.float32).zero_()  # zeroing commits the memory
+        self._buffer = torch.empty(numel, dtype=torch.float32).zero_()  # zeroing allocates pages
         self._is_pinned = placement.device == "cuda" and numel > 0
         if self._is_pinned:
             _pin(self._buffer)

@@ -1,4 +1,4 @@
-"""Replay of training steps: repeat them, compare them with the record, and inspect them.
+"""Replay of training steps: repeat them, compare them with the metrics file, and inspect them.
 
     checkpoint before ──build──▶ the loop of every run ──recorder──▶ lines ─┐
                                         │                                   ├─verdict─▶ ReplayReport

@@ -27,7 +27,7 @@ class Difference(FileModel):
 
 
 class Verdict(FileModel):
-    """Verdict on whether the replay equals the record.
+    """Verdict on whether the replay equals the metrics file.
 
     Attributes:
         same: whether no difference was found.
@@ -98,15 +98,15 @@ class ActivationRange(FileModel):
 
 
 class InspectedStep(FileModel):
-    """Repeated step, with the values of its line in the record.
+    """Repeated step, with the values of its line in the metrics file.
 
     Attributes:
         step: the number of the step.
         loss: the loss; None if the step was skipped.
         nll: the loss without label smoothing; None if the step was skipped.
         grad_norm: the norm of the gradients; None if the step was skipped.
-        recorded_loss: the loss in the record.
-        recorded_grad_norm: the norm in the record.
+        recorded_loss: the loss in the metrics file.
+        recorded_grad_norm: the norm in the metrics file.
         examples: the examples of the step, largest loss first.
         gradient_norms: norms before clipping, by module; the root of the sum of their squares is
             `grad_norm`.

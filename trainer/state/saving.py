@@ -52,7 +52,7 @@ class Saver:
             context: the recipe, the placement and the job of this rank.
             state: the state to save.
             manifest: the manifest of the dataset, for its identity.
-            sync_record: syncs the record to the disk; no checkpoint may be ahead of it.
+            sync_record: syncs the metrics file to the disk; no checkpoint may be ahead of it.
         """
         self._recipe = context.recipe
         self._state = state
