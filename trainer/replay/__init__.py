@@ -4,5 +4,5 @@
                                         │                                   ├─verdict─▶ ReplayReport
                                step inspector ──▶ reports of the ranks ─────┘
 
-A replay writes nothing into the run: the ranks get a scratch folder.
+A replay writes nothing into the run's folder: its ranks work in a scratch folder.
 """
