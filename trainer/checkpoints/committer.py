@@ -34,7 +34,7 @@ class CheckpointCommitter:
     a run for some time.
 
     Attributes:
-        attempt: the name of this start of the ranks. It is part of the names of their partial
+        attempt: the name of this start of the ranks. It is part of the names of the ranks' partial
             folders, because ranks of an earlier start may still be writing to theirs.
     """
 

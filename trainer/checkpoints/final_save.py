@@ -8,9 +8,9 @@ FIRST_PAUSE_SECONDS = 1.0
 
 
 def final_save_attempts() -> Iterator[float]:
-    """Yield the seconds left for further tries at each try; the last value is 0.
+    """Yield, for each try, the seconds left for further tries; yield 0 for the last try.
 
-    Between two tries it sleeps; each pause is twice as long as the pause before.
+    Between two tries, the generator sleeps. Each pause is twice as long as the previous one.
     """
     deadline, pause = time.monotonic() + FINAL_RETRY_SECONDS, FIRST_PAUSE_SECONDS
     while (left := deadline - time.monotonic()) > 0:

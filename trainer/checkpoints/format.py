@@ -61,9 +61,9 @@ class FileRecord(FileModel):
 class Parent(FileModel):
     """Origin of a run's first weights: a checkpoint of another run, or a model's folder."""
 
-    run_id: str  # the id of that run, or the name of the model's folder
+    run_id: str  # the id of the other run, or the name of the model's folder
     step: Count
-    sha256: str  # of checkpoint.json, or of the JSON of the hashes of the model's files
+    sha256: str  # of checkpoint.json, or of a JSON with the hashes of the model's files
 
 
 class EarlyStoppingState(FileModel):
@@ -76,7 +76,7 @@ class EarlyStoppingState(FileModel):
 
 
 class CheckpointHeader(FileModel):
-    """Content of checkpoint.json: the whole state except tensors.
+    """Content of checkpoint.json: the whole state of a run except tensors.
 
     Randomness needs no state: every generator is seeded from `(seed, "dropout", step, slot)`, and
     the seed is part of the recipe.

@@ -72,7 +72,7 @@ def resident_bytes() -> int:
 
 
 def retain_freed_memory() -> None:
-    """Make glibc keep the memory that this process frees, like `ALLOCATOR_ENVIRONMENT`.
+    """Make glibc keep the memory that this process frees, as it does in ranks.
 
     Beam search frees and needs some megabytes in every step. Allocating them again, page by page,
     takes a tenth of its time.

@@ -149,7 +149,7 @@ class _SingleRankStep:
         return False, 0, 0
 
     def _fitting_budget(self, widest: Sequence[MicroBatchShape], budget: int) -> int:
-        """Return the largest budget of a half, a quarter, … with which all shapes fit, or 0."""
+        """Return the largest of budget / 2, budget / 4, … with which all shapes fit, or 0."""
         halvings = 1
         while all(shape.rows >> halvings for shape in widest):
             if all(self._fits(replace(s, rows=s.rows >> halvings)) for s in widest):
@@ -221,7 +221,7 @@ def _as_in_a_step(engine: TrainingEngine, synthetic: Synthetic, shape: MicroBatc
 
 @contextlib.contextmanager
 def _raise_with_rank(engine: TrainingEngine, what: str, memory: int) -> Iterator[None]:
-    """Convert an out-of-memory error of this rank, which cannot report it to the other ranks.
+    """Convert an out-of-memory error that this rank cannot report to the other ranks.
 
     The new error names the rank and the cause.
     """

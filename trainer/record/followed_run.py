@@ -28,7 +28,7 @@ from trainer.runs.log import LogEntry, last_entries
 from trainer.runs.vitals import Vitals, are_current, read_vitals
 
 STATUS_SECONDS = 5.0
-TAIL_BYTES = 2**18  # about 400 steps; the first read returns only these
+TAIL_BYTES = 2**18  # about 400 steps; the first read returns no earlier lines
 READ_BYTES = 2**22  # the most that one read of a metrics file returns
 
 T = TypeVar("T")
@@ -44,7 +44,7 @@ class FollowedRun:
         vitals: the vitals, or None without a readable vitals.json.
         new_lines: the lines that the last read found in the metrics file.
         new_entries: the entries that the last read found in the log.
-        is_other_record: whether the metrics file was replaced or cut before the last read;
+        is_other_record: whether the metrics file was replaced or cut between the last two reads;
             `new_lines` is then the end of the new content.
         record_problems: descriptions of damage in the metrics file since the first read or its last
             replacement.

@@ -1,4 +1,4 @@
-"""Goodput of a run: the share of its time that produced its curve; restarts and lost steps.
+"""Goodput of a run: the share of its time that produced its curve, and its restarts and lost steps.
 
 ::
 
@@ -36,8 +36,8 @@ class Goodput:
         until: the moment, in seconds since the epoch.
         restarts: starts of the ranks after the first.
         lost_steps: recorded steps that had to be trained again.
-        wall_seconds: the time that a driver owned the run.
-        counted_seconds: the time in steps that counted.
+        wall_seconds: the time for which a driver owned the run.
+        counted_seconds: the durations of the steps that counted.
     """
 
     until: float

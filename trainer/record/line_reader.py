@@ -19,7 +19,7 @@ from data_pipeline.storage.regular_files import open_regular
 
 BLOCK_BYTES = 65536
 READ_BYTES = 2**18
-# Far more than the longest line has: a validation with its samples has some kilobytes.
+# Far more than any line needs: a validation with its samples has some kilobytes.
 LONGEST_LINE_BYTES = 2**24
 
 # Returns the bytes from one position of a file to another, fewer at the end of the file.

@@ -85,7 +85,7 @@ class NodeUsage:
 
     Attributes:
         nodes: the lines of each node, oldest first.
-        thinned: whether some lines were not read, or are left out.
+        thinned: whether the file has lines that are not in `nodes`, apart from unreadable ones.
         bytes_read: the number of bytes that were read.
         problem: description of unreadable lines, or None.
     """

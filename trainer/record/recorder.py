@@ -31,7 +31,7 @@ class Recorder:
         """Open the metrics file and start W&B.
 
         Args:
-            context: the job of the rank.
+            context: the recipe, the placement and the job of this rank.
             checkpoint: the checkpoint to resume from, or None.
             manifest: the manifest of the dataset, for W&B's config.
         """
@@ -59,7 +59,7 @@ class Recorder:
 
     @property
     def last_step(self) -> int:
-        """Last recorded step, at which events are recorded."""
+        """Last recorded step; a new event gets its number."""
         return self._record.last_step
 
     def append(self, line: Line) -> None:
@@ -107,17 +107,17 @@ class Recorder:
 
 
 class Tracker(Protocol):
-    """Interface of a view of the metrics file."""
+    """Interface of a tracker, which shows the metrics file in another system."""
 
     def update(self) -> None:
-        """Notify the view of new lines in the metrics file."""
+        """Notify the tracker of new lines in the metrics file."""
 
     def finish(self) -> None:
         """Show the metrics file to its end, and stop."""
 
 
 class NoTracker:
-    """View that shows nothing."""
+    """Tracker that does nothing."""
 
     def update(self) -> None:
         pass
@@ -127,11 +127,11 @@ class NoTracker:
 
 
 def _tracker(context: RankContext, facts: Callable[[], dict[str, Any]]) -> Tracker:
-    """Return the W&B view, or a `NoTracker` if `WANDB_MODE`, or else the recipe, disables W&B."""
+    """Return the W&B tracker, or `NoTracker` if `WANDB_MODE`, or else the recipe, disables W&B."""
     recipe = context.recipe
     mode = os.environ.get("WANDB_MODE", recipe.tracking.wandb)
     if mode == "disabled":
         return NoTracker()
-    from trainer.record.wandb_tracker import WandbTracker  # imports W&B
+    from trainer.record.wandb_tracker import WandbTracker  # imports wandb
 
     return WandbTracker(recipe, context.run, mode, context.supervision.notice, facts())

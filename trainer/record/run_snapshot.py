@@ -140,7 +140,7 @@ class RunSnapshot:
             (run.metrics, self._record_bytes),
             (run.log, TAIL_BYTES),
             *((file, 2**24) for file in (run.card_path, run.rank_nodes)),
-            *((run.recipe, 2**24),) * 2,  # for its settings, and for its number of steps
+            *((run.recipe, 2**24),) * 2,  # for its settings, then for its number of steps
             *([(self.newest / HEADER, 2**24)] if self.newest else []),
         ]
         return sum(min(_size(file), most) for file, most in read)

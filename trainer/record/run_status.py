@@ -65,7 +65,8 @@ class RunStatus(FileModel):
         name: the name of the folder.
         path: the path of the folder.
         state: the state of the run.
-        reason: the reason why it finished, failed, was abandoned or is damaged.
+        reason: the reason why it finished, failed, was abandoned or is damaged; None in other
+            states.
         step: the last recorded step.
         max_steps: `trainer.max_steps`; None if it is unknown.
         training_loss: the loss of the last applied step, in nats per target token.

@@ -32,7 +32,7 @@ _NAME = re.compile(r"step-(\d{8,19})\.json")
 
 
 class TimeLapseFrame(FileModel):
-    """Probes of the network after a step; step 0 is the network before its first step."""
+    """Probes of the network after a step; those of step 0 precede the first step."""
 
     version: Literal[1] = 1
     step: Count

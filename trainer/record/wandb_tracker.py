@@ -264,8 +264,8 @@ def _table(
 ) -> wandb.Table:
     """Return a table that is bound to the run, so that its file is only in the run's folder.
 
-    Otherwise `Run.log` would also make an artifact of it, whose files wait in the user's home for a
-    sync (`_log_table_artifact`, read in 0.31.0).
+    Otherwise `Run.log` would also make an artifact of the table, whose files stay in the user's
+    home until a sync (`_log_table_artifact`, read in 0.31.0).
     """
     table = wandb.Table(columns=list(columns), data=[visible_in(line) for line in data])
     table.bind_to_run(run, key, step)

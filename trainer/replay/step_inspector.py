@@ -150,7 +150,7 @@ class StepInspector:
 
 
 class GradientSums:
-    """Sum over a step's passes of each parameter's gradient, in fp32.
+    """Sums of each parameter's gradients over the passes of a step, in fp32.
 
     The sums restart if the step's passes are repeated because a gradient did not fit its grid.
     """

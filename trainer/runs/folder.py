@@ -52,7 +52,7 @@ class RunMetadata(FileModel):
     name: str
     dataset_identity: str
     identity: dict[str, Any]
-    parent: Parent | None = None  # the origin of the first weights, None if they were random
+    parent: Parent | None = None  # the origin of the first weights; None without a warm start
 
 
 class RunFolder:
@@ -79,7 +79,7 @@ class RunFolder:
 
     @property
     def log(self) -> Path:
-        """Events of the run in words, with the time; see `trainer.runs.log`."""
+        """Events of the run as text, with their times; see `trainer.runs.log`."""
         return self.path / "log.txt"
 
     @property
@@ -185,9 +185,10 @@ class RunFolder:
         return {asked_at for file in files if (asked_at := _changed_at(file)) is not None}
 
     def take_stop_request(self, former: int | None = None) -> bool:
-        """Rename a pending stop request; return whether there was a new one.
+        """Mark a pending stop request as taken; return whether there was a new one.
 
-        If another user created the file, this process may not be allowed to rename it.
+        If another user created the request's file, this process may not be allowed to rename it.
+        The call succeeds anyway.
 
         Args:
             former: the time of a request to an earlier start of the run, which is ignored, or None.
@@ -253,7 +254,7 @@ class RunFolder:
             recipe: the resolved recipe.
             store: the dataset's files, from which the tokenizers are copied.
             manifest: the manifest of the dataset.
-            parent: the origin of a new run's first weights, or None for random weights.
+            parent: the origin of a new run's first weights, or None without a warm start.
 
         Raises:
             RunMismatchError: the folder's run was started with another identity or dataset, or

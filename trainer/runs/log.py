@@ -66,7 +66,7 @@ def last_entries(log: Path) -> list[LogEntry]:
     for line in lines:
         if found := _ENTRY.match(line):
             entries.append((found[1], [found[2]]))
-        elif entries and line.startswith("  "):  # else its entry starts before the tail
+        elif entries and line.startswith("  "):  # else the line's entry starts before the tail
             entries[-1][1].append(line[2:])
     return [
         LogEntry(time=at, text="\n".join(text)[:SHOWN_CHARACTERS])

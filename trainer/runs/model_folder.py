@@ -37,7 +37,7 @@ def origin_of(folder: Path, manifest: Manifest) -> Parent:
     Raises:
         ModelError: there are no weights, or a PyTorch file that cannot be converted.
         TokenizerError: the folder has no Marian tokenizers.
-        RunMismatchError: its tokenizers are not the dataset's.
+        RunMismatchError: the folder's tokenizers are not those of the dataset.
     """
     if _model_type(folder) == BERT:
         _require_same_model(folder, manifest)

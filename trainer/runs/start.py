@@ -47,7 +47,7 @@ class Start(FileModel):
     """Start of a run.
 
     Attributes:
-        since: the time in UTC.
+        since: the time of the start, in UTC.
         invocation: the command and its directory.
         code: the checkout of transloom, or None if it is an installed package.
         versions: the versions of transloom and of the libraries that affect its results, by

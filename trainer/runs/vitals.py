@@ -29,7 +29,7 @@ class RankVitals(FileModel):
     """State of a rank.
 
     Attributes:
-        rank: its number.
+        rank: the number of the rank.
         node: its node's name in messages.
         phase: its phase in its last report.
         step: its step in its last report.
@@ -47,7 +47,7 @@ class DataWorkerVitals(FileModel):
     """State of a data worker.
 
     Attributes:
-        number: its number.
+        number: the number of the data worker.
         node: its node's name in messages; None until the worker's first answer.
         alive: whether it has answered recently.
         windows_read: windows read since its process started; None until the worker's first answer.

@@ -54,7 +54,7 @@ def warm_start_of(
     Raises:
         RunMismatchError: there is no such run, it has another vocabulary, or its checkpoint is not
             the pinned one.
-        CheckpointError: the run has no such checkpoint, or the checkpoint is damaged.
+        CheckpointError: the old run has no such checkpoint, or the checkpoint is damaged.
         ModelError, TokenizerError: a model's folder cannot be read.
     """
     if recipe.trainer.init_from is None or list_checkpoints(run.checkpoints):

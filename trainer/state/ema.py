@@ -57,10 +57,10 @@ class Ema:
 
     @contextlib.contextmanager
     def inference_model(self) -> Iterator[nn.Module]:
-        """Yield a model with the average as its weights, in eval mode; it needs no other rank.
+        """Yield a model in eval mode, with the average as its weights.
 
         A collective: every rank calls it and gets the whole average, in the engine's compute
-        precision.
+        precision. The model's forward pass needs no other rank.
         """
         owned = defaultdict(list)
         for average in chain(self._averages, self._engine.frozen.fragments()):

@@ -20,7 +20,7 @@ from trainer.rank.placement import Placement
 from trainer.record.metrics_lines import EVERY_BIT
 
 EXACT_SUMS = 2  # version of the sums in trainer/exact; another version rounds differently
-_COVERED = {"ranks", "zero_stage"}  # by exact sums: a change of these entries changes no bit
+_COVERED = {"ranks", "zero_stage"}  # with exact sums, a change of these entries changes no bit
 
 
 def fingerprint(engine: EngineConfig, placement: Placement) -> dict[str, Any]:

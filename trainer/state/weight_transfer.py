@@ -27,7 +27,8 @@ class WeightTransfer:
         taken: the names of the parameters that are copied.
         fresh: the names of the network's parameters that keep their initial values.
         left: the names of the checkpoint's parameters that are not copied.
-        weights: the number of elements of the copied parameters; 0 if the networks are of one kind.
+        weights: the number of elements of the copied parameters; 0 if the networks are of the same
+            kind.
     """
 
     taken: tuple[str, ...]
