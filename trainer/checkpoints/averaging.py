@@ -1,4 +1,4 @@
-"""Average of the weights of several checkpoints, itself a checkpoint to translate with.
+"""Average of the weights of several checkpoints, stored as a checkpoint for translation.
 
 Vaswani et al. (2017, §6.1) translate with the average of the last checkpoints of a run. If the run
 keeps a moving average of its weights, those moving averages are averaged. The result has all

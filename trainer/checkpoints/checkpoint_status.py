@@ -1,7 +1,7 @@
 """Quick inspection of a run's checkpoints.
 
-It reads a header and compares it with the sizes of the files. Only their hashes prove that every
-byte is unchanged: `transloom checkpoints verify` reads all files.
+It reads each header and compares the sizes in it with those of the files. Only the hashes of the
+files prove that every byte is unchanged: `transloom checkpoints verify` reads all files.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,8 @@ from trainer.errors import CheckpointError, CheckpointFormatError
 from trainer.scores import Scores
 
 SET_ASIDE = f"damaged-{STEP}"
-# The headers of this many newest checkpoints are read. Older ones show only step and time.
+# Number of the newest checkpoints whose headers are read. For older ones, only step and time are
+# known.
 HEADERS_READ = 10
 
 
@@ -44,7 +45,10 @@ class CheckpointStatus(FileModel):
 
 
 class CheckpointRow(FileModel):
-    """Summary of a checkpoint from its folder and header; its state files are not read."""
+    """Summary of a checkpoint from its folder and header; its state files are not read.
+
+    If the header was not read or is unreadable, `bytes` is None and there are no scores.
+    """
 
     step: Count
     state: Literal["complete", "writing", "damaged"]
@@ -58,7 +62,8 @@ class CheckpointFolder:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        # The header or the problem of each checkpoint, with the header's modification time in ns.
+        # By checkpoint: the header's modification time in ns, and the header or the problem with
+        # it.
         self._headers: dict[Path, tuple[int, CheckpointHeader | str]] = {}
 
     def newest(self, most: int) -> list[CheckpointStatus]:

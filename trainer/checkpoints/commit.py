@@ -1,12 +1,13 @@
 """Atomic commit of the ranks' files as a checkpoint, by the run's owner only.
 
 Every rank writes its file into a partial folder within the owner's work folder (see
-`trainer.checkpoints.lease`) and reports its hash. When all ranks have reported, `commit` writes
-checkpoint.json there, syncs, and renames the folder to `checkpoints/step-…`. Before a checkpoint is
-removed, it is renamed into the work folder.
+`trainer.checkpoints.lease`) and reports the file's hash. When all ranks have reported, `commit`
+writes checkpoint.json into the partial folder, syncs it, and renames the folder to
+`checkpoints/step-…`. Before a checkpoint is removed, it is renamed into the work folder.
 
-Both are renames from or to a folder that a new owner removes. So a former owner that was paused can
-neither commit nor remove a checkpoint, however late it continues.
+So commits and removals are renames from or to the work folder, which a new owner removes. Therefore
+a former owner that was paused can neither commit nor remove a checkpoint, even if it continues much
+later.
 """
 
 import shutil
@@ -24,7 +25,7 @@ from trainer.checkpoints.format import (
 
 
 def partial_folder(work: Path, step: int, attempt: str) -> Path:
-    """Return the folder for one attempt's files of a step; attempts never share one."""
+    """Return the partial folder for a step; each attempt has a separate one."""
     return work / f"{folder_name(step)}-{attempt}"
 
 
@@ -58,7 +59,7 @@ def remove(folder: Path, work: Path) -> None:
 
 
 def set_aside(damaged: Path, work: Path) -> Path:
-    """Rename a damaged checkpoint to keep it without counting it; return its new path.
+    """Rename a damaged checkpoint so that it is kept but ignored; return its new path.
 
     Raises:
         OSError: another process owns the run, or the folder is write-protected.

@@ -34,8 +34,8 @@ class CheckpointCommitter:
     a run for some time.
 
     Attributes:
-        attempt: the name of this start of the ranks. It keeps their files apart from those that
-            ranks of another start may still write.
+        attempt: the name of this start of the ranks. It is part of the names of the ranks' partial
+            folders, because ranks of an earlier start may still be writing to theirs.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class CheckpointCommitter:
             discard(left_by_another_attempt)
 
     def add(self, file: FileRecord, header: CheckpointHeader) -> bool:
-        """Record a rank's part; return whether it completed the checkpoint.
+        """Add a rank's part; return True if that has completed the checkpoint and it is committed.
 
         Raises:
             LeaseLostError: another process owns the run now.
@@ -94,10 +94,10 @@ class CheckpointCommitter:
         """Give up a checkpoint that could not be written or committed.
 
         Returns:
-            Whether this is the first call for that checkpoint.
+            True for the first call for that checkpoint.
 
         Raises:
-            LeaseLostError: the cause is that another process owns the run now.
+            LeaseLostError: another process owns the run now, which is the cause of the failure.
         """
         with suppress(OSError):  # the file system may be unavailable for a moment
             self._lease.check()
@@ -110,7 +110,7 @@ class CheckpointCommitter:
         return news
 
     def finish(self) -> None:
-        """Commit the last checkpoint if that is still due; call it when the ranks have exited.
+        """Commit the last checkpoint if an earlier try failed, after the ranks have exited.
 
         Raises:
             CheckpointError: the last checkpoint could not be written or committed.

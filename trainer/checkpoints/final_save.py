@@ -8,7 +8,10 @@ FIRST_PAUSE_SECONDS = 1.0
 
 
 def final_save_attempts() -> Iterator[float]:
-    """Yield the seconds left at each try, with growing pauses between tries, and 0 at the last."""
+    """Yield, for each try, the seconds left for further tries; yield 0 for the last try.
+
+    Between two tries, the generator sleeps. Each pause is twice as long as the previous one.
+    """
     deadline, pause = time.monotonic() + FINAL_RETRY_SECONDS, FIRST_PAUSE_SECONDS
     while (left := deadline - time.monotonic()) > 0:
         yield left

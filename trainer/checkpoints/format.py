@@ -30,7 +30,7 @@ from trainer.scores import Scores, scores_of
 FORMAT = "transloom-checkpoint/2"
 FORMAT_1 = "transloom-checkpoint/1"
 HEADER = "checkpoint.json"
-# A thousand times the needs of a model with a hundred layers on a hundred ranks.
+# These limits are a thousand times what a model with 100 layers on 100 ranks needs.
 HEADER_LIMITS = JsonLimits(bytes=16_000_000, values=1_000_000)
 MAX_DIMENSIONS = 8
 STEP = "step-"
@@ -51,7 +51,7 @@ Shape = Annotated[
 
 
 class FileRecord(FileModel):
-    """File of a checkpoint, with its expected size and hash."""
+    """Entry of a file in a checkpoint's header: its name, expected size and hash."""
 
     name: Annotated[str, Field(pattern=r"^state-\d+-of-\d+\.safetensors$")]
     bytes: Count
@@ -61,9 +61,9 @@ class FileRecord(FileModel):
 class Parent(FileModel):
     """Origin of a run's first weights: a checkpoint of another run, or a model's folder."""
 
-    run_id: str  # for a model's folder, its name
+    run_id: str  # the id of the other run, or the name of the model's folder
     step: Count
-    sha256: str  # of checkpoint.json, or of the sha256 of each of the model's files, by name
+    sha256: str  # of checkpoint.json, or of a JSON with the hashes of the model's files
 
 
 class EarlyStoppingState(FileModel):
@@ -76,7 +76,7 @@ class EarlyStoppingState(FileModel):
 
 
 class CheckpointHeader(FileModel):
-    """Content of checkpoint.json: the whole state except tensors.
+    """Content of checkpoint.json: the whole state of a run except tensors.
 
     Randomness needs no state: every generator is seeded from `(seed, "dropout", step, slot)`, and
     the seed is part of the recipe.
@@ -93,8 +93,8 @@ class CheckpointHeader(FileModel):
     numerics: dict[str, Any]
     parameters: dict[str, Shape]
     parameter_groups: list[dict[str, Any]]
-    scores: Scores = Field(default_factory=dict)  # of this step's validation, if it had one
-    validation_due: bool = False  # a stop request postponed it; a resumed run begins with it
+    scores: Scores = Field(default_factory=dict)  # of this step's validation; empty without one
+    validation_due: bool = False  # a stop request postponed this step's validation
     early_stopping: EarlyStoppingState = EarlyStoppingState()
     target_tokens_seen: Count
     skipped_steps: Count = 0
@@ -103,12 +103,14 @@ class CheckpointHeader(FileModel):
     parent: Parent | None = None
     # Parameters that are not trained; the checkpoint has only their weights.
     frozen: Annotated[list[str], Field(fail_fast=True)] = Field(default_factory=list)
-    # Steps of an average of checkpoints; training cannot resume from it.
+    # Steps of the averaged checkpoints if this is an average; training cannot resume from an
+    # average.
     averaged_steps: Annotated[list[Count], Field(fail_fast=True)] = Field(default_factory=list)
-    # Origin of weights that were trained elsewhere; training cannot resume from them.
+    # Description of the origin of the weights if they were imported; training cannot resume from
+    # imported weights.
     imported_from: str | None = None
     files: Annotated[list[FileRecord], Field(fail_fast=True)] = Field(default_factory=list)
-    sha256: str | None = None  # of all other fields; the first headers had none
+    sha256: str | None = None  # of all other fields; None in headers of early versions
 
     def to_json(self) -> str:
         """Return the content of checkpoint.json, including its hash."""
@@ -131,10 +133,10 @@ class Checkpoint:
         return [self.path / record.name for record in self.header.files]
 
     def verify(self) -> None:
-        """Compare every file with the header.
+        """Compare the size and hash of every file with the header.
 
         Raises:
-            CheckpointError: a file differs; the message has both values.
+            CheckpointError: a file differs from the header; the message has both values.
         """
         self.verify_sizes()
         with ThreadPoolExecutor(max(1, min(len(self.header.files), os.cpu_count() or 1))) as pool:
@@ -142,7 +144,7 @@ class Checkpoint:
                 pass
 
     def verify_sizes(self) -> None:
-        """Check that every file exists with its expected size, without reading it.
+        """Check that every file exists and has its expected size, without reading the files.
 
         Raises:
             CheckpointError: a file is missing or has another size.
@@ -155,10 +157,10 @@ class Checkpoint:
             self._verify_size(record)
 
     def verify_file(self, record: FileRecord) -> None:
-        """Compare one file with its record.
+        """Compare the size and hash of one file with its entry in the header.
 
         Raises:
-            CheckpointError: the file differs; the message has both values.
+            CheckpointError: the file differs from its entry; the message has both values.
         """
         self._verify_size(record)
         path = self.path / record.name
@@ -189,7 +191,7 @@ def list_checkpoints(checkpoints: Path) -> list[Path]:
 
 
 def list_averages(checkpoints: Path) -> list[Path]:
-    """Return the folders of averages, those of the oldest checkpoints first.
+    """Return the folders of averages, sorted by the newest step in each average.
 
     Training cannot resume from an average.
     """
@@ -204,17 +206,18 @@ def list_averages(checkpoints: Path) -> list[Path]:
 def newest_intact(
     checkpoints: Path, *, read_files: bool = True
 ) -> tuple[Checkpoint | None, dict[Path, str]]:
-    """Return the newest intact checkpoint, and the problems of newer ones by path.
+    """Return the newest intact checkpoint or None, and the problem of each newer one by its path.
 
     Args:
         checkpoints: the run's directory of checkpoints.
-        read_files: whether to compare the content of files, or only their sizes.
+        read_files: whether to compare the hashes of the files; otherwise only their sizes are
+            compared.
     """
     return _last_intact(list_checkpoints(checkpoints), read_files)
 
 
 def newest_intact_average(checkpoints: Path) -> tuple[Checkpoint | None, dict[Path, str]]:
-    """Return the newest intact average, and the problems of newer ones by path."""
+    """Return the newest intact average or None, and the problem of each newer one by its path."""
     return _last_intact(list_averages(checkpoints))
 
 
@@ -239,17 +242,20 @@ def sha256_of(path: Path) -> str:
 
 
 def sha256_of_header(values: dict[str, Any]) -> str:
-    """Return the hash of a header's values, except its own hash; formatting does not matter."""
+    """Return the hash of all values of a header except `sha256`.
+
+    The formatting of the JSON file does not affect it.
+    """
     rest = {name: value for name, value in values.items() if name != "sha256"}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def read_header(path: Path) -> CheckpointHeader:
-    """Return the header in a checkpoint's folder, read from checkpoint.json.
+    """Read the header of a checkpoint from the checkpoint.json in its folder.
 
     Raises:
         CheckpointError: the header is missing or damaged.
-        CheckpointFormatError: it has another format.
+        CheckpointFormatError: this version cannot read the header's format.
     """
     file = path / HEADER
     try:
@@ -274,7 +280,7 @@ def read_header(path: Path) -> CheckpointHeader:
 
 
 def _from_format_1(values: dict[str, Any]) -> dict[str, Any]:
-    """Convert a header of format 1, which had a field for each of two scores."""
+    """Convert a header of format 1, with the fields `validation_loss` and `validation_bleu`."""
     now = values | {"format": FORMAT}
     found = {name: now.pop(f"validation_{name}", None) for name in ("loss", "bleu")}
     there = {name: value for name, value in found.items() if value is not None}
@@ -282,17 +288,17 @@ def _from_format_1(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def folder_name(step: int) -> str:
-    """Return the name of a complete checkpoint's folder."""
+    """Return the folder name of a complete checkpoint of a step."""
     return f"{STEP}{step:08d}"
 
 
 def step_of(path: Path) -> int:
-    """Return the step of a complete checkpoint's folder."""
+    """Return the step in the folder name of a complete checkpoint."""
     return int(path.name.removeprefix(STEP))
 
 
 def checkpoint_name(path: Path) -> str:
-    """Return the name that `--checkpoint` takes: a step, or the folder of an average."""
+    """Return the value of `--checkpoint` for a folder: a step, or the name of an average."""
     return path.name if path.name.startswith(AVERAGE) else str(step_of(path))
 
 

@@ -3,22 +3,22 @@
 ::
 
     owners/00000007.json                the owner: host, process, start time; touched while it lives
-    owners/00000007.released            instead: there was an owner, and it has left
+    owners/00000007.released            the same file, renamed when the owner has left
     checkpoints/.work-00000007-3f9a…/   work folder: owner and ranks write here before a commit
 
-The highest number owns the run. A process becomes the owner by creating the next file, which
-succeeds for only one contender. It renews its ownership by touching the file, which works even on a
-full disk.
+The process with the highest number owns the run. A process becomes the owner by creating the next
+file, which succeeds for only one contender. It renews its ownership by touching the file, which
+works even on a full disk.
 
-A contender watches the file. While the owner renews it, the contender is refused with the owner's
-name. The contender takes the next number in two cases: the owner did not renew for `LEASE_SECONDS`
-of the contender's own clock, or the owner's process is known to be dead. The file of the highest
-number is never removed, so no number is used twice. A contender that finds a higher number than the
-number it took was too slow, and withdraws.
+A contender watches the file. If the owner renews it, the contender raises an error that names the
+owner. The contender takes the next number in two cases: the owner did not renew its file for
+`LEASE_SECONDS` by the contender's clock, or the owner's process is known to be dead. The file of
+the highest number is never removed, so no number is used twice. A contender that finds a higher
+number than the number it took was too slow, and withdraws.
 
-Fencing: a new owner removes the work folders of the others. Commits and removals of checkpoints are
-renames from or to the work folder (see `trainer.checkpoints.commit`), so they fail for a former
-owner that was merely paused.
+Fencing: a new owner removes the work folders of all former owners. Commits and removals of
+checkpoints are renames from or to the work folder (see `trainer.checkpoints.commit`), so they fail
+for a former owner that was merely paused.
 """
 
 import json
@@ -52,7 +52,12 @@ OWNER_BYTES = 10_000
 
 
 class OwnerMetadata(FileModel):
-    """Content of an owner's file."""
+    """Content of an owner's file.
+
+    `process` is the process id, and `started` is its start time according to `start_tick`. `place`
+    is the result of `_host_identity`. `since` is the time at which the process became the owner, in
+    UTC.
+    """
 
     host: str
     process: Annotated[int, Field(gt=0, lt=2**31)]
@@ -67,8 +72,9 @@ class Ownership(NamedTuple):
     Attributes:
         card: the content of the owner's file, or None if it is being written or is torn.
         released: whether the owner has left.
-        is_dead: whether its process is known to have ended.
-        renewed: time of its last renewal, in seconds since the epoch by the file server's clock.
+        is_dead: whether the owner's process is known to have ended.
+        renewed: time of the last renewal of the lease, in seconds since the epoch by the file
+            server's clock.
     """
 
     card: OwnerMetadata | None
@@ -95,7 +101,8 @@ class Lease:
 
         Args:
             run: the run folder.
-            announce: receives a message if a former owner's lease must expire first.
+            announce: receives a message if this process must wait until a former owner's lease
+                expires.
         """
         self._run = run
         self._owners = run / "owners"
@@ -112,7 +119,7 @@ class Lease:
         try:
             self.work.mkdir()
             self._fence_former_owners()
-            self.check()  # a pause before this line may have let a successor in
+            self.check()  # if this process was paused, another one may own the run now
         except BaseException:
             self._leave()
             raise
@@ -155,7 +162,7 @@ class Lease:
         """Wait until the run is free and take the next number."""
         while True:
             # If owners/ was removed, only work folders reveal former owners. List them before the
-            # owners: a present owner creates its file before its work folder, so its work folder
+            # owners: a current owner creates its file before its work folder, so its work folder
             # cannot be mistaken for that of a former owner.
             former = _work_numbers(self._checkpoints)
             newest = _newest(self._owners)
@@ -205,7 +212,10 @@ class Lease:
                 )
 
     def _fence_former_owners(self) -> None:
-        """Remove the work folders of former owners only: a successor may already have started."""
+        """Remove the work folders of former owners, but not that of a successor.
+
+        A successor exists if this process was paused for longer than its lease.
+        """
         for folder in self._checkpoints.glob(".work-*"):
             if folder.name < self.work.name:
                 # Rename first: after that no commit of a former owner can succeed.
@@ -241,7 +251,7 @@ def ownership(run: Path) -> Ownership | None:
 
 
 def was_owned_by(run: Path, process: int) -> bool:
-    """Return whether a process on this machine is the run's newest owner, present or former.
+    """Return whether a process of this machine is the run's newest owner, even if it has left.
 
     Raises:
         OSError: the folder cannot be read.
@@ -253,9 +263,9 @@ def was_owned_by(run: Path, process: int) -> bool:
 
 
 def work_folder(checkpoints: Path, number: int) -> Path:
-    """Return a new path for an owner's work folder: for incomplete and condemned checkpoints.
+    """Return a new path for a work folder, for checkpoints being written or removed.
 
-    An owner with a higher number removes that folder.
+    An owner with a higher number removes the folder.
     """
     return checkpoints / f".work-{number:08d}-{secrets.token_hex(4)}"
 
@@ -296,7 +306,10 @@ def _this_process() -> dict[str, Any]:
 
 
 def _host_identity() -> str | None:
-    """Return the boot and PID namespace in which process ids are unique, or None if unknown."""
+    """Return an id of this boot and PID namespace, or None if it is unknown.
+
+    Process ids can be compared only within one boot and PID namespace.
+    """
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
@@ -307,7 +320,8 @@ def _host_identity() -> str | None:
 def _read(owner: _Owner) -> dict[str, Any]:
     """Return the content of an owner's file, or an empty dict if it is incomplete or invalid.
 
-    The lease of such an owner expires as any other. Only the owner's name is unknown.
+    The lease of an owner with an invalid file expires like any other, but messages cannot name the
+    owner.
     """
     try:
         data = read_regular(owner.file, OWNER_BYTES)
@@ -325,7 +339,7 @@ def _is_dead(known: dict[str, Any]) -> bool:
     except ProcessLookupError:
         return True
     except PermissionError:
-        return False  # a process of another user, about which nothing more may be known
+        return False  # another user's process has this id and may be the owner
     return start_tick(known["process"]) != known["started"]
 
 

@@ -1,16 +1,17 @@
-"""Distinction of processes on one machine whose ids the system reuses."""
+"""Start times of processes, to distinguish processes that had the same id one after the other."""
 
 from pathlib import Path
 
 
 def start_tick(process: int) -> int | None:
-    """Return a process's start time on a clock that cannot be set, or None if it has ended.
+    """Return a process's start time, or None if the process has ended.
 
-    The unit is clock ticks since the machine was booted (proc(5), field 22 of /proc/PID/stat).
+    The unit is clock ticks since the machine was booted (proc(5), field 22 of /proc/PID/stat), so a
+    change of the system's date does not affect it.
     """
     try:
         stat = Path(f"/proc/{process}/stat").read_text()
     except OSError:
         return None
-    fields = stat.rpartition(")")[2].split()  # the name before ")" may contain any character
+    fields = stat.rpartition(")")[2].split()  # the name before ")" may have spaces
     return None if fields[0] in "ZX" else int(fields[19])

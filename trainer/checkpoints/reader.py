@@ -31,8 +31,8 @@ class CheckpointReader:
     """Random access to the state in a checkpoint; reads only the requested ranges.
 
     Raises:
-        CheckpointError: its files do not hold exactly the whole parameters of checkpoint.json, in
-            fp32.
+        CheckpointError: the files do not hold each element of the parameters in checkpoint.json
+            exactly once, in fp32, or they hold other parameters.
     """
 
     def __init__(self, checkpoint: Checkpoint) -> None:
@@ -51,7 +51,10 @@ class CheckpointReader:
         self._require_whole_parameters()
 
     def _require_whole_parameters(self) -> None:
-        """Require every kind of state of every parameter, each element once."""
+        """Require each element of every kind of state exactly once, for every parameter.
+
+        Frozen parameters have only weights.
+        """
         shapes = self.checkpoint.header.parameters
         for (kind, parameter), pieces in self._pieces.items():
             if parameter not in shapes:
@@ -89,14 +92,14 @@ class CheckpointReader:
             kind: the kind of state: master weights, a moment, or the moving average.
             parameter: the parameter's name.
             start: the first element.
-            stop: the end of the range.
+            stop: the end of the range, exclusive.
 
         Returns:
             A tensor of shape [stop - start].
 
         Raises:
-            CheckpointError: the checkpoint lacks some of these elements, or one of them is NaN.
-                Weights and their moving average must be finite.
+            CheckpointError: the checkpoint lacks some of these elements, or one of them is NaN. An
+                infinite element is an error only in the weights and their moving average.
         """
         result = torch.empty(stop - start, dtype=torch.float32)
         position = start
@@ -131,7 +134,7 @@ class CheckpointReader:
         """Read all state in chunks, to check that its values are valid.
 
         Raises:
-            CheckpointError: the state has a NaN, or an infinite weight.
+            CheckpointError: the state has a NaN, or an infinite weight or moving average.
         """
         for (kind, _), pieces in self._pieces.items():
             for piece in pieces:
@@ -144,22 +147,25 @@ class CheckpointReader:
         return set(self._pieces)
 
     def whole(self, kind: str, parameter: str) -> torch.Tensor:
-        """Return one kind of a parameter's state completely, flattened."""
+        """Return all elements of one kind of a parameter's state, flattened."""
         return self.read(kind, parameter, 0, self._numel(parameter))
 
     def weights(self) -> dict[str, torch.Tensor]:
-        """Return the whole tensors by parameter name, for inference."""
+        """Return the weights of all parameters for inference, by name and in their shapes."""
         return {
             name: self.weight(name).view(shape)
             for name, shape in self.checkpoint.header.parameters.items()
         }
 
     def weight(self, parameter: str) -> torch.Tensor:
-        """Return a whole parameter, flattened, from the same source as `read_weight`."""
+        """Return all weights of a parameter for inference, flattened; see `read_weight`."""
         return self.read_weight(parameter, 0, self._numel(parameter))
 
     def read_weight(self, parameter: str, start: int, stop: int) -> torch.Tensor:
-        """Return elements of a flattened parameter; of its moving average if the run keeps one."""
+        """Return elements `[start, stop)` of a flattened parameter, for inference.
+
+        They are those of its moving average if the checkpoint has one.
+        """
         kind = EMA if (EMA, parameter) in self._pieces else MASTER
         return self.read(kind, parameter, start, stop)
 
@@ -170,12 +176,12 @@ class CheckpointReader:
 def require_same_shapes(
     checkpoint: Checkpoint, model: Mapping[str, Sequence[int]], within: str = ""
 ) -> None:
-    """Require that a checkpoint has the parameters of the recipe's model.
+    """Require that a checkpoint has the parameters of the recipe's model, in the same shapes.
 
     Args:
         checkpoint: the checkpoint to compare.
         model: the shapes of the model's parameters by name.
-        within: the prefix of the names to compare.
+        within: a prefix; only parameters whose names start with it are compared.
 
     Raises:
         CheckpointError: the parameters or their shapes differ.

@@ -10,7 +10,7 @@ from trainer.errors import CheckpointError, CheckpointFormatError
 
 
 def prune(checkpoints: Path, work: Path, config: CheckpointsConfig) -> list[Path]:
-    """Remove the superfluous checkpoints, and return their paths.
+    """Remove the checkpoints that no rule keeps, and return their paths.
 
     Raises:
         OSError: another process owns the run, or a folder is write-protected.
@@ -22,10 +22,10 @@ def prune(checkpoints: Path, work: Path, config: CheckpointsConfig) -> list[Path
 
 
 def superfluous(checkpoints: Path, config: CheckpointsConfig) -> list[Path]:
-    """Return the checkpoints to remove, oldest first.
+    """Return the checkpoints that no rule keeps, oldest first.
 
-    A checkpoint with a damaged header does not count as kept. It is removed only if a newer
-    checkpoint is kept.
+    No rule keeps a checkpoint with a damaged header, but it is returned only if a newer checkpoint
+    has a readable header.
     """
     headers: dict[Path, CheckpointHeader | None] = {}
     for path in list_checkpoints(checkpoints):
@@ -45,7 +45,7 @@ def superfluous(checkpoints: Path, config: CheckpointsConfig) -> list[Path]:
 
 
 def best(headers: Mapping[Path, CheckpointHeader], metric: str) -> list[Path]:
-    """Return the checkpoints with a validation, best first; among equals the newer first."""
+    """Return the checkpoints with a score of the metric, best first; of equal ones, newer first."""
     costs = {
         path: cost
         for path, header in headers.items()

@@ -1,4 +1,4 @@
-"""State file of one rank: fragments as safetensors, written without another copy in memory.
+"""State file of one rank: fragments as safetensors, written without a second copy in memory.
 
 ::
 
@@ -32,7 +32,11 @@ LENGTH_BYTES = 8
 
 
 class StoredFragment(NamedTuple):
-    """Fragment in a state file: elements `start … stop` of a flattened parameter."""
+    """Fragment in a state file: elements `[start, stop)` of a flattened parameter.
+
+    `kind` is the kind of state, such as the master weights or a moment. `key` is the fragment's
+    name in the file, see `fragment_key`.
+    """
 
     kind: str
     parameter: str
@@ -42,7 +46,7 @@ class StoredFragment(NamedTuple):
 
 
 def fragment_key(kind: str, parameter: str, start: int) -> str:
-    """Return the name of a fragment in a state file: `master:encoder.layers.0.norm.weight:0`."""
+    """Return a fragment's name in a state file, such as `master:encoder.layers.0.norm.weight:0`."""
     return f"{kind}:{parameter}:{start}"
 
 
@@ -56,7 +60,8 @@ def write_state_file(
     """Write flat fp32 tensors to a file, and sync it to the disk.
 
     Args:
-        path: the file. Its folder must exist: a missing folder means that this rank is too late.
+        path: the file. Its folder must exist; if it was removed, another process has taken over the
+            run.
         sizes: the number of elements of each tensor.
         data: the tensors' bytes in the same order, in chunks of any size.
 
@@ -72,7 +77,7 @@ def write_state_file(
     chunks: Iterator[bytes | memoryview] = chain([memoryview(header)], _chunks(data))
     with path.open("wb") as file:
         for chunk in chunks:
-            sha256.update(chunk)  # releases the GIL for other threads, as write does
+            sha256.update(chunk)  # hashing releases the GIL, as writing does
             file.write(chunk)
             written += len(chunk)
         file.flush()
@@ -82,10 +87,11 @@ def write_state_file(
 
 
 def read_state_header(path: Path) -> list[StoredFragment]:
-    """Return the fragments of a file, which must be flat fp32 tensors without gaps.
+    """Return the fragments in a state file, which must hold only flat fp32 tensors without gaps.
 
     Raises:
-        CheckpointError: the file has other content; the message names the file and the tensor.
+        CheckpointError: the file cannot be read or holds anything else; the message names the file
+            and the tensor.
     """
     try:
         with open_regular(path) as file:
@@ -117,7 +123,7 @@ def _fragments_of(file: BinaryIO, size: int) -> list[StoredFragment]:
 
 
 def _fragment(key: str, tensor: object, position: int) -> StoredFragment:
-    """Return the fragment that a header describes; its data has to begin at `position`."""
+    """Return the fragment that a header entry describes; its data must begin at byte `position`."""
     kind, _, place = key.partition(":")
     parameter, _, start = place.rpartition(":")
     if not kind or not parameter or not start.isdecimal() or len(start) > len(str(MAX_COUNT)):

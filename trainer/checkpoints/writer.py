@@ -1,8 +1,9 @@
 """Asynchronous writer of a rank's share of a checkpoint.
 
 A save stops training while it copies the share to host memory. A thread then writes the copy to the
-rank's state file and reports it to a `StateListener`. The supervisor commits the checkpoint when
-all ranks have reported. Only one write is in flight at a time, because there is one copy.
+rank's state file and reports the file to a `StateListener`. The supervisor commits the checkpoint
+when all ranks have reported. Only one write is in flight at a time, because the writer has memory
+for only one copy.
 """
 
 import time
@@ -32,7 +33,7 @@ REPORTED_WAIT_SECONDS = 0.1
 
 
 class StateListener(Protocol):
-    """Part of `trainer.rank.supervision.Supervision` that receives a writer's reports."""
+    """Receiver of a writer's reports, implemented by `trainer.rank.supervision.Supervision`."""
 
     def notice(self, text: str) -> None: ...
 
@@ -57,13 +58,13 @@ class CheckpointWriter:
         """Allocate the host copy; pin it if the rank trains on a GPU.
 
         Args:
-            owned: yields the fragments of this rank, the same ones at every call.
-            work: the work folder of the run's owner.
+            owned: returns the fragments that this rank owns; every call returns the same fragments.
+            work: the work folder of the run's owner, see `trainer.checkpoints.lease`.
             attempt: the name of this start of the ranks.
             placement: this rank and its device.
             supervision: receives notices, finished files and failures.
-            sync_record: syncs the run's record to the disk, because no checkpoint may be ahead of
-                it; raises CheckpointError if that fails.
+            sync_record: syncs the metrics file to the disk, because it must contain all steps up to
+                a checkpoint; raises CheckpointError if the sync fails.
         """
         self._owned = owned
         self._work = work
@@ -73,7 +74,7 @@ class CheckpointWriter:
         self._sync_record = sync_record
         self._sizes = _sizes(owned())
         numel = sum(self._sizes.values())
-        self._buffer = torch.empty(numel, dtype=torch.float32).zero_()  # zeroing allocates it
+        self._buffer = torch.empty(numel, dtype=torch.float32).zero_()  # zeroing allocates pages
         self._is_pinned = placement.device == "cuda" and numel > 0
         if self._is_pinned:
             _pin(self._buffer)
@@ -83,18 +84,19 @@ class CheckpointWriter:
         self._writing_step = 0
 
     def save(self, header: CheckpointHeader, *, final: bool) -> float:
-        """Start to write the current state.
+        """Start writing the current state.
 
         Args:
             header: the header of the checkpoint.
-            final: wait until the file is written, and retry for some time if that fails
-                (`trainer.checkpoints.final_save`). Other failures are reported to the supervision.
+            final: whether to wait until the file is written, and to retry for some time if writing
+                fails (`trainer.checkpoints.final_save`). If False, a failure is only reported to
+                `supervision`.
 
         Returns:
-            How many seconds training was stalled.
+            The number of seconds for which training was stalled.
 
         Raises:
-            CheckpointError: a final save has failed.
+            CheckpointError: `final` is set, and the file could not be written.
         """
         started = time.monotonic()
         self.finish()
@@ -112,7 +114,7 @@ class CheckpointWriter:
         return time.monotonic() - started
 
     def close(self) -> None:
-        """Wait for the write in flight, and free its memory."""
+        """Wait for a write in flight, then stop the thread and unpin the host copy."""
         try:
             self.finish()
         finally:
@@ -181,12 +183,14 @@ class CheckpointWriter:
 
 
 def _sizes(fragments: Iterable[Fragment]) -> dict[str, int]:
-    """Return the number of elements of each fragment, by its name in the file."""
+    """Return the number of elements of each fragment, by the fragment's name in the file."""
     return {fragment_key(f.kind, f.parameter, f.start): f.tensor.numel() for f in fragments}
 
 
 def require_host_memory(owned: Iterable[Fragment], placement: Placement) -> None:
-    """Check that every host has memory for its ranks' copies, before any is made; a collective.
+    """Check that every host has enough memory for the copies of all its ranks; a collective.
+
+    Call it before any rank allocates its copy.
 
     Raises:
         CheckpointError: one of the hosts has too little memory; raised on all ranks.
@@ -210,7 +214,7 @@ def require_host_memory(owned: Iterable[Fragment], placement: Placement) -> None
 def _pin(buffer: torch.Tensor) -> None:
     """Pin memory, so that the GPU can copy to it directly.
 
-    `pin_memory` would round the allocation up to the next power of two.
+    Torch's `pin_memory` would round the allocation up to the next power of two.
     """
     portable = 1
     torch.cuda.check_error(

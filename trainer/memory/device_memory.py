@@ -1,4 +1,4 @@
-"""Memory of a rank, and detection of errors that report too little of it."""
+"""Memory that a rank may use, and detection of out-of-memory errors."""
 
 import torch
 
@@ -6,7 +6,8 @@ from trainer.memory import host_memory
 from trainer.rank.placement import Placement
 
 _SIGNS = ("out of memory", "DefaultCPUAllocator", "ALLOC_FAILED", "bad_alloc")
-# oneDNN's only messages if memory is short for the code of a product, or for its operands.
+# Complete messages of oneDNN if memory is short for the generated code or the operands of a matrix
+# product.
 _ONEDNN_SIGNS = ("could not create a primitive", "could not execute a primitive")
 
 
@@ -26,7 +27,7 @@ def memory_text(memory: int, placement: Placement) -> str:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Return whether torch, numpy or one of their libraries could not allocate memory."""
+    """Return whether an error means that torch, numpy or a library could not allocate memory."""
     said = str(error)
     return (
         isinstance(error, MemoryError | torch.OutOfMemoryError)
@@ -36,7 +37,7 @@ def is_out_of_memory(error: Exception) -> bool:
 
 
 def release_cached_memory(placement: Placement) -> None:
-    """Release freed memory, so that it does not count in the next measurement."""
+    """Release memory that the allocator caches, so that the next measurement does not count it."""
     if placement.device == "cuda":
         torch.cuda.empty_cache()
     else:

@@ -3,9 +3,9 @@
     batches of the set ──▶ those with most tokens, with most attention scores ──▶ score each of them
         with the model of a validation ──▶ nothing has changed, or MemoryPreflightError
 
-Without it, a run could fail at its first validation, perhaps after hours, because one long sentence
-needs too much memory. Every rank tries all of these batches independently, because any rank may
-have to score them.
+Without this check, a run could fail at its first validation, perhaps after hours, because one long
+sentence needs too much memory. Every rank tries all of these batches independently, because any
+rank may have to score them.
 """
 
 from collections.abc import Callable
@@ -43,7 +43,8 @@ def preflight_heldout(
     It consumes no random numbers and does not affect the training that follows.
 
     Args:
-        inference_model: the model of a validation, such as `TrainingEngine.inference_model`.
+        inference_model: returns a context with the model for validation, such as
+            `TrainingEngine.inference_model`.
         scoring: the batches of the held-out set and how to score them.
         placement: this rank and its device.
 
@@ -52,7 +53,7 @@ def preflight_heldout(
     """
     memory = memory_bytes(placement)
     most_resident = host_memory.resident_bytes() + memory
-    sum_over_ranks(torch.zeros(1), placement)  # barrier: no rank allocates before all measured
+    sum_over_ranks(torch.zeros(1), placement)  # barrier: no rank allocates before all have measured
     batches = widest(scoring.batches)
     cuda = [placement.torch_device] if placement.device == "cuda" else []
     with torch.random.fork_rng(cuda), inference_model() as model, torch.inference_mode():
@@ -81,7 +82,10 @@ def preflight_heldout(
 
 
 def widest(batches: list[MicroBatch]) -> list[int]:
-    """Return the numbers of the batches with the most padded tokens and most attention scores."""
+    """Return the indices of the batches with the most padded tokens and the most attention scores.
+
+    There is only one index if one batch has both.
+    """
     lengths = [[int(f.lengths.max()) for f in batch.fields.values()] for batch in batches]
     rows = np.array([len(batch.pair_ids) for batch in batches])
     tokens = rows * np.array([sum(of_one) for of_one in lengths])
@@ -90,9 +94,10 @@ def widest(batches: list[MicroBatch]) -> list[int]:
 
 
 def smaller_batch(batch: MicroBatch, divisor: int) -> tuple[MicroBatch, int]:
-    """Return a smaller batch, and the excess of memory growth from it to the whole batch.
+    """Return a smaller batch, and how its memory grows up to the whole batch.
 
-    The smaller batch has a share of the rows, or, if there are few rows, the end of each sequence.
+    The smaller batch has `1 / divisor` of the rows. If there are fewer than four rows, it has all
+    rows, but only the last `1 / divisor` of each sequence.
 
     Returns:
         The batch and a factor: 1 if memory grows linearly up to the whole batch, 2 if it may grow
@@ -112,7 +117,7 @@ def smaller_batch(batch: MicroBatch, divisor: int) -> tuple[MicroBatch, int]:
 
 
 class _Attempt:
-    """Attempts to score batches on one rank, without the other ranks."""
+    """Attempts to score batches on one rank, independently of the other ranks."""
 
     def __init__(
         self, model: nn.Module, scoring: Scoring, placement: Placement, most_resident: int
@@ -123,12 +128,16 @@ class _Attempt:
         self._most_resident = most_resident
 
     def samples(self) -> None:
-        """Make the samples, which only rank 0 makes in a validation."""
+        """Make the samples of a validation, if this is rank 0; the other ranks make none."""
         if self._placement.rank == 0:
             self._scoring.samples(self._model)
 
     def score(self, number: int) -> None:
-        """Score a batch; on a host, which kills instead of refusing, try smaller parts first."""
+        """Score a batch; on a CPU, score smaller parts first to predict its memory.
+
+        On a CPU, Linux kills a process that uses too much memory, so there would be no error to
+        catch.
+        """
         batch = self._scoring.batches[number]
         if self._placement.device == "cuda":
             self._score(batch, number)

@@ -16,9 +16,9 @@ _CLEAR_REFERENCES = Path("/proc/self/clear_refs")
 _CONTROL_GROUP = Path("/sys/fs/cgroup")
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # from glibc's malloc.h
 # Environment variables of a rank, for libraries that would free memory which its next step needs
-# again (docs/decisions/0033). glibc would return memory to the kernel: allocating it again costs a
-# base model on a CPU an eighth of its time. oneDNN would free the code that it generates for each
-# shape of a product, and micro-batches have thousands of shapes. Both libraries read the
+# again (docs/decisions/0033). glibc would return memory to the kernel: allocating it again takes an
+# eighth of the time of a base model on a CPU. oneDNN would free the code that it generates for each
+# shape of a matrix product, and micro-batches have thousands of shapes. Both libraries read the
 # environment when the process starts.
 ALLOCATOR_ENVIRONMENT = {
     "MALLOC_ARENA_MAX": "1",
@@ -26,16 +26,17 @@ ALLOCATOR_ENVIRONMENT = {
     "MALLOC_MMAP_MAX_": "0",
     "ONEDNN_PRIMITIVE_CACHE_CAPACITY": str(2**14),
 }
-# Products of one or two steps: enough for layers of equal shapes if no shape recurs later.
+# Capacity for the matrix products of one or two steps. This is enough if shapes recur only between
+# the layers of a step.
 _CODE_OF_A_STEP = str(2**8)
 
 
 def allocator_environment(*, shapes_recur: bool) -> dict[str, str]:
-    """Return the variables of a rank: `ALLOCATOR_ENVIRONMENT`, or a smaller oneDNN cache.
+    """Return `ALLOCATOR_ENVIRONMENT`, with a smaller oneDNN cache if shapes do not recur.
 
     Args:
-        shapes_recur: whether the micro-batches of a pass have the same shapes as those of the pass
-            before. If they do not, cached code takes gigabytes and is never used again.
+        shapes_recur: whether the micro-batches of an epoch have the same shapes as those of the
+            previous epoch. If they do not, cached code takes gigabytes and is never used again.
     """
     if shapes_recur:
         return dict(ALLOCATOR_ENVIRONMENT)
@@ -71,7 +72,7 @@ def resident_bytes() -> int:
 
 
 def retain_freed_memory() -> None:
-    """Keep the memory that this process frees for later use; ranks do so from their start.
+    """Make glibc keep the memory that this process frees, as it does in ranks.
 
     Beam search frees and needs some megabytes in every step. Allocating them again, page by page,
     takes a tenth of its time.
@@ -83,14 +84,14 @@ def retain_freed_memory() -> None:
 
 
 def release_freed_memory() -> None:
-    """Return freed memory that glibc has kept to the host (note 0033)."""
+    """Make glibc give freed memory back to the host (docs/decisions/0033)."""
     with contextlib.suppress(AttributeError):  # a C library other than glibc
         ctypes.CDLL(None).malloc_trim(0)
 
 
 def restart_peak() -> None:
     """Reset the peak of the resident memory."""
-    with contextlib.suppress(OSError):  # not allowed everywhere; then the peak includes earlier use
+    with contextlib.suppress(OSError):  # if this is not allowed, the peak includes earlier use
         _CLEAR_REFERENCES.write_text("5")
 
 

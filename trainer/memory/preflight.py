@@ -39,7 +39,7 @@ from trainer.tasks.network import sum_names
 from trainer.tasks.task import Scoring, TrainingTask
 from trainer.zero.engine import TrainingEngine
 
-# Makes a batch of a shape, without padding.
+# Function that makes a batch of a given shape, without padding.
 Synthetic = Callable[[Any], DeviceBatch]
 
 _FAILED, _SHAPE, _FITTING, _MEMORY = range(4)
@@ -57,7 +57,7 @@ def run_preflight(
         engine: the engine of this rank.
         task: the task, for its shapes and synthetic batches.
         scoring: the scoring of the validation.
-        inference_model: makes the model of a validation.
+        inference_model: returns a context with the model for validation.
 
     Raises:
         MemoryPreflightError: a rank has too little memory.
@@ -71,13 +71,13 @@ def run_preflight(
 def preflight(
     engine: TrainingEngine, widest: Sequence[MicroBatchShape], budget: int, synthetic: Synthetic
 ) -> None:
-    """Run the preflight of training with given shapes; a collective.
+    """Try forward and backward with given shapes of micro-batches; a collective.
 
     Args:
         engine: the engine of this rank.
         widest: the shapes to try.
-        budget: the budget that the shapes come from, in tokens.
-        synthetic: makes a batch of a shape.
+        budget: the budget of tokens per micro-batch, for which these shapes are the widest.
+        synthetic: makes a batch of a given shape.
 
     Raises:
         MemoryPreflightError: a rank has too little memory.
@@ -85,7 +85,7 @@ def preflight(
     placement = engine.placement
     memory = memory_bytes(placement)
     most_resident = host_memory.resident_bytes() + memory
-    sum_over_ranks(torch.zeros(1), placement)  # barrier: no rank allocates before all measured
+    sum_over_ranks(torch.zeros(1), placement)  # barrier: no rank allocates before all have measured
     with _raise_with_rank(engine, "all weights", memory), engine.inference_model() as model:
         rank = _SingleRankStep(
             model.train(),
@@ -108,7 +108,7 @@ def preflight(
 
 
 class _SingleRankStep:
-    """Forward and backward passes without the other ranks, on plain weights."""
+    """Forward and backward passes on one rank, without the others, on unpartitioned weights."""
 
     def __init__(
         self,
@@ -124,8 +124,8 @@ class _SingleRankStep:
 
         Args:
             model: the network with all weights, in training mode.
-            loss: the last argument of the network's forward pass.
-            synthetic: makes a batch of a shape.
+            loss: the loss, which is passed to the network's forward pass as its last argument.
+            synthetic: makes a batch of a given shape.
             placement: this rank and its device.
             most_resident: the most bytes that this process may use on the host.
             keeps_gradients: whether a step holds the gradients of all weights at once; ZeRO-3 does
@@ -142,14 +142,14 @@ class _SingleRankStep:
         self._most_resident = most_resident
 
     def finding(self, widest: Sequence[MicroBatchShape], budget: int) -> tuple[bool, int, int]:
-        """Return whether a shape fails, its number, and the budget that fits (0 for none)."""
+        """Return whether a shape does not fit, its index, and a budget that fits (0 for none)."""
         for number, shape in enumerate(widest):
             if not self._fits(shape):
                 return True, number, self._fitting_budget(widest, budget)
         return False, 0, 0
 
     def _fitting_budget(self, widest: Sequence[MicroBatchShape], budget: int) -> int:
-        """Return the largest of the budget's halves, quarters, … that fits all shapes, or 0."""
+        """Return the largest of budget / 2, budget / 4, … with which all shapes fit, or 0."""
         halvings = 1
         while all(shape.rows >> halvings for shape in widest):
             if all(self._fits(replace(s, rows=s.rows >> halvings)) for s in widest):
@@ -172,7 +172,10 @@ class _SingleRankStep:
         return True
 
     def _run_within_host(self, shape: MicroBatchShape) -> None:
-        """Run a quarter and half of the rows first, because a host kills instead of refusing."""
+        """Run a quarter and a half of the rows first, to predict the memory that all rows need.
+
+        Linux kills a process that uses too much memory, so there would be no error to catch.
+        """
         peaks: list[int] = []
         for divisor in (4, 2, 1):
             if divisor == 1 and peaks[1] + 2 * (peaks[1] - peaks[0]) > self._most_resident:
@@ -186,7 +189,7 @@ class _SingleRankStep:
     def _run(self, shape: MicroBatchShape) -> None:
         model = self._model
         sums = model(*self._synthetic(shape).inputs, self._loss)
-        sum_names(sums, model)  # checks that they have names
+        sum_names(sums, model)  # raises an error if a sum has no name
         objective = sums[0]
         if self._keeps_gradients:
             torch.autograd.grad(objective, _trained(model))
@@ -203,7 +206,7 @@ def _drop_gradient(parameter: torch.Tensor) -> None:
 
 
 def _as_in_a_step(engine: TrainingEngine, synthetic: Synthetic, shape: MicroBatchShape) -> None:
-    """Run a step of up to two passes, so that the second meets the gradients of the first."""
+    """Run a step of up to two passes: the second runs while the first one's gradients are kept."""
     passes = min(engine.slots_per_rank, 2)
     for number in range(passes):
         batch = synthetic(shape)
@@ -218,7 +221,10 @@ def _as_in_a_step(engine: TrainingEngine, synthetic: Synthetic, shape: MicroBatc
 
 @contextlib.contextmanager
 def _raise_with_rank(engine: TrainingEngine, what: str, memory: int) -> Iterator[None]:
-    """Raise an error with the rank and the cause, if the rank cannot report to the others."""
+    """Convert an out-of-memory error that this rank cannot report to the other ranks.
+
+    The new error names the rank and the cause.
+    """
     try:
         yield
     except (MemoryError, RuntimeError) as error:
@@ -254,7 +260,7 @@ def _shortage(
 def _remedy(engine: TrainingEngine) -> str:
     stage = engine.zero_stage
     ways = [f"raise engine.zero_stage above {stage}"] if stage < 3 else []
-    if stage > 0:  # there is state that ranks share
+    if stage > 0:  # state is partitioned over the ranks
         ways.append("use more ranks (cluster.ranks)")
     if not engine.checkpoints_activations:
         ways.append("set engine.activation_checkpointing=true")

@@ -1,6 +1,7 @@
 """Size of a run's state on one rank, by part, computed without allocating anything.
 
-P parameters over N ranks; w bytes a weight (fp32: 4, bf16: 2), m moments (AdamW: 2):
+The table shows bytes. There are P trained parameters and N ranks. A weight has w bytes (fp32: 4,
+bf16: 2), and the optimizer keeps m moments of each parameter (AdamW: 2).
 
     | part        | stage 0 | stage 1                     | stage 2   | stage 3   |
     |-------------|---------|-----------------------------|-----------|-----------|
@@ -10,10 +11,10 @@ P parameters over N ranks; w bytes a weight (fp32: 4, bf16: 2), m moments (AdamW
     | bucket      | 0       | fp32: 4 B, bf16: 0          | w B       | w B       |
     | moments     | 4mP     | 4mP / N                     | 4mP / N   | 4mP / N   |
 
-F frozen parameters take only their weights, and 4F / N bytes of host memory, from which checkpoints
-are written. B is the number of gradients that DeepSpeed sums at once. Gradients and bucket are the
-peak within a step. The activations, which passes keep for backward, depend on the batches and are
-measured (`cluster.planning.measurement`).
+B is the number of gradients that DeepSpeed sums at once. Gradients and bucket are the peak within a
+step. In addition, F frozen parameters take the bytes of their weights, and 4F / N bytes of host
+memory, from which checkpoints are written. Activations, which forward keeps for backward, depend on
+the batches and are measured (`cluster.planning.measurement`).
 """
 
 from dataclasses import dataclass
@@ -21,20 +22,21 @@ from dataclasses import dataclass
 from trainer.config import EngineConfig
 
 FP32 = 4
-LARGEST_BUCKET = 500_000_000  # elements; as in trainer/zero/settings.py, which imports torch
+LARGEST_BUCKET = 500_000_000  # elements; a copy, because trainer/zero/settings.py imports torch
 
 
 @dataclass(frozen=True)
 class StateSize:
-    """Bytes of one rank's state.
+    """Bytes of one rank's state, by part.
 
     Attributes:
         weights: the weights that forward reads.
-        master: the fp32 copy that the optimizer updates, unless it updates the weights themselves.
-        gradients: the accumulators of a step's passes.
-        bucket: the buffer that DeepSpeed sums over the ranks at once.
+        master: the fp32 copy of the weights that the optimizer updates; 0 if it updates the weights
+            themselves.
+        gradients: the gradients that the passes of a step accumulate.
+        bucket: the buffer of the gradients that DeepSpeed sums over the ranks at once.
         moments: the moments of the optimizer.
-        average: the moving average of the weights.
+        average: the moving average of the weights; 0 if the run keeps none.
         checkpoint_copy: the copy from which a checkpoint is written in the background; always in
             host memory.
         frozen: the weights that are not trained, in fp32; always in host memory.
@@ -57,7 +59,7 @@ class StateSize:
 
     @property
     def on_host(self) -> int:
-        """Bytes in host memory, whatever device computes."""
+        """Bytes that are in host memory even if a GPU computes."""
         return self.checkpoint_copy + self.frozen
 
 
@@ -105,7 +107,7 @@ def state_size(
 
 
 def checkpoint_bytes(parameters: int, *, moments: int, averaged: bool, frozen: int = 0) -> int:
-    """Return the bytes of a checkpoint, or of a rank's part of it.
+    """Return the bytes of a checkpoint with these parameters, or of a rank's part of it.
 
     Args:
         parameters: the number of parameters, including frozen ones.

@@ -1,1 +1,1 @@
-"""Record of a run, its readers, and Weights & Biases as a view of it."""
+"""Metrics file of a run, its readers, and Weights & Biases as a view of it."""

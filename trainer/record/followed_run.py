@@ -9,7 +9,7 @@
     signatures of the files of each run   ─▶ FollowedRuns   a folder of runs
 
 The storage may be shared, so everything is polled and nothing is written. A file that is
-half-written, replaced or damaged is a problem, and is read again.
+half-written, replaced or damaged is reported as a problem, and is read again later.
 """
 
 import time
@@ -28,23 +28,26 @@ from trainer.runs.log import LogEntry, last_entries
 from trainer.runs.vitals import Vitals, are_current, read_vitals
 
 STATUS_SECONDS = 5.0
-TAIL_BYTES = 2**18  # some 400 steps, which the first read returns
-READ_BYTES = 2**22  # the most that one read of a record returns
+TAIL_BYTES = 2**18  # about 400 steps; the first read returns no earlier lines
+READ_BYTES = 2**22  # the most that one read of a metrics file returns
 
 T = TypeVar("T")
 
 
 class FollowedRun:
-    """Run that is followed through its folder, as of the last `read`.
+    """State of a run at the last `read`, from its folder.
 
     Attributes:
-        run_status: the status of the run, without the record, which `new_lines` has.
+        run_status: the status of the run, computed without the metrics file; `new_lines` has its
+            lines.
         checkpoints: the newest checkpoints, newest first.
         vitals: the vitals, or None without a readable vitals.json.
-        new_lines: the lines that the last read found in the record.
+        new_lines: the lines that the last read found in the metrics file.
         new_entries: the entries that the last read found in the log.
-        is_other_record: whether the last read found another record; `new_lines` then has its end.
-        record_problems: damage of the record since the first read or its last replacement.
+        is_other_record: whether the metrics file was replaced or cut between the last two reads;
+            `new_lines` is then the end of the new content.
+        record_problems: descriptions of damage in the metrics file since the first read or its last
+            replacement.
     """
 
     def __init__(self, run: RunFolder, most_checkpoints: int) -> None:
@@ -82,7 +85,8 @@ class FollowedRun:
     def read(self) -> None:
         """Read everything that is new."""
         if time.monotonic() >= self._next_status:
-            # Before the record: an owner that has left has written all of it.
+            # Read the status before the metrics file: if the owner has left by then, the file is
+            # complete.
             self._read_status()
         self._read_record()
         self._read_log()
@@ -130,7 +134,7 @@ class FollowedRun:
         return has_changed
 
     def _tried(self, what: Path, read: Callable[[], T], otherwise: T) -> T:
-        """Return the result of `read`, or `otherwise` and store a problem of this file."""
+        """Return the result of `read`; if it fails, store the problem and return `otherwise`."""
         try:
             found = read()
         except OSError as error:
@@ -160,7 +164,7 @@ class FollowedRuns(Generic[T]):
         Args:
             summarize: computes a summary from the folder of a run and the signatures of its files.
             is_active: returns True for a run whose state may change while its files stay the same,
-                such as a run that trains.
+                such as a run that is being trained.
         """
         self.summaries: dict[Path, T] = {}
         self._summarize, self._is_active = summarize, is_active
@@ -185,7 +189,11 @@ class FollowedRuns(Generic[T]):
 
 
 def _after(last: LogEntry | None, entries: list[LogEntry]) -> list[LogEntry]:
-    """Return the entries after an earlier one, which may be missing if the log was truncated."""
+    """Return the entries after the entry `last`, or all if it is None.
+
+    If the log was truncated, `last` may be missing. The entries with a later time are returned
+    then.
+    """
     if last in entries:
         return entries[len(entries) - entries[::-1].index(last) :]
     return [entry for entry in entries if last is None or entry.time > last.time]

@@ -1,22 +1,24 @@
-"""Goodput of a run: the share of its time that produced its curve; restarts and lost steps.
+"""Goodput of a run: the share of its time that produced its curve, and its restarts and lost steps.
 
 ::
 
     goodput = counted seconds / wall seconds                    0 … 1
 
-  - *Counted* is the time of steps when the record first got them, so each step counts once.
-  - *Wall* is the time that a driver owned the run, up to the last recorded step: from the
-    session's start to its first step, and then from step to step. Work between two steps is wall
-    time and not counted: validations, stalls for checkpoints, skipped steps. After a loss,
-    everything until the next step that the record does not have is not counted either: detecting
-    the loss, starting ranks, repeating steps. The time between two sessions, when no driver owned
-    the run, is not wall time.
+  - *Counted seconds* are the durations of all applied steps. Each step counts once: repetitions of
+    recorded steps do not count.
+  - *Wall seconds* are the time in which a driver owned the run, up to the last recorded step. Each
+    such period is a session; the time between two sessions is not wall time. Work between two
+    steps is wall time, but is not counted: validations, stalls for checkpoints, skipped steps.
+    After a rank is lost, everything until the first step that is not recorded yet is not counted
+    either: detecting the loss, starting ranks, repeating steps.
   - *Restarts* are starts of the ranks after the run's first. *Lost steps* are, for each restart,
-    the recorded steps after the checkpoint that it resumed from. They have to be trained again.
+    the recorded steps after the checkpoint that it resumed from. These steps have to be trained
+    again.
 
-Every train line of the record has these numbers, in total up to its step, and `resumed` events have
-the counts. So a new start of the ranks reads them from the record's end. A start that died before
-it recorded anything leaves no trace in the record, and does not count as a restart.
+Every train line has the totals up to its step, and a `resumed` event has the numbers of restarts
+and lost steps. So the ranks read the totals from the end of the metrics file when they start. A
+start that died before it recorded anything leaves no trace in the metrics file, and does not count
+as a restart.
 """
 
 from collections.abc import Iterable
@@ -34,8 +36,8 @@ class Goodput:
         until: the moment, in seconds since the epoch.
         restarts: starts of the ranks after the first.
         lost_steps: recorded steps that had to be trained again.
-        wall_seconds: the time that a driver owned the run.
-        counted_seconds: the time in steps that counted.
+        wall_seconds: the time for which a driver owned the run.
+        counted_seconds: the durations of the steps that counted.
     """
 
     until: float
@@ -45,10 +47,10 @@ class Goodput:
     counted_seconds: float = 0.0
 
     def after_step(self, ended: float, step_seconds: float) -> "Goodput":
-        """Return the totals after a step that the record does not have yet.
+        """Return the totals after a step that the metrics file does not have yet.
 
-        Its wall time is the time since the last step, but at least its own seconds, even if the
-        clock was set in between.
+        The wall time grows by the time since the last step, but at least by `step_seconds`, even if
+        the clock was set back in between.
         """
         return replace(
             self,
@@ -59,7 +61,7 @@ class Goodput:
 
     @property
     def fields(self) -> dict[str, Any]:
-        """Fields of a train line."""
+        """The totals as fields of a `TrainLine`."""
         wall, counted = self.wall_seconds, self.counted_seconds
         return {
             "restarts": self.restarts,
@@ -73,12 +75,13 @@ class Goodput:
 def goodput_at_start(
     lines_backwards: Iterable[Line], resume_step: int, session_started: float
 ) -> Goodput:
-    """Return the totals in the record at a start of the ranks.
+    """Return the totals at a start of the ranks, from the end of the metrics file.
 
-    If its lines are of a version that did not count, the totals begin with this start.
+    If the lines are of a version that did not record totals, the totals begin with this start.
 
     Args:
-        lines_backwards: the record's lines, last one first; read to the last train line at most.
+        lines_backwards: the metrics file's lines, last one first; read to the last train line at
+            most.
         resume_step: the step of the checkpoint that this start resumes from, or 0.
         session_started: when the driver began to own the run, in seconds since the epoch.
     """
@@ -92,7 +95,8 @@ def goodput_at_start(
     restarts, lost_steps = (counted.restarts, counted.lost_steps) if counted else (None, None)
     last_step = next((line.step for line in tail if isinstance(line, StepLine)), 0)
     return Goodput(
-        # Wall time continues if the step was in this session; otherwise it begins with the session.
+        # Wall time continues from the last step if that was in this session, and otherwise from the
+        # start of the session.
         until=max(train.time if train else 0.0, session_started),
         restarts=(restarts or 0) + 1 if tail else 0,
         lost_steps=(lost_steps or 0) + max(0, last_step - resume_step),

@@ -1,8 +1,8 @@
 """Framing of LevelDB's log format, which W&B uses for its files.
 
-A file is a sequence of blocks of 32 KiB; the first one begins with a header of W&B. A record is one
-chunk, or several if it crosses blocks. A chunk has a header of 7 bytes: the CRC-32 of type and
-payload, the payload's length, the type.
+A file is a sequence of blocks of 32 KiB; the first one begins with a header of W&B. A record is
+stored as one chunk, or as several if it crosses the boundary of a block. A chunk has a header of 7
+bytes: the CRC-32 of type and payload, the payload's length, the type.
 """
 
 import zlib
@@ -16,16 +16,17 @@ _FULL, _FIRST, _LAST = 1, 2, 4
 
 
 def whole_records(file: Path, start: int = 0) -> Iterator[tuple[int, bytes]]:
-    """Yield the records of a file from the start of a block, each with the position of its end.
+    """Yield the complete records of a file after `start`, each as (position of its end, payload).
 
-    They end at the end of the file, or at the first torn record.
+    `start` must be the start of a block. Reading ends at the end of the file, or at the first torn
+    record.
     """
     assert start % BLOCK_BYTES == 0, start
     with file.open("rb") as opened:
         opened.seek(start)
         content = opened.read()
     position = 0 if start else _FILE_HEADER_BYTES
-    parts: bytes | None = None  # None: the record begins before the start
+    parts: bytes | None = None  # None: the record begins before `start`
     while position + _CHUNK_HEADER_BYTES <= len(content):
         left = BLOCK_BYTES - position % BLOCK_BYTES
         if left < _CHUNK_HEADER_BYTES:

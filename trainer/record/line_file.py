@@ -1,8 +1,8 @@
 """File of lines with one writer, which stays intact after a kill or on a full disk.
 
-If a kill tears a line, it is cut when the file is opened again. On a full disk, the torn part is
-cut at once. Its line and later ones wait in memory, in order, until there is space. One thread may
-append while another one syncs.
+A line that a kill has torn is removed when the file is opened again. On a full disk, the part of a
+line that was written is removed at once. That line and later ones wait in memory, in order, until
+the disk has space. One thread may append while another one syncs.
 """
 
 import errno
@@ -33,7 +33,7 @@ class LineFile:
     """
 
     def __init__(self, path: Path, notice: Callable[[str], None] = lambda text: None) -> None:
-        """Lock the file and cut a torn line.
+        """Lock the file and remove a torn last line.
 
         Args:
             path: the file, which is created if it is missing.
@@ -52,7 +52,7 @@ class LineFile:
         self._disk_is_full = False
 
     def append(self, line: str) -> None:
-        """Write a line, given without its line end, or let it wait for space."""
+        """Write a line, or keep it in memory until the disk has space; `line` has no line end."""
         with self._writing:
             self._waiting.append(line.encode() + b"\n")
             self._write_waiting()
@@ -61,16 +61,16 @@ class LineFile:
         """Sync all lines to the disk, so that they survive a power loss.
 
         Raises:
-            CheckpointError: the sync failed; no checkpoint may be ahead of these lines.
+            CheckpointError: the sync failed, so no checkpoint may be written now.
         """
         if problem := self._write_through():
             raise CheckpointError(f"{problem}, and no checkpoint may be ahead of it")
 
     def close(self) -> None:
-        """Write the waiting lines, and release the file to other writers.
+        """Write the lines that wait for space, and release the file to other writers.
 
         Raises:
-            TrainerError: lines are lost.
+            TrainerError: the last lines could not be written and are lost.
         """
         problem = self._write_through()
         self._file.close()
@@ -126,8 +126,8 @@ def _write_all(file: BinaryIO, content: bytes) -> None:
 def _lock(file: BinaryIO, path: Path) -> None:
     """Make this process the only writer of the file.
 
-    It waits for the lock, because rank 0 of an attempt that was just killed may still be alive. A
-    file system without locks is used without a lock.
+    It waits for the lock, because rank 0 of an attempt that was just killed may still be alive. If
+    the file system does not support locks, the function returns without one.
     """
     deadline = time.monotonic() + LOCK_TIMEOUT_SECONDS
     while True:

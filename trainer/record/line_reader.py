@@ -19,7 +19,7 @@ from data_pipeline.storage.regular_files import open_regular
 
 BLOCK_BYTES = 65536
 READ_BYTES = 2**18
-# A validation with its samples has some kilobytes.
+# Far more than any line needs: a validation with its samples has some kilobytes.
 LONGEST_LINE_BYTES = 2**24
 
 # Returns the bytes from one position of a file to another, fewer at the end of the file.
@@ -46,8 +46,8 @@ def ranges_of(file: BinaryIO) -> ReadRange:
 def whole_lines(read: ReadRange, start: int, stop: int) -> LineRange:
     """Return the complete lines within a range of bytes.
 
-    Text before the first line end of the range belongs to an earlier line, unless the range begins
-    with the file.
+    Unless the range starts at the beginning of the file, the text before its first line end is left
+    out, because that line may start before the range.
     """
     data = read(start, stop)
     begin = data.find(b"\n") + 1 if start else 0
@@ -108,8 +108,8 @@ class TailRead(NamedTuple):
     Attributes:
         position: the position of the first line.
         content: complete lines with their line ends.
-        is_other: whether the file is not the one read before, or was cut; the lines are of the new
-            file.
+        is_other: whether the file was replaced or cut since the last read; the lines are then from
+            the end of the new content.
         has_long_line: whether a line was too long and is left out.
     """
 
@@ -150,9 +150,10 @@ class LineTail:
         Args:
             path: the file, which may be missing.
             position: the position of the first line to read; None begins near the end of the file.
-            tail_bytes: distance from the end of a file at which its first read begins, moved back
-                to the beginning of a line.
-            read_bytes: the most that one read returns, unless a single line is longer.
+            tail_bytes: the first read of a file without a `position`, or of a replaced file, begins
+                this many bytes before the end, moved back to the beginning of a line.
+            read_bytes: the largest number of bytes that one read returns, unless a single line is
+                longer.
             longest_line_bytes: longer lines are left out.
         """
         self._path = path
@@ -182,7 +183,7 @@ class LineTail:
             return self._appended(read, position)._replace(is_other=is_other)
 
     def _start_position(self, status: os.stat_result, read: ReadRange) -> tuple[int, bool]:
-        """Return the position to read from, and whether this is another file than before."""
+        """Return the position to read from, and whether the file was replaced or cut."""
         file, before = (status.st_dev, status.st_ino), self._position
         is_same = self._file in (None, file)
         self._file = file
@@ -195,10 +196,10 @@ class LineTail:
         return self._position, before is not None
 
     def _is_unchanged(self, position: int, size: int, read: ReadRange) -> bool:
-        """Return whether a file may still have the lines that were read.
+        """Return whether a file still seems to have the lines that were read.
 
-        A file that was cut and has grown beyond the position since then rarely has a line end
-        there.
+        It does if a line ends at `position`. A file that was cut and has grown beyond `position`
+        again rarely has a line end there.
         """
         if size < position:
             return False

@@ -1,9 +1,9 @@
-"""Record of a run, metrics.jsonl: one JSON object a line, see `trainer.record.metrics_lines`.
+"""Metrics file of a run, metrics.jsonl: lines of JSON, see `trainer.record.metrics_lines`.
 
-The steps of step lines increase strictly, and so do those of validation lines. After a restart the
-run repeats the steps since its last checkpoint. The record has them already, so they are compared
-with it instead of written again. A difference is recorded as an event, because it means that the
-curve was not the same.
+The step numbers of step lines increase strictly, and so do those of validation lines. After a
+restart, the run repeats the steps since its last checkpoint. The metrics file already has their
+lines, so a repeated line is compared with the existing line instead of being written again. A
+difference is recorded as an event, because it means that the run did not repeat its curve.
 """
 
 import math
@@ -30,8 +30,8 @@ from trainer.record.metrics_lines import (
     parse_line,
 )
 
-# Relative difference by rounding that is allowed in losses of a repeated step if the shape (ranks,
-# threads) has changed, unless numerics are exact.
+# Relative difference between the losses of a repeated step that rounding may cause, for example if
+# the number of ranks or threads has changed. With exact numerics, no difference is allowed.
 REPLAY_TOLERANCE = 1e-5
 
 
@@ -45,10 +45,10 @@ class MetricsFile:
         notice: Callable[[str], None] = lambda text: None,
         tolerance: float = REPLAY_TOLERANCE,
     ) -> None:
-        """Open the record and read its lines after the checkpoint.
+        """Open the metrics file and read its lines after the checkpoint.
 
         Args:
-            path: the record, which is created if it is missing.
+            path: the metrics file, which is created if it is missing.
             resume_step: the step of the checkpoint that the run continues from, or 0.
             notice: receives a message when the disk is full, and when it no longer is.
             tolerance: the relative difference within which the losses of a repeated step count as
@@ -68,7 +68,11 @@ class MetricsFile:
         return _place(line) in self._recorded
 
     def append(self, line: Line) -> ReplayMismatch | None:
-        """Record a line; compare a repeated line instead, and return an event if it differs."""
+        """Write a line if it is new, or compare it if it is repeated.
+
+        If a repeated line differs from the existing one, an event is written and returned. In all
+        other cases the result is None.
+        """
         if isinstance(line, Event):
             self._write(line)
             return None
@@ -84,18 +88,18 @@ class MetricsFile:
         return mismatch
 
     def sync(self) -> None:
-        """Sync the record to the disk, so that it survives a power loss.
+        """Sync the metrics file to the disk, so that it survives a power loss.
 
         Raises:
-            CheckpointError: the disk is full or fails; no checkpoint may be ahead of the record.
+            CheckpointError: the disk is full or fails, so no checkpoint may be written now.
         """
         self._file.sync()
 
     def close(self) -> None:
-        """Write the waiting lines, and release the file.
+        """Write the lines that wait for disk space, and release the file.
 
         Raises:
-            TrainerError: the record's end is lost.
+            TrainerError: the last lines could not be written and are lost.
         """
         self._file.close()
 
@@ -105,7 +109,7 @@ class MetricsFile:
 
 
 def read_metrics(path: Path) -> list[Line]:
-    """Return the complete lines of a record; a torn last line is left out."""
+    """Return the complete lines of a metrics file; a torn last line is left out."""
     return list(read_backwards(path))[::-1]
 
 
@@ -115,28 +119,30 @@ def train_lines(path: Path) -> list[TrainLine]:
 
 
 def lines_after(path: Path, step: int) -> list[Line]:
-    """Return the lines after the line of a step, and so all later steps, in order.
+    """Return all lines that follow the line of a step, in order.
 
-    The time depends on the number of these lines, not on the record's length.
+    The file is read from its end, so the duration depends on the number of these lines, not on the
+    length of the file.
     """
     lines = takewhile(lambda line: not _is_by(step, line), read_backwards(path))
     return list(lines)[::-1]
 
 
 def follow(path: Path, step: int, wait: Callable[[], bool]) -> Iterator[Line]:
-    """Yield the lines after the line of a step, in order, while the record grows.
+    """Yield the lines after the line of a step, in order, while the metrics file grows.
 
-    If the record is cut, replaced or missing for a while, reading continues after the last yielded
-    step.
+    If the metrics file is cut, replaced or missing for a while, reading continues after the last
+    yielded step.
 
     Args:
-        path: the record.
+        path: the metrics file.
         step: the step to start after.
-        wait: blocks until there may be more lines, and returns True if they are the last ones.
+        wait: blocks until there may be more lines, and returns True if the metrics file is complete
+            by then.
 
     Raises:
-        FileNotFoundError: there is no record at the start.
-        TrainerError: a line does not belong to a record.
+        FileNotFoundError: there is no metrics file at the start.
+        TrainerError: a line is invalid or too long.
     """
     tail: LineTail | None = LineTail(path, _position_after(path, step))
     is_complete = False
@@ -159,7 +165,7 @@ def follow(path: Path, step: int, wait: Callable[[], bool]) -> Iterator[Line]:
 
 
 def _tail_after(path: Path, step: int) -> LineTail | None:
-    """Return a reader of the lines after the line of a step; None while the record is missing."""
+    """Return a reader of the lines after the line of a step, or None if the file is missing."""
     try:
         return LineTail(path, _position_after(path, step))
     except FileNotFoundError:
@@ -167,7 +173,10 @@ def _tail_after(path: Path, step: int) -> LineTail | None:
 
 
 def _position_after(path: Path, step: int) -> int:
-    """Return the end of the line of a step, or of the last step before; 0 if there is none."""
+    """Return the position after the line of a step, or 0 if there is no such line.
+
+    If the step has no line, the position is that after the last earlier step.
+    """
     for start, line in _lines_backwards(path):
         if _is_by(step, parsed(path, line)):
             return start + len(line) + 1
@@ -175,14 +184,14 @@ def _position_after(path: Path, step: int) -> int:
 
 
 def read_backwards(path: Path) -> Iterator[Line]:
-    """Yield the complete lines of a record, last one first; no lines if there is no record."""
+    """Yield the complete lines of a metrics file, last one first; none if the file is missing."""
     if path.exists():
         for _, line in _lines_backwards(path):
             yield parsed(path, line)
 
 
 def readable_lines(text: bytes) -> tuple[list[Line], int]:
-    """Return the readable lines of a record, and the number of unreadable ones."""
+    """Return the readable lines in a part of a metrics file, and the number of unreadable ones."""
     texts = text.split(b"\n")[:-1]
     lines: list[Line] = []
     for line in texts:
@@ -192,10 +201,10 @@ def readable_lines(text: bytes) -> tuple[list[Line], int]:
 
 
 def recorded_step(path: Path) -> int:
-    """Return the step of a record's last line, or 0 if there is no readable record.
+    """Return the step of a metrics file's last line, or 0 if it has no readable line.
 
-    It is for observers of a run that only need to know whether it makes progress. The ranks report
-    a damaged record better.
+    It is for observers that only need to know whether a run makes progress. It ignores damage,
+    because the ranks report a damaged file in detail.
     """
     try:
         return next((line.step for line in read_backwards(path)), 0)
@@ -204,26 +213,26 @@ def recorded_step(path: Path) -> int:
 
 
 def _lines_backwards(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Yield the complete lines of a record, last one first, with their positions."""
+    """Yield the position and content of each complete line of a metrics file, last line first."""
     with path.open("rb") as file:
         yield from lines_backwards(ranges_of(file), file.seek(0, os.SEEK_END))
 
 
 def _is_by(step: int, line: Line) -> bool:
-    """Return whether this is the line of a step, or of an earlier step."""
+    """Return whether a line is the step line of this step, or of an earlier one."""
     return isinstance(line, StepLine) and line.step <= step
 
 
 def _place(line: StepLine | ValidationLine) -> tuple[bool, int]:
-    """Return the key of a line, which is unique in the record, apart from events."""
+    """Return a key that is unique among the step lines and validation lines of a metrics file."""
     return isinstance(line, StepLine), line.step
 
 
 def parsed(path: Path, line: bytes) -> Line:
-    """Parse a line of a record.
+    """Parse a line of a metrics file.
 
     Raises:
-        TrainerError: the line is invalid; the message names the record.
+        TrainerError: the line is invalid; the message names the metrics file.
     """
     try:
         return parse_line(line)
@@ -245,7 +254,7 @@ def parsed(path: Path, line: bytes) -> Line:
 def _differences(
     before: StepLine | ValidationLine, after: StepLine | ValidationLine, tolerance: float
 ) -> dict[str, list[Any]]:
-    """Return the fields that should be equal in a repeated step and differ, as [before, after]."""
+    """Return the fields that a repeated step has to reproduce and did not, as [before, after]."""
     result: dict[str, list[Any]] = {}
     for field in ("kind", "data_digest", "target_tokens", "learning_rate"):
         values = [getattr(line, field, None) for line in (before, after)]

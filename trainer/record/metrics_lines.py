@@ -3,8 +3,8 @@
 Every step has one line, a `TrainLine`, or a `SkippedLine` if it was not applied. A `ValidationLine`
 follows the step that was validated, and an event has the number of the last recorded step.
 
-The `version` of a line identifies its format. Lines of version 1 have none; they are read as lines
-of this version. Unknown values (None) are left out of a line's JSON.
+The `version` of a line identifies its format. Lines of version 1 do not have this field; they are
+converted when they are read. The JSON of a line leaves out values that are None (unknown).
 """
 
 import json
@@ -19,7 +19,7 @@ from trainer.scores import MORE_IS_BETTER, Scores, scores_of
 
 VERSION: Literal[2] = 2
 
-MAX_FLOPS = 10**30  # of a step, or a second; more than all computers together compute
+MAX_FLOPS = 10**30  # per step or per second; more than all computers compute
 FlopCount = Annotated[int, Field(ge=0, le=MAX_FLOPS)]
 
 
@@ -38,7 +38,7 @@ class _Line(FileModel):
 
 
 class _StepLine(_Line):
-    """Fields of every step: the position of its data, and the digest of all data up to it."""
+    """Fields of every step line: the cursor of the step's data, and the digest of data so far."""
 
     epoch: Count
     window: Count
@@ -52,33 +52,37 @@ class _StepLine(_Line):
 
 
 class TrainLine(_StepLine):
-    """Step of the training that was applied.
+    """Step whose update was applied to the weights.
 
     Attributes:
         time: when it ended, in seconds since the epoch.
-        loss: the minimised quantity per target token: nats, with label smoothing.
+        loss: the minimised loss in nats per target token, including label smoothing.
         nll: nats per target token, without label smoothing.
         learning_rate: the learning rate of the step.
         grad_norm: the global norm of the gradients before clipping.
-        target_tokens: target tokens of this step over all ranks, or the task's other denominator of
-            the loss.
+        target_tokens: the target tokens of this step on all ranks, or the other loss units by which
+            the task divides its loss.
         target_tokens_seen: target tokens of all steps up to this one.
-        target_tokens_per_second: `target_tokens` over `step_seconds`.
+        target_tokens_per_second: `target_tokens` divided by `step_seconds`.
         padding_fraction: the share of padded positions.
         step_seconds: the duration of the step, without validation and checkpoint.
         data_stall_seconds: how long the ranks waited for the step's data; mean over the ranks.
-        checkpoint_stall_seconds: how long the checkpoint before the step stalled rank 0.
+        checkpoint_stall_seconds: how long rank 0 was stalled by a checkpoint before the step.
         world_size: the number of ranks.
-        other_sums: further sums of the network's forward, per target token.
-        model_flops: floating-point operations that the step's tokens need, forward and backward, of
-            all ranks: the same for any number of ranks, see `model.flops`. None, with the fields
-            that follow from it, if they are not counted, or by a version that did not count.
-        hardware_flops: operations that were computed: with padding, and recomputed activations.
-        tflops_per_second: 10¹² `model_flops` a second, of all ranks.
-        tflops_per_second_per_rank: the same, of each rank.
-        mfu: model FLOPs utilization, the share of the ranks' peak; None if a peak is unknown.
-        restarts: this and the following fields: see `trainer.record.goodput`. None if the step was
-            repeated, or recorded by a version that did not count.
+        other_sums: further sums that the network's forward pass returns, per target token, by name.
+        model_flops: the floating-point operations that the step's tokens need for forward and
+            backward, summed over all ranks; they do not depend on the number of ranks, see
+            `model.flops`. This field and the fields computed from it are None if operations are not
+            counted, as in earlier versions.
+        hardware_flops: the operations that were executed, including those for padding and for
+            recomputed activations.
+        tflops_per_second: `model_flops` per second of all ranks, in units of 10¹².
+        tflops_per_second_per_rank: the same, per rank.
+        mfu: model FLOPs utilization: `model_flops` per second as a share of the ranks' peak; None
+            if the peak is unknown.
+        restarts: one of the run's totals, like `lost_steps`, `wall_seconds`, `counted_seconds` and
+            `goodput`; see `trainer.record.goodput`. They are None if the step was repeated, or
+            recorded by a version that did not count them.
     """
 
     kind: Literal["train"] = "train"
@@ -162,7 +166,7 @@ class _Event(_Line):
 
     @property
     def details(self) -> dict[str, Any]:
-        """Fields of the event besides its name, as JSON values."""
+        """Fields that only this kind of event has, as JSON values."""
         return self.model_dump(mode="json", exclude={*_Line.model_fields, "kind", "event"})
 
 
@@ -171,15 +175,19 @@ EVERY_BIT = "same data, and the same losses and weights to the last bit"
 
 
 class Resumed(_Event):
-    """Start of the ranks after the first one.
+    """Start of the ranks after the run's first start.
 
     Attributes:
         from_step: the step of the checkpoint that they resume from, or 0.
-        promise: description of how far the curve will be the same, see docs/exactness.md.
-        numerics_changed: entries of the fingerprint that have changed, each as [then, now].
-        settings_changed: continuable settings that have changed, each as [then, now].
-        quarantined: shards that have been left out since then.
-        window_left_at: the checkpoint's position in the data, if the run continues at another one.
+        promise: description of how exactly the run continues its curve, see docs/exactness.md; None
+            without a checkpoint.
+        numerics_changed: entries of the numerics fingerprint that have changed since the
+            checkpoint, each as [value in the checkpoint, value now].
+        settings_changed: continuable fields of the recipe that have changed since the checkpoint,
+            in the same form.
+        quarantined: shards that have been quarantined since the checkpoint.
+        window_left_at: the checkpoint's cursor if the run continues at another cursor, otherwise
+            None.
         restarts: restarts of the run so far, see `trainer.record.goodput`.
         lost_steps: lost steps of the run so far, see `trainer.record.goodput`.
     """
@@ -218,7 +226,7 @@ class Repeated(_Event):
     """Repetition of a step because a gradient did not fit its grid (`trainer.exact`).
 
     Attributes:
-        grids_widened: the parameters of these gradients.
+        grids_widened: the parameters whose grids were widened for these gradients.
     """
 
     event: Literal["repeated"] = "repeated"
@@ -226,11 +234,11 @@ class Repeated(_Event):
 
 
 class ReplayMismatch(_Event):
-    """Difference between a step that was repeated after a restart and the record.
+    """Difference between a step repeated after a restart and its line in the metrics file.
 
     Attributes:
         replayed_step: the repeated step.
-        fields: the fields that differ, each as [then, now].
+        fields: the fields that differ, each as [recorded value, value of the repetition].
     """
 
     event: Literal["replay_mismatch"] = "replay_mismatch"

@@ -6,9 +6,9 @@
      "memory_used_bytes": 8000000000, "memory_bytes": 64000000000, "gpus": []}
 
 The run's owner writes it (`cluster.supervision.node_samples`) and nothing depends on it. A line has
-some 170 bytes, and 110 more for each GPU. At a sample every 30 s, a node without GPUs adds half a
-megabyte a day, and one with eight of them 3 MB. Readers use its end (`newest_usage`), or lines from
-all over it (`read_usage`). The latter reads at most 2 MB however long the file is.
+about 170 bytes, and 110 more for each GPU. With a sample every 30 s, a node without GPUs adds 0.5
+MB a day, and a node with eight GPUs 3 MB. `newest_usage` reads only the end of the file.
+`read_usage` reads lines from all parts of the file, but at most 2 MB.
 """
 
 import json
@@ -36,7 +36,7 @@ Percent = Annotated[float, Field(ge=0, le=100)]
 
 
 class GpuUsage(FileModel):
-    """Utilization of a GPU of a node by all its users, according to NVIDIA's driver."""
+    """Utilization of one GPU of a node by all processes, according to NVIDIA's driver."""
 
     index: Count
     utilization_percent: Percent
@@ -45,12 +45,13 @@ class GpuUsage(FileModel):
 
 
 class Usage(FileModel):
-    """Utilization of a node, within the limits of the run.
+    """Utilization of the resources of a node that the run may use.
 
     Attributes:
-        cpu_percent: share of the cores that processes of the run may use, since the sample before.
-        memory_used_bytes: memory in use without cached files, which the kernel evicts for
-            processes.
+        cpu_percent: utilization of the cores that processes of the run may use, since the previous
+            sample.
+        memory_used_bytes: memory in use, without cached files, which the kernel evicts when
+            processes need memory.
         memory_bytes: memory of the machine, or of the container if that is less.
         gpus: the GPUs of the node.
     """
@@ -62,7 +63,7 @@ class Usage(FileModel):
 
 
 class NodeLine(Usage):
-    """Line of the file: a node's usage, the time, and the step of the record at that time."""
+    """Line of nodes.jsonl: a node's usage, the time, and the last recorded step at that time."""
 
     version: Literal[1] = 1
     time: Annotated[float, Field(ge=0, le=MAX_COUNT)]
@@ -84,7 +85,7 @@ class NodeUsage:
 
     Attributes:
         nodes: the lines of each node, oldest first.
-        thinned: whether some lines were not read, or are left out.
+        thinned: whether the file has lines that are not in `nodes`, apart from unreadable ones.
         bytes_read: the number of bytes that were read.
         problem: description of unreadable lines, or None.
     """
@@ -108,7 +109,7 @@ def append_usage(path: Path, lines: Iterable[NodeLine]) -> None:
 
 
 def newest_usage(path: Path) -> NodeUsage:
-    """Return the newest line of each node in the end of the file; empty without a file.
+    """Return the newest line of each node from the end of the file; empty without a file.
 
     Raises:
         OSError: the file exists and cannot be read.
@@ -117,11 +118,11 @@ def newest_usage(path: Path) -> NodeUsage:
 
 
 def read_usage(path: Path, points: int = MAX_POINTS) -> NodeUsage:
-    """Return lines of each node from all over the file; empty without a file.
+    """Return lines of each node from all parts of the file; empty without a file.
 
     Args:
         path: the file.
-        points: the maximum number of lines of a node.
+        points: the maximum number of lines per node.
 
     Raises:
         OSError: the file exists and cannot be read.
@@ -132,7 +133,11 @@ def read_usage(path: Path, points: int = MAX_POINTS) -> NodeUsage:
 def _read(
     path: Path, whole_bytes: int, parts_of: Callable[[ReadRange, int], list[bytes]], points: int
 ) -> NodeUsage:
-    """Read a file of up to `whole_bytes` bytes whole, and parts of a longer one."""
+    """Read the whole file if it has at most `whole_bytes` bytes, and otherwise parts of it.
+
+    `parts_of` reads these parts, given a reader of ranges and the size of the file. `points` limits
+    the number of lines per node.
+    """
     try:
         with open_regular(path) as file:
             size = file.seek(0, 2)
@@ -146,7 +151,7 @@ def _read(
     for part in parts:
         lines, unread = _parsed(part)
         damaged += unread
-        # One line of each node per part, unless the part is the whole file.
+        # Take one line per node from each part, unless the part is the whole file.
         for line in lines if whole else {line.node: line for line in lines}.values():
             nodes.setdefault(line.node, []).append(line)
     kept = {node: _thinned(lines, points) for node, lines in nodes.items()}
@@ -159,14 +164,15 @@ def _end(read: ReadRange, size: int) -> bytes:
 
 
 def _parts(read: ReadRange, size: int, points: int) -> list[bytes]:
-    """Return parts from all over the file, including its end, which do not overlap.
+    """Return parts of the file at even distances; the last one is the end of the file.
 
-    Each has a line of every node, unless there are hundreds of nodes.
+    Each part has a line of every node, unless there are hundreds of nodes.
     """
     end = _end(read, size)
     nodes = len({line.node for line in _parsed(end)[0]})
     length = len(end) // max(1, end.count(b"\n"))
-    # Some lines may be longer, and those at both ends are torn.
+    # Twice the length of a sample, because some lines may be longer, and those at both ends are
+    # torn.
     part = min(END_BYTES, 2 * (nodes + 1) * length) or END_BYTES
     count = max(2, min(points, WHOLE_BYTES // part))
     starts = [(size - part) * n // (count - 1) for n in range(count)]
@@ -185,7 +191,7 @@ def _parsed(part: bytes) -> tuple[list[NodeLine], int]:
 
 
 def _thinned(lines: list[NodeLine], points: int) -> list[NodeLine]:
-    """Return at most `points` of the lines, including the last one."""
+    """Return at most `points` lines at even distances, including the last one."""
     stride = -(-len(lines) // points)
     return lines[::-1][::stride][::-1]
 

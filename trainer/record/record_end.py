@@ -1,4 +1,4 @@
-"""End of a run's record: its last step, its speed, its validations.
+"""End of a run's metrics file: its last step, its speed, its validations.
 
 ::
 
@@ -6,7 +6,8 @@
                                                         ├─▶ RecordEnd
     RecordEnd.after   line by line, while it grows     ─┘
 
-A read finds lines by their bytes and parses only those that it needs: a run may have millions.
+A read finds lines by their bytes and parses only those that it needs, because a metrics file may
+have millions of lines.
 """
 
 import re
@@ -33,7 +34,8 @@ L = TypeVar("L", bound=Line)
 TERA = 10**12
 # Number of steps from which speed and remaining time are computed.
 RECENT_STEPS = 30
-# No text within a line looks like this: its quotation marks are escaped.
+# Bytes that identify a kind of line. No text in a line contains them, because its quotation marks
+# are escaped.
 _VALIDATION = b'"kind": "validation"'
 _SKIPPED = b'"kind": "skipped"'
 _RESUMED = b'"event": "resumed"'
@@ -42,17 +44,18 @@ _STEP = re.compile(rb'"kind": "(?:train|skipped)"')
 
 @dataclass(frozen=True)
 class RecordEnd:
-    """State of a run according to the end of its record.
+    """State of a run according to the end of its metrics file.
 
     Attributes:
         step: the last recorded step.
         first_step: the first step that was read, or None if there is none.
-        recent: the last applied steps of one start of the ranks, oldest first.
-        validations: the validations that were read, oldest first; only the newest one after
-            `after`.
+        recent: the last applied steps, at most `RECENT_STEPS` and only since the last start of the
+            ranks, oldest first.
+        validations: the validations that were read, oldest first; `after` keeps only the newest
+            one.
         skipped: the last step that was not applied, or None.
-        resumed: the last start of the ranks after the first, or None.
-        problem: description of an unreadable line; the other fields follow from the lines after it.
+        resumed: the event of the last restart of the ranks, or None.
+        problem: description of an unreadable line, or None. If there is one, only `step` was read.
     """
 
     step: int = 0
@@ -64,9 +67,9 @@ class RecordEnd:
     problem: str | None = None
 
     def after(self, line: Line) -> "RecordEnd":
-        """Return the end of the record after a line is appended.
+        """Return the end of the metrics file after a line is appended.
 
-        Lines that are read twice, in their order, change nothing.
+        Appending the same lines a second time, in the same order, changes nothing.
         """
         if isinstance(line, TrainLine):
             # the time between two starts is not part of the speed
@@ -98,20 +101,20 @@ class RecordEnd:
         return _ratio(self._seconds, self.recent[-1].step - self.recent[0].step)
 
     def seconds_left(self, max_steps: int | None) -> float | None:
-        """Return the time to the last step at the speed of recent ones; None if not known."""
+        """Return the seconds until `max_steps` at the speed of recent steps; None if unknown."""
         rate = self.seconds_per_step
         return None if rate is None or max_steps is None else max(0, max_steps - self.step) * rate
 
     @property
     def tokens_per_second(self) -> float | None:
-        """Target tokens a second of all ranks; None if unknown."""
+        """Target tokens per second of all ranks in recent steps; None if unknown."""
         if len(self.recent) < 2:
             return None
         return _ratio(sum(line.target_tokens for line in self.recent[1:]), self._seconds)
 
     @property
     def flops_per_second(self) -> float | None:
-        """Operations of the model a second, of all ranks; None if one of the steps has none."""
+        """`model_flops` per second of all ranks in recent steps; None if one has no such value."""
         counted = [line.model_flops for line in self.recent[1:] if line.model_flops is not None]
         if not counted or len(counted) < len(self.recent) - 1:
             return None
@@ -123,18 +126,18 @@ class RecordEnd:
         rate, last = self.flops_per_second, self.last
         if rate is None or last is None or not last.tflops_per_second or not last.mfu:
             return None
-        # The last step gives the peak.
+        # The peak follows from the last step's speed and utilization.
         return _ratio(rate * last.mfu, last.tflops_per_second * TERA, MAX_FLOPS)
 
     @property
     def skipped_in_a_row(self) -> int:
-        """Number of steps at the end that were not applied."""
+        """Number of consecutive skipped steps at the end; 0 if the last step was applied."""
         return self.skipped.in_a_row if self.skipped and self.skipped.step == self.step else 0
 
     def share_of_time(
         self, field: Literal["data_stall_seconds", "checkpoint_stall_seconds"]
     ) -> float | None:
-        """Return the share of such stalls in the time of the recent steps, or None if unknown."""
+        """Return the share of one kind of stall in the time of recent steps; None if unknown."""
         if len(self.recent) < 2 or not 0 < self._seconds < MAX_COUNT:
             return None
         stalled: float = sum(getattr(line, field) for line in self.recent[1:])
@@ -146,10 +149,10 @@ class RecordEnd:
 
 
 def read_record_end(path: Path, most_bytes: int) -> RecordEnd:
-    """Read the end of a record, up to a number of bytes; empty if there is no record.
+    """Read the last `most_bytes` bytes of a metrics file; empty if there is no such file.
 
     Raises:
-        OSError: the record exists and cannot be read.
+        OSError: the metrics file exists and cannot be read.
     """
     try:
         with open_regular(path) as file:
@@ -173,7 +176,10 @@ def read_record_end(path: Path, most_bytes: int) -> RecordEnd:
 
 
 def _ratio(amount: float, per: float, most: float = MAX_COUNT) -> float | None:
-    """Return a quotient if it and both numbers are plausible in a record, and above 0."""
+    """Return `amount / per`, or None if one of these numbers or the result is implausible.
+
+    Numbers are plausible if they are greater than 0 and less than `most`.
+    """
     if not (0 < amount < most and 0 < per < most):
         return None
     quotient = amount / per
@@ -188,7 +194,7 @@ def _step(path: Path, line: bytes) -> int:
 
 
 def _last_step(path: Path, steps: list[bytes]) -> int:
-    """Return the last step that can be read."""
+    """Return the step of the last readable line among the last step lines, or 0."""
     for line in reversed(steps[-RECENT_STEPS:]):
         try:
             return _step(path, line)
@@ -210,7 +216,7 @@ def _recent(path: Path, steps: list[bytes]) -> tuple[TrainLine, ...]:
 
 
 def _last(path: Path, lines: list[bytes], mark: bytes, kind: type[L]) -> L | None:
-    """Return the last line of a kind, found by a mark in its bytes."""
+    """Return the last line of a kind, identified by `mark` in its bytes, or None."""
     text = next((line for line in reversed(lines) if mark in line), None)
     line = parsed(path, text) if text else None
     return line if isinstance(line, kind) else None

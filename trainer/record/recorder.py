@@ -28,10 +28,10 @@ class Recorder:
         checkpoint: Checkpoint | None,
         manifest: Manifest | None = None,
     ) -> None:
-        """Open the record and start W&B.
+        """Open the metrics file and start W&B.
 
         Args:
-            context: the job of the rank.
+            context: the recipe, the placement and the job of this rank.
             checkpoint: the checkpoint to resume from, or None.
             manifest: the manifest of the dataset, for W&B's config.
         """
@@ -59,13 +59,13 @@ class Recorder:
 
     @property
     def last_step(self) -> int:
-        """Last recorded step, at which events are recorded."""
+        """Last recorded step; a new event gets its number."""
         return self._record.last_step
 
     def append(self, line: Line) -> None:
-        """Record a line; a repeated step is shown but not written twice.
+        """Send a line to all destinations; the line of a repeated step is not written again.
 
-        A train line that the record does not have yet also gets the run's totals, see
+        A train line that the metrics file does not have yet also gets the run's totals, see
         `trainer.record.goodput`.
         """
         if isinstance(line, TrainLine) and not self._record.has(line):
@@ -78,14 +78,14 @@ class Recorder:
             self._supervision.line(mismatch)
 
     def record_texts(self, step: int, texts: list[str]) -> None:
-        """Save the outputs of a validation for the examples, or report why not."""
+        """Save the output texts of a validation; if that fails, send a notice."""
         try:
             save_texts(self._translations, f"validation-{step:08d}", texts)
         except OSError as error:
             self._supervision.notice(f"the translations of step {step} cannot be saved: {error}")
 
     def sync(self) -> None:
-        """Sync the record to the disk: a checkpoint must not be ahead of it.
+        """Sync the metrics file to the disk, so that it has all steps up to a checkpoint.
 
         May be called from another thread.
 
@@ -95,10 +95,10 @@ class Recorder:
         self._record.sync()
 
     def close(self) -> None:
-        """Close the record and finish W&B.
+        """Close the metrics file and finish W&B.
 
         Raises:
-            TrainerError: the record's end is lost.
+            TrainerError: the last lines could not be written and are lost.
         """
         try:
             self._record.close()
@@ -107,17 +107,17 @@ class Recorder:
 
 
 class Tracker(Protocol):
-    """Interface of a view of the record."""
+    """Interface of a tracker, which shows the metrics file in another system."""
 
     def update(self) -> None:
-        """Notify the view of new lines in the record."""
+        """Notify the tracker of new lines in the metrics file."""
 
     def finish(self) -> None:
-        """Show the record to its end, and stop."""
+        """Show the metrics file to its end, and stop."""
 
 
 class NoTracker:
-    """View that shows nothing."""
+    """Tracker that does nothing."""
 
     def update(self) -> None:
         pass
@@ -127,11 +127,11 @@ class NoTracker:
 
 
 def _tracker(context: RankContext, facts: Callable[[], dict[str, Any]]) -> Tracker:
-    """Return the W&B view, unless the environment, or else the recipe, disables it."""
+    """Return the W&B tracker, or `NoTracker` if `WANDB_MODE`, or else the recipe, disables W&B."""
     recipe = context.recipe
     mode = os.environ.get("WANDB_MODE", recipe.tracking.wandb)
     if mode == "disabled":
         return NoTracker()
-    from trainer.record.wandb_tracker import WandbTracker  # imports W&B
+    from trainer.record.wandb_tracker import WandbTracker  # imports wandb
 
     return WandbTracker(recipe, context.run, mode, context.supervision.notice, facts())

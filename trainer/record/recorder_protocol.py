@@ -6,7 +6,7 @@ from trainer.record.metrics_lines import Line
 
 
 class RecorderProtocol(Protocol):
-    """Interface of a recorder for the training loop."""
+    """Interface of a recorder, as the training loop uses it."""
 
     @property
     def last_step(self) -> int: ...

@@ -1,8 +1,8 @@
 """Metrics of a run for monitoring systems, by name, from its folder alone.
 
 They have the same names in the text of `transloom metrics` and, with the prefix `ray_`, at Ray's
-metrics endpoint; deploy/prometheus has rules on them. All values are current, and unknown values
-are left out.
+metrics endpoint; the rules in deploy/prometheus use them. All values are current, and unknown
+values are left out.
 """
 
 import time
@@ -18,10 +18,10 @@ from trainer.record.run_snapshot import RunSnapshot
 from trainer.record.run_status import State, run_status_from
 from trainer.runs.folder import RunFolder
 
-# Bytes of the end of a record: enough for its newest steps, even after a validation with long
+# Bytes of the end of a metrics file: enough for its newest steps, even after a validation with long
 # samples.
 RECORD_BYTES = 2**17
-# A node whose newest sample is older has left the run.
+# Maximum age of a node's newest sample. A node with an older one has left the run.
 SAMPLE_SECONDS = 600.0
 LARGEST = 1e300  # a forged record may have numbers that no float represents
 
@@ -61,7 +61,10 @@ NODE_METRICS = {
 
 
 class MetricValue(NamedTuple):
-    """Value with the labels that distinguish it from others of its name, safe to display."""
+    """Value of a metric; its labels distinguish it from other values of the same name.
+
+    The text of the labels is safe to display.
+    """
 
     name: str
     labels: dict[str, str]
@@ -69,7 +72,7 @@ class MetricValue(NamedTuple):
 
 
 def run_values(path: Path) -> list[MetricValue]:
-    """Return the known values of `RUN_METRICS` of the run in a folder."""
+    """Return the known values of `RUN_METRICS` for the run in a folder."""
     snapshot = RunSnapshot(RunFolder(path), RECORD_BYTES)
     run_status = run_status_from(snapshot)
     name = visible_line(run_status.name)
@@ -95,7 +98,7 @@ def run_values(path: Path) -> list[MetricValue]:
 
 
 def node_values(path: Path) -> list[MetricValue]:
-    """Return the values of `NODE_METRICS` of the nodes of a run with a recent sample."""
+    """Return the values of `NODE_METRICS` for those nodes of a run that have a recent sample."""
     try:
         newest = newest_usage(RunFolder(path).nodes)
     except OSError:

@@ -1,8 +1,8 @@
 """Settings of a run: `recipe.yaml` by dotted key, read quickly and within limits.
 
-`foundation.strict_yaml` reads recipes of users, with a message for each mistake; it takes 80 ms for
-one. This module reads the output of `RunFolder.open`, for hundreds of runs at once, with libyaml if
-PyYAML has it.
+`foundation.strict_yaml` reads recipes of users, with a message for each mistake, which takes 80 ms
+per recipe. This module reads the recipes that `RunFolder.open` wrote, for hundreds of runs at once,
+with libyaml if PyYAML includes it.
 """
 
 from pathlib import Path
@@ -19,7 +19,7 @@ _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def settings_of(recipe: Path) -> dict[str, Any]:
-    """Return the leaves of a recipe by dotted key, as JSON values; none without a recipe.
+    """Return the values in a recipe by dotted key, as JSON values; empty if there is no file.
 
     Raises:
         OSError: the file exists and cannot be read.
@@ -70,7 +70,7 @@ def _json(value: Any) -> Any:
     if value is None or isinstance(value, bool | int):
         return value
     if isinstance(value, str):
-        return value.encode(errors="replace").decode()  # halves of surrogate pairs
+        return value.encode(errors="replace").decode()  # replaces lone surrogates
     if isinstance(value, float) and abs(value) <= 1.7e308:
         return value
-    return str(value)  # a date, an infinite number
+    return str(value)  # such as a date or an infinite number

@@ -4,11 +4,12 @@
 
     owners/, run.json, recipe.yaml, log.txt, place.json  ─┐
     checkpoints/                                          ├─▶ RunSnapshot ─▶ RunStatus, metrics,
-    metrics.jsonl  its end                                │                  the dashboard's answers
+    metrics.jsonl  its end                                │                  the dashboard's data
     start.json, vitals.json, dataset/manifest.json       ─┘  read on demand
 
-It writes nothing, and reads no file whole that grows with the run. A folder may be half-written,
-damaged or forged: an unreadable part is a problem of the snapshot, not an error.
+It writes nothing, and of files that grow with the run it reads only the end. A folder may be
+half-written, damaged or forged: an unreadable part is listed in the snapshot's `problems` and is
+not an error.
 """
 
 import re
@@ -39,8 +40,8 @@ T = TypeVar("T")
 Signature = tuple[int, int, int]
 
 RECIPE_BYTES = 2_000_000
-# Transloom writes `recipe.yaml`, so it has this form. Parsing a thousand of them would take a
-# minute.
+# Patterns for `recipe.yaml`, which transloom always writes in this form. Parsing a thousand of
+# these files as YAML would take a minute.
 _MAX_STEPS = re.compile(rb"^trainer:\n(?:  .*\n)*?  max_steps: (\d{1,15})\n", re.MULTILINE)
 _LOSS = re.compile(rb"^trainer:\n(?:  .*\n)*?  loss: (\w+)\n", re.MULTILINE)
 _LABEL_SMOOTHING = re.compile(
@@ -55,7 +56,7 @@ class ProblemCollector(list[str]):
     """List of problems that collects the errors of several reads."""
 
     def try_read(self, what: Path, read: Callable[[], T], default: T) -> T:
-        """Return the result of `read`, or `otherwise` and note a problem of this file or folder."""
+        """Return the result of `read`; if it fails, add a problem of `what`, return `default`."""
         try:
             return read()
         except ValidationError as error:
@@ -78,14 +79,14 @@ class RunSnapshot:
     Attributes:
         problems: descriptions of unreadable parts, in the order of reading.
         ownership: the newest owner and its lease; None without an owner.
-        record: the end of the record.
-        newest: the newest checkpoint.
-        header: the header of the newest checkpoint.
-        max_steps: the setting, or None if neither `recipe.yaml` nor the header has it.
+        record: the end of the metrics file.
+        newest: the path of the newest complete checkpoint, or None.
+        header: the header of the newest checkpoint, or None if it cannot be read.
+        max_steps: `trainer.max_steps`, or None if neither `recipe.yaml` nor the header has it.
         smooths_labels: whether the training loss includes label smoothing.
-        card: run.json; None if it cannot be read.
+        card: the content of run.json; None if it cannot be read.
         log: the entries at the end of log.txt.
-        rank_nodes: place.json; None without one.
+        rank_nodes: the content of place.json; None if there is no such file.
     """
 
     def __init__(self, run: RunFolder, record_bytes: int) -> None:
@@ -93,13 +94,13 @@ class RunSnapshot:
 
         Args:
             run: the run folder.
-            record_bytes: the number of bytes to read from the end of the record.
+            record_bytes: the number of bytes to read from the end of the metrics file.
         """
         self.run = run
         self._record_bytes = record_bytes
         self.problems = ProblemCollector()
         try_read, folder = self.problems.try_read, run.checkpoints
-        # Read the owner first: an owner that leaves later has written everything that is read
+        # Read the owner first: if the owner has left by then, everything that it wrote is read
         # below.
         self.ownership = try_read(run.path / "owners", lambda: ownership(run.path), None)
         self.record = try_read(
@@ -122,7 +123,7 @@ class RunSnapshot:
 
     @cached_property
     def settings(self) -> dict[str, Any]:
-        """Leaves of `recipe.yaml` by dotted key; empty if it cannot be read."""
+        """Values in `recipe.yaml` by dotted key; empty if the file cannot be read."""
         none: dict[str, Any] = {}
         return self.problems.try_read(self.run.recipe, lambda: settings_of(self.run.recipe), none)
 
@@ -133,13 +134,13 @@ class RunSnapshot:
 
     @property
     def bytes_read(self) -> int:
-        """Bytes that are read at once and for `settings`, by the sizes of the files."""
+        """Number of bytes that the constructor and `settings` read, from the files' sizes."""
         run = self.run
         read = [
             (run.metrics, self._record_bytes),
             (run.log, TAIL_BYTES),
             *((file, 2**24) for file in (run.card_path, run.rank_nodes)),
-            *((run.recipe, 2**24),) * 2,  # for its settings, and for its number of steps
+            *((run.recipe, 2**24),) * 2,  # for its settings, then for its number of steps
             *([(self.newest / HEADER, 2**24)] if self.newest else []),
         ]
         return sum(min(_size(file), most) for file, most in read)
@@ -151,18 +152,18 @@ class RunSnapshot:
 
     @property
     def readable_header(self) -> CheckpointHeader | None:
-        """Newest header that can be read; `header` is None if the newest one cannot."""
+        """Newest readable header; unlike `header`, it may be that of an older checkpoint."""
         return self._checkpoint_rows[1]
 
     @cached_property
     def vitals(self) -> dict[str, Any] | None:
-        """Content of vitals.json, unvalidated; None without one."""
+        """Content of vitals.json, unvalidated; None if there is no such file."""
         path = self.run.vitals
         return self.problems.try_read(path, lambda: _object(path, VITALS_LIMITS), None)
 
     @cached_property
     def cleaning(self) -> dict[str, dict[str, Any]] | None:
-        """Counts of each corpus in the manifest: read, kept, dropped."""
+        """Counts of text that was read, kept and dropped, by corpus; None without a manifest."""
         manifest = self.run.dataset / MANIFEST_NAME
         return self.problems.try_read(self.run.dataset, lambda: _cleaning_counts(manifest), None)
 
@@ -172,7 +173,10 @@ class RunSnapshot:
 
 
 def signature_of(path: Path) -> Signature | None:
-    """Return the inode, size and time of a file, which change when it does; None without one."""
+    """Return the inode, size and modification time (ns) of a file, or None if there is no file.
+
+    A file that was changed or replaced has another signature.
+    """
     try:
         facts = path.stat()
     except OSError:
@@ -214,7 +218,7 @@ def _of_recipe(run: RunFolder, header: CheckpointHeader | None) -> tuple[int | N
 
 
 def value_within(values: Any, *keys: str) -> Any:
-    """Return the value at the end of a path through tables, or None if one is missing."""
+    """Return the value at a path of keys in nested dicts, or None if a key is missing."""
     for key in keys:
         values = values.get(key) if isinstance(values, dict) else None
     return values

@@ -8,9 +8,9 @@
     metrics.jsonl  its end: step, scores, speed, remaining time
     place.json     the nodes of the ranks
 
-It writes nothing, contacts no process, and reads no file whole that grows with the run. A folder
-may be half-written, damaged or forged: an unreadable part is a problem of the status, not an
-error.
+It writes nothing, contacts no process, and of files that grow with the run it reads only the end. A
+folder may be half-written, damaged or forged: an unreadable part is listed in the status's
+`problems` and is not an error.
 """
 
 import time
@@ -34,7 +34,8 @@ from trainer.scores import BestScore, Scores, keep_best
 
 State = Literal["training", "finished", "stopped", "failed", "abandoned", "damaged"]
 
-# Bytes to read from the end of a record: some 400 steps for a list of runs, 100,000 for one run.
+# Bytes to read from the end of a metrics file: about 400 steps for a list of runs, and 100,000 for
+# one run.
 RECORD_BYTES_IN_LIST = 2**18
 BYTES_OF_ONE = 2**26
 NOTICES = 5
@@ -64,26 +65,28 @@ class RunStatus(FileModel):
         name: the name of the folder.
         path: the path of the folder.
         state: the state of the run.
-        reason: the reason why it finished, failed, was abandoned or is damaged.
+        reason: the reason why it finished, failed, was abandoned or is damaged; None in other
+            states.
         step: the last recorded step.
-        max_steps: the setting; None if it is unknown.
+        max_steps: `trainer.max_steps`; None if it is unknown.
         training_loss: the loss of the last applied step, in nats per target token.
-        training_nll: the same without label smoothing, like a validation's loss.
+        training_nll: the same without label smoothing, comparable with a validation's loss.
         smooths_labels: whether `training_loss` includes label smoothing.
         scores: the scores of the newest validation, at `scores_step`.
         scores_step: the step of the newest validation.
-        best: the best of each measure among the validations from step `best_since_step` on.
-        best_since_step: the first step that was read.
+        best: the best value of each score among the validations from step `best_since_step` on.
+        best_since_step: the first step that was read from the metrics file, or None.
         tokens_per_second: target tokens of all ranks in recent steps, including the time between
             steps.
-        tflops_per_second: 10¹² operations of the model a second, of all ranks in recent steps.
-        mfu: model FLOPs utilization in these steps, a share; None if a GPU's peak is unknown.
-        seconds_left: time until `max_steps` at the speed of recent steps, while the run is trained.
-        step_age_seconds: while the run is trained: the time since the last applied step was
-            recorded, or since its owner began, if that was later.
+        tflops_per_second: model FLOPs per second of all ranks in recent steps, in units of 10¹².
+        mfu: model FLOPs utilization in recent steps, from 0 to 1; None if a GPU's peak is unknown.
+        seconds_left: time until `max_steps` at the speed of recent steps; None if the run is not
+            being trained.
+        step_age_seconds: time since the last applied step was recorded, or since the owner started
+            if that was later; None if the run is not being trained.
         owner: the owner; None if the run never had one or its file cannot be read.
         ranks: the number of ranks.
-        nodes: the number of ranks on each node, now or at the last start.
+        nodes: the number of ranks on each node at the last start, by the node's name.
         checkpoint: the path of the newest checkpoint.
         checkpoint_step: the step of the newest checkpoint.
         notices: the last entries of log.txt.
@@ -118,12 +121,12 @@ class RunStatus(FileModel):
 
 
 def is_run(path: Path) -> bool:
-    """Return whether a folder is, or may have been, a run folder."""
+    """Return whether a folder has at least one of the files that identify a run folder."""
     run = RunFolder(path)
     traces = (run.card_path, run.metrics, run.checkpoints, run.path / "owners")
     try:
         return any(trace.exists() for trace in traces)
-    except OSError:  # such as a folder that only its owner may enter
+    except OSError:  # for example, only the folder's owner may enter it
         return False
 
 
@@ -167,13 +170,13 @@ def run_status_of(path: Path, record_bytes: int = BYTES_OF_ONE) -> RunStatus:
 
     Args:
         path: the folder.
-        record_bytes: the number of bytes to read from the end of its record.
+        record_bytes: the number of bytes to read from the end of its metrics file.
     """
     return run_status_from(RunSnapshot(RunFolder(path), record_bytes))
 
 
 def run_status_from(snapshot: RunSnapshot) -> RunStatus:
-    """Summarize a snapshot."""
+    """Return the status of the run in a snapshot."""
     path = snapshot.run.path
     state, reason = _state(snapshot)
     record, newest = snapshot.record, snapshot.newest
@@ -224,7 +227,10 @@ def _state(snapshot: RunSnapshot) -> tuple[State, str | None]:
 
 
 def _has_live_lease(held: Ownership) -> bool:
-    """Return whether the owner lives and has renewed its lease in time, even if clocks differ."""
+    """Return whether the owner lives and has renewed its lease in time.
+
+    A renewal may seem to be in the future, because the clock of the file server may be ahead.
+    """
     return not held.is_dead and abs(time.time() - held.renewed) <= LEASE_SECONDS
 
 
@@ -242,7 +248,7 @@ def _failure(log: list[LogEntry], held: Ownership) -> str | None:
     """Return the error that ended the last owner's start, or None."""
     for entry in reversed(log):
         if held.card and _moment(entry.time) < _moment(held.card.since):
-            return None  # of an earlier start
+            return None  # this entry and the rest are of earlier starts
         if entry.text.startswith(ENDED):
             return entry.text.removeprefix(ENDED)
     return None
@@ -279,7 +285,7 @@ def _step_age(snapshot: RunSnapshot) -> float | None:
 
 
 def _newest_scores(record: RecordEnd, header: CheckpointHeader | None) -> tuple[Scores, int | None]:
-    """Return the newest scores of the record, or else those of the newest checkpoint."""
+    """Return the newest scores and their step, from the metrics file or the newest checkpoint."""
     if record.validations:
         last = record.validations[-1]
         return last.scores, last.step

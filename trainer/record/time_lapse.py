@@ -2,8 +2,9 @@
 
     time-lapse/step-00000096.json    a `TimeLapseFrame`: the step, and a `Probe` for each sentence
 
-The steps depend only on their number, so a resumed run has the same frames as an uninterrupted
-one. Each frame has a file: a run that repeats steps after a restart replaces their files.
+Whether a step has a frame depends only on its number (`is_probed`), so a resumed run has the same
+frames as an uninterrupted one. Each frame is a separate file. A run that repeats steps after a
+restart replaces the files of these steps.
 """
 
 import json
@@ -24,14 +25,14 @@ from foundation.untrusted_text import visible_in_json
 from trainer.config import MAX_PROBES
 from trainer.tasks.probe import FULL, Probe
 
-# A probe has 64 kB of weights at most, and as much again in texts.
+# A probe has at most 64 kB of attention weights, and at most 64 kB of texts.
 LIMITS = JsonLimits(bytes=2**20, values=20_000)
-MAX_FRAMES = 130  # there are no more steps below 2**63
+MAX_FRAMES = 130  # fewer steps below 2**63 have a frame
 _NAME = re.compile(r"step-(\d{8,19})\.json")
 
 
 class TimeLapseFrame(FileModel):
-    """Probes of the network after a step was applied; step 0 is before the first one."""
+    """Probes of the network after a step; those of step 0 precede the first step."""
 
     version: Literal[1] = 1
     step: Count
@@ -46,7 +47,7 @@ class TimeLapse:
     """Frames that were read from a run's time-lapse.
 
     Attributes:
-        moments: the frames, in order.
+        moments: the frames, in the order of their steps.
         problems: descriptions of unreadable files.
     """
 
@@ -55,9 +56,10 @@ class TimeLapse:
 
 
 def is_probed(step: int) -> bool:
-    """Return whether a step has a frame: 0, powers of two, and one and a half times these.
+    """Return whether a step has a frame.
 
-    The steps are 0, 1, 2, 3, 4, 6, 8, 12, 16, …
+    These steps are 0, the powers of two, and three times each power of two: 0, 1, 2, 3, 4, 6, 8,
+    12, 16, …
     """
     third, rest = divmod(step, 3)
     return _is_power_of_two(step) or step == 0 or (rest == 0 and _is_power_of_two(third))
@@ -71,7 +73,7 @@ def write_frame(folder: Path, moment: TimeLapseFrame) -> Path:
     """Write a frame and sync it to the disk.
 
     Raises:
-        OSError: the write failed; an older file is unchanged.
+        OSError: the write failed; an older file of this step is unchanged.
     """
     folder.mkdir(exist_ok=True)
     path = path_of(folder, moment.step)
@@ -101,7 +103,7 @@ def read_frame(path: Path) -> TimeLapseFrame:
 
 
 def read_time_lapse(folder: Path, last_step: int | None = None) -> TimeLapse:
-    """Return all frames up to a step; nothing if there is no such folder.
+    """Return the frames up to `last_step`, or all if it is None; none if there is no folder.
 
     Raises:
         OSError: the path exists and is not a readable folder.
@@ -120,14 +122,17 @@ def read_time_lapse(folder: Path, last_step: int | None = None) -> TimeLapse:
 
 
 def mean_cross_attention(probe: Probe) -> np.ndarray:
-    """Return the mean over all heads and layers, (steps, source pieces), between 0 and 1."""
+    """Return the mean of the cross-attention over all heads and layers, between 0 and 1.
+
+    Its shape is (decoding steps, source pieces).
+    """
     maps = [one.bytes_hts for one in probe.attention if one.place.endswith("cross_attention")]
     mean: np.ndarray = np.concatenate(maps).mean(axis=0) / FULL
     return mean
 
 
 def most_attended(probe: Probe) -> list[tuple[str, str]]:
-    """Return, for each piece of the translation, the source piece with the highest attention."""
+    """Return each piece of the translation with the source piece that it attends to most."""
     most = mean_cross_attention(probe).argmax(axis=1).tolist()
     return [(piece, probe.source[s]) for piece, s in zip(probe.target[1:], most, strict=False)]
 
@@ -136,7 +141,7 @@ TABLE_COLUMNS = ("step", "sentence", "translation", "looked at most")
 
 
 def table_of(moments: Iterable[TimeLapseFrame]) -> list[list[str | int]]:
-    """Return a row for each sentence of each frame, for tables."""
+    """Return the rows of a table with `TABLE_COLUMNS`: one for each sentence of each frame."""
     return [
         [
             moment.step,
@@ -150,7 +155,7 @@ def table_of(moments: Iterable[TimeLapseFrame]) -> list[list[str | int]]:
 
 
 def _files(folder: Path) -> Iterator[tuple[int, Path]]:
-    """Yield the files with their steps, in order."""
+    """Yield the step and the file of each frame, in the order of the steps."""
     try:
         found = [(int(name[1]), path) for path in folder.iterdir() if (name := _match(path))]
     except FileNotFoundError:

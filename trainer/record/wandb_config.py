@@ -4,7 +4,7 @@
     start     ranks, command, code, packages, and the origin of the weights: the checkpoint that
               the ranks resume from, and the parent of the weights of step 0
 
-It contains no sentence and no credential: a recipe's locations carry none.
+The facts contain no sentences and no credentials. The URLs of a recipe have no credentials either.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from trainer.runs.start import read_start
 def facts_for_wandb(
     context: RankContext, checkpoint: Checkpoint | None, manifest: Manifest | None
 ) -> dict[str, Any]:
-    """Return all facts as JSON values."""
+    """Return the facts about the dataset and the start, as JSON values."""
     parent = context.run.card().parent
     start = read_start(context.run)
     return {
@@ -55,7 +55,7 @@ def _dataset(manifest: Manifest) -> dict[str, Any]:
             }
             for field in manifest.fields
         },
-        # A list would be one value in W&B; names make columns of it.
+        # A dict by name, because W&B shows a dict as columns and a list as one value.
         "cleaning": {
             corpus.name: {"read": corpus.read, "kept": corpus.kept, "dropped": corpus.dropped}
             for corpus in manifest.corpora

@@ -1,16 +1,17 @@
-"""Weights & Biases as a view of metrics.jsonl: the only file that imports wandb.
+"""View of metrics.jsonl in Weights & Biases; the only module that imports wandb.
 
-A thread follows the record and shows it, so training neither waits for W&B nor fails with it.
+A thread follows the metrics file and logs it to W&B, so training neither waits for W&B nor fails
+with it.
 
-W&B's history has one row a step: the values of its line, and of the validation and the events that
-follow up to the next step. A row is logged once it is complete, under its step number, so steps
-increase strictly. If W&B already has the row of an event's step, as with `resumed`, the event is
-part of the next row.
+W&B's history has one row per step. A row has the values of the step's line, and of the validation
+and the events between this step and the next one. It is logged under its step number when it is
+complete, so the step numbers increase strictly. If W&B already has the row of an event's step, as
+with `resumed`, the event becomes part of the next row.
 
-A kill loses the rows that W&B had not written yet and may tear its file, and the next start creates
-another folder. So a start repairs the files and follows the record from the last step in them:
-together the folders hold one history. If W&B fails during the run (its process is killed, its disk
-is full), the rest is shown when the run ends, or at the next start.
+A kill loses the rows that W&B has not written yet, and may tear its file. The next start creates
+another W&B folder. So each start repairs the existing files and continues after the last step in
+them; together, the folders hold one history. If W&B fails during the run (its process is killed,
+its disk is full), the missing rows are logged when the run ends, or at the next start.
 """
 
 import json
@@ -35,9 +36,9 @@ from trainer.record.metrics_lines import Event, Line, StepLine, ValidationLine
 from trainer.record.time_lapse import TABLE_COLUMNS, is_probed, path_of, read_time_lapse, table_of
 from trainer.runs.folder import RunFolder
 
-# Time between W&B's writes to its file; a kill loses no more than that.
+# Time between W&B's writes to its file. A kill loses at most the rows of this time.
 FLUSH_SECONDS = 2.0
-# Time that the end of the run waits for W&B.
+# Maximum time for which the end of a run waits for W&B.
 FINISH_SECONDS = 60.0
 _TAIL_BYTES = 2**16
 SAMPLES = "validation/samples"
@@ -45,10 +46,10 @@ TIME_LAPSE = "time-lapse"
 
 
 class WandbTracker:
-    """View of a run's record in W&B.
+    """View of a run's metrics file in W&B.
 
     Raises:
-        TrainerError: W&B does not start, and has never done so for this run.
+        TrainerError: W&B does not start, and the run has no W&B files of an earlier start.
     """
 
     def __init__(
@@ -59,14 +60,15 @@ class WandbTracker:
         notice: Callable[[str], None] = lambda text: None,
         facts: Mapping[str, Any] | None = None,
     ) -> None:
-        """Start W&B, and a thread that shows the record.
+        """Start W&B, and a thread that logs the metrics file to it.
 
         Args:
             recipe: the recipe of the run.
             run: the run folder.
             mode: W&B's mode, such as offline or online.
             notice: receives a message if W&B fails; called from another thread.
-            facts: entries of W&B's config besides the recipe; see `trainer.record.wandb_config`.
+            facts: entries of W&B's config in addition to the recipe; see
+                `trainer.record.wandb_config`.
         """
         logging.getLogger("wandb").setLevel(logging.ERROR)
         self._recipe = recipe
@@ -90,11 +92,11 @@ class WandbTracker:
         self._thread.start()
 
     def update(self) -> None:
-        """Notify the thread of new lines in the record."""
+        """Notify the thread of new lines in the metrics file."""
         self._news.set()
 
     def finish(self) -> None:
-        """Show the record, which is complete now, to its end, and stop."""
+        """Log the rest of the metrics file, which must be complete, and stop."""
         self._ending.set()
         self._news.set()
         self._thread.join(FINISH_SECONDS)
@@ -128,7 +130,7 @@ class WandbTracker:
         return last_logged_step(self._files) < last_recorded_step
 
     def _try_to_log_record(self) -> str | None:
-        """Show the part of the record that W&B lacks; return the problem, or None."""
+        """Log the rows that W&B lacks; return a description of the problem, or None."""
         try:
             self._log_record()
             return None
@@ -142,12 +144,12 @@ class WandbTracker:
                 wandb.teardown()
 
     def _log_record(self) -> None:
-        """Show the record beyond W&B's files, until its last line."""
+        """Log the rows that W&B's files do not have yet, until the metrics file is complete."""
         former = [] if self._run else _wandb_files(self._files)
         run, self._run = self._run or self._begin(), None
         shown = max((repair_file(file) for file in former), default=LastLoggedRow())
         if self._mode == "online" and run.starting_step - 1 != shown.step:
-            shown = LastLoggedRow(run.starting_step - 1, None)  # the server's step counts
+            shown = LastLoggedRow(run.starting_step - 1, None)  # the server's last step is decisive
         for step, row in rows(follow(self._folder.metrics, shown.step, self._wait), shown):
             shown_row = _with_table(row, run, step) | self._time_lapse(run, step)
             run.log(shown_row, step=step, commit=True)
@@ -200,7 +202,7 @@ class WandbTracker:
         )
 
     def _wait(self) -> bool:
-        """Wait for news of the record; return whether it has its last line."""
+        """Wait for new lines in the metrics file; return whether the file is complete."""
         if not self._ending.is_set():
             self._news.wait()
             self._news.clear()
@@ -208,7 +210,7 @@ class WandbTracker:
 
 
 def _keep_handlers_silent() -> None:
-    """Make W&B's log drop lines on a full disk, instead of a traceback for each line."""
+    """Make W&B's log handlers drop lines on a full disk, without a traceback for each line."""
     for handler in logging.getLogger("wandb").handlers:
         handler.handleError = lambda record: None  # type: ignore[method-assign]
 
@@ -232,7 +234,8 @@ def rows(lines: Iterable[Line], shown: LastLoggedRow) -> Iterator[tuple[int, dic
     row: dict[str, Any] = {}
     for line in lines:
         values = _values(line)
-        # The scores determine whether samples were shown: earlier versions showed no samples.
+        # A validation whose scores W&B has counts as logged, even without samples: earlier versions
+        # logged no samples.
         told = values.keys() - {SAMPLES}
         known = isinstance(line, StepLine) or shown.keys is None or told <= shown.keys
         if line.step <= shown.step and known:
@@ -261,8 +264,8 @@ def _table(
 ) -> wandb.Table:
     """Return a table that is bound to the run, so that its file is only in the run's folder.
 
-    Otherwise `Run.log` would also make an artifact of it, whose files wait in the user's home for a
-    sync (`_log_table_artifact`, read in 0.31.0).
+    Otherwise `Run.log` would also make an artifact of the table, whose files stay in the user's
+    home until a sync (`_log_table_artifact`, read in 0.31.0).
     """
     table = wandb.Table(columns=list(columns), data=[visible_in(line) for line in data])
     table.bind_to_run(run, key, step)
@@ -277,8 +280,8 @@ def last_logged_step(folder: Path) -> int:
 def repair_file(file: Path) -> LastLoggedRow:
     """Repair one .wandb file for `wandb sync`, and return the last row in it.
 
-    `wandb sync` gives up on a run if a file has a torn end, and on all runs if a file has nothing
-    of its run yet. So a torn end is cut, and a file without rows is removed.
+    `wandb sync` gives up on a run if its file has a torn end, and on all runs if one file has no
+    data of its run yet. So a torn end is cut off, and a file without rows is removed.
     """
     shown, whole_bytes = _end(file)
     if shown.step == 0:
@@ -289,7 +292,7 @@ def repair_file(file: Path) -> LastLoggedRow:
 
 
 def _end(file: Path) -> tuple[LastLoggedRow, int]:
-    """Return the last row of one .wandb file, and the end of its last complete record.
+    """Return the last row of one .wandb file, and the position after its last complete record.
 
     The file is read from its end, because it may have a million rows.
     """
@@ -314,7 +317,7 @@ def _wandb_files(folder: Path) -> list[Path]:
 
 
 def _values(line: Line) -> dict[str, Any]:
-    """Return a line's part of a row: `train/loss`, `validation/bleu`, `event/resumed/from_step`."""
+    """Return a line's values in a row, by keys such as `event/resumed/from_step`."""
     if isinstance(line, Event):
         name = f"event/{line.event}"
         values: dict[str, Any] = {name: 1}

@@ -1,8 +1,8 @@
-"""Replay of training steps: repeat them, compare them with the record, and inspect them.
+"""Replay of training steps: repeat them, compare them with the metrics file, and inspect them.
 
     checkpoint before ──build──▶ the loop of every run ──recorder──▶ lines ─┐
                                         │                                   ├─verdict─▶ ReplayReport
                                step inspector ──▶ reports of the ranks ─────┘
 
-A replay writes nothing into the run: the ranks get a scratch folder.
+A replay writes nothing into the run's folder: its ranks work in a scratch folder.
 """

@@ -7,14 +7,14 @@ from foundation.file_model import FileModel
 
 
 class RankExampleReport(FileModel):
-    """Example as its rank saw it, a part of `trainer.replay.replay_report.InspectedExample`."""
+    """Part of an `InspectedExample` (`trainer.replay.replay_report`) that its rank can report."""
 
     slot: int
     example: int
     start: int | None
     texts: dict[str, str]
     tokens: int
-    loss: float | None  # the sum over its tokens
+    loss: float | None  # the sum over its tokens; None if it is not finite
 
 
 class RankActivationReport(FileModel):
@@ -38,10 +38,11 @@ class RankStepReport(FileModel):
     """Observations of one rank in a step.
 
     Attributes:
-        examples: the examples of its micro-batches.
-        activations: by module; None for a module with outputs that are not finite.
+        examples: the examples of the rank's micro-batches.
+        activations: the report of each module, by name; None for a module with outputs that are not
+            finite.
         gradient_squares: by parameter, the squared norm of the step's whole gradient, or None if it
-            is not finite. Only rank 0 has them.
+            is not finite. Empty on all ranks except 0.
     """
 
     examples: list[RankExampleReport]
@@ -54,9 +55,9 @@ class RankStateReport(FileModel):
 
     Attributes:
         tensors: the names of the compared tensors, as kind:parameter.
-        different: the tensors that differ in a bit, with the largest difference; None if it is not
-            finite.
-        problem: the reason why the checkpoint could not be read.
+        different: the largest difference of each tensor that differs in any bit, by the tensor's
+            name; None if the difference is not finite.
+        problem: the reason why the checkpoint could not be read, or None.
     """
 
     tensors: list[str]

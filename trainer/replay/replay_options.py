@@ -1,4 +1,4 @@
-"""Options of a replay, sent to each rank with its job, and the files of its reports."""
+"""Options of a replay, sent to each rank with its job, and the paths of the ranks' reports."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,14 +8,14 @@ from trainer.runs.step_range import StepRange
 
 @dataclass(frozen=True)
 class ReplayOptions:
-    """Steps that are trained only to be compared and inspected.
+    """Options for training steps only to compare and inspect them.
 
     Attributes:
         folder: the folder for the reports of all ranks.
-        looked_at: the steps to inspect, or None.
-        checkpoints: the run's checkpoints to compare the state with, by step.
-        goes_on: whether to save the state after the last step, because another leg continues from
-            it.
+        looked_at: the steps to inspect; None inspects no step.
+        checkpoints: the run's checkpoints with which the state is compared, by step.
+        goes_on: whether to save the state after the last step. It is True if the replay continues
+            from there with another version of the dataset.
     """
 
     folder: Path
@@ -25,7 +25,7 @@ class ReplayOptions:
 
     @property
     def numerics_file(self) -> Path:
-        """File with the fingerprint of the replay's numerics, which rank 0 writes."""
+        """File in which rank 0 writes the numerics fingerprint of the replay."""
         return self.folder / "numerics.json"
 
     def state_file(self, step: int, rank: int) -> Path:

@@ -9,11 +9,12 @@ from foundation.file_model import FileModel
 
 
 class Difference(FileModel):
-    """First difference between replay and record.
+    """Difference between a replay and the metrics file or a checkpoint of the run.
 
     Attributes:
         step: the step with the difference.
-        what: data, learning rate, loss, gradient norm, whether the step counts, or state.
+        what: the quantity that differs: data, learning rate, loss, gradient norm, whether the step
+            was applied, or state.
         recorded: the recorded value, if it is one number or hash.
         replayed: the replayed value, if it is one number or hash.
         details: further facts, such as the shard or the parameters.
@@ -27,19 +28,21 @@ class Difference(FileModel):
 
 
 class Verdict(FileModel):
-    """Verdict on whether the replay equals the record.
+    """Verdict on whether the replay equals the metrics file.
 
     Attributes:
         same: whether no difference was found.
-        promise: description of the equality that the replay was held to.
+        promise: description of how exactly the replay was expected to equal the metrics file.
         to_the_last_bit: whether losses and state were compared bit by bit; otherwise losses and
             gradient norms are compared within the tolerance of rounding.
-        ranks_for_bits: the number of ranks on which a replay here would be compared bit by bit;
-            None if this one was, or if more than the number of ranks prevents it.
-        data: `same`, `different`, or `unreadable`: the dataset no longer provides it.
-        losses: including gradient norms and learning rates; `not_compared` after unreadable data.
-        state: weights and moments at the run's checkpoints among these steps; `not_compared` if
-            there is none, or if bits are not promised.
+        ranks_for_bits: the number of ranks with which a replay on this machine would be compared
+            bit by bit. None if this replay was compared in this way, or if it would not be with any
+            number of ranks.
+        data: the comparison of the data; `unreadable` if the dataset no longer has the steps' data.
+        losses: the comparison of losses, gradient norms and learning rates; `not_compared` if the
+            data was unreadable.
+        state: the comparison of weights and moments with the run's checkpoints of these steps;
+            `not_compared` if there is no such checkpoint, or if `to_the_last_bit` is False.
         amplified_rounding: whether losses are `same` although training has amplified the rounding
             beyond the tolerance of a single step.
     """
@@ -53,7 +56,7 @@ class Verdict(FileModel):
     state: Literal["same", "different", "not_compared"]
     tensors: int = 0  # weights and moments that were compared
     state_steps: list[int] = Field(default_factory=list)  # the checkpoints' steps
-    largest_difference: float = 0.0  # between losses of the same step, relative to the record's
+    largest_difference: float = 0.0  # between losses of a step, relative to the recorded loss
     amplified_rounding: bool = False
     first_difference: Difference | None = None
 
@@ -63,17 +66,18 @@ class InspectedExample(FileModel):
 
     Attributes:
         slot: the slot of its micro-batch.
-        rank: the rank of the recorded run that computed it.
+        rank: the rank of the recorded run that computed the micro-batch.
         corpus: the corpus of the example.
         shard: the shard that holds it.
         example: its number in the dataset, as in `transloom data trace`.
-        start: the position in its example at which a part starts, in tokens; None for whole ones.
+        start: the index of the example's first token that is in the input; None for a whole
+            example.
         texts: texts by name: a field's role (source, target, document) or further texts of a task,
             see `trainer.tasks.task.TrainingTask.example_texts`.
         tokens: the number of its target tokens.
-        loss: nats per token with the step's own dropout, without label smoothing; None if it is not
-            finite.
-        share: its share of the step's loss; None if that is not finite.
+        loss: nats per token with the dropout of the step, without label smoothing; None if it is
+            not finite.
+        share: its share of the step's loss; None if the loss is not finite.
     """
 
     slot: int
@@ -89,7 +93,10 @@ class InspectedExample(FileModel):
 
 
 class ActivationRange(FileModel):
-    """Range of a module's outputs in the step, over all micro-batches; None if not finite."""
+    """Range of a module's outputs over all micro-batches of a step.
+
+    All values are None if an output is not finite.
+    """
 
     minimum: float | None
     maximum: float | None
@@ -98,18 +105,18 @@ class ActivationRange(FileModel):
 
 
 class InspectedStep(FileModel):
-    """Repeated step, with the values of its line in the record.
+    """Inspected step of a replay, with the values of its line in the metrics file.
 
     Attributes:
         step: the number of the step.
         loss: the loss; None if the step was skipped.
         nll: the loss without label smoothing; None if the step was skipped.
         grad_norm: the norm of the gradients; None if the step was skipped.
-        recorded_loss: the loss in the record.
-        recorded_grad_norm: the norm in the record.
+        recorded_loss: the loss in the metrics file; None if the recorded step was skipped.
+        recorded_grad_norm: the norm in the metrics file; None if the recorded step was skipped.
         examples: the examples of the step, largest loss first.
-        gradient_norms: norms before clipping, by module; the root of the sum of their squares is
-            `grad_norm`.
+        gradient_norms: norms of the gradients before clipping, by module; the root of the sum of
+            their squares is `grad_norm`.
         activations: ranges by module, in the order of the model.
     """
 
@@ -131,8 +138,8 @@ class ReplayReport(FileModel):
         run: the run's folder.
         from_step: the first step of the replay.
         to_step: the last step of the replay.
-        replayed_from: the step of the checkpoint at which it started; 0 for the run's first
-            weights.
+        replayed_from: the step of the checkpoint from which the replay started; 0 if it started
+            from the run's first weights.
         steps_trained: the number of repeated steps, including those before `from_step`.
         ranks: the number of ranks.
         verdict: the result of the comparison.

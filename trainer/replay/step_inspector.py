@@ -1,12 +1,13 @@
 """Step inspector of one rank: observe repeated steps without changing a bit of them.
 
-    data of the step ──another forward pass──▶ loss of each example, ranges of activations
+    data of the step ──extra forward pass──▶ loss of each example, ranges of activations
     each pass's gradients ──summed──▶ the step's gradient of each parameter
     state after the step ──compared──▶ the run's checkpoint of that step
 
-The other forward pass keeps no gradients. It runs before the step's own passes, with the same
-weights and, for each micro-batch, the same dropout. So the step's loss consists of its losses,
-except for label smoothing. Afterwards the loop seeds dropout for its own passes as usual.
+The additional forward pass keeps no gradients. It runs before the passes of the step, with the same
+weights and, for each micro-batch, the same dropout. So the loss of the step is the mean of the same
+losses, except for label smoothing. Afterwards, the loop seeds dropout for the passes of the step as
+usual.
 """
 
 from collections import Counter
@@ -59,7 +60,7 @@ class StepInspector:
         self._activations: dict[str, RankActivationReport | None] = {}
 
     def observed_stream(self, steps: Steps) -> Steps:
-        """Wrap a stream of data, to inspect each step's data before the loop gets it."""
+        """Wrap a stream of data, so that a step's data is inspected before the loop gets it."""
 
         def opened(cursor: Cursor) -> Iterator[RankStep]:
             for data in steps(cursor):
@@ -71,7 +72,7 @@ class StepInspector:
 
     @contextmanager
     def step(self, step: int) -> Iterator[None]:
-        """Observe a step; a context manager around the step, and a collective."""
+        """Return a context manager that observes the step in its body; a collective."""
         looked_at = self._order.looked_at
         if looked_at is not None and step in looked_at:
             with self._inspecting(step):
@@ -131,7 +132,7 @@ class StepInspector:
             )
 
     def _compared_with(self, checkpoint: Checkpoint) -> RankStateReport:
-        """Compare the state that this rank owns, element by element."""
+        """Compare the state that this rank owns with a checkpoint, element by element."""
         state, tensors, different = self._state, [], dict[str, float | None]()
         averages = state.ema.fragments() if state.ema else ()
         try:
@@ -143,13 +144,13 @@ class StepInspector:
                 tensors.append(name)
                 if not torch.equal(ours, theirs):
                     different[name] = finite(float((ours - theirs).abs().max()))
-        except (CheckpointError, OSError) as error:  # it may have been removed meanwhile
+        except (CheckpointError, OSError) as error:  # such as a checkpoint removed meanwhile
             return RankStateReport(tensors=[], different={}, problem=str(error))
         return RankStateReport(tensors=tensors, different=different)
 
 
 class GradientSums:
-    """Sum over a step's passes of each parameter's gradient, in fp32.
+    """Sums of each parameter's gradients over the passes of a step, in fp32.
 
     The sums restart if the step's passes are repeated because a gradient did not fit its grid.
     """
@@ -172,14 +173,15 @@ class GradientSums:
         self._shown[parameter] += 1
 
     def squares(self, parameters: Iterable[str], placement: Placement) -> dict[str, float | None]:
-        """Return the squared norm of each sum over all ranks, on rank 0; a collective.
+        """Sum the gradients over all ranks and return their squared norms; a collective.
 
         Args:
             parameters: the names, in the same order on all ranks.
             placement: this rank and the number of ranks.
 
         Returns:
-            The squares by parameter, None for those that are not finite; empty on other ranks.
+            The squared norms by parameter, None for those that are not finite. Empty on all ranks
+            except 0.
         """
         squares = {
             name: finite(_square(sum_over_ranks(self._sums[name].cpu(), placement)))
@@ -195,7 +197,7 @@ def _square(values: torch.Tensor) -> float:
 
 @contextmanager
 def activations_of(network: nn.Module) -> Iterator[dict[str, RankActivationReport | None]]:
-    """Collect the range of each module's outputs while the context is active."""
+    """Return a context manager that collects the range of each module's outputs, by module name."""
     seen: dict[str, RankActivationReport | None] = {}
 
     def look(name: str, output: object) -> None:

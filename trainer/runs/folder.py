@@ -7,20 +7,20 @@
       owners/          see trainer/checkpoints/lease.py
       recipe.yaml      the resolved recipe of the last start
       dataset/         the dataset's manifest and tokenizers, sufficient for translation
-      metrics.jsonl    the record
+      metrics.jsonl    steps, scores and events, see trainer/record/metrics_lines.py
       checkpoints/     see trainer/checkpoints/format.py
       translations/    hypotheses of validations and evaluations
       time-lapse/      probe sentences at some steps, see trainer/record/time_lapse.py
-      tuned-decoding.json  search and weights chosen by `transloom tune-decoding`
+      tuned-decoding.json  decoding options and weights chosen by `transloom tune-decoding`
       engines/         models converted for other engines
-      log.txt          events in words, see trainer/runs/log.py
+      log.txt          events as text, see trainer/runs/log.py
       place.json       nodes of the ranks of the last start, see trainer/runs/rank_nodes.py
       nodes.jsonl      utilization of these nodes, see trainer/record/node_usage.py
       vitals.json      current state of ranks and data workers, see trainer/runs/vitals.py
       start.json       command, code and packages of the last start, see trainer/runs/start.py
       profile/         see trainer/training/step_profiler.py
       stacks/          see cluster/health/stacks.py
-      control/         requests to a run that trains
+      control/         requests of users while the run trains
       wandb/           files of W&B
 """
 
@@ -52,7 +52,7 @@ class RunMetadata(FileModel):
     name: str
     dataset_identity: str
     identity: dict[str, Any]
-    parent: Parent | None = None  # the origin of its first weights
+    parent: Parent | None = None  # the origin of the first weights; None without a warm start
 
 
 class RunFolder:
@@ -79,7 +79,7 @@ class RunFolder:
 
     @property
     def log(self) -> Path:
-        """Events of the run in words, with the time; see `trainer.runs.log`."""
+        """Events of the run as text, with their times; see `trainer.runs.log`."""
         return self.path / "log.txt"
 
     @property
@@ -114,7 +114,7 @@ class RunFolder:
 
     @property
     def taken_stop_request(self) -> Path:
-        """File of the last stop request that a supervisor has taken."""
+        """File to which a supervisor renames a stop request that it has received."""
         return self.stop_request.with_suffix(".taken")
 
     @property
@@ -128,7 +128,7 @@ class RunFolder:
 
     @property
     def tuned_decoding(self) -> Path:
-        """Search and weights that `transloom tune-decoding` has chosen."""
+        """Decoding options and weights that `transloom tune-decoding` has chosen."""
         return self.path / "tuned-decoding.json"
 
     @property
@@ -156,14 +156,14 @@ class RunFolder:
         write_atomically(self.data_workers_request, f"{count}\n")
 
     def take_data_workers_request(self) -> int | None:
-        """Take the request for data workers, and return the requested number.
+        """Remove the request for data workers, and return the requested number.
 
         Returns:
             The number, or None if there is no request or it cannot be read.
         """
         taken = self.data_workers_request.with_suffix(".taken")
         try:
-            self.data_workers_request.rename(taken)  # a request made meanwhile counts next time
+            self.data_workers_request.rename(taken)  # a later request is taken next time
             text = read_regular(taken, REQUEST_BYTES).strip()
             taken.unlink()
         except OSError:
@@ -171,26 +171,27 @@ class RunFolder:
         return int(text) if text.isdigit() and int(text) > 0 else None
 
     def ask_to_stop(self) -> None:
-        """Ask the run's supervisor to stop it at the next step boundary."""
+        """Ask the supervisor to stop the run at the next step boundary."""
         self.stop_request.parent.mkdir(exist_ok=True)
         self.stop_request.touch()
 
     def stop_requested_at(self) -> int | None:
-        """Return the time of the pending stop request in ns of the file server's clock, or None."""
+        """Return the time of the pending stop request in ns by the file server's clock, or None."""
         return _changed_at(self.stop_request)
 
     def stop_requests(self) -> set[int]:
-        """Return the times of the last stop requests, pending and taken, in ns."""
+        """Return the times, in ns, of the pending stop request and of the last received one."""
         files = (self.taken_stop_request, self.stop_request)
         return {asked_at for file in files if (asked_at := _changed_at(file)) is not None}
 
     def take_stop_request(self, former: int | None = None) -> bool:
-        """Take a stop request; return whether there was one.
+        """Mark a pending stop request as taken; return whether there was a new one.
 
-        The file may have to stay if another user has created it.
+        If another user created the request's file, this process may not be allowed to rename it.
+        The call succeeds anyway.
 
         Args:
-            former: the time of a request to an earlier start of the run, which does not count.
+            former: the time of a request to an earlier start of the run, which is ignored, or None.
         """
         asked_at = self.stop_requested_at()
         if asked_at is not None:
@@ -202,7 +203,8 @@ class RunFolder:
         """Return the content of run.json.
 
         Raises:
-            RunMismatchError: the folder holds no run, or run.json is damaged or cannot be read.
+            RunMismatchError: the folder is not a run folder, or run.json is damaged or cannot be
+                read.
         """
         try:
             data = read_regular(self.card_path, SMALL.bytes)
@@ -223,7 +225,7 @@ class RunFolder:
             ) from error
 
     def has_begun(self) -> bool:
-        """Return whether the run has trained; before that it may still become another run."""
+        """Return whether the run has trained; before that, its identity may still change."""
         recorded = self.metrics.exists() and self.metrics.stat().st_size > 0
         trained = recorded or bool(list_checkpoints(self.checkpoints))
         return trained and self.card_path.exists()
@@ -252,7 +254,7 @@ class RunFolder:
             recipe: the resolved recipe.
             store: the dataset's files, from which the tokenizers are copied.
             manifest: the manifest of the dataset.
-            parent: the origin of a new run's first weights.
+            parent: the origin of a new run's first weights, or None without a warm start.
 
         Raises:
             RunMismatchError: the folder's run was started with another identity or dataset, or

@@ -1,4 +1,4 @@
-"""Log of a run, log.txt: its events in words.
+"""Log of a run, log.txt: its events as text.
 
 ::
 
@@ -16,8 +16,8 @@ from pathlib import Path
 from data_pipeline.storage.regular_files import open_regular
 from foundation.file_model import FileModel
 
-ENDED = "the run has ended: "  # prefix of the entry of an error
-DETAIL = "detail: "  # prefix of an entry that only readers of the file see
+ENDED = "the run has ended: "  # prefix of the entry with the error that ended the run
+DETAIL = "detail: "  # prefix of an entry that is not displayed, only in the file
 INTERRUPTED = "asked to stop a second time: ended at once"
 TAIL_BYTES = 65536
 SHOWN_CHARACTERS = 2_000
@@ -47,7 +47,7 @@ def indented(text: str) -> str:
 
 
 def last_entries(log: Path) -> list[LogEntry]:
-    """Return the entries at the end of a log, oldest first, without details.
+    """Return the entries at the end of a log, oldest first, without those that begin with `DETAIL`.
 
     Returns:
         The entries; none if there is no log.
@@ -66,7 +66,7 @@ def last_entries(log: Path) -> list[LogEntry]:
     for line in lines:
         if found := _ENTRY.match(line):
             entries.append((found[1], [found[2]]))
-        elif entries and line.startswith("  "):  # otherwise its entry starts before the tail
+        elif entries and line.startswith("  "):  # else the line's entry starts before the tail
             entries[-1][1].append(line[2:])
     return [
         LogEntry(time=at, text="\n".join(text)[:SHOWN_CHARACTERS])

@@ -3,8 +3,8 @@
     config.json, model.safetensors (or several and their index) ──sha256──▶ Parent, pinned by a run
     pytorch_model.bin of Marian's alone ──converted once, in the same folder──▶ model.safetensors
 
-A row of an embedding represents a piece, so the folder must have the dataset's tokenizer: Marian's
-files, or for BERT the SentencePiece model that `transloom export` writes there.
+Each row of an embedding belongs to one piece, so the folder must have the dataset's tokenizer:
+Marian's files, or for BERT the SentencePiece model that `transloom export` writes there.
 """
 
 import hashlib
@@ -27,17 +27,17 @@ BERT = "bert"  # `model_type` in config.json
 
 
 def is_model_folder(path: Path) -> bool:
-    """Return whether a folder holds a Hugging Face model; a run folder has no such file."""
+    """Return whether a folder holds a Hugging Face model; run folders have no config.json."""
     return (path / CONFIG).is_file()
 
 
 def origin_of(folder: Path, manifest: Manifest) -> Parent:
-    """Return the folder's name and the hash of its network's files, as a parent.
+    """Return a `Parent` with the folder's name and the hash of its config and weights.
 
     Raises:
         ModelError: there are no weights, or a PyTorch file that cannot be converted.
         TokenizerError: the folder has no Marian tokenizers.
-        RunMismatchError: its tokenizers are not the dataset's.
+        RunMismatchError: the folder's tokenizers are not those of the dataset.
     """
     if _model_type(folder) == BERT:
         _require_same_model(folder, manifest)
@@ -55,15 +55,16 @@ def weights_files(folder: Path) -> list[Path]:
     If there is only a PyTorch file, this function converts it.
 
     Raises:
-        ModelError: there is no such file, one is missing, or the PyTorch file cannot be converted.
+        ModelError: there are no weights, a file of the index is missing, or the PyTorch file cannot
+            be converted.
     """
-    several = (folder / INDEX).is_file()  # the reader prefers an index, too
+    several = (folder / INDEX).is_file()  # the reader of the weights prefers an index, too
     if several or _model_type(folder) == BERT:
-        from model.hugging_face.files import weight_files  # imports torch, for seconds
+        from model.hugging_face.files import weight_files  # importing torch takes seconds
 
         return [*([folder / INDEX] if several else []), *weight_files(folder)]
     if not (folder / WEIGHTS).is_file():
-        from model.hugging_face.pytorch_file import convert_marian  # imports torch, for seconds
+        from model.hugging_face.pytorch_file import convert_marian  # importing torch takes seconds
 
         convert_marian(folder, folder / PYTORCH_WEIGHTS, folder / WEIGHTS)
     return [folder / WEIGHTS]

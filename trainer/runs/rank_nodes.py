@@ -16,7 +16,7 @@ from trainer.runs.folder import RunFolder
 
 
 class RankNodes(FileModel):
-    """Numbers of ranks by node, and the time of the start.
+    """Number of ranks on each node, and the time of the start.
 
     Attributes:
         since: the time in UTC, in ISO format.
@@ -47,7 +47,7 @@ def write_rank_nodes(run: RunFolder, nodes: Iterable[str]) -> None:
 
 
 def read_rank_nodes(run: RunFolder) -> RankNodes | None:
-    """Return the content that `write_rank_nodes` saved, or None if the run never got ranks.
+    """Return the content that `write_rank_nodes` saved, or None if no ranks were started.
 
     Raises:
         OSError, ValueError: the file exists and cannot be read.

@@ -1,8 +1,8 @@
 """Command, code and packages of a run's last start, in start.json.
 
-Nothing depends on it; it documents the origin of a curve. It holds no secrets: of a git checkout it
-has the commit and whether files differ from it. A command is saved as typed; its locations carry no
-credentials.
+Nothing depends on the file; it documents the origin of a curve. It holds no secrets: for a git
+checkout, it has only the commit and whether files differ from that commit. The command is saved as
+typed, but paths and URLs in it have no credentials.
 """
 
 from contextlib import suppress
@@ -24,7 +24,7 @@ class Code(FileModel):
 
     Attributes:
         commit: the commit that is checked out.
-        dirty: whether tracked files differ from it.
+        dirty: whether tracked files differ from the commit.
     """
 
     commit: Annotated[str, Field(pattern=r"^[0-9a-f]{40,64}$")]
@@ -47,10 +47,11 @@ class Start(FileModel):
     """Start of a run.
 
     Attributes:
-        since: the time in UTC.
+        since: the time of the start, in UTC.
         invocation: the command and its directory.
         code: the checkout of transloom, or None if it is an installed package.
-        versions: the versions of transloom and the libraries that it computes with, by package.
+        versions: the versions of transloom and of the libraries that affect its results, by
+            package.
     """
 
     version: Literal[1] = 1
@@ -61,7 +62,7 @@ class Start(FileModel):
 
 
 def write_start(run: RunFolder, start: Start) -> None:
-    """Save a start of the run; called by its owner. A full disk does not end the run."""
+    """Save a start of the run; only its owner may call it. A full disk causes no error."""
     with suppress(OSError):
         write_atomically(run.start, start.model_dump_json(indent=1) + "\n")
 

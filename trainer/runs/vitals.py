@@ -1,7 +1,7 @@
 """Current state of a run's processes, in vitals.json.
 
-The run's owner replaces the file every few seconds. It is a snapshot of the moment `time`, and
-remains when the owner dies: `are_current` returns whether it is still valid.
+The run's owner replaces the file every few seconds. It describes the state at its `time`. The file
+remains when the owner dies; `are_current` returns whether its content is still valid.
 """
 
 from contextlib import suppress
@@ -18,7 +18,7 @@ from trainer.runs.folder import RunFolder
 LIMITS = JsonLimits(bytes=8_000_000, values=800_000)
 MAX_PROCESSES = 50_000
 MAX_RESTARTS = 20
-MAX_CHARACTERS = 500  # of a cause, which may be the message of any library
+MAX_CHARACTERS = 500  # of a restart's cause, which may be a library's message
 
 Phase = Literal["start", "data", "step", "validation", "save", "done"]
 
@@ -29,7 +29,7 @@ class RankVitals(FileModel):
     """State of a rank.
 
     Attributes:
-        rank: its number.
+        rank: the number of the rank.
         node: its node's name in messages.
         phase: its phase in its last report.
         step: its step in its last report.
@@ -47,10 +47,10 @@ class DataWorkerVitals(FileModel):
     """State of a data worker.
 
     Attributes:
-        number: its number.
-        node: its node's name in messages; None until its first answer, like `windows_read`.
+        number: the number of the data worker.
+        node: its node's name in messages; None until the worker's first answer.
         alive: whether it has answered recently.
-        windows_read: windows read since its process started.
+        windows_read: windows read since its process started; None until the worker's first answer.
         silent_seconds: seconds since its last heartbeat.
     """
 
@@ -79,10 +79,10 @@ class Vitals(FileModel):
     Attributes:
         time: the time of the snapshot, in seconds since the epoch by the owner's clock.
         attempt: how many times this owner has started ranks.
-        over: whether the owner has left; the other fields then describe the moment before.
+        over: whether the owner has left; the other fields then describe the state before it left.
         ranks: the ranks; empty while the run waits for resources.
         data_workers: the data workers.
-        checkpoint_being_written: the step of that checkpoint, or None.
+        checkpoint_being_written: the step of the checkpoint that is being written, or None.
         restarts: the newest restarts, oldest first.
     """
 
@@ -123,14 +123,15 @@ def read_vitals(run: RunFolder) -> Vitals | None:
 
 
 def are_current(vitals: Vitals, owner_since: str) -> bool:
-    """Return whether the vitals are those of the run's present owner, which has not left.
+    """Return whether the run's current owner wrote the vitals, and had not left by then.
 
-    The lease determines whether that owner lives (`trainer.record.run_status`). Call this only for
-    a run that is being trained.
+    Only the lease shows whether the owner still lives (`trainer.record.run_status`). Call this only
+    for a run that is being trained.
 
     Args:
         vitals: the vitals to check.
-        owner_since: start time of the owner from its card; both times are from the owner's clock.
+        owner_since: the time in ISO format at which the owner acquired the lease
+            (`OwnerMetadata.since`). Like `vitals.time`, it is from the owner's clock.
     """
     try:
         since = datetime.fromisoformat(owner_since).timestamp()

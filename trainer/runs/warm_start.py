@@ -1,9 +1,10 @@
 """Start of a new run from existing weights: `trainer.init_from: RUN[@STEP]` or `FOLDER`.
 
-Only the weights are taken (their moving average, if that run keeps one). Data, schedule, moments
-and step are those of the new run. When the run starts, it pins the checkpoint by its hash, or the
-files of a model's folder (`trainer.runs.model_folder`). `trainer.state.weight_transfer` defines the
-weights that a network of another kind takes.
+Only the weights are used, or their moving average if the old run keeps one. Data, schedule, moments
+and step are those of the new run. The new run stores the hash of the checkpoint, and later starts
+require the same hash. The same applies to the files of a model's folder
+(`trainer.runs.model_folder`). `trainer.state.weight_transfer` defines which weights a network of
+another kind uses.
 """
 
 import hashlib
@@ -30,7 +31,7 @@ from trainer.runs.model_folder import is_model_folder, origin_of
 
 @dataclass(frozen=True)
 class WarmStart:
-    """Checkpoint or folder from which a new run takes its weights, and its path."""
+    """Origin of a new run's first weights, and the path of that checkpoint or model folder."""
 
     parent: Parent
     path: Path
@@ -39,22 +40,21 @@ class WarmStart:
 def warm_start_of(
     recipe: TrainingRecipe, run: RunFolder, manifest: Manifest, pinned: Parent | None
 ) -> WarmStart | None:
-    """Return the verified weights that a run starts from.
+    """Return the verified origin of the first weights of a run.
 
     Args:
         recipe: the recipe of the run.
         run: the folder of the run.
-        manifest: the manifest of the run's dataset; its pieces must be those of the old run.
+        manifest: the manifest of the run's dataset; its tokenizers must be those of the old run.
         pinned: the parent with which the run was started, or None if it has not started.
 
     Returns:
-        The weights, or None if the run starts from random weights or resumes from its own
-        checkpoint.
+        The origin, or None if the run starts from random weights or resumes from a checkpoint.
 
     Raises:
         RunMismatchError: there is no such run, it has another vocabulary, or its checkpoint is not
             the pinned one.
-        CheckpointError: the run has no such checkpoint, or the checkpoint is damaged.
+        CheckpointError: the old run has no such checkpoint, or the checkpoint is damaged.
         ModelError, TokenizerError: a model's folder cannot be read.
     """
     if recipe.trainer.init_from is None or list_checkpoints(run.checkpoints):
@@ -116,10 +116,11 @@ def _find(run: RunFolder, step: int | None) -> Checkpoint:
 
 
 def _require_same_pieces(run: RunFolder, manifest: Manifest) -> None:
-    """Require the same pieces of both runs, because a row of an embedding represents a piece.
+    """Require the same pieces in both runs, because each row of an embedding belongs to a piece.
 
-    A field is compared with the field of the same name. If the old run's task has other fields, it
-    is compared with the one tokenizer that they share.
+    The tokenizer of a field is compared with that of the old run's field of the same name. If the
+    old run has no such field, it is compared with the tokenizer that all fields of the old run
+    share.
     """
     theirs = Manifest.load(open_store(run.dataset)).tokenizers
     shared = next(iter(theirs.values())) if len({t.sha256 for t in theirs.values()}) == 1 else None

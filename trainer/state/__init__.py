@@ -1,1 +1,1 @@
-"""State of a run as a checkpoint holds it; saving and restoring it."""
+"""State of a run that a checkpoint stores; saving and restoring of this state."""

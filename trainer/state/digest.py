@@ -12,7 +12,7 @@ START = "0" * 64
 
 
 def fold(digest: str, slot_digests: Iterable[bytes]) -> str:
-    """Return the digest after one more step, in hexadecimal."""
+    """Return the digest after a step from the digest before it; both are hexadecimal."""
     state = hashlib.blake2b(bytes.fromhex(digest), digest_size=32)
     for slot in slot_digests:
         state.update(slot)

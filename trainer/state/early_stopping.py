@@ -11,7 +11,7 @@ from trainer.scores import Scores
 def after_validation(
     state: EarlyStoppingState, config: EarlyStoppingConfig, step: int, scores: Scores
 ) -> EarlyStoppingState:
-    """Return the state after a validation."""
+    """Return the state after a validation at `step`."""
     score = scores[config.metric]
     if state.metric not in (None, config.metric):  # the metric changed between two starts
         state = EarlyStoppingState(metric=config.metric)

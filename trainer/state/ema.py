@@ -1,13 +1,14 @@
-"""Exponential moving average of the weights, partitioned in the same way as the state.
+"""Exponential moving average of the weights, partitioned in the same way as the other state.
 
 Averaging the iterates of stochastic descent (Polyak and Juditsky 1992) reduces their noise. The
-exponential form forgets the early ones: after each applied step
+exponential form forgets the early iterates. After each applied step:
 
     average ← decay · average + (1 - decay) · weights
 
 Each rank averages the fp32 master weights that it owns. So the average takes as little memory as
-one of Adam's moments, and reshards between world sizes as they do. Validation and translation use
-it in place of the weights. Frozen weights equal their average, and are not stored twice.
+one of Adam's moments, and can be resharded to another number of ranks like a moment. Validation and
+translation use it in place of the weights. Frozen weights equal their average, and are not stored
+twice.
 """
 
 import contextlib
@@ -25,7 +26,10 @@ from trainer.zero.fragments import owned_fragments
 
 
 class Ema:
-    """Part of the average that this rank owns, on the weights' device; starts as their copy."""
+    """Part of the average that this rank owns, on the weights' device.
+
+    It starts as a copy of the weights.
+    """
 
     def __init__(self, engine: TrainingEngine, decay: float) -> None:
         self._engine = engine
@@ -46,17 +50,17 @@ class Ema:
     def update(self) -> None:
         """Update the average with the weights after an applied step."""
         for average, weights in zip(self._averages, self._weights, strict=True):
-            # Each operation must round separately: the last bit of lerp depends on where the state
-            # is partitioned.
+            # Use separate operations, because the last bit of lerp's result depends on where the
+            # state is partitioned.
             difference = (weights - average.tensor).mul_(1 - self._decay)
             average.tensor.add_(difference)
 
     @contextlib.contextmanager
     def inference_model(self) -> Iterator[nn.Module]:
-        """Yield the average as a model in eval mode whose forward needs no other rank.
+        """Yield a model in eval mode, with the average as its weights.
 
         A collective: every rank calls it and gets the whole average, in the engine's compute
-        precision.
+        precision. The model's forward pass needs no other rank.
         """
         owned = defaultdict(list)
         for average in chain(self._averages, self._engine.frozen.fragments()):
@@ -67,7 +71,7 @@ class Ema:
                 whole = torch.zeros(parameter.numel(), device=parameter.device)
                 for average in owned[name]:
                     whole[average.start : average.stop] = average.tensor
-                # Each element belongs to one rank, and is zero in the terms of the other ranks.
+                # Each element belongs to one rank, and is zero in the tensors of the other ranks.
                 whole = sum_over_ranks(whole, self._engine.placement)
                 parameter.copy_(whole.view_as(parameter))
         yield replica.eval()

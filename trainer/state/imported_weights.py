@@ -1,4 +1,4 @@
-"""Weights that were trained elsewhere, as the checkpoint of step 0 of a run.
+"""Imported weights, which were trained elsewhere, as the checkpoint of step 0 of a run.
 
 The checkpoint holds no moments, and the run has trained on nothing. Such a run can be used like any
 other, and other runs can start from it (`trainer.init_from`), but its training cannot resume.

@@ -24,18 +24,18 @@ from trainer.zero.fragment import MASTER, FragmentReader
 READERS: Mapping[type[nn.Module], Callable[..., nn.Module]] = {
     Transformer: from_marian,
     MaskedLanguageModel: from_bert,
-    SentenceEncoder: from_bert,  # only the encoder's weights are requested from it
+    SentenceEncoder: from_bert,  # only the weights of BERT's encoder are read
 }
-# Settings that do not affect what the folder's weights compute.
+# Fields of `model` that may differ between the recipe and the folder.
 _FREE = ("network", "preset", "dropout", "attention_dropout", "pooling", "temperature")
 
 
 def folder_weights(folder: Path, engine: TrainingEngine) -> FragmentReader:
-    """Return a reader of the weights in a folder as fp32; moments are zero.
+    """Return a reader of the weights in a folder, in fp32; for moments, it returns zeros.
 
     Raises:
         ModelError: the folder has no readable network, or a weight is not finite.
-        RunMismatchError: the network is not that of the engine.
+        RunMismatchError: the network in the folder differs from that of the engine.
     """
     ours = engine.module
     if type(ours) not in READERS:
@@ -58,7 +58,7 @@ def folder_weights(folder: Path, engine: TrainingEngine) -> FragmentReader:
 
 
 def _facts(network: nn.Module) -> dict[str, Any]:
-    """Return by name the properties that two networks must have in common."""
+    """Return the properties that two networks must have in common, by name."""
     facts: dict[str, Any]
     if isinstance(network, MaskedLanguageModel | SentenceEncoder):
         encoder = network.encoder

@@ -1,9 +1,9 @@
 """Numerics fingerprint: everything that can change a run's rounding under the same recipe.
 
-Each checkpoint stores it. Under an equal fingerprint, a resumed run repeats the curve bit by bit.
-Under another one the data is still equal, and the curve is equal up to rounding. With
-`engine.numerics: exact` the curve stays equal bit by bit even if the number of ranks and the ZeRO
-stage differ.
+Each checkpoint stores the fingerprint. If it has not changed, a resumed run repeats the curve bit
+for bit. If it has changed, the data is still the same, and the curve is the same up to rounding.
+With `engine.numerics: exact`, the curve stays the same bit for bit even if the number of ranks or
+the ZeRO stage changes.
 """
 
 import platform
@@ -20,11 +20,11 @@ from trainer.rank.placement import Placement
 from trainer.record.metrics_lines import EVERY_BIT
 
 EXACT_SUMS = 2  # version of the sums in trainer/exact; another version rounds differently
-_COVERED = {"ranks", "zero_stage"}  # by exact sums
+_COVERED = {"ranks", "zero_stage"}  # with exact sums, a change of these entries changes no bit
 
 
 def fingerprint(engine: EngineConfig, placement: Placement) -> dict[str, Any]:
-    """Return the fingerprint of a rank's computations; homogeneous ranks have the same."""
+    """Return the fingerprint of a rank's computations; ranks on equal hardware have equal ones."""
     cuda = placement.device == "cuda"
     entries = {
         "ranks": placement.world_size,
@@ -77,9 +77,10 @@ def differences(before: dict[str, Any], now: dict[str, Any]) -> dict[str, list[A
 
 
 def promise(before: dict[str, Any], now: dict[str, Any]) -> str:
-    """Describe how far "one recipe, one curve" holds between two fingerprints, and its limits.
+    """Describe how exactly a run continues its curve if its fingerprint changes.
 
-    The data is the same in any case.
+    The data is the same in any case. If losses and weights are not the same to the last bit, the
+    text names the entries that cause it.
     """
     changed, uncovered = differences(before, now), _uncovered(before, now)
     if not changed:
@@ -102,7 +103,7 @@ def keeps_every_bit(before: dict[str, Any], now: dict[str, Any]) -> bool:
 
 
 def _uncovered(before: dict[str, Any], now: dict[str, Any]) -> dict[str, list[Any]]:
-    """Return the differences that change bits."""
+    """Return the differences that exact sums do not cover, so that they may change bits."""
     exact = _exact(before, now)
     changed = differences(before, now)
     return {name: values for name, values in changed.items() if not (exact and name in _COVERED)}

@@ -1,4 +1,4 @@
-"""Progress of a run: everything that a checkpoint holds besides the tensors of the state."""
+"""Progress of a run: everything that a checkpoint stores except the tensors of the state."""
 
 from dataclasses import dataclass, field
 
@@ -27,7 +27,7 @@ class Progress:
 
     @classmethod
     def of_checkpoint(cls, header: CheckpointHeader, cursor: Cursor) -> "Progress":
-        """Return the progress at which a checkpoint left the run.
+        """Return the progress of the run at a checkpoint.
 
         Args:
             header: the header of the checkpoint.

@@ -1,4 +1,4 @@
-"""Initial state of a rank: that of a checkpoint, of another run, or of step 0."""
+"""Initial state of a rank: from a checkpoint of the run or, at step 0, from its parent if any."""
 
 import torch
 
@@ -24,14 +24,15 @@ from trainer.zero.fragment import MASTER
 
 
 def begin(engine: TrainingEngine, context: RankContext) -> TrainingState:
-    """Return the state of step 0: moments of zero, and the weights of the parent, if any.
+    """Return the state of step 0: zero moments, and the weights of the parent if there is one.
 
-    If some weights are not the parent's, a notice lists them.
+    Without a parent, the weights are the engine's. If only some weights come from the parent, a
+    notice lists the others.
 
     Raises:
         CheckpointError, RunMismatchError: the parent has neither the recipe's network nor its
             encoder.
-        ModelError: the parent is a foreign model that cannot be read.
+        ModelError: the parent is a model in Hugging Face's layout that cannot be read.
     """
     warm_start = context.job.warm_start
     if warm_start is None:
@@ -48,7 +49,7 @@ def begin(engine: TrainingEngine, context: RankContext) -> TrainingState:
 def restore(
     engine: TrainingEngine, job: RankJob, checkpoint: Checkpoint, manifest: Manifest
 ) -> TrainingState:
-    """Return the state of a checkpoint, for any number of ranks and ZeRO stage that wrote it.
+    """Return the state in a checkpoint, whatever number of ranks and ZeRO stage wrote it.
 
     Raises:
         CheckpointError: its parameters are not those of the recipe's model.
@@ -68,7 +69,7 @@ def restore(
 
 
 def _load_transferred(engine: TrainingEngine, checkpoint: Checkpoint, context: RankContext) -> None:
-    """Fill the weights with those of another run's checkpoint, or of its encoder."""
+    """Load all weights, or only the encoder's, from a checkpoint of another run."""
     found = plan_weight_transfer(checkpoint, context.recipe.model.network, engine.parameter_shapes)
     if found.skipped_text:
         context.notify(found.skipped_text)
@@ -89,7 +90,7 @@ def record_resumption(
     progress: Progress,
     manifest: Manifest,
 ) -> None:
-    """Record events with the step at which the run continues, and the changes since then."""
+    """Record the step at which the run continues, and changes since the checkpoint, as events."""
     step, goodput = recorder.last_step, recorder.goodput
     if checkpoint is None:
         if goodput.restarts:

@@ -15,7 +15,7 @@ from trainer.zero.fragment import Fragment
 
 
 class SaverProtocol(Protocol):
-    """Interface of a saver for the training loop."""
+    """Interface of a saver, as the training loop uses it."""
 
     def save(self, *, final: bool) -> float: ...
 
@@ -33,10 +33,10 @@ class NoSaver:
 
 
 class Saver:
-    """Writer of one rank's checkpoints; construction allocates all memory that it needs.
+    """Writer of one rank's part of each checkpoint; the constructor allocates all its memory.
 
     Raises:
-        CheckpointError: a host has too little memory for that; raised on all ranks.
+        CheckpointError: a host has too little memory; raised on all ranks.
     """
 
     def __init__(
@@ -52,7 +52,8 @@ class Saver:
             context: the recipe, the placement and the job of this rank.
             state: the state to save.
             manifest: the manifest of the dataset, for its identity.
-            sync_record: syncs the record to the disk; no checkpoint may be ahead of it.
+            sync_record: syncs the metrics file to the disk, because it must contain all steps up to
+                a checkpoint.
         """
         self._recipe = context.recipe
         self._state = state
@@ -69,10 +70,10 @@ class Saver:
         )
 
     def save(self, *, final: bool) -> float:
-        """Start to write a checkpoint, and with `final` wait until it is written.
+        """Start writing a checkpoint; if `final`, wait until it is written.
 
         Returns:
-            How long training was stalled, in seconds.
+            The time for which training was stalled, in seconds.
 
         Raises:
             CheckpointError: the final checkpoint could not be written.
@@ -80,11 +81,11 @@ class Saver:
         return self._writer.save(self._header(), final=final)
 
     def finish(self) -> None:
-        """Wait until the rank's part of the last checkpoint is written, or has failed."""
+        """Wait until the rank's part of the last checkpoint is written, or could not be written."""
         self._writer.finish()
 
     def close(self) -> None:
-        """Wait for a write in flight, and free its memory."""
+        """Wait for a write in flight, and free the writer's memory."""
         self._writer.close()
 
     def _owned(self) -> Iterator[Fragment]:

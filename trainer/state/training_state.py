@@ -1,4 +1,4 @@
-"""Everything that a checkpoint holds, in its form during training."""
+"""State of a run during training: everything that a checkpoint stores."""
 
 from dataclasses import dataclass
 

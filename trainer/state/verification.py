@@ -23,7 +23,7 @@ class SharedVerification:
         """Wait until all ranks have hashed their shares; a collective.
 
         Raises:
-            DamagedCheckpointError: a rank found a file that differs; raised on all ranks.
+            DamagedCheckpointError: a rank found a damaged file; raised on all ranks.
         """
         problem = ""
         try:

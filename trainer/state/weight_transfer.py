@@ -1,10 +1,10 @@
-"""Weights that a new run takes from a checkpoint of another run.
+"""Selection of the weights that a new run copies from a checkpoint of another run.
 
     same network      all parameters, which must be those of the recipe's model
     another network   the complete encoder, `encoder.*`; the rest keeps its initial values
 
 So a network with another head can start from the encoder of a masked model. An encoder that matches
-only in part is refused, because it would compute something else with its weights.
+only in part is refused, because the copied weights would compute something else in it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,13 +21,14 @@ ENCODER = "encoder."  # prefix of the parameters' names
 
 @dataclass(frozen=True)
 class WeightTransfer:
-    """Parameters that a network takes from a checkpoint.
+    """Parameters that a network copies from a checkpoint.
 
     Attributes:
-        taken: the parameters that both have.
-        fresh: the parameters of the network that keep their initial values.
-        left: the parameters of the checkpoint that the network does not have.
-        weights: the number of elements of the taken parameters.
+        taken: the names of the parameters that are copied.
+        fresh: the names of the network's parameters that keep their initial values.
+        left: the names of the checkpoint's parameters that are not copied.
+        weights: the number of elements of the copied parameters; 0 if the networks are of the same
+            kind.
     """
 
     taken: tuple[str, ...]
@@ -37,7 +38,7 @@ class WeightTransfer:
 
     @property
     def skipped_text(self) -> str | None:
-        """Description of the parameters that are not taken, or None if all are taken."""
+        """Description of the parameters that are not copied, or None if all are copied."""
         if not self.fresh and not self.left:
             return None
         return (
@@ -50,7 +51,7 @@ class WeightTransfer:
 def plan_weight_transfer(
     checkpoint: Checkpoint, network: str, shapes: Mapping[str, Sequence[int]]
 ) -> WeightTransfer:
-    """Return the parameters that a network takes from a checkpoint.
+    """Return the parameters that a network copies from a checkpoint.
 
     Args:
         checkpoint: the checkpoint of the other run.
@@ -58,8 +59,8 @@ def plan_weight_transfer(
         shapes: the shapes of the network's parameters, by name.
 
     Raises:
-        CheckpointError: the checkpoint is of the same kind and has other parameters, or is of
-            another kind and does not have the same encoder.
+        CheckpointError: the checkpoint's network is of the same kind and has other parameters, or
+            it is of another kind and does not have the same encoder.
     """
     other = _network_of(checkpoint)
     if other in (None, network):
@@ -83,7 +84,7 @@ def plan_weight_transfer(
 
 
 def _network_of(checkpoint: Checkpoint) -> str | None:
-    """Return the kind of network in a checkpoint's recipe, or None if it predates that setting."""
+    """Return the kind of network in a checkpoint's recipe, or None if the recipe has none."""
     model = checkpoint.header.recipe.get("model")
     network = model.get("network") if isinstance(model, dict) else None
     return network if isinstance(network, str) else None
