@@ -60,7 +60,7 @@ def inline():
     stop = SimpleNamespace(reason=None)
     supervision = InlineSupervision(
         noting("add", "give_up"),
-        noting("line", "notice", "keep"),
+        noting("line", "notice", "log_detail"),
         noting("rank_moved", "checkpoint_begins", "checkpoint_ends"),
         stop,
     )
@@ -82,7 +82,7 @@ def test_without_ray_each_report_is_a_call(inline):
         ("checkpoint_begins", 8),
         ("line", LINE),
         ("notice", "a shard is damaged"),
-        ("keep", f"{DETAIL}8 threads"),
+        ("log_detail", f"{DETAIL}8 threads"),
         ("add", FILE, HEADER),
         ("checkpoint_ends", 7),
         ("give_up", 9),

@@ -19,7 +19,7 @@ def node(monkeypatch):
         found = node.titles.pop(0) if node.titles else []
         return [SimpleNamespace(info={"cmdline": title}) for title in found]
 
-    def join(address, tell_open):
+    def join(address, report_open_endpoints):
         node.joined.append(address)
         return nullcontext()
 
