@@ -13,7 +13,7 @@ BOS_TOKENS = 1  # before a sentence; `data.max_source_length` does not count it
 
 
 class EmbeddingBatchingConfig(BatchingConfig):
-    """Batching of pairs that are compared with each other: the same number in every micro-batch."""
+    """Batching of contrasted pairs: every micro-batch has the same number of them."""
 
     pairs_per_micro_batch: int = identity(
         REQUIRED,
@@ -41,7 +41,7 @@ class EmbeddingBatchingConfig(BatchingConfig):
 def check_recipe(
     data: PairDataConfig, batching: EmbeddingBatchingConfig, *, joint: bool, alpha: float
 ) -> None:
-    """Check that sections of a recipe agree.
+    """Check that the `data`, `batching` and `tokenizer` sections of a recipe agree.
 
     Args:
         joint, alpha: `tokenizer.joint` and `tokenizer.sampling.alpha`.
