@@ -17,7 +17,7 @@ RelativeName = Annotated[
 
 
 class FieldInfo(FileModel):
-    """One sequence of every example, with its name in shards and batches."""
+    """Field of a dataset: a kind of sequence that every example has, such as its source."""
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
     role: str  # role in the task: source, target, document, label, tags
@@ -64,10 +64,10 @@ class HeldOutInfo(FileModel):
 
     files: dict[str, FileInfo]
     pairs: Count
-    tag: str | None  # put before every source sentence
+    tag: str | None  # tag before every source sentence, or None
     sha256s: Annotated[
         tuple[Sha256, ...], Field(fail_fast=True)
-    ]  # of the corpus files as they were read
+    ]  # of the decompressed corpus files
 
 
 class SpecialIds(FileModel):
@@ -88,10 +88,10 @@ class ShardInfo(FileModel):
 
 
 class CorpusInfo(FileModel):
-    """Training corpus as it was actually read, pinned by the recipe or not."""
+    """Training corpus, with the hashes of all its files, even if the recipe does not pin them."""
 
     name: str
-    tag: str | None  # put before every source sentence
+    tag: str | None  # tag before every source sentence, or None
     sha256s: Annotated[tuple[Sha256, ...], Field(fail_fast=True)]  # of its files, decompressed
     read: Count
     kept: Count
@@ -99,7 +99,7 @@ class CorpusInfo(FileModel):
 
 
 class Tombstone(FileModel):
-    """Shard that is left out; it keeps its place in the order, and its pairs keep their numbers."""
+    """Shard that is left out; it keeps its position in the order, and its pairs their numbers."""
 
     shard: RelativeName
     reason: str
