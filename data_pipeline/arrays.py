@@ -43,7 +43,7 @@ class FieldArrays:
         return FieldArrays(self.ids.take(ranges(firsts + starts, sizes)), sizes.astype(np.int32))
 
     def rows(self) -> list[list[int]]:
-        """Return the ids of each sequence as lists."""
+        """Return the ids of each sequence as a list."""
         ends = np.cumsum(self.lengths, dtype=np.int64)
         return [sequence.tolist() for sequence in np.split(self.ids, ends)[:-1]]
 

@@ -11,7 +11,7 @@ class CorpusError(DataError):
 
 
 class TokenizerError(DataError):
-    """A SentencePiece model cannot be trained, read or used."""
+    """A tokenizer's model cannot be trained, read or used."""
 
 
 class DatasetError(DataError):

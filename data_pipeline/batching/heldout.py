@@ -22,7 +22,7 @@ class LongText(NamedTuple):
     """Held-out text that has more tokens than its field allows."""
 
     field: str
-    number: int  # in its set, from 1
+    number: int  # number of the text in its set, from 1
     tokens: int
     limit: int
 

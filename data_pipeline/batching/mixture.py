@@ -34,7 +34,7 @@ PASSES_KEPT = 2  # cached orders of shards; few windows span more passes than th
 class ShardSlice:
     """Consecutive pairs of one shard, at least one."""
 
-    shard: int  # number in the manifest
+    shard: int  # index among the manifest's shards
     start: int  # first pair, counted within the shard
     stop: int
     pass_number: int  # number of earlier passes over the corpus

@@ -28,7 +28,7 @@ from data_pipeline.random_keys import (
     stream_state,
 )
 
-MAX_PADDING = 0.02  # share of a window's rows
+MAX_PADDING = 0.02  # maximum share of padding in a window's rows
 
 
 class Part(NamedTuple):

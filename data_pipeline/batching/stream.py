@@ -33,8 +33,8 @@ class StepPlan:
 
     spans: tuple[Span, ...]
     units: int  # sum over all slots, see `DataTask.units`; the loss is divided by it
-    cursor: Cursor  # before the step
-    next_cursor: Cursor  # after the step; stored in its checkpoint
+    cursor: Cursor  # position before the step
+    next_cursor: Cursor  # position after the step, which its checkpoint stores
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +43,7 @@ class RankStep:
 
     slots: range
     micro_batches: list[MicroBatch]  # one for each slot
-    units: int  # of the whole step, over all ranks
+    units: int  # loss units of the whole step, over all ranks
     cursor: Cursor
     next_cursor: Cursor
 

@@ -33,9 +33,9 @@ class Examples:
     """Consecutive examples of one corpus, as stored in a shard.
 
     Attributes:
-        numbers: [examples], in the manifest's order.
+        numbers: [examples], the examples' numbers in the manifest's order.
         pass_number: number of earlier passes over the corpus.
-        texts: texts of the fields in `DataTask.texts_read`.
+        texts: texts of the fields in `DataTask.texts_read`, by field.
     """
 
     numbers: Int64Array
@@ -68,7 +68,7 @@ class MicroBatchShape:
 
 
 class DataTask(ABC):
-    """Task-specific steps from text to the micro-batches that ranks receive."""
+    """Interface of a task's data side: its steps from text to the micro-batches of ranks."""
 
     @abstractmethod
     def fields(self, data: DataConfig) -> tuple[FieldInfo, ...]:
@@ -77,7 +77,7 @@ class DataTask(ABC):
     def encode(
         self, field: FieldInfo, tokenizer: Tokenizer, texts: list[str], tag: str | None
     ) -> FieldArrays:
-        """Return the token ids of a field's texts as stored in shards: by default with EOS."""
+        """Return the token ids of a field's texts, as stored in shards; by default, with EOS."""
         return tokenizer.encode_field(texts, tag)
 
     def encode_all(

@@ -39,7 +39,7 @@ class WindowLayout:
 
     windows_per_epoch: int
     units: Int64Array  # [micro-batches], see `DataTask.units`
-    bytes: Int64Array  # [micro-batches], sizes of their arrays
+    bytes: Int64Array  # [micro-batches], sizes of all their arrays
 
 
 @dataclass(frozen=True, eq=False)

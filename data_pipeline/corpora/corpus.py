@@ -102,7 +102,7 @@ class CorpusReader:
         self._mirror = mirror
         self._cache = cache
         self._locations = list(zip(corpus.locations, corpus.sha256s, strict=True))
-        self._streams: list[LocationStream] = []  # open streams
+        self._streams: list[LocationStream] = []  # streams that are open now
         self._finished_bytes = 0
         self.total_bytes = sum(
             stored_bytes(location, mirror=mirror, cache=cache, sha256=sha256)

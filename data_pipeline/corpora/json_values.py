@@ -14,7 +14,7 @@ JSON_VALUES = Budget(
     2_000_000,
     "Leave out values other than the text, or split the line",
 )
-JSON_COUNTED_FROM = 1_000_000  # characters
+JSON_COUNTED_FROM = 1_000_000  # characters; values in shorter lines are not counted
 _COUNTED_AT_ONCE = 1024 * 1024
 
 

@@ -10,7 +10,7 @@ from pydantic import Field
 from data_pipeline.config.corpus import Sha256
 from foundation.file_model import Count, FileModel
 
-# File names relative to the dataset folder, which they cannot leave.
+# Name of a file in the dataset folder. The pattern excludes names that lead out of the folder.
 RelativeName = Annotated[
     str, Field(pattern=r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)*$", max_length=1000)
 ]
@@ -44,8 +44,8 @@ class DocumentLengths(FileModel):
 
     counts: Annotated[
         tuple[Count, ...], Field(fail_fast=True)
-    ]  # documents of 0, 1, 2–3, 4–7, … tokens: powers of two
-    longest: Count  # tokens
+    ]  # numbers of documents with 0, 1, 2–3, 4–7, … tokens
+    longest: Count  # in tokens
 
 
 class FileInfo(FileModel):
@@ -84,7 +84,7 @@ class ShardInfo(FileModel):
     corpus: Count  # position in `corpora`
     pairs: Annotated[Count, Field(ge=1)]
     first_pair: Count  # number of its first pair in the manifest's order
-    tokens: dict[str, Count]  # by field, EOS included
+    tokens: dict[str, Count]  # numbers of tokens by field, EOS included
 
 
 class CorpusInfo(FileModel):
@@ -92,10 +92,10 @@ class CorpusInfo(FileModel):
 
     name: str
     tag: str | None  # tag before every source sentence, or None
-    sha256s: Annotated[tuple[Sha256, ...], Field(fail_fast=True)]  # of its files, decompressed
+    sha256s: Annotated[tuple[Sha256, ...], Field(fail_fast=True)]  # of its decompressed files
     read: Count
     kept: Count
-    dropped: dict[str, Count]  # pairs by the first reason that applied
+    dropped: dict[str, Count]  # numbers of pairs, by the first reason that applied
 
 
 class Tombstone(FileModel):

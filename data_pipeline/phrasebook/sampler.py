@@ -135,7 +135,7 @@ def _position(pair: Pair, salt: str = "") -> bytes:
 
 
 def drawn_pairs() -> list[Pair]:
-    """Return every pair that the kinds draw, duplicates included, in the order of the draws."""
+    """Return all pairs that the sentence kinds draw, with duplicates, in the order of the draws."""
     drawn = (kind(Draw(f"{kind.__name__}/{i}")) for kind, count in KINDS for i in range(count))
     return [*TRAINED_ALWAYS, *(pair for pair in drawn if pair is not None)]
 

@@ -30,7 +30,7 @@ SHARDS_PER_GROUP = 16
 class GroupJob:
     """Input of the process that writes one group."""
 
-    settings: DataSettings  # first: unpickling it loads the extensions
+    settings: DataSettings  # must come first: unpickling it loads the extensions
     folder: Path  # destination of the shards
     corpus: int
     group: int

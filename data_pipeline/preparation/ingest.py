@@ -42,7 +42,7 @@ class IngestedCorpus:
 
 @dataclass(frozen=True)
 class _CleanJob:
-    settings: DataSettings  # first: unpickling it loads the chunk's classes
+    settings: DataSettings  # must come first: unpickling it loads the chunk's classes
     corpus: int
     heldout: HeldOutTexts
     before: Chunk | None  # the previous chunk, if this one needs its last sentences

@@ -33,7 +33,7 @@ class Row(NamedTuple):
     """Kept example, with its sort key and position."""
 
     key: int
-    position: int  # in its corpus
+    position: int  # position in the corpus, from 0
     texts: tuple[str, ...]
 
 

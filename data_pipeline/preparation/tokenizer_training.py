@@ -71,7 +71,7 @@ def given_tokenizers(settings: DataSettings) -> dict[str, Tokenizer] | None:
 def train_tokenizers(
     settings: DataSettings, corpora: list[IngestedCorpus], pool: ProcessPool
 ) -> dict[str, Tokenizer]:
-    """Train a tokenizer for each field; a joint one is the same object for all fields.
+    """Train a tokenizer for each field; a joint tokenizer is the same object for all fields.
 
     Raises:
         TokenizerError: a model cannot be trained.

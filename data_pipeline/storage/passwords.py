@@ -56,7 +56,7 @@ def check_netrc() -> None:
     if not named and not path.is_file():
         return
     try:
-        netrc.netrc(named)  # without a name, this also checks owner and mode
+        netrc.netrc(named)  # if `named` is None, this also checks owner and mode
     except netrc.NetrcParseError as error:
         problem = f"line {error.lineno} does not have the form machine HOST login USER password …"
         if error.lineno is None:

@@ -35,7 +35,7 @@ logger = logger_of(__name__)
 SOURCE = Path(__file__).with_name("segmenter.c")
 LIBRARY = Path(__file__).with_name("libsegmenter.so")
 CODE_POINTS = "utf-32-le" if sys.byteorder == "little" else "utf-32-be"
-MAX_BYTES = 4  # of a character in UTF-8
+MAX_BYTES = 4  # maximum for a character in UTF-8
 TRIAL_TEXTS = 40
 BY_COMPILED_CODE = "by compiled code"
 

@@ -37,8 +37,8 @@ WORD = re.compile(f"{SPACE}[^{SPACE}]*|[^{SPACE}]+")
 NEVER = -math.inf  # score of two symbols that do not form a piece
 UNKNOWN_PENALTY = 10.0  # SentencePiece scores unknown characters this much lower than any piece
 DRAW_BITS = 53  # the precision of a float, so that comparing draws with alpha is exact
-KEPT_WORDS = 2**15  # up to 150 MB for a unigram model, 20 MB for BPE
-LONGEST_KEPT_WORD = 24  # characters; longer words seldom recur
+KEPT_WORDS = 2**15  # cached words; at most 150 MB for a unigram model, 20 MB for BPE
+LONGEST_KEPT_WORD = 24  # in characters; longer words seldom recur and are not cached
 
 
 @dataclass(frozen=True)
