@@ -1,4 +1,4 @@
-"""The text pipeline: corpora, SentencePiece, shards, manifest and batch plan. Plain numpy."""
+"""Text pipeline, in numpy without torch: corpora, tokenizers, shards, manifest and batch plan."""
 
 from foundation import moved
 

@@ -1,6 +1,7 @@
-"""Arrays of sequences: flat, concatenated without padding, each ending in EOS.
+"""Sequences of token ids in flat arrays, concatenated without padding.
 
-Every array is contiguous, so that Ray's object store passes it on without a copy.
+A whole text ends with EOS. Every array is contiguous, so that Ray's object store passes it on
+without a copy.
 """
 
 from dataclasses import dataclass
@@ -15,20 +16,20 @@ Int64Array = NDArray[np.int64]
 UInt64Array = NDArray[np.uint64]
 Float64Array = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
-# Token ids of any integer type. Shards use the smallest type that holds them, which halves the
-# bytes and the transfer time to a rank.
+# Token ids of any integer type. Shards use the smallest type that can represent their ids, which
+# halves the bytes and the transfer time to a rank.
 IdArray = NDArray[np.integer[Any]]
 
 
 @dataclass(frozen=True, eq=False)
 class FieldArrays:
-    """Sequences of one field."""
+    """Sequences of one field, such as the source sentences of several pairs."""
 
     ids: IdArray  # [tokens], all sequences concatenated, EOS included
     lengths: Int32Array  # [sequences]
 
     def take(self, order: Int64Array) -> "FieldArrays":
-        """Return the sequences with the numbers `order`, in that order."""
+        """Return the sequences with the indices `order`, in that order."""
         ends = np.cumsum(self.lengths, dtype=np.int64)
         lengths = self.lengths.take(order)
         return FieldArrays(
@@ -42,7 +43,7 @@ class FieldArrays:
         return FieldArrays(self.ids.take(ranges(firsts + starts, sizes)), sizes.astype(np.int32))
 
     def rows(self) -> list[list[int]]:
-        """Return the ids of each sequence as lists."""
+        """Return the ids of each sequence as a list."""
         ends = np.cumsum(self.lengths, dtype=np.int64)
         return [sequence.tolist() for sequence in np.split(self.ids, ends)[:-1]]
 
@@ -65,7 +66,7 @@ class FieldArrays:
 
 
 def flattened(sequences: list[list[int]]) -> FieldArrays:
-    """Return the sequences as one flat field, int32."""
+    """Concatenate lists of token ids into flat int32 arrays."""
     lengths = np.fromiter(map(len, sequences), dtype=np.int32, count=len(sequences))
     tokens = chain.from_iterable(sequences)
     return FieldArrays(np.fromiter(tokens, dtype=np.int32, count=int(lengths.sum())), lengths)
@@ -81,14 +82,17 @@ def concatenate(parts: list[FieldArrays]) -> FieldArrays:
 
 
 def totals_before(lengths: Int32Array, bounds: Int64Array) -> Int64Array:
-    """Return the number of tokens before each of the sequences `bounds`, or before the end."""
+    """Return the number of tokens before sequence i, for each i in `bounds`.
+
+    If i is the number of sequences, that is the number of all tokens.
+    """
     return np.concatenate(([0], np.cumsum(lengths, dtype=np.int64)))[bounds]
 
 
 def balanced_block(index: int, blocks: int, items: int) -> range:
-    """Return the items of block `index` when `blocks` contiguous blocks share `items` evenly.
+    """Return the indices of the items in block `index` if `items` are split evenly into blocks.
 
-    The first `items mod blocks` blocks have one item more than the others.
+    Blocks are contiguous. The first `items mod blocks` blocks have one item more than the others.
     """
     size, larger = divmod(items, blocks)
     start = index * size + min(index, larger)

@@ -11,7 +11,7 @@ class CorpusError(DataError):
 
 
 class TokenizerError(DataError):
-    """A SentencePiece model cannot be trained, read or used."""
+    """A tokenizer's model cannot be trained, read or used."""
 
 
 class DatasetError(DataError):
@@ -19,13 +19,14 @@ class DatasetError(DataError):
 
 
 class BatchingError(DataError):
-    """The batching settings cannot hold for this data or for this number of ranks."""
+    """The batching settings do not fit the data or the number of ranks."""
 
 
 class DatasetFileError(DatasetError):
-    """A file of a dataset is not what the manifest promises.
+    """A file of a dataset is missing, damaged, or does not match the manifest.
 
-    All state is in the arguments, so that pickle carries the error across process borders.
+    The base class gets all values as arguments, so that the error can be pickled and sent to
+    another process.
     """
 
     def __init__(self, file: str, expected: str, found: str) -> None:
@@ -45,9 +46,10 @@ class DatasetFileError(DatasetError):
 
 
 class TarContentError(DataError):
-    """A tar archive is damaged or holds what is not allowed in it.
+    """A tar archive is damaged or contains a member that is not allowed.
 
-    All state is in the arguments, so that pickle carries the error across process borders.
+    The base class gets all values as arguments, so that the error can be pickled and sent to
+    another process.
     """
 
     def __init__(self, archive: str, member: str, problem: str) -> None:

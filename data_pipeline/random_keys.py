@@ -1,10 +1,10 @@
-"""Keys and permutations derived from integers alone, by SplitMix64.
+"""Random keys and permutations, computed from integers alone with SplitMix64.
 
-    (use, seed, epoch, ...) ──▶ state of a generator ──▶ its outputs: keys, and permutations by them
+    (use, seed, epoch, ...) ──▶ generator state ──▶ outputs: keys ──argsort──▶ permutation
 
-Every permutation sorts SplitMix64 keys (Steele, Lea and Flood 2014, "Fast splittable pseudorandom
-number generators"). This is a promise about the dataset format: numpy may change its generators,
-but these numbers never change (golden numbers in the tests).
+A permutation is the order of SplitMix64 keys (Steele, Lea and Flood 2014, "Fast splittable
+pseudorandom number generators"). The dataset format requires that these numbers never change, which
+numpy does not guarantee for its generators. Tests compare them with fixed values.
 """
 
 import numpy as np
@@ -14,7 +14,7 @@ from data_pipeline.arrays import Float64Array, Int32Array, Int64Array, UInt64Arr
 GOLDEN_GAMMA = np.uint64(0x9E3779B97F4A7C15)
 UINT64_MASK = (1 << 64) - 1
 
-# The first seed word of each use keeps the key streams of different uses apart.
+# First seed word for each use, so that different uses get different streams of keys.
 CORPUS_SHUFFLE = 1
 SHARD_SHUFFLE = 2
 PAIR_SHUFFLE = 3
@@ -33,7 +33,10 @@ def splitmix64(state: int, count: int) -> UInt64Array:
 
 
 def splitmix64_at(state: int, numbers: UInt64Array) -> UInt64Array:
-    """Return the outputs of that generator at the given positions, counted from 0; all differ."""
+    """Return the outputs at the given positions, from 0, of the generator that starts at `state`.
+
+    Outputs at different positions are different.
+    """
     return _mixed((numbers + np.uint64(1)) * GOLDEN_GAMMA + np.uint64(state & UINT64_MASK))
 
 
@@ -44,7 +47,7 @@ def _mixed(z: UInt64Array) -> UInt64Array:
 
 
 def stream_state(*words: int) -> int:
-    """Return the generator state identified by the words (use, seed, epoch, ...)."""
+    """Derive a generator state from seed words (use, seed, epoch, ...)."""
     state = 0
     for word in words:
         state = int(splitmix64(state ^ (word & UINT64_MASK), 1)[0])
@@ -52,7 +55,7 @@ def stream_state(*words: int) -> int:
 
 
 def permutation(count: int, *words: int) -> Int64Array:
-    """Return the permutation of `count` items identified by the words (use, seed, epoch, ...)."""
+    """Return the permutation of `count` items that seed words (use, seed, epoch, ...) determine."""
     state = stream_state(*words)
     # The generator's output function is a bijection, so the keys are distinct and the order does
     # not depend on the sorting algorithm.
@@ -77,10 +80,10 @@ def example_seeds(
 
 
 def uniform_at_positions(seeds: UInt64Array, lengths: Int32Array) -> Float64Array:
-    """Return a number in [0, 1) for each token of each example: [tokens], examples concatenated.
+    """Return a random number in [0, 1) for each token: [tokens], examples concatenated.
 
-    Token p of an example gets output p of the generator that starts at the example's seed. It
-    depends only on the example and the position.
+    Token p of an example gets output p of the generator that starts at the example's seed. The
+    number depends only on the example and the position.
 
     Args:
         seeds: [examples], see `example_seeds`.
@@ -92,5 +95,5 @@ def uniform_at_positions(seeds: UInt64Array, lengths: Int32Array) -> Float64Arra
 
 
 def uniform(keys: UInt64Array) -> Float64Array:
-    """Map keys to numbers in [0, 1)."""
-    return (keys >> np.uint64(11)).astype(np.float64) * 2.0**-53  # the 53 bits of a float64
+    """Map 64-bit keys to numbers in [0, 1)."""
+    return (keys >> np.uint64(11)).astype(np.float64) * 2.0**-53  # 53 bits, as in a float64

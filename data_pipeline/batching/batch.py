@@ -1,6 +1,6 @@
 """Micro-batches as plain numpy arrays, which data workers send to the ranks.
 
-The sequences of a field are those of `data_pipeline.arrays`: flat, without padding.
+The sequences of a field are flat and without padding, see `data_pipeline.arrays`.
 """
 
 from collections.abc import Mapping
@@ -13,16 +13,16 @@ from data_pipeline.batching.plan import WindowPlan
 
 @dataclass(frozen=True, eq=False)
 class MicroBatch:
-    """Aligned sequences of all fields: the part of a step that passes through the model at once.
+    """Examples of one forward and backward pass: the aligned sequences of all fields.
 
-    By default a sequence is a whole example and has a row to itself. With `starts` and `rows`, it
-    is a part of an example, and a row may hold several parts.
+    By default, a sequence belongs to a whole example, which has a separate row. With `starts` and
+    `rows`, a sequence belongs to a part of an example, and a row may contain several parts.
     """
 
-    pair_ids: Int64Array  # [parts], the example's number in the manifest's order
+    pair_ids: Int64Array  # [parts], number of each part's example in the manifest
     fields: dict[str, FieldArrays]
     starts: Int64Array | None = None  # [parts], offset of each part in its example
-    rows: Int32Array | None = None  # [parts], ascending from 0
+    rows: Int32Array | None = None  # [parts], each part's row, ascending from 0
 
     def tokens(self, field: str) -> int:
         """Return the number of tokens of a field, EOS included, padding excluded."""
@@ -30,7 +30,7 @@ class MicroBatch:
 
     @property
     def bytes(self) -> int:
-        """Bytes of all arrays."""
+        """Total size of all arrays, in bytes."""
         cuts = sum(array.nbytes for array in (self.starts, self.rows) if array is not None)
         return self.pair_ids.nbytes + cuts + sum(field.bytes for field in self.fields.values())
 
@@ -40,8 +40,8 @@ def assemble(
 ) -> list[MicroBatch]:
     """Cut a window's arrays into the micro-batches of its plan.
 
-    The sequences are reordered once for the whole window; the micro-batches are views of the
-    result.
+    The sequences are reordered once for the whole window. The arrays of micro-batches are views of
+    the reordered arrays.
     """
     pair_ids = pair_ids[plan.order]
     cuts = plan.cuts

@@ -1,7 +1,7 @@
-"""Held-out sets, validation and tests, read from the dataset folder.
+"""Held-out sets (validation and tests), read from the dataset folder.
 
-Their batches depend only on lengths and settings, not on seed, ranks or reading order. Every run
-therefore scores the same batches.
+Their batches depend only on lengths and settings, not on the seed, the number of ranks or the order
+of reading. Every run therefore scores the same batches.
 """
 
 from collections.abc import Mapping
@@ -19,10 +19,10 @@ TEXTS_COUNTED_AT_ONCE = 1000
 
 
 class LongText(NamedTuple):
-    """Held-out text with more tokens than its limit."""
+    """Held-out text that has more tokens than its field allows."""
 
     field: str
-    number: int  # in its set, from 1
+    number: int  # number of the text in its set, from 1
     tokens: int
     limit: int
 
@@ -64,7 +64,10 @@ def load_heldout(store: DatasetStore, manifest: Manifest, name: str) -> HeldOut:
 def first_too_long(
     task: str, data: DataConfig, heldout: HeldOut, tokenizers: Mapping[str, Tokenizer]
 ) -> LongText | None:
-    """Return the first text, by field, that exceeds its task's limit, or None if all fit."""
+    """Return the first text that exceeds the task's limit for its field, or None if all fit.
+
+    Fields are searched one after the other.
+    """
     for field, limit in DATA_TASKS[task].heldout_limits(data).items():
         texts, tag = heldout.texts[field], heldout.tags.get(field)
         for start in range(0, len(texts), TEXTS_COUNTED_AT_ONCE):
@@ -86,7 +89,8 @@ def check_heldout(
     """Check that all texts of a dataset's held-out set are short enough to be scored.
 
     Args:
-        location: location of the dataset.
+        name: name of the held-out set, for the message.
+        location: location of the dataset, for the message.
 
     Raises:
         DatasetError: a text has too many tokens.

@@ -2,12 +2,12 @@
 
 Each corpus is an endless stream of passes. A pass yields every pair of the corpus once, shard by
 shard; each pass has a different order of shards. A virtual epoch of N pairs takes the next
-round(share × N) pairs of each corpus's stream, divided evenly among its windows.
+round(share × N) pairs of each corpus's stream, divided evenly among the windows of the epoch.
 
     (epoch, window) ──shares──▶ a range of each corpus's stream ──permutation──▶ slices of shards
 
-A window's position in every stream thus follows from its number in closed form, and planning costs
-the same at any step. With a single corpus, the usual case, an epoch is a pass.
+A closed formula gives the range of any window, so planning takes the same time at any step. With a
+single corpus, the usual case, an epoch is one pass over the corpus.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,26 +22,26 @@ from data_pipeline.errors import BatchingError
 from data_pipeline.random_keys import SHARD_SHUFFLE, permutation
 from foundation.wording import counted
 
-# From this number of shards per window, a corpus is dealt in whole shards, so that few shards are
-# read for two windows. The corpus's part of a window is then off by less than a shard, which is at
-# most a quarter.
+# If a corpus has at least this many shards per window, windows begin at boundaries of its shards,
+# so that few shards are read for two windows. The number of its pairs in a window is then off by
+# less than one shard, which is at most a quarter of that number.
 SHARDS_FOR_WHOLE_DEALING = 4
 
-PASSES_KEPT = 2  # shuffled passes; few windows span more, so few shuffle shards again
+PASSES_KEPT = 2  # cached orders of shards; few windows span more passes than this
 
 
 @dataclass(frozen=True)
 class ShardSlice:
     """Consecutive pairs of one shard, at least one."""
 
-    shard: int  # number in the manifest
+    shard: int  # index among the manifest's shards
     start: int  # first pair, counted within the shard
     stop: int
     pass_number: int  # number of earlier passes over the corpus
 
 
 class _CorpusStream:
-    """Endless stream of one corpus; the numbers of pairs and shards continue from pass to pass."""
+    """Endless stream of one corpus; the numbers of its pairs and shards continue in each pass."""
 
     def __init__(self, index: int, first_shard: int, shard_pairs: Int64Array, seed: int) -> None:
         self.shards = len(shard_pairs)
@@ -53,24 +53,28 @@ class _CorpusStream:
         self._pass = lru_cache(PASSES_KEPT)(self._shuffle)
 
     def _shuffle(self, pass_number: int) -> tuple[Int64Array, Int64Array]:
-        """Return a pass's order of shards, and the pairs before each shard and in total."""
+        """Return the order of shards in a pass, and the number of pairs before each shard.
+
+        Returns:
+            [shards], and [shards + 1], whose last entry is the number of all pairs.
+        """
         order = permutation(self.shards, *self._words, pass_number)
         return order, np.concatenate(([0], np.cumsum(self._shard_pairs[order])))
 
     def shard_of(self, pair: int) -> int:
-        """Return the stream number of the shard that holds a pair, given by its stream number."""
+        """Return the number, in the stream, of the shard with pair number `pair` of the stream."""
         pass_number, offset = divmod(pair, self.pairs)
         _, bounds = self._pass(pass_number)
         return pass_number * self.shards + int(np.searchsorted(bounds, offset, side="right")) - 1
 
     def pairs_before(self, shard: int) -> int:
-        """Return the number of pairs of the stream before a shard, given by its stream number."""
+        """Return the number of pairs in the stream before shard number `shard` of the stream."""
         pass_number, position = divmod(shard, self.shards)
         _, bounds = self._pass(pass_number)
         return pass_number * self.pairs + int(bounds[position])
 
     def slices(self, start: int, stop: int) -> Iterator[ShardSlice]:
-        """Yield the slices of shards that hold the stream's pairs `start` to `stop` (exclusive)."""
+        """Yield the slices of shards with the stream's pairs `start` to `stop` (exclusive)."""
         if start == stop:
             return
         for shard in range(self.shard_of(start), self.shard_of(stop - 1) + 1):
@@ -87,7 +91,7 @@ class _CorpusStream:
 
 
 class Mixture:
-    """Windows of all virtual epochs, from the sizes of the shards and the corpora's shares."""
+    """Windows of all virtual epochs, computed from shard sizes and the shares of corpora."""
 
     def __init__(
         self,
@@ -96,14 +100,14 @@ class Mixture:
         window_shards: int,
         seed: int,
     ) -> None:
-        """Plan the windows of an epoch.
+        """Compute how many pairs of each corpus and how many windows an epoch has.
 
         Args:
-            shard_pairs: for each corpus the number of pairs of its shards, none of which is empty.
+            shard_pairs: number of pairs of each shard, by corpus; no shard is empty.
             shares: each corpus's share of an epoch; they sum to 1.
 
         Raises:
-            BatchingError: an epoch contains no pair of some corpus.
+            BatchingError: a corpus's share is less than one pair per epoch.
         """
         epoch_pairs = sum(int(pairs.sum()) for pairs in shard_pairs)
         self.pairs_per_epoch = [round(share * epoch_pairs) for share in shares]  # by corpus
@@ -120,18 +124,19 @@ class Mixture:
             _CorpusStream(index, firsts[index], pairs, seed)
             for index, pairs in enumerate(shard_pairs)
         ]
-        # Length of an epoch in shards' worth of pairs, rounded up for each corpus.
+        # Length of an epoch in shards of average size, rounded up for each corpus.
         shards = sum(
             -(-pairs * stream.shards // stream.pairs)
             for stream, pairs in zip(self._streams, self.pairs_per_epoch, strict=True)
         )
-        # Shards with few pairs could make more windows than any corpus has pairs.
+        # If shards are small, the number of windows is limited to the pairs of the largest corpus
+        # in an epoch.
         self.windows_per_epoch = min(-(-shards // window_shards), max(self.pairs_per_epoch))
 
     def slices(self, epoch: int, window: int) -> list[ShardSlice]:
-        """Return the slices of shards of a window, in the order in which its pairs are numbered.
+        """Return the slices of shards of a window, at least one.
 
-        There is at least one.
+        The pairs of a window are numbered in the order of these slices.
 
         Raises:
             BatchingError: the epoch has no such window.
@@ -152,7 +157,7 @@ class Mixture:
         ]
 
     def _bound(self, index: int, epoch: int, window: int) -> int:
-        """Return the number of pairs of a corpus's stream before a window."""
+        """Return the number of pairs in the stream of corpus `index` that precede a window."""
         stream, windows = self._streams[index], self.windows_per_epoch
         if len(self._streams) == 1:
             return stream.pairs_before(epoch * stream.shards + window * stream.shards // windows)
@@ -165,7 +170,7 @@ class Mixture:
 
 
 def shares_of(data: DataConfig, pairs: Sequence[int]) -> list[float]:
-    """Return each corpus's share of a virtual epoch: by weights, or by size and temperature.
+    """Return each corpus's share of a virtual epoch, from weights or from sizes and temperature.
 
     Args:
         pairs: number of pairs of each corpus, in the order of the recipe's `data.train`.

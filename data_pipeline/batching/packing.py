@@ -1,13 +1,14 @@
-"""Packing: documents are cut into parts, and parts are packed into rows of a fixed length.
+"""Packing of documents: they are cut into parts, and the parts are packed into rows.
 
-    lengths ──cut at the context length, from a random phase──▶ parts
-        ──best fit, the longest first──▶ rows ──few rows cut up to fill the others──▶ rows
+    lengths ──cut at the context length, from a random offset──▶ parts
+        ──best fit, the longest first──▶ rows ──cut up a few rows to fill the others──▶ rows
         ──shuffle──▶ micro-batches
 
-Parts that fill a row come first. Each remaining part goes into the fullest row with enough space
-(best-fit decreasing, Johnson et al. 1974; for language models Ding et al. 2024, "Fewer Truncations
-Improve Language Modeling"). Parts are cut once more only where padding would exceed MAX_PADDING.
-The padding of a window is thus at most that share of its tokens, or less than one row.
+A row has at most `context_length` tokens. Parts of that length get a row each. Each of the other
+parts goes into the fullest row with enough space (best-fit decreasing, Johnson et al. 1974; for
+language models Ding et al. 2024, "Fewer Truncations Improve Language Modeling"). Parts are cut
+again only if the padding of a window would exceed MAX_PADDING. The padding of a window is then at
+most this share of its tokens, or less than one row.
 """
 
 from bisect import insort
@@ -27,11 +28,11 @@ from data_pipeline.random_keys import (
     stream_state,
 )
 
-MAX_PADDING = 0.02  # share of a window's rows
+MAX_PADDING = 0.02  # maximum share of padding in a window's rows
 
 
 class Part(NamedTuple):
-    """Tokens `start` to `stop` (exclusive) of those that a document has to predict."""
+    """Part of a document: tokens `start` to `stop` (exclusive) among its tokens to predict."""
 
     document: int
     start: int
@@ -59,12 +60,12 @@ def plan_packed(
     """Pack a window's documents into rows, and cut the rows into micro-batches.
 
     Args:
-        lengths: [documents], tokens to predict, at least one each.
+        lengths: [documents], number of tokens to predict, at least 1 for each.
         context_length: maximum tokens of a row.
         budget: maximum tokens of a micro-batch, padding included; at least `context_length`.
-        before: number of preceding tokens that a part has in addition to its own.
-        fills: whether parts are cut once more to fill rows. If False, no document that fits into a
-            row is cut, and there may be more padding.
+        before: number of tokens that each part contains before its first token to predict.
+        fills: whether parts are cut again to fill rows. If False, no document that fits into a row
+            is cut, and there may be more padding.
     """
     order = permutation(len(lengths), PAIR_SHUFFLE, seed, epoch, window)
     state = stream_state(DOCUMENT_PHASE, seed, epoch, window)
@@ -83,10 +84,10 @@ def plan_uncut(
     epoch: int,
     window: int,
 ) -> WindowPlan:
-    """Pack parts like `plan_packed`, but without further cuts; there may be more padding.
+    """Pack parts like `plan_packed`, but without cutting them again; there may be more padding.
 
     Args:
-        parts: of at most `context_length` tokens each, in random order.
+        parts: parts of at most `context_length` tokens each, in random order.
     """
     rows = _shuffled(pack(parts, context_length, fills=False), seed, epoch, window)
     return _plan(rows, budget // context_length, before=0)
@@ -97,8 +98,8 @@ def plan_packed_heldout(
 ) -> WindowPlan:
     """Pack like `plan_packed`, but cut each document from its beginning and shuffle nothing.
 
-    No part is cut to fill a row: a document's loss does not depend on the other documents of the
-    set.
+    No part is cut again to fill a row, so that a document's loss does not depend on the other
+    documents of the set.
     """
     parts = cut_documents(
         lengths, range(len(lengths)), context_length, np.zeros(len(lengths), dtype=np.int64)
@@ -113,11 +114,12 @@ def cut_documents(
     context_length: int,
     phases: Int64Array,
 ) -> list[Part]:
-    """Return the parts of documents, with the documents in the given order.
+    """Cut documents, in the given order, into parts of at most `context_length` tokens.
 
     Args:
-        phases: [documents], position of each document's first token in a context, if the document
-            is longer than one. Random phases cut the same text at different places in each pass.
+        phases: [documents], number of tokens by which the first part of a document is shorter than
+            `context_length`; used only for documents longer than `context_length`. Random phases
+            cut the same text at different places in each pass.
     """
     parts: list[Part] = []
     for document, length in zip(order, lengths[list(order)].tolist(), strict=True):
@@ -131,7 +133,7 @@ def cut_documents(
 
 
 def pack(parts: Sequence[Part], context_length: int, *, fills: bool = True) -> list[Row]:
-    """Return rows of at most `context_length` tokens that contain all tokens of the parts once."""
+    """Pack parts into rows of at most `context_length` tokens that contain each token once."""
     rows = _best_fit(_longest_first(parts), context_length)
     return _fill(rows, context_length) if fills else rows
 
@@ -145,7 +147,7 @@ def _longest_first(parts: Sequence[Part]) -> list[Part]:
 def _best_fit(parts: Sequence[Part], context_length: int) -> list[Row]:
     """Put each part into the fullest row with space for it, or into a new row."""
     rows: list[Row] = []
-    by_room: list[list[int]] = [[] for _ in range(context_length + 1)]  # numbers of rows
+    by_room: list[list[int]] = [[] for _ in range(context_length + 1)]  # row numbers
     rooms = 0  # bit r is set if a row has space for r more tokens
     for part in parts:
         enough = rooms >> part.size

@@ -1,8 +1,8 @@
 """Endless stream of micro-batches, cut into steps.
 
-Epochs consist of windows, and windows of micro-batches. A step is the next M micro-batches,
-regardless of window and epoch boundaries. A layout gives the number of micro-batches of a window,
-so a rank can plan its steps without the data of other ranks.
+Epochs consist of windows, and windows of micro-batches. A step is the next `micro_batches_per_step`
+micro-batches, regardless of window and epoch boundaries. A layout gives the number of micro-batches
+of a window, so a rank can plan its steps without the data of other ranks.
 
     layout(epoch, window) -> iterate_steps -> StepPlan -> spans_of_slots -> fetch
 """
@@ -29,12 +29,12 @@ class Span:
 
 @dataclass(frozen=True)
 class StepPlan:
-    """Source of a step's micro-batches: slot i is the i-th micro-batch of the spans."""
+    """Plan of a step: slot i is the i-th micro-batch of the concatenated spans."""
 
     spans: tuple[Span, ...]
-    units: int  # of all slots, see `DataTask.units`; divides the loss
-    cursor: Cursor  # before the step
-    next_cursor: Cursor  # after the step; stored in its checkpoint
+    units: int  # sum over all slots, see `DataTask.units`; the loss is divided by it
+    cursor: Cursor  # position before the step
+    next_cursor: Cursor  # position after the step, which its checkpoint stores
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +43,7 @@ class RankStep:
 
     slots: range
     micro_batches: list[MicroBatch]  # one for each slot
-    units: int  # of the whole step, over all ranks
+    units: int  # loss units of the whole step, over all ranks
     cursor: Cursor
     next_cursor: Cursor
 
@@ -86,14 +86,14 @@ def iterate_steps(
 
 
 def next_window(position: Cursor, windows_per_epoch: int) -> Cursor:
-    """Return the beginning of the window after the position's window."""
+    """Return the position of the first micro-batch of the next window."""
     if position.window + 1 < windows_per_epoch:
         return Cursor(position.epoch, position.window + 1, 0)
     return Cursor(position.epoch + 1, 0, 0)
 
 
 def spans_of_slots(step: StepPlan, slots: range) -> tuple[Span, ...]:
-    """Return the spans that hold the slots `slots.start` to `slots.stop` (exclusive) of a step."""
+    """Return the spans of the micro-batches that belong to the given slots of a step."""
     found = []
     first_slot = 0
     for span in step.spans:

@@ -1,11 +1,11 @@
-"""The numpy half of a task, used by preparation, data workers and planning.
+"""Data side of a task, in numpy: used by preparation, data workers and planning.
 
-    texts ──encode──▶ examples in shards ──realise──▶ what a pass trains on ──plan──▶ rows
-        ──▶ micro-batches, each with its units
+    texts ──encode──▶ examples in shards ──realise──▶ sequences of one pass ──plan──▶ rows
+        ──▶ micro-batches, each with its number of loss units
 
-A task has no state: everything follows from its arguments. The other half, in torch, is
-`trainer.tasks`. Random choices are made in `realise` or `plan`, once, in the data worker. A rank
-never repeats them, so a rank computes exactly what the worker counted.
+A task has no state: all results follow from the arguments. The torch side of tasks is
+`trainer.tasks`. Random choices are made once, in the data worker, by `realise` or `plan`. A rank
+does not repeat them, so the ranks train on exactly the tokens whose loss units the worker counted.
 """
 
 from abc import ABC, abstractmethod
@@ -33,9 +33,9 @@ class Examples:
     """Consecutive examples of one corpus, as stored in a shard.
 
     Attributes:
-        numbers: [examples], in the manifest's order.
+        numbers: [examples], the examples' numbers in the manifest's order.
         pass_number: number of earlier passes over the corpus.
-        texts: texts of the fields in `DataTask.texts_read`.
+        texts: texts of the fields in `DataTask.texts_read`, by field.
     """
 
     numbers: Int64Array
@@ -51,10 +51,10 @@ class Examples:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Aligned texts, by field, that are scored and never trained on."""
+    """Texts of a held-out set, by field; the n-th texts of all fields belong to one example."""
 
     texts: dict[str, list[str]]
-    tags: Mapping[str, str]  # by field, the piece before every text
+    tags: Mapping[str, str]  # by field: the piece put before every text
 
     def __len__(self) -> int:
         return len(next(iter(self.texts.values())))
@@ -62,22 +62,22 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class MicroBatchShape:
-    """Padded size of a micro-batch; the shapes of tasks add sequence lengths."""
+    """Padded size of a micro-batch; subclasses for tasks add sequence lengths."""
 
     rows: int
 
 
 class DataTask(ABC):
-    """Task-specific steps from text to the micro-batches that ranks receive."""
+    """Interface of a task's data side: its steps from text to the micro-batches of ranks."""
 
     @abstractmethod
     def fields(self, data: DataConfig) -> tuple[FieldInfo, ...]:
-        """Return the fields that each example is stored with."""
+        """Return the fields that are stored for each example."""
 
     def encode(
         self, field: FieldInfo, tokenizer: Tokenizer, texts: list[str], tag: str | None
     ) -> FieldArrays:
-        """Return the token ids of a field's texts as stored in shards: by default with EOS."""
+        """Return the token ids of a field's texts, as stored in shards; by default, with EOS."""
         return tokenizer.encode_field(texts, tag)
 
     def encode_all(
@@ -102,18 +102,21 @@ class DataTask(ABC):
         }
 
     def own_pieces(self) -> tuple[str, ...]:
-        """Return pieces that every field's tokenizer must have; like tags, no text has them."""
+        """Return special pieces that every field's tokenizer must have.
+
+        Like tags, they are never pieces of ordinary text.
+        """
         return ()
 
     @abstractmethod
     def rules(self, data: DataConfig, corpus: CorpusConfig) -> Sequence[Rule]:
-        """Return the rules on the text of a training corpus, in the order of their application."""
+        """Return the rules on the text of a training corpus, in the order in which they apply."""
 
     def fewest_tokens(self, field: FieldInfo, tag: str | None) -> int | None:
-        """Return the length of a field's shortest sequence: one text token with its EOS.
+        """Return the minimum length of a field's sequences: one token of text and EOS.
 
-        Shorter sequences are never kept. The default is None: the field's sequences may have ids
-        other than those of text, padding included.
+        Shorter sequences are never kept. By default, return None, which allows any sequence of ids,
+        including padding ids and sequences without EOS.
 
         Args:
             tag: the piece before each text of the dataset's first field, or None if there is none.
@@ -124,7 +127,7 @@ class DataTask(ABC):
     def drops(
         self, lengths: Mapping[str, Int64Array], data: DataConfig, tags: Mapping[str, str]
     ) -> dict[str, BoolArray]:
-        """Return the examples that are dropped because of their tokens: by reason, [examples].
+        """Return which examples are dropped because of their lengths: a mask [examples] by reason.
 
         All reasons are present, in the order in which they are tried, even if nothing is dropped.
 
@@ -133,19 +136,23 @@ class DataTask(ABC):
         """
 
     def texts_read(self, settings: DataSettings) -> frozenset[str]:
-        """Return the fields whose texts `realise` reads; reading them from a shard takes time."""
+        """Return the fields whose texts `realise` needs.
+
+        Only these texts are read from shards, because reading them takes time.
+        """
         return frozenset()
 
     def realises(self, settings: DataSettings) -> bool:
-        """Return whether `realise` changes anything under this recipe."""
+        """Return whether `realise` must be called under this recipe."""
         return bool(self.texts_read(settings))
 
     def realise(
         self, examples: Examples, settings: DataSettings, tokenizers: Mapping[str, Tokenizer]
     ) -> dict[str, FieldArrays]:
-        """Return the sequences of this pass: by default the fields as they are stored.
+        """Return the sequences that this pass trains on; by default, the fields as stored.
 
-        A task may derive other fields from them, which its micro-batches then have.
+        A task may derive other fields from the stored ones. Its micro-batches then have those
+        fields instead.
         """
         return examples.fields
 
@@ -161,12 +168,12 @@ class DataTask(ABC):
     def plan(
         self, fields: Mapping[str, FieldArrays], settings: DataSettings, epoch: int, window: int
     ) -> WindowPlan:
-        """Cut a window into micro-batches: a pure function of lengths, settings and coordinate."""
+        """Plan a window's micro-batches: a pure function of lengths, settings, epoch and window."""
 
     def heldout_limits(self, data: DataConfig) -> Mapping[str, int]:
-        """Return the maximum tokens of a held-out text, by field: by default there is no limit.
+        """Return the maximum tokens of a held-out text, by field; by default, there is no limit.
 
-        The limits guard memory, because held-out texts are never dropped.
+        The limits protect memory, because held-out texts are not dropped however long they are.
         """
         return {}
 
@@ -174,14 +181,17 @@ class DataTask(ABC):
     def heldout_micro_batches(
         self, heldout: HeldOut, tokenizers: Mapping[str, Tokenizer], settings: DataSettings
     ) -> list[MicroBatch]:
-        """Return a whole held-out set in batches that depend only on lengths and settings.
+        """Return a whole held-out set as micro-batches that depend only on lengths and settings.
 
-        `pair_ids` are the numbers of the set's examples, from 0.
+        Their `pair_ids` are the indices of the set's examples, from 0.
         """
 
     @abstractmethod
     def units(self, micro_batch: MicroBatch) -> int:
-        """Return the divisor of the loss, such as target tokens, masked tokens or examples."""
+        """Return the number of loss units, such as target tokens, masked tokens or examples.
+
+        The loss of a step is divided by the units of all its micro-batches.
+        """
 
     @abstractmethod
     def widest(self, manifest: Manifest, settings: DataSettings) -> list[Any]:
@@ -192,16 +202,16 @@ class DataTask(ABC):
 
     @abstractmethod
     def synthetic(self, shape: Any, special: SpecialIds) -> MicroBatch:
-        """Return a micro-batch of a shape of `widest`, without padding."""
+        """Return a micro-batch without padding that has a shape returned by `widest`."""
 
     @abstractmethod
     def dummy(self, special: SpecialIds) -> MicroBatch:
-        """Return a constant, minimal micro-batch for ranks with one slot fewer than others."""
+        """Return a constant, minimal micro-batch for a rank that has one slot fewer than others."""
 
 
 def rules_by_corpus(manifest: Manifest) -> list[dict[str, SequenceRules]]:
     """Return, for each corpus, the rules that its shards' sequences must satisfy, by field."""
-    known = manifest.task in DATA_TASKS  # the task of an extension may not be loaded
+    known = manifest.task in DATA_TASKS  # an extension's task may not be loaded
     task = DATA_TASKS[manifest.task] if known else None
     return [_rules(manifest, task, corpus) for corpus in manifest.corpora]
 

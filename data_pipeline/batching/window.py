@@ -1,11 +1,11 @@
 """Windows: slices of shards that are read, verified and cut into micro-batches.
 
     (epoch, window) ──mixture──▶ slices ──store──▶ shards, verified ──▶ sequences
-        ──realise, if the task draws anything──▶ sequences ──plan──▶ micro-batches
+        ──realise, if the task needs it──▶ sequences ──plan──▶ micro-batches
 
-`WindowReader` maps coordinates to micro-batches. Its only state is a cache: every process returns
-the same micro-batches for the same coordinates. If a data worker is lost, its requests can be
-repeated elsewhere.
+`WindowReader` maps coordinates, which are an epoch and a window, to micro-batches. Its only state
+is a cache: every process returns the same micro-batches for the same coordinates. If a data worker
+is lost, another process can therefore repeat its requests.
 """
 
 from collections import OrderedDict
@@ -35,11 +35,11 @@ DEFAULT_CACHE_BYTES = 512 * MEGABYTE
 
 @dataclass(frozen=True, eq=False)
 class WindowLayout:
-    """Sizes of a window's micro-batches, which the planning of steps needs."""
+    """Sizes of a window's micro-batches, which are needed to plan steps."""
 
     windows_per_epoch: int
     units: Int64Array  # [micro-batches], see `DataTask.units`
-    bytes: Int64Array  # [micro-batches], sizes of their arrays
+    bytes: Int64Array  # [micro-batches], sizes of all their arrays
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +51,8 @@ class _Window:
 class WindowReader:
     """Reader of the windows of one dataset under one recipe.
 
-    `layout` and `fetch` raise DatasetFileError if retries fail.
+    `layout` and `fetch` raise DatasetFileError if a shard is damaged or cannot be read after
+    retries.
     """
 
     def __init__(
@@ -61,11 +62,14 @@ class WindowReader:
         settings: DataSettings,
         cache_bytes: int = DEFAULT_CACHE_BYTES,
     ) -> None:
-        """Open the mixture, with the errors of `open_mixture`; read no shard yet.
+        """Open the mixture; shards are read later.
 
         Args:
-            cache_bytes: maximum bytes of cached arrays; the oldest windows are evicted, and the
-                newest is always kept.
+            cache_bytes: maximum bytes of cached arrays; the least recently used windows are evicted
+                first, and the newest is always kept.
+
+        Raises:
+            DatasetError, BatchingError: see `open_mixture`.
         """
         self.manifest = manifest
         self.windows_read = 0
@@ -82,7 +86,7 @@ class WindowReader:
         self._mixture = open_mixture(self.manifest, settings)
 
     def layout(self, epoch: int, window: int) -> WindowLayout:
-        """Return the layout of a window, and cache its shards' data for a `fetch`."""
+        """Return the layout of a window, and cache its micro-batches for `fetch`."""
         return self._window(epoch, window).layout
 
     def fetch(self, epoch: int, window: int, start: int, stop: int) -> list[MicroBatch]:
@@ -130,14 +134,14 @@ class WindowReader:
         )
 
     def _read_slice(self, part: ShardSlice) -> dict[str, list[FieldArrays]]:
-        """Return the sequences of each field in this pass, in one part or several.
+        """Return, by field, the sequences of a slice in this pass, as one or several arrays.
 
         The fields are the dataset's, or those that the task derives from them.
         """
         shard = self.manifest.shards[part.shard]
         data = self._store.read(shard.name, shard.sha256, shard.bytes)
         blocks = unpack_shard(data, shard, texts=bool(self._texts_read))
-        if part.shard not in self._checked:  # the sha256 fixes its bytes, so once is enough
+        if part.shard not in self._checked:  # once is enough: the sha256 guarantees its bytes
             for block in blocks:
                 check_sequences(shard.name, block, self._rules[shard.corpus])
             self._checked.add(part.shard)

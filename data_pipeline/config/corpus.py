@@ -1,7 +1,7 @@
 """Recipe settings that the corpora of all tasks share, and settings of cleaning.
 
 `data_pipeline.config.pair` and `data_pipeline.config.text` define the kinds of corpora.
-`foundation.section` explains what a change of a field means.
+`foundation.section` explains `identity` and the other change classes of fields.
 """
 
 from collections.abc import Callable, Iterable
@@ -18,7 +18,7 @@ from foundation.section import Section, identity
 from foundation.wording import counted, join_items
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-# A field of a line or sample: the number of a TSV column, from 0, or a name.
+# Location of a text in a line or sample: the number of a TSV column, from 0, or a name.
 Column = Annotated[int, Field(ge=0)] | Annotated[str, Field(min_length=1)]
 
 LOCATION = (
@@ -42,7 +42,7 @@ class Columns(Section):
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Names of the texts in reports, in the same order: the names of their keys."""
+        """Names of the texts in reports, in the order of `texts`: this section's field names."""
         return tuple(name for name in type(self).model_fields if name != "score")
 
     @property
@@ -52,13 +52,14 @@ class Columns(Section):
 
     @property
     def of_numbers(self) -> frozenset[Column]:
-        """Columns of texts that may be integers, which are read as their digits."""
+        """Columns whose values may be integers, which are then read as their decimal digits."""
         return frozenset()
 
 
-# The order of fields is part of a format: manifests and the names of run folders contain it. The
-# fields of pairs come between those that all corpora share. Both kinds are therefore inherited, and
-# pydantic puts the last base's fields first.
+# Manifests and the names of run folders depend on the order of the fields, so it must not change.
+# In a pair corpus, the fields of pairs come between two groups of fields that all corpora share.
+# Each group is therefore a separate base class. pydantic puts the fields of the last base class
+# first.
 
 
 class FilesConfig(Section):
@@ -89,11 +90,11 @@ class _Weight(Section):
 
 
 class CorpusConfig(_Weight, FilesConfig):
-    """Corpus to train on or to score: the settings that all kinds of corpora share."""
+    """Settings that all kinds of corpora share, whether for training or for scoring."""
 
     noun: ClassVar[str] = "example"  # the word for an example in reports
     has_documents: ClassVar[bool] = False  # whether a text may be long and contain line ends
-    own_formats: ClassVar[tuple[str, ...]] = ()  # in addition to those in READERS
+    own_formats: ClassVar[tuple[str, ...]] = ()  # formats in addition to those in READERS
     _hash_keys: ClassVar[str] = "files_sha256"
 
     @property
@@ -103,7 +104,7 @@ class CorpusConfig(_Weight, FilesConfig):
 
     @property
     def sha256s(self) -> tuple[str | None, ...]:
-        """Hash that the recipe gives for each location, or None where it gives none."""
+        """Sha256 of each file in the recipe, by location; None where the recipe has none."""
         return self.files_sha256 or (None,) * len(self.locations)
 
     @property
@@ -113,12 +114,15 @@ class CorpusConfig(_Weight, FilesConfig):
 
     @property
     def share(self) -> tuple[float, float]:
-        """Start and stop, as shares of each file's bytes, between which the examples begin."""
+        """Part of each file that is used: start and stop, as shares of the file's bytes.
+
+        The corpus has the examples that begin in this part.
+        """
         return (0.0, 1.0)
 
     @property
     def texts_of_files(self) -> tuple[tuple[str, ...], ...]:
-        """Constant texts of each location's examples, appended to the texts that are read.
+        """Texts to append to the texts of every example of a file, for each location.
 
         Empty if there are none.
         """
@@ -180,7 +184,7 @@ class _Duplicates(Section):
 
 
 class CleaningConfig(_Duplicates, NormaliseConfig):
-    """Rules that drop examples; the first that applies to an example is counted and reported."""
+    """Rules that drop examples; an example is reported under the first rule that drops it."""
 
     @property
     def drops_heldout(self) -> bool:
@@ -189,11 +193,11 @@ class CleaningConfig(_Duplicates, NormaliseConfig):
 
 
 def is_remote(location: str) -> bool:
-    """Return whether fsspec must open the location: a URL, no path and no built-in corpus."""
+    """Return whether fsspec must open the location: a URL, not a path or a built-in corpus."""
     return "://" in location and not location.startswith("file://")
 
 
 def name_suffix(location: str) -> str:
-    """Return the suffix that indicates a file's format, such as .tsv, without compression's."""
+    """Return the suffix of a name that indicates the file's format, such as .tsv for a.tsv.gz."""
     name = PurePosixPath(urlsplit(location).path)
     return (name.with_suffix("") if name.suffix in COMPRESSIONS else name).suffix

@@ -1,6 +1,6 @@
 """Recipe sections about text that all tasks share: `data`, `tokenizer` and `batching`.
 
-Identity fields also decide the bytes of the prepared dataset, unless they are `plan_only`.
+Identity fields also determine the bytes of the prepared dataset, unless they are `plan_only`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -70,7 +70,7 @@ class ShardsConfig(Section):
 
 
 class DataConfig(ShardsConfig, CorporaConfig):
-    """Text and shape of the prepared dataset: the settings that all tasks share."""
+    """Corpora of a dataset and the size of its shards: the settings that all tasks share."""
 
     @model_validator(mode="after")
     def _test_names_are_free(self) -> Self:
@@ -119,19 +119,19 @@ class DataConfig(ShardsConfig, CorporaConfig):
     def problem_of(self, texts: Sequence[str]) -> str | None:
         """Return the problem with an example's texts, or None if they can be used.
 
-        The texts could be read. The problem ends with the remedy: preparation stops at such an
-        example and reports its place in the corpus.
+        The problem ends with the remedy. Preparation stops at the first example with a problem and
+        reports its location in the corpus.
         """
         return None
 
     @property
     def sentences_before(self) -> int:
-        """Number of sentences of its document that precede each text of the first field."""
+        """Number of preceding sentences that are joined to a text of the first field as context."""
         return 0
 
     @property
     def corpus_names(self) -> tuple[str, ...]:
-        """Name of each training corpus: the given one, or one made from its position."""
+        """Name of each training corpus: the given one, or one derived from its position."""
         alone = len(self.train) == 1
         return tuple(
             corpus.name or ("train" if alone else f"train-{index}")
@@ -140,10 +140,11 @@ class DataConfig(ShardsConfig, CorporaConfig):
 
 
 class SubwordSamplingConfig(Section):
-    """Regularisation by a different segmentation of every sentence in every pass.
+    """Settings of subword sampling: each pass segments every sentence differently.
 
-    With a BPE model this is BPE-dropout (Provilkov et al. 2020), with a unigram model subword
-    regularisation (Kudo 2018). The segmentation depends only on seed, pass and pair.
+    This regularises the model. With a BPE model it is BPE-dropout (Provilkov et al. 2020); with a
+    unigram model it is subword regularisation (Kudo 2018). The segmentation depends only on seed,
+    pass and pair.
     """
 
     alpha: float = identity(
@@ -169,9 +170,9 @@ TOKENIZERS.register(MARIAN, "data_pipeline.tokenizers.marian:MarianTokenizer")
 
 
 class TokenizerConfig(Section):
-    """Settings of a SentencePiece model (Kudo and Richardson 2018).
+    """Settings of a tokenizer, usually a SentencePiece model (Kudo and Richardson 2018).
 
-    It is trained on the training corpora, or given.
+    It is either trained on the training corpora, or an existing model.
     """
 
     type: str = identity(

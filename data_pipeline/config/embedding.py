@@ -9,11 +9,11 @@ from data_pipeline.config.data import BatchingConfig
 from data_pipeline.config.pair import PairDataConfig
 from foundation.section import REQUIRED, identity
 
-BOS_TOKENS = 1  # before a sentence; `data.max_source_length` does not count it
+BOS_TOKENS = 1  # number before a sentence, which `data.max_source_length` does not include
 
 
 class EmbeddingBatchingConfig(BatchingConfig):
-    """Batching of pairs that are compared with each other: the same number in every micro-batch."""
+    """Batching of contrasted pairs: every micro-batch has the same number of them."""
 
     pairs_per_micro_batch: int = identity(
         REQUIRED,
@@ -41,7 +41,7 @@ class EmbeddingBatchingConfig(BatchingConfig):
 def check_recipe(
     data: PairDataConfig, batching: EmbeddingBatchingConfig, *, joint: bool, alpha: float
 ) -> None:
-    """Check that sections of a recipe agree.
+    """Check that the `data`, `batching` and `tokenizer` sections of a recipe agree.
 
     Args:
         joint, alpha: `tokenizer.joint` and `tokenizer.sampling.alpha`.

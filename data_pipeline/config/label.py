@@ -1,6 +1,6 @@
 """Recipe settings of labelled texts and tagged words.
 
-`foundation.section` explains what a change of a field means.
+`foundation.section` explains `identity` and the other change classes of fields.
 """
 
 import re
@@ -20,7 +20,7 @@ from foundation.wording import counted, format_value, join_items
 
 LABEL = "label"  # the field of a text's label, in shards
 TAGS = "tags"  # the field of the tags of a text's words, in shards
-# Tags of words whose case is hidden: see `data_pipeline.corpora.tagged.case_of`.
+# Tags of words if the tag is the word's original case: see `data_pipeline.corpora.tagged.case_of`.
 CASES = ("lower", "title", "upper", "mixed")
 LABELS_SHOWN = 20
 _OUTSIDE = "O"
@@ -42,7 +42,7 @@ class LabelledColumns(TextColumns):
 
 
 class LabelledCorpusConfig(TextCorpusConfig):
-    """Texts with one label each."""
+    """Corpus of texts with one label each."""
 
     own_formats: ClassVar[tuple[str, ...]] = ("text", "jsonl", "tsv", "webdataset")
     formats_by_name: ClassVar[Mapping[str, str]] = {**FORMATS, ".tsv": "tsv"}
@@ -134,7 +134,7 @@ class LabelsDataConfig(TextDataConfig):
 
 
 class LabelledDataConfig(LabelsDataConfig):
-    """Texts with one label each, and the shape of the prepared dataset."""
+    """Settings of a dataset of texts with one label each."""
 
     train: tuple[LabelledCorpusConfig, ...] = identity(
         REQUIRED, "training corpora; each is shuffled once, globally", min_length=1
@@ -170,7 +170,7 @@ class TaggedColumns(TextColumns):
 
 
 class TaggedCorpusConfig(TextCorpusConfig):
-    """Sentences with one tag for each word."""
+    """Corpus of sentences with one tag for each word."""
 
     noun: ClassVar[str] = "sentence"
     own_formats: ClassVar[tuple[str, ...]] = ("conll", "jsonl", "text")
@@ -239,7 +239,7 @@ class TaggedCorpusConfig(TextCorpusConfig):
 
 
 class TaggedDataConfig(LabelsDataConfig):
-    """Sentences with one tag for each word, and the shape of the prepared dataset."""
+    """Settings of a dataset of sentences with one tag for each word."""
 
     train: tuple[TaggedCorpusConfig, ...] = identity(
         REQUIRED, "training corpora; each is shuffled once, globally", min_length=1
@@ -289,7 +289,7 @@ class TaggedDataConfig(LabelsDataConfig):
 
 
 def unknown_label(label: str, known: Sequence[str], noun: str) -> str | None:
-    """Return the problem with a label that the recipe does not list, or None if it does."""
+    """Return the problem if `label` is not one of the `known` labels, or None if it is."""
     if label in known:
         return None
     shown = join_items(known[:LABELS_SHOWN])

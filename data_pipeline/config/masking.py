@@ -44,7 +44,7 @@ class MaskedBatchingConfig(PackedBatchingConfig):
 
 
 class PairMaskedBatchingConfig(MaskedBatchingConfig):
-    """Masking and packing of pairs, which are never cut."""
+    """Masking and packing of pairs, which are never cut into parts."""
 
     alone: float = identity(
         0.0,

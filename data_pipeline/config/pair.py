@@ -1,6 +1,6 @@
 """Recipe settings of sentence pairs: their corpora, cleaning and lengths.
 
-`foundation.section` explains what a change of a field means.
+`foundation.section` explains `identity` and the other change classes of fields.
 """
 
 from collections.abc import Mapping
@@ -29,7 +29,7 @@ SOURCE, TARGET = "src", "tgt"  # the fields of a pair, in shards and batches
 
 
 class PairColumns(Columns):
-    """Columns of a line or sample that hold its sentences."""
+    """Columns of a line or sample that contain a pair's sentences."""
 
     source: Column = identity(0, "the source sentence")
     target: Column = identity(1, "the target sentence")
@@ -61,7 +61,7 @@ class _Tag(FilesConfig):
 
 
 class PairCorpusConfig(CorpusConfig, _Tag, _AlignedFiles):
-    """Sentence pairs: two files aligned line by line, or files that hold both sides."""
+    """Corpus of sentence pairs: two files aligned line by line, or files with both sides."""
 
     noun: ClassVar[str] = "pair"
     own_formats: ClassVar[tuple[str, ...]] = tuple(FORMATS.values())
@@ -93,7 +93,7 @@ class PairCorpusConfig(CorpusConfig, _Tag, _AlignedFiles):
 
     @property
     def sha256s(self) -> tuple[str | None, ...]:
-        """Hash that the recipe gives for each location, or None where it gives none."""
+        """Sha256 of each file in the recipe, by location; None where the recipe has none."""
         if self.source is not None:
             return (self.source_sha256, self.target_sha256)
         return super().sha256s
@@ -107,7 +107,7 @@ class PairCorpusConfig(CorpusConfig, _Tag, _AlignedFiles):
 
     @property
     def tags(self) -> dict[str, str]:
-        """Tag of the source, if it has one."""
+        """Tag to put before every source sentence, under the key SOURCE; empty without a tag."""
         return {} if self.tag is None else {SOURCE: self.tag}
 
     def _check_form(self) -> None:
@@ -163,7 +163,7 @@ class _PairRules(NormaliseConfig):
 
 
 class PairCleaningConfig(CleaningConfig, _PairRules):
-    """Rules that drop pairs; the first rule that applies to a pair is counted and reported.
+    """Rules that drop pairs; a pair is reported under the first rule that drops it.
 
     Pairs with an empty side, or with more tokens than `data.max_source_length` or
     `data.max_target_length`, are always dropped.
@@ -196,7 +196,7 @@ class _SentenceLengths(CorporaConfig):
 
 
 class PairDataConfig(DataConfig, _SentenceLengths, _Languages):
-    """Parallel text, and the shape of the prepared dataset."""
+    """Settings of a dataset of sentence pairs."""
 
     train: tuple[PairCorpusConfig, ...] = identity(
         REQUIRED, "training corpora; each is shuffled once, globally", min_length=1
@@ -211,7 +211,7 @@ class PairDataConfig(DataConfig, _SentenceLengths, _Languages):
 
 
 class TranslationDataConfig(PairDataConfig):
-    """Parallel text of a translation model, which may read whole documents."""
+    """Settings of sentence pairs for translation, optionally with context sentences."""
 
     context_sentences: int = identity(
         0,

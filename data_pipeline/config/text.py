@@ -1,6 +1,6 @@
 """Recipe settings of monolingual text: documents, their boundaries and their cleaning.
 
-`foundation.section` explains what a change of a field means.
+`foundation.section` explains `identity` and the other change classes of fields.
 """
 
 from collections.abc import Mapping
@@ -30,7 +30,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class TextColumns(Columns):
-    """Column of a line, sample or row that holds its text."""
+    """Column of a line, sample or row that contains a document."""
 
     text: Column = identity("text", "the document")
     score: Column | None = identity(None, "a quality score of the document")
@@ -45,7 +45,7 @@ class TextColumns(Columns):
 
 
 class TextCorpusConfig(CorpusConfig):
-    """Documents."""
+    """Corpus of documents."""
 
     noun: ClassVar[str] = "document"
     has_documents: ClassVar[bool] = True
@@ -134,7 +134,7 @@ class TextCorpusConfig(CorpusConfig):
 
 
 class TextCleaningConfig(CleaningConfig):
-    """Rules that drop documents; the first rule that applies to one is counted and reported."""
+    """Rules that drop documents; a document is reported under the first rule that drops it."""
 
     min_characters: int | None = identity(None, "minimum characters of a document", gt=0)
     max_characters: int | None = identity(None, "maximum characters of a document", gt=0)
@@ -148,7 +148,7 @@ class TextCleaningConfig(CleaningConfig):
 
 
 class TextTokenizerConfig(TokenizerConfig):
-    """Tokenizer settings of documents, which decode to exactly the original text."""
+    """Tokenizer settings for documents; by default, decoding restores the original text exactly."""
 
     verbatim: bool = identity(
         True,
@@ -188,7 +188,7 @@ class TextTokenizerConfig(TokenizerConfig):
 
 
 class TextDataConfig(DataConfig):
-    """Documents and the shape of the prepared dataset."""
+    """Settings of a dataset of documents."""
 
     language: str = identity("und", "code of the documents' language; und: unspecified")
     train: tuple[TextCorpusConfig, ...] = identity(

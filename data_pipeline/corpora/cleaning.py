@@ -1,10 +1,11 @@
 """Cleaning of a corpus: rules that drop examples, and a report of the dropped ones.
 
-    examples ──normalise──▶ rules on text ──▶ kept       (here, in `Cleaner`)
-    kept ──duplicates──▶ rules on tokens ──▶                 (in shuffle.py and group_writer.py)
+    examples ──normalise──▶ rules on text ──▶ kept                      (here, in `Cleaner`)
+    kept ──drop duplicates──▶ rules on tokens ──▶ stored (in shuffle.py and group_writer.py)
 
-Each rule counts the examples to which it applied first, and shows the earliest of them. The task
-chooses the rules: `text_rules` for documents, `pair_rules` for sentence pairs.
+An example is dropped by the first rule that applies to it. The report has, for each rule, the
+number of examples that it dropped and the earliest of them. The task chooses the rules:
+`text_rules` for documents, `pair_rules` for sentence pairs.
 """
 
 import hashlib
@@ -33,7 +34,7 @@ class Rule(NamedTuple):
 
 
 class KeptExample(NamedTuple):
-    """Example that no rule on text drops."""
+    """Example that the rules on text do not drop."""
 
     position: int  # in its corpus, from 0
     texts: tuple[str, ...]
@@ -49,7 +50,7 @@ class DroppedExample:
 
 @dataclass
 class Dropped:
-    """Number of examples to which one rule applied, and the earliest of them."""
+    """Number of examples that one rule dropped, and the earliest of them."""
 
     count: int = 0
     examples: list[DroppedExample] = field(default_factory=list)
@@ -70,7 +71,7 @@ class Dropped:
 
 
 class DropReport:
-    """Examples dropped from a corpus, by reason; its parts' reports can merge in any order."""
+    """Examples dropped from a corpus, by reason; reports can be merged in any order."""
 
     def __init__(self, reasons: Iterable[str]) -> None:
         self.by_reason = {reason: Dropped() for reason in reasons}
@@ -86,8 +87,8 @@ class DropReport:
         """Return the content of a cleaning report.
 
         Args:
-            noun: the word for an example, used as the key of its number.
-            labels: names of the texts of an example.
+            noun: the word for an example, used as the key of an example's number.
+            labels: names of the texts of an example, used as their keys.
         """
         return {
             reason: {
@@ -118,10 +119,10 @@ class Cleaner:
     def clean(
         self, first: int, examples: Iterable[Example]
     ) -> tuple[list[KeptExample], DropReport]:
-        """Return the examples that are kept, and the report of the others.
+        """Return the examples that are kept, and the report of the dropped ones.
 
         Args:
-            first: position of the first of the examples.
+            first: position in the corpus of the first example, from 0.
         """
         report = DropReport(self.reasons)
         kept = []
@@ -147,7 +148,7 @@ class HeldOutTexts:
         """Hash the examples.
 
         Args:
-            normalise: the normalisation form of the texts that are compared with them.
+            normalise: the Unicode normalisation form to apply first: that of the training texts.
         """
         self._hashes = frozenset(
             _hash([unicodedata.normalize(normalise, t) for t in texts] if normalise else texts)
@@ -172,7 +173,7 @@ def _is_empty(example: Example) -> bool:
 
 
 def _score_rules(min_score: float | None) -> list[Rule]:
-    """Return the rule that drops examples with a lower score, if there is a limit."""
+    """Return a rule that drops examples with a score below `min_score`, if it is not None."""
     if min_score is None:
         return []
     return [Rule("score", lambda example: example.score is not None and example.score < min_score)]

@@ -5,10 +5,10 @@
     He is fast.              A man is riding. ␞ He is fast.
     His dog runs.            He is fast. ␞ His dog runs.
 
-An empty line or the end of a file ends a document. Only the source has context. The output is the
-translation of the last sentence alone ("2+1" of Tiedemann and Scherrer 2017, "Neural Machine
-Translation with Extended Context"). The output therefore needs no cutting, and scores are of
-sentences. The separator is a character that a tokenizer learns as a piece.
+An empty line or the end of a file ends a document. Only source sentences have context. The output
+is the translation of the last sentence alone ("2+1" of Tiedemann and Scherrer 2017, "Neural Machine
+Translation with Extended Context"). It is therefore used as it is, and each sentence is scored
+separately. The separator is a character that the tokenizer learns as a piece.
 """
 
 from collections import deque
@@ -30,7 +30,10 @@ class Context:
         self._before: deque[str] = deque(maxlen=sentences)
 
     def added(self, sentence: str) -> str:
-        """Return the sentence with its context, and add it to the context of the next ones."""
+        """Return the sentence with its context, and keep it as context of the following sentences.
+
+        A blank sentence ends the document and is returned unchanged.
+        """
         if not sentence.strip():
             self._before.clear()
             return sentence
@@ -46,6 +49,9 @@ def in_context(sentences: Iterable[str], before: int) -> Iterator[str]:
 
 
 def without_context(text: str) -> str:
-    """Return a sentence without its context but with the separator, or unchanged if it has none."""
+    """Return a text without the context before its last sentence, but with the separator.
+
+    A text without context is returned unchanged.
+    """
     _, separator, sentence = text.rpartition(_BETWEEN)
     return f"{SEPARATOR} {sentence}" if separator else text

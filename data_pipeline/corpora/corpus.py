@@ -2,10 +2,12 @@
 
     locations ──LocationStream──▶ bytes ──cut into lines or samples──▶ Chunk ──parse──▶ [Example, …]
 
-1. Creating a reader finds all files and downloads remote ones, so that their sizes are known. 2.
-chunks() streams raw parts of them, cut by cutting.py; formats.parse turns these into
-   examples, in several processes if there are many.
-3. At the end of each file its hash is compared with the recipe's.
+A corpus is read in three steps:
+
+  1. Creating a reader finds all files and downloads remote ones, so that their sizes are known.
+  2. `CorpusReader.chunks` yields raw parts of the files, cut by cutting.py. `formats.parse` turns
+     them into examples, in several processes if there are many.
+  3. At the end of each file, its hash is compared with the one in the recipe.
 """
 
 from collections.abc import Iterator, Sequence
@@ -52,9 +54,10 @@ def read_whole(
     cache: Path,
     problem_of: ProblemOf | None = None,
 ) -> WholeText:
-    """Return all examples of a small corpus.
+    """Return the texts of all examples of a small corpus.
 
     Args:
+        mirror, cache: see `CorpusReader`.
         problem_of: see `data_pipeline.corpora.formats.parse`.
 
     Raises:
@@ -79,7 +82,7 @@ class CorpusReader:
     """Reader that streams a corpus once.
 
     Attributes:
-        bytes_read: progress of reading, in bytes of the files as stored (compressed).
+        bytes_read: number of bytes read so far, of the files as stored (compressed).
         total_bytes: size of the files as stored.
         sha256s: hash of each location's decompressed content; complete after the last chunk.
     """
@@ -88,7 +91,8 @@ class CorpusReader:
         """Find all files, and download remote ones that are missing in the folder `cache`.
 
         Args:
-            mirror: a folder that has the files by their base names, to be read instead.
+            mirror: a folder with copies of the files under their base names, which are read
+                instead; None for no mirror.
 
         Raises:
             CorpusError: a file cannot be found or fetched.
@@ -98,7 +102,7 @@ class CorpusReader:
         self._mirror = mirror
         self._cache = cache
         self._locations = list(zip(corpus.locations, corpus.sha256s, strict=True))
-        self._streams: list[LocationStream] = []  # open streams
+        self._streams: list[LocationStream] = []  # streams that are open now
         self._finished_bytes = 0
         self.total_bytes = sum(
             stored_bytes(location, mirror=mirror, cache=cache, sha256=sha256)
@@ -165,7 +169,7 @@ class CorpusReader:
         return WithTexts(part, more[file]) if more else part
 
     def _span(self, location: str, sha256: str | None) -> range:
-        """Return the range of bytes in which the corpus's examples begin."""
+        """Return the range of bytes of a file in which the corpus's examples begin."""
         if self._corpus.share == (0.0, 1.0):
             return WHOLE_FILE
         size = content_bytes(location, mirror=self._mirror, cache=self._cache, sha256=sha256)
@@ -175,7 +179,7 @@ class CorpusReader:
     def _opened(
         self, locations: Sequence[tuple[str, str | None]]
     ) -> Iterator[list[LocationStream]]:
-        """Open streams of the locations; at the end read the rest and check the hashes."""
+        """Open streams of the locations; on exit, read them to the end and check the hashes."""
         with ExitStack() as stack:
             for location, sha256 in locations:
                 stream = open_location(

@@ -2,8 +2,8 @@
 
     aligned streams ──▶ AlignedLines        one stream ──▶ TsvLines, JsonLines, Samples, Documents
 
-Nothing is decoded here; formats.py and documents.py do that. Lines, texts and parts have size
-limits, so that memory is constant for any file, including binaries and decompression bombs.
+Nothing is decoded here; formats.py and documents.py do that. The sizes of lines, texts and parts
+are limited, so that memory is constant for any file, including binaries and decompression bombs.
 """
 
 import hashlib
@@ -38,7 +38,7 @@ from foundation.wording import counted, join_items
 
 ALIGNED_STEP = 64  # lines taken at a time from each of two aligned files
 MAX_MEMBER_BYTES = MAX_DOCUMENT_BYTES
-# Only sixteen bytes of each sample's key are kept; in a set they take about 110 bytes.
+# Only a 16-byte digest of each sample's key is kept. In a set, a digest takes about 110 bytes.
 SAMPLES = Budget(
     "samples in one archive",
     4_000_000,
@@ -52,14 +52,14 @@ SCORE = Budget("bytes in a member that is a score", 1024, _REMOVE)
 
 
 def cut_aligned(readers: Sequence[LineReader], examples_per_part: int) -> Iterator[AlignedLines]:
-    """Yield equally many lines of all files, then count the rest for `check_alignment`."""
+    """Yield equally many lines of each file, then count the other lines for `check_alignment`."""
     aligned = True
     while aligned:
         part: list[list[ChunkLines]] = []
         examples = size = 0
         while examples < examples_per_part and size < PART_BYTES:
-            # Take few at a time, because the size of the aligned lines is unknown until they are
-            # read.
+            # Take few lines at a time, because the size of the aligned lines is unknown until they
+            # are read.
             first = readers[0].take(min(ALIGNED_STEP, examples_per_part - examples))
             others = [reader.take(first.count or 1, max_bytes=None) for reader in readers[1:]]
             aligned = first.count > 0 and all(lines.count == first.count for lines in others)
@@ -76,7 +76,7 @@ def cut_aligned(readers: Sequence[LineReader], examples_per_part: int) -> Iterat
 
 
 def _joined(parts: Sequence[ChunkLines]) -> ChunkLines:
-    """Join consecutive lines."""
+    """Join consecutive lines of one file."""
     count = sum(part.count for part in parts)
     data = b"".join(part.data for part in parts)
     return ChunkLines(parts[0].location, parts[0].first, count, data)
@@ -112,10 +112,10 @@ def cut_file(
     """Cut a file into parts; `CorpusReader` adds texts that the file does not contain.
 
     Args:
-        span: byte range in which the examples begin, for formats that can be cut.
+        span: byte range in which the examples begin; used only for formats that can be cut.
 
     Raises:
-        CorpusError: some content of the file does not have the format's form.
+        CorpusError: the file's content does not conform to its format.
     """
     columns, file_format = corpus.columns, corpus.files_format
     limit = MAX_DOCUMENT_BYTES if corpus.has_documents else MAX_LINE_BYTES
@@ -208,7 +208,7 @@ def _cut_samples(
 
 
 def _read_samples(stream: LocationStream, corpus: CorpusConfig) -> Iterator[CorpusSample]:
-    """Yield one example per sample; keep digests of the keys to detect repeated ones."""
+    """Yield one example per sample; keep digests of the keys to detect repeated keys."""
     texts = [str(column).lower() for column in corpus.columns.texts]
     of_score = corpus.columns.of_score
     score = None if of_score is None else str(of_score).lower()

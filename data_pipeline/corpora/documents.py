@@ -1,10 +1,10 @@
 """Documents of plain text: lines, paragraphs between blank lines, or whole files.
 
-    a file ──cut at the borders of documents──▶ Documents ──decode, split──▶ [Example, …]
+    a file ──cut at the boundaries of documents──▶ Documents ──decode, split──▶ [Example, …]
 
-A document may have up to `MAX_DOCUMENT_BYTES`; a chunk is no longer than its documents require. A
-part of a file consists of the documents that begin in a span of its bytes. Parts with consecutive
-spans therefore contain every document once, and each document whole.
+A document may have up to `MAX_DOCUMENT_BYTES`. Only a long document makes a chunk exceed its usual
+size. A part of a file consists of the documents that begin in a given span of its bytes. Parts with
+consecutive spans therefore contain every document exactly once and never cut one.
 """
 
 import sys
@@ -31,7 +31,7 @@ Borders = Literal["line", "blank_line", "file"]
 
 @dataclass(frozen=True)
 class Documents:
-    """Whole documents, undecoded."""
+    """Whole documents, not decoded yet."""
 
     lines: ChunkLines
     borders: Borders
@@ -60,7 +60,7 @@ def _paragraphs(lines: list[str]) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class CorpusFiles:
-    """Files of one document each."""
+    """Files that are one document each."""
 
     files: tuple[Content, ...]
 
@@ -77,7 +77,7 @@ class CorpusFiles:
 
 
 def read_file(stream: LocationStream, span: range = WHOLE_FILE) -> Documents:
-    """Return a file that is one document, or those of its lines that begin in the span.
+    """Read a file, or those of its lines that begin in the span, as one document.
 
     Raises:
         CorpusError: the file is too long for a document.
@@ -112,7 +112,7 @@ def cut_paragraphs(
         begins = [begin for begin in begins if before + begin >= span.start]
         inside = [begin for begin in begins if before + begin < span.stop]
         is_last = len(inside) < len(begins)
-        whole = len(inside) - (not is_last) + bool(held)  # paragraphs that end here
+        whole = len(inside) - (not is_last) + bool(held)  # number of paragraphs that end here
         if begins and (held or inside):
             start, stop = 0 if held else inside[0], begins[len(inside) if is_last else -1]
             first = first if held else _line_at(lines, start)
@@ -161,6 +161,6 @@ def _too_long(location: str, line: int) -> CorpusError:
 
 
 def span_of(share: tuple[float, float], size: int) -> range:
-    """Return the byte range of a share of a file of `size` bytes; the last share has no end."""
+    """Return the byte range for a share of a file of `size` bytes; a stop of 1 means no limit."""
     start, stop = share
     return range(int(start * size), sys.maxsize if stop == 1 else int(stop * size))

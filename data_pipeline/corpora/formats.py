@@ -11,11 +11,11 @@ WithTexts     another format's part whose examples all have additional texts, su
 
 documents.py handles plain text, and tagged.py words with tags.
 
-Lines end only at \\n: other characters that Unicode calls line ends occur inside sentences, and
-splitting there would shift the alignment of everything that follows. A dataset stores one sentence
-per line. A line end after a sentence is removed, and \\n, \\r and \\t inside it become spaces. A
-tab in aligned lines is no separator and stays. A document keeps its line ends, but \\r\\n becomes
-\\n.
+Lines end only at \\n. Sentences may contain other characters that Unicode calls line ends, and
+splitting there would shift the alignment of all following lines. A dataset stores one sentence per
+line. A line end after a sentence is therefore removed, and each \\n, \\r and \\t inside it becomes
+a space. There is one exception: in aligned files, a tab is kept, because it separates nothing
+there. A document keeps its line ends, but \\r\\n becomes \\n.
 """
 
 import math
@@ -30,7 +30,8 @@ from data_pipeline.errors import CorpusError
 SPACES = str.maketrans("\n\r\t", "   ")
 
 
-# Returns the problem with texts of an example that could be read, with the remedy, or None.
+# Function that returns the problem with an example's texts, including the remedy, or None if there
+# is no problem.
 ProblemOf = Callable[[Sequence[str]], str | None]
 
 
@@ -43,7 +44,7 @@ class Example(NamedTuple):
 
 @dataclass(frozen=True)
 class ChunkLines:
-    """Whole lines of one file, undecoded; the last one may lack its line end."""
+    """Whole lines of one file, not decoded yet; the last one may lack its line end."""
 
     location: str
     first: int  # number of the first line in the file, from 1
@@ -57,7 +58,7 @@ class ChunkLines:
             CorpusError: a line is not UTF-8.
         """
         text = self.text().removesuffix("\n")
-        # Any other \r is inside a line, unless the last line ends with it.
+        # Only the last line can still end with \r. Any other \r is inside a line.
         return text.removesuffix("\r").replace("\r", " ").split("\n")
 
     def text(self) -> str:
@@ -85,7 +86,7 @@ class ChunkLines:
 
 @dataclass(frozen=True)
 class AlignedLines:
-    """Lines of several files, equally many of each."""
+    """Lines of several files, the same number of each."""
 
     sides: tuple[ChunkLines, ...]  # in the order of the task's fields
 
@@ -103,14 +104,17 @@ class AlignedLines:
 
 @dataclass(frozen=True)
 class TsvColumns:
-    """Numbers of the columns with a line's values, from 0."""
+    """Numbers, from 0, of the columns that contain an example's texts and its score."""
 
     texts: tuple[int, ...]
     score: int | None
 
     @classmethod
     def resolve(cls, columns: Columns, header: ChunkLines | None) -> "TsvColumns":
-        """Look up names in the first line.
+        """Replace the names of columns by their numbers.
+
+        Args:
+            header: the first line, which contains the names; None if all columns have numbers.
 
         Raises:
             CorpusError: a name does not occur exactly once.
@@ -198,7 +202,7 @@ class JsonLines:
 
 
 class CorpusSample(NamedTuple):
-    """Undecoded members of a WebDataset sample that make up an example."""
+    """Members of a WebDataset sample that make up an example, not decoded yet."""
 
     key: str
     texts: tuple[bytes, ...]
@@ -251,7 +255,7 @@ class ReadExamples:
 
 
 class Content(Protocol):
-    """Raw part of a corpus."""
+    """Raw part of a corpus, which `examples` parses."""
 
     @property
     def count(self) -> int: ...
@@ -264,7 +268,7 @@ class Content(Protocol):
 
 @dataclass(frozen=True)
 class WithTexts:
-    """Part whose examples all have the same additional texts, after those that are read."""
+    """Part of a corpus whose examples all get the same additional texts, after their own texts."""
 
     content: Content
     more: tuple[str, ...]
@@ -283,7 +287,7 @@ class WithTexts:
 
 @dataclass(frozen=True)
 class Chunk:
-    """Consecutive examples of a corpus, not parsed yet; passed to other processes in this form."""
+    """Consecutive examples of a corpus, not parsed yet; sent to other processes in this form."""
 
     first: int  # position of its first example in the corpus, from 0
     content: Content
@@ -296,7 +300,7 @@ def parse(chunk: Chunk, problem_of: ProblemOf | None = None) -> list[Example]:
         problem_of: see `ProblemOf`; None skips this check.
 
     Raises:
-        CorpusError: an example is wrong; the message names file and line.
+        CorpusError: an example is invalid; the message names its location.
     """
     examples = list(chunk.content.examples())
     if problem_of is not None:

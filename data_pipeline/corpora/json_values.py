@@ -8,13 +8,13 @@ import numpy as np
 from data_pipeline.config.corpus import Column
 from data_pipeline.storage.budget import Budget
 
-# A value may need a hundred bytes in memory but only two in its line.
+# A value may need a hundred bytes in memory but only two in the line.
 JSON_VALUES = Budget(
     "values in a line of more than a million characters",
     2_000_000,
     "Leave out values other than the text, or split the line",
 )
-JSON_COUNTED_FROM = 1_000_000  # characters
+JSON_COUNTED_FROM = 1_000_000  # characters; values in shorter lines are not counted
 _COUNTED_AT_ONCE = 1024 * 1024
 
 
@@ -28,14 +28,14 @@ def parse_json(line: str) -> object:
         JSON_VALUES.check(count_values(line), ValueError)
     try:
         return json.loads(line)
-    # Python raises ValueError for integers of thousands of digits.
+    # ValueError also covers integers of thousands of digits, which Python refuses to parse.
     except (ValueError, RecursionError) as error:
         raise ValueError(f"expected a JSON object, found {shown(line)} ({error})") from error
 
 
 def count_values(line: str) -> int:
     """Estimate the number of values in a line without parsing it; exact for valid JSON."""
-    # Without escaped quotation marks, each mark begins or ends a string.
+    # After the removal of escaped quotation marks, each mark begins or ends a string.
     data = line.encode(errors="replace").replace(b"\\\\", b"").replace(b'\\"', b"")
     count, is_inside = 1, 0
     for start in range(0, len(data), _COUNTED_AT_ONCE):

@@ -1,6 +1,6 @@
-"""Lines of a file, cut in blocks of bounded size and not decoded.
+"""Reader that cuts a file into blocks of whole lines, without decoding them.
 
-Lines have a size limit, so that memory is constant for any file, including binaries and
+The length of lines is limited, so that memory is constant for any file, including binaries and
 decompression bombs.
 """
 
@@ -51,7 +51,7 @@ class LineReader:
         self._tail = b""  # incomplete line at the end of the block
 
     def take(self, count: int, max_bytes: int | None = PART_BYTES) -> ChunkLines:
-        """Return the next `count` lines, or fewer at the end or once they have `max_bytes`.
+        """Return the next `count` lines; fewer if the file ends or they reach `max_bytes`.
 
         Raises:
             CorpusError: a line is too long.

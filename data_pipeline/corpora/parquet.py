@@ -1,8 +1,8 @@
 """Reader of Parquet files: each row is an example, with its texts in the recipe's columns.
 
-A Parquet file is read from its end, so it is copied to a temporary file first. A separate process
-decodes it (`parquet_decoder.py`), since a small file can require any amount of memory and time. The
-limits on its processor time and output grow with the file's size.
+Reading a Parquet file starts at its end, so the stream is copied to a temporary file first. A
+separate process decodes it (`parquet_decoder.py`), since a small file can require any amount of
+memory and time. The limits on this process's CPU time and output grow with the size of the file.
 """
 
 import json
@@ -29,18 +29,18 @@ from data_pipeline.storage.budget import Budget
 from foundation.wording import span
 
 _REMEDY = "Leave the file out, or write it again as plain text or JSON if you know its content"
-# Decoding a page needs at most three times its size. Writers make pages of about a megabyte.
+# Decoding a page needs at most three times its size. Common writers make pages of about a megabyte.
 MEMORY_BYTES = 640 * 1024**2
 # Decoding takes less than a second for 100 MB of texts.
 CPU_SECONDS = 30
 CPU_SECONDS_PER_MEBIBYTE = 20
 EXPANSION = Budget("bytes of rows for each byte of a Parquet file", 200, _REMEDY)
 EXPANSION_FREE_BYTES = 64 * 1024**2
-ROW_BYTES = 100  # size of a row besides its texts; in Python it takes more
+ROW_BYTES = 100  # assumed for a row in addition to its texts; Python objects take more
 
 
 def read_parquet(stream: BinaryIO, corpus: CorpusConfig) -> Iterator[Example]:
-    """Yield the rows of a file, in its order.
+    """Yield the rows of a file as examples, in the file's order.
 
     Raises:
         CorpusError: pyarrow is missing, the file is damaged or requires too much memory or time, or

@@ -1,12 +1,12 @@
-"""Decode a Parquet file in a process with limits on memory and processor time.
+"""Decode a Parquet file in a process with limits on memory and CPU time.
 
-    stdin: the file      argv: Columns as JSON, and the limits
+    stdin: the file      argv: `ParquetColumns` as JSON, and the values of `DecoderLimits`
     stdout: a JSON line for each batch: {"rows": [[text, …, score], …]} or {"problem": "…"}
 
 pyarrow decodes a page at once, and a page of some kilobytes can require gigabytes and contain
 billions of rows. The footer does not reveal this, and page headers reveal it only partly. The
 kernel therefore enforces the limits, and a decoder that exceeds them affects no other process. The
-footer's sizes are only a hint.
+sizes in the footer are only used as a hint.
 """
 
 import json
@@ -29,13 +29,15 @@ COMMAND = (
     *(sys.executable, "-P", "-c"),
     "from data_pipeline.corpora.parquet_decoder import main; main()",
 )
-# Other allocators, and an arena for each thread, reserve addresses that may never be used.
+# Other allocators, or one arena for each thread, would reserve addresses that are never used but
+# count towards the memory limit.
 ENVIRONMENT = {"ARROW_DEFAULT_MEMORY_POOL": "system", "MALLOC_ARENA_MAX": "1"}
 ROWS_PER_BATCH = 256
 BATCH_BYTES = 16 * 1024**2
 SENT_CHARACTERS = 1024 * 1024
-BUFFER_BYTES = 1024 * 1024  # of a column; without it, pyarrow reads a column's whole row group
-# pyarrow needs about 150 times the memory of the footer's content: columns in each row group.
+BUFFER_BYTES = 1024 * 1024  # per column; without it, pyarrow reads all of a column's row group
+# The footer describes each column of each row group. pyarrow needs about 150 times its size in
+# memory.
 FOOTER = Budget(
     "bytes in the footer of a Parquet file",
     2 * 1024**2,
@@ -78,7 +80,7 @@ class DecoderLimits:
 def main() -> None:
     """Decode the file at stdin and write its rows to stdout."""
 
-    # Import before the limits apply, which then exclude the import.
+    # Import pyarrow before the limits apply, so that they do not include the import.
     import pyarrow.parquet  # noqa: F401
 
     columns = ParquetColumns(**json.loads(sys.argv[1]))
@@ -119,11 +121,11 @@ def _batches(examples: Iterator[Example]) -> Iterator[list[list[Any]]]:
 
 
 def _examples(file: BinaryIO, columns: ParquetColumns) -> Iterator[Example]:
-    """Yield the rows of a file, in its order.
+    """Yield the rows of a file as examples, in the file's order.
 
     Raises:
-        CorpusError: the file is damaged, or a column is not as expected. The message lacks the
-            file's location.
+        CorpusError: the file is damaged, or a column is not as expected. The caller must put the
+            file's location before the message.
     """
     from pyarrow import ArrowException, parquet
 
@@ -179,7 +181,7 @@ def _rows_per_batch(metadata: Any) -> int:
 
 
 def _check_columns(metadata: Any, wanted: Sequence[str]) -> None:
-    """Check that columns have a value in each row."""
+    """Check that the wanted columns have one value per row: no lists and no nested columns."""
     leaves = {metadata.schema.column(number).path for number in range(metadata.num_columns)}
     for name in wanted:
         if name not in leaves:

@@ -1,4 +1,4 @@
-"""Readers: formats of corpora that an extension adds.
+"""Readers of corpus formats that extensions add.
 
 ::
 
@@ -8,10 +8,10 @@
 
     READERS.register("mine", read_mine)
 
-A reader gets the decompressed content of a file, which it can read once from its beginning. It also
-gets the recipe's corpus, whose `columns` name the places of the texts. It yields examples with one
-text per field, and raises CorpusError for invalid content. It runs in one process, while texts are
-cleaned and encoded in all processes.
+The stream has the decompressed content of a file, and can be read once from its beginning. `corpus`
+is the corpus in the recipe; its `columns` name the locations of the texts. The reader yields
+examples with one text per field, and raises CorpusError for invalid content. It runs in one
+process, while texts are cleaned and encoded in all processes.
 """
 
 from collections.abc import Callable, Iterable

@@ -1,11 +1,11 @@
-"""Sentences whose words have one tag each, made from parts of files.
+"""Sentences with one tag for each word, parsed from parts of files.
 
-    CoNLL: a word a line with its tag ─▶ ConllSentences ─┐
-    {"words": […], "tags": […]} a line ─▶ TaggedLines ───┼─▶ Example(("the words", "their tags"))
-    plain text, whose case is the tag ─▶ CasedWords ─────┘
+    CoNLL: one word and its tag per line ─▶ ConllSentences ─┐
+    {"words": […], "tags": […]} per line ─▶ TaggedLines ────┼─▶ Example(("the words", "their tags"))
+    plain text, with the case as tag ─────▶ CasedWords ─────┘
 
-Neither words nor tags contain spaces. Both texts of an example are joined by single spaces, so the
-n-th tag belongs to the n-th word.
+Neither words nor tags contain spaces. The words of an example are joined by single spaces, and so
+are its tags. The n-th tag belongs to the n-th word.
 """
 
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ class ConllSentences:
     """Lines of columns separated by tabs or spaces, with blank lines between sentences."""
 
     sentences: Documents
-    word: int  # the number of a column, from 0
+    word: int  # column number from 0, or LAST; so is `tag`
     tag: int
 
     @property
@@ -49,7 +49,7 @@ class ConllSentences:
         return self.sentences.lines
 
     def _sentences(self) -> Iterator[list[tuple[int, str]]]:
-        """Yield the lines of each sentence, with their numbers from 0."""
+        """Yield the lines of each sentence, as (line number from 0, line)."""
         lines = self._lines.text().removesuffix("\n").split("\n")
         for is_blank, group in groupby(
             enumerate(lines), lambda numbered: not numbered[1].strip(BLANKS)
@@ -126,7 +126,7 @@ class CasedWords:
 def case_of(word: str) -> str:
     """Return the case of a word: lower, title, upper or mixed.
 
-    A word of one upper-case letter has the case title.
+    If a word has a single letter and it is upper-case, its case is title.
     """
     cased = [letter for letter in word if letter.lower() != letter.upper()]
     upper = [letter != letter.lower() for letter in cased]

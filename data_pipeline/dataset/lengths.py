@@ -15,10 +15,11 @@ from data_pipeline.dataset.manifest_records import DocumentLengths, FieldInfo
 
 @dataclass(frozen=True, eq=False)
 class Lengths:
-    """Histogram of lengths in tokens.
+    """Histogram of the lengths of sequences, in tokens.
 
     Attributes:
-        counts: number of sequences of length 0, 1, 2, …; of documents of length 0, 1, 2–3, 4–7, …
+        counts: for sentences, the numbers of those of length 0, 1, 2, …; for documents, the numbers
+            of those of length 0, 1, 2–3, 4–7, …
         longest: the exact length of the longest sequence, or 0 if there is none.
     """
 
@@ -34,12 +35,12 @@ class Lengths:
 
 
 def count_lengths(field: FieldInfo, lengths: IdArray) -> Lengths:
-    """Return the histogram of some sequences of a field.
+    """Return the histogram of the lengths of some sequences of a field.
 
     Args:
         lengths: [sequences], in tokens.
     """
-    # The exponent of a number in [2^(n - 1), 2^n) is n.
+    # frexp returns the exponent n for a number in [2^(n - 1), 2^n).
     bins = np.frexp(lengths.astype(np.float64))[1] if field.is_document else lengths
     return Lengths(field.is_document, np.bincount(bins), int(lengths.max(initial=0)))
 

@@ -3,16 +3,16 @@
     DATASET/
       manifest.json                  this file; its sha256 is the dataset's identity
       tokenizer.model                or tokenizer.src.model and tokenizer.tgt.model
-      shards/train-00000.tar ...     see shards.py; each holds pairs of one corpus
+      shards/train-00000.tar ...     see shards.py; each contains pairs of one corpus
       heldout/validation.src.txt ... the held-out text, so that training needs only this folder
-      cleaning.json                  what was dropped, with examples
+      cleaning.json                  report of the dropped examples
 
-The manifest lists every other file with its sha256, so trusting the manifest's hash means trusting
-them all.
+The manifest lists every other file with its sha256, so its own hash identifies the content of all
+files.
 
-A shard that is lost for good is left out by a tombstone in a child manifest, which is otherwise
-unchanged. All other pairs keep their order and numbers, and removing the tombstone restores the
-parent byte for byte.
+A shard that is permanently lost is left out by a tombstone in a child manifest, which is otherwise
+unchanged. All other pairs keep their order and numbers. Removing the tombstone restores the parent
+manifest byte for byte.
 """
 
 import hashlib
@@ -53,7 +53,7 @@ from foundation.wording import counted, join_items
 FORMAT_FAMILY = "transloom-dataset/"
 FORMAT: Literal["transloom-dataset/2"] = "transloom-dataset/2"
 
-# Ten values per shard: about 250,000 shards, or a billion pairs.
+# Enough for about 250,000 shards, or a billion pairs; each shard has at least ten values.
 LIMITS = JsonLimits(bytes=MAX_MANIFEST_BYTES, values=4_000_000)
 
 
@@ -102,7 +102,7 @@ class Manifest(FileModel):
 
     @model_validator(mode="after")
     def _fields_agree(self) -> Self:
-        """Check that each field has all entries by field, and that lengths cover all pairs."""
+        """Check that every mapping by field has all fields, and that `lengths` counts all pairs."""
         names = [field.name for field in self.fields]
         told_by_field: list[tuple[str, Mapping[str, Any]]] = [
             ("tokenizers", self.tokenizers),
@@ -132,7 +132,7 @@ class Manifest(FileModel):
 
     @property
     def origin(self) -> str:
-        """Identity of the manifest before any shard was left out."""
+        """Identity of the dataset's first manifest, which has no tombstones."""
         return self.tombstones[0].parent if self.tombstones else self.identity
 
     @property
@@ -199,9 +199,9 @@ class Manifest(FileModel):
         return text.encode()
 
     def descends_from(self, identity: str) -> bool:
-        """Return whether this manifest has that identity, or differs only by shards left out since.
+        """Return whether the manifest with this identity is this one or one of its ancestors.
 
-        A child that differs from the parent in anything else is no descendant.
+        A manifest differs from its ancestors only by additional tombstones.
         """
         if identity == self._identity:
             return True
@@ -212,7 +212,10 @@ class Manifest(FileModel):
         return hashlib.sha256(parent.to_bytes()).hexdigest() == identity
 
     def left_out_since(self, identity: str) -> frozenset[str]:
-        """Return the names of the shards that were left out after the manifest of that identity."""
+        """Return the names of the shards left out since the parent manifest with this identity.
+
+        Empty if no parent has this identity.
+        """
         since = [tombstone.parent for tombstone in self.tombstones]
         start = since.index(identity) if identity in since else len(since)
         return frozenset(tombstone.shard for tombstone in self.tombstones[start:])
@@ -225,14 +228,14 @@ class Manifest(FileModel):
         }
 
     def shard_pairs(self) -> list[Int64Array]:
-        """Return the pairs of each corpus's shards, those of left-out shards included."""
+        """Return the number of pairs of each shard, by corpus, left-out shards included."""
         pairs: list[list[int]] = [[] for _ in self.corpora]
         for shard in self.shards:
             pairs[shard.corpus].append(shard.pairs)
         return [np.array(numbers, dtype=np.int64) for numbers in pairs]
 
     def files(self) -> Iterator[tuple[str, str]]:
-        """Yield name and sha256 of all files, except the manifest and left-out shards."""
+        """Yield the name and sha256 of each file, except the manifest and left-out shards."""
         described: list[FileInfo] = [self.cleaning, *self.tokenizers.values()]
         described += [info for heldout in self.heldout.values() for info in heldout.files.values()]
         yield from dict.fromkeys((info.file, info.sha256) for info in described)
@@ -240,17 +243,20 @@ class Manifest(FileModel):
         yield from ((s.name, s.sha256) for s in self.shards if s.name not in left_out)
 
     def differences(self, settings: DataSettings) -> list[str]:
-        """Return the settings that differ between this dataset and a recipe, with both values."""
+        """Return descriptions of the settings that differ between this dataset and a recipe."""
         return differences(self.preparation, preparation_settings(settings))
 
 
 def archived_name(identity: str) -> str:
-    """Return the file name of a manifest that a newer one has replaced."""
+    """Return the file name under which a manifest is kept after a child has replaced it."""
     return f"manifest-{identity[:16]}.json"
 
 
 def _read_again(store: DatasetStore, identity: str) -> bytes:
-    """Read the expected manifest, which a child has replaced or the network has corrupted."""
+    """Read the manifest with this identity, after the first attempt has returned another one.
+
+    Either a child has replaced it, and it has an archived name, or the transfer was corrupted.
+    """
     if store.holds(archived_name(identity), identity):
         return store.read(archived_name(identity), identity)
     return store.read(MANIFEST_NAME, identity)
@@ -260,7 +266,7 @@ def open_dataset(data: DataConfig, identity: str | None = None) -> tuple[Dataset
     """Open the dataset that a recipe names.
 
     Args:
-        identity: the identity of its manifest, or None if it is unknown.
+        identity: the identity of the expected manifest, or None to accept any.
 
     Raises:
         DatasetError: there is no such dataset.
@@ -279,7 +285,7 @@ def _check_lengths(
     """Check that a histogram has its field's form and counts every example once.
 
     Raises:
-        ValueError: it does not.
+        ValueError: the form is wrong, or the counts do not sum to `pairs`.
     """
     if isinstance(lengths, DocumentLengths) != field.is_document:
         raise ValueError(

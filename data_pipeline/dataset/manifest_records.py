@@ -10,14 +10,14 @@ from pydantic import Field
 from data_pipeline.config.corpus import Sha256
 from foundation.file_model import Count, FileModel
 
-# File names relative to the dataset folder, which they cannot leave.
+# Name of a file in the dataset folder. The pattern excludes names that lead out of the folder.
 RelativeName = Annotated[
     str, Field(pattern=r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)*$", max_length=1000)
 ]
 
 
 class FieldInfo(FileModel):
-    """One sequence of every example, with its name in shards and batches."""
+    """Field of a dataset: a kind of sequence that every example has, such as its source."""
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
     role: str  # role in the task: source, target, document, label, tags
@@ -44,8 +44,8 @@ class DocumentLengths(FileModel):
 
     counts: Annotated[
         tuple[Count, ...], Field(fail_fast=True)
-    ]  # documents of 0, 1, 2–3, 4–7, … tokens: powers of two
-    longest: Count  # tokens
+    ]  # numbers of documents with 0, 1, 2–3, 4–7, … tokens
+    longest: Count  # in tokens
 
 
 class FileInfo(FileModel):
@@ -64,10 +64,10 @@ class HeldOutInfo(FileModel):
 
     files: dict[str, FileInfo]
     pairs: Count
-    tag: str | None  # put before every source sentence
+    tag: str | None  # tag before every source sentence, or None
     sha256s: Annotated[
         tuple[Sha256, ...], Field(fail_fast=True)
-    ]  # of the corpus files as they were read
+    ]  # of the decompressed corpus files
 
 
 class SpecialIds(FileModel):
@@ -84,22 +84,22 @@ class ShardInfo(FileModel):
     corpus: Count  # position in `corpora`
     pairs: Annotated[Count, Field(ge=1)]
     first_pair: Count  # number of its first pair in the manifest's order
-    tokens: dict[str, Count]  # by field, EOS included
+    tokens: dict[str, Count]  # numbers of tokens by field, EOS included
 
 
 class CorpusInfo(FileModel):
-    """Training corpus as it was actually read, pinned by the recipe or not."""
+    """Training corpus, with the hashes of all its files, even if the recipe does not pin them."""
 
     name: str
-    tag: str | None  # put before every source sentence
-    sha256s: Annotated[tuple[Sha256, ...], Field(fail_fast=True)]  # of its files, decompressed
+    tag: str | None  # tag before every source sentence, or None
+    sha256s: Annotated[tuple[Sha256, ...], Field(fail_fast=True)]  # of its decompressed files
     read: Count
     kept: Count
-    dropped: dict[str, Count]  # pairs by the first reason that applied
+    dropped: dict[str, Count]  # numbers of pairs, by the first reason that applied
 
 
 class Tombstone(FileModel):
-    """Shard that is left out; it keeps its place in the order, and its pairs keep their numbers."""
+    """Shard that is left out; it keeps its position in the order, and its pairs their numbers."""
 
     shard: RelativeName
     reason: str

@@ -11,8 +11,8 @@ from foundation.section import Section, decides_bytes
 def preparation_settings(settings: DataSettings) -> dict[str, Any]:
     """Return the settings that determine a dataset's bytes, except those with their default value.
 
-    A dataset therefore still matches its recipe when a later version adds a setting. In return, the
-    defaults of these settings must never change.
+    A dataset therefore still matches its recipe after a later version has added a setting. For the
+    same reason, the defaults of these settings must never change.
     """
     found = {
         "data": _bytes_settings(settings.data),
@@ -41,7 +41,7 @@ def _bytes_settings(value: Any) -> Any:
 
 
 def differences(dataset: dict[str, Any], recipe: dict[str, Any]) -> list[str]:
-    """Return the settings that differ, each with both values."""
+    """Return a description of each setting that differs, with both values."""
     mine, theirs = _flatten(strip_credentials(dataset)), _flatten(recipe)
     return [
         f"{name}: {mine.get(name, 'not set')!r} in the dataset, "

@@ -1,13 +1,14 @@
-"""Samples of a shard: webdataset writes and reads them, after checks of its input by this module.
+"""Samples of a shard, written and read by webdataset; this module checks what webdataset reads.
 
     samples ──TarWriter──▶ bytes
     bytes, their sha256 checked ──TarReader──▶ names and spans of the members, all as expected
         ──tar_file_expander, group_by_keys──▶ samples, compared with those names
 
-The checks are needed for two reasons. webdataset relies on Python's tarfile, which takes a damaged
-header for the end, unpacks compressed archives and expands sparse files to any size. webdataset
-also skips links and some names. Any member that it omits or changes is an error here. Nothing is
-opened by name, so no `pipe:` runs a command. Nothing is decoded, so no member is unpickled.
+The checks are needed for two reasons. First, webdataset uses Python's tarfile, which takes a
+damaged header for the end of the archive, unpacks compressed archives and expands sparse files to
+any size. Second, webdataset skips links and some names. A member that it would skip or change is an
+error here. webdataset gets only bytes and opens no file, so it cannot run a command for a name with
+`pipe:`. Nothing is decoded, so no member is unpickled.
 
 webdataset is imported when the first shard is written or read, and without torch.
 """
@@ -33,7 +34,7 @@ _LOADING = threading.Lock()
 
 
 def write_samples(samples: Iterable[tuple[str, Sample]]) -> bytes:
-    """Return the bytes of a tar of samples by key, without times or users."""
+    """Return the bytes of a tar archive of samples, given by key, without times or users."""
     buffer = io.BytesIO()
     writer = _library().TarWriter(
         buffer, user="", group="", mode=0o644, mtime=0, compress=False, encoder=False
@@ -50,18 +51,18 @@ def write_samples(samples: Iterable[tuple[str, Sample]]) -> bytes:
 def read_samples(
     file: str, data: bytes, suffixes: list[str], wanted: Collection[str]
 ) -> dict[str, Sample]:
-    """Return the samples of a tar by key, in its order, with only the wanted members.
+    """Return the samples of a tar archive by key, in the archive's order, with the wanted members.
 
     Args:
         data: the file's bytes, whose sha256 the store has verified.
-        suffixes: the suffixes that each sample has.
+        suffixes: the suffixes of the members that each sample must have.
         wanted: the suffixes of the members that are returned.
 
     Raises:
         DatasetFileError: the archive is damaged or has other members.
     """
     spans = _checked_spans(file, data, suffixes)
-    if set(wanted) < set(suffixes):  # unwanted members would be copied several times
+    if set(wanted) < set(suffixes):  # webdataset would copy unwanted members several times
         view = memoryview(data)
         parts = [view[span] for (_, suffix), span in spans.items() if suffix in wanted]
         data = b"".join([*parts, ZERO_BLOCK, ZERO_BLOCK])
@@ -78,7 +79,7 @@ def read_samples(
 
 
 def _checked_spans(file: str, data: bytes, suffixes: list[str]) -> dict[tuple[str, str], slice]:
-    """Return the span of each member, by key and suffix."""
+    """Return the byte range of each member by key and suffix, after checking all names."""
     spans: dict[tuple[str, str], slice] = {}
     reader = TarReader(io.BytesIO(data), archive=file, max_member_bytes=len(data))
     keys: set[str] = set()
@@ -140,7 +141,7 @@ def _library() -> _Library:
             return _import_library()
         with _without_torch():
             library = _import_library()
-        # This import has stand-ins for torch's classes. Later imports of webdataset, for torch's
+        # This import used substitutes for torch's classes. Later imports of webdataset, for torch's
         # DataLoader for example, must get the complete package.
         for name in list(sys.modules):
             if name.partition(".")[0] == "webdataset":
@@ -171,8 +172,8 @@ class _TorchIsMissing(MetaPathFinder):
 def _without_torch() -> Iterator[None]:
     """Hide torch from imports of this thread, so that webdataset is imported without it.
 
-    webdataset's tar files need no torch. Importing torch for them would take seconds and 180 MB in
-    each data worker and each preparation process. Other threads may import torch meanwhile.
+    webdataset does not need torch for tar files. Importing torch would take seconds and 180 MB in
+    each data worker and each preparation process. Other threads can still import torch.
     """
     finder = _TorchIsMissing()
     sys.meta_path.insert(0, finder)

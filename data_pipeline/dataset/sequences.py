@@ -1,7 +1,8 @@
 """Rules for the sequences of a shard, so that no invalid id reaches a network.
 
-The manifest only guarantees a shard's bytes. The writer of both may have written ids outside the
-vocabulary, or padding. Training would then fail with a distant error, or learn nothing.
+The manifest only guarantees a shard's bytes. The program that wrote both may have written ids
+outside the vocabulary, or padding. Training would then fail later with a misleading error, or learn
+nothing.
 """
 
 from collections.abc import Mapping
@@ -17,14 +18,14 @@ from foundation.wording import counted
 
 @dataclass(frozen=True)
 class SequenceRules:
-    """Rules of one field.
+    """Rules for the sequences of one field.
 
     Attributes:
-        vocabulary_size: all ids are below it.
+        vocabulary_size: number of ids; every id must be smaller.
         longest: maximum tokens of a sequence, according to the manifest.
-        shortest: minimum tokens of a sequence; a shorter one has an empty text.
-        pad: the id that no sequence contains, or None if all ids are allowed.
-        eos: the id that ends each sequence, or None if any id may.
+        shortest: minimum tokens of a sequence; a shorter one would have an empty text.
+        pad: the id that no sequence may contain, or None if all ids are allowed.
+        eos: the id that must end each sequence, or None if any id may end it.
     """
 
     vocabulary_size: int
@@ -35,10 +36,10 @@ class SequenceRules:
 
 
 def check_sequences(file: str, block: ShardBlock, rules: Mapping[str, SequenceRules]) -> None:
-    """Check a block against the rules by field, with a few vectorised passes over all ids.
+    """Check a block's fields against their rules, in a few vectorised passes over all ids.
 
     Raises:
-        DatasetFileError: a sequence breaks a rule; the message names its line in the block.
+        DatasetFileError: a sequence breaks a rule; the message gives its number in the block.
     """
     for name, arrays in block.fields.items():
         problem = _problem_in(arrays, rules[name])
@@ -52,7 +53,7 @@ def check_sequences(file: str, block: ShardBlock, rules: Mapping[str, SequenceRu
 
 
 def _problem_in(arrays: FieldArrays, rules: SequenceRules) -> tuple[str, str, int] | None:
-    """Return the expected and found values and the number of the first bad sequence, or None."""
+    """Return (expected, found, number of the sequence) for the first problem, or None."""
     ids, lengths = arrays.ids, arrays.lengths
     if not len(lengths):
         return None
@@ -70,7 +71,7 @@ def _problem_in(arrays: FieldArrays, rules: SequenceRules) -> tuple[str, str, in
         place = int(np.argmax(ids >= rules.vocabulary_size))
         expected = f"ids below the vocabulary's size {rules.vocabulary_size:,}"
         return expected, f"id {int(ids[place]):,}", int(np.searchsorted(ends, place, "right"))
-    # Padding is usually 0, so the smallest id alone often shows that there is none.
+    # The padding id is usually 0, so the smallest id usually shows that there is no padding.
     if rules.pad is not None and smallest <= rules.pad <= largest:
         padding = ids == rules.pad
         if padding.any():

@@ -1,16 +1,17 @@
 """Shards: tar files of blocks of pairs, readable by any WebDataset reader.
 
-A tar sample is a block of many pairs, because per-sample costs dominate otherwise (29,000 pairs: 59
-MB one by one, 5.9 MB in blocks, and 80 times faster to read). Its members:
+A tar sample is a block of many pairs, because the cost per sample is high. With one pair per
+sample, 29,000 pairs take 59 MB; in blocks, they take 5.9 MB and are read 80 times faster. The
+members of a sample are:
 
-    KEY.src.txt, KEY.tgt.txt   the sentences, UTF-8, one a line
+    KEY.src.txt, KEY.tgt.txt   the sentences in UTF-8, one per line
     KEY.ids.npz                src.ids, src.lengths, tgt.ids, tgt.lengths: token ids with EOS,
-                               flat, in the smallest unsigned integers that hold them
+                               flat, in the smallest unsigned integers that can represent them
 
 webdataset writes and reads the tar files (samples.py); this file handles the content of their
-members. A store has checked the sha256 of the bytes, and any other member is an error. The npz
-files are not opened with numpy. The few layouts that a shard can have are compared byte for byte.
-No header is evaluated, and none can claim more bytes than the file has.
+members. The store has already checked the sha256 of the bytes. Unexpected members are errors. numpy
+does not open the npz files. Instead, their bytes must match one of the few layouts that a shard can
+have. No header is evaluated, and none can claim more bytes than the file has.
 """
 
 import io
@@ -29,12 +30,12 @@ from data_pipeline.storage.store import SHARD
 from foundation.wording import counted, format_value
 
 IDS_SUFFIX = "ids.npz"
-MAX_ID = 2**31 - 1  # of int32, the type of a batch's arrays
+MAX_ID = 2**31 - 1  # maximum of int32, the type of ids in batches
 
-# The parts of a zip file that are read here (PKWARE's APPNOTE.TXT, sections 4.3.7, .12 and .16).
+# Fields of a zip file that are read here (PKWARE's APPNOTE.TXT, sections 4.3.7, .12 and .16).
 _ZIP_MEMBER = struct.Struct("<4s22x2H")  # lengths of name and extra field
 _ZIP_ENTRY = struct.Struct("<4s4x2H8x2L3H8xL")  # flags, method, sizes, lengths, offset
-_ZIP_END = struct.Struct("<4s4x2H2LH")  # entries here and in all, size and offset of directory
+_ZIP_END = struct.Struct("<4s4x2H2LH")  # numbers of entries, size and offset of directory
 _NPY_ARRAY = re.compile(
     rb"\x93NUMPY\x01\x00(?P<header_bytes>..)(?P<header>\{'descr': '(?P<dtype>\|u1|<u2|<u4)', "
     rb"'fortran_order': False, 'shape': \((?P<count>\d{1,15}),\), \} *\n)",
@@ -59,12 +60,12 @@ class ShardBlock:
 
 
 def pack_shard(blocks: list[ShardBlock]) -> bytes:
-    """Return the bytes of a shard, which depend on nothing but the blocks.
+    """Return the bytes of a shard, which depend only on the blocks.
 
-    They are read back as a check.
+    As a check, the bytes are read back.
 
     Raises:
-        DatasetError: the bytes could not be read back, or not unchanged.
+        DatasetError: the bytes cannot be read back, or give other blocks.
     """
     packed = write_samples((block.key, _sample(block)) for block in blocks)
     SHARD.check(len(packed), lambda problem: DatasetError(f"A shard is too large: {problem}."))
@@ -117,10 +118,10 @@ def unpack_shard(data: bytes, shard: ShardInfo, *, texts: bool = True) -> list[S
 
     Args:
         data: the shard's bytes, whose sha256 the store has verified.
-        texts: whether to extract and check the sentences; if not, `ShardBlock.texts` is empty.
+        texts: whether to extract and check the sentences; if False, `ShardBlock.texts` is empty.
 
     Raises:
-        DatasetFileError: any part differs from the form that `pack_shard` writes.
+        DatasetFileError: some part does not have the form that `pack_shard` writes.
     """
     if len(data) != shard.bytes:
         raise DatasetFileError(shard.name, f"{shard.bytes:,} bytes", f"{len(data):,} bytes")
@@ -139,7 +140,7 @@ def unpack_shard(data: bytes, shard: ShardInfo, *, texts: bool = True) -> list[S
 
 
 def _unpack(file: str, data: bytes, fields: Collection[str], *, texts: bool) -> list[ShardBlock]:
-    """Return the blocks of a shard of any size, each checked independently."""
+    """Return the blocks of a shard, each checked separately, without comparison with a manifest."""
     suffixes = [IDS_SUFFIX, *(f"{field}.txt" for field in fields)]
     blocks = []
     samples = read_samples(file, data, suffixes, suffixes if texts else [IDS_SUFFIX])
@@ -179,7 +180,7 @@ def _check_block(file: str, block: ShardBlock) -> None:
                 file, f"at least 1 token in each sequence of {block.key}.{field}", "0 tokens"
             )
     for field, text in block.texts.items():
-        # several times faster than text.count where lines are short
+        # several times faster than text.count if lines are short
         lines = int(np.count_nonzero(np.frombuffer(text, np.uint8) == ord("\n")))
         if lines != block.pairs or text[-1:] != (b"\n" if lines else b""):
             raise DatasetFileError(
@@ -196,9 +197,9 @@ def _check_block(file: str, block: ShardBlock) -> None:
 class _NpzReader:
     """Reader of the arrays of one member KEY.ids.npz.
 
-    Its bytes must have the form that numpy's `savez` writes: an uncompressed zip file without gaps,
-    of flat arrays of unsigned integers. Checksums within the zip file are not compared, since the
-    sha256 of the whole shard has been.
+    The member must have the form that numpy's `savez` writes: an uncompressed zip file without
+    gaps, with flat arrays of unsigned integers. Checksums in the zip file are not compared, because
+    the sha256 of the whole shard has already been compared.
     """
 
     def __init__(self, file: str, member: str, data: bytes) -> None:
@@ -218,7 +219,7 @@ class _NpzReader:
         return arrays
 
     def _entries(self) -> Iterator[tuple[str, int, int]]:
-        """Yield name, start and end of each array's file."""
+        """Yield the name of each array, and the start and stop of its .npy file in the zip file."""
         data, end = self._data, len(self._data) - _ZIP_END.size
         signature, count, count_in_all, size, directory, comment = _ZIP_END.unpack_from(data, end)
         if (signature, count, directory + size, comment) != (b"PK\5\6", count_in_all, end, 0):

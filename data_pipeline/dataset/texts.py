@@ -1,7 +1,7 @@
-"""Texts of a field as bytes, one per line.
+"""Texts of a field as bytes, one text per line.
 
-A sentence has no line end and is written unchanged. A document may have line ends, so it is written
-as a JSON string.
+A sentence contains no line end and is written unchanged. A document may contain line ends, so it is
+written as a JSON string.
 """
 
 import json
@@ -13,7 +13,7 @@ from foundation.wording import counted
 
 
 def pack_texts(texts: Sequence[str], field: FieldInfo) -> bytes:
-    """Return the lines of a field's texts, each with a line end."""
+    """Return a field's texts as lines, each with a line end."""
     if field.is_document:
         texts = [json.dumps(text, ensure_ascii=False) for text in texts]
     return "".join(text + "\n" for text in texts).encode()
@@ -23,7 +23,8 @@ def unpack_texts(file: str, data: bytes, field: FieldInfo, member: str = "it") -
     """Return the texts of lines written by `pack_texts`.
 
     Args:
-        file: name for errors of the file with the lines, or with the member that has them.
+        file: name, for errors, of the file that contains the lines.
+        member: name, for errors, of the member with the lines if the file is an archive.
 
     Raises:
         DatasetFileError: the lines are not UTF-8 or not JSON strings; the message names the line.
@@ -44,7 +45,7 @@ def unpack_texts(file: str, data: bytes, field: FieldInfo, member: str = "it") -
 
 
 def unpack_heldout(file: str, data: bytes, field: FieldInfo, count: int) -> list[str]:
-    """Return the texts of a file of a held-out set.
+    """Return the texts of one file of a held-out set.
 
     Raises:
         DatasetFileError: as in `unpack_texts`, or the number of lines is not `count`.

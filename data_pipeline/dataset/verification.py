@@ -34,8 +34,8 @@ class _Job:
     name: str
     sha256: str
     shard: ShardInfo | None
-    rules: Mapping[str, SequenceRules]  # for the shard's sequences
-    heldout: tuple[FieldInfo, int] | None  # the field, and the number of texts
+    rules: Mapping[str, SequenceRules]  # for the shard's sequences, by field
+    heldout: tuple[FieldInfo, int] | None  # the field and the number of texts; None for other files
     fields: tuple[FieldInfo, ...]
 
 
@@ -52,10 +52,10 @@ def problems_of(
     processes: int,
     report: Callable[[int, int], None],
 ) -> list[FileProblem]:
-    """Return all problems of a dataset's files, quarantined shards excepted.
+    """Return all problems of a dataset's files, except for quarantined shards.
 
     Args:
-        rules: rules for the sequences of each corpus's shards, by field.
+        rules: for each corpus, the rules for its sequences, by field.
         report: called with the number of files read so far and the number of all files.
     """
     shards = {shard.name: shard for shard in manifest.shards}
@@ -97,7 +97,7 @@ def problems_of(
 
 
 def _check(job: _Job) -> _Checked:
-    # Without retries: a user waits for the answer, and no file will appear within ten seconds.
+    # No retries: a user is waiting, and a missing file is unlikely to appear within seconds.
     store = open_store(job.location, cache=job.cache, cache_bytes=0, retry_delays_seconds=())
     try:
         data = store.read(job.name, job.sha256, job.shard.bytes if job.shard else None)

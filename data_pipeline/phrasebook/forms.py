@@ -1,10 +1,9 @@
 """Parts of speech of the built-in phrase book, and their inflected forms.
 
-In:  lines of the tables in words.py. Out: Noun, Adjective, Profession, Subject and Verb, with their
-French and English forms;
-     grammar.py combines them.
+Functions `parse_…` read the tables of words.py into Noun, Adjective, Profession, Subject and Verb,
+with their French and English forms. grammar.py combines these.
 
-Persons are numbered je 0, vous 1, il or elle 2, nous 3, ils 4.
+Persons are numbered: je 0, vous 1, il or elle 2, nous 3, ils 4.
 """
 
 from dataclasses import dataclass
@@ -105,7 +104,7 @@ class Verb:
     english: str
     english_past: str
     particle: str  # look *for*, come *back from*
-    aspect: str  # mapping of its tenses, see words.py
+    aspect: str  # determines the English tenses, see words.py
     auxiliary: str
     takes: tuple[str, ...]
 
@@ -128,7 +127,10 @@ class Verb:
         return (self.english[:-1] if silent else self.english) + "ing"
 
     def forms(self, tense: str) -> frozenset[str]:
-        """Return the French words that show this verb in a tense: present, past or future."""
+        """Return the French forms of this verb in a tense: present, past or future.
+
+        Forms in the past do not include the auxiliary.
+        """
         if tense == "present":
             return frozenset(self.present)
         if tense == "future":

@@ -1,11 +1,11 @@
 """French and English syntax, to the extent that the built-in phrase book needs it.
 
-In:  the parts of speech of forms.py. 1.   noun_phrase() combines determiner, adjective and noun;
-number() spells numbers. 2.   to_be() and conjugate() choose the verb's form; sentence() adds
-subject, negation and
-     question in both languages at once.
-3.   finish_french() elides (je ai → j'ai) and contracts (à le → au) over the whole sentence. Out:
-pairs (French, English).
+The parts of speech of forms.py become pairs (French, English) in three steps:
+
+  1. `noun_phrase` combines determiner, adjective and noun; `number` spells numbers.
+  2. `to_be` and `conjugate` choose the verb's form; `sentence` adds subject, negation and question
+     in both languages at once.
+  3. `finish_french` elides (je ai → j'ai) and contracts (à le → au) over the whole sentence.
 """
 
 import re
@@ -56,7 +56,11 @@ TENS = {2: ("vingt", "twenty"), 3: ("trente", "thirty"), 4: ("quarante", "forty"
 
 @dataclass(frozen=True)
 class Phrase:
-    """Noun phrase in both languages; under negation `un` and `du` become `de`."""
+    """Noun phrase in both languages.
+
+    Attributes:
+        negated: the form after a negation, where `un` and `du` become `de`; None if it is the same.
+    """
 
     french: str
     english: str
@@ -118,9 +122,12 @@ def english_article(phrase: str) -> str:
 
 
 def french_determiner(name: str, gender: str, plural: bool, mass: bool, next_word: str) -> str:
-    """Return the determiner before `next_word`.
+    """Return the French determiner before `next_word`.
 
-    "a" stands for un, une and des, and for du and de la before uncountable nouns.
+    Args:
+        name: the English determiner. For "a", the result is un, une or des; if the noun is
+            uncountable, it is du or de la.
+        mass: whether the noun is uncountable.
     """
     vowel = starts_with_vowel(next_word)
     if name in POSSESSIVES:
@@ -220,7 +227,7 @@ def sentence(
     negative: bool = False,
     question: bool = False,
 ) -> Pair:
-    """Combine subject, verb and rest in both languages; either negative or a question, not both."""
+    """Combine subject, verb and rest in both languages, optionally as a negation or a question."""
     assert not (negative and question)
     ne, pas = ("ne", "pas") if negative else ("", "")
     french = f"{subject.french} {ne} {clause.french_finite} {pas} {clause.french_rest} {rest[0]}"

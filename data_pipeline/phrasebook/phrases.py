@@ -1,7 +1,7 @@
 """Parts that sentences of the built-in phrase book share: things, places, times.
 
-In:  a Draw, which picks from the tables of words.py in an order that never changes. Out: noun
-phrases and complements in both languages.
+Functions draw words from the tables of words.py with a Draw, whose choices never change. They
+return noun phrases and complements in both languages.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ ANIMAL_COLOURS = tuple(c for c in words.COLOURS if c.english in ("black", "white
 
 
 class Draw:
-    """Choices that depend only on a key: identical in every process, version and year."""
+    """Sequence of choices that depends only on a key: the same in every process and version."""
 
     def __init__(self, key: str) -> None:
         self._entropy = int.from_bytes(hashlib.blake2b(key.encode()).digest(), "little")
@@ -146,7 +146,7 @@ def when(draw: Draw, verb: Verb, tense: str, habit: bool) -> Pair:
 
 
 def described(draw: Draw, subject: Subject, adjective: Adjective) -> Pair:
-    """Draw an adjective's adverb of degree and combine them: très contente, very happy."""
+    """Draw an adverb of degree, or none, before an adjective: très contente, very happy."""
     french, english = draw.pick((("", ""), ("", ""), ("très", "very"), ("trop", "too")))
     agreed = adjective.agree(subject.gender, subject.plural)
     return f"{french} {agreed}", f"{english} {adjective.english}"

@@ -1,17 +1,17 @@
 """Generator of the built-in French–English phrase book, which needs no download.
 
-In:  the tables of words.py and the sentence kinds of sentences.py. 1.   Each kind draws its
-sentences from keys ("action/17"), so that the book never changes:
-     it depends on no random module, set order or platform.
-2.   Pairs of words listed by withheld_combinations() never occur together in a training
-     sentence.
-3.   A hash of the French sentence orders the rest and assigns the held-out sets. Out:
-generate("train" | "validation" | "test") gives (French, English) pairs. No sentence of
-     either language is in two of them, and each has one translation in the whole book.
+  1. Each sentence kind in sentences.py draws its sentences from keys ("action/17"). The phrase book
+     never changes, because it depends on no random module, set order or platform.
+  2. Sentences with a combination of words listed by `withheld_combinations` are kept out of the
+     training set.
+  3. A hash of the French sentence orders the others and assigns them to the sets.
 
-Half of the test set are sentences whose combinations occur in other sentences of the training set.
-The other half are sentences with a withheld combination: for example, Marie never occurs with
-`pilote` in training, only other people do.
+`generate("train" | "validation" | "test")` returns the (French, English) pairs of a set. No
+sentence of either language is in two sets, and each has one translation in the whole phrase book.
+
+Half of the test set are sentences whose combinations of words occur in other sentences of the
+training set. The other half are sentences with a withheld combination: for example, Marie never
+occurs with `pilote` in training, while other people do.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ from data_pipeline.phrasebook.sentences import KINDS
 SPLITS = ("train", "validation", "test")
 VALIDATION_PAIRS = 500
 TEST_PAIRS_SEEN_COMBINATIONS = 520
-TEST_PAIRS_PER_WITHHELD_KIND = 160  # for each of three kinds
+TEST_PAIRS_PER_WITHHELD_KIND = 160  # for each of three kinds of combinations
 TRAINED_ALWAYS: tuple[Pair, ...] = (("je suis étudiant", "I am a student"),)
 
 # Verbs and tenses that never occur with `ne … pas` in training.
@@ -51,7 +51,7 @@ WITHHELD_NEGATIONS = {
 
 @dataclass(frozen=True)
 class Withheld:
-    """Combination of words of `first` and `second` that no training sentence contains."""
+    """Two sets of words: no training sentence has a word of `first` and a word of `second`."""
 
     kind: str
     first: frozenset[str]
@@ -74,11 +74,11 @@ def generate(split: str) -> list[Pair]:
 
 @cache
 def withheld_combinations() -> tuple[Withheld, ...]:
-    """Return the combinations that training withholds.
+    """Return the combinations of words that never occur in training sentences.
 
-    They are person × profession, thing × colour, and verb × tense × negation. Persons and things
-    are withheld along diagonals of their tables, so that each word still occurs in training with
-    most of its partners.
+    They are of three kinds: person × profession, thing × colour, and verb × tense × negation. For
+    the first two, combinations along diagonals of the table are withheld, so that each word still
+    occurs in training with most of the others.
     """
     adults = words.PRONOUNS + words.NAMES + words.FAMILY
     people = [(adult.french.split("'")[-1].split()[-1], "") for adult in adults]
@@ -135,7 +135,7 @@ def _position(pair: Pair, salt: str = "") -> bytes:
 
 
 def drawn_pairs() -> list[Pair]:
-    """Return every pair that the kinds draw, duplicates included, in the order of the draws."""
+    """Return all pairs that the sentence kinds draw, with duplicates, in the order of the draws."""
     drawn = (kind(Draw(f"{kind.__name__}/{i}")) for kind, count in KINDS for i in range(count))
     return [*TRAINED_ALWAYS, *(pair for pair in drawn if pair is not None)]
 

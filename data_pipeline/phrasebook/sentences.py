@@ -1,9 +1,8 @@
 """Sentence kinds of the built-in phrase book, one function each.
 
-The name of a function is part of the keys from which its sentences are drawn.
-
-In:  a Draw, which picks from the tables of words.py in an order that never changes. Out: a pair
-(French, English), or None where the drawn words do not fit together.
+A function draws words from the tables of words.py and returns a pair (French, English), or None if
+the drawn words do not fit together. Its name is part of the keys from which its sentences are
+drawn, so a new name would give other sentences.
 """
 
 from collections.abc import Callable
@@ -287,7 +286,7 @@ def how_many(draw: Draw) -> Pair:
     return finish_french(f"combien de {french} {asked[0]}"), f"how many {english} {asked[1]}"
 
 
-# Number of sentences drawn of each kind; some occur twice, or are held out.
+# Number of sentences drawn for each kind; some are drawn twice, and some are held out.
 KINDS: tuple[tuple[Callable[[Draw], Pair | None], int], ...] = (
     (profession, 3850),
     (feeling, 2000),

@@ -1,13 +1,12 @@
 """Words of the built-in phrase book, as tables.
 
-In:  nothing; the tables below are the source. Out: nouns by category, adjectives, verbs, subjects,
-professions and places, parsed once
-     at import into the small classes of forms.py.
+At import, the tables are parsed into the small classes of forms.py: nouns by category, adjectives,
+verbs, subjects, professions and places.
 
-Every French word has exactly one English meaning here, and every English word one French, so that a
-French sentence has exactly one correct translation. Where the languages differ, the book chooses:
-`vous` is one man addressed politely (`tu` is omitted), and `je`, `nous` and `ils` are masculine.
-`elles`, `son`, `sa` and `ses` (his or her?) are omitted.
+Every French word has exactly one English meaning here, and every English word one French
+translation, so that a French sentence has exactly one correct translation. Where the languages
+differ, the phrase book makes a choice: `vous` is one man addressed politely (`tu` is omitted), and
+`je`, `nous` and `ils` are masculine. `elles`, `son`, `sa` and `ses` (his or her?) are omitted.
 """
 
 from functools import cache
@@ -26,7 +25,8 @@ from data_pipeline.phrasebook.forms import (
     parse_verbs,
 )
 
-# Categories = French, gender, English; `singular:plural` where adding -s does not suffice.
+# Categories = nouns; each noun is French, gender, English. `singular:plural` gives a plural that is
+# not formed by adding -s.
 NOUNS: tuple[Noun, ...] = parse_nouns("""
     thing print = livre m book, journal:journaux m newspaper, lettre f letter
     text = roman m novel, histoire f story:stories, poème m poem, message m message
@@ -62,8 +62,8 @@ NOUNS: tuple[Noun, ...] = parse_nouns("""
     human = enfant m child:children, garçon m boy, homme m man:men, femme f woman:women
 """)
 
-# Masculine and feminine singular, English. `before` marks adjectives that precede the noun; it is
-# followed by the form before a masculine vowel (un bel oiseau).
+# French masculine and feminine singular, English. `before` marks adjectives that precede the noun;
+# the form before a masculine noun with a vowel (un bel oiseau) may follow it.
 COLOURS: tuple[Adjective, ...] = parse_adjectives("""
     rouge rouge red, vert verte green, bleu bleue blue, noir noire black, blanc blanche white,
     jaune jaune yellow, gris grise grey, brun brune brown, rose rose pink
@@ -108,8 +108,10 @@ SHORT_COMPARATIVES = {
     "happy": "happier",
 }
 
-# Infinitive | present of je, vous, il, nous, ils | future stem | past participle (dash: regular) |
-# English base, its past (none: regular), +preposition | how its tenses map | what it takes.
+# Infinitive | present of je, vous, il, nous, ils | future stem | past participle (a dash: regular)
+# | English base form, its past (none: regular), +preposition | aspect | categories of its objects.
+#
+# The aspect says how French tenses are translated:
 #   action   il lit → he is reading (he reads every day), il a lu → he read
 #   event    past and future only: il a trouvé → he found
 #   state    il voit → he sees, il a vu → he saw
@@ -143,7 +145,8 @@ action | animal
 relative worker
     rencontrer | - | - | - | meet met             | event  | relative worker human
 """)
-# Verbs that go to a place; `être` marks those whose participle agrees with the subject.
+# Verbs that take a place. The last column has the French preposition; `être` marks verbs that form
+# the past with être, whose participle agrees with the subject.
 MOVES: tuple[Verb, ...] = parse_verbs("""
     aller      | vais allez va allons vont | ir | - | go went+to    | action  | être à
     arriver    | - | - | - | arrive+at                              | action  | être à
@@ -170,7 +173,7 @@ DEPARTURES: tuple[Verb, ...] = parse_verbs("""
 """)
 HAVE = parse_verbs("avoir | ai avez a avons ont | aur | eu | have had | lasting | -")[0]
 
-# Masculine, feminine, English. All form their plurals regularly.
+# French masculine and feminine, English. All form their plurals regularly.
 PROFESSIONS: tuple[Profession, ...] = parse_professions("""
     étudiant étudiante student           médecin médecin doctor
     professeur professeure teacher       avocat avocate lawyer
@@ -209,7 +212,7 @@ CHILDREN: tuple[Subject, ...] = parse_subjects("""
 OWNERS = NAMES + FAMILY + CHILDREN
 NAMED_ADULTS = NAMES + FAMILY + COUPLES
 NAMED = NAMED_ADULTS + CHILDREN
-PEOPLE = PRONOUNS * 3 + NAMED  # pronouns more often: only they show every form of a verb
+PEOPLE = PRONOUNS * 3 + NAMED  # more pronouns, because only they show all forms of a verb
 
 # Expressions of time: by tense, and for habits in the present.
 TIMES = {
@@ -262,7 +265,7 @@ CITIES = {
 
 @cache
 def nouns_in(*categories: str) -> tuple[Noun, ...]:
-    """Return the nouns of any of the categories, in table order; `worker` adds professions."""
+    """Return the nouns of any of the categories, in table order; `worker` includes professions."""
     workers = tuple(
         Noun(
             p.masculine,

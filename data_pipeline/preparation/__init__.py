@@ -1,1 +1,1 @@
-"""Preparation of a dataset from corpora, once."""
+"""Preparation of a dataset from corpora, before training."""

@@ -1,4 +1,4 @@
-"""Writers of a dataset's small files, which are synced to disk and described for the manifest."""
+"""Writers of a dataset's files other than shards; they return the manifest's records of them."""
 
 import json
 from collections.abc import Sequence
@@ -60,7 +60,7 @@ def read_heldout(data: DataConfig) -> dict[str, WholeText]:
 
 
 def with_context(texts: dict[str, WholeText], data: DataConfig) -> dict[str, WholeText]:
-    """Return the texts, with the preceding sentences that the recipe wants in the first field."""
+    """Return held-out texts, with the context that the recipe requires in the first field."""
     if not data.sentences_before:
         return texts
     return {use: _in_context(text, data.sentences_before) for use, text in texts.items()}
@@ -131,7 +131,7 @@ def _write_fields(
 
 
 def write_cleaning_report(folder: Path, corpora: Sequence[IngestedCorpus]) -> FileInfo:
-    """Write counts and reasons of the examples dropped from each corpus, with the earliest ones."""
+    """Write a report of the dropped examples: number and earliest ones, by corpus and reason."""
     content = {
         corpus.name: corpus.dropped.to_json(corpus.config.noun, corpus.config.columns.labels)
         for corpus in corpora
@@ -141,7 +141,11 @@ def write_cleaning_report(folder: Path, corpora: Sequence[IngestedCorpus]) -> Fi
 
 
 def number_shards(folder: Path, written: list[tuple[str, list[WrittenShard]]]) -> list[ShardInfo]:
-    """Name the shards of each corpus and number their pairs."""
+    """Rename the shards of all corpora to their final names, and number their pairs.
+
+    Args:
+        written: for each corpus, its name and its shards in order.
+    """
     shards = []
     first_pair = 0
     for corpus, (name, shards_of_corpus) in enumerate(written):

@@ -1,8 +1,10 @@
 """Decision of `transloom prepare` about an existing dataset.
 
-other settings or text ──▶ refused
-the same, and whole    ──▶ kept
-the same, but damaged  ──▶ to be made again, if nothing is lost by that
+It depends on the settings, the text and the state of the dataset:
+
+    prepared from other settings or text ──▶ an error
+    prepared from the same, and intact   ──▶ kept
+    prepared from the same, but damaged  ──▶ prepared again, or an error if that would lose files
 """
 
 from pathlib import Path
@@ -21,18 +23,18 @@ from foundation.untrusted_text import logger_of
 
 logger = logger_of(__name__)
 
-# Bytes that one process handles before other processes have started.
+# Bytes that one process can handle in the time that starting others takes.
 BYTES_OF_ONE_PROCESS = 4_000_000
 
 
 def reuse_if_intact(
     dataset: Path, settings: DataSettings, processes: int | None, report: Report
 ) -> Manifest | None:
-    """Return the manifest of a whole dataset of this recipe, or None if it must be made again.
+    """Return the manifest of a dataset that can be kept, or None if it must be prepared again.
 
     Raises:
-        DatasetError: the dataset was made from something else, or is damaged and holds what
-            preparing would not bring back.
+        DatasetError: the dataset was prepared from other settings or text, or it is damaged and has
+            contents that preparing again would not restore.
     """
 
     def progress(done: int, total: int) -> None:
@@ -62,7 +64,7 @@ def _refuse(dataset: Path, differences: list[str]) -> None:
 
 
 def _changed_text(data: DataConfig, existing: Manifest) -> list[str]:
-    """Describe the corpora whose text differs from the text of the existing dataset."""
+    """Describe the corpora whose text has changed since the existing dataset was prepared."""
     corpora = [
         (info.name, info.sha256s, corpus)
         for info, corpus in zip(existing.corpora, data.train, strict=True)
@@ -74,7 +76,7 @@ def _changed_text(data: DataConfig, existing: Manifest) -> list[str]:
     return [
         f"the text of {name} has changed"
         for name, before, corpus in corpora
-        # Hashes that the recipe pins were already compared, with its other settings.
+        # Hashes in the recipe were already compared, together with its other settings.
         if None in corpus.sha256s and _hashes(data, corpus) != before
     ]
 
@@ -91,10 +93,10 @@ def _hashes(data: DataConfig, corpus: CorpusConfig) -> tuple[str, ...]:
 
 
 def _refuse_to_repair(dataset: Path, manifest: Manifest, problems: list[FileProblem]) -> None:
-    """Log the problems, and check that making the dataset again loses nothing.
+    """Log the problems, and check that preparing the dataset again loses nothing.
 
     Raises:
-        DatasetError: the dataset has contents that preparing would not restore.
+        DatasetError: the dataset has contents that preparing again would not restore.
     """
     for problem in problems:
         logger.warning(

@@ -1,9 +1,9 @@
-"""Writer of the shards of one group of a corpus's partitions, the unit of work of preparation.
+"""Writer of the shards of one group of partitions of a corpus, the unit of parallel work.
 
     partitions ──shuffle──▶ examples ──tokenizers──▶ tokens ──rules──▶ blocks ──▶ shards
 
-A group depends only on its partitions. Any number of processes can therefore write groups at the
-same time, and the bytes are always the same.
+The shards of a group depend only on its partitions. Any number of processes can therefore write
+groups at the same time, and the bytes are always the same.
 """
 
 from dataclasses import dataclass
@@ -30,12 +30,12 @@ SHARDS_PER_GROUP = 16
 class GroupJob:
     """Input of the process that writes one group."""
 
-    settings: DataSettings  # first: unpickling it loads the extensions
-    folder: Path  # for the shards
+    settings: DataSettings  # must come first: unpickling it loads the extensions
+    folder: Path  # destination of the shards
     corpus: int
     group: int
     partitions: list[Path]
-    tokenizers: dict[str, bytes]  # models by field
+    tokenizers: dict[str, bytes]  # serialised models, by field
     tokenizer_kind: str | None
 
     @property
@@ -106,7 +106,7 @@ def _open(job: GroupJob, field: FieldInfo) -> Tokenizer:
 def _usable(
     rows: list[Row], fields: dict[str, FieldArrays], job: GroupJob, report: DropReport
 ) -> Int64Array:
-    """Return the numbers of the examples that no rule on tokens drops, and report the others."""
+    """Return the indices of the examples that no rule on tokens drops, and report the others."""
     lengths = {name: field.lengths.astype(np.int64) for name, field in fields.items()}
     drops = DATA_TASKS[job.settings.task].drops(lengths, job.settings.data, job.tags)
     kept = np.ones(len(rows), dtype=bool)

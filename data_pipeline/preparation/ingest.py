@@ -1,6 +1,8 @@
-"""Ingestion of a corpus's files into partitions on disk with its cleaned examples.
+"""Ingestion of a corpus: its files are parsed, cleaned and written to partitions on disk.
 
-files ──one process──▶ chunks ──all processes──▶ parsed, cleaned, keyed ──one──▶ partitions
+    files ──one process──▶ chunks ──all processes──▶ parsed, cleaned, keyed ──one──▶ partitions
+
+Partitions are the files that `data_pipeline.preparation.shuffle` sorts.
 """
 
 import unicodedata
@@ -40,10 +42,10 @@ class IngestedCorpus:
 
 @dataclass(frozen=True)
 class _CleanJob:
-    settings: DataSettings  # first: unpickling it loads the chunk's classes
+    settings: DataSettings  # must come first: unpickling it loads the chunk's classes
     corpus: int
     heldout: HeldOutTexts
-    before: Chunk | None  # the previous chunk, if its last sentences are context
+    before: Chunk | None  # the previous chunk, if this one needs its last sentences
     chunk: Chunk
 
 
@@ -67,7 +69,7 @@ def ingest(
 
     Args:
         index: position of the corpus among the recipe's training corpora.
-        heldout: examples to drop if the recipe says so.
+        heldout: examples of the held-out sets, which the recipe may drop from training.
         folder: the new folder.
         report: called after every chunk.
 
@@ -109,7 +111,7 @@ def _clean(job: _CleanJob) -> _CleanedChunk:
 def _in_context(
     job: _CleanJob, examples: Sequence[Example], kept: list[KeptExample]
 ) -> list[KeptExample]:
-    """Return the kept examples with their preceding sentences, whether these are kept or not."""
+    """Return the kept examples with their preceding sentences, which include dropped ones."""
     data = job.settings.data
     earlier = parse(job.before)[-data.sentences_before :] if job.before else []
     form = data.cleaning.normalise

@@ -4,8 +4,8 @@
     → sort each group of partitions, encode, write its shards → manifest → sync → rename
 
 The same recipe and text produce the same bytes: nothing depends on time, the dataset's location,
-numpy's random generators or the number of processes. Memory holds a few chunks and groups, never a
-corpus.
+numpy's random generators or the number of processes. Only a few chunks and groups are in memory at
+a time, never a whole corpus.
 """
 
 from itertools import chain
@@ -62,13 +62,14 @@ def prepare(
 ) -> Manifest:
     """Prepare the dataset that `settings.data` describes and return its manifest.
 
-    An existing dataset is kept if it is whole and was made from the same settings and text. It is
-    made again if it is damaged, and refused otherwise. It stays in place until the new one is
-    complete.
+    An existing dataset is kept if it is intact and was prepared from the same settings and text. If
+    it is damaged, it is prepared again. If it was prepared from other settings or text, it is
+    refused. It stays in place until the new one is complete.
 
     Args:
-        overwrite: whether to replace an existing dataset, whatever it was made from.
-        processes: number of processes, or None for all cores, or one if there is little text.
+        overwrite: whether to replace an existing dataset, whatever it was prepared from.
+        processes: number of processes. None means one per core, or a single one if there is little
+            text.
 
     Raises:
         CorpusError: the text cannot be read or none is left.
@@ -89,7 +90,7 @@ def prepare(
         if existing is not None:
             return existing
 
-    given = given_tokenizers(settings)  # fails before hours of reading
+    given = given_tokenizers(settings)  # any error is raised before hours of reading
     try:
         with work_folder(dataset) as work:
             readers = _open_readers(data, report)
@@ -108,7 +109,7 @@ def prepare(
 
 
 class _Preparation:
-    """One preparation in its work folder."""
+    """Preparation of one dataset in a work folder."""
 
     def __init__(
         self,
@@ -129,13 +130,13 @@ class _Preparation:
         self._report = report
 
     def run(self) -> None:
-        """Write the whole dataset into `new`."""
+        """Write the whole dataset into the work folder's subfolder `new`."""
         settings, new = self._settings, self._new
         for folder in (new, new / "shards", new / "heldout"):
             folder.mkdir()
         texts = with_context(read_heldout(settings.data), settings.data)
         heldout = write_heldout(new, settings.data, self._fields, texts)
-        if self._given:  # fails before hours of reading
+        if self._given:  # any error is raised before hours of reading
             self._check_lengths(texts, self._given)
         corpora = self._ingest(texts)
         self._report(PrepareProgress("train tokenizer", 0, 1))
@@ -188,7 +189,7 @@ class _Preparation:
     def _write_groups(
         self, corpora: list[IngestedCorpus], tokenizers: dict[str, Tokenizer]
     ) -> dict[str, list[WrittenGroup]]:
-        """Write each corpus's groups, in order, and add the examples they dropped to its report."""
+        """Write the groups of each corpus in order, and report the examples that they drop."""
         data = self._settings.data
         per_group = SHARDS_PER_GROUP * data.pairs_per_block * data.blocks_per_shard
         jobs = [

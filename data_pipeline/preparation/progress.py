@@ -7,9 +7,11 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class PrepareProgress:
-    """Stage of a preparation, and its progress in corpora, bytes of them, models, pairs or files.
+    """Stage of a preparation, and its progress.
 
-    "unchanged" means that the dataset already exists, made from the same settings and text.
+    `done` and `total` count corpora in the stage "open", bytes in "read", models in "train
+    tokenizer", pairs in "write" and "unchanged", and files in "compare". "unchanged" means that the
+    dataset already exists, prepared from the same settings and text.
     """
 
     stage: Literal["open", "read", "train tokenizer", "write", "compare", "unchanged"]

@@ -1,10 +1,10 @@
 """Atomic publication: a dataset folder appears complete, in one instant, or not at all.
 
     .NAME.prepare-HOST-PID/new   is written and synced, then renamed to NAME
-    .NAME.prepare-HOST-PID/old   holds what was replaced, until it is removed with the work folder
+    .NAME.prepare-HOST-PID/old   is the replaced dataset, until the work folder is removed
 
 A killed process leaves its work folder behind. No reader mistakes it for a dataset, and the next
-preparation on the same host removes it. No lock is taken, because locks on folders fail on network
+preparation on the same host removes it. No lock is used, because locks on folders fail on network
 disks.
 """
 
@@ -25,7 +25,10 @@ from foundation.strict_json import parse_json
 
 
 def clear_leftovers(dataset: Path) -> None:
-    """Remove work folders of killed preparations, and restore a dataset that they moved away."""
+    """Remove the work folders of killed preparations.
+
+    A replaced dataset in such a folder is moved back if its path is free.
+    """
     if not dataset.parent.is_dir():
         return
     prefix = _work_prefix(dataset)
@@ -39,7 +42,7 @@ def clear_leftovers(dataset: Path) -> None:
 
 @contextmanager
 def work_folder(dataset: Path) -> Iterator[Path]:
-    """Create a hidden folder next to the dataset, on the same file system; remove it at the end."""
+    """Create a hidden folder next to the dataset, on the same file system; remove it on exit."""
     folder = dataset.parent / f"{_work_prefix(dataset)}{os.getpid()}"
     folder.mkdir(parents=True)
     try:
@@ -70,11 +73,11 @@ def _is_alive(pid: int) -> bool:
 
 
 def check_replaceable(dataset: Path) -> str | None:
-    """Return the sha256 of the manifest of the dataset at this path, or None if the path is free.
+    """Return the sha256 of the manifest of the dataset at this path, or None if there is none.
 
     Raises:
-        DatasetError: the path holds something other than a dataset, which must not be lost, or it
-            cannot be moved.
+        DatasetError: the path contains something other than a dataset, which must not be lost, or
+            it cannot be moved.
     """
     if not os.path.lexists(dataset) or (dataset.is_dir() and not any(dataset.iterdir())):
         problem = "is the root of a file system" if os.path.ismount(dataset) else ""
@@ -93,7 +96,7 @@ def check_replaceable(dataset: Path) -> str | None:
 
 
 def _is_dataset(folder: Path) -> bool:
-    """Return whether a folder's manifest marks it as a dataset of any version, damaged or not."""
+    """Return whether a folder has a dataset's manifest, of any version and possibly damaged."""
     try:
         content = parse_json(read_regular(folder / MANIFEST_NAME, MAX_MANIFEST_BYTES), LIMITS)
     except OSError:
@@ -104,13 +107,13 @@ def _is_dataset(folder: Path) -> bool:
 
 
 def publish(new: Path, dataset: Path, old: Path, expected: str | None) -> None:
-    """Sync the folder `new` to disk and move it to `dataset`; move an existing one to `old`.
+    """Sync the folder `new` to disk and move it to `dataset`; move an existing dataset to `old`.
 
     Args:
-        expected: the earlier result of `check_replaceable`.
+        expected: the result of `check_replaceable` before the preparation.
 
     Raises:
-        DatasetError: the dataset at this path has changed since.
+        DatasetError: the dataset at this path has changed in the meantime.
     """
     for folder, _, _ in os.walk(new):
         sync_to_disk(Path(folder))

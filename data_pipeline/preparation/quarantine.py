@@ -1,8 +1,8 @@
-"""Quarantine of shards that are lost for good, by tombstones in a child manifest.
+"""Quarantine of permanently lost shards, by tombstones in a child manifest.
 
-All other pairs keep their order and numbers, so a run continues with the child as with the parent.
-There is one exception: a run may have stopped in the middle of a window that has since lost a
-shard. The rest of that window cannot be reconstructed, so the run continues with the next window.
+All other pairs keep their order and numbers, so a run continues with the child manifest as with its
+parent. There is one exception: a run may have stopped in the middle of a window that has since lost
+a shard. The rest of that window cannot be reconstructed, so the run continues with the next window.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,9 @@ from data_pipeline.storage.store import MANIFEST_NAME, open_store
 
 
 def quarantine(dataset: Path, shards: Sequence[str], reason: str) -> Manifest:
-    """Replace the manifest by a child and return the child; the parent is kept under another name.
+    """Replace the manifest by a child with tombstones for the shards, and return the child.
+
+    The replaced manifest is kept under another name.
 
     Raises:
         DatasetError: a shard does not exist or is already left out.

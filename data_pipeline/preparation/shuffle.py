@@ -2,9 +2,10 @@
 
     kept ──key──▶ partitions on disk, by the key's top bits ──sort each──▶ shuffled examples
 
-An example's key is a hash of its position. If duplicates are to be dropped, it is a hash of its
-texts, so that equal examples meet in one partition. Sorting by key is a shuffle. It depends neither
-on the order in which partitions were filled nor on the number of processes that filled them.
+An example's key is a hash of its position. If duplicates are to be dropped, it is a hash of the
+example's texts, so that equal examples are in the same partition. Sorting by key shuffles the
+examples. The result depends neither on the order in which partitions were filled nor on the number
+of processes that filled them.
 """
 
 import hashlib
@@ -24,7 +25,7 @@ from data_pipeline.random_keys import CORPUS_SHUFFLE, splitmix64_at, stream_stat
 PARTITION_BITS = 10
 PARTITIONS = 1 << PARTITION_BITS
 BUFFERED_BYTES = 64_000_000
-BYTES_PER_GROUP = 64_000_000  # a process takes several times as much
+BYTES_PER_GROUP = 64_000_000  # a process needs several times as much memory
 DUPLICATE = "duplicate"
 
 
@@ -32,7 +33,7 @@ class Row(NamedTuple):
     """Kept example, with its sort key and position."""
 
     key: int
-    position: int  # in its corpus
+    position: int  # position in the corpus, from 0
     texts: tuple[str, ...]
 
 
@@ -41,8 +42,8 @@ class PackedRows:
     """Rows as bytes, in the order of their partitions."""
 
     data: bytes
-    counts: Int64Array  # [PARTITIONS], rows
-    sizes: Int64Array  # [PARTITIONS], bytes
+    counts: Int64Array  # [PARTITIONS], number of rows
+    sizes: Int64Array  # [PARTITIONS], number of bytes
 
 
 def pack_rows(kept: Sequence[KeptExample], corpus: int, *, by_content: bool) -> PackedRows:
@@ -124,7 +125,8 @@ class Partitions:
         loads = np.maximum(self.counts / examples_per_group, self._sizes / BYTES_PER_GROUP)
         total = float(loads.sum())
         filled = np.flatnonzero(self.counts)
-        # A partition belongs to the group that contains its middle.
+        # The total load is divided evenly among the groups. A partition belongs to the group that
+        # contains the middle of its load.
         middle = (np.cumsum(loads) - loads / 2)[filled]
         borders = np.flatnonzero(np.diff(middle * max(1, round(total)) // total)) + 1
         return [self.paths(group.tolist()) for group in np.split(filled, borders)]
@@ -133,11 +135,12 @@ class Partitions:
 def shuffled_rows(
     paths: Iterable[Path], fields: int, *, by_content: bool, report: DropReport
 ) -> Iterator[Row]:
-    """Yield the rows of partitions in shuffled order, without repetitions of equal rows.
+    """Yield the rows of partitions in shuffled order, and only one of several equal rows.
 
     Args:
         fields: number of texts of an example.
-        by_content: whether keys were made from the texts; only then are duplicates dropped.
+        by_content: whether the keys are hashes of texts; only then are duplicates dropped.
+        report: receives the dropped duplicates.
     """
     for path in paths:
         rows = _read_rows(path, fields)
@@ -145,9 +148,10 @@ def shuffled_rows(
 
 
 def _first_of_equals(rows: Iterable[Row], report: DropReport) -> Iterator[Row]:
-    """Yield the first of equal rows, in the order of positions, which is the order of their file.
+    """Yield the rows except those whose texts equal the texts of an earlier row.
 
-    Only the texts of distinct rows are kept in memory.
+    The rows of a file are in the order of their positions in the corpus. Only the texts of distinct
+    rows are kept in memory.
     """
     seen = set()
     for row in rows:

@@ -1,10 +1,10 @@
 """Tokenizers of a dataset: given, or trained on a random part of the cleaned text.
 
 The text is already shuffled, so the first examples of each corpus are a fair sample of it. Training
-holds the sample in memory several times, so it runs in a separate process if there is a pool.
-Sentences are used without their context, whose sentences are examples themselves. For training, a
-document is cut into its lines, each with its line end, and long lines are cut again. Training on
-long texts is slow and gives no better model.
+has several copies of the sample in memory, so it runs in a separate process if there is a pool.
+Sentences are used without their context, because the context's sentences are examples themselves.
+For training, a document is cut into its lines, each with its line end, and long lines are cut
+again: training on long texts is slow and gives no better model.
 """
 
 from collections.abc import Iterable, Iterator
@@ -31,18 +31,18 @@ from data_pipeline.tokenizers.tokenizer import (
 )
 from foundation.process_pool import ProcessPool
 
-LINE_CHARACTERS = 4096  # of a text that a model is trained on
+LINE_CHARACTERS = 4096  # maximum length of a text that a model is trained on
 TRAINING_CHARACTERS = Budget(
     "characters that a tokenizer is trained on", 4 * 1024**3, "Lower tokenizer.training_pairs"
 )
 
 
 class _Sample(NamedTuple):
-    """Part of a corpus that models are trained on."""
+    """Part of a corpus for the training of models."""
 
     partitions: list[Path]
-    examples: int  # maximum
-    bytes: int | None  # maximum, but at least one example is used
+    examples: int  # maximum number of examples
+    bytes: int | None  # maximum size of the examples, of which at least one is used
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class _TrainingJob:
 
 
 def given_tokenizers(settings: DataSettings) -> dict[str, Tokenizer] | None:
-    """Return the recipe's existing model for all fields, or None if one must be trained.
+    """Return the recipe's existing tokenizers by field, or None if tokenizers must be trained.
 
     Raises:
         TokenizerError: the model is not the one in the recipe, or lacks a tag of the corpora.
@@ -71,7 +71,7 @@ def given_tokenizers(settings: DataSettings) -> dict[str, Tokenizer] | None:
 def train_tokenizers(
     settings: DataSettings, corpora: list[IngestedCorpus], pool: ProcessPool
 ) -> dict[str, Tokenizer]:
-    """Train a tokenizer for each field; a joint one is the same object for all fields.
+    """Train a tokenizer for each field; a joint tokenizer is the same object for all fields.
 
     Raises:
         TokenizerError: a model cannot be trained.
@@ -97,7 +97,7 @@ def _field_names(settings: DataSettings) -> list[str]:
 
 
 def _tags(settings: DataSettings, field: str) -> list[str]:
-    """Return the tags that precede texts of a field, and the task's own pieces."""
+    """Return the tags that precede texts of a field, and the special pieces that the task needs."""
     data = settings.data
     corpora = (*data.train, data.validation, *data.tests.values())
     tags = {corpus.tags[field] for corpus in corpora if field in corpus.tags}
@@ -105,7 +105,7 @@ def _tags(settings: DataSettings, field: str) -> list[str]:
 
 
 def _samples(corpora: list[IngestedCorpus], config: TokenizerConfig) -> list[_Sample]:
-    """Divide the wanted number of examples among the corpora by size, with at least one each."""
+    """Divide the examples to train on among the corpora by size, with at least one each."""
     total = sum(corpus.partitions.examples for corpus in corpora)
     most, most_bytes = min(config.training_pairs, total), config.training_bytes
 

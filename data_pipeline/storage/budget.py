@@ -4,8 +4,9 @@
     ...
     MEMBERS.check(count, lambda problem: TarContentError(archive, member, problem))
 
-Each budget is defined next to the code that counts for it. Real data stays far below the limits.
-Input that exceeds one is a decompression bomb, has false headers, or is another kind of file.
+Each budget is defined next to the code that counts what it limits. Real data stays far below the
+limits. Input that exceeds one is a decompression bomb, has false headers, or is another kind of
+file.
 """
 
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 class Budget:
     """Limit on one quantity of an input."""
 
-    what: str  # the counted things, in the plural and with their place: "samples in an archive"
+    what: str  # plural noun with its place, such as "samples in an archive"
     limit: int
     remedy: str  # a sentence without its full stop
 
@@ -24,8 +25,8 @@ class Budget:
         """Compare the current count with the limit.
 
         Args:
-            error: makes the exception from a text that has both numbers and the remedy, without a
-                final full stop.
+            error: creates the exception from its message, which has both numbers and the remedy,
+                but no final full stop.
 
         Raises:
             Exception: the result of `error`; the count exceeds the limit.

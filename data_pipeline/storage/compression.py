@@ -11,9 +11,9 @@ from backports import zstd
 from data_pipeline.errors import CorpusError
 
 BLOCK_BYTES = 1024 * 1024
-FIRST_FEED_BYTES = 4096  # first input from a frame; doubles with each further input
+FIRST_FEED_BYTES = 4096  # first input of a frame; each further input is twice as long
 PLAIN = "plain"
-REFUSED = {  # refused compressions by their first bytes
+REFUSED = {  # unsupported compressions, by their first bytes
     b"BZh": ("bzip2", "Compress it again, for example with bzcat FILE | zstd"),
     b"PK\x03\x04": ("zip", "Unpack it"),
 }
@@ -25,7 +25,8 @@ ZSTD_WINDOW_BITS = 27
 def decompressed(location: str, file: BinaryIO) -> tuple[str, BinaryIO]:
     """Return the name of the compression, and a file with the decompressed content.
 
-    The file must be at its beginning.
+    Args:
+        file: must be at its beginning.
 
     Raises:
         CorpusError: the compression is not supported.
@@ -38,7 +39,7 @@ def decompressed(location: str, file: BinaryIO) -> tuple[str, BinaryIO]:
         return "xz", io.BufferedReader(_FrameReader(file, _new_xz), BLOCK_BYTES)
     skippable = (
         magic[1:4] == b"\x2a\x4d\x18" and 0x50 <= magic[0] <= 0x5F
-    )  # pzstd starts files with it
+    )  # pzstd starts files with a skippable frame
     if magic.startswith(b"\x28\xb5\x2f\xfd") or skippable:
         return "zstd", io.BufferedReader(_FrameReader(file, _new_zstd), BLOCK_BYTES)
     for known, (name, remedy) in REFUSED.items():
@@ -61,7 +62,7 @@ def _new_zstd() -> zstd.ZstdDecompressor:
 class _FrameReader(io.RawIOBase):
     """Reader of the consecutive frames of an xz or zstd file.
 
-    `lzma.open` is not used, because it takes a damaged second frame for the end of the file.
+    `lzma.open` is not used, because it mistakes a damaged second frame for the end of the file.
     """
 
     def __init__(
@@ -83,7 +84,7 @@ class _FrameReader(io.RawIOBase):
         while True:
             compressed = b""
             if self._decompressor.eof:
-                # The decompressor received more than its frame, and returns the excess as a copy.
+                # The decompressor got more bytes than its frame has; unused_data contains the rest.
                 self._position -= len(self._decompressor.unused_data)
                 self._feed_bytes = FIRST_FEED_BYTES
                 compressed = self._next_bytes()
@@ -100,7 +101,7 @@ class _FrameReader(io.RawIOBase):
                 return len(data)
 
     def _next_bytes(self) -> bytes:
-        """Return the decompressor's next input; small for new frames, which may be short."""
+        """Return the decompressor's next input: little for a new frame, which may be short."""
         if self._position == len(self._block):
             self._block, self._position = self._file.read(BLOCK_BYTES), 0
         stop = self._position + self._feed_bytes

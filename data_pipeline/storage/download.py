@@ -27,7 +27,8 @@ MAX_DISK_SHARE = 0.95  # maximum share of the free bytes that a download may tak
 def download(url: str, path: Path) -> None:
     """Download a file to `path`.
 
-    Its size is unknown, so a server that sends endlessly is stopped before the disk is full.
+    The size of the file is unknown. The download stops before the disk is full, in case the server
+    never stops sending.
 
     Raises:
         CorpusError: the download has failed; the message has the remedy.
@@ -45,7 +46,7 @@ def download(url: str, path: Path) -> None:
                 f"bytes, {MAX_DISK_SHARE:.0%} of the free space, found {error.found}. Free disk "
                 "space, or name another folder with data.cache=FOLDER."
             ) from error
-        # Every backend has different exceptions.
+        # Each backend raises different exceptions.
         except Exception as error:
             reason = error_reason(error)
             if delay is None or not _may_pass(error):

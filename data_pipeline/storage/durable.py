@@ -1,4 +1,4 @@
-"""Atomic writes of files, which survive a kill or power loss whole or do not appear."""
+"""Functions that write files and sync them to disk, so that they survive a kill or power loss."""
 
 import hashlib
 import os
@@ -23,7 +23,7 @@ def write_atomically(path: Path, data: str | bytes) -> None:
 
 
 def sync_to_disk(path: Path) -> None:
-    """Sync a file, or the names in a folder, to disk, so that it survives a power loss."""
+    """Sync a file, or a folder's list of names, to disk, so that it survives a power loss."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

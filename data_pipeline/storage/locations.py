@@ -2,10 +2,10 @@
 
     location ──mirror, cache or download──▶ file ──gunzip, unxz, unzstd──▶ sha256 ──▶ bytes
 
-A remote file is downloaded completely, into CACHE/corpora/SHA256, before it is read. Its name is
-the hash of its decompressed content, which the recipe must give. Only content with that hash enters
-the cache, and a copy that turns out to be damaged later is removed. The compression is detected
-from a file's first bytes. Memory is constant: no file is held in memory, in any compression.
+A remote file is downloaded completely, to CACHE/corpora/SHA256, before it is read. SHA256 is the
+hash of its decompressed content, which the recipe must give. Only content with that hash enters the
+cache, and a copy that is found damaged later is removed. The compression is detected from a file's
+first bytes. Memory is constant: no file is held in memory as a whole, compressed or not.
 """
 
 import gzip
@@ -41,14 +41,15 @@ PHRASEBOOK = {
     for split in ("train", "validation", "test")
     for column, language in enumerate(("fr", "en"))
 }
-# Text compresses to a tenth of its size, seldom to a fiftieth; the first gigabyte is free.
+# Text compresses to a tenth of its size, seldom to a fiftieth. The limit does not apply to the
+# first gigabyte of content.
 EXPANSION = Budget(
     "bytes of content for each byte of a compressed file",
     200,
     "Leave it out, or decompress it if you know its content: plain files have no such limit",
 )
 EXPANSION_FREE_BYTES = 1024**3
-LEFTOVER_SECONDS = 24 * 3600  # age at which no download is still in progress
+LEFTOVER_SECONDS = 24 * 3600  # no download is still in progress after this time
 
 
 def cache_folder(cache: str | None) -> Path:
@@ -63,7 +64,8 @@ def open_location(
     """Open a file's content, after downloading it if it is remote and not in the cache.
 
     Args:
-        mirror: folder that has the file by its base name, read instead of the location.
+        mirror: folder with a copy of the file under its base name, which is read instead; None for
+            no mirror.
         sha256: hash of the decompressed content; required for remote locations.
 
     Raises:
@@ -85,7 +87,7 @@ def open_location(
 def stored_bytes(
     location: str, *, mirror: str | None, cache: Path, sha256: str | None = None
 ) -> int:
-    """Return the `total_bytes` of this location's stream, after downloading a remote file."""
+    """Return the size of a file as stored, after downloading a remote file."""
     with open_location(location, mirror=mirror, cache=cache, sha256=sha256) as stream:
         return stream.total_bytes
 
@@ -104,7 +106,7 @@ class LocationStream(io.BufferedIOBase):
     """Decompressed content of a file.
 
     Attributes:
-        bytes_read: progress of reading, in bytes of the file as stored (compressed).
+        bytes_read: number of bytes read so far, of the file as stored (compressed).
         total_bytes: size of the file as stored.
     """
 
@@ -135,14 +137,14 @@ class LocationStream(io.BufferedIOBase):
 
     @property
     def sha256(self) -> str:
-        """Hash of the decompressed bytes that were read so far."""
+        """Hash of the decompressed bytes that have been read so far."""
         return self._hash.hexdigest()
 
     def readable(self) -> bool:
         return True
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """Return exactly `size` bytes, or fewer at the end.
+        """Return exactly `size` bytes, or fewer at the end of the file.
 
         Raises:
             CorpusError: the file is damaged.
@@ -170,7 +172,7 @@ class LocationStream(io.BufferedIOBase):
         return data
 
     def verify(self, sha256: str | None) -> None:
-        """Read the rest and check the content's hash.
+        """Read the remaining content and check the hash of the whole content.
 
         Raises:
             CorpusError: the content's hash is not `sha256`.
@@ -253,7 +255,7 @@ def _unreadable(location: str, path: Path | None, error: OSError) -> CorpusError
 
 
 def _fill_cache(url: str, sha256: str, path: Path) -> None:
-    """Download a remote file to `path`, completely and with the right content.
+    """Download a remote file to `path`, where it appears only complete and with the right hash.
 
     Raises:
         CorpusError: the file cannot be fetched, or has another hash.
@@ -277,6 +279,6 @@ def _fill_cache(url: str, sha256: str, path: Path) -> None:
 def _remove_leftovers(folder: Path) -> None:
     """Remove the leftovers of killed downloads."""
     for leftover in folder.glob(".download-*"):
-        with suppress(FileNotFoundError):  # its process has just finished
+        with suppress(FileNotFoundError):  # its process has just removed it
             if time.time() - leftover.stat().st_mtime > LEFTOVER_SECONDS:
                 shutil.rmtree(leftover)

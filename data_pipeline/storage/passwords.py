@@ -1,8 +1,7 @@
 """Passwords for http and https, from the netrc file and only for the server that a location names.
 
-URL ──▶ does the netrc file have a password for its host? ────▶ aiohttp sends it
-                                                                 │ redirected elsewhere
-                                        other origins get none ◀─┘
+aiohttp sends the password that the netrc file has for the URL's host. If the server redirects to
+another origin, the request to that origin has no password.
 """
 
 import netrc
@@ -25,9 +24,9 @@ PASSWORDS = "~/.netrc or the file that NETRC names"
 class SameOriginPassword:
     """Aiohttp middleware that sends a password only to the origin of a location.
 
-    After a redirect, aiohttp (3.14) looks up the netrc file again, by host only. The entry
-    `default`, or the entry of the same host, would therefore go to any server, port and scheme that
-    a server redirects to.
+    After a redirect, aiohttp (3.14) looks up the netrc file again, by host only. Without this
+    class, a server could therefore redirect to any server, port and scheme, which would get the
+    password of the entry `default`, or of the entry for that host.
     """
 
     origin: str
@@ -45,19 +44,19 @@ class SameOriginPassword:
 def check_netrc() -> None:
     """Check that the netrc file can be read: the one that NETRC names, or else ~/.netrc.
 
-    aiohttp would log an invalid word of it, which may be a password, and continue without a
-    password.
+    If a word of the file is invalid, aiohttp would log it, although it may be a password, and
+    continue without a password.
 
     Raises:
-        LocationError: it cannot be read; the message has the line's number, but none of its
-            content.
+        LocationError: the file cannot be read; the message has the number of the invalid line, but
+            none of the file's content.
     """
     named = os.environ.get("NETRC") or None
     path = Path(named) if named else Path.home() / ".netrc"
     if not named and not path.is_file():
         return
     try:
-        netrc.netrc(named)  # without a name, this also checks owner and mode
+        netrc.netrc(named)  # if `named` is None, this also checks owner and mode
     except netrc.NetrcParseError as error:
         problem = f"line {error.lineno} does not have the form machine HOST login USER password …"
         if error.lineno is None:
@@ -74,7 +73,7 @@ def check_netrc() -> None:
 
 
 def origin_of(url: str) -> str:
-    """Return scheme, host and port of a URL, the scope of a password."""
+    """Return the origin of a URL, which is its scheme, host and port; passwords are per origin."""
     parts = urlsplit(url)
     port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
     return f"{parts.scheme}://{parts.hostname}:{port}"

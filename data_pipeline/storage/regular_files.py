@@ -23,7 +23,7 @@ def open_regular(path: Path) -> BinaryIO:
     """Open a regular file, or a link to one, for reading.
 
     Raises:
-        OSError: it cannot be opened, or is not a regular file; `strerror` has the reason.
+        OSError: the file cannot be opened, or is not a regular file; `strerror` has the reason.
     """
     _require_regular(path, path.stat().st_mode)
     # O_NONBLOCK: the open must not wait if the file was replaced by a FIFO meanwhile.
@@ -40,7 +40,7 @@ def read_regular(path: Path, max_bytes: int | None = None) -> bytes:
     """Return the content of a regular file.
 
     Raises:
-        OSError: as in `open_regular`, or it has more than `max_bytes` bytes.
+        OSError: as in `open_regular`, or the file has more than `max_bytes` bytes.
     """
     with open_regular(path) as file:
         if max_bytes is None:
@@ -48,8 +48,8 @@ def read_regular(path: Path, max_bytes: int | None = None) -> bytes:
         size = os.fstat(file.fileno()).st_size
         data = b""
         if size <= max_bytes:
-            data = file.read(size + 1)  # `read` allocates as many bytes as requested
-            if len(data) > size:  # it grows, or reports no size, as in /proc
+            data = file.read(size + 1)  # no more, because `read` allocates what is requested
+            if len(data) > size:  # the file grows, or reports no size, as in /proc
                 data += file.read(max_bytes + 1 - len(data))
             size = max(size, len(data))
         if size > max_bytes:

@@ -1,7 +1,7 @@
 """Remote files: access through http, https, s3 and gs, and delays before retries.
 
-A server's statement of a file's size is not trusted: bytes are counted as they arrive. Bodies are
-stored as sent and never decompressed in transit, so none exceeds its own size.
+The file size that a server states is not trusted: bytes are counted as they arrive. Response bodies
+are stored as sent and never decompressed, so that a small body cannot become a large one.
 """
 
 import io
@@ -48,7 +48,7 @@ def file_system(
     assert scheme in REMOTE_SCHEMES, url
     options = {}
     if scheme.startswith("http"):
-        # The import takes a third of a second, which local files never need.
+        # Importing aiohttp takes a third of a second, and local files do not need it.
         from aiohttp import ClientTimeout
 
         # aiohttp's default would end every download after five minutes.
@@ -58,9 +58,9 @@ def file_system(
         check_netrc()
         client = {
             "timeout": timeout,
-            "trust_env": True,  # proxies, and the netrc file
+            "trust_env": True,  # for proxies and the netrc file
             "middlewares": (SameOriginPassword(origin_of(url)),),
-            # Without these two, a body of some kilobytes may become gigabytes at once.
+            # Without these two options, a body of some kilobytes may become gigabytes at once.
             "headers": {"Accept-Encoding": "identity"},
             "auto_decompress": False,
         }
@@ -72,7 +72,7 @@ class TooManyBytesError(ValueError):
     """A file has more bytes than allowed.
 
     Attributes:
-        found: the number of bytes found, exact or a minimum, as text.
+        found: text with the number of bytes that were found, exact or as a minimum.
     """
 
     def __init__(self, found: str) -> None:
@@ -81,13 +81,13 @@ class TooManyBytesError(ValueError):
 
 
 def read_at_most(source: Any, url: str, most: int) -> bytes:
-    """Return a remote file of at most `most` bytes; little more is read of a larger one.
+    """Return the content of a remote file; stop reading soon after `most` bytes.
 
     Args:
         source: the result of `file_system` for the URL.
 
     Raises:
-        TooManyBytesError: the file is larger.
+        TooManyBytesError: the file has more than `most` bytes.
         Exception: errors of the backend.
     """
     if urlsplit(url).scheme.startswith("http"):
@@ -130,14 +130,14 @@ class ByteLimit(Callback):
 def error_reason(error: BaseException) -> str:
     """Return the name and text of a library's error, without credentials in its URLs.
 
-    A server may have redirected to a signed URL. Raise the resulting error `from None`: a traceback
-    would show the text of the library's error again.
+    If a server has redirected to a signed URL, the text contains a credential. Raise the resulting
+    error `from None`, because a traceback would otherwise show the library's error unchanged.
     """
     return without_credentials(f"{type(error).__name__}: {error}")
 
 
 def wait_before_retry(delay_seconds: float, what: str, reason: object) -> None:
-    """Sleep for the delay with random jitter, since all workers of a run lose a server at once."""
+    """Sleep for the delay with random jitter, so that workers do not all retry at once."""
     wait_seconds = delay_seconds * _jitter.uniform(0.5, 1.5)
     said = without_credentials(f"Retrying {what} in {wait_seconds:.1f} s: {reason}")
     logger.warning("%s", said)

@@ -30,7 +30,7 @@ logger = logger_of(__name__)
 
 
 class ShardCache:
-    """Folder with at most `max_bytes` of files, evicted in the order of their last use."""
+    """Folder with at most `max_bytes` of files; the least recently used files are evicted first."""
 
     def __init__(self, folder: Path, max_bytes: int) -> None:
         self.folder = folder
@@ -38,7 +38,7 @@ class ShardCache:
         self._warned = False
 
     def get(self, sha256: str, most: int) -> bytes | None:
-        """Return the verified bytes, or None if there is no intact copy.
+        """Return the verified content of a file, or None if there is no intact copy.
 
         Args:
             most: maximum size of the file; a larger copy is damaged and is not read.
@@ -60,7 +60,7 @@ class ShardCache:
         return None if damaged else data
 
     def add(self, sha256: str, data: bytes) -> None:
-        """Store verified bytes, if they fit and the disk has space."""
+        """Store the verified content of a file, if it fits into `max_bytes` and on the disk."""
         if len(data) > self.max_bytes:
             return
         partial = self.folder / f"{PARTIAL_PREFIX}{uuid.uuid4().hex}"
@@ -78,11 +78,11 @@ class ShardCache:
             self._warn_once(error)
 
     def _evict(self, sha256: str, size: int) -> None:
-        """Evict files until `size` more bytes fit, not counting the file that they may replace."""
+        """Evict files until a file of `size` bytes fits; a copy that it replaces does not count."""
         now = time.time()
         copies: list[tuple[int, int, Path]] = []
         for path in self.folder.iterdir():
-            # Processes that find a damaged copy remove it without the lock.
+            # Processes that find a damaged copy remove it without holding the lock.
             with contextlib.suppress(FileNotFoundError):
                 status = path.stat()
                 if path.name.startswith(PARTIAL_PREFIX):
@@ -104,7 +104,7 @@ class ShardCache:
             try:
                 yield
             finally:
-                # Closing is not enough if a process was forked meanwhile.
+                # Closing the file is not enough: a process forked meanwhile would keep the lock.
                 fcntl.flock(lock, fcntl.LOCK_UN)
 
     def _warn_once(self, error: OSError) -> None:

@@ -3,9 +3,9 @@
     open_store(location) ──▶ LocalStore    a folder or file:// URL
                          ──▶ RemoteStore   http, https, s3 or gs, through fsspec and shard_cache.py
 
-    read(name, sha256) ──fetch──▶ size and sha256 as promised? ──yes──▶ the bytes
-                           ▲                                 ──no───▶ wait, then once more;
-                           └───────────────────────────────── after the last try DatasetFileError
+    read(name, sha256) ──fetch──▶ size and sha256 as expected? ──yes──▶ the bytes
+                           ▲                                   ──no───▶ wait, then fetch again;
+                           └──────────────────────────── DatasetFileError after the last attempt
 
 All failures are retried, including missing files and wrong hashes: a network file system or an
 object store may briefly show an old state. Stores hold no connections, so they can be pickled,
@@ -40,7 +40,7 @@ from foundation.location import Location, path_escape, without_credentials
 
 MANIFEST_NAME = "manifest.json"
 MAX_MANIFEST_BYTES = 64_000_000
-# A file is held in memory as a whole, so sizes in a manifest are not trusted either.
+# A file is held in memory as a whole, so the sizes in a manifest are limited, too.
 SHARD = Budget(
     "bytes in a shard",
     2 * 1024**3,
@@ -57,7 +57,7 @@ def open_store(
     cache_bytes: int = 50_000_000_000,
     retry_delays_seconds: tuple[float, ...] = RETRY_DELAYS_SECONDS,
 ) -> "DatasetStore":
-    """Return the store of a folder or URL; read nothing yet.
+    """Return the store of a folder or URL, without reading from it.
 
     Args:
         cache: folder for copies of remote files, or None for $TRANSLOOM_CACHE or
@@ -91,20 +91,21 @@ def open_store(
 
 
 class DatasetStore(ABC):
-    """Files of one prepared dataset."""
+    """Interface to the files of one prepared dataset."""
 
-    location: str  # as a user would write it, without a trailing slash
+    location: str  # in the form that a user would write, without a trailing slash
     retry_delays_seconds: tuple[float, ...]
-    _after_preparing = ""  # the user's next step after preparing
+    _after_preparing = ""  # for messages: what to do after `transloom prepare`
 
     def read(self, name: str, sha256: str, size: int | None = None) -> bytes:
         """Return the content of a file, verified against the manifest's sha256.
 
         Args:
-            size: size in bytes that the manifest gives for shards; at most one byte more is read.
+            size: size of a shard in bytes according to the manifest, None for other files; at most
+                one byte more is read.
 
         Raises:
-            DatasetFileError: the file does not match, even after the last retry, or the size is too
+            DatasetFileError: the file does not match, even after the last retry, or `size` is too
                 large for memory.
         """
         if size is not None and size > SHARD.limit:
@@ -120,10 +121,10 @@ class DatasetStore(ABC):
         return True
 
     def read_manifest(self) -> bytes:
-        """Return the current manifest.
+        """Return the bytes of the current manifest.
 
         Raises:
-            DatasetError: there is none.
+            DatasetError: there is no manifest.
         """
         try:
             return self._find_manifest()
@@ -154,7 +155,7 @@ class DatasetStore(ABC):
 
         Raises:
             OSError: the attempt has failed, for any reason.
-            TooManyBytesError: the file is larger; it was not read to its end.
+            TooManyBytesError: the file is larger; it was not read to the end.
         """
 
     def _read_once(self, name: str, sha256: str | None = None, size: int | None = None) -> bytes:
@@ -164,7 +165,7 @@ class DatasetStore(ABC):
                 f"a name relative to {self.location}",
                 f"{part!r}, which leads out of it",
             )
-        # Manifests that a newer one has replaced are named "manifest-….json".
+        # Manifests that were replaced by a newer one are named "manifest-….json".
         budget = MANIFEST if name.startswith("manifest") else SMALL_FILE
         try:
             data = self._fetch(name, budget.limit if size is None else size)
@@ -257,8 +258,8 @@ class RemoteStore(DatasetStore):
             raise
         except FileNotFoundError:
             raise OSError("404, not found") from None
-        # Every backend has different exceptions, which all mean the same to the dataset.
+        # Each backend raises different exceptions; any of them means a failed attempt.
         except Exception as error:
-            # fsspec raises an empty timeout error from the one that names the slow operation.
+            # fsspec's timeout error has no text, but its cause names the slow operation.
             told = error if str(error) or error.__cause__ is None else error.__cause__
             raise OSError(error_reason(told)) from None

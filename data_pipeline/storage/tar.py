@@ -1,20 +1,21 @@
 """Streaming reader of untrusted tar archives: nothing is executed, skipped or opened by name.
 
-The input is any binary stream: one of our shards, or a WebDataset tar from another source.
+The input is any binary stream: one of our shards, or a WebDataset tar from another source. It is
+read in three steps:
 
-1. Each 512-byte header is checked against its checksum; ustar, GNU and PAX headers give name and
-   size.
-2. Only regular files and directories are allowed. Names must be relative and plain; sizes are
-   checked before anything is allocated.
-3. Data is read or skipped as the caller decides. The end must be present: a block of zeros, and
-   nothing but zeros after it.
+  1. Each 512-byte header is checked against its checksum; ustar, GNU and PAX headers give the name
+     and size of a member.
+  2. Only regular files and directories are allowed. Names must be relative and have no special
+     characters. Sizes are checked before memory is allocated.
+  3. Data is read or skipped as the caller decides. The end must be present: a block of zeros, and
+     nothing but zeros after it.
 
-The output are members under WebDataset's names: the key is the folder and the base name up to its
-first dot, and the suffix is the rest in lower case.
+The output consists of members with WebDataset's names. The key of a member is its folder and its
+base name up to the first dot; the suffix is the rest of the base name, in lower case.
 
-Python's tarfile is not used here. It takes a damaged header, a header of zeros or a cut at a
-member's border for the end of the archive. It also reads sparse files as regular ones, and holds
-PAX headers of any size in memory.
+Python's tarfile is not used here. It takes a damaged header, a header of zeros or a truncation
+between two members for the end of the archive. It also reads sparse files as regular ones, and
+holds PAX headers of any size in memory.
 """
 
 import io
@@ -33,8 +34,8 @@ ZERO_BLOCK = bytes(BLOCK_BYTES)
 EXTENDED_HEADER = Budget(
     "bytes in an extended header", 64 * 1024, "Write the archive without extended attributes"
 )
-NAME = Budget("characters in a member's name", 4096, "Give it a shorter name")  # the longest path
-# Skipping members takes no memory, but it takes time: this many have 50 GB of headers.
+NAME = Budget("characters in a member's name", 4096, "Give it a shorter name")  # Linux's maximum
+# Skipping members takes no memory, but it takes time: this many members have 50 GB of headers.
 HEADERS = Budget("headers of members in one archive", 100_000_000, "Split the archive into several")
 NAME_SHOWN = 200
 PICKLE_SUFFIXES = frozenset({"pkl", "pickle", "pyd", "pth", "pt"})
@@ -76,14 +77,14 @@ def read_members(
     Args:
         file: need not be seekable; its errors propagate unchanged.
         archive: the archive's name in messages.
-        decoded: by suffix, the maximum bytes of such a member; a larger one is not read.
-        passed_over: returns whether members with another suffix are skipped.
+        decoded: suffixes of the members to yield, each with the limit on a member's size.
+        passed_over: returns whether members with a suffix that is not in `decoded` are skipped.
 
     Raises:
-        TarContentError: a suffix is neither decoded nor skipped, or the archive has contents that
-            the module's docstring rules out. Pickles are refused too, unless their suffix is in
-            `decoded` (".pt" may be Portuguese, and decoding here never unpickles). The message
-            names the archive and the member.
+        TarContentError: a suffix is neither decoded nor skipped, a member is too large, or the
+            archive has contents that the module's docstring rules out. Pickles are refused, too,
+            unless their suffix is in `decoded` (".pt" may be Portuguese, and decoding here never
+            unpickles). The message names the archive and the member.
     """
     reader = TarReader(file, archive=archive, max_member_bytes=max_member_bytes)
     for key, suffix in reader:
@@ -105,9 +106,9 @@ def read_members(
 class TarReader:
     """Iterator over the members of an archive.
 
-    Iterating gives (key, suffix) of each regular file and skips directories. `read()` returns the
+    Iterating yields (key, suffix) of each regular file and skips directories. `read()` returns the
     data of the current file; data that is not read is skipped. `span` is the byte range of that
-    file: whole spans can be combined into a smaller archive.
+    file, with its headers: the bytes of several spans can be joined to a smaller archive.
 
     Raises:
         TarContentError: the archive has contents that the module's docstring rules out.
@@ -161,7 +162,7 @@ class TarReader:
             if block == ZERO_BLOCK and not extended:
                 return None
             self._headers += 1
-            if self._headers > HEADERS.limit:  # a call for each header would cost time
+            if self._headers > HEADERS.limit:  # calling `check` for each header would take time
                 HEADERS.check(self._headers, self._error)
             self._check_sum(block)
             kind, size = block[156:157], self._number(block[124:136])
@@ -214,7 +215,10 @@ class TarReader:
         return records
 
     def _check_sum(self, block: bytes) -> None:
-        """Compare the checksum with the sum of all bytes, taking its own eight as spaces."""
+        """Compare the header's checksum with the sum of its bytes.
+
+        The eight bytes of the checksum itself count as spaces.
+        """
         found = sum(block) - sum(block[148:156]) + 8 * ord(" ")
         if self._number(block[148:156]) != found:
             raise self._error(f"expected checksum {block[148:156]!r}, found {found:o} (octal)")
@@ -273,7 +277,7 @@ class TarReader:
             count -= part
 
     def _check_end(self) -> None:
-        """Check that only padding follows the end, since further members would be skipped."""
+        """Check that only zeros follow the end, since members after it would be ignored."""
         while rest := self._file.read(_SKIPPED_AT_ONCE_BYTES):
             if rest != bytes(len(rest)):
                 self.name = "the end of the archive"
@@ -296,7 +300,7 @@ class TarReader:
 
 def _name_in(block: bytes) -> bytes:
     name = block[:100].partition(b"\0")[0]
-    # Only POSIX headers have a prefix; GNU's have times in its place.
+    # Only POSIX headers have a prefix; GNU headers have times at its offset.
     posix = block[345] and block[257:263] == b"ustar\0"
     prefix = block[345:500].partition(b"\0")[0] if posix else b""
     return prefix + b"/" + name if prefix else name

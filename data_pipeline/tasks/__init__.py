@@ -1,1 +1,1 @@
-"""The data halves of the tasks, in numpy; `data_pipeline.batching.task` is their interface."""
+"""Data sides of the tasks, in numpy; `data_pipeline.batching.task` is their interface."""

@@ -1,8 +1,8 @@
 """Language modelling: documents of one field, packed into rows of a fixed context.
 
 A document is stored as BOS, its tokens, EOS. Every token after BOS is predicted once in a pass. A
-part of a document has the tokens that it predicts, and the token before them, from which the first
-is predicted.
+part of a document contains the tokens to predict and the token before them, from which the first is
+predicted.
 """
 
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ from data_pipeline.tokenizers.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class RowsShape(MicroBatchShape):
-    """Padded size of a micro-batch of packed documents, in predicted tokens."""
+    """Padded size of a micro-batch of packed documents; `length` counts predicted tokens."""
 
     length: int
 
@@ -35,7 +35,7 @@ class RowsShape(MicroBatchShape):
 
 
 class CausalLanguageModelData(DataTask):
-    """Numpy half of language modelling."""
+    """Data side of language modelling, in numpy; the torch side is in `trainer.tasks.causal_lm`."""
 
     def fields(self, data: DataConfig) -> tuple[FieldInfo, ...]:
         assert isinstance(data, TextDataConfig)
@@ -52,7 +52,7 @@ class CausalLanguageModelData(DataTask):
         return text_rules(data.cleaning, corpus)
 
     def fewest_tokens(self, field: FieldInfo, tag: str | None) -> int | None:
-        """Return the length of BOS, a token and EOS."""
+        """Return the length of the shortest document: BOS, a token and EOS."""
         return 3
 
     def drops(
@@ -95,7 +95,8 @@ class CausalLanguageModelData(DataTask):
         return [RowsShape(batching.max_tokens_per_micro_batch // length, length)]
 
     def synthetic(self, shape: RowsShape, special: SpecialIds) -> MicroBatch:
-        # Two parts in each row of two or more tokens, because several parts need an attention mask.
+        # Rows of two or more tokens get two parts each, because only rows with several parts need
+        # an attention mask.
         parts = [shape.length // 2, shape.length - shape.length // 2]
         sizes = np.array([size for size in parts if size] * shape.rows)
         return MicroBatch(

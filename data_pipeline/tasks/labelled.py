@@ -1,9 +1,10 @@
 """Common base of classifying texts and classifying words.
 
-A text is stored as BOS, its tokens, EOS, as for a masked model. Its labels are a separate field, as
-numbers from 1. A micro-batch has the tokens in TEXT and a target for each token in LABELS_FIELD: a
-label's number from 0, or IGNORE_INDEX. A label takes the place of a masked token; everything else
-works as for masked models. Texts are packed whole: no text that fits into a row is cut.
+A text is stored as BOS, its tokens, EOS, as for a masked language model. Its labels are stored in a
+separate field, as numbers from 1. A micro-batch has the tokens in TEXT and a target for each token
+in LABELS_FIELD: a label's number from 0, or IGNORE_INDEX. Labels thus replace the hidden tokens of
+a masked language model, and everything else works in the same way. No text that fits into a row is
+cut.
 """
 
 from abc import abstractmethod
@@ -31,7 +32,7 @@ from foundation.wording import counted, join_items
 
 
 class LabelledData(MaskedLanguageModelData):
-    """Numpy half of classification: stored and packed like documents of a masked model.
+    """Data side of classification, in numpy; the torch side is in `trainer.tasks.labelling`.
 
     Attributes:
         labels: the name of the field of labels, which is also its role.
@@ -45,7 +46,11 @@ class LabelledData(MaskedLanguageModelData):
 
     @abstractmethod
     def read_lengths(self, lengths: Int32Array, context_length: int) -> Int32Array:
-        """Return how many of each text's first tokens the network reads: [texts]."""
+        """Return the number of tokens that the network reads of each text, from its start: [texts].
+
+        Args:
+            lengths: [texts], in tokens.
+        """
 
     def fields(self, data: DataConfig) -> tuple[FieldInfo, ...]:
         assert isinstance(data, LabelsDataConfig)
@@ -97,7 +102,7 @@ class LabelledData(MaskedLanguageModelData):
         """Return TEXT and LABELS_FIELD of a held-out set, in the order of its examples.
 
         Raises:
-            BatchingError: the set has no label.
+            BatchingError: no token of the set has a label.
         """
         fields = self.fields(settings.data)
         found = self.label_fields(self.encode_all(fields, tokenizers, heldout.texts, heldout.tags))
@@ -131,5 +136,5 @@ class LabelledData(MaskedLanguageModelData):
 
 
 def numbers_of(field: FieldInfo) -> dict[str, int]:
-    """Return the number of each label of a field as stored in shards, from 1."""
+    """Return the numbers, from 1, by which a field's labels are stored in shards."""
     return {label: number for number, label in enumerate(field.labels, start=1)}

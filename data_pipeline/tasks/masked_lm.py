@@ -1,9 +1,9 @@
 """Masked language modelling: some tokens of documents are hidden and must be predicted.
 
-A document is stored as BOS, its tokens, EOS, as for a language model, and packed into rows in the
-same way. The hidden tokens are drawn once for each pass of the corpus, before documents are cut. A
-micro-batch has the network's input tokens in TEXT, and the tokens to predict in LABELS_FIELD. In a
-held-out set, the same tokens are hidden each time, in all runs.
+A document is stored as BOS, its tokens, EOS, and packed into rows, as for a language model. The
+hidden tokens are drawn once for each pass of the corpus, before documents are cut. A micro-batch
+has the network's input tokens in TEXT, and the tokens to predict in LABELS_FIELD. In a held-out
+set, the same tokens are hidden in every validation and in all runs.
 """
 
 from collections.abc import Mapping
@@ -36,7 +36,10 @@ HELDOUT_SEED = 0
 
 
 class MaskedLanguageModelData(CausalLanguageModelData):
-    """Numpy half of masked language modelling: stored like documents of a language model."""
+    """Data side of masked language modelling, in numpy; it stores documents like `causal_lm`.
+
+    The torch side is in `trainer.tasks.masked_lm`.
+    """
 
     def own_pieces(self) -> tuple[str, ...]:
         return (MASK,)
@@ -57,7 +60,11 @@ class MaskedLanguageModelData(CausalLanguageModelData):
         tokenizers: Mapping[str, Tokenizer],
         seeds: MaskingSeeds,
     ) -> dict[str, FieldArrays]:
-        """Return the fields of micro-batches: the input tokens, and the tokens to predict."""
+        """Return TEXT, in which some tokens are hidden, and LABELS_FIELD, the tokens to predict.
+
+        Args:
+            seeds: see `MaskingSeeds`.
+        """
         vocabulary = vocabulary_of(tokenizers[TEXT])
         seen, labels = mask_tokens(fields[TEXT], vocabulary, batching_of(settings).masking, seeds)
         return {TEXT: seen, LABELS_FIELD: labels}
@@ -93,7 +100,8 @@ class MaskedLanguageModelData(CausalLanguageModelData):
 
     def synthetic(self, shape: RowsShape, special: SpecialIds) -> MicroBatch:
         """Return a micro-batch in which all tokens must be predicted, the shape's worst case."""
-        # Two parts in each row of two or more tokens, because several parts need an attention mask.
+        # Rows of two or more tokens get two parts each, because only rows with several parts need
+        # an attention mask.
         parts = [shape.length // 2, shape.length - shape.length // 2]
         sizes = np.array([size for size in parts if size] * shape.rows, dtype=np.int32)
         field = FieldArrays(np.full(int(sizes.sum()), special.eos, dtype=np.int32), sizes)
@@ -113,7 +121,7 @@ def heldout_seeds(use: int, numbers: Int64Array) -> UInt64Array:
     """Return the seeds of a held-out set's texts, independent of the recipe's seed: [texts].
 
     Args:
-        numbers: numbers of the texts in the set.
+        numbers: [texts], indices of the texts in the set.
     """
     return example_seeds(use, HELDOUT_SEED, 0, 0, numbers)
 
@@ -121,10 +129,10 @@ def heldout_seeds(use: int, numbers: Int64Array) -> UInt64Array:
 def packed_heldout(
     numbers: Int64Array, fields: Mapping[str, FieldArrays], batching: PackedBatchingConfig
 ) -> list[MicroBatch]:
-    """Pack texts of a held-out set into rows; parts have no tokens besides their own.
+    """Pack texts of a held-out set into rows; parts of texts do not include preceding tokens.
 
     Args:
-        numbers: the example of each text.
+        numbers: [texts], index of the example to which each text belongs.
     """
     plan = plan_packed_heldout(
         fields[TEXT].lengths,
@@ -136,7 +144,7 @@ def packed_heldout(
 
 
 def batching_of(settings: DataSettings) -> MaskedBatchingConfig:
-    """Return the section `batching` of a recipe that masks tokens."""
+    """Return the `batching` section of a recipe that masks tokens."""
     assert isinstance(settings.batching, MaskedBatchingConfig)
     return settings.batching
 

@@ -1,6 +1,6 @@
 """Conversion of ids to and from text that shows hidden tokens as [MASK].
 
-    "A man is [MASK] a bike." ──masked_ids──▶ ids with the mask's ──masked_text──▶ the text again
+    "A man is [MASK] a bike." ──masked_ids──▶ ids, with the mask's id ──masked_text──▶ the same text
 
 A pair is shown as one text, with ||| between its sides: "A man is [MASK] a bike. ||| Ein Mann …".
 """
@@ -20,7 +20,7 @@ _SPACE = "▁"
 def masked_ids(tokenizer: Tokenizer, text: str) -> list[int]:
     """Return the ids of a text, without BOS and EOS, in which each [MASK] is one token.
 
-    Where pieces begin with a space, the space before [MASK] belongs to the hidden piece.
+    If pieces include the space before a word, the space before [MASK] belongs to the hidden piece.
     """
     runs = text.split(SHOWN_MASK)
     keeps, joined = _keeps_spaces(tokenizer), _joins_spaces(tokenizer)
@@ -38,7 +38,7 @@ def masked_ids(tokenizer: Tokenizer, text: str) -> list[int]:
 
 
 def masked_text(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
-    """Return the text of ids, with each hidden token shown as [MASK]."""
+    """Return the text of some ids, with each hidden token shown as [MASK]."""
     mask = vocabulary_of(tokenizer).mask
     places = [-1, *(place for place, token in enumerate(ids) if token == mask), len(ids)]
     runs = tokenizer.decode([list(ids[start + 1 : stop]) for start, stop in pairwise(places)])
@@ -49,14 +49,14 @@ def masked_text(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
 
 
 def masked_pair_text(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
-    """Return the text of a pair's ids, or of a part of them; each side begins with BOS."""
+    """Return the text of a pair's ids, or of some of them; each side begins with BOS."""
     begins = [place for place, token in enumerate(ids) if token == tokenizer.bos_id and place]
     sides = [ids[start:stop] for start, stop in pairwise([0, *begins, len(ids)])]
     return f" {BETWEEN_SIDES} ".join(masked_text(tokenizer, side) for side in sides)
 
 
 def _without_space(tokenizer: Tokenizer, ids: list[int]) -> list[int]:
-    """Return a run's ids without the space that some tokenizers put before any text."""
+    """Remove the piece of a single space that some tokenizers put before any text."""
     return ids[1:] if tokenizer.piece(ids[0]) == _SPACE else ids
 
 
@@ -67,6 +67,6 @@ def _keeps_spaces(tokenizer: Tokenizer) -> bool:
 
 @lru_cache(maxsize=8)
 def _joins_spaces(tokenizer: Tokenizer) -> bool:
-    """Return whether any piece consists of a space and further characters."""
+    """Return whether any piece consists of a space followed by other characters."""
     pieces = map(tokenizer.piece, vocabulary_of(tokenizer).ordinary.tolist())
     return any(piece.startswith(_SPACE) and len(piece) > 1 for piece in pieces)

@@ -6,10 +6,10 @@
     seen     BOS  A  man  is  <mask>  a  bike  EOS
     labels    -1 -1   -1  -1  riding -1    -1   -1
 
-Most of the tokens to predict are replaced by the mask, some by a random piece, and some are kept.
-Every hidden state must therefore represent its token (Devlin et al. 2019, §3.1). Special pieces are
-never predicted. The draws for a token depend only on the run's seed, the pass of the corpus, the
-example and the token's position.
+Most of the tokens to predict are replaced by the mask, some by a random piece, and some are kept. A
+network must therefore represent every input token, because any of them may be a token to predict
+(Devlin et al. 2019, §3.1). Special pieces are never predicted. The random choices for a token
+depend only on the run's seed, the pass of the corpus, the example and the token's position.
 """
 
 from dataclasses import dataclass
@@ -31,12 +31,12 @@ from data_pipeline.tokenizers.tokenizer import Tokenizer
 MASK = "<mask>"
 IGNORE_INDEX = -1
 LABELS_FIELD = "told"  # field of the tokens to predict, aligned with the field of input tokens
-SEGMENTS = "segments"  # field of each token's side in its text, if it has two sides
+SEGMENTS = "segments"  # field of each token's side: 0 for a pair's source, 1 for its target
 _WORD = "▁"  # prefix of a word's first piece
 
 
 class MaskingSeeds(Protocol):
-    """Function from a use of random numbers to a seed for each example, [examples]."""
+    """Function that returns a seed for each example, [examples], for a use in `random_keys`."""
 
     def __call__(self, use: int) -> UInt64Array: ...
 
@@ -55,8 +55,8 @@ class MaskingVocabulary:
     Attributes:
         mask: the id of the mask.
         ordinary: the ids of all pieces that are not special.
-        is_ordinary: [pieces].
-        begins_word: [pieces].
+        is_ordinary: [pieces], True for these ids.
+        begins_word: [pieces], True for pieces that begin a word, and for special pieces.
     """
 
     mask: int
@@ -67,7 +67,7 @@ class MaskingVocabulary:
 
 @lru_cache(maxsize=8)
 def vocabulary_of(tokenizer: Tokenizer) -> MaskingVocabulary:
-    """Return the pieces of a tokenizer that has the mask.
+    """Return the properties of a tokenizer's pieces that masking needs.
 
     Raises:
         TokenizerError: the tokenizer has no mask.
@@ -84,7 +84,7 @@ def vocabulary_of(tokenizer: Tokenizer) -> MaskingVocabulary:
 def mask_tokens(
     field: FieldArrays, vocabulary: MaskingVocabulary, config: MaskingConfig, seeds: MaskingSeeds
 ) -> Masked:
-    """Hide tokens of texts, each of which has at least one token."""
+    """Hide some tokens of texts, each of which has at least one token."""
     ids = field.ids.astype(np.int32)
     is_ordinary = vocabulary.is_ordinary[ids]
     drawn = uniform_at_positions(seeds(MASKED_TOKENS), field.lengths)
@@ -105,9 +105,10 @@ def mask_tokens(
 def _bounds(
     drawn: Float64Array, is_ordinary: BoolArray, lengths: Int32Array, share: float
 ) -> Float64Array:
-    """Return each token's threshold, up to which it is predicted: [tokens].
+    """Return a threshold for each token: [tokens]; a token is predicted if its draw is not larger.
 
-    The threshold is the share, or a text's smallest draw if that is larger.
+    The threshold is just below the share of tokens to predict. If all draws of a text are larger,
+    it is the smallest of them, so that at least one token is predicted.
     """
     firsts = np.cumsum(lengths, dtype=np.int64) - lengths
     least = np.minimum.reduceat(np.where(is_ordinary, drawn, 1.0), firsts)
@@ -120,5 +121,5 @@ def _first_of_word(field: FieldArrays, vocabulary: MaskingVocabulary) -> np.ndar
     begins[np.cumsum(field.lengths, dtype=np.int64) - field.lengths] = True
     begins[1:] |= ~vocabulary.is_ordinary[
         field.ids[:-1]
-    ]  # after BOS, the first piece may lack a space
+    ]  # the first piece after BOS may lack a space
     return np.maximum.accumulate(np.where(begins, np.arange(len(begins)), 0))

@@ -23,7 +23,7 @@ TOO_LONG = {SOURCE: "source_too_long", TARGET: "target_too_long"}
 
 
 class PairsData(DataTask):
-    """Storage of pairs, and their sampling in a pass, which all tasks of pairs share."""
+    """Base of the tasks on pairs: storage of pairs, and sampling of their segmentations."""
 
     def fields(self, data: DataConfig) -> tuple[FieldInfo, ...]:
         assert isinstance(data, PairDataConfig)
@@ -38,7 +38,7 @@ class PairsData(DataTask):
         return pair_rules(data.cleaning, corpus)
 
     def fewest_tokens(self, field: FieldInfo, tag: str | None) -> int:
-        """Return the length of a token and EOS, and of the tag before a source sentence."""
+        """Return the length of one text token and EOS, plus one for the tag of a source."""
         return 2 + (field.name == SOURCE and tag is not None)
 
     def drops(
@@ -47,8 +47,8 @@ class PairsData(DataTask):
         assert isinstance(data, PairDataConfig)
         source, target = lengths[SOURCE], lengths[TARGET]
         nothing = 1 + (SOURCE in tags)  # tokens of an empty source: EOS, and the tag
-        # Zero-width and control characters count as text until SentencePiece's normalisation drops
-        # them.
+        # A text of only zero-width and control characters is not empty for the rules on text, but
+        # SentencePiece's normalisation removes these characters.
         return {
             EMPTY: (source == nothing) | (target == 1),
             TOO_LONG[SOURCE]: source > data.max_source_length,
@@ -94,6 +94,6 @@ def _sampled(settings: DataSettings) -> dict[str, int]:
 
 
 def longest_sequences(manifest: Manifest, settings: DataSettings) -> dict[str, int]:
-    """Return the longest sequence of each field; subword sampling may lengthen one to its limit."""
+    """Return the maximum length of each field's sequences, including sampled segmentations."""
     longest, sampled = manifest.longest(), _sampled(settings)
     return {field: max(length, sampled.get(field, 0)) for field, length in longest.items()}

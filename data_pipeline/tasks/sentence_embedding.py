@@ -1,11 +1,12 @@
 """Sentence embeddings: pairs with the same meaning, in micro-batches of equally many pairs.
 
     src   BOS  A  man  rides  a  bike  EOS       one row
-    tgt   BOS  Ein  Mann  fährt  Rad  EOS        one row; those of other pairs are negatives
+    tgt   BOS  Ein  Mann  fährt  Rad  EOS        one row; targets of other pairs are negatives
 
-A sentence is compared only with those of its micro-batch. Every micro-batch therefore has the same
-number of pairs, for any number of ranks. Each pass omits the remainder of a window, which consists
-of different pairs in each pass. Held-out sets are cut into groups of GROUP pairs, in their order.
+A sentence is compared only with the sentences of its micro-batch. Every micro-batch therefore has
+the same number of pairs, for any number of ranks. Each pass omits the remainder of a window, which
+consists of different pairs in each pass. Held-out sets are cut into groups of GROUP pairs, in their
+order.
 """
 
 from collections.abc import Mapping
@@ -27,16 +28,16 @@ from data_pipeline.tasks.translation import PairShape, TranslationData, lengths_
 from data_pipeline.tokenizers.tokenizer import Tokenizer
 from foundation.wording import counted
 
-GROUP = 100  # pairs of a held-out set that are compared with each other
+GROUP = 100  # pairs per held-out group; a sentence is compared only within its group
 
 
 class SentenceEmbeddingData(TranslationData):
-    """Numpy half of sentence embeddings: translation's pairs, with BOS before each side."""
+    """Data side of sentence embeddings: pairs as for translation, with BOS before each side."""
 
     def encode(
         self, field: FieldInfo, tokenizer: Tokenizer, texts: list[str], tag: str | None
     ) -> FieldArrays:
-        return with_ends(tokenizer, texts)  # no corpus of such a recipe has a tag
+        return with_ends(tokenizer, texts)  # this task's recipes have no tags
 
     def fewest_tokens(self, field: FieldInfo, tag: str | None) -> int:
         return BOS_TOKENS + super().fewest_tokens(field, tag)
@@ -130,7 +131,7 @@ def cut_to(sentences: FieldArrays, longest: int, eos_id: int) -> FieldArrays:
 
 
 def embedding_batching(settings: DataSettings) -> EmbeddingBatchingConfig:
-    """Return the section `batching` of a recipe for embeddings."""
+    """Return the `batching` section of a recipe for embeddings."""
     assert isinstance(settings.batching, EmbeddingBatchingConfig)
     return settings.batching
 

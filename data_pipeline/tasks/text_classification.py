@@ -1,7 +1,7 @@
 """Classification of texts: one label per text, predicted at BOS.
 
-BOS takes the role of BERT's [CLS] (Devlin et al. 2019, §3). Of a text that exceeds the context, the
-network reads only the beginning.
+BOS takes the role of BERT's [CLS] (Devlin et al. 2019, §3). If a text is longer than the context,
+the network reads only its beginning.
 """
 
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ from data_pipeline.tokenizers.tokenizer import Tokenizer
 
 
 class TextClassificationData(LabelledData):
-    """Numpy half of the classification of texts; a label is stored as one number."""
+    """Data side of text classification, in numpy; a text's label is stored as one number."""
 
     labels = LABEL
 

@@ -1,7 +1,8 @@
 """Translation language modelling: both sides of a pair form one text with hidden tokens.
 
 A hidden word of one language can be predicted from its translation (Lample and Conneau 2019, §3.3).
-Pairs are stored as for translation. A micro-batch has texts, and for each token its side:
+Pairs are stored as for translation. A micro-batch has the following texts, and the side of each
+token in SEGMENTS:
 
     stored     A man rides EOS      Ein Mann fährt EOS
     text       BOS  A man rides EOS BOS Ein Mann fährt EOS
@@ -9,7 +10,7 @@ Pairs are stored as for translation. A micro-batch has texts, and for each token
 
 Each side is masked like a separate text, so the same tokens are hidden with and without its
 translation. No pair is cut in training. In a held-out set the same tokens are hidden in all runs:
-those that `masked_lm` hides in a set of the sources followed by the targets.
+those that `masked_lm` would hide in a set that lists all sources and then all targets.
 """
 
 from collections.abc import Mapping, Sequence
@@ -56,7 +57,7 @@ Fields = dict[str, FieldArrays]
 
 
 class TranslationLanguageModelData(PairsData):
-    """Numpy half of translation language modelling: stored like translation."""
+    """Data side of translation language modelling, in numpy; it stores pairs like `translation`."""
 
     def own_pieces(self) -> tuple[str, ...]:
         return masked_lm.TASK.own_pieces()
@@ -77,7 +78,7 @@ class TranslationLanguageModelData(PairsData):
     def check(self, manifest: Manifest, settings: DataSettings) -> None:
         longest = longest_sequences(manifest, settings)
         context_length = _pair_batching(settings).context_length
-        whole = sum(longest.values()) + len(SIDES)  # a BOS before each
+        whole = sum(longest.values()) + len(SIDES)  # a BOS before each side
         if whole > context_length:
             raise BatchingError(
                 f"A pair may have {longest[SOURCE]} and {longest[TARGET]} tokens, {whole} with BOS "
@@ -116,7 +117,10 @@ class TranslationLanguageModelData(PairsData):
     def single_side_micro_batches(
         self, heldout: HeldOut, tokenizers: Mapping[str, Tokenizer], settings: DataSettings
     ) -> list[MicroBatch]:
-        """Return the same texts with the same tokens hidden, but each side as a separate text."""
+        """Return the micro-batches of a held-out set with each side as a separate text.
+
+        The hidden tokens are the same as in `heldout_micro_batches`.
+        """
         source, target = _masked_heldout(heldout, tokenizers, settings)
         apart = {name: concatenate([source[name], target[name]]) for name in source}
         numbers = np.tile(np.arange(len(heldout)), len(SIDES))
@@ -141,7 +145,7 @@ def _masked_sides(
     tokenizers: Mapping[str, Tokenizer],
     seeds: Sequence[MaskingSeeds],
 ) -> list[Fields]:
-    """Return the fields of each side: input tokens, tokens to predict, and segments."""
+    """Return the fields TEXT, LABELS_FIELD and SEGMENTS of each side."""
     found = []
     for number, name in enumerate(SIDES):
         tokenizer = tokenizers[name]
@@ -164,7 +168,7 @@ def _masked_heldout(
 
 
 def _joined(sides: Sequence[Fields]) -> Fields:
-    """Return the fields of whole pairs, each the source followed by the target."""
+    """Join each pair's source and target into one sequence, in every field."""
     source, target = sides
     return {name: _one_after_the_other(source[name], target[name]) for name in source}
 
@@ -176,7 +180,7 @@ def _one_after_the_other(first: FieldArrays, second: FieldArrays) -> FieldArrays
 
 
 def _source_lengths(segments: FieldArrays) -> Int64Array:
-    """Return the number of tokens of each pair's source, which are those of segment 0."""
+    """Return the number of tokens of each pair's source, which have segment 0: [pairs]."""
     ends = np.cumsum(segments.lengths, dtype=np.int64)
     targets_before = np.concatenate(([0], np.cumsum(segments.ids, dtype=np.int64)))
     targets = targets_before[ends] - targets_before[ends - segments.lengths]
@@ -185,7 +189,7 @@ def _source_lengths(segments: FieldArrays) -> Int64Array:
 
 
 def _pair_batching(settings: DataSettings) -> PairMaskedBatchingConfig:
-    """Return the section `batching` of a recipe that masks pairs."""
+    """Return the `batching` section of a recipe that masks pairs."""
     assert isinstance(settings.batching, PairMaskedBatchingConfig)
     return settings.batching
 

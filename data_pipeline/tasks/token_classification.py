@@ -1,8 +1,9 @@
 """Classification of words, as in tagging: one label per word, predicted at its first piece.
 
-Each word is encoded separately, with the space before it. With any tokenizer, a piece then belongs
-to one word. If no piece crosses a space, as in models that are trained here, the ids equal those of
-the whole text. Devlin et al. 2019, §5.3, also label the first piece.
+Each word is encoded separately, with the space before it. For any tokenizer, a piece then belongs
+to exactly one word. If no piece of the tokenizer crosses a space, as in models that are trained
+here, the ids equal those of the whole text. Devlin et al. 2019, §5.3, also predict a word's label
+at its first piece.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,7 +23,7 @@ _NO_TAG = 0
 
 
 class TokenClassificationData(LabelledData):
-    """Numpy half of tagging; tags are stored as a number for each token, 0 for none."""
+    """Data side of tagging, in numpy; a tag is stored as a number for each token, 0 for no tag."""
 
     labels = TAGS
 
@@ -55,12 +56,12 @@ class TokenClassificationData(LabelledData):
 
 
 def words_of(text: str) -> list[str]:
-    """Split a stored text, or its tags, at single spaces."""
+    """Split a stored text, or its stored tags, at single spaces."""
     return text.split(" ") if text else []
 
 
 def encode_words(tokenizer: Tokenizer, sentences: Sequence[Sequence[str]]) -> list[list[list[int]]]:
-    """Return the pieces of each word of each sentence, at least one, without BOS and EOS."""
+    """Return the ids of each word of each sentence, at least one per word, without BOS and EOS."""
     spaced = [
         [word if not place else f" {word}" for place, word in enumerate(words)]
         for words in sentences

@@ -29,7 +29,7 @@ from data_pipeline.tokenizers.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class PairShape(MicroBatchShape):
-    """Padded size of a micro-batch of pairs; lengths in tokens, EOS included."""
+    """Padded size of a micro-batch of pairs; lengths are in tokens, EOS included."""
 
     source_length: int
     target_length: int
@@ -43,7 +43,7 @@ def heldout_pairs(sources: list[str], targets: list[str], tag: str | None = None
 
     Args:
         targets: references, or required beginnings of the translations.
-        tag: put before every source sentence.
+        tag: the piece put before every source sentence, or None.
     """
     return HeldOut({SOURCE: sources, TARGET: targets}, {} if tag is None else {SOURCE: tag})
 
@@ -54,12 +54,12 @@ def pair_micro_batches(
     budget: int,
     budget_of_squares: int | None = None,
 ) -> list[MicroBatch]:
-    """Sort pairs by length and cut them by the budget; none is dropped.
+    """Sort pairs by length and cut them into micro-batches by the budget; no pair is dropped.
 
     Args:
         budget: as in `plan_window`; a single pair that exceeds it becomes a separate batch.
-        budget_of_squares: maximum of a batch's pairs times the square of its longest sequence, the
-            size of attention scores, or None for no limit besides the budget.
+        budget_of_squares: maximum of a batch's pairs × (its longest sequence)², the size of its
+            attention scores; None for no second limit.
     """
     fields = {
         field: tokenizers[field].encode_field(texts, heldout.tags.get(field))
@@ -73,25 +73,26 @@ def pair_micro_batches(
 def plan_heldout(
     lengths: Int32Array | Int64Array, budget: int, budget_of_squares: int | None = None
 ) -> WindowPlan:
-    """Sort by length and cut by budget, shortest first, without shuffling.
+    """Sort pairs by length and cut them by the budget, shortest first, without shuffling.
 
     Held-out pairs are never dropped, so a single pair that exceeds the budget becomes a separate
     batch.
 
     Args:
-        lengths: [pairs, fields], EOS included.
+        lengths: [pairs, fields], in tokens, EOS included.
         budget_of_squares: see `pair_micro_batches`.
     """
     order = sort_by_length(lengths)
     longest = longest_field(lengths[order])
     if budget_of_squares is not None:
-        # The length at which `budget` allows as many rows as `budget_of_squares` does.
+        # Replace lengths by longer ones, for which `budget` allows as many rows as
+        # `budget_of_squares` does for the real lengths.
         longest = np.maximum(longest, -(-(longest**2) * budget // budget_of_squares))
     return WindowPlan(order, cut(longest, budget))
 
 
 class TranslationData(PairsData):
-    """Numpy half of translation."""
+    """Data side of translation, in numpy; the torch side is in `trainer.tasks.translation`."""
 
     def check(self, manifest: Manifest, settings: DataSettings) -> None:
         longest = np.array([list(manifest.longest().values())])
@@ -113,12 +114,12 @@ class TranslationData(PairsData):
         return micro_batch.tokens(TARGET)
 
     def widest(self, manifest: Manifest, settings: DataSettings) -> list[PairShape]:
-        """Return shapes with the longest pairs, the most tokens, and the most attention scores.
+        """Return the shapes with the longest pairs, the most tokens, and the most attention scores.
 
-        For every length of a micro-batch's longest sequence, this bounds its rows and both of its
-        sides. Most of a pass's memory grows with the padded tokens, and that of attention scores
-        with the square of the lengths. For every micro-batch, one of the shapes is at least as
-        large in either.
+        The length of its longest sequence limits a micro-batch's rows and the lengths of both
+        sides. The shapes are the maxima over all possible lengths of that sequence. Memory for
+        attention scores grows with the square of the lengths, and most other memory with the padded
+        tokens. By either measure, no micro-batch is larger than the largest of the shapes.
         """
         longest = longest_sequences(manifest, settings)
         lengths = np.arange(_shortest(manifest), max(longest.values()) + 1)
@@ -133,7 +134,7 @@ class TranslationData(PairsData):
         return [PairShape(int(rows[i]), int(source[i]), int(target[i])) for i in widest]
 
     def synthetic(self, shape: PairShape, special: SpecialIds) -> MicroBatch:
-        """Return a micro-batch of that shape without padding, which repeats an ordinary token."""
+        """Return a micro-batch of the shape without padding, which repeats an ordinary token."""
         taken = {special.pad, special.bos, special.eos}
         token = next(number for number in range(len(taken) + 1) if number not in taken)
         fields = {}
@@ -155,7 +156,7 @@ def lengths_of(fields: Mapping[str, FieldArrays]) -> Int32Array:
 
 
 def _shortest(manifest: Manifest) -> int:
-    """Return a lower bound of the length of every pair's longer sequence."""
+    """Return a lower bound of the length of each pair's longest sequence."""
     histograms = [lengths for lengths in manifest.lengths.values() if isinstance(lengths, tuple)]
     return max(1, *(int(np.flatnonzero(counts)[0]) for counts in histograms))
 

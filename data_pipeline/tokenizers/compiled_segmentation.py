@@ -3,9 +3,10 @@
     segmenter.c ──hatch_build.py, when transloom is installed──▶ libsegmenter.so, in this folder
     (kind, pieces) ──fastest──▶ CompiledSegmentation, or the kind in Python without a library
 
-Both draw bit-identical pieces, so processes may use either, and a run may switch between them. A
-library is used only if it was built from this segmenter.c and draws the same as Python in a first
-trial. The trial takes 25 ms.
+A kind is `BpeDropout` or `UnigramSampling`. Compiled code and Python return exactly the same
+pieces, so processes may use either, and a run may switch between them. The library is used only if
+it was built from this segmenter.c and draws the same pieces as Python in a trial when it is loaded.
+The trial takes 25 ms.
 """
 
 import ctypes
@@ -34,13 +35,13 @@ logger = logger_of(__name__)
 SOURCE = Path(__file__).with_name("segmenter.c")
 LIBRARY = Path(__file__).with_name("libsegmenter.so")
 CODE_POINTS = "utf-32-le" if sys.byteorder == "little" else "utf-32-be"
-MAX_BYTES = 4  # of a character in UTF-8
+MAX_BYTES = 4  # maximum for a character in UTF-8
 TRIAL_TEXTS = 40
 BY_COMPILED_CODE = "by compiled code"
 
 
 def fastest(kind: type[PythonSegmentation], pieces: Pieces) -> RandomSegmentation:
-    """Return a sampler of random segmentations, with compiled code if possible."""
+    """Return a sampler of random segmentations that uses compiled code if possible."""
     library = installed_library()
     if library is None or not library.holds(pieces):
         return kind(pieces)
@@ -60,7 +61,7 @@ def installed_library() -> "Library | None":
 
 
 def sampling_backend_text() -> str:
-    """Complete the phrase "subword sampling draws" for this machine."""
+    """Return the end of the phrase "subword sampling draws …" for this machine."""
     try:
         Library(LIBRARY)
     except LibraryError as error:
@@ -76,17 +77,17 @@ def _in_python(reason: "LibraryError") -> str:
 
 
 class LibraryError(Exception):
-    """The compiled code is missing, has another source, or does not draw the same as Python."""
+    """The library is missing, was built from another source, or draws other pieces than Python."""
 
 
 class Library:
-    """Compiled segmenter.c."""
+    """Compiled code of segmenter.c."""
 
     def __init__(self, path: Path) -> None:
         """Load the library and test it.
 
         Raises:
-            LibraryError: it cannot be used.
+            LibraryError: the library cannot be used.
         """
         if not path.is_file():
             raise LibraryError(f"there is no {path}")
@@ -109,7 +110,7 @@ class Library:
 
     @staticmethod
     def holds(pieces: Pieces) -> bool:
-        """Return whether the compiled code supports these pieces, as it does all usual ones."""
+        """Return whether the compiled code supports these pieces, as it does for usual models."""
         return (
             len(pieces.normal) > 0
             and pieces.normal.keys() == pieces.scores.keys()
@@ -119,7 +120,7 @@ class Library:
 
 
 class CompiledSegmentation(RandomSegmentation):
-    """Random segmentations of one of the kinds, drawn by compiled code.
+    """Random segmentations, by BPE-dropout or unigram sampling, drawn by compiled code.
 
     Several threads may sample at the same time, without holding the GIL.
     """
@@ -188,7 +189,7 @@ class CompiledSegmentation(RandomSegmentation):
 
 
 def _flat(texts: list[str]) -> tuple[bytes, Int64Array]:
-    """Return the concatenated code points of all texts, and the number of each text."""
+    """Return the concatenated code points of all texts, and the length of each text: [texts]."""
     lengths = np.fromiter(map(len, texts), dtype=np.int64, count=len(texts))
     return "".join(texts).encode(CODE_POINTS), lengths
 
@@ -219,7 +220,7 @@ def _declare(functions: ctypes.CDLL) -> None:
 
 
 def _draws_alike(library: Library, kind: type[PythonSegmentation]) -> bool:
-    """Return whether sums, roundings and draws on this machine equal Python's."""
+    """Return whether the library's sums, roundings and draws equal Python's on this machine."""
     letters = "▁abc☃"
     scores = {
         first + second: -1.0 - 0.37 * number
@@ -235,7 +236,7 @@ def _draws_alike(library: Library, kind: type[PythonSegmentation]) -> bool:
     compiled, python = CompiledSegmentation(library, kind, pieces), kind(pieces)
     ours = compiled.sample_all(texts, 0.2, seeds, 3)
     expected = python.sample_all(texts, 0.2, seeds, 3)
-    # A sum that differs in its last bit would change one draw in 10^15, so compare thresholds too.
+    # A sum with another last bit would change only one draw in 10^15, so also compare thresholds.
     return (
         np.array_equal(ours.ids, expected.ids)
         and np.array_equal(ours.lengths, expected.lengths)

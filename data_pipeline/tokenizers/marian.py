@@ -3,15 +3,15 @@
     FOLDER/{source.spm, target.spm, vocab.json} ──packed──▶ one JSON file in the dataset
     text ──the SentencePiece model of its side──▶ pieces ──vocab.json──▶ ids, EOS
 
-Each side has a SentencePiece model for segmentation. The ids are those of vocab.json, which both
-sides share; a piece that it lacks is <unk>. Characters that a side's model does not know stay
-together as one piece, which the vocabulary may have from the other side. There is no BOS: a target
-begins with padding, whose id takes its place. `>>fra<<` is a tag of models with many target
+Each side has a SentencePiece model for segmentation. Both sides share the ids of vocab.json; a
+piece that is missing there is <unk>. Consecutive characters that a side's model does not know form
+one piece, which may be in vocab.json because of the other side. There is no BOS: a target begins
+with padding, so `bos` is the id of padding. `>>fra<<` is a tag of models with many target
 languages.
 
 Ids equal those of `transformers.MarianTokenizer` (5.23), except for texts that contain `</s>`,
-`<unk>`, `<pad>`, or begin with a tag: it interprets these, and here they are text. Its punctuation
-normaliser is never called, and has no counterpart here.
+`<unk>`, `<pad>`, or begin with a tag. MarianTokenizer interprets these, while they are ordinary
+text here. MarianTokenizer never calls its punctuation normaliser, so this module has none.
 """
 
 import base64
@@ -42,7 +42,7 @@ SPACE = "▁"
 SOURCE_FILE, TARGET_FILE, VOCABULARY_FILE = "source.spm", "target.spm", "vocab.json"
 FILES = (SOURCE_FILE, TARGET_FILE, VOCABULARY_FILE)
 SECOND_VOCABULARY_FILE = "target_vocab.json"
-# for SentencePiece models and vocabularies of a million pieces
+# Sufficient for SentencePiece models and vocabularies of a million pieces.
 FILE_LIMITS = JsonLimits(bytes=64_000_000, values=4_000_000, keys=1_000_000)
 
 
@@ -51,7 +51,7 @@ class PackedTokenizer(FileModel):
 
     Attributes:
         source, target: SentencePiece models.
-        pieces: by id.
+        pieces: the pieces of vocab.json, in the order of their ids.
     """
 
     format: Literal["transloom-marian-tokenizer/1"] = "transloom-marian-tokenizer/1"
@@ -61,7 +61,7 @@ class PackedTokenizer(FileModel):
 
 
 def pack(folder: Path) -> bytes:
-    """Pack a folder's tokenizers into a dataset's file; equal files give equal bytes.
+    """Pack the tokenizers of a model's folder into one file; equal files give equal bytes.
 
     Raises:
         TokenizerError: a file is missing, or does not have the form of a Marian model's file.
@@ -88,7 +88,7 @@ def unpack(packed: bytes, name: str) -> PackedTokenizer:
         name: the file's name in errors.
 
     Raises:
-        TokenizerError: it is not a packed file.
+        TokenizerError: the bytes are not a packed file.
     """
     try:
         return PackedTokenizer.model_validate(parse_object(packed, FILE_LIMITS))
@@ -134,7 +134,7 @@ class MarianTokenizer(Tokenizer):
     """Tokenizer of one side of a Marian model.
 
     Attributes:
-        sentence_piece_model: the SentencePiece model of its side.
+        sentence_piece_model: the SentencePiece model of this side.
     """
 
     kind: ClassVar[str | None] = "marian"
@@ -175,14 +175,14 @@ class MarianTokenizer(Tokenizer):
     def train(
         cls, texts: Iterable[str], config: TokenizerConfig, name: str, tags: Sequence[str] = ()
     ) -> Self:
-        """Refuse to train; a recipe without a model is already refused when it is read."""
+        """Refuse to train; a recipe without a model already causes an error when it is loaded."""
         raise TokenizerError(
             f"{name} is of type marian, which cannot be trained. Set tokenizer.model."
         )
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read the folder of a Marian model, or a packed file."""
+        """Load the folder of a Marian model, or a packed file."""
         return cls(pack(path), str(path)) if path.is_dir() else super().load(path)
 
     def of_field(self, place: int) -> "MarianTokenizer":
@@ -231,7 +231,8 @@ class MarianTokenizer(Tokenizer):
             self._processor.decode_pieces([pieces[n] for n in part if n not in left_out])
             for part in ids
         ]
-        # A piece of the other side's model keeps its space mark.
+        # decode_pieces does not replace the space mark in pieces that only the other side's model
+        # has.
         return [str(text).replace(SPACE, " ").strip() for text in texts]
 
     def piece(self, number: int) -> str:
@@ -240,7 +241,8 @@ class MarianTokenizer(Tokenizer):
     def _encoded(self, sentences: list[str]) -> FieldArrays:
         theirs = flattened(self._processor.encode(sentences))
         ids = self._ids_of_theirs[theirs.ids]
-        # An unknown piece may be any characters, so sentences with one are encoded again as pieces.
+        # The id of an unknown piece does not determine its characters, so sentences with such
+        # pieces are encoded again, as pieces.
         unknown = np.flatnonzero(theirs.ids == self._processor.unk_id())
         ends = np.cumsum(theirs.lengths)
         for row in np.unique(np.searchsorted(ends, unknown, side="right")).tolist():
@@ -250,13 +252,13 @@ class MarianTokenizer(Tokenizer):
 
     @cached_property
     def _ids_of_theirs(self) -> Int32Array:
-        """Id of each piece of the side's SentencePiece model."""
+        """[pieces], id in vocab.json of each piece of this side's SentencePiece model."""
         processor = self._processor
         pieces = (processor.id_to_piece(n) for n in range(processor.get_piece_size()))
         return np.array([self._id_in_text(piece) for piece in pieces], dtype=np.int32)
 
     def _id_in_text(self, piece: str) -> int:
-        """Return the id of a piece from a text; no text spells EOS, padding or a tag."""
+        """Return the id of a piece of a text; it is never the id of EOS, padding or a tag."""
         number = self._ids.get(piece, self.unk_id)
         return self.unk_id if number in self._never_text else number
 

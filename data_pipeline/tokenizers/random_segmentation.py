@@ -5,11 +5,12 @@
 
 Both draw from the SplitMix64 generator that starts at the caller's seed. The same model, text,
 alpha and seed therefore give the same pieces in every process. The algorithms follow
-SentencePiece's sampling, which is not reproducible: release 0.2.3 mixes a number of the process
-into every seed (measured: equal seeds agree within a process and differ between two).
+SentencePiece's sampling, which is not reproducible: release 0.2.3 mixes a process-specific number
+into every seed (measured: results for equal seeds agree within a process and differ between
+processes).
 
-Text is normalised, with its spaces written as "▁". It is segmented word by word, because words
-recur: results for the last `KEPT_WORDS` words are cached.
+Texts are already normalised, with spaces written as "▁". A text is segmented word by word. Words
+recur, so the results for the last `KEPT_WORDS` words are cached.
 
 This is the reference implementation. compiled_segmentation.py draws the same segmentations with
 compiled code, if it is available.
@@ -33,11 +34,11 @@ from data_pipeline.random_keys import splitmix64
 
 SPACE = "▁"
 WORD = re.compile(f"{SPACE}[^{SPACE}]*|[^{SPACE}]+")
-NEVER = -math.inf  # score of a merge that is not in the model
-UNKNOWN_PENALTY = 10.0  # SentencePiece scores unknown characters this far below every piece
+NEVER = -math.inf  # score of two symbols that do not form a piece
+UNKNOWN_PENALTY = 10.0  # SentencePiece scores unknown characters this much lower than any piece
 DRAW_BITS = 53  # the precision of a float, so that comparing draws with alpha is exact
-KEPT_WORDS = 2**15  # up to 150 MB for a unigram model, 20 MB for BPE
-LONGEST_KEPT_WORD = 24  # characters; longer words seldom recur
+KEPT_WORDS = 2**15  # cached words; at most 150 MB for a unigram model, 20 MB for BPE
+LONGEST_KEPT_WORD = 24  # in characters; longer words seldom recur and are not cached
 
 
 @dataclass(frozen=True)
@@ -45,12 +46,12 @@ class Pieces:
     """Pieces of a model, with ids and scores, from which segmentations are formed."""
 
     normal: Mapping[str, tuple[int]]  # the pieces of ordinary text, each with its id
-    scores: Mapping[str, float]  # BPE: higher scores are merged first; unigram: log P
+    scores: Mapping[str, float]  # BPE: the highest is merged first; unigram: log probability
     unknown: int
-    bytes: tuple[int, ...]  # the 256 pieces that spell unknown characters, or none
+    bytes: tuple[int, ...]  # ids of the 256 byte pieces for unknown characters; may be empty
 
     def ids(self, piece: str) -> tuple[int, ...]:
-        """Return the ids of a piece of the model, or of an unknown character."""
+        """Return the ids that represent a piece of the model, or an unknown character."""
         if piece in self.normal:
             return self.normal[piece]
         if self.bytes:
@@ -58,7 +59,7 @@ class Pieces:
         return (self.unknown,)
 
     def without_unknown_runs(self, ids: list[int]) -> list[int]:
-        """Merge runs of unknown characters into one id, as SentencePiece does."""
+        """Replace each run of unknown characters by one id, as SentencePiece does."""
         if self.unknown not in ids:
             return ids
         return ids[:1] + [new for old, new in pairwise(ids) if not old == new == self.unknown]
@@ -74,12 +75,15 @@ class Pieces:
         return min(self.scores.values()) - UNKNOWN_PENALTY
 
     def splitter(self) -> re.Pattern[str]:
-        """Return the pattern of the parts of a text whose borders no piece crosses."""
+        """Return a pattern that matches the parts of a text to segment separately.
+
+        No piece crosses a boundary between these parts.
+        """
         return re.compile(".+", re.DOTALL) if self.reach_across_spaces else WORD
 
 
 class RandomSegmentation(ABC):
-    """Sampler of segmentations, determined by a seed for each text."""
+    """Sampler of segmentations, each determined by the seed of its text."""
 
     @abstractmethod
     def sample_all(
@@ -88,14 +92,14 @@ class RandomSegmentation(ABC):
         """Sample the piece ids of normalised texts.
 
         Args:
-            alpha: see the `sample` of each kind.
+            alpha: see `BpeDropout.sample` and `UnigramSampling.sample`.
             seeds: [texts].
             end: the id appended to each text.
         """
 
 
 class PythonSegmentation(RandomSegmentation):
-    """Base of the kinds below, which segment one text after another."""
+    """Base of the samplers in Python, which segment one text after another."""
 
     def __init__(self, pieces: Pieces) -> None:
         self._pieces = pieces
@@ -120,7 +124,7 @@ class BpeDropout(PythonSegmentation):
     """BPE-dropout (Provilkov et al. 2020), in SentencePiece's variant.
 
     A merge is offered when its two pieces become neighbours. With probability alpha it is dropped,
-    and then not offered again. The paper's algorithm 1 offers it again at each later step.
+    and is then not offered again. Algorithm 1 of the paper offers it again in each later step.
     """
 
     def __init__(self, pieces: Pieces) -> None:
@@ -134,7 +138,7 @@ class BpeDropout(PythonSegmentation):
         Args:
             alpha: probability of dropping a merge; 0 is plain BPE, 1 leaves single characters.
         """
-        # A word of n characters has at most n - 1 merges at first and two more after each merge.
+        # A word of n characters has at most n - 1 merges at first, and each merge adds at most two.
         draws = _draws(seed, 3 * len(text))
         left_out = (draws < int(alpha * 2**DRAW_BITS)).tobytes()
         ids: list[int] = []
@@ -148,12 +152,12 @@ class BpeDropout(PythonSegmentation):
         """Return the piece ids of a word.
 
         Args:
-            left_out: for each merge, in the order in which they are offered, 1 if it is dropped.
+            left_out: for each merge, in the order in which merges are offered, 1 if it is dropped.
         """
         if len(word) > LONGEST_KEPT_WORD:
             return self._merge(word, {n for n, out in enumerate(left_out) if out})[0]
-        # The cache key has only merges that are actually offered, so that most words are found in
-        # it.
+        # The cache key contains only those dropped merges that are actually offered, so that most
+        # words are found in the cache.
         ids, offered = self._merged(word, ())
         without: tuple[int, ...] = ()
         while (number := left_out.find(1, without[-1] + 1 if without else 0, offered)) >= 0:
@@ -162,14 +166,19 @@ class BpeDropout(PythonSegmentation):
         return ids
 
     def _merge(self, word: str, without: Collection[int]) -> tuple[list[int], int]:
-        """Return the piece ids without the merges `without`, and the number of offered merges."""
+        """Return the piece ids of a word, and the number of offered merges.
+
+        Args:
+            without: numbers of the dropped merges, in the order in which merges are offered.
+        """
         score = self._pieces.scores.get
-        # A symbol is stored at the index of its first character: its text, and its neighbours'
-        # indices.
+        # `symbols` has the text of a symbol at the index of its first character. At the same index,
+        # `before` and `behind` have the indices of the previous and the next symbol.
         symbols = list(word)
         before = list(range(-1, len(word) - 1))
         behind = list(range(1, len(word) + 1))
-        # Of equal scores, the leftmost merge comes first. Symbols keep their index when they grow.
+        # If scores are equal, the leftmost merge comes first. Symbols keep their index when they
+        # grow.
         merges = [
             (-found, at, left, right)
             for at, (left, right) in enumerate(pairwise(symbols))
@@ -200,9 +209,12 @@ class BpeDropout(PythonSegmentation):
 
 
 class _LastPieces(NamedTuple):
-    """Pieces that can end at one position of a word."""
+    """Pieces that can be the last one of a prefix of a word, in the same order in all lists.
 
-    thresholds: list[int]  # draws below the first choose piece 0, …; the last piece has none
+    `thresholds` has no entry for the last of them.
+    """
+
+    thresholds: list[int]  # ascending; the first one above a draw chooses its piece
     starts: list[int]
     ids: list[tuple[int, ...]]
 
@@ -220,8 +232,8 @@ class UnigramSampling(PythonSegmentation):
         """Sample the piece ids of a normalised text.
 
         Args:
-            alpha: exponent of the segmentations' probabilities; 1 draws by the model's, 0
-                uniformly.
+            alpha: exponent of the probabilities of segmentations. 1 draws by the model's
+                probabilities, 0 uniformly.
         """
         draws = _draws(seed, len(text)).tolist()
         ids: list[int] = []
@@ -241,12 +253,12 @@ class UnigramSampling(PythonSegmentation):
         return self._pieces.without_unknown_runs(ids)
 
     def thresholds(self, word: str, alpha: float) -> list[int]:
-        """Return the thresholds for draws in a word, for all its prefixes."""
+        """Return the thresholds of all prefixes of a word, one after the other."""
         return [number for last in self._filter(word, alpha) for number in last.thresholds]
 
     def _filter(self, word: str, alpha: float) -> list[_LastPieces]:
-        """Return the likelihood of each possible last piece, for each prefix of the word."""
-        log_sums = [0.0]  # by end: log Σ probability^alpha of all segmentations of word[:end]
+        """Return the possible last pieces of each prefix of the word, with thresholds for draws."""
+        log_sums = [0.0]  # for each end: log Σ probability^alpha of all segmentations of word[:end]
         last_pieces = []
         for end in range(1, len(word) + 1):
             starts, logs = [], []
@@ -267,5 +279,5 @@ class UnigramSampling(PythonSegmentation):
 
 
 def _draws(seed: int, count: int) -> Int64Array:
-    """Return uniform integers below 2^DRAW_BITS."""
+    """Return the generator's first `count` outputs as integers below 2^DRAW_BITS."""
     return (splitmix64(seed, count) >> np.uint64(64 - DRAW_BITS)).astype(np.int64)

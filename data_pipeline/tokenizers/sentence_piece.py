@@ -4,15 +4,15 @@
     texts ──best or sampled segmentation──▶ [tag] pieces EOS, flat ──decode──▶ texts
 
 Trained models have pad 0, unk 1, bos 2 and eos 3, and depend only on the text, its order and the
-settings. By default SentencePiece normalises by NFKC and joins spaces, so decoded text is
-normalised too.
+settings. By default SentencePiece normalises text by NFKC and joins consecutive spaces, so decoded
+text is normalised, too.
 
 A verbatim model decodes to exactly its input. It has no normalisation. SentencePiece writes a space
-as "▁", and trains on no line end and no sentence with "▅". Text therefore passes through `escape`
-before a verbatim model reads it, in training too. Text is encoded line by line, because documents
-of megabytes take longer as one text, and more memory. Measured with BPE, 8 MB take 19 s and 370 MB
-at once, and 5 s and 165 MB line by line. In either kind of model, a character without a piece and
-without bytes that spell it is lost.
+as "▁", and its training uses no line ends and no sentences that contain "▅". Text for a verbatim
+model is therefore first transformed by `escape`, in training, too. It is encoded line by line,
+because whole documents of megabytes need more time and memory: with BPE, 8 MB take 19 s and 370 MB
+of memory as one text, and 5 s and 165 MB line by line. In either kind of model, a character is lost
+if it has no piece and no byte pieces spell it.
 """
 
 import io
@@ -40,13 +40,13 @@ from data_pipeline.tokenizers.random_segmentation import (
 from data_pipeline.tokenizers.tokenizer import Tokenizer
 
 LOG_ERRORS_ONLY = 2
-LONGEST_SENTENCE_BYTES = 1024 * 1024  # a corpus has no longer ones, see corpora/lines.py
+LONGEST_SENTENCE_BYTES = 1024 * 1024  # no corpus has longer ones, see corpora/lines.py
 SPECIAL_PIECES = frozenset({"<pad>", "<unk>", "<s>", "</s>"})  # of the models trained here
-# Mark of verbatim models, in a field that SentencePiece preserves and ignores.
+# Mark of verbatim models. It is stored in a field that SentencePiece preserves and ignores.
 VERBATIM = "x-verbatim"
 
-# Replacements of the characters that SentencePiece interprets specially (of all characters, as
-# measured with release 0.2.3). "␊" may be part of a piece, as in ".␊".
+# Replacements of all characters that SentencePiece interprets specially (as measured with release
+# 0.2.3). "␊" may be part of a piece, as in ".␊".
 ESCAPE = "␛"
 ESCAPES = {"\n": "␊", "␊": "␛n", "▁": "␛s", "▅": "␛u", "\0": "␛0", "\x1f": "␛b", ESCAPE: "␛e"}
 _ESCAPE_TABLE = str.maketrans(ESCAPES)
@@ -60,7 +60,7 @@ def escape(text: str) -> str:
 
 
 def unescape(text: str) -> str:
-    """Reverse `escape`; sequences that it never writes stay unchanged."""
+    """Reverse `escape`; leave sequences that `escape` never writes unchanged."""
     return _WRITTEN.sub(lambda match: _MEANT[match[0]], text)
 
 
@@ -133,7 +133,7 @@ class SentencePieceTokenizer(Tokenizer):
                 eos_id=3,
                 control_symbols=list(dict.fromkeys(tags)),
                 max_sentence_length=LONGEST_SENTENCE_BYTES,  # the default omits 4 kB and more
-                num_threads=1,  # several threads add up floating-point counts in another order
+                num_threads=1,  # several threads would add floating-point counts in another order
                 minloglevel=LOG_ERRORS_ONLY,
                 **_options(config),
             )
@@ -155,10 +155,10 @@ class SentencePieceTokenizer(Tokenizer):
         return [np.array(ids, dtype=np.int32) for ids in self._encoded(sentences)]
 
     def encode_field(self, sentences: list[str], tag: str | None = None) -> FieldArrays:
-        """Return all sentences as one flat field, each ending in EOS, as in batches.
+        """Encode sentences as one flat field, each ending in EOS.
 
         Args:
-            tag: the piece put before each sentence.
+            tag: the piece put before each sentence, or None.
 
         Raises:
             TokenizerError: the model lacks the tag.
@@ -172,11 +172,9 @@ class SentencePieceTokenizer(Tokenizer):
 
         Args:
             seeds: [sentences].
-            alpha: BPE: the probability of dropping each merge; 0 gives the best segmentation, 1
-                single
-                characters. Unigram: the exponent of the segmentations' probabilities; 1 draws by
-                    the
-                model's probabilities, lower values draw more uniformly, and 0 draws uniformly.
+            alpha: for BPE, the probability of dropping each merge: 0 gives the best segmentation, 1
+                single characters. For unigram models, the exponent of the probabilities of
+                segmentations: 1 draws by the model's probabilities, 0 uniformly.
 
         Raises:
             TokenizerError: the model does not support sampling, or lacks the tag.
@@ -213,14 +211,14 @@ class SentencePieceTokenizer(Tokenizer):
     def _encoded(self, texts: list[str], *, add_eos: bool = False) -> list[list[int]]:
         if not self.is_verbatim:
             return list(self._processor.encode(texts, add_eos=add_eos))
-        # Encode line by line, as in training: no piece crosses a line end.
+        # Encode line by line, as in training, because no piece crosses a line end.
         lines = [_lines(text) for text in texts]
         encoded = iter(self._processor.encode([escape(line) for part in lines for line in part]))
         end = [self.eos_id] if add_eos else []
         return [[*chain.from_iterable(islice(encoded, len(part))), *end] for part in lines]
 
     def _flat(self, encoded: list[list[int]], tag: str | None) -> FieldArrays:
-        # Lists of ids are intentional: SentencePiece's numpy buffers take longer (measured).
+        # `encoded` has lists of ids, because SentencePiece's numpy output takes longer (measured).
         return self._tagged(flattened(encoded), tag)
 
     def _tagged(self, field: FieldArrays, tag: str | None) -> FieldArrays:
@@ -232,7 +230,7 @@ class SentencePieceTokenizer(Tokenizer):
         Raises:
             TokenizerError: the tag is not a control symbol of the model, or is a special piece.
         """
-        number = int(self._processor.piece_to_id(tag))  # unk if there is no such piece
+        number = int(self._processor.piece_to_id(tag))  # the id of unk if there is no such piece
         if number in self.special_ids.model_dump().values():
             found = f"its id is {number}, that of the special piece {self.piece(number)}"
         elif not self._processor.is_control(number):
@@ -266,13 +264,13 @@ def _lines(text: str) -> list[str]:
 
 
 def _options(config: TokenizerConfig) -> dict[str, Any]:
-    """Return the options that differ from SentencePiece's defaults."""
+    """Return the training options that differ from SentencePiece's defaults."""
     options: dict[str, Any] = {}
     if config.byte_fallback:
         options["byte_fallback"] = True
     if config.type == "char":
         options["hard_vocab_limit"] = (
-            False  # a text may have fewer different characters than the vocabulary size
+            False  # a text may have fewer distinct characters than the vocabulary size
         )
     if config.verbatim:
         options |= {

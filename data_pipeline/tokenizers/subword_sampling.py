@@ -1,7 +1,9 @@
 """Subword sampling: different pieces for the same sentence in each pass over its corpus.
 
-(seed, pass, field, pair) ──random_keys.example_seeds──▶ a seed for each pair
-(sentence, its seed) ──Tokenizer.sample_field──▶ pieces; too long: the stored ones
+Random numbers come from a seed for each pair:
+
+    (seed, pass, field, pair) ──random_keys.example_seeds──▶ a seed for each pair
+    (sentence, its seed) ──Tokenizer.sample_field──▶ pieces; if too many, the stored ones are used
 """
 
 import numpy as np
@@ -23,9 +25,9 @@ def resample(
     """Sample a random segmentation of each sentence; see `Tokenizer.sample_field`.
 
     Args:
-        stored: the best segmentations, which satisfy the limit.
-        max_length: maximum pieces of a sentence, tag and EOS included. A sentence whose sampled
-            segmentation is longer keeps its stored one.
+        stored: the segmentations stored in the dataset, which are not longer than `max_length`.
+        max_length: maximum pieces of a sentence, tag and EOS included. If a sampled segmentation is
+            longer, the stored one is used.
     """
     sampled = tokenizer.sample_field(sentences, seeds, alpha, tag)
     assert len(sampled.lengths) == len(stored.lengths), "both belong to the same sentences"

@@ -1,6 +1,7 @@
 """Interface of tokenizers, and functions that train or load them.
 
-    texts ──train_tokenizer──▶ Tokenizer              a recipe's existing model ──load_existing──▶ "
+    texts ──train_tokenizer──▶ Tokenizer
+    a recipe's existing model ──load_existing──▶ Tokenizer
     Tokenizer.model, written into the dataset ──load_tokenizers──▶ the same Tokenizer
 
 SentencePiece models (sentence_piece.py) and Marian's tokenizers (marian.py) are built in. An
@@ -62,7 +63,8 @@ class Tokenizer(ABC):
         """Train a model on texts in their order; equal texts give equal bytes.
 
         Args:
-            tags: separate pieces, which count towards the vocabulary size.
+            tags: pieces that are only inserted before texts; they count towards the vocabulary
+                size.
 
         Raises:
             TokenizerError: the model cannot be trained.
@@ -71,7 +73,7 @@ class Tokenizer(ABC):
     @property
     @abstractmethod
     def vocabulary_size(self) -> int:
-        """Number of ids; all ids are below it."""
+        """Number of ids; all ids are smaller."""
 
     @abstractmethod
     def encode(self, sentences: list[str]) -> list[Int32Array]:
@@ -79,10 +81,10 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def encode_field(self, sentences: list[str], tag: str | None = None) -> FieldArrays:
-        """Return all texts as one flat field, each ending in EOS, as in batches.
+        """Encode texts as one flat field, each ending in EOS.
 
         Args:
-            tag: the piece put before each text.
+            tag: the piece put before each text, or None.
 
         Raises:
             TokenizerError: the model lacks the tag.
@@ -94,7 +96,7 @@ class Tokenizer(ABC):
         """Encode like `encode_field`, but segment text i at random as determined by `seeds[i]`.
 
         Raises:
-            TokenizerError: the tokenizer has no random segmentations.
+            TokenizerError: the tokenizer does not support random segmentation.
         """
         raise TokenizerError(
             f"{self.name} is of the kind {self.kind}, which has no random segmentations, and "
@@ -115,23 +117,23 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def piece(self, number: int) -> str:
-        """Return a token in its display form."""
+        """Return the display form of a token, given by its id."""
 
     def pieces(self, sentence: str) -> list[str]:
         """Return the tokens of a sentence in their display form.
 
-        An unknown token is shown as its characters, or like its id if the tokenizer has no access
-        to them.
+        An unknown token is shown as its characters. If the tokenizer has no access to them, it is
+        shown as the unk piece.
         """
         (ids,) = self.encode([sentence])
         return [self.piece(number) for number in ids.tolist()]
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read a model's file.
+        """Load a model from a file.
 
         Raises:
-            TokenizerError: it cannot be read.
+            TokenizerError: the file cannot be read.
         """
         try:
             return cls(read_regular(path), str(path))
@@ -142,10 +144,10 @@ class Tokenizer(ABC):
             ) from error
 
     def of_field(self, place: int) -> "Tokenizer":
-        """Return the tokenizer of one of the fields that share the model; by default this one.
+        """Return the tokenizer for one of the fields that share this model; by default, `self`.
 
         Args:
-            place: index of the field in the order of the task's fields: a source is 0, a target 1.
+            place: index of the field among the task's fields: 0 for a source, 1 for a target.
         """
         del place
         return self
@@ -190,7 +192,7 @@ def train_tokenizer(
     """Train a model of the recipe's type on the sentences in their order.
 
     Args:
-        tags: separate pieces, which count towards the vocabulary size.
+        tags: pieces that are only inserted before texts; they count towards the vocabulary size.
 
     Raises:
         TokenizerError: the model cannot be trained.
@@ -227,10 +229,10 @@ def shared_tokenizer(tokenizers: Mapping[str, Tokenizer]) -> Tokenizer:
 
 
 def load_tokenizers(store: DatasetStore, manifest: Manifest) -> dict[str, Tokenizer]:
-    """Load the dataset's tokenizers by field, verified; a joint model is read once.
+    """Load and verify the dataset's tokenizers, by field; a joint model is read only once.
 
     Raises:
-        DatasetFileError: a tokenizer differs from the manifest, on which other files rely.
+        DatasetFileError: a tokenizer does not match the manifest.
         TokenizerError, ExtensionError: a tokenizer cannot be used.
     """
     files = {info.file: info for info in manifest.tokenizers.values()}
