@@ -60,5 +60,5 @@ def read_regular(path: Path, max_bytes: int | None = None) -> bytes:
 
 def _require_regular(path: Path, mode: int) -> None:
     if not stat.S_ISREG(mode):
-        kind = _KINDS.get(stat.S_IFMT(mode), "no regular file")
+        kind = _KINDS.get(stat.S_IFMT(mode), "a file of unknown type")
         raise OSError(errno.EINVAL, f"it is {kind}, expected a regular file", str(path))

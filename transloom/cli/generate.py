@@ -43,7 +43,7 @@ def generate(
     ] = None,
     top_k: Annotated[
         int | None,
-        typer.Option(min=0, help="Sample from this many most likely tokens; 0: from all."),
+        typer.Option(min=0, help="Number of most likely tokens to sample from; 0: all."),
     ] = None,
     top_p: Annotated[
         float | None,

@@ -92,8 +92,8 @@ PrefixesOption = Annotated[
     str | None,
     typer.Option(
         metavar="FILE",
-        help="File with the beginning of each translation, one line per sentence, cut between "
-        "words. An empty line leaves the translation free.",
+        help="File with the required beginning of each translation, one per line. Each should end "
+        "with a whole word. An empty line requires none.",
     ),
 ]
 LongLinesOption = Annotated[

@@ -133,7 +133,7 @@ def training_frequencies(
                 words.update(_words(text))
         done += shard.pairs
     report(total, total)
-    some = "" if total == pairs else f" of {pairs:,}, in evenly spaced shards"
+    some = "" if total == pairs else f" out of {pairs:,}, from evenly spaced shards"
     return Frequencies(words, f"the target sentences of {counted(total, 'training pair')}{some}")
 
 

@@ -32,7 +32,12 @@ def tagged(corpus=(), **more):
     [
         (labelled, {"labels": ["x"]}, {}, r"labels are x, files has 2 .* a label for each entry"),
         (labelled, {"labels": ["x", "z"]}, {}, r"the label 'z', and data\.labels has x, y\. Corr"),
-        (labelled, {"files": ["a.jsonl"]}, {}, r"the format is jsonl: .* have the label in each entry"),
+        (
+            labelled,
+            {"files": ["a.jsonl"]},
+            {},
+            r"the format is jsonl: .* have the label in each entry",
+        ),
         (labelled, {"files": ["a.jsonl"], "labels": [], "columns": {"text": 0}}, {}, "not numbers"),
         (labelled, {}, {"labels": ["x", "y", "x"]}, r"labels has 'x' twice"),
         (labelled, {}, {"labels": ["x", "y", " z"]}, "without spaces around it"),

@@ -63,7 +63,7 @@ def test_training_data_is_counted_whole_or_evenly(phrasebook, monkeypatch):
     assert whole.words["the"] > 50
     monkeypatch.setattr(breakdowns, "PAIRS_COUNTED", manifest.pairs // 2)
     half = training_frequencies(store, manifest, lambda *report: None)
-    assert f"of {manifest.pairs:,}, in evenly spaced shards" in half.counted_in
+    assert f"out of {manifest.pairs:,}, from evenly spaced shards" in half.counted_in
     assert 0 < half.words["the"] < whole.words["the"]
 
 

@@ -49,7 +49,7 @@ class OneTranslation(FileModel):
     score: Annotated[float, Field(description="Log-probability (nats) over the length penalty.")]
     alignment: Annotated[
         list[tuple[Count, Count]] | None,
-        Field(description="Pairs of a source word and a word of the text, numbered from 0."),
+        Field(description="Pairs of word numbers, from 0: a source word and a word of `text`."),
     ] = None
 
 
