@@ -43,11 +43,11 @@ def test_a_sweep_is_stopped_and_goes_on_as_a_whole(runs, orders):
 
     code, found, errors = end(start())
     assert code == 0, errors
-    assert "tiny,seed=1: run 1 of 2 begins from step 4" in errors
+    assert "tiny,seed=1: run 1 of 2 starts from step 4" in errors
     assert {(run["state"], run["step"]) for run in found.values()} == {("finished", 8)}
     assert found["tiny,seed=2"]["best"]["loss"]["step"] == 8
 
     code, found, errors = end(start())
     assert code == 0
     assert errors.count("finished before, at step 8") == 2
-    assert "begins" not in errors
+    assert "starts" not in errors

@@ -105,7 +105,7 @@ def test_what_was_not_read_is_said(transloom, run, embedder):
     result = transloom("embed", run, "a cat", "cat " * 40)
     assert len(told(result)) == 2
     assert (
-        "1 text of more than 24 tokens, BOS and EOS included: only the beginning" in result.stderr
+        "1 text had more than 24 tokens, BOS and EOS included: only the beginning" in result.stderr
     )
 
 
