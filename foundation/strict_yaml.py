@@ -15,7 +15,7 @@ import yaml
 MAX_BYTES = 2_000_000
 MAX_VALUES = 100_000  # with aliases expanded
 MAX_DEPTH = 32
-MAX_OPEN_BRACKETS = 500  # including comments; PyYAML takes a millisecond for each
+MAX_OPEN_BRACKETS = 500  # brackets in comments count; PyYAML takes about 1 ms per open bracket
 
 
 class YamlError(Exception):

@@ -151,7 +151,7 @@ class WorkerClient:
         )
 
     def _send(self, request: _Request) -> None:
-        """Send a request to the next worker in turn, first to the window's preferred worker."""
+        """Send a request to the window's preferred worker; each retry goes to the next worker."""
         workers = self._available_workers()
         epoch, window = request.coordinate
         turn = epoch * 1_000_003 + window + len(request.asked)

@@ -53,7 +53,7 @@ class ClusterView(PeriodicThread):
         """Configure the refreshing thread; entering the context starts it.
 
         Args:
-            wait_seconds: how long the head may fail to answer.
+            wait_seconds: how long the head may be unreachable before HeadLostError is raised.
             notice: called with a message when the head stops answering, and when it answers again.
         """
         # The thread is not joined at the end, because it may still wait for a lost head.

@@ -162,7 +162,7 @@ class Reservation:
 
     def release(self) -> None:
         if self._group is not None:
-            with suppress(GetTimeoutError):  # the head is away; it learns of this when it is back
+            with suppress(GetTimeoutError):  # the head removes it once it is reachable again
                 remove_placement_group(self._group)
         self._group = None
         self.taken = []

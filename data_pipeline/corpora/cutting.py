@@ -52,7 +52,10 @@ SCORE = Budget("bytes in a member that is a score", 1024, _REMOVE)
 
 
 def cut_aligned(readers: Sequence[LineReader], examples_per_part: int) -> Iterator[AlignedLines]:
-    """Yield equally many lines of each file, then count the other lines for `check_alignment`."""
+    """Yield the same number of lines from each file.
+
+    At the first mismatch, read on to count the remaining lines for `check_alignment`.
+    """
     aligned = True
     while aligned:
         part: list[list[ChunkLines]] = []

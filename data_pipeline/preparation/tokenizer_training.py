@@ -38,7 +38,7 @@ TRAINING_CHARACTERS = Budget(
 
 
 class _Sample(NamedTuple):
-    """Part of a corpus for the training of models."""
+    """Part of a corpus on which tokenizers are trained."""
 
     partitions: list[Path]
     examples: int  # maximum number of examples

@@ -141,7 +141,7 @@ class _ProjectedCrossEntropy(torch.autograd.Function):
         hidden_grad_nd = torch.empty_like(hidden_nd)
         nll = torch.zeros((), dtype=torch.float32, device=hidden_nd.device)
         log_sums = torch.zeros_like(nll)  # sum of the log-denominators of the softmaxes
-        # With as many tokens as the model is wide, a chunk's logits are as large as the matrix.
+        # With d tokens per chunk, the logits of a chunk are as large as the output matrix.
         chunk_tokens = max(MIN_CHUNK_TOKENS, hidden_nd.shape[1])
         for start in range(0, len(hidden_nd), chunk_tokens):
             chunk = slice(start, start + chunk_tokens)

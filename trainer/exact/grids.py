@@ -26,7 +26,7 @@ import torch
 
 from trainer.errors import EngineError
 
-HEADROOM = 2  # minimum binary digits between the largest recent gradient and its limit
+HEADROOM = 2  # a gradient's limit is at least 2**HEADROOM times the largest recent gradient
 DECAY = 0.98  # factor on the largest recent gradient per step: 0.5 after 34 steps
 MIN_BITS = 12  # minimum bits for a gradient as large as its limit
 SMALLEST_LIMIT_EXPONENT = -100  # so that the grid's spacing is a normal fp32 number

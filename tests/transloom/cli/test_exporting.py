@@ -79,7 +79,7 @@ def test_nothing_is_written_over_and_nothing_by_halves(transloom, run, inline_ru
     assert not (tmp_path / "other").exists()
     assert list(tmp_path.glob(".*unfinished")) == []
 
-    program, *arguments = shlex.split(str(refusal.value).split("as it is: ")[1])
+    program, *arguments = shlex.split(str(refusal.value).split("supports this model: ")[1])
     assert program == "transloom"
     assert "--checkpoint" in arguments
     transloom(*arguments)  # the remedy works

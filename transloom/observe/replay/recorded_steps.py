@@ -68,10 +68,10 @@ class RecordedSteps:
         return found
 
     def require_settings(self, first: int, last: int) -> dict[str, Any]:
-        """Return the settings that have changed after these steps, each with its former value.
+        """Return the settings that were changed after step `last`, each with its value before.
 
-        The settings have dotted names. A recipe with the settings of the run's last start needs
-        these values for a replay.
+        Keys are dotted names. To replay the steps, apply these values to the recipe of the run's
+        last start.
 
         Args:
             first: the first step that is trained again.
