@@ -1,8 +1,9 @@
 """Quarantine of permanently lost shards, by tombstones in a child manifest.
 
 A run does not train on the examples of these shards. All other examples keep their order and
-numbers, so a run continues with the child manifest as with its parent. There is one exception: a run may have stopped in the middle of a window that has since lost
-a shard. The rest of that window cannot be reconstructed, so the run continues with the next window.
+numbers, so a run continues with the child manifest as with its parent. There is one exception: a
+run may have stopped in the middle of a window that has since lost a shard. The rest of that window
+cannot be reconstructed, so the run continues with the next window.
 """
 
 from collections.abc import Sequence
