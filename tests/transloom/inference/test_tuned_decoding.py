@@ -161,7 +161,7 @@ def test_a_validation_set_that_is_a_test_set_is_refused(run, phrasebook):
 @pytest.mark.parametrize(
     ("checkpoints", "problem"),
     [
-        ("last:3", "has 2 of 3 checkpoints"),
+        ("last:3", "has 2 of the 3 checkpoints"),
         ("first:3", "'first:3' names no checkpoints"),
         ("best", r"has no best checkpoint: none of its checkpoints \(1, 2\)"),
         ("7", "no checkpoint of step 7"),
