@@ -67,19 +67,24 @@ class HangDetector:
         # Time at which the last rank arrived at the position of the hindmost ranks.
         self._all_moved = now
         self._step_seconds: deque[float] = deque(maxlen=NEWEST_STEPS)
+        self._count_hindmost()
 
     def on_answer(self, rank: int, now: float) -> None:
         self._answered[rank] = now
 
     def on_progress(self, rank: int, position: Position, now: float) -> None:
-        before = self._hindmost(range(len(self.positions)))
+        before = self.positions[rank].order
         self.positions[rank] = position
         self._moved[rank] = now
-        if self._hindmost(range(len(self.positions))) == before:
+        if before != self._hindmost_order or position.order == before:
+            return
+        self._hindmost_ranks -= 1
+        if self._hindmost_ranks:
             return
         if before[1] == _ORDER.index("step"):
             self._step_seconds.append(now - self._all_moved)
         self._all_moved = now
+        self._count_hindmost()
 
     def silent_seconds(self, rank: int, now: float) -> float:
         """Return the seconds since the rank last answered or moved."""
@@ -101,7 +106,7 @@ class HangDetector:
                     f"{self.positions[rank]}. If its machine may be as busy as that, raise "
                     "cluster.deadlines.answer_seconds"
                 )
-        hindmost = self._hindmost(ranks)
+        hindmost = min(self.positions[rank].order for rank in ranks)
         behind = [rank for rank in ranks if self.positions[rank].order == hindmost]
         last = min(behind, key=lambda rank: self._moved[rank])
         waited = now - max(self._moved[last], self._all_moved)
@@ -112,8 +117,11 @@ class HangDetector:
             f"{waited:.0f} s{self._other_ranks_text(last, ranks)}. {self._remedy(last)}"
         )
 
-    def _hindmost(self, ranks: Iterable[int]) -> tuple[int, int]:
-        return min(self.positions[rank].order for rank in ranks)
+    def _count_hindmost(self) -> None:
+        """Count the ranks at the hindmost position; a report then need not compare all ranks."""
+        orders = [position.order for position in self.positions]
+        self._hindmost_order = min(orders)
+        self._hindmost_ranks = orders.count(self._hindmost_order)
 
     def _deadline(self, rank: int) -> float:
         """Return the seconds that a rank may spend in its phase."""
