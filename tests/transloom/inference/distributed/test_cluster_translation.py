@@ -23,15 +23,15 @@ SENTENCES = ["je suis étudiant", "", "elle sera journaliste demain", "non", "il
 KILLED_DRIVER = """
 import os, signal, sys
 from transloom.inference.distributed import cluster_translation
-from transloom.inference.distributed.chunk_store import Work
+from transloom.inference.distributed.chunk_store import ChunkStore
 cluster_translation.SENTENCES_AT_ONCE = 3
-keep, kept = Work.keep, []
+keep, kept = ChunkStore.keep, []
 def keep_one(self, number, lines):
     if kept:
         os.kill(os.getpid(), signal.SIGKILL)
     kept.append(number)
     keep(self, number, lines)
-Work.keep = keep_one
+ChunkStore.keep = keep_one
 from transloom.cli.app import main
 main()
 """
@@ -39,17 +39,17 @@ main()
 DRIVER_WITHOUT_RAY = """
 import psutil, time
 from transloom.inference.distributed import cluster_translation
-from transloom.inference.distributed.chunk_store import Work
+from transloom.inference.distributed.chunk_store import ChunkStore
 cluster_translation.SENTENCES_AT_ONCE = 3
-keep = Work.keep
+keep = ChunkStore.keep
 def keep_one(self, number, lines):
-    Work.keep = keep
+    ChunkStore.keep = keep
     keep(self, number, lines)
     (raylet,) = [p for p in psutil.Process().children(recursive=True) if p.name() == "raylet"]
     raylet.kill()
     while raylet.status() != psutil.STATUS_ZOMBIE:
         time.sleep(0.01)
-Work.keep = keep_one
+ChunkStore.keep = keep_one
 from transloom.cli.app import main
 main()
 """
@@ -120,7 +120,7 @@ def test_a_command_that_lost_its_ray_and_then_was_killed_goes_on_where_it_was(
     at = alone.index("--address")
     lost = end_of(DRIVER_WITHOUT_RAY, [*alone[:at], *alone[at + 2 :]])
     assert lost.returncode == 1, lost.stderr
-    assert "Ray is lost on this machine: the same command goes on" in " ".join(lost.stderr.split())
+    assert "Ray is lost on this machine: start the same command again" in " ".join(lost.stderr.split())
     killed = end_of(KILLED_DRIVER, alone)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert not (tmp_path / "out.txt").exists()
