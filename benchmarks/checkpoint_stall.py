@@ -29,7 +29,8 @@ from benchmarks.support.command_line import parse_arguments
 from model.config.transformer import ModelConfig
 from model.networks.transformer import Transformer, Vocabulary
 from trainer.checkpoints.commit import partial_folder
-from trainer.checkpoints.format import CheckpointHeader, FileRecord
+from trainer.checkpoints.format import CheckpointHeader
+from trainer.checkpoints.state_file import FileRecord
 from trainer.checkpoints.writer import CheckpointWriter
 from trainer.rank.placement import Placement
 from trainer.zero.adamw import AdamWKind

@@ -263,6 +263,12 @@ class CheckpointsConfig(Section):
     every_steps: int = continuable(
         500, "Steps between checkpoints; the last step is always saved.", gt=0
     )
+    memory_every_steps: int = execution(
+        0,
+        "Steps between copies of the state in the memory of the nodes, from which a run restarts "
+        "after a failure; 0 for none. `transloom plan` recommends a value.",
+        ge=0,
+    )
     keep_last: int = continuable(3, "Number of newest complete checkpoints to keep.", gt=0)
     keep_best: int = continuable(
         1, "Number of checkpoints with the best validation to keep in addition.", ge=0

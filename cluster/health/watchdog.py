@@ -31,10 +31,20 @@ class Watchdog:
         timeout_seconds: float = HEARTBEAT_TIMEOUT_SECONDS,
         clock: Callable[[], float] = time.monotonic,
         pause: Callable[[float], None] = time.sleep,
+        at_end: Callable[[], None] = lambda: None,
     ) -> None:
+        """Start the thread.
+
+        Args:
+            timeout_seconds: the longest time between two heartbeats.
+            clock: returns the time in seconds.
+            pause: sleeps for a number of seconds.
+            at_end: called before the process is killed; must not block.
+        """
         self._timeout_seconds = timeout_seconds
         self._clock = SuspendAwareClock(clock)
         self._pause = pause
+        self._at_end = at_end
         self._heartbeat_came = False
         threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
 
@@ -48,7 +58,10 @@ class Watchdog:
             now = self._clock.poll()
             if self._heartbeat_came:
                 self._heartbeat_came, since = False, now
-        os.kill(os.getpid(), signal.SIGKILL)
+        try:
+            self._at_end()
+        finally:
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 class HeartbeatSender(PeriodicThread):

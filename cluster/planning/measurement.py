@@ -33,7 +33,9 @@ from trainer.rank.rank_job import RankContext, RankJob
 from trainer.record.metrics_lines import Line, TrainLine
 
 if TYPE_CHECKING:
-    from trainer.checkpoints.format import CheckpointHeader, FileRecord
+    from trainer.checkpoints.format import CheckpointHeader
+    from trainer.checkpoints.memory_file import MemoryFile, MemorySteps
+    from trainer.checkpoints.state_file import FileRecord
     from trainer.runs.vitals import Phase
 
 WARM_UP_STEPS = 2
@@ -104,6 +106,15 @@ class _MeasuringSupervision:
         raise AssertionError("nothing is written")
 
     def state_failed(self, step: int, reason: str) -> None:
+        raise AssertionError("nothing is written")
+
+    def memory_written(self, file: "MemoryFile", header: "CheckpointHeader") -> None:
+        raise AssertionError("nothing is written")
+
+    def memory_failed(self, step: int) -> None:
+        raise AssertionError("nothing is written")
+
+    def memory_steps(self) -> "MemorySteps":
         raise AssertionError("nothing is written")
 
 

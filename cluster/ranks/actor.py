@@ -11,6 +11,7 @@ import sys
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 
 import ray
 
@@ -20,10 +21,13 @@ from cluster.data.workers import WorkerHandle
 from cluster.health.stacks import enable_stack_dumps
 from cluster.health.watchdog import Watchdog
 from cluster.ranks.node_agent import ProcessName
+from cluster.ranks.node_memory import memory_folder_name
 from cluster.ranks.reports import Mailbox, Report
 from cluster.ray.environment_file import read_environment
 from foundation.garbage_collection import without_garbage_collection
 from foundation.openmp import limit_openmp_spin
+from trainer.checkpoints.memory_file import MemorySteps
+from trainer.checkpoints.memory_folder import MemoryFolder
 from trainer.rank.placement import Placement
 from trainer.rank.rank_job import RankJob
 from trainer.rank.supervision import Outcome
@@ -87,6 +91,11 @@ class RankActor:
         self._mailbox.request_stop()
 
     @ray.method(concurrency_group="control")
+    def set_memory_steps(self, steps: MemorySteps) -> None:
+        """Receive the progress of the memory tier."""
+        self._mailbox.set_memory_steps(steps)
+
+    @ray.method(concurrency_group="control")
     def use_workers(self, workers: list[WorkerHandle]) -> None:
         """Replace the data workers that this rank uses."""
         self._client.workers = workers
@@ -125,7 +134,11 @@ class RankActor:
         with without_garbage_collection():
             from trainer.rank.distributed import process_group
 
-        placement = replace(placement, node_address=ray.util.get_node_ip_address())
+        placement = replace(
+            placement,
+            node_address=ray.util.get_node_ip_address(),
+            memory_folder=self._memory_folder(job),
+        )
         with process_group(placement, timedelta(seconds=2 * config.deadlines.longest_seconds)):
             # Imported here because it imports DeepSpeed, which reads the environment.
             with without_garbage_collection():
@@ -150,3 +163,12 @@ class RankActor:
             )
             with trainer:
                 return trainer.train()
+
+    def _memory_folder(self, job: RankJob) -> Path | None:
+        """Create the attempt's folder in this node's memory, and keep the run's folder locked."""
+        if job.memory_name is None:
+            return None
+        self._memory = MemoryFolder(memory_folder_name(job.memory_name))
+        folder = self._memory.path / job.attempt
+        folder.mkdir(mode=0o700, exist_ok=True)
+        return folder

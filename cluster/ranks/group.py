@@ -20,8 +20,10 @@ from cluster.errors import RankHungError, RankLostError
 from cluster.health.failures import cause_of, failure_of, is_certain, is_permanent
 from cluster.health.hang_detector import HangDetector, Position
 from cluster.health.suspend_aware_clock import SuspendAwareClock
+from cluster.ranks.node_memory import next_nodes
 from cluster.ranks.process import RankProcess
 from cluster.ranks.reports import Report
+from trainer.checkpoints.memory_file import MemorySteps
 from trainer.rank.placement import Placement
 from trainer.rank.rank_job import RankJob
 from trainer.rank.supervision import Outcome
@@ -138,6 +140,11 @@ class RankGroup:
         for actor in self.actors:
             actor.use_workers.remote(workers)
 
+    def report_memory_steps(self, steps: MemorySteps) -> None:
+        """Send every rank the progress of the memory tier."""
+        for actor in self.actors:
+            actor.set_memory_steps.remote(steps)
+
     def request_stop(self) -> None:
         """Ask every rank to checkpoint at the next step boundary and leave."""
         for actor in self.actors:
@@ -176,6 +183,7 @@ class RankGroup:
 
     def _train(self, rendezvous: str) -> None:
         local_ranks, ranks_of = local_ranks_of(self.nodes), Counter(self.nodes)
+        copied = {target: ranks_of[source] for source, target in next_nodes(self.nodes).items()}
         self._hang_detector = HangDetector(self._config.deadlines, self._names, self._since)
         self._results = [
             process.actor.train.remote(
@@ -188,6 +196,7 @@ class RankGroup:
                     device="cuda" if self._config.gpus_per_rank else "cpu",
                     threads=self._config.threads_per_rank,
                     rendezvous=rendezvous,
+                    memory_neighbor_ranks=copied.get(process.rank_bundle.node, 0),
                 ),
                 self._config,
             )

@@ -23,8 +23,11 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from cluster.health.stacks import COLLECT_SECONDS, stacks_of
 from cluster.health.watchdog import Watchdog
 from cluster.packages import digest_of_sources, other_sources
+from cluster.ranks.node_memory import NodeMemory
 from cluster.ranks.node_meter import NodeMeter
 from cluster.ray.embedded import embedded_ray_is_lost
+from trainer.checkpoints.memory_file import MemoryFile
+from trainer.checkpoints.memory_folder import remove_stale_folders
 from trainer.checkpoints.process_identity import start_tick
 from trainer.record.node_usage import Usage
 
@@ -68,14 +71,20 @@ class ProcessName:
         return f"transloom-rendezvous-{self.id}-{self.started}"
 
 
-@ray.remote(num_cpus=0, max_restarts=-1, concurrency_groups={"folder": 1, "stacks": 1, "usage": 1})
+@ray.remote(
+    num_cpus=0,
+    max_restarts=-1,
+    concurrency_groups={"folder": 1, "stacks": 1, "usage": 1, "copies": 1, "memory": 4},
+)
 class NodeAgent:
     """Actor that stays on a node for as long as the run's supervisor lives."""
 
     def __init__(self) -> None:
-        self._watchdog = Watchdog()
+        self._memory = NodeMemory()
+        self._watchdog = Watchdog(at_end=self._memory.close)
         self._raylet = os.getppid()
         self._meter = NodeMeter()
+        remove_stale_folders()
 
     def heartbeat(self) -> None:
         """Record that the supervisor is alive."""
@@ -125,6 +134,36 @@ class NodeAgent:
             return error.strerror or str(error)
         return None
 
+    @ray.method(concurrency_group="memory")
+    def open_memory(self, name: str) -> str | None:
+        """Run `NodeMemory.open`."""
+        return self._memory.open(name)
+
+    @ray.method(concurrency_group="memory")
+    def read_memory(self, path: Path, start: int, stop: int) -> Any:
+        """Run `NodeMemory.read`."""
+        return self._memory.read(path, start, stop)
+
+    @ray.method(concurrency_group="memory")
+    def verify_memory(self, file: MemoryFile) -> None:
+        """Run `NodeMemory.verify`."""
+        self._memory.verify(file)
+
+    @ray.method(concurrency_group="copies")
+    def copy_memory(self, source: Any, file: MemoryFile) -> MemoryFile:
+        """Run `NodeMemory.copy`."""
+        return self._memory.copy(source, file)
+
+    @ray.method(concurrency_group="copies")
+    def keep_attempts(self, attempts: list[str]) -> None:
+        """Run `NodeMemory.keep_attempts`."""
+        self._memory.keep_attempts(attempts)
+
+    @ray.method(concurrency_group="memory")
+    def close_memory(self) -> None:
+        """Run `NodeMemory.close`."""
+        self._memory.close()
+
     @ray.method(concurrency_group="folder")
     def sources(self) -> str:
         """Return the digest of the transloom sources that ranks import on this node."""
@@ -141,6 +180,7 @@ class NodeAgents:
         self._names: dict[str, str] = {}
         self._asked: dict[str, Any] = {}  # pending answers of silent agents
         self._have_met: set[str] = set()
+        self._uses_memory = False
         self._measuring: dict[str, Any] = {}  # pending answers with utilizations
 
     def start(self, names: Mapping[str, str]) -> None:
@@ -229,6 +269,28 @@ class NodeAgents:
             with suppress(RayError):  # the agent is lost, or could not measure
                 found[self._names[node]] = ray.get(answer, timeout=0)
         return found
+
+    def open_memory(self, name: str, nodes: Collection[str]) -> list[str]:
+        """Create the run's folder in the memory of these nodes; return the problems.
+
+        Args:
+            name: the name of the run's folders, see `memory_folder_name`.
+            nodes: the nodes, which have agents.
+        """
+        self._uses_memory = True
+        answers = {node: self.by_node[node].open_memory.remote(name) for node in nodes}
+        _wait(list(answers.values()), ANSWER_SECONDS)
+        problems = []
+        for node, answer in answers.items():
+            problem = ray.get(answer) if answered(answer) else "its agent does not answer"
+            if problem:
+                problems.append(f"node {self._names[node]}: {problem}")
+        return problems
+
+    def close_memory(self) -> None:
+        """Remove the run's folders from the memory of all nodes, as far as agents answer."""
+        if self._uses_memory and not embedded_ray_is_lost():
+            _wait([agent.close_memory.remote() for agent in self.by_node.values()], ANSWER_SECONDS)
 
     def check(self, work: Path, run: Path) -> list[str]:
         """Check that every node has the run folder and the same transloom as the driver.

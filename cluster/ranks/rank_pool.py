@@ -17,9 +17,11 @@ from cluster.health.suspend_aware_clock import SuspendAwareClock
 from cluster.health.watchdog import HeartbeatSender
 from cluster.ranks.group import RankGroup
 from cluster.ranks.node_agent import NodeAgents
+from cluster.ranks.node_memory import StoredFile
 from cluster.ranks.process import RankProcess, SpareProcesses
 from cluster.ray.cluster_view import Node
 from cluster.ray.reservation import Reservation
+from trainer.checkpoints.memory_file import MemoryFile
 from trainer.record.node_usage import Usage
 
 
@@ -55,6 +57,7 @@ class RankPool:
     ) -> None:
         self._heartbeat.__exit__(kind, error, traceback)
         self.end_group()
+        self._agents.close_memory()
         self._kill(self._spares.waiting)  # Ray releases the bundles when this process ends
 
     def offer(self, nodes: Mapping[str, Node]) -> list[str]:
@@ -128,6 +131,23 @@ class RankPool:
     def usage(self) -> dict[str, Usage]:
         """Return the result of `NodeAgents.usage`."""
         return self._agents.usage()
+
+    def open_memory(self, name: str) -> list[str]:
+        """Run `NodeAgents.open_memory` for the nodes of the group."""
+        return self._agents.open_memory(name, set(self._group.nodes if self._group else ()))
+
+    def stored_file(self, file: MemoryFile, node: str) -> StoredFile:
+        """Return a memory file with the agent of its node."""
+        return StoredFile(file, node, self._agents.by_node[node])
+
+    def copy_memory(self, file: MemoryFile, source: str, target: str) -> Any:
+        """Start to copy a memory file to another node; return the pending answer."""
+        return self._agents.by_node[target].copy_memory.remote(self._agents.by_node[source], file)
+
+    def keep_attempts(self, attempts: list[str]) -> None:
+        """Remove the memory files of all attempts but these from all nodes; return at once."""
+        for agent in self._agents.by_node.values():
+            agent.keep_attempts.remote(attempts)
 
     def end_group(self) -> None:
         """Kill all ranks at once, whatever they are doing."""

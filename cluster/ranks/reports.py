@@ -12,7 +12,9 @@ import threading
 from dataclasses import dataclass
 
 from cluster.health.hang_detector import Position
-from trainer.checkpoints.format import CheckpointHeader, FileRecord
+from trainer.checkpoints.format import CheckpointHeader
+from trainer.checkpoints.memory_file import MemoryFile, MemorySteps
+from trainer.checkpoints.state_file import FileRecord
 from trainer.record.metrics_lines import Line
 from trainer.runs.vitals import Phase
 
@@ -54,7 +56,31 @@ class StateFailed:
     reason: str
 
 
-Report = Position | RecordedLine | Notice | Detail | StateWritten | StateFailed
+@dataclass(frozen=True)
+class MemoryWritten:
+    """Report that the rank has written its share of a step to its node's memory."""
+
+    file: MemoryFile
+    header: CheckpointHeader
+
+
+@dataclass(frozen=True)
+class MemoryFailed:
+    """Report that the rank has not written its share of a step to its node's memory."""
+
+    step: int
+
+
+Report = (
+    Position
+    | RecordedLine
+    | Notice
+    | Detail
+    | StateWritten
+    | StateFailed
+    | MemoryWritten
+    | MemoryFailed
+)
 
 
 class Mailbox:
@@ -63,6 +89,7 @@ class Mailbox:
     def __init__(self) -> None:
         self._reports: queue.SimpleQueue[Report] = queue.SimpleQueue()
         self._stop = threading.Event()
+        self._memory_steps = MemorySteps()
 
     def progress(self, phase: Phase, step: int, where: str = "") -> None:
         self._reports.put(Position(phase, step, where))
@@ -81,6 +108,18 @@ class Mailbox:
 
     def state_failed(self, step: int, reason: str) -> None:
         self._reports.put(StateFailed(step, reason))
+
+    def memory_written(self, file: MemoryFile, header: CheckpointHeader) -> None:
+        self._reports.put(MemoryWritten(file, header))
+
+    def memory_failed(self, step: int) -> None:
+        self._reports.put(MemoryFailed(step))
+
+    def memory_steps(self) -> MemorySteps:
+        return self._memory_steps
+
+    def set_memory_steps(self, steps: MemorySteps) -> None:
+        self._memory_steps = steps
 
     def stop_requested(self) -> bool:
         return self._stop.is_set()

@@ -20,7 +20,16 @@ from cluster.health.stacks import attach_stacks
 from cluster.health.suspend_aware_clock import SuspendAwareClock
 from cluster.ranks.group import RankGroup
 from cluster.ranks.rank_pool import RankPool
-from cluster.ranks.reports import Detail, Notice, RecordedLine, Report, StateFailed, StateWritten
+from cluster.ranks.reports import (
+    Detail,
+    MemoryFailed,
+    MemoryWritten,
+    Notice,
+    RecordedLine,
+    Report,
+    StateFailed,
+    StateWritten,
+)
 from cluster.ray.cluster_view import ClusterView, Node
 from cluster.supervision.attempt_end import (
     RankShutdown,
@@ -30,6 +39,7 @@ from cluster.supervision.attempt_end import (
     stop_request_reason,
 )
 from cluster.supervision.interval import Interval
+from cluster.supervision.memory_tier import MemoryTier
 from cluster.supervision.node_samples import NodeSampler
 from cluster.supervision.run_listener import RunListener
 from cluster.supervision.stop_requests import StopRequests
@@ -57,6 +67,7 @@ class RunContext:
     lease: Lease
     view: ClusterView
     supply: RankPool
+    memory: MemoryTier
     workers: DataWorkers
     stop: StopRequests
     listener: RunListener
@@ -78,6 +89,10 @@ class RunContext:
         others = set(used) - {ray.get_runtime_context().get_node_id()}
         silent = self.supply.unresponsive_nodes(others)
         return silent | (others - self.view.query_nodes().keys())
+
+    def living_nodes(self, nodes: set[str]) -> set[str]:
+        """Return the nodes, among these, that are not lost."""
+        return nodes - self.lost_nodes(nodes)
 
 
 class RankAttempt:
@@ -150,6 +165,7 @@ class RankAttempt:
                 )
                 return "preempted"
             self._scale_workers(now)
+            self._poll_memory()
             self._collect_vitals(now)
 
     def _handle_report(self, rank: int, report: Report) -> None:
@@ -171,6 +187,10 @@ class RankAttempt:
                 vitals.checkpoint_ends(step)
                 if committer.give_up(step):
                     listener.notice(f"rank {rank}: {reason}")
+            case MemoryWritten(memory_file, header):
+                self._context.memory.written(rank, memory_file, header)
+            case MemoryFailed(step):
+                self._context.memory.failed(step)
             case StateWritten(file, header):
                 if committer.add(file, header):
                     vitals.checkpoint_ends(header.step)
@@ -182,6 +202,13 @@ class RankAttempt:
         if self.reached_step <= self._furthest_step < step:
             self._context.supply.refill_spares()
         self.reached_step = step
+        self._context.memory.step_trained()
+
+    def _poll_memory(self) -> None:
+        """Report progress of the memory tier to the ranks and to the displays of the run."""
+        if steps := self._context.memory.poll():
+            self._group.report_memory_steps(steps)
+            self._context.vitals.memory_checkpoint(steps.held)
 
     def _check_lease(self, now: float) -> None:
         if self._lease_checks.has_passed(now):

@@ -25,8 +25,10 @@ from data_pipeline.batching.window import WindowReader
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.storage.store import DatasetStore
 from trainer.checkpoints.committer import CheckpointCommitter
-from trainer.checkpoints.format import CheckpointHeader, FileRecord
+from trainer.checkpoints.format import CheckpointHeader
 from trainer.checkpoints.lease import Lease
+from trainer.checkpoints.memory_file import MemoryFile, MemorySteps
+from trainer.checkpoints.state_file import FileRecord
 from trainer.memory.host_memory import retain_freed_memory
 from trainer.rank.distributed import process_group
 from trainer.rank.placement import Placement
@@ -79,6 +81,15 @@ class InlineSupervision:
         self._committer.give_up(step)
         self._vitals.checkpoint_ends(step)
         self._listener.notice(reason)
+
+    def memory_written(self, file: MemoryFile, header: CheckpointHeader) -> None:
+        raise AssertionError("a run in one process has no memory tier")
+
+    def memory_failed(self, step: int) -> None:
+        raise AssertionError("a run in one process has no memory tier")
+
+    def memory_steps(self) -> MemorySteps:
+        return MemorySteps()
 
     def stop_requested(self) -> bool:
         return self._stop.reason is not None

@@ -15,6 +15,7 @@ from cluster.config import ClusterConfig
 from cluster.errors import ClusterError, RankLostError
 from cluster.health.watchdog import HeartbeatSender
 from cluster.ranks.group import RankGroup
+from cluster.ranks.node_memory import MemoryCheckpoint
 from cluster.ray.cluster_view import Node
 from cluster.ray.reservation import max_possible_ranks, node_capabilities
 from cluster.recipe import Recipe
@@ -63,6 +64,7 @@ class RestartLoop:
         # Ranks hash a checkpoint while they start. After they find damage, the supervisor hashes
         # all files before the next start.
         self._damage_found = False
+        self._restored: MemoryCheckpoint | None = None  # the memory checkpoint it started from
 
     def run(self) -> Outcome:
         """Train until the run is finished or must leave.
@@ -85,8 +87,8 @@ class RestartLoop:
                     self._context.supply.end_group()  # finds out which nodes do not answer
                     self._handle_rank_loss(error)
                 except DamagedCheckpointError as error:
-                    self._damage_found = True
-                    self._context.listener.notice(f"{error}. All checkpoints will be verified")
+                    remedy = self._handle_damage()
+                    self._context.listener.notice(f"{error}. {remedy}")
                     self._context.vitals.attempt_ends(str(error))
                 finally:
                     self._context.supply.end_group()
@@ -166,11 +168,12 @@ class RestartLoop:
         if self._should_stop():
             return "preempted"
         start = checkpoint.step if checkpoint else 0
+        self._restored = context.memory.newest(start, context.living_nodes)
+        source = f" from the checkpoint of step {start}" if checkpoint else ""
+        if self._restored:
+            start, source = self._restored.step, f" from {self._restored.label}"
         self._losses.begin(start)
-        context.listener.notice(
-            f"starting {counted(ranks, 'rank')}"
-            + (f" from the checkpoint of step {start}" if checkpoint else "")
-        )
+        context.listener.notice(f"starting {counted(ranks, 'rank')}{source}")
         problems = context.supply.check_nodes(context.lease.work.absolute(), context.run.path)
         if problems:
             places = context.supply.offer(context.view.query_nodes())
@@ -191,6 +194,7 @@ class RestartLoop:
             ranks,
             context.listener.notice,
         )
+        has_memory_tier = self._recipe.checkpoints.memory_every_steps and self._replay is None
         group.start(
             RankJob(
                 recipe=self._recipe.training(),
@@ -201,6 +205,12 @@ class RestartLoop:
                 attempt=committer.attempt,
                 session_started=self._session_started,
                 verify_checkpoint=not verified,
+                memory_checkpoint=self._restored,
+                memory_name=(
+                    context.memory.begin_attempt(committer.attempt, group.nodes, self._restored)
+                    if has_memory_tier
+                    else None
+                ),
                 warm_start=warm_start_of(
                     self._recipe, context.run, self._manifest, context.run.card().parent
                 ),
@@ -215,6 +225,14 @@ class RestartLoop:
         finally:
             self._nodes_left = attempt.nodes_leave
             self._losses.reach(max(attempt.reached_step, committer.newest_step))
+
+    def _handle_damage(self) -> str:
+        """Prepare the next start after ranks found damage; return the remedy, in words."""
+        if self._restored:
+            self._context.memory.drop()
+            return "The checkpoint on disk will be used"
+        self._damage_found = True
+        return "All checkpoints will be verified"
 
     def _handle_rank_loss(self, error: RankLostError) -> None:
         lost = self._context.lost_nodes(self._nodes)

@@ -20,6 +20,7 @@ from cluster.ray.private import machine_cpus
 from cluster.ray.session import ray_session
 from cluster.recipe import Recipe
 from cluster.supervision.attempt import RunContext
+from cluster.supervision.memory_tier import MemoryTier
 from cluster.supervision.ray_metrics import RayMetrics
 from cluster.supervision.restart_loop import RestartLoop
 from cluster.supervision.retry_budget import SESSIONS_WITHOUT_PROGRESS, RetryBudget
@@ -139,7 +140,17 @@ def _train_in_session(
         )
         workers.start(config.data_workers)
         context = RunContext(
-            config, run, owned.lease, view, supply, workers, stop, listener, owned.vitals, clock
+            config=config,
+            run=run,
+            lease=owned.lease,
+            view=view,
+            supply=supply,
+            memory=MemoryTier(supply, listener.notice),
+            workers=workers,
+            stop=stop,
+            listener=listener,
+            vitals=owned.vitals,
+            clock=clock,
         )
         try:
             return RestartLoop(recipe, manifest, context, options.profile, options.replay).run()

@@ -66,6 +66,7 @@ class VitalsWriter(PeriodicThread):
         self._workers: tuple[_Worker, ...] = ()
         self._being_written: int | None = None
         self._last_written = 0  # step of the last checkpoint written or given up
+        self._memory_checkpoint: int | None = None
         self._restarts: tuple[Restart, ...] = ()
         self._cause: str | None = None  # reason for the next start of ranks, if it is a restart
 
@@ -129,6 +130,10 @@ class VitalsWriter(PeriodicThread):
             for told in (sign.statistics,)
         )
 
+    def memory_checkpoint(self, step: int | None) -> None:
+        """Record the newest step that is complete in the memory of the nodes; 0 or None if none."""
+        self._memory_checkpoint = step or None
+
     def checkpoint_begins(self, step: int) -> None:
         """Record that a rank has begun to write its part of a checkpoint."""
         if step > self._last_written:  # otherwise another rank has already failed to write it
@@ -156,6 +161,7 @@ class VitalsWriter(PeriodicThread):
             ranks=tuple(_rank_vitals(n, rank, now) for n, rank in enumerate(self._ranks)),
             data_workers=tuple(_worker_vitals(worker, now) for worker in self._workers),
             checkpoint_being_written=self._being_written,
+            memory_checkpoint=self._memory_checkpoint,
             restarts=self._restarts,
         )
 

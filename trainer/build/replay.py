@@ -15,7 +15,6 @@ from data_pipeline.dataset.manifest import open_dataset
 from data_pipeline.storage.durable import write_atomically
 from data_pipeline.tokenizers.tokenizer import load_tokenizers
 from trainer.build.engine import build_engine
-from trainer.checkpoints.format import Checkpoint
 from trainer.rank.placement import Placement
 from trainer.rank.rank_job import RankContext, RankJob
 from trainer.rank.supervision import Supervision
@@ -82,7 +81,7 @@ def build_replay(
     recipe, order = job.recipe, job.replay
     assert order is not None
     context = RankContext(job, placement, supervision)
-    checkpoint = Checkpoint(job.checkpoint) if job.checkpoint else None
+    checkpoint = job.saved_state
     store, manifest = open_dataset(recipe.data, job.dataset_identity)
     task = training_task(recipe, manifest, load_tokenizers(store, manifest))
     with ExitStack() as resources:

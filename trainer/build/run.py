@@ -11,7 +11,7 @@ from data_pipeline.batching.stream import RankStep
 from data_pipeline.dataset.manifest import open_dataset
 from data_pipeline.tokenizers.tokenizer import load_tokenizers
 from trainer.build.engine import build_engine
-from trainer.checkpoints.format import Checkpoint
+from trainer.checkpoints.format import SavedState
 from trainer.config import EngineConfig
 from trainer.memory.preflight import run_preflight
 from trainer.rank.device_peaks import peak_of_rank
@@ -55,7 +55,7 @@ def build_trainer(
     """
     recipe = job.recipe
     context = RankContext(job, placement, supervision)
-    checkpoint = Checkpoint(job.checkpoint) if job.checkpoint else None
+    checkpoint = job.saved_state
     store, manifest = open_dataset(recipe.data, job.dataset_identity)
     tokenizers = load_tokenizers(store, manifest)
     task = training_task(recipe, manifest, tokenizers)
@@ -114,7 +114,7 @@ def build_trainer(
 
 
 def _preflight_is_due(
-    checkpoint: Checkpoint | None, engine: EngineConfig, placement: Placement
+    checkpoint: SavedState | None, engine: EngineConfig, placement: Placement
 ) -> bool:
     """Return whether any rank's conditions differ from those of the last successful preflight."""
     if checkpoint is None:

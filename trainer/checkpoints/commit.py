@@ -15,13 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data_pipeline.storage.durable import sync_to_disk, write_durably
-from trainer.checkpoints.format import (
-    HEADER,
-    Checkpoint,
-    CheckpointHeader,
-    FileRecord,
-    folder_name,
-)
+from trainer.checkpoints.format import HEADER, Checkpoint, CheckpointHeader, folder_name
+from trainer.checkpoints.state_file import FileRecord
 
 
 def partial_folder(work: Path, step: int, attempt: str) -> Path:

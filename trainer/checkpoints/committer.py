@@ -11,9 +11,10 @@ from typing import NamedTuple
 
 from trainer.checkpoints.commit import commit, discard, partial_folder
 from trainer.checkpoints.final_save import final_save_attempts
-from trainer.checkpoints.format import CheckpointHeader, FileRecord, folder_name
+from trainer.checkpoints.format import CheckpointHeader, folder_name
 from trainer.checkpoints.lease import Lease
 from trainer.checkpoints.retention import prune
+from trainer.checkpoints.state_file import FileRecord
 from trainer.config import CheckpointsConfig
 from trainer.errors import CheckpointError
 

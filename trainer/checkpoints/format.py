@@ -17,21 +17,20 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from math import prod
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 from pydantic import AfterValidator, Field, ValidationError
 
 from data_pipeline.storage.regular_files import read_regular
 from foundation.file_model import MAX_COUNT, Count, FileModel, error_summary
-from foundation.strict_json import JsonLimits, parse_object
+from foundation.strict_json import parse_object
+from trainer.checkpoints.state_file import HEADER_LIMITS, FileRecord, LocalStateFile, StateFile
 from trainer.errors import CheckpointError, CheckpointFormatError
 from trainer.scores import Scores, scores_of
 
 FORMAT = "transloom-checkpoint/2"
 FORMAT_1 = "transloom-checkpoint/1"
 HEADER = "checkpoint.json"
-# These limits are a thousand times what a model with 100 layers on 100 ranks needs.
-HEADER_LIMITS = JsonLimits(bytes=16_000_000, values=1_000_000)
 MAX_DIMENSIONS = 8
 STEP = "step-"
 AVERAGE = "average-of-"
@@ -48,14 +47,6 @@ Shape = Annotated[
     Field(fail_fast=True, max_length=MAX_DIMENSIONS),
     AfterValidator(_is_of_some_tensor),
 ]
-
-
-class FileRecord(FileModel):
-    """Entry of a file in a checkpoint's header: its name, expected size and hash."""
-
-    name: Annotated[str, Field(pattern=r"^state-\d+-of-\d+\.safetensors$")]
-    bytes: Count
-    sha256: str
 
 
 class Parent(FileModel):
@@ -118,6 +109,34 @@ class CheckpointHeader(FileModel):
         return json.dumps(values | {"sha256": sha256_of_header(values)}, indent=1) + "\n"
 
 
+class SavedState(Protocol):
+    """State of a run that ranks can restore: a checkpoint on disk, or in the memory of nodes."""
+
+    @property
+    def header(self) -> CheckpointHeader: ...
+
+    @property
+    def step(self) -> int: ...
+
+    @property
+    def label(self) -> str:
+        """Description in messages, such as the path."""
+
+    def open_files(self) -> list[StateFile]:
+        """Open the state files.
+
+        Raises:
+            CheckpointError: a file cannot be read.
+        """
+
+    def verify_share(self, rank: int, world_size: int) -> None:
+        """Compare the hashes of every `world_size`-th file with the expected ones.
+
+        Raises:
+            CheckpointError: a file differs, or cannot be read.
+        """
+
+
 class Checkpoint:
     """Complete checkpoint on disk."""
 
@@ -128,6 +147,17 @@ class Checkpoint:
     @property
     def step(self) -> int:
         return self.header.step
+
+    @property
+    def label(self) -> str:
+        return str(self.path)
+
+    def open_files(self) -> list[StateFile]:
+        return [LocalStateFile(path) for path in self.file_paths()]
+
+    def verify_share(self, rank: int, world_size: int) -> None:
+        for record in self.header.files[rank::world_size]:
+            self.verify_file(record)
 
     def file_paths(self) -> list[Path]:
         return [self.path / record.name for record in self.header.files]

@@ -6,14 +6,12 @@ headers of all files ──compared with checkpoint.json──▶ fragments ─�
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from math import prod
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from safetensors import SafetensorError, safe_open
 
-from trainer.checkpoints.format import Checkpoint
-from trainer.checkpoints.state_file import read_state_header
+from trainer.checkpoints.format import SavedState
+from trainer.checkpoints.state_file import StateFile
 from trainer.errors import CheckpointError
 from trainer.zero.fragment import EMA, MASTER
 
@@ -23,7 +21,7 @@ ELEMENTS_AT_ONCE = 16_000_000
 class _Piece(NamedTuple):
     start: int
     stop: int
-    file: Path
+    file: StateFile
     key: str
 
 
@@ -35,19 +33,14 @@ class CheckpointReader:
             exactly once, in fp32, or they hold other parameters.
     """
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
+    def __init__(self, checkpoint: SavedState) -> None:
         self.checkpoint = checkpoint
-        self._files = {}
         self._pieces: dict[tuple[str, str], list[_Piece]] = defaultdict(list)
-        for path in checkpoint.file_paths():
-            for kind, parameter, start, stop, key in read_state_header(path):
-                self._pieces[kind, parameter].append(_Piece(start, stop, path, key))
-            try:
-                self._files[path] = safe_open(path, framework="pt")
-            except (SafetensorError, OSError) as error:
-                raise CheckpointError(f"{path} cannot be read: {error}") from error
+        for file in checkpoint.open_files():
+            for kind, parameter, start, stop, key in file.fragments():
+                self._pieces[kind, parameter].append(_Piece(start, stop, file, key))
         for pieces in self._pieces.values():
-            pieces.sort()
+            pieces.sort(key=lambda piece: (piece.start, piece.stop))
         self._require_whole_parameters()
 
     def _require_whole_parameters(self) -> None:
@@ -59,21 +52,21 @@ class CheckpointReader:
         for (kind, parameter), pieces in self._pieces.items():
             if parameter not in shapes:
                 raise CheckpointError(
-                    f"{pieces[0].file} holds {pieces[0].key[:200]}, and checkpoint.json has no "
-                    "such parameter: it is damaged"
+                    f"{pieces[0].file.label} holds {pieces[0].key[:200]}, and checkpoint.json "
+                    "has no such parameter: it is damaged"
                 )
             position = 0
             for piece in pieces:
                 if piece.start != position:
                     raise CheckpointError(
-                        f"{piece.file} holds {piece.key[:200]}, where element {position} of {kind} "
-                        f"of {parameter} was expected: it is damaged"
+                        f"{piece.file.label} holds {piece.key[:200]}, where element {position} of "
+                        f"{kind} of {parameter} was expected: it is damaged"
                     )
                 position = piece.stop
             if position != prod(shapes[parameter]):
                 raise CheckpointError(
-                    f"{pieces[-1].file} ends {kind} of {parameter} at element {position}, which "
-                    f"checkpoint.json says has the shape {shapes[parameter]}: it is damaged"
+                    f"{pieces[-1].file.label} ends {kind} of {parameter} at element {position}, "
+                    f"which checkpoint.json says has the shape {shapes[parameter]}: it is damaged"
                 )
         frozen = frozenset(self.checkpoint.header.frozen)
         for kind in {MASTER, *(kind for kind, _ in self._pieces)}:
@@ -81,7 +74,7 @@ class CheckpointReader:
                 expected = kind == MASTER or parameter not in frozen
                 if expected and prod(shape) > 0 and (kind, parameter) not in self._pieces:
                     raise CheckpointError(
-                        f"{self.checkpoint.path} lacks {kind} of {parameter}, of the shape "
+                        f"{self.checkpoint.label} lacks {kind} of {parameter}, of the shape "
                         f"{shape}: it is damaged"
                     )
 
@@ -111,22 +104,20 @@ class CheckpointReader:
             position = end
         if position != stop:
             raise CheckpointError(
-                f"{self.checkpoint.path} holds {kind} of {parameter} up to element {position}, "
+                f"{self.checkpoint.label} holds {kind} of {parameter} up to element {position}, "
                 f"{stop} were requested"
             )
         return result
 
     def _part(self, piece: _Piece, kind: str, begin: int, end: int) -> torch.Tensor:
-        part: torch.Tensor = self._files[piece.file].get_slice(piece.key)[
-            begin - piece.start : end - piece.start
-        ]
+        part = piece.file.read(piece.key, begin - piece.start, end - piece.start)
         # A moment may be infinite, because the square of a large gradient may overflow.
         wrong = ~torch.isfinite(part) if kind in (MASTER, EMA) else torch.isnan(part)
         if wrong.any():
             place = int(wrong.nonzero()[0])
             raise CheckpointError(
-                f"{piece.file} has {part[place].item()} as element {begin + place} of {kind} of "
-                f"{piece.key.split(':')[1]}, expected a number: no run can resume from it"
+                f"{piece.file.label} has {part[place].item()} as element {begin + place} of {kind} "
+                f"of {piece.key.split(':')[1]}, expected a number: no run can resume from it"
             )
         return part
 
@@ -174,7 +165,7 @@ class CheckpointReader:
 
 
 def require_same_shapes(
-    checkpoint: Checkpoint, model: Mapping[str, Sequence[int]], within: str = ""
+    checkpoint: SavedState, model: Mapping[str, Sequence[int]], within: str = ""
 ) -> None:
     """Require that a checkpoint has the parameters of the recipe's model, in the same shapes.
 
@@ -191,6 +182,6 @@ def require_same_shapes(
     for name in sorted(name for name in ours.keys() | theirs.keys() if name.startswith(within)):
         if ours.get(name) != theirs.get(name):
             raise CheckpointError(
-                f"{checkpoint.path} has parameter {name[:200]} of shape {theirs.get(name)}, the "
+                f"{checkpoint.label} has parameter {name[:200]} of shape {theirs.get(name)}, the "
                 f"recipe's model has {ours.get(name)}: it is another model's checkpoint"
             )

@@ -15,20 +15,35 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, Annotated, BinaryIO, NamedTuple, Protocol
+
+from pydantic import Field
+from safetensors import SafetensorError, safe_open
 
 from data_pipeline.storage.regular_files import open_regular
-from foundation.file_model import MAX_COUNT
-from foundation.strict_json import parse_object
-from trainer.checkpoints.format import HEADER_LIMITS, FileRecord
+from foundation.file_model import MAX_COUNT, Count, FileModel
+from foundation.strict_json import JsonLimits, parse_object
 from trainer.errors import CheckpointError
 
+if TYPE_CHECKING:
+    import torch
+
+# These limits are a thousand times what a model with 100 layers on 100 ranks needs.
+HEADER_LIMITS = JsonLimits(bytes=16_000_000, values=1_000_000)
 BYTES_PER_ELEMENT = 4  # all state is fp32
 CHUNK_BYTES = 16_000_000
 ALIGNMENT_BYTES = 8
 
 
 LENGTH_BYTES = 8
+
+
+class FileRecord(FileModel):
+    """Entry of a file in a checkpoint's header: its name, expected size and hash."""
+
+    name: Annotated[str, Field(pattern=r"^state-\d+-of-\d+\.safetensors$")]
+    bytes: Count
+    sha256: str
 
 
 class StoredFragment(NamedTuple):
@@ -43,6 +58,57 @@ class StoredFragment(NamedTuple):
     start: int
     stop: int
     key: str
+
+
+class StateFile(Protocol):
+    """An open state file, on a disk or in a node's memory.
+
+    Attributes:
+        label: the file's path, and its node if that is another one.
+    """
+
+    label: str
+
+    def fragments(self) -> list[StoredFragment]:
+        """Return the fragments in the file.
+
+        Raises:
+            CheckpointError: the file cannot be read, or is damaged.
+        """
+
+    def read(self, key: str, start: int, stop: int) -> "torch.Tensor":
+        """Return the elements `[start, stop)` of a tensor in the file, counted within the tensor.
+
+        Returns:
+            A tensor of shape [stop - start], in fp32 on the host.
+
+        Raises:
+            CheckpointError: the file cannot be read.
+        """
+
+
+class LocalStateFile:
+    """State file on this node.
+
+    Raises:
+        CheckpointError: the file cannot be opened.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.label = str(path)
+        self._path = path
+        self._fragments = read_state_header(path)
+        try:
+            self._file = safe_open(path, framework="pt")
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(f"{path} cannot be read: {error}") from error
+
+    def fragments(self) -> list[StoredFragment]:
+        return self._fragments
+
+    def read(self, key: str, start: int, stop: int) -> "torch.Tensor":
+        part: torch.Tensor = self._file.get_slice(key)[start:stop]
+        return part
 
 
 def fragment_key(kind: str, parameter: str, start: int) -> str:
@@ -71,7 +137,7 @@ def write_state_file(
     Raises:
         OSError: the file cannot be written, for example because the disk is full.
     """
-    header = _header(sizes)
+    header = state_header(sizes)
     sha256 = hashlib.sha256()
     written = 0
     chunks: Iterator[bytes | memoryview] = chain([memoryview(header)], _chunks(data))
@@ -95,14 +161,19 @@ def read_state_header(path: Path) -> list[StoredFragment]:
     """
     try:
         with open_regular(path) as file:
-            return _fragments_of(file, os.fstat(file.fileno()).st_size)
+            return read_fragments(file, os.fstat(file.fileno()).st_size)
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
     except ValueError as error:
         raise CheckpointError(f"{path} is damaged: {error}") from error
 
 
-def _fragments_of(file: BinaryIO, size: int) -> list[StoredFragment]:
+def read_fragments(file: BinaryIO, size: int) -> list[StoredFragment]:
+    """Return the fragments in an open state file of `size` bytes.
+
+    Raises:
+        ValueError: the file holds anything but flat fp32 tensors without gaps.
+    """
     length = int.from_bytes(file.read(LENGTH_BYTES), "little")
     data_bytes = size - LENGTH_BYTES - length
     if length > HEADER_LIMITS.bytes or data_bytes < 0:
@@ -142,7 +213,12 @@ def _fragment(key: str, tensor: object, position: int) -> StoredFragment:
     return StoredFragment(kind, parameter, int(start), int(start) + numel, key)
 
 
-def _header(sizes: Mapping[str, int]) -> bytes:
+def state_header(sizes: Mapping[str, int]) -> bytes:
+    """Return the first bytes of a state file, up to the tensors' data.
+
+    Args:
+        sizes: the number of elements of each tensor.
+    """
     tensors, position = {}, 0
     for key, numel in sizes.items():
         end = position + numel * BYTES_PER_ELEMENT

@@ -16,9 +16,10 @@ import torch
 
 from trainer.checkpoints.commit import partial_folder
 from trainer.checkpoints.final_save import final_save_attempts
-from trainer.checkpoints.format import CheckpointHeader, FileRecord
+from trainer.checkpoints.format import CheckpointHeader
 from trainer.checkpoints.state_file import (
     BYTES_PER_ELEMENT,
+    FileRecord,
     fragment_key,
     state_file_name,
     write_state_file,
@@ -77,7 +78,7 @@ class CheckpointWriter:
         self._buffer = torch.empty(numel, dtype=torch.float32).zero_()  # zeroing allocates pages
         self._is_pinned = placement.device == "cuda" and numel > 0
         if self._is_pinned:
-            _pin(self._buffer)
+            pin(self._buffer)
         self._copies = self._buffer.split(list(self._sizes.values()))
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._writing: Future[None] | None = None
@@ -120,7 +121,7 @@ class CheckpointWriter:
         finally:
             self._thread.shutdown()
             if self._is_pinned:
-                _unpin(self._buffer)
+                unpin(self._buffer)
 
     def finish(self) -> None:
         """Wait until no write is in flight; re-raise an exception of the writing thread."""
@@ -211,7 +212,7 @@ def require_host_memory(owned: Iterable[Fragment], placement: Placement) -> None
         )
 
 
-def _pin(buffer: torch.Tensor) -> None:
+def pin(buffer: torch.Tensor) -> None:
     """Pin memory, so that the GPU can copy to it directly.
 
     Torch's `pin_memory` would round the allocation up to the next power of two.
@@ -222,5 +223,6 @@ def _pin(buffer: torch.Tensor) -> None:
     )
 
 
-def _unpin(buffer: torch.Tensor) -> None:
+def unpin(buffer: torch.Tensor) -> None:
+    """Undo `pin`."""
     torch.cuda.check_error(torch.cuda.cudart().cudaHostUnregister(buffer.data_ptr()))

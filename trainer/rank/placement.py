@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import torch
 
 
@@ -22,6 +24,9 @@ class Placement:
         rendezvous: the URL at which the ranks meet: `tcp://HOST:PORT` on rank 0's node or, if all
             are on one node, `file://PATH`. None if there is only one rank.
         node_address: the address under which other nodes reach this one; not needed with one node.
+        memory_folder: the attempt's folder in the node's memory, for the memory tier of checkpoints
+            (`trainer.checkpoints.memory_folder`); None without that tier.
+        memory_neighbor_ranks: the number of ranks whose memory files this node copies.
     """
 
     rank: int = 0
@@ -32,6 +37,8 @@ class Placement:
     threads: int = 1
     rendezvous: str | None = None
     node_address: str | None = None
+    memory_folder: "Path | None" = None
+    memory_neighbor_ranks: int = 0
 
     @property
     def on_one_node(self) -> bool:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from trainer.checkpoints.format import Checkpoint, SavedState
 from trainer.rank.placement import Placement
 from trainer.rank.supervision import Supervision
 from trainer.recipe import TrainingRecipe
@@ -23,6 +24,9 @@ class RankJob:
         checkpoint: the complete checkpoint to resume from; None starts at step 0.
         verify_checkpoint: whether the ranks verify the hashes of the checkpoint's files while they
             build the engine. False if the supervisor has already verified them.
+        memory_checkpoint: the state in the nodes' memory to resume from instead, or None. Its step
+            is newer than that of `checkpoint`.
+        memory_name: the name of the run's folders in the nodes' memory; None without that tier.
         work: the owner's work folder, see `trainer.checkpoints.lease`.
         attempt: the supervisor's name for this start of the ranks.
         session_started: when the run's owner started, in seconds since the epoch.
@@ -40,9 +44,18 @@ class RankJob:
     attempt: str
     session_started: float
     verify_checkpoint: bool = False
+    memory_checkpoint: SavedState | None = None
+    memory_name: str | None = None
     warm_start: WarmStart | None = None
     profile: StepRange | None = None
     replay: ReplayOptions | None = None
+
+    @property
+    def saved_state(self) -> SavedState | None:
+        """State to resume from; None to start at step 0."""
+        if self.memory_checkpoint is not None:
+            return self.memory_checkpoint
+        return Checkpoint(self.checkpoint) if self.checkpoint else None
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,9 @@ their parts.
 from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
-    from trainer.checkpoints.format import CheckpointHeader, FileRecord
+    from trainer.checkpoints.format import CheckpointHeader
+    from trainer.checkpoints.memory_file import MemoryFile, MemorySteps
+    from trainer.checkpoints.state_file import FileRecord
     from trainer.record.metrics_lines import Line
     from trainer.runs.vitals import Phase
 
@@ -41,6 +43,15 @@ class Supervision(Protocol):
 
     def state_failed(self, step: int, reason: str) -> None:
         """Report that the rank could not write its part, so there is no checkpoint of this step."""
+
+    def memory_written(self, file: "MemoryFile", header: "CheckpointHeader") -> None:
+        """Report that the rank has written its share of a step to its node's memory."""
+
+    def memory_failed(self, step: int) -> None:
+        """Report that the rank has not written its share of a step to its node's memory."""
+
+    def memory_steps(self) -> "MemorySteps":
+        """Return the supervisor's latest report on the memory tier."""
 
     def stop_requested(self) -> bool:
         """Return whether the run must checkpoint at the next step boundary and exit."""

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from data_pipeline.dataset.manifest import Manifest
-from trainer.checkpoints.format import Checkpoint
+from trainer.checkpoints.format import SavedState
 from trainer.errors import TrainerError
 from trainer.rank.rank_job import RankContext
 from trainer.record.goodput import goodput_at_start
@@ -25,7 +25,7 @@ class Recorder:
     def __init__(
         self,
         context: RankContext,
-        checkpoint: Checkpoint | None,
+        checkpoint: SavedState | None,
         manifest: Manifest | None = None,
     ) -> None:
         """Open the metrics file and start W&B.

@@ -11,13 +11,13 @@ import hashlib
 from typing import Any
 
 from data_pipeline.dataset.manifest import Manifest
-from trainer.checkpoints.format import HEADER, Checkpoint
+from trainer.checkpoints.format import HEADER, Checkpoint, SavedState
 from trainer.rank.rank_job import RankContext
 from trainer.runs.start import read_start
 
 
 def facts_for_wandb(
-    context: RankContext, checkpoint: Checkpoint | None, manifest: Manifest | None
+    context: RankContext, checkpoint: SavedState | None, manifest: Manifest | None
 ) -> dict[str, Any]:
     """Return the facts about the dataset and the start, as JSON values."""
     parent = context.run.card().parent
@@ -34,7 +34,9 @@ def facts_for_wandb(
     }
 
 
-def _origin(checkpoint: Checkpoint) -> dict[str, Any]:
+def _origin(checkpoint: SavedState) -> dict[str, Any]:
+    if not isinstance(checkpoint, Checkpoint):  # in the memory of the nodes
+        return {"step": checkpoint.step, "sha256": None}
     header = (checkpoint.path / HEADER).read_bytes()
     return {"step": checkpoint.step, "sha256": hashlib.sha256(header).hexdigest()}
 

@@ -83,6 +83,8 @@ class Vitals(FileModel):
         ranks: the ranks; empty while the run waits for resources.
         data_workers: the data workers.
         checkpoint_being_written: the step of the checkpoint that is being written, or None.
+        memory_checkpoint: the newest step whose state is complete in the memory of the nodes, or
+            None.
         restarts: the newest restarts, oldest first.
     """
 
@@ -93,6 +95,7 @@ class Vitals(FileModel):
     ranks: Annotated[tuple[RankVitals, ...], Field(max_length=MAX_PROCESSES)] = ()
     data_workers: Annotated[tuple[DataWorkerVitals, ...], Field(max_length=MAX_PROCESSES)] = ()
     checkpoint_being_written: Count | None = None
+    memory_checkpoint: Count | None = None
     restarts: Annotated[tuple[Restart, ...], Field(max_length=MAX_RESTARTS)] = ()
 
 

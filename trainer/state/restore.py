@@ -5,7 +5,7 @@ import torch
 from data_pipeline.batching.plan import Cursor
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.preparation.quarantine import cursor_after
-from trainer.checkpoints.format import Checkpoint
+from trainer.checkpoints.format import Checkpoint, SavedState
 from trainer.checkpoints.reader import CheckpointReader, require_same_shapes
 from trainer.rank.rank_job import RankContext, RankJob
 from trainer.recipe import TrainingRecipe, continuable_differences
@@ -47,7 +47,7 @@ def begin(engine: TrainingEngine, context: RankContext) -> TrainingState:
 
 
 def restore(
-    engine: TrainingEngine, job: RankJob, checkpoint: Checkpoint, manifest: Manifest
+    engine: TrainingEngine, job: RankJob, checkpoint: SavedState, manifest: Manifest
 ) -> TrainingState:
     """Return the state in a checkpoint, whatever number of ranks and ZeRO stage wrote it.
 
@@ -86,7 +86,7 @@ def _load_transferred(engine: TrainingEngine, checkpoint: Checkpoint, context: R
 def record_resumption(
     recorder: Recorder,
     context: RankContext,
-    checkpoint: Checkpoint | None,
+    checkpoint: SavedState | None,
     progress: Progress,
     manifest: Manifest,
 ) -> None:

@@ -5,6 +5,7 @@ from typing import Protocol
 
 from data_pipeline.dataset.manifest import Manifest
 from trainer.checkpoints.format import CheckpointHeader
+from trainer.checkpoints.memory_writer import SLOTS, MemoryWriter, memory_tier_problem
 from trainer.checkpoints.writer import CheckpointWriter, require_host_memory
 from trainer.rank.rank_job import RankContext
 from trainer.recipe import identity_of
@@ -19,6 +20,8 @@ class SaverProtocol(Protocol):
 
     def save(self, *, final: bool) -> float: ...
 
+    def save_to_memory(self) -> float: ...
+
     def finish(self) -> None: ...
 
 
@@ -26,6 +29,9 @@ class NoSaver:
     """Saver that saves nothing, for steps that are only measured or compared."""
 
     def save(self, *, final: bool) -> float:
+        return 0.0
+
+    def save_to_memory(self) -> float:
         return 0.0
 
     def finish(self) -> None:
@@ -68,6 +74,7 @@ class Saver:
             supervision=context.supervision,
             sync_record=sync_record,
         )
+        self._memory = self._memory_writer(context, sync_record)
 
     def save(self, *, final: bool) -> float:
         """Start writing a checkpoint; if `final`, wait until it is written.
@@ -80,13 +87,44 @@ class Saver:
         """
         return self._writer.save(self._header(), final=final)
 
+    def save_to_memory(self) -> float:
+        """Copy the state to the node's memory, if the run has memory checkpoints.
+
+        Returns:
+            The time for which training was stalled, in seconds.
+        """
+        return self._memory.save(self._header()) if self._memory else 0.0
+
     def finish(self) -> None:
         """Wait until the rank's part of the last checkpoint is written, or could not be written."""
         self._writer.finish()
 
     def close(self) -> None:
         """Wait for a write in flight, and free the writer's memory."""
-        self._writer.close()
+        try:
+            self._writer.close()
+        finally:
+            if self._memory:
+                self._memory.close()
+
+    def _memory_writer(
+        self, context: RankContext, sync_record: Callable[[], None]
+    ) -> MemoryWriter | None:
+        """Return the writer of memory checkpoints, or None if the run cannot have any."""
+        folder = context.placement.memory_folder
+        if not context.recipe.checkpoints.memory_every_steps or folder is None:
+            return None
+        if problem := memory_tier_problem(self._owned(), context.placement):
+            context.notify(f"memory checkpoints are off: {problem}")
+            return None
+        return MemoryWriter(
+            self._owned,
+            folder=folder,
+            placement=context.placement,
+            supervision=context.supervision,
+            sync_record=sync_record,
+            slots_at_start=1 if context.job.memory_checkpoint else SLOTS,
+        )
 
     def _owned(self) -> Iterator[Fragment]:
         yield from fragments.owned_fragments(self._state.engine)

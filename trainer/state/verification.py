@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
-from trainer.checkpoints.format import Checkpoint
+from trainer.checkpoints.format import SavedState
 from trainer.errors import CheckpointError, DamagedCheckpointError
 from trainer.rank.distributed import sum_over_ranks
 from trainer.rank.placement import Placement
@@ -13,7 +13,7 @@ from trainer.rank.placement import Placement
 class SharedVerification:
     """Thread that hashes this rank's share of the checkpoint's files."""
 
-    def __init__(self, checkpoint: Checkpoint, placement: Placement) -> None:
+    def __init__(self, checkpoint: SavedState, placement: Placement) -> None:
         self._checkpoint = checkpoint
         self._placement = placement
         self._thread = ThreadPoolExecutor(1, "verification")
@@ -33,13 +33,11 @@ class SharedVerification:
         damaged = sum_over_ranks(torch.tensor([float(bool(problem))]), self._placement)
         if damaged.item():
             raise DamagedCheckpointError(
-                problem or f"{self._checkpoint.path} is damaged, another rank found"
+                problem or f"{self._checkpoint.label} is damaged, another rank found"
             )
 
     def close(self) -> None:
         self._thread.shutdown(cancel_futures=True)
 
     def _hash_share(self) -> None:
-        files = self._checkpoint.header.files
-        for record in files[self._placement.rank :: self._placement.world_size]:
-            self._checkpoint.verify_file(record)
+        self._checkpoint.verify_share(self._placement.rank, self._placement.world_size)

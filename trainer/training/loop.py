@@ -124,6 +124,8 @@ class Trainer:
             if stop:
                 self._recorder.append(Preempted(step=self._recorder.last_step))
             final = stop or self._is_over()
+            if not final and self._memory_checkpoint_is_due():
+                self._checkpoint_stall_seconds += self._saver.save_to_memory()
             if final or progress.step % self.recipe.checkpoints.every_steps == 0:
                 self._save(final=final)
             if stop:
@@ -143,6 +145,10 @@ class Trainer:
     def _validation_is_due(self) -> bool:
         config, step = self.recipe.trainer, self.progress.step
         return step == config.max_steps or step % config.validate_every_steps == 0
+
+    def _memory_checkpoint_is_due(self) -> bool:
+        interval = self.recipe.checkpoints.memory_every_steps
+        return bool(interval) and self.progress.step % interval == 0
 
     def _train_step(self, steps: Iterator[RankStep]) -> StepReport:
         progress, started = self.progress, time.monotonic()

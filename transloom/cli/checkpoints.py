@@ -14,7 +14,8 @@ from transloom.cli.options import JsonOption, RunArgument, answer
 from transloom.observe.terminal.tables import AnswerTable, Column
 
 if TYPE_CHECKING:
-    from trainer.checkpoints.format import Checkpoint, FileRecord
+    from trainer.checkpoints.format import Checkpoint
+    from trainer.checkpoints.state_file import FileRecord
 
 checkpoints_app = typer.Typer(
     no_args_is_help=True, help="List, verify, prune and average a run's checkpoints."

@@ -9,7 +9,7 @@ from support.records.lines import train_line
 from cluster.health.hang_detector import Position
 from cluster.ranks.reports import Detail, Mailbox, Notice, RecordedLine, StateFailed, StateWritten
 from cluster.supervision.inline import InlineSupervision
-from trainer.checkpoints.format import FileRecord
+from trainer.checkpoints.state_file import FileRecord
 from trainer.runs.log import DETAIL
 
 FILE = FileRecord(name="state-00000-of-00001.safetensors", bytes=1, sha256="a")

@@ -16,7 +16,8 @@ from cluster.supervision.run_checks import (
 )
 from data_pipeline.tokenizers import compiled_segmentation
 from trainer.checkpoints.commit import commit, partial_folder
-from trainer.checkpoints.format import HEADER, EarlyStoppingState, FileRecord, folder_name
+from trainer.checkpoints.format import HEADER, EarlyStoppingState, folder_name
+from trainer.checkpoints.state_file import FileRecord
 from trainer.errors import RunMismatchError
 from trainer.runs.folder import RunFolder
 

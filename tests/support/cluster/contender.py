@@ -10,10 +10,9 @@ from support.quality.planting import plant
 from support.records.checkpoints import commit_state, make_header
 from trainer.checkpoints import lease as lease_module
 from trainer.checkpoints.commit import partial_folder
-from trainer.checkpoints.format import FileRecord
 from trainer.checkpoints.lease import Lease
 from trainer.checkpoints.retention import prune
-from trainer.checkpoints.state_file import state_file_name, write_state_file
+from trainer.checkpoints.state_file import FileRecord, state_file_name, write_state_file
 from trainer.config import CheckpointsConfig
 
 NOTHING_STAYS = CheckpointsConfig(keep_last=1, keep_best=0)

@@ -11,10 +11,10 @@ from trainer.checkpoints.format import (
     HEADER,
     Checkpoint,
     CheckpointHeader,
-    FileRecord,
     folder_name,
     read_header,
 )
+from trainer.checkpoints.state_file import FileRecord
 
 if TYPE_CHECKING:
     from trainer.checkpoints.committer import CheckpointCommitter

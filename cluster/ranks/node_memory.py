@@ -1,0 +1,279 @@
+"""Memory files of a run on one node, and access to those of other nodes.
+
+    agent of a node ──read in blocks──▶ agent of the next node: a copy of each file
+                    ──read in blocks──▶ rank that restores on another node
+
+Agents read files only within the run's folder on their node. Blocks travel through Ray's object
+store, which authenticates its processes.
+"""
+
+import io
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import ray
+from ray.exceptions import RayError
+
+from trainer.checkpoints.format import CheckpointHeader
+from trainer.checkpoints.memory_file import MemoryFile
+from trainer.checkpoints.memory_folder import MemoryFolder
+from trainer.checkpoints.state_file import (
+    BYTES_PER_ELEMENT,
+    LocalStateFile,
+    StateFile,
+    StoredFragment,
+    read_fragments,
+)
+from trainer.errors import CheckpointError, DamagedCheckpointError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+BLOCK_BYTES = 32_000_000
+BLOCKS_AHEAD = 2
+
+
+def memory_folder_name(name: str) -> str:
+    """Return the name of a run's folder in this node's memory; nodes may share a machine."""
+    return f"{name}-{ray.get_runtime_context().get_node_id()[:12]}"
+
+
+class NodeMemory:
+    """Memory files on this node, as the node's agent serves them."""
+
+    def __init__(self) -> None:
+        self._folder: MemoryFolder | None = None
+
+    def open(self, name: str) -> str | None:
+        """Create and lock the run's folder on this node, unless that was done before.
+
+        Returns:
+            The problem if there is no such folder, or None.
+        """
+        if self._folder is None:
+            try:
+                self._folder = MemoryFolder(memory_folder_name(name))
+            except CheckpointError as error:
+                return str(error)
+        return None
+
+    def read(self, path: Path, start: int, stop: int) -> "np.ndarray[Any, Any]":
+        """Return the bytes `[start, stop)` of a memory file.
+
+        Raises:
+            OSError: the file cannot be read.
+        """
+        import numpy as np
+
+        content = np.memmap(self._within(path), np.uint8, "r", offset=start, shape=(stop - start,))
+        return content.view(np.ndarray)
+
+    def verify(self, file: MemoryFile) -> None:
+        """Run `MemoryFile.verify` on this node."""
+        self._within(file.path)
+        file.verify()
+
+    def copy(self, source: Any, file: MemoryFile) -> MemoryFile:
+        """Copy a memory file of another node to this one, over an older copy of the same slot.
+
+        Args:
+            source: the agent of the file's node.
+            file: the file there.
+
+        Raises:
+            OSError: this node has too little memory.
+            RayError: the other node is lost.
+            DamagedCheckpointError: the file has changed meanwhile.
+        """
+        assert self._folder is not None
+        folder = self._folder.path / file.path.parent.name
+        folder.mkdir(mode=0o700, exist_ok=True)
+        target = folder / f"{file.path.name}.copy"
+        handle = os.open(target, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        with os.fdopen(handle, "r+b") as output:
+            os.posix_fallocate(handle, 0, file.bytes)
+            for block in _blocks(source, file):
+                output.write(block.data)
+            output.truncate(file.bytes)
+        copied = MemoryFile(target, file.bytes, file.crc32)
+        copied.verify()
+        return copied
+
+    def keep_attempts(self, attempts: list[str]) -> None:
+        """Remove the files of all attempts but these."""
+        if self._folder is None:
+            return
+        for folder in self._folder.path.iterdir():
+            if folder.name not in attempts:
+                for file in folder.iterdir():
+                    file.unlink(missing_ok=True)
+                with suppress(OSError):  # a rank that was not killed yet has created another file
+                    folder.rmdir()
+
+    def close(self) -> None:
+        """Remove the run's folder on this node."""
+        if self._folder is not None:
+            self._folder.remove()
+            self._folder = None
+
+    def _within(self, path: Path) -> Path:
+        if self._folder is None or path.parent.parent != self._folder.path or ".." in path.parts:
+            raise CheckpointError(f"{path} is not in the run's folder in this node's memory")
+        return path
+
+
+def _blocks(source: Any, file: MemoryFile) -> Iterator["np.ndarray[Any, Any]"]:
+    """Yield the content of a file of another node, and request blocks ahead."""
+    ranges = [
+        (start, min(start + BLOCK_BYTES, file.bytes)) for start in range(0, file.bytes, BLOCK_BYTES)
+    ]
+    pending: list[Any] = []
+    for index in range(len(ranges)):
+        while len(pending) < BLOCKS_AHEAD and index + len(pending) < len(ranges):
+            start, stop = ranges[index + len(pending)]
+            pending.append(source.read_memory.remote(file.path, start, stop))
+        yield ray.get(pending.pop(0))
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """Memory file, and the node that has it.
+
+    Attributes:
+        file: the file.
+        node: the id of its node.
+        agent: the agent of that node.
+    """
+
+    file: MemoryFile
+    node: str
+    agent: Any
+
+    @property
+    def _is_here(self) -> bool:
+        return bool(ray.get_runtime_context().get_node_id() == self.node)
+
+    def verify(self) -> None:
+        """Compare the file's size and checksum, on its node.
+
+        Raises:
+            DamagedCheckpointError: the file differs, or the node is lost.
+        """
+        if self._is_here:
+            self.file.verify()
+            return
+        try:
+            ray.get(self.agent.verify_memory.remote(self.file))
+        except RayError as error:
+            raise DamagedCheckpointError(
+                f"{self.file.path} on node {self.node[:8]} cannot be verified: {error}"
+            ) from error
+
+    def open(self) -> StateFile:
+        return LocalStateFile(self.file.path) if self._is_here else RemoteStateFile(self)
+
+
+class RemoteStateFile:
+    """State file in the memory of another node, read in blocks.
+
+    Ranks read fragments in the order of the file, so the newest block serves most reads.
+    """
+
+    def __init__(self, stored: StoredFile) -> None:
+        self.label = f"{stored.file.path} on node {stored.node[:8]}"
+        self._stored = stored
+        self._block_start = 0
+        self._block = memoryview(b"")
+
+    def fragments(self) -> list[StoredFragment]:
+        return self._content[0]
+
+    def read(self, key: str, start: int, stop: int) -> "torch.Tensor":
+        import torch
+
+        first = self._content[1][key] + start * BYTES_PER_ELEMENT
+        result = torch.empty(stop - start, dtype=torch.float32)
+        target = result.view(torch.uint8).numpy().data
+        done = 0
+        while done < len(target):
+            part = self._part(first + done)[: len(target) - done]
+            target[done : done + len(part)] = part
+            done += len(part)
+        return result
+
+    @cached_property
+    def _content(self) -> tuple[list[StoredFragment], dict[str, int]]:
+        """Return the fragments, and the position of each tensor's data by the fragment's key."""
+        size = self._stored.file.bytes
+        length = int.from_bytes(self._part(0)[:8], "little")
+        header = b""
+        while len(header) < min(8 + length, size):
+            header += self._part(len(header))
+        try:
+            fragments = read_fragments(io.BytesIO(header), size)
+        except ValueError as error:
+            raise CheckpointError(f"{self.label} is damaged: {error}") from error
+        positions, position = {}, 8 + length
+        for fragment in fragments:
+            positions[fragment.key] = position
+            position += (fragment.stop - fragment.start) * BYTES_PER_ELEMENT
+        return fragments, positions
+
+    def _part(self, position: int) -> memoryview:
+        """Return the rest of the block that has a position, from that position."""
+        offset = position - self._block_start
+        if not 0 <= offset < len(self._block):
+            start = position - position % BLOCK_BYTES
+            stop = min(start + BLOCK_BYTES, self._stored.file.bytes)
+            path = self._stored.file.path
+            try:
+                block = ray.get(self._stored.agent.read_memory.remote(path, start, stop))
+            except RayError as error:
+                raise DamagedCheckpointError(f"{self.label} cannot be read: {error}") from error
+            self._block_start, self._block = start, block.data
+            offset = position - start
+        return self._block[offset:]
+
+
+@dataclass(frozen=True)
+class MemoryCheckpoint:
+    """State of a step in the memory of nodes, implementing `trainer.checkpoints.SavedState`.
+
+    Attributes:
+        header: the header of the checkpoint; its list of files is empty.
+        files: the file of each rank that saved the step.
+    """
+
+    header: CheckpointHeader
+    files: tuple[StoredFile, ...]
+
+    @property
+    def step(self) -> int:
+        return self.header.step
+
+    @property
+    def label(self) -> str:
+        return f"the memory checkpoint of step {self.step}"
+
+    def open_files(self) -> list[StateFile]:
+        return [file.open() for file in self.files]
+
+    def verify_share(self, rank: int, world_size: int) -> None:
+        for file in self.files[rank::world_size]:
+            file.verify()
+
+
+def next_nodes(nodes: Sequence[str]) -> dict[str, str]:
+    """Return for each node the one that copies its memory files; empty for a single node.
+
+    Args:
+        nodes: the node of each rank.
+    """
+    ring = list(dict.fromkeys(nodes))
+    return dict(zip(ring, [*ring[1:], ring[0]], strict=True)) if len(ring) > 1 else {}

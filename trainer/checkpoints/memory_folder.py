@@ -1,0 +1,125 @@
+"""Private folder of a run in a node's memory, for the memory tier of checkpoints.
+
+::
+
+    /dev/shm/transloom-1000/            one per user, mode 0700
+      5f3c…-9a41…/                      one per run and node, locked while a process of it lives
+        1b2c3d4e/                       one per attempt
+          state-00000-of-00002.0        slot 0 of rank 0
+          state-00000-of-00002.1
+          state-00001-of-00002.0.copy   copy of a rank's slot on the previous node
+
+The files end with the machine, and no other user can read them. Every process that uses a folder
+holds a shared lock on it. A folder without a lock belongs to a run whose processes were all killed:
+`remove_stale_folders` removes it.
+"""
+
+import fcntl
+import os
+import shutil
+from contextlib import suppress
+from pathlib import Path
+
+from trainer.errors import CheckpointError
+
+SHARED_MEMORY = Path("/dev/shm")
+_PRIVATE = 0o700
+
+
+class MemoryFolder:
+    """A run's folder in this node's memory, locked until it is closed.
+
+    Attributes:
+        path: the folder, which exists.
+    """
+
+    def __init__(self, name: str) -> None:
+        """Create the folder unless it exists, and lock it.
+
+        Args:
+            name: name of the folder, which identifies the run's owner and the node.
+
+        Raises:
+            CheckpointError: this node has no `/dev/shm`, or another user could access the folder.
+        """
+        self.path = user_folder() / name
+        self._lock = _locked(self.path)
+
+    def close(self) -> None:
+        """Release this process's lock; the files remain."""
+        os.close(self._lock)
+
+    def remove(self) -> None:
+        """Remove all files, and release this process's lock."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        self.close()
+
+
+def user_folder() -> Path:
+    """Return this user's folder in the node's memory, and create it unless it exists.
+
+    Raises:
+        CheckpointError: this node has no `/dev/shm`, or another user could access the folder.
+    """
+    path = _user_path()
+    try:
+        path.mkdir(mode=_PRIVATE, exist_ok=True)
+        status = path.lstat()
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be created: {error.strerror}") from error
+    if status.st_uid != os.geteuid() or status.st_mode & 0o7777 != _PRIVATE or path.is_symlink():
+        raise CheckpointError(
+            f"{path} is not a private folder of this user (owner {status.st_uid}, mode "
+            f"{status.st_mode & 0o7777:04o}), expected owner {os.geteuid()} and mode 0700: remove "
+            "it"
+        )
+    return path
+
+
+def _user_path() -> Path:
+    return SHARED_MEMORY / f"transloom-{os.geteuid()}"
+
+
+def free_bytes(folder: Path) -> int:
+    """Return the bytes that a run can use in its folder: free ones, and those that it uses now."""
+    status = os.statvfs(folder)
+    return status.f_bavail * status.f_frsize + used_bytes(folder)
+
+
+def used_bytes(folder: Path) -> int:
+    """Return the bytes that the files in a run's folder use."""
+    return sum(path.stat().st_blocks * 512 for path in folder.rglob("*") if path.is_file())
+
+
+def remove_stale_folders() -> None:
+    """Remove this user's folders that no process has locked."""
+    if not _user_path().exists():
+        return
+    with suppress(CheckpointError):
+        for folder in user_folder().iterdir():
+            with suppress(OSError):  # in use, or removed by another process
+                lock = _opened(folder)
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(folder, ignore_errors=True)
+                finally:
+                    os.close(lock)
+
+
+def _locked(folder: Path) -> int:
+    while True:
+        try:
+            folder.mkdir(mode=_PRIVATE, exist_ok=True)
+            lock = _opened(folder)
+        except FileNotFoundError:
+            continue  # another process considered it stale and removed it
+        except OSError as error:
+            raise CheckpointError(f"{folder} cannot be created: {error.strerror}") from error
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        if folder.exists() and folder.stat().st_ino == os.fstat(lock).st_ino:
+            return lock
+        os.close(lock)
+
+
+def _opened(folder: Path) -> int:
+    return os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
