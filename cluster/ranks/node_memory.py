@@ -179,6 +179,39 @@ class StoredFile:
         return LocalStateFile(self.file.path) if self._is_here else RemoteStateFile(self)
 
 
+class PendingCopy:
+    """Copy of a memory file to another node, which runs in that node's agent."""
+
+    def __init__(self, file: MemoryFile, source: Any, target: Any, node: str) -> None:
+        """Start the copy.
+
+        Args:
+            file: the file on the source's node.
+            source: the agent of that node.
+            target: the agent of the node that gets the copy.
+            node: the id of that node.
+        """
+        self._target = target
+        self._node = node
+        self._answer = target.copy_memory.remote(source, file)
+
+    def poll(self) -> StoredFile | None:
+        """Return the copy, or None while it is not complete.
+
+        Raises:
+            CheckpointError: the file could not be copied.
+        """
+        if not ray.wait([self._answer], timeout=0)[0]:
+            return None
+        try:
+            return StoredFile(ray.get(self._answer), self._node, self._target)
+        except RayError as error:
+            cause = str(error).strip().rsplit("\n", 1)[-1]
+            raise CheckpointError(
+                f"a memory checkpoint cannot be copied to node {self._node[:8]}: {cause}"
+            ) from error
+
+
 class RemoteStateFile:
     """State file in the memory of another node, read in blocks.
 

@@ -17,7 +17,7 @@ from cluster.health.suspend_aware_clock import SuspendAwareClock
 from cluster.health.watchdog import HeartbeatSender
 from cluster.ranks.group import RankGroup
 from cluster.ranks.node_agent import NodeAgents
-from cluster.ranks.node_memory import StoredFile
+from cluster.ranks.node_memory import PendingCopy, StoredFile
 from cluster.ranks.process import RankProcess, SpareProcesses
 from cluster.ray.cluster_view import Node
 from cluster.ray.reservation import Reservation
@@ -140,9 +140,10 @@ class RankPool:
         """Return a memory file with the agent of its node."""
         return StoredFile(file, node, self._agents.by_node[node])
 
-    def copy_memory(self, file: MemoryFile, source: str, target: str) -> Any:
-        """Start to copy a memory file to another node; return the pending answer."""
-        return self._agents.by_node[target].copy_memory.remote(self._agents.by_node[source], file)
+    def copy_memory(self, file: MemoryFile, source: str, target: str) -> PendingCopy:
+        """Start to copy a memory file from one node to another."""
+        agents = self._agents.by_node
+        return PendingCopy(file, agents[source], agents[target], target)
 
     def keep_attempts(self, attempts: list[str]) -> None:
         """Remove the memory files of all attempts but these from all nodes; return at once."""

@@ -12,15 +12,12 @@ of Ray: after a loss of the driver, the run restarts from the disk.
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
-import ray
-from ray.exceptions import RayError
-
-from cluster.ranks.node_memory import MemoryCheckpoint, StoredFile, next_nodes
+from cluster.ranks.node_memory import MemoryCheckpoint, PendingCopy, StoredFile, next_nodes
 from cluster.ranks.rank_pool import RankPool
 from trainer.checkpoints.format import CheckpointHeader
 from trainer.checkpoints.memory_file import MemoryFile, MemorySteps
+from trainer.errors import CheckpointError
 
 # Starts from a memory checkpoint after which the ranks were lost before they trained a step. Then
 # the run restarts from the disk.
@@ -41,7 +38,7 @@ class _Step:
     attempt: str
     header: CheckpointHeader | None = None
     files: dict[int, list[StoredFile]] = field(default_factory=dict)
-    copies: dict[int, tuple[str, Any]] = field(default_factory=dict)
+    copies: dict[int, PendingCopy] = field(default_factory=dict)
     failed: bool = False
 
 
@@ -57,12 +54,7 @@ class MemoryTier:
         self._steps: dict[int, _Step] = {}
         self._reported = MemorySteps()
         self._failed_starts = 0
-        self._copy_problem_told = False
-
-    @property
-    def newest_step(self) -> int | None:
-        """The newest step that is complete in memory, with its copies; None if there is none."""
-        return self._reported.held or None
+        self._copy_failure_reported = False
 
     def newest(self, after: int, alive: Callable[[set[str]], set[str]]) -> MemoryCheckpoint | None:
         """Return the newest step that files on living nodes cover, or None.
@@ -101,9 +93,8 @@ class MemoryTier:
             The name of the run's folders in memory, or None if a node has none.
         """
         self._attempt, self._nodes = attempt, list(nodes)
-        self._steps = {
-            n: step for n, step in self._steps.items() if restored and n == restored.step
-        }
+        kept = restored.step if restored else None
+        self._steps = {number: step for number, step in self._steps.items() if number == kept}
         self._failed_starts += bool(restored)
         self._reported = MemorySteps()
         if problems := self._supply.open_memory(self.name):
@@ -125,12 +116,14 @@ class MemoryTier:
         if header.step <= self._reported.settled:
             return  # another rank has no file of that step
         step = self._step(header.step)
+        if step.failed:
+            return
         step.header = header
         node = self._nodes[rank]
         step.files[rank] = [self._supply.stored_file(file, node)]
         neighbour = next_nodes(self._nodes).get(node)
-        if neighbour and not step.failed:
-            step.copies[rank] = (neighbour, self._supply.copy_memory(file, node, neighbour))
+        if neighbour:
+            step.copies[rank] = self._supply.copy_memory(file, node, neighbour)
 
     def failed(self, step: int) -> None:
         """Record that a rank has no file of a step."""
@@ -175,17 +168,16 @@ class MemoryTier:
         return self._is_written(step) and not step.copies
 
     def _collect_copies(self, step: _Step) -> None:
-        for rank, (node, answer) in list(step.copies.items()):
-            if not ray.wait([answer], timeout=0)[0]:
-                continue
-            del step.copies[rank]
+        for rank, copy in list(step.copies.items()):
             try:
-                step.files[rank].append(self._supply.stored_file(ray.get(answer), node))
-            except RayError as error:
+                copied = copy.poll()
+            except CheckpointError as error:
                 step.failed = True
-                if not self._copy_problem_told:
-                    self._copy_problem_told = True
-                    cause = str(error).strip().rsplit("\n", 1)[-1]
-                    self._notice(
-                        f"a memory checkpoint could not be copied to another node: {cause}"
-                    )
+                copied = None
+                del step.copies[rank]
+                if not self._copy_failure_reported:
+                    self._copy_failure_reported = True
+                    self._notice(str(error))
+            if copied:
+                del step.copies[rank]
+                step.files[rank].append(copied)

@@ -172,6 +172,7 @@ class RestartLoop:
         source = f" from the checkpoint of step {start}" if checkpoint else ""
         if self._restored:
             start, source = self._restored.step, f" from {self._restored.label}"
+        context.vitals.memory_checkpoint(start if self._restored else None)
         self._losses.begin(start)
         context.listener.notice(f"starting {counted(ranks, 'rank')}{source}")
         problems = context.supply.check_nodes(context.lease.work.absolute(), context.run.path)

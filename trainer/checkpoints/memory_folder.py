@@ -24,6 +24,7 @@ from trainer.errors import CheckpointError
 
 SHARED_MEMORY = Path("/dev/shm")
 _PRIVATE = 0o700
+MAX_TRIES = 100
 
 
 class MemoryFolder:
@@ -42,8 +43,7 @@ class MemoryFolder:
         Raises:
             CheckpointError: this node has no `/dev/shm`, or another user could access the folder.
         """
-        self.path = user_folder() / name
-        self._lock = _locked(self.path)
+        self.path, self._lock = _locked(name)
 
     def close(self) -> None:
         """Release this process's lock; the files remain."""
@@ -106,19 +106,21 @@ def remove_stale_folders() -> None:
                     os.close(lock)
 
 
-def _locked(folder: Path) -> int:
-    while True:
+def _locked(name: str) -> tuple[Path, int]:
+    for _ in range(MAX_TRIES):
+        folder = user_folder() / name
         try:
             folder.mkdir(mode=_PRIVATE, exist_ok=True)
             lock = _opened(folder)
+            fcntl.flock(lock, fcntl.LOCK_SH)
+            if folder.stat().st_ino == os.fstat(lock).st_ino:
+                return folder, lock
+            os.close(lock)
         except FileNotFoundError:
-            continue  # another process considered it stale and removed it
+            pass  # another process considered it stale and removed it
         except OSError as error:
             raise CheckpointError(f"{folder} cannot be created: {error.strerror}") from error
-        fcntl.flock(lock, fcntl.LOCK_SH)
-        if folder.exists() and folder.stat().st_ino == os.fstat(lock).st_ino:
-            return lock
-        os.close(lock)
+    raise CheckpointError(f"{folder} cannot be created: other processes remove it")
 
 
 def _opened(folder: Path) -> int:

@@ -12,6 +12,7 @@ from support.cluster.scripted_cluster import (
     lost,
     scripted_run,
     trained,
+    write_memory,
     write_part,
 )
 from support.records.checkpoints import make_header, save_checkpoint
@@ -28,6 +29,7 @@ from cluster.supervision.restart_loop import (
     missing_capacity_text,
     no_capacity_error,
 )
+from trainer.checkpoints.memory_file import MemorySteps
 from trainer.errors import (
     CheckpointError,
     DamagedCheckpointError,
@@ -413,3 +415,59 @@ def test_a_run_that_was_taken_over_starts_no_ranks_again(scripted):
             run.loop.run()
         taken.unlink()
     assert run.supply.groups[1].job is None
+
+
+def test_lost_ranks_restart_from_memory_if_it_has_a_newer_step_than_the_disk(scripted):
+    def first():
+        yield trained(8)
+        yield write_memory(run, 8)
+        yield lost()
+
+    with scripted([first(), [FINISHED]], memory_every_steps=4) as run:
+        on_disk = checkpoint(run, 5)
+        assert run.loop.run() == "finished"
+    before, after = (group.job for group in run.supply.groups)
+    assert (before.checkpoint, before.memory_checkpoint) == (on_disk, None)
+    assert after.memory_checkpoint.step == 8
+    assert after.memory_name == before.memory_name is not None
+    assert run.supply.groups[0].memory_steps == MemorySteps(8, 8)
+    assert "starting 1 rank from the memory checkpoint of step 8" in run.listener.notices
+    assert read_vitals(run.context.run).memory_checkpoint == 8
+
+
+def test_ranks_restart_from_the_disk_if_it_has_the_newer_step(scripted):
+    def first():
+        yield trained(8)
+        yield write_memory(run, 8)
+        yield write_part(run, 9)
+        yield lost()
+
+    with scripted([first(), [FINISHED]], memory_every_steps=4) as run:
+        assert run.loop.run() == "finished"
+    job = run.supply.groups[1].job
+    assert job.memory_checkpoint is None
+    assert job.checkpoint.name == "step-00000009"
+
+
+def test_damage_in_memory_leads_to_the_disk(scripted):
+    def first():
+        yield trained(8)
+        yield write_memory(run, 8)
+        yield lost()
+
+    with scripted([first(), [DAMAGED], [FINISHED]], memory_every_steps=4) as run:
+        on_disk = checkpoint(run, 5)
+        assert run.loop.run() == "finished"
+    last = run.supply.groups[-1].job
+    assert (last.checkpoint, last.memory_checkpoint, last.verify_checkpoint) == (
+        on_disk,
+        None,
+        True,
+    )
+    assert any("The checkpoint on disk will be used" in text for text in run.listener.notices)
+
+
+def test_without_the_setting_nothing_is_kept_in_memory(scripted):
+    with scripted([[FINISHED]]) as run:
+        assert run.loop.run() == "finished"
+    assert run.supply.groups[0].job.memory_name is None

@@ -15,10 +15,12 @@ from cluster.config import ClusterConfig
 from cluster.errors import RankLostError
 from cluster.health.hang_detector import Position
 from cluster.ranks.group import Poll
-from cluster.ranks.reports import RecordedLine, StateWritten
+from cluster.ranks.node_memory import StoredFile
+from cluster.ranks.reports import MemoryWritten, RecordedLine, StateWritten
 from cluster.ray.cluster_view import Node
 from cluster.supervision import attempt as attempt_module
 from cluster.supervision.attempt import RunContext
+from cluster.supervision.memory_tier import MemoryTier
 from cluster.supervision.restart_loop import RestartLoop
 from cluster.supervision.run_checks import check_run, open_run
 from cluster.supervision.vitals_writer import VitalsWriter
@@ -27,6 +29,7 @@ from support.records.checkpoints import make_header
 from support.records.lines import train_line
 from trainer.checkpoints.commit import partial_folder
 from trainer.checkpoints.lease import Lease
+from trainer.checkpoints.memory_file import MemoryFile, MemorySteps
 from trainer.checkpoints.state_file import state_file_name, write_state_file
 from trainer.runs.folder import RunFolder
 
@@ -64,6 +67,13 @@ def write_part(run: SimpleNamespace, step: int, rank: int = 0, ranks: int = 1) -
     return Poll([(rank, StateWritten(file, header))])
 
 
+def write_memory(run: SimpleNamespace, step: int, rank: int = 0) -> Poll:
+    """A poll in which a rank reports that it has written its share of a step to memory."""
+    header = make_header(step, dataset_identity=run.manifest.identity)
+    file = MemoryFile(Path(f"/dev/shm/{step}/{rank}"), 1, 0)
+    return Poll([(rank, MemoryWritten(file, header))])
+
+
 class HandClock:
     """A clock that moves when it is told to."""
 
@@ -91,6 +101,7 @@ class ScriptedGroup:
         self.obeys = obeys
         self.job = None
         self.workers: list[object] = []
+        self.memory_steps = MemorySteps()
         self.asked_to_stop_at: float | None = None
         self.times_asked_to_stop = 0
         self._polls = iter(polls)
@@ -102,6 +113,9 @@ class ScriptedGroup:
 
     def use_workers(self, workers):
         self.workers = list(workers)
+
+    def report_memory_steps(self, steps):
+        self.memory_steps = steps
 
     def wait(self, seconds):
         self._clock.now += self._wait_seconds
@@ -164,6 +178,15 @@ class ScriptedSupply:
 
     def unresponsive_nodes(self, nodes):
         return self.silent & set(nodes)
+
+    def open_memory(self, name):
+        return []
+
+    def stored_file(self, file, node):
+        return StoredFile(file, node, None)
+
+    def keep_attempts(self, attempts):
+        pass
 
     def refill_spares(self):
         pass
@@ -241,6 +264,7 @@ def scripted_run(
     wait_seconds: float = 0.1,
     wait_for_ranks_seconds: float = 600.0,
     settings: Mapping[str, object] | None = None,
+    memory_every_steps: int = 0,
 ) -> Iterator[SimpleNamespace]:
     """A run whose attempts follow the scripts.
 
@@ -251,6 +275,7 @@ def scripted_run(
         wait_seconds: seconds by which each wait for a group advances the clock.
         wait_for_ranks_seconds: the recipe's; real time, unlike the others.
         settings: further settings of the recipe's cluster section.
+        memory_every_steps: the recipe's.
 
     Returns:
         recipe, manifest, loop (a `RestartLoop`), context (its `RunContext`), supply, view, clock
@@ -259,6 +284,9 @@ def scripted_run(
     driver = SimpleNamespace(get_node_id=lambda: DRIVER)
     monkeypatch.setattr(attempt_module, "ray", SimpleNamespace(get_runtime_context=lambda: driver))
     recipe, run, listener = tiny_recipe(dataset), RunFolder(folder), Notices()
+    memory = {"memory_every_steps": memory_every_steps}
+    checkpoints = recipe.checkpoints.model_copy(update=memory)
+    recipe = recipe.model_copy(update={"checkpoints": checkpoints})
     clock = HandClock()
     supply = ScriptedSupply(scripts, places, clock, wait_seconds)
     view = ScriptedView([node(name) for name in {DRIVER, *places}])
@@ -275,7 +303,17 @@ def scripted_run(
     with Lease(run.path) as lease, VitalsWriter(run, listener) as vitals:
         open_run(recipe, run, store, manifest)
         context = RunContext(
-            config, run, lease, view, supply, NoWorkers(), stop, listener, vitals, clock
+            config=config,
+            run=run,
+            lease=lease,
+            view=view,
+            supply=supply,
+            memory=MemoryTier(supply, listener.notice),
+            workers=NoWorkers(),
+            stop=stop,
+            listener=listener,
+            vitals=vitals,
+            clock=clock,
         )
         yield SimpleNamespace(
             loop=RestartLoop(recipe, manifest, context),

@@ -1,0 +1,188 @@
+"""Memory files of one node and of another one: copied, read in blocks, verified, removed."""
+
+import os
+import stat
+from contextlib import closing
+
+import pytest
+import ray
+import torch
+from support.cluster.processes import wait_until
+from support.records.checkpoints import make_header
+
+from cluster.health.watchdog import HeartbeatSender
+from cluster.ranks import node_memory
+from cluster.ranks.node_agent import NodeAgent
+from cluster.ranks.node_memory import (
+    MemoryCheckpoint,
+    NodeMemory,
+    PendingCopy,
+    StoredFile,
+    memory_folder_name,
+    next_nodes,
+)
+from cluster.ray.session import ray_session
+from trainer.checkpoints.memory_file import MemoryFile, MemorySteps
+from trainer.checkpoints.memory_folder import MemoryFolder
+from trainer.checkpoints.memory_writer import MemoryWriter
+from trainer.checkpoints.reader import CheckpointReader
+from trainer.errors import CheckpointError, DamagedCheckpointError
+from trainer.rank.placement import Placement
+from trainer.zero.fragment import Fragment
+
+STATE = [Fragment("master", "w", 0, torch.arange(4.0)), Fragment("exp_avg", "w", 0, torch.ones(4))]
+
+
+@pytest.fixture(scope="module")
+def agents(ray_head):
+    """Two agents, as of two nodes; their node's id."""
+    with ray_session(ray_head.address):
+        made = [NodeAgent.remote() for _ in range(2)]
+        with HeartbeatSender(lambda: made):
+            yield made, ray.get_runtime_context().get_node_id()
+        for agent in made:
+            ray.get(agent.close_memory.remote())
+
+
+@pytest.fixture
+def run_name(request):
+    return f"test-{os.getpid()}-{request.node.originalname}"
+
+
+class Writer:
+    """A rank that writes the state to its node's memory."""
+
+    def __init__(self, folder) -> None:
+        self.file: MemoryFile | None = None
+        self.made = MemoryWriter(
+            lambda: iter(STATE), folder=folder, placement=Placement(), supervision=self
+        )
+        self.made._work.result()
+
+    def save(self, step: int) -> MemoryFile:
+        self.made.save(make_header(step))
+        self.made._work.result()
+        return self.file
+
+    def memory_written(self, file, header):
+        self.file = file
+
+    def memory_steps(self):
+        return MemorySteps()
+
+    def notice(self, text):
+        raise AssertionError(text)
+
+    def close(self):
+        self.made.close()
+
+
+@pytest.fixture
+def stored(agents, run_name):
+    """A file that a rank has written on the node of the first agent; the second agent."""
+    (first, second), node = agents
+    for agent in (first, second):
+        ray.get(agent.close_memory.remote())
+        assert ray.get(agent.open_memory.remote(run_name)) is None
+    folder = MemoryFolder(memory_folder_name(run_name))
+    attempt = folder.path / "attempt"
+    attempt.mkdir()
+    with closing(Writer(attempt)) as writer:
+        file = writer.save(5)
+    yield StoredFile(file, node, first), second
+    folder.remove()
+
+
+def as_remote(stored: StoredFile, monkeypatch) -> StoredFile:
+    """The file as ranks on another node see it."""
+    monkeypatch.setattr(StoredFile, "_is_here", False)
+    return stored
+
+
+def copied(stored, target, node="other"):
+    pending = PendingCopy(stored.file, stored.agent, target, node)
+    wait_until(lambda: pending.poll() is not None)
+    return pending.poll()
+
+
+@pytest.mark.parametrize("block", [7, 64, node_memory.BLOCK_BYTES])
+def test_the_state_is_read_from_another_node_in_blocks(stored, monkeypatch, block):
+    monkeypatch.setattr(node_memory, "BLOCK_BYTES", block)
+    remote = as_remote(stored[0], monkeypatch)
+    reader = CheckpointReader(MemoryCheckpoint(make_header(5), (remote,)))
+    assert reader.read("master", "w", 1, 3).tolist() == [1.0, 2.0]
+    assert reader.whole("exp_avg", "w").tolist() == [1.0] * 4
+    assert reader.whole("master", "w").tolist() == [0.0, 1.0, 2.0, 3.0]
+
+
+def test_ranks_of_its_node_read_the_file_itself(stored):
+    reader = CheckpointReader(MemoryCheckpoint(make_header(5), (stored[0],)))
+    assert reader.whole("master", "w").tolist() == [0.0, 1.0, 2.0, 3.0]
+
+
+def test_a_copy_is_equal_and_private(stored):
+    original, other = stored
+    copy = copied(original, other)
+    assert (copy.node, copy.agent) == ("other", other)
+    assert copy.file.path.read_bytes() == original.file.path.read_bytes()
+    assert stat.S_IMODE(copy.file.path.stat().st_mode) == 0o600
+    copy.file.verify()
+
+
+@pytest.mark.parametrize("is_remote", [False, True])
+def test_damage_is_found_on_either_node(stored, monkeypatch, is_remote):
+    original, other = stored
+    if is_remote:
+        as_remote(original, monkeypatch)
+    checkpoint = MemoryCheckpoint(make_header(5), (original,))
+    checkpoint.verify_share(0, 1)
+    with original.file.path.open("r+b") as file:
+        file.write(b"\0")
+    with pytest.raises(DamagedCheckpointError, match="checksum"):
+        checkpoint.verify_share(0, 1)
+    pending = PendingCopy(original.file, original.agent, other, "other")
+    with pytest.raises(CheckpointError, match="cannot be copied to node other"):
+        wait_until(lambda: pending.poll() is not None)
+
+
+def test_a_file_that_is_gone_is_damage(stored, monkeypatch):
+    remote = as_remote(stored[0], monkeypatch)
+    remote.file.path.unlink()
+    with pytest.raises(DamagedCheckpointError, match="cannot be read"):
+        CheckpointReader(MemoryCheckpoint(make_header(5), (remote,)))
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "{folder}/attempt/../../../../../etc/passwd"])
+def test_only_files_of_the_run_are_served(stored, path, tmp_path):
+    folder = stored[0].file.path.parent.parent
+    asked = type(folder)(path.format(folder=folder))
+    with pytest.raises(CheckpointError, match="not in the run's folder"):
+        ray.get(stored[0].agent.read_memory.remote(asked, 0, 1))
+
+
+def test_files_of_former_attempts_are_removed(stored):
+    original, _ = stored
+    ray.get(original.agent.keep_attempts.remote(["attempt"]))
+    assert original.file.path.exists()
+    ray.get(original.agent.keep_attempts.remote(["next"]))
+    assert not original.file.path.parent.exists()
+
+
+def test_the_end_of_the_run_removes_its_folder(stored):
+    original, _ = stored
+    ray.get(original.agent.close_memory.remote())
+    assert not original.file.path.parent.parent.exists()
+
+
+def test_a_node_without_a_folder_says_why(monkeypatch):
+    def refuse(name):
+        raise CheckpointError("/dev/shm is missing")
+
+    monkeypatch.setattr(node_memory, "memory_folder_name", lambda name: name)
+    monkeypatch.setattr(node_memory, "MemoryFolder", refuse)
+    assert NodeMemory().open("run") == "/dev/shm is missing"
+
+
+def test_each_node_copies_the_files_of_the_node_before_it():
+    assert next_nodes(["a", "a", "b", "c", "b"]) == {"a": "b", "b": "c", "c": "a"}
+    assert next_nodes(["a", "a"]) == {}

@@ -1,0 +1,187 @@
+"""The state in a node's memory: two slots, of which the confirmed one is never overwritten."""
+
+import errno
+import os
+from contextlib import closing
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from support.records.checkpoints import make_header
+
+from trainer.checkpoints import memory_writer
+from trainer.checkpoints.memory_file import MemorySteps
+from trainer.checkpoints.memory_writer import MemoryWriter, memory_tier_problem
+from trainer.checkpoints.state_file import read_state_header
+from trainer.errors import CheckpointError, DamagedCheckpointError
+from trainer.rank.placement import Placement
+from trainer.zero.fragment import Fragment
+
+
+class Supervisor:
+    """Remembers reports, and confirms what a test confirms."""
+
+    def __init__(self) -> None:
+        self.steps = MemorySteps()
+        self.written, self.failed, self.notices = [], [], []
+
+    def notice(self, text):
+        self.notices.append(text)
+
+    def memory_written(self, file, header):
+        self.written.append((header.step, file))
+
+    def memory_failed(self, step):
+        self.failed.append(step)
+
+    def memory_steps(self):
+        return self.steps
+
+
+@pytest.fixture
+def state():
+    return [
+        Fragment("master", "a", 0, torch.arange(5.0)),
+        Fragment("exp_avg", "b", 3, torch.arange(7.0) + 10),
+    ]
+
+
+@pytest.fixture
+def supervisor():
+    return Supervisor()
+
+
+@pytest.fixture
+def writer(state, supervisor, tmp_path):
+    with closing(make_writer(state, supervisor, tmp_path)) as made:
+        yield made
+
+
+def make_writer(state, supervisor, folder, **options):
+    made = MemoryWriter(
+        lambda: iter(state),
+        folder=folder,
+        placement=Placement(),
+        supervision=supervisor,
+        **options,
+    )
+    made._work.result()
+    return made
+
+
+def save(writer, step):
+    stall = writer.save(make_header(step))
+    writer._work.result()
+    return stall
+
+
+def first_element(file):
+    return load_file(file.path)["master:a:0"][0].item()
+
+
+def test_a_saved_file_is_a_state_file_with_its_checksum(writer, supervisor):
+    assert save(writer, 5) > 0
+    ((step, file),) = supervisor.written
+    assert step == 5
+    file.verify()
+    assert [f.key for f in read_state_header(file.path)] == ["master:a:0", "exp_avg:b:3"]
+    assert load_file(file.path)["exp_avg:b:3"].tolist() == [10, 11, 12, 13, 14, 15, 16]
+    assert file.path.stat().st_mode & 0o777 == 0o600
+
+
+def test_the_confirmed_step_stays_while_later_steps_are_written(writer, supervisor, state):
+    for step in range(1, 6):
+        save(writer, step)
+        state[0].tensor.add_(100)
+        newest = supervisor.written[-1][1]
+        supervisor.steps = MemorySteps(held=3 if step >= 3 else step, settled=step)
+        if step >= 3:
+            confirmed = dict(supervisor.written)[3]
+            confirmed.verify()
+            assert first_element(confirmed) == 200
+        assert first_element(newest) == 100 * (step - 1)
+    assert [step for step, _ in supervisor.written] == [1, 2, 3, 4, 5]
+
+
+def test_a_save_is_skipped_while_the_one_before_it_is_not_settled(writer, supervisor, state):
+    save(writer, 5)
+    state[0].tensor.add_(100)
+    assert save(writer, 10) == save(writer, 15) == 0
+    assert supervisor.failed == [10, 15]
+    (notice,) = supervisor.notices
+    assert "step 10" in notice
+    assert "step 5" in notice
+    assert "checkpoints.memory_every_steps" in notice
+    supervisor.steps = MemorySteps(held=0, settled=15)
+    save(writer, 20)
+    assert [step for step, _ in supervisor.written] == [5, 20]
+
+
+def test_the_second_slot_is_allocated_once_the_first_step_is_confirmed(state, supervisor, tmp_path):
+    with closing(make_writer(state, supervisor, tmp_path, slots_at_start=1)) as writer:
+        assert len(list(tmp_path.iterdir())) == 1
+        save(writer, 1)
+        supervisor.steps = MemorySteps(1, 1)
+        save(writer, 2)
+        assert supervisor.failed == [2]
+        assert len(list(tmp_path.iterdir())) == 2
+        save(writer, 3)
+    assert [step for step, _ in supervisor.written] == [1, 3]
+
+
+def test_a_full_memory_switches_the_writer_off(state, supervisor, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with closing(make_writer(state, supervisor, tmp_path)) as writer:
+        save(writer, 5)
+    (notice,) = supervisor.notices
+    assert "memory checkpoints are off" in notice
+    assert "No space left" in notice
+    assert supervisor.failed == [5]
+    assert supervisor.written == []
+
+
+def test_a_record_that_cannot_be_synced_fails_the_step_alone(state, supervisor, tmp_path):
+    results = iter([CheckpointError("the disk is full"), None])
+
+    def sync():
+        if error := next(results):
+            raise error
+
+    with closing(make_writer(state, supervisor, tmp_path, sync_record=sync)) as writer:
+        save(writer, 5)
+        supervisor.steps = MemorySteps(0, 5)
+        save(writer, 10)
+    assert supervisor.failed == [5]
+    assert [step for step, _ in supervisor.written] == [10]
+    assert "the disk is full" in supervisor.notices[0]
+
+
+def test_a_torn_file_is_found(writer, supervisor):
+    save(writer, 5)
+    ((_, file),) = supervisor.written
+    with file.path.open("r+b") as opened:
+        opened.seek(-1, os.SEEK_END)
+        opened.write(b"\1")
+    with pytest.raises(DamagedCheckpointError, match=f"expected {file.bytes} bytes"):
+        file.verify()
+    file.path.unlink()
+    with pytest.raises(DamagedCheckpointError, match="cannot be read: No such file"):
+        file.verify()
+
+
+@pytest.mark.parametrize(
+    ("space", "memory", "problem"),
+    [(10**9, 10**9, ""), (10, 10**9, "/dev/shm"), (10**9, 10, "of memory on the node of rank 0")],
+)
+def test_too_little_memory_is_named(state, tmp_path, monkeypatch, space, memory, problem):
+    monkeypatch.setattr(memory_writer, "free_bytes", lambda folder: space)
+    monkeypatch.setattr(memory_writer, "available_bytes", lambda: memory)
+    placement = Placement(memory_folder=tmp_path / "attempt", memory_neighbor_ranks=1)
+    found = memory_tier_problem(iter(state), placement)
+    assert problem in found
+    assert bool(problem) == bool(found)
+    if found:
+        assert "checkpoints.memory_every_steps" in found
