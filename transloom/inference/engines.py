@@ -1,4 +1,4 @@
-"""Engines that translate with a run's weights, and the searcher of each.
+"""Check the options of an engine, and create the searcher that translates with a run's weights.
 
 `torch` is our own search with our own network, and the reference for other engines. `ctranslate2`
 requires an optional dependency.

@@ -70,7 +70,8 @@ class Labeller(TextReader[LabelModel]):
 
     Attributes:
         labels: all labels, in the order of the network's outputs.
-        of_words: True if the classifier labels words. If so, call `tag`; otherwise call `label`.
+        of_words: True if the classifier labels words. Call `tag` if it is True, and `label`
+            otherwise.
     """
 
     tasks = ("text_classification", "token_classification")
@@ -150,7 +151,7 @@ class Labeller(TextReader[LabelModel]):
         return LabelledText(text, names[0], probabilities, tokens, read)
 
     def _parts(self, words: list[list[int]]) -> list[_Row]:
-        """Cut a sentence into as few parts as possible, in the same way as held-out sentences.
+        """Cut a sentence into as few parts as possible, in the same way as validation does.
 
         Args:
             words: token ids of each word.

@@ -1,4 +1,4 @@
-"""Scores of a run of any task on its test sets, computed as in validation, in one process."""
+"""Score a run of any task on its held-out sets, as validation does, but in a single process."""
 
 from data_pipeline.batching.heldout import load_heldout
 from data_pipeline.config.data import DataConfig

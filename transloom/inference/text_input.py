@@ -18,7 +18,7 @@ STANDARD_INPUT = "-"
 
 
 def file_label(file: str) -> str:
-    """Return the name of a file for messages."""
+    """Return the name of a file as messages show it; "-" is shown as "standard input"."""
     return "standard input" if file == STANDARD_INPUT else file
 
 
@@ -103,7 +103,7 @@ def _standard_input() -> BinaryIO:
 
 
 def read_texts(arguments: Sequence[str], file: str | None = None) -> list[str]:
-    """Return the texts from the command line; without any, the lines of a file.
+    """Return the texts of the command line or, if it has none, the lines of a file.
 
     Args:
         arguments: texts from the command line.

@@ -44,7 +44,7 @@ class TrainedNetwork:
     """Network in evaluation mode, with its tokenizers, recipe and checkpoint.
 
     Attributes:
-        tokenizers: by field.
+        tokenizers: the tokenizer of each field, by the field's name.
         recipe: the recipe in the checkpoint.
         weights: identity of the loaded weights.
         passed_over: reasons why checkpoints that are normally preferred were not loaded.

@@ -33,7 +33,7 @@ LongLines = Literal["refuse", "split"]
 
 @dataclass(frozen=True)
 class LineOptions:
-    """Options for translating lines, and for the output of each.
+    """Options for translating lines, and for the output of each line.
 
     Attributes:
         alignments: add the alignment of words: in text after a tab, in Pharaoh's format; in JSON as
@@ -68,8 +68,8 @@ def translated_lines(
 ) -> Iterator[str]:
     """Yield the output for each sentence of a file: a line per translation, or one line of JSON.
 
-    For a model trained with context, the lines are a document, and each is read with the preceding
-    ones.
+    A model that was trained with context treats the lines of the file as one document. It reads
+    each line together with the preceding ones.
 
     Args:
         prefixes: a file with the required beginning of each translation, or None.
@@ -78,7 +78,7 @@ def translated_lines(
     Raises:
         CorpusError: a file cannot be read, a sentence is too long, or a translation cannot begin
             with its prefix.
-        RunMismatchError: the model reads context, and an option does not allow it.
+        RunMismatchError: the model reads context, which one of the options does not support.
     """
     if wanted.alignments:
         require_no_context(translator, "--alignments are limited to one sentence")
@@ -200,7 +200,7 @@ def _lines_named(lines: list[tuple[int, int]], file: str) -> str:
 def _translated(
     translator: Translator, sentences: list[str], prefixes: list[str] | None, wanted: LineOptions
 ) -> tuple[list[int], list[list[Translation]]]:
-    """Translate sentences; return each one's number of parts, and its translations."""
+    """Translate sentences; return each sentence's number of parts, and its translations."""
     tag, most = wanted.tag, wanted.max_tokens
     if wanted.long_lines == "refuse":
         best = translator.translate_n_best(sentences, tag, prefixes, wanted.n_best, max_tokens=most)
@@ -261,7 +261,7 @@ def _batches(sentences: list[str], beginnings: list[str] | None, at_once: int) -
 
 
 def as_sentence(line: str) -> str:
-    """Replace each \\r in a line by a space, as is done in corpora."""
+    """Replace each \\r in a line by a space, as the corpus reader does."""
     return line.replace("\r", " ")
 
 

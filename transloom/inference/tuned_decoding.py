@@ -82,8 +82,8 @@ class TunedDecoding(FileModel):
         recipe: the decoding options of the run's recipe, which apply where a point sets none.
         best: the point with the highest score.
         recommended: the point with the smallest beam among those without significant difference
-            from the best one. Of several such points, it is the one whose length penalty is nearest
-            to the recipe's, and of these the one with the highest score.
+            from the best one. Ties are decided by the length penalty nearest to the recipe's,
+            then by the highest score.
     """
 
     version: Literal[1] = 1
@@ -239,7 +239,7 @@ class DecodingTuner:
 
 
 def recommended_point(points: Sequence[DecodingPoint], usual: float) -> DecodingPoint:
-    """Return the recommended point; see `TunedDecoding`.
+    """Return the recommended point, as `TunedDecoding.recommended` defines it.
 
     Args:
         points: all points, including the best one.

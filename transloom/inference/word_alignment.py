@@ -58,7 +58,7 @@ def words_written(tokenizer: Tokenizer, ids: Sequence[int]) -> WordNumbers:
 
 
 def fold(alignment: Alignment, source: WordNumbers, target: WordNumbers) -> Alignment:
-    """Convert pairs of pieces to pairs (source word, target word), each once and sorted.
+    """Convert pairs of pieces to distinct, sorted pairs (source word, target word).
 
     Args:
         source, target: for each piece, the numbers of its words.

@@ -76,7 +76,7 @@ def write_ctranslate2(
     Raises:
         ModelError: CTranslate2 does not support the network or a tokenizer; the message says why.
         TrainerError: a tokenizer rewrites text before its SentencePiece model reads it.
-        EngineError: the library is not installed.
+        EngineError: CTranslate2 is not installed.
     """
     require_plain(trained.tokenizers.values())
     positions = positions_of(trained.recipe)

@@ -12,7 +12,7 @@ TOKENIZER_FILE = "tokenizer.model"
 
 
 def write_language_model(trained: TrainedNetwork, folder: Path) -> str:
-    """Write the files into a folder, and return the architecture's name.
+    """Write a language model and its tokenizer into a folder, and return the architecture's name.
 
     Raises:
         ModelError: neither format supports the network; the message names the settings.

@@ -18,7 +18,7 @@ CARD_FILE = "README.md"
 
 
 def write_marian(trained: TrainedNetwork, folder: Path) -> str:
-    """Write the files into a folder, and return the architecture's name.
+    """Write the model, its tokenizers and a model card, and return the architecture's name.
 
     Raises:
         ModelError: Marian does not support the network; the message names the setting.
@@ -49,9 +49,10 @@ def write_marian(trained: TrainedNetwork, folder: Path) -> str:
 
 
 def max_positions(data: PairDataConfig, decoding: DecodingConfig) -> int:
-    """Return the maximum positions: enough for the run's longest sources and their translations.
+    """Return the number of positions for the run's longest sources and their translations.
 
-    A translation needs one position more than it has tokens, for BOS. The minimum is MAX_POSITIONS.
+    A translation of n tokens needs n + 1 positions, because BOS precedes it. The result is at least
+    MAX_POSITIONS.
     """
     longest = int(decoding.max_length_factor * data.max_source_length)
     return max(MAX_POSITIONS, data.max_source_length, longest + decoding.max_extra_length + 1)

@@ -25,7 +25,7 @@ from transloom.inference.serving.metrics import ServingMetrics
 from transloom.inference.serving.settings import Batching, Limits
 
 POLL_SECONDS = 2.0
-# A replica whose last report is older than this no longer counts as available.
+# A replica whose last report is older than this is considered unavailable.
 RECENT_SECONDS = 30.0
 MAX_LOSSES = 4
 PAUSE_SECONDS = 0.2  # between the loss of a replica and the next batch
@@ -178,8 +178,8 @@ class Dispatcher:
         )
 
     def _recent_replicas(self) -> list[ReplicaStatus]:
-        # A replica that translates a batch cannot report, so the limit counts from the oldest batch
-        # in progress.
+        # A replica that translates a batch cannot report its status. RECENT_SECONDS is therefore
+        # counted back from the time when the oldest batch in progress was sent.
         since = min([time.monotonic(), *self._under_way]) - RECENT_SECONDS
         return [current_status for at, current_status in self._standings.values() if at >= since]
 
@@ -216,7 +216,7 @@ class Dispatcher:
                 (await self._ask(Batch(RequestedSearch(None, 1, False, False)))).current_status
             )
         except ReplicaLostError:
-            pass  # the next poll may reach another one
+            pass  # the next poll may reach another replica
         except Exception:  # a bug; this task must still send further batches
             logger.exception("a replica of %s did not return its status", self.name)
 
@@ -257,7 +257,7 @@ class Dispatcher:
             error,
         )
         self._metrics.lost_batches.labels(self.name).inc()
-        self._standings.clear()  # unknown which one was lost; the others will report again
+        self._standings.clear()  # the lost one is unknown, and the others will report again
         again = [one for one in sentences if not one.owner.done.done()]
         for one in again:
             if one.losses + 1 >= MAX_LOSSES:

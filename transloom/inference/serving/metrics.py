@@ -97,7 +97,7 @@ class ServingMetrics:
         )
 
     def expect(self, runs: Sequence[HasStatus]) -> None:
-        """Export the metrics of these runs, initially 0; each scrape reads the runs' status."""
+        """Register the runs: their counters start at 0, and each scrape reads their status."""
         for run in runs:
             for metric in self._of_a_run:
                 metric.labels(run.name)

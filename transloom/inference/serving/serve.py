@@ -67,7 +67,7 @@ def serve_runs(settings: ServingSettings, *, print_line: Tell, warn: Tell) -> No
             _applications(settings, cpus) as asks,
         ):
             asyncio.run(_serve(settings, facts, asks, listening, print_line))
-            ignore_signals()  # a second signal must not interrupt the rest
+            ignore_signals()  # a second signal must not interrupt the cleanup
             print_line("Stopped.")
 
 
@@ -104,7 +104,7 @@ def _warn_of_others(settings: ServingSettings, warn: Tell) -> None:
 
 @contextmanager
 def _ended_by_signals() -> Iterator[None]:
-    """End the context, including its cleanup, on SIGINT or SIGTERM during the start.
+    """End the context, and run its cleanup, when SIGINT or SIGTERM arrives during the start.
 
     SIGTERM raises KeyboardInterrupt in the context, as SIGINT does.
     """
@@ -125,9 +125,9 @@ def _ended_by_signals() -> Iterator[None]:
 def _applications(settings: ServingSettings, cpus: int) -> Iterator[dict[str, Ask]]:
     """Run a Ray Serve application for each run during the context, without Ray Serve's proxy.
 
-    Yield, for each run's name, the function that sends a batch to one of its replicas. On a
-    cluster, other users' applications keep running afterwards; an embedded Ray stops with its
-    applications.
+    Yield a function for each run, by the run's name, which sends a batch to one of the run's
+    replicas. On a cluster, other users' applications keep running afterwards; an embedded Ray stops
+    with its applications.
 
     Raises:
         ClusterError: there are too few CPUs, or no replica started.

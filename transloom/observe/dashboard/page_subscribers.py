@@ -22,7 +22,7 @@ class PageSubscriber:
     """A subscribed page.
 
     Attributes:
-        is_let_go: True if it is disconnected and receives no more messages.
+        is_let_go: True if the page is disconnected and receives no more messages.
     """
 
     def __init__(self) -> None:

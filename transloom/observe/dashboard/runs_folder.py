@@ -1,7 +1,7 @@
 """Find the runs in the folder that a dashboard shows, and assign their ids in URLs.
 
-The dashboard follows no link to a run, or to a file of a run, that leads out of the folder.
-Otherwise a user who can write into one run could show other users' files on the page.
+The dashboard follows no link out of the folder, for a run or for a file of a run. Otherwise a user
+who can write into one run could show other users' files on the page.
 """
 
 import hashlib

@@ -36,7 +36,7 @@ def serve(
     """Serve the runs of a folder until SIGINT or SIGTERM.
 
     Args:
-        port: None for the default port or, if it is in use, the next free one.
+        port: the port, or None for the default port; if that is in use, the next free port is used.
         command_line: the module whose `main` function is the command `transloom`.
 
     Raises:
