@@ -129,8 +129,8 @@ def _source_fields(networks: Sequence[TrainedNetwork]) -> tuple[str, ...]:
         if target != targets[0]:
             raise RunMismatchError(
                 f"The target tokenizers of {networks[0].weights.run} (sha256 {targets[0][:16]}…) "
-                f"and {network.weights.run} ({target[:16]}…) differ, so their tokens cannot be "
-                "averaged. Name runs of one dataset, or of datasets with one target tokenizer"
+                f"and {network.weights.run} ({target[:16]}…) differ, so the predictions of "
+                "these runs cannot be averaged. Name runs with the same target tokenizer"
             )
     fields: dict[str, str] = {}
     for manifest in manifests:
@@ -148,7 +148,8 @@ def _require_one_context(networks: Sequence[TrainedNetwork]) -> None:
             raise RunMismatchError(
                 f"data.context_sentences is {first.recipe.data.sentences_before} in "
                 f"{first.weights.run} and {other.recipe.data.sentences_before} in "
-                f"{other.weights.run}, so they would read different texts. Name runs with one value"
+                f"{other.weights.run}, so the runs would read different texts. Name runs with "
+                "equal values"
             )
 
 
@@ -161,8 +162,8 @@ def _require_one_start(networks: Sequence[TrainedNetwork], models: Sequence[Tran
     for network, model in zip(networks, models, strict=True):
         if model.config.decoder_start != models[0].config.decoder_start:
             raise RunMismatchError(
-                f"model.decoder_start of {networks[0].weights.run} is "
-                f"{models[0].config.decoder_start} and of {network.weights.run} "
-                f"{model.config.decoder_start}, so their translations begin with different tokens. "
-                "Name runs with one value"
+                f"model.decoder_start is {models[0].config.decoder_start} in "
+                f"{networks[0].weights.run} and {model.config.decoder_start} in "
+                f"{network.weights.run}, so their translations begin with different tokens. Name "
+                "runs with equal values"
             )

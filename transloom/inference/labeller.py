@@ -139,9 +139,9 @@ class Labeller(TextReader[LabelModel]):
 
     def _require(self, *, of_words: bool) -> None:
         if self.of_words != of_words:
-            kinds = {False: "texts, so use label", True: "words, so use tag"}
+            kinds = {False: "texts, so use label()", True: "words, so use tag()"}
             raise RunMismatchError(
-                f"{self._run} labels {kinds[self.of_words]} for it, or name another run"
+                f"{self._run} labels {kinds[self.of_words]} with this run, or name another run"
             )
 
     def _labelled(self, text: str, probabilities_l: Tensor, tokens: int, read: int) -> LabelledText:

@@ -89,9 +89,9 @@ class SentenceLimit:
 
     def __str__(self) -> str:
         return {
-            "training": f"this run was trained on at most {self.tokens:,} (data.max_source_length)",
-            "wish": f"at most {self.tokens:,} were asked for",
-            "memory": f"the memory that is left suffices for {self.tokens:,}",
+            "training": f"the run was trained on at most {self.tokens:,} (data.max_source_length)",
+            "wish": f"the requested maximum is {self.tokens:,}",
+            "memory": f"the available memory suffices for only {self.tokens:,}",
         }[self.reason]
 
 
@@ -106,7 +106,8 @@ class LongSentenceError(TranslationError):
     def __init__(self, sentences: Sequence[tuple[int, int]], limit: SentenceLimit) -> None:
         first, tokens = sentences[0]
         super().__init__(
-            f"Sentence {first + 1:,} has {tokens:,} tokens, EOS included, and {limit}. Split it"
+            f"Sentence {first + 1:,} has {tokens:,} tokens, EOS included, but {limit}. Split the "
+            "sentence"
         )
         self.sentences = tuple(sentences)
         self.limit = limit

@@ -60,7 +60,7 @@ def lines_of(data: BinaryIO, file: str, before: int = 0) -> Iterator[str]:
         number += 1
         if len(line) > MAX_LINE_BYTES:
             raise CorpusError(
-                f"{file_label(file)}, line {number:,}: longer than {MAX_LINE_BYTES:,} bytes. "
+                f"{file_label(file)}, line {number:,} is longer than {MAX_LINE_BYTES:,} bytes. "
                 "Nothing was computed. Give one sentence or prompt per line; only \\n ends a "
                 "line"
             )
@@ -92,13 +92,14 @@ def _decoded(data: bytes, what: str) -> str:
     except UnicodeDecodeError as error:
         raise CorpusError(
             f"{what}: the byte 0x{data[error.start]:02x}, number {error.start + 1:,}, is not UTF-8 "
-            f"({error.reason}). Nothing was computed. Convert the text, for example with iconv"
+            f"({error.reason}). Nothing was computed. Convert the text to UTF-8, for example with "
+            "iconv"
         ) from error
 
 
 def _standard_input() -> BinaryIO:
     if sys.stdin is None:
-        raise CorpusError("Standard input is closed. Name a file, or give text through a pipe")
+        raise CorpusError("Standard input is closed. Name a file, or pipe text into the command")
     return sys.stdin.buffer
 
 

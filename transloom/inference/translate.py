@@ -81,10 +81,10 @@ def translated_lines(
         RunMismatchError: the model reads context, which one of the options does not support.
     """
     if wanted.alignments:
-        require_no_context(translator, "--alignments are limited to one sentence")
+        require_no_context(translator, "--alignments does not support this context")
     splits = wanted.long_lines == "split"
     if splits:
-        require_no_context(translator, "--long-lines split removes them")
+        require_no_context(translator, "--long-lines split does not keep this context")
     assert not splits or (wanted.n_best == 1 and not (prefixes or wanted.alignments))
     retain_freed_memory()
     limit = translator.longest_sentence(wanted.max_tokens)
@@ -111,7 +111,7 @@ def translated_lines(
             except PrefixError as error:
                 assert prefixes is not None
                 line = f"{file_label(prefixes)}, line {done + error.index + 1}"
-                raise CorpusError(f"{line}: this prefix {error.problem}") from error
+                raise CorpusError(f"{line}: the prefix {error.problem}") from error
             done += len(sentences)
             yield from lines
 
@@ -153,8 +153,8 @@ def require_no_context(translator: Translator, reason: str) -> None:
     """
     if before := translator.sentences_before:
         raise RunMismatchError(
-            f"The model reads {counted(before, 'sentence')} before each "
-            f"(data.context_sentences={before}), and {reason}: leave it out, or name a run "
+            f"The model reads {counted(before, 'preceding sentence')} as context "
+            f"(data.context_sentences={before}), but {reason}. Omit this option, or name a run "
             "without context"
         )
 
@@ -176,7 +176,7 @@ def check_lengths(
     if long_lines == "refuse":
         raise _too_long(too_long, file, limit)
     warn(
-        f"{_lines_named(too_long, file)}: split, because {limit}; each part is translated "
+        f"{_lines_named(too_long, file)} will be split, because {limit}. Each part is translated "
         "independently of the others"
     )
 
@@ -184,8 +184,8 @@ def check_lengths(
 def _too_long(lines: list[tuple[int, int]], file: str, limit: SentenceLimit) -> CorpusError:
     more = "" if limit.reason == "memory" else ", or allow more with --max-tokens"
     return CorpusError(
-        f"{_lines_named(lines, file)}: too long, because {limit}. Nothing was translated. Give "
-        f"one sentence per line, or split long lines with --long-lines split{more}"
+        f"{_lines_named(lines, file)} cannot be translated, because {limit}. Nothing was "
+        f"translated. Give one sentence per line, or use --long-lines split{more}"
     )
 
 
@@ -225,7 +225,7 @@ def _typed(prefixes: str | None, context: Context) -> Iterator[Batch]:
     """Yield sentences one by one, as they are typed."""
     if prefixes is not None:
         raise _not_counted(prefixes)
-    note("Type a sentence and press return; Ctrl-D ends.")
+    note("Type a sentence and press Enter. Press Ctrl-D to end.")
     for line in typed_lines():
         yield [context.added(as_sentence(line))], None
 
@@ -240,17 +240,17 @@ def _read(file: str, prefixes: str | None) -> Batch:
     beginnings = [as_sentence(line) for line in read_lines(prefixes)]
     if len(beginnings) != len(sentences):
         raise CorpusError(
-            f"The lines of {file_label(prefixes)} ({len(beginnings):,}) and of {file_label(file)} "
-            f"({len(sentences):,}) differ in number, but each sentence needs one prefix. Leave "
-            "a line empty for a translation without a prefix"
+            f"{file_label(prefixes)} has {counted(len(beginnings), 'line')} and {file_label(file)} "
+            f"has {counted(len(sentences), 'line')}, but each sentence needs one prefix. Leave a "
+            "line of the prefixes empty for a sentence without a prefix"
         )
     return sentences, beginnings
 
 
 def _not_counted(prefixes: str) -> CorpusError:
     return CorpusError(
-        f"With --prefixes {prefixes} the sentences must come from a file or a separate pipe: "
-        "their lines are counted before the first is translated. Name a file"
+        f"--prefixes {prefixes} needs all sentences before translation starts, but the sentences "
+        "are typed or share standard input with the prefixes. Name a file with the sentences"
     )
 
 

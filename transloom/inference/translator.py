@@ -435,8 +435,8 @@ class Translator:
         """
         if self.ensemble is not None:
             raise TranslationError(
-                f"{self.ensemble.name} has no alignment: its models have separate attention. "
-                "Name one run for alignments"
+                f"{self.ensemble.name} has no alignment, because its models have separate "
+                "attention. Name a single run to get alignments"
             )
         alignments: list[Alignment] = [() for _ in sentences]
         for batch in self._batches(heldout_pairs(list(sentences), [""] * len(sentences), tag)):

@@ -306,7 +306,7 @@ def _require_apart(manifest: Manifest) -> None:
     ]
     if same:
         raise RunMismatchError(
-            f"The dataset's validation set has the sources of its test set {join_items(same)}. "
-            "Settings chosen on a test set inflate its scores: prepare a dataset with a separate "
-            "validation set in data.validation"
+            "The dataset's validation set has the same sources as its test set "
+            f"{join_items(same)}. Settings that are chosen on a test set inflate its scores. "
+            "Prepare a dataset with a separate validation set in data.validation"
         )

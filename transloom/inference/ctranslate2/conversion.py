@@ -115,20 +115,20 @@ def require_supported(network: nn.Module, tokenizers: Mapping[str, Tokenizer]) -
         value = getattr(network.config, name)
         if value != getattr(default, name):
             raise ModelError(
-                f"model.{name} is {value!r}, but CTranslate2 models are written only for "
+                f"model.{name} is {value!r}, but the conversion to CTranslate2 supports only "
                 f"{getattr(default, name)!r}. Translate with transloom's own engine."
             )
     if network.config.activation not in ACTIVATIONS:
         raise ModelError(
-            f"model.activation is {network.config.activation!r}, but CTranslate2 models are "
-            f"written only for {' or '.join(ACTIVATIONS)}. Translate with transloom's own engine."
+            f"model.activation is {network.config.activation!r}, but the conversion to CTranslate2 "
+            f"supports only {' or '.join(ACTIVATIONS)}. Translate with transloom's own engine."
         )
     for tokenizer in tokenizers.values():
         if tokenizer.kind is not None:
             raise ModelError(
-                f"The tokenizer {tokenizer.name} is of the kind {tokenizer.kind}, but CTranslate2 "
-                "models are written only with SentencePiece tokenizers. Translate with transloom's "
-                "own engine."
+                f"The tokenizer {tokenizer.name} is of the kind {tokenizer.kind}, but the "
+                "conversion to CTranslate2 supports only SentencePiece tokenizers. Translate with "
+                "transloom's own engine."
             )
     return network
 

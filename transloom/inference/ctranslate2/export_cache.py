@@ -133,10 +133,10 @@ def _intact(folder: Path, origin: ExportOrigin) -> Files | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        logger.warning("%s cannot be used (%s) and is converted again", folder, error)
+        logger.warning("The model in %s cannot be read (%s) and is converted again", folder, error)
         return None
     if any(_sha256(files[name]) != sha256 for name, sha256 in card.files.items()):
-        logger.warning("%s is damaged and is converted again", folder)
+        logger.warning("The model in %s is damaged and is converted again", folder)
         return None
     return files
 
@@ -156,8 +156,8 @@ def _made(folder: Path, origin: ExportOrigin, write: Write) -> Files:
 
 def _made_elsewhere(folder: Path, origin: ExportOrigin, write: Write, error: OSError) -> Files:
     logger.warning(
-        "%s cannot be written (%s), so the model is converted into a temporary folder, and "
-        "converted again next time",
+        "%s cannot be written (%s), so the model is converted into a temporary folder. The next "
+        "command converts it again",
         folder,
         error.strerror,
     )

@@ -16,8 +16,8 @@ def library() -> Any:
         import ctranslate2
     except ImportError as error:
         raise EngineError(
-            f"CTranslate2 cannot be used here ({error}). Install it with: pip install "
-            "'transloom[ctranslate2]'; or omit --engine to translate with transloom"
+            f"CTranslate2 cannot be imported ({error}). Install it with pip install "
+            "'transloom[ctranslate2]', or omit --engine to translate with transloom's own engine"
         ) from error
     return ctranslate2
 
@@ -44,5 +44,5 @@ def require_compute_type(wanted: ComputeType) -> None:
     if wanted not in possible:
         raise EngineError(
             f"--compute-type is {wanted}, but on this CPU CTranslate2 supports only "
-            f"{', '.join(possible)}. Choose one of these"
+            f"{', '.join(possible)}. Name one of these types"
         )

@@ -68,9 +68,9 @@ class TranslatorOrigin:
         ):
             if (sha256 := sha256_of(found.path / HEADER)) != expected:
                 raise RunMismatchError(
-                    f"The checkpoint {checkpoint} of {run} has sha256 {sha256[:16]}… on the node "
-                    f"of an actor, {expected[:16]}… where the command runs: all nodes must see "
-                    "the same run folder"
+                    f"The checkpoint {checkpoint} of {run} has the sha256 {sha256[:16]}… on an "
+                    f"actor's node, but {expected[:16]}… on the command's node. Make the same run "
+                    "folder available on all nodes"
                 )
         return translator
 
@@ -244,7 +244,7 @@ class ChunkScheduler:
         if actor in self._actors:  # otherwise its other chunk reported the death
             self._actors.remove(actor)
             self._open = [other for other in self._open if other is not actor]
-            self._tell("An actor died; its lines are translated by another one")
+            self._tell("An actor died; another actor translates its lines")
             self._start_actor()
 
     def _report_missing_actors(self) -> None:
@@ -252,8 +252,8 @@ class ChunkScheduler:
             resources = self._resources
             self._tell(
                 f"No actor has started in {POLLS_BEFORE_NOTICE * POLL_SECONDS:.0f} s: each needs "
-                f"{counted(resources.cpus, 'CPU')} and {counted(resources.gpus, 'GPU')}, which "
-                "the cluster does not have free"
+                f"{counted(resources.cpus, 'CPU')} and {counted(resources.gpus, 'GPU')}, and "
+                "the cluster does not have these resources free"
             )
 
 
@@ -270,7 +270,7 @@ def _free_slots(resources: ActorResources) -> int:
         raise ClusterError(
             f"The cluster has {counted(free.get('CPU', 0.0), 'CPU')} and "
             f"{counted(free.get('GPU', 0.0), 'GPU')} free, "
-            f"but an actor needs {counted(cpus, 'CPU')} and {counted(gpus, 'GPU')}: lower "
-            "--cpus-per-actor and --gpus-per-actor, or set the number to wait for with --actors"
+            f"but an actor needs {counted(cpus, 'CPU')} and {counted(gpus, 'GPU')}. Lower "
+            "--cpus-per-actor or --gpus-per-actor, or set --actors to wait for free resources"
         )
     return slots

@@ -159,7 +159,8 @@ class ChunkStore:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise ClusterError(
-                    f"Another command works in {self.folder}: wait for it, or name another --output"
+                    f"Another command works in {self.folder}: wait until it ends, or name another "
+                    "--output"
                 ) from error
             self._check(card)
             yield [number for number in range(self._chunks) if self._result(number) is None]

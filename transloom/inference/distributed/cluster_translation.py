@@ -54,7 +54,7 @@ def translate_on_cluster(
         ClusterError: the stored results were made with other settings, or the cluster fails.
         RunMismatchError: the model reads preceding sentences as context.
     """
-    require_no_context(translator, "--on-cluster separates lines from the preceding ones")
+    require_no_context(translator, "--on-cluster translates lines without this context")
     if file == STANDARD_INPUT:
         raise ClusterError(
             "Standard input cannot be read again to continue a cluster's work: name a file"

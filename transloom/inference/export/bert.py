@@ -86,7 +86,7 @@ def write_bert_labels(trained: TrainedNetwork, folder: Path) -> str:
     if not isinstance(network, LabelModel):
         raise ModelError(
             f"model.network is {trained.recipe.model.network}, but only label_texts and "
-            "label_tokens have BERT's layout. Export a run of one of these networks."
+            "label_tokens can be exported in BERT's format. Export a run of one of these networks."
         )
     assert isinstance(data, LabelsDataConfig)
     found = to_bert_labels(network, tokenizer.pad_id, data.labels)
@@ -98,8 +98,8 @@ def _write(trained: TrainedNetwork, folder: Path, *, pairs: bool) -> str:
     tokenizer = shared_tokenizer(trained.tokenizers)
     if not isinstance(network, MaskedLanguageModel):
         raise ModelError(
-            f"model.network is {trained.recipe.model.network}, but only encoder_only has BERT's "
-            "layout. Export a run of that network."
+            f"model.network is {trained.recipe.model.network}, but only encoder_only can be "
+            "exported in BERT's format. Export a run of that network."
         )
     found = to_bert(network, tokenizer.pad_id)
     return write_bert_folder(folder, found, tokenizer, second_begins=pairs)

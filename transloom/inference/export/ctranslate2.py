@@ -96,7 +96,7 @@ def require_plain(tokenizers: Iterable[Tokenizer]) -> None:
         if isinstance(tokenizer, SentencePieceTokenizer) and tokenizer.is_verbatim:
             raise TrainerError(
                 f"{tokenizer.name} was trained with tokenizer.verbatim, which escapes line ends "
-                "and some characters before segmentation; a program with only the SentencePiece "
-                "model does not. Translate with --engine ctranslate2, or export a run with "
-                "tokenizer.verbatim=false."
+                "and some characters before segmentation. A program that has only the "
+                "SentencePiece model does not escape them. Translate with --engine ctranslate2, or "
+                "export a run with tokenizer.verbatim=false."
             )

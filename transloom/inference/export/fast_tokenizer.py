@@ -87,7 +87,7 @@ def _model_of(tokenizer: Tokenizer) -> tuple[ModelProto, bool]:
     if not isinstance(tokenizer, SentencePieceTokenizer):
         raise TrainerError(
             f"{tokenizer.name} is of the kind {tokenizer.kind}, but tokenizer.json is written "
-            "only for SentencePiece models. Export a run with such a tokenizer."
+            "only for SentencePiece models. Export a run with a SentencePiece tokenizer."
         )
     model = ModelProto()
     model.ParseFromString(tokenizer.model)

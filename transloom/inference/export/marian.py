@@ -27,8 +27,8 @@ def write_marian(trained: TrainedNetwork, folder: Path) -> str:
     network, data, decoding = trained.model, trained.recipe.data, trained.recipe.decoding
     if not isinstance(network, Transformer):
         raise ModelError(
-            f"model.network is {trained.recipe.model.network}, but only transformer has a "
-            "Hugging Face layout. Export a run of that network."
+            f"model.network is {trained.recipe.model.network}, but only transformer can be "
+            "exported in Marian's format. Export a run of that network."
         )
     assert isinstance(data, PairDataConfig)
     assert isinstance(decoding, DecodingConfig)

@@ -95,7 +95,7 @@ def _sentence_piece_model(tokenizer: Tokenizer) -> bytes:
     if not isinstance(tokenizer, SentencePieceTokenizer):
         raise TrainerError(
             f"{tokenizer.name} is of the kind {tokenizer.kind}, but {TOKENIZER_CLASS} reads "
-            "only SentencePiece models. Export a run with such tokenizers."
+            "only SentencePiece models. Export a run with SentencePiece tokenizers."
         )
     if tokenizer.is_verbatim:
         raise TrainerError(

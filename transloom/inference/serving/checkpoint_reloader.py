@@ -105,7 +105,7 @@ class CheckpointReloader(Generic[Loaded]):
             return
         found = self._first_intact(None)
         if found is None:
-            why = "; ".join(self.damaged) or f"there is none for --follow {follow} yet"
+            why = "; ".join(self.damaged) or f"it has none for --follow {follow} yet"
             raise CheckpointError(f"{run} has no checkpoint to translate with: {why}")
         self.name, self.current = found
 
@@ -130,7 +130,7 @@ class CheckpointReloader(Generic[Loaded]):
         if self.damaged != self._logged:
             self._logged = self.damaged
             for problem in self._logged:
-                logger.warning("%s; %s is kept", problem, self.name)
+                logger.warning("%s. This replica keeps %s", problem, self.name)
 
     def _first_intact(self, present: str | None) -> tuple[str, Loaded] | None:
         """Load the first intact checkpoint that is preferred to the current one.

@@ -190,8 +190,8 @@ class Dispatcher:
             raise RefusedError(
                 429,
                 "queue_full",
-                f"{counted(waiting, 'sentence')} already wait, and at most {most:,} may: "
-                "retry later",
+                f"the queue has {counted(waiting, 'sentence')}, and its limit is {most:,}: retry "
+                "later",
                 retry_after_seconds=1,
             )
 
@@ -234,7 +234,7 @@ class Dispatcher:
             await self._lost(sentences, error)
         except Exception:  # a bug or lack of memory: the next batch may succeed
             logger.exception("a batch of %s failed", self.name)
-            problem = RefusedError(500, "failed", "these sentences could not be translated")
+            problem = RefusedError(500, "failed", "the translation failed; see the server's log")
             for one in sentences:
                 one.owner.fail(problem)
         else:
@@ -251,7 +251,7 @@ class Dispatcher:
 
     async def _lost(self, sentences: list[Sentence[_Pending]], error: ReplicaLostError) -> None:
         logger.warning(
-            "a replica of %s was lost with %s: %s",
+            "a replica of %s was lost while it translated %s: %s",
             self.name,
             counted(len(sentences), "sentence"),
             error,
@@ -265,7 +265,8 @@ class Dispatcher:
                     RefusedError(
                         503,
                         "failed",
-                        f"{MAX_LOSSES} replicas were lost with sentence {one.position + 1}",
+                        f"{MAX_LOSSES} replicas were lost while they translated sentence "
+                        f"{one.position + 1}: retry later",
                         one.position,
                         retry_after_seconds=5,
                     )
@@ -280,7 +281,7 @@ class Dispatcher:
             logger.info("%s translates with %s", self.name, current_status.checkpoint)
         for problem in current_status.damaged:
             if before is None or problem not in before.damaged:
-                logger.warning("%s; %s is kept", problem, current_status.checkpoint)
+                logger.warning("%s. The replica keeps %s", problem, current_status.checkpoint)
         self._standings[current_status.process] = time.monotonic(), current_status
 
 
@@ -294,22 +295,22 @@ def _check_numbers(request: TranslateRequest, most: Limits) -> None:
         raise RefusedError(
             413,
             "too_many_sentences",
-            f"{counted(len(request.sentences), 'sentence')} in one request, but at most "
+            f"the request has {counted(len(request.sentences), 'sentence')}, but at most "
             f"{most.sentences:,} are accepted: send several requests",
         )
     if request.n_best > most.n_best:
         raise RefusedError(
             400,
             "not_allowed",
-            f"n_best is {request.n_best:,}, but at most {most.n_best:,} is allowed",
+            f"n_best is {request.n_best:,}, but it may be at most {most.n_best:,}",
         )
     if request.prefixes is not None and len(request.prefixes) != len(request.sentences):
         raise RefusedError(
             400,
             "not_understood",
-            f"{counted(len(request.sentences), 'sentence')} and "
-            f"{counted(len(request.prefixes), 'prefix')}: "
-            'each sentence needs one; "" means no prefix',
+            f"the request has {counted(len(request.sentences), 'sentence')} and "
+            f"{counted(len(request.prefixes), 'prefix')}, but each sentence needs a prefix: "
+            'use "" for a sentence without a prefix',
         )
 
 
@@ -329,7 +330,7 @@ def _counted_tokens(request: TranslateRequest, facts: ServedRunFacts) -> list[in
                 413,
                 "too_long",
                 f"sentence {position + 1} has {tokens:,} tokens, but at most "
-                f"{facts.longest:,} are accepted: split it",
+                f"{facts.longest:,} are accepted: split the sentence",
                 position,
             )
     return counts

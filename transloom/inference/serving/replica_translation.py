@@ -52,7 +52,7 @@ def _translated(translator: Translator, batch: Batch, max_tokens: int | None) ->
             )
         except LongSentenceError as error:
             for index, tokens in error.sentences:
-                why = f"has {tokens:,} tokens, but {error.limit}"
+                why = f"it has {tokens:,} tokens, but {error.limit}"
                 found[rows[index]] = Found(problem=why, kind="too_long")
             continue
         except PrefixError as error:

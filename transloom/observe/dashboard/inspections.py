@@ -98,8 +98,8 @@ class InspectionManager:
         steps = last_step - first_step + 1
         if not 1 <= steps <= MAX_INSPECTED_STEPS:
             raise InspectionRefusedError(
-                f"steps {first_step} to {last_step} are {counted(steps, 'step')}: inspect 1 to "
-                f"{MAX_INSPECTED_STEPS} steps at once"
+                f"the range from step {first_step} to {last_step} has {counted(steps, 'step')}, "
+                f"but an inspection needs 1 to {MAX_INSPECTED_STEPS} steps: choose another range"
             )
         look = StepInspection(run, first_step, last_step)
         found = self._kept.get(look.key)
@@ -109,7 +109,7 @@ class InspectionManager:
             busy = self._running
             raise InspectionRefusedError(
                 f"steps {busy.first_step} to {busy.last_step} of {busy.run} are being inspected: "
-                "wait until that is done"
+                "wait until that inspection is done"
             )
         self._kept[look.key] = self._running = look
         self._kept.move_to_end(look.key)
@@ -182,7 +182,7 @@ async def _read_at_most(stream: asyncio.StreamReader, most: int) -> bytes:
         size += len(block)
         if size > most:
             raise ValueError(
-                f"the report has more than {most:,} bytes: inspect fewer steps at once"
+                f"the report of the replay has more than {most:,} bytes: inspect fewer steps"
             )
         parts.append(block)
     return b"".join(parts)

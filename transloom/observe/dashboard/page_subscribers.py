@@ -81,7 +81,7 @@ class PageSubscribers:
         """
         if len(self._pages) >= MAX_PAGES:
             raise TooManyPagesError(
-                f"{MAX_PAGES} pages already follow the runs, the most that may: close some of them"
+                f"{MAX_PAGES} pages already follow the runs, which is the maximum: close some pages"
             )
         page = PageSubscriber()
         self._pages.add(page)

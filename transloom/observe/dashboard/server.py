@@ -259,5 +259,7 @@ def _number(request: web.Request, name: str, otherwise: int | None = None) -> in
     if text is None:
         return otherwise
     if not text.isascii() or not text.isdigit() or len(text) > 15:
-        raise web.HTTPBadRequest(text=f"{name} is {text!r:.40}, expected a number")
+        raise web.HTTPBadRequest(
+            text=f"{name} is {text!r:.40}, expected a number of at most 15 digits"
+        )
     return int(text)
