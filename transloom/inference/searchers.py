@@ -89,7 +89,7 @@ class OwnSearcher:
         self._origin = origin
 
     def search(self, decoding: DecodingConfig, batches: Sequence[MicroBatch]) -> Iterator[Found]:
-        """See `Search`."""
+        """Yield the hypotheses of each batch, as `Search.search` describes."""
         return (self._find(decoding, batch) for batch in batches)
 
     def prepare(self) -> None:
@@ -97,7 +97,7 @@ class OwnSearcher:
 
     @contextmanager
     def in_processes(self, processes: int) -> Generator[Search]:
-        """See `Searcher`."""
+        """Yield a search that runs in this number of processes, as `Searcher` describes."""
         if processes == 1:
             yield self
             return
@@ -106,7 +106,7 @@ class OwnSearcher:
             yield search_there
 
     def processes_for(self, sentences: int, bytes_of_longest: int = 0) -> int:
-        """See `Searcher`."""
+        """Return the number of processes for the least time, as `Searcher` describes."""
         return processes_for(sentences, bytes_of_longest)
 
 

@@ -15,8 +15,8 @@ from data_pipeline.tokenizers.tokenizer import Tokenizer
 from model.config.transformer import DecodingConfig, ModelConfig
 from trainer.errors import TranslationError
 
-# Number of copies of a layer's attention scores in memory at once: raw, masked, and after the
-# softmax.
+# Number of copies of a layer's attention scores that are in memory at the same time: raw, masked,
+# and after the softmax.
 COPIES_OF_SCORES = 3
 # Maximum ratio of the decoder cache's capacity to the number of positions in use.
 ROOM_OF_CACHE = 2

@@ -74,7 +74,7 @@ def stored_scores(run: RunFolder) -> list[StoredScore]:
 
 
 def _files_of(folder: Path, name: str) -> list[tuple[Path, re.Match[str]]]:
-    """Return the newest translation files of a test set, sorted by name, with the parsed names."""
+    """Return the newest translation files of a test set, each with the match of its name."""
     matches = [
         (file, made_by)
         for file in folder.iterdir()

@@ -34,7 +34,7 @@ from transloom.inference.translator import Translator
 
 VALIDATION: Literal["validation"] = "validation"
 
-# Significance level: a difference whose p value is at least this may be due to chance.
+# Significance level: a difference with this p value, or a larger one, may be due to chance.
 NOISE_P = 0.05
 
 # Callback with the current activity, the completed work, and the total work.

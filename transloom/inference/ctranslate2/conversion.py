@@ -90,7 +90,7 @@ def write_model(
 def positions_of(recipe: TrainingRecipe) -> int:
     """Return the number of positions for a run's longest sources and their translations.
 
-    It is at least MIN_POSITIONS.
+    The number is at least MIN_POSITIONS.
     """
     assert isinstance(recipe.data, PairDataConfig)
     assert isinstance(recipe.decoding, DecodingConfig)

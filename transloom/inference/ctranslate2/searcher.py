@@ -52,7 +52,7 @@ from transloom.inference.ctranslate2.library import library
 from transloom.inference.engine_names import ComputeType
 from transloom.inference.search_processes import Found
 
-# Maximum source tokens, padding included, that one thread translates at once.
+# Maximum source tokens, padding included, of a batch that one thread translates.
 TOKENS_AT_ONCE = 1024
 # Number of batches per thread that are submitted before the first result is awaited.
 BATCHES_AHEAD = 2
@@ -131,7 +131,7 @@ class CTranslate2Searcher:
         """Yield a searcher that translates in several threads of this process.
 
         Args:
-            processes: number of threads that translate at once; they share the cores.
+            processes: number of threads that translate in parallel; they share the cores.
         """
         if processes == 1:
             yield self

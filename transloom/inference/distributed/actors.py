@@ -210,10 +210,10 @@ class ChunkScheduler:
     def _collect_result(
         self, answer: Any, actor: Any, chunk: int | None, waiting: deque[int]
     ) -> list[str] | None:
-        """Return the output lines of a chunk, or None if `answer` has none.
+        """Return the output lines of a chunk, or None if the answer has no lines.
 
-        There are none if `answer` is the result of `open`, or if the actor died. After a death, the
-        actor's chunk is queued again, and a new actor is started.
+        The answer has no lines if it is the result of `open`, or if the actor died. After a death,
+        the actor's chunk is queued again, and a new actor is started.
         """
         try:
             found: list[str] | None = ray.get(answer)

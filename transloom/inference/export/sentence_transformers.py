@@ -6,8 +6,8 @@
     sentence_bert_config.json                        maximum number of tokens
     config_sentence_transformers.json                cosine as the similarity of vectors
 
-The files follow sentence-transformers 6.2.0. Steps and kinds of pooling are named as in earlier
-versions of sentence-transformers, whose names 6.2.0 also accepts.
+The files follow sentence-transformers 6.2.0. Steps and kinds of pooling have the names of earlier
+versions; 6.2.0 accepts these names, too.
 """
 
 import json

@@ -86,7 +86,7 @@ class ServingServer:
         )
 
     async def drain(self, seconds: float) -> int:
-        """Refuse new requests, and wait for the responses to accepted ones.
+        """Refuse new requests, and wait for the responses to accepted requests.
 
         Returns:
             The number of requests without a response after `seconds`.

@@ -45,7 +45,7 @@ class PageSubscriber:
         self._wakes.set()
 
     async def take(self, timeout_seconds: float) -> bytes | None:
-        """Wait for messages, and return all queued ones, joined.
+        """Wait for messages, and return all queued messages in one string of bytes.
 
         Return empty bytes if no message comes before the timeout, and None if the page is
         disconnected.
