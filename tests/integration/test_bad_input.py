@@ -263,7 +263,7 @@ def test_no_run_no_checkpoint_no_test_set(command, run, tmp_path):
     assert "is no run" in command("checkpoints", "list", tmp_path / "absent").message
     failure = command("translate", run, "--checkpoint", 3)
     assert failure.code == 1
-    assert "no checkpoint of step 3; it has [4]" in failure.message
+    assert "no checkpoint of step 3. Name one of its checkpoints: [4]" in failure.message
     failure = command("evaluate", run, "--set", "newstest")
     assert failure.code == 1
     assert "no test set newstest" in failure.message

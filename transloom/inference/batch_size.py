@@ -5,7 +5,7 @@ BYTES_OF_SCORES = 2**28  # maximum bytes of one layer's attention scores
 
 
 def max_texts_per_batch(longest: int, heads: int, bytes_of_number: int) -> int:
-    """Return the maximum number of texts that a network reads at once, at least 1.
+    """Return the maximum number of texts in a batch, at least 1.
 
     Args:
         longest: number of tokens of the longest text.

@@ -27,7 +27,7 @@ PAIRS_COUNTED = 200_000
 
 @dataclass(frozen=True)
 class Bucket:
-    """Range of numbers from `first` to `last`, both included; a `last` of None is no limit."""
+    """Range of numbers from `first` to `last`, both included; unlimited above if `last` is None."""
 
     first: int
     last: int | None
@@ -111,7 +111,7 @@ def training_frequencies(
 ) -> Frequencies:
     """Count the words of the training data's target sentences.
 
-    If the dataset is large, only some of its shards are counted, at equal distances.
+    If the dataset is large, only some of its shards are counted, which are evenly spaced.
 
     Args:
         report: called with the number of pairs counted so far, and the total to count.

@@ -1,4 +1,4 @@
-"""Engines that translate with a run's weights, and the searcher of each.
+"""Check the options of an engine, and create the searcher that translates with a run's weights.
 
 `torch` is our own search with our own network, and the reference for other engines. `ctranslate2`
 requires an optional dependency.
@@ -29,19 +29,19 @@ def require_possible(
     if engine is Engine.TORCH:
         if compute_type is not None:
             raise EngineError(
-                f"--compute-type is {compute_type}, but only --engine ctranslate2 has it: name "
-                f"that engine, or use --precision fp32 or bf16 with --engine {engine}"
+                f"--compute-type is {compute_type}, but only --engine ctranslate2 has this option. "
+                f"Use that engine, or use --precision fp32 or bf16 with --engine {engine}"
             )
         return
     if precision != "fp32":
         raise EngineError(
-            f"--precision is {precision}, but only --engine torch has it: use --compute-type with "
-            f"--engine {engine}; int8 is its fastest"
+            f"--precision is {precision}, but only --engine torch has this number format. Use "
+            f"--compute-type with --engine {engine}; its fastest type is int8"
         )
     if device != "cpu":
         raise EngineError(
-            f"--engine {engine} translates on the CPU, but the device is {device}: name --engine "
-            "torch"
+            f"--engine {engine} translates only on the CPU, but the device is {device}. Use "
+            "--engine torch on this device"
         )
     require_compute_type(compute_type or ComputeType.FLOAT32)
 

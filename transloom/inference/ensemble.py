@@ -2,8 +2,8 @@
 
     sentences ─▶ each run's source tokens ─▶ each run's network ─▶ mean of probabilities ─▶ search
 
-All runs have the same target tokenizer, so that a token means the same in each. Their source
-tokenizers may differ; a batch then has one source field per tokenizer. Papers usually report
+All runs have the same target tokenizer, so that a token id means the same in all of them. Their
+source tokenizers may differ; a batch then has one source field per tokenizer. Papers usually report
 ensembles of runs that differ only in their seed (Sutskever et al. 2014, §3.4).
 """
 
@@ -25,8 +25,8 @@ from transloom.inference.search_processes import Find, search_together
 from transloom.inference.searchers import OwnSearcher, Searcher
 from transloom.inference.trained_network import TrainedNetwork, Weights, load_network
 
-# Maximum number of members listed in the name of an ensemble. The name of a larger ensemble has its
-# first members, and the number of the others.
+# Maximum number of members listed in the name of an ensemble. If there are more members, the name
+# lists the first ones and the number of the remaining members.
 MEMBERS_NAMED = 4
 
 
@@ -58,10 +58,10 @@ class Ensemble:
 
     Attributes:
         members, checkpoints: weights and checkpoint of each run, in the given order.
-        name: replaces the checkpoint's name in the file names of hypotheses. It consists of each
-            member's RUN@STEP and the first digits of `sha256`.
+        name: replaces the checkpoint's name in the file names of hypotheses. It consists of the
+            members' RUN@STEP and the first digits of `sha256`.
         sha256: hash of the hashes of the members' checkpoints.
-        tokenizers: by field of a batch: one for each source field, and the target's.
+        tokenizers: tokenizers of the target field and of each source field, by the field's name.
         longest_trained: maximum tokens of a source that all members were trained on, or None if
             unknown.
         other_configs: model configurations of the members except the first.
@@ -129,8 +129,8 @@ def _source_fields(networks: Sequence[TrainedNetwork]) -> tuple[str, ...]:
         if target != targets[0]:
             raise RunMismatchError(
                 f"The target tokenizers of {networks[0].weights.run} (sha256 {targets[0][:16]}…) "
-                f"and {network.weights.run} ({target[:16]}…) differ, so their tokens cannot be "
-                "averaged. Name runs of one dataset, or of datasets with one target tokenizer"
+                f"and {network.weights.run} ({target[:16]}…) differ, so the predictions of "
+                "these runs cannot be averaged. Name runs with the same target tokenizer"
             )
     fields: dict[str, str] = {}
     for manifest in manifests:
@@ -148,12 +148,13 @@ def _require_one_context(networks: Sequence[TrainedNetwork]) -> None:
             raise RunMismatchError(
                 f"data.context_sentences is {first.recipe.data.sentences_before} in "
                 f"{first.weights.run} and {other.recipe.data.sentences_before} in "
-                f"{other.weights.run}, so they would read different texts. Name runs with one value"
+                f"{other.weights.run}, so the runs would read different texts. Name runs with "
+                "equal values"
             )
 
 
 def _require_one_start(networks: Sequence[TrainedNetwork], models: Sequence[Transformer]) -> None:
-    """Check that translations of all networks begin with the same token, as one search requires.
+    """Check that all networks begin translations with the same token, as a joint search requires.
 
     Raises:
         RunMismatchError: the first tokens differ.
@@ -161,8 +162,8 @@ def _require_one_start(networks: Sequence[TrainedNetwork], models: Sequence[Tran
     for network, model in zip(networks, models, strict=True):
         if model.config.decoder_start != models[0].config.decoder_start:
             raise RunMismatchError(
-                f"model.decoder_start of {networks[0].weights.run} is "
-                f"{models[0].config.decoder_start} and of {network.weights.run} "
-                f"{model.config.decoder_start}, so their translations begin with different tokens. "
-                "Name runs with one value"
+                f"model.decoder_start is {models[0].config.decoder_start} in "
+                f"{networks[0].weights.run} and {model.config.decoder_start} in "
+                f"{network.weights.run}, so their translations begin with different tokens. Name "
+                "runs with equal values"
             )

@@ -1,4 +1,4 @@
-"""Scores of a run on its test sets, each with a signature of how it was computed.
+"""Evaluate a run on a test set with BLEU and chrF, each with a signature of the metric's settings.
 
 BLEU (Papineni et al. 2002) and chrF (Popović 2015) are computed by sacreBLEU (Post 2018), on cased,
 detokenised text. `bleu_literature` is BLEU on text that Moses has normalised, lower-cased and
@@ -26,7 +26,7 @@ MOSES_SIGNATURE = "moses lower-cased, normalised, tokenised; "  # precedes sacre
 
 @dataclass(frozen=True)
 class TestSetScore:
-    """Score on a test set, and the signature of its computation."""
+    """Score on a test set, with a signature that describes the metric's settings."""
 
     score: float
     signature: str
@@ -64,7 +64,7 @@ def evaluate(
     Args:
         dataset: location of the run's dataset.
         name: name of the test set.
-        report: called with the number of translated sentences and their total.
+        report: called with the number of sentences translated so far, and the total number.
         processes: number of parallel processes, or None to choose it automatically.
     """
     store, manifest = dataset_of(translator.checkpoint, dataset)

@@ -1,10 +1,10 @@
-"""Storage of a checkpoint's translations of test sets, so that none is translated twice.
+"""Store a checkpoint's translations of test sets, so that no test set is translated twice.
 
     translations/NAME-STEP-beamB-alphaA.txt    one hypothesis per line
     translations/NAME-STEP-beamB-alphaA.json   their origin: `HypothesesMetadata`
 
 Stored hypotheses are reused only if their metadata has the current checkpoint, sources and search
-options, and the hash of the file.
+options, and if the file with the hypotheses has the recorded hash.
 """
 
 import hashlib
@@ -30,17 +30,17 @@ from transloom.inference.translator import Translator
 
 
 class HypothesesOrigin(FileModel):
-    """Everything that determines hypotheses.
+    """Everything that determines the hypotheses of a test set.
 
     Attributes:
         checkpoint: name of the checkpoint or of the ensemble.
-        checkpoint_sha256: hash of the checkpoint's checkpoint.json, which has the sha256 of every
+        checkpoint_sha256: hash of the checkpoint's checkpoint.json, which lists the sha256 of every
             other file. For an ensemble, the hash of its members' hashes.
         sources_sha256: hash of the source sentences, each followed by a line end.
         tag: tag before every source sentence, or None.
         decoding: options of the search.
-        engine: the engine and its number format, or None for transloom's own search. None is not
-            written, so that earlier versions can read the metadata.
+        engine: the engine and its number format, or None for transloom's own search. The file omits
+            this field if it is None, so that earlier versions can read the metadata.
     """
 
     test_set: str
@@ -54,7 +54,7 @@ class HypothesesOrigin(FileModel):
 
 
 class HypothesesMetadata(FileModel):
-    """Contents of a metadata file: the origin of hypotheses, and the sha256 of their file."""
+    """Contents of a metadata file: the origin of the hypotheses, and their file's sha256."""
 
     version: Literal[1] = 1
     origin: HypothesesOrigin
@@ -64,10 +64,10 @@ class HypothesesMetadata(FileModel):
 
 @dataclass(frozen=True)
 class Hypotheses:
-    """Translations of a test set, in the order of the set.
+    """Translations of a test set, in the order of its sentences.
 
     Attributes:
-        file: the file that has them, one per line.
+        file: the file with the translations, one per line.
         reused: True if an earlier command stored them.
     """
 
@@ -84,7 +84,7 @@ def origin_of(
     precision: Precision,
     engine: str | None = None,
 ) -> HypothesesOrigin:
-    """Return the origin of the hypotheses that a checkpoint finds for a test set."""
+    """Return the origin of the hypotheses that a checkpoint produces for a test set."""
     return HypothesesOrigin(
         test_set=name,
         checkpoint=checkpoint.path.name,
@@ -103,7 +103,7 @@ def sha256_of_lines(texts: Sequence[str]) -> str:
 
 
 def file_name(origin: HypothesesOrigin) -> str:
-    """Return the name of the files for hypotheses of this origin, without suffix."""
+    """Return the file name of hypotheses with this origin, without its suffix."""
     weights = origin.checkpoint.removeprefix(STEP)
     beam, alpha = origin.decoding["beam_size"], origin.decoding["length_penalty"]
     engine = "" if origin.engine is None else f"-{origin.engine}"
@@ -136,8 +136,8 @@ def make_hypotheses(
 
     Args:
         name: name of the test set.
-        folder: folder for the two files.
-        report: called with the number of translated sentences and their total.
+        folder: directory for the hypotheses and their metadata.
+        report: called with the number of sentences translated so far, and the total number.
         processes: number of parallel processes, or None to choose it automatically.
 
     Raises:

@@ -70,7 +70,8 @@ class Labeller(TextReader[LabelModel]):
 
     Attributes:
         labels: all labels, in the order of the network's outputs.
-        of_words: True if the classifier labels words. If so, call `tag`; otherwise call `label`.
+        of_words: True if the classifier labels words. Call `tag` if it is True, and `label`
+            otherwise.
     """
 
     tasks = ("text_classification", "token_classification")
@@ -138,9 +139,9 @@ class Labeller(TextReader[LabelModel]):
 
     def _require(self, *, of_words: bool) -> None:
         if self.of_words != of_words:
-            kinds = {False: "texts, so use label", True: "words, so use tag"}
+            kinds = {False: "texts, so use label()", True: "words, so use tag()"}
             raise RunMismatchError(
-                f"{self._run} labels {kinds[self.of_words]} for it, or name another run"
+                f"{self._run} labels {kinds[self.of_words]} with this run, or name another run"
             )
 
     def _labelled(self, text: str, probabilities_l: Tensor, tokens: int, read: int) -> LabelledText:
@@ -150,7 +151,7 @@ class Labeller(TextReader[LabelModel]):
         return LabelledText(text, names[0], probabilities, tokens, read)
 
     def _parts(self, words: list[list[int]]) -> list[_Row]:
-        """Cut a sentence into as few parts as possible, in the same way as held-out sentences.
+        """Cut a sentence into as few parts as possible, in the same way as validation does.
 
         Args:
             words: token ids of each word.

@@ -131,8 +131,8 @@ class MaskFiller(TextReader[MaskedLanguageModel]):
         sides = text.split(BETWEEN_SIDES) if self.pairs else [text]
         if len(sides) > 2:
             raise TextError(
-                f"Text {number} has {BETWEEN_SIDES} {len(sides) - 1} times, and it separates two "
-                "sides: write it once."
+                f"Text {number} has {BETWEEN_SIDES} {len(sides) - 1} times, but a text has at most "
+                f"two sides. Write {BETWEEN_SIDES} once, between the sides."
             )
         if len(sides) == 2:  # the spaces around ||| do not belong to the text
             sides = [sides[0].rstrip(" "), sides[1].lstrip(" ")]
@@ -145,8 +145,8 @@ class MaskFiller(TextReader[MaskedLanguageModel]):
             row.segments.extend([segment] * len(ids))
         if vocabulary_of(self.tokenizer).mask not in row.ids:
             raise TextError(
-                f"Text {number} has no {SHOWN_MASK}, so it has nothing to fill in: write one in "
-                "place of a word."
+                f"Text {number} has no {SHOWN_MASK}, so there is nothing to fill in. Replace a "
+                f"word by {SHOWN_MASK}."
             )
         return row
 
@@ -156,8 +156,8 @@ class MaskFiller(TextReader[MaskedLanguageModel]):
         longest, tokens = self.network.encoder.context_length, len(ids) + 2
         if tokens > longest:
             raise TextError(
-                f"Text {number} has {tokens} tokens with BOS and EOS, and the network has "
-                f"learned {longest} positions: give a shorter part of it."
+                f"Text {number} has {tokens} tokens with BOS and EOS, but the network has learned "
+                f"only {longest} positions. Shorten the text."
             )
         return ids
 

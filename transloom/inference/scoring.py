@@ -1,4 +1,4 @@
-"""Scores of a run of any task on its test sets, computed as in validation, in one process."""
+"""Score a run of any task on its held-out sets, as validation does, but in a single process."""
 
 from data_pipeline.batching.heldout import load_heldout
 from data_pipeline.config.data import DataConfig
@@ -45,7 +45,8 @@ def dataset_of(checkpoint: Checkpoint, dataset: DataConfig) -> tuple[DatasetStor
     trained_on = checkpoint.header.dataset_identity
     if not manifest.descends_from(trained_on):
         raise RunMismatchError(
-            f"The dataset at {store.location} has manifest {manifest.identity[:16]}…, the "
-            f"checkpoint was trained on {trained_on[:16]}…: name the run's dataset with --dataset"
+            f"The dataset at {store.location} has the manifest {manifest.identity[:16]}…, but the "
+            f"checkpoint was trained on the manifest {trained_on[:16]}…. Name the run's dataset "
+            "with --dataset"
         )
     return store, manifest

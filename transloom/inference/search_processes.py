@@ -50,7 +50,7 @@ def search_together(
 ) -> Found:
     """Search for translations of each source in a batch, with one network or an ensemble.
 
-    Each hypothesis begins with a prefix, which is the sentence's target in the batch.
+    The target of each sentence in the batch is a prefix, with which all of its hypotheses begin.
 
     Args:
         fields: the field of the batch that each network reads as its source.
@@ -87,7 +87,7 @@ Find = Callable[[DecodingConfig, MicroBatch], Found]
 
 
 class Origin(Protocol):
-    """Small picklable description of a search, from which any process can load it."""
+    """Small picklable description of a search, from which any process can load the search."""
 
     def __hash__(self) -> int:
         """Return the key under which a process caches the loaded search."""

@@ -32,7 +32,7 @@ class Search(Protocol):
     def search(self, decoding: DecodingConfig, batches: Sequence[MicroBatch]) -> Iterator[Found]:
         """Yield the hypotheses of each batch's sentences, in the order of the batches.
 
-        Each hypothesis begins with a prefix, which is the sentence's target in the batch.
+        The target of each sentence in a batch is a prefix, with which all of its hypotheses begin.
 
         Raises:
             PrefixError: a translation cannot begin with its prefix; the error's index is the
@@ -83,13 +83,13 @@ class OwnSearcher:
         Args:
             find: searches a batch in this process.
             origin: description from which other processes load the same search, or None if they
-                cannot.
+                cannot load it.
         """
         self._find = find
         self._origin = origin
 
     def search(self, decoding: DecodingConfig, batches: Sequence[MicroBatch]) -> Iterator[Found]:
-        """See `Search`."""
+        """Yield the hypotheses of each batch, as `Search.search` describes."""
         return (self._find(decoding, batch) for batch in batches)
 
     def prepare(self) -> None:
@@ -97,7 +97,7 @@ class OwnSearcher:
 
     @contextmanager
     def in_processes(self, processes: int) -> Generator[Search]:
-        """See `Searcher`."""
+        """Yield a search that runs in this number of processes, as `Searcher` describes."""
         if processes == 1:
             yield self
             return
@@ -106,7 +106,7 @@ class OwnSearcher:
             yield search_there
 
     def processes_for(self, sentences: int, bytes_of_longest: int = 0) -> int:
-        """See `Searcher`."""
+        """Return the number of processes for the least time, as `Searcher` describes."""
         return processes_for(sentences, bytes_of_longest)
 
 
@@ -114,6 +114,7 @@ def network_searcher(model: Transformer, weights: Weights | None) -> OwnSearcher
     """Return our own search over one network.
 
     Args:
-        weights: identity with which other processes load the network, or None if they cannot.
+        weights: identity with which other processes load the network, or None if they cannot load
+            it.
     """
     return OwnSearcher(partial(search, model), None if weights is None else NetworkOrigin(weights))

@@ -47,7 +47,7 @@ class SentenceEmbedder(TextReader[SentenceEncoder]):
         return self.network.encoder.context_length
 
     def embed(self, texts: Sequence[str]) -> Embedded:
-        """Return the vector of each sentence. Other sentences can change it only by rounding."""
+        """Return the vector of each sentence; the other sentences affect it only by rounding."""
         parts = list(self.embed_parts(texts))
         vectors = [np.zeros((0, self.width), dtype=np.float32), *(part.vectors for part in parts)]
         cut = [

@@ -1,7 +1,7 @@
-"""Memory for translating a sentence, and splitting of sentences that are too long.
+"""Estimate the memory that a translation needs, and split sentences that are too long.
 
-The memory of the encoder's attention scores grows with the square of a sentence's length, and that
-of the decoder's cache in proportion to the length. With a tiny model that has four heads, a
+The encoder's attention scores need memory in proportion to the square of a sentence's length. The
+decoder's cache needs memory in proportion to the length. With a tiny model that has four heads, a
 sentence of 10,000 tokens takes 5 GB.
 """
 
@@ -15,13 +15,13 @@ from data_pipeline.tokenizers.tokenizer import Tokenizer
 from model.config.transformer import DecodingConfig, ModelConfig
 from trainer.errors import TranslationError
 
-# Number of copies of a layer's attention scores in memory at once: raw, masked, and after the
-# softmax.
+# Number of copies of a layer's attention scores that are in memory at the same time: raw, masked,
+# and after the softmax.
 COPIES_OF_SCORES = 3
-# Maximum ratio of a decoder cache's capacity to the number of positions that it holds.
+# Maximum ratio of the decoder cache's capacity to the number of positions in use.
 ROOM_OF_CACHE = 2
 
-# Maximum total characters of texts that are tokenised at once only to count their tokens.
+# Approximate number of characters that one tokenizer call encodes when tokens are counted.
 CHARACTERS_COUNTED_AT_ONCE = 2**20
 
 _SENTENCE_ENDS = re.compile(r"(?<=[.!?…])[\"'”’»)\]]*\s+|(?<=[。！？｡])")
@@ -48,14 +48,14 @@ class SentenceMemory:
 
     @property
     def of_position(self) -> int:
-        """Bytes of one position in the decoder's cache: keys and values, for all hypotheses."""
+        """Bytes of one position in the decoder's cache, with keys and values of all hypotheses."""
         networks = (self.config, *self.others)
         numbers = sum(2 * c.decoder_layers * c.groups * c.head_width for c in networks)
         return numbers * self.decoding.beam_size * self.element_bytes
 
     @property
     def of_score(self) -> int:
-        """Bytes of one copy of the attention scores of two positions, in all heads of a layer."""
+        """Bytes of the attention scores of one pair of positions, in all heads of one layer."""
         return max(c.heads for c in (self.config, *self.others)) * self.element_bytes
 
     def bytes(self, tokens: int) -> int:
@@ -65,7 +65,7 @@ class SentenceMemory:
         return scores + ROOM_OF_CACHE * self.of_position * (tokens + output)
 
     def longest(self, available: int) -> int:
-        """Return the number of tokens of the longest sentence for which these bytes suffice."""
+        """Return the maximum tokens of a sentence that can be translated with `available` bytes."""
         low, high = 0, 1
         while self.bytes(high) <= available:
             low, high = high, 2 * high
@@ -89,23 +89,25 @@ class SentenceLimit:
 
     def __str__(self) -> str:
         return {
-            "training": f"this run was trained on at most {self.tokens:,} (data.max_source_length)",
-            "wish": f"at most {self.tokens:,} were asked for",
-            "memory": f"the memory that is left suffices for {self.tokens:,}",
+            "training": f"the run was trained on at most {self.tokens:,} (data.max_source_length)",
+            "wish": f"the requested maximum is {self.tokens:,}",
+            "memory": f"the available memory suffices for only {self.tokens:,}",
         }[self.reason]
 
 
 class LongSentenceError(TranslationError):
-    """Error because sentences have more tokens than the limit.
+    """Raised when sentences have more tokens than the limit.
 
     Attributes:
-        sentences: for each of them, its index among the given sentences, and its number of tokens.
+        sentences: (index, number of tokens) of each sentence that is too long. The index refers to
+            the sentences that were to be translated.
     """
 
     def __init__(self, sentences: Sequence[tuple[int, int]], limit: SentenceLimit) -> None:
         first, tokens = sentences[0]
         super().__init__(
-            f"Sentence {first + 1:,} has {tokens:,} tokens, EOS included, and {limit}. Split it"
+            f"Sentence {first + 1:,} has {tokens:,} tokens, EOS included, but {limit}. Split the "
+            "sentence"
         )
         self.sentences = tuple(sentences)
         self.limit = limit
@@ -132,9 +134,9 @@ def count_tokens(
 def parts_of(sentence: str, most: int, count: Count) -> list[str]:
     """Split a sentence into parts of at most `most` tokens each; only spaces are lost.
 
-    A sentence is cut at sentence ends if that suffices, otherwise also at spaces. Each part then
-    extends to the last possible cut. A part that is still too long is halved until its parts are
-    short enough. Only a single character may have more than `most` tokens in the end.
+    A sentence is cut at sentence ends if that suffices, otherwise also at spaces. Each part is as
+    long as `most` allows. If a part without spaces is too long, it is halved until its parts are
+    short enough. A part that is a single character may still have more than `most` tokens.
     """
     parts = [sentence]
     for places in (_SENTENCE_ENDS, _SPACES):

@@ -23,7 +23,7 @@ SENTENCES_PER_REPORT = 20
 BOOTSTRAP_SEED = 12345
 BOOTSTRAP_RESAMPLES = 1000
 
-# `bleu` and `chrf` are of detokenised text; `bleu_literature` is BLEU of lower-cased Moses tokens:
+# `bleu` and `chrf` score detokenised text. `bleu_literature` is BLEU on lower-cased Moses tokens;
 # see `evaluation`.
 Metric = Literal["bleu", "chrf", "bleu_literature"]
 
@@ -222,9 +222,10 @@ class OneMetric:
     def p_values(self, baseline: Sequence[str], others: Iterable[Sequence[str]]) -> Iterator[float]:
         """Yield the p value of each system's difference from the baseline, by paired bootstrap.
 
-        It is the probability of a difference at least this large by chance, and equals that of
-        sacreBLEU's `PairedTest`, which would resample the baseline again for each system. If all
-        texts equal the baseline's, it is 1, while sacreBLEU reports its smallest possible value.
+        A p value is the probability that a difference at least this large arises by chance. It
+        equals the p value of sacreBLEU's `PairedTest`, but the baseline is resampled only once for
+        all systems. If all texts equal the baseline's texts, the p value is 1, whereas sacreBLEU
+        reports its smallest possible value.
         """
         sentences = len(self._references[0])
         drawn = np.random.default_rng(BOOTSTRAP_SEED).choice(

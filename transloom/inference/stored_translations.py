@@ -22,7 +22,7 @@ from transloom.inference.scoring import dataset_of
 
 NEWEST = 6  # maximum number of files to score per test set
 _MAX_BYTES = 2**26
-# Part of a file name that follows the name of the test set.
+# Matches the part of a file name after the name of the test set.
 _MADE_BY = re.compile(
     r"-(?P<weights>\d{8}|average-of-.+)-beam(?P<beam>\d+)-alpha(?P<alpha>[\d.]+)\.txt"
 )
@@ -33,7 +33,7 @@ class StoredScore:
     """Score of a file with stored translations.
 
     Attributes:
-        checkpoint: step of the checkpoint that translated, or the name of an average.
+        checkpoint: step of the checkpoint that made the translations, or the name of an average.
         score: name of the metric.
         value: the score itself.
         signature: sacreBLEU's signature of the score.
@@ -74,7 +74,7 @@ def stored_scores(run: RunFolder) -> list[StoredScore]:
 
 
 def _files_of(folder: Path, name: str) -> list[tuple[Path, re.Match[str]]]:
-    """Return the newest files with translations of a test set, sorted by name."""
+    """Return the newest translation files of a test set, each with the match of its name."""
     matches = [
         (file, made_by)
         for file in folder.iterdir()

@@ -1,4 +1,4 @@
-"""Commands that use a trained run, by the run's task; this module has no heavy imports."""
+"""Map each task to the command that uses its trained runs; this module has no heavy imports."""
 
 COMMANDS = {
     "translation": "transloom translate",

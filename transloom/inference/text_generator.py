@@ -47,9 +47,9 @@ class TextGenerator(TextReader[DecoderOnly]):
         """Generate a continuation of each prompt, with the options in `sampling`.
 
         A continuation depends only on its prompt, the prompt's index and the seed, not on other
-        prompts. If a prompt is longer than the network's context, only its end is read. With
-        learned positions, the number of positions is limited: each time that all are used,
-        generation restarts with the last tokens as a new prompt, half a context long.
+        prompts. If a prompt is longer than the network's context, only its end is read. A network
+        with learned positions has a limited number of them. Whenever all positions are used,
+        generation restarts with the last tokens, half a context long, as a new prompt.
         """
         continuations: list[Continuation] = []
         ids = [self.read_ids(prompt) for prompt in prompts]
@@ -99,7 +99,7 @@ class TextGenerator(TextReader[DecoderOnly]):
         return [self.tokenizer.bos_id, *tokens]
 
     def read_ids(self, prompt: str) -> list[int]:
-        """Return the last ids of a prompt, as many as the network can read."""
+        """Return the ids of a prompt, shortened from the start to the network's context."""
         return self.ids(prompt)[-self.network.context_length :]
 
     def _continuation(self, prompt: str, found: "_Text") -> Continuation:

@@ -18,7 +18,7 @@ STANDARD_INPUT = "-"
 
 
 def file_label(file: str) -> str:
-    """Return the name of a file for messages."""
+    """Return the name of a file as messages show it; "-" is shown as "standard input"."""
     return "standard input" if file == STANDARD_INPUT else file
 
 
@@ -60,7 +60,7 @@ def lines_of(data: BinaryIO, file: str, before: int = 0) -> Iterator[str]:
         number += 1
         if len(line) > MAX_LINE_BYTES:
             raise CorpusError(
-                f"{file_label(file)}, line {number:,}: longer than {MAX_LINE_BYTES:,} bytes. "
+                f"{file_label(file)}, line {number:,} is longer than {MAX_LINE_BYTES:,} bytes. "
                 "Nothing was computed. Give one sentence or prompt per line; only \\n ends a "
                 "line"
             )
@@ -92,18 +92,19 @@ def _decoded(data: bytes, what: str) -> str:
     except UnicodeDecodeError as error:
         raise CorpusError(
             f"{what}: the byte 0x{data[error.start]:02x}, number {error.start + 1:,}, is not UTF-8 "
-            f"({error.reason}). Nothing was computed. Convert the text, for example with iconv"
+            f"({error.reason}). Nothing was computed. Convert the text to UTF-8, for example with "
+            "iconv"
         ) from error
 
 
 def _standard_input() -> BinaryIO:
     if sys.stdin is None:
-        raise CorpusError("Standard input is closed. Name a file, or give text through a pipe")
+        raise CorpusError("Standard input is closed. Name a file, or pipe text into the command")
     return sys.stdin.buffer
 
 
 def read_texts(arguments: Sequence[str], file: str | None = None) -> list[str]:
-    """Return the texts from the command line; without any, the lines of a file.
+    """Return the texts of the command line or, if it has none, the lines of a file.
 
     Args:
         arguments: texts from the command line.

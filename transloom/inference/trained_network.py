@@ -44,7 +44,7 @@ class TrainedNetwork:
     """Network in evaluation mode, with its tokenizers, recipe and checkpoint.
 
     Attributes:
-        tokenizers: by field.
+        tokenizers: the tokenizer of each field, by the field's name.
         recipe: the recipe in the checkpoint.
         weights: identity of the loaded weights.
         passed_over: reasons why checkpoints that are normally preferred were not loaded.
@@ -65,9 +65,9 @@ class TrainedNetwork:
         """
         if self.recipe.task not in tasks:
             made_for_it = COMMANDS.get(self.recipe.task)
-            remedy = f"use {made_for_it} for it, or " if made_for_it else ""
+            remedy = f"use {made_for_it} for this run, or " if made_for_it else ""
             raise RunMismatchError(
-                f"{self.weights.run} was trained for {self.recipe.task}, and a run of "
+                f"{self.weights.run} was trained for {self.recipe.task}, but a run of "
                 f"{' or '.join(tasks)} is needed: {remedy}name another run"
             )
         return self
@@ -157,7 +157,8 @@ def find_checkpoint(run: RunFolder, checkpoint: int | str | None) -> tuple[Check
     if path is None:
         wanted = f"of step {checkpoint}" if str(checkpoint).isdecimal() else f"named {checkpoint}"
         raise CheckpointError(
-            f"{run.path} has no checkpoint {wanted}; it has [{', '.join([*steps, *averages])}]"
+            f"{run.path} has no checkpoint {wanted}. Name one of its checkpoints: "
+            f"[{', '.join([*steps, *averages])}]"
         )
     found = Checkpoint(path)
     found.verify()

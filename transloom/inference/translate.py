@@ -33,7 +33,7 @@ LongLines = Literal["refuse", "split"]
 
 @dataclass(frozen=True)
 class LineOptions:
-    """Options for translating lines, and for the output of each.
+    """Options for translating lines, and for the output of each line.
 
     Attributes:
         alignments: add the alignment of words: in text after a tab, in Pharaoh's format; in JSON as
@@ -68,8 +68,8 @@ def translated_lines(
 ) -> Iterator[str]:
     """Yield the output for each sentence of a file: a line per translation, or one line of JSON.
 
-    For a model trained with context, the lines are a document, and each is read with the preceding
-    ones.
+    A model that was trained with context treats the lines of the file as one document. It reads
+    each line together with the preceding ones.
 
     Args:
         prefixes: a file with the required beginning of each translation, or None.
@@ -78,13 +78,13 @@ def translated_lines(
     Raises:
         CorpusError: a file cannot be read, a sentence is too long, or a translation cannot begin
             with its prefix.
-        RunMismatchError: the model reads context, and an option does not allow it.
+        RunMismatchError: the model reads context, which one of the options does not support.
     """
     if wanted.alignments:
-        require_no_context(translator, "--alignments are limited to one sentence")
+        require_no_context(translator, "--alignments does not support this context")
     splits = wanted.long_lines == "split"
     if splits:
-        require_no_context(translator, "--long-lines split removes them")
+        require_no_context(translator, "--long-lines split does not keep this context")
     assert not splits or (wanted.n_best == 1 and not (prefixes or wanted.alignments))
     retain_freed_memory()
     limit = translator.longest_sentence(wanted.max_tokens)
@@ -111,7 +111,7 @@ def translated_lines(
             except PrefixError as error:
                 assert prefixes is not None
                 line = f"{file_label(prefixes)}, line {done + error.index + 1}"
-                raise CorpusError(f"{line}: this prefix {error.problem}") from error
+                raise CorpusError(f"{line}: the prefix {error.problem}") from error
             done += len(sentences)
             yield from lines
 
@@ -153,8 +153,8 @@ def require_no_context(translator: Translator, reason: str) -> None:
     """
     if before := translator.sentences_before:
         raise RunMismatchError(
-            f"The model reads {counted(before, 'sentence')} before each "
-            f"(data.context_sentences={before}), and {reason}: leave it out, or name a run "
+            f"The model reads {counted(before, 'preceding sentence')} as context "
+            f"(data.context_sentences={before}), but {reason}. Omit this option, or name a run "
             "without context"
         )
 
@@ -176,7 +176,7 @@ def check_lengths(
     if long_lines == "refuse":
         raise _too_long(too_long, file, limit)
     warn(
-        f"{_lines_named(too_long, file)}: split, because {limit}; each part is translated "
+        f"{_lines_named(too_long, file)} will be split, because {limit}. Each part is translated "
         "independently of the others"
     )
 
@@ -184,8 +184,8 @@ def check_lengths(
 def _too_long(lines: list[tuple[int, int]], file: str, limit: SentenceLimit) -> CorpusError:
     more = "" if limit.reason == "memory" else ", or allow more with --max-tokens"
     return CorpusError(
-        f"{_lines_named(lines, file)}: too long, because {limit}. Nothing was translated. Give "
-        f"one sentence per line, or split long lines with --long-lines split{more}"
+        f"{_lines_named(lines, file)} cannot be translated, because {limit}. Nothing was "
+        f"translated. Give one sentence per line, or use --long-lines split{more}"
     )
 
 
@@ -200,7 +200,7 @@ def _lines_named(lines: list[tuple[int, int]], file: str) -> str:
 def _translated(
     translator: Translator, sentences: list[str], prefixes: list[str] | None, wanted: LineOptions
 ) -> tuple[list[int], list[list[Translation]]]:
-    """Translate sentences; return each one's number of parts, and its translations."""
+    """Translate sentences; return each sentence's number of parts, and its translations."""
     tag, most = wanted.tag, wanted.max_tokens
     if wanted.long_lines == "refuse":
         best = translator.translate_n_best(sentences, tag, prefixes, wanted.n_best, max_tokens=most)
@@ -225,7 +225,7 @@ def _typed(prefixes: str | None, context: Context) -> Iterator[Batch]:
     """Yield sentences one by one, as they are typed."""
     if prefixes is not None:
         raise _not_counted(prefixes)
-    note("Type a sentence and press return; Ctrl-D ends.")
+    note("Type a sentence and press Enter. Press Ctrl-D to end.")
     for line in typed_lines():
         yield [context.added(as_sentence(line))], None
 
@@ -240,17 +240,17 @@ def _read(file: str, prefixes: str | None) -> Batch:
     beginnings = [as_sentence(line) for line in read_lines(prefixes)]
     if len(beginnings) != len(sentences):
         raise CorpusError(
-            f"The lines of {file_label(prefixes)} ({len(beginnings):,}) and of {file_label(file)} "
-            f"({len(sentences):,}) differ in number, but each sentence needs one prefix. Leave "
-            "a line empty for a translation without a prefix"
+            f"{file_label(prefixes)} has {counted(len(beginnings), 'line')} and {file_label(file)} "
+            f"has {counted(len(sentences), 'line')}, but each sentence needs one prefix. Leave a "
+            "line of the prefixes empty for a sentence without a prefix"
         )
     return sentences, beginnings
 
 
 def _not_counted(prefixes: str) -> CorpusError:
     return CorpusError(
-        f"With --prefixes {prefixes} the sentences must come from a file or a separate pipe: "
-        "their lines are counted before the first is translated. Name a file"
+        f"--prefixes {prefixes} needs all sentences before translation starts, but the sentences "
+        "are typed or share standard input with the prefixes. Name a file with the sentences"
     )
 
 
@@ -261,7 +261,7 @@ def _batches(sentences: list[str], beginnings: list[str] | None, at_once: int) -
 
 
 def as_sentence(line: str) -> str:
-    """Replace each \\r in a line by a space, as is done in corpora."""
+    """Replace each \\r in a line by a space, as the corpus reader does."""
     return line.replace("\r", " ")
 
 

@@ -1,4 +1,4 @@
-"""Translation of a sentence, and joining of the translations of a long sentence's parts."""
+"""Translation of a sentence, and a function that joins the translations of a sentence's parts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -37,9 +37,10 @@ from transloom.inference.trained_network import Precision, Weights, load_network
 from transloom.inference.translation import Translation, joined
 from transloom.inference.word_alignment import fold, words_read, words_written
 
-# Maximum size of a batch: its source tokens, the bytes of as many positions in the decoder's cache,
-# and the bytes of one layer's attention scores. A batch stays below all three limits. Batches of
-# more than 2,000 tokens are no faster with a wide model, but with a tiny one they are, up to 8,000.
+# Limits of a batch: its number of source tokens, the bytes of the decoder's cache for that number
+# of positions, and the bytes of one layer's attention scores. A batch stays below all three limits.
+# With a wide model, batches of more than 2,000 tokens are no faster than smaller ones. With a tiny
+# model, batches of up to 8,000 tokens are faster.
 TOKENS_PER_BATCH = 8192
 BYTES_REMEMBERED = 2**28
 BYTES_OF_SCORES = 2**28
@@ -86,7 +87,8 @@ class Translator:
         """Create a translator from a loaded model; use `load` to load a run.
 
         Args:
-            tokenizers: by field: source, target, and the other source fields of an ensemble.
+            tokenizers: tokenizers of the source and target fields, and of the other source fields
+                of an ensemble, by the field's name.
             checkpoint: the model's checkpoint.
             searcher: finds hypotheses, or None for our own search over the model.
             ensemble: the ensemble that translates, whose first member is `model`; None for one run.
@@ -115,13 +117,13 @@ class Translator:
         """Load several runs that translate together, by the mean of their predicted probabilities.
 
         Args:
-            runs: each run with a checkpoint as in `load`, or None. The first run's recipe
-                determines the search. A single run is loaded as by `load`.
+            runs: pairs of a run and its checkpoint, which is given as in `load`. The first run's
+                recipe determines the search. A single run is loaded as by `load`.
             decoding, device, precision: as in `load`.
 
         Raises:
-            RunMismatchError, CheckpointError: as in `load`; also, the runs do not fit together (see
-                `ensemble.join`).
+            RunMismatchError, CheckpointError: as in `load`. RunMismatchError is also raised if the
+                runs cannot be combined; see `ensemble.join`.
         """
         if len(runs) == 1:
             ((run, checkpoint),) = runs
@@ -380,7 +382,8 @@ class Translator:
     ) -> list[list[str]]:
         """Return the best translation of each sentence for each length penalty, by a single search.
 
-        The translations equal those of `translate` with that length penalty in `decoding`.
+        For each length penalty, the translations are the same as from `translate` with that penalty
+        in `decoding`.
 
         Args:
             report: called with the number of translated sentences; the longest are translated
@@ -432,8 +435,8 @@ class Translator:
         """
         if self.ensemble is not None:
             raise TranslationError(
-                f"{self.ensemble.name} has no alignment: its models have separate attention. "
-                "Name one run for alignments"
+                f"{self.ensemble.name} has no alignment, because its models have separate "
+                "attention. Name a single run to get alignments"
             )
         alignments: list[Alignment] = [() for _ in sentences]
         for batch in self._batches(heldout_pairs(list(sentences), [""] * len(sentences), tag)):
@@ -451,11 +454,11 @@ class Translator:
         tag: str | None = None,
         layer: int | None = None,
     ) -> list[Alignment]:
-        """Align words like `align`: sorted pairs (source word, target word), counted from 0.
+        """Return alignments of words: sorted pairs (source word, target word), counted from 0.
 
-        Two words are paired if any of their tokens are paired. Words are defined in
-        `transloom.inference.word_alignment`. The tag is not a word, so a target word that attends
-        only to the tag has no pair.
+        The arguments and errors are those of `align`. Two words are paired if any of their tokens
+        are paired. Words are defined in `transloom.inference.word_alignment`. The tag is not a
+        word, so a target word that attends only to the tag has no pair.
         """
         alignments = self.align(sentences, translations, tag, layer)
         return [
@@ -481,12 +484,12 @@ class Translator:
         return [list(islice(alignments, len(of_one))) for of_one in best]
 
     def source_ids(self, sentence: str, tag: str | None = None) -> list[int]:
-        """Return the ids that the model reads for a sentence: the tag's, its tokens', and EOS."""
+        """Return the ids that the model reads for a sentence: tag, tokens and EOS."""
         ids: list[int] = self._tokenizers[SOURCE].encode_field([sentence], tag).ids.tolist()
         return ids
 
     def source_texts(self, sentence: str, tag: str | None = None) -> list[str]:
-        """Return the tokens of `source_ids` for display; unknown ones are shown as their text."""
+        """Return the tokens of `source_ids` for display; unknown tokens are shown as their text."""
         return pieces_read(self._tokenizers[SOURCE], sentence, self.source_ids(sentence, tag))
 
     def source_pieces(self, ids: Sequence[int]) -> list[str]:

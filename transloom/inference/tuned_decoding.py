@@ -34,7 +34,7 @@ from transloom.inference.translator import Translator
 
 VALIDATION: Literal["validation"] = "validation"
 
-# Significance level: a difference whose p value is at least this may be due to chance.
+# Significance level: a difference with this p value, or a larger one, may be due to chance.
 NOISE_P = 0.05
 
 # Callback with the current activity, the completed work, and the total work.
@@ -82,8 +82,8 @@ class TunedDecoding(FileModel):
         recipe: the decoding options of the run's recipe, which apply where a point sets none.
         best: the point with the highest score.
         recommended: the point with the smallest beam among those without significant difference
-            from the best one. Of several such points, it is the one whose length penalty is nearest
-            to the recipe's, and of these the one with the highest score.
+            from the best one. Ties are decided by the length penalty nearest to the recipe's,
+            then by the highest score.
     """
 
     version: Literal[1] = 1
@@ -239,7 +239,7 @@ class DecodingTuner:
 
 
 def recommended_point(points: Sequence[DecodingPoint], usual: float) -> DecodingPoint:
-    """Return the recommended point; see `TunedDecoding`.
+    """Return the recommended point, as `TunedDecoding.recommended` defines it.
 
     Args:
         points: all points, including the best one.
@@ -306,7 +306,7 @@ def _require_apart(manifest: Manifest) -> None:
     ]
     if same:
         raise RunMismatchError(
-            f"The dataset's validation set has the sources of its test set {join_items(same)}. "
-            "Settings chosen on a test set inflate its scores: prepare a dataset with a separate "
-            "validation set in data.validation"
+            "The dataset's validation set has the same sources as its test set "
+            f"{join_items(same)}. Settings that are chosen on a test set inflate its scores. "
+            "Prepare a dataset with a separate validation set in data.validation"
         )

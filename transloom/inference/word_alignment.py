@@ -4,7 +4,7 @@
 
 SentencePiece writes the space before a word as ▁. A word is therefore the text from one ▁ to the
 next in a sentence's pieces. Words are numbered from 0. They are words of the normalised sentence,
-in which SentencePiece has replaced no-break spaces by plain ones. Two words are paired if any of
+in which SentencePiece has replaced no-break spaces by spaces. Two words are paired if any of
 their pieces are paired.
 """
 
@@ -58,7 +58,7 @@ def words_written(tokenizer: Tokenizer, ids: Sequence[int]) -> WordNumbers:
 
 
 def fold(alignment: Alignment, source: WordNumbers, target: WordNumbers) -> Alignment:
-    """Convert pairs of pieces to pairs (source word, target word), each once and sorted.
+    """Convert pairs of pieces to distinct, sorted pairs (source word, target word).
 
     Args:
         source, target: for each piece, the numbers of its words.

@@ -161,7 +161,7 @@ def test_a_run_is_used_for_what_it_has_learned(transloom, language, case):
         Labeller.load(language).tag(["a"])
     with pytest.raises(RunMismatchError, match=r"labels words, so use tag"):
         Labeller.load(case).label(["a"])
-    with pytest.raises(RunMismatchError, match=r"use transloom classify for it"):
+    with pytest.raises(RunMismatchError, match=r"use transloom classify for this run"):
         MaskFiller.load(language)
 
 

@@ -103,7 +103,10 @@ def test_a_person_reads_lines_and_may_type_them(transloom, run, monkeypatch):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("the cat", r"Text 2 has no \[MASK\]"), ("a cat " * 20 + "[MASK]", r"learned 24 positions")],
+    [
+        ("the cat", r"Text 2 has no \[MASK\]"),
+        ("a cat " * 20 + "[MASK]", r"learned only 24 positions"),
+    ],
 )
 def test_a_text_that_cannot_be_filled_is_refused(transloom, run, text, message):
     with pytest.raises(TextError, match=message):
@@ -114,7 +117,9 @@ def test_it_is_evaluated_and_is_no_language_model(transloom, run):
     result = transloom("evaluate", run, "--set", "phrasebook")
     assert result.exit_code == 0, result.output
     assert "accuracy" in result.output
-    with pytest.raises(RunMismatchError, match=r"for masked_lm, .*: use transloom fill for it"):
+    with pytest.raises(
+        RunMismatchError, match=r"for masked_lm, .*: use transloom fill for this run"
+    ):
         TextGenerator.load(run)
 
 
@@ -127,7 +132,9 @@ def test_it_has_a_figure_whose_boxes_add_up(transloom, run):
 
 def test_another_tasks_command_names_the_one_for_it(transloom, run, tmp_path):
     (tmp_path / "text").write_text("the\n")
-    with pytest.raises(RunMismatchError, match=r"for masked_lm, .*: use transloom fill for it"):
+    with pytest.raises(
+        RunMismatchError, match=r"for masked_lm, .*: use transloom fill for this run"
+    ):
         transloom("translate", run, tmp_path / "text")
 
 
@@ -200,7 +207,7 @@ def test_a_pair_has_two_sides_at_most_each_within_the_positions(transloom, pair_
     side = "un chat " * 7
     (found,) = told(transloom("fill", pair_run, f"{side}||| {side}[MASK]", "--json"))
     assert found["masks"]
-    with pytest.raises(TextError, match=r"Text 1 has \d+ tokens .* learned 112 positions"):
+    with pytest.raises(TextError, match=r"Text 1 has \d+ tokens .* learned only 112 positions"):
         transloom("fill", pair_run, f"{side * 3}||| a [MASK]")
 
 

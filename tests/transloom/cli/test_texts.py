@@ -225,7 +225,9 @@ def test_what_no_layout_holds_is_not_exported(transloom, runs, tmp_path):
 
 
 def test_each_command_names_the_other_tasks_runs(transloom, llama, inline_runs):
-    with pytest.raises(RunMismatchError, match=r"for causal_lm, .*: use transloom generate for it"):
+    with pytest.raises(
+        RunMismatchError, match=r"for causal_lm, .*: use transloom generate for this run"
+    ):
         transloom("translate", llama, "-")
     inline_runs.train("pairs", "trainer.max_steps=1", inline=True)
     pairs = inline_runs.folder / "pairs"

@@ -95,6 +95,6 @@ def test_a_set_that_memory_has_no_room_for_is_named(
     room = translator.memory.bytes(5)
     monkeypatch.setattr("transloom.inference.translator.available_bytes", lambda: room)
     data = tiny_recipe(phrasebook).data
-    error = r"held-out set phrasebook cannot be scored: Sentence .*memory that is left suffices"
+    error = r"held-out set phrasebook cannot be scored: Sentence .*available memory suffices"
     with pytest.raises(TranslationError, match=error):
         evaluate(translator, data, "phrasebook", tmp_path, lambda done, total: None)

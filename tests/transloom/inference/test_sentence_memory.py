@@ -106,13 +106,15 @@ def test_members_of_an_ensemble_remember_each_and_score_one_after_the_other():
     ("reason", "told"),
     [
         ("training", r"trained on at most 1,234 \(data\.max_source_length\)"),
-        ("wish", "at most 1,234 were asked for"),
-        ("memory", "memory that is left suffices for 1,234"),
+        ("wish", "the requested maximum is 1,234"),
+        ("memory", "available memory suffices for only 1,234"),
     ],
 )
 def test_the_first_sentence_that_is_too_long_is_named_with_what_limits_it(reason, told):
     error = LongSentenceError([(2, 5678), (7, 9999)], SentenceLimit(1234, reason))
-    with pytest.raises(TranslationError, match=rf"^Sentence 3 has 5,678 tokens.*{told}.* Split it"):
+    with pytest.raises(
+        TranslationError, match=rf"^Sentence 3 has 5,678 tokens.*{told}.* Split the sentence"
+    ):
         raise error
     assert error.sentences == ((2, 5678), (7, 9999))
 

@@ -70,7 +70,7 @@ def test_what_has_no_context_is_refused(transloom, run, file, tmp_path):
         ["--long-lines", "split"],
         ["--on-cluster", "--output", tmp_path / "out.txt"],
     ):
-        with pytest.raises(RunMismatchError, match=r"reads 2 sentences before each .*=2\)"):
+        with pytest.raises(RunMismatchError, match=r"reads 2 preceding sentences .*=2\)"):
             transloom("translate", run, file, *wanted)
 
 

@@ -154,7 +154,7 @@ def test_a_validation_set_that_is_a_test_set_is_refused(run, phrasebook):
     _, manifest = open_dataset(tiny_recipe(phrasebook).data)
     twice = {"validation": manifest.heldout["phrasebook"]}
     same = manifest.model_copy(update={"heldout": manifest.heldout | twice})
-    with pytest.raises(RunMismatchError, match="has the sources of its test set phrasebook"):
+    with pytest.raises(RunMismatchError, match="has the same sources as its test set phrasebook"):
         tuned_decoding._require_apart(same)
 
 

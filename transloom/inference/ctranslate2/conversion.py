@@ -1,15 +1,16 @@
 """Conversion of a translation network and its tokenizers to a CTranslate2 model.
 
     model.bin                    weights and position table
-    config.json                  special tokens, and that sources end with EOS
-    shared_vocabulary.json       pieces by id; if the sides have different pieces, there are
-                                 source_vocabulary.json and target_vocabulary.json instead
-    source.model, target.model   SentencePiece models; equal files if both sides share one
+    config.json                  special tokens, and the setting that sources end with EOS
+    shared_vocabulary.json       pieces by id; if the two sides have different pieces, replaced by
+                                 source_vocabulary.json and target_vocabulary.json
+    source.model, target.model   SentencePiece models; equal files if both sides share a tokenizer
 
 CTranslate2's layers, attention and embeddings compute the same functions as ours under other names.
-Weights keep their values unless they are stored in fewer bits. CTranslate2's own position table
-differs: it begins at position 1, and divides by width / 2 - 1. So our table is written into the
-model; its number of rows limits the length of a sentence. This follows release 4.8.5.
+Weights keep their values unless quantization stores them in fewer bits. CTranslate2's own position
+table differs: it begins at position 1, and divides by width / 2 - 1. Our table is therefore written
+into the model; its number of rows limits the length of a sentence. The conversion was written for
+CTranslate2 4.8.5.
 """
 
 from collections.abc import Mapping
@@ -43,7 +44,7 @@ FIELDS = {
     *("norm", "share_embeddings", "dropout", "attention_dropout"),
     *("activation", "output_bias", "decoder_start"),
 }
-# Activations and their names in CTranslate2. Its GELU is the exact one, as ours.
+# Activations and their names in CTranslate2. Both libraries compute the exact GELU.
 ACTIVATIONS = {"relu": "RELU", "gelu": "GELU", "silu": "SWISH"}
 
 
@@ -57,13 +58,13 @@ def write_model(
     """Write all files of the CTranslate2 model into a folder.
 
     Args:
-        tokenizers: by field.
+        tokenizers: the tokenizer of each field, by the field's name.
         positions: maximum tokens of a source or of a translation, EOS included.
         quantization: type of the stored weights, or None for unchanged fp32.
 
     Raises:
         ModelError: CTranslate2 does not support the network or a tokenizer; the message says why.
-        EngineError: the library is not installed.
+        EngineError: CTranslate2 is not installed.
     """
     assert not network.training
     network = require_supported(network, tokenizers)
@@ -87,7 +88,10 @@ def write_model(
 
 
 def positions_of(recipe: TrainingRecipe) -> int:
-    """Return the number of rows of a position table that covers all lengths in a run's training."""
+    """Return the number of positions for a run's longest sources and their translations.
+
+    The number is at least MIN_POSITIONS.
+    """
     assert isinstance(recipe.data, PairDataConfig)
     assert isinstance(recipe.decoding, DecodingConfig)
     longest, decoding = recipe.data.max_source_length, recipe.decoding
@@ -111,26 +115,26 @@ def require_supported(network: nn.Module, tokenizers: Mapping[str, Tokenizer]) -
         value = getattr(network.config, name)
         if value != getattr(default, name):
             raise ModelError(
-                f"model.{name} is {value!r}, but CTranslate2 models are written only for "
+                f"model.{name} is {value!r}, but the conversion to CTranslate2 supports only "
                 f"{getattr(default, name)!r}. Translate with transloom's own engine."
             )
     if network.config.activation not in ACTIVATIONS:
         raise ModelError(
-            f"model.activation is {network.config.activation!r}, but CTranslate2 models are "
-            f"written only for {' or '.join(ACTIVATIONS)}. Translate with transloom's own engine."
+            f"model.activation is {network.config.activation!r}, but the conversion to CTranslate2 "
+            f"supports only {' or '.join(ACTIVATIONS)}. Translate with transloom's own engine."
         )
     for tokenizer in tokenizers.values():
         if tokenizer.kind is not None:
             raise ModelError(
-                f"The tokenizer {tokenizer.name} is of the kind {tokenizer.kind}, but CTranslate2 "
-                "models are written only with SentencePiece tokenizers. Translate with transloom's "
-                "own engine."
+                f"The tokenizer {tokenizer.name} is of the kind {tokenizer.kind}, but the "
+                "conversion to CTranslate2 supports only SentencePiece tokenizers. Translate with "
+                "transloom's own engine."
             )
     return network
 
 
 def _pieces(tokenizer: Tokenizer) -> list[str]:
-    """Return the pieces by id; CTranslate2 reads and writes pieces instead of ids."""
+    """Return all pieces, ordered by id; CTranslate2 reads and writes pieces instead of ids."""
     return [tokenizer.piece(number) for number in range(tokenizer.vocabulary_size)]
 
 
@@ -147,7 +151,8 @@ def _model_spec(network: Transformer, positions: int) -> Any:
         config.heads,
         pre_norm=config.norm == "pre",
         activation=specifications().common_spec.Activation[ACTIVATIONS[config.activation]],
-        # As in `model.inspection.alignment`: the decoder's last layer but one, all heads.
+        # Take alignments from all heads of the decoder's last layer but one, like
+        # `model.inspection.alignment`.
         alignment_layer=max(0, config.decoder_layers - 2),
         alignment_heads=config.heads,
     )

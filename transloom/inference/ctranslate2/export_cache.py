@@ -5,8 +5,8 @@
 
 A model is written into a hidden folder, which is renamed when it is complete. To load a model, its
 files are read into memory and compared with the hashes. CTranslate2 loads the model from that
-memory, so changes to the files in the meantime do no harm. If two processes convert the same
-checkpoint at once, one of the two models is kept. Damaged models are converted again, and models of
+memory, so later changes to the files have no effect. If two processes convert the same checkpoint
+at the same time, one of the two models is kept. Damaged models are converted again, and models of
 removed checkpoints are deleted. If the run folder is not writable, a private temporary folder is
 used.
 """
@@ -33,13 +33,13 @@ from transloom.inference.ctranslate2.library import library
 CARD = "export.json"
 HASH_CHARACTERS = 16
 UNFINISHED = ".unfinished"
-SECONDS_TO_FINISH = 24 * 3600  # older unfinished folders belong to killed processes
+SECONDS_TO_FINISH = 24 * 3600  # killed processes left unfinished folders older than this
 
-# Errors because of which a run folder cannot be written, although the run itself is intact.
+# Error numbers which mean that the run folder is not writable, while the run itself is intact.
 CANNOT_WRITE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}
 
 Files = dict[str, bytes]  # contents by file name
-Write = Callable[[Path], None]  # writes a model's files into a folder
+Write = Callable[[Path], None]  # function that writes a model's files into a folder
 
 logger = logger_of(__name__)
 
@@ -49,7 +49,8 @@ class ExportOrigin(FileModel):
 
     Attributes:
         checkpoint: name of the checkpoint.
-        checkpoint_sha256: hash of its checkpoint.json, which lists the sha256 of every other file.
+        checkpoint_sha256: hash of the checkpoint's checkpoint.json, which lists the sha256 of every
+            other file.
         positions: number of rows of the position table.
         library: release of CTranslate2 that wrote the model.
         form: version of the format that `conversion` writes; models of other versions are not used.
@@ -71,10 +72,10 @@ class ExportMetadata(FileModel):
 
 
 def origin_of(checkpoint: Checkpoint, positions: int) -> ExportOrigin:
-    """Return the origin that a checkpoint's model has if the installed library converts it.
+    """Return the origin of a model that the installed CTranslate2 converts from a checkpoint.
 
     Raises:
-        EngineError: the library is not installed.
+        EngineError: CTranslate2 is not installed.
     """
     return ExportOrigin(
         checkpoint=checkpoint.path.name,
@@ -89,7 +90,7 @@ def cached_files(engines: Path, origin: ExportOrigin, write: Write) -> Files:
 
     Args:
         engines: the run's folder for models of other engines.
-        write: converts the model.
+        write: converts the model, and writes its files into the given folder.
 
     Raises:
         OSError: the files can be written neither into the run folder nor into a temporary folder,
@@ -122,7 +123,7 @@ def cached_files(engines: Path, origin: ExportOrigin, write: Write) -> Files:
 
 
 def _intact(folder: Path, origin: ExportOrigin) -> Files | None:
-    """Return the files of a model, or None if it is missing, damaged or of another origin."""
+    """Return the files of a model, or None if it is missing, damaged or has another origin."""
     try:
         values = parse_object(read_regular(folder / CARD, SMALL.bytes))
         card = ExportMetadata.model_validate(values)
@@ -132,10 +133,10 @@ def _intact(folder: Path, origin: ExportOrigin) -> Files | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        logger.warning("%s cannot be used (%s) and is converted again", folder, error)
+        logger.warning("The model in %s cannot be read (%s) and is converted again", folder, error)
         return None
     if any(_sha256(files[name]) != sha256 for name, sha256 in card.files.items()):
-        logger.warning("%s is damaged and is converted again", folder)
+        logger.warning("The model in %s is damaged and is converted again", folder)
         return None
     return files
 
@@ -155,8 +156,8 @@ def _made(folder: Path, origin: ExportOrigin, write: Write) -> Files:
 
 def _made_elsewhere(folder: Path, origin: ExportOrigin, write: Write, error: OSError) -> Files:
     logger.warning(
-        "%s cannot be written (%s), so the model is converted into a temporary folder, and "
-        "converted again next time",
+        "%s cannot be written (%s), so the model is converted into a temporary folder. The next "
+        "command converts it again",
         folder,
         error.strerror,
     )
@@ -167,7 +168,8 @@ def _made_elsewhere(folder: Path, origin: ExportOrigin, write: Write, error: OSE
 def _publish(unfinished: Path, folder: Path) -> None:
     """Rename a complete folder to its final name.
 
-    A folder of that name is replaced: it is damaged, or another process has just written it.
+    An existing folder with the final name is replaced. Such a folder is damaged, or another process
+    has just written it.
     """
     condemned = unfinished.with_name(f"{unfinished.name}-condemned{UNFINISHED}")
     try:

@@ -10,14 +10,14 @@ def library() -> Any:
     """Return the module `ctranslate2`.
 
     Raises:
-        EngineError: it is not installed.
+        EngineError: CTranslate2 is not installed.
     """
     try:
         import ctranslate2
     except ImportError as error:
         raise EngineError(
-            f"CTranslate2 cannot be used here ({error}). Install it with: pip install "
-            "'transloom[ctranslate2]'; or omit --engine to translate with transloom"
+            f"CTranslate2 cannot be imported ({error}). Install it with pip install "
+            "'transloom[ctranslate2]', or omit --engine to translate with transloom's own engine"
         ) from error
     return ctranslate2
 
@@ -26,7 +26,7 @@ def specifications() -> Any:
     """Return the module `ctranslate2.specs`, which describes the structure of models.
 
     Raises:
-        EngineError: the library is not installed.
+        EngineError: CTranslate2 is not installed.
     """
     library()
     import ctranslate2.specs
@@ -38,11 +38,11 @@ def require_compute_type(wanted: ComputeType) -> None:
     """Check that this machine's CPU supports a compute type.
 
     Raises:
-        EngineError: the CPU does not support it, or the library is not installed.
+        EngineError: the CPU does not support the compute type, or CTranslate2 is not installed.
     """
     possible = sorted(library().get_supported_compute_types("cpu"))
     if wanted not in possible:
         raise EngineError(
             f"--compute-type is {wanted}, but on this CPU CTranslate2 supports only "
-            f"{', '.join(possible)}. Choose one of these"
+            f"{', '.join(possible)}. Name one of these types"
         )

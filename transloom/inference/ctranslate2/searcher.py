@@ -1,28 +1,30 @@
-"""Search by CTranslate2 instead of our own search.
+"""Beam search by CTranslate2 instead of our own search.
 
     batch ─▶ pieces ─▶ [ CTranslate2, on several threads ] ─▶ pieces, scores ─▶ rescored hypotheses
 
-CTranslate2's beam search with a beam of k equals ours. Each step has 2k candidates; those among the
-best k that end with EOS are finished hypotheses. A sentence is complete when it has k of them.
+CTranslate2's beam search with a beam of k works like ours. Each step has 2k candidates; those among
+the best k that end with EOS are finished hypotheses. A sentence is complete when it has k finished
+hypotheses.
 
-There are these differences, which this module handles as follows:
+The two searches differ in these points, which this module handles:
 
   - CTranslate2's score is log-probability / length^α; ours is log-probability /
     ((5 + length) / 6)^α. So we compute the log-probability from CTranslate2's score, and rescore
-    and sort the hypotheses by our formula. With float32 the log-probabilities equal ours within
-    1e-3; with int8 they are those of the rounded weights. If more than k hypotheses end,
-    CTranslate2's own score decides which k it returns. We therefore choose its exponent such that
-    both divisors grow at the same rate around the length of the sources.
+    and sort the hypotheses by our formula. With float32, the log-probabilities equal ours within
+    1e-3. With int8, they are the log-probabilities of a network with rounded weights. If more
+    than k hypotheses end, CTranslate2's own score decides which k it returns. We therefore choose
+    CTranslate2's exponent such that both divisors grow at the same rate around the length of the
+    sources.
   - CTranslate2 has one length limit per batch, and truncates longer hypotheses. Our search has a
-    limit per sentence, and forces EOS there. If a hypothesis reaches its sentence's limit, our
-    search translates the sentence again.
+    limit per sentence, and forces EOS at that limit. If a hypothesis reaches its sentence's
+    limit, our search translates the sentence again.
   - Like our search, CTranslate2 never chooses PAD and BOS, but it renormalises the probabilities of
     the other tokens.
   - CTranslate2 does not translate empty sentences; our search translates them instead.
   - CTranslate2 scores a prefix as 0. We compute the log-probability of the prefix separately, and
-    add it. Directly after a prefix, only the best hypothesis can end.
+    add it to the score. Directly after a prefix, only the best hypothesis can end.
 
-This follows release 4.8.5, src/decoding.cc.
+These statements were checked in src/decoding.cc of CTranslate2 4.8.5.
 """
 
 import math
@@ -50,7 +52,7 @@ from transloom.inference.ctranslate2.library import library
 from transloom.inference.engine_names import ComputeType
 from transloom.inference.search_processes import Found
 
-# Maximum source tokens, padding included, that one thread translates at once.
+# Maximum source tokens, padding included, of a batch that one thread translates.
 TOKENS_AT_ONCE = 1024
 # Number of batches per thread that are submitted before the first result is awaited.
 BATCHES_AHEAD = 2
@@ -66,7 +68,7 @@ class SearchedBatch:
     """Batch that was submitted to CTranslate2.
 
     Attributes:
-        source_bs: sources, padded at the end, for our own search.
+        source_bs: source token ids, padded at the end, which our own search reads.
         limits: maximum tokens of each translation, EOS included.
         prefixes: token ids with which each translation must begin, without padding.
         rows: rows of the batch that CTranslate2 translates.
@@ -85,7 +87,7 @@ class SearchedBatch:
 
 
 class CTranslate2Searcher:
-    """Searcher with a CTranslate2 model and the network from which it was converted."""
+    """Searcher with a CTranslate2 model and the network from which the model was converted."""
 
     def __init__(
         self,
@@ -99,8 +101,9 @@ class CTranslate2Searcher:
         """Prepare the searcher; the model is loaded on first use.
 
         Args:
-            network: searches the sentences that CTranslate2 cannot translate as we do.
-            tokenizers: by field.
+            network: network of our own search, for sentences that CTranslate2 would translate
+                differently.
+            tokenizers: the tokenizer of each field, by the field's name.
             files: returns the model's files, by name.
             positions: number of rows of the model's position table; our own search translates
                 longer sentences.
@@ -128,7 +131,7 @@ class CTranslate2Searcher:
         """Yield a searcher that translates in several threads of this process.
 
         Args:
-            processes: number of threads that translate at once; they share the cores.
+            processes: number of threads that translate in parallel; they share the cores.
         """
         if processes == 1:
             yield self
@@ -136,7 +139,7 @@ class CTranslate2Searcher:
         yield _Workers(self, self._translator(processes), processes)
 
     def processes_for(self, sentences: int, bytes_of_longest: int = 0) -> int:
-        """Return the number of threads: one per core, since threads share the weights."""
+        """Return the configured number of threads, because threads share the weights."""
         return self._threads
 
     @cached_property
@@ -262,7 +265,7 @@ class CTranslate2Searcher:
         Args:
             exponent: exponent of CTranslate2's length penalty.
             limit: the sentence's maximum number of tokens, EOS included.
-            of_prefix: log-probability of the prefix; 0 if there is none.
+            of_prefix: log-probability of the prefix, or 0 without a prefix.
         """
         hypotheses = []
         for pieces, score in zip(result.hypotheses, result.scores, strict=True):
@@ -321,16 +324,16 @@ class _Pieces:
 
 
 def exponent_near(alpha: float, length: float) -> float:
-    """Return x such that length^x has the relative growth of ((5 + length) / 6)^α at this length.
+    """Return x such that length^x grows at the relative rate of ((5 + length) / 6)^α.
 
-    That is x = α · length / (length + 5). The result is never 0, since CTranslate2 would then stop
-    earlier (see NO_PENALTY).
+    At the given length, x is α · length / (length + 5). The result is at least NO_PENALTY, because
+    CTranslate2 would stop earlier with 0.
     """
     return max(NO_PENALTY, alpha * length / (length + 5))
 
 
 def _prefix_scores(translator: Any, sources: list[list[str]], begun: list[list[str]]) -> list[Any]:
-    """Return each prefix's pending log-probabilities: of its tokens, then of EOS."""
+    """Return a pending result for each prefix: the log-probabilities of its tokens and of EOS."""
     scores: list[Any] = translator.score_batch(
         sources,
         begun,

@@ -31,8 +31,8 @@ from transloom.inference.translator import Translator
 
 # Number of actors that may die while they translate one chunk. After one more, the command fails.
 MAX_CHUNK_FAILURES = 3
-# Chunks assigned to an actor at once: one that it translates, and the next one, so that it never
-# waits for the driver.
+# Number of chunks assigned to an actor: the one that it translates, and the next one, so that the
+# actor never waits for the driver.
 CHUNKS_AHEAD = 2
 POLL_SECONDS = 5.0  # maximum wait for a result between two checks of Ray
 POLLS_BEFORE_NOTICE = 12  # polls without a result before missing actors are reported
@@ -43,8 +43,8 @@ class TranslatorOrigin:
     """Description of a translator, from which an actor loads it.
 
     Attributes:
-        runs: for each run its folder, a checkpoint, and the sha256 of its checkpoint.json. Several
-            runs are an ensemble.
+        runs: (folder, checkpoint, sha256 of checkpoint.json) of each run. Several runs form an
+            ensemble.
         threads: number of compute threads.
     """
 
@@ -68,9 +68,9 @@ class TranslatorOrigin:
         ):
             if (sha256 := sha256_of(found.path / HEADER)) != expected:
                 raise RunMismatchError(
-                    f"The checkpoint {checkpoint} of {run} has sha256 {sha256[:16]}… on the node "
-                    f"of an actor, {expected[:16]}… where the command runs: all nodes must see "
-                    "the same run folder"
+                    f"The checkpoint {checkpoint} of {run} has the sha256 {sha256[:16]}… on an "
+                    f"actor's node, but {expected[:16]}… on the command's node. Make the same run "
+                    "folder available on all nodes"
                 )
         return translator
 
@@ -106,7 +106,7 @@ class ActorResources:
     """Number of actors, and the resources of each.
 
     Attributes:
-        actors: number of actors, or None for as many as the cluster has free resources for.
+        actors: number of actors, or None to use all free resources of the cluster.
         cpus, gpus: number that Ray reserves for each actor.
     """
 
@@ -128,8 +128,8 @@ class ChunkScheduler:
         """Determine the number of actors; `results` starts them.
 
         Raises:
-            ClusterError: `resources` does not give the number, and not even one actor fits on the
-                cluster's free resources.
+            ClusterError: `resources.actors` is None, and the cluster's free resources do not
+                suffice for one actor.
         """
         self._arguments = (origin, wanted)
         self._resources = resources
@@ -210,10 +210,10 @@ class ChunkScheduler:
     def _collect_result(
         self, answer: Any, actor: Any, chunk: int | None, waiting: deque[int]
     ) -> list[str] | None:
-        """Return the output lines of a chunk.
+        """Return the output lines of a chunk, or None if the answer has no lines.
 
-        Return None for the result of `open`, and if the actor died. In the latter case its chunk is
-        queued again, and a new actor is started.
+        The answer has no lines if it is the result of `open`, or if the actor died. After a death,
+        the actor's chunk is queued again, and a new actor is started.
         """
         try:
             found: list[str] | None = ray.get(answer)
@@ -241,10 +241,10 @@ class ChunkScheduler:
                 f"memory: {error}. Raise --cpus-per-actor or lower --actors, and start the same "
                 "command again to continue"
             ) from error
-        if actor in self._actors:  # otherwise the actor's other chunk has reported it
+        if actor in self._actors:  # otherwise its other chunk reported the death
             self._actors.remove(actor)
             self._open = [other for other in self._open if other is not actor]
-            self._tell("An actor died; its lines are translated by another one")
+            self._tell("An actor died; another actor translates its lines")
             self._start_actor()
 
     def _report_missing_actors(self) -> None:
@@ -252,16 +252,16 @@ class ChunkScheduler:
             resources = self._resources
             self._tell(
                 f"No actor has started in {POLLS_BEFORE_NOTICE * POLL_SECONDS:.0f} s: each needs "
-                f"{counted(resources.cpus, 'CPU')} and {counted(resources.gpus, 'GPU')}, which "
-                "the cluster does not have free"
+                f"{counted(resources.cpus, 'CPU')} and {counted(resources.gpus, 'GPU')}, and "
+                "the cluster does not have these resources free"
             )
 
 
 def _free_slots(resources: ActorResources) -> int:
-    """Return the number of actors that fit on the cluster's free resources.
+    """Return the number of actors for which the cluster's free resources suffice.
 
     Raises:
-        ClusterError: not even one actor fits.
+        ClusterError: the free resources do not suffice for one actor.
     """
     free, cpus, gpus = ray.available_resources(), resources.cpus, resources.gpus
     needed = {"CPU": cpus, "GPU": gpus}
@@ -270,7 +270,7 @@ def _free_slots(resources: ActorResources) -> int:
         raise ClusterError(
             f"The cluster has {counted(free.get('CPU', 0.0), 'CPU')} and "
             f"{counted(free.get('GPU', 0.0), 'GPU')} free, "
-            f"but an actor needs {counted(cpus, 'CPU')} and {counted(gpus, 'GPU')}: lower "
-            "--cpus-per-actor and --gpus-per-actor, or set the number to wait for with --actors"
+            f"but an actor needs {counted(cpus, 'CPU')} and {counted(gpus, 'GPU')}. Lower "
+            "--cpus-per-actor or --gpus-per-actor, or set --actors to wait for free resources"
         )
     return slots

@@ -144,9 +144,12 @@ class ChunkStore:
     def owned(self, card: WorkMetadata) -> Iterator[list[int]]:
         """Lock the folder during the context, and yield the numbers of the unfinished chunks.
 
+        Args:
+            card: the metadata of this command.
+
         Raises:
-            ClusterError: the output exists, another command holds the lock, or the metadata differs
-                from that of the stored results. The message has both values.
+            ClusterError: the output exists, another command holds the lock, or `card` differs
+                from the stored metadata. In the last case, the message lists the differences.
         """
         if self.output.exists():
             raise ClusterError(f"{self.output} already exists: remove it, or name another --output")
@@ -156,13 +159,14 @@ class ChunkStore:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise ClusterError(
-                    f"Another command works in {self.folder}: wait for it, or name another --output"
+                    f"Another command works in {self.folder}: wait until it ends, or name another "
+                    "--output"
                 ) from error
             self._check(card)
             yield [number for number in range(self._chunks) if self._result(number) is None]
 
     def keep(self, number: int, lines: Sequence[str]) -> None:
-        """Store a chunk's output, synced to disk."""
+        """Store a chunk's output, and sync it to disk."""
         text = "".join(f"{line}\n" for line in lines).encode()
         write_atomically(
             self._file(number), f"{hashlib.sha256(text).hexdigest()}\n".encode() + text
@@ -191,7 +195,7 @@ class ChunkStore:
         shutil.rmtree(self.folder)
 
     def _check(self, card: WorkMetadata) -> None:
-        """Write the metadata, or compare it with that of an earlier command.
+        """Write the metadata, or compare it with the metadata that an earlier command has written.
 
         Raises:
             ClusterError: the metadata differs, or the earlier metadata is damaged.

@@ -2,8 +2,9 @@
 
     file ─▶ check of all lines ─▶ chunks ─▶ actors ─▶ a stored result per chunk ─▶ OUT
 
-A chunk has as many lines as the local command translates at once, so both commands write the same
-bytes. Lines are read when their chunk is assigned to an actor, so few lines are in memory at once.
+A chunk has SENTENCES_AT_ONCE lines, like a batch of the command without `--on-cluster`, so both
+commands write the same bytes. Lines are read when their chunk is assigned to an actor, so that only
+a few lines are in memory at any time.
 """
 
 import time
@@ -43,17 +44,17 @@ def translate_on_cluster(
     address: str | None,
     console: Terminal,
 ) -> None:
-    """Translate a file into an output file, or continue such work after an interruption.
+    """Translate a file into an output file, or continue an interrupted translation.
 
     Args:
         address: HOST:PORT of a running cluster, or `auto`; None to start Ray on this machine.
 
     Raises:
         CorpusError: the file cannot be read, or a sentence is too long; nothing is translated.
-        ClusterError: the work was begun with other settings, or the cluster cannot do it.
+        ClusterError: the stored results were made with other settings, or the cluster fails.
         RunMismatchError: the model reads preceding sentences as context.
     """
-    require_no_context(translator, "--on-cluster separates lines from the preceding ones")
+    require_no_context(translator, "--on-cluster translates lines without this context")
     if file == STANDARD_INPUT:
         raise ClusterError(
             "Standard input cannot be read again to continue a cluster's work: name a file"

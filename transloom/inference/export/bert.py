@@ -48,24 +48,24 @@ print(tokenizer.decode(logits[ids == tokenizer.mask_token_id].argmax(dim=-1)))
 
 
 def write_bert(trained: TrainedNetwork, folder: Path) -> str:
-    """Write the files into a folder, and return the architecture's name.
+    """Write a masked language model and its tokenizer, and return the architecture's name.
 
     The folder also gets the SentencePiece model, from which tokenizer.json is generated. A run that
-    starts from this folder compares that model with its dataset's, so that every id means the same
-    piece in both.
+    starts from this folder compares that model with its dataset's model, so that every id means the
+    same piece in both.
 
     Raises:
         ModelError: BERT does not support the network; the message names the setting.
-        TrainerError: tokenizer.json does not support the tokenizer.
+        TrainerError: tokenizer.json cannot represent the tokenizer.
     """
     return _write(trained, folder, pairs=False)
 
 
 def write_bert_of_pairs(trained: TrainedNetwork, folder: Path) -> str:
-    """Write the files like `write_bert`, for a network trained on pairs.
+    """Write the files like `write_bert`, for a network trained on pairs, and add a README.md.
 
     Both sides of a pair begin with BOS. Positions restart at the second side, which is not BERT's
-    default; the README.md in the folder shows how to pass them.
+    default; the README.md shows how to pass them.
     """
     data = trained.recipe.data
     assert isinstance(data, PairDataConfig)
@@ -76,17 +76,17 @@ def write_bert_of_pairs(trained: TrainedNetwork, folder: Path) -> str:
 
 
 def write_bert_labels(trained: TrainedNetwork, folder: Path) -> str:
-    """Write the files into a folder, and return the architecture's name.
+    """Write a classifier and its tokenizer into a folder, and return the architecture's name.
 
     Raises:
         ModelError: BERT does not support the network; the message names the setting.
-        TrainerError: tokenizer.json does not support the tokenizer.
+        TrainerError: tokenizer.json cannot represent the tokenizer.
     """
     network, tokenizer, data = trained.model, trained.tokenizers[TEXT], trained.recipe.data
     if not isinstance(network, LabelModel):
         raise ModelError(
             f"model.network is {trained.recipe.model.network}, but only label_texts and "
-            "label_tokens have BERT's layout. Export a run of one of these networks."
+            "label_tokens can be exported in BERT's format. Export a run of one of these networks."
         )
     assert isinstance(data, LabelsDataConfig)
     found = to_bert_labels(network, tokenizer.pad_id, data.labels)
@@ -98,8 +98,8 @@ def _write(trained: TrainedNetwork, folder: Path, *, pairs: bool) -> str:
     tokenizer = shared_tokenizer(trained.tokenizers)
     if not isinstance(network, MaskedLanguageModel):
         raise ModelError(
-            f"model.network is {trained.recipe.model.network}, but only encoder_only has BERT's "
-            "layout. Export a run of that network."
+            f"model.network is {trained.recipe.model.network}, but only encoder_only can be "
+            "exported in BERT's format. Export a run of that network."
         )
     found = to_bert(network, tokenizer.pad_id)
     return write_bert_folder(folder, found, tokenizer, second_begins=pairs)

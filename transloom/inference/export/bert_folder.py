@@ -1,4 +1,4 @@
-"""Writer of a folder with a network in BERT's format, and its tokenizer."""
+"""Function that writes a network in BERT's format, and its tokenizer, into a folder."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,7 +30,7 @@ def write_bert_folder(
         more: contents of other files, by name; None if there are none.
 
     Raises:
-        TrainerError: tokenizer.json does not support the tokenizer.
+        TrainerError: tokenizer.json cannot represent the tokenizer.
     """
     longest: int = found.config["max_position_embeddings"]
     mask = _mask_of(tokenizer)

@@ -76,7 +76,7 @@ def write_ctranslate2(
     Raises:
         ModelError: CTranslate2 does not support the network or a tokenizer; the message says why.
         TrainerError: a tokenizer rewrites text before its SentencePiece model reads it.
-        EngineError: the library is not installed.
+        EngineError: CTranslate2 is not installed.
     """
     require_plain(trained.tokenizers.values())
     positions = positions_of(trained.recipe)
@@ -96,7 +96,7 @@ def require_plain(tokenizers: Iterable[Tokenizer]) -> None:
         if isinstance(tokenizer, SentencePieceTokenizer) and tokenizer.is_verbatim:
             raise TrainerError(
                 f"{tokenizer.name} was trained with tokenizer.verbatim, which escapes line ends "
-                "and some characters before segmentation; a program with only the SentencePiece "
-                "model does not. Translate with --engine ctranslate2, or export a run with "
-                "tokenizer.verbatim=false."
+                "and some characters before segmentation. A program that has only the "
+                "SentencePiece model does not escape them. Translate with --engine ctranslate2, or "
+                "export a run with tokenizer.verbatim=false."
             )

@@ -13,9 +13,9 @@ produces the ids of SentencePiece 0.2, except for texts that contain the name of
     `tokenizers` instead merges in the order of a list of pairs. The exported list has every pair
     that forms a piece, ordered by the score of that piece.
   - In a unigram model, special pieces and bytes have the score 0, so a segmentation could contain
-    them. The export replaces that score by one so low that a segmentation contains them only for
-    unknown characters. A text that contains the name of a byte, such as `<0x41>`, becomes that byte
-    if the model has no piece "<".
+    them. The export lowers their score so much that a segmentation contains them only for unknown
+    characters. A text that contains the name of a byte, such as `<0x41>`, becomes that byte if the
+    model has no piece "<".
 """
 
 import base64
@@ -39,12 +39,12 @@ def tokenizer_files(
     """Return the contents of tokenizer.json and tokenizer_config.json, by name.
 
     Args:
-        mask: the piece that replaces hidden pieces, or None if the tokenizer has none.
+        mask: the piece that replaces hidden pieces, or None if the tokenizer has no such piece.
         max_length: maximum tokens of a text, BOS and EOS included.
         second_begins: True if the second text of a pair begins with BOS, too.
 
     Raises:
-        TrainerError: tokenizer.json does not support the tokenizer.
+        TrainerError: tokenizer.json cannot represent the tokenizer.
     """
     model, verbatim = _model_of(tokenizer)
     joins = any(p.piece.startswith(SPACE) and len(p.piece) > 1 for p in model.pieces)
@@ -79,7 +79,7 @@ def tokenizer_files(
 
 
 def _model_of(tokenizer: Tokenizer) -> tuple[ModelProto, bool]:
-    """Return the SentencePiece model, and True if it is verbatim.
+    """Return the SentencePiece model, and True if it was trained with tokenizer.verbatim.
 
     Raises:
         TrainerError: the library `tokenizers` cannot reproduce the model's segmentation.
@@ -87,7 +87,7 @@ def _model_of(tokenizer: Tokenizer) -> tuple[ModelProto, bool]:
     if not isinstance(tokenizer, SentencePieceTokenizer):
         raise TrainerError(
             f"{tokenizer.name} is of the kind {tokenizer.kind}, but tokenizer.json is written "
-            "only for SentencePiece models. Export a run with such a tokenizer."
+            "only for SentencePiece models. Export a run with a SentencePiece tokenizer."
         )
     model = ModelProto()
     model.ParseFromString(tokenizer.model)
@@ -138,7 +138,7 @@ def _replaced(found: str, content: str) -> dict[str, Any]:
 
 
 def _escaping() -> dict[str, Any]:
-    """Return the replacements of `sentence_piece.escape`; the first is for the escape character."""
+    """Return the replacements of `sentence_piece.escape`, with the escape character first."""
     return {
         "type": "Sequence",
         "normalizers": [_replaced(found, written) for found, written in reversed(ESCAPES.items())],
@@ -146,7 +146,7 @@ def _escaping() -> dict[str, Any]:
 
 
 def _unescaping() -> dict[str, Any]:
-    """Return the replacements of `sentence_piece.unescape`; the last restores escape characters."""
+    """Return the replacements of `sentence_piece.unescape`, with the escape character last."""
     meant = [_replaced(written, found) for found, written in ESCAPES.items()]
     pieces = [_replaced(SPACE, " "), {"type": "ByteFallback"}, {"type": "Fuse"}]
     return {"type": "Sequence", "decoders": [*pieces, *meant]}

@@ -12,7 +12,7 @@ TOKENIZER_FILE = "tokenizer.model"
 
 
 def write_language_model(trained: TrainedNetwork, folder: Path) -> str:
-    """Write the files into a folder, and return the architecture's name.
+    """Write a language model and its tokenizer into a folder, and return the architecture's name.
 
     Raises:
         ModelError: neither format supports the network; the message names the settings.
@@ -20,8 +20,8 @@ def write_language_model(trained: TrainedNetwork, folder: Path) -> str:
     network, tokenizer = trained.model, trained.tokenizers[TEXT]
     if not isinstance(network, DecoderOnly):
         raise ModelError(
-            f"model.network is {trained.recipe.model.network}, but only decoder_only has a "
-            "Hugging Face layout. Export a run of that network."
+            f"model.network is {trained.recipe.model.network}, but only decoder_only can be "
+            "exported in the format of GPT-2 or Llama. Export a run of that network."
         )
     architecture: str = to_hugging_face(network).config["architectures"][0]
     save_hugging_face(

@@ -18,7 +18,7 @@ CARD_FILE = "README.md"
 
 
 def write_marian(trained: TrainedNetwork, folder: Path) -> str:
-    """Write the files into a folder, and return the architecture's name.
+    """Write the model, its tokenizers and a model card, and return the architecture's name.
 
     Raises:
         ModelError: Marian does not support the network; the message names the setting.
@@ -27,8 +27,8 @@ def write_marian(trained: TrainedNetwork, folder: Path) -> str:
     network, data, decoding = trained.model, trained.recipe.data, trained.recipe.decoding
     if not isinstance(network, Transformer):
         raise ModelError(
-            f"model.network is {trained.recipe.model.network}, but only transformer has a "
-            "Hugging Face layout. Export a run of that network."
+            f"model.network is {trained.recipe.model.network}, but only transformer can be "
+            "exported in Marian's format. Export a run of that network."
         )
     assert isinstance(data, PairDataConfig)
     assert isinstance(decoding, DecodingConfig)
@@ -49,9 +49,10 @@ def write_marian(trained: TrainedNetwork, folder: Path) -> str:
 
 
 def max_positions(data: PairDataConfig, decoding: DecodingConfig) -> int:
-    """Return the maximum positions: enough for the run's longest sources and their translations.
+    """Return the number of positions for the run's longest sources and their translations.
 
-    A translation needs one position more than it has tokens, for BOS. The minimum is MAX_POSITIONS.
+    A translation of n tokens needs n + 1 positions, because BOS precedes it. The result is at least
+    MAX_POSITIONS.
     """
     longest = int(decoding.max_length_factor * data.max_source_length)
     return max(MAX_POSITIONS, data.max_source_length, longest + decoding.max_extra_length + 1)

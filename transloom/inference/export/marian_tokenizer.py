@@ -1,7 +1,7 @@
 """Export of a run's tokenizers to the files of transformers' MarianTokenizer.
 
     source.spm, target.spm      SentencePiece models, unchanged
-    vocab.json                  piece → id; also target_vocab.json if the sides have different ones
+    vocab.json                  piece → id; also target_vocab.json if the vocabularies differ
     tokenizer_config.json       special pieces, languages, and options for reading text
 
 The files follow transformers 5.23.0. MarianTokenizer then produces the same ids as transloom:
@@ -39,7 +39,7 @@ def tokenizer_files(
     """Return the content of each file by its name.
 
     Args:
-        tokenizers: by field.
+        tokenizers: the tokenizer of each field, by the field's name.
         tags: tags of the run's corpora.
         languages: language codes by field, such as "en".
         max_length: maximum tokens of a source, EOS included.
@@ -84,7 +84,7 @@ def vocabulary(tokenizer: Tokenizer, tags: Sequence[str]) -> dict[str, int]:
 
 
 def called(tag: str) -> str:
-    """Return the beginning of a text by which MarianTokenizer recognises a tag."""
+    """Return a tag in the form that MarianTokenizer recognises at the beginning of a text."""
     return tag if tag.startswith(">>") and tag.endswith("<<") else f">>{tag}<<"
 
 
@@ -95,7 +95,7 @@ def _sentence_piece_model(tokenizer: Tokenizer) -> bytes:
     if not isinstance(tokenizer, SentencePieceTokenizer):
         raise TrainerError(
             f"{tokenizer.name} is of the kind {tokenizer.kind}, but {TOKENIZER_CLASS} reads "
-            "only SentencePiece models. Export a run with such tokenizers."
+            "only SentencePiece models. Export a run with SentencePiece tokenizers."
         )
     if tokenizer.is_verbatim:
         raise TrainerError(

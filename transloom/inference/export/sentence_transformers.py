@@ -6,8 +6,8 @@
     sentence_bert_config.json                        maximum number of tokens
     config_sentence_transformers.json                cosine as the similarity of vectors
 
-The files follow sentence-transformers 6.2.0. Steps and kinds of pooling have the names of its
-earlier versions, which 6.2.0 also accepts.
+The files follow sentence-transformers 6.2.0. Steps and kinds of pooling have the names of earlier
+versions; 6.2.0 accepts these names, too.
 """
 
 import json
@@ -28,13 +28,13 @@ POOLING = {"first": "pooling_mode_cls_token", "mean": "pooling_mode_mean_tokens"
 
 
 def write_sentence_transformer(trained: TrainedNetwork, folder: Path) -> str:
-    """Write the files into a folder, and return a short description of the model.
+    """Write a sentence encoder and its tokenizer into a folder; return a description of the model.
 
     The folder also gets the SentencePiece model, from which tokenizer.json is generated.
 
     Raises:
         ModelError: BERT does not support the network; the message names the setting.
-        TrainerError: tokenizer.json does not support the tokenizer.
+        TrainerError: tokenizer.json cannot represent the tokenizer.
     """
     network, tokenizer = trained.model, trained.tokenizers[SOURCE]
     if not isinstance(network, SentenceEncoder):

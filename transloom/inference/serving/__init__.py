@@ -7,7 +7,7 @@
                                                         ▼
                          dispatcher.py ──▶ Ray Serve ──▶ replica.py: Translator
                                                           └ checkpoint_reloader.py
-    serve.py starts all of it, and stops it on SIGINT or SIGTERM.
+    serve.py starts these components, and stops them on SIGINT or SIGTERM.
 
 The HTTP server is our own; Ray Serve's proxy is not started. Our server checks the size of a
 request before it processes the request, and forms batches from the sentences of all requests. If a

@@ -22,11 +22,11 @@ class Batch:
 
 @dataclass(frozen=True)
 class Found:
-    """Translations of one sentence, or the problem because of which it has none.
+    """Translations of one sentence, or the reason why it has none.
 
     Attributes:
-        translations: (text, score, alignment) of each, the best first. The alignment is None unless
-            the request asks for alignments.
+        translations: (text, score, alignment) of each translation, the best first. The alignment is
+            None unless the request asks for alignments.
         problem: None if the sentence was translated.
     """
 

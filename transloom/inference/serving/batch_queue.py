@@ -12,8 +12,8 @@ from typing import Generic, NamedTuple, TypeVar
 
 Owner = TypeVar("Owner")
 
-# A sentence on which more replicas than this were lost is translated alone. If this sentence causes
-# the losses, no other sentence fails because of it.
+# Maximum number of replica losses of a sentence that still shares a batch. After more losses, the
+# sentence is translated alone, so that no other sentence fails if this one causes the losses.
 MAX_LOSSES_IN_SHARED_BATCH = 1
 
 
@@ -62,7 +62,7 @@ class SentenceQueue(Generic[Owner]):
 
         Args:
             batch_tokens: maximum size of a batch: its rows times the tokens of its longest row.
-            wait_seconds: maximum time that a sentence waits for others to share a batch with.
+            wait_seconds: maximum time that a sentence waits for other sentences of its batch.
         """
         self._batch_tokens = batch_tokens
         self._wait_seconds = wait_seconds

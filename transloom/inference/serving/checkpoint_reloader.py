@@ -1,4 +1,4 @@
-"""Reloading of the served checkpoint when a checkpoint that `--follow` prefers is complete.
+"""Reload the served checkpoint when a checkpoint that `--follow` prefers is complete.
 
     read the run folder ──▶ preferred checkpoint? ──▶ verify and load it ──▶ serve it from now on
                                                    └ damaged: report it, and keep the current one
@@ -43,7 +43,8 @@ def candidates(run: RunFolder, follow: Follow) -> list[Path]:
     """Return the folders of checkpoints to try, in order of preference.
 
     For `newest`, checkpoints with an unreadable header are included, so that they are reported;
-    averages come last. For `best` and `average`, such checkpoints are left out.
+    averages come last. For `best` and `average`, checkpoints with an unreadable header are left
+    out.
     """
     steps = list_checkpoints(run.checkpoints)[::-1]
     if follow in ("newest", "nothing"):
@@ -65,11 +66,11 @@ def candidates(run: RunFolder, follow: Follow) -> list[Path]:
 
 
 class CheckpointReloader(Generic[Loaded]):
-    """Checkpoint that is served, and replaced when a preferred one is complete.
+    """Served checkpoint, which is replaced when a preferred checkpoint is complete.
 
     Attributes:
         current: the served checkpoint, as loaded by `load`.
-        name: name of its folder.
+        name: name of the served checkpoint's folder.
         changes: number of reloads.
         damaged: problems of preferred checkpoints that could not be loaded.
     """
@@ -78,8 +79,8 @@ class CheckpointReloader(Generic[Loaded]):
         """Load the first checkpoint.
 
         Args:
-            checkpoint: a step or the name of an average, which is then never replaced. None for the
-                checkpoint that `follow` selects.
+            checkpoint: a step or the name of an average; this checkpoint is never replaced. None
+                loads the checkpoint that `follow` selects.
             load: loads and verifies a checkpoint.
 
         Raises:
@@ -104,12 +105,12 @@ class CheckpointReloader(Generic[Loaded]):
             return
         found = self._first_intact(None)
         if found is None:
-            why = "; ".join(self.damaged) or f"there is none for --follow {follow} yet"
+            why = "; ".join(self.damaged) or f"it has none for --follow {follow} yet"
             raise CheckpointError(f"{run} has no checkpoint to translate with: {why}")
         self.name, self.current = found
 
     def reload(self) -> bool:
-        """Load a checkpoint that is preferred to the current one; return True if one was loaded."""
+        """Load a checkpoint that is preferred to the current one; return True after a change."""
         if self._follow == "nothing":
             return False
         found = self._first_intact(self.name)
@@ -129,17 +130,17 @@ class CheckpointReloader(Generic[Loaded]):
         if self.damaged != self._logged:
             self._logged = self.damaged
             for problem in self._logged:
-                logger.warning("%s; %s is kept", problem, self.name)
+                logger.warning("%s. This replica keeps %s", problem, self.name)
 
     def _first_intact(self, present: str | None) -> tuple[str, Loaded] | None:
-        """Return the first candidate that can be loaded, or None if none is preferred.
+        """Load the first intact checkpoint that is preferred to the current one.
 
         Args:
-            present: name of the current checkpoint; only candidates before it are tried. None if no
-                checkpoint is loaded.
+            present: name of the current checkpoint, or None if no checkpoint is loaded.
 
         Returns:
-            The name of the checkpoint's folder, and the loaded checkpoint.
+            The name of the checkpoint's folder, and the loaded checkpoint. None if no preferred
+            checkpoint can be loaded.
         """
         damaged, found = [], None
         for path in candidates(self._run, self._follow):

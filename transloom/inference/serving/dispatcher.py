@@ -25,7 +25,7 @@ from transloom.inference.serving.metrics import ServingMetrics
 from transloom.inference.serving.settings import Batching, Limits
 
 POLL_SECONDS = 2.0
-# A replica whose last report is older than this no longer counts as available.
+# A replica whose last report is older than this is considered unavailable.
 RECENT_SECONDS = 30.0
 MAX_LOSSES = 4
 PAUSE_SECONDS = 0.2  # between the loss of a replica and the next batch
@@ -178,8 +178,8 @@ class Dispatcher:
         )
 
     def _recent_replicas(self) -> list[ReplicaStatus]:
-        # A replica that translates a batch cannot report, so the limit counts from the oldest batch
-        # in progress.
+        # A replica that translates a batch cannot report its status. RECENT_SECONDS is therefore
+        # counted back from the time when the oldest batch in progress was sent.
         since = min([time.monotonic(), *self._under_way]) - RECENT_SECONDS
         return [current_status for at, current_status in self._standings.values() if at >= since]
 
@@ -190,8 +190,8 @@ class Dispatcher:
             raise RefusedError(
                 429,
                 "queue_full",
-                f"{counted(waiting, 'sentence')} already wait, and at most {most:,} may: "
-                "retry later",
+                f"the queue has {counted(waiting, 'sentence')}, and its limit is {most:,}: retry "
+                "later",
                 retry_after_seconds=1,
             )
 
@@ -216,7 +216,7 @@ class Dispatcher:
                 (await self._ask(Batch(RequestedSearch(None, 1, False, False)))).current_status
             )
         except ReplicaLostError:
-            pass  # the next poll may reach another one
+            pass  # the next poll may reach another replica
         except Exception:  # a bug; this task must still send further batches
             logger.exception("a replica of %s did not return its status", self.name)
 
@@ -234,7 +234,7 @@ class Dispatcher:
             await self._lost(sentences, error)
         except Exception:  # a bug or lack of memory: the next batch may succeed
             logger.exception("a batch of %s failed", self.name)
-            problem = RefusedError(500, "failed", "these sentences could not be translated")
+            problem = RefusedError(500, "failed", "the translation failed; see the server's log")
             for one in sentences:
                 one.owner.fail(problem)
         else:
@@ -251,13 +251,13 @@ class Dispatcher:
 
     async def _lost(self, sentences: list[Sentence[_Pending]], error: ReplicaLostError) -> None:
         logger.warning(
-            "a replica of %s was lost with %s: %s",
+            "a replica of %s was lost while it translated %s: %s",
             self.name,
             counted(len(sentences), "sentence"),
             error,
         )
         self._metrics.lost_batches.labels(self.name).inc()
-        self._standings.clear()  # unknown which one was lost; the others will report again
+        self._standings.clear()  # the lost one is unknown, and the others will report again
         again = [one for one in sentences if not one.owner.done.done()]
         for one in again:
             if one.losses + 1 >= MAX_LOSSES:
@@ -265,7 +265,8 @@ class Dispatcher:
                     RefusedError(
                         503,
                         "failed",
-                        f"{MAX_LOSSES} replicas were lost with sentence {one.position + 1}",
+                        f"{MAX_LOSSES} replicas were lost while they translated sentence "
+                        f"{one.position + 1}: retry later",
                         one.position,
                         retry_after_seconds=5,
                     )
@@ -280,7 +281,7 @@ class Dispatcher:
             logger.info("%s translates with %s", self.name, current_status.checkpoint)
         for problem in current_status.damaged:
             if before is None or problem not in before.damaged:
-                logger.warning("%s; %s is kept", problem, current_status.checkpoint)
+                logger.warning("%s. The replica keeps %s", problem, current_status.checkpoint)
         self._standings[current_status.process] = time.monotonic(), current_status
 
 
@@ -294,22 +295,22 @@ def _check_numbers(request: TranslateRequest, most: Limits) -> None:
         raise RefusedError(
             413,
             "too_many_sentences",
-            f"{counted(len(request.sentences), 'sentence')} in one request, but at most "
+            f"the request has {counted(len(request.sentences), 'sentence')}, but at most "
             f"{most.sentences:,} are accepted: send several requests",
         )
     if request.n_best > most.n_best:
         raise RefusedError(
             400,
             "not_allowed",
-            f"n_best is {request.n_best:,}, but at most {most.n_best:,} is allowed",
+            f"n_best is {request.n_best:,}, but it may be at most {most.n_best:,}",
         )
     if request.prefixes is not None and len(request.prefixes) != len(request.sentences):
         raise RefusedError(
             400,
             "not_understood",
-            f"{counted(len(request.sentences), 'sentence')} and "
-            f"{counted(len(request.prefixes), 'prefix')}: "
-            'each sentence needs one; "" means no prefix',
+            f"the request has {counted(len(request.sentences), 'sentence')} and "
+            f"{counted(len(request.prefixes), 'prefix')}, but each sentence needs a prefix: "
+            'use "" for a sentence without a prefix',
         )
 
 
@@ -329,7 +330,7 @@ def _counted_tokens(request: TranslateRequest, facts: ServedRunFacts) -> list[in
                 413,
                 "too_long",
                 f"sentence {position + 1} has {tokens:,} tokens, but at most "
-                f"{facts.longest:,} are accepted: split it",
+                f"{facts.longest:,} are accepted: split the sentence",
                 position,
             )
     return counts

@@ -4,7 +4,7 @@ from transloom.inference.serving.messages import ProblemKind
 
 
 class ReplicaLostError(Exception):
-    """Error because the replica with a batch was lost, or because no replica was available."""
+    """Raised when the replica that translates a batch is lost, or when no replica is available."""
 
 
 class RefusedError(Exception):
@@ -13,8 +13,8 @@ class RefusedError(Exception):
     Attributes:
         status: HTTP status of the response.
         kind, problem: category and description of the problem, for the client.
-        sentence: index of the sentence with the problem, or None if it concerns the whole request.
-        retry_after_seconds: time after which a retry may succeed, or None if it is pointless.
+        sentence: index of the sentence with the problem, or None if the whole request is concerned.
+        retry_after_seconds: time after which a retry may succeed, or None if a retry is pointless.
     """
 
     def __init__(

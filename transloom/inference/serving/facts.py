@@ -54,8 +54,8 @@ def facts_of(settings: ReplicaSettings) -> ServedRunFacts:
     recipe = TrainingRecipe.of_checkpoint(header.recipe, header.identity)
     if recipe.task != "translation" or not isinstance(recipe.data, PairDataConfig):
         raise RunMismatchError(
-            f"{settings.run} was trained for {recipe.task}, and only runs of translation can be "
-            "served: name another run"
+            f"{settings.run} was trained for {recipe.task}, but only runs of the task translation "
+            "can be served: name another run"
         )
     store = open_store(folder.dataset)
     return ServedRunFacts(
@@ -71,7 +71,8 @@ def _verified(run: RunFolder, checkpoint: str) -> Checkpoint:
     named = {checkpoint_name(path): path for path in paths}
     if checkpoint not in named:
         raise CheckpointError(
-            f"{run.path} has no checkpoint {checkpoint}; it has [{', '.join(named)}]"
+            f"{run.path} has no checkpoint {checkpoint}. Name one of its checkpoints: "
+            f"[{', '.join(named)}]"
         )
     found = Checkpoint(named[checkpoint])
     found.verify()

@@ -25,40 +25,38 @@ ProblemKind = Literal[
 class TranslateRequest(FileModel):
     """Sentences to translate, and options."""
 
-    sentences: Annotated[list[str], Field(min_length=1, description="One sentence each.")]
-    n_best: Annotated[
-        int, Field(ge=1, description="Translations of each sentence, the best first.")
-    ] = 1
+    sentences: Annotated[list[str], Field(min_length=1, description="Sentences to translate.")]
+    n_best: Annotated[int, Field(ge=1, description="Number of translations of each sentence.")] = 1
     tag: Annotated[
         str | None,
-        Field(description="Tag that precedes every sentence, as a corpus's tag does in training."),
+        Field(description="Tag to add before every sentence, like the tag of a training corpus."),
     ] = None
     prefixes: Annotated[
         list[str] | None,
-        Field(description='Required beginning of each translation; "" means none.'),
+        Field(description='The required beginning of each translation, or "".'),
     ] = None
-    alignments: Annotated[
-        bool, Field(description="Also return the alignment of words, by attention.")
-    ] = False
+    alignments: Annotated[bool, Field(description="True to also return word alignments.")] = False
 
 
 class OneTranslation(FileModel):
     """A translation of a sentence."""
 
     text: str
-    score: Annotated[float, Field(description="Log-probability (nats) over the length penalty.")]
+    score: Annotated[
+        float, Field(description="Log-probability (nats) divided by the length penalty.")
+    ]
     alignment: Annotated[
         list[tuple[Count, Count]] | None,
-        Field(description="Pairs of word numbers, from 0: a source word and a word of `text`."),
+        Field(description="Pairs of indices from 0: a word of the source and a word of `text`."),
     ] = None
 
 
 class TranslateAnswer(FileModel):
-    """Translations of each sentence, in the order of the request."""
+    """Translations of each sentence, in the order of the request; the best is first."""
 
     run: str
     checkpoints: Annotated[
-        list[str], Field(description="Checkpoints used: usually one, several during a change.")
+        list[str], Field(description="Names of the checkpoints that made the translations.")
     ]
     translations: list[list[OneTranslation]]
 
@@ -69,7 +67,7 @@ class Problem(FileModel):
     kind: ProblemKind
     problem: Annotated[str, Field(description="Human-readable message.")]
     sentence: Annotated[
-        Count | None, Field(description="Index of the sentence concerned, from 0.")
+        Count | None, Field(description="Index, from 0, of the sentence with the problem.")
     ] = None
     retry_after_seconds: Annotated[
         Count | None,
@@ -93,12 +91,12 @@ class ServedRun(FileModel):
     source_language: str
     target_language: str
     ready: bool
-    replicas: Annotated[Count, Field(description="Replicas that reported recently.")]
+    replicas: Annotated[Count, Field(description="Number of replicas that reported recently.")]
     checkpoints: Annotated[
-        list[str], Field(description="Checkpoints that replicas translate with.")
+        list[str], Field(description="Names of the checkpoints that the replicas use.")
     ]
     damaged: Annotated[
-        list[str], Field(description="Faults of checkpoints that could not be loaded.")
+        list[str], Field(description="Reasons why newer checkpoints could not be loaded.")
     ]
     waiting_sentences: Count
     limits: RunLimits

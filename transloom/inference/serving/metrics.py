@@ -45,7 +45,7 @@ class ServingMetrics:
         )
         self.request_seconds = Histogram(
             "transloom_serve_request_seconds",
-            "from a request's arrival to its response, for translated requests",
+            "seconds from the arrival of a successful request to its response",
             run,
             buckets=SECONDS,
             registry=registry,
@@ -61,28 +61,28 @@ class ServingMetrics:
         )
         self.batch_sentences = Histogram(
             "transloom_serve_batch_sentences",
-            "sentences of a batch",
+            "sentences per batch",
             run,
             buckets=SENTENCES,
             registry=registry,
         )
         self.batch_tokens = Histogram(
             "transloom_serve_batch_tokens",
-            "tokens of a batch, with padding",
+            "tokens per batch, with padding",
             run,
             buckets=TOKENS,
             registry=registry,
         )
         self.batch_seconds = Histogram(
             "transloom_serve_batch_seconds",
-            "from sending a batch to receiving its translations",
+            "seconds from sending a batch to receiving its translations",
             run,
             buckets=SECONDS,
             registry=registry,
         )
         self.lost_batches = Counter(
             "transloom_serve_lost_batches",
-            "batches whose replica was lost; their sentences went to another one",
+            "batches that were lost with their replica and translated again",
             run,
             registry=registry,
         )
@@ -97,7 +97,7 @@ class ServingMetrics:
         )
 
     def expect(self, runs: Sequence[HasStatus]) -> None:
-        """Export the metrics of these runs, initially 0; each scrape reads the runs' status."""
+        """Register the runs: their counters start at 0, and each scrape reads their status."""
         for run in runs:
             for metric in self._of_a_run:
                 metric.labels(run.name)
@@ -119,10 +119,10 @@ class _StatusCollector(Collector):
             for name, help_ in {
                 "waiting_sentences": "sentences that wait for a replica",
                 "replicas": "replicas that reported recently",
-                "ready": "1 if requests are answered, else 0",
-                "checkpoint_step": "step of the served checkpoint; the lowest of several",
-                "checkpoint_changes": "checkpoint changes of its replicas",
-                "damaged_checkpoints": "checkpoints that would be loaded if they were intact",
+                "ready": "1 if at least one replica reported recently, 0 otherwise",
+                "checkpoint_step": "step of the served checkpoint, or the lowest step of several",
+                "checkpoint_changes": "number of times that replicas loaded another checkpoint",
+                "damaged_checkpoints": "newer checkpoints that replicas could not load",
             }.items()
         }
         for run in self._runs:

@@ -27,7 +27,7 @@ _PROBLEMS = {
     "413": "The body, the number of sentences or a sentence is too large.",
     "415": "The body is not application/json.",
     "421": "Without a token, the Host header must have the machine's name or an IP address.",
-    "429": "Too many sentences wait already: retry after Retry-After.",
+    "429": "Too many sentences are waiting: retry after Retry-After.",
     "500": "Internal error; see the server's log.",
     "503": "The server is shutting down, or replicas were lost: retry after Retry-After.",
     "504": "The translation timed out: retry after Retry-After.",

@@ -91,4 +91,6 @@ class Replica:
         """
         since = self._busy_since
         if since is not None and time.monotonic() - since > self._settings.hang_seconds:
-            raise RuntimeError(f"a batch takes more than {self._settings.hang_seconds:g} s")
+            raise RuntimeError(
+                f"the current batch has taken more than {self._settings.hang_seconds:g} s"
+            )

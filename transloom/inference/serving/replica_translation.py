@@ -31,7 +31,7 @@ def load(settings: ReplicaSettings, checkpoint: str) -> Translator:
 
 
 def translate_batch(translator: Translator, batch: Batch, settings: ReplicaSettings) -> list[Found]:
-    """Return the result of each sentence; if one fails, the others are still translated."""
+    """Translate a batch, and return each sentence's result; a failure affects no other sentence."""
     usual = translator.decoding
     options = replace(settings.decoding, n_best=batch.search.n_best)
     translator.decoding = options.applied_to(usual)
@@ -52,7 +52,7 @@ def _translated(translator: Translator, batch: Batch, max_tokens: int | None) ->
             )
         except LongSentenceError as error:
             for index, tokens in error.sentences:
-                why = f"has {tokens:,} tokens, but {error.limit}"
+                why = f"it has {tokens:,} tokens, but {error.limit}"
                 found[rows[index]] = Found(problem=why, kind="too_long")
             continue
         except PrefixError as error:

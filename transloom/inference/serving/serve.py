@@ -67,7 +67,7 @@ def serve_runs(settings: ServingSettings, *, print_line: Tell, warn: Tell) -> No
             _applications(settings, cpus) as asks,
         ):
             asyncio.run(_serve(settings, facts, asks, listening, print_line))
-            ignore_signals()  # a second signal must not interrupt the rest
+            ignore_signals()  # a second signal must not interrupt the cleanup
             print_line("Stopped.")
 
 
@@ -76,7 +76,7 @@ def _require_ray_serve() -> None:
         import ray.serve  # noqa: F401
     except ImportError as error:
         raise ClusterError(
-            f"Ray Serve cannot be imported ({error}): install transloom with its extra serve, "
+            f"Ray Serve cannot be imported ({error}). Install it with "
             'pip install "transloom[serve]"'
         ) from error
     logging.getLogger(SERVE_LOGGER).setLevel(logging.ERROR)  # hides Ray Serve's progress
@@ -97,14 +97,14 @@ def _warn_of_others(settings: ServingSettings, warn: Tell) -> None:
         who = "all users who can reach this machine and have the token can request translations"
     remedy = "" if settings.token is not None else " Give --token FILE, and"
     warn(
-        f"the server listens on {settings.host}: {who}, and nothing is encrypted."
-        f"{remedy or ' To encrypt it,'} put a proxy with TLS in front of it"
+        f"the server listens on {settings.host}: {who}, and the traffic is not encrypted."
+        f"{remedy or ' To encrypt the traffic,'} put a TLS proxy in front of the server"
     )
 
 
 @contextmanager
 def _ended_by_signals() -> Iterator[None]:
-    """End the context, including its cleanup, on SIGINT or SIGTERM during the start.
+    """End the context, and run its cleanup, when SIGINT or SIGTERM arrives during the start.
 
     SIGTERM raises KeyboardInterrupt in the context, as SIGINT does.
     """
@@ -125,9 +125,9 @@ def _ended_by_signals() -> Iterator[None]:
 def _applications(settings: ServingSettings, cpus: int) -> Iterator[dict[str, Ask]]:
     """Run a Ray Serve application for each run during the context, without Ray Serve's proxy.
 
-    Yield, for each run's name, the function that sends a batch to one of its replicas. On a
-    cluster, other users' applications keep running afterwards; an embedded Ray stops with its
-    applications.
+    Yield a function for each run, by the run's name, which sends a batch to one of the run's
+    replicas. On a cluster, other users' applications keep running afterwards; an embedded Ray stops
+    with its applications.
 
     Raises:
         ClusterError: there are too few CPUs, or no replica started.
@@ -233,10 +233,10 @@ async def _serve(
         ):
             _print_address(settings, address_of(settings.host, listening), print_line)
             await _wait_for_stop_or_loss()
-            print_line("Stopping: accepted requests are answered, new ones are refused.")
+            print_line("Stopping: accepted requests are answered, and new requests are refused.")
             left = await server.drain(settings.limits.timeout_seconds)
             if left:
-                print_line(f"{counted(left, 'request')} were not answered in time.")
+                print_line(f"The server stops before it has answered {counted(left, 'request')}.")
     finally:
         for run in runs:
             await run.close()

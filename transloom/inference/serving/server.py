@@ -86,7 +86,7 @@ class ServingServer:
         )
 
     async def drain(self, seconds: float) -> int:
-        """Refuse new requests, and wait for the responses to accepted ones.
+        """Refuse new requests, and wait for the responses to accepted requests.
 
         Returns:
             The number of requests without a response after `seconds`.
@@ -102,7 +102,7 @@ class ServingServer:
         run = self._runs.get(name)
         if run is None:
             names = ", ".join(self._runs)
-            raise RefusedError(404, "not_found", f"no run {name!r:.100} is served, but {names}")
+            raise RefusedError(404, "not_found", f"no run {name!r:.100} is served: use {names}")
         if self._stops:
             raise RefusedError(
                 503, "not_ready", "the server is shutting down", retry_after_seconds=5
@@ -121,7 +121,8 @@ class ServingServer:
             raise RefusedError(
                 status,
                 "timeout",
-                f"no translation within {self._limits.timeout_seconds:g} s",
+                f"the translation was not ready within {self._limits.timeout_seconds:g} s: retry "
+                "later, or send fewer sentences",
                 retry_after_seconds=RETRY_AFTER_TIMEOUT_SECONDS,
             ) from None
         except (RefusedError, web.HTTPException) as error:
@@ -150,7 +151,7 @@ class ServingServer:
             raise RefusedError(
                 415,
                 "not_understood",
-                f"the content type is {request.content_type:.100}, expected application/json",
+                f"the content type is {request.content_type:.100}, but must be application/json",
             )
         try:
             return TranslateRequest.model_validate(
@@ -159,7 +160,7 @@ class ServingServer:
         except ValidationError as error:
             raise RefusedError(400, "not_understood", error_summary(error)) from error
         except ConnectionError as error:
-            raise RefusedError(499, "not_understood", "the client has left") from error
+            raise RefusedError(499, "not_understood", "the client has disconnected") from error
         except (ValueError, web.RequestPayloadError) as error:
             raise RefusedError(400, "not_understood", f"the body is not valid: {error}") from error
 
@@ -220,7 +221,7 @@ class ServingServer:
             kind = KINDS.get(error.status, "failed")
             text = error.reason
             if error.status == 413:
-                text = f"the body has more than {self._limits.request_bytes:,} bytes"
+                text = f"the body has more than {self._limits.request_bytes:,} bytes, the limit"
             answer = _answer(Problem(kind=kind, problem=text), error.status)
             if "Allow" in error.headers:
                 answer.headers["Allow"] = error.headers["Allow"]

@@ -41,7 +41,7 @@ class Batching:
     Attributes:
         tokens: maximum size of a batch: rows times the tokens of the longest row. A batch with a
             single sentence may be larger.
-        wait_seconds: maximum time that a sentence waits for others to share a batch with, while a
+        wait_seconds: maximum time that a sentence waits for other sentences of its batch while a
             replica is free.
     """
 
@@ -55,13 +55,14 @@ class ReplicaSettings:
 
     Attributes:
         run: absolute path of the run folder.
-        checkpoint: a step or the name of an average, which is then never replaced; None to use
+        checkpoint: a step or the name of an average; this checkpoint is never replaced. None to use
             `follow`.
         decoding: options for all requests, except `n_best`, which each request sets.
-        cpus: number of compute threads; Ray reserves as many CPUs.
+        cpus: number of compute threads, and of the CPUs that Ray reserves.
         max_tokens: as in `Limits`.
         look_seconds: interval between two checks for newer checkpoints.
-        hang_seconds: maximum time of a batch, after which Ray Serve replaces the replica.
+        hang_seconds: maximum time for a batch. If a batch takes longer, Ray Serve replaces the
+            replica.
     """
 
     run: Path

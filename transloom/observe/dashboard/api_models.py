@@ -1,7 +1,8 @@
 """Responses of the dashboard server to its page; `transloom report` freezes them in a file.
 
 Every response is JSON; the page requests relative paths. The paths below are also the keys of a
-frozen report. Unknown values are null. A "look" is the inspection of some steps.
+frozen report. Unknown values are null. In paths and field names, "look" means the inspection of
+some steps.
 
 ::
 
@@ -247,7 +248,8 @@ class NewRuns(FileModel):
 class CurvesChanged(FileModel):
     """Event "curves" of `api/follow`: the page should request the run's curves and marks again.
 
-    Either the index of the run's record is complete now, or another file has replaced the record.
+    The event is sent when the index of the run's record is complete, or when another file has
+    replaced the record.
     """
 
     id: str

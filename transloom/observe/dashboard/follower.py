@@ -5,8 +5,9 @@
     records of training runs ── twice per step, every 0.1 to 2 s ──▶ event "steps"
     files of all runs        ── every 3 s, file metadata only    ──▶ event "runs"
 
-The poller works only while a page is subscribed. It opens a record again for each poll. Otherwise
-shared storage would not show the appended lines, and the open file would prevent its replacement.
+The poller works only while a page is subscribed. It opens a record again for each poll. If the
+record stayed open, shared storage would not show the appended lines, and another file could not
+replace the record.
 """
 
 import asyncio
@@ -48,8 +49,8 @@ class Tail:
         """Start at a position of the record.
 
         Args:
-            position: the byte position at which the lines that a page already has end. None is the
-                end of the record: pages request all lines before it themselves.
+            position: byte position after the last line that a page already has. None starts at the
+                end of the record, because pages request all earlier lines themselves.
             step_seconds: the assumed duration of a step until one is read.
         """
         self.record = record
@@ -86,7 +87,7 @@ class Follower:
 
         Args:
             executor: runs the file reads.
-            other: called with id and record of each run whose record was replaced by another file.
+            other: called with a run's id and its record when another file has replaced the record.
         """
         self._table, self._subscribers, self._executor = table, subscribers, executor
         self._other = other
@@ -118,7 +119,8 @@ class Follower:
                 self._wakes.clear()
                 await self._wakes.wait()
             if time.monotonic() >= self._rows_due:
-                with suppress(OSError, ValueError, TrainerError):  # `RunsTable.answer` reports it
+                # `RunsTable.answer` reports these errors.
+                with suppress(OSError, ValueError, TrainerError):
                     await self._refresh_rows()
                 self._rows_due = time.monotonic() + ROWS_SECONDS
             for run, tail in list(self._tails.items()):
@@ -135,12 +137,13 @@ class Follower:
             self._tails.setdefault(run, Tail(RunFolder(path).metrics))
         for run in self._tails.keys() - self._table.paths.keys():
             del self._tails[run]
-        for row in changed:  # including runs that have ended: read their last lines
+        for row in changed:  # also if the run has ended, to read its last lines
             self._tails[row.id].due = 0.0
 
     async def _read(self, run: str, tail: Tail) -> None:
         trains = self._table.trains(run)
-        wait_seconds = tail.wait_seconds if trains else float("inf")  # inf: until its row changes
+        # A run that does not train is read again only when its row changes.
+        wait_seconds = tail.wait_seconds if trains else float("inf")
         try:
             lines, is_other = await self._in_thread(tail.read)
         except (OSError, ValueError):  # the row of the run reports the problem

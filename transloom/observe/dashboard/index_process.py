@@ -14,8 +14,8 @@ from foundation.child_process import enter_background
 from trainer.errors import TrainerError
 from transloom.observe.curves.curve_index import extend_index
 
-# An index is extended when its record has this many new bytes. Until then, each request reads the
-# new bytes from the record.
+# Number of bytes by which a record must have grown before its index is extended. Bytes that are not
+# indexed yet are read from the record for each request.
 NEW_BYTES = 2**18
 COMMAND = (
     sys.executable,
@@ -68,7 +68,7 @@ class Indexer:
 
         Args:
             run: the run's id.
-            is_other: True if another file has replaced the record: all of its lines are new.
+            is_other: True if another file has replaced the record. All lines are then new.
         """
         if is_other:
             self._read.pop(run, None)

@@ -1,7 +1,7 @@
 """Inspect steps by `transloom replay RUN --steps A:B --look --json`, one process at a time.
 
-The output of a process is checked to be JSON within limits, and sent to pages unchanged. The output
-of the newest inspections is kept.
+The server checks that the output of a process is JSON within limits, and sends it to pages
+unchanged. It keeps the output of the newest inspections.
 """
 
 import asyncio
@@ -74,7 +74,7 @@ class InspectionManager:
     """Manager of inspections: runs one at a time, and keeps the results of the newest."""
 
     def __init__(self, news: Callable[[NewInspection], None], command: Sequence[str]) -> None:
-        """Start without results.
+        """Create a manager without any inspections.
 
         Args:
             news: called when an inspection starts and when it ends.
@@ -89,16 +89,17 @@ class InspectionManager:
         return self._kept.get((run, first_step, last_step))
 
     def start(self, run: str, path: Path, first_step: int, last_step: int) -> StepInspection:
-        """Return the inspection of these steps; start it if there is none, or if it has failed.
+        """Return the inspection of these steps, and start it unless it is already running or done.
 
         Raises:
-            InspectionRefusedError: there are no or too many steps, or an inspection is running.
+            InspectionRefusedError: the range has no steps or too many, or another inspection is
+                running.
         """
         steps = last_step - first_step + 1
         if not 1 <= steps <= MAX_INSPECTED_STEPS:
             raise InspectionRefusedError(
-                f"steps {first_step} to {last_step} are {counted(steps, 'step')}: inspect 1 to "
-                f"{MAX_INSPECTED_STEPS} steps at once"
+                f"the range from step {first_step} to {last_step} has {counted(steps, 'step')}, "
+                f"but an inspection needs 1 to {MAX_INSPECTED_STEPS} steps: choose another range"
             )
         look = StepInspection(run, first_step, last_step)
         found = self._kept.get(look.key)
@@ -108,7 +109,7 @@ class InspectionManager:
             busy = self._running
             raise InspectionRefusedError(
                 f"steps {busy.first_step} to {busy.last_step} of {busy.run} are being inspected: "
-                "wait until that is done"
+                "wait until that inspection is done"
             )
         self._kept[look.key] = self._running = look
         self._kept.move_to_end(look.key)
@@ -181,7 +182,7 @@ async def _read_at_most(stream: asyncio.StreamReader, most: int) -> bytes:
         size += len(block)
         if size > most:
             raise ValueError(
-                f"the report has more than {most:,} bytes: inspect fewer steps at once"
+                f"the report of the replay has more than {most:,} bytes: inspect fewer steps"
             )
         parts.append(block)
     return b"".join(parts)

@@ -22,7 +22,7 @@ class PageSubscriber:
     """A subscribed page.
 
     Attributes:
-        is_let_go: True if it is disconnected and receives no more messages.
+        is_let_go: True if the page is disconnected and receives no more messages.
     """
 
     def __init__(self) -> None:
@@ -45,7 +45,7 @@ class PageSubscriber:
         self._wakes.set()
 
     async def take(self, timeout_seconds: float) -> bytes | None:
-        """Wait for messages, and return all queued ones, joined.
+        """Wait for messages, and return all queued messages in one string of bytes.
 
         Return empty bytes if no message comes before the timeout, and None if the page is
         disconnected.
@@ -81,7 +81,7 @@ class PageSubscribers:
         """
         if len(self._pages) >= MAX_PAGES:
             raise TooManyPagesError(
-                f"{MAX_PAGES} pages already follow the runs, the most that may: close some of them"
+                f"{MAX_PAGES} pages already follow the runs, which is the maximum: close some pages"
             )
         page = PageSubscriber()
         self._pages.add(page)

@@ -1,7 +1,7 @@
 """Build the responses about runs from their folders, for the server and for frozen reports.
 
-No state is kept between two calls, and each file is read up to a limit. A response reports what
-cannot be read, and contains everything else.
+No state is kept between two calls, and each file is read up to a limit. If a part of a folder
+cannot be read, the response describes the problem and contains the other parts.
 """
 
 import shlex
@@ -130,7 +130,7 @@ def run_response(path: Path, cache: Path | None) -> RunResponse:
 
 
 def newest_samples(record: Path, cache: Path | None) -> list[Sample]:
-    """Return the newest validation's samples, found near the record's end or by its index."""
+    """Return the newest validation's samples, found at the record's end or with its index."""
     with OpenRecord(record) as opened:
         end = opened.lines_within(max(0, opened.end - SAMPLES_END_BYTES), opened.end)
         if not end.validations and cache and (index := load_index(opened, cache)):
@@ -166,7 +166,8 @@ def commands_of(snapshot: RunSnapshot) -> list[str]:
     run, start, settings = snapshot.run, snapshot.start, snapshot.settings
     name = shlex.quote(str(run.path))
     typed = start.invocation.command if start else None
-    # `train` loads the extensions that its recipe names, and any user may have written this recipe.
+    # `train` loads the extensions that a recipe names, and any user may have written this recipe.
+    # The command therefore disables extensions, unless the recipe names none.
     harmless = settings and settings.get("extension_folder") is None
     no_folder = "" if harmless else " extension_folder=null"
     return [
@@ -275,7 +276,7 @@ def time_lapse_response(path: Path) -> TimeLapseResponse:
 
 
 def _columns_of(lines: list[NodeLine]) -> NodeColumns:
-    """Return a node's lines as columns; None where a line lacks the GPU of the column."""
+    """Return a node's lines as columns, with None where a line lacks the GPU of a column."""
     gpus = []
     for index in sorted({gpu.index for line in lines for gpu in line.gpus}):
         found = [next((g for g in line.gpus if g.index == index), None) for line in lines]

@@ -1,7 +1,7 @@
 """Find the runs in the folder that a dashboard shows, and assign their ids in URLs.
 
-The dashboard follows no link to a run, or to a file of a run, that leads out of the folder.
-Otherwise a user who can write into one run could show other users' files on the page.
+The dashboard follows no link out of the folder, for a run or for a file of a run. Otherwise a user
+who can write into one run could show other users' files on the page.
 """
 
 import hashlib
@@ -36,7 +36,7 @@ class RunsFolder:
         try:
             self.path = path.resolve(strict=True)
             if not self.path.is_dir():
-                raise NotADirectoryError(0, "it is no folder")
+                raise NotADirectoryError(0, "it is not a folder")
             if not _is_text(str(self.path)):
                 raise NotADirectoryError(0, "its path is not UTF-8")
         except OSError as error:
@@ -61,7 +61,9 @@ class RunsFolder:
             if not links and is_run(path):
                 found[run_id(path.name)] = path
         if len(paths) > MAX_RUNS:
-            problems.append(f"{self.path} has {len(paths):,} entries: {MAX_RUNS:,} are shown")
+            problems.append(
+                f"{self.path} has {len(paths):,} entries: only the first {MAX_RUNS:,} are shown"
+            )
         return found, problems
 
     def _links_out(self, run: Path) -> list[str]:
@@ -113,6 +115,6 @@ def _in_text(path: Path) -> str:
 
 def _not_followed(link: Path) -> str:
     return (
-        f"{_in_text(link)} is a link that leads out of the folder, and is not followed. Serve the "
-        "folder that it points to, or one that contains both"
+        f"{_in_text(link)} is a link to a target outside the folder, and is not followed. Show the "
+        "target's folder, or a folder that contains both the link and the target"
     )

@@ -5,7 +5,7 @@
     request ──▶ web/auth.py ──▶ run_responses.py, in a few threads, from run folders and the cache
                         └──▶ follower.py ──▶ page_subscribers.py ──▶ server-sent events
                         └──▶ inspections.py: processes of `transloom replay`
-            index_process.py reads long records into the cache meanwhile
+            index_process.py adds long records to the cache in the background
 
 The server reads runs and never writes them.
 """
@@ -45,7 +45,7 @@ T = TypeVar("T")
 
 THREADS = 4
 REQUEST_LIMITS = JsonLimits(bytes=1_000, values=10)
-# Seconds between comment lines, which are sent to detect dead connections.
+# Interval of comment lines, which are sent to detect dead connections.
 ALIVE_SECONDS = 15.0
 # A page is disconnected if it accepts no data for this many seconds.
 WRITE_SECONDS = 30.0
@@ -212,7 +212,7 @@ class Dashboard:
                 await asyncio.wait_for(response.write(messages or b": here\n\n"), WRITE_SECONDS)
         except (ConnectionError, TimeoutError):
             if request.transport:
-                request.transport.abort()  # else the data not sent yet would stay in memory
+                request.transport.abort()  # otherwise unsent data would stay in memory
         finally:
             self._now.subscribers.leave(page)
         return response
@@ -259,5 +259,7 @@ def _number(request: web.Request, name: str, otherwise: int | None = None) -> in
     if text is None:
         return otherwise
     if not text.isascii() or not text.isdigit() or len(text) > 15:
-        raise web.HTTPBadRequest(text=f"{name} is {text!r:.40}, expected a number")
+        raise web.HTTPBadRequest(
+            text=f"{name} is {text!r:.40}, expected a number of at most 15 digits"
+        )
     return int(text)

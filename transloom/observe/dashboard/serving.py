@@ -36,7 +36,7 @@ def serve(
     """Serve the runs of a folder until SIGINT or SIGTERM.
 
     Args:
-        port: None for the default port or, if it is in use, the next free one.
+        port: the port, or None for the default port; if that is in use, the next free port is used.
         command_line: the module whose `main` function is the command `transloom`.
 
     Raises:
@@ -50,15 +50,15 @@ def serve(
         if not is_loopback(host):
             warn(
                 f"the dashboard listens on {host}: anyone who can reach this machine and has the "
-                "token sees the runs, and the traffic is not encrypted. Prefer to leave out --host "
-                "and use ssh -L"
+                "token sees the runs, and the traffic is not encrypted. Omit --host, and connect "
+                "through ssh -L instead"
             )
         own_port = listening.getsockname()[1]
         doors = PageGuard(own_port, host)
         address = f"{address_of(host, listening)}/?{TOKEN}={doors.token}"
         print_line(f"The runs in {runs.path}: {address}")
         print_line(
-            "Access needs the token in this address. Ctrl-C stops the dashboard, but no run."
+            "Access requires the token in this address. Ctrl-C stops the dashboard; runs continue."
         )
         dashboard = Dashboard(
             RunsTable(runs), default_cache(), doors, inspection_command(command_line)

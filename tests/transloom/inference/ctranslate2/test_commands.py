@@ -93,7 +93,7 @@ def test_what_it_cannot_do_is_named(untrained_run):
 
     with pytest.raises(EngineError, match="--compute-type is int8, but only --engine ctranslate2"):
         load(compute_type=ComputeType.INT8)
-    with pytest.raises(EngineError, match="--precision is bf16, but only --engine torch has it"):
+    with pytest.raises(EngineError, match="--precision is bf16, but only --engine torch has this"):
         load(engine=Engine.CTRANSLATE2, precision="bf16")
     with pytest.raises(EngineError, match="on the CPU, but the device is cuda"):
         load(engine=Engine.CTRANSLATE2, device="cuda")

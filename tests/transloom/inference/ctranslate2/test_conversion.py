@@ -186,7 +186,9 @@ def test_what_came_after_the_paper_is_refused_by_name(joint, network_for, settin
     (name,) = settings
     network = network_for(joint)
     network.config = network.config.model_copy(update=settings)
-    with pytest.raises(ModelError, match=rf"model\.{name} is .*, but CTranslate2 models are"):
+    with pytest.raises(
+        ModelError, match=rf"model\.{name} is .*, but the conversion to CTranslate2"
+    ):
         require_supported(network, joint)
 
 
@@ -194,7 +196,7 @@ def test_a_setting_that_is_not_known_here_is_refused(joint, network_for, monkeyp
     network = network_for(joint, norm="pre")
     known = "transloom.inference.ctranslate2.conversion.FIELDS"
     monkeypatch.setattr(known, {"network", "width"})  # as if norm had been added today
-    with pytest.raises(ModelError, match=r"model\.\w+ is .*, but CTranslate2 models are"):
+    with pytest.raises(ModelError, match=r"model\.\w+ is .*, but the conversion to CTranslate2"):
         require_supported(network, joint)
 
 

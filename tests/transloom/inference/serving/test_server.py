@@ -108,7 +108,7 @@ def test_a_client_asks_by_the_name_of_a_run(server):
     client = ServedTranslator(server.address, "phrases")
     assert client.translate(SENTENCES) == ServedTranslator(server.address).translate(SENTENCES)
     assert [len(of) for of in client.translate_n_best(SENTENCES, 2)] == [2] * 4
-    with pytest.raises(TransloomError, match="no run 'other' is served, but phrases"):
+    with pytest.raises(TransloomError, match="no run 'other' is served: use phrases"):
         ServedTranslator(server.address, "other").translate(SENTENCES)
 
 

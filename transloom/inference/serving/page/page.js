@@ -1,7 +1,7 @@
-// Translates what is typed, a line a sentence, and shows which words belong together.
+// Translates the typed text, one sentence per line, and shows which words are aligned.
 //
-// typing ──pause──▶ POST runs/…/translate (the one before is given up) ──▶ pairs of sentences
-// A server that asks to come again (Retry-After) is asked again.
+// typing ──pause──▶ POST runs/…/translate (aborts the previous request) ──▶ pairs of sentences
+// A request is repeated after the time in the response's Retry-After.
 
 const PAUSE_MILLISECONDS = 250;
 const LOOK_MILLISECONDS = 5000;
@@ -54,10 +54,10 @@ function choose() {
   part("target-name").textContent = `Translation (${run.target_language})`;
 }
 
-// Words as the alignment counts them: what stands between spaces.
+// Words as the alignment counts them: the text between spaces.
 const words = (text) => text.trim().split(/\s+/u).filter((word) => word !== "");
 
-// A line of words that can be pointed at; `partners(n)` marks those of the other side.
+// A line of words; pointing at word n calls `mark(n)`, which marks it and its aligned words.
 function line(text, language, className, mark) {
   const paragraph = document.createElement("p");
   paragraph.className = `line ${className}`;
@@ -75,7 +75,7 @@ function line(text, language, className, mark) {
   return {paragraph, words: found};
 }
 
-// The arrow keys go from word to word, in the direction of writing.
+// The arrow keys move from word to word, in the direction of writing.
 function walk(item, label, sides, mark) {
   let at = null;
   item.tabIndex = 0;

@@ -22,7 +22,7 @@ export class FrozenAnswers {
     this.canLook = false;
   }
 
-  // Any part of a curve is answered with the whole curve, since there is no finer one.
+  // A request for a part of a curve gets the whole curve, since the report has no finer one.
   async ask(path) {
     const answer = this.answers[path] ?? this.answers[path.split("?")[0]];
     if (answer === undefined) throw new NoAnswer("The report does not include this.");
@@ -77,7 +77,7 @@ export class ServedAnswers {
     try {
       answer = JSON.parse(text);
     } catch {
-      if (response.ok) throw new NoAnswer(`The response to ${path} is no JSON.`);
+      if (response.ok) throw new NoAnswer(`The response to ${path} is not JSON.`);
     }
     if (response.ok) return answer;
     throw new NoAnswer(answer?.problem ?? `${response.status}: ${text}`);

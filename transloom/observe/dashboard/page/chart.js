@@ -15,7 +15,7 @@ const HEIGHT = 210;
 const REACH = 14; // radius in pixels in which a click selects a point
 const ROWS = 60;
 const SHORT = 40; // lines with at most this many points show all of them
-const MOST_LINES = 40; // of marks: more would cover the curves
+const MOST_LINES = 40; // maximum lines of marks: more would cover the curves
 
 export class Chart {
   #plot = null;

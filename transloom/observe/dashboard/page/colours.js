@@ -40,7 +40,7 @@ export function colour(name) {
   return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 }
 
-// The index that a run tries at a turn: all colours once, starting with its preferred one, then
+// The style index that a run tries at an attempt: all colours once, starting with its preferred one, then
 // dashed ones.
 function placeOf(hash, turn) {
   const step = 1 + 2 * ((hash >>> 8) % (COLOURS / 2)); // odd, so that it reaches each colour

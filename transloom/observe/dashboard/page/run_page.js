@@ -54,7 +54,7 @@ export class RunPage {
       Events: this.#events.root, Nodes: this.#nodes.root, "Time-lapse": this.#timeLapse.root };
     const made = PARTS.map(([name]) => this.#section(name, bodies[name] ?? element("div", {})));
     const links = PARTS.map(([name]) => this.#sections.get(name).link);
-    this.#hide("Time-lapse", true); // until there is one
+    this.#hide("Time-lapse", true); // until the run has a time-lapse
     this.root = element("div", { class: "run" },
       element("div", { class: "title" }, element("a", { href: "#", class: "back" }, "← all runs"), this.#title, this.#head,
         element("div", { class: "reading" }, this.#reading, this.#notice)),

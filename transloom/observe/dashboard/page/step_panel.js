@@ -153,7 +153,7 @@ export class StepPanel {
     const [first, last] = [Number(this.#first.value), Number(this.#last.value)];
     const step = this.#shown;
     if (!(first >= 1 && first <= last)) {
-      setText(this.#state, `Steps ${this.#first.value} to ${this.#last.value} are no valid range: the first must be at least 1 and at most the last.`);
+      setText(this.#state, `Steps ${this.#first.value} to ${this.#last.value} are not a valid range: the first step must be at least 1, and not after the last step.`);
       return;
     }
     this.#begin.disabled = true;
