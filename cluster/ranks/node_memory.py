@@ -21,7 +21,7 @@ from ray.exceptions import RayError
 
 from trainer.checkpoints.format import CheckpointHeader
 from trainer.checkpoints.memory_file import MemoryFile
-from trainer.checkpoints.memory_folder import MemoryFolder
+from trainer.checkpoints.memory_folder import MemoryFolder, user_folder
 from trainer.checkpoints.state_file import (
     BYTES_PER_ELEMENT,
     LocalStateFile,
@@ -71,12 +71,12 @@ class NodeMemory:
         """
         import numpy as np
 
-        content = np.memmap(self._within(path), np.uint8, "r", offset=start, shape=(stop - start,))
+        content = np.memmap(_of_this_node(path), np.uint8, "r", offset=start, shape=(stop - start,))
         return content.view(np.ndarray)
 
     def verify(self, file: MemoryFile) -> None:
         """Run `MemoryFile.verify` on this node."""
-        self._within(file.path)
+        _of_this_node(file.path)
         file.verify()
 
     def copy(self, source: Any, file: MemoryFile) -> MemoryFile:
@@ -87,12 +87,16 @@ class NodeMemory:
             file: the file there.
 
         Raises:
+            CheckpointError: this node has no folder for the copy.
             OSError: this node has too little memory.
             RayError: the other node is lost.
             DamagedCheckpointError: the file has changed meanwhile.
         """
+        attempt = file.path.parent
+        if problem := self.open(attempt.parent.name.rsplit("-", 1)[0]):
+            raise CheckpointError(problem)
         assert self._folder is not None
-        folder = self._folder.path / file.path.parent.name
+        folder = self._folder.path / attempt.name
         folder.mkdir(mode=0o700, exist_ok=True)
         target = folder / f"{file.path.name}.copy"
         handle = os.open(target, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -122,10 +126,18 @@ class NodeMemory:
             self._folder.remove()
             self._folder = None
 
-    def _within(self, path: Path) -> Path:
-        if self._folder is None or path.parent.parent != self._folder.path or ".." in path.parts:
-            raise CheckpointError(f"{path} is not in the run's folder in this node's memory")
-        return path
+
+def _of_this_node(path: Path) -> Path:
+    """Return the path of a memory file; an agent that was restarted serves it, too.
+
+    Raises:
+        CheckpointError: the path is not in a run's folder in this node's memory.
+    """
+    folder = path.parent.parent
+    name = memory_folder_name(folder.name.rsplit("-", 1)[0])
+    if folder.parent != user_folder() or folder.name != name or ".." in path.parts:
+        raise CheckpointError(f"{path} is not in a run's folder in this node's memory")
+    return path
 
 
 def _blocks(source: Any, file: MemoryFile) -> Iterator["np.ndarray[Any, Any]"]:

@@ -5,10 +5,11 @@ appended to the file that TRANSLOOM_FAULT_TABLE names, otherwise printed at the 
 """
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from support.faults.matrix import CASES, name_of
+from support.faults.matrix import CASES, MEMORY_CASES, name_of
 from support.faults.stage import opened_stage
 from support.faults.table import Table
 
@@ -37,3 +38,11 @@ def table(request):
 )
 def test_the_curve_is_the_undisturbed_one(stage, table, fault, moment):
     table.add(stage.undergo(fault, moment))
+
+
+@pytest.mark.parametrize(
+    ("fault", "moment"), [pytest.param(*case, id=name_of(*case)) for case in MEMORY_CASES]
+)
+def test_so_it_is_with_memory_checkpoints(stage, table, fault, moment):
+    result = stage.undergo(fault, moment, "checkpoints.memory_every_steps=4")
+    table.add(replace(result, fault=f"{result.fault}, with memory checkpoints"))

@@ -156,8 +156,19 @@ def test_a_file_that_is_gone_is_damage(stored, monkeypatch):
 def test_only_files_of_the_run_are_served(stored, path, tmp_path):
     folder = stored[0].file.path.parent.parent
     asked = type(folder)(path.format(folder=folder))
-    with pytest.raises(CheckpointError, match="not in the run's folder"):
+    with pytest.raises(CheckpointError, match="not in a run's folder"):
         ray.get(stored[0].agent.read_memory.remote(asked, 0, 1))
+
+
+def test_an_agent_that_was_restarted_copies_and_serves_files(stored, agents):
+    original, other = stored
+    again = NodeAgent.remote()
+    with HeartbeatSender(lambda: [again]):
+        copy = copied(StoredFile(original.file, original.node, again), other)
+        ray.get(other.close_memory.remote())
+        copy = copied(original, again)
+    copy.file.verify()
+    ray.kill(again)
 
 
 def test_files_of_former_attempts_are_removed(stored):

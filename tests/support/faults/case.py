@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -33,10 +34,16 @@ class Result:
 
 
 def undergo(
-    cluster: FaultCluster, recipe: Path, folder: Path, fault: Fault, moment: Moment, oracle: Curve
+    cluster: FaultCluster,
+    recipe: Path,
+    folder: Path,
+    fault: Fault,
+    moment: Moment,
+    oracle: Curve,
+    options: Sequence[str] = (),
 ) -> Result:
     """Train a run that is struck at a moment, and compare it with the undisturbed one."""
-    trial = Trial(cluster, recipe, folder, *fault.options)
+    trial = Trial(cluster, recipe, folder, *fault.options, *options)
     try:
         if fault.poisons:
             cluster.orders.poison(*fault.poisons)

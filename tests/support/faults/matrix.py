@@ -64,6 +64,14 @@ def is_meaningful(fault: Fault, moment: Moment) -> bool:
 
 CASES = [(fault, moment) for fault in FAULTS for moment in MOMENTS if is_meaningful(fault, moment)]
 
+# With memory checkpoints a run may never read the damaged checkpoint, and the driver's moments are
+# those of a run without them.
+MEMORY_CASES = [
+    (fault, moment)
+    for fault, moment in CASES
+    if moment is not COMMIT and not isinstance(fault, DamagedCheckpoint | FullDisk)
+]
+
 
 def name_of(fault: Fault, moment: Moment) -> str:
     """For pytest -k."""

@@ -32,7 +32,7 @@ class Moment:
     name: str
     point: str
     step: int | Literal["any"]
-    who: Literal["driver", "worker"] | None = None
+    who: Literal["driver", "worker", "agent"] | None = None
 
 
 START_UP = Moment("start-up", "joining", "any")
@@ -42,6 +42,8 @@ WRITE = Moment("checkpoint write", "write", 18)
 COMMIT = Moment("checkpoint commit", "commit", 18, who="driver")
 VALIDATION = Moment("validation", "validation", 16)
 FETCH = Moment("fetch", "fetch", 50, who="worker")  # for the first of two ranks, at step 11
+MEMORY_COPY = Moment("copy to memory", "memory-copy", 16)
+PULL = Moment("copy between nodes", "pull", "any", who="agent")
 # While ranks that were started again after a loss load the checkpoint.
 RECOVERY = Moment("recovery", "loading", "any")
 

@@ -46,10 +46,14 @@ class Stage:
                 trial.kill()
         return self._undisturbed[options, poisons]
 
-    def undergo(self, fault: Fault, moment: Moment) -> Result:
-        """A run that is struck; fails unless it is the undisturbed one all the same."""
+    def undergo(self, fault: Fault, moment: Moment, *options: str) -> Result:
+        """A run that is struck; fails unless it is the undisturbed one all the same.
+
+        options: settings that do not change the curve.
+        """
         oracle = self.undisturbed(poisons=fault.poisons)
-        return undergo(self.cluster, self._recipe, self._new_folder(), fault, moment, oracle)
+        folder = self._new_folder()
+        return undergo(self.cluster, self._recipe, folder, fault, moment, oracle, options)
 
     def _new_folder(self) -> Path:
         self._trials += 1

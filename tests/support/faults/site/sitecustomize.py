@@ -140,6 +140,28 @@ def write(write_state_file):
     return wrapper
 
 
+def memory_copy(copy_to_slot):
+    """A rank is about to copy its state to its node's memory."""
+
+    @functools.wraps(copy_to_slot)
+    def wrapper(writer, slot):
+        reach("memory-copy", slot.step)
+        return copy_to_slot(writer, slot)
+
+    return wrapper
+
+
+def pull(copy_from_node):
+    """A node's agent is about to copy a memory file of another node."""
+
+    @functools.wraps(copy_from_node)
+    def wrapper(memory, source, file):
+        reach("pull", "any", "agent")
+        return copy_from_node(memory, source, file)
+
+    return wrapper
+
+
 def commit(sync_to_disk):
     """The driver has written a checkpoint's header, and not yet made the checkpoint complete."""
 
@@ -185,6 +207,8 @@ HOOKS = {
     "trainer.tasks.translation": {"greedy_search": validation},
     "trainer.zero.fragments": {"owned_fragments": copy},
     "trainer.checkpoints.state_file": {"write_state_file": write},
+    "trainer.checkpoints.memory_writer": {"MemoryWriter._copy": memory_copy},
+    "cluster.ranks.node_memory": {"NodeMemory.copy": pull},
     "trainer.checkpoints.commit": {"sync_to_disk": commit},
     "data_pipeline.batching.window": {"WindowReader.fetch": fetch},
     "data_pipeline.storage.remote": {"wait_before_retry": pause},

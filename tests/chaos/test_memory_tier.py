@@ -1,0 +1,191 @@
+"""What becomes of the state in memory when ranks, agents, nodes or both copies of it are lost.
+
+Nodes are Ray nodes of this machine; each has its own folder in /dev/shm, which is removed with it.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+from support.cluster.processes import wait_until
+from support.faults.case import check_is_undisturbed
+from support.faults.moments import MEMORY_COPY, MID_STEP, PULL, RECOVERY
+from support.faults.stage import opened_stage
+from support.recipes import tiny_values
+
+from trainer.checkpoints.memory_folder import user_folder
+from trainer.record.metrics_lines import Resumed
+from trainer.runs.vitals import read_vitals
+
+pytestmark = pytest.mark.chaos
+
+EVERY = 4
+MEMORY = (f"checkpoints.memory_every_steps={EVERY}", "checkpoints.every_steps=1000")
+# One rank on each node that was added; the head has too few CPUs for one.
+APART = ("cluster.cpus_per_rank=1.5", "cluster.placement=spread")
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory):
+    with opened_stage(tmp_path_factory.mktemp("memory")) as stage:
+        yield stage
+
+
+@pytest.fixture
+def trial(stage):
+    """Starts a run, on one node for each rank if asked for."""
+    started = []
+
+    def start(*options, nodes=0):
+        for _ in range(nodes):
+            stage.cluster.add_node()
+        started.append(stage.trial(*MEMORY, *(APART if nodes else ()), *options))
+        started[-1].start()
+        return started[-1]
+
+    yield start
+    stage.cluster.orders.clear()
+    for one in started:
+        one.kill()
+    stage.cluster.remove_nodes()
+
+
+def memory_step(trial):
+    vitals = read_vitals(trial.run)
+    return vitals.memory_checkpoint if vitals else None
+
+
+def lose_node(stage, number):
+    """Kill all of a node, and remove what was in its memory."""
+    node = stage.cluster.nodes[number]
+    before = set(user_folder().iterdir())
+    node.kill()
+    left = {folder for folder in before if not is_locked(folder)}
+    for folder in left:
+        shutil.rmtree(folder, ignore_errors=True)
+    return left
+
+
+def is_locked(folder):
+    import fcntl
+
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(lock)
+    return False
+
+
+def finish(stage, trial, resumed_from):
+    assert trial.end() == 0, trial.story()
+    check_is_undisturbed(trial, stage.undisturbed())
+    assert [event.from_step for event in trial.lines(Resumed)] == resumed_from, trial.story()
+    trial.check_nothing_is_left()
+    wait_until(lambda: not list(user_folder().iterdir()))
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_rank_killed_while_it_copies_its_state(stage, trial, rank):
+    run = trial()
+    reached = run.reach(MEMORY_COPY, rank)
+    os.kill(reached.process_id, signal.SIGKILL)
+    reached.release()
+    finish(stage, run, [MEMORY_COPY.step - EVERY])
+
+
+def test_a_rank_killed_while_the_state_is_read_from_memory(stage, trial):
+    run = trial()
+    for moment in (MID_STEP, RECOVERY):
+        reached = run.reach(moment, rank=1)
+        if moment is MID_STEP:
+            wait_until(lambda: memory_step(run) == 12)
+        os.kill(reached.process_id, signal.SIGKILL)
+        reached.release()
+    finish(stage, run, [12])
+
+
+def test_a_lost_node_is_replaced_by_its_copy_on_the_next_node(stage, trial):
+    run = trial(nodes=2)
+    reached = run.reach(MID_STEP, rank=0)
+    wait_until(lambda: memory_step(run) == 12)
+    assert lose_node(stage, 0)
+    stage.cluster.add_node()
+    reached.release()
+    finish(stage, run, [12])
+
+
+def test_a_run_that_shrinks_to_one_rank_restores_both_shares(stage, trial):
+    run = trial("engine.numerics=exact", "cluster.ranks={min: 1, max: 2}", nodes=2)
+    reached = run.reach(MID_STEP, rank=0)
+    wait_until(lambda: memory_step(run) == 12)
+    assert lose_node(stage, 1)
+    reached.release()
+    assert run.end() == 0, run.story()
+    oracle = stage.undisturbed("engine.numerics=exact")
+    ours = run.curve()
+    assert (ours.losses, ours.digests) == (oracle.losses, oracle.digests)
+    assert "from the memory checkpoint of step 12" in run.run.log.read_text()
+    assert "resized from 2 to 1 rank" in run.run.log.read_text()
+
+
+def test_the_disk_serves_when_both_copies_are_lost(stage, trial):
+    run = trial("checkpoints.every_steps=6", nodes=2)
+    reached = run.reach(MID_STEP, rank=0)
+    wait_until(lambda: memory_step(run) == 12 and run.checkpoint and run.checkpoint.step == 12)
+    run.cluster.orders.want(replace(MID_STEP, step=17), 1)
+    reached.release()
+    later = run.wait_for("step.rank-1.step-17")
+    wait_until(lambda: memory_step(run) == 16)
+    for number in (0, 1):
+        lose_node(stage, number)
+    for _ in range(2):
+        stage.cluster.add_node()
+    later.release()
+    finish(stage, run, [12])
+
+
+def test_an_agent_killed_in_the_middle_of_a_copy_costs_one_step_in_memory(stage, trial):
+    run = trial(nodes=2)
+    copying = run.reach(PULL, rank=0)
+    os.kill(copying.process_id, signal.SIGKILL)
+    copying.release()
+    reached = run.reach(MID_STEP, rank=0)
+    wait_until(lambda: memory_step(run) == 12)
+    os.kill(reached.process_id, signal.SIGKILL)
+    reached.release()
+    finish(stage, run, [12])
+    assert "cannot be copied to node" in run.run.log.read_text()
+
+
+def test_a_small_shared_memory_is_named_and_the_run_goes_on(tmp_path, phrasebook):
+    """In a mount namespace whose /dev/shm has 64 MB; the state of this model needs more."""
+    if os.geteuid():
+        pytest.skip("mounting needs root")
+    values = tiny_values(phrasebook, max_steps=4)
+    values["model"] |= {"width": 512, "feed_forward_width": 2048}
+    values["checkpoints"] |= {"memory_every_steps": 2}
+    recipe = tmp_path / "small.yaml"
+    recipe.write_text(yaml.safe_dump(values))
+    transloom = Path(sys.executable).parent / "transloom"
+    train = f"{transloom} train {recipe} --run {tmp_path / 'run'}"
+    mount = "mount -t tmpfs -o size=64m tmpfs /dev/shm"
+    ended = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", f"{mount} && exec {train}"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    said = " ".join(ended.stderr.split())
+    assert "memory checkpoints are off: they need" in said
+    assert "of /dev/shm on the node of rank 0" in said
+    assert "--shm-size" in said
