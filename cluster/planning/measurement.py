@@ -18,6 +18,7 @@ import torch
 from cluster.planning.speed import Speed, speed_of
 from cluster.recipe import Recipe
 from data_pipeline.batching.heldout import load_heldout
+from data_pipeline.batching.plan import Cursor
 from data_pipeline.batching.stream import local_rank_steps
 from data_pipeline.batching.window import WindowReader
 from data_pipeline.dataset.manifest import Manifest
@@ -219,8 +220,9 @@ def _job(recipe: Recipe, manifest: Manifest) -> RankJob:
     return RankJob(
         recipe=recipe.training(),
         run=nowhere,
-        dataset_identity=manifest.identity,
+        manifest=manifest.header(),
         checkpoint=None,
+        cursor=Cursor(),
         work=nowhere,
         attempt="plan",
         session_started=time.time(),

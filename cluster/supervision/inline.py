@@ -16,6 +16,7 @@ from cluster.supervision.run_checks import (
     newest_checkpoint,
     open_run,
     report_sampling,
+    start_cursor,
 )
 from cluster.supervision.run_listener import RunListener
 from cluster.supervision.stop_requests import StopRequests
@@ -159,8 +160,9 @@ def _train(
             RankJob(
                 recipe=recipe.training(),
                 run=run.path,
-                dataset_identity=manifest.identity,
+                manifest=manifest.header(),
                 checkpoint=checkpoint.path if checkpoint else None,
+                cursor=start_cursor(recipe, manifest, checkpoint),
                 work=lease.work,
                 attempt=committer.attempt,
                 session_started=time.time(),

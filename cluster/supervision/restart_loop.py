@@ -21,7 +21,7 @@ from cluster.ray.reservation import max_possible_ranks, node_capabilities
 from cluster.recipe import Recipe
 from cluster.supervision.attempt import RankAttempt, RunContext
 from cluster.supervision.retry_budget import RankLosses
-from cluster.supervision.run_checks import newest_checkpoint
+from cluster.supervision.run_checks import newest_checkpoint, start_cursor
 from data_pipeline.dataset.manifest import Manifest
 from foundation.wording import counted, join_items
 from trainer.checkpoints.committer import CheckpointCommitter
@@ -200,8 +200,9 @@ class RestartLoop:
             RankJob(
                 recipe=self._recipe.training(),
                 run=context.run.path.absolute(),
-                dataset_identity=self._manifest.identity,
+                manifest=self._manifest.header(),
                 checkpoint=checkpoint.path.absolute() if checkpoint else None,
+                cursor=start_cursor(self._recipe, self._manifest, self._restored or checkpoint),
                 work=committer.work.absolute(),
                 attempt=committer.attempt,
                 session_started=self._session_started,

@@ -11,6 +11,7 @@ from data_pipeline.batching.window import open_mixture
 from data_pipeline.config.data import SENTENCE_PIECE_TYPES
 from data_pipeline.dataset.manifest import Manifest, open_dataset
 from data_pipeline.errors import DatasetError
+from data_pipeline.preparation.quarantine import cursor_after
 from data_pipeline.storage.store import DatasetStore
 from data_pipeline.tokenizers.compiled_segmentation import sampling_backend_text
 from trainer.checkpoints.commit import set_aside
@@ -18,6 +19,7 @@ from trainer.checkpoints.format import (
     Checkpoint,
     CheckpointHeader,
     Parent,
+    SavedState,
     list_checkpoints,
     newest_intact,
     read_header,
@@ -113,6 +115,21 @@ def newest_checkpoint(
     if checkpoint:
         _check_membership(checkpoint, run.card(), manifest)
     return checkpoint
+
+
+def start_cursor(recipe: Recipe, manifest: Manifest, checkpoint: SavedState | None) -> Cursor:
+    """Return the position in the data at which ranks continue from a checkpoint, or start.
+
+    The driver computes it because a quarantine in the middle of a window needs all shards.
+
+    Raises:
+        DataError: see `cursor_after`.
+    """
+    if checkpoint is None:
+        return Cursor()
+    header = checkpoint.header
+    saved = Cursor.from_json(header.cursor)
+    return cursor_after(manifest, recipe.data_settings, header.dataset_identity, saved)
 
 
 def is_run_complete(

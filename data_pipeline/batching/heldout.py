@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from data_pipeline.batching.task import DATA_TASKS, HeldOut
 from data_pipeline.config.data import DataConfig, DataSettings
-from data_pipeline.dataset.manifest import Manifest
+from data_pipeline.dataset.manifest_header import ManifestHeader
 from data_pipeline.dataset.texts import unpack_heldout
 from data_pipeline.errors import DatasetError
 from data_pipeline.storage.store import DatasetStore
@@ -37,7 +37,7 @@ class LongText(NamedTuple):
         )
 
 
-def load_heldout(store: DatasetStore, manifest: Manifest, name: str) -> HeldOut:
+def load_heldout(store: DatasetStore, manifest: ManifestHeader, name: str) -> HeldOut:
     """Read a held-out set.
 
     Args:

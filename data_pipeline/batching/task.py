@@ -20,6 +20,7 @@ from data_pipeline.config.corpus import CorpusConfig
 from data_pipeline.config.data import DataConfig, DataSettings
 from data_pipeline.corpora.cleaning import Rule
 from data_pipeline.dataset.manifest import Manifest
+from data_pipeline.dataset.manifest_header import ManifestHeader
 from data_pipeline.dataset.manifest_records import CorpusInfo, FieldInfo, SpecialIds
 from data_pipeline.dataset.sequences import SequenceRules
 from data_pipeline.random_keys import example_seeds
@@ -158,7 +159,7 @@ class DataTask(ABC):
 
     @abstractmethod
     def check(self, manifest: Manifest, settings: DataSettings) -> None:
-        """Check that the dataset can be batched under the recipe.
+        """Check that the dataset can be batched under the recipe; not called on ranks.
 
         Raises:
             BatchingError: an example does not fit into a micro-batch.
@@ -194,10 +195,13 @@ class DataTask(ABC):
         """
 
     @abstractmethod
-    def widest(self, manifest: Manifest, settings: DataSettings) -> list[Any]:
+    def widest(self, manifest: ManifestHeader, settings: DataSettings) -> list[Any]:
         """Return the shapes (MicroBatchShape) of the largest micro-batches that a run can produce.
 
         No micro-batch needs more memory in a pass than the most expensive of these shapes.
+
+        Args:
+            manifest: the manifest without its shards, which ranks do not have.
         """
 
     @abstractmethod
@@ -209,7 +213,7 @@ class DataTask(ABC):
         """Return a constant, minimal micro-batch for a rank that has one slot fewer than others."""
 
 
-def rules_by_corpus(manifest: Manifest) -> list[dict[str, SequenceRules]]:
+def rules_by_corpus(manifest: ManifestHeader) -> list[dict[str, SequenceRules]]:
     """Return, for each corpus, the rules that its shards' sequences must satisfy, by field."""
     known = manifest.task in DATA_TASKS  # an extension's task may not be loaded
     task = DATA_TASKS[manifest.task] if known else None
@@ -217,7 +221,7 @@ def rules_by_corpus(manifest: Manifest) -> list[dict[str, SequenceRules]]:
 
 
 def _rules(
-    manifest: Manifest, task: DataTask | None, corpus: CorpusInfo
+    manifest: ManifestHeader, task: DataTask | None, corpus: CorpusInfo
 ) -> dict[str, SequenceRules]:
     special, longest = manifest.special_ids, manifest.longest()
     rules = {}

@@ -18,25 +18,20 @@ manifest byte for byte.
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
 import numpy as np
-from pydantic import Field, PrivateAttr, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from data_pipeline.arrays import Int64Array
-from data_pipeline.config.data import DataConfig, DataSettings
+from data_pipeline.config.data import DataConfig
+from data_pipeline.dataset.manifest_header import FORMAT, ManifestHeader
 from data_pipeline.dataset.manifest_records import (
-    CorpusInfo,
     DocumentLengths,
     FieldInfo,
     FileInfo,
-    HeldOutInfo,
     ShardInfo,
-    SpecialIds,
-    TokenizerInfo,
-    Tombstone,
 )
-from data_pipeline.dataset.preparation_settings import differences, preparation_settings
 from data_pipeline.errors import DatasetError
 from data_pipeline.storage.locations import cache_folder
 from data_pipeline.storage.store import (
@@ -45,35 +40,18 @@ from data_pipeline.storage.store import (
     DatasetStore,
     open_store,
 )
-from foundation.built_in_tasks import DEFAULT_TASK
-from foundation.file_model import Count, FileModel, error_summary
+from foundation.file_model import error_summary
 from foundation.strict_json import JsonLimits, parse_json
 from foundation.wording import counted, join_items
-
-FORMAT_FAMILY = "transloom-dataset/"
-FORMAT: Literal["transloom-dataset/2"] = "transloom-dataset/2"
 
 # Enough for about 250,000 shards, or a billion pairs; each shard has at least ten values.
 LIMITS = JsonLimits(bytes=MAX_MANIFEST_BYTES, values=4_000_000)
 
 
-class Manifest(FileModel):
-    """Contents and origin of a prepared dataset."""
+class Manifest(ManifestHeader):
+    """Contents and origin of a prepared dataset, with all its shards."""
 
-    format: Literal["transloom-dataset/2"] = FORMAT
-    fields: Annotated[tuple[FieldInfo, ...], Field(fail_fast=True)]
-    tokenizers: dict[str, TokenizerInfo]  # by field; a joint tokenizer is listed under each
-    special_ids: SpecialIds
-    corpora: Annotated[tuple[CorpusInfo, ...], Field(fail_fast=True)]
-    # By field: the number of pairs of length 0, 1, 2, ...; for documents, bins of powers of two.
-    lengths: dict[str, Annotated[tuple[Count, ...], Field(fail_fast=True)] | DocumentLengths]
-    cleaning: FileInfo
-    heldout: dict[str, HeldOutInfo]
-    preparation: dict[str, Any]  # the settings of the recipe that differ from their defaults
     shards: Annotated[tuple[ShardInfo, ...], Field(fail_fast=True)]
-    tombstones: Annotated[tuple[Tombstone, ...], Field(fail_fast=True)] = ()
-
-    _identity: str = PrivateAttr(default="")
 
     @model_validator(mode="after")
     def _numbers_agree(self) -> Self:
@@ -125,35 +103,16 @@ class Manifest(FileModel):
         return self
 
     @property
-    def identity(self) -> str:
-        """Sha256 of the manifest file that this object was loaded from."""
-        assert self._identity, "only a loaded manifest has an identity"
-        return self._identity
+    def shard_count(self) -> int:
+        return len(self.shards)
 
-    @property
-    def origin(self) -> str:
-        """Identity of the dataset's first manifest, which has no tombstones."""
-        return self.tombstones[0].parent if self.tombstones else self.identity
-
-    @property
-    def pairs(self) -> int:
-        """Number of pairs of all corpora, those of left-out shards included."""
-        return sum(corpus.kept for corpus in self.corpora)
-
-    @property
-    def task(self) -> str:
-        """Name of the task that the dataset was prepared for."""
-        return str(self.preparation.get("task", DEFAULT_TASK))
-
-    @property
-    def noun(self) -> str:
-        """Word for an example in messages."""
-        return "document" if any(field.is_document for field in self.fields) else "pair"
-
-    @property
-    def left_out(self) -> frozenset[str]:
-        """Names of the shards with a tombstone."""
-        return frozenset(tombstone.shard for tombstone in self.tombstones)
+    def header(self) -> ManifestHeader:
+        """Return everything but the shards, with the identity of this manifest."""
+        values = {name: getattr(self, name) for name in ManifestHeader.model_fields}
+        header = ManifestHeader.model_construct(**values)  # already validated
+        header._identity = self._identity
+        header._shard_count = self.shard_count
+        return header
 
     @classmethod
     def load(cls, store: DatasetStore, identity: str | None = None) -> Self:
@@ -211,22 +170,6 @@ class Manifest(FileModel):
         parent = self.model_copy(update={"tombstones": self.tombstones[: parents.index(identity)]})
         return hashlib.sha256(parent.to_bytes()).hexdigest() == identity
 
-    def left_out_since(self, identity: str) -> frozenset[str]:
-        """Return the names of the shards left out since the parent manifest with this identity.
-
-        Empty if no parent has this identity.
-        """
-        since = [tombstone.parent for tombstone in self.tombstones]
-        start = since.index(identity) if identity in since else len(since)
-        return frozenset(tombstone.shard for tombstone in self.tombstones[start:])
-
-    def longest(self) -> dict[str, int]:
-        """Return the length of the longest sequence of each field, EOS included."""
-        return {
-            field: lengths.longest if isinstance(lengths, DocumentLengths) else len(lengths) - 1
-            for field, lengths in self.lengths.items()
-        }
-
     def shard_pairs(self) -> list[Int64Array]:
         """Return the number of pairs of each shard, by corpus, left-out shards included."""
         pairs: list[list[int]] = [[] for _ in self.corpora]
@@ -241,10 +184,6 @@ class Manifest(FileModel):
         yield from dict.fromkeys((info.file, info.sha256) for info in described)
         left_out = self.left_out
         yield from ((s.name, s.sha256) for s in self.shards if s.name not in left_out)
-
-    def differences(self, settings: DataSettings) -> list[str]:
-        """Return descriptions of the settings that differ between this dataset and a recipe."""
-        return differences(self.preparation, preparation_settings(settings))
 
 
 def archived_name(identity: str) -> str:
@@ -271,12 +210,21 @@ def open_dataset(data: DataConfig, identity: str | None = None) -> tuple[Dataset
     Raises:
         DatasetError: there is no such dataset.
     """
-    store = open_store(
+    store = open_dataset_store(data)
+    return store, Manifest.load(store, identity)
+
+
+def open_dataset_store(data: DataConfig) -> DatasetStore:
+    """Open the files of the dataset that a recipe names, without reading its manifest.
+
+    Raises:
+        DatasetError: the location cannot be opened.
+    """
+    return open_store(
         data.dataset,
         cache=cache_folder(data.cache),
         cache_bytes=int(data.cache_gigabytes * 1e9),
     )
-    return store, Manifest.load(store, identity)
 
 
 def _check_lengths(

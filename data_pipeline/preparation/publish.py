@@ -16,7 +16,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from data_pipeline.dataset.manifest import FORMAT_FAMILY, LIMITS
+from data_pipeline.dataset.manifest import LIMITS
+from data_pipeline.dataset.manifest_header import FORMAT_FAMILY
 from data_pipeline.errors import DatasetError
 from data_pipeline.storage.durable import sync_to_disk
 from data_pipeline.storage.regular_files import read_regular

@@ -20,6 +20,7 @@ from data_pipeline.config.data import DataConfig, DataSettings, PackedBatchingCo
 from data_pipeline.config.text import TEXT, TextCorpusConfig, TextDataConfig
 from data_pipeline.corpora.cleaning import EMPTY, Rule, text_rules
 from data_pipeline.dataset.manifest import Manifest
+from data_pipeline.dataset.manifest_header import ManifestHeader
 from data_pipeline.dataset.manifest_records import FieldInfo, SpecialIds
 from data_pipeline.tokenizers.tokenizer import Tokenizer
 
@@ -89,7 +90,7 @@ class CausalLanguageModelData(DataTask):
     def units(self, micro_batch: MicroBatch) -> int:
         return micro_batch.tokens(TEXT) - len(micro_batch.pair_ids)
 
-    def widest(self, manifest: Manifest, settings: DataSettings) -> list[RowsShape]:
+    def widest(self, manifest: ManifestHeader, settings: DataSettings) -> list[RowsShape]:
         batching = _batching(settings)
         length = batching.context_length
         return [RowsShape(batching.max_tokens_per_micro_batch // length, length)]

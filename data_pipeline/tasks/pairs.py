@@ -13,7 +13,7 @@ from data_pipeline.config.corpus import CorpusConfig
 from data_pipeline.config.data import DataConfig, DataSettings
 from data_pipeline.config.pair import SOURCE, TARGET, PairCorpusConfig, PairDataConfig
 from data_pipeline.corpora.cleaning import EMPTY, Rule, pair_rules
-from data_pipeline.dataset.manifest import Manifest
+from data_pipeline.dataset.manifest_header import ManifestHeader
 from data_pipeline.dataset.manifest_records import FieldInfo
 from data_pipeline.random_keys import SUBWORD_SAMPLING
 from data_pipeline.tokenizers.subword_sampling import resample
@@ -93,7 +93,7 @@ def _sampled(settings: DataSettings) -> dict[str, int]:
     return {field: min(limits[field], budget) for field in wanted}
 
 
-def longest_sequences(manifest: Manifest, settings: DataSettings) -> dict[str, int]:
+def longest_sequences(manifest: ManifestHeader, settings: DataSettings) -> dict[str, int]:
     """Return the maximum length of each field's sequences, including sampled segmentations."""
     longest, sampled = manifest.longest(), _sampled(settings)
     return {field: max(length, sampled.get(field, 0)) for field, length in longest.items()}

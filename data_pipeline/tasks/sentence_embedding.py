@@ -22,6 +22,7 @@ from data_pipeline.config.data import DataConfig, DataSettings
 from data_pipeline.config.embedding import BOS_TOKENS, EmbeddingBatchingConfig
 from data_pipeline.config.pair import SOURCE, TARGET
 from data_pipeline.dataset.manifest import Manifest
+from data_pipeline.dataset.manifest_header import ManifestHeader
 from data_pipeline.dataset.manifest_records import FieldInfo, SpecialIds
 from data_pipeline.errors import BatchingError
 from data_pipeline.tasks.translation import PairShape, TranslationData, lengths_of
@@ -107,7 +108,7 @@ class SentenceEmbeddingData(TranslationData):
     def units(self, micro_batch: MicroBatch) -> int:
         return len(micro_batch.pair_ids)
 
-    def widest(self, manifest: Manifest, settings: DataSettings) -> list[PairShape]:
+    def widest(self, manifest: ManifestHeader, settings: DataSettings) -> list[PairShape]:
         longest = manifest.longest()
         pairs = embedding_batching(settings).pairs_per_micro_batch
         return [PairShape(pairs, longest[SOURCE], longest[TARGET])]

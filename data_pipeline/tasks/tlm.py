@@ -29,6 +29,7 @@ from data_pipeline.config.masking import PairMaskedBatchingConfig
 from data_pipeline.config.pair import SOURCE, TARGET
 from data_pipeline.config.text import TEXT
 from data_pipeline.dataset.manifest import Manifest
+from data_pipeline.dataset.manifest_header import ManifestHeader
 from data_pipeline.dataset.manifest_records import SpecialIds
 from data_pipeline.errors import BatchingError
 from data_pipeline.random_keys import (
@@ -129,7 +130,7 @@ class TranslationLanguageModelData(PairsData):
     def units(self, micro_batch: MicroBatch) -> int:
         return masked_lm.TASK.units(micro_batch)
 
-    def widest(self, manifest: Manifest, settings: DataSettings) -> list[RowsShape]:
+    def widest(self, manifest: ManifestHeader, settings: DataSettings) -> list[RowsShape]:
         return masked_lm.TASK.widest(manifest, settings)
 
     def synthetic(self, shape: RowsShape, special: SpecialIds) -> MicroBatch:

@@ -22,6 +22,7 @@ from data_pipeline.batching.task import HeldOut, MicroBatchShape
 from data_pipeline.config.data import DataSettings
 from data_pipeline.config.pair import SOURCE, TARGET
 from data_pipeline.dataset.manifest import Manifest
+from data_pipeline.dataset.manifest_header import ManifestHeader
 from data_pipeline.dataset.manifest_records import SpecialIds
 from data_pipeline.tasks.pairs import PairsData, longest_sequences
 from data_pipeline.tokenizers.tokenizer import Tokenizer
@@ -113,7 +114,7 @@ class TranslationData(PairsData):
     def units(self, micro_batch: MicroBatch) -> int:
         return micro_batch.tokens(TARGET)
 
-    def widest(self, manifest: Manifest, settings: DataSettings) -> list[PairShape]:
+    def widest(self, manifest: ManifestHeader, settings: DataSettings) -> list[PairShape]:
         """Return the shapes with the longest pairs, the most tokens, and the most attention scores.
 
         The length of its longest sequence limits a micro-batch's rows and the lengths of both
@@ -155,7 +156,7 @@ def lengths_of(fields: Mapping[str, FieldArrays]) -> Int32Array:
     return np.stack([field.lengths for field in fields.values()], axis=1)
 
 
-def _shortest(manifest: Manifest) -> int:
+def _shortest(manifest: ManifestHeader) -> int:
     """Return a lower bound of the length of each pair's longest sequence."""
     histograms = [lengths for lengths in manifest.lengths.values() if isinstance(lengths, tuple)]
     return max(1, *(int(np.flatnonzero(counts)[0]) for counts in histograms))

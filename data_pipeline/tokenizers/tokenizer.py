@@ -24,7 +24,7 @@ from typing import ClassVar, Self
 
 from data_pipeline.arrays import FieldArrays, Int32Array, UInt64Array
 from data_pipeline.config.data import SENTENCE_PIECE_TYPES, TOKENIZERS, TokenizerConfig
-from data_pipeline.dataset.manifest import Manifest
+from data_pipeline.dataset.manifest_header import ManifestHeader
 from data_pipeline.dataset.manifest_records import SpecialIds
 from data_pipeline.errors import DatasetFileError, TokenizerError
 from data_pipeline.storage.regular_files import read_regular
@@ -228,7 +228,7 @@ def shared_tokenizer(tokenizers: Mapping[str, Tokenizer]) -> Tokenizer:
     return next(iter(tokenizers.values()))
 
 
-def load_tokenizers(store: DatasetStore, manifest: Manifest) -> dict[str, Tokenizer]:
+def load_tokenizers(store: DatasetStore, manifest: ManifestHeader) -> dict[str, Tokenizer]:
     """Load and verify the dataset's tokenizers, by field; a joint model is read only once.
 
     Raises:

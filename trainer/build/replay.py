@@ -11,7 +11,7 @@ from torch import nn
 
 from data_pipeline.batching.plan import Cursor
 from data_pipeline.batching.stream import RankStep
-from data_pipeline.dataset.manifest import open_dataset
+from data_pipeline.dataset.manifest import open_dataset_store
 from data_pipeline.storage.durable import write_atomically
 from data_pipeline.tokenizers.tokenizer import load_tokenizers
 from trainer.build.engine import build_engine
@@ -82,12 +82,12 @@ def build_replay(
     assert order is not None
     context = RankContext(job, placement, supervision)
     checkpoint = job.saved_state
-    store, manifest = open_dataset(recipe.data, job.dataset_identity)
-    task = training_task(recipe, manifest, load_tokenizers(store, manifest))
+    tokenizers = load_tokenizers(open_dataset_store(recipe.data), job.manifest)
+    task = training_task(recipe, job.manifest, tokenizers)
     with ExitStack() as resources:
         engine = build_engine(recipe, task, placement)
         resources.callback(engine.destroy)
-        state = restore(engine, job, checkpoint, manifest) if checkpoint else begin(engine, context)
+        state = restore(engine, job, checkpoint) if checkpoint else begin(engine, context)
         recorder = None
         if placement.rank == 0:
             recorder = ReplayRecorder(context, checkpoint.step if checkpoint else 0)
@@ -96,7 +96,7 @@ def build_replay(
             write_atomically(order.numerics_file, json.dumps(fingerprint))
         saver: Saver | NoSaver = NoSaver()
         if order.goes_on:
-            saver = Saver(context, state, manifest, recorder.sync if recorder else lambda: None)
+            saver = Saver(context, state, recorder.sync if recorder else lambda: None)
             resources.callback(saver.close)
         step_inspector = StepInspector(order, context, state, task)
         return Trainer(

@@ -8,7 +8,7 @@ import torch
 from data_pipeline.batching.heldout import check_heldout, load_heldout
 from data_pipeline.batching.plan import Cursor
 from data_pipeline.batching.stream import RankStep
-from data_pipeline.dataset.manifest import open_dataset
+from data_pipeline.dataset.manifest import open_dataset_store
 from data_pipeline.tokenizers.tokenizer import load_tokenizers
 from trainer.build.engine import build_engine
 from trainer.checkpoints.format import SavedState
@@ -56,7 +56,7 @@ def build_trainer(
     recipe = job.recipe
     context = RankContext(job, placement, supervision)
     checkpoint = job.saved_state
-    store, manifest = open_dataset(recipe.data, job.dataset_identity)
+    store, manifest = open_dataset_store(recipe.data), job.manifest
     tokenizers = load_tokenizers(store, manifest)
     task = training_task(recipe, manifest, tokenizers)
     with ExitStack() as resources:
@@ -72,9 +72,9 @@ def build_trainer(
         validator = Validator(scoring, placement, recipe.trainer.validation_scores)
         if verification:
             verification.require_intact()
-        state = restore(engine, job, checkpoint, manifest) if checkpoint else begin(engine, context)
+        state = restore(engine, job, checkpoint) if checkpoint else begin(engine, context)
         peak = peak_of_rank(recipe.engine, placement)
-        recorder = Recorder(context, checkpoint, manifest) if placement.rank == 0 else None
+        recorder = Recorder(context, checkpoint) if placement.rank == 0 else None
         if recorder:
             backend = numerics.attention_backend(recipe.engine, placement)
             supervision.log_detail(f"attention is computed by {backend}")
@@ -85,14 +85,14 @@ def build_trainer(
             if engine.frozen.names:
                 supervision.notice(engine.frozen.summary_text(engine.parameter_shapes))
             resources.callback(recorder.close)
-        saver = Saver(context, state, manifest, recorder.sync if recorder else lambda: None)
+        saver = Saver(context, state, recorder.sync if recorder else lambda: None)
         resources.callback(saver.close)
         profiler = StepProfiler(job.profile, context.run, placement.rank, supervision.notice)
         resources.callback(profiler.close)
         if _preflight_is_due(checkpoint, recipe.engine, placement):
             run_preflight(engine, task, scoring, (state.ema or engine).inference_model)
         if recorder:
-            record_resumption(recorder, context, checkpoint, state.progress, manifest)
+            record_resumption(recorder, context, checkpoint)
         return Trainer(
             context,
             state,

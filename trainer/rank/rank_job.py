@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from data_pipeline.batching.plan import Cursor
+from data_pipeline.dataset.manifest_header import ManifestHeader
 from trainer.checkpoints.format import Checkpoint, SavedState
 from trainer.rank.placement import Placement
 from trainer.rank.supervision import Supervision
@@ -20,8 +22,10 @@ class RankJob:
     Attributes:
         recipe: the resolved recipe.
         run: the run's folder.
-        dataset_identity: the identity of the manifest to train on.
+        manifest: the manifest to train on, without its shards, so that no rank parses all shards.
         checkpoint: the complete checkpoint to resume from; None starts at step 0.
+        cursor: the position in the data at which the ranks start. The checkpoint's position, or the
+            next window if that window has lost a shard since.
         verify_checkpoint: whether the ranks verify the hashes of the checkpoint's files while they
             build the engine. False if the supervisor has already verified them.
         memory_checkpoint: the state in the nodes' memory to resume from instead, or None. Its step
@@ -38,8 +42,9 @@ class RankJob:
 
     recipe: TrainingRecipe
     run: Path
-    dataset_identity: str
+    manifest: ManifestHeader
     checkpoint: Path | None
+    cursor: Cursor
     work: Path
     attempt: str
     session_started: float

@@ -4,7 +4,6 @@ import os
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from data_pipeline.dataset.manifest import Manifest
 from trainer.checkpoints.format import SavedState
 from trainer.errors import TrainerError
 from trainer.rank.rank_job import RankContext
@@ -22,18 +21,12 @@ class Recorder:
         TrainerError: another process trains this run, or W&B does not start.
     """
 
-    def __init__(
-        self,
-        context: RankContext,
-        checkpoint: SavedState | None,
-        manifest: Manifest | None = None,
-    ) -> None:
+    def __init__(self, context: RankContext, checkpoint: SavedState | None) -> None:
         """Open the metrics file and start W&B.
 
         Args:
             context: the recipe, the placement and the job of this rank.
             checkpoint: the checkpoint to resume from, or None.
-            manifest: the manifest of the dataset, for W&B's config.
         """
         job, run, supervision = context.job, context.run, context.supervision
         resume_step = checkpoint.step if checkpoint else 0
@@ -50,9 +43,7 @@ class Recorder:
         self._translations = run.translations
         self._supervision = supervision
         try:
-            self._tracker = _tracker(
-                context, lambda: facts_for_wandb(context, checkpoint, manifest)
-            )
+            self._tracker = _tracker(context, lambda: facts_for_wandb(context, checkpoint))
         except TrainerError:
             self._record.close()
             raise

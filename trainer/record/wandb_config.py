@@ -10,20 +10,18 @@ The facts contain no sentences and no credentials. The URLs of a recipe have no 
 import hashlib
 from typing import Any
 
-from data_pipeline.dataset.manifest import Manifest
+from data_pipeline.dataset.manifest_header import ManifestHeader
 from trainer.checkpoints.format import HEADER, Checkpoint, SavedState
 from trainer.rank.rank_job import RankContext
 from trainer.runs.start import read_start
 
 
-def facts_for_wandb(
-    context: RankContext, checkpoint: SavedState | None, manifest: Manifest | None
-) -> dict[str, Any]:
+def facts_for_wandb(context: RankContext, checkpoint: SavedState | None) -> dict[str, Any]:
     """Return the facts about the dataset and the start, as JSON values."""
     parent = context.run.card().parent
     start = read_start(context.run)
     return {
-        "dataset": _dataset(manifest) if manifest else None,
+        "dataset": _dataset(context.job.manifest),
         "start": {
             "ranks": context.placement.world_size,
             "device": context.placement.device,
@@ -41,12 +39,12 @@ def _origin(checkpoint: SavedState) -> dict[str, Any]:
     return {"step": checkpoint.step, "sha256": hashlib.sha256(header).hexdigest()}
 
 
-def _dataset(manifest: Manifest) -> dict[str, Any]:
+def _dataset(manifest: ManifestHeader) -> dict[str, Any]:
     return {
         "identity": manifest.identity,
         "origin": manifest.origin,
         "pairs": manifest.pairs,
-        "shards": len(manifest.shards),
+        "shards": manifest.shard_count,
         "quarantined": sorted(manifest.left_out),
         "fields": {
             field.name: {

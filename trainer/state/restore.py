@@ -2,9 +2,6 @@
 
 import torch
 
-from data_pipeline.batching.plan import Cursor
-from data_pipeline.dataset.manifest import Manifest
-from data_pipeline.preparation.quarantine import cursor_after
 from trainer.checkpoints.format import Checkpoint, SavedState
 from trainer.checkpoints.reader import CheckpointReader, require_same_shapes
 from trainer.rank.rank_job import RankContext, RankJob
@@ -42,13 +39,12 @@ def begin(engine: TrainingEngine, context: RankContext) -> TrainingState:
         fragments.load_state(engine, read, optimizer_step=0)
     else:
         _load_transferred(engine, Checkpoint(warm_start.path), context)
-    progress = Progress(parent=warm_start.parent if warm_start else None)
+    parent = warm_start.parent if warm_start else None
+    progress = Progress(cursor=context.job.cursor, parent=parent)
     return TrainingState(progress, engine, _ema(engine, context.recipe))
 
 
-def restore(
-    engine: TrainingEngine, job: RankJob, checkpoint: SavedState, manifest: Manifest
-) -> TrainingState:
+def restore(engine: TrainingEngine, job: RankJob, checkpoint: SavedState) -> TrainingState:
     """Return the state in a checkpoint, whatever number of ranks and ZeRO stage wrote it.
 
     Raises:
@@ -63,9 +59,7 @@ def restore(
     ema = _ema(engine, recipe)
     if ema:
         ema.load(reader.read)
-    saved = Cursor.from_json(header.cursor)
-    cursor = cursor_after(manifest, recipe.data_settings, header.dataset_identity, saved)
-    return TrainingState(Progress.of_checkpoint(header, cursor), engine, ema)
+    return TrainingState(Progress.of_checkpoint(header, job.cursor), engine, ema)
 
 
 def _load_transferred(engine: TrainingEngine, checkpoint: Checkpoint, context: RankContext) -> None:
@@ -87,8 +81,6 @@ def record_resumption(
     recorder: Recorder,
     context: RankContext,
     checkpoint: SavedState | None,
-    progress: Progress,
-    manifest: Manifest,
 ) -> None:
     """Record the step at which the run continues, and changes since the checkpoint, as events."""
     step, goodput = recorder.last_step, recorder.goodput
@@ -103,9 +95,9 @@ def record_resumption(
                 )
             )
         return
-    header, recipe, placement = checkpoint.header, context.recipe, context.placement
-    now = numerics.fingerprint(recipe.engine, placement)
-    moved = progress.cursor.to_json() != header.cursor
+    header, job, placement = checkpoint.header, context.job, context.placement
+    now = numerics.fingerprint(job.recipe.engine, placement)
+    moved = job.cursor.to_json() != header.cursor
     recorder.append(
         Resumed(
             step=step,
@@ -113,9 +105,9 @@ def record_resumption(
             promise=numerics.promise(header.numerics, now),
             numerics_changed=numerics.differences(header.numerics, now),
             settings_changed=continuable_differences(
-                TrainingRecipe.of_checkpoint(header.recipe, header.identity), recipe
+                TrainingRecipe.of_checkpoint(header.recipe, header.identity), job.recipe
             ),
-            quarantined=sorted(manifest.left_out_since(header.dataset_identity)),
+            quarantined=sorted(job.manifest.left_out_since(header.dataset_identity)),
             window_left_at=header.cursor if moved else None,
             restarts=goodput.restarts,
             lost_steps=goodput.lost_steps,

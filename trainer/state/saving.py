@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
-from data_pipeline.dataset.manifest import Manifest
 from trainer.checkpoints.format import CheckpointHeader
 from trainer.checkpoints.memory_writer import SLOTS, MemoryWriter, memory_tier_problem
 from trainer.checkpoints.writer import CheckpointWriter, require_host_memory
@@ -49,7 +48,6 @@ class Saver:
         self,
         context: RankContext,
         state: TrainingState,
-        manifest: Manifest,
         sync_record: Callable[[], None],
     ) -> None:
         """Check the host's memory and allocate the host copy; a collective.
@@ -57,13 +55,11 @@ class Saver:
         Args:
             context: the recipe, the placement and the job of this rank.
             state: the state to save.
-            manifest: the manifest of the dataset, for its identity.
             sync_record: syncs the metrics file to the disk, because it must contain all steps up to
                 a checkpoint.
         """
-        self._recipe = context.recipe
+        self._job = context.job
         self._state = state
-        self._manifest = manifest
         self._numerics = numerics.fingerprint(context.recipe.engine, context.placement)
         require_host_memory(self._owned(), context.placement)
         self._writer = CheckpointWriter(
@@ -138,9 +134,9 @@ class Saver:
             optimizer_step=fragments.optimizer_step(engine),
             cursor=progress.cursor.to_json(),
             data_digest=progress.data_digest,
-            dataset_identity=self._manifest.identity,
-            recipe=self._recipe.model_dump(mode="json"),
-            identity=identity_of(self._recipe),
+            dataset_identity=self._job.manifest.identity,
+            recipe=self._job.recipe.model_dump(mode="json"),
+            identity=identity_of(self._job.recipe),
             numerics=self._numerics,
             parameters={n: list(shape) for n, shape in engine.parameter_shapes.items()},
             parameter_groups=engine.parameter_group_settings(),

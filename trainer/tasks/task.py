@@ -22,7 +22,7 @@ from torch import nn
 
 from data_pipeline.batching.batch import MicroBatch
 from data_pipeline.batching.task import DATA_TASKS, HeldOut, MicroBatchShape
-from data_pipeline.dataset.manifest import Manifest
+from data_pipeline.dataset.manifest_header import ManifestHeader
 from data_pipeline.tokenizers.tokenizer import Tokenizer
 from foundation.errors import ExtensionError
 from foundation.registry import imported
@@ -115,13 +115,13 @@ class TrainingTask(ABC):
     """Torch side of a task, for one recipe and one dataset."""
 
     def __init__(
-        self, recipe: TrainingRecipe, manifest: Manifest, tokenizers: Mapping[str, Tokenizer]
+        self, recipe: TrainingRecipe, manifest: ManifestHeader, tokenizers: Mapping[str, Tokenizer]
     ) -> None:
         """Store the parts that the task depends on.
 
         Args:
             recipe: the recipe.
-            manifest: the manifest of the dataset.
+            manifest: the manifest of the dataset, without its shards.
             tokenizers: the tokenizers by field.
         """
         self.recipe = recipe
@@ -239,7 +239,7 @@ class TrainingTask(ABC):
 
 
 def training_task(
-    recipe: TrainingRecipe, manifest: Manifest, tokenizers: Mapping[str, Tokenizer]
+    recipe: TrainingRecipe, manifest: ManifestHeader, tokenizers: Mapping[str, Tokenizer]
 ) -> TrainingTask:
     """Return the torch side of a recipe's task.
 

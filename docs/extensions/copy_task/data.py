@@ -21,6 +21,7 @@ from data_pipeline.config.data import DataConfig, DataSettings
 from data_pipeline.config.text import TEXT
 from data_pipeline.corpora.cleaning import Rule
 from data_pipeline.dataset.manifest import Manifest
+from data_pipeline.dataset.manifest_header import ManifestHeader
 from data_pipeline.dataset.manifest_records import FieldInfo, SpecialIds
 from data_pipeline.random_keys import splitmix64
 from data_pipeline.tokenizers.tokenizer import Tokenizer
@@ -100,7 +101,7 @@ class CopyData(DataTask):
     def units(self, micro_batch: MicroBatch) -> int:
         return micro_batch.tokens(TEXT)
 
-    def widest(self, manifest: Manifest, settings: DataSettings) -> list[LinesShape]:
+    def widest(self, manifest: ManifestHeader, settings: DataSettings) -> list[LinesShape]:
         longest = manifest.longest()[TEXT]
         return [LinesShape(settings.batching.max_tokens_per_micro_batch // longest, longest)]
 

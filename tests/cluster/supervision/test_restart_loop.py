@@ -29,6 +29,7 @@ from cluster.supervision.restart_loop import (
     missing_capacity_text,
     no_capacity_error,
 )
+from data_pipeline.batching.plan import Cursor
 from trainer.checkpoints.memory_file import MemorySteps
 from trainer.errors import (
     CheckpointError,
@@ -200,7 +201,9 @@ def test_ranks_go_on_from_the_newest_checkpoint(scripted):
     assert "starting 3 ranks from the checkpoint of step 7" in run.listener.notices
     assert (job.checkpoint, job.run) == (path.absolute(), folder.path.absolute())
     assert job.work == run.context.lease.work.absolute()
-    assert job.dataset_identity == run.manifest.identity
+    assert job.cursor == Cursor(0, 0, 7)
+    assert job.manifest == run.manifest.header()
+    assert job.manifest.identity == run.manifest.identity
     assert (job.profile, job.replay, job.warm_start) == (None, None, None)
     assert group.workers == run.context.workers.handles
     assert run.supply.ended == 1

@@ -1,6 +1,8 @@
 """A run belongs to its owner: whoever is only asking leaves it as it is."""
 
+import shutil
 from hashlib import sha256
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -13,7 +15,13 @@ from cluster.supervision.run_checks import (
     is_run_complete,
     open_run,
     report_sampling,
+    start_cursor,
 )
+from data_pipeline.batching.plan import Cursor
+from data_pipeline.batching.stream import next_window
+from data_pipeline.batching.window import open_mixture
+from data_pipeline.dataset.manifest import open_dataset
+from data_pipeline.preparation.quarantine import quarantine
 from data_pipeline.tokenizers import compiled_segmentation
 from trainer.checkpoints.commit import commit, partial_folder
 from trainer.checkpoints.format import HEADER, EarlyStoppingState, folder_name
@@ -139,3 +147,23 @@ def test_the_end_of_a_run_counts_only_if_its_checkpoint_is_whole(at_step_20, dam
     is_left, notices = left()
     assert is_left
     assert "it is now damaged-step-00000020, and the one before it is used" in notices[0]
+
+
+def test_ranks_start_after_a_window_that_lost_a_shard(phrasebook, tmp_path):
+    copy = Path(shutil.copytree(phrasebook, tmp_path / "copy"))
+    recipe = tiny_recipe(copy)
+    _, parent = open_dataset(recipe.data)
+    mixture = open_mixture(parent, recipe.data_settings)
+    lost = parent.shards[mixture.slices(0, 0)[0].shard].name
+    child = quarantine(copy, [lost], "lost")
+
+    def start_from(identity, *cursor):
+        saved = Cursor(*cursor).to_json()
+        header = make_header(5, dataset_identity=identity, cursor=saved)
+        return start_cursor(recipe, child, SimpleNamespace(header=header))
+
+    begun = Cursor(0, 0, 2)
+    assert start_from(parent.identity, 0, 0, 2) == next_window(begun, mixture.windows_per_epoch)
+    assert start_from(child.identity, 0, 0, 2) == begun
+    assert start_from(parent.identity, 0, 0, 0) == Cursor()
+    assert start_cursor(recipe, child, None) == Cursor()

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from support.data_settings import settings_of
 from data_pipeline.config.data import TokenizerConfig
 from data_pipeline.config.pair import PairDataConfig
 from data_pipeline.dataset.manifest import Manifest
+from data_pipeline.dataset.manifest_header import ManifestHeader
 from data_pipeline.dataset.manifest_records import Tombstone
 from data_pipeline.dataset.shards import unpack_shard
 from data_pipeline.errors import DatasetError
@@ -197,3 +199,22 @@ def test_differences_name_settings_with_both_values(
     assert manifest.differences(settings_of(data_config(Path("x")), size)) == [
         "tokenizer.vocabulary_size: 120 in the dataset, 121 in the recipe"
     ]
+
+
+def test_the_header_has_all_but_the_shards(manifest: Manifest, tmp_path: Path) -> None:
+    child = leave_out(manifest, tmp_path, 2)
+    header = pickle.loads(pickle.dumps(child.header()))  # noqa: S301 - made in this line
+    assert header == child.header()
+    assert type(header) is ManifestHeader
+    assert Manifest.model_fields.keys() - ManifestHeader.model_fields.keys() == {"shards"}
+    for name in ManifestHeader.model_fields:
+        assert getattr(header, name) == getattr(child, name)
+    assert (header.identity, header.origin) == (child.identity, manifest.identity)
+    assert header.shard_count == child.shard_count == len(manifest.shards)
+    assert header.left_out_since(manifest.identity) == {manifest.shards[2].name}
+
+
+def test_the_size_of_the_header_is_independent_of_the_number_of_shards(manifest: Manifest) -> None:
+    many = manifest.model_copy(update={"shards": manifest.shards * 1000})
+    sizes = [len(pickle.dumps(each.header())) for each in (manifest, many)]
+    assert sizes[1] - sizes[0] <= 2  # bytes of the number of shards

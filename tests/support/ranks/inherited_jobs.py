@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from data_pipeline.batching.plan import Cursor
 from model.config.encoder_only import EncoderOnlyConfig
 from model.heads.masked_head import MaskedLanguageModel
 from model.losses.loss import CrossEntropy
@@ -74,7 +75,7 @@ def begin_with(
     )
     start: Any = WarmStart(parent=None, path=checkpoint)  # type: ignore[arg-type]
     said: list[str] = []
-    job = SimpleNamespace(warm_start=start)
+    job = SimpleNamespace(warm_start=start, cursor=Cursor())
     begin(engine, SimpleNamespace(job=job, recipe=recipe, notify=said.append))  # type: ignore[arg-type]
     found = {
         "weights": full_weights(engine),

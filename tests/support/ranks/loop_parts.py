@@ -18,9 +18,10 @@ from data_pipeline.batching.plan import Cursor
 from data_pipeline.batching.stream import RankStep
 from data_pipeline.tasks.translation import TASK
 from support.ranks.engine_jobs import SPECIAL, VOCABULARY, micro_batch
+from support.ranks.rank_jobs import make_job
 from support.recipes import tiny_values
 from trainer.rank.placement import Placement
-from trainer.rank.rank_job import RankContext, RankJob
+from trainer.rank.rank_job import RankContext
 from trainer.recipe import TrainingRecipe
 from trainer.record.metrics_lines import Event, Line
 from trainer.runs.folder import RunFolder
@@ -225,7 +226,7 @@ def make_trainer(
             yield RankStep(slots, micro_batches, tokens, cursor, after)
             cursor = after
 
-    job = RankJob(training, run, "d", None, run / "work", "a", 0.0)
+    job = make_job(training, run)
     engine = Engine(story, min(SLOTS, len(slots) + 1))
     state = TrainingState(progress or Progress(), engine, Ema(story) if ema else None)
     return Trainer(

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from support.files.counted_reads import count_reads
+from support.ranks.rank_jobs import make_job
 from support.recipes import tiny_recipe
 from support.records.checkpoints import make_header
 from support.records.lines import train_line
@@ -11,7 +12,7 @@ from support.records.lines import train_line
 from trainer.checkpoints.format import HEADER, Checkpoint
 from trainer.errors import TrainerError
 from trainer.rank.placement import Placement
-from trainer.rank.rank_job import RankContext, RankJob
+from trainer.rank.rank_job import RankContext
 from trainer.record.line_reader import BLOCK_BYTES
 from trainer.record.metrics_file import read_metrics
 from trainer.record.metrics_lines import Event, Line, Preempted, TrainLine
@@ -53,15 +54,8 @@ def make_checkpoint(run: RunFolder, step: int) -> Checkpoint:
 def record(run: RunFolder, checkpoint_step: int, session_started: float, steps: range) -> Heard:
     """One start of the ranks that trains some steps, of 2 s each and 3 s apart."""
     heard = Heard()
-    job = RankJob(
-        recipe=tiny_recipe(Path("/dataset")).training(),
-        run=run.path,
-        dataset_identity="",
-        checkpoint=None,
-        work=run.path / "work",
-        attempt="a",
-        session_started=session_started,
-    )
+    recipe = tiny_recipe(Path("/dataset")).training()
+    job = make_job(recipe, run.path, session_started=session_started)
     checkpoint = make_checkpoint(run, checkpoint_step) if checkpoint_step else None
     context = RankContext(job, Placement(), heard)  # type: ignore[arg-type]
     recorder = Recorder(context, checkpoint)

@@ -2,13 +2,14 @@
 
 import json
 
+from support.ranks.rank_jobs import make_job
 from support.recipes import tiny_recipe
 from support.records.checkpoints import make_header
 
 from data_pipeline.dataset.manifest import open_dataset
 from trainer.checkpoints.format import HEADER, Checkpoint, Parent, sha256_of
 from trainer.rank.placement import Placement
-from trainer.rank.rank_job import RankContext, RankJob
+from trainer.rank.rank_job import RankContext
 from trainer.record.wandb_config import facts_for_wandb
 from trainer.runs.folder import RunFolder, RunMetadata
 from trainer.runs.start import Code, Invocation, Start, write_start
@@ -18,7 +19,8 @@ def context_of(run, recipe, **card):
     run.path.mkdir()
     known = RunMetadata(id="abcd1234", name="r", dataset_identity="", identity={}, **card)
     run.card_path.write_text(known.model_dump_json())
-    job = RankJob(recipe.training(), run.path, "d", None, run.path / "work", "a", 0.0)
+    _, manifest = open_dataset(recipe.data)
+    job = make_job(recipe.training(), run.path, manifest=manifest.header())
     return RankContext(job, Placement(world_size=4), None)
 
 
@@ -38,7 +40,7 @@ def test_dataset_start_and_lineage_are_told(tmp_path, phrasebook):
     folder.mkdir(parents=True)
     (folder / HEADER).write_text(make_header(7).to_json())
     _, manifest = open_dataset(recipe.data)
-    facts = facts_for_wandb(context, Checkpoint(folder), manifest)
+    facts = facts_for_wandb(context, Checkpoint(folder))
     assert facts["start"] == {
         "ranks": 4,
         "device": "cpu",
@@ -55,6 +57,7 @@ def test_dataset_start_and_lineage_are_told(tmp_path, phrasebook):
     dataset = facts["dataset"]
     (corpus,) = manifest.corpora
     assert dataset["identity"] == manifest.identity
+    assert dataset["shards"] == len(manifest.shards)
     assert dataset["cleaning"][corpus.name] == {
         "read": corpus.read,
         "kept": corpus.kept,
@@ -69,7 +72,9 @@ def test_a_run_of_which_little_is_known_has_facts_too(tmp_path, phrasebook):
     run = RunFolder(tmp_path / "run")
     context = context_of(run, tiny_recipe(phrasebook))
     run.start.write_text('{"version": 9}')
-    assert facts_for_wandb(context, None, None) == {
-        "dataset": None,
-        "start": {"ranks": 4, "device": "cpu", "resumed_from": None, "parent": None},
+    assert facts_for_wandb(context, None)["start"] == {
+        "ranks": 4,
+        "device": "cpu",
+        "resumed_from": None,
+        "parent": None,
     }

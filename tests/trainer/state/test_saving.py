@@ -2,11 +2,11 @@
 
 import os
 from pathlib import Path
-from types import SimpleNamespace
 from unittest import mock
 
 import pytest
 from support.ranks.engine_jobs import Shape, make_engine
+from support.ranks.rank_jobs import IDENTITY, make_job
 from support.recipes import tiny_recipe
 from support.records.checkpoints import Listener, work_folder
 from support.records.lines import train_line
@@ -14,7 +14,7 @@ from support.records.progress import FAR
 
 from data_pipeline.batching.plan import Cursor
 from trainer.checkpoints.format import CheckpointHeader
-from trainer.rank.rank_job import RankContext, RankJob
+from trainer.rank.rank_job import RankContext
 from trainer.record.metrics_file import read_metrics
 from trainer.record.recorder import Recorder
 from trainer.runs.folder import RunFolder, RunMetadata
@@ -36,7 +36,7 @@ def save(placement, folder, final):
     run.card_path.write_text(card.model_dump_json())
     recipe, heard, synced = tiny_recipe(Path("/dataset")).training(), Supervisor(), []
     work = work_folder(run.checkpoints)
-    job = RankJob(recipe, run.path, "d", None, work, "a", 0.0)
+    job = make_job(recipe, run.path, work=work)
     context = RankContext(job, placement, heard)
 
     def noting(descriptor):
@@ -49,8 +49,7 @@ def save(placement, folder, final):
     fragments.create_moments(engine, optimizer_step=64)
     with mock.patch.dict(os.environ, WANDB_MODE="disabled"):
         recorder = Recorder(context, None)
-    manifest = SimpleNamespace(identity="of the dataset")
-    saver = Saver(context, TrainingState(FAR, engine, None), manifest, recorder.sync)
+    saver = Saver(context, TrainingState(FAR, engine, None), recorder.sync)
     fsync = os.fsync
     with mock.patch("os.fsync", noting):
         recorder.append(train_line(70))
@@ -75,4 +74,4 @@ def test_all_that_a_run_knows_is_in_the_header(rank_pools, tmp_path):
     resumed.scores = header.scores
     assert resumed == FAR
     assert header.optimizer_step == 64  # fewer than steps, since some were skipped
-    assert header.dataset_identity == "of the dataset"
+    assert header.dataset_identity == IDENTITY
