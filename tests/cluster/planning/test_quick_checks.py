@@ -222,7 +222,7 @@ def test_gpus_that_are_not_there(phrasebook, tmp_path, monkeypatch):
     monkeypatch.setattr(private, "machine_gpus", lambda: 1)
     recipe = changed(phrasebook, cluster={"ranks": 2, "gpus_per_rank": 1})
     (text,) = refusals(quick_check(recipe, RunFolder(tmp_path / "run")))
-    assert "needs 2 GPUs, and Ray finds 1 here" in text
+    assert "needs 2 GPUs, but Ray finds 1 here" in text
 
 
 def test_packages_of_other_versions_are_told(phrasebook, tmp_path, monkeypatch):
@@ -231,7 +231,7 @@ def test_packages_of_other_versions_are_told(phrasebook, tmp_path, monkeypatch):
     checked = quick_check(tiny_recipe(phrasebook), RunFolder(tmp_path / "run"))
     checked.require()  # they may train
     assert [text.split()[0] for text in checked.notices] == ["torch", "ray"]
-    assert "transloom was made for 1.0" in checked.notices[0]
+    assert "transloom requires version 1.0" in checked.notices[0]
 
 
 NEWER = ("model.key_value_heads=2", "model.activation=swiglu", "model.norm_kind=rms")

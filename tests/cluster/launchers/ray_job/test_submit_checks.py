@@ -77,7 +77,7 @@ def test_another_version_is_told_with_both() -> None:
 
 @pytest.mark.parametrize("python", ["3.10.14", "3.14.0"])
 def test_a_python_that_transloom_does_not_run_with_is_refused(python: str) -> None:
-    with pytest.raises(ClusterError, match=f"Python {python}, and transloom needs 3.11 to 3.13"):
+    with pytest.raises(ClusterError, match=f"Python {python}, but transloom needs 3.11 to 3.13"):
         told(replace(SEEN, python=python))
 
 
