@@ -92,7 +92,8 @@ class NodeShare:
         if nodes > cluster.max_ranks:
             raise RecipeError(
                 f"cluster.slurm.nodes is {nodes}, but cluster.ranks is {cluster.max_ranks}, so "
-                f"some nodes would have no rank. Set cluster.slurm.nodes to at most {cluster.max_ranks}"
+                "some nodes would have no rank. Set cluster.slurm.nodes to at most "
+                f"{cluster.max_ranks}"
             )
         ranks = math.ceil(cluster.max_ranks / nodes)
         workers = math.ceil(cluster.data_workers / nodes)

@@ -210,8 +210,8 @@ def _version_lines(node: NodeFacts, here: NodeFacts) -> Iterable[str]:
             )
     if node.code is None:
         yield (
-            f"has no transloom at {INSTALLATION}. Install transloom at this path on all nodes, or "
-            "on storage that they share"
+            f"has no transloom at {INSTALLATION}. Install transloom at the same path on all nodes, "
+            "or on storage that they share"
         )
     elif node.code != here.code:
         yield (

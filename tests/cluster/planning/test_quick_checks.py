@@ -154,7 +154,7 @@ def test_a_folder_that_may_not_be_entered_is_named(tmp_path):
         (problem,) = run_folder_problems(RunFolder(tmp_path / "closed" / "runs" / "new"))
     finally:
         os.seteuid(0)
-    assert "this is user" in problem.text
+    assert "this process runs as user" in problem.text
 
 
 @pytest.mark.parametrize(
