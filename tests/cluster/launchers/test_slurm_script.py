@@ -121,7 +121,7 @@ def test_a_folder_that_slurm_would_misread_is_refused(recipe_file, name):
     with pytest.raises(ClusterError) as error:
         script_in(recipe_file, Path("/shared") / name)
     assert repr(f"/shared/{name}") in str(error.value)
-    assert "run the command in a folder whose path has no line end" in str(error.value)
+    assert "Run the command in a folder whose path has no line end" in str(error.value)
 
 
 def test_names_of_files_are_single_words_of_the_shell(recipe_file, tmp_path):

@@ -86,7 +86,7 @@ def test_a_silent_rank_does_not_hide_the_error(group):
 def test_a_rank_that_does_not_tell_what_it_did_last_is_named(group):
     poll = group(None, None, silent=1).poll()
     assert isinstance(poll.failure, RankLostError)
-    assert str(poll.failure).startswith("Rank 1 on node a has returned, but has not sent its last")
+    assert str(poll.failure).startswith("Rank 1 on node a has finished training, but has not sent")
     assert poll.outcomes is None
 
 

@@ -72,7 +72,7 @@ def test_missing_packages_are_named() -> None:
 
 def test_another_version_is_told_with_both() -> None:
     (notice,) = told(replace(SEEN, versions={**SEEN.versions, "torch": "2.11.0+cu130"}))
-    assert f"torch 2.11.0+cu130, this machine {version_of('torch')}" in notice
+    assert f"torch 2.11.0+cu130, but this machine has {version_of('torch')}" in notice
 
 
 @pytest.mark.parametrize("python", ["3.10.14", "3.14.0"])
