@@ -90,9 +90,9 @@ class ClusterConfig(Section):
     )
     niceness: int = execution(
         0,
-        "Niceness of ranks and data workers, added to the driver's niceness. A joined cluster "
-        "ignores it: set RAY_worker_niceness (default 15) in the environment of each node's `ray "
-        "start` instead.",
+        "Niceness of ranks and data workers, added to the driver's niceness. If the run joins a "
+        "cluster, RAY_worker_niceness (default 15) in the environment of each node's `ray start` "
+        "applies instead.",
         ge=0,
         le=19,
     )

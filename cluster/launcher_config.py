@@ -62,7 +62,9 @@ class TolerationConfig(Section):
     """A node taint that pods tolerate."""
 
     key: str | None = execution(None, "The taint's key; null: any.")
-    operator: Literal["Exists", "Equal"] = execution("Exists", "Exists ignores the value.")
+    operator: Literal["Exists", "Equal"] = execution(
+        "Exists", "Equal requires `value`; Exists accepts any."
+    )
     value: str | None = execution(None, "The taint's value, for Equal.")
     effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = execution(
         None, "The taint's effect; null: any."

@@ -128,7 +128,11 @@ def test_without_files_nothing_travels(client, tmp_path):
         (BadStatusLine("\x00"), None, "the server there does not speak HTTP"),
         (RuntimeError("status code 404"), "mine", f"knows no job mine.*--address {ADDRESS}"),
         (RuntimeError("status code 404"), None, "refused the request: status code 404"),
-        (RuntimeError("failed\nTraceback\nValueError: first\nTypeError: last"), "j", "ed: last$"),
+        (
+            RuntimeError("failed\nTraceback\nValueError: first\nTypeError: last"),
+            "j",
+            "request: last$",
+        ),
     ],
     ids=["token", "away", "no HTTP", "unknown job", "no job asked for", "traceback"],
 )
