@@ -12,7 +12,7 @@ RankCount = Annotated[int, Field(gt=0)]
 ExitCode = Annotated[int, Field(gt=0, le=255)]
 Placement = Literal["pack", "spread"]
 Amount = Annotated[float, Field(gt=0)]
-# Ray resources with separate fields, so `resources_per_rank` must not have them.
+# Ray resources that have separate recipe fields; `resources_per_rank` must not contain them.
 OWN_FIELDS = {"CPU": "cluster.cpus_per_rank", "GPU": "cluster.gpus_per_rank"}
 
 
@@ -25,31 +25,41 @@ class RankRange(Section):
     @model_validator(mode="after")
     def _in_order(self) -> "RankRange":
         if self.min > self.max:
-            raise ValueError(f"ranks has min {self.min} and max {self.max}: swap them")
+            raise ValueError(
+                f"min is {self.min}, but must not exceed max, which is {self.max}. Swap the values"
+            )
         return self
 
 
 class DeadlinesConfig(Section):
-    """Deadlines of a rank's phases, in seconds; a rank that exceeds one counts as hung."""
+    """Deadlines of a rank's phases, in seconds; a rank that exceeds its deadline is hung."""
 
     start_seconds: float = execution(
-        900.0, "Joining the group, building the engine and loading the state.", gt=0
+        900.0, "Time limit for joining the group, building the engine and loading the state.", gt=0
     )
     step_seconds: float = execution(
         600.0,
-        "Waiting for the data of a step, and computing it; `adaptive_step` shortens the latter.",
+        "Time limit for waiting for the data of a step, and for computing the step. "
+        "`adaptive_step` shortens the limit for computing.",
         gt=0,
     )
     adaptive_step: bool = execution(
         True,
-        "Consider a rank hung when it computes one step for 10 times the median of the last 50, "
-        "and for at least 30 s. false: use step_seconds, for steps whose durations vary a lot.",
+        "true: consider a rank hung when it computes a step for 10 times the median of the last "
+        "50 steps, and for at least 30 s. false: use step_seconds, for steps of very different "
+        "length.",
     )
-    validation_seconds: float = execution(3600.0, "One validation, with decoding.", gt=0)
+    validation_seconds: float = execution(
+        3600.0, "Time limit for one validation, including decoding.", gt=0
+    )
     save_seconds: float = execution(
-        1800.0, "Copying the state, including the wait for the previous write.", gt=0
+        1800.0,
+        "Time limit for copying the state, including the wait for the previous write.",
+        gt=0,
     )
-    answer_seconds: float = execution(30.0, "Any answer of the process, in all phases.", gt=0)
+    answer_seconds: float = execution(
+        30.0, "Time limit for any answer of a rank's process, in all phases.", gt=0
+    )
 
     @property
     def longest_seconds(self) -> float:
@@ -59,34 +69,36 @@ class DeadlinesConfig(Section):
 class ClusterConfig(Section):
     """Placement of ranks and data workers.
 
-    It does not change the training data, and changes the loss curve only by rounding.
+    These settings do not change the training data. They change the loss curve only by rounding.
     """
 
     address: Location | None = execution(
         None,
-        "Ray cluster to join: HOST:PORT, or `auto` for the one on this host; "
-        "null starts Ray here for the time of the run.",
+        "Ray cluster to join: HOST:PORT, or `auto` for the cluster on this host; "
+        "null starts Ray on this host for the duration of the run.",
     )
     ranks: RankCount | RankRange = execution(
         2,
-        "Processes that train, at most micro_batches_per_step; or {min, max}: as "
-        "many as the cluster offers, fewer after a loss, more when capacity returns.",
+        "Number of training processes, at most micro_batches_per_step. With {min, max}, the number "
+        "follows the cluster's capacity: it falls after a loss and rises when capacity returns.",
     )
     cpus_per_rank: float = execution(
         1.0,
-        "CPUs reserved for a rank; torch computes with as many threads, at least "
-        "one. Below 1, ranks share a CPU.",
+        "CPUs reserved for a rank, and number of its torch threads (rounded down, at least 1). "
+        "Below 1, ranks share a CPU.",
         gt=0,
     )
     niceness: int = execution(
         0,
-        "Niceness of ranks and data workers, added to the driver's, if Ray is "
-        "started here. On a joined cluster, RAY_worker_niceness in the environment "
-        "of each node's `ray start` counts; its default is 15.",
+        "Niceness of ranks and data workers, added to the driver's niceness. If the run joins a "
+        "cluster, RAY_worker_niceness (default 15) in the environment of each node's `ray start` "
+        "applies instead.",
         ge=0,
         le=19,
     )
-    gpus_per_rank: int = execution(0, "1 trains on CUDA, 0 on the CPU.", ge=0, le=1)
+    gpus_per_rank: int = execution(
+        0, "GPUs reserved for a rank: 1 trains with CUDA, 0 on the CPU.", ge=0, le=1
+    )
     resources_per_rank: dict[str, Amount] = execution(
         {},
         "Custom resources that a rank reserves, such as {rack_a: 1}, as given in "
@@ -102,50 +114,56 @@ class ClusterConfig(Section):
         "pack puts ranks on as few nodes as possible, so that less data travels between nodes; "
         "spread distributes them evenly, so that each has more of its node's memory and caches.",
     )
-    data_workers: int = execution(1, "Processes that read shards and assemble micro-batches.", gt=0)
-    cpus_per_data_worker: float = execution(
-        0.0, "CPUs reserved for a data worker, which needs few.", ge=0
+    data_workers: int = execution(
+        1, "Number of processes that read shards and assemble micro-batches.", gt=0
     )
-    steps_ahead: int = execution(4, "Steps whose data a rank requests before it needs them.", gt=0)
+    cpus_per_data_worker: float = execution(
+        0.0, "CPUs reserved for a data worker, which uses little CPU time.", ge=0
+    )
+    steps_ahead: int = execution(
+        4, "Number of future steps whose data a rank requests in advance.", gt=0
+    )
     data_memory_megabytes: int = execution(
         512,
-        "Limit for the windows that a data worker keeps, and for the data that a rank prefetches.",
+        "Memory limit for the windows that a data worker caches, and a separate, equal limit for "
+        "the data that a rank prefetches.",
         gt=0,
     )
 
     warm_spares: bool = execution(
         True,
-        "Keep a spare process for every rank, with all imports loaded, which replaces "
-        "a lost rank at once.",
+        "Keep a spare process for every rank, with all imports loaded, so that it can replace "
+        "a lost rank immediately.",
     )
     deadlines: DeadlinesConfig = DeadlinesConfig()
     grace_seconds: float = execution(
-        120.0, "After a request to stop: time limit for the run to save a checkpoint and end.", gt=0
+        120.0, "Time limit for a run to save a checkpoint and end after a stop request.", gt=0
     )
     wait_for_ranks_seconds: float = execution(
-        300.0, "Time limit of the wait for enough capacity for the minimum number of ranks.", ge=0
+        300.0, "Maximum time to wait for capacity for the minimum number of ranks.", ge=0
     )
     wait_for_head_seconds: float = execution(
         45.0,
-        "Time limit of the wait for a cluster's head that does not answer. Below 60: after "
-        "60 s (gcs_rpc_server_reconnect_timeout_s) Ray ends every process.",
+        "Maximum time to wait for a cluster's head that does not answer; must be below 60, because "
+        "Ray ends every process after 60 s (gcs_rpc_server_reconnect_timeout_s).",
         gt=0,
         lt=60,
     )
     node_usage_seconds: float = execution(
         30.0,
         "Interval at which each node of the ranks adds a line to nodes.jsonl: CPU, memory, GPUs; "
-        "0 for never.",
+        "0 disables it.",
         ge=0,
     )
     retry_exit_codes: tuple[ExitCode, ...] = execution(
         (75,),
-        "Exit codes after which a submitted job is restarted automatically; 128 plus the signal's "
-        "number if a signal killed the driver, such as 137 (SIGKILL) and 139 (SIGSEGV).",
+        "Exit codes after which a submitted job is restarted automatically. A driver killed by a "
+        "signal has 128 plus the signal's number, such as 137 (SIGKILL) and 139 (SIGSEGV).",
     )
     retries: int = execution(
         3,
-        "Maximum number of such restarts in a row without a further step of the run; 0 for never.",
+        "Maximum number of consecutive automatic restarts of a submitted job without a new step; 0 "
+        "disables restarts.",
         ge=0,
     )
 
@@ -157,7 +175,7 @@ class ClusterConfig(Section):
     def _no_reserved_names(cls, resources: dict[str, float]) -> dict[str, float]:
         for name in sorted(resources.keys() & OWN_FIELDS.keys()):
             raise ValueError(
-                f"it has {name}, but a rank's {name} is set by {OWN_FIELDS[name]}: use that field"
+                f"it has {name}, but {OWN_FIELDS[name]} sets a rank's {name}. Use that field"
             )
         return resources
 

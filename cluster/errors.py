@@ -1,7 +1,7 @@
 """Errors of recipes, Ray and jobs. Messages are written for users.
 
-This file imports none of our modules: `cluster.packages` imports it before it has checked that
-Python finds our packages and not others of the same names.
+This file imports none of our modules. `cluster.packages` imports it before checking that Python
+finds transloom's packages instead of other packages with the same names.
 """
 
 # Exit codes of the command line; 75 (EX_TEMPFAIL of sysexits.h) requests a restart.
@@ -29,4 +29,4 @@ class HeadLostError(ClusterError):
 
 
 class EmbeddedRayError(ClusterError):
-    """The embedded Ray is lost or did not start; this process may start another one."""
+    """The Ray started by this process is lost or did not start; a second start may succeed."""

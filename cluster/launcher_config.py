@@ -1,7 +1,7 @@
 """Settings for Slurm and Kubernetes, in the cluster section of a recipe.
 
-Values that follow from the other fields of that section, such as the number of GPUs, have no fields
-here.
+Values that can be computed from other fields of the cluster section, such as the number of GPUs,
+have no field here.
 """
 
 from typing import Annotated, Literal
@@ -23,7 +23,7 @@ class SlurmConfig(Section):
     """Options of `transloom deploy slurm`."""
 
     nodes: int = execution(
-        1, "Nodes of a job; ranks and data workers are distributed over them.", gt=0
+        1, "Number of nodes over which a job's ranks and data workers are distributed.", gt=0
     )
     partition: str | None = execution(
         None, "Partition of the job; null: Slurm's default.", pattern=WORD
@@ -33,12 +33,12 @@ class SlurmConfig(Section):
     )
     time_limit_minutes: int | None = execution(
         None,
-        "Before this limit the job saves a checkpoint and goes back to the queue; null: the "
-        "partition's limit.",
+        "Time limit of the job. Shortly before the limit, the job saves a checkpoint and is "
+        "requeued. null: the partition's limit.",
         gt=0,
     )
     cpus_per_node: int | None = execution(
-        None, "CPUs requested per node; null: as many as its ranks and data workers reserve.", gt=0
+        None, "CPUs requested per node; null: what its ranks and data workers reserve.", gt=0
     )
     options: tuple[SbatchOption, ...] = execution(
         (), "Additional options of sbatch, such as --mem=64G or --constraint=a100."
@@ -62,7 +62,9 @@ class TolerationConfig(Section):
     """A node taint that pods tolerate."""
 
     key: str | None = execution(None, "The taint's key; null: any.")
-    operator: Literal["Exists", "Equal"] = execution("Exists", "Equal compares the value.")
+    operator: Literal["Exists", "Equal"] = execution(
+        "Exists", "Equal requires `value`; Exists accepts any."
+    )
     value: str | None = execution(None, "The taint's value, for Equal.")
     effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = execution(
         None, "The taint's effect; null: any."
@@ -101,15 +103,15 @@ class KubernetesConfig(Section):
     tolerations: tuple[TolerationConfig, ...] = execution((), "Taints that pods tolerate.")
     ranks_per_pod: int = execution(1, "Ranks per worker pod.", gt=0)
     memory_gigabytes: float = execution(
-        8.0, "Memory of a pod of ranks, including Ray's shared memory.", gt=1
+        8.0, "Memory of a worker pod, which runs ranks, including Ray's shared memory.", gt=1
     )
     head_memory_gigabytes: float = execution(
-        4.0, "Memory of the pod of Ray's head and the driver.", gt=1
+        4.0, "Memory of the head pod, which runs Ray's head and the driver.", gt=1
     )
     retries: int = execution(
         3, "Maximum number of retries of a failed job, each on a new cluster (backoffLimit).", ge=0
     )
-    user: int = execution(1000, "User and group of all processes; 0 is refused.", gt=0)
+    user: int = execution(1000, "User and group ID of all processes; 0 (root) is refused.", gt=0)
 
     @field_validator("volumes")
     @classmethod
@@ -119,5 +121,5 @@ class KubernetesConfig(Section):
         paths = [volume.path for volume in volumes]
         for path in paths:
             if paths.count(path) > 1:
-                raise ValueError(f"two volumes are at {path}: give each a different path")
+                raise ValueError(f"two volumes are at {path}: give each volume another path")
         return volumes

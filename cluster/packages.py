@@ -36,16 +36,16 @@ def other_sources(process: str, found: str, expected: str, use: str) -> str:
     """
     return (
         f"{process} has another transloom than the driver (sources {found[:12]}…, expected "
-        f"{expected[:12]}…), and would {use} with it. Install the same there, or use transloom "
-        "submit, which sends its own"
+        f"{expected[:12]}…), and would {use} with it. Install the driver's version there, or use "
+        "`transloom submit`, which sends this version to all nodes"
     )
 
 
 def import_own_packages() -> None:
-    """Import our packages from the installation, even if other directories precede it.
+    """Import our packages from the installation, even if `sys.path` lists other directories first.
 
-    Those are directories on `sys.path`. An imported package finds its submodules through its own
-    path, so later changes of `sys.path` do not affect it.
+    An imported package finds its submodules through its `__path__`, so later changes of `sys.path`
+    do not affect it.
 
     Raises:
         ClusterError: this process has already imported another module under the name of one of our
@@ -61,6 +61,6 @@ def import_own_packages() -> None:
         if Path(found).resolve().parent != INSTALLATION / name:
             raise ClusterError(
                 f"This process has already imported a module {name} from {found}, but transloom "
-                f"needs its own from {INSTALLATION / name}: start it with the command transloom, "
-                f"or import transloom's {name} before the other"
+                f"needs {INSTALLATION / name}. Start the process with the command `transloom`, or "
+                f"import transloom's {name} before the other module"
             )

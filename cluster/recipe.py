@@ -158,8 +158,8 @@ def load_untrusted_recipe(
     own = _with_overrides(_read(path), theirs)
     named_folder = own.pop("extension_folder", None)
     values = _with_overrides(own, overrides)
-    # Ranks and workers get the environment's folder with the recipe; it may not exist on their
-    # nodes.
+    # Ranks and workers get a folder from the environment with the recipe, because the variable may
+    # not be set on their nodes.
     own_folder = values.pop("extension_folder", None) or os.environ.get(FOLDER_VARIABLE)
     if not isinstance(own_folder, str | None):
         raise RecipeError(
@@ -207,8 +207,8 @@ def find_recipe(name: str) -> Path:
     )
     hint = f" (did you mean {close[0]}?)" if close else ""
     raise RecipeError(
-        f"There is no recipe {name!r}{hint}: it is neither a file of that path nor one of those "
-        f"that come with transloom ({', '.join(known)})"
+        f"There is no recipe {name!r}{hint}. Give the path of a recipe file, or the name of a "
+        f"built-in recipe: {', '.join(known)}"
     )
 
 
@@ -251,7 +251,9 @@ def _read(path: Path) -> dict[str, Any]:
     except YamlError as error:
         raise RecipeError(f"{path} is not a recipe: {error}") from error
     if not isinstance(values, dict):
-        raise RecipeError(f"{path} holds {type(values).__name__}, not a table of sections")
+        raise RecipeError(
+            f"{path} is not a recipe: it holds {type(values).__name__}, not a table of sections"
+        )
     return values
 
 

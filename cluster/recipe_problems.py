@@ -87,10 +87,10 @@ def message_of(
     overrides: Sequence[str],
     problems_of_file: Callable[[], Sequence[FieldProblem]],
 ) -> str:
-    """Return one paragraph that names each cause, a file or overrides, and then its problems.
+    """Return one paragraph that lists each cause (the file or overrides) with its problems.
 
     Args:
-        problems_of_file: returns the problems that the file has without overrides.
+        problems_of_file: function that returns the problems of the file without overrides.
     """
     own = {p.text for p in problems_of_file()} if overrides else {p.text for p in problems}
     by_source: dict[str, list[str]] = {}
@@ -110,11 +110,12 @@ def override_text(overrides: Sequence[str]) -> str:
 
 
 def _causes(problem: FieldProblem, overrides: Sequence[str]) -> list[str]:
-    """Return the overrides that most likely cause a problem.
+    """Return the overrides that most likely cause a problem: the first of these that exist.
 
-    The last override of exactly its field comes first. Otherwise these are the overrides whose
-    fields the problem's text names. Otherwise they are those of a section around the field or of a
-    part of the field. If there are none of these, all overrides are returned.
+    1. the last override of exactly the problem's field,
+    2. the overrides whose fields the problem's text names,
+    3. the overrides of a section around the field, or of a part of the field,
+    4. all overrides.
     """
 
     def are_nested(key: str) -> bool:

@@ -5,10 +5,10 @@
     JSON               `print_json_line`
     requested output   `print_result`: the translations themselves
 
-All output may contain untrusted text, so it goes through `untrusted_text.visible`, and none of it
-is parsed as markup: `[red]` in a sentence stays `[red]`. Only the control codes that rich adds, for
-colours and positions, reach a terminal unchanged. `print_result` writes its text unchanged to a
-file or pipe.
+All output may contain untrusted text. Every string therefore goes through `untrusted_text.visible`,
+and rich does not parse markup: `[red]` in a sentence stays `[red]`. Only the control codes that
+rich adds, for colours and positions, reach a terminal unchanged. `print_result` writes its text
+unchanged to a file or pipe.
 """
 
 import io
@@ -40,7 +40,7 @@ from foundation.untrusted_text import visible, visible_in_json
 
 
 class Terminal(Console):
-    """rich's console for untrusted text: control characters are made visible, markup is off."""
+    """Console of rich that makes control characters visible and does not parse markup."""
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class Terminal(Console):
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None
     ) -> Iterable[Segment]:
-        """Render, and make control characters in all text visible; keep those that rich adds."""
+        """Make control characters in an object's text visible, but keep rich's control codes."""
         for segment in super().render(renderable, options):
             if segment.control:
                 yield segment
@@ -101,9 +101,10 @@ def percentage_bars(terminal: Terminal) -> Progress:
 
 
 def bars_by_name(progress: Progress) -> Callable[[str, int, int], None]:
-    """Return a callback that updates a task's bar, and adds one for each new task.
+    """Return a callback that updates the progress bar of a task, and adds a bar for a new task.
 
-    Its arguments are the task's name, the number of finished units, and the total number.
+    The arguments of the callback are the task's name, the number of finished units, and the total
+    number of units.
     """
     bars: dict[str, TaskID] = {}
 
@@ -116,7 +117,7 @@ def bars_by_name(progress: Progress) -> Callable[[str, int, int], None]:
 
 
 def step_counts(console: Console) -> Progress:
-    """Return transient progress bars that count steps; without a terminal they show nothing."""
+    """Return progress bars that count steps and vanish at the end; no bars without a terminal."""
     return Progress(
         VisibleTextColumn("{task.description}"),
         BarColumn(bar_width=30),
@@ -148,7 +149,7 @@ def print_json_line(value: Any) -> None:
 
 
 def print_result(text: str, end: str = "\n") -> None:
-    """Print requested output; on a terminal, control characters are made visible.
+    """Print the requested output; on a terminal, make control characters visible.
 
     A file or pipe receives the text unchanged. The encoding is UTF-8 regardless of the locale, and
     a line ends with LF only.
@@ -158,7 +159,8 @@ def print_result(text: str, end: str = "\n") -> None:
     """
     if sys.stdout is None:
         raise ClusterError(
-            "Standard output is closed, so nothing can be written. Redirect it to a file"
+            "Standard output is closed, so the result cannot be printed. Redirect standard output "
+            "to a file"
         )
     sys.stdout.flush()
     sys.stdout.buffer.write(((visible(text) if sys.stdout.isatty() else text) + end).encode())
@@ -166,7 +168,7 @@ def print_result(text: str, end: str = "\n") -> None:
 
 
 def forward_output(output: bytes) -> None:
-    """Print the output of another transloom command, which has made control characters visible."""
+    """Print the output of another transloom command, which is safe for terminals already."""
     sys.stdout.buffer.write(output)
     sys.stdout.buffer.flush()
 
@@ -202,7 +204,7 @@ def print_in_any_locale() -> None:
 
 
 def show_tracebacks_visibly() -> None:
-    """Let Python print tracebacks of unexpected errors with control characters made visible."""
+    """Make control characters visible in Python's tracebacks of unexpected errors."""
 
     def show(
         kind: type[BaseException], error: BaseException | None, where: TracebackType | None

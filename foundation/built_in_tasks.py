@@ -58,6 +58,6 @@ BUILT_IN_TASKS: Mapping[str, TaskDescription] = MappingProxyType(
     }
 )
 
-# Task of recipes and datasets that do not name one. Never change it, because their identities
-# depend on it.
+# Task of recipes and datasets that name no task. Never change this default, because the identities
+# of such recipes and datasets depend on it.
 DEFAULT_TASK = "translation"

@@ -6,7 +6,7 @@ class DataError(Exception):
 
 
 class LocationError(DataError, ValueError):
-    """A location that carries a credential, or leads out of the folder that it names."""
+    """A location that carries a credential, or whose path leads out of the folder that it names."""
 
 
 class ExtensionError(DataError):
@@ -14,7 +14,7 @@ class ExtensionError(DataError):
 
 
 class ExtensionNotFoundError(ExtensionError):
-    """An extension that none of the searched directories has.
+    """An extension that is in none of the searched directories.
 
     The constructor's arguments contain all state, so that the error can be pickled.
     """

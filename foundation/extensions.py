@@ -4,9 +4,9 @@
 
 A recipe lists modules under `extensions`. Every process that handles the recipe loads them before
 it parses the rest. Code comes from installed packages, from the folder in the environment variable
-TRANSLOOM_EXTENSIONS, or from the `extension_folder` of a recipe that the user named. It never comes
-from data: of a recipe that is stored in a run, a checkpoint or a job, only the names of the
-extensions are used.
+TRANSLOOM_EXTENSIONS, or from the `extension_folder` of a recipe that the user named. Code never
+comes from data: a recipe that is stored in a run, a checkpoint or a job provides only the names of
+its extensions.
 
 An extension's version and the sha256 of its package's Python files are part of the run's identity,
 so changed code requires a new run. If the files differ from those of the run, nothing is imported.
@@ -151,9 +151,9 @@ def _import(name: str) -> None:
 def _require_same(found: Extension, expected: str | None) -> None:
     if expected not in (None, str(found)):
         raise ExtensionError(
-            f"The extension {found.name} is {found} here, but {expected} where the run was "
-            f"started. Install that version, name its folder with {FOLDER_VARIABLE}, or start "
-            "another run with this version."
+            f"The extension {found.name} is {found} on this machine, but {expected} where the run "
+            f"was started. Install that version, set {FOLDER_VARIABLE} to its folder, or start a "
+            "new run with this version."
         )
 
 
@@ -178,8 +178,9 @@ def _remedy_of_run(package: str, named_folder: str | None) -> str:
         found = any(Path(named_folder or "", name).exists() for name in names)
     if named_folder and found:
         return (
-            "The run names a folder that has it, which is not used unasked: its code would run "
-            "with your permissions. If you trust it, put this before the command: "
+            "The run names a folder that has it, but transloom uses this folder only on request, "
+            "because its code runs with your permissions. If you trust it, put this before the "
+            "command: "
             f"{FOLDER_VARIABLE}={shlex.quote(named_folder)}"
         )
     return (

@@ -17,7 +17,7 @@ __getattr__ = renamed(__name__, {"Written": "FileModel", "told": "error_summary"
 
 
 class FileModel(BaseModel):
-    """A frozen part of a file format, which refuses unknown keys, infinite numbers and NaN."""
+    """Frozen part of a file format, which refuses unknown keys, infinite numbers and NaN."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 

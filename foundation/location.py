@@ -76,8 +76,8 @@ class Location(str):
             raise LocationError(f"{_shown(text)} carries {found}. {REMEDY}")
         if (remote := _REMOTE.match(text)) and (part := path_escape(remote[1])):
             raise LocationError(
-                f"{without_credentials(text)} has {part!r}, which leads out of the folder that it "
-                "names: remove it from the address"
+                f"{without_credentials(text)} contains {part!r}, which leads out of the folder "
+                f"that the address names. Remove {part!r} from the address"
             )
         return super().__new__(cls, text)
 

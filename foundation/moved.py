@@ -103,7 +103,7 @@ def install() -> None:
 
 
 def names_of(package: str, module: str) -> Callable[[str], Any]:
-    """Return the `__getattr__` of a package that was a module, for the names in that module.
+    """Return a `__getattr__` for a package that was a module, to find the names of that module.
 
     Args:
         package: the package, formerly a module.

@@ -1,11 +1,11 @@
 """Limit how long idle OpenMP threads of torch spin.
 
 On Linux, torch uses GNU's OpenMP. A thread that has finished waits for the others by spinning up to
-300,000 times, which takes about 20 ms. If other processes need the cores, it may occupy the core of
-the very thread that it waits for, at each of thousands of small operations. Next to a busy process,
-a command took 22 s for a translation that takes 5 s with one thread, and a training step took more
-than 4 s instead of 1.0. Sleeping without spinning at all makes training a quarter slower on an
-otherwise idle machine. These times are from benchmarks/waiting_threads.py; see
+300,000 times, which takes about 20 ms. If other processes need the cores, the spinning thread may
+occupy the core of the very thread that it waits for, at each of thousands of small operations. Next
+to a busy process, a command took 22 s for a translation that takes 5 s with one thread, and a
+training step took more than 4 s instead of 1.0. Sleeping without spinning at all makes training a
+quarter slower on an otherwise idle machine. These times are from benchmarks/waiting_threads.py; see
 benchmarks/README.md.
 """
 

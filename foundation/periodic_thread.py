@@ -28,8 +28,8 @@ class PeriodicThread:
         Args:
             name: name of the thread.
             interval_seconds: time between two calls; None or 0 for no thread.
-            at_once: call the function immediately after the start, too.
-            at_end: called last, by the same thread.
+            at_once: whether to call the function also immediately after the start.
+            at_end: function that the thread calls last, or None.
             join_seconds: maximum time that `stop` waits for the thread, or None for no limit.
         """
         self._interval_seconds = interval_seconds

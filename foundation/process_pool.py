@@ -2,8 +2,8 @@
 
 Results come in the order of the jobs, so they do not depend on the number of processes.
 
-Every process has its own pipe. In concurrent.futures, all processes share one: if a process is
-killed while it writes a large result, all others wait forever for the rest.
+Every process has a separate pipe. In concurrent.futures, all processes share one pipe. If a process
+is killed there while it writes a large result, all others wait forever for the rest of this result.
 """
 
 import multiprocessing
@@ -31,7 +31,7 @@ def cores() -> int:
 
 
 def enough_processes(work: int, work_of_one: int) -> int:
-    """Return the number of processes for some work: one per core, or one in all for little work.
+    """Return the number of processes for some work: one per core, or only one for little work.
 
     Args:
         work_of_one: minimum work that justifies several processes, in the units of `work`.
@@ -85,8 +85,8 @@ def process_pool(
 
     Args:
         processes: number of processes; with 1, this process does the work itself.
-        work: what the processes did, for the message about a killed one, such as "prepared data".
-        error: returns the exception for a killed process, given the message.
+        work: past-tense phrase such as "prepared data", for the message about a killed process.
+        error: function that returns the exception for a killed process, given the message.
     """
     workers: list[_Worker] = []
     # A fork would copy locks held by other threads of this process.

@@ -24,7 +24,7 @@ class Registry(Generic[T]):
 
         Args:
             kind: kind of the objects, for messages, such as "schedule".
-            key: key of the recipe that names one, such as trainer.schedule.type.
+            key: recipe key whose value is a name in the registry, such as trainer.schedule.type.
         """
         self.kind = kind
         self.key = key
@@ -50,7 +50,7 @@ class Registry(Generic[T]):
         """Return the object with a name.
 
         Raises:
-            ExtensionError: there is none, or its import fails.
+            ExtensionError: no object has this name, or its import fails.
         """
         if name not in self._entries:
             raise ExtensionError(self.unknown(name))
@@ -66,7 +66,7 @@ class Registry(Generic[T]):
         return iter(self._entries)
 
     def known(self, name: str) -> str:
-        """Return the name itself; used by the validator of the field that holds it.
+        """Return the name if it is registered; validators of recipe fields call this.
 
         Raises:
             ValueError: the name is not registered.
@@ -78,9 +78,9 @@ class Registry(Generic[T]):
     def unknown(self, name: str) -> str:
         """Return the message for an unknown name."""
         return (
-            f"{self.key} is {name!r}, but there is no such {self.kind}: there are "
-            f"{', '.join(self._entries)}. Choose one of them, or list the module that registers it "
-            "under extensions"
+            f"{self.key} is {name!r}, but there is no such {self.kind}. Choose one of "
+            f"{', '.join(self._entries)}, or list the module that registers {name!r} under "
+            "extensions"
         )
 
 

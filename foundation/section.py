@@ -39,8 +39,8 @@ class Section(FileModel):
         for number in _integers(value):
             if abs(number) > LARGEST_NUMBER:
                 raise ValueError(
-                    f"a number of {number.bit_length()} bits, but settings have at most 63: use a "
-                    "smaller one"
+                    f"it has a number of {number.bit_length()} bits, but settings may have at most "
+                    "63 bits. Use a smaller number"
                 )
         return value
 

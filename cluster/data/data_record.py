@@ -5,7 +5,7 @@
                                          ──▶ eras: the number of quarantined shards, by step
 
 A run that continues without a quarantined shard repeats the steps since its last checkpoint with
-other data. Only the record of the repetition counts.
+other data. For these steps, only the lines of the repetition are valid.
 """
 
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ class DataRecord:
     """The data that a run has recorded, interpreted with the manifest of its dataset.
 
     Raises:
-        RunMismatchError: the manifest is neither that of the run nor a child of it.
+        RunMismatchError: the manifest is neither the run's manifest nor a descendant of that.
     """
 
     def __init__(self, run: RunFolder, manifest: Manifest) -> None:
@@ -73,7 +73,7 @@ class DataRecord:
     def manifest_at(self, step: int) -> Manifest:
         """Return the manifest with the shards and tombstones valid at a step.
 
-        Its identity is not valid; `identity_at` returns the right one.
+        The `identity` of the returned manifest is wrong; call `identity_at` instead.
         """
         tombstones = self._manifest.tombstones[: self._tombstones_at(step)]
         return self._manifest.model_copy(update={"tombstones": tombstones})
@@ -113,8 +113,8 @@ class DataRecord:
             self._begin_period(after_step, len(self._manifest.tombstones))
 
     def _begin_period(self, after_step: int, tombstones: int) -> None:
-        # A run that is killed before its next checkpoint resumes twice from the same checkpoint,
-        # but this is only one period.
+        # A run that is killed before its next checkpoint resumes from the same checkpoint again.
+        # The second start adds no period.
         if tombstones != self._tombstones_at(after_step + 1):
             self._eras.append(ManifestPeriod(after_step, tombstones))
             self._reached = after_step
@@ -133,9 +133,9 @@ class DataRecord:
         """Return the number of tombstones after the last of these shards had been quarantined."""
         if missing := sorted(set(shards) - self._manifest.left_out):
             raise RunMismatchError(
-                f"The run in {self._run.path} continued without {', '.join(missing)}, but the "
-                "dataset here does not leave them out. Name the run's dataset with --dataset, or "
-                "restore the manifest with which the run continued"
+                f"The run in {self._run.path} continued without the shards {', '.join(missing)}, "
+                "but the dataset here still has these shards. Name the run's dataset with "
+                "--dataset, or restore the manifest with which the run continued"
             )
         names = [tombstone.shard for tombstone in self._manifest.tombstones]
         return max(names.index(shard) for shard in shards) + 1

@@ -2,8 +2,9 @@
 
     cursor ──layouts──▶ plans of steps ──▶ requests ahead, bounded in bytes ──▶ RankStep
 
-All ranks request a window from the same worker, which caches it for the others. When a worker dies
-or does not answer, the request goes to another worker. The answer depends on the request alone.
+All ranks request a window from the same worker, which caches the window for the other ranks. When a
+worker dies or does not answer, the request goes to another worker. Every worker gives the same
+answer, because an answer depends only on its request.
 """
 
 import time
@@ -32,10 +33,11 @@ from data_pipeline.errors import DatasetFileError
 
 # Maximum number of windows to request before the ranks reach them, if their bytes allow it.
 WINDOWS_AHEAD = 2
-# Silence after which a worker is pinged. The answer to a ping takes the worker no time.
+# Seconds without an answer after which a worker is pinged. A worker answers pings in a separate
+# thread, even while it reads.
 WORKER_TIMEOUT_SECONDS = 60.0
 HEARTBEAT_SECONDS = 10.0
-# Losses of workers at one request, for example by lack of memory, after which the run ends.
+# Number of workers that may be lost during one request, for example for lack of memory.
 MAX_RETRIES_BEFORE_ERROR = 8
 # Time within which Ray restarts a dead worker.
 RESTART_SECONDS = 60.0
@@ -71,7 +73,9 @@ class WorkerClient:
     ) -> None:
         self.workers = list(workers)  # may be replaced at any time
         self.give_up_seconds = GIVE_UP_SECONDS
-        self._absent: dict[int, Any] = {}  # pending pings, by the worker's number
+        self._absent: dict[
+            int, Any
+        ] = {}  # pending pings of workers that gave no answer, by worker number
         self._notice = notice
         self._timeout_seconds = timeout_seconds
 
@@ -81,7 +85,7 @@ class WorkerClient:
         return request
 
     def answer(self, request: _Request) -> Any:
-        """Wait for the answer, and re-raise an exception of the worker unchanged."""
+        """Return the answer to a request, or re-raise the worker's exception unchanged."""
         since = time.monotonic()
         early, _ = ray.wait(request.answers, num_returns=1, timeout=0)
         while True:
@@ -110,7 +114,7 @@ class WorkerClient:
                 self._on_worker_lost(request, since, error)
 
     def _check_liveness(self, request: _Request, since: float) -> None:
-        """Ping a silent worker, which may read from a slow server or hang."""
+        """Ping a silent worker, which may either hang or be reading from a slow server."""
         worker = request.asked[-1]
         try:
             ray.get(worker.actor.process_id.remote(), timeout=self._ping_timeout_seconds)
@@ -130,9 +134,9 @@ class WorkerClient:
         request.losses += 1
         if request.losses > MAX_RETRIES_BEFORE_ERROR and waiting > RESTART_SECONDS:
             raise ClusterError(
-                f"Data workers were lost {request.losses} times within {waiting:.0f} s at the same "
-                f"request ({request}): {error}. Check whether their nodes ran out of memory. A "
-                "lower batching.window_shards, which makes it another run, needs less memory"
+                f"Data workers were lost {request.losses} times within {waiting:.0f} s during the "
+                f"same request ({request}): {error}. Check whether their nodes ran out of memory. "
+                "A lower batching.window_shards needs less memory, but requires a new run"
             ) from error
         if not request.answers:
             if request.losses > 1:
@@ -146,8 +150,8 @@ class WorkerClient:
         self._absent[before.number] = before.actor.process_id.remote()
         self._send(request)
         self._notice(
-            f"data worker {before.number} {reason}: its {request} is sent to worker "
-            f"{request.asked[-1].number} again"
+            f"data worker {before.number} {reason}; sending its request ({request}) to data worker "
+            f"{request.asked[-1].number}"
         )
 
     def _send(self, request: _Request) -> None:
@@ -190,7 +194,7 @@ class WorkerStreams:
         """Initialize the stream of one rank.
 
         Args:
-            bytes_ahead: limit on the bytes requested ahead of time; applies separately to steps
+            bytes_ahead: limit on the bytes requested ahead of time. It applies separately to steps
                 and to windows.
         """
         self._client = client
@@ -229,7 +233,7 @@ class WorkerStreams:
 
 
 class _Layouts:
-    """Layouts by coordinate, with read-ahead of the following windows."""
+    """Cache of window layouts by epoch and window; it also requests the following windows early."""
 
     def __init__(self, client: WorkerClient, bytes_ahead: int) -> None:
         self._client = client

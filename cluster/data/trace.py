@@ -3,8 +3,8 @@
     nearest start in the record ──walk──▶ micro-batches of the requested steps ──▶ slot digests
         ──fold──▶ running digests, compared with the recorded ones
 
-The steps may be past or future. The functions that supply the ranks also read, plan and hash these
-micro-batches.
+The steps may be past or future. The trace reads, plans and hashes micro-batches with the same
+functions as a training run.
 """
 
 from collections.abc import Iterator, Sequence
@@ -57,7 +57,7 @@ class TracedStep:
 
     @property
     def equal(self) -> bool | None:
-        """True if the recorded digest is the same, or None if none is recorded."""
+        """True if the computed and recorded digests are equal; None if no digest is recorded."""
         return None if self.recorded_digest is None else self.recorded_digest == self.data_digest
 
     def to_json(self) -> dict[str, Any]:
@@ -81,7 +81,8 @@ def trace(
     """Return the steps `first` to `last` (inclusive) of a run.
 
     Args:
-        dataset: folder or URL, if the dataset has moved since training; otherwise None.
+        dataset: new folder or URL of the dataset if the dataset has moved since training; otherwise
+            None.
 
     Raises:
         RunMismatchError: the run does not exist, or the dataset is not the run's.
@@ -102,7 +103,8 @@ def trace(
     with step_counts(console) as progress:
         task = progress.add_task(f"from step {start.step}", total=last - start.step)
         for step, data in walk(store, recipe.data_settings, record, start, last):
-            # Begin at the recorded digest if one exists, so that a difference shows at its step.
+            # Continue from the recorded digest if there is one, so that a difference shows only at
+            # the step that caused it.
             found = _traced(step, data, fed, record.digests.get(step - 1, digest), record)
             digest = found.data_digest
             if step >= first:
@@ -114,7 +116,7 @@ def trace(
 def walk(
     store: DatasetStore, settings: DataSettings, record: DataRecord, start: StreamStart, last: int
 ) -> Iterator[tuple[int, RankStep]]:
-    """Yield the steps after a start with all of their data, as for a run with one rank.
+    """Yield the number and the data of each step after `start`, as for a run with one rank.
 
     Raises:
         DatasetFileError: the data of the next step cannot be read.
@@ -193,13 +195,13 @@ def _summary(steps: Sequence[TracedStep]) -> RenderableType:
     different = [f"{traced.step:,}" for traced in steps if traced.equal is False]
     if different:
         told = (
-            f"DIFFERENT from the record: step {', '.join(different)}. The run used other data "
-            "than this dataset and this version produce. Verify the dataset with `transloom data "
-            "verify`, and trace with the version that trained the run."
+            f"DIFFERENT from the record: step {', '.join(different)}. This dataset and this "
+            "version of transloom produce other data than the run used. Verify the dataset with "
+            "`transloom data verify`, and trace with the version that trained the run."
         )
         return shown((told, "red"))
     equal = sum(traced.equal is True for traced in steps)
-    return f"{equal:,} of {counted(len(steps), 'step')} in the record, and equal to it."
+    return f"{equal:,} of {counted(len(steps), 'step')} are recorded, with equal digests."
 
 
 def _short(digest: str) -> str:

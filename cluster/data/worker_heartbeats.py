@@ -9,7 +9,7 @@ from ray.exceptions import RayError
 
 from cluster.data.workers import WorkerHandle, WorkerStatistics
 
-# A worker counts as dead in displays after this time without an answer.
+# Displays show a worker as dead after this time without an answer.
 HEARTBEAT_TIMEOUT_SECONDS = 10.0
 
 
@@ -18,8 +18,9 @@ class WorkerHeartbeat:
     """Latest known state of a data worker.
 
     Attributes:
-        statistics: those of its last answer, or None before the first answer.
-        silent_seconds: time since that answer, or since the first request.
+        statistics: statistics in the worker's last answer, or None before the first answer.
+        silent_seconds: time since the worker's last answer or, before its first answer, since the
+            first request.
     """
 
     number: int
@@ -40,7 +41,7 @@ class WorkerMonitor:
         self._heard: dict[int, float] = {}
 
     def poll(self, workers: Sequence[WorkerHandle], now: float) -> list[WorkerHeartbeat]:
-        """Collect the answers that have arrived, and send new requests to those workers."""
+        """Collect the answers that have arrived, and send the next request to these workers."""
         for number in self._heard.keys() - {worker.number for worker in workers}:
             self._asked.pop(number, None), self._answers.pop(number, None)
             del self._heard[number]

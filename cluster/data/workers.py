@@ -31,14 +31,14 @@ HEARTBEAT_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class WorkerStatistics:
-    """Work done by a worker process since it started."""
+    """Process id, node and work of a worker since its process started."""
 
     process_id: int
     node: str
     windows_read: int
 
 
-# No retries by Ray: the requesting rank repeats a request, so that repetitions are visible.
+# Ray does not retry requests. The requesting rank repeats a request, and logs each repetition.
 @ray.remote(max_restarts=-1, max_task_retries=0, concurrency_groups={"control": 1})
 class DataWorker:
     """Actor that reads, verifies and batches windows of one dataset."""
@@ -49,7 +49,8 @@ class DataWorker:
         """Initialize the worker; the first request opens the dataset.
 
         Args:
-            sources: digest of the driver's transloom sources, which must be the same here.
+            sources: digest of the driver's transloom sources; those of this process must have the
+                same digest.
         """
         read_environment()
         self._watchdog = Watchdog()
@@ -60,7 +61,10 @@ class DataWorker:
         self._open_reader: WindowReader | None = None
 
     def _reader(self) -> WindowReader:
-        """Return the reader, which the first request opens so that its errors reach the rank."""
+        """Return the reader.
+
+        The first request opens the reader, so that the rank receives any error.
+        """
         if self._open_reader is None:
             self._open_reader = self._open()
         return self._open_reader
@@ -99,7 +103,7 @@ class DataWorker:
 
 @dataclass(frozen=True)
 class WorkerHandle:
-    """A worker as known to the ranks; its number determines which requests it gets first."""
+    """Reference to a data worker, with the number that identifies the worker in messages."""
 
     number: int
     actor: Any
@@ -108,7 +112,7 @@ class WorkerHandle:
 class DataWorkers:
     """Pool of the data workers of a run, owned and resized by the supervisor.
 
-    The workers die with the driver that started them, and expect its heartbeats.
+    The workers end with the driver that started them, or when its heartbeats cease.
     """
 
     def __init__(
@@ -117,9 +121,9 @@ class DataWorkers:
         self._arguments = (settings, dataset_identity, cache_bytes, digest_of_sources())
         self._cpus = cpus
         self._started = 0
-        self._starting: list[tuple[WorkerHandle, Any]] = []  # each with its first answer
+        self._starting: list[tuple[WorkerHandle, Any]] = []  # each with its pending first answer
         self._leaving: list[WorkerHandle] = []
-        self.handles: list[WorkerHandle] = []  # those that ranks may use
+        self.handles: list[WorkerHandle] = []  # workers that ranks may use
 
     def start(self, count: int) -> None:
         """Start the first workers without waiting for them."""
@@ -134,10 +138,11 @@ class DataWorkers:
     def resize(self, count: int, nodes: Iterable[Node]) -> int:
         """Scale to `count` workers.
 
-        New workers serve after their first answer. Surplus workers leave at once.
+        New workers serve after their first answer. Surplus workers end after the requests that they
+        have already received.
 
         Returns:
-            The current number of workers, which is less than `count` if these nodes lack capacity.
+            The current number of workers, which is less than `count` if the nodes lack capacity.
         """
         missing = count - len(self.handles) - len(self._starting)
         if self._cpus:
@@ -163,7 +168,7 @@ class DataWorkers:
         return len(given_up)
 
     def admit(self) -> None:
-        """Add new workers to the handles after their first answer."""
+        """Make new workers available to the ranks once they have given their first answer."""
         answers = [answer for _, answer in self._starting]
         ready, _ = ray.wait(answers, num_returns=len(answers), timeout=0) if answers else ([], [])
         joined = [handle for handle, answer in self._starting if answer in ready]
@@ -171,7 +176,7 @@ class DataWorkers:
         self.handles += joined
 
     def all_responsive(self) -> bool:
-        """Return whether every worker is placed and answers within a short wait."""
+        """Return whether all workers are running and answer within `HEARTBEAT_SECONDS`."""
         signs = [handle.actor.process_id.remote() for handle in self.handles]
         ready, _ = ray.wait(signs, num_returns=len(signs), timeout=HEARTBEAT_SECONDS)
         return len(ready) == len(signs)

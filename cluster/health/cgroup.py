@@ -3,8 +3,8 @@
     /proc/self/cgroup   the group, and therefore its ancestors ──┐
     /sys/fs/cgroup      limit and use of each                    ┴─▶ lowest memory and core limits
 
-The reader supports both versions of control groups. A container often sees only its group, as the
-root.
+Versions 1 and 2 of control groups are supported. A container often sees only its own group, as the
+root directory.
 """
 
 from collections.abc import Callable, Iterator
@@ -33,7 +33,7 @@ class CoreLimit:
 
 
 def memory_limit(mounted: Path = CGROUP_MOUNT, own_groups: Path = OWN_GROUPS) -> MemoryLimit | None:
-    """Return the lowest memory limit of the groups around this process, or None without a limit."""
+    """Return the lowest memory limit of this process's control groups, or None if there is none."""
     found = []
     for group in _cgroups("memory", mounted, own_groups):
         with suppress(OSError, ValueError, KeyError):
@@ -42,7 +42,7 @@ def memory_limit(mounted: Path = CGROUP_MOUNT, own_groups: Path = OWN_GROUPS) ->
 
 
 def core_limit(mounted: Path = CGROUP_MOUNT, own_groups: Path = OWN_GROUPS) -> CoreLimit | None:
-    """Return the lowest core limit of the groups around this process, or None without a limit."""
+    """Return the lowest core limit of this process's control groups, or None if there is none."""
     found = []
     for group in _cgroups("cpu", mounted, own_groups):
         with suppress(OSError, ValueError, KeyError):
@@ -52,7 +52,7 @@ def core_limit(mounted: Path = CGROUP_MOUNT, own_groups: Path = OWN_GROUPS) -> C
 
 
 def _cgroups(controller: str, mounted: Path, own_groups: Path) -> Iterator[Path]:
-    """Yield the visible directories of this process's group and of its ancestors."""
+    """Yield the visible directories of this process's control group and of its ancestors."""
     try:
         lines = own_groups.read_text().splitlines()
     except OSError:
@@ -77,7 +77,7 @@ def _memory_of(group: Path) -> MemoryLimit:
 
     Raises:
         ValueError: the group has no limit ("max").
-        OSError: the group has no such file.
+        OSError: the group has no memory files.
         KeyError: `memory.stat` lacks a field.
     """
     if (group / "memory.max").exists():
@@ -91,7 +91,7 @@ def _memory_of(group: Path) -> MemoryLimit:
 
 
 def _cores_of(group: Path, mounted: Path) -> CoreLimit | None:
-    """Return the core limit of a group, or None without a limit.
+    """Return the core limit of a group, or None if the group has no limit.
 
     Raises:
         OSError, ValueError, KeyError: the limit or the CPU time cannot be read.

@@ -1,10 +1,10 @@
 """Classify errors of ranks: find the cause among several, and decide whether to retry.
 
-When one rank fails, the others fail a moment later in the collective that it left. Errors of
-transloom's own classes name a cause in data, recipe or numbers that would recur. Other causes may
-not recur: deaths, hangs, and everything unexpected, such as a broken connection, a CUDA error or a
-full disk. A `RecordInUseError` may not recur either, because the rank of a lost node that still
-holds the record may end soon. Causes that may not recur become a `RankLostError`, and the ranks
+When one rank fails, the other ranks fail a moment later, in the collective that waits for it.
+Errors of transloom's own classes name a cause in data, recipe or numbers that would recur. Other
+causes may not recur: deaths, hangs, and everything unexpected, such as a broken connection, a CUDA
+error or a full disk. A `RecordInUseError` may not recur either: a rank on a lost node may still
+hold the record, but end soon. Causes that may not recur become a `RankLostError`, and the ranks
 restart.
 """
 
@@ -52,15 +52,15 @@ def _cause_of_death(error: RayError) -> str:
 
 
 def is_certain(failures: Sequence[Exception]) -> bool:
-    """Return whether the cause is among these failures, so that the wait for others can end."""
+    """Return whether these failures include the cause, so that no further failures are awaited."""
     return any(isinstance(f, RankDiedError) or is_permanent(f) for f in failures)
 
 
 def cause_of(failures: Sequence[Exception]) -> Exception:
-    """Return the cause among failures: a rank's death, else a permanent error, else the first."""
+    """Return the likely cause: a rank's death, or else a permanent error or the first failure."""
     return max(failures, key=lambda f: (isinstance(f, RankDiedError), is_permanent(f)))
 
 
 def is_permanent(failure: Exception) -> bool:
-    """Return whether a restart of the ranks would fail again."""
+    """Return whether the failure would recur after a restart of the ranks."""
     return not isinstance(failure, RankLostError)

@@ -1,12 +1,12 @@
-"""Decide when a rank that makes no progress counts as hung.
+"""Detect hung ranks: ranks that make no progress within the deadline of their phase.
 
-In: the time of each rank's answers, and the progress that it reported. Out: the error with the
-rank, its position, and the deadline that has passed.
+The input is each rank's last answer and reported progress, with their times. The output is an error
+with the rank, its position, and the deadline that it exceeded.
 
-The durations of steps hardly differ. The deadline of a step therefore follows from the steps before
-it. A hang then costs seconds instead of the minutes that the slowest permitted step may take. Other
-phases keep their settings. Waiting for data is a separate phase, since a storage stall must not end
-ranks.
+Steps take nearly the same time, so the deadline of a step is derived from the durations of earlier
+steps. A hang then costs seconds, instead of the minutes that the slowest permitted step may take.
+Other phases use the configured deadlines. Waiting for data is a separate phase, so that a stall of
+the storage does not end ranks.
 """
 
 import statistics
@@ -25,7 +25,7 @@ _ORDER: tuple[Phase, ...] = ("start", "data", "step", "validation", "save", "don
 LEAST_STEP_SECONDS = 30.0
 MEDIANS = 10
 NEWEST_STEPS = 50
-# Steps that complete before the deadline adapts: the first ones compile and allocate.
+# Steps that complete before the deadline adapts. The first steps compile and allocate.
 FIRST_STEPS = 10
 
 
@@ -34,7 +34,7 @@ class Position:
     """Position of a rank in the training loop, as reported by the rank.
 
     Attributes:
-        where: the coordinates of its data, as text.
+        where: the coordinates of the rank's data, as text.
     """
 
     phase: Phase = "start"
@@ -54,7 +54,7 @@ class HangDetector:
     """Detector of hung ranks, from each rank's position and the time of its last answer."""
 
     def __init__(self, deadlines: DeadlinesConfig, names: list[str], now: float) -> None:
-        """Start the deadlines of all ranks now.
+        """Initialize the detector; the deadlines of all ranks start at `now`.
 
         Args:
             names: the ranks' names in messages.
@@ -64,7 +64,7 @@ class HangDetector:
         self._deadlines = deadlines
         self._answered = [now] * len(names)
         self._moved = [now] * len(names)
-        # Time at which the last rank arrived at the position of the hindmost ranks.
+        # Time at which the last of all ranks reached the position where the slowest ranks are now.
         self._all_moved = now
         self._step_seconds: deque[float] = deque(maxlen=NEWEST_STEPS)
         self._count_hindmost()
@@ -87,15 +87,15 @@ class HangDetector:
         self._count_hindmost()
 
     def silent_seconds(self, rank: int, now: float) -> float:
-        """Return the seconds since the rank last answered or moved."""
+        """Return the seconds since the rank's last answer or progress report."""
         return max(0.0, now - max(self._answered[rank], self._moved[rank]))
 
     def hung(self, ranks: Iterable[int], now: float) -> RankHungError | None:
         """Return the error for a rank that has passed a deadline, or None if no rank has.
 
-        Ranks wait for each other in collectives. The deadline is therefore that of the hindmost
-        ranks, and starts when the last rank arrived at their position. Among these, the error names
-        the rank without progress for the longest time.
+        Ranks wait for each other in collectives, so only the ranks at the earliest position can
+        hang. Their deadline starts when the last of all ranks has reached this position. The error
+        names the rank that has made no progress for the longest time.
         """
         ranks = list(ranks)
         silence = self._deadlines.answer_seconds
@@ -103,8 +103,8 @@ class HangDetector:
             if now - self._answered[rank] > silence:
                 return RankHungError(
                     f"{self._names[rank]} has not answered for {silence:g} s, in phase "
-                    f"{self.positions[rank]}. If its machine may be as busy as that, raise "
-                    "cluster.deadlines.answer_seconds"
+                    f"{self.positions[rank]}. If its machine can be too busy to answer in time, "
+                    "raise cluster.deadlines.answer_seconds"
                 )
         hindmost = min(self.positions[rank].order for rank in ranks)
         behind = [rank for rank in ranks if self.positions[rank].order == hindmost]
@@ -118,7 +118,7 @@ class HangDetector:
         )
 
     def _count_hindmost(self) -> None:
-        """Count the ranks at the hindmost position; a report then need not compare all ranks."""
+        """Count the ranks at the earliest position, so that a report need not compare all ranks."""
         orders = [position.order for position in self.positions]
         self._hindmost_order = min(orders)
         self._hindmost_ranks = orders.count(self._hindmost_order)
@@ -146,13 +146,13 @@ class HangDetector:
         if phase == "step" and deadline < self._deadlines.step_seconds:
             median = statistics.median(self._step_seconds)
             return (
-                f"The deadline is {deadline:.3g} s, as the median of the last steps is "
-                f"{median:.3g} s. If some steps may take so long, set "
+                f"The deadline of {deadline:.3g} s was computed from the median of the last steps, "
+                f"{median:.3g} s. If some steps can take longer than this deadline, set "
                 "cluster.deadlines.adaptive_step=false"
             )
         return (
-            f"If it may take so long, raise cluster.deadlines.{_deadline_field(phase)}, which is "
-            f"{deadline:g}"
+            "If this phase can take that long, raise cluster.deadlines."
+            f"{_deadline_field(phase)}, which is {deadline:g} s"
         )
 
     def _other_ranks_text(self, last: int, ranks: list[int]) -> str:
@@ -160,12 +160,12 @@ class HangDetector:
             return ""
         first = max(ranks, key=lambda rank: self.positions[rank].order)
         if self.positions[first].order == self.positions[last].order:
-            return ", as all ranks have"
+            return ", like all other ranks"
         return f", while others are in phase {self.positions[first]}"
 
 
 def _deadline_field(phase: Phase) -> str:
-    """Return the name of the setting that has a phase's deadline."""
+    """Return the name of the setting that holds the deadline of a phase."""
     names: dict[Phase, str] = {
         "data": "step",
         "done": "save",

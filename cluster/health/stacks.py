@@ -1,4 +1,4 @@
-"""Collect the stacks of all ranks when one of them counts as hung, before they are killed.
+"""Collect the stacks of all ranks when one of them hangs, before the ranks are killed.
 
     rank     prepares a dump of its Python stack into memory        `enable_stack_dumps`
     agent    requests the dump on its node, and the native stack    `stacks_of`
@@ -7,8 +7,8 @@
 
     runs/NAME/stacks/2026-01-31T12-00-00/rank-0.txt
 
-A dump requires only that the rank runs; it needs neither the GIL nor a responsive thread. For a
-stopped rank, only its process state is available, unless py-spy is installed.
+A rank that runs can dump its stack without the GIL and without a responsive thread. For a stopped
+rank, only its process state is available, unless py-spy is installed.
 """
 
 import faulthandler
@@ -85,7 +85,7 @@ def _state(process: int) -> str:
 
 
 def _python_stacks(process: int) -> str:
-    """Return faulthandler's dump, considered complete when it stops growing."""
+    """Return faulthandler's dump of a process. A dump is complete when it stops growing."""
     try:
         dump = next(f for f in Path(f"/proc/{process}/fd").iterdir() if _NAME in _target(f))
         before = dump.stat().st_size
@@ -114,7 +114,7 @@ def _native_stacks(process: int) -> str:
     if program is None:
         return "No native stack: py-spy is not installed here; run `pip install py-spy`."
     problem, deadline = "", time.monotonic() + PY_SPY_SECONDS
-    for option in ("--native", "--nonblocking"):  # a stopped process permits only the latter
+    for option in ("--native", "--nonblocking"):  # a stopped process permits only --nonblocking
         command = [program, "dump", option, "--pid", str(process)]
         try:
             done = subprocess.run(
@@ -138,10 +138,10 @@ def attach_stacks(
     collect: Callable[[], Mapping[int, str]],
     notice: Callable[[str], None],
 ) -> Exception:
-    """Return the failure of a group; for a hang, the message names the folder with the stacks.
+    """Return a group's failure; for a hang, save the stacks and name their folder in the message.
 
     Args:
-        collect: returns the stacks, by rank.
+        collect: function that returns the stacks by rank.
     """
     if not isinstance(failure, RankHungError):
         return failure

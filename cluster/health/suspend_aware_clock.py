@@ -1,6 +1,6 @@
 """Clock that pauses while this process is suspended.
 
-A process that was suspended must not conclude from wall time that others have been silent.
+After a suspension, wall time would wrongly suggest that other processes have been silent.
 """
 
 import time
@@ -18,7 +18,7 @@ class SuspendAwareClock:
         self._awake = 0.0
 
     def poll(self) -> float:
-        """Return the current time; one thread must call this more often than once a second."""
+        """Return the seconds not suspended; one thread must call this at least once a second."""
         now = self._clock()
         self._awake += min(now - self._looked, MAX_POLL_INTERVAL_SECONDS)
         self._looked = now

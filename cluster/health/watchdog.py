@@ -1,8 +1,8 @@
 """Watchdog that prevents processes of a run from outliving its supervisor.
 
-Ray ends the actors of a driver that has died. However, a driver may also be suspended, or lost
-together with the head, so that Ray does not end them. The processes detect these cases themselves:
-each expects heartbeats. Without them it kills itself before the supervisor's lease on the run can
+Ray ends the actors of a driver that has died. However, Ray does not end them if the driver is
+suspended, or is lost together with the head. The processes therefore expect heartbeats from the
+supervisor. A process without heartbeats kills itself before the supervisor's lease on the run can
 pass to another process.
 """
 
@@ -65,7 +65,7 @@ class Watchdog:
 
 
 class HeartbeatSender(PeriodicThread):
-    """Supervisor thread that sends every actor a heartbeat, whatever else happens."""
+    """Supervisor thread that periodically sends a heartbeat to every actor."""
 
     def __init__(self, actors: Callable[[], Iterable[Any]]) -> None:
         """Initialize the thread.

@@ -1,10 +1,10 @@
-"""A run on Kubernetes: a RayJob of KubeRay 1.7 and the files that its pods need.
+"""Manifests of a run on Kubernetes: a RayJob of KubeRay 1.7 and the files that its pods need.
 
     recipe ──▶ ConfigMap   the recipe's file, train.sh (the job's entry point), stop.sh (preStop)
            ──▶ RayJob      head and driver in one pod, ranks in the workers' pods
 
-This was never run on a Kubernetes cluster. A test checks the manifest against KubeRay's schema and
-rules, and runs the two scripts separately.
+The manifests have never been used on a Kubernetes cluster. A test checks them against KubeRay's
+schema and rules, and runs the two scripts separately.
 """
 
 import hashlib
@@ -25,11 +25,11 @@ from cluster.ray.embedded import EMBEDDED_OBJECT_STORE_BYTES
 from cluster.recipe import Recipe
 from data_pipeline.config.corpus import is_remote
 
-MAX_NAME = 47  # length of a RayJob's name; KubeRay derives longer ones from it
+MAX_NAME = 47  # maximum length of a RayJob's name; KubeRay derives longer names from it
 FILES = "/etc/transloom"
 TEMPORARY = "/tmp"
-# Time for the overhead of the preStop hook. Kubernetes kills a pod after cluster.grace_seconds and
-# this margin.
+# Seconds for the overhead of the preStop hook. Kubernetes kills a pod after cluster.grace_seconds
+# plus this margin.
 MARGIN_SECONDS = 60
 TTL_SECONDS_AFTER_FINISHED = 300  # keeps a finished job's pods for inspection
 HERE = Path(__file__).parent
@@ -55,8 +55,9 @@ def manifests(
     kubernetes = recipe.cluster.kubernetes
     if kubernetes.image is None:
         raise RecipeError(
-            "cluster.kubernetes.image is null, but pods need an image: build one with "
-            "deploy/Dockerfile, push it to a registry of the cluster, and name it"
+            "cluster.kubernetes.image is null, but pods need an image. Build one with "
+            "deploy/Dockerfile, push it to a registry that the cluster can reach, and set "
+            "cluster.kubernetes.image to its name"
         )
     _check_on_volume(kubernetes, str(run), "the run's folder", "--run", written=True)
     if not is_remote(recipe.data.dataset):
@@ -100,15 +101,15 @@ def default_run(recipe: Recipe, run_name: str) -> PurePosixPath:
         if not volume.read_only:
             return PurePosixPath(volume.path) / "runs" / run_name
     raise RecipeError(
-        "cluster.kubernetes.volumes has no writable volume for the run's folder: "
-        "name a claim and a path, such as {claim: shared, path: /shared}"
+        "cluster.kubernetes.volumes has no writable volume for the run's folder. "
+        "Add a volume with claim and path, such as {claim: shared, path: /shared}"
     )
 
 
 def job_name(run_name: str) -> str:
     """Return a name for the job of a run: a DNS label (RFC 1035) of at most 47 characters.
 
-    A shortened name ends in a hash, which distinguishes it from others.
+    A longer name is cut and ends in a hash, so that names stay distinct.
     """
     plain = re.sub(r"[^a-z0-9]+", "-", run_name.lower()).strip("-")
     plain = plain if plain[:1].isalpha() else f"run-{plain}".strip("-")
@@ -299,13 +300,13 @@ def _check_on_volume(
         volumes = " and ".join(volume.path for volume in kubernetes.volumes) or "none"
         raise RecipeError(
             f"{what} is {path}, which is on no volume of cluster.kubernetes.volumes ({volumes}), "
-            f"so pods would not see it: use {option} and a path below one"
+            f"so pods would not see it. Use {option} with a path below one of these volumes"
         )
     innermost = max(around, key=lambda volume: len(volume.path))
     if written and innermost.read_only:
         raise RecipeError(
             f"{what} is {path}, on the volume {innermost.claim} at {innermost.path}, which is "
-            f"read_only: use {option} and a path below another volume"
+            f"read_only. Use {option} with a path below a writable volume"
         )
 
 

@@ -2,10 +2,10 @@
 
     recipe ──▶ #SBATCH lines        options for Slurm
            ──▶ settings             recipe, runs, CPUs of a node: shell variables
-           ──▶ slurm_job.sh         the same in every job: Ray on its nodes, TERM, requeue
+           ──▶ slurm_job.sh         the same for every job: starts Ray, handles TERM, requeues
 
-On one node the driver starts Ray itself. On several, one step of the job (`srun`) starts a Ray node
-on each (`cluster.launchers.slurm_node`).
+On one node, the driver starts Ray itself. On several nodes, one step of the job (`srun`) starts a
+Ray node on each of them (`cluster.launchers.slurm_node`).
 """
 
 import math
@@ -91,8 +91,9 @@ class NodeShare:
         nodes = cluster.slurm.nodes
         if nodes > cluster.max_ranks:
             raise RecipeError(
-                f"cluster.slurm.nodes is {nodes}, but cluster.ranks is {cluster.max_ranks}: some "
-                f"nodes would have no rank. Ask for at most {counted(cluster.max_ranks, 'node')}"
+                f"cluster.slurm.nodes is {nodes}, but cluster.ranks is {cluster.max_ranks}, so "
+                "some nodes would have no rank. Set cluster.slurm.nodes to at most "
+                f"{cluster.max_ranks}"
             )
         ranks = math.ceil(cluster.max_ranks / nodes)
         workers = math.ceil(cluster.data_workers / nodes)
@@ -102,7 +103,7 @@ class NodeShare:
             raise RecipeError(
                 f"cluster.slurm.cpus_per_node is {cpus}, but {counted(ranks, 'rank')} and "
                 f"{counted(workers, 'data worker')} of a node reserve "
-                f"{counted(float(reserved), 'CPU')}: ask for at least {math.ceil(reserved)}"
+                f"{counted(float(reserved), 'CPU')}. Set it to at least {math.ceil(reserved)}"
             )
         return cls(cpus=cpus, gpus=ranks * cluster.gpus_per_rank)
 
@@ -150,7 +151,7 @@ def slurm_script(
 
 
 def notice_seconds(cluster: ClusterConfig) -> int:
-    """Return how many seconds before its time limit a job is asked to stop."""
+    """Return the seconds before a job's time limit at which the job is asked to stop."""
     return math.ceil(cluster.grace_seconds) + MARGIN_SECONDS
 
 
@@ -163,8 +164,9 @@ def _options(
     if slurm.time_limit_minutes is not None and slurm.time_limit_minutes < least:
         raise RecipeError(
             f"cluster.slurm.time_limit_minutes is {slurm.time_limit_minutes}, but the job is asked "
-            f"to stop {notice} s before its end (cluster.grace_seconds and {MARGIN_SECONDS}): ask "
-            f"for at least {counted(least, 'minute')}, or lower cluster.grace_seconds"
+            f"to stop {notice} s before this limit (cluster.grace_seconds plus {MARGIN_SECONDS} "
+            f"s). Set the limit to at least {counted(least, 'minute')}, or lower "
+            "cluster.grace_seconds"
         )
     array = tasks > 1
     options = {
@@ -192,12 +194,12 @@ def _check_folder(folder: Path) -> None:
     Slurm expands patterns such as %j in the whole path of the log, including this folder.
 
     Raises:
-        ClusterError: the path has a character that quotes do not protect.
+        ClusterError: the path has a character that Slurm interprets even in quotes.
     """
     if found := re.search(r"[%\\\r\n]", str(folder)):
         raise ClusterError(
-            f"The current folder is {str(folder)!r}, and Slurm would interpret its {found[0]!r}. "
-            "The job would run there and leave its log there: run the command in a folder whose "
+            f"The job would run and write its log in the current folder {str(folder)!r}, but Slurm "
+            f"would interpret the {found[0]!r} in this path. Run the command in a folder whose "
             "path has no line end, % or backslash"
         )
 
@@ -226,8 +228,9 @@ def submit(script: str) -> str:
         )
     except FileNotFoundError as error:
         raise ClusterError(
-            "There is no sbatch on this machine, so no job can be submitted from here: run the "
-            "command where Slurm is installed, or leave out --submit and copy the script there"
+            "There is no sbatch on this machine, so no job can be submitted from here. Run the "
+            "command on a machine with Slurm, or leave out --submit and copy the script to such a "
+            "machine"
         ) from error
     if done.returncode:
         raise ClusterError(f"Slurm refuses the job: {done.stderr.strip() or done.stdout.strip()}")

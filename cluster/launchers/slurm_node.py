@@ -1,4 +1,4 @@
-"""A task of a Slurm job's step: a Ray node that runs as long as the job's script needs it.
+"""A task of a Slurm job's step: a Ray node that runs until the job's script ends its input.
 
 ::
 
@@ -27,11 +27,11 @@ logger = logger_of(__name__)
 
 
 def serve_node(settings: NodeSettings, commands: IO[str], tell: Callable[[str], None]) -> None:
-    """Start this task's node, report it, and end it when the script's input ends.
+    """Start this task's Ray node, report that it is up, and end it when the script's input ends.
 
-    A node other than the head may end before that. The run then continues without the node, or
-    reports which resources it lacks. All other errors end the task with a nonzero exit code. Slurm
-    then ends all tasks of the step (--kill-on-bad-exit).
+    If a node other than the head ends earlier, the run continues without this node, or reports
+    which resources it lacks. All other errors end the task with a nonzero exit code. Slurm then
+    ends all tasks of the step (--kill-on-bad-exit).
 
     Args:
         commands: input from the script.
@@ -49,7 +49,10 @@ def serve_node(settings: NodeSettings, commands: IO[str], tell: Callable[[str], 
     try:
         tell(node.head if is_head else socket.gethostname())
         if not _wait_for_stop(node, commands):
-            news = f"Ray has ended on {socket.gethostname()}. Its last output: {node.last_output}"
+            news = (
+                f"Ray has ended on {socket.gethostname()} before the job ended. The last output of "
+                f"Ray is: {node.last_output}"
+            )
             if is_head:
                 raise ClusterError(news)
             logger.warning(news)

@@ -104,10 +104,10 @@ def ask_cluster(
 
 
 def _consistent_snapshot(view: ClusterView) -> tuple[tuple[Node, ...], tuple[Holder, ...]]:
-    """Return nodes by name, and the holders of their resources.
+    """Return the nodes, sorted by name, and the holders of their resources.
 
-    Ray's answers to the two queries lag differently behind changes by jobs. The queries are
-    therefore repeated until the answers agree.
+    Ray's answers to the two queries may describe different moments. The queries are therefore
+    repeated until the answers agree, or for at most `CONSISTENCY_SECONDS`.
     """
     until = time.monotonic() + CONSISTENCY_SECONDS
     while True:
@@ -121,7 +121,7 @@ def _consistent_snapshot(view: ClusterView) -> tuple[tuple[Node, ...], tuple[Hol
 def is_consistent(nodes: Collection[Node], holders: Collection[Holder]) -> bool:
     """Return whether the holders hold at most the resources that are not free.
 
-    They may hold less: a task also takes resources, but is not a holder.
+    Holders may hold less, because tasks also take resources and are not listed as holders.
     """
     for name in {name for holder in holders for name in holder.resources}:
         taken = sum(node.total.get(name, 0.0) - node.free.get(name, 0.0) for node in nodes)
@@ -141,16 +141,17 @@ def capacity_problems(recipe: Recipe, facts: ClusterFacts) -> list[PlanProblem]:
         each += f" on nodes with {join_items(f'{k}={v}' for k, v in config.node_labels.items())}"
     if facts.room_at_all < least:
         text = (
-            f"The run needs {counted(least, 'rank')} of {each} each, and the cluster has capacity "
-            f"for {facts.room_at_all} in all, free or in use. Lower cluster.ranks, or add nodes"
+            f"The run needs {counted(least, 'rank')} of {each} each, but the cluster has capacity "
+            f"for only {facts.room_at_all}, even if no job used it. Lower cluster.ranks, or add "
+            "nodes"
         )
         return [PlanProblem("cluster", text)]
     held = join_items(f"{resources_text(h)} by {holder_text(h)}" for h in facts.holders)
     text = (
-        f"The run needs {counted(least, 'rank')} of {each} each, and the cluster has free capacity "
-        f"for {facts.room} now (in use: {held}). The run would wait for up to "
-        f"{config.wait_for_ranks_seconds:g} s (cluster.wait_for_ranks_seconds). Wait until the "
-        "others end, or lower cluster.ranks"
+        f"The run needs {counted(least, 'rank')} of {each} each, but the cluster now has free "
+        f"capacity for only {facts.room} (in use: {held}). The run would wait for up to "
+        f"{config.wait_for_ranks_seconds:g} s (cluster.wait_for_ranks_seconds). Wait until other "
+        "jobs end, or lower cluster.ranks"
     )
     return [PlanProblem("cluster", text, refuses=False)]
 
@@ -185,5 +186,5 @@ def _node_json(node: Node, said: NodeFacts | None) -> dict[str, Any]:
 
 
 def _plain(amounts: Any) -> dict[str, float]:
-    """Return the amounts without Ray's own resources of a node, such as node:10.0.0.1."""
+    """Return the amounts without Ray's internal resources of a node, such as node:10.0.0.1."""
     return {name: n for name, n in amounts.items() if ":" not in name}

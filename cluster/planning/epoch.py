@@ -1,8 +1,8 @@
 """Estimate steps per epoch and operations per step from the first windows of a dataset.
 
-Windows are cut as the data workers cut them. For a small dataset, all windows are cut, and the
-number of steps is exact. For a large one, only the first windows are cut, and the others are
-assumed to be similar.
+The windows are the same as those of the data workers. For a small dataset, all windows are cut, and
+the number of steps is exact. For a large dataset, only the first windows are cut, and the others
+are assumed to be similar.
 """
 
 from dataclasses import dataclass
@@ -23,7 +23,8 @@ class Epoch:
     """Size of an epoch.
 
     Attributes:
-        steps: optimizer steps; a fraction, since a step may extend over the end of an epoch.
+        steps: number of optimizer steps, which need not be whole, because a step may extend over
+            the end of an epoch.
         units: total of the loss's denominators, for example target tokens.
         exact: whether all windows were cut.
     """
@@ -35,7 +36,9 @@ class Epoch:
 
 @dataclass(frozen=True)
 class StepFlops:
-    """Operations of a step, forward and backward, of all ranks; see `model.flops`.
+    """Floating-point operations of a step's forward and backward passes, over all ranks.
+
+    See `model.flops`.
 
     Attributes:
         micro_batches: number of micro-batches from which a step is extrapolated.
@@ -52,7 +55,7 @@ def measure_epoch(
     """Cut windows of the first epoch, at least one, and return the size of an epoch.
 
     Args:
-        bytes_read: windows are cut until their shards have this many bytes.
+        bytes_read: limit on the bytes of shards to read, which determines the number of windows.
 
     Raises:
         DatasetFileError: a shard cannot be read.

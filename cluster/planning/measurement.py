@@ -2,8 +2,8 @@
 
     recipe, dataset ──▶ engine, task, data ──▶ trainer.training.loop.Trainer ──▶ lines, memory
 
-A measurement writes neither record nor checkpoint, and requests a stop of the loop when it is done.
-It imports torch and DeepSpeed.
+A measurement writes no metrics file and no checkpoint, and stops the loop after enough steps. This
+module imports torch and DeepSpeed.
 """
 
 import time
@@ -63,7 +63,7 @@ class Measurement:
 class _MeasuringSupervision:
     """Supervision and recorder of the measured rank, which keep its lines and limit its steps.
 
-    The loop checks at each step whether to stop, and passes the step's line afterwards.
+    In each step, the loop first calls `stop_requested`, and then `append` with the step's line.
     """
 
     last_step = 0
@@ -122,7 +122,7 @@ class _MeasuringSupervision:
 def can_measure(recipe: Recipe) -> str | None:
     """Return the reason why this machine cannot train a step of the recipe, or None if it can."""
     if recipe.cluster.gpus_per_rank and not torch.cuda.is_available():
-        return "its ranks compute on GPUs, and torch finds none here"
+        return "its ranks need GPUs, but torch finds no GPU on this machine"
     return None
 
 
@@ -147,7 +147,7 @@ def measure(recipe: Recipe, store: DatasetStore, manifest: Manifest) -> Measurem
                 raise
             raise MemoryPreflightError(
                 f"A step does not fit into the memory of this machine: {error}. Lower "
-                "batching.max_tokens_per_micro_batch, which makes it another run"
+                "batching.max_tokens_per_micro_batch; this requires a new run"
             ) from error
     speed = speed_of(supervision.measured, "a few steps of one rank here")
     assert speed is not None
@@ -155,7 +155,7 @@ def measure(recipe: Recipe, store: DatasetStore, manifest: Manifest) -> Measurem
 
 
 def _endless(recipe: Recipe) -> Recipe:
-    """Return the recipe without an end, and without validations, checkpoints and warm start."""
+    """Return the recipe with endless steps, and without validations, checkpoints and warm start."""
     trainer = recipe.trainer.model_copy(
         update={
             "max_steps": NEVER,

@@ -1,9 +1,9 @@
 """Probe of one node: versions, run folder, dataset, network interface and clock.
 
 The probe needs only Python's standard library. Its code, including the parts of `head_probe` that
-it uses, is sent by value. A node without transloom can therefore answer, and report that. The probe
-writes one file next to the file that the asking process created in the run folder. That process
-removes both files.
+it uses, is sent by value. A node without transloom can therefore run the probe, which reports that
+transloom is missing. The probe creates one file in the run folder, next to the file of the process
+that queries the nodes. That process removes both files.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""Collect the facts of a cluster's nodes that matter for a run, and compare them.
+"""Collect the facts of a cluster's nodes that matter for a run, and report problems.
 
 a file in the run folder ──▶ a probe on each node adds a file of its node ──▶ NodeFacts
     ──compare with this process──▶ problems, a line each
@@ -24,7 +24,7 @@ from cluster.ray import head_probe
 from cluster.ray.cluster_view import Node
 from cluster.ray.folder_access import existing_part
 
-# A node must start a process and import torch, as it will for a rank.
+# Seconds for a node to start a process and import torch, as it will do for a rank.
 ANSWER_SECONDS = 120.0
 MAX_SKEW_SECONDS = 2.0
 
@@ -34,12 +34,13 @@ class NodeFacts:
     """Facts that a node reported, relative to this machine.
 
     Attributes:
-        code: sha256 of its transloom, or None if it has none at this machine's path.
-        folder: problem with its view of the run folder, or None without a problem.
-        manifest: sha256 of the dataset's manifest there, or "!" and the reason why it cannot be
-            read; None if the dataset is remote.
+        code: sha256 of the node's transloom, or None if there is no transloom at this machine's
+            path.
+        folder: problem with the node's view of the run folder, or None without a problem.
+        manifest: sha256 of the dataset's manifest on the node, or "!" and the reason why the
+            manifest cannot be read; None if the dataset is remote.
         interface: network interface of ranks, or "!" and the reason why none is suitable.
-        skew_seconds: time by which its clock is ahead of this machine's clock.
+        skew_seconds: time by which the node's clock is ahead of this machine's clock.
         skew_error_seconds: maximum error of `skew_seconds`.
     """
 
@@ -74,7 +75,7 @@ def ask_nodes(
     }
     probes: list[tuple[Node, Any, Any]] = []
     try:
-        with suppress(OSError):  # without the file, each node reports that it does not see it
+        with suppress(OSError):  # without the file, each node reports that it cannot read the file
             (folder / left).touch()
         for node in nodes:
             with pickled_by_value():
@@ -124,7 +125,7 @@ def _facts(node: Node, said: dict[str, Any], probe: Any, answer: Path) -> NodeFa
     answered_at = time.time()
     folder = said["folder"]
     if folder is None and not answer.exists():
-        folder = "files that it writes there are not visible here"
+        folder = "files that the node writes there are not visible on this machine"
     return NodeFacts(
         name=node.name,
         python=said["python"],
@@ -143,8 +144,8 @@ def _unresponsive_problem(node: Node, error: Exception) -> PlanProblem:
     return PlanProblem(
         "node",
         f"Node {node.name} has not answered within {ANSWER_SECONDS:.0f} s "
-        f"({reason[-1] if reason else type(error).__name__}): ranks would not start there. Check "
-        "its Ray logs, or remove it from the cluster",
+        f"({reason[-1] if reason else type(error).__name__}), so no rank can start there. Check "
+        "the Ray logs of this node, or remove it from the cluster",
     )
 
 
@@ -161,15 +162,19 @@ def node_problems(
     lines = [*_version_lines(node, here)]
     if node.folder is not None:
         lines.append(
-            f"does not have the run's folder {run} ({node.folder}): put it on storage that all "
-            "nodes see at that path, with --run PATH"
+            f"does not have the run's folder {run} ({node.folder}). Use --run PATH to name a "
+            "folder on storage that all nodes see at the same path"
         )
     if node.manifest is not None and manifest is not None and node.manifest != manifest:
-        found = node.manifest.removeprefix("!")
-        found = found if node.manifest.startswith("!") else f"its manifest is {found[:16]}…"
+        expected = f"expected manifest {manifest[:16]}…"
+        if node.manifest.startswith("!"):
+            reason = node.manifest.removeprefix("!")
+            problem = f"cannot read the dataset's manifest: {reason} ({expected})"
+        else:
+            problem = f"has another dataset: its manifest is {node.manifest[:16]}…, {expected}"
         lines.append(
-            f"does not have the dataset ({found}, expected manifest {manifest[:16]}…): put it on "
-            "storage that all nodes see, or name the URL of a copy with data.dataset"
+            f"{problem}. Put the dataset on storage that all nodes see at the same path, or set "
+            "data.dataset to the URL of a copy"
         )
     if node.interface.startswith("!") and not alone and node.code is not None:
         lines.append(f"has no network interface for ranks: {node.interface.removeprefix('!')}")
@@ -180,9 +185,9 @@ def node_problems(
         problems.append(
             PlanProblem(
                 "node",
-                f"The clock of node {node.name} is {skew:.1f} s {way} this machine's. A difference "
-                f"of more than {MAX_SKEW_SECONDS:g} s distorts times in records and the deadline "
-                "of a drained node. Synchronize the clocks, for example with chrony",
+                f"The clock of node {node.name} is {skew:.1f} s {way} this machine's clock. A "
+                f"difference of more than {MAX_SKEW_SECONDS:g} s distorts times in records and the "
+                "deadline of a drained node. Synchronize the clocks, for example with chrony",
                 refuses=False,
             )
         )
@@ -192,26 +197,31 @@ def node_problems(
 def _version_lines(node: NodeFacts, here: NodeFacts) -> Iterable[str]:
     if _minor(node.python) != _minor(here.python):
         yield (
-            f"has Python {node.python}, this machine {here.python}: the first two numbers "
-            "must agree; start its Ray from a matching environment"
+            f"has Python {node.python}, but this machine has {here.python}. The first two numbers "
+            "must be equal. Start Ray on the node from an environment with the same Python"
         )
     for name, version in here.versions.items():
         theirs = node.versions.get(name)
         if theirs != version:
             yield (
-                f"has {name} {theirs or 'not at all'}, this machine {version or 'not at all'}: "
-                "install the same version on all nodes, from the same lock file"
+                f"has {_versioned(name, theirs)}, but this machine has "
+                f"{_versioned(name, version)}. Install the same version on all nodes, from the "
+                "same lock file"
             )
     if node.code is None:
         yield (
-            f"has no transloom at {INSTALLATION}: install it there, at the same path on all nodes, "
+            f"has no transloom at {INSTALLATION}. Install transloom at the same path on all nodes, "
             "or on storage that they share"
         )
     elif node.code != here.code:
         yield (
-            f"has another transloom at {INSTALLATION} (sources {node.code[:12]}…, this machine "
-            f"{str(here.code)[:12]}…): install the same version on all nodes"
+            f"has another transloom at {INSTALLATION} (sources {node.code[:12]}…) than this "
+            f"machine (sources {str(here.code)[:12]}…). Install the same version on all nodes"
         )
+
+
+def _versioned(name: str, version: str | None) -> str:
+    return f"{name} {version}" if version else f"no {name}"
 
 
 def _minor(version: str) -> list[str]:
@@ -219,7 +229,7 @@ def _minor(version: str) -> list[str]:
 
 
 def facts_of_this_machine() -> NodeFacts:
-    """Return the facts with which every node is compared."""
+    """Return the facts of this machine, to which those of every node are compared."""
     import platform
 
     return NodeFacts(

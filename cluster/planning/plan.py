@@ -1,7 +1,7 @@
 """Plan a run: collect everything that can be known about it before it trains.
 
-    quick part ──▶ size of the network ──▶ epoch ──▶ the cluster, if one is named
-        ──▶ a record or a few measured steps ──▶ hours
+    quick checks ──▶ size of the network ──▶ epoch ──▶ the cluster, if one is named
+        ──▶ a metrics file or a few measured steps ──▶ hours
 
 A failure of a stage becomes a problem in the plan, and the other stages still run.
 """
@@ -43,8 +43,8 @@ class PlanOptions:
 
     Attributes:
         address: address of a cluster to query, or None for this machine.
-        measured: whether steps may be trained to measure them.
-        like: run from whose record the speed is read; None for the planned run.
+        measured: whether a few steps may be trained to measure the speed.
+        like: run whose metrics file provides the speed; None for the planned run.
     """
 
     address: str | None = None
@@ -125,7 +125,7 @@ def make_plan(
 
     Args:
         recipe: recipe with absolute paths.
-        notice: called before stages that take more than a moment.
+        notice: called with a message before each slow stage.
     """
     checked = quick_check(recipe, run)
     checkpoints = list_checkpoints(run.checkpoints)
@@ -180,7 +180,7 @@ def _estimate_speed(
     dataset: tuple[DatasetStore, Manifest] | None,
     notice: Callable[[str], None],
 ) -> None:
-    """Set the speed from a record, or else from a few steps here if allowed and possible."""
+    """Set the speed from a metrics file or, if allowed and possible, by measuring a few steps."""
     like = wanted.like or run
     try:
         if wanted.like:
@@ -194,7 +194,7 @@ def _estimate_speed(
     from cluster.planning.measurement import can_measure, measure  # imports torch
 
     if reason := can_measure(plan.recipe):
-        notice(f"not measured: {reason}")
+        notice(f"the speed is not measured: {reason}")
         return
     notice("measuring a few steps of one rank here")
     try:
@@ -205,7 +205,7 @@ def _estimate_speed(
 
 
 def _measured_memory(plan: Plan) -> list[PlanProblem]:
-    """Check that all ranks fit into this machine, each with the memory measured for one."""
+    """Check that this machine has memory for all ranks, from the measured memory of one rank."""
     config, measured = plan.recipe.cluster, plan.measurement
     if measured is None or plan.parameters is None or config.gpus_per_rank:
         return []
@@ -214,7 +214,9 @@ def _measured_memory(plan: Plan) -> list[PlanProblem]:
         size_of_state(plan.recipe, plan.parameters, n, plan.frozen_parameters) for n in (1, ranks)
     )
     steps = alone.gradients + alone.bucket
-    base = measured.state_bytes - (alone.on_device - steps)  # Python, torch, DeepSpeed, the data
+    base = measured.state_bytes - (
+        alone.on_device - steps
+    )  # memory of Python, torch, DeepSpeed and the data
     each = base + cut.on_device + cut.on_host + (plan.activation_bytes or 0)
     free = host_memory.available_bytes() + host_memory.resident_bytes()  # this process will end
     if ranks * each <= free:
@@ -222,8 +224,8 @@ def _measured_memory(plan: Plan) -> list[PlanProblem]:
     return [
         PlanProblem(
             "memory",
-            f"{counted(ranks, 'rank')} take {gigabytes(each)} each, as measured with one rank "
-            f"here, and this machine has {gigabytes(free)} left for them. Use fewer ranks, lower "
-            "batching.max_tokens_per_micro_batch (another run), or join a cluster with --address",
+            f"{counted(ranks, 'rank')} need {gigabytes(each)} of memory each, as measured with one "
+            f"rank, but this machine has {gigabytes(free)} left. Use fewer ranks, join a cluster "
+            "with --address, or lower batching.max_tokens_per_micro_batch in a new run",
         )
     ]

@@ -1,4 +1,4 @@
-"""Problems of a plan: one line each, with both values and the remedy."""
+"""Problems of a plan: one line each, with the actual value, the expected value and the remedy."""
 
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -11,9 +11,9 @@ class PlanProblem:
     """One problem of a plan.
 
     Attributes:
-        text: the problem, both values, and the remedy.
-        refuses: whether the run cannot be trained like this; otherwise the problem is a warning.
-        error: the error that training itself would raise, or None if it would raise none.
+        text: the problem, the actual and the expected value, and the remedy.
+        refuses: whether the problem prevents training; otherwise the problem is a warning.
+        error: the error that training would raise because of the problem, or None.
     """
 
     about: About

@@ -7,8 +7,8 @@
     packages             ──▶ do they have the versions that transloom requires?
 
 `transloom train` and `transloom submit` run these checks first, so that a mistake costs a second
-instead of a job. They do not check the capacity of a joined cluster: the run waits for it, and
-reports that.
+instead of a job. The checks do not cover the capacity of a joined cluster, because the run waits
+for capacity and reports the wait.
 """
 
 import shutil
@@ -40,8 +40,9 @@ class QuickCheck:
     """Result of the quick checks.
 
     Attributes:
-        problems: the problems, those that refuse the run first.
-        dataset: the recipe's dataset and its manifest; None if it has a problem or is not checked.
+        problems: the problems; those that refuse the run come first.
+        dataset: the recipe's dataset and its manifest; None if the dataset has a problem or is not
+            checked.
     """
 
     problems: tuple[PlanProblem, ...]
@@ -58,10 +59,10 @@ class QuickCheck:
                 raise problem.error or ClusterError(problem.text)
 
     def require(self) -> tuple[DatasetStore, Manifest]:
-        """Return the dataset of a run that trains here.
+        """Raise the first refusal, or return the dataset for a run that trains on this machine.
 
         Raises:
-            ClusterError, DataError, ModelError, TrainerError: as `raise_refusal`.
+            ClusterError, DataError, ModelError, TrainerError: see `raise_refusal`.
         """
         self.raise_refusal()
         assert self.dataset is not None, "a missing dataset is a problem that refuses the run"
@@ -78,9 +79,10 @@ def quick_check(recipe: Recipe, run: RunFolder, *, trains_here: bool = True) -> 
 
     Args:
         recipe: recipe with absolute paths.
-        trains_here: whether this machine has the ranks' view of dataset and run folder. A client
-            that submits a job may not have it. In this case, a missing local dataset or folder is
-            not a problem. No server is queried, because only the nodes may have the credentials.
+        trains_here: whether this machine sees the same dataset and run folder as the ranks. A
+            client that submits a job may not see them. For such a client, a missing local dataset
+            or folder is not a problem. No storage server is queried either, because only the nodes
+            may have the credentials.
     """
     dataset, problems = _dataset(recipe, run, trains_here)
     problems += run_folder_problems(run) if trains_here or run.path.exists() else []
@@ -121,7 +123,8 @@ def run_folder_problems(run: RunFolder) -> list[PlanProblem]:
 def cluster_problems(recipe: Recipe, run: RunFolder) -> list[PlanProblem]:
     """Return a problem if the cluster cannot be joined and the run still has steps to train.
 
-    This check runs before the process acquires the run, so a wrong address leaves no trace of it.
+    This check runs before the process acquires the run, so a wrong address leaves the run
+    unchanged.
     """
     checkpoints = list_checkpoints(run.checkpoints)
     over = bool(checkpoints) and step_of(checkpoints[-1]) >= recipe.trainer.max_steps
@@ -188,24 +191,25 @@ def _bytes_of(checkpoint: Path) -> int | None:
 
 
 def disk_problems(recipe: Recipe, run: RunFolder, parameters: int | None) -> list[PlanProblem]:
-    """Check the disk space for the checkpoints, and refuse if not even one fits."""
+    """Check the disk space for checkpoints; refuse the run if not even one checkpoint fits."""
     disk = disk_of(recipe, run, parameters)
     if disk is None or disk.free >= disk.wanted * disk.each:
         return []
     where = f"the disk of {run.path} has {gigabytes(disk.free)} free"
     remedy = "Free some space, or name a folder on another disk with --run PATH"
     if disk.free < disk.each:
-        text = f"A checkpoint takes {gigabytes(disk.each)}, and {where}: none can be written"
+        text = f"A checkpoint takes {gigabytes(disk.each)}, but {where}, so none can be written"
         return [PlanProblem("disk", f"{text}. {remedy}")]
     text = (
         f"The run will keep up to {counted(disk.wanted, 'more checkpoint')} of "
-        f"{gigabytes(disk.each)}, in all {gigabytes(disk.wanted * disk.each)}, and {where}"
+        f"{gigabytes(disk.each)}, in total {gigabytes(disk.wanted * disk.each)}, but {where}"
     )
-    return [PlanProblem("disk", f"{text}. {remedy}, or keep fewer (checkpoints)", refuses=False)]
+    fewer = "or keep fewer checkpoints (recipe section checkpoints)"
+    return [PlanProblem("disk", f"{text}. {remedy}, {fewer}", refuses=False)]
 
 
 def machine_problems(recipe: Recipe, parameters: int | None) -> Iterator[PlanProblem]:
-    """Yield the resources that this machine lacks for the minimum number of ranks."""
+    """Yield a problem for each resource that this machine lacks for the minimum number of ranks."""
     config = recipe.cluster
     if config.gpus_per_rank:
         from cluster.ray.private import machine_gpus  # imports Ray
@@ -213,7 +217,7 @@ def machine_problems(recipe: Recipe, parameters: int | None) -> Iterator[PlanPro
         if (found := machine_gpus()) < config.least_gpus:
             yield PlanProblem(
                 "GPUs",
-                f"The run needs {counted(config.least_gpus, 'GPU')}, and Ray finds {found} here. "
+                f"The run needs {counted(config.least_gpus, 'GPU')}, but Ray finds {found} here. "
                 "Lower cluster.ranks, set cluster.gpus_per_rank to 0, or join a cluster with "
                 "--address",
             )

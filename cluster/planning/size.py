@@ -1,9 +1,9 @@
 """Estimate the size of a recipe's parameters, a rank's state, and checkpoints.
 
-The command that trains does not import torch, which takes seconds. So it does not build the
-network, but adds up the sizes of the matrices in the recipe. The result is at most a few percent
-below the true number. `transloom plan` builds the network on torch's meta device, where it takes no
-memory, and counts exactly.
+The command that trains avoids importing torch, which takes seconds. This module therefore adds up
+the sizes of the matrices in the recipe instead of building the network. The result is at most a few
+percent below the true number. `transloom plan` builds the network on torch's meta device, where it
+takes no memory, and counts exactly.
 """
 
 from data_pipeline.dataset.manifest import Manifest
@@ -18,9 +18,9 @@ from trainer.tasks.frozen import frozen_names
 
 
 def min_parameters(recipe: TrainingRecipe, manifest: Manifest) -> int | None:
-    """Return a lower bound of the network's number of parameters, or None for an extension.
+    """Return a lower bound of a network's number of parameters, or None for an extension's network.
 
-    It counts the elements of the matrices only.
+    The bound counts only the elements of matrices.
     """
     sizes = [manifest.tokenizers[field.name].vocabulary_size for field in manifest.fields]
     model = recipe.model
@@ -61,11 +61,11 @@ def count_parameters(
 def size_of_state(
     recipe: TrainingRecipe, parameters: int, ranks: int, frozen: int | None = None
 ) -> StateSize:
-    """Return the size of the state of one of `ranks` ranks.
+    """Return the size of the training state that one rank holds in a group of `ranks` ranks.
 
     Args:
-        frozen: number of parameters that are not trained. If it is None, it is unknown, and the
-            result is a lower bound of the state.
+        frozen: number of frozen parameters, or None if the number is not known. The result is then
+            a lower bound.
     """
     return state_size(
         parameters,
@@ -88,7 +88,7 @@ def size_of_checkpoint(recipe: TrainingRecipe, parameters: int, frozen: int | No
 
 
 def _frozen(recipe: TrainingRecipe, parameters: int) -> int:
-    """Return an upper bound of the frozen parameters."""
+    """Return an upper bound of the number of frozen parameters: all of them, or 0."""
     return parameters if recipe.trainer.frozen else 0
 
 

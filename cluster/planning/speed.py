@@ -1,7 +1,7 @@
-"""Estimate the speed of a run and its remaining time, measured or read from a record.
+"""Estimate the speed and the remaining time of a run, from its metrics file or measured steps.
 
-the run's record, or that of --from RUN ──▶ its last steps ──┐
-else a few steps of one rank in this process ──────────────▶ Speed ──▶ hours
+metrics file of the run, or of --from RUN ──▶ its last steps ──┐
+otherwise a few steps of one rank in this process ─────────────┴──▶ Speed ──▶ hours
 """
 
 import statistics
@@ -25,14 +25,14 @@ class Speed:
     """Training speed with a number of ranks.
 
     Attributes:
-        step_seconds: the median of the steps.
-        units_per_second: units, for example target tokens, over all ranks.
-        steps: number of steps on which this is based.
+        step_seconds: median duration of the steps.
+        units_per_second: loss units, for example target tokens, per second over all ranks.
+        steps: number of steps from which the speed was computed.
         goodput: share of a run's time spent in steps, or None if it is not known.
         origin: source of the numbers, as text.
-        tflops_per_second: 10¹² operations of the model per second, over all ranks, or None if they
-            are not counted.
-        mfu: model FLOPs utilization, or None if a peak is not known.
+        tflops_per_second: 10¹² operations of the model per second, over all ranks, or None if the
+            operations were not counted.
+        mfu: model FLOPs utilization, or None if the peak performance of a device is not known.
     """
 
     ranks: int
@@ -46,9 +46,10 @@ class Speed:
 
 
 def speed_of(lines: Iterable[TrainLine], origin: str) -> Speed | None:
-    """Return the speed in the newest steps with one number of ranks, or None if it is not known.
+    """Return the speed in the newest steps, or None if no step has plausible numbers.
 
-    Steps with implausible numbers, such as 0 ranks or 0 seconds, are left out.
+    Only steps with the same number of ranks as the newest step count. Steps with implausible
+    numbers, such as 0 ranks or 0 seconds, are left out.
 
     Args:
         lines: the steps, newest first.
@@ -83,17 +84,17 @@ def _is_plausible(line: TrainLine) -> bool:
 
 
 def _known(values: Iterable[float | None]) -> list[float]:
-    """Return the values, or an empty list if one of them is not known."""
+    """Return the values, or an empty list if any value is None."""
     listed = list(values)
     known = [value for value in listed if value is not None]
     return known if len(known) == len(listed) else []
 
 
 def recorded_speed(metrics: Path, origin: str) -> Speed | None:
-    """Return the speed of the last steps of a record, or None if it has none.
+    """Return the speed of the last steps in a metrics file, or None without plausible steps.
 
     Raises:
-        TrainerError: the record cannot be read.
+        TrainerError: the metrics file cannot be read.
     """
     lines = (line for line in read_backwards(metrics) if isinstance(line, TrainLine))
     return speed_of(islice(lines, STEPS_READ), origin)
@@ -105,8 +106,8 @@ class Duration:
 
     Attributes:
         ranks: number of ranks for which the hours are estimated.
-        at_best: whether the speed was measured with another number of ranks. The estimate then
-            assumes that speed is proportional to ranks, which no network between them achieves.
+        at_best: True if the speed was measured with another number of ranks. The estimate then
+            assumes that speed is proportional to the number of ranks, which is optimistic.
     """
 
     ranks: int
@@ -115,13 +116,13 @@ class Duration:
 
 
 def duration(recipe: Recipe, speed: Speed, steps: int, processors: int | None) -> Duration:
-    """Return the duration of `steps` steps.
+    """Estimate the duration of `steps` steps.
 
-    Without a known goodput, it excludes validations and checkpoints.
+    If the goodput is not known, the estimate excludes validations and checkpoints.
 
     Args:
         processors: number of CPUs that the ranks share on this machine, or None if each rank has
-            dedicated ones.
+            dedicated CPUs.
     """
     ranks, slots = recipe.cluster.max_ranks, recipe.batching.micro_batches_per_step
     passes, measured_passes = -(-slots // ranks), -(-slots // speed.ranks)

@@ -6,8 +6,8 @@ from importlib import metadata
 from cluster.planning.node_probe import version_of
 from cluster.planning.problem import PlanProblem
 
-# transloom uses private parts of these packages and therefore requires one version of each. Another
-# version may or may not train.
+# transloom uses private parts of these packages and therefore requires an exact version of each.
+# Training may fail with another version.
 CHECKED_PACKAGES = ("torch", "deepspeed", "ray")
 _EXACTLY = re.compile(r"(?P<name>[\w-]+)(\[[\w,-]+\])?==(?P<version>[\w.]+)$")
 
@@ -18,11 +18,12 @@ def package_problems() -> list[PlanProblem]:
     for name, wanted in _required().items():
         found = version_of(name)
         if found is None or _public(found) != wanted:
+            installed = f"has version {found}" if found else "is not installed"
             problems.append(
                 PlanProblem(
                     "versions",
-                    f"{name} is {found or 'not installed'} here, and transloom was made for "
-                    f"{wanted}. Install that version: pip install {name}=={wanted}",
+                    f"{name} {installed} on this machine, but transloom requires version {wanted}. "
+                    f"Install it with `pip install {name}=={wanted}`",
                     refuses=found is None,
                 )
             )

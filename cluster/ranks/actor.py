@@ -1,7 +1,7 @@
 """A rank as a Ray actor: a process that trains, with a mailbox for its reports.
 
-One thread trains, and another one answers the supervisor. Before the call of `train`, the actor may
-wait as a warm spare, which has imported everything and initialized no GPU.
+One thread trains, and another thread answers the supervisor. Before `train` is called, the actor
+may wait as a warm spare, which has imported everything but has not initialized a GPU.
 """
 
 import importlib
@@ -32,8 +32,8 @@ from trainer.rank.placement import Placement
 from trainer.rank.rank_job import RankJob
 from trainer.rank.supervision import Outcome
 
-# Share of a step's deadline after which a rank reports that no data arrives, before it counts as
-# hung.
+# Share of cluster.deadlines.step_seconds after which a rank reports that no data arrives. The
+# supervisor would consider the rank hung only later.
 SHARE_FOR_DATA = 0.8
 
 
@@ -73,7 +73,7 @@ class RankActor:
 
     @ray.method(concurrency_group="control")
     def rendezvous(self, *, one_node: bool) -> str:
-        """Return a rendezvous for the ranks: a file for one node, else a free port of this node."""
+        """Return a rendezvous address: a file for one node, otherwise a free port of this node."""
         if one_node:
             return f"file://{ProcessName.of_this_process().new_rendezvous()}"
         with socket.socket() as probe:
@@ -112,11 +112,12 @@ class RankActor:
             import trainer.build.rank  # noqa: F401
 
     def import_modules(self, names: list[str]) -> None:
-        """Import a rank's modules, because torch and DeepSpeed import many only at first use."""
+        """Import a rank's modules, many of which torch and DeepSpeed import only at first use."""
         # Imported here because it imports torch.
         from trainer.zero.disable_compiler import disable_compiler_imports
 
-        # Prevent one of these modules from importing torch's compiler, as a rank's engine does.
+        # Keep these modules from importing torch's compiler; a rank's engine has the same
+        # protection.
         with without_garbage_collection(), disable_compiler_imports():
             for name in names:
                 if name not in sys.modules:

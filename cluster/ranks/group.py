@@ -1,6 +1,6 @@
-"""The ranks of one attempt at a run, behind a small interface.
+"""The ranks of one attempt at a run, behind an interface that does not block.
 
-No method blocks on a rank, which may be stopped, hang, or be on a lost node. Requests are sent, and
+A rank may be stopped, hang, or be on a lost node, so no method waits for it. Requests are sent, and
 every poll collects the answers that have arrived. Only the last reports are awaited, with a
 deadline.
 """
@@ -28,8 +28,8 @@ from trainer.rank.placement import Placement
 from trainer.rank.rank_job import RankJob
 from trainer.rank.supervision import Outcome
 
-# Seconds to wait for the failure that is the cause. One rank's failure makes the others fail soon,
-# and their errors may arrive first.
+# Seconds to wait for the failure that caused the others. One rank's failure makes the other ranks
+# fail soon, and their errors may arrive first.
 WAIT_FOR_CAUSE_SECONDS = 2.0
 # Seconds to wait for the last reports of the ranks when the run ends with an error.
 LAST_REPORTS_SECONDS = 2.0
@@ -99,14 +99,15 @@ class RankGroup:
         ]
 
     def start(self, job: RankJob, workers: list[WorkerHandle]) -> None:
-        """Set the job, which all ranks train once their processes have started; return at once."""
+        """Set the job, which the ranks train once their processes have started; do not wait."""
         self._job = job
         self.use_workers(workers)
 
     def wait(self, seconds: float) -> None:
         """Wait for the next answer that the group needs, for at most `seconds`.
 
-        Return at once if the group can start: `poll` then advances it by one stage.
+        Do not wait if all answers for a stage of the startup have arrived: `poll` then begins the
+        next stage.
         """
         missing = [answer for answer in self._pending_answers().values() if not _is_ready(answer)]
         if missing:
@@ -146,7 +147,7 @@ class RankGroup:
             actor.set_memory_steps.remote(steps)
 
     def request_stop(self) -> None:
-        """Ask every rank to checkpoint at the next step boundary and leave."""
+        """Ask every rank to save a checkpoint at the next step boundary and to end."""
         for actor in self.actors:
             actor.request_stop.remote()
 
@@ -166,8 +167,10 @@ class RankGroup:
             if not _is_ready(answer):
                 if now - self._since < timeout_seconds:
                     return None
+                setting = "answer_seconds" if self._rendezvous else "start_seconds"
                 return RankHungError(
-                    f"{self._names[rank]} has not started within {timeout_seconds:g} s"
+                    f"{self._names[rank]} has not started within {timeout_seconds:g} s. If it can "
+                    f"take longer, raise cluster.deadlines.{setting}"
                 )
             try:
                 ray.get(answer)
@@ -204,7 +207,7 @@ class RankGroup:
         ]
 
     def _take_reports(self, now: float) -> list[tuple[int, Report]]:
-        """Collect the answers to pending requests, and poll those ranks again."""
+        """Collect the answers that have arrived, and send the next poll to these ranks."""
         reports: list[tuple[int, Report]] = []
         for rank, actor in enumerate(self.actors):
             if rank in self._polls:
@@ -213,7 +216,7 @@ class RankGroup:
                 try:
                     answer: list[Report] = ray.get(self._polls[rank])
                 except RayError:
-                    continue  # the rank is dead, which its result reports
+                    continue  # the rank is dead, as its result will show
                 self._hang_detector.on_answer(rank, now)
                 reports += [(rank, report) for report in answer]
             self._polls[rank] = actor.poll.remote()
@@ -223,7 +226,7 @@ class RankGroup:
         return reports
 
     def _last_reports(self, seconds: float) -> tuple[list[tuple[int, Report]], Exception | None]:
-        """Collect the reports that ranks made before they returned and that are not collected yet.
+        """Collect the last reports, which ranks made before they returned.
 
         Returns:
             The reports, each with its rank, and the error of a rank that does not answer, or None.
@@ -243,8 +246,8 @@ class RankGroup:
                 reports += [(rank, report) for report in answer]
             except GetTimeoutError:
                 failure = RankLostError(
-                    f"{name} has returned, but has not sent its last reports for {seconds:g} s; "
-                    f"it was in phase {position} before"
+                    f"{name} has finished training, but has not sent its last reports within "
+                    f"{seconds:g} s; the last phase that it reported is {position}"
                 )
             except RayError as error:
                 failure = failure_of(name, position, error)
@@ -266,7 +269,7 @@ class RankGroup:
 
 
 def local_ranks_of(nodes: Sequence[str]) -> list[int]:
-    """Return the local rank of each rank: its index among the ranks of its node.
+    """Return the local rank of each rank: its index among the ranks on the same node.
 
     Args:
         nodes: the node of each rank.

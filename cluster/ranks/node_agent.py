@@ -1,8 +1,8 @@
-"""Actors on the nodes of the ranks, one per node, for actions that need a process there.
+"""Actors on the nodes of the ranks, one per node, for actions that need a process on the node.
 
-An agent kills processes at once, whereas Ray takes five seconds for a stopped process. It checks
-that the node has the run folder and the driver's transloom, and measures the node's utilization. It
-needs no resources and hardly any memory.
+An agent kills processes immediately, whereas Ray takes five seconds for a stopped process. It also
+checks that the node has the run folder and the driver's transloom, and measures the node's
+utilization. It needs no resources and hardly any memory.
 """
 
 import os
@@ -94,7 +94,7 @@ class NodeAgent:
     def _exit_with_raylet(self) -> None:
         """Exit if the raylet has died.
 
-        Otherwise the agent would live, and report a lost node as alive, for another second.
+        Otherwise the agent would survive for another second, and report a lost node as alive.
         """
         if os.getppid() != self._raylet:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -120,7 +120,9 @@ class NodeAgent:
 
     @ray.method(concurrency_group="folder")
     def check_shared_folder(self, folder: Path, left: str, answer: str) -> str | None:
-        """Read the supervisor's file, and create one next to it; return the error, or None.
+        """Check that this node shares a folder with the supervisor; return the error, or None.
+
+        The agent reads the supervisor's file, and creates a file next to it.
 
         Args:
             folder: the folder of both files.
@@ -199,8 +201,9 @@ class NodeAgents:
     def kill(self, processes: Iterable[ProcessName]) -> None:
         """Kill processes on all nodes, and wait until they are gone.
 
-        This does not wait for nodes whose agent has already failed to answer. If an embedded Ray is
-        lost with its agents, all processes are on this machine, and this process kills them.
+        Nodes whose agent has already failed to answer are not awaited. If an embedded Ray is lost,
+        its agents are lost, too. All processes are then on this machine, and this process kills
+        them itself.
         """
         if embedded_ray_is_lost():
             _kill_here(mine := list(processes))
@@ -239,7 +242,7 @@ class NodeAgents:
         return self._asked.keys() & set(nodes)
 
     def unresponsive(self, nodes: Collection[str]) -> set[str]:
-        """Return the nodes, among these, whose agent has not answered its last request.
+        """Return those of `nodes` whose agent has not answered its last request.
 
         Such a node is lost or unreliable, although Ray may report this only later.
         """
@@ -295,8 +298,8 @@ class NodeAgents:
     def check(self, work: Path, run: Path) -> list[str]:
         """Check that every node has the run folder and the same transloom as the driver.
 
-        Agents and supervisor create files in the folder. From now on, nodes are `unfit` if they do
-        not see the files, cannot write there or have other sources.
+        The supervisor and the agents create files in the folder. Nodes that do not see the files,
+        cannot write there or have other sources are added to `unfit`.
 
         Args:
             work: the supervisor's work folder within the run.
@@ -321,8 +324,8 @@ class NodeAgents:
                     self.unfit.add(node)
                     problems.append(
                         f"Node {self._names[node]} does not have the run's folder {run} "
-                        f"({problem}). All nodes must see it at that path: put it on storage that "
-                        "they share, with --run PATH"
+                        f"({problem}). Use --run PATH to name a folder on storage that all nodes "
+                        "see at the same path"
                     )
                 elif (found := _reported_sources(sources[node])) and found != self._sources:
                     self.unfit.add(node)
@@ -336,7 +339,7 @@ class NodeAgents:
 
 
 def _problem(folder_check: Any, answer: Path) -> str | None:
-    """Return an agent's problem with the folder; None without a problem or for a lost agent."""
+    """Return a node's problem with the folder; None if it has no problem or its agent is lost."""
     _wait([folder_check], START_SECONDS)
     try:
         problem: str | None = ray.get(folder_check, timeout=0)
@@ -344,9 +347,9 @@ def _problem(folder_check: Any, answer: Path) -> str | None:
         return f"no answer within {START_SECONDS:.0f} s"
     except RayError:
         return None
-    return problem or (
-        None if answer.exists() else "files that it writes there are not visible here"
-    )
+    if problem is None and not answer.exists():
+        return "files that the node writes there are not visible to the driver"
+    return problem
 
 
 def _reported_sources(answer: Any) -> str | None:
@@ -354,7 +357,7 @@ def _reported_sources(answer: Any) -> str | None:
     _wait([answer], START_SECONDS)
     try:
         found: str = ray.get(answer, timeout=0)
-    except RayTaskError:  # the agent does not know the request
+    except RayTaskError:  # the request failed on the agent
         return "unknown"
     except RayError:
         return None

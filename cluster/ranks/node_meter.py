@@ -1,7 +1,7 @@
 """Measure this node's utilization, within the limits of the run's processes.
 
-Cores and memory are those of the machine. In a container or Slurm job with lower limits, they are
-those of the container or job (`cluster.health.cgroup`).
+Cores and memory are those of the machine. If a container or Slurm job has lower limits, these
+limits count instead (`cluster.health.cgroup`).
 """
 
 import os
@@ -14,9 +14,10 @@ import psutil  # type: ignore[import-untyped]
 from cluster.health.cgroup import CoreLimit, core_limit, memory_limit
 from trainer.record.node_usage import MAX_GPUS, GpuUsage, Usage
 
-# Created by NVIDIA's driver. Without it, no NVIDIA library is loaded.
+# Device file of NVIDIA's driver. If it does not exist, no NVIDIA library is loaded.
 NVIDIA_CONTROL = Path("/dev/nvidiactl")
-# Interval for the cores in the first sample; later samples cover the time since the one before.
+# Seconds over which the first sample measures the cores. Later samples cover the time since the
+# previous sample.
 FIRST_SECONDS = 0.5
 
 
@@ -28,7 +29,7 @@ class NodeMeter:
         self._before = (0.0, 0.0)
 
     def sample(self) -> Usage:
-        """Return the current utilization; that of cores is averaged since the last sample."""
+        """Return the current utilization; core utilization is the average since the last sample."""
         used, total = memory_of_node()
         return Usage(
             cpu_percent=self._cpu_percent(),

@@ -1,7 +1,7 @@
-"""Processes that are or may become ranks, and the warm spares among them.
+"""Processes of ranks, and warm spares that can become ranks.
 
-Starting a process and importing all modules takes seconds, mostly for torch and DeepSpeed.
-Therefore one spare waits for each bundle, and a restarted group takes the spares at once.
+Starting a process and importing all modules takes seconds, mostly for torch and DeepSpeed. One
+spare therefore waits for each bundle, and a restarted group uses the spares immediately.
 """
 
 from collections import Counter
@@ -65,7 +65,7 @@ class SpareProcesses:
         """Start missing spares for these bundles, and kill the spares of other bundles.
 
         Args:
-            rank: the actor of a rank; spares import the modules that it has imported by now.
+            rank: actor of a rank. Spares import the modules that this rank has imported so far.
         """
         missing = Counter(rank_bundles)
         superfluous = []

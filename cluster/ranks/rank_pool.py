@@ -1,8 +1,8 @@
 """Pool of resources that outlive one attempt at a run.
 
-The pool has the reservation of bundles, an agent on every node, and warm spares. A group takes the
-spares of its nodes, and new processes where none exist. When the group ends, all of its processes
-are killed at once.
+The pool holds the reservation of bundles, an agent on every node, and warm spares. A new group uses
+the spares of its nodes, and starts processes where spares are missing. When the group ends, all of
+its processes are killed.
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -26,7 +26,7 @@ from trainer.record.node_usage import Usage
 
 
 class RankPool:
-    """Supply of rank groups, one at a time, each with as many ranks as the cluster can hold."""
+    """Supply of rank groups, one group at a time, as large as the cluster's capacity allows."""
 
     def __init__(
         self, config: ClusterConfig, clock: SuspendAwareClock, environment: Mapping[str, str]
@@ -105,7 +105,7 @@ class RankPool:
         self._reservation.release()
 
     def refill_spares(self) -> None:
-        """Start missing spares; call this once the ranks train, so that it does not delay them."""
+        """Start missing spares; call this only while the ranks train, to keep their start fast."""
         if self._group and self._config.warm_spares:
             self._spares.refill(self._reservation.taken, self._group.actors[0])
 
@@ -113,7 +113,8 @@ class RankPool:
         """Return each rank's stacks, or a text for a rank whose stacks do not arrive in time."""
         processes = self._group.processes if self._group else []
         stacks = dict.fromkeys(
-            range(len(processes)), "The process does not exist, or its node is silent.\n"
+            range(len(processes)),
+            "No stacks: the process does not exist, or its node did not answer.\n",
         )
         names = {rank: p.name for rank, p in enumerate(processes) if p.name}
         found = self._agents.stacks(names.values())
@@ -151,7 +152,7 @@ class RankPool:
             agent.keep_attempts.remote(attempts)
 
     def end_group(self) -> None:
-        """Kill all ranks at once, whatever they are doing."""
+        """Kill all ranks immediately, whatever they are doing."""
         if self._group:
             self._kill(self._group.processes)
         self._group = None

@@ -3,8 +3,8 @@
 The rank trains in one thread of its actor and puts reports into a `Mailbox`. Another thread of the
 actor returns them when the supervisor polls.
 
-Both processes run the same version of transloom, and reports are never stored. So reports have no
-version number, unlike the lines and headers in them.
+Both processes run the same version of transloom, and reports are never stored. Reports therefore
+have no version number, unlike the metrics lines and checkpoint headers that they contain.
 """
 
 import queue
@@ -21,14 +21,14 @@ from trainer.runs.vitals import Phase
 
 @dataclass(frozen=True)
 class RecordedLine:
-    """A line that rank 0 has written to the record."""
+    """A line that rank 0 has written to the metrics file."""
 
     line: Line
 
 
 @dataclass(frozen=True)
 class Notice:
-    """Notice of the rank for users."""
+    """Message of the rank for users."""
 
     text: str
 

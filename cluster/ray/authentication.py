@@ -43,7 +43,7 @@ def enable_authentication(*, create_token: bool) -> None:
     except AuthenticationError as error:  # RAY_AUTH_TOKEN_PATH names a file that does not exist
         raise ClusterError(f"Ray's authentication token cannot be read: {error}") from error
     if not create_token:
-        raise ClusterError(f"A Ray cluster requires a token, and this user has none: {REMEDY}")
+        raise ClusterError(f"A Ray cluster requires a token, but this user has none: {REMEDY}")
     _create_token(Path.home() / ".ray" / "auth_token")
     private.forget_token()
 

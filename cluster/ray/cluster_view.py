@@ -1,8 +1,8 @@
-"""The nodes as Ray's head knows them, refreshed by a thread.
+"""View of the cluster's nodes according to Ray's head, refreshed by a thread.
 
-A request to a lost head blocks for up to a minute, and then Ray ends the process. Therefore the
-supervisor queries nodes only through this module, and learns in time that the head is lost. During
-a shorter outage the supervisor waits, because ranks can train without the head.
+A request to a lost head blocks for up to a minute, and then Ray ends the process. The supervisor
+therefore queries nodes only through this module, which reports a lost head in time. During a
+shorter outage the supervisor waits, because ranks can train without the head.
 """
 
 import threading
@@ -30,12 +30,12 @@ class Node:
     """A node that is alive.
 
     Attributes:
-        name: its name in messages.
+        name: the node's name in messages.
         free: amounts of unreserved resources.
         total: amounts of all resources, reserved or not.
         leaves_at: time at which a draining node ends (seconds since the epoch), infinity if no time
             was given; None if the node is not being drained.
-        labels: the labels given to its `ray start`, and those that Ray adds.
+        labels: labels given to the node's `ray start`, and labels that Ray adds.
     """
 
     id: str
@@ -102,20 +102,20 @@ class ClusterView(PeriodicThread):
         elif now - self._seen_at > self._wait_seconds:
             raise HeadLostError(
                 f"Ray's head has not answered for {self._wait_seconds:g} s "
-                "(cluster.wait_for_head_seconds): it is lost, or cannot be reached from here. Once "
-                "it is back, the same command continues from the newest checkpoint"
+                "(cluster.wait_for_head_seconds), so it is lost or cannot be reached. Once the "
+                "head is back, run the same command to continue from the newest checkpoint"
             )
         elif now - self._seen_at > WARN_AFTER_SECONDS and not self._told:
             self._told = True
             self._notice(
-                f"Ray's head has not answered for {WARN_AFTER_SECONDS:g} s: waiting for it, up "
-                f"to {self._wait_seconds:g} s in all; ranks that train continue meanwhile"
+                f"Ray's head has not answered for {WARN_AFTER_SECONDS:g} s; waiting for it for up "
+                f"to {self._wait_seconds:g} s in total, while the ranks continue to train"
             )
 
     def _refresh(self) -> None:
         if embedded_ray_is_lost():
-            # No request is sent: a minute after a request to a dead head, Ray ends the process,
-            # even if it has started another Ray since.
+            # No request is sent: a minute after a request to a dead head, Ray ends this process,
+            # even if the process has started another Ray in the meantime.
             return
         asked_at = time.monotonic()
         # A request may raise exceptions of many types; all mean that the head did not answer.

@@ -19,10 +19,10 @@ RANK_TITLE = "ray::RankActor"
 def drain_own_node(seconds: int) -> None:
     """Ask Ray to drain this node, and wait until no rank is left on it.
 
-    Does nothing on a node without ranks.
+    This function does nothing on a node without ranks.
 
     Args:
-        seconds: time limit for the ranks; then Ray ends the node.
+        seconds: time limit for the ranks, after which Ray ends the node.
 
     Raises:
         ClusterError: the cluster cannot be joined, or refuses to drain the node.
@@ -41,7 +41,9 @@ def drain_own_node(seconds: int) -> None:
         ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise ClusterError(f"Ray does not drain this node: {(done.stderr or done.stdout).strip()}")
+        raise ClusterError(
+            f"Ray has refused to drain this node: {(done.stderr or done.stdout).strip()}"
+        )
     while _has_ranks():
         time.sleep(POLL_SECONDS)
 

@@ -1,4 +1,4 @@
-"""A Ray cluster that this process starts on its machine for itself, and the cleanup if it is lost.
+"""Embedded Ray: a cluster that this process starts on its machine, with the cleanup after a loss.
 
     start ──not up in time──▶ clean up, EmbeddedRayError
       │
@@ -32,7 +32,7 @@ from foundation.wording import counted
 # Windows on their way from data workers to ranks take a few tens of MB. Ray maps its object store
 # lazily, and falls back to disk if shared memory is smaller (containers often have 64 MB).
 EMBEDDED_OBJECT_STORE_BYTES = 512 * 2**20
-# Time for a raylet to start: on a very busy machine it takes a minute or more.
+# Seconds for a raylet to start. On a very busy machine, the start takes a minute or more.
 START_SECONDS = 120.0
 # Processes without which an embedded Ray cannot work. When one of a raylet's agents dies, the
 # raylet ends itself.
@@ -47,7 +47,8 @@ class EmbeddedRay:
 
     Attributes:
         cpus: minimum number of CPUs that Ray offers, even if the machine has fewer.
-        niceness: niceness of all processes that work for the run, added to this process's own.
+        niceness: niceness of all processes that work for the run, added to the niceness of this
+            process.
     """
 
     cpus: float = 0.0
@@ -119,12 +120,12 @@ def _dead_processes() -> list[str]:
 
 
 def require_gpus(gpus: float) -> None:
-    """Check that an embedded Ray, which no further node will join, has enough GPUs.
+    """Check that an embedded Ray has enough GPUs, because no further node will join it.
 
     A joined cluster is not checked: nodes may be added to it while a run waits for them.
 
     Raises:
-        ClusterError: the embedded Ray has too few.
+        ClusterError: the embedded Ray has too few GPUs.
     """
     found = ray.cluster_resources().get("GPU", 0.0)
     if private.started_processes() is not None and found < gpus:
@@ -137,7 +138,7 @@ def require_gpus(gpus: float) -> None:
 def _allow_slow_start(processes: MarkedProcesses) -> AbstractContextManager[None]:
     """Give a node more than Ray's 30 s to register, as long as its raylet is alive.
 
-    The raylet in turn gives its agents 15 s to start, which cannot be configured. If they take
+    The raylet gives its agents 15 s to start, a time that cannot be configured. If the agents take
     longer, the raylet ends itself, and Ray must be started again.
     """
     since = time.monotonic()

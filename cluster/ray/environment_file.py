@@ -1,8 +1,8 @@
 """Environment variables that a process reads from a file on its node.
 
-Their values are secret, but a job's command, metadata and environment are visible to every user of
-the cluster. So a job names only the file and the variables. Each of its processes (driver, ranks,
-data workers) reads the values on its node.
+The values are secret, but a job's command, metadata and environment are visible to every user of
+the cluster. A job therefore names only the file and the variables. Each process of the job (driver,
+ranks, data workers) reads the values on its node.
 
     # keys.env, mode 0600
     WANDB_API_KEY=0123456789abcdef
@@ -27,11 +27,11 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 def file_reference(file: Path, names: Sequence[str], welcome: Sequence[str] = ()) -> dict[str, str]:
     """Return the environment variable that names the file for a job's processes.
 
-    It contains no values of the file's variables.
+    The result contains no values from the file.
 
     Args:
         names: variables that the processes require; if empty, they read all variables of the file.
-        welcome: further variables that they read if the file has them.
+        welcome: optional variables, which the processes read if the file has them.
     """
     pointed = {"file": str(file), "names": list(names), "welcome": list(welcome)}
     return {VARIABLE: json.dumps(pointed)}
@@ -68,7 +68,8 @@ def require(names: Sequence[str], values: Mapping[str, str], file: Path | None) 
         where = f"neither in {file} nor" if file else "not"
         raise ClusterError(
             f"{', '.join(missing)}: {where} in the environment of node {os.uname().nodename}. Set "
-            "it there before `ray start`, or name a file on the node that has it: --env-file PATH"
+            f"{'it' if len(missing) == 1 else 'them'} on the node before `ray start`, or use "
+            "--env-file PATH to name a file of variables on the node"
         )
 
 
@@ -90,16 +91,17 @@ def read_file(path: Path) -> dict[str, str]:
             text = file.read(MAX_BYTES).decode()
     except OSError as error:
         raise ClusterError(
-            f"{path} cannot be read on node {node}: {error.strerror}. --env-file names a file that "
-            "exists on every node of the run, readable by the user who started Ray there"
+            f"{path} cannot be read on node {node}: {error.strerror}. --env-file must name a file "
+            "that exists on every node of the run, and that the user who started Ray can read"
         ) from error
     except UnicodeDecodeError as error:
-        raise ClusterError(f"{path} on node {node} is not UTF-8: {error.reason}") from error
-    if mode := stat.S_IMODE(status.st_mode) & 0o077:
         raise ClusterError(
-            f"{path} on node {node} can be read by others (mode {stat.S_IMODE(status.st_mode):04o},"
-            f" of which {mode:04o} is for them), but holds secrets. Protect it: "
-            f"chmod 600 {path}"
+            f"{path} on node {node} is not UTF-8: {error.reason}. Convert the file to UTF-8"
+        ) from error
+    if stat.S_IMODE(status.st_mode) & 0o077:
+        raise ClusterError(
+            f"{path} on node {node} holds secrets, but its mode {stat.S_IMODE(status.st_mode):04o} "
+            f"gives other users access. Expected mode 0600: run `chmod 600 {path}`"
         )
     return dict(_variables(text, path))
 

@@ -1,12 +1,13 @@
-"""Endpoints of a cluster that other users can reach, found before a run is sent to it.
+"""Find endpoints of a cluster that other users can reach, before a run is sent to the cluster.
 
-  - The head answers without a token, as it does after `ray start` without one (Ray 2.60.0). Anyone
-    who reaches its ports runs code as its owner.
+  - The head answers without a token, as it does after a `ray start` without a token (Ray 2.60.0).
+    Anyone who reaches its ports runs code as its owner.
   - Other users of a node may enter the folder of Ray's session, which Ray makes writable for all
     users (mode 0777). They can replace packages, sockets and log files there.
 
-A driver checks its own node. A client is on another machine, so it runs a job without files on the
-head node before it sends any files; see `head_probe`. The same job reports the installed packages.
+A driver checks its node directly. A client is on another machine. It therefore runs a job without
+files on the head node before it sends any files; see `head_probe`. The same job reports the
+installed packages.
 """
 
 import json
@@ -33,13 +34,13 @@ from foundation.strict_json import parse_object
 CONNECT_TIMEOUT_SECONDS = 10.0
 
 _NO_TOKEN = (
-    "it answers without a token, so anyone who reaches its ports can run code as its owner (`ray "
-    "start` requires none by default: set RAY_AUTH_MODE=token and give every node the token before "
-    "it)"
+    "it answers without a token, so anyone who reaches its ports can run code as its owner (by "
+    "default, `ray start` requires no token: before `ray start`, set RAY_AUTH_MODE=token and give "
+    "every node the token)"
 )
 _FOLDER_REMEDY = (
-    "Ray lets all users write into its session folder, so they can make it run their code (set "
-    "RAY_TMPDIR to a folder of mode 0700 before `ray start`, on every node)"
+    "Ray lets all users write into its session folder, so other users can make Ray run their code "
+    "(before `ray start`, set RAY_TMPDIR to a folder of mode 0700 on every node)"
 )
 
 
@@ -62,10 +63,11 @@ class HeadProbe:
     Attributes:
         endpoints: descriptions of endpoints that are open to other users.
         python: version of the Python that runs Ray on the head node; None if the check failed.
-        versions: versions of the packages that are installed there; None for a missing package.
-        digest: digest of the installed transloom (`head_probe.digest_of`); None if it is missing.
-        folders: for each requested folder, whether it exists there.
-        unwritable: for each folder that cannot be written there, the reason.
+        versions: version of each checked package on the head node; None for a missing package.
+        digest: digest of transloom on the head node (`head_probe.digest_of`); None if transloom is
+            missing there.
+        folders: for each requested folder, whether it exists on the head node.
+        unwritable: the reason for each folder that cannot be written on the head node.
     """
 
     endpoints: tuple[str, ...]
@@ -167,15 +169,15 @@ _IMPORT_BETWEEN = "from cluster.ray.folder_access import access_by_others, write
 
 
 def warning(cluster: str, endpoints: Sequence[str]) -> str:
-    """Return one paragraph on a cluster's open endpoints, with the remedies."""
-    return f"The Ray cluster at {cluster} is open to others: {'; and '.join(endpoints)}"
+    """Return a paragraph that describes a cluster's open endpoints and the remedies."""
+    return f"The Ray cluster at {cluster} is open to other users: {'; and '.join(endpoints)}"
 
 
 def report_exposure(warning: str, *, strict: bool, notice: Callable[[str], None]) -> None:
     """Report that a cluster is open to other users.
 
     Args:
-        warning: the description of its open endpoints.
+        warning: the description of the cluster's open endpoints.
         strict: raise an error instead of reporting.
         notice: called with the warning.
 
@@ -183,7 +185,7 @@ def report_exposure(warning: str, *, strict: bool, notice: Callable[[str], None]
         ClusterError: `strict` is set.
     """
     if strict:
-        raise ClusterError(f"{warning}. It is refused because of --strict")
+        raise ClusterError(f"{warning}. The cluster is refused because of --strict")
     notice(warning)
 
 
@@ -197,5 +199,5 @@ def _lists_jobs_to_anyone(dashboard: str) -> bool:
         except urllib.error.HTTPError as refusal:
             refusal.close()
             return False
-        except ValueError:  # not JSON but a page, such as a proxy's login page
+        except ValueError:  # a web page instead of JSON, such as a proxy's login page
             return False

@@ -1,7 +1,7 @@
 """Write access to a folder, for this user and for other users of the machine.
 
-Needs Python's standard library only: `cluster.ray.exposure` sends this file's text to the head node
-of a cluster, which runs it there.
+This file needs only Python's standard library, because `cluster.ray.exposure` sends its text to the
+head node of a cluster, which runs it there.
 """
 
 import os
@@ -17,7 +17,7 @@ def existing_part(path: Path) -> Path:
 
 
 def write_problem(folder: Path) -> str | None:
-    """Return why this user cannot create a folder or write into it, or None if the user can."""
+    """Describe why this user cannot write into a folder or create it; return None if possible."""
     there = existing_part(folder)
     if not there.is_dir():
         return f"{there} is a file"
@@ -27,16 +27,16 @@ def write_problem(folder: Path) -> str | None:
         return f"{there} is on a file system that is mounted read-only"
     status = there.stat()
     return (
-        f"{there} belongs to user {status.st_uid} (mode {stat.S_IMODE(status.st_mode):04o}), and "
-        f"this is user {os.geteuid()}"
+        f"{there} belongs to user {status.st_uid} (mode {stat.S_IMODE(status.st_mode):04o}), but "
+        f"this process runs as user {os.geteuid()}"
     )
 
 
 def access_by_others(folder: Path) -> str | None:
-    """Return how other users can access the content of a folder, in words, or None if they cannot.
+    """Describe how other users can access the content of a folder; return None if they cannot.
 
-    They cannot under two conditions. Only its owner may enter the folder, or one of its parents;
-    and no other user can replace the folder that is closed in this way.
+    Other users have no access if only the owner may enter the folder or one of its parents, and if
+    no other user can replace the folder that only its owner may enter.
     """
     if way := replaceable_by_others(folder):
         return way
@@ -47,12 +47,12 @@ def access_by_others(folder: Path) -> str | None:
 
 
 def replaceable_by_others(folder: Path) -> str | None:
-    """Return how other users can replace a folder or its content, in words, or None if they cannot.
+    """Describe how other users can replace a folder or its content; return None if they cannot.
 
     The owner of the folder, root and this user are trusted.
     """
     folder = folder.resolve()
-    # In a user namespace, the root user outside of it has another user id; that user owns `/`.
+    # In a user namespace, the root user of the machine has another user id. That user owns `/`.
     trusted = {0, os.geteuid(), folder.stat().st_uid, Path("/").stat().st_uid}
     for step in reversed([folder, *folder.parents]):
         status = step.stat()
@@ -71,4 +71,4 @@ def _has_permission(path: Path, mode: int) -> bool:
 
 
 def _is_closed(status: os.stat_result) -> bool:
-    return not status.st_mode & 0o011  # an ACL grants users no more than the group bits
+    return not status.st_mode & 0o011  # an ACL cannot grant users more than the group bits

@@ -1,12 +1,12 @@
 """Checks on the head node of a cluster, made before any file is sent there.
 
 One job makes all checks: access of other users to the session folder, the versions of Python and of
-packages, and the state of some folders. It prints the results into a log file inside the session
-folder. If others can enter that folder, they can forge the log. Therefore the exit code reports
-whether the folder is open. If it is open, the results in the log are only a hint.
+packages, and the state of some folders. The job prints the results into a log file inside the
+session folder. Users who can enter that folder can forge the log, so the exit code reports whether
+the folder is open. If it is open, the results in the log are only a hint.
 
-Needs Python's standard library and `folder_access` only: `cluster.ray.exposure` sends the text of
-both files to the head node, which runs it there.
+This file needs only Python's standard library and `folder_access`, because `cluster.ray.exposure`
+sends the text of both files to the head node, which runs it there.
 """
 
 import hashlib
@@ -22,7 +22,8 @@ from cluster.ray.folder_access import access_by_others, write_problem
 CLOSED, OPEN = 0, 3  # exit codes: the session folder is closed or open to others
 PACKAGES = ("transloom", "cluster", "trainer", "model", "data_pipeline", "foundation")
 ASKED_VERSIONS = ("transloom", "ray", "torch", "deepspeed")
-# Not code that jobs execute. Only a wheel has the recipes inside a package, a checkout does not.
+# Names without code that jobs execute. A wheel has the recipes inside a package, a checkout has
+# them outside.
 EXCLUDED_NAMES = frozenset({"__pycache__", "recipes"})
 COMPILED = ".so"
 

@@ -52,7 +52,8 @@ def shell_command(command: Sequence[Word], folder: Path, programs: Path) -> str:
     """
     words = " ".join(map(_shell_word, command))
     find_python = _FIND_HEAD_PYTHON if HEAD_PYTHON in command else ""
-    complaint = f"error: this node has no folder {folder}: submit from one that all nodes share"
+    remedy = "Submit the job from a folder that all nodes share"
+    complaint = f"error: this node has no folder {folder}. {remedy}"
     return (
         f'attachments=$PWD; {find_python}export PATH={shlex.quote(str(programs))}:"$PATH"; '
         f"cd {shlex.quote(str(folder))} || {{ echo {shlex.quote(complaint)} >&2; exit 2; }}; "

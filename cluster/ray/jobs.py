@@ -42,16 +42,16 @@ COMMAND_KEY = "command"  # in a job's metadata: the submitted command, without t
 # not deleted: after a deletion, Ray 2.60.0 may record the job's end again, which restores it.)
 PROBE_KEY = "looks"
 
-# Time from SIGTERM to SIGKILL when a job is stopped. Ray 2.60.0 reads it in the process that
-# supervises the job (job_supervisor.py), which has the job's environment.
+# Variable with the seconds from SIGTERM to SIGKILL when a job is stopped. Ray 2.60.0 reads it in
+# the process that supervises the job (job_supervisor.py), which has the job's environment.
 STOP_WAIT_VARIABLE = "RAY_JOB_STOP_WAIT_TIME_S"
 REQUEST_SECONDS = 30.0
 MAX_BEFORE_COMMAND = 4_000  # characters that Ray writes at the top of a job's log
 
 _COMPARE = (
-    "Compare with the dashboard's address that `ray start --head` printed: port 8265 unless set "
-    "otherwise, not 6379, which drivers join. On another machine, forward the port first, for "
-    "example with `ssh -L 8265:127.0.0.1:8265 HEAD`"
+    "Compare this address with the dashboard's address that `ray start --head` printed. The "
+    "dashboard's port is 8265 by default; 6379 is the port for drivers. From another machine, "
+    "forward the port first, for example with `ssh -L 8265:127.0.0.1:8265 HEAD`"
 )
 
 _CLIENT_IS_MADE = threading.Lock()  # held while the environment lacks the variables below
@@ -88,21 +88,22 @@ def submit(
     metadata: Mapping[str, str] | None = None,
     job_id: str | None = None,
 ) -> str:
-    """Start a command on a cluster and return the job's id at once.
+    """Start a command on a cluster, and return the job's id without waiting for the command.
 
-    The head node searches for the command's program on its PATH. If it has the directory of the
-    Python that runs here, it searches that first.
+    The head node searches its PATH for the command's program. Before that, it searches the
+    directory of this process's Python, if that directory exists on the head node.
 
     Args:
         folder: working directory of the command, as the head node sees it.
         shipped: files to upload, by their names relative to a new directory. That directory comes
             first on Python's path in the command and in all workers that it starts, on all nodes.
-        environment: added to the environment of the command and of the workers it starts.
-            Every user of the cluster can read it.
+        environment: variables to add to the environment of the command and of the workers that it
+            starts. Every user of the cluster can read them.
         job_id: the job's id; by default Ray chooses one.
 
     Raises:
-        ClusterError: the cluster cannot be reached, refuses the token, or knows the id already.
+        ClusterError: the cluster cannot be reached, refuses the token, or already has a job with
+            this id.
     """
     attachments = [part for part in command if isinstance(part, Attachment)]
     programs = Path(sys.executable).parent
@@ -123,7 +124,7 @@ def submit(
             },
             metadata={**(metadata or {}), COMMAND_KEY: readable(command)},
             submission_id=job_id,
-            entrypoint_num_cpus=0,  # the command only drives; ranks and workers take CPUs
+            entrypoint_num_cpus=0,  # the command only supervises; ranks and workers reserve CPUs
         )
         return submitted
 
@@ -202,8 +203,8 @@ def without_line(pieces: Iterator[str], line: str) -> Iterator[str]:
 def stop_job(address: str, job_id: str) -> bool:
     """Ask a job to stop; return False if it had already finished.
 
-    Its processes receive SIGTERM and, three seconds later, SIGKILL. `STOP_WAIT_VARIABLE` in the
-    job's environment changes that time.
+    The job's processes receive SIGTERM and, three seconds later, SIGKILL. `STOP_WAIT_VARIABLE` in
+    the job's environment changes the three seconds.
     """
     with jobs_api_errors(address, job_id):
         return bool(_client(address).stop_job(job_id))
@@ -243,27 +244,27 @@ def dashboard_of(head: str) -> str:
 
 
 def check_address(address: str) -> None:
-    """Check that an address may be a dashboard's, before any request is sent to it.
+    """Check that an address has the form of a dashboard's address, before a request is sent to it.
 
     Raises:
         ClusterError: the address carries a credential, or is not an HTTP URL.
     """
     if found := credential_in(address):
         raise ClusterError(
-            f"The address {without_credentials(address)} carries {found}. Remove it: a cluster "
-            f"authenticates users by Ray's token. For that, {REMEDY}"
+            f"The address {without_credentials(address)} carries {found}. Remove it, because a "
+            f"cluster authenticates users by Ray's token. To use the token, {REMEDY}"
         )
     if not address.startswith(("http://", "https://")):
         raise ClusterError(
-            f"{address} is not the address of a Ray dashboard, which takes jobs. It looks like "
-            "http://127.0.0.1:8265, and `ray start --head` prints it"
+            f"{address} is not the address of a Ray dashboard, to which jobs are submitted. Give "
+            "an address such as http://127.0.0.1:8265, which `ray start --head` prints"
         )
 
 
 class _Client(JobSubmissionClient):
     """Client that sends the token even if ~/.netrc has a password for the dashboard's host.
 
-    Without an explicit `auth`, requests would replace the token by that password.
+    Without an explicit `auth`, the package requests would send that password instead of the token.
     """
 
     # In Ray 2.60.0 all requests go through this method.
@@ -286,13 +287,13 @@ def _client(address: str) -> JobSubmissionClient:
             if isinstance(error, OSError):  # some of requests' OSErrors are ValueErrors, too
                 raise
             raise ClusterError(
-                f"The server at {address} is no Ray dashboard: it does not report Ray's version "
-                f"({error}). {_COMPARE}"
+                f"The server at {address} is not a Ray dashboard, because it does not report Ray's "
+                f"version ({error}). {_COMPARE}"
             ) from error
         finally:
             os.environ.update(hidden)
-    # Otherwise Ray, when it follows a log, gives aiohttp None for the verification of certificates,
-    # which is deprecated.
+    # By default, when Ray follows a log, it passes aiohttp None for the verification of
+    # certificates, which is deprecated.
     client._ssl_context = True
     return client
 
@@ -315,17 +316,18 @@ def jobs_api_errors(address: str, job_id: str | None = None) -> Iterator[None]:
     except RuntimeError as error:
         if job_id is not None and "status code 404" in str(error):
             raise ClusterError(
-                f"The Ray cluster at {address} knows no job {job_id}. `transloom jobs list "
-                f"--address {address}` lists those that it knows"
+                f"The Ray cluster at {address} knows no job {job_id}. To list its jobs, run "
+                f"`transloom jobs list --address {address}`"
             ) from error
         reasons = re.findall(r"^\w*(?:Error|Exception): (.+)$", str(error), re.MULTILINE)
         reason = reasons[-1] if reasons else error
-        raise ClusterError(f"The Ray cluster at {address} refused: {reason}") from error
+        raise ClusterError(f"The Ray cluster at {address} refused the request: {reason}") from error
 
 
 def _reason(error: Exception) -> str:
     """Return why a request failed, without the bytes of a server that does not speak HTTP."""
-    # urllib raises the HTTPException itself, requests wraps it, and Ray hides both behind its own.
+    # urllib raises the HTTPException directly, requests wraps it, and Ray hides both in another
+    # exception.
     if isinstance(error, HTTPException) or "BadStatusLine" in repr((error, error.__context__)):
         return "the server there does not speak HTTP"
     return str(error.reason if isinstance(error, URLError) else error)

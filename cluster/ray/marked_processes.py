@@ -1,7 +1,7 @@
-"""Processes that are found by a mark in their environment, whichever process is their parent.
+"""Processes that carry a mark in their environment, so that they are found without their parents.
 
-A process inherits the environment of its parent. So every descendant of a marked process carries
-the mark, even if the descendant's parent is dead or unknown to this process.
+A process inherits the environment of its parent. Every descendant of a marked process therefore
+carries the mark, even if the descendant's parent is dead or unknown to this process.
 """
 
 import os
@@ -21,7 +21,7 @@ POLL_SECONDS = 0.02
 
 
 class MarkedProcesses:
-    """The processes with one mark; every instance has a unique mark."""
+    """Processes that carry the mark of this instance, which no other instance has."""
 
     def __init__(self) -> None:
         self._mark = f"{os.getpid()}-{secrets.token_hex(8)}"
@@ -66,7 +66,7 @@ class MarkedProcesses:
 def _is_running(process: psutil.Process) -> bool:
     """Return whether a process is running.
 
-    A zombie, which a container's init may never reap, is not.
+    A zombie is not running; a container's init may never reap it.
     """
     try:
         return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)

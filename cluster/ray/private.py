@@ -1,8 +1,8 @@
 """All private names of Ray that we use, as in Ray 2.60.0.
 
-Each has a function that states its purpose. Context managers restore the names that they replace.
-Before you pin another version of Ray, compare this file with that version. `tests/cluster/ray/`
-fails if one of the names has moved.
+Each private name is used in a function that states its purpose. Context managers restore the names
+that they replace. Before you pin another version of Ray, compare this file with that version.
+`tests/cluster/ray/` fails if one of the names has moved.
 """
 
 import os
@@ -79,8 +79,8 @@ def system_config(niceness: int) -> dict[str, Any]:
 def on_loopback() -> Iterator[str]:
     """Let Ray use the loopback address as the address of a node; yield that address.
 
-    Then all of the node's processes listen on the loopback address alone. By default, Ray replaces
-    it with an address that other machines can reach.
+    All processes of the node then listen only on the loopback address. By default, Ray replaces
+    this address with one that other machines can reach.
     """
     resolve = ray_services.resolve_ip_for_localhost
     ray_services.resolve_ip_for_localhost = lambda host: host
@@ -163,7 +163,7 @@ def extend_node_start_timeout(is_still_starting: Callable[[], bool]) -> Iterator
 def nodes_with_least_processes() -> Iterator[None]:
     """Start nodes without the processes and sockets that a run on one machine does not need.
 
-    This omits the dashboard's server (which `include_dashboard=False` starts all the same), the
+    This omits the dashboard's server (which starts even with `include_dashboard=False`), the
     autoscaler, and the forwarding of logs to the driver. The node's agent runs as in an
     installation without the dashboard's packages, where it serves neither HTTP nor metrics.
     Together, the omitted parts take 40 % of the CPU time of a node's start.
@@ -194,8 +194,8 @@ def nodes_with_least_processes() -> Iterator[None]:
 def started_processes() -> dict[str, list[subprocess.Popen[bytes]]] | None:
     """Return the processes that `ray.init` has started here, by kind, such as "raylet".
 
-    Processes that Ray has ended itself are omitted. Returns None if this process has started no
-    Ray.
+    Processes that Ray has ended itself are omitted. The result is None if this process has started
+    no Ray.
     """
     node = ray_worker._global_node  # None outside a session
     if node is None or not node.is_head():
@@ -305,9 +305,9 @@ class Holder:
     Attributes:
         job: Ray's id of the job.
         submission: the id of a submitted job; None for other drivers.
-        run: the run that the job trains; None if its metadata does not name one.
-        driver: the address of its driver's node, and the driver's process id there.
-        resources: amounts by name.
+        run: the run that the job trains; None if the job's metadata names no run.
+        driver: the address of the driver's node, and the driver's process id on it.
+        resources: amounts by resource name.
     """
 
     job: str
@@ -363,7 +363,7 @@ def draining_nodes() -> dict[str, int]:
 def read_authentication_mode() -> None:
     """Make Ray read its authentication mode from the environment again.
 
-    Otherwise it does so only when it is imported.
+    By default, Ray reads the mode only when it is imported.
     """
     if get_authentication_mode() != AuthenticationMode.TOKEN:
         Config.initialize("")

@@ -24,9 +24,9 @@ from cluster.ray.folder_access import replaceable_by_others
 PREFIX = "tlray-"
 VARIABLE = "RAY_TMPDIR"
 FALLBACK = Path("/tmp")
-# Longest path of the parent folder, in bytes. The path of a Unix socket may have 107. Below the
-# parent are /tlray-x7k2m0qa/r and, in Ray 2.60.0, /session_2026-01-31_12-00-00_123456_4194304 and
-# /sockets/plasma_store.
+# Longest path of the parent folder, in bytes. The path of a Unix socket may have at most 107 bytes.
+# Below the parent are /tlray-x7k2m0qa/r and, in Ray 2.60.0,
+# /session_2026-01-31_12-00-00_123456_4194304 and /sockets/plasma_store.
 LONGEST_PARENT = 107 - 17 - 43 - 21
 
 
@@ -79,7 +79,7 @@ def remove_stale_folders(parent: Path) -> None:
 
 
 def _parent() -> Path:
-    """Return RAY_TMPDIR if it is set; else TMPDIR or, if that is unsuitable, /tmp."""
+    """Return RAY_TMPDIR if it is set, otherwise TMPDIR or, if TMPDIR is unsuitable, /tmp."""
     named = os.environ.get(VARIABLE)
     wanted = Path(named or os.environ.get("TMPDIR") or FALLBACK).absolute()
     problem = _unsuitable(wanted)
@@ -94,12 +94,12 @@ def _parent() -> Path:
 
 
 def _unsuitable(parent: Path) -> str | None:
-    """Return why a folder cannot hold private folders, in words, or None if it can."""
+    """Return the reason why a folder cannot hold private folders, or None if it can."""
     length = len(os.fsencode(parent))
     if length > LONGEST_PARENT:
         return (
-            f"its path has {length} bytes, and with more than {LONGEST_PARENT} the "
-            "paths of Ray's sockets are too long"
+            f"its path has {length} bytes, but may have at most {LONGEST_PARENT}, because the "
+            "paths of Ray's sockets would be too long"
         )
     with suppress(OSError):  # a missing parent is reported when the folder is created
         return replaceable_by_others(parent)

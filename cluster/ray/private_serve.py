@@ -13,7 +13,7 @@ from ray.serve._private import replica as serve_replica
 def disable_replica_port() -> None:
     """Keep this process, a replica of Ray Serve, from opening its gRPC port.
 
-    Call this in the constructor of a deployment: Ray Serve would open the port after it.
+    Call this in the constructor of a deployment, after which Ray Serve would open the port.
     """
 
     def nowhere(server: Any, address: str) -> int:

@@ -1,8 +1,8 @@
 """Reservations of ranks: placement groups that reserve resources and hold no processes.
 
-The ranks themselves are actors without resources, pinned to the nodes of the reservation. So any
-process on the same node can replace a lost rank without a new reservation. To release resources and
-reserve them again takes Ray a second.
+The ranks themselves are actors without resources, pinned to the nodes of the reservation. Any
+process on the same node can therefore replace a lost rank without a new reservation. Releasing
+resources and reserving them again takes Ray a second.
 """
 
 import os
@@ -35,7 +35,7 @@ class RankBundle:
     """Reserved resources of one rank.
 
     Attributes:
-        node: the id of the node on which they are reserved.
+        node: the id of the node on which the resources are reserved.
         gpu: the rank's value of CUDA_VISIBLE_DEVICES; None without a GPU.
     """
 
@@ -96,7 +96,7 @@ def max_possible_ranks(config: ClusterConfig, nodes: Iterable[Node]) -> int:
 
 
 def node_capabilities(nodes: Iterable[Node]) -> str:
-    """Return a description of each node: the resources and labels that ranks may request."""
+    """Return a description of the resources and labels on each node that ranks may request."""
     told = [_capabilities(node) for node in sorted(nodes, key=lambda node: node.name)]
     more = len(told) - MAX_LISTED_NODES
     return "; ".join(told[:MAX_LISTED_NODES]) + (
@@ -162,7 +162,7 @@ class Reservation:
 
     def release(self) -> None:
         if self._group is not None:
-            with suppress(GetTimeoutError):  # the head removes it once it is reachable again
+            with suppress(GetTimeoutError):  # the head removes the group once it is reachable again
                 remove_placement_group(self._group)
         self._group = None
         self.taken = []

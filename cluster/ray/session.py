@@ -1,4 +1,4 @@
-"""A Ray session: either embedded in this machine, or joined to a running cluster.
+"""A Ray session: either an embedded Ray on this machine, or a connection to a running cluster.
 
 In both cases
 
@@ -40,14 +40,14 @@ def ray_session(
 
     Args:
         address: `HOST:PORT` of a cluster's head as seen from one of its nodes, or `auto` for
-            the cluster that this machine, or this Ray job, belongs to.
+            the cluster of this machine or of this Ray job.
         embedded: settings of the embedded Ray.
         report_open_endpoints: called once with a warning if the joined cluster is open to other
             users; an exception from it ends the session.
 
     Raises:
         ClusterError: the cluster cannot be reached, or refuses the token.
-        EmbeddedRayError: the embedded Ray did not start, or is lost. It is cleaned up.
+        EmbeddedRayError: the embedded Ray did not start, or is lost; it has been cleaned up.
     """
     assert not ray.is_initialized(), "one session at a time"
     import_own_packages()
@@ -103,8 +103,8 @@ def find_head(address: str) -> tuple[str, bool]:
     """
     if "://" in address:
         raise ClusterError(
-            f"{address} is a web address. A driver joins a cluster from one of its nodes by "
-            "HOST:PORT of the head, usually port 6379, or by auto; from elsewhere, use "
+            f"{address} is a web address, but a driver needs the head's HOST:PORT (usually port "
+            "6379) or auto, and must run on one of the cluster's nodes. From other machines, use "
             "`transloom submit RECIPE --address http://HOST:8265`"
         )
     enable_authentication(create_token=False)
@@ -112,9 +112,9 @@ def find_head(address: str) -> tuple[str, bool]:
         head = private.address_of_head(address)
     except (ConnectionError, ValueError, OSError) as error:
         raise ClusterError(
-            f"No Ray cluster was found at {address}: {str(error).rstrip('. ')}. Start "
-            "one with `ray start --head`, or give the HOST:PORT that it printed; without --address "
-            "transloom starts Ray itself"
+            f"No Ray cluster was found at {address}: {str(error).rstrip('. ')}. Start a cluster "
+            "with `ray start --head`, or give the HOST:PORT that this command printed. Without "
+            "--address, transloom starts Ray itself"
         ) from error
     return head, _check_head(head, address)
 
@@ -128,7 +128,7 @@ def _join(address: str) -> tuple[str, bool]:
         raise ClusterError(
             f"The Ray cluster at {head} answers, but cannot be joined from here: "
             f"{error.__cause__ or error}. The driver must run on one of the cluster's nodes, with "
-            "the same versions of Python and Ray; from elsewhere, use `transloom submit`"
+            "the same versions of Python and Ray. From other machines, use `transloom submit`"
         ) from error
     return head, needs_token
 
@@ -153,7 +153,7 @@ def _check_head(head: str, address: str) -> bool:
                 f"The Ray cluster at {named} refuses this user's token: {REMEDY}"
             ) from error
         raise ClusterError(
-            f"No Ray cluster answers at {named} ({error.code().name.lower()}). Compare with the "
-            "address that `ray start --head` printed (port 6379 unless set otherwise, not the "
-            "dashboard's 8265), and check for a firewall in between"
+            f"No Ray cluster answers at {named} ({error.code().name.lower()}). Compare this "
+            "address with the one that `ray start --head` printed (by default port 6379, not the "
+            "dashboard's 8265), and check for a firewall between the machines"
         ) from error

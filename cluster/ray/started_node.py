@@ -1,8 +1,8 @@
-"""A node of a Ray cluster that this process starts with `ray start --block`, and ends.
+"""A node of a Ray cluster that this process starts with `ray start --block` and later ends.
 
-The machine may also run nodes of other jobs. Therefore the node uses free ports and keeps its files
-in a private folder (`cluster.ray.private_folder`). Ending it kills only its own processes; a bare
-`ray stop` would kill those of other nodes, too.
+The machine may also run nodes of other jobs. The node therefore uses free ports and keeps its files
+in a private folder (`cluster.ray.private_folder`). Ending the node kills only the processes of this
+node; a bare `ray stop` would also kill the processes of other nodes.
 """
 
 import os
@@ -29,7 +29,7 @@ from cluster.ray.private_folder import PrivateFolder
 STARTS = 5
 LINES_KEPT = 20
 UP = "Ray runtime started"
-# No monitoring scrapes the metrics of such a cluster, and their ports require no token.
+# Metrics are off: nothing reads the metrics of such a cluster, and their ports require no token.
 _NO_METRICS = {
     "RAY_enable_metrics_collection": "0",
     "AUTOSCALER_METRIC_PORT": "-1",
@@ -74,8 +74,8 @@ class StartedNode:
                 return
             self.end()
         raise ClusterError(
-            f"`ray start` on {socket.gethostname()} has failed {STARTS} times, joining "
-            f"{self.head}. Its last output: {self.last_output}"
+            f"`ray start` on {socket.gethostname()} has failed {STARTS} times for a node of the "
+            f"cluster {self.head}. The last output of `ray start` is: {self.last_output}"
         )
 
     @property

@@ -1,4 +1,4 @@
-"""One attempt at a run: a group of ranks, from its start until it returns, fails, or must leave.
+"""One attempt at a run: the supervision of a group of ranks until it finishes, fails or must leave.
 
 Every tenth of a second, the supervisor collects the ranks' reports, commits complete checkpoints,
 and checks for a reason to end the attempt. Reasons are a request to stop, a node that is about to
@@ -82,9 +82,10 @@ class RunContext:
         return [node for node in found if node.leaves_at is not None]
 
     def lost_nodes(self, used: Collection[str]) -> set[str]:
-        """Return the nodes of a group that are lost, including those that the head still lists.
+        """Return the lost nodes of a group, even if the head still lists them.
 
-        A node whose agent is silent counts as lost. This process's node never does.
+        A node whose agent does not answer is considered lost. The node of this process is never
+        considered lost.
         """
         others = set(used) - {ray.get_runtime_context().get_node_id()}
         silent = self.supply.unresponsive_nodes(others)
@@ -96,7 +97,7 @@ class RunContext:
 
 
 class RankAttempt:
-    """Supervision of one group."""
+    """Supervision of one group of ranks."""
 
     def __init__(
         self,
@@ -160,8 +161,8 @@ class RankAttempt:
                 return "preempted"  # there is nothing to save
             if self._shutdown.is_overdue(now):
                 self._context.listener.notice(
-                    "the ranks have not left in time: they are killed, and the steps since the "
-                    "newest checkpoint will be repeated"
+                    "the ranks have not left in time and are killed; the steps since the newest "
+                    "checkpoint will be repeated"
                 )
                 return "preempted"
             self._scale_workers(now)

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from cluster.ray.cluster_view import Node
 from cluster.supervision.interval import Interval
 
-# Ranks on a drained node must leave this long before the node disappears, or they are killed.
+# Seconds before a drained node disappears by which its ranks must have left. Later they are killed.
 DRAIN_MARGIN_SECONDS = 5.0
 CHECK_SECONDS = 5.0
-# Spare capacity must last this long, while the current ranks train, before more ranks start.
+# Seconds for which spare capacity must last, while the current ranks train, before more ranks
+# start.
 SCALE_UP_AFTER_SECONDS = 60.0
 
 
@@ -45,7 +46,7 @@ def node_drain_reason(node: Node, now: float, grace_seconds: float) -> ShutdownR
 
 
 class RankShutdown:
-    """The reasons sent to the ranks of an attempt, and the earliest deadline among them."""
+    """Reasons for the ranks of an attempt to leave, and the earliest deadline among the reasons."""
 
     def __init__(self) -> None:
         self._told: set[str] = set()

@@ -1,8 +1,9 @@
 """Signal handlers of a command that trains, before its run handles signals and after its end.
 
-Until the run has an outcome, the exit code is 75. Afterwards it is the code of the outcome, even if
-a signal arrives. While the run trains, `stop_requests` handles signals. These handlers are for
-commands, which own their process, so no code restores the former handlers.
+A signal that arrives before the run has an outcome leads to exit code 75. Afterwards the exit code
+is that of the outcome, even if a signal arrives. While the run trains, `stop_requests` handles
+signals. These handlers are for commands, which own their process, so no code restores the former
+handlers.
 """
 
 import os
@@ -15,7 +16,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 def exit_on_signal_before_run() -> None:
-    """Make signals end the process at once, until the run handles them.
+    """Make signals end the process immediately, until the run handles signals.
 
     After the run has ended, it makes the process ignore these signals.
     """
@@ -24,10 +25,11 @@ def exit_on_signal_before_run() -> None:
 
 
 def exit_immediately(number: int, frame: FrameType | None) -> None:
-    """Exit at once with the code for a preempted run, as there is nothing to save yet."""
+    """Exit immediately with the code for a preempted run, as there is nothing to save yet."""
     # Not an exception: a library that is being imported might catch it.
     name = signal.Signals(number).name
-    os.write(2, f"{name} was received before the run began: the same command starts it\n".encode())
+    text = f"{name} was received before the run began. Run the same command again to start it\n"
+    os.write(2, text.encode())
     os._exit(EXIT_PREEMPTED)
 
 

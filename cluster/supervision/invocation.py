@@ -1,6 +1,6 @@
-"""The user's command line and the version of its code, for start.json, W&B and repetitions.
+"""The user's command line and the version of the code, for start.json, W&B and job requests.
 
-The driver of a job runs elsewhere, and reads the command line of `transloom submit` from its
+The driver of a job runs on the cluster. It reads the command line of `transloom submit` from its
 environment.
 """
 
@@ -37,7 +37,7 @@ GIT_SECONDS = 5.0  # a slow disk must not delay the start
 
 
 def current_invocation() -> Invocation:
-    """Return the user's invocation, from this command line or that of the job's submission."""
+    """Return the user's invocation: this command or, in a job, the command that submitted it."""
     if given := os.environ.get(VARIABLE):
         try:
             return Invocation.model_validate_json(given)

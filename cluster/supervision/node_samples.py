@@ -27,7 +27,7 @@ class NodeUsageSource(Protocol):
 
 
 class NodeSampler:
-    """Sampler of the nodes of an attempt."""
+    """Sampler of the utilization of an attempt's nodes."""
 
     def __init__(self, run: RunFolder, nodes: NodeUsageSource, every_seconds: float) -> None:
         """Create a sampler, which samples when polled.

@@ -1,7 +1,7 @@
 """Export the numbers of a run to Ray's metrics endpoint, named as in `trainer.record.run_metrics`.
 
-A thread of the driver reads them from the run folder, as often as Ray collects them, so that
-training never waits for it. An embedded Ray has no such endpoint.
+A thread of the driver reads the numbers from the run folder, as often as Ray collects them, so that
+training never waits for the export. An embedded Ray has no such endpoint.
 """
 
 from contextlib import suppress

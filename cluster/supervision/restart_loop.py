@@ -1,8 +1,8 @@
 """Run attempts one after another until the run is finished or must leave.
 
-Each attempt takes as many ranks as the cluster has capacity for, and resumes from the newest intact
-checkpoint. An attempt ends with the loss of a rank, with a node that leaves, or with capacity for
-more ranks.
+Each attempt uses as many ranks as the cluster has capacity for, and resumes from the newest intact
+checkpoint. An attempt ends early when a rank is lost, when a node leaves, or when there is capacity
+for more ranks.
 
 The run must leave the cluster after a stop request, when the node of this process is drained, or
 when too few nodes remain after others have left.
@@ -35,7 +35,7 @@ from trainer.runs.step_range import StepRange
 from trainer.runs.warm_start import warm_start_of
 
 WAIT_SECONDS = 0.5
-# Time to wait for data workers that reserve CPUs. They reserve theirs before the ranks do.
+# Seconds to wait for data workers that reserve CPUs, which they must do before the ranks.
 WORKERS_SECONDS = 10.0
 
 
@@ -117,7 +117,7 @@ class RestartLoop:
             nodes = self._context.view.query_nodes()
             places = supply.offer(nodes)
             found = (
-                f"there is capacity for {counted(len(places), 'rank')}, and the run needs at least "
+                f"there is capacity for {counted(len(places), 'rank')}, but the run needs at least "
                 f"{config.min_ranks}"
             )
             if len(places) >= config.min_ranks:
@@ -146,8 +146,8 @@ class RestartLoop:
         while not self._context.workers.all_responsive():
             if time.monotonic() > deadline:
                 self._context.listener.notice(
-                    f"not all data workers have started within {WORKERS_SECONDS:g} s: the ranks "
-                    "start before them"
+                    f"not all data workers have started within {WORKERS_SECONDS:g} s; the ranks "
+                    "start without waiting for them"
                 )
                 return
             self._context.supply.release_bundles()
@@ -157,7 +157,7 @@ class RestartLoop:
         if given_up := context.workers.cancel_starting():
             context.listener.notice(
                 f"{counted(given_up, 'data worker')} did not start in time and will not be "
-                "started, as the ranks may need the resources. Request them again"
+                "started, as the ranks may need the resources. Request the data workers again"
             )
         context.lease.check()
         verified = self._damage_found or self._replay is not None
@@ -254,10 +254,10 @@ def no_capacity_error(found: str, config: ClusterConfig, nodes: Mapping[str, Nod
     cpus, gpus = (_total(nodes, resource) for resource in ("CPU", "GPU"))
     return ClusterError(
         f"After {config.wait_for_ranks_seconds:g} s {found}, each with {_of_a_rank(config)}. The "
-        f"cluster has {counted(cpus, 'CPU')} and {counted(gpus, 'GPU')} in all, free or in use"
+        f"cluster has {counted(cpus, 'CPU')} and {counted(gpus, 'GPU')} in total, free or in use"
         f"{missing_capacity_text(config, nodes)}. "
-        "Wait for other jobs to end (`transloom jobs list` shows them) or add nodes, then start "
-        "the same command again; or lower cluster.ranks"
+        "Wait for other jobs to end (`transloom jobs list` shows them), add nodes, or lower "
+        "cluster.ranks. Then run the command again"
     )
 
 

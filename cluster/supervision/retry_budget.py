@@ -31,7 +31,7 @@ class RetryBudget:
         self._progressed = False
 
     def begin(self, step: int) -> None:
-        """Record the step from which an attempt starts; it does not count as progress."""
+        """Record the step from which an attempt starts, which is no progress yet."""
         self.furthest_step = max(step, self.furthest_step)
 
     def reach(self, step: int) -> None:
@@ -43,7 +43,7 @@ class RetryBudget:
         """Count the failure of the last attempt; return whether the budget is used up.
 
         Args:
-            excused: whether to count the failure neither as a failure nor as progress.
+            excused: True to ignore the failure, for example because a node was lost.
         """
         if self._progressed:
             self.failures = 0

@@ -90,7 +90,7 @@ def newest_checkpoint(
     *,
     read_files: bool = True,
 ) -> Checkpoint | None:
-    """Return the checkpoint to resume from; report newer damaged ones and rename them.
+    """Return the checkpoint to resume from; report and rename newer checkpoints that are damaged.
 
     Args:
         work: the owner's work folder.
@@ -111,7 +111,9 @@ def newest_checkpoint(
         )
     for path, problem in damaged.items():
         aside = set_aside(path, work)
-        listener.notice(f"{problem}; it is now {aside.name}, and the one before it is used")
+        listener.notice(
+            f"{problem}; it was renamed to {aside.name}, and the previous checkpoint is used"
+        )
     if checkpoint:
         _check_membership(checkpoint, run.card(), manifest)
     return checkpoint
@@ -140,7 +142,7 @@ def is_run_complete(
     Called by the run's owner. See `newest_checkpoint` for arguments and errors.
     """
     newest = list_checkpoints(run.checkpoints)[-1:]
-    with suppress(CheckpointError):  # the newest is damaged: the one before it counts
+    with suppress(CheckpointError):  # if the newest is damaged, use the one before
         if not newest or not _is_final(read_header(newest[0]), recipe):
             return False  # skip the full read, as the ranks verify the checkpoint at their start
     checkpoint = newest_checkpoint(run, work, manifest, listener)
@@ -158,11 +160,11 @@ def _check_membership(checkpoint: Checkpoint, card: RunMetadata, manifest: Manif
     if not manifest.descends_from(header.dataset_identity):
         differences.append(
             f"manifest of the dataset: {header.dataset_identity[:16]}… in the checkpoint, "
-            f"{manifest.identity[:16]}… in the dataset (if shards were quarantined in between "
-            "and the quarantine was undone, restore that manifest)"
+            f"{manifest.identity[:16]}… in the dataset (if a quarantine of shards was undone "
+            "in the meantime, restore the manifest that has the quarantine)"
         )
     if differences:
         raise RunMismatchError(
             f"{checkpoint.path} belongs to another run or dataset: {'; '.join(differences)}. Move "
-            "it back there"
+            "the checkpoint back to the run that wrote it"
         )

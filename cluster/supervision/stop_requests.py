@@ -1,11 +1,11 @@
 """Requests to stop a run: a signal to its supervisor or job, or a file in its folder.
 
-    StopRequests    of the supervisor, which owns the run
-    JobStopRequest  of a job, which forwards signals to its supervisor as the file
+    StopRequests    for the supervisor, which owns the run
+    JobStopRequest  for a job, which forwards a signal to its supervisor by creating the file
 
 After the first request, the ranks checkpoint at the next step boundary and leave. A second signal
-interrupts the supervisor at once. Before a run has begun, there is nothing to save, and after its
-end there is nothing to interrupt: see `command_signals`.
+interrupts the supervisor immediately. Before a run has begun, there is nothing to save, and after
+its end there is nothing to interrupt: see `command_signals`.
 """
 
 import signal
@@ -22,7 +22,7 @@ POLL_SECONDS = 0.5
 
 
 class StopRequests:
-    """Signals and the request file, observed while the context lasts."""
+    """Stop requests by signals or by the request file, observed while the context lasts."""
 
     def __init__(self, run: RunFolder) -> None:
         self.asked_at: float | None = None  # by time.monotonic()
@@ -58,7 +58,7 @@ class StopRequests:
     def forget_file(self) -> None:
         """Remove a request file that is older than this object.
 
-        It was meant for a former owner of the run. Only the run's owner may call this.
+        Such a file was meant for a former owner of the run. Only the run's owner may call this.
         """
         self._poll_file()
 
@@ -88,11 +88,12 @@ class StopRequests:
 class JobStopRequest:
     """A request to stop a job, by a signal to its runner or by the run's request file.
 
-    Ignores a file that is older than itself: it was meant for another job.
+    A file that is older than this object is ignored, because it was meant for another job.
 
     When Ray stops a job, its runner and the driver both receive SIGTERM. A second signal would end
-    the driver without a checkpoint. The runner therefore forwards a signal as the request file, and
-    only while its driver owns the run: the owner may be the driver of another job.
+    the driver without a checkpoint. The runner therefore forwards a signal by creating the request
+    file. It does so only while its driver owns the run, because the owner may be the driver of
+    another job.
     """
 
     def __init__(self, run: RunFolder) -> None:

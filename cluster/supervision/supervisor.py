@@ -1,8 +1,8 @@
 """The supervisor of a run: the driver process.
 
-It owns the run for as long as it lives. It starts data workers and ranks, commits the checkpoints
-that the ranks write, and restarts the ranks when one of them is lost. It also restarts a lost
-embedded Ray. This module builds all of its parts, one line each.
+The supervisor owns the run for as long as it lives. It starts data workers and ranks, commits the
+checkpoints that the ranks write, and restarts the ranks when one of them is lost. It also restarts
+a lost embedded Ray. This module builds all parts of the supervisor, one line each.
 """
 
 from dataclasses import dataclass
@@ -168,7 +168,7 @@ def _on_this_machine(config: ClusterConfig, listener: RunListener) -> ClusterCon
     if config.address is not None or not given:
         return config
     told = " and ".join(f"cluster.{name} ({format_value(value)})" for name, value in given.items())
-    listener.notice(f"{told} apply only on a cluster, and this run uses this machine alone")
+    listener.notice(f"ignoring {told}, because this run uses only this machine, without a cluster")
     return config.model_copy(update={name: {} for name in given})
 
 
@@ -179,7 +179,7 @@ def _embedded_ray(config: ClusterConfig, listener: RunListener) -> EmbeddedRay:
         listener.notice(
             f"{counted(config.min_ranks, 'rank')} and "
             f"{counted(config.data_workers, 'data worker')} reserve "
-            f"{counted(config.least_cpus, 'CPU')} but share the {there} of this machine, which is "
-            "slower than fewer ranks"
+            f"{counted(config.least_cpus, 'CPU')}, but this machine has only {there}. Fewer ranks "
+            "would train faster"
         )
     return EmbeddedRay(cpus=config.least_cpus, niceness=config.niceness)

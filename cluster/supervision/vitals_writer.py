@@ -1,4 +1,4 @@
-"""Write vitals.json and pass its content to the listener, independently of the supervision.
+"""Write vitals.json and pass its content to the listener, in a separate thread.
 
     the supervisor:  latest activity of ranks and workers ──▶ a few attributes
     a thread:        every two seconds ──▶ `Vitals` ──▶ vitals.json, listener
@@ -31,7 +31,7 @@ from trainer.runs.vitals import (
 )
 
 WRITE_SECONDS = 2.0
-# Limit for the last write, on a file system that may hang.
+# Seconds to wait for the last write, because the file system may hang.
 LAST_WRITE_SECONDS = 2.0
 STARTED_AGAIN = "the run was started again by a command"
 
@@ -94,7 +94,7 @@ class VitalsWriter(PeriodicThread):
         self._attempt += 1
 
     def attempt_ends(self, cause: str) -> None:
-        """Record that the ranks leave or are lost, and that others may start."""
+        """Record that the ranks leave or are lost; new ranks may start later."""
         self._cause = without_credentials(cause).split("\n", 1)[0][:MAX_CHARACTERS]
         self._being_written = None
 

@@ -111,7 +111,7 @@ def test_two_overrides_that_contradict_each_other_are_both_named(recipe_file):
         ("0", r"cluster\.ranks is 0: give a whole number above 0 or {min: …, max: …}"),
         ("two", r"cluster\.ranks is 'two': give a whole number above 0 or {min: …, max: …}"),
         ("[2]", r"cluster\.ranks is 2: give a whole number"),
-        ("{min: 3, max: 1}", "min 3 and max 1: swap them"),
+        ("{min: 3, max: 1}", "min is 3, but must not exceed max, which is 1"),
         ("{min: 0, max: 2}", r"cluster\.ranks\.min is 0: expected a number greater than 0"),
         ("{mni: 1, max: 2}", r"unknown key cluster\.ranks\.mni .*did you mean cluster\.ranks\.min"),
     ],

@@ -303,7 +303,7 @@ def test_a_checkpoint_that_ranks_find_damaged_is_set_aside(command, recipe, tmp_
     assert command("train", recipe, *options, "trainer.max_steps=6").code == 0
     log = (run / "log.txt").read_text()
     assert f"{state} has sha256" in log
-    assert "it is now damaged-step-00000004, and the one before it is used" in log
+    assert "it was renamed to damaged-step-00000004, and the previous" in log
     assert "from the checkpoint of step 2" in log
     names = {path.name for path in (run / "checkpoints").iterdir()}
     assert {"damaged-step-00000004", "step-00000006"} <= names

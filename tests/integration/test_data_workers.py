@@ -34,8 +34,8 @@ def test_killed_workers_change_no_number(runs, one_rank, orders, monkeypatch, ca
     assert runs.digests("killed") == one_rank.digests("one-rank")
     assert runs.lines("killed", "event") == []
     log = (runs.folder / "killed" / "log.txt").read_text()
-    assert "was lost: its" in log
-    assert "is sent to worker" in log
+    assert "was lost; sending its request" in log
+    assert "to data worker" in log
     detail = "windows read by data workers"  # for the log alone
     assert detail in log
     assert detail not in capsys.readouterr().err

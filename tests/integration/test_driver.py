@@ -172,5 +172,5 @@ transloom.cli.app.main()
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert result.returncode == 75
     assert result.stderr == (
-        "SIGTERM was received before the run began: the same command starts it\n"
+        "SIGTERM was received before the run began. Run the same command again to start it\n"
     )

@@ -83,6 +83,6 @@ def test_who_holds_what_is_told(plan, ray_head, tmp_path, monkeypatch):
     assert (found["cluster"]["room"], found["cluster"]["room_at_all"]) == (1, 4)
     (problem,) = found["problems"]  # it would wait
     assert not problem["refuses"]
-    assert "free capacity for 1 now (in use: 3 CPU by job" in problem["problem"]
+    assert "free capacity for only 1 (in use: 3 CPU by job" in problem["problem"]
     assert found["trainable"]
     assert list(tmp_path.iterdir()) == [tmp_path / "tiny.yaml"]  # the probes are gone

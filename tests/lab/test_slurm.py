@@ -110,7 +110,7 @@ def test_two_jobs_on_two_nodes(hosts, slurm, runs, orders, one_host):
     assert runs.curve("second") == one_host.curve("one-host")[:5]
 
     is_asked_to_stop_and_goes_on(slurm, runs, orders, job, one_host)
-    assert "is open to others" not in output(runs, job)
+    assert "is open to other users" not in output(runs, job)
     assert [path.name for path in runs.folder.glob("*.slurm-*")] == []
 
 

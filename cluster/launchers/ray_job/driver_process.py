@@ -1,4 +1,4 @@
-"""The training process of an attempt; its output goes to the job's log and to Ray's."""
+"""The training process of an attempt, whose output goes to the job's log and to Ray's log."""
 
 import os
 import subprocess
@@ -14,7 +14,7 @@ OUTPUT_SECONDS = 5.0
 
 
 class JobLog:
-    """A job's log file; it counts its lines and bytes over all attempts."""
+    """Log file of a job, with the number of lines and bytes that all attempts have written."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -24,7 +24,7 @@ class JobLog:
         self._file = path.open("ab")
 
     def write(self, text: bytes) -> None:
-        """Append to the file and to standard output; on a full disk the text stays buffered."""
+        """Append to the log file and to standard output; on a full disk the text stays buffered."""
         with self._lock:
             self.lines += text.count(b"\n")
             self.bytes += len(text)
@@ -50,13 +50,13 @@ class JobLog:
 
 
 class DriverProcess:
-    """A training process that first waits for its arguments; its output goes to a log."""
+    """Training process that waits for its arguments, and whose output goes to a job's log."""
 
     def __init__(self, process: "subprocess.Popen[bytes]", log: JobLog) -> None:
         """Start the thread that copies the process's output.
 
         Args:
-            process: from `training_process.start`.
+            process: process that `training_process.start` has started.
         """
         self._process = process
         self._log = log
@@ -75,7 +75,7 @@ class DriverProcess:
             self._process.stdin.close()
 
     def drop(self) -> None:
-        """Kill the process, which has not received its arguments yet."""
+        """Kill the process before it has received its arguments."""
         self._process.kill()
         self._process.wait()
         assert self._process.stdin is not None

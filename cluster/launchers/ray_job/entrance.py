@@ -1,8 +1,8 @@
 """The entry point of a job: it starts the training process, then runs the job's runner.
 
 Submitted commands call `run_job` of this module by name, so its import path is part of the protocol
-between clients and nodes. It imports little, so that the two processes do their other imports at
-the same time.
+between clients and nodes. The module imports little, so that the training process starts early and
+both processes import the remaining modules in parallel.
 """
 
 import os
@@ -14,8 +14,8 @@ from cluster.ray.environment_file import VARIABLE
 
 IMPORT_BOOTSTRAP = "from cluster.launchers.ray_job.entrance import"
 NO_ENTRY_POINT = (
-    "error: this job was submitted by an older transloom, which did not name an entry point; the "
-    "node now has a newer one. Submit the job again with the version that the node has"
+    "error: this job was submitted by an older version of transloom, which sends no entry point, "
+    "but this node has a newer version. Submit the job again with the version of this node"
 )
 
 

@@ -14,7 +14,7 @@ from cluster.ray.jobs import Job, dashboard_of, list_jobs
 
 RUN_KEY = "run"  # in a job's metadata: the run's folder; only transloom's jobs have it
 RUNNER_KEY = "runner"  # in a job's metadata: the job keeps a record in the run's folder
-# For this long after its start, a job without a record is expected to write one.
+# Seconds after a job's start within which its runner should write its record.
 RECORD_SECONDS = 60.0
 
 

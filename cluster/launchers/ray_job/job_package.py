@@ -1,8 +1,8 @@
 """Files that are uploaded with a job: only code that the nodes lack.
 
-Files are listed one by one; no directory is uploaded as a whole. So datasets, runs, .git, .venv,
-.env and keys stay on this machine, wherever they are. The uploaded files of transloom are those of
-its wheel.
+Files are selected one by one, and no directory is uploaded as a whole. Datasets, runs, .git, .venv,
+.env and keys therefore stay on this machine, even if they are next to the code. Of transloom, only
+the files of its wheel are uploaded.
 """
 
 import os
@@ -24,9 +24,9 @@ DISTRIBUTION = "transloom"
 
 
 def installed_sources() -> dict[str, Path]:
-    """Return the files of this transloom, by their names in the uploaded directory.
+    """Return the files of the installed transloom, by their names in the uploaded directory.
 
-    They include the installation's metadata, so that its version is known on the nodes.
+    The installation's metadata is included, so that the nodes know the version.
     """
     files = dict(package_files(INSTALLATION))
     distribution = metadata.distribution(DISTRIBUTION)
@@ -40,8 +40,8 @@ def installed_sources() -> dict[str, Path]:
 def extension_files(recipe: Recipe) -> dict[str, Path]:
     """Return the Python files of a recipe's extensions, by their names in the extension folder.
 
-    Extensions that are installed packages are not included: they must be installed on the nodes,
-    too.
+    Extensions that are installed packages are not included; they must also be installed on the
+    nodes.
     """
     folders = [recipe.extension_folder, os.environ.get(FOLDER_VARIABLE)]
     found: dict[str, Path] = {}
@@ -68,7 +68,7 @@ def sent_files(recipe: Recipe, *, with_code: bool) -> dict[str, Path]:
     """Return all files to upload with the job of a recipe, by their names in the upload.
 
     Raises:
-        ClusterError: they are too large; the message names the largest ones.
+        ClusterError: the files are too large in total; the message names the largest files.
     """
     files = installed_sources() if with_code else {}
     files |= {f"{EXTENSIONS}/{name}": path for name, path in extension_files(recipe).items()}
@@ -80,7 +80,7 @@ def check_size(files: Mapping[str, Path]) -> None:
     """Check that files are small enough to be uploaded with a job.
 
     Raises:
-        ClusterError: they are too large.
+        ClusterError: the files are too large in total.
     """
     sizes = {path: path.stat().st_size for path in files.values()}
     total = sum(sizes.values())
@@ -90,8 +90,8 @@ def check_size(files: Mapping[str, Path]) -> None:
     told = ", ".join(f"{path} ({megabytes(sizes[path])})" for path in largest)
     raise ClusterError(
         f"{counted(len(files), 'file')} with {megabytes(total)} would be uploaded with the job, "
-        f"but at most {megabytes(MAX_BYTES)} are allowed. The largest: {told}. Put data where the "
-        "nodes find it, such as next to the dataset, and exclude it from the extensions' packages"
+        f"but at most {megabytes(MAX_BYTES)} are allowed. The largest files are {told}. Move data "
+        "out of the extensions' packages to storage that the nodes see, such as next to the dataset"
     )
 
 

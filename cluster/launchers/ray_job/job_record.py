@@ -2,7 +2,8 @@
 
 ::
 
-    RUN/jobs/ID/job.json    the record: request, state, attempts; touched while the runner lives
+    RUN/jobs/ID/job.json    the record: request, state, attempts; its modification time is the
+                            runner's last heartbeat
     RUN/jobs/ID/log.txt     the output of all attempts
     RUN/jobs/ID/NAME.yaml   the recipe, as submitted
     RUN/jobs/ID/extensions/ the modules of the recipe's `extension_folder`, as submitted
@@ -82,8 +83,8 @@ class JobRequest(FileModel):
         environment_file: path on the nodes; see `cluster.ray.environment_file`.
         environment: names of the variables that the job needs; their values are not sent.
         extensions: relative names of the files sent for the recipe's `extension_folder`.
-        invocation: the command that the user has typed to submit the job, and its directory.
-        digest: digest of the transloom to run (`head_probe.digest_of`).
+        invocation: command that the user typed to submit the job, and its directory.
+        digest: digest of the transloom sources that the job must run (`head_probe.digest_of`).
     """
 
     name: FileName
@@ -105,14 +106,14 @@ class JobRequest(FileModel):
 
     @property
     def required_folders(self) -> list[str]:
-        """Folders of which at least one must exist; otherwise the run's folder is not created."""
+        """Folders at least one of which must exist before the run's folder is created."""
         return [self.run, str(Path(self.run).parent), self.folder]
 
     def missing_folders_text(self, node: str) -> str:
         """Return the message for a node that has none of the required folders."""
         return (
-            f"{node} has neither {Path(self.run).parent} nor {self.folder}: name a run folder on "
-            "storage that all nodes see, with --run"
+            f"{node} has neither {Path(self.run).parent} nor {self.folder}. Use --run to name a "
+            "run folder on storage that all nodes see"
         )
 
 
@@ -121,10 +122,10 @@ class Attempt(FileModel):
 
     Attributes:
         exit_code: as a shell reports it (137 after SIGKILL); None while the process runs.
-        why: the last line that it printed.
-        first_line, last_line: the range of its lines in log.txt, counted from 1.
-        first_byte: the position of its output in log.txt, in bytes from 0.
-        step: the last recorded step when it ended.
+        why: last line that the process printed, after the signal that killed the process, if any.
+        first_line, last_line: the range of the attempt's lines in log.txt, counted from 1.
+        first_byte: start of the attempt's output in log.txt, in bytes from 0.
+        step: last recorded step when the process ended.
     """
 
     started: float
@@ -156,19 +157,19 @@ class Runner(FileModel):
         )
 
     def is_alive_here(self) -> bool | None:
-        """Return whether the process is alive, or None if it belongs to another machine or boot."""
+        """Return whether the process is alive, or None if it is from another machine or boot."""
         if self.boot is None or self.boot != _boot():
             return None
         return start_tick(self.process) == self.started
 
 
 class JobRecord(FileModel):
-    """A job as its runner records it. Times are in seconds since the epoch.
+    """Record of a job, written by its runner. Times are in seconds since the epoch.
 
     Attributes:
-        waits_for: what the job is waiting for, in words; None if it is not waiting.
+        waits_for: reason why the job is waiting, in words; None if it is not waiting.
         since: time at which the current state began.
-        has_owned_run: whether an attempt has owned the run, and so has trained it.
+        has_owned_run: whether an attempt has been the owner of the run, so that it trained the run.
     """
 
     format_version: Literal[1] = 1
@@ -209,7 +210,7 @@ class JobFolder:
     def newest_of(cls, run: Path) -> "JobFolder":
         """Return the folder of the job that trains a run or, if none does, of the run's last job.
 
-        A job that was refused because another one trained the run does not count as the last.
+        A job that was refused because another job trained the run is ignored.
 
         Raises:
             ClusterError: the run has no record of a job.
@@ -217,8 +218,8 @@ class JobFolder:
         folders = [cls(file.parent) for file in (run / "jobs").glob("*/job.json")]
         if not folders:
             raise ClusterError(
-                f"{run} has no record of a job ({run / 'jobs'}/*/job.json): it is no run's folder, "
-                "or was not trained by `transloom submit`"
+                f"{run} has no record of a job ({run / 'jobs'}/*/job.json). Name the folder of a "
+                "run that was started by `transloom submit`"
             )
         jobs = [(folder, folder._readable()) for folder in folders]
         jobs.sort(key=lambda job: job[1].begun if job[1] else 0.0)
@@ -248,7 +249,7 @@ class JobFolder:
         return other is not None and other.state in FINAL and other.begun <= (ended or 0.0)
 
     def is_heartbeat_overdue(self, record: JobRecord) -> bool:
-        """Return, without waiting, whether a record's runner seems to be lost."""
+        """Return whether a record's runner seems to be lost, without waiting for a heartbeat."""
         lives = record.runner.is_alive_here()
         if lives is not None:
             return not lives
@@ -320,8 +321,8 @@ def parse_record(data: bytes, name: str) -> JobRecord:
     except ValueError as error:
         problem = error_summary(error) if isinstance(error, ValidationError) else str(error)
         raise ClusterError(
-            f"{name} is no record of a job: {problem}. Was it written by another version of "
-            "transloom? Its log is next to it, in log.txt"
+            f"{name} is no record of a job: {problem}. If another version of transloom wrote this "
+            "file, read it with that version. The job's log is log.txt in the same folder"
         ) from error
 
 

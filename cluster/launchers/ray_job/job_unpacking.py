@@ -38,7 +38,7 @@ class UnpackedJob:
 
     Attributes:
         words: the command line of an attempt, without the program.
-        view: creates the runner's view of the cluster.
+        view: function that creates the runner's view of the cluster.
     """
 
     job_id: str
@@ -57,7 +57,10 @@ def unpack_job(payload: Path) -> UnpackedJob:
     try:
         sent = JobPayload.model_validate(parse_object(read_regular(payload, LIMITS.bytes), LIMITS))
     except ValidationError as error:
-        raise ClusterError(f"{payload} is no job: {error_summary(error)}") from error
+        raise ClusterError(
+            f"The submitted file {payload} is no valid job: {error_summary(error)}. Submit the job "
+            "with the version of transloom that this node has"
+        ) from error
     request, job_id = sent.request, sent.id
     _check_code(request)
     file = Path(request.environment_file) if request.environment_file else None
@@ -97,9 +100,9 @@ def _check_code(request: JobRequest) -> None:
     found = digest_of(INSTALLATION)
     if found != request.digest:
         raise ClusterError(
-            f"This node imports transloom from {INSTALLATION} with the digest {found[:16]}…, and "
-            f"what was submitted has {request.digest[:16]}…: remove the other transloom from the "
-            "PYTHONPATH of `ray start`, or install the same there"
+            f"This node imports transloom from {INSTALLATION}, whose digest is {found[:16]}…, but "
+            f"the job requires digest {request.digest[:16]}…. Remove the other transloom from the "
+            "PYTHONPATH of `ray start`, or install the submitted version on this node"
         )
 
 
@@ -116,7 +119,7 @@ def _run_folder(request: JobRequest) -> Path:
     if problem := write_problem(run):
         raise ClusterError(
             f"{node} cannot write the run's folder {run}: {problem}. Name another folder with "
-            "--run PATH, on storage that all nodes may write"
+            "--run PATH, on storage that all nodes can write to"
         )
     return run
 
@@ -128,7 +131,7 @@ def _view() -> QueueView:
 
 
 def _link_record_to_logs(job: JobFolder, job_id: str) -> None:
-    """Let clients read the record through the dashboard, which serves Ray's log files.
+    """Link the record into Ray's log directory, so that clients can read it through the dashboard.
 
     A link suffices: Ray 2.60.0 follows links in its log directory (log_agent.py).
     """

@@ -3,9 +3,9 @@
     unfinished jobs with their states ─────────┐
     nodes with free and total resources ───────┴─▶ `waiting_reason` ──▶ begin, or wait for a reason
 
-Each runner decides independently, and all come to the same decision. Only the first waiting job may
-begin, and it leaves free what jobs in state STARTING have yet to reserve. So small jobs cannot
-overtake a large job forever.
+Each job's runner evaluates the queue independently, and all runners reach the same decision. Only
+the first waiting job may begin. This job must leave free the resources that jobs in state STARTING
+have not reserved yet. Small jobs therefore cannot overtake a large job forever.
 """
 
 import math
@@ -27,9 +27,9 @@ class QueuedJob:
 
     Attributes:
         submitted: time of its submission, in seconds since the epoch.
-        state: the state in its record. Without a record, it is PENDING if its runner may still
-            begin, else RUNNING.
-        needs: None without a record.
+        state: the state in the job's record. A job without a record is PENDING if its runner may
+            still start, and RUNNING otherwise.
+        needs: resources that the job needs; None if the job has no record.
     """
 
     id: str
@@ -82,12 +82,12 @@ def waiting_reason(
         return ""
     words = [f"it needs {needs}", f"free is {_amounts([node.free for node in nodes])}"]
     if begun:
-        words.append(f"{counted(len(begun), 'job')} that begins has yet to reserve its part of it")
+        words.append(f"of this, {counted(len(begun), 'starting job')} will reserve a part")
     _, ranks_ever = _reserve(needs, [replace(node, free=node.total) for node in nodes])
     if not ahead and ranks_ever < needs.ranks:
         words.append(
-            f"the whole cluster has {_amounts([node.total for node in nodes])}: it waits for nodes "
-            "to be added"
+            f"the whole cluster has only {_amounts([node.total for node in nodes])}, so the job "
+            "waits for more nodes"
         )
     if ahead:
         names = ", ".join(job.id for job in sorted(ahead, key=lambda job: job.queue_position))

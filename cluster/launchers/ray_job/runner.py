@@ -47,7 +47,7 @@ from trainer.runs.folder import RunFolder
 POLL_SECONDS = 0.5
 QUEUE_SECONDS = 2.0
 MAX_REASON_CHARACTERS = 500
-# Time for which the head may fail to answer a waiting job.
+# Seconds for which Ray's head may fail to answer before a waiting job fails.
 HEAD_TIMEOUT_SECONDS = 120.0
 SIGNALLED = 128  # exit codes above represent signals
 
@@ -67,10 +67,11 @@ class JobRunner:
         """Write the first record of the job.
 
         Args:
-            words: the command line of an attempt, without the program.
-            command: starts a process that waits for these words (`training_process.read_argv`).
-            view: creates the view of the cluster.
-            ready: such a process for the first attempt, already started; None to start one.
+            words: command line of an attempt, without the program.
+            command: command that starts a process, which then waits for `words`
+                (`training_process.read_argv`).
+            view: function that creates the view of the cluster.
+            ready: process for the first attempt that already waits for `words`; None to start one.
         """
         self._run = RunFolder(Path(request.run))
         self._folder = JobFolder.of(self._run.path, job_id)
@@ -130,13 +131,13 @@ class JobRunner:
                 return (
                     "FAILED",
                     code,
-                    f"{counted(budget.failures, 'attempt')} in a row left with code {code} and got "
-                    f"no further than step {budget.furthest_step} (cluster.retries is {retries}); "
-                    f"the last line is: {why}",
+                    f"{counted(budget.failures, 'attempt')} in a row got no further than step "
+                    f"{budget.furthest_step}, and the last one ended with exit code {code} "
+                    f"(cluster.retries is {retries}). The last line of its output is: {why}",
                 )
             self._log.write_line(
-                f"job: left with exit code {code} at step {step} and is restarted "
-                f"({counted(budget.failures, 'time')} without progress, of {retries})"
+                f"job: the attempt ended with exit code {code} at step {step}; restarting "
+                f"({budget.failures} of {retries} retries without a new step)"
             )
             self._write(state="WAITING", waits_for="its turn")
 
@@ -148,22 +149,22 @@ class JobRunner:
         cause = ", often sent because memory ran out" if name == "SIGKILL" else ""
         checkpoints = list_checkpoints(self._run.checkpoints)
         newest = (
-            f"The newest checkpoint is {checkpoints[-1]}: `transloom jobs retry {self._record.id}` "
-            "continues from there"
+            f"To continue from the newest checkpoint, {checkpoints[-1]}, run `transloom jobs retry "
+            f"{self._record.id}`"
             if checkpoints
-            else f"It left no checkpoint: `transloom jobs retry {self._record.id}` starts the run "
-            "over"
+            else "There is no checkpoint. To start the run over, use `transloom jobs retry "
+            f"{self._record.id}`"
         )
         text = (
             f"The driver was killed by {name} (exit code {code}{cause}) after step "
-            f"{self._record.attempts[-1].step}. {newest}. A job with {code} in "
-            "cluster.retry_exit_codes does so automatically"
+            f"{self._record.attempts[-1].step}. {newest}. Add {code} to cluster.retry_exit_codes "
+            "to retry automatically"
         )
         self._log.write_line(f"error: {text}")
         return text
 
     def _wait_for_room(self, view: QueueView) -> None:
-        """Wait until it is this job's turn, or a user asks it to stop.
+        """Wait until the cluster has room for this job, or a user asks the job to stop.
 
         Raises:
             ClusterError: the job must wait, but was submitted with --no-wait.
@@ -212,7 +213,7 @@ class JobRunner:
         child.begin(
             argv_line(self._words, self._working_folder(), as_variable(self._request.invocation))
         )
-        owns_run = False  # until then, changes in the folder come from others
+        owns_run = False  # before the child owns the run, changes in the folder come from others
         while (code := child.wait(POLL_SECONDS)) is None:
             owns_run = owns_run or self._is_owner(child)
             if owns_run:
@@ -220,7 +221,9 @@ class JobRunner:
                 if self._record.state == "STARTING" and self._recorded_bytes() != size:
                     self._write(state="RUNNING")
             self._renew()
-        self._is_owner(child)  # for a child that ended too fast to be seen above
+        self._is_owner(
+            child
+        )  # for a child that ended before the loop noticed that it owned the run
         ended = attempt.model_copy(
             update={
                 "ended": time.time(),
@@ -292,9 +295,9 @@ def run(payload: Path, command: Sequence[str], ready: "subprocess.Popen[bytes] |
     """Run the submitted job and return its exit code.
 
     Args:
-        payload: the file with the job's id and request.
-        command: starts a process that waits for the arguments of its training.
-        ready: such a process, already started; None to start one later.
+        payload: file with the job's id and request.
+        command: command that starts a process, which then waits for its arguments.
+        ready: process that already waits for its arguments; None to start one later.
     """
     from cluster.launchers.ray_job.job_unpacking import unpack_job
 

@@ -26,9 +26,10 @@ class JobSummary:
 
     Attributes:
         job: Ray's information; None if only the run's folder was read.
-        record: the record of its runner; None if none exists yet, or it cannot be read from here.
-        lost: whether its processes are lost without having recorded its end.
-        folder: the folder of its record and log, as the nodes see it.
+        record: the record that the job's runner keeps; None if there is no record yet, or this
+            machine cannot read it.
+        lost: whether the job's processes have ended without recording the end of the job.
+        folder: the folder of the job's record and log, as the nodes see it.
     """
 
     job: Job | None

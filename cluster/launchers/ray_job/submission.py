@@ -96,13 +96,13 @@ class SubmittedJob:
 
 
 class SubmissionListener(Protocol):
-    """Receives the warnings and the progress of a submission."""
+    """Receiver of the warnings and the progress of a submission."""
 
     def warn(self, text: str) -> None:
         """Show a warning, such as an open endpoint of the cluster or scarce memory."""
 
     def progress(self, text: str) -> None:
-        """Show the step that begins now; it may take seconds."""
+        """Show the step of the submission that begins now, and that may take seconds."""
 
 
 def submit(
@@ -139,8 +139,8 @@ def build_request(wanted: SubmitOptions) -> tuple[Recipe, JobRequest]:
     run = (wanted.run or RUNS / run_name(path, overrides)).absolute()
     if wanted.environment_file and not wanted.environment_file.is_absolute():
         raise ClusterError(
-            f"--env-file {wanted.environment_file} is read on the nodes, which do not know this "
-            "folder: give its absolute path there"
+            f"--env-file {wanted.environment_file} is a relative path, but the nodes read the "
+            "file. Give the absolute path of the file on the nodes"
         )
     config = recipe.cluster
     request = JobRequest(
@@ -224,7 +224,7 @@ def job_environment(
 ) -> dict[str, str]:
     """Return additional environment variables of a job's processes, without secrets.
 
-    Other users of the cluster can read them.
+    Other users of the cluster can read these variables.
 
     Args:
         notice: called with a message if W&B's key seems to be missing.
@@ -237,9 +237,9 @@ def job_environment(
         environment |= file_reference(Path(request.environment_file), request.environment, welcome)
     elif mode == "online" and WANDB_KEY not in request.environment:
         notice(
-            f"tracking.wandb is online, and neither --env-file nor --env {WANDB_KEY} is given: the "
-            "node of rank 0 needs the key in the environment of its `ray start`, or a login by "
-            "`wandb login`"
+            f"tracking.wandb is online, and neither --env-file nor --env {WANDB_KEY} is given. On "
+            "the node of rank 0, set this key in the environment of `ray start`, or run `wandb "
+            "login`"
         )
     return environment
 
@@ -251,15 +251,15 @@ def resubmit(
     folder: Path | None,
     entry_point: str,
 ) -> SubmittedJob:
-    """Submit the same request again: the recipe unchanged, with the transloom of this machine.
+    """Submit a job's request again, with the unchanged recipe and this machine's transloom.
 
     Args:
         folder: folder of the former job, which may hold the extensions that were sent with it.
         entry_point: see `submit`.
 
     Raises:
-        ClusterError: as `send`.
-        RunMismatchError: as `rebuild_request`.
+        ClusterError: see `send`.
+        RunMismatchError: see `rebuild_request`.
     """
     recipe, again = rebuild_request(request, folder)
     return send(
@@ -268,10 +268,10 @@ def resubmit(
 
 
 def rebuild_request(request: JobRequest, folder: Path | None) -> tuple[Recipe, JobRequest]:
-    """Build the request for another job like a former one (no network access).
+    """Build a request that repeats a former job (no network access).
 
-    A job's record is untrusted, like its run: on this machine and on the nodes, extensions come
-    from the user's own environment.
+    A job's record is untrusted, like its run. Extensions therefore come from the user's
+    environment, on this machine and on the nodes.
 
     Args:
         request: the request of the former job.

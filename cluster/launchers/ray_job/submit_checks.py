@@ -1,11 +1,11 @@
-"""Checks before a job is submitted: the head node can run it, and no other process uses its run.
+"""Check before submission that the head node can run a job, and that its run is not in use.
 
-The head node is checked by the results of `cluster.ray.head_probe`. Other nodes may lack more,
-which only the job itself reports.
+The results of `cluster.ray.head_probe` show whether the head node can run the job. Only the job
+itself can report problems of other nodes.
 
-Processes that use the run are found through the run's folder, if that is visible from here, and
-among the jobs of the cluster. These checks can miss a job that starts after them or trains on
-another cluster. The run's lease then refuses one of the jobs on its node.
+The run's folder, if this machine sees it, and the jobs of the cluster show which processes use the
+run. These checks can miss a job that starts later or trains on another cluster. In that case, the
+run's lease refuses one of the two jobs when it starts.
 """
 
 from collections.abc import Callable
@@ -23,7 +23,7 @@ from cluster.ray.exposure import HeadProbe
 from trainer.record.run_status import RECORD_BYTES_IN_LIST, is_run, run_status_of
 
 PYTHONS = ((3, 11), (3, 13))  # the first and the last supported version
-_OTHERWISE = "The same command continues the run then. Or train another run with --run PATH"
+_OTHERWISE = "Then the same command continues the run. To train another run, use --run PATH"
 
 
 def check_head(
@@ -43,13 +43,13 @@ def check_head(
     if not PYTHONS[0] <= _minor(seen.python) <= PYTHONS[1]:
         first, last = (".".join(map(str, version)) for version in PYTHONS)
         raise ClusterError(
-            f"{head} runs Ray with Python {seen.python}, and transloom needs {first} to {last}: "
-            "start its Ray from such an environment"
+            f"{head} runs Ray with Python {seen.python}, but transloom needs {first} to {last}. "
+            "Start Ray there from an environment with one of these Python versions"
         )
     if missing := [name for name in CHECKED_PACKAGES if seen.versions.get(name) is None]:
         raise ClusterError(
-            f"{head} has no {' and no '.join(missing)} in the environment of its Ray: install "
-            "transloom's requirements there, from the same lock file; see docs/clusters.md"
+            f"{head} has no {' and no '.join(missing)} in the environment of its Ray. Install "
+            "transloom's requirements there from the same lock file, as in docs/clusters.md"
         )
     if not any(seen.folders.values()):
         raise ClusterError(request.missing_folders_text(head))
@@ -57,13 +57,13 @@ def check_head(
         if problem := seen.unwritable.get(folder):
             raise ClusterError(
                 f"{head} cannot write the run's folder {request.run}: {problem}. Name another "
-                "folder with --run PATH, on storage that all nodes may write"
+                "folder with --run PATH, on storage that all nodes can write to"
             )
     for name in CHECKED_PACKAGES:
         here, there = version_of(name), seen.versions[name]
         if here != there:
             notice(
-                f"{head} has {name} {there}, this machine {here or 'none'}: the run uses "
+                f"{head} has {name} {there}, but this machine has {here or 'none'}. The run uses "
                 "the nodes' version"
             )
 
@@ -72,7 +72,7 @@ def check_jobs(address: str, run: str) -> None:
     """Check that no job of a cluster trains a run, or waits to train it.
 
     Raises:
-        ClusterError: a job does; the message has the command that stops it.
+        ClusterError: a job uses the run; the message has the command that stops the job.
     """
     for job in jobs.list_jobs(address):
         if job.finished or RUNNER_KEY not in job.metadata:
@@ -82,16 +82,17 @@ def check_jobs(address: str, run: str) -> None:
         found = job_summary_of(address, job.id)  # shows the end before Ray does
         if not found.finished:
             raise ClusterError(
-                f"The run {run} is in use by the job {job.id} ({found.status}). Stop it with a "
-                f"checkpoint by `transloom jobs stop {job.id} --address {address}`. {_OTHERWISE}"
+                f"The run {run} is in use by the job {job.id} ({found.status}). To stop it "
+                f"with a checkpoint, run `transloom jobs stop {job.id} --address {address}`. "
+                f"{_OTHERWISE}"
             )
 
 
 def check_folder(run: Path) -> None:
-    """Check that no process trains the run in a folder, as far as that is visible from here.
+    """Check that no process trains the run in a folder, as far as this machine can see.
 
     Raises:
-        ClusterError: a process does; the message has the command that stops the run.
+        ClusterError: a process trains the run; the message has the command that stops the run.
     """
     if not is_run(run):
         return
@@ -105,7 +106,7 @@ def check_folder(run: Path) -> None:
             job, stop = f"the job {record.id}, ", f"transloom jobs stop {run}"
     raise ClusterError(
         f"The run {run} is in use by {job}process {owner.process} on {owner.host} (since "
-        f"{owner.since}). Stop it with a checkpoint by `{stop}`. {_OTHERWISE}"
+        f"{owner.since}). To stop it with a checkpoint, run `{stop}`. {_OTHERWISE}"
     )
 
 

@@ -1,12 +1,12 @@
-"""The training process of a job: it imports first, and reads its arguments later.
+"""The training process of a job, which imports its modules first and reads its arguments later.
 
 ::
 
     python -c …      imports the entry point, waits for its arguments, runs `transloom train`
 
-Importing takes seconds, which pass while the job waits for capacity. The client names the entry
-point, a module of the command line with a function `main`. Therefore this package does not import
-the command line itself.
+Importing takes seconds, which the process spends while the job waits for capacity. The client names
+the entry point: the module of the command line, which has a function `main`. This package therefore
+does not import the command line itself.
 """
 
 import json
@@ -16,10 +16,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-# Our packages come first on the path, before directories with packages of the same names. -P:
-# Python imports nothing from the directory in which a process starts.
+# Code that puts our packages first on the path, before directories with packages of the same names.
+# With -P, Python imports nothing from the directory in which a process starts.
 IMPORT_OWN_PACKAGES = "from cluster.packages import import_own_packages; import_own_packages(); "
-NO_ARGV = 75  # the exit code of a process that never got its arguments
+NO_ARGV = 75  # exit code of a process that received no arguments
 
 
 def training_command(entry_point: str) -> list[str]:
@@ -60,7 +60,7 @@ def argv_line(words: Sequence[str], folder: Path, environment: Mapping[str, str]
 
 
 def read_argv() -> None:
-    """Wait for a line of arguments and apply it; exit if none arrives.
+    """Wait for a line of arguments and apply it; exit if standard input ends without one.
 
     The line sets the command line, the working directory and environment variables; see
     `argv_line`.

@@ -165,7 +165,7 @@ def test_a_trace_fits_a_terminal_of_80_columns(trained, transloom):
     assert max(len(line.rstrip()) for line in output.splitlines()) <= 80
     assert "equal to the record" in output
     assert "not in the record" in output
-    assert "1 of 2 steps in the record, and equal to it." in output
+    assert "1 of 2 steps are recorded, with equal digests." in output
     (step,) = trained.trace(STEPS)
     slot = step["slots"][0]
     assert f"{slot['digest'][:16]}…  {' '.join(map(str, slot['sample_ids'][:6]))}" in output

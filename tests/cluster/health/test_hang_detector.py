@@ -52,15 +52,15 @@ def test_the_rank_that_has_not_entered_the_latest_phase_is_named():
     assert hung(detector, 11.0) is None  # rank 0 waits for longer than a step may take, for rank 1
     assert hung(detector, 41.0) == (
         "Rank 1 on node b hangs: it has been in phase validation of step 24 for 41 s, while others "
-        "are in phase step of step 25 (epoch 0, window 3). If it may take so long, raise "
-        "cluster.deadlines.validation_seconds, which is 40"
+        "are in phase step of step 25 (epoch 0, window 3). If this phase can take that "
+        "long, raise cluster.deadlines.validation_seconds, which is 40 s"
     )
 
 
 def test_ranks_that_are_equally_far_are_all_meant():
     position = Position("step", 25, "epoch 0, window 3")
     text = hung(detector_at(position, position), 11.0)
-    assert "in phase step of step 25 (epoch 0, window 3) for 11 s, as all ranks have." in text
+    assert "in phase step of step 25 (epoch 0, window 3) for 11 s, like all other ranks." in text
     assert "cluster.deadlines.step_seconds, which is 10" in text
 
 
@@ -83,7 +83,7 @@ def test_a_process_that_does_not_answer_is_named_whatever_its_phase():
     error = detector.hung([0, 1], 6.0)
     assert str(error) == (
         "Rank 1 on node b has not answered for 5 s, in phase validation of step 24. If its machine "
-        "may be as busy as that, raise cluster.deadlines.answer_seconds"
+        "can be too busy to answer in time, raise cluster.deadlines.answer_seconds"
     )
 
 
@@ -130,7 +130,7 @@ def test_the_deadline_of_a_step_follows_from_the_steps_before(steps, deadline):
     text = hung(detector, now + deadline + 1)
     assert f"has been in phase step of step {step} for {deadline + 1:g} s" in text
     if deadline < 600:
-        assert f"The deadline is {deadline:g} s" in text
+        assert f"The deadline of {deadline:g} s was computed" in text
         assert "cluster.deadlines.adaptive_step=false" in text
     else:
         assert "raise cluster.deadlines.step_seconds, which is 600" in text

@@ -273,7 +273,7 @@ def test_a_recipe_that_comes_with_transloom(transloom):
     """One with relative paths is refused, with what to say instead; then it is taken."""
     shared = "cluster.kubernetes.volumes=[{claim: shared, path: /shared}]"
     image = "cluster.kubernetes.image=transloom:cpu"
-    with pytest.raises(RecipeError, match=r"use data\.dataset= and a path below one"):
+    with pytest.raises(RecipeError, match=r"Use data\.dataset= with a path below one"):
         transloom("deploy", "kuberay", "phrasebook", shared, image)
     dataset = "data.dataset=/shared/datasets/phrasebook"
     _, job = documents(transloom, "phrasebook", shared, image, dataset)

@@ -121,7 +121,7 @@ def test_a_folder_that_slurm_would_misread_is_refused(recipe_file, name):
     with pytest.raises(ClusterError) as error:
         script_in(recipe_file, Path("/shared") / name)
     assert repr(f"/shared/{name}") in str(error.value)
-    assert "run the command in a folder whose path has no line end" in str(error.value)
+    assert "Run the command in a folder whose path has no line end" in str(error.value)
 
 
 def test_names_of_files_are_single_words_of_the_shell(recipe_file, tmp_path):
@@ -153,18 +153,18 @@ def test_bash_can_read_it(recipe_file, nodes):
     [
         (
             ["cluster.slurm.nodes=3", "cluster.ranks=2"],
-            "cluster.slurm.nodes is 3, but cluster.ranks is 2: some nodes would have no rank. "
-            "Ask for at most 2 nodes",
+            "cluster.slurm.nodes is 3, but cluster.ranks is 2, so some nodes would have no "
+            "rank. Set cluster.slurm.nodes to at most 2",
         ),
         (
             ["cluster.slurm.cpus_per_node=1", "cluster.ranks=4", "cluster.cpus_per_rank=1"],
             "cluster.slurm.cpus_per_node is 1, but 4 ranks and 1 data worker of a node reserve "
-            "4 CPUs: ask for at least 4",
+            "4 CPUs. Set it to at least 4",
         ),
         (
             ["cluster.slurm.time_limit_minutes=4"],
-            "cluster.slurm.time_limit_minutes is 4, but the job is asked to stop 180 s before its "
-            "end (cluster.grace_seconds and 60): ask for at least 5 minutes",
+            "cluster.slurm.time_limit_minutes is 4, but the job is asked to stop 180 s before this "
+            "limit (cluster.grace_seconds plus 60 s). Set the limit to at least 5 minutes",
         ),
         (["cluster.slurm.partition=a b"], "cluster.slurm.partition is 'a b'"),
         (['cluster.slurm.options=["--mem=1G\\nrm -r x"]'], "cluster.slurm.options.0 is"),

@@ -58,7 +58,7 @@ def test_who_holds_the_room_is_told_and_the_run_would_wait():
 def test_what_no_waiting_helps_against_is_refused(ranks):
     (problem,) = capacity_problems(recipe(ranks), FACTS)
     assert problem.refuses
-    assert "needs 5 ranks of 1 CPU each, and the cluster has capacity for 4 in all" in problem.text
+    assert "needs 5 ranks of 1 CPU each, but the cluster has capacity for only 4" in problem.text
 
 
 def test_resources_and_labels_are_told():

@@ -30,9 +30,9 @@ def test_nothing_is_wrong_with_a_node_that_is_as_this_one():
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"python": "3.9.1"}, ["Python 3.9.1", "this machine 3."]),
+        ({"python": "3.9.1"}, ["Python 3.9.1", "this machine has 3."]),
         ({"versions": {**HERE.versions, "torch": "1.13.0"}}, ["torch 1.13.0", "same lock"]),
-        ({"versions": {**HERE.versions, "ray": None}}, ["ray not at all", "install"]),
+        ({"versions": {**HERE.versions, "ray": None}}, ["no ray", "Install"]),
         ({"code": None}, [f"no transloom at {INSTALLATION}", "same path"]),
         ({"code": "0" * 64}, ["another transloom", "000000000000…", str(HERE.code)[:12]]),
         ({"folder": "No such file or directory"}, [str(RUN), "No such file", "--run PATH"]),

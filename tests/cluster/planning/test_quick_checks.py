@@ -154,7 +154,7 @@ def test_a_folder_that_may_not_be_entered_is_named(tmp_path):
         (problem,) = run_folder_problems(RunFolder(tmp_path / "closed" / "runs" / "new"))
     finally:
         os.seteuid(0)
-    assert "this is user" in problem.text
+    assert "this process runs as user" in problem.text
 
 
 @pytest.mark.parametrize(
@@ -222,7 +222,7 @@ def test_gpus_that_are_not_there(phrasebook, tmp_path, monkeypatch):
     monkeypatch.setattr(private, "machine_gpus", lambda: 1)
     recipe = changed(phrasebook, cluster={"ranks": 2, "gpus_per_rank": 1})
     (text,) = refusals(quick_check(recipe, RunFolder(tmp_path / "run")))
-    assert "needs 2 GPUs, and Ray finds 1 here" in text
+    assert "needs 2 GPUs, but Ray finds 1 here" in text
 
 
 def test_packages_of_other_versions_are_told(phrasebook, tmp_path, monkeypatch):
@@ -231,7 +231,7 @@ def test_packages_of_other_versions_are_told(phrasebook, tmp_path, monkeypatch):
     checked = quick_check(tiny_recipe(phrasebook), RunFolder(tmp_path / "run"))
     checked.require()  # they may train
     assert [text.split()[0] for text in checked.notices] == ["torch", "ray"]
-    assert "transloom was made for 1.0" in checked.notices[0]
+    assert "transloom requires version 1.0" in checked.notices[0]
 
 
 NEWER = ("model.key_value_heads=2", "model.activation=swiglu", "model.norm_kind=rms")

@@ -86,7 +86,7 @@ def test_a_silent_rank_does_not_hide_the_error(group):
 def test_a_rank_that_does_not_tell_what_it_did_last_is_named(group):
     poll = group(None, None, silent=1).poll()
     assert isinstance(poll.failure, RankLostError)
-    assert str(poll.failure).startswith("Rank 1 on node a has returned, but has not sent its last")
+    assert str(poll.failure).startswith("Rank 1 on node a has finished training, but has not sent")
     assert poll.outcomes is None
 
 
@@ -249,7 +249,7 @@ def test_a_rank_that_does_not_start_in_time_is_named(story, late):
     told.clock.now = 50.0
     failure = told.group.poll().failure
     assert isinstance(failure, RankHungError)
-    assert str(failure) == f"Rank {late} has not started within 50 s"
+    assert f"Rank {late} has not started within 50 s. If" in str(failure)
 
 
 def test_a_rank_that_dies_before_it_trains_is_named(story):
@@ -425,4 +425,5 @@ def test_how_long_last_reports_are_waited_for(story, fails):
     if fails:
         assert isinstance(poll.failure, NonFiniteLossError)
     else:
-        assert "Rank 1 has returned, but has not sent its last reports for 7 s" in str(poll.failure)
+        late = "Rank 1 has finished training, but has not sent its last reports within 7 s"
+        assert late in str(poll.failure)

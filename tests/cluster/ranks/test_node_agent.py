@@ -253,7 +253,7 @@ def test_a_folder_of_the_same_name_that_is_not_shared_is_found_out(agents, tmp_p
     twin.mkdir()
     agents.by_node[node] = Twin(agents.by_node[node], twin)
     (problem,) = agents.check(tmp_path, tmp_path)
-    assert "files that it writes there are not visible here" in problem
+    assert "files that the node writes there are not visible" in problem
 
 
 @pytest.mark.parametrize("theirs", ["changed", "older"])

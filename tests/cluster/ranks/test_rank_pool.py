@@ -168,7 +168,11 @@ def test_the_stacks_of_every_rank_are_known_or_why_not(supply):
     stacks = ranks.stacks()
     assert list(stacks) == [0, 1, 2]
     assert stacks[2] == "stacks of process 2"
-    assert stacks[0] == stacks[1] == "The process does not exist, or its node is silent.\n"
+    assert (
+        stacks[0]
+        == stacks[1]
+        == "No stacks: the process does not exist, or its node did not answer.\n"
+    )
 
 
 def test_usage_is_asked_of_the_nodes_of_the_group(supply):

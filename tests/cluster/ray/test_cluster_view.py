@@ -87,7 +87,7 @@ def test_that_the_head_is_away_and_that_it_is_back_is_said_once(view, clock, hea
         clock.now += WARN_AFTER_SECONDS + 1
         view.nodes()
     (away,) = notices
-    assert "has not answered for 5 s: waiting for it, up to 45 s in all" in away
+    assert "has not answered for 5 s; waiting for it for up to 45 s in total" in away
     head.come()
     assert view.query_nodes() == {"a": HERE}
     view.query_nodes()

@@ -64,6 +64,6 @@ def test_a_node_without_ranks_is_left_alone(node):
 
 def test_a_cluster_that_refuses_is_told(node):
     node.titles, node.code = [RANK, RANK], 1
-    with pytest.raises(ClusterError, match="does not drain this node: refused"):
+    with pytest.raises(ClusterError, match="refused to drain this node: refused"):
         drain_own_node(90)
     assert node.pauses == 0

@@ -20,7 +20,9 @@ from cluster.ray.jobs import list_jobs, stop_job
 from cluster.ray.session import ray_session
 
 TOKEN = r"answers without a token.*RAY_AUTH_MODE=token"
-FOLDER = r"other users may (enter|replace).*RAY_TMPDIR to a folder of mode 0700 before `ray start`"
+FOLDER = (
+    r"other users may (enter|replace).*before `ray start`, set RAY_TMPDIR to a folder of mode 0700"
+)
 
 
 @pytest.fixture(scope="module")

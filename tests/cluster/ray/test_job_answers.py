@@ -127,8 +127,12 @@ def test_without_files_nothing_travels(client, tmp_path):
         (URLError("connection refused"), None, "No Ray dashboard answers at .*connection refused"),
         (BadStatusLine("\x00"), None, "the server there does not speak HTTP"),
         (RuntimeError("status code 404"), "mine", f"knows no job mine.*--address {ADDRESS}"),
-        (RuntimeError("status code 404"), None, "refused: status code 404"),
-        (RuntimeError("failed\nTraceback\nValueError: first\nTypeError: last"), "j", "ed: last$"),
+        (RuntimeError("status code 404"), None, "refused the request: status code 404"),
+        (
+            RuntimeError("failed\nTraceback\nValueError: first\nTypeError: last"),
+            "j",
+            "request: last$",
+        ),
     ],
     ids=["token", "away", "no HTTP", "unknown job", "no job asked for", "traceback"],
 )

@@ -241,7 +241,7 @@ def test_another_server_is_no_dashboard(
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         address = f"http://127.0.0.1:{server.server_port}"
         try:
-            with pytest.raises(ClusterError, match=r"(no|No) Ray dashboard.*8265"):
+            with pytest.raises(ClusterError, match=r"(not a|No) Ray dashboard.*8265"):
                 ask(address)
         finally:
             server.shutdown()

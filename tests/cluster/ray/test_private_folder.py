@@ -96,7 +96,7 @@ def test_ray_tmpdir_must_be_short_and_nobody_elses_to_change(
     long = parent / ("x" * LONGEST_PARENT)
     monkeypatch.setenv("RAY_TMPDIR", str(long))
     length = len(str(long))
-    with pytest.raises(ClusterError, match=f"has {length} bytes, and with more than "):
+    with pytest.raises(ClusterError, match=f"has {length} bytes, but may have at most "):
         PrivateFolder()
     monkeypatch.setenv("RAY_TMPDIR", "/proc/nowhere")
     with pytest.raises(OSError, match="nowhere"):

@@ -231,7 +231,7 @@ def test_ranks_that_do_not_leave_in_time_are_killed(scripted, seconds_ago, leave
     said = [text for text in run.listener.notices if "leave" in text or "left" in text]
     assert said[0] == "SIGTERM was received: the ranks leave after a checkpoint"
     assert len(said) == 2 + (leaves_in is not None)
-    assert said[-1].startswith("the ranks have not left in time: they are killed")
+    assert said[-1].startswith("the ranks have not left in time and are killed")
 
 
 def test_only_nodes_of_the_ranks_and_of_the_driver_make_ranks_leave(scripted):

@@ -35,7 +35,7 @@ def test_a_signal_before_the_run_ends_the_process_as_preempted_and_says_so(numbe
     done = after("exit_on_signal_before_run", number)
     assert done.returncode == EXIT_PREEMPTED
     assert done.stderr == (
-        f"{number.name} was received before the run began: the same command starts it\n"
+        f"{number.name} was received before the run began. Run the same command again to start it\n"
     )
     assert done.stdout == ""
 

@@ -53,7 +53,7 @@ def test_what_the_cluster_has_is_said_when_room_was_waited_for_in_vain():
     said = str(no_capacity_error("there is capacity for 2 ranks", config, nodes))
     assert said.startswith(
         "After 20 s there is capacity for 2 ranks, each with 1 CPU and 0 GPUs. The cluster has 8 "
-        "CPUs and 0 GPUs in all"
+        "CPUs and 0 GPUs in total"
     )
 
 
@@ -139,7 +139,7 @@ def test_a_run_whose_room_is_drained_leaves_and_one_that_lost_it_fails(
             scripted.view.before["a"] = replace(scripted.view.before["a"], leaves_at=2e9)
         with ending:
             assert scripted.loop.run() == "preempted"
-    left = "there is capacity for 0 ranks, and the run needs at least 1: the run leaves"
+    left = "there is capacity for 0 ranks, but the run needs at least 1: the run leaves"
     assert (left in scripted.listener.notices) == drained
 
 
@@ -227,7 +227,7 @@ def test_damage_that_ranks_find_sets_the_checkpoint_aside(scripted):
     # The ranks hash what they start from, unless all has been hashed before they start.
     assert [job.verify_checkpoint for job in jobs] == [True, False, True]
     assert newer.with_name(f"damaged-{newer.name}").exists()
-    assert any("is now damaged-step-00000007" in text for text in run.listener.notices)
+    assert any("was renamed to damaged-step-00000007" in text for text in run.listener.notices)
 
 
 def test_damage_of_the_only_checkpoint_ends_the_run(scripted):
@@ -306,7 +306,7 @@ def test_waiting_for_room_is_said_once(scripted):
         assert run.loop.run() == "finished"
     waiting = [text for text in run.listener.notices if "waiting" in text]
     assert waiting == [
-        "there is capacity for 0 ranks, and the run needs at least 2: waiting for up to 600 s"
+        "there is capacity for 0 ranks, but the run needs at least 2: waiting for up to 600 s"
     ]
     assert run.supply.groups[0].nodes == ["a", "b"]
 

@@ -146,7 +146,7 @@ def test_the_end_of_a_run_counts_only_if_its_checkpoint_is_whole(at_step_20, dam
     (newest / damaged).write_bytes(b"damaged")
     is_left, notices = left()
     assert is_left
-    assert "it is now damaged-step-00000020, and the one before it is used" in notices[0]
+    assert "it was renamed to damaged-step-00000020, and the previous" in notices[0]
 
 
 def test_ranks_start_after_a_window_that_lost_a_shard(phrasebook, tmp_path):

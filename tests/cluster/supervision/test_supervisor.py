@@ -109,7 +109,7 @@ def test_ranks_beyond_the_cores_are_warned_of(folder):
     wanted = supervisor._embedded_ray(ClusterConfig(ranks=there + 2), heard)
     assert wanted.cpus == there + 2
     assert f"{there + 2} ranks" in heard.notices[0]
-    assert f"share the {there} of this machine" in heard.notices[0]
+    assert f"this machine has only {there}" in heard.notices[0]
     supervisor._embedded_ray(ClusterConfig(ranks=there + 2, address="auto"), heard)
     assert len(heard.notices) == 1  # on a cluster nodes may come
 
@@ -123,8 +123,8 @@ def test_labels_and_resources_count_on_a_cluster_only():
     here = supervisor._on_this_machine(config, heard)
     assert (here.node_labels, here.resources_of_a_rank) == ({}, {"CPU": 1.0})
     assert heard.notices == [
-        "cluster.node_labels (pool train) and cluster.resources_per_rank (rack 1.0) apply only "
-        "on a cluster, and this run uses this machine alone"
+        "ignoring cluster.node_labels (pool train) and cluster.resources_per_rank (rack 1.0), "
+        "because this run uses only this machine, without a cluster"
     ]
 
 

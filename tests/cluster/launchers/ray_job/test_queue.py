@@ -42,7 +42,7 @@ def test_a_gpu_is_taken_where_it_is() -> None:
     assert waiting_reason("mine", needs(2, gpus=1), [MINE], [node]) == ""
     told = waiting_reason("mine", needs(3, gpus=1), [MINE], [node])
     assert "it needs 3 × (1 CPU and 1 GPU); free is 4 CPU and 2 GPU on 1 node" in told
-    assert "the whole cluster has 4 CPU and 2 GPU on 1 node: it waits for nodes" in told
+    assert "the whole cluster has only 4 CPU and 2 GPU on 1 node, so the job waits" in told
 
 
 def test_resources_of_racks_and_labels_of_nodes_count() -> None:
@@ -59,7 +59,7 @@ def test_resources_of_racks_and_labels_of_nodes_count() -> None:
     for nodes_here in ([other], [NodeCapacity({"CPU": 4.0}, {"CPU": 4.0}, {"pool": "train"})]):
         told = waiting_reason("mine", wanted, [MINE], nodes_here)
         assert "it needs 2 × (1 CPU and 1 rack_a) on nodes with pool=train" in told
-        assert "it waits for nodes to be added" in told
+        assert "the job waits for more nodes" in told
     assert "capacity" in waiting_reason("mine", wanted, [MINE, begun], [there, other])
 
 
@@ -83,7 +83,7 @@ def test_what_other_jobs_have_or_are_about_to_take(other: QueuedJob, goes: bool)
     told = waiting_reason("mine", needs(2), [MINE, other], nodes(8.0))
     assert (told == "") == goes
     if not goes:
-        assert "1 job that begins has yet to reserve its part of it" in told
+        assert "of this, 1 starting job will reserve a part" in told
 
 
 def test_equal_times_are_told_apart_by_the_ids_for_all_alike() -> None:

@@ -72,12 +72,12 @@ def test_missing_packages_are_named() -> None:
 
 def test_another_version_is_told_with_both() -> None:
     (notice,) = told(replace(SEEN, versions={**SEEN.versions, "torch": "2.11.0+cu130"}))
-    assert f"torch 2.11.0+cu130, this machine {version_of('torch')}" in notice
+    assert f"torch 2.11.0+cu130, but this machine has {version_of('torch')}" in notice
 
 
 @pytest.mark.parametrize("python", ["3.10.14", "3.14.0"])
 def test_a_python_that_transloom_does_not_run_with_is_refused(python: str) -> None:
-    with pytest.raises(ClusterError, match=f"Python {python}, and transloom needs 3.11 to 3.13"):
+    with pytest.raises(ClusterError, match=f"Python {python}, but transloom needs 3.11 to 3.13"):
         told(replace(SEEN, python=python))
 
 
