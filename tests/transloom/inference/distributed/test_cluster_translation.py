@@ -120,7 +120,9 @@ def test_a_command_that_lost_its_ray_and_then_was_killed_goes_on_where_it_was(
     at = alone.index("--address")
     lost = end_of(DRIVER_WITHOUT_RAY, [*alone[:at], *alone[at + 2 :]])
     assert lost.returncode == 1, lost.stderr
-    assert "Ray is lost on this machine: start the same command again" in " ".join(lost.stderr.split())
+    assert "Ray is lost on this machine: start the same command again" in " ".join(
+        lost.stderr.split()
+    )
     killed = end_of(KILLED_DRIVER, alone)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert not (tmp_path / "out.txt").exists()
@@ -158,9 +160,9 @@ def test_lines_that_are_too_long_are_named_before_anything_begins(command, file,
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        (["--on-cluster"], "belong together"),
-        (["--output", "out"], "belong together"),
-        (["--on-cluster", "--output", "out", "--processes", "2"], "instead of --processes"),
+        (["--on-cluster"], "only one of --on-cluster and --output"),
+        (["--output", "out"], "only one of --on-cluster and --output"),
+        (["--on-cluster", "--output", "out", "--processes", "2"], "nor --processes"),
     ],
 )
 def test_options_that_do_not_go_together(untrained_run, options, problem):
