@@ -8,10 +8,10 @@ Other users of the machine can reach 127.0.0.1, and so can pages of other sites 
 - The cookie is HttpOnly and SameSite=Strict: no script can read it, and pages of other sites do not
   send it.
 - The Host header must name this machine. Otherwise another site could make its name resolve to
-  127.0.0.1 (DNS rebinding), and its page would then have the same origin as the server. Servers for
+  127.0.0.1 (DNS rebinding), and its page would have the same origin as the server. Servers for
   programs accept any host name if they require a token.
-- A request that changes anything must come from the server's own page, according to its Origin. - A
-page loads resources only from its own server: see `transloom.web.connections.HEADERS`.
+- A request that changes anything must come from the server's own page, according to its Origin.
+- A page loads resources only from its own server: see `transloom.web.connections.HEADERS`.
 """
 
 import ipaddress
