@@ -1,4 +1,4 @@
-"""Says in one line whether this environment computes on the CPU or on CUDA."""
+"""Print one line that says whether this environment computes on the CPU or on CUDA."""
 
 import torch
 

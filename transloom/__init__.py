@@ -1,7 +1,7 @@
-"""Public names of transloom's Python API, re-exported from `transloom.api`.
+"""Public names of transloom's Python API, which `transloom.api` defines.
 
 The command line and every other module of this package import this file first. The API is therefore
-imported lazily, when one of its names is first used.
+imported only when one of its names is first used.
 """
 
 from typing import TYPE_CHECKING, Any

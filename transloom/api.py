@@ -9,8 +9,8 @@
 
 Each call runs the command `transloom` in a separate process. Your program imports only this module
 of transloom, so it can have its own packages named `model` or `trainer`. Ray, torch and DeepSpeed
-do not affect the program; a notebook keeps its event loop and its interrupt handling. The first
-interrupt of a call requests a stop, as Ctrl-C does: a run writes a checkpoint.
+do not affect your program. A notebook keeps its event loop and its interrupt handling. The first
+interrupt during a call requests a stop, as Ctrl-C does: a run writes a checkpoint.
 
 docs/python.md documents the API in full, with an example that a test executes.
 """
@@ -57,8 +57,9 @@ _PREEMPTED = 75
 _LINES_KEPT = 50
 # HTTP statuses that ask the client to retry later.
 _RETRY_LATER = (429, 503, 504)
-# The child imports transloom's own packages, whatever the current directory or PYTHONPATH contains.
-# With the argument "called", it receives SIGTERM when this program dies (PR_SET_PDEATHSIG).
+# The child process imports transloom's packages, whatever the current directory or PYTHONPATH
+# contains. With the argument "called", it receives SIGTERM when this program dies
+# (PR_SET_PDEATHSIG).
 _CHILD = """
 import sys
 sys.path.insert(0, sys.argv.pop(1))
@@ -91,8 +92,8 @@ class Recipe:
     """Recipe with its defaults filled in.
 
     Attributes:
-        source: the file or the built-in name from which it was loaded.
-        overrides: the fields that were overridden.
+        source: the file or the built-in name from which the recipe was loaded.
+        overrides: the fields that were overridden, with their values.
         values: all fields, in sections, as JSON values.
     """
 
@@ -112,7 +113,7 @@ def load_recipe(recipe: "str | Path | Recipe", overrides: Overrides | None = Non
     """Load a recipe file, or a built-in recipe by its name.
 
     Args:
-        overrides: values by dotted name, such as {"trainer.max_steps": 100}.
+        overrides: field values by dotted name, such as {"trainer.max_steps": 100}.
 
     Raises:
         TransloomError: the recipe is invalid; the message has file, key, value and remedy.
@@ -128,7 +129,15 @@ def prepare(
     overwrite: bool = False,
     quiet: bool = False,
 ) -> dict[str, Any]:
-    """Prepare the dataset of a recipe from its corpora, and return a summary."""
+    """Prepare the dataset of a recipe from its corpora, and return a summary.
+
+    Args:
+        overwrite: replace an existing dataset that was prepared with other settings.
+        quiet: hide the progress of the command.
+
+    Raises:
+        TransloomError: the dataset cannot be prepared.
+    """
     flags = ["--overwrite"] if overwrite else []
     summary: dict[str, Any] = _call(["prepare", *_recipe(recipe, overrides), *flags], quiet=quiet)
     return summary
@@ -143,9 +152,16 @@ def plan(
     measure: bool = True,
     quiet: bool = False,
 ) -> dict[str, Any]:
-    """Return a dict of what a run needs and what is missing.
+    """Estimate the memory, disk space and hours of a run, and return the estimates and problems.
 
-    Its `trainable` is True if the run can be trained; `problems` lists what prevents that.
+    The returned `trainable` is True if the run can be trained; `problems` lists what prevents or
+    affects the training.
+
+    Args:
+        run: the run's folder; by default a folder in runs/ named after the recipe.
+        address: a running Ray cluster to inspect, HOST:PORT or auto.
+        measure: if no run has recorded the speed, train one rank for a few steps to measure it.
+        quiet: hide the output of the command.
     """
     flags = [*_option("--run", run), *_option("--address", address)]
     if not measure:
@@ -165,7 +181,7 @@ def train(
     inline: bool = False,
     quiet: bool = False,
 ) -> "Run":
-    """Train a run, or continue it if it exists. Return when training has finished or was stopped.
+    """Train a run, or continue it if it exists, until the training has finished or is stopped.
 
     Args:
         run: the run's folder; by default a folder in runs/ named after the recipe.
@@ -192,7 +208,7 @@ def submit(
     address: str,
     run: "str | Path | Run | None" = None,
 ) -> "Job":
-    """Submit a run as a job of a Ray cluster, and return at once.
+    """Submit a run as a job of a Ray cluster, and return without waiting for the job.
 
     Args:
         address: URL of the cluster's dashboard, such as http://127.0.0.1:8265.
@@ -217,20 +233,20 @@ class Job:
         return told
 
     def logs(self) -> str:
-        """Return the output of the job so far."""
+        """Return the output that the job has printed so far."""
         return _text(["jobs", "logs", self.id, "--address", self.address])
 
     def stop(self) -> None:
-        """Ask the job to stop."""
+        """Stop the job after it has written a checkpoint, and return when it has stopped."""
         _call(["jobs", "stop", self.id, "--address", self.address])
 
 
 class Run:
-    """Folder of a run.
+    """Run, identified by its folder.
 
     Attributes:
         path: the folder.
-        outcome: "finished" or "preempted" if a call of `train` returned this run; else None.
+        outcome: "finished" or "preempted" if a call of `train` returned this run, else None.
     """
 
     def __init__(self, path: "str | Path | Run", *, outcome: str | None = None) -> None:
@@ -258,12 +274,12 @@ class Run:
         text = path.read_text(encoding="utf-8") if path.exists() else ""
         lines = [
             json.loads(line) for line in text.split("\n")[:-1]
-        ]  # an incomplete last line is ignored
+        ]  # the last element is empty, or an incomplete line
         return [line for line in lines if kind in (None, line["kind"])]
 
     @property
     def step(self) -> int:
-        """Last step in the run's metrics file, or 0 before the first step."""
+        """Last step in the run's metrics file, or 0 if the file has no step."""
         return max((line["step"] for line in self.lines("train")), default=0)
 
     def losses(self) -> list[float]:
@@ -308,7 +324,7 @@ class Run:
         return [json.loads(line)["vector"] for line in answer.split("\n")[:-1]]
 
     def stop(self) -> None:
-        """Ask the run to write a checkpoint and stop, wherever it is being trained."""
+        """Ask the run to write a checkpoint and stop, on whatever machine it is training."""
         _call(["stop", str(self.path)])
 
 
@@ -322,7 +338,7 @@ class Translation:
 
 @dataclass(frozen=True)
 class Explanation:
-    """Page that shows how a model translates a sentence; a notebook displays it in the cell.
+    """Page that shows how a model translates a sentence; a notebook displays the page in the cell.
 
     Attributes:
         html: the whole HTML page; it needs no network.
@@ -340,8 +356,7 @@ class Explanation:
     def _repr_html_(self) -> str:
         """Return the page in a sandboxed frame.
 
-        The frame has a separate origin: the page's scripts run in it without access to the
-        notebook.
+        The frame has a separate origin, so the page's scripts run without access to the notebook.
         """
         title = html.escape(f"Inside the Transformer: {self.sentence}")
         return (
@@ -352,7 +367,7 @@ class Explanation:
 
 
 class Translator:
-    """Model of a run in a separate process, ready to translate until it is closed."""
+    """Translator that runs a run's model in a separate process until it is closed."""
 
     def __init__(
         self,
@@ -365,12 +380,13 @@ class Translator:
         engine: str = "torch",
         compute_type: str | None = None,
     ) -> None:
-        """Start the process and load the model.
+        """Start the process, and wait until it has loaded the model.
 
         Args:
             checkpoint: a step, or the name of an average; None for the newest intact checkpoint.
             precision: "fp32" or "bf16".
-            engine: "torch", transloom's engine, or "ctranslate2", which needs an optional extra.
+            engine: "torch" for transloom's beam search, or "ctranslate2", which needs an optional
+                extra.
             compute_type: data type of CTranslate2's matrix products, such as "int8"; None for
                 "float32".
 
@@ -389,7 +405,7 @@ class Translator:
         self._child = _start(arguments, stays=True)
         self._said = _CommandOutput(self._child.stderr, quiet=True)
         self._end = weakref.finalize(self, _end, self._child)
-        self._answer()  # wait until it is ready
+        self._answer()  # wait until the process has loaded the model
 
     def translate(
         self,
@@ -401,11 +417,11 @@ class Translator:
         """Return the best translation of each sentence.
 
         Args:
-            tag: prepended to every sentence, like the tag of a corpus in training.
-            prefixes: the beginning of each translation; "" leaves the translation free.
+            tag: tag to prepend to every sentence, which a corpus had in training.
+            prefixes: the required beginning of each translation; "" requires none.
 
         Raises:
-            TransloomError: a sentence is too long; nothing is translated.
+            TransloomError: a sentence is too long; no sentence is translated then.
         """
         best = self.translate_n_best(sentences, 1, tag=tag, prefixes=prefixes)
         return [translations[0].text for translations in best]
@@ -420,7 +436,10 @@ class Translator:
     ) -> list[list[Translation]]:
         """Return the `n` best translations of each sentence, best first."""
         if isinstance(sentences, str):
-            raise TypeError("sentences is one text: give a list of sentences")
+            raise TypeError(
+                "sentences is a string, expected a list of strings: wrap a single sentence in a "
+                "list"
+            )
         request = {
             "sentences": list(sentences),
             "n_best": n,
@@ -434,10 +453,10 @@ class Translator:
         """Return the page of `transloom explain` for a sentence; notebooks display it in the cell.
 
         Args:
-            tag: prepended to the sentence, like the tag of a corpus in training.
+            tag: tag to prepend to the sentence, which a corpus had in training.
             live: include the model in the page, so that readers can type other sentences. A
-                notebook stores the page in its file: 5 MB for the phrase book's model, less than
-                1 MB if False.
+                notebook stores the page in its file: with the model of the phrase book, the page
+                has 5 MB; without the model, it has less than 1 MB.
 
         Raises:
             TransloomError: the sentence is too long.
@@ -446,7 +465,7 @@ class Translator:
         return Explanation(sentence, answer["translation"], answer["page"])
 
     def close(self) -> None:
-        """End the translator's process; it cannot translate afterwards."""
+        """End the translator's process; the translator cannot be used afterwards."""
         self._end()
 
     def __enter__(self) -> Self:
@@ -465,13 +484,15 @@ class Translator:
             if self._child.stdin is None or self._child.stdin.closed:
                 raise TransloomError("The translator is closed: create another one", 1)
             try:
-                with suppress(BrokenPipeError):  # the process has ended; its output says why
+                with suppress(BrokenPipeError):  # the process has ended; `_answer` raises its error
                     self._child.stdin.write(json.dumps(request) + "\n")
                     self._child.stdin.flush()
                 return self._answer()
             except TransloomError:
                 raise
-            except BaseException:  # the next request would read the answer to this one
+            except (
+                BaseException
+            ):  # otherwise the next request would read the answer to this request
                 self._child.kill()
                 self.close()
                 raise
@@ -499,13 +520,14 @@ class ServedTranslator:
         token: str | None = None,
         patience_seconds: float = 60.0,
     ) -> None:
-        """Prepare requests to a server; nothing is sent yet.
+        """Store the server's address, without sending a request.
 
         Args:
             address: URL of the server, such as `http://127.0.0.1:8644`.
             run: the run's name on the server; None for the first one.
-            patience_seconds: how long to retry a request if the server is overloaded, has no
-                replica, or cannot be reached. Translation has no side effects, so retries are
+            token: the bearer token of the server, if it requires one.
+            patience_seconds: time for which a request is retried if the server is overloaded, has
+                no replica, or cannot be reached. Translation has no side effects, so retries are
                 safe.
         """
         path = "translate" if run is None else f"runs/{quote(run, safe='')}/translate"
@@ -540,7 +562,10 @@ class ServedTranslator:
             TransloomError: the server rejects the request, or stays unreachable or overloaded.
         """
         if isinstance(sentences, str):
-            raise TypeError("sentences is one text: give a list of sentences")
+            raise TypeError(
+                "sentences is a string, expected a list of strings: wrap a single sentence in a "
+                "list"
+            )
         if not sentences:
             return []
         wanted = {
@@ -568,9 +593,9 @@ class ServedTranslator:
                     problem = json.loads(problem)["problem"]
                 if error.code not in _RETRY_LATER:
                     raise TransloomError(problem, 1) from error
-                with suppress(ValueError):  # a proxy may send a date instead
+                with suppress(ValueError):  # a proxy may send a date instead of seconds
                     pause = float(error.headers.get("Retry-After", pause))
-            # The server is being started or replaced.
+            # The server may be starting or may be replaced by another one.
             except (URLError, ConnectionError, HTTPException) as error:
                 problem = f"{self._url} cannot be reached: {getattr(error, 'reason', error)}"
             if time.monotonic() + pause > until:
@@ -579,7 +604,7 @@ class ServedTranslator:
 
 
 def _end(child: "subprocess.Popen[str]") -> None:
-    """End a translator's process: it exits when its standard input is closed."""
+    """End a translator's process by closing its standard input, and wait for its exit."""
     for pipe in (child.stdin, child.stdout):
         if pipe is not None:
             with suppress(BrokenPipeError):
@@ -601,7 +626,7 @@ def _recipe(recipe: str | Path | Recipe, overrides: Overrides | None) -> list[st
 
 
 def _assignments(overrides: Overrides) -> list[str]:
-    """Return overrides as arguments of the command; their values are JSON, which is YAML too."""
+    """Return overrides as arguments of a command; the values are JSON, which is valid YAML."""
     return [f"{key}={json.dumps(value)}" for key, value in overrides.items()]
 
 
@@ -612,10 +637,10 @@ def _option(name: str, value: Any) -> list[str]:
 
 
 def _call(arguments: Sequence[str], *, quiet: bool = True, answers: Sequence[int] = (0,)) -> Any:
-    """Run a command and return its result, parsed from JSON.
+    """Run a command, and return its result parsed from JSON.
 
     Args:
-        answers: exit codes with which the command prints a result; all others are errors.
+        answers: exit codes with which the command prints a result; all other codes are errors.
     """
     answer = _text([*arguments, "--json"], quiet=quiet, answers=answers)
     return json.loads(answer)
@@ -632,7 +657,7 @@ def _text(arguments: Sequence[str], *, quiet: bool = True, answers: Sequence[int
             break
         except (
             KeyboardInterrupt
-        ):  # the first interrupt requests a stop, the second an immediate one
+        ):  # the first interrupt requests a stop, the second an immediate exit
             child.send_signal(signal.SIGINT)
     if code not in answers or not (answer or code == 0):
         raise TransloomError(said.error(), code)
@@ -648,12 +673,13 @@ def _start(arguments: Sequence[str], *, stays: bool) -> "subprocess.Popen[str]":
         stderr=subprocess.PIPE,
         encoding="utf-8",
         errors="backslashreplace",
-        process_group=0,  # Ctrl-C in this program's terminal must not reach the child directly
+        # In a separate group, the child does not receive Ctrl-C from this program's terminal.
+        process_group=0,
     )
 
 
 class _CommandOutput:
-    """Output of a command, collected and, unless quiet, shown on this program's standard error."""
+    """Output of a command, which is collected and, unless quiet, copied to standard error."""
 
     def __init__(
         self, stream: IO[str] | None, *, quiet: bool, kept: int | None = _LINES_KEPT
@@ -662,14 +688,14 @@ class _CommandOutput:
         self._stream = stream
         self._quiet = quiet
         self._lines: deque[str] = deque(maxlen=kept)
-        # A program may replace sys.stderr later, as a notebook does for each cell; this output
-        # stays in the stream of its call.
+        # A program may replace sys.stderr later, as a notebook does for each cell. The output of
+        # this command stays in the stream with which its call began.
         self._shown_in = sys.stderr
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
 
     def text(self) -> str:
-        """Wait until the command has closed its output; return the lines that were kept."""
+        """Wait until the command has closed its output, and return the lines that were kept."""
         self._thread.join()
         return "".join(self._lines)
 

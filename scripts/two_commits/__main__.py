@@ -1,20 +1,21 @@
-"""Does this checkout compute the same bits as a base commit?
+"""Check whether this checkout computes the same bits as a base commit.
 
-Both are run through the same cases on this machine: the base from a copy of its commit, this side
-from a copy of the working tree, uncommitted changes included. Each has an environment in which only
-its own modules are imported; third-party packages are those of .venv. Both are driven by the
-command line alone, so modules may have moved between them.
+The script runs the same cases with both on this machine: with the base in a copy of its commit, and
+with this checkout in a copy of the working tree, including uncommitted changes. Each copy has an
+environment that imports only its own modules; third-party packages are those of .venv. The script
+uses only the command line of both, so modules may have moved between them.
 
-Compared are the bytes of prepared datasets; of each step its data digest, loss and gradient norm;
-of each validation its scores and samples; of each checkpoint its weights, moments and averages. Of
-a case that differs the first difference is shown, as BASE / HERE, since later ones follow from it.
+It compares the bytes of prepared datasets; the data digest, loss and gradient norm of each step;
+the scores and samples of each validation; and the weights, moments and averages of each checkpoint.
+Of a case that differs, it shows the first difference as BASE / HERE, since later ones follow from
+it.
 
     scripts/same_bits HEAD                  do my uncommitted changes have an effect?
     scripts/same_bits HEAD~1 --quick        the last commit, four cases
     scripts/same_bits main --keep /tmp/two  keep the runs, for `transloom compare`
-    scripts/same_bits v0.1.0 --speed        and how fast is it, beside that version?
+    scripts/same_bits v0.1.0 --speed        and how fast is it, compared with that version?
 
-Exit codes: 0 equal, 1 different or failed, 2 wrong usage, or a side that cannot be set up.
+Exit codes: 0 equal, 1 different or failed, 2 wrong usage, or a copy that cannot be set up.
 """
 
 import argparse
@@ -46,7 +47,7 @@ SHOWN_DIFFERENCES = 3
 
 def main() -> int:
     arguments = _arguments()
-    sys.stdout.reconfigure(line_buffering=True)  # a file shows how far it is, too
+    sys.stdout.reconfigure(line_buffering=True)  # so that output in a file shows the progress, too
     if arguments.list:
         print("\n".join(_described(case) for case in CASES))
         return 0
@@ -70,7 +71,7 @@ def main() -> int:
         skipped = [case.name for case in cases if multi30k is None and _needs_multi30k(case)]
         wrong = _compare(sides, [case for case in cases if case.name not in skipped])
         for name in skipped:
-            print(f"{name}: SKIPPED, no Multi30k in {arguments.data}: name it with --data")
+            print(f"{name}: SKIPPED, no Multi30k in {arguments.data}: name its folder with --data")
         if arguments.speed and not _measure(sides, multi30k, arguments.pairs):
             wrong.append("speed, which could not be measured")
     compared = len(cases) - len(skipped)
@@ -80,12 +81,12 @@ def main() -> int:
         verdict = f"DIFFERENT or failed: {', '.join(wrong)}; of"
     else:
         verdict = "The same bits in" if compared else "NOTHING COMPARED:"
-    print(f"{verdict} {compared} cases beside {arguments.base}{without}; {minutes:.1f} min")
+    print(f"{verdict} {compared} cases, compared with {arguments.base}{without}; {minutes:.1f} min")
     return 1 if wrong or (skipped and not compared) else 0
 
 
 def _compare(sides: Sides, cases: list[Case]) -> list[str]:
-    """The names of datasets and cases that are not equal."""
+    """Return the names of datasets and cases that differ or failed."""
     datasets = list(dict.fromkeys(case.dataset for case in cases))
     wrong = [
         f"dataset {name}"
@@ -99,7 +100,7 @@ def _compare(sides: Sides, cases: list[Case]) -> list[str]:
 
 
 def _is_equal(title: str, compare: Callable[[], Comparison]) -> bool:
-    """Compares and says the result."""
+    """Run a comparison, print its result, and return whether both are equal."""
     print(f"{title} … ", end="", flush=True)
     started = time.monotonic()
     try:
@@ -118,7 +119,7 @@ def _is_equal(title: str, compare: Callable[[], Comparison]) -> bool:
 
 
 def _measure(sides: Sides, multi30k: Path | None, pairs: int) -> bool:
-    """Measures the speed of both sides and returns whether that could be done."""
+    """Measure the speed of both commits, and return whether the measurement succeeded."""
     try:
         speed.measure(sides, multi30k, pairs, print)
     except CheckoutError as error:
@@ -136,33 +137,40 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("base", nargs="?", metavar="BASE", help="a commit, branch or tag")
     parser.add_argument("--list", action="store_true", help="list the cases")
     parser.add_argument(
-        "--cases", nargs="*", metavar="NAME", help="only these; no name: none, as for --speed alone"
+        "--cases",
+        nargs="*",
+        metavar="NAME",
+        help="run only these cases; without a NAME, run none, such as for --speed alone",
     )
-    parser.add_argument("--quick", action="store_true", help="a few cases, for while you work")
+    parser.add_argument(
+        "--quick", action="store_true", help="run only a few cases, during development"
+    )
     parser.add_argument(
         "--data",
         type=Path,
         metavar="FOLDER",
         default=os.environ.get(DATA_VARIABLE) or DEFAULT_DATA,
-        help=f"the files of Multi30k; default: ${DATA_VARIABLE}, or {DEFAULT_DATA}. Without them "
-        "its cases are skipped",
+        help=f"folder with the files of Multi30k (default: ${DATA_VARIABLE}, or {DEFAULT_DATA}); "
+        "without these files, cases with Multi30k are skipped",
     )
     parser.add_argument(
-        "--keep", type=Path, metavar="FOLDER", help="work in this new folder, and leave it there"
+        "--keep", type=Path, metavar="FOLDER", help="work in this new folder, and keep it"
     )
-    parser.add_argument("--speed", action="store_true", help="measure speed, too")
-    parser.add_argument("--pairs", type=int, default=20, help="of measurements; default: 20")
+    parser.add_argument("--speed", action="store_true", help="also measure the speed of both")
+    parser.add_argument(
+        "--pairs", type=int, default=20, help="number of pairs of speed measurements (default: 20)"
+    )
     arguments = parser.parse_args()
     if arguments.base is None and not arguments.list:
-        parser.error("name the BASE commit, such as HEAD~1")
+        parser.error("BASE is missing: name a commit, such as HEAD~1")
     if arguments.keep is not None and arguments.keep.exists():
         parser.error(f"--keep {arguments.keep} exists: name a new folder")
     if unknown := set(arguments.cases or ()) - {case.name for case in CASES}:
-        parser.error(f"no case is named {', '.join(sorted(unknown))}: see --list")
+        parser.error(f"no case is named {', '.join(sorted(unknown))}: --list shows the names")
     if arguments.quick and arguments.cases is not None:
         parser.error("--quick chooses cases: leave out --cases")
     if arguments.pairs < 6:
-        parser.error(f"--pairs {arguments.pairs} gives no interval: take at least 6")
+        parser.error(f"--pairs {arguments.pairs} is too few for an interval: use at least 6")
     return arguments
 
 

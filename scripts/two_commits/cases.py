@@ -1,10 +1,11 @@
-"""What both commits prepare and train: datasets, runs, and what happens to the runs.
+"""Cases of `scripts/same_bits`: the datasets and runs that both commits make.
 
-Recipes are those that ship, by name, with a small model and few steps. Both sides do a case at the
-same time, each in its own folder; what is timed is elsewhere.
+The recipes are built-in ones, with a small model and few steps. Both commits run a case at the same
+time, each in its own folder, because no case measures time.
 
-Stages, ranks, numerics and precisions are covered in pairs: any two values of two of them meet in
-some case. Impossible cases are left out: bf16 with stage 0, and exact bf16 in stage 3 with 3 ranks.
+Stages, ranks, numerics and precisions are covered in pairs: any two values of two of these settings
+occur together in some case. Impossible cases are omitted: bf16 with stage 0, and exact bf16 in
+stage 3 with 3 ranks.
 """
 
 import json
@@ -29,16 +30,16 @@ SMALL = (
     "batching.max_tokens_per_micro_batch=128",
     "batching.micro_batches_per_step=5",
     "trainer.gradient_clipping=1.0",
-    # Translations of a model that has learned nothing are as long as they may be.
+    # An untrained model makes translations of the maximum length.
     "decoding.max_length_factor=0.2",
     "decoding.max_extra_length=2",
     "tracking.wandb=disabled",
-    "cluster.cpus_per_rank=0.5",  # three ranks on two cores
+    "cluster.cpus_per_rank=0.5",  # so that three ranks fit on two cores
     "cluster.warm_spares=false",
     "checkpoints.keep_last=1000",
 )
 STEPS, HALF = 8, 4
-LONG, STRUCK_AT = 100, 15  # steps: so many that the kill comes before the end
+LONG, STRUCK_AT = 100, 15  # steps; enough for the kill to come before the end
 ATTEMPTS_TO_KILL = 3
 ATTEMPTS_TO_START = 5
 POLL_SECONDS = 0.01
@@ -49,7 +50,7 @@ SAMPLING = "tokenizer.sampling.alpha=0.1"
 
 @dataclass(frozen=True)
 class Dataset:
-    """A recipe by its name, and what makes another dataset of it."""
+    """Name of a recipe, and overrides that make another dataset from it."""
 
     recipe: str
     options: tuple[str, ...] = ()
@@ -76,7 +77,7 @@ What = Literal["trained", "killed", "continued"]
 
 @dataclass(frozen=True)
 class Case:
-    """A run that both sides train, or train in turn."""
+    """Run that both commits train, at the same time or in turn."""
 
     name: str
     dataset: str
@@ -129,14 +130,14 @@ CASES = [
 
 
 class Sides:
-    """Both commits, and what they do at the same time."""
+    """Both commits, and the cases that they run at the same time."""
 
     def __init__(self, base: Checkout, here: Checkout, multi30k: Path | None) -> None:
         self.base, self.here = base, here
         self._multi30k = multi30k
 
     def prepare(self, name: str) -> Comparison:
-        """Lets each side prepare a dataset."""
+        """Prepare a dataset with each commit, and compare the two."""
 
         def prepare(side: Checkout) -> None:
             side.transloom("prepare", DATASETS[name].recipe, *self._data_options(side, name))
@@ -145,7 +146,7 @@ class Sides:
         return compare_datasets(*(dataset_of(side, name) for side in (self.base, self.here)))
 
     def run(self, case: Case) -> Comparison:
-        """Lets each side train a case, or the one continue what the other has begun."""
+        """Train a case with both commits, at the same time or in turn, and compare the runs."""
         steps = LONG if case.what == "killed" else STEPS
         train = self._train_and_kill if case.what == "killed" else self._train
         runs = [side.work / case.name for side in (self.base, self.here)]
@@ -174,7 +175,7 @@ class Sides:
         _finish(side, self.command_of(case, run, steps, data_of or side), run)
 
     def _train_and_kill(self, side: Checkout, case: Case, run: Path, steps: int) -> None:
-        """Kills the driver when it has recorded some steps; the same command then goes on."""
+        """Kill the driver after it has recorded some steps, and continue with the same command."""
         command = self.command_of(case, run, steps, side)
         for _ in range(ATTEMPTS_TO_KILL):
             process = side.begin_transloom(*command)
@@ -187,12 +188,12 @@ class Sides:
                 return
             shutil.rmtree(run, ignore_errors=True)
         raise CheckoutError(
-            f"{side.name}: {ATTEMPTS_TO_KILL} runs of {steps} steps have failed, or were over "
-            f"before they could be killed after step {STRUCK_AT}: {side.log} says which (--keep)"
+            f"{side.name}: {ATTEMPTS_TO_KILL} runs of {steps} steps failed, or ended before they "
+            f"could be killed after step {STRUCK_AT}: see {side.log} (kept with --keep)"
         )
 
     def command_of(self, case: Case, run: Path, steps: int, data_of: Checkout) -> list[str | Path]:
-        """The arguments of `transloom` to train a case on the dataset of one of the sides."""
+        """Return the arguments of `transloom` that train a case on the dataset of one commit."""
         every = 10 if case.what == "killed" else HALF
         command: list[str | Path] = [
             "train",
@@ -216,17 +217,17 @@ class Sides:
         return [*options, f"data.mirror={self._multi30k}"] if dataset.is_multi30k else options
 
     def _both(self, first: Callable[[], None], second: Callable[[], None]) -> None:
-        """Does both at once; if both fail, raises the first one's error."""
+        """Run both functions at the same time; if both fail, raise the error of the first one."""
         with ThreadPoolExecutor(2) as pool:
             for done in [pool.submit(first), pool.submit(second)]:
                 done.result()
 
 
 def _finish(side: Checkout, command: list[str | Path], run: Path) -> None:
-    """Trains to the end.
+    """Train a run to its end.
 
-    A start that fails before its first step is tried again: Ray gives its own processes 30 seconds
-    to start, which is too little on a busy machine.
+    If the command fails before its first step, run it again: Ray gives its processes 30 seconds to
+    start, which is too little on a busy machine.
     """
     for attempt in range(1, ATTEMPTS_TO_START + 1):
         before = recorded_steps(run)
@@ -243,7 +244,7 @@ def dataset_of(side: Checkout, name: str) -> Path:
 
 
 def recorded_steps(run: Path) -> int:
-    """The last step in a record that is being written; 0 if there is none."""
+    """Return the last step in a record that is being written, or 0 if it has no step."""
     try:
         lines = (run / "metrics.jsonl").read_text().split("\n")[:-1]
     except FileNotFoundError:

@@ -1,12 +1,13 @@
-"""A commit beside another one: its files, its environment, its commands.
+"""Copy of a commit with its own files, environment and commands.
 
     FOLDER/code    the files of the commit, or of the working tree
-    FOLDER/venv    the same Python and the same third-party packages, but transloom from code alone
-    FOLDER/work    where its commands run, so that no folder of theirs is another's
+    FOLDER/venv    the same Python and third-party packages, but transloom only from FOLDER/code
+    FOLDER/work    the working directory of the commit's commands
 
-A virtual environment for each side takes a moment to make, and holds in every process: in ranks
-that Ray starts, in pools of processes, and in benchmarks that call `transloom` by its path. It
-ignores the .pth files of the environment that we run in, and with them an editable installation.
+Making a virtual environment for each commit takes little time, and it affects every process: ranks
+that Ray starts, pools of processes, and benchmarks that call `transloom` by its path. The
+environment ignores the .pth files of the environment in which this script runs, and with them an
+editable installation.
 """
 
 import io
@@ -20,9 +21,9 @@ import venv
 from pathlib import Path
 from typing import IO
 
-# Variables that would lead a side to the other's modules, caches or clusters.
+# Variables that would make one commit use the modules, caches or clusters of the other.
 FOREIGN = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "RAY_ADDRESS", "RAY_JOB_CONFIG_JSON_ENV_VAR")
-# The command as an installer writes it: a pool's processes import it, and must not run it.
+# The command as an installer writes it: processes of a pool import it, and must not run it.
 SCRIPT = """#!{python}
 import sys
 from {module} import {function}
@@ -39,11 +40,15 @@ LAST_LINES = 12
 
 
 class CheckoutError(Exception):
-    """A commit cannot be looked at, or one of its commands has failed."""
+    """Error of a commit that cannot be copied, or whose command has failed."""
 
 
 class Checkout:
-    """One of the two sides; `name` is what messages call it."""
+    """Copy of one of the two commits.
+
+    Attributes:
+        name: name of the copy in messages.
+    """
 
     def __init__(self, name: str, folder: Path) -> None:
         self.name = name
@@ -62,7 +67,7 @@ class Checkout:
         return self._venv / "bin" / "python"
 
     def transloom(self, *arguments: str | Path) -> str:
-        """Runs a command to its end and returns what it printed.
+        """Run a command of transloom to its end, and return its output.
 
         Raises:
             CheckoutError: the command failed; the message has the last lines of its output.
@@ -70,7 +75,7 @@ class Checkout:
         return self.run(self._venv / "bin" / "transloom", *arguments)
 
     def run(self, *command: str | Path) -> str:
-        """Runs any program, as `transloom` does."""
+        """Run any program to its end, and return its output, like `transloom`."""
         process = self._start(command)
         output, errors = process.communicate()
         self._running.discard(process)
@@ -81,39 +86,39 @@ class Checkout:
             said = "\n    ".join(lines[-LAST_LINES:])
             words = " ".join(map(str, (Path(command[0]).name, *command[1:3])))
             raise CheckoutError(
-                f"{self.name}: `{words} …` ended with {process.returncode}:\n    {said}"
+                f"{self.name}: `{words} …` ended with exit code {process.returncode}:\n    {said}"
             )
         return output.decode()
 
     def begin_transloom(self, *arguments: str | Path) -> subprocess.Popen[bytes]:
-        """Starts a command that is going to be killed; what it prints goes to the log."""
+        """Start a command that will be killed; its output goes to the log."""
         command = (self._venv / "bin" / "transloom", *arguments)
         with self.log.open("ab") as log:
             return self._start(command, output=log)
 
     def end(self) -> None:
-        """Asks the commands that still run to end, and starts none any more."""
+        """Terminate the commands that still run, and refuse to start any more."""
         self._ended = True
         for process in list(self._running):
             process.terminate()
 
     def find(self, name: str) -> Path:
-        """The only file of that name, wherever it lies.
+        """Return the path of the only file with this name in the copy.
 
         Raises:
-            CheckoutError: there is none, or there are several.
+            CheckoutError: there is no such file, or there are several.
         """
         found = sorted(self.code.rglob(name))
         if len(found) != 1:
             places = ", ".join(str(path.relative_to(self.code)) for path in found) or "nowhere"
-            raise CheckoutError(f"{self.name}: one file named {name} is needed; found: {places}")
+            raise CheckoutError(f"{self.name}: expected one file named {name}, found: {places}")
         return found[0]
 
     def _start(
         self, command: tuple[str | Path, ...], output: int | IO[bytes] = subprocess.PIPE
     ) -> subprocess.Popen[bytes]:
         if self._ended:
-            raise CheckoutError(f"{self.name}: given up")
+            raise CheckoutError(f"{self.name}: no command is started, because the script is ending")
         kept = {k: v for k, v in os.environ.items() if k not in FOREIGN}
         own = {
             "PATH": f"{self._venv / 'bin'}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
@@ -144,8 +149,14 @@ class Checkout:
             script.chmod(0o755)
 
     def _see_what_is_imported(self) -> None:
-        """Refuses an environment in which a package of this side comes from anywhere else."""
-        modules = [path.stem for path in self._packages()]  # a package or a file
+        """Check that the environment imports all packages of this commit from its copy.
+
+        Raises:
+            CheckoutError: a package would be imported from elsewhere.
+        """
+        modules = [
+            path.stem for path in self._packages()
+        ]  # name of a package, or of a module that is a file
         modules += [entry.split(":")[0] for entry in self._project()["project"]["scripts"].values()]
         found = self.run(self.python, "-c", WHERE, *modules).split()
         foreign = [path for path in found if not Path(path).is_relative_to(self.code)]
@@ -159,7 +170,7 @@ class Checkout:
         return sorted({package.parent for package in self._packages()})
 
     def _packages(self) -> list[Path]:
-        """The packages and files that the wheel is made of."""
+        """Return the packages and files that the wheel contains."""
         wheel = self._project()["tool"]["hatch"]["build"]["targets"]["wheel"]
         return [self.code / package for package in wheel["packages"]]
 
@@ -168,7 +179,7 @@ class Checkout:
 
 
 def check_out_commit(repository: Path, commit: str, folder: Path) -> Checkout:
-    """Copies the files of a commit; the repository keeps no trace of it.
+    """Copy the files of a commit, without leaving a trace in the repository.
 
     Raises:
         CheckoutError: there is no such commit.
@@ -185,18 +196,20 @@ def check_out_commit(repository: Path, commit: str, folder: Path) -> Checkout:
 
 
 def copy_working_tree(repository: Path, folder: Path) -> Checkout:
-    """Copies the files as they lie there, committed or not, except those that git ignores."""
+    """Copy the files of the working tree, committed or not, except those that git ignores."""
     listed = _git(repository, "ls-files", "-z", "--cached", "--others", "--exclude-standard")
     for name in filter(None, listed.decode().split("\0")):
         source, copy = repository / name, folder / "code" / name
-        if source.is_symlink() or source.exists():  # it may be deleted and not committed yet
+        if (
+            source.is_symlink() or source.exists()
+        ):  # git also lists files whose deletion is not committed
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(source, copy, follow_symlinks=False)
     return Checkout("here", folder)
 
 
 def _third_party() -> list[str]:
-    """The folders of packages installed in the environment that we run in."""
+    """Return the folders of third-party packages in the environment of this script."""
     return [path for path in sys.path if Path(path).name in ("site-packages", "dist-packages")]
 
 

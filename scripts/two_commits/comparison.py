@@ -1,8 +1,8 @@
-"""Two prepared datasets, or two run folders, bit by bit.
+"""Comparison of two prepared datasets, or of two run folders, bit by bit.
 
-Differences come as sentences in the order in which a run computes: step by step, the data before
-the loss and the loss before the gradients. So the first difference is nearest to its cause. Clocks,
-paths and ids are left out, because they differ between any two runs.
+Differences are sentences in the order in which a run computes: step by step, the data before the
+loss and the loss before the gradients. The first difference is therefore nearest to its cause.
+Clocks, paths and ids are not compared, because they differ between any two runs.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ from safetensors.numpy import load_file
 
 Line = dict[str, Any]
 
-# Fields of the lines of metrics.jsonl, in the order in which a step makes them.
+# Fields of the lines of metrics.jsonl, in the order in which a step computes them.
 FIELDS = {
     "train": (
         "kind",
@@ -36,10 +36,10 @@ FIELDS = {
     ),
     "validation": ("loss", "perplexity", "bleu", "samples"),
 }
-# Fields without which a comparison would say little: a record that lacks one is no equal record.
+# Fields that every line must have. Without them, equal lines would prove little.
 REQUIRED = {"train": ("data_digest", "loss", "grad_norm"), "validation": ("loss",)}
-# Fields of checkpoint.json that the run has computed. The others say where, when and from which
-# recipe.
+# Fields of checkpoint.json that the run computes. The other fields describe place, time and recipe
+# of the run.
 HEADER_FIELDS = (
     "step",
     "optimizer_step",
@@ -60,22 +60,27 @@ LONGEST_VALUE = 70
 
 
 class ComparisonError(Exception):
-    """There is nothing to compare, or it has an unknown form."""
+    """Error of a folder that has nothing to compare, or has an unknown form."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What was compared, and the differences as sentences, the first cause first."""
+    """Result of a comparison.
+
+    Attributes:
+        differences: sentences; the first one is nearest to the cause.
+        compared: the numbers of files or steps that were compared, in words.
+    """
 
     differences: list[str]
     compared: str
 
 
 def compare_datasets(base: Path, here: Path) -> Comparison:
-    """Compares the files of two prepared datasets, byte by byte.
+    """Compare the files of two prepared datasets, byte by byte.
 
     Raises:
-        ComparisonError: the first has no file.
+        ComparisonError: the base has no file.
     """
     ours, theirs = (_hashes(folder) for folder in (base, here))
     if not ours:
@@ -90,10 +95,10 @@ def compare_datasets(base: Path, here: Path) -> Comparison:
 
 
 def compare_runs(base: Path, here: Path) -> Comparison:
-    """Compares the records and all checkpoints of two runs.
+    """Compare the records and all checkpoints of two runs.
 
     Raises:
-        ComparisonError: the first has no step, no checkpoint, or another format.
+        ComparisonError: the base has no step or no checkpoint, or a run has an unknown format.
     """
     ours, theirs = (_record(folder / "metrics.jsonl") for folder in (base, here))
     differences = []
@@ -101,7 +106,7 @@ def compare_runs(base: Path, here: Path) -> Comparison:
         differences += _compare_lines(place, ours.get(place), theirs.get(place))
     mismatches = [_mismatches(folder / "metrics.jsonl") for folder in (base, here)]
     if mismatches[0] != mismatches[1]:
-        differences.append(f"repeated steps that were not the same: {_both(*mismatches)}")
+        differences.append(f"steps that gave another result when repeated: {_both(*mismatches)}")
 
     checkpoints = [_checkpoints(folder) for folder in (base, here)]
     if not checkpoints[0]:
@@ -122,7 +127,7 @@ def compare_runs(base: Path, here: Path) -> Comparison:
 
 
 def _compare_lines(place: tuple[int, str], ours: Line | None, theirs: Line | None) -> list[str]:
-    """At most one sentence: the line's first field that differs, and which others do."""
+    """Return at most one sentence, with the first field that differs and the other such fields."""
     step, kind = place
     name = f"step {step}" if kind == "train" else f"validation at step {step}"
     if ours is None or theirs is None:
@@ -137,7 +142,7 @@ def _compare_lines(place: tuple[int, str], ours: Line | None, theirs: Line | Non
 
 
 def _record(path: Path) -> dict[tuple[int, str], Line]:
-    """The steps and validations of a record, in order. A skipped step stands for a step."""
+    """Return the steps and validations of a record, in order, including skipped steps."""
     lines: dict[tuple[int, str], Line] = {}
     for line in _lines(path):
         kind = "train" if line["kind"] == "skipped" else line["kind"]
@@ -147,8 +152,8 @@ def _record(path: Path) -> dict[tuple[int, str], Line]:
         missing = [field for field in REQUIRED[kind] if field not in line]
         if missing and line["kind"] != "skipped":
             raise ComparisonError(
-                f"{path} has a {kind} line without {', '.join(missing)}: if the record has another "
-                f"form now, say so in FIELDS and REQUIRED of {Path(__file__).name}"
+                f"{path} has a {kind} line without {', '.join(missing)}: if the format of records "
+                f"has changed, update FIELDS and REQUIRED in {Path(__file__).name}"
             )
         lines[line["step"], kind] = line
     if not lines:
@@ -157,12 +162,12 @@ def _record(path: Path) -> dict[tuple[int, str], Line]:
 
 
 def _mismatches(path: Path) -> list[Line]:
-    """The lines of steps that were repeated after a restart with another result."""
+    """Return the lines of steps that gave another result when a restart repeated them."""
     return [line for line in _lines(path) if line.get("event") == "replay_mismatch"]
 
 
 def _lines(path: Path) -> list[Line]:
-    # Not splitlines, which takes U+2028 and others for line ends: a sentence may hold them.
+    # splitlines would also split at U+2028 and other characters that a sentence may contain.
     return [json.loads(line) for line in path.read_text().split("\n")[:-1]]
 
 
@@ -171,9 +176,9 @@ def _checkpoints(run: Path) -> dict[str, Path]:
 
 
 def _compare_checkpoints(base: Path, here: Path) -> tuple[list[str], int]:
-    """What differs in two checkpoints, and how many tensors the first has."""
+    """Return the differences between two checkpoints, and the first one's number of tensors."""
     headers = [json.loads((path / "checkpoint.json").read_bytes()) for path in (base, here)]
-    for header in headers:  # the first format had a field for each score
+    for header in headers:  # the first checkpoint format had a field for each score
         for name, score in header.get("scores", {}).items():
             header[f"validation_{name}"] = score["value"]
     differences = [
@@ -193,7 +198,7 @@ def _compare_checkpoints(base: Path, here: Path) -> tuple[list[str], int]:
 
 
 def _state(checkpoint: Path) -> dict[str, np.ndarray]:
-    """Each tensor as a whole, by kind:parameter, from the fragments that the ranks have written.
+    """Return whole tensors by kind:parameter, joined from the fragments of all ranks.
 
     A fragment is flat and named kind:parameter:start.
     """
@@ -213,9 +218,9 @@ def _state(checkpoint: Path) -> dict[str, np.ndarray]:
 
 
 def _first_other_bits(ours: np.ndarray, theirs: np.ndarray) -> str | None:
-    """The first difference of two flat tensors.
+    """Return a description of the first difference between two flat tensors, or None.
 
-    Bits are compared, not numbers, because 0.0 is -0.0 and NaN is not itself.
+    The function compares bits, not numbers, because 0.0 equals -0.0 and NaN does not equal itself.
     """
     if ours.dtype != theirs.dtype or len(ours) != len(theirs):
         return f"{len(ours)} × {ours.dtype} / {len(theirs)} × {theirs.dtype}"

@@ -1,9 +1,9 @@
-"""How fast this side is beside the base: benchmarks of both in turn, and the range of their ratio.
+"""Speed of the working tree relative to the base commit: benchmarks in turn, and the ratio's range.
 
-A pair is a measurement of each side, one after the other; every second pair begins with the other
-side. So a machine whose speed drifts slows both, and the ratio of a pair is what counts. The
-interval of the ratios' median is bounded by two of the ratios themselves, and assumes nothing about
-their distribution.
+A pair is a measurement of each commit, one after the other; every second pair starts with the other
+commit. A machine whose speed drifts therefore slows both, and only the ratio within a pair counts.
+The interval of the ratios' median is bounded by two of the ratios, and assumes nothing about their
+distribution.
 """
 
 import json
@@ -20,8 +20,10 @@ from two_commits.cases import DATASETS, Sides, dataset_of
 from two_commits.checkout import Checkout, CheckoutError
 
 CONFIDENCE = 0.95
-PAIRS_OF_SENTENCES = 145_000  # Multi30k five times: a pass takes a good part of a second
-DATA_PLANE = "transloom 1,024"  # data_plane.py's name for: in-process, on one core
+PAIRS_OF_SENTENCES = 145_000  # five times Multi30k, so that a pass takes a large part of a second
+DATA_PLANE = (
+    "transloom 1,024"  # data_plane.py's name for the measurement in one process on one core
+)
 PATH_COST = re.compile(r"bare loop ([\d,.]+), transloom train ([\d,.]+) target")
 
 Rates = dict[str, float]
@@ -29,7 +31,7 @@ Rates = dict[str, float]
 
 @dataclass(frozen=True)
 class Interval:
-    """The interval in which a distribution's median lies, with at least 95 % confidence."""
+    """Interval that contains a distribution's median with a confidence of at least 95 %."""
 
     median: float
     low: float
@@ -37,9 +39,12 @@ class Interval:
 
 
 def interval_of_median(values: list[float]) -> Interval:
-    """The k-th smallest and the k-th largest value, with the largest k that is confident enough.
+    """Return the k-th smallest and k-th largest value, with the largest k that is confident enough.
 
-    The median lies below the k-th smallest of n values if fewer than k of n fair coins show heads.
+    The median is below the k-th smallest of n values if fewer than k of n fair coins show heads.
+
+    Raises:
+        ValueError: there are too few values.
     """
     ordered, count = sorted(values), len(values)
     outside, k = 0.0, 0
@@ -49,14 +54,14 @@ def interval_of_median(values: list[float]) -> Interval:
             break
         k += 1
     if k == 0:
-        raise ValueError(f"{count} pairs are too few for an interval of 95 %: take at least 6")
+        raise ValueError(f"{count} pairs are too few for an interval of 95 %: use at least 6")
     return Interval(statistics.median(ordered), ordered[k - 1], ordered[count - k])
 
 
 def measure_in_turn(
     base: Callable[[], Rates], here: Callable[[], Rates], pairs: int
 ) -> Iterator[dict[str, float]]:
-    """Yields the ratios of each pair: how many times as fast as the base this side is."""
+    """Yield the ratios of each pair: the speed of the working tree divided by that of the base."""
     for pair in range(pairs):
         if pair % 2:
             theirs = here()
@@ -68,7 +73,10 @@ def measure_in_turn(
 
 
 def path_cost(side: Checkout) -> Rates:
-    """Target tokens per second of `transloom train`, and of the bare loop over the same model."""
+    """Return the target tokens per second of `transloom train` and of a bare loop over its model.
+
+    The third value is the ratio of the two rates.
+    """
     printed = side.run(
         side.python,
         side.find("path_cost.py"),
@@ -78,13 +86,13 @@ def path_cost(side: Checkout) -> Rates:
     )
     found = PATH_COST.search(printed)
     if found is None:
-        raise CheckoutError(f"{side.name}: path_cost.py has printed no rates: {printed[-300:]}")
+        raise CheckoutError(f"{side.name}: path_cost.py printed no rates: {printed[-300:]}")
     bare, whole = (float(number.replace(",", "")) for number in found.groups())
     return {"transloom train": whole, "its bare loop": bare, "path (train / bare)": whole / bare}
 
 
 def data_plane(side: Checkout) -> Rates:
-    """Pairs per second from shards into micro-batches, in one process on one core."""
+    """Return the pairs per second that one process on one core makes into micro-batches."""
     printed = side.run(
         side.python,
         side.find("data_plane.py"),
@@ -100,7 +108,7 @@ def data_plane(side: Checkout) -> Rates:
 
 
 def prepare_for_data_plane(side: Checkout, multi30k: Path) -> None:
-    """Prepare what data_plane.py measures: the repeated corpus in a folder."""
+    """Prepare the dataset that data_plane.py measures: Multi30k repeated several times."""
     folder = side.work / "repeated"
     folder.mkdir()
     for field, language in (("src", "en"), ("tgt", "de")):
@@ -119,16 +127,16 @@ def prepare_for_data_plane(side: Checkout, multi30k: Path) -> None:
 
 
 def measure(sides: Sides, multi30k: Path | None, pairs: int, say: Callable[[str], None]) -> None:
-    """Measures both benchmarks and says their intervals.
+    """Run both benchmarks, and print their intervals.
 
     Raises:
-        CheckoutError: a side's benchmark has failed, or answers in another form.
+        CheckoutError: a commit's benchmark has failed, or its output has another form.
     """
     if not dataset_of(sides.base, "phrasebook").exists():
         sides.prepare("phrasebook")
     benchmarks = [path_cost]
     if multi30k is None:
-        say("data plane: skipped, it needs Multi30k")
+        say("data plane: skipped, because it needs Multi30k")
     else:
         for side in (sides.base, sides.here):
             prepare_for_data_plane(side, multi30k)

@@ -155,7 +155,7 @@ def test_a_translator_says_what_the_network_says(trained):
     assert all(a.score >= b.score for of_one in best for a, b in pairwise(of_one))
     with pytest.raises(transloom.TransloomError, match="closed"):
         translator.translate(sentences)
-    with pytest.raises(TypeError, match="list of sentences"):
+    with pytest.raises(TypeError, match="list of strings"):
         translator.translate("je suis")
 
 

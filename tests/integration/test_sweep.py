@@ -49,5 +49,5 @@ def test_a_sweep_is_stopped_and_goes_on_as_a_whole(runs, orders):
 
     code, found, errors = end(start())
     assert code == 0
-    assert errors.count("finished before, at step 8") == 2
+    assert errors.count("already finished, at step 8") == 2
     assert "starts" not in errors

@@ -82,7 +82,7 @@ def test_a_waiver_holds_for_one_rule_in_one_file_and_has_a_reason(prose, rules):
     with_waivers = rules(waiver("banned", "read_anew") + waiver("question", "Return"))
     assert [f.passage.line for f in with_waivers.findings(passages)] == [5, 12]
     assert with_waivers.unused_waivers() == ["Return"]
-    with pytest.raises(ValueError, match="'read_anew' gives no reason"):
+    with pytest.raises(ValueError, match="'read_anew' has no reason"):
         rules(waiver("banned", "read_anew", reason=" "))
 
 

@@ -117,7 +117,7 @@ def test_a_validation_and_a_repeated_step_that_was_another(differences):
     event = at(3, "event", event="replay_mismatch", fields={"loss": [1, 2]})
     found = differences(lambda line: (at(3, "validation", bleu=0.2)(line), event(line)))
     assert found[0] == "validation at step 3: bleu 0.1 / 0.2"
-    assert found[1].startswith("repeated steps that were not the same: [] / [")
+    assert found[1].startswith("steps that gave another result when repeated: [] / [")
 
 
 @pytest.mark.parametrize("element", range(4))

@@ -1,10 +1,11 @@
-"""Command `transloom answer-lines`: translate for another process, in lines of JSON.
+"""Command `transloom answer-lines`: serve another process through lines of JSON.
 
     {"sentences": […], "n_best": 1, "tag": null, "prefixes": null} ──▶ {"translations": [[…], …]}
     {"explain": "…", "tag": null, "live": true}        ──▶ {"translation": "…", "page": "<!doc…"}
                                                         or {"error": "…"}
 
-The command ends when its standard input ends. `transloom/api.py` starts it for Python programs.
+The command ends when its standard input ends. `transloom/api.py` starts this command for Python
+programs.
 """
 
 import json
@@ -50,7 +51,7 @@ def answer_lines(
 
 
 def answer_until_the_end(translator: "Translator") -> None:
-    """Answer requests until the standard input ends."""
+    """Answer one request per line of standard input, until the input ends."""
     decoding = translator.decoding
     print_json_line({"ready": str(translator.checkpoint.path)})
     for line in sys.stdin:

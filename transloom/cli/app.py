@@ -72,9 +72,9 @@ from transloom.cli.watch import watch
 
 
 class Commands(TyperGroup):
-    """Typer's group, with control characters of arguments made visible in usage errors.
+    """Typer group that escapes control characters of arguments in usage errors.
 
-    Arguments may contain them, because a shell's `*` can expand to any file name.
+    Arguments may contain control characters, because a shell's `*` can expand to any file name.
     """
 
     def make_context(self, *args: Any, **options: Any) -> Any:
@@ -99,16 +99,16 @@ def _visible_usage_errors() -> Iterator[None]:
 app = typer.Typer(
     cls=Commands,
     name="transloom",
-    help="Train Transformer models on one machine or a Ray cluster: translation, language "
-    "models, masked models, labels and sentence embeddings. The loss curve of a recipe does not "
-    "depend on the number of machines.\n\n"
+    help="Train Transformer models on one machine or a Ray cluster, for translation, language "
+    "modeling, masked language modeling, classification and sentence embeddings. The loss curve "
+    "of a recipe does not depend on the number of machines.\n\n"
     "Start with:  [bold]transloom demo[/bold]",
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
 
-# By panel, in the order in which `--help` shows them.
+# Commands by panel of `--help`, in the order in which it lists them.
 for panel, commands in {
     "Get started": (demo, recipes, init, fields),
     "Train": (prepare, plan, train, sweep, stop, workers),
@@ -137,7 +137,7 @@ for name, group, panel in (
 
 
 def main() -> None:
-    """Run the command line; report a user's mistake in one paragraph and an exit code."""
+    """Run the command line; report a user's mistake in one paragraph and by the exit code."""
     keep_exit_code()
     show_tracebacks_visibly()
     print_in_any_locale()
@@ -175,4 +175,4 @@ def options(
         ),
     ] = False,
 ) -> None:
-    """Define the options of transloom itself."""
+    """Define the options that `transloom` accepts before a command."""

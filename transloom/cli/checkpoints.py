@@ -26,7 +26,7 @@ DIGEST_DIGITS_SHOWN = 16
 
 @checkpoints_app.command("list")
 def list_checkpoints(run: RunArgument, as_json: JsonOption = False) -> None:
-    """List the checkpoints of a run, oldest first, and their averages.
+    """List the checkpoints and the averages of a run, oldest first.
 
     Example:  transloom checkpoints list runs/phrasebook
     """
@@ -36,7 +36,7 @@ def list_checkpoints(run: RunArgument, as_json: JsonOption = False) -> None:
 
 @checkpoints_app.command("verify")
 def verify_checkpoints(run: RunArgument, as_json: JsonOption = False) -> None:
-    """Compare every file of a run's checkpoints with its sha256; exit code 1 on damage.
+    """Compare every file of a run's checkpoints with its sha256; exit with code 1 on damage.
 
     Example:  transloom checkpoints verify runs/phrasebook
     """
@@ -59,18 +59,24 @@ def prune_checkpoints(
     keep_every: Annotated[
         int | None,
         typer.Option(
-            min=0, metavar="STEPS", help="Keep the checkpoints whose step is a multiple of this."
+            min=0,
+            metavar="STEPS",
+            help="Keep the checkpoints whose step is a multiple of this number; 0 keeps none by "
+            "this rule.",
         ),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print what would be removed, and remove nothing.")
+        bool,
+        typer.Option(
+            "--dry-run", help="Print the checkpoints that would be removed, without removing them."
+        ),
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Remove checkpoints that the retention rules do not keep.
+    """Remove the checkpoints that the retention rules do not keep.
 
-    A rule that you do not give is taken from the run's recipe. A run that trains prunes its own
-    checkpoints and refuses this command.
+    The run's recipe provides each rule that you do not give. The command fails while the run
+    trains, because a run prunes its checkpoints during training.
 
     Example:
 
@@ -86,17 +92,22 @@ def prune_checkpoints(
 @checkpoints_app.command("average")
 def average_checkpoints(
     run: RunArgument,
-    last: Annotated[int | None, typer.Option(min=1, help="Average this many newest.")] = None,
+    last: Annotated[
+        int | None, typer.Option(min=1, help="Number of newest checkpoints to average.")
+    ] = None,
     best: Annotated[
-        int | None, typer.Option(min=1, help="Average this many with the best validation score.")
+        int | None,
+        typer.Option(
+            min=1, help="Number of checkpoints with the best validation scores to average."
+        ),
     ] = None,
     steps: Annotated[
         str | None,
-        typer.Option(metavar="STEP,STEP,…", help="Average the checkpoints of these steps."),
+        typer.Option(metavar="STEP,STEP,…", help="Steps of the checkpoints to average."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Average the weights of checkpoints, for translation; the default is all checkpoints.
+    """Average the weights of checkpoints for translation; by default, of all checkpoints.
 
     Training cannot resume from an average.
 
@@ -110,7 +121,7 @@ def average_checkpoints(
     """
     if sum(choice is not None for choice in (last, best, steps)) > 1:
         raise typer.BadParameter(
-            "--last, --best and --steps are mutually exclusive: give one of them"
+            "--last, --best and --steps are mutually exclusive: give only one of them"
         )
     average = average_run(run, last, best, None if steps is None else _numbers(steps))
     told = (
@@ -125,7 +136,7 @@ def average_checkpoints(
 def _numbers(text: str) -> list[int]:
     words = text.split(",")
     if not all(word.strip().isdecimal() for word in words):
-        raise typer.BadParameter(f"--steps is {text!r}: give steps such as 100,200,300")
+        raise typer.BadParameter(f"--steps is {text!r}, expected steps such as 100,200,300")
     return sorted({int(word) for word in words})
 
 
@@ -157,7 +168,10 @@ def checkpoint_rows(run: Path) -> list[dict[str, Any]]:
 
 
 def verified_rows(run: Path, console: Terminal) -> list[dict[str, Any]]:
-    """Return a row for each checkpoint and average, with its first problem or None."""
+    """Return a row for each checkpoint and each average of a run.
+
+    A row has the first problem that verification finds, or None if the checkpoint is intact.
+    """
     from concurrent.futures import ThreadPoolExecutor
 
     from trainer.checkpoints.format import Checkpoint
@@ -204,8 +218,8 @@ def prune_run(
         dry_run: return the paths without removing anything.
 
     Raises:
-        RunInUseError: a process trains the run.
-        CheckpointError: the newest checkpoint is damaged, so an older one may be needed.
+        RunInUseError: a process is training the run.
+        CheckpointError: the newest checkpoint is damaged, so the run may need an older one.
     """
     from cluster.recipe import checkpoints_of_run
     from trainer.checkpoints.format import newest_intact
@@ -222,8 +236,8 @@ def prune_run(
     _, damaged = newest_intact(folder.checkpoints)
     if damaged:
         raise CheckpointError(
-            f"{'; '.join(damaged.values())}. Nothing is removed, because an older checkpoint may "
-            "be needed; the next start of the run moves the damaged one aside"
+            f"{'; '.join(damaged.values())}. Nothing is removed, because the run may need an older "
+            "checkpoint. When the run starts again, it moves the damaged checkpoint aside"
         )
     if dry_run:
         return superfluous(folder.checkpoints, config)
@@ -234,7 +248,7 @@ def prune_run(
 def average_run(
     run: Path, last: int | None, best_so_many: int | None, steps: list[int] | None
 ) -> "Checkpoint":
-    """Average the newest, the best, or given checkpoints of a run; all by default.
+    """Average the newest, the best, or given checkpoints of a run; by default average all.
 
     Args:
         last: the number of newest checkpoints.
@@ -265,9 +279,9 @@ def average_run(
     wanted = last or best_so_many or (len(steps) if steps else 1)
     if len(chosen) < wanted:
         raise CheckpointError(
-            f"{run} has {len(chosen)} of the {counted(wanted, 'checkpoint')} to average: its "
-            f"checkpoints are of steps {join_items(paths)}. Name fewer, or keep more of them with "
-            "checkpoints.keep_last"
+            f"{run} has only {len(chosen)} of the {counted(wanted, 'checkpoint')} to average; it "
+            f"has checkpoints of the steps {join_items(paths)}. Average fewer checkpoints, or let "
+            "the run keep more of them by raising checkpoints.keep_last"
         )
     return average(folder.checkpoints, [Checkpoint(paths[step]) for step in chosen])
 
@@ -310,10 +324,10 @@ def verification_table(rows: list[dict[str, Any]]) -> AnswerTable:
 
 
 def pruned_text(removed: list[str], dry_run: bool) -> str:
-    """Return the paths that were removed, or would be removed in a dry run."""
+    """Return a list of the checkpoints that were removed, or that a real run would remove."""
     if not removed:
         return "No checkpoint is removed."
-    heading = "Would be removed:" if dry_run else "Removed:"
+    heading = "These checkpoints would be removed:" if dry_run else "Removed these checkpoints:"
     return "\n".join([heading, *removed])
 
 
@@ -347,7 +361,10 @@ def _all_of(run: Path) -> list[Path]:
 
 
 def _problem_within(checkpoint: "Checkpoint", run: Path) -> str | None:
-    """Return the problem of a checkpoint whose files match their hashes, or None without one."""
+    """Return the first problem in the contents of a checkpoint, or None if it has none.
+
+    The files of the checkpoint must match their hashes.
+    """
     # Imported late, because `reader` and `trained_network` import torch.
     from trainer.checkpoints.reader import CheckpointReader, require_same_shapes
     from trainer.runs.folder import RunFolder

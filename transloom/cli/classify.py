@@ -24,11 +24,16 @@ def classify(
     run: RunArgument,
     texts: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[TEXT]...", help="Texts to label. Default: lines of stdin."),
+        typer.Argument(
+            metavar="[TEXT]...",
+            help="Texts to label. Default: the lines of --input, or of standard input.",
+        ),
     ] = None,
     given: Annotated[
         str | None,
-        typer.Option("--input", metavar="FILE", help="File with one text per line; - is stdin."),
+        typer.Option(
+            "--input", metavar="FILE", help="File with one text per line; - is standard input."
+        ),
     ] = None,
     checkpoint: CheckpointOption = None,
     precision: PrecisionOption = "fp32",
@@ -36,12 +41,14 @@ def classify(
 ) -> None:
     """Label texts, or each of their words, depending on the run's task.
 
-    A run of text_classification prints one line per text: its label. A run of token_classification
-    prints one line per word (word, tab, label), and a blank line after each text. This is the CoNLL
-    format, which such a run is trained on. Words are separated by spaces.
+    For a run of the task text_classification, the command prints the label of each text on one
+    line. For token_classification, it prints one line per word (word, tab, label) and a blank line
+    after each text. This is the CoNLL format of the run's training data. Words are separated by
+    spaces.
 
-    With --json each text has a line. For texts: {"text", "label", "probabilities", "tokens",
-    "read"}. For words: {"text", "words": [{"word", "label", "probability"}, …]}.
+    With --json, the command prints one JSON object per text. For text_classification: {"text",
+    "label", "probabilities", "tokens", "read"}. For token_classification: {"text", "words":
+    [{"word", "label", "probability"}, …]}.
 
     Examples:
 
@@ -63,7 +70,7 @@ def classify(
 
 
 def labelled_lines(labeller: "Labeller", texts: Sequence[str], *, as_json: bool) -> Iterator[str]:
-    """Yield the output for each text: its label, its words with labels, or either as JSON."""
+    """Yield the output for each text: its label, or its words with labels, as text or JSON."""
     from transloom.inference.labeller import LabelledText
 
     cut = 0
@@ -81,8 +88,8 @@ def labelled_lines(labeller: "Labeller", texts: Sequence[str], *, as_json: bool)
     if cut:
         longest = labeller.network.encoder.context_length
         warn(
-            f"Of {counted(cut, 'text')} only the first {longest:,} tokens were read, which is "
-            "batching.context_length of the run"
+            f"The model read only the first {longest:,} tokens of {counted(cut, 'text')}, because "
+            f"batching.context_length of the run is {longest:,}"
         )
 
 

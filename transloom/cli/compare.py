@@ -1,4 +1,4 @@
-"""Command `transloom compare`: find whether and where two runs differ."""
+"""Command `transloom compare`: find the first difference between two runs."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -29,12 +29,16 @@ def compare(
     run: RunArgument,
     others: Annotated[
         list[Path],
-        typer.Argument(metavar="RUN...", help="Run to compare with; with --test, several runs."),
+        typer.Argument(
+            metavar="RUN...",
+            help="Folder of the run to compare with; with --test, of one or more runs.",
+        ),
     ],
     test: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME", help="Compare the translations of this test set by two or more runs."
+            metavar="NAME",
+            help="Name of a test set. Compare how two or more runs translate this set.",
         ),
     ] = None,
     markdown: Annotated[
@@ -47,15 +51,16 @@ def compare(
     """Compare two runs: settings, data and loss of each step, weights and optimizer state.
 
     The output starts with the settings that differ, such as the seed. It then names the first step
-    that differs, and what differs. If the models differ, only the records are compared.
+    whose data, loss or state differs. If the models differ, the command compares only the records.
 
-    Exit code 0 if both runs are the same to the last bit, 1 if not. Ranks and ZeRO stages may
-    differ if both runs have engine.numerics=exact:
+    The exit code is 0 if both runs are the same to the last bit, else 1. If both have
+    engine.numerics=exact, they can be the same even with different ranks and ZeRO stages:
 
       transloom compare runs/one-rank runs/three-ranks
 
-    With --test, compare how runs translate a test set: BLEU, chrF and TER with paired tests against
-    the first run, by length and rare words, and over seeds. RUN@STEP names a checkpoint:
+    With --test, the command compares the runs' translations of a test set by BLEU, chrF and TER,
+    with paired significance tests against the first run. It also breaks the scores down by sentence
+    length, word frequency and seed. RUN@STEP names a checkpoint:
 
       transloom compare runs/base runs/new-1 runs/new-2 --test newstest2014 --markdown
     """
@@ -64,8 +69,8 @@ def compare(
         return
     if markdown or len(others) > 1 or dataset or processes:
         raise typer.BadParameter(
-            "without --test NAME two runs are compared step by step: name two, and leave out "
-            "--markdown, --dataset and --processes"
+            "without --test NAME, the command compares two runs step by step: name exactly "
+            "two runs, and leave out --markdown, --dataset and --processes"
         )
     (other,) = others
     from transloom.observe.comparison.comparison import compare_runs, recipe_differences
@@ -93,7 +98,7 @@ def _compare_translations(
     from transloom.observe.terminal.comparison_tables import comparison_markdown, comparison_text
 
     if markdown and as_json:
-        raise typer.BadParameter("--markdown and --json exclude each other: give one of them")
+        raise typer.BadParameter("--markdown and --json are both given: give only one of them")
     names = [str(run) for run in runs]
     console = Terminal(stderr=True)
     found = compare_on_test_set(names, test, dataset, processes, console)
@@ -104,7 +109,7 @@ def _compare_translations(
 
 
 def in_words(settings: Mapping[str, tuple[Any, Any]], comparison: "Comparison") -> str:
-    """Return the comparison as text: differing settings, common steps, a line per aspect."""
+    """Return the comparison as text: differing settings, common steps, and a line per aspect."""
     found = {"data": _data(comparison), "losses": _losses(comparison), "state": _state(comparison)}
     steps = f"{counted(comparison.steps, 'step')} in common"
     if first := comparison.first_difference:
@@ -144,14 +149,15 @@ def _first(first: "FirstDifference") -> str:
 
 def _data(comparison: "Comparison") -> str:
     first = comparison.other_data_from
-    return "the same in every step" if first is None else f"other data from step {first} on"
+    return "the same in every step" if first is None else f"different data from step {first} on"
 
 
 def _losses(comparison: "Comparison") -> str:
     first = comparison.other_loss_from
     if first is None:
         return "the same bits in every step"
-    return f"other bits from step {first} on, up to {comparison.largest_difference:.1e} apart"
+    largest = comparison.largest_difference
+    return f"different bits from step {first} on, differing by at most {largest:.1e}"
 
 
 def _state(comparison: "Comparison") -> str:
@@ -167,7 +173,7 @@ def _state(comparison: "Comparison") -> str:
     if not different:
         everywhere = f"{counted(tensors, 'tensor')} of weights and moments at step {step}"
         return f"the same bits in all {everywhere}"
-    changed = f"other bits in {len(different)} of {counted(tensors, 'tensor')}"
+    changed = f"different bits in {len(different)} of {counted(tensors, 'tensor')}"
     return f"{changed} at step {step}: {_named(different)}"
 
 

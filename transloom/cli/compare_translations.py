@@ -1,4 +1,4 @@
-"""Work of `transloom compare RUN RUN… --test NAME`: find or make the hypotheses, and compare."""
+"""Work of `transloom compare RUN RUN… --test NAME`: find or make translations, and compare them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ from transloom.inference.trained_network import find_checkpoint
 
 @dataclass(frozen=True)
 class _Found:
-    """Checkpoint of a run and its test set, before translation."""
+    """Checkpoint of a run with its recipe, dataset and test set, before translation."""
 
     name: str
     run: RunFolder
@@ -49,20 +49,21 @@ def compare_on_test_set(
     processes: int | None,
     console: Terminal,
 ) -> SystemComparison:
-    """Compare runs on a test set; the first one is the baseline.
+    """Compare runs on a test set, with the first run as the baseline.
 
     Args:
-        runs: each RUN or RUN@CHECKPOINT, where CHECKPOINT is a step or the name of an average.
+        runs: names of the form RUN or RUN@CHECKPOINT, where CHECKPOINT is a step or the name of an
+            average.
         dataset: folder or URL of the runs' dataset, if it has moved.
 
     Raises:
         RunMismatchError: a run does not exist or does not translate, or the test sets differ.
-        CheckpointError, DatasetError: a run has no such checkpoint, or there is no such set.
+        CheckpointError, DatasetError: a run has no such checkpoint, or the dataset has no such set.
     """
     if twice := sorted({name for name in runs if runs.count(name) > 1}):
         raise RunMismatchError(
-            f"{join_items(twice)} is named more than once: name each run once, or "
-            "different checkpoints of it as RUN@STEP"
+            f"{join_items(twice)} is named more than once: name each run once, or name several "
+            "checkpoints of a run as RUN@STEP"
         )
     found = [_find(name, test_set, dataset) for name in runs]
     for other in found[1:]:
@@ -108,7 +109,7 @@ def _find(name: str, test_set: str, dataset: str | None) -> _Found:
     if recipe.task != "translation":
         raise RunMismatchError(
             f"{path} was trained for {recipe.task}, but --test compares only translation runs: "
-            "use `transloom evaluate` to score others"
+            "score this run with `transloom evaluate` instead"
         )
     data = recipe.data
     if dataset is not None:
@@ -119,10 +120,10 @@ def _find(name: str, test_set: str, dataset: str | None) -> _Found:
 
 
 def _require_same_set(first: _Found, other: _Found, test_set: str) -> None:
-    """Require that two runs are scored on the same sentences with the same references.
+    """Check that both runs' test sets have the same sentences and the same references.
 
     Raises:
-        RunMismatchError: they are not; the message has both hashes.
+        RunMismatchError: the sentences or references differ; the message has the hash of each file.
     """
     ours, theirs = (one.manifest.heldout[test_set].files for one in (first, other))
     for field, what in ((SOURCE, "sources"), (TARGET, "references")):
@@ -130,19 +131,19 @@ def _require_same_set(first: _Found, other: _Found, test_set: str) -> None:
             raise RunMismatchError(
                 f"The {what} of {test_set} differ: sha256 {ours[field].sha256[:16]}… "
                 f"({counted(len(first.heldout), 'line')}) in the dataset of {first.name}, "
-                f"{theirs[field].sha256[:16]}… ({counted(len(other.heldout), 'line')}) in that of "
-                f"{other.name}. Scores on different sentences cannot be compared: name runs that "
-                "were prepared with the same files in data.tests"
+                f"{theirs[field].sha256[:16]}… ({counted(len(other.heldout), 'line')}) in the "
+                f"dataset of {other.name}. Scores on different sentences cannot be compared: name "
+                "runs whose datasets were prepared with the same files in data.tests"
             )
 
 
 def _hypotheses(one: _Found, test_set: str, processes: int | None, report: Any) -> Hypotheses:
-    """Return the run's translations of the test set: those stored by `evaluate`, or new ones."""
+    """Return the run's translations of the test set, as `evaluate` stored them or newly made."""
     decoding = one.recipe.decoding
     assert isinstance(decoding, DecodingConfig)
     origin = origin_of(one.checkpoint, test_set, one.heldout, decoding, "fp32")
     if there := find_hypotheses(one.run.translations, origin):
-        note(f"{one.name}: the hypotheses in {there.file} are those of this checkpoint")
+        note(f"{one.name}: using the hypotheses of this checkpoint in {there.file}")
         return there
     return make_hypotheses(
         load_translator(one.run.path, checkpoint_name(one.checkpoint.path)),
@@ -155,10 +156,11 @@ def _hypotheses(one: _Found, test_set: str, processes: int | None, report: Any) 
 
 
 def _kind(one: _Found, known: list[dict[str, Any]]) -> str:
-    """Return an id that is shared by runs with the same recipe and search; seeds may differ.
+    """Return an id of the run's recipe and search settings; it does not depend on the seed.
 
     Args:
-        known: the combinations found so far, in the order of their ids; a new one is appended.
+        known: the combinations found so far, in the order of their ids; the function appends a new
+            combination.
     """
     identity = {**one.checkpoint.header.identity, "seed": None}
     search = {"decoding": one.recipe.decoding.model_dump(mode="json")}
@@ -181,7 +183,7 @@ def _candidate(one: _Found, hypotheses: Hypotheses, kind: str) -> Candidate:
         recipe=kind,
         beam_size=decoding.beam_size,
         length_penalty=decoding.length_penalty,
-        # The file's lines, as sacreBLEU would read them.
+        # Lines of the file, split as sacreBLEU splits them.
         hypotheses=hypotheses.file.read_text(encoding="utf-8").split("\n")[:-1],
         file=hypotheses.file,
         sha256=sha256_of(hypotheses.file),

@@ -1,8 +1,8 @@
-"""Shell completion: names of recipes, keys of overrides, folders of runs.
+"""Shell completion of recipe names, keys of overrides and run folders.
 
-A user waits for a completion after each press of the tab key, so nothing heavy is imported. No code
-of an extension runs. An error yields no completions, because a message would spoil the command line
-that is being typed.
+The user waits for a completion after each press of the tab key, so this module imports nothing
+heavy. It runs no code of extensions. An error yields no completions, because a message would spoil
+the command line that the user is typing.
 """
 
 import json
@@ -23,7 +23,7 @@ _PLAIN = re.compile(r"[\w.+:/-]+")
 def _quietly(complete: Callable[[typer.Context, str], Iterable[str]]) -> Complete:
     @wraps(complete)
     def quiet(ctx: typer.Context, incomplete: str) -> list[str]:
-        with suppress(Exception):  # a message would spoil the line that is being typed
+        with suppress(Exception):  # a message would spoil the command line that the user is typing
             found = dict.fromkeys(complete(ctx, incomplete))
             return [one for one in found if one.startswith(incomplete)]
         return []
@@ -33,7 +33,7 @@ def _quietly(complete: Callable[[typer.Context, str], Iterable[str]]) -> Complet
 
 @_quietly
 def recipe_names(ctx: typer.Context, incomplete: str) -> Iterable[str]:
-    """Yield built-in recipes, and the YAML files in the directory of the path being typed."""
+    """Yield the built-in recipes, and the YAML files in the directory of the path being typed."""
     from cluster.recipe import RECIPES
 
     yield from sorted(path.stem for path in RECIPES.glob("*.yaml"))
@@ -49,7 +49,7 @@ def runs_and_recipes(ctx: typer.Context, incomplete: str) -> Iterable[str]:
 
 @_quietly
 def override_keys(ctx: typer.Context, incomplete: str) -> Iterable[str]:
-    """Yield KEY= for each field of the named recipe, with its value if that needs no quotes."""
+    """Yield KEY=VALUE for each field of the recipe, or KEY= if the value would need quotes."""
     from cluster.recipe import Recipe, load_recipe, walk_fields
     from foundation.built_in_tasks import DEFAULT_TASK
     from foundation.section import change_class
@@ -57,7 +57,7 @@ def override_keys(ctx: typer.Context, incomplete: str) -> Iterable[str]:
 
     values = _values_of(ctx.params.get("recipe"))
     task = str(values.get("task", DEFAULT_TASK))
-    if values.get("extensions"):  # their code must not run here
+    if values.get("extensions"):  # the code of extensions must not run here
         yield from (f"{name}=" for name, field in walk_fields(Recipe) if change_class(field))
         return
     found: dict[str, Any] = {
@@ -75,14 +75,14 @@ def override_keys(ctx: typer.Context, incomplete: str) -> Iterable[str]:
 
 @_quietly
 def run_folders(ctx: typer.Context, incomplete: str) -> Iterable[str]:
-    """Yield the runs of runs/, and those in the directory of the path being typed."""
+    """Yield the runs in runs/, and the runs in the directory of the path being typed."""
     for path in (*sorted(Path("runs").glob("*")), *_siblings(incomplete)):
         if (path / "run.json").is_file():
             yield str(path)
 
 
 def _siblings(incomplete: str) -> list[Path]:
-    """Return the directory entries next to a path that is being typed."""
+    """Return the entries of the directory in which the user is typing a path."""
     folder = Path(incomplete) if incomplete.endswith("/") else Path(incomplete).parent
     return sorted(folder.iterdir())
 
@@ -94,7 +94,7 @@ def _path_of(recipe: Any) -> Path:
 
 
 def _values_of(recipe: Any) -> dict[str, Any]:
-    """Return a recipe's values as written in its file, or {} if there is no such recipe."""
+    """Return a recipe's values as written in its file, or {} if no recipe can be read."""
     from foundation.strict_yaml import parse_yaml
 
     with suppress(Exception):  # the command itself reports what is wrong with the recipe

@@ -1,4 +1,4 @@
-"""Commands that send a request to a run while it trains: stop, or change the data workers."""
+"""Commands `transloom stop` and `transloom workers`, which send a request to a training run."""
 
 from typing import Annotated
 
@@ -9,10 +9,10 @@ from transloom.cli.options import JsonOption, RunArgument, answer
 
 
 def stop(run: RunArgument, as_json: JsonOption = False) -> None:
-    """Ask a run that trains to write a checkpoint and stop.
+    """Ask a run that is training to write a checkpoint and stop.
 
-    The run stops at its next step and exits with code 75. The command that trained it continues it
-    later.
+    The run stops at its next step, and its training command exits with code 75. The same training
+    command continues the run later.
 
     Example:  transloom stop runs/phrasebook
     """
@@ -22,8 +22,8 @@ def stop(run: RunArgument, as_json: JsonOption = False) -> None:
     folder.card()
     folder.ask_to_stop()
     told = (
-        f"Requested: {run} writes a checkpoint and stops, if it is being trained. {folder.log} "
-        "reports when it has; the command that trained it continues from there."
+        f"Requested that {run} write a checkpoint and stop, if it is training. {folder.log} "
+        "reports the stop. To continue the run later, run its training command again."
     )
     answer({"run": str(run), "log": str(folder.log)}, as_json, told)
 
@@ -33,9 +33,9 @@ def workers(
     count: Annotated[int, typer.Argument(min=1, metavar="COUNT", help="Number of data workers.")],
     as_json: JsonOption = False,
 ) -> None:
-    """Ask a run that trains to use a given number of data workers.
+    """Change the number of data workers of a run, even while it is training.
 
-    The losses and all other numbers of the run stay the same.
+    The number of data workers affects neither the losses nor any other result of the run.
 
     Example:  transloom workers runs/phrasebook 4
     """
@@ -45,7 +45,7 @@ def workers(
     folder.card()
     folder.request_data_workers(count)
     told = (
-        f"Requested: {counted(count, 'data worker')} for {run}, now or when it trains next. "
-        f"{folder.log} reports when they are ready."
+        f"Requested {counted(count, 'data worker')} for {run}, which the run starts now or when it "
+        f"trains next. {folder.log} reports when the data workers are ready."
     )
     answer({"run": str(run), "data_workers": count, "log": str(folder.log)}, as_json, told)

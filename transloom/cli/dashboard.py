@@ -12,7 +12,10 @@ COMMAND_LINE = "transloom.cli.app"
 
 def dashboard(
     folder: Annotated[
-        Path, typer.Argument(metavar="[FOLDER]", help="Parent folder of runs, or a run.")
+        Path,
+        typer.Argument(
+            metavar="[FOLDER]", help="Folder that contains runs, or the folder of one run."
+        ),
     ] = Path("runs"),
     host: Annotated[
         str,
@@ -29,7 +32,7 @@ def dashboard(
 ) -> None:
     """Show runs in a browser, during and after training: table, curves, events, steps in detail.
 
-    The command reads only the runs' folders, and prints a URL with an access token.
+    The command only reads the runs' folders. It prints a URL with an access token.
 
     Example:
 

@@ -34,8 +34,8 @@ data_app = typer.Typer(
     no_args_is_help=True, help="Describe datasets, verify them, and quarantine damaged shards."
 )
 
-# Size from which several processes verify a dataset. For a smaller dataset, starting them would
-# take longer than reading the files.
+# Minimum size of a dataset for which several processes verify its files. For a smaller dataset,
+# starting the processes would take longer than reading the files.
 BYTES_FOR_ONE_PROCESS = 500_000_000
 FILES_SHOWN = 10
 
@@ -66,9 +66,9 @@ def info(
 def verify(
     dataset: DatasetArgument, processes: ProcessesOption = None, as_json: JsonOption = False
 ) -> None:
-    """Compare every file of a dataset with its manifest; exit code 1 on damage.
+    """Compare every file of a dataset with its manifest; exit with code 1 on damage.
 
-    The command lists missing and damaged files, and how to restore them.
+    The command lists missing and damaged files, and says how to restore them.
 
     Example:  transloom data verify datasets/phrasebook
     """
@@ -84,15 +84,17 @@ def quarantine(
     shards: Annotated[
         list[str],
         typer.Argument(
-            metavar="SHARD...", help="Shards to exclude, as `transloom data verify` names them."
+            metavar="SHARD...",
+            help="Shards to exclude, named as in the output of `transloom data verify`.",
         ),
     ],
-    reason: Annotated[str, typer.Option(help="Reason, stored in the manifest.")],
+    reason: Annotated[str, typer.Option(help="Reason for the exclusion; the manifest records it.")],
     as_json: JsonOption = False,
 ) -> None:
     """Exclude lost shards from a dataset, so that its runs can continue without them.
 
-    Nothing else changes. The previous manifest is kept, so you can undo this.
+    The other shards do not change. The command keeps the previous manifest, so that you can undo
+    the exclusion.
 
     Example:  transloom data quarantine datasets/de shards/train-00007.tar --reason "disk failed"
     """
@@ -104,15 +106,19 @@ def quarantine(
 def trace(
     run: RunArgument,
     steps: Annotated[
-        str, typer.Option(metavar="A:B", help="Steps to show, both inclusive; or one step.")
+        str,
+        typer.Option(
+            metavar="A:B", help="Range of steps to show, from A to B inclusive, or a single step."
+        ),
     ],
     dataset: MovedDatasetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show which pairs a run trains on at given steps, past or future, without training.
+    """Show the pairs that a run trains on at given steps, past or future, without training.
 
-    The command computes the data digests as the ranks do; exit code 1 if one differs from the
-    record. Sample ids are the numbers of pairs in the dataset; --json prints all of them.
+    The command computes the data digest of each step as the ranks do. The exit code is 1 if a
+    digest differs from the run's record. A sample id is the number of a pair in the dataset; --json
+    prints all ids.
 
     Examples:
 
@@ -131,7 +137,7 @@ def trace(
 
 
 def verify_dataset(dataset: str, console: Terminal, processes: int | None) -> dict[str, Any]:
-    """Compare every file of a dataset with its manifest.
+    """Compare every file of a dataset with its manifest, and return a summary with all problems.
 
     Args:
         dataset: a folder or URL.
@@ -180,7 +186,7 @@ def verify_dataset(dataset: str, console: Terminal, processes: int | None) -> di
 
 
 def _problems_of_tokenizers(store: "DatasetStore", manifest: "Manifest") -> "list[FileProblem]":
-    """Return problems of tokenizers whose files match the manifest."""
+    """Load the tokenizers, whose files match the manifest, and return their problems."""
     from data_pipeline.dataset.verification import FileProblem
     from data_pipeline.errors import DatasetFileError, TokenizerError
     from data_pipeline.tokenizers.tokenizer import load_tokenizers
@@ -192,13 +198,15 @@ def _problems_of_tokenizers(store: "DatasetStore", manifest: "Manifest") -> "lis
     except TokenizerError as error:
         files = ", ".join(dict.fromkeys(info.file for info in manifest.tokenizers.values()))
         return [FileProblem(files, "tokenizers", str(error))]
-    except ExtensionError:  # tokenizer of an extension, which only a recipe loads
+    except (
+        ExtensionError
+    ):  # the tokenizer belongs to an extension, and only a recipe can load extensions
         pass
     return []
 
 
 def _unknown_files(folder: Path, manifest: "Manifest") -> list[str]:
-    """Return the files that no manifest in the folder lists."""
+    """Return the files in the folder that the manifest does not list, except parent manifests."""
     from data_pipeline.dataset.verification import unknown_files
 
     parents = {path.name for path in folder.glob("manifest-*.json")}
@@ -206,7 +214,7 @@ def _unknown_files(folder: Path, manifest: "Manifest") -> list[str]:
 
 
 def verification_report(verified: dict[str, Any]) -> Group:
-    """Return the findings of a verification, and how to proceed."""
+    """Return the findings of a verification, and the steps that repair the dataset."""
     dataset, problems = verified["dataset"], verified["problems"]
     parts: list[RenderableType] = []
     if problems:
@@ -241,8 +249,8 @@ def _how_to_go_on(dataset: str, files: list[str]) -> str:
     from data_pipeline.storage.store import MANIFEST_NAME
 
     text = (
-        "Restore them from a copy, or run `transloom prepare` with the recipe again: the same "
-        "corpora give the same bytes."
+        "Restore these files from a copy, or run `transloom prepare` with the recipe again: the "
+        "same corpora give the same bytes."
     )
     if shards := [name for name in files if name.startswith("shards/")]:
         where = "FOLDER" if is_remote(dataset) else dataset
@@ -252,12 +260,17 @@ def _how_to_go_on(dataset: str, files: list[str]) -> str:
             f"{where} {names} --reason TEXT"
         )
         if is_remote(dataset):
-            text += f"  (in the original folder; then copy its {MANIFEST_NAME} to the URL)"
+            text += (
+                f"  (FOLDER is the original folder of the dataset; afterwards, copy its "
+                f"{MANIFEST_NAME} to the URL)"
+            )
     return text
 
 
 def quarantine_shards(dataset: str, shards: list[str], reason: str) -> dict[str, Any]:
-    """Exclude shards from a dataset by a child manifest; see `preparation/quarantine.py`.
+    """Exclude shards from a dataset by a child manifest, and return a summary.
+
+    See `preparation/quarantine.py` for the child manifest.
 
     Raises:
         DatasetError: the dataset is a URL, or a shard does not exist or is already quarantined.
@@ -270,8 +283,8 @@ def quarantine_shards(dataset: str, shards: list[str], reason: str) -> dict[str,
 
     if is_remote(dataset):
         raise DatasetError(
-            f"Shards are quarantined in the folder of a dataset, and {dataset} is a URL. Do it in "
-            f"the original folder, then copy its {MANIFEST_NAME} to the URL."
+            f"{dataset} is a URL, but shards can only be quarantined in a folder. Quarantine them "
+            f"in the original folder of the dataset, then copy its {MANIFEST_NAME} to the URL."
         )
     folder = _folder(dataset)
     parent = Manifest.load(open_store(folder, retry_delays_seconds=()))
@@ -291,18 +304,18 @@ def quarantine_shards(dataset: str, shards: list[str], reason: str) -> dict[str,
 
 
 def quarantine_text(done: dict[str, Any]) -> str:
-    """Return what was quarantined, its effect on runs, and how to undo it."""
+    """Return a description of the exclusion, its effect on runs, and the command that undoes it."""
     from data_pipeline.storage.store import MANIFEST_NAME
 
     folder = Path(done["parent_file"]).parent
     return (
-        f"Excluded from {done['dataset']}: {', '.join(done['shards'])}. That is "
-        f"{counted(done['pairs_left_out'], done['noun'])} fewer: {done['pairs_to_train_on']:,} of "
-        f"{done['pairs']:,} remain for training. The others keep their order and numbers.\n"
-        f"The manifest is now {done['identity']}, a child of {done['parent']}. Runs use it when "
-        "their command is started again. A run that stopped within a window of such a shard "
-        "continues with the next window and records this. A copy of the dataset elsewhere needs "
-        f"the new {MANIFEST_NAME} too.\n"
+        f"Excluded from {done['dataset']}: {', '.join(done['shards'])}. Training loses "
+        f"{counted(done['pairs_left_out'], done['noun'])}: {done['pairs_to_train_on']:,} of "
+        f"{done['pairs']:,} remain for training, with the same order and numbers.\n"
+        f"The manifest is now {done['identity']}, a child of {done['parent']}. A run uses the new "
+        "manifest when its command is started again. If the run stopped within a window of an "
+        "excluded shard, it continues with the next window, and its record says so. Copy the new "
+        f"{MANIFEST_NAME} to all other copies of the dataset.\n"
         f"To undo this before a run continues: mv {done['parent_file']} {folder / MANIFEST_NAME}"
     )
 

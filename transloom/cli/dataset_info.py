@@ -19,10 +19,12 @@ from foundation.untrusted_text import visible, visible_line
 from foundation.wording import counted, join_items
 from transloom.observe.terminal.histogram import histogram, histogram_of_powers, quantile
 
-CHARACTERS_SHOWN = 120  # of a dropped sentence; --json has more
+CHARACTERS_SHOWN = 120  # of a dropped sentence, in the table; --json prints more
 
 LABELS_SHOWN = 20
-REPORT_LIMITS = JsonLimits(bytes=256_000_000, values=1_000_000)  # large, for long documents
+REPORT_LIMITS = JsonLimits(
+    bytes=256_000_000, values=1_000_000
+)  # large, because dropped documents can be long
 
 Facts = dict[str, Any]
 
@@ -31,18 +33,20 @@ class _Dropped(FileModel):
     """Examples that were dropped for one reason.
 
     Attributes:
-        count: the number of all such examples.
-        examples: some of them. Each has its number first, then its texts.
+        count: the number of all examples that were dropped for this reason.
+        examples: some of these examples. The first value of each is its number, the others are its
+            texts.
     """
 
     count: Count
     examples: list[dict[str, int | str]]
 
     def check(self, reason: str, counts: dict[str, int]) -> None:
-        """Check that one table can show the examples.
+        """Check that the examples have the same columns, so that one table can show them.
 
         Raises:
-            ValueError: the examples differ in form, or the manifest does not list the reason.
+            ValueError: the examples have different columns, or the manifest does not list the
+                reason.
         """
         if reason not in counts:
             raise ValueError(f"the reason {reason[:80]!r}, which is not in the manifest")
@@ -99,7 +103,7 @@ def dataset_facts(dataset: str, *, examples: bool) -> Facts:
 
 
 def _field_facts(manifest: Manifest, name: str) -> Facts:
-    """Return the facts of one field, with the lengths of its sequences in tokens, EOS included."""
+    """Return the facts about one field; lengths are in tokens, including EOS."""
     field = next(field for field in manifest.fields if field.name == name)
     counts = manifest.lengths[name]
     tokenizer = manifest.tokenizers[name]
@@ -140,10 +144,10 @@ def _corpora_facts(store: DatasetStore, manifest: Manifest, examples: bool) -> l
 
 
 def _cleaning_report(store: DatasetStore, manifest: Manifest) -> dict[str, Any]:
-    """Return what was dropped from each corpus and why, with examples.
+    """Return examples of the text dropped from each corpus, by the reason for dropping it.
 
     Raises:
-        DatasetFileError: the file has other contents.
+        DatasetFileError: the file differs from the manifest, or is not a valid report.
     """
     file = manifest.cleaning.file
     try:
@@ -167,7 +171,7 @@ def dataset_report(facts: Facts) -> Group:
     parts: list[RenderableType] = [_overview(facts), "", _corpora_table(facts["corpora"])]
     for field in facts["fields"]:
         if field.get("labels"):
-            continue  # labels have no lengths: one for each text or token
+            continue  # a text or a token has exactly one label, so there are no lengths to show
         parts += ["", _lengths_title(field)]
         if "lengths" in field:
             parts.append(histogram(field["lengths"]))
@@ -211,7 +215,7 @@ def _overview(facts: Facts) -> Table:
         lost = f"{entry['shard']}: {counted(entry['pairs'], noun)} fewer; {entry['reason']}"
         table.add_row("quarantined", shown((lost, "yellow")))
     if facts["quarantined"]:
-        left = f"{facts['pairs_to_train_on']:,} of the {noun}s, without the quarantined ones"
+        left = f"{facts['pairs_to_train_on']:,} {noun}s, without those of quarantined shards"
         table.add_row("to train on", left)
     return table
 
@@ -221,7 +225,7 @@ def _what_it_holds(field: Facts) -> str:
         named = f": {join_items(labels[:LABELS_SHOWN])}" + ", …" * (len(labels) > LABELS_SHOWN)
         return f"{field['name']}, of {counted(len(labels), 'label')}{named}"
     return (
-        f"{field['name']}, {field['language']}: {counted(field['tokens'], 'token')} of "
+        f"{field['name']}, {field['language']}: {counted(field['tokens'], 'token')}, vocabulary of "
         f"{counted(field['vocabulary_size'], 'piece')} in {field['tokenizer']}"
     )
 
@@ -250,8 +254,10 @@ def _examples_tables(corpora: list[Facts], noun: str) -> Iterator[tuple[Renderab
             if not examples:
                 continue
             count = corpus["dropped"][reason]
-            some = f", of which the first {len(examples)}" if len(examples) < count else ""
-            what = f"dropped of {corpus['name']}, {in_words(reason)}: {counted(count, noun)}{some}"
+            some = f", the first {len(examples)} of them" if len(examples) < count else ""
+            what = (
+                f"dropped from {corpus['name']}, {in_words(reason)}: {counted(count, noun)}{some}"
+            )
             table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
             number, *texts = examples[0]
             table.add_column(number, justify="right", no_wrap=True)
@@ -263,11 +269,11 @@ def _examples_tables(corpora: list[Facts], noun: str) -> Iterator[tuple[Renderab
 
 
 def _quoted(sentence: str) -> str:
-    """Return the beginning of a sentence in quotation marks, which make outer spaces visible."""
+    """Return the beginning of a sentence in quotation marks, so that outer spaces are visible."""
     beginning = sentence[:CHARACTERS_SHOWN]
     return f"'{visible_line(beginning)}'" + ("…" if len(sentence) > len(beginning) else "")
 
 
 def in_words(reason: str) -> str:
-    """Return the reason for dropping examples in words."""
+    """Return the name of a reason for dropping examples, with spaces instead of underscores."""
     return reason.replace("_", " ")

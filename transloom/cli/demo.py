@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from trainer.rank.supervision import Outcome
 
 RECIPE = "phrasebook"
-# The phrase book contains the first sentence. It contains none of the others, and not even all word
-# combinations in them.
+# The phrase book contains only the first of these sentences. Some word combinations in the others
+# do not occur in it.
 SENTENCES = (
     "je suis étudiant",
     "elle sera journaliste",
@@ -33,7 +33,7 @@ SENTENCES = (
 def demo() -> None:
     """Train a French–English model on a built-in phrase book: prepare, train, evaluate, translate.
 
-    The demo needs no download and no account. Stop it with Ctrl-C; the same command continues.
+    The demo needs no download and no account. Ctrl-C stops it; the same command continues it.
     """
     outcome = run_demo(Terminal())
     ignore_signals()
@@ -41,7 +41,7 @@ def demo() -> None:
 
 
 def run_demo(console: Terminal) -> "Outcome":
-    """Prepare, train, evaluate and translate; return the outcome of the training."""
+    """Prepare, train, evaluate and translate, and return the outcome of the training."""
     from cluster.recipe import find_recipe, load_recipe
     from transloom.cli.evaluate import evaluate_sets, scores_table
     from transloom.cli.explain import write_explanation
@@ -65,7 +65,7 @@ def run_demo(console: Terminal) -> "Outcome":
         "ZeRO "
         f"{recipe.engine.zero_stage}, fed by {counted(cluster.data_workers, 'data worker')}. The "
         "sentences shown are not in the training data. Ctrl-C stops after a checkpoint; the same "
-        "command continues.\n"
+        "command continues from that checkpoint.\n"
     )
     exit_on_signal_before_run()
     result = train_run(RECIPE, [], TrainOptions(), console)

@@ -12,14 +12,14 @@ from cluster.errors import ClusterError
 from cluster.terminal import note, print_json_line, print_line, print_result
 from transloom.cli.options import JsonOption, Overrides, RecipeArgument
 
-deploy_app = typer.Typer(no_args_is_help=True, help="Train as a job of Slurm or Kubernetes.")
+deploy_app = typer.Typer(no_args_is_help=True, help="Train a run as a Slurm job or on Kubernetes.")
 
 OutputOption = Annotated[
     Path | None,
     typer.Option(
         "--output",
         metavar="FILE",
-        help="Write the script or manifest to a file instead of printing it.",
+        help="File to which to write the script or manifest, instead of printing it.",
     ),
 ]
 
@@ -35,22 +35,27 @@ def slurm(
         str | None,
         typer.Option(
             metavar="KEY=VALUE,VALUE…",
-            help="Train one run for each value, as a job array; such as seed=1,2,3.",
+            help="Train one run for each value of a field, such as seed=1,2,3, in a job array.",
         ),
     ] = None,
     at_once: Annotated[
-        int | None, typer.Option(min=1, help="Maximum number of array runs at the same time.")
+        int | None,
+        typer.Option(
+            min=1, help="With --array: maximum number of runs that train at the same time."
+        ),
     ] = None,
     submit: Annotated[
-        bool, typer.Option("--submit", help="Submit the script and print the job's number.")
+        bool,
+        typer.Option("--submit", help="Submit the script to Slurm, and print the job's number."),
     ] = False,
     output: OutputOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Print the script of a Slurm job that trains or continues a run.
 
-    Before its time limit the job writes a checkpoint and requeues itself, until the run has
-    finished. The recipe sets nodes, partition and time limit: `transloom fields cluster.slurm`.
+    Shortly before its time limit, the job writes a checkpoint and requeues itself, until the run
+    has finished. The recipe sets nodes, partition and time limit; `transloom fields cluster.slurm`
+    explains these fields.
 
     Examples:
 
@@ -63,7 +68,10 @@ def slurm(
     from trainer.runs import RUNS
 
     if array and run:
-        raise typer.BadParameter("each run of an array has a separate folder: leave out --run")
+        raise typer.BadParameter(
+            "--array and --run are both given, but each run of an array has a separate "
+            "folder: leave out --run"
+        )
     path, changes = find_recipe(recipe), overrides or []
     runs = slurm.runs_of(path, changes, array, run, RUNS)
     script = slurm.slurm_script(
@@ -108,8 +116,8 @@ def kuberay(
 ) -> None:
     """Print a RayJob that trains a run on Kubernetes, for `kubectl apply -f -`.
 
-    It needs KubeRay 1.7. The recipe sets image, volumes, secrets and queue: `transloom fields
-    cluster.kubernetes`.
+    The cluster needs KubeRay 1.7. The recipe sets image, volumes, secrets and queue; `transloom
+    fields cluster.kubernetes` explains these fields.
 
     Example:  transloom deploy kuberay mine.yaml data.dataset=/shared/mine | kubectl apply -f -
     """
@@ -123,8 +131,8 @@ def kuberay(
     job = kuberay.job_name(name or known_as)
     if name and job != name:
         raise typer.BadParameter(
-            f"{name!r} is not a valid RayJob name: give at most {kuberay.MAX_NAME} of a-z, 0-9 and "
-            f"-, starting with a letter, such as {job}"
+            f"--name is {name!r}, expected at most {kuberay.MAX_NAME} characters of a-z, 0-9 and "
+            f"-, of which the first is a letter: use {job}, for example"
         )
     documents = kuberay.manifests(loaded, path.read_text(encoding="utf-8"), changes, folder, job)
     text = kuberay.to_yaml(documents)
@@ -141,10 +149,10 @@ def kuberay(
 
 
 def _check_encodable(text: str) -> None:
-    """Check that a script or manifest is UTF-8; paths may contain other bytes.
+    """Check that a script or manifest can be encoded as UTF-8; its paths may contain other bytes.
 
     Raises:
-        ClusterError: the text is not UTF-8.
+        ClusterError: the text cannot be encoded.
     """
     try:
         text.encode()
@@ -152,12 +160,12 @@ def _check_encodable(text: str) -> None:
         around = text[max(0, error.start - 60) : error.end + 20]
         raise ClusterError(
             f"A path or an override has bytes that are not UTF-8, in {around!r}: rename the folder "
-            "or file, or write the override in UTF-8"
+            "or file of the path, or write the override in UTF-8"
         ) from error
 
 
 def _tell_written(output: Path, what: str, command: list[str]) -> None:
-    """Print the file that was written, and the command that submits it."""
+    """Print the path of the file that was written, and the command that submits it."""
     print_line(
         f"Wrote {what} to {output}. Submit it with:\n\n  {shlex.join([*command, str(output)])}"
     )
@@ -165,9 +173,16 @@ def _tell_written(output: Path, what: str, command: list[str]) -> None:
 
 @deploy_app.command("drain-node", hidden=True)
 def drain_node(
-    seconds: Annotated[int, typer.Option(min=1, help="Deadline for its ranks.")],
+    seconds: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Time limit, in seconds, for the node's ranks to save a checkpoint and move to "
+            "other nodes.",
+        ),
+    ],
 ) -> None:
-    """Drain the ranks of this node; the pods of `deploy kuberay` call this before they end."""
+    """Drain the ranks of this node; a pod of `deploy kuberay` runs this command before it ends."""
     from cluster.ray.draining import drain_own_node
 
     drain_own_node(seconds)
@@ -175,11 +190,11 @@ def drain_node(
 
 @deploy_app.command("slurm-node", hidden=True)
 def slurm_node(
-    cpus: Annotated[int, typer.Option(help="CPUs that the node offers.")],
-    gpus: Annotated[int, typer.Option(help="GPUs that the node offers.")],
-    niceness: Annotated[int, typer.Option(help="Niceness of its workers.")] = 0,
+    cpus: Annotated[int, typer.Option(help="Number of CPUs that the node offers to Ray.")],
+    gpus: Annotated[int, typer.Option(help="Number of GPUs that the node offers to Ray.")],
+    niceness: Annotated[int, typer.Option(help="Niceness of the Ray workers on the node.")] = 0,
 ) -> None:
-    """Start Ray on a node of a Slurm job; the job's script calls this."""
+    """Start Ray on a node of a Slurm job; the job's script runs this command."""
     from cluster.launchers.slurm_node import serve_node
     from cluster.ray.started_node import NodeSettings
 

@@ -21,7 +21,8 @@ def embed(
     texts: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[TEXT]...", help="Texts to embed. Default: lines of --input or of stdin."
+            metavar="[TEXT]...",
+            help="Texts to embed. Default: the lines of --input, or of standard input.",
         ),
     ] = None,
     given: Annotated[
@@ -30,18 +31,20 @@ def embed(
     out: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE.npy", help="Write a NumPy array to this file, instead of printing JSON."
+            metavar="FILE.npy",
+            help="File to which to write the vectors as a NumPy array, instead of printing JSON.",
         ),
     ] = None,
     checkpoint: CheckpointOption = None,
     precision: PrecisionOption = "fp32",
 ) -> None:
-    """Compute sentence embeddings with a run of task sentence_embedding.
+    """Compute sentence embeddings with a run of the task sentence_embedding.
 
-    Texts with the same meaning get similar vectors, in each language of the training data.
+    Texts with the same meaning get similar vectors, even if their languages differ. The run must
+    have been trained on these languages.
 
     All vectors have length 1, so np.load("en.npy") @ np.load("de.npy").T is the matrix of cosine
-    similarities of two files.
+    similarities between the texts of two files.
 
     Examples:
 
@@ -54,7 +57,7 @@ def embed(
     from transloom.inference.text_input import read_texts
 
     if given is not None and texts:
-        raise typer.BadParameter("give texts or --input, not both")
+        raise typer.BadParameter("texts and --input are both given: leave out one of them")
     embedder = load_reader(SentenceEmbedder, run, checkpoint, precision)
     sentences = read_texts(texts or [], given)
     if out is not None:
@@ -79,7 +82,9 @@ def vector_lines(embedder: "SentenceEmbedder", texts: Sequence[str]) -> Iterator
 
 
 def write_vectors(embedder: "SentenceEmbedder", texts: Sequence[str], out: Path) -> None:
-    """Write all vectors to a file, float32 [texts, width]; it appears only when complete.
+    """Write the vectors of all texts to a file as a float32 array of shape [texts, width].
+
+    The file appears only when it is complete.
 
     Raises:
         OSError: the file cannot be written.
@@ -104,7 +109,7 @@ def write_vectors(embedder: "SentenceEmbedder", texts: Sequence[str], out: Path)
 
 
 def _parts(embedder: "SentenceEmbedder", texts: Sequence[str]) -> "Iterator[tuple[int, Embedded]]":
-    """Yield the vectors of consecutive texts in parts, each after the number of its first text."""
+    """Yield the vectors of consecutive texts in parts, each with the index of its first text."""
     from transloom.inference.sentence_embedder import TEXTS_OF_A_PART
 
     for number, part in enumerate(embedder.embed_parts(texts)):
@@ -114,6 +119,6 @@ def _parts(embedder: "SentenceEmbedder", texts: Sequence[str]) -> "Iterator[tupl
 def _report_cut(cut: int, embedder: "SentenceEmbedder") -> None:
     if cut:
         warn(
-            f"{counted(cut, 'text')} had more than {embedder.longest} tokens, BOS and EOS "
-            "included: only the beginning was read, because the network has no more positions"
+            f"The model read only the first {embedder.longest} tokens, including BOS and EOS, of "
+            f"{counted(cut, 'text')}, because it has no more positions"
         )

@@ -1,8 +1,8 @@
-"""Console script: Ctrl-C ends it without a traceback, even during imports.
+"""Console script, which ends on Ctrl-C without a traceback, even during imports.
 
-The command line takes a third of a second to import, and Python would answer an interrupt in that
-time with a traceback. This module therefore imports as little as possible. Only the start of
-Python, some hundredths of a second, stays unprotected.
+Importing the command line takes a third of a second, and Python would answer an interrupt in that
+time with a traceback. This module therefore imports as little as possible. Only the first
+hundredths of a second, in which Python starts, remain unprotected.
 """
 
 import os
@@ -13,8 +13,10 @@ INTERRUPTED = 128 + signal.SIGINT  # exit code that a shell reports for a comman
 
 
 def main() -> None:
-    """Run the command line; an interrupt ends it without a traceback, with exit code 130."""
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # otherwise SIGINT is ignored
+    """Run the command line, and exit with code 130 and without a traceback on an interrupt."""
+    if (
+        signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    ):  # otherwise the parent process has made this process ignore SIGINT
         signal.signal(signal.SIGINT, _leave)
     from transloom.cli import app
 
@@ -27,5 +29,5 @@ def main() -> None:
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
-    # No exception is raised, because a library that is being imported could catch it.
+    # Raise no exception, because a library that is being imported could catch it.
     os._exit(INTERRUPTED)

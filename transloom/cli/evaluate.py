@@ -35,7 +35,10 @@ def evaluate(
     runs: RunsArgument,
     test_set: Annotated[
         list[str] | None,
-        typer.Option("--set", help="Name of a test set. May be repeated. Default: all."),
+        typer.Option(
+            "--set",
+            help="Name of a test set; repeat the option for several sets. Default: all test sets.",
+        ),
     ] = None,
     checkpoint: CheckpointOption = None,
     beam_size: BeamOption = None,
@@ -48,10 +51,10 @@ def evaluate(
 ) -> None:
     """Score a run on its recipe's test sets.
 
-    A translation run gets BLEU and chrF with signatures, and its translations are stored in the
-    run's folder. Runs of other tasks get the scores that they have in validation. Several runs
-    translate as an ensemble, as in `translate`, on the first run's test sets; the first run's
-    folder stores the translations.
+    For a translation run, the command computes BLEU and chrF with their signatures, and stores the
+    translations in the run's folder. For a run of another task, it computes the scores that
+    validation computes during training. Several runs translate the first run's test sets as an
+    ensemble, as in `transloom translate`; the first run's folder stores these translations.
 
     Examples:
 
@@ -65,7 +68,7 @@ def evaluate(
     if task_of(run) != "translation":
         if len(runs) > 1:
             raise typer.BadParameter(
-                f"{run} does not translate, so it cannot join an ensemble: name one run"
+                f"{run} does not translate, so it cannot join an ensemble: name only one run"
             )
         scores = score_sets(run, test_set, checkpoint or named_checkpoint, dataset)
         answer(scores, as_json, plain_scores_table(scores))
@@ -85,7 +88,7 @@ def evaluate_sets(
     console: Terminal,
     processes: int | None = None,
 ) -> "list[Evaluation]":
-    """Score a translation run on the named test sets, or on all if none are named."""
+    """Score a translation run on the named test sets, or on all test sets if `names` is empty."""
     from trainer.recipe import TrainingRecipe
     from trainer.runs.folder import RunFolder
     from transloom.inference.evaluation import evaluate
@@ -115,9 +118,9 @@ def evaluate_sets(
 def _test_sets(
     recipe: "TrainingRecipe", run: Path, names: list[str] | None, dataset: str | None
 ) -> "tuple[DataConfig, list[str]]":
-    """Return a run's data section and the names of the requested test sets.
+    """Return a run's data section and the names of the test sets to score.
 
-    The validation set is included only if it is named.
+    The validation set is included only if `names` has it.
     """
     data = recipe.data
     if dataset is not None:
@@ -125,9 +128,10 @@ def _test_sets(
     known = list(data.tests)
     unknown = [name for name in names or [] if name not in (*known, "validation")]
     if unknown or not (names or known):
+        missing = f"test set {', '.join(unknown)}" if unknown else "test sets"
         raise RunMismatchError(
-            f"{run} has no test set {', '.join(unknown) or 'at all'}: its recipe has "
-            f"{', '.join(known) or 'none'} in data.tests; --set validation always exists"
+            f"{run} has no {missing}: its recipe has {', '.join(known) or 'none'} in data.tests. "
+            "Name a set of data.tests, or score the validation set with --set validation"
         )
     return data, names or known
 
@@ -138,7 +142,7 @@ def score_sets(
     """Score a run of any task on its test sets.
 
     Returns:
-        For each test set, the scores by their names; None for a score that is not finite.
+        The scores by test set and name; a score that is not finite is None.
     """
     from transloom.inference.scoring import score_heldout
     from transloom.inference.trained_network import load_network

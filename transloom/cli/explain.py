@@ -20,7 +20,7 @@ from transloom.cli.options import (
 if TYPE_CHECKING:
     from transloom.inference.translator import Translator
 
-NOT_LIVE = "only pages about translation networks can compute other texts"
+NOT_LIVE = "only the page of a translation model can compute other texts"
 
 
 def explain(
@@ -42,7 +42,8 @@ def explain(
         str | None,
         typer.Option(
             metavar="RUN[@STEP]",
-            help="Compare with this model; @STEP alone is a checkpoint of the same run.",
+            help="Second model, which the page compares with the first one. @STEP alone names "
+            "another checkpoint of the same run.",
         ),
     ] = None,
     tag: TagOption = None,
@@ -51,10 +52,11 @@ def explain(
 ) -> None:
     """Show how a model translates a sentence, step by step, in one HTML page.
 
-    The page has all intermediate numbers and opens in any browser without a network. It includes
-    models of up to 5 million weights, so that you can type other sentences in the page. With
-    --against, a section compares two models side by side. A masked model fills in a text that has
-    [MASK], and a language model continues a text.
+    The page has all intermediate numbers and opens in any browser without a network. It includes a
+    model of up to 5 million weights, so that you can type other sentences in the page. With
+    --against, a section of the page compares two models side by side. For a masked model, the page
+    shows how the model fills in a text that has [MASK]; for a language model, how it continues a
+    text.
 
     Examples:
 
@@ -74,7 +76,7 @@ def explain(
 
 @dataclass(frozen=True)
 class ExplainOptions:
-    """Options of an explanation.
+    """Options of `transloom explain`.
 
     Attributes:
         text: the sentence to translate, or the text to fill in or to continue.
@@ -91,12 +93,13 @@ class ExplainOptions:
 
 
 def explained_run(asked: ExplainOptions, file: Path) -> dict[str, Any]:
-    """Write the page about a text, for a run of any task that has such a page; return a summary.
+    """Write the page that explains a run's output for a text, and return a summary.
 
-    The summary's `made` is the output of the model for the text.
+    The summary's `made` is that output: a translation, a filled-in text or a continuation.
 
     Raises:
-        RunMismatchError: there is no run, its task has no page, or the task lacks an option.
+        RunMismatchError: the run does not exist, or its task has no page or does not support an
+            option.
         TranslationError: the sentence is too long.
     """
     from transloom.cli.load_translator import load_translator, task_of
@@ -114,7 +117,7 @@ def explained_run(asked: ExplainOptions, file: Path) -> dict[str, Any]:
         except LongSentenceError as error:
             if error.limit.reason == "memory":
                 raise
-            raise TranslationError(f"{error}, or allow more with --max-tokens") from error
+            raise TranslationError(f"{error}, or allow more tokens with --max-tokens") from error
         return {**summary, "made": summary["translation"]}
     of_translation = {
         "--tag": asked.tag,
@@ -124,8 +127,8 @@ def explained_run(asked: ExplainOptions, file: Path) -> dict[str, Any]:
     for option, value in of_translation.items():
         if value is not None:
             raise RunMismatchError(
-                f"{asked.run} was trained for {task}, but {option} is for runs of translation: "
-                "leave it out"
+                f"{asked.run} was trained for {task}, but {option} is only for translation runs: "
+                f"leave out {option}"
             )
     page, summary = _OF_TEXTS[task](asked.run, asked.checkpoint, argument_text(asked.text))
     return _written(page, summary, file)
@@ -147,12 +150,12 @@ def explanation(
     live: bool = True,
     max_tokens: int | None = None,
 ) -> tuple[str, dict[str, Any]]:
-    """Return the page about the translation of a sentence, and a summary of it.
+    """Return the page that explains the translation of a sentence, and a summary of the page.
 
     Args:
         against: another model, which the page compares with the first one.
         live: include the model in the page, if possible.
-        max_tokens: as in `ExplainOptions`.
+        max_tokens: see `ExplainOptions`.
     """
     from transloom.observe.explain.compare.section import compare_section, names_of, with_size
     from transloom.observe.explain.explanation import explain
@@ -193,7 +196,7 @@ def write_explanation(
     against: "Translator | None" = None,
     max_tokens: int | None = None,
 ) -> dict[str, Any]:
-    """Write the page of `explanation`, and return a summary of it."""
+    """Write the page that `explanation` returns to a file, and return the summary of the page."""
     from transloom.inference.text_input import argument_text
 
     page, summary = explanation(
@@ -252,13 +255,13 @@ def _written(page: str, summary: dict[str, Any], file: Path) -> dict[str, Any]:
 
 
 def explanation_notes(summary: dict[str, Any]) -> list[str]:
-    """Return notes about a page: why it is not live, its size, and what is not comparable."""
+    """Return notes about a page: its limits, its size, and what it cannot compare of two models."""
     notes = []
     if summary["not_live"]:
         notes.append(f"the page shows only this text: {summary['not_live']}")
     if summary["compared"]:
         first, second = summary["compared"]
         megabytes = summary["bytes"] / 1e6
-        notes.append(f"{first} and {second} are compared: the page has {megabytes:.1f} MB")
-        notes += [f"not comparable: {misfit}" for misfit in summary["does_not_fit"]]
+        notes.append(f"the page compares {first} and {second}, and has {megabytes:.1f} MB")
+        notes += [f"limit of the comparison: {misfit}" for misfit in summary["does_not_fit"]]
     return notes

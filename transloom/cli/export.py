@@ -1,6 +1,6 @@
-"""Command `transloom export`: write a run as a model of another library.
+"""Command `transloom export`: write a run's model in the format of another library.
 
-run ─▶ its newest weights ─▶ the writer of its task for the target ─▶ a new folder
+run ─▶ its newest weights ─▶ writer for its task and the target library ─▶ new folder
 """
 
 import secrets
@@ -24,18 +24,18 @@ if TYPE_CHECKING:
 
 # Writes the files of a run into a folder, and returns a short description of the model.
 Write = Callable[["TrainedNetwork", Path], str]
-# A `Write` that accepts the data type of the stored weights.
+# Like `Write`, with the data type of the stored weights as a third argument.
 Quantize = Callable[["TrainedNetwork", Path, ComputeType | None], str]
 
 
 class Target(StrEnum):
-    """Library that an exported model is for."""
+    """Library for which a model is exported."""
 
     HUGGINGFACE = "huggingface"
     CTRANSLATE2 = "ctranslate2"
 
 
-# MODULE:NAME of a `transloom.cli.export.Write`, for each task.
+# MODULE:NAME of the `Write` function, by target and task.
 WRITERS: Mapping[Target, Mapping[str, str]] = {
     Target.HUGGINGFACE: {
         "causal_lm": "transloom.inference.export.language_model:write_language_model",
@@ -61,15 +61,17 @@ def export(
     checkpoint: CheckpointOption = None,
     quantization: Annotated[
         ComputeType | None,
-        typer.Option(help="For ctranslate2: data type of the stored weights. Default: fp32."),
+        typer.Option(
+            help="With --to ctranslate2: data type of the stored weights. Default: float32."
+        ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write a run's model and tokenizers for another library.
+    """Export a run's model and tokenizers for another library.
 
-    For Hugging Face's `from_pretrained`, a translation model becomes a MarianMT, and a language
-    model a GPT-2 or Llama. CTranslate2 accepts translation models. If the library does not support
-    a feature of the model, the command fails and names the feature.
+    By default, the export is for Hugging Face's `from_pretrained`: a translation model becomes a
+    MarianMT, and a language model a GPT-2 or Llama. CTranslate2 supports only translation models.
+    If the library does not support a feature of the model, the command fails and names the feature.
 
     Examples:
 
@@ -92,10 +94,11 @@ def export_run(
 ) -> dict[str, Any]:
     """Write the model and its tokenizers into a new folder, and return a summary.
 
-    The files are written to a hidden sibling folder, which is renamed when they are complete.
+    The function writes the files into a hidden sibling folder, and renames it when they are
+    complete.
 
     Args:
-        quantization: data type of the weights in a CTranslate2 model; None for fp32.
+        quantization: data type of the weights in a CTranslate2 model; None for float32.
 
     Raises:
         TrainerError: the folder has files, or runs of this task cannot be exported to the target.
@@ -103,13 +106,13 @@ def export_run(
     """
     from transloom.inference.trained_network import load_network
 
-    named, folder = folder, folder.absolute()  # an absolute path has a name, even that of "."
+    named, folder = folder, folder.absolute()  # "." has no name, but its absolute path has one
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise TrainerError(f"{folder} is a file or a folder with files: name a new folder")
     if quantization is not None and target is not Target.CTRANSLATE2:
         raise TrainerError(
-            f"--quantization is {quantization}, but only --to ctranslate2 stores quantized "
-            f"weights, and --to is {target}: leave it out"
+            f"--quantization is {quantization} and --to is {target}, but only --to ctranslate2 "
+            "stores quantized weights: leave out --quantization, or use --to ctranslate2"
         )
     trained = load_network(run, checkpoint, "cpu", "fp32")
     write = _writer(trained, target, quantization)
@@ -126,7 +129,7 @@ def export_run(
         chosen = () if checkpoint is None else ("--checkpoint", checkpoint)
         command = ("transloom", "export", str(run), str(named), "--to", "ctranslate2", *chosen)
         raise ModelError(
-            f"{error} CTranslate2 supports this model: {shlex.join(command)}"
+            f"{error} To export the model for CTranslate2, run: {shlex.join(command)}"
         ) from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)  # exists only after an error
@@ -158,10 +161,12 @@ def _writer(trained: "TrainedNetwork", target: Target, quantization: ComputeType
     task, writers = trained.recipe.task, WRITERS[target]
     if task not in writers:
         others = [str(name) for name, tasks in WRITERS.items() if task in tasks]
-        remedy = f"name --to {' or '.join(others)}" if others else "name another run"
+        remedy = "name a run of another task"
+        if others:
+            remedy = f"export it with --to {' or '.join(others)}"
         raise TrainerError(
-            f"{trained.weights.run} was trained for {task}, but {target} takes runs of "
-            f"{join_items(writers)}: {remedy}"
+            f"{trained.weights.run} was trained for {task}, but the export for {target} supports "
+            f"only runs of {join_items(writers)}: {remedy}"
         )
     write = imported(writers[task])
     if quantization is None:

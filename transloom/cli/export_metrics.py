@@ -18,13 +18,19 @@ def export_metrics(
     to: Annotated[
         Literal["tensorboard", "csv", "parquet"],
         typer.Option(
-            "--to", help="Format to write. tensorboard and parquet need the extra of that name."
+            "--to",
+            help="Format to write. tensorboard and parquet each need the optional dependencies of "
+            "that name, such as 'transloom\\[parquet]'.",
         ),
     ],
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", metavar="PATH", help="Folder to create. Default: RUN-FORMAT."
+            "--output",
+            "-o",
+            metavar="PATH",
+            help="Folder to create. Default: RUN-FORMAT in the current folder, such as "
+            "phrasebook-csv.",
         ),
     ] = None,
     force: Annotated[
@@ -34,7 +40,7 @@ def export_metrics(
 ) -> None:
     """Write a run's record as TensorBoard events, or as tables in CSV or Parquet.
 
-    The export has all steps, validations, samples and events.
+    The export contains all steps, validations, samples and events.
 
     Examples:
 
@@ -66,7 +72,7 @@ def export_run_metrics(
 
 
 def in_words(exported: "Exported", folder: Path) -> str:
-    """Return what was exported, in a sentence."""
+    """Return a sentence that describes the export."""
     if exported.format == "tensorboard":
         looked_at = f"tensorboard --logdir {folder}"
         what = f"{counted(exported.rows['events'], 'event')}; view them with: {looked_at}"
@@ -74,4 +80,4 @@ def in_words(exported: "Exported", folder: Path) -> str:
         what = join_items(
             f"{counted(count, 'row')} in {name}" for name, count in exported.rows.items()
         )
-    return f"{folder} has the record of {exported.name} to step {exported.last_step}: {what}"
+    return f"{folder} has the record of {exported.name} up to step {exported.last_step}: {what}"

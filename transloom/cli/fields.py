@@ -18,7 +18,10 @@ from transloom.observe.terminal.tables import AnswerTable, Column
 def fields(
     section: Annotated[
         str,
-        typer.Argument(metavar="[SECTION]", help="Show only fields whose names begin with this."),
+        typer.Argument(
+            metavar="[SECTION]",
+            help="Show only the fields whose names begin with this text, such as trainer.schedule.",
+        ),
     ] = "",
     task: Annotated[
         str, typer.Option(help="Show the fields of recipes for this task, such as causal_lm.")
@@ -26,12 +29,15 @@ def fields(
     search: Annotated[
         str,
         typer.Option(
-            metavar="WORDS", help="Show only fields whose name, default or meaning has these words."
+            metavar="WORDS",
+            help="Show only the fields whose name, default or meaning contains all these words.",
         ),
     ] = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Explain the fields of a recipe: default, effect of a change, meaning.
+    """Explain the fields of a recipe: their defaults, meanings and change classes.
+
+    The change class of a field says what a new value does to an existing run.
 
     Examples:
 
@@ -51,7 +57,8 @@ def field_rows(
     Args:
         section: prefix of the fields' dotted names.
         task: the task of the recipe; None for the default task.
-        search: words that occur in a field's name, default or meaning, in any case and order.
+        search: words that must all occur in a field's name, default or meaning, in any case and
+            order.
 
     Raises:
         RecipeError: no field has the prefix or the words, or the task does not exist.
@@ -73,15 +80,20 @@ def field_rows(
         for name, field in walk_fields(recipe)
         if (change := change_class(field)) and name.startswith(section)
     ]
-    if not rows and section not in recipe.model_fields:  # a task may leave a section empty
+    if (
+        not rows and section not in recipe.model_fields
+    ):  # a section exists even if the task has no fields in it
         known = ", ".join(recipe.model_fields)
-        raise RecipeError(f"No field begins with {section!r}; the sections are {known}")
+        raise RecipeError(
+            f"No field name begins with {section!r}: name a section or one of its fields. The "
+            f"sections are {known}"
+        )
     words = search.casefold().split()
     found = [row for row in rows if all(word in _text_of(row) for word in words)]
     if words and not found:
         raise RecipeError(
-            f"No field{f' of {section}' if section else ''} has {search!r} in its name or its "
-            "meaning. Search for a part of the word, or list all fields: transloom fields"
+            f"No field{f' of {section}' if section else ''} has {search!r} in its name, default or "
+            "meaning: search for a part of the word, or list all fields with `transloom fields`"
         )
     return found
 
@@ -98,7 +110,7 @@ def fields_table(rows: list[dict[str, Any]]) -> AnswerTable:
         "change",
         "meaning",
         caption="identity: a new value makes a new run. continuable: may change when a run is "
-        "continued. execution: changes no training sample.",
+        "continued. execution: may always change, because it affects no training sample.",
     )
     for row in rows:
         table.add(row["field"], _as_in_a_recipe(row["default"]), row["change"], row["meaning"])

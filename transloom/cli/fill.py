@@ -1,4 +1,4 @@
-"""Command `transloom fill`: predict the hidden pieces of texts with [MASK]."""
+"""Command `transloom fill`: predict the masked pieces of texts."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -21,20 +21,30 @@ def fill(
     run: RunArgument,
     texts: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[TEXT]...", help="Texts with [MASK]. Default: lines of stdin."),
+        typer.Argument(
+            metavar="[TEXT]...",
+            help="Texts that contain [MASK]. Default: the lines of standard input.",
+        ),
     ] = None,
     candidates: Annotated[
-        int | None, typer.Option(min=1, help="Candidates for each mask. Default: the recipe's.")
+        int | None,
+        typer.Option(
+            min=1,
+            help="Number of candidates to print for each mask. Default: decoding.candidates of "
+            "the run's recipe.",
+        ),
     ] = None,
     checkpoint: CheckpointOption = None,
     precision: PrecisionOption = "fp32",
     as_json: JsonOption = False,
 ) -> None:
-    """Predict hidden words with a masked language model; each [MASK] is one subword piece.
+    """Predict the masked words of texts with a masked language model.
 
-    Several masks of a text are predicted at once, independently of one another.
+    Each [MASK] is one subword piece. The model predicts several masks of a text in one pass,
+    independently of one another.
 
-    A run on pairs (task: tlm) accepts SOURCE, ||| TARGET, or SOURCE ||| TARGET.
+    For a run of the task tlm, the text is a sentence pair: SOURCE ||| TARGET. It may also be only
+    SOURCE, or only ||| TARGET.
 
     Examples:
 
@@ -57,7 +67,7 @@ def load_filler(
     """Load a run's mask filler, and warn about newer checkpoints that were skipped.
 
     Args:
-        candidates: number of candidates for a mask; None uses the recipe's.
+        candidates: number of candidates for each mask; None for the number in the recipe.
     """
     from transloom.cli.text_readers import load_reader
     from transloom.inference.mask_filler import MaskFiller
@@ -69,7 +79,7 @@ def load_filler(
 
 
 def filled_lines(filler: "MaskFiller", texts: Sequence[str], *, as_json: bool) -> Iterator[str]:
-    """Yield the output for each text: the filled text, and a line of candidates for each mask."""
+    """Yield the output for each text: the filled text and the candidates for each mask, or JSON."""
     for found in filler.fill(texts):
         if as_json:
             yield visible_in_json(json.dumps(asdict(found), ensure_ascii=False))

@@ -30,40 +30,63 @@ def generate(
     prompts: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[PROMPT]...", help="Beginning of each text. Default: lines of stdin."
+            metavar="[PROMPT]...",
+            help="Beginnings of the texts to continue. Default: the lines of standard input.",
         ),
     ] = None,
     max_new_tokens: Annotated[
         int | None,
-        typer.Option(min=1, help="Maximum tokens of a continuation. Default: the recipe's."),
+        typer.Option(
+            min=1,
+            help="Maximum number of tokens of a continuation. Default: decoding.max_new_tokens of "
+            "the run's recipe.",
+        ),
     ] = None,
     temperature: Annotated[
         float | None,
-        typer.Option(min=0, help="Sampling temperature; 0 always takes the most likely token."),
+        typer.Option(
+            min=0,
+            help="Sampling temperature; 0 always takes the most likely token. Default: "
+            "decoding.temperature of the run's recipe.",
+        ),
     ] = None,
     top_k: Annotated[
         int | None,
-        typer.Option(min=0, help="Number of most likely tokens to sample from; 0: all."),
+        typer.Option(
+            min=0,
+            help="Sample only from this number of most likely tokens; 0 means all tokens. "
+            "Default: decoding.top_k of the run's recipe.",
+        ),
     ] = None,
     top_p: Annotated[
         float | None,
         typer.Option(
             min=0,
             max=1,
-            help="Sample from the smallest set of tokens with this total probability.",
+            help="Sample only from the smallest set of tokens with this total probability. "
+            "Default: decoding.top_p of the run's recipe.",
         ),
     ] = None,
     stop: Annotated[
-        list[str] | None, typer.Option(help="Text that ends a continuation. May be repeated.")
+        list[str] | None,
+        typer.Option(
+            help="Text that ends a continuation; repeat the option for several texts. Default: "
+            "decoding.stop of the run's recipe."
+        ),
     ] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Random seed of the sampling.")] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            min=0, help="Random seed of the sampling. Default: decoding.seed of the run's recipe."
+        ),
+    ] = None,
     checkpoint: CheckpointOption = None,
     precision: PrecisionOption = "fp32",
     as_json: JsonOption = False,
 ) -> None:
-    """Continue texts with the weights of a language model.
+    """Continue texts with a language model.
 
-    The same seed gives the same texts, whatever other prompts are in the same call.
+    The same prompt and seed always give the same text, whatever other prompts the call has.
 
     Examples:
 
@@ -87,10 +110,11 @@ def generate(
 def load_generator(
     run: Path, checkpoint: str | None, precision: "Precision", changed: dict[str, Any]
 ) -> "TextGenerator":
-    """Load a run's generator, and warn about newer checkpoints that were skipped.
+    """Load a run's text generator, and warn about newer checkpoints that were skipped.
 
     Args:
-        changed: settings of `decoding` that differ from the recipe's; None means no change.
+        changed: new values of settings in the recipe's section `decoding`; None keeps the recipe's
+            value.
     """
     from model.config.decoder_only import SamplingConfig
     from transloom.cli.text_readers import load_reader
@@ -119,7 +143,9 @@ def generated_lines(
 
 
 def prompts_of(arguments: Sequence[str]) -> list[str]:
-    """Return the prompts of a command line, or the lines of standard input.
+    """Return the prompts of a command line, or the lines of standard input if it has none.
+
+    If standard input is a terminal or is empty, the only prompt is the empty text.
 
     Raises:
         CorpusError: a prompt is not UTF-8, or a line is too long.

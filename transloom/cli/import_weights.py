@@ -1,6 +1,6 @@
-"""Command `transloom import`: make a run from a network in Hugging Face's layout.
+"""Command `transloom import`: make a run from a model in Hugging Face's layout.
 
-folder ─▶ network ─▶ compare with the recipe's ─▶ run folder ─▶ checkpoint of step 0
+folder ─▶ network ─▶ comparison with the recipe's network ─▶ run folder ─▶ checkpoint of step 0
 """
 
 import hashlib
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from data_pipeline.storage.store import DatasetStore
     from model.networks.decoder_only import DecoderOnly
 
-# Settings that do not change what a trained network computes.
+# Settings that do not affect the output of a trained network.
 _FREE = ("network", "preset", "dropout", "attention_dropout")
 
 
@@ -38,14 +38,18 @@ def import_weights(
     overrides: Overrides = None,
     *,
     recipe: Annotated[
-        str, typer.Option(help="Recipe with the same network, and a dataset with its tokenizer.")
+        str,
+        typer.Option(
+            help="Recipe that describes the same network, and whose dataset was prepared with the "
+            "network's tokenizer."
+        ),
     ],
     as_json: JsonOption = False,
 ) -> None:
-    """Make a run from a GPT-2 or Llama in Hugging Face's layout.
+    """Make a run from a GPT-2 or Llama model in Hugging Face's layout.
 
-    Use the run for generation, or start another run from its weights with trainer.init_from=RUN.
-    Its training cannot continue, because there is no optimizer state.
+    You can generate texts with the new run, or start another run from its weights with
+    trainer.init_from=RUN. The new run cannot be trained further, because it has no optimizer state.
 
     Example:  transloom import SmolLM-135M runs/smol --recipe smol.yaml
     """
@@ -61,8 +65,8 @@ def import_run(folder: Path, run: Path, recipe: str, overrides: Sequence[str]) -
     """Make a run from the weights in a folder, and return a summary.
 
     Args:
-        recipe: describes the network, and names dataset and tokenizer. Its `trainer.init_from` is
-            ignored; it may name the run that is made here.
+        recipe: file or name of a recipe with the same network, and with the dataset and tokenizer
+            for it. `trainer.init_from` is ignored, because it may name the run that is made here.
 
     Raises:
         RecipeError: the recipe is for another task.
@@ -81,8 +85,8 @@ def import_run(folder: Path, run: Path, recipe: str, overrides: Sequence[str]) -
     if loaded.task != "causal_lm" or not isinstance(loaded.model, DecoderOnlyConfig):
         raise RecipeError(
             f"task is {loaded.task} and model.network is {loaded.model.network}, but only a "
-            "decoder_only network of causal_lm can be imported: name such a recipe. To start a "
-            "translation run from a Marian model, set trainer.init_from=FOLDER"
+            "decoder_only network of causal_lm can be imported: name a recipe with these values. "
+            "To start a translation run from a Marian model, set trainer.init_from=FOLDER"
         )
     target = RunFolder(run)
     if target.has_begun():
@@ -133,14 +137,19 @@ def _require_same_network(
     ]
     if differences:
         raise RunMismatchError(
-            f"The network in {folder} differs from the recipe's: {'; '.join(differences)}. Put the "
-            "network's values into the recipe, and prepare its dataset with the network's tokenizer"
+            f"The network in {folder} differs from the recipe's network: {'; '.join(differences)}. "
+            "Put the values of the network in the folder into the recipe, and prepare the recipe's "
+            "dataset with that network's tokenizer"
         )
     _require_same_pieces(folder, manifest)
 
 
 def _require_same_pieces(folder: Path, manifest: "Manifest") -> None:
-    """Require the dataset's tokenizer to equal the network's, if the folder contains it."""
+    """Check that the dataset's tokenizer equals the folder's tokenizer, if the folder has one.
+
+    Raises:
+        RunMismatchError: the tokenizers differ.
+    """
     from data_pipeline.config.text import TEXT
     from transloom.inference.export.language_model import TOKENIZER_FILE
 
@@ -150,7 +159,7 @@ def _require_same_pieces(folder: Path, manifest: "Manifest") -> None:
     ours, theirs = manifest.tokenizers[TEXT].sha256, hashlib.sha256(file.read_bytes()).hexdigest()
     if ours != theirs:
         raise RunMismatchError(
-            f"{file} has sha256 {theirs[:16]}…, but the dataset's tokenizer {ours[:16]}…: their "
-            "pieces do not mean the same. Prepare the dataset with tokenizer.model and "
-            "tokenizer.model_sha256 of that file"
+            f"{file} has sha256 {theirs[:16]}…, but the dataset's tokenizer has {ours[:16]}…, so "
+            "the pieces do not mean the same. Set tokenizer.model and tokenizer.model_sha256 to "
+            "that file and its sha256, and prepare the dataset again"
         )

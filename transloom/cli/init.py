@@ -17,54 +17,67 @@ def init(
         Path | None,
         typer.Argument(
             metavar="[FOLDER]",
-            help="Folder of the corpus: train.fr and train.en, for example, and optionally "
-            "validation.fr, validation.en and test files named the same way.",
+            help="Folder with the corpus files, such as train.fr and train.en. It may also have "
+            "validation.fr and validation.en, and test sets such as test.fr and test.en.",
         ),
     ] = None,
     source: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Source sentences, one per line.")
+        Path | None,
+        typer.Option(metavar="FILE", help="File with the source sentences, one per line."),
     ] = None,
     target: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Their translations, one per line.")
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="File with the translations of the source sentences, one per line."
+        ),
     ] = None,
     validation_source: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Source sentences for validation. Default: a part of the corpus is held out.",
+            help="File with the source sentences for validation. Default: the command holds out a "
+            "part of the corpus.",
         ),
     ] = None,
     validation_target: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Translations of the validation sentences.")
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="File with the translations of the validation sentences."
+        ),
     ] = None,
     source_language: Annotated[
         str | None,
-        typer.Option(help="Source language. Default: the ending of the file's name, such as fr."),
+        typer.Option(
+            help="Source language. Default: the ending of the source file's name, such as fr."
+        ),
     ] = None,
     target_language: Annotated[
         str | None,
-        typer.Option(help="Target language. Default: the ending of the file's name, such as en."),
+        typer.Option(
+            help="Target language. Default: the ending of the target file's name, such as en."
+        ),
     ] = None,
     init_from: Annotated[
         Path | None,
         typer.Option(
             metavar="FOLDER",
-            help="Folder of a Marian model in Hugging Face's layout, to fine-tune.",
+            help="Folder of a Marian model to fine-tune, in Hugging Face's layout.",
         ),
     ] = None,
     tag: Annotated[
         str | None,
         typer.Option(
-            help="Tag of the fine-tuned model to prepend to every source sentence, such as >>fra<<."
+            help="With --init-from: tag to prepend to every source sentence, such as >>fra<<. A "
+            "model for several target languages needs it."
         ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write a recipe for your own parallel text, with settings chosen by its size.
+    """Write a recipe for your own parallel text, with settings that suit its size.
 
-    The recipe has a comment on each setting. The command asks no questions and overwrites nothing.
-    If you give no validation set, it splits the corpus into training and validation files, in a new
-    folder next to the recipe.
+    Comments in the recipe explain its settings. The command asks no questions and overwrites
+    nothing. If you give no validation set, the command splits the corpus into training and
+    validation files, in a new folder next to the recipe.
 
     Examples:
 
@@ -78,7 +91,10 @@ def init(
 
     languages = source_language, target_language
     if (validation_source is None) != (validation_target is None):
-        raise typer.BadParameter("give --validation-source and --validation-target together")
+        raise typer.BadParameter(
+            "only one of --validation-source and --validation-target is given: give both, or "
+            "neither"
+        )
     if folder is not None and source is None and target is None and validation_source is None:
         files = files_in(folder, languages)
     elif folder is None and source is not None and target is not None:
@@ -87,9 +103,14 @@ def init(
             validation = (validation_source, validation_target)
         files = files_named(source, target, validation, languages)
     else:
-        raise typer.BadParameter("give either a FOLDER, or --source FILE and --target FILE")
+        raise typer.BadParameter(
+            "the corpus is not clear: name either a FOLDER, or --source FILE and --target FILE"
+        )
     if tag is not None and init_from is None:
-        raise typer.BadParameter("--tag needs --init-from")
+        raise typer.BadParameter(
+            "--tag is given without --init-from: name the folder of the model with "
+            "--init-from, or leave out --tag"
+        )
     summary = write_recipe(recipe, files, init_from, tag)
     answer(summary, as_json, _where_next(summary))
 
@@ -98,8 +119,8 @@ def _where_next(summary: dict[str, Any]) -> str:
     recipe = summary["recipe"]
     held = f", {summary['held_out']:,} held out" if summary["held_out"] else ""
     return (
-        f"{summary['pairs']:,} training pairs{held}: {summary['scale']}, "
+        f"{summary['pairs']:,} training pairs{held}: settings for a {summary['scale']} corpus, "
         f"{counted(summary['steps'], 'step')}"
-        f"\nwritten: {', '.join(summary['written'])}\n\n"
+        f"\nWrote {', '.join(summary['written'])}. Next:\n\n"
         f"  transloom prepare {recipe}\n  transloom plan {recipe}\n  transloom train {recipe}"
     )

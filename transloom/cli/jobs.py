@@ -25,20 +25,25 @@ Address = Annotated[
     str,
     typer.Option(
         envvar="RAY_API_SERVER_ADDRESS",
-        help="URL of the cluster's dashboard, e.g. http://127.0.0.1:8265.",
+        help="URL of the Ray cluster's dashboard, such as http://127.0.0.1:8265.",
     ),
 ]
 JobId = Annotated[
     str,
     typer.Argument(
         metavar="JOB",
-        help="The job id that `submit` printed, or the run's folder for its latest job. A folder "
-        "needs no connection to the cluster.",
+        help="Job id that `transloom submit` printed, or a run's folder, which means the "
+        "run's latest job. With a folder, the command finds the job without the cluster.",
     ),
 ]
 Lines = Annotated[
     int | None,
-    typer.Option("--lines", "-n", min=0, help="Number of last lines to print. Default: all."),
+    typer.Option(
+        "--lines",
+        "-n",
+        min=0,
+        help="Number of lines to print, from the end of the output. Default: all lines.",
+    ),
 ]
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
 
@@ -55,8 +60,9 @@ def submit(
         typer.Option(
             "--env",
             metavar="NAME",
-            help="Name of an environment variable that the job needs. Its value is from "
-            "--env-file, or else from the environment of `ray start`.",
+            help="Name of an environment variable that the job needs; repeat the option for "
+            "several variables. The value comes from --env-file, or else from the "
+            "environment in which `ray start` ran.",
         ),
     ] = None,
     env_file: Annotated[
@@ -64,14 +70,16 @@ def submit(
         typer.Option(
             "--env-file",
             metavar="PATH",
-            help="File with NAME=VALUE lines on the nodes (mode 0600), which the job reads there.",
+            help="File with NAME=VALUE lines that exists on the cluster's nodes, with mode 0600. "
+            "The job reads it there.",
         ),
     ] = None,
     wait: Annotated[
         bool,
         typer.Option(
             "--wait/--no-wait",
-            help="If the cluster lacks capacity: wait in order of submission, or fail at once.",
+            help="If the cluster lacks capacity, wait for it in the order of submission. With "
+            "--no-wait, fail immediately.",
         ),
     ] = True,
     follow: Annotated[
@@ -82,7 +90,7 @@ def submit(
 ) -> None:
     """Submit `transloom train` as a Ray job to a cluster, and print the job's id.
 
-    The job carries the recipe, and transloom's code unless the cluster has the same version.
+    The job includes the recipe, and also transloom's code unless the cluster has the same version.
     Dataset and run must be on storage that all nodes share. Run the same command again to continue
     the run.
 
@@ -100,7 +108,9 @@ def submit(
     beside = run.parent if run else RUNS
     folders = [*([run] if run else []), beside, Path.cwd()]
     cluster_exposure = ClusterExposure(address, [str(folder.absolute()) for folder in folders])
-    from cluster.launchers.ray_job import submission  # takes seconds, in parallel to the check
+    from cluster.launchers.ray_job import (
+        submission,
+    )  # importing this takes seconds, during which the exposure check runs
 
     submitted = submission.submit(
         submission.SubmitOptions(
@@ -123,7 +133,7 @@ def submit(
 
 @jobs_app.command("list")
 def list_all(address: Address = DEFAULT_ADDRESS, as_json: JsonOption = False) -> None:
-    """Show all jobs of a cluster, oldest first.
+    """List all jobs of a cluster, oldest first.
 
     Example:  transloom jobs list --address http://head:8265
     """
@@ -146,7 +156,7 @@ def jobs_table(summaries: list["JobSummary"]) -> AnswerTable:
 
 @jobs_app.command()
 def status(job: JobId, address: Address = DEFAULT_ADDRESS, as_json: JsonOption = False) -> None:
-    """Show the status of a job: what it waits for, and when and why it was restarted.
+    """Show the status of a job, what it waits for, and its restarts with their causes.
 
     Examples:
 
@@ -194,10 +204,10 @@ def logs(
 
 @jobs_app.command()
 def stop(job: JobId, address: Address = DEFAULT_ADDRESS, as_json: JsonOption = False) -> None:
-    """Stop a job after it has written a checkpoint; the job is not restarted.
+    """Stop a job after it has written a checkpoint, without restarting it.
 
-    The command returns when the job has stopped. A job that needs longer than cluster.grace_seconds
-    is killed.
+    With a job id, the command returns when the job has stopped; with a folder, it returns
+    immediately. A job that needs longer than cluster.grace_seconds to stop is killed.
 
     Example:  transloom jobs stop phrasebook-3f9a1c2b
     """
@@ -209,12 +219,14 @@ def stop(job: JobId, address: Address = DEFAULT_ADDRESS, as_json: JsonOption = F
         return
     stopped = stop_job(address, job)
     if stopped and not as_json:
-        note(f"requested that {job} write a checkpoint and stop; Ctrl-C here does not cancel this")
+        note(
+            f"requested that {job} write a checkpoint and stop; Ctrl-C does not cancel this request"
+        )
     found = status.wait_until_over(address, job) if stopped else status.job_summary_of(address, job)
     if as_json:
         print_json_line({"job": job, "stopped": stopped, "status": found.status})
     else:
-        print_line(_describe(found) if stopped else f"{job} had ended already: {found.status}")
+        print_line(_describe(found) if stopped else f"{job} has already ended: {found.status}")
 
 
 @jobs_app.command()
@@ -232,13 +244,13 @@ def retry(job: JobId, address: Address = DEFAULT_ADDRESS, as_json: JsonOption = 
     found = _job_summary(job, address)
     if not found.finished:
         raise ClusterError(
-            f"{found.id} is {found.status}, and two jobs cannot train one run: stop it first, by "
-            f"`transloom jobs stop {found.id}`"
+            f"{found.id} is {found.status}, and two jobs cannot train the same run: stop the first "
+            f"job with `transloom jobs stop {found.id}`"
         )
     if found.record is None:
         raise ClusterError(
-            f"The record of {found.id}'s submission cannot be read from here. Name the run's "
-            "folder instead of the id, or submit the recipe again"
+            f"The record of {found.id}'s submission cannot be read on this machine. Name the run's "
+            "folder instead of the job id, or submit the recipe again"
         )
     listener = _Listener(silent=as_json)
     listener.connect(address)
@@ -255,7 +267,7 @@ def _job_summary(job: str, address: str) -> "JobSummary":
 
 
 def _stop_in(folder: str, as_json: bool) -> None:
-    """Ask a run's last job to stop, by a file in the run's folder."""
+    """Ask the latest job of a run to stop, by a file in the run's folder."""
     from cluster.launchers.ray_job.status import job_summary_in
     from trainer.runs.folder import RunFolder
 
@@ -266,22 +278,22 @@ def _stop_in(folder: str, as_json: bool) -> None:
     if as_json:
         print_json_line({"job": found.id, "stopped": not found.finished, "status": found.status})
     elif found.finished:
-        print_line(f"{found.id} had ended already: {found.status}")
+        print_line(f"{found.id} has already ended: {found.status}")
     else:
         print_line(
-            f"Requested that {found.id} write a checkpoint and stop, without a restart; "
-            f"`transloom jobs status {folder}` shows when it has stopped"
+            f"Requested that {found.id} write a checkpoint and stop, without a restart. "
+            f"`transloom jobs status {folder}` shows when the job has stopped"
         )
 
 
 class _Listener:
-    """Listener of a submission that prints to standard error; a silent one prints no progress."""
+    """Listener of a submission that prints progress and warnings to standard error."""
 
     def __init__(self, *, silent: bool) -> None:
         self._silent = silent
 
     def connect(self, address: str) -> None:
-        self.progress(f"connecting to {without_credentials(address)}, inspecting its head node")
+        self.progress(f"connecting to {without_credentials(address)} to inspect its head node")
 
     def warn(self, text: str) -> None:
         warn(text)
@@ -292,7 +304,7 @@ class _Listener:
 
 
 def _tell_submitted(submitted: "SubmittedJob", address: str, as_json: bool) -> None:
-    """Print the id on standard output, and commands for the job on standard error."""
+    """Print the job's id on standard output, and commands for the job on standard error."""
     if as_json:
         print_json_line(submitted.to_json())
         return
@@ -332,8 +344,9 @@ def _describe(summary: "JobSummary") -> str:
         lines += [_restart(attempt) for attempt in record.attempts[:-1]]
     if summary.lost:
         lines.append(
-            "lost     its processes are gone and left no exit code: its head or node was lost. "
-            "`transloom jobs retry` with the run's folder continues from the newest checkpoint"
+            "lost     the job's processes ended without an exit code, because the head or the "
+            "job's node was lost. Continue from the newest checkpoint with `transloom jobs retry` "
+            "and the run's folder"
         )
     elif summary.finished:
         ended = f"{_time(job.ended)}, " if job and job.ended else ""

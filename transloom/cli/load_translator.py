@@ -1,4 +1,4 @@
-"""Loading of translators for commands, with the commands' decoding options."""
+"""Loading of translators with the decoding options of a command."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +15,10 @@ from transloom.inference.translator import Translator
 
 
 def named_run(name: str) -> tuple[Path, str | None]:
-    """Split RUN or RUN@CHECKPOINT into the run's folder and the checkpoint, None without one."""
+    """Split RUN@CHECKPOINT into the run's folder and the checkpoint.
+
+    For RUN alone, the checkpoint is None.
+    """
     path, at, checkpoint = name.rpartition("@")
     if at and not Path(name).exists():
         return Path(path), checkpoint
@@ -28,13 +31,15 @@ def load_together(
     """Load the translator of one run, or of several runs as an ensemble.
 
     Args:
-        names: each RUN or RUN@CHECKPOINT, where CHECKPOINT is a step or the name of an average.
-        checkpoint: allowed only for a single run, named without @CHECKPOINT.
-        options: several runs need the engine torch.
+        names: names of the form RUN or RUN@CHECKPOINT, where CHECKPOINT is a step or the name of an
+            average.
+        checkpoint: allowed only for a single run that is named without @CHECKPOINT.
+        options: for several runs, the engine must be torch.
 
     Raises:
         RunMismatchError: `checkpoint` is not allowed here; see also `Translator.load_ensemble`.
-        EngineError: several runs with another engine than torch; see also `Translator.load`.
+        EngineError: several runs are given with another engine than torch; see also
+            `Translator.load`.
     """
     if checkpoint is not None and (len(names) > 1 or named_run(names[0])[1] is not None):
         raise RunMismatchError(
@@ -46,7 +51,7 @@ def load_together(
         return load_translator(run, checkpoint or named_checkpoint, options)
     if options.engine is not Engine.TORCH:
         raise EngineError(
-            f"{options.engine} translates with one run only, but {len(names)} runs are named: "
+            f"--engine {options.engine} supports only one run, but {len(names)} runs are named: "
             "leave out --engine and --compute-type, or name one run"
         )
     require_possible(options.engine, options.compute_type, "cpu", options.precision)

@@ -1,4 +1,4 @@
-"""Command `transloom metrics`: metrics of runs as OpenMetrics text, read from their folders."""
+"""Command `transloom metrics`: print or serve the metrics of runs, read from the runs' folders."""
 
 import threading
 from collections.abc import Iterable, Iterator
@@ -27,7 +27,7 @@ def metrics(
         Path,
         typer.Argument(
             metavar="[RUN|FOLDER]",
-            help="A run's folder, or the parent folder of runs.",
+            help="A run's folder, or a folder that contains runs.",
             autocompletion=run_folders,
         ),
     ] = Path("runs"),
@@ -36,13 +36,14 @@ def metrics(
         typer.Option(
             min=0,
             max=65535,
-            help="Serve the metrics on this port of 127.0.0.1 until interrupted; 0: any free port.",
+            help="Serve the metrics on this port of 127.0.0.1 until interrupted; 0 chooses a free "
+            "port.",
         ),
     ] = None,
 ) -> None:
     """Print the metrics of runs as OpenMetrics text, for Prometheus.
 
-    The command reads only the runs' folders, wherever the runs are trained.
+    The command only reads the runs' folders, so the runs may train on any machine.
 
     Example:  transloom metrics runs
     """
@@ -89,7 +90,7 @@ def serve_metrics(folder: Path, port: int) -> None:
 
 
 def runs_at(folder: Path) -> list[Path]:
-    """Return the run in a folder, or the runs below it.
+    """Return the run in a folder as a list, or else the runs that the folder contains.
 
     Raises:
         RunMismatchError: there is no such folder.
@@ -97,7 +98,7 @@ def runs_at(folder: Path) -> list[Path]:
     from trainer.record.run_status import is_run, run_paths
 
     if is_run(folder):
-        return [folder.absolute()]  # absolute, because "." has no name
+        return [folder.absolute()]  # absolute, because the path "." has no name
     return run_paths(folder, " or a run")
 
 
@@ -134,7 +135,7 @@ class _Runs:
 def _families(values: "Iterable[MetricValue]") -> "Iterator[GaugeMetricFamily]":
     """Group values by name, and yield each group as a metric family.
 
-    Of values with equal labels, which runs of the same name have, only the first is kept.
+    Runs of the same name can have values with equal labels; only the first of these values is kept.
     """
     from prometheus_client.metrics_core import GaugeMetricFamily
 

@@ -1,4 +1,4 @@
-"""Command `transloom model show`: the network of a recipe or a run, as table, JSON or SVG."""
+"""Command `transloom model show`: show the network of a recipe or a run as a table, JSON or SVG."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,13 +20,16 @@ if TYPE_CHECKING:
     from transloom.observe.explain.blueprint.networks import Sizes
 
 model_app = typer.Typer(
-    no_args_is_help=True, help="Show the parts of a model, with shapes and parameters."
+    no_args_is_help=True, help="Show the parts of a model, with their shapes and parameters."
 )
 
 
 @model_app.callback()
 def _group() -> None:
-    """Keep `model` a group: Typer would turn a group with a single command into that command."""
+    """Keep `model` a group.
+
+    Without a callback, Typer would turn a group with a single command into that command.
+    """
 
 
 @model_app.command("show")
@@ -46,14 +49,17 @@ def show(
     ] = None,
     each_layer: Annotated[
         bool,
-        typer.Option("--each-layer", help="Show every layer, instead of one layer and N ×."),
+        typer.Option(
+            "--each-layer",
+            help="Show every layer separately, instead of one layer that is marked N ×.",
+        ),
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Show the parts of a model, with their shapes and parameters.
 
-    A recipe needs no preparation or training for this. The figure opens in any browser, in light
-    and dark mode, and screen readers can read its boxes.
+    The command needs neither a prepared dataset nor a trained run. The figure of --svg opens in any
+    browser, in light and dark mode, and screen readers can read its boxes.
 
     Examples:
 
@@ -65,7 +71,9 @@ def show(
     """
     found = figure_of(recipe, overrides or [])
     if not found.prepared:
-        note("the dataset is not prepared here; the vocabulary size is the recipe's")
+        note(
+            "the dataset is not prepared here, so the figure has the vocabulary size of the recipe"
+        )
     if svg is not None:
         write_svg(found, svg, each_layer=each_layer)
         note(f"wrote {svg}")
@@ -77,7 +85,7 @@ class Figure:
     """Figure of a network.
 
     Attributes:
-        prepared: True if its vocabulary sizes are a dataset's, False if they are the recipe's.
+        prepared: True if the vocabulary sizes come from the dataset, False if from the recipe.
     """
 
     blueprint: "Blueprint"
@@ -88,8 +96,9 @@ def figure_of(name: str, overrides: Sequence[str]) -> Figure:
     """Return the figure of a run by its folder, or of a recipe by its file or name.
 
     Raises:
-        RecipeError: there is neither, the recipe is invalid, or a run is given overrides.
-        RunMismatchError: the network is an extension's.
+        RecipeError: no run or recipe has this name, the recipe is invalid, or overrides are given
+            for a run.
+        RunMismatchError: the network belongs to an extension.
     """
     from cluster.recipe import find_recipe, load_recipe, load_run_recipe
     from trainer.runs.folder import RunFolder
@@ -99,8 +108,8 @@ def figure_of(name: str, overrides: Sequence[str]) -> Figure:
     if run.card_path.is_file():
         if overrides:
             raise RecipeError(
-                f"{name} is a run, whose model is fixed, but {overrides[0]} is given: leave it "
-                "out, or name a recipe"
+                f"{name} is a run, whose model is fixed, but the override {overrides[0]} is given: "
+                "leave out the override, or name a recipe"
             )
         recipe, dataset = load_run_recipe(run), str(run.dataset)
     else:
@@ -140,7 +149,7 @@ def _labels(recipe: "Recipe") -> int:
 
 
 def write_svg(figure: Figure, file: Path, *, each_layer: bool) -> None:
-    """Write the figure to a file."""
+    """Write the figure to an SVG file."""
     from transloom.observe.explain.blueprint.drawing import svg_file
 
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -148,7 +157,7 @@ def write_svg(figure: Figure, file: Path, *, each_layer: bool) -> None:
 
 
 def summary_of(figure: Figure, svg: Path | None) -> dict[str, Any]:
-    """Return every box of every layer, with its parameters by name and shape, for scripts."""
+    """Return a JSON object with every box of every layer and its parameters by name and shape."""
     counts = {box.key: box.parameters for box in figure.blueprint.boxes()}
     return {
         "blueprint": figure.blueprint.model_dump(mode="json"),
@@ -159,7 +168,7 @@ def summary_of(figure: Figure, svg: Path | None) -> dict[str, Any]:
 
 
 def figure_table(figure: Figure, *, each_layer: bool) -> AnswerTable:
-    """Return a table with a row for each box from the input up, and the total in the last row."""
+    """Return a table with a row for each box, from the input upwards, and a row for the total."""
     table = AnswerTable("part", "box", "what it does", "parameters")
     for column in figure.blueprint.columns:
         name = column.name.lower()
@@ -172,7 +181,7 @@ def figure_table(figure: Figure, *, each_layer: bool) -> AnswerTable:
 
 
 def _layers(column: "Column", each_layer: bool) -> "list[tuple[str, int, Sequence[Box]]]":
-    """Return rows of a table: text of the first column, number of layers, and their boxes."""
+    """Return, for each row group: first column's text, number of equal layers, a layer's boxes."""
     name = f"{column.name.lower()} layer"
     if each_layer:
         return [(f"{name} {layer.number}", 1, layer.boxes) for layer in column.layers]

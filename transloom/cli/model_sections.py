@@ -1,4 +1,4 @@
-"""Recipe sections that describe a Marian model's folder, for `transloom init --init-from`.
+"""Recipe sections that describe the Marian model in a folder, for `transloom init --init-from`.
 
 folder ──▶ network, tokenizers ──▶ `tokenizer`, `model` and `trainer.init_from`, as text
 """
@@ -28,8 +28,8 @@ class ModelSections:
     """Sections of a recipe that depend on the origin of its model.
 
     Attributes:
-        first_weights: lines of the section `trainer` that name the initial weights; empty for
-            random weights.
+        first_weights: lines of the section `trainer` that name the initial weights; empty if the
+            initial weights are random.
     """
 
     tokenizer: str
@@ -38,35 +38,37 @@ class ModelSections:
 
 
 def own_sections(scale: Scale) -> ModelSections:
-    """Return the sections of a randomly initialized model whose size suits the corpus."""
+    """Return the sections for a randomly initialized model whose size suits the corpus."""
     return ModelSections(OWN_TOKENIZER.format(scale=scale), OWN_MODEL.format(scale=scale))
 
 
 def sections_of(folder: Path, tag: str | None) -> ModelSections:
     """Return the sections of a run that starts from the folder's weights.
 
-    Weights in a PyTorch file are converted here, once.
+    If the weights are in a PyTorch file, the function converts them, once.
 
     Args:
-        tag: prepended to each source sentence, in a model with many target languages.
+        tag: tag to prepend to each source sentence, for a model with several target languages.
 
     Raises:
         RecipeError: the folder has no model, or the model needs a tag.
-        ModelError, TokenizerError: its network or its tokenizers cannot be read, or lack the tag.
+        ModelError, TokenizerError: the network or a tokenizer cannot be read, or the tag does not
+            exist.
     """
     from model.hugging_face.files import read_model  # imports torch
     from model.hugging_face.marian import from_marian
 
     if not is_model_folder(folder):
         raise RecipeError(
-            f"{folder} has no config.json, so it is not the folder of a model. Name one in Hugging "
-            "Face's layout. To start from a run's weights, set trainer.init_from in the recipe"
+            f"{folder} has no config.json, so it does not contain a model. Name the folder of a "
+            "model in Hugging Face's layout. To start from a run's weights, set trainer.init_from "
+            "in the recipe"
         )
     tokenizer = MarianTokenizer.load(folder)
     if tokenizer.tags and tag is None:
         raise RecipeError(
-            f"{folder} has {counted(len(tokenizer.tags), 'tag')}, one for each language: choose "
-            f"the tag to prepend to each source sentence with --tag, such as "
+            f"The model in {folder} has {counted(len(tokenizer.tags), 'tag')}, one for each target "
+            "language: name the tag to prepend to each source sentence with --tag, such as "
             f"{join_items(tokenizer.tags[:MAX_LISTED_TAGS])}"
         )
     if tag is not None:

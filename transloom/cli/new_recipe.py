@@ -1,10 +1,10 @@
-"""Work of `transloom init`: write a recipe for a user's corpus, with settings by its size.
+"""Work of `transloom init`: write a recipe for a user's corpus, with settings that suit its size.
 
     FILES ──read once──▶ pairs, characters ──▶ a scale ──▶ RECIPE, with a comment for each choice
       └── no validation set given ──▶ STEM-corpus/{train,validation}.{SOURCE,TARGET}
 
-The source sentence alone decides whether a pair is held out. Equal sentences therefore stay
-together, and no sentence is both trained on and scored.
+The source sentence alone determines whether a pair is held out. Pairs with equal source sentences
+therefore stay together, and no source sentence is both trained on and scored.
 """
 
 import hashlib
@@ -36,15 +36,15 @@ HELD_OUT_SHARE = 0.05
 VALIDATION_NAMES = ("validation", "valid", "val", "dev")
 COMMENT_COLUMN = 40
 NAMES_SHOWN = 8
-_COMMENT = re.compile(r"^( *[^#\s].*?) {2,}# ", re.MULTILINE)  # after a value
-# Names of the two sides in files that are not named by language.
+_COMMENT = re.compile(r"^( *[^#\s].*?) {2,}# ", re.MULTILINE)  # a comment after a value
+# Words that mark the source and the target in file names without languages.
 SIDES = ({"source", "src"}, {"target", "tgt", "trg"})
 _LANGUAGE = re.compile(r"[A-Za-z]{2,3}([_-][A-Za-z]+)?")
 
 
 @dataclass(frozen=True)
 class Files:
-    """Files of a corpus; each pair of files is source and target, aligned by line.
+    """Files of a corpus, in pairs of a source file and a target file that are aligned by line.
 
     Attributes:
         tests: test sets by name.
@@ -59,7 +59,7 @@ class Files:
 
 @dataclass(frozen=True)
 class Counts:
-    """Counts of pairs and characters in the training files."""
+    """Numbers of pairs and target characters in the training files."""
 
     pairs: int
     held_out: int
@@ -72,7 +72,7 @@ def files_named(
     validation: tuple[Path, Path] | None,
     languages: tuple[str | None, str | None],
 ) -> Files:
-    """Return the files that the command line names.
+    """Return the files that the command line names, with their languages.
 
     Raises:
         RecipeError: the languages cannot be determined.
@@ -82,16 +82,19 @@ def files_named(
     )
     if None in found or found[0] == found[1]:
         raise RecipeError(
-            f"The file names {source} and {target} do not end with two languages (found: "
-            f"{join_items(found)}). Name the languages: --source-language fr --target-language en"
+            f"The file names {source} and {target} do not end with two different languages (found: "
+            f"{join_items(found)}). Name the languages with options such as --source-language fr "
+            "--target-language en"
         )
     return Files((source, target), validation, {}, (str(found[0]), str(found[1])))
 
 
 def files_in(folder: Path, languages: tuple[str | None, str | None]) -> Files:
-    """Return a folder's files: train.fr and train.en, and likewise validation.* and test*.*.
+    """Return the corpus files of a folder.
 
-    If the folder has exactly two files, these are the training files, whatever their names.
+    The training files are named by language, such as train.fr and train.en; validation.* and
+    test*.* are named likewise. If the folder has exactly two files, they are the training files,
+    whatever their names are.
 
     Raises:
         RecipeError: the folder has no such files, or files of more than two languages.
@@ -127,7 +130,7 @@ def files_in(folder: Path, languages: tuple[str | None, str | None]) -> Files:
 def _no_corpus_reason(
     folder: Path, files: list[Path], there: list[str], given: tuple[str | None, str | None]
 ) -> str:
-    """Return why a folder's files are not a corpus, and which options help."""
+    """Return the reason why a folder's files are not a corpus, and the options that help."""
     if not folder.is_dir():
         return f"There is no folder {folder}. Name another one, or use --source FILE --target FILE"
     if len(there) > 2 and not all(given):
@@ -138,23 +141,24 @@ def _no_corpus_reason(
     if len(files) == 2 and all(given):
         first, second = (shlex.quote(str(path)) for path in files)
         return (
-            f"{folder} has two files, found {_shown(files)}, but their names do not show which is "
-            f"the source. Name them: --source {first} --target {second}, or the other way round"
+            f"{folder} has two files, {_shown(files)}, but their names do not show which file is "
+            f"the source. Name the files with --source {first} --target {second}, or the other way "
+            "round"
         )
     return (
-        f"{folder} has no two files train.LANGUAGE, such as train.fr and train.en; found "
-        f"{_shown(files)}. Name the files: --source FILE --target FILE"
+        f"{folder} has no two files named train.LANGUAGE, such as train.fr and train.en (found: "
+        f"{_shown(files)}). Name the files with --source FILE --target FILE"
     )
 
 
 def _two_sides(
     files: list[Path], languages: tuple[str | None, str | None]
 ) -> tuple[Path, Path] | None:
-    """Return source and target if there are two files and their names distinguish the sides."""
+    """Return source and target if there are two files whose names tell them apart, else None."""
     if len(files) != 2 or not all(path.is_file() for path in files):
         return None
     uses = {path.name.split(".")[0] for path in files}
-    if not all(languages) and len(uses) > 1:  # the other file may be a README.md
+    if not all(languages) and len(uses) > 1:  # one of the files may be a README.md
         return None
     words = [{*re.split(r"[._-]", path.name.lower())} for path in files]
     for of_side in ([{str(language).lower()} for language in languages], SIDES):
@@ -181,7 +185,7 @@ def _the_other(chosen: list[str | None], there: list[str]) -> list[str | None]:
 
 
 def _language(path: Path) -> str | None:
-    """Return the language in the ending of a file's name, such as fr of train.fr.gz, or None."""
+    """Return the language that ends a file's name, such as fr for train.fr.gz, or None."""
     suffix = name_suffix(path.name).removeprefix(".")
     return suffix if _LANGUAGE.fullmatch(suffix) else None
 
@@ -189,11 +193,11 @@ def _language(path: Path) -> str | None:
 def write_recipe(
     path: Path, files: Files, init_from: Path | None = None, tag: str | None = None
 ) -> dict[str, Any]:
-    """Write the recipe, and a validation set if none is given; return a summary.
+    """Write the recipe, and a validation set if none is given, and return a summary.
 
     Args:
         init_from: folder of the Marian model whose weights the run starts from.
-        tag: prepended to every source sentence.
+        tag: tag to prepend to every source sentence.
 
     Raises:
         RecipeError: the recipe or the corpus folder already exists, or there is no model.
@@ -204,12 +208,12 @@ def write_recipe(
     for there in (path, *(() if files.validation else (folder,))):
         if there.exists():
             raise RecipeError(
-                f"{there} already exists, and is not overwritten: name another recipe, or remove "
-                "it first"
+                f"{there} already exists, and `transloom init` does not overwrite it: name another "
+                f"recipe file, or remove {there} first"
             )
     theirs = (
         None if init_from is None else sections_of(init_from, tag)
-    )  # fail before hours of reading
+    )  # raises an error before the corpus is read, which may take hours
     counts = _read(files, None if files.validation else folder)
     written = [str(path)]
     if files.validation is None:
@@ -217,11 +221,11 @@ def write_recipe(
         written.append(str(folder))
     scale = scale_of(counts.pairs, counts.target_characters)
     if init_from is not None:
-        scale = tuning_scale(scale, f"It starts from the weights of {init_from.name}.")
+        scale = tuning_scale(scale, f"The run starts from the weights of {init_from.name}.")
     sections = theirs or own_sections(scale)
     text = _recipe_text(path, files, counts, scale, sections, tag)
     path.write_text(text, encoding="utf-8")
-    load_recipe(path)  # check that the written recipe loads
+    load_recipe(path)  # raises an error if the written recipe is invalid
     return {
         "recipe": str(path),
         "written": written,
@@ -242,7 +246,10 @@ def _of_folder(files: Files, folder: Path) -> Files:
 
 
 def _read(files: Files, folder: Path | None) -> Counts:
-    """Count the pairs; with a folder, split them into training and validation files there."""
+    """Count the pairs of the training files.
+
+    If `folder` is given, also split the pairs into training and validation files in that folder.
+    """
     pairs = held_out = characters = 0
     if folder is None:
         for _, target in _pairs(files.train):
@@ -269,8 +276,9 @@ def _read(files: Files, folder: Path | None) -> Counts:
             characters += len(pair[1]) * (use == "train")
     if not pairs or not held_out:
         raise RecipeError(
-            f"{files.train[0]} has {counted(total, 'pair')}, too few to hold some out. Give more, "
-            "or a validation set with --validation-source and --validation-target"
+            f"{files.train[0]} has only {counted(total, 'pair')}, too few to hold out a validation "
+            "set. Add pairs to the corpus, or name a validation set with --validation-source and "
+            "--validation-target"
         )
     return Counts(pairs, held_out, characters)
 
@@ -299,8 +307,8 @@ def _recipe_text(
     source, target = files.languages
     name = re.sub(r"[^A-Za-z0-9._-]", "-", path.stem).lstrip("._-") or "mine"
     held = (
-        f"\n# {counted(counts.held_out, 'pair')} of the corpus were held out for validation by "
-        "source sentence:\n# no sentence is in both sets."
+        f"\n# {counted(counts.held_out, 'pair')} of the corpus were held out for validation. No "
+        "source sentence is\n# in both sets."
         if counts.held_out
         else ""
     )

@@ -1,4 +1,4 @@
-"""Commands to try next with a trained run, ready to be copied into a shell."""
+"""Commands to try next with a trained run; they can be copied into a shell."""
 
 import shlex
 import shutil
@@ -8,7 +8,7 @@ from pathlib import Path
 from trainer.recipe import TrainingRecipe
 from transloom.inference.task_commands import COMMANDS, EXPLAINED_TASKS
 
-# Parts that the text of a task's command must contain.
+# Substrings that the command of a task requires in its text.
 _REQUIRED = {"masked_lm": ("[MASK]",), "tlm": ("[MASK]", " ||| ")}
 _PLACEHOLDERS = {
     "masked_lm": "A TEXT WITH A [MASK]",
@@ -28,7 +28,7 @@ def own_command() -> str:
 
 
 def next_commands(run: Path, recipe: TrainingRecipe, sample: str | None) -> dict[str, str]:
-    """Return commands that use, score and explain a run, and one that shows its curves.
+    """Return commands that use, score and explain a run, and a command that shows its curves.
 
     Args:
         sample: an input of the run's task, such as a sentence of its validation set.
@@ -49,7 +49,7 @@ def next_commands(run: Path, recipe: TrainingRecipe, sample: str | None) -> dict
 
 
 def _usable(sample: str | None, task: str) -> str:
-    """Return a sample that is safe for a shell line and the task's command, or a placeholder."""
+    """Return the sample if it suits a shell line and the task's command, else a placeholder."""
     if (
         sample
         and sample.isprintable()

@@ -1,4 +1,4 @@
-"""Arguments, options and output shared by several commands."""
+"""Arguments and options that several commands share, and the output of a command's result."""
 
 import math
 import os
@@ -27,7 +27,7 @@ Overrides = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="[KEY=VALUE]...",
-        help="Recipe fields to override, such as trainer.max_steps=100.",
+        help="Overrides of recipe fields, such as trainer.max_steps=100.",
         autocompletion=override_keys,
     ),
 ]
@@ -38,7 +38,8 @@ RunsArgument = Annotated[
     list[str],
     typer.Argument(
         metavar="RUN...",
-        help="Folders of runs, each RUN or RUN@STEP. Several runs translate as an ensemble.",
+        help="Folders of the runs; RUN@STEP names a checkpoint. Several runs translate as an "
+        "ensemble.",
         autocompletion=run_folders,
     ),
 ]
@@ -53,8 +54,8 @@ ProcessesOption = Annotated[
     int | None,
     typer.Option(
         min=1,
-        help="Number of worker processes. Default: one for each CPU core; one in all if there is "
-        "little work.",
+        help="Number of worker processes. Default: one per CPU core, or a single one if there "
+        "is little work.",
     ),
 ]
 CheckpointOption = Annotated[
@@ -62,47 +63,55 @@ CheckpointOption = Annotated[
     typer.Option(
         "--checkpoint",
         metavar="STEP|AVERAGE",
-        help="Checkpoint to use: a step, or the name of an average (average-of-…). Default: the "
-        "newest.",
+        help="Checkpoint to use: a step, or the name of an average (average-of-…). Default: "
+        "the newest checkpoint.",
     ),
 ]
 PrecisionOption = Annotated[
     Literal["fp32", "bf16"],
-    typer.Option(help="bf16 halves the memory and, on recent CPUs, the time."),
+    typer.Option(
+        help="Precision of the computation. bf16 halves the memory and, on recent CPUs, the time."
+    ),
 ]
 EngineOption = Annotated[
     Engine,
     typer.Option(
-        help="Inference engine: transloom's search in torch, or CTranslate2, which is faster on "
-        "CPUs. CTranslate2 needs 'transloom\\[ctranslate2]'; the checkpoint is converted once and "
-        "the result is kept in the run's folder."
+        help="Inference engine: torch, which is transloom's beam search, or ctranslate2, "
+        "which is faster on CPUs. ctranslate2 needs 'transloom\\[ctranslate2]'. It "
+        "converts each checkpoint once, and keeps the result in the run's folder."
     ),
 ]
 ComputeTypeOption = Annotated[
     ComputeType | None,
     typer.Option(
-        help="Data type of CTranslate2's matrix products. Default: float32. int8 is fastest."
+        help="Data type in which CTranslate2 multiplies matrices; int8 is the fastest. "
+        "Default: float32."
     ),
 ]
 TagOption = Annotated[
     str | None,
-    typer.Option("--tag", help="Tag to prepend to every sentence, like the tag of a corpus."),
+    typer.Option(
+        "--tag",
+        help="Tag to prepend to every source sentence, such as <2de>. Use a tag of the run's "
+        "training corpora.",
+    ),
 ]
 PrefixesOption = Annotated[
     str | None,
     typer.Option(
         metavar="FILE",
-        help="File with the required beginning of each translation, one per line. Each should end "
-        "with a whole word. An empty line requires none.",
+        help="File with the required beginning of each translation, one per line. Each "
+        "beginning should end with a whole word. An empty line requires no beginning.",
     ),
 ]
 LongLinesOption = Annotated[
     Literal["refuse", "split"],
     typer.Option(
-        help="How to handle lines with more tokens than --max-tokens. refuse: list them and "
-        "translate nothing. split: cut them at sentence ends, else at spaces, translate each part "
-        "alone, and join the translations with a space; context across parts is lost. In both "
-        "cases line N of the output belongs to line N of the input.",
+        help="Treatment of lines with more tokens than --max-tokens. refuse: list these lines "
+        "and translate nothing. split: cut each line at sentence ends, or else at "
+        "spaces, translate the parts separately, and join their translations with "
+        "spaces. No part has the others as context. Line N of the output is always the "
+        "translation of line N of the input.",
     ),
 ]
 MaxTokensOption = Annotated[
@@ -117,14 +126,18 @@ AlignmentsOption = Annotated[
     bool,
     typer.Option(
         "--alignments",
-        help="Append a tab and the word alignment by attention: 0-0 2-1 … (source-translation, "
-        "counted from 0). Subword pieces are merged into words at SentencePiece's ▁.",
+        help="Append a tab and the word alignment to each translation, such as 0-0 2-1. Each "
+        "pair has the numbers of a source word and a translated word, counted from 0, "
+        "and is computed from attention. SentencePiece's ▁ marks the beginning of a word.",
     ),
 ]
 BeamOption = Annotated[
     int | None,
     typer.Option(
-        min=1, max=MAX_BEAM_SIZE, help="Hypotheses in the beam search. Default: the recipe's."
+        min=1,
+        max=MAX_BEAM_SIZE,
+        help="Number of hypotheses in the beam search. Default: decoding.beam_size of the "
+        "run's recipe.",
     ),
 ]
 
@@ -141,8 +154,8 @@ PenaltyOption = Annotated[
         min=0,
         max=MAX_LENGTH_PENALTY,
         callback=_finite,
-        help="Exponent of the length penalty; larger values favour longer translations. Default: "
-        "the recipe's.",
+        help="Exponent of the length penalty; larger values favour longer translations. "
+        "Default: decoding.length_penalty of the run's recipe.",
     ),
 ]
 StrictOption = Annotated[
@@ -161,16 +174,23 @@ def step_range(text: str) -> tuple[int, int]:
     numbers = [first, last or first]
     if not all(n.isascii() and n.isdecimal() for n in numbers) or text.endswith(":"):
         raise typer.BadParameter(
-            f"{text!r} is neither a step nor a range of steps, such as 120 or 100:120"
+            f"{text!r} is neither a step, such as 120, nor a range of steps, such as 100:120"
         )
     start, stop = int(numbers[0]), int(numbers[1])
     if not 1 <= start <= stop:
-        raise typer.BadParameter(f"{text!r} has no steps: they begin at 1, and A:B needs A <= B")
+        raise typer.BadParameter(
+            f"{text!r} has no steps: steps begin at 1, and a range A:B needs A <= B"
+        )
     return start, stop
 
 
 def answer(value: Any, as_json: bool, readable: Any) -> None:
-    """Print a command's answer on standard output."""
+    """Print the result of a command on standard output.
+
+    Args:
+        value: the result as JSON values, printed if `as_json` is True.
+        readable: the result as text or as a Rich object, printed otherwise.
+    """
     if as_json:
         print_json_line(value)
         return

@@ -1,4 +1,4 @@
-"""Command `transloom plan`: estimate the needs of a run, and find what is missing."""
+"""Command `transloom plan`: estimate memory, disk space and time of a run, and find problems."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from cluster.planning.cluster_facts import ClusterFacts
     from cluster.planning.plan import Plan, PlanOptions
 
-LABEL = 13  # width of a line's label, in columns
+LABEL = 13  # width of the label of a line, in columns
 
 
 def plan(
@@ -30,24 +30,33 @@ def plan(
         ),
     ] = None,
     address: Annotated[
-        str | None, typer.Option(help="Running Ray cluster to inspect: HOST:PORT or auto.")
+        str | None,
+        typer.Option(
+            help="Address of a running Ray cluster to inspect: HOST:PORT, or auto to detect it."
+        ),
     ] = None,
     like: Annotated[
         Path | None,
-        typer.Option("--from", metavar="RUN", help="Use the speed in this run's record."),
+        typer.Option(
+            "--from",
+            metavar="RUN",
+            help="Folder of a run whose recorded speed is used for the estimate. Default: the "
+            "planned run.",
+        ),
     ] = None,
     measure: Annotated[
         bool,
         typer.Option(
             "--measure/--no-measure",
-            help="If no record has the speed, train one rank for a few steps in this process.",
+            help="If no run has recorded the speed, measure it by training one rank for a few "
+            "steps in this process.",
         ),
     ] = True,
     as_json: JsonOption = False,
 ) -> None:
-    """Estimate memory, disk space and hours of a run, and report what is missing.
+    """Estimate memory, disk space and hours of a run, and list problems that would stop it.
 
-    Exit code 0 if the run can be trained, 1 if not; each problem is a line with its remedy.
+    The exit code is 0 if the run can be trained, else 1. Each problem is a line with its remedy.
     `transloom train` and `transloom submit` start with the quick checks of this command.
 
     Examples:
@@ -96,7 +105,7 @@ def plan_run(
 
 
 def plan_text(plan: "Plan") -> str:
-    """Return the plan as lines, the verdict last."""
+    """Return the plan as lines of text, with the verdict in the last line."""
     from trainer.runs.folder import RunFolder
     from transloom.cli.train_run import title_of
 
@@ -138,8 +147,9 @@ def _size_lines(plan: "Plan") -> list[str]:
         lines.append(
             _line(
                 "a rank",
-                f"{gigabytes(size.on_device)} at most, as one of {ranks}: {shown}; in host memory "
-                f"{gigabytes(size.checkpoint_copy)} for a copy of its part of a checkpoint"
+                f"{gigabytes(size.on_device)} at most, with {counted(ranks, 'rank')}: {shown}; in "
+                f"host memory {gigabytes(size.checkpoint_copy)} for a copy of its part of a "
+                "checkpoint"
                 f"{f' and {gigabytes(size.frozen)} of frozen weights' if size.frozen else ''}",
             )
         )
@@ -157,8 +167,8 @@ def _size_lines(plan: "Plan") -> list[str]:
         lines.append(
             _line(
                 "checkpoints",
-                f"{gigabytes(disk.each)} each{there}, up to {disk.wanted} more at once: "
-                f"{gigabytes(disk.wanted * disk.each)}; free: {gigabytes(disk.free)}",
+                f"{gigabytes(disk.each)} each{there}, up to {disk.wanted} more at the same time "
+                f"({gigabytes(disk.wanted * disk.each)}); free: {gigabytes(disk.free)}",
             )
         )
     return lines
@@ -225,9 +235,9 @@ def _cluster_lines(cluster: "ClusterFacts") -> list[str]:
 
 
 def _if_as_fast(plan: "Plan") -> str:
-    """Return, in words, the assumption behind a duration if its number of ranks was not measured.
+    """Return, in words, the assumed speed of a number of ranks that was not measured.
 
-    It compares the assumed speed of these ranks with that of the measured number of ranks.
+    The text compares this speed with that of the measured number of ranks.
     """
     speed, taken = plan.speed, plan.duration
     assert speed is not None
@@ -243,7 +253,7 @@ def _if_as_fast(plan: "Plan") -> str:
 
 
 def _steps(count: float) -> str:
-    """Return a number of steps in words, with one decimal if it is not a whole number."""
+    """Return a number of steps in words, with one decimal place if it is not a whole number."""
     rounded = f"{count:,.1f}".removesuffix(".0")
     return f"{rounded} step" if rounded == "1" else f"{rounded} steps"
 

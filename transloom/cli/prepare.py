@@ -23,14 +23,17 @@ def prepare(
     overrides: Overrides = None,
     overwrite: Annotated[
         bool,
-        typer.Option("--overwrite", help="Replace a dataset that was made with other settings."),
+        typer.Option(
+            "--overwrite", help="Replace an existing dataset that was prepared with other settings."
+        ),
     ] = False,
     processes: ProcessesOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Prepare a dataset from a recipe's corpora: tokenizer, shards, manifest.
 
-    The command prints what was dropped and why. It does nothing if the dataset is up to date.
+    The command prints how many examples it dropped, and why. If the dataset is up to date, the
+    command does nothing.
 
     Example:  transloom prepare multi30k-ende data.mirror=../multi30k
     """
@@ -44,7 +47,7 @@ def prepare(
 
 
 def work_progress(console: Terminal) -> Progress:
-    """Return progress bars with amount and remaining time; each task needs the field `amount`."""
+    """Return progress bars that show the remaining time and the field `amount` of each task."""
     return Progress(
         VisibleTextColumn("{task.description:<15}"),
         BarColumn(bar_width=20),
@@ -85,7 +88,7 @@ def _amount(now: "PrepareProgress") -> str:
 
 @contextmanager
 def _terminated_as_interrupted() -> Iterator[None]:
-    """Make SIGTERM raise KeyboardInterrupt as Ctrl-C does, so that both clean up."""
+    """Make SIGTERM raise KeyboardInterrupt, so that it triggers the same cleanup as Ctrl-C."""
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield

@@ -1,8 +1,8 @@
-"""Settings by the size of a corpus, for `transloom init`.
+"""Recipe settings that suit the size of a corpus, for `transloom init`.
 
-They are starting points, not optima: small corpora get small models, small vocabularies and high
-dropout, as Multi30k's recipe does (Wu et al. 2021). Large corpora get the base model of Vaswani et
-al. 2017.
+The settings are starting points, not optima. Small corpora get small models, small vocabularies and
+high dropout, as in Multi30k's recipe (Wu et al. 2021). Large corpora get the base model of Vaswani
+et al. 2017.
 """
 
 import os
@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 # Approximate characters per subword piece, in languages with an alphabet.
 CHARACTERS_PER_PIECE = 3.5
 
-# For a pretrained model: few epochs at a low learning rate.
+# A pretrained model is fine-tuned for few epochs at a low learning rate.
 TUNING_EPOCHS = 3
 TUNING_RATE = 0.00005
 
@@ -40,7 +40,7 @@ _TIERS = (
           500, 2, 128, 256, 4, 0.1, 64, 512, 4, 0.003, 30, 0),
     _Tier("small", 50_000, "Little text: a small model that trains on a laptop.",
           4000, 3, 128, 256, 4, 0.3, 128, 1024, 8, 0.004, 30, 0),
-    _Tier("medium", 1_000_000, "A model of a few million weights: a day on CPUs, or a GPU.",
+    _Tier("medium", 1_000_000, "A model of a few million weights, for a GPU or a day on CPUs.",
           12_000, 4, 256, 1024, 4, 0.2, 128, 2048, 8, 0.001, 20, 0),
     _Tier("large", float("inf"), "The base model of Vaswani et al. 2017, for GPUs.",
           32_000, 6, 512, 2048, 8, 0.1, 256, 4096, 8, 0.0007, 10, 1),
@@ -52,7 +52,7 @@ class Scale(_Tier):
     """Settings for one corpus.
 
     Attributes:
-        every: steps between validations, and between checkpoints.
+        every: steps between two validations, and between two checkpoints.
     """
 
     steps: int
@@ -63,11 +63,11 @@ class Scale(_Tier):
 
 
 def scale_of(pairs: int, target_characters: int) -> Scale:
-    """Return the settings for a corpus of this size.
+    """Return the settings for a corpus of the given size.
 
     Args:
         pairs: the number of training pairs.
-        target_characters: the number of characters of their target sentences.
+        target_characters: the total number of characters of the target sentences.
     """
     tier = next(tier for tier in _TIERS if pairs < tier.below_pairs)
     tokens = max(pairs, target_characters / CHARACTERS_PER_PIECE)
@@ -84,10 +84,10 @@ def scale_of(pairs: int, target_characters: int) -> Scale:
 
 
 def tuning_scale(scale: Scale, says: str) -> Scale:
-    """Return the settings for continuing from a pretrained model.
+    """Return the settings for fine-tuning a pretrained model.
 
     Args:
-        says: a sentence that describes the model.
+        says: a sentence that describes the model, for the recipe's first comment.
     """
     steps = _round(max(100, scale.steps * TUNING_EPOCHS / scale.epochs))
     return replace(

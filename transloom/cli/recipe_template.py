@@ -16,7 +16,7 @@ seed: 1                          # for data order, initial weights and dropout
 data:
   source_language: {source}
   target_language: {target}
-  dataset: datasets/{name}       # where `prepare` writes
+  dataset: datasets/{name}       # folder that `prepare` writes
   train:
     - {train}
   validation: {validation}
@@ -28,7 +28,7 @@ data:
 {tokenizer}
 # A step has micro_batches_per_step micro-batches, divided among the ranks, whatever their number.
 batching:
-  max_tokens_per_micro_batch: {scale.micro_batch}    # of either side; sets the memory
+  max_tokens_per_micro_batch: {scale.micro_batch}    # of either side; determines the memory
   micro_batches_per_step: {scale.micro_batches}        # also the maximum number of ranks
 
 {model}
@@ -50,7 +50,7 @@ checkpoints: {{every_steps: {scale.every}, keep_last: 3}}
 decoding: {{beam_size: 4, length_penalty: 0.6}}
 
 cluster:
-  address: null                  # starts Ray here; HOST:PORT or --address uses a cluster
+  address: null                  # null starts Ray here; HOST:PORT uses a cluster, as --address does
   ranks: {scale.ranks}
   cpus_per_rank: 1
   gpus_per_rank: {scale.gpus}               # 1 trains on CUDA
@@ -78,14 +78,14 @@ model:
 # Sections of a model that starts from the weights in a folder.
 THEIR_TOKENIZER = """\
 tokenizer:
-  type: marian                   # the folder's: source.spm, target.spm, vocab.json
+  type: marian                   # from the folder: source.spm, target.spm, vocab.json
   vocabulary_size: {pieces}
   model: {folder}
   model_sha256: {sha256}
 """
 
 THEIR_MODEL = """\
-# The architecture is the folder's; only dropout may be changed here.
+# The settings must be those of the folder's model; only dropout may change.
 model:
 {settings}
 """

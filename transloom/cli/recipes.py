@@ -17,11 +17,14 @@ if TYPE_CHECKING:
 OptionalRecipe = Annotated[
     str | None,
     typer.Argument(
-        metavar="[RECIPE]", help="Recipe to show. Default: list all.", autocompletion=recipe_names
+        metavar="[RECIPE]",
+        help="Recipe to show: a file, or the name of a built-in recipe. Default: list all "
+        "built-in recipes.",
+        autocompletion=recipe_names,
     ),
 ]
 
-# End of a sentence: "Vaswani et al. 2017" contains none.
+# The text up to the end of its first sentence. The period in "Vaswani et al. 2017" is no end.
 _FIRST_SENTENCE = re.compile(r".*?[.](?=\s+[A-Z]|$)")
 
 
@@ -30,7 +33,7 @@ def recipes(
     overrides: Overrides = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List the built-in recipes, or show one with its defaults filled in.
+    """List the built-in recipes, or show one recipe with its defaults filled in.
 
     Examples:
 
@@ -49,7 +52,7 @@ def recipes(
 
 
 def recipe_rows() -> list[dict[str, Any]]:
-    """Return name, path, purpose and requirements of each built-in recipe, sorted by name."""
+    """Return the name, path, purpose and requirements of each built-in recipe, sorted by name."""
     from cluster.recipe import RECIPES, load_recipe
 
     rows = []
@@ -71,7 +74,8 @@ def recipes_table(rows: list[dict[str, Any]]) -> AnswerTable:
         Column("recipe", copied=True),
         "what it trains",
         "what it needs",
-        caption="Train: transloom train RECIPE [KEY=VALUE]…; for your own corpus: transloom init",
+        caption="To train one of them: transloom train RECIPE [KEY=VALUE]…. To train on your own "
+        "corpus: transloom init",
     )
     for row in rows:
         table.add(row["recipe"], row["trains"], row["needs"])
@@ -86,7 +90,7 @@ def recipe_text(values: dict[str, Any]) -> str:
 
 
 def needs_of(recipe: "Recipe") -> str:
-    """Return a recipe's ranks, where they run, and the origin of its text."""
+    """Return a description of a recipe's ranks, their devices, and the origin of its text."""
     config = recipe.cluster
     device = "GPU" if config.gpus_per_rank else "CPU"
     where = "" if config.address is None else " on a Ray cluster"
@@ -102,7 +106,7 @@ def _text_of(recipe: "Recipe") -> str:
         return f"text from {join_items(hosts)}"
     if all(place.startswith("builtin:") for place in locations):
         return "no download"
-    return "text that you download first, see the recipe"
+    return "text that you must download first (see the recipe)"
 
 
 def _first_sentence(text: str) -> str:

@@ -22,46 +22,59 @@ def replay(
     overrides: Overrides = None,
     steps: Annotated[
         str | None,
-        typer.Option(metavar="A:B", help="Steps to train again, both inclusive; or one step."),
+        typer.Option(
+            metavar="A:B",
+            help="Range of steps to train again, from A to B inclusive, or a single step.",
+        ),
     ] = None,
     worst: Annotated[
         bool,
         typer.Option(
             "--worst",
-            help="Choose the step with the largest jump of loss or gradient norm.",
+            help="Replay only the step at which the loss or gradient norm jumped most. The "
+            "command searches the steps of --steps, by default all steps.",
         ),
     ] = False,
     look: Annotated[
         bool,
         typer.Option(
             "--look",
-            help="Show the examples of each step by loss, and gradient norms and activations.",
+            help="Show the examples of each step, sorted by loss, with gradient norms and "
+            "activations.",
         ),
     ] = False,
     examples: Annotated[
-        int, typer.Option(min=1, help="Number of examples to show per step; --json has all.")
+        int,
+        typer.Option(
+            min=1,
+            help="With --look: number of examples to show per step. --json prints all examples.",
+        ),
     ] = 10,
     ranks: Annotated[
-        int, typer.Option(min=1, help="Number of ranks. One rank without --address needs no Ray.")
+        int,
+        typer.Option(min=1, help="Number of ranks. A single rank without --address needs no Ray."),
     ] = 1,
     address: Annotated[
-        str | None, typer.Option(help="Running Ray cluster to train on: HOST:PORT or auto.")
+        str | None,
+        typer.Option(
+            help="Address of a running Ray cluster to train on: HOST:PORT, or auto to detect it."
+        ),
     ] = None,
     dataset: MovedDatasetOption = None,
     scratch: Annotated[
         Path | None,
         typer.Option(
-            help="Parent of the temporary scratch folder; with --address, on storage that all "
-            "nodes share. Default: the system's temporary folder."
+            help="Folder in which to create a temporary folder for the replay. With --address, it "
+            "must be on storage that all nodes share. Default: the system's temporary folder."
         ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Train steps of a run again, compare them with its record, and inspect them.
+    """Train steps of a run again, compare the results with its record, and inspect the steps.
 
-    The replay starts from the nearest intact checkpoint before the steps and writes nothing to the
-    run. Exit code 0 if data, losses and state equal the record as far as the numerics guarantee it;
-    else 1.
+    The replay starts from the last intact checkpoint before the steps, and writes nothing to the
+    run. The exit code is 0 if data, losses and state equal the record as far as the run's numerics
+    guarantee it, else 1.
 
     Examples:
 
@@ -72,7 +85,9 @@ def replay(
       transloom replay runs/phrasebook --steps 120 --look --json
     """
     if steps is None and not worst:
-        raise typer.BadParameter("name steps with --steps A:B, or use --worst to find one")
+        raise typer.BadParameter(
+            "no steps are given: name them with --steps A:B, or let --worst choose a step"
+        )
     from trainer.runs.step_range import StepRange
     from transloom.cli.replay_run import ReplayRequest
     from transloom.cli.replay_run import replay as replay_run

@@ -1,10 +1,10 @@
-"""Work of `transloom replay`: train steps again, compare them with the record, inspect them.
+"""Work of `transloom replay`: train steps again, compare them with the record, and inspect them.
 
     plan ──▶ scratch folder: a separate run that starts from the run's checkpoint
          ──leg by leg, by the usual training loop──▶ its record, reports of ranks ──▶ ReplayReport
 
 A leg is a range of steps with the same dataset manifest. The scratch folder has links to the
-checkpoint's files; the run itself is only read.
+checkpoint's files. The replay only reads the original run.
 """
 
 import shutil
@@ -39,8 +39,8 @@ from transloom.observe.replay.replay_plan import Leg, ReplayPlan, plan_replay, r
 from transloom.observe.replay.replay_verdict import ComparedState, UnreadableData, compare_replay
 
 NEVER = 10**9
-# Limits of one rank's report on one step. A report has all examples that fit into the rank's
-# memory.
+# Limits for the report of one rank on one step. The report has all examples of the rank's
+# micro-batches, so its size is limited only by the rank's memory.
 REPORT_LIMITS = JsonLimits(bytes=2_000_000_000, values=100_000_000)
 
 
@@ -49,9 +49,9 @@ class ReplayRequest:
     """Options of a replay.
 
     Attributes:
-        steps: None for all recorded steps, from which `worst` chooses one.
+        steps: steps to replay; None for all recorded steps, from which `worst` chooses one.
         overrides: overrides of execution fields.
-        dataset: folder or URL, if the dataset has moved since training.
+        dataset: folder or URL of the dataset, if it has moved since training.
         scratch: parent of the scratch folder; None for the system's temporary folder.
     """
 
@@ -66,7 +66,7 @@ class ReplayRequest:
 
     @property
     def is_inline(self) -> bool:
-        """True if one rank in this process is enough."""
+        """True if the replay needs only one rank, which runs in this process."""
         return self.ranks == 1 and self.address is None
 
 
@@ -92,7 +92,7 @@ def replay(run: Path, request: ReplayRequest, console: Terminal) -> ReplayReport
 
 
 def require_device(recipe: Recipe) -> None:
-    """Require the device that a rank computes on.
+    """Check that this process has the device that the run's ranks compute on.
 
     Raises:
         ClusterError: the ranks need GPUs, and this machine has none.
@@ -101,21 +101,22 @@ def require_device(recipe: Recipe) -> None:
 
     if recipe.cluster.gpus_per_rank and not torch.cuda.is_available():
         raise ClusterError(
-            "The run's ranks compute on GPUs (cluster.gpus_per_rank is 1), but torch finds none "
-            "here: replay the run on a machine with a GPU, or on a cluster with --address"
+            "The run's ranks compute on GPUs (cluster.gpus_per_rank is 1), but torch finds no "
+            "GPU here: replay the run on a machine with a GPU, or on a cluster with --address"
         )
 
 
 @contextmanager
 def scratch_run(plan: ReplayPlan, where: Path | None) -> Iterator[RunFolder]:
-    """Yield a copy of the run as it was before the first replayed step; remove it at the end."""
+    """Yield a temporary copy of the run in its state before the first replayed step."""
     with tempfile.TemporaryDirectory(prefix="transloom-replay-", dir=where) as name:
         scratch = RunFolder(Path(name).resolve() / "run")
         scratch.checkpoints.mkdir(parents=True)
         _reports(scratch).mkdir()
         if plan.start:
             shutil.copyfile(plan.run.card_path, scratch.card_path)
-            # Link files, not the folder: removing anything here must not remove the run's files.
+            # Link the files and not the folder, so that removing a file here cannot remove a file
+            # of the run.
             linked = scratch.checkpoints / plan.start.path.name
             linked.mkdir()
             shutil.copyfile(plan.start.path / HEADER, linked / HEADER)
@@ -131,7 +132,7 @@ def _reports(scratch: RunFolder) -> Path:
 def _train(
     plan: ReplayPlan, request: ReplayRequest, scratch: RunFolder, listener: "_ReplayListener"
 ) -> UnreadableData | None:
-    """Train all legs; return the dataset error that ended the training early, or None.
+    """Train all legs, and return the dataset error that ended the training early, or None.
 
     Raises:
         ClusterError: a user stopped the replay.
@@ -149,8 +150,8 @@ def _train(
             return _unreadable(plan, error)
         if outcome != "finished":
             raise ClusterError(
-                f"The replay of steps {plan.steps} was stopped, and its results are discarded. The "
-                "same command starts it again"
+                f"The replay of steps {plan.steps} was stopped, and its results are discarded. Run "
+                "the same command again to start the replay over"
             )
     return None
 
@@ -178,8 +179,8 @@ def _train_leg(
 def _for_scratch(plan: ReplayPlan, leg: Leg, scratch: RunFolder, manifest: Manifest) -> Recipe:
     """Return the run's recipe, changed to train one leg in the scratch folder.
 
-    It ends at the leg's last step. Validation, early stopping, checkpoints and W&B are turned off,
-    because they do not affect the steps.
+    The recipe's training ends at the leg's last step. Validation, early stopping, checkpoints and
+    W&B are turned off, because they do not affect the steps.
     """
     recipe = plan.recipe
     trainer: dict[str, object] = {
@@ -190,8 +191,8 @@ def _for_scratch(plan: ReplayPlan, leg: Leg, scratch: RunFolder, manifest: Manif
     }
     origin = recipe.trainer.init_from
     if plan.start is None and origin is not None and not is_model_folder(Path(origin)):
-        # By itself, the scratch run would take the newest weights of `init_from`. The run's
-        # metadata names those with which the run began.
+        # Without this change, the scratch run would start from the newest weights of `init_from`.
+        # The original run's metadata names the weights from which that run started.
         parent = plan.run.card().parent
         warm_start = warm_start_of(recipe, scratch, manifest, parent)
         if warm_start is not None and parent is not None:
@@ -210,7 +211,7 @@ def _for_scratch(plan: ReplayPlan, leg: Leg, scratch: RunFolder, manifest: Manif
 def _unreadable(plan: ReplayPlan, error: DatasetFileError) -> UnreadableData:
     """Find the step whose data cannot be read, by reading the data again.
 
-    It is not the step being trained, because ranks read data ahead.
+    This step may be later than the step that was being trained, because ranks read data ahead.
     """
     step = plan.from_step
     try:
@@ -220,13 +221,13 @@ def _unreadable(plan: ReplayPlan, error: DatasetFileError) -> UnreadableData:
             step = traced
     except DatasetFileError as found:
         return UnreadableData(step + 1, str(found))
-    raise error  # readable now: the failure of the disk or server was temporary
+    raise error  # the data is readable now, so the disk or server failed only temporarily
 
 
 def _build_report(
     plan: ReplayPlan, request: ReplayRequest, scratch: RunFolder, unreadable: UnreadableData | None
 ) -> ReplayReport:
-    """Build the report: the comparison with the record, and the steps that the ranks inspected."""
+    """Build the report: the comparison with the record, and the ranks' reports of each step."""
     lines = _step_lines(scratch)
     fingerprints = plan.fingerprint_of, _numerics(scratch), plan.trained
     promise = plan.recorded.promise(*fingerprints)
@@ -280,7 +281,7 @@ def _read_rank_reports(scratch: RunFolder, step: int) -> list[RankStepReport]:
 
 
 class _ReplayListener:
-    """Listener of a replay that shows a progress bar and notices."""
+    """Listener of a replay that shows a progress bar and notices in the terminal."""
 
     def __init__(self, console: Terminal) -> None:
         self._console = console
@@ -304,15 +305,15 @@ class _ReplayListener:
         self._console.print(shown((f"· {without_credentials(text)}", "dim")), soft_wrap=True)
 
     def logging(self) -> AbstractContextManager[object]:
-        """Do nothing: a replay has no log."""
+        """Do nothing, because a replay has no log."""
         return nullcontext()
 
     def log_detail(self, text: str) -> None:
-        """Do nothing: a replay has no log."""
+        """Do nothing, because a replay has no log."""
 
     def line(self, line: Line) -> None:
         if isinstance(line, (TrainLine, SkippedLine)):
             self._progress.update(self._task, completed=line.step - self._before)
 
     def vitals(self, vitals: Vitals) -> None:
-        """Do nothing: the bar shows enough."""
+        """Do nothing, because the progress bar shows enough."""

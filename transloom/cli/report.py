@@ -1,4 +1,4 @@
-"""Command `transloom report`: save runs as one HTML file that needs no network."""
+"""Command `transloom report`: save runs as one HTML file that opens without a network."""
 
 from pathlib import Path
 from typing import Annotated
@@ -12,15 +12,17 @@ from transloom.cli.options import JsonOption, answer
 def report(
     runs: Annotated[
         list[Path],
-        typer.Argument(metavar="RUN...", help="Folders of the runs.", autocompletion=run_folders),
+        typer.Argument(
+            metavar="RUN...", help="Folders of the runs to save.", autocompletion=run_folders
+        ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="HTML file to write.")],
     as_json: JsonOption = False,
 ) -> None:
-    """Save the dashboard's page of runs as one HTML file that opens without a network.
+    """Save the dashboard's page about runs as one HTML file that opens without a network.
 
-    The file has curves, events, recipe, cleaning, samples, scores with signatures, environment and
-    hashes. It also has the commands that reproduce the run.
+    The file shows curves, events, the recipe, the dataset cleaning, samples, scores with
+    signatures, the environment and hashes. It also has the commands that reproduce each run.
 
     Example:
 

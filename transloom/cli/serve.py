@@ -29,17 +29,20 @@ def serve(
         list[Path],
         typer.Argument(
             metavar="RUN...",
-            help="Folders of runs; each run is served under its folder's name.",
+            help="Folders of the runs. Each run is served under the name of its folder.",
             autocompletion=run_folders,
         ),
     ],
     replicas: Annotated[
-        int, typer.Option(min=1, help="Number of replicas (processes) of each run.")
+        int, typer.Option(min=1, help="Number of replicas of each run; each replica is a process.")
     ] = 1,
-    cpus: Annotated[int, typer.Option(min=1, help="CPU cores of each replica.")] = 1,
+    cpus: Annotated[int, typer.Option(min=1, help="Number of CPU cores for each replica.")] = 1,
     follow: Annotated[
         Literal["newest", "best", "average", "nothing"],
-        typer.Option(help="Checkpoint to switch to when a new one is available."),
+        typer.Option(
+            help="Checkpoint to serve while training goes on: the newest one, the best one, the "
+            "latest average, or nothing to keep the first one."
+        ),
     ] = "newest",
     checkpoint: CheckpointOption = None,
     beam_size: BeamOption = None,
@@ -63,45 +66,57 @@ def serve(
     address: Annotated[
         str | None,
         typer.Option(
-            help="HOST:PORT of a Ray cluster's head, or auto. Default: start Ray on this machine."
+            help="Address of a running Ray cluster: HOST:PORT, or auto to detect it. Default: "
+            "start Ray on this machine."
         ),
     ] = None,
     batch_tokens: Annotated[
         int,
         typer.Option(
-            min=1, help="Maximum tokens of a batch, padding included: rows times longest row."
+            min=1,
+            help="Maximum number of tokens of a batch, including padding: the number of sentences "
+            "times the length of the longest one.",
         ),
     ] = 2048,
     wait_milliseconds: Annotated[
         float,
-        typer.Option(min=0, max=10_000, help="Maximum wait for more sentences to batch with."),
+        typer.Option(
+            min=0,
+            max=10_000,
+            help="Maximum time, in milliseconds, that a sentence waits for others to share its "
+            "batch.",
+        ),
     ] = 5.0,
-    max_sentences: Annotated[int, typer.Option(min=1, help="Maximum sentences per request.")] = (
-        256
-    ),
+    max_sentences: Annotated[
+        int, typer.Option(min=1, help="Maximum number of sentences in a request.")
+    ] = (256),
     max_tokens: Annotated[
         int | None,
         typer.Option(
-            min=2, help="Maximum tokens of a sentence. Default: the run's maximum in training."
+            min=2,
+            help="Maximum number of tokens of a sentence. Default: the maximum in the run's "
+            "training.",
         ),
     ] = None,
-    max_bytes: Annotated[int, typer.Option(min=100, help="Maximum bytes of a request's body.")] = (
-        1_000_000
-    ),
+    max_bytes: Annotated[
+        int, typer.Option(min=100, help="Maximum size of a request's body, in bytes.")
+    ] = (1_000_000),
     max_waiting: Annotated[
         int,
         typer.Option(
-            min=1, help="Maximum sentences that wait for a run; further requests get status 429."
+            min=1,
+            help="Maximum number of sentences that wait for a run. Further requests get HTTP "
+            "status 429.",
         ),
     ] = 4096,
     timeout_seconds: Annotated[
-        float, typer.Option(min=0.1, max=3600, help="Time limit for each request.")
+        float, typer.Option(min=0.1, max=3600, help="Time limit for a request, in seconds.")
     ] = 60.0,
 ) -> None:
     """Serve translations over HTTP with Ray Serve: an API, a web page and metrics.
 
-    Sentences of concurrent requests share batches. The server switches to newer checkpoints as
-    `--follow` says.
+    The server translates sentences of concurrent requests in shared batches. --follow selects the
+    new checkpoints that the server switches to.
 
     Examples:
 
@@ -163,14 +178,14 @@ def _served_runs(runs: Sequence[Path]) -> dict[str, Path]:
         if path.name in found:
             raise ClusterError(
                 f"{found[path.name]} and {path} would both be served as {path.name}: rename one "
-                "folder, or serve them by two servers"
+                "folder, or start a separate server for each run"
             )
         found[path.name] = path
     return found
 
 
 def _token_of(file: Path) -> str:
-    """Return the token in a file.
+    """Return the token that a file contains.
 
     Raises:
         ClusterError: the file cannot be read, or its token is too short or not valid in a header.

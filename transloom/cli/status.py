@@ -1,4 +1,4 @@
-"""Commands `transloom runs` and `transloom status`: the status of runs, from any machine."""
+"""Commands `transloom runs` and `transloom status`: show the status of runs on any machine."""
 
 from pathlib import Path
 from typing import Annotated
@@ -16,7 +16,7 @@ def runs(
 ) -> None:
     """List runs with their state, step, scores, speed, time left and owner.
 
-    The command reads only the runs' folders, wherever the runs are trained.
+    The command only reads the runs' folders, so the runs may train on any machine.
 
     Example:  transloom runs
     """
@@ -27,9 +27,9 @@ def runs(
 
 
 def status(run: RunArgument, as_json: JsonOption = False) -> None:
-    """Show the status of a run: state, host, speed, scores, and its latest event.
+    """Show the status of a run: its state, host, speed, scores and latest event.
 
-    The command reads only the run's folder.
+    The command only reads the run's folder, so the run may train on any machine.
 
     Example:  transloom status runs/phrasebook --json
     """

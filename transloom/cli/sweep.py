@@ -16,21 +16,24 @@ def sweep(
         list[str],
         typer.Argument(
             metavar="KEY=VALUE,VALUE...",
-            help="Recipe fields with the values to try. A field with one value is the same in "
-            "all runs.",
+            help="Recipe fields, each with the values to try. A field with a single value has it "
+            "in all runs.",
         ),
     ],
     at_once: Annotated[
         int,
         typer.Option(
-            "--at-once", min=1, metavar="K", help="Maximum number of runs that train at once."
+            "--at-once",
+            min=1,
+            metavar="K",
+            help="Maximum number of runs that train at the same time.",
         ),
     ] = 1,
     address: Annotated[
         str | None,
         typer.Option(
-            help="Running Ray cluster to train on: HOST:PORT or auto. Default: each run starts "
-            "Ray on this machine."
+            help="Address of a running Ray cluster to train on: HOST:PORT, or auto to detect it. "
+            "Default: each run starts Ray on this machine."
         ),
     ] = None,
     folder: Annotated[Path, typer.Option("--folder", help="Parent folder of the runs.")] = Path(
@@ -40,10 +43,10 @@ def sweep(
 ) -> None:
     """Train a run for each combination of values, and compare the runs in a table.
 
-    Runs are named as by `transloom train`. Run the same command again to continue: it skips
-    finished runs and continues the others. Ctrl-C or SIGTERM makes all runs write a checkpoint
-    (exit code 75). If a run fails, the others continue, and the exit code is 1. Put lists in
-    brackets and quotes.
+    Each run gets the folder name that `transloom train` would give it. If you run the command
+    again, it skips finished runs and continues the others. On Ctrl-C or SIGTERM, all runs write a
+    checkpoint and stop, and the exit code is 75. If a run fails, the others continue, and the exit
+    code is 1. Write values that are lists in brackets, and quote them for the shell.
 
     Examples:
 

@@ -1,4 +1,4 @@
-"""Runs of a sweep: the product of the values that are given for fields of a recipe.
+"""Runs of a sweep: all combinations of the values that are given for fields of a recipe.
 
 seed=1,2 model.dropout=0.1,0.3 trainer.max_steps=500
   ──each value read as YAML, separated by commas──▶ 2 × 2 runs, all of 500 steps
@@ -24,7 +24,7 @@ class SweepPoint:
     """One run of a sweep.
 
     Attributes:
-        overrides: all overrides that `transloom train` gets in addition to the recipe.
+        overrides: all overrides that `transloom train` gets for the run, as KEY=VALUE.
         changed: the values that distinguish the run from the others, by field.
         run: the run's folder.
         max_steps: trainer.max_steps of the run's recipe.
@@ -37,10 +37,10 @@ class SweepPoint:
 
 
 def sweep_points(recipe: Path, overrides: Sequence[str], folder: Path) -> list[SweepPoint]:
-    """Return the runs of a sweep; the last field's values change fastest.
+    """Return the runs of a sweep, in an order in which the values of the last field change fastest.
 
     Args:
-        overrides: as KEY=VALUE or KEY=VALUE,VALUE,….
+        overrides: fields with their values, as KEY=VALUE or KEY=VALUE,VALUE,….
         folder: parent folder of the runs.
 
     Raises:
@@ -66,9 +66,10 @@ def sweep_points(recipe: Path, overrides: Sequence[str], folder: Path) -> list[S
         }
         if name in points:
             raise RecipeError(
-                f"{_values_text(points[name].changed)} and {_values_text(changed)} would be one "
-                f"run, {name}: only fields of the class identity make another run (`transloom "
-                "fields` shows the class). Give each value once, and other fields one value"
+                f"{_values_text(points[name].changed)} and {_values_text(changed)} would be the "
+                f"same run, {name}, because only identity fields distinguish runs (`transloom "
+                "fields` shows the change class of each field). Give each value once, and give "
+                "only one value for a field that is not an identity field"
             )
         steps = load_recipe(recipe, given).trainer.max_steps
         points[name] = SweepPoint(given, changed, folder / name, steps)
@@ -76,20 +77,22 @@ def sweep_points(recipe: Path, overrides: Sequence[str], folder: Path) -> list[S
 
 
 def _axis(override: str) -> tuple[str, list[str]]:
-    """Return a field and the texts of its values."""
+    """Return the name of a field and the texts of its values."""
     key, equals, text = override.partition("=")
     if not equals or not key:
-        raise RecipeError(f"{override!r} is not of the form KEY=VALUE,VALUE,…, e.g. seed=1,2,3")
+        raise RecipeError(
+            f"{override!r} is not of the form KEY=VALUE,VALUE,…, expected for example seed=1,2,3"
+        )
     try:
         values = parse_yaml(f"[{text}]")
     except YamlError as error:
-        raise RecipeError(f"{override[:200]!r} has no list of values: {error}") from error
+        raise RecipeError(f"{override[:200]!r} has no valid list of values: {error}") from error
     if not isinstance(values, list) or not values:
-        raise RecipeError(f"{override[:200]!r} has no value: give some, e.g. seed=1,2,3")
+        raise RecipeError(f"{override[:200]!r} has no value: give values, such as seed=1,2,3")
     if len(values) == 1:
         return key, [text]
     try:
-        # JSON is YAML, and YAML reads it in any context as the same value.
+        # JSON is valid YAML, and YAML reads it as the same value in any context.
         return key, [json.dumps(value, ensure_ascii=False) for value in values]
     except TypeError as error:
         raise RecipeError(

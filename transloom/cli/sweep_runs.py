@@ -1,10 +1,10 @@
-"""Work of `transloom sweep`: train the runs of a sweep, at most K at once, each by `train`.
+"""Work of `transloom sweep`: train the runs of a sweep by `transloom train`, at most K at a time.
 
     points ──finished before?──▶ skipped
        │  ──trained elsewhere?──▶ wait for it, then check again
-       └──▶ a process of `transloom train`, at most K at once ──▶ finished, stopped or failed
+       └──▶ a process of `transloom train`, at most K at a time ──▶ finished, stopped or failed
 
-A sweep stores nothing but its runs: the same command continues from their state.
+A sweep stores nothing but its runs, so the same command can continue from the state of the runs.
 """
 
 import signal
@@ -30,7 +30,8 @@ POLL_SECONDS = 0.2
 STATUS_SECONDS = 1.0
 OUTPUT = "output.txt"  # in the run's folder: all output of its process
 REASON_BYTES = 4096
-# -P keeps this process's directory off Python's path: it may contain packages of the same names.
+# -P keeps the current directory off Python's path, because it may contain packages of the same
+# names.
 TRANSLOOM = (sys.executable, "-P", "-c", "from transloom.cli.app import main; main()")
 
 
@@ -41,22 +42,23 @@ class SweepChild(Protocol):
         """Return the exit code, or None while the run trains."""
 
     def ask_to_stop(self) -> None:
-        """Ask for a checkpoint and exit code 75; when called again, ask for an immediate exit."""
+        """Ask for a checkpoint and exit code 75; on a second call, ask for an immediate exit."""
 
 
 class TrainProcess:
-    """Process of `transloom train`."""
+    """Process of `transloom train` that trains a run of a sweep."""
 
     def __init__(self, recipe: Path, point: SweepPoint, options: Sequence[str]) -> None:
         """Start the process in a separate session, with its output in the run's folder.
 
         Args:
-            options: of `transloom train`, in addition to those of the point.
+            options: options of `transloom train`, in addition to the overrides of the point.
         """
         point.run.mkdir(parents=True, exist_ok=True)
         command = [*TRANSLOOM, "train", str(recipe), *point.overrides, *options]
         with (point.run / OUTPUT).open("ab") as output:
-            # In a separate session: a terminal's Ctrl-C reaches it once, through this process.
+            # In a separate session, the process receives a terminal's Ctrl-C only through this
+            # process.
             self._process = subprocess.Popen(
                 [*command, "--run", str(point.run)],
                 stdin=subprocess.DEVNULL,
@@ -74,24 +76,24 @@ class TrainProcess:
 
 
 class ExternalRun:
-    """Run that another process trains, such as one left over from a killed sweep."""
+    """Run that another process trains, such as a process that a killed sweep left running."""
 
     def __init__(self, run: Path) -> None:
         self._run = run
         self._given_up = False
 
     def poll(self) -> int | None:
-        """Return None while the run trains; afterwards 75, because its exit code is unknown."""
+        """Return None while the run trains, and afterwards 75, because its exit code is unknown."""
         trains = run_status_of(self._run, RECORD_BYTES_IN_LIST).state == "training"
         return EXIT_PREEMPTED if self._given_up or not trains else None
 
     def ask_to_stop(self) -> None:
-        """Stop waiting for the run; the process is not ours to stop."""
+        """Stop waiting for the run; this sweep does not stop a process that it has not started."""
         self._given_up = True
 
 
 class SweepSignals:
-    """Counter of requests to stop (signals), active within its context."""
+    """Counter of stop signals, active within its context."""
 
     def __init__(self) -> None:
         self.asked = 0
@@ -102,7 +104,9 @@ class SweepSignals:
 
     def __exit__(self, *_: object) -> None:
         for number in self._before:
-            signal.signal(number, signal.SIG_IGN)  # the outcome is final
+            signal.signal(
+                number, signal.SIG_IGN
+            )  # the outcome of the sweep is final, so further signals are ignored
 
     def _count(self, number: int, frame: FrameType | None) -> None:
         self.asked += 1
@@ -110,11 +114,11 @@ class SweepSignals:
 
 @dataclass
 class SweepRun:
-    """Run of a sweep with its state so far.
+    """Run of a sweep with its current state.
 
     Attributes:
-        exit_code: exit code of the run's process; 0 if the run had finished before the sweep; None
-            until it ends.
+        exit_code: exit code of the run's process, or None until the process ends; 0 if the run had
+            finished before the sweep.
     """
 
     point: SweepPoint
@@ -155,7 +159,7 @@ class SweepRun:
 
 
 class Sweep:
-    """Training of a sweep's runs, a limited number at a time."""
+    """Training of a sweep's runs, with a limited number of them at a time."""
 
     def __init__(
         self,
@@ -164,10 +168,10 @@ class Sweep:
         start: Callable[[SweepPoint], SweepChild],
         notice: Callable[[str], None] = lambda text: None,
     ) -> None:
-        """Read the state of each run; nothing is started yet.
+        """Read the state of each run, without starting any training.
 
         Args:
-            start: starts training a run that has not finished.
+            start: function that starts the training of a run that has not finished.
             notice: called with a line for each run that starts or ends.
         """
         self.runs = [SweepRun(point, _read_status(point)) for point in points]
@@ -180,13 +184,13 @@ class Sweep:
         self._looks = Interval(STATUS_SECONDS)
 
     def train(self, signals: SweepSignals, show: Callable[[], None] = lambda: None) -> int:
-        """Train until all runs have ended, or have stopped after a request.
+        """Train until all runs have ended, or until they have stopped after a signal.
 
         Args:
-            show: called periodically, for a display.
+            show: called periodically to update a display.
 
         Returns:
-            The sweep's exit code: 75 if a request stopped it and the same command can continue it,
+            The sweep's exit code: 75 if a signal stopped it and the same command can continue it,
             1 if a run has failed, else 0.
         """
         try:
@@ -198,7 +202,7 @@ class Sweep:
                 show()
                 if self._children:
                     time.sleep(POLL_SECONDS)
-        finally:  # an error here, such as an unwritable folder, must leave no process running
+        finally:  # after an error, such as an unwritable folder, no process may keep running
             for _, child in self._children.values():
                 child.ask_to_stop()
         return self._exit_code(asked=bool(signals.asked))
@@ -221,7 +225,7 @@ class Sweep:
             if isinstance(child, ExternalRun):
                 self._waiting.appendleft(
                     run
-                )  # the other process has ended, or we have been asked to stop
+                )  # the external process has ended, or the sweep has been asked to stop
                 continue
             run.exit_code = code
             said = f": {run.reason}" if run.reason else ""
@@ -231,12 +235,12 @@ class Sweep:
         run.run_status = _read_status(run.point)
         if run.run_status.state == "finished" and run.run_status.max_steps == run.point.max_steps:
             run.exit_code = 0
-            self._notice(f"{run.name}: finished before, at step {run.run_status.step:,}")
+            self._notice(f"{run.name}: already finished, at step {run.run_status.step:,}")
             return
         run.trains = True
         number = self.runs.index(run)
         if run.run_status.state == "training":
-            self._notice(f"{run.name}: another process trains it; waiting for that process")
+            self._notice(f"{run.name}: another process trains this run; waiting for that process")
             self._children[number] = run, ExternalRun(run.point.run)
             return
         going_on = (
@@ -265,11 +269,11 @@ def _read_status(point: SweepPoint) -> RunStatus:
 
 
 def _last_error(run: Path, code: int | None) -> str:
-    """Return the last error that a run's process printed, or where its output is."""
+    """Return the last error that a run's process printed, or the path of its output file."""
     with suppress(OSError):
         with (run / OUTPUT).open("rb") as file:
             file.seek(max(0, file.seek(0, 2) - REASON_BYTES))
             said = file.read().decode(errors="replace")
         if "error: " in said:
             return " ".join(said.rpartition("error: ")[2].split())
-    return f"its process exited with code {code}; its output is in {run / OUTPUT}"
+    return f"the run's process exited with code {code}; see its output in {run / OUTPUT}"

@@ -1,4 +1,4 @@
-"""Terminal views of a sweep: a display while it trains, and a table at its end."""
+"""Terminal views of a sweep: a display during training, and a table at the end."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -20,7 +20,7 @@ class SweepDisplay(Protocol):
     """Display of a sweep's progress."""
 
     def notice(self, text: str) -> None:
-        """Print an event."""
+        """Print an event, such as the start of a run."""
 
     def show(self, runs: Sequence[SweepRun]) -> None:
         """Show the current state of the runs."""
@@ -28,7 +28,7 @@ class SweepDisplay(Protocol):
 
 @contextmanager
 def shown_while(console: Terminal) -> Iterator[SweepDisplay]:
-    """Yield a display: a live table in a terminal, plain lines elsewhere."""
+    """Yield a display: a live table if the console is a terminal, else plain lines."""
     if not console.is_terminal:
         yield _Lines(console)
         return
@@ -37,7 +37,7 @@ def shown_while(console: Terminal) -> Iterator[SweepDisplay]:
 
 
 def sweep_table(runs: Sequence[SweepRun]) -> AnswerTable:
-    """Return a table of the runs, their distinguishing values, and the best scores of each."""
+    """Return a table of the runs with their distinguishing values and their best scores."""
     fields = list(runs[0].point.changed)
     measures = list(dict.fromkeys(name for run in runs for name in run.run_status.best))
     table = AnswerTable(
@@ -62,16 +62,17 @@ def sweep_table(runs: Sequence[SweepRun]) -> AnswerTable:
 
 
 def _decoding(runs: Sequence[SweepRun], measure: str) -> str | None:
-    """Return the decoding settings behind a measure, or None if no run has them.
+    """Return the decoding settings with which a measure was computed, or None if no run has them.
 
-    All runs of a sweep have the same task, so those of the first run with the measure are returned.
+    All runs of a sweep have the same task, so the settings of the first run with the measure are
+    returned.
     """
     found = (run.run_status.best.get(measure) for run in runs)
     return next((best.decoding for best in found if best and best.decoding), None)
 
 
 class _Lines:
-    """Display of plain lines: one for each notice and, periodically, one per run that trains."""
+    """Display that prints a line for each notice and, periodically, for each run that trains."""
 
     def __init__(self, console: Terminal) -> None:
         self._console = console
@@ -94,7 +95,7 @@ class _Lines:
 
 
 class _LiveTable:
-    """Live display of the final table, filled with the current state."""
+    """Live display of the table that the sweep prints at its end, filled with the current state."""
 
     def __init__(self, console: Terminal, live: Live) -> None:
         self._console = console

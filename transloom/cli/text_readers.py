@@ -1,4 +1,4 @@
-"""Loading of networks for commands that read texts."""
+"""Loading of the networks of commands that read texts, such as `classify` and `fill`."""
 
 from pathlib import Path
 from typing import Any, TypeVar

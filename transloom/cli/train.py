@@ -1,4 +1,4 @@
-"""Command `transloom train`: train a run, or continue it."""
+"""Command `transloom train`: train a run, or continue its training."""
 
 from pathlib import Path
 from typing import Annotated
@@ -29,7 +29,10 @@ def train(
         ),
     ] = None,
     address: Annotated[
-        str | None, typer.Option(help="Running Ray cluster to train on: HOST:PORT or auto.")
+        str | None,
+        typer.Option(
+            help="Address of a running Ray cluster to train on: HOST:PORT, or auto to detect it."
+        ),
     ] = None,
     inline: Annotated[
         bool,
@@ -39,15 +42,15 @@ def train(
     ] = False,
     profile: Annotated[
         str | None,
-        typer.Option(metavar="A:B", help="Write each rank's torch profile of steps A to B."),
+        typer.Option(metavar="A:B", help="Write a torch profile of steps A to B for each rank."),
     ] = None,
     strict: StrictOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Train a run, or continue it from its newest checkpoint.
 
-    The same command starts a new run and continues a run that was stopped. It ends with exit code
-    75 if the run was preempted and can be continued.
+    The same command starts a new run and continues a run that was stopped. Its exit code is 75 if
+    the run was preempted and can be continued.
 
     Examples:
 

@@ -1,4 +1,4 @@
-"""Work of `transloom train`: resolve recipe and run folder, then train here or on a cluster."""
+"""Work of `transloom train`: load the recipe, choose the run's folder, and train the run."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,11 +31,11 @@ MAX_PROFILED_STEPS = 50
 
 @dataclass(frozen=True)
 class TrainResult:
-    """The state of a run after `transloom train`.
+    """State of a run after `transloom train`.
 
     Attributes:
-        began_at: the step of the newest checkpoint when the command started; 0 without one.
-        step: the step of the newest checkpoint now.
+        began_at: step of the newest checkpoint when the command started; 0 if there was none.
+        step: step of the newest checkpoint when the command ended; 0 if there was none.
     """
 
     outcome: Outcome
@@ -63,7 +63,7 @@ class TrainResult:
         return self.validation.model_dump(mode="json", include={"step", "scores", "seconds"})
 
     def text(self) -> str:
-        """Return the outcome, and commands to try next if the run has finished."""
+        """Return the outcome in words, with commands to try next if the run has finished."""
         text = self.outcome_text()
         if self.profile is not None:
             text += f" The profile is in {self.profile}."
@@ -75,7 +75,7 @@ class TrainResult:
         return text
 
     def outcome_text(self) -> str:
-        """Return how the run ended, in a sentence or two."""
+        """Return one or two sentences that say how the run ended."""
         if self.outcome == "preempted":
             if self.checkpoint is None:
                 return f"Stopped before {self.run} had a checkpoint; the same command starts over."
@@ -102,7 +102,7 @@ class TrainResult:
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """Options of `transloom train`; see its `--help`."""
+    """Options of `transloom train`; its `--help` describes them."""
 
     run: Path | None = None
     address: str | None = None
@@ -114,7 +114,7 @@ class TrainOptions:
 def train_run(
     recipe: str, overrides: list[str], options: TrainOptions, console: Terminal
 ) -> TrainResult:
-    """Train or continue the run of a recipe."""
+    """Train the run of a recipe, or continue it, and return its state afterwards."""
     path = find_recipe(recipe)
     inline, profile = options.inline, options.profile
     if options.address is not None:
@@ -165,17 +165,21 @@ def train_run(
 
 
 def _check_profile(steps: StepRange, recipe: Recipe, run: RunFolder) -> None:
-    """Check that --profile names steps that will be trained, or that were profiled before."""
+    """Check the steps of --profile: they are still to be trained, or were profiled before.
+
+    Raises:
+        RecipeError: the steps end after the training, are too many, or have been trained already.
+    """
     longest = recipe.trainer.max_steps
     if steps.last > longest:
         raise RecipeError(
             f"--profile {steps} ends after step {longest}, which is trainer.max_steps: name steps "
-            "up to there, or raise it"
+            f"up to {longest}, or raise trainer.max_steps"
         )
     if steps.last - steps.first >= MAX_PROFILED_STEPS:
         raise RecipeError(
-            f"--profile {steps} names {counted(steps.last - steps.first + 1, 'step')}, and such a "
-            f"trace is too large for a viewer: name at most {MAX_PROFILED_STEPS}"
+            f"--profile {steps} names {counted(steps.last - steps.first + 1, 'step')}, whose trace "
+            f"would be too large for a viewer: name at most {MAX_PROFILED_STEPS} steps"
         )
     begun = _newest_step(run)
     if steps.first <= begun and not profile_folder(run, steps).exists():

@@ -31,22 +31,24 @@ def translate(
         list[str],
         typer.Argument(
             metavar="RUN... [FILE|-]",
-            help="Folders of runs, each RUN or RUN@STEP, then a file with one sentence per line. "
-            "- is standard input, the default.",
+            help="Folders of the runs, then a file with one sentence per line. RUN@STEP names a "
+            "checkpoint. The default for the file is -, standard input.",
             autocompletion=run_folders,
         ),
     ],
     given: Annotated[
         str | None,
         typer.Option(
-            "--input", metavar="FILE", help="File to translate, instead of the last argument."
+            "--input",
+            metavar="FILE",
+            help="File of sentences to translate, instead of the argument FILE.",
         ),
     ] = None,
     checkpoint: CheckpointOption = None,
     beam_size: BeamOption = None,
     length_penalty: PenaltyOption = None,
     n_best: Annotated[
-        int, typer.Option(min=1, help="Number of translations of each sentence.")
+        int, typer.Option(min=1, help="Number of translations to print for each sentence.")
     ] = 1,
     prefixes: PrefixesOption = None,
     alignments: AlignmentsOption = False,
@@ -60,40 +62,51 @@ def translate(
     on_cluster: Annotated[
         bool,
         typer.Option(
-            "--on-cluster", help="Translate FILE to --output with actors on a Ray cluster."
+            "--on-cluster",
+            help="Translate FILE with actors on a Ray cluster, and write the result to --output.",
         ),
     ] = False,
     output: Annotated[
-        Path | None, typer.Option(metavar="OUT", help="With --on-cluster: file to write.")
+        Path | None,
+        typer.Option(
+            metavar="OUT", help="With --on-cluster: file to which to write the translations."
+        ),
     ] = None,
     address: Annotated[
         str | None,
         typer.Option(
-            help="With --on-cluster: HOST:PORT of a Ray cluster, or auto. Default: start Ray here."
+            help="With --on-cluster: address of a running Ray cluster, HOST:PORT, or auto to "
+            "detect it. Default: start Ray on this machine."
         ),
     ] = None,
     actors: Annotated[
         int | None,
         typer.Option(
-            min=1, help="With --on-cluster: number of actors. Default: as many as the cluster fits."
+            min=1,
+            help="With --on-cluster: number of actors. Default: the largest number for which the "
+            "cluster has capacity.",
         ),
     ] = None,
-    cpus_per_actor: Annotated[float, typer.Option(min=0.1, help="CPUs of each actor.")] = 1.0,
-    gpus_per_actor: Annotated[float, typer.Option(min=0.0, help="GPUs of each actor.")] = 0.0,
+    cpus_per_actor: Annotated[
+        float, typer.Option(min=0.1, help="With --on-cluster: number of CPUs for each actor.")
+    ] = 1.0,
+    gpus_per_actor: Annotated[
+        float, typer.Option(min=0.0, help="With --on-cluster: number of GPUs for each actor.")
+    ] = 0.0,
     as_json: JsonOption = False,
 ) -> None:
     """Translate sentences with a run's weights, by beam search.
 
-    Several runs translate as an ensemble: each token gets the mean of their probabilities. The
-    runs need the same target tokenizer. An argument that is a folder is a run; the last argument
-    may be a file of sentences, which --input can also name.
+    Several runs translate as an ensemble, which averages their probabilities of each token. The
+    runs need the same target tokenizer. Arguments that are folders are runs. The last argument may
+    be a file of sentences; --input can name this file instead.
 
-    --on-cluster distributes a large file over actors. The output equals the output of this command
-    without it, and the file appears only when complete. If anything is killed, run the same command
-    again to continue.
+    --on-cluster distributes a large file over Ray actors, and gives the same output as without
+    --on-cluster. The output file appears only when it is complete. If a process is killed, run the
+    same command again to continue.
 
-    Text is UTF-8 whatever the locale, and only \\n ends a line. If a line is not UTF-8 or is too
-    long, the command names it and translates nothing (exit code 1).
+    Text is UTF-8, whatever the locale is, and only \\n ends a line. If a line is not UTF-8 or is
+    too long, the command names the line, translates nothing, and exits with code 1.
 
     Examples:
 
@@ -113,24 +126,29 @@ def translate(
     """
     if long_lines == "split" and (n_best > 1 or prefixes is not None or alignments):
         raise typer.BadParameter(
-            "--long-lines split joins the best translation of each part: leave out --n-best, "
-            "--prefixes and --alignments"
+            "--long-lines split joins the best translations of a line's parts, so it has no "
+            "n-best lists, prefixes or alignments: leave out --n-best, --prefixes and "
+            "--alignments"
         )
     names, file = _runs_and_file(runs, given)
     if alignments and len(names) > 1:
         raise typer.BadParameter(
-            "--alignments come from the attention of one model, but several runs are named: name "
-            "one run"
+            "--alignments needs the attention of a single model, but several runs are named: "
+            "name one run"
         )
     if on_cluster != (output is not None):
         raise typer.BadParameter(
-            "--on-cluster and --output OUT belong together; without a cluster, redirect the output"
+            "only one of --on-cluster and --output is given: give both, or redirect the "
+            "output to translate without a cluster"
         )
     if on_cluster and engine is not Engine.TORCH:
-        raise typer.BadParameter(f"--on-cluster needs --engine torch, but --engine is {engine}")
+        raise typer.BadParameter(
+            f"--on-cluster needs --engine torch, but --engine is {engine}: leave out --engine"
+        )
     if on_cluster and (prefixes is not None or processes is not None):
         raise typer.BadParameter(
-            "--on-cluster does not support --prefixes, and needs --actors instead of --processes"
+            "--on-cluster supports neither --prefixes nor --processes: leave them out, and "
+            "set the number of actors with --actors"
         )
     from transloom.cli.load_translator import load_together
     from transloom.inference.translate import LineOptions, translated_lines
@@ -151,16 +169,17 @@ def translate(
 
 
 def _runs_and_file(words: list[str], given: str | None) -> tuple[list[str], str]:
-    """Return the runs among the arguments, and the file: the last one, unless it is a folder."""
+    """Return the runs and the file; the last argument is the file if it is not a folder."""
     *others, last = words
     file = given or "-"
     if given is None and others and not _is_folder(last):
         words, file = others, last
-    for word in words[1:]:  # an error about the first run is raised when it is opened
+    for word in words[1:]:  # loading the first run raises a better error about it
         if not _is_folder(word):
             raise typer.BadParameter(
                 f"{word} is not the folder of a run: name runs first, then one file, as in "
-                "`transloom translate runs/seed-1 runs/seed-2 sentences.txt`, or with --input FILE"
+                "`transloom translate runs/seed-1 runs/seed-2 sentences.txt`, or name the file "
+                "with --input"
             )
     return words, file
 

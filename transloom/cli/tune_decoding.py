@@ -39,22 +39,23 @@ def tune_decoding(
         str,
         typer.Option(
             metavar="WHICH,WHICH,…",
-            help="Weights to try: newest, best, a step, average-of-…. last:K and best:K are "
-            "averages of K checkpoints; missing averages are computed.",
+            help="Checkpoints to try: newest, best, a step, or the name of an average "
+            "(average-of-…). last:K and best:K are the averages of the K newest and the K "
+            "best checkpoints; the command computes missing averages.",
         ),
     ] = "newest",
     beam_sizes: Annotated[
         str | None,
         typer.Option(
             metavar="SIZE,…",
-            help="Beam sizes to try; each needs a search. Default: 1,2,3,4,5,6,8,10.",
+            help="Beam sizes to try; each size needs a separate search. Default: 1,2,3,4,5,6,8,10.",
         ),
     ] = None,
     length_penalties: Annotated[
         str | None,
         typer.Option(
             metavar="ALPHA,…",
-            help="Length penalties to try; they need no extra search. Default: 0,0.2,…,2.",
+            help="Length penalties to try; they share one search. Default: 0,0.2,…,2.",
         ),
     ] = None,
     metric: Annotated[
@@ -65,18 +66,23 @@ def tune_decoding(
         ),
     ] = "bleu",
     on: Annotated[
-        str, typer.Option("--set", help="The set to score on: validation. Test sets are refused.")
+        str,
+        typer.Option(
+            "--set",
+            help="Set to score on. Only the validation set is accepted; test sets are refused.",
+        ),
     ] = "validation",
     dataset: MovedDatasetOption = None,
     precision: PrecisionOption = "fp32",
     processes: ProcessesOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Choose beam size, length penalty and weights on the validation set.
+    """Find the best beam size, length penalty and weights on the validation set.
 
-    The command scores all combinations and marks those whose distance from the best one may be
-    chance (paired bootstrap). Among these it recommends the smallest beam, with the length penalty
-    nearest to the recipe's. It stores the result in the run's folder as tuned-decoding.json.
+    The command scores all combinations, and marks those that do not differ significantly from the
+    best one (paired bootstrap). Of the marked combinations, it recommends the smallest beam with
+    the length penalty nearest to the recipe's. It stores the result in the run's folder as
+    tuned-decoding.json.
 
     Examples:
 
@@ -88,8 +94,8 @@ def tune_decoding(
     """
     if on != "validation":
         raise typer.BadParameter(
-            f"--set is {on!r}, expected validation: decoding options chosen on a test set would "
-            "make its reported scores too good"
+            f"--set is {on!r}, expected validation: if you chose decoding options on a test set, "
+            "the reported scores of that set would be too good"
         )
     from transloom.inference.tuned_decoding import Grid
 
@@ -100,7 +106,7 @@ def tune_decoding(
         grid = Grid(grid.beam_sizes, _penalties(length_penalties))
     names = [name.strip() for name in checkpoints.split(",") if name.strip()]
     if not names:
-        raise typer.BadParameter("--checkpoints is empty: name some, such as newest,last:5")
+        raise typer.BadParameter("--checkpoints is empty: name checkpoints, such as newest,last:5")
     options = TuningOptions(tuple(names), grid, metric, dataset, precision, processes)
     tuned = tune_run(run, options, Terminal(stderr=True))
     answer(tuned_json(run, tuned), as_json, tuned_text(run, tuned))
@@ -110,7 +116,7 @@ def _beam_sizes(text: str) -> tuple[int, ...]:
     words = [word.strip() for word in text.split(",")]
     if not all(w.isascii() and w.isdecimal() and 1 <= int(w) <= MAX_BEAM_SIZE for w in words):
         raise typer.BadParameter(
-            f"--beam-sizes is {text!r}: give sizes from 1 to {MAX_BEAM_SIZE:,} as in 1,4,8"
+            f"--beam-sizes is {text!r}, expected sizes from 1 to {MAX_BEAM_SIZE:,}, such as 1,4,8"
         )
     return tuple(sorted({int(word) for word in words}))
 
@@ -122,8 +128,8 @@ def _penalties(text: str) -> tuple[float, ...]:
         numbers = [math.nan]
     if not all(0 <= number <= MAX_LENGTH_PENALTY for number in numbers):
         raise typer.BadParameter(
-            f"--length-penalties is {text!r}: give numbers from 0 to {MAX_LENGTH_PENALTY:g} as in "
-            "0,0.6,1"
+            f"--length-penalties is {text!r}, expected numbers from 0 to {MAX_LENGTH_PENALTY:g}, "
+            "such as 0,0.6,1"
         )
     return tuple(sorted(set(numbers)))
 
@@ -134,8 +140,8 @@ class TuningOptions:
 
     Attributes:
         checkpoints: steps, names of averages, newest, best, last:K or best:K.
-        dataset: replaces the dataset of the recipe.
-        processes: number of processes that translate; None chooses it by work and memory.
+        dataset: folder or URL of the dataset; None for the dataset in the recipe.
+        processes: number of processes that translate; None chooses it by the work and memory.
     """
 
     checkpoints: tuple[str, ...]
@@ -147,11 +153,11 @@ class TuningOptions:
 
 
 def tune_run(run: Path, options: TuningOptions, console: Terminal) -> "TunedDecoding":
-    """Try all settings on the validation set with each checkpoint, and record the scores.
+    """Score all settings on the validation set with each checkpoint, and store the result.
 
     Raises:
         RunMismatchError: the run does not exist or does not translate, or the dataset differs.
-        CheckpointError: the run has no such checkpoint, or it is damaged.
+        CheckpointError: a checkpoint does not exist, or is damaged.
     """
     from trainer.recipe import TrainingRecipe
     from trainer.runs.folder import RunFolder
@@ -183,7 +189,9 @@ def tune_run(run: Path, options: TuningOptions, console: Terminal) -> "TunedDeco
 
 
 def _found(run: "RunFolder", name: str) -> str:
-    """Resolve a name such as newest or best:3 to a step or an average, which is made if missing.
+    """Resolve a name, such as newest or best:3, to a step or to the name of an average.
+
+    If the average does not exist, the function computes it.
 
     Raises:
         CheckpointError: there is no such checkpoint.
@@ -198,8 +206,8 @@ def _found(run: "RunFolder", name: str) -> str:
     if colon:
         if kind not in ("last", "best") or not count.isdecimal() or int(count) < 1:
             raise CheckpointError(
-                f"{name!r} names no checkpoints: last:5 is the average of the last five, best:3 "
-                "the average of the three with the best validation scores"
+                f"{name!r} names no checkpoints: use last:5 for the average of the last five "
+                "checkpoints, or best:3 for the average of the three best ones"
             )
         if int(count) == 1:
             return _found(run, {"last": "newest"}.get(kind, kind))
@@ -215,22 +223,22 @@ def _found(run: "RunFolder", name: str) -> str:
         if not ranking:
             raise CheckpointError(
                 f"{run.path} has no best checkpoint: none of its checkpoints "
-                f"({join_items(map(step_of, paths))}) has a validation score {metric}. Name one by "
-                "its step"
+                f"({join_items(map(step_of, paths))}) has a validation score {metric}. Name a "
+                "checkpoint by its step"
             )
         return str(step_of(ranking[0]))
     return name
 
 
 def tuned_json(run: Path, tuned: "TunedDecoding") -> dict[str, Any]:
-    """Return the results of the tuning and the path of their file, as JSON values."""
+    """Return the result of the tuning and the path of its file, as JSON values."""
     from trainer.runs.folder import RunFolder
 
     return {"file": str(RunFolder(run).tuned_decoding), **tuned.model_dump(mode="json")}
 
 
 def tuned_text(run: Path, tuned: "TunedDecoding") -> Group:
-    """Return a table of all settings with a row for each search, and the recommendation."""
+    """Return the recommendation and a table, with a row for each checkpoint and beam size."""
     parts: list[Any] = [_table(tuned), "", *map(shown, _advice(run, tuned))]
     return Group(*parts)
 
@@ -266,18 +274,18 @@ def _advice(run: Path, tuned: "TunedDecoding") -> list[str]:
         f"{metrics[tuned.metric]} on {VALIDATION}, {counted(tuned.sentences, 'sentence')} "
         f"({tuned.signature}).",
         f"Best: {best_one.score:.2f} with {_search(best_one)} of {best_one.checkpoint}. "
-        f"{as_good} of {counted(len(tuned.points), 'point')} (≈) do not differ significantly from "
-        f"it (paired bootstrap, p ≥ {tuned.noise_p:g}).",
-        f"Recommended (←), the smallest beam among these with the α nearest to the recipe's: "
+        f"{as_good} of {counted(len(tuned.points), 'combination')} (≈) do not differ significantly "
+        f"from the best one (paired bootstrap, p ≥ {tuned.noise_p:g}).",
+        f"Recommended (←), the smallest beam among these with the α nearest to the recipe's α: "
         f"{chosen.score:.2f} with {_search(chosen)} of {chosen.checkpoint} (p = {chosen.p:.3f}).",
         f"Ratio of characters in translations and references: best {_ratio(best_one)}, "
-        f"recommended {_ratio(chosen)}. The penalty fits the length of these references; other "
-        "references of the same sources may be shorter or longer.",
+        f"recommended {_ratio(chosen)}. The length penalty suits the length of these references; "
+        "other references of the same sentences may be shorter or longer.",
     ]
     if tuned.at_the_edge:
         lines.append(
-            "The best point has the largest length penalty of the grid: try larger ones with "
-            "--length-penalties"
+            "The best combination has the largest length penalty that was tried: try larger "
+            "ones with --length-penalties"
         )
     return [
         *lines,

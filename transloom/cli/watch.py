@@ -1,6 +1,6 @@
 """Command `transloom watch`: show a run, a folder of runs, or a job while it trains.
 
-A feed is a run (`run_feed.py`) or a folder of runs (`folder_feed.py`).
+The display reads from a feed: a run (`run_feed.py`) or a folder of runs (`folder_feed.py`).
 """
 
 import os
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from transloom.observe.terminal.folder_feed import FolderFeed
     from transloom.observe.terminal.run_feed import RunFeed
 
-# Niceness of this command, so that training on the same machine has precedence.
+# Niceness of this command, so that training on the same machine has priority.
 NICENESS = 10
 
 POLL_SECONDS = 1.0
@@ -40,7 +40,8 @@ def watch(
         str,
         typer.Argument(
             metavar="[RUN|FOLDER|JOB]",
-            help="A run's folder, the parent folder of runs, or the job id that `submit` printed.",
+            help="A run's folder, a folder that contains runs, or a job id that `transloom "
+            "submit` printed.",
             autocompletion=run_folders,
         ),
     ] = "runs",
@@ -52,8 +53,9 @@ def watch(
 ) -> None:
     """Watch a run, or all runs in a folder, until training ends.
 
-    Ctrl-C ends the display, not the training. The command reads only the runs' folders, wherever
-    the runs are trained. If the output is a pipe, it prints a line periodically.
+    Ctrl-C ends the display, not the training. The command only reads the runs' folders, so the runs
+    may train on any machine; for a job, it also queries the cluster. If the output is a pipe, the
+    command periodically prints lines instead of redrawing the display.
 
     Examples:
 
@@ -83,9 +85,13 @@ def _feed(what: str, address: str) -> "RunFeed | FolderFeed":
         try:
             job = ClusterJobPoller(address, what)
         except ClusterError as error:
-            raise ClusterError(f"{what} is not a folder, so it must be a job: {error}") from error
+            raise ClusterError(
+                f"{what} is not a folder, and cannot be found as a job: {error}"
+            ) from error
         return RunFeed(job.run, job.poll)
-    if (path / "job.json").is_file():  # the folder of a job, inside its run's
+    if (
+        path / "job.json"
+    ).is_file():  # `path` is the folder of a job, which is inside the run's folder
         path = path.parent.parent
     if is_run(path) or (path / "jobs").is_dir():
         return RunFeed(path, lambda: newest_job_picture(path))
@@ -102,24 +108,24 @@ class Feed(Protocol):
     """Source of a display: a run or a folder of runs."""
 
     def poll(self) -> None:
-        """Read new data."""
+        """Read the data that has appeared since the last call."""
 
     @property
     def is_over(self) -> bool:
-        """True if nothing more will happen."""
+        """True if the training has ended, so that no more data will appear."""
 
     def rendered(self, console: Terminal, height: int | None) -> RenderableType:
-        """Return the picture for a console of `height` rows, or in full if None."""
+        """Return a display of at most `height` rows, or of any height if `height` is None."""
 
     def summary(self) -> str:
         """Return one line that summarizes the feed."""
 
 
 def show_feed(feed: "RunFeed | FolderFeed", console: Terminal, *, once: bool) -> None:
-    """Show the data of a feed until it is over or interrupted.
+    """Show the data of a feed until its training ends or a user interrupts the display.
 
     Args:
-        once: show one picture, and return.
+        once: show the current data once, and return.
     """
     from transloom.observe.terminal.live_picture import supports_live_display
     from transloom.observe.terminal.run_feed import RunFeed
@@ -138,7 +144,7 @@ def show_feed(feed: "RunFeed | FolderFeed", console: Terminal, *, once: bool) ->
 
 
 def _draw(feed: Feed, console: Terminal) -> None:
-    """Redraw the picture periodically on an alternate screen, which is closed at the end."""
+    """Redraw the display periodically on an alternate screen, and close this screen at the end."""
     try:
         with (
             _ended_by_signals(),
@@ -157,13 +163,13 @@ def _draw(feed: Feed, console: Terminal) -> None:
 
 
 def _print(feed: Feed, console: Terminal) -> None:
-    """Print the current picture: as high as the terminal, or in full to a pipe."""
+    """Print the current display, limited to the terminal's height, or in full to a pipe."""
     height = console.height - 1 if console.is_terminal else None
     console.print(feed.rendered(console, height), crop=False)
 
 
 def _print_run_lines(feed: "RunFeed", console: Terminal) -> None:
-    """Print lines periodically, as `transloom train` does where it cannot draw."""
+    """Print lines periodically, as `transloom train` does if its output is not a terminal."""
     from trainer.record.metrics_lines import Event
     from transloom.observe.terminal.display import PlainLines
 
@@ -174,7 +180,9 @@ def _print_run_lines(feed: "RunFeed", console: Terminal) -> None:
         time.sleep(POLL_SECONDS)
         feed.poll()
         for line in feed.new_lines:
-            if not isinstance(line, Event):  # the log, printed below, has events, too
+            if not isinstance(
+                line, Event
+            ):  # the log entries, which are printed below, include the events
                 lines.line(line)
         for entry in feed.new_entries:
             lines.notice(entry.text)
@@ -182,7 +190,7 @@ def _print_run_lines(feed: "RunFeed", console: Terminal) -> None:
 
 
 def _print_folder_lines(feed: "FolderFeed", console: Terminal) -> None:
-    """Print a line for each run that changes state, and periodically one for each that trains."""
+    """Print a line for each run whose state changes, and periodically for each run that trains."""
     from trainer.runs.log import indented
 
     console.print(feed.rendered(console, None), crop=False)

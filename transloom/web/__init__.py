@@ -1,1 +1,1 @@
-"""Shared parts of HTTP servers: authentication, connections, listening, files of a page."""
+"""Shared parts of HTTP servers: authentication, connections, listening sockets and page files."""

@@ -1,15 +1,15 @@
-"""Authentication of requests: by a token, and only from pages of the same server.
+"""Authentication of requests by a token, and rejection of requests from other sites' pages.
 
 Other users of the machine can reach 127.0.0.1, and so can pages of other sites in the same browser.
 
 - The printed address carries a token. A request with the token receives a cookie, and is redirected
-  to the same address without it. So the token stays out of history, Referer and screenshots.
-  Programs may send it as `Authorization: Bearer …` to servers that allow this.
+  to the same address without the token. This keeps the token out of history, Referer and
+  screenshots. Servers for programs also accept the token as `Authorization: Bearer …`.
 - The cookie is HttpOnly and SameSite=Strict: no script can read it, and pages of other sites do not
   send it.
-- The Host header must name this machine. With a foreign name that resolves to 127.0.0.1 (DNS
-  rebinding), another site's page would have the same origin. Servers for programs accept any host
-  name if they require a token.
+- The Host header must name this machine. Otherwise another site could make its name resolve to
+  127.0.0.1 (DNS rebinding), and its page would have the same origin as the server. Servers for
+  programs accept any host name if they require a token.
 - A request that changes anything must come from the server's own page, according to its Origin.
 - A page loads resources only from its own server: see `transloom.web.connections.HEADERS`.
 """
@@ -33,7 +33,7 @@ OTHER_SITE = "the request comes from a page of another site"
 
 
 class Site:
-    """Host names of a server, which distinguish its own pages from those of other sites."""
+    """Host names of a server, which distinguish its pages from the pages of other sites."""
 
     def __init__(self, host: str) -> None:
         own = {"localhost", host.lower()}
@@ -54,7 +54,7 @@ class Site:
 
     @staticmethod
     def is_asked_by_another_site(request: web.Request) -> bool:
-        """Return whether a page of another site sent a request, other than by a plain link.
+        """Return whether a page of another site sent a request, except by following a plain link.
 
         The browser reports this in the Sec-Fetch headers.
         """
@@ -64,7 +64,7 @@ class Site:
 
     @staticmethod
     def is_own_origin(request: web.Request) -> bool:
-        """Return whether a request comes from a page at the address that it is sent to."""
+        """Return whether a request comes from a page of the server that receives the request."""
         origins = request.headers.getall("Origin", [])
         if len(origins) != 1:
             return False
@@ -76,7 +76,7 @@ class Site:
 
 
 class SessionAuth:
-    """Token in a server's address, and the session cookie for which it is exchanged."""
+    """Token in a server's address, and the session cookie that replaces it."""
 
     def __init__(self, port: int, token: str) -> None:
         self.token = token
@@ -84,16 +84,16 @@ class SessionAuth:
         self._session = secrets.token_urlsafe(32)
 
     def has_token(self, request: web.Request) -> bool:
-        """Return whether a safe request, such as GET, has the token in its address."""
+        """Return whether a request has the token in its address and is safe, such as GET."""
         return request.method in SAFE_METHODS and same(request.query.get(TOKEN, ""), self.token)
 
     def has_cookie(self, request: web.Request) -> bool:
         return same(request.cookies.get(self._cookie, ""), self._session)
 
     def let_in(self, request: web.Request) -> web.Response:
-        """Redirect to the same address without the token, with a cookie instead."""
+        """Set the session cookie, and redirect to the same address without the token."""
         rest = request.rel_url.without_query_params(TOKEN)
-        # A path with two leading slashes would be another host's address.
+        # A browser would read a path with two leading slashes as the address of another host.
         place = "/" + str(rest).lstrip("/\\")
         answer = web.Response(status=303, headers={"Location": place})
         answer.set_cookie(self._cookie, self._session, path="/", httponly=True, samesite="Strict")
@@ -101,16 +101,16 @@ class SessionAuth:
 
 
 class RequestGuard:
-    """Check of all requests to a server, used as its middleware; each server has a subclass.
+    """Middleware that checks all requests to a server; each kind of server has a subclass.
 
     Attributes:
         open_paths: paths that need no authentication.
-        for_programs: True if programs use the server, too. Programs send no Origin, and they send
-            the server's token, if it has one, as a bearer token. A server with a token then accepts
-            any host name.
-        foreign_change: message for a request that would change something and comes from another
-            page.
-        token_remedy: message for a request without the token.
+        for_programs: True if programs use the server in addition to browsers. Programs send no
+            Origin, and send the server's token, if it has one, as a bearer token. Such a server
+            accepts any host name if it has a token.
+        foreign_change: error message for a request that would change something and does not come
+            from the server's page.
+        token_remedy: error message for a request without the token.
     """
 
     open_paths: ClassVar[tuple[str, ...]] = ()
@@ -166,14 +166,14 @@ class RequestGuard:
 
 
 class PageGuard(RequestGuard):
-    """Check of all requests to the dashboard, with a random token.
+    """Middleware that checks all requests to the dashboard, with a random token.
 
     Attributes:
-        token: token in the printed address.
+        token: the token in the printed address.
     """
 
     foreign_change = "only the dashboard's own page may request this"
-    token_remedy = "open the address that `transloom dashboard` printed, with its token"
+    token_remedy = "open the address with the token that `transloom dashboard` printed"
 
     def __init__(self, port: int, host: str = "127.0.0.1") -> None:
         self.token = secrets.token_urlsafe(32)

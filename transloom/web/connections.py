@@ -1,4 +1,4 @@
-"""HTTP server with limits on clients that have not shown a valid token.
+"""HTTP server with limits for clients that have not sent a valid token.
 
 ::
 
@@ -7,8 +7,8 @@
                                            └── no complete headers for HEADERS_SECONDS: closed
 
 Every user of the machine can connect to 127.0.0.1. The number of waiting connections is limited,
-and a new one replaces the oldest. So a client with the token is admitted even if others hold many
-connections. Refused clients add at most one line per minute to the log.
+and a new connection replaces the oldest one. A client with the token is therefore admitted even if
+others hold many connections. Refused clients add at most one line per minute to the log.
 
 aiohttp calls `handle_error` for a malformed request and `log_exception` for an error outside of the
 application, and its keep-alive timeout starts when a client connects. This was found in the source
@@ -66,10 +66,10 @@ async def http_server(
     handler_cancellation: bool = False,
     headers_seconds: float = HEADERS_SECONDS,
 ) -> AsyncIterator[None]:
-    """Serve an application on a listening socket within the context; then close the socket.
+    """Serve an application on a listening socket within the context; close the socket at the end.
 
     Args:
-        shutdown_seconds: time limit for requests in progress at the end.
+        shutdown_seconds: time limit at shutdown for requests in progress.
         handler_cancellation: cancel a request's handler when its client disconnects.
     """
     app.on_response_prepare.append(_add_headers)
@@ -95,7 +95,7 @@ async def http_server(
 
 
 def admit(request: web.Request) -> None:
-    """Exempt the connection of a request with a valid token from the limits until it ends."""
+    """Exempt the connection of a request with a valid token from the limits, until it ends."""
     _connection_of(request).admit()
 
 
@@ -103,7 +103,7 @@ def admit(request: web.Request) -> None:
 def admitted(request: web.Request) -> Iterator[None]:
     """Exempt a request's connection from the limits while its response is computed."""
     connection = _connection_of(request)
-    if connection.is_admitted:  # for longer than this request
+    if connection.is_admitted:  # the connection stays admitted after this request
         yield
         return
     connection.admit()
@@ -121,13 +121,13 @@ class Refusals:
         self._timer: asyncio.TimerHandle | None = None
 
     def add(self, kind: str) -> None:
-        """Count one refusal; log it at once if nothing was logged recently."""
+        """Count one refusal, and log it immediately if nothing was logged recently."""
         self._counts[kind] += 1
         if self._timer is None:
             self._log()
 
     def close(self) -> None:
-        """Log the counts since the last line."""
+        """Log the refusals that were counted since the last log line."""
         if self._timer is not None:
             self._timer.cancel()
         self._log_counts()
@@ -141,7 +141,7 @@ class Refusals:
         if not self._counts:
             return False
         logger.warning(
-            "Refused by the server since the last such line: %s",
+            "Refused by the server since the last line of this kind: %s",
             ", ".join(f"{kind}: {count:,}" for kind, count in self._counts.items()),
         )
         self._counts.clear()
@@ -161,10 +161,10 @@ class Connections:
         self._waiting: dict[Connection, None] = {}
 
     async def accept(self, listening: socket.socket) -> None:
-        """Accept connections until cancelled.
+        """Accept connections until this coroutine is cancelled.
 
-        asyncio's own servers accept a whole backlog before they read from any connection. Here each
-        connection is read before many newer ones could replace it.
+        A server of asyncio accepts a whole backlog before it reads from any connection. This server
+        reads from each connection before many newer connections could replace it.
         """
         loop = asyncio.get_running_loop()
         listening.setblocking(False)
@@ -174,7 +174,7 @@ class Connections:
                 client, _ = listening.accept()
             except (BlockingIOError, ConnectionAbortedError):
                 continue
-            except OSError:  # no descriptor, or no memory for the socket
+            except OSError:  # no file descriptor is free, or no memory for the socket
                 self.refusals.add(NOT_ACCEPTED)
                 self._close_oldest()
                 await asyncio.sleep(ACCEPT_RETRY_SECONDS)
@@ -205,7 +205,7 @@ class Connections:
 
 
 class Connection(web.RequestHandler):
-    """A connection that waits until it is admitted, and whose malformed requests are counted."""
+    """Connection that waits until it is admitted, and that counts malformed requests."""
 
     def __init__(
         self, connections: Connections, server: web.Server, headers_seconds: float
@@ -217,8 +217,8 @@ class Connection(web.RequestHandler):
             access_log=None,  # type: ignore[arg-type]
         )
         self._connections = connections
-        # Stored here, too, because aiohttp sets `transport` to None as soon as it closes the
-        # connection, even if unsent data remains.
+        # A second reference to the transport: aiohttp sets `transport` to None as soon as it closes
+        # the connection, even if unsent data remains.
         self._open: asyncio.Transport | None = None
         self.is_admitted = False
 
@@ -228,13 +228,13 @@ class Connection(web.RequestHandler):
         self._connections.remove(self)
 
     def wait_again(self) -> None:
-        """Undo `admit`: the connection waits as the newest one, unless it has ended."""
+        """Undo `admit`: make the connection wait again, as the newest one, unless it has ended."""
         self.is_admitted = False
         if self._open is not None:
             self._connections.add(self)
 
     def abort(self) -> None:
-        """Close the connection at once, and discard unsent data."""
+        """Close the connection immediately, and discard unsent data."""
         if self._open is not None:
             self._open.abort()
 
@@ -256,7 +256,7 @@ class Connection(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """Answer a malformed request, or one whose handler has failed, with `HEADERS`."""
+        """Return the response to a malformed request or a failed handler, with `HEADERS`."""
         if self._is_clients(exc):
             self._connections.refusals.add(MALFORMED)
             answer: web.StreamResponse = web.Response(
@@ -269,7 +269,7 @@ class Connection(web.RequestHandler):
         return answer
 
     def log_exception(self, *args: object, **kw: object) -> None:
-        """Log an error of the server; a request's broken body is only counted."""
+        """Log an error of the server; only count an error that a client caused."""
         if self._is_clients(kw.get("exc_info")):
             self._connections.refusals.add(MALFORMED)
         else:
@@ -284,8 +284,8 @@ class Connection(web.RequestHandler):
 async def _until_readable(listening: socket.socket) -> None:
     """Wait until a client connects.
 
-    If no descriptor is free, `accept` may fail even if no client waits. So it is called only if one
-    does.
+    If no file descriptor is free, `accept` may fail even though no client waits. The server
+    therefore calls `accept` only when a client waits.
     """
     loop, readable = asyncio.get_running_loop(), asyncio.Event()
     loop.add_reader(listening, readable.set)
@@ -302,5 +302,5 @@ def _connection_of(request: web.Request) -> Connection:
 
 
 async def _add_headers(request: web.Request, response: web.StreamResponse) -> None:
-    """Add the headers to a response; see `web.Application.on_response_prepare`."""
+    """Add `HEADERS` to a response; see `web.Application.on_response_prepare`."""
     response.headers.update(HEADERS)

@@ -21,7 +21,7 @@ def listen(
 
     Args:
         who: name of the server in messages, such as "the dashboard".
-        port: port to use, or None for `usual`, or the next free one if that is taken.
+        port: port to use; None for `usual` or, if that port is taken, the next free one.
         tell: called with a message if `port` is None and `usual` is taken.
 
     Raises:
@@ -37,16 +37,16 @@ def listen(
             tried = f"port {number}" if port is not None else f"ports {usual} to {wanted[-1]}"
             raise ClusterError(
                 f"{who.capitalize()} cannot listen on {host}, {tried}: {error.strerror or error}. "
-                "Choose another --port, or omit --host"
+                "Choose another --port, or leave out --host"
             ) from error
         if port is None and number != usual:
-            tell(f"Port {usual} is taken: {who} listens on {number}.")
+            tell(f"Port {usual} is taken, so {who} listens on port {number}.")
         return found
     raise AssertionError("no port was tried")
 
 
 def address_of(host: str, listening: socket.socket) -> str:
-    """Return the address of a server's first page, without a slash at its end."""
+    """Return the URL of a server's first page, without a trailing slash."""
     shown = f"[{host}]" if ":" in host else host
     return f"http://{shown}:{listening.getsockname()[1]}"
 

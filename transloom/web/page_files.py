@@ -1,4 +1,4 @@
-"""Files of a page, collected once, so that a server can serve no other files."""
+"""Files of a page, collected once at start, so that a server cannot serve any other file."""
 
 from dataclasses import dataclass
 from importlib.resources import files
@@ -22,7 +22,7 @@ NOT_SERVED = (".py", ".pyc", ".map")
 
 @dataclass(frozen=True)
 class PageFile:
-    """A file of a page, with its content type."""
+    """File of a page, with its content type."""
 
     content: bytes
     content_type: str

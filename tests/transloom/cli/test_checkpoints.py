@@ -112,7 +112,7 @@ def test_verify_names_what_is_damaged(transloom, run):
 
 def test_prune_keeps_what_the_recipe_says(transloom, run):
     told = transloom("checkpoints", "prune", run, "--dry-run").stdout
-    assert told.startswith("Would be removed:")
+    assert told.startswith("These checkpoints would be removed:")
     assert "step-00000002" in told.replace("\n", "")
     assert steps(run) == STEPS
     removed = json.loads(transloom("checkpoints", "prune", run, "--json").stdout)["removed"]
@@ -227,9 +227,9 @@ def test_evaluate_keeps_the_hypotheses_of_an_average_apart(transloom, run):
 @pytest.mark.parametrize(
     ("last", "best", "chosen", "message"),
     [
-        (5, None, None, r"has 3 of the 5 checkpoints.*steps 2, 4, 6"),
-        (None, 3, None, r"has 2 of the 3 checkpoints"),
-        (None, None, [2, 3], r"has 1 of the 2 checkpoints"),
+        (5, None, None, r"has only 3 of the 5 checkpoints.*steps 2, 4, 6"),
+        (None, 3, None, r"has only 2 of the 3 checkpoints"),
+        (None, None, [2, 3], r"has only 1 of the 2 checkpoints"),
     ],
 )
 def test_too_few_to_average_is_said(run, last, best, chosen, message):

@@ -102,12 +102,12 @@ def test_info_fits_a_terminal_of_80_columns(transloom, prepared):
     assert "tagged, tagged <2en> 3 100 91 9" in lines
     assert "final: 10 pairs, tagged <2en>" in output
     assert "empty 7" in lines
-    assert "dropped of tagged, empty: 7 pairs" in lines
+    assert "dropped from tagged, empty: 7 pairs" in lines
     assert "1 '' 'to nothing 0'" in lines
     # What stands in a corpus can neither steer the terminal nor be taken for markup.
     assert r"51 '\x1b[31m[bold]même' '\x1b[31m[bold]même'" in lines
     assert "\x1b" not in output
-    assert "dropped of" not in transloom("data", "info", prepared).stdout
+    assert "dropped from" not in transloom("data", "info", prepared).stdout
 
 
 def test_info_reads_a_url(transloom, prepared, monkeypatch, tmp_path):
@@ -160,7 +160,7 @@ def test_verify_names_what_is_damaged_and_how_to_go_on(transloom, dataset):
     told = " ".join(result.stdout.split())
     for name in problems:
         assert name in told
-    assert "Restore them from a copy, or run `transloom prepare`" in told
+    assert "Restore these files from a copy, or run `transloom prepare`" in told
     lost = "shards/plain-00002.tar shards/tagged-00001.tar"
     assert re.sub(r"\s", "", f"data quarantine {dataset} {lost} --reason") in re.sub(
         r"\s", "", result.stdout
@@ -246,7 +246,7 @@ def test_quarantine_leaves_shards_out_and_can_be_undone(transloom, dataset):
 def test_quarantine_says_what_it_means(transloom, dataset):
     shard = manifest_of(dataset).shards[0]
     told = transloom("data", "quarantine", dataset, shard.name, "--reason", "x").stdout
-    assert f"{shard.pairs:,} pairs fewer: {411 - shard.pairs:,} of 411 remain" in told
+    assert f"loses {shard.pairs:,} pairs: {411 - shard.pairs:,} of 411 remain" in told
     assert manifest_of(dataset).identity in told
     assert f"mv {dataset}/manifest-" in told
 

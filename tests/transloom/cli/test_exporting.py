@@ -79,7 +79,7 @@ def test_nothing_is_written_over_and_nothing_by_halves(transloom, run, inline_ru
     assert not (tmp_path / "other").exists()
     assert list(tmp_path.glob(".*unfinished")) == []
 
-    program, *arguments = shlex.split(str(refusal.value).split("supports this model: ")[1])
+    program, *arguments = shlex.split(str(refusal.value).split("for CTranslate2, run: ")[1])
     assert program == "transloom"
     assert "--checkpoint" in arguments
     transloom(*arguments)  # the remedy works
@@ -97,11 +97,11 @@ def test_a_target_that_takes_other_tasks_is_named_with_the_remedy(
     untrained_run, monkeypatch, tmp_path
 ):
     monkeypatch.setitem(WRITERS, Target.HUGGINGFACE, {"causal_lm": "somewhere:else"})
-    told = r"trained for translation, .* takes runs of causal_lm: name --to ctranslate2$"
+    told = r"trained for translation, .* only runs of causal_lm: export it with --to ctranslate2$"
     with pytest.raises(TrainerError, match=told):
         export_run(untrained_run.path, tmp_path / "exported", None)
     monkeypatch.setitem(WRITERS, Target.CTRANSLATE2, {})
-    with pytest.raises(TrainerError, match=r"name another run$"):
+    with pytest.raises(TrainerError, match=r"name a run of another task$"):
         export_run(untrained_run.path, tmp_path / "exported", None)
 
 

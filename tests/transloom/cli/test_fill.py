@@ -153,7 +153,7 @@ def test_explain_writes_a_page_about_the_text(transloom, run, tmp_path):
     ("option", "value"), [("--tag", "@3"), ("--against", "@3"), ("--max-tokens", "30")]
 )
 def test_what_is_for_translation_is_refused(transloom, run, option, value):
-    with pytest.raises(RunMismatchError, match=f"{option} is for runs of translation"):
+    with pytest.raises(RunMismatchError, match=f"{option} is only for translation runs"):
         transloom("explain", run, "the [MASK]", option, value)
     assert not (run / "explain.html").exists()
 

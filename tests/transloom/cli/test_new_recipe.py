@@ -144,7 +144,7 @@ def test_a_file_beside_a_single_side_is_not_taken_for_the_other(corpus, language
     folder.mkdir()
     (folder / "train.fr").touch()
     (folder / "README.md").touch()
-    with pytest.raises(RecipeError, match=r"found README\.md, train\.fr"):
+    with pytest.raises(RecipeError, match=r"found: README\.md, train\.fr"):
         files_in(folder, languages)
 
 
@@ -152,7 +152,7 @@ def test_files_that_cannot_be_understood_are_told(transloom, corpus):
     Path("a.txt").write_text("un\n")
     with pytest.raises(RecipeError, match="--source-language fr --target-language en"):
         transloom("init", "my.yaml", "--source", "corpus.fr", "--target", "other.fr")
-    with pytest.raises(RecipeError, match=r"two files train\.LANGUAGE"):
+    with pytest.raises(RecipeError, match=r"two files named train\.LANGUAGE"):
         transloom("init", "my.yaml", ".")
     with pytest.raises(CorpusError, match="nowhere"):
         transloom("init", "my.yaml", "--source", "nowhere.fr", "--target", "corpus.en")

@@ -18,7 +18,9 @@ def test_every_recipe_says_what_it_trains_and_needs(transloom):
     needs = {row["recipe"]: row["needs"] for row in rows}
     assert needs["phrasebook"] == "2 CPU ranks; no download"
     assert needs["multi30k-ende"] == "2 CPU ranks; text from raw.githubusercontent.com"
-    assert needs["vaswani-base"].startswith("8 GPU ranks on a Ray cluster; text that you download")
+    assert needs["vaswani-base"].startswith(
+        "8 GPU ranks on a Ray cluster; text that you must download"
+    )
     trains = {row["recipe"]: row["trains"] for row in rows}
     assert trains["vaswani-base"].endswith("WMT14, for GPUs on several nodes.")
     assert "phrasebook" in transloom("recipes").stdout

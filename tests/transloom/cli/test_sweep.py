@@ -66,11 +66,11 @@ def test_values_are_yaml_and_a_comma_stands_between_two(recipe, given, values):
     [
         (["seed=1"], "make 1 run, expected 2 to 1,000"),
         (["seed=" + ",".join(map(str, range(1001)))], "make 1,001 runs"),
-        (["seed=1,1"], "seed=1 and seed=1 would be one run, tiny,seed=1"),
-        (["cluster.ranks=1,2"], "cluster.ranks=1 and cluster.ranks=2 would be one run, tiny"),
+        (["seed=1,1"], "seed=1 and seed=1 would be the same run, tiny,seed=1"),
+        (["cluster.ranks=1,2"], "cluster.ranks=1 and cluster.ranks=2 would be the same run, tiny"),
         (["seed="], "has no value"),
         (["seed"], "not of the form KEY=VALUE"),
-        (["seed=[1,2"], "has no list of values"),
+        (["seed=[1,2"], "has no valid list of values"),
         (["seed=1,2", "name=2026-01-01,2026-01-02"], "has a value that no field accepts"),
         (["seed=1,two"], "seed is 'two'"),
         (["sed=1,2"], "did you mean seed?"),
@@ -184,7 +184,7 @@ def test_a_request_to_stop_is_handed_on_and_the_same_sweep_goes_on(stage):
     sweep = stage.sweep()
     assert sweep.train(stage.signals, lambda: [stage.finish(c) for c in stage.training]) == 0
     assert names(stage.children) == ["run-1", "run-2", "run-3"]
-    assert "run-0: finished before, at step 2" in stage.notices
+    assert "run-0: already finished, at step 2" in stage.notices
 
 
 def test_an_error_of_the_sweep_itself_leaves_no_run_behind(stage):
@@ -218,7 +218,7 @@ def test_a_run_that_another_process_trains_is_waited_for(stage):
             (run / "owners" / "00000007.json").unlink(missing_ok=True)
 
     assert stage.sweep().train(stage.signals, show) == 0
-    assert "run-0: another process trains it; waiting for that process" in stage.notices
+    assert "run-0: another process trains this run; waiting for that process" in stage.notices
     assert names(stage.children)[0] == "run-0"
 
 

@@ -100,7 +100,7 @@ def test_runs_are_compared_as_a_paper_needs_it(runs, phrasebook, monkeypatch):
     result = compare(runs, *names[:3], "--test", "phrasebook", "--json")
     again = json.loads(result.stdout)
     assert all(system["reused"] for system in again["systems"])
-    assert result.stderr.count("are those of this checkpoint") == 3
+    assert result.stderr.count("using the hypotheses of this checkpoint") == 3
     (group,) = again["seeds"]
     assert (group["systems"], group["seeds"]) == (["seed-2", "seed-4"], [2, 4])
     scores = [system["scores"]["TER"]["score"] for system in again["systems"][:2]]
@@ -185,4 +185,4 @@ def test_what_cannot_be_compared_is_named(runs, monkeypatch, arguments, complain
 def test_options_of_the_one_comparison_are_not_for_the_other(arguments):
     result = CliRunner().invoke(app, ["compare", *arguments], env={"COLUMNS": "200"})
     assert result.exit_code == 2
-    assert "without --test NAME two runs are compared step by step" in result.output
+    assert "without --test NAME, the command compares two runs step by step" in result.output

@@ -160,9 +160,9 @@ def test_lines_that_are_too_long_are_named_before_anything_begins(command, file,
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        (["--on-cluster"], "belong together"),
-        (["--output", "out"], "belong together"),
-        (["--on-cluster", "--output", "out", "--processes", "2"], "instead of --processes"),
+        (["--on-cluster"], "only one of --on-cluster and --output"),
+        (["--output", "out"], "only one of --on-cluster and --output"),
+        (["--on-cluster", "--output", "out", "--processes", "2"], "nor --processes"),
     ],
 )
 def test_options_that_do_not_go_together(untrained_run, options, problem):

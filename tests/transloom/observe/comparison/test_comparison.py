@@ -166,8 +166,8 @@ def test_the_command_says_what_is_not_the_same(one, tmp_path):
     other = make_run(tmp_path / "other", losses=(3.0, 2.5, 1.0), change=("master", "b"))
     result = CliRunner().invoke(app, ["compare", str(one), str(other)])
     assert result.exit_code == 1
-    assert "other bits from step 2 on, up to 2.5e-01 apart" in result.output
-    assert "other bits in 1 of 6 tensors at step 2: master:b" in result.output
+    assert "different bits from step 2 on, differing by at most 2.5e-01" in result.output
+    assert "different bits in 1 of 6 tensors at step 2: master:b" in result.output
 
 
 def test_the_command_begins_with_the_settings_that_differ(one, tmp_path):

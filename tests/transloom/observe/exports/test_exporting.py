@@ -309,7 +309,7 @@ def test_the_command_writes_beside_where_it_is_called(run, tmp_path, monkeypatch
     monkeypatch.chdir(tmp_path)
     result = CliRunner().invoke(app, ["export-metrics", "run", "--to", "csv"])
     assert result.exit_code == 0, result.output
-    assert "run-csv has the record of run to step 4: 3 rows in train" in result.output
+    assert "run-csv has the record of run up to step 4: 3 rows in train" in result.output
     result = CliRunner().invoke(
         app, ["export-metrics", "run", "--to", "csv", "--force", "-o", "run-csv", "--json"]
     )
