@@ -39,8 +39,8 @@ def _onednn() -> Any:
 
 
 _ONEDNN = _onednn()
-# Minimum of tokens × inputs × outputs for oneDNN. Below it, the overhead of 14 µs exceeds the
-# savings, even if its products are twice as fast.
+# Minimum of tokens × inputs × outputs for oneDNN. For smaller products, the overhead of 14 µs
+# exceeds the savings, even if oneDNN computes them twice as fast.
 ONEDNN_FROM = 2**21
 
 

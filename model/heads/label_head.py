@@ -104,8 +104,8 @@ class LabelModel(nn.Module):
         """
         hidden_btd = self.encoder(ids_bt, segment_bt, position_bt, part_bt)
         ready_md = self._ready(hidden_btd.flatten(0, 1).index_select(0, place_m))
-        # Accessed in each pass and never stored: under ZeRO-3, each access gathers the partitioned
-        # weights.
+        # Access the weights in each pass and never store them: under ZeRO-3, each access gathers
+        # the partitioned weights.
         return loss(
             *with_bias_as_weights(ready_md, self.classifier.weight, self.classifier.bias), target_m
         )

@@ -112,8 +112,8 @@ class MaskedLanguageModel(nn.Module):
         """
         hidden_btd = self.encoder(ids_bt, segment_bt, position_bt, part_bt)
         hidden_md = self.head(hidden_btd.flatten(0, 1).index_select(0, place_m))
-        # Accessed in each pass and never stored: under ZeRO-3, each access gathers the partitioned
-        # weight.
+        # Access the weight in each pass and never store it: under ZeRO-3, each access gathers the
+        # partitioned weight.
         weight_vd = self.encoder.embedding.weight
         return loss(*with_bias_as_weights(hidden_md, weight_vd, self.output_bias), target_m)
 

@@ -33,7 +33,7 @@ class TextEmbeddingTrace:
     positions_tm: Tensor | None  # added vectors; None if queries and keys are rotated instead
     segments_btm: Tensor | None  # vectors of the sides of a pair; None if there are none
     sum_btm: Tensor
-    normed_btm: Tensor | None  # only for post-norm encoders
+    normed_btm: Tensor | None  # only in post-norm encoders, otherwise None
 
 
 @dataclass(frozen=True)
