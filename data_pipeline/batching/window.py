@@ -136,12 +136,12 @@ class WindowReader:
     def _read_slice(self, part: ShardSlice) -> dict[str, list[FieldArrays]]:
         """Return, by field, the sequences of a slice in this pass, as one or several arrays.
 
-        The fields are the dataset's, or those that the task derives from them.
+        The fields are those of the dataset, or the fields that the task derives from them.
         """
         shard = self.manifest.shards[part.shard]
         data = self._store.read(shard.name, shard.sha256, shard.bytes)
         blocks = unpack_shard(data, shard, texts=bool(self._texts_read))
-        if part.shard not in self._checked:  # once is enough: the sha256 guarantees its bytes
+        if part.shard not in self._checked:  # once per shard, because its sha256 pins its bytes
             for block in blocks:
                 check_sequences(shard.name, block, self._rules[shard.corpus])
             self._checked.add(part.shard)

@@ -104,7 +104,7 @@ class CorpusConfig(_Weight, FilesConfig):
 
     @property
     def sha256s(self) -> tuple[str | None, ...]:
-        """Sha256 of each file in the recipe, by location; None where the recipe has none."""
+        """Sha256 that the recipe gives for each location, or None for a location without one."""
         return self.files_sha256 or (None,) * len(self.locations)
 
     @property
@@ -124,7 +124,7 @@ class CorpusConfig(_Weight, FilesConfig):
     def texts_of_files(self) -> tuple[tuple[str, ...], ...]:
         """Texts to append to the texts of every example of a file, for each location.
 
-        Empty if there are none.
+        The tuple is empty if there are no such texts.
         """
         return ()
 

@@ -143,8 +143,8 @@ class SubwordSamplingConfig(Section):
     """Settings of subword sampling: each pass segments every sentence differently.
 
     This regularises the model. With a BPE model it is BPE-dropout (Provilkov et al. 2020); with a
-    unigram model it is subword regularisation (Kudo 2018). The segmentation depends only on seed,
-    pass and pair.
+    unigram model it is subword regularisation (Kudo 2018). The segmentation of a sentence depends
+    only on the seed, the pass and the number of the pair.
     """
 
     alpha: float = identity(
@@ -172,7 +172,7 @@ TOKENIZERS.register(MARIAN, "data_pipeline.tokenizers.marian:MarianTokenizer")
 class TokenizerConfig(Section):
     """Settings of a tokenizer, usually a SentencePiece model (Kudo and Richardson 2018).
 
-    It is either trained on the training corpora, or an existing model.
+    The tokenizer is either trained on the training corpora or loaded from an existing model.
     """
 
     type: str = identity(
@@ -305,8 +305,8 @@ class DataSettings:
     extensions: Extensions = NO_EXTENSIONS
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Extensions come first: objects of their classes can be unpickled only once they are
-        # loaded.
+        # Put the extensions first, because objects of their classes can be unpickled only after the
+        # extensions are loaded.
         rest = (self.data, self.tokenizer, self.batching, self.seed, self.task)
         return _settings, (self.extensions, *rest)
 

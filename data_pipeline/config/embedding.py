@@ -9,7 +9,7 @@ from data_pipeline.config.data import BatchingConfig
 from data_pipeline.config.pair import PairDataConfig
 from foundation.section import REQUIRED, identity
 
-BOS_TOKENS = 1  # number before a sentence, which `data.max_source_length` does not include
+BOS_TOKENS = 1  # before each sentence; `data.max_source_length` does not include them
 
 
 class EmbeddingBatchingConfig(BatchingConfig):

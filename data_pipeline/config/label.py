@@ -20,7 +20,8 @@ from foundation.wording import counted, format_value, join_items
 
 LABEL = "label"  # the field of a text's label, in shards
 TAGS = "tags"  # the field of the tags of a text's words, in shards
-# Tags of words if the tag is the word's original case: see `data_pipeline.corpora.tagged.case_of`.
+# Tags that a corpus with `derived: case` gives to words; see
+# `data_pipeline.corpora.tagged.case_of`.
 CASES = ("lower", "title", "upper", "mixed")
 LABELS_SHOWN = 20
 _OUTSIDE = "O"

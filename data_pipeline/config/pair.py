@@ -93,7 +93,7 @@ class PairCorpusConfig(CorpusConfig, _Tag, _AlignedFiles):
 
     @property
     def sha256s(self) -> tuple[str | None, ...]:
-        """Sha256 of each file in the recipe, by location; None where the recipe has none."""
+        """Sha256 that the recipe gives for each location, or None for a location without one."""
         if self.source is not None:
             return (self.source_sha256, self.target_sha256)
         return super().sha256s

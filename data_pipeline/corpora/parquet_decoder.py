@@ -35,7 +35,7 @@ ENVIRONMENT = {"ARROW_DEFAULT_MEMORY_POOL": "system", "MALLOC_ARENA_MAX": "1"}
 ROWS_PER_BATCH = 256
 BATCH_BYTES = 16 * 1024**2
 SENT_CHARACTERS = 1024 * 1024
-BUFFER_BYTES = 1024 * 1024  # per column; without it, pyarrow reads all of a column's row group
+BUFFER_BYTES = 1024 * 1024  # per column; without a buffer, pyarrow reads a column's whole row group
 # The footer describes each column of each row group. pyarrow needs about 150 times its size in
 # memory.
 FOOTER = Budget(
@@ -61,7 +61,7 @@ class ParquetColumns:
 
 @dataclass(frozen=True)
 class DecoderLimits:
-    """Limits on a decoding process, in addition to its usage before it opens the file."""
+    """Memory and CPU time that a decoding process may use in addition to its usage at startup."""
 
     memory_bytes: int
     cpu_seconds: int

@@ -75,7 +75,7 @@ class ConllSentences:
 
 @dataclass(frozen=True)
 class TaggedLines:
-    """JSON lines with a list of words and a list of equally many tags."""
+    """JSON lines with a list of words and a list of tags of the same length."""
 
     lines: ChunkLines
     words: Column

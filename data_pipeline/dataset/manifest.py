@@ -10,9 +10,9 @@
 The manifest lists every other file with its sha256, so its own hash identifies the content of all
 files.
 
-A shard that is permanently lost is left out by a tombstone in a child manifest, which is otherwise
-unchanged. All other pairs keep their order and numbers. Removing the tombstone restores the parent
-manifest byte for byte.
+A tombstone in a child manifest excludes a permanently lost shard from training. Apart from its new
+tombstones, a child equals its parent. The pairs of the other shards therefore keep their order and
+their numbers, and removing the tombstones restores the parent manifest byte for byte.
 """
 
 import hashlib
@@ -102,7 +102,7 @@ class Manifest(FileModel):
 
     @model_validator(mode="after")
     def _fields_agree(self) -> Self:
-        """Check that every mapping by field has all fields, and that `lengths` counts all pairs."""
+        """Check that each mapping by field has exactly all fields, and check their lengths."""
         names = [field.name for field in self.fields]
         told_by_field: list[tuple[str, Mapping[str, Any]]] = [
             ("tokenizers", self.tokenizers),
@@ -137,7 +137,7 @@ class Manifest(FileModel):
 
     @property
     def pairs(self) -> int:
-        """Number of pairs of all corpora, those of left-out shards included."""
+        """Number of pairs of all corpora, including the pairs of excluded shards."""
         return sum(corpus.kept for corpus in self.corpora)
 
     @property
@@ -212,9 +212,9 @@ class Manifest(FileModel):
         return hashlib.sha256(parent.to_bytes()).hexdigest() == identity
 
     def left_out_since(self, identity: str) -> frozenset[str]:
-        """Return the names of the shards left out since the parent manifest with this identity.
+        """Return the names of the shards excluded since the parent manifest with this identity.
 
-        Empty if no parent has this identity.
+        The set is empty if no parent has this identity.
         """
         since = [tombstone.parent for tombstone in self.tombstones]
         start = since.index(identity) if identity in since else len(since)
@@ -255,7 +255,8 @@ def archived_name(identity: str) -> str:
 def _read_again(store: DatasetStore, identity: str) -> bytes:
     """Read the manifest with this identity, after the first attempt has returned another one.
 
-    Either a child has replaced it, and it has an archived name, or the transfer was corrupted.
+    Either a child manifest has replaced the expected one, which then has an archived name, or the
+    transfer was corrupted.
     """
     if store.holds(archived_name(identity), identity):
         return store.read(archived_name(identity), identity)

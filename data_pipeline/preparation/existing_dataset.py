@@ -1,10 +1,10 @@
-"""Decision of `transloom prepare` about an existing dataset.
+"""Decision of `transloom prepare` to keep, replace or refuse an existing dataset.
 
-It depends on the settings, the text and the state of the dataset:
+The decision depends on the settings, the text and the state of the dataset:
 
-    prepared from other settings or text ──▶ an error
-    prepared from the same, and intact   ──▶ kept
-    prepared from the same, but damaged  ──▶ prepared again, or an error if that would lose files
+    prepared from other settings or text     ──▶ refused with an error
+    from the same settings and text, intact  ──▶ kept
+    from the same settings and text, damaged ──▶ prepared again, or refused if files would be lost
 """
 
 from pathlib import Path
@@ -23,7 +23,7 @@ from foundation.untrusted_text import logger_of
 
 logger = logger_of(__name__)
 
-# Bytes that one process can handle in the time that starting others takes.
+# Bytes of text that one process can handle in the time that starting more processes takes.
 BYTES_OF_ONE_PROCESS = 4_000_000
 
 

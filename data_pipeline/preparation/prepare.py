@@ -62,12 +62,12 @@ def prepare(
 ) -> Manifest:
     """Prepare the dataset that `settings.data` describes and return its manifest.
 
-    An existing dataset is kept if it is intact and was prepared from the same settings and text. If
-    it is damaged, it is prepared again. If it was prepared from other settings or text, it is
-    refused. It stays in place until the new one is complete.
+    An existing dataset is kept if it is intact and was prepared from the same settings and text. A
+    damaged dataset is prepared again. A dataset prepared from other settings or text is refused. A
+    dataset to be replaced stays in place until the new one is complete.
 
     Args:
-        overwrite: whether to replace an existing dataset, whatever it was prepared from.
+        overwrite: whether to replace an existing dataset even if it would be kept or refused.
         processes: number of processes. None means one per core, or a single one if there is little
             text.
 
@@ -90,7 +90,7 @@ def prepare(
         if existing is not None:
             return existing
 
-    given = given_tokenizers(settings)  # any error is raised before hours of reading
+    given = given_tokenizers(settings)  # checked first, before hours of reading
     try:
         with work_folder(dataset) as work:
             readers = _open_readers(data, report)
@@ -136,7 +136,7 @@ class _Preparation:
             folder.mkdir()
         texts = with_context(read_heldout(settings.data), settings.data)
         heldout = write_heldout(new, settings.data, self._fields, texts)
-        if self._given:  # any error is raised before hours of reading
+        if self._given:  # checked first, before hours of reading
             self._check_lengths(texts, self._given)
         corpora = self._ingest(texts)
         self._report(PrepareProgress("train tokenizer", 0, 1))

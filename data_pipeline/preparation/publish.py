@@ -1,11 +1,11 @@
-"""Atomic publication: a dataset folder appears complete, in one instant, or not at all.
+"""Atomic publication of a dataset folder, which appears complete or not at all.
 
     .NAME.prepare-HOST-PID/new   is written and synced, then renamed to NAME
     .NAME.prepare-HOST-PID/old   is the replaced dataset, until the work folder is removed
 
-A killed process leaves its work folder behind. No reader mistakes it for a dataset, and the next
-preparation on the same host removes it. No lock is used, because locks on folders fail on network
-disks.
+A killed process leaves its work folder behind. No reader mistakes this folder for a dataset, and
+the next preparation on the same host removes it. No lock is used, because locks on folders fail on
+network disks.
 """
 
 import hashlib

@@ -1,7 +1,7 @@
-"""Tokenizers of a dataset: given, or trained on a random part of the cleaned text.
+"""Tokenizers of a dataset: existing ones, or ones trained on a random part of the cleaned text.
 
-The text is already shuffled, so the first examples of each corpus are a fair sample of it. Training
-has several copies of the sample in memory, so it runs in a separate process if there is a pool.
+The text is already shuffled, so the first examples of each corpus are a fair sample. Training has
+several copies of the sample in memory, so it runs in a separate process if there is a pool.
 Sentences are used without their context, because the context's sentences are examples themselves.
 For training, a document is cut into its lines, each with its line end, and long lines are cut
 again: training on long texts is slow and gives no better model.
@@ -42,7 +42,7 @@ class _Sample(NamedTuple):
 
     partitions: list[Path]
     examples: int  # maximum number of examples
-    bytes: int | None  # maximum size of the examples, of which at least one is used
+    bytes: int | None  # maximum bytes of the examples, or None; at least one is used
 
 
 @dataclass(frozen=True)

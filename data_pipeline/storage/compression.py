@@ -101,7 +101,7 @@ class _FrameReader(io.RawIOBase):
                 return len(data)
 
     def _next_bytes(self) -> bytes:
-        """Return the decompressor's next input: little for a new frame, which may be short."""
+        """Return the decompressor's next input, which is small at the beginning of a frame."""
         if self._position == len(self._block):
             self._block, self._position = self._file.read(BLOCK_BYTES), 0
         stop = self._position + self._feed_bytes

@@ -1,4 +1,4 @@
-"""Common base of classifying texts and classifying words.
+"""Common base of text classification and word classification.
 
 A text is stored as BOS, its tokens, EOS, as for a masked language model. Its labels are stored in a
 separate field, as numbers from 1. A micro-batch has the tokens in TEXT and a target for each token

@@ -1,11 +1,11 @@
-"""Sentence embeddings: pairs with the same meaning, in micro-batches of equally many pairs.
+"""Sentence embeddings: pairs with the same meaning, the same number of them in every micro-batch.
 
     src   BOS  A  man  rides  a  bike  EOS       one row
     tgt   BOS  Ein  Mann  fährt  Rad  EOS        one row; targets of other pairs are negatives
 
 A sentence is compared only with the sentences of its micro-batch. Every micro-batch therefore has
-the same number of pairs, for any number of ranks. Each pass omits the remainder of a window, which
-consists of different pairs in each pass. Held-out sets are cut into groups of GROUP pairs, in their
+the same number of pairs, for any number of ranks. Each pass omits the remaining pairs of a window,
+which are different pairs in each pass. Held-out sets are cut into groups of GROUP pairs, in their
 order.
 """
 
@@ -84,7 +84,7 @@ class SentenceEmbeddingData(TranslationData):
         return plan_equal_numbers(lengths_of(fields), pairs, settings.seed, epoch, window)
 
     def heldout_limits(self, data: DataConfig) -> dict[str, int]:
-        """Return no limits, because long held-out sentences are cut like any embedded sentence."""
+        """Return no limits, because long held-out sentences are cut like any sentence to embed."""
         return {}
 
     def heldout_micro_batches(

@@ -7,12 +7,12 @@ Trained models have pad 0, unk 1, bos 2 and eos 3, and depend only on the text, 
 settings. By default SentencePiece normalises text by NFKC and joins consecutive spaces, so decoded
 text is normalised, too.
 
-A verbatim model decodes to exactly its input. It has no normalisation. SentencePiece writes a space
-as "▁", and its training uses no line ends and no sentences that contain "▅". Text for a verbatim
-model is therefore first transformed by `escape`, in training, too. It is encoded line by line,
-because whole documents of megabytes need more time and memory: with BPE, 8 MB take 19 s and 370 MB
-of memory as one text, and 5 s and 165 MB line by line. In either kind of model, a character is lost
-if it has no piece and no byte pieces spell it.
+A verbatim model decodes ids to exactly the encoded text, because it has no normalisation.
+SentencePiece writes a space as "▁"; its training ignores line ends, and sentences that contain "▅".
+Text for a verbatim model is therefore first transformed by `escape`, also for training. The text is
+encoded line by line, because whole documents of megabytes need more time and memory. With BPE, 8 MB
+take 19 s and 370 MB of memory as one text, and 5 s and 165 MB line by line. In either kind of
+model, a character is lost if it has no piece and no byte pieces spell it.
 """
 
 import io
@@ -132,7 +132,7 @@ class SentencePieceTokenizer(Tokenizer):
                 bos_id=2,
                 eos_id=3,
                 control_symbols=list(dict.fromkeys(tags)),
-                max_sentence_length=LONGEST_SENTENCE_BYTES,  # the default omits 4 kB and more
+                max_sentence_length=LONGEST_SENTENCE_BYTES,  # the default skips 4 kB or more
                 num_threads=1,  # several threads would add floating-point counts in another order
                 minloglevel=LOG_ERRORS_ONLY,
                 **_options(config),

@@ -122,8 +122,8 @@ class Tokenizer(ABC):
     def pieces(self, sentence: str) -> list[str]:
         """Return the tokens of a sentence in their display form.
 
-        An unknown token is shown as its characters. If the tokenizer has no access to them, it is
-        shown as the unk piece.
+        An unknown token is shown as its characters, or as the unk piece if the tokenizer cannot map
+        the token back to characters.
         """
         (ids,) = self.encode([sentence])
         return [self.piece(number) for number in ids.tolist()]
