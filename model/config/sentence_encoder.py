@@ -13,8 +13,8 @@ class SentenceEncoderConfig(EncoderOnlyConfig):
     pooling: Literal["mean", "first"] = identity(
         "mean",
         "Pooling of hidden states into a sentence's vector, which is then scaled to length 1. "
-        "mean: the mean over all tokens (Reimers & Gurevych 2019); first: the first token, BOS (CLS "
-        "in Devlin et al. 2019).",
+        "mean: the mean over all tokens (Reimers & Gurevych 2019); first: the first token, BOS "
+        "(CLS in Devlin et al. 2019).",
     )
     temperature: float = identity(
         0.05,
