@@ -114,10 +114,9 @@ class Mixture:
         for index, share in enumerate(shares):
             if not self.pairs_per_epoch[index]:
                 raise BatchingError(
-                    f"Training corpus {index} has the share {share:.2e} of "
-                    f"{counted(epoch_pairs, 'pair')}, "
-                    "which is less than one pair an epoch. Give it a larger weight, or leave it "
-                    "out."
+                    f"Training corpus {index} has the share {share:.2e} of the "
+                    f"{counted(epoch_pairs, 'pair')} of an epoch, "
+                    "which is less than one pair. Give the corpus a larger weight, or remove it."
                 )
         firsts = np.cumsum([0, *map(len, shard_pairs)]).tolist()
         self._streams = [
@@ -145,8 +144,8 @@ class Mixture:
             raise BatchingError(
                 f"Window {window} was requested, but an epoch has "
                 f"{counted(self.windows_per_epoch, 'window')} "
-                "(batching.window_shards). The cursor belongs to another dataset or other batching "
-                "settings: use those of the run."
+                "(batching.window_shards). The cursor belongs to another dataset or to other "
+                "batching settings: use the dataset and the settings of the run."
             )
         return [
             part

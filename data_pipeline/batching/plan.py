@@ -47,9 +47,9 @@ class Cursor:
         numbers = {name: number for name, number in value.items() if type(number) is int}
         if sorted(value) != sorted(names) or len(numbers) < len(names) or min(numbers.values()) < 0:
             raise BatchingError(
-                f"A cursor is three non-negative integers, {join_items(names)}, but this one is "
-                f"{format_value(value)}. "
-                "Its checkpoint is damaged: resume from the previous checkpoint."
+                f"A cursor consists of three non-negative integers, {join_items(names)}, but a "
+                f"checkpoint has the cursor {format_value(value)}. "
+                "The checkpoint is damaged: resume from the previous checkpoint."
             )
         return cls(**numbers)
 
@@ -137,8 +137,9 @@ def check_budget(lengths: Int32Array | Int64Array, budget: int) -> None:
         raise BatchingError(
             f"Sequences of {' and '.join(map(str, lengths[pair].tolist()))} tokens do not fit "
             "into a micro-batch, which "
-            f"may have {budget}. Raise batching.max_tokens_per_micro_batch to {longest.max()} or "
-            "more, or lower data.max_source_length and data.max_target_length and prepare again."
+            f"may have at most {budget} tokens. Raise batching.max_tokens_per_micro_batch to "
+            f"{longest.max()} or more, or lower data.max_source_length and data.max_target_length "
+            "and prepare again."
         )
 
 
@@ -202,7 +203,7 @@ def slots_of_rank(rank: int, ranks: int, micro_batches_per_step: int) -> range:
             f"{counted(micro_batches_per_step, 'micro-batch')} per step, so "
             "some ranks would have nothing to do. Use at most "
             f"{counted(micro_batches_per_step, 'rank')} "
-            f"(cluster.ranks), or raise batching.micro_batches_per_step to {ranks} or more, which "
-            "makes it another run."
+            f"(cluster.ranks), or raise batching.micro_batches_per_step to {ranks} or more and "
+            "start a new run, because that setting defines the run."
         )
     return balanced_block(rank, ranks, micro_batches_per_step)

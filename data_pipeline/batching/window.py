@@ -199,15 +199,15 @@ def open_mixture(manifest: Manifest, settings: DataSettings) -> Mixture:
     names = tuple(corpus.name for corpus in manifest.corpora)
     if names != settings.data.corpus_names:
         raise DatasetError(
-            f"The dataset has the corpora {', '.join(names)} and the recipe "
-            f"{', '.join(settings.data.corpus_names)}. Prepare it again, or name the recipe's "
-            "dataset with data.dataset."
+            f"The dataset has the corpora {', '.join(names)}, but the recipe has "
+            f"{', '.join(settings.data.corpus_names)}. Prepare the dataset again, or set "
+            "data.dataset to the recipe's dataset."
         )
     left = {shard.corpus for shard in manifest.shards if shard.name not in manifest.left_out}
     if gone := [name for index, name in enumerate(names) if index not in left]:
         raise DatasetError(
-            f"All shards of {', '.join(gone)} are quarantined, so its share has no training data. "
-            "Prepare the dataset again."
+            f"All shards of the training corpus {', '.join(gone)} are quarantined, so no data is "
+            "left for its share of the mixture. Prepare the dataset again."
         )
     DATA_TASKS[settings.task].check(manifest, settings)
     shares = shares_of(settings.data, [corpus.kept for corpus in manifest.corpora])

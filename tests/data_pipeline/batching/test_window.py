@@ -170,7 +170,7 @@ def test_recipe_with_other_corpora_is_refused(dataset: Path, data_settings: Make
     settings = data_settings(dataset)
     train = (settings.data.train[0].model_copy(update={"name": "news"}),)
     other = settings.data.model_copy(update={"train": train})
-    with pytest.raises(DatasetError, match="has the corpora train and the recipe news"):
+    with pytest.raises(DatasetError, match="has the corpora train, but the recipe has news"):
         open_reader(dataset, data_settings(dataset, data=other))
 
 
