@@ -312,7 +312,7 @@ def parse(chunk: Chunk, problem_of: ProblemOf | None = None) -> list[Example]:
 
 def bad_value(place: str, error: ValueError) -> CorpusError:
     """Return the error for an invalid example, with the remedy."""
-    return CorpusError(f"{place}: {error}. Correct it there, or columns in the recipe.")
+    return CorpusError(f"{place}: {error}. Correct the corpus, or columns in the recipe.")
 
 
 def document(text: str) -> str:

@@ -95,8 +95,8 @@ def main() -> None:
         except MemoryError:
             problem = (
                 f": expected at most {limits.memory_bytes:,} bytes of memory to decode the file, "
-                "and it needs more. Write it again with pages of a megabyte and smaller row "
-                "groups, or leave it out."
+                "but decoding needs more. Write the file again with pages of a megabyte and "
+                "smaller row groups, or remove it."
             )
             _send(pipe, {"problem": problem})
 
@@ -150,8 +150,8 @@ def _examples(file: BinaryIO, columns: ParquetColumns) -> Iterator[Example]:
         raise
     except (ArrowException, OSError, KeyError, ValueError) as error:
         raise CorpusError(
-            f" is not a complete Parquet file ({error}). Get it again, or correct format in the "
-            "recipe."
+            f" is not a complete Parquet file ({error}). Download the file again, or correct "
+            "format in the recipe."
         ) from error
 
 
@@ -208,5 +208,5 @@ def _example(row: dict[str, Any], columns: ParquetColumns, place: str) -> Exampl
         )
     except ValueError as error:
         raise CorpusError(
-            f"{place}: {error}. Correct it there, or columns in the recipe."
+            f"{place}: {error}. Correct the file, or columns in the recipe."
         ) from error

@@ -42,7 +42,7 @@ class ConllSentences:
 
     def place(self, number: int) -> str:
         first = list(self._sentences())[number][0][0]
-        return f"{self._lines.place(first)} and after it"
+        return f"{self._lines.place(first)} and following lines"
 
     @property
     def _lines(self) -> ChunkLines:

@@ -85,19 +85,22 @@ class Manifest(FileModel):
                     f"{shard.name} starts at pair {shard.first_pair}, expected {next_pair}"
                 )
             if not corpus <= shard.corpus < len(self.corpora):
-                raise ValueError(f"{shard.name} is of corpus {shard.corpus} after {corpus}")
+                raise ValueError(
+                    f"{shard.name} has corpus number {shard.corpus}, expected {corpus} to "
+                    f"{len(self.corpora) - 1}"
+                )
             corpus = shard.corpus
             next_pair += shard.pairs
             kept[corpus] += shard.pairs
         for info, pairs in zip(self.corpora, kept, strict=True):
             if info.kept != pairs:
                 raise ValueError(
-                    f"shards of {info.name} have {counted(pairs, 'pair')}, not {info.kept}"
+                    f"shards of {info.name} have {counted(pairs, 'pair')}, expected {info.kept}"
                 )
         names = {shard.name for shard in self.shards} if self.tombstones else set()
         for tombstone in self.tombstones:
             if tombstone.shard not in names:
-                raise ValueError(f"there is no shard {tombstone.shard} to leave out")
+                raise ValueError(f"a tombstone names {tombstone.shard}, which is not a shard")
         return self
 
     @model_validator(mode="after")
@@ -173,9 +176,9 @@ class Manifest(FileModel):
             found_format = content.get("format") if isinstance(content, dict) else None
             if found_format != FORMAT:
                 raise DatasetError(
-                    f"{store.location} has a manifest of format {found_format!r:.80}, and this "
-                    f"version reads {FORMAT!r}. Read it with the version that wrote it, or "
-                    "prepare the dataset again with --overwrite."
+                    f"{store.location} has a manifest of format {found_format!r:.80}, but this "
+                    f"version reads {FORMAT!r}. Use the version of transloom that wrote the "
+                    "dataset, or prepare the dataset again with --overwrite."
                 )
             manifest = cls.model_validate(content)
         except ValueError as error:
@@ -299,4 +302,4 @@ def _check_lengths(
             f"{len(counts)} bins of powers of two"
         )
     if sum(counts) != pairs:
-        raise ValueError(f"lengths.{field.name} has {sum(counts)} examples, the corpora {pairs}")
+        raise ValueError(f"lengths.{field.name} has {sum(counts)} examples, expected {pairs}")

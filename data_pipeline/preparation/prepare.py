@@ -50,7 +50,6 @@ from data_pipeline.storage.locations import cache_folder
 from data_pipeline.storage.store import MANIFEST_NAME, open_store
 from data_pipeline.tokenizers.tokenizer import Tokenizer
 from foundation.process_pool import ProcessPool, enough_processes, process_pool
-from foundation.wording import counted
 
 
 def prepare(
@@ -79,8 +78,9 @@ def prepare(
     data = settings.data
     if "://" in data.dataset:
         raise DatasetError(
-            f"A dataset is prepared in a local folder, and data.dataset is {data.dataset}. Prepare "
-            "it with data.dataset=FOLDER, copy the folder there, then train with the URL."
+            f"data.dataset is {data.dataset}, but a dataset can only be prepared in a local "
+            "folder. Prepare it with data.dataset=FOLDER, copy the folder to the URL, then train "
+            "with the URL."
         )
     dataset = Path(data.dataset).expanduser().resolve()
     clear_leftovers(dataset)
@@ -101,9 +101,9 @@ def prepare(
             publish(work / "new", dataset, work / "old", standing)
     except OSError as error:
         raise DatasetError(
-            f"The dataset {dataset} cannot be prepared ({error}). Give the folder {dataset.parent} "
-            "disk space for three times the text, and write permission, or name another with "
-            "data.dataset."
+            f"The dataset {dataset} cannot be prepared ({error}). Make sure that the folder "
+            f"{dataset.parent} is writable and has disk space for three times the text, or name "
+            "another folder with data.dataset."
         ) from error
     return Manifest.load(open_store(dataset))
 
@@ -256,6 +256,7 @@ def _require_some(corpus: IngestedCorpus, left: int, data: DataConfig) -> None:
             if name.startswith("max_") and name != "max_heldout_length"
         ]
         raise CorpusError(
-            f"None of {counted(corpus.read, corpus.config.noun)} of {corpus.name} is left: dropped "
-            f"{dropped}. Loosen {' or '.join(['data.cleaning', *limits])}, or give other text."
+            f"No {corpus.config.noun} of the corpus {corpus.name} is left: read {corpus.read:,}, "
+            f"dropped {dropped}. Relax {' or '.join(['data.cleaning', *limits])}, or give other "
+            "text."
         )

@@ -119,9 +119,9 @@ def publish(new: Path, dataset: Path, old: Path, expected: str | None) -> None:
         sync_to_disk(Path(folder))
     if check_replaceable(dataset) != expected:
         raise DatasetError(
-            f"Another preparation has made {dataset} meanwhile. Nothing was changed there. Run the "
-            "command again: it keeps that dataset if it matches the recipe, and reports the "
-            "differences if not."
+            f"Another process has changed the dataset {dataset} during this preparation. Nothing "
+            "was changed there. Run the command again: it keeps that dataset if it matches the "
+            "recipe, and otherwise reports the differences."
         )
     if dataset.exists():
         dataset.rename(old)

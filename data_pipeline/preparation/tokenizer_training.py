@@ -33,7 +33,7 @@ from foundation.process_pool import ProcessPool
 
 LINE_CHARACTERS = 4096  # maximum length of a text that a model is trained on
 TRAINING_CHARACTERS = Budget(
-    "characters that a tokenizer is trained on", 4 * 1024**3, "Lower tokenizer.training_pairs"
+    "characters of training text", 4 * 1024**3, "Lower tokenizer.training_pairs"
 )
 
 
@@ -87,8 +87,8 @@ def _require_separator(tokenizer: Tokenizer) -> None:
     if tokenizer.unk_id in tokenizer.encode([SEPARATOR])[0]:
         raise TokenizerError(
             f"{tokenizer.name} has no piece for {SEPARATOR}, which data.context_sentences puts "
-            "between sentences. Leave out tokenizer.model to train one, or train the model on "
-            f"text that contains {SEPARATOR}."
+            "between sentences. Remove tokenizer.model to train a tokenizer, or train the model "
+            f"on text that contains {SEPARATOR}."
         )
 
 
@@ -155,7 +155,7 @@ def _train(job: _TrainingJob) -> dict[str, bytes]:
         rows.append(row)
         characters += sum(map(len, row.texts))
         TRAINING_CHARACTERS.check(
-            characters, lambda problem: TokenizerError(f"The text for a tokenizer: {problem}.")
+            characters, lambda problem: TokenizerError(f"A tokenizer cannot be trained: {problem}.")
         )
     texts = {
         field.name: list(_training_texts(field, (row.texts[number] for row in rows)))

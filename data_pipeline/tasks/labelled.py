@@ -71,8 +71,8 @@ class LabelledData(MaskedLanguageModelData):
         assert isinstance(data, LabelsDataConfig)
         if found != data.labels:
             raise BatchingError(
-                f"The dataset has the labels {join_items(found)}, and data.labels are "
-                f"{join_items(data.labels)}. Prepare it again, or correct data.labels."
+                f"The dataset has the labels {join_items(found)}, but data.labels has "
+                f"{join_items(data.labels)}. Prepare the dataset again, or correct data.labels."
             )
 
     def realise(

@@ -66,14 +66,14 @@ class SentenceEmbeddingData(TranslationData):
         if of_window < pairs:
             raise BatchingError(
                 f"An epoch has {counted(mixture.windows_per_epoch, 'window')} of about "
-                f"{counted(of_window, 'pair')}, too few for a micro-batch of {pairs:,}. Lower "
-                "batching.pairs_per_micro_batch, or raise batching.window_shards."
+                f"{counted(of_window, 'pair')}, which is too few for a micro-batch of {pairs:,}. "
+                "Lower batching.pairs_per_micro_batch, or raise batching.window_shards."
             )
         if pairs * longest > budget:
             raise BatchingError(
-                f"One side of {counted(pairs, 'pair')} of up to {longest} tokens may take "
-                f"{pairs * longest:,} tokens, and a micro-batch may have {budget:,}. Raise "
-                "batching.max_tokens_per_micro_batch to that, or lower "
+                f"One side of {counted(pairs, 'pair')} of up to {longest} tokens may have "
+                f"{pairs * longest:,} tokens, but a micro-batch may have at most {budget:,}. Raise "
+                f"batching.max_tokens_per_micro_batch to {pairs * longest}, or lower "
                 "batching.pairs_per_micro_batch."
             )
 

@@ -162,9 +162,9 @@ def test_tags_are_control_symbols_that_no_text_yields(trained: Tokenizer, text: 
 def test_tags_that_cannot_be(trained: Tokenizer, text: list[str]) -> None:
     piece = trained.piece(int(trained.encode(["ba de"])[0][-1]))
     for tag, found in (
-        ("<2fr>", "its id is 1, that of the special piece <unk>"),
-        ("<pad>", "its id is 0, that of the special piece <pad>"),
-        (piece, "sentences that contain its text would get it too"),
+        ("<2fr>", "its id is 1, the id of the special piece <unk>"),
+        ("<pad>", "its id is 0, the id of the special piece <pad>"),
+        (piece, "which sentences that contain its text would also get"),
     ):
         with pytest.raises(TokenizerError, match=f"The tag {tag} must .* of test, but .*{found}"):
             trained.encode_field(["ba"], tag)
@@ -253,7 +253,7 @@ def test_existing_model_is_used_as_it_is(tmp_path: Path, text: list[str]) -> Non
     config = existing(tmp_path / "m.model", trained.model, 100)
     assert load_existing(config).model == trained.model
 
-    with pytest.raises(TokenizerError, match=r"has 100 pieces, and .*size is 99"):
+    with pytest.raises(TokenizerError, match=r"has 100 pieces, but .*size is 99"):
         load_existing(config.model_copy(update={"vocabulary_size": 99}))
     with pytest.raises(TokenizerError, match=f"model_sha256 is {'0' * 64}"):
         load_existing(config.model_copy(update={"model_sha256": "0" * 64}))
