@@ -10,7 +10,7 @@ with padding, so `bos` is the id of padding. `>>fra<<` is a tag of models with m
 languages.
 
 Ids equal those of `transformers.MarianTokenizer` (5.23), except for texts that contain `</s>`,
-`<unk>`, `<pad>`, or begin with a tag. MarianTokenizer interprets these, while they are ordinary
+`<unk>`, `<pad>`, or begin with a tag. MarianTokenizer interprets these strings, which are ordinary
 text here. MarianTokenizer never calls its punctuation normaliser, so this module has none.
 """
 

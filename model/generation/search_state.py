@@ -6,8 +6,8 @@ Memories and caches of the networks (`model.generation.member`) may keep the row
 sentences for some steps, after the rows in use. These spare rows limit the number of different
 product shapes (see `model.blocks.linear`).
 
-Some tokens are given: those of a sentence's prefix, and EOS at its limit. At these positions, all
-other tokens are excluded; the given one counts towards the score like any other.
+Some tokens are given: the tokens of a sentence's prefix, and EOS at the sentence's limit. At these
+positions, all other tokens are excluded; the given token counts towards the score like any other.
 
 Shape suffixes: b unfinished sentences, k hypotheses of each, p tokens so far (BOS first), v target
 vocabulary, s source length.

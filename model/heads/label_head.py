@@ -3,9 +3,9 @@
     texts    hidden state of a text's first token ─▶ dense ─▶ tanh ─▶ dropout ─▶ output ─▶ loss
     tokens   hidden states of words' first tokens ─▶ dropout ─▶ output ─▶ loss
 
-The dense layer is BERT's pooler. Parameter names, besides those of the encoder
-(`model.networks.encoder_only`): `pooler.{weight,bias}` (d, d), for texts only; `classifier.weight`
-(l, d), `classifier.bias` (l,).
+The dense layer is BERT's pooler. In addition to the encoder's parameters
+(`model.networks.encoder_only`), there are `pooler.{weight,bias}` (d, d), for texts only, and
+`classifier.weight` (l, d) and `classifier.bias` (l,).
 
 Shape suffixes as in `model.networks.encoder_only`, and l labels, m tokens (one per text, or one per
 word) whose label is predicted.

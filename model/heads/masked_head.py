@@ -2,9 +2,10 @@
 
     hidden states of the masked tokens ─▶ dense ─▶ activation ─▶ norm ─▶ tied output + bias ─▶ loss
 
-Only masked tokens pass through the head, because it contains the largest product. Parameter names,
-besides those of the encoder (`model.networks.encoder_only`): `head.dense.{weight,bias}` (d, d),
-`head.norm.{weight,bias}`, `output_bias` (v,). The output matrix is `encoder.embedding.weight`.
+Only masked tokens pass through the head, because it contains the largest product. In addition to
+the encoder's parameters (`model.networks.encoder_only`), there are `head.dense.{weight,bias}`
+(d, d), `head.norm.{weight,bias}` and `output_bias` (v,). The output matrix is
+`encoder.embedding.weight`.
 
 Shape suffixes as in `model.networks.encoder_only`, and m masked tokens.
 """

@@ -4,8 +4,8 @@
     initialise_normal   networks with one stack: GPT-2's weights for the decoder-only network,
                         BERT's for the encoder
 
-Both set biases to 0, and weight and bias of norms to 1 and 0. All numbers come from torch's default
-generator, in the order in which modules are registered: seed it first.
+Both functions set biases to 0, and the weights of norms to 1. All random numbers come from torch's
+default generator, in the order in which modules are registered: seed the generator first.
 """
 
 import math

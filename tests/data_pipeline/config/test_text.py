@@ -31,7 +31,7 @@ PAGE = Path(__file__).resolve().parents[3] / "docs" / "data.md"
         ({"files": ["a.txt"], "part": [0, 1.1]}, "less than or equal to 1"),
         (
             {"files": ["a.tar"], "part": [0, 0.5]},
-            "format webdataset: only text and jsonl can be cut",
+            "format is webdataset: only text and jsonl can be cut",
         ),
         ({"files": ["a.parquet"], "part": [0, 0.5]}, "only text and jsonl can be cut"),
         ({"files": ["a.jsonl"], "min_score": 1}, "set both to drop documents by their score"),

@@ -141,7 +141,7 @@ ONE = ("7.en.txt", b"e")
         ([ONE], r"sample '7': expected de.txt, en.txt once .* found en.txt"),
         ([ONE, *GOOD, ("7.de.txt", b"d")], r"sample '7': .*found en.txt"),
         ([*GOOD, ("1.en.txt", b""), ("1.de.txt", b""), *GOOD], "sample '0': .* second sample"),
-        ([*GOOD, *GOOD], "sample '0': en.txt occurs twice"),
+        ([*GOOD, *GOOD], "sample '0': the member en.txt occurs twice"),
         (
             [("7.en.txt", b"x" * (MAX_LINE_BYTES + 1))],
             "7.en.txt.: expected at most 1,048,576 bytes .* found 1,048,577",

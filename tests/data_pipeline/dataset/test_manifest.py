@@ -119,7 +119,7 @@ def test_missing_dataset(tmp_path: Path) -> None:
             lambda m: m["tombstones"].append(
                 {"shard": "shards/x.tar", "reason": "", "parent": "0" * 64}
             ),
-            "no shard shards/x.tar",
+            "shards/x.tar, which is not a shard",
         ),
     ],
 )

@@ -175,7 +175,7 @@ def test_tags_that_cannot_be(trained: Tokenizer, text: list[str]) -> None:
 def test_a_user_defined_symbol_is_no_tag(text: list[str]) -> None:
     tokenizer = foreign_model(text, user_defined_symbols=["<2de>"])
     assert 4 in tokenizer.encode(["<2de> ba"])[0]
-    with pytest.raises(TokenizerError, match=r"m\.model, .* 4, and .*--control_symbols=<2de>"):
+    with pytest.raises(TokenizerError, match=r"m\.model, .* 4, which .*--control_symbols=<2de>"):
         tokenizer.tag_id("<2de>")
 
 
@@ -229,7 +229,7 @@ def test_models_that_cannot_be_sampled_from(
     text: list[str], settings: dict[str, object], found: str
 ) -> None:
     tokenizer = foreign_model(text, **settings)
-    with pytest.raises(TokenizerError, match=rf"and m\.model is {found}.*alpha to 0"):
+    with pytest.raises(TokenizerError, match=rf"but m\.model is {found}.*alpha to 0"):
         tokenizer.sample_field(["ba"], splitmix64(0, 1), 0.1)
 
 

@@ -249,7 +249,11 @@ def test_what_no_layout_holds_is_refused(build_decoder_only, settings, message):
         ("gpt2", {"n_layer": 2}, r"belong to GPT-2: 12, such as transformer.h.2.attn"),
         ("gpt2", {"n_inner": 64}, r"c_fc.bias has the shape \(128,\).* must be \(64,\)"),
         ("gpt2", {"vocab_size": 31}, r"wte.weight has the shape \(30, 32\).*\(31, 32\)"),
-        ("gpt2 untied", {"tie_word_embeddings": True}, "lm_head.weight is not transformer.wte"),
+        (
+            "gpt2 untied",
+            {"tie_word_embeddings": True},
+            "lm_head.weight differs from transformer.wte",
+        ),
         ("gpt2", {"tie_word_embeddings": False, "model_type": "llama"}, "hidden_size"),
         ("llama", {"hidden_act": "gelu"}, "hidden_act of the config is 'gelu'"),
         ("llama", {"head_dim": 16}, "head_dim of the config is 16.* 8"),
