@@ -35,7 +35,8 @@ class EmbeddingBatchingConfig(BatchingConfig):
             raise ValueError(
                 f"pairs_per_micro_batch is {self.pairs_per_micro_batch} and "
                 f"max_tokens_per_micro_batch is {self.max_tokens_per_micro_batch}, but each pair "
-                "needs at least one token: lower the first, or raise the second"
+                "needs at least one token: lower pairs_per_micro_batch, or raise "
+                "max_tokens_per_micro_batch"
             )
         return self
 

@@ -278,7 +278,7 @@ class TaggedDataConfig(LabelsDataConfig):
         if self.cleaning.normalise is not None:
             raise ValueError(
                 f"cleaning.normalise is {self.cleaning.normalise}, which can split a word in two: "
-                "leave it out, and normalise the words beforehand"
+                "remove this setting, and normalise the words beforehand"
             )
         return self
 

@@ -105,7 +105,7 @@ class Manifest(FileModel):
 
     @model_validator(mode="after")
     def _fields_agree(self) -> Self:
-        """Check that each mapping by field has exactly all fields, and check their lengths."""
+        """Check the keys of all mappings by field, the lengths, and the special ids."""
         names = [field.name for field in self.fields]
         told_by_field: list[tuple[str, Mapping[str, Any]]] = [
             ("tokenizers", self.tokenizers),

@@ -67,7 +67,7 @@ def generate(split: str) -> list[Pair]:
     """
     if split not in SPLITS:
         raise CorpusError(
-            f"The built-in phrase book has no part named '{split}'. Its parts are: "
+            f"The built-in phrase book has no part named '{split}'. Name one of its parts: "
             f"{', '.join(SPLITS)}."
         )
     return list(_book()[split])

@@ -206,7 +206,7 @@ class LocationStream(io.BufferedIOBase):
 def _builtin_text(location: str) -> bytes:
     if location not in PHRASEBOOK:
         raise CorpusError(
-            f"There is no built-in corpus {location}. The built-in corpora are: "
+            f"There is no built-in corpus {location}. Name one of the built-in corpora: "
             f"{', '.join(PHRASEBOOK)}."
         )
     split, column = PHRASEBOOK[location]

@@ -136,7 +136,7 @@ def _check(prompts: Sequence[Sequence[int]], room: int | None) -> None:
         if not prompt:
             raise ModelError(
                 f"Prompt {number} of {len(prompts)} has no tokens, but at least 1 is needed. "
-                "Begin it with BOS."
+                "Begin the prompt with BOS."
             )
         if room is not None and len(prompt) > room:
             raise ModelError(

@@ -150,5 +150,5 @@ def _checked(network: nn.Module, ids: Sequence[int]) -> Tensor:
     """Return the ids as a batch of one text, on the device of the network's weights."""
     require_evaluation(network)
     if not ids:
-        raise ModelError("The text has no tokens, but at least 1 is needed: begin it with BOS.")
+        raise ModelError("The text has no tokens, but at least 1 is needed. Begin it with BOS.")
     return torch.tensor([list(ids)], device=next(network.parameters()).device)
