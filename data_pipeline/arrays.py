@@ -1,6 +1,6 @@
 """Sequences of token ids in flat arrays, concatenated without padding.
 
-A whole text ends with EOS. Every array is contiguous, so that Ray's object store passes it on
+A whole text ends with EOS. Every array is contiguous, so that Ray's object store can share it
 without a copy.
 """
 
@@ -84,7 +84,7 @@ def concatenate(parts: list[FieldArrays]) -> FieldArrays:
 def totals_before(lengths: Int32Array, bounds: Int64Array) -> Int64Array:
     """Return the number of tokens before sequence i, for each i in `bounds`.
 
-    If i is the number of sequences, that is the number of all tokens.
+    If i is the number of sequences, the result is the total number of tokens.
     """
     return np.concatenate(([0], np.cumsum(lengths, dtype=np.int64)))[bounds]
 

@@ -38,10 +38,10 @@ class DatasetFileError(DatasetError):
     def __str__(self) -> str:
         return (
             f"{self.file} of the dataset cannot be used: expected {self.expected}, found "
-            f"{self.found}. Nothing was skipped. If its disk or server was away, start the same "
-            "command again. Otherwise restore the file from a copy, or prepare the dataset again: "
-            "the same corpora give the same bytes. A shard that is lost for good can be left out "
-            "with `transloom data quarantine`."
+            f"{self.found}. Nothing was skipped. If the disk or server was unavailable, start the "
+            "same command again. Otherwise restore the file from a copy, or prepare the dataset "
+            "again: the same corpora give the same bytes. To exclude a permanently lost shard, use "
+            "`transloom data quarantine`."
         )
 
 

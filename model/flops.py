@@ -295,7 +295,7 @@ class _Count:
         return trained is None or f"{layer}.weight" in trained
 
     def _add(self, per: str, forward: int, gradients: int) -> None:
-        """Count a product of the forward pass, and as many operations for each of its gradients."""
+        """Count a product of the forward pass, and as many operations again for each gradient."""
         self.model[per] += forward * (1 + gradients)
         self.hardware[per] += forward * (1 + gradients + self._again)
 

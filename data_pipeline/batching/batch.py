@@ -15,8 +15,8 @@ from data_pipeline.batching.plan import WindowPlan
 class MicroBatch:
     """Examples of one forward and backward pass: the aligned sequences of all fields.
 
-    By default, a sequence belongs to a whole example, which has a separate row. With `starts` and
-    `rows`, a sequence belongs to a part of an example, and a row may contain several parts.
+    Without `starts` and `rows`, each row contains one whole example. With `starts` and `rows`, a
+    row may contain several parts, each cut from an example.
     """
 
     pair_ids: Int64Array  # [parts], number of each part's example in the manifest

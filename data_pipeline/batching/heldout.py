@@ -30,10 +30,10 @@ class LongText(NamedTuple):
     def problem(self) -> str:
         """Description of the problem, with the remedy."""
         return (
-            f"{self.tokens:,} tokens, EOS included, where a held-out sentence may have "
-            f"{self.limit:,}: memory grows with the square of the length. Give one sentence per "
-            "line or remove the line, from both sides, and prepare again; or allow it "
-            f"with data.max_heldout_length={self.tokens}."
+            f"the text has {self.tokens:,} tokens, EOS included, but a held-out sentence may have "
+            f"at most {self.limit:,}, because memory grows with the square of the length. Split or "
+            "remove the line on both sides and prepare again, or raise the limit with "
+            f"data.max_heldout_length={self.tokens}."
         )
 
 

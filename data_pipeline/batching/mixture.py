@@ -22,9 +22,9 @@ from data_pipeline.errors import BatchingError
 from data_pipeline.random_keys import SHARD_SHUFFLE, permutation
 from foundation.wording import counted
 
-# If a corpus has at least this many shards per window, windows begin at boundaries of its shards,
-# so that few shards are read for two windows. The number of its pairs in a window is then off by
-# less than one shard, which is at most a quarter of that number.
+# If a corpus has at least this many shards per window, its windows begin at shard boundaries, so
+# that fewer shards are read for two windows. The corpus's number of pairs in a window then deviates
+# from its exact share by less than one shard, which is at most a quarter of that number.
 SHARDS_FOR_WHOLE_DEALING = 4
 
 PASSES_KEPT = 2  # cached orders of shards; few windows span more passes than this
@@ -41,7 +41,7 @@ class ShardSlice:
 
 
 class _CorpusStream:
-    """Endless stream of one corpus; the numbers of its pairs and shards continue in each pass."""
+    """Endless stream of one corpus, whose pairs and shards are numbered across all passes."""
 
     def __init__(self, index: int, first_shard: int, shard_pairs: Int64Array, seed: int) -> None:
         self.shards = len(shard_pairs)
@@ -56,25 +56,25 @@ class _CorpusStream:
         """Return the order of shards in a pass, and the number of pairs before each shard.
 
         Returns:
-            [shards], and [shards + 1], whose last entry is the number of all pairs.
+            The order, [shards], and the numbers of pairs, [shards + 1], which end with the total.
         """
         order = permutation(self.shards, *self._words, pass_number)
         return order, np.concatenate(([0], np.cumsum(self._shard_pairs[order])))
 
     def shard_of(self, pair: int) -> int:
-        """Return the number, in the stream, of the shard with pair number `pair` of the stream."""
+        """Return the stream-wide number of the shard that contains the stream-wide pair `pair`."""
         pass_number, offset = divmod(pair, self.pairs)
         _, bounds = self._pass(pass_number)
         return pass_number * self.shards + int(np.searchsorted(bounds, offset, side="right")) - 1
 
     def pairs_before(self, shard: int) -> int:
-        """Return the number of pairs in the stream before shard number `shard` of the stream."""
+        """Return the number of pairs before the shard with the stream-wide number `shard`."""
         pass_number, position = divmod(shard, self.shards)
         _, bounds = self._pass(pass_number)
         return pass_number * self.pairs + int(bounds[position])
 
     def slices(self, start: int, stop: int) -> Iterator[ShardSlice]:
-        """Yield the slices of shards with the stream's pairs `start` to `stop` (exclusive)."""
+        """Yield the slices of shards with the stream-wide pairs `start` to `stop` (exclusive)."""
         if start == stop:
             return
         for shard in range(self.shard_of(start), self.shard_of(stop - 1) + 1):
@@ -114,27 +114,26 @@ class Mixture:
         for index, share in enumerate(shares):
             if not self.pairs_per_epoch[index]:
                 raise BatchingError(
-                    f"Training corpus {index} has the share {share:.2e} of "
-                    f"{counted(epoch_pairs, 'pair')}, "
-                    "which is less than one pair an epoch. Give it a larger weight, or leave it "
-                    "out."
+                    f"Training corpus {index} has the share {share:.2e} of the "
+                    f"{counted(epoch_pairs, 'pair')} of an epoch, "
+                    "which is less than one pair. Give the corpus a larger weight, or remove it."
                 )
         firsts = np.cumsum([0, *map(len, shard_pairs)]).tolist()
         self._streams = [
             _CorpusStream(index, firsts[index], pairs, seed)
             for index, pairs in enumerate(shard_pairs)
         ]
-        # Length of an epoch in shards of average size, rounded up for each corpus.
+        # Number of shards of average size in an epoch, rounded up for each corpus.
         shards = sum(
             -(-pairs * stream.shards // stream.pairs)
             for stream, pairs in zip(self._streams, self.pairs_per_epoch, strict=True)
         )
-        # If shards are small, the number of windows is limited to the pairs of the largest corpus
-        # in an epoch.
+        # An epoch has no more windows than its largest corpus has pairs, so that every window
+        # contains at least one pair.
         self.windows_per_epoch = min(-(-shards // window_shards), max(self.pairs_per_epoch))
 
     def slices(self, epoch: int, window: int) -> list[ShardSlice]:
-        """Return the slices of shards of a window, at least one.
+        """Return the slices of shards in a window, which has at least one slice.
 
         The pairs of a window are numbered in the order of these slices.
 
@@ -145,8 +144,8 @@ class Mixture:
             raise BatchingError(
                 f"Window {window} was requested, but an epoch has "
                 f"{counted(self.windows_per_epoch, 'window')} "
-                "(batching.window_shards). The cursor belongs to another dataset or other batching "
-                "settings: use those of the run."
+                "(batching.window_shards). The cursor belongs to another dataset or to other "
+                "batching settings: use the dataset and the settings of the run."
             )
         return [
             part

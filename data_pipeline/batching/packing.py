@@ -4,11 +4,11 @@
         ──best fit, the longest first──▶ rows ──cut up a few rows to fill the others──▶ rows
         ──shuffle──▶ micro-batches
 
-A row has at most `context_length` tokens. Parts of that length get a row each. Each of the other
-parts goes into the fullest row with enough space (best-fit decreasing, Johnson et al. 1974; for
+A row has at most `context_length` tokens. A part of exactly that length fills a row. Every shorter
+part goes into the fullest row with enough space (best-fit decreasing, Johnson et al. 1974; for
 language models Ding et al. 2024, "Fewer Truncations Improve Language Modeling"). Parts are cut
-again only if the padding of a window would exceed MAX_PADDING. The padding of a window is then at
-most this share of its tokens, or less than one row.
+again only if the padding of a window would exceed MAX_PADDING. After these cuts, padding is at most
+the share MAX_PADDING of the window's tokens, or less than one row.
 """
 
 from bisect import insort

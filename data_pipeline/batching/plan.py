@@ -4,8 +4,8 @@
     (lengths of a window, seed, budget) -> shuffle -> sort by length -> cut -> shuffle
     (rank, ranks, slots)                -> the slots of a step that the rank computes
 
-Only `slots_of_rank` depends on the number of ranks; it does not affect the contents of slots.
-Nothing here depends on the number of workers or restarts.
+Only `slots_of_rank` uses the number of ranks, which therefore does not affect the contents of
+slots. Nothing here depends on the number of workers or restarts.
 
 All permutations come from `data_pipeline.random_keys`, whose results never change.
 """
@@ -24,7 +24,7 @@ from foundation.wording import counted, format_value, join_items
 
 @dataclass(frozen=True)
 class Cursor:
-    """Position in the endless stream of micro-batches: all that a checkpoint keeps about data."""
+    """Position in the endless stream of micro-batches; a checkpoint stores no other data state."""
 
     epoch: int = 0
     window: int = 0
@@ -47,9 +47,9 @@ class Cursor:
         numbers = {name: number for name, number in value.items() if type(number) is int}
         if sorted(value) != sorted(names) or len(numbers) < len(names) or min(numbers.values()) < 0:
             raise BatchingError(
-                f"A cursor is three non-negative integers, {join_items(names)}, but this one is "
-                f"{format_value(value)}. "
-                "Its checkpoint is damaged: resume from the previous checkpoint."
+                f"A cursor consists of three non-negative integers, {join_items(names)}, but a "
+                f"checkpoint has the cursor {format_value(value)}. "
+                "The checkpoint is damaged: resume from the previous checkpoint."
             )
         return cls(**numbers)
 
@@ -82,7 +82,8 @@ def plan_window(
 
     Args:
         lengths: [pairs, fields], in tokens, EOS included.
-        budget: maximum of pairs × longest sequence of any field in a micro-batch.
+        budget: maximum size of a micro-batch in tokens, computed as its number of pairs × the
+            length of its longest sequence in any field.
 
     Raises:
         BatchingError: a single pair costs more than the budget.
@@ -136,8 +137,9 @@ def check_budget(lengths: Int32Array | Int64Array, budget: int) -> None:
         raise BatchingError(
             f"Sequences of {' and '.join(map(str, lengths[pair].tolist()))} tokens do not fit "
             "into a micro-batch, which "
-            f"may have {budget}. Raise batching.max_tokens_per_micro_batch to {longest.max()} or "
-            "more, or lower data.max_source_length and data.max_target_length and prepare again."
+            f"may have at most {budget} tokens. Raise batching.max_tokens_per_micro_batch to "
+            f"{longest.max()} or more, or lower data.max_source_length and data.max_target_length "
+            "and prepare again."
         )
 
 
@@ -150,10 +152,11 @@ def longest_field(lengths: Int32Array | Int64Array) -> Int64Array:
 def sort_by_length(lengths: Int32Array | Int64Array) -> Int64Array:
     """Return the order of pairs by two keys: the longest length, and a difference of lengths.
 
-    The first key ascends, so every prefix ends with its longest pair. The second key is the last
-    field's length minus the first's. It ascends where the first key is even and descends where it
-    is odd, so that neighbouring pairs have similar lengths in all fields. On Multi30k with 1,024
-    tokens per micro-batch, it reduces padding from 5 % to 1 %. Ties keep their order, which is
+    The first key is the length of a pair's longest sequence. It ascends, so every prefix ends with
+    its longest pair. The second key is the last field's length minus the first field's. It ascends
+    among pairs with an even first key and descends among pairs with an odd one, so that
+    neighbouring pairs have similar lengths in all fields. On Multi30k with 1,024 tokens per
+    micro-batch, the second key reduces padding from 5 % to 1 %. Ties keep their order, which is
     random because the caller has shuffled the pairs.
     """
     longest = longest_field(lengths)
@@ -189,7 +192,7 @@ def cut(longest: Int32Array | Int64Array, budget: int) -> Int64Array:
 def slots_of_rank(rank: int, ranks: int, micro_batches_per_step: int) -> range:
     """Return the slots of every step that a rank computes.
 
-    They are contiguous. The numbers of slots of any two ranks differ by at most one.
+    A rank's slots are contiguous. The numbers of slots of any two ranks differ by at most one.
 
     Raises:
         BatchingError: there are more ranks than slots.
@@ -200,7 +203,7 @@ def slots_of_rank(rank: int, ranks: int, micro_batches_per_step: int) -> range:
             f"{counted(micro_batches_per_step, 'micro-batch')} per step, so "
             "some ranks would have nothing to do. Use at most "
             f"{counted(micro_batches_per_step, 'rank')} "
-            f"(cluster.ranks), or raise batching.micro_batches_per_step to {ranks} or more, which "
-            "makes it another run."
+            f"(cluster.ranks), or raise batching.micro_batches_per_step to {ranks} or more and "
+            "start a new run, because that setting defines the run."
         )
     return balanced_block(rank, ranks, micro_batches_per_step)

@@ -62,9 +62,9 @@ def iterate_steps(
             count = len(window.units)
             if position.offset > count:
                 raise BatchingError(
-                    f"{position} is beyond the {counted(count, 'micro-batch')} of its window. "
-                    "It belongs "
-                    "to another dataset or other batching settings: use those of the run."
+                    f"The cursor {position} is beyond the {counted(count, 'micro-batch')} of its "
+                    "window. The cursor belongs to another dataset or to other batching settings: "
+                    "use the dataset and the settings of the run."
                 )
             stop = min(position.offset + missing, count)
             if stop > position.offset:
@@ -78,8 +78,8 @@ def iterate_steps(
             )
         if not units:
             raise BatchingError(
-                f"A step from {cursor} has nothing to train on: its loss would be divided by 0. "
-                "Give the corpora longer examples, or raise batching.max_tokens_per_micro_batch."
+                f"The step from {cursor} has nothing to train on, so its loss would be divided by "
+                "0. Use corpora with longer examples, or raise batching.max_tokens_per_micro_batch."
             )
         yield StepPlan(tuple(spans), units, cursor, position)
         cursor = position

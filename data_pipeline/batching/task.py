@@ -114,7 +114,7 @@ class DataTask(ABC):
         """Return the rules on the text of a training corpus, in the order in which they apply."""
 
     def fewest_tokens(self, field: FieldInfo, tag: str | None) -> int | None:
-        """Return the minimum length of a field's sequences: one token of text and EOS.
+        """Return the minimum length of a field's sequences, such as one text token and EOS.
 
         Shorter sequences are never kept. By default, return None, which allows any sequence of ids,
         including padding ids and sequences without EOS.
@@ -128,9 +128,10 @@ class DataTask(ABC):
     def drops(
         self, lengths: Mapping[str, Int64Array], data: DataConfig, tags: Mapping[str, str]
     ) -> dict[str, BoolArray]:
-        """Return which examples are dropped because of their lengths: a mask [examples] by reason.
+        """Return a mask [examples] for each reason to drop examples because of their lengths.
 
-        All reasons are present, in the order in which they are tried, even if nothing is dropped.
+        The result contains every reason, in the order in which they are tried, even if nothing is
+        dropped.
 
         Args:
             lengths: by field: [examples], in tokens.

@@ -136,12 +136,12 @@ class WindowReader:
     def _read_slice(self, part: ShardSlice) -> dict[str, list[FieldArrays]]:
         """Return, by field, the sequences of a slice in this pass, as one or several arrays.
 
-        The fields are the dataset's, or those that the task derives from them.
+        The fields are those of the dataset, or the fields that the task derives from them.
         """
         shard = self.manifest.shards[part.shard]
         data = self._store.read(shard.name, shard.sha256, shard.bytes)
         blocks = unpack_shard(data, shard, texts=bool(self._texts_read))
-        if part.shard not in self._checked:  # once is enough: the sha256 guarantees its bytes
+        if part.shard not in self._checked:  # once per shard, because its sha256 pins its bytes
             for block in blocks:
                 check_sequences(shard.name, block, self._rules[shard.corpus])
             self._checked.add(part.shard)
@@ -199,15 +199,15 @@ def open_mixture(manifest: Manifest, settings: DataSettings) -> Mixture:
     names = tuple(corpus.name for corpus in manifest.corpora)
     if names != settings.data.corpus_names:
         raise DatasetError(
-            f"The dataset has the corpora {', '.join(names)} and the recipe "
-            f"{', '.join(settings.data.corpus_names)}. Prepare it again, or name the recipe's "
-            "dataset with data.dataset."
+            f"The dataset has the corpora {', '.join(names)}, but the recipe has "
+            f"{', '.join(settings.data.corpus_names)}. Prepare the dataset again, or set "
+            "data.dataset to the recipe's dataset."
         )
     left = {shard.corpus for shard in manifest.shards if shard.name not in manifest.left_out}
     if gone := [name for index, name in enumerate(names) if index not in left]:
         raise DatasetError(
-            f"All shards of {', '.join(gone)} are quarantined, so its share has no training data. "
-            "Prepare the dataset again."
+            f"All shards of the training corpus {', '.join(gone)} are quarantined, so no data is "
+            "left for its share of the mixture. Prepare the dataset again."
         )
     DATA_TASKS[settings.task].check(manifest, settings)
     shares = shares_of(settings.data, [corpus.kept for corpus in manifest.corpora])

@@ -23,7 +23,7 @@ Column = Annotated[int, Field(ge=0)] | Annotated[str, Field(min_length=1)]
 
 LOCATION = (
     "a local path, a URL (http, https, s3, gs) or builtin:phrasebook/{train,validation,test}"
-    ".{fr,en}; plain, gz, xz or zst, as detected from the content"
+    ".{fr,en}; the content may be plain or compressed with gz, xz or zst"
 )
 COMPRESSIONS = (".gz", ".xz", ".zst")
 
@@ -65,16 +65,21 @@ class Columns(Section):
 class FilesConfig(Section):
     """Files of a corpus, and its name."""
 
-    files: tuple[Location, ...] = identity((), "files with text; braces stand for several")
+    files: tuple[Location, ...] = identity(
+        (), "files with text; braces in a name expand to several files"
+    )
     files_sha256: tuple[Sha256, ...] = identity(
         (), "sha256 of each file's decompressed content, in the order of the files"
     )
-    format: str | None = identity(None, "format of the files; null: by the suffixes of their names")
+    format: str | None = identity(
+        None, "format of the files; if null, the suffixes of the files' names determine it"
+    )
     columns: Columns = identity(Columns(), "columns of a line or sample that hold its text")
     min_score: float | None = identity(None, "drop examples with a lower score")
     name: str | None = identity(
         None,
-        "name of the corpus in shards and reports; null: train, or train-0, train-1 and so on",
+        "name of the corpus in shards and reports; if null, the name is train, or train-0, train-1 "
+        "and so on for several corpora",
         pattern=r"^[a-z0-9][a-z0-9-]*$",
     )
 
@@ -82,8 +87,8 @@ class FilesConfig(Section):
 class _Weight(Section):
     weight: float | None = identity(
         None,
-        "share of this corpus in the training examples, relative to the other "
-        "corpora; null for all: by their sizes and data.temperature",
+        "share of this corpus in the training examples, relative to the weights of the other "
+        "corpora; if all weights are null, sizes and data.temperature determine the shares",
         gt=0,
         plan_only=True,
     )
@@ -104,7 +109,7 @@ class CorpusConfig(_Weight, FilesConfig):
 
     @property
     def sha256s(self) -> tuple[str | None, ...]:
-        """Sha256 of each file in the recipe, by location; None where the recipe has none."""
+        """Sha256 that the recipe gives for each location, or None for a location without one."""
         return self.files_sha256 or (None,) * len(self.locations)
 
     @property
@@ -124,7 +129,7 @@ class CorpusConfig(_Weight, FilesConfig):
     def texts_of_files(self) -> tuple[tuple[str, ...], ...]:
         """Texts to append to the texts of every example of a file, for each location.
 
-        Empty if there are none.
+        The tuple is empty if there are no such texts.
         """
         return ()
 
@@ -146,8 +151,8 @@ class CorpusConfig(_Weight, FilesConfig):
         if self.format not in (None, *self.own_formats) and self.format not in READERS:
             raise ValueError(
                 f"format is {self.format!r}, which is unknown; the known formats are "
-                f"{join_items((*self.own_formats, *READERS))}. Name one of them, or list the "
-                "module that registers it under extensions"
+                f"{join_items((*self.own_formats, *READERS))}. Name one of them, or add the "
+                "module that registers the format to extensions"
             )
         return self
 

@@ -26,13 +26,13 @@ class CorporaConfig(Section):
 
     mirror: Location | None = execution(
         None,
-        "folder with the same corpus files by base name, with or without .gz; "
-        "read instead of the paths and URLs (hashes are still checked)",
+        "folder with copies of the corpus files under the same base names, with or without .gz; "
+        "the copies are read instead of the paths and URLs, and their hashes are checked",
     )
     dataset: Location = execution(
         REQUIRED,
-        "folder of the prepared dataset, or the URL of a copy of it (http, https, "
-        "s3, gs) to train from; its manifest's hash, not this name, is its identity",
+        "folder of the prepared dataset, or the URL (http, https, s3, gs) of a copy to train from; "
+        "the hash of the manifest identifies the dataset, not its location",
         min_length=1,
     )
     cache: Location | None = execution(
@@ -48,8 +48,9 @@ class CorporaConfig(Section):
     )
     temperature: float = identity(
         1.0,
-        "without weights, a corpus of n pairs gets a share proportional to "
-        "n^(1/temperature) (Arivazhagan et al. 2019): 1 is by size, higher values even out",
+        "temperature of the mixture if the corpora have no weights: a corpus of n pairs gets a "
+        "share proportional to n^(1/temperature) (Arivazhagan et al. 2019); 1 makes shares "
+        "proportional to sizes, and higher values make them more equal",
         ge=1,
         plan_only=True,
     )
@@ -66,7 +67,9 @@ class ShardsConfig(Section):
     pairs_per_block: int = identity(
         2048, "pairs in one tar sample of a shard; larger samples are faster to read", gt=0
     )
-    blocks_per_shard: int = identity(2, "tar samples in one shard; the last may have fewer", gt=0)
+    blocks_per_shard: int = identity(
+        2, "tar samples in one shard; the last shard may have fewer", gt=0
+    )
 
 
 class DataConfig(ShardsConfig, CorporaConfig):
@@ -77,7 +80,7 @@ class DataConfig(ShardsConfig, CorporaConfig):
         for name in ("train", "validation"):
             if name in self.tests:
                 raise ValueError(
-                    f"tests has a set named {name!r}, the name of data.{name}: "
+                    f"tests has a set named {name!r}, but this name is reserved for data.{name}: "
                     "give the test set another name"
                 )
         return self
@@ -88,13 +91,13 @@ class DataConfig(ShardsConfig, CorporaConfig):
         if None in weights and any(weights):
             raise ValueError(
                 f"the weights of the training corpora are {join_items(weights)}: give every corpus "
-                "one, or none to mix by size and data.temperature"
+                "a weight, or give none to mix corpora by size and data.temperature"
             )
         if any(weights) and self.temperature != 1:
             raise ValueError(
                 f"data.temperature is {self.temperature} and the corpora have the weights "
-                f"{join_items(weights)}: weights alone determine the mixture, so leave out one of "
-                "the two"
+                f"{join_items(weights)}: weights alone determine the mixture, so remove either "
+                "the weights or data.temperature"
             )
         return self
 
@@ -102,7 +105,9 @@ class DataConfig(ShardsConfig, CorporaConfig):
     def _names_of_corpora_differ(self) -> Self:
         if len(set(self.corpus_names)) < len(self.train):
             names = ", ".join(self.corpus_names)
-            raise ValueError(f"the training corpora are named {names}: name each differently")
+            raise ValueError(
+                f"the training corpora are named {names}: give each corpus a different name"
+            )
         return self
 
     @model_validator(mode="after")
@@ -111,8 +116,9 @@ class DataConfig(ShardsConfig, CorporaConfig):
             given = corpus.model_dump(include={"weight", "min_score", "name"}, exclude_none=True)
             if given:
                 raise ValueError(
-                    f"the held-out set {use} has {format_value(given)}: these are for training "
-                    "corpora, and a held-out set is always used whole. Leave them out"
+                    f"the held-out set {use} has {format_value(given)}, but only training corpora "
+                    "can have these settings, because a held-out set is always used whole: remove "
+                    "these settings"
                 )
         return self
 
@@ -143,20 +149,21 @@ class SubwordSamplingConfig(Section):
     """Settings of subword sampling: each pass segments every sentence differently.
 
     This regularises the model. With a BPE model it is BPE-dropout (Provilkov et al. 2020); with a
-    unigram model it is subword regularisation (Kudo 2018). The segmentation depends only on seed,
-    pass and pair.
+    unigram model it is subword regularisation (Kudo 2018). The segmentation of a sentence depends
+    only on the seed, the pass and the number of the pair.
     """
 
     alpha: float = identity(
         0.0,
-        "0 is off; BPE: the probability of leaving out a merge, such as 0.1; "
-        "unigram: the smoothing of the segmentations' probabilities, such as 0.2",
+        "strength of subword sampling; 0 disables it. BPE: the probability of dropping a merge, "
+        "such as 0.1; unigram: the exponent that smooths the segmentations' probabilities, such as "
+        "0.2",
         ge=0,
         le=1,
         plan_only=True,
     )
     sides: Literal["both", "source", "target"] = identity(
-        "both", "sides whose sentences are sampled", plan_only=True
+        "both", "sides whose sentences are segmented at random", plan_only=True
     )
 
 
@@ -172,20 +179,24 @@ TOKENIZERS.register(MARIAN, "data_pipeline.tokenizers.marian:MarianTokenizer")
 class TokenizerConfig(Section):
     """Settings of a tokenizer, usually a SentencePiece model (Kudo and Richardson 2018).
 
-    It is either trained on the training corpora, or an existing model.
+    The tokenizer is either trained on the training corpora or loaded from an existing model.
     """
 
     type: str = identity(
         "bpe",
         "bpe: byte-pair encoding (Sennrich et al. 2016); unigram: unigram language model (Kudo "
         "2018); char: a piece for each character; marian: the tokenizers of a Marian model in "
-        "Hugging Face's layout, with model set to its folder; or a registered type. "
-        "SentencePiece's types are ignored with an existing model",
+        "Hugging Face's layout, with model set to its folder; or a type that an extension "
+        "registers. With an existing SentencePiece model, bpe, unigram and char make no difference",
     )
     vocabulary_size: int = identity(
-        REQUIRED, "pieces of each model, the four special ones included; char: the maximum", gt=4
+        REQUIRED,
+        "number of pieces of each model, including the four special ones; for char, the maximum",
+        gt=4,
     )
-    joint: bool = identity(True, "one model for both languages (needed to share all embeddings)")
+    joint: bool = identity(
+        True, "use one model for both languages (required to share all embeddings)"
+    )
     character_coverage: float = identity(
         1.0,
         "share of the training text's characters that the model covers; "
@@ -195,7 +206,7 @@ class TokenizerConfig(Section):
     )
     byte_fallback: bool = identity(
         False,
-        "characters without a piece are spelled in bytes, for which 256 pieces are reserved; "
+        "spell characters without a piece in bytes, for which 256 pieces are reserved; "
         "ignored with an existing model",
     )
     verbatim: bool = identity(
@@ -205,18 +216,20 @@ class TokenizerConfig(Section):
     )
     training_pairs: int = identity(
         500_000,
-        "maximum pairs to train a model on, a random part of the corpora; ignored with an "
-        "existing model",
+        "maximum number of pairs, drawn at random from the corpora, to train a model on; ignored "
+        "with an existing model",
         gt=0,
     )
     sampling: SubwordSamplingConfig = SubwordSamplingConfig()
     model: Location | None = identity(
         None,
-        "path of an existing joint SentencePiece model, or a Marian model's folder, used unchanged",
+        "path of an existing joint SentencePiece model, or folder of a Marian model; the model is "
+        "used unchanged",
     )
     model_sha256: Sha256 | None = identity(
         None,
-        "sha256 of the existing model's file; for a Marian model, the one from `transloom init`",
+        "sha256 of the existing model's file; for a Marian model, the value that `transloom init` "
+        "writes",
     )
 
     @property
@@ -258,8 +271,8 @@ class BatchingConfig(Section):
 
     max_tokens_per_micro_batch: int = identity(
         REQUIRED,
-        "maximum of pairs × longest sequence of any field in a micro-batch "
-        "(padding and EOS included)",
+        "maximum tokens of a micro-batch: its number of pairs × the length of its longest sequence "
+        "in any field, padding and EOS included",
         gt=0,
     )
     micro_batches_per_step: int = identity(
@@ -278,8 +291,8 @@ class PackedBatchingConfig(BatchingConfig):
 
     context_length: int = identity(
         REQUIRED,
-        "maximum tokens of a row, and of the context of a prediction; documents are cut to it "
-        "when a window is planned",
+        "maximum tokens of a row, and therefore of the context of a prediction; longer documents "
+        "are cut when a window is planned",
         gt=0,
     )
 
@@ -287,8 +300,9 @@ class PackedBatchingConfig(BatchingConfig):
     def _a_row_fits(self) -> Self:
         if self.context_length > self.max_tokens_per_micro_batch:
             raise ValueError(
-                f"context_length is {self.context_length} and max_tokens_per_micro_batch "
-                f"{self.max_tokens_per_micro_batch}: a micro-batch must hold at least one row"
+                f"context_length is {self.context_length} and max_tokens_per_micro_batch is "
+                f"{self.max_tokens_per_micro_batch}, but a micro-batch must have space for at "
+                "least one row: lower context_length, or raise max_tokens_per_micro_batch"
             )
         return self
 
@@ -305,8 +319,8 @@ class DataSettings:
     extensions: Extensions = NO_EXTENSIONS
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Extensions come first: objects of their classes can be unpickled only once they are
-        # loaded.
+        # Put the extensions first, because objects of their classes can be unpickled only after the
+        # extensions are loaded.
         rest = (self.data, self.tokenizer, self.batching, self.seed, self.task)
         return _settings, (self.extensions, *rest)
 

@@ -9,7 +9,7 @@ from data_pipeline.config.data import BatchingConfig
 from data_pipeline.config.pair import PairDataConfig
 from foundation.section import REQUIRED, identity
 
-BOS_TOKENS = 1  # number before a sentence, which `data.max_source_length` does not include
+BOS_TOKENS = 1  # before each sentence; `data.max_source_length` does not include them
 
 
 class EmbeddingBatchingConfig(BatchingConfig):
@@ -17,13 +17,15 @@ class EmbeddingBatchingConfig(BatchingConfig):
 
     pairs_per_micro_batch: int = identity(
         REQUIRED,
-        "pairs of every micro-batch; each sentence must find its translation among the other "
-        "sides of these pairs. Each pass omits the remainder of each window",
+        "number of pairs in every micro-batch. The model learns to match each sentence with its "
+        "translation among all translations of the micro-batch. Each pass omits the pairs of a "
+        "window that are left over",
         gt=1,
     )
     context_length: int = identity(
         REQUIRED,
-        "maximum tokens of a sentence, BOS and EOS included; the network's positions",
+        "maximum tokens of a sentence, BOS and EOS included; also the network's number of "
+        "positions",
         gt=2,
     )
 
@@ -32,8 +34,9 @@ class EmbeddingBatchingConfig(BatchingConfig):
         if self.pairs_per_micro_batch > self.max_tokens_per_micro_batch:
             raise ValueError(
                 f"pairs_per_micro_batch is {self.pairs_per_micro_batch} and "
-                f"max_tokens_per_micro_batch {self.max_tokens_per_micro_batch}: a micro-batch "
-                "must hold that many sentences"
+                f"max_tokens_per_micro_batch is {self.max_tokens_per_micro_batch}, but each pair "
+                "needs at least one token: lower pairs_per_micro_batch, or raise "
+                "max_tokens_per_micro_batch"
             )
         return self
 
@@ -51,12 +54,13 @@ def check_recipe(
     """
     if not joint:
         raise ValueError(
-            "tokenizer.joint is false, and one encoder reads both sides: set it to true"
+            "tokenizer.joint is false, but one encoder reads both languages: set tokenizer.joint "
+            "to true"
         )
     if alpha:
         raise ValueError(
-            f"tokenizer.sampling.alpha is {alpha}, and the pieces of embedded sentences are not "
-            "sampled: leave it out"
+            f"tokenizer.sampling.alpha is {alpha}, but sentence embeddings do not support subword "
+            "sampling: remove this setting"
         )
     corpora: Iterable[tuple[str, str | None]] = (
         *((f"train.{number}", corpus.tag) for number, corpus in enumerate(data.train)),
@@ -66,13 +70,14 @@ def check_recipe(
     for name, tag in corpora:
         if tag is not None:
             raise ValueError(
-                f"data.{name}.tag is {tag!r}, and a sentence is embedded as it is: leave it out"
+                f"data.{name}.tag is {tag!r}, but sentences are embedded without a tag: remove "
+                "this setting"
             )
     longest = max(data.max_source_length, data.max_target_length) + BOS_TOKENS
     if longest > batching.context_length:
         raise ValueError(
-            f"batching.context_length is {batching.context_length}, and a sentence of "
+            f"batching.context_length is {batching.context_length}, but a sentence of "
             f"data.max_source_length {data.max_source_length} or data.max_target_length "
-            f"{data.max_target_length} tokens has {longest} with BOS: raise the first to that, or "
-            "lower the others"
+            f"{data.max_target_length} tokens has {longest} with BOS: raise "
+            f"batching.context_length to {longest}, or lower the maximum lengths"
         )

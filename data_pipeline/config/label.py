@@ -20,7 +20,8 @@ from foundation.wording import counted, format_value, join_items
 
 LABEL = "label"  # the field of a text's label, in shards
 TAGS = "tags"  # the field of the tags of a text's words, in shards
-# Tags of words if the tag is the word's original case: see `data_pipeline.corpora.tagged.case_of`.
+# Tags that a corpus with `derived: case` gives to words; see
+# `data_pipeline.corpora.tagged.case_of`.
 CASES = ("lower", "title", "upper", "mixed")
 LABELS_SHOWN = 20
 _OUTSIDE = "O"
@@ -50,21 +51,22 @@ class LabelledCorpusConfig(TextCorpusConfig):
     files: tuple[Location, ...] = identity(
         REQUIRED,
         "plain text with one label, or texts and labels as JSON lines, TSV, WebDataset tars or "
-        f"Parquet: {LOCATION}; braces stand for several: part-{{000..017}}.jsonl",
+        f"Parquet: {LOCATION}; braces expand to several files: part-{{000..017}}.jsonl",
         min_length=1,
     )
     format: str | None = identity(
         None,
-        "text, jsonl, tsv, webdataset, parquet or a registered format; null: by the suffixes of "
-        "the files' names: .txt, .jsonl, .tsv, .tar or .parquet",
+        "text, jsonl, tsv, webdataset, parquet or a registered format; if null, the suffixes of "
+        "the files' names determine it: .txt, .jsonl, .tsv, .tar or .parquet",
     )
     columns: LabelledColumns = identity(
         LabelledColumns(),
-        "JSON lines: keys, nested ones after a dot; TSV: numbers from 0, or names if the first "
-        "line has them; WebDataset: member suffixes such as txt; Parquet: columns",
+        "columns of the text and the label. JSON lines: keys, with dots for nested objects; TSV: "
+        "numbers from 0, or names if the first line is a header; WebDataset: member suffixes such "
+        "as txt; Parquet: column names",
     )
     labels: tuple[str, ...] = identity(
-        (), "plain text: for each entry of files, the label of all its texts"
+        (), "for plain text: one label for each entry of files, which all its texts get"
     )
 
     @property
@@ -77,9 +79,10 @@ class LabelledCorpusConfig(TextCorpusConfig):
         wanted = len(self.files) if self.files_format == "text" else 0
         if len(self.labels) != wanted:
             raise ValueError(
-                f"labels are {join_items(self.labels)}, files has {len(self.files)} and the "
-                f"format is {self.files_format}: plain text needs a label for each entry of files, "
-                "in their order, and other formats have the label in each entry"
+                f"labels has {len(self.labels)} values ({join_items(self.labels)}), files has "
+                f"{len(self.files)} and the format is {self.files_format}: give plain text a label "
+                "for each entry of files, and remove labels for other formats, which have a label "
+                "for each text"
             )
         return self
 
@@ -88,7 +91,7 @@ class LabelledCorpusConfig(TextCorpusConfig):
         columns = self.columns.model_dump()
         if self.files_format != "tsv" and any(isinstance(c, int) for c in columns.values()):
             raise ValueError(
-                f"columns are {format_value(columns)}, and {self.files_format} has names, not "
+                f"columns are {format_value(columns)}, but {self.files_format} has names, not "
                 "numbers: set columns.text and columns.label to names"
             )
         return self
@@ -99,8 +102,8 @@ class LabelsDataConfig(TextDataConfig):
 
     labels: tuple[str, ...] = identity(
         REQUIRED,
-        "all labels, in the order of the network's outputs; with labels of words in the form O, "
-        "B-X, I-X, spans are scored, too",
+        "all labels, in the order of the network's outputs; if the labels of words have the form "
+        "O, B-X, I-X, spans are scored, too",
         min_length=2,
     )
 
@@ -110,8 +113,8 @@ class LabelsDataConfig(TextDataConfig):
         for label in given if isinstance(given, list | tuple) else ():
             if isinstance(label, bool | int | float):
                 raise ValueError(
-                    f"YAML does not read {format_value(label)} as text: put it in quotes, such as "
-                    f'"{format_value(label)}", or in case of yes and no the intended word'
+                    f"YAML does not read {format_value(label)} as text: put the label in quotes, "
+                    f'such as "{format_value(label)}". If you wrote yes or no, quote that word'
                 )
         return given
 
@@ -119,16 +122,17 @@ class LabelsDataConfig(TextDataConfig):
     def _labels_are_distinct_words(self) -> Self:
         for label in self.labels:
             if self.labels.count(label) > 1:
-                raise ValueError(f"labels has {label!r} twice: name each once")
+                raise ValueError(f"labels has {label!r} twice: list each label once")
             if label != label.strip() or not label.isprintable() or not label:
                 raise ValueError(
-                    f"labels has {label!r}: a label is one line of text without spaces around it"
+                    f"labels has {label!r}, but a label must be one line of text without spaces "
+                    "around it: correct it"
                 )
             form = self.cleaning.normalise
             if form is not None and unicodedata.normalize(form, label) != label:
                 raise ValueError(
                     f"labels has {label!r}, which cleaning.normalise={form} changes: write it as "
-                    f"{unicodedata.normalize(form, label)!r} there and in the corpora"
+                    f"{unicodedata.normalize(form, label)!r} in labels and in the corpora"
                 )
         return self
 
@@ -154,7 +158,7 @@ class LabelledDataConfig(LabelsDataConfig):
         for corpus in (*self.train, self.validation, *self.tests.values()):
             for label in corpus.labels:
                 if problem := unknown_label(label, self.labels, "label"):
-                    raise ValueError(f"the files {join_items(corpus.files)} have {problem}")
+                    raise ValueError(f"in the files {join_items(corpus.files)}, {problem}")
         return self
 
 
@@ -183,37 +187,37 @@ class TaggedCorpusConfig(TextCorpusConfig):
     files: tuple[Location, ...] = identity(
         REQUIRED,
         "one word with its tag per line, and blank lines between sentences (CoNLL), or JSON lines "
-        f"with lists of both: {LOCATION}; braces stand for several: part-{{000..017}}.jsonl",
+        f"with lists of both: {LOCATION}; braces expand to several files: part-{{000..017}}.jsonl",
         min_length=1,
     )
     format: str | None = identity(
         None,
-        "conll, jsonl or text; null: by the suffixes of the files' names: .conll, .conllu, .bio, "
-        ".iob2, .jsonl or .txt",
+        "conll, jsonl or text; if null, the suffixes of the files' names determine it: .conll, "
+        ".conllu, .bio, .iob2, .jsonl or .txt",
     )
     columns: TaggedColumns = identity(
         TaggedColumns(),
-        "JSON lines: keys of two lists, nested ones after a dot; CoNLL: numbers of columns from "
-        "0, or the default for the first and the last column",
+        "columns of the words and the tags. JSON lines: keys of two lists, with dots for nested "
+        "objects; CoNLL: numbers of columns from 0, or by default the first and the last column",
     )
     derived: Literal["case"] | None = identity(
         None,
-        "plain text: source of the words' tags. case: words are lower-cased, and the tag is the "
-        f"original case of each: {join_items(CASES)}",
+        "for plain text: source of the words' tags. case: words are lower-cased, and each word's "
+        f"tag is its original case: {join_items(CASES)}",
     )
 
     @model_validator(mode="after")
     def _tags_come_from_somewhere(self) -> Self:
         if (self.files_format == "text") != (self.derived is not None):
             raise ValueError(
-                f"derived is {format_value(self.derived)} and the format {self.files_format}: "
-                "plain text has no tags, so set derived: case for it, and leave it out for other "
+                f"derived is {format_value(self.derived)} and the format is {self.files_format}: "
+                "set derived: case for plain text, which has no tags, and remove derived for other "
                 "formats"
             )
         if self.columns.score is not None:
             raise ValueError(
-                f"columns.score is {format_value(self.columns.score)}, and words with tags have "
-                "none: leave it out"
+                f"columns.score is {format_value(self.columns.score)}, but tagged sentences cannot "
+                "have scores: remove columns.score"
             )
         return self
 
@@ -221,8 +225,8 @@ class TaggedCorpusConfig(TextCorpusConfig):
     def _formats_are_read_here(self) -> Self:
         if self.files_format not in self.own_formats:
             raise ValueError(
-                f"format is {self.files_format!r}, and words with tags are read from "
-                f"{join_items(self.own_formats)}: name one of them"
+                f"format is {self.files_format!r}, but words with tags can only be read from "
+                f"{join_items(self.own_formats)}: set format to one of these"
             )
         return self
 
@@ -232,8 +236,8 @@ class TaggedCorpusConfig(TextCorpusConfig):
             as_it_is = column == TaggedColumns.model_fields[name].default
             if not as_it_is and (self.files_format == "conll") != isinstance(column, int):
                 raise ValueError(
-                    f"columns.{name} is {column!r} and the format {self.files_format}: CoNLL has "
-                    "numbers from 0, JSON lines have keys"
+                    f"columns.{name} is {column!r} and the format is {self.files_format}: give a "
+                    "column number from 0 for CoNLL, or a key for JSON lines"
                 )
         return self
 
@@ -268,11 +272,13 @@ class TaggedDataConfig(LabelsDataConfig):
     @model_validator(mode="after")
     def _tags_and_words_stay_as_they_are(self) -> Self:
         if blank := [label for label in self.labels if len(label.split()) != 1]:
-            raise ValueError(f"labels has {blank[0]!r}: a tag contains no space")
+            raise ValueError(
+                f"labels has {blank[0]!r}, but a tag must not contain spaces: rename it"
+            )
         if self.cleaning.normalise is not None:
             raise ValueError(
                 f"cleaning.normalise is {self.cleaning.normalise}, which can split a word in two: "
-                "leave it out, and normalise the words beforehand"
+                "remove this setting, and normalise the words beforehand"
             )
         return self
 
@@ -282,8 +288,8 @@ class TaggedDataConfig(LabelsDataConfig):
         missing = [case for case in CASES if case not in self.labels]
         if missing and any(corpus.derived for corpus in corpora):
             raise ValueError(
-                f"labels are {join_items(self.labels)}, and derived: case gives "
-                f"{join_items(CASES)}: add {join_items(missing)}"
+                f"labels are {join_items(self.labels)}, but derived: case gives words the tags "
+                f"{join_items(CASES)}: add {join_items(missing)} to labels"
             )
         return self
 
@@ -295,6 +301,6 @@ def unknown_label(label: str, known: Sequence[str], noun: str) -> str | None:
     shown = join_items(known[:LABELS_SHOWN])
     more = f" and {len(known) - LABELS_SHOWN:,} more" if known[LABELS_SHOWN:] else ""
     return (
-        f"the {noun} {label[:80]!r}, and data.labels has {shown}{more}. Correct it there, or add "
-        "it to data.labels"
+        f"the {noun} {label[:80]!r} is not in data.labels, which has {shown}{more}. Correct the "
+        f"{noun}, or add it to data.labels"
     )

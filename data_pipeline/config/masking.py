@@ -12,14 +12,15 @@ class MaskingConfig(Section):
     """Selection of tokens to predict, and their replacement (Devlin et al. 2019, §3.1)."""
 
     share: float = identity(
-        0.15, "share of tokens to predict; at least one token of each text", gt=0, lt=1
+        0.15, "share of tokens to predict; each text has at least one", gt=0, lt=1
     )
     masked: float = identity(
-        0.8, "share of the tokens to predict that the mask replaces", ge=0, le=1
+        0.8, "share of the tokens to predict that are replaced by the mask", ge=0, le=1
     )
     random: float = identity(
         0.1,
-        "share of the tokens to predict that a random piece replaces; the rest stays unchanged",
+        "share of the tokens to predict that are replaced by a random piece; the input keeps the "
+        "tokens that neither replaces",
         ge=0,
         le=1,
     )
@@ -32,7 +33,8 @@ class MaskingConfig(Section):
     def _shares_fit(self) -> Self:
         if self.masked + self.random > 1:
             raise ValueError(
-                f"masked is {self.masked} and random {self.random}: together they may be at most 1"
+                f"masked is {self.masked} and random is {self.random}, but their sum must be at "
+                "most 1: lower one of them"
             )
         return self
 
@@ -48,8 +50,8 @@ class PairMaskedBatchingConfig(MaskedBatchingConfig):
 
     alone: float = identity(
         0.0,
-        "share of pairs whose sides are separate texts that do not attend to each other, as in "
-        "masked_lm (Lample and Conneau 2019 alternate between both)",
+        "share of pairs whose sides become two separate texts that do not attend to each other, as "
+        "in masked_lm (Lample and Conneau 2019 alternate between joint and separate sides)",
         ge=0,
         le=1,
     )

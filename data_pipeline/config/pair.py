@@ -69,18 +69,20 @@ class PairCorpusConfig(CorpusConfig, _Tag, _AlignedFiles):
 
     files: tuple[Location, ...] = identity(
         (),
-        "instead of source and target: files with both sides, TSV, JSON lines or "
-        "WebDataset tars with one pair per sample; braces stand for several: part-{000..017}.tar",
+        "files that contain both sides, instead of source and target: TSV, JSON lines or "
+        "WebDataset tars with one pair per sample; braces expand to several files: "
+        "part-{000..017}.tar",
     )
     format: str | None = identity(
         None,
-        "tsv, jsonl, webdataset, parquet or a registered format; null: by the suffixes of the "
-        "files' names",
+        "tsv, jsonl, webdataset, parquet or a registered format; if null, the suffixes of the "
+        "files' names determine it",
     )
     columns: PairColumns = identity(
         PairColumns(),
-        "TSV: numbers from 0, or names if the first line has them; JSON lines: "
-        "keys, nested ones after a dot; WebDataset: member suffixes such as en.txt",
+        "columns of the two sentences. TSV: numbers from 0, or names if the first line is a "
+        "header; JSON lines: keys, with dots for nested objects; WebDataset: member suffixes such "
+        "as en.txt",
     )
     min_score: float | None = identity(None, "drop pairs with a lower score")
 
@@ -93,7 +95,7 @@ class PairCorpusConfig(CorpusConfig, _Tag, _AlignedFiles):
 
     @property
     def sha256s(self) -> tuple[str | None, ...]:
-        """Sha256 of each file in the recipe, by location; None where the recipe has none."""
+        """Sha256 that the recipe gives for each location, or None for a location without one."""
         if self.source is not None:
             return (self.source_sha256, self.target_sha256)
         return super().sha256s
@@ -117,11 +119,17 @@ class PairCorpusConfig(CorpusConfig, _Tag, _AlignedFiles):
                 f"files is {join_items(self.files)}: give either source and target, or files"
             )
         if self.files and (self.source_sha256 or self.target_sha256):
-            raise ValueError("files are pinned by files_sha256, not by source_sha256")
+            raise ValueError(
+                "source_sha256 or target_sha256 is set, but files are pinned by files_sha256: set "
+                "files_sha256 instead"
+            )
         of_files = {"files_sha256", "format", "columns", "min_score"}
         given = self.model_dump(include=of_files, exclude_defaults=True)
         if given and not self.files:
-            raise ValueError(f"{', '.join(given)} belong to files, which is empty")
+            raise ValueError(
+                f"{', '.join(given)} can be set only with files, which is empty: set files, or "
+                f"remove {', '.join(given)}"
+            )
 
     @model_validator(mode="after")
     def _files_can_be_read(self) -> Self:
@@ -137,14 +145,14 @@ class PairCorpusConfig(CorpusConfig, _Tag, _AlignedFiles):
         columns = self.columns.model_dump()
         if self.files_format != "tsv" and any(isinstance(c, int) for c in columns.values()):
             raise ValueError(
-                f"columns are {format_value(columns)}, and {self.files_format} has names, not "
-                "numbers: set columns.source and columns.target, such as en and de"
+                f"columns are {format_value(columns)}, but {self.files_format} has names, not "
+                "numbers: set columns.source and columns.target to names, such as en and de"
             )
         if (self.min_score is None) != (self.columns.score is None):
             raise ValueError(
                 f"min_score is {format_value(self.min_score)} and columns.score is "
                 f"{format_value(self.columns.score)}: set both to drop pairs by their score, or "
-                "neither"
+                "remove both"
             )
         return self
 
@@ -188,9 +196,9 @@ class _SentenceLengths(CorporaConfig):
     )
     max_heldout_length: int = execution(
         1024,
-        "maximum tokens of a sentence in validation and tests, EOS included; the maximum for "
-        "training applies if it is larger. These sets drop no pair: an error names the line of a "
-        "longer sentence",
+        "maximum tokens of a sentence in validation and tests, EOS included; if the maximum for "
+        "training is larger, that maximum applies. Held-out pairs are never dropped: a longer "
+        "sentence causes an error with its line",
         ge=2,
     )
 
@@ -215,8 +223,9 @@ class TranslationDataConfig(PairDataConfig):
 
     context_sentences: int = identity(
         0,
-        "sentences of its document before each source sentence, joined to it by ␞ (Tiedemann and "
-        "Scherrer 2017); an empty line ends a document. Corpora are aligned files",
+        "number of preceding sentences of the same document that are joined to each source "
+        "sentence by ␞ (Tiedemann and Scherrer 2017); an empty line ends a document. All corpora "
+        "must be aligned files",
         ge=0,
         le=16,
     )
@@ -231,8 +240,8 @@ class TranslationDataConfig(PairDataConfig):
         others = [corpus.files[0] for corpus in corpora if corpus.files]
         if self.context_sentences and others:
             raise ValueError(
-                f"context_sentences is {self.context_sentences}, and {join_items(others)} is not a "
-                "pair of aligned files, which keep the lines of a document in order: give source "
-                "and target"
+                f"context_sentences is {self.context_sentences}, but {join_items(others)} is not a "
+                "pair of aligned files, in which the lines of a document are in order: set source "
+                "and target instead of files"
             )
         return self

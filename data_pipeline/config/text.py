@@ -55,30 +55,30 @@ class TextCorpusConfig(CorpusConfig):
 
     files: tuple[Location, ...] = identity(
         REQUIRED,
-        f"plain text, JSON lines, WebDataset tars or Parquet: {LOCATION}; braces stand for "
-        "several: part-{000..017}.jsonl",
+        f"plain text, JSON lines, WebDataset tars or Parquet: {LOCATION}; braces expand to "
+        "several files: part-{000..017}.jsonl",
         min_length=1,
     )
     format: str | None = identity(
         None,
-        "text, jsonl, webdataset, parquet or a registered format; null: by the suffixes of the "
-        "files' names: .txt, .jsonl, .tar or .parquet",
+        "text, jsonl, webdataset, parquet or a registered format; if null, the suffixes of the "
+        "files' names determine it: .txt, .jsonl, .tar or .parquet",
     )
     columns: TextColumns = identity(
         TextColumns(),
-        "JSON lines: keys, nested ones after a dot; WebDataset: member suffixes such as txt; "
-        "Parquet: columns",
+        "column of the document. JSON lines: a key, with dots for nested objects; WebDataset: a "
+        "member suffix such as txt; Parquet: a column name",
     )
     documents: Literal["line", "blank_line", "file"] = identity(
         "line",
-        "end of a document of plain text: the end of its line, a blank line, or the end of the "
-        "file",
+        "boundaries of documents in plain text. line: each line is a document; blank_line: blank "
+        "lines separate documents; file: each file is a document",
     )
     part: tuple[Share, Share] = identity(
         (0.0, 1.0),
         "start and stop, as shares of each file's decompressed bytes: the corpus has the documents "
-        "that begin in between, or the lines if a file is a document. "
-        "[0, 0.9] and [0.9, 1] share no document and together have all",
+        "that begin between them, or the lines that do if each file is a document. "
+        "[0, 0.9] and [0.9, 1] have no document in common and together have all",
     )
 
     @property
@@ -110,13 +110,13 @@ class TextCorpusConfig(CorpusConfig):
         start, stop = self.part
         if start >= stop:
             raise ValueError(
-                f"part is {join_items(self.part)}: the first share must be the smaller"
+                f"part is {join_items(self.part)}: the first share must be smaller than the second"
             )
         if self.part != (0.0, 1.0) and self.files_format not in self.cut_formats:
             raise ValueError(
-                f"part is {join_items(self.part)} and the format {self.files_format}: only "
-                f"{' and '.join(self.cut_formats)} can be cut. Leave out part, or name separate "
-                "files for each use"
+                f"part is {join_items(self.part)} and the format is {self.files_format}: only "
+                f"{' and '.join(self.cut_formats)} can be cut. Remove part, or use separate files "
+                "for training and for each held-out set"
             )
         return self
 
@@ -157,13 +157,14 @@ class TextTokenizerConfig(TokenizerConfig):
     )
     training_pairs: int = identity(
         500_000,
-        "maximum documents to train a model on, a random part of the corpora; ignored with an "
-        "existing model",
+        "maximum number of documents, drawn at random from the corpora, to train a model on; "
+        "ignored with an existing model",
         gt=0,
     )
     training_megabytes: float = identity(
         100.0,
-        "maximum text to train a model on, line by line; ignored with an existing model",
+        "maximum megabytes of text to train a model on, cut into lines; ignored with an existing "
+        "model",
         gt=0,
     )
 
@@ -175,15 +176,17 @@ class TextTokenizerConfig(TokenizerConfig):
     def _segmentations_are_not_sampled(self) -> Self:
         if self.sampling.alpha:
             raise ValueError(
-                f"sampling.alpha is {self.sampling.alpha}: segmentations of documents are not "
-                "sampled. Leave it out"
+                f"sampling.alpha is {self.sampling.alpha}, but documents do not support subword "
+                "sampling: remove this setting"
             )
         return self
 
     @model_validator(mode="after")
     def _joint_is_not_set(self) -> Self:
         if not self.joint:
-            raise ValueError("joint is false, and documents have one field: leave it out")
+            raise ValueError(
+                "joint is false, but documents have only one tokenizer: remove this setting"
+            )
         return self
 
 

@@ -148,7 +148,8 @@ class HeldOutTexts:
         """Hash the examples.
 
         Args:
-            normalise: the Unicode normalisation form to apply first: that of the training texts.
+            normalise: the Unicode normalisation form to apply first, which must be the form of the
+                training texts.
         """
         self._hashes = frozenset(
             _hash([unicodedata.normalize(normalise, t) for t in texts] if normalise else texts)

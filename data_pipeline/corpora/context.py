@@ -1,14 +1,14 @@
 """Context: each sentence joined to the preceding sentences of its document.
 
-    lines of a document      what a model with one sentence of context reads
+    lines of a document      input of a model with one sentence of context
     A man is riding.         A man is riding.
     He is fast.              A man is riding. ␞ He is fast.
     His dog runs.            He is fast. ␞ His dog runs.
 
-An empty line or the end of a file ends a document. Only source sentences have context. The output
-is the translation of the last sentence alone ("2+1" of Tiedemann and Scherrer 2017, "Neural Machine
-Translation with Extended Context"). It is therefore used as it is, and each sentence is scored
-separately. The separator is a character that the tokenizer learns as a piece.
+An empty line or the end of a file ends a document. Only source sentences have context. The model
+outputs the translation of the last sentence alone ("2+1" of Tiedemann and Scherrer 2017, "Neural
+Machine Translation with Extended Context"). The output therefore needs no cutting, and each
+sentence is scored separately. The separator is a character that the tokenizer learns as a piece.
 """
 
 from collections import deque

@@ -34,7 +34,7 @@ from data_pipeline.storage.locations import (
 
 EXAMPLES_PER_CHUNK = 20_000
 # A held-out set stays in memory and is scored many times.
-_FEWER = "Give fewer examples: a part of them gives about the same scores"
+_FEWER = "Use fewer examples, which give about the same scores"
 HELD_OUT_EXAMPLES = Budget("examples in a held-out set", 2_000_000, _FEWER)
 HELD_OUT_CHARACTERS = Budget("characters in a held-out set", 400_000_000, _FEWER)
 

@@ -42,7 +42,7 @@ MAX_MEMBER_BYTES = MAX_DOCUMENT_BYTES
 SAMPLES = Budget(
     "samples in one archive",
     4_000_000,
-    "Split the archive into several; files may name them all, as {000..099}.tar",
+    "Split the archive into several, and list them in files, for example as {000..099}.tar",
 )
 SAMPLE_KEY_BYTES = 16
 _REMOVE = "Remove the sample, or correct columns in the recipe"
@@ -94,8 +94,8 @@ def check_alignment(readers: Sequence[LineReader]) -> None:
     for reader in readers:
         if not reader.has_text:
             raise CorpusError(
-                f"{reader.location} is empty: {counted(reader.lines, 'line')} and none with text, "
-                "at least one is needed. Give a file with one sentence per line."
+                f"{reader.location} has no text: it has {counted(reader.lines, 'line')}, and at "
+                "least one line must contain text. Give a file with one sentence per line."
             )
     first = readers[0]
     for other in readers[1:]:
@@ -183,8 +183,8 @@ def _read_by_registered(
         longest = max(map(len, example.texts))
         if longest > limit:
             raise CorpusError(
-                f"{place}: longer than {limit:,} characters, with {longest:,}. Split it, or remove "
-                "it."
+                f"{place}: expected at most {limit:,} characters, found {longest:,}. Split the "
+                f"{corpus.noun}, or remove it."
             )
         examples.append(example)
         size += sum(map(len, example.texts))
@@ -240,8 +240,8 @@ def _read_samples(stream: LocationStream, corpus: CorpusConfig) -> Iterator[Corp
                     f"{stream.location}, sample {key[:NAME_SHOWN]!r}: expected "
                     f"{join_items(sorted([*texts, *([score] if score else [])]))} once "
                     f"each and consecutively, found {join_items(sorted(data))}"
-                    f"{' for the second time' if digest in seen else ''}. Write the whole sample, "
-                    "or correct columns in the recipe."
+                    f"{' in a second sample with the same key' if digest in seen else ''}. Write "
+                    "the whole sample in one place, or correct columns in the recipe."
                 )
             seen.add(digest)
             SAMPLES.check(len(seen), error)
@@ -255,8 +255,8 @@ def _data_by_suffix(location: str, members: Iterator[TarMember]) -> dict[str, by
     for member in members:
         if member.suffix in data:
             raise CorpusError(
-                f"{location}, sample {member.key[:NAME_SHOWN]!r}: {member.suffix} occurs twice. "
-                "Keep one of them."
+                f"{location}, sample {member.key[:NAME_SHOWN]!r}: the member {member.suffix} "
+                "occurs twice. Remove one of the two."
             )
         data[member.suffix] = member.data
     return data

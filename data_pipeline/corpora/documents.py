@@ -49,7 +49,7 @@ class Documents:
 
     def place(self, number: int) -> str:
         first = self.lines.place(number if self.borders == "line" else 0)
-        return first if self.borders == "line" else f"{first} and after it"
+        return first if self.borders == "line" else f"{first} and following lines"
 
 
 def _paragraphs(lines: list[str]) -> Iterator[str]:
@@ -154,9 +154,9 @@ def _line_at(lines: ChunkLines, start: int) -> int:
 
 def _too_long(location: str, line: int) -> CorpusError:
     return CorpusError(
-        f"{location}, line {line:,}: a document that is longer than {MAX_DOCUMENT_BYTES:,} bytes "
-        "begins here, too much to hold in memory with its copies. Split it, or set documents to "
-        "line or blank_line."
+        f"{location}, line {line:,}: the document that begins here is longer than "
+        f"{MAX_DOCUMENT_BYTES:,} bytes, which is too much to hold in memory with its copies. Split "
+        "the document, or set documents to line or blank_line."
     )
 
 

@@ -9,7 +9,7 @@ Samples       UTF-8 files in a WebDataset tar, one example per sample
 ReadExamples  examples that a registered reader has read from a file
 WithTexts     another format's part whose examples all have additional texts, such as a label
 
-documents.py handles plain text, and tagged.py words with tags.
+documents.py handles plain text, and tagged.py handles words with tags.
 
 Lines end only at \\n. Sentences may contain other characters that Unicode calls line ends, and
 splitting there would shift the alignment of all following lines. A dataset stores one sentence per
@@ -312,7 +312,7 @@ def parse(chunk: Chunk, problem_of: ProblemOf | None = None) -> list[Example]:
 
 def bad_value(place: str, error: ValueError) -> CorpusError:
     """Return the error for an invalid example, with the remedy."""
-    return CorpusError(f"{place}: {error}. Correct it there, or columns in the recipe.")
+    return CorpusError(f"{place}: {error}. Correct the corpus, or columns in the recipe.")
 
 
 def document(text: str) -> str:

@@ -12,7 +12,7 @@ from data_pipeline.storage.budget import Budget
 JSON_VALUES = Budget(
     "values in a line of more than a million characters",
     2_000_000,
-    "Leave out values other than the text, or split the line",
+    "Remove all values except the text, or split the line",
 )
 JSON_COUNTED_FROM = 1_000_000  # characters; values in shorter lines are not counted
 _COUNTED_AT_ONCE = 1024 * 1024

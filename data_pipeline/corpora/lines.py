@@ -112,15 +112,15 @@ class LineReader:
 
     def _too_long(self, line: int) -> CorpusError:
         problem = (
-            f"{self.location}, line {line:,}: longer than {self._max_line_bytes:,} bytes after "
-            "decompression"
+            f"{self.location}, line {line:,}: the line is longer than {self._max_line_bytes:,} "
+            "bytes after decompression"
         )
         if self._max_line_bytes > MAX_LINE_BYTES:
             return CorpusError(
-                f"{problem}, too much to hold in memory with its copies. Split the document, or "
-                "remove the line."
+                f"{problem}, which is too much to hold in memory with its copies. Split the "
+                "document, or remove the line."
             )
         return CorpusError(
-            f"{problem}, too long for a sentence. Give a text file with a sentence or pair on each "
-            "line, or remove the line, from both sides if there are two files."
+            f"{problem}, which is too long for a sentence. Give a text file with a sentence or "
+            "pair on each line, or remove the line, from both sides if there are two files."
         )

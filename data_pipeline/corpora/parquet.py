@@ -28,7 +28,7 @@ from data_pipeline.errors import CorpusError
 from data_pipeline.storage.budget import Budget
 from foundation.wording import span
 
-_REMEDY = "Leave the file out, or write it again as plain text or JSON if you know its content"
+_REMEDY = "Remove the file, or write it again as plain text or JSON if you trust its content"
 # Decoding a page needs at most three times its size. Common writers make pages of about a megabyte.
 MEMORY_BYTES = 640 * 1024**2
 # Decoding takes less than a second for 100 MB of texts.
@@ -49,8 +49,8 @@ def read_parquet(stream: BinaryIO, corpus: CorpusConfig) -> Iterator[Example]:
     location = getattr(stream, "location", "the Parquet file")
     if find_spec("pyarrow") is None:
         raise CorpusError(
-            f"{location} is a Parquet file, and pyarrow, which is needed to read it, is not "
-            "installed. Install it with: pip install 'transloom[parquet]'."
+            f"{location} is a Parquet file, but pyarrow, which is needed to read it, is not "
+            "installed. Install pyarrow with: pip install 'transloom[parquet]'."
         )
     columns = ParquetColumns(
         texts=[str(column) for column in corpus.columns.texts],
@@ -109,12 +109,12 @@ def _decoded(
             decoder.stdout.close()
     if exit_code == -signal.SIGXCPU:
         raise CorpusError(
-            f"{location}: expected to decode it within {span(limits.cpu_seconds)} of processor "
-            f"time, and it takes longer. {_REMEDY}."
+            f"{location}: expected to decode the file within {span(limits.cpu_seconds)} of "
+            f"processor time, but decoding takes longer. {_REMEDY}."
         )
     if exit_code:
         raise CorpusError(
-            f"{location}: pyarrow crashed decoding it, with exit code {exit_code} and at most "
-            f"{limits.memory_bytes:,} bytes of memory. {_REMEDY}."
+            f"{location}: pyarrow crashed while decoding the file, with exit code {exit_code} and "
+            f"at most {limits.memory_bytes:,} bytes of memory. {_REMEDY}."
             + (f" Its output: {said}" if said else "")
         )

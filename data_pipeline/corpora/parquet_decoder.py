@@ -35,7 +35,7 @@ ENVIRONMENT = {"ARROW_DEFAULT_MEMORY_POOL": "system", "MALLOC_ARENA_MAX": "1"}
 ROWS_PER_BATCH = 256
 BATCH_BYTES = 16 * 1024**2
 SENT_CHARACTERS = 1024 * 1024
-BUFFER_BYTES = 1024 * 1024  # per column; without it, pyarrow reads all of a column's row group
+BUFFER_BYTES = 1024 * 1024  # per column; without a buffer, pyarrow reads a column's whole row group
 # The footer describes each column of each row group. pyarrow needs about 150 times its size in
 # memory.
 FOOTER = Budget(
@@ -61,7 +61,7 @@ class ParquetColumns:
 
 @dataclass(frozen=True)
 class DecoderLimits:
-    """Limits on a decoding process, in addition to its usage before it opens the file."""
+    """Memory and CPU time that a decoding process may use in addition to its usage at startup."""
 
     memory_bytes: int
     cpu_seconds: int
@@ -95,8 +95,8 @@ def main() -> None:
         except MemoryError:
             problem = (
                 f": expected at most {limits.memory_bytes:,} bytes of memory to decode the file, "
-                "and it needs more. Write it again with pages of a megabyte and smaller row "
-                "groups, or leave it out."
+                "but decoding needs more. Write the file again with pages of a megabyte and "
+                "smaller row groups, or remove it."
             )
             _send(pipe, {"problem": problem})
 
@@ -150,8 +150,8 @@ def _examples(file: BinaryIO, columns: ParquetColumns) -> Iterator[Example]:
         raise
     except (ArrowException, OSError, KeyError, ValueError) as error:
         raise CorpusError(
-            f" is not a complete Parquet file ({error}). Get it again, or correct format in the "
-            "recipe."
+            f" is not a complete Parquet file ({error}). Download the file again, or correct "
+            "format in the recipe."
         ) from error
 
 
@@ -208,5 +208,5 @@ def _example(row: dict[str, Any], columns: ParquetColumns, place: str) -> Exampl
         )
     except ValueError as error:
         raise CorpusError(
-            f"{place}: {error}. Correct it there, or columns in the recipe."
+            f"{place}: {error}. Correct the file, or columns in the recipe."
         ) from error

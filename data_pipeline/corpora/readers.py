@@ -10,8 +10,8 @@
 
 The stream has the decompressed content of a file, and can be read once from its beginning. `corpus`
 is the corpus in the recipe; its `columns` name the locations of the texts. The reader yields
-examples with one text per field, and raises CorpusError for invalid content. It runs in one
-process, while texts are cleaned and encoded in all processes.
+examples with one text per field, and raises CorpusError for invalid content. The reader runs in a
+single process, whereas cleaning and encoding use all processes.
 """
 
 from collections.abc import Callable, Iterable

@@ -42,7 +42,7 @@ class ConllSentences:
 
     def place(self, number: int) -> str:
         first = list(self._sentences())[number][0][0]
-        return f"{self._lines.place(first)} and after it"
+        return f"{self._lines.place(first)} and following lines"
 
     @property
     def _lines(self) -> ChunkLines:
@@ -75,7 +75,7 @@ class ConllSentences:
 
 @dataclass(frozen=True)
 class TaggedLines:
-    """JSON lines with a list of words and a list of equally many tags."""
+    """JSON lines with a list of words and a list of tags of the same length."""
 
     lines: ChunkLines
     words: Column

@@ -1,7 +1,8 @@
-"""Histograms of the lengths of a field's sequences, stored in the manifest and used to verify it.
+"""Histograms of the lengths of each field's sequences, which a manifest stores.
 
-Sentences are counted by their length. A document may have a million tokens, so documents are
-counted in bins of powers of two, along with the exact length of the longest.
+Verification compares the stored histograms with the shards. Sentences are counted by their length.
+A document may have a million tokens, so documents are counted in bins of powers of two, along with
+the exact length of the longest.
 """
 
 from collections.abc import Sequence
@@ -18,8 +19,8 @@ class Lengths:
     """Histogram of the lengths of sequences, in tokens.
 
     Attributes:
-        counts: for sentences, the numbers of those of length 0, 1, 2, …; for documents, the numbers
-            of those of length 0, 1, 2–3, 4–7, …
+        counts: for sentences, the number of sequences of each length 0, 1, 2, …; for documents, the
+            number of sequences in each bin of lengths 0, 1, 2–3, 4–7, …
         longest: the exact length of the longest sequence, or 0 if there is none.
     """
 
@@ -46,7 +47,7 @@ def count_lengths(field: FieldInfo, lengths: IdArray) -> Lengths:
 
 
 def add_lengths(field: FieldInfo, parts: Sequence[Lengths]) -> Lengths:
-    """Return the sum of a field's histograms, with as many bins as the longest of them."""
+    """Return the sum of a field's histograms, which has the bins of the longest histogram."""
     total = np.zeros(max((len(part.counts) for part in parts), default=0), dtype=np.int64)
     for part in parts:
         total[: len(part.counts)] += part.counts

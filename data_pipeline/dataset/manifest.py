@@ -10,9 +10,9 @@
 The manifest lists every other file with its sha256, so its own hash identifies the content of all
 files.
 
-A shard that is permanently lost is left out by a tombstone in a child manifest, which is otherwise
-unchanged. All other pairs keep their order and numbers. Removing the tombstone restores the parent
-manifest byte for byte.
+A tombstone in a child manifest excludes a permanently lost shard from training. Apart from its new
+tombstones, a child equals its parent. The pairs of the other shards therefore keep their order and
+their numbers, and removing the tombstones restores the parent manifest byte for byte.
 """
 
 import hashlib
@@ -63,24 +63,27 @@ class Manifest(ManifestHeader):
                     f"{shard.name} starts at pair {shard.first_pair}, expected {next_pair}"
                 )
             if not corpus <= shard.corpus < len(self.corpora):
-                raise ValueError(f"{shard.name} is of corpus {shard.corpus} after {corpus}")
+                raise ValueError(
+                    f"{shard.name} has corpus number {shard.corpus}, expected {corpus} to "
+                    f"{len(self.corpora) - 1}"
+                )
             corpus = shard.corpus
             next_pair += shard.pairs
             kept[corpus] += shard.pairs
         for info, pairs in zip(self.corpora, kept, strict=True):
             if info.kept != pairs:
                 raise ValueError(
-                    f"shards of {info.name} have {counted(pairs, 'pair')}, not {info.kept}"
+                    f"shards of {info.name} have {counted(pairs, 'pair')}, expected {info.kept}"
                 )
         names = {shard.name for shard in self.shards} if self.tombstones else set()
         for tombstone in self.tombstones:
             if tombstone.shard not in names:
-                raise ValueError(f"there is no shard {tombstone.shard} to leave out")
+                raise ValueError(f"a tombstone names {tombstone.shard}, which is not a shard")
         return self
 
     @model_validator(mode="after")
     def _fields_agree(self) -> Self:
-        """Check that every mapping by field has all fields, and that `lengths` counts all pairs."""
+        """Check the keys of all mappings by field, the lengths, and the special ids."""
         names = [field.name for field in self.fields]
         told_by_field: list[tuple[str, Mapping[str, Any]]] = [
             ("tokenizers", self.tokenizers),
@@ -132,9 +135,9 @@ class Manifest(ManifestHeader):
             found_format = content.get("format") if isinstance(content, dict) else None
             if found_format != FORMAT:
                 raise DatasetError(
-                    f"{store.location} has a manifest of format {found_format!r:.80}, and this "
-                    f"version reads {FORMAT!r}. Read it with the version that wrote it, or "
-                    "prepare the dataset again with --overwrite."
+                    f"{store.location} has a manifest of format {found_format!r:.80}, but this "
+                    f"version reads {FORMAT!r}. Use the version of transloom that wrote the "
+                    "dataset, or prepare the dataset again with --overwrite."
                 )
             manifest = cls.model_validate(content)
         except ValueError as error:
@@ -194,7 +197,8 @@ def archived_name(identity: str) -> str:
 def _read_again(store: DatasetStore, identity: str) -> bytes:
     """Read the manifest with this identity, after the first attempt has returned another one.
 
-    Either a child has replaced it, and it has an archived name, or the transfer was corrupted.
+    Either a child manifest has replaced the expected one, which then has an archived name, or the
+    transfer was corrupted.
     """
     if store.holds(archived_name(identity), identity):
         return store.read(archived_name(identity), identity)
@@ -246,4 +250,4 @@ def _check_lengths(
             f"{len(counts)} bins of powers of two"
         )
     if sum(counts) != pairs:
-        raise ValueError(f"lengths.{field.name} has {sum(counts)} examples, the corpora {pairs}")
+        raise ValueError(f"lengths.{field.name} has {sum(counts)} examples, expected {pairs}")

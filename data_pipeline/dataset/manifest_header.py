@@ -65,7 +65,7 @@ class ManifestHeader(FileModel):
 
     @property
     def pairs(self) -> int:
-        """Number of pairs of all corpora, those of left-out shards included."""
+        """Number of pairs of all corpora, including the pairs of excluded shards."""
         return sum(corpus.kept for corpus in self.corpora)
 
     @property
@@ -89,9 +89,9 @@ class ManifestHeader(FileModel):
         return frozenset(tombstone.shard for tombstone in self.tombstones)
 
     def left_out_since(self, identity: str) -> frozenset[str]:
-        """Return the names of the shards left out since the parent manifest with this identity.
+        """Return the names of the shards excluded since the parent manifest with this identity.
 
-        Empty if no parent has this identity.
+        The set is empty if no parent has this identity.
         """
         since = [tombstone.parent for tombstone in self.tombstones]
         start = since.index(identity) if identity in since else len(since)

@@ -17,20 +17,20 @@ RelativeName = Annotated[
 
 
 class FieldInfo(FileModel):
-    """Field of a dataset: a kind of sequence that every example has, such as its source."""
+    """Field of a dataset: a kind of sequence that every example has, such as a source sentence."""
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
     role: str  # role in the task: source, target, document, label, tags
     language: str
-    # Labels of a field that is not text. Its ids are the numbers of labels, from 1; 0 means no
-    # label.
+    # Labels, for a field that is not text. The field's ids are the numbers of its labels, from 1; 0
+    # means no label.
     labels: Annotated[tuple[str, ...], Field(fail_fast=True)] = Field(
         default=(), exclude_if=lambda labels: not labels
     )
 
     @property
     def is_document(self) -> bool:
-        """True if its texts may contain line ends."""
+        """True if the field's texts may contain line ends."""
         return self.role == "document"
 
     @property
@@ -99,7 +99,7 @@ class CorpusInfo(FileModel):
 
 
 class Tombstone(FileModel):
-    """Shard that is left out; it keeps its position in the order, and its pairs their numbers."""
+    """Shard that is excluded from training; the numbers of all shards and pairs stay unchanged."""
 
     shard: RelativeName
     reason: str

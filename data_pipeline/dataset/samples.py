@@ -34,7 +34,7 @@ _LOADING = threading.Lock()
 
 
 def write_samples(samples: Iterable[tuple[str, Sample]]) -> bytes:
-    """Return the bytes of a tar archive of samples, given by key, without times or users."""
+    """Return the bytes of a tar archive of (key, sample) pairs, without times or users."""
     buffer = io.BytesIO()
     writer = _library().TarWriter(
         buffer, user="", group="", mode=0o644, mtime=0, compress=False, encoder=False

@@ -1,6 +1,6 @@
 """Rules for the sequences of a shard, so that no invalid id reaches a network.
 
-The manifest only guarantees a shard's bytes. The program that wrote both may have written ids
+The manifest only guarantees a shard's bytes. The program that wrote the shard may have written ids
 outside the vocabulary, or padding. Training would then fail later with a misleading error, or learn
 nothing.
 """

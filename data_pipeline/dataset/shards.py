@@ -180,7 +180,7 @@ def _check_block(file: str, block: ShardBlock) -> None:
                 file, f"at least 1 token in each sequence of {block.key}.{field}", "0 tokens"
             )
     for field, text in block.texts.items():
-        # several times faster than text.count if lines are short
+        # Counting in numpy is several times faster than text.count if lines are short.
         lines = int(np.count_nonzero(np.frombuffer(text, np.uint8) == ord("\n")))
         if lines != block.pairs or text[-1:] != (b"\n" if lines else b""):
             raise DatasetFileError(

@@ -4,10 +4,11 @@
      never changes, because it depends on no random module, set order or platform.
   2. Sentences with a combination of words listed by `withheld_combinations` are kept out of the
      training set.
-  3. A hash of the French sentence orders the others and assigns them to the sets.
+  3. A hash of the French sentence orders all other sentences and assigns them to the sets.
 
 `generate("train" | "validation" | "test")` returns the (French, English) pairs of a set. No
-sentence of either language is in two sets, and each has one translation in the whole phrase book.
+sentence of either language is in two sets, and each sentence has one translation in the whole
+phrase book.
 
 Half of the test set are sentences whose combinations of words occur in other sentences of the
 training set. The other half are sentences with a withheld combination: for example, Marie never
@@ -66,7 +67,7 @@ def generate(split: str) -> list[Pair]:
     """
     if split not in SPLITS:
         raise CorpusError(
-            f"The built-in phrase book has no part named '{split}'. Its parts are: "
+            f"The built-in phrase book has no part named '{split}'. Name one of its parts: "
             f"{', '.join(SPLITS)}."
         )
     return list(_book()[split])

@@ -1,8 +1,8 @@
 """Sentence kinds of the built-in phrase book, one function each.
 
 A function draws words from the tables of words.py and returns a pair (French, English), or None if
-the drawn words do not fit together. Its name is part of the keys from which its sentences are
-drawn, so a new name would give other sentences.
+the drawn words do not fit together. The function's name is part of the keys from which its
+sentences are drawn, so a new name would give other sentences.
 """
 
 from collections.abc import Callable

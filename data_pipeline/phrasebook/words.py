@@ -62,8 +62,8 @@ NOUNS: tuple[Noun, ...] = parse_nouns("""
     human = enfant m child:children, garçon m boy, homme m man:men, femme f woman:women
 """)
 
-# French masculine and feminine singular, English. `before` marks adjectives that precede the noun;
-# the form before a masculine noun with a vowel (un bel oiseau) may follow it.
+# French masculine and feminine singular, English. `before` marks adjectives that precede the noun.
+# After `before`, there may be the form for masculine nouns that begin with a vowel (un bel oiseau).
 COLOURS: tuple[Adjective, ...] = parse_adjectives("""
     rouge rouge red, vert verte green, bleu bleue blue, noir noire black, blanc blanche white,
     jaune jaune yellow, gris grise grey, brun brune brown, rose rose pink

@@ -1,4 +1,4 @@
-"""Writers of a dataset's files other than shards; they return the manifest's records of them."""
+"""Writers of a dataset's files other than shards; they return manifest records of the files."""
 
 import json
 from collections.abc import Sequence
@@ -60,7 +60,7 @@ def read_heldout(data: DataConfig) -> dict[str, WholeText]:
 
 
 def with_context(texts: dict[str, WholeText], data: DataConfig) -> dict[str, WholeText]:
-    """Return held-out texts, with the context that the recipe requires in the first field."""
+    """Return the held-out texts, with the recipe's context sentences added to their first field."""
     if not data.sentences_before:
         return texts
     return {use: _in_context(text, data.sentences_before) for use, text in texts.items()}
@@ -131,7 +131,7 @@ def _write_fields(
 
 
 def write_cleaning_report(folder: Path, corpora: Sequence[IngestedCorpus]) -> FileInfo:
-    """Write a report of the dropped examples: number and earliest ones, by corpus and reason."""
+    """Write the number of dropped examples and the earliest ones, by corpus and reason."""
     content = {
         corpus.name: corpus.dropped.to_json(corpus.config.noun, corpus.config.columns.labels)
         for corpus in corpora

@@ -1,10 +1,10 @@
-"""Decision of `transloom prepare` about an existing dataset.
+"""Decision of `transloom prepare` to keep, replace or refuse an existing dataset.
 
-It depends on the settings, the text and the state of the dataset:
+The decision depends on the settings, the text and the state of the dataset:
 
-    prepared from other settings or text ──▶ an error
-    prepared from the same, and intact   ──▶ kept
-    prepared from the same, but damaged  ──▶ prepared again, or an error if that would lose files
+    prepared from other settings or text     ──▶ refused with an error
+    from the same settings and text, intact  ──▶ kept
+    from the same settings and text, damaged ──▶ prepared again, or refused if files would be lost
 """
 
 from pathlib import Path
@@ -23,7 +23,7 @@ from foundation.untrusted_text import logger_of
 
 logger = logger_of(__name__)
 
-# Bytes that one process can handle in the time that starting others takes.
+# Bytes of text that one process can handle in the time that starting more processes takes.
 BYTES_OF_ONE_PROCESS = 4_000_000
 
 
@@ -57,9 +57,9 @@ def reuse_if_intact(
 def _refuse(dataset: Path, differences: list[str]) -> None:
     if differences:
         raise DatasetError(
-            f"The dataset {dataset} was prepared from something else: {'; '.join(differences)}. "
-            "Name another folder with data.dataset, or replace this one with --overwrite; runs "
-            "that were trained on it can then no longer be resumed."
+            f"The dataset {dataset} was prepared from other settings or text: "
+            f"{'; '.join(differences)}. Name another folder with data.dataset, or replace this "
+            "dataset with --overwrite; runs that were trained on it can then no longer be resumed."
         )
 
 
@@ -108,12 +108,12 @@ def _refuse_to_repair(dataset: Path, manifest: Manifest, problems: list[FileProb
         )
     strange = unknown_files(dataset, manifest)
     if manifest.tombstones or strange:
-        also = f"files that do not belong to it: {', '.join(strange[:5])}" if strange else ""
+        also = f"unknown files: {', '.join(strange[:5])}" if strange else ""
         quarantined = f"the quarantined shards {', '.join(sorted(manifest.left_out))}"
         raise DatasetError(
             f"The dataset {dataset} is damaged ({problems[0].file}: expected "
             f"{problems[0].expected}, found {problems[0].found}) and has "
-            f"{quarantined if manifest.tombstones else also}, which would be lost if it were made "
-            "again. Restore the damaged files from a copy, move the other files away, or replace "
-            "the dataset with --overwrite."
+            f"{quarantined if manifest.tombstones else also}, which would be lost if the dataset "
+            "were prepared again. Restore the damaged files from a copy, move the unknown files "
+            "away, or replace the dataset with --overwrite."
         )

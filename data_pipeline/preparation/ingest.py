@@ -45,7 +45,7 @@ class _CleanJob:
     settings: DataSettings  # must come first: unpickling it loads the chunk's classes
     corpus: int
     heldout: HeldOutTexts
-    before: Chunk | None  # the previous chunk, if this one needs its last sentences
+    before: Chunk | None  # the previous chunk, if its last sentences are context for this chunk
     chunk: Chunk
 
 
@@ -111,7 +111,7 @@ def _clean(job: _CleanJob) -> _CleanedChunk:
 def _in_context(
     job: _CleanJob, examples: Sequence[Example], kept: list[KeptExample]
 ) -> list[KeptExample]:
-    """Return the kept examples with their preceding sentences, which include dropped ones."""
+    """Return the kept examples with their context, which may include dropped sentences."""
     data = job.settings.data
     earlier = parse(job.before)[-data.sentences_before :] if job.before else []
     form = data.cleaning.normalise

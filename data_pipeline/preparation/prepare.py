@@ -50,7 +50,6 @@ from data_pipeline.storage.locations import cache_folder
 from data_pipeline.storage.store import MANIFEST_NAME, open_store
 from data_pipeline.tokenizers.tokenizer import Tokenizer
 from foundation.process_pool import ProcessPool, enough_processes, process_pool
-from foundation.wording import counted
 
 
 def prepare(
@@ -62,12 +61,12 @@ def prepare(
 ) -> Manifest:
     """Prepare the dataset that `settings.data` describes and return its manifest.
 
-    An existing dataset is kept if it is intact and was prepared from the same settings and text. If
-    it is damaged, it is prepared again. If it was prepared from other settings or text, it is
-    refused. It stays in place until the new one is complete.
+    An existing dataset is kept if it is intact and was prepared from the same settings and text. A
+    damaged dataset is prepared again. A dataset prepared from other settings or text is refused. A
+    dataset to be replaced stays in place until the new one is complete.
 
     Args:
-        overwrite: whether to replace an existing dataset, whatever it was prepared from.
+        overwrite: whether to replace an existing dataset even if it would be kept or refused.
         processes: number of processes. None means one per core, or a single one if there is little
             text.
 
@@ -79,8 +78,9 @@ def prepare(
     data = settings.data
     if "://" in data.dataset:
         raise DatasetError(
-            f"A dataset is prepared in a local folder, and data.dataset is {data.dataset}. Prepare "
-            "it with data.dataset=FOLDER, copy the folder there, then train with the URL."
+            f"data.dataset is {data.dataset}, but a dataset can only be prepared in a local "
+            "folder. Prepare it with data.dataset=FOLDER, copy the folder to the URL, then train "
+            "with the URL."
         )
     dataset = Path(data.dataset).expanduser().resolve()
     clear_leftovers(dataset)
@@ -90,7 +90,7 @@ def prepare(
         if existing is not None:
             return existing
 
-    given = given_tokenizers(settings)  # any error is raised before hours of reading
+    given = given_tokenizers(settings)  # checked first, before hours of reading
     try:
         with work_folder(dataset) as work:
             readers = _open_readers(data, report)
@@ -101,9 +101,9 @@ def prepare(
             publish(work / "new", dataset, work / "old", standing)
     except OSError as error:
         raise DatasetError(
-            f"The dataset {dataset} cannot be prepared ({error}). Give the folder {dataset.parent} "
-            "disk space for three times the text, and write permission, or name another with "
-            "data.dataset."
+            f"The dataset {dataset} cannot be prepared ({error}). Make sure that the folder "
+            f"{dataset.parent} is writable and has disk space for three times the text, or name "
+            "another folder with data.dataset."
         ) from error
     return Manifest.load(open_store(dataset))
 
@@ -136,7 +136,7 @@ class _Preparation:
             folder.mkdir()
         texts = with_context(read_heldout(settings.data), settings.data)
         heldout = write_heldout(new, settings.data, self._fields, texts)
-        if self._given:  # any error is raised before hours of reading
+        if self._given:  # checked first, before hours of reading
             self._check_lengths(texts, self._given)
         corpora = self._ingest(texts)
         self._report(PrepareProgress("train tokenizer", 0, 1))
@@ -256,6 +256,7 @@ def _require_some(corpus: IngestedCorpus, left: int, data: DataConfig) -> None:
             if name.startswith("max_") and name != "max_heldout_length"
         ]
         raise CorpusError(
-            f"None of {counted(corpus.read, corpus.config.noun)} of {corpus.name} is left: dropped "
-            f"{dropped}. Loosen {' or '.join(['data.cleaning', *limits])}, or give other text."
+            f"No {corpus.config.noun} of the corpus {corpus.name} is left: read {corpus.read:,}, "
+            f"dropped {dropped}. Relax {' or '.join(['data.cleaning', *limits])}, or give other "
+            "text."
         )

@@ -1,11 +1,11 @@
-"""Atomic publication: a dataset folder appears complete, in one instant, or not at all.
+"""Atomic publication of a dataset folder, which appears complete or not at all.
 
     .NAME.prepare-HOST-PID/new   is written and synced, then renamed to NAME
     .NAME.prepare-HOST-PID/old   is the replaced dataset, until the work folder is removed
 
-A killed process leaves its work folder behind. No reader mistakes it for a dataset, and the next
-preparation on the same host removes it. No lock is used, because locks on folders fail on network
-disks.
+A killed process leaves its work folder behind. No reader mistakes this folder for a dataset, and
+the next preparation on the same host removes it. No lock is used, because locks on folders fail on
+network disks.
 """
 
 import hashlib
@@ -120,9 +120,9 @@ def publish(new: Path, dataset: Path, old: Path, expected: str | None) -> None:
         sync_to_disk(Path(folder))
     if check_replaceable(dataset) != expected:
         raise DatasetError(
-            f"Another preparation has made {dataset} meanwhile. Nothing was changed there. Run the "
-            "command again: it keeps that dataset if it matches the recipe, and reports the "
-            "differences if not."
+            f"Another process has changed the dataset {dataset} during this preparation. Nothing "
+            "was changed there. Run the command again: it keeps that dataset if it matches the "
+            "recipe, and otherwise reports the differences."
         )
     if dataset.exists():
         dataset.rename(old)

@@ -38,7 +38,9 @@ def quarantine(dataset: Path, shards: Sequence[str], reason: str) -> Manifest:
                 f"such as {manifest.shards[0].name}."
             )
         if name in manifest.left_out:
-            raise DatasetError(f"{name} of {dataset} is already quarantined.")
+            raise DatasetError(
+                f"{name} of {dataset} is already quarantined. Remove it from the command."
+            )
     write_atomically(
         dataset / archived_name(manifest.identity), (dataset / MANIFEST_NAME).read_bytes()
     )

@@ -1,7 +1,7 @@
-"""Tokenizers of a dataset: given, or trained on a random part of the cleaned text.
+"""Tokenizers of a dataset: existing ones, or ones trained on a random part of the cleaned text.
 
-The text is already shuffled, so the first examples of each corpus are a fair sample of it. Training
-has several copies of the sample in memory, so it runs in a separate process if there is a pool.
+The text is already shuffled, so the first examples of each corpus are a fair sample. Training has
+several copies of the sample in memory, so it runs in a separate process if there is a pool.
 Sentences are used without their context, because the context's sentences are examples themselves.
 For training, a document is cut into its lines, each with its line end, and long lines are cut
 again: training on long texts is slow and gives no better model.
@@ -33,7 +33,7 @@ from foundation.process_pool import ProcessPool
 
 LINE_CHARACTERS = 4096  # maximum length of a text that a model is trained on
 TRAINING_CHARACTERS = Budget(
-    "characters that a tokenizer is trained on", 4 * 1024**3, "Lower tokenizer.training_pairs"
+    "characters of training text", 4 * 1024**3, "Lower tokenizer.training_pairs"
 )
 
 
@@ -42,7 +42,7 @@ class _Sample(NamedTuple):
 
     partitions: list[Path]
     examples: int  # maximum number of examples
-    bytes: int | None  # maximum size of the examples, of which at least one is used
+    bytes: int | None  # maximum bytes of the examples, or None; at least one is used
 
 
 @dataclass(frozen=True)
@@ -87,8 +87,8 @@ def _require_separator(tokenizer: Tokenizer) -> None:
     if tokenizer.unk_id in tokenizer.encode([SEPARATOR])[0]:
         raise TokenizerError(
             f"{tokenizer.name} has no piece for {SEPARATOR}, which data.context_sentences puts "
-            "between sentences. Leave out tokenizer.model to train one, or train the model on "
-            f"text that contains {SEPARATOR}."
+            "between sentences. Remove tokenizer.model to train a tokenizer, or train the model "
+            f"on text that contains {SEPARATOR}."
         )
 
 
@@ -155,7 +155,7 @@ def _train(job: _TrainingJob) -> dict[str, bytes]:
         rows.append(row)
         characters += sum(map(len, row.texts))
         TRAINING_CHARACTERS.check(
-            characters, lambda problem: TokenizerError(f"The text for a tokenizer: {problem}.")
+            characters, lambda problem: TokenizerError(f"A tokenizer cannot be trained: {problem}.")
         )
     texts = {
         field.name: list(_training_texts(field, (row.texts[number] for row in rows)))

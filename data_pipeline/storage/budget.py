@@ -4,9 +4,9 @@
     ...
     MEMBERS.check(count, lambda problem: TarContentError(archive, member, problem))
 
-Each budget is defined next to the code that counts what it limits. Real data stays far below the
-limits. Input that exceeds one is a decompression bomb, has false headers, or is another kind of
-file.
+Each budget is defined next to the code that counts the limited quantity. Real data stays far below
+the limits. Input that exceeds a limit is a decompression bomb, has false headers, or is another
+kind of file.
 """
 
 from collections.abc import Callable

@@ -45,7 +45,7 @@ def decompressed(location: str, file: BinaryIO) -> tuple[str, BinaryIO]:
     for known, (name, remedy) in REFUSED.items():
         if magic.startswith(known):
             raise CorpusError(
-                f"{location} is a {name} file, expected plain, gz, xz or zst. {remedy}."
+                f"{location} is a {name} file, expected a plain, gz, xz or zst file. {remedy}."
             )
     return PLAIN, file
 
@@ -94,14 +94,14 @@ class _FrameReader(io.RawIOBase):
             elif self._decompressor.needs_input:
                 compressed = self._next_bytes()
                 if not compressed:
-                    raise EOFError("it ends too early")
+                    raise EOFError("the file ends too early")
             data = self._decompressor.decompress(compressed, len(buffer))
             if data:
                 buffer[: len(data)] = data
                 return len(data)
 
     def _next_bytes(self) -> bytes:
-        """Return the decompressor's next input: little for a new frame, which may be short."""
+        """Return the decompressor's next input, which is small at the beginning of a frame."""
         if self._position == len(self._block):
             self._block, self._position = self._file.read(BLOCK_BYTES), 0
         stop = self._position + self._feed_bytes

@@ -46,7 +46,7 @@ PHRASEBOOK = {
 EXPANSION = Budget(
     "bytes of content for each byte of a compressed file",
     200,
-    "Leave it out, or decompress it if you know its content: plain files have no such limit",
+    "Remove the file, or decompress it if you trust its content: plain files have no such limit",
 )
 EXPANSION_FREE_BYTES = 1024**3
 LEFTOVER_SECONDS = 24 * 3600  # no download is still in progress after this time
@@ -155,12 +155,12 @@ class LocationStream(io.BufferedIOBase):
             if "memory" in str(error).lower():
                 raise CorpusError(
                     f"Decompressing {self.location} needs more memory than xz -9 or zstd --ultra "
-                    f"-22 do ({error}; at most {XZ_MEMORY_BYTES:,} bytes). Leave it out, or "
-                    "decompress it if you know its content."
+                    f"-22 do ({error}; at most {XZ_MEMORY_BYTES:,} bytes). Remove the file, or "
+                    "decompress it if you trust its content."
                 ) from error
             raise CorpusError(
                 f"{self.location} is a damaged {self._compression} file of {self.total_bytes:,} "
-                f"bytes ({error}). Get it again.{self._discard_copy()}"
+                f"bytes ({error}). Download the file again.{self._discard_copy()}"
             ) from error
         except OSError as error:
             raise _unreadable(self.location, None, error) from error
@@ -181,7 +181,7 @@ class LocationStream(io.BufferedIOBase):
             pass
         if sha256 is not None and self.sha256 != sha256:
             raise CorpusError(
-                f"{self.location} has the wrong content: the recipe has sha256 {sha256}, and the "
+                f"{self.location} has the wrong content: the recipe has sha256 {sha256}, but the "
                 f"file ({self.total_bytes:,} bytes, hashed after decompression) has "
                 f"{self.sha256}. Get the file for which the recipe was written, or correct the "
                 "hash."
@@ -200,13 +200,13 @@ class LocationStream(io.BufferedIOBase):
         if self._copy is None:
             return ""
         self._copy.unlink(missing_ok=True)
-        return f" Its copy {self._copy} was removed: the next attempt downloads it again."
+        return f" The cached copy {self._copy} was removed, so the next attempt downloads it again."
 
 
 def _builtin_text(location: str) -> bytes:
     if location not in PHRASEBOOK:
         raise CorpusError(
-            f"There is no built-in corpus {location}. The built-in corpora are: "
+            f"There is no built-in corpus {location}. Name one of the built-in corpora: "
             f"{', '.join(PHRASEBOOK)}."
         )
     split, column = PHRASEBOOK[location]
@@ -232,7 +232,7 @@ def _find_in_mirror(location: str, mirror: Path) -> Path:
     if Path(name).name != name or path_escape(name):
         raise LocationError(
             f"{location} ends with the name {name!r}, which leads out of data.mirror, the folder "
-            f"{mirror}: correct the location; the mirror's file must have its base name."
+            f"{mirror}. Correct the location, which must end with the name of the mirror's file."
         )
     if Path(name).suffix in COMPRESSIONS:
         plain = Path(name).stem
@@ -240,8 +240,8 @@ def _find_in_mirror(location: str, mirror: Path) -> Path:
         if (mirror / candidate).is_file():
             return mirror / candidate
     raise CorpusError(
-        f"The mirror {mirror} has neither {plain} nor {plain}{{{','.join(COMPRESSIONS)}}}, the "
-        f"file of {location}. Put the file there, or leave out data.mirror to read from the "
+        f"The mirror {mirror} has neither {plain} nor {plain}{{{','.join(COMPRESSIONS)}}} as a "
+        f"copy of {location}. Put the file there, or remove data.mirror to read from the "
         "location itself."
     )
 
@@ -271,8 +271,9 @@ def _fill_cache(url: str, sha256: str, path: Path) -> None:
             new.replace(path)
     except OSError as error:
         raise CorpusError(
-            f"The copy of {url} cannot be written to {path.parent} ({error}). Give the folder disk "
-            "space and write permission, or name another with data.cache=FOLDER."
+            f"The copy of {url} cannot be written to {path.parent} ({error}). Make sure that the "
+            "folder is writable and has disk space, or name another folder with "
+            "data.cache=FOLDER."
         ) from error
 
 

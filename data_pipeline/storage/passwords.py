@@ -44,7 +44,7 @@ class SameOriginPassword:
 def check_netrc() -> None:
     """Check that the netrc file can be read: the one that NETRC names, or else ~/.netrc.
 
-    If a word of the file is invalid, aiohttp would log it, although it may be a password, and
+    Without this check, aiohttp would log an invalid word of the file, which may be a password, and
     continue without a password.
 
     Raises:

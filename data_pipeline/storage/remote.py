@@ -60,7 +60,7 @@ def file_system(
             "timeout": timeout,
             "trust_env": True,  # for proxies and the netrc file
             "middlewares": (SameOriginPassword(origin_of(url)),),
-            # Without these two options, a body of some kilobytes may become gigabytes at once.
+            # Without these two options, a body of some kilobytes may expand to gigabytes in memory.
             "headers": {"Accept-Encoding": "identity"},
             "auto_decompress": False,
         }
@@ -137,7 +137,7 @@ def error_reason(error: BaseException) -> str:
 
 
 def wait_before_retry(delay_seconds: float, what: str, reason: object) -> None:
-    """Sleep for the delay with random jitter, so that workers do not all retry at once."""
+    """Sleep for the delay with random jitter, so that workers do not retry simultaneously."""
     wait_seconds = delay_seconds * _jitter.uniform(0.5, 1.5)
     said = without_credentials(f"Retrying {what} in {wait_seconds:.1f} s: {reason}")
     logger.warning("%s", said)

@@ -78,7 +78,7 @@ class ShardCache:
             self._warn_once(error)
 
     def _evict(self, sha256: str, size: int) -> None:
-        """Evict files until a file of `size` bytes fits; a copy that it replaces does not count."""
+        """Evict files until a file of `size` bytes fits; ignore a copy that the file replaces."""
         now = time.time()
         copies: list[tuple[int, int, Path]] = []
         for path in self.folder.iterdir():

@@ -192,7 +192,7 @@ class TarReader:
         given = {keyword: records[keyword] for keyword in (b"path", b"size") if keyword in records}
         if given and kind == _PAX_GLOBAL:
             raise self._error(
-                f"expected no path or size for all members, found {str(given)[:NAME_SHOWN]}"
+                f"expected a global header without path and size, found {str(given)[:NAME_SHOWN]}"
             )
         if not re.fullmatch(rb"\d{1,20}", given.get(b"size", b"0")):
             raise self._error(f"expected a size in digits, found {given[b'size'][:40]!r}")

@@ -62,7 +62,7 @@ class CausalLanguageModelData(DataTask):
         return {EMPTY: lengths[TEXT] <= 2}  # BOS and EOS
 
     def check(self, manifest: Manifest, settings: DataSettings) -> None:
-        """Accept every dataset: any document can be cut to any context."""
+        """Accept every dataset, because any document can be cut to any context length."""
 
     def plan(
         self, fields: Mapping[str, FieldArrays], settings: DataSettings, epoch: int, window: int

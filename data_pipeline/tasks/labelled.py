@@ -1,4 +1,4 @@
-"""Common base of classifying texts and classifying words.
+"""Common base of text classification and word classification.
 
 A text is stored as BOS, its tokens, EOS, as for a masked language model. Its labels are stored in a
 separate field, as numbers from 1. A micro-batch has the tokens in TEXT and a target for each token
@@ -71,8 +71,8 @@ class LabelledData(MaskedLanguageModelData):
         assert isinstance(data, LabelsDataConfig)
         if found != data.labels:
             raise BatchingError(
-                f"The dataset has the labels {join_items(found)}, and data.labels are "
-                f"{join_items(data.labels)}. Prepare it again, or correct data.labels."
+                f"The dataset has the labels {join_items(found)}, but data.labels has "
+                f"{join_items(data.labels)}. Prepare the dataset again, or correct data.labels."
             )
 
     def realise(

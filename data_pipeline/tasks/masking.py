@@ -36,7 +36,7 @@ _WORD = "▁"  # prefix of a word's first piece
 
 
 class MaskingSeeds(Protocol):
-    """Function that returns a seed for each example, [examples], for a use in `random_keys`."""
+    """Function that returns a seed for each example, [examples], given a use from `random_keys`."""
 
     def __call__(self, use: int) -> UInt64Array: ...
 

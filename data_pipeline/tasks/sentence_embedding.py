@@ -1,11 +1,11 @@
-"""Sentence embeddings: pairs with the same meaning, in micro-batches of equally many pairs.
+"""Sentence embeddings: pairs with the same meaning, the same number of them in every micro-batch.
 
     src   BOS  A  man  rides  a  bike  EOS       one row
     tgt   BOS  Ein  Mann  fährt  Rad  EOS        one row; targets of other pairs are negatives
 
 A sentence is compared only with the sentences of its micro-batch. Every micro-batch therefore has
-the same number of pairs, for any number of ranks. Each pass omits the remainder of a window, which
-consists of different pairs in each pass. Held-out sets are cut into groups of GROUP pairs, in their
+the same number of pairs, for any number of ranks. Each pass omits the remaining pairs of a window,
+which are different pairs in each pass. Held-out sets are cut into groups of GROUP pairs, in their
 order.
 """
 
@@ -67,14 +67,14 @@ class SentenceEmbeddingData(TranslationData):
         if of_window < pairs:
             raise BatchingError(
                 f"An epoch has {counted(mixture.windows_per_epoch, 'window')} of about "
-                f"{counted(of_window, 'pair')}, too few for a micro-batch of {pairs:,}. Lower "
-                "batching.pairs_per_micro_batch, or raise batching.window_shards."
+                f"{counted(of_window, 'pair')}, which is too few for a micro-batch of {pairs:,}. "
+                "Lower batching.pairs_per_micro_batch, or raise batching.window_shards."
             )
         if pairs * longest > budget:
             raise BatchingError(
-                f"One side of {counted(pairs, 'pair')} of up to {longest} tokens may take "
-                f"{pairs * longest:,} tokens, and a micro-batch may have {budget:,}. Raise "
-                "batching.max_tokens_per_micro_batch to that, or lower "
+                f"One side of {counted(pairs, 'pair')} of up to {longest} tokens may have "
+                f"{pairs * longest:,} tokens, but a micro-batch may have at most {budget:,}. Raise "
+                f"batching.max_tokens_per_micro_batch to {pairs * longest}, or lower "
                 "batching.pairs_per_micro_batch."
             )
 
@@ -85,7 +85,7 @@ class SentenceEmbeddingData(TranslationData):
         return plan_equal_numbers(lengths_of(fields), pairs, settings.seed, epoch, window)
 
     def heldout_limits(self, data: DataConfig) -> dict[str, int]:
-        """Return no limits, because long held-out sentences are cut like any embedded sentence."""
+        """Return no limits, because long held-out sentences are cut like any sentence to embed."""
         return {}
 
     def heldout_micro_batches(

@@ -83,9 +83,9 @@ class TranslationLanguageModelData(PairsData):
         if whole > context_length:
             raise BatchingError(
                 f"A pair may have {longest[SOURCE]} and {longest[TARGET]} tokens, {whole} with BOS "
-                f"before each side, and batching.context_length is {context_length}: pairs are "
-                f"never cut. Raise it to {whole} or more, or lower data.max_source_length and "
-                "data.max_target_length and prepare again."
+                f"before each side, but batching.context_length is {context_length} and pairs are "
+                f"never cut. Raise batching.context_length to {whole} or more, or lower "
+                "data.max_source_length and data.max_target_length and prepare again."
             )
 
     def plan(

@@ -86,8 +86,8 @@ def plan_heldout(
     order = sort_by_length(lengths)
     longest = longest_field(lengths[order])
     if budget_of_squares is not None:
-        # Replace lengths by longer ones, for which `budget` allows as many rows as
-        # `budget_of_squares` does for the real lengths.
+        # Replace each length by a longer one, for which `budget` allows exactly the number of rows
+        # that `budget_of_squares` allows for the real length.
         longest = np.maximum(longest, -(-(longest**2) * budget // budget_of_squares))
     return WindowPlan(order, cut(longest, budget))
 
@@ -117,10 +117,10 @@ class TranslationData(PairsData):
     def widest(self, manifest: ManifestHeader, settings: DataSettings) -> list[PairShape]:
         """Return the shapes with the longest pairs, the most tokens, and the most attention scores.
 
-        The length of its longest sequence limits a micro-batch's rows and the lengths of both
-        sides. The shapes are the maxima over all possible lengths of that sequence. Memory for
-        attention scores grows with the square of the lengths, and most other memory with the padded
-        tokens. By either measure, no micro-batch is larger than the largest of the shapes.
+        A micro-batch's longest sequence limits its number of rows and the lengths of both sides.
+        Each shape is a maximum over all possible lengths of that sequence. Memory for attention
+        scores grows with the square of the lengths, and most other memory with the padded tokens.
+        By either measure, no micro-batch is larger than the largest of the shapes.
         """
         longest = longest_sequences(manifest, settings)
         lengths = np.arange(_shortest(manifest), max(longest.values()) + 1)
@@ -135,7 +135,7 @@ class TranslationData(PairsData):
         return [PairShape(int(rows[i]), int(source[i]), int(target[i])) for i in widest]
 
     def synthetic(self, shape: PairShape, special: SpecialIds) -> MicroBatch:
-        """Return a micro-batch of the shape without padding, which repeats an ordinary token."""
+        """Return a micro-batch of the shape, without padding, that repeats an ordinary token."""
         taken = {special.pad, special.bos, special.eos}
         token = next(number for number in range(len(taken) + 1) if number not in taken)
         fields = {}

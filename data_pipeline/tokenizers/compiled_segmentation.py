@@ -147,7 +147,7 @@ class CompiledSegmentation(RandomSegmentation):
             issubclass(kind, UnigramSampling),
         )
         if not self._segmenter:
-            raise MemoryError(f"for a trie of {len(ids):,} pieces")
+            raise MemoryError(f"no memory for a trie of {len(ids):,} pieces")
         end = weakref.finalize(self, self._functions.segmenter_free, self._segmenter)
         end.atexit = False  # a thread may still draw at exit
 
@@ -173,7 +173,7 @@ class CompiledSegmentation(RandomSegmentation):
             counts.ctypes.data,
         )
         if written < 0:
-            raise MemoryError(f"for segmentations of {int(lengths.max()):,} characters")
+            raise MemoryError(f"no memory for segmentations of {int(lengths.max()):,} characters")
         return FieldArrays(ids[:written].copy(), counts)
 
     def thresholds(self, word: str, alpha: float) -> list[int]:
@@ -184,7 +184,7 @@ class CompiledSegmentation(RandomSegmentation):
             self._segmenter, characters, int(lengths[0]), alpha, room.ctypes.data
         )
         if count < 0:
-            raise MemoryError(f"for the pieces of {len(word):,} characters")
+            raise MemoryError(f"no memory for the pieces of {len(word):,} characters")
         return room[:count].tolist()
 
 

@@ -10,7 +10,7 @@ with padding, so `bos` is the id of padding. `>>fra<<` is a tag of models with m
 languages.
 
 Ids equal those of `transformers.MarianTokenizer` (5.23), except for texts that contain `</s>`,
-`<unk>`, `<pad>`, or begin with a tag. MarianTokenizer interprets these, while they are ordinary
+`<unk>`, `<pad>`, or begin with a tag. MarianTokenizer interprets these strings, which are ordinary
 text here. MarianTokenizer never calls its punctuation normaliser, so this module has none.
 """
 
@@ -68,7 +68,7 @@ def pack(folder: Path) -> bytes:
     """
     if (folder / SECOND_VOCABULARY_FILE).exists():
         raise TokenizerError(
-            f"{folder} has a {SECOND_VOCABULARY_FILE}, a separate vocabulary for the target, and "
+            f"{folder} has a {SECOND_VOCABULARY_FILE}, a separate vocabulary for the target, but "
             "only models with one vocabulary can be read. Use another model."
         )
     source, target, vocabulary = (_read(folder / name) for name in FILES)
@@ -98,7 +98,7 @@ def unpack(packed: bytes, name: str) -> PackedTokenizer:
         problem = str(error)
     raise TokenizerError(
         f"{name} is not a Marian tokenizer: {problem}. Name the folder of a Marian model, with "
-        f"{join_items(FILES)}, or the file that `transloom prepare` made of one."
+        f"{join_items(FILES)}, or a tokenizer.model that `transloom prepare` wrote."
     )
 
 
@@ -123,8 +123,8 @@ def _pieces(vocabulary: bytes, path: Path) -> list[str]:
         inside = type(number) is int and 0 <= number < len(pieces)
         if not inside or pieces[number] is not None:
             raise TokenizerError(
-                f"{path} gives {piece[:80]!r} the id {number!r:.80}, expected another number below "
-                f"{len(pieces):,} for each of its pieces. Download it again."
+                f"{path} gives {piece[:80]!r} the id {number!r:.80}, expected a different number "
+                f"below {len(pieces):,} for each piece. Download the file again."
             )
         pieces[number] = piece
     return [piece for piece in pieces if piece is not None]
@@ -154,12 +154,12 @@ class MarianTokenizer(Tokenizer):
         self._of_target = of_target
         self._ids: Mapping[str, int] = {piece: n for n, piece in enumerate(self._packed.pieces)}
         if len(self._ids) < len(self._packed.pieces):
-            raise TokenizerError(f"{name} has a piece twice. Prepare the dataset again.")
+            raise TokenizerError(f"{name} has the same piece twice. Prepare the dataset again.")
         missing = [piece for piece in (EOS, UNKNOWN, PADDING) if piece not in self._ids]
         if missing:
             raise TokenizerError(
-                f"{name} has {counted(len(self._ids), 'piece')}, and {join_items(missing)} is not "
-                f"among them. Use the {VOCABULARY_FILE} of a Marian model."
+                f"{name} has {counted(len(self._ids), 'piece')}, but {join_items(missing)} is not "
+                f"one of them. Use the {VOCABULARY_FILE} of a Marian model."
             )
         padding = self._ids[PADDING]
         self.special_ids = SpecialIds(
@@ -177,7 +177,8 @@ class MarianTokenizer(Tokenizer):
     ) -> Self:
         """Refuse to train; a recipe without a model already causes an error when it is loaded."""
         raise TokenizerError(
-            f"{name} is of type marian, which cannot be trained. Set tokenizer.model."
+            f"{name} is of type marian, which cannot be trained. Set tokenizer.model to the folder "
+            "of a Marian model."
         )
 
     @classmethod

@@ -123,8 +123,9 @@ class PythonSegmentation(RandomSegmentation):
 class BpeDropout(PythonSegmentation):
     """BPE-dropout (Provilkov et al. 2020), in SentencePiece's variant.
 
-    A merge is offered when its two pieces become neighbours. With probability alpha it is dropped,
-    and is then not offered again. Algorithm 1 of the paper offers it again in each later step.
+    A merge is offered when its two pieces become neighbours. With probability alpha, the merge is
+    dropped and never offered again. Algorithm 1 of the paper, in contrast, offers a dropped merge
+    again in each later step.
     """
 
     def __init__(self, pieces: Pieces) -> None:
@@ -209,12 +210,12 @@ class BpeDropout(PythonSegmentation):
 
 
 class _LastPieces(NamedTuple):
-    """Pieces that can be the last one of a prefix of a word, in the same order in all lists.
+    """Possible last pieces of a prefix of a word, in the same order in all lists.
 
-    `thresholds` has no entry for the last of them.
+    `thresholds` has no entry for the last of these pieces.
     """
 
-    thresholds: list[int]  # ascending; the first one above a draw chooses its piece
+    thresholds: list[int]  # ascending; the first one above a draw selects the piece at its index
     starts: list[int]
     ids: list[tuple[int, ...]]
 

@@ -7,12 +7,12 @@ Trained models have pad 0, unk 1, bos 2 and eos 3, and depend only on the text, 
 settings. By default SentencePiece normalises text by NFKC and joins consecutive spaces, so decoded
 text is normalised, too.
 
-A verbatim model decodes to exactly its input. It has no normalisation. SentencePiece writes a space
-as "▁", and its training uses no line ends and no sentences that contain "▅". Text for a verbatim
-model is therefore first transformed by `escape`, in training, too. It is encoded line by line,
-because whole documents of megabytes need more time and memory: with BPE, 8 MB take 19 s and 370 MB
-of memory as one text, and 5 s and 165 MB line by line. In either kind of model, a character is lost
-if it has no piece and no byte pieces spell it.
+A verbatim model decodes ids to exactly the encoded text, because it has no normalisation.
+SentencePiece writes a space as "▁"; its training ignores line ends, and sentences that contain "▅".
+Text for a verbatim model is therefore first transformed by `escape`, also for training. The text is
+encoded line by line, because whole documents of megabytes need more time and memory. With BPE, 8 MB
+take 19 s and 370 MB of memory as one text, and 5 s and 165 MB line by line. In either kind of
+model, a character is lost if it has no piece and no byte pieces spell it.
 """
 
 import io
@@ -101,9 +101,9 @@ class SentencePieceTokenizer(Tokenizer):
         if missing:
             raise TokenizerError(
                 f"{name} has {self._processor.get_piece_size()} pieces with the special ids "
-                f"{special}, and {', '.join(missing)} is missing. Translation needs all four: "
-                "train the model with --pad_id=0 --unk_id=1 --bos_id=2 --eos_id=3, or leave out "
-                "tokenizer.model to train one."
+                f"{special}, but {', '.join(missing)} is missing. All four are needed: "
+                "train the model with --pad_id=0 --unk_id=1 --bos_id=2 --eos_id=3, or remove "
+                "tokenizer.model to train a new model."
             )
         self.special_ids = SpecialIds(**special)
         self.is_verbatim = _is_verbatim(model)
@@ -132,7 +132,7 @@ class SentencePieceTokenizer(Tokenizer):
                 bos_id=2,
                 eos_id=3,
                 control_symbols=list(dict.fromkeys(tags)),
-                max_sentence_length=LONGEST_SENTENCE_BYTES,  # the default omits 4 kB and more
+                max_sentence_length=LONGEST_SENTENCE_BYTES,  # the default skips 4 kB or more
                 num_threads=1,  # several threads would add floating-point counts in another order
                 minloglevel=LOG_ERRORS_ONLY,
                 **_options(config),
@@ -195,9 +195,9 @@ class SentencePieceTokenizer(Tokenizer):
         if fixed or model_type not in (TrainerSpec.BPE, TrainerSpec.UNIGRAM):
             raise TokenizerError(
                 f"tokenizer.sampling needs a BPE or unigram model without user-defined or unused "
-                f"pieces, and {self.name} is of type {TrainerSpec.ModelType.Name(model_type)} with "
+                f"pieces, but {self.name} is of type {TrainerSpec.ModelType.Name(model_type)} with "
                 f"{len(fixed)} such pieces{''.join(f' {piece}' for piece in fixed[:3])}. Set "
-                "tokenizer.sampling.alpha to 0, or leave out tokenizer.model to train one."
+                "tokenizer.sampling.alpha to 0, or remove tokenizer.model to train a new model."
             )
         normal = [(n, p) for n, p in enumerate(model.pieces) if p.type == kinds.NORMAL]
         pieces = Pieces(
@@ -232,15 +232,15 @@ class SentencePieceTokenizer(Tokenizer):
         """
         number = int(self._processor.piece_to_id(tag))  # the id of unk if there is no such piece
         if number in self.special_ids.model_dump().values():
-            found = f"its id is {number}, that of the special piece {self.piece(number)}"
+            found = f"its id is {number}, the id of the special piece {self.piece(number)}"
         elif not self._processor.is_control(number):
-            found = f"its id is {number}, and sentences that contain its text would get it too"
+            found = f"its id is {number}, which sentences that contain its text would also get"
         else:
             return number
         raise TokenizerError(
-            f"The tag {tag} must be a control symbol of {self.name}, but {found}. Leave out "
-            f"tokenizer.model to train one, train it with --control_symbols={tag}, or "
-            "correct the tag."
+            f"The tag {tag} must be a control symbol of {self.name}, but {found}. Remove "
+            f"tokenizer.model to train a new model, train the model with "
+            f"--control_symbols={tag}, or correct the tag."
         )
 
     def decode(self, ids: list[list[int]]) -> list[str]:

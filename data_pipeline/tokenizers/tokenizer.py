@@ -99,8 +99,8 @@ class Tokenizer(ABC):
             TokenizerError: the tokenizer does not support random segmentation.
         """
         raise TokenizerError(
-            f"{self.name} is of the kind {self.kind}, which has no random segmentations, and "
-            f"tokenizer.sampling.alpha is {alpha}. Set it to 0."
+            f"{self.name} is of the kind {self.kind}, which does not support subword sampling, but "
+            f"tokenizer.sampling.alpha is {alpha}. Set tokenizer.sampling.alpha to 0."
         )
 
     @abstractmethod
@@ -122,8 +122,8 @@ class Tokenizer(ABC):
     def pieces(self, sentence: str) -> list[str]:
         """Return the tokens of a sentence in their display form.
 
-        An unknown token is shown as its characters. If the tokenizer has no access to them, it is
-        shown as the unk piece.
+        An unknown token is shown as its characters, or as the unk piece if the tokenizer cannot map
+        the token back to characters.
         """
         (ids,) = self.encode([sentence])
         return [self.piece(number) for number in ids.tolist()]
@@ -140,7 +140,7 @@ class Tokenizer(ABC):
         except OSError as error:
             raise TokenizerError(
                 f"The {cls.kind or 'SentencePiece'} model {path} cannot be read "
-                f"({error.strerror}). Correct tokenizer.model, or leave it out to train a model."
+                f"({error.strerror}). Correct tokenizer.model, or remove it to train a model."
             ) from error
 
     def of_field(self, place: int) -> "Tokenizer":
@@ -211,14 +211,15 @@ def load_existing(config: TokenizerConfig) -> Tokenizer:
     found = hashlib.sha256(tokenizer.model).hexdigest()
     if found != config.model_sha256:
         raise TokenizerError(
-            f"tokenizer.model {config.model} has sha256 {found}, and tokenizer.model_sha256 is "
-            f"{config.model_sha256}. Give the model with that hash, or correct the hash."
+            f"tokenizer.model {config.model} has sha256 {found}, but tokenizer.model_sha256 is "
+            f"{config.model_sha256}. Use the model with that hash, or correct "
+            "tokenizer.model_sha256."
         )
     if tokenizer.vocabulary_size != config.vocabulary_size:
         raise TokenizerError(
-            f"tokenizer.model {config.model} has {tokenizer.vocabulary_size} pieces, and "
-            f"tokenizer.vocabulary_size is {config.vocabulary_size}. Set it to "
-            f"{tokenizer.vocabulary_size}."
+            f"tokenizer.model {config.model} has {tokenizer.vocabulary_size} pieces, but "
+            f"tokenizer.vocabulary_size is {config.vocabulary_size}. Set "
+            f"tokenizer.vocabulary_size to {tokenizer.vocabulary_size}."
         )
     return tokenizer
 

@@ -7,11 +7,12 @@ combines queries and keys. Its backends are interchangeable. The default was cho
 (`default_backend`). Fused kernels never store scores and weights; `attention_scores` and
 `attention_weights` compute them where they are needed.
 
-Self-attention, the same in all networks, projects queries, keys and values with one fused matrix.
-Cross-attention has one matrix for the queries and another for the keys and values of the encoder's
-output (the memory), so decoding computes the latter once per sentence. Both may have fewer heads of
-keys and values than of queries (`model.blocks.heads`). Packed sentences are a batch of one row,
-with a `PackedMask` in place of the mask.
+Self-attention is the same in all networks. It projects queries, keys and values with one fused
+matrix. Cross-attention has one matrix for the queries, and another for the keys and values of the
+encoder's output (the memory). Decoding therefore computes these keys and values only once per
+sentence. Both kinds of attention may have fewer heads of keys and values than of queries
+(`model.blocks.heads`). Packed sentences are a batch of one row, with a `PackedMask` in place of the
+mask.
 
 Shape suffixes: b batch, h heads, g heads of keys and values, t query length, s key length, d width
 of one head, m model width.
@@ -39,7 +40,7 @@ from model.errors import ModelError
 Mask = Tensor | PackedMask
 
 VECTOR_FLOATS = 16  # fp32 numbers in a vector of a CPU with AVX-512
-LONG_ROW = 256  # number of keys from which a row of scores is long
+LONG_ROW = 256  # minimum number of keys of a long row of scores
 
 
 class KeyValue(NamedTuple):
@@ -72,9 +73,10 @@ def refuse_packed_dropout(
 def default_backend(device: torch.device) -> AttentionBackend:
     """Return the faster backend for this device.
 
-    Measured on CPU: an AMD EPYC, torch 2.13.0, 2026-11-21, forward and backward of a causal and a
-    masked attention, milliseconds, with about 2,500 tokens in 4 heads of width 32, and with 1,000
-    tokens in 8 heads of width 64. The second row of the header has the tokens per sentence:
+    Measured on a CPU (AMD EPYC, torch 2.13.0, 2026-11-21): forward and backward pass of a causal
+    and a masked attention, in milliseconds. The left half has about 2,500 tokens in 4 heads of
+    width 32, the right half 1,000 tokens in 8 heads of width 64. The second header row gives the
+    tokens per sentence:
 
                               2,500 tokens              1,000 tokens
                            8    25    64   128       8    25    64   128
@@ -244,8 +246,8 @@ class _MultiHead(nn.Module):
         """Build the projections.
 
         Args:
-            inputs: number of heads that each input projection computes, counting those of queries,
-                keys and values.
+            inputs: for each input projection, the total number of heads that it computes; heads of
+                queries, keys and values all count.
         """
         super().__init__()
         self.heads = config.heads

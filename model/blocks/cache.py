@@ -63,8 +63,8 @@ class KeyValueCache:
     def append(self, keys_bgnd: Tensor, values_bgnd: Tensor) -> tuple[Tensor, Tensor]:
         """Store the keys and values of the prompts or of one decoding step.
 
-        In beam search, a step has one position of hypotheses 0…n-1. With texts, it has one token of
-        each.
+        In beam search, a step stores one position of the hypotheses 0…n-1. With texts, it stores
+        one token of each text.
 
         Returns:
             Keys and values: for prompts the given ones, otherwise all stored ones (b, g, p · k, d),
@@ -93,8 +93,8 @@ class KeyValueCache:
         """Set the position of each text's next token, and return the number of allocated positions.
 
         Args:
-            longest: number of tokens of the longest text including its next one, an int on the
-                host.
+            longest: number of tokens of the longest text, including its next token, as an int on
+                the host.
         """
         self._places_b = places_b
         return self._grow(longest)

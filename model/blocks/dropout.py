@@ -20,7 +20,7 @@ _PER_DRAW = 4  # 16-bit numbers in a 64-bit one
 def dropout(x: Tensor, share: float) -> Tensor:
     """Set about this share of x to zero and scale the rest, so that the expectation is x.
 
-    The numbers come from torch's default generator of x's device: seed it first.
+    The random numbers come from torch's default generator for x's device: seed the generator first.
     """
     assert 0 <= share < 1
     if x.device.type != "cpu":

@@ -61,8 +61,8 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 class FeedForward(nn.Module):
     """FFN(x) = f(xW₁ + b₁)W₂ + b₂ at each position, with or without biases.
 
-    The paper's f is max(0, x). GELU(x) = x · Φ(x) (Hendrycks & Gimpel 2016, §2); gelu_tanh is the
-    approximation given there. SiLU(x) = x · σ(x) (the same, §2).
+    The paper's f is max(0, x). GELU(x) = x · Φ(x) is from Hendrycks & Gimpel 2016, §2, as are its
+    approximation gelu_tanh and SiLU(x) = x · σ(x).
     """
 
     def __init__(self, width: int, inner_width: int, activation: str, bias: bool) -> None:

@@ -18,8 +18,8 @@ from model.blocks.rotary import Rotation, rotate
 def contiguous_heads(heads: Tensor) -> Tensor:
     """Make heads contiguous in memory on a CPU.
 
-    A CPU multiplies interleaved heads at half speed. The copy is made here and not in the products,
-    so a decoding step copies only its own position and not the whole past.
+    A CPU multiplies interleaved heads at half speed. They are copied here instead of in each
+    product, so a decoding step copies only its own position, not the whole past.
     """
     return heads.contiguous() if heads.device.type == "cpu" else heads
 

@@ -1,4 +1,4 @@
-"""The layer of all networks, and stacks of layers (Vaswani et al. 2017, §3.1).
+"""Layer that all networks share, and stacks of layers (Vaswani et al. 2017, §3.1).
 
     encoder              self-attention ▶ feed-forward
     decoder-only         masked self-attention ▶ feed-forward
@@ -42,7 +42,7 @@ class ResidualSum(nn.Module):
 
 
 class Layer(nn.Module):
-    """Layer: self-attention, cross-attention if it reads a memory, and a feed-forward network."""
+    """Self-attention, optional cross-attention to a memory, and a feed-forward network."""
 
     self_attention: SelfAttention
     self_attention_norm: nn.Module
@@ -96,7 +96,7 @@ class Layer(nn.Module):
             rotation: rotation for the positions of x, or None without rotary positions.
             cache: cache of self-attention; see `model.blocks.cache`.
             memory: keys and values of the encoder's output, or None to skip cross-attention.
-                `memory_mask` hides its padding.
+            memory_mask: mask that hides the padding of the memory.
         """
         causal = self.causal and not isinstance(mask, Tensor)
         x_btm = self._residual(
@@ -154,9 +154,9 @@ class LayerStack(nn.Module):
     def checkpoint_activations(self, on: bool) -> None:
         """Set whether the backward pass recomputes each layer instead of keeping activations.
 
-        If so, only each layer's inputs are kept (Chen et al. 2016), at the cost of one more forward
-        pass per micro-batch. The random state is restored, so dropout and all results are bitwise
-        equal.
+        With recomputation, only each layer's inputs are kept (Chen et al. 2016), at the cost of one
+        more forward pass per micro-batch. The random state is restored, so dropout and all results
+        are bitwise equal.
         """
         self.recomputes_activations = on
 

@@ -1,9 +1,10 @@
 """Linear layers, computed by the library with the fastest products.
 
 On CPUs, torch computes fp32 products with MKL, which does not use the AVX-512 of AMD processors.
-oneDNN does; torch includes it and uses it for bf16 products. So with AVX-512, oneDNN computes fp32
-products, too, except for small ones. For each new shape, oneDNN first generates code, which takes
-more than half a millisecond: few different shapes are better than many.
+oneDNN does use it. Torch includes oneDNN, and uses it for bf16 products. On CPUs with AVX-512, this
+module lets oneDNN compute fp32 products, too, except for small ones. For each new shape, oneDNN
+first generates code, which takes more than half a millisecond. Few different shapes are therefore
+better than many.
 
 Measured on two threads of an AMD EPYC, torch 2.13.0, 2026-11-21, fp32, milliseconds:
 
@@ -15,7 +16,8 @@ Measured on two threads of an AMD EPYC, torch 2.13.0, 2026-11-21, fp32, millisec
     … of weights       torch           11.4          3.0           1.3          21.6
                        oneDNN           6.6          1.7           1.1          12.8
 
-One thread of an Intel Xeon, 2026-11-23, fp32, microseconds of CPU time, the median of five rounds:
+Measured on one thread of an Intel Xeon, 2026-11-23, fp32, microseconds of CPU time, the median of
+five rounds:
 
     tokens × in × out          32×32×32   64×128×128   64×128×384   256×128×384   2490×128×384
     output             torch        3.4         18.6         45.0         158.9           1606
@@ -39,8 +41,8 @@ def _onednn() -> Any:
 
 
 _ONEDNN = _onednn()
-# Minimum of tokens × inputs × outputs for oneDNN. Below it, the overhead of 14 µs exceeds the
-# savings, even if its products are twice as fast.
+# Minimum of tokens × inputs × outputs for oneDNN. For smaller products, the overhead of 14 µs
+# exceeds the savings, even if oneDNN computes them twice as fast.
 ONEDNN_FROM = 2**21
 
 
@@ -56,7 +58,7 @@ def _onednn_is_faster(x: Tensor, weight_oi: Tensor) -> bool:
 def product(a: Tensor, b_oi: Tensor) -> Tensor:
     """Return a · bᵀ (…, o) for a (…, i) and b (o, i), without gradients.
 
-    If both are transposed views, oneDNN copies a, but not b.
+    If both a and b are transposed views, oneDNN copies only a.
     """
     if _onednn_is_faster(a, b_oi):
         return _from_onednn(a, b_oi)

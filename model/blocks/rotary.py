@@ -1,9 +1,9 @@
 """Rotary positions (Su et al. 2021): queries and keys are rotated by angles from their positions.
 
-The dot product of a query at position p and a key at position q depends only on p - q. The numbers
-of a head are rotated in pairs, pair i by the angle p · base^(-2i / d). The layout of the pairs is a
-convention: here i and i + d/2, as in Hugging Face's Llama; in the paper 2i and 2i + 1 (§3.4.2).
-Trained weights depend on it.
+The dot product of a query at position p and a key at position q depends only on p - q. The elements
+of a head are rotated in pairs, pair i by the angle p · base^(-2i / d). Here and in Hugging Face's
+Llama, pair i consists of elements i and i + d/2. In the paper, it consists of 2i and 2i + 1
+(§3.4.2). Trained weights depend on this convention.
 
 Shape suffixes: b batch, t length, h heads, d width of one head, p positions.
 """
@@ -21,7 +21,7 @@ FIRST_ROWS = 256
 class Rotation(NamedTuple):
     """Cosines and sines of the angles of some positions, both fp32 (…, t, 1, d/2).
 
-    They broadcast to heads (b, t, h, d/2).
+    Both broadcast to heads (b, t, h, d/2).
     """
 
     cosines: Tensor
@@ -30,7 +30,8 @@ class Rotation(NamedTuple):
 
 def rotary_table(rows: int, head_width: int, base: float, device: torch.device) -> Tensor:
     """Return the angles of positions 0…rows-1, (rows, head_width / 2) in fp32."""
-    # Powers in fp32 and in this order, like the libraries with which weights are exchanged.
+    # Compute the powers in fp32 and in this order, like the libraries with which weights are
+    # exchanged.
     even_d = torch.arange(0, head_width, 2, dtype=torch.float32, device=device)
     position_p = torch.arange(rows, dtype=torch.float32, device=device)
     return position_p.unsqueeze(1) * (1.0 / base ** (even_d / head_width))
@@ -47,8 +48,8 @@ def rotate(heads_bthd: Tensor, rotation: Rotation) -> Tensor:
 class RotaryPositions(nn.Module):
     """Table of rotations, which grows on demand and is not in the state dict.
 
-    It is not a buffer either: a cast of the network to bf16 would cast it as well, and bf16 cannot
-    distinguish positions 256 and 257.
+    The table is not a buffer, because casting the network to bf16 would cast a buffer as well, and
+    bf16 cannot distinguish positions 256 and 257.
     """
 
     def __init__(self, head_width: int, base: float) -> None:

@@ -3,8 +3,8 @@
     CUDA  one kernel for all sentences: torch's `varlen_attn`, FlashAttention-2 (Dao 2023)
     CPU   one sentence after another, with the same results
 
-The CPU version is the reference for the kernel. For micro-batches sorted by length it is slower
-than padding (docs/decisions/0030). Neither has dropout of attention weights.
+The CPU version is the reference for the kernel. For micro-batches sorted by length, the CPU version
+is slower than padding (docs/decisions/0030). Neither version supports dropout of attention weights.
 
 Shape suffixes as in `model.blocks.attention`; a packed batch has one row, so b is 1.
 """
@@ -47,8 +47,8 @@ def flash(
     causal: bool,
 ) -> Tensor:
     """Compute `packed_attention` with the kernel, whose tensors are (tokens, h, d)."""
-    # Imported here, because it imports torch's compiler, which takes a second and is not needed on
-    # CPUs.
+    # Import the kernel here, because the import loads torch's compiler, which takes a second and is
+    # not needed on CPUs.
     from torch.nn.attention.varlen import varlen_attn
 
     _check(query_1htd)
@@ -97,11 +97,11 @@ def _check(query_1htd: Tensor) -> None:
     if dtype not in HALF_PRECISIONS:
         raise ModelError(
             f"Attention varlen got {dtype} on a GPU, but its kernel takes bfloat16 and float16 "
-            "only. Set engine.precision=bf16, or engine.attention=sdpa."
+            "only. Set engine.precision=bf16 or engine.attention=sdpa."
         )
     if head_width % HEAD_WIDTH_MULTIPLE or head_width > MAX_HEAD_WIDTH:
         raise ModelError(
             f"Attention varlen got heads {head_width} wide, but its kernel takes multiples of "
             f"{HEAD_WIDTH_MULTIPLE} up to {MAX_HEAD_WIDTH}. Choose model.heads so that model.width "
-            "/ model.heads is one, or set engine.attention=sdpa."
+            "/ model.heads is such a multiple, or set engine.attention=sdpa."
         )

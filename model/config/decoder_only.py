@@ -48,56 +48,58 @@ class DecoderOnlyConfig(NetworkConfig):
     in_order_of_use: ClassVar[bool] = True
     pre_norm: ClassVar[bool] = True
 
-    network: str = identity(
-        "decoder_only", "Network to train, one of those that the task supports."
-    )
+    network: str = identity("decoder_only", "Network to train; the task must support it.")
     preset: Literal["gpt2", "llama"] | None = identity(
         None,
         "Family that sets the defaults of positions, norm, norm_epsilon, activation, bias and "
         "tie_embeddings: GPT-2 (Radford et al. 2019) or Llama (Touvron et al. 2023).",
     )
-    layers: int = identity(12, "Layers (GPT-2: 12).", gt=0, le=MAX_LAYERS)
+    layers: int = identity(12, "Number of layers (GPT-2: 12).", gt=0, le=MAX_LAYERS)
     width: int = identity(
         768, "Width of every layer's output, d_model (GPT-2: 768).", gt=0, le=MAX_WIDTH
     )
-    heads: int = identity(12, "Attention heads; each is width / heads wide (GPT-2: 12).", gt=0)
+    heads: int = identity(
+        12, "Number of attention heads; each has the width width / heads (GPT-2: 12).", gt=0
+    )
     key_value_heads: int | None = identity(
         None,
-        "Heads of keys and values, each shared by a group of heads / key_value_heads queries "
-        "(Ainslie et al. 2023); default: as many as heads.",
+        "Number of heads of keys and values. Each is shared by heads / key_value_heads heads of "
+        "queries (Ainslie et al. 2023). The default is the value of heads.",
         gt=0,
     )
     positions: Literal["learned", "sinusoidal", "rotary"] = identity(
         "learned",
-        "Encoding of positions: a learned vector per position (GPT-2), sines and cosines "
-        "(Vaswani et al. 2017, §3.5; token vectors are then multiplied by √width, §3.4), or "
-        "queries and keys that are rotated by their position (Su et al. 2021; Llama).",
+        "Encoding of positions. learned: a vector per position (GPT-2); sinusoidal: sines and "
+        "cosines (Vaswani et al. 2017, §3.5), with token vectors multiplied by √width (§3.4); "
+        "rotary: queries and keys are rotated by their position (Su et al. 2021; Llama).",
     )
     rotary_base: float = identity(
-        ROTARY_BASE, "Base of the rotations' wavelengths (Su et al. 2021, §3.2.2).", gt=1
+        ROTARY_BASE, "Base of the wavelengths of rotary positions (Su et al. 2021, §3.2.2).", gt=1
     )
     norm: Literal["layer", "rms"] = identity(
         "layer",
-        "Layer normalisation (Ba et al. 2016; GPT-2) or division by the root mean square "
-        "(Zhang & Sennrich 2019; Llama).",
+        "Normalisation of activations. layer: layer normalisation (Ba et al. 2016; GPT-2); rms: "
+        "division by the root mean square (Zhang & Sennrich 2019; Llama).",
     )
     norm_epsilon: float = identity(
-        1e-5, "Added to the variance or the mean square (GPT-2: 1e-5, Llama: 1e-6).", gt=0
+        1e-5,
+        "Constant that norms add to the variance or the mean square (GPT-2: 1e-5, Llama: 1e-6).",
+        gt=0,
     )
     activation: Literal["relu", "gelu", "gelu_tanh", "swiglu"] = identity(
         "gelu_tanh",
-        "Non-linearity of the feed-forward network: max(0, x), GELU (Hendrycks & Gimpel 2016), its "
-        "approximation by tanh (GPT-2), or a SiLU that gates a second projection (Shazeer 2020; "
-        "Llama).",
+        "Non-linearity of the feed-forward network. relu: max(0, x); gelu: GELU (Hendrycks & "
+        "Gimpel 2016); gelu_tanh: approximation of GELU by tanh (GPT-2); swiglu: SiLU that gates a "
+        "second projection (Shazeer 2020; Llama).",
     )
     feed_forward_width: int | None = identity(
         None,
-        "Inner width of the feed-forward network; default: 4 · width, or with swiglu, which has "
-        f"three matrices, 8/3 · width rounded up to a multiple of {GATED_MULTIPLE}.",
+        "Inner width of the feed-forward network. The default is 4 · width; for swiglu, which has "
+        f"three matrices, it is 8/3 · width, rounded up to a multiple of {GATED_MULTIPLE}.",
         gt=0,
     )
     bias: bool = identity(
-        True, "Give linear layers and layer norms biases (GPT-2: yes, Llama: no)."
+        True, "Give biases to linear layers and layer norms (GPT-2: yes, Llama: no)."
     )
     tie_embeddings: bool = identity(
         True,
@@ -106,13 +108,13 @@ class DecoderOnlyConfig(NetworkConfig):
     )
     dropout: float = identity(
         0.0,
-        "Dropout of each sub-layer's output and of the embeddings with their positions "
+        "Dropout rate of each sub-layer's output, and of the embeddings with their positions "
         "(GPT-2: 0.1).",
         ge=0,
         lt=1,
     )
     attention_dropout: float = identity(
-        0.0, "Dropout of the attention weights (GPT-2: 0.1).", ge=0, lt=1
+        0.0, "Dropout rate of the attention weights (GPT-2: 0.1).", ge=0, lt=1
     )
 
     def __str__(self) -> str:
@@ -180,17 +182,22 @@ class SamplingConfig(Section):
         1.0, "Divisor of the logits; 0 always takes the most probable token (greedy).", ge=0
     )
     top_k: int = continuable(
-        0, "Number of most probable tokens to draw from (Fan et al. 2018); 0: all.", ge=0
+        0,
+        "Number of most probable tokens to draw from (Fan et al. 2018); 0 means all tokens.",
+        ge=0,
     )
     top_p: float = continuable(
         1.0,
-        "Total probability of the smallest set of most probable tokens to draw from, after "
-        "temperature and top_k (nucleus sampling, Holtzman et al. 2020); 1: all.",
+        "Draw only from the smallest set of most probable tokens whose total probability reaches "
+        "this value, after temperature and top_k (nucleus sampling, Holtzman et al. 2020); 1 means "
+        "all tokens.",
         gt=0,
         le=1,
     )
     seed: int = continuable(
-        0, "Seed of each prompt's random numbers, together with the prompt's number.", ge=0
+        0,
+        "Seed that, together with a prompt's number, determines the prompt's random numbers.",
+        ge=0,
     )
     stop: tuple[Annotated[str, Field(min_length=1)], ...] = continuable(
         (), "Texts that end a continuation when they appear."

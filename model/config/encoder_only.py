@@ -25,45 +25,50 @@ class EncoderOnlyConfig(NetworkConfig):
     bias: ClassVar[bool] = True
     norm_kind: ClassVar[Literal["layer", "rms"]] = "layer"
 
-    network: str = identity(
-        "encoder_only", "Network to train, one of those that the task supports."
-    )
+    network: str = identity("encoder_only", "Network to train; the task must support it.")
     preset: Literal["bert"] | None = identity(
         None,
         "Family that sets the defaults of norm, norm_epsilon, activation and segments: BERT "
         "(Devlin et al. 2019).",
     )
-    layers: int = identity(12, "Layers (BERT base: 12).", gt=0, le=MAX_LAYERS)
+    layers: int = identity(12, "Number of layers (BERT base: 12).", gt=0, le=MAX_LAYERS)
     width: int = identity(
         768, "Width of every layer's output (BERT base: 768).", gt=0, le=MAX_WIDTH
     )
-    heads: int = identity(12, "Attention heads; each is width / heads wide (BERT base: 12).", gt=0)
+    heads: int = identity(
+        12, "Number of attention heads; each has the width width / heads (BERT base: 12).", gt=0
+    )
     feed_forward_width: int | None = identity(
-        None, "Inner width of the feed-forward network; default: 4 · width.", gt=0
+        None, "Inner width of the feed-forward network. The default is 4 · width.", gt=0
     )
     norm: Literal["post", "pre"] = identity(
         "pre",
-        "Layer normalisation of the embeddings and after each residual sum (post, BERT), or before "
-        "each sub-layer and at the end (pre, Xiong et al. 2020).",
+        "Position of layer normalisation. post: on the embeddings and after each residual sum "
+        "(BERT); pre: before each sub-layer and at the end (Xiong et al. 2020).",
     )
-    norm_epsilon: float = identity(1e-5, "Added to the variance (BERT: 1e-12).", gt=0)
+    norm_epsilon: float = identity(
+        1e-5, "Constant that norms add to the variance (BERT: 1e-12).", gt=0
+    )
     activation: Literal["relu", "gelu", "gelu_tanh"] = identity(
         "gelu",
-        "Non-linearity of the feed-forward network and of heads: max(0, x), GELU (Hendrycks & "
-        "Gimpel 2016; BERT), or its approximation by tanh.",
+        "Non-linearity of the feed-forward network and of heads. relu: max(0, x); gelu: GELU "
+        "(Hendrycks & Gimpel 2016; BERT); gelu_tanh: approximation of GELU by tanh.",
     )
     segments: int = identity(
         0,
-        "Number of segment vectors, one of which is added to each token's to distinguish the parts "
-        "of an input, such as the two sides of a pair (BERT: 2); 0: none.",
+        "Number of segment vectors. Each token gets the vector of its part of the input, such as a "
+        "side of a pair (BERT: 2). 0 means no segments.",
         ge=0,
         le=MAX_SEGMENTS,
     )
     dropout: float = identity(
-        0.1, "Dropout of each sub-layer's output and of the embeddings (BERT: 0.1).", ge=0, lt=1
+        0.1,
+        "Dropout rate of each sub-layer's output and of the embeddings (BERT: 0.1).",
+        ge=0,
+        lt=1,
     )
     attention_dropout: float = identity(
-        0.0, "Dropout of the attention weights (BERT: 0.1).", ge=0, lt=1
+        0.0, "Dropout rate of the attention weights (BERT: 0.1).", ge=0, lt=1
     )
 
     def __str__(self) -> str:
@@ -71,7 +76,7 @@ class EncoderOnlyConfig(NetworkConfig):
 
     @property
     def groups(self) -> int:
-        """Number of heads of keys and values, equal to that of queries."""
+        """Number of heads of keys and values, equal to the number of query heads."""
         return self.heads
 
     @property
@@ -112,15 +117,13 @@ class EncoderOnlyConfig(NetworkConfig):
 class LabelTextsConfig(EncoderOnlyConfig):
     """Encoder-only Transformer with a head that predicts a text's label from its first token."""
 
-    network: str = identity("label_texts", "Network to train, one of those that the task supports.")
+    network: str = identity("label_texts", "Network to train; the task must support it.")
 
 
 class LabelTokensConfig(EncoderOnlyConfig):
     """Encoder-only Transformer with a head that predicts the labels of tokens."""
 
-    network: str = identity(
-        "label_tokens", "Network to train, one of those that the task supports."
-    )
+    network: str = identity("label_tokens", "Network to train; the task must support it.")
 
 
 class FillConfig(Section):

@@ -9,19 +9,17 @@ from model.config.encoder_only import EncoderOnlyConfig
 class SentenceEncoderConfig(EncoderOnlyConfig):
     """Encoder-only Transformer whose hidden states are pooled into a sentence vector."""
 
-    network: str = identity(
-        "sentence_encoder", "Network to train, one of those that the task supports."
-    )
+    network: str = identity("sentence_encoder", "Network to train; the task must support it.")
     pooling: Literal["mean", "first"] = identity(
         "mean",
-        "Pooling of hidden states into a sentence's vector, before it is scaled to length 1: the "
-        "mean of its tokens (Reimers & Gurevych 2019), or its first token, BOS (CLS in Devlin et "
-        "al. 2019).",
+        "Pooling of hidden states into a sentence's vector, which is then scaled to length 1. "
+        "mean: the mean over all tokens (Reimers & Gurevych 2019); first: the first token, BOS "
+        "(CLS in Devlin et al. 2019).",
     )
     temperature: float = identity(
         0.05,
-        "Divisor of the cosines in the loss: a lower one gives more weight to the most similar "
-        "wrong sentences (Chen et al. 2020). sentence-transformers sets its reciprocal, a scale "
-        "of 20.",
+        "Divisor of the cosines in the loss. A lower temperature gives more weight to the most "
+        "similar wrong sentences (Chen et al. 2020). The default corresponds to the scale of 20 in "
+        "sentence-transformers, which multiplies by the reciprocal.",
         gt=0,
     )

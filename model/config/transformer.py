@@ -8,8 +8,9 @@ from pydantic import model_validator
 
 from foundation.section import Section, continuable, identity
 
-# These limits exceed all networks that people train. Larger values in a checkpoint mean that it is
-# corrupt. Without the limits, it would exhaust memory before its tensors are compared.
+# These limits exceed the sizes of real networks, so a larger value in a checkpoint means that the
+# checkpoint is corrupt. Without the limits, building such a network would exhaust memory before the
+# checkpoint's tensors are compared.
 MAX_LAYERS = 1_000
 MAX_WIDTH = 1_000_000
 MAX_BEAM_SIZE = 1_000
@@ -36,7 +37,7 @@ class NetworkConfig(Section):
 
     in_order_of_use: ClassVar[bool] = False
 
-    network: str = identity("transformer", "Network to train, one of those that the task supports.")
+    network: str = identity("transformer", "Network to train; the task must support it.")
 
     def __str__(self) -> str:
         """Return a short description of the size, for the first line of a run."""
@@ -82,17 +83,17 @@ def check_rotation(positions: str, base: float, heads: int, head_width: int) -> 
 class ModelConfig(NetworkConfig):
     """Size and architecture of the Transformer of Vaswani et al. 2017, "Attention Is All You Need".
 
-    Defaults are the paper's. Options from later networks: rotary positions, fewer heads of keys and
-    values, norms without a mean (RMS), gated feed-forward networks.
+    The defaults are those of the paper. Some options are from later networks: rotary positions,
+    fewer heads of keys and values, norms without a mean (RMS), and gated feed-forward networks.
     """
 
     bias: ClassVar[bool] = True
 
     encoder_layers: int = identity(
-        6, "Layers of the encoder, N in the paper (§3.1; base: 6).", gt=0, le=MAX_LAYERS
+        6, "Number of encoder layers, N in the paper (§3.1; base: 6).", gt=0, le=MAX_LAYERS
     )
     decoder_layers: int = identity(
-        6, "Layers of the decoder, N in the paper (§3.1; base: 6).", gt=0, le=MAX_LAYERS
+        6, "Number of decoder layers, N in the paper (§3.1; base: 6).", gt=0, le=MAX_LAYERS
     )
     width: int = identity(
         512, "Width of every layer's output, d_model (§3.1; base: 512).", gt=0, le=MAX_WIDTH
@@ -100,61 +101,64 @@ class ModelConfig(NetworkConfig):
     feed_forward_width: int = identity(
         2048, "Inner width of the feed-forward network, d_ff (§3.3).", gt=0, le=MAX_WIDTH
     )
-    heads: int = identity(8, "Attention heads, h (§3.2.2); each is width / heads wide.", gt=0)
+    heads: int = identity(
+        8, "Number of attention heads, h (§3.2.2); each has the width width / heads.", gt=0
+    )
     dropout: float = identity(
         0.1,
-        "Dropout of each sub-layer's output and of the embeddings "
+        "Dropout rate of each sub-layer's output, and of the embeddings "
         "with their positions, P_drop (§5.4; base: 0.1).",
         ge=0,
         lt=1,
     )
     attention_dropout: float = identity(
-        0.0, "Dropout of the attention weights. The paper has none.", ge=0, lt=1
+        0.0, "Dropout rate of the attention weights. The paper has none.", ge=0, lt=1
     )
     norm: Literal["post", "pre"] = identity(
         "post",
-        "Layer normalisation after each residual sum (post, the paper's §3.1) "
-        "or before each sub-layer with a last one per stack (pre, Xiong et al. 2020).",
+        "Position of layer normalisation. post: after each residual sum (the paper's §3.1); "
+        "pre: before each sub-layer and at the end of each stack (Xiong et al. 2020).",
     )
     share_embeddings: Literal["all", "decoder", "none"] = identity(
         "all",
-        "Embedding matrices that are shared: source, target and output (all, the paper's "
-        "§3.4; needs a joint vocabulary), target and output (decoder), or none.",
+        "Embeddings that share one matrix. all: source, target and output (the paper's §3.4; "
+        "requires a joint vocabulary); decoder: target and output; none: no sharing.",
     )
     activation: Literal["relu", "gelu", "silu", "swiglu"] = identity(
         "relu",
-        "Non-linearity of the feed-forward network: max(0, x) (the paper's §3.3), GELU (Hendrycks "
-        "& Gimpel 2016), SiLU, which Marian calls swish, or a SiLU that gates a second projection, "
-        "a third matrix of feed_forward_width (Shazeer 2020).",
+        "Non-linearity of the feed-forward network. relu: max(0, x) (the paper's §3.3); gelu: GELU "
+        "(Hendrycks & Gimpel 2016); silu: SiLU, which Marian calls swish; swiglu: SiLU that gates "
+        "a second projection, with a third matrix of feed_forward_width (Shazeer 2020).",
     )
     output_bias: bool = identity(
         False, "Add a bias to the logits. The paper has none; Marian's models have one."
     )
     decoder_start: Literal["bos", "pad"] = identity(
-        "bos", "First token of the decoder's input; Marian's models: pad."
+        "bos", "First token of the decoder's input: BOS, or padding as in Marian's models."
     )
     positions: Literal["sinusoidal", "rotary"] = identity(
         "sinusoidal",
-        "Encoding of positions: sines and cosines that are added to the embeddings (the paper's "
-        "§3.5), or queries and keys of self-attention that are rotated by their position (Su et "
-        "al. 2021); cross-attention rotates nothing.",
+        "Encoding of positions. sinusoidal: sines and cosines are added to the embeddings (the "
+        "paper's §3.5); rotary: queries and keys of self-attention, but not of cross-attention, "
+        "are rotated by their position (Su et al. 2021).",
     )
     rotary_base: float = identity(
-        ROTARY_BASE, "Base of the rotations' wavelengths (Su et al. 2021, §3.2.2).", gt=1
+        ROTARY_BASE, "Base of the wavelengths of rotary positions (Su et al. 2021, §3.2.2).", gt=1
     )
     key_value_heads: int | None = identity(
         None,
-        "Heads of keys and values, each shared by a group of heads / key_value_heads queries, in "
-        "self- and cross-attention (Ainslie et al. 2023); default: as many as heads.",
+        "Number of heads of keys and values, in self- and cross-attention. Each is shared by heads "
+        "/ key_value_heads heads of queries (Ainslie et al. 2023). The default is the value of "
+        "heads.",
         gt=0,
     )
     norm_kind: Literal["layer", "rms"] = identity(
         "layer",
-        "Layer normalisation (Ba et al. 2016; the paper's), or division by the root mean square "
-        "(Zhang & Sennrich 2019). `norm` sets its position.",
+        "Kind of normalisation. layer: layer normalisation (Ba et al. 2016; the paper's); rms: "
+        "division by the root mean square (Zhang & Sennrich 2019). `norm` sets its position.",
     )
     norm_epsilon: float = identity(
-        1e-5, "Added to the variance or the mean square (torch: 1e-5).", gt=0
+        1e-5, "Constant that norms add to the variance or the mean square (torch: 1e-5).", gt=0
     )
 
     def __str__(self) -> str:
@@ -204,18 +208,24 @@ class DecodingConfig(Section):
     """Settings of the search for a translation. Defaults are the paper's (§6.1)."""
 
     beam_size: int = continuable(
-        4, "Hypotheses kept per sentence; 1 is greedy search.", gt=0, le=MAX_BEAM_SIZE
+        4, "Number of hypotheses kept per sentence; 1 is greedy search.", gt=0, le=MAX_BEAM_SIZE
     )
     length_penalty: float = continuable(
         0.6,
         "α of the length penalty ((5 + length) / 6)^α that divides a "
-        "hypothesis' log-probability (Wu et al. 2016, eq. 14); 0 switches it off.",
+        "hypothesis' log-probability (Wu et al. 2016, eq. 14); 0 disables the penalty.",
         ge=0,
         le=MAX_LENGTH_PENALTY,
     )
     max_length_factor: float = continuable(
-        1.0, "Output tokens allowed per source token, EOS counted in both.", ge=0, le=1000
+        1.0,
+        "Maximum number of output tokens per source token; EOS is included in both numbers.",
+        ge=0,
+        le=1000,
     )
     max_extra_length: int = continuable(
-        50, "Output tokens allowed in addition to those (the paper: 50).", ge=1, le=10_000
+        50,
+        "Maximum number of output tokens beyond max_length_factor · source tokens (the paper: 50).",
+        ge=1,
+        le=10_000,
     )

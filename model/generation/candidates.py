@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 # Block sizes in tokens. On a CPU, torch finds the largest element of such a block up to four times
-# as fast as that of a block of another size, such as 80 or 125.
+# as fast as the largest element of a block of another size, such as 80 or 125.
 BLOCK_SIZES = (128, 96, 64, 160, 100, 200)
 CACHE_BYTES = 2**20  # a core's second-level cache
 
@@ -40,8 +40,8 @@ def best_candidates(
     """Return the `count` best of all k · v continuations of each sentence.
 
     A continuation's score is its hypothesis' score plus the log-probability of its token. Excluding
-    tokens does not change the probabilities of the others. Excluded continuations, and others with
-    a score of -inf, are returned only if there are not enough others.
+    tokens does not change the probabilities of the others. Excluded continuations, and
+    continuations with a score of -inf, are returned only if fewer than `count` others exist.
 
     Args:
         logits_bkv: logits of the next tokens; modified in place.
@@ -49,7 +49,7 @@ def best_candidates(
         count: at most k · v.
         never: tokens excluded for every hypothesis.
         given: required next token by row, for the sentences that have one; all other tokens are
-            excluded there.
+            excluded in these rows.
     """
     b, k, v = logits_bkv.shape
     size = block_size(v)

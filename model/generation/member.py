@@ -65,8 +65,8 @@ class Member:
 def joint_logits(members: Sequence[Member], hidden: Sequence[Tensor]) -> Tensor:
     """Return logits (b, k, v) of the mean of the members' probabilities.
 
-    For one member these are its own logits. For several they are the logarithms of the mean itself,
-    in fp32.
+    With one member, the result is the logits of that member. With several members, the result is
+    the logarithms of the mean probabilities, in fp32.
 
     Args:
         hidden: each member's hidden states (b, k, d).

@@ -136,7 +136,7 @@ def _check(prompts: Sequence[Sequence[int]], room: int | None) -> None:
         if not prompt:
             raise ModelError(
                 f"Prompt {number} of {len(prompts)} has no tokens, but at least 1 is needed. "
-                "Begin it with BOS."
+                "Begin the prompt with BOS."
             )
         if room is not None and len(prompt) > room:
             raise ModelError(
@@ -204,7 +204,8 @@ def draw(logits_bv: Tensor, sampling: SamplingConfig, uniform_b: Tensor) -> Tens
     below_best_bc = logits_bc.double() - logits_bc[:, :1]
     probabilities_bc = torch.softmax(below_best_bc / sampling.temperature, dim=1)
     sums_bc = probabilities_bc.cumsum(dim=1)
-    # A token is kept by top_p if the sum before it is below top_p; the first always is.
+    # top_p keeps a token if the sum of the probabilities before the token is below top_p. The first
+    # token is always kept.
     nucleus_bc = sums_bc - probabilities_bc < sampling.top_p
     nucleus_bc[:, 0] = True
     last_b1 = nucleus_bc.sum(dim=1, keepdim=True) - 1

@@ -94,9 +94,10 @@ def ensemble_search(
     A token's probability is the mean of its probabilities in the networks (Sutskever et al. 2014,
     §3.4). With one network this is `beam_search`.
 
-    Each step considers the 2k best candidates of a sentence, of which at most k can end. Those
-    among the first k that end are finished; the best k that do not end stay live (Ott et al. 2019,
-    fairseq). A sentence leaves the batch when k of its hypotheses are finished.
+    Each step considers the 2k best candidates of a sentence, of which at most k can end. The
+    candidates that end, if they are among the first k, are finished. The best k candidates that do
+    not end stay live (Ott et al. 2019, fairseq). A sentence leaves the batch when k of its
+    hypotheses are finished.
 
     Args:
         models: must be in evaluation mode, and share one target vocabulary.
@@ -134,8 +135,8 @@ def best_by_penalty(found: Sequence[Hypothesis], alpha: float) -> Hypothesis:
 
     While beam search runs, the hypotheses that it compares have equal lengths, so α affects only
     the order of the finished ones. At its end, it keeps the k finished hypotheses with the highest
-    log-probabilities. No dropped one can be best for any α ≥ 0: fewer than k were finished before
-    the last step, so at least one of the kept ones is from the last step. That hypothesis is at
+    log-probabilities. No dropped hypothesis can be best for any α ≥ 0: fewer than k were finished
+    before the last step, so at least one of the kept hypotheses is from the last step. It is at
     least as long as the dropped one, and has a higher log-probability.
 
     Args:
@@ -152,9 +153,12 @@ def best_by_penalty(found: Sequence[Hypothesis], alpha: float) -> Hypothesis:
 
 
 def _checked(found: list[list[Hypothesis]]) -> list[list[Hypothesis]]:
-    """Return the hypotheses, or raise ModelError unless each sentence has some, with finite scores.
+    """Return the hypotheses after checking that each sentence has some, with finite scores.
 
     Every search ends with EOS, and so with a finite score, unless the network returns NaN.
+
+    Raises:
+        ModelError: a sentence has no hypothesis, or a score is not finite.
     """
     for number, hypotheses in enumerate(found):
         if not all(math.isfinite(hypothesis.score) for hypothesis in hypotheses) or not hypotheses:

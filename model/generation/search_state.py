@@ -6,8 +6,8 @@ Memories and caches of the networks (`model.generation.member`) may keep the row
 sentences for some steps, after the rows in use. These spare rows limit the number of different
 product shapes (see `model.blocks.linear`).
 
-Some tokens are given: those of a sentence's prefix, and EOS at its limit. At these positions, all
-other tokens are excluded; the given one counts towards the score like any other.
+Some tokens are given: the tokens of a sentence's prefix, and EOS at the sentence's limit. At these
+positions, all other tokens are excluded; the given token counts towards the score like any other.
 
 Shape suffixes: b unfinished sentences, k hypotheses of each, p tokens so far (BOS first), v target
 vocabulary, s source length.
@@ -215,8 +215,8 @@ def output_limits(source_bs: Tensor, pad_id: int, decoding: DecodingConfig) -> l
     lengths = (source_bs != pad_id).sum(dim=1).tolist()
     if 0 in lengths:
         raise ModelError(
-            f"Source {lengths.index(0)} of {len(lengths)} has 0 tokens, but at least 1, EOS, is "
-            "needed. End every source with EOS, an empty one, too."
+            f"Source {lengths.index(0)} of {len(lengths)} has 0 tokens, but it needs at least EOS. "
+            "End every source with EOS, even an empty one."
         )
     factor, extra = decoding.max_length_factor, decoding.max_extra_length
     return [int(factor * length) + extra for length in lengths]
@@ -240,13 +240,14 @@ def unpadded_prefixes(
         if found := special.intersection(prefix):
             raise PrefixError(
                 index,
-                f"holds the special ids {sorted(found)}, but BOS, EOS and padding are no part of "
-                "a translation. Remove them; padding belongs at the end.",
+                f"contains the special ids {sorted(found)}, but BOS, EOS and padding are not part "
+                "of a translation. Remove them; put padding only at the end.",
             )
         if len(prefix) >= limit:
             raise PrefixError(
                 index,
-                f"has {len(prefix)} tokens, but its translation may have {limit}, EOS included. "
+                f"has {len(prefix)} tokens, but its translation may have at most {limit}, EOS "
+                "included. "
                 "Shorten the prefix, or raise decoding.max_extra_length.",
             )
         prefixes.append(prefix)

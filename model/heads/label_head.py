@@ -3,9 +3,9 @@
     texts    hidden state of a text's first token ─▶ dense ─▶ tanh ─▶ dropout ─▶ output ─▶ loss
     tokens   hidden states of words' first tokens ─▶ dropout ─▶ output ─▶ loss
 
-The dense layer is BERT's pooler. Parameter names, besides those of the encoder
-(`model.networks.encoder_only`): `pooler.{weight,bias}` (d, d), for texts only; `classifier.weight`
-(l, d), `classifier.bias` (l,).
+The dense layer is BERT's pooler. In addition to the encoder's parameters
+(`model.networks.encoder_only`), there are `pooler.{weight,bias}` (d, d), for texts only, and
+`classifier.weight` (l, d) and `classifier.bias` (l,).
 
 Shape suffixes as in `model.networks.encoder_only`, and l labels, m tokens (one per text, or one per
 word) whose label is predicted.
@@ -104,8 +104,8 @@ class LabelModel(nn.Module):
         """
         hidden_btd = self.encoder(ids_bt, segment_bt, position_bt, part_bt)
         ready_md = self._ready(hidden_btd.flatten(0, 1).index_select(0, place_m))
-        # Accessed in each pass and never stored: under ZeRO-3, each access gathers the partitioned
-        # weights.
+        # Access the weights in each pass and never store them: under ZeRO-3, each access gathers
+        # the partitioned weights.
         return loss(
             *with_bias_as_weights(ready_md, self.classifier.weight, self.classifier.bias), target_m
         )

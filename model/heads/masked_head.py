@@ -2,9 +2,10 @@
 
     hidden states of the masked tokens ─▶ dense ─▶ activation ─▶ norm ─▶ tied output + bias ─▶ loss
 
-Only masked tokens pass through the head, because it contains the largest product. Parameter names,
-besides those of the encoder (`model.networks.encoder_only`): `head.dense.{weight,bias}` (d, d),
-`head.norm.{weight,bias}`, `output_bias` (v,). The output matrix is `encoder.embedding.weight`.
+Only masked tokens pass through the head, because it contains the largest product. In addition to
+the encoder's parameters (`model.networks.encoder_only`), there are `head.dense.{weight,bias}`
+(d, d), `head.norm.{weight,bias}` and `output_bias` (v,). The output matrix is
+`encoder.embedding.weight`.
 
 Shape suffixes as in `model.networks.encoder_only`, and m masked tokens.
 """
@@ -112,8 +113,8 @@ class MaskedLanguageModel(nn.Module):
         """
         hidden_btd = self.encoder(ids_bt, segment_bt, position_bt, part_bt)
         hidden_md = self.head(hidden_btd.flatten(0, 1).index_select(0, place_m))
-        # Accessed in each pass and never stored: under ZeRO-3, each access gathers the partitioned
-        # weight.
+        # Access the weight in each pass and never store it: under ZeRO-3, each access gathers the
+        # partitioned weight.
         weight_vd = self.encoder.embedding.weight
         return loss(*with_bias_as_weights(hidden_md, weight_vd, self.output_bias), target_m)
 

@@ -7,9 +7,9 @@ Each source has to identify its target among all p, and each target its source. 
 of both cross-entropies (InfoNCE, van den Oord et al. 2018; in both directions Radford et al. 2021;
 between languages Feng et al. 2022). Sentences i and p + i form a pair.
 
-There are no parameters besides those of the encoder (`model.networks.encoder_only`). Pooling,
-cosines and the loss are computed in fp32, whatever the precision of the encoder: a temperature of
-0.05 multiplies bf16's rounding error of a cosine, up to 0.004, by twenty.
+The encoder's parameters (`model.networks.encoder_only`) are the only ones. Pooling, cosines and the
+loss are computed in fp32, whatever the precision of the encoder. In bf16, the rounding error of a
+cosine is up to 0.004, and a temperature of 0.05 multiplies this error by twenty.
 
 Shape suffixes as in `model.networks.encoder_only`, and p pairs; d is the vectors' width, too.
 """

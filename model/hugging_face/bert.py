@@ -5,10 +5,10 @@
     LabelModel ─▶ to_bert_labels ─▶ config, weights
     any network's encoder ─▶ to_bert_encoder ─▶ config, weights of BertModel
 
-It follows transformers 5.23.0. BERT (Devlin et al. 2019) is post-norm, and has learned positions
-and segments. Its positions begin at 0 in each row, so a row of BERT is a row with a single part
-here. Published files also have a pooler for the first token and a head for "next sentence". These
-were trained together with the masked head, and are dropped.
+The layout is that of transformers 5.23.0. BERT (Devlin et al. 2019) is post-norm, and has learned
+positions and segments. BERT's positions begin at 0 in each row, so a row of BERT corresponds to a
+row with a single part here. Published files also have a pooler for the first token and a head for
+"next sentence", which were trained together with the masked head. The conversion drops both.
 """
 
 from collections.abc import Mapping, Sequence
@@ -40,14 +40,14 @@ ARCHITECTURE = "BertForMaskedLM"
 ENCODER_ARCHITECTURE = "BertModel"
 OF_THE_ENCODER = "bert."  # prefix of BertModel's names in BertForMaskedLM
 
-# Our names to Hugging Face's, for export.
+# Map from our names to Hugging Face's, for export.
 ACTIVATIONS = {"relu": "relu", "gelu": "gelu", "gelu_tanh": "gelu_new"}
-# Hugging Face's names to ours, for import; two of their names denote the same function.
+# Map from Hugging Face's names to ours, for import; two of their names denote the same function.
 ACTIVATIONS_READ = {
     **{"relu": "relu", "gelu": "gelu"},
     **{"gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh"},
 }
-# Values of keys that are missing in a config.
+# Values that Hugging Face uses for keys that are missing in a config.
 DEFAULTS = {
     "attention_probs_dropout_prob": 0.1,
     "hidden_act": "gelu",
@@ -65,7 +65,7 @@ UNUSED = ("bert.pooler.", "cls.seq_relationship.", "bert.embeddings.position_ids
 # Names of norms in files converted from TensorFlow.
 OLD_NAMES = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
 
-# Our modules to Hugging Face's.
+# Map from our modules to Hugging Face's.
 EMBEDDINGS = {
     "encoder.embedding": "bert.embeddings.word_embeddings",
     "encoder.positions": "bert.embeddings.position_embeddings",
@@ -78,7 +78,8 @@ HEAD = {
     "head.dense": "cls.predictions.transform.dense",
     "head.norm": "cls.predictions.transform.LayerNorm",
 }
-# Architectures by whether they have a pooler, a dense layer with tanh for the first token.
+# Architecture with (True) and without (False) a pooler, which is a dense layer with tanh for the
+# first token.
 LABEL_ARCHITECTURES = {True: "BertForSequenceClassification", False: "BertForTokenClassification"}
 LABEL_HEAD = {"pooler": "bert.pooler.dense", "classifier": "classifier"}
 LAYER = {
@@ -149,12 +150,12 @@ def to_bert_encoder(encoder: EncoderOnly, pad_id: int) -> HuggingFaceModel:
 def _require_form(config: EncoderOnlyConfig) -> None:
     if config.norm != "post":
         raise ModelError(
-            f"model.norm is {config.norm}, and BERT's networks are post-norm. Export a network "
+            f"model.norm is {config.norm}, but BERT's networks are post-norm. Export a network "
             "with the architecture of model.preset=bert."
         )
     if not config.segments:
         raise ModelError(
-            "model.segments is 0, and BERT's networks distinguish segments. Export a network "
+            "model.segments is 0, but BERT's networks have segments. Export a network "
             "with the architecture of model.preset=bert."
         )
 
@@ -175,7 +176,7 @@ def from_bert(
 ) -> MaskedLanguageModel:
     """Return the network that a config and weights describe, with copies of the weights.
 
-    It has the device and the dtype of the token vectors.
+    The network has the device and the dtype of the token vectors in `weights`.
 
     Raises:
         ModelError: the network is of another family or architecture, or the weights do not fit it.
@@ -254,7 +255,7 @@ def _require_sizes(theirs: Mapping[str, Tensor], config: Mapping[str, Any]) -> N
     for name in (VECTORS, f"bert.encoder.layer.{layers - 1}.output.dense.weight"):
         if name not in theirs:
             raise ModelError(
-                f"There is no weight {name}. Use all files of a {ARCHITECTURE}, and the "
+                f"The weight {name} is missing. Use all files of a {ARCHITECTURE}, and the "
                 "config.json that belongs to them."
             )
     vectors = theirs[VECTORS]
@@ -285,21 +286,21 @@ def _with_current_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         twin = named.pop(other)
         if not torch.equal(named.setdefault(name, twin), twin):
             raise ModelError(
-                f"{other} must be {name}, but they differ: this network was trained with a "
-                "separate output matrix. Choose another one."
+                f"The weights {other} and {name} must be equal, but they differ: this network was "
+                "trained with a separate output matrix or bias. Choose another network."
             )
     return named
 
 
 def _places(config: EncoderOnlyConfig) -> dict[str, WeightLocation]:
-    """Return the location of each of our parameters."""
+    """Return the location, in Hugging Face's weights, of each of our parameters."""
     modules = {ours: [name] for ours, name in HEAD.items()}
     head = {"output_bias": WeightLocation([BIAS]), **_module_places(modules, config.width)}
     return _encoder_places(config) | head
 
 
 def _encoder_places(config: EncoderOnlyConfig) -> dict[str, WeightLocation]:
-    """Return the location of each of the encoder's parameters."""
+    """Return the location, in Hugging Face's weights, of each of the encoder's parameters."""
     places = {
         f"{ours}.weight": WeightLocation([f"{name}.weight"]) for ours, name in EMBEDDINGS.items()
     }
@@ -312,7 +313,7 @@ def _encoder_places(config: EncoderOnlyConfig) -> dict[str, WeightLocation]:
 
 
 def _module_places(modules: Mapping[str, list[str]], width: int) -> dict[str, WeightLocation]:
-    """Return the locations of weights and biases; one of ours may combine several of theirs."""
+    """Return the locations of weights and biases; our module may combine several of theirs."""
     return {
         f"{ours}.{kind}": WeightLocation(
             [f"{name}.{kind}" for name in names], [width] * len(names) if len(names) > 1 else None

@@ -53,7 +53,7 @@ def read_model(folder: Path) -> HuggingFaceModel:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """Return the safetensors files that `read_model` reads: those of the index, if there is one.
+    """Return the safetensors files that `read_model` reads, which the index lists if it exists.
 
     Raises:
         ModelError: there are none, or the index names missing files.
@@ -62,14 +62,15 @@ def weight_files(folder: Path) -> list[Path]:
         files = read_json(folder / INDEX_FILE).get("weight_map")
         if not isinstance(files, dict) or not all(_is_plain(name) for name in files.values()):
             raise ModelError(
-                f"weight_map of {folder / INDEX_FILE} does not name safetensors files of its "
-                "folder. Download it again."
+                f"weight_map of {folder / INDEX_FILE} does not name safetensors files in the same "
+                "folder. Download the index again."
             )
         named = [folder / name for name in sorted(set(files.values()))]
         missing = ", ".join(file.name for file in named if not file.is_file())
         if missing:
             raise ModelError(
-                f"{folder / INDEX_FILE} names {missing}, which the folder lacks. Download them."
+                f"{folder / INDEX_FILE} names {missing}, but the folder does not have these files. "
+                "Download them."
             )
         return named
     if not (folder / WEIGHTS_FILE).is_file():
@@ -89,7 +90,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object.
 
     Raises:
-        ModelError: the file cannot be read, or holds something else.
+        ModelError: the file cannot be read, or does not contain an object.
     """
     try:
         content = json.loads(path.read_bytes())

@@ -69,8 +69,9 @@ def from_hugging_face(
 ) -> DecoderOnly:
     """Return the network that a config and weights describe, with copies of the weights.
 
-    It has the device and the dtype of the token vectors. If the config has no padding token, EOS
-    takes its place, or token 0 if there is no EOS. Ids at padding affect no result.
+    The network has the device and the dtype of the token vectors in `weights`. If the config has no
+    padding token, EOS is used for padding, or token 0 if there is no EOS. Ids at padding affect no
+    result.
 
     Raises:
         ModelError: the network is of another family or architecture, or the weights do not fit it.
@@ -135,7 +136,7 @@ def _layout_for(config: DecoderOnlyConfig) -> tuple[str, Layout]:
             return family, layout
     reasons = [f"{LAYOUTS[family].title} has no {', '.join(no)}" for family, no in lacks.items()]
     raise ModelError(
-        f"The network fits no layout of Hugging Face's: {'; '.join(reasons)}. Export a network "
+        f"No layout of Hugging Face supports the network: {'; '.join(reasons)}. Export a network "
         "with the architecture of model.preset=gpt2 or llama."
     )
 
@@ -163,7 +164,7 @@ def _with_current_names(
         head, vectors = named.pop(HEAD), named.get(layout.embedding)
         if vectors is None or not torch.equal(head, vectors):
             raise ModelError(
-                f"tie_word_embeddings of the config is true, but {HEAD} is not "
-                f"{layout.embedding}. Set it to false in {CONFIG_FILE}."
+                f"tie_word_embeddings of the config is true, but {HEAD} differs from "
+                f"{layout.embedding}. Set tie_word_embeddings to false in {CONFIG_FILE}."
             )
     return named

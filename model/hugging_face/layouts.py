@@ -1,8 +1,8 @@
 """Hugging Face's layouts of GPT-2 and Llama: keys of configs, names of weights.
 
-They follow transformers 5.23.0. A layout supports one architecture. Many keys of a config do not
-change a network's results, and are ignored. The others are checked; an error names the key of an
-unsupported value.
+The layouts are those of transformers 5.23.0. Each supports one architecture. Many keys of a config
+do not change a network's results, and are ignored. The others are checked; an error names the key
+of an unsupported value.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,9 +14,9 @@ from model.networks.decoder_only import DecoderOnly
 
 HEAD = "lm_head.weight"
 
-# Our names to Hugging Face's, for export.
+# Map from our names to Hugging Face's, for export.
 GPT2_ACTIVATIONS = {"relu": "relu", "gelu": "gelu", "gelu_tanh": "gelu_new"}
-# Hugging Face's names to ours, for import; two of their names denote the same function.
+# Map from Hugging Face's names to ours, for import; two of their names denote the same function.
 GPT2_ACTIVATIONS_READ = {
     "gelu_new": "gelu_tanh",
     "gelu_pytorch_tanh": "gelu_tanh",

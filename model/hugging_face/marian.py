@@ -3,11 +3,11 @@
     Transformer ─▶ to_marian ─▶ config, weights
     config, weights ─▶ from_marian ─▶ Transformer
 
-It follows transformers 5.23.0. Marian's networks (Junczys-Dowmunt et al. 2018) are post-norm. Their
-positions have all sines before all cosines, whereas ours alternate (Vaswani et al. 2017, §3.5).
-Hugging Face's class computes the positions itself, so the conversion permutes every vector as wide
-as the model instead. No product, sum or norm of such vectors depends on the order of their
-elements, except for rounding.
+The layout is that of transformers 5.23.0. Marian's networks (Junczys-Dowmunt et al. 2018) are
+post-norm. Their positions have all sines before all cosines, whereas ours alternate (Vaswani et al.
+2017, §3.5). Hugging Face's class computes the positions itself, so the conversion instead permutes
+the elements of all vectors of the model's width. No product, sum or norm of such vectors depends on
+the order of their elements, except for rounding.
 
 Dropout inside the feed-forward network and of whole layers matters only in training and is not
 read.
@@ -40,11 +40,11 @@ ARCHITECTURE = "MarianMTModel"
 MAX_POSITIONS = 512  # the value of Marian's published models
 NORM_EPSILON = 1e-5  # fixed in Hugging Face's class; no key of a config changes it
 
-# Our names to Hugging Face's, for export.
+# Map from our names to Hugging Face's, for export.
 ACTIVATIONS = {"relu": "relu", "gelu": "gelu", "silu": "swish"}
-# Hugging Face's names to ours, for import; two of their names denote the same function.
+# Map from Hugging Face's names to ours, for import; two of their names denote the same function.
 ACTIVATIONS_READ = {"relu": "relu", "gelu": "gelu", "swish": "silu", "silu": "silu"}
-# Values of keys that are missing in a config.
+# Values that Hugging Face uses for keys that are missing in a config.
 DEFAULTS = {
     "activation_function": "gelu",
     "attention_dropout": 0.0,
@@ -70,8 +70,8 @@ EMBEDDINGS: Mapping[str, Mapping[str, list[str]]] = {
 POSITIONS = ("model.encoder.embed_positions.weight", "model.decoder.embed_positions.weight")
 POSITIONS_DIFFER = 2e-3  # tolerance, larger than the error of rounding to fp16
 
-# Our module to theirs, with the axis of weight and of bias that runs over the model's width; None
-# where there is no such axis.
+# Map from our modules to Hugging Face's. The two numbers are the axes of weight and bias that run
+# over the model's width, or None if there is no such axis.
 ATTENTION = {
     "self_attention.query_key_value": ([f"self_attn.{part}_proj" for part in "qkv"], 1, None),
     "self_attention.output": (["self_attn.out_proj"], 0, 0),
@@ -120,8 +120,9 @@ def from_marian(
 ) -> Transformer:
     """Return the network that a config and weights describe, with copies of the weights.
 
-    It has the device and the dtype of the token vectors. It has an output bias if the weights
-    contain one that is not all zeros. The decoder's start token becomes BOS, unless it is padding.
+    The network has the device and the dtype of the token vectors in `weights`. It has an output
+    bias if the weights contain one that is not all zeros. The decoder's start token becomes BOS,
+    unless it is padding.
 
     Raises:
         ModelError: the network is of another family or architecture, or the weights do not fit it.
@@ -157,7 +158,7 @@ def from_marian(
 def _refuse_what_marian_lacks(config: ModelConfig) -> None:
     if config.norm != "post":
         raise ModelError(
-            f"model.norm is {config.norm}, and Marian's networks are post-norm. Train with "
+            f"model.norm is {config.norm}, but Marian's networks are post-norm. Train with "
             "model.norm=post to export a Marian model, or export for another library."
         )
     fixed = {
@@ -171,9 +172,9 @@ def _refuse_what_marian_lacks(config: ModelConfig) -> None:
         value = getattr(config, name)
         if value not in possible:
             raise ModelError(
-                f"model.{name} is {value}, and Marian's networks have "
-                f"{' or '.join(str(each) for each in possible if each is not None)}. Train such a "
-                "network to export it, or translate with transloom."
+                f"model.{name} is {value}, but Marian's networks have "
+                f"{' or '.join(str(each) for each in possible if each is not None)}. Train a "
+                "network with that setting to export it, or translate with transloom."
             )
 
 
@@ -248,7 +249,7 @@ def _require_sizes(theirs: Mapping[str, Tensor], config: Mapping[str, Any]) -> N
         last = f"model.{side}.layers.{count(config, f'{side}_layers') - 1}.fc1.weight"
         if last not in theirs:
             raise ModelError(
-                f"There is no weight {last}. Use all files of the network, and the config.json "
+                f"The weight {last} is missing. Use all files of the network, and the config.json "
                 "that belongs to them."
             )
     width = count(config, "d_model")
@@ -291,7 +292,7 @@ def _token(config: Mapping[str, Any], name: str) -> int:
 
 
 def _places(config: ModelConfig) -> dict[str, WeightLocation]:
-    """Return the location of each of our parameters, except for the bias of the output."""
+    """Return the location in Hugging Face's weights of our parameters, except the output bias."""
     order = _sines_first(config.width)
     places = {
         f"{ours}.weight": WeightLocation(names[:1], reordered=1, order=order)
@@ -321,8 +322,8 @@ def _drop_positions(theirs: dict[str, Tensor], config: Mapping[str, Any]) -> Non
             continue
         if not _are_sinusoidal(table, count(config, "d_model")):
             raise ModelError(
-                f"{name} holds other positions than sines and cosines (Vaswani et al. 2017, §3.5), "
-                "which are the only supported ones. Choose another network."
+                f"{name} contains other positions than sines and cosines (Vaswani et al. 2017, "
+                "§3.5). No others are supported, so choose another network."
             )
 
 

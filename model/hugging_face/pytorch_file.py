@@ -49,7 +49,7 @@ def convert_marian(folder: Path, source: Path, target: Path) -> None:
         target: the file to write.
 
     Raises:
-        ModelError: there is no such file, it is larger than its network or holds anything else
+        ModelError: there is no such file, it is larger than its network or contains anything other
             than tensors, the network cannot be read, or the folder cannot be written.
     """
     config = read_json(folder / CONFIG_FILE)
@@ -64,8 +64,8 @@ def convert_marian(folder: Path, source: Path, target: Path) -> None:
     except (OSError, SafetensorError) as error:  # a full disk is a SafetensorError
         partial.unlink(missing_ok=True)
         raise ModelError(
-            f"{target}, to which {source.name} is converted once, cannot be written: {error}. Copy "
-            "the folder to a writable directory."
+            f"{target}, the converted copy of {source.name}, cannot be written: {error}. Copy the "
+            "folder to a writable directory."
         ) from error
 
 
@@ -106,7 +106,10 @@ def read_pytorch(path: Path, most: int) -> dict[str, Tensor]:
                 entries = archive.infolist()
             _require_size(path, sum(entry.file_size for entry in entries), most)
             if len(entries) > MAX_ENTRIES:
-                raise ModelError(f"{path} has {len(entries):,} entries. Download it again.")
+                raise ModelError(
+                    f"{path} has {len(entries):,} entries, but at most {MAX_ENTRIES:,} are "
+                    "expected. Download it again."
+                )
         with warnings.catch_warnings(action="ignore"):  # about other pickle protocols
             found = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -124,11 +127,13 @@ def read_pytorch(path: Path, most: int) -> dict[str, Tensor]:
     if not isinstance(found, dict) or not all(
         isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in found.items()
     ):
-        raise ModelError(f"{path} holds no tensors by name. Use the file of a network's weights.")
+        raise ModelError(
+            f"{path} does not contain named tensors only. Use the file of a network's weights."
+        )
     for name, tensor in found.items():
         if tensor.layout is not torch.strided or tensor.is_meta or not tensor.is_floating_point():
             raise ModelError(
-                f"{name[:200]} in {path} is no plain tensor of floating-point numbers "
+                f"{name[:200]} in {path} is not a plain tensor of floating-point numbers "
                 f"({tensor.layout}, {tensor.dtype}, on {tensor.device}). Use the file of a "
                 "network's weights."
             )

@@ -1,7 +1,8 @@
 """Locations of our parameters among Hugging Face's weights, and checks of config keys.
 
-Our network and theirs hold the same numbers under different names. In theirs, a parameter may be
-split into several, transposed, or have its elements in a different order.
+Our networks and Hugging Face's contain the same numbers under different names. In Hugging Face's,
+one of our parameters may be split into several, transposed, or have its elements in a different
+order.
 """
 
 from collections.abc import Mapping
@@ -29,15 +30,15 @@ class HuggingFaceModel(NamedTuple):
 
 
 class WeightLocation(NamedTuple):
-    """Location of one of our parameters in their layout.
+    """Location of one of our parameters in Hugging Face's layout.
 
     Attributes:
-        names: names of their parameters, which are stacked along the rows of ours.
+        names: names of Hugging Face's parameters, which are stacked along the rows of ours.
         rows: number of our rows that belong to each name, if there are several names.
-        transposed: True if theirs is (in, out), as in a `Conv1D`.
-        reordered: axis of our parameter along which the elements of theirs have another order, or
-            None.
-        order: for each element along this axis of theirs, its index in ours.
+        transposed: True if Hugging Face's parameter is (in, out), as in a `Conv1D`.
+        reordered: axis of our parameter along which Hugging Face's elements have another order, or
+            None if the order is the same.
+        order: for each of Hugging Face's elements along this axis, its index in our parameter.
     """
 
     names: list[str]
@@ -69,8 +70,8 @@ def join_parameter(theirs: dict[str, Tensor], place: WeightLocation, shape: torc
     missing = [name for name in place.names if name not in theirs]
     if missing:
         raise ModelError(
-            f"There is no weight {missing[0]}. Use all files of the network, and the config.json "
-            "that belongs to them."
+            f"The weight {missing[0]} is missing. Use all files of the network, and the "
+            "config.json that belongs to them."
         )
     parts = [theirs.pop(name) for name in place.names]
     if place.transposed:
@@ -96,8 +97,8 @@ def join_parameter(theirs: dict[str, Tensor], place: WeightLocation, shape: torc
 def invalid_config_error(error: ValidationError) -> ModelError:
     """Return the error for a config that does not describe a valid network."""
     return ModelError(
-        f"The config describes no network that can be built: {error}. Use the config.json that "
-        "belongs to the weights."
+        f"The config does not describe a network that can be built: {error}. Use the config.json "
+        "that belongs to the weights."
     )
 
 
@@ -114,13 +115,13 @@ def refuse_unused_weights(theirs: Mapping[str, Tensor], whose: str, wanted: str)
     """
     if theirs:
         raise ModelError(
-            f"Weights that do not belong to {whose}: {len(theirs)}, such as {min(theirs)}. Use a "
-            f"network {wanted}, without other weights."
+            f"The files have weights that do not belong to {whose}: {len(theirs)}, such as "
+            f"{min(theirs)}. Use a network {wanted}, without other weights."
         )
 
 
 def load_weights_like(network: nn.Module, state: Mapping[str, Tensor], vectors: str) -> None:
-    """Assign weights to a network, in the device and dtype of the weight named `vectors`."""
+    """Assign weights to a network, on the device and in the dtype of the weight named `vectors`."""
     like = state[vectors]
     network.load_state_dict({name: x.to(like) for name, x in state.items()}, assign=True)
 
@@ -129,7 +130,7 @@ def refuse_unsupported_values(config: Mapping[str, Any], **expected: tuple[objec
     """Raise ModelError if a key of a config has a value that our networks do not support.
 
     Args:
-        expected: supported values by key; a missing key counts as having the first of them.
+        expected: supported values by key; if a key is missing, the first value is assumed.
 
     Raises:
         ModelError: a key has another value; the message lists the supported ones.

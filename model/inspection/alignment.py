@@ -3,7 +3,7 @@
     sources, their translations ─▶ one pass of the network ─▶ weights of a cross-attention,
     averaged over its heads ─▶ the source token with the largest weight, for each target token
 
-Row t of the weights belongs to the step that predicts target token t. The default is the layer
+Row t of the weights belongs to the step that predicts target token t. The default layer is the one
 before the last. The average of its heads agrees best with human alignments (Garg et al. 2019,
 "Jointly Learning to Align and Translate with Transformer Models"). The most attended source token
 is often, but not always, the one that was translated.

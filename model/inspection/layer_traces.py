@@ -46,7 +46,7 @@ class FeedForwardTrace:
 
 @dataclass(frozen=True)
 class ResidualTrace:
-    """The residual connection around a sub-layer (§3.1), with the norm after or before.
+    """Residual connection around a sub-layer (§3.1), with a norm after the sum or before both.
 
     Post-norm: input ─▶ sub-layer ─▶ sum with the input ─▶ norm ─▶ output.
 

@@ -1,8 +1,8 @@
 """Recorder of modules' inputs and outputs during a forward pass, by forward hooks.
 
 Recorded values are those of the network's own code. Only scores and weights are recomputed from the
-recorded queries and keys, because a fused kernel never stores them. This uses the functions of
-`AttentionBackend.MATMUL` (`attention_scores`, `attention_weights`).
+recorded queries and keys, because a fused kernel never stores them. The recomputation uses the
+functions of `AttentionBackend.MATMUL` (`attention_scores`, `attention_weights`).
 """
 
 from collections import deque

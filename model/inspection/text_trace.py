@@ -33,7 +33,7 @@ class TextEmbeddingTrace:
     positions_tm: Tensor | None  # added vectors; None if queries and keys are rotated instead
     segments_btm: Tensor | None  # vectors of the sides of a pair; None if there are none
     sum_btm: Tensor
-    normed_btm: Tensor | None  # only for post-norm encoders
+    normed_btm: Tensor | None  # only in post-norm encoders, otherwise None
 
 
 @dataclass(frozen=True)
@@ -150,5 +150,5 @@ def _checked(network: nn.Module, ids: Sequence[int]) -> Tensor:
     """Return the ids as a batch of one text, on the device of the network's weights."""
     require_evaluation(network)
     if not ids:
-        raise ModelError("The text has no tokens, but at least 1 is needed: begin it with BOS.")
+        raise ModelError("The text has no tokens, but at least 1 is needed. Begin it with BOS.")
     return torch.tensor([list(ids)], device=next(network.parameters()).device)

@@ -77,7 +77,7 @@ class Trace:
 def trace(model: Transformer, source_bs: Tensor, target_input_bt: Tensor) -> Trace:
     """Run the model once and return all intermediate values.
 
-    The hooks are removed afterwards, also after an exception.
+    The hooks are removed afterwards, even after an exception.
 
     Args:
         source_bs: sentences that end with EOS, padded at the end.
@@ -152,11 +152,11 @@ def _check(model: Transformer, source_bs: Tensor, target_input_bt: Tensor) -> No
     ):
         raise ModelError(
             f"Source and target input have the shapes {shapes[0]} and {shapes[1]}, but they must "
-            "be (b, s) and (b, t): a row for each of the same b sentences, a source with EOS at "
-            "least, a target input with BOS at least."
+            "be (b, s) and (b, t). Give one row for each of the same b sentences, with at least "
+            "EOS in each source and at least BOS in each target input."
         )
     if not (source_bs != model.vocabulary.pad_id).any(dim=1).all():
         raise ModelError(
-            "A source holds only padding, but at least 1 token, EOS, is needed. End every source "
-            "with EOS, an empty one, too."
+            "A source contains only padding, but it needs at least EOS. End every source with EOS, "
+            "even an empty one."
         )

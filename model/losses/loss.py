@@ -3,20 +3,21 @@
     hidden states ─▶ [ logits of a few tokens ─▶ probabilities ─▶ loss and gradient ] … ─▶ sums
 
 The gradient with respect to the logits follows directly from the logits (softmax minus target). So
-each chunk of tokens is completed at once, and the logits of a whole batch, by far the largest
-tensor of a small model, never exist. Two gradients are kept for the backward pass: that of the
-output matrix, in fp32, and that of the hidden states. The trainer divides by the target tokens of
-the *global* step, so no mean is taken here.
+one step computes both loss and gradient of a chunk of tokens. The logits of a whole batch, by far
+the largest tensor of a small model, never exist. Two gradients are kept for the backward pass: the
+gradient of the output matrix, in fp32, and the gradient of the hidden states. The trainer divides
+by the target tokens of the *global* step, so no mean is taken here.
 
 Nearly all time is spent on operations over n · v logits. So there are only a few: the products, one
 softmax, two maxima. Label smoothing adds the same share to *every* entry of each token's target
-distribution. Its loss and gradients are computed from the sum of the hidden states over tokens and
-that of the matrix over entries, not from single logits.
+distribution. Its loss and gradients are computed from two sums instead of single logits: the sum of
+the hidden states over tokens, and the sum of the output matrix over entries.
 
-Measured on one thread of an AMD EPYC, torch 2.13.0, 2026-11-20: 1,000 tokens, 10,000 entries, width
-128, forward and backward, in milliseconds, from full logits with torch's cross_entropy in fp32 to
-this loss: fp32 191 → 126, bf16 147 → 72; width 512: fp32 449 → 406, bf16 239 → 187. Later versions
-make fewer passes over all logits; the times of bf16 fell by 30 % at width 128 and by 10 % at 512.
+Measured on one thread of an AMD EPYC, torch 2.13.0, 2026-11-20: forward and backward of 1,000
+tokens and 10,000 entries, in milliseconds. The first number is torch's cross_entropy on full logits
+in fp32, the second is this loss. Width 128: fp32 191 → 126, bf16 147 → 72; width 512: fp32 449 →
+406, bf16 239 → 187. Later versions make fewer passes over all logits; the times of bf16 fell by 30
+% at width 128 and by 10 % at 512.
 
 Shape suffixes: n target tokens, d model width, v vocabulary, c tokens of one chunk.
 """
@@ -82,7 +83,7 @@ class CrossEntropy:
 def token_losses(hidden_nd: Tensor, weight_vd: Tensor, target_n: Tensor) -> Tensor:
     """Return the negative log-likelihood of each target, fp32 (n,), in nats.
 
-    To inspect a step, it is passed to a network's `forward` in place of a `Loss`.
+    The inspection of a step passes this function to a network's `forward` in place of a `Loss`.
     """
     losses = []
     for start in range(0, len(hidden_nd), MIN_CHUNK_TOKENS):
@@ -118,7 +119,7 @@ def distributions(hidden_cd: Tensor, weight_vd: Tensor) -> tuple[Tensor, Tensor,
 
 
 def scaled_gradients(ctx: Any, loss_grad: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the gradients that the forward pass has saved, multiplied by that of the loss."""
+    """Return the gradients that the forward pass has saved, multiplied by the loss's gradient."""
     hidden_grad_nd, weight_grad_vd = ctx.saved_tensors
     weight_grad = (weight_grad_vd * loss_grad).to(hidden_grad_nd.dtype)
     return hidden_grad_nd * loss_grad, weight_grad

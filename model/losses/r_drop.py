@@ -3,16 +3,16 @@
     hidden states of both ─▶ [ logits of a few tokens ─▶ both distributions ─▶ loss ] … ─▶ sums
 
 Let p and q be the distributions of a token in the two passes. Its loss is half of the paper's
-equation 4,
+equation 4, so that its magnitude is comparable to the loss of one pass:
 
     ½ (CE(p) + CE(q)) + α/4 · (KL(p ‖ q) + KL(q ‖ p))
 
-so its size is that of the loss of one pass. CE is the label-smoothed cross-entropy of
-`model.losses.loss`. Since p and q each sum to 1, the sum of the two divergences is Σ (p - q)(z -
-y). Here z are the logits of p, and y those of q. This needs no logarithm of a probability.
+CE is the label-smoothed cross-entropy of `model.losses.loss`. Since p and q each sum to 1, the sum
+of the two divergences is Σ (p - q)(z - y). Here z are the logits of p, and y those of q. This needs
+no logarithm of a probability.
 
-The computation follows `model.losses.loss`: chunk by chunk, with gradients of the logits computed
-at once, and never with the logits of a whole batch.
+The computation follows `model.losses.loss`: it processes one chunk of tokens after another,
+computes the gradients directly from the logits, and never has the logits of a whole batch.
 
 Shape suffixes: n target tokens of *one* pass, m = 2n of both, d model width, v vocabulary, c tokens
 of one chunk, e = 2c of both passes.
@@ -110,11 +110,11 @@ class _ProjectedRDrop(torch.autograd.Function):
             )
             divergences += (by_p_c1 - by_q_c1).sum()
             if with_gradients:
-                # Sum of two gradients. That of the cross-entropies is without the part of label
-                # smoothing that all entries have in common, which is subtracted after the loop.
-                # That of the divergences is p - q + p (z - y - Σ p (z - y)) for z; for y, p and q
-                # as well as z and y are exchanged. The sum overwrites the logits, and each line is
-                # one pass over them.
+                # Compute the sum of two gradients. The gradient of the cross-entropies lacks the
+                # part of label smoothing that all entries have in common, which is subtracted after
+                # the loop. The gradient of the divergences with respect to z is p - q + p (z - y -
+                # Σ p (z - y)). With respect to y, p and q as well as z and y are exchanged. The sum
+                # overwrites the logits, and each line is one pass over them.
                 quarter = alpha / 4
                 grad_p_cv = apart_cv.mul_(quarter)
                 torch.sub(0.5 + quarter + quarter * by_q_c1, grad_p_cv, out=grad_q_cv)

@@ -3,7 +3,7 @@
     token ids ─▶ embedding (+ positions) ─▶ layers ─▶ last norm ─▶ hidden ─▶ logits ─▶ loss
 
 A row of a batch holds consecutive parts of documents, and padding at its end. Positions and
-attention restart at each part, so other parts of its row never change its result:
+attention restart at each part, so the result for a part does not depend on the rest of its row:
 
     part_bt    0 0 0 0 1 1 2 2 2 -1      number of the part within its row, -1 at padding
     positions  0 1 2 3 0 1 0 1 2  0
@@ -80,7 +80,8 @@ class DecoderOnly(LayerStack):
         self.vocabulary_size = vocabulary_size
         self.pad_id = pad_id
         self.attention_backend = attention_backend
-        # As in their paper, sines and cosines are added to vectors that are scaled by √width.
+        # As in Vaswani et al. 2017, sines and cosines are added to vectors that are scaled by
+        # √width.
         scaled = config.positions == "sinusoidal"
         self.embedding = Embedding(vocabulary_size, self.width, scaled)
         self.output_embedding = (
@@ -174,8 +175,7 @@ class DecoderOnly(LayerStack):
         Args:
             places_b: position of each newest token, which is the number of tokens before it.
             longest: number of tokens of the longest text, an int on the host.
-            caches: keys and values of earlier tokens, to which those of the newest tokens are
-                added.
+            caches: keys and values of earlier tokens; the newest tokens' keys and values are added.
         """
         self._check_length(longest)
         rooms = [

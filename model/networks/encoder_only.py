@@ -41,7 +41,7 @@ from model.errors import ModelError
 
 
 class EncoderOnly(LayerStack):
-    """Embeddings and layers of an encoder; a network with a head has it as its attribute `encoder`.
+    """Embeddings and layers of an encoder, which networks with heads store as `encoder`.
 
     Attributes:
         width: width of the hidden states, d.
@@ -122,13 +122,13 @@ class EncoderOnly(LayerStack):
     def _check_positions(self, position_bt: Tensor) -> None:
         if position_bt.shape[1] <= self.context_length:
             return
-        # Only rows longer than that are checked, because a check makes the host wait for the
-        # device.
+        # Only rows longer than the context are checked, because the check makes the host wait for
+        # the device.
         longest = int(position_bt.max()) + 1
         if longest > self.context_length:
             raise ModelError(
                 f"A text has {longest} tokens, but the network has learned {self.context_length} "
-                "positions. Give it shorter texts, or train one with a larger "
+                "positions. Use shorter texts, or train a network with a larger "
                 "batching.context_length."
             )
 

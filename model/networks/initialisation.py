@@ -4,8 +4,8 @@
     initialise_normal   networks with one stack: GPT-2's weights for the decoder-only network,
                         BERT's for the encoder
 
-Both set biases to 0, and weight and bias of norms to 1 and 0. All numbers come from torch's default
-generator, in the order in which modules are registered: seed it first.
+Both functions set biases to 0, and the weights of norms to 1. All random numbers come from torch's
+default generator, in the order in which modules are registered: seed the generator first.
 """
 
 import math
@@ -26,11 +26,11 @@ INIT_STD = 0.02
 def initialise_glorot(root: nn.Module) -> None:
     """Initialise every parameter below `root` as in reimplementations of the paper's network.
 
-    The paper does not specify initial weights. Those here are from tensor2tensor (Vaswani et al.
-    2018) and fairseq (Ott et al. 2019):
+    The paper does not specify initial weights. This function uses those of tensor2tensor (Vaswani
+    et al. 2018) and fairseq (Ott et al. 2019):
 
         embeddings        normal, standard deviation width^-½, so that √width · embedding has
-                          variance 1 (both; fairseq sets the row of padding to 0, this does not)
+                          variance 1 (both; only fairseq sets the row of padding to 0)
         other matrices    uniform Glorot (Glorot & Bengio 2010; both)
         Q, K and V        as if the three were one (3 · width, width) matrix, that is Glorot with
                           gain 1/√2 for each (fairseq); also where K and V have fewer heads
@@ -59,9 +59,9 @@ def initialise_normal(root: nn.Module, residual_sums: int = 1) -> None:
         output projections of sub-layers            the same, divided by √`residual_sums` (Radford
                                                     et al. 2019, §2.3)
 
-    Llama's paper specifies no initial weights; Hugging Face uses 0.02 for it, too, without the
-    division. BERT's code truncates the distribution at two deviations. Hugging Face's does not, and
-    neither does this one. Parameters of `root` itself stay unchanged.
+    Llama's paper specifies no initial weights; Hugging Face uses 0.02 for Llama, too, without the
+    division. BERT's code truncates the distribution at two standard deviations. Hugging Face's code
+    and this function do not. Parameters of `root` itself stay unchanged.
 
     Args:
         residual_sums: number of residual sums in the network, two per layer; 1 leaves out the

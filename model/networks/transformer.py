@@ -11,7 +11,7 @@ ends with EOS. A target input starts with BOS, its output ends with EOS. If `mod
 pad, the padding token takes the place of BOS.
 
 With `AttentionBackend.VARLEN`, the loss is computed from packed sentences (`model.blocks.packing`),
-without padding from the embedding on. Decoding and traces stay padded.
+so that nothing is computed for padding. Decoding and traces use padded batches.
 
 Shape suffixes: b batch, s source length, t target length, d model width, v target vocabulary, n
 target tokens without padding, k hypotheses of a sentence.
@@ -94,10 +94,10 @@ class Transformer(nn.Module):
         )
         if (config.decoder_start == "pad") != vocabulary.starts_with_padding:
             raise ModelError(
-                f"model.decoder_start is {config.decoder_start}, but the vocabulary's padding is "
-                f"{vocabulary.pad_id} and its BOS {vocabulary.bos_id}: they must be equal if a "
-                "target begins with padding, and different otherwise. Set decoder_start to fit the "
-                "tokenizer."
+                f"model.decoder_start is {config.decoder_start}, but the vocabulary's padding id "
+                f"is {vocabulary.pad_id} and its BOS id is {vocabulary.bos_id}: the ids must be "
+                "equal if decoder_start is pad, and different if it is bos. Set "
+                "model.decoder_start to fit the tokenizer."
             )
         shared = config.share_embeddings
         if shared == "all" and vocabulary.source_size != vocabulary.target_size:
@@ -202,7 +202,8 @@ class Transformer(nn.Module):
     ) -> Tensor:
         """Return the hidden states (b, k, d) after each hypothesis' newest token.
 
-        It extends `decode` by one position; `caches` hold the keys and values of earlier positions.
+        The step extends `decode` by one position; `caches` contain the keys and values of earlier
+        positions.
         """
         position = caches[0].length
         x_bkd = self.embed(newest_bk, self.target_embedding, position)

@@ -122,7 +122,7 @@ def test_a_held_out_sentence_that_is_too_long(command, corpus_recipe, tmp_path, 
     failure = command("prepare", corpus_recipe, override)
     assert failure.code == 1
     assert "held.fr, line 12 (data.validation): " in failure.message
-    assert "where a held-out sentence may have 1,024" in failure.message
+    assert "but a held-out sentence may have at most 1,024" in failure.message
     assert not (tmp_path / "dataset").exists()
 
     arguments = ["prepare", str(corpus_recipe), override, "data.max_heldout_length=100000"]

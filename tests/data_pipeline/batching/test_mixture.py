@@ -261,7 +261,9 @@ def test_temperature_evens_out() -> None:
 
 
 def test_a_corpus_without_a_pair_in_an_epoch_is_refused_with_the_remedy() -> None:
-    with pytest.raises(BatchingError, match=r"corpus 1 .* share 1\.00e-05 of 2,000 .* larger w"):
+    with pytest.raises(
+        BatchingError, match=r"corpus 1 .* share 1\.00e-05 of the 2,000 .* larger w"
+    ):
         Case([[1000], [1000]], [1 - 1e-5, 1e-5], 8, 0).mixture()
 
 

@@ -167,7 +167,9 @@ def test_sorting_keeps_padding_low() -> None:
 
 def test_one_pair_over_the_budget_is_refused_with_the_remedy() -> None:
     lengths = np.array([[3, 4], [7, 51], [2, 2]])
-    with pytest.raises(BatchingError, match=r"7 and 51 tokens .* may have 50\. Raise .* to 51"):
+    with pytest.raises(
+        BatchingError, match=r"7 and 51 tokens .* may have at most 50 tokens\. Raise .* to 51"
+    ):
         plan_window(lengths, 50, 0, 0, 0)
 
 

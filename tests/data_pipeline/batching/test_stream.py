@@ -194,5 +194,7 @@ def test_epoch_has_every_pair_once(reader: WindowReader) -> None:
 
 def test_a_step_without_anything_to_train_on_is_refused() -> None:
     layout = WindowLayout(1, np.zeros(4, dtype=np.int64), np.zeros(4, dtype=np.int64))
-    with pytest.raises(BatchingError, match=r"nothing to train on: its loss would be divided by 0"):
+    with pytest.raises(
+        BatchingError, match=r"nothing to train on, so its loss would be divided by 0"
+    ):
         next(iterate_steps(lambda epoch, window: layout, Cursor(), 2))

@@ -170,14 +170,14 @@ def test_recipe_with_other_corpora_is_refused(dataset: Path, data_settings: Make
     settings = data_settings(dataset)
     train = (settings.data.train[0].model_copy(update={"name": "news"}),)
     other = settings.data.model_copy(update={"train": train})
-    with pytest.raises(DatasetError, match="has the corpora train and the recipe news"):
+    with pytest.raises(DatasetError, match="has the corpora train, but the recipe has news"):
         open_reader(dataset, data_settings(dataset, data=other))
 
 
 def test_budget_that_the_longest_pair_exceeds_is_refused_at_once(
     dataset: Path, data_settings: MakeSettings
 ) -> None:
-    with pytest.raises(BatchingError, match="may have 10"):
+    with pytest.raises(BatchingError, match="may have at most 10"):
         open_reader(dataset, data_settings(dataset, max_tokens_per_micro_batch=10))
 
 

@@ -44,14 +44,14 @@ def test_wrong_corpora_are_refused(settings: dict[str, object], message: str) ->
     ],
 )
 def test_settings_of_files_need_files(setting: dict[str, object]) -> None:
-    with pytest.raises(ValidationError, match=f"{next(iter(setting))} belong to files"):
+    with pytest.raises(ValidationError, match=f"{next(iter(setting))} can be set only with files"):
         corpus(source="a", target="b", **setting)
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"source_sha256": SHA256}, "not by source_sha256"),
+        ({"source_sha256": SHA256}, "set files_sha256 instead"),
         ({"files_sha256": [SHA256]}, r"files_sha256 has 1 values for 3 files"),
         ({"columns": {"score": 2}}, "min_score is null and columns.score is 2"),
         ({"min_score": 0.5}, r"min_score is 0.5 and columns.score is null"),

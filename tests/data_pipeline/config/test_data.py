@@ -74,7 +74,7 @@ def aligned(**settings: object) -> dict[str, object]:
         ({"train": (aligned(weight=1), aligned())}, r"weights .* 1.0, null: give every"),
         ({"train": (aligned(weight=1),), "temperature": 5}, "temperature is 5.0"),
         ({"train": (aligned(weight="inf"),)}, "finite"),
-        ({"train": (aligned(name="x"), aligned(name="x"))}, "named x, x: name each differently"),
+        ({"train": (aligned(name="x"), aligned(name="x"))}, "named x, x: give each corpus"),
         ({"train": (aligned(name="train-1"), aligned())}, "named train-1, train-1"),
         ({"validation": aligned(weight=2)}, r"validation has .*weight 2"),
         ({"tests": {"t": aligned(name="x")}}, r"set t has .*name x"),

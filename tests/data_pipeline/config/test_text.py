@@ -27,11 +27,11 @@ PAGE = Path(__file__).resolve().parents[3] / "docs" / "data.md"
         ({"files": ["a.txt", "b.jsonl"]}, r"indicate no single format"),
         ({"files": ["a.txt"], "format": "tsv"}, "the known formats are text, jsonl, webdat"),
         ({"files": ["a.txt"], "part": [0.9, 0.1]}, r"part is 0\.9, 0\.1: the first share"),
-        ({"files": ["a.txt"], "part": [0.5, 0.5]}, "the first share must be the smaller"),
+        ({"files": ["a.txt"], "part": [0.5, 0.5]}, "must be smaller than the second"),
         ({"files": ["a.txt"], "part": [0, 1.1]}, "less than or equal to 1"),
         (
             {"files": ["a.tar"], "part": [0, 0.5]},
-            "format webdataset: only text and jsonl can be cut",
+            "format is webdataset: only text and jsonl can be cut",
         ),
         ({"files": ["a.parquet"], "part": [0, 0.5]}, "only text and jsonl can be cut"),
         ({"files": ["a.jsonl"], "min_score": 1}, "set both to drop documents by their score"),
@@ -59,8 +59,8 @@ def test_formats_follow_from_names() -> None:
     ("settings", "message"),
     [
         ({"type": "words"}, r"tokenizer\.type is 'words', .* there are bpe, unigram, char"),
-        ({"sampling": {"alpha": 0.1}}, "segmentations of documents are not sampled"),
-        ({"joint": False}, "documents have one field"),
+        ({"sampling": {"alpha": 0.1}}, "documents do not support subword sampling"),
+        ({"joint": False}, "documents have only one tokenizer"),
     ],
 )
 def test_wrong_tokenizers_are_refused(settings: dict[str, Any], message: str) -> None:

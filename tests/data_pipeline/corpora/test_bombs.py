@@ -7,8 +7,10 @@ import sys
 import pytest
 from support.files import bombs
 
-TOO_LONG = r"line 1: longer than 1,048,576 bytes"
-EXPANSION = r"expected at most 200 bytes of content for each byte .* found \d+,?\d*\. Leave it out"
+TOO_LONG = r"line 1: the line is longer than 1,048,576 bytes"
+EXPANSION = (
+    r"expected at most 200 bytes of content for each byte .* found \d+,?\d*\. Remove the file"
+)
 MEMORY = r"needs more memory than xz -9 .* at most 134,217,728 bytes"
 SAID = {
     "innocent": r"read [\d,]+",
@@ -20,8 +22,8 @@ SAID = {
     "scores": r"'0\.score': expected at most 1,024 bytes .* found 9,999,872",
     "long keys": "at most 4,096 characters in a member's name, found 60,000",
     "parquet rows": r"at most 200 bytes of rows for each byte of a Parquet file, found \d+,\d+",
-    "parquet": r"at most 150,000,000 bytes of memory to decode .* Write it again",
-    "json": r"line 1: expected at most 2,000,000 values .* found [36],000,00\d\. Leave out",
+    "parquet": r"at most 150,000,000 bytes of memory to decode .* Write the file again",
+    "json": r"line 1: expected at most 2,000,000 values .* found [36],000,00\d\. Remove all",
 }
 
 

@@ -125,5 +125,5 @@ def test_a_tokenizer_without_the_separator_and_files_without_an_order_are_refuse
     given_model = TOKENIZER.model_copy(update={"model": str(model), "model_sha256": sha256})
     with pytest.raises(TokenizerError, match=f"no piece for {SEPARATOR}, which data.context_sent"):
         prepare(settings_of(data(1), given_model), lambda progress: None)
-    with pytest.raises(ValidationError, match=r"_sentences is 1, and pairs\.tsv is not a pair"):
+    with pytest.raises(ValidationError, match=r"_sentences is 1, but pairs\.tsv is not a pair"):
         data(1, train=[{"files": ["pairs.tsv"]}])

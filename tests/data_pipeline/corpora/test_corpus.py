@@ -198,10 +198,10 @@ def test_remote_files_are_downloaded_once_before_they_are_read(
         (b"one\ntwo\n", r"a\.fr has 3 lines and .*a\.en has 2: line 3 of .*a\.fr has no partner"),
         (b"1\n" * 1000, r"a\.fr has 3 .* has 1,000: line 4 of .*a\.en has no partner"),
         (b"one\ntwo\nthr\xffee\n", r"a\.en, line 3: the byte 0xff, number 4 .* not UTF-8"),
-        (b"", r"a\.en is empty: 0 lines"),
-        (b" \n\n\t\n", r"a\.en is empty: 3 lines and none with text"),
+        (b"", r"a\.en has no text: it has 0 lines"),
+        (b" \n\n\t\n", r"a\.en has no text: it has 3 lines"),
         (gzip.compress(b"1\n2\n3\n")[:-9], r"a\.en is a damaged gzip file"),
-        (b"x" * 3_000_000, r"a\.en, line 1: longer than 1,048,576 bytes"),
+        (b"x" * 3_000_000, r"a\.en, line 1: the line is longer than 1,048,576 bytes"),
     ],
 )
 @pytest.mark.parametrize("pairs_per_chunk", [2, 1000])
@@ -289,9 +289,7 @@ def test_a_held_out_set_is_small(
 ) -> None:
     monkeypatch.setattr(corpus_module, budget, replace(getattr(corpus_module, budget), limit=100))
     corpus = aligned(tmp_path, text_of(SOURCES), text_of(TARGETS))
-    with pytest.raises(
-        CorpusError, match=r"a\.en: expected at most 100 .* found [\d,]+\. Give few"
-    ):
+    with pytest.raises(CorpusError, match=r"a\.en: expected at most 100 .* found [\d,]+\. Use few"):
         read_whole(corpus, mirror=None, cache=tmp_path)
 
 

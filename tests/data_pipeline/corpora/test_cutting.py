@@ -72,7 +72,7 @@ def test_parts_have_a_limit_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_long_lines_are_refused(before: int, after: bytes) -> None:
     allowed = b"line\n" * before + b"x" * (MAX_LINE_BYTES - len(after[:1]))
     assert sum(lines.count for lines in read_all(reader_of(allowed + after))) > before
-    with pytest.raises(CorpusError, match=f"a, line {before + 1:,}: longer than 1,048,576 bytes"):
+    with pytest.raises(CorpusError, match=f"a, line {before + 1:,}: the line is longer than 1,048"):
         read_all(reader_of(allowed + b"x" + after))
 
 
@@ -80,7 +80,7 @@ def test_decompression_bomb_is_refused_at_its_beginning() -> None:
     stream = stream_of(zstd.compress(bytes(1_000_000)) * 10_000)  # ten gigabytes of zeros
     tracemalloc.start()
     try:
-        with pytest.raises(CorpusError, match="a, line 1: longer than"):
+        with pytest.raises(CorpusError, match="a, line 1: the line is longer than"):
             LineReader(stream).take(1)
         assert tracemalloc.get_traced_memory()[1] < 20_000_000
     finally:
@@ -140,8 +140,8 @@ ONE = ("7.en.txt", b"e")
     [
         ([ONE], r"sample '7': expected de.txt, en.txt once .* found en.txt"),
         ([ONE, *GOOD, ("7.de.txt", b"d")], r"sample '7': .*found en.txt"),
-        ([*GOOD, ("1.en.txt", b""), ("1.de.txt", b""), *GOOD], "sample '0': .* second time"),
-        ([*GOOD, *GOOD], "sample '0': en.txt occurs twice"),
+        ([*GOOD, ("1.en.txt", b""), ("1.de.txt", b""), *GOOD], "sample '0': .* second sample"),
+        ([*GOOD, *GOOD], "sample '0': the member en.txt occurs twice"),
         (
             [("7.en.txt", b"x" * (MAX_LINE_BYTES + 1))],
             "7.en.txt.: expected at most 1,048,576 bytes .* found 1,048,577",

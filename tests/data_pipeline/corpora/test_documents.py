@@ -172,7 +172,9 @@ def test_what_a_registered_reader_may_not_give(
     with pytest.raises(CorpusError, match=r"/a, document 2: expected 1 text, found 2\. .*given"):
         read(corpus)
     given[:] = [Example(("a" * 1001,), None)]
-    with pytest.raises(CorpusError, match=r"/a, document 1: longer than 1,000 characters"):
+    with pytest.raises(
+        CorpusError, match=r"/a, document 1: expected at most 1,000 characters, found 1,001"
+    ):
         read(corpus)
 
 

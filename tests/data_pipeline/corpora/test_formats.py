@@ -180,7 +180,7 @@ def test_a_long_line_has_few_values() -> None:
     good = JsonLines(lines(data % (text.encode(), b"0")), columns)
     assert len(parsed(good)[0].texts[0]) == 2_800_000
     bad = JsonLines(lines(data % (text.encode(), b",".join([b"[]"] * 1_100_000)), 5), columns)
-    message = r"line 5: expected at most 2,000,000 values .* found 2,200,00\d\. Leave out"
+    message = r"line 5: expected at most 2,000,000 values .* found 2,200,00\d\. Remove all"
     with pytest.raises(CorpusError, match=message):
         parse(Chunk(0, bad))
 

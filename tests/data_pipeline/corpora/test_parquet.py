@@ -26,22 +26,26 @@ def test_files_made_by_hand_are_read_while_they_ask_for_little() -> None:
 
 def test_what_is_decoded_counts_not_what_the_footer_says(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parquet, "MEMORY_BYTES", 80_000_000)
-    with pytest.raises(CorpusError, match=r"at most 80,000,000 bytes of memory .* Write it again"):
+    with pytest.raises(
+        CorpusError, match=r"at most 80,000,000 bytes of memory .* Write the file ag"
+    ):
         texts_of(compressed_value(b" " * 200_000_000))
-    with pytest.raises(CorpusError, match=r"at most 80,000,000 bytes of memory .* Write it again"):
+    with pytest.raises(
+        CorpusError, match=r"at most 80,000,000 bytes of memory .* Write the file ag"
+    ):
         texts_of(empty_rows(2_000_000_000, rows_of_footer=1))
 
 
 def test_rows_count_even_if_they_are_empty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parquet, "EXPANSION_FREE_BYTES", 1_000_000)
-    with pytest.raises(CorpusError, match=r"at most 200 bytes of rows .* Leave the file out"):
+    with pytest.raises(CorpusError, match=r"at most 200 bytes of rows .* Remove the file"):
         texts_of(repeated_rows(b"", 2_000_000_000))
 
 
 def test_processor_time_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each of the row groups is the same page, which costs time and has one row."""
     monkeypatch.setattr(parquet, "CPU_SECONDS", 0)
-    with pytest.raises(CorpusError, match=r"within 0 s of processor time.* Leave the file out"):
+    with pytest.raises(CorpusError, match=r"within 0 s of processor time.* Remove the file"):
         texts_of(empty_rows(20_000_000, rows_of_footer=1, row_groups=1000))
 
 
@@ -51,7 +55,7 @@ def test_a_decoder_that_crashes_is_said(monkeypatch: pytest.MonkeyPatch) -> None
     with pytest.raises(CorpusError, match=re.escape(f"{-signal.SIGABRT}")) as failure:
         texts_of(repeated_rows(b"abc", 1))
     assert "corrupted size" in str(failure.value)
-    assert "Leave the file out" in str(failure.value)
+    assert "Remove the file" in str(failure.value)
 
 
 def test_the_decoder_ends_when_nobody_reads_on() -> None:

@@ -107,7 +107,9 @@ def test_an_unknown_tag_is_said_where_it_stands(tmp_path):
         {"dataset": "d", "train": [corpus], "validation": corpus, "labels": ["O", "B-ORG", "B-PER"]}
     )
     reader = CorpusReader(data.train[0], mirror=None, cache=tmp_path)
-    with pytest.raises(CorpusError, match=r"line 6 and after it: the tag 'I-PER', .*O, B-ORG, B-P"):
+    with pytest.raises(
+        CorpusError, match=r"line 6 and following lines: the tag 'I-PER' .*O, B-ORG, B-P"
+    ):
         [parse(chunk, data.problem_of) for chunk in reader.chunks(10)]
     assert data.problem_of(("", "")) is None
     assert "2 words and 1 tag" in data.problem_of(("a b", "O"))

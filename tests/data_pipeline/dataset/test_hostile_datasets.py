@@ -166,7 +166,7 @@ MANIFESTS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     ),
     "special ids": (lambda m: m["special_ids"].update(pad=500), "500 is not below the 120 ids of"),
     "a length": (lambda m: m["lengths"]["src"].__setitem__(3, 10**25), r"lengths\.src"),
-    "lengths of more": (lambda m: m["lengths"]["src"].append(1), "501 examples, the corpora 500"),
+    "lengths of more": (lambda m: m["lengths"]["src"].append(1), "501 examples, expected 500"),
     "lengths of documents": (
         lambda m: m["lengths"].update(src={"counts": [0, 500], "longest": 1}),
         r"lengths\.src does not have the form of a field with the role source",

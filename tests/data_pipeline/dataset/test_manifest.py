@@ -111,8 +111,8 @@ def test_missing_dataset(tmp_path: Path) -> None:
         (lambda m: m.update(format=["x"]), r"format \['x'\]"),
         (lambda m: m.update(surprise=1), "surprise"),
         (lambda m: m["shards"].pop(0), "starts at pair 63, expected 0"),
-        (lambda m: m["corpora"][0].update(kept=3), "shards of train have 500 pairs, not 3"),
-        (lambda m: m["shards"][3].update(corpus=1), "is of corpus 1 after 0"),
+        (lambda m: m["corpora"][0].update(kept=3), "shards of train have 500 pairs, expected 3"),
+        (lambda m: m["shards"][3].update(corpus=1), "has corpus number 1, expected 0 to 0"),
         (lambda m: m["shards"][0].update(name="../../etc/passwd"), "pattern"),
         (lambda m: m["cleaning"].update(file="/etc/passwd"), "pattern"),
         (lambda m: m["shards"][0].update(pairs=-1), "shards.0.pairs"),
@@ -121,7 +121,7 @@ def test_missing_dataset(tmp_path: Path) -> None:
             lambda m: m["tombstones"].append(
                 {"shard": "shards/x.tar", "reason": "", "parent": "0" * 64}
             ),
-            "no shard shards/x.tar",
+            "shards/x.tar, which is not a shard",
         ),
     ],
 )

@@ -49,7 +49,9 @@ def test_prepare_refuses_them(
     given = corpora[form] if setting == "validation" else {"long": corpora[form]}
     data = data_config(tmp_path / "d", **{setting: given})
     monkeypatch.setattr(module._Preparation, "_write_groups", None)  # no hours of writing before
-    with pytest.raises(CorpusError, match=where + r": [\d,]+ tokens, EOS included, where .* 1,024"):
+    with pytest.raises(
+        CorpusError, match=where + r": .* [\d,]+ tokens, EOS included, but .* 1,024,"
+    ):
         prepare(settings_of(data, tokenizer_config), lambda progress: None)
     assert not Path(data.dataset).exists()
 

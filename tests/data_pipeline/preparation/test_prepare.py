@@ -150,7 +150,7 @@ def test_changed_text_is_refused(
         with (mirror / (name + side)).open("a") as file:
             file.write("ba\n")
     use = {"train": "validation", "validation": "validation", "test": "small"}[name]
-    with pytest.raises(DatasetError, match=rf"something else: the text of {use} has changed\."):
+    with pytest.raises(DatasetError, match=rf"settings or text: the text of {use} has changed\."):
         prepare(settings_of(data, tokenizer_config), silent)
 
 
@@ -199,10 +199,10 @@ def test_nothing_left_is_an_error(
     data_config: MakeData, tokenizer_config: TokenizerConfig, tmp_path: Path
 ) -> None:
     data = data_config(tmp_path / "d", max_source_length=2, max_target_length=2)
-    with pytest.raises(CorpusError, match=r"None of 500 pairs of train .*max_source_length=2"):
+    with pytest.raises(CorpusError, match=r"No pair of the corpus train .*max_source_length=2"):
         prepare(settings_of(data, tokenizer_config), silent)
     data = data_config(tmp_path / "d", cleaning={"max_source_characters": 1})
-    with pytest.raises(CorpusError, match=r"500 source characters.*Loosen data\.cleaning"):
+    with pytest.raises(CorpusError, match=r"500 source characters.*Relax data\.cleaning"):
         prepare(settings_of(data, tokenizer_config), silent)
     assert list(tmp_path.iterdir()) == []
 
@@ -320,7 +320,7 @@ def test_repairing_loses_no_tombstone_and_no_strange_file(
     shard = copy / Manifest.load(open_store(copy)).shards[0].name
     shard.write_bytes(b"damaged")
     (copy / "notes.txt").write_text("mine")
-    with pytest.raises(DatasetError, match=r"that do not belong to it: notes\.txt"):
+    with pytest.raises(DatasetError, match=r"unknown files: notes\.txt"):
         prepare(settings_of(data, tokenizer_config), silent)
     (copy / "notes.txt").unlink()
     manifest = quarantine(copy, [Manifest.load(open_store(copy)).shards[1].name], "a test")

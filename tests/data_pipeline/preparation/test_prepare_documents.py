@@ -248,7 +248,9 @@ def test_rules_on_documents(tmp_path: Path, make: Callable[..., Any]) -> None:
     dropped = {"empty": 0, "too_few_characters": 1, "too_many_characters": 1}
     assert manifest.corpora[0].dropped == dropped
     none = make(tmp_path / "e", train=[files], validation=files, cleaning={"min_characters": 9})
-    with pytest.raises(CorpusError, match=r"None of 4 documents of train is left.*data\.cleaning"):
+    with pytest.raises(
+        CorpusError, match=r"No document of the corpus train is left: read 4.*data\.cleaning"
+    ):
         prepare(replace(none, tokenizer=tokenizer), silent)
 
 

@@ -138,7 +138,7 @@ def test_a_dataset_that_another_preparation_made_meanwhile_stays(tmp_path: Path)
         (work / "new").mkdir()
         dataset.mkdir()
         (dataset / "manifest.json").write_text('{"format": "transloom-dataset/2"}')
-        with pytest.raises(DatasetError, match="Another preparation"):
+        with pytest.raises(DatasetError, match="Another process has changed"):
             publish(work / "new", dataset, work / "old", expected)
     assert (dataset / "manifest.json").exists()
 
@@ -151,7 +151,7 @@ def test_a_dataset_that_was_replaced_meanwhile_stays(tmp_path: Path) -> None:
     with work_folder(dataset) as work:
         fill(work / "new", "ours")
         (dataset / "manifest.json").write_text('{"format": "transloom-dataset/2"}')
-        with pytest.raises(DatasetError, match="Another preparation"):
+        with pytest.raises(DatasetError, match="Another process has changed"):
             publish(work / "new", dataset, work / "old", expected)
     assert (dataset / "manifest.json").read_text() == '{"format": "transloom-dataset/2"}'
     assert [path.name for path in tmp_path.iterdir()] == ["dataset"]

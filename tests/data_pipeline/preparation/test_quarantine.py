@@ -117,7 +117,9 @@ def test_nothing_left_is_refused(
     copy: Path, manifest: Manifest, data_settings: MakeSettings
 ) -> None:
     quarantine(copy, [shard.name for shard in manifest.shards], "fire")
-    with pytest.raises(DatasetError, match="All shards of train are quarantined"):
+    with pytest.raises(
+        DatasetError, match="All shards of the training corpus train are quarantined"
+    ):
         open_reader(copy, data_settings(copy))
 
 

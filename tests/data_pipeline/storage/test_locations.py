@@ -243,7 +243,7 @@ def test_damaged_copy_is_removed_for_the_next_attempt(
     options = {"mirror": None, "cache": tmp_path / "cache", "sha256": SHA256}
     with (
         open_location(f"{server.url}/a.gz", **options) as stream,
-        pytest.raises(CorpusError, match=f"{message}.*Its copy {path} was removed"),
+        pytest.raises(CorpusError, match=f"{message}.*The cached copy {path} was removed"),
     ):
         stream.verify(SHA256)
     assert server.requests == {}

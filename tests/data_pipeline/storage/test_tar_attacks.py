@@ -56,7 +56,11 @@ ATTACKS = {
         "k" * 200,
         "at most 4,096 characters in a member's name, found 5,004. Give",
     ),
-    "global path": (pax((b"path", b"y.txt"), kind=b"g") + GOOD, THIRD, "for all members"),
+    "global path": (
+        pax((b"path", b"y.txt"), kind=b"g") + GOOD,
+        THIRD,
+        "global header without path and size",
+    ),
     "PAX size not a number": (pax((b"size", b"-1")) + GOOD, THIRD, "in digits, found b'-1'"),
     "PAX record of length 0": (entry(b"p", b"0 path=x\n", b"x") + GOOD, THIRD, "PAX record"),
     "PAX record too long": (entry(b"p", b"99 path=x\n", b"x") + GOOD, THIRD, "PAX record"),

@@ -150,6 +150,6 @@ def test_whole_words_are_hidden_whole():
 
 
 def test_shares_of_more_than_all_are_refused():
-    with pytest.raises(ValueError, match=r"masked is 0\.8 and random 0\.3: together"):
+    with pytest.raises(ValueError, match=r"masked is 0\.8 and random is 0\.3, but their sum"):
         MaskingConfig(random=0.3)
     assert masked(texts([9]), share=0.5, masked=1.0, random=0.0).seen.ids.max() < len(PIECES)

@@ -89,7 +89,7 @@ def test_a_registered_tokenizer_is_trained_opened_and_given(tmp_path: Path) -> N
 
 def test_what_cannot_be_sampled_says_so() -> None:
     tokenizer = Words(b"a b", "test")
-    with pytest.raises(TokenizerError, match="kind words, which has no random segmentations"):
+    with pytest.raises(TokenizerError, match="kind words, which does not support subword sampling"):
         tokenizer.sample_field(["a"], np.zeros(1, dtype=np.uint64), 0.1)
 
 

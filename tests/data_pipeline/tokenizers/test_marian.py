@@ -211,10 +211,10 @@ def changed(folder: Path, copy: Path, files: dict[str, str | bytes | None]) -> P
         ({"source": b"\x80\x04pickle"}, r"source\.spm of .*is not a SentencePiece model"),
         ({"vocabulary": "[]"}, r"vocab\.json is not a vocabulary: expected a JSON object"),
         ({"vocabulary": '{"a": 0, "a": 1}'}, r"'a' appears twice"),
-        ({"vocabulary": '{"a": 0, "b": 0}'}, r"gives 'b' the id 0, expected another number"),
-        ({"vocabulary": '{"a": 7}'}, r"gives 'a' the id 7, expected another number below 1"),
+        ({"vocabulary": '{"a": 0, "b": 0}'}, r"gives 'b' the id 0, expected a different number"),
+        ({"vocabulary": '{"a": 7}'}, r"gives 'a' the id 7, expected a different number below 1"),
         ({"vocabulary": '{"a": true}'}, r"gives 'a' the id True"),
-        ({"vocabulary": '{"a": 0}'}, r"has 1 piece, and </s>, <unk>, <pad> is not among them"),
+        ({"vocabulary": '{"a": 0}'}, r"has 1 piece, but </s>, <unk>, <pad> is not one of them"),
     ],
 )
 def test_what_is_wrong_with_a_folder_is_named(

@@ -162,9 +162,9 @@ def test_tags_are_control_symbols_that_no_text_yields(trained: Tokenizer, text: 
 def test_tags_that_cannot_be(trained: Tokenizer, text: list[str]) -> None:
     piece = trained.piece(int(trained.encode(["ba de"])[0][-1]))
     for tag, found in (
-        ("<2fr>", "its id is 1, that of the special piece <unk>"),
-        ("<pad>", "its id is 0, that of the special piece <pad>"),
-        (piece, "sentences that contain its text would get it too"),
+        ("<2fr>", "its id is 1, the id of the special piece <unk>"),
+        ("<pad>", "its id is 0, the id of the special piece <pad>"),
+        (piece, "which sentences that contain its text would also get"),
     ):
         with pytest.raises(TokenizerError, match=f"The tag {tag} must .* of test, but .*{found}"):
             trained.encode_field(["ba"], tag)
@@ -175,7 +175,7 @@ def test_tags_that_cannot_be(trained: Tokenizer, text: list[str]) -> None:
 def test_a_user_defined_symbol_is_no_tag(text: list[str]) -> None:
     tokenizer = foreign_model(text, user_defined_symbols=["<2de>"])
     assert 4 in tokenizer.encode(["<2de> ba"])[0]
-    with pytest.raises(TokenizerError, match=r"m\.model, .* 4, and .*--control_symbols=<2de>"):
+    with pytest.raises(TokenizerError, match=r"m\.model, .* 4, which .*--control_symbols=<2de>"):
         tokenizer.tag_id("<2de>")
 
 
@@ -229,7 +229,7 @@ def test_models_that_cannot_be_sampled_from(
     text: list[str], settings: dict[str, object], found: str
 ) -> None:
     tokenizer = foreign_model(text, **settings)
-    with pytest.raises(TokenizerError, match=rf"and m\.model is {found}.*alpha to 0"):
+    with pytest.raises(TokenizerError, match=rf"but m\.model is {found}.*alpha to 0"):
         tokenizer.sample_field(["ba"], splitmix64(0, 1), 0.1)
 
 
@@ -253,7 +253,7 @@ def test_existing_model_is_used_as_it_is(tmp_path: Path, text: list[str]) -> Non
     config = existing(tmp_path / "m.model", trained.model, 100)
     assert load_existing(config).model == trained.model
 
-    with pytest.raises(TokenizerError, match=r"has 100 pieces, and .*size is 99"):
+    with pytest.raises(TokenizerError, match=r"has 100 pieces, but .*size is 99"):
         load_existing(config.model_copy(update={"vocabulary_size": 99}))
     with pytest.raises(TokenizerError, match=f"model_sha256 is {'0' * 64}"):
         load_existing(config.model_copy(update={"model_sha256": "0" * 64}))

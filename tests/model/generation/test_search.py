@@ -330,9 +330,9 @@ def test_a_prefix_of_ones_own_translation_changes_nothing(network, sentences):
 @pytest.mark.parametrize(
     ("prefix", "error"),
     [
-        ([5, 6, 7], "has 3 tokens, but its translation may have 3, EOS included"),
-        ([5, EOS], r"holds the special ids \[3\]"),
-        ([0, 5], r"holds the special ids \[0\]"),
+        ([5, 6, 7], "has 3 tokens, but its translation may have at most 3, EOS included"),
+        ([5, EOS], r"contains the special ids \[3\]"),
+        ([0, 5], r"contains the special ids \[0\]"),
     ],
 )
 def test_a_prefix_that_cannot_be_continued_is_refused(network, sentences, prefix, error):

@@ -77,7 +77,7 @@ def test_several_files_are_pinned_with_their_index(folder, manifest):
     (folder / "model.safetensors").unlink()
     assert origin_of(folder, manifest).sha256 in found
     (folder / names[1]).unlink()
-    with pytest.raises(ModelError, match=r"index\.json names model-2\.safetensors, which the fol"):
+    with pytest.raises(ModelError, match=r"index\.json names model-2\.safetensors, but the fol"):
         origin_of(folder, manifest)
 
 

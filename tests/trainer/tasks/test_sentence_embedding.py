@@ -123,9 +123,9 @@ def test_every_micro_batch_has_its_number_of_pairs_each_with_bos_and_eos(opened)
         (
             "pairs_per_micro_batch",
             10**6,
-            r"has \d+ windows? of about [\d,]+ pairs, too few for .* of 1,0",
+            r"has \d+ windows? of about [\d,]+ pairs, which is too few for .* of 1,0",
         ),
-        ("max_tokens_per_micro_batch", 100, r"One side of 12 pairs .* may take \d+ tok.* have 100"),
+        ("max_tokens_per_micro_batch", 100, r"One side of 12 pairs .* may have \d+ tok.* most 100"),
     ],
 )
 def test_what_cannot_be_batched_is_refused(opened, field, value, message):

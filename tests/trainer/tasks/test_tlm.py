@@ -228,7 +228,9 @@ def test_a_pair_that_is_longer_than_the_context_is_refused(opened):
     recipe, (_, manifest), task, _ = opened
     longest = sum(manifest.longest().values()) + 2
     task.data.check(manifest, settings_with(recipe, context_length=longest))
-    with pytest.raises(BatchingError, match=rf"{longest} with BOS .*Raise it to {longest} or more"):
+    with pytest.raises(
+        BatchingError, match=rf"{longest} with BOS .*context_length to {longest} or"
+    ):
         task.data.check(manifest, settings_with(recipe, context_length=longest - 1))
 
 
