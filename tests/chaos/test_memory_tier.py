@@ -3,6 +3,7 @@
 Nodes are Ray nodes of this machine; each has its own folder in /dev/shm, which is removed with it.
 """
 
+import fcntl
 import os
 import shutil
 import signal
@@ -25,7 +26,7 @@ from trainer.runs.vitals import read_vitals
 
 pytestmark = pytest.mark.chaos
 
-EVERY = 4
+EVERY = 8
 MEMORY = (f"checkpoints.memory_every_steps={EVERY}", "checkpoints.every_steps=1000")
 # One rank on each node that was added; the head has too few CPUs for one.
 APART = ("cluster.cpus_per_rank=1.5", "cluster.placement=spread")
@@ -63,18 +64,17 @@ def memory_step(trial):
 
 def lose_node(stage, number):
     """Kill all of a node, and remove what was in its memory."""
-    node = stage.cluster.nodes[number]
-    before = set(user_folder().iterdir())
-    node.kill()
-    left = {folder for folder in before if not is_locked(folder)}
-    for folder in left:
-        shutil.rmtree(folder, ignore_errors=True)
-    return left
+    folders = list(user_folder().iterdir())
+    stage.cluster.nodes[number].kill()
+    wait_until(lambda: not all(is_locked(folder) for folder in folders))
+    for folder in folders:
+        if not is_locked(folder):
+            shutil.rmtree(folder)
 
 
 def is_locked(folder):
-    import fcntl
-
+    if not folder.exists():
+        return True
     lock = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -93,76 +93,87 @@ def finish(stage, trial, resumed_from):
     wait_until(lambda: not list(user_folder().iterdir()))
 
 
+def reach_held(run):
+    """Stop rank 0 in the step after the first memory checkpoint, which is complete."""
+    early = run.reach(replace(MID_STEP, step=2), rank=0)
+    wait_until(lambda: len(list(user_folder().glob("*/*/state-*"))) == 4)  # all slots
+    order = run.cluster.orders.want(replace(MID_STEP, step=EVERY + 1))
+    early.release()
+    reached = run.wait_for(order)
+    wait_until(lambda: memory_step(run) == EVERY)
+    return reached
+
+
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_rank_killed_while_it_copies_its_state(stage, trial, rank):
     run = trial()
-    reached = run.reach(MEMORY_COPY, rank)
+    held = reach_held(run)
+    order = run.cluster.orders.want(MEMORY_COPY, rank)
+    held.release()
+    reached = run.wait_for(order)
     os.kill(reached.process_id, signal.SIGKILL)
     reached.release()
-    finish(stage, run, [MEMORY_COPY.step - EVERY])
+    finish(stage, run, [EVERY])
 
 
 def test_a_rank_killed_while_the_state_is_read_from_memory(stage, trial):
     run = trial()
-    for moment in (MID_STEP, RECOVERY):
-        reached = run.reach(moment, rank=1)
-        if moment is MID_STEP:
-            wait_until(lambda: memory_step(run) == 12)
-        os.kill(reached.process_id, signal.SIGKILL)
-        reached.release()
-    finish(stage, run, [12])
+    held = reach_held(run)
+    order = run.cluster.orders.want(RECOVERY, 1)
+    os.kill(held.process_id, signal.SIGKILL)
+    held.release()
+    reached = run.wait_for(order)
+    os.kill(reached.process_id, signal.SIGKILL)
+    reached.release()
+    finish(stage, run, [EVERY])
 
 
 def test_a_lost_node_is_replaced_by_its_copy_on_the_next_node(stage, trial):
     run = trial(nodes=2)
-    reached = run.reach(MID_STEP, rank=0)
-    wait_until(lambda: memory_step(run) == 12)
-    assert lose_node(stage, 0)
+    held = reach_held(run)
+    lose_node(stage, 0)
     stage.cluster.add_node()
-    reached.release()
-    finish(stage, run, [12])
+    held.release()
+    finish(stage, run, [EVERY])
 
 
 def test_a_run_that_shrinks_to_one_rank_restores_both_shares(stage, trial):
     run = trial("engine.numerics=exact", "cluster.ranks={min: 1, max: 2}", nodes=2)
-    reached = run.reach(MID_STEP, rank=0)
-    wait_until(lambda: memory_step(run) == 12)
-    assert lose_node(stage, 1)
-    reached.release()
+    held = reach_held(run)
+    lose_node(stage, 1)
+    held.release()
     assert run.end() == 0, run.story()
     oracle = stage.undisturbed("engine.numerics=exact")
     ours = run.curve()
     assert (ours.losses, ours.digests) == (oracle.losses, oracle.digests)
-    assert "from the memory checkpoint of step 12" in run.run.log.read_text()
-    assert "resized from 2 to 1 rank" in run.run.log.read_text()
+    log = run.run.log.read_text()
+    assert f"from the memory checkpoint of step {EVERY}" in log
+    assert "resized from 2 to 1 rank" in log
 
 
 def test_the_disk_serves_when_both_copies_are_lost(stage, trial):
     run = trial("checkpoints.every_steps=6", nodes=2)
-    reached = run.reach(MID_STEP, rank=0)
-    wait_until(lambda: memory_step(run) == 12 and run.checkpoint and run.checkpoint.step == 12)
-    run.cluster.orders.want(replace(MID_STEP, step=17), 1)
-    reached.release()
-    later = run.wait_for("step.rank-1.step-17")
-    wait_until(lambda: memory_step(run) == 16)
+    held = reach_held(run)
+    wait_until(lambda: run.checkpoint and run.checkpoint.step == 6)
     for number in (0, 1):
         lose_node(stage, number)
     for _ in range(2):
         stage.cluster.add_node()
-    later.release()
-    finish(stage, run, [12])
+    held.release()
+    finish(stage, run, [6])
 
 
-def test_an_agent_killed_in_the_middle_of_a_copy_costs_one_step_in_memory(stage, trial):
+def test_an_agent_killed_in_the_middle_of_a_copy_costs_one_memory_checkpoint(stage, trial):
     run = trial(nodes=2)
     copying = run.reach(PULL, rank=0)
+    order = run.cluster.orders.want(replace(MID_STEP, step=2 * EVERY + 1))
     os.kill(copying.process_id, signal.SIGKILL)
     copying.release()
-    reached = run.reach(MID_STEP, rank=0)
-    wait_until(lambda: memory_step(run) == 12)
+    reached = run.wait_for(order)
+    wait_until(lambda: memory_step(run) == 2 * EVERY)
     os.kill(reached.process_id, signal.SIGKILL)
     reached.release()
-    finish(stage, run, [12])
+    finish(stage, run, [2 * EVERY])
     assert "cannot be copied to node" in run.run.log.read_text()
 
 
@@ -185,7 +196,7 @@ def test_a_small_shared_memory_is_named_and_the_run_goes_on(tmp_path, phrasebook
         check=False,
     )
     assert ended.returncode == 0, ended.stderr
-    said = " ".join(ended.stderr.split())
+    said = " ".join((ended.stdout + ended.stderr).split())
     assert "memory checkpoints are off: they need" in said
     assert "of /dev/shm on the node of rank 0" in said
     assert "--shm-size" in said

@@ -159,8 +159,8 @@ class MemoryWriter:
                 self._skips_reported = True
                 self._supervision.notice(
                     f"the memory checkpoint of step {step} is skipped, because that of step "
-                    f"{self._pending_step} is still being copied. Increase "
-                    "checkpoints.memory_every_steps if this happens often"
+                    f"{self._pending_step} is not complete on all nodes yet. Increase "
+                    "checkpoints.memory_every_steps if this happens often (reported once)"
                 )
             return None
         self._work.result()
