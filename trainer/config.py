@@ -23,8 +23,8 @@ from trainer.registries.schedules import SCHEDULES
 # W&B refuses longer tags (0.31.0).
 Tag = Annotated[str, Field(min_length=1, max_length=64)]
 
-# Maximum number of probe sentences. The attention of each is saved at some forty steps of a long
-# run.
+# Maximum number of probe sentences. A long run saves the attention of each sentence at about forty
+# steps.
 MAX_PROBES = 4
 LONGEST_PROBE = 300  # characters
 ProbeSentence = Annotated[str, Field(min_length=1, max_length=LONGEST_PROBE)]
@@ -276,7 +276,7 @@ class CheckpointsConfig(Section):
 
 
 class TrackingConfig(Section):
-    """Weights & Biases; metrics.jsonl in the run folder is written in any case."""
+    """Settings of Weights & Biases and of probing; a run writes metrics.jsonl in any case."""
 
     wandb: Literal["offline", "online", "disabled"] = execution(
         "offline", "Mode of W&B; the environment's WANDB_MODE takes precedence."

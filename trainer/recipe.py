@@ -1,7 +1,7 @@
 """Part of a recipe that determines a run's training curve, without the placement of ranks.
 
-values ──▶ load its extensions ──▶ task and network determine the classes of its sections
-    ──▶ a recipe of these classes, validated
+values ──▶ load the extensions ──▶ select the section classes of the task and the network
+    ──▶ create a recipe of these classes, and validate it
 """
 
 from collections.abc import Iterator, Mapping
@@ -40,7 +40,7 @@ class TrainingRecipe(Section):
     the task and network: `of` creates a recipe with these classes.
     """
 
-    general: ClassVar[type["TrainingRecipe"]]  # the class without the sections of a task
+    general: ClassVar[type["TrainingRecipe"]]  # the base class, without the sections of a task
 
     name: str = execution(
         REQUIRED, "Name of the run's folder.", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
@@ -197,8 +197,8 @@ class TrainingRecipe(Section):
             identity: the identity in the checkpoint.
 
         Raises:
-            RunMismatchError: a version with other fields wrote it, or it needs extensions that are
-                not installed.
+            RunMismatchError: the recipe was written by a version with other fields, or needs
+                extensions that are not installed.
         """
         try:
             return cls.of_untrusted(strip_credentials(values), identity)
@@ -213,8 +213,9 @@ class TrainingRecipe(Section):
             ) from error
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # A class that was created for a task cannot be imported by name. The extensions come first,
-        # because unpickling the rest needs them.
+        # Pickle cannot import a class that was created for a task, so the values are pickled
+        # instead. The extensions come first: unpickling them loads the modules that the values
+        # need.
         return _restored, (self.loaded_extensions, self.general, self.model_dump(mode="json"))
 
 
@@ -223,7 +224,7 @@ R = TypeVar("R", bound=TrainingRecipe)
 
 
 def _extension_names(values: dict[str, Any]) -> tuple[str, ...]:
-    """Return the names under `extensions`, or none if malformed; validation refuses those later."""
+    """Return the names in `extensions`; empty if malformed, which validation refuses later."""
     names = values.get("extensions", ())
     well_formed = isinstance(names, (list, tuple)) and all(isinstance(n, str) for n in names)
     return tuple(names) if well_formed else ()
@@ -240,8 +241,8 @@ def recipe_class(general: type[R], task: str = DEFAULT_TASK, network: str | None
     Raises:
         ExtensionError: there is no such task or network.
     """
-    # Return the same class whether or not the default network is named: recipes compare their
-    # classes.
+    # Resolve the default network first. Recipes of different classes are never equal, so naming the
+    # default network must not create another class.
     return _recipe_class(general, task, network or TASKS[task].network)
 
 
@@ -289,7 +290,7 @@ def leaves(config: Section, prefix: str = "") -> Iterator[tuple[str, Any, Change
 
 
 def identity_of(recipe: TrainingRecipe) -> dict[str, Any]:
-    """Return the run's identity: fields by dotted name, as JSON values, and its extensions."""
+    """Return the run's identity: identity fields as JSON values by dotted name, and extensions."""
     fields = {name: _plain(value) for name, value, change in leaves(recipe) if change == "identity"}
     return fields | recipe.loaded_extensions.identity()
 

@@ -1,6 +1,6 @@
-"""Registries of tasks and networks: the sections that they have in recipes, and their code.
+"""Registries of tasks and networks: the classes of their recipe sections, and their code.
 
-This module does not import torch: the driver reads recipes without it.
+This module does not import torch, so the driver can read recipes without loading torch.
 
     TASKS["translation"] ──▶ the classes of its sections, its scores, its torch side
     NETWORKS["transformer"] ──▶ the class of the section `model`, and the function that builds it
@@ -83,10 +83,10 @@ class NetworkKind:
 
     Attributes:
         config: the class of the section `model`.
-        build: the function that builds it from a recipe and the tokenizers by field, as
+        build: the function that builds the network from a recipe and the tokenizers by field, as
             MODULE:FUNCTION; see `trainer.tasks.network`.
-        flops: the function that counts its operations, in the same form; see `trainer.tasks.flops`.
-            None: they are not counted.
+        flops: the function that counts the network's floating-point operations, as MODULE:FUNCTION;
+            see `trainer.tasks.flops`. None if no function counts them.
     """
 
     config: type[NetworkConfig]

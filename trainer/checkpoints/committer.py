@@ -29,9 +29,9 @@ class _Complete(NamedTuple):
 class CheckpointCommitter:
     """Collector of the ranks' parts that commits each complete checkpoint.
 
-    If a checkpoint cannot be committed, the committer calls `announce` and training goes on. The
-    committer gives up that checkpoint when the next one arrives. It retries the last checkpoint of
-    a run for some time.
+    If a checkpoint cannot be committed, the committer calls `announce`, and training continues. The
+    committer gives up the checkpoint when a part of a later checkpoint arrives. It retries the last
+    checkpoint of a run for some time.
 
     Attributes:
         attempt: the name of this start of the ranks. It is part of the names of the ranks' partial
@@ -61,7 +61,7 @@ class CheckpointCommitter:
             discard(left_by_another_attempt)
 
     def add(self, file: FileRecord, header: CheckpointHeader) -> bool:
-        """Add a rank's part; return True if that has completed the checkpoint and it is committed.
+        """Add a rank's part; return True if it was the last part and the checkpoint is committed.
 
         Raises:
             LeaseLostError: another process owns the run now.
@@ -94,7 +94,7 @@ class CheckpointCommitter:
         """Give up a checkpoint that could not be written or committed.
 
         Returns:
-            True for the first call for that checkpoint.
+            True if this is the first call for the checkpoint.
 
         Raises:
             LeaseLostError: another process owns the run now, which is the cause of the failure.

@@ -2,19 +2,19 @@
 
 ::
 
-    owners/00000007.json                the owner: host, process, start time; touched while it lives
+    owners/00000007.json                the owner: host, process, start time
     owners/00000007.released            the same file, renamed when the owner has left
     checkpoints/.work-00000007-3f9a…/   work folder: owner and ranks write here before a commit
 
 The process with the highest number owns the run. A process becomes the owner by creating the next
-file, which succeeds for only one contender. It renews its ownership by touching the file, which
-works even on a full disk.
+file, which succeeds for only one contender. The owner periodically renews its ownership by updating
+the modification time of its file, which works even on a full disk.
 
-A contender watches the file. If the owner renews it, the contender raises an error that names the
-owner. The contender takes the next number in two cases: the owner did not renew its file for
-`LEASE_SECONDS` by the contender's clock, or the owner's process is known to be dead. The file of
-the highest number is never removed, so no number is used twice. A contender that finds a higher
-number than the number it took was too slow, and withdraws.
+A contender watches the owner's file. If the owner renews it, the contender raises an error that
+names the owner. The contender takes the next number in two cases: the owner did not renew its file
+for `LEASE_SECONDS` by the contender's clock, or the owner's process is known to be dead. The file
+of the highest number is never removed, so no number is used twice. If a contender finds a higher
+number than its own after creating its file, it was too slow, and withdraws.
 
 Fencing: a new owner removes the work folders of all former owners. Commits and removals of
 checkpoints are renames from or to the work folder (see `trainer.checkpoints.commit`), so they fail
@@ -67,10 +67,10 @@ class OwnerMetadata(FileModel):
 
 
 class Ownership(NamedTuple):
-    """Newest owner of a run, as an observer without a lease sees it.
+    """Newest owner of a run, as seen by a process that does not own the run.
 
     Attributes:
-        card: the content of the owner's file, or None if it is being written or is torn.
+        card: the content of the owner's file; None if the file is being written or is damaged.
         released: whether the owner has left.
         is_dead: whether the owner's process is known to have ended.
         renewed: time of the last renewal of the lease, in seconds since the epoch by the file
@@ -212,9 +212,10 @@ class Lease:
                 )
 
     def _fence_former_owners(self) -> None:
-        """Remove the work folders of former owners, but not that of a successor.
+        """Remove the work folders of former owners.
 
-        A successor exists if this process was paused for longer than its lease.
+        The work folder of a successor is kept. A successor exists if this process was paused for
+        longer than its lease.
         """
         for folder in self._checkpoints.glob(".work-*"):
             if folder.name < self.work.name:
@@ -251,7 +252,7 @@ def ownership(run: Path) -> Ownership | None:
 
 
 def was_owned_by(run: Path, process: int) -> bool:
-    """Return whether a process of this machine is the run's newest owner, even if it has left.
+    """Return whether a process of this machine is, or last was, the owner of a run.
 
     Raises:
         OSError: the folder cannot be read.
@@ -263,9 +264,9 @@ def was_owned_by(run: Path, process: int) -> bool:
 
 
 def work_folder(checkpoints: Path, number: int) -> Path:
-    """Return a new path for a work folder, for checkpoints being written or removed.
+    """Return a new path for a work folder, which holds checkpoints being written or removed.
 
-    An owner with a higher number removes the folder.
+    A later owner with a higher number removes the folder.
     """
     return checkpoints / f".work-{number:08d}-{secrets.token_hex(4)}"
 
@@ -306,7 +307,7 @@ def _this_process() -> dict[str, Any]:
 
 
 def _host_identity() -> str | None:
-    """Return an id of this boot and PID namespace, or None if it is unknown.
+    """Return an identifier of this boot and PID namespace, or None if it is unknown.
 
     Process ids can be compared only within one boot and PID namespace.
     """

@@ -1,4 +1,4 @@
-"""Start times of processes, to distinguish processes that had the same id one after the other."""
+"""Start times of processes, which distinguish processes that have reused the same process id."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Reader of a checkpoint's tensors by parameter name and range, however they are partitioned.
+"""Reader of a checkpoint's tensors by parameter name and range, for any partitioning.
 
 headers of all files ──compared with checkpoint.json──▶ fragments ──read, NaN refused──▶ tensors
 """
@@ -51,9 +51,9 @@ class CheckpointReader:
         self._require_whole_parameters()
 
     def _require_whole_parameters(self) -> None:
-        """Require each element of every kind of state exactly once, for every parameter.
+        """Require every element of every parameter exactly once in each kind of state.
 
-        Frozen parameters have only weights.
+        Frozen parameters need only weights.
         """
         shapes = self.checkpoint.header.parameters
         for (kind, parameter), pieces in self._pieces.items():
@@ -164,7 +164,8 @@ class CheckpointReader:
     def read_weight(self, parameter: str, start: int, stop: int) -> torch.Tensor:
         """Return elements `[start, stop)` of a flattened parameter, for inference.
 
-        They are those of its moving average if the checkpoint has one.
+        If the checkpoint has a moving average of the parameter, the elements are those of the
+        average.
         """
         kind = EMA if (EMA, parameter) in self._pieces else MASTER
         return self.read(kind, parameter, start, stop)

@@ -45,7 +45,7 @@ def superfluous(checkpoints: Path, config: CheckpointsConfig) -> list[Path]:
 
 
 def best(headers: Mapping[Path, CheckpointHeader], metric: str) -> list[Path]:
-    """Return the checkpoints with a score of the metric, best first; of equal ones, newer first."""
+    """Return the checkpoints with a score of the metric, best first, and newer first if equal."""
     costs = {
         path: cost
         for path, header in headers.items()

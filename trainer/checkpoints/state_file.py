@@ -123,7 +123,7 @@ def _fragments_of(file: BinaryIO, size: int) -> list[StoredFragment]:
 
 
 def _fragment(key: str, tensor: object, position: int) -> StoredFragment:
-    """Return the fragment that a header entry describes; its data must begin at byte `position`."""
+    """Return the fragment in an entry of the header, whose data must begin at byte `position`."""
     kind, _, place = key.partition(":")
     parameter, _, start = place.rpartition(":")
     if not kind or not parameter or not start.isdecimal() or len(start) > len(str(MAX_COUNT)):

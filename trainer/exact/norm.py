@@ -1,9 +1,10 @@
 """Exact sum of squares of a vector whose pieces are on several ranks.
 
-Squares of fp32 numbers are exact in fp64. Each is rounded to a multiple of u = B²·2⁻⁴¹, where B
-bounds the elements, so it is an integer of at most 41 bits in units of u. Sums of 4,096 of them are
-exact in fp64, and these sums are added as Python's integers. The result depends neither on the
-order nor on the partitioning of the vector. Elements below B·2⁻²¹ count as zero.
+Squares of fp32 numbers are exact in fp64. Each square is rounded to a multiple of u = B²·2⁻⁴¹,
+where B bounds the elements, so it is an integer of at most 41 bits in units of u. Sums of 4,096
+such squares are exact in fp64, and these sums are added as Python's integers. The result depends
+neither on the order nor on the partitioning of the vector. Elements below B·2⁻²¹ are rounded to
+zero.
 """
 
 from collections.abc import Iterable

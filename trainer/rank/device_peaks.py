@@ -1,8 +1,8 @@
 """Peak rates of GPUs, the denominators of the model FLOPs utilization.
 
 The figures are the vendor's, for dense matrix products with fp32 accumulation. Most data sheets
-print twice these figures, which hold only for 2:4 sparsity. An entry applies only to a device whose
-whole name matches: a MIG slice, a laptop GPU or a custom part has another rate.
+print figures that are twice as high and hold only for 2:4 sparsity. An entry applies only to a
+device whose whole name matches: a MIG slice, a laptop GPU or a custom part has another rate.
 """
 
 import re

@@ -28,7 +28,7 @@ def process_group(placement: Placement, timeout: timedelta) -> Iterator[None]:
         timeout: the timeout of the group's collectives.
 
     Raises:
-        NetworkError: no network interface has the address under which other nodes reach this one.
+        NetworkError: no network interface has the address that other nodes use to reach this node.
     """
     os.environ.update(rank_variables(placement))
     torch.set_num_threads(placement.threads)
@@ -69,7 +69,8 @@ def network_interface(placement: Placement) -> dict[str, str]:
 
     By default, gloo uses the address that the host's name resolves to. On many hosts this is
     127.0.0.1 or 127.0.1.1, which other nodes cannot reach. NCCL uses the first interface that is
-    up. If the variable is set already, it takes precedence, and the result is empty.
+    up. If the environment already has the variable, this function keeps its value and returns an
+    empty dict.
 
     Raises:
         NetworkError: there are other nodes, and no interface has this node's address.
@@ -97,7 +98,7 @@ def network_interface(placement: Placement) -> dict[str, str]:
 
 @contextmanager
 def _environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Set variables within the context; they must not be set before."""
+    """Set environment variables within the context; none of them may be set before."""
     os.environ.update(variables)
     try:
         yield
@@ -107,7 +108,7 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
 
 
 def sum_of_integers_over_ranks(value: int, placement: Placement) -> int:
-    """Return the exact sum of an integer below 2¹⁰⁶ over all ranks; a collective."""
+    """Return the exact sum of one integer per rank, each below 2¹⁰⁶; a collective."""
     if placement.world_size == 1:
         return value
     halves = torch.tensor([value >> 53, value & (2**53 - 1)], dtype=torch.int64)

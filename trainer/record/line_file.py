@@ -1,8 +1,8 @@
 """File of lines with one writer, which stays intact after a kill or on a full disk.
 
-A line that a kill has torn is removed when the file is opened again. On a full disk, the part of a
-line that was written is removed at once. That line and later ones wait in memory, in order, until
-the disk has space. One thread may append while another one syncs.
+If a kill has torn a line, the torn part is removed when the file is opened again. If the disk fills
+up while a line is written, the written part is removed immediately. This line and later lines wait
+in memory, in order, until the disk has space. One thread may append while another thread syncs.
 """
 
 import errno
@@ -37,8 +37,8 @@ class LineFile:
 
         Args:
             path: the file, which is created if it is missing.
-            notice: receives a message when lines start to wait for space, and when they no longer
-                wait.
+            notice: receives a message when lines begin to wait for disk space, and another message
+                when they have been written.
         """
         self._path = path
         self._notice = notice
@@ -52,7 +52,7 @@ class LineFile:
         self._disk_is_full = False
 
     def append(self, line: str) -> None:
-        """Write a line, or keep it in memory until the disk has space; `line` has no line end."""
+        """Write a line without a line end; on a full disk, keep it in memory until it fits."""
         with self._writing:
             self._waiting.append(line.encode() + b"\n")
             self._write_waiting()
@@ -94,7 +94,7 @@ class LineFile:
         return None
 
     def _write_waiting(self) -> None:
-        """Write as many of the waiting lines as fit on the disk."""
+        """Write the waiting lines, up to the first one that does not fit on the disk."""
         waited = len(self._waiting)
         try:
             while self._waiting:
@@ -126,8 +126,8 @@ def _write_all(file: BinaryIO, content: bytes) -> None:
 def _lock(file: BinaryIO, path: Path) -> None:
     """Make this process the only writer of the file.
 
-    It waits for the lock, because rank 0 of an attempt that was just killed may still be alive. If
-    the file system does not support locks, the function returns without one.
+    The function waits for the lock, because rank 0 of an attempt that was just killed may still be
+    alive. If the file system does not support locks, the function returns without a lock.
     """
     deadline = time.monotonic() + LOCK_TIMEOUT_SECONDS
     while True:

@@ -1,8 +1,8 @@
-"""Metrics of a run for monitoring systems, by name, from its folder alone.
+"""Metrics of a run for monitoring systems, by name, from the run's folder alone.
 
-They have the same names in the text of `transloom metrics` and, with the prefix `ray_`, at Ray's
-metrics endpoint; the rules in deploy/prometheus use them. All values are current, and unknown
-values are left out.
+The metrics have the same names in the text of `transloom metrics` and, with the prefix `ray_`, at
+Ray's metrics endpoint; the rules in deploy/prometheus use these names. All values are current, and
+unknown values are left out.
 """
 
 import time
@@ -18,10 +18,10 @@ from trainer.record.run_snapshot import RunSnapshot
 from trainer.record.run_status import State, run_status_from
 from trainer.runs.folder import RunFolder
 
-# Bytes of the end of a metrics file: enough for its newest steps, even after a validation with long
-# samples.
+# Number of bytes to read from the end of a metrics file. They include its newest steps, even after
+# a validation with long samples.
 RECORD_BYTES = 2**17
-# Maximum age of a node's newest sample. A node with an older one has left the run.
+# Maximum age of a node's newest sample. If the newest sample is older, the node has left the run.
 SAMPLE_SECONDS = 600.0
 LARGEST = 1e300  # a forged record may have numbers that no float represents
 

@@ -1,8 +1,8 @@
 """Settings of a run: `recipe.yaml` by dotted key, read quickly and within limits.
 
-`foundation.strict_yaml` reads recipes of users, with a message for each mistake, which takes 80 ms
-per recipe. This module reads the recipes that `RunFolder.open` wrote, for hundreds of runs at once,
-with libyaml if PyYAML includes it.
+`foundation.strict_yaml` reads recipes of users, with a message for each mistake. That takes 80 ms
+per recipe. This module reads the recipes that `RunFolder.open` wrote, for hundreds of runs at once.
+It uses libyaml if PyYAML includes it.
 """
 
 from pathlib import Path
@@ -23,7 +23,7 @@ def settings_of(recipe: Path) -> dict[str, Any]:
 
     Raises:
         OSError: the file exists and cannot be read.
-        ValueError: it is not a recipe of a run.
+        ValueError: the file is not a recipe that a run wrote.
     """
     try:
         text = read_regular(recipe, MAX_BYTES).decode()
@@ -41,7 +41,7 @@ def settings_of(recipe: Path) -> dict[str, Any]:
 
 
 def _check(text: str) -> None:
-    """Check that a text has few values, no aliases, and no deep nesting."""
+    """Check that a text has no aliases, and neither too many values nor too deep nesting."""
     depth = 0
     for number, event in enumerate(yaml.parse(text, _Loader)):
         if isinstance(event, yaml.AliasEvent):

@@ -35,9 +35,9 @@ class Verdict(FileModel):
         promise: description of how exactly the replay was expected to equal the metrics file.
         to_the_last_bit: whether losses and state were compared bit by bit; otherwise losses and
             gradient norms are compared within the tolerance of rounding.
-        ranks_for_bits: the number of ranks with which a replay on this machine would be compared
-            bit by bit. None if this replay was compared in this way, or if it would not be with any
-            number of ranks.
+        ranks_for_bits: the number of ranks with which a replay on this machine can be compared bit
+            by bit. None if this replay was compared bit by bit, or if no number of ranks allows
+            that.
         data: the comparison of the data; `unreadable` if the dataset no longer has the steps' data.
         losses: the comparison of losses, gradient norms and learning rates; `not_compared` if the
             data was unreadable.

@@ -5,7 +5,7 @@
     state after the step ──compared──▶ the run's checkpoint of that step
 
 The additional forward pass keeps no gradients. It runs before the passes of the step, with the same
-weights and, for each micro-batch, the same dropout. So the loss of the step is the mean of the same
+weights and, for each micro-batch, the same dropout. So the step's loss is the mean of the reported
 losses, except for label smoothing. Afterwards, the loop seeds dropout for the passes of the step as
 usual.
 """

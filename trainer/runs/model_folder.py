@@ -1,10 +1,10 @@
 """Marian or BERT model in Hugging Face's layout, from which a run can start.
 
     config.json, model.safetensors (or several and their index) ──sha256──▶ Parent, pinned by a run
-    pytorch_model.bin of Marian's alone ──converted once, in the same folder──▶ model.safetensors
+    Marian's pytorch_model.bin, if alone ──converted once, in the same folder──▶ model.safetensors
 
-Each row of an embedding belongs to one piece, so the folder must have the dataset's tokenizer:
-Marian's files, or for BERT the SentencePiece model that `transloom export` writes there.
+Each row of an embedding is the vector of one piece, so the folder must have the dataset's
+tokenizer: Marian's files, or for BERT the SentencePiece model that `transloom export` writes.
 """
 
 import hashlib
@@ -35,7 +35,8 @@ def origin_of(folder: Path, manifest: Manifest) -> Parent:
     """Return a `Parent` with the folder's name and the hash of its config and weights.
 
     Raises:
-        ModelError: there are no weights, or a PyTorch file that cannot be converted.
+        ModelError: there are no weights, or the only weights are a PyTorch file that cannot be
+            converted.
         TokenizerError: the folder has no Marian tokenizers.
         RunMismatchError: the folder's tokenizers are not those of the dataset.
     """

@@ -1,10 +1,10 @@
 """Start of a new run from existing weights: `trainer.init_from: RUN[@STEP]` or `FOLDER`.
 
-Only the weights are used, or their moving average if the old run keeps one. Data, schedule, moments
-and step are those of the new run. The new run stores the hash of the checkpoint, and later starts
-require the same hash. The same applies to the files of a model's folder
+The new run takes only the weights, or their moving average if the old run keeps one. It has its own
+data, schedule, moments and step numbers. The new run stores the hash of the checkpoint, and later
+starts require the same hash. The same applies to the files of a model's folder
 (`trainer.runs.model_folder`). `trainer.state.weight_transfer` defines which weights a network of
-another kind uses.
+another kind takes.
 """
 
 import hashlib
@@ -46,7 +46,7 @@ def warm_start_of(
         recipe: the recipe of the run.
         run: the folder of the run.
         manifest: the manifest of the run's dataset; its tokenizers must be those of the old run.
-        pinned: the parent with which the run was started, or None if it has not started.
+        pinned: the parent that the run has stored, or None if the run has not started.
 
     Returns:
         The origin, or None if the run starts from random weights or resumes from a checkpoint.
@@ -118,9 +118,9 @@ def _find(run: RunFolder, step: int | None) -> Checkpoint:
 def _require_same_pieces(run: RunFolder, manifest: Manifest) -> None:
     """Require the same pieces in both runs, because each row of an embedding belongs to a piece.
 
-    The tokenizer of a field is compared with that of the old run's field of the same name. If the
-    old run has no such field, it is compared with the tokenizer that all fields of the old run
-    share.
+    The tokenizer of a field must equal the tokenizer of the old run's field of the same name. If
+    the old run has no such field, all fields of the old run must share one tokenizer, and the
+    tokenizer of the field must equal it.
     """
     theirs = Manifest.load(open_store(run.dataset)).tokenizers
     shared = next(iter(theirs.values())) if len({t.sha256 for t in theirs.values()}) == 1 else None

@@ -1,9 +1,9 @@
 """Numerics fingerprint: everything that can change a run's rounding under the same recipe.
 
-Each checkpoint stores the fingerprint. If it has not changed, a resumed run repeats the curve bit
-for bit. If it has changed, the data is still the same, and the curve is the same up to rounding.
-With `engine.numerics: exact`, the curve stays the same bit for bit even if the number of ranks or
-the ZeRO stage changes.
+Each checkpoint stores the fingerprint. If the fingerprint has not changed since the checkpoint, a
+resumed run repeats the curve bit for bit. Otherwise the data is still the same, and the curve is
+the same up to rounding. With `engine.numerics: exact`, the curve stays the same bit for bit even if
+the number of ranks or the ZeRO stage changes.
 """
 
 import platform
@@ -24,7 +24,7 @@ _COVERED = {"ranks", "zero_stage"}  # with exact sums, a change of these entries
 
 
 def fingerprint(engine: EngineConfig, placement: Placement) -> dict[str, Any]:
-    """Return the fingerprint of a rank's computations; ranks on equal hardware have equal ones."""
+    """Return the fingerprint of a rank's computations; equal hardware has equal fingerprints."""
     cuda = placement.device == "cuda"
     entries = {
         "ranks": placement.world_size,
@@ -79,8 +79,8 @@ def differences(before: dict[str, Any], now: dict[str, Any]) -> dict[str, list[A
 def promise(before: dict[str, Any], now: dict[str, Any]) -> str:
     """Describe how exactly a run continues its curve if its fingerprint changes.
 
-    The data is the same in any case. If losses and weights are not the same to the last bit, the
-    text names the entries that cause it.
+    The data is the same in any case. If losses and weights may differ in some bits, the text names
+    the entries of the fingerprint that cause this.
     """
     changed, uncovered = differences(before, now), _uncovered(before, now)
     if not changed:
@@ -103,7 +103,7 @@ def keeps_every_bit(before: dict[str, Any], now: dict[str, Any]) -> bool:
 
 
 def _uncovered(before: dict[str, Any], now: dict[str, Any]) -> dict[str, list[Any]]:
-    """Return the differences that exact sums do not cover, so that they may change bits."""
+    """Return the changed entries that may change bits, because exact sums do not cover them."""
     exact = _exact(before, now)
     changed = differences(before, now)
     return {name: values for name, values in changed.items() if not (exact and name in _COVERED)}

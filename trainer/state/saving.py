@@ -29,7 +29,7 @@ class NoSaver:
         return 0.0
 
     def finish(self) -> None:
-        """Return at once, because nothing is being written."""
+        """Return immediately, because nothing is being written."""
 
 
 class Saver:
@@ -81,7 +81,7 @@ class Saver:
         return self._writer.save(self._header(), final=final)
 
     def finish(self) -> None:
-        """Wait until the rank's part of the last checkpoint is written, or could not be written."""
+        """Wait until the rank's part of the last checkpoint is written or has failed."""
         self._writer.finish()
 
     def close(self) -> None:

@@ -4,7 +4,7 @@
     another network   the complete encoder, `encoder.*`; the rest keeps its initial values
 
 So a network with another head can start from the encoder of a masked model. An encoder that matches
-only in part is refused, because the copied weights would compute something else in it.
+only partly is refused, because the copied weights would have another meaning in it.
 """
 
 from collections.abc import Mapping, Sequence

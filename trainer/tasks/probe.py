@@ -21,7 +21,7 @@ from trainer.config import LONGEST_PROBE
 MAX_PIECES = 32  # maximum for a sentence and for its translation, EOS included
 MAX_PREDICTIONS = 3  # per decoding step
 MAX_LAYERS = 12  # maximum per stack; the last layers are kept
-MAX_WEIGHTS = 48_000  # maximum of all maps of a probe; if they have more, heads are averaged
+MAX_WEIGHTS = 48_000  # maximum of all maps of a probe together; for larger maps, heads are averaged
 FULL = 255  # byte value of an attention weight of 1
 
 _PLACE = r"^(encoder\.layers\.\d{1,4}\.self|decoder\.layers\.\d{1,4}\.(self|cross))_attention$"
@@ -41,9 +41,9 @@ class AttentionMap(FileModel):
     """Attention weights of one layer for one sentence.
 
     Attributes:
-        place: the attention's name, such as decoder.layers.1.cross_attention.
+        place: the name of the attention module, such as decoder.layers.1.cross_attention.
         shape: heads, rows (queries), and columns (keys).
-        mean_of_heads: the number of heads that were averaged; 1 if each head has a map.
+        mean_of_heads: the number of heads that were averaged; 1 if the heads were not averaged.
         weights: one byte per weight, 255 for a weight of 1, as base64.
     """
 

@@ -1,12 +1,12 @@
-"""Exchange of a step's results between the ranks, in one sum of a table.
+"""Exchange of a step's results between the ranks: one table, summed over the ranks.
 
 Each slot has a row of the table. A rank fills the rows of its slots and leaves the others zero, so
 the sum is exact. Afterwards each rank has the exact values of all slots, and combines them in slot
-order. All consequences (the loss, the data digest, slots that are not finite, a stop) are therefore
-the same on all ranks and for any number of ranks. They are known before the gradients are applied.
+order. All results (the loss, the data digest, the non-finite slots, a stop request) are therefore
+the same on all ranks and for any number of ranks. The ranks have them before they apply gradients.
 
-A NaN would spread to the values that it is added to. So a slot that is not finite writes a flag,
-and zeros instead of its losses.
+A NaN would spread to all sums that include it. So the row of a non-finite slot has a flag, and
+zeros instead of losses.
 
 This file also computes the fields of the metrics file that need only these sums: the rates of a
 step, and the line of a skipped step.
@@ -31,7 +31,9 @@ from trainer.zero.engine import PassResult
 
 _PADDING, _POSITIONS, _BAD, _MODEL_FLOPS, _HARDWARE_FLOPS, _DIGEST = range(6)
 _DIGEST_WORDS = 8  # 32 bytes as eight 32-bit words, each exact in a double
-_SUMS = _DIGEST + _DIGEST_WORDS  # first of the passes' sums; the gradients' maxima follow
+_SUMS = (
+    _DIGEST + _DIGEST_WORDS
+)  # first column of the passes' sums; after these follow the gradients' maxima
 
 
 @dataclass(frozen=True)
@@ -44,8 +46,8 @@ class StepReport:
     slot_digests: list[bytes]
     data_stall_seconds: float  # mean over the ranks
     stop_requested: bool  # whether any rank was asked to stop
-    flops: Flops | None = None  # of all slots; None if they are not counted
-    peak_flops_per_second: float | None = None  # sum over the ranks; None if one is unknown
+    flops: Flops | None = None  # operations of all slots; None if they are not counted
+    peak_flops_per_second: float | None = None  # sum over the ranks; None if one peak is unknown
     # [slots, parameters]: `PassResult.amax` of each slot. None if a slot is not finite, or if
     # numerics are not exact.
     amax: np.ndarray | None = None
@@ -112,7 +114,7 @@ def exchange(
 
 
 class Throughput(TypedDict, total=False):
-    """Rates in `trainer.record.metrics_lines.TrainLine`; empty if operations are not counted."""
+    """Operations and rates of a `TrainLine`; empty if operations are not counted."""
 
     model_flops: int
     hardware_flops: int
@@ -122,12 +124,15 @@ class Throughput(TypedDict, total=False):
 
 
 def throughput(report: StepReport, seconds: float, ranks: int) -> Throughput:
-    """Return a step's floating-point operations and their rates, if operations are counted.
+    """Return a step's floating-point operations and their rates.
 
     Args:
         report: the report of the step.
         seconds: the duration of the step.
         ranks: the number of ranks.
+
+    Returns:
+        Fields of a `TrainLine`; empty if operations are not counted.
     """
     if report.flops is None:
         return {}
@@ -163,7 +168,7 @@ def skipped_line(
 
 
 def too_many_skipped(line: SkippedLine) -> str:
-    """Return the error message of a run that ends with this line; the same on all ranks."""
+    """Return the error message of a run that ends after this skipped step; equal on all ranks."""
     if line.slots:
         where = f"slots {line.slots} of ranks {line.ranks}, data from {line.cursor}"
     else:

@@ -120,7 +120,9 @@ def test_a_command_that_lost_its_ray_and_then_was_killed_goes_on_where_it_was(
     at = alone.index("--address")
     lost = end_of(DRIVER_WITHOUT_RAY, [*alone[:at], *alone[at + 2 :]])
     assert lost.returncode == 1, lost.stderr
-    assert "Ray is lost on this machine: start the same command again" in " ".join(lost.stderr.split())
+    assert "Ray is lost on this machine: start the same command again" in " ".join(
+        lost.stderr.split()
+    )
     killed = end_of(KILLED_DRIVER, alone)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert not (tmp_path / "out.txt").exists()
