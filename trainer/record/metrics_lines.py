@@ -39,7 +39,7 @@ class _Line(FileModel):
 
 
 class _StepLine(_Line):
-    """Fields of every step line: the cursor of the step's data, and the digest of all data so far."""
+    """Fields of every step line: the cursor of the step, and the digest of all data so far."""
 
     epoch: Count
     window: Count

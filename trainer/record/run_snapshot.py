@@ -56,7 +56,7 @@ class ProblemCollector(list[str]):
     """List of problems that collects the errors of several reads."""
 
     def try_read(self, what: Path, read: Callable[[], T], default: T) -> T:
-        """Return the result of `read`; if it fails, add a problem with `what` and return `default`."""
+        """Return the result of `read`; if it fails, add a problem of `what`, return `default`."""
         try:
             return read()
         except ValidationError as error:

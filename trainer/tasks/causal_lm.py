@@ -57,8 +57,8 @@ class CausalLanguageModel(TrainingTask):
         assert micro_batch.rows is not None
         assert micro_batch.starts is not None
         field = micro_batch.fields[TEXT]
-        # The ids of a part are preceded by the token before the part. So the first id is not a
-        # target, and the last id is not an input.
+        # The stored ids of a part begin with the token that precedes the part. So the first id is
+        # not a target, and the last id is not an input.
         sizes = field.lengths.astype(np.int64) - 1
         firsts = np.cumsum(field.lengths, dtype=np.int64) - field.lengths
         of_inputs = ranges(firsts, sizes)

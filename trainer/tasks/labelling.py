@@ -124,9 +124,8 @@ class LabelScoring(Scoring):
         self.batches = data.heldout_micro_batches(heldout, task.tokenizers, settings)
         predicted = data.heldout_fields(heldout, task.tokenizers, settings)[LABELS_FIELD]
         is_labelled = predicted.ids != IGNORE_INDEX
-        self._before = np.concatenate(
-            ([0], np.cumsum(is_labelled))
-        )  # number of labels before each token
+        # The number of labels before each token.
+        self._before = np.concatenate(([0], np.cumsum(is_labelled)))
         self._firsts = np.cumsum(predicted.lengths, dtype=np.int64) - predicted.lengths
         self._expected = predicted.ids[is_labelled]
         self.rows = len(self._expected)

@@ -31,9 +31,8 @@ from trainer.zero.engine import PassResult
 
 _PADDING, _POSITIONS, _BAD, _MODEL_FLOPS, _HARDWARE_FLOPS, _DIGEST = range(6)
 _DIGEST_WORDS = 8  # 32 bytes as eight 32-bit words, each exact in a double
-_SUMS = (
-    _DIGEST + _DIGEST_WORDS
-)  # first column of the passes' sums; after these follow the gradients' maxima
+# First column of the passes' sums. The columns of the gradients' maxima follow the sums.
+_SUMS = _DIGEST + _DIGEST_WORDS
 
 
 @dataclass(frozen=True)
