@@ -55,7 +55,7 @@ class TrainingRecipe(Section):
         (), "Modules that register tasks, networks, losses and so on; see docs/extending.md."
     )
     extension_folder: Location | None = execution(
-        None, "Folder of the extensions' packages, on every node; null if they are installed."
+        None, "Folder with the extensions' packages, on every node; null if they are installed."
     )
     data: DataConfig
     tokenizer: TokenizerConfig
@@ -77,15 +77,15 @@ class TrainingRecipe(Section):
         kind, more = self.kind, self.trainer.validation_scores
         if more and not kind.makes_texts:
             raise ValueError(
-                f"trainer.validation_scores is {join_items(more)}, and the validation of "
-                f"{self.task} generates no texts to score: leave it out"
+                f"trainer.validation_scores is {join_items(more)}, but the validation of "
+                f"{self.task} generates no texts to score: remove trainer.validation_scores"
             )
         for name in more:
             SCORES.known(name)
         if self.tracking.probe_sentences and not self._can_probe:
             raise ValueError(
-                f"tracking.probe_sentences are given, and {self.task} with the network "
-                f"{self.model.network} cannot trace one: leave them out"
+                f"tracking.probe_sentences is set, but {self.task} with the network "
+                f"{self.model.network} does not support it: remove tracking.probe_sentences"
             )
         self._require_two_passes_that_differ()
         stopping = self.trainer.early_stopping
@@ -95,8 +95,8 @@ class TrainingRecipe(Section):
         ):
             if metric is not None and metric not in (*kind.scores, *more):
                 raise ValueError(
-                    f"{key} is {metric!r}, and the validation of {self.task} gives "
-                    f"{', '.join([*kind.scores, *more])}: name one of these"
+                    f"{key} is {metric!r}, but the scores of a validation of {self.task} are "
+                    f"{', '.join([*kind.scores, *more])}: use one of these scores"
                 )
         kind.check(self)
         return self
@@ -107,8 +107,8 @@ class TrainingRecipe(Section):
         reason = OPTIMIZERS[name].not_exact_because
         if self.engine.numerics == "exact" and reason:
             raise ValueError(
-                f"engine.numerics is 'exact' and trainer.optimizer.type is {name!r}, which cannot "
-                f"be: {reason}. Set engine.numerics to 'fast', or use another optimizer"
+                f"engine.numerics is 'exact', but trainer.optimizer.type {name!r} does not support "
+                f"it: {reason}. Set engine.numerics to 'fast', or use another optimizer"
             )
         return self
 
@@ -118,14 +118,14 @@ class TrainingRecipe(Section):
         if weight and not self.kind.repeats:
             can = join_items([name for name in TASKS if TASKS[name].repeats])
             raise ValueError(
-                f"trainer.r_drop is {weight}, and micro-batches of {self.task} cannot be fed "
-                f"twice, as those of {can} can: leave it out"
+                f"trainer.r_drop is {weight}, but the task {self.task} does not support R-Drop "
+                f"(supported by: {can}): remove trainer.r_drop"
             )
         rates = ("dropout", "attention_dropout")
         if weight and not any(getattr(self.model, rate, 1) for rate in rates):
             raise ValueError(
-                f"trainer.r_drop is {weight} and model.dropout is 0, so both passes over a "
-                "micro-batch are equal: set model.dropout, or leave trainer.r_drop out"
+                f"trainer.r_drop is {weight}, but model.dropout is 0, so both passes over a "
+                "micro-batch would be equal: raise model.dropout, or remove trainer.r_drop"
             )
 
     @property
@@ -209,7 +209,7 @@ class TrainingRecipe(Section):
             raise RunMismatchError(
                 f"The checkpoint's recipe has {'.'.join(map(str, problem['loc']))} = "
                 f"{problem['input']!r}, which this version does not accept ({problem['msg']}): use "
-                "the version that wrote it"
+                "the version of transloom that wrote the checkpoint"
             ) from error
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -41,8 +41,8 @@ def average(checkpoints: Path, averaged: Sequence[Checkpoint]) -> Checkpoint:
         checkpoint.verify()
         if checkpoint.header.parameters != newest.parameters:
             raise CheckpointError(
-                f"{checkpoint.path} has other parameters than {averaged[-1].path}: average "
-                "checkpoints of one model"
+                f"{checkpoint.path} has other parameters than {averaged[-1].path}: average only "
+                "checkpoints of the same model"
             )
     readers = [CheckpointReader(checkpoint) for checkpoint in averaged]
     steps = [checkpoint.step for checkpoint in averaged]
@@ -66,8 +66,8 @@ def average(checkpoints: Path, averaged: Sequence[Checkpoint]) -> Checkpoint:
         if work.is_dir():
             raise
         raise CheckpointError(
-            f"{checkpoints.parent} was trained or pruned meanwhile, which removes an unfinished "
-            "average. Start the same command again"
+            f"The average was not written, because another command began to train or prune "
+            f"{checkpoints.parent} and removed the unfinished average. Start the same command again"
         ) from error
     finally:
         discard(work)

@@ -148,7 +148,7 @@ def _wrong_size(path: Path, header: CheckpointHeader) -> str | None:
         except OSError as error:
             return f"{file.name}: {error.strerror}"
         if found != file.bytes:
-            return f"{file.name} has {found:,} bytes, {HEADER} says {file.bytes:,}"
+            return f"{file.name} has {found:,} bytes, but {HEADER} says {file.bytes:,}"
     return None
 
 

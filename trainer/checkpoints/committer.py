@@ -83,9 +83,9 @@ class CheckpointCommitter:
         except OSError as error:
             self._uncommitted = complete
             self._announce(
-                f"the checkpoint of step {step} cannot be committed: {error}. Training goes on "
-                "and the previous checkpoint remains valid; free disk space or fix the "
-                "permissions before the next one"
+                f"the checkpoint of step {step} cannot be committed: {error}. Training goes on, "
+                "and the previous checkpoint remains valid. Free disk space or fix the "
+                "permissions before the next checkpoint"
             )
             return False
         return True
@@ -121,9 +121,9 @@ class CheckpointCommitter:
         missing = max(self._failed, default=0)
         if missing > self.newest_step:
             raise CheckpointError(
-                f"There is no checkpoint of step {missing}, the last one (the cause is above). "
-                "The previous checkpoint remains valid. Free disk space or fix the permissions, "
-                "then start the same command again"
+                f"The last checkpoint, of step {missing}, could not be saved; an earlier message "
+                "has the cause. The previous checkpoint remains valid. Free disk space or fix the "
+                "permissions, then start the same command again"
             )
 
     def _commit(self, complete: "_Complete") -> None:
@@ -144,7 +144,7 @@ class CheckpointCommitter:
                 if left:
                     self._announce(
                         f"the checkpoint of step {complete.step} cannot be committed: {error}. It "
-                        f"is the last one: trying again for {left:.0f} s"
+                        f"is the run's last checkpoint, so retries continue for {left:.0f} s"
                     )
             else:
                 return

@@ -39,7 +39,7 @@ AVERAGE = "average-of-"
 
 def _is_of_some_tensor(shape: list[int]) -> list[int]:
     if prod(shape) > MAX_COUNT:
-        raise ValueError(f"a tensor of {prod(shape):,} elements")
+        raise ValueError(f"a tensor has {prod(shape):,} elements, expected at most {MAX_COUNT:,}")
     return shape
 
 
@@ -152,7 +152,9 @@ class Checkpoint:
         if not self.header.files:
             raise CheckpointError(f"{self.path / HEADER} names no files: it is damaged")
         if not self.header.averaged_steps and self.path.name != folder_name(self.step):
-            raise CheckpointError(f"{self.path} holds step {self.step}: it is damaged")
+            raise CheckpointError(
+                f"{self.path} holds step {self.step}, not the step in its name: it is damaged"
+            )
         for record in self.header.files:
             self._verify_size(record)
 
@@ -170,7 +172,8 @@ class Checkpoint:
             raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
         if found != record.sha256:
             raise CheckpointError(
-                f"{path} has sha256 {found}, checkpoint.json says {record.sha256}: it is damaged"
+                f"{path} has sha256 {found}, but checkpoint.json says {record.sha256}: it is "
+                "damaged"
             )
 
     def _verify_size(self, record: FileRecord) -> None:
@@ -180,7 +183,7 @@ class Checkpoint:
         size = path.stat().st_size
         if size != record.bytes:
             raise CheckpointError(
-                f"{path} has {size} bytes, checkpoint.json says {record.bytes}: it is damaged"
+                f"{path} has {size} bytes, but checkpoint.json says {record.bytes}: it is damaged"
             )
 
 
@@ -265,7 +268,9 @@ def read_header(path: Path) -> CheckpointHeader:
             now = _from_format_1(values) if written_as == FORMAT_1 else values
             header = CheckpointHeader.model_validate(now)
             if header.sha256 not in (None, sha256_of_header(values)):
-                raise CheckpointError(f"{file} is damaged: it does not have its own sha256")
+                raise CheckpointError(
+                    f"{file} is damaged: the sha256 of its fields is not the one in `sha256`"
+                )
             return header
     except OSError as error:
         raise CheckpointError(f"{file} cannot be read: {error.strerror}") from error
@@ -274,8 +279,8 @@ def read_header(path: Path) -> CheckpointHeader:
     except ValueError as error:
         raise CheckpointError(f"{file} is damaged: {error}") from error
     raise CheckpointFormatError(
-        f"{file} has format {written_as!r:.80}, this version reads {FORMAT_1!r} and {FORMAT!r}: "
-        "use the version that wrote it"
+        f"{file} has format {written_as!r:.80}, but this version reads {FORMAT_1!r} and "
+        f"{FORMAT!r}: use the version of transloom that wrote the file"
     )
 
 

@@ -142,9 +142,8 @@ class Lease:
         newest = _newest(self._owners)
         if newest and newest != self._owner:
             raise LeaseLostError(
-                f"{self._run} belongs to {_name(newest)} now, which took it over because "
-                f"this process did not renew its lease for {LEASE_SECONDS:.0f} s. Committed "
-                "checkpoints remain valid"
+                f"{self._run} is now owned by {_name(newest)}, because this process did not renew "
+                f"its lease for {LEASE_SECONDS:.0f} s. Committed checkpoints remain valid"
             )
         if newest is None or not self.work.is_dir():
             raise LeaseLostError(
@@ -201,13 +200,13 @@ class Lease:
                 return  # released
             if now != seen:
                 raise RunInUseError(
-                    f"{self._run} is in use by {_name(newest)}. Stop that process (a training that "
-                    "gets SIGTERM leaves a checkpoint), or train another run with --run PATH"
+                    f"{self._run} is in use by {_name(newest)}. Stop that process (on SIGTERM, a "
+                    "training saves a checkpoint and ends), or train another run with --run PATH"
                 )
             if not told and time.monotonic() - since > 2 * RENEW_SECONDS:
                 told = True
                 self._announce(
-                    f"{_name(newest)} owned this run and does not renew its lease; waiting until "
+                    f"{_name(newest)} owns this run, but does not renew its lease; waiting until "
                     f"the lease of {LEASE_SECONDS:.0f} s has expired"
                 )
 
@@ -347,5 +346,5 @@ def _is_dead(known: dict[str, Any]) -> bool:
 def _name(owner: _Owner) -> str:
     known = _read(owner)
     if not known:
-        return f"another process, which {owner.file} does not name,"
+        return f"an unknown process (see {owner.file})"
     return f"process {known['process']} on {known['host']} (since {known['since']})"

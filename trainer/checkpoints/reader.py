@@ -59,21 +59,21 @@ class CheckpointReader:
         for (kind, parameter), pieces in self._pieces.items():
             if parameter not in shapes:
                 raise CheckpointError(
-                    f"{pieces[0].file} holds {pieces[0].key[:200]}, and checkpoint.json has no "
-                    "such parameter: it is damaged"
+                    f"{pieces[0].file} holds {pieces[0].key[:200]}, but checkpoint.json has no "
+                    "such parameter: the file is damaged"
                 )
             position = 0
             for piece in pieces:
                 if piece.start != position:
                     raise CheckpointError(
-                        f"{piece.file} holds {piece.key[:200]}, where element {position} of {kind} "
-                        f"of {parameter} was expected: it is damaged"
+                        f"{piece.file} holds {piece.key[:200]}, but element {position} of {kind} "
+                        f"of {parameter} was expected: the file is damaged"
                     )
                 position = piece.stop
             if position != prod(shapes[parameter]):
                 raise CheckpointError(
-                    f"{pieces[-1].file} ends {kind} of {parameter} at element {position}, which "
-                    f"checkpoint.json says has the shape {shapes[parameter]}: it is damaged"
+                    f"{pieces[-1].file} ends {kind} of {parameter} at element {position}, but in "
+                    f"checkpoint.json the shape is {shapes[parameter]}: the file is damaged"
                 )
         frozen = frozenset(self.checkpoint.header.frozen)
         for kind in {MASTER, *(kind for kind, _ in self._pieces)}:
@@ -81,8 +81,8 @@ class CheckpointReader:
                 expected = kind == MASTER or parameter not in frozen
                 if expected and prod(shape) > 0 and (kind, parameter) not in self._pieces:
                     raise CheckpointError(
-                        f"{self.checkpoint.path} lacks {kind} of {parameter}, of the shape "
-                        f"{shape}: it is damaged"
+                        f"{self.checkpoint.path} lacks {kind} of {parameter}, which has the shape "
+                        f"{shape}: the checkpoint is damaged"
                     )
 
     def read(self, kind: str, parameter: str, start: int, stop: int) -> torch.Tensor:
@@ -111,8 +111,8 @@ class CheckpointReader:
             position = end
         if position != stop:
             raise CheckpointError(
-                f"{self.checkpoint.path} holds {kind} of {parameter} up to element {position}, "
-                f"{stop} were requested"
+                f"{self.checkpoint.path} holds {kind} of {parameter} only up to element "
+                f"{position}, but elements up to {stop} were requested"
             )
         return result
 
@@ -192,6 +192,7 @@ def require_same_shapes(
     for name in sorted(name for name in ours.keys() | theirs.keys() if name.startswith(within)):
         if ours.get(name) != theirs.get(name):
             raise CheckpointError(
-                f"{checkpoint.path} has parameter {name[:200]} of shape {theirs.get(name)}, the "
-                f"recipe's model has {ours.get(name)}: it is another model's checkpoint"
+                f"{checkpoint.path} has parameter {name[:200]} of shape {theirs.get(name)}, but "
+                f"the recipe's model has {ours.get(name)} (None: no such parameter): use a "
+                "checkpoint of the recipe's model"
             )

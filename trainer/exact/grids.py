@@ -52,9 +52,10 @@ class GradientGrids:
         if self._bits < MIN_BITS:
             most = 2 ** (24 - MIN_BITS)
             raise EngineError(
-                f"engine.numerics exact with batching.micro_batches_per_step "
-                f"{micro_batches_per_step}: exact sums of this many leave {self._bits} bits for "
-                f"each gradient. Use at most {most} micro-batches of more tokens, or numerics fast"
+                f"batching.micro_batches_per_step is {micro_batches_per_step} and engine.numerics "
+                f"is exact, so only {self._bits} bits remain for each gradient, but at least "
+                f"{MIN_BITS} are needed. Use at most {most} micro-batches with more tokens each, "
+                "or set engine.numerics to fast"
             )
         self._peaks: np.ndarray | None = None
         self._limits = np.zeros(len(parameters))

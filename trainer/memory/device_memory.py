@@ -23,7 +23,7 @@ def memory_text(memory: int, placement: Placement) -> str:
     gigabytes = f"{memory / 1e9:.1f} GB"
     if placement.device == "cuda":
         return f"its GPU has {gigabytes}"
-    return f"its host had {gigabytes} left for it"
+    return f"its host had {gigabytes} left for this rank"
 
 
 def is_out_of_memory(error: Exception) -> bool:

@@ -70,14 +70,15 @@ def preflight_heldout(
     ranks = np.flatnonzero(table[:, 0] >= 0).tolist()
     if ranks:
         number, least = (int(value) for value in table[ranks[0]])
-        what = "its samples"
+        what = "the samples that it shows"
         if number < len(batches):
             what = _described(scoring.batches[batches[number]])
         names = f"Rank {ranks[0]}" if len(ranks) == 1 else f"Ranks {', '.join(map(str, ranks))}"
         raise MemoryPreflightError(
-            f"{names} of {placement.world_size} cannot score the validation set: {what} need more "
-            f"memory than available; {memory_text(least, placement)}. Remove the longest sentences "
-            "of data.validation and prepare again, or use a machine with more memory"
+            f"{names} of {placement.world_size} cannot score the validation set, because {what} "
+            f"need more memory than available; {memory_text(least, placement)}. Remove the longest "
+            "sentences of data.validation and prepare the dataset again, or use a machine with "
+            "more memory"
         )
 
 

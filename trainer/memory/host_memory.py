@@ -100,4 +100,4 @@ def peak_resident_bytes() -> int:
     for line in _STATUS.read_text().splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
-    raise AssertionError("every Linux says what a process took at most")
+    raise AssertionError(f"{_STATUS} has no VmHWM, which every Linux has")

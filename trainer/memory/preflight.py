@@ -237,7 +237,7 @@ def _raise_with_rank(engine: TrainingEngine, what: str, memory: int) -> Iterator
         if not is_out_of_memory(error):
             raise
         raise MemoryPreflightError(
-            f"Rank {engine.placement.rank} cannot hold {what}; "
+            f"Rank {engine.placement.rank} cannot fit {what} into memory; "
             f"{memory_text(memory, engine.placement)}. {_remedy(engine)}. "
             f"The error was: {str(error).splitlines()[0]}"
         ) from error
@@ -252,14 +252,15 @@ def _shortage(
     fitting = int(table[ranks, _FITTING].min())
     names = f"Rank {ranks[0]}" if len(ranks) == 1 else f"Ranks {', '.join(map(str, ranks))}"
     smaller = (
-        f"batching.max_tokens_per_micro_batch={fitting} would fit too, but makes another run"
+        f"batching.max_tokens_per_micro_batch={fitting} would fit too, but requires a new run"
         if fitting
-        else "no smaller budget fits (half, a quarter, and so on down to one pair were tried)"
+        else "no smaller budget of tokens fits (half, a quarter, … down to one pair were tried)"
     )
     return (
-        f"{names} of {engine.placement.world_size} cannot hold forward and backward of a "
+        f"{names} of {engine.placement.world_size} cannot fit forward and backward of a "
         f"micro-batch of {widest[number]}, which batching.max_tokens_per_micro_batch = {budget} "
-        f"allows; {memory_text(memory, engine.placement)}. {_remedy(engine)}; {smaller}"
+        f"allows, into memory; {memory_text(memory, engine.placement)}. "
+        f"{_remedy(engine)}; {smaller}"
     )
 
 

@@ -91,9 +91,9 @@ def peak_of_rank(engine: EngineConfig, placement: Placement) -> DevicePeak:
     if peak is not None:
         return DevicePeak(peak)
     return DevicePeak(
-        unknown=f"MFU is not recorded: the peak of {name} in {precision} is not in the table of "
-        "trainer/rank/device_peaks.py. TFLOP/s are recorded; divide them by the data sheet's dense "
-        "peak"
+        unknown=f"MFU is not recorded, because the table in trainer/rank/device_peaks.py does not "
+        f"have the peak of {name} in {precision}. To compute MFU, divide the recorded TFLOP/s by "
+        "the dense peak in the GPU's data sheet"
     )
 
 

@@ -90,9 +90,10 @@ def network_interface(placement: Placement) -> dict[str, str]:
             return {variable: f"={name}" if placement.backend == "nccl" else name}
     listed = "; ".join(f"{name} {', '.join(held)}" for name, held in sorted(addresses.items()))
     raise NetworkError(
-        f"The other nodes know this one by the address {placement.node_address}, which none of "
-        f"its network interfaces has ({listed}). Name the interface over which they reach it in "
-        f"{variable}, or start Ray here with --node-ip-address=ADDRESS, one of these"
+        f"No network interface of this node has the address {placement.node_address}, which other "
+        f"nodes use to reach this node. The interfaces are {listed}. Set {variable} to the "
+        "interface that other nodes can reach, or start Ray on this node with "
+        "--node-ip-address=ADDRESS and an address of these interfaces"
     )
 
 

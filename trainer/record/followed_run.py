@@ -114,7 +114,7 @@ class FollowedRun:
         if new.is_other:
             self.record_problems = [f"{path} was replaced or cut while it was watched"]
         elif is_appended and (unreadable or new.has_long_line):
-            problem = f"{path} has lines that do not belong to a record"
+            problem = f"{path} has lines that cannot be read"
             if problem not in self.record_problems:
                 self.record_problems.append(problem)
 

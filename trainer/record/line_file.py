@@ -64,7 +64,7 @@ class LineFile:
             CheckpointError: the sync failed, so no checkpoint may be written now.
         """
         if problem := self._write_through():
-            raise CheckpointError(f"{problem}, and no checkpoint may be ahead of it")
+            raise CheckpointError(f"{problem}, so no checkpoint of these steps may be written")
 
     def close(self) -> None:
         """Write the lines that wait for space, and release the file to other writers.
@@ -76,8 +76,8 @@ class LineFile:
         self._file.close()
         if problem:
             raise TrainerError(
-                f"{problem}, and its last lines are lost. Free some space and start the same "
-                "command again: it repeats the steps since the newest checkpoint"
+                f"{problem}, and its last lines are lost. Free some disk space, then start the "
+                "same command again, which repeats the steps since the newest checkpoint"
             )
 
     def _write_through(self) -> str | None:
@@ -110,11 +110,14 @@ class LineFile:
             if not self._disk_is_full:
                 self._notice(
                     f"{self._path} is on a full disk: training goes on without checkpoints, and "
-                    "its lines wait in memory. Free some space"
+                    "new lines wait in memory. Free some disk space"
                 )
         else:
             if self._disk_is_full:
-                self._notice(f"{self._path} has space again: {counted(waited, 'line')} written")
+                self._notice(
+                    f"{self._path} can be written again, because the disk has space: "
+                    f"{counted(waited, 'line')} written"
+                )
         self._disk_is_full = bool(self._waiting)
 
 
@@ -137,8 +140,8 @@ def _lock(file: BinaryIO, path: Path) -> None:
             if time.monotonic() > deadline:
                 file.close()
                 raise RecordInUseError(
-                    f"Another process has been writing {path} for {LOCK_TIMEOUT_SECONDS:.0f} s: "
-                    "this run is being trained elsewhere. Stop that, or train another run"
+                    f"{path} was locked by another process for {LOCK_TIMEOUT_SECONDS:.0f} s, so "
+                    "another process is training this run. Stop that process, or train another run"
                 ) from error
             time.sleep(0.1)
         except OSError:

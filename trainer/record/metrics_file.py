@@ -155,7 +155,10 @@ def follow(path: Path, step: int, wait: Callable[[], bool]) -> Iterator[Line]:
             tail = None
             continue
         if new.has_long_line:
-            raise TrainerError(f"{path} has a line at byte {new.position:,} that is too long")
+            raise TrainerError(
+                f"{path} has a line at byte {new.position:,} that is too long. Restore the file "
+                "from a copy"
+            )
         for text in new.content.split(b"\n")[:-1]:
             line = parsed(path, text)
             step = max(step, line.step) if isinstance(line, StepLine) else step
@@ -242,14 +245,14 @@ def parsed(path: Path, line: bytes) -> Line:
         problem = error.errors()[0]
         if problem["loc"][-1:] == ("version",):
             raise TrainerError(
-                f"{path} has a line of version {problem['input']!r}, this version reads up to "
-                f"{VERSION}: use the version that wrote it"
+                f"{path} has a line of version {problem['input']!r}, but this version reads up to "
+                f"{VERSION}: use the version of transloom that wrote the line"
             ) from error
         where = ".".join(map(str, problem["loc"]))
         raise TrainerError(
-            f"{path} has a line that is not one of a record: {line[:60]!r} "
-            f"({where + ': ' if where else ''}{problem['msg']}). Restore the record from a copy, "
-            "or remove the line; the steps after the newest checkpoint are repeated anyway"
+            f"{path} has the line {line[:60]!r}, which is invalid "
+            f"({where + ': ' if where else ''}{problem['msg']}). Restore the file from a copy, or "
+            "remove the line; a resumed run repeats the steps after the newest checkpoint"
         ) from error
 
 

@@ -190,7 +190,7 @@ def _ratio(amount: float, per: float, most: float = MAX_COUNT) -> float | None:
 def _step(path: Path, line: bytes) -> int:
     step = parsed(path, line).step
     if not 0 <= step <= MAX_COUNT:
-        raise TrainerError(f"{path} has a line of step {step}: it is damaged")
+        raise TrainerError(f"{path} has a line of step {step}: the file is damaged")
     return step
 
 

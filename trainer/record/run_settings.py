@@ -45,7 +45,7 @@ def _check(text: str) -> None:
     depth = 0
     for number, event in enumerate(yaml.parse(text, _Loader)):
         if isinstance(event, yaml.AliasEvent):
-            raise ValueError("it has an alias, and no recipe of a run has one")
+            raise ValueError("it has a YAML alias, which the recipe of a run never has")
         depth += isinstance(event, yaml.CollectionStartEvent)
         depth -= isinstance(event, yaml.CollectionEndEvent)
         if depth > MAX_DEPTH or number > MAX_EVENTS:

@@ -22,7 +22,7 @@ from typing import Literal
 from pydantic import Field
 
 from foundation.file_model import FileModel
-from foundation.wording import span
+from foundation.wording import counted, span
 from trainer.checkpoints.format import CheckpointHeader, step_of
 from trainer.checkpoints.lease import LEASE_SECONDS, Ownership
 from trainer.errors import RunMismatchError
@@ -140,9 +140,9 @@ def no_runs_in(folder: Path | str, error: OSError, or_else: str = "") -> RunMism
         or_else: the alternative argument of a command, such as " or a run".
     """
     return RunMismatchError(
-        f"{folder} has no runs: {error.strerror}. Name the folder that holds your runs{or_else}; "
-        "without a name it is `runs` in the current folder, which the first `transloom train` "
-        "creates"
+        f"The runs in {folder} cannot be listed: {error.strerror}. Name the folder that holds your "
+        f"runs{or_else}. The default is `runs` in the current folder, which the first `transloom "
+        "train` creates"
     )
 
 
@@ -265,7 +265,7 @@ def _moment(text: str) -> float:
 def _end(header: CheckpointHeader, max_steps: int | None) -> str | None:
     """Return the reason why the training is complete, or None if it is not complete."""
     if header.imported_from:
-        return f"its weights were imported from {header.imported_from}"
+        return f"the weights were imported from {header.imported_from}"
     if header.validation_due:
         return None
     if max_steps is not None and header.step >= max_steps:
@@ -273,7 +273,8 @@ def _end(header: CheckpointHeader, max_steps: int | None) -> str | None:
     patience = value_within(header.recipe, "trainer", "early_stopping", "patience")
     without_best = header.early_stopping.validations_since_best
     if isinstance(patience, int) and without_best >= patience:
-        return f"stopped early at step {header.step}: no better validation in {without_best}"
+        tried = counted(without_best, "validation")
+        return f"stopped early at step {header.step}: no better score in {tried}"
     return None
 
 

@@ -86,8 +86,8 @@ class WandbTracker:
                 self._run = self._begin()
             except Exception as error:
                 raise TrainerError(
-                    f"W&B does not start in mode {self._mode!r}: {error}. Use "
-                    "tracking.wandb=offline, or `wandb login` for online"
+                    f"W&B does not start in mode {self._mode!r}: {error}. Set "
+                    "tracking.wandb=offline, or run `wandb login` to use the mode online"
                 ) from error
         self._thread.start()
 
@@ -102,15 +102,16 @@ class WandbTracker:
         self._thread.join(FINISH_SECONDS)
         if self._thread.is_alive():
             self._notice(
-                f"W&B did not finish within {FINISH_SECONDS:.0f} s; the next start shows the rest"
+                f"W&B did not finish within {FINISH_SECONDS:.0f} s; the next start logs the "
+                "remaining steps"
             )
 
     def _work(self) -> None:
         problem = self._try_to_log_record()
         if problem and not self._ending.is_set():
             self._notice(
-                f"W&B has failed ({problem}). The record goes on; the end of the run, or the next "
-                "start, shows the rest"
+                f"W&B has failed ({problem}). The metrics file is still written; the remaining "
+                "steps are logged to W&B at the end of the run, or at the next start"
             )
         self._ending.wait()
         if self._lacks_rows():
@@ -118,8 +119,8 @@ class WandbTracker:
         if self._lacks_rows():
             reason = f" ({problem})" if problem else ""
             self._notice(
-                f"W&B's files end at step {last_logged_step(self._files)}{reason}: free some "
-                "space if their disk is full. The next start shows the rest"
+                f"W&B's files end at step {last_logged_step(self._files)}{reason}. If their disk "
+                "is full, free some space. The next start logs the remaining steps"
             )
 
     def _lacks_rows(self) -> bool:

@@ -82,11 +82,12 @@ class OptimizerConfig(Section):
 
     type: str = identity("adamw", "`adamw`, or an optimizer that an extension registers.")
     betas: tuple[Moment, Moment] = identity(
-        (0.9, 0.98), "Decay of the first and second moment; the paper's §5.3 has 0.9, 0.98."
+        (0.9, 0.98),
+        "Decay of the first and second moment; §5.3 of Attention Is All You Need uses 0.9, 0.98.",
     )
-    epsilon: float = identity(1e-9, "Added to the root of the second moment.", gt=0)
+    epsilon: float = identity(1e-9, "Number added to the root of the second moment.", gt=0)
     weight_decay: float = identity(
-        0.0, "Decoupled decay of matrices; norms and biases are excluded.", ge=0
+        0.0, "Decoupled weight decay of matrices; norms and biases do not decay.", ge=0
     )
     options: dict[str, Any] = identity({}, "Settings of an extension's optimizer.")
 

@@ -293,26 +293,26 @@ class RunFolder:
             for newest in list_checkpoints(self.checkpoints)[-1:]:
                 if source := read_header(newest).imported_from:
                     raise RunMismatchError(
-                        f"{self.path} holds weights that were imported from {source}, without the "
-                        "state of an optimizer: its training cannot resume. Start another run from "
-                        f"them with trainer.init_from={self.path}"
+                        f"{self.path} holds weights that were imported from {source} without an "
+                        "optimizer's state, so training cannot resume from them. Start another run "
+                        f"from these weights with trainer.init_from={self.path}"
                     )
 
     def _check(self, card: RunMetadata, recipe: TrainingRecipe, manifest: Manifest) -> None:
         differences = identity_differences(card.identity, identity_of(recipe))
         if differences:
             raise RunMismatchError(
-                f"The run in {self.path} was started with other settings (there) than the recipe's "
-                "(here): "
-                f"{'; '.join(differences)}. Restore its settings to continue it, or start "
-                "another run with --run PATH, or by giving the change as KEY=VALUE without --run"
+                f"The run in {self.path} was started with other settings (there) than those of the "
+                f"recipe (here): {'; '.join(differences)}. Restore the settings to continue the "
+                "run. To start another run, add --run PATH, or give the changes as KEY=VALUE "
+                "without --run"
             )
         if not manifest.descends_from(card.dataset_identity):
             raise RunMismatchError(
-                f"The run in {self.path} was started with the dataset of manifest "
-                f"{card.dataset_identity[:16]}…, the dataset at {recipe.data.dataset} has "
-                f"{manifest.identity[:16]}…. Point data.dataset at the run's dataset, or start "
-                "another run with --run PATH"
+                f"The run in {self.path} was started with a dataset of identity "
+                f"{card.dataset_identity[:16]}…, but the dataset at {recipe.data.dataset} has "
+                f"identity {manifest.identity[:16]}…. Set data.dataset to the run's dataset, or "
+                "start another run with --run PATH"
             )
 
 

@@ -85,16 +85,17 @@ def _require_same_model(folder: Path, manifest: Manifest) -> None:
     if not file.is_file():
         raise RunMismatchError(
             f"trainer.init_from: {folder} has no {TOKENIZER}, so its embeddings cannot be "
-            "matched with the dataset's pieces. Put the SentencePiece model there with which the "
-            "network was trained; a network that was trained with WordPiece cannot be used"
+            f"matched with the dataset's pieces. Copy the network's SentencePiece model to {file}. "
+            "A network that was trained with WordPiece cannot be used"
         )
     theirs = sha256_of(file)
     for field, ours in manifest.tokenizers.items():
         if ours.sha256 != theirs:
             raise RunMismatchError(
-                f"trainer.init_from: {file} has sha256 {theirs[:16]}…, the dataset's {field} "
-                f"tokenizer {ours.sha256[:16]}…, so their embeddings do not mean the same. Prepare "
-                f"the dataset with tokenizer.model={file} and tokenizer.model_sha256={theirs}"
+                f"trainer.init_from: {file} has sha256 {theirs[:16]}…, but the dataset's {field} "
+                f"tokenizer has {ours.sha256[:16]}…, so the embeddings would belong to other "
+                f"pieces. Prepare the dataset with tokenizer.model={file} and "
+                f"tokenizer.model_sha256={theirs}"
             )
 
 
@@ -103,8 +104,8 @@ def _require_same_pieces(folder: Path, manifest: Manifest) -> None:
     for side, ours in manifest.tokenizers.items():
         if ours.sha256 != theirs:
             raise RunMismatchError(
-                f"trainer.init_from: the tokenizer of {folder} has sha256 {theirs[:16]}…, that of "
-                f"the dataset's {side} {ours.sha256[:16]}…, so their embeddings do not mean the "
-                f"same. Prepare the dataset with tokenizer.type=marian, tokenizer.model={folder} "
-                f"and tokenizer.model_sha256={theirs}"
+                f"trainer.init_from: the tokenizer of {folder} has sha256 {theirs[:16]}…, but the "
+                f"dataset's {side} tokenizer has {ours.sha256[:16]}…, so the embeddings would "
+                "belong to other pieces. Prepare the dataset with tokenizer.type=marian, "
+                f"tokenizer.model={folder} and tokenizer.model_sha256={theirs}"
             )

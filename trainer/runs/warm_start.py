@@ -80,7 +80,7 @@ def _require_pinned(run: RunFolder, pinned: Parent | None, found: Parent, path: 
     if pinned and found != pinned:
         raise RunMismatchError(
             f"{run.path} was started from step {pinned.step} of {pinned.run_id} with sha256 "
-            f"{pinned.sha256[:16]}…, but {path} is step {found.step} of {found.run_id} with "
+            f"{pinned.sha256[:16]}…, but {path} is step {found.step} of {found.run_id} with sha256 "
             f"{found.sha256[:16]}…. Restore the original, or start another run with --run PATH"
         )
 
@@ -98,17 +98,20 @@ def _find(run: RunFolder, step: int | None) -> Checkpoint:
         checkpoint, damaged = newest_intact(run.checkpoints)
         if checkpoint is None:
             reason = "; ".join(damaged.values()) or (
-                f"a run starts from the checkpoint of a step, and {averages[-1].name} is an average"
+                f"{averages[-1].name} is an average, from which no run can start"
                 if (averages := list_averages(run.checkpoints))
-                else "it has not reached its first checkpoint"
+                else "the run has not reached its first checkpoint"
             )
-            raise CheckpointError(f"trainer.init_from: {run.path} has no checkpoint: {reason}")
+            raise CheckpointError(
+                f"trainer.init_from: {run.path} has no usable checkpoint: {reason}. Name a run "
+                "with an intact checkpoint"
+            )
         return checkpoint
     steps = {step_of(path): path for path in list_checkpoints(run.checkpoints)}
     if step not in steps:
         raise CheckpointError(
-            f"trainer.init_from: {run.path} has no checkpoint of step {step}; it has those of "
-            f"{join_items(sorted(steps))}"
+            f"trainer.init_from: {run.path} has no checkpoint of step {step}. Name one of the "
+            f"steps with a checkpoint: {join_items(sorted(steps))}"
         )
     checkpoint = Checkpoint(steps[step])
     checkpoint.verify()
@@ -128,8 +131,8 @@ def _require_same_pieces(run: RunFolder, manifest: Manifest) -> None:
         old = theirs.get(side, shared)
         if old is None or old.sha256 != ours.sha256:
             raise RunMismatchError(
-                f"trainer.init_from: the {side} pieces of {run.path} are those of tokenizer "
-                f"{old.sha256[:16] if old else 'none'}…, the dataset's of {ours.sha256[:16]}…, so "
-                "their embeddings do not mean the same. Prepare the new dataset with the old run's "
-                "tokenizer, or train from random weights"
+                f"trainer.init_from: the {side} tokenizer of {run.path} has sha256 "
+                f"{old.sha256[:16] + '…' if old else 'none'}, but that of the dataset has "
+                f"{ours.sha256[:16]}…, so the embeddings would belong to other pieces. Prepare the "
+                "new dataset with the old run's tokenizer, or train from random weights"
             )

@@ -58,8 +58,8 @@ def slow_precision(engine: EngineConfig, placement: Placement) -> str | None:
     if engine.precision == "fp32" or not emulated:
         return None
     return (
-        f"engine.precision is {engine.precision}, which is slow on this CPU: it has no AVX-512. "
-        "fp32 is several times as fast, but makes another curve"
+        f"engine.precision is {engine.precision}, which is slow on this CPU, because the CPU has "
+        "no AVX-512. fp32 is several times as fast, but gives another curve"
     )
 
 

@@ -42,9 +42,9 @@ class WeightTransfer:
         if not self.fresh and not self.left:
             return None
         return (
-            f"{counted(len(self.taken), 'parameter')} of the encoder, "
-            f"{counted(self.weights, 'weight')}, taken from the other run; "
-            f"newly initialized: {join_items(self.fresh)}; left out: {join_items(self.left)}"
+            f"the encoder is taken from the other run: {counted(len(self.taken), 'parameter')} "
+            f"with {counted(self.weights, 'weight')}. "
+            f"Newly initialized: {join_items(self.fresh)}; not taken: {join_items(self.left)}"
         )
 
 
@@ -71,8 +71,8 @@ def plan_weight_transfer(
     if not taken or not any(name.startswith(ENCODER) for name in theirs):
         raise CheckpointError(
             f"trainer.init_from: model.network is {other} in {checkpoint.path} and {network} in "
-            "the recipe, and they have no encoder in common. Name a run of the same network, or "
-            "one whose network has an encoder"
+            "the recipe. Weights can be copied to another kind of network only if both networks "
+            f"have an encoder. Name a run with model.network {network}"
         )
     require_same_shapes(checkpoint, shapes, within=ENCODER)
     return WeightTransfer(

@@ -40,8 +40,8 @@ def build_label_model(recipe: TrainingRecipe, tokenizers: Mapping[str, Tokenizer
     """
     if not isinstance(recipe.data, LabelsDataConfig):
         raise RunMismatchError(
-            f"model.network is {recipe.model.network}, which predicts labels, and {recipe.task} "
-            "has none: leave model.network out"
+            f"model.network is {recipe.model.network}, which predicts labels, but the task "
+            f"{recipe.task} has no labels: remove model.network"
         )
     assert isinstance(recipe.model, EncoderOnlyConfig)
     assert isinstance(recipe.batching, PackedBatchingConfig)

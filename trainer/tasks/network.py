@@ -85,9 +85,9 @@ def _require_attributes(network: nn.Module, place: str) -> None:
     width = getattr(network, "width", None)
     if type(width) is not int or width < 1:
         raise ModelError(
-            f"{what} has the width {width!r}, and engines need a positive int there: the size of "
-            "its hidden states, by which the paper's schedule scales the learning rate. Set "
-            "self.width in its __init__."
+            f"{what} has the width {width!r}, expected a positive int: the size of its hidden "
+            "states, by which the paper's schedule scales the learning rate. Set self.width in "
+            "its __init__."
         )
     if not callable(getattr(network, "checkpoint_activations", None)):
         raise ModelError(
@@ -105,8 +105,8 @@ def sum_names(sums: object, network: nn.Module) -> tuple[str, ...]:
     names = getattr(sums, "_fields", None)
     if names is None:
         raise ModelError(
-            f"forward of {type(network).__name__} returned a {type(sums).__name__}, and engines "
-            "need a named tuple of sums, of which the first is minimised. Return what the loss "
-            "returns, such as model.loss.LossSums."
+            f"forward of {type(network).__name__} returned a {type(sums).__name__}, expected a "
+            "named tuple of sums, whose first sum the engine minimises. Return the result of the "
+            "loss, such as model.losses.loss.LossSums."
         )
     return cast(tuple[str, ...], names)

@@ -74,7 +74,10 @@ class AttentionMap(FileModel):
         except binascii.Error as error:
             raise ValueError(f"weights are not base64: {error}") from error
         if found != math.prod(self.shape):
-            raise ValueError(f"{found:,} bytes of weights for the shape {self.shape}")
+            raise ValueError(
+                f"weights have {found:,} bytes, expected {math.prod(self.shape):,} for the shape "
+                f"{self.shape}"
+            )
         return self
 
 
@@ -114,12 +117,15 @@ class Probe(FileModel):
                 f"{counted(len(self.target), 'step')}"
             )
         if not any(one.place.endswith("cross_attention") for one in self.attention):
-            raise ValueError("no map of a cross-attention")
+            raise ValueError("attention has no map of a cross-attention")
         for one in self.attention:
             stack = {"source": len(self.source), "target": len(self.target)}
             rows, columns = sides_of(one.place)
             if one.shape[1:] != (stack[rows], stack[columns]):
-                raise ValueError(f"{one.place} has the shape {one.shape} for {stack} pieces")
+                raise ValueError(
+                    f"{one.place} has the shape {one.shape}, which does not match the numbers of "
+                    f"pieces {stack}"
+                )
         return self
 
 

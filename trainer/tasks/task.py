@@ -249,8 +249,8 @@ def training_task(
     made = cast(type[TrainingTask], imported(recipe.kind.training))
     if missing := getattr(made, "__abstractmethods__", None):
         raise ExtensionError(
-            f"{recipe.kind.training} lacks {join_items(sorted(missing))}, which every task must "
-            "define (see trainer.tasks.task). Define them there."
+            f"The class {recipe.kind.training} lacks {join_items(sorted(missing))}, which every "
+            "task must define (see trainer.tasks.task). Define these methods in the class."
         )
     return made(recipe, manifest, tokenizers)
 

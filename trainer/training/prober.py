@@ -73,4 +73,4 @@ class Prober:
             probes = tuple(self._task.probe(network, sentence) for sentence in self._sentences)
             write_frame(self._folder, TimeLapseFrame(step=step, probes=probes))
         except (ModelError, OSError) as error:
-            self._notice(f"the time-lapse has no frame of step {step}: {error}")
+            self._notice(f"the time-lapse frame of step {step} cannot be saved: {error}")

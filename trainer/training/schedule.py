@@ -84,7 +84,8 @@ def _registered_rate(schedule: Schedule, step: int, width: int) -> float:
     if not (math.isfinite(rate) and rate >= 0):
         raise ScheduleError(
             f"The schedule {type(schedule).__name__} returns the rate {rate} for step {step}, "
-            f"expected a finite rate of at least 0: correct it, or its options, {schedule!r}"
+            f"expected a finite rate of at least 0: correct the schedule, or its options "
+            f"{schedule!r}"
         )
     return float(rate)
 

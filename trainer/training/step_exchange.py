@@ -169,13 +169,14 @@ def skipped_line(
 def too_many_skipped(line: SkippedLine) -> str:
     """Return the error message of a run that ends after this skipped step; equal on all ranks."""
     if line.slots:
-        where = f"slots {line.slots} of ranks {line.ranks}, data from {line.cursor}"
+        where = f"in slots {line.slots} of ranks {line.ranks}"
     else:
-        where = f"the sum of all slots, data from {line.cursor}"
+        where = "in the sum of all slots"
     return (
         f"{counted(line.in_a_row, 'step')} in a row, up to step {line.step}, had a loss or "
-        f"gradient that is not finite (the last one in {where}); none of them was applied. "
-        "A new run from the newest checkpoint (trainer.init_from) with a lower learning rate or "
-        "trainer.gradient_clipping may get further; trainer.stop_after_skipped_steps is "
-        f"{line.in_a_row}"
+        "gradient that is not finite, and were not applied. In the last step, the non-finite value "
+        f"was {where}, with data from {line.cursor}. The run ends, because "
+        f"trainer.stop_after_skipped_steps is {line.in_a_row}. Start a new run from the newest "
+        "checkpoint (trainer.init_from) with a lower learning rate or with "
+        "trainer.gradient_clipping"
     )

@@ -152,7 +152,10 @@ class TrainingEngine:
             )
         effective = self._engine.gradient_clipping()
         if effective != clipping:
-            raise EngineError(f"DeepSpeed clips gradients at {effective}, expected {clipping}")
+            raise EngineError(
+                f"DeepSpeed clips gradients at norm {effective}, expected {clipping}: use the "
+                "version of DeepSpeed in pyproject.toml"
+            )
         self.stage: Stage = stage_of(self.zero_stage, self._engine, self.optimizer, self.placement)
         self.stage.add_gradients(self._round if self.grids else None)
         # Losses or gradients are multiplied by this number to undo DeepSpeed's division by the
@@ -380,7 +383,7 @@ def _require_exact_division(engine: EngineConfig, ranks: int) -> None:
     """Require that stage 3's division by the number of ranks can be undone without rounding."""
     if engine.precision == "bf16" and engine.zero_stage == 3 and ranks & (ranks - 1):
         raise EngineError(
-            f"engine.numerics exact with precision bf16 and zero_stage 3 on {ranks} ranks: "
-            "DeepSpeed averages there, which is exact for bf16 gradients only on 1, 2, 4, 8, … "
-            "ranks. Use such a number of ranks, or zero_stage 1 or 2"
+            f"The run has {ranks} ranks, with engine.numerics exact, precision bf16 and zero_stage "
+            "3. In stage 3 DeepSpeed averages gradients, which is exact in bf16 only on 1, 2, 4, "
+            "8, … ranks. Use such a number of ranks, or zero_stage 1 or 2"
         )

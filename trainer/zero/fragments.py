@@ -108,7 +108,7 @@ def _require_known_state(engine: TrainingEngine) -> None:
         found = engine.stage.torch_optimizer.state[tensor].keys()
         if found and found != named:
             raise EngineError(
-                f"The optimizer's state has {', '.join(sorted(found))}, its kind names "
-                f"{', '.join(sorted(named))}: no checkpoint would hold all that a resumed run "
-                "needs. Correct the moments of the OptimizerKind"
+                f"The optimizer's state has {', '.join(sorted(found))}, but its OptimizerKind "
+                f"names {', '.join(sorted(named))}, so a checkpoint would not hold the whole "
+                "state. Correct `moments` of the OptimizerKind"
             )

@@ -86,8 +86,8 @@ def build_optimizer(
     optimizer = kind.build(groups, config, exact=exact)
     if exact and not isinstance(optimizer, ExactOptimizer):
         raise EngineError(
-            f"engine.numerics is 'exact', and trainer.optimizer.type {config.type!r} builds "
+            f"engine.numerics is 'exact', but trainer.optimizer.type {config.type!r} builds "
             f"{type(optimizer).__name__}, which is not an ExactOptimizer: set engine.numerics to "
-            "'fast', or let its OptimizerKind build one"
+            "'fast', or let the OptimizerKind build an ExactOptimizer"
         )
     return kind.moments, optimizer

@@ -161,7 +161,7 @@ def test_an_owner_that_was_paused_can_neither_commit_nor_prune(tmp_path, contend
             before = names(checkpoints)
             kind, message = former.told("check")
             assert kind == "LeaseLostError"
-            assert f"belongs to process {os.getpid()} on" in message
+            assert f"is now owned by process {os.getpid()} on" in message
             for question in (("commit", 30), ("prune",), ("write", 40)):
                 kind, _ = former.told(*question)
                 assert kind == "FileNotFoundError", question
