@@ -26,7 +26,7 @@ Tag = Annotated[str, Field(min_length=1, max_length=64)]
 # Maximum number of probe sentences. A long run saves the attention of each sentence at about forty
 # steps.
 MAX_PROBES = 4
-LONGEST_PROBE = 300  # characters
+LONGEST_PROBE = 300  # number of characters
 ProbeSentence = Annotated[str, Field(min_length=1, max_length=LONGEST_PROBE)]
 
 
@@ -45,7 +45,7 @@ class ScheduleConfig(Section):
     warmup_steps: int = identity(4000, "Number of steps of the linear warm-up.", ge=0)
     scale: float = identity(1.0, "Factor on the learning rate of `paper`.", gt=0)
     peak_learning_rate: float | None = identity(
-        None, "Learning rate at the end of warm-up; all types except `paper` require it.", gt=0
+        None, "Learning rate after warm-up; required by all built-in types except `paper`.", gt=0
     )
     initial_learning_rate: float = identity(
         1e-7, "Learning rate at the start of warm-up; `paper` does not use it.", ge=0
@@ -82,7 +82,7 @@ class ScheduleConfig(Section):
     @model_validator(mode="after")
     def _each_type_has_what_it_reads(self) -> "ScheduleConfig":
         what = f"schedule type {self.type!r}"
-        if SCHEDULES[self.type]:  # registered by an extension
+        if SCHEDULES[self.type]:  # an extension registered this type
             require_defaults(self, what, set(type(self).model_fields) - {"type", "options"})
             return self
         if (self.type == "paper") != (self.peak_learning_rate is None):

@@ -158,7 +158,7 @@ class TrainingRecipe(Section):
             ExtensionError: an extension, the task or the network is not found.
             pydantic.ValidationError: a value is invalid.
         """
-        check_all(values)  # first, because later errors quote values
+        check_all(values)  # check locations first, because later errors quote values
         folder = values.get("extension_folder")
         load_extensions(_extension_names(values), folder if isinstance(folder, str) else None)
         return class_of(cls, values).model_validate(values)
@@ -323,7 +323,7 @@ def _default_of(name: str, identity: dict[str, Any]) -> Any:
     """Return the default of a field of a run's recipe, or None if it has none."""
     task, network = identity.get("task", DEFAULT_TASK), identity.get("model.network")
     if task not in TASKS or (network is not None and network not in NETWORKS):
-        return None  # from an extension that this process has not loaded
+        return None  # an extension that this process has not loaded registers them
     model: Any = recipe_class(TrainingRecipe, task, network)
     default = None
     for part in name.split("."):

@@ -124,7 +124,7 @@ def checkpoint_rows(
                 written = sum(file.bytes for file in header.files)
                 row = row.model_copy(update={"bytes": written, "scores": header.scores})
             except CheckpointFormatError:
-                pass  # complete, but in the format of another version
+                pass  # the checkpoint is complete, but another version wrote it
             except CheckpointError:
                 row = row.model_copy(update={"state": "damaged"})
         rows.append(row)

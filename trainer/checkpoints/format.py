@@ -63,7 +63,7 @@ class Parent(FileModel):
 
     run_id: str  # the id of the other run, or the name of the model's folder
     step: Count
-    sha256: str  # of checkpoint.json, or of a JSON with the hashes of the model's files
+    sha256: str  # hash of checkpoint.json, or of a JSON with the hashes of the model's files
 
 
 class EarlyStoppingState(FileModel):
@@ -93,13 +93,15 @@ class CheckpointHeader(FileModel):
     numerics: dict[str, Any]
     parameters: dict[str, Shape]
     parameter_groups: list[dict[str, Any]]
-    scores: Scores = Field(default_factory=dict)  # of this step's validation; empty without one
+    # Of this step's validation; empty if there was none.
+    scores: Scores = Field(default_factory=dict)
     validation_due: bool = False  # a stop request postponed this step's validation
     early_stopping: EarlyStoppingState = EarlyStoppingState()
     target_tokens_seen: Count
     skipped_steps: Count = 0
     skipped_in_a_row: Count = 0
-    gradient_peaks: dict[str, float] = Field(default_factory=dict)  # see trainer/exact/grids.py
+    # Largest recent gradients, see trainer/exact/grids.py.
+    gradient_peaks: dict[str, float] = Field(default_factory=dict)
     parent: Parent | None = None
     # Parameters that are not trained; the checkpoint has only their weights.
     frozen: Annotated[list[str], Field(fail_fast=True)] = Field(default_factory=list)
@@ -110,7 +112,7 @@ class CheckpointHeader(FileModel):
     # imported weights.
     imported_from: str | None = None
     files: Annotated[list[FileRecord], Field(fail_fast=True)] = Field(default_factory=list)
-    sha256: str | None = None  # of all other fields; None in headers of early versions
+    sha256: str | None = None  # hash of all other fields; None in headers of early versions
 
     def to_json(self) -> str:
         """Return the content of checkpoint.json, including its hash."""

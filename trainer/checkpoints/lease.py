@@ -172,7 +172,7 @@ class Lease:
             try:
                 mine.file.touch(exist_ok=False)
             except FileExistsError:
-                time.sleep(POLL_SECONDS)  # another contender was faster
+                time.sleep(POLL_SECONDS)  # another contender has created the file
                 continue
             try:
                 write_durably(mine.file, json.dumps(_this_process()).encode())
@@ -182,7 +182,7 @@ class Lease:
                 raise
             if _newest(self._owners) == mine:
                 return mine
-            mine.file.unlink(missing_ok=True)  # other owners came and went in the meantime
+            mine.file.unlink(missing_ok=True)  # other owners came and left in the meantime
 
     def _wait_until_abandoned(self, newest: _Owner) -> None:
         """Wait until the owner has released the run, is dead, or has let its lease expire.

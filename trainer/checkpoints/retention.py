@@ -34,7 +34,7 @@ def superfluous(checkpoints: Path, config: CheckpointsConfig) -> list[Path]:
         except CheckpointError:
             headers[path] = None
         except CheckpointFormatError:
-            continue  # another version wrote it, and may need it
+            continue  # another version wrote the checkpoint, and may need it
     readable = {path: header for path, header in headers.items() if header}
     newest = list(readable)[-config.keep_last :]
     stay = {*newest, *best(readable, config.best_by)[: config.keep_best]}

@@ -77,7 +77,7 @@ def write_state_file(
     chunks: Iterator[bytes | memoryview] = chain([memoryview(header)], _chunks(data))
     with path.open("wb") as file:
         for chunk in chunks:
-            sha256.update(chunk)  # hashing releases the GIL, as writing does
+            sha256.update(chunk)  # hashing and writing both release the GIL
             file.write(chunk)
             written += len(chunk)
         file.flush()

@@ -28,7 +28,7 @@ from torch.optim.adamw import adamw
 
 from trainer.exact.optimizer import ExactOptimizer
 
-_LINE = 64 // torch.float32.itemsize  # elements of a cache line
+_LINE = 64 // torch.float32.itemsize  # number of elements in a cache line
 
 
 class ExactAdamW(ExactOptimizer):
@@ -77,7 +77,7 @@ class ExactAdamW(ExactOptimizer):
             [first],
             [second],
             [],
-            [steps.clone()],  # the fused update increments it
+            [steps.clone()],  # pass a copy, because the fused update increments it
             fused=True,
             grad_scale=torch.tensor(self.gradient_divisor) if divides else None,
             amsgrad=False,

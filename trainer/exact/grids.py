@@ -29,7 +29,7 @@ from trainer.errors import EngineError
 HEADROOM = 2  # a gradient's limit is at least 2**HEADROOM times the largest recent gradient
 DECAY = 0.98  # factor per step on the largest recent gradient; about 0.5 after 34 steps
 MIN_BITS = 12  # minimum bits for a gradient as large as its limit
-SMALLEST_LIMIT_EXPONENT = -100  # so that the grid's spacing is a normal fp32 number
+SMALLEST_LIMIT_EXPONENT = -100  # keeps the spacing of the grid a normal fp32 number
 LARGEST = 2.0**96  # larger gradients are treated as not finite, because their sums could overflow
 
 
@@ -131,7 +131,7 @@ class GradientGrids:
         Args:
             amax: [slots, parameters], the largest absolute values before rounding.
         """
-        total = np.add.accumulate(amax, axis=0)[-1].max()  # in slot order
+        total = np.add.accumulate(amax, axis=0)[-1].max()  # sum in slot order
         spacing = self._limits.max() * 2.0**-self._bits
         return _power_of_two_above(float(total + self._micro_batches * spacing))
 

@@ -14,7 +14,7 @@ import psutil  # type: ignore[import-untyped]
 _STATUS = Path("/proc/self/status")
 _CLEAR_REFERENCES = Path("/proc/self/clear_refs")
 _CONTROL_GROUP = Path("/sys/fs/cgroup")
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # from glibc's malloc.h
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # constants of glibc's malloc.h
 # Environment variables of a rank, for libraries that would otherwise free memory that the next step
 # needs again (docs/decisions/0033). glibc would return memory to the kernel; allocating that memory
 # again takes an eighth of the time of a base model on a CPU. oneDNN would free the code that it
@@ -77,7 +77,7 @@ def retain_freed_memory() -> None:
     Beam search frees and allocates some megabytes in every step. Allocating them again, page by
     page, takes a tenth of the search's time.
     """
-    with contextlib.suppress(AttributeError):  # a C library other than glibc
+    with contextlib.suppress(AttributeError):  # the C library is not glibc
         libc = ctypes.CDLL(None)
         libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
         libc.mallopt(_M_MMAP_MAX, 0)
@@ -85,13 +85,13 @@ def retain_freed_memory() -> None:
 
 def release_freed_memory() -> None:
     """Make glibc give freed memory back to the host (docs/decisions/0033)."""
-    with contextlib.suppress(AttributeError):  # a C library other than glibc
+    with contextlib.suppress(AttributeError):  # the C library is not glibc
         ctypes.CDLL(None).malloc_trim(0)
 
 
 def restart_peak() -> None:
     """Restart the measurement of the peak of the resident memory."""
-    with contextlib.suppress(OSError):  # if this is not allowed, the peak includes earlier use
+    with contextlib.suppress(OSError):  # if the write is refused, the peak includes earlier use
         _CLEAR_REFERENCES.write_text("5")
 
 

@@ -195,7 +195,7 @@ class _SingleRankStep:
     def _run(self, shape: MicroBatchShape) -> None:
         model = self._model
         sums = model(*self._synthetic(shape).inputs, self._loss)
-        sum_names(sums, model)  # raises an error if a sum has no name
+        sum_names(sums, model)  # raises an error if the sums have no names
         objective = sums[0]
         if self._keeps_gradients:
             torch.autograd.grad(objective, _trained(model))
@@ -267,7 +267,7 @@ def _shortage(
 def _remedy(engine: TrainingEngine) -> str:
     stage = engine.zero_stage
     ways = [f"raise engine.zero_stage above {stage}"] if stage < 3 else []
-    if stage > 0:  # state is partitioned over the ranks
+    if stage > 0:  # the state is partitioned over the ranks
         ways.append("use more ranks (cluster.ranks)")
     if not engine.checkpoints_activations:
         ways.append("set engine.activation_checkpointing=true")

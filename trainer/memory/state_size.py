@@ -23,7 +23,8 @@ from dataclasses import dataclass
 from trainer.config import EngineConfig
 
 FP32 = 4
-LARGEST_BUCKET = 500_000_000  # elements; a copy, because trainer/zero/settings.py imports torch
+# Number of elements; copied, because trainer/zero/settings.py imports torch.
+LARGEST_BUCKET = 500_000_000
 
 
 @dataclass(frozen=True)

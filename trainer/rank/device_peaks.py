@@ -17,12 +17,12 @@ Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 class _Peaks(NamedTuple):
     """Peak rates of matrix products, in 10¹² operations a second; None if unsupported."""
 
-    name: str  # regular expression for the driver's device names
+    name: str  # regular expression that the driver's device name must match
     fp32: float
     tf32: float | None
     bf16: float | None
     fp16: float
-    source: str  # NVIDIA's document
+    source: str  # title of NVIDIA's document
 
 
 _DEVICES = (

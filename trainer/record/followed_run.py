@@ -28,8 +28,8 @@ from trainer.runs.log import LogEntry, last_entries
 from trainer.runs.vitals import Vitals, are_current, read_vitals
 
 STATUS_SECONDS = 5.0
-TAIL_BYTES = 2**18  # about 400 steps; the first read returns no earlier lines
-READ_BYTES = 2**22  # the most that one read of a metrics file returns
+TAIL_BYTES = 2**18  # holds about 400 steps; earlier lines are never read
+READ_BYTES = 2**22  # maximum that one read of a metrics file returns
 
 T = TypeVar("T")
 
@@ -63,7 +63,7 @@ class FollowedRun:
         self._tail = LineTail(run.metrics, tail_bytes=TAIL_BYTES, read_bytes=READ_BYTES)
         self._signatures: dict[Path, Signature | None] = {}
         self._last_entry: LogEntry | None = None
-        self._unreadable: dict[Path, str] = {}  # problems by file
+        self._unreadable: dict[Path, str] = {}  # description of the problem, by file
         self._has_read_record = False
         self._next_status = 0.0
 

@@ -26,7 +26,7 @@ def whole_records(file: Path, start: int = 0) -> Iterator[tuple[int, bytes]]:
         opened.seek(start)
         content = opened.read()
     position = 0 if start else _FILE_HEADER_BYTES
-    parts: bytes | None = None  # None: the record begins before `start`
+    parts: bytes | None = None  # None while reading a record that begins before `start`
     while position + _CHUNK_HEADER_BYTES <= len(content):
         left = BLOCK_BYTES - position % BLOCK_BYTES
         if left < _CHUNK_HEADER_BYTES:

@@ -30,7 +30,7 @@ END_BYTES = 2**16
 WHOLE_BYTES = 2**21
 MAX_POINTS = 1000
 MAX_GPUS = 64
-MAX_CHARACTERS = 255  # of a node's name
+MAX_CHARACTERS = 255  # maximum length of a node's name
 
 Percent = Annotated[float, Field(ge=0, le=100)]
 

@@ -70,7 +70,7 @@ def _json(value: Any) -> Any:
     if value is None or isinstance(value, bool | int):
         return value
     if isinstance(value, str):
-        return value.encode(errors="replace").decode()  # replaces lone surrogates
+        return value.encode(errors="replace").decode()  # replace lone surrogates
     if isinstance(value, float) and abs(value) <= 1.7e308:
         return value
-    return str(value)  # such as a date or an infinite number
+    return str(value)  # for example, a date or an infinite number

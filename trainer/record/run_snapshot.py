@@ -242,4 +242,4 @@ def _object(file: Path, limits: JsonLimits) -> dict[str, Any] | None:
         data = read_regular(file, limits.bytes)
     except FileNotFoundError:
         return None
-    return parse_object(data, limits) if data else None  # a power loss may leave it empty
+    return parse_object(data, limits) if data else None  # a power loss may leave the file empty

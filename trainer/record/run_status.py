@@ -127,7 +127,7 @@ def is_run(path: Path) -> bool:
     traces = (run.card_path, run.metrics, run.checkpoints, run.path / "owners")
     try:
         return any(trace.exists() for trace in traces)
-    except OSError:  # for example, only the folder's owner may enter it
+    except OSError:  # for example, only the owner of the folder may enter it
         return False
 
 

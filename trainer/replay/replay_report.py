@@ -54,9 +54,10 @@ class Verdict(FileModel):
     data: Literal["same", "different", "unreadable"]
     losses: Literal["same", "different", "not_compared"]
     state: Literal["same", "different", "not_compared"]
-    tensors: int = 0  # weights and moments that were compared
-    state_steps: list[int] = Field(default_factory=list)  # the checkpoints' steps
-    largest_difference: float = 0.0  # between losses of a step, relative to the recorded loss
+    tensors: int = 0  # number of compared weights and moments
+    state_steps: list[int] = Field(default_factory=list)  # steps of the compared checkpoints
+    # Largest difference of a step's loss, relative to the recorded loss.
+    largest_difference: float = 0.0
     amplified_rounding: bool = False
     first_difference: Difference | None = None
 

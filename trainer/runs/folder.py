@@ -42,7 +42,7 @@ from trainer.checkpoints.format import Parent, list_checkpoints, read_header
 from trainer.errors import CheckpointError, RunMismatchError
 from trainer.recipe import TrainingRecipe, identity_differences, identity_of
 
-REQUEST_BYTES = 5  # limits a request to 99999 data workers
+REQUEST_BYTES = 5  # limits the requested number of data workers to 99,999
 
 
 class RunMetadata(FileModel):
@@ -163,7 +163,8 @@ class RunFolder:
         """
         taken = self.data_workers_request.with_suffix(".taken")
         try:
-            self.data_workers_request.rename(taken)  # a later request is taken next time
+            # A request that is written after this is read next time.
+            self.data_workers_request.rename(taken)
             text = read_regular(taken, REQUEST_BYTES).strip()
             taken.unlink()
         except OSError:

@@ -17,7 +17,7 @@ from data_pipeline.storage.regular_files import open_regular
 from foundation.file_model import FileModel
 
 ENDED = "the run has ended: "  # prefix of the entry with the error that ended the run
-DETAIL = "detail: "  # prefix of an entry that is not displayed, only in the file
+DETAIL = "detail: "  # prefix of an entry that is only in the file and never displayed
 INTERRUPTED = "asked to stop a second time: ended at once"
 TAIL_BYTES = 65536
 SHOWN_CHARACTERS = 2_000
@@ -66,7 +66,7 @@ def last_entries(log: Path) -> list[LogEntry]:
     for line in lines:
         if found := _ENTRY.match(line):
             entries.append((found[1], [found[2]]))
-        elif entries and line.startswith("  "):  # without entries, it continues an older one
+        elif entries and line.startswith("  "):  # otherwise, the entry begins before the tail
             entries[-1][1].append(line[2:])
     return [
         LogEntry(time=at, text="\n".join(text)[:SHOWN_CHARACTERS])

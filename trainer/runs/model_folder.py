@@ -23,7 +23,7 @@ WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 PYTORCH_WEIGHTS = "pytorch_model.bin"
 TOKENIZER = "tokenizer.model"
-BERT = "bert"  # `model_type` in config.json
+BERT = "bert"  # value of `model_type` in config.json
 
 
 def is_model_folder(path: Path) -> bool:

@@ -16,7 +16,7 @@ from foundation.file_model import FileModel
 from foundation.strict_json import SMALL, parse_object
 from trainer.runs.folder import RunFolder
 
-MAX_CHARACTERS = 4000  # of a command
+MAX_CHARACTERS = 4000  # maximum length of a command
 
 
 class Code(FileModel):

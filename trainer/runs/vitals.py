@@ -18,7 +18,7 @@ from trainer.runs.folder import RunFolder
 LIMITS = JsonLimits(bytes=8_000_000, values=800_000)
 MAX_PROCESSES = 50_000
 MAX_RESTARTS = 20
-MAX_CHARACTERS = 500  # of a restart's cause, which may be a library's message
+MAX_CHARACTERS = 500  # maximum length of a restart's cause, which may be a library's message
 
 Phase = Literal["start", "data", "step", "validation", "save", "done"]
 

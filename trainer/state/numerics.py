@@ -20,7 +20,8 @@ from trainer.rank.placement import Placement
 from trainer.record.metrics_lines import EVERY_BIT
 
 EXACT_SUMS = 2  # version of the sums in trainer/exact; another version rounds differently
-_COVERED = {"ranks", "zero_stage"}  # with exact sums, a change of these entries changes no bit
+# With exact sums, these entries may differ without changing any bit.
+_COVERED = {"ranks", "zero_stage"}
 
 
 def fingerprint(engine: EngineConfig, placement: Placement) -> dict[str, Any]:
@@ -86,14 +87,15 @@ def promise(before: dict[str, Any], now: dict[str, Any]) -> str:
     if not changed:
         return EVERY_BIT
     if not uncovered:
-        return f"{EVERY_BIT} although {_and(changed)}: numerics are exact"
+        return f"{EVERY_BIT} although {_and(changed)}, because numerics are exact"
     remedy = (
         ""
         if _exact(before, now) or uncovered.keys() - _COVERED
-        else "; engine.numerics=exact avoids that"
+        else "; engine.numerics=exact avoids this"
     )
     return (
-        f"same data, but losses and weights up to rounding only because {_and(uncovered)}{remedy}"
+        "same data, but losses and weights are the same only up to rounding, because "
+        f"{_and(uncovered)}{remedy}"
     )
 
 

@@ -16,7 +16,7 @@ from trainer.checkpoints.format import Checkpoint
 from trainer.checkpoints.reader import require_same_shapes
 from trainer.errors import CheckpointError
 
-ENCODER = "encoder."  # prefix of the parameters' names
+ENCODER = "encoder."  # prefix of the names of an encoder's parameters
 
 
 @dataclass(frozen=True)

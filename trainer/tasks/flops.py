@@ -37,7 +37,7 @@ from trainer.task_kinds import NETWORKS
 from trainer.tasks.frozen import frozen_names
 from trainer.tasks.network import parameter_names
 
-Tokenizers = Mapping[str, Tokenizer]  # by field
+Tokenizers = Mapping[str, Tokenizer]  # tokenizers by field
 # Function that counts the operations of a recipe's network.
 Count = Callable[[TrainingRecipe, Tokenizers, Training], NetworkFlops]
 

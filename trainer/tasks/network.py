@@ -53,7 +53,8 @@ def parameter_names(recipe: TrainingRecipe, tokenizers: Mapping[str, Tokenizer])
     """Return the names of the parameters of a built-in network or an extension's network."""
     if not recipe.extensions:
         return list(parameter_shapes(recipe, tokenizers))
-    network = build_network(recipe, tokenizers)  # may not support torch's meta device
+    # An extension's network may not support torch's meta device.
+    network = build_network(recipe, tokenizers)
     return [name for name, _ in network.named_parameters()]
 
 

@@ -19,10 +19,10 @@ from foundation.wording import counted
 from trainer.config import LONGEST_PROBE
 
 MAX_PIECES = 32  # maximum for a sentence and for its translation, EOS included
-MAX_PREDICTIONS = 3  # per decoding step
+MAX_PREDICTIONS = 3  # maximum per decoding step
 MAX_LAYERS = 12  # maximum per stack; the last layers are kept
 MAX_WEIGHTS = 48_000  # maximum of all maps of a probe together; for larger maps, heads are averaged
-FULL = 255  # byte value of an attention weight of 1
+FULL = 255  # byte value that represents an attention weight of 1
 
 _PLACE = r"^(encoder\.layers\.\d{1,4}\.self|decoder\.layers\.\d{1,4}\.(self|cross))_attention$"
 _Piece = Annotated[str, Field(max_length=1_000)]

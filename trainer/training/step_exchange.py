@@ -43,7 +43,7 @@ class StepReport:
     bad_slots: list[int]  # slots whose loss or gradients are not finite
     padding_fraction: float
     slot_digests: list[bytes]
-    data_stall_seconds: float  # mean over the ranks
+    data_stall_seconds: float  # whether any rank was asked to stop
     stop_requested: bool  # whether any rank was asked to stop
     flops: Flops | None = None  # operations of all slots; None if they are not counted
     peak_flops_per_second: float | None = None  # sum over the ranks; None if one peak is unknown
@@ -77,7 +77,7 @@ def exchange(
     """
     assert results, "a rank without slots"
     amax = [result.amax for result in results if result.amax is not None]
-    maxima = _SUMS + len(results[0].sums)  # the first column after the sums
+    maxima = _SUMS + len(results[0].sums)  # first column of the gradients' maxima
     table = np.zeros((micro_batches_per_step + 1, maxima + (len(amax[0]) if amax else 0)))
     losses = torch.stack([result.sums for result in results])
     finite = torch.stack([result.finite for result in results])[:, None]
@@ -97,7 +97,7 @@ def exchange(
     table[-1, :4] = data_stall_seconds, stop_requested, known, peak_flops_per_second or 0.0
     table = sum_over_ranks(torch.from_numpy(table), placement).numpy()
     rows, flags = table[:-1], table[-1]
-    totals = np.add.accumulate(rows[:, :maxima], axis=0)[-1]  # in slot order, unlike np.sum
+    totals = np.add.accumulate(rows[:, :maxima], axis=0)[-1]  # sum in slot order, unlike np.sum
     flops = Flops(int(totals[_MODEL_FLOPS]), int(totals[_HARDWARE_FLOPS]))
     return StepReport(
         sums=totals[_SUMS:maxima].tolist(),

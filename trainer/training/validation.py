@@ -61,7 +61,8 @@ class Validator:
             ranks if any rank was asked to stop before the end.
         """
         scoring = self._scoring
-        table = np.zeros((scoring.rows + 1, scoring.columns))  # last row: 1 if interrupted
+        # The last row is 1 if a rank was interrupted.
+        table = np.zeros((scoring.rows + 1, scoring.columns))
         device = self._placement.torch_device
         for number in self._mine:
             if stop_requested():

@@ -48,7 +48,7 @@ logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
 # and a rank that is killed while compiling leaves a lock that blocks every later rank.
 deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
-SMALL_GRADIENT = 2**14  # number of elements; see _on_gradient
+SMALL_GRADIENT = 2**14  # maximum number of elements of a small gradient, see _on_gradient
 
 
 class PassResult(NamedTuple):
@@ -198,7 +198,8 @@ class TrainingEngine:
         self._watched.clear()
         named_sums = self._engine(*batch.inputs, self.loss)
         self.sum_names = sum_names(named_sums, self.module)
-        factor = 1 if self.grids else self._divided_by  # with grids, _on_gradient multiplies
+        # With grids, _on_gradient multiplies the gradients instead.
+        factor = 1 if self.grids else self._divided_by
         loss = named_sums[0] * (factor / units_global)
         self._engine.backward(loss, scale_wrt_gas=False)
         if is_accumulation_boundary:

@@ -82,7 +82,7 @@ def load_state(
 @torch.no_grad()
 def create_moments(engine: TrainingEngine, optimizer_step: int) -> None:
     """Allocate zero moments, as the optimizer's first step would, so that they can be loaded."""
-    assert not {MASTER, EMA} & set(engine.moments), engine.moments  # reserved names
+    assert not {MASTER, EMA} & set(engine.moments), engine.moments  # these names are reserved
     state = engine.stage.torch_optimizer.state
     for tensor in engine.stage.optimized_tensors():
         state[tensor] = {

@@ -10,7 +10,7 @@ from trainer.errors import EngineError
 from trainer.exact.optimizer import ExactOptimizer
 from trainer.registries.optimizers import OPTIMIZERS, OptimizerConfig
 
-LARGEST_BUCKET = 500_000_000  # elements, DeepSpeed's default
+LARGEST_BUCKET = 500_000_000  # number of elements; DeepSpeed's default
 
 
 def deepspeed_config(

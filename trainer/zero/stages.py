@@ -278,7 +278,7 @@ def _add_to_sum(
             gradient = gradient.float()
             round_(parameter, gradient)
         total.add_(gradient)
-    else:  # the sum is zero and need not be read
+    else:  # the sum is zero, and its values need not be read
         total.copy_(gradient)
         if round_ is not None:
             round_(parameter, total)
