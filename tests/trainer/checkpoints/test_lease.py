@@ -130,7 +130,7 @@ def test_the_run_of_a_silent_owner_elsewhere_is_taken_when_its_lease_is_over(
     said = []
     with Lease(tmp_path, said.append):
         (text,) = said
-    assert ("another process" if torn else " on far ") in text
+    assert ("an unknown process" if torn else " on far ") in text
 
 
 def test_a_process_that_was_killed_is_succeeded_at_once(tmp_path, monkeypatch, contenders):
