@@ -23,10 +23,10 @@ from trainer.registries.schedules import SCHEDULES
 # W&B refuses longer tags (0.31.0).
 Tag = Annotated[str, Field(min_length=1, max_length=64)]
 
-# Maximum number of probe sentences. The attention of each is saved at some forty steps of a long
-# run.
+# Maximum number of probe sentences. A long run saves the attention of each sentence at about forty
+# steps.
 MAX_PROBES = 4
-LONGEST_PROBE = 300  # characters
+LONGEST_PROBE = 300  # number of characters
 ProbeSentence = Annotated[str, Field(min_length=1, max_length=LONGEST_PROBE)]
 
 
@@ -42,22 +42,25 @@ class ScheduleConfig(Section):
         "`inverse_square_root`, `cosine`, `linear`, `constant`, or one that an extension "
         "registers.",
     )
-    warmup_steps: int = identity(4000, "Steps of linear warm-up.", ge=0)
-    scale: float = identity(1.0, "`paper`: a factor on the paper's rate.", gt=0)
+    warmup_steps: int = identity(4000, "Number of steps of the linear warm-up.", ge=0)
+    scale: float = identity(1.0, "Factor on the learning rate of `paper`.", gt=0)
     peak_learning_rate: float | None = identity(
-        None, "The rate after warm-up; required by all but `paper`.", gt=0
+        None, "Learning rate after warm-up; required by all built-in types except `paper`.", gt=0
     )
-    initial_learning_rate: float = identity(1e-7, "The rate at which warm-up starts.", ge=0)
+    initial_learning_rate: float = identity(
+        1e-7, "Learning rate at the start of warm-up; `paper` does not use it.", ge=0
+    )
     decay_until_step: int | None = identity(
         None,
-        "Required by `cosine` and `linear`: the step from which the rate is final_learning_rate.",
+        "Step at which the decay ends; `cosine` and `linear` require it. Later steps use "
+        "final_learning_rate.",
         gt=0,
     )
     final_learning_rate: float = identity(
-        0.0, "`cosine` and `linear`: the rate at the end of the decay.", ge=0
+        0.0, "Learning rate at the end of the decay of `cosine` and `linear`.", ge=0
     )
     options: dict[str, Any] = identity(
-        {}, "Settings of an extension's schedule, which reads no other settings."
+        {}, "Settings of an extension's schedule, which uses no other field of this section."
     )
 
     @field_validator("type")
@@ -79,19 +82,23 @@ class ScheduleConfig(Section):
     @model_validator(mode="after")
     def _each_type_has_what_it_reads(self) -> "ScheduleConfig":
         what = f"schedule type {self.type!r}"
-        if SCHEDULES[self.type]:  # registered by an extension
+        if SCHEDULES[self.type]:  # an extension registered this type
             require_defaults(self, what, set(type(self).model_fields) - {"type", "options"})
             return self
         if (self.type == "paper") != (self.peak_learning_rate is None):
             remedy = (
-                "remove it, or set `scale`" if self.type == "paper" else "set it, e.g. to 0.0005"
+                "does not use it: remove peak_learning_rate, or set `scale` instead"
+                if self.type == "paper"
+                else "requires it: set peak_learning_rate, for example to 0.0005"
             )
             raise ValueError(
-                f"schedule type {self.type!r} with peak_learning_rate "
-                f"{self.peak_learning_rate}: {remedy}"
+                f"peak_learning_rate is {self.peak_learning_rate}, but schedule type "
+                f"{self.type!r} {remedy}"
             )
         if self.type == "paper" and self.warmup_steps == 0:
-            raise ValueError("schedule type 'paper' with warmup_steps 0: it needs at least 1")
+            raise ValueError(
+                "warmup_steps is 0, but schedule type 'paper' needs at least 1: raise warmup_steps"
+            )
         unread = ["initial_learning_rate"] if self.type == "paper" else ["scale"]
         if not self.decays_to_an_end:
             unread += ["decay_until_step", "final_learning_rate"]
@@ -104,15 +111,14 @@ class ScheduleConfig(Section):
             return self
         if self.decay_until_step is None or self.decay_until_step <= self.warmup_steps:
             raise ValueError(
-                f"schedule type {self.type!r} with decay_until_step {self.decay_until_step} and "
-                f"warmup_steps {self.warmup_steps}: set decay_until_step to a later step, usually "
-                "that of trainer.max_steps"
+                f"decay_until_step is {self.decay_until_step}, but schedule type {self.type!r} "
+                f"needs a step after the {self.warmup_steps} warmup_steps: set decay_until_step "
+                "to a later step, usually to trainer.max_steps"
             )
         if self.peak_learning_rate and self.final_learning_rate > self.peak_learning_rate:
             raise ValueError(
-                f"schedule type {self.type!r} with final_learning_rate "
-                f"{self.final_learning_rate} above peak_learning_rate {self.peak_learning_rate}: "
-                "set it to a lower rate"
+                f"final_learning_rate is {self.final_learning_rate}, which is above "
+                f"peak_learning_rate {self.peak_learning_rate}: set a lower final_learning_rate"
             )
         return self
 
@@ -121,10 +127,10 @@ class EarlyStoppingConfig(Section):
     """Condition to stop before `max_steps`."""
 
     metric: str = continuable(
-        "loss", "A score of the validation set, such as loss, or bleu for translations."
+        "loss", "Score of the validation set to monitor, such as loss, or bleu for translations."
     )
     patience: int = continuable(
-        10, "Validations in a row without a new best score after which the run ends.", gt=0
+        10, "Number of consecutive validations without a new best score that end the run.", gt=0
     )
 
 
@@ -141,11 +147,16 @@ class TrainerConfig(Section):
     schedule: ScheduleConfig = ScheduleConfig()
     loss: str = identity("cross_entropy", "`cross_entropy`, or a loss that an extension registers.")
     loss_options: dict[str, Any] = identity({}, "Settings of an extension's loss.")
-    label_smoothing: float = identity(0.1, "ε_ls of the paper's §5.4.", ge=0, lt=1)
+    label_smoothing: float = identity(
+        0.1,
+        "Label smoothing, ε_ls in §5.4 of Attention Is All You Need; 0 disables it.",
+        ge=0,
+        lt=1,
+    )
     r_drop: float = identity(
         0.0,
-        "α of R-Drop (Liang et al. 2021), 5 in their translations: penalizes the "
-        "difference of two passes over each micro-batch with different dropout. 0 makes one pass.",
+        "Weight α of R-Drop (Liang et al. 2021, who use 5 for translation), which penalizes the "
+        "difference between two passes over a micro-batch with different dropout; 0 disables it.",
         ge=0,
     )
     gradient_clipping: float = identity(
@@ -155,7 +166,7 @@ class TrainerConfig(Section):
         500, "Steps between validations; the last step is always validated.", gt=0
     )
     early_stopping: EarlyStoppingConfig | None = continuable(
-        None, "Ends the run when validation no longer improves; null disables it."
+        None, "Condition that ends the run when validation no longer improves; null for none."
     )
     ema_decay: float = identity(
         0.0,
@@ -166,8 +177,9 @@ class TrainerConfig(Section):
     )
     init_from: Location | None = identity(
         None,
-        "RUN or RUN@STEP with the initial weights of a new run, at step 0 and with new moments; or "
-        "the folder of a Marian model in Hugging Face's layout. null starts from random weights.",
+        "Source of the initial weights of a new run: RUN or RUN@STEP, or the folder of a Marian or "
+        "BERT model in Hugging Face's layout. The run begins at step 0 with new moments. null "
+        "starts from random weights.",
     )
     frozen: tuple[Annotated[str, Field(min_length=1)], ...] = identity(
         (),
@@ -176,12 +188,12 @@ class TrainerConfig(Section):
     )
     stop_after_skipped_steps: int = continuable(
         3,
-        "The run ends after this number of steps in a row whose loss or gradient is not "
-        "finite; such steps are not applied.",
+        "Number of consecutive steps with a non-finite loss or gradient that end the run. Such "
+        "steps are not applied.",
         gt=0,
     )
     validation_scores: tuple[str, ...] = continuable(
-        (), "Further scores of a validation's texts, registered by extensions."
+        (), "Names of additional scores for the texts of a validation, which extensions register."
     )
     validation_samples: int = continuable(
         3, "Number of validation sentences whose translations are saved and shown.", ge=0
@@ -215,9 +227,9 @@ class TrainerConfig(Section):
         end = self.schedule.decay_until_step
         if end and self.max_steps > end and self.schedule.final_learning_rate == 0:
             raise ValueError(
-                f"max_steps {self.max_steps} with schedule.decay_until_step {end}, after which the "
+                f"max_steps is {self.max_steps}, but after schedule.decay_until_step {end} the "
                 f"learning rate is 0: set max_steps to {end} or less. A later decay_until_step, or "
-                "a final_learning_rate above 0, makes another run"
+                "a final_learning_rate above 0, is possible only in a new run"
             )
         return self
 
@@ -226,33 +238,37 @@ class EngineConfig(Section):
     """DeepSpeed's distribution of the state over ranks, and the precision of its computation."""
 
     zero_stage: Literal[0, 1, 2, 3] = execution(
-        1, "0 replicates all state; 1 shards moments, 2 also gradients, 3 also parameters."
+        1,
+        "ZeRO stage: 0 replicates all state on every rank; 1 shards moments, 2 also gradients, 3 "
+        "also parameters.",
     )
     precision: Literal["fp32", "bf16"] = identity(
-        "fp32", "bf16 keeps fp32 master weights and accumulates gradients in fp32."
+        "fp32",
+        "Precision of forward and backward; bf16 keeps fp32 master weights and accumulates "
+        "gradients in fp32.",
     )
     numerics: Literal["fast", "exact"] = identity(
         "fast",
-        "exact: losses and weights are bit-identical on any number of ranks and "
-        "in any ZeRO stage; see docs/exactness.md.",
+        "Summation of losses and gradients: with exact, losses and weights are bit-identical for "
+        "any number of ranks and any ZeRO stage; see docs/exactness.md.",
     )
     attention: AttentionBackend | None = execution(
         None,
-        "Kernels that compute attention; null selects the backend that was measured to "
-        "be fastest on the device in this precision.",
+        "Backend that computes attention; null selects the backend that measured fastest on the "
+        "device.",
     )
     activation_checkpointing: bool = execution(
         False,
-        "Backward passes recompute each layer's activations instead of storing "
-        "them: less memory, one more forward pass, the same results.",
+        "Recompute each layer's activations in the backward pass instead of storing them. This "
+        "needs less memory and one more forward pass, and gives the same results.",
     )
 
     @model_validator(mode="after")
     def _bf16_needs_sharded_moments(self) -> "EngineConfig":
         if self.precision == "bf16" and self.zero_stage == 0:
             raise ValueError(
-                "precision bf16 with zero_stage 0, in which DeepSpeed keeps no fp32 master "
-                "weights: use zero_stage 1, 2 or 3, or precision fp32"
+                "precision is bf16 and zero_stage is 0, but DeepSpeed keeps no fp32 master weights "
+                "in stage 0: use zero_stage 1, 2 or 3, or precision fp32"
             )
         return self
 
@@ -271,25 +287,25 @@ class CheckpointsConfig(Section):
     )
     keep_last: int = continuable(3, "Number of newest complete checkpoints to keep.", gt=0)
     keep_best: int = continuable(
-        1, "Number of checkpoints with the best validation to keep in addition.", ge=0
+        1, "Number of checkpoints with the best scores to keep in addition to keep_last.", ge=0
     )
     best_by: str = continuable(
-        "loss", "Score of the validation for keep_best, such as loss or bleu."
+        "loss", "Validation score by which keep_best ranks checkpoints, such as loss or bleu."
     )
     keep_every_steps: int | None = continuable(
-        None, "Keep the checkpoints of every k-th step for ever; null keeps none.", gt=0
+        None, "Interval in steps of the checkpoints that are always kept; null for none.", gt=0
     )
 
 
 class TrackingConfig(Section):
-    """Weights & Biases; metrics.jsonl in the run folder is written in any case."""
+    """Settings of Weights & Biases and of probing; a run writes metrics.jsonl in any case."""
 
     wandb: Literal["offline", "online", "disabled"] = execution(
         "offline", "Mode of W&B; the environment's WANDB_MODE takes precedence."
     )
-    project: str = execution("transloom", "The W&B project.")
+    project: str = execution("transloom", "W&B project of the run.")
     group: str | None = execution(
-        None, "The group in which W&B shows the run, such as runs of several seeds.", min_length=1
+        None, "W&B group of the run, for example for runs with several seeds.", min_length=1
     )
     tags: tuple[Tag, ...] = execution((), "W&B tags of the run.")
     notes: str | None = execution(None, "Notes that W&B shows with the run, such as its purpose.")
@@ -303,14 +319,17 @@ class TrackingConfig(Section):
     @classmethod
     def _are_named_once(cls, tags: tuple[str, ...]) -> tuple[str, ...]:
         if len(set(tags)) < len(tags):
-            raise ValueError(f"{join_items(tags)}: a tag is repeated, name each once")
+            raise ValueError(f"{join_items(tags)}: a tag is repeated; give each tag once")
         return tags
 
     @field_validator("probe_sentences")
     @classmethod
     def _are_few(cls, sentences: tuple[str, ...]) -> tuple[str, ...]:
         if len(sentences) > MAX_PROBES:
-            raise ValueError(f"{len(sentences)} sentences, at most {MAX_PROBES}: leave some out")
+            raise ValueError(
+                f"the recipe has {len(sentences)} probe sentences, at most {MAX_PROBES} are "
+                "allowed: remove some"
+            )
         if len(set(sentences)) < len(sentences):
-            raise ValueError("a sentence is repeated: give each once")
+            raise ValueError("a sentence is repeated: give each sentence once")
         return sentences

@@ -1,4 +1,4 @@
-"""Errors of a run that its user can correct."""
+"""Exceptions for problems that a user can solve."""
 
 
 class TrainerError(Exception):
@@ -18,11 +18,11 @@ class CheckpointFormatError(TrainerError):
 
 
 class RunMismatchError(TrainerError):
-    """The recipe or the dataset differs from that with which this run was started."""
+    """The recipe or the dataset differs from the one with which the run was started."""
 
 
 class NonFiniteLossError(TrainerError):
-    """Too many steps in a row had a loss or gradient that is not finite; none was applied."""
+    """Too many consecutive steps had a non-finite loss or gradient; none of them was applied."""
 
 
 class EngineError(TrainerError):
@@ -34,7 +34,7 @@ class ScheduleError(TrainerError):
 
 
 class NetworkError(TrainerError):
-    """A node has no network interface with the address under which other ranks reach it."""
+    """No network interface of a node has the address that other nodes use to reach the node."""
 
 
 class RunInUseError(TrainerError):
@@ -42,11 +42,11 @@ class RunInUseError(TrainerError):
 
 
 class RecordInUseError(TrainerError):
-    """A process that should have ended still writes the record; it may end soon."""
+    """A process that should have ended still writes the metrics file; a later retry may succeed."""
 
 
 class LeaseLostError(TrainerError):
-    """The process owned the run, and no longer does."""
+    """Another process has taken over the run that this process owned, or has removed its files."""
 
 
 class TranslationError(TrainerError):
@@ -54,7 +54,7 @@ class TranslationError(TrainerError):
 
 
 class TextError(TrainerError):
-    """A text cannot be an input of the model."""
+    """The model cannot accept a text as its input."""
 
 
 class MemoryPreflightError(TrainerError):

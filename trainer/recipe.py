@@ -1,7 +1,7 @@
 """Part of a recipe that determines a run's training curve, without the placement of ranks.
 
-values ──▶ load its extensions ──▶ task and network determine the classes of its sections
-    ──▶ a recipe of these classes, validated
+values ──▶ load the extensions ──▶ select the section classes of the task and the network
+    ──▶ create a recipe of these classes, and validate it
 """
 
 from collections.abc import Iterator, Mapping
@@ -40,7 +40,7 @@ class TrainingRecipe(Section):
     the task and network: `of` creates a recipe with these classes.
     """
 
-    general: ClassVar[type["TrainingRecipe"]]  # the class without the sections of a task
+    general: ClassVar[type["TrainingRecipe"]]  # the base class, without the sections of a task
 
     name: str = execution(
         REQUIRED, "Name of the run's folder.", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
@@ -55,7 +55,7 @@ class TrainingRecipe(Section):
         (), "Modules that register tasks, networks, losses and so on; see docs/extending.md."
     )
     extension_folder: Location | None = execution(
-        None, "Folder of the extensions' packages, on every node; null if they are installed."
+        None, "Folder with the extensions' packages, on every node; null if they are installed."
     )
     data: DataConfig
     tokenizer: TokenizerConfig
@@ -77,15 +77,15 @@ class TrainingRecipe(Section):
         kind, more = self.kind, self.trainer.validation_scores
         if more and not kind.makes_texts:
             raise ValueError(
-                f"trainer.validation_scores is {join_items(more)}, and the validation of "
-                f"{self.task} generates no texts to score: leave it out"
+                f"trainer.validation_scores is {join_items(more)}, but the validation of "
+                f"{self.task} generates no texts to score: remove trainer.validation_scores"
             )
         for name in more:
             SCORES.known(name)
         if self.tracking.probe_sentences and not self._can_probe:
             raise ValueError(
-                f"tracking.probe_sentences are given, and {self.task} with the network "
-                f"{self.model.network} cannot trace one: leave them out"
+                f"tracking.probe_sentences is set, but {self.task} with the network "
+                f"{self.model.network} does not support it: remove tracking.probe_sentences"
             )
         self._require_two_passes_that_differ()
         stopping = self.trainer.early_stopping
@@ -95,8 +95,8 @@ class TrainingRecipe(Section):
         ):
             if metric is not None and metric not in (*kind.scores, *more):
                 raise ValueError(
-                    f"{key} is {metric!r}, and the validation of {self.task} gives "
-                    f"{', '.join([*kind.scores, *more])}: name one of these"
+                    f"{key} is {metric!r}, but the scores of a validation of {self.task} are "
+                    f"{', '.join([*kind.scores, *more])}: use one of these scores"
                 )
         kind.check(self)
         return self
@@ -107,8 +107,8 @@ class TrainingRecipe(Section):
         reason = OPTIMIZERS[name].not_exact_because
         if self.engine.numerics == "exact" and reason:
             raise ValueError(
-                f"engine.numerics is 'exact' and trainer.optimizer.type is {name!r}, which cannot "
-                f"be: {reason}. Set engine.numerics to 'fast', or use another optimizer"
+                f"engine.numerics is 'exact', but trainer.optimizer.type {name!r} does not support "
+                f"it: {reason}. Set engine.numerics to 'fast', or use another optimizer"
             )
         return self
 
@@ -118,14 +118,14 @@ class TrainingRecipe(Section):
         if weight and not self.kind.repeats:
             can = join_items([name for name in TASKS if TASKS[name].repeats])
             raise ValueError(
-                f"trainer.r_drop is {weight}, and micro-batches of {self.task} cannot be fed "
-                f"twice, as those of {can} can: leave it out"
+                f"trainer.r_drop is {weight}, but the task {self.task} does not support R-Drop "
+                f"(supported by: {can}): remove trainer.r_drop"
             )
         rates = ("dropout", "attention_dropout")
         if weight and not any(getattr(self.model, rate, 1) for rate in rates):
             raise ValueError(
-                f"trainer.r_drop is {weight} and model.dropout is 0, so both passes over a "
-                "micro-batch are equal: set model.dropout, or leave trainer.r_drop out"
+                f"trainer.r_drop is {weight}, but model.dropout is 0, so both passes over a "
+                "micro-batch would be equal: raise model.dropout, or remove trainer.r_drop"
             )
 
     @property
@@ -158,7 +158,7 @@ class TrainingRecipe(Section):
             ExtensionError: an extension, the task or the network is not found.
             pydantic.ValidationError: a value is invalid.
         """
-        check_all(values)  # first, because later errors quote values
+        check_all(values)  # check locations first, because later errors quote values
         folder = values.get("extension_folder")
         load_extensions(_extension_names(values), folder if isinstance(folder, str) else None)
         return class_of(cls, values).model_validate(values)
@@ -197,8 +197,8 @@ class TrainingRecipe(Section):
             identity: the identity in the checkpoint.
 
         Raises:
-            RunMismatchError: a version with other fields wrote it, or it needs extensions that are
-                not installed.
+            RunMismatchError: the recipe was written by a version with other fields, or needs
+                extensions that are not installed.
         """
         try:
             return cls.of_untrusted(strip_credentials(values), identity)
@@ -209,12 +209,13 @@ class TrainingRecipe(Section):
             raise RunMismatchError(
                 f"The checkpoint's recipe has {'.'.join(map(str, problem['loc']))} = "
                 f"{problem['input']!r}, which this version does not accept ({problem['msg']}): use "
-                "the version that wrote it"
+                "the version of transloom that wrote the checkpoint"
             ) from error
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # A class that was created for a task cannot be imported by name. The extensions come first,
-        # because unpickling the rest needs them.
+        # Pickle cannot import a class that was created for a task, so the values are pickled
+        # instead. The extensions come first: unpickling them loads the modules that the values
+        # need.
         return _restored, (self.loaded_extensions, self.general, self.model_dump(mode="json"))
 
 
@@ -223,7 +224,7 @@ R = TypeVar("R", bound=TrainingRecipe)
 
 
 def _extension_names(values: dict[str, Any]) -> tuple[str, ...]:
-    """Return the names under `extensions`, or none if malformed; validation refuses those later."""
+    """Return the names in `extensions`; empty if malformed, which validation refuses later."""
     names = values.get("extensions", ())
     well_formed = isinstance(names, (list, tuple)) and all(isinstance(n, str) for n in names)
     return tuple(names) if well_formed else ()
@@ -240,8 +241,8 @@ def recipe_class(general: type[R], task: str = DEFAULT_TASK, network: str | None
     Raises:
         ExtensionError: there is no such task or network.
     """
-    # Return the same class whether or not the default network is named: recipes compare their
-    # classes.
+    # Resolve the default network first. Recipes of different classes are never equal, so naming the
+    # default network must not create another class.
     return _recipe_class(general, task, network or TASKS[task].network)
 
 
@@ -289,7 +290,7 @@ def leaves(config: Section, prefix: str = "") -> Iterator[tuple[str, Any, Change
 
 
 def identity_of(recipe: TrainingRecipe) -> dict[str, Any]:
-    """Return the run's identity: fields by dotted name, as JSON values, and its extensions."""
+    """Return the run's identity: identity fields as JSON values by dotted name, and extensions."""
     fields = {name: _plain(value) for name, value, change in leaves(recipe) if change == "identity"}
     return fields | recipe.loaded_extensions.identity()
 
@@ -322,7 +323,7 @@ def _default_of(name: str, identity: dict[str, Any]) -> Any:
     """Return the default of a field of a run's recipe, or None if it has none."""
     task, network = identity.get("task", DEFAULT_TASK), identity.get("model.network")
     if task not in TASKS or (network is not None and network not in NETWORKS):
-        return None  # from an extension that this process has not loaded
+        return None  # an extension that this process has not loaded registers them
     model: Any = recipe_class(TrainingRecipe, task, network)
     default = None
     for part in name.split("."):

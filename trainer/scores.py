@@ -1,7 +1,7 @@
 """Scores of a model on a held-out set by name, and whether more or less of each is better.
 
-An extension can register further scores besides those of a task. A recipe names them in
-`trainer.validation_scores`:
+An extension can register scores in addition to those of a task. A recipe selects registered scores
+in `trainer.validation_scores`:
 
     def exact_matches(made, expected):
         return 100 * sum(map(eq, made, expected)) / len(made)
@@ -25,8 +25,9 @@ class Score(FileModel):
     Attributes:
         value: the measure's value; None if it is not finite.
         more_is_better: whether a greater value is better.
-        decoding: the search that generated the scored texts, such as "greedy"; None if the score is
-            not one of generated texts, or if the version that recorded it did not save the search.
+        decoding: the search that generated the scored texts, such as "greedy". None if no texts
+            were generated, or if an early version of transloom recorded the score without the
+            search.
     """
 
     value: float | None = None
@@ -35,7 +36,7 @@ class Score(FileModel):
 
     @property
     def cost(self) -> float | None:
-        """Value, negated if more is better, so that less is always better; None if not finite."""
+        """Value for which less is always better: negated if more is better; None if not finite."""
         return -self.value if self.more_is_better and self.value is not None else self.value
 
     def is_better_than(self, best: float | None) -> bool:
@@ -81,8 +82,9 @@ class ScoreKind:
     """Registered score of texts.
 
     Attributes:
-        of: computes the score from the generated and the expected texts, one of each for a held-out
-            example. It must depend on these alone, because each rank computes it independently.
+        of: the function that computes the score from the generated and the expected texts, which
+            are two lists of equal length. The score must depend only on these texts, because each
+            rank computes it independently.
         more_is_better: whether a greater score is better.
     """
 

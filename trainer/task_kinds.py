@@ -1,6 +1,6 @@
-"""Registries of tasks and networks: the sections that they have in recipes, and their code.
+"""Registries of tasks and networks: the classes of their recipe sections, and their code.
 
-This module does not import torch: the driver reads recipes without it.
+This module does not import torch, so the driver can read recipes without loading torch.
 
     TASKS["translation"] ──▶ the classes of its sections, its scores, its torch side
     NETWORKS["transformer"] ──▶ the class of the section `model`, and the function that builds it
@@ -83,10 +83,10 @@ class NetworkKind:
 
     Attributes:
         config: the class of the section `model`.
-        build: the function that builds it from a recipe and the tokenizers by field, as
+        build: the function that builds the network from a recipe and the tokenizers by field, as
             MODULE:FUNCTION; see `trainer.tasks.network`.
-        flops: the function that counts its operations, in the same form; see `trainer.tasks.flops`.
-            None: they are not counted.
+        flops: the function that counts the network's floating-point operations, as MODULE:FUNCTION;
+            see `trainer.tasks.flops`. None if no function counts them.
     """
 
     config: type[NetworkConfig]
@@ -198,8 +198,8 @@ def _network_has_label_head(recipe: Any) -> None:
     network = recipe.model.network
     if network in ("transformer", "decoder_only", "encoder_only"):
         raise ValueError(
-            f"model.network is {network}, which predicts pieces, and {recipe.task} needs one "
-            "that predicts labels: leave model.network out"
+            f"model.network is {network}, which predicts pieces, but {recipe.task} needs a network "
+            "that predicts labels: remove model.network"
         )
 
 
@@ -212,8 +212,8 @@ def _tags_have_labels_and_scores(recipe: Any) -> None:
     ):
         if metric == "span_f1" and not recipe.data.has_spans:
             raise ValueError(
-                f"{key} is span_f1, and data.labels are not O, B-X and I-X, so there are no spans: "
-                "name another score"
+                f"{key} is span_f1, but data.labels do not have the form O, B-X and I-X, so there "
+                "are no spans: use another score"
             )
 
 
@@ -293,18 +293,19 @@ def _pairs_have_segments(recipe: Any) -> None:
     segments = getattr(recipe.model, "segments", None)
     if segments is not None and segments < 2:
         raise ValueError(
-            f"model.segments is {segments}, and tlm distinguishes the two languages of a pair "
-            "by them: set model.segments to 2, or model.preset to bert"
+            f"model.segments is {segments}, but tlm needs a segment for each of the two languages "
+            "of a pair: set model.segments to 2, or model.preset to bert"
         )
     if not recipe.tokenizer.joint:
         raise ValueError(
-            "tokenizer.joint is false, and tlm has both languages in one text: leave it out"
+            "tokenizer.joint is false, but tlm has both languages in one text: set "
+            "tokenizer.joint to true"
         )
     corpora = [*recipe.data.train, recipe.data.validation, *recipe.data.tests.values()]
     if tags := {tag for corpus in corpora for tag in corpus.tags.values()}:
         raise ValueError(
-            f"corpora have the tag {' and '.join(sorted(tags))}, and tlm distinguishes languages "
-            "by segments: leave it out"
+            f"corpora have the tag {' and '.join(sorted(tags))}, but tlm distinguishes languages "
+            "by segments: remove the tags"
         )
 
 

@@ -154,7 +154,7 @@ def does_not_fit(work: Work) -> Measurement:
         torch.cuda.set_per_process_memory_fraction(1.0)
     else:
         message = preflight_jobs.shortage_of_host(placement(work), widest, budget, SPARE_BYTES)
-    for wanted in ("cannot hold forward and backward of a micro-batch of", "would fit too"):
+    for wanted in ("cannot fit forward and backward of a micro-batch of", "would fit too"):
         if wanted not in message:
             raise WrongResultError(f"the message lacks {wanted!r}: {message or 'none came'}")
     return Measurement(detail=message)

@@ -103,7 +103,7 @@ def test_a_driver_that_slept_too_long_leaves_the_run_to_its_successor(training):
     first.driver.send_signal(signal.SIGCONT)
     code, errors = first.end()
     assert code == 1
-    assert f"belongs to process {second.driver.pid} on" in errors
+    assert f"is now owned by process {second.driver.pid} on" in errors
     second.driver.send_signal(signal.SIGTERM)
     assert second.end()[0] == 75
 

@@ -106,7 +106,7 @@ def test_overrides_win_over_the_recipe_and_the_recipe_over_defaults(recipe_file)
         ("trainer.max_steps.x=1", r"max_steps is a value, not a section"),
         ("seed=[1", r"not YAML"),
         ("cluster.ranks=6", r"cluster\.ranks is 6, .* only 5 micro-batches.*at most 5"),
-        ("engine={precision: bf16, zero_stage: 0}", r"bf16 with zero_stage 0.*use zero_stage 1"),
+        ("engine={precision: bf16, zero_stage: 0}", r"bf16 and zero_stage is 0.*use zero_stage 1"),
         ("model.heads=5", r"32, which model\.heads = 5 does not divide"),
     ],
 )

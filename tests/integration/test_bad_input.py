@@ -193,7 +193,7 @@ def test_a_dataset_that_does_not_match_the_run(command, recipe, phrasebook, run,
     manifest.write_text(manifest.read_text() + "\n")  # another hash, the same content
     failure = command("train", recipe, "--inline", "--run", run, f"data.dataset={copy}")
     assert failure.code == 1
-    assert "was started with the dataset of manifest" in failure.message
+    assert "was started with a dataset of identity" in failure.message
 
 
 def test_a_checkpoint_of_another_run(command, recipe, run):

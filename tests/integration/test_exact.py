@@ -29,7 +29,7 @@ def test_a_run_that_changes_ranks_and_stage_has_the_bits_of_one_that_does_not(ru
     resumed, resized = runs.lines("moved", "event")
     assert resumed["promise"] == (
         "same data, and the same losses and weights to the last bit although ranks was 1 and is 2 "
-        "and zero_stage was 3 and is 2: numerics are exact"
+        "and zero_stage was 3 and is 2, because numerics are exact"
     )
     assert resumed["numerics_changed"] == {"ranks": [1, 2], "zero_stage": [3, 2]}
     assert resized["event"] == "resized"
@@ -41,8 +41,8 @@ def test_fast_numerics_promise_less_and_cannot_become_exact(inline_runs):
     inline_runs.train("fast", "trainer.max_steps=4", "engine.attention=sdpa", inline=True)
     (resumed,) = inline_runs.lines("fast", "event")
     assert resumed["promise"] == (
-        "same data, but losses and weights up to rounding only because attention was matmul and is "
-        "sdpa"
+        "same data, but losses and weights are the same only up to rounding, because attention was "
+        "matmul and is sdpa"
     )
     with pytest.raises(Exception, match=r"engine.numerics: 'fast' there, 'exact' here"):
         inline_runs.train("fast", EXACT, "trainer.max_steps=6", inline=True)

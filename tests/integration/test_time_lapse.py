@@ -96,7 +96,7 @@ def test_a_folder_that_cannot_be_written_is_said_and_stops_nothing(tmp_path, phr
     (run / "time-lapse").write_text("in the way")
     runs.train("run", PROBES, "trainer.max_steps=2", inline=True)
     assert len(runs.curve("run")) == 2
-    assert "the time-lapse has no frame of step 2" in (run / "log.txt").read_text()
+    assert "the time-lapse frame of step 2 cannot be saved" in (run / "log.txt").read_text()
 
 
 def test_a_run_that_is_killed_keeps_each_moment_once(tmp_path, phrasebook):

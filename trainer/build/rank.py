@@ -24,6 +24,7 @@ def build_rank(
     """
     if job.replay is None:
         return build_trainer(job, placement=placement, steps=steps, supervision=supervision)
-    from trainer.build.replay import build_replay  # imports the step inspector
+    # Imported late, because it imports the step inspector.
+    from trainer.build.replay import build_replay
 
     return build_replay(job, placement=placement, steps=steps, supervision=supervision)

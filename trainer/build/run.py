@@ -116,7 +116,11 @@ def build_trainer(
 def _preflight_is_due(
     checkpoint: SavedState | None, engine: EngineConfig, placement: Placement
 ) -> bool:
-    """Return whether any rank's conditions differ from those of the last successful preflight."""
+    """Return whether the memory preflight must run; the same on all ranks.
+
+    It must run at step 0. It must run at a checkpoint if the numerics fingerprint of any rank has
+    changed since then, or if activation checkpointing was turned off.
+    """
     if checkpoint is None:
         return True
     now = numerics.fingerprint(engine, placement)

@@ -1,8 +1,9 @@
 """Average of the weights of several checkpoints, stored as a checkpoint for translation.
 
 Vaswani et al. (2017, §6.1) translate with the average of the last checkpoints of a run. If the run
-keeps a moving average of its weights, those moving averages are averaged. The result has all
-weights but no moments, so training ignores it and cannot resume from it.
+keeps a moving average of its weights, the moving averages in the checkpoints are averaged instead
+of the weights. The result has all weights but no moments, so training ignores the result and cannot
+resume from it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -21,9 +22,9 @@ from trainer.zero.fragment import MASTER
 
 
 def average(checkpoints: Path, averaged: Sequence[Checkpoint]) -> Checkpoint:
-    """Write the average of some checkpoints of a run into the same directory.
+    """Write the average of some checkpoints of a run into the run's directory of checkpoints.
 
-    It replaces an older average of the same steps. The run may be training at the same time. If
+    An older average of the same steps is replaced. The run may be training at the same time. If
     another process takes over the run during the call, that process removes the unfinished average.
 
     Args:
@@ -31,8 +32,8 @@ def average(checkpoints: Path, averaged: Sequence[Checkpoint]) -> Checkpoint:
         averaged: the checkpoints to average, oldest first.
 
     Raises:
-        CheckpointError: a checkpoint is damaged, the parameters differ between checkpoints, or the
-            run was trained or pruned during the call.
+        CheckpointError: a checkpoint is damaged, the parameters differ between checkpoints, or
+            another process took over the run during the call.
         OSError: the average cannot be written.
     """
     newest = averaged[-1].header
@@ -40,8 +41,8 @@ def average(checkpoints: Path, averaged: Sequence[Checkpoint]) -> Checkpoint:
         checkpoint.verify()
         if checkpoint.header.parameters != newest.parameters:
             raise CheckpointError(
-                f"{checkpoint.path} has other parameters than {averaged[-1].path}: average "
-                "checkpoints of one model"
+                f"{checkpoint.path} has other parameters than {averaged[-1].path}: average only "
+                "checkpoints of the same model"
             )
     readers = [CheckpointReader(checkpoint) for checkpoint in averaged]
     steps = [checkpoint.step for checkpoint in averaged]
@@ -65,8 +66,8 @@ def average(checkpoints: Path, averaged: Sequence[Checkpoint]) -> Checkpoint:
         if work.is_dir():
             raise
         raise CheckpointError(
-            f"{checkpoints.parent} was trained or pruned meanwhile, which removes an unfinished "
-            "average. Start the same command again"
+            f"The average was not written, because another command began to train or prune "
+            f"{checkpoints.parent} and removed the unfinished average. Start the same command again"
         ) from error
     finally:
         discard(work)

@@ -1,7 +1,8 @@
 """Quick inspection of a run's checkpoints.
 
-It reads each header and compares the sizes in it with those of the files. Only the hashes of the
-files prove that every byte is unchanged: `transloom checkpoints verify` reads all files.
+It reads each header, and compares the file sizes in the header with the actual sizes. It does not
+prove that every byte is unchanged. For that, `transloom checkpoints verify` reads and hashes all
+files.
 """
 
 from collections.abc import Sequence
@@ -24,8 +25,8 @@ from trainer.errors import CheckpointError, CheckpointFormatError
 from trainer.scores import Scores
 
 SET_ASIDE = f"damaged-{STEP}"
-# Number of the newest checkpoints whose headers are read. For older ones, only step and time are
-# known.
+# Number of the newest checkpoints whose headers are read. For older checkpoints, only step and time
+# are known.
 HEADERS_READ = 10
 
 
@@ -67,7 +68,7 @@ class CheckpointFolder:
         self._headers: dict[Path, tuple[int, CheckpointHeader | str]] = {}
 
     def newest(self, most: int) -> list[CheckpointStatus]:
-        """Return up to `most` of the newest checkpoints, newest first, set-aside ones included.
+        """Return up to `most` of the newest checkpoints, newest first, including those set aside.
 
         Raises:
             OSError: the folder cannot be read.
@@ -107,7 +108,7 @@ def checkpoint_rows(
 ) -> tuple[list[CheckpointRow], CheckpointHeader | None]:
     """Return the checkpoints of a folder, oldest first, and the newest readable header.
 
-    Checkpoints that are still being written come last. The header is None if none can be read.
+    Checkpoints that are still being written come last. The header is None if no header can be read.
 
     Args:
         folder: the run's directory of checkpoints.
@@ -123,7 +124,7 @@ def checkpoint_rows(
                 written = sum(file.bytes for file in header.files)
                 row = row.model_copy(update={"bytes": written, "scores": header.scores})
             except CheckpointFormatError:
-                pass  # complete, but in the format of another version
+                pass  # the checkpoint is complete, but another version wrote it
             except CheckpointError:
                 row = row.model_copy(update={"state": "damaged"})
         rows.append(row)
@@ -147,7 +148,7 @@ def _wrong_size(path: Path, header: CheckpointHeader) -> str | None:
         except OSError as error:
             return f"{file.name}: {error.strerror}"
         if found != file.bytes:
-            return f"{file.name} has {found:,} bytes, {HEADER} says {file.bytes:,}"
+            return f"{file.name} has {found:,} bytes, but {HEADER} says {file.bytes:,}"
     return None
 
 

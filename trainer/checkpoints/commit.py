@@ -5,9 +5,9 @@ Every rank writes its file into a partial folder within the owner's work folder 
 writes checkpoint.json into the partial folder, syncs it, and renames the folder to
 `checkpoints/step-…`. Before a checkpoint is removed, it is renamed into the work folder.
 
-So commits and removals are renames from or to the work folder, which a new owner removes. Therefore
-a former owner that was paused can neither commit nor remove a checkpoint, even if it continues much
-later.
+So every commit and every removal renames a folder from or to the work folder. A new owner removes
+the work folder of a former owner. Therefore a former owner that was paused can neither commit nor
+remove a checkpoint, even if it continues much later.
 """
 
 import shutil

@@ -30,9 +30,9 @@ class _Complete(NamedTuple):
 class CheckpointCommitter:
     """Collector of the ranks' parts that commits each complete checkpoint.
 
-    If a checkpoint cannot be committed, the committer calls `announce` and training goes on. The
-    committer gives up that checkpoint when the next one arrives. It retries the last checkpoint of
-    a run for some time.
+    If a checkpoint cannot be committed, the committer calls `announce`, and training continues. The
+    committer gives up the checkpoint when a part of a later checkpoint arrives. It retries the last
+    checkpoint of a run for some time.
 
     Attributes:
         attempt: the name of this start of the ranks. It is part of the names of the ranks' partial
@@ -62,7 +62,7 @@ class CheckpointCommitter:
             discard(left_by_another_attempt)
 
     def add(self, file: FileRecord, header: CheckpointHeader) -> bool:
-        """Add a rank's part; return True if that has completed the checkpoint and it is committed.
+        """Add a rank's part; return True if it was the last part and the checkpoint is committed.
 
         Raises:
             LeaseLostError: another process owns the run now.
@@ -84,9 +84,9 @@ class CheckpointCommitter:
         except OSError as error:
             self._uncommitted = complete
             self._announce(
-                f"the checkpoint of step {step} cannot be committed: {error}. Training goes on "
-                "and the previous checkpoint remains valid; free disk space or fix the "
-                "permissions before the next one"
+                f"the checkpoint of step {step} cannot be committed: {error}. Training goes on, "
+                "and the previous checkpoint remains valid. Free disk space or fix the "
+                "permissions before the next checkpoint"
             )
             return False
         return True
@@ -95,7 +95,7 @@ class CheckpointCommitter:
         """Give up a checkpoint that could not be written or committed.
 
         Returns:
-            True for the first call for that checkpoint.
+            True if this is the first call for the checkpoint.
 
         Raises:
             LeaseLostError: another process owns the run now, which is the cause of the failure.
@@ -122,9 +122,9 @@ class CheckpointCommitter:
         missing = max(self._failed, default=0)
         if missing > self.newest_step:
             raise CheckpointError(
-                f"There is no checkpoint of step {missing}, the last one (the cause is above). "
-                "The previous checkpoint remains valid. Free disk space or fix the permissions, "
-                "then start the same command again"
+                f"The last checkpoint, of step {missing}, could not be saved; an earlier message "
+                "has the cause. The previous checkpoint remains valid. Free disk space or fix the "
+                "permissions, then start the same command again"
             )
 
     def _commit(self, complete: "_Complete") -> None:
@@ -145,7 +145,7 @@ class CheckpointCommitter:
                 if left:
                     self._announce(
                         f"the checkpoint of step {complete.step} cannot be committed: {error}. It "
-                        f"is the last one: trying again for {left:.0f} s"
+                        f"is the run's last checkpoint, so retries continue for {left:.0f} s"
                     )
             else:
                 return

@@ -38,7 +38,7 @@ AVERAGE = "average-of-"
 
 def _is_of_some_tensor(shape: list[int]) -> list[int]:
     if prod(shape) > MAX_COUNT:
-        raise ValueError(f"a tensor of {prod(shape):,} elements")
+        raise ValueError(f"a tensor has {prod(shape):,} elements, expected at most {MAX_COUNT:,}")
     return shape
 
 
@@ -54,7 +54,7 @@ class Parent(FileModel):
 
     run_id: str  # the id of the other run, or the name of the model's folder
     step: Count
-    sha256: str  # of checkpoint.json, or of a JSON with the hashes of the model's files
+    sha256: str  # hash of checkpoint.json, or of a JSON with the hashes of the model's files
 
 
 class EarlyStoppingState(FileModel):
@@ -84,13 +84,15 @@ class CheckpointHeader(FileModel):
     numerics: dict[str, Any]
     parameters: dict[str, Shape]
     parameter_groups: list[dict[str, Any]]
-    scores: Scores = Field(default_factory=dict)  # of this step's validation; empty without one
+    # Of this step's validation; empty if there was none.
+    scores: Scores = Field(default_factory=dict)
     validation_due: bool = False  # a stop request postponed this step's validation
     early_stopping: EarlyStoppingState = EarlyStoppingState()
     target_tokens_seen: Count
     skipped_steps: Count = 0
     skipped_in_a_row: Count = 0
-    gradient_peaks: dict[str, float] = Field(default_factory=dict)  # see trainer/exact/grids.py
+    # Largest recent gradients, see trainer/exact/grids.py.
+    gradient_peaks: dict[str, float] = Field(default_factory=dict)
     parent: Parent | None = None
     # Parameters that are not trained; the checkpoint has only their weights.
     frozen: Annotated[list[str], Field(fail_fast=True)] = Field(default_factory=list)
@@ -101,7 +103,7 @@ class CheckpointHeader(FileModel):
     # imported weights.
     imported_from: str | None = None
     files: Annotated[list[FileRecord], Field(fail_fast=True)] = Field(default_factory=list)
-    sha256: str | None = None  # of all other fields; None in headers of early versions
+    sha256: str | None = None  # hash of all other fields; None in headers of early versions
 
     def to_json(self) -> str:
         """Return the content of checkpoint.json, including its hash."""
@@ -182,7 +184,9 @@ class Checkpoint:
         if not self.header.files:
             raise CheckpointError(f"{self.path / HEADER} names no files: it is damaged")
         if not self.header.averaged_steps and self.path.name != folder_name(self.step):
-            raise CheckpointError(f"{self.path} holds step {self.step}: it is damaged")
+            raise CheckpointError(
+                f"{self.path} holds step {self.step}, not the step in its name: it is damaged"
+            )
         for record in self.header.files:
             self._verify_size(record)
 
@@ -200,7 +204,8 @@ class Checkpoint:
             raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
         if found != record.sha256:
             raise CheckpointError(
-                f"{path} has sha256 {found}, checkpoint.json says {record.sha256}: it is damaged"
+                f"{path} has sha256 {found}, but checkpoint.json says {record.sha256}: it is "
+                "damaged"
             )
 
     def _verify_size(self, record: FileRecord) -> None:
@@ -210,7 +215,7 @@ class Checkpoint:
         size = path.stat().st_size
         if size != record.bytes:
             raise CheckpointError(
-                f"{path} has {size} bytes, checkpoint.json says {record.bytes}: it is damaged"
+                f"{path} has {size} bytes, but checkpoint.json says {record.bytes}: it is damaged"
             )
 
 
@@ -295,7 +300,9 @@ def read_header(path: Path) -> CheckpointHeader:
             now = _from_format_1(values) if written_as == FORMAT_1 else values
             header = CheckpointHeader.model_validate(now)
             if header.sha256 not in (None, sha256_of_header(values)):
-                raise CheckpointError(f"{file} is damaged: it does not have its own sha256")
+                raise CheckpointError(
+                    f"{file} is damaged: the sha256 of its fields is not the one in `sha256`"
+                )
             return header
     except OSError as error:
         raise CheckpointError(f"{file} cannot be read: {error.strerror}") from error
@@ -304,8 +311,8 @@ def read_header(path: Path) -> CheckpointHeader:
     except ValueError as error:
         raise CheckpointError(f"{file} is damaged: {error}") from error
     raise CheckpointFormatError(
-        f"{file} has format {written_as!r:.80}, this version reads {FORMAT_1!r} and {FORMAT!r}: "
-        "use the version that wrote it"
+        f"{file} has format {written_as!r:.80}, but this version reads {FORMAT_1!r} and "
+        f"{FORMAT!r}: use the version of transloom that wrote the file"
     )
 
 

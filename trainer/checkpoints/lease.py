@@ -2,19 +2,19 @@
 
 ::
 
-    owners/00000007.json                the owner: host, process, start time; touched while it lives
+    owners/00000007.json                the owner: host, process, start time
     owners/00000007.released            the same file, renamed when the owner has left
     checkpoints/.work-00000007-3f9a…/   work folder: owner and ranks write here before a commit
 
 The process with the highest number owns the run. A process becomes the owner by creating the next
-file, which succeeds for only one contender. It renews its ownership by touching the file, which
-works even on a full disk.
+file, which succeeds for only one contender. The owner periodically renews its ownership by updating
+the modification time of its file, which works even on a full disk.
 
-A contender watches the file. If the owner renews it, the contender raises an error that names the
-owner. The contender takes the next number in two cases: the owner did not renew its file for
-`LEASE_SECONDS` by the contender's clock, or the owner's process is known to be dead. The file of
-the highest number is never removed, so no number is used twice. A contender that finds a higher
-number than the number it took was too slow, and withdraws.
+A contender watches the owner's file. If the owner renews it, the contender raises an error that
+names the owner. The contender takes the next number in two cases: the owner did not renew its file
+for `LEASE_SECONDS` by the contender's clock, or the owner's process is known to be dead. The file
+of the highest number is never removed, so no number is used twice. If a contender finds a higher
+number than its own after creating its file, it was too slow, and withdraws.
 
 Fencing: a new owner removes the work folders of all former owners. Commits and removals of
 checkpoints are renames from or to the work folder (see `trainer.checkpoints.commit`), so they fail
@@ -67,10 +67,10 @@ class OwnerMetadata(FileModel):
 
 
 class Ownership(NamedTuple):
-    """Newest owner of a run, as an observer without a lease sees it.
+    """Newest owner of a run, as seen by a process that does not own the run.
 
     Attributes:
-        card: the content of the owner's file, or None if it is being written or is torn.
+        card: the content of the owner's file; None if the file is being written or is damaged.
         released: whether the owner has left.
         is_dead: whether the owner's process is known to have ended.
         renewed: time of the last renewal of the lease, in seconds since the epoch by the file
@@ -142,9 +142,8 @@ class Lease:
         newest = _newest(self._owners)
         if newest and newest != self._owner:
             raise LeaseLostError(
-                f"{self._run} belongs to {_name(newest)} now, which took it over because "
-                f"this process did not renew its lease for {LEASE_SECONDS:.0f} s. Committed "
-                "checkpoints remain valid"
+                f"{self._run} is now owned by {_name(newest)}, because this process did not renew "
+                f"its lease for {LEASE_SECONDS:.0f} s. Committed checkpoints remain valid"
             )
         if newest is None or not self.work.is_dir():
             raise LeaseLostError(
@@ -173,7 +172,7 @@ class Lease:
             try:
                 mine.file.touch(exist_ok=False)
             except FileExistsError:
-                time.sleep(POLL_SECONDS)  # another contender was faster
+                time.sleep(POLL_SECONDS)  # another contender has created the file
                 continue
             try:
                 write_durably(mine.file, json.dumps(_this_process()).encode())
@@ -183,7 +182,7 @@ class Lease:
                 raise
             if _newest(self._owners) == mine:
                 return mine
-            mine.file.unlink(missing_ok=True)  # other owners came and went in the meantime
+            mine.file.unlink(missing_ok=True)  # other owners came and left in the meantime
 
     def _wait_until_abandoned(self, newest: _Owner) -> None:
         """Wait until the owner has released the run, is dead, or has let its lease expire.
@@ -201,20 +200,21 @@ class Lease:
                 return  # released
             if now != seen:
                 raise RunInUseError(
-                    f"{self._run} is in use by {_name(newest)}. Stop that process (a training that "
-                    "gets SIGTERM leaves a checkpoint), or train another run with --run PATH"
+                    f"{self._run} is in use by {_name(newest)}. Stop that process (on SIGTERM, a "
+                    "training saves a checkpoint and ends), or train another run with --run PATH"
                 )
             if not told and time.monotonic() - since > 2 * RENEW_SECONDS:
                 told = True
                 self._announce(
-                    f"{_name(newest)} owned this run and does not renew its lease; waiting until "
+                    f"{_name(newest)} owns this run, but does not renew its lease; waiting until "
                     f"the lease of {LEASE_SECONDS:.0f} s has expired"
                 )
 
     def _fence_former_owners(self) -> None:
-        """Remove the work folders of former owners, but not that of a successor.
+        """Remove the work folders of former owners.
 
-        A successor exists if this process was paused for longer than its lease.
+        The work folder of a successor is kept. A successor exists if this process was paused for
+        longer than its lease.
         """
         for folder in self._checkpoints.glob(".work-*"):
             if folder.name < self.work.name:
@@ -251,7 +251,7 @@ def ownership(run: Path) -> Ownership | None:
 
 
 def was_owned_by(run: Path, process: int) -> bool:
-    """Return whether a process of this machine is the run's newest owner, even if it has left.
+    """Return whether a process of this machine is, or last was, the owner of a run.
 
     Raises:
         OSError: the folder cannot be read.
@@ -263,9 +263,9 @@ def was_owned_by(run: Path, process: int) -> bool:
 
 
 def work_folder(checkpoints: Path, number: int) -> Path:
-    """Return a new path for a work folder, for checkpoints being written or removed.
+    """Return a new path for a work folder, which holds checkpoints being written or removed.
 
-    An owner with a higher number removes the folder.
+    A later owner with a higher number removes the folder.
     """
     return checkpoints / f".work-{number:08d}-{secrets.token_hex(4)}"
 
@@ -306,7 +306,7 @@ def _this_process() -> dict[str, Any]:
 
 
 def _host_identity() -> str | None:
-    """Return an id of this boot and PID namespace, or None if it is unknown.
+    """Return an identifier of this boot and PID namespace, or None if it is unknown.
 
     Process ids can be compared only within one boot and PID namespace.
     """
@@ -346,5 +346,5 @@ def _is_dead(known: dict[str, Any]) -> bool:
 def _name(owner: _Owner) -> str:
     known = _read(owner)
     if not known:
-        return f"another process, which {owner.file} does not name,"
+        return f"an unknown process (see {owner.file})"
     return f"process {known['process']} on {known['host']} (since {known['since']})"

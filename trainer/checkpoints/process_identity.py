@@ -1,4 +1,4 @@
-"""Start times of processes, to distinguish processes that had the same id one after the other."""
+"""Start times of processes, which distinguish processes that have reused the same process id."""
 
 from pathlib import Path
 
@@ -13,5 +13,5 @@ def start_tick(process: int) -> int | None:
         stat = Path(f"/proc/{process}/stat").read_text()
     except OSError:
         return None
-    fields = stat.rpartition(")")[2].split()  # the name before ")" may have spaces
+    fields = stat.rpartition(")")[2].split()  # the process name before ")" may contain spaces
     return None if fields[0] in "ZX" else int(fields[19])

@@ -1,4 +1,4 @@
-"""Reader of a checkpoint's tensors by parameter name and range, however they are partitioned.
+"""Reader of a checkpoint's tensors by parameter name and range, for any partitioning.
 
 headers of all files ──compared with checkpoint.json──▶ fragments ──read, NaN refused──▶ tensors
 """
@@ -44,29 +44,29 @@ class CheckpointReader:
         self._require_whole_parameters()
 
     def _require_whole_parameters(self) -> None:
-        """Require each element of every kind of state exactly once, for every parameter.
+        """Require every element of every parameter exactly once in each kind of state.
 
-        Frozen parameters have only weights.
+        Frozen parameters need only weights.
         """
         shapes = self.checkpoint.header.parameters
         for (kind, parameter), pieces in self._pieces.items():
             if parameter not in shapes:
                 raise CheckpointError(
-                    f"{pieces[0].file.label} holds {pieces[0].key[:200]}, and checkpoint.json "
-                    "has no such parameter: it is damaged"
+                    f"{pieces[0].file.label} holds {pieces[0].key[:200]}, but checkpoint.json has "
+                    "no such parameter: the file is damaged"
                 )
             position = 0
             for piece in pieces:
                 if piece.start != position:
                     raise CheckpointError(
-                        f"{piece.file.label} holds {piece.key[:200]}, where element {position} of "
-                        f"{kind} of {parameter} was expected: it is damaged"
+                        f"{piece.file.label} holds {piece.key[:200]}, but element {position} of "
+                        f"{kind} of {parameter} was expected: the file is damaged"
                     )
                 position = piece.stop
             if position != prod(shapes[parameter]):
                 raise CheckpointError(
-                    f"{pieces[-1].file.label} ends {kind} of {parameter} at element {position}, "
-                    f"which checkpoint.json says has the shape {shapes[parameter]}: it is damaged"
+                    f"{pieces[-1].file.label} ends {kind} of {parameter} at element {position}, but "
+                    f"in checkpoint.json the shape is {shapes[parameter]}: the file is damaged"
                 )
         frozen = frozenset(self.checkpoint.header.frozen)
         for kind in {MASTER, *(kind for kind, _ in self._pieces)}:
@@ -74,8 +74,8 @@ class CheckpointReader:
                 expected = kind == MASTER or parameter not in frozen
                 if expected and prod(shape) > 0 and (kind, parameter) not in self._pieces:
                     raise CheckpointError(
-                        f"{self.checkpoint.label} lacks {kind} of {parameter}, of the shape "
-                        f"{shape}: it is damaged"
+                        f"{self.checkpoint.label} lacks {kind} of {parameter}, which has the shape "
+                        f"{shape}: the checkpoint is damaged"
                     )
 
     def read(self, kind: str, parameter: str, start: int, stop: int) -> torch.Tensor:
@@ -104,8 +104,8 @@ class CheckpointReader:
             position = end
         if position != stop:
             raise CheckpointError(
-                f"{self.checkpoint.label} holds {kind} of {parameter} up to element {position}, "
-                f"{stop} were requested"
+                f"{self.checkpoint.label} holds {kind} of {parameter} only up to element "
+                f"{position}, but elements up to {stop} were requested"
             )
         return result
 
@@ -155,7 +155,8 @@ class CheckpointReader:
     def read_weight(self, parameter: str, start: int, stop: int) -> torch.Tensor:
         """Return elements `[start, stop)` of a flattened parameter, for inference.
 
-        They are those of its moving average if the checkpoint has one.
+        If the checkpoint has a moving average of the parameter, the elements are those of the
+        average.
         """
         kind = EMA if (EMA, parameter) in self._pieces else MASTER
         return self.read(kind, parameter, start, stop)
@@ -182,6 +183,7 @@ def require_same_shapes(
     for name in sorted(name for name in ours.keys() | theirs.keys() if name.startswith(within)):
         if ours.get(name) != theirs.get(name):
             raise CheckpointError(
-                f"{checkpoint.label} has parameter {name[:200]} of shape {theirs.get(name)}, the "
-                f"recipe's model has {ours.get(name)}: it is another model's checkpoint"
+                f"{checkpoint.label} has parameter {name[:200]} of shape {theirs.get(name)}, but "
+                f"the recipe's model has {ours.get(name)} (None: no such parameter): use a "
+                "checkpoint of the recipe's model"
             )

@@ -34,7 +34,7 @@ def superfluous(checkpoints: Path, config: CheckpointsConfig) -> list[Path]:
         except CheckpointError:
             headers[path] = None
         except CheckpointFormatError:
-            continue  # another version wrote it, and may need it
+            continue  # another version wrote the checkpoint, and may need it
     readable = {path: header for path, header in headers.items() if header}
     newest = list(readable)[-config.keep_last :]
     stay = {*newest, *best(readable, config.best_by)[: config.keep_best]}
@@ -45,7 +45,7 @@ def superfluous(checkpoints: Path, config: CheckpointsConfig) -> list[Path]:
 
 
 def best(headers: Mapping[Path, CheckpointHeader], metric: str) -> list[Path]:
-    """Return the checkpoints with a score of the metric, best first; of equal ones, newer first."""
+    """Return the checkpoints with a score of the metric, best first, and newer first if equal."""
     costs = {
         path: cost
         for path, header in headers.items()

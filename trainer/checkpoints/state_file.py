@@ -143,7 +143,7 @@ def write_state_file(
     chunks: Iterator[bytes | memoryview] = chain([memoryview(header)], _chunks(data))
     with path.open("wb") as file:
         for chunk in chunks:
-            sha256.update(chunk)  # hashing releases the GIL, as writing does
+            sha256.update(chunk)  # hashing and writing both release the GIL
             file.write(chunk)
             written += len(chunk)
         file.flush()
@@ -189,16 +189,20 @@ def read_fragments(file: BinaryIO, size: int) -> list[StoredFragment]:
         position += (fragment.stop - fragment.start) * BYTES_PER_ELEMENT
         fragments.append(fragment)
     if position != data_bytes:
-        raise ValueError(f"its tensors have {position:,} bytes, the file has {data_bytes:,}")
+        raise ValueError(
+            f"its tensors have {position:,} bytes, but the file has {data_bytes:,} bytes of data"
+        )
     return fragments
 
 
 def _fragment(key: str, tensor: object, position: int) -> StoredFragment:
-    """Return the fragment that a header entry describes; its data must begin at byte `position`."""
+    """Return the fragment in an entry of the header, whose data must begin at byte `position`."""
     kind, _, place = key.partition(":")
     parameter, _, start = place.rpartition(":")
     if not kind or not parameter or not start.isdecimal() or len(start) > len(str(MAX_COUNT)):
-        raise ValueError(f"a tensor {key[:200]!r}, expected a name KIND:PARAMETER:START")
+        raise ValueError(
+            f"a tensor has the name {key[:200]!r}, expected a name KIND:PARAMETER:START"
+        )
     shape = tensor.get("shape") if isinstance(tensor, dict) else None
     numel = shape[0] if isinstance(shape, list) and len(shape) == 1 else None
     if type(numel) is not int or not 0 <= numel <= MAX_COUNT:

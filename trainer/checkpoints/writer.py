@@ -144,9 +144,9 @@ class CheckpointWriter:
         except (OSError, CheckpointError) as error:
             self._supervision.state_failed(
                 header.step,
-                f"{self._cause(header.step, error)}. Training goes on and the previous "
-                "checkpoint remains valid; free disk space or fix the permissions before the next "
-                "one",
+                f"{self._cause(header.step, error)}. Training goes on, and the previous "
+                "checkpoint remains valid. Free disk space or fix the permissions before the next "
+                "checkpoint",
             )
         else:
             self._supervision.state_written(file, header)
@@ -163,7 +163,10 @@ class CheckpointWriter:
                         f"{cause}. The previous checkpoint remains valid; free disk space or fix "
                         "the permissions, then start the same command again"
                     ) from error
-            self._supervision.notice(f"{cause}. It is the last one: trying again for {left:.0f} s")
+            self._supervision.notice(
+                f"{cause}. It is part of the run's last checkpoint, so retries continue for "
+                f"{left:.0f} s"
+            )
         self._supervision.state_written(file, header)
 
     def _write_file(self, step: int) -> FileRecord:
@@ -206,9 +209,9 @@ def require_host_memory(owned: Iterable[Fragment], placement: Placement) -> None
         rank = int(table[:, 0].argmax())
         _, needed, available = table[rank].tolist()
         raise CheckpointError(
-            f"Writing checkpoints while training needs {needed / 1e9:.2f} GB of host memory on "
-            f"the node of rank {rank}, for all of its ranks, and {available / 1e9:.2f} GB are "
-            "free. Free some, or spread the ranks over more nodes"
+            f"Writing checkpoints while training needs {needed / 1e9:.2f} GB of host memory for "
+            f"all ranks on the node of rank {rank}, but only {available / 1e9:.2f} GB are free. "
+            "Free some memory, or spread the ranks over more nodes"
         )
 
 

@@ -1,6 +1,7 @@
 """Sums whose bits do not depend on their order (`numerics: exact`), see docs/exactness.md.
 
 `grids` rounds each slot's gradient so that every sum of gradients is exact. `norm` computes the
-norm of that sum from an exact sum of squares. `optimizer` defines the requirements on an update,
-`adamw` implements the update of AdamW. `trainer.zero.process_wide` requires deterministic kernels.
+norm of the summed gradient from an exact sum of squares. `optimizer` defines the requirements on an
+optimizer, and `adamw` implements AdamW under these requirements. `trainer.zero.process_wide`
+enables deterministic kernels.
 """

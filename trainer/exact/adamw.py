@@ -6,12 +6,12 @@ With θ the weight, m and v the moments, g the gradient and t the step (Kingma &
     m ← β₁·m + (1-β₁)·g        v ← β₂·v + (1-β₂)·g²
     θ ← θ·(1-lr·decay) - (lr/(1-β₁ᵗ)) · m / (√v/√(1-β₂ᵗ) + ε)
 
-An element's bits must follow from its own θ, g, m and v alone, not from its position in a
-partition.
+An element's bits must follow only from its θ, g, m and v, not from its position in a partition.
 
 On a CPU, torch's fused AdamW does all of this in one pass. It computes whole cache lines with
-vector instructions. It computes a shorter end of a vector element by element, which rounds
-differently. So ends are padded to a cache line, and all elements are computed in the same way.
+vector instructions. If a vector ends within a cache line, it computes these last elements one by
+one, which rounds differently. So `ExactAdamW` pads the end of a vector to a cache line, and all
+elements are computed in the same way.
 
 On other devices, each operation of the formulas is a separate operation of torch, which rounds once
 and to nearest (IEEE 754).
@@ -28,11 +28,11 @@ from torch.optim.adamw import adamw
 
 from trainer.exact.optimizer import ExactOptimizer
 
-_LINE = 64 // torch.float32.itemsize  # elements of a cache line
+_LINE = 64 // torch.float32.itemsize  # number of elements in a cache line
 
 
 class ExactAdamW(ExactOptimizer):
-    """AdamW of fp32 parameters; its state has the same names as that of `torch.optim.AdamW`."""
+    """AdamW of fp32 parameters; the names in its state are those of `torch.optim.AdamW`."""
 
     moments = ("exp_avg", "exp_avg_sq")
 
@@ -57,7 +57,7 @@ class ExactAdamW(ExactOptimizer):
             self._update_elements(group, float(state["step"]) + 1, *flat)
 
     def _update_lines(self, group: dict[str, Any], steps: Tensor, flat: list[Tensor]) -> None:
-        """Run the fused update on four vectors, with their last cache line padded."""
+        """Run the fused update on four vectors; pad their ends if they are within a cache line."""
         whole = flat[0].numel() // _LINE * _LINE
         self._update_fused(group, steps, [vector[:whole] for vector in flat])
         ends = [vector[whole:] for vector in flat]
@@ -77,7 +77,7 @@ class ExactAdamW(ExactOptimizer):
             [first],
             [second],
             [],
-            [steps.clone()],  # the fused update increments it
+            [steps.clone()],  # pass a copy, because the fused update increments it
             fused=True,
             grad_scale=torch.tensor(self.gradient_divisor) if divides else None,
             amsgrad=False,

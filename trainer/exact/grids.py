@@ -27,10 +27,10 @@ import torch
 from trainer.errors import EngineError
 
 HEADROOM = 2  # a gradient's limit is at least 2**HEADROOM times the largest recent gradient
-DECAY = 0.98  # factor on the largest recent gradient per step: 0.5 after 34 steps
+DECAY = 0.98  # factor per step on the largest recent gradient; about 0.5 after 34 steps
 MIN_BITS = 12  # minimum bits for a gradient as large as its limit
-SMALLEST_LIMIT_EXPONENT = -100  # so that the grid's spacing is a normal fp32 number
-LARGEST = 2.0**96  # larger gradients count as not finite: their sums could overflow
+SMALLEST_LIMIT_EXPONENT = -100  # keeps the spacing of the grid a normal fp32 number
+LARGEST = 2.0**96  # larger gradients are treated as not finite, because their sums could overflow
 
 
 class GradientGrids:
@@ -52,9 +52,10 @@ class GradientGrids:
         if self._bits < MIN_BITS:
             most = 2 ** (24 - MIN_BITS)
             raise EngineError(
-                f"engine.numerics exact with batching.micro_batches_per_step "
-                f"{micro_batches_per_step}: exact sums of this many leave {self._bits} bits for "
-                f"each gradient. Use at most {most} micro-batches of more tokens, or numerics fast"
+                f"batching.micro_batches_per_step is {micro_batches_per_step} and engine.numerics "
+                f"is exact, so only {self._bits} bits remain for each gradient, but at least "
+                f"{MIN_BITS} are needed. Use at most {most} micro-batches with more tokens each, "
+                "or set engine.numerics to fast"
             )
         self._peaks: np.ndarray | None = None
         self._limits = np.zeros(len(parameters))
@@ -75,7 +76,8 @@ class GradientGrids:
     def round_(self, index: int, gradient: torch.Tensor) -> None:
         """Round the gradient of a parameter to its grid, in place.
 
-        A low-precision gradient also holds the result exactly, because rounding adds no digits.
+        A gradient in lower precision than fp32 can also hold the result exactly, because rounding
+        adds no digits.
 
         Args:
             index: the number of the parameter.
@@ -115,7 +117,7 @@ class GradientGrids:
         return [self._parameters[index] for index in outgrown]
 
     def follow(self, amax: np.ndarray) -> None:
-        """Update the limits for the next step with a step's gradients.
+        """Update the limits for the next step, based on the gradients of this step.
 
         Args:
             amax: [slots, parameters], the largest absolute values before rounding.
@@ -129,7 +131,7 @@ class GradientGrids:
         Args:
             amax: [slots, parameters], the largest absolute values before rounding.
         """
-        total = np.add.accumulate(amax, axis=0)[-1].max()  # in slot order
+        total = np.add.accumulate(amax, axis=0)[-1].max()  # sum in slot order
         spacing = self._limits.max() * 2.0**-self._bits
         return _power_of_two_above(float(total + self._micro_batches * spacing))
 
@@ -146,7 +148,7 @@ def largest_magnitude(gradient: torch.Tensor) -> torch.Tensor:
     """Return the largest absolute value of the elements as a scalar, NaN if any is NaN."""
     if gradient.dtype == torch.float32:
         lowest, highest = gradient.amin(), gradient.amax()
-    else:  # a single pass, which in fp32 would be slower than two
+    else:  # one pass is faster for low precision, but slower for fp32
         lowest, highest = torch.aminmax(gradient)
     return torch.maximum(highest, -lowest)
 

@@ -1,9 +1,10 @@
 """Exact sum of squares of a vector whose pieces are on several ranks.
 
-Squares of fp32 numbers are exact in fp64. Each is rounded to a multiple of u = B²·2⁻⁴¹, where B
-bounds the elements, so it is an integer of at most 41 bits in units of u. Sums of 4,096 of them are
-exact in fp64, and these sums are added as Python's integers. The result depends neither on the
-order nor on the partitioning of the vector. Elements below B·2⁻²¹ count as zero.
+Squares of fp32 numbers are exact in fp64. Each square is rounded to a multiple of u = B²·2⁻⁴¹,
+where B bounds the elements, so it is an integer of at most 41 bits in units of u. Sums of 4,096
+such squares are exact in fp64, and these sums are added as Python's integers. The result depends
+neither on the order nor on the partitioning of the vector. Elements below B·2⁻²¹ are rounded to
+zero.
 """
 
 from collections.abc import Iterable
@@ -13,9 +14,9 @@ import torch
 from trainer.rank.distributed import sum_of_integers_over_ranks
 from trainer.rank.placement import Placement
 
-ROW = 4096  # elements whose squares are added in fp64
-_BITS = 41  # bits of a square; a sum of 4,096 = 2¹² squares has 53, which fp64 holds
-_CHUNK = 16 * ROW  # elements whose squares are in the cache at the same time
+ROW = 4096  # number of elements whose squares are added in fp64
+_BITS = 41  # bits per square; a sum of 4,096 = 2¹² squares has 53 bits, which fp64 holds
+_CHUNK = 16 * ROW  # number of elements whose squares are in the cache at the same time
 
 
 def norm(pieces: Iterable[torch.Tensor], bound: float, placement: Placement) -> float:
@@ -37,7 +38,7 @@ def norm(pieces: Iterable[torch.Tensor], bound: float, placement: Placement) -> 
 @torch.no_grad()
 def squares_in_units(piece: torch.Tensor, unit: float) -> int:
     """Return the sum of the squares of an fp32 tensor, each rounded to a multiple of `unit`."""
-    shift = 1.5 * 2**52 * unit  # adding and subtracting it rounds to a multiple of `unit`
+    shift = 1.5 * 2**52 * unit  # adding and subtracting the shift rounds to a multiple of `unit`
     total = 0
     for chunk in piece.flatten().split(_CHUNK):
         squares = chunk.double()

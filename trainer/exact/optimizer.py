@@ -1,14 +1,13 @@
 """Requirements of `engine.numerics: exact` on an optimizer.
 
-An element's bits must follow only from its own weight, gradient and moments, the step and the
-settings. They must not depend on its position in a vector, the vector's address, or the number of
-threads. Torch's kernels process most elements with vector instructions and the rest one by one, so
-an operation has to round in the same way in both cases.
+An element's bits must follow only from its weight, gradient and moments, the step and the settings.
+They must not depend on its position in a vector, the vector's address, or the number of threads.
+Torch's kernels process most elements with vector instructions and the rest one by one, so an
+operation has to round in the same way in both cases.
 
 Operations that round only once meet this requirement (IEEE 754): `mul_`, `div_`, `sqrt_`, `sign_`,
-`add_` of a tensor. Operations that multiply and add at once, such as `lerp_`, `addcmul_`, or `add_`
-with `alpha`, do not: the compiler of their kernels decides whether the result is rounded once or
-twice.
+and `add_` of a tensor. Operations that both multiply and add do not: `lerp_`, `addcmul_`, and
+`add_` with `alpha`. Whether they round once or twice depends on the compiler of their kernels.
 """
 
 from abc import ABC, abstractmethod
@@ -25,8 +24,8 @@ class ExactOptimizer(torch.optim.Optimizer, ABC):
     Attributes:
         moments: the names of the moments, equal to those of its
             `trainer.registries.optimizers.OptimizerKind`.
-        gradient_divisor: the number that every gradient is divided by for clipping; 1 without
-            clipping. The optimizer clips because DeepSpeed's norm depends on the partitions.
+        gradient_divisor: the number that `update` divides every gradient by for clipping; 1 without
+            clipping. DeepSpeed does not clip, because its norm depends on the partitions.
     """
 
     moments: ClassVar[tuple[str, ...]]
@@ -47,11 +46,11 @@ class ExactOptimizer(torch.optim.Optimizer, ABC):
     def update(
         self, parameter: Tensor, gradient: Tensor, state: dict[str, Tensor], group: dict[str, Any]
     ) -> None:
-        """Update a vector and its moments in place, from `gradient` / `gradient_divisor`.
+        """Update a vector and its moments in place, with `gradient` divided by `gradient_divisor`.
 
         Args:
             parameter: the vector to update.
-            gradient: its gradient, not yet divided.
+            gradient: its gradient, which the method has to divide.
             state: the moments by name, and under "step" the number of updates before this one.
             group: the settings, including `lr` and `weight_decay`.
         """

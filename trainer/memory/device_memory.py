@@ -6,8 +6,8 @@ from trainer.memory import host_memory
 from trainer.rank.placement import Placement
 
 _SIGNS = ("out of memory", "DefaultCPUAllocator", "ALLOC_FAILED", "bad_alloc")
-# Complete messages of oneDNN if memory is short for the generated code or the operands of a matrix
-# product.
+# Complete error messages of oneDNN if it cannot allocate memory for the generated code or the
+# operands of a matrix product.
 _ONEDNN_SIGNS = ("could not create a primitive", "could not execute a primitive")
 
 
@@ -23,7 +23,7 @@ def memory_text(memory: int, placement: Placement) -> str:
     gigabytes = f"{memory / 1e9:.1f} GB"
     if placement.device == "cuda":
         return f"its GPU has {gigabytes}"
-    return f"its host had {gigabytes} left for it"
+    return f"its host had {gigabytes} left for this rank"
 
 
 def is_out_of_memory(error: Exception) -> bool:
@@ -37,7 +37,7 @@ def is_out_of_memory(error: Exception) -> bool:
 
 
 def release_cached_memory(placement: Placement) -> None:
-    """Release memory that the allocator caches, so that the next measurement does not count it."""
+    """Release memory that the allocator caches, so that the next measurement excludes it."""
     if placement.device == "cuda":
         torch.cuda.empty_cache()
     else:

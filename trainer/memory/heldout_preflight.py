@@ -1,7 +1,7 @@
 """Preflight of a held-out set: score its widest batches before a run's first step.
 
     batches of the set ──▶ those with most tokens, with most attention scores ──▶ score each of them
-        with the model of a validation ──▶ nothing has changed, or MemoryPreflightError
+        with the model of a validation ──▶ no side effect, or MemoryPreflightError
 
 Without this check, a run could fail at its first validation, perhaps after hours, because one long
 sentence needs too much memory. Every rank tries all of these batches independently, because any
@@ -70,21 +70,22 @@ def preflight_heldout(
     ranks = np.flatnonzero(table[:, 0] >= 0).tolist()
     if ranks:
         number, least = (int(value) for value in table[ranks[0]])
-        what = "its samples"
+        what = "the samples that it shows"
         if number < len(batches):
             what = _described(scoring.batches[batches[number]])
         names = f"Rank {ranks[0]}" if len(ranks) == 1 else f"Ranks {', '.join(map(str, ranks))}"
         raise MemoryPreflightError(
-            f"{names} of {placement.world_size} cannot score the validation set: {what} need more "
-            f"memory than available; {memory_text(least, placement)}. Remove the longest sentences "
-            "of data.validation and prepare again, or use a machine with more memory"
+            f"{names} of {placement.world_size} cannot score the validation set, because {what} "
+            f"need more memory than available; {memory_text(least, placement)}. Remove the longest "
+            "sentences of data.validation and prepare the dataset again, or use a machine with "
+            "more memory"
         )
 
 
 def widest(batches: list[MicroBatch]) -> list[int]:
     """Return the indices of the batches with the most padded tokens and the most attention scores.
 
-    There is only one index if one batch has both.
+    If one batch has both, the list has one index.
     """
     lengths = [[int(f.lengths.max()) for f in batch.fields.values()] for batch in batches]
     rows = np.array([len(batch.pair_ids) for batch in batches])
@@ -94,13 +95,13 @@ def widest(batches: list[MicroBatch]) -> list[int]:
 
 
 def smaller_batch(batch: MicroBatch, divisor: int) -> tuple[MicroBatch, int]:
-    """Return a smaller batch, and how its memory grows up to the whole batch.
+    """Return a part of a batch, and the growth of memory from the part to the whole batch.
 
-    The smaller batch has `1 / divisor` of the rows. If there are fewer than four rows, it has all
+    The part has `1 / divisor` of the rows. If the batch has fewer than four rows, the part has all
     rows, but only the last `1 / divisor` of each sequence.
 
     Returns:
-        The batch and a factor: 1 if memory grows linearly up to the whole batch, 2 if it may grow
+        The part and a factor: 1 if memory grows linearly with the batch, 2 if it may grow
         quadratically.
     """
     rows = len(batch.pair_ids)
@@ -133,10 +134,9 @@ class _Attempt:
             self._scoring.samples(self._model)
 
     def score(self, number: int) -> None:
-        """Score a batch; on a CPU, score smaller parts first to predict its memory.
+        """Score a batch; on a CPU, score smaller parts first to predict the memory of the batch.
 
-        On a CPU, Linux kills a process that uses too much memory, so there would be no error to
-        catch.
+        Linux kills a process that uses too much host memory, so there would be no error to catch.
         """
         batch = self._scoring.batches[number]
         if self._placement.device == "cuda":

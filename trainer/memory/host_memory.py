@@ -1,7 +1,7 @@
 """Memory that this process uses, and memory that the host has left.
 
-Linux overcommits memory, and kills a process when it uses more than the host has. So on a host,
-unlike on a GPU, no error reports that memory is short.
+Linux overcommits memory, and kills a process when it uses more than the host has. So a shortage of
+host memory raises no error, unlike a shortage of GPU memory.
 """
 
 import contextlib
@@ -14,12 +14,12 @@ import psutil  # type: ignore[import-untyped]
 _STATUS = Path("/proc/self/status")
 _CLEAR_REFERENCES = Path("/proc/self/clear_refs")
 _CONTROL_GROUP = Path("/sys/fs/cgroup")
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # from glibc's malloc.h
-# Environment variables of a rank, for libraries that would free memory which its next step needs
-# again (docs/decisions/0033). glibc would return memory to the kernel: allocating it again takes an
-# eighth of the time of a base model on a CPU. oneDNN would free the code that it generates for each
-# shape of a matrix product, and micro-batches have thousands of shapes. Both libraries read the
-# environment when the process starts.
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # constants of glibc's malloc.h
+# Environment variables of a rank, for libraries that would otherwise free memory that the next step
+# needs again (docs/decisions/0033). glibc would return memory to the kernel; allocating that memory
+# again takes an eighth of the time of a base model on a CPU. oneDNN would free the code that it
+# generates for each shape of a matrix product, and micro-batches have thousands of shapes. Both
+# libraries read the environment when the process starts.
 ALLOCATOR_ENVIRONMENT = {
     "MALLOC_ARENA_MAX": "1",
     "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1),
@@ -72,12 +72,12 @@ def resident_bytes() -> int:
 
 
 def retain_freed_memory() -> None:
-    """Make glibc keep the memory that this process frees, as it does in ranks.
+    """Make glibc keep the memory that this process frees, as in ranks.
 
-    Beam search frees and needs some megabytes in every step. Allocating them again, page by page,
-    takes a tenth of its time.
+    Beam search frees and allocates some megabytes in every step. Allocating them again, page by
+    page, takes a tenth of the search's time.
     """
-    with contextlib.suppress(AttributeError):  # a C library other than glibc
+    with contextlib.suppress(AttributeError):  # the C library is not glibc
         libc = ctypes.CDLL(None)
         libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
         libc.mallopt(_M_MMAP_MAX, 0)
@@ -85,13 +85,13 @@ def retain_freed_memory() -> None:
 
 def release_freed_memory() -> None:
     """Make glibc give freed memory back to the host (docs/decisions/0033)."""
-    with contextlib.suppress(AttributeError):  # a C library other than glibc
+    with contextlib.suppress(AttributeError):  # the C library is not glibc
         ctypes.CDLL(None).malloc_trim(0)
 
 
 def restart_peak() -> None:
-    """Reset the peak of the resident memory."""
-    with contextlib.suppress(OSError):  # if this is not allowed, the peak includes earlier use
+    """Restart the measurement of the peak of the resident memory."""
+    with contextlib.suppress(OSError):  # if the write is refused, the peak includes earlier use
         _CLEAR_REFERENCES.write_text("5")
 
 
@@ -100,4 +100,4 @@ def peak_resident_bytes() -> int:
     for line in _STATUS.read_text().splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
-    raise AssertionError("every Linux says what a process took at most")
+    raise AssertionError(f"{_STATUS} has no VmHWM, which every Linux has")

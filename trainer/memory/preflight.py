@@ -1,15 +1,16 @@
 """Memory preflight: try the largest micro-batches of a run before its first step.
 
     lengths of the dataset, budget ──▶ the widest shapes ──▶ forward and backward of each
-        ──▶ nothing has changed, or MemoryPreflightError
+        ──▶ no side effect, or MemoryPreflightError
 
 The preflight has two passes. First every rank tries the shapes independently, with all weights in
-its memory (ZeRO-3 gathers them, as for validation). A rank that runs out of memory in this pass
-leaves no other rank waiting: it searches for a budget that fits, and all ranks raise together.
+its memory (ZeRO-3 gathers them, as for validation). If a rank runs out of memory in this pass, no
+other rank waits for it: the rank searches for a budget that fits, and then all ranks raise the
+error together.
 
 Then all ranks try the shapes as in a step, which adds DeepSpeed's buffers. A rank that runs out of
-memory only in this pass cannot tell the others, which wait for it in a collective. It raises alone,
-and the launcher of the ranks must end the others.
+memory only in this pass cannot notify the others, which wait for it in a collective. That rank
+raises the error alone, and the launcher of the ranks must end the others.
 """
 
 import contextlib
@@ -108,7 +109,7 @@ def preflight(
 
 
 class _SingleRankStep:
-    """Forward and backward passes on one rank, without the others, on unpartitioned weights."""
+    """Forward and backward passes on one rank with unpartitioned weights, without other ranks."""
 
     def __init__(
         self,
@@ -142,7 +143,12 @@ class _SingleRankStep:
         self._most_resident = most_resident
 
     def finding(self, widest: Sequence[MicroBatchShape], budget: int) -> tuple[bool, int, int]:
-        """Return whether a shape does not fit, its index, and a budget that fits (0 for none)."""
+        """Try the shapes in order, up to the first that does not fit.
+
+        Returns:
+            Whether a shape does not fit, the index of that shape, and a budget that fits. The index
+            and the budget are 0 if all shapes fit; the budget is also 0 if no smaller budget fits.
+        """
         for number, shape in enumerate(widest):
             if not self._fits(shape):
                 return True, number, self._fitting_budget(widest, budget)
@@ -174,7 +180,7 @@ class _SingleRankStep:
     def _run_within_host(self, shape: MicroBatchShape) -> None:
         """Run a quarter and a half of the rows first, to predict the memory that all rows need.
 
-        Linux kills a process that uses too much memory, so there would be no error to catch.
+        Linux kills a process that uses too much host memory, so there would be no error to catch.
         """
         peaks: list[int] = []
         for divisor in (4, 2, 1):
@@ -189,7 +195,7 @@ class _SingleRankStep:
     def _run(self, shape: MicroBatchShape) -> None:
         model = self._model
         sums = model(*self._synthetic(shape).inputs, self._loss)
-        sum_names(sums, model)  # raises an error if a sum has no name
+        sum_names(sums, model)  # raises an error if the sums have no names
         objective = sums[0]
         if self._keeps_gradients:
             torch.autograd.grad(objective, _trained(model))
@@ -206,7 +212,7 @@ def _drop_gradient(parameter: torch.Tensor) -> None:
 
 
 def _as_in_a_step(engine: TrainingEngine, synthetic: Synthetic, shape: MicroBatchShape) -> None:
-    """Run a step of up to two passes: the second runs while the first one's gradients are kept."""
+    """Run a step of at most two passes, so that a pass runs while earlier gradients are kept."""
     passes = min(engine.slots_per_rank, 2)
     for number in range(passes):
         batch = synthetic(shape)
@@ -231,7 +237,7 @@ def _raise_with_rank(engine: TrainingEngine, what: str, memory: int) -> Iterator
         if not is_out_of_memory(error):
             raise
         raise MemoryPreflightError(
-            f"Rank {engine.placement.rank} cannot hold {what}; "
+            f"Rank {engine.placement.rank} cannot fit {what} into memory; "
             f"{memory_text(memory, engine.placement)}. {_remedy(engine)}. "
             f"The error was: {str(error).splitlines()[0]}"
         ) from error
@@ -246,21 +252,22 @@ def _shortage(
     fitting = int(table[ranks, _FITTING].min())
     names = f"Rank {ranks[0]}" if len(ranks) == 1 else f"Ranks {', '.join(map(str, ranks))}"
     smaller = (
-        f"batching.max_tokens_per_micro_batch={fitting} would fit too, but makes another run"
+        f"batching.max_tokens_per_micro_batch={fitting} would fit too, but requires a new run"
         if fitting
-        else "no smaller budget fits (half, a quarter, and so on down to one pair were tried)"
+        else "no smaller budget of tokens fits (half, a quarter, … down to one pair were tried)"
     )
     return (
-        f"{names} of {engine.placement.world_size} cannot hold forward and backward of a "
+        f"{names} of {engine.placement.world_size} cannot fit forward and backward of a "
         f"micro-batch of {widest[number]}, which batching.max_tokens_per_micro_batch = {budget} "
-        f"allows; {memory_text(memory, engine.placement)}. {_remedy(engine)}; {smaller}"
+        f"allows, into memory; {memory_text(memory, engine.placement)}. "
+        f"{_remedy(engine)}; {smaller}"
     )
 
 
 def _remedy(engine: TrainingEngine) -> str:
     stage = engine.zero_stage
     ways = [f"raise engine.zero_stage above {stage}"] if stage < 3 else []
-    if stage > 0:  # state is partitioned over the ranks
+    if stage > 0:  # the state is partitioned over the ranks
         ways.append("use more ranks (cluster.ranks)")
     if not engine.checkpoints_activations:
         ways.append("set engine.activation_checkpointing=true")

@@ -11,10 +11,11 @@ bf16: 2), and the optimizer keeps m moments of each parameter (AdamW: 2).
     | bucket      | 0       | fp32: 4 B, bf16: 0          | w B       | w B       |
     | moments     | 4mP     | 4mP / N                     | 4mP / N   | 4mP / N   |
 
-B is the number of gradients that DeepSpeed sums at once. Gradients and bucket are the peak within a
-step. In addition, F frozen parameters take the bytes of their weights, and 4F / N bytes of host
-memory, from which checkpoints are written. Activations, which forward keeps for backward, depend on
-the batches and are measured (`cluster.planning.measurement`).
+B is the number of gradient elements in a bucket, which DeepSpeed reduces in one collective. The
+sizes of gradients and bucket are their peaks within a step. In addition, F frozen parameters take
+the bytes of their weights, and 4F / N bytes of host memory for the fp32 copy that checkpoints need.
+Activations, which forward keeps for backward, depend on the batches and are measured
+(`cluster.planning.measurement`).
 """
 
 from dataclasses import dataclass
@@ -22,7 +23,8 @@ from dataclasses import dataclass
 from trainer.config import EngineConfig
 
 FP32 = 4
-LARGEST_BUCKET = 500_000_000  # elements; a copy, because trainer/zero/settings.py imports torch
+# Number of elements; copied, because trainer/zero/settings.py imports torch.
+LARGEST_BUCKET = 500_000_000
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class StateSize:
         master: the fp32 copy of the weights that the optimizer updates; 0 if it updates the weights
             themselves.
         gradients: the gradients that the passes of a step accumulate.
-        bucket: the buffer of the gradients that DeepSpeed sums over the ranks at once.
+        bucket: the buffer of the gradients that DeepSpeed reduces in one collective.
         moments: the moments of the optimizer.
         average: the moving average of the weights; 0 if the run keeps none.
         checkpoint_copy: the copy from which a checkpoint is written in the background; always in

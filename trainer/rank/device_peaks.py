@@ -1,8 +1,8 @@
 """Peak rates of GPUs, the denominators of the model FLOPs utilization.
 
 The figures are the vendor's, for dense matrix products with fp32 accumulation. Most data sheets
-print twice these figures, which hold only for 2:4 sparsity. An entry applies only to a device whose
-whole name matches: a MIG slice, a laptop GPU or a custom part has another rate.
+print figures that are twice as high and hold only for 2:4 sparsity. An entry applies only to a
+device whose whole name matches: a MIG slice, a laptop GPU or a custom part has another rate.
 """
 
 import re
@@ -17,12 +17,12 @@ Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 class _Peaks(NamedTuple):
     """Peak rates of matrix products, in 10¹² operations a second; None if unsupported."""
 
-    name: str  # regular expression for the driver's device names
+    name: str  # regular expression that the driver's device name must match
     fp32: float
     tf32: float | None
     bf16: float | None
     fp16: float
-    source: str  # NVIDIA's document
+    source: str  # title of NVIDIA's document
 
 
 _DEVICES = (
@@ -91,9 +91,9 @@ def peak_of_rank(engine: EngineConfig, placement: Placement) -> DevicePeak:
     if peak is not None:
         return DevicePeak(peak)
     return DevicePeak(
-        unknown=f"MFU is not recorded: the peak of {name} in {precision} is not in the table of "
-        "trainer/rank/device_peaks.py. TFLOP/s are recorded; divide them by the data sheet's dense "
-        "peak"
+        unknown=f"MFU is not recorded, because the table in trainer/rank/device_peaks.py does not "
+        f"have the peak of {name} in {precision}. To compute MFU, divide the recorded TFLOP/s by "
+        "the dense peak in the GPU's data sheet"
     )
 
 

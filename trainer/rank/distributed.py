@@ -28,7 +28,7 @@ def process_group(placement: Placement, timeout: timedelta) -> Iterator[None]:
         timeout: the timeout of the group's collectives.
 
     Raises:
-        NetworkError: no network interface has the address under which other nodes reach this one.
+        NetworkError: no network interface has the address that other nodes use to reach this node.
     """
     os.environ.update(rank_variables(placement))
     torch.set_num_threads(placement.threads)
@@ -69,7 +69,8 @@ def network_interface(placement: Placement) -> dict[str, str]:
 
     By default, gloo uses the address that the host's name resolves to. On many hosts this is
     127.0.0.1 or 127.0.1.1, which other nodes cannot reach. NCCL uses the first interface that is
-    up. If the variable is set already, it takes precedence, and the result is empty.
+    up. If the environment already has the variable, this function keeps its value and returns an
+    empty dict.
 
     Raises:
         NetworkError: there are other nodes, and no interface has this node's address.
@@ -89,15 +90,16 @@ def network_interface(placement: Placement) -> dict[str, str]:
             return {variable: f"={name}" if placement.backend == "nccl" else name}
     listed = "; ".join(f"{name} {', '.join(held)}" for name, held in sorted(addresses.items()))
     raise NetworkError(
-        f"The other nodes know this one by the address {placement.node_address}, which none of "
-        f"its network interfaces has ({listed}). Name the interface over which they reach it in "
-        f"{variable}, or start Ray here with --node-ip-address=ADDRESS, one of these"
+        f"No network interface of this node has the address {placement.node_address}, which other "
+        f"nodes use to reach this node. The interfaces are {listed}. Set {variable} to the "
+        "interface that other nodes can reach, or start Ray on this node with "
+        "--node-ip-address=ADDRESS and an address of these interfaces"
     )
 
 
 @contextmanager
 def _environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Set variables within the context; they must not be set before."""
+    """Set environment variables within the context; none of them may be set before."""
     os.environ.update(variables)
     try:
         yield
@@ -107,7 +109,7 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
 
 
 def sum_of_integers_over_ranks(value: int, placement: Placement) -> int:
-    """Return the exact sum of an integer below 2¹⁰⁶ over all ranks; a collective."""
+    """Return the exact sum of one integer per rank, each below 2¹⁰⁶; a collective."""
     if placement.world_size == 1:
         return value
     halves = torch.tensor([value >> 53, value & (2**53 - 1)], dtype=torch.int64)

@@ -14,16 +14,17 @@ class Placement:
     """Node, device and rendezvous of one rank.
 
     Attributes:
-        rank: its number among all ranks.
+        rank: the index of the rank among all ranks.
         world_size: the number of ranks.
-        local_rank: its number among the ranks of its node, from 0.
+        local_rank: the index of the rank among the ranks of its node, from 0.
         local_world_size: the number of ranks of its node, which may differ between nodes.
         device: the type of its device.
         threads: the number of CPU threads that torch computes with. It changes rounding, so it is
             part of the numerics fingerprint.
         rendezvous: the URL at which the ranks meet: `tcp://HOST:PORT` on rank 0's node or, if all
             are on one node, `file://PATH`. None if there is only one rank.
-        node_address: the address under which other nodes reach this one; not needed with one node.
+        node_address: the address that other nodes use to reach this node; may be None if all ranks
+            are on one node.
         memory_folder: the attempt's folder in the node's memory, for the memory tier of checkpoints
             (`trainer.checkpoints.memory_folder`); None without that tier.
         memory_neighbor_ranks: the number of ranks whose memory files this node copies.
@@ -46,7 +47,7 @@ class Placement:
 
     @property
     def device_index(self) -> int:
-        """Index of the rank's device among those that its process sees; of GPUs only its own."""
+        """Index of the device in the rank's process; 0 on GPUs, where the process sees only one."""
         return 0 if self.device == "cuda" else self.local_rank
 
     @property

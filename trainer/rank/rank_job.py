@@ -80,6 +80,6 @@ class RankContext:
         return RunFolder(self.job.run)
 
     def notify(self, text: str) -> None:
-        """Show a notice that holds for all ranks only once, from rank 0."""
+        """Send a notice that applies to all ranks; only rank 0 sends it, so users see it once."""
         if self.placement.rank == 0:
             self.supervision.notice(text)

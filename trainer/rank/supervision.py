@@ -30,7 +30,7 @@ class Supervision(Protocol):
         """
 
     def line(self, line: "Line") -> None:
-        """Report that rank 0 has written this line to the record."""
+        """Report that rank 0 has written this line to the metrics file."""
 
     def notice(self, text: str) -> None:
         """Report an event of the rank that a user should see."""
@@ -39,7 +39,7 @@ class Supervision(Protocol):
         """Write a detail to the run's log without showing it."""
 
     def state_written(self, file: "FileRecord", header: "CheckpointHeader") -> None:
-        """Report that the rank has written its part of a checkpoint, which is not complete yet."""
+        """Report that the rank has written its part of a checkpoint; other parts may be missing."""
 
     def state_failed(self, step: int, reason: str) -> None:
         """Report that the rank could not write its part, so there is no checkpoint of this step."""

@@ -4,12 +4,12 @@
 
     metrics.jsonl            lines that were appended        ─┐
     vitals.json, log.txt     if they have changed             ├─▶ FollowedRun   one run
-    owners/, checkpoints/    every `STATUS_SECONDS`        ─┘
+    owners/, checkpoints/    every `STATUS_SECONDS`          ─┘
 
     signatures of the files of each run   ─▶ FollowedRuns   a folder of runs
 
-The storage may be shared, so everything is polled and nothing is written. A file that is
-half-written, replaced or damaged is reported as a problem, and is read again later.
+The storage may be shared, so the readers poll everything and write nothing. They report a file that
+is half-written, replaced or damaged as a problem, and read the file again later.
 """
 
 import time
@@ -28,8 +28,8 @@ from trainer.runs.log import LogEntry, last_entries
 from trainer.runs.vitals import Vitals, are_current, read_vitals
 
 STATUS_SECONDS = 5.0
-TAIL_BYTES = 2**18  # about 400 steps; the first read returns no earlier lines
-READ_BYTES = 2**22  # the most that one read of a metrics file returns
+TAIL_BYTES = 2**18  # holds about 400 steps; earlier lines are never read
+READ_BYTES = 2**22  # maximum that one read of a metrics file returns
 
 T = TypeVar("T")
 
@@ -38,16 +38,15 @@ class FollowedRun:
     """State of a run at the last `read`, from its folder.
 
     Attributes:
-        run_status: the status of the run, computed without the metrics file; `new_lines` has its
-            lines.
+        run_status: the status of the run, without the values that need the metrics file.
         checkpoints: the newest checkpoints, newest first.
         vitals: the vitals, or None without a readable vitals.json.
         new_lines: the lines that the last read found in the metrics file.
         new_entries: the entries that the last read found in the log.
-        is_other_record: whether the metrics file was replaced or cut between the last two reads;
-            `new_lines` is then the end of the new content.
-        record_problems: descriptions of damage in the metrics file since the first read or its last
-            replacement.
+        is_other_record: whether the metrics file was replaced or cut between the last two reads. If
+            so, `new_lines` is the end of the new content.
+        record_problems: descriptions of damage in the metrics file since the first read, or since
+            the file was last replaced.
     """
 
     def __init__(self, run: RunFolder, most_checkpoints: int) -> None:
@@ -64,29 +63,29 @@ class FollowedRun:
         self._tail = LineTail(run.metrics, tail_bytes=TAIL_BYTES, read_bytes=READ_BYTES)
         self._signatures: dict[Path, Signature | None] = {}
         self._last_entry: LogEntry | None = None
-        self._unreadable: dict[Path, str] = {}  # problems by file
+        self._unreadable: dict[Path, str] = {}  # description of the problem, by file
         self._has_read_record = False
         self._next_status = 0.0
 
     @property
     def vitals_are_current(self) -> bool:
-        """True if the vitals are those of the process that trains the run."""
+        """True if the process that trains the run wrote the vitals."""
         owner = self.run_status.owner if self.run_status.state == "training" else None
         return bool(self.vitals and owner and are_current(self.vitals, owner.since))
 
     @property
     def problems(self) -> list[str]:
         """Descriptions of all unreadable files."""
-        # The folder of a waiting job is not a run yet.
+        # The folder of a waiting job is not a run folder yet.
         of_folder = self.run_status.problems if is_run(self.run.path) else []
         known = [*self.record_problems, *of_folder, *self._unreadable.values()]
         return list(dict.fromkeys(known))
 
     def read(self) -> None:
-        """Read everything that is new."""
+        """Read everything that has changed since the last read."""
         if time.monotonic() >= self._next_status:
-            # Read the status before the metrics file: if the owner has left by then, the file is
-            # complete.
+            # Read the status before the metrics file. If the status shows that the owner has left,
+            # the metrics file is complete.
             self._read_status()
         self._read_record()
         self._read_log()
@@ -115,7 +114,7 @@ class FollowedRun:
         if new.is_other:
             self.record_problems = [f"{path} was replaced or cut while it was watched"]
         elif is_appended and (unreadable or new.has_long_line):
-            problem = f"{path} has lines that do not belong to a record"
+            problem = f"{path} has lines that cannot be read"
             if problem not in self.record_problems:
                 self.record_problems.append(problem)
 
@@ -134,7 +133,10 @@ class FollowedRun:
         return has_changed
 
     def _tried(self, what: Path, read: Callable[[], T], otherwise: T) -> T:
-        """Return the result of `read`; if it fails, store the problem and return `otherwise`."""
+        """Return the result of `read`.
+
+        If it fails, store the problem with `what`, return `otherwise`.
+        """
         try:
             found = read()
         except OSError as error:
@@ -189,10 +191,10 @@ class FollowedRuns(Generic[T]):
 
 
 def _after(last: LogEntry | None, entries: list[LogEntry]) -> list[LogEntry]:
-    """Return the entries after the entry `last`, or all if it is None.
+    """Return the entries after the entry `last`, or all entries if `last` is None.
 
-    If the log was truncated, `last` may be missing. The entries with a later time are returned
-    then.
+    If the log was truncated, it may no longer have the entry `last`. In this case, the entries with
+    a later time are returned.
     """
     if last in entries:
         return entries[len(entries) - entries[::-1].index(last) :]

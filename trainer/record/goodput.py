@@ -7,17 +7,17 @@
   - *Counted seconds* are the durations of all applied steps. Each step counts once: repetitions of
     recorded steps do not count.
   - *Wall seconds* are the time in which a driver owned the run, up to the last recorded step. Each
-    such period is a session; the time between two sessions is not wall time. Work between two
+    such period is a session. The time between two sessions is not wall time. Work between two
     steps is wall time, but is not counted: validations, stalls for checkpoints, skipped steps.
-    After a rank is lost, everything until the first step that is not recorded yet is not counted
-    either: detecting the loss, starting ranks, repeating steps.
-  - *Restarts* are starts of the ranks after the run's first. *Lost steps* are, for each restart,
-    the recorded steps after the checkpoint that it resumed from. These steps have to be trained
-    again.
+    After a rank is lost, the time until the first new step is not counted either: detecting the
+    loss, starting ranks, repeating steps.
+  - *Restarts* are starts of the ranks after the run's first start. *Lost steps* are the recorded
+    steps that ranks have to train again after restarts, because they come after the checkpoint that
+    the ranks resumed from.
 
 Every train line has the totals up to its step, and a `resumed` event has the numbers of restarts
-and lost steps. So the ranks read the totals from the end of the metrics file when they start. A
-start that died before it recorded anything leaves no trace in the metrics file, and does not count
+and lost steps. So the ranks read the totals from the end of the metrics file when they start. If a
+start fails before it records anything, it leaves no trace in the metrics file, and does not count
 as a restart.
 """
 
@@ -34,8 +34,8 @@ class Goodput:
 
     Attributes:
         until: the moment, in seconds since the epoch.
-        restarts: starts of the ranks after the first.
-        lost_steps: recorded steps that had to be trained again.
+        restarts: the number of starts of the ranks after the first start.
+        lost_steps: the number of recorded steps that had to be trained again.
         wall_seconds: the time for which a driver owned the run.
         counted_seconds: the durations of the steps that counted.
     """
@@ -77,15 +77,15 @@ def goodput_at_start(
 ) -> Goodput:
     """Return the totals at a start of the ranks, from the end of the metrics file.
 
-    If the lines are of a version that did not record totals, the totals begin with this start.
+    If a version that did not record totals wrote the lines, the totals begin with this start.
 
     Args:
-        lines_backwards: the metrics file's lines, last one first; read to the last train line at
-            most.
+        lines_backwards: the lines of the metrics file, last line first; read up to the last train
+            line.
         resume_step: the step of the checkpoint that this start resumes from, or 0.
         session_started: when the driver began to own the run, in seconds since the epoch.
     """
-    tail: list[Line] = []  # from the last train line on, last line first
+    tail: list[Line] = []  # the lines back to the last train line, last line first
     for line in lines_backwards:
         tail.append(line)
         if isinstance(line, TrainLine):
@@ -95,8 +95,8 @@ def goodput_at_start(
     restarts, lost_steps = (counted.restarts, counted.lost_steps) if counted else (None, None)
     last_step = next((line.step for line in tail if isinstance(line, StepLine)), 0)
     return Goodput(
-        # Wall time continues from the last step if that was in this session, and otherwise from the
-        # start of the session.
+        # Wall time continues from the last step if the last step was in this session, and otherwise
+        # from the start of the session.
         until=max(train.time if train else 0.0, session_started),
         restarts=(restarts or 0) + 1 if tail else 0,
         lost_steps=(lost_steps or 0) + max(0, last_step - resume_step),

@@ -1,8 +1,8 @@
 """Framing of LevelDB's log format, which W&B uses for its files.
 
-A file is a sequence of blocks of 32 KiB; the first one begins with a header of W&B. A record is
-stored as one chunk, or as several if it crosses the boundary of a block. A chunk has a header of 7
-bytes: the CRC-32 of type and payload, the payload's length, the type.
+A file is a sequence of blocks of 32 KiB; the first block begins with a header of W&B. A record is
+stored as one chunk, or as several chunks if it crosses the boundary of a block. A chunk has a
+header of 7 bytes: the CRC-32 of type and payload, the payload's length, the type.
 """
 
 import zlib
@@ -16,7 +16,7 @@ _FULL, _FIRST, _LAST = 1, 2, 4
 
 
 def whole_records(file: Path, start: int = 0) -> Iterator[tuple[int, bytes]]:
-    """Yield the complete records of a file after `start`, each as (position of its end, payload).
+    """Yield the complete records of a file after `start`, each as (end position, payload).
 
     `start` must be the start of a block. Reading ends at the end of the file, or at the first torn
     record.
@@ -26,7 +26,7 @@ def whole_records(file: Path, start: int = 0) -> Iterator[tuple[int, bytes]]:
         opened.seek(start)
         content = opened.read()
     position = 0 if start else _FILE_HEADER_BYTES
-    parts: bytes | None = None  # None: the record begins before `start`
+    parts: bytes | None = None  # None while reading a record that begins before `start`
     while position + _CHUNK_HEADER_BYTES <= len(content):
         left = BLOCK_BYTES - position % BLOCK_BYTES
         if left < _CHUNK_HEADER_BYTES:

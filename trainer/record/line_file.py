@@ -1,8 +1,8 @@
 """File of lines with one writer, which stays intact after a kill or on a full disk.
 
-A line that a kill has torn is removed when the file is opened again. On a full disk, the part of a
-line that was written is removed at once. That line and later ones wait in memory, in order, until
-the disk has space. One thread may append while another one syncs.
+If a kill has torn a line, the torn part is removed when the file is opened again. If the disk fills
+up while a line is written, the written part is removed immediately. This line and later lines wait
+in memory, in order, until the disk has space. One thread may append while another thread syncs.
 """
 
 import errno
@@ -37,8 +37,8 @@ class LineFile:
 
         Args:
             path: the file, which is created if it is missing.
-            notice: receives a message when lines start to wait for space, and when they no longer
-                wait.
+            notice: receives a message when lines begin to wait for disk space, and another message
+                when they have been written.
         """
         self._path = path
         self._notice = notice
@@ -52,7 +52,7 @@ class LineFile:
         self._disk_is_full = False
 
     def append(self, line: str) -> None:
-        """Write a line, or keep it in memory until the disk has space; `line` has no line end."""
+        """Write a line without a line end; on a full disk, keep it in memory until it fits."""
         with self._writing:
             self._waiting.append(line.encode() + b"\n")
             self._write_waiting()
@@ -64,7 +64,7 @@ class LineFile:
             CheckpointError: the sync failed, so no checkpoint may be written now.
         """
         if problem := self._write_through():
-            raise CheckpointError(f"{problem}, and no checkpoint may be ahead of it")
+            raise CheckpointError(f"{problem}, so no checkpoint of these steps may be written")
 
     def close(self) -> None:
         """Write the lines that wait for space, and release the file to other writers.
@@ -76,8 +76,8 @@ class LineFile:
         self._file.close()
         if problem:
             raise TrainerError(
-                f"{problem}, and its last lines are lost. Free some space and start the same "
-                "command again: it repeats the steps since the newest checkpoint"
+                f"{problem}, and its last lines are lost. Free some disk space, then start the "
+                "same command again, which repeats the steps since the newest checkpoint"
             )
 
     def _write_through(self) -> str | None:
@@ -94,7 +94,7 @@ class LineFile:
         return None
 
     def _write_waiting(self) -> None:
-        """Write as many of the waiting lines as fit on the disk."""
+        """Write the waiting lines, up to the first one that does not fit on the disk."""
         waited = len(self._waiting)
         try:
             while self._waiting:
@@ -110,11 +110,14 @@ class LineFile:
             if not self._disk_is_full:
                 self._notice(
                     f"{self._path} is on a full disk: training goes on without checkpoints, and "
-                    "its lines wait in memory. Free some space"
+                    "new lines wait in memory. Free some disk space"
                 )
         else:
             if self._disk_is_full:
-                self._notice(f"{self._path} has space again: {counted(waited, 'line')} written")
+                self._notice(
+                    f"{self._path} can be written again, because the disk has space: "
+                    f"{counted(waited, 'line')} written"
+                )
         self._disk_is_full = bool(self._waiting)
 
 
@@ -126,8 +129,8 @@ def _write_all(file: BinaryIO, content: bytes) -> None:
 def _lock(file: BinaryIO, path: Path) -> None:
     """Make this process the only writer of the file.
 
-    It waits for the lock, because rank 0 of an attempt that was just killed may still be alive. If
-    the file system does not support locks, the function returns without one.
+    The function waits for the lock, because rank 0 of an attempt that was just killed may still be
+    alive. If the file system does not support locks, the function returns without a lock.
     """
     deadline = time.monotonic() + LOCK_TIMEOUT_SECONDS
     while True:
@@ -137,8 +140,8 @@ def _lock(file: BinaryIO, path: Path) -> None:
             if time.monotonic() > deadline:
                 file.close()
                 raise RecordInUseError(
-                    f"Another process has been writing {path} for {LOCK_TIMEOUT_SECONDS:.0f} s: "
-                    "this run is being trained elsewhere. Stop that, or train another run"
+                    f"{path} was locked by another process for {LOCK_TIMEOUT_SECONDS:.0f} s, so "
+                    "another process is training this run. Stop that process, or train another run"
                 ) from error
             time.sleep(0.1)
         except OSError:

@@ -3,7 +3,7 @@
 ::
 
     whole_lines      the complete lines within a range of bytes
-    lines_backwards  the complete lines, last one first
+    lines_backwards  the complete lines, last line first
     LineTail         the lines that were appended since the last read
 
 A line is complete once its line end is written. The text after the last line end is torn or still
@@ -22,7 +22,7 @@ READ_BYTES = 2**18
 # Far more than any line needs: a validation with its samples has some kilobytes.
 LONGEST_LINE_BYTES = 2**24
 
-# Returns the bytes from one position of a file to another, fewer at the end of the file.
+# Function that returns the bytes between two positions of a file, fewer at the end of the file.
 ReadRange = Callable[[int, int], bytes]
 
 
@@ -46,8 +46,8 @@ def ranges_of(file: BinaryIO) -> ReadRange:
 def whole_lines(read: ReadRange, start: int, stop: int) -> LineRange:
     """Return the complete lines within a range of bytes.
 
-    Unless the range starts at the beginning of the file, the text before its first line end is left
-    out, because that line may start before the range.
+    A line that starts before the range is incomplete. So, unless the range starts at the beginning
+    of the file, the text before the first line end is left out.
     """
     data = read(start, stop)
     begin = data.find(b"\n") + 1 if start else 0
@@ -57,16 +57,17 @@ def whole_lines(read: ReadRange, start: int, stop: int) -> LineRange:
 
 
 def lines_backwards(read: ReadRange, end: int) -> Iterator[tuple[int, bytes]]:
-    """Yield the complete lines before a position, last one first, with their positions.
+    """Yield the complete lines before a position, last line first, each with its position.
 
-    Lines come without their line ends.
+    The lines have no line ends.
     """
-    later: list[bytes] = []  # blocks of a line whose start is not read yet, last one first
+    later: list[bytes] = []  # blocks of a line whose start has not been read yet, last block first
     is_torn = True  # the text after the last line end is torn
     line_end = position = end
     while position:
         start = max(0, position - BLOCK_BYTES)
-        # Not splitlines, which also splits at U+2028 and others that a sentence may contain.
+        # Do not use splitlines, which also splits at U+2028 and other characters that a sentence
+        # may have.
         first, *others = read(start, position).split(b"\n")
         for part in reversed(others):
             line = b"".join([part, *reversed(later)])
@@ -82,7 +83,7 @@ def lines_backwards(read: ReadRange, end: int) -> Iterator[tuple[int, bytes]]:
 
 
 def last_line_end(read: ReadRange, end: int, most_bytes: int | None = None) -> int | None:
-    """Return the end of the last complete line before a position, or 0 if there is none.
+    """Return the end of the last complete line before a position.
 
     Args:
         read: reads a range of the file.
@@ -90,7 +91,7 @@ def last_line_end(read: ReadRange, end: int, most_bytes: int | None = None) -> i
         most_bytes: the limit of the search; None searches to the start of the file.
 
     Returns:
-        The end of the line, 0 if there is none, or None if the limit is reached.
+        The end of the line; 0 if there is no such line, or None if the limit is reached.
     """
     least = 0 if most_bytes is None else max(0, end - most_bytes)
     position = end
@@ -108,9 +109,9 @@ class TailRead(NamedTuple):
     Attributes:
         position: the position of the first line.
         content: complete lines with their line ends.
-        is_other: whether the file was replaced or cut since the last read; the lines are then from
-            the end of the new content.
-        has_long_line: whether a line was too long and is left out.
+        is_other: whether the file was replaced or cut since the last read. If so, the lines are
+            from the end of the new content.
+        has_long_line: whether a line was left out because it was too long.
     """
 
     position: int = 0
@@ -120,7 +121,7 @@ class TailRead(NamedTuple):
 
 
 class LineTail:
-    """Reader of the lines that are appended to a file, each once.
+    """Reader of the lines that are appended to a file, which returns each line once.
 
     It opens the file for each read: shared storage shows appended lines only then, and a process
     that replaces the file does not have to wait. The file may be missing, end within a line, be
@@ -162,7 +163,7 @@ class LineTail:
         self._read_bytes = self._length = read_bytes
         self._longest_line_bytes = longest_line_bytes
         self._file: tuple[int, int] | None = None  # device and inode
-        self._is_within_line = False  # the rest of that line is left out
+        self._is_within_line = False  # the rest of the current line is left out
 
     def read(self) -> TailRead:
         """Return the next complete lines.
@@ -198,8 +199,8 @@ class LineTail:
     def _is_unchanged(self, position: int, size: int, read: ReadRange) -> bool:
         """Return whether a file still seems to have the lines that were read.
 
-        It does if a line ends at `position`. A file that was cut and has grown beyond `position`
-        again rarely has a line end there.
+        It seems to have them if a line ends at `position`. If a file was cut and has grown beyond
+        `position` again, a line rarely ends there.
         """
         if size < position:
             return False

@@ -1,9 +1,10 @@
 """Metrics file of a run, metrics.jsonl: lines of JSON, see `trainer.record.metrics_lines`.
 
 The step numbers of step lines increase strictly, and so do those of validation lines. After a
-restart, the run repeats the steps since its last checkpoint. The metrics file already has their
-lines, so a repeated line is compared with the existing line instead of being written again. A
-difference is recorded as an event, because it means that the run did not repeat its curve.
+restart, the run repeats the steps since its last checkpoint. The metrics file may already have
+lines of these steps, so each repeated line is compared with the existing line instead of being
+written again. A difference is recorded as an event, because it means that the run did not repeat
+its curve.
 """
 
 import math
@@ -50,9 +51,10 @@ class MetricsFile:
         Args:
             path: the metrics file, which is created if it is missing.
             resume_step: the step of the checkpoint that the run continues from, or 0.
-            notice: receives a message when the disk is full, and when it no longer is.
-            tolerance: the relative difference within which the losses of a repeated step count as
-                equal.
+            notice: receives a message when the disk becomes full, and when the lines have been
+                written.
+            tolerance: the relative difference up to which the losses of a repeated step are
+                considered equal.
         """
         self._tolerance = tolerance
         self._file = LineFile(path, notice)
@@ -64,14 +66,14 @@ class MetricsFile:
                 self._recorded[_place(line)] = line
 
     def has(self, line: StepLine) -> bool:
-        """Return whether the line repeats one that an earlier start of the ranks has recorded."""
+        """Return whether an earlier start of the ranks has already recorded a line of this step."""
         return _place(line) in self._recorded
 
     def append(self, line: Line) -> ReplayMismatch | None:
-        """Write a line if it is new, or compare it if it is repeated.
+        """Write a line if it is new, or compare it with the existing line if it is repeated.
 
-        If a repeated line differs from the existing one, an event is written and returned. In all
-        other cases the result is None.
+        If a repeated line differs from the existing line, the method writes an event and returns
+        the event. Otherwise it returns None.
         """
         if isinstance(line, Event):
             self._write(line)
@@ -121,8 +123,8 @@ def train_lines(path: Path) -> list[TrainLine]:
 def lines_after(path: Path, step: int) -> list[Line]:
     """Return all lines that follow the line of a step, in order.
 
-    The file is read from its end, so the duration depends on the number of these lines, not on the
-    length of the file.
+    The file is read backwards from its end, so the duration depends only on the number of these
+    lines.
     """
     lines = takewhile(lambda line: not _is_by(step, line), read_backwards(path))
     return list(lines)[::-1]
@@ -137,8 +139,8 @@ def follow(path: Path, step: int, wait: Callable[[], bool]) -> Iterator[Line]:
     Args:
         path: the metrics file.
         step: the step to start after.
-        wait: blocks until there may be more lines, and returns True if the metrics file is complete
-            by then.
+        wait: blocks until the metrics file may have more lines, and returns True if no more lines
+            will be written.
 
     Raises:
         FileNotFoundError: there is no metrics file at the start.
@@ -153,7 +155,10 @@ def follow(path: Path, step: int, wait: Callable[[], bool]) -> Iterator[Line]:
             tail = None
             continue
         if new.has_long_line:
-            raise TrainerError(f"{path} has a line at byte {new.position:,} that is too long")
+            raise TrainerError(
+                f"{path} has a line at byte {new.position:,} that is too long. Restore the file "
+                "from a copy"
+            )
         for text in new.content.split(b"\n")[:-1]:
             line = parsed(path, text)
             step = max(step, line.step) if isinstance(line, StepLine) else step
@@ -173,9 +178,9 @@ def _tail_after(path: Path, step: int) -> LineTail | None:
 
 
 def _position_after(path: Path, step: int) -> int:
-    """Return the position after the line of a step, or 0 if there is no such line.
+    """Return the position after the line of a step; 0 if there is no line up to the step.
 
-    If the step has no line, the position is that after the last earlier step.
+    If the step has no line, the position is after the line of the last earlier step.
     """
     for start, line in _lines_backwards(path):
         if _is_by(step, parsed(path, line)):
@@ -203,8 +208,8 @@ def readable_lines(text: bytes) -> tuple[list[Line], int]:
 def recorded_step(path: Path) -> int:
     """Return the step of a metrics file's last line, or 0 if it has no readable line.
 
-    It is for observers that only need to know whether a run makes progress. It ignores damage,
-    because the ranks report a damaged file in detail.
+    Use the function only to observe whether a run makes progress. It ignores damage, because the
+    ranks report a damaged file in detail.
     """
     try:
         return next((line.step for line in read_backwards(path)), 0)
@@ -219,7 +224,7 @@ def _lines_backwards(path: Path) -> Iterator[tuple[int, bytes]]:
 
 
 def _is_by(step: int, line: Line) -> bool:
-    """Return whether a line is the step line of this step, or of an earlier one."""
+    """Return whether a line is a step line of the given step or of an earlier step."""
     return isinstance(line, StepLine) and line.step <= step
 
 
@@ -240,21 +245,21 @@ def parsed(path: Path, line: bytes) -> Line:
         problem = error.errors()[0]
         if problem["loc"][-1:] == ("version",):
             raise TrainerError(
-                f"{path} has a line of version {problem['input']!r}, this version reads up to "
-                f"{VERSION}: use the version that wrote it"
+                f"{path} has a line of version {problem['input']!r}, but this version reads up to "
+                f"{VERSION}: use the version of transloom that wrote the line"
             ) from error
         where = ".".join(map(str, problem["loc"]))
         raise TrainerError(
-            f"{path} has a line that is not one of a record: {line[:60]!r} "
-            f"({where + ': ' if where else ''}{problem['msg']}). Restore the record from a copy, "
-            "or remove the line; the steps after the newest checkpoint are repeated anyway"
+            f"{path} has the line {line[:60]!r}, which is invalid "
+            f"({where + ': ' if where else ''}{problem['msg']}). Restore the file from a copy, or "
+            "remove the line; a resumed run repeats the steps after the newest checkpoint"
         ) from error
 
 
 def _differences(
     before: StepLine | ValidationLine, after: StepLine | ValidationLine, tolerance: float
 ) -> dict[str, list[Any]]:
-    """Return the fields that a repeated step has to reproduce and did not, as [before, after]."""
+    """Return the fields that a repeated step failed to reproduce, as [before, after]."""
     result: dict[str, list[Any]] = {}
     for field in ("kind", "data_digest", "target_tokens", "learning_rate"):
         values = [getattr(line, field, None) for line in (before, after)]

@@ -1,7 +1,8 @@
-"""Lines of metrics.jsonl, with a class for each kind.
+"""Lines of metrics.jsonl, with a class for each kind of line.
 
-Every step has one line, a `TrainLine`, or a `SkippedLine` if it was not applied. A `ValidationLine`
-follows the step that was validated, and an event has the number of the last recorded step.
+Every step has one line: a `TrainLine`, or a `SkippedLine` if the step was not applied. A
+`ValidationLine` follows the line of the step that was validated. An event has the number of the
+last recorded step.
 
 The `version` of a line identifies its format. Lines of version 1 do not have this field; they are
 converted when they are read. The JSON of a line leaves out values that are None (unknown).
@@ -19,7 +20,7 @@ from trainer.scores import MORE_IS_BETTER, Scores, scores_of
 
 VERSION: Literal[2] = 2
 
-MAX_FLOPS = 10**30  # per step or per second; more than all computers compute
+MAX_FLOPS = 10**30  # per step or per second; more than all computers together can compute
 FlopCount = Annotated[int, Field(ge=0, le=MAX_FLOPS)]
 
 
@@ -38,7 +39,7 @@ class _Line(FileModel):
 
 
 class _StepLine(_Line):
-    """Fields of every step line: the cursor of the step's data, and the digest of data so far."""
+    """Fields of every step line: the cursor of the step, and the digest of all data so far."""
 
     epoch: Count
     window: Count
@@ -55,14 +56,14 @@ class TrainLine(_StepLine):
     """Step whose update was applied to the weights.
 
     Attributes:
-        time: when it ended, in seconds since the epoch.
+        time: the time at which the step ended, in seconds since the epoch.
         loss: the minimised loss in nats per target token, including label smoothing.
-        nll: nats per target token, without label smoothing.
+        nll: the loss in nats per target token, without label smoothing.
         learning_rate: the learning rate of the step.
         grad_norm: the global norm of the gradients before clipping.
-        target_tokens: the target tokens of this step on all ranks, or the other loss units by which
-            the task divides its loss.
-        target_tokens_seen: target tokens of all steps up to this one.
+        target_tokens: the number of target tokens of this step on all ranks. Tasks that divide
+            their loss by another unit count this unit instead.
+        target_tokens_seen: the target tokens of all steps up to this one.
         target_tokens_per_second: `target_tokens` divided by `step_seconds`.
         padding_fraction: the share of padded positions.
         step_seconds: the duration of the step, without validation and checkpoint.
@@ -71,18 +72,18 @@ class TrainLine(_StepLine):
         world_size: the number of ranks.
         other_sums: further sums that the network's forward pass returns, per target token, by name.
         model_flops: the floating-point operations that the step's tokens need for forward and
-            backward, summed over all ranks; they do not depend on the number of ranks, see
+            backward, summed over all ranks. They do not depend on the number of ranks, see
             `model.flops`. This field and the fields computed from it are None if operations are not
             counted, as in earlier versions.
         hardware_flops: the operations that were executed, including those for padding and for
             recomputed activations.
         tflops_per_second: `model_flops` per second of all ranks, in units of 10¹².
-        tflops_per_second_per_rank: the same, per rank.
-        mfu: model FLOPs utilization: `model_flops` per second as a share of the ranks' peak; None
+        tflops_per_second_per_rank: `model_flops` per second and rank, in units of 10¹².
+        mfu: model FLOPs utilization: `model_flops` per second as a share of the ranks' peak. None
             if the peak is unknown.
         restarts: one of the run's totals, like `lost_steps`, `wall_seconds`, `counted_seconds` and
-            `goodput`; see `trainer.record.goodput`. They are None if the step was repeated, or
-            recorded by a version that did not count them.
+            `goodput`; see `trainer.record.goodput`. The totals are None if the step was repeated,
+            or if an early version recorded the line without totals.
     """
 
     kind: Literal["train"] = "train"
@@ -142,7 +143,7 @@ class ValidationLine(_Line):
 
     Attributes:
         scores: the scores by name.
-        seconds: how long the validation took.
+        seconds: the duration of the validation.
         samples: some sentences with their translations.
     """
 
@@ -178,18 +179,18 @@ class Resumed(_Event):
     """Start of the ranks after the run's first start.
 
     Attributes:
-        from_step: the step of the checkpoint that they resume from, or 0.
+        from_step: the step of the checkpoint that the ranks resume from, or 0.
         promise: description of how exactly the run continues its curve, see docs/exactness.md; None
             without a checkpoint.
         numerics_changed: entries of the numerics fingerprint that have changed since the
             checkpoint, each as [value in the checkpoint, value now].
         settings_changed: continuable fields of the recipe that have changed since the checkpoint,
-            in the same form.
+            each as [value in the checkpoint, value now].
         quarantined: shards that have been quarantined since the checkpoint.
         window_left_at: the checkpoint's cursor if the run continues at another cursor, otherwise
             None.
-        restarts: restarts of the run so far, see `trainer.record.goodput`.
-        lost_steps: lost steps of the run so far, see `trainer.record.goodput`.
+        restarts: the number of restarts of the run so far, see `trainer.record.goodput`.
+        lost_steps: the number of lost steps of the run so far, see `trainer.record.goodput`.
     """
 
     event: Literal["resumed"] = "resumed"
@@ -234,7 +235,7 @@ class Repeated(_Event):
 
 
 class ReplayMismatch(_Event):
-    """Difference between a step repeated after a restart and its line in the metrics file.
+    """Difference between a step that was repeated after a restart and its line in the metrics file.
 
     Attributes:
         replayed_step: the repeated step.

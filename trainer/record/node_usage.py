@@ -1,14 +1,14 @@
-"""Utilization of the nodes of a run's ranks, in nodes.jsonl: samples with one line per node.
+"""Utilization of the nodes of a run's ranks, in nodes.jsonl: each sample has one line per node.
 
 ::
 
     {"version": 1, "time": 1764000000.1, "step": 500, "node": "gpu-7", "cpu_percent": 31.5,
      "memory_used_bytes": 8000000000, "memory_bytes": 64000000000, "gpus": []}
 
-The run's owner writes it (`cluster.supervision.node_samples`) and nothing depends on it. A line has
-about 170 bytes, and 110 more for each GPU. With a sample every 30 s, a node without GPUs adds 0.5
-MB a day, and a node with eight GPUs 3 MB. `newest_usage` reads only the end of the file.
-`read_usage` reads lines from all parts of the file, but at most 2 MB.
+The run's owner writes the file (`cluster.supervision.node_samples`), and nothing depends on it. A
+line has about 170 bytes, and 110 more for each GPU. With a sample every 30 s, a node without GPUs
+adds 0.5 MB a day, and a node with eight GPUs adds 3 MB a day. `newest_usage` reads only the end of
+the file. `read_usage` reads lines from all parts of the file, but at most 2 MB.
 """
 
 import json
@@ -30,7 +30,7 @@ END_BYTES = 2**16
 WHOLE_BYTES = 2**21
 MAX_POINTS = 1000
 MAX_GPUS = 64
-MAX_CHARACTERS = 255  # of a node's name
+MAX_CHARACTERS = 255  # maximum length of a node's name
 
 Percent = Annotated[float, Field(ge=0, le=100)]
 
@@ -50,9 +50,9 @@ class Usage(FileModel):
     Attributes:
         cpu_percent: utilization of the cores that processes of the run may use, since the previous
             sample.
-        memory_used_bytes: memory in use, without cached files, which the kernel evicts when
-            processes need memory.
-        memory_bytes: memory of the machine, or of the container if that is less.
+        memory_used_bytes: memory in use, excluding cached files, because the kernel evicts them
+            when processes need memory.
+        memory_bytes: memory of the machine, or of the container if the container has less.
         gpus: the GPUs of the node.
     """
 
@@ -97,9 +97,9 @@ class NodeUsage:
 
 
 def append_usage(path: Path, lines: Iterable[NodeLine]) -> None:
-    """Append lines; called by the run's owner.
+    """Append lines to nodes.jsonl; only the run's owner may call it.
 
-    Nothing depends on them, so lines that do not fit on a full disk are left out.
+    Nothing depends on the lines, so lines that do not fit on a full disk are left out.
     """
     data = "".join(f"{line.to_json()}\n" for line in lines).encode()
     with suppress(OSError), path.open("ab", buffering=0) as file:
@@ -151,7 +151,7 @@ def _read(
     for part in parts:
         lines, unread = _parsed(part)
         damaged += unread
-        # Take one line per node from each part, unless the part is the whole file.
+        # If only parts were read, take one line per node from each part.
         for line in lines if whole else {line.node: line for line in lines}.values():
             nodes.setdefault(line.node, []).append(line)
     kept = {node: _thinned(lines, points) for node, lines in nodes.items()}
@@ -171,8 +171,8 @@ def _parts(read: ReadRange, size: int, points: int) -> list[bytes]:
     end = _end(read, size)
     nodes = len({line.node for line in _parsed(end)[0]})
     length = len(end) // max(1, end.count(b"\n"))
-    # Twice the length of a sample, because some lines may be longer, and those at both ends are
-    # torn.
+    # A part has twice the length of a sample, because some lines may be longer, and the lines at
+    # both ends of the part are torn.
     part = min(END_BYTES, 2 * (nodes + 1) * length) or END_BYTES
     count = max(2, min(points, WHOLE_BYTES // part))
     starts = [(size - part) * n // (count - 1) for n in range(count)]

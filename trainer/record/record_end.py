@@ -34,8 +34,8 @@ L = TypeVar("L", bound=Line)
 TERA = 10**12
 # Number of steps from which speed and remaining time are computed.
 RECENT_STEPS = 30
-# Bytes that identify a kind of line. No text in a line contains them, because its quotation marks
-# are escaped.
+# Bytes that identify a kind of line. A text within a line cannot contain these bytes, because its
+# quotation marks are escaped.
 _VALIDATION = b'"kind": "validation"'
 _SKIPPED = b'"kind": "skipped"'
 _RESUMED = b'"event": "resumed"'
@@ -48,14 +48,15 @@ class RecordEnd:
 
     Attributes:
         step: the last recorded step.
-        first_step: the first step that was read, or None if there is none.
+        first_step: the first step that was read, or None if no step was read.
         recent: the last applied steps, at most `RECENT_STEPS` and only since the last start of the
             ranks, oldest first.
         validations: the validations that were read, oldest first; `after` keeps only the newest
             one.
         skipped: the last step that was not applied, or None.
         resumed: the event of the last restart of the ranks, or None.
-        problem: description of an unreadable line, or None. If there is one, only `step` was read.
+        problem: description of an unreadable line, or None. If there is such a line, the other
+            attributes except `step` are empty.
     """
 
     step: int = 0
@@ -69,10 +70,10 @@ class RecordEnd:
     def after(self, line: Line) -> "RecordEnd":
         """Return the end of the metrics file after a line is appended.
 
-        Appending the same lines a second time, in the same order, changes nothing.
+        If the caller appends the same lines again in the same order, nothing changes.
         """
         if isinstance(line, TrainLine):
-            # the time between two starts is not part of the speed
+            # The time between two starts is not part of the speed.
             is_same_start = self.last is not None and self.last.restarts == line.restarts
             if is_same_start and line.step <= self.recent[-1].step:
                 return self
@@ -114,7 +115,7 @@ class RecordEnd:
 
     @property
     def flops_per_second(self) -> float | None:
-        """`model_flops` per second of all ranks in recent steps; None if one has no such value."""
+        """`model_flops` per second of all ranks in recent steps; None if a step has no value."""
         counted = [line.model_flops for line in self.recent[1:] if line.model_flops is not None]
         if not counted or len(counted) < len(self.recent) - 1:
             return None
@@ -126,7 +127,7 @@ class RecordEnd:
         rate, last = self.flops_per_second, self.last
         if rate is None or last is None or not last.tflops_per_second or not last.mfu:
             return None
-        # The peak follows from the last step's speed and utilization.
+        # Compute the peak from the speed and the utilization of the last step.
         return _ratio(rate * last.mfu, last.tflops_per_second * TERA, MAX_FLOPS)
 
     @property
@@ -149,7 +150,7 @@ class RecordEnd:
 
 
 def read_record_end(path: Path, most_bytes: int) -> RecordEnd:
-    """Read the last `most_bytes` bytes of a metrics file; empty if there is no such file.
+    """Read the last `most_bytes` bytes of a metrics file; the result is empty without a file.
 
     Raises:
         OSError: the metrics file exists and cannot be read.
@@ -176,9 +177,9 @@ def read_record_end(path: Path, most_bytes: int) -> RecordEnd:
 
 
 def _ratio(amount: float, per: float, most: float = MAX_COUNT) -> float | None:
-    """Return `amount / per`, or None if one of these numbers or the result is implausible.
+    """Return `amount / per`, or None if `amount`, `per` or the result is implausible.
 
-    Numbers are plausible if they are greater than 0 and less than `most`.
+    A number is plausible if it is greater than 0 and less than `most`.
     """
     if not (0 < amount < most and 0 < per < most):
         return None
@@ -189,12 +190,12 @@ def _ratio(amount: float, per: float, most: float = MAX_COUNT) -> float | None:
 def _step(path: Path, line: bytes) -> int:
     step = parsed(path, line).step
     if not 0 <= step <= MAX_COUNT:
-        raise TrainerError(f"{path} has a line of step {step}: it is damaged")
+        raise TrainerError(f"{path} has a line of step {step}: the file is damaged")
     return step
 
 
 def _last_step(path: Path, steps: list[bytes]) -> int:
-    """Return the step of the last readable line among the last step lines, or 0."""
+    """Return the step of the last readable step line, or 0; check at most `RECENT_STEPS` lines."""
     for line in reversed(steps[-RECENT_STEPS:]):
         try:
             return _step(path, line)
@@ -210,7 +211,7 @@ def _recent(path: Path, steps: list[bytes]) -> tuple[TrainLine, ...]:
         if not isinstance(line, TrainLine):  # a step that was skipped
             continue
         if recent and line.restarts != recent[-1].restarts:
-            break  # the time between two starts does not belong to the speed
+            break  # the time between two starts is not part of the speed
         recent.append(line)
     return tuple(reversed(recent))
 

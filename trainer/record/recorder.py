@@ -15,7 +15,7 @@ from trainer.tasks.task import save_texts
 
 
 class Recorder:
-    """Recorder that sends each line to all its destinations, once.
+    """Recorder that sends each line once to all its destinations.
 
     Raises:
         TrainerError: another process trains this run, or W&B does not start.
@@ -50,13 +50,13 @@ class Recorder:
 
     @property
     def last_step(self) -> int:
-        """Last recorded step; a new event gets its number."""
+        """Last recorded step, which is also the step number of a new event."""
         return self._record.last_step
 
     def append(self, line: Line) -> None:
         """Send a line to all destinations; the line of a repeated step is not written again.
 
-        A train line that the metrics file does not have yet also gets the run's totals, see
+        If the line is a train line of a new step, it also gets the run's totals, see
         `trainer.record.goodput`.
         """
         if isinstance(line, TrainLine) and not self._record.has(line):
@@ -78,7 +78,7 @@ class Recorder:
     def sync(self) -> None:
         """Sync the metrics file to the disk, so that it has all steps up to a checkpoint.
 
-        May be called from another thread.
+        Another thread may call this method.
 
         Raises:
             CheckpointError: the disk is full or fails.
@@ -104,7 +104,7 @@ class Tracker(Protocol):
         """Notify the tracker of new lines in the metrics file."""
 
     def finish(self) -> None:
-        """Show the metrics file to its end, and stop."""
+        """Show the rest of the metrics file, and stop."""
 
 
 class NoTracker:
@@ -118,7 +118,10 @@ class NoTracker:
 
 
 def _tracker(context: RankContext, facts: Callable[[], dict[str, Any]]) -> Tracker:
-    """Return the W&B tracker, or `NoTracker` if `WANDB_MODE`, or else the recipe, disables W&B."""
+    """Return the W&B tracker, or `NoTracker` if `WANDB_MODE` or the recipe disables W&B.
+
+    `WANDB_MODE` takes precedence.
+    """
     recipe = context.recipe
     mode = os.environ.get("WANDB_MODE", recipe.tracking.wandb)
     if mode == "disabled":

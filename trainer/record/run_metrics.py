@@ -1,8 +1,8 @@
-"""Metrics of a run for monitoring systems, by name, from its folder alone.
+"""Metrics of a run for monitoring systems, by name, from the run's folder alone.
 
-They have the same names in the text of `transloom metrics` and, with the prefix `ray_`, at Ray's
-metrics endpoint; the rules in deploy/prometheus use them. All values are current, and unknown
-values are left out.
+The metrics have the same names in the text of `transloom metrics` and, with the prefix `ray_`, at
+Ray's metrics endpoint; the rules in deploy/prometheus use these names. All values are current, and
+unknown values are left out.
 """
 
 import time
@@ -18,37 +18,42 @@ from trainer.record.run_snapshot import RunSnapshot
 from trainer.record.run_status import State, run_status_from
 from trainer.runs.folder import RunFolder
 
-# Bytes of the end of a metrics file: enough for its newest steps, even after a validation with long
-# samples.
+# Number of bytes to read from the end of a metrics file. They include its newest steps, even after
+# a validation with long samples.
 RECORD_BYTES = 2**17
-# Maximum age of a node's newest sample. A node with an older one has left the run.
+# Maximum age of a node's newest sample. If the newest sample is older, the node has left the run.
 SAMPLE_SECONDS = 600.0
 LARGEST = 1e300  # a forged record may have numbers that no float represents
 
 RUN_METRICS = {
     "transloom_run_state": "1 for the current state of the run, 0 for the others",
     "transloom_run_step": "the last recorded step",
-    "transloom_run_max_steps": "trainer.max_steps",
-    "transloom_run_step_age_seconds": "during training: since the last recorded step, or the start",
-    "transloom_run_ranks": "ranks of the last start",
-    "transloom_run_target_tokens_per_second": "target tokens of all ranks, in recent steps",
-    "transloom_run_model_flops_per_second": "operations of the model of all ranks, in recent steps",
-    "transloom_run_mfu_ratio": "model FLOPs utilization, in recent steps: share of the GPUs' peak",
-    "transloom_run_loss": "training loss of the last applied step: nats per target "
-    "token, with label smoothing",
-    "transloom_run_nll": "NLL of the last applied step: nats per target token, no label smoothing",
+    "transloom_run_max_steps": "number of steps to train, trainer.max_steps",
+    "transloom_run_step_age_seconds": "during training, time since the last recorded step or, if "
+    "later, since the start",
+    "transloom_run_ranks": "number of ranks of the last start",
+    "transloom_run_target_tokens_per_second": "target tokens per second of all ranks, in recent "
+    "steps",
+    "transloom_run_model_flops_per_second": "model FLOPs per second of all ranks, in recent steps",
+    "transloom_run_mfu_ratio": "model FLOPs per second as a share of the GPUs' peak, in recent "
+    "steps",
+    "transloom_run_loss": "training loss of the last applied step, in nats per target token, with "
+    "label smoothing",
+    "transloom_run_nll": "training loss of the last applied step, in nats per target token, "
+    "without label smoothing",
     "transloom_run_data_stall_ratio": "share of recent time in which ranks waited for data",
-    "transloom_run_checkpoint_stall_ratio": "share of recent time in which a checkpoint stalled",
-    "transloom_run_restarts": "starts of the ranks after the first",
-    "transloom_run_lost_steps": "recorded steps that had to be trained again",
-    "transloom_run_goodput_ratio": "share of the time with a driver in steps that counted",
-    "transloom_run_wall_seconds": "time with a driver, up to the last step",
-    "transloom_run_counted_seconds": "time in steps that counted",
-    "transloom_run_skipped_steps": "steps whose loss or gradient was not finite",
-    "transloom_run_skipped_steps_in_a_row": "such steps since the last one that was applied",
+    "transloom_run_checkpoint_stall_ratio": "share of recent time in which a checkpoint stalled "
+    "training",
+    "transloom_run_restarts": "number of starts of the ranks after the first start",
+    "transloom_run_lost_steps": "number of recorded steps that had to be trained again",
+    "transloom_run_goodput_ratio": "share of the wall time spent in steps that counted",
+    "transloom_run_wall_seconds": "time for which a driver owned the run, up to the last step",
+    "transloom_run_counted_seconds": "duration of all applied steps, without repetitions",
+    "transloom_run_skipped_steps": "number of steps whose loss or gradient was not finite",
+    "transloom_run_skipped_steps_in_a_row": "number of skipped steps since the last applied step",
     "transloom_run_checkpoint_step": "step of the newest checkpoint",
     "transloom_run_checkpoint_age_seconds": "time since the newest checkpoint was written",
-    "transloom_run_problems": "files of the run folder that cannot be read",
+    "transloom_run_problems": "number of files in the run folder that cannot be read",
 }
 NODE_METRICS = {
     "transloom_node_cpu_ratio": "share of the node's cores in use",

@@ -1,8 +1,8 @@
 """Settings of a run: `recipe.yaml` by dotted key, read quickly and within limits.
 
-`foundation.strict_yaml` reads recipes of users, with a message for each mistake, which takes 80 ms
-per recipe. This module reads the recipes that `RunFolder.open` wrote, for hundreds of runs at once,
-with libyaml if PyYAML includes it.
+`foundation.strict_yaml` reads recipes of users, with a message for each mistake. That takes 80 ms
+per recipe. This module reads the recipes that `RunFolder.open` wrote, for hundreds of runs at once.
+It uses libyaml if PyYAML includes it.
 """
 
 from pathlib import Path
@@ -23,7 +23,7 @@ def settings_of(recipe: Path) -> dict[str, Any]:
 
     Raises:
         OSError: the file exists and cannot be read.
-        ValueError: it is not a recipe of a run.
+        ValueError: the file is not a recipe that a run wrote.
     """
     try:
         text = read_regular(recipe, MAX_BYTES).decode()
@@ -41,11 +41,11 @@ def settings_of(recipe: Path) -> dict[str, Any]:
 
 
 def _check(text: str) -> None:
-    """Check that a text has few values, no aliases, and no deep nesting."""
+    """Check that a text has no aliases, and neither too many values nor too deep nesting."""
     depth = 0
     for number, event in enumerate(yaml.parse(text, _Loader)):
         if isinstance(event, yaml.AliasEvent):
-            raise ValueError("it has an alias, and no recipe of a run has one")
+            raise ValueError("it has a YAML alias, which the recipe of a run never has")
         depth += isinstance(event, yaml.CollectionStartEvent)
         depth -= isinstance(event, yaml.CollectionEndEvent)
         if depth > MAX_DEPTH or number > MAX_EVENTS:
@@ -70,7 +70,7 @@ def _json(value: Any) -> Any:
     if value is None or isinstance(value, bool | int):
         return value
     if isinstance(value, str):
-        return value.encode(errors="replace").decode()  # replaces lone surrogates
+        return value.encode(errors="replace").decode()  # replace lone surrogates
     if isinstance(value, float) and abs(value) <= 1.7e308:
         return value
-    return str(value)  # such as a date or an infinite number
+    return str(value)  # for example, a date or an infinite number

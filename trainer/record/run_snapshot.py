@@ -7,7 +7,7 @@
     metrics.jsonl  its end                                │                  the dashboard's data
     start.json, vitals.json, dataset/manifest.json       ─┘  read on demand
 
-It writes nothing, and of files that grow with the run it reads only the end. A folder may be
+The reader writes nothing, and reads only the end of files that grow with the run. A folder may be
 half-written, damaged or forged: an unreadable part is listed in the snapshot's `problems` and is
 not an error.
 """
@@ -100,8 +100,8 @@ class RunSnapshot:
         self._record_bytes = record_bytes
         self.problems = ProblemCollector()
         try_read, folder = self.problems.try_read, run.checkpoints
-        # Read the owner first: if the owner has left by then, everything that it wrote is read
-        # below.
+        # Read the owner first. If the owner has left by then, the reads below find everything that
+        # it wrote.
         self.ownership = try_read(run.path / "owners", lambda: ownership(run.path), None)
         self.record = try_read(
             run.metrics, lambda: read_record_end(run.metrics, record_bytes), RecordEnd()
@@ -134,13 +134,13 @@ class RunSnapshot:
 
     @property
     def bytes_read(self) -> int:
-        """Number of bytes that the constructor and `settings` read, from the files' sizes."""
+        """Number of bytes that the constructor and `settings` read, based on the file sizes."""
         run = self.run
         read = [
             (run.metrics, self._record_bytes),
             (run.log, TAIL_BYTES),
             *((file, 2**24) for file in (run.card_path, run.rank_nodes)),
-            *((run.recipe, 2**24),) * 2,  # for its settings, then for its number of steps
+            *((run.recipe, 2**24),) * 2,  # read twice: for `settings` and for `max_steps`
             *([(self.newest / HEADER, 2**24)] if self.newest else []),
         ]
         return sum(min(_size(file), most) for file, most in read)
@@ -152,7 +152,7 @@ class RunSnapshot:
 
     @property
     def readable_header(self) -> CheckpointHeader | None:
-        """Newest readable header; unlike `header`, it may be that of an older checkpoint."""
+        """Newest readable header; unlike `header`, it may belong to an older checkpoint."""
         return self._checkpoint_rows[1]
 
     @cached_property
@@ -187,7 +187,7 @@ def signature_of(path: Path) -> Signature | None:
 def signatures_of(run: RunFolder) -> tuple[Signature | None, ...]:
     """Return the signatures of the files that determine a run's status.
 
-    While they stay the same, so does the status of a run that no process trains.
+    If no process trains the run, its status changes only if a signature changes.
     """
     files = (run.metrics, run.path / "owners", run.checkpoints, run.log, run.recipe, run.card_path)
     return tuple(map(signature_of, files))
@@ -201,7 +201,8 @@ def _size(file: Path) -> int:
 def _of_recipe(run: RunFolder, header: CheckpointHeader | None) -> tuple[int | None, bool]:
     """Return `max_steps` and `smooths_labels`.
 
-    They are read from `recipe.yaml` of the last start, or else from the newest checkpoint.
+    They are read from `recipe.yaml` of the last start or, if that fails, from the newest
+    checkpoint.
     """
     try:
         recipe = read_regular(run.recipe, RECIPE_BYTES)
@@ -241,4 +242,4 @@ def _object(file: Path, limits: JsonLimits) -> dict[str, Any] | None:
         data = read_regular(file, limits.bytes)
     except FileNotFoundError:
         return None
-    return parse_object(data, limits) if data else None  # a power loss may leave it empty
+    return parse_object(data, limits) if data else None  # a power loss may leave the file empty

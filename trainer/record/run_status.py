@@ -2,14 +2,14 @@
 
 ::
 
-    owners/        the process that trains it, and whether it lives  ─┐
-    log.txt        the end of the last start                          ├─▶ state
-    checkpoints/   whether the newest one is the run's end           ─┘
-    metrics.jsonl  its end: step, scores, speed, remaining time
+    owners/        the process that trains the run, and whether it lives  ─┐
+    log.txt        the end of the last start                               ├─▶ state
+    checkpoints/   whether training ended with the newest one             ─┘
+    metrics.jsonl  the last lines: step, scores, speed, remaining time
     place.json     the nodes of the ranks
 
-It writes nothing, contacts no process, and of files that grow with the run it reads only the end. A
-folder may be half-written, damaged or forged: an unreadable part is listed in the status's
+This module writes nothing, contacts no process, and reads only the end of files that grow with the
+run. A folder may be half-written, damaged or forged: an unreadable part is listed in the status's
 `problems` and is not an error.
 """
 
@@ -22,7 +22,7 @@ from typing import Literal
 from pydantic import Field
 
 from foundation.file_model import FileModel
-from foundation.wording import span
+from foundation.wording import counted, span
 from trainer.checkpoints.format import CheckpointHeader, step_of
 from trainer.checkpoints.lease import LEASE_SECONDS, Ownership
 from trainer.errors import RunMismatchError
@@ -42,12 +42,12 @@ NOTICES = 5
 
 
 class Owner(FileModel):
-    """Process that trains the run, or was the last one to do so.
+    """Process that trains the run, or the last process that trained it.
 
     Attributes:
         host: the name of its host.
         process: its process id.
-        since: when it became the owner, in ISO format.
+        since: the time at which it became the owner, in ISO format.
         silent_seconds: the time since its last heartbeat, by this machine's clock; negative if the
             clock of the file server is ahead.
     """
@@ -65,16 +65,17 @@ class RunStatus(FileModel):
         name: the name of the folder.
         path: the path of the folder.
         state: the state of the run.
-        reason: the reason why it finished, failed, was abandoned or is damaged; None in other
+        reason: the reason why the run finished, failed, was abandoned or is damaged; None in other
             states.
         step: the last recorded step.
         max_steps: `trainer.max_steps`; None if it is unknown.
         training_loss: the loss of the last applied step, in nats per target token.
-        training_nll: the same without label smoothing, comparable with a validation's loss.
+        training_nll: the loss of the last applied step without label smoothing, comparable with the
+            loss of a validation.
         smooths_labels: whether `training_loss` includes label smoothing.
         scores: the scores of the newest validation, at `scores_step`.
         scores_step: the step of the newest validation.
-        best: the best value of each score among the validations from step `best_since_step` on.
+        best: the best value of each score among the validations since the step `best_since_step`.
         best_since_step: the first step that was read from the metrics file, or None.
         tokens_per_second: target tokens of all ranks in recent steps, including the time between
             steps.
@@ -83,8 +84,8 @@ class RunStatus(FileModel):
         seconds_left: time until `max_steps` at the speed of recent steps; None if the run is not
             being trained.
         step_age_seconds: time since the last applied step was recorded, or since the owner started
-            if that was later; None if the run is not being trained.
-        owner: the owner; None if the run never had one or its file cannot be read.
+            if the owner started later; None if the run is not being trained.
+        owner: the owner; None if the run never had an owner, or if the owner's file cannot be read.
         ranks: the number of ranks.
         nodes: the number of ranks on each node at the last start, by the node's name.
         checkpoint: the path of the newest checkpoint.
@@ -126,7 +127,7 @@ def is_run(path: Path) -> bool:
     traces = (run.card_path, run.metrics, run.checkpoints, run.path / "owners")
     try:
         return any(trace.exists() for trace in traces)
-    except OSError:  # for example, only the folder's owner may enter it
+    except OSError:  # for example, only the owner of the folder may enter it
         return False
 
 
@@ -139,9 +140,9 @@ def no_runs_in(folder: Path | str, error: OSError, or_else: str = "") -> RunMism
         or_else: the alternative argument of a command, such as " or a run".
     """
     return RunMismatchError(
-        f"{folder} has no runs: {error.strerror}. Name the folder that holds your runs{or_else}; "
-        "without a name it is `runs` in the current folder, which the first `transloom train` "
-        "creates"
+        f"The runs in {folder} cannot be listed: {error.strerror}. Name the folder that holds your "
+        f"runs{or_else}. The default is `runs` in the current folder, which the first `transloom "
+        "train` creates"
     )
 
 
@@ -227,9 +228,9 @@ def _state(snapshot: RunSnapshot) -> tuple[State, str | None]:
 
 
 def _has_live_lease(held: Ownership) -> bool:
-    """Return whether the owner lives and has renewed its lease in time.
+    """Return whether the owner may live and has renewed its lease in time.
 
-    A renewal may seem to be in the future, because the clock of the file server may be ahead.
+    The time of the renewal may be in the future, because the clock of the file server may be ahead.
     """
     return not held.is_dead and abs(time.time() - held.renewed) <= LEASE_SECONDS
 
@@ -245,10 +246,10 @@ def _abandoned_reason(held: Ownership) -> str:
 
 
 def _failure(log: list[LogEntry], held: Ownership) -> str | None:
-    """Return the error that ended the last owner's start, or None."""
+    """Return the error that ended the last start of the run, or None."""
     for entry in reversed(log):
         if held.card and _moment(entry.time) < _moment(held.card.since):
-            return None  # this entry and the rest are of earlier starts
+            return None  # this entry and all earlier entries are from earlier starts
         if entry.text.startswith(ENDED):
             return entry.text.removeprefix(ENDED)
     return None
@@ -262,9 +263,9 @@ def _moment(text: str) -> float:
 
 
 def _end(header: CheckpointHeader, max_steps: int | None) -> str | None:
-    """Return why the training is complete, or None if it is not."""
+    """Return the reason why the training is complete, or None if it is not complete."""
     if header.imported_from:
-        return f"its weights were imported from {header.imported_from}"
+        return f"the weights were imported from {header.imported_from}"
     if header.validation_due:
         return None
     if max_steps is not None and header.step >= max_steps:
@@ -272,7 +273,8 @@ def _end(header: CheckpointHeader, max_steps: int | None) -> str | None:
     patience = value_within(header.recipe, "trainer", "early_stopping", "patience")
     without_best = header.early_stopping.validations_since_best
     if isinstance(patience, int) and without_best >= patience:
-        return f"stopped early at step {header.step}: no better validation in {without_best}"
+        tried = counted(without_best, "validation")
+        return f"stopped early at step {header.step}: no better score in {tried}"
     return None
 
 

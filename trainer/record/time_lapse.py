@@ -2,9 +2,9 @@
 
     time-lapse/step-00000096.json    a `TimeLapseFrame`: the step, and a `Probe` for each sentence
 
-Whether a step has a frame depends only on its number (`is_probed`), so a resumed run has the same
-frames as an uninterrupted one. Each frame is a separate file. A run that repeats steps after a
-restart replaces the files of these steps.
+The step number alone determines whether a step has a frame (`is_probed`), so a resumed run has the
+same frames as an uninterrupted run. Each frame is a separate file. If a run repeats steps after a
+restart, it replaces the files of these steps.
 """
 
 import json
@@ -27,12 +27,12 @@ from trainer.tasks.probe import FULL, Probe
 
 # A probe has at most 64 kB of attention weights, and at most 64 kB of texts.
 LIMITS = JsonLimits(bytes=2**20, values=20_000)
-MAX_FRAMES = 130  # fewer steps below 2**63 have a frame
+MAX_FRAMES = 130  # more than the number of steps below 2**63 that have a frame
 _NAME = re.compile(r"step-(\d{8,19})\.json")
 
 
 class TimeLapseFrame(FileModel):
-    """Probes of the network after a step; those of step 0 precede the first step."""
+    """Probes of the network after a step, or before the first step if `step` is 0."""
 
     version: Literal[1] = 1
     step: Count
@@ -103,7 +103,9 @@ def read_frame(path: Path) -> TimeLapseFrame:
 
 
 def read_time_lapse(folder: Path, last_step: int | None = None) -> TimeLapse:
-    """Return the frames up to `last_step`, or all if it is None; none if there is no folder.
+    """Return the frames up to the step `last_step`, or all frames if `last_step` is None.
+
+    The result is empty if there is no folder.
 
     Raises:
         OSError: the path exists and is not a readable folder.
@@ -132,7 +134,7 @@ def mean_cross_attention(probe: Probe) -> np.ndarray:
 
 
 def most_attended(probe: Probe) -> list[tuple[str, str]]:
-    """Return each piece of the translation with the source piece that it attends to most."""
+    """Return each piece of the translation with the source piece to which it attends most."""
     most = mean_cross_attention(probe).argmax(axis=1).tolist()
     return [(piece, probe.source[s]) for piece, s in zip(probe.target[1:], most, strict=False)]
 
@@ -141,7 +143,7 @@ TABLE_COLUMNS = ("step", "sentence", "translation", "looked at most")
 
 
 def table_of(moments: Iterable[TimeLapseFrame]) -> list[list[str | int]]:
-    """Return the rows of a table with `TABLE_COLUMNS`: one for each sentence of each frame."""
+    """Return the rows of a table with `TABLE_COLUMNS`: one row for each sentence of each frame."""
     return [
         [
             moment.step,

@@ -1,16 +1,16 @@
 """View of metrics.jsonl in Weights & Biases; the only module that imports wandb.
 
-A thread follows the metrics file and logs it to W&B, so training neither waits for W&B nor fails
-with it.
+A thread follows the metrics file and logs its lines to W&B, so training neither waits for W&B nor
+fails if W&B fails.
 
 W&B's history has one row per step. A row has the values of the step's line, and of the validation
-and the events between this step and the next one. It is logged under its step number when it is
-complete, so the step numbers increase strictly. If W&B already has the row of an event's step, as
-with `resumed`, the event becomes part of the next row.
+and the events between this step and the next one. The row is logged under its step number when it
+is complete, so the step numbers increase strictly. If W&B already has the row of an event's step,
+for example with `resumed`, the event becomes part of the next row.
 
-A kill loses the rows that W&B has not written yet, and may tear its file. The next start creates
+A kill loses the rows that W&B has not written yet, and may tear W&B's file. The next start creates
 another W&B folder. So each start repairs the existing files and continues after the last step in
-them; together, the folders hold one history. If W&B fails during the run (its process is killed,
+them; together, the folders hold one history. If W&B fails during the run (its process is killed, or
 its disk is full), the missing rows are logged when the run ends, or at the next start.
 """
 
@@ -36,7 +36,7 @@ from trainer.record.metrics_lines import Event, Line, StepLine, ValidationLine
 from trainer.record.time_lapse import TABLE_COLUMNS, is_probed, path_of, read_time_lapse, table_of
 from trainer.runs.folder import RunFolder
 
-# Time between W&B's writes to its file. A kill loses at most the rows of this time.
+# Time between W&B's writes to its file. A kill loses at most the rows since the last write.
 FLUSH_SECONDS = 2.0
 # Maximum time for which the end of a run waits for W&B.
 FINISH_SECONDS = 60.0
@@ -86,8 +86,8 @@ class WandbTracker:
                 self._run = self._begin()
             except Exception as error:
                 raise TrainerError(
-                    f"W&B does not start in mode {self._mode!r}: {error}. Use "
-                    "tracking.wandb=offline, or `wandb login` for online"
+                    f"W&B does not start in mode {self._mode!r}: {error}. Set "
+                    "tracking.wandb=offline, or run `wandb login` to use the mode online"
                 ) from error
         self._thread.start()
 
@@ -96,21 +96,22 @@ class WandbTracker:
         self._news.set()
 
     def finish(self) -> None:
-        """Log the rest of the metrics file, which must be complete, and stop."""
+        """Log the rest of the metrics file, which must be complete, and stop the thread."""
         self._ending.set()
         self._news.set()
         self._thread.join(FINISH_SECONDS)
         if self._thread.is_alive():
             self._notice(
-                f"W&B did not finish within {FINISH_SECONDS:.0f} s; the next start shows the rest"
+                f"W&B did not finish within {FINISH_SECONDS:.0f} s; the next start logs the "
+                "remaining steps"
             )
 
     def _work(self) -> None:
         problem = self._try_to_log_record()
         if problem and not self._ending.is_set():
             self._notice(
-                f"W&B has failed ({problem}). The record goes on; the end of the run, or the next "
-                "start, shows the rest"
+                f"W&B has failed ({problem}). The metrics file is still written; the remaining "
+                "steps are logged to W&B at the end of the run, or at the next start"
             )
         self._ending.wait()
         if self._lacks_rows():
@@ -118,8 +119,8 @@ class WandbTracker:
         if self._lacks_rows():
             reason = f" ({problem})" if problem else ""
             self._notice(
-                f"W&B's files end at step {last_logged_step(self._files)}{reason}: free some "
-                "space if their disk is full. The next start shows the rest"
+                f"W&B's files end at step {last_logged_step(self._files)}{reason}. If their disk "
+                "is full, free some space. The next start logs the remaining steps"
             )
 
     def _lacks_rows(self) -> bool:
@@ -139,7 +140,7 @@ class WandbTracker:
         except Exception as error:
             return str(error) or type(error).__name__  # some of W&B's errors have no message
         finally:
-            # Waits until W&B's process has written everything, or gives up if it has died.
+            # Wait until W&B's process has written everything, or has died.
             with suppress(Exception, SystemExit):
                 wandb.teardown()
 
@@ -149,7 +150,8 @@ class WandbTracker:
         run, self._run = self._run or self._begin(), None
         shown = max((repair_file(file) for file in former), default=LastLoggedRow())
         if self._mode == "online" and run.starting_step - 1 != shown.step:
-            shown = LastLoggedRow(run.starting_step - 1, None)  # the server's last step is decisive
+            # The server has other rows than the files: continue after its last step.
+            shown = LastLoggedRow(run.starting_step - 1, None)
         for step, row in rows(follow(self._folder.metrics, shown.step, self._wait), shown):
             shown_row = _with_table(row, run, step) | self._time_lapse(run, step)
             run.log(shown_row, step=step, commit=True)
@@ -158,7 +160,7 @@ class WandbTracker:
     def _time_lapse(self, run: wandb.Run, step: int) -> dict[str, Any]:
         """Return a table of the probe sentences' outputs so far, if the step has a frame.
 
-        A row is logged when the next step begins, so its frame has been written.
+        A row is logged when the next step begins. By then, the frame of its step has been written.
         """
         folder = self._folder.time_lapse
         if not (is_probed(step) and path_of(folder, step).exists()):
@@ -169,8 +171,8 @@ class WandbTracker:
         return {}
 
     def _begin(self) -> wandb.Run:
-        # At its end, `wandb.init` would import W&B's launcher, to check whether it has started this
-        # process (`Run._on_ready`, read in 0.31.0). The import takes a second.
+        # At its end, `wandb.init` would import W&B's launcher to check whether the launcher has
+        # started this process (`Run._on_ready`, read in 0.31.0). The import takes a second.
         with mock.patch.object(wandb.Run, "_detect_and_apply_job_inputs"):
             try:
                 return self._init()
@@ -179,7 +181,7 @@ class WandbTracker:
 
     def _init(self) -> wandb.Run:
         tracking = self._recipe.tracking
-        # W&B's environment variables may set what the recipe leaves open.
+        # None leaves an option to W&B's environment variables.
         return wandb.init(
             mode=self._mode,  # type: ignore[arg-type]
             project=tracking.project,
@@ -194,8 +196,8 @@ class WandbTracker:
             settings=wandb.Settings(
                 silent=True,
                 console="off",
-                # W&B would store the URL of the folder's git remote, including a token in place of
-                # the user name (0.31.0).
+                # Otherwise, W&B would store the URL of the folder's git remote, including a token
+                # in place of the user name (0.31.0).
                 disable_git=True,
                 x_transaction_log_flush_interval=FLUSH_SECONDS,
             ),
@@ -219,9 +221,9 @@ class LastLoggedRow(NamedTuple):
     """Last row that W&B has.
 
     Attributes:
-        step: its step; 0 if there is no row.
-        keys: the names of its values; None if they are unknown, in which case the row counts as
-            complete.
+        step: the step of the row; 0 if there is no row.
+        keys: the names of the row's values. None if the names are unknown; the row is then
+            considered complete.
     """
 
     step: int = 0
@@ -234,8 +236,8 @@ def rows(lines: Iterable[Line], shown: LastLoggedRow) -> Iterator[tuple[int, dic
     row: dict[str, Any] = {}
     for line in lines:
         values = _values(line)
-        # A validation whose scores W&B has counts as logged, even without samples: earlier versions
-        # logged no samples.
+        # If W&B has the scores of a validation, the validation is considered logged, even without
+        # its samples, because earlier versions logged no samples.
         told = values.keys() - {SAMPLES}
         known = isinstance(line, StepLine) or shown.keys is None or told <= shown.keys
         if line.step <= shown.step and known:
@@ -264,8 +266,8 @@ def _table(
 ) -> wandb.Table:
     """Return a table that is bound to the run, so that its file is only in the run's folder.
 
-    Otherwise `Run.log` would also make an artifact of the table, whose files stay in the user's
-    home until a sync (`_log_table_artifact`, read in 0.31.0).
+    Otherwise `Run.log` would also create an artifact from the table. The files of artifacts stay in
+    the user's home directory until a sync (`_log_table_artifact`, read in 0.31.0).
     """
     table = wandb.Table(columns=list(columns), data=[visible_in(line) for line in data])
     table.bind_to_run(run, key, step)
@@ -280,8 +282,8 @@ def last_logged_step(folder: Path) -> int:
 def repair_file(file: Path) -> LastLoggedRow:
     """Repair one .wandb file for `wandb sync`, and return the last row in it.
 
-    `wandb sync` gives up on a run if its file has a torn end, and on all runs if one file has no
-    data of its run yet. So a torn end is cut off, and a file without rows is removed.
+    `wandb sync` gives up on a run if its file has a torn end. It gives up on all runs if one file
+    has no data of its run yet. So a torn end is cut off, and a file without rows is removed.
     """
     shown, whole_bytes = _end(file)
     if shown.step == 0:

@@ -10,9 +10,10 @@
 
     LOSSES.register("focal", Focal)
 
-A recipe then has `trainer: {loss: focal, loss_options: {gamma: 1.0}}`. The fields of the class are
-the options. They are checked when the recipe is loaded, and they are part of the run's identity: a
-different value requires a new run. docs/extensions/z_loss.py is a complete example.
+A recipe selects this loss with `trainer: {loss: focal, loss_options: {gamma: 1.0}}`. The fields of
+the class are the options. They are checked when the recipe is loaded, and they are part of the
+run's identity: a different value requires a new run. docs/extensions/z_loss.py is a complete
+example.
 """
 
 from abc import abstractmethod
@@ -30,12 +31,13 @@ class LossKind(Section):
 
     @abstractmethod
     def build(self) -> "Loss":
-        """Return the loss: see `model.losses.loss.Loss`.
+        """Return the loss, see `model.losses.loss.Loss`.
 
-        A loss is a function of the tokens of one micro-batch. It is a *sum* over them, not a mean.
+        A loss is a function of the tokens of one micro-batch. Its value is the *sum* of the losses
+        of these tokens, not their mean.
         """
 
 
-# None stands for cross-entropy, whose setting is `trainer.label_smoothing`.
+# None represents cross-entropy, whose setting is `trainer.label_smoothing`.
 LOSSES: Registry[type[LossKind] | None] = Registry("loss", "trainer.loss")
 LOSSES.register("cross_entropy", None)

@@ -11,13 +11,13 @@
 
     OPTIMIZERS.register("sign_descent", SignDescent)
 
-A recipe then has, in its section `trainer.optimizer`, `{type: sign_descent}`. If the class had
-fields, they would be its `options`. docs/extensions/lion is a complete example, which supports
-exact numerics.
+A recipe selects this optimizer in its section `trainer.optimizer` with `{type: sign_descent}`. If
+the class has fields, the recipe sets them under `options`. docs/extensions/lion is a complete
+example, which supports exact numerics.
 
 Under ZeRO, an optimizer does not receive parameters, but flat fp32 vectors that may be cut
-anywhere. So the optimizer must be element-wise: an element's update follows from its own weight,
-gradient and moments, the step, and the settings (see docs/decisions/0045).
+anywhere. So the optimizer must be element-wise: an element's update must follow only from its
+weight, gradient and moments, the step, and the settings (see docs/decisions/0045).
 """
 
 from abc import abstractmethod
@@ -41,13 +41,14 @@ class OptimizerKind(Section):
     such a class must import torch only in `build`.
 
     Attributes:
-        moments: the names of the state that a checkpoint holds for each element besides its weight.
-            The optimizer's state of a vector must consist of a tensor of the vector's shape,
-            initially zero, under each of these names, and of a scalar tensor with the number of
-            updates under "step".
-        reads: the fields of `trainer.optimizer` that it uses besides `type` and `options`.
-        not_exact_because: the reason why it does not support `engine.numerics: exact`, or None if
-            it does.
+        moments: the names of the state that a checkpoint holds for each element in addition to its
+            weight. The optimizer's state of a vector must have a tensor of the vector's shape,
+            initially zero, under each of these names. Under "step", it must have a scalar tensor
+            with the number of updates. It must have no other entries.
+        reads: the fields of `trainer.optimizer` that the optimizer uses, in addition to `type` and
+            `options`.
+        not_exact_because: the reason why the optimizer does not support `engine.numerics: exact`,
+            or None if it does.
     """
 
     moments: ClassVar[tuple[str, ...]] = ()
@@ -81,11 +82,12 @@ class OptimizerConfig(Section):
 
     type: str = identity("adamw", "`adamw`, or an optimizer that an extension registers.")
     betas: tuple[Moment, Moment] = identity(
-        (0.9, 0.98), "Decay of the first and second moment; the paper's §5.3 has 0.9, 0.98."
+        (0.9, 0.98),
+        "Decay of the first and second moment; §5.3 of Attention Is All You Need uses 0.9, 0.98.",
     )
-    epsilon: float = identity(1e-9, "Added to the root of the second moment.", gt=0)
+    epsilon: float = identity(1e-9, "Number added to the root of the second moment.", gt=0)
     weight_decay: float = identity(
-        0.0, "Decoupled decay of matrices; norms and biases are excluded.", ge=0
+        0.0, "Decoupled weight decay of matrices; norms and biases do not decay.", ge=0
     )
     options: dict[str, Any] = identity({}, "Settings of an extension's optimizer.")
 

@@ -9,9 +9,9 @@
 
     SCHEDULES.register("halving", Halving)
 
-A recipe then has, in its section `trainer.schedule`, `{type: halving, options: {first: 0.01}}`. The
-fields of the class are the options. They are checked when the recipe is loaded, and they are part
-of the run's identity: a different value requires a new run.
+A recipe selects this schedule in its section `trainer.schedule` with `{type: halving, options:
+{first: 0.01}}`. The fields of the class are the options. They are checked when the recipe is
+loaded, and they are part of the run's identity: a different value requires a new run.
 """
 
 from abc import abstractmethod
@@ -27,8 +27,8 @@ class Schedule(Section):
     def rate(self, step: int, width: int) -> float:
         """Return the learning rate of an optimizer step.
 
-        It must depend only on its arguments and the settings: each rank computes it independently,
-        and so does a resumed run.
+        The rate must depend only on the arguments and the settings, because each rank and each
+        resumed run computes it independently.
 
         Args:
             step: the optimizer step, from 1.
@@ -36,7 +36,7 @@ class Schedule(Section):
         """
 
 
-# None stands for a formula in `trainer.training.schedule`, whose settings are fields of
+# None represents a formula in `trainer.training.schedule`, whose settings are fields of
 # `trainer.config.ScheduleConfig` itself.
 SCHEDULES: Registry[type[Schedule] | None] = Registry("schedule", "trainer.schedule.type")
 for _name in ("paper", "inverse_square_root", "cosine", "linear", "constant"):

@@ -14,7 +14,7 @@ class RankExampleReport(FileModel):
     start: int | None
     texts: dict[str, str]
     tokens: int
-    loss: float | None  # the sum over its tokens; None if it is not finite
+    loss: float | None  # sum of the losses of its tokens; None if the sum is not finite
 
 
 class RankActivationReport(FileModel):

@@ -8,14 +8,14 @@ from trainer.runs.step_range import StepRange
 
 @dataclass(frozen=True)
 class ReplayOptions:
-    """Options for training steps only to compare and inspect them.
+    """Options of a replay, which trains recorded steps again to compare and inspect them.
 
     Attributes:
         folder: the folder for the reports of all ranks.
         looked_at: the steps to inspect; None inspects no step.
         checkpoints: the run's checkpoints with which the state is compared, by step.
         goes_on: whether to save the state after the last step. It is True if the replay continues
-            from there with another version of the dataset.
+            from that state with another version of the dataset.
     """
 
     folder: Path

@@ -35,9 +35,9 @@ class Verdict(FileModel):
         promise: description of how exactly the replay was expected to equal the metrics file.
         to_the_last_bit: whether losses and state were compared bit by bit; otherwise losses and
             gradient norms are compared within the tolerance of rounding.
-        ranks_for_bits: the number of ranks with which a replay on this machine would be compared
-            bit by bit. None if this replay was compared in this way, or if it would not be with any
-            number of ranks.
+        ranks_for_bits: the number of ranks with which a replay on this machine can be compared bit
+            by bit. None if this replay was compared bit by bit, or if no number of ranks allows
+            that.
         data: the comparison of the data; `unreadable` if the dataset no longer has the steps' data.
         losses: the comparison of losses, gradient norms and learning rates; `not_compared` if the
             data was unreadable.
@@ -54,9 +54,10 @@ class Verdict(FileModel):
     data: Literal["same", "different", "unreadable"]
     losses: Literal["same", "different", "not_compared"]
     state: Literal["same", "different", "not_compared"]
-    tensors: int = 0  # weights and moments that were compared
-    state_steps: list[int] = Field(default_factory=list)  # the checkpoints' steps
-    largest_difference: float = 0.0  # between losses of a step, relative to the recorded loss
+    tensors: int = 0  # number of compared weights and moments
+    state_steps: list[int] = Field(default_factory=list)  # steps of the compared checkpoints
+    # Largest difference of a step's loss, relative to the recorded loss.
+    largest_difference: float = 0.0
     amplified_rounding: bool = False
     first_difference: Difference | None = None
 

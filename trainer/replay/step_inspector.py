@@ -5,7 +5,7 @@
     state after the step ──compared──▶ the run's checkpoint of that step
 
 The additional forward pass keeps no gradients. It runs before the passes of the step, with the same
-weights and, for each micro-batch, the same dropout. So the loss of the step is the mean of the same
+weights and, for each micro-batch, the same dropout. So the step's loss is the mean of the reported
 losses, except for label smoothing. Afterwards, the loop seeds dropout for the passes of the step as
 usual.
 """
@@ -109,7 +109,7 @@ class StepInspector:
         self._examples = []
         seed, device = self._context.recipe.seed, self._placement.torch_device
         with self._state.engine.inference_model() as network:
-            network.train()  # for dropout
+            network.train()  # the training mode turns dropout on
             with activations_of(network) as self._activations:
                 for slot, batch in zip(data.slots, data.micro_batches, strict=True):
                     seed_torch(seed, "dropout", self._step, slot)
@@ -144,7 +144,7 @@ class StepInspector:
                 tensors.append(name)
                 if not torch.equal(ours, theirs):
                     different[name] = finite(float((ours - theirs).abs().max()))
-        except (CheckpointError, OSError) as error:  # such as a checkpoint removed meanwhile
+        except (CheckpointError, OSError) as error:  # for example, a checkpoint was removed
             return RankStateReport(tensors=[], different={}, problem=str(error))
         return RankStateReport(tensors=tensors, different=different)
 

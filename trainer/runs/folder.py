@@ -42,7 +42,7 @@ from trainer.checkpoints.format import Parent, list_checkpoints, read_header
 from trainer.errors import CheckpointError, RunMismatchError
 from trainer.recipe import TrainingRecipe, identity_differences, identity_of
 
-REQUEST_BYTES = 5  # limits a request to 99999 data workers
+REQUEST_BYTES = 5  # limits the requested number of data workers to 99,999
 
 
 class RunMetadata(FileModel):
@@ -104,12 +104,12 @@ class RunFolder:
 
     @property
     def data_workers_request(self) -> Path:
-        """File with the number of data workers that a user requests during training."""
+        """File in which a user requests a number of data workers during training."""
         return self.path / "control" / "data_workers"
 
     @property
     def stop_request(self) -> Path:
-        """File that a user creates to make the run save a checkpoint and stop."""
+        """File that a user creates to request that the run saves a checkpoint and stops."""
         return self.path / "control" / "stop"
 
     @property
@@ -128,7 +128,7 @@ class RunFolder:
 
     @property
     def tuned_decoding(self) -> Path:
-        """Decoding options and weights that `transloom tune-decoding` has chosen."""
+        """Decoding options and weights chosen by `transloom tune-decoding`."""
         return self.path / "tuned-decoding.json"
 
     @property
@@ -151,7 +151,7 @@ class RunFolder:
         return self.path / "run.json"
 
     def request_data_workers(self, count: int) -> None:
-        """Request a number of data workers from the run's supervisor."""
+        """Write a request for a number of data workers, which the run's supervisor reads."""
         self.data_workers_request.parent.mkdir(exist_ok=True)
         write_atomically(self.data_workers_request, f"{count}\n")
 
@@ -159,11 +159,12 @@ class RunFolder:
         """Remove the request for data workers, and return the requested number.
 
         Returns:
-            The number, or None if there is no request or it cannot be read.
+            The number. None if there is no request, or if the request cannot be read.
         """
         taken = self.data_workers_request.with_suffix(".taken")
         try:
-            self.data_workers_request.rename(taken)  # a later request is taken next time
+            # A request that is written after this is read next time.
+            self.data_workers_request.rename(taken)
             text = read_regular(taken, REQUEST_BYTES).strip()
             taken.unlink()
         except OSError:
@@ -176,22 +177,23 @@ class RunFolder:
         self.stop_request.touch()
 
     def stop_requested_at(self) -> int | None:
-        """Return the time of the pending stop request in ns by the file server's clock, or None."""
+        """Return the time of the pending stop request in ns by the file server's clock, if any."""
         return _changed_at(self.stop_request)
 
     def stop_requests(self) -> set[int]:
-        """Return the times, in ns, of the pending stop request and of the last received one."""
+        """Return the times, in ns, of the pending stop request and of the last one taken."""
         files = (self.taken_stop_request, self.stop_request)
         return {asked_at for file in files if (asked_at := _changed_at(file)) is not None}
 
     def take_stop_request(self, former: int | None = None) -> bool:
-        """Mark a pending stop request as taken; return whether there was a new one.
+        """Mark a pending stop request as taken; return whether there was a new request.
 
-        If another user created the request's file, this process may not be allowed to rename it.
-        The call succeeds anyway.
+        If another user created the file of the request, this process may not be allowed to rename
+        the file. The call ignores that error.
 
         Args:
-            former: the time of a request to an earlier start of the run, which is ignored, or None.
+            former: the time of a request to an earlier start of the run, which is not a new
+                request, or None.
         """
         asked_at = self.stop_requested_at()
         if asked_at is not None:
@@ -225,13 +227,16 @@ class RunFolder:
             ) from error
 
     def has_begun(self) -> bool:
-        """Return whether the run has trained; before that, its identity may still change."""
+        """Return whether the run has recorded or saved anything.
+
+        Before that, its identity may still change.
+        """
         recorded = self.metrics.exists() and self.metrics.stat().st_size > 0
         trained = recorded or bool(list_checkpoints(self.checkpoints))
         return trained and self.card_path.exists()
 
     def check(self, recipe: TrainingRecipe, manifest: Manifest) -> None:
-        """Check that the folder holds no run yet, or the run of this recipe and dataset.
+        """Check that the folder has no started run, or that its run has this recipe and dataset.
 
         Raises:
             RunMismatchError: the folder's run was started with another identity or dataset, or
@@ -289,26 +294,26 @@ class RunFolder:
             for newest in list_checkpoints(self.checkpoints)[-1:]:
                 if source := read_header(newest).imported_from:
                     raise RunMismatchError(
-                        f"{self.path} holds weights that were imported from {source}, without the "
-                        "state of an optimizer: its training cannot resume. Start another run from "
-                        f"them with trainer.init_from={self.path}"
+                        f"{self.path} holds weights that were imported from {source} without an "
+                        "optimizer's state, so training cannot resume from them. Start another run "
+                        f"from these weights with trainer.init_from={self.path}"
                     )
 
     def _check(self, card: RunMetadata, recipe: TrainingRecipe, manifest: Manifest) -> None:
         differences = identity_differences(card.identity, identity_of(recipe))
         if differences:
             raise RunMismatchError(
-                f"The run in {self.path} was started with other settings (there) than the recipe's "
-                "(here): "
-                f"{'; '.join(differences)}. Restore its settings to continue it, or start "
-                "another run with --run PATH, or by giving the change as KEY=VALUE without --run"
+                f"The run in {self.path} was started with other settings (there) than those of the "
+                f"recipe (here): {'; '.join(differences)}. Restore the settings to continue the "
+                "run. To start another run, add --run PATH, or give the changes as KEY=VALUE "
+                "without --run"
             )
         if not manifest.descends_from(card.dataset_identity):
             raise RunMismatchError(
-                f"The run in {self.path} was started with the dataset of manifest "
-                f"{card.dataset_identity[:16]}…, the dataset at {recipe.data.dataset} has "
-                f"{manifest.identity[:16]}…. Point data.dataset at the run's dataset, or start "
-                "another run with --run PATH"
+                f"The run in {self.path} was started with a dataset of identity "
+                f"{card.dataset_identity[:16]}…, but the dataset at {recipe.data.dataset} has "
+                f"identity {manifest.identity[:16]}…. Set data.dataset to the run's dataset, or "
+                "start another run with --run PATH"
             )
 
 

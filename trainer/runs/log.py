@@ -17,7 +17,7 @@ from data_pipeline.storage.regular_files import open_regular
 from foundation.file_model import FileModel
 
 ENDED = "the run has ended: "  # prefix of the entry with the error that ended the run
-DETAIL = "detail: "  # prefix of an entry that is not displayed, only in the file
+DETAIL = "detail: "  # prefix of an entry that is only in the file and never displayed
 INTERRUPTED = "asked to stop a second time: ended at once"
 TAIL_BYTES = 65536
 SHOWN_CHARACTERS = 2_000
@@ -25,7 +25,7 @@ _ENTRY = re.compile(r"^(\d{4}-\d\d-\d\dT[\d:.]+\+00:00) (.*)$")
 
 
 class LogEntry(FileModel):
-    """Entry of a log; its text is truncated to a readable length."""
+    """Entry of a log; its text is cut to `SHOWN_CHARACTERS`."""
 
     time: str
     text: str
@@ -47,10 +47,10 @@ def indented(text: str) -> str:
 
 
 def last_entries(log: Path) -> list[LogEntry]:
-    """Return the entries at the end of a log, oldest first, without those that begin with `DETAIL`.
+    """Return the entries in the last `TAIL_BYTES` of a log, oldest first, except details.
 
     Returns:
-        The entries; none if there is no log.
+        The entries that do not begin with `DETAIL`; none if there is no log.
 
     Raises:
         OSError: the log exists and cannot be read.
@@ -66,7 +66,7 @@ def last_entries(log: Path) -> list[LogEntry]:
     for line in lines:
         if found := _ENTRY.match(line):
             entries.append((found[1], [found[2]]))
-        elif entries and line.startswith("  "):  # else the line's entry starts before the tail
+        elif entries and line.startswith("  "):  # otherwise, the entry begins before the tail
             entries[-1][1].append(line[2:])
     return [
         LogEntry(time=at, text="\n".join(text)[:SHOWN_CHARACTERS])

@@ -1,10 +1,10 @@
 """Marian or BERT model in Hugging Face's layout, from which a run can start.
 
     config.json, model.safetensors (or several and their index) ──sha256──▶ Parent, pinned by a run
-    pytorch_model.bin of Marian's alone ──converted once, in the same folder──▶ model.safetensors
+    Marian's pytorch_model.bin, if alone ──converted once, in the same folder──▶ model.safetensors
 
-Each row of an embedding belongs to one piece, so the folder must have the dataset's tokenizer:
-Marian's files, or for BERT the SentencePiece model that `transloom export` writes there.
+Each row of an embedding is the vector of one piece, so the folder must have the dataset's
+tokenizer: Marian's files, or for BERT the SentencePiece model that `transloom export` writes.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 PYTORCH_WEIGHTS = "pytorch_model.bin"
 TOKENIZER = "tokenizer.model"
-BERT = "bert"  # `model_type` in config.json
+BERT = "bert"  # value of `model_type` in config.json
 
 
 def is_model_folder(path: Path) -> bool:
@@ -35,7 +35,8 @@ def origin_of(folder: Path, manifest: Manifest) -> Parent:
     """Return a `Parent` with the folder's name and the hash of its config and weights.
 
     Raises:
-        ModelError: there are no weights, or a PyTorch file that cannot be converted.
+        ModelError: there are no weights, or the only weights are a PyTorch file that cannot be
+            converted.
         TokenizerError: the folder has no Marian tokenizers.
         RunMismatchError: the folder's tokenizers are not those of the dataset.
     """
@@ -84,16 +85,17 @@ def _require_same_model(folder: Path, manifest: Manifest) -> None:
     if not file.is_file():
         raise RunMismatchError(
             f"trainer.init_from: {folder} has no {TOKENIZER}, so its embeddings cannot be "
-            "matched with the dataset's pieces. Put the SentencePiece model there with which the "
-            "network was trained; a network that was trained with WordPiece cannot be used"
+            f"matched with the dataset's pieces. Copy the network's SentencePiece model to {file}. "
+            "A network that was trained with WordPiece cannot be used"
         )
     theirs = sha256_of(file)
     for field, ours in manifest.tokenizers.items():
         if ours.sha256 != theirs:
             raise RunMismatchError(
-                f"trainer.init_from: {file} has sha256 {theirs[:16]}…, the dataset's {field} "
-                f"tokenizer {ours.sha256[:16]}…, so their embeddings do not mean the same. Prepare "
-                f"the dataset with tokenizer.model={file} and tokenizer.model_sha256={theirs}"
+                f"trainer.init_from: {file} has sha256 {theirs[:16]}…, but the dataset's {field} "
+                f"tokenizer has {ours.sha256[:16]}…, so the embeddings would belong to other "
+                f"pieces. Prepare the dataset with tokenizer.model={file} and "
+                f"tokenizer.model_sha256={theirs}"
             )
 
 
@@ -102,8 +104,8 @@ def _require_same_pieces(folder: Path, manifest: Manifest) -> None:
     for side, ours in manifest.tokenizers.items():
         if ours.sha256 != theirs:
             raise RunMismatchError(
-                f"trainer.init_from: the tokenizer of {folder} has sha256 {theirs[:16]}…, that of "
-                f"the dataset's {side} {ours.sha256[:16]}…, so their embeddings do not mean the "
-                f"same. Prepare the dataset with tokenizer.type=marian, tokenizer.model={folder} "
-                f"and tokenizer.model_sha256={theirs}"
+                f"trainer.init_from: the tokenizer of {folder} has sha256 {theirs[:16]}…, but the "
+                f"dataset's {side} tokenizer has {ours.sha256[:16]}…, so the embeddings would "
+                "belong to other pieces. Prepare the dataset with tokenizer.type=marian, "
+                f"tokenizer.model={folder} and tokenizer.model_sha256={theirs}"
             )

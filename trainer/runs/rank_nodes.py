@@ -47,7 +47,7 @@ def write_rank_nodes(run: RunFolder, nodes: Iterable[str]) -> None:
 
 
 def read_rank_nodes(run: RunFolder) -> RankNodes | None:
-    """Return the content that `write_rank_nodes` saved, or None if no ranks were started.
+    """Return the nodes that `write_rank_nodes` saved, or None if no ranks were started.
 
     Raises:
         OSError, ValueError: the file exists and cannot be read.

@@ -1,8 +1,8 @@
 """Command, code and packages of a run's last start, in start.json.
 
-Nothing depends on the file; it documents the origin of a curve. It holds no secrets: for a git
-checkout, it has only the commit and whether files differ from that commit. The command is saved as
-typed, but paths and URLs in it have no credentials.
+No other part reads the file to decide anything; it documents the origin of a curve. It holds no
+secrets: for a git checkout, it has only the commit and whether files differ from that commit. The
+command is saved as the user typed it, but without credentials in paths and URLs.
 """
 
 from contextlib import suppress
@@ -16,7 +16,7 @@ from foundation.file_model import FileModel
 from foundation.strict_json import SMALL, parse_object
 from trainer.runs.folder import RunFolder
 
-MAX_CHARACTERS = 4000  # of a command
+MAX_CHARACTERS = 4000  # maximum length of a command
 
 
 class Code(FileModel):
@@ -62,7 +62,7 @@ class Start(FileModel):
 
 
 def write_start(run: RunFolder, start: Start) -> None:
-    """Save a start of the run; only its owner may call it. A full disk causes no error."""
+    """Save a start of the run; only the run's owner may call it. A full disk causes no error."""
     with suppress(OSError):
         write_atomically(run.start, start.model_dump_json(indent=1) + "\n")
 

@@ -21,5 +21,5 @@ class StepRange:
 
 
 def profile_folder(run: RunFolder, steps: StepRange) -> Path:
-    """Return the folder of all ranks' traces, which exists once the first of these steps starts."""
+    """Return the folder of all ranks' traces; it is created when the first trace is written."""
     return run.profiles / f"steps-{steps.first}-{steps.last}"

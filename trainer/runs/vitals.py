@@ -1,6 +1,6 @@
 """Current state of a run's processes, in vitals.json.
 
-The run's owner replaces the file every few seconds. It describes the state at its `time`. The file
+The run's owner replaces the file every few seconds. The file describes the state at its `time`. It
 remains when the owner dies; `are_current` returns whether its content is still valid.
 """
 
@@ -18,7 +18,7 @@ from trainer.runs.folder import RunFolder
 LIMITS = JsonLimits(bytes=8_000_000, values=800_000)
 MAX_PROCESSES = 50_000
 MAX_RESTARTS = 20
-MAX_CHARACTERS = 500  # of a restart's cause, which may be a library's message
+MAX_CHARACTERS = 500  # maximum length of a restart's cause, which may be a library's message
 
 Phase = Literal["start", "data", "step", "validation", "save", "done"]
 
@@ -100,9 +100,10 @@ class Vitals(FileModel):
 
 
 def write_vitals(run: RunFolder, vitals: Vitals) -> None:
-    """Replace the file atomically; called by the run's owner.
+    """Replace vitals.json atomically; only the run's owner may call it.
 
-    Nothing depends on the file: it is not synced to the disk, and a full disk leaves it unchanged.
+    No other part depends on the file, so it is not synced to the disk. If the disk is full, the
+    file stays unchanged, and no error is raised.
     """
     unfinished = run.vitals.with_name(run.vitals.name + ".unfinished")
     with suppress(OSError):
@@ -126,7 +127,7 @@ def read_vitals(run: RunFolder) -> Vitals | None:
 
 
 def are_current(vitals: Vitals, owner_since: str) -> bool:
-    """Return whether the run's current owner wrote the vitals, and had not left by then.
+    """Return whether the current owner of the run wrote the vitals, and had not left at that time.
 
     Only the lease shows whether the owner still lives (`trainer.record.run_status`). Call this only
     for a run that is being trained.

@@ -1,10 +1,10 @@
 """Start of a new run from existing weights: `trainer.init_from: RUN[@STEP]` or `FOLDER`.
 
-Only the weights are used, or their moving average if the old run keeps one. Data, schedule, moments
-and step are those of the new run. The new run stores the hash of the checkpoint, and later starts
-require the same hash. The same applies to the files of a model's folder
+The new run takes only the weights, or their moving average if the old run keeps one. It has its own
+data, schedule, moments and step numbers. The new run stores the hash of the checkpoint, and later
+starts require the same hash. The same applies to the files of a model's folder
 (`trainer.runs.model_folder`). `trainer.state.weight_transfer` defines which weights a network of
-another kind uses.
+another kind takes.
 """
 
 import hashlib
@@ -46,7 +46,7 @@ def warm_start_of(
         recipe: the recipe of the run.
         run: the folder of the run.
         manifest: the manifest of the run's dataset; its tokenizers must be those of the old run.
-        pinned: the parent with which the run was started, or None if it has not started.
+        pinned: the parent that the run has stored, or None if the run has not started.
 
     Returns:
         The origin, or None if the run starts from random weights or resumes from a checkpoint.
@@ -80,7 +80,7 @@ def _require_pinned(run: RunFolder, pinned: Parent | None, found: Parent, path: 
     if pinned and found != pinned:
         raise RunMismatchError(
             f"{run.path} was started from step {pinned.step} of {pinned.run_id} with sha256 "
-            f"{pinned.sha256[:16]}…, but {path} is step {found.step} of {found.run_id} with "
+            f"{pinned.sha256[:16]}…, but {path} is step {found.step} of {found.run_id} with sha256 "
             f"{found.sha256[:16]}…. Restore the original, or start another run with --run PATH"
         )
 
@@ -98,17 +98,20 @@ def _find(run: RunFolder, step: int | None) -> Checkpoint:
         checkpoint, damaged = newest_intact(run.checkpoints)
         if checkpoint is None:
             reason = "; ".join(damaged.values()) or (
-                f"a run starts from the checkpoint of a step, and {averages[-1].name} is an average"
+                f"{averages[-1].name} is an average, from which no run can start"
                 if (averages := list_averages(run.checkpoints))
-                else "it has not reached its first checkpoint"
+                else "the run has not reached its first checkpoint"
             )
-            raise CheckpointError(f"trainer.init_from: {run.path} has no checkpoint: {reason}")
+            raise CheckpointError(
+                f"trainer.init_from: {run.path} has no usable checkpoint: {reason}. Name a run "
+                "with an intact checkpoint"
+            )
         return checkpoint
     steps = {step_of(path): path for path in list_checkpoints(run.checkpoints)}
     if step not in steps:
         raise CheckpointError(
-            f"trainer.init_from: {run.path} has no checkpoint of step {step}; it has those of "
-            f"{join_items(sorted(steps))}"
+            f"trainer.init_from: {run.path} has no checkpoint of step {step}. Name one of the "
+            f"steps with a checkpoint: {join_items(sorted(steps))}"
         )
     checkpoint = Checkpoint(steps[step])
     checkpoint.verify()
@@ -118,9 +121,9 @@ def _find(run: RunFolder, step: int | None) -> Checkpoint:
 def _require_same_pieces(run: RunFolder, manifest: Manifest) -> None:
     """Require the same pieces in both runs, because each row of an embedding belongs to a piece.
 
-    The tokenizer of a field is compared with that of the old run's field of the same name. If the
-    old run has no such field, it is compared with the tokenizer that all fields of the old run
-    share.
+    The tokenizer of a field must equal the tokenizer of the old run's field of the same name. If
+    the old run has no such field, all fields of the old run must share one tokenizer, and the
+    tokenizer of the field must equal it.
     """
     theirs = Manifest.load(open_store(run.dataset)).tokenizers
     shared = next(iter(theirs.values())) if len({t.sha256 for t in theirs.values()}) == 1 else None
@@ -128,8 +131,8 @@ def _require_same_pieces(run: RunFolder, manifest: Manifest) -> None:
         old = theirs.get(side, shared)
         if old is None or old.sha256 != ours.sha256:
             raise RunMismatchError(
-                f"trainer.init_from: the {side} pieces of {run.path} are those of tokenizer "
-                f"{old.sha256[:16] if old else 'none'}…, the dataset's of {ours.sha256[:16]}…, so "
-                "their embeddings do not mean the same. Prepare the new dataset with the old run's "
-                "tokenizer, or train from random weights"
+                f"trainer.init_from: the {side} tokenizer of {run.path} has sha256 "
+                f"{old.sha256[:16] + '…' if old else 'none'}, but that of the dataset has "
+                f"{ours.sha256[:16]}…, so the embeddings would belong to other pieces. Prepare the "
+                "new dataset with the old run's tokenizer, or train from random weights"
             )

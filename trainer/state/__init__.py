@@ -1,1 +1,1 @@
-"""State of a run that a checkpoint stores; saving and restoring of this state."""
+"""State of a run that a checkpoint stores, and its saving and restoring."""

@@ -13,7 +13,8 @@ def after_validation(
 ) -> EarlyStoppingState:
     """Return the state after a validation at `step`."""
     score = scores[config.metric]
-    if state.metric not in (None, config.metric):  # the metric changed between two starts
+    # The recipe's metric has changed since the last validation.
+    if state.metric not in (None, config.metric):
         state = EarlyStoppingState(metric=config.metric)
     if score.is_better_than(state.best):
         return EarlyStoppingState(metric=config.metric, best=score.value, best_step=step)

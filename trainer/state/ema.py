@@ -7,8 +7,8 @@ exponential form forgets the early iterates. After each applied step:
 
 Each rank averages the fp32 master weights that it owns. So the average takes as little memory as
 one of Adam's moments, and can be resharded to another number of ranks like a moment. Validation and
-translation use it in place of the weights. Frozen weights equal their average, and are not stored
-twice.
+translation use the average in place of the weights. The average of a frozen weight always equals
+the weight, so it is not stored.
 """
 
 import contextlib
@@ -26,9 +26,9 @@ from trainer.zero.fragments import owned_fragments
 
 
 class Ema:
-    """Part of the average that this rank owns, on the weights' device.
+    """Moving average of the weights that this rank owns, on the weights' device.
 
-    It starts as a copy of the weights.
+    The average starts as a copy of the weights.
     """
 
     def __init__(self, engine: TrainingEngine, decay: float) -> None:

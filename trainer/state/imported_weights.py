@@ -1,7 +1,8 @@
 """Imported weights, which were trained elsewhere, as the checkpoint of step 0 of a run.
 
-The checkpoint holds no moments, and the run has trained on nothing. Such a run can be used like any
-other, and other runs can start from it (`trainer.init_from`), but its training cannot resume.
+The checkpoint holds no moments, and the run has not trained on any data. The run can be used like
+any other, and other runs can start from its weights (`trainer.init_from`), but its own training
+cannot resume.
 """
 
 from pathlib import Path

@@ -40,16 +40,18 @@ def folder_weights(folder: Path, engine: TrainingEngine) -> FragmentReader:
     ours = engine.module
     if type(ours) not in READERS:
         raise RunMismatchError(
-            f"trainer.init_from: {folder} has a network of Hugging Face's, from which only encoder–"
-            f"decoders, masked models and sentence encoders can start, not a "
-            f"{type(ours).__name__}: name a run of such a network"
+            f"trainer.init_from is {folder}, a Hugging Face model. Only encoder–decoders, masked "
+            "models and sentence encoders can start from such a model, but the recipe's network "
+            f"is a {type(ours).__name__}: name a run of such a network"
         )
     theirs = READERS[type(ours)](*read_model(folder))
     _require_same_network(folder, _facts(ours), _facts(theirs))
     weights = {n: p.detach().float().flatten() for n, p in theirs.named_parameters()}
     for name, weight in weights.items():
         if not weight.isfinite().all():
-            raise ModelError(f"{folder} has NaN or an infinite weight in {name}: download it again")
+            raise ModelError(
+                f"{folder} has a weight in {name} that is NaN or infinite: download the model again"
+            )
 
     def read(kind: str, parameter: str, start: int, stop: int) -> torch.Tensor:
         return weights[parameter][start:stop] if kind == MASTER else torch.zeros(stop - start)
@@ -80,7 +82,7 @@ def _require_same_network(folder: Path, ours: dict[str, Any], theirs: dict[str, 
     ]
     if differences:
         raise RunMismatchError(
-            f"trainer.init_from: the network in {folder} is not that of the recipe: "
-            f"{'; '.join(differences)}. Give the recipe its values: for translation `transloom "
-            "init --init-from` writes them"
+            f"trainer.init_from: the network in {folder} differs from that of the recipe: "
+            f"{'; '.join(differences)}. Change the recipe to the values in {folder}. For "
+            "translation, `transloom init --init-from` writes such a recipe"
         )

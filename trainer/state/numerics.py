@@ -1,9 +1,9 @@
 """Numerics fingerprint: everything that can change a run's rounding under the same recipe.
 
-Each checkpoint stores the fingerprint. If it has not changed, a resumed run repeats the curve bit
-for bit. If it has changed, the data is still the same, and the curve is the same up to rounding.
-With `engine.numerics: exact`, the curve stays the same bit for bit even if the number of ranks or
-the ZeRO stage changes.
+Each checkpoint stores the fingerprint. If the fingerprint has not changed since the checkpoint, a
+resumed run repeats the curve bit for bit. Otherwise the data is still the same, and the curve is
+the same up to rounding. With `engine.numerics: exact`, the curve stays the same bit for bit even if
+the number of ranks or the ZeRO stage changes.
 """
 
 import platform
@@ -20,11 +20,12 @@ from trainer.rank.placement import Placement
 from trainer.record.metrics_lines import EVERY_BIT
 
 EXACT_SUMS = 2  # version of the sums in trainer/exact; another version rounds differently
-_COVERED = {"ranks", "zero_stage"}  # with exact sums, a change of these entries changes no bit
+# With exact sums, these entries may differ without changing any bit.
+_COVERED = {"ranks", "zero_stage"}
 
 
 def fingerprint(engine: EngineConfig, placement: Placement) -> dict[str, Any]:
-    """Return the fingerprint of a rank's computations; ranks on equal hardware have equal ones."""
+    """Return the fingerprint of a rank's computations; equal hardware has equal fingerprints."""
     cuda = placement.device == "cuda"
     entries = {
         "ranks": placement.world_size,
@@ -58,8 +59,8 @@ def slow_precision(engine: EngineConfig, placement: Placement) -> str | None:
     if engine.precision == "fp32" or not emulated:
         return None
     return (
-        f"engine.precision is {engine.precision}, which is slow on this CPU: it has no AVX-512. "
-        "fp32 is several times as fast, but makes another curve"
+        f"engine.precision is {engine.precision}, which is slow on this CPU, because the CPU has "
+        "no AVX-512. fp32 is several times as fast, but gives another curve"
     )
 
 
@@ -79,21 +80,22 @@ def differences(before: dict[str, Any], now: dict[str, Any]) -> dict[str, list[A
 def promise(before: dict[str, Any], now: dict[str, Any]) -> str:
     """Describe how exactly a run continues its curve if its fingerprint changes.
 
-    The data is the same in any case. If losses and weights are not the same to the last bit, the
-    text names the entries that cause it.
+    The data is the same in any case. If losses and weights may differ in some bits, the text names
+    the entries of the fingerprint that cause this.
     """
     changed, uncovered = differences(before, now), _uncovered(before, now)
     if not changed:
         return EVERY_BIT
     if not uncovered:
-        return f"{EVERY_BIT} although {_and(changed)}: numerics are exact"
+        return f"{EVERY_BIT} although {_and(changed)}, because numerics are exact"
     remedy = (
         ""
         if _exact(before, now) or uncovered.keys() - _COVERED
-        else "; engine.numerics=exact avoids that"
+        else "; engine.numerics=exact avoids this"
     )
     return (
-        f"same data, but losses and weights up to rounding only because {_and(uncovered)}{remedy}"
+        "same data, but losses and weights are the same only up to rounding, because "
+        f"{_and(uncovered)}{remedy}"
     )
 
 
@@ -103,7 +105,7 @@ def keeps_every_bit(before: dict[str, Any], now: dict[str, Any]) -> bool:
 
 
 def _uncovered(before: dict[str, Any], now: dict[str, Any]) -> dict[str, list[Any]]:
-    """Return the differences that exact sums do not cover, so that they may change bits."""
+    """Return the changed entries that may change bits, because exact sums do not cover them."""
     exact = _exact(before, now)
     changed = differences(before, now)
     return {name: values for name, values in changed.items() if not (exact and name in _COVERED)}

@@ -18,7 +18,7 @@ class Progress:
     cursor: Cursor = field(default_factory=Cursor)
     data_digest: str = START
     target_tokens_seen: int = 0
-    scores: Scores = field(default_factory=dict)  # of the validation at exactly this step
+    scores: Scores = field(default_factory=dict)  # scores of this step's validation, if any
     validation_due: bool = False  # a stop request postponed this step's validation
     early_stopping: EarlyStoppingState = field(default_factory=EarlyStoppingState)
     skipped_steps: int = 0

@@ -1,4 +1,4 @@
-"""Initial state of a rank: from a checkpoint of the run or, at step 0, from its parent if any."""
+"""Initial state of a rank: from a checkpoint of its run, from a parent, or from random weights."""
 
 import torch
 
@@ -23,8 +23,8 @@ from trainer.zero.fragment import MASTER
 def begin(engine: TrainingEngine, context: RankContext) -> TrainingState:
     """Return the state of step 0: zero moments, and the weights of the parent if there is one.
 
-    Without a parent, the weights are the engine's. If only some weights come from the parent, a
-    notice lists the others.
+    Without a parent, the engine keeps its initial weights. If the parent provides only some of the
+    weights, a notice lists the others.
 
     Raises:
         CheckpointError, RunMismatchError: the parent has neither the recipe's network nor its
@@ -45,7 +45,7 @@ def begin(engine: TrainingEngine, context: RankContext) -> TrainingState:
 
 
 def restore(engine: TrainingEngine, job: RankJob, checkpoint: SavedState) -> TrainingState:
-    """Return the state in a checkpoint, whatever number of ranks and ZeRO stage wrote it.
+    """Return the state in a checkpoint, which may come from other numbers of ranks or ZeRO stages.
 
     Raises:
         CheckpointError: its parameters are not those of the recipe's model.
@@ -82,7 +82,7 @@ def record_resumption(
     context: RankContext,
     checkpoint: SavedState | None,
 ) -> None:
-    """Record the step at which the run continues, and changes since the checkpoint, as events."""
+    """Record, as events, the step at which the run continues and changes since the checkpoint."""
     step, goodput = recorder.last_step, recorder.goodput
     if checkpoint is None:
         if goodput.restarts:

@@ -34,7 +34,7 @@ class NoSaver:
         return 0.0
 
     def finish(self) -> None:
-        """Return at once, because nothing is being written."""
+        """Return immediately, because nothing is being written."""
 
 
 class Saver:
@@ -92,7 +92,7 @@ class Saver:
         return self._memory.save(self._header()) if self._memory else 0.0
 
     def finish(self) -> None:
-        """Wait until the rank's part of the last checkpoint is written, or could not be written."""
+        """Wait until the rank's part of the last checkpoint is written or has failed."""
         self._writer.finish()
 
     def close(self) -> None:

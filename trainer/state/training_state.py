@@ -9,7 +9,7 @@ from trainer.zero.engine import TrainingEngine
 
 @dataclass(frozen=True)
 class TrainingState:
-    """Progress, engine (weights and moments), and the moving average if the run keeps one."""
+    """Progress, engine with weights and moments, and the moving average if the run keeps one."""
 
     progress: Progress
     engine: TrainingEngine

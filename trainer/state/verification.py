@@ -33,7 +33,7 @@ class SharedVerification:
         damaged = sum_over_ranks(torch.tensor([float(bool(problem))]), self._placement)
         if damaged.item():
             raise DamagedCheckpointError(
-                problem or f"{self._checkpoint.label} is damaged, another rank found"
+                problem or f"Another rank found that {self._checkpoint.label} is damaged"
             )
 
     def close(self) -> None:

@@ -4,7 +4,7 @@
     another network   the complete encoder, `encoder.*`; the rest keeps its initial values
 
 So a network with another head can start from the encoder of a masked model. An encoder that matches
-only in part is refused, because the copied weights would compute something else in it.
+only partly is refused, because the copied weights would have another meaning in it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ from trainer.checkpoints.format import Checkpoint
 from trainer.checkpoints.reader import require_same_shapes
 from trainer.errors import CheckpointError
 
-ENCODER = "encoder."  # prefix of the parameters' names
+ENCODER = "encoder."  # prefix of the names of an encoder's parameters
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,9 @@ class WeightTransfer:
         if not self.fresh and not self.left:
             return None
         return (
-            f"{counted(len(self.taken), 'parameter')} of the encoder, "
-            f"{counted(self.weights, 'weight')}, taken from the other run; "
-            f"newly initialized: {join_items(self.fresh)}; left out: {join_items(self.left)}"
+            f"the encoder is taken from the other run: {counted(len(self.taken), 'parameter')} "
+            f"with {counted(self.weights, 'weight')}. "
+            f"Newly initialized: {join_items(self.fresh)}; not taken: {join_items(self.left)}"
         )
 
 
@@ -71,8 +71,8 @@ def plan_weight_transfer(
     if not taken or not any(name.startswith(ENCODER) for name in theirs):
         raise CheckpointError(
             f"trainer.init_from: model.network is {other} in {checkpoint.path} and {network} in "
-            "the recipe, and they have no encoder in common. Name a run of the same network, or "
-            "one whose network has an encoder"
+            "the recipe. Weights can be copied to another kind of network only if both networks "
+            f"have an encoder. Name a run with model.network {network}"
         )
     require_same_shapes(checkpoint, shapes, within=ENCODER)
     return WeightTransfer(

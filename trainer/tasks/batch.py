@@ -1,7 +1,7 @@
 """Conversion of a micro-batch of flat arrays to the padded tensors that a network reads.
 
-The slot digest is computed here, from the tensors that go to forward. A digest of the plan would be
-equal even if a rank trained on wrong arrays.
+The slot digest is computed here, from the tensors that the network receives. A digest of the plan
+would not reveal that a rank trained on wrong arrays.
 """
 
 import hashlib
@@ -37,7 +37,7 @@ class DeviceBatch:
     flops: Flops | None = None
 
     def twice(self) -> Self:
-        """Return the batch with all rows repeated after the others, for `model.losses.r_drop`."""
+        """Return the batch followed by a copy of all its rows, for `model.losses.r_drop`."""
         return replace(self, inputs=tuple(torch.cat([rows, rows]) for rows in self.inputs))
 
 
@@ -62,7 +62,7 @@ class PairBatch(DeviceBatch):
 
 
 def to_device(micro_batch: MicroBatch, vocabulary: Vocabulary, device: torch.device) -> PairBatch:
-    """Pad, shift and move a micro-batch of pairs to a device."""
+    """Pad a micro-batch of pairs, create the shifted decoder input, and move all to a device."""
     source = _padded(micro_batch.fields[SOURCE], vocabulary.pad_id)
     target_output = _padded(micro_batch.fields[TARGET], vocabulary.pad_id)
     target_input = np.empty_like(target_output)

@@ -50,12 +50,15 @@ class CausalLanguageModel(TrainingTask):
     """Task of documents, for a network with the `forward` of DecoderOnly."""
 
     def collate(self, micro_batch: MicroBatch, device: torch.device) -> DeviceBatch:
-        """Return input tokens, target tokens and part numbers, int64 [rows, longest row]."""
+        """Return a batch of input tokens, target tokens and part numbers.
+
+        The tensors are int64 [rows, longest row].
+        """
         assert micro_batch.rows is not None
         assert micro_batch.starts is not None
         field = micro_batch.fields[TEXT]
-        # The ids of a part begin with the token before the part. So the first id is not a target,
-        # and the last id is not an input.
+        # The stored ids of a part begin with the token that precedes the part. So the first id is
+        # not a target, and the last id is not an input.
         sizes = field.lengths.astype(np.int64) - 1
         firsts = np.cumsum(field.lengths, dtype=np.int64) - field.lengths
         of_inputs = ranges(firsts, sizes)
@@ -124,7 +127,7 @@ class PerplexityScoring(Scoring):
         )
 
     def samples(self, network: nn.Module) -> list[ShownExample]:
-        """Return the first held-out documents, each continued greedily from its beginning."""
+        """Return the first held-out documents, with greedy continuations of their beginnings."""
         assert isinstance(network, DecoderOnly)
         tokenizer = self._task.tokenizers[TEXT]
         texts = self._heldout.texts[TEXT][:SAMPLES]

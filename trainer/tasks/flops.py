@@ -1,7 +1,7 @@
 """Floating-point operations of micro-batches, from their sizes and the kind of network.
 
-    recipe ──network_flops──▶ operations for each unit of a batch's sizes (model.flops)
-    micro-batch ──pair_sizes, …──▶ these sizes, without padding and as computed
+    recipe ──network_flops──▶ operations per unit of each of the sizes (model.flops)
+    micro-batch ──pair_sizes, …──▶ the sizes, once without padding and once as computed
 
 A network's entry in `trainer.task_kinds.NETWORKS` names the function that counts its operations:
 one of this file, or one of an extension.
@@ -37,24 +37,24 @@ from trainer.task_kinds import NETWORKS
 from trainer.tasks.frozen import frozen_names
 from trainer.tasks.network import parameter_names
 
-Tokenizers = Mapping[str, Tokenizer]  # by field
+Tokenizers = Mapping[str, Tokenizer]  # tokenizers by field
 # Function that counts the operations of a recipe's network.
 Count = Callable[[TrainingRecipe, Tokenizers, Training], NetworkFlops]
 
 
 class PaddedSizes(NamedTuple):
-    """Sizes of a micro-batch without padding, and with the padding that the network computes."""
+    """Sizes of a micro-batch without padding (`real`), and with the padding that is computed."""
 
     real: BatchSizes
     computed: BatchSizes
 
 
 def network_flops(recipe: TrainingRecipe, tokenizers: Tokenizers) -> NetworkFlops | None:
-    """Return the operations of a recipe's network, or None if no function counts them.
+    """Return the operations of a recipe's network, or None if they are not counted.
 
     Raises:
         EngineError: a pattern of `trainer.frozen` matches nothing, or all parameters are frozen.
-        ExtensionError: the function cannot be imported.
+        ExtensionError: the counting function cannot be imported.
     """
     place = NETWORKS[recipe.model.network].flops
     if place is None:
@@ -154,7 +154,7 @@ def row_sizes(
 
 
 def embedding_sizes(micro_batch: MicroBatch, attention: AttentionBackend | None) -> PaddedSizes:
-    """Return the sizes of sentence pairs, which are embedded one sentence per row and compared."""
+    """Return the sizes of pairs: one sentence per row, and a cosine per source and target."""
     lengths = np.concatenate([micro_batch.fields[name].lengths for name in (SOURCE, TARGET)])
     cosines = len(micro_batch.pair_ids) ** 2
     real, computed = row_sizes(lengths, np.arange(len(lengths)), 0, attention)

@@ -27,15 +27,15 @@ def frozen_names(parameters: Collection[str], patterns: Iterable[str]) -> tuple[
         found = {name for name in parameters if fnmatchcase(name, pattern)}
         if not found:
             raise EngineError(
-                f"trainer.frozen has {pattern!r}, which matches none of "
-                f"{counted(len(parameters), 'parameter')}; the most similar are "
-                f"{', '.join(_nearest(pattern, parameters))}. Correct or remove it"
+                f"trainer.frozen has the pattern {pattern!r}, which matches none of "
+                f"{counted(len(parameters), 'parameter')}. The most similar names are "
+                f"{', '.join(_nearest(pattern, parameters))}. Correct or remove the pattern"
             )
         matched |= found
     if matched and len(matched) == len(parameters):
         raise EngineError(
             f"trainer.frozen is {', '.join(patterns)}, which freezes all of "
-            f"{counted(len(parameters), 'parameter')}: leave some to be trained"
+            f"{counted(len(parameters), 'parameter')}: freeze fewer, so that some are trained"
         )
     return tuple(name for name in parameters if name in matched)
 

@@ -37,8 +37,8 @@ def macro_f1(expected: np.ndarray, predicted: np.ndarray, labels: int) -> float:
 def span_f1(expected: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> float:
     """Return F1 of all spans of all sentences together, in percent (Tjong Kim Sang et al. 2003).
 
-    This is the score of CoNLL. A predicted span is correct if both its borders and its kind are
-    expected. F1 is 0 if no span is expected or predicted.
+    This is the score of CoNLL. A predicted span is correct if an expected span has the same borders
+    and the same kind. F1 is 0 if no span is expected or predicted.
     """
     right = there = found = 0
     for mine, theirs in zip(expected, predicted, strict=True):
@@ -52,7 +52,7 @@ def span_f1(expected: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]
 def spans(tags: Sequence[str]) -> Iterator[LabelSpan]:
     """Yield the spans of a sentence's tags, as CoNLL's script counts them.
 
-    A span begins at B-X, and at an I-X that does not continue a span of the kind X.
+    A span begins at every B-X, and at an I-X that does not continue a span of the kind X.
     """
     start, kind = 0, ""
     for place, tag in enumerate([*tags, "O"]):

@@ -40,8 +40,8 @@ def build_label_model(recipe: TrainingRecipe, tokenizers: Mapping[str, Tokenizer
     """
     if not isinstance(recipe.data, LabelsDataConfig):
         raise RunMismatchError(
-            f"model.network is {recipe.model.network}, which predicts labels, and {recipe.task} "
-            "has none: leave model.network out"
+            f"model.network is {recipe.model.network}, which predicts labels, but the task "
+            f"{recipe.task} has no labels: remove model.network"
         )
     assert isinstance(recipe.model, EncoderOnlyConfig)
     assert isinstance(recipe.batching, PackedBatchingConfig)
@@ -58,7 +58,7 @@ class Labelling(MaskedLanguageModelling):
     """Task of texts with labels, for a network with the `forward` of LabelModel.
 
     The network receives a label in the form of a masked token: a position in the batch, and the
-    target at this position.
+    expected label at this position as the target.
     """
 
     @property
@@ -108,10 +108,10 @@ class TokenClassification(Labelling):
 
 
 class LabelScoring(Scoring):
-    """Label scores of a held-out set, which has at least one label.
+    """Label scores of a held-out set with at least one label.
 
-    The table has a row for each label, in the order of the texts. A row has the label's negative
-    log-likelihood, in nats, and the number of the most probable label.
+    The table has a row for each label, in the order of the texts. A row has the negative
+    log-likelihood of the expected label, in nats, and the number of the most probable label.
     """
 
     columns = 2
@@ -124,7 +124,8 @@ class LabelScoring(Scoring):
         self.batches = data.heldout_micro_batches(heldout, task.tokenizers, settings)
         predicted = data.heldout_fields(heldout, task.tokenizers, settings)[LABELS_FIELD]
         is_labelled = predicted.ids != IGNORE_INDEX
-        self._before = np.concatenate(([0], np.cumsum(is_labelled)))  # labels before each token
+        # The number of labels before each token.
+        self._before = np.concatenate(([0], np.cumsum(is_labelled)))
         self._firsts = np.cumsum(predicted.lengths, dtype=np.int64) - predicted.lengths
         self._expected = predicted.ids[is_labelled]
         self.rows = len(self._expected)

@@ -55,7 +55,7 @@ class MaskedLanguageModelling(TrainingTask):
     role = "document"
 
     def collate(self, micro_batch: MicroBatch, device: torch.device) -> DeviceBatch:
-        """Return tokens, segments, positions, parts, then places and targets.
+        """Return a batch of tokens, segments, positions and parts, then places and targets.
 
         The first four are int64 [rows, longest row]. Places are the indices in the flattened rows
         at which a label is expected, and targets are these labels. Both are int64 [labels].
@@ -100,7 +100,7 @@ class MaskedLanguageModelling(TrainingTask):
         return MaskedScoring(self, heldout)
 
     def example_texts(self, micro_batch: MicroBatch) -> dict[str, list[str]]:
-        """Return each text as the network reads it, and the pieces that it must predict."""
+        """Return each text as the network reads it, and the masked pieces that it must predict."""
         labels = micro_batch.fields[LABELS_FIELD].rows()
         pieces = [[[token] for token in row if token != IGNORE_INDEX] for row in labels]
         return {
@@ -154,7 +154,7 @@ class MaskedScoring(Scoring):
 
     @torch.no_grad()
     def samples(self, network: nn.Module) -> list[ShownExample]:
-        """Return the first held-out texts: masked, original, and as filled by the network."""
+        """Return the first held-out texts, each as masked, as the original, and as filled in."""
         assert isinstance(network, MaskedLanguageModel)
         batch = self.batches[0]
         seen, labels = batch.fields[TEXT], batch.fields[LABELS_FIELD]

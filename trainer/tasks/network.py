@@ -18,9 +18,10 @@ class Network(Protocol):
     """Module that an engine can train; every network here is also an nn.Module.
 
     `forward` takes the tensors of a batch and a loss. It returns sums over the batch as a named
-    tuple of scalars, of which the first is minimised. Every parameter must be used within
+    tuple of scalars. The engine minimises the first sum. Every parameter must be used within
     `forward`, because ZeRO-3 gathers weights only there. The rows of one micro-batch may influence
-    each other, but different micro-batches may not: their distribution over ranks must not matter.
+    each other, but different micro-batches may not, because the result must not depend on their
+    distribution over ranks.
 
     Attributes:
         width: the width of the model, which the paper's learning rate depends on.
@@ -49,10 +50,11 @@ def parameter_shapes(
 
 
 def parameter_names(recipe: TrainingRecipe, tokenizers: Mapping[str, Tokenizer]) -> list[str]:
-    """Return the names of the parameters of a network, which may be an extension's."""
+    """Return the names of the parameters of a built-in network or an extension's network."""
     if not recipe.extensions:
         return list(parameter_shapes(recipe, tokenizers))
-    network = build_network(recipe, tokenizers)  # may not support torch's meta device
+    # An extension's network may not support torch's meta device.
+    network = build_network(recipe, tokenizers)
     return [name for name, _ in network.named_parameters()]
 
 
@@ -75,18 +77,18 @@ def build_network(recipe: TrainingRecipe, tokenizers: Mapping[str, Tokenizer]) -
 
 
 def _require_attributes(network: nn.Module, place: str) -> None:
-    """Check that a network has the members of `Network` besides `forward`.
+    """Check that a network has the members of `Network` other than `forward`.
 
     Raises:
-        ModelError: an attribute is missing or of another type.
+        ModelError: a member is missing or has the wrong type.
     """
     what = f"The network {type(network).__name__}, which {place} builds,"
     width = getattr(network, "width", None)
     if type(width) is not int or width < 1:
         raise ModelError(
-            f"{what} has the width {width!r}, and engines need a positive int there: the size of "
-            "its hidden states, by which the paper's schedule scales the learning rate. Set "
-            "self.width in its __init__."
+            f"{what} has the width {width!r}, expected a positive int: the size of its hidden "
+            "states, by which the paper's schedule scales the learning rate. Set self.width in "
+            "its __init__."
         )
     if not callable(getattr(network, "checkpoint_activations", None)):
         raise ModelError(
@@ -104,8 +106,8 @@ def sum_names(sums: object, network: nn.Module) -> tuple[str, ...]:
     names = getattr(sums, "_fields", None)
     if names is None:
         raise ModelError(
-            f"forward of {type(network).__name__} returned a {type(sums).__name__}, and engines "
-            "need a named tuple of sums, of which the first is minimised. Return what the loss "
-            "returns, such as model.loss.LossSums."
+            f"forward of {type(network).__name__} returned a {type(sums).__name__}, expected a "
+            "named tuple of sums, whose first sum the engine minimises. Return the result of the "
+            "loss, such as model.losses.loss.LossSums."
         )
     return cast(tuple[str, ...], names)

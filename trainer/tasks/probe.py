@@ -19,10 +19,10 @@ from foundation.wording import counted
 from trainer.config import LONGEST_PROBE
 
 MAX_PIECES = 32  # maximum for a sentence and for its translation, EOS included
-MAX_PREDICTIONS = 3  # per decoding step
+MAX_PREDICTIONS = 3  # maximum per decoding step
 MAX_LAYERS = 12  # maximum per stack; the last layers are kept
-MAX_WEIGHTS = 48_000  # maximum of all maps of a probe; if they have more, heads are averaged
-FULL = 255  # byte value of an attention weight of 1
+MAX_WEIGHTS = 48_000  # maximum of all maps of a probe together; for larger maps, heads are averaged
+FULL = 255  # byte value that represents an attention weight of 1
 
 _PLACE = r"^(encoder\.layers\.\d{1,4}\.self|decoder\.layers\.\d{1,4}\.(self|cross))_attention$"
 _Piece = Annotated[str, Field(max_length=1_000)]
@@ -41,9 +41,9 @@ class AttentionMap(FileModel):
     """Attention weights of one layer for one sentence.
 
     Attributes:
-        place: the attention's name, such as decoder.layers.1.cross_attention.
+        place: the name of the attention module, such as decoder.layers.1.cross_attention.
         shape: heads, rows (queries), and columns (keys).
-        mean_of_heads: the number of heads that were averaged; 1 if each head has a map.
+        mean_of_heads: the number of heads that were averaged; 1 if the heads were not averaged.
         weights: one byte per weight, 255 for a weight of 1, as base64.
     """
 
@@ -74,7 +74,10 @@ class AttentionMap(FileModel):
         except binascii.Error as error:
             raise ValueError(f"weights are not base64: {error}") from error
         if found != math.prod(self.shape):
-            raise ValueError(f"{found:,} bytes of weights for the shape {self.shape}")
+            raise ValueError(
+                f"weights have {found:,} bytes, expected {math.prod(self.shape):,} for the shape "
+                f"{self.shape}"
+            )
         return self
 
 
@@ -114,12 +117,15 @@ class Probe(FileModel):
                 f"{counted(len(self.target), 'step')}"
             )
         if not any(one.place.endswith("cross_attention") for one in self.attention):
-            raise ValueError("no map of a cross-attention")
+            raise ValueError("attention has no map of a cross-attention")
         for one in self.attention:
             stack = {"source": len(self.source), "target": len(self.target)}
             rows, columns = sides_of(one.place)
             if one.shape[1:] != (stack[rows], stack[columns]):
-                raise ValueError(f"{one.place} has the shape {one.shape} for {stack} pieces")
+                raise ValueError(
+                    f"{one.place} has the shape {one.shape}, which does not match the numbers of "
+                    f"pieces {stack}"
+                )
         return self
 
 

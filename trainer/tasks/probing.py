@@ -86,7 +86,7 @@ def pieces_read(tokenizer: Tokenizer, sentence: str, ids: Sequence[int]) -> list
     Args:
         tokenizer: the tokenizer of the sentence.
         sentence: the sentence.
-        ids: the ids of the tag, if any, then of the sentence, then of EOS.
+        ids: the ids of the tag if there is one, then of the sentence, then of EOS.
     """
     shown = [tokenizer.piece(number) for number in ids]
     read = tokenizer.pieces(sentence)
@@ -98,12 +98,12 @@ def pieces_read(tokenizer: Tokenizer, sentence: str, ids: Sequence[int]) -> list
 
 
 def _limit(source_pieces: int) -> int:
-    """Return the maximum pieces of a translation; an untrained network seldom predicts EOS."""
+    """Return the maximum length in pieces, because an untrained network seldom predicts EOS."""
     return min(MAX_PIECES, 2 * source_pieces + 4)
 
 
 def _best(network: Transformer, traced: Trace) -> tuple[list[list[int]], list[list[float]]]:
-    """Return ids and probabilities of the best pieces of each step, without padding and BOS."""
+    """Return ids and probabilities of the best pieces of each step, except padding and BOS."""
     probabilities_tv = traced.probabilities_btv[0].clone()
     vocabulary = network.vocabulary
     probabilities_tv[:, sorted({vocabulary.pad_id, vocabulary.bos_id})] = 0
@@ -114,10 +114,10 @@ def _best(network: Transformer, traced: Trace) -> tuple[list[list[int]], list[li
 def _maps(
     config: ModelConfig, traced: Trace, source_pieces: int, limit: int
 ) -> Iterator[AttentionMap]:
-    """Yield the maps of the last layers; average the heads if all maps could be too large.
+    """Yield the maps of the last layers; average the heads if all maps together could be too large.
 
-    The decision depends on the limit of the translation, not on its length. So it is the same at
-    all steps of a training.
+    The decision depends on the maximum length of the translation, not on its actual length. So it
+    is the same at all steps of a run.
     """
     encoder, decoder = traced.encoder.layers, traced.decoder.layers
     of_a_head = min(len(encoder), MAX_LAYERS) * source_pieces**2

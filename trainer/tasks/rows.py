@@ -1,4 +1,4 @@
-"""Conversion of flat arrays to padded rows, each with packed parts or with one sentence."""
+"""Conversion of flat arrays to padded rows, which hold packed parts or one sentence each."""
 
 import numpy as np
 
@@ -32,7 +32,7 @@ def part_numbers_in_rows(rows: np.ndarray) -> Int64Array:
 
 
 def positions_per_part(numbers: Int64Array, segments: Int64Array) -> Int64Array:
-    """Return each token's position, counted from 0 in each segment of each part.
+    """Return each token's position, which starts at 0 in each segment of each part.
 
     Args:
         numbers: [tokens], the number of the part of each token.
@@ -50,8 +50,8 @@ def sentence_rows(
 ) -> list[np.ndarray]:
     """Return the encoder's inputs for sentences, one sentence per row, int64 [sentences, longest].
 
-    The four arrays are tokens, segments, positions and part numbers. Part numbers are 0, and -1 at
-    padding.
+    The four arrays are tokens, segments, positions and part numbers. The part number is 0 at tokens
+    and -1 at padding.
 
     Args:
         sentences: the flat ids of the sentences.
@@ -76,12 +76,12 @@ def sentence_rows(
 def padded_rows(
     values: np.ndarray, places: Int64Array, shape: tuple[int, int], padding: int
 ) -> np.ndarray:
-    """Return rows of `shape` with the values at their places and padding elsewhere, int64.
+    """Return int64 rows of `shape`, with the values at their places and padding elsewhere.
 
     Args:
         values: [tokens], the values of all rows.
         places: [tokens], the index of each value in the flattened rows.
-        shape: the number of rows, and the length of the longest.
+        shape: the number of rows, and the length of the longest row.
         padding: the value of all other positions.
     """
     padded = np.full(shape[0] * shape[1], padding, dtype=np.int64)

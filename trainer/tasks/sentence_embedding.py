@@ -44,7 +44,10 @@ class SentenceEmbedding(TrainingTask):
     """Task of sentence pairs, for a network with the `forward` of SentenceEncoder."""
 
     def collate(self, micro_batch: MicroBatch, device: torch.device) -> DeviceBatch:
-        """Return tokens, segments, positions, parts, int64 [2 · pairs, longest], sources first."""
+        """Return a batch of tokens, segments, positions and parts, with all sources first.
+
+        The tensors are int64 [2 · pairs, longest].
+        """
         sentences = concatenate([micro_batch.fields[name] for name in (SOURCE, TARGET)])
         rows = sentence_rows(sentences, self._tokenizer.pad_id)
         positions = rows[0].size
@@ -72,8 +75,9 @@ class SentenceEmbedding(TrainingTask):
 class EmbeddingScoring(Scoring):
     """Loss, and the share of sentences whose translation is the nearest sentence.
 
-    Both are means over both directions of a pair. A sentence is compared only with the sentences of
-    its group. The groups are the same for every run, and each has a row of the table.
+    Loss and share are means over both directions of a pair. A sentence is compared only with the
+    sentences of its group. The groups are the same for every run, and each group has a row of the
+    table.
     """
 
     columns = 2

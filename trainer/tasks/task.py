@@ -71,15 +71,15 @@ class ValidationResult:
 class Scoring(ABC):
     """Scoring of one held-out set, whose results the ranks collect in a table.
 
-    Each row of the table is written by exactly one rank, and is 0 on all others. The sum of the
-    ranks' tables is therefore exact.
+    Exactly one rank writes each row of the table, and the row is 0 on all other ranks. The sum of
+    the ranks' tables is therefore exact.
 
     Attributes:
         batches: the whole set, the same for any number of ranks.
         rows: the number of rows of the table.
         columns: the number of columns of the table.
         scores_parts: whether `score` also accepts a part of a batch, so that the memory preflight
-            can try smaller batches before the widest.
+            can try parts before the whole batch.
     """
 
     scores_parts: ClassVar[bool] = False
@@ -91,9 +91,9 @@ class Scoring(ABC):
     def score(
         self, network: nn.Module, micro_batch: MicroBatch, number: int, device: torch.device
     ) -> Iterator[tuple[int, np.ndarray]]:
-        """Yield the index of each table row that a batch fills, and the row's leading values.
+        """Yield the index of each table row that a batch fills, and the first values of the row.
 
-        Values after these stay 0.
+        The other values of the row stay 0.
 
         Args:
             network: the network in evaluation mode.
@@ -107,7 +107,7 @@ class Scoring(ABC):
         """Compute the scores from the complete table, which is the sum of the ranks' tables."""
 
     def samples(self, network: nn.Module) -> list[ShownExample]:
-        """Return examples for display, which affect no score; called on one rank only."""
+        """Return examples for display, which do not affect any score; called on one rank only."""
         return []
 
 
@@ -156,7 +156,7 @@ class TrainingTask(ABC):
         return replace(batch, flops=self.flops(micro_batch))
 
     def sizes(self, micro_batch: MicroBatch) -> PaddedSizes | None:
-        """Return the sizes from which operations are counted; None (the default) for no count."""
+        """Return the sizes from which operations are counted; None (default) disables counting."""
         return None
 
     def flops(self, micro_batch: MicroBatch) -> Flops | None:
@@ -178,7 +178,7 @@ class TrainingTask(ABC):
 
     @abstractmethod
     def targets(self, micro_batch: MicroBatch) -> np.ndarray:
-        """Return the number of targets of each part, [parts], in the order of forward's losses."""
+        """Return the number of targets of each part, [parts], in the order of the losses."""
 
     @abstractmethod
     def scoring(self, heldout: HeldOut) -> Scoring:
@@ -187,7 +187,7 @@ class TrainingTask(ABC):
     def probe(self, network: nn.Module, sentence: str) -> Probe:
         """Return the network's output for a probe sentence.
 
-        Only a task whose `TaskKind.probes` is true implements this method.
+        A task must implement this method only if its `TaskKind.probes` is true.
 
         Raises:
             ModelError: the network returns NaN.
@@ -218,8 +218,8 @@ class TrainingTask(ABC):
     def example_texts(self, micro_batch: MicroBatch) -> dict[str, list[str]]:
         """Return named lists of texts for step inspection, with one text per part of a micro-batch.
 
-        The default has one list for each field, named by the field's role, with the texts that the
-        tokenizer decodes.
+        The default is one list per field, whose name is the field's role. The tokenizer decodes its
+        texts.
         """
         return {
             field.role: self.tokenizers[field.name].decode(micro_batch.fields[field.name].rows())
@@ -249,14 +249,14 @@ def training_task(
     made = cast(type[TrainingTask], imported(recipe.kind.training))
     if missing := getattr(made, "__abstractmethods__", None):
         raise ExtensionError(
-            f"{recipe.kind.training} lacks {join_items(sorted(missing))}, which every task must "
-            "define (see trainer.tasks.task). Define them there."
+            f"The class {recipe.kind.training} lacks {join_items(sorted(missing))}, which every "
+            "task must define (see trainer.tasks.task). Define these methods in the class."
         )
     return made(recipe, manifest, tokenizers)
 
 
 def loss_scores(loss: float) -> dict[str, float | None]:
-    """Return a loss in nats per token and its perplexity; None for values that are not finite."""
+    """Return a loss in nats per token and its perplexity, each as None if it is not finite."""
     finite = math.isfinite(loss)
     perplexity = math.exp(min(loss, 700.0)) if finite else None
     return {"loss": loss if finite else None, "perplexity": perplexity}

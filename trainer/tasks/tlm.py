@@ -1,7 +1,8 @@
 """Torch side of translation language modelling: masked language modelling of pairs.
 
-In addition, the same masked tokens are scored while the network reads only their side of the pair,
-like a masked language model. So one validation shows how much the other language contributes.
+A validation scores the masked tokens of a pair twice: with both sides as input, and with only the
+side of the token, as in masked language modelling. The difference shows how much the other language
+contributes.
 """
 
 import math

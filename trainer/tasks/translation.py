@@ -42,7 +42,8 @@ def vocabulary_of(
 
     Args:
         tokenizers: the tokenizers by field.
-        model: the model's settings, which determine the first token of a target; BOS if None.
+        model: the model's settings, which determine the first token of a target. If None, targets
+            start with BOS.
     """
     target = tokenizers[TARGET]
     starts_with_padding = isinstance(model, ModelConfig) and model.decoder_start == "pad"
@@ -71,7 +72,7 @@ class TranslationTask(TrainingTask):
         return TranslationScoring(self, heldout)
 
     def probe(self, network: nn.Module, sentence: str) -> Probe:
-        """Probe the network with a sentence, after the validation set's tag if it has one."""
+        """Probe the network with a sentence; prepend the tag of the validation set, if any."""
         assert isinstance(network, Transformer)
         assert isinstance(self.recipe.data, PairDataConfig)
         tag = self.recipe.data.validation.tag
@@ -106,7 +107,7 @@ class TranslationScoring(Scoring):
     ) -> Iterator[tuple[int, np.ndarray]]:
         assert isinstance(network, Transformer)
         batch = self._task.collate(micro_batch, device)
-        # The loss of a batch is one number, in the row of its first pair.
+        # Store the loss of the whole batch in the row of its first pair.
         nll = float(network(*batch.inputs, CrossEntropy()).nll)
         hypotheses = greedy_search(network, batch.source, self._decoding)
         for pair, hypothesis in zip(micro_batch.pair_ids.tolist(), hypotheses, strict=True):

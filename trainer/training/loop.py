@@ -7,7 +7,7 @@ step, a line in the metrics file. At some steps: a validation and a checkpoint. 
 
 Decisions that change the control flow (on a non-finite loss, a stop request, or early stopping) use
 only values that are equal on all ranks, such as the result of the exchange. So all ranks decide
-alike. Whether a slot is finite is known before the gradients are applied.
+alike. Every rank knows which slots are finite before it applies the gradients.
 """
 
 import math
@@ -47,7 +47,7 @@ class StepObserver(Protocol):
     """Observer of a rank's steps, such as a profiler, which changes no bit of the computation."""
 
     def step(self, step: int) -> AbstractContextManager[None]:
-        """Return a context manager that observes the step within it, including data loading."""
+        """Return a context manager that observes the step in its body, including data loading."""
 
 
 class Trainer:
@@ -73,13 +73,14 @@ class Trainer:
         Args:
             context: the recipe, the placement and the supervision of the rank.
             state: the state to continue from, which training changes in place.
-            task: the task, which makes the batches.
+            task: the task, which creates the batches.
             steps: opens this rank's stream of data at a cursor.
             validator: scores the validation set.
             saver: writes checkpoints.
             recorder: records lines.
             observer: observes steps without changing them.
-            resources: closes the engine, the metrics file and a checkpoint in flight at the end.
+            resources: closes the engine and the metrics file at the end, and waits for a checkpoint
+                in flight.
             prober: saves the network's outputs for probe sentences.
             peak_flops_per_second: the peak of this rank's device; None if it is unknown.
         """
@@ -304,10 +305,10 @@ class Trainer:
         )
 
     def _probe(self) -> None:
-        """Save the network's outputs for the probe sentences, if the step has a frame.
+        """Save the network's outputs for the probe sentences, if this step has a time-lapse frame.
 
-        The weights are those that a validation uses. Meanwhile all ranks report the phase
-        `validation`.
+        The outputs are computed with the weights that a validation uses. Until they are saved, all
+        ranks report the phase `validation`.
         """
         step = self.progress.step
         if self._prober.is_due(step):

@@ -54,8 +54,8 @@ class Prober:
         Args:
             task: the task, which computes the outputs.
             sentences: the probe sentences.
-            folder: the run's time-lapse, or None on ranks other than 0.
-            notice: receives a message if outputs could not be saved.
+            folder: the time-lapse folder of the run; None on all ranks except 0.
+            notice: receives a message if outputs cannot be saved.
         """
         self._task = task
         self._sentences = sentences
@@ -66,11 +66,11 @@ class Prober:
         return bool(self._sentences) and is_probed(step)
 
     def take(self, network: nn.Module, step: int) -> None:
-        """Save the outputs. If they cannot be saved, report it and continue the training."""
+        """Save the outputs; if that fails, send a notice and let the training continue."""
         if self._folder is None:
             return
         try:
             probes = tuple(self._task.probe(network, sentence) for sentence in self._sentences)
             write_frame(self._folder, TimeLapseFrame(step=step, probes=probes))
         except (ModelError, OSError) as error:
-            self._notice(f"the time-lapse has no frame of step {step}: {error}")
+            self._notice(f"the time-lapse frame of step {step} cannot be saved: {error}")

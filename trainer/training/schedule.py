@@ -51,7 +51,8 @@ def learning_rate(schedule: ScheduleConfig, step: int, width: int) -> float:
 def paper(step: int, width: int, warmup_steps: int, scale: float) -> float:
     """Return the rate of Vaswani et al. 2017, §5.3, eq. 3, times `scale`.
 
-    width^-0.5 · min(step^-0.5, step · warmup_steps^-1.5): linear warm-up, then inverse square root.
+    The rate of the paper is width^-0.5 · min(step^-0.5, step · warmup_steps^-1.5). It is a linear
+    warm-up, followed by a decay with the inverse square root of the step.
     """
     return float(scale * width**-0.5 * min(step**-0.5, step * warmup_steps**-1.5))
 
@@ -72,7 +73,8 @@ def linear(first: float, last: float, step: int, steps: int) -> float:
 def cosine(first: float, last: float, step: int, steps: int) -> float:
     """Interpolate along half a cosine (Loshchilov & Hutter 2017, eq. 5, without restarts).
 
-    last + (first - last) · (1 + cos(π · step / steps)) / 2, with the arguments of `linear`.
+    The result is last + (first - last) · (1 + cos(π · step / steps)) / 2. The arguments have the
+    same meaning as in `linear`.
     """
     return last + (first - last) * (1 + math.cos(math.pi * min(step, steps) / steps)) / 2
 
@@ -82,7 +84,8 @@ def _registered_rate(schedule: Schedule, step: int, width: int) -> float:
     if not (math.isfinite(rate) and rate >= 0):
         raise ScheduleError(
             f"The schedule {type(schedule).__name__} returns the rate {rate} for step {step}, "
-            f"expected a finite rate of at least 0: correct it, or its options, {schedule!r}"
+            f"expected a finite rate of at least 0: correct the schedule, or its options "
+            f"{schedule!r}"
         )
     return float(rate)
 

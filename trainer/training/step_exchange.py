@@ -1,12 +1,12 @@
-"""Exchange of a step's results between the ranks, in one sum of a table.
+"""Exchange of a step's results between the ranks: one table, summed over the ranks.
 
 Each slot has a row of the table. A rank fills the rows of its slots and leaves the others zero, so
 the sum is exact. Afterwards each rank has the exact values of all slots, and combines them in slot
-order. All consequences (the loss, the data digest, slots that are not finite, a stop) are therefore
-the same on all ranks and for any number of ranks. They are known before the gradients are applied.
+order. All results (the loss, the data digest, the non-finite slots, a stop request) are therefore
+the same on all ranks and for any number of ranks. The ranks have them before they apply gradients.
 
-A NaN would spread to the values that it is added to. So a slot that is not finite writes a flag,
-and zeros instead of its losses.
+A NaN would spread to all sums that include it. So the row of a non-finite slot has a flag, and
+zeros instead of losses.
 
 This file also computes the fields of the metrics file that need only these sums: the rates of a
 step, and the line of a skipped step.
@@ -31,7 +31,8 @@ from trainer.zero.engine import PassResult
 
 _PADDING, _POSITIONS, _BAD, _MODEL_FLOPS, _HARDWARE_FLOPS, _DIGEST = range(6)
 _DIGEST_WORDS = 8  # 32 bytes as eight 32-bit words, each exact in a double
-_SUMS = _DIGEST + _DIGEST_WORDS  # first of the passes' sums; the gradients' maxima follow
+# First column of the passes' sums. The columns of the gradients' maxima follow the sums.
+_SUMS = _DIGEST + _DIGEST_WORDS
 
 
 @dataclass(frozen=True)
@@ -42,10 +43,10 @@ class StepReport:
     bad_slots: list[int]  # slots whose loss or gradients are not finite
     padding_fraction: float
     slot_digests: list[bytes]
-    data_stall_seconds: float  # mean over the ranks
+    data_stall_seconds: float  # whether any rank was asked to stop
     stop_requested: bool  # whether any rank was asked to stop
-    flops: Flops | None = None  # of all slots; None if they are not counted
-    peak_flops_per_second: float | None = None  # sum over the ranks; None if one is unknown
+    flops: Flops | None = None  # operations of all slots; None if they are not counted
+    peak_flops_per_second: float | None = None  # sum over the ranks; None if one peak is unknown
     # [slots, parameters]: `PassResult.amax` of each slot. None if a slot is not finite, or if
     # numerics are not exact.
     amax: np.ndarray | None = None
@@ -76,7 +77,7 @@ def exchange(
     """
     assert results, "a rank without slots"
     amax = [result.amax for result in results if result.amax is not None]
-    maxima = _SUMS + len(results[0].sums)  # the first column after the sums
+    maxima = _SUMS + len(results[0].sums)  # first column of the gradients' maxima
     table = np.zeros((micro_batches_per_step + 1, maxima + (len(amax[0]) if amax else 0)))
     losses = torch.stack([result.sums for result in results])
     finite = torch.stack([result.finite for result in results])[:, None]
@@ -96,7 +97,7 @@ def exchange(
     table[-1, :4] = data_stall_seconds, stop_requested, known, peak_flops_per_second or 0.0
     table = sum_over_ranks(torch.from_numpy(table), placement).numpy()
     rows, flags = table[:-1], table[-1]
-    totals = np.add.accumulate(rows[:, :maxima], axis=0)[-1]  # in slot order, unlike np.sum
+    totals = np.add.accumulate(rows[:, :maxima], axis=0)[-1]  # sum in slot order, unlike np.sum
     flops = Flops(int(totals[_MODEL_FLOPS]), int(totals[_HARDWARE_FLOPS]))
     return StepReport(
         sums=totals[_SUMS:maxima].tolist(),
@@ -112,7 +113,7 @@ def exchange(
 
 
 class Throughput(TypedDict, total=False):
-    """Rates in `trainer.record.metrics_lines.TrainLine`; empty if operations are not counted."""
+    """Operations and rates of a `TrainLine`; empty if operations are not counted."""
 
     model_flops: int
     hardware_flops: int
@@ -122,12 +123,15 @@ class Throughput(TypedDict, total=False):
 
 
 def throughput(report: StepReport, seconds: float, ranks: int) -> Throughput:
-    """Return a step's floating-point operations and their rates, if operations are counted.
+    """Return a step's floating-point operations and their rates.
 
     Args:
         report: the report of the step.
         seconds: the duration of the step.
         ranks: the number of ranks.
+
+    Returns:
+        Fields of a `TrainLine`; empty if operations are not counted.
     """
     if report.flops is None:
         return {}
@@ -163,15 +167,16 @@ def skipped_line(
 
 
 def too_many_skipped(line: SkippedLine) -> str:
-    """Return the error message of a run that ends with this line; the same on all ranks."""
+    """Return the error message of a run that ends after this skipped step; equal on all ranks."""
     if line.slots:
-        where = f"slots {line.slots} of ranks {line.ranks}, data from {line.cursor}"
+        where = f"in slots {line.slots} of ranks {line.ranks}"
     else:
-        where = f"the sum of all slots, data from {line.cursor}"
+        where = "in the sum of all slots"
     return (
         f"{counted(line.in_a_row, 'step')} in a row, up to step {line.step}, had a loss or "
-        f"gradient that is not finite (the last one in {where}); none of them was applied. "
-        "A new run from the newest checkpoint (trainer.init_from) with a lower learning rate or "
-        "trainer.gradient_clipping may get further; trainer.stop_after_skipped_steps is "
-        f"{line.in_a_row}"
+        "gradient that is not finite, and were not applied. In the last step, the non-finite value "
+        f"was {where}, with data from {line.cursor}. The run ends, because "
+        f"trainer.stop_after_skipped_steps is {line.in_a_row}. Start a new run from the newest "
+        "checkpoint (trainer.init_from) with a lower learning rate or with "
+        "trainer.gradient_clipping"
     )

@@ -20,8 +20,8 @@ class StepProfiler:
     """Profiler of the requested steps of one rank, if any.
 
     The trace also has the work between these steps, such as a validation. If the rank stops before
-    the last of them, the trace has the steps until then. If the rank is killed, no trace is
-    written. An existing trace is kept, and the new one is named `rank-0.2.json.gz`.
+    the last requested step, the trace ends where the rank stopped. If the rank is killed, no trace
+    is written. An existing trace is kept, and the new one is named `rank-0.2.json.gz`.
     """
 
     def __init__(

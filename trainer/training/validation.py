@@ -1,8 +1,8 @@
 """Validation: the scores of a held-out set, computed by all ranks together.
 
 The batches are planned from lengths alone, so they are the same for any number of ranks; rank r of
-R takes every R-th batch. The results form a table, of which each row is written by one rank. One
-sum over the ranks collects the table.
+R takes every R-th batch. The results form a table. One rank writes each row, and a sum over the
+ranks collects all rows.
 """
 
 import math
@@ -39,7 +39,7 @@ class Validator:
         Args:
             scoring: the batches of the held-out set and how to score them.
             placement: this rank and the number of ranks.
-            more_scores: names of registered scores to compute from the outputs for the examples.
+            more_scores: the names of registered scores to compute from the generated texts.
         """
         self._scoring = scoring
         self._more_scores = more_scores
@@ -50,17 +50,19 @@ class Validator:
     def run(
         self, model: nn.Module, stop_requested: Callable[[], bool] = lambda: False
     ) -> ValidationResult | None:
-        """Validate a model; a collective, which every rank calls and which returns the scores.
+        """Score a model on the held-out set; a collective that every rank must call.
 
         Args:
             model: the model in evaluation mode.
             stop_requested: returns whether this rank was asked to stop.
 
         Returns:
-            The result, or None on all ranks if any rank was asked to stop before it had finished.
+            The result, equal on all ranks except for samples, which only rank 0 adds. None on all
+            ranks if any rank was asked to stop before the end.
         """
         scoring = self._scoring
-        table = np.zeros((scoring.rows + 1, scoring.columns))  # last row: 1 if interrupted
+        # The last row is 1 if a rank was interrupted.
+        table = np.zeros((scoring.rows + 1, scoring.columns))
         device = self._placement.torch_device
         for number in self._mine:
             if stop_requested():

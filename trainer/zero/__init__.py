@@ -1,1 +1,1 @@
-"""Adapter of DeepSpeed ZeRO: the only package that depends on DeepSpeed."""
+"""Adapter of DeepSpeed ZeRO; no other package imports DeepSpeed."""

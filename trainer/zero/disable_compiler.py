@@ -4,13 +4,13 @@ See docs/decisions/0032. Importing the compiler takes two seconds of each start,
 torch's import time. Three places of torch 2.13 and DeepSpeed 0.19.8 import it although ranks do not
 need it there:
 
-  1. torch excludes some functions from compilation and imports the compiler for that, unless they
-     have been marked before (`torch._compile._disable_dynamo`);
+  1. torch excludes some functions from compilation, and imports the compiler to do so unless the
+     functions are already marked as excluded (`torch._compile._disable_dynamo`);
   2. the `step` of torch's optimizers inserts a graph break for the compiler
      (`_use_grad_for_differentiable`);
   3. DeepSpeed checks whether an optimizer is Muon, parts of which are compiled on import.
 
-Stage 3 and activation checkpointing still import the compiler, in too many places to prevent.
+ZeRO stage 3 and activation checkpointing still import the compiler, in too many places to prevent.
 """
 
 import contextlib

@@ -48,7 +48,7 @@ logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
 # and a rank that is killed while compiling leaves a lock that blocks every later rank.
 deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
-SMALL_GRADIENT = 2**14  # number of elements; see _on_gradient
+SMALL_GRADIENT = 2**14  # maximum number of elements of a small gradient, see _on_gradient
 
 
 class PassResult(NamedTuple):
@@ -122,8 +122,8 @@ class TrainingEngine:
             _require_exact_division(engine, placement.world_size)
             self.grids = GradientGrids(list(trained), micro_batches_per_step)
         self._zero_gradients = False
-        # Tensors that show whether a pass is finite, by parameter: a small gradient itself, or the
-        # sum of a large one. With `numerics: exact`, the gradient's largest magnitude instead.
+        # By parameter, the tensors that show whether a pass is finite: a small gradient, or the sum
+        # of a large gradient. With `numerics: exact`, they are the gradients' largest magnitudes.
         self._watched: dict[int, torch.Tensor] = {}
         self._indices = {parameter: index for index, parameter in enumerate(trained.values())}
         for parameter in self._indices:
@@ -152,11 +152,14 @@ class TrainingEngine:
             )
         effective = self._engine.gradient_clipping()
         if effective != clipping:
-            raise EngineError(f"DeepSpeed clips gradients at {effective}, expected {clipping}")
+            raise EngineError(
+                f"DeepSpeed clips gradients at norm {effective}, expected {clipping}: use the "
+                "version of DeepSpeed in pyproject.toml"
+            )
         self.stage: Stage = stage_of(self.zero_stage, self._engine, self.optimizer, self.placement)
         self.stage.add_gradients(self._round if self.grids else None)
-        # Losses or gradients are multiplied by this, to undo DeepSpeed's division by the number of
-        # ranks.
+        # Losses or gradients are multiplied by this number to undo DeepSpeed's division by the
+        # number of ranks.
         self._divided_by = self.placement.world_size if self.stage.averages else 1
 
     @property
@@ -181,21 +184,22 @@ class TrainingEngine:
         is_accumulation_boundary: bool,
         is_dummy: bool,
     ) -> PassResult:
-        """Run one micro-batch forward and backward; add its gradients to the step's.
+        """Run forward and backward on a micro-batch, and add its gradients to those of the step.
 
         Args:
             batch: the micro-batch.
             units_global: the denominator of the loss for the whole step, such as its target tokens.
             is_accumulation_boundary: whether this is the rank's last micro-batch of the step.
-            is_dummy: whether the pass only gives this rank as many passes as the others. Its
-                gradients are then set to zero, and count as finite.
+            is_dummy: whether the pass only makes the number of passes equal on all ranks. Its
+                gradients are then set to zero, and the pass counts as finite.
         """
         self._engine.set_gradient_accumulation_boundary(is_accumulation_boundary)
         self._zero_gradients = is_dummy
         self._watched.clear()
         named_sums = self._engine(*batch.inputs, self.loss)
         self.sum_names = sum_names(named_sums, self.module)
-        factor = 1 if self.grids else self._divided_by  # with grids, _on_gradient multiplies
+        # With grids, _on_gradient multiplies the gradients instead.
+        factor = 1 if self.grids else self._divided_by
         loss = named_sums[0] * (factor / units_global)
         self._engine.backward(loss, scale_wrt_gas=False)
         if is_accumulation_boundary:
@@ -229,8 +233,8 @@ class TrainingEngine:
     def step(self, learning_rate: float, amax: np.ndarray | None = None) -> float:
         """Apply the step's gradients, and return their global norm before clipping.
 
-        The norm is the same on all ranks. If it is not finite, the step is not applied and its
-        gradients are discarded, on all ranks alike.
+        All ranks return the same norm. If the norm is not finite, all ranks discard the gradients,
+        and the step is not applied.
 
         Args:
             learning_rate: the learning rate of this step.
@@ -260,7 +264,7 @@ class TrainingEngine:
         self.stage.discard_gradients()
 
     def parameter_group_settings(self) -> list[dict[str, Any]]:
-        """Return learning rate, betas and so on of each parameter group, as JSON values."""
+        """Return the settings of each parameter group, such as `lr` and `betas`, as JSON values."""
         return [
             {key: value for key, value in group.items() if key != "params"}
             for group in self.optimizer.param_groups
@@ -271,8 +275,8 @@ class TrainingEngine:
         """Yield the current weights as a model in eval mode whose forward needs no other rank.
 
         Under ZeRO-3 every forward of the module is a collective. Ranks that decode outputs of
-        different lengths would call it different numbers of times, and block. So the weights are
-        gathered once into a plain replica.
+        different lengths would make different numbers of forward calls, and block. So the weights
+        are gathered once into a plain replica.
         """
         parameters = list(self.module.parameters())
         if (gathered := self.stage.gathered(parameters)) is not None:
@@ -349,11 +353,13 @@ class TrainingEngine:
     def _on_gradient(self, parameter: nn.Parameter, gradient: torch.Tensor) -> torch.Tensor | None:
         """Process a parameter's gradient as soon as a backward pass has computed it.
 
-        A dummy's gradients are set to zero rather than multiplied by zero: NaN × 0 is NaN.
+        The gradients of a dummy are set to zero rather than multiplied by zero, because NaN × 0 is
+        NaN.
 
-        To determine whether a pass is finite, a small gradient is kept whole, because a separate
-        operation would cost more. For a large gradient, the sum is kept. Torch sums bf16 in fp32,
-        and bf16 has the same range for the sum. Exact numerics need the largest magnitude instead.
+        To determine later whether a pass is finite, the method stores a small gradient whole,
+        because an extra operation would cost more, and the sum of a large gradient. Torch sums bf16
+        in fp32, and the bf16 result has the same range. With exact numerics, the method stores the
+        largest magnitude.
         """
         if self._zero_gradients:
             return torch.zeros_like(gradient)
@@ -378,7 +384,7 @@ def _require_exact_division(engine: EngineConfig, ranks: int) -> None:
     """Require that stage 3's division by the number of ranks can be undone without rounding."""
     if engine.precision == "bf16" and engine.zero_stage == 3 and ranks & (ranks - 1):
         raise EngineError(
-            f"engine.numerics exact with precision bf16 and zero_stage 3 on {ranks} ranks: "
-            "DeepSpeed averages there, which is exact for bf16 gradients only on 1, 2, 4, 8, … "
-            "ranks. Use such a number of ranks, or zero_stage 1 or 2"
+            f"The run has {ranks} ranks, with engine.numerics exact, precision bf16 and zero_stage "
+            "3. In stage 3 DeepSpeed averages gradients, which is exact in bf16 only on 1, 2, 4, "
+            "8, … ranks. Use such a number of ranks, or zero_stage 1 or 2"
         )

@@ -1,7 +1,7 @@
 """Fragment of the training state: consecutive elements of one flattened parameter's state.
 
-A kind of state is the fp32 master weights (`master`), one of the optimizer's moments (`exp_avg`,
-…), or the weights' moving average (`ema`), which `trainer.state.ema` keeps.
+There are these kinds of state: the fp32 master weights (`master`), each moment of the optimizer
+(`exp_avg`, …), and the moving average of the weights (`ema`), which `trainer.state.ema` keeps.
 """
 
 from collections.abc import Callable

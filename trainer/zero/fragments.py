@@ -1,8 +1,8 @@
 """Training state as named fragments (fragment.py), independent of the ZeRO stage.
 
-Exactly one rank owns each element of the state. To save, a rank writes the fragments that it owns.
-To load, it fills all fragments that it holds. The saved fragments may come from another number of
-ranks or another ZeRO stage.
+Exactly one rank owns each element of the state, but several ranks may hold a copy. To save, a rank
+writes the fragments that it owns. To load, a rank fills all fragments that it holds. The saved
+fragments may come from another number of ranks or another ZeRO stage.
 
 `trainer.zero.stages` locates the state in DeepSpeed's buffers. A frozen parameter has only master
 weights, which `trainer.zero.frozen` keeps.
@@ -69,7 +69,7 @@ def load_state(
         engine: the engine of this rank.
         read: reads the fragments of a checkpoint.
         optimizer_step: the number of updates before the checkpoint.
-        fresh: parameters that keep their initial weights, and whose moments are zero.
+        fresh: the parameters that keep their initial weights and get zero moments.
     """
     create_moments(engine, optimizer_step)
     engine.frozen.load(engine.module, engine.parameter_shapes, engine.stage, read, fresh)
@@ -81,8 +81,8 @@ def load_state(
 
 @torch.no_grad()
 def create_moments(engine: TrainingEngine, optimizer_step: int) -> None:
-    """Allocate zero moments like the optimizer's first step, so that they can be loaded."""
-    assert not {MASTER, EMA} & set(engine.moments), engine.moments  # reserved names
+    """Allocate zero moments, as the optimizer's first step would, so that they can be loaded."""
+    assert not {MASTER, EMA} & set(engine.moments), engine.moments  # these names are reserved
     state = engine.stage.torch_optimizer.state
     for tensor in engine.stage.optimized_tensors():
         state[tensor] = {
@@ -108,7 +108,7 @@ def _require_known_state(engine: TrainingEngine) -> None:
         found = engine.stage.torch_optimizer.state[tensor].keys()
         if found and found != named:
             raise EngineError(
-                f"The optimizer's state has {', '.join(sorted(found))}, its kind names "
-                f"{', '.join(sorted(named))}: no checkpoint would hold all that a resumed run "
-                "needs. Correct the moments of the OptimizerKind"
+                f"The optimizer's state has {', '.join(sorted(found))}, but its OptimizerKind "
+                f"names {', '.join(sorted(named))}, so a checkpoint would not hold the whole "
+                "state. Correct `moments` of the OptimizerKind"
             )

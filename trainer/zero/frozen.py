@@ -3,8 +3,8 @@
     network ──freeze──▶ parameters without gradients, which no optimizer holds
     fp32 weights ──each rank's share, on the host──▶ checkpoints, averages
 
-The weights that forward reads may be rounded to bf16. Checkpoints must have the exact initial
-weights of a run. So each rank also stores a share of each frozen parameter in fp32.
+The weights that forward reads may be rounded to bf16, but checkpoints need the exact initial
+weights. So each rank also stores a share of each frozen parameter in fp32.
 """
 
 from collections.abc import Container, Iterator, Mapping, Sequence

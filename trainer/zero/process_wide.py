@@ -1,4 +1,4 @@
-"""Process-wide changes for an engine, undone when it is destroyed or cannot be created."""
+"""Process-wide changes for an engine; undone when the engine is destroyed or cannot be created."""
 
 import contextlib
 import os
@@ -17,9 +17,9 @@ def changed_for_an_engine(*, exact: bool) -> Iterator[None]:
     """Apply all changes of this file within the context.
 
     Args:
-        exact: compute the same bits in every ZeRO stage. This needs deterministic kernels. It also
-            needs the linear function of stage 3 in all stages, because it rounds differently from
-            torch's.
+        exact: whether to compute the same bits in every ZeRO stage. This needs deterministic
+            kernels. All stages also have to use DeepSpeed's linear function of stage 3, because it
+            rounds differently from torch's.
     """
     kernels = _deterministic_kernels() if exact else contextlib.nullcontext()
     with disable_compiler_imports(), _process_groups_released(), _torch_linear_kept(), kernels:
@@ -32,7 +32,7 @@ def changed_for_an_engine(*, exact: bool) -> Iterator[None]:
 def _torch_linear_kept() -> Iterator[None]:
     """Restore torch's linear function at the end of the context.
 
-    Stage 3 replaces it by a function that releases gathered weights between passes.
+    ZeRO stage 3 replaces torch's function by one that releases gathered weights between passes.
     """
     before = F.linear
     try:
@@ -49,8 +49,8 @@ def _process_groups_released() -> Iterator[None]:
     finally:
         groups = deepspeed.utils.groups
         if groups._WORLD_GROUP is not None:
-            # Destroy DeepSpeed's copy of the world group. Its threads wake a hundred times a second
-            # for as long as torch keeps it.
+            # Destroy DeepSpeed's copy of the world group. As long as torch keeps the copy, its
+            # threads wake a hundred times a second.
             deepspeed.comm.destroy_process_group(groups._WORLD_GROUP)
         groups._release_process_group_references(group=None)
         deepspeed.comm.comm.cdb = None
@@ -69,7 +69,8 @@ def _deterministic_kernels() -> Iterator[None]:
     torch.backends.cudnn.benchmark = False  # a benchmark selects kernels by timing
     # Unlike `use_deterministic_algorithms`, this does not import the compiler.
     torch.set_deterministic_debug_mode("error")
-    # Filling guards against reads of uninitialized memory, and costs a pass over each new tensor.
+    # Filling new tensors guards against reads of uninitialized memory, but costs a pass over each
+    # tensor.
     _fill_uninitialized_memory(False)
     try:
         yield

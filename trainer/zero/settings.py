@@ -10,7 +10,7 @@ from trainer.errors import EngineError
 from trainer.exact.optimizer import ExactOptimizer
 from trainer.registries.optimizers import OPTIMIZERS, OptimizerConfig
 
-LARGEST_BUCKET = 500_000_000  # elements, DeepSpeed's default
+LARGEST_BUCKET = 500_000_000  # number of elements; DeepSpeed's default
 
 
 def deepspeed_config(
@@ -19,13 +19,13 @@ def deepspeed_config(
     """Return DeepSpeed's settings, which replace unsuitable defaults.
 
     By default DeepSpeed clips gradients at 1.0, averages gradients over ranks, accumulates bf16
-    gradients in bf16, compiles its own CPU Adam at start, and reserves 2 GB for gradients.
+    gradients in bf16, compiles a CPU version of Adam at start, and reserves 2 GB for gradients.
 
     Args:
         engine: precision and ZeRO stage.
         gradient_clipping: the largest norm of the gradients.
         slots_per_rank: the number of passes of a rank in a step.
-        bucket_elements: the number of gradient elements that are reduced at once.
+        bucket_elements: the number of gradient elements that one collective reduces.
     """
     bf16 = engine.precision == "bf16"
     config: dict[str, Any] = {
@@ -50,16 +50,17 @@ def deepspeed_config(
 
 
 def bucket_elements(model: nn.Module) -> int:
-    """Return the number of gradient elements reduced at once: all, unless the model is very large.
+    """Return the number of gradient elements of a bucket: all, unless the model is very large.
 
-    DeepSpeed allocates a bucket in each step. On a CPU, the pages of its default bucket of 2 GB are
-    mapped again each time, which takes a sixth of an fp32 step of a base model.
+    One collective reduces a bucket, and DeepSpeed allocates the bucket in each step. On a CPU, the
+    pages of its default bucket of 2 GB are mapped again each time, which takes a sixth of an fp32
+    step of a base model.
     """
     return min(LARGEST_BUCKET, sum(p.numel() for p in model.parameters() if p.requires_grad))
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Return a group of matrices with weight decay, and one of vectors (biases, norms) without.
+    """Return two parameter groups: matrices with weight decay; vectors (biases, norms) without it.
 
     Frozen parameters are in no group. An empty group is left out, because DeepSpeed refuses empty
     groups.
@@ -85,8 +86,8 @@ def build_optimizer(
     optimizer = kind.build(groups, config, exact=exact)
     if exact and not isinstance(optimizer, ExactOptimizer):
         raise EngineError(
-            f"engine.numerics is 'exact', and trainer.optimizer.type {config.type!r} builds "
+            f"engine.numerics is 'exact', but trainer.optimizer.type {config.type!r} builds "
             f"{type(optimizer).__name__}, which is not an ExactOptimizer: set engine.numerics to "
-            "'fast', or let its OptimizerKind build one"
+            "'fast', or let the OptimizerKind build an ExactOptimizer"
         )
     return kind.moments, optimizer

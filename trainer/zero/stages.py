@@ -63,7 +63,7 @@ class Stage(ABC):
 
     @abstractmethod
     def locate(self, parameter: nn.Parameter, kind: str) -> tuple[int, torch.Tensor] | None:
-        """Return start and flat view of this rank's part of a parameter's state, or None.
+        """Return the start and a flat view of this rank's part of a parameter's state.
 
         Args:
             parameter: the parameter.
@@ -76,7 +76,7 @@ class Stage(ABC):
 
     @abstractmethod
     def refresh_compute_weights(self) -> None:
-        """Copy the master weights to the (bf16 or fp32) weights that forward reads."""
+        """Copy the master weights to the weights that forward reads, which are in bf16 or fp32."""
 
     def set_frozen(self, parameter: nn.Parameter, weights: torch.Tensor) -> None:
         """Set the weights of a parameter that is not trained; a collective.
@@ -90,19 +90,20 @@ class Stage(ABC):
     def owned_gradients(self) -> Iterator[torch.Tensor]:
         """Yield flat tensors with this rank's share of the step's summed gradients.
 
-        The shares of all ranks together have each element once, and zeros in ZeRO's padding.
+        Each gradient element is in the share of exactly one rank. ZeRO's padding is zero.
         """
         for parts in self._optimizer.averaged_gradients.values():
             yield from parts
 
     def norm_of_replicated_gradients(self) -> float | None:
-        """Return the norm of all gradients, or None if a ZeRO optimizer computes it."""
+        """Return the norm of all gradients, or None if ZeRO's optimizer computes the norm."""
         return None
 
     def discard_gradients(self) -> None:
         """Discard the gradients, as DeepSpeed does in a step whose gradients overflow."""
-        # This sets parameters' gradients to None and zeroes sums of gradients (FlatSums). In stage
-        # 3 the next backward then overwrites the partitions' gradients instead of adding to them.
+        # This call sets the parameters' gradients to None and zeroes the sums of gradients
+        # (FlatSums). In stage 3 the next backward then overwrites the partitions' gradients instead
+        # of adding to them.
         self._optimizer.zero_grad(set_to_none=True)
         for name in ("averaged_gradients", "all_grad_tensors"):
             if hasattr(self._optimizer, name):
@@ -116,10 +117,10 @@ class Stage(ABC):
         """
 
     def sum_gradients(self) -> None:  # noqa: B027
-        """Sum the results of `add_gradients` over the ranks, if it is used; a collective."""
+        """Sum over the ranks what `add_gradients` has accumulated, if it was used; a collective."""
 
     def gathered(self, parameters: list[nn.Parameter]) -> AbstractContextManager[Any] | None:
-        """Return a context in which this rank holds whole parameters, or None if it always does."""
+        """Return a context in which this rank holds whole parameters, or None if none is needed."""
         return None
 
 
@@ -187,9 +188,9 @@ class Partitioned(Stage):
 class FlatSums(Partitioned):
     """Stage 1 in bf16 (DeepSpeed's BF16_Optimizer); this class sums the gradients in fp32.
 
-    DeepSpeed would keep all bf16 gradients from step to step, which costs their memory, a pass to
-    zero them and a pass to add to the zeros. It would also concatenate the sums into a copy, reduce
-    the copy and copy it back, even on a single rank.
+    DeepSpeed would keep all bf16 gradients from step to step. That costs their memory, one pass to
+    zero them and one pass to add to the zeros. DeepSpeed would also concatenate the sums into a
+    copy, reduce the copy and copy it back, even on a single rank.
     """
 
     rounds_when_adding = True
@@ -217,7 +218,7 @@ class FlatSums(Partitioned):
 class Sharded(Stage):
     """Stage 3: parameters are partitioned too, and gathered when forward reads them.
 
-    In this stage DeepSpeed refuses to sum gradients instead of averaging them.
+    In this stage DeepSpeed can only average gradients, not sum them.
     """
 
     averages = True
@@ -277,7 +278,7 @@ def _add_to_sum(
             gradient = gradient.float()
             round_(parameter, gradient)
         total.add_(gradient)
-    else:  # the sum is zero and need not be read
+    else:  # the sum is zero, and its values need not be read
         total.copy_(gradient)
         if round_ is not None:
             round_(parameter, total)

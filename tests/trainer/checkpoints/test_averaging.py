@@ -109,9 +109,7 @@ def test_a_start_of_the_run_clears_what_is_unfinished(tmp_path, monkeypatch):
         return weight(reader, parameter)
 
     monkeypatch.setattr(CheckpointReader, "weight", late)
-    with pytest.raises(
-        CheckpointError, match=r"trained or pruned meanwhile.*the same command again"
-    ):
+    with pytest.raises(CheckpointError, match=r"began to train or prune.*the same command again"):
         average(tmp_path / "checkpoints", averaged)
     assert set((tmp_path / "checkpoints").iterdir()) == {one.path for one in averaged}
 

@@ -75,7 +75,7 @@ def test_if_one_rank_fails_there_is_no_checkpoint(run, committer):
     assert not committer.give_up(10)  # is no news
     assert not committer.add(write(committer, 10, 1), make_header(10))
     assert list(committer.work.iterdir()) == []
-    with pytest.raises(CheckpointError, match=r"no checkpoint of step 10.*same command again"):
+    with pytest.raises(CheckpointError, match=r"checkpoint, of step 10, .*same command again"):
         committer.finish()
     assert save(committer, 20)
     committer.finish()
@@ -102,7 +102,7 @@ def test_the_last_one_is_tried_again(run, committer, said, monkeypatch):
     out_of_the_way = threading.Timer(0.3, shutil.rmtree, [run / "checkpoints" / "step-00000010"])
     out_of_the_way.start()
     committer.finish()
-    assert "It is the last one: trying again for 60 s" in said[1]
+    assert "It is the run's last checkpoint, so retries continue for 60 s" in said[1]
     assert steps(run) == [10]
     assert committer.newest_step == 10
 
@@ -112,7 +112,7 @@ def test_at_last_it_is_given_up(run, committer, monkeypatch):
     monkeypatch.setattr(final_save, "FINAL_RETRY_SECONDS", 0.2)
     (run / "checkpoints" / "step-00000010" / "in the way").mkdir(parents=True)
     assert not save(committer, 10)
-    with pytest.raises(CheckpointError, match="no checkpoint of step 10"):
+    with pytest.raises(CheckpointError, match="last checkpoint, of step 10, could"):
         committer.finish()
     assert list(committer.work.iterdir()) == []
 
@@ -141,7 +141,7 @@ def test_a_run_that_belongs_to_somebody_else_is_left_alone(run, committer, what)
     file = write(committer, 10, 0)
     committer.add(file, make_header(10))
     (run / "owners" / "00000099.json").write_text("{}")
-    with pytest.raises(LeaseLostError, match="belongs to another process"):
+    with pytest.raises(LeaseLostError, match="is now owned by an unknown process"):
         committer.add(file, make_header(10)) if what == "add" else committer.give_up(10)
     assert steps(run) == []
     (run / "owners" / "00000099.json").unlink()
@@ -149,7 +149,7 @@ def test_a_run_that_belongs_to_somebody_else_is_left_alone(run, committer, what)
 
 def test_the_first_step_counts_as_missing_too(committer):
     committer.give_up(1)
-    with pytest.raises(CheckpointError, match="no checkpoint of step 1,"):
+    with pytest.raises(CheckpointError, match="last checkpoint, of step 1, could"):
         committer.finish()
 
 
@@ -158,7 +158,7 @@ def test_a_failure_before_the_newest_checkpoint_is_no_end(run, committer):
     assert save(committer, 20)
     committer.finish()
     committer.give_up(30)
-    with pytest.raises(CheckpointError, match="no checkpoint of step 30,"):
+    with pytest.raises(CheckpointError, match="last checkpoint, of step 30, could"):
         committer.finish()
     assert steps(run) == [20]
 

@@ -76,15 +76,15 @@ TENSORS: dict[str, tuple[dict[str, Any], str]] = {
         r"exp_avg:w:0 is .*\[0, 24\].*\[24, 48\]",
     ),
     "not all data": ({"master:w:0": tensor(shape=(5,), end=20)}, "have 20 bytes.* file has 24"),
-    "no state at all": ({}, "have 0 bytes, the file has 24"),
+    "no state at all": ({}, "have 0 bytes, but the file has 24"),
     "superfluous": (
         {"master:w:0": tensor(shape=(3,), end=12), "master:x:0": tensor("F32", (3,), 12, 24)},
-        "w at element 3, .*shape|holds master:x:0, and checkpoint.json has no such parameter",
+        "w at element 3, .*shape|holds master:x:0, but checkpoint.json has no such parameter",
     ),
-    "missing": ({"exp_avg:w:0": tensor()}, r"lacks master of w, of the shape \[2, 3\]"),
+    "missing": ({"exp_avg:w:0": tensor()}, r"lacks master of w, which has the shape \[2, 3\]"),
     "a hole": (
         {"master:w:0": tensor(shape=(2,), end=8), "master:w:4": tensor("F32", (4,), 8, 24)},
-        "holds master:w:4, where element 2 of master of w was expected",
+        "holds master:w:4, but element 2 of master of w was expected",
     ),
     "no name": ({"weights": tensor()}, "'weights', expected a name KIND:PARAMETER:START"),
     "a start of 300 digits": ({"master:w:" + "9" * 300: tensor()}, "expected a name KIND"),
@@ -160,11 +160,14 @@ CHANGES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "bytes": (lambda v: v["files"][0].update(bytes=10**25), "files.0.bytes: "),
     "a negative shape": (lambda v: v["parameters"].update(w=[-2, -3]), "parameters.w.0: .*-2"),
     "a huge shape": (lambda v: v["parameters"].update(w=[10**25]), "parameters.w.0: "),
-    "a huge product": (lambda v: v["parameters"].update(w=[10**9] * 4), "w: .* of 1,000,000,000,0"),
+    "a huge product": (
+        lambda v: v["parameters"].update(w=[10**9] * 4),
+        "w: .* has 1,000,000,000,0",
+    ),
     "many dimensions": (lambda v: v["parameters"].update(w=[1] * 99), "parameters.w: .*most 8"),
     "a transposed shape": (
         lambda v: v["parameters"].update(w=[3, 2]),
-        r"parameter w of shape \[3, 2\], the recipe's model has \[2, 3\]",
+        r"parameter w of shape \[3, 2\], but the recipe's model has \[2, 3\]",
     ),
     "a parameter more": (lambda v: v["parameters"].update(x=[1]), "parameter x of shape"),
     "none at all": (lambda v: v.update(parameters={}), "parameter w of shape None"),
@@ -175,7 +178,7 @@ CHANGES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "NaN": (lambda v: v["recipe"].update(x=math.nan), "NaN is not a JSON number"),
     "files": (lambda v: v.update(files=["x"] * 1000), "files.0: "),
     "no files": (lambda v: v.update(files=[]), "names no files"),
-    "a file twice": (lambda v: v["files"].append(v["files"][0]), "where element 6 of"),
+    "a file twice": (lambda v: v["files"].append(v["files"][0]), "but element 6 of"),
 }
 
 

@@ -130,7 +130,7 @@ def test_the_run_of_a_silent_owner_elsewhere_is_taken_when_its_lease_is_over(
     said = []
     with Lease(tmp_path, said.append):
         (text,) = said
-    assert ("another process" if torn else " on far ") in text
+    assert ("an unknown process" if torn else " on far ") in text
 
 
 def test_a_process_that_was_killed_is_succeeded_at_once(tmp_path, monkeypatch, contenders):
@@ -161,7 +161,7 @@ def test_an_owner_that_was_paused_can_neither_commit_nor_prune(tmp_path, contend
             before = names(checkpoints)
             kind, message = former.told("check")
             assert kind == "LeaseLostError"
-            assert f"belongs to process {os.getpid()} on" in message
+            assert f"is now owned by process {os.getpid()} on" in message
             for question in (("commit", 30), ("prune",), ("write", 40)):
                 kind, _ = former.told(*question)
                 assert kind == "FileNotFoundError", question

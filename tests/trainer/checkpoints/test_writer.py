@@ -128,7 +128,7 @@ def test_what_cannot_be_written_is_reported_and_the_next_save_succeeds(work, sta
     assert step == 10
     assert str(obstacle) in reason
     assert (
-        "File exists. Training goes on and the previous checkpoint remains valid; free disk"
+        "File exists. Training goes on, and the previous checkpoint remains valid. Free disk"
         in reason
     )
     assert [header.step for _, header in heard.written] == [20]
@@ -163,8 +163,8 @@ def test_a_final_save_is_tried_again(work, state, pauses, monkeypatch):
         writer.save(make_header(10), final=True)
     assert [header.step for _, header in heard.written] == [10]
     assert pauses == [1.0, 2.0, 4.0]
-    assert "File exists. It is the last one: trying again for 60 s" in heard.notices[0]
-    assert "trying again for 57 s" in heard.notices[2]
+    assert "File exists. It is part of the run's last checkpoint, so retries" in heard.notices[0]
+    assert "retries continue for 57 s" in heard.notices[2]
     assert heard.failed == []
 
 
@@ -199,7 +199,7 @@ def test_too_little_host_memory_is_said_at_the_start(work, state):
     ranks = 10**13
     with pytest.raises(
         CheckpointError,
-        match=r"needs 480000\.00 GB of host memory on the node of rank 0.* GB are free\. Free some",
+        match=r"needs 480000\.00 GB of host memory for all ranks on the node of rank 0.* GB are",
     ):
         require_host_memory(state, Placement(local_world_size=ranks))
 

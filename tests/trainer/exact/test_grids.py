@@ -189,7 +189,7 @@ def test_the_bound_is_above_every_sum(micro_batches, seed):
 
 def test_too_many_micro_batches_are_refused():
     GradientGrids(["weight"], 4096)
-    with pytest.raises(EngineError, match=r"4097.* leave 11 bits.*at most 4096"):
+    with pytest.raises(EngineError, match=r"4097.* only 11 bits remain.*at most 4096"):
         GradientGrids(["weight"], 4097)
 
 

@@ -122,7 +122,7 @@ def test_too_little_memory_names_the_line(pairs, monkeypatch):
     with pytest.raises(MemoryPreflightError) as refused:
         pairs.try_it()
     said = str(refused.value)
-    assert said.startswith("Rank 0 of 1 cannot score the validation set: 1 × (")
+    assert said.startswith("Rank 0 of 1 cannot score the validation set, because 1 × (")
     assert f"tokens at once (lines {LONG_LINE}) need more memory than available" in said
 
 

@@ -49,10 +49,11 @@ def test_a_rank_without_memory_stops_all_and_says_what_would_fit(rank_pools, sha
     most_tokens = [ENOUGH, 36 * 17]
     messages = rank_pools(2).run(preflight_jobs.shortage, shape, WIDE, 2560, most_tokens)
     assert messages[0] == messages[1]
-    what, remedies = messages[0].split(" left for it. To free memory, ")
+    what, remedies = messages[0].split(" left for this rank. To free memory, ")
     assert what.startswith(
-        "Rank 1 of 2 cannot hold forward and backward of a micro-batch of 64 × (40 source + 36 "
-        "target) tokens, which batching.max_tokens_per_micro_batch = 2560 allows; its host had "
+        "Rank 1 of 2 cannot fit forward and backward of a micro-batch of 64 × (40 source + 36 "
+        "target) tokens, which batching.max_tokens_per_micro_batch = 2560 allows, into memory; "
+        "its host had "
     )
     higher = f"raise engine.zero_stage above {shape.zero_stage}"
     more = "use more ranks (cluster.ranks)"
@@ -60,13 +61,13 @@ def test_a_rank_without_memory_stops_all_and_says_what_would_fit(rank_pools, sha
     ways = {0: [higher], 3: [more]}.get(shape.zero_stage, [higher, more])
     assert remedies == (
         f"{' or '.join([*ways, kept])}; this does not change the run; "
-        "batching.max_tokens_per_micro_batch=640 would fit too, but makes another run"
+        "batching.max_tokens_per_micro_batch=640 would fit too, but requires a new run"
     )
 
 
 def test_when_nothing_fits_it_says_so(rank_pools):
     message, _ = rank_pools(2).run(preflight_jobs.shortage, Shape(1), WIDE, 2560, [10, 10])
-    assert message.startswith("Ranks 0, 1 of 2 cannot hold")
+    assert message.startswith("Ranks 0, 1 of 2 cannot fit")
     assert message.endswith("down to one pair were tried)")
 
 
@@ -77,7 +78,8 @@ def test_what_deepspeed_takes_in_a_step_counts(new_pool):
     messages = new_pool.run(preflight_jobs.shortage_of_bucket, Shape(2), SMALL, 20, spare, elements)
     for rank, message in enumerate(messages):
         assert message.startswith(
-            f"Rank {rank} cannot hold 2 × (9 source + 8 target) tokens in a step; its host had"
+            f"Rank {rank} cannot fit 2 × (9 source + 8 target) tokens in a step into memory; its "
+            "host had"
         )
         assert "raise engine.zero_stage above 2 or use more ranks" in message
         assert "can't allocate memory: you tried to allocate 2000000000 bytes" in message
@@ -90,7 +92,7 @@ def test_memory_that_really_runs_out_is_noticed():
         (message,) = pool.run(
             preflight_jobs.shortage_of_addresses, Shape(1), widest, 16 * BUDGET, [160 * MEGABYTE]
         )
-    assert message.startswith("Rank 0 of 1 cannot hold")
+    assert message.startswith("Rank 0 of 1 cannot fit")
 
 
 def test_what_a_failed_try_leaves_in_the_heap_is_not_held_against_the_next(monkeypatch):
@@ -99,14 +101,14 @@ def test_what_a_failed_try_leaves_in_the_heap_is_not_held_against_the_next(monke
     widest = [PairShape(1024, 100, 90)]
     with closing(RankPool(1, "spawn")) as pool:
         (message,) = pool.run(preflight_jobs.shortage_of_host, widest, 4 * BUDGET, 300 * MEGABYTE)
-    assert message.startswith("Rank 0 of 1 cannot hold")
+    assert message.startswith("Rank 0 of 1 cannot fit")
     assert "would fit too" in message
 
 
 def test_a_host_that_would_kill_instead_of_refusing_is_not_tried(rank_pools):
     pool = rank_pools(1)
     (message,) = pool.run(preflight_jobs.shortage_of_host, LARGE, BUDGET, 100 * MEGABYTE)
-    assert message.startswith("Rank 0 of 1 cannot hold")
-    assert "its host had 0.1 GB left for it" in message
+    assert message.startswith("Rank 0 of 1 cannot fit")
+    assert "its host had 0.1 GB left for this rank" in message
     (message,) = pool.run(preflight_jobs.shortage_of_host, LARGE, BUDGET, 100_000 * MEGABYTE)
     assert message == ""

@@ -81,6 +81,6 @@ def test_a_gpu_without_memory_stops_the_run_and_says_what_would_fit(stage):
         f"preflight_jobs.shortage_of_gpu(placement, Shape({stage}), "
         "[PairShape(4096, 100, 100)], 409600, 200_000_000)",
     )
-    assert message.startswith("Rank 0 of 1 cannot hold forward and backward of a micro-batch of")
+    assert message.startswith("Rank 0 of 1 cannot fit forward and backward of a micro-batch of")
     assert "its GPU has" in message
-    assert "would fit too, but makes another run" in message
+    assert "would fit too, but requires a new run" in message

@@ -71,9 +71,9 @@ def test_a_variable_that_is_set_counts(monkeypatch, address):
 def test_an_address_that_no_interface_has_is_told_with_those_that_there_are():
     with pytest.raises(NetworkError) as error:
         network_interface(Placement(**ONE_OF_TWO, node_address="192.0.2.77"))
-    assert "by the address 192.0.2.77" in str(error.value)
-    assert "(eth1 10.0.0.1; eth10 10.0.0.10, 10.0.0.11; lo 127.0.0.1)" in str(error.value)
-    assert "in GLOO_SOCKET_IFNAME, or" in str(error.value)
+    assert "has the address 192.0.2.77," in str(error.value)
+    assert "are eth1 10.0.0.1; eth10 10.0.0.10, 10.0.0.11; lo 127.0.0.1." in str(error.value)
+    assert "Set GLOO_SOCKET_IFNAME to" in str(error.value)
 
 
 def test_the_variable_is_gone_when_the_group_is(monkeypatch):

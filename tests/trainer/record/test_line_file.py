@@ -30,7 +30,7 @@ def test_two_processes_do_not_write_one_file(tmp_path, monkeypatch):
     monkeypatch.setattr(line_file, "LOCK_TIMEOUT_SECONDS", 0.2)
     path = tmp_path / "lines"
     first = LineFile(path)
-    with pytest.raises(TrainerError, match="being trained elsewhere"):
+    with pytest.raises(TrainerError, match="another process is training this run"):
         LineFile(path)
     first.close()
     LineFile(path).close()

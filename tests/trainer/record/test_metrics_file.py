@@ -219,14 +219,14 @@ def test_a_damaged_line_is_named(tmp_path):
         (whole.replace('"kind": "train"', '"kind": "brain"'), "kind"),
     ]:
         path.write_text(f"{whole}\n{damaged}\n")
-        with pytest.raises(TrainerError, match=f"not one of a record.*{problem}"):
+        with pytest.raises(TrainerError, match=f"which is invalid.*{problem}"):
             read_metrics(path)
 
 
 def test_a_line_of_a_later_version_is_refused_as_such(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text(train_line(1).to_json().replace('"version": 2', '"version": 3') + "\n")
-    with pytest.raises(TrainerError, match="version 3, this version reads up to 2"):
+    with pytest.raises(TrainerError, match="version 3, but this version reads up to 2"):
         read_metrics(path)
 
 

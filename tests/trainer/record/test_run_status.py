@@ -223,7 +223,7 @@ def test_early_stopping_finishes_a_run(tmp_path):
     run = with_checkpoint(made_run(tmp_path / "run"), 8, **fields)
     standing = run_status_of(run)
     assert (standing.state, standing.step) == ("finished", 8)
-    assert standing.reason == "stopped early at step 8: no better validation in 3"
+    assert standing.reason == "stopped early at step 8: no better score in 3 validations"
 
 
 def test_the_newest_and_the_best_validation(tmp_path):

@@ -80,7 +80,7 @@ def test_what_is_no_moment_is_a_problem_and_the_others_stay(tmp_path, change, sa
 def test_a_map_that_does_not_fit_its_pieces_is_refused(tmp_path):
     path = write_frame(tmp_path / "lapse", TimeLapseFrame(step=1, probes=(made_probe("a"),)))
     values = json.loads(path.read_text())
-    for shape, said in (([1, 2, 9], "bytes of weights"), ([2, 3, 2], "has the shape")):
+    for shape, said in (([1, 2, 9], "weights have"), ([2, 3, 2], "has the shape")):
         values["probes"][0]["attention"][0]["shape"] = shape
         path.write_text(json.dumps(values))
         assert said in read_time_lapse(tmp_path / "lapse").problems[0]

@@ -125,8 +125,8 @@ def test_a_run_of_another_dataset_is_refused_with_both_identities(opened):
     run.card_path.write_text(card.model_dump_json())
     with pytest.raises(RunMismatchError) as error:
         run.check(recipe, manifest)
-    assert f"manifest {'f' * 16}…" in str(error.value)
-    assert f"has {manifest.identity[:16]}…. Point data.dataset at" in str(error.value)
+    assert f"identity {'f' * 16}…" in str(error.value)
+    assert f"has identity {manifest.identity[:16]}…. Set data.dataset" in str(error.value)
 
 
 def test_imported_weights_are_no_run_to_continue(opened):

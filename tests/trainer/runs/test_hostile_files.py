@@ -48,7 +48,7 @@ def test_an_owner_that_is_no_owner_loses_the_run_when_its_lease_is_over(
     said: list[str] = []
     with Lease(tmp_path, said.append) as lease:
         lease.check()
-    assert all(f"another process, which {file} does not name" in text for text in said)
+    assert all(f"an unknown process (see {file})" in text for text in said)
 
 
 @pytest.mark.parametrize("content", CONTENTS.values(), ids=CONTENTS)
@@ -59,7 +59,7 @@ def test_one_that_lives_is_told_by_its_file(
     file.write_bytes(content)
     times = iter(range(10))
     monkeypatch.setattr(lease_module, "_last_renewed", lambda owner: next(times))
-    with pytest.raises(RunInUseError, match=f"another process, which {file} does not name"):
+    with pytest.raises(RunInUseError, match=rf"an unknown process \(see {file}\)"):
         Lease(tmp_path).__enter__()
 
 

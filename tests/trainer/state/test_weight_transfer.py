@@ -79,8 +79,8 @@ def test_the_encoder_is_the_checkpoints_and_the_head_is_as_it_was_built(
         assert not any(moment.any() for moment in of_kind.values())
     for rank in found:
         assert rank["said"] == [
-            "29 parameters of the encoder, 11,020 weights, taken from the other run; newly "
-            "initialized: classes.weight, classes.bias; left out: output_bias, head.dense.weight, "
+            "the encoder is taken from the other run: 29 parameters with 11,020 weights. Newly "
+            "initialized: classes.weight, classes.bias; not taken: output_bias, head.dense.weight, "
             "head.dense.bias, head.norm.weight, head.norm.bias"
         ]
 
@@ -116,5 +116,5 @@ def test_an_encoder_that_fits_in_part_is_refused(tmp_path, change, message):
 
 def test_networks_without_an_encoder_in_common_are_refused(tmp_path):
     checkpoint = saved(tmp_path, make_masked().head, "heads")
-    with pytest.raises(CheckpointError, match=r"is heads in .* and labelled in the recipe, and"):
+    with pytest.raises(CheckpointError, match=r"is heads in .* and labelled in the recipe\."):
         plan_weight_transfer(checkpoint, "labelled", SHAPES)

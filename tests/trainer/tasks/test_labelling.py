@@ -235,7 +235,7 @@ def test_spans_of_conll_are_scored(tmp_path):
 def test_spans_that_are_not_there_are_no_reason_to_keep_a_checkpoint(tmp_path):
     values = case_values(tmp_path / "dataset")
     values["checkpoints"]["best_by"] = "span_f1"
-    with pytest.raises(ValidationError, match=r"best_by is span_f1, and data\.labels are not O"):
+    with pytest.raises(ValidationError, match=r"best_by is span_f1, but data\.labels do not"):
         Recipe.of(values)
 
 
@@ -243,11 +243,13 @@ def test_spans_that_are_not_there_are_no_reason_to_keep_a_checkpoint(tmp_path):
 def test_a_network_that_tells_something_else_is_refused(tmp_path, values_of):
     if values_of is masked_values:
         recipe = Recipe.of(values_of(tmp_path, network="label_texts")).training()
-        with pytest.raises(RunMismatchError, match="predicts labels, and masked_lm has none"):
+        with pytest.raises(
+            RunMismatchError, match="predicts labels, but the task masked_lm has no"
+        ):
             build_network(recipe, {})
         return
     with pytest.raises(
-        ValidationError, match=r"encoder_only, which predicts pieces, and \w+_class"
+        ValidationError, match=r"encoder_only, which predicts pieces, but \w+_class"
     ):
         Recipe.of(values_of(tmp_path, network="encoder_only"))
 

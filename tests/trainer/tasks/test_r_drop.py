@@ -95,7 +95,7 @@ def test_it_makes_another_run_and_is_refused_where_it_cannot_be(recipe_file):
     assert {name for name in ours if ours[name] != other[name]} == {"trainer.r_drop"}
     for override, message in (
         ("trainer.r_drop=-1", r"trainer\.r_drop.*greater than or equal to 0"),
-        ("model.dropout=0", r"trainer\.r_drop is 5\.0 and model\.dropout is 0, so both"),
+        ("model.dropout=0", r"trainer\.r_drop is 5\.0, but model\.dropout is 0, so both"),
     ):
         with pytest.raises(RecipeError, match=message):
             load_recipe(recipe_file, [override])
@@ -107,5 +107,5 @@ def test_tasks_that_cannot_feed_a_batch_twice_refuse_it(phrasebook_documents, tm
     values["trainer"] |= {"r_drop": R_DROP}
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(values))
-    with pytest.raises(RecipeError, match=r"micro-batches of causal_lm cannot be fed twice, as"):
+    with pytest.raises(RecipeError, match="the task causal_lm does not support R-Drop"):
         load_recipe(path, [])

@@ -55,7 +55,7 @@ def test_a_moment_that_cannot_be_kept_is_told_and_ends_no_run(probed, error):
         raise error
 
     probed.make(probe=fail).take("network", 4)
-    assert probed.said == [f"the time-lapse has no frame of step 4: {error}"]
+    assert probed.said == [f"the time-lapse frame of step 4 cannot be saved: {error}"]
     assert list(probed.folder.iterdir()) == []
 
 

@@ -109,8 +109,8 @@ def test_without_warm_up_the_first_step_is_of_what_follows(kind):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"type": "paper", "peak_learning_rate": 0.1}, "remove it, or set `scale`"),
-        ({"type": "constant"}, "set it, e.g. to 0.0005"),
+        ({"type": "paper", "peak_learning_rate": 0.1}, "remove peak_learning_rate, or set `scale`"),
+        ({"type": "constant"}, "set peak_learning_rate, for example to 0.0005"),
         ({"type": "paper", "warmup_steps": 0}, "at least 1"),
         ({"type": "paper", "initial_learning_rate": 0}, "does not read initial_learning_rate"),
         ({"type": "constant", "peak_learning_rate": 0.1, "scale": 2}, "does not read scale"),
@@ -124,11 +124,11 @@ def test_without_warm_up_the_first_step_is_of_what_follows(kind):
         ),
         (
             {"type": "cosine", "peak_learning_rate": 0.1},
-            "decay_until_step None and warmup_steps 4000: set decay_until_step to a later step",
+            "decay_until_step is None.* 4000 warmup_steps: set decay_until_step to a later step",
         ),
         (
             {"type": "linear", "peak_learning_rate": 0.1, "decay_until_step": 4000},
-            "decay_until_step 4000 and warmup_steps 4000: set decay_until_step to a later step",
+            "decay_until_step is 4000.* 4000 warmup_steps: set decay_until_step to a later step",
         ),
         (
             {
@@ -137,7 +137,7 @@ def test_without_warm_up_the_first_step_is_of_what_follows(kind):
                 "final_learning_rate": 0.2,
                 "decay_until_step": 9000,
             },
-            "final_learning_rate 0.2 above peak_learning_rate 0.1: set it to a lower rate",
+            "is 0.2, which is above peak_learning_rate 0.1: set a lower final_learning_rate",
         ),
     ],
 )
@@ -149,7 +149,7 @@ def test_settings_that_contradict_each_other(settings, message):
 def test_steps_at_a_rate_of_zero_are_refused():
     TrainerConfig(max_steps=END, schedule=schedule_of("cosine", final_learning_rate=0.0))
     TrainerConfig(max_steps=END + 1, schedule=schedule_of("cosine"))
-    with pytest.raises(ValidationError, match=r"max_steps 201 .*is 0: set max_steps to 200 or"):
+    with pytest.raises(ValidationError, match=r"max_steps is 201, .*is 0: set max_steps to 200 or"):
         TrainerConfig(max_steps=END + 1, schedule=schedule_of("cosine", final_learning_rate=0.0))
 
 

@@ -132,5 +132,5 @@ def test_deepspeed_is_told_what_it_would_otherwise_choose():
 
 
 def test_bf16_without_sharding_is_refused():
-    with pytest.raises(ValueError, match=r"bf16 with zero_stage 0.*use zero_stage 1, 2 or 3"):
+    with pytest.raises(ValueError, match=r"bf16 and zero_stage is 0.*use zero_stage 1, 2 or 3"):
         EngineConfig(zero_stage=0, precision="bf16")

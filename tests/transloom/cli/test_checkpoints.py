@@ -78,7 +78,7 @@ def test_verify_looks_into_files_whose_hashes_hold(transloom, run):
     assert f"parameter {name} of shape {parameters[name][::-1]}" in transposed
     assert f"the recipe's model has {parameters[name]}" in transposed
     assert "The checkpoint's recipe has model.width = 2000000000" in too_wide
-    with pytest.raises(CheckpointError, match="another model's checkpoint"):
+    with pytest.raises(CheckpointError, match="a checkpoint of the recipe's model"):
         load_network(run, STEPS[1], "cpu", "fp32")
 
 

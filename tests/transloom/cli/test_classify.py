@@ -180,7 +180,7 @@ def test_a_classifier_begins_with_the_encoder_of_a_masked_model(tmp_path):
     theirs = MaskFiller.load(masked).network.encoder.state_dict()
     ours = Labeller.load(run).network.encoder.state_dict()
     assert all(torch.equal(weight, ours[name]) for name, weight in theirs.items())
-    assert "newly initialized: pooler.weight" in (run / "log.txt").read_text()
+    assert "Newly initialized: pooler.weight" in (run / "log.txt").read_text()
 
 
 def test_what_a_dataset_holds_names_the_labels(transloom, language, case):

@@ -72,8 +72,8 @@ def test_they_do_what_the_page_says(transloom, tmp_path, monkeypatch):
     tuned = Path("runs/multi30k-embedding,trainer.init_from=runs_multi30k-masked")
     log = (tuned / "log.txt").read_text()
     assert re.search(
-        r"of the encoder, [\d,]+ weights, taken from .*; newly initialized: none;", log
+        r"the encoder is taken from .* with [\d,]+ weights\. Newly initialized: none;", log
     )
-    assert "left out: output_bias, head.dense.weight" in log
+    assert "not taken: output_bias, head.dense.weight" in log
     checkpoint, _ = newest_intact(tuned / "checkpoints")
     assert checkpoint.header.parent.step == 2

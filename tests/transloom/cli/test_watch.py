@@ -242,7 +242,7 @@ def test_nothing_that_happens_to_a_file_ends_the_watching(run, happens, harm):
     ("harm", "told"),
     [
         (lambda run: (run / "vitals.json").write_text('{"time": 1'), "vitals.json is damaged"),
-        (lambda run: append(run, text="{}\n"), "has lines that do not belong to a record"),
+        (lambda run: append(run, text="{}\n"), "has lines that cannot be read"),
         (lambda run: os.truncate(run / "metrics.jsonl", 100), "was replaced or cut while it was"),
         (lambda run: (run / "log.txt").mkdir(), "log.txt cannot be read"),
     ],

@@ -213,5 +213,5 @@ def test_its_weights_are_a_runs_first_ones(exported):
     for name, parameter in sentences.named_parameters():
         weight = network.get_parameter(name).detach().flatten()
         assert torch.equal(read(MASTER, name, 0, parameter.numel()), weight), name
-    with pytest.raises(RunMismatchError, match="can start, not a Linear"):
+    with pytest.raises(RunMismatchError, match="network is a Linear"):
         folder_weights(folder, SimpleNamespace(module=torch.nn.Linear(2, 2)))
