@@ -65,8 +65,8 @@ class CheckpointReader:
                 position = piece.stop
             if position != prod(shapes[parameter]):
                 raise CheckpointError(
-                    f"{pieces[-1].file.label} ends {kind} of {parameter} at element {position}, but "
-                    f"in checkpoint.json the shape is {shapes[parameter]}: the file is damaged"
+                    f"{pieces[-1].file.label} ends {kind} of {parameter} at element {position}, "
+                    f"but in checkpoint.json the shape is {shapes[parameter]}: the file is damaged"
                 )
         frozen = frozenset(self.checkpoint.header.frozen)
         for kind in {MASTER, *(kind for kind, _ in self._pieces)}:

@@ -15,6 +15,7 @@ run. A folder may be half-written, damaged or forged: an unreadable part is list
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
@@ -30,6 +31,7 @@ from trainer.record.record_end import TERA, RecordEnd
 from trainer.record.run_snapshot import RunSnapshot, value_within
 from trainer.runs.folder import RunFolder
 from trainer.runs.log import ENDED, LogEntry
+from trainer.runs.vitals import Vitals, are_current
 from trainer.scores import BestScore, Scores, keep_best
 
 State = Literal["training", "finished", "stopped", "failed", "abandoned", "damaged"]
@@ -90,6 +92,8 @@ class RunStatus(FileModel):
         nodes: the number of ranks on each node at the last start, by the node's name.
         checkpoint: the path of the newest checkpoint.
         checkpoint_step: the step of the newest checkpoint.
+        memory_checkpoint_step: the newest step that the memory of the nodes holds; None without
+            memory checkpoints, or if the run is not being trained.
         notices: the last entries of log.txt.
         problems: descriptions of the unreadable parts of the folder.
     """
@@ -117,6 +121,7 @@ class RunStatus(FileModel):
     nodes: dict[str, int] = Field(default_factory=dict)
     checkpoint: str | None = None
     checkpoint_step: int | None = None
+    memory_checkpoint_step: int | None = None
     notices: list[LogEntry] = Field(default_factory=list)
     problems: list[str] = Field(default_factory=list)
 
@@ -207,9 +212,20 @@ def run_status_from(snapshot: RunSnapshot) -> RunStatus:
         nodes=snapshot.rank_nodes.nodes if snapshot.rank_nodes else {},
         checkpoint=str(newest) if newest else None,
         checkpoint_step=step_of(newest) if newest else None,
+        memory_checkpoint_step=_memory_step(snapshot) if state == "training" else None,
         notices=snapshot.log[-NOTICES:],
         problems=list(snapshot.problems),
     )
+
+
+def _memory_step(snapshot: RunSnapshot) -> int | None:
+    """Return the newest step in the memory of the nodes, according to the owner's vitals."""
+    card = snapshot.ownership.card if snapshot.ownership else None
+    with suppress(ValueError):  # damaged vitals say nothing
+        vitals = Vitals.model_validate(snapshot.vitals)
+        if card and are_current(vitals, card.since):
+            return vitals.memory_checkpoint
+    return None
 
 
 def _state(snapshot: RunSnapshot) -> tuple[State, str | None]:

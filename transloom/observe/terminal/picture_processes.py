@@ -152,6 +152,9 @@ def _checkpoints(picture: RunPicture, width: int, now: float) -> Iterable[Block]
     if vitals and picture.vitals_are_current and vitals.checkpoint_being_written is not None:
         step = f"step {vitals.checkpoint_being_written:,} is being written"
         rows.append(labelled("checkpoints", (step, "cyan")))
+    if vitals and picture.vitals_are_current and vitals.memory_checkpoint is not None:
+        text = f"in memory: step {vitals.memory_checkpoint:,}"
+        rows.append(labelled("" if rows else "checkpoints", text))
     complete = [one for one in picture.checkpoints if one.problem is None]
     if complete:
         text = f"complete: {_newest(complete[0], now)}"

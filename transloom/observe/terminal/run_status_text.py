@@ -90,12 +90,18 @@ def status_text(run_status: RunStatus) -> str:
         ("owner", _owner_line(run_status)),
         ("ranks", _ranks_line(run_status)),
         ("checkpoint", run_status.checkpoint or "none"),
+        ("in memory", _memory_line(run_status)),
         *(("problem", problem) for problem in run_status.problems),
         *((f"at {_clock(notice.time)}", notice.text) for notice in run_status.notices),
     ]
     width = max(len(name) for name, _ in rows)
     lines = [f"{name:<{width}}  {_hanging(text, width + 2)}" for name, text in rows if text]
     return "\n".join([run_status.path, *lines])
+
+
+def _memory_line(run_status: RunStatus) -> str:
+    step = run_status.memory_checkpoint_step
+    return "" if step is None else f"step {step:,}, from which lost ranks restart"
 
 
 def steps_text(run_status: RunStatus) -> str:

@@ -20,7 +20,7 @@ const PARTS = [
   ["Nodes"],
   ["Samples", parts.samples, ["samples"]],
   ["Time-lapse"],
-  ["Checkpoints", parts.checkpoints, ["checkpoints"]],
+  ["Checkpoints", parts.checkpoints, ["checkpoints", "standing"]],
   ["Commands to reproduce it", parts.commands, ["commands"]],
   ["Dataset cleaning", parts.cleaning, ["cleaning"]],
   ["Recipe", parts.recipe, ["settings"]],

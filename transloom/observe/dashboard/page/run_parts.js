@@ -59,13 +59,15 @@ export function hashes({ hashes: files }) {
   return [table("sha256 of its files", ["file", "sha256"], Object.entries(files), { quiet: true, texts: [1] })];
 }
 
-export function checkpoints({ checkpoints: all }) {
-  if (!all.length) return [quiet("No checkpoint yet.")];
+export function checkpoints({ checkpoints: all, standing: run }) {
+  const memory = run.memory_checkpoint_step == null ? null
+    : quiet(`The memory of the nodes holds step ${whole(run.memory_checkpoint_step)}.`);
+  if (!all.length) return [memory, quiet(memory ? "No checkpoint on disk yet." : "No checkpoint yet.")];
   const rows = all.toReversed().map(({ step, state, bytes: size, time, scores }) => [
     whole(step), element("span", { class: `state ${state}` }, state), bytes(size), time ? moment(time) : "",
     Object.entries(scores ?? {}).map(([name, score]) => `${scoreTitle(name, score)} ${scoreValue(name, score.value)}`).join(", "),
   ]);
-  return [tall(table("All checkpoints", ["step", "state", "size", "time", "scores"], rows, { quiet: true }))];
+  return [memory, tall(table("All checkpoints", ["step", "state", "size", "time", "scores"], rows, { quiet: true }))];
 }
 
 export function samples({ samples: all }) {
