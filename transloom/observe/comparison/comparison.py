@@ -161,7 +161,7 @@ def _first(
 
 
 def _compare_states(first: dict[int, Path], second: dict[int, Path]) -> _States:
-    """Compare the common checkpoints in the order of their steps, up to the first one that differs."""
+    """Compare the common checkpoints in order of their steps, up to the first that differs."""
     compared = _States()
     if first and second:  # all checkpoints of a run have the same parameters
         headers = [read_header(paths[max(paths)]) for paths in (first, second)]
@@ -190,7 +190,7 @@ def _compare_state(ours: CheckpointReader, theirs: CheckpointReader) -> tuple[li
 
 
 def _other_parameters(first: CheckpointHeader, second: CheckpointHeader) -> list[str]:
-    """Return the parameters that only one model has, or that have different shapes, in model order."""
+    """Return parameters that only one model has, or that have different shapes, in model order."""
     names = dict.fromkeys([*first.parameters, *second.parameters])
     return [n for n in names if first.parameters.get(n) != second.parameters.get(n)]
 

@@ -109,7 +109,7 @@ class Points:
         return Points(self.rows[(self.steps >= first) & (self.rows[:, _FIRST] <= last)])
 
     def by_width(self, width: int) -> "Points":
-        """Merge points, so that each result covers `width` consecutive steps, counted from step 1."""
+        """Merge points, so that each covers `width` consecutive steps, counted from step 1."""
         return self.merged((self.steps - 1) // width)
 
     def thinned(self, points: int) -> "Points":

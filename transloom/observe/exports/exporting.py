@@ -124,7 +124,7 @@ def export_metrics(
 
 
 class _Read(NamedTuple):
-    """First and last step of the lines that were read, and the total length of the lines in bytes."""
+    """First and last step of the lines that were read, and the lines' total length in bytes."""
 
     first_step: int | None = None
     last_step: int | None = None

@@ -13,7 +13,7 @@ from trainer.replay.replay_report import ActivationRange, InspectedExample, Insp
 
 
 class ExampleLocations:
-    """Locator of examples: finds the shard and corpus of an example, and the rank that computed it."""
+    """Locator of the shard and the corpus of an example, and of the rank that computed it."""
 
     def __init__(self, manifest: Manifest, micro_batches_per_step: int) -> None:
         self._manifest = manifest

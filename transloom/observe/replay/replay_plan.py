@@ -76,7 +76,7 @@ class ReplayPlan:
 
     @property
     def trained(self) -> StepRange:
-        """All steps that the replay trains: from the step after `start` to the last requested step."""
+        """All steps that the replay trains: those after `start`, up to the last requested step."""
         return StepRange(self.from_step + 1, self.steps.last)
 
     @property
@@ -87,7 +87,7 @@ class ReplayPlan:
 
     @property
     def parameters(self) -> tuple[str, ...]:
-        """The names of the model's parameters, in model order; empty if no checkpoint lists them."""
+        """Names of the model's parameters, in model order; empty if no checkpoint lists them."""
         return tuple(self.fingerprint_of.parameters) if self.fingerprint_of else ()
 
     @property

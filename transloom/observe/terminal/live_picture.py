@@ -27,7 +27,7 @@ REFRESHES_PER_SECOND = 2
 
 
 def supports_live_display(console: Terminal) -> bool:
-    """Return whether the console is a terminal that can redraw rows, which a dumb terminal cannot."""
+    """Return whether the console is a terminal that can redraw rows; a dumb terminal cannot."""
     return console.is_terminal and not console.is_dumb_terminal
 
 

@@ -82,7 +82,7 @@ def fitted(blocks: Sequence[Block], height: int | None, dots: str = UNICODE.dots
 
 
 def _first(block: Block, most: int, dots: str) -> list[Row]:
-    """Return the first `most` rows of a block; the last one may report the number of missing rows."""
+    """Return the first `most` rows of a block; the last may report the number of missing rows."""
     missing = len(block.rows) - most
     if not missing or not block.noun or most < 2:
         return block.rows[:most]
@@ -142,7 +142,7 @@ def padded(text: str, width: int) -> str:
 
 
 def drawn(rows: Sequence[Row], width: int, dots: str = UNICODE.dots) -> Group:
-    """Return the rows as text for a terminal; cut rows that are too wide instead of wrapping them."""
+    """Return the rows as text for a terminal; cut rows that are too wide, without wrapping."""
     lines = []
     for row in rows:
         line = shown(*cut(row, width, dots))

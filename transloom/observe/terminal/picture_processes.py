@@ -196,7 +196,7 @@ def _restarts(picture: RunPicture, width: int) -> Iterable[Block]:
 
 
 def _age(vitals: Vitals, picture: RunPicture, now: float) -> float:
-    """Return the age of the vitals in seconds by this machine's clock; 0 if they are not current."""
+    """Return the age of the vitals in seconds by this machine's clock; 0 if not current."""
     return max(0.0, now - vitals.time) if picture.vitals_are_current else 0.0
 
 

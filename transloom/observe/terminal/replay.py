@@ -39,7 +39,7 @@ def replay_report_text(look: ReplayReport, examples: int) -> Group:
 
 
 def verdict_lines(verdict: Verdict) -> list[tuple[str, str | tuple[str, str]]]:
-    """Return the findings of a verdict as pairs of a name and a text; a difference is red and bold."""
+    """Return the findings of a verdict as pairs of name and text; a difference is red and bold."""
     lines: list[tuple[str, str | tuple[str, str]]] = [("promise", verdict.promise)]
     lines += [("data", _data(verdict)), ("losses", _losses(verdict)), ("state", _state(verdict))]
     if verdict.first_difference:

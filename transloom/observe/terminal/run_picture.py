@@ -138,7 +138,7 @@ class RunPicture:
 
     @property
     def seconds_left(self) -> float | None:
-        """Estimated seconds to the last step at the recent speed; None unless the run is training."""
+        """Estimated seconds to the last step at recent speed; None unless the run is training."""
         if self.state != "training":
             return None
         return replace(self.record, step=self.step).seconds_left(self.max_steps)

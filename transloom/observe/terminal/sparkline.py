@@ -40,7 +40,7 @@ class Series:
         self._steps_of_a_point = 1
 
     def add(self, step: int, value: float | None) -> None:
-        """Add the value of a step; ignore a value that is not finite, and a step that is not new."""
+        """Add the value of a step; ignore values that are not finite, and steps that are old."""
         if value is None or not math.isfinite(value):
             return
         if self.points and step <= self.points[-1].step:
