@@ -1,4 +1,4 @@
-"""The decoder's sections: one for each step, then all steps as one pass."""
+"""Build the decoder's sections: one per step, then one for all steps as one pass."""
 
 import math
 from collections.abc import Sequence
@@ -33,17 +33,18 @@ from transloom.observe.explain.parts import (
 )
 
 GROUP = "Decoding steps"
-TIE = 1e-6  # difference by rounding: the search computes step by step, the trace all steps at once
+# Maximum difference by rounding: the search computes one step at a time, the trace all steps.
+TIE = 1e-6
 
 
 def decoder_sections(explained: Explanation) -> list[Section]:
-    """One section for each step that is shown, and one for all steps."""
+    """Return one section for each step that is shown, and one section for all steps."""
     steps = range(min(len(explained.chosen.ids), figures.MAX_PIECES))
     return [*(_step_section(explained, t) for t in steps), _all_steps_section(explained)]
 
 
 def candidates(explained: Explanation, t: int) -> list[Bar]:
-    """The most probable pieces after step t, and the chosen one if it is not among them."""
+    """Return the most probable pieces after step t, and the chosen one if it is not among them."""
     traced, chosen = explained.trace, explained.chosen.ids[t]
     logits_v, probabilities_v = traced.logits_btv[0, t], traced.probabilities_btv[0, t]
     return candidate_bars(logits_v, probabilities_v, explained.vocabulary, chosen)
@@ -107,7 +108,7 @@ def _step_section(explained: Explanation, t: int) -> Section:
 
 
 def _boxes(layers: int) -> dict[str, list[str]]:
-    """What the first step shows of the decoder's boxes, by the key of its headings and folds."""
+    """Return the decoder's boxes that the first step shows, by the key of their heading or fold."""
     shown = {
         "": ["decoder.ids", "decoder.embedding", "decoder.positions"],
         "next": ["decoder.last_norm", "decoder.output", "decoder.softmax"],
@@ -166,14 +167,14 @@ def _layer_parts(
 
 
 def _heads(values_bhts: Tensor, t: int) -> Tensor:
-    """Row t of each head that is shown, (h, …)."""
+    """Return row t of each head that is shown, with shape (h, …)."""
     return values_bhts[0, : figures.MAX_HEADS, t]
 
 
 def _weights(
     explained: Explanation, title: str, attention: AttentionTrace, columns: Sequence[str], t: int
 ) -> HeatMap:
-    """How much the newest piece takes from each column, a row for each head."""
+    """Return a map of the newest piece's attention weights, with one row per head."""
     weights = _heads(attention.weights_bhts, t)[:, : len(columns)]
     return figures.weights(title, weights, head_names(explained.form), columns)
 
@@ -181,9 +182,9 @@ def _weights(
 def _head_rows(
     explained: Explanation, title: str, attention: AttentionTrace, columns: Sequence[str], t: int
 ) -> list[HeatMap]:
-    """Query, scores and mix of the newest piece, a row for each head.
+    """Return query, scores and mix of the newest piece, with one row per head.
 
-    Of self-attention also the key and the value that it leaves for itself and for later pieces.
+    For self-attention, also return the key and the value that this and later pieces use.
     """
     heads = head_names(explained.form)
     count = explained.config.heads
@@ -204,7 +205,7 @@ def _head_rows(
 
 
 def _choice(explained: Explanation, t: int) -> str:
-    """Why this piece was chosen."""
+    """Explain in a sentence why the piece of step t was chosen."""
     probabilities = explained.trace.probabilities_btv[0, t].clone()
     chosen, piece = explained.chosen.ids[t], explained.chosen.texts[t]
     probability = percent(probabilities[chosen].item())

@@ -1,4 +1,4 @@
-"""The encoder's sections: its layers, then the memory."""
+"""Build the encoder's sections: its layers, then its output (the memory)."""
 
 from foundation.wording import counted
 from transloom.observe.explain import figures
@@ -10,7 +10,7 @@ GROUP = "Encoder"
 
 
 def encoder_sections(explained: Explanation) -> list[Section]:
-    """Two sections for each layer that is shown, and one for what leaves the stack."""
+    """Return two sections for each layer that is shown, and one for the output of the stack."""
     stack = Stack(
         group=GROUP,
         key="encoder",

@@ -1,4 +1,4 @@
-"""What learners ask of pieces, embeddings and positions."""
+"""Answer learners' questions about pieces, embeddings and positions."""
 
 from collections.abc import Iterator
 
@@ -73,7 +73,7 @@ def _how_order_is_known(explained: Explanation) -> Question:
 
 
 def rotation_of_last_pair(config: ModelConfig) -> float:
-    """How far the last pair of a head's numbers is turned a position, in radians.
+    """Return the angle in radians by which a head's last pair of numbers turns per position.
 
     Source: Su et al. 2021, §3.2.2.
     """

@@ -1,4 +1,4 @@
-"""Parts of the page common to layers of all kinds: attention, and the way around it."""
+"""Build the parts of a page that all kinds of layers have: attention, and residual connections."""
 
 from collections.abc import Sequence
 
@@ -18,7 +18,7 @@ def head_names(form: Form) -> list[str]:
 def weight_maps(
     attention: AttentionTrace, form: Form, rows: Sequence[str], columns: Sequence[str]
 ) -> Beside:
-    """Every head's weights, side by side; masked places are left out."""
+    """Return the attention weights of every head, side by side, without masked positions."""
     masked = attention.scores_bhts[0].isinf()
     shown = attention.weights_bhts[0].masked_fill(masked, float("-inf"))
     heads = zip(head_names(form), shown, strict=False)
@@ -31,7 +31,7 @@ def head_folds(
     rows: Sequence[str],
     columns: Sequence[str],
 ) -> list[Part]:
-    """Queries, keys, values, scores and mix of each head."""
+    """Return a fold for each head with its queries, keys, values, scores, weights and mix."""
     folds: list[Part] = []
     for head, name in enumerate(head_names(form)):
 
@@ -55,7 +55,7 @@ def head_folds(
 
 
 def projections_text(form: Form) -> Text:
-    """What makes queries, keys and values, with the biases that belong to it."""
+    """Explain how queries, keys and values are computed, including the biases of this network."""
     q, k, v = (f" + b{name}" if form.has_biases else "" for name in "qkv")
     texts = [
         f"Of each row x, {form.width} numbers, three learned matrices"
@@ -79,7 +79,7 @@ def projections_text(form: Form) -> Text:
 
 
 def join_text(form: Form) -> Text:
-    """What becomes of the heads' mixes."""
+    """Explain how the outputs of the heads are joined."""
     blended = (
         "One matrix blends them, and a bias is added: mix·Wo + bo."
         if form.has_biases
@@ -94,9 +94,9 @@ def join_text(form: Form) -> Text:
 def sharpest_row(
     attention: AttentionTrace, form: Form, rows: Sequence[str], columns: Sequence[str]
 ) -> Text:
-    """A text that names the largest weight of all heads and rows that are drawn.
+    """Name the largest weight of all heads and rows that are drawn.
 
-    A row that sees one piece alone, as the first one under a mask, is not looked at beside others.
+    Rows that can attend to only one piece, such as the first row under a mask, are ignored.
     """
     limit = figures.MAX_ATTENDED
     shown = attention.weights_bhts[0, : len(head_names(form)), :limit, :limit]
@@ -115,7 +115,7 @@ def sharpest_row(
 def one_row_by_hand(
     attention: AttentionTrace, form: Form, row: int, columns: Sequence[str]
 ) -> Table:
-    """From query and key to weights: head 1, one row; the last lines add up to all."""
+    """Compute one row of head 1, from query and keys to weights; the listed weights add up to 1."""
     scores = attention.scores_bhts[0, 0, row].tolist()
     weights = attention.weights_bhts[0, 0, row].tolist()
     root = form.head_width**0.5
@@ -136,7 +136,7 @@ def one_row_by_hand(
 
 
 def residual_text(residual: ResidualTrace, form: Form, row: int, label: str) -> Text:
-    """What the norm does to one row."""
+    """Explain how the norm changes one row."""
     before = residual.input_btm if form.pre_norm else residual.sum_btm
     x, y = before[0, row].float(), residual.normed_btm[0, row].float()
     if form.norm_kind == "rms":
@@ -161,7 +161,7 @@ def residual_text(residual: ResidualTrace, form: Form, row: int, label: str) -> 
 
 
 def feed_forward_text(feed_forward: FeedForwardTrace, form: Form, row: int, label: str) -> Text:
-    """What the network does, and how many inner numbers of one row the activation let through."""
+    """Explain the network, and report how many inner numbers of one row are above zero."""
     if form.is_gated:
         return Text(
             f"The feed-forward network makes two rows of {form.inner_width} numbers of each row, "
@@ -185,21 +185,21 @@ def feed_forward_text(feed_forward: FeedForwardTrace, form: Form, row: int, labe
 
 
 def inner_title(form: Form) -> str:
-    """The title of a map of inner numbers."""
+    """Return the title of a map of inner numbers."""
     return f"inner numbers, after {form.bend}"
 
 
 def stages(
     name: str, output_btm: Tensor, residual: ResidualTrace, form: Form
 ) -> list[tuple[str, Tensor]]:
-    """A sub-layer's way as (label, (t, m)), in the order of computation."""
+    """Return the stages of a sub-layer as pairs (label, (t, m)), in the order of computation."""
     normed = (norm_label(form), residual.normed_btm[0])
     added = [(name, output_btm[0]), ("sum: input + output", residual.sum_btm[0])]
     return [normed, *added] if form.pre_norm else [*added, normed]
 
 
 def norm_label(form: Form) -> str:
-    """What a map is called of what a norm has made."""
+    """Return the label of a map with the output of a norm."""
     return "layer normalisation" if form.norm_kind == "layer" else "RMS norm"
 
 

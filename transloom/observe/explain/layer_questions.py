@@ -1,4 +1,4 @@
-"""What learners ask of attention and of layers."""
+"""Answer learners' questions about attention and layers."""
 
 from collections.abc import Iterator
 

@@ -1,6 +1,6 @@
-"""What learners ask, answered on this sentence, each with the place that shows it.
+"""Answer learners' questions with numbers of this sentence, and link to the place that shows them.
 
-Every number is worked out from the trace or the parameters; tests hold them to the model.
+All numbers are computed from the trace or the parameters; tests compare them with the model.
 """
 
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from transloom.observe.explain.question import Question
 
 
 def questions_section(explained: Explanation) -> Section:
-    """All questions."""
+    """Return the section with all questions."""
     parts: list[Part] = []
     for question in questions(explained):
         place = Link("Where this page shows it", question.box)
@@ -29,7 +29,7 @@ def questions_section(explained: Explanation) -> Section:
 
 
 def questions(explained: Explanation) -> Iterator[Question]:
-    """The questions in the order of the forward pass."""
+    """Yield the questions in the order of the forward pass."""
     yield from of_input(explained)
     yield from of_attention(explained)
     yield from of_layers(explained)

@@ -1,4 +1,4 @@
-"""All sections of a page, in the order of the forward pass."""
+"""Build all sections of a page, in the order of the forward pass."""
 
 from transloom.observe.explain import figures
 from transloom.observe.explain.decoder_sections import decoder_sections
@@ -25,7 +25,7 @@ GROUP = "Input"
 
 
 def sections_of(explained: Explanation) -> list[Section]:
-    """The way through the model, from the sentence to its translation."""
+    """Return the sections from the sentence to its translation."""
     return [
         _overview(explained),
         _pieces(explained),
@@ -37,12 +37,12 @@ def sections_of(explained: Explanation) -> list[Section]:
 
 
 def page_of(explained: Explanation) -> list[Section]:
-    """What a page holds: the way through the model, then what people ask."""
+    """Return all sections of a page: those of the forward pass, then the questions."""
     return [*sections_of(explained), questions_section(explained)]
 
 
 def what_is_left_out(explained: Explanation) -> list[str]:
-    """What the page does not show, because the model or the sentence is large."""
+    """Describe content that the page leaves out because the model or the sentence is large."""
     config = explained.config
     longest = max(len(explained.source.ids), len(explained.chosen.ids))
     found = [
@@ -106,7 +106,7 @@ def _overview(explained: Explanation) -> Section:
 
 
 def ids_table(pieces: Pieces) -> Table:
-    """Each piece with its position and its id."""
+    """Return a table with the position and the id of each piece."""
     rows = enumerate(zip(pieces.texts, pieces.ids, strict=True))
     return Table(
         ["position", "piece", "id"],

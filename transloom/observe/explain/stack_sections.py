@@ -1,4 +1,4 @@
-"""The sections of layers whose pieces look at each other: two for each layer that is shown."""
+"""Build the sections about a stack with self-attention: two for each layer that is shown."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,15 +24,15 @@ from transloom.observe.explain.parts import Heading, Part, Section, Text
 
 @dataclass(frozen=True)
 class Stack:
-    """Layers one above the other, and what their sections call them.
+    """Stack of layers, with the words that its sections use.
 
     Attributes:
-        group: of their sections.
-        key: with which the keys of their boxes begin in the model's figure.
-        noun: what a layer is called, as in "Encoder layer".
-        pieces: what goes in.
-        attends: who looks at whom.
-        by_hand: the piece whose row is worked out; it has to see all.
+        group: the group of its sections.
+        key: prefix of the keys of its boxes in the model's figure.
+        noun: name of a layer, such as "Encoder layer".
+        pieces: the input pieces.
+        attends: clause about which pieces attend to which.
+        by_hand: index of the piece whose row is computed step by step; it must attend to all.
     """
 
     group: str
@@ -45,7 +45,7 @@ class Stack:
 
 
 def stack_sections(stack: Stack, layers: Sequence[EncoderLayerTrace]) -> list[Section]:
-    """All sections of the layers that are shown."""
+    """Return all sections about the layers that are shown."""
     sections = []
     for number, traced in enumerate(layers[: figures.MAX_LAYERS], start=1):
         sections.append(_attention_section(stack, number, traced))
@@ -142,7 +142,7 @@ def _feed_forward_section(stack: Stack, layer: int, traced: EncoderLayerTrace) -
 
 
 def _after_the_sum(form: Form) -> str:
-    """What becomes of a sum; that nothing is lost could be said of neither form."""
+    """Describe the use of a sum. Neither form may claim that no information is lost."""
     if form.pre_norm:
         return "The sum goes on as it is, so the input stays in it unchanged, plus something."
     return (

@@ -1,7 +1,7 @@
-"""The section of a page that compares two models, as HTML with its style and script.
+"""Build the section of a page that compares two models, as HTML with a style and a script.
 
-Its numbers are those of `comparison`. Where both models are small enough, both lie in the page, and
-the same numbers are worked out there for what is typed.
+The numbers are those of `comparison`. If both models are small enough, the page contains both, and
+computes the same numbers for a sentence that the reader types.
 """
 
 import re
@@ -28,8 +28,9 @@ HEADS = {
     "other, unless one run went on from the other. The mean of all heads can be compared.",
 }
 SCRIPTS = ("comparing.js", "beside.js")
-FIGURES = ("slices.js", "places.js", "origins.js", "grid.js")  # the live part's, for figures alone
-SIZE = "<!-- size -->"  # no text of a page can be this, since all text is escaped
+# Scripts of the live part that draw figures.
+FIGURES = ("slices.js", "places.js", "origins.js", "grid.js")
+SIZE = "<!-- size -->"  # cannot occur in a text of the page, because all texts are escaped
 
 
 def compare_section(
@@ -39,16 +40,16 @@ def compare_section(
     tag: str | None,
     live: LiveSection | None,
 ) -> tuple[LiveSection, list[str]]:
-    """A section on two models, and what does not fit between them.
+    """Return a section that compares two models, and the differences that prevent comparisons.
 
     Args:
-        translators: the page's own model, and the one that it is compared with.
-        names: what the page calls them.
-        live: the page's live section, of the first model; None if it has none.
+        translators: the page's model, and the model to compare it with.
+        names: the names of the two models in the page.
+        live: the page's live section for the first model; None if there is none.
 
     Raises:
-        TokenizerError: a model has no such tag.
-        ModelError: a network gives NaN.
+        TokenizerError: a model does not know the tag.
+        ModelError: a network returns NaN.
     """
     comparison = compare(translators, names, sentence, tag)
     misfits = what_does_not_fit(comparison, translators)
@@ -72,7 +73,7 @@ def compare_section(
     style = (folder / "compare.css").read_text(encoding="utf-8")
     section = LiveSection(
         html=re.sub(r"\{\{(\w+)\}\}", lambda match: filling[match[1]], template),
-        # With a live section its style and scripts are there already.
+        # A live section already brings this style and these scripts.
         style=style if live else f"{scripts.style()}\n{style}",
         script=own if live else f"{scripts.script(FIGURES)}\n{own}",
     )
@@ -80,10 +81,10 @@ def compare_section(
 
 
 def names_of(translators: Sequence[Translator]) -> list[str]:
-    """What the page calls each: RUN@STEP or RUN@AVERAGE, with so much of the path as tells them."""
+    """Return the models' names, RUN@STEP or RUN@AVERAGE; equal names include the run's path."""
     paths = [translator.checkpoint.path for translator in translators]
     steps = [re.sub(r"^step-0*(?=\d)", "", path.name) for path in paths]
-    # Of a long average the first and the last step, where that tells them apart.
+    # Abbreviate the name of a long average to its first and last step, if the names stay different.
     short_steps = [re.sub(r"^(average-of-\d+)-.*-(\d+)$", r"\1-…-\2", step) for step in steps]
     if len(set(short_steps)) == len(set(steps)):
         steps = short_steps
@@ -95,13 +96,13 @@ def names_of(translators: Sequence[Translator]) -> list[str]:
 
 
 def with_size(page: str) -> str:
-    """A page whose section on two models says how large the page is."""
+    """Insert the size of the page into its section about two models."""
     megabytes = len(page.encode()) / 1e6
     return page.replace(SIZE, f"<p>This page has {megabytes:.1f} MB, as it holds two models.</p>")
 
 
 def _second_model(translator: Translator, live: LiveSection | None) -> tuple[str, str]:
-    """The model as an element of the page, or nothing and the words that say why."""
+    """Return the model as an element of the page, or "" and the reason for its absence."""
     if live is None:
         return "", "These figures are worked out beforehand: the first model cannot run in a page."
     try:

@@ -1,4 +1,4 @@
-"""The page of a language model: from a text to how it goes on, a piece at a time."""
+"""Build the page of a language model, from a text to its continuation, piece by piece."""
 
 import math
 
@@ -24,7 +24,7 @@ from transloom.observe.explain.text.text_explanation import ContinuedText
 
 
 def continued_page_of(explained: ContinuedText) -> list[Section]:
-    """All sections, in the order of the forward pass."""
+    """Return all sections, in the order of the forward pass."""
     stack = Stack(
         group="Layers",
         key="decoder",
@@ -65,7 +65,7 @@ def _overview(explained: ContinuedText) -> Section:
 
 
 def _bars(explained: ContinuedText, step: int) -> list[Bar]:
-    """The candidates of a step, of which the first follows the text as it was given."""
+    """Return the candidates of a step; step 0 predicts the first piece after the given text."""
     traced, place = explained.trace, explained.given - 1 + step
     return candidate_bars(
         traced.logits_btv[0, place],
@@ -125,7 +125,7 @@ def _each_step(explained: ContinuedText) -> Section:
 
 
 def _every_place(explained: ContinuedText) -> Section:
-    """What the model expected everywhere, and what came: the loss of training, by hand."""
+    """Build the section about the prediction at every position, and the resulting training loss."""
     came = [*explained.pieces.ids[1:], explained.chosen.ids[-1]]
     names = [*explained.pieces.texts[1:], explained.chosen.texts[-1]]
     probabilities_tv = explained.trace.probabilities_btv[0]

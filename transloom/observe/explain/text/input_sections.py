@@ -1,4 +1,4 @@
-"""The sections on what goes in: pieces, then their vectors with positions."""
+"""Build the sections about the input: pieces, then their vectors with positions."""
 
 from transloom.observe.explain import figures
 from transloom.observe.explain.parts import Part, Section, Text, Tokens
@@ -9,10 +9,10 @@ GROUP = "Input"
 
 
 def input_sections(explained: FilledText | ContinuedText, key: str) -> list[Section]:
-    """Pieces and ids, then the first layer's input.
+    """Return the sections about pieces and ids, and about the input of the first layer.
 
     Args:
-        key: with which the keys of boxes begin in the model's figure.
+        key: prefix of the keys of the stack's boxes in the model's figure.
     """
     return [_pieces(explained, key), _vectors(explained, key)]
 
@@ -87,7 +87,7 @@ def _vectors(explained: FilledText | ContinuedText, key: str) -> Section:
 
 
 def _has_waves(explained: FilledText | ContinuedText) -> bool:
-    """Whether positions are sines and cosines."""
+    """Return whether the positions are sines and cosines."""
     return getattr(explained.config, "positions", "learned") == "sinusoidal"
 
 

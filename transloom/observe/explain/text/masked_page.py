@@ -1,4 +1,4 @@
-"""The page of a masked model: from a text with [MASK] to what may stand there."""
+"""Build the page of a masked model, from a text with [MASK] to the predicted pieces."""
 
 from transloom.observe.explain import figures
 from transloom.observe.explain.blueprint.forms import ACTIVATION_NAMES
@@ -11,7 +11,7 @@ from transloom.observe.explain.text.text_explanation import FilledText
 
 
 def masked_page_of(explained: FilledText) -> list[Section]:
-    """All sections, in the order of the forward pass."""
+    """Return all sections, in the order of the forward pass."""
     stack = Stack(
         group="Encoder",
         key="encoder",
