@@ -59,7 +59,7 @@ def weights(title: str, weights_ts: Tensor, rows: Sequence[str], columns: Sequen
     missing = missing_share(weights_ts)
     if not missing:
         return shown
-    said = f"{shown.cut}, which hold up to {missing:.3f} of a row"
+    said = f"{shown.cut}; the others have up to {missing:.3f} of a row"
     return replace(shown, cut=said)
 
 

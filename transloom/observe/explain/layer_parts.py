@@ -58,22 +58,24 @@ def projections_text(form: Form) -> Text:
     """Explain how queries, keys and values are computed, including the biases of this network."""
     q, k, v = (f" + b{name}" if form.has_biases else "" for name in "qkv")
     texts = [
-        f"Of each row x, {form.width} numbers, three learned matrices"
-        f"{' and biases' if form.has_biases else ''} make a query x·Wq{q} (what it looks for), a "
-        f"key x·Wk{k} (what it can be found by) and a value x·Wv{v} (what it gives)."
+        f"From each row x of {form.width} numbers, three learned matrices"
+        f"{' and biases' if form.has_biases else ''} compute a query x·Wq{q} (what the row looks "
+        f"for), a key x·Wk{k} (by which other rows find it) and a value x·Wv{v} (what it passes "
+        "on)."
     ]
     if form.groups == form.heads:
-        texts.append(f"Each head has {form.head_width} columns of each matrix for itself.")
+        texts.append(f"Each head has its own {form.head_width} columns of each matrix.")
     else:
         shared = form.heads // form.groups
         texts.append(
-            f"Each head has {form.head_width} columns of Wq for itself; {shared} heads share those "
-            f"of Wk and Wv, so there are {form.groups} heads of keys and values (grouped queries)."
+            f"Each head has its own {form.head_width} columns of Wq. Groups of {shared} heads "
+            f"share those of Wk and Wv, so there are {form.groups} heads of keys and values "
+            "(grouped queries)."
         )
     if form.turned:
         texts.append(
-            "Queries and keys are then turned by their position, so that a score depends on how "
-            "far apart two pieces stand (rotary positions). Those shown here are turned."
+            "Queries and keys are then rotated by their position, so that a score depends on the "
+            "distance of two pieces (rotary positions). The maps show rotated queries and keys."
         )
     return Text(" ".join(texts))
 
@@ -81,13 +83,13 @@ def projections_text(form: Form) -> Text:
 def join_text(form: Form) -> Text:
     """Explain how the outputs of the heads are joined."""
     blended = (
-        "One matrix blends them, and a bias is added: mix·Wo + bo."
+        "A matrix combines them, and a bias is added: mix·Wo + bo."
         if form.has_biases
-        else "One matrix blends them: mix·Wo."
+        else "A matrix combines them: mix·Wo."
     )
     return Text(
-        f"The mixes of the {form.heads} heads stand side by side again, head 1 first: "
-        f"{form.heads} × {form.head_width} = {form.width} numbers a row. {blended}"
+        f"The mixes of the {form.heads} heads are joined side by side, head 1 first: "
+        f"{form.heads} × {form.head_width} = {form.width} numbers per row. {blended}"
     )
 
 
@@ -108,7 +110,7 @@ def sharpest_row(
     head, row, column = flat // (t * s), flat // s % t, flat % s
     return Text(
         f"The largest weight: in head {head + 1}, “{rows[row]}” takes "
-        f"{number(float(shown[head, row, column]))} of what it gets from “{columns[column]}”."
+        f"{number(float(shown[head, row, column]))} of its mix from “{columns[column]}”."
     )
 
 
@@ -142,9 +144,9 @@ def residual_text(residual: ResidualTrace, form: Form, row: int, label: str) -> 
     if form.norm_kind == "rms":
         return Text(
             "RMS norm divides every row by the root of its mean square, then multiplies each "
-            f"dimension by a learned number, its gain. The row of “{label}” has the root mean "
-            f"square {number(_root_mean_square(x))} before and {number(_root_mean_square(y))} "
-            "after."
+            "dimension by a learned number, its gain. The root mean square of the row of "
+            f"“{label}” is {number(_root_mean_square(x))} before the norm, and "
+            f"{number(_root_mean_square(y))} after it."
         )
     then = (
         "multiplies and shifts each dimension by learned numbers, its gain and its bias"
@@ -153,10 +155,10 @@ def residual_text(residual: ResidualTrace, form: Form, row: int, label: str) -> 
     )
     return Text(
         f"Layer normalisation brings every row to mean 0 and standard deviation 1, then {then}. "
-        "The row of "
-        f"“{label}” has mean {number(x.mean().item())} and standard deviation "
-        f"{number(x.std(correction=0).item())} before, {number(y.mean().item())} and "
-        f"{number(y.std(correction=0).item())} after."
+        f"The row of “{label}” has mean {number(x.mean().item())} and standard deviation "
+        f"{number(x.std(correction=0).item())} before the norm, and mean "
+        f"{number(y.mean().item())} and standard deviation {number(y.std(correction=0).item())} "
+        "after it."
     )
 
 
@@ -164,10 +166,10 @@ def feed_forward_text(feed_forward: FeedForwardTrace, form: Form, row: int, labe
     """Explain the network, and report how many inner numbers of one row are above zero."""
     if form.is_gated:
         return Text(
-            f"The feed-forward network makes two rows of {form.inner_width} numbers of each row, "
-            "x·W and x·V. The first goes through SiLU, z · sigmoid(z), and gates the second: they "
-            f"are multiplied number by number (SwiGLU). ·W₂ makes {form.width} numbers of that; no "
-            "row looks at another here."
+            f"The feed-forward network computes two rows of {form.inner_width} numbers from each "
+            "row, x·W and x·V. SiLU, z · sigmoid(z), is applied to the first row, which then gates "
+            "the second: the two rows are multiplied number by number (SwiGLU). The product with "
+            f"W₂ has {form.width} numbers. Each row is processed separately."
         )
     inner = feed_forward.inner_btf[0, row]
     does = (
@@ -178,9 +180,9 @@ def feed_forward_text(feed_forward: FeedForwardTrace, form: Form, row: int, labe
     first, second = (" + b₁", " + b₂") if form.has_biases else ("", "")
     return Text(
         f"The feed-forward network widens each row from {form.width} to "
-        f"{form.inner_width} numbers, x·W₁{first}, {does}, and narrows it again, ·W₂{second}; "
-        f"no row looks at another here. For “{label}”, {int((inner > 0).sum())} of {len(inner)} "
-        "inner numbers are above zero."
+        f"{form.inner_width} numbers, x·W₁{first}, {does}, and narrows it again, ·W₂{second}. "
+        f"Each row is processed separately. For “{label}”, {int((inner > 0).sum())} of "
+        f"{len(inner)} inner numbers are above zero."
     )
 
 

@@ -18,9 +18,9 @@ def about_figure(blueprint: Blueprint, of_what: str) -> list[Part]:
     return [
         Heading("The model as a figure"),
         Text(
-            "Each box has its true shapes and its parameters, which add up to the model's "
-            f"{blueprint.parameters:,}. Choose a box to see its numbers for this {of_what}. Rows "
-            "of numbers go upwards along the arrows."
+            "Each box shows its shapes and its number of parameters. The numbers add up to the "
+            f"model's {blueprint.parameters:,} parameters. Choose a box to see its numbers for "
+            f"this {of_what}. Rows of numbers go upwards along the arrows."
         ),
     ]
 
@@ -60,11 +60,12 @@ def how_to_read(cuts: Sequence[str]) -> list[Part]:
     parts: list[Part] = [
         Heading("How to read this page"),
         Text(
-            "Go on and back by the buttons above, or choose in the list. Each coloured field is a "
-            "matrix of real numbers of this model; point at a cell to read its number, or go there "
-            "by the tab key and then from cell to cell by the arrow keys. Blue is positive, orange "
-            "is negative, and the colour of the page is zero. Each map says which number has the "
-            "full colour; a choice above gives all signed maps of a section the same scale."
+            "Use the buttons above to go to the next or previous section, or choose a section in "
+            "the list. Each coloured field is a matrix of real numbers of this model. Point at a "
+            "cell to read its number, or use the tab key to reach a matrix and the arrow keys to "
+            "move between cells. Blue is positive, orange is negative, and the colour of the page "
+            "is zero. Each map shows which number has the full colour. With the menu above, all "
+            "signed maps of a section can have the same scale."
         ),
     ]
     if cuts:

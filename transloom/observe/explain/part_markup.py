@@ -130,7 +130,7 @@ def _heat_map(heat_map: HeatMap) -> str:
     data = {"values": heat_map.values, **labels}
     size = f'aria-rowcount="{len(heat_map.values)}" aria-colcount="{len(heat_map.values[0])}"'
     # cells.js replaces this row by the current row; until then, it explains the keys.
-    row = '<span role="row"><span role="gridcell">arrow keys go from cell to cell</span></span>'
+    row = '<span role="row"><span role="gridcell">arrow keys move between cells</span></span>'
     grid = (
         f'<div class="grid" role="grid" tabindex="0" {size} '
         f'aria-label="{escape(heat_map.title)}, {escape(small)}">'

@@ -85,7 +85,7 @@ class _Figure:
             f"{key}.self_attention",
             "attention",
             "Masked self-attention",
-            ["looks back, not ahead", *lines],
+            ["sees earlier pieces only", *lines],
             self._parameters.take(f"{prefix}.self_attention"),
         )
         weights = self._parameters.take(f"{prefix}.feed_forward")

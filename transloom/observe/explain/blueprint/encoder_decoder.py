@@ -81,14 +81,14 @@ class _Figure:
 
     def _encoder_layer(self, key: str, prefix: str) -> list[Box]:
         return [
-            *self._attention(key, prefix, "self_attention", "Self-attention", "each looks at all"),
+            *self._attention(key, prefix, "self_attention", "Self-attention", "sees all pieces"),
             *self._feed_forward(key, prefix),
         ]
 
     def _decoder_layer(self, key: str, prefix: str) -> list[Box]:
         return [
             *self._attention(
-                key, prefix, "self_attention", "Masked self-attention", "looks back, not ahead"
+                key, prefix, "self_attention", "Masked self-attention", "sees earlier pieces only"
             ),
             *self._attention(
                 key, prefix, "cross_attention", "Cross-attention", "keys, values of the memory"

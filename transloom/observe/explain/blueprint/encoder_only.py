@@ -81,7 +81,7 @@ class _Figure:
             "attention",
             "Self-attention",
             [
-                "each looks at all of its text",
+                "sees all pieces of the text",
                 f"heads: {config.heads}, each {config.head_width} wide",
             ],
             take(f"{prefix}.self_attention"),

@@ -29,4 +29,4 @@ def network_line(activation: str) -> str:
 def head_lines(heads: int, groups: int, *, rotated: bool) -> list[str]:
     """Return lines about the features of attention that the original paper does not have."""
     lines = [] if groups == heads else [f"heads of keys, values: {groups}"]
-    return [*lines, "queries, keys turned by position"] if rotated else lines
+    return [*lines, "queries, keys rotated by position"] if rotated else lines

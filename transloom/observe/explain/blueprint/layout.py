@@ -258,6 +258,6 @@ def described(blueprint: Blueprint) -> str:
     if len(blueprint.columns) > 1:
         sentences.append("The memory enters the cross-attention of every decoder layer.")
     sentences.append(
-        "s and t are numbers of pieces. A dashed line joins boxes that share a matrix."
+        "s and t are numbers of pieces. A dashed line connects boxes that share a matrix."
     )
     return " ".join(sentences)

@@ -88,7 +88,7 @@ def blueprint_of_network(config: NetworkConfig, network: nn.Module) -> Blueprint
 
 def _no_figure(config: NetworkConfig) -> RunMismatchError:
     return RunMismatchError(
-        f"model.network is {config.network!r}, and only transformer, decoder_only, encoder_only, "
-        "label_texts, label_tokens and sentence_encoder have a figure: name a recipe or a run of "
-        "one of these"
+        f"model.network is {config.network!r}, but only transformer, decoder_only, encoder_only, "
+        "label_texts, label_tokens and sentence_encoder have a figure. Name a recipe or a run with "
+        "one of these networks"
     )

@@ -110,7 +110,7 @@ def sublayer(
         key=f"{key}.sum",
         kind="sum",
         title="Add",
-        lines=(f"what went in + {what}",),
+        lines=(f"input + {what}",),
         around=first.key,
     )
     return [norm, operation, total] if norm_first else [operation, total, norm]
@@ -118,7 +118,7 @@ def sublayer(
 
 def feed_forward(key: str, activation: str, weights: Sequence[Weight]) -> Box:
     """Return the box of a layer's feed-forward network."""
-    lines = ["each row alone", network_line(activation)]
+    lines = ["each row separately", network_line(activation)]
     return box(f"{key}.feed_forward", "feed-forward", "Feed-forward", lines, weights)
 
 
@@ -128,7 +128,7 @@ def softmax(key: str, vocabulary: int) -> Box:
     Args:
         key: name of the part of the network whose output is the input of the softmax.
     """
-    return box(f"{key}.softmax", "softmax", "Softmax", [f"{vocabulary:,} probabilities a row"])
+    return box(f"{key}.softmax", "softmax", "Softmax", [f"{vocabulary:,} probabilities per row"])
 
 
 def same_as(

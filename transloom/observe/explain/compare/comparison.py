@@ -162,13 +162,13 @@ def what_does_not_fit(comparison: Comparison, translators: Sequence[Translator])
     if not comparison.same_target:
         sizes = [t.model.vocabulary.target_size for t in translators]
         found.append(
-            f"they write with other vocabularies ({sizes[0]:,} and {sizes[1]:,} pieces), so each "
-            "follows its own translation; translations, and each model's own steps, can be compared"
+            f"the target vocabularies differ ({sizes[0]:,} and {sizes[1]:,} pieces), so each model "
+            "follows its own translation. The translations and each model's own steps are shown"
         )
     if not comparison.same_source:
         found.append(
-            "their tokenizers cut this sentence into other pieces, so maps that look at it stand "
-            "beside each other without their difference; predictions can be compared"
+            "the tokenizers split this sentence into different pieces, so maps with these pieces "
+            "are shown side by side without their difference. Predictions can still be compared"
         )
     shapes = [(c.encoder_layers, c.decoder_layers, c.heads) for c in (first, second)]
     if shapes[0] != shapes[1]:
@@ -177,7 +177,10 @@ def what_does_not_fit(comparison: Comparison, translators: Sequence[Translator])
             f"{counted(heads, 'head')}"
             for encoder, decoder, heads in shapes
         )
-        found.append(f"they have other shapes ({layers}), so maps that one lacks stand alone")
+        found.append(
+            f"the shapes differ ({layers}), so maps that only one model has are shown without a "
+            "counterpart"
+        )
     return found
 
 

@@ -18,14 +18,16 @@ from transloom.observe.explain.markup import escape, json_in_html
 from transloom.observe.explain.page import COMPARE, LiveSection
 
 ASKED = {
-    True: "Both read the same pieces, those of the first one's translation, so that each row can "
-    "be compared. A bar goes from 0 to 1.",
-    False: "Their vocabularies differ: each follows its own translation. A bar goes from 0 to 1.",
+    True: "Both models read the pieces of the first model's translation, so that each row can be "
+    "compared. A bar goes from 0 to 1.",
+    False: "The vocabularies differ, so each model follows its own translation. A bar goes from 0 "
+    "to 1.",
 }
 HEADS = {
     True: "",
-    False: "Heads of two runs were numbered by chance: head 1 of one need not be head 1 of the "
-    "other, unless one run went on from the other. The mean of all heads can be compared.",
+    False: "Heads of two runs are numbered by chance: head 1 of one model need not correspond to "
+    "head 1 of the other, unless one run started from the weights of the other. The mean of all "
+    "heads can be compared.",
 }
 SCRIPTS = ("comparing.js", "beside.js")
 # Scripts of the live part that draw figures.
@@ -53,7 +55,7 @@ def compare_section(
     """
     comparison = compare(translators, names, sentence, tag)
     misfits = what_does_not_fit(comparison, translators)
-    notes = "".join(f"<p>What does not fit: {escape(misfit)}.</p>" for misfit in misfits)
+    notes = "".join(f"<p>Limits of this comparison: {escape(misfit)}.</p>" for misfit in misfits)
     model, asleep = _second_model(translators[1], live)
     filling = {
         "place": COMPARE,
@@ -98,17 +100,22 @@ def names_of(translators: Sequence[Translator]) -> list[str]:
 def with_size(page: str) -> str:
     """Insert the size of the page into its section about two models."""
     megabytes = len(page.encode()) / 1e6
-    return page.replace(SIZE, f"<p>This page has {megabytes:.1f} MB, as it holds two models.</p>")
+    return page.replace(
+        SIZE, f"<p>This page has {megabytes:.1f} MB, because it contains two models.</p>"
+    )
 
 
 def _second_model(translator: Translator, live: LiveSection | None) -> tuple[str, str]:
     """Return the model as an element of the page, or "" and the reason for its absence."""
     if live is None:
-        return "", "These figures are worked out beforehand: the first model cannot run in a page."
+        return "", "These figures were computed in advance: the first model cannot run in a page."
     try:
         data = json_in_html(packed(translator))
     except NotLiveError as error:
-        return "", f"These figures are worked out beforehand; of the second model, {error}."
+        return "", (
+            "These figures were computed in advance, because the second model cannot run in a "
+            f"page: {error}."
+        )
     return f'<script type="application/json" id="compared-model">{data}</script>', ""
 
 

@@ -40,15 +40,23 @@ def packed_tokenizer(tokenizer: Tokenizer) -> PackedTokenizer:
         NotLiveError: pieces.js does not support this tokenizer.
     """
     if not isinstance(tokenizer, SentencePieceTokenizer):
-        raise NotLiveError(f"{tokenizer.name} is a tokenizer of the kind {tokenizer.kind}")
+        raise NotLiveError(
+            f"{tokenizer.name} is a tokenizer of the kind {tokenizer.kind}, which a page does not "
+            "support"
+        )
     model = ModelProto()
     model.ParseFromString(tokenizer.model)
     trainer, normaliser = model.trainer_spec, model.normalizer_spec
     if trainer.model_type not in _TYPES:
         kind = TrainerSpec.ModelType.Name(trainer.model_type).lower()
-        raise NotLiveError(f"{tokenizer.name} is a SentencePiece model of the type {kind}")
+        raise NotLiveError(
+            f"{tokenizer.name} is a SentencePiece model of the type {kind}, which a page does not "
+            "support"
+        )
     if model.denormalizer_spec.precompiled_charsmap:
-        raise NotLiveError(f"{tokenizer.name} has rules that change its output")
+        raise NotLiveError(
+            f"{tokenizer.name} has rules that change its output, which a page does not support"
+        )
     charsmap: bytes = normaliser.precompiled_charsmap
     described = {
         "type": _TYPES[trainer.model_type],

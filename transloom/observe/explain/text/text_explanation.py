@@ -136,8 +136,9 @@ def explain_continuing(generator: TextGenerator, text: str) -> ContinuedText:
     longest = network.context_length - STEPS
     if len(prompt) > longest:
         raise TextError(
-            f"The text has {len(prompt)} tokens with BOS, the page adds {STEPS}, and the network's "
-            f"context has {network.context_length}: give a text of at most {longest}."
+            f"The text has {len(prompt)} tokens with BOS. The page adds {STEPS} tokens, but the "
+            f"network's context has only {network.context_length}. Give a text of at most "
+            f"{longest} tokens with BOS."
         )
     chosen = _greedy(generator, prompt)
     read = [*prompt, *chosen[:-1]]

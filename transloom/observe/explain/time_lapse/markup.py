@@ -22,15 +22,15 @@ aria-label="Step of training">
 <button type="button" data-lapse="play">▶ Play</button></p>
 <p class="said"><small data-lapse="step"></small> <output data-lapse="output" dir="auto"></output>
 <small data-lapse="ended"></small></p>
-<h2 class="part">What it would say next</h2>
+<h2 class="part">Predictions of the next piece</h2>
 <div class="scroll" tabindex="0" role="region" aria-label="Predictions of each step">
-<table data-lapse="predictions"><thead><tr><th>step</th><th>goes in</th><th>most probable next</th>
+<table data-lapse="predictions"><thead><tr><th>step</th><th>input</th><th>most probable next</th>
 </tr></thead><tbody></tbody></table></div>
-<h2 class="part">Where it looks</h2>
+<h2 class="part">Attention</h2>
 <p><label>Attention <select data-lapse="place">{places}</select></label> <small>rows look at
 columns</small></p>
 <div class="beside" data-lapse="maps">{maps}</div>
-<h2 class="part">All that it said</h2>
+<h2 class="part">All translations</h2>
 <div data-lapse="all">{tables}</div>
 <script type="application/json" data-lapse="data">{data}</script>
 </div>"""

@@ -44,23 +44,25 @@ def section_of(moments: Moments, problems: Iterable[str] = ()) -> Section:
     """Return the section about the probes of at least one sentence, or only about problems."""
     most = max((len(of_one) for of_one in moments.values()), default=0)
     parts: list[Part] = [Lapse(moments)] if moments else []
-    parts += [Text(f"Left out: {problem}.") for problem in problems]
+    parts += [Text(f"This step is left out: {problem}.") for problem in problems]
     parts.append(
         Text(
-            "Early steps change the network most, so they were looked at more often: at powers of "
-            "two and half as much again. Weights are rounded to 255ths. Each translation is at "
-            "most twice as long as its sentence and four pieces more; an untrained network "
-            f"seldom ends one by itself. All this takes {_kilobytes(moments):,} kB of this page."
+            "Early steps change the network most, so they were recorded more often: at powers of "
+            "two, and at 1.5 times each power. Attention weights are rounded to multiples of "
+            "1/255. A translation is cut at twice the length of its sentence plus four pieces, "
+            "because an untrained network seldom ends a translation. The time-lapse takes "
+            f"{_kilobytes(moments):,} kB of this page."
         )
     )
     return Section(
         group="Training",
         name="Time-lapse",
-        title="How it came into being",
+        title="Translations during training",
         lead=(
-            f"While this model was trained, it was asked {counted(most, 'time')} to translate the "
-            "same. Move the slider: a network that knows nothing says the same piece over and "
-            "over, and looks everywhere alike; then words come, and heads that look somewhere."
+            "During its training, this model translated the same sentence "
+            f"{counted(most, 'time')}. Move the slider to see the translations. An untrained "
+            "network repeats one piece, and its attention is uniform. Later it writes words, and "
+            "its heads look at certain pieces."
         ),
         parts=parts,
         shows={"": [TIME_LAPSE]},
