@@ -69,7 +69,7 @@ def encoded(plain: bytes) -> dict[str, Any]:
 def _check(model: Transformer) -> None:
     count = sum(parameter.numel() for parameter in model.parameters())
     if count > MOST_WEIGHTS:
-        raise NotLiveError(f"it has {count:,} weights, more than the maximum of {MOST_WEIGHTS:,}")
+        raise NotLiveError(f"it has {count:,} weights, more than {MOST_WEIGHTS:,}")
     for name, field in ModelConfig.model_fields.items():
         value = getattr(model.config, name)
         known = name in KNOWN and (name != "activation" or value in ACTIVATIONS)
