@@ -1,10 +1,10 @@
-"""The child process of a stage: runs rows one after another and reports each through a pipe.
+"""Run rows of a stage in a child process, and report each row through a pipe.
 
     python -m benchmarks.gpu_check.child STAGE MODULE DEVICE FOLDER DESCRIPTOR KEY …
 
 Each line of the report is a JSON object: {"machine": …} once, {"begins": KEY} before a row, and
-{"row": …} after it. The child ends after the first row that fails, since an error on a GPU can
-leave every later operation of the process failing; the runner starts another one for the rest.
+{"row": …} after it. The child ends after the first row that fails, because an error on a GPU can
+make all later operations of the process fail. The runner starts another child for the other rows.
 """
 
 import importlib
@@ -31,7 +31,7 @@ MAX_DETAIL = 600
 
 
 def run_row(module: Any, stage: str, key: str, work: Work) -> Row:
-    """Run one row; its exceptions become its result."""
+    """Run one row; an exception becomes the row's result."""
     name, _, argument = key.partition(":")
     started = time.monotonic()
     row = Row(stage, key, "passed")
@@ -68,7 +68,7 @@ def main() -> int:
             tell({"row": asdict(row)})
             if row.result == "failed":
                 break
-    # Not through the interpreter's end, where a library that a failed row left can hang.
+    # Exit without the interpreter's shutdown, in which a library can hang after a failed row.
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)

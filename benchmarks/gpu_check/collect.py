@@ -1,11 +1,11 @@
-"""Gather what a machine without a package index lacks, on one that has an index.
+"""Gather the wheels that a machine without a package index lacks, on a machine that has an index.
 
     locks/cuda.txt ──pip download──▶ wheels ─┐
     our sources ──build──▶ wheel             ├──split──▶ parts and manifest, to be carried there
     DeepSpeed's sources ──build──▶ wheel ────┘
 
-A wheel is collected if it is required on that machine and the machine lacks it. Files that a former
-call left are kept if their sha256 is in the lock.
+A wheel is collected if the machine needs the package and does not have it. Files from an earlier
+call are kept if their sha256 is in the lock.
 """
 
 import argparse
@@ -42,42 +42,51 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `collect`."""
     parser.description = (
         "Gather the wheels that a machine without a package index lacks, and split them into parts "
-        "of at most 24 MiB. Call it with the Python of `make setup`, which needs a package index. "
-        "An interrupted call goes on when it is repeated."
+        "of at most 24 MiB. Run this command with the Python of `make setup`, on a machine with a "
+        "package index. To continue after an interruption, repeat the command."
     )
     parser.add_argument(
-        "--python", default="3.12", metavar="X.Y", help="the machine's Python (%(default)s)"
+        "--python",
+        default="3.12",
+        metavar="X.Y",
+        help="Python version of the machine without an index (default: %(default)s)",
     )
     parser.add_argument(
-        "--machine", default="x86_64", help="its processor, as `uname -m` prints it (%(default)s)"
+        "--machine",
+        default="x86_64",
+        help="processor of that machine, as `uname -m` prints it (default: %(default)s)",
     )
     parser.add_argument(
-        "--glibc", default="2.28", metavar="2.N", help="oldest glibc that it may have (%(default)s)"
+        "--glibc",
+        default="2.28",
+        metavar="2.N",
+        help="oldest glibc version that the machine may have (default: %(default)s)",
     )
     parser.add_argument(
         "--have",
         action="append",
         metavar="NAME[==VERSION]",
-        help=f"a package that it has; repeat for several (default: {' '.join(HAVE)})",
+        help="package that the machine already has; repeat the option for several packages "
+        f"(default: {' '.join(HAVE)})",
     )
     parser.add_argument(
         "--replace",
         action="append",
         metavar="NAME",
-        help="of these packages, bring our pinned version if the machine has another; repeat for "
-        f"several (default: {' '.join(REPLACE)})",
+        help="package to collect in our pinned version if the machine has another version; repeat "
+        f"the option for several packages (default: {' '.join(REPLACE)})",
     )
     parser.add_argument(
         "--into",
         type=Path,
         default=Path("gpu-parts"),
         metavar="FOLDER",
-        help="for the parts and their manifest (%(default)s)",
+        help="folder for the parts and their manifest (default: %(default)s)",
     )
 
 
 def collect(arguments: argparse.Namespace) -> int:
-    """Gather the parts, and print how to carry them.
+    """Gather the parts, and print the command to run on the other machine.
 
     Raises:
         PartsError: something is missing; what was gathered so far is kept.
@@ -88,8 +97,8 @@ def collect(arguments: argparse.Namespace) -> int:
         from benchmarks.gpu_check.collection import ROOTS, Collection, read_pins
     except ModuleNotFoundError as error:
         raise PartsError(
-            f"This Python has no {error.name}; expected that of `make setup`. "
-            "Call .venv/bin/python scripts/gpu_check collect"
+            f"This Python has no package {error.name}; expected the Python of `make setup`. "
+            "Run .venv/bin/python scripts/gpu_check collect"
         ) from None
     pins = read_pins(LOCK.read_text())
     target = target_of(arguments, pins)
@@ -120,30 +129,35 @@ def collect(arguments: argparse.Namespace) -> int:
 
 
 def target_of(arguments: argparse.Namespace, pins: Mapping[str, "Pin"]) -> "Target":
-    """Return the machine that the options describe.
+    """Return the description of the target machine that the options specify.
 
     Raises:
-        PartsError: an option has a value that cannot be read.
+        PartsError: an option has an invalid value.
     """
     from benchmarks.gpu_check.wheels import Target
 
     if not re.fullmatch(r"3\.\d+", arguments.python):
         raise PartsError(f"--python {arguments.python}: expected two numbers, such as 3.12")
     if not (glibc := re.fullmatch(r"2\.(\d+)", arguments.glibc)):
-        raise PartsError(f"--glibc {arguments.glibc}: expected such as 2.28; `ldd --version` says")
+        raise PartsError(
+            f"--glibc {arguments.glibc}: expected a version such as 2.28. Run `ldd --version` on "
+            "the machine to see its version."
+        )
     has = dict(_claim(text) for text in arguments.have or HAVE)
     for name in map(_canonical, REPLACE if arguments.replace is None else arguments.replace):
         if name not in has:
             continue
         if name not in pins:
-            raise PartsError(f"--replace {name}: no version of it is in {LOCK.name}. Leave it out.")
+            raise PartsError(
+                f"--replace {name}: {LOCK.name} has no version of {name}. Omit this option."
+            )
         if difference(name, has[name], pins[name].version):
             del has[name]
     return Target(arguments.python, arguments.machine, int(glibc[1]), has)
 
 
 def summary(manifest: Manifest, folder: Path, checkout_bytes: int) -> str:
-    """Return what was collected, how many transfers it takes, and what differs from our pins."""
+    """Describe the collected wheels, the number of transfers, and deviations from our pins."""
     parts = manifest.parts
     alone = transfers(parts, TRANSFER_BYTES)
     beside = transfers(parts, TRANSFER_BYTES - checkout_bytes) or "impossible"
@@ -151,7 +165,7 @@ def summary(manifest: Manifest, folder: Path, checkout_bytes: int) -> str:
         f"{len(manifest.files)} wheels, {sum(part.size for part in parts) / MIB:.1f} MiB, "
         f"in {len(parts)} parts: {folder / parts[0].name} to {parts[-1].name}, and {MANIFEST}",
         f"Transfers of at most {TRANSFER_BYTES // MIB} MiB: {alone} for the parts alone, "
-        f"{beside} if each has this checkout ({checkout_bytes / MIB:.1f} MiB), too",
+        f"{beside} if each also has this checkout ({checkout_bytes / MIB:.1f} MiB)",
     ]
     if manifest.deviations:
         lines += ["Differs from locks/cuda.txt:", *(f"  {one}" for one in manifest.deviations)]
@@ -160,9 +174,12 @@ def summary(manifest: Manifest, folder: Path, checkout_bytes: int) -> str:
 
 
 def transfers(parts: Iterable[Piece], room: int) -> int | None:
-    """Return how many transfers carry the parts, in their order, if each has room for so much.
+    """Return the number of transfers that the parts need if they are sent in their order.
 
-    None if a part does not fit.
+    Return None if a part does not fit into a transfer.
+
+    Args:
+        room: the number of bytes that a transfer has for parts.
     """
     count, left = 0, 0
     for part in parts:

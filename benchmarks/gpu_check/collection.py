@@ -1,7 +1,8 @@
-"""Download and build wheels until a machine lacks none.
+"""Download and build wheels until none is missing for a machine.
 
-A wheel of a lock is kept if its sha256 is in the lock; pip, which no lock has, and DeepSpeed, which
-comes as source only, if their archive is intact. transloom is built at each call.
+A wheel from the lock is kept if its sha256 is in the lock. The lock does not have pip, and has no
+wheel of DeepSpeed, which is published as source only. The wheels of these two are kept if their
+archive is intact. transloom is built at each call.
 """
 
 import importlib.metadata
@@ -24,10 +25,10 @@ from benchmarks.gpu_check.parts import PartsError, sha256_of
 from benchmarks.gpu_check.wheels import Needed, Target, Wheel, closure, unfit
 
 ROOT = Path(__file__).resolve().parents[2]
-FOR_TESTS = ("pytest", "pytest-timeout", "hypothesis")  # of `pytest -m gpu`
+FOR_TESTS = ("pytest", "pytest-timeout", "hypothesis")  # packages that `pytest -m gpu` needs
 BUILT = "deepspeed"
 OURS = "transloom"
-WITH_EXTRAS = f"{OURS}[serve]"  # of the row `path/serve`
+WITH_EXTRAS = f"{OURS}[serve]"  # the row `path/serve` needs this extra
 INSTALLER = "pip"
 ROOTS = (
     *(Needed(Requirement(name), "scripts/gpu_check") for name in (WITH_EXTRAS, INSTALLER)),
@@ -37,14 +38,14 @@ ROOTS = (
 
 @dataclass(frozen=True)
 class Pin:
-    """A package's version in a lock, and the sha256 of each of its files."""
+    """Version of a package in a lock, and the sha256 of each of its files."""
 
     version: str
     hashes: frozenset[str]
 
 
 def read_pins(lock: str) -> dict[str, Pin]:
-    """Return the pins in the text of a lock, by package."""
+    """Return the pins in the text of a lock, by package name."""
     pins = {}
     for block in re.split(r"\n(?=[a-z0-9])", lock):
         if named := re.match(r"([a-z0-9.-]+)==([^ ]+)", block):
@@ -54,10 +55,10 @@ def read_pins(lock: str) -> dict[str, Pin]:
 
 @dataclass(frozen=True)
 class Collection:
-    """Wheels in a folder, for a target.
+    """Folder of wheels for a target machine.
 
     Attributes:
-        pins: of the lock.
+        pins: the pins of the lock, by package name.
     """
 
     folder: Path
@@ -65,7 +66,7 @@ class Collection:
     pins: Mapping[str, Pin]
 
     def build_ours(self) -> None:
-        """Build transloom's wheel, without a compiled part for another processor than this."""
+        """Build transloom's wheel; omit its compiled part if the target has another processor."""
         for old in self.folder.glob(f"{OURS}-*.whl"):
             old.unlink()
         with tempfile.TemporaryDirectory(dir=self.folder) as made:
@@ -75,7 +76,7 @@ class Collection:
             self._take_built(Path(made))
 
     def complete(self, roots: Sequence[Needed]) -> list[Path]:
-        """Return the wheels that the target lacks for the roots; transloom's is the last one.
+        """Return the wheels that the target needs for the roots and lacks; transloom's is last.
 
         Raises:
             PartsError: a requirement cannot be met, or a wheel cannot be made.
@@ -90,8 +91,8 @@ class Collection:
             hopeless = names & tried | names - self._versions().keys()
             if why := [str(needed) for needed in found.lacking if needed.name in hopeless]:
                 raise PartsError(
-                    f"Not in locks/cuda.txt as required: {', '.join(why)}. Renew the lock with "
-                    "`make lock`, or name what the machine has with --have NAME==VERSION."
+                    f"locks/cuda.txt does not satisfy: {', '.join(why)}. Renew the lock with "
+                    "`make lock`, or name the machine's packages with --have NAME==VERSION."
                 )
             self._get(names)
             tried |= names
@@ -111,7 +112,7 @@ class Collection:
         return (path.name.startswith(f"{OURS}-"), path.name)
 
     def _present(self) -> dict[str, Wheel]:
-        """Return the wheels in the folder that fit; damaged ones are removed."""
+        """Return the wheels in the folder that fit target and lock; remove damaged wheels."""
         wheels = {}
         for path in sorted(self.folder.glob("*.whl")):
             try:
@@ -123,7 +124,7 @@ class Collection:
             if not tags & self.target.tags:
                 continue
             if not self._is_intact(path, name):
-                print(f"  {path.name} is damaged, and is made again")
+                print(f"  {path.name} is damaged, and is downloaded or built again")
                 path.unlink()
                 continue
             wheels[name] = Wheel.read(path)
@@ -153,15 +154,15 @@ class Collection:
 
     def _download(self, lines: list[str], *options: str) -> None:
         names = ", ".join(line.partition("==")[0] for line in lines)
-        print(f"  downloading {len(lines)}: {names}", flush=True)
+        print(f"  downloading wheels ({len(lines)}): {names}", flush=True)
         platforms = [f"--platform={name}" for name in self.target.platforms]
         command = ["download", "--no-deps", "--only-binary=:all:", *options, *platforms]
         command += ["--implementation=cp", f"--python-version={self.target.python}"]
         self._pip(command, lines, self.folder)
 
     def _build_deepspeed(self) -> None:
-        """Build DeepSpeed without compiled operators, which would need the target's torch."""
-        print("  building deepspeed of its sources", flush=True)
+        """Build DeepSpeed without compiled operators, for which the target's torch is missing."""
+        print("  building deepspeed from its sources", flush=True)
         with tempfile.TemporaryDirectory(dir=self.folder) as made:
             command = ["wheel", "--no-deps", "--no-cache-dir", "--no-build-isolation"]
             command += ["--require-hashes", f"--no-binary={BUILT}"]
@@ -191,5 +192,5 @@ def _call(command: list[str], what: str, variables: Mapping[str, str]) -> None:
         said = (done.stderr or done.stdout).strip()
         raise PartsError(
             f"Cannot {what}: exit code {done.returncode}.\n{said}\n"
-            "What was collected so far is kept; repeat the command."
+            "Files that were collected so far are kept. Repeat the command."
         )

@@ -1,7 +1,7 @@
-"""Stage *engine*: ZeRO, the optimizer and checkpoints, with the helpers of the tests.
+"""Stage *engine*: check ZeRO, the optimizer and checkpoints, with the helpers of the tests.
 
-The network is the one of `support.ranks.engine_jobs`, without dropout where a plain torch loop on
-the CPU is the reference, since a GPU draws other random numbers.
+The network is the one of `support.ranks.engine_jobs`. If the reference is a plain torch loop on the
+CPU, the network has no dropout, because a GPU draws other random numbers.
 """
 
 from contextlib import ExitStack, closing
@@ -32,31 +32,31 @@ from trainer.zero.fragment import Fragment
 from trainer.zero.fragments import STEP
 
 BOUNDS = {"fp32": 1e-4, "bf16": 5e-2}
-REPEATED_BOUND = 1e-5  # of the same steps again: sums on a GPU have no fixed order
+REPEATED_BOUND = 1e-5  # between repetitions of the same steps: sums on a GPU have no fixed order
 UNIT = "relative difference of losses"
 SAVED, LAST = 3, 6
 STATE_ELEMENTS = 1_000_003
 SPARE_BYTES = 200_000_000
 WIDEST = PairShape(4096, 100, 100)
-_UNTIL_THE_END = ExitStack()  # of the process; never closed
+_UNTIL_THE_END = ExitStack()  # open until the process ends; never closed
 
 
 @cache
 def placement(work: Work) -> Placement:
-    """Join a group of one rank, which lasts until the process ends."""
+    """Join a process group of one rank, which remains until the process ends."""
     one = Placement(device=work.device)
     _UNTIL_THE_END.enter_context(process_group(one, timedelta(seconds=60)))
     return one
 
 
 def difference(found: list[float], expected: list[float]) -> float:
-    """Return the largest relative difference of two curves of the same length."""
+    """Return the largest relative difference between two curves of the same length."""
     return max(abs(a / b - 1) for a, b in zip(found, expected, strict=True))
 
 
 @cache
 def plain_losses() -> list[float]:
-    """Train with torch alone on the CPU."""
+    """Train on the CPU with torch alone, and return the losses."""
     return engine_jobs.plain_loop(without_dropout(), STEPS)[0]
 
 
@@ -71,14 +71,14 @@ def zero(work: Work, shape: str) -> Measurement:
 
 
 def two_ranks(work: Work) -> Measurement:
-    """Train with every stage on two ranks, each with a device to itself."""
+    """Train with every ZeRO stage on two ranks, each with its own device."""
     losses = losses_of_ranks(work, "fast")
     figure = max(difference(found, plain_losses()) for found in losses.values())
     return within(figure, BOUNDS["fp32"], UNIT)
 
 
 def fused_adamw(work: Work) -> Measurement:
-    """Check the optimizer that runs, and where its step count is after a resume."""
+    """Check that the optimizer is fused, and keeps its step count on the device after a resume."""
     engine = engine_jobs.make_engine(placement(work), Shape(1, "bf16"))
     optimizer = engine.stage.torch_optimizer
     if not optimizer.defaults.get("fused"):
@@ -88,17 +88,17 @@ def fused_adamw(work: Work) -> Measurement:
     steps = [optimizer.state[tensor][STEP] for tensor in engine.stage.optimized_tensors()]
     devices = {step.device.type for step in steps}
     if devices != {work.device}:
-        raise WrongResultError(f"the step count is on {', '.join(devices)}")
+        raise WrongResultError(f"the step count is on {', '.join(devices)}, not on {work.device}")
     if {int(step) for step in steps} != {LAST}:
         raise WrongResultError(f"the step counts are {[int(step) for step in steps]}, not {LAST}")
     engine.destroy()
     if not torch.tensor(losses).isfinite().all():
-        raise WrongResultError(f"the losses are {losses}")
+        raise WrongResultError(f"the losses are {losses}, expected finite numbers")
     return Measurement(float(LAST), "updates counted")
 
 
 def pinned_checkpoint(work: Work) -> Measurement:
-    """Save from the device, change the state at once, and compare the file."""
+    """Save a state from the device, change the state immediately, and check the saved file."""
     state = [Fragment("master", "w", 0, torch.arange(float(STATE_ELEMENTS), device=work.device))]
     folder = work_folder(work.folder / "pinned")
     writer = CheckpointWriter(
@@ -115,24 +115,24 @@ def pinned_checkpoint(work: Work) -> Measurement:
         state[0].tensor.zero_()
     path = partial_folder(folder, 10, "a") / "state-00000-of-00001.safetensors"
     if not torch.equal(load_file(path)["master:w:0"], torch.arange(float(STATE_ELEMENTS))):
-        raise WrongResultError("the file has other numbers than the state had")
+        raise WrongResultError("the numbers in the file are not those of the saved state")
     return Measurement(1000 * stall, "ms for 4 MB")
 
 
 def resume(work: Work, stage: str) -> Measurement:
-    """Compare a run that goes on from a checkpoint with one that was never interrupted."""
+    """Compare a run that resumes from a checkpoint with an uninterrupted run."""
     shape, folder = Shape(int(stage)), work.folder / f"resume-{stage}"
     whole, _, _ = engine_jobs.train(placement(work), shape, LAST)
     _, saved = engine_jobs.train_and_save(placement(work), shape, SAVED, folder)
     checkpoint = engine_jobs.committed(folder, [saved])
     losses, _, loaded = engine_jobs.resume(placement(work), shape, checkpoint, LAST)
     if not loaded:
-        raise WrongResultError("the engine holds other numbers than the checkpoint")
+        raise WrongResultError("the numbers in the engine are not those of the checkpoint")
     return within(difference(losses, whole[SAVED:]), REPEATED_BOUND, UNIT)
 
 
 def not_finite(work: Work, poison: Literal["loss", "gradient"]) -> Measurement:
-    """Check with every stage that a step that is not finite leaves no trace."""
+    """Check with every ZeRO stage that a step that is not finite changes no state."""
     figures = []
     for stage in range(4):
         bad_slots, unchanged, losses, expected = poison_jobs.compared(
@@ -145,7 +145,7 @@ def not_finite(work: Work, poison: Literal["loss", "gradient"]) -> Measurement:
 
 
 def does_not_fit(work: Work) -> Measurement:
-    """Check the message about a micro-batch that memory does not hold."""
+    """Check the error message about a micro-batch that does not fit in memory."""
     widest, budget = [WIDEST], WIDEST.rows * WIDEST.source_length
     if work.is_gpu:
         message = preflight_jobs.shortage_of_gpu(

@@ -1,4 +1,7 @@
-"""Stage *exact*: `engine.numerics: exact` gives the same bits over restarts, stages and ranks."""
+"""Stage *exact*: check that `engine.numerics: exact` gives the same bits.
+
+Restarts, ZeRO stages and numbers of ranks must not change them.
+"""
 
 import statistics
 from typing import Any, cast
@@ -15,7 +18,7 @@ from benchmarks.gpu_check.two_ranks import STEPS, losses_of_ranks, without_dropo
 
 STAGES = {"fp32": (0, 1, 2, 3), "bf16": (1, 2, 3)}
 UNIT = "numbers differ"
-COST_GOAL = 1.15  # exact over fast
+COST_GOAL = 1.15  # maximum time of an exact step, as a multiple of a fast step
 ROUNDS = 3
 
 
@@ -24,24 +27,24 @@ def _shape(stage: int, precision: str) -> Shape:
 
 
 def _require_equal(found: Any, expected: Any, of_what: str) -> None:
-    """Require equal losses and weights, bit by bit.
+    """Require that losses and weights are bit-identical.
 
     Raises:
-        WrongResultError: some differ.
+        WrongResultError: some of them differ.
     """
     (losses, weights), (expected_losses, expected_weights) = found, expected
     steps = sum(a != b for a, b in zip(losses, expected_losses, strict=True))
     numbers = sum(int((weights[name] != weight).sum()) for name, weight in expected_weights.items())
     if steps or numbers:
         raise WrongResultError(
-            f"{of_what}: {steps} of {len(losses)} losses differ, and {numbers} weights",
+            f"{of_what}: {steps} of {len(losses)} losses and {numbers} weights differ",
             float(steps + numbers),
             UNIT,
         )
 
 
 def restart(work: Work, precision: str) -> Measurement:
-    """Compare interrupted with uninterrupted runs of every stage."""
+    """Compare interrupted with uninterrupted runs of every ZeRO stage."""
     for stage in STAGES[precision]:
         shape, folder = _shape(stage, precision), work.folder / f"restart-{stage}-{precision}"
         losses, weights, _ = engine_jobs.train(placement(work), shape, LAST)
@@ -53,19 +56,20 @@ def restart(work: Work, precision: str) -> Measurement:
 
 
 def stages(work: Work, precision: str) -> Measurement:
-    """Compare the stages with one another."""
+    """Compare the ZeRO stages with one another."""
     first, *others = STAGES[precision]
     expected = engine_jobs.train(placement(work), _shape(first, precision), LAST)[:2]
     for stage in others:
         found = engine_jobs.train(placement(work), _shape(stage, precision), LAST)[:2]
-        _require_equal(found, expected, f"stage {stage} beside {first}")
+        _require_equal(found, expected, f"stage {stage} compared with stage {first}")
     return Measurement(0.0, UNIT)
 
 
 def rms_norm(work: Work) -> Measurement:
-    """Compare the stages for a network with RMSNorm, rotary positions and grouped queries.
+    """Compare the ZeRO stages for a network with RMSNorm, rotary positions and grouped queries.
 
-    Its norms read their input twice, and ZeRO-3 must not change the order of these gradients.
+    The network's norms read their input twice. ZeRO-3 must not change the order in which these
+    gradients are summed.
     """
     newer = {"norm_kind": "rms", "norm": "pre", "positions": "rotary", "key_value_heads": 1}
     config = engine_jobs.MODEL.model_copy(update=newer)
@@ -82,7 +86,7 @@ def rms_norm(work: Work) -> Measurement:
 
 
 def ranks(work: Work) -> Measurement:
-    """Compare the losses of two ranks, with every stage, with those of one."""
+    """Compare the losses of two ranks with those of one rank, for every ZeRO stage."""
     engine = engine_jobs.make_engine(placement(work), _shape(1, "fp32"), model=without_dropout())
     expected = engine_jobs.train_steps(engine, 1, STEPS)
     engine.destroy()
@@ -92,7 +96,10 @@ def ranks(work: Work) -> Measurement:
 
 
 def cost(work: Work, precision: str) -> Measurement:
-    """Measure steps of the base model, of the tiny one on a CPU, with both numerics in turn."""
+    """Measure steps with fast and exact numerics in turn.
+
+    The model is the base model on a GPU, and a tiny one on a CPU.
+    """
     config, tokens = MODELS["base" if work.is_gpu else "tiny"]
     steps, rounds = (10, ROUNDS) if work.is_gpu else (1, 1)
     kinds: tuple[Numerics, ...] = ("fast", "exact")

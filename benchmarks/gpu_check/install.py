@@ -1,9 +1,10 @@
-"""Install collected parts on a machine without a package index. Needs nothing but Python.
+"""Install collected parts on a machine without a package index. The module needs only Python.
 
     parts ──join, sha256──▶ wheels ──pip, offline──▶ environment over the machine's own packages
 
-The environment's packages come before those of the Python that calls this, which stay importable
-behind them: torch is the machine's, numpy the one that was carried along.
+The environment's packages take precedence over those of the Python that runs this module. Packages
+that the environment lacks are imported from that Python: for example, torch is the machine's, and
+numpy is the installed one.
 """
 
 import json
@@ -27,27 +28,29 @@ DEVIATIONS, INSTALLED = "deviations.json", "installed.json"
 
 
 def installed(parts: Path, into: Path) -> Path:
-    """Return the Python of an environment with the parts; make the environment if needed.
+    """Return the Python of an environment with the parts; create the environment if needed.
 
-    Beside it are `deviations.json`, a list of sentences, and `installed.json`, with the version of
-    each package.
+    The environment's folder also has `deviations.json`, a list of sentences, and `installed.json`,
+    with the version of each package.
 
     Raises:
-        PartsError: the parts are damaged or for another machine, or do not make an environment
-            from which everything can be imported.
+        PartsError: the parts are damaged or for another machine, or something in the resulting
+            environment cannot be imported.
     """
     manifest = Manifest.read(parts)
     _require_fit(manifest)
     into = into.resolve()
     if into.is_relative_to(ROOT):
-        raise PartsError(f"{into} is in the checkout; expected a folder outside of {ROOT}")
+        raise PartsError(f"{into} is in the checkout. Name a folder outside of {ROOT}.")
     python = into / "bin" / "python"
     digest = sha256_of(parts / MANIFEST)
     if _is_made_of(into, digest):
-        print(f"{into} has these parts already")
+        print(f"{into} already has these parts")
         return python
     if into.exists() and any(into.iterdir()) and not (into / "pyvenv.cfg").exists():
-        raise PartsError(f"{into} has other files; expected a new or empty folder. Name another.")
+        raise PartsError(
+            f"{into} has other files; expected a new or empty folder. Name another folder."
+        )
     venv.EnvBuilder(clear=True, symlinks=True).create(into)
     _append_packages_of_this_python(into)
     wheels = into / "wheels"
@@ -61,7 +64,7 @@ def installed(parts: Path, into: Path) -> Path:
     sentences = _deviations(manifest, found)
     _write(into / DEVIATIONS, sentences)
     _write(into / INSTALLED, {"manifest": digest, "versions": found["versions"]})
-    print(f"Installed; {len(sentences)} deviations from our pins", flush=True)
+    print(f"Installed the wheels, with {len(sentences)} deviations from our pins", flush=True)
     return python
 
 
@@ -82,10 +85,10 @@ def _is_made_of(into: Path, digest: str) -> bool:
 
 
 def _append_packages_of_this_python(into: Path) -> None:
-    """Append this Python's package folders to the path of the environment.
+    """Append the package folders of this Python to the import path of the environment.
 
-    `system-site-packages` would not do: if this Python is a virtual environment's, its packages are
-    not the system's.
+    `system-site-packages` is not sufficient: if this Python is in a virtual environment, its
+    packages are not those of the system.
     """
     folders = [path for path in sys.path if Path(path).name in ("site-packages", "dist-packages")]
     folders += [site.getusersitepackages()] if site.ENABLE_USER_SITE else []
@@ -95,7 +98,7 @@ def _append_packages_of_this_python(into: Path) -> None:
 
 
 def _install(python: Path, wheels: list[Path]) -> None:
-    """Install wheels, by the pip that is one of them: the machine may have none."""
+    """Install wheels with the pip that is one of them, because the machine may have no pip."""
     pip = [wheel for wheel in wheels if wheel.name.startswith("pip-")]
     command = [python, "-P", "-m", "pip", "install", "--quiet", "--no-index", "--no-deps"]
     command += ["--ignore-installed", "--no-compile", "--no-cache-dir", *wheels]
@@ -103,24 +106,24 @@ def _install(python: Path, wheels: list[Path]) -> None:
 
 
 def _probe(python: Path, manifest: Manifest) -> dict[str, Any]:
-    """Import what must import, and return versions and conflicts between them."""
+    """Import the installed packages, and return their versions and version conflicts."""
     names = [canonical(file.name.partition("-")[0]) for file in manifest.files]
     names += manifest.on_machine
-    said = _run(python, [python, "-P", PROBE, *names], "look at what was installed", {})
+    said = _run(python, [python, "-P", PROBE, *names], "check the installed packages", {})
     found: dict[str, Any] = json.loads(said.splitlines()[-1])
     if missing := [name for name in names if name not in found["versions"]]:
         raise PartsError(
-            f"This machine lacks {', '.join(missing)}, which it was expected to have. "
-            "Collect again, and name with --have only what it has."
+            f"This machine lacks packages that it was expected to have: {', '.join(missing)}. "
+            "Collect the parts again, and name only packages of this machine with --have."
         )
     if found["failed"]:
         why = "; ".join(f"{name}: {error}" for name, error in found["failed"].items())
-        raise PartsError(f"Installed, but cannot be imported: {why}")
+        raise PartsError(f"Some installed modules cannot be imported: {why}")
     return found
 
 
 def _deviations(manifest: Manifest, found: dict[str, Any]) -> list[str]:
-    """Return deviations by the versions that the machine really has."""
+    """Return the deviations from our pins, with the versions that the machine really has."""
     on_machine = manifest.on_machine.items()
     claimed = {difference(name, package.version, package.pinned) for name, package in on_machine}
     real = [
@@ -131,7 +134,7 @@ def _deviations(manifest: Manifest, found: dict[str, Any]) -> list[str]:
 
 
 def _run(python: Path, command: list[Any], what: str, variables: dict[str, str]) -> str:
-    """Run a command of the environment, elsewhere than in the checkout, and return its output."""
+    """Run a command with the environment's Python, outside the checkout, and return its output."""
     own = {
         key: value for key, value in os.environ.items() if not key.startswith(("PIP_", "VIRTUAL_"))
     }

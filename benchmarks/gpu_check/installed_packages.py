@@ -1,8 +1,9 @@
-"""Print as JSON what an environment has; its Python runs this as a script.
+"""Print the packages of an environment as JSON; the environment's Python runs this as a script.
 
-The arguments are names of packages. The last line of the output has their `versions`, the
-`conflicts` that `pip check` finds with them, and in `failed` the modules that cannot be imported,
-of all modules of transloom and the top-level ones of what it requires.
+The arguments are names of packages. The last line of the output is a JSON object. `versions` has
+the versions of these packages, and `conflicts` has the conflicts with them that `pip check` finds.
+`failed` has the modules that cannot be imported, among all modules of transloom and the top-level
+modules of its requirements.
 """
 
 import importlib
@@ -22,7 +23,7 @@ def canonical(name: str) -> str:
 
 
 def versions_of(names: list[str]) -> dict[str, str]:
-    """Return the versions of the packages that are installed."""
+    """Return the versions of the packages that are installed, by name."""
     found = {}
     for name in names:
         try:
@@ -33,7 +34,10 @@ def versions_of(names: list[str]) -> dict[str, str]:
 
 
 def modules_to_import(package: str) -> list[str]:
-    """Return all modules of a package, and top-level ones of what it requires without extras."""
+    """Return all modules of a package, and the top-level modules of its required packages.
+
+    Packages that only an extra requires are not included.
+    """
     owners = importlib.metadata.packages_distributions()
     modules: list[str] = []
     for top in tops_of({package}, owners):
@@ -57,18 +61,18 @@ def tops_of(packages: set[str], owners: Mapping[str, list[str]]) -> list[str]:
 
 
 def failures(modules: list[str]) -> dict[str, str]:
-    """Return the error of each module that cannot be imported."""
+    """Return the import error of each module that cannot be imported, by module."""
     failed = {}
     for module in modules:
         try:
             importlib.import_module(module)
-        except Exception as error:  # whatever a library raises at its import
+        except Exception as error:  # libraries may raise any exception when they are imported
             failed[module] = f"{type(error).__name__}: {error}"
     return failed
 
 
 def conflicts(names: list[str]) -> list[str]:
-    """Return what `pip check` says of versions where one of the packages is involved."""
+    """Return the version conflicts from `pip check` that involve one of the packages."""
     check = [sys.executable, "-P", "-m", "pip", "--disable-pip-version-check", "check"]
     said = subprocess.run(check, capture_output=True, text=True, check=False).stdout
     pattern = re.compile(r"(\S+) \S+ (?:has requirement .+, but you have|requires) ([^\s,]+)")

@@ -1,10 +1,11 @@
-"""Stage *kernels*: parts of the network on the device, against fp64 on the CPU.
+"""Stage *kernels*: compare parts of the network on the device with fp64 on the CPU.
 
-Inputs and weights are rounded to the precision under test first, so that the reference computes
-with the same numbers. The figure is the largest difference of outputs and gradients, each over the
-reference's largest value; of a network, the norm of the difference over the norm of the reference.
+Inputs and weights are first rounded to the precision under test, so that the reference computes
+with the same numbers. The figure is the largest difference of outputs and gradients, divided by the
+largest reference value. For a network, it is the norm of the difference divided by the norm of the
+reference.
 
-Shape suffixes as in `model.blocks.attention`; n target tokens, v vocabulary.
+Shape suffixes are those of `model.blocks.attention`; n is target tokens, and v is vocabulary.
 """
 
 import copy
@@ -51,14 +52,14 @@ KERNELS = {
     "efficient": SDPBackend.EFFICIENT_ATTENTION,
     "cudnn": SDPBackend.CUDNN_ATTENTION,
 }
-TOKENS, VOCABULARY, WIDTH = 1300, 500, 64  # more tokens than one chunk of the loss takes
+TOKENS, VOCABULARY, WIDTH = 1300, 500, 64  # more tokens than one chunk of the loss
 SMOOTHING, ALPHA = 0.1, 5.0
 
 Compute = Callable[..., Tensor | tuple[Tensor, ...]]
 
 
 def largest_difference(found: Tensor, expected: Tensor) -> float:
-    """Return the largest difference over the largest expected value; inf if not finite."""
+    """Return the largest difference divided by the largest expected value; inf if not finite."""
     difference = (found.detach().double().cpu() - expected.detach()).abs().max()
     figure = float(difference / expected.detach().abs().max().clamp_min(1e-30))
     return figure if math.isfinite(figure) else math.inf
@@ -70,7 +71,7 @@ def random(*shape: int, seed: int = 0) -> Tensor:
 
 
 def results_and_gradients(compute: Compute, inputs: Sequence[Tensor]) -> list[Tensor]:
-    """Return what is computed, and the gradients of the floating-point inputs."""
+    """Return the results of a computation, and the gradients of its floating-point inputs."""
     leaves = [x.detach().clone().requires_grad_(x.is_floating_point()) for x in inputs]
     results = compute(*leaves)
     results = results if isinstance(results, tuple) else (results,)
@@ -90,11 +91,11 @@ def against_fp64(
     inputs: Sequence[Tensor],
     reference: Compute | None = None,
 ) -> Measurement:
-    """Compare a computation on the device with its reference on the CPU, with gradients.
+    """Compare results and gradients of a computation on the device with a reference on the CPU.
 
     Args:
         inputs: fp64 tensors on the CPU, and ids.
-        reference: None: the computation itself.
+        reference: the reference computation; None uses `compute` itself.
     """
     rounded = [x.to(DTYPES[precision]) if x.is_floating_point() else x for x in inputs]
     exact = [x.double() if x.is_floating_point() else x for x in rounded]
@@ -136,13 +137,13 @@ def sdpa_causal(work: Work, precision: str) -> Measurement:
 
 def sdpa_kernel_of(work: Work, name: str) -> Measurement:
     if not work.is_gpu and name != "flash":
-        raise CannotRunError(f"{name} is a GPU's kernel")
+        raise CannotRunError(f"the kernel {name} needs a GPU")
     try:
         with sdpa_kernel(KERNELS[name]):
             found = _on_device(work)
     except RuntimeError as error:
         if "No available kernel" in str(error):
-            raise CannotRunError(f"this torch has no kernel {name} for this device") from None
+            raise CannotRunError(f"torch has no kernel {name} for this device") from None
         raise
     inputs = [random(*BHTD, seed=number).bfloat16().double() for number in range(3)]
     expected = results_and_gradients(_sdpa(None, True, AttentionBackend.MATMUL), inputs)
@@ -165,7 +166,7 @@ def _packed(device: str, cross: bool) -> PackedMask:
 
 
 def varlen(work: Work, kind: str) -> Measurement:
-    """Compare packed attention in bf16, which is all that the kernel takes on a GPU."""
+    """Compare packed attention in bf16, the only precision that the kernel supports on a GPU."""
     causal, cross = kind == "causal", kind == "cross"
     on_device, on_host = _packed(work.device, cross), _packed("cpu", cross)
     tokens, keys = sum(LENGTHS), sum(KEY_LENGTHS if cross else LENGTHS)
@@ -180,9 +181,9 @@ def varlen(work: Work, kind: str) -> Measurement:
 
 
 def varlen_fa3(work: Work) -> Measurement:
-    """Run `varlen` with FlashAttention-3 in the place of 2."""
+    """Run `varlen` with FlashAttention-3 instead of FlashAttention-2."""
     if not work.is_gpu:
-        raise CannotRunError("FlashAttention-3 is a GPU's kernel")
+        raise CannotRunError("FlashAttention-3 needs a GPU")
     from torch.nn import attention as torch_attention
 
     if not hasattr(torch_attention, "activate_flash_attention_impl"):
@@ -217,7 +218,7 @@ def module_against_fp64(
     inputs: list[Tensor],
     compute: Callable[..., Tensor] = lambda module, *inputs: module(*inputs),
 ) -> Measurement:
-    """Compare a module, and the gradients of its parameters, with itself in fp64."""
+    """Compare a module, and the gradients of its parameters, with the same module in fp64."""
     module = module.to(DTYPES[precision])
     pairs = []
     for dtype, device in ((DTYPES[precision], work.device), (torch.float64, "cpu")):
@@ -229,7 +230,7 @@ def module_against_fp64(
 
 
 def rotary(work: Work, precision: str) -> Measurement:
-    """Compare with a product of complex numbers."""
+    """Compare rotary positions with a product of complex numbers."""
     length, half = 80, 16
     inputs = [random(2, length, 4, 2 * half)]
     positions = RotaryPositions(2 * half, 10000.0)
@@ -291,19 +292,20 @@ def r_drop(work: Work, precision: str) -> Measurement:
 
 
 def activation_checkpointing(work: Work) -> Measurement:
-    """Compare gradients with and without checkpoints, under dropout with the same seed."""
+    """Compare gradients with and without activation checkpoints, with the same dropout."""
     found = []
     for on in (False, True):
         network, batch = networks.transformer(AttentionBackend.SDPA, dropout=0.3)
         network.to(work.device).checkpoint_activations(on)
         seed_torch(1, "dropout")
         found.append(loss_and_gradients(network, [ids.to(work.device) for ids in batch])[1])
-    # A GPU may add in another order in the second pass; other dropout is far more than that.
+    # A GPU may sum in another order in the second pass. Different dropout would exceed this bound
+    # by far.
     return within(relative_norm(*found), 1e-5, UNIT)
 
 
 def loss_and_gradients(network: nn.Module, batch: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Return the loss and all gradients in one vector, in fp64 on the CPU."""
+    """Return the loss, and all gradients as one vector, in fp64 on the CPU."""
     sums = network(*batch, networks.LOSS)
     sums.smoothed.backward()
     gradients = [
@@ -320,7 +322,7 @@ def relative_norm(found: Tensor, expected: Tensor) -> float:
 def _network(work: Work, precision: str, build: networks.Build, packed: bool) -> Measurement:
     backend = AttentionBackend.VARLEN if packed else AttentionBackend.SDPA
     network, batch = build(backend)
-    network.to(DTYPES[precision])  # the reference has the rounded weights
+    network.to(DTYPES[precision])  # the reference uses the rounded weights
     reference, _ = build(AttentionBackend.MATMUL)
     reference.load_state_dict(network.state_dict())
     network.to(work.device)
@@ -356,7 +358,7 @@ def packed(work: Work, name: str) -> Measurement:
 
 @torch.no_grad()
 def decoding_cache(work: Work, precision: str) -> Measurement:
-    """Compare the scores of forced translations with a pass over the whole translation."""
+    """Compare the scores of given translations with those of one pass over all tokens."""
     network, (source, _, target) = networks.transformer(AttentionBackend.SDPA)
     network.to(DTYPES[precision]).eval()
     prefix = target.masked_fill(target == networks.EOS, networks.PAD)
@@ -382,7 +384,7 @@ def decoding_cache(work: Work, precision: str) -> Measurement:
 
 @torch.no_grad()
 def text_cache(work: Work, precision: str) -> Measurement:
-    """Compare steps through the cache with a pass over the whole text."""
+    """Compare decoding steps with the cache with one pass over the whole text."""
     network, (ids, _, _) = networks.decoder_only(AttentionBackend.SDPA)
     network.to(DTYPES[precision]).eval()
     ids = ids[:, :12].clamp_min(networks.EOS + 1)
@@ -406,7 +408,7 @@ def pytest_gpu(work: Work, folder: str) -> Measurement:
     if importlib.util.find_spec("pytest") is None:
         raise CannotRunError("pytest is not installed")
     command = [sys.executable, "-m", "pytest", "-m", "gpu", "-q", "-p", "no:cacheprovider"]
-    # Another version of a library may warn where the pinned one does not.
+    # Another version of a library may emit warnings that the pinned version does not.
     command += ["-W", "ignore", str(ROOT / folder)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     print(done.stdout, done.stderr)
@@ -415,5 +417,5 @@ def pytest_gpu(work: Work, folder: str) -> Measurement:
         lines = (done.stdout + done.stderr).strip().splitlines()
         raise WrongResultError(lines[-1] if lines else f"exit code {done.returncode}")
     if not found.get("passed"):
-        raise CannotRunError("all of them need a GPU")
+        raise CannotRunError("all of these tests need a GPU")
     return Measurement(found["passed"], "tests passed")

@@ -13,11 +13,11 @@ PACKAGES = {"torch": "torch", "deepspeed": "DeepSpeed", "ray": "Ray"}
 
 @dataclass(frozen=True)
 class Machine:
-    """The software that a result depends on.
+    """Software that a result depends on.
 
     Attributes:
-        versions: the commit of the checkout, and the libraries'.
-        driver: the GPU's name and NVIDIA's driver; empty without a GPU.
+        versions: the commit of the checkout, and the versions of the libraries.
+        driver: the GPU's name and the version of NVIDIA's driver; empty without a GPU.
     """
 
     versions: str
@@ -34,7 +34,7 @@ class Machine:
                 found.append(f"no {name}")
         if device == "cpu":
             return cls(", ".join(filter(None, found)), "")
-        import torch  # takes seconds, and tells nothing more on a CPU
+        import torch  # takes seconds, and is needed only for a GPU
 
         if not torch.cuda.is_available():
             return cls(", ".join(filter(None, found)), "")
@@ -45,13 +45,13 @@ class Machine:
 
 
 def driver_version() -> str | None:
-    """Return the version of NVIDIA's driver; None if nvidia-smi does not tell it."""
+    """Return the version of NVIDIA's driver; None if nvidia-smi does not report it."""
     query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
     return _first_line(query)
 
 
 def _commit() -> str | None:
-    """Return the checkout's commit, with a + if files differ from it; None without git."""
+    """Return the commit of the checkout, with a + if files were changed; None without git."""
     commit = _first_line(["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"])
     changed = _first_line(["git", "-C", str(ROOT), "status", "--porcelain", "-uno"])
     return commit and f"{commit}{'+' if changed else ''}"

@@ -1,4 +1,4 @@
-"""Stage *machine*: driver, GPU, CUDA, NCCL, and the versions that are installed."""
+"""Stage *machine*: check driver, GPU, CUDA, NCCL, and the installed versions."""
 
 import re
 from datetime import timedelta
@@ -24,19 +24,21 @@ def driver(work: Work) -> Measurement:
         raise CannotRunError("a CPU has no driver")
     if not torch.cuda.is_available():
         raise WrongResultError(
-            f"torch {torch.__version__} sees no GPU. Install a build for CUDA, and look at what "
-            "`nvidia-smi` says."
+            f"torch {torch.__version__} finds no GPU. Install a build of torch for CUDA, and check "
+            "the output of `nvidia-smi`."
         )
     found = driver_version()
     if found is None:
-        raise WrongResultError("`nvidia-smi` tells no version of the driver. Install it.")
+        raise WrongResultError(
+            "`nvidia-smi` reports no version of the driver. Install the driver with `nvidia-smi`."
+        )
     properties = torch.cuda.get_device_properties(0)
     detail = f"{properties.name}, {torch.cuda.device_count()} in all, driver {found}"
     return Measurement(properties.total_memory / 2**30, "GiB", detail)
 
 
 def product(work: Work) -> Measurement:
-    """Compare a product on the device with fp64 on the CPU."""
+    """Compare a matrix product on the device with fp64 on the CPU."""
     generator = torch.Generator().manual_seed(0)
     worst = 0.0
     for precision, dtype in DTYPES.items():
@@ -62,7 +64,7 @@ def all_reduce(work: Work) -> Measurement:
 
 
 def locked(work: Work) -> Measurement:
-    """Compare installed versions with the lock of this device."""
+    """Compare the installed versions with the lock for this device."""
     name = "cuda" if work.is_gpu else "cpu"
     lock = dict(re.findall(r"^([a-z0-9-]+)==(\S+)", (ROOT / f"locks/{name}.txt").read_text(), re.M))
     differ = []
@@ -72,7 +74,7 @@ def locked(work: Work) -> Measurement:
         except PackageNotFoundError:
             found = "none"
         if found.partition("+")[0] != lock[package].partition("+")[0]:
-            differ.append(f"{package} {found} for {lock[package]}")
+            differ.append(f"{package} {found} instead of {lock[package]}")
     if differ:
-        raise CannotRunError(f"installed otherwise: {', '.join(differ)}")
+        raise CannotRunError(f"other versions than in the lock are installed: {', '.join(differ)}")
     return Measurement(float(len(lock)), "packages in the lock")

@@ -1,7 +1,7 @@
-"""Small networks of every kind with a batch each, for the stages.
+"""Build small networks of every kind with one batch each, for the stages.
 
-Widths are such that a flash kernel takes the heads. Weights are enlarged, since those of step 0
-make attention nearly even, where a mistake could hide.
+The widths are chosen so that a flash kernel supports the heads. Weights are enlarged, because the
+initial weights make attention nearly uniform, which could hide an error.
 """
 
 from collections.abc import Callable
@@ -24,17 +24,17 @@ from model.networks.transformer import Transformer, Vocabulary
 PAD, BOS, EOS, PIECES = 0, 2, 3, 40
 LOSS = CrossEntropy(0.1)
 CONTEXT, LABELS = 64, 7
-PARTS = [[5, 1, 40], [60], [2, 30, 4, 1, 2], [17, 17]]  # lengths of the parts of each row
+PARTS = [[5, 1, 40], [60], [2, 30, 4, 1, 2], [17, 17]]  # number of tokens in each part of each row
 SPREAD = 1.5
 
-# Returns a network in training mode on the CPU, and what its forward takes before the loss.
+# Returns a network in training mode on the CPU, and the inputs of its forward pass up to the loss.
 Build = Callable[[AttentionBackend], tuple[Any, list[Tensor]]]
 
 
 def transformer(
     backend: AttentionBackend, dropout: float = 0.0
 ) -> tuple[Transformer, list[Tensor]]:
-    """Build an encoder-decoder with sentences of unequal lengths."""
+    """Build an encoder-decoder, with a batch of sentences of different lengths."""
     config = ModelConfig(
         encoder_layers=2,
         decoder_layers=2,
@@ -51,7 +51,7 @@ def transformer(
 
 
 def decoder_only(backend: AttentionBackend) -> tuple[DecoderOnly, list[Tensor]]:
-    """Build a Llama with grouped queries, and rows of several parts."""
+    """Build a Llama network with grouped queries, with a batch whose rows have several parts."""
     config = DecoderOnlyConfig(
         preset="llama", layers=2, width=64, heads=4, key_value_heads=2, dropout=0.0
     )
@@ -63,7 +63,7 @@ def decoder_only(backend: AttentionBackend) -> tuple[DecoderOnly, list[Tensor]]:
 
 
 def masked(backend: AttentionBackend) -> tuple[MaskedLanguageModel, list[Tensor]]:
-    """Build a BERT that tells every third token."""
+    """Build a BERT network, with a batch in which every third token has a label."""
     torch.manual_seed(0)
     network = _enlarged(MaskedLanguageModel(_encoder(EncoderOnlyConfig), PIECES, CONTEXT, backend))
     ids, part, position = _rows_of_parts(PARTS)
@@ -72,7 +72,7 @@ def masked(backend: AttentionBackend) -> tuple[MaskedLanguageModel, list[Tensor]
 
 
 def labels(backend: AttentionBackend) -> tuple[LabelModel, list[Tensor]]:
-    """Build a BERT that labels each text."""
+    """Build a BERT network that classifies texts, with a batch of labelled texts."""
     torch.manual_seed(0)
     config = _encoder(LabelTextsConfig)
     network = _enlarged(LabelModel(config, PIECES, CONTEXT, LABELS, backend))
@@ -83,7 +83,7 @@ def labels(backend: AttentionBackend) -> tuple[LabelModel, list[Tensor]]:
 
 
 def embeddings(backend: AttentionBackend) -> tuple[SentenceEncoder, list[Tensor]]:
-    """Build an encoder of sentences, with four pairs to tell apart."""
+    """Build a sentence encoder, with a batch of four pairs."""
     torch.manual_seed(0)
     config = _encoder(SentenceEncoderConfig, temperature=0.5)
     network = _enlarged(SentenceEncoder(config, PIECES, CONTEXT, backend))
@@ -114,7 +114,7 @@ def _enlarged(network: Any) -> Any:
 
 
 def _sentences(lengths: list[int], seed: int) -> Tensor:
-    """Return random sentences with EOS, padded at the end."""
+    """Return random sentences that end with EOS, padded at the end."""
     generator = torch.Generator().manual_seed(seed)
     ids = torch.full((len(lengths), max(lengths)), PAD)
     for row, length in enumerate(lengths):
@@ -124,7 +124,7 @@ def _sentences(lengths: list[int], seed: int) -> Tensor:
 
 
 def _rows_of_parts(rows: list[list[int]]) -> tuple[Tensor, Tensor, Tensor]:
-    """Return random ids, the number of each one's part, and its position in the part."""
+    """Return random ids, the number of the part of each id, and its position in the part."""
     width = max(map(sum, rows))
     generator = torch.Generator().manual_seed(3)
     ids = torch.zeros(len(rows), width, dtype=torch.int64)

@@ -1,8 +1,8 @@
-"""The interface between a stage and the child process that runs it: context in, outcome back.
+"""Define the interface between a stage and the child process that runs it.
 
-A row's function takes a `Work` and returns a `Measurement`. It raises `WrongResultError` or any
-other exception if the path does not work, and `CannotRunError` if this machine cannot run it. Needs
-nothing but Python.
+The function of a row takes a `Work` and returns a `Measurement`. It raises `WrongResultError` or
+any other exception if the code path does not work, and `CannotRunError` if this machine cannot run
+it. The module needs only Python.
 """
 
 from dataclasses import dataclass
@@ -14,9 +14,9 @@ Device = Literal["cpu", "cuda"]
 
 @dataclass(frozen=True)
 class Work:
-    """The device under test, and a folder that all rows of a stage share.
+    """Device under test, and a folder that all rows of a stage share.
 
-    The folder is empty when a stage goes on after a crash on another machine.
+    If a stage continues on another machine after a crash, the folder is empty there.
     """
 
     device: Device
@@ -29,10 +29,11 @@ class Work:
 
 @dataclass(frozen=True)
 class Measurement:
-    """The figure of a row that passed.
+    """Result of a row that passed.
 
     Attributes:
-        aim: whether a figure reached the aim that is set for it; None if there is no aim.
+        figure: the measured number; None if the row only checks something.
+        aim: True if the figure reached its aim; None if it has no aim.
     """
 
     figure: float | None = None
@@ -42,7 +43,7 @@ class Measurement:
 
 
 class WrongResultError(Exception):
-    """The path ran and gave a wrong result."""
+    """The code path ran and gave a wrong result."""
 
     def __init__(self, detail: str, figure: float | None = None, unit: str = "") -> None:
         super().__init__(detail)
@@ -51,14 +52,14 @@ class WrongResultError(Exception):
 
 
 class CannotRunError(Exception):
-    """This machine cannot run the row; the text names what it lacks."""
+    """This machine cannot run the row; the message names what the machine lacks."""
 
 
 def within(figure: float, bound: float, unit: str, detail: str = "") -> Measurement:
-    """Return the figure as a measurement.
+    """Return a figure as a measurement if it is at most the bound.
 
     Raises:
-        WrongResultError: it is above the bound, or not a number.
+        WrongResultError: the figure is above the bound, or is not a number.
     """
     if not figure <= bound:
         raise WrongResultError(f"expected at most {bound:g}. {detail}".strip(), figure, unit)

@@ -1,9 +1,9 @@
-"""Split wheels into parts of limited size for the way to another machine, and join them there.
+"""Split wheels into parts of limited size for transfer to another machine, and join them there.
 
     wheels ──split──▶ part-01, part-02, …  and  manifest.json ──join──▶ the same wheels
 
 The parts are one stream of all files, cut into pieces of equal size. The manifest has the sha256 of
-each file and each part, so damage is found and named. Needs nothing but Python.
+each file and each part, so that damaged ones are identified. The module needs only Python.
 """
 
 import hashlib
@@ -23,12 +23,12 @@ _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 
 
 class PartsError(Exception):
-    """Parts that cannot be collected, joined or installed."""
+    """The parts cannot be collected, joined or installed."""
 
 
 @dataclass(frozen=True)
 class Piece:
-    """A file or a part, with its size in bytes."""
+    """Name, size in bytes and sha256 of a file or part."""
 
     name: str
     size: int
@@ -37,11 +37,11 @@ class Piece:
 
 @dataclass(frozen=True)
 class Expected:
-    """A package that the machine itself has.
+    """Package that the machine itself has.
 
     Attributes:
-        version: what the machine is assumed to have; None if that does not matter.
-        pinned: the version in our lock; None if it has none.
+        version: the version that the machine is assumed to have; None if any version will do.
+        pinned: the version in our lock; None if the lock does not have the package.
     """
 
     version: str | None
@@ -54,8 +54,8 @@ class Manifest:
 
     Attributes:
         files: the wheels, in the order of the stream.
-        on_machine: packages that no wheel brings, by name.
-        deviations: in words, where the wheels differ from an ordinary installation.
+        on_machine: packages that the machine has, by name; the parts have no wheel of them.
+        deviations: sentences about differences from an ordinary installation.
     """
 
     python: str
@@ -66,7 +66,7 @@ class Manifest:
     deviations: list[str]
 
     def write(self, folder: Path) -> None:
-        """Write the manifest; it is complete or absent."""
+        """Write the manifest atomically."""
         text = json.dumps({"format": FORMAT, **asdict(self)}, indent=1)
         partial = folder / f"{MANIFEST}.partial"
         partial.write_text(text + "\n", encoding="utf-8")
@@ -74,19 +74,19 @@ class Manifest:
 
     @classmethod
     def read(cls, folder: Path) -> "Manifest":
-        """Read a folder's manifest.
+        """Read the manifest in a folder.
 
         Raises:
-            PartsError: there is none, or its format is another one.
+            PartsError: the manifest is missing or damaged, or has another format.
         """
         path = folder / MANIFEST
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
             found = values.pop("format")
         except FileNotFoundError:
-            raise PartsError(f"There is no {path}. Carry it along with the parts.") from None
+            raise PartsError(f"{path} does not exist. Copy it together with the parts.") from None
         except (ValueError, AttributeError, KeyError, TypeError) as error:
-            raise PartsError(f"{path} is damaged ({error!r}). Carry it again.") from None
+            raise PartsError(f"{path} is damaged ({error!r}). Copy it again.") from None
         if found != FORMAT:
             raise PartsError(
                 f"{path} has format {found!r}; this checkout reads format {FORMAT}. "
@@ -95,22 +95,22 @@ class Manifest:
         try:
             return _manifest_of(values)
         except (TypeError, KeyError, ValueError) as error:
-            raise PartsError(f"{path} is damaged ({error!r}). Carry it again.") from None
+            raise PartsError(f"{path} is damaged ({error!r}). Copy it again.") from None
 
 
 def sha256_of(path: Path) -> str:
-    """Return a file's sha256 in hexadecimal digits."""
+    """Return the sha256 of a file in hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def piece_of(path: Path) -> Piece:
-    """Return the description of a file."""
+    """Return the name, size and sha256 of a file."""
     return Piece(path.name, path.stat().st_size, sha256_of(path))
 
 
 def split(files: Iterable[Path], folder: Path, part_bytes: int = PART_BYTES) -> list[Piece]:
-    """Write files as parts into a folder, and remove the parts that were there before."""
+    """Write files as parts into a folder, after removing earlier parts from that folder."""
     for old in folder.glob("part-*"):
         old.unlink()
     parts: list[Piece] = []
@@ -123,16 +123,16 @@ def split(files: Iterable[Path], folder: Path, part_bytes: int = PART_BYTES) -> 
 
 
 def join(manifest: Manifest, folder: Path, into: Path) -> list[Path]:
-    """Write a manifest's files into a folder, read from the parts in another.
+    """Join the parts in one folder, and write the manifest's files into another.
 
     Raises:
-        PartsError: names each part that is missing or damaged, or the file that is.
+        PartsError: parts are missing or damaged, or a joined file is; the message names them.
     """
     checked = [_problem_with(folder / part.name, part) for part in manifest.parts]
     if bad := [problem for problem in checked if problem]:
         raise PartsError(
             f"{len(bad)} of {len(checked)} parts in {folder} cannot be used: {'; '.join(bad)}. "
-            "Carry these again; the others can stay."
+            "Copy these parts again; the others can stay."
         )
     joined = []
     with _stream(folder / part.name for part in manifest.parts) as stream:
@@ -141,17 +141,17 @@ def join(manifest: Manifest, folder: Path, into: Path) -> list[Path]:
             path.write_bytes(stream.read(file.size))
             if problem := _problem_with(path, file):
                 raise PartsError(
-                    f"Joined from the parts in {folder}: {problem}. The manifest describes other "
-                    "parts. Collect the parts again and carry all of them."
+                    f"The parts in {folder} were joined, but {problem}. The manifest describes "
+                    "other parts. Collect the parts again, and copy all of them."
                 )
             joined.append(path)
     return joined
 
 
 def difference(name: str, version: str | None, pinned: str | None) -> str | None:
-    """Return in words how a package's version differs from ours; None if it does not.
+    """Describe how a package's version differs from our pinned version; None if it does not differ.
 
-    The local part of a version, which names a build of torch, does not count.
+    The local part of a version, such as the build of torch, is ignored.
     """
     if pinned is None or (version and _public(version) == _public(pinned)):
         return None
@@ -167,7 +167,7 @@ def _manifest_of(values: dict[str, Any]) -> Manifest:
         values[pieces] = [Piece(**piece) for piece in values[pieces]]
         for piece in values[pieces]:
             if not _SAFE_NAME.fullmatch(piece.name):
-                raise ValueError(f"{piece.name!r} is no file name")
+                raise ValueError(f"{piece.name!r} is not a valid file name")
     values["on_machine"] = {name: Expected(**one) for name, one in values["on_machine"].items()}
     return Manifest(**values)
 
@@ -189,7 +189,7 @@ def _stream(paths: Iterable[Path]) -> io.BufferedReader:
 
 
 class _Concatenation(io.RawIOBase):
-    """The contents of several files as one."""
+    """Readable stream with the contents of several files in sequence."""
 
     def __init__(self, paths: Iterable[Path]) -> None:
         self._paths = iter(paths)

@@ -1,9 +1,9 @@
-"""Stage *path*: the commands, from preparing a dataset to serving, on the device.
+"""Stage *path*: run the commands on the device, from preparing a dataset to serving.
 
 prepare ─▶ train under Ray ─▶ kill -9, resume ─▶ evaluate ─▶ translate ─▶ serve
 
-All runs have exact numerics, so that a run that was killed has to repeat every bit. Each row makes
-what it needs if an earlier row, of another process perhaps, did not.
+All runs use exact numerics, so that a run that was killed must repeat every bit. Each row creates
+the inputs that it needs, unless an earlier row has created them, perhaps in another process.
 """
 
 import json
@@ -35,25 +35,25 @@ from transloom import ServedTranslator
 from transloom.inference.translator import Translator
 
 STEPS = {"cuda": 120, "cpu": 40}
-KILL_AT = (15, 25)  # steps in the record at which a rank, then the driver is killed
+KILL_AT = (15, 25)  # steps after which a rank and then the driver are killed
 SENTENCES = {"cuda": 200, "cpu": 20}
-SAME_AT_LEAST = 0.9  # of translations: a near tie may fall either way on another device
-# Greedy and short, since a network of few steps seldom ends a sentence.
+SAME_AT_LEAST = 0.9  # share of translations: near ties may be decided differently on another device
+# Greedy and short translations, because a network of few training steps seldom ends a sentence.
 QUICK = ["decoding.beam_size=1", "decoding.max_extra_length=1"]
 SMALL = ["model.width=32", "model.feed_forward_width=64", "model.encoder_layers=1"]
 POLL_SECONDS = 0.05
 
 
 def command(*words: object) -> list[str]:
-    """Return a command of transloom for this Python."""
+    """Return a transloom command that uses this Python."""
     return [sys.executable, "-P", "-c", PROGRAM, *map(str, words)]
 
 
 def transloom(work: Work, *words: object) -> str:
-    """Run a command to its end, and return what it printed.
+    """Run a transloom command to its end, and return its output.
 
     Raises:
-        WrongResultError: it failed; its output is in the log.
+        WrongResultError: the command failed; its output is in the log.
     """
     done = subprocess.run(command(*words), cwd=work.folder, capture_output=True, text=True)
     print(done.stdout, done.stderr, flush=True)
@@ -67,12 +67,12 @@ def transloom(work: Work, *words: object) -> str:
 
 
 def ranks_of(work: Work) -> int:
-    """Return the number of ranks: two where there is a GPU for each."""
+    """Return the number of ranks: two on a machine with two or more GPUs, otherwise one."""
     return min(2, torch.cuda.device_count()) if work.is_gpu else 1
 
 
 def settings(work: Work) -> list[str]:
-    """Return the recipe's overrides for runs on the device."""
+    """Return the overrides of the recipe for runs on the device."""
     steps = STEPS[work.device]
     return [
         f"data.dataset={work.folder / 'dataset'}",
@@ -97,7 +97,7 @@ def prepare(work: Work) -> Measurement:
 
 
 def run_of(work: Work) -> Path:
-    """Return an uninterrupted run under Ray, which is trained if there is none."""
+    """Return an uninterrupted run under Ray; train it if it does not exist yet."""
     prepare(work)
     run = work.folder / "whole"
     if len(steps_of(run)) < STEPS[work.device]:
@@ -115,12 +115,15 @@ def train(work: Work) -> Measurement:
     run = run_of(work)
     lines = steps_of(run)
     if lines[-1].loss >= lines[0].loss:
-        raise WrongResultError(f"the loss went from {lines[0].loss:.3f} to {lines[-1].loss:.3f}")
+        raise WrongResultError(
+            f"the loss did not fall: it was {lines[0].loss:.3f} at first, and "
+            f"{lines[-1].loss:.3f} at the end"
+        )
     scores = [
         line for line in read_metrics(run / "metrics.jsonl") if isinstance(line, ValidationLine)
     ]
     if not scores:
-        raise WrongResultError("the record has no validation")
+        raise WrongResultError("metrics.jsonl has no validation")
     speeds = sorted(line.target_tokens_per_second for line in lines)
     return Measurement(
         speeds[len(speeds) // 2],
@@ -130,7 +133,7 @@ def train(work: Work) -> Measurement:
 
 
 def killed(work: Work) -> Measurement:
-    """Kill -9 a rank, then the driver; start again, and compare every loss."""
+    """Kill a rank and then the driver with `kill -9`, restart, and compare every loss."""
     expected = [line.loss for line in steps_of(run_of(work))]
     run = work.folder / "killed"
     with _Training(work, run) as training:
@@ -145,10 +148,10 @@ def killed(work: Work) -> Measurement:
 
 
 class _Training:
-    """A training in the background, killed with all of its processes at the end."""
+    """Training in the background, whose processes are all killed at the end."""
 
     def __init__(self, work: Work, run: Path) -> None:
-        shutil.rmtree(run, ignore_errors=True)  # of an earlier try
+        shutil.rmtree(run, ignore_errors=True)  # left by an earlier attempt
         self._run = run
         self._output = (work.folder / f"{run.name}.txt").open("ab")
         self._process = subprocess.Popen(
@@ -166,10 +169,10 @@ class _Training:
         self._output.close()
 
     def wait_for_step(self, step: int) -> None:
-        """Wait until the record has the step.
+        """Wait until the metrics file has the step.
 
         Raises:
-            WrongResultError: the training ended before.
+            WrongResultError: the training ended before the step.
         """
         while len(steps_of(self._run)) < step:
             if self._process.poll() is not None:
@@ -194,7 +197,7 @@ class _Training:
 
 
 def ranks_of_this_check() -> list[psutil.Process]:
-    """Return the processes of ranks and spares that this stage has started."""
+    """Return the processes of the ranks and spares that this stage has started."""
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error, OSError):
@@ -207,46 +210,48 @@ def ranks_of_this_check() -> list[psutil.Process]:
 
 
 def node_usage(work: Work) -> Measurement:
-    """Check what nodes.jsonl says of the GPUs."""
+    """Check the samples of the GPUs in nodes.jsonl."""
     text = (run_of(work) / "nodes.jsonl").read_text()
     lines = [json.loads(line) for line in text.splitlines()]
     gpus = [gpu for line in lines for gpu in line["gpus"]]
     if not work.is_gpu:
         return Measurement(float(len(lines)), "samples")
     if not gpus:
-        raise WrongResultError(f"{len(lines)} samples, and none names a GPU")
+        raise WrongResultError(f"none of the {len(lines)} samples in nodes.jsonl has a GPU")
     used = max(gpu["memory_used_bytes"] for gpu in gpus)
     if not 0 < used <= gpus[0]["memory_bytes"]:
-        raise WrongResultError(f"{used} bytes in use of {gpus[0]['memory_bytes']}")
+        raise WrongResultError(
+            f"nodes.jsonl reports {used} bytes in use on a GPU with {gpus[0]['memory_bytes']} bytes"
+        )
     return Measurement(used / 2**30, "GiB in use", f"{len(lines)} samples")
 
 
 def one_context(work: Work) -> Measurement:
-    """Count the processes on each GPU in training: one a rank, and none of a spare."""
+    """Check that each GPU has one process per rank during training, and none for spares."""
     if not work.is_gpu:
-        raise CannotRunError("a CPU has no contexts")
+        raise CannotRunError("a CPU has no CUDA contexts")
     prepare(work)
     before = _contexts()
     with _Training(work, work.folder / "contexts") as training:
         training.wait_for_step(5)
         made = _contexts() - before
     if not made:
-        raise CannotRunError("nvidia-smi shows no processes here, as in some containers")
+        raise CannotRunError("nvidia-smi shows no processes, which happens in some containers")
     ranks, gpus = ranks_of(work), len({gpu for _, gpu in made})
     if gpus != ranks:
-        raise WrongResultError(f"{ranks} ranks use {gpus} GPUs")
+        raise WrongResultError(f"{ranks} ranks use {gpus} GPUs, expected {ranks}")
     return within(float(len(made)), float(ranks), "processes on GPUs")
 
 
 def _contexts() -> set[tuple[str, str]]:
-    """Return the process and the GPU of each CUDA context."""
+    """Return a pair of process and GPU for each CUDA context."""
     query = ["nvidia-smi", "--query-compute-apps=pid,gpu_uuid", "--format=csv,noheader"]
     lines = subprocess.run(query, capture_output=True, text=True).stdout.splitlines()
     return {(pid, gpu.strip()) for pid, _, gpu in (line.partition(",") for line in lines)}
 
 
 def evaluate(work: Work) -> Measurement:
-    """Score the run on its test set; the command computes on the CPU."""
+    """Score the run on its test set; `transloom evaluate` computes on the CPU."""
     found = json.loads(transloom(work, "evaluate", run_of(work), "--beam-size", 1, "--json"))
     (test_set,) = found
     return Measurement(test_set["bleu"]["score"], "BLEU", f"{test_set['sentences']} sentences")
@@ -257,7 +262,7 @@ def sources(work: Work) -> list[str]:
 
 
 def _same(found: list[str], expected: list[str]) -> Measurement:
-    """Require that nearly all translations are those of the CPU."""
+    """Require that nearly all translations are equal to those of the CPU."""
     share = sum(map(str.__eq__, found, expected)) / len(expected)
     if share < SAME_AT_LEAST:
         raise WrongResultError(f"expected at least {SAME_AT_LEAST}", share, "same as on the CPU")
@@ -274,7 +279,7 @@ def translate(work: Work) -> Measurement:
 
 
 def translate_on_cluster(work: Work) -> Measurement:
-    """Translate a file by an actor of Ray on the device."""
+    """Translate a file with a Ray actor on the device."""
     run, given = run_of(work), work.folder / "sentences.txt"
     output = work.folder / "translated.txt"
     given.write_text("".join(f"{sentence}\n" for sentence in sources(work)))
@@ -287,7 +292,7 @@ def translate_on_cluster(work: Work) -> Measurement:
 
 
 def serve(work: Work) -> Measurement:
-    """Ask a server for the translations; its replicas compute on the CPU."""
+    """Request the translations from a server whose replicas compute on the CPU."""
     os.chdir(work.folder)
     with server(run_of(work), 1) as address:
         found = ServedTranslator(address).translate(sources(work))

@@ -1,8 +1,8 @@
-"""Stages of the GPU check and the rows that each of them yields.
+"""Define the stages of the GPU check, and the rows of each stage.
 
-A row's key is a function of the stage's module, and its argument after a colon: `sdpa_causal:bf16`.
-The plan is known without importing torch, so that the table also lists rows whose stage could not
-start. Needs nothing but Python.
+The key of a row is the name of a function in the stage's module; an argument of the function
+follows after a colon, as in `sdpa_causal:bf16`. The plan can be read without importing torch, so
+that the table also lists rows whose stage could not start. The module needs only Python.
 """
 
 from collections.abc import Iterable
@@ -15,13 +15,13 @@ TOTAL_MINUTES = 20.0
 
 @dataclass(frozen=True)
 class PlannedRow:
-    """A code path to verify.
+    """Code path to verify.
 
     Attributes:
-        key: unique within the stage.
-        path: the code path, for the table.
-        where: the file that has it.
-        seconds: time limit of this row, where its stage has STAGE_SECONDS.
+        key: name of the row, unique within the stage.
+        path: description of the code path, for the table.
+        where: the file that contains the code path.
+        seconds: time limit of this row, if its stage has the time limit `STAGE_SECONDS`.
     """
 
     key: str
@@ -32,10 +32,10 @@ class PlannedRow:
 
 @dataclass(frozen=True)
 class Stage:
-    """Rows that one child process works through.
+    """Rows that one child process runs in sequence.
 
     Attributes:
-        module: has a function for each row; None if no single machine can run these rows.
+        module: module with a function for each row; None if no single machine can run these rows.
     """
 
     name: str
@@ -44,7 +44,7 @@ class Stage:
 
 
 def _both(key: str, path: str, where: str, *, seconds: float = ROW_SECONDS) -> list[PlannedRow]:
-    """Return the row in fp32 and in bf16."""
+    """Return the row twice: in fp32 and in bf16."""
     return [
         PlannedRow(f"{key}:{precision}", f"{path}, {precision}", where, seconds)
         for precision in ("fp32", "bf16")
@@ -125,7 +125,7 @@ KERNELS = Stage(
     ),
 )
 
-_ZERO = {  # stages and the precisions that they can have
+_ZERO = {  # ZeRO stages, and the precisions that each of them supports
     0: ("fp32",),
     1: ("fp32", "bf16"),
     2: ("fp32", "bf16"),
@@ -264,7 +264,7 @@ SPEED = Stage(
     ),
 )
 
-# No single machine without a network can verify these.
+# A single machine without a network cannot verify these rows.
 ELSEWHERE = Stage(
     "elsewhere",
     None,

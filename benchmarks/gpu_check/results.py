@@ -1,9 +1,9 @@
-"""The results of the GPU check: rows, and the file that holds them.
+"""Store the results of the GPU check: rows, and the file that contains them.
 
     {"format": 1, "device": "cuda", "deviations": ["torch 2.11.0, pinned 2.13.0"], "rows": [...]}
 
-The file is replaced after each row, so a run that ends at any time leaves what it found, and
-another run goes on from there. Needs nothing but Python.
+The file is replaced after each row. A run that ends early therefore keeps its results, and another
+run continues with the remaining rows. The module needs only Python.
 """
 
 import json
@@ -21,19 +21,20 @@ Result = Literal["passed", "failed", "skipped", "not run"]
 
 
 class ResultsError(Exception):
-    """A results file cannot be used; the message names the remedy."""
+    """The results file cannot be used; the message names the remedy."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """The result of one planned row.
+    """Result of one planned row.
 
     Attributes:
-        stage, key: the planned row.
-        detail: how the figure compares with its bound, or why the row failed or was skipped.
-        aim: "met" or "missed" if an aim is set for the figure.
+        stage, key: the stage and the key of the planned row.
+        detail: comparison of the figure with its bound, or the reason why the row failed or was
+            skipped.
+        aim: "met" or "missed" if there is an aim for the figure.
         seconds: the time that the row took.
-        versions, driver: of the machine that ran the row.
+        versions, driver: versions and driver of the machine that ran the row.
         date: ISO 8601, UTC.
     """
 
@@ -54,7 +55,7 @@ class Row:
         return f"{self.stage}/{self.key}"
 
     def shown_figure(self) -> str:
-        """Return the figure with its unit and aim; empty if the row has none."""
+        """Return the figure with its unit and aim; empty if the row has no figure."""
         if self.figure is None:
             return ""
         number = f"{self.figure:,.0f}" if abs(self.figure) >= 1000 else f"{self.figure:.3g}"
@@ -63,7 +64,7 @@ class Row:
 
 @dataclass
 class Results:
-    """All rows so far, by name."""
+    """All rows with a result, by row name."""
 
     device: Device
     rows: dict[str, Row] = field(default_factory=dict)
@@ -73,7 +74,7 @@ class Results:
         self.rows.update((row.name, row) for row in rows)
 
     def write(self, path: Path) -> None:
-        """Replace the file atomically."""
+        """Replace the results file atomically."""
         values = {
             "format": FORMAT,
             "device": self.device,
@@ -84,7 +85,7 @@ class Results:
 
 
 def replace_text(path: Path, text: str) -> None:
-    """Replace a file by another with this text, atomically."""
+    """Replace the contents of a file by a text, atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_name(f".{path.name}.new")
     with new.open("w") as file:
@@ -98,7 +99,7 @@ def read_results(path: Path) -> Results:
     """Read a results file.
 
     Raises:
-        ResultsError: it is missing, or not a results file of this format.
+        ResultsError: the file is missing, or is not a results file of this format.
     """
     try:
         values = json.loads(path.read_text())
@@ -130,5 +131,5 @@ def _row(values: dict[str, Any]) -> Row:
 
 def _checked(value: Any, literal: Any) -> Any:
     if value not in get_args(literal):
-        raise ValueError(f"{value!r} is none of {', '.join(get_args(literal))}")
+        raise ValueError(f"{value!r} is not one of {', '.join(get_args(literal))}")
     return value

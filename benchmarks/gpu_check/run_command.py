@@ -1,4 +1,4 @@
-"""The command `scripts/gpu_check run`. Needs nothing but Python."""
+"""Implement the command `scripts/gpu_check run`. The module needs only Python."""
 
 import argparse
 import json
@@ -16,13 +16,13 @@ from benchmarks.gpu_check.table import markdown
 
 
 def stages_named(text: str) -> list[Stage]:
-    """Return the stages of a list of names with commas between them; for argparse."""
+    """Return the stages in a list of names that are separated by commas; an argparse type."""
     known = {stage.name: stage for stage in RUN_BY_STAGES}
     names = [part.strip() for part in text.split(",")]
     if unknown := [name for name in names if name not in known]:
         raise argparse.ArgumentTypeError(
-            f"unknown: {', '.join(map(repr, unknown))}; give one or more of {', '.join(known)}, "
-            "separated by commas"
+            f"unknown stages: {', '.join(map(repr, unknown))}; expected one or more of "
+            f"{', '.join(known)}, separated by commas"
         )
     return [known[name] for name in dict.fromkeys(names)]
 
@@ -33,61 +33,64 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         required=True,
         metavar="FILE",
-        help="JSON, replaced after each row, with the table in FILE.md beside it; if the file is "
-        "there, rows that have a result are not repeated",
+        help="JSON file for the results, which is replaced after each row; a file with the suffix "
+        ".md gets the table. If FILE exists, rows that have a result in it are not repeated",
     )
     parser.add_argument(
         "--stages",
         type=stages_named,
         default=list(RUN_BY_STAGES),
         metavar="A,B",
-        help=f"some of {','.join(stage.name for stage in RUN_BY_STAGES)}; default: all",
+        help="names of the stages to run, separated by commas: "
+        f"{','.join(stage.name for stage in RUN_BY_STAGES)} (default: all)",
     )
     parser.add_argument(
         "--device",
         choices=("cuda", "cpu"),
         default="cuda",
-        help="cpu: the same code with small sizes, to try the check; its results verify nothing",
+        help="device to check (default: %(default)s); cpu runs the same code with small sizes, to "
+        "try the check, and its results verify nothing",
     )
     parser.add_argument(
         "--parts",
         type=Path,
         metavar="FOLDER",
-        help="what `collect` gathered; installed into a fresh environment first. Without it, the "
-        "Python that runs this script is used",
+        help="folder with the parts from `collect`, which are first installed into a new "
+        "environment (default: use the Python that runs this script)",
     )
     parser.add_argument(
         "--work",
         type=Path,
         metavar="FOLDER",
-        help="for runs, datasets and the environment, and kept; default: a temporary folder",
+        help="folder for runs, datasets and the environment, which is kept at the end (default: a "
+        "temporary folder)",
     )
     parser.add_argument(
         "--minutes",
         type=float,
         default=TOTAL_MINUTES,
-        help="limit of all stages together; rows that it leaves over are run by the same command "
-        f"again (default: {TOTAL_MINUTES:g})",
+        help="time limit of all stages together, in minutes; repeat the command to run the "
+        f"remaining rows (default: {TOTAL_MINUTES:g})",
     )
     parser.add_argument(
         "--stage-seconds",
         type=float,
         default=STAGE_SECONDS,
-        help="limit of each stage, with which those of its rows grow; a slow machine may need more "
-        f"(default: {STAGE_SECONDS:g})",
+        help="time limit of each stage, in seconds; the limits of its rows grow in proportion. "
+        f"Raise it on a slow machine (default: {STAGE_SECONDS:g})",
     )
     parser.add_argument(
-        "--retry", action="store_true", help="run rows again that failed or were skipped"
+        "--retry", action="store_true", help="repeat rows that failed or were skipped"
     )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run the stages and return the exit code: whether all of their rows passed.
+    """Run the stages and return the exit code: 0 if every row passed or was skipped, otherwise 1.
 
     Raises:
-        ResultsError: the results file is of another device, or cannot be used.
+        ResultsError: the results file is for another device, or cannot be used.
     """
-    # A request to end is an interruption: what was started ends too, and the rows are kept.
+    # Handle SIGTERM like an interrupt: end all started processes, and keep the rows so far.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     ends = time.monotonic() + 60 * arguments.minutes
     results = results_so_far(arguments.results, arguments.device)
@@ -100,7 +103,7 @@ def run(arguments: argparse.Namespace) -> int:
         folder.mkdir(parents=True, exist_ok=True)
         python = Path(sys.executable)
         if arguments.parts is not None:
-            say(f"installing the parts of {arguments.parts}")
+            say(f"installing the parts in {arguments.parts}")
             python = installed(arguments.parts, folder / "environment")
             results.deviations = deviations_of(folder / "environment")
         for deviation in results.deviations:
@@ -123,35 +126,35 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def results_so_far(path: Path, device: str) -> Results:
-    """Return what the results file holds; nothing if there is no file yet."""
+    """Return the contents of the results file; empty results if there is no file yet."""
     if not path.exists():
         return Results("cpu" if device == "cpu" else "cuda")
     results = read_results(path)
     if results.device != device:
         raise ResultsError(
-            f"{path} has results of --device {results.device}, and this run is for {device}. "
+            f"{path} has results of --device {results.device}, but this run has --device {device}. "
             "Name another file with --results."
         )
     return results
 
 
 def deviations_of(environment: Path) -> list[str]:
-    """Return the versions that differ from the lock, as the installation noted them."""
+    """Return the deviations from the lock that the installation recorded."""
     noted = environment / "deviations.json"
     return [str(each) for each in json.loads(noted.read_text())] if noted.exists() else []
 
 
 def summarise(results: Results, stages: list[Stage], file: Path) -> int:
-    """Say how many rows passed, failed and so on; return the exit code."""
+    """Print the number of rows by result, and the files; return the exit code."""
     names = [f"{stage.name}/{row.key}" for stage in stages for row in stage.rows]
     found = [results.rows[name].result if name in results.rows else "not run" for name in names]
     counts = Counter(found)
     say(", ".join(f"{count} {result}" for result, count in counts.items()))
     say(f"results: {file}; table: {file.with_suffix('.md')}; logs: {file.with_suffix('.logs')}")
     if counts["not run"]:
-        say("The same command goes on with the rows that were not run.")
+        say("To run the remaining rows, repeat the command.")
     elif results.device == "cuda":
-        say(f"Put them into the docs: scripts/gpu_check adopt {file}")
+        say(f"To put the results into the docs, run: scripts/gpu_check adopt {file}")
     return int(counts["failed"] + counts["not run"] > 0)
 
 

@@ -1,10 +1,10 @@
-"""Run stages as child processes with time limits; a failure of one row stops no other.
+"""Run stages as child processes with time limits; a failed row does not stop the other rows.
 
     plan ─▶ rows without a result ─▶ [ child process ─▶ report ─▶ results file ] … ─▶ summary
 
-A row fails if it raises, if its process dies, or if it exceeds its time; the rest of its stage goes
-on in another child. Rows that a limit left over stay "not run" and are repeated by the next run.
-Needs nothing but Python.
+A row fails if it raises an exception, if its process dies, or if it exceeds its time limit. The
+stage then continues with the next row in another child. Rows for which no time was left stay "not
+run", and the next run repeats them. The module needs only Python.
 """
 
 import json
@@ -25,9 +25,9 @@ from benchmarks.gpu_check.plan import STAGE_SECONDS, PlannedRow, Stage
 from benchmarks.gpu_check.results import Results, Row
 
 ROOT = Path(__file__).resolve().parents[2]
-START_SECONDS = 90.0  # imports of torch and DeepSpeed from a cold disk
+START_SECONDS = 90.0  # time to import torch and DeepSpeed from a cold disk
 OURS = ("cluster", "data_pipeline", "foundation", "model", "trainer", "transloom")
-MARK = "TRANSLOOM_GPU_CHECK"  # variable by which all processes of a child are found
+MARK = "TRANSLOOM_GPU_CHECK"  # environment variable that identifies the processes of a child
 LOG_TAIL = 400
 POLL_SECONDS = 1.0
 DEATH_SECONDS = 10.0
@@ -35,15 +35,15 @@ DEATH_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Runner:
-    """Settings of a run.
+    """Runner of stages, with the settings of a run.
 
     Attributes:
-        python: the interpreter of the children.
-        folder: for runs, datasets and links; outside the checkout.
-        results_file: replaced after each row.
-        say: gets progress lines.
-        stage_seconds: time limit of each stage; limits of rows grow with it.
-        ends: when the time of all stages together is over, on the monotonic clock.
+        python: the Python that runs the children.
+        folder: folder for runs, datasets and links; outside the checkout.
+        results_file: the file that is replaced after each row.
+        say: called with each line of progress.
+        stage_seconds: time limit of each stage; the limits of rows grow in proportion to it.
+        ends: end of the time for all stages together, on the monotonic clock.
     """
 
     python: Path
@@ -62,7 +62,7 @@ class Runner:
                 self.say(f"{stage.name}: all {len(stage.rows)} rows have results")
                 continue
             if time.monotonic() >= self.ends:
-                self.say(f"{stage.name}: not run, the time of the whole run is over")
+                self.say(f"{stage.name}: not run, because the time limit of the run is over")
                 continue
             self.say(f"{stage.name}: {len(todo)} of {len(stage.rows)} rows to run")
             self._run_stage(stage, todo)
@@ -80,7 +80,7 @@ class Runner:
                     self._keep(stage, Row(stage.name, planned.key, "failed", detail=reason))
                 return
         if todo:
-            self.say(f"{stage.name}: {len(todo)} rows not run, the time limit came first")
+            self.say(f"{stage.name}: {len(todo)} rows not run, because the time limit is over")
 
     def _keep(self, stage: Stage, row: Row) -> None:
         self.results.add([row])
@@ -94,7 +94,7 @@ class Runner:
 
 
 class _Child:
-    """One process that runs rows of a stage."""
+    """Process that runs rows of a stage."""
 
     def __init__(
         self, runner: Runner, stage: Stage, todo: Sequence[PlannedRow], stage_ends: float
@@ -105,14 +105,15 @@ class _Child:
         self._stage_ends = stage_ends
         self._machine: dict[str, str] = {}
         self._log = runner.results_file.with_suffix(".logs") / f"{stage.name}.txt"
-        self._log_begins = 0  # where the output of this process begins
+        self._log_begins = 0  # position at which the output of this process begins
         self._begun: str | None = None  # the row in progress
-        self._since = time.monotonic()  # the beginning of the row or, between rows, of waiting
+        self._since = time.monotonic()  # start of the row in progress or, between rows, of the wait
 
     def rows(self) -> Iterator[Row]:
         """Yield rows as they end, until the process ends or is killed.
 
-        The row in progress fails then, unless it is the time of the whole run that is over.
+        A row in progress then fails. If the time of the whole run is over, it stays "not run"
+        instead.
         """
         with self._process() as (process, report):
             for message in self._messages(process, report):
@@ -136,7 +137,7 @@ class _Child:
                 )
 
     def why_no_start(self) -> str:
-        """Return why no row began, with the end of what the process printed."""
+        """Return a message that no row began, with the last line that the process printed."""
         return f"the stage did not start: {self._last_words() or 'no output'}"
 
     def _last_words(self) -> str:
@@ -150,17 +151,17 @@ class _Child:
         return min(self._since + seconds, self._stage_ends, self._runner.ends)
 
     def _limit(self, key: str) -> float:
-        """Return the seconds that a row may take: more where stages may take more."""
+        """Return the time limit of a row in seconds, in proportion to the time limit of stages."""
         return self._todo[key].seconds * self._runner.stage_seconds / STAGE_SECONDS
 
     def _why_cut(self, process: "subprocess.Popen[bytes]", now: float, key: str) -> str:
         if now >= self._stage_ends:
-            return f"killed at the limit of its stage, {self._runner.stage_seconds:g} s"
+            return f"killed at the time limit of its stage, {self._runner.stage_seconds:g} s"
         if now >= self._since + self._limit(key):
-            return f"killed after {self._limit(key):g} s without an end"
+            return f"killed at the time limit of the row, {self._limit(key):g} s"
         code = process.wait(DEATH_SECONDS)
         died = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-        return f"its process ended by {died}. {self._last_words()}".strip()
+        return f"its process ended with {died}. {self._last_words()}".strip()
 
     def _messages(
         self, process: "subprocess.Popen[bytes]", report: BinaryIO
@@ -172,12 +173,12 @@ class _Child:
             while (left := self._deadline() - time.monotonic()) > 0:
                 ended = process.poll() is not None
                 if not selector.select(0 if ended else min(left, POLL_SECONDS)):
-                    if ended:  # and a process that it forked holds the pipe open
+                    if ended:  # a process that it forked keeps the pipe open
                         return
                     continue
                 data = os.read(report.fileno(), 65536)
                 if not data:
-                    # It ends, or prints why it could not start.
+                    # The process is about to end, or prints why it could not start.
                     with suppress(subprocess.TimeoutExpired):
                         process.wait(DEATH_SECONDS)
                     return
@@ -186,7 +187,7 @@ class _Child:
 
     @contextmanager
     def _process(self) -> Iterator[tuple["subprocess.Popen[bytes]", BinaryIO]]:
-        """Start the process; at the end kill it and all that it started."""
+        """Start the process; at the end, kill it and all processes that it has started."""
         runner, stage = self._runner, self._stage
         folder = runner.folder / stage.name
         folder.mkdir(parents=True, exist_ok=True)
@@ -199,11 +200,11 @@ class _Child:
             **os.environ,
             **import_path(runner.python, runner.folder),
             "PYTHONUNBUFFERED": "1",
-            "PYTHONDONTWRITEBYTECODE": "1",  # the checkout stays as it is
+            "PYTHONDONTWRITEBYTECODE": "1",  # write no files into the checkout
             **({"OMP_NUM_THREADS": "1"} if runner.results.device == "cpu" else {}),
-            "DS_ACCELERATOR": runner.results.device,  # DeepSpeed reads it when it is imported
+            "DS_ACCELERATOR": runner.results.device,  # DeepSpeed reads this at its import
             MARK: mark,
-            "SPT_NOENV": "1",  # Ray's agents change their title, which would hide the mark
+            "SPT_NOENV": "1",  # else Ray's agents overwrite the mark with their process title
         }
         with os.fdopen(reader, "rb", buffering=0) as report, self._log.open("ab") as log:
             self._log_begins = log.tell()
@@ -229,7 +230,8 @@ class _Child:
 def kill_marked(mark: str) -> None:
     """Kill every process that has the mark in its environment, until none is left.
 
-    One that a driver holds in the kernel cannot be killed; it is given up after some seconds.
+    A process that a driver blocks in the kernel cannot be killed; the function gives up after some
+    seconds.
     """
     wanted, ends = mark.encode(), time.monotonic() + DEATH_SECONDS
     while time.monotonic() < ends and (
@@ -238,7 +240,7 @@ def kill_marked(mark: str) -> None:
         for pid in pids:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        # Our own child stays a zombie, whose environment is empty, until it is waited for.
+        # Our killed child stays a zombie, with an empty environment, until the caller waits for it.
         time.sleep(0.02)
 
 
@@ -249,15 +251,16 @@ def _processes() -> Iterator[int]:
 def _environment(pid: int) -> list[bytes]:
     try:
         return Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-    except OSError:  # another user's, or gone
+    except OSError:  # the process has ended, or belongs to another user
         return []
 
 
 def import_path(python: Path, folder: Path) -> dict[str, str]:
     """Return the environment variables with which a child imports the stages.
 
-    They name a folder with nothing but links, so that no folder of the checkout or of the run is
-    taken for a package. Our own packages are linked where the interpreter has no transloom.
+    The import path contains one folder, which has only links. No folder of the checkout or of the
+    run can therefore be imported as a package. If the interpreter has no transloom, the folder also
+    links to our own packages.
     """
     links = folder / "imports"
     links.mkdir(parents=True, exist_ok=True)
@@ -273,5 +276,5 @@ def import_path(python: Path, folder: Path) -> dict[str, str]:
 
 
 def work_folder() -> "tempfile.TemporaryDirectory[str]":
-    """Make a folder for runs; its path is short, since Ray keeps sockets below it."""
+    """Create a temporary folder for runs, with a short path because Ray keeps sockets below it."""
     return tempfile.TemporaryDirectory(prefix="gpuc-", ignore_cleanup_errors=True)

@@ -1,8 +1,8 @@
-"""Stage *speed*: training, attention, stalls and decoding, beside a plain torch loop.
+"""Stage *speed*: measure training against a plain torch loop, and attention, stalls and decoding.
 
-Sizes are those of the papers on a GPU, and tiny on a CPU, where the figures mean nothing. Aims are
-reported as met or missed; a missed aim is no failure. The plain loop is the same network in bf16
-with torch's fused AdamW, without master weights, ZeRO, digests or any record.
+On a GPU, the sizes are those of the papers. On a CPU they are tiny, and the figures mean nothing.
+Aims are reported as met or missed; a missed aim is not a failure. The plain loop trains the same
+network in bf16 with torch's fused AdamW, without master weights, ZeRO, digests or a metrics file.
 """
 
 import statistics
@@ -48,12 +48,12 @@ BIG_TOKENS_PER_SECOND = 101_000
 BIG_MFU = 0.30
 MOST_DATA_STALL = 0.02
 WARM_UP, STEPS, ROUNDS = 3, 10, 2
-SLOTS = 2  # micro-batches of a step
+SLOTS = 2  # micro-batches per step
 
 
 @dataclass(frozen=True)
 class Size:
-    """A network and the micro-batch that it is measured with: rows of equal length, unpadded."""
+    """Network and the micro-batch for its measurement: rows of equal length without padding."""
 
     config: ModelConfig | DecoderOnlyConfig
     vocabulary: int
@@ -62,7 +62,7 @@ class Size:
 
     @property
     def tokens(self) -> int:
-        """Target tokens of a micro-batch."""
+        """Number of target tokens in a micro-batch."""
         return self.rows * self.length
 
     def build(self) -> nn.Module:
@@ -98,7 +98,7 @@ TINY_SIZES = {
 
 @dataclass(frozen=True)
 class Speed:
-    """Seconds of a step, by the engine and by the plain loop, and the step's target tokens."""
+    """Seconds per step of the engine and of the plain loop, and target tokens per step."""
 
     engine: float
     plain: float
@@ -214,11 +214,11 @@ def tflops(work: Work, network: str) -> Measurement:
 def mfu(work: Work, network: str) -> Measurement:
     rate = step_flops(work, network) / speed(work, network).engine
     if not work.is_gpu:
-        raise CannotRunError("the peak of a CPU is not known")
+        raise CannotRunError("the peak FLOP/s of a CPU is not known")
     name = torch.cuda.get_device_name(0)
     peak = peak_flops(name, "bf16")
     if peak is None:
-        raise CannotRunError(f"the peak of {name} is not known")
+        raise CannotRunError(f"the peak FLOP/s of {name} is not known")
     share = rate / peak
     return Measurement(
         100 * share, "% of the peak", aim=share >= BIG_MFU if network == "big" else None
@@ -226,7 +226,7 @@ def mfu(work: Work, network: str) -> Measurement:
 
 
 def step_flops(work: Work, network: str) -> float:
-    """Return the model's floating-point operations of a step, forward and backward."""
+    """Return the model's floating-point operations in the forward and backward pass of a step."""
     size = size_of(work, network)
     n, pairs = size.tokens, size.rows * size.length**2
     if isinstance(size.config, ModelConfig):
@@ -241,7 +241,7 @@ def step_flops(work: Work, network: str) -> float:
 
 
 def attention(work: Work, longest: str) -> Measurement:
-    """Measure forward and backward of self-attention over sentences of unequal lengths."""
+    """Measure forward and backward pass of self-attention for sentences of different lengths."""
     length, total = int(longest), 32_768 if work.is_gpu else 256
     rows, heads, width = max(2, total // int(longest)), 16, 64
     device = torch.device(work.device)
@@ -272,8 +272,8 @@ def attention(work: Work, longest: str) -> Measurement:
 
 
 def data_stall(work: Work) -> Measurement:
-    """Return the share of the time in which a run under Ray waited for data."""
-    of_path = Work(work.device, work.folder.parent / "path")  # which may have such a run already
+    """Measure the share of time for which a run under Ray waited for data."""
+    of_path = Work(work.device, work.folder.parent / "path")  # may already have such a run
     of_path.folder.mkdir(exist_ok=True)
     lines = commands.steps_of(commands.run_of(of_path))[5:]
     share = sum(line.data_stall_seconds for line in lines) / sum(
@@ -284,7 +284,7 @@ def data_stall(work: Work) -> Measurement:
 
 
 def checkpoint_stall(work: Work) -> Measurement:
-    """Measure how long a save holds up training, the state being on the device."""
+    """Measure how long a checkpoint delays training if the state is on the device."""
     numel = 250_000_000 if work.is_gpu else 250_000
     state = [Fragment("master", "w", 0, torch.ones(numel, device=work.device))]
     heard = Listener()
@@ -309,7 +309,7 @@ def checkpoint_stall(work: Work) -> Measurement:
 
 @torch.no_grad()
 def decoding(work: Work, precision: str) -> Measurement:
-    """Measure beam search with random weights, whose translations are as long as they may be."""
+    """Measure beam search with random weights, whose translations reach the maximum length."""
     size = size_of(work, "base")
     network = size.build().eval().to(work.device)
     if precision == "bf16":

@@ -1,6 +1,6 @@
-"""The table of verified code paths: rendered as Markdown, kept as JSON, adopted into the docs.
+"""Render the table of verified code paths as Markdown, and write it to the docs.
 
-Needs nothing but Python.
+The results in the docs are kept as JSON. The module needs only Python.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ HEADER += "\n|---|---|---|---|---|---|---|"
 
 
 def markdown(rows: Mapping[str, Row], stages: Sequence[Stage] = STAGES) -> str:
-    """Return the table of all planned rows; those without a result are "not run"."""
+    """Return the table of all planned rows as Markdown; rows without a result are "not run"."""
     lines = [HEADER]
     for stage in stages:
         for planned in stage.rows:
@@ -43,17 +43,17 @@ def markdown(rows: Mapping[str, Row], stages: Sequence[Stage] = STAGES) -> str:
 
 
 def adopt(file: Path | None, docs: Path = DOCS, kept: Path = KEPT) -> int:
-    """Put results between the markers of the docs, and return how many rows were put there.
+    """Write results into the table of the docs, and return the number of new rows.
 
     Args:
-        file: results of a GPU; None renders again what was adopted before.
+        file: results of a GPU; None renders the results that were adopted earlier.
 
     Raises:
-        ResultsError: the file cannot be used, or is of a CPU, or the docs have no markers.
+        ResultsError: the file cannot be used or is for a CPU, or the docs lack the markers.
     """
     results = read_results(kept) if kept.exists() else Results("cuda")
     new = [] if file is None else _of_a_gpu(file)
-    # What one machine lacks takes nothing from what another has shown.
+    # A skipped row on one machine does not replace a result from another machine.
     new = [row for row in new if row.result != "skipped" or row.name not in results.rows]
     results.add(new)
     text = docs.read_text()
@@ -68,12 +68,12 @@ def adopt(file: Path | None, docs: Path = DOCS, kept: Path = KEPT) -> int:
 
 
 def _of_a_gpu(file: Path) -> list[Row]:
-    """Return the rows that ran on a GPU; one whose stage did not start has no machine."""
+    """Return the rows that ran on a GPU, without rows whose stage did not start."""
     results = read_results(file)
     if results.device != "cuda":
         raise ResultsError(
             f"{file} has results of --device {results.device}, which verify nothing on a GPU. "
-            "Adopt a file that `scripts/gpu_check run` wrote on a machine with one."
+            "Adopt a file that `scripts/gpu_check run` wrote on a machine with a GPU."
         )
     return [row for row in results.rows.values() if row.driver]
 

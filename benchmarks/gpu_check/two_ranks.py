@@ -1,8 +1,8 @@
-"""Two ranks on one machine, each a process with a device to itself.
+"""Train with two ranks on one machine, each in a process with its own device.
 
     python -m benchmarks.gpu_check.two_ranks DEVICE RANK NUMERICS FOLDER
 
-Each trains a few steps with every ZeRO stage; rank 0 writes the losses to FOLDER/losses.json.
+Each rank trains a few steps with every ZeRO stage. Rank 0 writes the losses to FOLDER/losses.json.
 """
 
 import json
@@ -30,9 +30,11 @@ def without_dropout() -> Transformer:
 
 
 def losses_of_ranks(work: Work, numerics: str) -> dict[int, list[float]]:
-    """Return the losses of two ranks by ZeRO stage."""
+    """Return the losses of a training with two ranks, by ZeRO stage."""
     if work.is_gpu and torch.cuda.device_count() < RANKS:
-        raise CannotRunError(f"needs {RANKS} GPUs, and {torch.cuda.device_count()} is here")
+        raise CannotRunError(
+            f"two ranks need {RANKS} GPUs, but the machine has {torch.cuda.device_count()}"
+        )
     folder = work.folder / f"two-ranks-{numerics}"
     folder.mkdir(exist_ok=True)
     (folder / "rendezvous").unlink(missing_ok=True)
@@ -68,7 +70,7 @@ def main() -> None:
             engine.destroy()
     if placement.rank == 0:
         (Path(folder) / "losses.json").write_text(json.dumps(losses))
-    os._exit(0)  # not through the end of an interpreter that ZeRO-3 has left threads in
+    os._exit(0)  # skips the interpreter's shutdown, because ZeRO-3 leaves threads running
 
 
 if __name__ == "__main__":

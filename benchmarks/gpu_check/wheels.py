@@ -1,7 +1,7 @@
-"""Check which wheels a machine lacks, by the requirements that the wheels state.
+"""Find the wheels that a machine lacks, by the requirements in the metadata of wheels.
 
-pip evaluates environment markers for the Python that runs it, even when it downloads for another
-one. So the requirements are followed here, with the markers of the target.
+pip evaluates environment markers for the Python that runs it, even if it downloads for another
+Python. This module therefore resolves the requirements itself, with the target's markers.
 """
 
 import zipfile
@@ -25,12 +25,12 @@ OLDEST_GLIBC = 17  # 2.17 is manylinux2014
 
 @dataclass(frozen=True)
 class Target:
-    """A machine without a package index.
+    """Machine without a package index.
 
     Attributes:
-        python: such as "3.12".
+        python: its Python version, such as "3.12".
         glibc: the minor version of its glibc 2.
-        has: versions of the packages that stay as they are there; None where unknown.
+        has: versions of the packages that it has and keeps; None for an unknown version.
     """
 
     python: str
@@ -40,7 +40,7 @@ class Target:
 
     @cached_property
     def platforms(self) -> list[str]:
-        """Return the platform tags of wheels that can run there, newest first."""
+        """Return the platform tags of wheels that can run on the machine, newest first."""
         numbered = [f"manylinux_2_{n}" for n in range(self.glibc, OLDEST_GLIBC - 1, -1)]
         names = [*numbered, "manylinux2014"]
         if self.machine == "x86_64":
@@ -54,7 +54,11 @@ class Target:
         return frozenset([*own, *compatible_tags(version, platforms=self.platforms)])
 
     def wants(self, requirement: Requirement, extra: str) -> bool:
-        """Return whether a requirement's marker holds there, for an extra of its package."""
+        """Return whether the marker of a requirement holds on the machine.
+
+        Args:
+            extra: the extra of the package that has the requirement; empty for none.
+        """
         environment = default_environment() | {
             "python_version": self.python,
             "python_full_version": f"{self.python}.0",
@@ -72,7 +76,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Wheel:
-    """A wheel on disk, with what it states about itself."""
+    """Wheel on disk, with its metadata."""
 
     path: Path
     name: str
@@ -82,7 +86,11 @@ class Wheel:
 
     @classmethod
     def read(cls, path: Path) -> "Wheel":
-        """Read a wheel's metadata; a damaged wheel is an error."""
+        """Read the metadata of a wheel.
+
+        Raises:
+            PartsError: the wheel is damaged.
+        """
         name, version, *_ = parse_wheel_filename(path.name)
         try:
             with zipfile.ZipFile(path) as archive:
@@ -90,7 +98,7 @@ class Wheel:
                 stated = Parser().parsestr(archive.read(inside).decode("utf-8"), headersonly=True)
         except (zipfile.BadZipFile, StopIteration) as error:
             raise PartsError(
-                f"{path} is no intact wheel ({error!r}). Remove it and collect again."
+                f"{path} is not an intact wheel ({error!r}). Remove the file, and collect again."
             ) from None
         requires = [Requirement(line) for line in stated.get_all("Requires-Dist", [])]
         return cls(path, name, version, SpecifierSet(stated.get("Requires-Python", "")), requires)
@@ -98,7 +106,7 @@ class Wheel:
 
 @dataclass(frozen=True)
 class Needed:
-    """A requirement, and the package that states it."""
+    """Requirement, with the package that has it."""
 
     requirement: Requirement
     by: str
@@ -115,7 +123,7 @@ class Needed:
 
 @dataclass(frozen=True)
 class Closure:
-    """Packages that the roots need, and the requirements among theirs that nothing satisfies."""
+    """Packages that the roots need, and requirements of these packages that nothing satisfies."""
 
     reached: set[str]
     lacking: list[Needed]
@@ -124,8 +132,8 @@ class Closure:
 def closure(wheels: Mapping[str, Wheel], target: Target, roots: Iterable[Needed]) -> Closure:
     """Follow the requirements of the roots through the wheels.
 
-    A package that the machine has satisfies every requirement of it, whatever its version, and its
-    own requirements are the machine's.
+    A package on the machine satisfies every requirement, whatever its version. Its own requirements
+    are not followed.
     """
     lacking: dict[str, Needed] = {}
     seen: set[tuple[str, str]] = set()  # package and extra; "" is the package itself
@@ -146,7 +154,7 @@ def closure(wheels: Mapping[str, Wheel], target: Target, roots: Iterable[Needed]
 
 
 def unfit(wheels: Iterable[Wheel], target: Target) -> list[str]:
-    """Return a sentence for each wheel that does not run with the target's Python or platform."""
+    """Return a sentence for each wheel that the target's Python or platform cannot use."""
     sentences = []
     for wheel in wheels:
         if not wheel.python.contains(f"{target.python}.0"):

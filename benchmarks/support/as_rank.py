@@ -1,4 +1,4 @@
-"""What a benchmark of the engine needs to run as a rank does."""
+"""Run a benchmark of the engine in the environment of a rank."""
 
 import os
 import sys
@@ -7,7 +7,10 @@ from trainer.memory.host_memory import ALLOCATOR_ENVIRONMENT
 
 
 def with_a_ranks_environment() -> None:
-    """Starts the script anew in a rank's environment: libraries read it when a process starts."""
+    """Restart the script with a rank's environment variables, unless it already has them.
+
+    A restart is necessary because libraries read these variables when a process starts.
+    """
     if not ALLOCATOR_ENVIRONMENT.items() <= os.environ.items():
         os.execve(
             sys.executable, [sys.executable, *sys.argv], {**os.environ, **ALLOCATOR_ENVIRONMENT}

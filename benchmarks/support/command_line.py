@@ -1,4 +1,4 @@
-"""The command line of a benchmark: lists of names, and `--smoke`, which every script has."""
+"""Parse the command line of a benchmark: lists of names, and `--smoke` of every script."""
 
 import argparse
 import shlex
@@ -9,17 +9,18 @@ from benchmarks.support.smoke import SmokeFiles
 
 
 def parse_arguments(parser: argparse.ArgumentParser, *, smoke: str) -> argparse.Namespace:
-    """Parse the command line, to which `--smoke` is added.
+    """Add `--smoke` to the parser, and parse the command line.
 
     Args:
-        smoke: the arguments with which the script takes seconds and needs no peer and no network;
-            the figures then mean nothing. It may name `SmokeFiles`, such as `{run}`. What the user
-            gives besides `--smoke` follows these arguments.
+        smoke: arguments with which the script takes only seconds and needs no peer and no network;
+            the resulting figures mean nothing. They may contain names of `SmokeFiles`, such as
+            `{run}`. Arguments that the user passes in addition to `--smoke` follow these arguments.
     """
     parser.add_argument(
         "--smoke",
         action="store_true",
-        help="show that the script works, with the smallest sizes and without peers",
+        help="test the script in seconds, with the smallest sizes and without peers; the "
+        "resulting figures mean nothing",
     )
     words = sys.argv[1:]
     if "--smoke" in words:
@@ -29,13 +30,13 @@ def parse_arguments(parser: argparse.ArgumentParser, *, smoke: str) -> argparse.
 
 
 def names_from(valid: Collection[str]) -> Callable[[str], list[str]]:
-    """Return an argparse type for valid names with commas between them."""
+    """Return an argparse type for a list of valid names, separated by commas."""
 
     def names(text: str) -> list[str]:
         found = [part.strip() for part in text.split(",")]
         if unknown := [name for name in found if name not in valid]:
             raise argparse.ArgumentTypeError(
-                f"unknown: {', '.join(map(repr, unknown))}; give one or more of "
+                f"unknown names: {', '.join(map(repr, unknown))}; expected one or more of "
                 f"{', '.join(valid)}, separated by commas"
             )
         return list(dict.fromkeys(found))

@@ -1,4 +1,4 @@
-"""Contestants of which each run is a process that records its steps."""
+"""Programs whose speed is compared; each run is a process that records its steps."""
 
 import json
 import sys
@@ -13,7 +13,7 @@ from trainer.record.metrics_file import train_lines
 
 
 class Transloom:
-    """`transloom train`: with all else that a run does; one rank is trained inline."""
+    """Contestant that runs the complete `transloom train`; a single rank is trained inline."""
 
     folder: Path
 
@@ -25,11 +25,14 @@ class Transloom:
         ranks: int = 1,
         tokens_of_each: float = 1.0,
     ) -> None:
-        """
+        """Create the contestant.
+
         Args:
-            overrides: of the recipe; where data and the dataset are, too.
-            threads: of all ranks together.
-            tokens_of_each: how many tokens stand for one that the record counts.
+            recipe: name or file of the recipe.
+            threads: number of threads of all ranks together.
+            overrides: overrides of the recipe, including the locations of corpus and dataset.
+            ranks: number of ranks.
+            tokens_of_each: number of tokens that each recorded target token represents.
         """
         self._tokens_of_each = tokens_of_each
         self._recipe = recipe
@@ -61,7 +64,7 @@ class Transloom:
 
 
 class Script:
-    """A script that gets its settings as JSON and records its steps."""
+    """Contestant that runs a script, which reads its settings as JSON and records its steps."""
 
     folder: Path
 
@@ -86,7 +89,7 @@ class Script:
 
 
 def hugging_face_training(recipe: Recipe, rows: int) -> dict[str, Any]:
-    """TrainingArguments of Hugging Face that say what a recipe says of its steps."""
+    """Return Hugging Face's TrainingArguments that correspond to a recipe's training settings."""
     trainer = recipe.trainer
     return {
         "output_dir": "output",

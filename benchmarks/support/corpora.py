@@ -1,11 +1,11 @@
-"""The corpora of the recipes that benchmarks train: their files, or the phrase book instead."""
+"""Select the corpus for the recipe of a benchmark: its own files, or the built-in phrasebook."""
 
 PHRASEBOOK = "phrasebook"
 _TRAIN, _VALIDATION = ("'builtin:phrasebook/train.{}'", "'builtin:phrasebook/validation.{}'")
 _PAIRS = "{{source: {0}, target: {1}}}"
 _TEXT = "{{format: text, files: [{0}]}}"
 _STREAM = "{{format: text, files: [{0}], documents: file}}"
-# By recipe: how it names a corpus, and with which other settings it takes little text and time.
+# By recipe: the format of a corpus in the recipe, and overrides for a small corpus and a short run.
 _INSTEAD = {
     "multi30k-ende": (
         _PAIRS,
@@ -21,11 +21,11 @@ _INSTEAD = {
 
 
 def corpus_overrides(recipe: str, data: str | None) -> list[str]:
-    """Return the overrides of a recipe that say where its corpus is.
+    """Return the overrides of a recipe that specify the location of its corpus.
 
     Args:
-        data: a folder with the corpus's files; None to download them; `phrasebook` for the built-in
-            phrase book in their place, which is enough to see a script work.
+        data: a folder with the corpus's files; None to download the files; `phrasebook` to use the
+            built-in phrasebook instead, which is enough to test a script.
     """
     if data is None:
         return []

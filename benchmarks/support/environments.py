@@ -1,4 +1,4 @@
-"""Environments of their own for the programs that transloom is measured against."""
+"""Create separate environments for the programs that transloom is compared with (peers)."""
 
 import os
 import re
@@ -9,16 +9,20 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 PEERS = ROOT / ".bench-peers"  # git ignores it
-SHARED_PACKAGES = ("benchmarks", "data_pipeline", "model")  # what scripts for peers import
+SHARED_PACKAGES = (
+    "benchmarks",
+    "data_pipeline",
+    "model",
+)  # packages that the scripts for peers import
 MATPLOTLIB = ["matplotlib==3.11.2"]
 
 
 def peer_variables() -> dict[str, str]:
     """Return the environment variables for a script that runs in a peer's environment.
 
-    The script imports our packages through links in a folder that has nothing else in it. A path
-    to the repository's root would also offer `datasets/` and `wandb/`, and Python's default a
-    script's neighbours: a peer takes them for the packages of these names.
+    The script imports our packages through links in a folder that contains nothing else. With the
+    repository's root on the path, a peer would import `datasets/` and `wandb/` instead of the
+    packages with these names. The script's own folder, Python's default, could hide other packages.
     """
     links = PEERS / "imports"
     links.mkdir(parents=True, exist_ok=True)
@@ -29,12 +33,17 @@ def peer_variables() -> dict[str, str]:
 
 
 def draw(script: Path, curves: str, picture: Path) -> None:
-    """Have a script draw curves, which are JSON, with matplotlib."""
+    """Run a script that draws curves with matplotlib.
+
+    Args:
+        curves: the curves as JSON, which the script reads from standard input.
+        picture: the file to write.
+    """
     python = environment_with(MATPLOTLIB, PEERS / "plots")
     drawing = [str(python), str(script), str(picture)]
     environment = os.environ | peer_variables()
     subprocess.run(drawing, input=curves, text=True, check=True, env=environment)
-    print(f"drawn: {picture}", file=sys.stderr)
+    print(f"Wrote {picture}", file=sys.stderr)
 
 
 def environment_with(
@@ -43,25 +52,26 @@ def environment_with(
     torch_index: str | None = None,
     constraints: Path | None = ROOT / "locks" / "cuda.txt",
 ) -> Path:
-    """The Python of an environment with these packages, which is made when it is missing.
+    """Return the Python of an environment with these packages; create the environment if needed.
 
     Args:
         torch_index: package index with torch for this machine's CPU or CUDA version.
-        constraints: transloom's own lock, whose versions packages share unless they cannot live
-            with them.
+        constraints: transloom's lock, whose versions the packages share; None if the packages are
+            incompatible with these versions.
     """
     python = environment / "bin" / "python"
     made, wanted = environment / "packages.txt", "\n".join(packages)
     if made.exists() and made.read_text() == wanted:
         return python
     print(
-        f"setting up {environment} (once; with torch about 1.5 GB, with CUDA more)", file=sys.stderr
+        f"Creating {environment}. With torch, it takes about 1.5 GB, and with CUDA more.",
+        file=sys.stderr,
     )
     subprocess.run([sys.executable, "-m", "venv", str(environment)], check=True)
     (environment / ".gitignore").write_text("*\n")
     install = [str(python), "-m", "pip", "install", "--quiet", "--quiet", "--no-input"]
     if constraints is not None:
-        # Without hashes: those of packages that are not in the lock are unknown.
+        # The hashes are omitted, because those of packages outside the lock are unknown.
         pins = re.findall(r"^[a-z][^ ]*==[^ ]+", constraints.read_text(), re.MULTILINE)
         (environment / "pins.txt").write_text("\n".join(pins))
         install += ["--constraint", str(environment / "pins.txt")]

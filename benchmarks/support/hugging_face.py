@@ -1,4 +1,4 @@
-"""Hugging Face's Trainer, whose steps are recorded. For scripts in an environment of their own."""
+"""Record the steps of Hugging Face's Trainer, for scripts that run in a peer's environment."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from benchmarks.support.record import StepRecord
 
 
 class CountingTrainer(Trainer):  # type: ignore[misc]
-    """Knows the tokens of the newest step."""
+    """Trainer with the number of tokens in the newest step."""
 
     tokens = 0
 
@@ -18,7 +18,7 @@ class CountingTrainer(Trainer):  # type: ignore[misc]
 
 
 class Recorder(TrainerCallback):  # type: ignore[misc]
-    """Writes down each step."""
+    """Callback that records each step."""
 
     def __init__(self, record: StepRecord) -> None:
         self.record = record

@@ -1,6 +1,6 @@
-"""The record that peers write of their steps, and the speed that follows from it.
+"""Record the steps of a peer, and compute the peer's speed from this record.
 
-Needs nothing but Python, since the peers run in environments without transloom.
+The module needs only Python, because peers run in environments without transloom.
 """
 
 import json
@@ -9,19 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-SETTLING_SECONDS = 10.0  # not counted after the first step: caches fill, queues run full
+SETTLING_SECONDS = 10.0  # excluded after the first step, while caches and queues fill
 
 
 @dataclass(frozen=True)
 class Step:
-    """The end of an optimizer step."""
+    """End of an optimizer step."""
 
     time: float  # seconds since the epoch
-    target_tokens: int  # in this step, EOS included, padding not
+    target_tokens: int  # in this step, with EOS, without padding
 
 
 class StepRecord:
-    """steps.jsonl: a line for each step, written when it has ended."""
+    """Writer of steps.jsonl, which has one line per completed step."""
 
     def __init__(self, path: Path) -> None:
         self._file: TextIO = path.open("w")
@@ -31,15 +31,21 @@ class StepRecord:
 
 
 def read_steps(path: Path) -> list[Step]:
-    """The complete lines."""
+    """Return the steps in the complete lines of a file; an empty list if there is no file."""
     text = path.read_text() if path.exists() else ""
     return [Step(*json.loads(line)) for line in text.split("\n")[:-1]]
 
 
 def tokens_per_second(steps: list[Step], settling_seconds: float) -> float:
-    """Return the speed in the steady state: of the steps that ended after it had settled."""
+    """Return the speed in the steady state, which begins some seconds after the first step.
+
+    Args:
+        settling_seconds: seconds from the first step to the steady state.
+    """
     start = steps[0].time + settling_seconds
     before = [step for step in steps if step.time <= start]
     after = [step for step in steps if step.time > start]
-    assert len(after) > 1, f"{len(after)} steps in the steady state: give --seconds more"
+    assert len(after) > 1, (
+        f"the steady state has {len(after)} steps, expected at least 2: raise --seconds"
+    )
     return sum(step.target_tokens for step in after) / (after[-1].time - before[-1].time)

@@ -1,4 +1,4 @@
-"""What the smoke forms of benchmarks start from: folders, sentences, and runs of a few steps."""
+"""Create the inputs of smoke tests of benchmarks: folders, sentences, and runs of a few steps."""
 
 import atexit
 import sys
@@ -24,7 +24,7 @@ SMALL_RUN = [
 
 
 def write_corpus(folder: Path) -> None:
-    """Write some of the phrase book under the names of Multi30k's files."""
+    """Write some sentences of the phrasebook, with the file names of Multi30k."""
     folder.mkdir()
     for language, sentences in zip(
         ("de", "en"), zip(*generate("validation"), strict=True), strict=True
@@ -34,7 +34,7 @@ def write_corpus(folder: Path) -> None:
 
 
 def train(recipe: str, run: Path) -> None:
-    """Prepare the phrase book in place of a recipe's corpus, and train a few steps on it."""
+    """Prepare the phrasebook instead of a recipe's corpus, and train a few steps."""
     settings = [*corpus_overrides(recipe, PHRASEBOOK), *SMALL_RUN]
     settings.append(f"data.dataset={run}-dataset")
     complete([TRANSLOOM, "prepare", recipe, *settings])
@@ -42,17 +42,17 @@ def train(recipe: str, run: Path) -> None:
 
 
 class SmokeFiles(dict[str, Path]):
-    """Files for smoke forms by name, each made when it is first asked for.
+    """Files for smoke tests by name.
 
-    They are removed when the process ends.
+    Each is created on first use, and removed at the process's end.
 
         python      this Python
         records     the folder of Multi30k's records
         folder      an empty folder
-        corpus      a folder with train.en and train.de, as Multi30k has them
-        run         a run of multi30k-ende of two steps
-        export      that run as `transloom export` writes it
-        masked_run  a run of multi30k-masked of two steps
+        corpus      a folder with train.en and train.de, in the format of Multi30k
+        run         a run of multi30k-ende with two steps
+        export      the export of `run` by `transloom export`
+        masked_run  a run of multi30k-masked with two steps
     """
 
     def __init__(self) -> None:

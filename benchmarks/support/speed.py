@@ -1,4 +1,4 @@
-"""The speed of a training in its steady state, watched from outside through its record."""
+"""Measure the speed of a training in its steady state, from the steps that it records."""
 
 import sys
 import time
@@ -13,31 +13,33 @@ from benchmarks.support.trainings import Training, has_ended, running
 
 START_SECONDS = 300.0
 STOP_SECONDS = 60.0
-STEPS_AT_LEAST = 2  # of the steady state
+STEPS_AT_LEAST = 2  # minimum number of steps in the steady state
 
 
 class Contestant(Training, Protocol):
-    """A training that is run again and again; `folder` is that of the current run."""
+    """Training that runs several times; `folder` is the folder of the current run."""
 
     def enter(self, folder: Path) -> None:
-        """Makes the folder of a run, with its settings."""
+        """Create the folder of a run, with the run's settings."""
 
     def steps(self) -> list[Step]:
-        """The steps that have ended."""
+        """Return the completed steps of the current run."""
 
 
 class Speed(NamedTuple):
-    """Target tokens of the steady state of one run."""
+    """Target tokens per second in the steady state of one run."""
 
     per_second: float
-    per_cpu_second: float  # of all its processes: others on the machine hardly change it
+    per_cpu_second: float  # of all processes of the run; other processes hardly change it
 
 
 def measure(contestant: Contestant, seconds: float, settling_seconds: float) -> Speed:
     """Return the speed of one run, which is stopped after some seconds of its steady state.
 
     Args:
-        settling_seconds: from the first step to the steady state. See `record.SETTLING_SECONDS`.
+        seconds: duration of the measurement in the steady state.
+        settling_seconds: time from the first step to the steady state; see
+            `record.SETTLING_SECONDS`.
     """
     with running(contestant, cwd=contestant.folder, grace_seconds=STOP_SECONDS) as driver:
         wait_for_steps(1, contestant, driver)
@@ -58,7 +60,7 @@ def wait_until(end: float, contestant: Contestant, driver: psutil.Process) -> No
 
 
 def cpu_seconds(driver: psutil.Process) -> float:
-    """CPU seconds that the process and all that it started have used."""
+    """Return the CPU seconds that a process and its descendants have used."""
     used = 0.0
     for process in [driver, *driver.children(recursive=True)]:
         with suppress(psutil.NoSuchProcess):
@@ -72,13 +74,17 @@ def wait_for_steps(count: int, contestant: Contestant, driver: psutil.Process) -
     while (done := len(contestant.steps())) < count:
         check(contestant, driver)
         if time.monotonic() > deadline:
-            fail(contestant, f"{done} steps after {START_SECONDS:.0f} s more, {count} expected")
+            fail(
+                contestant,
+                f"it has completed {done} steps, expected {count}, after another "
+                f"{START_SECONDS:.0f} s of waiting",
+            )
         time.sleep(0.5)
 
 
 def check(contestant: Contestant, driver: psutil.Process) -> None:
     if has_ended(driver):
-        fail(contestant, "it ended by itself")
+        fail(contestant, "it ended before the measurement was complete")
 
 
 def fail(contestant: Contestant, reason: str) -> None:

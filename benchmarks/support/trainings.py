@@ -1,4 +1,4 @@
-"""Trainings that are measured: started with their output in a file, ended with all they started."""
+"""Start trainings with their output in a file, and end all processes that they have started."""
 
 import os
 import signal
@@ -13,13 +13,17 @@ import psutil
 
 
 class Training(Protocol):
-    """One way to train, in a folder of its own."""
+    """Training that runs in a separate folder.
+
+    Attributes:
+        environment: variables in addition to those of this process.
+    """
 
     folder: Path
-    environment: dict[str, str]  # beside this process's own
+    environment: dict[str, str]
 
     def command(self) -> list[str]:
-        """The command that starts the training."""
+        """Return the command that starts the training."""
 
 
 def complete(
@@ -27,14 +31,14 @@ def complete(
     environment: dict[str, str] | None = None,
     seconds: float | None = None,
 ) -> None:
-    """Runs a training to its end; one that fails ends the benchmark with all it has said.
+    """Run a command to its end; if it fails, exit the benchmark with the command's output.
 
     Args:
-        environment: all of it; None: this process's.
-        seconds: after which it is killed.
+        environment: all environment variables; None uses those of this process.
+        seconds: time limit after which the command is killed; None sets no limit.
 
     Raises:
-        subprocess.TimeoutExpired: it was killed.
+        subprocess.TimeoutExpired: the command exceeded the time limit.
     """
     training = subprocess.run(
         command,
@@ -52,9 +56,10 @@ def complete(
 def running(
     training: Training, *, cwd: Path | None = None, grace_seconds: float = 0.0
 ) -> Iterator[psutil.Process]:
-    """Trains as long as the context lasts; output goes to `output.txt` in the folder.
+    """Run a training while the context is open; its output goes to `output.txt` in its folder.
 
-    At the end it is asked to stop if it has some seconds for that, then killed.
+    At the end, the training is killed. If `grace_seconds` is above 0, it is first asked to stop,
+    and has this number of seconds to do so.
     """
     with (training.folder / "output.txt").open("wb") as output:
         process = subprocess.Popen(
@@ -92,5 +97,5 @@ def has_ended(process: psutil.Process) -> bool:
 
 
 def say(text: str) -> None:
-    """Tell whoever watches; what a benchmark answers goes to standard output."""
+    """Print a progress message to standard error; results go to standard output."""
     print(text, file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""Contestants that alternate, and the table of their speeds."""
+"""Measure contestants in turn, and tabulate their speeds."""
 
 import os
 import statistics
@@ -13,10 +13,10 @@ Speeds = dict[str, list[Speed]]
 
 
 def table(speeds: Speeds, goals: Mapping[str, float]) -> str:
-    """Each contestant's speed, and ours over theirs.
+    """Return a Markdown table of each contestant's speed, and of our speed divided by each peer's.
 
     Args:
-        goals: of these ratios, by the peer's name; all other contestants are ours.
+        goals: the required ratio for each peer, by the peer's name. All other contestants are ours.
     """
     lines = [
         "| | tokens/s, median | range | tokens/CPU s, median | range | runs |",
@@ -28,7 +28,7 @@ def table(speeds: Speeds, goals: Mapping[str, float]) -> str:
             for values in zip(*found, strict=True)
         ]
         lines.append(f"| {name} | {' | '.join(columns)} | {len(found)} |")
-    lines += ["", "| ratio | by the clock | range | by CPU time | range | goal |"]
+    lines += ["", "| ratio | by wall time | range | by CPU time | range | goal |"]
     lines += ["|---|---|---|---|---|---|"]
     for ours in (name for name in speeds if name not in goals):
         for peer, goal in goals.items():
@@ -42,7 +42,7 @@ def table(speeds: Speeds, goals: Mapping[str, float]) -> str:
 
 
 def ratios(ours: list[Speed], theirs: list[Speed]) -> list[list[float]]:
-    """Our speed over theirs in each round: by the clock, and by CPU time."""
+    """Return our speed divided by theirs in each round: first by wall time, then by CPU time."""
     pairs = list(zip(ours, theirs, strict=True))
     return [[a[kind] / b[kind] for a, b in pairs] for kind in range(len(Speed._fields))]
 

@@ -40,10 +40,10 @@ def test_packages_that_are_replaced_are_carried_where_the_version_differs() -> N
     ("options", "said"),
     [
         (["--python", "3.12.1"], r"--python 3\.12\.1: expected two numbers"),
-        (["--glibc", "2.x"], r"--glibc 2\.x: expected such as 2\.28"),
+        (["--glibc", "2.x"], r"--glibc 2\.x: expected a version such as 2\.28"),
         (["--have", "torch==new"], "--have torch==new: expected NAME or NAME==VERSION"),
         (["--have", "torch>=2"], "--have torch>=2: expected NAME"),
-        (["--have", "jax", "--replace", "jax"], r"--replace jax: no version .* Leave it out"),
+        (["--have", "jax", "--replace", "jax"], r"--replace jax: .* no version of jax. Omit"),
     ],
 )
 def test_options_that_cannot_be_read_are_named(options: list[str], said: str) -> None:
@@ -55,6 +55,6 @@ def test_a_python_without_packaging_is_told_which_one_has_it(tmp_path: Path) -> 
     """`-S` leaves out all packages: the module itself needs none."""
     command = [sys.executable, "-S", "-B", "-c", COLLECT]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert "PartsError: This Python has no hatchling" in done.stderr
+    assert "PartsError: This Python has no package hatchling" in done.stderr
     assert ".venv/bin/python scripts/gpu_check collect" in done.stderr
     assert not list(tmp_path.iterdir())

@@ -52,7 +52,7 @@ def test_the_locks_versions_are_downloaded_for_the_target_and_kept(
     collection = collection_of(tmp_path, index)
     first = collection.complete(APP)
     assert names(first) == ["app-1.0", "newer-1.0", "part-1.5"]
-    assert "downloading 2: newer, part" in capsys.readouterr().out
+    assert "downloading wheels (2): newer, part" in capsys.readouterr().out
 
     assert collection.complete(APP) == first
     assert "downloading" not in capsys.readouterr().out
@@ -64,7 +64,7 @@ def test_the_locks_versions_are_downloaded_for_the_target_and_kept(
     assert part.read_bytes() == intact
     said = capsys.readouterr().out
     assert f"{part.name} is damaged" in said
-    assert "downloading 1: part" in said
+    assert "downloading wheels (1): part" in said
 
 
 def test_a_damaged_wheel_that_no_lock_has_is_downloaded_again(tmp_path: Path, index: Path) -> None:
@@ -94,7 +94,7 @@ def test_a_version_in_the_lock_that_is_not_as_required_is_named(
 def test_a_file_without_the_locks_hash_is_refused(tmp_path: Path, index: Path) -> None:
     collection = collection_of(tmp_path, index)
     write_wheel(index, "app", code="exchanged = True")
-    with pytest.raises(PartsError, match=r"(?s)pip download.*HASHES.*repeat the command"):
+    with pytest.raises(PartsError, match=r"(?s)pip download.*HASHES.*Repeat the command"):
         collection.complete(APP)
     assert not list(collection.folder.iterdir())
 

@@ -75,7 +75,7 @@ def test_what_no_time_is_left_for_is_not_run(tmp_path):
     )
     assert done.returncode == 1
     assert "not run" in done.stdout
-    assert "goes on" in done.stdout
+    assert "repeat the command" in done.stdout
 
 
 PROGRAM = """

@@ -75,7 +75,7 @@ def test_missing_and_damaged_parts_are_named_and_intact_ones_are_not(collected: 
     with pytest.raises(PartsError, match="3 of 4 parts") as caught:
         joined(collected)
     message = str(caught.value)
-    for said in ("part-01 is missing", "part-03 has sha256", "part-04 has 5 bytes", "Carry these"):
+    for said in ("part-01 is missing", "part-03 has sha256", "part-04 has 5 bytes", "Copy these"):
         assert said in message
     assert "part-02" not in message
     assert not list((collected.parent / "joined").iterdir())
@@ -85,7 +85,7 @@ def test_a_file_that_the_parts_do_not_give_is_named(collected: Path) -> None:
     manifest = Manifest.read(collected)
     first, *others = manifest.files
     replace(manifest, files=[replace(first, size=first.size - 1), *others]).write(collected)
-    with pytest.raises(PartsError, match=r"a-1\.whl has sha256.*carry all"):
+    with pytest.raises(PartsError, match=r"a-1\.whl has sha256.*copy all"):
         joined(collected)
 
 
@@ -94,7 +94,7 @@ def test_a_manifest_names_no_file_elsewhere(collected: Path, name: str) -> None:
     values = json.loads((collected / "manifest.json").read_text())
     values["files"][0]["name"] = name
     (collected / "manifest.json").write_text(json.dumps(values))
-    with pytest.raises(PartsError, match="is no file name"):
+    with pytest.raises(PartsError, match="is not a valid file name"):
         Manifest.read(collected)
 
 
@@ -114,7 +114,7 @@ def test_an_unreadable_manifest_is_refused(tmp_path: Path, text: str, said: str)
 
 
 def test_a_folder_without_a_manifest_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(PartsError, match=r"no .*manifest\.json\. Carry it"):
+    with pytest.raises(PartsError, match=r"manifest\.json does not exist\. Copy it"):
         Manifest.read(tmp_path)
 
 
@@ -134,7 +134,7 @@ def test_transfers_are_counted_with_and_without_the_checkout(collected: Path) ->
     manifest = replace(Manifest.read(collected), parts=parts)
     said = summary(manifest, Path("gpu-parts"), 40 * MIB)
     assert "121.0 MiB, in 6 parts" in said
-    assert "3 for the parts alone, 6 if each has this checkout (40.0 MiB)" in said
+    assert "3 for the parts alone, 6 if each also has this checkout (40.0 MiB)" in said
     assert "  torch 2.11" in said
     assert "--parts gpu-parts" in said
     assert "impossible" in summary(manifest, Path("gpu-parts"), 41 * MIB)

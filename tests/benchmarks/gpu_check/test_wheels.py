@@ -96,5 +96,5 @@ def test_wheels_for_other_machines_are_named(
 def test_a_damaged_wheel_is_named(tmp_path: Path) -> None:
     path = write_wheel(tmp_path, "part")
     path.write_bytes(path.read_bytes()[:50])
-    with pytest.raises(PartsError, match=r"part-1\.0.*Remove it"):
+    with pytest.raises(PartsError, match=r"part-1\.0.*Remove the file"):
         Wheel.read(path)

@@ -216,7 +216,7 @@ def test_a_damaged_checkpoint_is_passed_over(copied, transloom):
     state.write_bytes(content)
     result = transloom("replay", copied / "run", "--steps", "11:12", "--json")
     assert json.loads(result.stdout)["replayed_from"] == 0
-    assert "the checkpoint before it is used" in " ".join(result.stderr.split())
+    assert "an earlier checkpoint is used" in " ".join(result.stderr.split())
     assert "12 steps to train again, 1 to 12, from step 0" in " ".join(result.stderr.split())
 
 

@@ -1,4 +1,4 @@
-"""Compare two runs: settings, data, losses and weights, and find the first difference."""
+"""Compare settings, data, losses and weights of two runs, and find the first difference."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -36,7 +36,7 @@ class FirstDifference:
 
     Attributes:
         what: "parameters", or one of the names in `step_difference`, such as "data" or "loss".
-        values: values of both runs; None for parameters.
+        values: the differing values of the two runs; None for parameters.
         parameters: the weights and moments that differ, as "kind:parameter", in the order of the
             model; empty unless `what` is "parameters".
     """
@@ -59,11 +59,11 @@ class Comparison:
         largest_difference: largest difference between losses of the same step, relative to the
             first run's loss.
         checkpoint_step: step of the first common checkpoint that differs, or of the newest common
-            one if none differs; None without a common checkpoint, or if the models differ.
+            checkpoint if none differs. None without a common checkpoint, or if the models differ.
         other_tensors: names of that checkpoint's weights and moments that differ in any bit, in the
             order of the model.
         tensors: number of that checkpoint's weights and moments.
-        other_parameters: parameters that one model lacks, or has in another shape.
+        other_parameters: parameters that only one model has, or that have different shapes.
         first_difference: None if nothing differs.
     """
 
@@ -84,9 +84,10 @@ class Comparison:
 
 
 def compare_runs(first: Path, second: Path) -> Comparison:
-    """Compare the records and the common checkpoints of two runs on any numbers of ranks.
+    """Compare the metrics files and the common checkpoints of two runs.
 
-    If the models differ, only the records are compared.
+    The runs may have different numbers of ranks. If their models differ, only the metrics files are
+    compared.
 
     Raises:
         RunMismatchError: one of the folders has no run.
@@ -99,7 +100,8 @@ def compare_runs(first: Path, second: Path) -> Comparison:
     steps = sorted(ours.keys() & theirs.keys())
     if not steps:
         raise TrainerError(
-            f"{first} has recorded {_span(ours)}, {second} {_span(theirs)}: nothing to compare"
+            f"{first} has recorded {_span(ours)}, and {second} has recorded {_span(theirs)}: no "
+            "step can be compared. Name two runs that have recorded some of the same steps"
         )
 
     def first_other(name: str) -> int | None:
@@ -138,10 +140,15 @@ def _first(
     steps: Sequence[int],
     state: _States,
 ) -> FirstDifference | None:
-    """Return the first difference; None if there is none.
+    """Return the first difference of two runs; None if nothing differs.
 
     If both the lines and the checkpoints of the same step differ, return the difference of the
     lines.
+
+    Args:
+        ours, theirs: the lines of the first and of the second run, by step.
+        steps: the steps that both runs have recorded, in order.
+        state: the comparison of the checkpoints.
     """
     found = None
     for step in steps:
@@ -154,7 +161,7 @@ def _first(
 
 
 def _compare_states(first: dict[int, Path], second: dict[int, Path]) -> _States:
-    """Compare the common checkpoints in order, up to the first one that differs."""
+    """Compare the common checkpoints in order of their steps, up to the first that differs."""
     compared = _States()
     if first and second:  # all checkpoints of a run have the same parameters
         headers = [read_header(paths[max(paths)]) for paths in (first, second)]
@@ -183,7 +190,7 @@ def _compare_state(ours: CheckpointReader, theirs: CheckpointReader) -> tuple[li
 
 
 def _other_parameters(first: CheckpointHeader, second: CheckpointHeader) -> list[str]:
-    """Return the parameters that one model lacks or has in another shape, in the models' order."""
+    """Return parameters that only one model has, or that have different shapes, in model order."""
     names = dict.fromkeys([*first.parameters, *second.parameters])
     return [n for n in names if first.parameters.get(n) != second.parameters.get(n)]
 
@@ -204,7 +211,7 @@ def _span(lines: dict[int, StepLine]) -> str:
 def recipe_differences(first: Path, second: Path) -> dict[str, tuple[Any, Any]]:
     """Return the identity and continuable settings in which two runs differ, with both values.
 
-    Continuable settings have the values of each run's last start. No extension is loaded.
+    Continuable settings have the values of each run's last start. Extensions are not loaded.
 
     Raises:
         RunMismatchError: one of the folders has no run.
@@ -242,7 +249,9 @@ def _settings(run: Path) -> dict[str, Any]:
     try:
         return settings_of(file)
     except (OSError, ValueError) as error:
-        raise ClusterError(f"{file} cannot be read: {error}. Restore it from a copy") from error
+        raise ClusterError(
+            f"{file} cannot be read: {error}. Restore {file.name} from a copy"
+        ) from error
 
 
 def _origin(parent: Parent | None) -> str:

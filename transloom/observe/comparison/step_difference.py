@@ -1,6 +1,6 @@
 """Find the first difference between two lines of the same step.
 
-The lines are from two runs, or from a run and its replay.
+The lines are from the metrics files of two runs, or of a run and its replay.
 """
 
 import math
@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 from trainer.record.metrics_lines import SkippedLine, StepLine, TrainLine
 
-# Compared fields, each with its name in messages, in causal order: the data, the results computed
-# from it, the update.
+# Compared fields, each with its name in messages. They are in causal order: the data, the results
+# computed from the data, the update.
 _FIELDS = (
     ("data_digest", "data"),
     ("target_tokens", "data"),
@@ -26,7 +26,7 @@ KIND = "whether the step counts"
 
 
 class StepDifference(NamedTuple):
-    """First difference between two lines: the name of what differs, and both values."""
+    """First difference between two lines: the name of the differing field, and both values."""
 
     what: str
     first: object
@@ -39,11 +39,11 @@ def step_difference(
     tolerances: Mapping[str, float] = EVERY_BIT,
     unknown: Collection[str] = (),
 ) -> StepDifference | None:
-    """Return the first difference, or None if the lines agree.
+    """Return the first difference between two lines of the same step; None if they agree.
 
     Args:
-        tolerances: relative differences up to which losses and gradient norms count as equal, by
-            field. Without tolerances, they must be equal to the last bit.
+        tolerances: maximum relative differences of losses and gradient norms, by field. Values with
+            a larger difference differ. Without tolerances, values must be equal to the last bit.
         unknown: fields that are not compared, because one of the lines lacks their true value.
     """
     for field, what in _FIELDS:

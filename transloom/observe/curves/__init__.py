@@ -1,1 +1,1 @@
-"""Read, thin and index the curves of a metrics file (a run's record) by seeking."""
+"""Read, thin and index the curves of a run's metrics file (the record) without reading it whole."""

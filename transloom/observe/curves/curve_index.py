@@ -1,10 +1,10 @@
-"""Cached index of a long metrics file (the record), so that its curves are not read from it again.
+"""Cache an index of a long metrics file (the record), so that its curves are not read again.
 
 ::
 
     metrics.jsonl ──▶ points of equal width (means, extremes), validations, events ──▶ NAME.curve
 
-All lines are read once; later calls read only the lines appended since then.
+The first call reads all lines; later calls read only the lines that were appended since then.
 
 A cache file is one line of JSON, typed and limited in size, followed by plain numbers. The cache is
 a directory of mode 0700 that only its owner can change; any other directory is refused. The header
@@ -42,17 +42,17 @@ SUFFIX = ".curve"
 # When an index has more points than this, the number of steps per point doubles. A point takes
 # `8 * ROW` bytes.
 MAX_POINTS = 2**14
-# Maximum number of validations, and of events, so that a pathological record cannot fill the cache.
+# Maximum number of validations, and of events. A faulty record can therefore not fill the cache.
 MAX_RARE = 20_000
 MAX_HEADER_BYTES = 2**26
-# Maximum size of all cache files together; the least recently written are removed first.
+# Maximum total size of all cache files; the least recently written files are removed first.
 MAX_CACHE_BYTES = 2**30
-# Maximum number of parsed cache files kept in memory, with up to 3 MB each.
+# Maximum number of parsed cache files that stay in memory, each of up to 3 MB.
 MAX_KEPT = 4
-# Number of bytes hashed at the start and at the end of the indexed part, to recognize the record.
+# Number of bytes hashed at the start and at the end of the indexed part, to identify the record.
 _SEAL_BYTES = 4096
-# While a long record is indexed, the index is saved whenever this many more bytes have been read,
-# so that a killed process loses little work.
+# During the first indexing of a long record, the index is saved each time that this number of bytes
+# has been read. A process that is killed therefore loses little work.
 _SAVED_EVERY = 2**28
 
 Mark = Annotated[
@@ -96,17 +96,17 @@ class _Header(FileModel):
     validation_at: tuple[Count, Count] | None = None
 
 
-# The cache files that were parsed last, by device, inode, modification time and size. A page
-# requests the same file several times.
+# The most recently parsed cache files, by device, inode, modification time and size. They are kept
+# because a page requests the same file several times.
 _KEPT: dict[tuple[int, int, int, int], tuple[_Header, Points]] = {}
 _KEEPING = threading.Lock()
 
 
 class CurveIndex:
-    """Index of the first lines of a record.
+    """Index of a record, from the record's first line to the byte position `indexed_bytes`.
 
     Attributes:
-        indexed_bytes: the length of the indexed lines, which is where the index ends.
+        indexed_bytes: the total length of the indexed lines in bytes.
         file_bytes: the number of bytes read from the index's cache file; 0 if none was read.
     """
 
@@ -121,7 +121,7 @@ class CurveIndex:
         self.indexed_bytes = self.file_bytes = 0
 
     def add(self, lines: Lines, end: int) -> None:
-        """Add the record's next lines, from `indexed_bytes` to the byte position `end`."""
+        """Index the record's next lines, from `indexed_bytes` to the byte position `end`."""
         points = Points.joined([self.points, Points.of_lines(lines.train)])
         self.points = points.by_width(self.width)
         while len(self.points) > MAX_POINTS:
@@ -139,7 +139,7 @@ class CurveIndex:
 
 
 def load_index(record: OpenRecord, cache: Path) -> CurveIndex | None:
-    """Return the cached index of a record; None if there is none that matches the record."""
+    """Return the cached index of a record; None if no cached index matches the record."""
     with suppress(OSError, ValueError, TrainerError):
         _require_own(cache)
         with _open_own(cache / _name_of(record.path)) as file:
@@ -171,17 +171,19 @@ def _parsed(data: bytes) -> tuple[_Header, Points]:
     header = _Header.model_validate_json(head)
     rows = np.frombuffer(body, "<f8")
     if hashlib.sha256(body).hexdigest() != header.points_sha256:
-        raise ValueError("its points do not have the sha256 that it names")
+        raise ValueError("the sha256 of its points is not the one in its header")
     if rows.size != header.points * ROW:
         raise ValueError(f"it has {rows.size:,} numbers, expected {header.points * ROW:,}")
     return header, Points(rows.reshape(-1, ROW))
 
 
 def extend_index(path: Path, cache: Path, wanted_bytes: int = 0) -> CurveIndex:
-    """Add a record's new lines to its cached index, or index it from the start if no index matches.
+    """Return a record's index, after adding new lines to the cached index or creating one.
 
     Args:
-        wanted_bytes: the index is extended only if the record has more new bytes than this.
+        path: the metrics file.
+        cache: the directory of indexes.
+        wanted_bytes: extend the index only if the record has more new bytes than this.
 
     Raises:
         OSError: the record does not exist, or the cache cannot be written.
@@ -203,11 +205,11 @@ def extend_index(path: Path, cache: Path, wanted_bytes: int = 0) -> CurveIndex:
 
 
 def make_cache(cache: Path) -> None:
-    """Make the cache directory, accessible to its owner only.
+    """Create the cache directory, with access for its owner only.
 
     Raises:
-        OSError: the directory cannot be made.
-        TrainerError: other users can change it.
+        OSError: the directory cannot be created.
+        TrainerError: the directory exists, and other users can change it.
     """
     cache.parent.mkdir(parents=True, exist_ok=True)
     with suppress(FileExistsError):
@@ -220,14 +222,14 @@ def _require_own(folder: Path) -> None:
     is_own = stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid()
     if not is_own or stat.S_IMODE(status.st_mode) & 0o077:
         raise TrainerError(
-            f"{folder} is no folder that only you can access (mode "
-            f"{stat.S_IMODE(status.st_mode):o}, of user {status.st_uid}): nothing is stored in it. "
-            "Remove it, or restrict it with chmod 700"
+            f"{folder} cannot be the cache of curves: it has mode "
+            f"{stat.S_IMODE(status.st_mode):o} and belongs to user {status.st_uid}, expected mode "
+            "700 and your user. Remove the folder, or run chmod 700 on it"
         )
 
 
 def _open_own(file: Path) -> BinaryIO:
-    """Open a cache file; refuse links, other users' files and files that are too large."""
+    """Open a cache file; refuse links, files of other users, and files that are too large."""
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     opened = os.fdopen(os.open(file, flags), "rb")
     status = os.fstat(opened.fileno())
@@ -235,7 +237,7 @@ def _open_own(file: Path) -> BinaryIO:
     if stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid() and status.st_size <= most:
         return opened
     opened.close()
-    raise ValueError(f"{file} is no plain file of this user of at most {most:,} bytes")
+    raise ValueError(f"{file} is not a regular file of this user with at most {most:,} bytes")
 
 
 def _save(index: CurveIndex, record: OpenRecord, cache: Path) -> None:
@@ -273,7 +275,7 @@ def _of_header(header: _Header, points: Points, file_bytes: int) -> CurveIndex:
 
 
 def _seal(record: OpenRecord, indexed_bytes: int) -> tuple[str, str]:
-    """Return the sha256 of the first and of the last `_SEAL_BYTES` of the indexed part."""
+    """Return the sha256 of the first and of the last `_SEAL_BYTES` bytes of the indexed part."""
     ends = (
         record.read(0, min(_SEAL_BYTES, indexed_bytes)),
         record.read(max(0, indexed_bytes - _SEAL_BYTES), indexed_bytes),

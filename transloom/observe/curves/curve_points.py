@@ -1,8 +1,8 @@
-"""Points of a curve: each represents one step, or several consecutive steps.
+"""Represent a curve by points, each for one step or for several consecutive steps.
 
 ::
 
-    training lines ──▶ a point each ──▶ neighbouring points merged ──▶ columns of a plot
+    training lines ──▶ one point each ──▶ neighbouring points merged ──▶ columns of a plot
 
 A point of several steps has the value of its last step in the columns `OF_THE_LAST`, and the mean
 over its steps in the columns `MEANS`. It also has the extremes of loss and gradient norm, so that a
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from trainer.record.metrics_lines import TrainLine
 
-# Columns in which a point has the value of its last step; NaN if it is unknown.
+# Columns in which a point has the value of its last step; NaN represents an unknown value.
 OF_THE_LAST = (
     "time",
     "target_tokens_seen",
@@ -29,8 +29,8 @@ OF_THE_LAST = (
     "world_size",
     "goodput",
 )
-# Columns in which a point has the mean over its steps, stored as their sum. The mean is unknown
-# (NaN) if one of the steps lacks the value.
+# Columns in which a point has the mean over its steps. The row stores the sum instead of the mean.
+# The mean is unknown (NaN) if one of the steps lacks the value.
 MEANS = (
     "loss",
     "nll",
@@ -45,7 +45,7 @@ MEANS = (
 COLUMNS = ("step", *OF_THE_LAST, *MEANS, "loss_min", "loss_max", "grad_norm_max")
 _COUNTS = ("step", "target_tokens_seen", "world_size")  # whole numbers
 
-# Indices into a point's row, which has its first step, its number of steps, then `COLUMNS`.
+# Indices into a point's row. A row has the first step, the number of steps, then `COLUMNS`.
 _FIRST, _STEPS, _STEP = 0, 1, 2
 _LAST = slice(_STEP, _STEP + 1 + len(OF_THE_LAST))
 _SUMS = slice(_LAST.stop, _LAST.stop + len(MEANS))
@@ -79,7 +79,7 @@ class Points:
 
     @staticmethod
     def joined(parts: Iterable["Points"]) -> "Points":
-        """Concatenate points in order; drop each one whose step is not above all earlier ones."""
+        """Concatenate points in order; drop points whose steps are not above all earlier steps."""
         rows = np.concatenate([np.empty((0, ROW)), *(part.rows for part in parts)])
         latest = np.maximum.accumulate(rows[:, _STEP])
         rises = np.ones(len(rows), bool)
@@ -91,7 +91,7 @@ class Points:
 
     @property
     def steps(self) -> NDArray[np.float64]:
-        """Last step of each point."""
+        """The last step of each point."""
         return self.rows[:, _STEP]
 
     @property
@@ -99,13 +99,17 @@ class Points:
         return bool((self.rows[:, _STEPS] == 1).all())
 
     def within(self, first_step: int | None, last_step: int | None) -> "Points":
-        """Return the points that cover a step of this range; None leaves that end open."""
+        """Return the points that cover a step of a range.
+
+        Args:
+            first_step, last_step: the range; None leaves that end of the range open.
+        """
         first = -np.inf if first_step is None else first_step
         last = np.inf if last_step is None else last_step
         return Points(self.rows[(self.steps >= first) & (self.rows[:, _FIRST] <= last)])
 
     def by_width(self, width: int) -> "Points":
-        """Merge the points of each `width` consecutive steps, counted from step 1."""
+        """Merge points, so that each covers `width` consecutive steps, counted from step 1."""
         return self.merged((self.steps - 1) // width)
 
     def thinned(self, points: int) -> "Points":
@@ -117,13 +121,17 @@ class Points:
         return self.merged((self.steps - first) // width)
 
     def columns(self) -> dict[str, list[Any]]:
-        """Return the points' values by the names in `COLUMNS`; None represents an unknown value."""
+        """Return the values of all points, by column name; None represents an unknown value."""
         rows = self.rows[:, _STEP:].copy()
         rows[:, _SUMS.start - _STEP : _SUMS.stop - _STEP] /= self.rows[:, [_STEPS]]
         return {name: _plain(rows[:, at], whole=name in _COUNTS) for at, name in enumerate(COLUMNS)}
 
     def merged(self, groups: NDArray[Any]) -> "Points":
-        """Merge neighbouring points of the same group; `groups` has a group number per point."""
+        """Merge neighbouring points of the same group.
+
+        Args:
+            groups: the group number of each point.
+        """
         if not len(self):
             return self
         starts = np.flatnonzero(np.diff(groups, prepend=groups[0] - 1))
@@ -139,7 +147,7 @@ class Points:
 
 
 def _plain(values: NDArray[np.float64], whole: bool) -> list[Any]:
-    """Return numbers as Python objects, with None for those that are not finite."""
+    """Return numbers as Python objects; None replaces numbers that are not finite."""
     known = np.isfinite(values)
     if known.all():
         return (values.astype(np.int64) if whole else values).tolist()

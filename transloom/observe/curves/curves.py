@@ -6,10 +6,10 @@
                    ├─ long: small blocks at even distances                         ─├▶ points, marks
                    └─ long, and in the cache: its index, and the lines since then  ─┘
 
-The marks of a curve are its rare lines: validations, events and skipped steps. Reading in blocks
-misses most marks, and the extremes between the blocks. The index of
-`transloom.observe.curves.curve_index` has them. Until `extend_index` has built that index, the
-returned curves are marked as not complete.
+The record is the run's metrics file. The marks of a curve are the record's rare lines: validations,
+events and skipped steps. Reading in blocks misses most marks, and the extremes between the blocks.
+The index of `transloom.observe.curves.curve_index` contains both. Until `extend_index` has built
+that index, the returned curves are marked as not complete.
 """
 
 from dataclasses import dataclass
@@ -25,14 +25,14 @@ from transloom.observe.curves.curve_points import Points
 from transloom.observe.curves.record_blocks import Lines, OpenRecord
 
 # Maximum number of bytes to read for `MAX_POINTS` points, in addition to about 200 KB for finding
-# byte positions. With it, all requests of a page about a run and the table of runs together read
-# less than 5 MB.
+# byte positions. With this limit, all requests of a page about a run, plus the table of runs, read
+# less than 5 MB in total.
 MAX_READ_BYTES = 3_600_000
 MAX_POINTS = 2_000
-# A record, or a requested part of one, up to this size is read whole, however few points are
-# requested. Only longer ones are worth an index.
+# A record, or a requested part of a record, up to this size is read whole, even if few points are
+# requested. Only longer records get an index.
 SHORT_BYTES = 400_000
-# A block as long as three average lines contains two or three complete lines.
+# A block of this number of average lines contains two or three complete lines.
 _LINES_PER_BLOCK = 3
 _MIN_BLOCK_BYTES = 1_200
 
@@ -76,9 +76,10 @@ def read_curves(
     """Return the curves of a record; they are empty if the record does not exist.
 
     Args:
-        points: maximum number of points; fewer points read fewer bytes.
+        record: the path of the metrics file.
+        points: maximum number of points; for fewer points, fewer bytes are read.
         first_step, last_step: the range of steps; None leaves that end open.
-        cache: the directory of indexes, which is only read; None uses no index.
+        cache: the directory of indexes, which this function only reads; None uses no index.
 
     Raises:
         OSError: the record exists but cannot be read.
@@ -106,7 +107,7 @@ class _Reading:
         self._record, self._points, self._cache = record, points, cache
         self._range = first_step, last_step
         self._parts: list[Points] = []
-        self._found = Lines()  # used only to count the damaged lines
+        self._found = Lines()  # used only to count damaged lines
         self._validations: list[tuple[int, Scores]] = []
         self._events: list[Event | SkippedLine] = []
         self._cache_bytes = self._left_out = 0
@@ -157,12 +158,12 @@ class _Reading:
         self._found.first_damage = self._found.first_damage or lines.first_damage
 
     def _read_blocks(self, start: int, stop: int, budget: int) -> None:
-        """Read small, evenly spaced blocks of a byte range; merge each one's steps into a point.
+        """Read small, evenly spaced blocks of a byte range, and add one point per block.
 
         The first block starts at `start`, and the last one ends at `stop`.
 
         Args:
-            budget: number of bytes to read.
+            budget: maximum total number of bytes in the blocks.
         """
         block = max(_MIN_BLOCK_BYTES, _LINES_PER_BLOCK * self._record.line_bytes)
         blocks = max(2, min(self._points, budget // block))
@@ -185,8 +186,8 @@ class _Reading:
             return None
         more = f", and {found.damaged - 1:,} more that were read" if found.damaged > 1 else ""
         return (
-            f"{path} has a damaged line {found.first_damage}{more}: the others are shown. Restore "
-            "the record from a copy, or remove the line"
+            f"{path} has a damaged line {found.first_damage}{more}. Only the other lines are "
+            "shown. Restore the file from a copy, or remove each damaged line"
         )
 
 

@@ -1,8 +1,8 @@
-"""Random access to the lines of a metrics file (a record), with a count of the bytes read.
+"""Read any lines of a metrics file (a record) by seeking, and count the bytes read.
 
 Lines are in the order of their steps, so a binary search finds the position of a step. A record may
 be read while it grows: text after the last line end is ignored. A record may also be damaged:
-invalid lines are counted and reported, and the others are read.
+invalid lines are counted and reported, and the other lines are read.
 """
 
 import os
@@ -22,14 +22,14 @@ from trainer.record.metrics_lines import Event, SkippedLine, TrainLine, Validati
 CHUNK_BYTES = 2**21
 _END_BYTES = 2**14
 _PROBE_BYTES = 2**12
-# Number of bytes after a position that are searched for a line with a step. If they contain none,
-# the search samples its range at `_PARTS` - 1 positions.
+# Maximum number of bytes to read after a position to find a line with a step. If they contain none,
+# the search tries `_PARTS` - 1 evenly spaced positions of its range.
 _LONGEST_PROBE = 2**16
 _PARTS = 16
-# Maximum number of iterations of a binary search. They suffice for any intact file; a damaged one
-# might need more.
+# Maximum number of iterations of a binary search. This is enough for any intact file; a damaged
+# file might need more.
 _MAX_PROBES = 64
-# A line with fewer bytes cannot be valid.
+# A line with fewer bytes than this cannot be valid.
 _SHORTEST_LINE = 20
 # Text inside a JSON string cannot match these patterns, because its quotation marks are escaped.
 _TRAIN = b'"kind": "train"'
@@ -59,10 +59,10 @@ class Lines:
 
 def parse_lines(position: int, text: bytes, found: Lines) -> None:
     """Parse complete lines into `found`; the first one starts at byte `position` of the record."""
-    # Not splitlines, which would also split at a carriage return.
+    # `bytes.splitlines` would also split at a carriage return.
     for line in text.split(b"\n")[:-1]:
         try:
-            if len(line) < _SHORTEST_LINE:  # not parsed, so that a million of them do not take long
+            if len(line) < _SHORTEST_LINE:  # not parsed, so that a million of them take little time
                 found.damage(f"at byte {position:,}, which is {line!r}")
             elif _TRAIN in line:
                 found.train.append(TrainLine.model_validate_json(line))
@@ -87,13 +87,13 @@ def _parse_rare(position: int, text: bytes, found: Lines) -> None:
 
 
 class OpenRecord:
-    """Record that is opened for random access.
+    """Record that is open for random access.
 
     Attributes:
         size: number of bytes when the record was opened.
         end: byte position of the end of the last complete line.
         bytes_read: number of bytes read so far.
-        first_step, last_step: the first and the last step that could be read; None if none could.
+        first_step, last_step: the first and the last readable step; None if no step is readable.
         line_bytes: mean length in bytes of the lines at the record's end.
 
     Raises:
@@ -130,14 +130,14 @@ class OpenRecord:
         return data
 
     def lines_within(self, start: int, stop: int) -> Lines:
-        """Return the lines that lie completely within a byte range."""
+        """Return the lines that are completely within a byte range."""
         position, text = self._lines_from(start, stop)
         found = Lines()
         parse_lines(position, text, found)
         return found
 
     def chunks(self, start: int, stop: int) -> Iterator[tuple[int, Lines]]:
-        """Yield the lines of a byte range in parts, each with the byte position at which it ends.
+        """Yield the lines of a byte range in chunks, each after the byte position of its end.
 
         Args:
             start: the start of a line.
@@ -164,10 +164,10 @@ class OpenRecord:
                 yield position, found
 
     def span(self, first_step: int | None, last_step: int | None) -> tuple[int, int]:
-        """Return a byte range that contains the lines of these steps, and perhaps a few others.
+        """Return a byte range that contains the lines of some steps, and perhaps a few others.
 
         Args:
-            first_step, last_step: None leaves that end of the range open.
+            first_step, last_step: the range of steps; None leaves that end of the range open.
         """
         start = 0 if first_step is None else self._byte_range_of(first_step)[0]
         if last_step is None:
@@ -191,14 +191,14 @@ class OpenRecord:
         self.line_bytes = (len(data) // data.count(b"\n")) if b"\n" in data else 1
 
     def _lines_from(self, start: int, stop: int) -> LineRange:
-        """Return the complete lines of a byte range, including one that starts at `start`."""
+        """Return the complete lines of a byte range; a line may begin exactly at `start`."""
         return whole_lines(self.read, max(0, start - 1), stop)
 
     def _byte_range_of(self, step: int) -> tuple[int, int]:
-        """Return two byte positions that bracket the first line of a step, or of a later one.
+        """Return two byte positions around the first line whose step is at least `step`.
 
-        All lines before the first position have earlier steps. No line from the second position on
-        has an earlier step.
+        All lines before the first position have earlier steps. All lines from the second position
+        on have this step or a later one.
         """
         low, high = 0, self.end
         for _ in range(_MAX_PROBES):
@@ -207,7 +207,7 @@ class OpenRecord:
             middle = (low + high) // 2
             found = self._step_from(middle, high)
             if found is None:
-                break  # nothing readable there: the step may be anywhere between low and high
+                break  # no line is readable: the step may be anywhere between low and high
             place, found_step, is_first = found
             if found_step < step:
                 low = place
@@ -216,9 +216,9 @@ class OpenRecord:
         return low, high
 
     def _step_from(self, start: int, stop: int) -> tuple[int, int, bool] | None:
-        """Return the position and step of a line that starts in a byte range.
+        """Return the position and the step of a line that starts in a byte range.
 
-        The third value is True if the line is known to be the first one with a readable step in
+        The third value is True if the line is known to be the first line with a readable step in
         the range. Return None if no line with a readable step was found.
         """
         length = _PROBE_BYTES
@@ -237,7 +237,7 @@ class OpenRecord:
         return None
 
     def _line_end(self, position: int, stop: int) -> int:
-        """Return the end of the line that contains a position; `stop` if it does not end before."""
+        """Return the end of the line that contains a position; at most `stop`."""
         length = _PROBE_BYTES
         while position < stop:
             data = self.read(position, min(stop, position + length))

@@ -1,4 +1,4 @@
-"""A page that takes one sentence through a trained model, number by number.
+"""Generate a page that follows one sentence through a trained model, with all intermediate numbers.
 
 Translator, sentence ─explanation─▶ trace ─sections─▶ texts and heat maps ─page─▶ one HTML file
 """

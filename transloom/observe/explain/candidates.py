@@ -1,4 +1,4 @@
-"""The most probable pieces at a place, as bars."""
+"""Select the most probable pieces at a position, to be shown as bars."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ CANDIDATES = 8
 def candidate_bars(
     logits_v: Tensor, probabilities_v: Tensor, vocabulary: Sequence[str], chosen: int
 ) -> list[Bar]:
-    """The most probable pieces, and the chosen one if it is not among them."""
+    """Return the most probable pieces, and the chosen piece if it is not among them."""
     logits, probabilities = logits_v.cpu(), probabilities_v.cpu()
     ids = probabilities.topk(min(CANDIDATES, len(probabilities))).indices.tolist()
     return [
@@ -27,5 +27,5 @@ def candidate_bars(
 
 
 def others_share(bars: Sequence[Bar], vocabulary: Sequence[str]) -> tuple[int, float]:
-    """How many pieces have no bar, and their probability together."""
+    """Return the number of pieces without a bar, and the sum of their probabilities."""
     return len(vocabulary) - len(bars), max(0.0, 1 - sum(bar.probability for bar in bars))

@@ -1,4 +1,4 @@
-"""The decoder's sections: one for each step, then all steps as one pass."""
+"""Build the decoder's sections: one per step, then one for all steps as one pass."""
 
 import math
 from collections.abc import Sequence
@@ -33,17 +33,18 @@ from transloom.observe.explain.parts import (
 )
 
 GROUP = "Decoding steps"
-TIE = 1e-6  # difference by rounding: the search computes step by step, the trace all steps at once
+# Maximum difference by rounding: the search computes one step at a time, the trace all steps.
+TIE = 1e-6
 
 
 def decoder_sections(explained: Explanation) -> list[Section]:
-    """One section for each step that is shown, and one for all steps."""
+    """Return one section for each step that is shown, and one section for all steps."""
     steps = range(min(len(explained.chosen.ids), figures.MAX_PIECES))
     return [*(_step_section(explained, t) for t in steps), _all_steps_section(explained)]
 
 
 def candidates(explained: Explanation, t: int) -> list[Bar]:
-    """The most probable pieces after step t, and the chosen one if it is not among them."""
+    """Return the most probable pieces after step t, and the chosen one if it is not among them."""
     traced, chosen = explained.trace, explained.chosen.ids[t]
     logits_v, probabilities_v = traced.logits_btv[0, t], traced.probabilities_btv[0, t]
     return candidate_bars(logits_v, probabilities_v, explained.vocabulary, chosen)
@@ -74,13 +75,13 @@ def _step_section(explained: Explanation, t: int) -> Section:
     bars = candidates(explained, t)
     others, rest = others_share(bars, explained.vocabulary)
     last = " after the last normalisation" if config.norm == "pre" else ""
-    gives = "With a bias that gives" if config.output_bias else "That gives"
+    gives = "With a bias, this gives" if config.output_bias else "This gives"
     parts += [
         Heading("The next piece", "next"),
         Text(
-            f"The row that leaves the last layer{last} is multiplied with one row of numbers for "
-            f"each of the {len(explained.vocabulary):,} pieces. {gives} a logit for each; the "
-            "softmax makes probabilities of them."
+            f"The output of the last layer{last} is multiplied by one row of the output matrix for "
+            f"each of the {len(explained.vocabulary):,} pieces. {gives} a logit for each piece. "
+            "The softmax converts the logits to probabilities."
         ),
         figures.vectors("leaves the decoder", hidden, [pieces[t]]),
         Bars(bars),
@@ -88,13 +89,14 @@ def _step_section(explained: Explanation, t: int) -> Section:
     ]
     if t == 0:
         lead = (
-            f"The translation begins with the piece {pieces[0]}, which only says “begin”. It goes "
-            "through all decoder layers. Out comes, for each piece, how likely it is the first."
+            f"The translation begins with the piece {pieces[0]}, which only marks the beginning. "
+            "Its row passes through all decoder layers. The result is the probability of each "
+            "piece to be the first of the translation."
         )
     else:
         lead = (
-            f"“{pieces[t]}”, chosen in the last step, goes in. What earlier pieces left behind, "
-            "their keys and values, is still there, so only one row is computed."
+            f"The input is “{pieces[t]}”, which the previous step chose. The keys and values of "
+            "earlier pieces are still stored, so only one row is computed."
         )
     return Section(
         group=GROUP,
@@ -107,7 +109,7 @@ def _step_section(explained: Explanation, t: int) -> Section:
 
 
 def _boxes(layers: int) -> dict[str, list[str]]:
-    """What the first step shows of the decoder's boxes, by the key of its headings and folds."""
+    """Return the decoder's boxes that the first step shows, by the key of their heading or fold."""
     shown = {
         "": ["decoder.ids", "decoder.embedding", "decoder.positions"],
         "next": ["decoder.last_norm", "decoder.output", "decoder.softmax"],
@@ -133,8 +135,8 @@ def _layer_parts(
         ("cross-attention", traced.cross_attention, explained.source.texts),
     )
     how_to_read = Text(
-        f"How much each head takes, for the row of “{newest}”: on the left from the translation "
-        "so far, on the right from the source, through the memory."
+        f"How much each head takes for the row of “{newest}”: on the left from the translation so "
+        "far, on the right from the source (through the memory)."
     )
     way = [("enters the layer", traced.self_attention_residual.input_btm[0])]
     for name, sublayer, residual in (
@@ -150,7 +152,7 @@ def _layer_parts(
         *([how_to_read] if layer == 1 else []),
         Beside([_weights(explained, *attention, t) for attention in attentions]),
         Fold(
-            f"Decoder layer {layer}: queries, keys, values, scores, mixes, sums, feed-forward",
+            f"Decoder layer {layer}: queries, keys, values, scores, mixes, sums and feed-forward",
             [
                 *(Beside(_head_rows(explained, *attention, t)) for attention in attentions),
                 figures.vectors(
@@ -166,14 +168,14 @@ def _layer_parts(
 
 
 def _heads(values_bhts: Tensor, t: int) -> Tensor:
-    """Row t of each head that is shown, (h, …)."""
+    """Return row t of each head that is shown, with shape (h, …)."""
     return values_bhts[0, : figures.MAX_HEADS, t]
 
 
 def _weights(
     explained: Explanation, title: str, attention: AttentionTrace, columns: Sequence[str], t: int
 ) -> HeatMap:
-    """How much the newest piece takes from each column, a row for each head."""
+    """Return a map of the newest piece's attention weights, with one row per head."""
     weights = _heads(attention.weights_bhts, t)[:, : len(columns)]
     return figures.weights(title, weights, head_names(explained.form), columns)
 
@@ -181,9 +183,9 @@ def _weights(
 def _head_rows(
     explained: Explanation, title: str, attention: AttentionTrace, columns: Sequence[str], t: int
 ) -> list[HeatMap]:
-    """Query, scores and mix of the newest piece, a row for each head.
+    """Return query, scores and mix of the newest piece, with one row per head.
 
-    Of self-attention also the key and the value that it leaves for itself and for later pieces.
+    For self-attention, also return the key and the value that this and later pieces use.
     """
     heads = head_names(explained.form)
     count = explained.config.heads
@@ -204,7 +206,7 @@ def _head_rows(
 
 
 def _choice(explained: Explanation, t: int) -> str:
-    """Why this piece was chosen."""
+    """Explain in a sentence why the piece of step t was chosen."""
     probabilities = explained.trace.probabilities_btv[0, t].clone()
     chosen, piece = explained.chosen.ids[t], explained.chosen.texts[t]
     probability = percent(probabilities[chosen].item())
@@ -212,10 +214,10 @@ def _choice(explained: Explanation, t: int) -> str:
     last = t + 1 == len(explained.chosen.ids)
     end = " It ends the sentence." if last else ""
     if probabilities[chosen] >= probabilities.max() - TIE:
-        return f"“{piece}” is the most probable piece, {probability}, and is chosen.{end}"
+        return f"“{piece}” is the most probable piece ({probability}), so it is chosen.{end}"
     return (
-        f"“{piece}”, {probability}, is not the most probable piece, but the translation has "
-        "reached its greatest length, so it ends here."
+        f"“{piece}” ({probability}) is not the most probable piece, but the translation has "
+        "reached its maximum length, so it ends here."
     )
 
 
@@ -237,12 +239,12 @@ def _all_steps_section(explained: Explanation) -> Section:
     )
     return Section(
         group="Result",
-        name="All steps at once",
-        title="All steps as one pass",
+        name="All steps in one pass",
+        title="All steps in one pass",
         lead=(
-            "A row for each step. The mask (grey) lets a row look at itself and at earlier rows "
-            "only, so each row is what its step computed alone. In training, all rows are computed "
-            "at once."
+            "The maps have one row for each step. The mask (grey) lets a row look only at itself "
+            "and at earlier rows, so each row is equal to the row that its step computed. In "
+            "training, all rows are computed in one pass."
         ),
         parts=[
             *parts,
@@ -250,7 +252,7 @@ def _all_steps_section(explained: Explanation) -> Section:
             Tokens("chosen", explained.chosen.texts),
             Text(
                 f"“{explained.translation}”. Its log-probability is the sum over the steps, "
-                f"{number(total)} nats: a probability of {percent(math.exp(total))}."
+                f"{number(total)} nats, which is a probability of {percent(math.exp(total))}."
             ),
         ],
     )

@@ -1,4 +1,4 @@
-"""The encoder's sections: its layers, then the memory."""
+"""Build the encoder's sections: its layers, then its output (the memory)."""
 
 from foundation.wording import counted
 from transloom.observe.explain import figures
@@ -10,14 +10,14 @@ GROUP = "Encoder"
 
 
 def encoder_sections(explained: Explanation) -> list[Section]:
-    """Two sections for each layer that is shown, and one for what leaves the stack."""
+    """Return two sections for each layer that is shown, and one for the output of the stack."""
     stack = Stack(
         group=GROUP,
         key="encoder",
         noun="Encoder layer",
         form=explained.form,
         pieces=explained.source.texts,
-        attends="Every piece looks at every piece of its sentence",
+        attends="Every piece looks at every piece of the sentence",
     )
     return [
         *stack_sections(stack, explained.trace.encoder.layers),
@@ -44,14 +44,14 @@ def _memory_section(explained: Explanation) -> Section:
         title="The memory",
         lead=(
             f"This is the source sentence as the decoder sees it: {last}"
-            f"{counted(len(pieces), 'row')} of {config.width} numbers. Each row began as "
-            "one piece and now knows its neighbours."
+            f"{counted(len(pieces), 'row')} of {config.width} numbers. Each row began as the "
+            "embedding of one piece, and now also depends on the other pieces."
         ),
         parts=[
             figures.vectors("memory", explained.trace.encoder.output_btm[0], pieces),
             Text(
-                "Each decoder layer makes its own keys and values of the memory, by its own "
-                "matrices and biases (x·Wk + bk, x·Wv + bv), once for the whole translation."
+                "Each decoder layer computes keys and values from the memory with its own matrices "
+                "and biases (x·Wk + bk, x·Wv + bv), once for the whole translation."
             ),
             *folds,
         ],

@@ -1,8 +1,9 @@
-"""A sentence on its way through a trained model, as data.
+"""Trace a sentence through a trained model, and return the numbers as data.
 
     sentence ──pieces──▶ greedy search ──output pieces──▶ one traced pass over all steps
 
-Row t of the trace is decoding step t (see `model.inspection.trace`), so one pass holds every step.
+Row t of the trace is decoding step t (see `model.inspection.trace`), so one pass contains every
+step.
 """
 
 from dataclasses import dataclass
@@ -28,17 +29,17 @@ class Pieces:
 
 @dataclass(frozen=True)
 class Explanation:
-    """What the page tells, in numbers.
+    """All numbers that the page shows about a sentence.
 
     Attributes:
-        source: the pieces that the encoder reads, unknown ones with their characters; ends with
-            EOS.
-        target_input: the pieces that the decoder reads, one a step; begins with BOS.
-        chosen: the piece that each step chose; the last is EOS. As long as `target_input`.
-        never_chosen: ids that the search passes over, however probable: padding and BOS.
-        trace: the pass over source and target input, a batch of one.
+        source: the pieces that the encoder reads, with EOS as the last one. Unknown pieces include
+            their characters.
+        target_input: the pieces that the decoder reads, one per step, with BOS as the first one.
+        chosen: the piece that each step chose; the last one is EOS. As long as `target_input`.
+        never_chosen: ids that the search excludes regardless of their probability: padding and BOS.
+        trace: the pass over source and target input, a batch of one sentence.
         translation: the text of the chosen pieces.
-        beam_translation: the translation that the run's own search finds.
+        beam_translation: the translation that the search of the run's recipe finds.
     """
 
     sentence: str
@@ -57,7 +58,7 @@ class Explanation:
 
     @property
     def form(self) -> Form:
-        """What the texts about layers have to know."""
+        """Properties of the network that the texts about layers depend on."""
         return form_of(self.config)
 
 
@@ -67,13 +68,14 @@ def explain(
     """Translate a sentence greedily, and trace every step.
 
     Args:
-        tag: put before the sentence, as a corpus's tag is in training.
-        max_tokens: most tokens of the sentence; None: as many as the model was trained on.
+        tag: tag to put before the sentence, as in training; None for no tag.
+        max_tokens: maximum number of tokens in the sentence; None uses the model's maximum from
+            training.
 
     Raises:
         LongSentenceError: the sentence has more tokens.
-        TokenizerError: the model has no such tag.
-        ModelError: the network gives NaN.
+        TokenizerError: the model does not know the tag.
+        ModelError: the network returns NaN.
     """
     model = translator.model
     device = next(model.parameters()).device

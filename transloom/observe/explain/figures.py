@@ -1,9 +1,10 @@
-"""From tensors to heat maps: rounded, labelled, and cut where a model is too large for a page.
+"""Convert tensors to heat maps: rounded, labelled, and cut if a model is too large for a page.
 
-Limits keep the page of a large model to some megabytes: `MAX_PIECES` rows of vectors, of scores
-and of a decoder's steps, `MAX_ATTENDED` pieces of a map of weights, `MAX_NUMBERS` of a vector (all
-heads together), `MAX_HEADS` of an attention, `MAX_LAYERS` of a stack. Each map says what it leaves
-out, and of weights how much of a row that may be.
+Limits keep the page of a large model to some megabytes. `MAX_PIECES` limits the rows of vectors, of
+scores and of a decoder's steps. `MAX_ATTENDED` limits the pieces in a map of weights. `MAX_NUMBERS`
+limits the numbers of a vector, of all heads together. `MAX_HEADS` limits the heads of an attention,
+and `MAX_LAYERS` the layers of a stack. Each map states which part it leaves out. A map of weights
+also states the largest sum of weights that a row lacks.
 """
 
 import math
@@ -24,44 +25,55 @@ DECIMALS = {Colours.SIGNED: 3, Colours.SHARE: 4}
 
 
 def vectors(title: str, values_tm: Tensor, rows: Sequence[str]) -> HeatMap:
-    """A vector for each row, (rows, width): the first `MAX_NUMBERS` of each."""
+    """Return a map with one vector per row, from an array of shape (rows, width).
+
+    Each vector is limited to its first `MAX_NUMBERS` numbers.
+    """
     return _heat_map(title, values_tm, rows, None, Colours.SIGNED, (MAX_PIECES, MAX_NUMBERS))
 
 
 def head_vectors(title: str, values_td: Tensor, rows: Sequence[str], heads: int) -> HeatMap:
-    """The part of one of `heads` heads in each row's vector, (rows, width of a head)."""
+    """Return a map of one head's part of each vector, from an array of shape (rows, head width).
+
+    Args:
+        heads: the number of heads, which share the limit `MAX_NUMBERS`.
+    """
     numbers = max(1, MAX_NUMBERS // min(heads, MAX_HEADS))
     return _heat_map(title, values_td, rows, None, Colours.SIGNED, (MAX_PIECES, numbers))
 
 
 def scores(title: str, scores_ts: Tensor, rows: Sequence[str], columns: Sequence[str]) -> HeatMap:
-    """How well each query (row) fits each key (column)."""
+    """Return a map of attention scores, with one row per query and one column per key."""
     limits = MAX_PIECES, MAX_ATTENDED
     return _heat_map(title, scores_ts, rows, columns, Colours.SIGNED, limits)
 
 
 def weights(title: str, weights_ts: Tensor, rows: Sequence[str], columns: Sequence[str]) -> HeatMap:
-    """How much each query (row) takes of each value (column).
+    """Return a map of attention weights, with one row per query and one column per value.
 
-    A row of all columns adds up to 1: of what is left out, the map says how much that is at most.
+    A complete row adds up to 1. If columns are left out, the map states the maximum weight that
+    they have in a row.
     """
     limits = MAX_ATTENDED, MAX_ATTENDED
     shown = _heat_map(title, weights_ts, rows, columns, Colours.SHARE, limits)
     missing = missing_share(weights_ts)
     if not missing:
         return shown
-    said = f"{shown.cut}, which hold up to {missing:.3f} of a row"
+    said = f"{shown.cut}; the others have up to {missing:.3f} of a row"
     return replace(shown, cut=said)
 
 
 def missing_share(weights_ts: Tensor) -> float:
-    """The most that any shown row has in columns that are not shown, rounded up to thousandths."""
-    left = weights_ts[:MAX_ATTENDED, MAX_ATTENDED:].float().clamp(min=0)  # −∞ where it is masked
+    """Return the largest weight in columns that are not shown, of all shown rows.
+
+    The result is rounded up to thousandths.
+    """
+    left = weights_ts[:MAX_ATTENDED, MAX_ATTENDED:].float().clamp(min=0)  # masked scores are −∞
     return math.ceil(float(left.sum(dim=1).max()) * 1000) / 1000 if left.shape[1] else 0.0
 
 
 def left_out(total: int, limit: int, what: str) -> str:
-    """A text which says that only the first `limit` are shown; empty if all are."""
+    """Return a text that only the first `limit` items are shown; empty if all are shown."""
     return f"the first {limit} of {total} {what}" if total > limit else ""
 
 
@@ -95,5 +107,5 @@ def _heat_map(
 
 
 def _rounded(number: float, decimals: int) -> float | None:
-    """A rounded number; None for −∞, the score of a masked place."""
+    """Return a rounded number; None for −∞, which is the score of a masked position."""
     return None if number == float("-inf") else round(number, decimals) + 0.0  # no -0.0

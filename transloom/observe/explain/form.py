@@ -1,4 +1,4 @@
-"""What the texts of a page have to know of a network, of whichever family it is."""
+"""Describe the properties of a network, of any family, that the texts of a page depend on."""
 
 from dataclasses import dataclass
 
@@ -10,12 +10,12 @@ from transloom.observe.explain.blueprint.forms import ACTIVATION_NAMES, NORMS
 
 @dataclass(frozen=True)
 class Form:
-    """Sizes of a layer, and what it is made of.
+    """Sizes and variants of a network's layers.
 
     Attributes:
-        groups: heads of keys and values.
-        turned: whether queries and keys are rotated by their position.
-        has_biases: whether linear layers and norms have them.
+        groups: number of heads of keys and values.
+        turned: True if queries and keys are rotated according to their position.
+        has_biases: True if linear layers and norms have biases.
     """
 
     width: int
@@ -30,27 +30,27 @@ class Form:
 
     @property
     def head_width(self) -> int:
-        """Width of one head."""
+        """Number of dimensions of a head."""
         return self.width // self.heads
 
     @property
     def norm(self) -> str:
-        """What a norm is called."""
+        """Name of the norm in texts."""
         return NORMS[self.norm_kind]
 
     @property
     def bend(self) -> str:
-        """What stands between the matrices of the feed-forward network."""
+        """Name of the activation between the matrices of the feed-forward network."""
         return "the gate" if self.is_gated else ACTIVATION_NAMES[self.activation]
 
     @property
     def is_gated(self) -> bool:
-        """Whether the feed-forward network is a SwiGLU."""
+        """True if the feed-forward network is a SwiGLU."""
         return self.activation == "swiglu"
 
 
 def form_of(config: ModelConfig | DecoderOnlyConfig | EncoderOnlyConfig) -> Form:
-    """The form of a network with these settings."""
+    """Return the form of a network with these settings."""
     norm_kind, pre_norm, turned, has_biases = "layer", True, False, True
     if isinstance(config, ModelConfig):
         norm_kind, pre_norm = config.norm_kind, config.norm == "pre"

@@ -48,7 +48,7 @@ function scaleOf(figure) {
   const maps = own ? [figure]
     : [...figure.closest("section").querySelectorAll('figure.map[data-colours="signed"]')];
   const full = Math.max(...maps.map(greatestOf));
-  const whose = own ? "of this map alone" : "of all such maps here";
+  const whose = own ? "of this map alone" : "of all such maps in this section";
   return { full, said: `colours: ±${full < 0.01 ? full.toPrecision(1) : full.toFixed(2)}, ${whose}` };
 }
 

@@ -1,4 +1,4 @@
-"""What learners ask of pieces, embeddings and positions."""
+"""Answer learners' questions about pieces, embeddings and positions."""
 
 from collections.abc import Iterator
 
@@ -22,16 +22,16 @@ def of_input(explained: Explanation) -> Iterator[Question]:
     yield Question(
         "Is a piece a one-hot vector?",
         f"As a one-hot vector, “{piece}” would be {rows:,} numbers, a 1 at place {source.ids[0]} "
-        f"and zeros elsewhere. Multiplied by the embedding matrix it gives row {source.ids[0]} of "
-        f"it, so the row is simply taken out. What goes on is this row of {width} numbers, which "
-        "is not one-hot.",
+        "and zeros elsewhere. The product of this vector and the embedding matrix is row "
+        f"{source.ids[0]} of the matrix, so the model simply selects the row. The following layers "
+        f"read this row of {width} numbers, which is not one-hot.",
         "encoder.embedding",
     )
     yield Question(
         "Are these vectors those of word2vec?",
-        "No. The matrix is a part of this model and is trained with all other weights, to "
-        "translate. word2vec's vectors are trained by themselves, to tell which words stand near "
-        "each other.",
+        "No. The embedding matrix is a part of this model, and is trained together with all other "
+        "weights to translate. The vectors of word2vec are trained separately, to predict which "
+        "words are near each other in texts.",
         "encoder.embedding",
     )
     if explained.form.turned:
@@ -39,21 +39,20 @@ def of_input(explained: Explanation) -> Iterator[Question]:
         return
     yield Question(
         f"Why is the embedding multiplied by √{width}?",
-        "The paper does not say. It keeps positions from drowning what the piece says: every "
-        "position's vector has the length "
-        f"√{width // 2} = {number((width / 2) ** 0.5)}; the embedding of “{piece}” has "
-        f"{number(length(scaled))} as multiplied, and would have "
-        f"{number(length(scaled) / width**0.5)}.",
+        "The paper gives no reason. An effect is that the positions do not dominate the sum: the "
+        f"vector of each position has the length √{width // 2} = {number((width / 2) ** 0.5)}. The "
+        f"embedding of “{piece}” has the length {number(length(scaled))} after the multiplication, "
+        f"and {number(length(scaled) / width**0.5)} before it.",
         "encoder.positions",
     )
     products = embedding.positions_tm.float() @ position
     last = len(source.texts) - 1
-    further = f", of 0 and {last} {number(products[last].item())}" if last > 1 else ""
-    near = f"Of positions 0 and 1 it is {number(products[1].item())}{further}. " if last else ""
+    further = f", for 0 and {last} {number(products[last].item())}" if last > 1 else ""
+    near = f"For positions 0 and 1 it is {number(products[1].item())}{further}. " if last else ""
     yield Question(
-        "What do positions say of nearness?",
-        f"The dot product of two positions' vectors depends on their distance alone. {near}Of a "
-        f"position with itself it is {number(width / 2)}, the most there is.",
+        "How do the vectors of positions show nearness?",
+        f"The dot product of the vectors of two positions depends only on their distance. {near}"
+        f"For a position and itself it is {number(width / 2)}, which is the maximum.",
         "encoder.positions",
     )
 
@@ -63,17 +62,17 @@ def _how_order_is_known(explained: Explanation) -> Question:
     last = rotation_of_last_pair(explained.config)
     return Question(
         "Nothing is added to the embedding: how does the model know the order?",
-        "In each self-attention a query at position p is turned by p times some angles, a key at "
-        "position q by q times the same. What is left of that in their product is p − q, so a "
-        f"score can depend on the distance, whatever the positions. Of a head's {d} numbers "
-        f"{counted(d // 2, 'pair')} have angles from 1 radian a position down to {last:.2g}: the "
-        "first tell neighbours apart, the last what is far.",
+        "In each self-attention, a query at position p is rotated by p times certain angles, and a "
+        "key at position q by q times the same angles. Their product depends only on the "
+        f"difference p − q, so a score can depend on the distance of two pieces. The {d} numbers "
+        f"of a head form {counted(d // 2, 'pair')}, with angles from 1 radian per position down to "
+        f"{last:.2g}. The large angles distinguish neighbours, the small ones distant pieces.",
         "encoder.1.self_attention",
     )
 
 
 def rotation_of_last_pair(config: ModelConfig) -> float:
-    """How far the last pair of a head's numbers is turned a position, in radians.
+    """Return the angle in radians by which a head's last pair of numbers turns per position.
 
     Source: Su et al. 2021, §3.2.2.
     """

@@ -1,4 +1,4 @@
-"""Parts of the page common to layers of all kinds: attention, and the way around it."""
+"""Build the parts of a page that all kinds of layers have: attention, and residual connections."""
 
 from collections.abc import Sequence
 
@@ -18,7 +18,7 @@ def head_names(form: Form) -> list[str]:
 def weight_maps(
     attention: AttentionTrace, form: Form, rows: Sequence[str], columns: Sequence[str]
 ) -> Beside:
-    """Every head's weights, side by side; masked places are left out."""
+    """Return the attention weights of every head, side by side, without masked positions."""
     masked = attention.scores_bhts[0].isinf()
     shown = attention.weights_bhts[0].masked_fill(masked, float("-inf"))
     heads = zip(head_names(form), shown, strict=False)
@@ -31,7 +31,7 @@ def head_folds(
     rows: Sequence[str],
     columns: Sequence[str],
 ) -> list[Part]:
-    """Queries, keys, values, scores and mix of each head."""
+    """Return a fold for each head with its queries, keys, values, scores, weights and mix."""
     folds: list[Part] = []
     for head, name in enumerate(head_names(form)):
 
@@ -55,48 +55,50 @@ def head_folds(
 
 
 def projections_text(form: Form) -> Text:
-    """What makes queries, keys and values, with the biases that belong to it."""
+    """Explain how queries, keys and values are computed, including the biases of this network."""
     q, k, v = (f" + b{name}" if form.has_biases else "" for name in "qkv")
     texts = [
-        f"Of each row x, {form.width} numbers, three learned matrices"
-        f"{' and biases' if form.has_biases else ''} make a query x·Wq{q} (what it looks for), a "
-        f"key x·Wk{k} (what it can be found by) and a value x·Wv{v} (what it gives)."
+        f"From each row x of {form.width} numbers, three learned matrices"
+        f"{' and biases' if form.has_biases else ''} compute a query x·Wq{q} (what the row looks "
+        f"for), a key x·Wk{k} (by which other rows find it) and a value x·Wv{v} (what it passes "
+        "on)."
     ]
     if form.groups == form.heads:
-        texts.append(f"Each head has {form.head_width} columns of each matrix for itself.")
+        texts.append(f"Each head has its own {form.head_width} columns of each matrix.")
     else:
         shared = form.heads // form.groups
         texts.append(
-            f"Each head has {form.head_width} columns of Wq for itself; {shared} heads share those "
-            f"of Wk and Wv, so there are {form.groups} heads of keys and values (grouped queries)."
+            f"Each head has its own {form.head_width} columns of Wq. Groups of {shared} heads "
+            f"share those of Wk and Wv, so there are {form.groups} heads of keys and values "
+            "(grouped queries)."
         )
     if form.turned:
         texts.append(
-            "Queries and keys are then turned by their position, so that a score depends on how "
-            "far apart two pieces stand (rotary positions). Those shown here are turned."
+            "Queries and keys are then rotated by their position, so that a score depends on the "
+            "distance of two pieces (rotary positions). The maps show rotated queries and keys."
         )
     return Text(" ".join(texts))
 
 
 def join_text(form: Form) -> Text:
-    """What becomes of the heads' mixes."""
+    """Explain how the outputs of the heads are joined."""
     blended = (
-        "One matrix blends them, and a bias is added: mix·Wo + bo."
+        "A matrix combines them, and a bias is added: mix·Wo + bo."
         if form.has_biases
-        else "One matrix blends them: mix·Wo."
+        else "A matrix combines them: mix·Wo."
     )
     return Text(
-        f"The mixes of the {form.heads} heads stand side by side again, head 1 first: "
-        f"{form.heads} × {form.head_width} = {form.width} numbers a row. {blended}"
+        f"The mixes of the {form.heads} heads are joined side by side, head 1 first: "
+        f"{form.heads} × {form.head_width} = {form.width} numbers per row. {blended}"
     )
 
 
 def sharpest_row(
     attention: AttentionTrace, form: Form, rows: Sequence[str], columns: Sequence[str]
 ) -> Text:
-    """A text that names the largest weight of all heads and rows that are drawn.
+    """Name the largest weight of all heads and rows that are drawn.
 
-    A row that sees one piece alone, as the first one under a mask, is not looked at beside others.
+    Rows that can attend to only one piece, such as the first row under a mask, are ignored.
     """
     limit = figures.MAX_ATTENDED
     shown = attention.weights_bhts[0, : len(head_names(form)), :limit, :limit]
@@ -108,14 +110,14 @@ def sharpest_row(
     head, row, column = flat // (t * s), flat // s % t, flat % s
     return Text(
         f"The largest weight: in head {head + 1}, “{rows[row]}” takes "
-        f"{number(float(shown[head, row, column]))} of what it gets from “{columns[column]}”."
+        f"{number(float(shown[head, row, column]))} of its mix from “{columns[column]}”."
     )
 
 
 def one_row_by_hand(
     attention: AttentionTrace, form: Form, row: int, columns: Sequence[str]
 ) -> Table:
-    """From query and key to weights: head 1, one row; the last lines add up to all."""
+    """Compute one row of head 1, from query and keys to weights; the listed weights add up to 1."""
     scores = attention.scores_bhts[0, 0, row].tolist()
     weights = attention.weights_bhts[0, 0, row].tolist()
     root = form.head_width**0.5
@@ -136,15 +138,15 @@ def one_row_by_hand(
 
 
 def residual_text(residual: ResidualTrace, form: Form, row: int, label: str) -> Text:
-    """What the norm does to one row."""
+    """Explain how the norm changes one row."""
     before = residual.input_btm if form.pre_norm else residual.sum_btm
     x, y = before[0, row].float(), residual.normed_btm[0, row].float()
     if form.norm_kind == "rms":
         return Text(
             "RMS norm divides every row by the root of its mean square, then multiplies each "
-            f"dimension by a learned number, its gain. The row of “{label}” has the root mean "
-            f"square {number(_root_mean_square(x))} before and {number(_root_mean_square(y))} "
-            "after."
+            "dimension by a learned number, its gain. The root mean square of the row of "
+            f"“{label}” is {number(_root_mean_square(x))} before the norm, and "
+            f"{number(_root_mean_square(y))} after it."
         )
     then = (
         "multiplies and shifts each dimension by learned numbers, its gain and its bias"
@@ -153,21 +155,21 @@ def residual_text(residual: ResidualTrace, form: Form, row: int, label: str) -> 
     )
     return Text(
         f"Layer normalisation brings every row to mean 0 and standard deviation 1, then {then}. "
-        "The row of "
-        f"“{label}” has mean {number(x.mean().item())} and standard deviation "
-        f"{number(x.std(correction=0).item())} before, {number(y.mean().item())} and "
-        f"{number(y.std(correction=0).item())} after."
+        f"The row of “{label}” has mean {number(x.mean().item())} and standard deviation "
+        f"{number(x.std(correction=0).item())} before the norm, and mean "
+        f"{number(y.mean().item())} and standard deviation {number(y.std(correction=0).item())} "
+        "after it."
     )
 
 
 def feed_forward_text(feed_forward: FeedForwardTrace, form: Form, row: int, label: str) -> Text:
-    """What the network does, and how many inner numbers of one row the activation let through."""
+    """Explain the network, and report how many inner numbers of one row are above zero."""
     if form.is_gated:
         return Text(
-            f"The feed-forward network makes two rows of {form.inner_width} numbers of each row, "
-            "x·W and x·V. The first goes through SiLU, z · sigmoid(z), and gates the second: they "
-            f"are multiplied number by number (SwiGLU). ·W₂ makes {form.width} numbers of that; no "
-            "row looks at another here."
+            f"The feed-forward network computes two rows of {form.inner_width} numbers from each "
+            "row, x·W and x·V. SiLU, z · sigmoid(z), is applied to the first row, which then gates "
+            "the second: the two rows are multiplied number by number (SwiGLU). The product with "
+            f"W₂ has {form.width} numbers. Each row is processed separately."
         )
     inner = feed_forward.inner_btf[0, row]
     does = (
@@ -178,28 +180,28 @@ def feed_forward_text(feed_forward: FeedForwardTrace, form: Form, row: int, labe
     first, second = (" + b₁", " + b₂") if form.has_biases else ("", "")
     return Text(
         f"The feed-forward network widens each row from {form.width} to "
-        f"{form.inner_width} numbers, x·W₁{first}, {does}, and narrows it again, ·W₂{second}; "
-        f"no row looks at another here. For “{label}”, {int((inner > 0).sum())} of {len(inner)} "
-        "inner numbers are above zero."
+        f"{form.inner_width} numbers, x·W₁{first}, {does}, and narrows it again, ·W₂{second}. "
+        f"Each row is processed separately. For “{label}”, {int((inner > 0).sum())} of "
+        f"{len(inner)} inner numbers are above zero."
     )
 
 
 def inner_title(form: Form) -> str:
-    """The title of a map of inner numbers."""
+    """Return the title of a map of inner numbers."""
     return f"inner numbers, after {form.bend}"
 
 
 def stages(
     name: str, output_btm: Tensor, residual: ResidualTrace, form: Form
 ) -> list[tuple[str, Tensor]]:
-    """A sub-layer's way as (label, (t, m)), in the order of computation."""
+    """Return the stages of a sub-layer as pairs (label, (t, m)), in the order of computation."""
     normed = (norm_label(form), residual.normed_btm[0])
     added = [(name, output_btm[0]), ("sum: input + output", residual.sum_btm[0])]
     return [normed, *added] if form.pre_norm else [*added, normed]
 
 
 def norm_label(form: Form) -> str:
-    """What a map is called of what a norm has made."""
+    """Return the label of a map with the output of a norm."""
     return "layer normalisation" if form.norm_kind == "layer" else "RMS norm"
 
 

@@ -1,4 +1,4 @@
-"""What the first section of a page says of every model."""
+"""Build the parts of the first section that are the same for every model."""
 
 from collections.abc import Sequence
 
@@ -6,21 +6,21 @@ from transloom.observe.explain.blueprint.boxes import Blueprint
 from transloom.observe.explain.form import Form
 from transloom.observe.explain.parts import Heading, Part, Table, Text
 
-LAYERS_DRAWN = 2  # of a stack that the figure draws one by one; of more it draws one, N times
+LAYERS_DRAWN = 2  # a stack of more layers is drawn as one layer, labelled "N ×"
 
 
 def about_figure(blueprint: Blueprint, of_what: str) -> list[Part]:
-    """What stands before the figure.
+    """Return the introduction of the figure.
 
     Args:
-        of_what: what the page's numbers belong to, such as "sentence".
+        of_what: noun for the input of the model, such as "sentence".
     """
     return [
         Heading("The model as a figure"),
         Text(
-            "Each box has its true shapes and its parameters, which add up to the model's "
-            f"{blueprint.parameters:,}. Choose a box to see its numbers for this {of_what}. Rows "
-            "of numbers go upwards along the arrows."
+            "Each box shows its shapes and its number of parameters. The numbers add up to the "
+            f"model's {blueprint.parameters:,} parameters. Choose a box to see its numbers for "
+            f"this {of_what}. Rows of numbers go upwards along the arrows."
         ),
     ]
 
@@ -28,9 +28,10 @@ def about_figure(blueprint: Blueprint, of_what: str) -> list[Part]:
 def model_table(
     layers: str, form: Form, blueprint: Blueprint, pieces: int, checkpoint: str
 ) -> Table:
-    """The sizes of a model.
+    """Return a table of the sizes of a model.
 
     Args:
+        layers: description of the numbers of layers.
         pieces: the size of the vocabulary.
     """
     norm = "before each sub-layer (pre-norm)" if form.pre_norm else "after each sum (post-norm)"
@@ -51,19 +52,20 @@ def model_table(
 
 
 def how_to_read(cuts: Sequence[str]) -> list[Part]:
-    """What a reader does with the page.
+    """Explain how to use the page.
 
     Args:
-        cuts: what it does not show.
+        cuts: descriptions of content that the page leaves out.
     """
     parts: list[Part] = [
         Heading("How to read this page"),
         Text(
-            "Go on and back by the buttons above, or choose in the list. Each coloured field is a "
-            "matrix of real numbers of this model; point at a cell to read its number, or go there "
-            "by the tab key and then from cell to cell by the arrow keys. Blue is positive, orange "
-            "is negative, and the colour of the page is zero. Each map says which number has the "
-            "full colour; a choice above gives all signed maps of a section the same scale."
+            "Use the buttons above to go to the next or previous section, or choose a section in "
+            "the list. Each coloured field is a matrix of real numbers of this model. Point at a "
+            "cell to read its number, or use the tab key to reach a matrix and the arrow keys to "
+            "move between cells. Blue is positive, orange is negative, and the colour of the page "
+            "is zero. Each map shows which number has the full colour. With the menu above, all "
+            "signed maps of a section can have the same scale."
         ),
     ]
     if cuts:

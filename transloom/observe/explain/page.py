@@ -1,7 +1,7 @@
-"""From sections to one HTML file that needs nothing else: no network, no other file.
+"""Render sections as one HTML file, which needs no network and no other file.
 
-All text goes through `escape`, all numbers through JSON without `<`; style and scripts are
-the files beside this one.
+All texts are escaped by `escape`, and JSON contains no `<`. The style sheets and scripts are files
+of this package.
 """
 
 import base64
@@ -34,16 +34,16 @@ SCRIPTS = (
     "time_lapse/lapse.js",
     "page.js",
 )
-# The places of sections with scripts of their own, for links to them.
+# Ids of the sections with separate scripts, for links to them.
 LIVE = "live"
 COMPARE = "compare"
 
 
 @dataclass(frozen=True)
 class LiveSection:
-    """A section with a style and script of its own: where the model runs, or two stand together.
+    """Section with its own style and script: the live model, or the comparison of two models.
 
-    They stand after the first of the other sections. Their scripts run as one.
+    These sections follow the first ordinary section. Their scripts are joined into one.
     """
 
     html: str
@@ -57,11 +57,11 @@ def render(
     live: LiveSection | None = None,
     compare: LiveSection | None = None,
 ) -> str:
-    """The whole page as HTML.
+    """Return the whole page as HTML.
 
     Args:
-        live: the section at the place `LIVE`.
-        compare: the section at the place `COMPARE`.
+        live: the section with the id `LIVE`.
+        compare: the section with the id `COMPARE`.
     """
     given = ((LIVE, live, "Live", "Your sentence"), (COMPARE, compare, "Compare", "Two models"))
     own = [(place, section, group, name) for place, section, group, name in given if section]
@@ -78,13 +78,13 @@ def render(
         "sections": "\n".join(drawn),
         "script": "\n".join(_file(name) for name in SCRIPTS),
         "live_style": "\n".join(section.style for _, section, _, _ in own),
-        # In a function of its own, so that no name meets one of the page's other scripts. Where
-        # there is no such section, the browser finds nothing to run.
+        # A function prevents collisions with names in the page's other script. Without such
+        # sections, this script is empty.
         "live_script": f"(() => {{\n{scripts}\n}})();" if scripts else "",
     }
-    # Of scripts the browser runs these alone: what is not on the list is not the page's.
+    # The browser runs only scripts with these hashes, so it runs no script that was injected.
     filling["hashes"] = " ".join(_hash(filling[name]) for name in ("script", "live_script"))
-    # In one pass: a text that contains {{style}} stays as it is.
+    # A single pass leaves a text that contains {{style}} unchanged.
     return re.sub(r"\{\{(\w+)\}\}", lambda match: filling[match[1]], _file("page.html"))
 
 
@@ -98,7 +98,7 @@ def _file(name: str) -> str:
 
 
 def _places(sections: Sequence[Section]) -> dict[str, str]:
-    """The address of each box of the model's figure that a section shows, by the box's key."""
+    """Return the link to each box of the model's figure that a section shows, by the box's key."""
     return {
         box: f"#section-{n}-{key}" if key else f"#section-{n}"
         for n, section in enumerate(sections, start=1)
@@ -108,7 +108,7 @@ def _places(sections: Sequence[Section]) -> dict[str, str]:
 
 
 def _groups(sections: Sequence[Section]) -> list[str]:
-    """The list of sections, a part for each group."""
+    """Return the list of sections as HTML, with one element per group."""
     numbered = list(enumerate(sections, start=1))
     return [
         _group(name, [_entry(f"section-{n}", section.name) for n, section in members])

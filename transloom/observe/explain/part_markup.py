@@ -1,4 +1,4 @@
-"""Each kind of part as HTML."""
+"""Convert each kind of part to HTML."""
 
 from collections.abc import Mapping, Sequence
 
@@ -26,11 +26,11 @@ from transloom.observe.explain.time_lapse.markup import lapse_markup
 
 
 class PartMarkup:
-    """Writes the parts of one section.
+    """Writer of the parts of one section as HTML.
 
     Args:
-        section: its id.
-        places: where the page shows each box of the model's figure, by the box's key.
+        section: the id of the section.
+        places: links to the parts of the page that show a box of the figure, by the box's key.
     """
 
     def __init__(self, section: str, places: Mapping[str, str]) -> None:
@@ -73,7 +73,7 @@ class PartMarkup:
 
 
 def _boxes(blueprint: Blueprint) -> str:
-    """All boxes of a figure as rows, for saving.js: the parameters add up to the model's."""
+    """Return all boxes of a figure as table rows for saving.js."""
     rows = [
         ["box", "name", "shapes", "parameters"],
         *([box.key, box.title, "; ".join(box.lines), box.parameters] for box in blueprint.boxes()),
@@ -83,7 +83,10 @@ def _boxes(blueprint: Blueprint) -> str:
 
 
 def _tokens(tokens: Tokens) -> str:
-    """In the direction of their script; each piece for itself, since ▁ has none."""
+    """Return pieces as HTML in the direction of their script.
+
+    Each piece is isolated, because the character ▁ has no direction.
+    """
     last = len(tokens.texts) - 1
     shown = "".join(
         f'<bdi class="token{" new" if tokens.newest and n == last else ""}">{escape(text)}</bdi>'
@@ -126,8 +129,8 @@ def _heat_map(heat_map: HeatMap) -> str:
     labels = visible_in({"rows": heat_map.rows, "columns": heat_map.columns})
     data = {"values": heat_map.values, **labels}
     size = f'aria-rowcount="{len(heat_map.values)}" aria-colcount="{len(heat_map.values[0])}"'
-    # cells.js puts the row that is visited into the grid; without it there is a word on what to do.
-    row = '<span role="row"><span role="gridcell">arrow keys go from cell to cell</span></span>'
+    # cells.js replaces this row by the current row; until then, it explains the keys.
+    row = '<span role="row"><span role="gridcell">arrow keys move between cells</span></span>'
     grid = (
         f'<div class="grid" role="grid" tabindex="0" {size} '
         f'aria-label="{escape(heat_map.title)}, {escape(small)}">'

@@ -1,6 +1,6 @@
-"""The parts of a page: sections in a row, each with texts, heat maps, bars and tables.
+"""Data types of a page: a sequence of sections with texts, heat maps, bars and tables.
 
-They are plain data: `encoder_sections` and its neighbours fill the sections, and `page` draws them.
+`encoder_sections` and similar modules fill the sections, and `page` renders them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,12 +14,12 @@ MINUS = "\N{MINUS SIGN}"
 
 
 def number(value: float, decimals: int = 2) -> str:
-    """A number as text, with a real minus sign, and none before zero."""
+    """Format a number with a typographic minus sign; a number that rounds to zero has no sign."""
     return f"{round(value, decimals) + 0.0:.{decimals}f}".replace("-", MINUS)
 
 
 def percent(share: float) -> str:
-    """A share as a percentage, which is 0 only if the share is, and 100 only if all is."""
+    """Format a share as a percentage; only exactly 0 gives 0 %, and only exactly 1 gives 100 %."""
     if 0 < share < 0.00005:
         return "< 0.01%"
     if 0.99995 <= share < 1:
@@ -28,7 +28,7 @@ def percent(share: float) -> str:
 
 
 class Colours(StrEnum):
-    """How a heat map colours its numbers."""
+    """Colour scale of a heat map."""
 
     SIGNED = "signed"  # negative, zero, positive
     SHARE = "share"  # from 0 to 1
@@ -36,19 +36,20 @@ class Colours(StrEnum):
 
 @dataclass(frozen=True)
 class Text:
-    """A paragraph."""
+    """Paragraph of text."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class HeatMap:
-    """A matrix as colours; the number under the pointer is shown.
+    """Matrix shown by colours; the page also shows the number under the pointer.
 
     Attributes:
-        values: rounded numbers; None is a masked place.
-        rows, columns: a label for each; None stands for dimensions 0, 1, ….
-        shape: that of the whole matrix, of which `values` may be a part; `cut` says which.
+        values: rounded numbers; None represents a masked position.
+        rows, columns: a label for each row or column; None for columns numbered 0, 1, ….
+        shape: shape of the whole matrix.
+        cut: description of the part that `values` contains; "" if it is the whole matrix.
     """
 
     title: str
@@ -62,10 +63,10 @@ class HeatMap:
 
 @dataclass(frozen=True)
 class Tokens:
-    """Pieces in the order in which they are read, and the one that follows from them.
+    """Pieces in reading order, and the piece that follows them.
 
     Attributes:
-        newest: whether the last one is new.
+        newest: True to highlight the last of the pieces as new.
     """
 
     label: str
@@ -76,10 +77,10 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of text.
+    """Table of text.
 
     Attributes:
-        marked: the row to look at.
+        marked: index of the highlighted row; None highlights no row.
     """
 
     header: Sequence[str]
@@ -89,7 +90,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Bar:
-    """A candidate for the next piece."""
+    """Candidate for the next piece."""
 
     piece: str
     logit: float
@@ -99,17 +100,17 @@ class Bar:
 
 @dataclass(frozen=True)
 class Bars:
-    """The candidates, most probable first."""
+    """Bars of the candidates, in descending order of probability."""
 
     bars: Sequence[Bar]
 
 
 @dataclass(frozen=True)
 class Heading:
-    """The title of what follows in a section.
+    """Title of the following parts of a section.
 
     Attributes:
-        key: a name for links to it, one of its own in the section; "" if nothing leads here.
+        key: name for links to this heading, unique within the section; "" without links.
     """
 
     text: str
@@ -118,17 +119,17 @@ class Heading:
 
 @dataclass(frozen=True)
 class Beside:
-    """Parts that stand beside each other."""
+    """Parts that are shown side by side."""
 
     parts: Sequence["Part"]
 
 
 @dataclass(frozen=True)
 class Fold:
-    """Parts that are folded away until the reader opens them, or a link leads to them.
+    """Parts that are hidden until the reader opens them or follows a link to them.
 
     Attributes:
-        key: as of a heading.
+        key: see `Heading.key`.
     """
 
     title: str
@@ -138,7 +139,7 @@ class Fold:
 
 @dataclass(frozen=True)
 class Link:
-    """Leads to the part of the page that shows a box of the model's figure."""
+    """Link to the part of the page that shows a box of the model's figure."""
 
     text: str
     box: str
@@ -146,7 +147,7 @@ class Link:
 
 @dataclass(frozen=True)
 class Drawing:
-    """The figure of the model; its boxes lead to the sections that show them."""
+    """Figure of the model, whose boxes link to the sections that show them."""
 
     blueprint: Blueprint
     each_layer: bool
@@ -154,10 +155,10 @@ class Drawing:
 
 @dataclass(frozen=True)
 class Lapse:
-    """Moments of the training, of which a slider shows one at a time.
+    """Time-lapse of the training, with a slider that selects one step.
 
     Attributes:
-        moments: for each sentence, in order; each with the name of its step.
+        moments: the probes of each sentence in training order, each with the name of its step.
     """
 
     moments: Mapping[str, Sequence[tuple[str, Probe]]]
@@ -168,15 +169,15 @@ Part = Lapse | Drawing | Link | Text | HeatMap | Tokens | Table | Bars | Heading
 
 @dataclass(frozen=True)
 class Section:
-    """One step on the way through the model.
+    """Section of the page, about one stage of the model's computation.
 
     Attributes:
-        group: the part of the model it belongs to; neighbours of one group are listed together.
+        group: name of a part of the model; adjacent sections of one group are listed together.
         name: a short name for the list of sections.
-        lead: what happens here, in a sentence or two.
-        shows: the boxes of the model's figure that are shown here, by the key of the heading or
-            fold that has them; "" for the whole section.
-        of_the_sentence: whether it is about the sentence for which the page is made.
+        lead: summary in one or two sentences.
+        shows: the keys of the figure's boxes that this section shows, by the key of the heading or
+            fold that contains them; "" for the whole section.
+        of_the_sentence: True if the section is about the page's sentence.
     """
 
     group: str

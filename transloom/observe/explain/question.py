@@ -1,4 +1,4 @@
-"""A question of learners, as the page answers it."""
+"""Question of a learner, with the page's answer."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Question:
-    """A question, its answer, and the box of the model's figure that it is about."""
+    """Question, its answer, and the box of the model's figure that it is about."""
 
     asked: str
     answer: str
@@ -15,5 +15,5 @@ class Question:
 
 
 def length(row: Tensor) -> float:
-    """The Euclidean length of a row of numbers."""
+    """Return the Euclidean length of a vector."""
     return row.norm().item()

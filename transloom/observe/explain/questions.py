@@ -1,6 +1,6 @@
-"""What learners ask, answered on this sentence, each with the place that shows it.
+"""Answer learners' questions with numbers of this sentence, and link to the place that shows them.
 
-Every number is worked out from the trace or the parameters; tests hold them to the model.
+All numbers are computed from the trace or the parameters; tests compare them with the model.
 """
 
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from transloom.observe.explain.question import Question
 
 
 def questions_section(explained: Explanation) -> Section:
-    """All questions."""
+    """Return the section with all questions."""
     parts: list[Part] = []
     for question in questions(explained):
         place = Link("Where this page shows it", question.box)
@@ -22,14 +22,14 @@ def questions_section(explained: Explanation) -> Section:
     return Section(
         group="Questions",
         name="Questions",
-        title="What people ask",
-        lead="Short answers, with the numbers of this model and this sentence.",
+        title="Questions and answers",
+        lead="Short answers with the numbers of this model and this sentence.",
         parts=parts,
     )
 
 
 def questions(explained: Explanation) -> Iterator[Question]:
-    """The questions in the order of the forward pass."""
+    """Yield the questions in the order of the forward pass."""
     yield from of_input(explained)
     yield from of_attention(explained)
     yield from of_layers(explained)
@@ -43,34 +43,36 @@ def _of_decoding(explained: Explanation) -> Iterator[Question]:
     cross = explained.trace.decoder.layers[0].cross_attention.weights_bhts[0, 0, 0]
     top = int(cross.argmax())
     yield Question(
-        "Whose queries and whose keys meet in cross-attention?",
-        "Queries are made of the decoder's rows, one for each piece so far; keys and values of the "
-        f"memory, {counted(s, 'row')} of the source. In step 1, head 1 of layer 1, “{start}” takes "
-        f"{number(cross[top].item())} from “{explained.source.texts[top]}”.",
+        "Where do the queries and keys of cross-attention come from?",
+        "Queries are computed from the decoder's rows, one for each piece so far. Keys and values "
+        f"are computed from the memory, which has {counted(s, 'row')} for the source. In step 1, "
+        f"head 1 of layer 1, “{start}” takes {number(cross[top].item())} from "
+        f"“{explained.source.texts[top]}”.",
         "decoder.1.cross_attention",
     )
     yield Question(
-        "What is masked attention's result for? Has the mask to do with the direction of English?",
-        "Its result is added to the row, of which cross-attention then makes its query: what has "
-        "been written decides what is looked for. The mask hides pieces that are written later, "
-        "whichever way a script runs: in Arabic (“أنا طالب”) the first piece stands at the right. "
-        f"In step 1 “{start}” sees itself alone, with weight 1; in step {steps} there are "
-        f"{counted(steps, 'piece')} to see.",
+        "What is masked attention for? Does the mask depend on the direction of English?",
+        "The result of masked attention is added to the row from which cross-attention computes "
+        "its query. What has been written so far therefore determines what the query looks for. "
+        "The mask hides pieces that are written later, in every direction of writing: in Arabic "
+        f"(“أنا طالب”), the first piece is on the right. In step 1, “{start}” sees itself alone, "
+        f"with weight 1. In step {steps}, it sees {counted(steps, 'piece')}.",
         "decoder.1.self_attention",
     )
     yield Question(
         "Is decoding parallel? And training?",
-        f"Decoding is not: a step needs the piece that the step before chose, so here are {steps} "
-        "steps, one after the other. In training the right translation is known, so all rows are "
-        "computed at once, and the mask keeps each from what comes later.",
+        "Decoding is sequential: each step needs the piece that the previous step chose, so there "
+        f"are {steps} steps here. Training is parallel: the correct translation is known, so all "
+        "rows are computed in one pass, and the mask hides later pieces from each row.",
         "decoder.softmax",
     )
     yield Question(
-        "What of padding, batches and the longest sentence?",
-        "Here is one sentence, so there is no padding. In a batch shorter sentences are filled up "
-        "at the end, and the scores of padding are −∞, so that its weights are 0. "
-        f"{'Angles' if explained.form.turned else 'Sines and cosines'} go on at any position, but "
-        "of sentences longer than those of its training a model has learned nothing.",
+        "How are padding, batches and long sentences handled?",
+        "This page has one sentence, so there is no padding. In a batch, shorter sentences are "
+        "padded at the end. The scores of padding are −∞, so that its weights are 0. "
+        f"{'Angles' if explained.form.turned else 'Sines and cosines'} are defined for every "
+        "position, but a model has learned nothing about sentences longer than those of its "
+        "training.",
         "encoder.ids",
     )
 
@@ -84,14 +86,15 @@ def _of_weights(explained: Explanation) -> Iterator[Question]:
     rest = blueprint.parameters - sum(stacks)
     yield Question(
         "How many weights are there, and where?",
-        f"{blueprint.parameters:,}: {stacks[0]:,} in the encoder's layers, {stacks[1]:,} in the "
-        f"decoder's, {rest:,} in embeddings and what else stands outside the layers.",
+        f"There are {blueprint.parameters:,}: {stacks[0]:,} in the encoder's layers, "
+        f"{stacks[1]:,} in the decoder's layers, and {rest:,} in embeddings and other parts "
+        "outside the layers.",
         "decoder.embedding",
     )
     yield Question(
         "Where do the weights come from?",
-        "Matrices begin as random numbers, gains as ones, biases and shifts as zeros. Each step of "
-        "training moves them a little, so that the right pieces become more probable. This page "
-        f"has those of {explained.checkpoint}.",
+        "Matrices begin as random numbers, gains as ones, and biases as zeros. Each training step "
+        "changes them a little, so that the correct pieces become more probable. This page shows "
+        f"the weights of {explained.checkpoint}.",
         "decoder.output",
     )

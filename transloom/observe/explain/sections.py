@@ -1,4 +1,4 @@
-"""All sections of a page, in the order of the forward pass."""
+"""Build all sections of a page, in the order of the forward pass."""
 
 from transloom.observe.explain import figures
 from transloom.observe.explain.decoder_sections import decoder_sections
@@ -25,7 +25,7 @@ GROUP = "Input"
 
 
 def sections_of(explained: Explanation) -> list[Section]:
-    """The way through the model, from the sentence to its translation."""
+    """Return the sections from the sentence to its translation."""
     return [
         _overview(explained),
         _pieces(explained),
@@ -37,12 +37,12 @@ def sections_of(explained: Explanation) -> list[Section]:
 
 
 def page_of(explained: Explanation) -> list[Section]:
-    """What a page holds: the way through the model, then what people ask."""
+    """Return all sections of a page: those of the forward pass, then the questions."""
     return [*sections_of(explained), questions_section(explained)]
 
 
 def what_is_left_out(explained: Explanation) -> list[str]:
-    """What the page does not show, because the model or the sentence is large."""
+    """Describe content that the page leaves out because the model or the sentence is large."""
     config = explained.config
     longest = max(len(explained.source.ids), len(explained.chosen.ids))
     found = [
@@ -62,25 +62,25 @@ def _overview(explained: Explanation) -> Section:
     config = explained.config
     translation = f"“{explained.translation}”"
     same = explained.beam_translation == explained.translation
-    found = "finds the same" if same else f"finds “{explained.beam_translation}”"
+    found = "finds the same translation" if same else f"finds “{explained.beam_translation}”"
     layers = max(config.encoder_layers, config.decoder_layers)
     parts: list[Part] = [
         *about_figure(explained.blueprint, "sentence"),
-        Link("Or type a sentence of your own", LIVE),
-        Link("Or see two models beside each other", COMPARE),
-        Link("Or watch translations come into being while it was trained", TIME_LAPSE),
+        Link("Type your own sentence", LIVE),
+        Link("Compare two models side by side", COMPARE),
+        Link("See how translations changed during training", TIME_LAPSE),
         Drawing(explained.blueprint, each_layer=layers <= LAYERS_DRAWN),
         Heading("The sentence"),
         Tokens("Source", explained.source.texts),
         Tokens("Translation", explained.chosen.texts),
         Text(
-            "This page follows greedy search: at every step the most probable piece is taken. "
-            "The command transloom translate searches with a beam, the best "
-            f"{explained.beam_size} translations of each step, and {found}."
+            "This page follows greedy search: every step takes the most probable piece. "
+            f"The command transloom translate uses beam search, which keeps the best "
+            f"{explained.beam_size} translations at each step, and {found}."
         ),
         Text(
-            "The next piece goes in again at the bottom of the decoder, until "
-            f"{explained.chosen.texts[-1]} comes out."
+            "Each predicted piece becomes the next input of the decoder, until the decoder "
+            f"predicts {explained.chosen.texts[-1]}."
         ),
         Heading("The model"),
         model_table(
@@ -98,15 +98,15 @@ def _overview(explained: Explanation) -> Section:
         title=f"From “{explained.sentence}” to {translation}",
         lead=(
             "An encoder reads the sentence and turns each piece into a row of numbers. A decoder "
-            "then writes the translation piece by piece, looking at those rows and at what it has "
-            "written so far."
+            "then writes the translation piece by piece. It looks at the encoder's rows, and at "
+            "the pieces that it has written so far."
         ),
         parts=parts,
     )
 
 
 def ids_table(pieces: Pieces) -> Table:
-    """Each piece with its position and its id."""
+    """Return a table with the position and the id of each piece."""
     rows = enumerate(zip(pieces.texts, pieces.ids, strict=True))
     return Table(
         ["position", "piece", "id"],
@@ -122,14 +122,14 @@ def _pieces(explained: Explanation) -> Section:
         title="Pieces and their ids",
         lead=(
             "The model knows no letters, only a list of pieces: words, or parts of rarer words. "
-            "SentencePiece cuts the sentence into them, and each has a number, its id."
+            "SentencePiece splits the sentence into pieces. Each piece has a number, its id."
         ),
         parts=[
             Tokens("Pieces", source.texts),
             ids_table(source),
             Text(
-                "▁ stands for the space before a word. The last piece, the end of the sentence, "
-                "is always added."
+                "▁ represents the space before a word. The last piece, which marks the end of the "
+                "sentence, is always added."
             ),
         ],
         shows={"": ["encoder.ids"]},
@@ -139,9 +139,9 @@ def _pieces(explained: Explanation) -> Section:
 def _embedding(explained: Explanation) -> Section:
     config = explained.config
     shared = {
-        "all": "The source, the target and the output at the end use this same matrix.",
-        "decoder": "The target has a matrix of its own, which serves the output at the end too.",
-        "none": "The target and the output at the end have matrices of their own.",
+        "all": "Source, target and output layer use the same matrix.",
+        "decoder": "The target has another matrix, which the output layer also uses.",
+        "none": "Source, target and output layer have three separate matrices.",
     }
     pieces = explained.source.texts
     return Section(
@@ -150,7 +150,7 @@ def _embedding(explained: Explanation) -> Section:
         title="Each id picks a row of numbers",
         lead=(
             f"A learned matrix has a row of {config.width} numbers for each piece. The rows of our "
-            f"{len(pieces)} pieces are taken out, and multiplied by √{config.width} = "
+            f"{len(pieces)} pieces are selected, and multiplied by √{config.width} = "
             f"{config.width**0.5:.2f}, the root of the model's width."
         ),
         parts=[
@@ -175,9 +175,10 @@ def _turned(explained: Explanation) -> Section:
         name="Positions",
         title="Where each piece stands",
         lead=(
-            "Attention alone does not see the order of the pieces. In this model nothing is added "
-            "for it: in every layer's self-attention, queries and keys are turned by angles that "
-            "grow with the position, so that their product tells how far apart two pieces stand."
+            "Attention alone does not see the order of the pieces. In this model, no positions are "
+            "added to the embedding. Instead, the self-attention of every layer rotates queries "
+            "and keys by angles that grow with the position, so that their product depends on the "
+            "distance of two pieces."
         ),
         parts=[
             figures.vectors(
@@ -186,9 +187,9 @@ def _turned(explained: Explanation) -> Section:
                 explained.source.texts,
             ),
             Text(
-                "Numbers are turned in pairs, each pair of a head by an angle of its own (rotary "
-                "positions): the first by 1 radian a position, the last by "
-                f"{rotation_of_last_pair(explained.config):.2g}."
+                "The numbers of a head are rotated in pairs, and each pair has a different angle "
+                "(rotary positions): 1 radian per position for the first pair, and "
+                f"{rotation_of_last_pair(explained.config):.2g} for the last one."
             ),
         ],
     )
@@ -203,9 +204,9 @@ def _added_positions(explained: Explanation) -> Section:
         name="Positions",
         title="Where each piece stands",
         lead=(
-            "Attention alone does not see the order of the pieces. So a pattern of sines and "
-            "cosines that tells the position is added: fast waves at the left, slow ones at the "
-            "right."
+            "Attention alone does not see the order of the pieces. Therefore a pattern of sines "
+            "and cosines is added that depends on the position: fast waves on the left, slow waves "
+            "on the right."
         ),
         parts=[
             Beside(

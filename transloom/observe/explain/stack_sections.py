@@ -1,4 +1,4 @@
-"""The sections of layers whose pieces look at each other: two for each layer that is shown."""
+"""Build the sections about a stack with self-attention: two for each layer that is shown."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,15 +24,15 @@ from transloom.observe.explain.parts import Heading, Part, Section, Text
 
 @dataclass(frozen=True)
 class Stack:
-    """Layers one above the other, and what their sections call them.
+    """Stack of layers, with the words that its sections use.
 
     Attributes:
-        group: of their sections.
-        key: with which the keys of their boxes begin in the model's figure.
-        noun: what a layer is called, as in "Encoder layer".
-        pieces: what goes in.
-        attends: who looks at whom.
-        by_hand: the piece whose row is worked out; it has to see all.
+        group: the group of its sections.
+        key: prefix of the keys of its boxes in the model's figure.
+        noun: name of a layer, such as "Encoder layer".
+        pieces: the input pieces.
+        attends: clause about which pieces attend to which.
+        by_hand: index of the piece whose row is computed step by step; it must attend to all.
     """
 
     group: str
@@ -45,7 +45,7 @@ class Stack:
 
 
 def stack_sections(stack: Stack, layers: Sequence[EncoderLayerTrace]) -> list[Section]:
-    """All sections of the layers that are shown."""
+    """Return all sections about the layers that are shown."""
     sections = []
     for number, traced in enumerate(layers[: figures.MAX_LAYERS], start=1):
         sections.append(_attention_section(stack, number, traced))
@@ -61,7 +61,10 @@ def _attention_section(stack: Stack, layer: int, traced: EncoderLayerTrace) -> S
     if form.pre_norm:
         normed = traced.self_attention_residual.normed_btm[0]
         parts += [
-            Text("This model normalises before each sub-layer (pre-norm): attention reads this."),
+            Text(
+                "This model normalises the input of each sub-layer (pre-norm). Attention reads "
+                "these normalised rows."
+            ),
             figures.vectors(f"{norm_label(form)} of the input", normed, pieces),
         ]
     parts += [
@@ -73,10 +76,11 @@ def _attention_section(stack: Stack, layer: int, traced: EncoderLayerTrace) -> S
         parts += [
             Heading("One row, by hand"),
             Text(
-                f"Head 1, the query of “{pieces[row]}”. Its dot product with each key says how "
-                f"well they fit. Divided by √{form.head_width}, the root of a head's width, it is "
-                "the score; the softmax makes weights of the scores: exp(score) over the sum of "
-                "all. The mix is the values, each times its weight, added up."
+                f"This table follows the query of “{pieces[row]}” in head 1. The dot product of "
+                "the query and a key shows how well they match. Divided by "
+                f"√{form.head_width}, the root of a head's width, it is the score. The softmax "
+                "converts scores to weights: exp(score) divided by the sum over all keys. The mix "
+                "is the sum of the values, each multiplied by its weight."
             ),
             one_row_by_hand(attention, form, row, pieces),
         ]
@@ -93,8 +97,8 @@ def _attention_section(stack: Stack, layer: int, traced: EncoderLayerTrace) -> S
         name=f"Layer {layer}: attention",
         title=f"{stack.noun} {layer}: self-attention",
         lead=(
-            f"{stack.attends}, in {form.heads} heads at once. A row tells how much its piece takes "
-            "of each column's value; a row adds up to 1."
+            f"{stack.attends}, in {form.heads} heads in parallel. A row shows how much its piece "
+            "takes of the value of each column; a row adds up to 1."
         ),
         parts=parts,
         shows={"": [key, *([f"{key}_norm"] if form.pre_norm else [])]},
@@ -114,8 +118,8 @@ def _feed_forward_section(stack: Stack, layer: int, traced: EncoderLayerTrace) -
         name=f"Layer {layer}: the rest",
         title=f"{stack.noun} {layer}: sum, norm, feed-forward",
         lead=(
-            "What attention found is added to what was there before (the residual connection). "
-            f"{_after_the_sum(form)} A small network then works on each row alone, and its "
+            "The output of attention is added to its input (the residual connection). "
+            f"{_after_the_sum(form)} A small network then processes each row separately, and its "
             "output is added in the same way."
         ),
         parts=[
@@ -142,10 +146,10 @@ def _feed_forward_section(stack: Stack, layer: int, traced: EncoderLayerTrace) -
 
 
 def _after_the_sum(form: Form) -> str:
-    """What becomes of a sum; that nothing is lost could be said of neither form."""
+    """Describe the use of a sum. Neither form may claim that no information is lost."""
     if form.pre_norm:
-        return "The sum goes on as it is, so the input stays in it unchanged, plus something."
+        return "The sum is passed on unchanged, so it still contains the input as a summand."
     return (
-        "The sum is then normalised: the input goes on as a part of it, but rescaled together "
-        "with what was added."
+        "The sum is then normalised, so the input is passed on as a part of the sum, rescaled "
+        "together with the output of attention."
     )

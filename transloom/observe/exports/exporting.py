@@ -1,9 +1,9 @@
-"""Export a run's metrics file (its record) for other programs: `transloom export-metrics`.
+"""Export a run's metrics file (its record) for other programs, for `transloom export-metrics`.
 
-The record is read once, line by line. The export is written to a hidden folder next to the
-requested one, and renamed when it is complete. Memory use therefore does not grow with the record,
-and an incomplete export is never visible. `export.json` describes the export. A folder without it
-is not an export and is never replaced.
+The record is read once, line by line, so memory use does not grow with the record. The export is
+written to a hidden folder next to the requested one, and renamed when it is complete. An incomplete
+export is therefore never visible. `export.json` describes the export. A folder without
+`export.json` is not an export and is never replaced.
 """
 
 import os
@@ -54,7 +54,7 @@ class Exported(FileModel):
 
 
 class Writer(Protocol):
-    """Writer of one format, which receives the lines of a record in order."""
+    """Writer of one format, which receives the lines of a record in their order."""
 
     @property
     def rows(self) -> dict[str, int]: ...
@@ -95,7 +95,7 @@ def export_metrics(
     _check_free(folder, replace=replace)
     record = RunFolder(run).metrics
     if not record.is_file():
-        raise TrainerError(f"{run} has no record yet: train it before you export {record.name}")
+        raise TrainerError(f"{run} has no {record.name} yet: train the run before you export it")
     folder.parent.mkdir(parents=True, exist_ok=True)
     unfinished = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.unfinished")
     unfinished.mkdir()
@@ -124,7 +124,7 @@ def export_metrics(
 
 
 class _Read(NamedTuple):
-    """First and last step of the lines that were read, and their length in bytes."""
+    """First and last step of the lines that were read, and the lines' total length in bytes."""
 
     first_step: int | None = None
     last_step: int | None = None
@@ -144,7 +144,7 @@ def _lines(record: Path, report: Callable[[int, int], None]) -> Iterator[tuple[i
     """Yield the complete lines of a record in order, each with the byte position of its end."""
     position = 0
     with record.open("rb") as file:
-        size = os.fstat(file.fileno()).st_size  # lines written from now on are not exported
+        size = os.fstat(file.fileno()).st_size  # lines that the run writes later are not exported
         for number, line in enumerate(file):
             if position + len(line) > size or not line.endswith(b"\n"):
                 break
@@ -159,25 +159,29 @@ def _check_free(folder: Path, *, replace: bool) -> None:
     """Check that an export may be written to a folder.
 
     Raises:
-        TrainerError: the folder exists, and must not be replaced or is not an export.
+        TrainerError: the folder exists, and `replace` is False or the folder is not an export.
     """
     if not os.path.lexists(folder):
         return
     former = _former(folder)
     if former is None:
         raise TrainerError(
-            f"{folder} exists already and is no export of metrics: name another folder with -o"
+            f"{folder} already exists and is not an export of metrics, so it is not replaced. "
+            "Name another folder with -o"
         )
     if not replace:
         raise TrainerError(
-            f"{folder} already has an export: of {former.name} (run {former.run}), to step "
-            f"{former.last_step}, as {former.format}. Name another folder with -o, or replace it "
-            "with --force"
+            f"{folder} already has an export of {former.name} (run {former.run}), to step "
+            f"{former.last_step}, as {former.format}. Name another folder with -o, or replace this "
+            "export with --force"
         )
 
 
 def _former(folder: Path) -> Exported | None:
-    """Return the description of a folder's export; None without one, or if it has other files."""
+    """Return the description of a folder's export.
+
+    Return None if the folder has no valid `export.json`, or has files that it does not list.
+    """
     if folder.is_symlink():
         return None
     try:
@@ -190,10 +194,10 @@ def _former(folder: Path) -> Exported | None:
 
 
 def _put(unfinished: Path, folder: Path) -> None:
-    """Give a complete export its final name; then remove the one that it replaces.
+    """Rename a complete export to its final name; then remove the export that it replaces.
 
     Raises:
-        TrainerError: the folder has been created in the meantime.
+        TrainerError: another process has created the folder in the meantime.
     """
     former = None
     if os.path.lexists(folder):

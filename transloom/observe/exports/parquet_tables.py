@@ -1,4 +1,4 @@
-"""Export the record as Parquet: one file per table, with typed columns.
+"""Export a metrics file as Parquet: one file per table, with typed columns.
 
 pyarrow is an extra (`transloom[parquet]`) and is imported on the first export.
 """
@@ -10,7 +10,7 @@ from trainer.errors import TrainerError
 from trainer.record.metrics_lines import Line
 from transloom.observe.exports.tables import TABLES, Kind, Row, Table, rows_of
 
-# Maximum number of rows of a table in memory. It is also the size of a row group.
+# Maximum number of rows of a table in memory, which is also the number of rows of a row group.
 ROWS_AT_ONCE = 20_000
 
 
@@ -27,8 +27,8 @@ class ParquetTables:
             from pyarrow import parquet
         except ImportError as error:
             raise TrainerError(
-                "--to parquet needs pyarrow, which is not installed. Install it with: pip install "
-                "'transloom[parquet]', or use --to csv, which needs no package"
+                "--to parquet needs pyarrow, which is not installed. Install it with `pip install "
+                "'transloom[parquet]'`, or choose --to csv, which needs no further package"
             ) from error
         self._arrow = pyarrow
         self._schemas = {table.name: _schema(pyarrow, table) for table in TABLES}
@@ -68,7 +68,7 @@ class ParquetTables:
 
 
 def _converted(kind: Kind, values: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Convert large integers to float: pyarrow refuses to convert integers above 2⁵³ to double."""
+    """Convert large integers to float; pyarrow does not convert integers above 2⁵³ to double."""
     if kind != "large integer":
         return values
     return tuple(None if value is None else float(value) for value in values)

@@ -1,10 +1,10 @@
-"""Tables of the record for CSV and Parquet.
+"""Convert the lines of a metrics file to rows of tables, for CSV and Parquet.
 
-    train         a row for each applied step
-    skipped       a row for each skipped step
-    validations   a row for each score of each validation
-    samples       a row for each sample translation of each validation
-    events        a row for each event, with its details as JSON
+    train         one row per applied step
+    skipped       one row per skipped step
+    validations   one row per score of a validation
+    samples       one row per sample translation of a validation
+    events        one row per event, with its details as JSON
 
 The columns of `train` and `skipped` are all fields of their lines in
 `trainer.record.metrics_lines`, except `version` and `kind`.
@@ -42,12 +42,16 @@ _KINDS: dict[Any, Kind] = {
     list[Count]: "integers",
     dict[str, float]: "numbers by name",
 }
-_OF_EVERY_LINE = ("version", "kind")  # no columns: the same in every row of a table
+_OF_EVERY_LINE = ("version", "kind")  # not exported, because they are equal in all rows of a table
 
 
 @dataclass(frozen=True)
 class Table:
-    """Name of a table, and the kind of each column's values; any value may be missing (None)."""
+    """Name and columns of a table.
+
+    Attributes:
+        columns: the kind of each column's values; any value may be missing (None).
+    """
 
     name: str
     columns: dict[str, Kind]
@@ -59,7 +63,7 @@ def _table(name: str, line: type[TrainLine] | type[SkippedLine]) -> Table:
 
 
 def _kind(field: FieldInfo) -> Kind:
-    """Return the kind of a field's values; `float | None` has the same kind as `float`."""
+    """Return the kind of a field's values; a field `float | None` has the kind of `float`."""
     types = [field.annotation, *get_args(field.annotation)]
     return next(_KINDS[type_] for type_ in types if type_ in _KINDS)
 
@@ -92,7 +96,7 @@ TABLES = (TRAIN, SKIPPED, VALIDATIONS, SAMPLES, EVENTS)
 
 
 def rows_of(line: Line) -> Iterator[tuple[Table, Row]]:
-    """Yield the table rows of a line of the record, each with its table."""
+    """Yield the rows that a line of the metrics file adds, each with its table."""
     if isinstance(line, (TrainLine, SkippedLine)):
         table = TRAIN if isinstance(line, TrainLine) else SKIPPED
         yield table, [getattr(line, column) for column in table.columns]
@@ -114,8 +118,8 @@ def details_of(event: Event) -> str:
 class CsvTables:
     """Writer of a record's lines as CSV: one UTF-8 file per table, with a header line.
 
-    Numbers are written with all their digits, so that a reader gets exactly the same numbers. A
-    missing value is an empty cell. Several values in one cell are written as JSON.
+    Numbers are written with all their digits, so that reading them gives exactly the same numbers.
+    A missing value is an empty cell. Several values in one cell are written as JSON.
     """
 
     def __init__(self, folder: Path) -> None:

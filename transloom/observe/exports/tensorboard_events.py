@@ -1,11 +1,11 @@
-"""Export the record as TensorBoard events; the only module that imports tensorboard.
+"""Export a metrics file as TensorBoard events. Only this module imports tensorboard.
 
     train/loss, …            each number of a training step's line
-    train/other_sums/NAME    each of its `other_sums`
+    train/other_sums/NAME    each entry of the line's `other_sums`
     skipped/in_a_row, …      each number of a skipped step's line
-    skipped/slots            its slots and ranks that were not finite, as text
+    skipped/slots            the slots and ranks that were not finite, as text
     validation/bleu, …       each score of a validation
-    validation/samples       its sample translations, as text
+    validation/samples       the sample translations of a validation, as text
     event/NAME               the details of an event, as text
 
 Numbers are stored in double precision, so that token counts keep all their digits. tensorboard is
@@ -21,7 +21,8 @@ from trainer.errors import TrainerError
 from trainer.record.metrics_lines import Line, SkippedLine, TrainLine, ValidationLine
 from transloom.observe.exports.tables import details_of
 
-# Fields of a line that TensorBoard stores as the event's step and time, or does not need.
+# Fields of a line that are not exported as values. Step and time are properties of the event
+# itself.
 _AXES = ("version", "step", "time")
 
 
@@ -39,8 +40,9 @@ class TensorBoardEvents:
             from torch.utils.tensorboard.summary import text
         except ImportError as error:
             raise TrainerError(
-                "--to tensorboard needs tensorboard, which is not installed. Install it with: pip "
-                "install 'transloom[tensorboard]', or use --to csv, which needs no package"
+                "--to tensorboard needs tensorboard, which is not installed. Install it with `pip "
+                "install 'transloom[tensorboard]'`, or choose --to csv, which needs no further "
+                "package"
             ) from error
         self._summary, self._tensor, self._text = summary_pb2, tensor_pb2, text
         plugin = summary_pb2.SummaryMetadata.PluginData(plugin_name="scalars")
@@ -53,7 +55,7 @@ class TensorBoardEvents:
     def add(self, line: Line) -> None:
         if isinstance(line, TrainLine):
             self._time = line.time
-        elif self._time is None:  # only training lines have a time: wait for the first one
+        elif self._time is None:  # only training lines have a time, so others wait for the first
             self._before_the_first.append(line)
             return
         self._write_those_before()
@@ -84,7 +86,7 @@ class TensorBoardEvents:
 
 
 def numbers_of(line: Line) -> Iterator[tuple[str, float]]:
-    """Yield the numbers of a line that are known, each with its TensorBoard tag."""
+    """Yield the known numbers of a line, each with its TensorBoard tag."""
     if isinstance(line, ValidationLine):
         yield "validation/seconds", line.seconds
         for name, score in line.scores.items():
@@ -101,13 +103,13 @@ def numbers_of(line: Line) -> Iterator[tuple[str, float]]:
 
 
 def texts_of(line: Line) -> Iterator[tuple[str, str]]:
-    """Yield the texts of a line, each with its TensorBoard tag; they are shown as Markdown."""
+    """Yield the texts of a line as Markdown, each with its TensorBoard tag."""
     if isinstance(line, ValidationLine):
         if line.samples:
             rows = [(s.source, s.reference, s.translation) for s in line.samples]
             yield "validation/samples", _markdown(("source", "reference", "translation"), rows)
     elif isinstance(line, SkippedLine):
-        yield "skipped/slots", f"slots {line.slots} of ranks {line.ranks}"
+        yield "skipped/slots", f"slots {line.slots} on ranks {line.ranks}"
     elif not isinstance(line, TrainLine):
         yield f"event/{line.event}", visible(details_of(line))
 

@@ -1,4 +1,4 @@
-"""Merge the ranks' reports of a replayed step; sort its examples by loss, and locate them."""
+"""Merge the ranks' reports about a replayed step: sort its examples by loss, and locate them."""
 
 import math
 from bisect import bisect_right
@@ -13,7 +13,7 @@ from trainer.replay.replay_report import ActivationRange, InspectedExample, Insp
 
 
 class ExampleLocations:
-    """Locator of examples: shard, corpus, and the rank that computed the example in the run."""
+    """Locator of the shard and the corpus of an example, and of the rank that computed it."""
 
     def __init__(self, manifest: Manifest, micro_batches_per_step: int) -> None:
         self._manifest = manifest
@@ -56,9 +56,10 @@ def inspected_step(
     """Return the inspection of a step, merged from the reports of the replay's ranks.
 
     Args:
-        replayed: the line of the step in the replay.
-        recorded: the line of the step in the run's record; None if there is none.
+        replayed: the line of the step in the replay's metrics file.
+        recorded: the line of the step in the run's metrics file; None if there is none.
         seen: the reports of the ranks; empty if the step was not inspected.
+        places: the locator of the examples.
     """
     told = recorded or replayed
     ranks = told.world_size if isinstance(told, TrainLine) else len(seen) or 1
@@ -80,7 +81,7 @@ def inspected_step(
 
 
 def _largest_share_first(example: InspectedExample) -> tuple[float, int, int]:
-    """Return a sort key: losses that are not finite first, then by descending loss.
+    """Return a sort key: losses that are not finite first, then losses in descending order.
 
     A loss that is not finite is the likely cause of a bad step.
     """
@@ -89,9 +90,9 @@ def _largest_share_first(example: InspectedExample) -> tuple[float, int, int]:
 
 
 def _by_module(squares: Sequence[dict[str, float | None]]) -> dict[str, float | None]:
-    """Return each module's gradient norm, from the squared gradient norms of its parameters.
+    """Return the gradient norm of each module, from the squared gradient norms of its parameters.
 
-    The norm is None if one of the squares is not finite.
+    A module's norm is None if one of its squares is not finite.
     """
     sums: dict[str, list[float | None]] = defaultdict(list)
     for part in squares:
@@ -112,7 +113,7 @@ def _ranges(
 
 def _range(parts: Sequence[RankActivationReport | None]) -> ActivationRange:
     known = [part for part in parts if part is not None]
-    if len(known) < len(parts):  # a rank had outputs that were not finite
+    if len(known) < len(parts):  # one of the ranks had outputs that were not finite
         return ActivationRange(minimum=None, maximum=None, mean=None, largest_magnitude=None)
     whole = known[0]
     for part in known[1:]:

@@ -1,9 +1,9 @@
 """Find the recorded step at which the loss or the gradient norm jumped most.
 
 A jump is a value far above the median of the few preceding steps. It is measured on a logarithmic
-scale, in multiples of the usual deviation from that median. A loss that rises by 30 % therefore
-counts for more than a gradient norm that does: gradient norms often change this much from step to
-step.
+scale, in multiples of the usual deviation from that median. Gradient norms usually deviate more
+than losses. A loss that rises by 30 % is therefore a larger jump than a gradient norm that rises by
+30 %.
 """
 
 import math
@@ -15,20 +15,23 @@ from trainer.errors import TrainerError
 from trainer.record.metrics_lines import TrainLine
 from trainer.runs.step_range import StepRange
 
-STEPS_BEFORE = 5  # whose median is the usual value; few, since a loss falls
+# The usual value of a step is the median of this number of preceding steps. It is small, because a
+# loss falls during training.
+STEPS_BEFORE = 5
 SMALLEST = 1e-30  # smaller values are raised to this one before taking the logarithm
 MIN_SPREAD = 0.01  # lower limit of the usual deviation (1 %), for very smooth curves
 
 
 @dataclass(frozen=True)
 class Jump:
-    """A step, and how far its loss or gradient norm is above its usual value.
+    """A step whose loss or gradient norm is above its usual value.
 
     Attributes:
         what: "loss" or "gradient norm".
+        value: the loss or gradient norm of the step.
         usual: the median of the preceding steps.
-        spreads: the distance of the value from `usual`, on a logarithmic scale and as a multiple of
-            the usual distance.
+        spreads: the distance of `value` from `usual` on a logarithmic scale, as a multiple of the
+            usual distance.
     """
 
     step: int
@@ -48,11 +51,11 @@ def largest_jump(lines: Sequence[TrainLine], steps: StepRange) -> Jump:
     """Return the step with the largest jump of loss or gradient norm.
 
     Args:
-        lines: training lines of the whole record, in order.
+        lines: training lines of the whole metrics file, in order.
         steps: range of steps to search.
 
     Raises:
-        TrainerError: none of these steps has enough preceding steps to determine its usual value.
+        TrainerError: all of these steps have too few preceding steps to determine a usual value.
     """
     jumps = [
         jump
@@ -62,14 +65,14 @@ def largest_jump(lines: Sequence[TrainLine], steps: StepRange) -> Jump:
     ]
     if not jumps:
         raise TrainerError(
-            f"None of the steps {steps} has {STEPS_BEFORE} recorded steps before it, too few to "
-            "detect a jump: name a step with --steps"
+            f"No jump can be found in steps {steps}: none of them has {STEPS_BEFORE} recorded "
+            "steps before it. Name the step to replay with --steps"
         )
     return max(jumps, key=lambda jump: jump.spreads)
 
 
 def _jumps(what: str, values: Sequence[tuple[int, float]]) -> list[Jump]:
-    """Return a `Jump`, however small, for each step that has enough preceding steps."""
+    """Return a `Jump` for each step that has enough preceding steps, even if the jump is small."""
     usual = [
         median(value for _, value in values[place - STEPS_BEFORE : place])
         for place in range(STEPS_BEFORE, len(values))

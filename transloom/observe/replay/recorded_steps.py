@@ -1,8 +1,8 @@
-"""Recorded lines of the replayed steps, and the conditions under which they were trained.
+"""Recorded lines of the replayed steps, and the conditions under which the steps were trained.
 
-After a restart, some steps are trained again. If the result of such a step differs from its line,
-the record has an event with the new result. The later steps were computed from the new result, so a
-replay is compared with that one.
+After a restart, some steps are trained again. If the new result of such a step differs from the
+step's line, the metrics file has an event with the new result. The later steps were computed from
+the new result, so a replay is compared with the new result.
 """
 
 from collections.abc import Iterable
@@ -23,7 +23,7 @@ from trainer.runs.step_range import StepRange
 from trainer.state import numerics
 
 # Continuable settings, or sections of settings, that do not affect training steps. A replay may
-# therefore include steps with different values.
+# include steps that were trained with different values of these settings.
 CHANGES_NO_STEP = (
     "trainer.max_steps",
     "trainer.validate_every_steps",
@@ -38,7 +38,7 @@ CHANGES_NO_STEP = (
 
 @dataclass
 class RecordedSteps:
-    """Steps of a record, and the restarts of the ranks.
+    """Steps of a metrics file, and the restarts of the ranks.
 
     Attributes:
         lines: the line of each step, by step.
@@ -68,7 +68,7 @@ class RecordedSteps:
         return found
 
     def require_settings(self, first: int, last: int) -> dict[str, Any]:
-        """Return the settings that were changed after step `last`, each with its value before.
+        """Return the settings that the run changed after step `last`, each with its earlier value.
 
         Keys are dotted names. To replay the steps, apply these values to the recipe of the run's
         last start.
@@ -78,7 +78,7 @@ class RecordedSteps:
             last: the last step that is trained again.
 
         Raises:
-            TrainerError: a setting that a step may depend on changed among the steps.
+            TrainerError: a setting that may affect a step was changed between these steps.
         """
         back: dict[str, Any] = {}
         for start in reversed(self.starts):
@@ -89,14 +89,15 @@ class RecordedSteps:
                     back[name] = then
                 elif start.from_step >= first:
                     raise TrainerError(
-                        f"Steps {first} to {last} were not trained under the same settings: from "
-                        f"step {start.from_step + 1} on {name} was {now!r}, before {then!r}. "
-                        f"Replay up to step {start.from_step}, or from a checkpoint of that step on"
+                        f"Steps {first} to {last} were not all trained with the same settings: "
+                        f"{name} was {then!r} up to step {start.from_step}, and {now!r} later. "
+                        f"Replay only steps up to {start.from_step}, or only later steps, which "
+                        f"needs a checkpoint of step {start.from_step}"
                     )
         return back
 
     def unknown_of(self, step: int) -> tuple[str, ...]:
-        """Return the names of those fields of a step whose valid value the record lacks."""
+        """Return the names of the fields of a step whose valid value the metrics file lacks."""
         return ("nll", "grad_norm", "other_sums") if step in self.partly_known else ()
 
     def promise(
@@ -105,7 +106,7 @@ class RecordedSteps:
         now: dict[str, Any],
         steps: StepRange,
     ) -> tuple[bool, str]:
-        """Return a pair: True if a replay must be bit-identical, and the reason in words.
+        """Return a pair: True if a replay must be bit-identical, and the reason as text.
 
         Args:
             before: header of the checkpoint that the replay starts from, or of the run's first
@@ -115,17 +116,17 @@ class RecordedSteps:
         """
         if before is None:
             return False, (
-                "same data, but losses and weights up to rounding only because no checkpoint "
-                "records the numerics under which the steps were trained"
+                "same data, but losses and weights only up to rounding, because no checkpoint "
+                "records the numerics with which the steps were trained"
             )
         start = steps.first - 1
-        # Restarts from `start` while it was the last recorded step: the fingerprints before them
-        # trained none of these steps.
+        # Restarts from `start` that happened when `start` was the last recorded step. None of the
+        # replayed steps was trained with a fingerprint from before these restarts.
         fresh = [s for s in self.starts if s.from_step == s.step == start]
         base = before.numerics | (_numerics(fresh[-1], 1) if fresh else {})
         held = [base]
         for other in self.starts:
-            if other.from_step == start:  # the event has its changes relative to `before`
+            if other.from_step == start:  # the changes in the event are relative to `before`
                 held.append(before.numerics | _numerics(other, 1))
             elif start < other.from_step < steps.last:
                 held += [base | _numerics(other, time) for time in (0, 1)]
@@ -136,10 +137,10 @@ class RecordedSteps:
     def ranks_for_bits(
         self, before: CheckpointHeader | None, now: dict[str, Any], steps: StepRange
     ) -> int | None:
-        """Return the number of ranks on which a replay of these steps would keep every bit.
+        """Return the number of ranks on which a replay of these steps would reproduce every bit.
 
-        Return None if this replay keeps every bit, or if another number of ranks would not help.
-        The arguments are those of `promise`.
+        Return None if this replay already does, or if no other number of ranks would help. The
+        arguments are the same as those of `promise`.
         """
         if self.promise(before, now, steps)[0]:
             return None
@@ -155,5 +156,9 @@ class RecordedSteps:
 
 
 def _numerics(start: Resumed, time: Literal[0, 1]) -> dict[str, Any]:
-    """Return the fingerprint entries that a start changed, with their old (0) or new (1) values."""
+    """Return the entries of the numerics fingerprint that a start changed.
+
+    Args:
+        time: 0 for the values before the start, 1 for those after it.
+    """
     return {name: pair[time] for name, pair in start.numerics_changed.items()}

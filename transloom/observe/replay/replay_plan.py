@@ -1,4 +1,4 @@
-"""Plan a replay: the checkpoint to start from, the last step, the data and the settings.
+"""Plan a replay: choose its start checkpoint, its last step, its data and its settings.
 
     run folder ──▶ record, checkpoints, recipe ──▶ ReplayPlan: start, legs, checkpoints to compare
 
@@ -76,7 +76,7 @@ class ReplayPlan:
 
     @property
     def trained(self) -> StepRange:
-        """All steps that the replay trains: the requested ones, and those from `start` to them."""
+        """All steps that the replay trains: those after `start`, up to the last requested step."""
         return StepRange(self.from_step + 1, self.steps.last)
 
     @property
@@ -87,7 +87,7 @@ class ReplayPlan:
 
     @property
     def parameters(self) -> tuple[str, ...]:
-        """The names of the model's parameters, in its order; empty if no checkpoint lists them."""
+        """Names of the model's parameters, in model order; empty if no checkpoint lists them."""
         return tuple(self.fingerprint_of.parameters) if self.fingerprint_of else ()
 
     @property
@@ -98,7 +98,7 @@ class ReplayPlan:
         return StreamStart(header.step, Cursor.from_json(header.cursor), header.data_digest)
 
     def announcement(self) -> str:
-        """Describe the steps to train and their start in words."""
+        """Describe the steps to train, and the state to start from, in a sentence."""
         count = self.trained.last - self.from_step
         if self.start:
             origin = f"the checkpoint of step {self.from_step}"
@@ -120,12 +120,13 @@ def recipe_of(
 
     Args:
         overrides: `field=value` texts for execution fields.
-        dataset: the location of the dataset; None for the recipe's.
+        dataset: the location of the dataset; None uses the location in the run's recipe.
         address: the address of the Ray cluster.
         ranks: the number of ranks of the replay.
 
     Raises:
-        RecipeError: an override sets another field, or there are more ranks than slots.
+        RecipeError: an override sets a field that is not an execution field, or there are more
+            ranks than slots.
         RunMismatchError: an extension is missing here, or its code differs from the run's.
     """
     own_folder = [text for text in overrides if text.startswith("extension_folder=")]
@@ -140,7 +141,7 @@ def recipe_of(
         if change != "execution" and old.get(name) != value:
             raise RecipeError(
                 f"{name} is {old.get(name)!r} in {run.recipe}, but {value!r} was requested, which "
-                "would change the steps. Only fields of the class execution may be set, "
+                "would change the results of the steps. A replay may set only execution fields, "
                 "such as engine.zero_stage"
             )
     return with_absolute_paths(recipe)
@@ -157,13 +158,12 @@ def plan_replay(
 
     Args:
         steps: the requested steps; None for all recorded steps.
-        worst: replay only that of the requested steps at which the loss or gradient norm jumped
-            most.
+        worst: True to replay only the requested step at which loss or gradient norm jumped most.
         notice: called with messages for the user.
 
     Raises:
-        RunMismatchError: there is no run, or the dataset is not the run's.
-        TrainerError: the record lacks the steps, or they were trained under several settings.
+        RunMismatchError: the folder has no run, or the dataset is not the run's.
+        TrainerError: the metrics file lacks the steps, or a setting was changed between them.
     """
     run.card()
     store, manifest = open_dataset(recipe.data)
@@ -173,8 +173,8 @@ def plan_replay(
     steps = steps or StepRange(1, reached)
     if steps.last > reached or not reached:
         raise TrainerError(
-            f"{run.path} has recorded {counted(reached, 'step')} that can be repeated, and step "
-            f"{steps.last} is not among them: name steps up to {reached}"
+            f"Step {steps.last} of {run.path} cannot be replayed: the run has recorded "
+            f"{counted(reached, 'step')} that can be replayed. Name steps from 1 to {reached}"
         )
     if worst:
         jump = worst_of(recorded, steps)
@@ -203,7 +203,7 @@ def plan_replay(
 
 
 def worst_of(recorded: RecordedSteps, steps: StepRange) -> Jump:
-    """Return the largest jump of loss or gradient norm at these steps."""
+    """Return the largest jump of loss or gradient norm in a range of steps."""
     lines = (line for _, line in sorted(recorded.lines.items()))
     return largest_jump([line for line in lines if isinstance(line, TrainLine)], steps)
 
@@ -220,14 +220,14 @@ def _nearest_intact(run: RunFolder, step: int, notice: Callable[[str], None]) ->
             checkpoint = Checkpoint(path)
             checkpoint.verify()
         except CheckpointError as error:
-            notice(f"{error}; the checkpoint before it is used")
+            notice(f"{error}; an earlier checkpoint is used instead")
         else:
             return checkpoint
     return None
 
 
 def _headers(run: RunFolder) -> dict[Path, CheckpointHeader]:
-    """Return the readable headers of the run's checkpoints, by path, oldest first."""
+    """Return the readable checkpoint headers of the run by checkpoint path, oldest first."""
     found = {}
     for path in list_checkpoints(run.checkpoints):
         try:
@@ -249,7 +249,7 @@ def _intact_among(
             try:
                 Checkpoint(path).verify()
             except CheckpointError as error:
-                notice(f"{error}; the state is not compared with it")
+                notice(f"{error}; the replay's state is not compared with this checkpoint")
             else:
                 intact[header.step] = path.absolute()
     return intact
@@ -261,21 +261,21 @@ def _legs(data: DataRecord, first: int, last: int) -> tuple[Leg, ...]:
 
 
 def _set_back(recipe: Recipe, values: dict[str, object]) -> Recipe:
-    """Return the recipe with former values of settings that the run has changed later.
+    """Return the recipe with the former values of settings that the run changed later.
 
     Args:
         values: the former values by dotted name, from `RecordedSteps.require_settings`.
 
     Raises:
-        TrainerError: the record names a field that cannot change in a run.
+        TrainerError: the metrics file names a field that cannot change in a run.
     """
-    # The record is untrusted: it must not set any other field, such as extension_folder.
+    # The metrics file is untrusted: it must not set any other field, such as extension_folder.
     may_change = {name for name, _, change in leaves(recipe) if change == "continuable"}
     if others := [name for name in values if name not in may_change]:
         raise TrainerError(
-            f"The record says that the run changed {join_items(others)}, expected only "
-            "fields of the class continuable that the recipe of its last start has: "
-            "restore record and recipe.yaml from a copy, or replay later steps"
+            f"The metrics file says that the run changed {join_items(others)}, but only the "
+            "continuable fields in recipe.yaml can change in a run. Restore metrics.jsonl and "
+            "recipe.yaml from a copy, or replay later steps"
         )
     dumped = recipe.model_dump(mode="json")
     for name, value in values.items():

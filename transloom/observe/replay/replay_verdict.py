@@ -1,4 +1,4 @@
-"""Verdict on a replay: compare its lines and states with the record.
+"""Compare the lines and states of a replay with the run's metrics file and checkpoints.
 
 run's record ──▶ lines of the steps    ──┐
 replay's record ──▶ lines of the steps ──┼──▶ first difference, with its step ──▶ Verdict
@@ -17,18 +17,18 @@ from transloom.observe.comparison.step_difference import EVERY_BIT, loss_differe
 from transloom.observe.replay.recorded_steps import RecordedSteps
 
 MAX_DIFFERENCE = 1e300  # replaces infinity, which JSON cannot represent
-# Initial bounds of relative differences. A gradient norm is a sum of squares, in which rounding
-# errors hardly cancel.
+# Bounds of the relative differences in a replay's first step. The bound for the gradient norm is
+# larger: the norm is a root of a sum of squares, in which rounding errors hardly cancel.
 AT_FIRST = {"loss": REPLAY_TOLERANCE, "nll": REPLAY_TOLERANCE, "grad_norm": 10 * REPLAY_TOLERANCE}
 MAX_GROWTH = 100.0
-# Upper limits of the bounds. In measurements, losses drifted up to 4 % apart. An NLL near 0 and a
-# gradient norm may diverge completely.
+# Upper limits of the bounds. In measurements, losses differed by up to 4 %. An NLL near 0 and a
+# gradient norm may differ completely.
 LARGEST = {"loss": 0.1, "nll": 1.0, "grad_norm": 1.0}
 
 
 @dataclass(frozen=True)
 class UnreadableData:
-    """The first step whose data can no longer be read from the dataset, and the reason."""
+    """First step whose data can no longer be read from the dataset, and the reason."""
 
     step: int
     problem: str
@@ -40,9 +40,9 @@ class ComparedState:
 
     Attributes:
         tensors: number of compared tensors.
-        different: the tensors that differ, as "kind:parameter", in the order of the model. Each has
-            its largest difference, or None if that is not finite.
-        problem: reason why they could not be compared; None if they were.
+        different: the largest difference in each differing tensor, by "kind:parameter" in the order
+            of the model; None if the difference is not finite.
+        problem: reason why the tensors could not be compared; None if they were compared.
     """
 
     step: int
@@ -57,7 +57,9 @@ class ComparedState:
         """Merge the reports of the ranks.
 
         Args:
-            order: the names of the model's parameters, in its order.
+            step: the step of the checkpoint.
+            seen: the reports of the ranks.
+            order: the names of the model's parameters, in model order.
         """
         places = {name: place for place, name in enumerate(order)}
         different: dict[str, float | None] = {}
@@ -76,22 +78,23 @@ class ComparedState:
 
 
 class RoundingBounds:
-    """Bounds of the relative differences in the next step of a replay, by field of its line.
+    """Maximum relative differences in the next step of a replay, by field of the step's line.
 
-    If bits need not be identical, rounding causes a small first difference, and training amplifies
-    it from step to step. The bound of a step is therefore `MAX_GROWTH` times the largest difference
-    in the preceding steps. A manipulated record differs by more than that. benchmarks/README.md has
-    the measured growth.
+    If a replay need not be bit-identical, rounding causes a small first difference, and training
+    amplifies it from step to step. The bound of a step is therefore `MAX_GROWTH` times the largest
+    difference in the preceding steps. A manipulated record exceeds this bound. benchmarks/README.md
+    has the measured growth.
     """
 
     def __init__(self) -> None:
         self.by_field = dict(AT_FIRST)
 
     def add(self, recorded: StepLine, replayed: StepLine, unknown: Collection[str]) -> None:
-        """Widen the bounds by the differences of a step that was within them.
+        """Widen the bounds by the differences in a step that was within them.
 
         Args:
-            unknown: fields whose valid value the record of this step lacks.
+            recorded, replayed: the lines of the step in the run and in the replay.
+            unknown: fields of the step whose valid value the run's metrics file lacks.
         """
         for field in AT_FIRST.keys() - unknown:
             then, now = (getattr(line, field, None) for line in (recorded, replayed))
@@ -108,9 +111,10 @@ def compare_replay(
     unreadable: UnreadableData | None = None,
     ranks_for_bits: int | None = None,
 ) -> Verdict:
-    """Compare all steps that were trained again, including those before the requested ones.
+    """Compare all steps that were trained again, including steps before the requested ones.
 
     Args:
+        recorded: the recorded steps of the run.
         replayed: the lines of the replay, by step.
         states: the comparisons of the replay's state with the run's checkpoints.
         promise: True if bits must be identical, and the reason; see `RecordedSteps.promise`.
@@ -168,5 +172,5 @@ def compare_replay(
 
 
 def _plain(value: object) -> object:
-    """Return a value that JSON can represent: infinity and NaN become text."""
+    """Convert infinity and NaN to text, which JSON can represent; return other values unchanged."""
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value

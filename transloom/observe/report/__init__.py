@@ -1,1 +1,1 @@
-"""Write the dashboard's page about runs, with its data, as one HTML file."""
+"""Write the dashboard's page about runs, including the runs' data, as one HTML file."""

@@ -7,9 +7,10 @@
                      ├─ the server's responses, as JSON in <script id="frozen">
                      └─ a content security policy that allows only these, by their sha256
 
-The bundle is made of the same JavaScript modules as the live page. Each module becomes a function
-that returns its exports, and follows the modules that it imports. Regular expressions find the
-imports and exports: each of them must start a line and have one of the three forms below.
+The bundle contains the same JavaScript modules as the live page. Each module becomes a function
+that returns the module's exports. A module's function follows those of the modules that it imports.
+Regular expressions find imports and exports: each must start a line and have one of the three forms
+below.
 """
 
 import base64

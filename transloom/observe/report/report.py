@@ -1,8 +1,8 @@
-"""`transloom report`: runs as one HTML file that opens without a network and can be sent to others.
+"""Write runs as one HTML file that opens without a network and can be sent to others.
 
-The file is the dashboard's page with the responses that the page would request. It also has content
-that a live page would take too long to compute: hashes of files, and scores of the translations
-that are stored in the run's folder.
+`transloom report` writes this file. It is the dashboard's page with the responses that the page
+would request. It also has content that a live page would take too long to compute: hashes of files,
+and scores of the translations that are stored in the run's folder.
 """
 
 import time
@@ -27,15 +27,15 @@ from transloom.observe.report.bundle import one_file
 
 FROZEN = "/frozen"  # key of the report's metadata; all other keys are request paths
 DIGITS = 7  # significant digits of the numbers in curves
-MAX_EVENTS = 2000  # newest events kept per run: one that skips steps for days has too many
+MAX_EVENTS = 2000  # maximum number of events per run; a run that skips steps for days has many
 
 
 def write_report(runs: Sequence[Path], file: Path) -> dict[str, Any]:
-    """Write a report about runs; return its path, the runs and its size in bytes.
+    """Write a report about runs; return the report's path, its runs and its size in bytes.
 
     Raises:
-        RunMismatchError: one of the folders has no run, or two have the same name.
-        OSError: a record cannot be read, or the file cannot be written.
+        RunMismatchError: one of the folders has no run, or two runs have the same name.
+        OSError: a metrics file cannot be read, or the report cannot be written.
     """
     answers = frozen_responses(*runs)
     for path in runs:
@@ -61,7 +61,7 @@ def write_report(runs: Sequence[Path], file: Path) -> dict[str, Any]:
 
 
 def _hashes(run: RunFolder) -> dict[str, str]:
-    """Return the sha256 of the files that identify the run, by their path in its folder."""
+    """Return the sha256 of the files that identify the run, by their path in the run's folder."""
     files = [run.recipe, run.metrics, run.dataset / MANIFEST_NAME]
     files += [path / HEADER for path in list_checkpoints(run.checkpoints)[-1:]]
     found = {}
@@ -72,9 +72,9 @@ def _hashes(run: RunFolder) -> dict[str, str]:
 
 
 def _test_scores(run: RunFolder) -> tuple[list[dict[str, Any]], str | None]:
-    """Return the scores of a run's stored translations, and the problem that prevents reading them.
+    """Return the scores of a run's stored translations, and a description of a problem.
 
-    If there is no problem, the second value is None.
+    The problem is None unless it prevents reading the scores.
     """
     try:
         return [asdict(score) for score in stored_scores(run)], None

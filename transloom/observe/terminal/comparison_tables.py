@@ -1,4 +1,4 @@
-"""Tables that compare systems on a test set: for a terminal, and as Markdown for a paper."""
+"""Build tables that compare systems on a test set, for a terminal or as Markdown for a paper."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -148,16 +148,16 @@ def _notes(comparison: SystemComparison) -> list[str]:
     ]
     return [
         *signatures,
-        "p: probability that chance alone makes a difference this large, by paired bootstrap and "
+        "p: probability that chance alone causes a difference this large, by paired bootstrap and "
         "by approximate randomisation",
-        f"words are counted in {comparison.words_counted_in}",
-        f"sha256 of the sources {test_set.sources_sha256}, of the references "
+        f"frequencies of words are from {comparison.words_counted_in}",
+        f"sha256 of the sources: {test_set.sources_sha256}; of the references: "
         f"{test_set.references_sha256}",
     ]
 
 
 def _short_names(names: list[str]) -> list[str]:
-    """Return the last component of each path if these are unique, else the paths."""
+    """Return the last component of each path; keep the paths if two components are equal."""
     short = [Path(name).name for name in names]
     return short if len(set(short)) == len(short) else names
 

@@ -1,4 +1,4 @@
-"""Show a run to a person: a live picture in a terminal, plain lines anywhere else."""
+"""Show a run to a person: as a live picture in a terminal, and as plain lines anywhere else."""
 
 import time
 import traceback
@@ -31,7 +31,7 @@ PLAIN_LINE_SECONDS = 10.0
 def listener_for(
     console: Terminal, title: str, max_steps: int, run: RunFolder, smooths_labels: bool = False
 ) -> "LivePicture | PlainLines":
-    """Return a live picture if the console is a terminal that can redraw, else plain lines."""
+    """Return a live picture if the console is a terminal that can redraw; otherwise plain lines."""
     if not supports_live_display(console):
         return PlainLines(console, title, max_steps, smooths_labels)
     picture = RunPicture(title, max_steps, smooths_labels=smooths_labels)
@@ -61,8 +61,8 @@ def validation_summary(line: ValidationLine) -> str:
 class LoggingListener:
     """Wrapper of a listener that also writes notices, events and errors to the log of a run.
 
-    Only the run's owner writes the log. Texts that arrive before `logging` is entered are buffered.
-    A process that never owns the run writes nothing.
+    Only the run's owner writes the log. Texts that arrive before the context `logging` is entered
+    are buffered. A process that never owns the run writes nothing.
     """
 
     def __init__(self, listener: "LivePicture | PlainLines", run: RunFolder) -> None:
@@ -102,7 +102,7 @@ class LoggingListener:
         self._listener.vitals(vitals)
 
     def log_detail(self, text: str) -> None:
-        """Write to the log file only, without the credentials of URLs; see `RunListener`."""
+        """Write a text to the log file only, without the credentials in URLs; see `RunListener`."""
         entry = log_entry(visible(without_credentials(text)), datetime.now(UTC))
         if self._owns_run:
             self._append(entry)
@@ -110,7 +110,7 @@ class LoggingListener:
             self._waiting.append(entry)
 
     def _append(self, entries: str) -> None:
-        # If the disk is full, the log lacks this text, and the run goes on.
+        # If the disk is full, the log lacks this text, and the run continues.
         with suppress(OSError), self._run.log.open("a", encoding="utf-8") as file:
             file.write(entries)
 
@@ -119,7 +119,7 @@ class LoggingListener:
             good, _ = newest_intact(self._run.checkpoints)
             error.add_note(f"The newest good checkpoint is {good.path if good else 'none'}.")
         self.log_detail(f"{ENDED}{full_message(error)}")
-        if isinstance(error, RankLostError):  # its message has only one line of the cause
+        if isinstance(error, RankLostError):  # its message has only one line of its cause
             self.log_detail("".join(traceback.format_exception(error)))
 
 
@@ -156,7 +156,8 @@ class PlainLines:
             for sample in line.samples:
                 texts = visible_line(sample.source), visible_line(sample.translation)
                 self._print(f"    {texts[0]}  →  {texts[1]}")
-        elif isinstance(line, Event) and not isinstance(line, Resized):  # `Resumed` says the same
+        elif isinstance(line, Event) and not isinstance(line, Resized):
+            # A `Resumed` event reports the same change as `Resized`.
             self._print(event_text(line))
 
     def vitals(self, vitals: Vitals) -> None:

@@ -1,4 +1,4 @@
-"""Describe events of a run's record in sentences."""
+"""Describe the events of a run's metrics file in sentences."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,14 +6,14 @@ from typing import Any
 from foundation.wording import counted, format_value, join_items
 from trainer.record.metrics_lines import Event, Resized, Resumed
 
-# Settings that change the rounding, except with `engine.numerics=exact`.
+# Settings that change the rounding of results unless the run has `engine.numerics=exact`.
 _COVERED_BY_EXACT = {"ranks", "zero_stage"}
 # Entries of the numerics fingerprint that change more than the last digits of the losses.
 _MORE_THAN_ROUNDING = {"precision", "dropout"}
 
 
 def event_text(event: Event) -> str:
-    """Return an event in words."""
+    """Return a description of an event in sentences."""
     if isinstance(event, Resumed):
         return _resumed(event)
     if isinstance(event, Resized):
@@ -41,9 +41,9 @@ def _resumed(event: Resumed) -> str:
 
 
 def _promise(event: Resumed) -> str:
-    """Describe how far data, losses and weights stay the same, and how to avoid a difference."""
+    """Describe which of data, losses and weights stay the same, and how to avoid a difference."""
     if event.quarantined:
-        return f"Other data from here on: {join_items(event.quarantined)} left out."
+        return f"Other data from here on, without {join_items(event.quarantined)}."
     if event.keeps_every_bit:
         return "Same data, and the same losses and weights to the last bit."
     changed = event.numerics_changed

@@ -1,7 +1,7 @@
 """Follow a folder of runs for `transloom watch`.
 
-A run that is not training is read again only when one of its files has changed. A finished run
-therefore costs only a check of its files, even among hundreds of runs.
+A run that is not training is read again only after one of its files has changed. For a finished
+run, a poll therefore only checks the files' modification times.
 """
 
 import time
@@ -35,7 +35,7 @@ class _Known:
     """Status of a run when it was last read.
 
     Attributes:
-        changed: time of the last change of its files, in seconds since the epoch.
+        changed: time of the last change to the run's files, in seconds since the epoch.
     """
 
     changed: float
@@ -91,7 +91,7 @@ class FolderFeed:
 
     @property
     def is_over(self) -> bool:
-        """True if no run is training or waiting to be trained."""
+        """True if no run is training, and no run waits for its job to train it."""
         return not any(known.is_under_way for known in self._known.values())
 
     def rendered(self, console: Terminal, height: int | None) -> RenderableType:
@@ -123,11 +123,11 @@ class FolderFeed:
         return [_line(self._known[run]) for run in changed]
 
     def under_way(self) -> list[str]:
-        """Return a line for each run that is training or waits to be trained."""
+        """Return a line for each run that is training or waits for its job to train it."""
         return [_line(known) for known in self._newest_first() if known.is_under_way]
 
     def run_statuses(self) -> list[dict[str, Any]]:
-        """Return the status of the runs, for scripts."""
+        """Return the status of each run as a dictionary for JSON."""
         return [known.run_status.model_dump(mode="json") for known in self._newest_first()]
 
     def _newest_first(self) -> list[_Known]:

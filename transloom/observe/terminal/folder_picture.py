@@ -1,4 +1,4 @@
-"""Table of the runs of a folder that fits a terminal: a row for each run, newest first."""
+"""Draw the runs of a folder as a table that fits a terminal: one row per run, newest first."""
 
 import time
 from collections import Counter
@@ -25,11 +25,11 @@ MIN_REASON = 20
 
 @dataclass(frozen=True)
 class FolderRow:
-    """Row of one run.
+    """Row of the table for one run.
 
     Attributes:
-        changed: time of the last change of its files, in seconds since the epoch.
-        remark: the reason of its state; may be empty.
+        changed: time of the last change to the run's files, in seconds since the epoch.
+        remark: the reason for the run's state; may be empty.
     """
 
     name: str
@@ -98,7 +98,7 @@ def _columns(rows: Sequence[FolderRow], glyphs: Glyphs) -> list[_Column]:
 
 
 def _that_fit(columns: Sequence[_Column], width: int) -> list[_Column]:
-    """Return the first columns that fit, without those whose cells are all empty."""
+    """Return the leading columns that fit the width; skip columns whose cells are all empty."""
     fit: list[_Column] = []
     used = 0
     for column in columns:
@@ -129,7 +129,7 @@ def _bar(row: FolderRow, glyphs: Glyphs) -> str:
 
 
 def _score(row: FolderRow) -> str:
-    """Return the last score of the newest validation, the most informative one for a person."""
+    """Return the last score of the newest validation, which tells a person the most."""
     if not row.scores:
         return ""
     name = list(row.scores)[-1]

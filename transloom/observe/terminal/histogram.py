@@ -1,6 +1,6 @@
-"""Histogram of sentence lengths, drawn with block characters.
+"""Draw a histogram of sentence lengths with block characters.
 
-number of pairs with length 0, 1, 2, ... ──▶ at most 20 bins ──▶ a bar for each, with its count
+number of pairs with length 0, 1, 2, ... ──▶ at most 20 bins ──▶ one bar per bin, with its count
 """
 
 from collections.abc import Sequence
@@ -26,10 +26,13 @@ class Bin:
 
 
 def quantile(counts: ArrayLike, share: float) -> int:
-    """Return the smallest length that at least this share of the sequences does not exceed.
+    """Return the shortest length that covers at least this share of the sequences.
+
+    At least this share of all sequences are no longer than the returned length.
 
     Args:
-        counts: number of sequences with length 0, 1, 2, ...; at least one sequence in all.
+        counts: number of sequences with length 0, 1, 2, ...; the sum must be at least 1.
+        share: number from 0 to 1.
     """
     up_to = np.cumsum(np.asarray(counts))
     return int(np.searchsorted(up_to, share * up_to[-1]))
@@ -54,7 +57,7 @@ def bins_of(counts: ArrayLike) -> list[Bin]:
 
 
 def _bin_width(shortest: int, longest: int) -> int:
-    """Return the smallest round width at which the range needs fewer than `MAX_BINS` bins."""
+    """Return the smallest round width at which fewer than `MAX_BINS` bins cover the range."""
     power = 1
     while True:
         for width in (power * digit for digit in BIN_WIDTHS):
@@ -64,7 +67,7 @@ def _bin_width(shortest: int, longest: int) -> int:
 
 
 def histogram(counts: ArrayLike) -> Table:
-    """Return the histogram as a table with the columns lengths, bar and count."""
+    """Return the histogram as a table with the columns length, bar and count."""
     return _drawn(bins_of(counts))
 
 

@@ -1,4 +1,7 @@
-"""Non-blocking status of one job for `transloom watch`, from the run's folder or from Ray."""
+"""Read the status of one job without waiting, from the run's folder or from Ray.
+
+`transloom watch` shows this status.
+"""
 
 from contextlib import suppress
 from pathlib import Path
@@ -14,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def newest_job_picture(run: Path) -> JobPicture | None:
-    """Return the status of a run's newest job; None if no record of a job can be read."""
+    """Return the status of a run's newest job; None if the run has no readable job record."""
     try:
         folder = JobFolder.newest_of(run)
         record = folder.read()
@@ -43,12 +46,13 @@ class ClusterJobPoller:
         self._standing = self._ask()
         if not self._standing.run:
             raise ClusterError(
-                f"{job_id} is no training job of transloom: `transloom jobs list` shows those jobs"
+                f"{job_id} is no training job of transloom: run `transloom jobs list` to see the "
+                "training jobs of the cluster"
             )
         self.run = Path(self._standing.run)
 
     def poll(self) -> JobPicture:
-        """Return the job's status: from its record if that is readable here, else from Ray."""
+        """Return the job's status from its job record; if that is not readable here, ask Ray."""
         folder = JobFolder.of(self.run, self._id)
         with suppress(ClusterError):
             record = folder.read()
@@ -59,7 +63,8 @@ class ClusterJobPoller:
         return _picture_of(self._standing)
 
     def _ask(self) -> "JobSummary":
-        from cluster.launchers.ray_job.status import job_summary_of  # imports Ray, so late
+        # This module imports Ray, which takes seconds.
+        from cluster.launchers.ray_job.status import job_summary_of
 
         return job_summary_of(self._address, self._id)
 

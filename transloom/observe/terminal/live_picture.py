@@ -1,7 +1,8 @@
-"""Picture of a run in a terminal, redrawn periodically.
+"""Draw a picture of a run in a terminal, and redraw it periodically.
 
-`transloom train` shows a `LivePicture`. It receives the supervisor's lines in memory, and stays on
-the screen when the run has ended. `transloom watch` draws the same picture from a run's folder.
+`transloom train` shows a `LivePicture`. It receives the supervisor's lines in memory, and the
+picture stays on the screen after the run has ended. `transloom watch` draws the same picture from a
+run's folder.
 """
 
 import threading
@@ -26,7 +27,7 @@ REFRESHES_PER_SECOND = 2
 
 
 def supports_live_display(console: Terminal) -> bool:
-    """Return whether the console is a terminal that can redraw rows (not a dumb terminal)."""
+    """Return whether the console is a terminal that can redraw rows; a dumb terminal cannot."""
     return console.is_terminal and not console.is_dumb_terminal
 
 
@@ -43,7 +44,7 @@ def rendered(console: Terminal, picture: RunPicture, height: int | None = None) 
 
 
 class LivePicture:
-    """Listener that draws the lines, notices and vitals that it receives as a picture."""
+    """Listener that updates a run's picture with each line, notice and vitals, and redraws it."""
 
     def __init__(
         self, console: Terminal, picture: RunPicture, checkpoints: CheckpointFolder
@@ -51,7 +52,7 @@ class LivePicture:
         self._console = console
         self._picture = picture
         self._checkpoints = checkpoints
-        self._changing = threading.Lock()  # the picture is drawn in a thread of rich
+        self._changing = threading.Lock()  # guards the picture, which a thread of rich draws
         self._live = Live(
             console=console,
             get_renderable=self._render,

@@ -1,6 +1,6 @@
 """Convert a `RunPicture` to blocks of rows, each with an importance for `picture_layout`.
 
-Nothing depends on colours: problems are also described in words.
+Colours only add emphasis: words describe every problem, too.
 """
 
 import time
@@ -48,10 +48,11 @@ LONG_STEPS = 5
 def blocks_of(
     picture: RunPicture, width: int, now: float | None = None, glyphs: Glyphs = UNICODE
 ) -> list[Block]:
-    """Return all blocks of a run, from top to bottom.
+    """Return all blocks of a run's picture, from top to bottom.
 
     Args:
-        now: in seconds since the epoch; None for the current time.
+        width: the width of the terminal in cells.
+        now: the current time in seconds since the epoch; None reads the clock.
     """
     now = time.time() if now is None else now
     return [
@@ -117,7 +118,8 @@ def _curves(picture: RunPicture, width: int, glyphs: Glyphs) -> Iterable[Block]:
         for name, loss in losses.items():
             series = picture.nll if name == "NLL" else picture.loss
             yield curve(name, f"{loss:.3f}", series, 9 if name == "NLL" else 2)
-    for number, name in enumerate(reversed(picture.scores)):  # the last one is the most informative
+    # The last measure is the most informative one.
+    for number, name in enumerate(reversed(picture.scores)):
         newest = picture.newest.scores.get(name) if picture.newest else None
         value = newest.value if newest else None
         text = "not finite" if value is None else score_value(name, value)
@@ -142,7 +144,7 @@ def _curves(picture: RunPicture, width: int, glyphs: Glyphs) -> Iterable[Block]:
 
 
 def _measure(name: str, decoding: str | None) -> str:
-    """Return the label of a measure's row; leave out its decoding if that does not fit."""
+    """Return the label of a measure's row, without the decoding if both do not fit."""
     if name == "loss":  # the training loss has a separate row
         return "validation loss"
     heading = visible_line(score_heading(name, decoding))
@@ -164,7 +166,7 @@ def _best(picture: RunPicture, name: str) -> str:
 
 
 def _shares(picture: RunPicture, now: float) -> Iterable[Block]:
-    """Yield blocks about time that is not spent on training: waits, stalls and goodput."""
+    """Yield blocks about time that is not spent on training: a late step, stalls and goodput."""
     record, last = picture.record, picture.record.last
     if last and picture.state == "training":
         age, rate = now - last.time, picture.record.seconds_per_step or 0.0

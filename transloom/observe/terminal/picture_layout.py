@@ -1,4 +1,4 @@
-"""Rows of a picture for a terminal of any size: cut to its width, chosen to fit its height.
+"""Fit the rows of a picture to a terminal: cut rows to its width, and select rows for its height.
 
 A picture is a list of blocks from top to bottom. If the height is too small for all rows, blocks
 shrink to their minimum, starting with the least important one. If that is not enough, the least
@@ -37,13 +37,13 @@ ASCII = Glyphs("_.-:=+*#", "#", "-", "...", "-")
 
 @dataclass(frozen=True)
 class Block:
-    """Rows that belong together.
+    """Rows that stay together in a picture.
 
     Attributes:
         importance: 0 is the most important; blocks with a higher number are left out earlier.
         least: number of rows to which the block shrinks before other blocks are left out.
-        is_whole: True to show either all of its rows or none; `least` is 0 then.
-        noun: name of its rows, for reporting the number of missing ones.
+        is_whole: True if either all rows of the block are shown or none; `least` is then 0.
+        noun: plural noun for the rows, which follows the number of missing rows.
     """
 
     rows: list[Row]
@@ -59,7 +59,7 @@ def gap() -> Block:
 
 
 def fitted(blocks: Sequence[Block], height: int | None, dots: str = UNICODE.dots) -> list[Row]:
-    """Return the rows to show, at most `height` in all; None for any number of rows."""
+    """Return at most `height` rows to show; None as the height returns all rows."""
     if height is None:
         return [row for block in blocks for row in block.rows]
     order = sorted(range(len(blocks)), key=lambda n: blocks[n].importance)
@@ -82,7 +82,7 @@ def fitted(blocks: Sequence[Block], height: int | None, dots: str = UNICODE.dots
 
 
 def _first(block: Block, most: int, dots: str) -> list[Row]:
-    """Return the first rows of a block; the last row may report the number of missing ones."""
+    """Return the first `most` rows of a block; the last may report the number of missing rows."""
     missing = len(block.rows) - most
     if not missing or not block.noun or most < 2:
         return block.rows[:most]
@@ -90,7 +90,7 @@ def _first(block: Block, most: int, dots: str) -> list[Row]:
 
 
 def cut(row: Row, width: int, dots: str = UNICODE.dots) -> Row:
-    """Return the row, cut to the width with dots at its end if it is too wide."""
+    """Cut a row to a width in cells, with dots at the end; return a row that fits unchanged."""
     if sum(cell_len(text) for text, _ in row) <= width:
         return row
     left, result = max(0, width - cell_len(dots)), []
@@ -123,7 +123,7 @@ def labelled(label: str, *parts: str | tuple[str, str]) -> Row:
 
 
 def hanging(label: str, text: str, width: int, most: int, style: str = "") -> list[Row]:
-    """Return rows with a label in the first column and a text, wrapped, to the right of it.
+    """Return rows with a label in the first column, and a wrapped text to the right of the label.
 
     Args:
         width: the width of the rows in cells of the terminal.
@@ -137,12 +137,12 @@ def hanging(label: str, text: str, width: int, most: int, style: str = "") -> li
 
 
 def padded(text: str, width: int) -> str:
-    """Pad a text with spaces up to a width; never cut it."""
+    """Pad a text with spaces up to a width in cells; return a longer text unchanged."""
     return text + " " * max(0, width - cell_len(text))
 
 
 def drawn(rows: Sequence[Row], width: int, dots: str = UNICODE.dots) -> Group:
-    """Return the rows as text for a terminal; rows that are too wide are cut, not wrapped."""
+    """Return the rows as text for a terminal; cut rows that are too wide, without wrapping."""
     lines = []
     for row in rows:
         line = shown(*cut(row, width, dots))

@@ -1,4 +1,4 @@
-"""Blocks of a picture about the processes of a run: ranks, data workers, checkpoints, restarts."""
+"""Build the blocks about a run's processes: ranks, data workers, checkpoints and restarts."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -12,11 +12,11 @@ from transloom.observe.terminal.run_picture import RunPicture
 from transloom.observe.terminal.time_format import ago, clock
 
 SILENT_SECONDS = 10.0  # a process with an older heartbeat is highlighted
-OLD_SECONDS = 15.0  # older vitals are reported: they are renewed every two seconds
+OLD_SECONDS = 15.0  # a warning reports vitals that are older; they are written every two seconds
 
 
 def processes(picture: RunPicture, width: int, now: float, glyphs: Glyphs) -> Iterable[Block]:
-    """Yield blocks about the processes of a run, whether they still exist or not."""
+    """Yield blocks about the processes of a run, including a run whose processes have ended."""
     yield Block(_ranks(picture, width, now, glyphs), importance=4, noun="nodes")
     if vitals := picture.vitals:
         yield from _workers(vitals, picture, width, now, glyphs)
@@ -32,14 +32,16 @@ def _ranks(picture: RunPicture, width: int, now: float, glyphs: Glyphs) -> list[
         where = ", ".join(_counts(vitals))
         return [labelled("ranks", f"none; until {clock(vitals.time)} {where}")]
     if not vitals.ranks:
-        return [labelled("ranks", "none at present: the run waits for capacity, or starts them")]
+        text = "none at present: the run is waiting for capacity or starting its ranks"
+        return [labelled("ranks", text)]
     age = _age(vitals, picture, now)
     nodes = defaultdict(list)
     for rank in vitals.ranks:
         nodes[rank.node].append(rank)
     order = sorted(nodes)
     if any(_silence(rank, age) > SILENT_SECONDS for rank in vitals.ranks):
-        # Nodes with a silent rank first: rows that do not fit are left out from the end.
+        # Nodes with a silent rank come first, because rows that do not fit are left out from the
+        # end.
         order.sort(key=lambda node: -max(rank.silent_seconds for rank in nodes[node]))
     rows: list[Row] = []
     if not picture.vitals_are_current:
@@ -48,7 +50,7 @@ def _ranks(picture: RunPicture, width: int, now: float, glyphs: Glyphs) -> list[
         label = "" if rows else "ranks"
         rows.append(labelled(label, *_node(node, nodes[node], picture, age, glyphs)))
     if age > OLD_SECONDS:
-        note = f"vitals.json is {span(age)} old; its owner writes it every two seconds"
+        note = f"vitals.json is {span(age)} old, but the run's owner writes it every two seconds"
         rows += hanging("", note, width, 2, "yellow")
     return rows
 
@@ -65,7 +67,7 @@ def _of_the_past(picture: RunPicture, vitals: Vitals) -> str:
 
 
 def _from_place(picture: RunPicture) -> str:
-    """Describe where the ranks of the last start were placed, if there are no vitals."""
+    """Describe on which nodes the ranks were last started, for a run without vitals."""
     if not picture.nodes:
         return "none yet" if picture.state == "training" else "none"
     where = ", ".join(f"{count} on {visible_line(node)}" for node, count in picture.nodes.items())
@@ -77,7 +79,7 @@ def _node(
 ) -> Iterable[tuple[str, str]]:
     yield f"{visible_line(node)}  ", ""
     groups: dict[tuple[str, int], list[RankVitals]] = defaultdict(list)
-    # A starting rank does not count as silent: its imports precede its first heartbeat.
+    # A starting rank is not reported as silent, because it sends no heartbeat during its imports.
     silent = [r for r in ranks if r.phase != "start" and _silence(r, age) > SILENT_SECONDS]
     for rank in ranks:
         if rank not in silent:
@@ -113,7 +115,7 @@ def _at(rank: RankVitals) -> str:
 
 
 def numbers(values: Iterable[int], glyphs: Glyphs) -> str:
-    """Return numbers as text, with consecutive ones as a range, such as `0–3, 5`."""
+    """Return numbers as text, with consecutive numbers as a range, such as `0–3, 5`."""
     ranges: list[list[int]] = []
     for value in sorted(values):
         if ranges and value == ranges[-1][1] + 1:
@@ -141,7 +143,7 @@ def _workers(
         for worker in workers:
             if not worker.alive:
                 silent = span(worker.silent_seconds + age)
-                text += f", of which {worker.number} has been silent for {silent}"
+                text += f", where worker {worker.number} has been silent for {silent}"
         parts.append(text)
     yield Block(hanging("data workers", "; ".join(parts), width, 3), importance=10)
 
@@ -197,7 +199,7 @@ def _restarts(picture: RunPicture, width: int) -> Iterable[Block]:
 
 
 def _age(vitals: Vitals, picture: RunPicture, now: float) -> float:
-    """Return the vitals' age in seconds by this machine's clock; 0 if they are not current."""
+    """Return the age of the vitals in seconds by this machine's clock; 0 if not current."""
     return max(0.0, now - vitals.time) if picture.vitals_are_current else 0.0
 
 

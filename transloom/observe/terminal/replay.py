@@ -1,4 +1,4 @@
-"""Text of a replay: the verdict, then a table for each inspected step."""
+"""Show the result of a replay: the verdict, then one table per inspected step."""
 
 import shlex
 from typing import cast
@@ -39,7 +39,7 @@ def replay_report_text(look: ReplayReport, examples: int) -> Group:
 
 
 def verdict_lines(verdict: Verdict) -> list[tuple[str, str | tuple[str, str]]]:
-    """Return the findings of a verdict as pairs of name and text; a difference has a style."""
+    """Return the findings of a verdict as pairs of name and text; a difference is red and bold."""
     lines: list[tuple[str, str | tuple[str, str]]] = [("promise", verdict.promise)]
     lines += [("data", _data(verdict)), ("losses", _losses(verdict)), ("state", _state(verdict))]
     if verdict.first_difference:
@@ -48,9 +48,9 @@ def verdict_lines(verdict: Verdict) -> list[tuple[str, str | tuple[str, str]]]:
 
 
 def _command_for_bits(look: ReplayReport) -> str | None:
-    """Return the command of a replay that compares all bits, on as many ranks as the run had.
+    """Return the command of a replay that compares all bits, on the number of ranks of the run.
 
-    Return None if this replay has compared them, or if no number of ranks allows it.
+    Return None if this replay has already compared all bits, or if no number of ranks allows it.
     """
     if look.verdict.ranks_for_bits is None:
         return None
@@ -70,7 +70,7 @@ def _heading(look: ReplayReport) -> RenderableType:
 
 def _data(verdict: Verdict) -> str:
     if verdict.data == "unreadable":
-        return "no longer provided by the dataset"
+        return "cannot be compared: the dataset no longer provides all data of these steps"
     return "the same in every step" if verdict.data == "same" else "DIFFERENT"
 
 
@@ -94,7 +94,7 @@ def _state(verdict: Verdict) -> str:
         return (
             "not compared: the run keeps no checkpoint among these steps"
             if verdict.to_the_last_bit
-            else "not compared: identical bits are not promised"
+            else "not compared: this replay need not reproduce identical bits"
         )
     return f"the same bits in all {where}" if verdict.state == "same" else f"DIFFERENT in {where}"
 
@@ -161,7 +161,7 @@ def _examples(examples: list[InspectedExample]) -> AnswerTable:
 
 
 def _largest(values: dict[str, float | None]) -> str:
-    """Return the largest values with their names; values that are not finite come first."""
+    """Return the largest values with their names; values that are not finite are listed first."""
     order = sorted(values.items(), key=lambda item: (item[1] is not None, -(item[1] or 0.0)))
     return ", ".join(f"{name} {_number(value)}" for name, value in order[:LAYERS_SHOWN])
 

@@ -1,4 +1,4 @@
-"""Picture of a run for `transloom watch`, updated from the run's folder.
+"""Keep the picture of a run for `transloom watch` up to date from the run's folder.
 
 ::
 
@@ -59,7 +59,7 @@ class RunFeed:
 
     @property
     def is_over(self) -> bool:
-        """True if no process trains the run, and no job will train it."""
+        """True if no process is training the run, and no job will train it."""
         job, state = self.picture.job, self.picture.state
         if job and job.is_under_way:
             return False
@@ -68,7 +68,7 @@ class RunFeed:
         return state != "training"
 
     def poll(self) -> None:
-        """Read what has changed in the folder, and update the picture."""
+        """Read the new lines and files in the run's folder, and update the picture."""
         followed, picture = self._followed, self.picture
         followed.read()
         self.new_lines, self.new_entries = followed.new_lines, followed.new_entries
@@ -99,7 +99,7 @@ class RunFeed:
         return f"{picture.title}: step {steps}, {picture.state}{why}{owner}"
 
     def run_status(self) -> dict[str, Any]:
-        """Return the complete status of the run, for scripts."""
+        """Return the complete status of the run as a dictionary for JSON."""
         picture = self.picture
         return {
             "standing": run_status_of(self.run.path).model_dump(mode="json"),

@@ -9,16 +9,16 @@ from transloom.observe.curves.curves import Curves, read_curves
 from transloom.observe.terminal.run_picture import RunPicture
 
 CURVE_POINTS = 400
-# Number of bytes at the end of the record that are searched for validations, about 150,000 steps.
-# The thinned curves of a long record lack most validations.
+# Number of bytes at the end of the metrics file that are searched for validations (about 150,000
+# steps). The thinned curves of a long metrics file lack most validations.
 VALIDATIONS_BYTES = 2**26
 
 
 def take_history(picture: RunPicture, run: RunFolder) -> list[str]:
-    """Fill a picture with the thinned curves of a run's record, and with its validations.
+    """Fill a picture with the thinned curves and the validations of a run's metrics file.
 
     Returns:
-        Descriptions of the problems of the record.
+        Descriptions of the problems in the metrics file.
     """
     try:
         curves = read_curves(run.metrics, CURVE_POINTS)

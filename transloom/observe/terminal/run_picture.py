@@ -1,4 +1,4 @@
-"""Data of a run's picture: filled by a listener or from a folder, drawn by `picture_blocks`.
+"""Hold the data of a run's picture.
 
 ::
 
@@ -6,7 +6,8 @@
                                                             ├─▶ RunPicture ─▶ blocks ─▶ terminal
     the run's folder (`transloom watch`)                   ─┘
 
-Both sources call the same methods, so both commands show the same picture.
+Both sources call the same methods, so both commands show the same picture. `picture_blocks` draws
+it.
 """
 
 from collections import deque
@@ -21,7 +22,7 @@ from trainer.runs.vitals import Vitals
 from trainer.scores import BestScore, Scores, keep_best
 from transloom.observe.terminal.sparkline import Series
 
-# Fields of `RunPicture` that contain one series, or several by name.
+# Fields of `RunPicture` that contain curves: one series, or several series by name.
 CURVES = (
     *("loss", "nll", "tokens_per_second", "tflops_per_second"),
     *("grad_norm", "learning_rate", "scores"),
@@ -35,9 +36,9 @@ class JobPicture:
     """Status of the job that trains a run.
 
     Attributes:
-        state: in lower case.
+        state: the state in lower case.
         is_under_way: True if the job may still train the run.
-        waits_for: what the job waits for; None if it does not wait.
+        waits_for: the resources that the job waits for; None if it does not wait.
         restarts: one text for each restart, oldest first.
     """
 
@@ -50,7 +51,7 @@ class JobPicture:
 
 
 def state_with_job(standing: RunStatus, job: JobPicture | None) -> str:
-    """Return the state of a run, or that of its job while the job is not training it yet."""
+    """Return the state of a run, or its job's state while the run waits for the job."""
     if standing.state != "training" and job and job.is_under_way:
         return job.state
     return standing.state
@@ -58,19 +59,19 @@ def state_with_job(standing: RunStatus, job: JobPicture | None) -> str:
 
 @dataclass
 class RunPicture:
-    """Data of a run that its picture in a terminal shows.
+    """Data of a run that the run's picture in a terminal shows.
 
     Attributes:
         title: text that names the run, shown in the first row.
         state: see `trainer.record.run_status`.
-        reason: reason of that state; None if there is none to show.
-        owner: the process that trains the run, in words.
+        reason: reason for the state; None if there is none to show.
+        owner: description of the process that trains the run.
         smooths_labels: True if the loss includes label smoothing, which the NLL never does.
-        step: the last known step, by the record or a checkpoint.
-        record: the end of the record, up to the last line.
+        step: the last known step, from the metrics file or a checkpoint.
+        record: the last lines of the metrics file.
         scores: the values of each measure over the run, by the measure's name.
         best: the best value of each measure, by the measure's name.
-        vitals: None if there are none.
+        vitals: the last known vitals; None if there are none.
         vitals_are_current: True if the vitals describe live processes.
         nodes: the number of ranks on each node, by the node's name.
         problems: messages about parts of the run that cannot be read.
@@ -101,7 +102,7 @@ class RunPicture:
     problems: list[str] = field(default_factory=list)
 
     def line(self, line: Line) -> None:
-        """Add a line of the record."""
+        """Add a line of the metrics file."""
         self.record = self.record.after(line)
         self.step = max(self.step, self.record.step)
         if isinstance(line, TrainLine):
@@ -118,13 +119,13 @@ class RunPicture:
             self.take_scores(line.step, line.scores)
 
     def take_scores(self, step: int, scores: Scores) -> None:
-        """Add the scores of a validation after a step."""
+        """Add the scores of the validation at a step."""
         keep_best(self.best, scores, step)
         for name, score in scores.items():
             self.scores.setdefault(name, Series()).add(step, score.value)
 
     def forget_curves(self) -> None:
-        """Discard the curves of a record that another file has replaced."""
+        """Discard the curves, because another file has replaced the metrics file."""
         empty = RunPicture(self.title)
         for name in CURVES:
             setattr(self, name, getattr(empty, name))
@@ -132,12 +133,12 @@ class RunPicture:
 
     @property
     def newest(self) -> ValidationLine | None:
-        """The newest validation with its samples; None if there is none."""
+        """The newest validation, with its samples; None if there is none."""
         return self.record.validations[-1] if self.record.validations else None
 
     @property
     def seconds_left(self) -> float | None:
-        """Estimated seconds to the last step at the recent speed; None unless it is training."""
+        """Estimated seconds to the last step at recent speed; None unless the run is training."""
         if self.state != "training":
             return None
         return replace(self.record, step=self.step).seconds_left(self.max_steps)

@@ -1,4 +1,4 @@
-"""Text for `transloom runs` and `transloom status`: status of runs, read from their folders."""
+"""Format the status of runs as text for `transloom runs` and `transloom status`."""
 
 from datetime import datetime
 from pathlib import Path
@@ -20,12 +20,12 @@ from transloom.observe.terminal.scores import (
 )
 from transloom.observe.terminal.tables import STATE_STYLES, AnswerTable, Column
 
-# A list of runs shows the age of a run's last step if the age exceeds this.
+# A list of runs shows the age of a run's last step only if that age exceeds this.
 QUIET_SECONDS = 120.0
 
 
 def runs_in(folder: Path) -> list[RunStatus]:
-    """Return the status of each run in a folder, in the order of their names.
+    """Return the status of each run in a folder, ordered by the runs' names.
 
     Raises:
         RunMismatchError: the folder does not exist, or is itself a run.
@@ -33,8 +33,8 @@ def runs_in(folder: Path) -> list[RunStatus]:
     paths = run_paths(folder)
     if is_run(folder):
         raise RunMismatchError(
-            f"{folder} is itself a run: `transloom status {folder}` shows it. Name the folder "
-            "that contains the runs"
+            f"{folder} is itself a run, but a folder that contains runs was expected. To see this "
+            f"run, use `transloom status {folder}`"
         )
     return [run_status_of(path, RECORD_BYTES_IN_LIST) for path in paths]
 
@@ -43,18 +43,18 @@ def status_of(run: Path) -> RunStatus:
     """Return the status of a run.
 
     Raises:
-        RunMismatchError: there is no run here, not even a damaged one.
+        RunMismatchError: the folder is no run, not even a damaged one.
     """
     if not is_run(run):
         raise RunMismatchError(
-            f"{run} is no run: it has neither run.json nor a record, checkpoints or an owner. "
+            f"{run} is no run: it has neither run.json nor metrics.jsonl, checkpoints or an owner. "
             "Name the folder of a run, such as runs/phrasebook"
         )
     return run_status_of(run)
 
 
 def progress_text(run: Path) -> str:
-    """Return the last step of a run and its age as text; empty if the run is not visible here."""
+    """Return a run's last step and the step's age; empty if the run is not readable here."""
     return _progress_text(run_status_of(run, RECORD_BYTES_IN_LIST)) if is_run(run) else ""
 
 
@@ -79,7 +79,7 @@ def runs_table(run_statuses: list[RunStatus]) -> AnswerTable:
 
 
 def status_text(run_status: RunStatus) -> str:
-    """Return the complete status for a person, one line per aspect."""
+    """Return the complete status of a run for a person, one line per property."""
     rows = [
         ("state", run_status.state + (f": {run_status.reason}" if run_status.reason else "")),
         ("step", _progress_text(run_status)),
@@ -105,12 +105,12 @@ def _memory_line(run_status: RunStatus) -> str:
 
 
 def steps_text(run_status: RunStatus) -> str:
-    """Return the last step and the number of all steps as text."""
+    """Return the last step and the total number of steps as text."""
     return steps_of(run_status.step, run_status.max_steps)
 
 
 def _state_text(run_status: RunStatus) -> str:
-    """Return the state as text, with the age of the last step if it exceeds `QUIET_SECONDS`."""
+    """Return the state as text, with the age of the last step if that exceeds `QUIET_SECONDS`."""
     if (run_status.step_age_seconds or 0) <= QUIET_SECONDS:
         return run_status.state
     return f"{run_status.state}, no step for {time_text(run_status.step_age_seconds)}"
@@ -134,7 +134,7 @@ def best_text(run_status: RunStatus, measure: str) -> str:
 
 
 def time_text(seconds: float | None) -> str:
-    """Return a time span in words, or an empty text if it is unknown."""
+    """Return a time span in words; empty if it is unknown."""
     return "" if seconds is None else span(seconds)
 
 
@@ -202,7 +202,7 @@ def _number(value: float | None) -> str:
 
 
 def _clock(text: str) -> str:
-    """Return a time of the log in this machine's time zone."""
+    """Convert a time of the log to this machine's time zone, as text."""
     try:
         return datetime.fromisoformat(text).astimezone().strftime("%Y-%m-%d %H:%M:%S")
     except (ValueError, OverflowError):

@@ -13,9 +13,10 @@ def score_name(measure: str) -> str:
 
 
 def training_losses(loss: float, nll: float, smooths_labels: bool) -> dict[str, float]:
-    """Return the losses of a training step by name; only one if the recipe minimises the NLL.
+    """Return the losses of a training step by name.
 
-    Only the NLL can be compared with a validation loss, which has no label smoothing.
+    If the recipe minimises the NLL itself, loss and NLL are equal, and only one is returned. Only
+    the NLL can be compared with a validation loss, which has no label smoothing.
     """
     if loss == nll:
         return {"loss": loss}
@@ -35,5 +36,5 @@ def score_text(measure: str, score: Score) -> str:
 
 
 def score_value(measure: str, value: float) -> str:
-    """Return a value with the usual number of decimals of the measure."""
+    """Return a value with the number of decimals that is usual for the measure."""
     return f"{value:.{_DECIMALS.get(measure, 3)}f}"

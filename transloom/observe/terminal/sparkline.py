@@ -1,4 +1,4 @@
-"""Draw curves in a line of text; thin their points as they grow."""
+"""Draw curves in a line of text, from series of a bounded number of points."""
 
 import math
 from typing import NamedTuple
@@ -7,11 +7,11 @@ BLOCKS = "▁▂▃▄▅▆▇█"
 
 
 class Point(NamedTuple):
-    """Value of one step, or of several consecutive steps.
+    """Value of one step, or merged value of several consecutive steps.
 
     Attributes:
         step: the last of the steps.
-        value: the mean of their values, or the highest of them.
+        value: the mean of the steps' values, or the highest of them.
         values: number of values that were merged.
     """
 
@@ -21,7 +21,7 @@ class Point(NamedTuple):
 
 
 class Series:
-    """Quantity over all steps of a run, as a bounded number of points at even distances.
+    """Values of one quantity over all steps of a run, as a bounded number of points.
 
     When there are too many points, the number of steps per point doubles and neighbouring points
     are merged. The memory of a series therefore does not grow with the run.
@@ -32,7 +32,7 @@ class Series:
 
         Args:
             most: half of the maximum number of points.
-            keeps_spikes: True if a point is the highest value of its steps, instead of their mean.
+            keeps_spikes: True if a point has the highest value of its steps instead of their mean.
         """
         self.points: list[Point] = []
         self._most = most
@@ -40,7 +40,7 @@ class Series:
         self._steps_of_a_point = 1
 
     def add(self, step: int, value: float | None) -> None:
-        """Add the value of a step; ignore it if it is not finite, or if the step is not new."""
+        """Add the value of a step; ignore values that are not finite, and steps that are old."""
         if value is None or not math.isfinite(value):
             return
         if self.points and step <= self.points[-1].step:
@@ -67,7 +67,7 @@ class Series:
             before = parts[part]
             parts[part] = self._joined(before, point) if before else point
         columns: list[float] = []
-        for found in parts:  # a part without a point has the value of the part before
+        for found in parts:  # a part without points gets the value of the previous part
             columns.append(found.value if found else columns[-1])
         return columns
 

@@ -1,7 +1,7 @@
-"""Tables of commands' results: laid out in a terminal, one line per row elsewhere.
+"""Print results of commands: as a table in a terminal, as one line per row elsewhere.
 
 Values that a person copies (an id, a path, a field's name) are never cut or split, even in a narrow
-terminal. Other columns fold instead. A row that still does not fit continues in the next line.
+terminal. Other columns fold instead. A row that is still too wide continues on the next line.
 """
 
 from dataclasses import dataclass
@@ -13,10 +13,11 @@ from rich.table import Table
 from cluster.terminal import Terminal, shown
 from foundation.untrusted_text import visible
 
-# The minimum width of a column that may fold: its longest word, but at most this many cells.
+# Upper limit of the minimum width of a column that may fold, in cells. The minimum is otherwise the
+# width of the column's longest word.
 LONGEST_WORD = 20
 SPACES_BETWEEN = 2  # rich's padding of a cell
-# Styles of a run's states; states that are not listed have none.
+# Styles of the states of a run; other states have no style.
 STATE_STYLES = {"training": "green", "failed": "red", "damaged": "red", "abandoned": "yellow"}
 
 
@@ -25,9 +26,9 @@ class Column:
     """A column of a table.
 
     Attributes:
-        copied: True if a person may copy its values, so that they must not be cut or split.
-        shown: maximum number of characters of a value in a terminal; None for all. Output that is
-            not a terminal always has all.
+        copied: True if a person may copy the column's values, which must then not be cut or split.
+        shown: maximum number of characters of a value in a terminal; None shows all. Output to
+            files and pipes always has complete values.
     """
 
     heading: str
@@ -36,7 +37,7 @@ class Column:
 
 
 class AnswerTable:
-    """Rows of text under headings, which is printed as a table."""
+    """Table with headings, whose cells are text."""
 
     def __init__(self, *columns: Column | str, caption: str = "") -> None:
         self._columns = [c if isinstance(c, Column) else Column(c) for c in columns]
@@ -50,7 +51,7 @@ class AnswerTable:
         self._styles.append(style)
 
     def plain(self) -> str:
-        """Return one line for each row, after one with the headings; tabs separate the cells."""
+        """Return a line with the headings, then one line for each row; tabs separate the cells."""
         headings = [column.heading for column in self._columns]
         lines = [[_in_one_line(cell) for cell in row] for row in [headings, *self._rows]]
         return "\n".join("\t".join(line) for line in lines)
@@ -60,7 +61,7 @@ class AnswerTable:
         yield self.laid_out(options.max_width)
 
     def laid_out(self, width: int) -> Table:
-        """Return the table for a terminal of `width` cells; print it without cropping."""
+        """Return the table for a terminal of `width` cells; print the result without cropping."""
         rows = [
             [cell[: column.shown] for cell, column in zip(row, self._columns, strict=True)]
             for row in self._rows

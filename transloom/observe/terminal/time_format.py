@@ -7,7 +7,7 @@ from foundation.wording import span
 
 
 def ago(seconds: float) -> str:
-    """Return an age in words; below a minute, with tenths of a second."""
+    """Return an age as text; an age below a minute has tenths of a second."""
     return f"{max(0.0, seconds):.1f} s ago" if seconds < 60 else f"{span(seconds)} ago"
 
 
@@ -16,7 +16,7 @@ def clock(moment: str | float, now: float | None = None) -> str:
 
     Args:
         moment: the time in ISO 8601, or in seconds since the epoch.
-        now: the current time in seconds since the epoch; None for that of the clock.
+        now: the current time in seconds since the epoch; None reads the clock.
     """
     try:
         if isinstance(moment, str):

@@ -48,7 +48,7 @@ def test_the_sections_come_in_the_order_of_the_forward_pass(translator_of, norm)
                 zip(explained.target_input.texts, explained.chosen.texts, strict=True), start=1
             )
         ),
-        "All steps at once",
+        "All steps in one pass",
     ]
     assert names[-2].endswith("→ </s>")
 
@@ -146,7 +146,7 @@ def test_the_length_limit_is_named_where_it_ends_a_sentence(translator_of):
         translator.model.target_embedding.weight[translator.model.vocabulary.eos_id] = 0
     page = page_of(explain(translator, SENTENCE))
     assert "is the most probable piece" in page.sections[-3].text
-    assert "reached its greatest length, so it ends here" in page.sections[-2].text
+    assert "reached its maximum length, so it ends here" in page.sections[-2].text
 
 
 def test_an_empty_sentence_is_its_end_alone(translator_of):

@@ -163,7 +163,7 @@ def test_all_maps_of_a_section_can_have_one_scale(watched, address):
     assert all("of this map alone" in text for text in said.all_inner_texts())
     page.get_by_role("combobox").select_option("shared")
     assert len({*said.all_inner_texts()}) == 1
-    assert "of all such maps here" in said.first.inner_text()
+    assert "of all such maps in this section" in said.first.inner_text()
 
 
 def test_what_is_folded_is_printed(watched, address):

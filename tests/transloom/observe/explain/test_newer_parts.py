@@ -29,8 +29,8 @@ def test_the_page_tells_of_its_own_parts_alone(explained):
     said = " ".join(section.text for section in page.sections)
     for words in (
         "RMS norm divides every row",
-        "are then turned by their position",
-        "2 heads share those of Wk and Wv",
+        "are then rotated by their position",
+        "Groups of 2 heads share those of Wk and Wv",
         "multiplied number by number (SwiGLU)",
         "2 of keys and values",
         "Nothing is added to the embedding",
@@ -58,7 +58,7 @@ def test_one_part_alone_changes_only_what_is_said_of_it(translator_of):
     paper, turned = said(), said(positions="rotary")
     assert "ines and cosines" in paper
     assert "ines and cosines" not in turned
-    for words in ("Layer normalisation brings every row", "x·W₁ + b₁", "of each matrix for itself"):
+    for words in ("Layer normalisation brings every row", "x·W₁ + b₁", "columns of each matrix"):
         assert words in paper
         assert words in turned
 

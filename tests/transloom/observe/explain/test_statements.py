@@ -43,7 +43,7 @@ def test_weights_add_up_to_1_or_the_map_says_what_is_missing(explained):
                 continue
             if re.match(r"head \d+: ", caption) or data["columns"] is None:
                 continue
-            said = re.search(r"which hold up to (\d\.\d{3}) of a row", caption)
+            said = re.search(r"the others have up to (\d\.\d{3}) of a row", caption)
             missing = float(said[1]) if said else 0.0
             for row in data["values"]:
                 total = sum(value or 0.0 for value in row)
@@ -75,7 +75,7 @@ def test_the_largest_weight_is_that_of_a_cell_that_is_drawn(explained):
     for layer in range(2):
         section = page.sections[4 + 2 * layer]
         named = re.search(
-            r"in head (\d+), “(.+?)” takes (\d\.\d\d) of what it gets from “(.+?)”", section.text
+            r"in head (\d+), “(.+?)” takes (\d\.\d\d) of its mix from “(.+?)”", section.text
         )
         head, row, weight, column = named.groups()
         maps = [section.figure(f"head {n + 1} ") for n in range(4)]
@@ -96,7 +96,7 @@ def test_what_follows_a_sum_is_told_as_the_model_has_it(translator_of):
         for norm in ("post", "pre")
     }
     assert "The sum is then normalised" in texts["post"]
-    assert "The sum goes on as it is" in texts["pre"]
+    assert "The sum is passed on unchanged" in texts["pre"]
     assert not any("nothing is lost" in text for text in texts.values())
 
 

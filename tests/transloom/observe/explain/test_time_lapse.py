@@ -67,7 +67,7 @@ def test_moments_that_cannot_be_read_are_named(untrained_run, lapse):
     write_moments(lapse, {0: "the", 1: "she"})
     (lapse / "step-00000001.json").write_text("{}")
     section = time_lapse_section(Translator.load(untrained_run.path))
-    assert "Left out: " in PageReader(render([section], "x")).sections[0].text
+    assert "This step is left out: " in PageReader(render([section], "x")).sections[0].text
 
 
 def test_the_command_puts_it_into_the_page_and_the_figure_leads_there(

@@ -175,7 +175,7 @@ def test_an_export_is_not_overwritten_unless_forced(run, tmp_path, to):
     folder = tmp_path / "out"
     first = export_metrics(run, to, folder)
     before = {path.name for path in folder.iterdir()}
-    with pytest.raises(TrainerError, match=r"already has an export: of run \(run abcd1234\)"):
+    with pytest.raises(TrainerError, match=r"already has an export of run \(run abcd1234\)"):
         export_metrics(run, to, folder)
     with (run / "metrics.jsonl").open("a") as record:
         record.write(train_line(5).to_json() + "\n")
@@ -198,7 +198,7 @@ def test_what_is_no_export_is_never_replaced(run, tmp_path, there):
     else:
         export_metrics(run, "csv", folder)
         (folder / "thesis.tex").write_text("mine")
-    with pytest.raises(TrainerError, match="is no export of metrics"):
+    with pytest.raises(TrainerError, match="is not an export of metrics"):
         export_metrics(run, "csv", folder, replace=True)
     if there == "export with something else":
         assert (folder / "thesis.tex").read_text() == "mine"
@@ -276,7 +276,7 @@ def test_what_a_run_records_meanwhile_is_left_out(run, tmp_path):
 
 def test_a_run_without_a_record_is_named(run, tmp_path):
     (run / "metrics.jsonl").unlink()
-    with pytest.raises(TrainerError, match="has no record yet"):
+    with pytest.raises(TrainerError, match=r"has no metrics\.jsonl yet"):
         export_metrics(run, "csv", tmp_path / "out")
     with pytest.raises(RunMismatchError, match="is no run"):
         export_metrics(tmp_path, "csv", tmp_path / "out")

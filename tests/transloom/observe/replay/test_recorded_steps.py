@@ -28,5 +28,5 @@ def test_only_the_starts_after_the_steps_set_back():
 
 def test_steps_across_a_change_are_refused_with_the_step_to_stop_at():
     record = [resumed(10, trainer__x=[1, 2])]
-    with pytest.raises(TrainerError, match=r"trainer.x was 2, before 1. Replay up to step 10"):
+    with pytest.raises(TrainerError, match=r"trainer.x was 1 up to step 10, and 2 later"):
         RecordedSteps.of(record).require_settings(5, 15)

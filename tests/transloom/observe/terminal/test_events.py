@@ -48,7 +48,7 @@ def test_what_else_has_changed_is_said():
     assert "trainer.max_steps 40 → 60, checkpoints.best_by loss → bleu" in text
     assert "again so far: 7" in text
     left_out = event_text(event.model_copy(update={"quarantined": ["train-00001.tar"]}))
-    assert "Other data from here on: train-00001.tar" in left_out
+    assert "Other data from here on, without train-00001.tar" in left_out
     assert "Same data" not in left_out
 
 

@@ -141,13 +141,13 @@ def test_runs_without_vitals_tell_where_the_ranks_were_put():
     nowhere = a_run(vitals=None, nodes={}, state="stopped")
     assert row_of(nowhere, "ranks") == "ranks none"
     waits = a_run(vitals=vitals())
-    assert "the run waits for capacity" in row_of(waits, "ranks")
+    assert "the run is waiting for capacity" in row_of(waits, "ranks")
 
 
 def test_a_silent_data_worker_is_told():
     workers = (worker(0), worker(1, alive=False, silent=30.0), worker(2, node=None))
     said = row_of(a_run(vitals=vitals(rank(0), data_workers=workers)), "data workers")
-    assert "2 on a (8 windows read), of which 1 has been silent for 31 s" in said
+    assert "2 on a (8 windows read), where worker 1 has been silent for 31 s" in said
     assert "1 without a heartbeat yet" in said
 
 

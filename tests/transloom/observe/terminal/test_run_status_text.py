@@ -125,7 +125,7 @@ def test_a_run_whose_steps_have_stopped_to_come_is_told_from_one_that_trains(
 def test_what_is_no_run_or_no_folder_of_runs_is_told(transloom, folder):
     with pytest.raises(RunMismatchError, match=r"dataset is no run: it has neither run\.json"):
         transloom("status", folder / "dataset")
-    with pytest.raises(RunMismatchError, match="itself a run: `transloom status"):
+    with pytest.raises(RunMismatchError, match="is itself a run, but a folder"):
         transloom("runs", folder / "d-stopped")
     with pytest.raises(RunMismatchError, match="No such file or directory"):
         transloom("runs", folder / "nowhere")

@@ -1,5 +1,6 @@
-"""The figure of a network: every box with its true shapes, and parameters that add up.
+"""Draw the figure of a network: boxes with their true shapes and numbers of parameters.
 
-settings, vocabulary sizes ─networks─▶ the network's parameters by name (no memory is taken)
-    ─encoder_decoder, decoder_only, encoder_only─▶ boxes in columns ─layout─▶ places ─drawing─▶ SVG
+settings, vocabulary sizes ─networks─▶ the network's parameters by name (no memory is used)
+  ─encoder_decoder, decoder_only, encoder_only─▶ boxes in columns
+  ─layout─▶ places ─drawing─▶ SVG
 """

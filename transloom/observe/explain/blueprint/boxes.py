@@ -1,4 +1,4 @@
-"""What the figure of a network is made of: boxes in columns, from the input at the bottom up."""
+"""Data types of a network's figure: boxes in columns, from the input at the bottom upwards."""
 
 import math
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ Kind = Literal[
 
 
 class Weight(FileModel):
-    """A parameter of the network: its name there, and the shape in which it is stored."""
+    """Parameter of the network: its name in the network, and the shape in which it is stored."""
 
     name: str
     shape: tuple[int, ...]
@@ -33,16 +33,16 @@ class Weight(FileModel):
 
 
 class Box(FileModel):
-    """One operation.
+    """Box of the figure, for one operation.
 
     Attributes:
-        key: names the box among all of a figure, such as `encoder.1.self_attention`.
-        lines: what it does, with shapes, in short lines; t or s stand for the number of pieces, and
-            m for that of the masked ones.
-        weights: its own parameters, each of which no other box has.
-        same_as: the key of the box whose matrix it uses, too.
-        around: of a sum, the first box that its residual connection goes around.
-        reads_memory: whether the memory enters here.
+        key: unique name of the box in its figure, such as `encoder.1.self_attention`.
+        lines: description of the operation, with shapes, in short lines. `t` or `s` is the number
+            of pieces, and `m` is the number of masked or labelled pieces.
+        weights: the parameters of this box; no other box has them.
+        same_as: key of the box whose matrix this box also uses; None if it uses no other's.
+        around: for a sum, key of the first box that its residual connection bypasses.
+        reads_memory: True if the encoder's output (the memory) is an input of this box.
     """
 
     key: str
@@ -60,17 +60,18 @@ class Box(FileModel):
 
 
 class Layer(FileModel):
-    """One of a stack's layers; all of a stack have the same form and parameters of their own."""
+    """Layer of a stack. All layers of a stack have the same form, and separate parameters."""
 
     number: int
     boxes: tuple[Box, ...]
 
 
 class Column(FileModel):
-    """The way from pieces to what a stack gives.
+    """Column of the figure: one stack, from its pieces to its output.
 
     Attributes:
-        before: boxes below the layers; `after`: those above.
+        before: boxes below the layers.
+        after: boxes above the layers.
     """
 
     name: str
@@ -86,11 +87,11 @@ class Column(FileModel):
 
 
 class Blueprint(FileModel):
-    """A network's figure.
+    """Figure of a network.
 
     Attributes:
-        columns: encoder and decoder, or one of them alone.
-        parameters: the network's own count; the boxes' add up to it.
+        columns: encoder and decoder, or only one of them.
+        parameters: the number of parameters of the network, which is the sum over the boxes.
     """
 
     format: Literal[1] = 1

@@ -1,4 +1,4 @@
-"""The boxes of a decoder-only Transformer (Radford et al. 2018; Touvron et al. 2023)."""
+"""Build the boxes of a decoder-only Transformer (Radford et al. 2018; Touvron et al. 2023)."""
 
 from model.config.decoder_only import DecoderOnlyConfig
 from transloom.observe.explain.blueprint.boxes import Blueprint, Box, Column, Layer
@@ -16,7 +16,7 @@ from transloom.observe.explain.blueprint.parts import (
 
 
 def decoder_only(config: DecoderOnlyConfig, shapes: Shapes) -> Blueprint:
-    """The figure of a network of these settings, whose parameters have these shapes."""
+    """Return the figure of a network with these settings and parameter shapes."""
     return _Figure(config, shapes).blueprint()
 
 
@@ -49,7 +49,8 @@ class _Figure:
 
     def _input(self) -> tuple[Box, ...]:
         config, width = self._config, self._config.width
-        # As in the model: sines are as large as vectors that √width has multiplied.
+        # The model also multiplies embeddings by √width if positions are sinusoidal, so that the
+        # vectors are as large as the sines that are added.
         scaled = f", times √{width}" if config.positions == "sinusoidal" else ""
         boxes = [
             box("decoder.ids", "ids", "Pieces", ["t ids: the text so far"]),
@@ -61,7 +62,7 @@ class _Figure:
                 self._parameters.take("embedding"),
             ),
         ]
-        if config.positions != "rotary":  # which turn queries and keys instead
+        if config.positions != "rotary":  # rotary positions rotate queries and keys instead
             learned = config.positions == "learned"
             boxes.append(
                 box(
@@ -84,7 +85,7 @@ class _Figure:
             f"{key}.self_attention",
             "attention",
             "Masked self-attention",
-            ["looks back, not ahead", *lines],
+            ["sees earlier pieces only", *lines],
             self._parameters.take(f"{prefix}.self_attention"),
         )
         weights = self._parameters.take(f"{prefix}.feed_forward")

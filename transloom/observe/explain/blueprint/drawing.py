@@ -1,4 +1,7 @@
-"""The figure as SVG: in a page, where boxes are links to its parts, or as a file of its own."""
+"""Draw the figure of a network as SVG, for a page or as a separate file.
+
+In a page, each box is a link to the section that shows its numbers.
+"""
 
 from collections.abc import Mapping
 from importlib.resources import files
@@ -23,7 +26,7 @@ ARROW = 5
 
 
 def svg_file(blueprint: Blueprint, *, each_layer: bool = False) -> str:
-    """A whole SVG file, in light or dark as the reader's system is."""
+    """Return a complete SVG file, which follows the light or dark mode of the reader's system."""
     style = f"<style>{_file('palette.css')}{_file('blueprint/figure.css')}</style>"
     layout = lay_out(blueprint, narrow=False, each_layer=each_layer)
     size = f'width="{layout.width:.0f}" height="{layout.height:.0f}"'
@@ -32,10 +35,11 @@ def svg_file(blueprint: Blueprint, *, each_layer: bool = False) -> str:
 
 
 def svg_parts(blueprint: Blueprint, places: Mapping[str, str], *, each_layer: bool) -> str:
-    """The figure for a page that has the style: a wide and a narrow one, of which one is shown.
+    """Return the figure for a page as a wide and a narrow drawing; the style shows one of them.
 
     Args:
-        places: the address of the part of the page that shows a box, by the box's key.
+        places: the link to the part of the page that shows a box, by the box's key.
+        each_layer: True to draw every layer; False to draw one layer that represents all.
     """
     drawn = []
     for form in ("wide", "narrow"):
@@ -65,7 +69,7 @@ def _svg(
     style: str = "",
     places: Mapping[str, str] | None = None,
 ) -> str:
-    shapes = [  # what comes later covers what was drawn before
+    shapes = [  # in drawing order: later shapes cover earlier ones
         *(_frame(frame) for frame in layout.frames),
         *(_connection(line) for line in layout.connections),
         *(_box(placed, (places or {}).get(name)) for name, placed in layout.boxes.items()),
@@ -130,7 +134,7 @@ def _connection(line: Connection) -> str:
 
 
 def _head(line: Connection) -> str:
-    """The arrow's head, at the end of the last stretch, which is level or upright."""
+    """Draw the head of an arrow, at the end of its last segment (horizontal or vertical)."""
     (x, y), (end_x, end_y) = line.points[-2:]
     if end_x == x:
         back = ARROW * 1.6 if y > end_y else -ARROW * 1.6

@@ -1,4 +1,4 @@
-"""The boxes of the encoder–decoder Transformer (Vaswani et al. 2017, figure 1)."""
+"""Build the boxes of the encoder–decoder Transformer (Vaswani et al. 2017, figure 1)."""
 
 from model.config.transformer import ModelConfig
 from transloom.observe.explain.blueprint.boxes import Blueprint, Box, Column, Kind, Layer, Weight
@@ -18,7 +18,7 @@ SIDES = {"encoder": ("Source", "s"), "decoder": ("Target", "t")}
 
 
 def encoder_decoder(config: ModelConfig, shapes: Shapes) -> Blueprint:
-    """The figure of a network of these settings, whose parameters have these shapes."""
+    """Return the figure of a network with these settings and parameter shapes."""
     return _Figure(config, shapes).blueprint()
 
 
@@ -64,7 +64,7 @@ class _Figure:
             title = f"{name} embedding"
             embedding = box(f"{side}.embedding", "embedding", title, [said], weights)
         ids = self._ids(side)
-        if self._config.positions == "rotary":  # which turn queries and keys instead
+        if self._config.positions == "rotary":  # rotary positions rotate queries and keys instead
             return (ids, embedding)
         positions = [f"sines and cosines, {length} × {width:,}"]
         return (
@@ -81,14 +81,14 @@ class _Figure:
 
     def _encoder_layer(self, key: str, prefix: str) -> list[Box]:
         return [
-            *self._attention(key, prefix, "self_attention", "Self-attention", "each looks at all"),
+            *self._attention(key, prefix, "self_attention", "Self-attention", "sees all pieces"),
             *self._feed_forward(key, prefix),
         ]
 
     def _decoder_layer(self, key: str, prefix: str) -> list[Box]:
         return [
             *self._attention(
-                key, prefix, "self_attention", "Masked self-attention", "looks back, not ahead"
+                key, prefix, "self_attention", "Masked self-attention", "sees earlier pieces only"
             ),
             *self._attention(
                 key, prefix, "cross_attention", "Cross-attention", "keys, values of the memory"

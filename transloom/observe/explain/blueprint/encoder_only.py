@@ -1,4 +1,4 @@
-"""The boxes of an encoder by itself, pooled or with its head (Devlin et al. 2019, §3)."""
+"""Build the boxes of an encoder alone, with pooling or a head (Devlin et al. 2019, §3)."""
 
 from model.config.encoder_only import EncoderOnlyConfig
 from model.config.sentence_encoder import SentenceEncoderConfig
@@ -15,11 +15,11 @@ from transloom.observe.explain.blueprint.parts import (
     sublayer,
 )
 
-NORM = "layer"  # the network has no other kind
+NORM = "layer"  # the network supports no other kind
 
 
 def encoder_only(config: EncoderOnlyConfig, shapes: Shapes) -> Blueprint:
-    """The figure of a network of these settings, whose parameters have these shapes."""
+    """Return the figure of a network with these settings and parameter shapes."""
     return _Figure(config, shapes).blueprint()
 
 
@@ -81,7 +81,7 @@ class _Figure:
             "attention",
             "Self-attention",
             [
-                "each looks at all of its text",
+                "sees all pieces of the text",
                 f"heads: {config.heads}, each {config.head_width} wide",
             ],
             take(f"{prefix}.self_attention"),
@@ -99,7 +99,10 @@ class _Figure:
         return self._masked_head() if self._is_masked else self._label_head()
 
     def _label_head(self) -> list[Box]:
-        """What only tokens with a label go through: m of the t, or a text's first."""
+        """Return the boxes of the label head, whose inputs are the m rows with a label.
+
+        These are the first row of each text, or the first row of each word.
+        """
         take, width = self._parameters.take, self._config.width
         which = "the first of each text" if self._pools else "the first of each word"
         boxes = []
@@ -111,7 +114,7 @@ class _Figure:
         return [*boxes, output, softmax("head", self._labels)]
 
     def _masked_head(self) -> list[Box]:
-        """What only masked pieces go through: m of the t."""
+        """Return the boxes of the masked head, whose inputs are the m rows of masked pieces."""
         width, activation = self._config.width, ACTIVATION_NAMES[self._config.activation]
         dense = box(
             "head.dense",
@@ -132,7 +135,7 @@ class _Figure:
         return [dense, self._norm("head.norm", "head's"), output, softmax("head", self._vocabulary)]
 
     def _pooling(self, config: SentenceEncoderConfig) -> list[Box]:
-        """What makes a vector of a sentence, and tells pairs apart: p of them."""
+        """Return the boxes that compute one vector per sentence, and match p pairs of vectors."""
         how = "mean of the t rows" if config.pooling == "mean" else "the first of the t rows"
         size = dimensions((1, self._config.width))
         cosines = [f"of a vector with p others, over {config.temperature:g}"]
@@ -143,5 +146,5 @@ class _Figure:
         ]
 
     def _norm(self, name: str, which: str) -> Box:
-        """A norm outside the layers, whose key is its name in the network."""
+        """Return the box of a norm outside the layers; its key is its name in the network."""
         return box(name, "norm", norm_title(NORM, which), [], self._parameters.take(name))

@@ -1,4 +1,4 @@
-"""What the forms of norms, heads and feed-forward networks are called in a figure."""
+"""Names of the variants of norms, heads and feed-forward networks in a figure."""
 
 ACTIVATION_NAMES = {
     "relu": "ReLU",
@@ -10,19 +10,23 @@ NORMS = {"layer": "layer norm", "rms": "RMS norm"}
 
 
 def norm_title(kind: str, which: str = "") -> str:
-    """The title of a norm's box; `which` stands before it, as in "last"."""
+    """Return the title of a norm's box.
+
+    Args:
+        which: word before the title, such as "last".
+    """
     title = f"{which} {NORMS[kind]}".lstrip()
     return title[0].upper() + title[1:]
 
 
 def network_line(activation: str) -> str:
-    """The matrices of a feed-forward network, and what is between them."""
+    """Describe a feed-forward network: its matrices, and the activation between them."""
     if activation == "swiglu":
         return "SwiGLU: (silu(xW) ⊙ xV) W₂"
     return f"W₁, {ACTIVATION_NAMES[activation]}, W₂"
 
 
 def head_lines(heads: int, groups: int, *, rotated: bool) -> list[str]:
-    """What attention has otherwise than the paper's."""
+    """Return lines about the features of attention that the original paper does not have."""
     lines = [] if groups == heads else [f"heads of keys, values: {groups}"]
-    return [*lines, "queries, keys turned by position"] if rotated else lines
+    return [*lines, "queries, keys rotated by position"] if rotated else lines

@@ -1,7 +1,7 @@
-"""Where each box and line of a figure stands, in pixels, y downwards.
+"""Compute the position of each box and line of a figure, in pixels, with y downwards.
 
 Columns grow from the bottom up, as in the paper. Wide figures have encoder and decoder side by
-side; narrow ones, for a phone, have the decoder above the encoder. A column, from left to right:
+side. Narrow figures, for a phone, have the decoder above the encoder. A column, from left to right:
 
     memory's gutter | frame ( box | residual's gutter ) | gutter of shared matrices
 """
@@ -13,17 +13,18 @@ from foundation.wording import counted
 from transloom.observe.explain.blueprint.boxes import Blueprint, Box, Column
 
 FONT_SIZE = 13
-# A generous mean: wider than that of all fonts in the figure's list, in pixels of a character.
+# Assumed width of a character in pixels. It is larger than the mean of every font in the figure's
+# list.
 CHARACTER = 7.6
 LINE = 17
 PADDING = 8
 GAP = 16
-FRAME = 10  # between a frame's edge and what is in it
+FRAME = 10  # distance between a frame's edge and its contents
 RESIDUAL = 30
 MEMORY = 34
 SHARED = 24
 TITLE = 30
-RADIUS = 11  # of a sum's circle
+RADIUS = 11  # radius of the circle of a sum
 ROUND = ("ids", "memory")
 
 Point = tuple[float, float]
@@ -31,7 +32,7 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True)
 class Placed:
-    """A box, or a circle for a sum, with its text broken into lines."""
+    """Box with its position and its lines of text; a sum is a circle."""
 
     box: Box
     x: float
@@ -51,7 +52,11 @@ class Placed:
 
 @dataclass(frozen=True)
 class Frame:
-    """The frame around a layer, or around one that stands for all; with its number and size."""
+    """Frame around a layer, or around one layer that represents all.
+
+    Attributes:
+        label: number of the layer, and its number of parameters.
+    """
 
     label: tuple[str, str]
     x: float
@@ -62,7 +67,7 @@ class Frame:
 
 @dataclass(frozen=True)
 class Connection:
-    """A line through these points; an arrow unless it tells of a shared matrix."""
+    """Line through some points; an arrow, unless it connects boxes with a shared matrix."""
 
     kind: str  # flow, residual, memory, shared
     points: tuple[Point, ...]
@@ -70,7 +75,7 @@ class Connection:
 
 @dataclass
 class Layout:
-    """Everything that is drawn; `width` and `height` hold all of it."""
+    """All shapes of a drawing, and the width and height that contain them."""
 
     width: float = 0
     height: float = 0
@@ -81,11 +86,11 @@ class Layout:
 
 
 def lay_out(blueprint: Blueprint, *, narrow: bool, each_layer: bool) -> Layout:
-    """The layout of a figure.
+    """Return the layout of a figure.
 
     Args:
-        narrow: one column, for a phone.
-        each_layer: whether every layer is drawn; else one, which stands for all.
+        narrow: True for one column, for a phone.
+        each_layer: True to draw every layer; False to draw one layer that represents all.
     """
     layout = Layout()
     stacked = narrow or len(blueprint.columns) == 1
@@ -104,14 +109,14 @@ def lay_out(blueprint: Blueprint, *, narrow: bool, each_layer: bool) -> Layout:
 
 
 class _Builder:
-    """Puts one column's boxes above each other."""
+    """Builder of a column, which places boxes above one another."""
 
     def __init__(
         self, layout: Layout, column: Column, x: float, box_width: float, each_layer: bool
     ) -> None:
         self._layout = layout
         self._column = column
-        self._x = x  # of the frames
+        self._x = x  # left edge of the frames
         self._box_width = box_width
         self._each_layer = each_layer
         self._frame_width = 2 * FRAME + box_width + RESIDUAL
@@ -119,7 +124,7 @@ class _Builder:
         self._came_from: Point | None = None
 
     def build(self, bottom: float) -> float:
-        """Returns the top of the column."""
+        """Place all boxes of the column, and return the y of its top."""
         self._y = bottom
         for box in self._column.before:
             self._put(box)
@@ -134,7 +139,7 @@ class _Builder:
         return self._y - LINE
 
     def _labels(self) -> list[tuple[int, tuple[str, str]]]:
-        """The layers that are drawn, each with what its frame says left and right of the way."""
+        """Return the drawn layers, each with the left and the right label of its frame."""
         layers = self._column.layers
         own = f"{sum(box.parameters for box in layers[0].boxes):,}"
         if self._each_layer or len(layers) == 1:
@@ -188,7 +193,7 @@ class _Builder:
 
 
 def _memory_lines(layout: Layout, stacked: bool) -> None:
-    """From the encoder's output into every layer that reads it."""
+    """Add lines from the encoder's output to every layer that reads it."""
     memory = layout.boxes.get("encoder.memory")
     readers = [placed for placed in layout.boxes.values() if placed.box.reads_memory]
     for reader in readers if memory else ():
@@ -199,12 +204,12 @@ def _memory_lines(layout: Layout, stacked: bool) -> None:
 
 
 def _shared_lines(layout: Layout, stacked: bool) -> None:
-    """Between boxes that use one matrix."""
+    """Add lines between boxes that share a matrix."""
     for placed in [*layout.boxes.values()]:
         if placed.box.same_as is None:
             continue
         owner = layout.boxes[placed.box.same_as]
-        if not stacked and placed.x < owner.x:  # the two stand at the bottom, side by side
+        if not stacked and placed.x < owner.x:  # both boxes are at the bottom, next to each other
             turn, end = owner.x - FRAME - MEMORY / 2, owner.x
         else:
             turn, end = owner.right + RESIDUAL + FRAME + SHARED / 2, owner.right
@@ -218,7 +223,11 @@ def _shared_lines(layout: Layout, stacked: bool) -> None:
 
 
 def _moved(layout: Layout, down: float) -> Layout:
-    """The layout with its top at 0."""
+    """Return the layout with its top at y = 0.
+
+    Args:
+        down: distance by which everything is moved down.
+    """
 
     def move(point: Point) -> Point:
         return point[0], point[1] + down
@@ -240,7 +249,7 @@ def _moved(layout: Layout, down: float) -> Layout:
 
 
 def described(blueprint: Blueprint) -> str:
-    """The figure in a sentence for each column, for those who do not see it."""
+    """Describe the figure in words for screen readers, with one sentence per column."""
     sentences = [f"{blueprint.parameters:,} parameters in all."]
     for column in blueprint.columns:
         way = ", ".join(box.title.lower() for box in column.layers[0].boxes)
@@ -249,6 +258,6 @@ def described(blueprint: Blueprint) -> str:
     if len(blueprint.columns) > 1:
         sentences.append("The memory enters the cross-attention of every decoder layer.")
     sentences.append(
-        "s and t are numbers of pieces. A dashed line joins boxes that share a matrix."
+        "s and t are numbers of pieces. A dashed line connects boxes that share a matrix."
     )
     return " ".join(sentences)

@@ -1,4 +1,4 @@
-"""The figure of a recipe's network, before anything is trained, and of one that there is."""
+"""Create the figure of a recipe's network before training, or of an existing network."""
 
 from dataclasses import dataclass
 
@@ -24,9 +24,14 @@ from transloom.observe.explain.blueprint.parts import Shapes
 
 @dataclass(frozen=True)
 class Sizes:
-    """What a network needs to know of data: pieces of both vocabularies, the longest part, labels.
+    """Sizes of the data that determine a network's shapes.
 
-    A network with one stack has the source's vocabulary alone.
+    A network with one stack uses only the source vocabulary.
+
+    Attributes:
+        source, target: numbers of pieces in the vocabularies.
+        context_length: the longest sequence.
+        labels: number of labels.
     """
 
     source: int
@@ -36,16 +41,17 @@ class Sizes:
 
 
 def blueprint_of_settings(config: NetworkConfig, sizes: Sizes) -> Blueprint:
-    """The figure of a network that is built on torch's meta device, where it takes no memory.
+    """Return the figure of a network, built on torch's meta device without memory for parameters.
 
     Raises:
-        RunMismatchError: the network is another, of which nobody here knows the boxes.
-        ModelError: settings and sizes do not fit together.
+        RunMismatchError: there is no figure for this kind of network.
+        ModelError: settings and sizes are incompatible.
     """
     with torch.device("meta"):
         network: nn.Module
         if isinstance(config, ModelConfig):
-            # Special ids are rows of the embedding like others: which ones, no shape tells.
+            # Special ids are ordinary rows of the embedding, so their values do not affect the
+            # shapes.
             bos = 0 if config.decoder_start == "pad" else 1
             network = Transformer(config, Vocabulary(sizes.source, sizes.target, 0, bos, 2))
         elif isinstance(config, DecoderOnlyConfig):
@@ -62,7 +68,14 @@ def blueprint_of_settings(config: NetworkConfig, sizes: Sizes) -> Blueprint:
 
 
 def blueprint_of_network(config: NetworkConfig, network: nn.Module) -> Blueprint:
-    """The figure of a network with these settings."""
+    """Return the figure of an existing network.
+
+    Args:
+        config: the settings of the network.
+
+    Raises:
+        RunMismatchError: there is no figure for this kind of network.
+    """
     shapes: Shapes = {name: tuple(p.shape) for name, p in network.named_parameters()}
     if isinstance(config, ModelConfig):
         return encoder_decoder(config, shapes)
@@ -75,7 +88,7 @@ def blueprint_of_network(config: NetworkConfig, network: nn.Module) -> Blueprint
 
 def _no_figure(config: NetworkConfig) -> RunMismatchError:
     return RunMismatchError(
-        f"model.network is {config.network!r}, and only transformer, decoder_only, encoder_only, "
-        "label_texts, label_tokens and sentence_encoder have a figure: name a recipe or a run of "
-        "one of these"
+        f"model.network is {config.network!r}, but only transformer, decoder_only, encoder_only, "
+        "label_texts, label_tokens and sentence_encoder have a figure. Name a recipe or a run with "
+        "one of these networks"
     )

@@ -1,7 +1,7 @@
-"""How boxes are made of a network's parameters: each parameter is taken by one box.
+"""Create boxes from a network's parameters, so that each parameter belongs to exactly one box.
 
-What a box says of its matrices is read from the parameters themselves, so it is true whatever
-options a network has. Matrices are told as x · W multiplies by them: (in × out).
+The text of a box about its matrices is derived from the parameters, so it is correct for all
+options of a network. Shapes of matrices are given as in x · W: (in × out).
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,8 +12,8 @@ from transloom.observe.explain.blueprint.forms import network_line, norm_title
 
 Shapes = Mapping[str, tuple[int, ...]]
 
-# The paper's letters for the networks' own names; in brackets, what stands side by side in one.
-# In the order in which a row meets them.
+# The paper's letters for the parameter names of the networks. Brackets contain matrices that are
+# stored side by side in one parameter. The order is the order of computation.
 LETTERS = {
     "query_key_value": "[Wq Wk Wv]",
     "query": "Wq",
@@ -30,19 +30,19 @@ _ORDER = list(LETTERS)
 
 
 class Parameters:
-    """The parameters of a network, which boxes take one after another."""
+    """Parameters of a network, which boxes take one after another."""
 
     def __init__(self, shapes: Shapes) -> None:
         self._left = dict(shapes)
         self.total = sum(Weight(name=n, shape=s).count for n, s in shapes.items())
 
     def take(self, prefix: str) -> tuple[Weight, ...]:
-        """All parameters of this name or below it; no other box gets them."""
+        """Remove and return all parameters whose name is the prefix or begins with it."""
         names = [n for n in self._left if n == prefix or n.startswith(f"{prefix}.")]
         return tuple(Weight(name=name, shape=self._left.pop(name)) for name in names)
 
     def rest(self) -> list[Box]:
-        """A box with what nobody took; none if nothing is left."""
+        """Return a box with the remaining parameters; an empty list if none is left."""
         weights = tuple(Weight(name=name, shape=shape) for name, shape in self._left.items())
         self._left.clear()
         if not weights:
@@ -63,7 +63,7 @@ def box(
     weights: Sequence[Weight] = (),
     **more: Any,
 ) -> Box:
-    """A box that tells its matrices and, last, how many parameters it has."""
+    """Return a box with lines about its matrices and, at the end, its number of parameters."""
     told = [*lines, *matrices(weights)]
     if kind not in ("ids", "sum", "memory", "softmax"):
         count = sum(weight.count for weight in weights)
@@ -75,12 +75,12 @@ def box(
 
 
 def matrices(weights: Sequence[Weight]) -> list[str]:
-    """A line for each matrix, and one for the vectors."""
+    """Return one line per matrix, and one line for all vectors."""
     lines, norm, biases = [], [], []
     for weight in sorted(weights, key=_place):
         *_, owner, kind = ["", *weight.name.split(".")]
         if len(weight.shape) == 2:
-            # A linear layer stores its matrix as (out × in), an embedding a row for each piece.
+            # A linear layer stores its matrix as (out × in); an embedding stores one row per piece.
             stored = weight.shape[::-1] if owner in LETTERS else weight.shape
             lines.append(f"{LETTERS.get(owner, 'matrix')}: {dimensions(stored)}")
         elif owner.endswith("norm"):
@@ -102,7 +102,7 @@ def _place(weight: Weight) -> int:
 def sublayer(
     operation: Box, norm_kind: str, norm_weights: Sequence[Weight], norm_first: bool
 ) -> list[Box]:
-    """An operation with its norm in the true place, and the sum of its residual connection."""
+    """Return an operation, its norm before or after it, and the sum of its residual connection."""
     key, what = operation.key, operation.title.lower()
     norm = box(f"{key}_norm", "norm", norm_title(norm_kind), [], norm_weights)
     first = norm if norm_first else operation
@@ -110,21 +110,25 @@ def sublayer(
         key=f"{key}.sum",
         kind="sum",
         title="Add",
-        lines=(f"what went in + {what}",),
+        lines=(f"input + {what}",),
         around=first.key,
     )
     return [norm, operation, total] if norm_first else [operation, total, norm]
 
 
 def feed_forward(key: str, activation: str, weights: Sequence[Weight]) -> Box:
-    """The box of a layer's feed-forward network."""
-    lines = ["each row alone", network_line(activation)]
+    """Return the box of a layer's feed-forward network."""
+    lines = ["each row separately", network_line(activation)]
     return box(f"{key}.feed_forward", "feed-forward", "Feed-forward", lines, weights)
 
 
 def softmax(key: str, vocabulary: int) -> Box:
-    """The last box of a figure; `key` names the part of the network that it ends."""
-    return box(f"{key}.softmax", "softmax", "Softmax", [f"{vocabulary:,} probabilities a row"])
+    """Return the softmax, the last box of a figure.
+
+    Args:
+        key: name of the part of the network whose output is the input of the softmax.
+    """
+    return box(f"{key}.softmax", "softmax", "Softmax", [f"{vocabulary:,} probabilities per row"])
 
 
 def same_as(
@@ -136,6 +140,13 @@ def same_as(
     name: str,
     weights: tuple[Weight, ...] = (),
 ) -> Box:
-    """A box that uses the matrix of another one, with what it has beside that (a bias)."""
+    """Return a box that uses the matrix of another box.
+
+    Args:
+        said: the first line of the box.
+        other: key of the box that owns the matrix.
+        name: name of that box in the text.
+        weights: further parameters that only this box has, such as a bias.
+    """
     lines = [said, f"same matrix as {name}", *([] if weights else ["0 more parameters"])]
     return box(key, kind, title, lines, weights, same_as=other)

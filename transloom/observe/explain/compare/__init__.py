@@ -1,7 +1,7 @@
-"""Two models beside each other on one sentence, every figure of both on one scale.
+"""Compare two models on one sentence; figures of both models have the same scale.
 
     two translators ──comparison──▶ numbers of both ──section──▶ a section of the page
 
-`page/comparing.js` works out the same numbers from two models that lie in the page, and
-`page/beside.js` shows them, whoever worked them out.
+If the page contains both models, `page/comparing.js` computes the same numbers for other sentences.
+`page/beside.js` shows the numbers from either source.
 """

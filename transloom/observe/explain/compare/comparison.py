@@ -1,12 +1,12 @@
-"""What two models make of one sentence, as numbers that can stand beside each other.
+"""Compute comparable numbers of two models on one sentence.
 
-    each model ─▶ its own greedy translation ─▶ where they part
+    each model ─▶ its own greedy translation ─▶ the step at which the translations diverge
     each model, fed the pieces of the first one's translation ─▶ predictions, lens, attention
 
-Steps are compared after the same pieces, so that a row of one model faces the same row of the
-other. That takes one target vocabulary; with two of them each model follows its own translation.
-Until the two translations part they are the same pieces, so the step in which they part can be
-read from the same pass.
+Both models read the same pieces, so that each row of one model can be compared with the same row of
+the other. This requires a common target vocabulary. Otherwise, each model follows its own
+translation. Two greedy translations consist of the same pieces until they diverge, so the step in
+which they diverge can be read from the same pass.
 """
 
 from collections.abc import Sequence
@@ -23,14 +23,14 @@ from transloom.inference.translator import Translator
 from transloom.observe.explain import figures
 
 CANDIDATES = 5
-MOST_PIECES = 64  # of a map of attention that was worked out beforehand
+MOST_PIECES = 64  # limit for attention maps that are computed in advance
 DIGITS = 5
 ENCODER, DECODER = "encoder layers", "decoder layers"
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A piece that may come next."""
+    """Candidate for the next piece."""
 
     piece: str
     probability: float
@@ -38,11 +38,11 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Step:
-    """What a model says after some pieces.
+    """Prediction of a model after some pieces.
 
     Attributes:
-        best: its most probable pieces, the most probable first.
-        asked: how probable it finds the piece that both models are asked for.
+        best: the most probable pieces, in descending order of probability.
+        asked: the probability of the piece that is evaluated for both models.
     """
 
     best: list[Candidate]
@@ -51,7 +51,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Lens:
-    """What a layer's row of each step would predict through the output matrix."""
+    """Predictions from one layer's rows if the output matrix is applied to them (logit lens)."""
 
     name: str
     steps: list[Step]
@@ -59,11 +59,12 @@ class Lens:
 
 @dataclass(frozen=True)
 class Attention:
-    """The weights of an attention, row by row of each head.
+    """Weights of one attention.
 
     Attributes:
-        key: its place in a trace, as `live/page/places.js` names it.
-        shape: heads, queries, keys.
+        key: name of the attention in a trace, as defined in `live/page/places.js`.
+        shape: numbers of heads, queries and keys.
+        data: the weights of each head, row by row.
     """
 
     key: str
@@ -73,13 +74,14 @@ class Attention:
 
 @dataclass(frozen=True)
 class Side:
-    """One model's part of the comparison.
+    """Numbers of one model in the comparison.
 
     Attributes:
         source: the pieces that its encoder reads.
-        target: those that its decoder reads, from BOS on; `asked` what comes after each.
-        written: the pieces of its own greedy translation; the last is EOS.
-        log_probability: of that translation, in nats.
+        target: the pieces that its decoder reads, beginning with BOS.
+        asked: the piece that is evaluated after each piece of `target`.
+        written: the pieces of its own greedy translation; the last piece is EOS.
+        log_probability: the log-probability of `written`, in nats.
     """
 
     name: str
@@ -96,10 +98,11 @@ class Side:
 
 @dataclass(frozen=True)
 class Parting:
-    """The step, from 0, in which two greedy translations first write different pieces.
+    """First step, counted from 0, in which two greedy translations have different pieces.
 
     Attributes:
-        probabilities: of each model, in rows, for the piece of the first and of the second.
+        probabilities: one row per model, with the probability of the first model's piece and of the
+            second model's piece.
     """
 
     step: int
@@ -108,14 +111,14 @@ class Parting:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two models on one sentence.
+    """Comparison of two models on one sentence.
 
     Attributes:
-        same_source: whether both read the same pieces.
-        same_target: whether both write with one vocabulary.
-        parting: where the greedy translations part; None if they do not, or are made of other
-            pieces.
-        cut: what is left out of maps and steps; "" if nothing is.
+        same_source: True if both models read the same source pieces.
+        same_target: True if both models have the same target vocabulary.
+        parting: the step in which the greedy translations diverge; None if they are equal, or if
+            the vocabularies differ.
+        cut: description of the rows, heads and layers that are left out; "" if none is.
     """
 
     sentence: str
@@ -133,8 +136,8 @@ def compare(
     """Compare two models on a sentence.
 
     Raises:
-        TokenizerError: a model has no such tag.
-        ModelError: a network gives NaN.
+        TokenizerError: a model does not know the tag.
+        ModelError: a network returns NaN.
     """
     first, second = (_Reading(translator, sentence, tag) for translator in translators)
     same_target = first.vocabulary == second.vocabulary
@@ -153,19 +156,19 @@ def compare(
 
 
 def what_does_not_fit(comparison: Comparison, translators: Sequence[Translator]) -> list[str]:
-    """What keeps figures of the two models from each other, and what can be compared still."""
+    """Describe differences that prevent some comparisons, and those that remain possible."""
     first, second = (translator.model.config for translator in translators)
     found = []
     if not comparison.same_target:
         sizes = [t.model.vocabulary.target_size for t in translators]
         found.append(
-            f"they write with other vocabularies ({sizes[0]:,} and {sizes[1]:,} pieces), so each "
-            "follows its own translation; translations, and each model's own steps, can be compared"
+            f"the target vocabularies differ ({sizes[0]:,} and {sizes[1]:,} pieces), so each model "
+            "follows its own translation. The translations and each model's own steps are shown"
         )
     if not comparison.same_source:
         found.append(
-            "their tokenizers cut this sentence into other pieces, so maps that look at it stand "
-            "beside each other without their difference; predictions can be compared"
+            "the tokenizers split this sentence into different pieces, so maps with these pieces "
+            "are shown side by side without their difference. Predictions can still be compared"
         )
     shapes = [(c.encoder_layers, c.decoder_layers, c.heads) for c in (first, second)]
     if shapes[0] != shapes[1]:
@@ -174,12 +177,15 @@ def what_does_not_fit(comparison: Comparison, translators: Sequence[Translator])
             f"{counted(heads, 'head')}"
             for encoder, decoder, heads in shapes
         )
-        found.append(f"they have other shapes ({layers}), so maps that one lacks stand alone")
+        found.append(
+            f"the shapes differ ({layers}), so maps that only one model has are shown without a "
+            "counterpart"
+        )
     return found
 
 
 class _Reading:
-    """A model that has read a sentence and written its translation."""
+    """Model with its source pieces and its greedy translation of a sentence."""
 
     def __init__(self, translator: Translator, sentence: str, tag: str | None) -> None:
         model = translator.model
@@ -195,7 +201,7 @@ class _Reading:
         self.longest = max(len(self._source_texts), len(self.written))
 
     def follow(self, asked: Sequence[int]) -> None:
-        """Read these pieces one after the other, and say after each what comes next."""
+        """Feed these pieces to the decoder, and store the probabilities after each of them."""
         model = self._translator.model
         self._asked = asked
         self._read = [model.vocabulary.bos_id, *asked[:-1]]
@@ -203,7 +209,7 @@ class _Reading:
         self.probabilities_tv = self._traced.probabilities_btv[0]
 
     def side(self, name: str) -> Side:
-        """This model's part of the comparison."""
+        """Return the numbers of this model."""
         return Side(
             name=name,
             source=self._source_texts[:MOST_PIECES],
@@ -245,7 +251,7 @@ class _Reading:
 
 
 def _attentions(traced: Trace) -> list[Attention]:
-    """All that are drawn, in the order of computation."""
+    """Return all attentions that the page draws, in the order of computation."""
     encoder = [
         (f"encoder.layers.{n}.self_attention", layer.self_attention)
         for n, layer in enumerate(traced.encoder.layers[: figures.MAX_LAYERS])
@@ -264,18 +270,21 @@ def _attentions(traced: Trace) -> list[Attention]:
 
 
 def _rounded(share: float) -> float:
-    """To so many digits that count: what is small stays, and what is not 0 does not become it."""
+    """Round to `DIGITS` significant digits, so that small numbers do not become 0."""
     return float(f"{share:.{DIGITS}g}")
 
 
 def _parting(first: _Reading, second: _Reading) -> Parting | None:
-    """Both end with EOS, so that neither is the beginning of the other."""
+    """Return the step in which the greedy translations diverge; None if they are equal.
+
+    Both translations end with EOS, so neither can be the beginning of the other.
+    """
     pairs = enumerate(zip(first.written, second.written, strict=False))
     step = next((n for n, (a, b) in pairs if a != b), None)
     if step is None:
         return None
     pieces = [first.written[step], second.written[step]]
-    # Up to here both wrote the same, so that both have read the same.
+    # Before this step, both models have written and read the same pieces.
     rows = [reading.probabilities_tv[step, pieces].tolist() for reading in (first, second)]
     return Parting(step, [[_rounded(p) for p in row] for row in rows])
 

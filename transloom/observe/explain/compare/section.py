@@ -1,7 +1,7 @@
-"""The section of a page that compares two models, as HTML with its style and script.
+"""Build the section of a page that compares two models, as HTML with a style and a script.
 
-Its numbers are those of `comparison`. Where both models are small enough, both lie in the page, and
-the same numbers are worked out there for what is typed.
+The numbers are those of `comparison`. If both models are small enough, the page contains both, and
+computes the same numbers for a sentence that the reader types.
 """
 
 import re
@@ -18,18 +18,21 @@ from transloom.observe.explain.markup import escape, json_in_html
 from transloom.observe.explain.page import COMPARE, LiveSection
 
 ASKED = {
-    True: "Both read the same pieces, those of the first one's translation, so that each row can "
-    "be compared. A bar goes from 0 to 1.",
-    False: "Their vocabularies differ: each follows its own translation. A bar goes from 0 to 1.",
+    True: "Both models read the pieces of the first model's translation, so that each row can be "
+    "compared. A bar goes from 0 to 1.",
+    False: "The vocabularies differ, so each model follows its own translation. A bar goes from 0 "
+    "to 1.",
 }
 HEADS = {
     True: "",
-    False: "Heads of two runs were numbered by chance: head 1 of one need not be head 1 of the "
-    "other, unless one run went on from the other. The mean of all heads can be compared.",
+    False: "Heads of two runs are numbered by chance: head 1 of one model need not correspond to "
+    "head 1 of the other, unless one run started from the weights of the other. The mean of all "
+    "heads can be compared.",
 }
 SCRIPTS = ("comparing.js", "beside.js")
-FIGURES = ("slices.js", "places.js", "origins.js", "grid.js")  # the live part's, for figures alone
-SIZE = "<!-- size -->"  # no text of a page can be this, since all text is escaped
+# Scripts of the live part that draw figures.
+FIGURES = ("slices.js", "places.js", "origins.js", "grid.js")
+SIZE = "<!-- size -->"  # cannot occur in a text of the page, because all texts are escaped
 
 
 def compare_section(
@@ -39,20 +42,20 @@ def compare_section(
     tag: str | None,
     live: LiveSection | None,
 ) -> tuple[LiveSection, list[str]]:
-    """A section on two models, and what does not fit between them.
+    """Return a section that compares two models, and the differences that prevent comparisons.
 
     Args:
-        translators: the page's own model, and the one that it is compared with.
-        names: what the page calls them.
-        live: the page's live section, of the first model; None if it has none.
+        translators: the page's model, and the model to compare it with.
+        names: the names of the two models in the page.
+        live: the page's live section for the first model; None if there is none.
 
     Raises:
-        TokenizerError: a model has no such tag.
-        ModelError: a network gives NaN.
+        TokenizerError: a model does not know the tag.
+        ModelError: a network returns NaN.
     """
     comparison = compare(translators, names, sentence, tag)
     misfits = what_does_not_fit(comparison, translators)
-    notes = "".join(f"<p>What does not fit: {escape(misfit)}.</p>" for misfit in misfits)
+    notes = "".join(f"<p>Limits of this comparison: {escape(misfit)}.</p>" for misfit in misfits)
     model, asleep = _second_model(translators[1], live)
     filling = {
         "place": COMPARE,
@@ -72,7 +75,7 @@ def compare_section(
     style = (folder / "compare.css").read_text(encoding="utf-8")
     section = LiveSection(
         html=re.sub(r"\{\{(\w+)\}\}", lambda match: filling[match[1]], template),
-        # With a live section its style and scripts are there already.
+        # A live section already brings this style and these scripts.
         style=style if live else f"{scripts.style()}\n{style}",
         script=own if live else f"{scripts.script(FIGURES)}\n{own}",
     )
@@ -80,10 +83,10 @@ def compare_section(
 
 
 def names_of(translators: Sequence[Translator]) -> list[str]:
-    """What the page calls each: RUN@STEP or RUN@AVERAGE, with so much of the path as tells them."""
+    """Return the models' names, RUN@STEP or RUN@AVERAGE; equal names include the run's path."""
     paths = [translator.checkpoint.path for translator in translators]
     steps = [re.sub(r"^step-0*(?=\d)", "", path.name) for path in paths]
-    # Of a long average the first and the last step, where that tells them apart.
+    # Abbreviate the name of a long average to its first and last step, if the names stay different.
     short_steps = [re.sub(r"^(average-of-\d+)-.*-(\d+)$", r"\1-…-\2", step) for step in steps]
     if len(set(short_steps)) == len(set(steps)):
         steps = short_steps
@@ -95,19 +98,24 @@ def names_of(translators: Sequence[Translator]) -> list[str]:
 
 
 def with_size(page: str) -> str:
-    """A page whose section on two models says how large the page is."""
+    """Insert the size of the page into its section about two models."""
     megabytes = len(page.encode()) / 1e6
-    return page.replace(SIZE, f"<p>This page has {megabytes:.1f} MB, as it holds two models.</p>")
+    return page.replace(
+        SIZE, f"<p>This page has {megabytes:.1f} MB, because it contains two models.</p>"
+    )
 
 
 def _second_model(translator: Translator, live: LiveSection | None) -> tuple[str, str]:
-    """The model as an element of the page, or nothing and the words that say why."""
+    """Return the model as an element of the page, or "" and the reason for its absence."""
     if live is None:
-        return "", "These figures are worked out beforehand: the first model cannot run in a page."
+        return "", "These figures were computed in advance: the first model cannot run in a page."
     try:
         data = json_in_html(packed(translator))
     except NotLiveError as error:
-        return "", f"These figures are worked out beforehand; of the second model, {error}."
+        return "", (
+            "These figures were computed in advance, because the second model cannot run in a "
+            f"page: {error}."
+        )
     return f'<script type="application/json" id="compared-model">{data}</script>', ""
 
 

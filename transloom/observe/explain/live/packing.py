@@ -1,10 +1,11 @@
-"""A translator packed for a page: all weights in fp32, config and tokenizers, as one JSON object.
+"""Pack a translator for a page: all weights in fp32, config and tokenizers, as one JSON object.
 
     weights ─▶ little-endian float32 ─▶ first bytes, second bytes, … ─┐
     normalisers' tables ──────────────────────────────────────────────┴▶ deflate ─▶ base 85
 
-Exponents of weights are alike, and what is alike deflates where it stands together. Base 85 writes
-four bytes as five characters (RFC 1924), with a comma for "<", which would mean something in HTML.
+The exponents of weights are similar, and compress better if their bytes are adjacent. Base 85
+writes four bytes as five characters (RFC 1924), with a comma instead of "<", which has a meaning in
+HTML.
 """
 
 import base64
@@ -21,23 +22,23 @@ from transloom.inference.translator import Translator
 from transloom.observe.explain.live.errors import NotLiveError
 from transloom.observe.explain.live.sentence_piece import packed_tokenizer
 
-MOST_WEIGHTS = 5_000_000  # a page of about 21 MB; a sentence takes some seconds
+MOST_WEIGHTS = 5_000_000  # the page has about 21 MB, and computing a sentence takes some seconds
 
-# What forward.js knows of a network's config, other than its defaults.
+# Settings of a network that forward.js supports; all others must have their defaults.
 KNOWN = frozenset(
     {"encoder_layers", "decoder_layers", "width", "feed_forward_width", "heads"}
     | {"norm", "share_embeddings", "activation", "output_bias", "decoder_start"}
-    | {"dropout", "attention_dropout"}  # nothing of them is left after training
+    | {"dropout", "attention_dropout"}  # without effect after training
 )
-ACTIVATIONS = ("relu", "gelu", "silu")  # that tensors.js has
+ACTIVATIONS = ("relu", "gelu", "silu")  # activations that tensors.js supports
 READ_FROM_CONFIG = ("encoder_layers", "decoder_layers", "width", "heads", "norm", "activation")
 
 
 def packed(translator: Translator) -> dict[str, Any]:
-    """What loading.js reads.
+    """Return the packed translator, which loading.js reads.
 
     Raises:
-        NotLiveError: the page cannot compute what this model does, or it is too large.
+        NotLiveError: the page does not support this model, or the model is too large.
     """
     model = translator.model
     _check(model)
@@ -58,7 +59,7 @@ def packed(translator: Translator) -> dict[str, Any]:
 
 
 def encoded(plain: bytes) -> dict[str, Any]:
-    """Bytes as text, and how many they are when deflated."""
+    """Return compressed bytes as text, and the number of compressed bytes."""
     data = zlib.compress(plain, level=9)
     padded = data + bytes(-len(data) % 4)
     text = base64.b85encode(padded).decode("ascii").replace("<", ",")
@@ -77,5 +78,5 @@ def _check(model: Transformer) -> None:
 
 
 def _weights(model: Transformer) -> dict[str, Tensor]:
-    """Each weight once, under its name."""
+    """Return each weight once, by its name."""
     return {name: weight.detach() for name, weight in model.named_parameters()}

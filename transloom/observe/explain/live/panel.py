@@ -1,4 +1,4 @@
-"""The live section of a page, as HTML: what is typed in, where results go, and the packed model."""
+"""Build the live section of a page as HTML: input, places for results, and the packed model."""
 
 import re
 from importlib.resources import files
@@ -13,7 +13,7 @@ from transloom.observe.explain.page import LIVE, LiveSection
 
 
 def live_section(translator: Translator, sentence: str, tag: str | None) -> LiveSection | str:
-    """The section for a page about this sentence, or why the model cannot run in a page."""
+    """Return the section for a sentence, or the reason why the model cannot run in a page."""
     try:
         model = {**packed(translator), "sentence": sentence}
         model["training"] = training_settings(translator)
@@ -24,7 +24,8 @@ def live_section(translator: Translator, sentence: str, tag: str | None) -> Live
         "sentence": escape(sentence),
         "asked": escape(sentence),
         "place": LIVE,
-        # Text has escapes for what steers or hides; the script puts in the sentence that is meant.
+        # In HTML, control and invisible characters of the sentence are escaped. The script
+        # therefore inserts the original sentence from this data.
         "model": json_in_html(model),
     }
     folder = files("transloom.observe.explain.live")

@@ -1,8 +1,8 @@
-"""The scripts of the live part, in the order in which they stand in the page."""
+"""List the scripts of the live part, in the order in which the page contains them."""
 
 from importlib.resources import files
 
-# What computes; a test runs it in Node.
+# Scripts that compute; a test runs them in Node.
 ENGINE = (
     "slices.js",
     "tensors.js",
@@ -13,7 +13,7 @@ ENGINE = (
     "loading.js",
 )
 
-# What a reader asks of it; needs no page, and is tested in Node, too.
+# Scripts that answer the reader's questions; they need no page, and are also tested in Node.
 ANSWERS = (
     "places.js",
     "origins.js",
@@ -25,7 +25,7 @@ ANSWERS = (
     "training.js",
 )
 
-# What shows it.
+# Scripts that show results.
 VIEW = (
     "grid.js",
     "together.js",
@@ -45,11 +45,11 @@ VIEW = (
 
 
 def script(names: tuple[str, ...]) -> str:
-    """These scripts as one."""
+    """Return the text of these scripts as one script."""
     folder = files("transloom.observe.explain.live") / "page"
     return "\n".join((folder / name).read_text(encoding="utf-8") for name in names)
 
 
 def style() -> str:
-    """The style of what these scripts show."""
+    """Return the style of the elements that these scripts show."""
     return (files("transloom.observe.explain.live") / "live.css").read_text(encoding="utf-8")

@@ -1,6 +1,6 @@
-"""A SentencePiece model as data that pieces.js reads, and what of it the page can compute.
+"""Convert a SentencePiece model to data for pieces.js, if pieces.js supports it.
 
-Tables of normalisation rules (`precompiled_charsmap`) stay bytes as SentencePiece compiled them.
+Tables of normalisation rules (`precompiled_charsmap`) stay bytes, as SentencePiece compiled them.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from transloom.observe.explain.live.errors import NotLiveError
 
 _TYPES = {TrainerSpec.BPE: "bpe", TrainerSpec.UNIGRAM: "unigram", TrainerSpec.CHAR: "char"}
 _KINDS = ModelProto.SentencePiece
-# A letter for each kind of piece.
+# Letters for the kinds of pieces.
 _LETTERS = {
     _KINDS.NORMAL: "n",
     _KINDS.UNKNOWN: "u",
@@ -27,33 +27,41 @@ _LETTERS = {
 
 @dataclass(frozen=True)
 class PackedTokenizer:
-    """A tokenizer for pieces.js: its description, and its normaliser's table."""
+    """Tokenizer for pieces.js: its description, and the table of its normaliser."""
 
     described: dict[str, Any]
     charsmap: bytes
 
 
 def packed_tokenizer(tokenizer: Tokenizer) -> PackedTokenizer:
-    """Take a tokenizer apart.
+    """Convert a tokenizer for pieces.js.
 
     Raises:
-        NotLiveError: pieces.js cannot segment as this one does.
+        NotLiveError: pieces.js does not support this tokenizer.
     """
     if not isinstance(tokenizer, SentencePieceTokenizer):
-        raise NotLiveError(f"{tokenizer.name} is a tokenizer of the kind {tokenizer.kind}")
+        raise NotLiveError(
+            f"{tokenizer.name} is a tokenizer of the kind {tokenizer.kind}, which a page does not "
+            "support"
+        )
     model = ModelProto()
     model.ParseFromString(tokenizer.model)
     trainer, normaliser = model.trainer_spec, model.normalizer_spec
     if trainer.model_type not in _TYPES:
         kind = TrainerSpec.ModelType.Name(trainer.model_type).lower()
-        raise NotLiveError(f"{tokenizer.name} is a SentencePiece model of the type {kind}")
+        raise NotLiveError(
+            f"{tokenizer.name} is a SentencePiece model of the type {kind}, which a page does not "
+            "support"
+        )
     if model.denormalizer_spec.precompiled_charsmap:
-        raise NotLiveError(f"{tokenizer.name} has rules that change its output")
+        raise NotLiveError(
+            f"{tokenizer.name} has rules that change its output, which a page does not support"
+        )
     charsmap: bytes = normaliser.precompiled_charsmap
     described = {
         "type": _TYPES[trainer.model_type],
         "pieces": [piece.piece for piece in model.pieces],
-        # Nine digits tell one float32 from all others.
+        # Nine significant digits identify each float32.
         "scores": [float(f"{piece.score:.9g}") for piece in model.pieces],
         "types": "".join(_LETTERS[piece.type] for piece in model.pieces),
         "unk_id": tokenizer.unk_id,

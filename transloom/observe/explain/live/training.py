@@ -1,4 +1,4 @@
-"""What the page's view of training needs beside the model: settings of the recipe, some pairs."""
+"""Collect the data for the page's view of training: settings of the recipe, and sentence pairs."""
 
 from contextlib import suppress
 from typing import Any
@@ -9,11 +9,11 @@ from trainer.record.metrics_lines import ValidationLine
 from trainer.runs.folder import RunFolder
 from transloom.inference.translator import Translator
 
-LINES_READ = 20_000  # of the record's end, for the samples of a validation
+LINES_READ = 20_000  # maximum number of lines to search for a validation, from the file's end
 
 
 def training_settings(translator: Translator) -> dict[str, Any]:
-    """Loss and dropout as the weights were trained with, and pairs of the newest validation."""
+    """Return loss and dropout of the training, and the sentence pairs of the newest validation."""
     header = translator.checkpoint.header
     config = translator.model.config
     trainer = header.recipe.get("trainer", {})
@@ -28,7 +28,7 @@ def training_settings(translator: Translator) -> dict[str, Any]:
 
 
 def _pairs(run: RunFolder) -> list[tuple[str, str]]:
-    """Sentences with their references that the record has; none if it cannot be read."""
+    """Return sentences with their references from the metrics file; empty if it cannot be read."""
     with suppress(OSError, TrainerError):
         for _, line in zip(range(LINES_READ), read_backwards(run.metrics), strict=False):
             if isinstance(line, ValidationLine):

@@ -1,1 +1,1 @@
-"""Pages of networks with one stack: how a masked model fills in a text, how one goes on."""
+"""Pages about networks with one stack: masked models and language models."""

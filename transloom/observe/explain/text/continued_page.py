@@ -1,4 +1,4 @@
-"""The page of a language model: from a text to how it goes on, a piece at a time."""
+"""Build the page of a language model, from a text to its continuation, piece by piece."""
 
 import math
 
@@ -24,14 +24,14 @@ from transloom.observe.explain.text.text_explanation import ContinuedText
 
 
 def continued_page_of(explained: ContinuedText) -> list[Section]:
-    """All sections, in the order of the forward pass."""
+    """Return all sections, in the order of the forward pass."""
     stack = Stack(
         group="Layers",
         key="decoder",
         noun="Layer",
         form=explained.form,
         pieces=explained.pieces.texts,
-        attends="Every piece looks at itself and at those before it, never ahead (grey)",
+        attends="Every piece looks at itself and at earlier pieces, never at later ones (grey)",
         by_hand=len(explained.pieces.ids) - 1,
     )
     return [
@@ -48,24 +48,25 @@ def _overview(explained: ContinuedText) -> Section:
     steps = counted(len(explained.chosen.ids), "step")
     return overview_section(
         explained,
-        f"How “{explained.text}” goes on",
-        "The model reads a text and gives, for each piece, how likely it is the next one. One is "
-        "chosen, goes in again, and so on: that is all it does.",
+        f"How “{explained.text}” continues",
+        "The model reads a text, and predicts for each piece the probability that it comes next. "
+        "One piece is chosen and appended to the text, and the model predicts the next piece. It "
+        "repeats this, and does nothing else.",
         [
             Tokens("Text", explained.pieces.texts[: explained.given]),
             Tokens("Goes on", explained.chosen.texts),
             Text(
-                f"This page follows greedy search for {steps}: each takes the most probable piece. "
-                f"With them the text reads “{explained.text}{explained.continuation}”. The command "
-                "transloom generate draws pieces by their probability instead, unless "
-                "decoding.temperature is 0."
+                f"This page follows greedy search for {steps}, each of which takes the most "
+                f"probable piece. The result is “{explained.text}{explained.continuation}”. The "
+                "command transloom generate instead draws pieces at random according to their "
+                "probabilities, unless decoding.temperature is 0."
             ),
         ],
     )
 
 
 def _bars(explained: ContinuedText, step: int) -> list[Bar]:
-    """The candidates of a step, of which the first follows the text as it was given."""
+    """Return the candidates of a step; step 0 predicts the first piece after the given text."""
     traced, place = explained.trace, explained.given - 1 + step
     return candidate_bars(
         traced.logits_btv[0, place],
@@ -85,16 +86,16 @@ def _next_piece(explained: ContinuedText) -> Section:
         name="The next piece",
         title=f"After “{piece}” comes “{chosen}”",
         lead=(
-            "The row that leaves the last layer at the end of the text is normalised once more and "
-            f"compared with all {len(explained.vocabulary):,} pieces."
+            "The last layer's row for the end of the text is normalised once more, and compared "
+            f"with all {len(explained.vocabulary):,} pieces."
         ),
         parts=[
             figures.vectors(
                 "leaves the decoder", explained.stack.output_btm[0, last : last + 1], [piece]
             ),
             Text(
-                "Its product with the row of a piece in the output matrix is that piece's logit; "
-                "the softmax makes probabilities of the logits."
+                "The product of this row and a piece's row in the output matrix is the piece's "
+                "logit. The softmax converts logits to probabilities."
             ),
             Bars(bars),
             Text(f"The other {others:,} pieces share {percent(rest)}."),
@@ -117,15 +118,15 @@ def _each_step(explained: ContinuedText) -> Section:
         name="Step by step",
         title="The continuation, step by step",
         lead=(
-            "What was chosen goes in at the bottom. What earlier pieces left behind, their keys "
-            "and values, is still there, so each step computes one row alone."
+            "The input of each step is the piece that the previous step chose. The keys and values "
+            "of earlier pieces are still stored, so each step computes only one row."
         ),
         parts=parts,
     )
 
 
 def _every_place(explained: ContinuedText) -> Section:
-    """What the model expected everywhere, and what came: the loss of training, by hand."""
+    """Build the section about the prediction at every position, and the resulting training loss."""
     came = [*explained.pieces.ids[1:], explained.chosen.ids[-1]]
     names = [*explained.pieces.texts[1:], explained.chosen.texts[-1]]
     probabilities_tv = explained.trace.probabilities_btv[0]
@@ -145,19 +146,19 @@ def _every_place(explained: ContinuedText) -> Section:
         )
     own = losses[: explained.given - 1]
     said = (
-        f"Over the {len(own)} pieces of the text itself the mean is {number(sum(own) / len(own))} "
-        "nats; the pieces behind them are those that the model itself chose."
+        f"Over the {len(own)} pieces of the given text, the mean is {number(sum(own) / len(own))} "
+        "nats. The model itself chose the pieces after them."
         if own
-        else "All of these pieces are those that the model itself chose."
+        else "The model itself chose all of these pieces."
     )
     return Section(
         group="Result",
         name="Every place",
-        title="What was expected at every place",
+        title="The prediction at every position",
         lead=(
-            "One pass gives a prediction after every piece, since none looks ahead. In training "
-            "all of them are compared with the text: minus the logarithm of a piece's probability "
-            "is its loss."
+            "One pass gives a prediction after every piece, because no piece looks at later "
+            "pieces. Training compares all predictions with the text: the loss of a piece is minus "
+            "the logarithm of its probability."
         ),
         parts=[
             Table(["after", "likeliest", "came", "its probability", "loss, nats"], rows),

@@ -1,4 +1,4 @@
-"""The sections on what goes in: pieces, then their vectors with positions."""
+"""Build the sections about the input: pieces, then their vectors with positions."""
 
 from transloom.observe.explain import figures
 from transloom.observe.explain.parts import Part, Section, Text, Tokens
@@ -9,10 +9,10 @@ GROUP = "Input"
 
 
 def input_sections(explained: FilledText | ContinuedText, key: str) -> list[Section]:
-    """Pieces and ids, then the first layer's input.
+    """Return the sections about pieces and ids, and about the input of the first layer.
 
     Args:
-        key: with which the keys of boxes begin in the model's figure.
+        key: prefix of the keys of the stack's boxes in the model's figure.
     """
     return [_pieces(explained, key), _vectors(explained, key)]
 
@@ -21,13 +21,13 @@ def _pieces(explained: FilledText | ContinuedText, key: str) -> Section:
     pieces = explained.pieces
     if isinstance(explained, FilledText):
         ends = (
-            "The first and the last piece tell where the text begins and ends. What stands for "
-            "[MASK] is a piece of its own, which no text contains."
+            "The first and the last piece mark the beginning and the end of the text. [MASK] is "
+            "replaced by a special piece, which no text contains."
         )
     else:
         ends = (
-            f"The first piece only says “begin”; the text has the next {explained.given - 1}, and "
-            "all others are what the model added."
+            "The first piece only marks the beginning. The next "
+            f"{explained.given - 1} are the given text, and the model has added all others."
         )
     return Section(
         group=GROUP,
@@ -35,12 +35,12 @@ def _pieces(explained: FilledText | ContinuedText, key: str) -> Section:
         title="Pieces and their ids",
         lead=(
             "The model knows no letters, only a list of pieces: words, or parts of rarer words. "
-            "A tokenizer cuts the text into them, and each has a number, its id."
+            "A tokenizer splits the text into pieces. Each piece has a number, its id."
         ),
         parts=[
             Tokens("Pieces", pieces.texts),
             ids_table(pieces),
-            Text(f"▁ stands for a space, ␊ for a line end. {ends}"),
+            Text(f"▁ represents a space, and ␊ a line end. {ends}"),
         ],
         shows={"": [f"{key}.ids"]},
     )
@@ -52,8 +52,8 @@ def _vectors(explained: FilledText | ContinuedText, key: str) -> Section:
     if embedding.positions_tm is None:
         parts.append(
             Text(
-                "Nothing is added for the order of the pieces: in every layer, queries and keys "
-                "are turned by their position (rotary positions)."
+                "No positions are added to the embedding. Instead, every layer rotates queries and "
+                "keys by their position (rotary positions)."
             )
         )
     else:
@@ -64,7 +64,9 @@ def _vectors(explained: FilledText | ContinuedText, key: str) -> Section:
         ]
     if embedding.segments_btm is not None:
         parts += [
-            Text(f"One more vector tells which side of a pair a piece is of. {_sides(explained)}"),
+            Text(
+                f"A third vector shows to which side of a pair a piece belongs. {_sides(explained)}"
+            ),
             figures.vectors("+ segments", embedding.segments_btm[0], pieces),
         ]
     if embedding.positions_tm is not None:
@@ -79,7 +81,7 @@ def _vectors(explained: FilledText | ContinuedText, key: str) -> Section:
         title="Each id picks a row of numbers",
         lead=(
             f"A learned matrix has a row of {explained.form.width} numbers for each piece. The "
-            f"rows of our {len(pieces)} pieces are taken out."
+            f"rows of our {len(pieces)} pieces are selected."
         ),
         parts=parts,
         shows={"": [f"{key}.{box}" for box in boxes if f"{key}.{box}" in known]},
@@ -87,7 +89,7 @@ def _vectors(explained: FilledText | ContinuedText, key: str) -> Section:
 
 
 def _has_waves(explained: FilledText | ContinuedText) -> bool:
-    """Whether positions are sines and cosines."""
+    """Return whether the positions are sines and cosines."""
     return getattr(explained.config, "positions", "learned") == "sinusoidal"
 
 
@@ -99,13 +101,13 @@ def _taken(explained: FilledText | ContinuedText) -> str:
 def _order(explained: FilledText | ContinuedText) -> str:
     if _has_waves(explained):
         return (
-            "So a pattern of sines and cosines that tells the position is added: fast waves at the "
-            "left, slow ones at the right."
+            "Therefore a pattern of sines and cosines is added that depends on the position: fast "
+            "waves on the left, slow waves on the right."
         )
-    return "So a learned row of numbers is added that belongs to the position."
+    return "Therefore a learned row of numbers for the position is added."
 
 
 def _sides(explained: FilledText | ContinuedText) -> str:
     if isinstance(explained, FilledText) and explained.is_pair:
-        return "The sides of this pair have a vector each; positions begin anew with the second."
-    return "A text by itself has one side, so all rows get the same."
+        return "Each side of this pair has its own vector. Positions restart at the second side."
+    return "A single text has one side, so all rows get the same vector."

@@ -1,4 +1,4 @@
-"""The page of a masked model: from a text with [MASK] to what may stand there."""
+"""Build the page of a masked model, from a text with [MASK] to the predicted pieces."""
 
 from transloom.observe.explain import figures
 from transloom.observe.explain.blueprint.forms import ACTIVATION_NAMES
@@ -11,14 +11,14 @@ from transloom.observe.explain.text.text_explanation import FilledText
 
 
 def masked_page_of(explained: FilledText) -> list[Section]:
-    """All sections, in the order of the forward pass."""
+    """Return all sections, in the order of the forward pass."""
     stack = Stack(
         group="Encoder",
         key="encoder",
         noun="Layer",
         form=explained.form,
         pieces=explained.pieces.texts,
-        attends="Every piece looks at every piece of the text, before it and behind it",
+        attends="Every piece looks at every piece of the text, before and after it",
     )
     return [
         _overview(explained),
@@ -33,32 +33,33 @@ def _overview(explained: FilledText) -> Section:
     return overview_section(
         explained,
         f"What is hidden in “{explained.text}”",
-        "An encoder reads the whole text and turns each piece into a row of numbers, to which all "
-        "others have given something. From the row of a hidden piece a head tells which one it "
-        "was.",
+        "An encoder reads the whole text, and turns each piece into a row of numbers that depends "
+        "on all other pieces. From the row of a hidden piece, a head predicts which piece it was.",
         [
             Tokens("Pieces", explained.pieces.texts),
             Text(
-                f"Filled in with the likeliest pieces: “{explained.filled}”. Where several are "
-                "hidden, each is told without knowing what the others become."
+                f"With the most probable pieces, the text is “{explained.filled}”. If several "
+                "pieces are hidden, the model predicts each of them without the predictions for "
+                "the others."
             ),
         ],
     )
 
 
 def _last_states(explained: FilledText) -> Section:
-    last = "after a last normalisation, " if explained.form.pre_norm else ""
+    last = " (after a last normalisation)" if explained.form.pre_norm else ""
     return Section(
         group="Encoder",
         name="Hidden states",
-        title="What leaves the encoder",
+        title="The output of the encoder",
         lead=(
-            f"The text as the encoder understands it: {last}a row of {explained.form.width} "
-            "numbers for each piece. Each row began as one piece and now knows its neighbours."
+            f"The output of the encoder{last} is a row of {explained.form.width} numbers for each "
+            "piece. Each row began as the embedding of one piece, and now also depends on the "
+            "other pieces."
         ),
         parts=[
             figures.vectors("hidden states", explained.stack.output_btm[0], explained.pieces.texts),
-            Text("Only the rows of hidden pieces go on into the head."),
+            Text("The head reads only the rows of hidden pieces."),
         ],
         shows={"": ["encoder.last_norm"]},
     )
@@ -71,17 +72,17 @@ def _told(explained: FilledText) -> Section:
     parts: list[Part] = [
         figures.vectors("leaves the encoder", states_nm, names),
         Text(
-            f"One more matrix, a bias and {ACTIVATION_NAMES[form.activation]} prepare the row; a "
-            "layer normalisation follows."
+            f"The head multiplies the row by a matrix, adds a bias, and applies "
+            f"{ACTIVATION_NAMES[form.activation]} and a layer normalisation."
         ),
         figures.vectors(
             f"the head's layer, after {ACTIVATION_NAMES[form.activation]}", traced.inner_nm, names
         ),
         figures.vectors("layer normalisation", traced.normed_nm, names),
         Text(
-            f"It is multiplied with the row of each of the {len(explained.vocabulary):,} pieces in "
-            "the embedding matrix, which is the output matrix too, and a bias is added. That gives "
-            "a logit for each piece; the softmax makes probabilities of them."
+            f"The result is multiplied by the row of each of the {len(explained.vocabulary):,} "
+            "pieces in the embedding matrix, which is also the output matrix. With a bias, this "
+            "gives a logit for each piece. The softmax converts the logits to probabilities."
         ),
     ]
     for number in range(min(len(traced.places), figures.MAX_PIECES)):
@@ -91,8 +92,8 @@ def _told(explained: FilledText) -> Section:
         name="What is hidden",
         title="Which pieces were hidden?",
         lead=(
-            "The head compares the row of each hidden piece with all pieces that there are. In "
-            "training, the loss is minus the logarithm of the right piece's probability."
+            "The head compares the row of each hidden piece with all pieces of the vocabulary. In "
+            "training, the loss is minus the logarithm of the correct piece's probability."
         ),
         parts=parts,
         shows={"": ["head.dense", "head.norm", "head.output", "head.softmax"]},
@@ -110,7 +111,7 @@ def _candidates(explained: FilledText, number: int, name: str) -> list[Part]:
         Heading(f"{name}, between “{before}” and “{after}”"),
         Bars(bars),
         Text(
-            f"“{explained.vocabulary[best]}” is taken, with "
+            f"The most probable piece is “{explained.vocabulary[best]}”, with "
             f"{percent(probabilities_v[best].item())}. The other {others:,} pieces share "
             f"{percent(rest)}."
         ),

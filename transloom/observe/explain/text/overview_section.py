@@ -1,4 +1,4 @@
-"""The first section of a page about a text, and what such a page does not show."""
+"""Build the first section of a page about a text."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ from transloom.observe.explain.text.text_explanation import TextExplanation
 def overview_section(
     explained: TextExplanation, title: str, lead: str, about_the_text: Sequence[Part]
 ) -> Section:
-    """The figure, what becomes of the text, and the model's sizes."""
+    """Return the section with the figure, the result for the text, and the model's sizes."""
     layers = explained.config.layers
     table = model_table(
         str(layers),
@@ -38,7 +38,7 @@ def overview_section(
 
 
 def what_is_left_out(explained: TextExplanation) -> list[str]:
-    """What the page does not show, because the model or the text is large."""
+    """Describe content that the page leaves out because the model or the text is large."""
     form, pieces = explained.form, len(explained.pieces.ids)
     found = [
         figures.left_out(explained.config.layers, figures.MAX_LAYERS, "layers"),

@@ -1,6 +1,6 @@
-"""A text on its way through a network that has one stack, as data.
+"""Trace a text through a network with one stack, and return the numbers as data.
 
-text with [MASK] ──pieces──▶ one traced pass ──▶ FilledText: what may stand at each [MASK]
+text with [MASK] ──pieces──▶ one traced pass ──▶ FilledText: candidates for each [MASK]
 text ──pieces──▶ greedy steps ──▶ one traced pass over all ──▶ ContinuedText
 """
 
@@ -26,17 +26,17 @@ from transloom.observe.explain.blueprint.networks import blueprint_of_network
 from transloom.observe.explain.explanation import Pieces
 from transloom.observe.explain.form import Form, form_of
 
-STEPS = 12  # pieces that a page adds to a text
+STEPS = 12  # maximum number of pieces by which a page continues a text
 
 
 @dataclass(frozen=True)
 class TextExplanation:
-    """What pages of both kinds tell, in numbers.
+    """Numbers that the pages of both kinds of models show.
 
     Attributes:
-        text: as it was given.
-        pieces: what the network reads, from BOS on.
-        positions: of each of them.
+        text: the text that the user gave.
+        pieces: the pieces that the network reads, beginning with BOS.
+        positions: the position of each piece.
     """
 
     text: str
@@ -49,19 +49,19 @@ class TextExplanation:
 
     @property
     def form(self) -> Form:
-        """What the texts about layers have to know."""
+        """Properties of the network that the texts about layers depend on."""
         return form_of(self.config)
 
 
 @dataclass(frozen=True)
 class FilledText(TextExplanation):
-    """A text with hidden pieces.
+    """Text with hidden pieces.
 
     Attributes:
-        ordinary: ids of which one may be hidden; special pieces never are.
-        filled: the text with the likeliest piece at each [MASK].
-        is_pair: whether the text has two sides, each with its segment and positions of its own.
-        trace: the pass over `pieces`; its places are those of [MASK].
+        ordinary: ids of pieces that can be hidden; special pieces cannot.
+        filled: the text with the most probable piece at each [MASK].
+        is_pair: True if the text has two sides, each with its own segment and positions.
+        trace: the pass over `pieces`; its places are the positions of [MASK].
     """
 
     ordinary: tuple[int, ...]
@@ -71,17 +71,18 @@ class FilledText(TextExplanation):
 
     @property
     def stack(self) -> StackTrace:
-        """From ids to the hidden states."""
+        """The trace of the stack, from ids to hidden states."""
         return self.trace.stack
 
 
 @dataclass(frozen=True)
 class ContinuedText(TextExplanation):
-    """A text and how the network goes on greedily.
+    """Text with its greedy continuation.
 
     Attributes:
-        given: how many of `pieces` are BOS and the text's own; the others are its continuation.
-        chosen: the piece that each step chose, the last one too, which was not read.
+        given: number of pieces at the start of `pieces` that are BOS and the given text; the other
+            pieces are the continuation.
+        chosen: the piece that each step chose, including the last piece, which was not read.
         continuation: the text of the chosen pieces.
         trace: the pass over `pieces`.
     """
@@ -93,15 +94,15 @@ class ContinuedText(TextExplanation):
 
     @property
     def stack(self) -> StackTrace:
-        """From ids to the hidden states."""
+        """The trace of the stack, from ids to hidden states."""
         return self.trace.stack
 
 
 def explain_filling(filler: MaskFiller, text: str) -> FilledText:
-    """Fill in a text, and trace how.
+    """Fill in the hidden pieces of a text, and trace the pass.
 
     Raises:
-        TextError: as `MaskFiller.fill`.
+        TextError: see `MaskFiller.fill`.
     """
     network, tokenizer = filler.network, filler.tokenizer
     (found,) = filler.fill([text])
@@ -125,18 +126,19 @@ def explain_filling(filler: MaskFiller, text: str) -> FilledText:
 
 
 def explain_continuing(generator: TextGenerator, text: str) -> ContinuedText:
-    """Continue a text greedily by up to `STEPS` pieces, and trace how.
+    """Continue a text greedily by up to `STEPS` pieces, and trace the pass.
 
     Raises:
-        TextError: the text leaves no room for its continuation.
+        TextError: the network's context is too short for the text and its continuation.
     """
     network, tokenizer = generator.network, generator.tokenizer
     prompt = generator.ids(text)
     longest = network.context_length - STEPS
     if len(prompt) > longest:
         raise TextError(
-            f"The text has {len(prompt)} tokens with BOS, the page adds {STEPS}, and the network's "
-            f"context has {network.context_length}: give a text of at most {longest}."
+            f"The text has {len(prompt)} tokens with BOS. The page adds {STEPS} tokens, but the "
+            f"network's context has only {network.context_length}. Give a text of at most "
+            f"{longest} tokens with BOS."
         )
     chosen = _greedy(generator, prompt)
     read = [*prompt, *chosen[:-1]]
@@ -156,7 +158,7 @@ def explain_continuing(generator: TextGenerator, text: str) -> ContinuedText:
 
 
 def _greedy(generator: TextGenerator, prompt: list[int]) -> list[int]:
-    """The most probable pieces one after another, up to EOS or `STEPS` of them."""
+    """Return the most probable pieces in sequence, up to EOS or `STEPS` pieces."""
     greedy = SamplingConfig(max_new_tokens=STEPS, temperature=0)
     eos = generator.tokenizer.eos_id
     (found,) = generate(generator.network, [prompt], greedy, eos)
@@ -164,10 +166,10 @@ def _greedy(generator: TextGenerator, prompt: list[int]) -> list[int]:
 
 
 def _pieces(tokenizer: Tokenizer, ids: list[int], read: list[str] | None = None) -> Pieces:
-    """The pieces of ids; of unknown ones also their characters, where `read` has them.
+    """Return the pieces of ids; unknown pieces get their characters from `read`, if it has them.
 
     Args:
-        read: the pieces of the text behind BOS, as they stand in it.
+        read: the pieces of the text after BOS, with the characters of the text.
     """
     shown = [tokenizer.piece(number) for number in ids]
     for place, characters in enumerate(read or [], start=1):

@@ -1,4 +1,4 @@
-"""Probe sentences while the model was trained: a slider from its first step to the page's weights.
+"""Show translations of probe sentences during training, with a slider for the step.
 
-time-lapse/ of the run ─▶ section.py ─▶ markup.py, lapse.js: one moment at a time
+time-lapse/ of the run ─▶ section.py ─▶ markup.py, lapse.js: one step at a time
 """

@@ -26,7 +26,7 @@ for (const lapse of document.querySelectorAll(".lapse")) {
     part("step").textContent = `after ${name}:`;
     part("output").textContent = output || "(nothing)";
     part("ended").textContent = [
-      ended ? "" : "… and on, until it was stopped",
+      ended ? "" : "… (cut at the maximum length)",
       cut ? `The sentence's last ${cut} pieces are left out.` : "",
     ].filter(Boolean).join(" ");
     part("moment").setAttribute("aria-valuetext", `after ${name}: ${output}`);

@@ -1,7 +1,7 @@
-"""A time-lapse as HTML: its first moment, a table of what was said, and the data for lapse.js.
+"""Convert a time-lapse to HTML: its first step, a table of all translations, and data for lapse.js.
 
-The figures of heads are heat maps like all others, so that they are walked and read aloud alike;
-lapse.js gives them other numbers.
+The attention heads are ordinary heat maps, so keyboard navigation and screen readers work as for
+other maps. lapse.js replaces their numbers.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -22,25 +22,25 @@ aria-label="Step of training">
 <button type="button" data-lapse="play">▶ Play</button></p>
 <p class="said"><small data-lapse="step"></small> <output data-lapse="output" dir="auto"></output>
 <small data-lapse="ended"></small></p>
-<h2 class="part">What it would say next</h2>
+<h2 class="part">Predictions of the next piece</h2>
 <div class="scroll" tabindex="0" role="region" aria-label="Predictions of each step">
-<table data-lapse="predictions"><thead><tr><th>step</th><th>goes in</th><th>most probable next</th>
+<table data-lapse="predictions"><thead><tr><th>step</th><th>input</th><th>most probable next</th>
 </tr></thead><tbody></tbody></table></div>
-<h2 class="part">Where it looks</h2>
+<h2 class="part">Attention</h2>
 <p><label>Attention <select data-lapse="place">{places}</select></label> <small>rows look at
 columns</small></p>
 <div class="beside" data-lapse="maps">{maps}</div>
-<h2 class="part">All that it said</h2>
+<h2 class="part">All translations</h2>
 <div data-lapse="all">{tables}</div>
 <script type="application/json" data-lapse="data">{data}</script>
 </div>"""
 
 
 def lapse_markup(lapse: Lapse, heat_map: Callable[[HeatMap], str]) -> str:
-    """The part as HTML.
+    """Return the time-lapse as HTML.
 
     Args:
-        heat_map: writes a heat map.
+        heat_map: function that converts a heat map to HTML.
     """
     sentences = list(lapse.moments)
     first = lapse.moments[sentences[0]]
@@ -66,7 +66,7 @@ def lapse_markup(lapse: Lapse, heat_map: Callable[[HeatMap], str]) -> str:
 
 
 def _figures(lapse: Lapse, place: str) -> list[HeatMap]:
-    """The maps of the first moment; as many as any sentence has heads."""
+    """Return the maps of the first step, one for each head of the sentence with the most heads."""
     first = next(iter(lapse.moments.values()))[0][1]
     most = max(
         one.shape[0]
@@ -76,7 +76,7 @@ def _figures(lapse: Lapse, place: str) -> list[HeatMap]:
     )
     shown = next(one for one in first.attention if one.place == place)
     found = [_figure(first, shown, head) for head in range(shown.shape[0])]
-    return found + found[:1] * (most - len(found))  # to be filled by the script
+    return found + found[:1] * (most - len(found))  # the script fills in the additional maps
 
 
 def _figure(probe: Probe, shown: AttentionMap, head: int) -> HeatMap:
@@ -94,7 +94,7 @@ def _figure(probe: Probe, shown: AttentionMap, head: int) -> HeatMap:
 
 
 def _table(sentence: str, moments: Sequence[tuple[str, Probe]]) -> str:
-    """What the sentence became, a row for each moment; its step is a button that goes there."""
+    """Return a table of a sentence's translations, one row per step with a button to show it."""
     rows = "".join(
         f'<tr><th scope="row"><button type="button" class="number" data-at="{n}">{escape(name)}'
         f'</button></th><td dir="auto">{escape(probe.output or "(nothing)")}</td></tr>'

@@ -1,4 +1,4 @@
-"""The section with a run's time-lapse, which ends with the weights that the page is about."""
+"""Build the section with a run's time-lapse, which ends with the weights of the page."""
 
 from collections.abc import Iterable
 
@@ -11,16 +11,16 @@ from trainer.tasks.probing import probe
 from transloom.inference.translator import Translator
 from transloom.observe.explain.parts import Lapse, Part, Section, Text
 
-TIME_LAPSE = "time-lapse"  # the place of the section, for links to it
+TIME_LAPSE = "time-lapse"  # id of the section, for links to it
 
-Moments = dict[str, list[tuple[str, Probe]]]  # by sentence, each with the name of its step
+Moments = dict[str, list[tuple[str, Probe]]]  # probes by sentence, each with the name of its step
 
 
 def time_lapse_section(translator: Translator) -> Section | None:
-    """The section of the run that the translator was loaded from; None if it has no time-lapse.
+    """Return the section for the run of a translator; None if the run has no time-lapse.
 
     Raises:
-        OSError: there is something in its place, and it cannot be read.
+        OSError: the time-lapse exists but cannot be read.
     """
     checkpoint = translator.checkpoint
     folder = RunFolder(checkpoint.path.parents[1]).time_lapse
@@ -32,7 +32,7 @@ def time_lapse_section(translator: Translator) -> Section | None:
 
 
 def by_sentence(kept: Iterable[TimeLapseFrame]) -> Moments:
-    """Moments of each sentence: a run may have gone on with others."""
+    """Group probes by sentence. A resumed run may have other sentences than before."""
     moments: Moments = {}
     for moment in kept:
         for one in moment.probes:
@@ -41,26 +41,28 @@ def by_sentence(kept: Iterable[TimeLapseFrame]) -> Moments:
 
 
 def section_of(moments: Moments, problems: Iterable[str] = ()) -> Section:
-    """The section about moments of at least one sentence, unless there are problems alone."""
+    """Return the section about the probes of at least one sentence, or only about problems."""
     most = max((len(of_one) for of_one in moments.values()), default=0)
     parts: list[Part] = [Lapse(moments)] if moments else []
-    parts += [Text(f"Left out: {problem}.") for problem in problems]
+    parts += [Text(f"This step is left out: {problem}.") for problem in problems]
     parts.append(
         Text(
-            "Early steps change the network most, so they were looked at more often: at powers of "
-            "two and half as much again. Weights are rounded to 255ths. Each translation is at "
-            "most twice as long as its sentence and four pieces more; an untrained network "
-            f"seldom ends one by itself. All this takes {_kilobytes(moments):,} kB of this page."
+            "Early steps change the network most, so they were recorded more often: at powers of "
+            "two, and at 1.5 times each power. Attention weights are rounded to multiples of "
+            "1/255. A translation is cut at twice the length of its sentence plus four pieces, "
+            "because an untrained network seldom ends a translation. The time-lapse takes "
+            f"{_kilobytes(moments):,} kB of this page."
         )
     )
     return Section(
         group="Training",
         name="Time-lapse",
-        title="How it came into being",
+        title="Translations during training",
         lead=(
-            f"While this model was trained, it was asked {counted(most, 'time')} to translate the "
-            "same. Move the slider: a network that knows nothing says the same piece over and "
-            "over, and looks everywhere alike; then words come, and heads that look somewhere."
+            "During its training, this model translated the same sentence "
+            f"{counted(most, 'time')}. Move the slider to see the translations. An untrained "
+            "network repeats one piece, and its attention is uniform. Later it writes words, and "
+            "its heads look at certain pieces."
         ),
         parts=parts,
         shows={"": [TIME_LAPSE]},
@@ -69,7 +71,7 @@ def section_of(moments: Moments, problems: Iterable[str] = ()) -> Section:
 
 
 def moments_in(section: Section) -> int:
-    """How many moments its slider has, of the sentence with the most."""
+    """Return the number of steps on the slider, for the sentence with the most steps."""
     found = [
         len(m) for part in section.parts if isinstance(part, Lapse) for m in part.moments.values()
     ]
@@ -77,13 +79,13 @@ def moments_in(section: Section) -> int:
 
 
 def _kilobytes(moments: Moments) -> int:
-    """About how much a page takes for them."""
+    """Return the approximate size of the probes in a page, in kB."""
     probes = [probe for of_one in moments.values() for _, probe in of_one]
     return -(-sum(len(probe.model_dump_json()) for probe in probes) // 1000)
 
 
 def _is_another_moment(checkpoint: Checkpoint, kept: tuple[TimeLapseFrame, ...]) -> bool:
-    """Whether the page's weights are those of none of the moments."""
+    """Return whether no frame of the time-lapse has the weights of the page."""
     is_average = bool(checkpoint.header.averaged_steps)
     return bool(kept) and (is_average or kept[-1].step != checkpoint.step)
 

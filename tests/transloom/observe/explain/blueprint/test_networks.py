@@ -202,7 +202,7 @@ def test_what_came_after_the_paper_is_said():
         for config in NEWER
     )
     assert "encoder.positions" not in of_rotary
-    turned = {key for key, box in of_rotary.items() if "queries, keys turned" in str(box.lines)}
+    turned = {key for key, box in of_rotary.items() if "queries, keys rotated" in str(box.lines)}
     assert turned == {key for key, box in of_rotary.items() if key.endswith(".self_attention")}
     assert of_rotary["decoder.last_norm"].title == "Last RMS norm"
     assert of_rotary["encoder.1.feed_forward_norm"].title == "RMS norm"
@@ -266,7 +266,7 @@ def test_the_parts_of_a_head_for_labels_are_said():
     assert texts["head.output"].lines[0] == "m × 5: a logit for each label"
     assert "head.pooler" not in tokens
     assert tokens["head.output"].lines[0].endswith("for each label, the first of each word")
-    assert tokens["head.softmax"].lines == ("5 probabilities a row",)
+    assert tokens["head.softmax"].lines == ("5 probabilities per row",)
 
 
 def test_an_unknown_parameter_is_drawn_all_the_same():
@@ -280,5 +280,5 @@ def test_an_unknown_parameter_is_drawn_all_the_same():
 
 
 def test_an_extensions_network_has_no_figure():
-    with pytest.raises(RunMismatchError, match=r"'theirs', and only .* sentence_encoder have"):
+    with pytest.raises(RunMismatchError, match=r"'theirs', but only .* sentence_encoder have"):
         blueprint_of_settings(NetworkConfig(network="theirs"), Sizes(8, 8))

@@ -134,14 +134,14 @@ def test_what_does_not_fit_is_named_with_what_can_be_compared(model_of, other_to
     (said,) = what_does_not_fit(found, [first, reads_other])
     assert not found.same_source
     assert found.same_target
-    assert "cut this sentence into other pieces" in said
-    assert "predictions can be compared" in said
+    assert "split this sentence into different pieces" in said
+    assert "Predictions can still be compared" in said
 
     found = compare([first, writes_other], NAMES, SENTENCE, None)
     (said,) = what_does_not_fit(found, [first, writes_other])
     sizes = [first.model.vocabulary.target_size, 300]
     assert f"({sizes[0]:,} and 300 pieces)" in said
-    assert "translations, and each model's own steps, can be compared" in said
+    assert "The translations and each model's own steps are shown" in said
     assert found.same_source
     assert not found.same_target
     assert found.parting is None

@@ -59,7 +59,9 @@ def test_two_models_stand_beside_each_other(browser, address, translators, width
         assert steps.count() == len(expected.sides[0].asked) + 1
         where = expected.parting.step
         said = "at the first step." if where == 0 else f"at step {where + 1}, after"
-        assert page.inner_text("[data-compare=parting]").startswith(f"They part {said}")
+        assert page.inner_text("[data-compare=parting]").startswith(
+            f"The translations diverge {said}"
+        )
         distances = page.locator("[data-compare=distances] td[data-row]")
         distances.nth(2).focus()
         page.keyboard.press("ArrowRight")

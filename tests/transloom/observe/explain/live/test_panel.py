@@ -32,7 +32,7 @@ def test_the_sections_of_the_page_stay_and_the_live_one_follows_the_figure(trans
     sections = [a["id"] for tag, a in page.tags if tag == "section"]
     links = [a["href"] for tag, a in page.tags if tag == "a" and "data-box" not in a]
     assert links[: len(sections)] == [f"#{one}" for one in sections]  # the list, in their order
-    assert links[len(sections)] == "#live"  # "Type a sentence of your own"
+    assert links[len(sections)] == "#live"  # "Type your own sentence"
     ids = [a["id"] for _, a in page.tags if "id" in a]
     assert len(ids) == len(set(ids))
     ((_, model),) = page.sections[1].figures

@@ -128,8 +128,8 @@ def test_the_page_names_the_parts_of_its_network(generator_of):
     llama = said(**DECODERS["llama"])
     for words in (
         "RMS norm divides every row",
-        "2 heads share those of Wk and Wv",
-        "turned by their position",
+        "Groups of 2 heads share those of Wk and Wv",
+        "rotated by their position",
         "gates the second",
         "mix·Wo.",
     ):

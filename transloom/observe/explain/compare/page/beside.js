@@ -16,7 +16,7 @@
     showParting();
     part("steps").replaceChildren(...together.map(stepsTable));
     part("lens").replaceChildren(...together.map(lensTable));
-    part("cut").textContent = found.cut ? `The maps show ${found.cut}.` : "";
+    part("cut").textContent = found.cut ? `The maps show only ${found.cut}.` : "";
     showDistances();
     showChoices();
     showMaps();
@@ -43,18 +43,19 @@
     const { parting, sides, same_target } = state.found;
     part("parting-table").replaceChildren();
     if (!parting) {
-      part("parting").textContent = same_target ? "They do not part: both write the same pieces."
-        : "Their vocabularies differ, so that no step of one is a step of the other.";
+      part("parting").textContent = same_target
+        ? "The translations do not diverge: both models write the same pieces."
+        : "The vocabularies differ, so the steps of the two models cannot be compared.";
       return;
     }
     const { step, probabilities } = parting;
     const before = sides[0].written.slice(0, step).flatMap((piece) => [" ", pieceText(piece)]);
-    part("parting").replaceChildren(...(step === 0 ? ["They part at the first step."]
-      : [`They part at step ${step + 1}, after`, ...before, "."]));
+    part("parting").replaceChildren(...(step === 0 ? ["The translations diverge at the first step."]
+      : [`The translations diverge at step ${step + 1}, after`, ...before, "."]));
     const pieces = sides.map(({ written }) => written[step]);
     part("parting-table").replaceChildren(tableOf(
       ["model", ...pieces.map((piece, n) => ["probability of ", pieceText(piece),
-        `, the piece of ${sides[n].name}`])],
+        `, chosen by ${sides[n].name}`])],
       sides.map(({ name }, n) => element("tr", {}, element("th", { scope: "row" }, name),
         probabilities[n].map(barOf)))));
   }
@@ -76,10 +77,10 @@
       sides.map(({ steps }) => candidates(steps[t])),
       element("td", {}, pieceText(piece)), sides.map(({ steps }) => barOf(steps[t].asked))));
     const mean = element("tr", { class: "sum" },
-      element("th", { scope: "row", colspan: 3 + sides.length }, "mean loss, nats for a piece"),
+      element("th", { scope: "row", colspan: 3 + sides.length }, "mean loss, nats per piece"),
       sides.map((side) => element("td", {}, shortNumber(lossOf(side)))));
-    return tableOf(["step", "goes in", ...sides.map(({ name }) => `most probable next, ${name}`),
-      "asked for", ...sides.map(({ name }) => `how probable, ${name}`)], [...rows, mean]);
+    return tableOf(["step", "input", ...sides.map(({ name }) => `most probable next, ${name}`),
+      "next piece", ...sides.map(({ name }) => `its probability, ${name}`)], [...rows, mean]);
   }
 
   // −log p, the mean over the steps.
@@ -95,13 +96,13 @@
       const agrees = best.piece === piece;
       return element("td", { class: agrees ? "agrees" : null }, pieceText(best.piece),
         ` ${percent(best.probability)}`,
-        agrees ? null : element("small", {}, `asked for: ${percent(steps[t].asked)}`));
+        agrees ? null : element("small", {}, `next piece: ${percent(steps[t].asked)}`));
     };
     const { asked } = sides[0];
     const rows = asked.map((piece, t) => element("tr", {},
       element("th", { scope: "row" }, `${t + 1}`), layers.map((layer) => cell(layer, t, piece)),
       element("td", {}, pieceText(piece))));
-    return tableOf(["step", ...layers.map(({ title }) => title), "asked for"], rows);
+    return tableOf(["step", ...layers.map(({ title }) => title), "next piece"], rows);
   }
 
   // The attention at a place of each side, or undefined where a model has none there.
@@ -148,7 +149,7 @@
       distanceOf(...attentionsAt(key).map((attention) => rowsOf(attention, head)))));
     const matrix = { key: "weights", head: null, rows: keys.map(nameOfAttention),
       columns: choices.map(nameOfHead), columnsArePieces: false, numbers };
-    part("distances").replaceChildren(gridOf("how differently they look", matrix, 1,
+    part("distances").replaceChildren(gridOf("distance of the attentions", matrix, 1,
       ({ row: r, column }) => {
         choose(keys[r], choices[column]);
         part("place").focus();
@@ -215,7 +216,7 @@
 
   const results = ["translations", "parting", "parting-table", "steps", "lens", "distances", "maps"];
   const inTurn = slicesInTurn(results.map(part), (message) => {
-    part("state").replaceChildren(message, " What is dimmed below belongs to “",
+    part("state").replaceChildren(message, " The dimmed results below are those of “",
       element("bdi", {}, visibleText(state.found.sentence)), "”.");
   });
 
@@ -241,7 +242,7 @@
       [modelInPage("live-model"), modelInPage("compared-model")]);
     part("sentence").value = state.found.sentence;
     part("type").hidden = false;
-    part("state").textContent = "Type another sentence: both models compute it here.";
+    part("state").textContent = "Type another sentence to compare both models on it.";
     let waiting = 0;
     part("sentence").addEventListener("input", () => {
       clearTimeout(waiting);
@@ -257,6 +258,6 @@
   show();
   awaken().catch((error) => {
     part("state").textContent = `This browser cannot run the models (${error.message}). ` +
-      "The figures are those of the sentence of the command line.";
+      "The figures show the sentence from the command line.";
   });
 }

@@ -11,10 +11,10 @@ function* computeSentenceSlices(model, sentence, tag, switches, kept = null) {
   const first = tag ? [model.source.reserved.get(tag)] : [];
   const ids = [...first, ...parts.map(({ id }) => id), eos_id];
   if (ids.length > MOST_PIECES) {
-    throw new RangeError(`These are ${ids.length} pieces, and the page takes ${MOST_PIECES}: shorten the sentence.`);
+    throw new RangeError(`These are ${ids.length} pieces, but the page takes ${MOST_PIECES}: shorten the sentence.`);
   }
   const [found] = yield* searchSlices(model, ids, { beam: 1, switches });
-  if (!found) throw new RangeError("The model's probabilities are not numbers.");
+  if (!found) throw new RangeError("The model returns NaN instead of probabilities.");
   const chosen = kept ? kept.chosen : [...found.ids, eos_id];
   const traced = yield* traceSlices(model, ids, [bos_id, ...chosen.slice(0, -1)], switches);
   return {
@@ -49,7 +49,7 @@ function candidatesAt({ traced }, t, count) {
 // What piece n of the sentence stands for: {text, note}.
 function standsFor(model, { sentence, parts, tag, ids }, n) {
   if (tag && n === 0) return { text: "", note: "the tag" };
-  if (n === ids.length - 1) return { text: "", note: "the end, always added" };
+  if (n === ids.length - 1) return { text: "", note: "end of the sentence, always added" };
   const { id, start, end } = parts[n - (tag ? 1 : 0)];
   const type = model.source.types[id];
   const note = { u: "unknown to the model", b: "a byte of its spelling" }[type] ?? "";

@@ -27,14 +27,14 @@ function dropoutPanel(model, settings, sentence, redraw) {
     redraw();
   } }, "Draw again");
   root.append(
-    element("p", {}, `In each pass of training, ${percentOf(dropout)} of the numbers of each ` +
-      "sub-layer's result and of the embeddings are set to zero, drawn anew each time. Those " +
-      `that are kept are multiplied by 1/(1 − p) = ${(1 / (1 - dropout)).toFixed(3)}, so that sums ` +
-      "stay the same on average. When translating, nothing is dropped and nothing multiplied." +
-      (attention_dropout ? ` Of attention weights it is ${percentOf(attention_dropout)}.` : "")),
+    element("p", {}, `Each training pass sets a random ${percentOf(dropout)} of the numbers in the ` +
+      "embeddings and in the output of each sub-layer to zero. The other numbers are multiplied " +
+      `by 1/(1 − p) = ${(1 / (1 - dropout)).toFixed(3)}, so that sums stay the same on average. ` +
+      "Translation uses no dropout." +
+      (attention_dropout ? ` Attention weights have a dropout of ${percentOf(attention_dropout)}.` : "")),
     element("p", {}, another, " ", seed,
-      element("small", {}, " (this page's own numbers, not torch's)")),
-    effect, element("p", {}, element("label", {}, "Drawn for ", place)), masked);
+      element("small", {}, " (random numbers of this page, which differ from those of torch)")),
+    effect, element("p", {}, element("label", {}, "Mask of ", place)), masked);
 
   function* show(forced, again) {
     const { drop, masks } = dropping(settings, state.seed);
@@ -47,8 +47,8 @@ function dropoutPanel(model, settings, sentence, redraw) {
     seed.textContent = `seed ${state.seed}`;
     effect.textContent = `This draw sets ${zeros.toLocaleString("en")} of ` +
       `${all.toLocaleString("en")} numbers to zero (${percent(zeros / all)}), at ${masks.length} ` +
-      `places of the pass. The loss of a piece is ${mean(forced.losses)} without it and ` +
-      `${mean(losses)} with it.`;
+      `places of the pass. The mean loss of a piece is ${mean(forced.losses)} without this dropout, ` +
+      `and ${mean(losses)} with it.`;
     place.replaceChildren(...masks.map(({ place: name }) =>
       element("option", { value: name }, nameOfDropped(name))));
     if (masks.some(({ place: name }) => name === state.place)) place.value = state.place;

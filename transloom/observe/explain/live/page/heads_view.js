@@ -37,7 +37,7 @@ function* neededSlices({ part, plain, changed, model }) {
   const result = changed ?? plain;
   part("needed").replaceChildren(...(result.ids.length > MOST_OCCLUDED
     ? [element("p", {},
-      `These are ${result.ids.length} pieces; up to ${MOST_OCCLUDED} are tried.`)]
+      `These are ${result.ids.length} pieces, but this table supports up to ${MOST_OCCLUDED}.`)]
     : yield* neededBesideLooked(model, result)));
 }
 

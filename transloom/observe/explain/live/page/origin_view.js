@@ -15,7 +15,7 @@ function showOrigin(panel) {
   const shown = back.at(-1);
   if (!shown) {
     part("origin").replaceChildren(element("p", { class: "quiet" },
-      "Choose any number above: here stands where it comes from."));
+      "Choose any number above to see here how it was computed."));
     return;
   }
   const { cell, result } = shown;
@@ -31,7 +31,7 @@ function showOrigin(panel) {
       back.pop();
       showOrigin(panel);
       part("origin").focus();
-    } }, "← the number before")] : []));
+    } }, "← previous number")] : []));
 }
 
 function cellName({ key, head, row: r, column }, { traced, pieces }) {
@@ -61,7 +61,7 @@ function termsTable(panel, { terms, added }, cell, result) {
     element("th", { scope: "row", dir: "auto" }, name(term)),
     element("td", {}, term.place
       ? element("button", { type: "button", class: "number",
-        "aria-label": `${shortNumber(term.a)}: where from?`,
+        "aria-label": `${shortNumber(term.a)}: show where this number comes from`,
         onclick: () => openOrigin(panel, term.place, result) }, shortNumber(term.a))
       : shortNumber(term.a)),
     ...(multiplied ? [element("td", {}, term.b === null ? "" : `× ${shortNumber(term.b)}`)] : []),
@@ -70,13 +70,13 @@ function termsTable(panel, { terms, added }, cell, result) {
     element("th", { scope: "row" }, label), element("td"), ...(multiplied ? [element("td")] : []),
     element("td", {}, shortNumber(value)));
   const total = (some) => some.reduce((sum, { value }) => sum + value, 0);
-  const titles = ["which", "number", ...(multiplied ? ["times"] : []), "gives"];
+  const titles = ["term", "number", ...(multiplied ? ["factor"] : []), "result"];
   return element("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Terms" },
     element("table", {},
       element("thead", {}, element("tr", {},
         titles.map((title) => element("th", { scope: "col" }, title)))),
       element("tbody", {}, shown.map(line),
-        ...(rest.length ? [sumLine(`${rest.length} smaller ones`, total(rest))] : []),
+        ...(rest.length ? [sumLine(`${rest.length} smaller terms`, total(rest))] : []),
         ...(added === null ? [] : [sumLine("+ bias", added)]),
         sumLine("sum", total(order) + (added ?? 0)))));
 }

@@ -34,7 +34,7 @@ function result(formula, terms, { added = null, value, note = "" } = {}) {
 function same(context, key, note) {
   const place = { key, head: null, row: context.cell.row, column: context.cell.column };
   const a = numberAt(context.traced, place);
-  return result("the same number, under another name", [{ place, a, b: null, value: a }], { note });
+  return result("the same number in another matrix", [{ place, a, b: null, value: a }], { note });
 }
 
 // Σ xᵢwᵢ + b: `from` gives the place of each xᵢ.
@@ -51,8 +51,8 @@ function ofLogit({ model, ...context }) {
   const { row: t, column } = context.cell;
   const [matrix, bias] = [outputEmbedding(model), model.weights["output_bias"]];
   const from = (i) => ({ key: "decoder.output_tm", head: null, row: t, column: i });
-  return ofProduct(context, `Σ hᵢ · Eᵢ${bias ? " + b" : ""}: the row that leaves the decoder times ` +
-    "the piece's row of the output matrix", from, row(matrix, column), bias?.data[column] ?? null);
+  return ofProduct(context, `Σ hᵢ · Eᵢ${bias ? " + b" : ""}: the decoder's output row times the ` +
+    "piece's row of the output matrix", from, row(matrix, column), bias?.data[column] ?? null);
 }
 
 function ofSoftmax({ traced, cell, switches }, key) {
@@ -65,7 +65,7 @@ function ofSoftmax({ traced, cell, switches }, key) {
   const what = key === "logits_tv" ? "logit" : "score";
   return result(`exp(${what}) / Σ exp(${what}s of the row): the softmax`, terms, {
     value: shares[cell.column],
-    note: "The last column is each one's share; together they are 1.",
+    note: "The last column is the share of each number; the shares add up to 1.",
   });
 }
 
@@ -73,7 +73,7 @@ function ofStack(context) {
   const { model, path, traced, cell } = context;
   const last = traced[path[0]].layers.length - 1;
   const key = `${path[0]}.layers.${last}.feed_forward_residual.output_tm`;
-  if (model.config.norm !== "pre") return same(context, key, "What leaves the last layer.");
+  if (model.config.norm !== "pre") return same(context, key, "The output of the last layer.");
   const { weight, bias } = {
     weight: model.weights[`${path[0]}.last_norm.weight`],
     bias: model.weights[`${path[0]}.last_norm.bias`],
@@ -92,14 +92,14 @@ function ofEmbedding({ model, traced, cell, switches, path, name }) {
     const a = row(matrix, id)[column];
     return result(`E[${id}, ${column}] · √${width}: a learned number of the embedding matrix`,
       [{ place: null, a, b: Math.sqrt(width), value: a * Math.sqrt(width) }],
-      { note: `Row ${id} of the matrix is this piece's. Here the way back ends.` });
+      { note: `Row ${id} of the matrix belongs to this piece. It is learned, not computed.` });
   }
   if (name === "positions_tm") {
     const wave = column % 2 ? "cos" : "sin";
     const angle = Math.fround(t * model.weights["positions.angles"].data[column >> 1]);
     const value = Math[wave](angle);
     return result(`${wave}(${t} / 10000^(${column - (column % 2)}/${width})) = ${wave}(${angle})`,
-      [], { value, note: "Nothing here is learned." });
+      [], { value, note: "This number is not learned." });
   }
   const names = switches.positions ? ["scaled_tm", "positions_tm"] : ["scaled_tm"];
   return result("embedding × √width + positions", names.map((tensorName) => {
@@ -137,7 +137,7 @@ function ofResidual(context) {
   if (name === "sum_tm") {
     const off = switches.residualsOff.has(sublayer.replace(".layers", ""));
     const keys = [...(off ? [] : [`${around}.input_tm`]), `${sublayer}.output_tm`];
-    return result(off ? "output alone: the way around is switched off" : "input + output",
+    return result(off ? "output only: the residual connection is switched off" : "input + output",
       keys.map((key) => {
         const a = numberAt(traced, { ...cell, key });
         return { place: { ...cell, key }, a, b: null, value: a };
@@ -158,7 +158,7 @@ function ofNorm(traced, place, weight, bias) {
     `(x − mean) / √(variance + ε) · g + b, with mean ${shortNumber(mean)}, √(variance + ε) ` +
       `${shortNumber(deviation)}, g ${shortNumber(gain)}`,
     [{ place, a, b: null, value: value - shift }],
-    { added: shift, note: "Mean and variance are those of the whole row; g and b are learned." });
+    { added: shift, note: "Mean and variance are computed over the whole row; g and b are learned." });
 }
 
 function ofFeedForward(context) {
@@ -170,7 +170,7 @@ function ofFeedForward(context) {
   const from = (column) => ({ key, head: null, row: cell.row, column });
   const { activation } = model.config;
   const formula = inner ? `${ACTIVATION_FORMULAS[activation]}, z = Σ xᵢ · W₁ᵢ + b₁: ` +
-    "a column of W₁ and its bias, then the non-linearity" : "Σ innerᵢ · W₂ᵢ + b₂";
+    "a column of W₁ and its bias, then the activation" : "Σ innerᵢ · W₂ᵢ + b₂";
   const found = ofProduct(context, formula, from, row(weight, cell.column), bias.data[cell.column]);
   return inner ? { ...found, value: ACTIVATIONS[activation](found.value) } : found;
 }
@@ -184,8 +184,8 @@ function ofAttention(context) {
   if (name === "weights_hts") return ofSoftmax(context, `${base}.scores_hts`);
   if (name === "scores_hts") {
     if (numberAt(traced, cell) === -Infinity) {
-      const note = "exp(−∞) is 0, so its weight is 0: a row sees itself and earlier rows only.";
-      return result("−∞: the mask hides this place", [], { value: -Infinity, note });
+      const note = "exp(−∞) is 0, so the weight is 0: a row sees only itself and earlier rows.";
+      return result("−∞: the mask hides this position", [], { value: -Infinity, note });
     }
     const scale = switches.scaledScores ? 1 / Math.sqrt(d) : 1;
     const keys = Array.from({ length: d }, (_, i) =>
@@ -203,15 +203,15 @@ function ofAttention(context) {
     const values = Array.from({ length }, (_, s) =>
       numberAt(traced, { key: `${base}.values_hsd`, head, row: s, column }));
     const from = (s) => ({ key: `${base}.weights_hts`, head, row: t, column: s });
-    const formula = "Σ weightₛ · valueₛ, over all pieces that are looked at";
+    const formula = "Σ weightₛ · valueₛ, the sum over all pieces that the row looks at";
     return ofProduct(context, formula, from, values, null);
   }
   if (name === "output_tm") {
     const { weight, bias } = parameters(at, `${path[3]}.output`);
     const key = `${base}.mix_htd`;
     const from = (i) => ({ key, head: Math.floor(i / d), row: t, column: i % d });
-    return ofProduct(context, "Σ mixᵢ · Wᴼᵢ + b: the mixes of all heads side by side, times a " +
-      "column of Wᴼ", from, row(weight, column), bias.data[column]);
+    return ofProduct(context, "Σ mixᵢ · Wᴼᵢ + b: the joined mixes of all heads times a column of " +
+      "Wᴼ", from, row(weight, column), bias.data[column]);
   }
   return ofHead(context, at, base, d);
 }

@@ -62,7 +62,7 @@
   // Say why nothing new was computed, and whose the results are that stay, dimmed.
   function refuse(message) {
     part("state").replaceChildren(message, ...(state.plain ? [
-      " What is dimmed below belongs to “", element("bdi", {}, visibleText(state.plain.sentence)),
+      " The dimmed results below are those of “", element("bdi", {}, visibleText(state.plain.sentence)),
       "”."] : []));
   }
 
@@ -128,6 +128,6 @@
 
   start().catch((error) => {
     part("state").textContent = `This browser cannot run the model (${error.message}). ` +
-      "The other sections need nothing of it.";
+      "The other sections do not need it.";
   });
 }

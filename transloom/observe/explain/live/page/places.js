@@ -73,7 +73,7 @@ function nameOf(key) {
   if (key === "logits_tv") return "logits";
   if (key === "probabilities_tv") return "probabilities";
   if (key === "encoder.output_tm") return "the memory";
-  if (key === "decoder.output_tm") return "what leaves the decoder";
+  if (key === "decoder.output_tm") return "output of the decoder";
   const [part, name] = key.split(".").slice(-2);
   if (part === "embedding") {
     return name === "sum_tm" ? "embedding + positions" : TENSOR_NAMES[name];
@@ -81,7 +81,7 @@ function nameOf(key) {
   const around = part.endsWith("_residual");
   const shown = PART_NAMES[part.replace("_residual", "")];
   if (around && name === "sum_tm") return `${shown}: input + output`;
-  if (around && name === "output_tm") return `${shown}: what goes on`;
+  if (around && name === "output_tm") return `${shown}: result of the sub-layer`;
   return `${shown}: ${around && name === "normed_tm" ? "layer normalisation" : TENSOR_NAMES[name]}`;
 }
 

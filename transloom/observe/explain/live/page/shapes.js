@@ -29,14 +29,14 @@ function shapesOf(model, traced, { key, head, row: t, column }, switches = NOTHI
   if (name === "scores_hts") {
     const scores = [at(`Q${one}`, rows, d, { row: t }), "·", at("Kᵀ", d, columns, { column }),
       switches.scaledScores ? `/ √${d} =` : "=", made("scores")];
-    return [at(`K${one}`, columns, d, { row: column }), "turned: Kᵀ;", ...scores];
+    return [at(`K${one}`, columns, d, { row: column }), "transposed: Kᵀ;", ...scores];
   }
   if (name === "mix_htd") {
     const looked = tensorAt(traced, `${base}.values_hsd`).shape[1];
     return [at(`weights${one}`, rows, looked, { row: t }), "·",
       at(`V${one}`, looked, columns, { column }), "=", made("mix")];
   }
-  if (name === "inner_tf") return [...product("input", width, "W₁", "sum"), "then the non-linearity"];
+  if (name === "inner_tf") return [...product("input", width, "W₁", "sum"), "then the activation"];
   if (name === "output_tm" && path[3] === "feed_forward") {
     return product("inner", tensorAt(traced, `${base}.inner_tf`).shape[1], "W₂", "output");
   }
@@ -45,7 +45,7 @@ function shapesOf(model, traced, { key, head, row: t, column }, switches = NOTHI
   }
   if (key === "logits_tv") {
     const bias = model.weights["output_bias"] ? ["+", at("b", 1, columns, { column })] : [];
-    return [at("E", columns, width, { row: column }), "turned: Eᵀ;",
+    return [at("E", columns, width, { row: column }), "transposed: Eᵀ;",
       at("h", rows, width, { row: t }), "·", at("Eᵀ", width, columns, { column }), ...bias, "=",
       made("logits")];
   }

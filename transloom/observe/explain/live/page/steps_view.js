@@ -9,7 +9,7 @@ function showSteps(panel) {
   const piece = (id) => visibleText(model.target.pieces[id]);
   const button = (result, t, { id, probability }) => element("button", {
     type: "button", class: id === plain.chosen[t] ? "candidate chosen" : "candidate",
-    "aria-label": `${piece(id)}, ${percent(probability)}: where from?`,
+    "aria-label": `${piece(id)}, ${percent(probability)}: show where this number comes from`,
     onclick: () =>
       openOrigin(panel, { key: "probabilities_tv", head: null, row: t, column: id }, result),
   }, element("b", { dir: "auto" }, piece(id)), ` ${percent(probability)}`);
@@ -20,7 +20,7 @@ function showSteps(panel) {
     element("td", { dir: "auto" }, visibleText(plain.pieces.target[t])),
     cells(plain, t), ...(changed ? [cells(changed, t)] : []),
     element("td", { dir: "auto" }, piece(id))));
-  const titles = ["step", "goes in", changed ? "most probable, as trained" : "most probable next",
+  const titles = ["step", "input", changed ? "most probable, as trained" : "most probable next",
     ...(changed ? ["with your changes"] : []), "chosen"];
   part("steps").replaceChildren(element("table", { class: "steps" },
     element("thead", {}, element("tr", {},

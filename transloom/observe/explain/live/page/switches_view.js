@@ -32,11 +32,12 @@ function showSwitches(panel, compute) {
         ...parts.flatMap((name) => Array.from({ length: config.heads }, (_, h) =>
           inSet("headsOff", `${layer}.${name}.${h}`, `${PART_NAMES[name]}, head ${h + 1}`))),
         ...[...parts, "feed_forward"].map((name) =>
-          inSet("residualsOff", `${layer}.${name}`, `way around the ${PART_NAMES[name]}`)));
+          inSet("residualsOff", `${layer}.${name}`,
+            `residual connection of the ${PART_NAMES[name]}`)));
     }));
   part("switches").replaceChildren(
-    group("Everywhere", flag("positions", "positions are added"),
+    group("All layers", flag("positions", "positions are added"),
       flag("scaledScores", "scores are divided by √d"),
-      flag("mask", "the mask: no row sees later ones")),
+      flag("mask", "the mask hides later rows")),
     ...layers);
 }

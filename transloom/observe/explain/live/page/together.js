@@ -103,9 +103,9 @@ function* neededBesideLooked(model, result) {
     return gridOf(title, matrix, greatestOfMatrix(matrix), null);
   };
   return [
-    table("needed: nats lost without it", "occlusion", yield* occlusionSlices(model, result),
+    table("needed: nats lost without the piece", "occlusion", yield* occlusionSlices(model, result),
       source.slice(0, -1)),
-    table("looked at: mean of all heads", "weights", meanCrossAttention(model, result.traced),
+    table("attention: mean of all heads", "weights", meanCrossAttention(model, result.traced),
       source),
   ];
 }

@@ -14,7 +14,7 @@ function* teacherForcedSlices(model, ids, reference, smoothing, drop = null) {
   const target = [...model.target.encode(reference).map(({ id }) => id), eos_id];
   if (target.length > MOST_PIECES) {
     throw new RangeError(
-      `The reference has ${target.length} pieces, and the page takes ${MOST_PIECES}: shorten it.`);
+      `The reference has ${target.length} pieces, but the page takes ${MOST_PIECES}: shorten it.`);
   }
   const input = [bos_id, ...target.slice(0, -1)];
   const traced = yield* traceSlices(model, ids, input, { ...NOTHING_SWITCHED, drop });

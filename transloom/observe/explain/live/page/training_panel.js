@@ -63,29 +63,29 @@ function trainingPanel(root, model, settings, sentence, take) {
 
   root.replaceChildren(
     element("h2", { class: "part" }, "In training"),
-    paragraph("Training gives the decoder the right translation, moved by one place: each row has",
-      "read the right pieces before it, whatever the model would have said, and is to say the next",
-      "one (teacher forcing). The mask keeps each row from its own answer, so all rows are",
-      "computed at once."),
+    paragraph("In training, the decoder reads the correct translation, shifted by one position:",
+      "each row reads the correct pieces so far, and must predict the next piece, regardless of what",
+      "the model would have chosen (teacher forcing). The mask hides the next piece from each row,",
+      "so all rows are computed in one pass."),
     element("p", {}, element("label", { for: "live-reference" }, "Reference translation"),
       reference),
     element("p", {}, own, ...pairs()), said, losses.box,
-    element("h3", {}, "What the loss wants of one row"),
+    element("h3", {}, "Loss of one row"),
     paragraph("loss = (1 − ε) · −log p(right) + ε/v · Σ −log p(each), with ε =", smoothing,
       "(label smoothing) and v =", `${count(model.target.pieces.length)} pieces:`,
-      "a little of the target goes to every piece. “Push” is p − q, the gradient that reaches the",
-      "logit: training lowers what is above zero and raises what is below."),
+      "every piece gets a small share of the target. “Gradient” is p − q, the gradient of the loss by",
+      "the logit: training lowers logits with a gradient above zero, and raises the others."),
     ...(settings.loss === "cross_entropy" ? [] : [
-      paragraph("This run minimised another loss, of an extension:", visibleText(settings.loss))]),
+      paragraph("This run minimised the loss of an extension instead:", visibleText(settings.loss))]),
     ...(settings.r_drop === 0 ? [] : [
-      paragraph("A step of this run fed each sentence twice, with other numbers dropped, and added",
-        `${settings.r_drop}/4 times how far the two distributions were apart (R-Drop, Kullback`,
-        "and Leibler's divergence both ways). This is the loss of one of them.")]),
+      paragraph("In this run, each step computed every sentence twice with different dropout, and",
+        `added ${settings.r_drop}/4 times the sum of the Kullback–Leibler divergences between the`,
+        "two predictions (R-Drop). The table shows the loss of one of the two passes.")]),
     element("p", {}, element("label", {}, "Row ", row)), target.box,
     dropout.root);
 
   const inTurn = slicesInTurn([losses.box, target.box, dropout.root], (message) => {
-    said.textContent = `${message} What is dimmed belongs to the reference before.`;
+    said.textContent = `${message} The dimmed results are those of the previous reference.`;
   });
 
   function show() {
@@ -120,10 +120,10 @@ function trainingPanel(root, model, settings, sentence, take) {
     });
     const sums = (label, share) => ({ kind: "sum", cells: [label, "", "", "", "",
       ...columns.map(([some, name]) => nats(totalOf(some, name) / share))] });
-    losses.fill(["row", "goes in", "should come", "its probability", "the model's first",
+    losses.fill(["row", "input", "correct next", "its probability", "most probable next",
       "−log p, nats", `smoothed, ε = ${smoothing}`, ...(dropped ? ["with this dropout"] : [])],
     [...lines, sums("sum", 1), sums("mean", of.length)]);
-    said.textContent = "Perplexity of this reference, e to the mean of −log p: " +
+    said.textContent = "Perplexity of this reference (exp of the mean of −log p): " +
       shortNumber(Math.exp(totalOf(of, "nll") / of.length));
   }
 
@@ -133,12 +133,12 @@ function trainingPanel(root, model, settings, sentence, take) {
     const signed = (value) => `${value < 0 ? "−" : "+"}${share(Math.abs(value))}`;
     const lines = entries.map(({ id, count: rest, wanted, said: p, loss }) => ({
       kind: id === state.forced.target[state.row] ? "sum" : null,
-      cells: [id === null ? `the other ${count(rest)}` : piece(id),
+      cells: [id === null ? `the other ${count(rest)} pieces` : piece(id),
         share(wanted), share(p), signed(p - wanted), nats(loss)],
     }));
     const sum = { kind: "sum", cells: ["sum", share(totalOf(entries, "wanted")),
       share(totalOf(entries, "said")), "", nats(totalOf(entries, "loss"))] };
-    target.fill(["piece", "wanted, q", "said, p", "push, p − q", "loss, −q · log p"],
+    target.fill(["piece", "target, q", "model, p", "gradient, p − q", "loss, −q · log p"],
       [...lines, sum]);
   }
 

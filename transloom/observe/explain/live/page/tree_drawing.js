@@ -5,7 +5,7 @@
 const TREE = { row: 44, height: 36, gap: 30, top: 26, narrowest: 62, letter: 8.2, letters: 15 };
 const FATES = {
   kept: "kept", ended: "ended", pruned: "pruned",
-  left: "kept, but the search was over: enough translations had ended",
+  left: "kept, but not extended: the search ended because enough translations were complete",
 };
 
 // Makes elements in the namespace of an SVG element.
@@ -109,8 +109,8 @@ function spokenNode({ steps, best, found, greedy }, node, pieces) {
       `“${visibleText(pieces[node.id])}”`,
     `log-probability ${shortNumber(node.own)}`, `sum ${shortNumber(node.sum)}`,
     ...(node.score === undefined ? [] : [`score ${shortNumber(node.score)}`]),
-    returned ? FATES[node.fate] : "ended, but others have a higher score",
-    ...(wayTo(best).includes(node) ? ["on the way of the best translation"] : []),
-    ...(greedy.way.includes(node) ? ["on the way of greedy search"] : []),
+    returned ? FATES[node.fate] : "ended, but other translations have a higher score",
+    ...(wayTo(best).includes(node) ? ["part of the best translation"] : []),
+    ...(greedy.way.includes(node) ? ["part of the translation of greedy search"] : []),
   ].join(", ");
 }

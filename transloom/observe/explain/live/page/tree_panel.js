@@ -143,11 +143,11 @@ function partingText({ best, greedy, beam }, pieces) {
   }
   const at = greedy.parts - 1;
   const lost = greedy.lost === null ? ""
-    : ` In step ${greedy.lost} the beam of ${beam} has lost that way.`;
-  return `In step ${greedy.parts} greedy search parts from the best translation: it takes ` +
-    `${piece(greedy.end.ids[at])}, the most probable piece there, where the other has ` +
-    `${piece(best.ids[at])}. It ends with the score ${score(greedy.end)}, the best with ` +
-    `${score(best)}.${lost}`;
+    : ` In step ${greedy.lost}, the beam of ${beam} drops the translation of greedy search.`;
+  return `Greedy search differs from the best translation from step ${greedy.parts} on: it takes ` +
+    `${piece(greedy.end.ids[at])}, the most probable piece, and the best translation has ` +
+    `${piece(best.ids[at])}. Greedy search reaches the score ${score(greedy.end)}, the best ` +
+    `translation ${score(best)}.${lost}`;
 }
 
 // What was found, best first, and how the length penalty makes scores of log-probabilities.
@@ -162,7 +162,7 @@ function foundTable({ found, alpha }, target) {
         shortNumber(score)].map((text) => element("td", {}, text)));
   };
   return element("table", { class: "steps" },
-    element("caption", {}, "What the search finds, best first; the end counts as a piece"),
+    element("caption", {}, "Translations that the search finds, best first; pieces include the end"),
     element("thead", {}, element("tr", {},
       titles.map((title) => element("th", { scope: "col" }, title)))),
     element("tbody", {}, found.map(line)));

@@ -16,6 +16,6 @@ function whoseNote(own, typed) {
   const quoted = ({ sentence, tag }) =>
     ["“", element("bdi", {}, visibleText(sentence)), "”", tag ? ` (${tag})` : ""];
   return element("p", { class: "whose", role: "note" },
-    "This section is about ", ...quoted(own), ", with which the page was made. ",
-    element("a", { href: "#live" }, "Your sentence"), ", ", ...quoted(typed), ", is computed there.");
+    "This section is about ", ...quoted(own), ", the sentence of this page. The section ",
+    element("a", { href: "#live" }, "Your sentence"), " shows the numbers of ", ...quoted(typed), ".");
 }
