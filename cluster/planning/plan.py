@@ -17,7 +17,12 @@ from cluster.planning.cluster_facts import ClusterFacts, ask_cluster
 from cluster.planning.epoch import Epoch, StepFlops, estimate_flops, measure_epoch
 from cluster.planning.problem import PlanProblem
 from cluster.planning.quick_checks import Disk, disk_of, gigabytes, quick_check
-from cluster.planning.size import count_parameters, size_of_state
+from cluster.planning.size import (
+    count_parameters,
+    memory_tier_bytes,
+    recommended_memory_interval,
+    size_of_state,
+)
 from cluster.planning.speed import Duration, Speed, duration, recorded_speed
 from cluster.recipe import Recipe
 from data_pipeline.dataset.manifest import Manifest
@@ -50,6 +55,21 @@ class PlanOptions:
     address: str | None = None
     measured: bool = True
     like: RunFolder | None = None
+
+
+@dataclass(frozen=True)
+class MemoryCheckpoints:
+    """Memory use of memory checkpoints, and a sensible interval.
+
+    Attributes:
+        every_steps: the recipe's interval; 0 for none.
+        rank_bytes: bytes of `/dev/shm` for each rank of a node, on one node.
+        recommended_every_steps: see `recommended_memory_interval`; None if the speed is unknown.
+    """
+
+    every_steps: int
+    rank_bytes: int
+    recommended_every_steps: int | None
 
 
 @dataclass
@@ -89,8 +109,22 @@ class Plan:
         """True if no problem refuses the run."""
         return not any(problem.refuses for problem in self.problems)
 
+    @property
+    def memory_checkpoints(self) -> MemoryCheckpoints | None:
+        """Memory checkpoints of the run; None if the size of its state is unknown."""
+        if self.state is None:
+            return None
+        step_seconds = self.speed.step_seconds if self.speed else None
+        return MemoryCheckpoints(
+            every_steps=self.recipe.checkpoints.memory_every_steps,
+            rank_bytes=memory_tier_bytes(self.recipe, self.state, several_nodes=False),
+            recommended_every_steps=(
+                recommended_memory_interval(self.state, step_seconds) if step_seconds else None
+            ),
+        )
+
     def to_json(self) -> dict[str, Any]:
-        measured = self.measurement
+        tier, measured = self.memory_checkpoints, self.measurement
         return {
             "trainable": self.trainable,
             "run": str(self.run),
@@ -109,6 +143,7 @@ class Plan:
                 else None
             ),
             "checkpoints": asdict(self.disk) if self.disk else None,
+            "memory_checkpoints": asdict(tier) if tier else None,
             "epoch": asdict(self.epoch) if self.epoch else None,
             "step_flops": asdict(self.step_flops) if self.step_flops else None,
             "steps_left": self.steps_left,

@@ -18,7 +18,12 @@ from pathlib import Path
 
 from cluster.errors import ClusterError
 from cluster.planning.problem import PlanProblem
-from cluster.planning.size import min_parameters, size_of_checkpoint, size_of_state
+from cluster.planning.size import (
+    memory_tier_bytes,
+    min_parameters,
+    size_of_checkpoint,
+    size_of_state,
+)
 from cluster.planning.versions import package_problems
 from cluster.ray.folder_access import existing_part, write_problem
 from cluster.recipe import Recipe
@@ -30,6 +35,7 @@ from foundation.errors import DataError
 from foundation.wording import counted
 from model.errors import ModelError
 from trainer.checkpoints.format import list_checkpoints, read_header, step_of
+from trainer.checkpoints.memory_folder import SHARED_MEMORY
 from trainer.errors import CheckpointError, CheckpointFormatError, RunMismatchError, TrainerError
 from trainer.memory import host_memory
 from trainer.runs.folder import RunFolder
@@ -235,6 +241,23 @@ def machine_problems(recipe: Recipe, parameters: int | None) -> Iterator[PlanPro
             f"first batch, and this machine has {gigabytes(free)} left. Use fewer ranks, a higher "
             "engine.zero_stage, a smaller model, or a cluster with --address",
         )
+    tier = ranks * memory_tier_bytes(recipe, size, several_nodes=False)
+    if tier and (space := min(shared_memory_bytes(), free - ranks * on_host)) < tier:
+        yield PlanProblem(
+            "memory",
+            f"Memory checkpoints need {gigabytes(tier)} of {SHARED_MEMORY}, but only "
+            f"{gigabytes(max(0, space))} are free: the run would train without them. Free memory, "
+            "enlarge /dev/shm, or set checkpoints.memory_every_steps to 0",
+            refuses=False,
+        )
+
+
+def shared_memory_bytes() -> int:
+    """Return the free bytes of this machine's `/dev/shm`, or 0 if there is none."""
+    try:
+        return shutil.disk_usage(SHARED_MEMORY).free
+    except OSError:
+        return 0
 
 
 def gigabytes(amount: int) -> str:

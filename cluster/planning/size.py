@@ -6,15 +6,23 @@ percent below the true number. `transloom plan` builds the network on torch's me
 takes no memory, and counts exactly.
 """
 
+import math
+
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.storage.store import DatasetStore
 from model.config.decoder_only import DecoderOnlyConfig
 from model.config.encoder_only import EncoderOnlyConfig
 from model.config.transformer import ModelConfig
+from trainer.checkpoints.memory_file import SLOTS
 from trainer.memory.state_size import StateSize, checkpoint_bytes, state_size
 from trainer.recipe import TrainingRecipe
 from trainer.registries.optimizers import OPTIMIZERS
 from trainer.tasks.frozen import frozen_names
+
+MAX_STALL_SHARE = 0.02
+COPY_BYTES_PER_SECOND = 3e9
+CHECKSUM_BYTES_PER_SECOND = 1e9
+TRANSFER_BYTES_PER_SECOND = 0.3e9
 
 
 def min_parameters(recipe: TrainingRecipe, manifest: Manifest) -> int | None:
@@ -42,8 +50,6 @@ def count_parameters(
         DataError: the dataset's tokenizers cannot be read.
         EngineError: a pattern of `trainer.frozen` matches nothing, or all are frozen.
     """
-    import math
-
     from data_pipeline.tokenizers.tokenizer import load_tokenizers
     from trainer.tasks.network import build_network, parameter_shapes  # imports torch
 
@@ -85,6 +91,39 @@ def size_of_checkpoint(recipe: TrainingRecipe, parameters: int, frozen: int | No
         averaged=bool(recipe.trainer.ema_decay),
         frozen=_frozen(recipe, parameters) if frozen is None else frozen,
     )
+
+
+def memory_tier_bytes(recipe: TrainingRecipe, size: StateSize, *, several_nodes: bool) -> int:
+    """Return the bytes of `/dev/shm` that memory checkpoints take for each rank of a node.
+
+    Args:
+        size: the size of a rank's state.
+        several_nodes: whether the ranks are on several nodes, which then keep copies for each
+            other.
+
+    Returns:
+        The bytes, or 0 if the recipe has no memory checkpoints.
+    """
+    if not recipe.checkpoints.memory_every_steps:
+        return 0
+    return SLOTS * size.checkpoint_copy * (2 if several_nodes else 1)
+
+
+def recommended_memory_interval(size: StateSize, step_seconds: float) -> int:
+    """Return the number of steps between memory checkpoints that costs little time.
+
+    The copy stops training for at most `MAX_STALL_SHARE` of the time, and the work behind it
+    (checksum, copy to the next node) ends before the next copy. The rates are those of
+    benchmarks/memory_tier.py, halved.
+
+    Args:
+        size: the size of a rank's state.
+        step_seconds: the duration of a step.
+    """
+    share = size.checkpoint_copy
+    stall = share / COPY_BYTES_PER_SECOND / MAX_STALL_SHARE
+    behind = share / CHECKSUM_BYTES_PER_SECOND + 2 * share / TRANSFER_BYTES_PER_SECOND
+    return max(1, math.ceil(max(stall, behind) / step_seconds))
 
 
 def _frozen(recipe: TrainingRecipe, parameters: int) -> int:

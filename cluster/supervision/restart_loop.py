@@ -206,7 +206,7 @@ class RestartLoop:
                 work=committer.work.absolute(),
                 attempt=committer.attempt,
                 session_started=self._session_started,
-                verify_checkpoint=not verified,
+                verify_checkpoint=not verified or self._restored is not None,
                 memory_checkpoint=self._restored,
                 memory_name=(
                     context.memory.begin_attempt(committer.attempt, group.nodes, self._restored)

@@ -1,5 +1,6 @@
 """Construction of a rank, all in one place: dataset → model → engine → data → trainer."""
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
@@ -56,9 +57,11 @@ def build_trainer(
     recipe = job.recipe
     context = RankContext(job, placement, supervision)
     checkpoint = job.saved_state
+    times = _BuildTimes()
     store, manifest = open_dataset_store(recipe.data), job.manifest
     tokenizers = load_tokenizers(store, manifest)
     task = training_task(recipe, manifest, tokenizers)
+    times.end("tokenizers")
     with ExitStack() as resources:
         verification = None
         if checkpoint and job.verify_checkpoint:
@@ -66,13 +69,17 @@ def build_trainer(
             resources.callback(verification.close)
         engine = build_engine(recipe, task, placement)
         resources.callback(engine.destroy)
+        times.end("engine")
         heldout = load_heldout(store, manifest, "validation")
         check_heldout(heldout, "validation", recipe.data_settings, tokenizers, store.location)
         scoring = task.scoring(heldout)
         validator = Validator(scoring, placement, recipe.trainer.validation_scores)
+        times.end("held-out data")
         if verification:
             verification.require_intact()
+        times.end("verification")
         state = restore(engine, job, checkpoint) if checkpoint else begin(engine, context)
+        times.end("state")
         peak = peak_of_rank(recipe.engine, placement)
         recorder = Recorder(context, checkpoint) if placement.rank == 0 else None
         if recorder:
@@ -87,12 +94,15 @@ def build_trainer(
             resources.callback(recorder.close)
         saver = Saver(context, state, recorder.sync if recorder else lambda: None)
         resources.callback(saver.close)
+        times.end("recorder and buffers")
         profiler = StepProfiler(job.profile, context.run, placement.rank, supervision.notice)
         resources.callback(profiler.close)
         if _preflight_is_due(checkpoint, recipe.engine, placement):
             run_preflight(engine, task, scoring, (state.ema or engine).inference_model)
+            times.end("memory preflight")
         if recorder:
             record_resumption(recorder, context, checkpoint)
+        supervision.log_detail(times.text)
         return Trainer(
             context,
             state,
@@ -111,6 +121,24 @@ def build_trainer(
             ),
             peak_flops_per_second=peak.flops_per_second,
         )
+
+
+class _BuildTimes:
+    """Durations of the stages in which a rank is built, for the log."""
+
+    def __init__(self) -> None:
+        self._started = self._since = time.monotonic()
+        self._stages: list[str] = []
+
+    def end(self, stage: str) -> None:
+        """Record the end of a stage, which began at the end of the one before it."""
+        now = time.monotonic()
+        self._stages.append(f"{stage} {now - self._since:.3f}")
+        self._since = now
+
+    @property
+    def text(self) -> str:
+        return f"built in {self._since - self._started:.3f} s: {', '.join(self._stages)}"
 
 
 def _preflight_is_due(

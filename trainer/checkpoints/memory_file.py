@@ -9,6 +9,8 @@ from data_pipeline.storage.regular_files import open_regular
 from trainer.checkpoints.state_file import CHUNK_BYTES
 from trainer.errors import DamagedCheckpointError
 
+SLOTS = 2  # memory files of each rank
+
 
 @dataclass(frozen=True)
 class MemoryFile:

@@ -21,7 +21,7 @@ from typing import Protocol
 import torch
 
 from trainer.checkpoints.format import CheckpointHeader
-from trainer.checkpoints.memory_file import MemoryFile, MemorySteps
+from trainer.checkpoints.memory_file import SLOTS, MemoryFile, MemorySteps
 from trainer.checkpoints.memory_folder import SHARED_MEMORY, free_bytes, used_bytes
 from trainer.checkpoints.state_file import (
     BYTES_PER_ELEMENT,
@@ -36,8 +36,6 @@ from trainer.memory.host_memory import available_bytes
 from trainer.rank.distributed import sum_over_ranks
 from trainer.rank.placement import Placement
 from trainer.zero.fragment import Fragment
-
-SLOTS = 2
 
 
 class MemoryListener(Protocol):

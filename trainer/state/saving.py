@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from trainer.checkpoints.format import CheckpointHeader
-from trainer.checkpoints.memory_writer import SLOTS, MemoryWriter, memory_tier_problem
+from trainer.checkpoints.memory_file import SLOTS
+from trainer.checkpoints.memory_writer import MemoryWriter, memory_tier_problem
 from trainer.checkpoints.writer import CheckpointWriter, require_host_memory
 from trainer.rank.rank_job import RankContext
 from trainer.recipe import identity_of

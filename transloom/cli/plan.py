@@ -14,7 +14,7 @@ from transloom.cli.options import JsonOption, Overrides, RecipeArgument, answer
 
 if TYPE_CHECKING:
     from cluster.planning.cluster_facts import ClusterFacts
-    from cluster.planning.plan import Plan, PlanOptions
+    from cluster.planning.plan import MemoryCheckpoints, Plan, PlanOptions
 
 LABEL = 13  # width of the label of a line, in columns
 
@@ -171,7 +171,26 @@ def _size_lines(plan: "Plan") -> list[str]:
                 f"({gigabytes(disk.wanted * disk.each)}); free: {gigabytes(disk.free)}",
             )
         )
+    if tier := plan.memory_checkpoints:
+        lines += _memory_checkpoint_lines(tier)
     return lines
+
+
+def _memory_checkpoint_lines(tier: "MemoryCheckpoints") -> list[str]:
+    """Return the memory use of memory checkpoints, or the interval that would cost little."""
+    from cluster.planning.quick_checks import gigabytes
+
+    advice = tier.recommended_every_steps
+    if tier.every_steps:
+        size = gigabytes(tier.rank_bytes)
+        text = f"every {_steps(tier.every_steps)}, {size} of /dev/shm for each rank, twice as much "
+        text += "on several nodes"
+        text += f"; an interval of {_steps(advice)} or more costs at most 2%" if advice else ""
+    elif advice:
+        text = f"none; checkpoints.memory_every_steps={advice} or more costs at most 2% of the time"
+    else:
+        return []
+    return [_line("in memory", text)]
 
 
 def _time_lines(plan: "Plan") -> list[str]:
