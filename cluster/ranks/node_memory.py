@@ -24,16 +24,16 @@ from trainer.checkpoints.memory_file import MemoryFile
 from trainer.checkpoints.memory_folder import MemoryFolder, user_folder
 from trainer.checkpoints.state_file import (
     BYTES_PER_ELEMENT,
+    LENGTH_BYTES,
     LocalStateFile,
     StateFile,
     StoredFragment,
-    read_fragments,
+    read_layout,
 )
 from trainer.errors import CheckpointError, DamagedCheckpointError
 
 if TYPE_CHECKING:
     import numpy as np
-    import torch
 
 BLOCK_BYTES = 32_000_000
 BLOCKS_AHEAD = 2
@@ -237,38 +237,26 @@ class RemoteStateFile:
         self._block = memoryview(b"")
 
     def fragments(self) -> list[StoredFragment]:
-        return self._content[0]
+        return self._layout[0]
 
-    def read(self, key: str, start: int, stop: int) -> "torch.Tensor":
-        import torch
-
-        first = self._content[1][key] + start * BYTES_PER_ELEMENT
-        result = torch.empty(stop - start, dtype=torch.float32)
-        target = result.view(torch.uint8).numpy().data
-        done = 0
-        while done < len(target):
-            part = self._part(first + done)[: len(target) - done]
-            target[done : done + len(part)] = part
-            done += len(part)
-        return result
+    def read_into(self, key: str, start: int, target: memoryview) -> None:
+        position = self._layout[1][key] + start * BYTES_PER_ELEMENT
+        while target:
+            part = self._part(position)[: len(target)]
+            target[: len(part)] = part
+            target, position = target[len(part) :], position + len(part)
 
     @cached_property
-    def _content(self) -> tuple[list[StoredFragment], dict[str, int]]:
-        """Return the fragments, and the position of each tensor's data by the fragment's key."""
+    def _layout(self) -> tuple[list[StoredFragment], dict[str, int]]:
         size = self._stored.file.bytes
-        length = int.from_bytes(self._part(0)[:8], "little")
+        length = LENGTH_BYTES + int.from_bytes(self._part(0)[:LENGTH_BYTES], "little")
         header = b""
-        while len(header) < min(8 + length, size):
+        while len(header) < min(length, size):
             header += self._part(len(header))
         try:
-            fragments = read_fragments(io.BytesIO(header), size)
+            return read_layout(io.BytesIO(header), size)
         except ValueError as error:
             raise CheckpointError(f"{self.label} is damaged: {error}") from error
-        positions, position = {}, 8 + length
-        for fragment in fragments:
-            positions[fragment.key] = position
-            position += (fragment.stop - fragment.start) * BYTES_PER_ELEMENT
-        return fragments, positions
 
     def _part(self, position: int) -> memoryview:
         """Return the rest of the block that has a position, from that position."""

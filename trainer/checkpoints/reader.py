@@ -15,7 +15,7 @@ from trainer.checkpoints.state_file import StateFile
 from trainer.errors import CheckpointError
 from trainer.zero.fragment import EMA, MASTER
 
-ELEMENTS_AT_ONCE = 16_000_000
+ELEMENTS_AT_ONCE = 1_000_000
 
 
 class _Piece(NamedTuple):
@@ -95,31 +95,48 @@ class CheckpointReader:
                 infinite element is an error only in the weights and their moving average.
         """
         result = torch.empty(stop - start, dtype=torch.float32)
-        position = start
+        self.read_into(kind, parameter, start, result)
+        return result
+
+    def read_into(self, kind: str, parameter: str, start: int, target: torch.Tensor) -> None:
+        """Fill a flat fp32 tensor on any device, as `read` would return it.
+
+        On the host, the elements are read directly into the target.
+        """
+        host = target if target.is_cpu and target.is_contiguous() else torch.empty(target.shape)
+        position, stop = start, start + target.numel()
         for piece in self._pieces.get((kind, parameter), ()):
             begin, end = max(piece.start, position), min(piece.stop, stop)
             if begin != position or begin >= end:
                 continue
-            result[begin - start : end - start] = self._part(piece, kind, begin, end)
+            self._read_part(piece, kind, begin, host[begin - start : end - start])
             position = end
         if position != stop:
             raise CheckpointError(
                 f"{self.checkpoint.label} holds {kind} of {parameter} only up to element "
                 f"{position}, but elements up to {stop} were requested"
             )
-        return result
+        if host is not target:
+            target.copy_(host)
 
-    def _part(self, piece: _Piece, kind: str, begin: int, end: int) -> torch.Tensor:
-        part = piece.file.read(piece.key, begin - piece.start, end - piece.start)
+    def _read_part(self, piece: _Piece, kind: str, begin: int, target: torch.Tensor) -> None:
+        """Read and check elements from `begin` on, in chunks that stay in the processor's cache."""
+        for chunk in target.split(ELEMENTS_AT_ONCE):
+            buffer = chunk.view(torch.uint8).numpy().data
+            piece.file.read_into(piece.key, begin - piece.start, buffer)
+            self._check(piece, kind, begin, chunk)
+            begin += len(chunk)
+
+    def _check(self, piece: _Piece, kind: str, begin: int, part: torch.Tensor) -> None:
         # A moment may be infinite, because the square of a large gradient may overflow.
-        wrong = ~torch.isfinite(part) if kind in (MASTER, EMA) else torch.isnan(part)
-        if wrong.any():
-            place = int(wrong.nonzero()[0])
-            raise CheckpointError(
-                f"{piece.file.label} has {part[place].item()} as element {begin + place} of {kind} "
-                f"of {piece.key.split(':')[1]}, expected a number: no run can resume from it"
-            )
-        return part
+        is_valid = torch.isfinite if kind in (MASTER, EMA) else _is_number
+        if is_valid(torch.stack(torch.aminmax(part))).all():  # both are NaN if an element is
+            return
+        place = int((~is_valid(part)).nonzero()[0])
+        raise CheckpointError(
+            f"{piece.file.label} has {part[place].item()} as element {begin + place} of {kind} "
+            f"of {piece.key.split(':')[1]}, expected a number: no run can resume from it"
+        )
 
     def check_numbers(self) -> None:
         """Read all state in chunks, to check that its values are valid.
@@ -127,10 +144,12 @@ class CheckpointReader:
         Raises:
             CheckpointError: the state has a NaN, or an infinite weight or moving average.
         """
+        buffer = torch.empty(ELEMENTS_AT_ONCE)
         for (kind, _), pieces in self._pieces.items():
             for piece in pieces:
                 for begin in range(piece.start, piece.stop, ELEMENTS_AT_ONCE):
-                    self._part(piece, kind, begin, min(begin + ELEMENTS_AT_ONCE, piece.stop))
+                    count = min(ELEMENTS_AT_ONCE, piece.stop - begin)
+                    self._read_part(piece, kind, begin, buffer[:count])
 
     @property
     def names(self) -> set[tuple[str, str]]:
@@ -187,3 +206,7 @@ def require_same_shapes(
                 f"the recipe's model has {ours.get(name)} (None: no such parameter): use a "
                 "checkpoint of the recipe's model"
             )
+
+
+def _is_number(tensor: torch.Tensor) -> torch.Tensor:
+    return ~torch.isnan(tensor)

@@ -15,18 +15,14 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, BinaryIO, NamedTuple, Protocol
+from typing import Annotated, BinaryIO, NamedTuple, Protocol
 
 from pydantic import Field
-from safetensors import SafetensorError, safe_open
 
 from data_pipeline.storage.regular_files import open_regular
 from foundation.file_model import MAX_COUNT, Count, FileModel
 from foundation.strict_json import JsonLimits, parse_object
 from trainer.errors import CheckpointError
-
-if TYPE_CHECKING:
-    import torch
 
 # These limits are a thousand times what a model with 100 layers on 100 ranks needs.
 HEADER_LIMITS = JsonLimits(bytes=16_000_000, values=1_000_000)
@@ -76,11 +72,8 @@ class StateFile(Protocol):
             CheckpointError: the file cannot be read, or is damaged.
         """
 
-    def read(self, key: str, start: int, stop: int) -> "torch.Tensor":
-        """Return the elements `[start, stop)` of a tensor in the file, counted within the tensor.
-
-        Returns:
-            A tensor of shape [stop - start], in fp32 on the host.
+    def read_into(self, key: str, start: int, target: memoryview) -> None:
+        """Fill a buffer with the bytes of a tensor in the file, from its element `start` on.
 
         Raises:
             CheckpointError: the file cannot be read.
@@ -91,24 +84,39 @@ class LocalStateFile:
     """State file on this node.
 
     Raises:
-        CheckpointError: the file cannot be opened.
+        CheckpointError: the file cannot be opened, or is damaged.
     """
 
     def __init__(self, path: Path) -> None:
         self.label = str(path)
         self._path = path
-        self._fragments = read_state_header(path)
         try:
-            self._file = safe_open(path, framework="pt")
-        except (SafetensorError, OSError) as error:
-            raise CheckpointError(f"{path} cannot be read: {error}") from error
+            with open_regular(path) as file:
+                size = os.fstat(file.fileno()).st_size
+                self._fragments, self._positions = read_layout(file, size)
+        except OSError as error:
+            raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
+        except ValueError as error:
+            raise CheckpointError(f"{path} is damaged: {error}") from error
 
     def fragments(self) -> list[StoredFragment]:
         return self._fragments
 
-    def read(self, key: str, start: int, stop: int) -> "torch.Tensor":
-        part: torch.Tensor = self._file.get_slice(key)[start:stop]
-        return part
+    def read_into(self, key: str, start: int, target: memoryview) -> None:
+        position = self._positions[key] + start * BYTES_PER_ELEMENT
+        try:
+            # Not kept open: a checkpoint may have more files than a process may open.
+            with open_regular(self._path) as file:
+                while target:
+                    count = os.preadv(file.fileno(), [target], position)
+                    if not count:
+                        raise CheckpointError(
+                            f"{self._path} is shorter than its header says: it was changed while "
+                            "it was read"
+                        )
+                    target, position = target[count:], position + count
+        except OSError as error:
+            raise CheckpointError(f"{self._path} cannot be read: {error.strerror}") from error
 
 
 def fragment_key(kind: str, parameter: str, start: int) -> str:
@@ -159,17 +167,15 @@ def read_state_header(path: Path) -> list[StoredFragment]:
         CheckpointError: the file cannot be read or holds anything else; the message names the file
             and the tensor.
     """
-    try:
-        with open_regular(path) as file:
-            return read_fragments(file, os.fstat(file.fileno()).st_size)
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise CheckpointError(f"{path} is damaged: {error}") from error
+    return LocalStateFile(path).fragments()
 
 
-def read_fragments(file: BinaryIO, size: int) -> list[StoredFragment]:
-    """Return the fragments in an open state file of `size` bytes.
+def read_layout(file: BinaryIO, size: int) -> tuple[list[StoredFragment], dict[str, int]]:
+    """Return the fragments in an open state file, and the position of each one's data by its key.
+
+    Args:
+        file: the file, at its beginning.
+        size: its size in bytes.
 
     Raises:
         ValueError: the file holds anything but flat fp32 tensors without gaps.
@@ -182,17 +188,18 @@ def read_fragments(file: BinaryIO, size: int) -> list[StoredFragment]:
             f"than the file's {size:,}"
         )
     tensors = parse_object(file.read(length), HEADER_LIMITS)
-    fragments = []
+    fragments, positions = [], {}
     position = 0
     for key, tensor in tensors.items():
         fragment = _fragment(key, tensor, position)
+        positions[key] = LENGTH_BYTES + length + position
         position += (fragment.stop - fragment.start) * BYTES_PER_ELEMENT
         fragments.append(fragment)
     if position != data_bytes:
         raise ValueError(
             f"its tensors have {position:,} bytes, but the file has {data_bytes:,} bytes of data"
         )
-    return fragments
+    return fragments, positions
 
 
 def _fragment(key: str, tensor: object, position: int) -> StoredFragment:

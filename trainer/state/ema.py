@@ -83,4 +83,4 @@ class Ema:
     def load(self, read: FragmentReader) -> None:
         """Fill the average from the `ema` fragments of a checkpoint with any partitioning."""
         for average in self._averages:
-            average.tensor.copy_(read(EMA, average.parameter, average.start, average.stop))
+            read(EMA, average.parameter, average.start, average.tensor)

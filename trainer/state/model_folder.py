@@ -53,8 +53,11 @@ def folder_weights(folder: Path, engine: TrainingEngine) -> FragmentReader:
                 f"{folder} has a weight in {name} that is NaN or infinite: download the model again"
             )
 
-    def read(kind: str, parameter: str, start: int, stop: int) -> torch.Tensor:
-        return weights[parameter][start:stop] if kind == MASTER else torch.zeros(stop - start)
+    def read(kind: str, parameter: str, start: int, target: torch.Tensor) -> None:
+        if kind == MASTER:
+            target.copy_(weights[parameter][start : start + target.numel()])
+        else:
+            target.zero_()
 
     return read
 

@@ -53,12 +53,12 @@ def restore(engine: TrainingEngine, job: RankJob, checkpoint: SavedState) -> Tra
     header, recipe = checkpoint.header, job.recipe
     require_same_shapes(checkpoint, engine.parameter_shapes)
     reader = CheckpointReader(checkpoint)
-    fragments.load_state(engine, reader.read, header.optimizer_step)
+    fragments.load_state(engine, reader.read_into, header.optimizer_step)
     if engine.grids:
         engine.grids.restore(header.gradient_peaks)
     ema = _ema(engine, recipe)
     if ema:
-        ema.load(reader.read)
+        ema.load(reader.read_into)
     return TrainingState(Progress.of_checkpoint(header, job.cursor), engine, ema)
 
 
@@ -69,10 +69,11 @@ def _load_transferred(engine: TrainingEngine, checkpoint: Checkpoint, context: R
         context.notify(found.skipped_text)
     reader = CheckpointReader(checkpoint)
 
-    def read(kind: str, parameter: str, start: int, stop: int) -> torch.Tensor:
-        if kind != MASTER:
-            return torch.zeros(stop - start)
-        return reader.read_weight(parameter, start, stop)
+    def read(kind: str, parameter: str, start: int, target: torch.Tensor) -> None:
+        if kind == MASTER:
+            target.copy_(reader.read_weight(parameter, start, start + target.numel()))
+        else:
+            target.zero_()
 
     fragments.load_state(engine, read, optimizer_step=0, fresh=found.fresh)
 

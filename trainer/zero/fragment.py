@@ -28,6 +28,6 @@ class Fragment:
         return self.start + self.tensor.numel()
 
 
-# A function (kind, parameter, start, stop) that reads the elements [start, stop) of a parameter's
-# state, as fp32 on the host.
-FragmentReader = Callable[[str, str, int, int], torch.Tensor]
+# A function (kind, parameter, start, target) that fills a flat fp32 tensor with the elements of a
+# parameter's state from `start` on. The target may be on any device.
+FragmentReader = Callable[[str, str, int, torch.Tensor], None]

@@ -75,7 +75,7 @@ def load_state(
     engine.frozen.load(engine.module, engine.parameter_shapes, engine.stage, read, fresh)
     for held in held_fragments(engine):
         if held.parameter not in fresh:
-            held.tensor.copy_(read(held.kind, held.parameter, held.start, held.stop))
+            read(held.kind, held.parameter, held.start, held.tensor)
     engine.stage.refresh_compute_weights()
 
 

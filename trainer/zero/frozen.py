@@ -101,5 +101,6 @@ class FrozenWeights:
         for name, parameter in module.named_parameters():
             if name in self._shares and name not in fresh:
                 shape = shapes[name]
-                weights = read(MASTER, name, 0, prod(shape)).view(shape)
-                stage.set_frozen(parameter, weights)
+                weights = torch.empty(prod(shape))
+                read(MASTER, name, 0, weights)
+                stage.set_frozen(parameter, weights.view(shape))

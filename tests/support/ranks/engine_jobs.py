@@ -258,7 +258,7 @@ def resume(
     checkpoint = Checkpoint(folder)
     engine = make_engine(placement, shape, optimizer=optimizer, frozen=frozen)
     reader = CheckpointReader(checkpoint)
-    fragments.load_state(engine, reader.read, checkpoint.header.optimizer_step)
+    fragments.load_state(engine, reader.read_into, checkpoint.header.optimizer_step)
     if engine.grids:
         engine.grids.restore(checkpoint.header.gradient_peaks)
     loaded = {

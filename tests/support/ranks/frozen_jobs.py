@@ -47,9 +47,9 @@ def load_other_weights(placement: Placement, shape: Shape, frozen: tuple[str, ..
     """The weights that forward reads, and what the rank owns, after loading twice the initial."""
     initial = {n: p.detach().flatten() for n, p in make_model().named_parameters()}
 
-    def read(kind: str, parameter: str, start: int, stop: int) -> torch.Tensor:
+    def read(kind: str, parameter: str, start: int, target: torch.Tensor) -> None:
         factor = 2 if kind in (MASTER, EMA) else 0
-        return factor * initial[parameter][start:stop]
+        target.copy_(factor * initial[parameter][start : start + target.numel()])
 
     engine = make_engine(placement, shape, frozen=frozen)
     fragments.load_state(engine, read, 0)

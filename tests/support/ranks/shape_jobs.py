@@ -89,8 +89,8 @@ def go_on(
     """What this rank owns after loading a state of `first - 1` steps; then losses, Adam's step and
     the settings of the parameter groups at the end."""
 
-    def read(kind: str, parameter: str, start: int, stop: int) -> torch.Tensor:
-        return state[kind, parameter][start:stop]
+    def read(kind: str, parameter: str, start: int, target: torch.Tensor) -> None:
+        target.copy_(state[kind, parameter][start : start + target.numel()])
 
     with _engine(placement, shape, network) as engine:
         ema = Ema(engine, DECAY)
