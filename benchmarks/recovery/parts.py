@@ -1,0 +1,172 @@
+"""From kill -9 of a rank to the next new step, by parts, for models of several sizes.
+
+Two CPU ranks of an embedded Ray train a network of the wanted size of state, with warm spares. One
+rank is killed in each run, after a checkpoint on the disk and, in every second run, after one in
+memory. The times come from the run's log and record:
+
+    noticed        until the supervisor reports the loss
+    started        until it starts the new ranks, which take the state of a step
+    built          until the slower of the ranks is built: the stages below, as it reports them
+    new step       until the first step that had not been trained before
+    repeated       steps that were trained again
+
+    .venv/bin/python benchmarks/recovery/parts.py [--widths N ...] [--kills N] [--json]
+"""
+
+import argparse
+import json
+import os
+import re
+import signal
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+import psutil
+
+from benchmarks.recovery.recovery import RANKS, Transloom
+from benchmarks.support.command_line import parse_arguments
+from benchmarks.support.trainings import has_ended, running, say
+from cluster.recipe import find_recipe, load_recipe
+from data_pipeline.preparation.prepare import prepare
+from trainer.checkpoints.format import list_checkpoints, read_header
+from trainer.record.metrics_file import read_metrics
+from trainer.record.metrics_lines import Resumed, TrainLine
+from trainer.runs.folder import RunFolder
+from trainer.runs.vitals import read_vitals
+
+SETTINGS = [
+    f"cluster.ranks={RANKS}",
+    "trainer.max_steps=1000000",
+    "trainer.validate_every_steps=1000000",
+    "tracking.wandb=disabled",
+]
+TIERS = {"disk": ["checkpoints.every_steps=20"], "memory": ["checkpoints.memory_every_steps=5"]}
+TIMEOUT_SECONDS = 600.0
+BUILT = re.compile(r"(\S+) detail: rank \d+: built in ([\d.]+) s: (.*)")
+
+
+def wait_until(what: str, is_met: object, driver: psutil.Process, folder: Path) -> None:
+    deadline = time.monotonic() + TIMEOUT_SECONDS
+    while not is_met():  # type: ignore[operator]
+        if has_ended(driver) or time.monotonic() > deadline:
+            sys.exit(f"{what} did not come\n{(folder / 'output.txt').read_text(errors='replace')}")
+        time.sleep(0.05)
+
+
+def log_after(run: RunFolder, moment: float, text: str) -> tuple[float, str]:
+    """Return time and text of the first entry of the log with a text after a moment."""
+    for line in run.log.read_text().splitlines():
+        stamp, _, entry = line.partition(" ")
+        seconds = datetime.fromisoformat(stamp).timestamp()
+        if seconds > moment and text in entry:
+            return seconds, entry
+    raise AssertionError(text)
+
+
+def resumed(run: RunFolder) -> int:
+    return sum(isinstance(line, Resumed) for line in read_metrics(run.metrics))
+
+
+def first_new_step(run: RunFolder, known: int) -> float | None:
+    lines = [line for line in read_metrics(run.metrics) if isinstance(line, TrainLine)]
+    return next((line.time for line in lines if line.step > known), None)
+
+
+def kill_one(contestant: Transloom, driver: psutil.Process, tier: str) -> dict[str, float | str]:
+    run = RunFolder(contestant.folder / "run")
+    before = resumed(run) if run.metrics.exists() else 0
+
+    def is_saved() -> bool:
+        vitals = read_vitals(run)
+        if vitals is None or len(vitals.ranks) < RANKS:
+            return False
+        if tier == "memory":
+            return vitals.memory_checkpoint is not None
+        return bool(list_checkpoints(run.checkpoints))
+
+    wait_until("a saved state", is_saved, driver, contestant.folder)
+    time.sleep(15)  # for the warm spares
+    last = read_metrics(run.metrics)[-1].step
+    killed = time.time()
+    os.kill(contestant.ranks(driver)[-1], signal.SIGKILL)
+    wait_until("a restart", lambda: resumed(run) > before, driver, contestant.folder)
+    known = max(last, *(x.step for x in read_metrics(run.metrics) if isinstance(x, TrainLine)))
+    wait_until("a new step", lambda: first_new_step(run, known), driver, contestant.folder)
+    noticed, _ = log_after(run, killed, "restart")
+    started, _ = log_after(run, killed, "starting")
+    built = [
+        (datetime.fromisoformat(found[1]).timestamp(), found[3])
+        for found in map(BUILT.match, run.log.read_text().splitlines())
+        if found and datetime.fromisoformat(found[1]).timestamp() > killed
+    ]
+    finished, stages = max(built)
+    events = [line for line in read_metrics(run.metrics) if isinstance(line, Resumed)]
+    first = first_new_step(run, known)
+    assert first is not None
+    return {
+        "noticed": noticed - killed,
+        "started": started - killed,
+        "built": finished - killed,
+        "new step": first - killed,
+        "repeated": float(known - events[-1].from_step),
+        "stages": stages,
+    }
+
+
+def state_gigabytes(run: RunFolder) -> float:
+    header = read_header(list_checkpoints(run.checkpoints)[-1])
+    return sum(file.bytes for file in header.files) / 1e9
+
+
+def table(rows: Sequence[dict[str, float | str]]) -> str:
+    names = list(rows[0])
+    lines = [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
+    for row in rows:
+        cells = [f"{row[n]:.2f}" if isinstance(row[n], float) else str(row[n]) for n in names]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--recipe", default="phrasebook")
+    parser.add_argument("--widths", type=int, nargs="+", default=[128, 768, 2560])
+    parser.add_argument("--kills", type=int, default=3, help="of each width and tier")
+    parser.add_argument("--json", action="store_true")
+    arguments = parse_arguments(parser, smoke="--widths 32 --kills 1")
+    rows: list[dict[str, float | str]] = []
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        common = [*SETTINGS, f"data.dataset={folder}/dataset"]
+        prepare(load_recipe(find_recipe(arguments.recipe), common).data_settings, lambda _: None)
+        for width in arguments.widths:
+            size = 0.0
+            for tier, settings in TIERS.items():
+                place = folder / f"{width}-{tier}"
+                place.mkdir()
+                model = [f"model.width={width}", f"model.feed_forward_width={4 * width}"]
+                contestant = Transloom(
+                    place, arguments.recipe, [*common, *TIERS["disk"], *settings, *model]
+                )
+                with running(contestant) as driver:
+                    found = [kill_one(contestant, driver, tier) for _ in range(arguments.kills)]
+                    if tier == "disk":
+                        size = state_gigabytes(RunFolder(place / "run"))
+                numbers = [name for name, value in found[0].items() if isinstance(value, float)]
+                row: dict[str, float | str] = {"GB": size, "from": tier}
+                row |= {n: statistics.median(float(one[n]) for one in found) for n in numbers}
+                row["stages of one kill, in s"] = found[-1]["stages"]
+                rows.append(row)
+                say(f"{row}")
+    print(json.dumps(rows) if arguments.json else table(rows))
+
+
+if __name__ == "__main__":
+    main()
