@@ -78,7 +78,7 @@ def test_ranks_that_one_machine_cannot_hold_by_what_one_took(plan, monkeypatch):
     assert code == 1
     (problem,) = found["problems"]
     assert problem["about"] == "memory"
-    assert "5 ranks take" in problem["problem"]
+    assert "5 ranks need" in problem["problem"]
     assert "has 0.11 GB left" in problem["problem"]
 
 
