@@ -33,8 +33,8 @@ from trainer.recipe import TrainingRecipe, class_of, identity_of, recipe_class
 if TYPE_CHECKING:
     from trainer.runs.folder import RunFolder  # imports numpy, which would slow completion down
 
-# Folder of the built-in recipes: in a checkout next to the packages, in a wheel inside this
-# package.
+# Folder of the built-in recipes. An installed wheel has it inside the package `cluster`; a checkout
+# has it next to the packages.
 _HERE = Path(__file__).resolve().parent
 RECIPES = next((p for p in (_HERE / "recipes", _HERE.parent / "recipes") if p.is_dir()), _HERE)
 

@@ -101,7 +101,7 @@ def check_embedded_ray(alive_nodes: int) -> None:
         alive_nodes: the number of nodes that are alive according to the head.
 
     Raises:
-        EmbeddedRayError: that Ray has died.
+        EmbeddedRayError: the Ray started by this process has died.
     """
     if dead := _dead_processes():
         raise EmbeddedRayError(f"Ray is lost on this machine: {' and '.join(dead)} has ended")

@@ -57,7 +57,12 @@ def digest_of(installation: Path) -> str:
 
 
 def facts(folders: list[str]) -> dict[str, object]:
-    """Return versions and digest of this machine's installation, and the state of `folders`."""
+    """Return what this machine has installed, and which of `folders` it can use.
+
+    The result has the versions of Python and of the packages, and the digest of the transloom
+    source. For each folder, it states whether the folder exists and, if it cannot be written, the
+    problem.
+    """
     spec = find_spec("cluster")  # does not import the package
     versions: dict[str, str | None] = {}
     for name in ASKED_VERSIONS:

@@ -33,7 +33,7 @@ from trainer.runs.vitals import (
 WRITE_SECONDS = 2.0
 # Seconds to wait for the last write, because the file system may hang.
 LAST_WRITE_SECONDS = 2.0
-STARTED_AGAIN = "the run was started again by a command"
+STARTED_AGAIN = "another command has started the run again"
 
 
 class _Rank(NamedTuple):

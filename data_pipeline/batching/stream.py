@@ -43,7 +43,9 @@ class RankStep:
 
     slots: range
     micro_batches: list[MicroBatch]  # one for each slot
-    units: int  # loss units of the whole step, over all ranks
+    # Loss units of the whole step, over all ranks; the loss is divided by them. A unit is what the
+    # task counts, such as a target token, a masked token or an example.
+    units: int
     cursor: Cursor
     next_cursor: Cursor
 

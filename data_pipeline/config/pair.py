@@ -69,8 +69,8 @@ class PairCorpusConfig(CorpusConfig, _Tag, _AlignedFiles):
 
     files: tuple[Location, ...] = identity(
         (),
-        "files that contain both sides, instead of source and target: TSV, JSON lines or "
-        "WebDataset tars with one pair per sample; braces expand to several files: "
+        "files that contain both sides, instead of source and target: TSV or JSON lines with one "
+        "pair per line, or WebDataset tars with one pair per sample; braces name several files: "
         "part-{000..017}.tar",
     )
     format: str | None = identity(

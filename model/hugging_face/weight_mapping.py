@@ -130,7 +130,8 @@ def refuse_unsupported_values(config: Mapping[str, Any], **expected: tuple[objec
     """Raise ModelError if a key of a config has a value that our networks do not support.
 
     Args:
-        expected: supported values by key; if a key is missing, the first value is assumed.
+        expected: the supported values of each key. A key that is missing in the config counts as
+            having the first of them.
 
     Raises:
         ModelError: a key has another value; the message lists the supported ones.

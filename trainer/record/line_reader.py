@@ -121,20 +121,22 @@ class TailRead(NamedTuple):
 
 
 class LineTail:
-    """Reader of the lines that are appended to a file, which returns each line once.
+    """Reader that returns each line appended to a file exactly once.
 
     It opens the file for each read: shared storage shows appended lines only then, and a process
-    that replaces the file does not have to wait. The file may be missing, end within a line, be
-    cut, or be replaced.
+    that replaces the file does not have to wait. The file may be missing, end with an incomplete
+    line, be cut, or be replaced.
 
-        ========================================  ================================================
-        the file                                  the next read
-        ========================================  ================================================
-        does not exist yet, then appears          begins with its first line
-        is missing for a moment                   continues after the last line
-        loses or repeats a line without its end   continues after the last complete line
-        is cut before that line, or replaced      begins near the end, and reports another file
-        ========================================  ================================================
+        =========================================  ===============================================
+        the file                                   the next read
+        =========================================  ===============================================
+        does not exist yet, then appears           begins with its first line
+        is missing for a moment                    continues after the last line returned
+        its incomplete last line vanishes or is    continues after the last complete line
+        written again
+        is cut within the lines already returned,  begins near the end, and reports that the file
+        or replaced by another file                is a different one
+        =========================================  ===============================================
     """
 
     def __init__(

@@ -127,7 +127,7 @@ class RecordEnd:
         rate, last = self.flops_per_second, self.last
         if rate is None or last is None or not last.tflops_per_second or not last.mfu:
             return None
-        # Compute the peak from the speed and the utilization of the last step.
+        # The device's peak is the speed of the last step divided by its utilization.
         return _ratio(rate * last.mfu, last.tflops_per_second * TERA, MAX_FLOPS)
 
     @property

@@ -158,9 +158,10 @@ class WandbTracker:
         run.finish()
 
     def _time_lapse(self, run: wandb.Run, step: int) -> dict[str, Any]:
-        """Return a table of the probe sentences' outputs so far, if the step has a frame.
+        """Return a table of all outputs of the probe sentences so far.
 
-        A row is logged when the next step begins. By then, the frame of its step has been written.
+        The result is empty if no outputs were saved at this step. The metrics of a step are logged
+        only when the next step begins; by then, the step's outputs have been saved.
         """
         folder = self._folder.time_lapse
         if not (is_probed(step) and path_of(folder, step).exists()):

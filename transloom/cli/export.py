@@ -122,7 +122,7 @@ def export_run(
     try:
         model = write(trained, unfinished)
         files = sorted(path.name for path in unfinished.iterdir())
-        unfinished.replace(folder)  # an empty folder may exist
+        unfinished.replace(folder)  # also replaces an existing empty folder
     except ModelError as error:
         if target is Target.CTRANSLATE2 or not _fits_ctranslate2(trained):
             raise
@@ -132,7 +132,7 @@ def export_run(
             f"{error} To export the model for CTranslate2, run: {shlex.join(command)}"
         ) from error
     finally:
-        shutil.rmtree(unfinished, ignore_errors=True)  # exists only after an error
+        shutil.rmtree(unfinished, ignore_errors=True)  # was renamed, unless there was an error
     return {
         "folder": str(folder),
         "model": model,

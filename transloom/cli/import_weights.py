@@ -40,7 +40,7 @@ def import_weights(
     recipe: Annotated[
         str,
         typer.Option(
-            help="Recipe that describes the same network, and whose dataset was prepared with the "
+            help="Recipe with the same network, and with a dataset that was prepared with the "
             "network's tokenizer."
         ),
     ],

@@ -204,9 +204,9 @@ def _time_lines(plan: "Plan") -> list[str]:
         lines.append(
             _line(
                 "a step",
-                f"about {operations(flops.model)} for its tokens, {operations(flops.hardware)} "
-                "with padding and recomputation: the mean of "
-                f"{counted(flops.micro_batches, 'micro-batch')}",
+                f"about {operations(flops.model)} for the tokens of a step, "
+                f"{operations(flops.hardware)} with padding and recomputation (both estimated from "
+                f"{counted(flops.micro_batches, 'micro-batch')})",
             )
         )
     if speed := plan.speed:

@@ -55,7 +55,8 @@ def tune_decoding(
         str | None,
         typer.Option(
             metavar="ALPHA,…",
-            help="Length penalties to try; they share one search. Default: 0,0.2,…,2.",
+            help="Length penalties to try. More of them cost little, because one beam search "
+            "serves them all. Default: 0,0.2,…,2.",
         ),
     ] = None,
     metric: Annotated[
@@ -69,7 +70,8 @@ def tune_decoding(
         str,
         typer.Option(
             "--set",
-            help="Set to score on. Only the validation set is accepted; test sets are refused.",
+            help="Dataset on which translations are scored: only the validation set is accepted; "
+            "test sets are refused.",
         ),
     ] = "validation",
     dataset: MovedDatasetOption = None,

@@ -37,8 +37,10 @@ class UnpackedJob:
     """A job that is ready to begin.
 
     Attributes:
-        words: the command line of an attempt, without the program.
-        view: function that creates the runner's view of the cluster.
+        words: the arguments of `transloom`, such as `train RECIPE …`, for each attempt. An attempt
+            is one run of the training command; the job makes several if it restarts.
+        view: function that creates the `QueueView`, through which the runner sees the jobs and the
+            nodes of the cluster.
     """
 
     job_id: str
@@ -80,7 +82,7 @@ def unpack_job(payload: Path) -> UnpackedJob:
 
 
 def train_argv(request: JobRequest, recipe: Path, job: JobFolder) -> list[str]:
-    """Return the command line of an attempt, without the program."""
+    """Return the arguments of `transloom` with which each attempt trains the run."""
     extensions = [f"extension_folder={job.path / 'extensions'}"] if request.extensions else []
     return [
         "train",

@@ -221,9 +221,9 @@ class JobRunner:
                 if self._record.state == "STARTING" and self._recorded_bytes() != size:
                     self._write(state="RUNNING")
             self._renew()
-        self._is_owner(
-            child
-        )  # for a child that ended before the loop noticed that it owned the run
+        # Check once more: the child may have taken ownership of the run and ended before the loop
+        # noticed.
+        self._is_owner(child)
         ended = attempt.model_copy(
             update={
                 "ended": time.time(),

@@ -78,7 +78,7 @@ def test_ranks_that_one_machine_cannot_hold_by_what_one_took(plan, monkeypatch):
     assert code == 1
     (problem,) = found["problems"]
     assert problem["about"] == "memory"
-    assert "5 ranks take" in problem["problem"]
+    assert "5 ranks need" in problem["problem"]
     assert "has 0.11 GB left" in problem["problem"]
 
 
@@ -98,7 +98,7 @@ def test_words_and_json_say_the_same(transloom, recipe_file, plan, tmp_path):
     result = transloom("plan", recipe_file, "--no-measure", "--run", tmp_path / "run")
     assert f"parameters   {found['parameters']:,}" in result.stdout
     assert f"{found['epoch']['steps']:,.1f}".removesuffix(".0") + " steps" in result.stdout
-    assert f"{operations(found['step_flops']['model'])} for its tokens" in result.stdout
+    assert f"{operations(found['step_flops']['model'])} for the tokens of a step" in result.stdout
     assert result.stdout.endswith("The run can be trained.\n")
 
 

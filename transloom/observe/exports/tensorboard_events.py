@@ -3,7 +3,7 @@
     train/loss, …            each number of a training step's line
     train/other_sums/NAME    each entry of the line's `other_sums`
     skipped/in_a_row, …      each number of a skipped step's line
-    skipped/slots            the slots and ranks that were not finite, as text
+    skipped/slots            the slots and ranks whose loss or gradients were not finite, as text
     validation/bleu, …       each score of a validation
     validation/samples       the sample translations of a validation, as text
     event/NAME               the details of an event, as text
@@ -27,7 +27,7 @@ _AXES = ("version", "step", "time")
 
 
 class TensorBoardEvents:
-    """Writer of a record's lines to a TensorBoard event file in a folder.
+    """Writer of the lines of a run's metrics file to a TensorBoard event file, in a given folder.
 
     Raises:
         TrainerError: tensorboard is not installed.

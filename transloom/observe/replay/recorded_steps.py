@@ -116,8 +116,8 @@ class RecordedSteps:
         """
         if before is None:
             return False, (
-                "same data, but losses and weights only up to rounding, because no checkpoint "
-                "records the numerics with which the steps were trained"
+                "same data, but losses and weights are the same only up to rounding, because no "
+                "checkpoint records the numerics with which the steps were trained"
             )
         start = steps.first - 1
         # Restarts from `start` that happened when `start` was the last recorded step. None of the

@@ -12,7 +12,7 @@ from transloom.observe.terminal.run_picture import RunPicture
 from transloom.observe.terminal.time_format import ago, clock
 
 SILENT_SECONDS = 10.0  # a process with an older heartbeat is highlighted
-OLD_SECONDS = 15.0  # a warning reports vitals that are older; they are written every two seconds
+OLD_SECONDS = 15.0  # older vitals, which are written every two seconds, cause a warning
 
 
 def processes(picture: RunPicture, width: int, now: float, glyphs: Glyphs) -> Iterable[Block]:
